@@ -76,7 +76,8 @@ def _too_large(layer: Any) -> ValueError:
 def _is_final(layer: Any, error: Exception) -> bool:
     """Tell whether an error goes out unchanged: it says who is at fault, no argument is, or a user's code within raised it."""
     within = is_located(error) and _holds_code_of_users(layer)
-    return explains(error) or _is_out_of_memory(error) or _is_about_derivatives(error) or within
+    apart = _is_out_of_memory(error) or _is_about_derivatives(error) or _is_about_dtensors(error)
+    return explains(error) or apart or within
 
 
 def _named(layer: Any, error: Exception) -> Exception:
@@ -223,6 +224,12 @@ def _is_about_derivatives(error: Exception) -> bool:
         said in words
         for said in ("forward AD", "derivative for", "needed for gradient computation", "vmap: inplace", "functorch transform")
     )
+
+
+def _is_about_dtensors(error: Exception) -> bool:
+    """Tell an error of torch for a kernel without a rule for DTensors, and for plain tensors beside them."""
+    words = str(error)
+    return isinstance(error, RuntimeError) and any(said in words for said in ("sharding strategy", "torch.Tensor and DTensor"))
 
 
 def _dtypes(values: Any) -> set[Any]:

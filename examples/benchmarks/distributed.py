@@ -28,7 +28,7 @@ from funcnet.distributed import bubble
 
 NAMES = ("disk_mlp", "bigmlp", "lenet", "gpt")
 KINDS = ("data parallel", "sharded optimizer", "sharded params")
-SIZE, ROUNDS, TURN = 2, 25, 0.08
+SIZE, ROUNDS, TURN, REPEATS = 2, 25, 0.08, 2
 HEAD = """# What training in two processes costs
 
 `python -m examples.benchmarks.distributed{quick} --page examples/benchmarks/results/DISTRIBUTED.md`,
@@ -40,9 +40,10 @@ as long as on the slower worker. Times are medians of {rounds} rounds. A quotien
 funcnet is faster. Of torch's settings the fastest is compared: DistributedDataParallel with and without bucket views,
 `fully_shard` of each layer and of the whole net. Optimizers are torch's fused ones and funcnet's donated ones.
 
-Memory is the peak of a worker's resident memory during steps above that before the training was made, the larger of the two
-workers, in separate processes for each contender. Of torch's settings the smallest is compared. The tiny net's is left out:
-it is below the noise.
+Memory is the peak of a worker's resident memory during steps above that before the training was made: params, state, batch,
+gradients, and what a step needs. Each contender has its own processes, in which the same training has run before, so that
+code does not count. A number is the mean of both workers and of {repeats} runs. Of torch's settings the
+smallest is compared. The tiny net's is left out: it is below the noise.
 """
 HIDDEN = """
 ## Communication hidden by data parallelism
@@ -138,11 +139,11 @@ def times_of(name: str, count: int, turn: float) -> dict[str, Any]:
 
 
 def memory_of(name: str, label: str) -> float | None:
-    """Return the MB that a contender holds at most; it first trains the tiny net, so that all code is loaded."""
-    find = lambda name: next(one for one in contenders(WORKLOADS[name]) if one.label == label)
+    """Return the MB that a contender holds at most; it has trained before, so that all code is loaded."""
+    contender = next(one for one in contenders(WORKLOADS[name]) if one.label == label)
     try:
-        find("disk_mlp").make().run(2)
-        return measure.memory(find(name))
+        contender.make().run(3)
+        return measure.memory(contender)
     except Exception:
         return None
 
@@ -244,8 +245,8 @@ def measured(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[l
         times, memory = slowest(found), {}
         for label in times if name != "disk_mlp" else ():
             if ", comp" not in label and ", comm" not in label:
-                columns = together(SIZE, memory_of, name, label)
-                memory[label] = None if None in columns else max(columns)
+                runs = [mb for _ in range(options.repeats) for mb in together(SIZE, memory_of, name, label)]
+                memory[label] = None if None in runs else statistics.mean(runs)
         steps += [steps_row(kind, name, times, memory) for kind in KINDS]
         hidden += hidden_rows(name, times, found[0]["sent"])
         notes += [f"{name}: {note}" for note in found[0]["notes"]]
@@ -267,12 +268,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("workloads", nargs="*", help=f"of {', '.join(NAMES)}; all by default")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often each contender has its turn ({ROUNDS})")
     parser.add_argument("--turn", type=float, default=TURN, help=f"about how many seconds a turn takes ({TURN})")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help=f"how often peak memory is measured ({REPEATS})")
     parser.add_argument("--quick", action="store_true", help="few short turns of the two smallest nets")
     parser.add_argument("--page", type=Path, help="file to write the page to")
     options = parser.parse_args(arguments)
     options.workloads = options.workloads or list(NAMES[:2] if options.quick else NAMES)
     if options.quick:
-        options.rounds, options.turn = 5, 0.02
+        options.rounds, options.turn, options.repeats = 5, 0.02, 1
     tables, notes = measured(options, lambda what: print(f"{what} ...", flush=True))
     head = HEAD.format(
         quick=" --quick" * options.quick,
@@ -281,6 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         cores=torch.multiprocessing.cpu_count(),
         rounds=options.rounds,
+        repeats=options.repeats,
     )
     abouts = head, HIDDEN, PIPELINES.format(rows=256, microbatches=MICROBATCHES)
     page = "".join(f"{about}\n{one}\n" for about, one in zip(abouts, tables, strict=True))

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from examples.faults import damage, disks, interruptions, kills
+from examples.faults import damage, disks, interruptions, kills, workers
 from examples.faults.judging import Judge
 from examples.faults.table import Row, page
 from examples.faults.trainings import EVERY
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
-GROUPS = ("kills", "disks", "damage", "writers", "interruptions")
+GROUPS = ("kills", "disks", "damage", "writers", "interruptions", "workers")
 
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -64,6 +64,11 @@ def rows_of(group: str, judge: Judge, count: int) -> Iterator[Row]:
         yield interruptions.divergence(judge, some)
         yield interruptions.dying_worker(judge, some)
         yield interruptions.raising_callback(judge, some)
+    if group == "workers":
+        yield workers.kills(judge, some)
+        yield workers.hangs(judge, few)
+        yield workers.other_params(judge, few)
+        yield workers.unwritable(judge, few)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from funcnet import tree
 from funcnet.combinator import errors_at, layers_only
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import value_error
+from funcnet.kernels.sharding_rules import is_dtensor
 from funcnet.kernels.tracing import is_eager
 from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
@@ -90,7 +91,7 @@ def _integers(x: Any) -> Tensor:
 # gradients; without uniqued 0.66 and 2.4. Where all 1000 come, 0.33 and 1.4.
 def _different(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the rows that differ, and which of them each row is; where their number can not be known, x and ``None``."""
-    if not is_eager() or x.is_meta or not x.numel():
+    if not is_eager() or x.is_meta or not x.numel() or is_dtensor(x):
         return x, None
     rows, which = torch.unique(x, return_inverse=True, dim=None if x.dim() == 1 else 0)
     return rows, which

@@ -6,18 +6,16 @@ every quarter of a second, so an error of one worker ends the step of all, long 
 works never touches the store. A store on a host that is cut off never answers and has no timeout, so a thread asks it.
 """
 
-import json
-import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent import futures
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import torch.distributed as dist
 
+from funcnet.distributed.posts import Board, asked
 from funcnet.kernels.private_names import default_store
 
 _LOOK = timedelta(seconds=0.25)
@@ -94,9 +92,10 @@ class Watched:
                 self._work.wait(_LOOK)
                 return
             except RuntimeError:
-                if self._work.is_completed():
-                    raise
-            look = look or _asked(_Board().others_failed)
+                if self._work.is_completed():  # perhaps just now: an error of its own is raised again
+                    self._work.wait()
+                    return
+            look = look or asked(Board().others_failed)
             if futures.wait([look], 0.1).done:
                 if look.result():
                     raise _NoticedError("another worker has failed")
@@ -111,76 +110,18 @@ def watched(work: Any, values: Any) -> Any:
     return Watched(work) if work is not None and values.is_cpu and default_store is not None else work
 
 
-_T = TypeVar("_T")
-
-
-def _asked(ask: Callable[[], _T]) -> "futures.Future[_T]":
-    """Have a thread ask the store, which may take for ever; the thread does not keep the process from ending."""
-    answer: futures.Future[_T] = futures.Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(ask())
-        except BaseException as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return answer
-
-
-class _Report(NamedTuple):
-    """What a worker posts: the error, and whether it is its own or that of a collective."""
-
-    text: str
-    is_own: bool
-
-
-class _Board:
-    """The keys in the store of all processes where workers post their failures, each worker numbering its own.
-
-    Errors that all workers raise, catch and outlive are counted on each of them alike, so old posts are never read again.
-    """
-
-    def __init__(self) -> None:
-        self.store, self.rank = default_store(), dist.get_rank()
-
-    def post(self, report: _Report) -> int:
-        """Post a failure, and return its number."""
-        number = int(self.store.add(f"funcnet/count/{self.rank}", 1))
-        self.store.set(f"funcnet/{number}/{self.rank}", json.dumps(report))
-        self.store.set(f"funcnet/{number}", "")
-        return number
-
-    def others_failed(self) -> bool:
-        """Tell whether another worker has posted a failure that this one has not seen; also when the store is gone."""
-        try:
-            number = int(self.store.add(f"funcnet/count/{self.rank}", 0))
-            return bool(self.store.check([f"funcnet/{number + 1}"]))
-        except RuntimeError:
-            return True
-
-    def collect(self, ranks: Iterable[int], number: int, seconds: float) -> dict[int, _Report]:
-        """Wait for the posts of the given ranks, and return those that are there in time, with those of any others."""
-        deadline = time.monotonic() + seconds
-        wanted = [f"funcnet/{number}/{rank}" for rank in ranks]
-        while not self.store.check(wanted) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        keys = {rank: f"funcnet/{number}/{rank}" for rank in range(dist.get_world_size())}
-        return {rank: _Report(*json.loads(self.store.get(key))) for rank, key in keys.items() if self.store.check([key])}
-
-
 def _explain(workers: Any, who: object, error: BaseException) -> None:
     """Post an error; that of a collective is raised as a ``WorkerError`` if anybody has more to say."""
-    own, board = not _is_of_collective(error), _Board()
+    is_own, board = not _is_of_collective(error), Board()
     ranks = dist.get_process_group_ranks(workers.group)
     seconds = min(_GRACE, board.store.timeout.total_seconds() / 2)
     try:
-        number = _asked(lambda: board.post(_Report(_worded(error), own))).result(seconds)
-        if own:
+        asked(lambda: board.post(_worded(error), is_own=is_own)).result(seconds)
+        if is_own:
             return
-        found = _asked(lambda: board.collect(ranks, number, seconds)).result(2 * seconds)
+        found = asked(lambda: board.collect(ranks, seconds)).result(2 * seconds)
     except (RuntimeError, TimeoutError):
-        if own:
+        if is_own:
             return
         raise _store_is_gone(who, error) from error
     others = {rank: report for rank, report in found.items() if rank != board.rank}

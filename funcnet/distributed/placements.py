@@ -5,6 +5,10 @@ from typing import Any
 from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
+from funcnet.kernels.sharding_rules import register_sharding_rules
+
+register_sharding_rules()
+
 StridedShard = _StridedShard
 """Torch's placement of an axis that is divided in stretches, each of which has a piece on every worker."""
 

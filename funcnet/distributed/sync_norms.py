@@ -66,11 +66,15 @@ class SyncBatchNorm(BatchNorm):
     def _alone(self) -> type[BatchNorm]:
         """Return the class that normalizes x of these axes by this worker's statistics."""
 
+    def process_group(self) -> Any:
+        """Return the process group, which must be one that this process is in; ``None`` for all processes."""
+        return None if self.group is None else _group_named(self, self.group)
+
     def workers(self, x: Tensor) -> Workers | None:
         """Return the workers that x is shared among; ``None`` for one process, and where x has no values."""
         if x.is_meta or not dist.is_available() or not dist.is_initialized():
             return None
-        workers = workers_of(self, None if self.group is None else _group_named(self, self.group))
+        workers = workers_of(self, self.process_group())
         if workers.size == 1:
             return None
         if is_transformed_while_tracing():
@@ -244,6 +248,15 @@ class SyncBatchNorm3d(SyncBatchNorm):
 def has_sync_norms(net: Layer) -> bool:
     """Tell whether all workers must call the verbs of a net together."""
     return any(isinstance(layer, SyncBatchNorm) for _, layer in walk(net))
+
+
+def require_apart(who: str, net: Layer, workers: Workers) -> None:
+    """Raise ``ValueError`` for a norm that waits for several of the workers, which compute different layers at a time."""
+    here = {*dist.get_process_group_ranks(workers.group)}
+    for path, layer in walk(net):
+        if isinstance(layer, SyncBatchNorm) and len(here & {*dist.get_process_group_ranks(layer.process_group())}) > 1:
+            rule = "norms must be synchronized over workers of one stage, sync_batch_norm(net, group)"
+            raise value_error(who, rule, f"{layer!r} at {path!r}, which waits for other stages")
 
 
 _SYNCED: dict[type[Layer], type[SyncBatchNorm]] = {

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from funcnet.distributed.failures import explained
 from funcnet.distributed.workers import Workers, gather_objects, workers_of
 from funcnet.saving.tensors import Damaged
 
@@ -42,7 +43,8 @@ def _outcome(workers: Workers, who: str, what: Callable[[], Any], *, is_shared: 
     except Exception as raised:
         error = raised
     one = (result if is_shared else None, _told(error))
-    found = [one] if workers.size == 1 else gather_objects(workers, one)
+    with explained(workers, who):
+        found = [one] if workers.size == 1 else gather_objects(workers, one)
     failed = {rank: told for rank, (_, told) in enumerate(found) if told is not None}
     if failed:
         _raise(who, failed, error, workers.size)

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from funcnet.distributed.failures import watched
+from funcnet.distributed.posts import announce
 from funcnet.errors import value_error
 
 
@@ -35,6 +36,7 @@ def workers_of(who: object, group: Any = None) -> Workers:
     rank = dist.get_rank(group)
     if rank < 0:
         raise value_error(who, "this process must be in the group", f"rank {dist.get_rank()}, which is not")
+    announce()
     return Workers(group, rank, dist.get_world_size(group))
 
 
@@ -51,6 +53,9 @@ class Pending:
         if self._work is not None:
             self._work.wait()
         return self._result
+
+    def settle(self) -> None:
+        """Where what is sent takes more memory than the result, wait and release it."""
 
 
 def sum_over(workers: Workers, values: Tensor) -> Pending:
@@ -86,7 +91,7 @@ def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Seq
     """
     ways = [(dist.isend, *one) for one in sent] + [(dist.irecv, *one) for one in received]
     works: list[Any]
-    if dist.get_backend(workers.group) == "nccl":
+    if dist.get_backend(workers.group) != "gloo":
         works = dist.batch_isend_irecv([dist.P2POp(way, values, None, workers.group, 0, peer) for way, values, peer in ways])
         works = works if len(works) == len(ways) else works[:1] * len(ways)  # one for the whole batch
     else:
@@ -119,9 +124,13 @@ class PendingRows(Pending):
     __slots__ = ()
 
     def wait(self) -> Any:
-        rows = super().wait()
-        self._work = self._result = None  # nothing of them is held until the step ends
-        return rows.sum(0)
+        self.settle()
+        return self._result
+
+    def settle(self) -> None:
+        if self._work is not None:
+            self._work.wait()
+            self._work, self._result = None, self._result.sum(0)
 
 
 def scatter_sum(workers: Workers, rows: Tensor) -> Pending:

@@ -84,6 +84,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool, sc
     if q.dtype is k.dtype is v.dtype is torch.float16:
         q, k, v, bias = q.float(), k.float(), v.float(), _bias_in_single(bias)
     y, lse = _flash(_dense(q), _dense(k), _dense(v), 0.0, causal, attn_mask=bias, scale=scale)
+    y = y if type(y) is Tensor else y.contiguous()  # a DTensor has other strides than its piece, which then has no views
     return rounded(y, like), lse
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from funcnet.kernels import norm_formulas as formulas
 from funcnet.kernels.extremes import in_double, is_far
+from funcnet.kernels.sharding_rules import is_dtensor
 from funcnet.kernels.tracing import can_look_at, is_compiling, is_eager, is_untransformed, packed
 from funcnet.precision import HALF, in_single
 
@@ -217,7 +218,7 @@ def group_norm_backward(
     n, c = x.shape[:2]
     if x.numel() == 0:
         return torch.empty_like(x), x.new_zeros(c), x.new_zeros(c)
-    if formulas.serve(gy, x, weight):
+    if formulas.serve(gy, x, weight) or is_dtensor(x):  # torch has no rule for its kernel, some of whose gradients may be absent
         return formulas.group_norm_backward(gy, x, groups, moments, weight, mask)
     if is_wider(moments[1], x):
         g, wide, w = in_double(gy, x, weight)

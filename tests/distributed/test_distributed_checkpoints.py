@@ -99,6 +99,7 @@ def loaded(folder: str) -> list[bool]:
 
 
 def test_any_number_of_workers_loads_what_any_number_has_saved(tmp_path: Path) -> None:
+    """By none, 2 and 4 workers, whole or divided along two axes, with and without ``like``, and in 1, 2 and 4 workers."""
     for size in (2, 4):
         run(size, written, str(tmp_path))
     save(tmp_path / "whole-0", whole(), {"workers": 0})
@@ -113,6 +114,7 @@ def test_any_number_of_workers_loads_what_any_number_has_saved(tmp_path: Path) -
 
 
 def test_plain_tensors_are_spread_over_the_workers_and_saved_once(tmp_path: Path) -> None:
+    """Two files that are together hardly larger than one."""
     run(2, written, str(tmp_path))
     sizes = [path.stat().st_size for path in sorted((tmp_path / "whole-2").glob("*.distcp"))]
     save(tmp_path / "one", whole())
@@ -152,6 +154,7 @@ def refused(folder: str) -> list[str]:
 
 
 def test_every_worker_raises_the_error_of_one(tmp_path: Path) -> None:
+    """Of arguments, trees that differ, folders that one worker does not see, and leaves of ``like``; the old checkpoint stays."""
     one, two = run(2, refused, str(tmp_path))
     for i, (rule, alike) in enumerate(
         [
@@ -188,6 +191,7 @@ def as_nobody(folder: str) -> str:
 
 
 def test_a_worker_that_may_not_write_is_named_and_the_old_checkpoint_stays(tmp_path: Path) -> None:
+    """In the error of the system, on every worker; and nothing is left of the new one."""
     tmp_path.chmod(0o755)
     for parent in list(tmp_path.parents)[:3]:
         parent.chmod(0o755)
@@ -210,6 +214,7 @@ def killed(folder: str, at: str) -> Any:
 
 @pytest.mark.parametrize(("at", "lost"), [("write", 1), ("rename", 0)])
 def test_a_killed_save_leaves_the_old_checkpoint(tmp_path: Path, at: str, lost: int) -> None:
+    """Rank 1 is killed when it has written, rank 0 before it renames; the next save removes what is left."""
     found: list[Any] = outcomes(2, killed, str(tmp_path), at, lost=(lost,))
     assert isinstance(found[1 - lost], WorkerError), found
     assert found[1 - lost].missing == (lost,)
@@ -220,6 +225,7 @@ def test_a_killed_save_leaves_the_old_checkpoint(tmp_path: Path, at: str, lost: 
 
 
 def test_a_save_that_is_killed_between_two_names_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    """Under its other name, where loads, metadata and kept checkpoints find it."""
     path = tmp_path / "net"
     save(path, {"weight": torch.ones(2)}, "old")
     path.rename(tmp_path / ".net.old")
@@ -233,6 +239,7 @@ def test_a_save_that_is_killed_between_two_names_leaves_the_old_checkpoint(tmp_p
 
 
 def test_every_damaged_file_is_found(tmp_path: Path) -> None:
+    """One that is cut off, empty, changed in one byte, or missing, of each kind."""
     path = tmp_path / "net"
     save(path, whole())
     for name in ("tree.fn", ".metadata", "__0_0.distcp"):
@@ -246,6 +253,7 @@ def test_every_damaged_file_is_found(tmp_path: Path) -> None:
 
 
 def test_nothing_is_unpickled_but_the_classes_of_torch(tmp_path: Path) -> None:
+    """A pickle with right checksums that would make a folder is refused."""
     path = tmp_path / "net"
     save(path, {"weight": torch.ones(2)})
     before = (path / ".metadata").read_bytes()
@@ -288,6 +296,7 @@ def kept(folder: str) -> list[Any]:
 
 
 def test_kept_checkpoints_fall_back_together(tmp_path: Path) -> None:
+    """Both workers read the one before; only rank 0 warns. Missing steps and other trees are errors."""
     folder = tmp_path / "kept"
     one, two = run(2, kept, str(folder))
     assert one[2:7] == [[3, 4], 4, 4, 3, 4]
@@ -306,6 +315,7 @@ def test_kept_checkpoints_fall_back_together(tmp_path: Path) -> None:
 
 
 def test_checkpoints_is_a_value() -> None:
+    """It compares, prints and pickles, and checks its fields."""
     one = Checkpoints("somewhere", keep=None)
     assert repr(one) == "Checkpoints('somewhere', keep=None)"
     assert one == pickle.loads(pickle.dumps(one)) == Checkpoints(Path("somewhere"), None)

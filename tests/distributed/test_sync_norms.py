@@ -10,7 +10,7 @@ from distributed.launching import run
 
 import funcnet as fn
 from funcnet import random, tree
-from funcnet.distributed import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d, sync_batch_norm
+from funcnet.distributed import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d, pipeline, sync_batch_norm
 from funcnet.testing import check_laws
 
 EXACT = 1e-12
@@ -205,6 +205,21 @@ def test_a_group_and_combinators_normalize_together():
             "moved": first["moved"],
         }
         assert tree.allclose(got, want, rtol=EXACT, atol=EXACT)
+
+
+def in_stages() -> str:
+    """Return what a pipeline says of norms that wait for other stages."""
+    net = sync_batch_norm(fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Linear(4, 2)))
+    step, params = fn.train_step(net, fn.MSE(), fn.SGD(0.1)), in_float64(net)
+    with pytest.raises(ValueError, match="pipeline") as error:
+        pipeline(step, [2], microbatches=1)(params, step.opt.init(params), numbers(1, 7, 3), numbers(2, 7, 3)[:, :2])
+    return str(error.value)
+
+
+def test_norms_of_a_pipeline_do_not_wait_for_other_stages():
+    """They would wait forever: other stages call other layers."""
+    said = "pipeline: norms must be synchronized over workers of one stage, sync_batch_norm(net, group), got SyncBatchNorm1d"
+    assert all(one.startswith(said) for one in run(2, in_stages))
 
 
 def compiled() -> float:

@@ -44,10 +44,11 @@ def test_killed_trainings_resume_bit_for_bit(small_page):
 
 
 def test_no_fault_loses_a_checkpoint_or_goes_on_silently(small_page):
-    """Every fault of the page in the repository is tried; a full disk where the process may mount one."""
+    """Every fault of the page in the repository is tried, but for those that only root may cause."""
     found = rows(small_page)
     assert all(survived == tried and lost == 0 for tried, survived, lost in found.values())
-    assert [fault for fault, (tried, _, _) in found.items() if not tried] in ([], ["A full disk"])
+    untried = {fault for fault, (tried, _, _) in found.items() if not tried}
+    assert untried <= {"A full disk", "The checkpoint folder is unwritable for one worker"}
     assert found.keys() == rows(PAGE.read_text()).keys()
     assert len(found) > 25
 
@@ -57,7 +58,7 @@ def test_the_page_in_the_repository_has_no_losses():
     text = PAGE.read_text()
     assert "`python -m examples.faults`" in text
     assert rows(text)["SIGKILL"] == (200, 200, 0)
-    assert rows(text)["SIGKILL, with 2 data workers"] == (20, 20, 0)
+    assert rows(text)["SIGKILL, with 2 data workers"] == rows(text)["One of 3 workers is killed"] == (20, 20, 0)
     assert {(survived, lost) for tried, survived, lost in rows(text).values() if tried} == {
         (tried, 0) for tried, _, _ in rows(text).values() if tried
     }

@@ -25,8 +25,8 @@ class Parallel(Training):
     def __init__(self, workload: Workload, kind: str) -> None:
         """Draw the same params on every worker, and the batch."""
         name, settings = workload.optimizer
-        opt = fn.donate(getattr(fn, name)(**settings, **({"fused": True} if name == "SGD" else {})))
-        opt = distributed.shard_optimizer(opt) if kind == "sharded optimizer" else opt
+        opt = getattr(fn, name)(**settings, **({"fused": True} if name == "SGD" else {}))
+        opt = fn.donate(distributed.shard_optimizer(opt) if kind == "sharded optimizer" else opt)
         net = NETS[workload.name]()
         self.step = distributed.data_parallel(fn.train_step(net, LOSSES[workload.loss], opt))
         self.params = net.init(0)

@@ -87,9 +87,10 @@ class Mail:
         if not self._sent and not self._awaited:
             return
         pending = exchange(self.workers, self._sent, self._awaited)
-        for label, one in zip(self._labels, pending, strict=False):
+        sent = len(self._sent)
+        for label, one in zip(self._labels, pending[:sent], strict=True):
             self._under_way.setdefault(label, []).append(one)
-        for (buffer, _), one in zip(self._awaited, pending[len(self._sent) :], strict=True):
+        for (buffer, _), one in zip(self._awaited, pending[sent:], strict=True):
             self._under_way[id(buffer)] = [one]
         self._sent, self._labels, self._awaited = [], [], []
 

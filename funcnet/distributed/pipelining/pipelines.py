@@ -16,6 +16,7 @@ from funcnet.distributed.pipelining.cutting import CutNet, merged
 from funcnet.distributed.pipelining.messages import Leaf
 from funcnet.distributed.pipelining.running import StageGradient
 from funcnet.distributed.pipelining.schedules import Timed, require_schedule
+from funcnet.distributed.sync_norms import require_apart
 from funcnet.distributed.workers import Workers, broadcast_from, gather_objects, workers_of
 from funcnet.errors import as_tuple, instances, value_error, whole
 from funcnet.flattening import Tree, flatten_together, unflatten
@@ -89,6 +90,7 @@ def _workers_for(of: "Pipeline") -> Workers:
     if workers.size != of.cut.size:
         rule = f"there must be a worker for each of the {of.cut.size} stages that {len(of.cuts)} cuts make"
         raise value_error("pipeline", rule, f"{workers.size} workers")
+    require_apart("pipeline", of.step.net, workers)
     return workers
 
 
@@ -224,6 +226,7 @@ def pipeline(
         ValueError: For a net that is no serial, cuts out of range or out of order, another number of workers than stages, an
             unknown ``schedule``, ``microbatches`` below 1, and an optimizer that needs all gradients and has no rule for several
             workers, as ``LBFGS``; at the first call on every worker where the pipelines or the shared params differ.
+        WorkerError: From a step in which another worker fails; that worker raises its own error.
 
     References:
         Huang et al. 2019, "GPipe"; Narayanan et al. 2021, "Efficient large-scale language model training on GPU clusters" (1F1B);

@@ -1,10 +1,10 @@
 """Running: one worker's part of the loss of a whole batch and of its gradient, action by action as the schedule says.
 
-    F    y, cᵢ  = stage(pᵢ, x)         x from the stage before, y to the stage behind; the last one has the loss
-    B    gx, gp = stage's vjp(gy)      gy from the stage behind, gx to the stage before
-    W    gp                            where the schedule computes it apart
+    F    y, c   = stage's apply(p, x)      x from the previous stage, y to the next one; the last stage computes the loss
+    B    gp, gx = stage's vjp(p, c, gy)    gy from the next stage, gx to the previous one
+    W    gp                                where the schedule computes it later than gx
 
-The gradient of each micro-batch is that of its share in the value of the whole batch, so gradients are only added up.
+Each micro-batch has the gradient of its share in the value of the whole batch, so gradients only need to be added up.
 """
 
 from collections.abc import Callable
@@ -67,9 +67,10 @@ class StageGradient:
         sent = torch.zeros(2, dtype=torch.float64, device=run.mail.device)
         if self.stage.is_last:
             sent = torch.stack([run.value(), torch.full_like(run.value(), run.is_double)])
-        value: Tensor
-        value, is_double = broadcast_from(self.workers, sent, self.workers.size - 1).wait()
-        return value if is_double else value.float()
+        if self.workers.size > 1:
+            sent = broadcast_from(self.workers, sent, self.workers.size - 1).wait()
+        value: Tensor = sent[0]
+        return value if sent[1] else value.float()
 
 
 class Run:

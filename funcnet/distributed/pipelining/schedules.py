@@ -1,13 +1,13 @@
-"""Schedules: in which order each stage of a pipeline computes its parts of the micro-batches.
+"""Schedules: the order in which each stage of a pipeline works on the micro-batches.
 
 A schedule is data: for each stage a tuple of actions on micro-batches: ``F`` forward, ``B`` backward, ``W`` gradients of params.
 
     gpipe, 1f1b     B is the whole backward pass            bubble (p - 1) / (m + p - 1)
     zero_bubble     B gives gx only, W the rest later       bubble (p - 1)(F + B - W) / (m (F + B + W) + (p - 1)(F + B - W))
 
-p is the number of stages and m that of micro-batches; F, B and W are the times of the three actions. A stage counted from 0 has
-p - stage micro-batches in flight at most, from F to B, with 1f1b and zero_bubble, and all m with gpipe. zero_bubble keeps what W
-needs of p micro-batches, as much as the first stage of 1f1b.
+p is the number of stages and m the number of micro-batches; F, B and W are the times of the three actions. With 1f1b and
+zero_bubble, stage s (from 0) has at most p - s micro-batches between F and B, and with gpipe all m. zero_bubble keeps what W
+needs of at most p micro-batches, as many as the first stage of 1f1b.
 
 References: Huang et al. 2019 (GPipe); Narayanan et al. 2021 (1F1B); Qi et al. 2023, "Zero bubble pipeline parallelism" (ZB-H1).
 """
@@ -42,7 +42,7 @@ def _gpipe(stage: int, stages: int, batches: int) -> list[Action]:
 
 
 def _one_forward_one_backward(stage: int, stages: int, batches: int) -> list[Action]:
-    """As many forward passes as there are stages behind, then one forward and one backward in turn."""
+    """One forward pass for each later stage, then one forward and one backward pass in turn."""
     ahead = min(stages - 1 - stage, batches)
     actions = [Action("F", i) for i in range(ahead)]
     for i in range(batches):
@@ -51,7 +51,7 @@ def _one_forward_one_backward(stage: int, stages: int, batches: int) -> list[Act
 
 
 def _zero_bubble(stage: int, stages: int, batches: int) -> list[Action]:
-    """As 1f1b, with W of a micro-batch as many backward passes later as there are stages before, and the rest at the end."""
+    """As 1f1b, with W of a micro-batch later by one backward pass for each earlier stage; the last ones come at the end."""
     actions = []
     for one in _one_forward_one_backward(stage, stages, batches):
         actions.append(one)
@@ -141,10 +141,10 @@ def bubble(
     input_half: float = 1.0,
     params_half: float = 1.0,
 ) -> float:
-    """Return the share of a step that the stages of a pipeline wait, if all are alike and messages take no time.
+    """Return the share of a step in which the stages of a pipeline wait, if all take the same time and messages take none.
 
-    It is that of ``timeline``, which agrees with the published formulas wherever they hold: (p - 1) / (m + p - 1) for p stages
-    and m micro-batches with ``"gpipe"`` and ``"1f1b"``.
+    It is counted in the simulated step that ``timeline`` draws. For p stages and m micro-batches it is (p - 1) / (m + p - 1)
+    with ``"gpipe"`` and ``"1f1b"``.
 
     Args:
         schedule: ``"gpipe"``, ``"1f1b"`` or ``"zero_bubble"``.
@@ -164,9 +164,11 @@ def bubble(
 
 
 def timeline(schedule: str = "1f1b", stages: int = 4, microbatches: int = 4) -> str:
-    """Draw as text what each stage of a pipeline does at what time, if ``F``, and both halves of ``B``, take one unit each.
+    """Draw a schedule as text: what each stage of a pipeline does at what time.
 
-    A row is a stage and a column a unit of time; ``==`` continues the action before, and ``.`` is time in which a stage waits.
+    A row is a stage, and a column is a unit of time. ``F`` is a forward pass and takes one unit; ``B`` is a backward pass and
+    takes two. With ``"zero_bubble"``, ``B`` is the half that gives the gradient of the input, ``W`` is the half that gives the
+    gradients of params, and each takes one unit. ``==`` continues an action, and ``.`` is a wait.
 
     Args:
         schedule: ``"gpipe"``, ``"1f1b"`` or ``"zero_bubble"``.
@@ -177,8 +179,8 @@ def timeline(schedule: str = "1f1b", stages: int = 4, microbatches: int = 4) -> 
         ValueError: As ``bubble``.
 
     >>> print(timeline("1f1b", 2, 2))
-    stage 0  F0 F1 .  B0 == B1 ==
-    stage 1  .  F0 B0 == F1 B1 ==
+    stage 0  F0 F1 .  .  B0 == .  B1 ==
+    stage 1  .  F0 B0 == F1 B1 == .  .
     """
     rows = _simulated("timeline", schedule, stages, microbatches, 1, 1, 1)
     width, length = len(str(microbatches - 1)) + 1, int(max(row[-1].end for row in rows))

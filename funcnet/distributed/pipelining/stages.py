@@ -3,8 +3,8 @@
 B    gᵢ₋₁ = fᵢ's input_grad(pᵢ, cᵢ, gᵢ)      for the layers i of the stage, the last one first; cᵢ and gᵢ are kept
 W    gpᵢ  = fᵢ's grads(pᵢ, cᵢ, gᵢ)           at any later time
 
-The halves are those of the layers within the combinators that pass gradients on. A layer whose ``vjp`` does not fall into
-halves, because it has only the default ones, or computes its input's half within the other, makes both in B.
+The stage is split layer by layer, also within combinators that pass gradients on. A layer that has only the default halves, which
+compute the whole ``vjp``, and a combinator whose ``grads`` repeats most of ``input_grad``, compute both in B.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,193 @@
+"""Faults of workers: one is killed, hangs, begins with other params, or may not write; then the job is started again.
+
+A job here is a few forked workers that meet in a gloo group, and end together when one has failed, as those of torchrun do.
+"""
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+import funcnet as fn
+from examples.faults import elastic
+from examples.faults.children import Child, Ended, Tell
+from examples.faults.judging import Judge
+from examples.faults.table import Row, row_of
+from funcnet import distributed
+
+SIZE = 3
+TIMEOUT = 6.0
+"""Seconds after which a collective has failed."""
+
+NOBODY = 65534
+
+Act = Callable[[int, int], object]
+"""What a worker does before a step, of its rank and the step's number."""
+
+
+@dataclass
+class Job:
+    """Workers that train in a folder; ``seconds`` is how long they took to end."""
+
+    ended: list[Ended]
+    seconds: float
+
+    @property
+    def digests(self) -> set[str]:
+        """Return what the workers that came to the end say of their params."""
+        return {one.told("digest")[0] for one in self.ended if one.told("digest")}
+
+
+def job(folder: Path, act: Act = lambda rank, number: None, kill: Callable[[list[Child]], object] = lambda workers: None) -> Job:
+    """Run a job to its end: a training from the newest checkpoint of the folder on."""
+
+    def work(rank: int, tell: Tell) -> None:
+        def at(number: int) -> None:
+            tell(f"step {number}")
+            act(rank, number)
+
+        tell(f"digest {elastic.train(folder, at=at)}")
+
+    return together(work, kill)
+
+
+def together(work: Callable[[int, Tell], object], kill: Callable[[list[Child]], object] = lambda workers: None) -> Job:
+    """Have workers meet and do something."""
+    with tempfile.TemporaryDirectory() as meeting:
+        Path(meeting).chmod(0o777)
+        began = time.monotonic()
+        workers = [Child(_meeting(rank, f"{meeting}/store", work)) for rank in range(SIZE)]
+        try:
+            kill(workers)
+            ended = [one.ended() for one in workers]
+        finally:
+            for one in workers:
+                one.end_group()
+        return Job(ended, time.monotonic() - began)
+
+
+def _meeting(rank: int, store: str, work: Callable[[int, Tell], object]) -> Callable[[Tell], None]:
+    def run(tell: Tell) -> None:
+        torch.set_num_threads(1)
+        given = {"rank": rank, "world_size": SIZE, "timeout": timedelta(seconds=TIMEOUT)}
+        dist.init_process_group("gloo", init_method=f"file://{store}", **given)
+        if not rank:
+            Path(store).chmod(0o666)  # one worker becomes another user
+        work(rank, tell)
+
+    return run
+
+
+def _losses(folder: Path, found: Job, error: str, lost: set[int], expected: set[str]) -> list[str]:
+    """Say what a fault has cost, when every worker but those of ``lost`` must raise ``error``; start the job again."""
+    said = [
+        f"rank {rank} ended with {one.error or one.code!r}, not with {error!r}"
+        for rank, one in enumerate(found.ended)
+        if rank not in lost and not re.search(error, one.error)
+    ]
+    said += [f"it took {found.seconds:.0f} s to end"] * (found.seconds > 4 * TIMEOUT)
+    steps = [int(step) for one in found.ended for step in one.told("step")]
+    known, kept = max(steps, default=0) // elastic.EVERY * elastic.EVERY, distributed.Checkpoints(folder).latest() or 0
+    said += [f"step {known} was saved, the newest checkpoint is {kept}"] * (kept < known)
+    return said + _again(folder, expected)
+
+
+def _again(folder: Path, expected: set[str]) -> list[str]:
+    """Start the job again, and say how it differs from an undisturbed one."""
+    again = job(folder)
+    said = [f"started again, a worker ended with {one.error or one.code}" for one in again.ended if one.code]
+    left = [path.name for path in folder.glob(".*")]
+    said += [f"it left {', '.join(left)}"] * bool(left)
+    return said + ["started again, it gave other bits"] * (again.digests != expected or len(expected) != 1)
+
+
+def kills(judge: Judge, count: int) -> Row:
+    """Kill a worker at random moments, from outside."""
+    undisturbed = job(judge.new_folder())
+    expected = undisturbed.digests
+
+    def once() -> list[str]:
+        folder, rank = judge.new_folder(), judge.random.randrange(SIZE)
+
+        def kill(workers: list[Child]) -> None:
+            workers[0].wait(lambda: workers[0].has("step 0"))
+            time.sleep(judge.random.uniform(0, undisturbed.seconds / 2))
+            killed.append(workers[rank].kill())
+
+        killed: list[bool] = []
+        found = job(folder, kill=kill)
+        if not killed[0] or found.digests:  # it had made all steps
+            return _again(folder, expected)
+        return _losses(folder, found, rf"WorkerError: .*no word from rank {rank} within", {rank}, expected)
+
+    happens = "the others raise `WorkerError`, which names the rank; started again, the job gives the bits of an undisturbed one"
+    return row_of(f"One of {SIZE} workers is killed", [once() for _ in range(count)], happens)
+
+
+def hangs(judge: Judge, count: int) -> Row:
+    """Have a worker do nothing before some step, for longer than the timeout."""
+    expected = job(judge.new_folder()).digests
+
+    def once() -> list[str]:
+        folder, rank, at = judge.new_folder(), judge.random.randrange(SIZE), judge.random.randrange(elastic.STEPS)
+
+        def act(here: int, number: int) -> None:
+            if (here, number) == (rank, at):
+                time.sleep(2.5 * TIMEOUT)
+
+        found = job(folder, act)
+        return _losses(folder, found, rf"WorkerError: .*no word from rank {rank} within", {rank}, expected)
+
+    happens = "the others raise `WorkerError` with the rank, half as much later than the timeout of the group at most"
+    return row_of("A worker hangs", [once() for _ in range(count)], happens)
+
+
+def other_params(judge: Judge, count: int) -> Row:
+    """Give a worker other params than the others."""
+
+    def once() -> list[str]:
+        rank = judge.random.randrange(1, SIZE)
+        found = together(lambda here, tell: _other_params(is_other=here == rank)).ended
+        rule = rf"ValueError: data_parallel: .*'0\.bias' differs.* on rank {rank} than on rank 0"
+        return [f"it ended with {one.error!r}" for one in found if not re.search(rule, one.error)]
+
+    happens = "every worker raises `ValueError` at the first step, with the path and the rank"
+    return row_of("A worker begins with other params", [once() for _ in range(count)], happens)
+
+
+def _other_params(*, is_other: bool) -> None:
+    net, opt = elastic.net_of(0.0), fn.SGD(lr=0.1)
+    params = fn.tree.cast(net.init(5), torch.float64)
+    if is_other:
+        params = fn.tree.replace(params, "0.bias", params[0]["bias"] + 1e-9)
+    step = distributed.data_parallel(fn.train_step(net, fn.CrossEntropy(), opt))
+    step(params, opt.init(params), *distributed.shard_rows(elastic.batch(0)))
+
+
+def unwritable(judge: Judge, count: int) -> Row:
+    """Take away a worker's right to write, before its second save."""
+    expected = job(judge.new_folder()).digests
+
+    def once() -> list[str]:
+        folder, rank = judge.new_folder(), judge.random.randrange(SIZE)
+
+        def act(here: int, number: int) -> None:
+            if number == elastic.EVERY and here == rank:
+                os.setuid(NOBODY)
+
+        found = job(folder, act)
+        error = rf"PermissionError: .*(Errno 13|PermissionError).*on rank {rank}"
+        return _losses(folder, found, error, set(), expected)
+
+    fault = "The checkpoint folder is unwritable for one worker"
+    if os.geteuid():
+        return Row(fault, 0, [], "not tried, since this process may not become another user")
+    happens = "every worker raises `OSError` with the rank; the checkpoint before stays, from which the job goes on"
+    return row_of(fault, [once() for _ in range(count)], happens)
