@@ -17,7 +17,10 @@ from funcnet.distributed.agreement import require_agreement
 from funcnet.distributed.workers import Workers
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree, unflatten
+from funcnet.kernels.sharding_rules import register_sharding_rules
 from funcnet.paths import matches, named_leaves
+
+register_sharding_rules()
 
 Chooser = str | Callable[[str, Tensor], Any]
 """A pattern for the dotted path of a leaf, or a function of the path and the leaf."""
