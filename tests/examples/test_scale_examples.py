@@ -84,7 +84,7 @@ def test_the_characters_of_two_workers_are_those_of_one(two, tmp_path, monkeypat
 
 
 def test_a_pipeline_and_divided_matrices_learn_what_one_process_learns(two, monkeypatch, capsys):
-    """With the schedule as a picture, and half of the divided params on each worker."""
+    """With the schedule as a picture, and fewer params on each worker; the embedding of an odd alphabet stays whole."""
     _, (first, second) = two
     for name, main, arguments in (
         ("pipeline", pipeline.main, ["--steps", "5", "--microbatches", "4"]),
@@ -94,7 +94,7 @@ def test_a_pipeline_and_divided_matrices_learn_what_one_process_learns(two, monk
         assert second[name] == ""
     assert len(re.findall(r"^stage \d  ", first["pipeline"], re.MULTILINE)) == 2
     whole, part = map(float, re.search(r"params: (\S+) MB, of which a worker holds (\S+) MB", first["tensor_parallel"]).groups())
-    assert part < 0.6 * whole
+    assert part < 0.8 * whole
 
 
 def interrupted(folder):
