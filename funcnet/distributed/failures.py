@@ -35,7 +35,7 @@ class WorkerError(RuntimeError):
     Its cause (``__cause__``) is the error of gloo or NCCL.
 
     Attributes:
-        missing: The ranks that were killed, hang, are cut off, or still compute.
+        missing: The ranks that were killed, hang, are cut off, or still compute or wait elsewhere.
         raised: The errors of other workers, ``"ValueError: ..."``, by rank.
 
     >>> str(WorkerError("data_parallel: ...", missing=(2,)))
