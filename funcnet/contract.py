@@ -98,6 +98,9 @@ class Layer(Value):
     channelwise_affine: ClassVar[bool] = False
     """Whether each channel of y is that of x scaled and shifted by its running statistics, ``weight`` and ``bias``."""
 
+    halves_share_work: ClassVar[bool] = False
+    """Whether ``grads`` and ``input_grad`` both repeat much of ``vjp``, as in attention: pipelines then call ``vjp``."""
+
     @property
     def stochastic(self) -> bool:
         """Whether ``apply`` needs a key, and raises without one. Other layers ignore a key."""

@@ -5,8 +5,11 @@ number of workers. The training is saved every 20 steps, and after a restart it 
 workers.
 
     torchrun --nproc-per-node=2 examples/scale/characters.py --steps 800 --out out
-    torchrun --nproc-per-node=2 --max-restarts=3 examples/scale/characters.py --shard optimizer
+    torchrun --nproc-per-node=2 examples/scale/characters.py --shard optimizer
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --nproc-per-node=2 --max-restarts=3 examples/scale/characters.py
     python -m examples.scale.characters
+
+The variable has torchrun make a new store for workers that it starts again.
 """
 
 import shutil
@@ -107,6 +110,8 @@ def main(given=None):
         value = held_out(params, test, device)
         if is_first:
             report(options, params, train, test, value, sample_key)
+        dist.barrier()  # whoever fails before is started again, and finds the checkpoints
+        if is_first:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -28,7 +28,7 @@ def trained(train, options, rng, device):
     plan = distributed.tensor_parallel_plan(characters.net, mesh)
     whole, opt = fn.tree.to(characters.net.init(first), device), characters.optimizer(options.steps)
     params = distributed.shard(whole, mesh, plan)
-    print(f"params: {fn.tree.nbytes(whole) / 1e6:.2f} MB, of which a worker holds {fn.tree.nbytes(params) / 1e6:.2f} MB")
+    print(f"params: {fn.tree.nbytes(whole) / 1e6:.3g} MB, of which a worker holds {fn.tree.nbytes(params) / 1e6:.3g} MB")
     state = opt.init(params)
     step = distributed.tensor_parallel(fn.train_step(characters.net, characters.loss, opt), mesh)
     for i in range(1, options.steps + 1):

@@ -30,6 +30,7 @@ from funcnet.kernels import linear
 from funcnet.kernels.tracing import is_eager
 from funcnet.layers.linear.linear import Linear
 from funcnet.value import frozen
+from funcnet.walking import walk
 
 _LARGE = 1 << 15
 
@@ -43,8 +44,9 @@ def batched(layer: Layer, n: int, shared: bool) -> Layer:
         return layer
     if type(layer) is Serial and len(layer) and not layer.stochastic:
         return layer.replace(layers=tuple([batched(one, n, shared and i == 0) for i, one in enumerate(layer)]))
-    if mode in ("loop", "loop if large"):
-        return Looped(Mapped(layer, n, shared), 0 if mode == "loop" else _LARGE)
+    is_looped = any([one.ensemble_mode == "loop" for _, one in walk(layer)])  # noqa: C419
+    if is_looped or mode == "loop if large":
+        return Looped(Mapped(layer, n, shared), 0 if is_looped else _LARGE)
     return Mapped(layer, n, shared)
 
 

@@ -77,10 +77,9 @@ class AllReduce:
             for i, leaf in enumerate(self._leaves[place] or ()):
                 if leaf is not None:
                     groups.setdefault(self._kind(place, i, leaf), []).append((place, i))
-        before = len(self._sent)
-        self._sent += [self._started(leaves, dtype) for (dtype, *_), leaves in groups.items()]
-        for one in self._sent[:before]:  # the bucket before has had the time of this one
+        for one in self._sent:  # the bucket before had the time in which this one was computed
             one.sums.settle()
+        self._sent += [self._started(leaves, dtype) for (dtype, *_), leaves in groups.items()]
         self._next += 1
 
     def _kind(self, place: int, i: int, leaf: Tensor) -> tuple[Any, ...]:

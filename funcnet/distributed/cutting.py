@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from funcnet.distributed.leaf_scopes import ELEMENTS
+from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.columns import is_dense
 
 Rows = tuple[int, int]
@@ -34,7 +35,7 @@ class Cut(NamedTuple):
         first, count = self.rows[rank]
         if not count:
             return None
-        whole = whole.detach() if whole.requires_grad else whole
+        whole = without_graph(whole)
         return whole if count == row_count(whole) else whole.narrow(0, first, count)
 
     def shape(self, rank: int) -> tuple[int, ...]:

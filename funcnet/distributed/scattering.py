@@ -7,7 +7,7 @@ from torch import Tensor
 
 from funcnet.distributed.buckets import AllReduce, Sent, weigh
 from funcnet.distributed.layouts import Layout, split_rows
-from funcnet.distributed.workers import Workers, scatter_sum
+from funcnet.distributed.workers import Pending, Workers, scatter_sum
 from funcnet.precision import in_single, rounded
 
 
@@ -30,9 +30,14 @@ class ReduceScatter(AllReduce):
 
     def _started(self, leaves: list[tuple[int, int]], dtype: torch.dtype) -> Sent:
         layouts = [self._layouts[place][i] for place, i in leaves]
+        self._settle()
         if None in layouts:
             return super()._started(leaves, dtype)
         return Sent(leaves, layouts, scatter_sum(self.workers, self._rows(leaves, layouts, dtype)))
+
+    def _settle(self) -> None:
+        """Wait for what was sent before, and keep the pieces only: one flat tensor is on its way at a time."""
+        self._sent[:] = [one._replace(sums=Pending(None, one.sums.wait())) for one in self._sent]
 
     def _rows(self, leaves: list[tuple[int, int]], layouts: list[Any], dtype: torch.dtype) -> Tensor:
         """Return a copy of some leaves, which are then released, in a matrix with a row for each worker."""

@@ -16,6 +16,7 @@ from funcnet.contract import Cache, Layer, Params
 from funcnet.distributed.buckets import plan
 from funcnet.distributed.gathering import GatheringTurns, Groups
 from funcnet.distributed.layouts import Layout
+from funcnet.distributed.leaf_scopes import on_whole
 from funcnet.distributed.optimizer_shards import ShardedOptimizer
 from funcnet.distributed.over_workers import over_workers
 from funcnet.distributed.param_shards import local_pieces, with_piece
@@ -174,7 +175,9 @@ class ShardedStep:
         if workers.size == 1:
             return step  # type: ignore[no-any-return]
         if isinstance(step, TrainStep):
-            stepping = TrainStep(step.net, step.loss, over_workers(step.opt, workers, self._counted(division)))
+            stepping = TrainStep(
+                step.net, step.loss, over_workers(on_whole(step.opt, division.whole), workers, self._counted(division))
+            )
             return stepping.with_gradient(ShardedBatch(step.gradient, workers, division, averages=True))
         whole = ShardedBatch(step, workers, division, averages=False)
         return lambda params, x, target, rng=None: whole.scaled(params, x, target, rng, None)

@@ -3,7 +3,9 @@
     y = (... by columns → activation → by rows ...)(x)      two sums over the workers for each pair of Linears, or attention
 
 Params are DTensors, as ``shard`` makes them by a plan. Layers run on the pieces as plain tensors, so nothing is dispatched
-through DTensor but what an optimizer needs of whole leaves.
+through DTensor but what an optimizer needs of whole leaves. A step of an mlp 256-1024-256-1024-256 on 64 rows takes 6.4 ms with
+two gloo workers of one thread each; the same step on DTensors 19, torch's ``parallelize_module`` 18, and one process 23. With
+twice the features and four times the rows: 42, 91, 88 and 71 ms.
 """
 
 from typing import Any
@@ -132,8 +134,12 @@ def tensor_parallel(step: Any, mesh: Any) -> TensorParallel:
     All other layers, placements and sizes that the workers do not divide are right too, but gather their params at each use.
     An optimizer that acts on elements steps on the pieces; others, as ``ClipByGlobalNorm``, on the DTensors.
 
-    Around it goes nothing: for data parallel besides, give ``tensor_parallel(data_parallel(step, mesh["dp"].get_group()),
-    mesh["tp"])`` on a mesh of two axes.
+    For data parallel too, on a mesh of two axes, it goes around ``data_parallel``: ``tensor_parallel(data_parallel(step,
+    mesh["dp"].get_group()), mesh["tp"])``, with params that are divided over ``mesh["tp"]``.
+
+    A plain step takes the same DTensors, with x and target as DTensors, within torch's ``implicit_replication()``. It computes
+    the same numbers through torch's rules, in about three times as long for small layers, and its results have the placements
+    that torch chooses.
 
     Args:
         step: A step of ``train_step``, ``value_and_grads`` or ``accumulate``, or ``data_parallel`` of one.

@@ -9,6 +9,7 @@ from distributed.launching import outcomes, run
 import funcnet as fn
 from funcnet.distributed import bubble, pipeline, timeline
 from funcnet.distributed.pipelining.schedules import SCHEDULES, actions_of
+from funcnet.distributed.pipelining.stages import Halves
 
 STEPS = 10
 CLOSE = 1e-12
@@ -392,6 +393,74 @@ def test_a_stage_that_fails_says_so_and_others_do_not_hang(kind, rank, sentence)
     found = outcomes(2, failing, kind, timeout=3.0)
     assert sentence in str(found[rank])
     assert isinstance(found[1 - rank], RuntimeError)
+
+
+called = []
+
+
+@fn.frozen
+class Told(fn.Linear):
+    """A Linear that tells which verbs are called."""
+
+    def vjp(self, params, cache, gy):
+        called.append("vjp")
+        return super().vjp(params, cache, gy)
+
+    def grads(self, params, cache, gy):
+        called.append("grads")
+        return super().grads(params, cache, gy)
+
+    def input_grad(self, params, cache, gy):
+        called.append("input_grad")
+        return super().input_grad(params, cache, gy)
+
+
+@fn.frozen
+class Whole(Told):
+    """The same, with halves that would repeat work."""
+
+    halves_share_work = True
+
+
+@pytest.mark.parametrize(
+    ("layers", "first", "then"),
+    [
+        (
+            [Told(4, 4), fn.Tanh(), fn.residual(fn.serial(Told(4, 4), fn.Tanh())), fn.BatchNorm1d(4)],
+            ["input_grad"] * 2,
+            ["grads"] * 2,
+        ),
+        ([Whole(4, 4), fn.freeze(Told(4, 4)), fn.cast(Told(4, 4), torch.float64)], ["input_grad"] * 2 + ["vjp"], ["grads"]),
+        ([fn.repeat(Told(4, 4), 2)], ["vjp"] * 2, []),
+    ],
+)
+def test_the_backward_pass_falls_into_halves(layers, first, then):
+    """Within combinators too; what does not fall into halves is computed at once, and nothing twice."""
+    net = fn.serial(*layers)
+    params = fn.tree.cast(net.init(0), torch.float64)
+    _, cache = net.apply(params, normal(1, 5, 4))
+    halves = Halves(net, is_first=False)
+    gparams, gx = net.vjp(params, cache, normal(2, 5, 4))
+    called.clear()
+    got, later = halves.input_half(params, cache, normal(2, 5, 4))
+    assert fn.tree.allclose(got, gx, rtol=1e-12)
+    assert called == first
+    called.clear()
+    assert fn.tree.allclose(halves.params_half(params, later), gparams, rtol=1e-12)
+    assert called == then
+
+
+def test_the_first_stage_needs_no_gradient_of_its_input():
+    """Nor do the layers before the first trained one."""
+    net = fn.serial(fn.freeze(Told(4, 4)), fn.Tanh(), Told(4, 4), Told(4, 4))
+    params = fn.tree.cast(net.init(0), torch.float64)
+    _, cache = net.apply(params, normal(1, 5, 4))
+    halves = Halves(net, is_first=True)
+    called.clear()
+    _, later = halves.input_half(params, cache, normal(2, 5, 4))
+    found = halves.params_half(params, later)
+    assert called == ["input_grad", "grads", "grads"]
+    assert fn.tree.allclose(found, net.grads(params, cache, normal(2, 5, 4)), rtol=1e-12)
 
 
 def test_every_action_comes_once_and_in_order():

@@ -155,7 +155,7 @@ NETS = fn.serial(
     fn.Linear(3, 4),
     fn.repeat(fn.serial(fn.BatchNorm1d(4), fn.Tanh()), 2),
     fn.remat(fn.residual(fn.serial(fn.BatchNorm1d(4), fn.Linear(4, 4)))),
-    fn.ensemble(fn.serial(fn.Linear(4, 2), fn.BatchNorm1d(2)), 2),
+    fn.ensemble(fn.serial(fn.Linear(4, 2), fn.BatchNorm1d(2), fn.residual(fn.serial(fn.BatchNorm1d(2), fn.Sin()))), 2),
 )
 """Norms whose verbs are called by loops, by copies, and twice in a step."""
 

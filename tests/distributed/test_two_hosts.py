@@ -14,7 +14,7 @@ from distributed.launching import run
 import funcnet as fn
 
 ROOT = Path(__file__).parents[2]
-ENDLESS, TIMEOUT = 100_000, 5
+ENDLESS, TIMEOUT = 100_000, 8
 """Steps of a training that is cut off, and seconds that its collectives may take."""
 
 
@@ -25,8 +25,9 @@ def torchrun(host, *options):
 
 
 def environment():
-    """Return the environment of both hosts."""
-    return {**os.environ, "GLOO_SOCKET_IFNAME": DEVICE, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    """Return the environment of both hosts: their device, and a new store for workers that are started again."""
+    path = f"{ROOT}:{ROOT / 'tests'}"
+    return {**os.environ, "GLOO_SOCKET_IFNAME": DEVICE, "PYTHONPATH": path, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def told(output):
@@ -34,7 +35,7 @@ def told(output):
     return {int(step): found for step, found in re.findall(r"^step (\d+) (\w{64})$", output.read_text(), re.MULTILINE)}
 
 
-def wait_for(hosts, outputs, done, seconds=90.0):
+def wait_for(hosts, outputs, done, seconds=240.0):
     """Wait until ``done`` is true of what every host has printed."""
     end = time.monotonic() + seconds
     while not all(done(output) for output in outputs):
@@ -54,7 +55,7 @@ def cut_off(tmp_path_factory):
     with Hosts(commands, outputs, environment()) as hosts:
         wait_for(hosts, outputs, lambda output: len(told(output)) >= 8)
         hosts.link.cut()
-        codes = hosts.wait(60)
+        codes = hosts.wait(120)
     return outputs, codes, hosts.link, fn.Checkpoints(folder / "checkpoints")
 
 

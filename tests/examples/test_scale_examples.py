@@ -12,21 +12,32 @@ import pytest
 import torch.distributed as dist
 from distributed.launching import run
 
+import funcnet as fn
 from examples import characters
 from examples.scale import characters as scale_characters
 from examples.scale import pipeline, tensor_parallel
 from funcnet import distributed
 
 ROOT = Path(__file__).parents[2]
-SMALL = characters.text[:20_000]
+SMALL = {
+    "text": characters.text[:20_000],
+    "net": fn.serial(
+        fn.Embedding(len(characters.alphabet), 16),
+        fn.transformer_encoder(16, 2, 1, is_causal=True, rotary=fn.RotaryEmbedding(8)),
+        fn.Linear(16, len(characters.alphabet)),
+        fn.Flatten(0, 1),
+    ),
+}
+"""A part of the text and a small net."""
+
 CHARACTERS = ["--steps", "4", "--batch", "3", "--sample", "3"]
 
 
 def printed(main, *arguments):
-    """Run an example in the process group that is there, on a part of the text, and return what this worker prints."""
+    """Run an example in the process group that is there, on a small net and a part of the text, and return what this worker prints."""
     out = io.StringIO()
     group = {"init_process_group": mock.DEFAULT, "destroy_process_group": mock.DEFAULT}
-    with mock.patch.multiple(dist, **group), mock.patch.object(characters, "text", SMALL), redirect_stdout(out):
+    with mock.patch.multiple(dist, **group), mock.patch.multiple(characters, **SMALL), redirect_stdout(out):
         main([*arguments])
     return out.getvalue()
 
@@ -54,7 +65,8 @@ def two(tmp_path_factory):
 
 def alone(main, monkeypatch, capsys, *arguments):
     """Return what an example prints as a plain process."""
-    monkeypatch.setattr(characters, "text", SMALL)
+    for name, value in SMALL.items():
+        monkeypatch.setattr(characters, name, value)
     main([*arguments])
     return capsys.readouterr().out
 

@@ -86,6 +86,8 @@ class MultiHeadAttention(Decoding):
     torch.Size([3, 5, 8])
     """
 
+    halves_share_work = True
+
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         self._require_valid(params, x)
         xs, mask = self._inputs(x)

@@ -53,6 +53,8 @@ def initialize(rng: Key | int, shapes: dict[str, tuple[int, ...]], hidden_size: 
 class _Cell(Layer):
     """A cell: what RNNCell, LSTMCell and GRUCell share."""
 
+    halves_share_work = True
+
     input_size: Size = field(validator=size_or_none)
     hidden_size: int = field(validator=size)
     bias: bool = field(default=True, validator=flag)

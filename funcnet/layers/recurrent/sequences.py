@@ -32,6 +32,7 @@ class Recurrent(Layer):
     """A recurrent net: what RNN, LSTM and GRU share."""
 
     ensemble_mode = "loop if large"
+    halves_share_work = True
 
     input_size: Size = field(validator=size_or_none)
     hidden_size: int = field(validator=size)
