@@ -73,9 +73,22 @@ def value_and_gy(loss: Loss, y: Any, target: Any, share: Share, scale: Tensor | 
     """Return the parts of the value times their shares, and the gradient of y: that of ``scale`` times the loss."""
     factors = tuple([_fitting(s, y) if scale is None else _fitting(s, y) * scale.float() for s in share])
     values, gy = loss.parts_and_grad(y, target, factors)
-    if not any([isinstance(s, Tensor) or s for s in share]):  # noqa: C419 (what counts for nothing may be NaN)
-        gy = tree.map(torch.zeros_like, gy)
+    gy = _unless(_is_nothing(share), gy)
     return [times(v, s) for v, s in zip(values, share, strict=True)], gy
+
+
+def _is_nothing(share: Share) -> bool | Tensor:
+    """Tell whether a micro-batch counts for nothing in any part: of that gy may be NaN."""
+    if all([isinstance(s, Tensor) for s in share]):  # noqa: C419
+        return torch.stack([torch.as_tensor(s == 0) for s in share]).all()
+    return not any([isinstance(s, Tensor) or s for s in share])  # noqa: C419
+
+
+def _unless(nothing: bool | Tensor, gy: Any) -> Any:
+    """Return a gradient, or zeros in its place."""
+    if isinstance(nothing, Tensor):
+        return tree.map(lambda g: torch.where(nothing, 0.0, g), gy)
+    return tree.map(torch.zeros_like, gy) if nothing else gy
 
 
 def _fitting(share: Weight, y: Any) -> Weight:
