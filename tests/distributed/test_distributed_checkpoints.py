@@ -113,6 +113,35 @@ def test_any_number_of_workers_loads_what_any_number_has_saved(tmp_path: Path) -
     assert load_metadata(tmp_path / "cut-2") is None
 
 
+def trained(folder: str, name: str) -> bool:
+    """Make two steps with a sharded optimizer from the checkpoint that is there, and save; tell whether it is loaded as it was."""
+    net, opt = fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.Linear(5, 2)), fn.distributed.shard_optimizer(fn.Adam(lr=0.1))
+    step = fn.distributed.data_parallel(fn.train_step(net, fn.MSE(), opt))
+    params = tree.cast(net.init(0), torch.float64)
+    state = opt.init(params)
+    if Path(folder, "state").exists():
+        params, state = load(f"{folder}/state", (params, state))
+    x, target = fn.random.normal(1, (8, 3), dtype=torch.float64), fn.random.normal(2, (8, 2), dtype=torch.float64)
+    for _ in range(2):
+        params, state, _ = step(params, state, *fn.distributed.shard_rows((x, target)))
+    save(f"{folder}/{name}", (params, state))
+    return bits(load(f"{folder}/{name}", (params, state))) == bits((params, state))
+
+
+def test_the_state_of_a_sharded_optimizer_goes_on_in_other_workers_and_in_one(tmp_path: Path) -> None:
+    """Two steps of four workers, and two of two, are four steps of one process to 1e-12, which loads the state whole."""
+    assert run(4, trained, str(tmp_path), "state") == [True] * 4
+    assert run(2, trained, str(tmp_path), "state") == [True] * 2
+    plain = tree.cast(fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.Linear(5, 2)).init(0), torch.float64)
+    params, state = load(tmp_path / "state", (plain, fn.Adam(lr=0.1).init(plain)))
+    net, opt = fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.Linear(5, 2)), fn.Adam(lr=0.1)
+    step, now = fn.train_step(net, fn.MSE(), opt), opt.init(plain)
+    x, target = fn.random.normal(1, (8, 3), dtype=torch.float64), fn.random.normal(2, (8, 2), dtype=torch.float64)
+    for _ in range(4):
+        plain, now, _ = step(plain, now, x, target)
+    assert tree.allclose((params, state), (plain, now), rtol=0.0, atol=1e-12)
+
+
 def test_plain_tensors_are_spread_over_the_workers_and_saved_once(tmp_path: Path) -> None:
     """Two files that are together hardly larger than one."""
     run(2, written, str(tmp_path))
