@@ -10,43 +10,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from funcnet.distributed.checkpoints import load, load_metadata, save
+    from funcnet.distributed.checkpointing.checkpoints import load, load_metadata, save
+    from funcnet.distributed.checkpointing.kept_checkpoints import Checkpoints
     from funcnet.distributed.data_parallelism import DataParallel, data_parallel
     from funcnet.distributed.failures import WorkerError
-    from funcnet.distributed.kept_checkpoints import Checkpoints
-    from funcnet.distributed.optimizer_shards import ShardedOptimizer, shard_optimizer
-    from funcnet.distributed.param_shards import shard, unshard
+    from funcnet.distributed.parting.tensor_parallelism import TensorParallel, tensor_parallel
+    from funcnet.distributed.parting.tensor_plans import tensor_parallel_plan
     from funcnet.distributed.pipelining.pipelines import Pipeline, pipeline
     from funcnet.distributed.pipelining.schedules import bubble, timeline
+    from funcnet.distributed.replicas.sync_norms import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d, sync_batch_norm
     from funcnet.distributed.rows import shard_rows
-    from funcnet.distributed.sync_norms import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d, sync_batch_norm
-    from funcnet.distributed.tensor_parallelism import TensorParallel, tensor_parallel
-    from funcnet.distributed.tensor_plans import tensor_parallel_plan
+    from funcnet.distributed.sharding.optimizer_shards import ShardedOptimizer, shard_optimizer
+    from funcnet.distributed.sharding.param_shards import shard, unshard
 
 _HOMES = {
-    "Checkpoints": "kept_checkpoints",
+    "Checkpoints": "checkpointing.kept_checkpoints",
     "DataParallel": "data_parallelism",
     "Pipeline": "pipelining.pipelines",
-    "ShardedOptimizer": "optimizer_shards",
-    "SyncBatchNorm1d": "sync_norms",
-    "SyncBatchNorm2d": "sync_norms",
-    "SyncBatchNorm3d": "sync_norms",
-    "TensorParallel": "tensor_parallelism",
+    "ShardedOptimizer": "sharding.optimizer_shards",
+    "SyncBatchNorm1d": "replicas.sync_norms",
+    "SyncBatchNorm2d": "replicas.sync_norms",
+    "SyncBatchNorm3d": "replicas.sync_norms",
+    "TensorParallel": "parting.tensor_parallelism",
     "WorkerError": "failures",
     "bubble": "pipelining.schedules",
     "data_parallel": "data_parallelism",
-    "load": "checkpoints",
-    "load_metadata": "checkpoints",
+    "load": "checkpointing.checkpoints",
+    "load_metadata": "checkpointing.checkpoints",
     "pipeline": "pipelining.pipelines",
-    "save": "checkpoints",
-    "shard": "param_shards",
-    "shard_optimizer": "optimizer_shards",
+    "save": "checkpointing.checkpoints",
+    "shard": "sharding.param_shards",
+    "shard_optimizer": "sharding.optimizer_shards",
     "shard_rows": "rows",
-    "sync_batch_norm": "sync_norms",
-    "tensor_parallel": "tensor_parallelism",
-    "tensor_parallel_plan": "tensor_plans",
+    "sync_batch_norm": "replicas.sync_norms",
+    "tensor_parallel": "parting.tensor_parallelism",
+    "tensor_parallel_plan": "parting.tensor_plans",
     "timeline": "pipelining.schedules",
-    "unshard": "param_shards",
+    "unshard": "sharding.param_shards",
 }
 
 __all__ = [

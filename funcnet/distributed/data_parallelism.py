@@ -15,9 +15,9 @@ from funcnet import tree
 from funcnet.contract import Params
 from funcnet.distributed.agreement import require_agreement
 from funcnet.distributed.failures import explained
-from funcnet.distributed.optimizer_shards import ShardedOptimizer
-from funcnet.distributed.sharding_batch import ShardingBatch
-from funcnet.distributed.whole_batch import WholeBatch
+from funcnet.distributed.replicas.whole_batch import WholeBatch
+from funcnet.distributed.sharding.optimizer_shards import ShardedOptimizer
+from funcnet.distributed.sharding.sharding_batch import ShardingBatch
 from funcnet.distributed.workers import Workers, workers_of
 from funcnet.errors import instances, value_error
 from funcnet.gradients import ValueAndGrads
@@ -67,7 +67,7 @@ class DataParallel(Value):
         """Return the step for params that are plain tensors, or DTensors on a mesh of these workers."""
         if not _has_dtensors(params):
             return self._call
-        from funcnet.distributed.sharded_steps import ShardedStep, require_mesh  # it imports DTensor, which takes 0.8 s
+        from funcnet.distributed.sharding.sharded_steps import ShardedStep, require_mesh  # it imports DTensor, which takes 0.8 s
 
         require_mesh(params, self._workers)
         if not self._divided:

@@ -22,7 +22,7 @@ class WorkerError(Exception):
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     heavy = ["torch.distributed.tensor", "torch.distributed.checkpoint", "torch._dynamo"]  # the first DTensor imports Dynamo
-    context.set_forkserver_preload([*heavy, "funcnet", "funcnet.distributed.sharded_steps"])
+    context.set_forkserver_preload([*heavy, "funcnet", "funcnet.distributed.sharding.sharded_steps"])
     return context
 
 

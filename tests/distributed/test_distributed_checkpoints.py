@@ -18,7 +18,8 @@ from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
 
 import funcnet as fn
 from funcnet import tree
-from funcnet.distributed import Checkpoints, WorkerError, checkpoints, folders, load, load_metadata, save
+from funcnet.distributed import Checkpoints, WorkerError, load, load_metadata, save
+from funcnet.distributed.checkpointing import checkpoints, folders
 from funcnet.distributed.pieces import Pieces, mark
 from funcnet.distributed.together import DamagedError
 

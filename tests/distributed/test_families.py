@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 import funcnet as fn
 from funcnet import random, tree
 from funcnet.distributed import data_parallel, pipeline, shard, shard_optimizer, shard_rows, sync_batch_norm, unshard
-from funcnet.distributed.sync_norms import SyncBatchNorm
+from funcnet.distributed.replicas.sync_norms import SyncBatchNorm
 
 STEPS, EXACT = 10, 1e-12
 ROWS = 7

@@ -10,10 +10,10 @@ from distributed.launching import run
 
 import funcnet as fn
 import funcnet.distributed.workers as collectives
-from funcnet.distributed.cutting import cuts
-from funcnet.distributed.leaf_scopes import leaf_scopes, on_whole
-from funcnet.distributed.matrices import Matrix
-from funcnet.distributed.optimizer_shards import Pieces, ShardedOptimizer, pieces_of, shard_optimizer, with_pieces
+from funcnet.distributed.sharding.cutting import cuts
+from funcnet.distributed.sharding.leaf_scopes import leaf_scopes, on_whole
+from funcnet.distributed.sharding.matrices import Matrix
+from funcnet.distributed.sharding.optimizer_shards import Pieces, ShardedOptimizer, pieces_of, shard_optimizer, with_pieces
 from funcnet.optim.recording import recorded
 
 STEPS = 10

@@ -6,7 +6,7 @@ from distributed.launching import run
 
 import funcnet as fn
 from funcnet.distributed import data_parallel, shard, shard_optimizer, shard_rows, unshard
-from funcnet.distributed.layouts import Layout
+from funcnet.distributed.sharding.layouts import Layout
 
 STEPS = 10
 
@@ -24,7 +24,7 @@ def mesh_of_all():
 
 def in_small_groups():
     """Let a few leaves be a group, so that small nets have three."""
-    from funcnet.distributed import buckets
+    from funcnet.distributed.replicas import buckets
 
     buckets.LEAVES = 2
 
@@ -223,7 +223,7 @@ def memories():
     """Return the bytes of whole params, of what this worker holds of params, gradients and state, and the peak of all tensors."""
     import gc
 
-    from funcnet.distributed import buckets
+    from funcnet.distributed.replicas import buckets
 
     buckets.BYTES, peaks = 1 << 12, []
 

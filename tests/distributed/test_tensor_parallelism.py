@@ -12,9 +12,9 @@ from torch.distributed.tensor.placement_types import _StridedShard
 
 import funcnet as fn
 from funcnet import distributed, random, tree
-from funcnet.distributed.param_shards import local_pieces
-from funcnet.distributed.parting import part_of
-from funcnet.distributed.passages import Cut, Move
+from funcnet.distributed.parting.parts_of_nets import part_of
+from funcnet.distributed.parting.passages import Cut, Move
+from funcnet.distributed.sharding.param_shards import local_pieces
 from funcnet.distributed.workers import Workers
 
 E = 8

@@ -352,7 +352,7 @@ def test_there_is_no_autograd_inside():
     DTensors, in ``distributed.param_shards``, must be told that they require no gradient.
     """
     found = all_problems(names_of_autograd, outside("funcnet.interop"))
-    apart = ("funcnet.testing.second_order:", "funcnet.kernels.plain:", "funcnet.distributed.param_shards:")
+    apart = ("funcnet.testing.second_order:", "funcnet.kernels.plain:", "funcnet.distributed.sharding.param_shards:")
     assert [one for one in found if not one.startswith(apart)] == []
 
 
@@ -362,7 +362,9 @@ def test_torchs_internals_are_named_in_kernels_only():
 
 
 MAY_USE = {
-    "funcnet.distributed.placements": ["torch.distributed.tensor.placement_types._StridedShard"],  # in all releases with DTensor
+    "funcnet.distributed.sharding.placements": [
+        "torch.distributed.tensor.placement_types._StridedShard"
+    ],  # in all releases with DTensor
     "funcnet.compilation.inductor": ["torch._inductor", "torch._dynamo.convert_frame"],  # imported late, each in a ``try``
     "funcnet.interop.exporting": ["torch._inductor"],  # its ``aoti_compile_and_package``, which is documented
     "funcnet.testing": ["torch._dynamo"],  # its ``config``, which is documented

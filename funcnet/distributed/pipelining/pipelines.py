@@ -16,7 +16,7 @@ from funcnet.distributed.pipelining.cutting import CutNet, merged
 from funcnet.distributed.pipelining.messages import Leaf
 from funcnet.distributed.pipelining.running import StageGradient
 from funcnet.distributed.pipelining.schedules import Timed, require_schedule
-from funcnet.distributed.sync_norms import require_apart
+from funcnet.distributed.replicas.sync_norms import require_apart
 from funcnet.distributed.workers import Workers, broadcast_from, gather_objects, workers_of
 from funcnet.errors import as_tuple, instances, value_error, whole
 from funcnet.flattening import Tree, flatten_together, unflatten

@@ -20,7 +20,7 @@ from funcnet.distributed.pipelining.cutting import CutNet, changed, merged
 from funcnet.distributed.pipelining.messages import Form, Kind, Mail, form_of
 from funcnet.distributed.pipelining.schedules import Action, Timed, actions_of, has_halves
 from funcnet.distributed.pipelining.stages import Later, Stage
-from funcnet.distributed.shares import Batch, Share, number, or_one, value_and_gy, weights_of
+from funcnet.distributed.replicas.shares import Batch, Share, number, or_one, value_and_gy, weights_of
 from funcnet.distributed.workers import Workers, broadcast_from, gather_objects
 from funcnet.errors import value_error
 from funcnet.flattening import flatten_together, unflatten

@@ -16,9 +16,9 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from funcnet import tree
 from funcnet.contract import Params
-from funcnet.distributed.param_shards import local_pieces
-from funcnet.distributed.parting import part_of
-from funcnet.distributed.piecewise import Layout, for_pieces
+from funcnet.distributed.parting.parts_of_nets import part_of
+from funcnet.distributed.parting.piecewise import Layout, for_pieces
+from funcnet.distributed.sharding.param_shards import local_pieces
 from funcnet.distributed.workers import Workers, workers_of
 from funcnet.errors import value_error
 from funcnet.flattening import Tree

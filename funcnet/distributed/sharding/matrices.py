@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from funcnet.distributed.cutting import Cut
+from funcnet.distributed.sharding.cutting import Cut
 from funcnet.kernels.optim import write_each
 
 WASTE = 2

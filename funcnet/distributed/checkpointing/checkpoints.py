@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from funcnet.distributed.agreement import require_agreement
-from funcnet.distributed.failures import explained
-from funcnet.distributed.folders import (
+from funcnet.distributed.checkpointing.folders import (
     TREE,
     Sums,
     begin,
@@ -25,10 +24,11 @@ from funcnet.distributed.folders import (
     require_sums,
     sums_of,
 )
+from funcnet.distributed.checkpointing.stored_trees import StoredTree, Targets, merged, seen, stored_tree, without_marks
+from funcnet.distributed.checkpointing.torch_checkpoints import read, read_metadata, write
+from funcnet.distributed.failures import explained
 from funcnet.distributed.pieces import pieces_of, with_pieces
-from funcnet.distributed.stored_trees import StoredTree, Targets, merged, seen, stored_tree, without_marks
 from funcnet.distributed.together import shared, succeed, workers_here
-from funcnet.distributed.torch_checkpoints import read, read_metadata, write
 from funcnet.distributed.workers import Workers, gather_objects
 from funcnet.errors import value_error
 from funcnet.flattening import Tree

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Cache, Layer, Params
-from funcnet.distributed.buckets import AllReduce
-from funcnet.distributed.shares import (
+from funcnet.distributed.replicas.buckets import AllReduce
+from funcnet.distributed.replicas.shares import (
     Share,
     Shares,
     number,
@@ -20,9 +20,9 @@ from funcnet.distributed.shares import (
     value_of,
     weights_of,
 )
-from funcnet.distributed.statistics import Averaging, for_no_rows
-from funcnet.distributed.sync_norms import has_sync_norms
-from funcnet.distributed.turns import Turns
+from funcnet.distributed.replicas.statistics import Averaging, for_no_rows
+from funcnet.distributed.replicas.sync_norms import has_sync_norms
+from funcnet.distributed.replicas.turns import Turns
 from funcnet.distributed.workers import Pending, Workers
 from funcnet.gradients import ValueAndGrads
 from funcnet.losses.loss import rows_of

@@ -16,7 +16,7 @@ from funcnet import tree
 from funcnet.contract import Params
 from funcnet.distributed.over_workers import over_workers
 from funcnet.distributed.pieces import Piece, Pieces, pieces_of, with_pieces
-from funcnet.distributed.shard_plans import Plan, Plans, gathered
+from funcnet.distributed.sharding.shard_plans import Plan, Plans, gathered
 from funcnet.distributed.workers import Workers, workers_of
 from funcnet.errors import add_location, describe, flag, value_error
 from funcnet.flattening import Tree, flatten_together, unflatten

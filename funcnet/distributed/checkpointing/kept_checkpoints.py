@@ -9,8 +9,8 @@ from typing import Any
 
 from attrs import field
 
-from funcnet.distributed.checkpoints import load, load_metadata, save
-from funcnet.distributed.folders import delete
+from funcnet.distributed.checkpointing.checkpoints import load, load_metadata, save
+from funcnet.distributed.checkpointing.folders import delete
 from funcnet.distributed.together import DamagedError, shared, succeed, workers_here
 from funcnet.distributed.workers import Workers
 from funcnet.errors import is_whole, size_or_none, value_error

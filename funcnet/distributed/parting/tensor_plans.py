@@ -9,9 +9,9 @@ from funcnet.combinator import Combinator
 from funcnet.combinators.depth import Repeat
 from funcnet.combinators.sharing import Tied
 from funcnet.contract import Layer
-from funcnet.distributed.parting import Way, opens, run_from
-from funcnet.distributed.passages import Cut
-from funcnet.distributed.placements import divided_along
+from funcnet.distributed.parting.parts_of_nets import Way, opens, run_from
+from funcnet.distributed.parting.passages import Cut
+from funcnet.distributed.sharding.placements import divided_along
 from funcnet.errors import value_error
 from funcnet.flattening import join
 from funcnet.layers.attention.head_projections import PROJECTIONS

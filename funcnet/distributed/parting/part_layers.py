@@ -16,7 +16,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.distributed.passages import Cut, Move, Passage, start_sum
+from funcnet.distributed.parting.passages import Cut, Move, Passage, start_sum
 from funcnet.distributed.workers import Workers
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention
 from funcnet.layers.attention.multihead import MultiHeadAttention

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.distributed.buckets import AllReduce, Sent, weigh
-from funcnet.distributed.layouts import Layout, split_rows
+from funcnet.distributed.replicas.buckets import AllReduce, Sent, weigh
+from funcnet.distributed.sharding.layouts import Layout, split_rows
 from funcnet.distributed.workers import Workers, scatter_sum
 from funcnet.precision import in_single, rounded
 

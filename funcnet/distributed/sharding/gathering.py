@@ -13,8 +13,8 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.combinators.mixed_precision import MixedPrecision
 from funcnet.contract import Cache, Layer, Params, Rng
-from funcnet.distributed.layouts import Layout, split_rows
-from funcnet.distributed.turns import Reporting, Turns
+from funcnet.distributed.replicas.turns import Reporting, Turns
+from funcnet.distributed.sharding.layouts import Layout, split_rows
 from funcnet.distributed.workers import Pending, Workers, gather_rows
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.places import OpenCast, is_open

@@ -14,8 +14,8 @@ from torch.distributed.tensor.experimental import implicit_replication
 
 from funcnet.contract import Params
 from funcnet.distributed.over_workers import over_workers
-from funcnet.distributed.param_shards import local_pieces, of_piece
-from funcnet.distributed.placements import is_divided
+from funcnet.distributed.sharding.param_shards import local_pieces, of_piece
+from funcnet.distributed.sharding.placements import is_divided
 from funcnet.distributed.workers import Workers
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.optim.base import GradientTransform, Optimizer, State

@@ -20,9 +20,9 @@ from funcnet.combinators.mixed_precision import MixedPrecision
 from funcnet.combinators.sequential import Serial
 from funcnet.combinators.sharing import Shared, Tied
 from funcnet.contract import Layer, Params
-from funcnet.distributed.part_layers import DropoutPart, HeadsPart, Parted, TablePart
-from funcnet.distributed.passages import Cut, Move, Passage
-from funcnet.distributed.placements import WHOLE, cut_of, divided_along, is_divided, placement_of
+from funcnet.distributed.parting.part_layers import DropoutPart, HeadsPart, Parted, TablePart
+from funcnet.distributed.parting.passages import Cut, Move, Passage
+from funcnet.distributed.sharding.placements import WHOLE, cut_of, divided_along, is_divided, placement_of
 from funcnet.distributed.workers import Workers
 from funcnet.layers.activation.glu import GLU, Gated
 from funcnet.layers.attention.head_projections import NORMS, PROJECTIONS

@@ -12,7 +12,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.combinator import Combinator
 from funcnet.contract import Layer, Params, meta_key
-from funcnet.distributed.sync_norms import SyncBatchNorm
+from funcnet.distributed.replicas.sync_norms import SyncBatchNorm
 from funcnet.distributed.workers import Pending, Workers, sum_over
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.losses.loss import rows_of

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.contract import Params
-from funcnet.distributed.shares import or_one
+from funcnet.distributed.replicas.shares import or_one
 from funcnet.distributed.workers import Pending, Workers, sum_over
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.losses.parts import Weight

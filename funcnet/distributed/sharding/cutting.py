@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from funcnet.distributed.leaf_scopes import ELEMENTS
+from funcnet.distributed.sharding.leaf_scopes import ELEMENTS
 from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.columns import is_dense
 

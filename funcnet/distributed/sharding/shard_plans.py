@@ -11,11 +11,11 @@ from torch import Tensor
 
 from funcnet.codec import TreeCodec
 from funcnet.contract import Params
-from funcnet.distributed.cutting import Cut, cuts
-from funcnet.distributed.leaf_scopes import as_meta, leaf_scopes, on_whole
-from funcnet.distributed.matrices import Matrix
 from funcnet.distributed.over_workers import over_workers
 from funcnet.distributed.pieces import mark
+from funcnet.distributed.sharding.cutting import Cut, cuts
+from funcnet.distributed.sharding.leaf_scopes import as_meta, leaf_scopes, on_whole
+from funcnet.distributed.sharding.matrices import Matrix
 from funcnet.distributed.workers import Pending, Workers, gather_rows
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.optim.base import Optimizer

@@ -13,16 +13,16 @@ from torch.distributed.tensor import DTensor, Shard
 
 from funcnet import tree
 from funcnet.contract import Cache, Layer, Params
-from funcnet.distributed.buckets import plan
-from funcnet.distributed.gathering import GatheringTurns, Groups
-from funcnet.distributed.layouts import Layout
-from funcnet.distributed.leaf_scopes import on_whole
-from funcnet.distributed.optimizer_shards import ShardedOptimizer
 from funcnet.distributed.over_workers import over_workers
-from funcnet.distributed.param_shards import local_pieces, with_piece
-from funcnet.distributed.scattering import ReduceScatter
-from funcnet.distributed.statistics import for_no_rows, moving_on_meta
-from funcnet.distributed.whole_batch import WholeBatch
+from funcnet.distributed.replicas.buckets import plan
+from funcnet.distributed.replicas.statistics import for_no_rows, moving_on_meta
+from funcnet.distributed.replicas.whole_batch import WholeBatch
+from funcnet.distributed.sharding.gathering import GatheringTurns, Groups
+from funcnet.distributed.sharding.layouts import Layout
+from funcnet.distributed.sharding.leaf_scopes import on_whole
+from funcnet.distributed.sharding.optimizer_shards import ShardedOptimizer
+from funcnet.distributed.sharding.param_shards import local_pieces, with_piece
+from funcnet.distributed.sharding.scattering import ReduceScatter
 from funcnet.distributed.workers import Pending, Workers
 from funcnet.errors import value_error
 from funcnet.flattening import Tree, flatten_together, unflatten

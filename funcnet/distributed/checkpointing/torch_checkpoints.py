@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, Wri
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from funcnet.distributed.stored_trees import Part
+from funcnet.distributed.checkpointing.stored_trees import Part
 from funcnet.distributed.together import raise_failures
 from funcnet.distributed.workers import Workers
 from funcnet.saving.tensors import DTYPES, Damaged

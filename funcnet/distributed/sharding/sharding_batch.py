@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from funcnet.contract import Cache, Params
-from funcnet.distributed.buckets import AllReduce, Sent, weigh
-from funcnet.distributed.matrices import Matrix
-from funcnet.distributed.optimizer_shards import ShardedOptimizer
-from funcnet.distributed.shard_plans import Plan
-from funcnet.distributed.whole_batch import WholeBatch
+from funcnet.distributed.replicas.buckets import AllReduce, Sent, weigh
+from funcnet.distributed.replicas.whole_batch import WholeBatch
+from funcnet.distributed.sharding.matrices import Matrix
+from funcnet.distributed.sharding.optimizer_shards import ShardedOptimizer
+from funcnet.distributed.sharding.shard_plans import Plan
 from funcnet.distributed.workers import Workers, scatter_sum
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.gradients import ValueAndGrads

@@ -1,0 +1,1 @@
+"""Checkpoints that all workers write, and any number of workers reads."""

@@ -1,0 +1,1 @@
+"""Tensor parallel: each worker computes its part of every layer."""
