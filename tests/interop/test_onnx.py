@@ -140,9 +140,9 @@ def test_what_cannot_be_exported_is_refused_in_words(tmp_path, monkeypatch):
 
 def test_what_passes_through_unchanged(tmp_path):
     """An output that is an input, and an axis of several elements that is not squeezed."""
-    x = torch.arange(6.0).view(2, 3)
+    rows = torch.arange(6.0).view(2, 3)
     pair = fn.parallel(fn.Identity(), fn.Squeeze(1))
-    for net, x in ((fn.Identity(), x), (pair, (x, x[:, :1])), (fn.Flatten(1, 1), x), (fn.Squeeze(-1), x)):
+    for net, x in ((fn.Identity(), rows), (pair, (rows, rows[:, :1])), (fn.Flatten(1, 1), rows), (fn.Squeeze(-1), rows)):
         onnx.export(net, net.init(0), x, tmp_path / "net.onnx")
         agree(net, net.init(0), x, str(tmp_path / "net.onnx"), 0.0)
 
