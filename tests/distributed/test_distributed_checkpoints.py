@@ -352,3 +352,22 @@ def test_checkpoints_is_a_value() -> None:
     for wrong in ({"folder": ""}, {"folder": 3}, {"folder": "x", "keep": 0}):
         with pytest.raises(ValueError, match="Checkpoints: "):
             Checkpoints(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path) -> None:
+    """Also where a checkpoint is in it, or a name has a meaning in patterns; new and empty folders and checkpoints are written."""
+    tree, path = {"a": torch.ones(2, 3)}, tmp_path / "*"
+    (tmp_path / ".mine.of.tmp").mkdir()
+    for _ in range(2):
+        save(path, tree)
+    assert (tmp_path / ".mine.of.tmp").is_dir()
+    (path / "notes.txt").write_text("mine")
+    for folder in (tmp_path, path):
+        before = sorted(folder.iterdir())
+        with pytest.raises(FileExistsError, match=r"path must name a new folder, an empty one or a checkpoint.* other files"):
+            save(folder, tree)
+        assert sorted(folder.iterdir()) == before
+    assert (path / "notes.txt").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    save(tmp_path / "empty", tree)
+    assert torch.equal(load(tmp_path / "empty")["a"], tree["a"])

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import zlib
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,33 @@ def beside(path: Path, token: str) -> Path:
 
 def begin(path: Path) -> str:
     """Make the folder beside a path, without those of killed saves, and return its token; rank 0 calls this."""
-    if path.is_file():
-        raise FileExistsError(17, "path must name a folder, got a file", str(path))
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
+    _require_replaceable(path)
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
     token = secrets.token_hex(8)
     beside(path, token).mkdir()
     return token
 
 
+def _require_replaceable(path: Path) -> None:
+    """Refuse a path whose files are not those of a checkpoint: they would be deleted with the folder."""
+    if path.is_file():
+        raise FileExistsError(17, "path must name a folder, got a file", str(path))
+    others = sorted([one.name for one in path.iterdir() if not _is_of_checkpoint(one)]) if path.is_dir() else []
+    if others:
+        rule = "path must name a new folder, an empty one or a checkpoint, which is replaced"
+        raise FileExistsError(17, f"{rule}, got a folder with other files, such as {others[0]!r}", str(path))
+
+
+def _is_of_checkpoint(one: Path) -> bool:
+    is_named = one.name in (TREE, ".metadata") or (one.name.startswith("__") and one.suffix == ".distcp")
+    return is_named and one.is_file()
+
+
 def finish(path: Path, token: str) -> None:
     """Flush the folder, and give it its name; the one that had the name is deleted only then."""
     new, old = beside(path, token), _old(path)
+    _require_replaceable(path)  # again: writing takes time
     sync_folder(new)
     if path.is_dir():
         shutil.rmtree(old, ignore_errors=True)
