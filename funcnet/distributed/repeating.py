@@ -1,8 +1,8 @@
 """Repeating: after an error a step may be made again if all workers had one, at the same place between the same collectives.
 
-Without this, a worker that catches its own error and goes on would answer, with its next batch, the collective in which the others
-still wait for the batch before. So each worker that fails posts how many collectives it has started, and its next step begins
-with what the others have posted. A step after one that worked never touches the store.
+A worker that catches its own error and goes on would answer, with its next batch, the collective in which the others still wait
+for the batch before. To find that, each worker that fails posts how many collectives it has started, and its next step begins with
+what the others have posted. A step after one that worked never touches the store.
 
 funcnet/repeat/GROUP/2    the failure of the process of rank 2: its number, the collectives started, and the tokens it knew
 """
@@ -41,14 +41,11 @@ class Repeats:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None and self.workers.size > 1 and default_store is not None and collectives_started is not None:
             self.count += 1
-            failure = self.count, collectives_started(self._group())
+            failure = self.count, collectives_started(_group_of(self.workers))
             self._posting = asked(lambda: self._post(failure))  # nobody waits for it here: the store may be gone
 
-    def _group(self) -> Any:
-        return self.workers.group or dist.group.WORLD
-
     def _key(self, rank: int) -> str:
-        return f"funcnet/repeat/{self._group().group_name}/{rank}"
+        return f"funcnet/repeat/{_group_of(self.workers).group_name}/{rank}"
 
     def _post(self, failure: Failure) -> None:
         board = Board()
@@ -56,7 +53,7 @@ class Repeats:
 
     def _require_same_place(self, posting: "futures.Future[None]") -> None:
         """Wait until all workers have failed as often, and raise where they have not, or are at different places."""
-        ranks = dist.get_process_group_ranks(self._group())
+        ranks = dist.get_process_group_ranks(_group_of(self.workers))
         seconds = min(_PATIENCE, Board().store.timeout.total_seconds() / 2)
         found: dict[int, Failure] = {}
         with suppress(RuntimeError, TimeoutError):
@@ -95,5 +92,8 @@ def repeats_of(workers: Any, who: str) -> Repeats:
     """Return what all steps of a group share in this process."""
     if workers.size == 1 or default_store is None:
         return Repeats(workers, who)
-    name = str((workers.group or dist.group.WORLD).group_name)
-    return _KNOWN.setdefault((Board().token(), name), Repeats(workers, who))
+    return _KNOWN.setdefault((Board().token(), _group_of(workers).group_name), Repeats(workers, who))
+
+
+def _group_of(workers: Any) -> Any:
+    return workers.group or dist.group.WORLD
