@@ -352,3 +352,30 @@ def test_checkpoints_is_a_value() -> None:
     for wrong in ({"folder": ""}, {"folder": 3}, {"folder": "x", "keep": 0}):
         with pytest.raises(ValueError, match="Checkpoints: "):
             Checkpoints(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor what a save of another name is writing. Of a link, what it leads to is replaced."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "precious").write_text("words")
+    monkeypatch.chdir(mine)
+    with pytest.raises(FileExistsError, match="path must name a checkpoint or a new folder, got a folder with precious"):
+        save(mine, {})
+    for path in (".", "..", f"{mine}/.."):
+        with pytest.raises(ValueError, match="path must be a str or os.PathLike that names a folder"):
+            save(path, {})
+    with pytest.raises(FileNotFoundError, match="path must be in an existing folder"):
+        save(mine / "missing" / "net", {})
+    assert {path.name for path in tmp_path.rglob("*")} == {"mine", "precious"}
+
+    for token in (".net.other.0123456789abcdef.tmp", ".net.mine.tmp", ".net.0123456789abcdef.tmp"):
+        (tmp_path / token).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "net")
+    for i in range(3):
+        save(tmp_path / "link", i)
+    assert load(tmp_path / "net") == 2
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {"mine", "net", "link", ".net.other.0123456789abcdef.tmp", ".net.mine.tmp"}
+    save(tmp_path / "n*t", 3)
+    assert (tmp_path / ".net.mine.tmp").exists()

@@ -6,6 +6,7 @@ net/                  the checkpoint
 """
 
 import os
+import re
 import secrets
 import shutil
 import zlib
@@ -29,9 +30,9 @@ _CHUNK = 1 << 22
 def require_folder(who: str, path: Any) -> Path:
     """Return the ``Path`` of a folder; whether it exists is seen later."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
-    if not isinstance(text, str) or not text.rstrip("/") or "\0" in text:
+    if not isinstance(text, str) or "\0" in text or Path(text).name in ("", ".."):
         raise value_error(who, "path must be a str or os.PathLike that names a folder", describe(path))
-    return Path(text)
+    return Path(os.path.realpath(text)) if Path(text).is_symlink() else Path(text)
 
 
 def beside(path: Path, token: str) -> Path:
@@ -43,11 +44,23 @@ def begin(path: Path) -> str:
     """Make the folder beside a path, without those of killed saves, and return its token; rank 0 calls this."""
     if path.is_file():
         raise FileExistsError(17, "path must name a folder, got a file", str(path))
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(2, "path must be in an existing folder", str(path))
+    _require_checkpoint(path)
+    of_a_save = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
+    for left in path.parent.iterdir():
+        if of_a_save.fullmatch(left.name):
+            shutil.rmtree(left, ignore_errors=True)
     token = secrets.token_hex(8)
     beside(path, token).mkdir()
     return token
+
+
+def _require_checkpoint(path: Path) -> None:
+    """Raise ``FileExistsError`` for a folder of other files, which would be lost."""
+    for one in path.iterdir() if path.is_dir() else ():
+        if one.name not in (TREE, ".metadata") and not (one.match("__*_*.distcp") and one.is_file()):
+            raise FileExistsError(17, f"path must name a checkpoint or a new folder, got a folder with {one.name}", str(path))
 
 
 def finish(path: Path, token: str) -> None:
