@@ -132,11 +132,11 @@ def _have_all_failed(ranks: list[int]) -> bool:
         found = asked(lambda: board.collect(ranks, seconds)).result(seconds + _LAST)
     except (RuntimeError, TimeoutError):
         return False
-    return all([rank in found and (found[rank].is_own or found[rank].number > _PROCESS.failures) for rank in ranks])
+    return all(rank in found and (found[rank].is_own or found[rank].number > _PROCESS.failures) for rank in ranks)
 
 
 def _name(group: Any) -> str:
-    return str((group or dist.group.WORLD).group_name)
+    return str(getattr(group or dist.group.WORLD, "group_name", ""))
 
 
 class Board:
@@ -171,7 +171,12 @@ class Board:
         """Return the newest post of each worker, by rank, without those of processes that were here before."""
         texts = {rank: self._get(f"funcnet/report/{rank}") for rank in range(self.size)}
         found = {rank: Report(*json.loads(text)) for rank, text in texts.items() if text}
-        return {rank: one for rank, one in found.items() if one.tokens[self.rank : self.rank + 1] == [_PROCESS.token]}
+        return {rank: one for rank, one in found.items() if self._is_new(rank, one)}
+
+    def _is_new(self, rank: int, one: Report) -> bool:
+        """Tell whether a post is of a process that knows this one, or has failed before this one joined."""
+        here = one.tokens[self.rank : self.rank + 1]
+        return here == [_PROCESS.token] or (here == [""] and one.tokens[rank] == self._get(f"funcnet/token/{rank}"))
 
     def collect(self, ranks: Iterable[int], seconds: float) -> dict[int, Report]:
         """Wait until the given workers have posted this failure, and return the posts that are there in time."""

@@ -170,5 +170,5 @@ def hang_up(workers: Workers, why: BaseException) -> None:
     if dist.get_backend(workers.group) == "gloo":
         for peer in {*range(workers.size)} - {workers.rank}:
             with suppress(RuntimeError):
-                work = dist.irecv(torch.empty(1), group=workers.group, group_src=peer, tag=_NEVER_SENT)
+                work: Any = dist.irecv(torch.empty(1), group=workers.group, group_src=peer, tag=_NEVER_SENT)
                 work.wait(timedelta(milliseconds=1))

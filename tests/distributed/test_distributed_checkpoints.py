@@ -363,7 +363,7 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path: Path, monkeypatch
     with pytest.raises(FileExistsError, match="path must name a checkpoint or a new folder, got a folder with precious"):
         save(mine, {})
     for path in (".", "..", f"{mine}/.."):
-        with pytest.raises(ValueError, match="path must be a str or os.PathLike that names a folder"):
+        with pytest.raises(ValueError, match="that names a folder"):
             save(path, {})
     with pytest.raises(FileNotFoundError, match="path must be in an existing folder"):
         save(mine / "missing" / "net", {})

@@ -98,7 +98,8 @@ def test_the_error_of_one_worker_reaches_the_others_at_once() -> None:
 
 
 def gathering() -> str:
-    """Fail on one worker while the others wait to exchange objects, which is not watched itself."""
+    """Fail on one worker, before the other joins, which then waits to exchange objects; that is not watched itself."""
+    time.sleep(0.5 * (1 - dist.get_rank()))
     workers = workers_of("test")
     if workers.rank == 1:
         with pytest.raises(ValueError, match="rows"), explained(workers, "a step"):
@@ -160,6 +161,7 @@ def started_again() -> tuple[float, tuple[int, ...]]:
     time.sleep(workers.rank)  # the others look at the store meanwhile
     value = collective(workers)
     if workers.rank == 2:
+        time.sleep(1)  # what it has sent must have left it
         os.kill(os.getpid(), signal.SIGKILL)
     with pytest.raises(WorkerError) as error:
         collective(workers)
