@@ -152,14 +152,13 @@ class Board:
     def post(self, text: str, *, is_own: bool) -> None:
         """Post a failure."""
         _PROCESS.failures += 1
-        tokens = [self._get(f"funcnet/token/{rank}") for rank in range(self.size)]
-        self.store.set(f"funcnet/report/{self.rank}", json.dumps(Report(_PROCESS.failures, text, is_own, tokens)))
+        self.store.set(f"funcnet/report/{self.rank}", json.dumps(Report(_PROCESS.failures, text, is_own, self.tokens())))
         self.store.add("funcnet/alarms", 1)
 
     def others_failed(self) -> bool:
         """Tell whether another worker has posted a failure that this one has not had; also when the store is gone."""
         try:
-            alarms = int(self._get("funcnet/alarms") or 0)
+            alarms = int(self.get("funcnet/alarms") or 0)
             if alarms == _PROCESS.alarms:
                 return False
             _PROCESS.alarms = alarms
@@ -169,7 +168,7 @@ class Board:
 
     def reports(self) -> dict[int, Report]:
         """Return the newest post of each worker, by rank, without those of processes that were here before."""
-        texts = {rank: self._get(f"funcnet/report/{rank}") for rank in range(self.size)}
+        texts = {rank: self.get(f"funcnet/report/{rank}") for rank in range(self.size)}
         found = {rank: Report(*json.loads(text)) for rank, text in texts.items() if text}
         return {rank: one for rank, one in found.items() if self._is_new(rank, one)}
 
@@ -187,5 +186,14 @@ class Board:
                 return found
             time.sleep(0.05)
 
-    def _get(self, key: str) -> str:
+    def token(self) -> str:
+        """Return the token of this process."""
+        return _PROCESS.token
+
+    def tokens(self) -> list[str]:
+        """Return the tokens of all processes, by rank."""
+        return [self.get(f"funcnet/token/{rank}") for rank in range(self.size)]
+
+    def get(self, key: str) -> str:
+        """Return what is posted under a key, empty without anything."""
         return self.store.get(key).decode() if self.store.check([key]) else ""
