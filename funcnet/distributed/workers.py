@@ -14,6 +14,7 @@ from torch import Tensor
 from funcnet.distributed.failures import watched
 from funcnet.distributed.posts import announce
 from funcnet.errors import value_error
+from funcnet.kernels.tracing import is_eager
 
 
 class Workers(NamedTuple):
@@ -36,7 +37,8 @@ def workers_of(who: object, group: Any = None) -> Workers:
     rank = dist.get_rank(group)
     if rank < 0:
         raise value_error(who, "this process must be in the group", f"rank {dist.get_rank()}, which is not")
-    announce()
+    if is_eager():
+        announce()
     return Workers(group, rank, dist.get_world_size(group))
 
 
