@@ -352,3 +352,31 @@ def test_checkpoints_is_a_value() -> None:
     for wrong in ({"folder": ""}, {"folder": 3}, {"folder": "x", "keep": 0}):
         with pytest.raises(ValueError, match="Checkpoints: "):
             Checkpoints(**wrong)  # type: ignore[arg-type]
+
+
+def test_nothing_but_a_checkpoint_is_replaced_or_deleted(tmp_path: Path) -> None:
+    """A folder of the user's is refused and stays, and so are paths that do not end with a name."""
+    user = tmp_path / "user"
+    user.mkdir()
+    for name in ("notes.txt", "tree.fn"):  # a file that ``fn.save`` may have written is the user's too
+        (user / name).write_text("mine")
+        with pytest.raises(
+            FileExistsError, match=rf"path must name a new folder or one with a checkpoint only, got one with .*{name}"
+        ):
+            save(user, {"a": torch.ones(2)})
+        assert names(user) == [name]
+        (user / name).unlink()
+    for path in ("..", ".", f"{user}/..", "/"):
+        with pytest.raises(ValueError, match="save: path must be a str or os.PathLike that ends with the name of a folder, got"):
+            save(path, {"a": torch.ones(2)})
+    net, other = tmp_path / "[n]et", tmp_path / ".net.1.tmp"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    for _ in range(2):
+        save(net, {"a": torch.ones(2)})
+        save(tmp_path / "net", {"a": torch.ones(2)})
+    (net / "notes.txt").write_text("mine")
+    folders.delete(net)
+    assert names(other) == ["notes.txt"]
+    assert "[n]et" not in names(tmp_path)
+    assert [path.read_text() for path in tmp_path.rglob("notes.txt")] == ["mine", "mine"]

@@ -51,7 +51,8 @@ def save(path: files.PathLike, tree: Tree, metadata: Any = None, group: Any = No
     worker fails, all of them raise its error, and the old checkpoint stays.
 
     Args:
-        path: The folder, in an existing folder that all workers see; an existing checkpoint is replaced.
+        path: The folder, in an existing folder that all workers see; an existing checkpoint is replaced, and a
+            folder with anything else in it is refused.
         tree: Dicts, tuples, named tuples and lists of tensors, numbers, words and ``None``, as ``fn.save`` takes them.
         metadata: A tree without tensors, which ``load_metadata`` returns.
         group: The process group; by default all processes.

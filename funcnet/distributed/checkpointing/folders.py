@@ -5,9 +5,10 @@ net/                  the checkpoint
 .net.old/             the one before, while the new one takes its name; read if there is no other
 """
 
+import glob
 import os
+import re
 import secrets
-import shutil
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -23,14 +24,17 @@ Sums = dict[str, tuple[int, int]]
 TREE = "tree.fn"
 """The file that ``fn.save`` writes into the folder: the tree without tensors, and the sums of the other files."""
 
+_OURS = re.compile(r"tree\.fn|\.tree\.fn\..*|\.metadata(\..*)?|__\d+_\d+\.distcp(\..*)?")
+"""Names of the files in a checkpoint, and of those that are not renamed yet. Nothing else is ever deleted."""
+
 _CHUNK = 1 << 22
 
 
 def require_folder(who: str, path: Any) -> Path:
     """Return the ``Path`` of a folder; whether it exists is seen later."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
-    if not isinstance(text, str) or not text.rstrip("/") or "\0" in text:
-        raise value_error(who, "path must be a str or os.PathLike that names a folder", describe(path))
+    if not isinstance(text, str) or Path(text).name in ("", "..") or "\0" in text:
+        raise value_error(who, "path must be a str or os.PathLike that ends with the name of a folder", describe(path))
     return Path(text)
 
 
@@ -43,8 +47,9 @@ def begin(path: Path) -> str:
     """Make the folder beside a path, without those of killed saves, and return its token; rank 0 calls this."""
     if path.is_file():
         raise FileExistsError(17, "path must name a folder, got a file", str(path))
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+    _require_ours(path)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        remove(left)
     token = secrets.token_hex(8)
     beside(path, token).mkdir()
     return token
@@ -55,16 +60,17 @@ def finish(path: Path, token: str) -> None:
     new, old = beside(path, token), _old(path)
     sync_folder(new)
     if path.is_dir():
-        shutil.rmtree(old, ignore_errors=True)
+        _require_ours(path)
+        remove(old)
         path.rename(old)
     new.rename(path)
     sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def give_up(path: Path, token: str) -> None:
     """Delete a folder that is not to be finished."""
-    shutil.rmtree(beside(path, token), ignore_errors=True)
+    remove(beside(path, token))
 
 
 def existing(path: Path) -> Path:
@@ -77,8 +83,26 @@ def delete(path: Path) -> None:
     with suppress(FileNotFoundError):
         left = beside(path, secrets.token_hex(8))
         path.rename(left)
-        shutil.rmtree(left)
-    shutil.rmtree(_old(path), ignore_errors=True)
+        remove(left)
+    remove(_old(path))
+
+
+def remove(folder: Path) -> None:
+    """Delete the files of a checkpoint, and the folder if nothing else is in it; links are not followed."""
+    with suppress(OSError):
+        for file in [] if folder.is_symlink() else [*folder.iterdir()]:
+            if _OURS.fullmatch(file.name) and not file.is_dir():
+                file.unlink()
+        folder.rmdir()
+
+
+def _require_ours(path: Path) -> None:
+    """Raise ``FileExistsError`` for a folder with anything but a checkpoint, which would be lost."""
+    names = sorted([file.name for file in path.iterdir()]) if path.is_dir() else []
+    others = names if names == [TREE] else [name for name in names if not _OURS.fullmatch(name)]
+    if others:
+        rule = f"path must name a new folder or one with a checkpoint only, got one with {', '.join(map(repr, others[:3]))}"
+        raise FileExistsError(17, rule, str(path))
 
 
 def _old(path: Path) -> Path:
