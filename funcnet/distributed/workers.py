@@ -15,7 +15,8 @@ from torch import Tensor
 
 from funcnet.distributed.failures import leave_step, watched
 from funcnet.distributed.posts import announce
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
+from funcnet.kernels.tracing import is_eager
 
 _NEVER_SENT = 1 << 20
 """The tag of messages that nobody sends."""
@@ -38,11 +39,19 @@ def workers_of(who: object, group: Any = None) -> Workers:
     if not dist.is_available() or not dist.is_initialized():
         rule = "torch.distributed.init_process_group must be called first, in a process that torchrun started"
         raise value_error(who, rule, "no process group")
+    if is_eager():
+        _require_group(who, group)
+        announce()
     rank = dist.get_rank(group)
     if rank < 0:
         raise value_error(who, "this process must be in the group", f"rank {dist.get_rank()}, which is not")
-    announce()
     return Workers(group, rank, dist.get_world_size(group))
+
+
+def _require_group(who: object, group: Any) -> None:
+    """Raise ``ValueError`` for what is no process group; torch has a group for processes outside of one, which is a number."""
+    if group is not None and not isinstance(group, dist.ProcessGroup) and group is not dist.GroupMember.NON_GROUP_MEMBER:
+        raise value_error(who, "group must be a process group, or None for all processes", describe(group))
 
 
 class Pending:

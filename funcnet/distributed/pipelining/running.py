@@ -235,8 +235,8 @@ def shares_of(loss: Loss, batches: list[Batch]) -> list[Share]:
 
 
 def _device(params: Params, batches: list[Batch]) -> torch.device:
-    leaves: list[Tensor] = [*tree.leaves(params), *tree.leaves(batches[0])]
-    return leaves[0].device
+    leaves = [*tree.leaves(params), *tree.leaves(batches[0])]
+    return next((leaf.device for leaf in leaves if isinstance(leaf, Tensor)), torch.device("cpu"))
 
 
 def _kind(batch: Batch) -> Any:
