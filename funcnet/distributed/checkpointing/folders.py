@@ -10,6 +10,7 @@ import secrets
 import shutil
 import zlib
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _CHUNK = 1 << 22
 def require_folder(who: str, path: Any) -> Path:
     """Return the ``Path`` of a folder; whether it exists is seen later."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
-    if not isinstance(text, str) or not text.rstrip("/") or "\0" in text:
+    if not isinstance(text, str) or Path(text).name in ("", "..") or "\0" in text:
         raise value_error(who, "path must be a str or os.PathLike that names a folder", describe(path))
     return Path(text)
 
@@ -41,13 +42,26 @@ def beside(path: Path, token: str) -> Path:
 
 def begin(path: Path) -> str:
     """Make the folder beside a path, without those of killed saves, and return its token; rank 0 calls this."""
-    if path.is_file():
-        raise FileExistsError(17, "path must name a folder, got a file", str(path))
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
+    require_replaceable(path)
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
     token = secrets.token_hex(8)
     beside(path, token).mkdir()
     return token
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse to replace anything but an earlier checkpoint or an empty folder: all that is in the folder would be deleted."""
+    if path.is_file():
+        raise FileExistsError(17, "path must name a folder, got a file", str(path))
+    other = next((one.name for one in path.iterdir() if not _is_of_checkpoint(one)), None) if path.is_dir() else None
+    if other is not None:
+        raise FileExistsError(17, f"path must name a new folder or a checkpoint, got a folder with {other!r}", str(path))
+
+
+def _is_of_checkpoint(path: Path) -> bool:
+    """Tell whether ``save`` may have written a file, or torch for it."""
+    return path.is_file() and (path.name in (TREE, ".metadata") or path.match("__*_*.distcp"))
 
 
 def finish(path: Path, token: str) -> None:
@@ -55,6 +69,7 @@ def finish(path: Path, token: str) -> None:
     new, old = beside(path, token), _old(path)
     sync_folder(new)
     if path.is_dir():
+        require_replaceable(path)  # again: something else may have come into it
         shutil.rmtree(old, ignore_errors=True)
         path.rename(old)
     new.rename(path)
