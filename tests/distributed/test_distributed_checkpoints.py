@@ -260,7 +260,7 @@ def test_a_folder_with_anything_but_a_checkpoint_is_never_replaced(tmp_path: Pat
 
 @pytest.mark.parametrize("path", ["", ".", "..", "a/..", "/"])
 def test_a_path_must_end_in_a_name(path: str) -> None:
-    with pytest.raises(ValueError, match="path must be a str or os.PathLike that names a folder"):
+    with pytest.raises(ValueError, match=r"path must be a str or os\.PathLike that names a folder"):
         save(path, {"w": torch.ones(2)})
 
 
