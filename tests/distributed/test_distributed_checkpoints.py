@@ -242,6 +242,28 @@ def killed(folder: str, at: str) -> Any:
     return save(f"{folder}/net", {"weight": torch.zeros(4, 2)})
 
 
+@pytest.mark.parametrize("other", ["notes.txt", "data/rows.pt", "__1_0.distcp/rows.pt"])
+def test_a_folder_with_anything_but_a_checkpoint_is_never_replaced(tmp_path: Path, other: str) -> None:
+    """All that was in the folder would be deleted, as of a folder of results, or a home."""
+    save(tmp_path / "net", {"w": torch.ones(2)})
+    save(tmp_path / "net", {"w": torch.zeros(2)})  # a checkpoint is
+    (tmp_path / "empty").mkdir()
+    save(tmp_path / "empty", {"w": torch.ones(2)})
+    for folder in (tmp_path / "net", tmp_path / "files"):
+        (folder / other).parent.mkdir(parents=True, exist_ok=True)
+        (folder / other).write_text("kept")
+        with pytest.raises(OSError, match="path must name a new folder or a checkpoint, got a folder with"):
+            save(folder, {"w": torch.ones(2)})
+        assert (folder / other).read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "a/..", "/"])
+def test_a_path_must_end_in_a_name(path: str) -> None:
+    with pytest.raises(ValueError, match=r"path must be a str or os\.PathLike that names a folder"):
+        save(path, {"w": torch.ones(2)})
+
+
 @pytest.mark.parametrize(("at", "lost"), [("write", 1), ("rename", 0)])
 def test_a_killed_save_leaves_the_old_checkpoint(tmp_path: Path, at: str, lost: int) -> None:
     """Rank 1 is killed when it has written, rank 0 before it renames; the next save removes what is left."""
