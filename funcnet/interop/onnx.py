@@ -31,7 +31,8 @@ class _Net(torch.nn.Module):
     def forward(self, *leaves: Tensor) -> Any:
         numbers, rest = count(), iter(leaves)
         params = tree.map(lambda _: getattr(self, f"p{next(numbers)}"), self.params)
-        return self.net(params, tree.map(lambda _: next(rest), self.like))
+        y = self.net(params, tree.map(lambda _: next(rest), self.like))
+        return tree.map(lambda out: out.clone() if any(out is leaf for leaf in leaves) else out, y)  # with a name of its own
 
 
 def _require_extra() -> None:

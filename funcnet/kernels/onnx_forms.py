@@ -1,7 +1,8 @@
 """Formulas for operations that torch's ONNX exporter lacks or translates otherwise (torch 2.13.0), by operation.
 
 It leaves out ``input_scale`` of ``elu``, which makes another function of CELU. It writes log sigmoid as the logarithm of a
-sigmoid, which is -∞ from -88 on, and attention of grouped heads as a product of tensors that do not fit. It has no ``hypot``.
+sigmoid, which is -∞ from -88 on, and attention of grouped heads as a product of tensors that do not fit. It has no ``hypot``, and
+asks to squeeze axes that have more than one element, which runtimes refuse.
 """
 
 import math
@@ -41,6 +42,10 @@ def _hypot(x: Tensor, y: Tensor) -> Tensor:
     return large * torch.sqrt(1 + ratio * ratio)
 
 
+def _squeeze(x: Tensor, dim: int) -> Tensor:
+    return _aten.squeeze.dims(x, [dim]) if x.dim() and x.shape[dim] == 1 else x.clone()
+
+
 def _flash(
     q: Tensor,
     k: Tensor,
@@ -63,6 +68,7 @@ ONNX_FORMS: dict[Any, Callable[..., Any]] = {
     _aten.log_sigmoid.default: _log_sigmoid,
     _aten.log_sigmoid_forward.default: _log_sigmoid_forward,
     _aten.hypot.default: _hypot,
+    _aten.squeeze.dim: _squeeze,
     **({} if torchs.flash is None else {torchs.flash: _flash}),
 }
 """The formulas, as ``ExportedProgram.run_decompositions`` takes them."""

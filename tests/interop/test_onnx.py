@@ -138,6 +138,15 @@ def test_what_cannot_be_exported_is_refused_in_words(tmp_path, monkeypatch):
         onnx.export(net, params, torch.ones(2, 3), path)
 
 
+def test_what_passes_through_unchanged(tmp_path):
+    """An output that is an input, and an axis of several elements that is not squeezed."""
+    rows = torch.arange(6.0).view(2, 3)
+    pair = fn.parallel(fn.Identity(), fn.Squeeze(1))
+    for net, x in ((fn.Identity(), rows), (pair, (rows, rows[:, :1])), (fn.Flatten(1, 1), rows), (fn.Squeeze(-1), rows)):
+        onnx.export(net, net.init(0), x, tmp_path / "net.onnx")
+        agree(net, net.init(0), x, str(tmp_path / "net.onnx"), 0.0)
+
+
 @pytest.mark.long
 def test_the_catalogue(tmp_path):
     """Nearly every net without noise can be written, and what is written is right."""
