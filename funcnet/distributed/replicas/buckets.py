@@ -123,13 +123,13 @@ def weigh(flat: Tensor, weight: Weight | None) -> None:
     """Multiply gradients by what they count for, in their own memory; what counts for nothing may be NaN, and is 0."""
     if isinstance(weight, Tensor):
         flat.mul_(weight).masked_fill_(weight == 0, 0.0)
-    elif weight is not None:
+    elif weight is not None and weight != 1:
         _ = flat.mul_(weight) if weight else flat.zero_()
 
 
 def weighed(leaf: Tensor, weight: Weight | None) -> Tensor:
-    """Return a gradient times what it counts for, the gradient itself where it is only added up."""
-    if weight is None:
+    """Return a gradient times what it counts for, the gradient itself where it counts once."""
+    if weight is None or (not isinstance(weight, Tensor) and weight == 1):
         return leaf
     product = leaf * weight
     return product.masked_fill_(weight == 0, 0.0) if isinstance(weight, Tensor) else product if weight else product.zero_()
