@@ -51,7 +51,8 @@ def save(path: files.PathLike, tree: Tree, metadata: Any = None, group: Any = No
     worker fails, all of them raise its error, and the old checkpoint stays.
 
     Args:
-        path: The folder, in an existing folder that all workers see; an existing checkpoint is replaced.
+        path: The folder, in an existing folder that all workers see; an existing checkpoint is replaced. A folder with
+            other files in it is refused.
         tree: Dicts, tuples, named tuples and lists of tensors, numbers, words and ``None``, as ``fn.save`` takes them.
         metadata: A tree without tensors, which ``load_metadata`` returns.
         group: The process group; by default all processes.
@@ -59,7 +60,8 @@ def save(path: files.PathLike, tree: Tree, metadata: Any = None, group: Any = No
     Raises:
         ValueError: On every worker: for leaves and nodes that cannot be saved, and for trees that differ between workers, with
             the path.
-        OSError: On every worker, with the rank: for a folder that is missing or cannot be written, and a full disk.
+        OSError: On every worker, with the rank: for a folder that is missing or cannot be written, a folder with other files in
+            it, which would be deleted, and a full disk.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()

@@ -23,6 +23,7 @@ Sums = dict[str, tuple[int, int]]
 TREE = "tree.fn"
 """The file that ``fn.save`` writes into the folder: the tree without tensors, and the sums of the other files."""
 
+_NAMES = (TREE, ".metadata")
 _CHUNK = 1 << 22
 
 
@@ -43,11 +44,23 @@ def begin(path: Path) -> str:
     """Make the folder beside a path, without those of killed saves, and return its token; rank 0 calls this."""
     if path.is_file():
         raise FileExistsError(17, "path must name a folder, got a file", str(path))
+    _require_checkpoint(path)
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
     token = secrets.token_hex(8)
     beside(path, token).mkdir()
     return token
+
+
+def _require_checkpoint(path: Path) -> None:
+    """Refuse a folder with files that no checkpoint has: they would be deleted with it."""
+    entries = sorted(path.iterdir()) if path.is_dir() else []
+    others = [one.name for one in entries if one.is_dir() or (one.name not in _NAMES and one.suffix != ".distcp")]
+    if others:
+        rule = (
+            f"path must name a checkpoint, an empty folder or a new one, got a folder with {others[0]!r}, which would be deleted"
+        )
+        raise FileExistsError(17, rule, str(path))
 
 
 def finish(path: Path, token: str) -> None:
