@@ -6,11 +6,11 @@ net/                  the checkpoint
 """
 
 import os
+import re
 import secrets
 import shutil
 import zlib
 from contextlib import suppress
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -43,32 +43,34 @@ def beside(path: Path, token: str) -> Path:
 def begin(path: Path) -> str:
     """Make the folder beside a path, without those of killed saves, and return its token; rank 0 calls this."""
     _require_replaceable(path)
-    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")  # that of ".net.part.1f3a....tmp" is "net.part"
+    for left in path.parent.iterdir():
+        if name.fullmatch(left.name):
+            shutil.rmtree(left, ignore_errors=True)
     token = secrets.token_hex(8)
     beside(path, token).mkdir()
     return token
 
 
 def _require_replaceable(path: Path) -> None:
-    """Refuse a path whose files are not those of a checkpoint: they would be deleted with the folder."""
+    """Raise for a path whose folder would be lost: a checkpoint may be replaced, and nothing else that somebody has."""
     if path.is_file():
         raise FileExistsError(17, "path must name a folder, got a file", str(path))
-    others = sorted([one.name for one in path.iterdir() if not _is_of_checkpoint(one)]) if path.is_dir() else []
-    if others:
-        rule = "path must name a new folder, an empty one or a checkpoint, which is replaced"
-        raise FileExistsError(17, f"{rule}, got a folder with other files, such as {others[0]!r}", str(path))
+    other = next((one.name for one in path.iterdir() if not _is_ours(one)), None) if path.is_dir() else None
+    if other is not None:
+        rule = f"path must name a new folder, an empty one or a checkpoint, which is replaced; in this one there is {other!r}"
+        raise FileExistsError(17, rule, str(path))
 
 
-def _is_of_checkpoint(one: Path) -> bool:
-    is_named = one.name in (TREE, ".metadata") or (one.name.startswith("__") and one.suffix == ".distcp")
-    return is_named and one.is_file()
+def _is_ours(path: Path) -> bool:
+    """Tell whether this is a file of a checkpoint, by its name."""
+    is_of_worker = path.name.startswith("__") and path.suffix == ".distcp"
+    return (is_of_worker or path.name in (TREE, ".metadata")) and not path.is_dir()
 
 
 def finish(path: Path, token: str) -> None:
     """Flush the folder, and give it its name; the one that had the name is deleted only then."""
     new, old = beside(path, token), _old(path)
-    _require_replaceable(path)  # again: writing takes time
     sync_folder(new)
     if path.is_dir():
         shutil.rmtree(old, ignore_errors=True)
@@ -90,6 +92,7 @@ def existing(path: Path) -> Path:
 
 def delete(path: Path) -> None:
     """Delete a checkpoint: it loses its name first, so that no half of it is ever read."""
+    _require_replaceable(path)
     with suppress(FileNotFoundError):
         left = beside(path, secrets.token_hex(8))
         path.rename(left)

@@ -79,7 +79,8 @@ class AllReduce:
                     groups.setdefault(self._kind(place, i, leaf), []).append((place, i))
         for one in self._sent:  # the bucket before had the time in which this one was computed
             one.sums.settle()
-        self._sent += [self._started(leaves, dtype) for (dtype, *_), leaves in groups.items()]
+        for (dtype, *_), leaves in groups.items():
+            self._sent.append(self._started(leaves, dtype))
         self._next += 1
 
     def _kind(self, place: int, i: int, leaf: Tensor) -> tuple[Any, ...]:
@@ -122,8 +123,16 @@ def weigh(flat: Tensor, weight: Weight | None) -> None:
     """Multiply gradients by what they count for, in their own memory; what counts for nothing may be NaN, and is 0."""
     if isinstance(weight, Tensor):
         flat.mul_(weight).masked_fill_(weight == 0, 0.0)
-    elif weight is not None:
+    elif weight is not None and weight != 1:
         _ = flat.mul_(weight) if weight else flat.zero_()
+
+
+def weighed(leaf: Tensor, weight: Weight | None) -> Tensor:
+    """Return a gradient times what it counts for, the gradient itself where it counts once."""
+    if weight is None or (not isinstance(weight, Tensor) and weight == 1):
+        return leaf
+    product = leaf * weight
+    return product.masked_fill_(weight == 0, 0.0) if isinstance(weight, Tensor) else product if weight else product.zero_()
 
 
 def plan(entries: Sequence[Params]) -> list[list[int]]:
