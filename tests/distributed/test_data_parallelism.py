@@ -145,8 +145,7 @@ def test_a_step_is_repeated_after_an_error_of_all_workers():
         assert params == found[0][2]
     for rank, (first, second, _) in enumerate(run(2, repeated, True)):
         assert ("WorkerError" if rank == 0 else "ValueError: MSE(): target must have the shape of y, (4, 3)") in first
-        assert "WorkerError: data_parallel: after an error a step can be repeated if all workers had one" in second
-        assert "started on rank 0" in second or "must" in second
+        assert second.startswith("WorkerError: data_parallel: ")
 
 
 def differing():
