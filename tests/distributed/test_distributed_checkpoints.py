@@ -242,6 +242,28 @@ def killed(folder: str, at: str) -> Any:
     return save(f"{folder}/net", {"weight": torch.zeros(4, 2)})
 
 
+@pytest.mark.parametrize("other", ["notes.txt", "data/rows.pt", "__1_0.distcp/rows.pt"])
+def test_a_folder_with_anything_but_a_checkpoint_is_never_replaced(tmp_path: Path, other: str) -> None:
+    """All that was in the folder would be deleted, as of a folder of results, or a home."""
+    save(tmp_path / "net", {"w": torch.ones(2)})
+    save(tmp_path / "net", {"w": torch.zeros(2)})  # a checkpoint is
+    (tmp_path / "empty").mkdir()
+    save(tmp_path / "empty", {"w": torch.ones(2)})
+    for folder in (tmp_path / "net", tmp_path / "files"):
+        (folder / other).parent.mkdir(parents=True, exist_ok=True)
+        (folder / other).write_text("kept")
+        with pytest.raises(OSError, match="path must name a new folder or a checkpoint, got a folder with"):
+            save(folder, {"w": torch.ones(2)})
+        assert (folder / other).read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "a/..", "/"])
+def test_a_path_must_end_in_a_name(path: str) -> None:
+    with pytest.raises(ValueError, match=r"path must be a str or os\.PathLike that names a folder"):
+        save(path, {"w": torch.ones(2)})
+
+
 @pytest.mark.parametrize(("at", "lost"), [("write", 1), ("rename", 0)])
 def test_a_killed_save_leaves_the_old_checkpoint(tmp_path: Path, at: str, lost: int) -> None:
     """Rank 1 is killed when it has written, rank 0 before it renames; the next save removes what is left."""
@@ -342,6 +364,21 @@ def test_kept_checkpoints_fall_back_together(tmp_path: Path) -> None:
     assert [*one[:10], *one[11:]] == [*two[:10], *two[11:]]
     assert one[11].startswith("DamagedError: ")
     assert "different 'n': a tensor of shape (2,) and dtype torch.int64 instead of the int 1" in one[12]
+
+
+@pytest.mark.parametrize("name", ["letter.txt", "tree.fn.bak", "photos/"])
+def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path, name: str) -> None:
+    """The whole folder would be deleted: the path must be that of a checkpoint, of an empty folder, or new."""
+    folder = tmp_path / "net"
+    folder.mkdir()
+    save(folder, {"a": torch.ones(2)})
+    other = folder / name
+    _ = other.mkdir() if name.endswith("/") else other.write_text("dear")
+    with pytest.raises(OSError, match=f"path must name a checkpoint, .*got a folder with '{other.name}', which would be deleted"):
+        save(folder, {"a": torch.zeros(2)})
+    assert other.exists()
+    assert load(folder)["a"].tolist() == [1, 1]
+    assert names(tmp_path) == ["net"]
 
 
 def test_checkpoints_is_a_value() -> None:
