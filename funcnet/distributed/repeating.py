@@ -1,8 +1,8 @@
 """Repeating: after an error a step may be made again if all workers had one, at the same place between the same collectives.
 
 A worker that catches its own error and goes on would answer, with its next batch, the collective in which the others still wait
-for the batch before. To find that, each worker that fails posts how many collectives it has started, and its next step begins with
-what the others have posted. A step after one that worked never touches the store.
+for the batch before. To find that, each worker that fails posts how many collectives it has started, and its next step begins
+with what the others have posted. A step after one that worked never touches the store.
 
 funcnet/repeat/GROUP/2    the failure of the process of rank 2: its number, the collectives started, and the tokens it knew
 """
