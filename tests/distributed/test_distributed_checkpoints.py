@@ -367,16 +367,20 @@ def test_nothing_but_a_checkpoint_is_replaced_or_deleted(tmp_path: Path) -> None
         assert names(user) == [name]
         (user / name).unlink()
     for path in ("..", ".", f"{user}/..", "/"):
-        with pytest.raises(ValueError, match="save: path must be a str or os.PathLike that ends with the name of a folder, got"):
+        with pytest.raises(
+            ValueError, match=r"save: path must be a str or os\.PathLike that ends with the name of a folder, got"
+        ):
             save(path, {"a": torch.ones(2)})
-    net, other = tmp_path / "[n]et", tmp_path / ".net.1.tmp"
+    net, other, written = tmp_path / "[n]et", tmp_path / ".net.1.tmp", tmp_path / ".net.part.0123456789abcdef.tmp"
     other.mkdir()
-    (other / "notes.txt").write_text("mine")
+    written.mkdir()  # of a save to "net.part" that goes on at the same time
+    for name, text in ((other / "notes.txt", "mine"), (written / "__0_0.distcp", "a part")):
+        name.write_text(text)
     for _ in range(2):
         save(net, {"a": torch.ones(2)})
         save(tmp_path / "net", {"a": torch.ones(2)})
     (net / "notes.txt").write_text("mine")
     folders.delete(net)
-    assert names(other) == ["notes.txt"]
+    assert (names(other), names(written)) == (["notes.txt"], ["__0_0.distcp"])
     assert "[n]et" not in names(tmp_path)
     assert [path.read_text() for path in tmp_path.rglob("notes.txt")] == ["mine", "mine"]

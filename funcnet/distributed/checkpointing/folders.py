@@ -5,7 +5,6 @@ net/                  the checkpoint
 .net.old/             the one before, while the new one takes its name; read if there is no other
 """
 
-import glob
 import os
 import re
 import secrets
@@ -47,8 +46,11 @@ def begin(path: Path) -> str:
     """Make the folder beside a path, without those of killed saves, and return its token; rank 0 calls this."""
     if path.is_file():
         raise FileExistsError(17, "path must name a folder, got a file", str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(2, "path must be in an existing folder", str(path))
     _require_ours(path)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    of_a_save = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")  # ".net.part.1f3a....tmp" is that of "net.part"
+    for left in [one for one in path.parent.iterdir() if of_a_save.fullmatch(one.name)]:
         remove(left)
     token = secrets.token_hex(8)
     beside(path, token).mkdir()
