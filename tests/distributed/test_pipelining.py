@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from distributed.launching import outcomes, run
@@ -502,6 +503,13 @@ def test_a_timeline_is_drawn():
         "stage 1  .  F0 B0 F1 B1 W0 F2 B2 W1 W2",
     ]
     assert timeline("gpipe", 2, 2) == "stage 0  F0 F1 .  .  .  B0 == B1 ==\nstage 1  .  F0 F1 B0 == B1 == .  ."
+
+
+def test_counts_may_be_of_numpy():
+    """They give the same numbers and pictures."""
+    two, three = np.int64(2), np.int64(3)
+    assert bubble("1f1b", two, three) == bubble("1f1b", 2, 3)
+    assert timeline("1f1b", two, three) == timeline("1f1b", 2, 3)
 
 
 @pytest.mark.parametrize(
