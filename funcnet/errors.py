@@ -47,7 +47,8 @@ def _is_class_of_values(got: object) -> bool:
 
 
 def _describe_tensor(x: Tensor) -> str:
-    kind = "a nested tensor" if x.is_nested else "a tensor" if x.layout is strided else f"a tensor of layout {x.layout}"
+    plain = "a DTensor" if hasattr(x, "device_mesh") else "a tensor"
+    kind = "a nested tensor" if x.is_nested else plain if x.layout is strided else f"a tensor of layout {x.layout}"
     shape = "" if x.is_nested else f" of shape {tuple(x.shape)}"  # a nested tensor has none
     return f"{kind}{shape} and dtype {x.dtype}"
 

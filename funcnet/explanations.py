@@ -24,12 +24,19 @@ _MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os
 # What kernels, and Python's own functions on the way to them, raise for tensors that do not fit.
 _KERNELS = (Misfit, RuntimeError, LookupError, TypeError, AttributeError, ValueError, ZeroDivisionError, OverflowError)
 
+_DIVIDED = (
+    "params that are divided over workers need a step of distributed.data_parallel or distributed.tensor_parallel; "
+    "distributed.unshard(params) makes them whole"
+)
+
 
 def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any = None) -> Exception:
     """Return the error that says who is at fault when ``apply(params, x)`` raised ``error``; ``error`` itself where unknown.
 
     ``apply`` is the function that raised it: the layer's own, or one that this calls by ``super()``.
     """
+    if _is_of_divided_params(params, x, error):
+        return value_error(layer, _DIVIDED, f"{_first_dtensor(params)} and {described(x)}")
     if _is_final(layer, error):
         return _named(layer, error)
     if missing_sizes(layer):
@@ -230,6 +237,16 @@ def _is_about_dtensors(error: Exception) -> bool:
     """Tell an error of torch for a kernel without a rule for DTensors, and for plain tensors beside them."""
     words = str(error)
     return isinstance(error, RuntimeError) and any(said in words for said in ("sharding strategy", "torch.Tensor and DTensor"))
+
+
+def _is_of_divided_params(params: Any, x: Any, error: Exception) -> bool:
+    """Tell whether params are DTensors beside a plain x, as when a user gives divided params to a net or a plain step."""
+    return _is_about_dtensors(error) and _first_dtensor(params) is not None and _first_dtensor(x) is None
+
+
+def _first_dtensor(values: Any) -> str | None:
+    """Describe the first DTensor of a tree."""
+    return next((describe(leaf) for leaf in tree.leaves(values) if hasattr(leaf, "device_mesh")), None)
 
 
 def _dtypes(values: Any) -> set[Any]:

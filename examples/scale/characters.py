@@ -70,13 +70,12 @@ def trained(options, train, rng, checkpoints, device):
 
 def held_out(params, test, device):
     """Return the loss on the held-out text: each worker judges some of the batches, and the sums are added up."""
-    total = torch.zeros(2, dtype=torch.float64, device=device)
+    metric = fn.Average(characters.loss)
+    total = metric.start()
     with torch.inference_mode():
         for x, target in characters.in_order(test)[dist.get_rank() :: dist.get_world_size()]:
-            value = characters.loss(characters.net(params, x.to(device)), target.to(device))
-            total += torch.stack([value.double(), torch.ones_like(value).double()]) * len(target)
-    dist.all_reduce(total)
-    return float(total[0] / total[1])
+            total = metric.add(total, characters.net(params, x.to(device)), target.to(device))
+    return float(metric.value(distributed.all_reduce(total)))
 
 
 def report(options, params, train, test, value, rng):

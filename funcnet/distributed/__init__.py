@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from funcnet.distributed.rows import shard_rows
     from funcnet.distributed.sharding.optimizer_shards import ShardedOptimizer, shard_optimizer
     from funcnet.distributed.sharding.param_shards import shard, unshard
+    from funcnet.distributed.sums import all_reduce
 
 _HOMES = {
     "Checkpoints": "checkpointing.kept_checkpoints",
@@ -33,6 +34,7 @@ _HOMES = {
     "SyncBatchNorm3d": "replicas.sync_norms",
     "TensorParallel": "parting.tensor_parallelism",
     "WorkerError": "failures",
+    "all_reduce": "sums",
     "bubble": "pipelining.schedules",
     "data_parallel": "data_parallelism",
     "load": "checkpointing.checkpoints",
@@ -59,6 +61,7 @@ __all__ = [
     "SyncBatchNorm3d",
     "TensorParallel",
     "WorkerError",
+    "all_reduce",
     "bubble",
     "data_parallel",
     "load",

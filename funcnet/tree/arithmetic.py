@@ -18,7 +18,7 @@ from funcnet.tree.refusals import of_tensors
 def dot(a: Tree, b: Tree) -> Tensor:
     """Sum the products of corresponding elements of a and b, as a 0-d tensor; of half precision the sum is float32."""
     terms = leaves(map(lambda x, y: (in_single(x) * in_single(y)).sum(), a, b))
-    return sum(terms[1:], terms[0]) if terms else torch.zeros(())
+    return _whole(sum(terms[1:], terms[0])) if terms else torch.zeros(())
 
 
 @of_tensors(2)
@@ -93,7 +93,7 @@ def norm(tree: Tree) -> Tensor:
     """Return the norm of all leaves of a tree together, √Σ x², in float64, so that no float32 overflows in the squares."""
     wide = [leaf if leaf.is_floating_point() else leaf.double() for leaf in leaves(tree)]
     parts = [torch.linalg.vector_norm(leaf.contiguous(), dtype=torch.float64) for leaf in wide]
-    return torch.linalg.vector_norm(torch.stack(parts)) if parts else torch.zeros((), dtype=torch.float64)
+    return _whole(torch.linalg.vector_norm(torch.stack(parts))) if parts else torch.zeros((), dtype=torch.float64)
 
 
 @of_tensors()
@@ -137,14 +137,21 @@ def _held(leaf: Tensor) -> Tensor:
 def all_finite(tree: Tree) -> Tensor:
     """Tell, as a 0-d bool tensor, whether no leaf of a tree holds a NaN or an infinity."""
     parts = [torch.isfinite(leaf).all() for leaf in _tensors(tree)]
-    return torch.stack(parts).all() if parts else torch.tensor(True)
+    return _whole(torch.stack(parts).all()) if parts else torch.tensor(True)
 
 
+def _whole(x: Tensor) -> Tensor:
+    """Return what all workers have found together if the leaves were DTensors, whose numbers are those of this worker only."""
+    return x if type(x) is Tensor else getattr(x, "full_tensor", lambda: x)()
+
+
+@of_tensors(2)
 def equal(a: Tree, b: Tree) -> bool:
     """Tell whether two trees, a and b, have the same structure, absent leaves, dtypes, shapes and values; NaN equals nothing."""
     return not any(True for _ in differences("", a, b)) and all(each(same_leaf, *flatten_together(a, b)))
 
 
+@of_tensors(2)
 def allclose(a: Tree, b: Tree, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
     """Tell whether two trees, a and b, have the same structure and shapes, and |a - b| ≤ ``atol`` + ``rtol`` |b| everywhere.
 

@@ -242,6 +242,28 @@ def killed(folder: str, at: str) -> Any:
     return save(f"{folder}/net", {"weight": torch.zeros(4, 2)})
 
 
+@pytest.mark.parametrize("other", ["notes.txt", "data/rows.pt", "__1_0.distcp/rows.pt"])
+def test_a_folder_with_anything_but_a_checkpoint_is_never_replaced(tmp_path: Path, other: str) -> None:
+    """All that was in the folder would be deleted, as of a folder of results, or a home."""
+    save(tmp_path / "net", {"w": torch.ones(2)})
+    save(tmp_path / "net", {"w": torch.zeros(2)})  # a checkpoint is
+    (tmp_path / "empty").mkdir()
+    save(tmp_path / "empty", {"w": torch.ones(2)})
+    for folder in (tmp_path / "net", tmp_path / "files"):
+        (folder / other).parent.mkdir(parents=True, exist_ok=True)
+        (folder / other).write_text("kept")
+        with pytest.raises(OSError, match="path must name a new folder or a checkpoint, got a folder with"):
+            save(folder, {"w": torch.ones(2)})
+        assert (folder / other).read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "a/..", "/"])
+def test_a_path_must_end_in_a_name(path: str) -> None:
+    with pytest.raises(ValueError, match=r"path must be a str or os\.PathLike that names a folder"):
+        save(path, {"w": torch.ones(2)})
+
+
 @pytest.mark.parametrize(("at", "lost"), [("write", 1), ("rename", 0)])
 def test_a_killed_save_leaves_the_old_checkpoint(tmp_path: Path, at: str, lost: int) -> None:
     """Rank 1 is killed when it has written, rank 0 before it renames; the next save removes what is left."""
@@ -367,3 +389,41 @@ def test_checkpoints_is_a_value() -> None:
     for wrong in ({"folder": ""}, {"folder": 3}, {"folder": "x", "keep": 0}):
         with pytest.raises(ValueError, match="Checkpoints: "):
             Checkpoints(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path):
+    """Nothing is lost that is no checkpoint, not even beside the files of one; checkpoints and empty folders are replaced."""
+    home = tmp_path / "home"
+    (home / "photos").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="in this one there is 'photos'"):
+        save(home, {"a": torch.ones(2)})
+    assert names(home) == ["photos"]
+    (home / "photos").rmdir()
+    for i in range(2):
+        save(home, {"a": torch.full((2,), i)})
+        assert load(home)["a"].tolist() == [i, i]
+    (home / "notes").write_text("mine")
+    with pytest.raises(FileExistsError, match="'notes'"):
+        save(home, {"a": torch.ones(2)})
+    assert (home / "notes").read_text() == "mine"
+    assert names(tmp_path) == ["home"]
+
+
+def test_kept_checkpoints_delete_no_other_files(tmp_path):
+    """A folder with a step's name and other files stays, with a warning."""
+    kept = Checkpoints(tmp_path, keep=1)
+    kept.save(1, {"a": torch.ones(2)})
+    (tmp_path / "step-000000001" / "notes").write_text("mine")
+    with pytest.warns(UserWarning, match="could not be deleted.*'notes'"):
+        kept.save(2, {"a": torch.ones(2)})
+    assert (tmp_path / "step-000000001" / "notes").read_text() == "mine"
+
+
+def test_what_another_save_is_writing_stays(tmp_path):
+    """Only what killed saves have left of this path is deleted, not the folder for "net.part" nor that for "next"."""
+    token = "0123456789abcdef"
+    left, part, other = [folders.beside(tmp_path / name, token) for name in ("n[e]*", "n[e]*.part", "next")]
+    for one in (left, part, other):
+        one.mkdir()
+    save(tmp_path / "n[e]*", {"a": torch.ones(2)})
+    assert names(tmp_path) == sorted([part.name, other.name, "n[e]*"])

@@ -93,11 +93,13 @@ def mixed() -> str:
     layer = fn.Linear(E, E)
     try:
         layer(distributed.shard(layer.init(0), mesh), torch.ones(3, E))
-    except RuntimeError as error:
+    except ValueError as error:
         return str(error)
     return "no error"
 
 
 def test_plain_tensors_beside_dtensors():
-    """Torch says what to do, and neither x nor params are blamed."""
-    assert "torch.Tensor and DTensor" in run(1, mixed)[0]
+    """The error says which steps take divided params, and what makes them whole; neither x nor params are blamed."""
+    said = run(1, mixed)[0]
+    assert "need a step of distributed.data_parallel or distributed.tensor_parallel; distributed.unshard(params)" in said
+    assert "got a DTensor of shape" in said

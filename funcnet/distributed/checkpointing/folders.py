@@ -6,6 +6,7 @@ net/                  the checkpoint
 """
 
 import os
+import re
 import secrets
 import shutil
 import zlib
@@ -23,7 +24,6 @@ Sums = dict[str, tuple[int, int]]
 TREE = "tree.fn"
 """The file that ``fn.save`` writes into the folder: the tree without tensors, and the sums of the other files."""
 
-_NAMES = (TREE, ".metadata")
 _CHUNK = 1 << 22
 
 
@@ -42,25 +42,30 @@ def beside(path: Path, token: str) -> Path:
 
 def begin(path: Path) -> str:
     """Make the folder beside a path, without those of killed saves, and return its token; rank 0 calls this."""
-    if path.is_file():
-        raise FileExistsError(17, "path must name a folder, got a file", str(path))
-    _require_checkpoint(path)
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+    _require_replaceable(path)
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")  # that of ".net.part.1f3a....tmp" is "net.part"
+    for left in path.parent.iterdir():
+        if name.fullmatch(left.name):
+            shutil.rmtree(left, ignore_errors=True)
     token = secrets.token_hex(8)
     beside(path, token).mkdir()
     return token
 
 
-def _require_checkpoint(path: Path) -> None:
-    """Refuse a folder with files that no checkpoint has: they would be deleted with it."""
-    entries = sorted(path.iterdir()) if path.is_dir() else []
-    others = [one.name for one in entries if one.is_dir() or (one.name not in _NAMES and one.suffix != ".distcp")]
-    if others:
-        rule = (
-            f"path must name a checkpoint, an empty folder or a new one, got a folder with {others[0]!r}, which would be deleted"
-        )
+def _require_replaceable(path: Path) -> None:
+    """Raise for a path whose folder would be lost: a checkpoint may be replaced, and nothing else that somebody has."""
+    if path.is_file():
+        raise FileExistsError(17, "path must name a folder, got a file", str(path))
+    other = next((one.name for one in path.iterdir() if not _is_ours(one)), None) if path.is_dir() else None
+    if other is not None:
+        rule = f"path must name a new folder, an empty one or a checkpoint, which is replaced; in this one there is {other!r}"
         raise FileExistsError(17, rule, str(path))
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether this is a file of a checkpoint, by its name."""
+    is_of_worker = path.name.startswith("__") and path.suffix == ".distcp"
+    return (is_of_worker or path.name in (TREE, ".metadata")) and not path.is_dir()
 
 
 def finish(path: Path, token: str) -> None:
@@ -87,6 +92,7 @@ def existing(path: Path) -> Path:
 
 def delete(path: Path) -> None:
     """Delete a checkpoint: it loses its name first, so that no half of it is ever read."""
+    _require_replaceable(path)
     with suppress(FileNotFoundError):
         left = beside(path, secrets.token_hex(8))
         path.rename(left)

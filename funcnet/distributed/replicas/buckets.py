@@ -103,7 +103,7 @@ class AllReduce:
             self._send()
         flats = [one.sums.wait() for one in self._sent]
         if self.numbers is not None:
-            self.numbers = flats[0][-len(self.numbers) :].double() if flats else sum_over(self.workers, self.numbers).wait()
+            self.numbers = flats[0][-len(self.numbers) :].real.double() if flats else sum_over(self.workers, self.numbers).wait()
             total = None if self._weight is None else or_one(self.numbers[-1])
         for (leaves, shapes, _), flat in zip(self._sent, flats, strict=True):
             self._put(leaves, shapes, flat if total is None else flat.div_(total))
@@ -150,6 +150,6 @@ def plan(entries: Sequence[Params]) -> list[list[int]]:
 
 
 def _size(entry: Params) -> tuple[int, int]:
-    """Return how many floating leaves there are in the params of a layer, and their bytes."""
-    floating = [leaf for leaf in tree.leaves(entry) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    return len(floating), sum([leaf.numel() * leaf.element_size() for leaf in floating])
+    """Return how many leaves of the params of a layer may have gradients, floating or complex ones, and their bytes."""
+    leaves = [one for one in tree.leaves(entry) if isinstance(one, Tensor) and (one.is_floating_point() or one.is_complex())]
+    return len(leaves), sum([leaf.numel() * leaf.element_size() for leaf in leaves])
