@@ -8,7 +8,6 @@ net/                  the checkpoint
 import os
 import re
 import secrets
-import shutil
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -46,7 +45,7 @@ def begin(path: Path) -> str:
     name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")  # that of ".net.part.1f3a....tmp" is "net.part"
     for left in path.parent.iterdir():
         if name.fullmatch(left.name):
-            shutil.rmtree(left, ignore_errors=True)
+            remove(left)
     token = secrets.token_hex(8)
     beside(path, token).mkdir()
     return token
@@ -73,16 +72,16 @@ def finish(path: Path, token: str) -> None:
     new, old = beside(path, token), _old(path)
     sync_folder(new)
     if path.is_dir():
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
         path.rename(old)
     new.rename(path)
     sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def give_up(path: Path, token: str) -> None:
     """Delete a folder that is not to be finished."""
-    shutil.rmtree(beside(path, token), ignore_errors=True)
+    remove(beside(path, token))
 
 
 def existing(path: Path) -> Path:
@@ -96,8 +95,17 @@ def delete(path: Path) -> None:
     with suppress(FileNotFoundError):
         left = beside(path, secrets.token_hex(8))
         path.rename(left)
-        shutil.rmtree(left)
-    shutil.rmtree(_old(path), ignore_errors=True)
+        remove(left)
+    remove(_old(path))
+
+
+def remove(folder: Path) -> None:
+    """Delete the files of a checkpoint, and the folder if nothing else is in it; links are not followed."""
+    with suppress(OSError):
+        for file in [] if folder.is_symlink() else [*folder.iterdir()]:
+            if _is_ours(file):
+                file.unlink()
+        folder.rmdir()
 
 
 def _old(path: Path) -> Path:
