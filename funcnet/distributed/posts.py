@@ -175,7 +175,7 @@ class Board:
     def _is_new(self, rank: int, one: Report) -> bool:
         """Tell whether a post is of a process that knows this one, or has failed before this one joined."""
         here = one.tokens[self.rank : self.rank + 1]
-        return here == [_PROCESS.token] or (here == [""] and one.tokens[rank] == self._get(f"funcnet/token/{rank}"))
+        return here == [_PROCESS.token] or (here == [""] and one.tokens[rank] == self.get(f"funcnet/token/{rank}"))
 
     def collect(self, ranks: Iterable[int], seconds: float) -> dict[int, Report]:
         """Wait until the given workers have posted this failure, and return the posts that are there in time."""

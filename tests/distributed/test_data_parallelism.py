@@ -5,6 +5,7 @@ from distributed.launching import run
 
 import funcnet as fn
 from funcnet.distributed import data_parallel, shard_rows
+from funcnet.distributed.replicas.shares import weighed_gy
 
 STEPS = 10
 
@@ -126,11 +127,12 @@ def told(f):
 
 
 def repeated(alone):
-    """Fail, on rank 1 only or on all workers, and make the step again at once; return what was told and the params."""
+    """Fail, on rank 1 only or on all workers some times, and make the step again at once; return what was told and the params."""
     step, params, state, x, target = begun()
     params, state, _ = step(params, state, x, target)
     fails = not alone or torch.distributed.get_rank() == 1
-    first = told(lambda: step(params, state, x, target[:, :2] if fails else target))
+    for _ in range(1 if alone else 20):
+        first = told(lambda: step(params, state, x, target[:, :2] if fails else target))
     second = told(lambda: step(params, state, x, target))
     params = params if alone else step(params, state, x, target)[0]
     return first, second, as_lists(params)
@@ -194,3 +196,28 @@ def complex_gradients():
 def test_complex_gradients_are_those_of_the_whole_batch():
     for found in run(2, complex_gradients):
         assert max(found) < 1e-12
+
+
+def in_half():
+    """Return the weights after a step in float16, and the gradients, for samples that count for 10⁵ each."""
+    x, target, weights = torch.ones(4, 2), torch.zeros(4, 1), torch.full((4,), 1e5)
+    found, loss, opt = [], fn.weighted(fn.MSE()), fn.SGD(lr=0.125)
+    for net, dtype in ((fn.cast(fn.Linear(2, 1), torch.float16), torch.float32), (fn.Linear(2, 1), torch.float16)):
+        params = {"weight": torch.ones(1, 2, dtype=dtype), "bias": torch.zeros(1, dtype=dtype)}
+        batch = shard_rows((x.to(dtype), (target.to(dtype), weights)))
+        found.append(data_parallel(fn.train_step(net, loss, opt))(params, opt.init(params), *batch)[0]["weight"].tolist())
+    return found
+
+
+def test_in_half_precision_weights_do_not_overflow():
+    """The gradient of y times what the batch counts for would be infinite in float16; those of params are float32 by then."""
+    assert run(2, in_half) == [[[[0.5, 0.5]]] * 2] * 2
+
+
+def test_the_gradient_of_y_is_weighed_in_its_own_precision():
+    gy, half, params = torch.ones(2), torch.ones(2).half(), {"weight": torch.ones(2)}
+    new, rest = weighed_gy(gy, 3.0, params)
+    assert (new.tolist(), rest, gy.tolist()) == ([3.0, 3.0], 1.0, [1.0, 1.0])
+    for case in ((half, 3.0, params), (gy, 3.0, {"weight": half}), (gy, 0.0, params), (gy, torch.tensor(3.0), params)):
+        assert weighed_gy(*case)[0] is case[0]
+        assert weighed_gy(*case)[1] is case[1]

@@ -3,6 +3,7 @@
 import pickle
 import time
 
+import numpy as np
 import pytest
 import torch
 from distributed.launching import outcomes, run
@@ -280,7 +281,7 @@ def test_what_workers_cannot_do_together_is_refused_on_all():
         assert other.startswith("pipeline: all workers must make the same pipeline, got pipeline(")
         assert "params at '0' differ, got other numbers on rank" in shared
         assert f"and here their shapes, dtypes and key are (((({4 + rank}, 3)" in shapes
-        assert "x and target must have one number of rows" in rows
+        assert "x and target must be dense, and must have one number of rows" in rows
         assert "pipeline: a stochastic net needs a key, rng, got None" in key
 
 
@@ -542,6 +543,13 @@ def test_a_timeline_is_drawn():
         "stage 1  .  F0 B0 F1 B1 W0 F2 B2 W1 W2",
     ]
     assert timeline("gpipe", 2, 2) == "stage 0  F0 F1 .  .  .  B0 == B1 ==\nstage 1  .  F0 F1 B0 == B1 == .  ."
+
+
+def test_counts_may_be_of_numpy():
+    """They give the same numbers and pictures."""
+    two, three = np.int64(2), np.int64(3)
+    assert bubble("1f1b", two, three) == bubble("1f1b", 2, 3)
+    assert timeline("1f1b", two, three) == timeline("1f1b", 2, 3)
 
 
 @pytest.mark.parametrize(
