@@ -260,6 +260,7 @@ def test_a_folder_with_anything_but_a_checkpoint_is_never_replaced(tmp_path: Pat
 
 @pytest.mark.parametrize("path", ["", ".", "..", "a/..", "/"])
 def test_a_path_must_end_in_a_name(path: str) -> None:
+    """Its folder beside, and the one that gives way, have names made from it."""
     with pytest.raises(ValueError, match=r"path must be a str or os\.PathLike that names a folder"):
         save(path, {"w": torch.ones(2)})
 
