@@ -8,16 +8,17 @@ from torch import Tensor
 from funcnet.distributed.pieces import pieces_of
 from funcnet.distributed.workers import Workers, gather_objects
 from funcnet.errors import value_error
-from funcnet.flattening import Tree
+from funcnet.flattening import NODES, Tree, join
+from funcnet.paths import items
 from funcnet.saving.tensors import checksum
 
 Row = tuple[str, str, int]
-"""The path of a leaf, its form, and a checksum of its bits."""
+"""The path of a leaf, its form, and a checksum of its bits; or the path of a node and its type."""
 
 
 def require_agreement(workers: Workers, who: str, **trees: Tree) -> None:
     """Raise ``ValueError`` on every worker, with the first path where a tree differs between two of them."""
-    rows = [row for name, one in trees.items() for row in _rows(name, one)]
+    rows = [row for name, one in trees.items() for row in (*_nodes(name, "", one), *_rows(name, one))]
     first, *others = gather_objects(workers, rows)
     for rank, other in enumerate(others, start=1):
         for one, two in zip_longest(first, other):
@@ -25,9 +26,20 @@ def require_agreement(workers: Workers, who: str, **trees: Tree) -> None:
                 raise value_error(who, *_difference(one, two, rank))
 
 
+def _nodes(name: str, path: str, one: Tree) -> Iterator[Row]:
+    if isinstance(one, NODES):
+        yield _at(name, path), f"a {type(one).__name__} of {len(one)}", 0
+        for key, child in items(one):
+            yield from _nodes(name, join(path, key), child)
+
+
+def _at(name: str, path: str) -> str:
+    return f"{name} at {path!r}" if path else name
+
+
 def _rows(name: str, one: Tree) -> Iterator[Row]:
     for path, leaf, shape, _ in pieces_of(one):
-        whole = f"{name} at {path!r}" if path else name
+        whole = _at(name, path)
         if shape is not None:
             yield whole, f"pieces of shape {tuple(shape)}", 0  # each worker has its own
         elif not isinstance(leaf, Tensor):

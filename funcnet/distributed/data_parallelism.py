@@ -15,6 +15,7 @@ from funcnet import tree
 from funcnet.contract import Params
 from funcnet.distributed.agreement import require_agreement
 from funcnet.distributed.failures import explained
+from funcnet.distributed.repeating import Repeats, repeats_of
 from funcnet.distributed.replicas.whole_batch import WholeBatch
 from funcnet.distributed.sharding.optimizer_shards import ShardedOptimizer
 from funcnet.distributed.sharding.sharding_batch import ShardingBatch
@@ -40,6 +41,7 @@ class DataParallel(Value):
     group: Any = field(default=None, repr=False)
     _workers: Workers = field(init=False, eq=False)
     _call: Callable[..., Any] = field(init=False, eq=False)
+    _repeats: Repeats = field(init=False, eq=False)
     _agreed: list[bool] = field(init=False, eq=False, factory=list)
     _divided: list[Callable[..., Any]] = field(init=False, eq=False, factory=list)
 
@@ -49,10 +51,11 @@ class DataParallel(Value):
             raise value_error("data_parallel", rule, repr(self.step))
         workers = workers_of("data_parallel", self.group)
         object.__setattr__(self, "_workers", workers)
+        object.__setattr__(self, "_repeats", repeats_of(workers, "data_parallel"))
         object.__setattr__(self, "_call", self.step if workers.size == 1 else _on(workers, self.step))
 
     def __call__(self, params: Params, *arguments: Any, **more: Any) -> Any:
-        with explained(self._workers, "data_parallel"):
+        with explained(self._workers, "data_parallel"), self._repeats:
             if not self._agreed and self._workers.size > 1:
                 self._require_agreement(params, *arguments, **more)
             return self._call_for(params)(params, *arguments, **more)
@@ -111,6 +114,9 @@ def data_parallel(step: Step, group: Any = None) -> DataParallel:
     a loss that is ``batch_dependent``, such as ``InfoNCE``, a worker sees the terms of its own shard only.
 
     At the first call the workers compare params and state, which must have the same bits everywhere.
+
+    After an error a step may be repeated if all workers had one between the same collectives, as for a batch of the wrong shape
+    on all of them. If only some had it, the others raise ``WorkerError``, and so does the next step on every worker.
 
     Params may be DTensors, as ``shard`` makes them: then a worker holds its pieces of params, gradients and state, and gathers
     whole params for a few layers at a time, in the forward pass and again in the backward pass, while the layers before them

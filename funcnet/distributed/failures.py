@@ -8,6 +8,7 @@ works never touches the store. A store on a host that is cut off never answers a
 
 from collections.abc import Iterable
 from concurrent import futures
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from funcnet.distributed.posts import Board, asked
+from funcnet.distributed.posts import Board, asked, has_failed, set_out_of_step, set_unsettled, what_failed
 from funcnet.kernels.private_names import default_store
 
 _LOOK = timedelta(seconds=0.25)
@@ -54,7 +55,9 @@ class _NoticedError(RuntimeError):
 class explained:  # noqa: N801 (used as a function)
     """Explain the failures of a step: ``with explained(workers, "data_parallel"): ...``.
 
-    An error of this worker is posted for the others, and raised as it is. A failed collective raises ``WorkerError``.
+    An error of this worker is posted for the others, and raised as it is. A failed collective raises ``WorkerError``, and so does
+    all that follows with these workers: one that repeats the step alone would add its numbers to those of an earlier step.
+    Workers that have all had an error of their own can go on.
 
     Args:
         workers: The workers that take part.
@@ -67,7 +70,8 @@ class explained:  # noqa: N801 (used as a function)
         self._workers, self._who = workers, who
 
     def __enter__(self) -> None:
-        return None
+        if has_failed() and self._workers.size > 1 and default_store is not None:
+            _require_in_step(self._workers, self._who)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         is_told = error is None or isinstance(error, WorkerError) or getattr(error, "is_posted", False)
@@ -113,6 +117,10 @@ def watched(work: Any, values: Any) -> Any:
 def _explain(workers: Any, who: object, error: BaseException) -> None:
     """Post an error; that of a collective is raised as a ``WorkerError`` if anybody has more to say."""
     is_own, board = not _is_of_collective(error), Board()
+    if is_own:
+        set_unsettled(workers.group, _worded(error))
+    else:
+        leave_step(workers, error)
     ranks = dist.get_process_group_ranks(workers.group)
     seconds = min(_GRACE, board.store.timeout.total_seconds() / 2)
     try:
@@ -133,6 +141,28 @@ def _explain(workers: Any, who: object, error: BaseException) -> None:
         raise _worker_error(who, len(ranks), missing, raised, seconds) from error
 
 
+def _require_in_step(workers: Any, who: object) -> None:
+    """Raise ``WorkerError``, here and where others wait, if a collective of these workers has failed in this process."""
+    failed = what_failed(workers.group, dist.get_process_group_ranks(workers.group))
+    if failed is not None:
+        rule = "after a failed collective the workers are out of step and must be started again, or make a new process group"
+        error = WorkerError(f"{_named(who)}: {rule}, got {failed[0]}")
+        error.is_posted = True  # type: ignore[attr-defined]  # as what failed
+        with suppress(RuntimeError, TimeoutError):
+            asked(lambda: Board().post(failed[0], is_own=failed[1])).result(_GRACE)
+        raise error
+
+
+def leave_step(workers: Any, error: BaseException) -> None:
+    """Note that an error has left the workers out of step."""
+    is_own = not _is_of_collective(error)
+    set_out_of_step(workers.group, _worded(error) if is_own else _worded(error).splitlines()[0], is_own=is_own)
+
+
+def _named(who: object) -> str:
+    return who if isinstance(who, str) else repr(who)
+
+
 def _is_of_collective(error: BaseException) -> bool:
     """Tell the error of a collective, by its class or where it was raised, from one of this worker."""
     if not isinstance(error, RuntimeError):
@@ -147,7 +177,11 @@ def _is_of_collective(error: BaseException) -> bool:
 
 
 def _worded(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}"
+    """Return the class of an error and what it says, cut off where it is long."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception as another:
+        text = f"{type(error).__name__}, whose words raise {type(another).__name__}"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
@@ -156,12 +190,11 @@ def _worker_error(who: object, size: int, missing: tuple[int, ...], raised: dict
     if missing:
         listed = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
         words += [f"no word from {listed} within {seconds:g} s: killed, hanging, cut off or still busy"]
-    name = who if isinstance(who, str) else repr(who)
-    return WorkerError(f"{name}: all {size} workers must take part in each collective, got {'; '.join(words)}", missing, raised)
+    rule = f"{_named(who)}: all {size} workers must take part in each collective"
+    return WorkerError(f"{rule}, got {'; '.join(words)}", missing, raised)
 
 
 def _store_is_gone(who: object, error: BaseException) -> WorkerError:
-    name = who if isinstance(who, str) else repr(who)
-    rule = f"{name}: all workers must take part in each collective and reach the store of the process group"
+    rule = f"{_named(who)}: all workers must take part in each collective and reach the store of the process group"
     gone = "got no answer from it: rank 0, or the process that holds it, is lost"
     return WorkerError(f"{rule}, {gone} (here: {_worded(error).splitlines()[0]})", missing=(0,))

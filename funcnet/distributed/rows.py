@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from funcnet import tree
 from funcnet.distributed.workers import workers_of
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
+from funcnet.transforms.accumulation import row_count
 
 
 def shard_rows(batch: Tree, group: Any = None) -> Tree:
@@ -24,9 +23,9 @@ def shard_rows(batch: Tree, group: Any = None) -> Tree:
         ValueError: For leaves without rows or of several numbers of rows, and without a process group.
     """
     workers = workers_of("shard_rows", group)
-    sizes = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else -1 for leaf in tree.leaves(batch)}
+    sizes = {row_count(leaf) for leaf in tree.leaves(batch)}
     if len(sizes) != 1 or -1 in sizes:
-        raise value_error("shard_rows", "the tensors of a batch must have one number of rows", describe(batch))
+        raise value_error("shard_rows", "the tensors of a batch must be dense, and must have one number of rows", describe(batch))
     (n,) = sizes
     first, end = (n * (workers.rank + i) // workers.size for i in (0, 1))
     return tree.map(lambda leaf: leaf[first:end], batch)

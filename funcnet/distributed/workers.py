@@ -5,15 +5,21 @@ and says which worker is missing where a collective fails.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from funcnet.distributed.failures import watched
+from funcnet.distributed.failures import leave_step, watched
 from funcnet.distributed.posts import announce
-from funcnet.errors import value_error
+from funcnet.errors import describe, value_error
+from funcnet.kernels.tracing import is_eager
+
+_NEVER_SENT = 1 << 20
+"""The tag of messages that nobody sends."""
 
 
 class Workers(NamedTuple):
@@ -33,11 +39,19 @@ def workers_of(who: object, group: Any = None) -> Workers:
     if not dist.is_available() or not dist.is_initialized():
         rule = "torch.distributed.init_process_group must be called first, in a process that torchrun started"
         raise value_error(who, rule, "no process group")
+    if is_eager():
+        _require_group(who, group)
+        announce()
     rank = dist.get_rank(group)
     if rank < 0:
         raise value_error(who, "this process must be in the group", f"rank {dist.get_rank()}, which is not")
-    announce()
     return Workers(group, rank, dist.get_world_size(group))
+
+
+def _require_group(who: object, group: Any) -> None:
+    """Raise ``ValueError`` for what is no process group; torch has a group for processes outside of one, which is a number."""
+    if group is not None and not isinstance(group, dist.ProcessGroup) and group is not dist.GroupMember.NON_GROUP_MEMBER:
+        raise value_error(who, "group must be a process group, or None for all processes", describe(group))
 
 
 class Pending:
@@ -65,6 +79,7 @@ def sum_over(workers: Workers, values: Tensor) -> Pending:
 
 def gather_objects(workers: Workers, one: Any) -> list[Any]:
     """Return what each worker has given, by rank: words and numbers, for what is done once."""
+    meet(workers)
     found: list[Any] = [None] * workers.size
     dist.all_gather_object(found, one, group=workers.group)
     return found
@@ -112,16 +127,24 @@ def gather_rows(workers: Workers, row: Tensor) -> Pending:
     On gloo a broadcast of each row takes 0.7 of this time between four workers, from 3 · 10⁵ floats a row on, and the same
     between two; but a gather is one collective.
     """
-    found = row.new_empty((workers.size, *row.shape))
+    return gather_into(workers, row.new_empty((workers.size, *row.shape)), row)
+
+
+def gather_into(workers: Workers, whole: Tensor, row: Tensor) -> Pending:
+    """Start gathering equal parts of a contiguous tensor, by rank, in its own memory, where this worker's part may be already."""
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-    work = gather(found.view(-1), row.contiguous().view(-1), group=workers.group, async_op=True)
-    return Pending(watched(work, found), found)
+    work = gather(whole.view(-1), row.contiguous().view(-1), group=workers.group, async_op=True)
+    return Pending(watched(work, whole), whole)
 
 
 class PendingRows(Pending):
-    """A collective whose result is the sum of the rows that it brings."""
+    """A collective whose result is the sum of the rows that it brings; ``own`` is added to a single row."""
 
-    __slots__ = ()
+    __slots__ = ("_own",)
+
+    def __init__(self, work: Any, rows: Tensor, own: Tensor | None = None) -> None:
+        super().__init__(work, rows)
+        self._own = own
 
     def wait(self) -> Any:
         self.settle()
@@ -130,7 +153,8 @@ class PendingRows(Pending):
     def settle(self) -> None:
         if self._work is not None:
             self._work.wait()
-            self._work, self._result = None, self._result.sum(0)
+            self._result = self._result.sum(0) if self._own is None else self._result.add_(self._own)
+            self._work = self._own = None
 
 
 def scatter_sum(workers: Workers, rows: Tensor) -> Pending:
@@ -141,9 +165,40 @@ def scatter_sum(workers: Workers, rows: Tensor) -> Pending:
     4.7 ms, 5.0 and 14.9, 4.6 and 14.6.
     """
     if dist.get_backend(workers.group) == "gloo":
-        found = torch.empty_like(rows)
-        work = dist.all_to_all_single(found.view(-1), rows.view(-1), group=workers.group, async_op=True)
-        return PendingRows(watched(work, found), found)
+        return _swapped(workers, rows) if workers.size == 2 else _exchanged(workers, rows)
     row = rows.new_empty(rows.shape[1:])
     scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
     return Pending(scatter(row, rows.view(-1), group=workers.group, async_op=True), row)
+
+
+def meet(workers: Workers) -> None:
+    """Wait until all workers are here, or one has failed: gathering objects and messages would wait until the timeout."""
+    if dist.get_backend(workers.group) == "gloo":
+        Pending(watched(dist.barrier(group=workers.group, async_op=True), torch.empty(0)), None).wait()
+
+
+def hang_up(workers: Workers, why: BaseException) -> None:
+    """End the waits of other workers for messages of this one, which are not watched; the group cannot be used after it.
+
+    With gloo, to wait for a message beyond its time closes the connection, which is an error on the other side at once.
+    """
+    leave_step(workers, why)
+    if dist.get_backend(workers.group) == "gloo":
+        for peer in {*range(workers.size)} - {workers.rank}:
+            with suppress(RuntimeError):
+                work: Any = dist.irecv(torch.empty(1), group=workers.group, group_src=peer, tag=_NEVER_SENT)
+                work.wait(timedelta(milliseconds=1))
+
+
+def _exchanged(workers: Workers, rows: Tensor) -> Pending:
+    found = torch.empty_like(rows)
+    work = dist.all_to_all_single(found.view(-1), rows.view(-1), group=workers.group, async_op=True)
+    return PendingRows(watched(work, found), found)
+
+
+def _swapped(workers: Workers, rows: Tensor) -> Pending:
+    """Start swapping rows between two workers: their own ones stay where they are, which halves the memory of what arrives."""
+    sent, own = rows[1 - workers.rank], rows[workers.rank]
+    found, splits = torch.empty_like(sent), [sent.numel() * (rank != workers.rank) for rank in range(2)]
+    work = dist.all_to_all_single(found.view(-1), sent.view(-1), splits, splits, group=workers.group, async_op=True)
+    return PendingRows(watched(work, found), found, own)

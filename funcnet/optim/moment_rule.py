@@ -146,7 +146,7 @@ class MomentRule(Value):
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
         """Map over the moments. A donated optimizer writes to its counts, and gets separate ones for each part."""
-        if not isinstance(state, dict) or len(state) != self._length:
+        if not isinstance(state, dict) or {*state} != {"step", *self._numbers, *self._names}:
             raise self._explained(LookupError(), {}, state, {})
         rows = {name: [one[name] for one in (state, *others)] for name in self._names}
         counts = {name: state[name].clone() if self._writes else state[name] for name in ("step", *self._numbers)}

@@ -77,9 +77,11 @@ class Accumulated(Value):
 
     def micro_batches(self, x: Any, target: Any, *, exactly: bool = False) -> list[tuple[Any, Any]]:
         """Cut x and target along their first axes; fewer rows than k make fewer parts, or with ``exactly`` some empty ones."""
-        sizes = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else -1 for leaf in tree.leaves((x, target))}
+        sizes = {row_count(leaf) for leaf in tree.leaves((x, target))}
         if len(sizes) != 1 or -1 in sizes:
-            raise value_error(self, "x and target must have one number of rows", f"{describe(x)} and {describe(target)}")
+            raise value_error(
+                self, "x and target must be dense, and must have one number of rows", f"{describe(x)} and {describe(target)}"
+            )
         (n,) = sizes
         k = self.k if exactly else max(1, min(self.k, n))
         ends = [n * i // k for i in range(k + 1)]
@@ -92,6 +94,14 @@ class Accumulated(Value):
 def keys_of(rng: Key | int | None, count: int) -> list[Key | None]:
     """Return the key of each micro-batch: ``fold_in(rng, i)``."""
     return [None if rng is None else random.fold_in(rng, i) for i in range(count)]
+
+
+def row_count(leaf: Any) -> int:
+    """Return the size of the first axis, -1 of what cannot be cut along it: numbers, and sparse tensors."""
+    return leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() and leaf.layout in _CUT else -1
+
+
+_CUT = (torch.strided, torch.jagged)
 
 
 def _rows(values: Any, a: int, b: int) -> Any:

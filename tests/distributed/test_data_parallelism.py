@@ -5,6 +5,7 @@ from distributed.launching import run
 
 import funcnet as fn
 from funcnet.distributed import data_parallel, shard_rows
+from funcnet.distributed.replicas.shares import weighed_gy
 
 STEPS = 10
 
@@ -108,3 +109,115 @@ def test_an_optimizer_of_several_gradients_moves_params_and_statistics():
     for difference, step in run(2, climbed):
         assert difference < 1e-12
         assert step > 0.01
+
+
+def begun():
+    net, opt = perceptron(), fn.Adam(lr=0.1)
+    params = fn.tree.cast(net.init(0), torch.float64)
+    batch = shard_rows((normal(1, 8, 6), normal(2, 8, 3)))
+    return data_parallel(fn.train_step(net, fn.MSE(), opt)), params, opt.init(params), *batch
+
+
+def told(f):
+    try:
+        f()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def repeated(alone):
+    """Fail, on rank 1 only or on all workers some times, and make the step again at once; return what was told and the params."""
+    step, params, state, x, target = begun()
+    params, state, _ = step(params, state, x, target)
+    fails = not alone or torch.distributed.get_rank() == 1
+    for _ in range(1 if alone else 20):
+        first = told(lambda: step(params, state, x, target[:, :2] if fails else target))
+    second = told(lambda: step(params, state, x, target))
+    params = params if alone else step(params, state, x, target)[0]
+    return first, second, as_lists(params)
+
+
+def test_a_step_is_repeated_after_an_error_of_all_workers():
+    """That of the same worker alone would be added to the step before of the others, which still wait for it."""
+    for first, second, params in (found := run(2, repeated, False)):
+        assert "ValueError: MSE(): target must have the shape of y" in first
+        assert second == "no error"
+        assert params == found[0][2]
+    for rank, (first, second, _) in enumerate(run(2, repeated, True)):
+        assert ("WorkerError" if rank == 0 else "ValueError: MSE(): target must have the shape of y, (4, 3)") in first
+        assert "WorkerError: data_parallel: after an error a step can be repeated if all workers had one" in second
+        assert "started on rank 0" in second or "must" in second
+
+
+def differing():
+    """Return the errors of params that have another structure on rank 1."""
+    step, params, state, x, target = begun()
+    others = [[*params], params[:-1], (dict(reversed(params[0].items())), *params[1:])]
+    second = torch.distributed.get_rank() == 1
+    return [told(lambda one=one: step(one if second else params, state, x, target)) for one in others]
+
+
+def test_another_structure_is_found_at_the_first_step():
+    for found in run(2, differing):
+        assert "params differs, got a tuple of 4 on rank 0 and a list of 4 on rank 1" in found[0]
+        assert "params differs, got a tuple of 4 on rank 0 and a tuple of 3 on rank 1" in found[1]
+        assert "params at '0.weight' differs, got params at '0.weight' on rank 0 and params at '0.bias' on rank 1" in found[2]
+
+
+@fn.frozen
+class Turned(fn.Layer):
+    """y = x (Re w + Im w): a layer with complex params."""
+
+    def init(self, rng):
+        return {"w": torch.ones(6, dtype=torch.complex128)}
+
+    def apply(self, params, x, rng=None):
+        return x * (params["w"].real + params["w"].imag), x
+
+    def vjp(self, params, cache, gy):
+        g = (gy * cache).sum(0)
+        return {"w": torch.complex(g, g)}, gy * (params["w"].real + params["w"].imag)
+
+
+def complex_gradients():
+    """Return how far complex gradients are from those of the whole batch."""
+    x, target = normal(1, 8, 6), normal(2, 8, 3)
+    found = []
+    for net in (Turned(), fn.serial(Turned(), fn.Linear(6, 3))):
+        params = fn.tree.map(lambda one: one.double() if one.is_floating_point() else one, net.init(0))
+        t = x * 2 if isinstance(net, Turned) else target
+        one, all_of = fn.value_and_grads(net, fn.MSE()), data_parallel(fn.value_and_grads(net, fn.MSE()))
+        pairs = zip(fn.tree.leaves(one(params, x, t)[:2]), fn.tree.leaves(all_of(params, *shard_rows((x, t)))[:2]), strict=True)
+        found += [float((a - b).abs().max()) for a, b in pairs]
+    return found
+
+
+def test_complex_gradients_are_those_of_the_whole_batch():
+    for found in run(2, complex_gradients):
+        assert max(found) < 1e-12
+
+
+def in_half():
+    """Return the weights after a step in float16, and the gradients, for samples that count for 10⁵ each."""
+    x, target, weights = torch.ones(4, 2), torch.zeros(4, 1), torch.full((4,), 1e5)
+    found, loss, opt = [], fn.weighted(fn.MSE()), fn.SGD(lr=0.125)
+    for net, dtype in ((fn.cast(fn.Linear(2, 1), torch.float16), torch.float32), (fn.Linear(2, 1), torch.float16)):
+        params = {"weight": torch.ones(1, 2, dtype=dtype), "bias": torch.zeros(1, dtype=dtype)}
+        batch = shard_rows((x.to(dtype), (target.to(dtype), weights)))
+        found.append(data_parallel(fn.train_step(net, loss, opt))(params, opt.init(params), *batch)[0]["weight"].tolist())
+    return found
+
+
+def test_in_half_precision_weights_do_not_overflow():
+    """The gradient of y times what the batch counts for would be infinite in float16; those of params are float32 by then."""
+    assert run(2, in_half) == [[[[0.5, 0.5]]] * 2] * 2
+
+
+def test_the_gradient_of_y_is_weighed_in_its_own_precision():
+    gy, half, params = torch.ones(2), torch.ones(2).half(), {"weight": torch.ones(2)}
+    new, rest = weighed_gy(gy, 3.0, params)
+    assert (new.tolist(), rest, gy.tolist()) == ([3.0, 3.0], 1.0, [1.0, 1.0])
+    for case in ((half, 3.0, params), (gy, 3.0, {"weight": half}), (gy, 0.0, params), (gy, torch.tensor(3.0), params)):
+        assert weighed_gy(*case)[0] is case[0]
+        assert weighed_gy(*case)[1] is case[1]

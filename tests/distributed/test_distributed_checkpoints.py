@@ -375,3 +375,43 @@ def test_checkpoints_is_a_value() -> None:
     for wrong in ({"folder": ""}, {"folder": 3}, {"folder": "x", "keep": 0}):
         with pytest.raises(ValueError, match="Checkpoints: "):
             Checkpoints(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_folder_with_other_files_is_not_replaced(tmp_path):
+    """Nothing is lost that is no checkpoint, not even beside the files of one; checkpoints and empty folders are replaced."""
+    home = tmp_path / "home"
+    (home / "photos").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="in this one there is 'photos'"):
+        save(home, {"a": torch.ones(2)})
+    assert names(home) == ["photos"]
+    (home / "photos").rmdir()
+    for i in range(2):
+        save(home, {"a": torch.full((2,), i)})
+        assert load(home)["a"].tolist() == [i, i]
+    for name in ("notes", "tree.fn.bak", "__part"):
+        (home / name).write_text("mine")
+        with pytest.raises(FileExistsError, match=f"'{name}'"):
+            save(home, {"a": torch.ones(2)})
+        assert (home / name).read_text() == "mine"
+        (home / name).unlink()
+    assert names(tmp_path) == ["home"]
+
+
+def test_kept_checkpoints_delete_no_other_files(tmp_path):
+    """A folder with a step's name and other files stays, with a warning."""
+    kept = Checkpoints(tmp_path, keep=1)
+    kept.save(1, {"a": torch.ones(2)})
+    (tmp_path / "step-000000001" / "notes").write_text("mine")
+    with pytest.warns(UserWarning, match="could not be deleted.*'notes'"):
+        kept.save(2, {"a": torch.ones(2)})
+    assert (tmp_path / "step-000000001" / "notes").read_text() == "mine"
+
+
+def test_what_another_save_is_writing_stays(tmp_path):
+    """Only what killed saves have left of this path is deleted, not the folder for "net.part" nor that for "next"."""
+    token = "0123456789abcdef"
+    left, part, other = [folders.beside(tmp_path / name, token) for name in ("n[e]*", "n[e]*.part", "next")]
+    for one in (left, part, other):
+        one.mkdir()
+    save(tmp_path / "n[e]*", {"a": torch.ones(2)})
+    assert names(tmp_path) == sorted([part.name, other.name, "n[e]*"])

@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 from distributed.launching import outcomes, run
 
-from funcnet.distributed import posts
+from funcnet.distributed import failures, posts
 from funcnet.distributed.failures import WorkerError, explained
-from funcnet.distributed.workers import Workers, sum_over, workers_of
+from funcnet.distributed.workers import Workers, gather_objects, sum_over, workers_of
 
 
 def collective(workers: Workers) -> float:
@@ -63,7 +63,10 @@ def test_a_hung_worker_is_named_after_the_timeout() -> None:
 
 
 def raising() -> tuple[float, tuple[int, ...], dict[int, str], float]:
-    """Fail alike on all workers, then on one only, which goes on; the others must not wait until the timeout."""
+    """Fail alike on all workers, then on one only, which goes on; the others must not wait until the timeout.
+
+    After that nobody makes a step: the next sum of rank 1 would meet the one that the others have begun.
+    """
     workers = workers_of("test")
     for _ in range(2):
         with pytest.raises(ValueError, match="on all"), explained(workers, "outer"), explained(workers, "inner"):
@@ -73,11 +76,16 @@ def raising() -> tuple[float, tuple[int, ...], dict[int, str], float]:
     if workers.rank == 1:
         with pytest.raises(ValueError, match="rows"), explained(workers, "a step"):
             raise ValueError("rows of another size")
+        with pytest.raises(WorkerError, match="a step: after a failed collective the workers are out of step"):
+            collective(workers)
         time.sleep(4)
         return value, (), {}, 0.0
     with pytest.raises(WorkerError) as told:
         collective(workers)
-    return value, told.value.missing, told.value.raised, time.monotonic() - start
+    seconds = time.monotonic() - start
+    with pytest.raises(WorkerError, match="a step: after a failed collective the workers are out of step"):
+        collective(workers)
+    return value, told.value.missing, told.value.raised, seconds
 
 
 def test_the_error_of_one_worker_reaches_the_others_at_once() -> None:
@@ -87,6 +95,46 @@ def test_the_error_of_one_worker_reaches_the_others_at_once() -> None:
         if rank != 1:
             assert (missing, raised) == ((), {1: "ValueError: rows of another size"})
             assert seconds < 20
+
+
+def gathering() -> str:
+    """Fail on one worker, before the other joins, which then waits to exchange objects; that is not watched itself."""
+    time.sleep(0.5 * (1 - dist.get_rank()))
+    workers = workers_of("test")
+    if workers.rank == 1:
+        with pytest.raises(ValueError, match="rows"), explained(workers, "a step"):
+            raise ValueError("rows of another size")
+        time.sleep(2)
+        return ""
+    with pytest.raises(WorkerError) as error, explained(workers, "a step"):
+        gather_objects(workers, 1)
+    return str(error.value)
+
+
+def test_an_error_reaches_workers_that_exchange_objects() -> None:
+    """Long before the timeout of the group."""
+    assert run(2, gathering)[0].endswith("rank 1 raised ValueError: rows of another size")
+
+
+def test_the_end_of_the_process_waits_for_threads_that_ask_a_store() -> None:
+    """Python aborts the process when such a thread comes back from C++ at the very end."""
+    waiting = posts.asked(lambda: time.sleep(0.3))
+    posts._finish_asking()
+    assert waiting.done()
+    assert not posts._asking
+
+
+class UnspeakableError(Exception):
+    """An error whose words cannot be had."""
+
+    def __str__(self) -> str:
+        raise LookupError
+
+
+def test_every_error_can_be_told() -> None:
+    """Also one that has no words, and one with very many."""
+    assert failures._worded(UnspeakableError()) == "UnspeakableError, whose words raise LookupError"
+    assert len(failures._worded(ValueError("x" * 10**6))) < 600
 
 
 def untouched() -> int:
@@ -113,6 +161,7 @@ def started_again() -> tuple[float, tuple[int, ...]]:
     time.sleep(workers.rank)  # the others look at the store meanwhile
     value = collective(workers)
     if workers.rank == 2:
+        time.sleep(1)  # what it has sent must have left it
         os.kill(os.getpid(), signal.SIGKILL)
     with pytest.raises(WorkerError) as error:
         collective(workers)

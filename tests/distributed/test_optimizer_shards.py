@@ -10,6 +10,8 @@ from distributed.launching import run
 
 import funcnet as fn
 import funcnet.distributed.workers as collectives
+from funcnet.distributed.replicas.buckets import weighed
+from funcnet.distributed.sharding import shard_plans
 from funcnet.distributed.sharding.cutting import cuts
 from funcnet.distributed.sharding.leaf_scopes import leaf_scopes, on_whole
 from funcnet.distributed.sharding.matrices import Matrix
@@ -202,6 +204,28 @@ def stepped_on_each() -> dict:
     opt = fn.chain(fn.ClipByGlobalNorm(1.0), fn.SGD(lr=0.1, momentum=0.9))
     found["statistics"] = stepped(shard_optimizer(opt), parallel, rows, fn.BatchNorm2d(6), accumulate=2)
     found["whole statistics"] = stepped(opt, parallel, rows, fn.BatchNorm2d(6), accumulate=2)
+    return {**found, **alone_on_each()}
+
+
+def alone_on_each() -> dict:
+    """Train with a message for each leaf that is cut evenly, and count what is gathered in the memory of leaves."""
+    shard_plans.ALONE, gather, gathered = 1, shard_plans.gather_into, []
+    shard_plans.gather_into = lambda *args: (gathered.append(args[1].shape), gather(*args))[1]
+    parallel, rows, opt = fn.distributed.data_parallel, fn.distributed.shard_rows, shard_optimizer(STEPPED["adamw"])
+    found = {"alone": stepped(opt, parallel, rows, fn.GroupNorm(2, 6))}
+    found["donated alone"] = stepped(fn.donate(opt), parallel, rows, fn.GroupNorm(2, 6))
+    return {**found, "gathered alone": len(gathered), "even": evenly(shard_optimizer, parallel, rows)}
+
+
+def evenly(sharded, parallel, rows) -> dict:
+    """Return the params of a net of which two and four workers have equally many rows, pure and donated."""
+    found, net = {}, fn.serial(fn.Linear(8, 8), fn.Tanh(), fn.Linear(8, 4, bias=False))
+    for name, wrap in {"pure": lambda opt: opt, "donated": fn.donate}.items():
+        now, opt = fn.tree.cast(net.init(0), torch.float64), wrap(sharded(fn.Adam(lr=0.1)))
+        step, state = parallel(fn.train_step(net, fn.MSE(), opt)), opt.init(now)
+        for i in range(STEPS):
+            now, state, _ = step(now, state, rows(draw(i, 7, 8)), rows(draw(i + 20, 7, 4)))
+        found |= {f"{name}.{path}": leaf for path, leaf in numbers(now).items()}
     return found
 
 
@@ -210,12 +234,15 @@ def test_steps_equal_those_of_one_process(size: int) -> None:
     """Under ``data_parallel``, with pieces of gradients, ten steps are those of one process on the whole batch."""
     found = run(size, stepped_on_each)
     whole = {name: stepped(opt, lambda step: step, lambda batch: batch, fn.GroupNorm(2, 6)) for name, opt in STEPPED.items()}
-    whole |= {"donated": whole["adamw"], "statistics": found[0]["whole statistics"]}
+    whole |= dict.fromkeys(("donated", "alone", "donated alone"), whole["adamw"])
+    whole |= {"statistics": found[0]["whole statistics"]}
     for name, (now, best, values) in whole.items():
         for worker in found:
             assert close(worker[name][0], now), name
             assert close(worker[name][1], best), name
             assert torch.allclose(torch.tensor(worker[name][2]), torch.tensor(values), rtol=1e-12), name
+    even = evenly(lambda opt: opt, lambda step: step, lambda batch: batch)
+    assert all(close(worker["even"], even) and (worker["gathered alone"] > 0) == (size == 2) for worker in found)
 
 
 def of_large_params() -> tuple:
@@ -413,3 +440,13 @@ def test_a_process_group_is_needed() -> None:
     """Outside of ``torchrun`` the error says what to call."""
     with pytest.raises(ValueError, match="init_process_group must be called first"):
         shard_optimizer(fn.Adam())
+
+
+def test_what_counts_for_nothing_is_sent_as_zeros() -> None:
+    """A leaf that is sent alone is weighed in one pass: what counts for nothing may be NaN, and is 0."""
+    leaf, nan = torch.ones(4), torch.full((4,), torch.nan)
+    assert weighed(leaf, None) is leaf
+    assert weighed(leaf, 1.0) is leaf
+    assert [weighed(leaf, w).tolist() for w in (3.0, torch.tensor(3.0).double())] == [[3.0] * 4] * 2
+    assert [weighed(nan, w).tolist() for w in (0, torch.tensor(0.0))] == [[0.0] * 4] * 2
+    assert leaf.tolist() == [1.0] * 4

@@ -1,6 +1,7 @@
 """Calls of the training loop and of the functions that write and read files, each in a separate folder."""
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ def in_a_folder(f: Callable[..., Any], *, file: str = "", tree: Any = TREE) -> C
 
     def called(**arguments: Any) -> Any:
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            Path("here").mkdir()
+            os.chdir("here")  # so that ".." is within the temporary folder too
             if file:
                 fn.save(file, tree)
             return f(**arguments)

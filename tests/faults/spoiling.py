@@ -3,6 +3,7 @@
 import decimal
 import fractions
 import numbers
+import os
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,17 @@ def in_place_of(name: str, argument: str, value: Any) -> Strategy:
         return files(value)
     if (name, argument) in LONG_RUNS:  # a number between these is right, and a long run
         return spoilt(value).filter(lambda n: not isinstance(n, numbers.Real) or n < MOST_RUN or n > MOST)
+    if argument in ("path", "folder", "log_dir"):  # nothing is written elsewhere than in the temporary folder
+        return spoilt(value).filter(lambda path: not isinstance(path, (str, bytes)) or _stays_here(path))
     if argument == "cache":
         return st.sampled_from(STRANGERS)
     return _with_a_part_spoilt(value) if argument in ("*", "**") and value else spoilt(value)
+
+
+def _stays_here(path: str | bytes) -> bool:
+    """Tell whether a path is below the current folder."""
+    parts = os.fsdecode(path).split("/") if path else []
+    return ".." not in parts and (not parts or parts[0] != "")
 
 
 def spoilt(value: Any) -> Strategy:

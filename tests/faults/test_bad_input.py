@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from calling import Call
+from calls_of_distributed import CALLS as DISTRIBUTED
 from calls_of_functions import all_of_functions
 from calls_of_interop import CALLS as INTEROP
 from calls_of_training import CALLS as TRAINING
@@ -16,8 +17,9 @@ from spoiling import in_place_of
 from verdicts import judge, written
 
 import funcnet as fn
+from funcnet import distributed
 
-CALLS = [*all_of_values(), *all_of_functions(), *TRAINING, *INTEROP]
+CALLS = [*all_of_values(), *all_of_functions(), *TRAINING, *INTEROP, *DISTRIBUTED]
 PLACES = [(call, argument) for call in CALLS for argument in call.arguments]
 
 ABSTRACT = {
@@ -59,6 +61,7 @@ def test_every_public_callable_has_a_call() -> None:
     known = {word.partition(".")[0].partition("(")[0] for call in CALLS for word in (call.name, *call.names)}
     public = {name for name in fn.__all__ if callable(getattr(fn, name))}
     assert sorted(public - known - ABSTRACT - RESULTS) == []
+    assert {*distributed.__all__} - {call.name for call in DISTRIBUTED} == {"WorkerError"}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from calls_of_distributed import in_a_group
 
 import funcnet as fn
-from funcnet import initializers, random, testing, tree
+from funcnet import distributed, initializers, random, testing, tree
 
 X, META = torch.ones(3, 2, 2), torch.ones(2, dtype=torch.int64, device="meta")
 LINEAR, NORMED = fn.Linear(2, 3), fn.serial(fn.Linear(2, 3), fn.RunningBatchNorm1d(3))
@@ -32,7 +33,16 @@ def folded(net: Any = NORMED, linear: Any = LINEAR_PARAMS, **changes: Any) -> An
     return fn.fold_batch_norm(net, (linear, {**NORM_PARAMS, **changes}))
 
 
+def sharded_rows(group: Any) -> Any:
+    return in_a_group(distributed.shard_rows)(batch=PAIR[0], group=group)
+
+
 SENTENCES: dict[str, Callable[[], Any]] = {
+    "bubble: stages times microbatches must be at most 1000000, got 9 times 2147483648": lambda: distributed.bubble("gpipe", 9, 2**31),
+    "shard_rows: group must be a process group, or None for all processes, got 'world'": lambda: sharded_rows("world"),
+    "shard_rows: group must be a process group, or None for all processes, got a tensor": lambda: sharded_rows(X),
+    "shard_rows: the tensors of a batch must be dense, and must have": lambda: in_a_group(distributed.shard_rows)(batch=X.to_sparse()),
+    "Adam(): state must be a dict of step, exp_avg, exp_avg_sq": lambda: fn.Adam().map_state(lambda one: one, {0: 1, 1: 2, 2: 3}),
     "lr_range: steps must be below 2**31, got 2147483648": lambda: lr_range(steps=2**31),
     "check_schedule: steps must be at most 1048576, got 2147483648": lambda: testing.check_schedule(fn.StepSchedule(0.1, 3), 2**31),
     "chain: transforms must not hold a tensor": lambda: fn.chain(torch.ones(()), fn.SGD()),

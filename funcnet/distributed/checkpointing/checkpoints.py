@@ -51,8 +51,7 @@ def save(path: files.PathLike, tree: Tree, metadata: Any = None, group: Any = No
     worker fails, all of them raise its error, and the old checkpoint stays.
 
     Args:
-        path: The folder, in an existing folder that all workers see. An existing checkpoint is replaced; a folder with
-            anything else is refused.
+        path: The folder, in an existing folder that all workers see. A checkpoint is replaced, and nothing else is.
         tree: Dicts, tuples, named tuples and lists of tensors, numbers, words and ``None``, as ``fn.save`` takes them.
         metadata: A tree without tensors, which ``load_metadata`` returns.
         group: The process group; by default all processes.
@@ -60,8 +59,8 @@ def save(path: files.PathLike, tree: Tree, metadata: Any = None, group: Any = No
     Raises:
         ValueError: On every worker: for leaves and nodes that cannot be saved, and for trees that differ between workers, with
             the path.
-        OSError: On every worker, with the rank: for a folder that is missing, cannot be written or holds other files, and a
-            full disk.
+        OSError: On every worker, with the rank: for a folder that is missing or cannot be written, one with other files than
+            a checkpoint has, and a full disk.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()

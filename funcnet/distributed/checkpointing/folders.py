@@ -6,11 +6,10 @@ net/                  the checkpoint
 """
 
 import os
+import re
 import secrets
-import shutil
 import zlib
 from contextlib import suppress
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ _CHUNK = 1 << 22
 def require_folder(who: str, path: Any) -> Path:
     """Return the ``Path`` of a folder; whether it exists is seen later."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
-    if not isinstance(text, str) or Path(text).name in ("", "..") or "\0" in text:
+    if not isinstance(text, str) or not text.rstrip("/") or "\0" in text:
         raise value_error(who, "path must be a str or os.PathLike that names a folder", describe(path))
     return Path(text)
 
@@ -42,26 +41,30 @@ def beside(path: Path, token: str) -> Path:
 
 def begin(path: Path) -> str:
     """Make the folder beside a path, without those of killed saves, and return its token; rank 0 calls this."""
-    require_replaceable(path)
-    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+    _require_replaceable(path)
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")  # that of ".net.part.1f3a....tmp" is "net.part"
+    for left in path.parent.iterdir():
+        if name.fullmatch(left.name):
+            remove(left)
     token = secrets.token_hex(8)
     beside(path, token).mkdir()
     return token
 
 
-def require_replaceable(path: Path) -> None:
-    """Refuse to replace anything but an earlier checkpoint or an empty folder: all that is in the folder would be deleted."""
+def _require_replaceable(path: Path) -> None:
+    """Raise for a path whose folder would be lost: a checkpoint may be replaced, and nothing else that somebody has."""
     if path.is_file():
         raise FileExistsError(17, "path must name a folder, got a file", str(path))
-    other = next((one.name for one in path.iterdir() if not _is_of_checkpoint(one)), None) if path.is_dir() else None
+    other = next((one.name for one in path.iterdir() if not _is_ours(one)), None) if path.is_dir() else None
     if other is not None:
-        raise FileExistsError(17, f"path must name a new folder or a checkpoint, got a folder with {other!r}", str(path))
+        rule = f"path must name a new folder, an empty one or a checkpoint, which is replaced; in this one there is {other!r}"
+        raise FileExistsError(17, rule, str(path))
 
 
-def _is_of_checkpoint(path: Path) -> bool:
-    """Tell whether ``save`` may have written a file, or torch for it."""
-    return path.is_file() and (path.name in (TREE, ".metadata") or path.match("__*_*.distcp"))
+def _is_ours(path: Path) -> bool:
+    """Tell whether this is a file of a checkpoint, by its name."""
+    is_of_worker = path.name.startswith("__") and path.suffix == ".distcp"
+    return (is_of_worker or path.name in (TREE, ".metadata")) and not path.is_dir()
 
 
 def finish(path: Path, token: str) -> None:
@@ -69,17 +72,16 @@ def finish(path: Path, token: str) -> None:
     new, old = beside(path, token), _old(path)
     sync_folder(new)
     if path.is_dir():
-        require_replaceable(path)  # again: something else may have come into it
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
         path.rename(old)
     new.rename(path)
     sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def give_up(path: Path, token: str) -> None:
     """Delete a folder that is not to be finished."""
-    shutil.rmtree(beside(path, token), ignore_errors=True)
+    remove(beside(path, token))
 
 
 def existing(path: Path) -> Path:
@@ -89,11 +91,21 @@ def existing(path: Path) -> Path:
 
 def delete(path: Path) -> None:
     """Delete a checkpoint: it loses its name first, so that no half of it is ever read."""
+    _require_replaceable(path)
     with suppress(FileNotFoundError):
         left = beside(path, secrets.token_hex(8))
         path.rename(left)
-        shutil.rmtree(left)
-    shutil.rmtree(_old(path), ignore_errors=True)
+        remove(left)
+    remove(_old(path))
+
+
+def remove(folder: Path) -> None:
+    """Delete the files of a checkpoint, and the folder if nothing else is in it; links are not followed."""
+    with suppress(OSError):
+        for file in [] if folder.is_symlink() else [*folder.iterdir()]:
+            if _is_ours(file):
+                file.unlink()
+        folder.rmdir()
 
 
 def _old(path: Path) -> Path:

@@ -1,7 +1,6 @@
 """Kept checkpoints: a folder with one distributed checkpoint per saved step, which keeps the newest."""
 
 import re
-import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from attrs import field
 
 from funcnet.distributed.checkpointing.checkpoints import load, load_metadata, save
-from funcnet.distributed.checkpointing.folders import delete
+from funcnet.distributed.checkpointing.folders import delete, remove
 from funcnet.distributed.together import DamagedError, shared, succeed, workers_here
 from funcnet.distributed.workers import Workers
 from funcnet.errors import is_whole, size_or_none, value_error
@@ -152,7 +151,7 @@ class Checkpoints(Value):
         """Make the folder, without what killed saves have left."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(".step-*.tmp"):
-            shutil.rmtree(left, ignore_errors=True)
+            remove(left)
 
     def _prune(self, step: int) -> None:
         if self.keep is None:

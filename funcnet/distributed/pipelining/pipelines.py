@@ -1,6 +1,7 @@
 """Pipelines: a training step whose net is cut into stages, one for each worker."""
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +15,10 @@ from funcnet.distributed.failures import explained
 from funcnet.distributed.over_workers import over_workers
 from funcnet.distributed.pipelining.cutting import CutNet, merged
 from funcnet.distributed.pipelining.messages import Leaf
-from funcnet.distributed.pipelining.running import StageGradient
+from funcnet.distributed.pipelining.running import DiffersError, StageGradient
 from funcnet.distributed.pipelining.schedules import Timed, require_schedule
 from funcnet.distributed.replicas.sync_norms import require_apart
-from funcnet.distributed.workers import Workers, broadcast_from, gather_objects, workers_of
+from funcnet.distributed.workers import Workers, broadcast_from, gather_objects, gather_rows, workers_of
 from funcnet.errors import as_tuple, instances, value_error, whole
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.gradients import value_and_grads
@@ -35,7 +36,6 @@ class Inside:
         self.workers = _workers_for(of)
         self.gradient = StageGradient("pipeline", of.cut, _accumulated(of), of.schedule, self.workers)
         self.step: TrainStep | None = None
-        self.seen: set[Any] = set()
 
     def step_for(self, of: "Pipeline", params: Params) -> TrainStep:
         """Return the step of this worker's stage; its optimizer asks all stages where it needs all gradients."""
@@ -65,16 +65,20 @@ class Inside:
                     rule = f"what several stages share must be the same on their workers, and params at {path!r} differ"
                     raise value_error("pipeline", rule, f"other numbers on rank {rank} than on rank {self.workers.rank}")
 
-    def require_same_batch(self, x: Any, target: Any) -> None:
-        """Raise on every worker where another has a batch of another form; asked once for each form."""
-        form = tuple([(tuple(leaf.shape), str(leaf.dtype)) for leaf in tree.leaves((x, target)) if isinstance(leaf, Tensor)])
-        if form in self.seen or self.workers.size == 1:
-            return
-        for rank, other in enumerate(gather_objects(self.workers, form)):
-            if other != form:
-                rule = f"x and target must have the same shapes and dtypes on all workers, and here they are {form}"
-                raise value_error("pipeline", rule, f"{other} on rank {rank}")
-        self.seen.add(form)
+    def compare_batches(self, x: Any, target: Any, rng: Any) -> Callable[[], None]:
+        """Start comparing the forms of the workers' batches, and their keys; what is returned raises on all where they differ."""
+        leaves = [leaf for leaf in tree.leaves((x, target)) if isinstance(leaf, Tensor)]
+        key = int(rng) if isinstance(rng, int) or (isinstance(rng, Tensor) and rng.is_cpu and rng.dim() == 0) else None
+        own = tuple([(tuple(leaf.shape), str(leaf.dtype)) for leaf in leaves]), key
+        number = torch.tensor([zlib.crc32(repr(own).encode())], device=leaves[0].device if leaves else None)
+        pending = gather_rows(self.workers, number)
+        return lambda: self._require_same(pending.wait().flatten().tolist(), own)
+
+    def _require_same(self, numbers: list[int], own: Any) -> None:
+        for rank, other in enumerate(gather_objects(self.workers, own) if len({*numbers}) > 1 else ()):
+            if other != own:
+                rule = "x, target and rng must be the same on all workers, and here their shapes, dtypes and key are"
+                raise DiffersError(str(value_error("pipeline", f"{rule} {own}", f"{other} on rank {rank}")))
 
 
 def _bits(values: Tree) -> list[int]:
@@ -132,11 +136,13 @@ class Pipeline(Value):
         self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None = None
     ) -> tuple[Params, Tree, Tensor]:
         inside = self._inside()
-        step, opt, rank = inside.step_for(self, params), self.step.opt, inside.workers.rank
-        inside.require_same_batch(x, target)
-        part = self.cut.part(params, rank)
-        own = opt.map_state(lambda one: self.cut.part(one, rank), state)
+        opt, rank = self.step.opt, inside.workers.rank
         with explained(inside.workers, "pipeline"):
+            step = inside.step_for(self, params)
+            part = self.cut.part(params, rank)
+            own = opt.map_state(lambda one: self.cut.part(one, rank), state)
+            if inside.workers.size > 1:
+                inside.gradient.meet = inside.compare_batches(x, target, rng)
             new, after, value = step(part, own, x, target, rng)
         return merged(new, params), opt.map_state(merged, after, state), value
 

@@ -21,12 +21,16 @@ from funcnet.distributed.pipelining.messages import Form, Kind, Mail, form_of
 from funcnet.distributed.pipelining.schedules import Action, Timed, actions_of, has_halves
 from funcnet.distributed.pipelining.stages import Later, Stage
 from funcnet.distributed.replicas.shares import Batch, Share, number, or_one, value_and_gy, weights_of
-from funcnet.distributed.workers import Workers, broadcast_from, gather_objects
+from funcnet.distributed.workers import Workers, broadcast_from, gather_objects, hang_up
 from funcnet.errors import value_error
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.losses.loss import Loss
 from funcnet.precision import in_single, rounded
 from funcnet.transforms.accumulation import Accumulated, keys_of
+
+
+class DiffersError(ValueError):
+    """Raised on all workers before they send anything."""
 
 
 class StageGradient:
@@ -41,12 +45,23 @@ class StageGradient:
         self.known: dict[Any, Form] = {}
         self.trace: list[Timed] | None = None
         self.has_told_forms = False
+        self.meet: Callable[[], None] | None = None
+        """What must be called before the first message."""
 
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Params]:
         """Return the value, the gradient of ``scale`` times it, and the stage's running statistics after the last micro-batch."""
         if rng is None and self.one.step.net.stochastic:
             raise value_error(self.who, "a stochastic net needs a key, rng", "None")
-        run = Run(self, params, self.one.micro_batches(x, target), rng, scale)
+        batches = self.one.micro_batches(x, target)
+        try:
+            return self._run(params, batches, rng, scale)
+        except BaseException as error:
+            if self.workers.size > 1 and not isinstance(error, DiffersError):  # which all raise, before any message
+                hang_up(self.workers, error)
+            raise
+
+    def _run(self, params: Params, batches: list[Batch], rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Params]:
+        run = Run(self, params, batches, rng, scale)
         actions = actions_of(self.schedule, self.workers.size, len(run.batches))[self.workers.rank]
         run.go(actions, self.trace)
         grads = self._rounded(run.summed_over_uses(), params)
@@ -56,6 +71,12 @@ class StageGradient:
     def update_stats(self, params: Params, moved: Params) -> Params:
         """Return the params with new running statistics, which ``scaled`` has computed."""
         return params if moved is None else merged(moved, params)
+
+    def begin(self) -> None:
+        """Find out whether all workers make the same step, once."""
+        if self.meet is not None:
+            meet, self.meet = self.meet, None
+            meet()
 
     def _rounded(self, grads: Params, params: Params) -> Params:
         """Return the gradients in the dtypes of params."""
@@ -98,11 +119,14 @@ class Run:
         ahead = 2 if self.mail.device.type == "cpu" else 1  # in one batch with what it depends on, NCCL would wait forever
         for k, action in enumerate(actions):
             source = self._source(action)
+            if source:
+                self.of.begin()
             got = self.mail.take(*source) if source else None
             start = perf_counter()
             result = self._do(action, got)
             if trace is not None:
                 trace.append(Timed(action, start, perf_counter()))
+            self.of.begin()
             self._send(action, result)
             for following in actions[k + 1 : k + 1 + ahead]:
                 source = self._source(following)
@@ -211,8 +235,8 @@ def shares_of(loss: Loss, batches: list[Batch]) -> list[Share]:
 
 
 def _device(params: Params, batches: list[Batch]) -> torch.device:
-    leaves: list[Tensor] = [*tree.leaves(params), *tree.leaves(batches[0])]
-    return leaves[0].device
+    leaves = [*tree.leaves(params), *tree.leaves(batches[0])]
+    return next((leaf.device for leaf in leaves if isinstance(leaf, Tensor)), torch.device("cpu"))
 
 
 def _kind(batch: Batch) -> Any:

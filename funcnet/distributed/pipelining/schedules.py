@@ -13,9 +13,13 @@ References: Huang et al. 2019 (GPipe); Narayanan et al. 2021 (1F1B); Qi et al. 2
 """
 
 from collections.abc import Callable
+from math import prod
 from typing import NamedTuple
 
 from funcnet.errors import describe, is_number, is_whole, value_error
+
+_MOST_ACTIONS = 1_000_000
+"""Stages times micro-batches that are simulated, which takes seconds."""
 
 
 class Action(NamedTuple):
@@ -83,6 +87,9 @@ def _require_counts(who: str, **counts: object) -> None:
     for name, count in counts.items():
         if not is_whole(count) or count < 1:  # type: ignore[operator]  # it is a number
             raise value_error(who, f"{name} must be a whole number of at least 1", describe(count))
+    if prod([int(count) for count in counts.values()]) > _MOST_ACTIONS:  # type: ignore[call-overload]  # they are numbers
+        rule = f"{' times '.join(counts)} must be at most {_MOST_ACTIONS}"
+        raise value_error(who, rule, " times ".join(map(describe, counts.values())))
 
 
 def actions_of(schedule: str, stages: int, microbatches: int) -> tuple[tuple[Action, ...], ...]:
@@ -123,6 +130,7 @@ def _simulated(
         if not is_number(cost) or cost <= 0:
             raise value_error(who, f"{name} must be a finite number above 0", describe(cost))
     back = input_half if has_halves(schedule) else input_half + params_half
+    stages, microbatches = int(stages), int(microbatches)  # numpy's whole numbers do not repeat lists
     return timed_by({"F": forward, "B": back, "W": params_half}, actions_of(schedule, stages, microbatches))
 
 
@@ -155,7 +163,7 @@ def bubble(
         params_half: Time of the half that gives the gradients of params.
 
     Raises:
-        ValueError: For an unknown schedule, counts below 1, and times that are not above 0.
+        ValueError: For an unknown schedule, counts below 1 or with a product above 10⁶, and times that are not above 0.
 
     >>> round(bubble("1f1b", 4, 8), 3), round(bubble("zero_bubble", 4, 8), 3)
     (0.273, 0.111)
@@ -183,8 +191,8 @@ def timeline(schedule: str = "1f1b", stages: int = 4, microbatches: int = 4) -> 
     stage 1  .  F0 B0 == F1 B1 == .  .
     """
     rows = _simulated("timeline", schedule, stages, microbatches, 1, 1, 1)
-    width, length = len(str(microbatches - 1)) + 1, int(max(row[-1].end for row in rows))
-    return "\n".join([f"stage {i:<{len(str(stages - 1))}}  {_drawn(row, width, length)}" for i, row in enumerate(rows)])
+    width, length = len(str(int(microbatches) - 1)) + 1, int(max(row[-1].end for row in rows))
+    return "\n".join([f"stage {i:<{len(str(len(rows) - 1))}}  {_drawn(row, width, length)}" for i, row in enumerate(rows)])
 
 
 def _drawn(row: list[Timed], width: int, length: int) -> str:

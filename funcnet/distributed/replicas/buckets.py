@@ -79,7 +79,8 @@ class AllReduce:
                     groups.setdefault(self._kind(place, i, leaf), []).append((place, i))
         for one in self._sent:  # the bucket before had the time in which this one was computed
             one.sums.settle()
-        self._sent += [self._started(leaves, dtype) for (dtype, *_), leaves in groups.items()]
+        for (dtype, *_), leaves in groups.items():
+            self._sent.append(self._started(leaves, dtype))
         self._next += 1
 
     def _kind(self, place: int, i: int, leaf: Tensor) -> tuple[Any, ...]:
@@ -102,7 +103,7 @@ class AllReduce:
             self._send()
         flats = [one.sums.wait() for one in self._sent]
         if self.numbers is not None:
-            self.numbers = flats[0][-len(self.numbers) :].double() if flats else sum_over(self.workers, self.numbers).wait()
+            self.numbers = flats[0][-len(self.numbers) :].real.double() if flats else sum_over(self.workers, self.numbers).wait()
             total = None if self._weight is None else or_one(self.numbers[-1])
         for (leaves, shapes, _), flat in zip(self._sent, flats, strict=True):
             self._put(leaves, shapes, flat if total is None else flat.div_(total))
@@ -122,8 +123,16 @@ def weigh(flat: Tensor, weight: Weight | None) -> None:
     """Multiply gradients by what they count for, in their own memory; what counts for nothing may be NaN, and is 0."""
     if isinstance(weight, Tensor):
         flat.mul_(weight).masked_fill_(weight == 0, 0.0)
-    elif weight is not None:
+    elif weight is not None and weight != 1:
         _ = flat.mul_(weight) if weight else flat.zero_()
+
+
+def weighed(leaf: Tensor, weight: Weight | None) -> Tensor:
+    """Return a gradient times what it counts for, the gradient itself where it counts once."""
+    if weight is None or (not isinstance(weight, Tensor) and weight == 1):
+        return leaf
+    product = leaf * weight
+    return product.masked_fill_(weight == 0, 0.0) if isinstance(weight, Tensor) else product if weight else product.zero_()
 
 
 def plan(entries: Sequence[Params]) -> list[list[int]]:
@@ -141,6 +150,6 @@ def plan(entries: Sequence[Params]) -> list[list[int]]:
 
 
 def _size(entry: Params) -> tuple[int, int]:
-    """Return how many floating leaves there are in the params of a layer, and their bytes."""
-    floating = [leaf for leaf in tree.leaves(entry) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    return len(floating), sum([leaf.numel() * leaf.element_size() for leaf in floating])
+    """Return how many leaves of the params of a layer may have gradients, floating or complex ones, and their bytes."""
+    leaves = [one for one in tree.leaves(entry) if isinstance(one, Tensor) and (one.is_floating_point() or one.is_complex())]
+    return len(leaves), sum([leaf.numel() * leaf.element_size() for leaf in leaves])

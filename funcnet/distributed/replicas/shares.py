@@ -20,6 +20,9 @@ from funcnet.distributed.workers import Pending, Workers, sum_over
 from funcnet.gradients import scaled_gradient
 from funcnet.losses.loss import Loss, rows_of
 from funcnet.losses.parts import Weight
+from funcnet.precision import HALF
+
+_WIDE = (torch.float32, torch.float64)
 
 Batch = tuple[Any, Any]
 """A micro-batch: x and its target."""
@@ -75,6 +78,19 @@ def value_and_gy(loss: Loss, y: Any, target: Any, share: Share, scale: Tensor | 
     values, gy = loss.parts_and_grad(y, target, factors)
     gy = _unless(_is_nothing(share), gy)
     return [times(v, s) for v, s in zip(values, share, strict=True)], gy
+
+
+def weighed_gy(gy: Any, w: Weight, params: Any) -> tuple[Any, Weight]:
+    """Return the gradient of y times a weight, and what the gradients of params must still be multiplied by.
+
+    They are many more numbers than gy. In half precision a product might be infinite, and a weight of 0 needs exact zeros.
+    """
+    if isinstance(w, Tensor) or not w:
+        return gy, w
+    is_wide = all([g.dtype in _WIDE for g in tree.leaves(gy)])  # noqa: C419
+    if not is_wide or any([isinstance(p, Tensor) and p.dtype in HALF for p in tree.leaves(params)]):  # noqa: C419
+        return gy, w
+    return tree.map(lambda g: g * w, gy), 1.0
 
 
 def _is_nothing(share: Share) -> bool | Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet import random, tree
+from funcnet.combinators.mixed_precision import MixedPrecision
 from funcnet.contract import Cache, Layer, Params
 from funcnet.distributed.replicas.buckets import AllReduce
 from funcnet.distributed.replicas.shares import (
@@ -18,6 +19,7 @@ from funcnet.distributed.replicas.shares import (
     value_and_gy,
     value_and_scaled_gy,
     value_of,
+    weighed_gy,
     weights_of,
 )
 from funcnet.distributed.replicas.statistics import Averaging, for_no_rows
@@ -26,8 +28,9 @@ from funcnet.distributed.replicas.turns import Turns
 from funcnet.distributed.workers import Pending, Workers
 from funcnet.gradients import ValueAndGrads
 from funcnet.losses.loss import rows_of
-from funcnet.precision import in_single
+from funcnet.precision import HALF, in_single
 from funcnet.transforms.accumulation import Accumulated, keys_of
+from funcnet.value import parts
 
 
 class WholeBatch:
@@ -41,6 +44,7 @@ class WholeBatch:
         self._averaging = Averaging(step.net, workers) if averages and step.net.has_running_stats else None
         self._stochastic, self._is_synced = step.net.stochastic, has_sync_norms(step.net)
         self._weights_first = self._is_synced or step.net.surrogate
+        self._casts = any([_casts(part) for part in parts(step.net)])  # noqa: C419
         self._without_rows: tuple[Layer, Turns] | None = None
 
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
@@ -52,6 +56,8 @@ class WholeBatch:
     def _by_weight(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
         """Multiply value and gradient by the weight of the shard, and divide the sums by the sum of weights.
 
+        The gradient of y is multiplied, which is less work; in half precision it is the gradients of params.
+
         Value and weight travel with the gradients: the step of a small net is one collective.
         """
         net, turns = self._of_shard(x)
@@ -61,7 +67,8 @@ class WholeBatch:
         one = 1.0 if w is None else w
         numbers = torch.stack([times(value.detach(), one), torch.as_tensor(one, dtype=torch.float64, device=value.device)])
         moved, statistics = self._started(net, params, cache, x)
-        grads = turns.grads(self.reducer, params, cache, gy, weight=w, numbers=numbers)
+        gy, rest = (gy, w) if w is None or self._casts else weighed_gy(gy, w, params)
+        grads = turns.grads(self.reducer, params, cache, gy, weight=rest, numbers=numbers)
         total, weight = self.reducer.numbers  # type: ignore[misc]  # their sums
         value = (total if w is None else total / or_one(weight)).to(value.dtype)
         return value, grads, self._averaged(moved, statistics, cache)
@@ -127,6 +134,11 @@ class WholeBatch:
         if self._averaging is None:
             return cache
         return moved if statistics is None else self._averaging.averaged(moved, statistics)
+
+
+def _casts(part: Any) -> bool:
+    """Tell whether a part of a net computes in half precision, whatever its params are."""
+    return isinstance(part, MixedPrecision) or (isinstance(part, Layer) and part.output_dtype in HALF)
 
 
 def _device(params: Params) -> torch.device:

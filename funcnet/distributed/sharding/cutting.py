@@ -43,6 +43,11 @@ class Cut(NamedTuple):
         shape = self.leaf.shape
         return (min(self.rows[rank][1], shape[0]), *shape[1:]) if shape else ()
 
+    @property
+    def is_even(self) -> bool:
+        """Whether all workers have equally many rows: the leaf itself is then a matrix with a row for each worker."""
+        return len({count for _, count in self.rows}) == 1
+
     def numel(self, rank: int) -> int:
         """Return the number of elements of a worker's piece."""
         return prod(self.shape(rank)) if self.rows[rank][1] else 0

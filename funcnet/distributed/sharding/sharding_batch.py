@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet.contract import Cache, Params
-from funcnet.distributed.replicas.buckets import AllReduce, Sent, weigh
+from funcnet.distributed.replicas.buckets import AllReduce, Sent, weigh, weighed
 from funcnet.distributed.replicas.whole_batch import WholeBatch
 from funcnet.distributed.sharding.matrices import Matrix
 from funcnet.distributed.sharding.optimizer_shards import ShardedOptimizer
@@ -29,7 +29,8 @@ class ShardReducer(AllReduce):
         self.plan, self.numbers_of = plan, numbers_of
 
     def _kind(self, place: int, i: int, leaf: Tensor) -> tuple[Any, ...]:
-        return *super()._kind(place, i, leaf), self.plan.cuts[self.numbers_of[place][i]] is not None
+        number = self.numbers_of[place][i]
+        return *super()._kind(place, i, leaf), self.plan.cuts[number] is not None, number * self.plan.is_alone(number)
 
     def _started(self, leaves: list[tuple[int, int]], dtype: torch.dtype) -> Sent:
         places = tuple([self.numbers_of[place][i] for place, i in leaves])
@@ -42,12 +43,20 @@ class ShardReducer(AllReduce):
 
     def _rows(self, matrix: Matrix, leaves: list[tuple[int, int]], dtype: torch.dtype) -> Tensor:
         """Return the matrix of some leaves, which are then released; the numbers travel at the end of each row."""
+        if len(leaves) == 1 and (self.numbers is None or self._sent) and matrix.cuts[0].is_even:
+            return self._of_one(*leaves[0])
         numbers = None if self.numbers is None or self._sent else self.numbers.to(dtype)
         rows = matrix.of_wholes([in_single(self._leaves[place][i]) for place, i in leaves], numbers)  # type: ignore[index]
         for place, i in leaves:
             self._leaves[place][i] = None  # type: ignore[index]
         weigh(rows[:, : matrix.width], self._weight)
         return rows
+
+    def _of_one(self, place: int, i: int) -> Tensor:
+        """Return a leaf of which all workers have equally many rows, weighed in one pass, and release it."""
+        leaf = in_single(self._leaves[place][i])  # type: ignore[index]
+        self._leaves[place][i] = None  # type: ignore[index]
+        return weighed(leaf, self._weight).reshape(self.workers.size, -1)
 
     def _put(self, leaves: list[tuple[int, int]], shapes: list[Any], flat: Tensor) -> None:
         rank = self.workers.rank
