@@ -77,7 +77,7 @@ def _sums(workers: Workers, leaves: list[Tensor]) -> list[Tensor]:
     groups: dict[Any, list[int]] = {}
     for i, leaf in enumerate(leaves):
         groups.setdefault((in_single(leaf).dtype, leaf.device), []).append(i)
-    flats = [torch.cat([in_single(leaves[i]).reshape(-1) for i in places]) for places in groups.values()]
+    flats = [torch.cat([in_single(leaves[i].detach()).reshape(-1) for i in places]) for places in groups.values()]
     pending = [sum_over(workers, flat) for flat in flats]
     for places, one in zip(groups.values(), pending, strict=True):
         pieces = torch.split(one.wait(), [leaves[i].numel() for i in places])

@@ -76,6 +76,7 @@ CALLS = [
     Call("shard_rows", in_a_group(distributed.shard_rows), {"batch": (X, T), "group": None}),
     Call("shard", in_a_group(divided), {"params": PARAMS, "mesh": MESH, "placements": {"*": Shard(0)}}),
     Call("unshard", in_a_group(distributed.unshard), {"params": PARAMS}, ("tree",)),
+    Call("all_reduce", in_a_group(distributed.all_reduce), {"values": PARAMS, "group": None}),
     Call("sync_batch_norm", in_a_group(distributed.sync_batch_norm), {"net": NORMED, "group": None}),
     *[
         Call(kind.__name__, kind, {"num_features": 3, "eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True, "group": None})
