@@ -252,16 +252,10 @@ def test_a_folder_with_anything_but_a_checkpoint_is_never_replaced(tmp_path: Pat
     for folder in (tmp_path / "net", tmp_path / "files"):
         (folder / other).parent.mkdir(parents=True, exist_ok=True)
         (folder / other).write_text("kept")
-        with pytest.raises(OSError, match="path must name a new folder or a checkpoint, got a folder with"):
+        with pytest.raises(OSError, match="path must name a new folder or one with a checkpoint only, got one with"):
             save(folder, {"w": torch.ones(2)})
         assert (folder / other).read_text() == "kept"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-
-
-@pytest.mark.parametrize("path", ["", ".", "..", "a/..", "/"])
-def test_a_path_must_end_in_a_name(path: str) -> None:
-    with pytest.raises(ValueError, match=r"path must be a str or os\.PathLike that names a folder"):
-        save(path, {"w": torch.ones(2)})
 
 
 @pytest.mark.parametrize(("at", "lost"), [("write", 1), ("rename", 0)])
@@ -376,34 +370,36 @@ def test_checkpoints_is_a_value() -> None:
             Checkpoints(**wrong)  # type: ignore[arg-type]
 
 
-def test_a_folder_with_other_files_is_not_replaced(tmp_path):
-    """Nothing is lost that is no checkpoint, not even beside the files of one; checkpoints and empty folders are replaced."""
-    home = tmp_path / "home"
-    (home / "photos").mkdir(parents=True)
-    with pytest.raises(FileExistsError, match="in this one there is 'photos'"):
-        save(home, {"a": torch.ones(2)})
-    assert names(home) == ["photos"]
-    (home / "photos").rmdir()
-    for i in range(2):
-        save(home, {"a": torch.full((2,), i)})
-        assert load(home)["a"].tolist() == [i, i]
-    for name in ("notes", "tree.fn.bak", "__part"):
-        (home / name).write_text("mine")
-        with pytest.raises(FileExistsError, match=f"'{name}'"):
-            save(home, {"a": torch.ones(2)})
-        assert (home / name).read_text() == "mine"
-        (home / name).unlink()
-    assert names(tmp_path) == ["home"]
-
-
-def test_kept_checkpoints_delete_no_other_files(tmp_path):
-    """A folder with a step's name and other files stays, with a warning."""
-    kept = Checkpoints(tmp_path, keep=1)
-    kept.save(1, {"a": torch.ones(2)})
-    (tmp_path / "step-000000001" / "notes").write_text("mine")
-    with pytest.warns(UserWarning, match="could not be deleted.*'notes'"):
-        kept.save(2, {"a": torch.ones(2)})
-    assert (tmp_path / "step-000000001" / "notes").read_text() == "mine"
+def test_nothing_but_a_checkpoint_is_replaced_or_deleted(tmp_path: Path) -> None:
+    """A folder of the user's is refused and stays, and so are paths that do not end with a name."""
+    user = tmp_path / "user"
+    user.mkdir()
+    for name in ("notes.txt", "tree.fn"):  # a file that ``fn.save`` may have written is the user's too
+        (user / name).write_text("mine")
+        with pytest.raises(
+            FileExistsError, match=rf"path must name a new folder or one with a checkpoint only, got one with .*{name}"
+        ):
+            save(user, {"a": torch.ones(2)})
+        assert names(user) == [name]
+        (user / name).unlink()
+    for path in ("", "..", ".", f"{user}/..", "/"):
+        with pytest.raises(
+            ValueError, match=r"save: path must be a str or os\.PathLike that ends with the name of a folder, got"
+        ):
+            save(path, {"a": torch.ones(2)})
+    net, other, written = tmp_path / "[n]et", tmp_path / ".net.1.tmp", tmp_path / ".net.part.0123456789abcdef.tmp"
+    other.mkdir()
+    written.mkdir()  # of a save to "net.part" that goes on at the same time
+    for name, text in ((other / "notes.txt", "mine"), (written / "__0_0.distcp", "a part")):
+        name.write_text(text)
+    for _ in range(2):
+        save(net, {"a": torch.ones(2)})
+        save(tmp_path / "net", {"a": torch.ones(2)})
+    (net / "notes.txt").write_text("mine")
+    folders.delete(net)
+    assert (names(other), names(written)) == (["notes.txt"], ["__0_0.distcp"])
+    assert "[n]et" not in names(tmp_path)
+    assert [path.read_text() for path in tmp_path.rglob("notes.txt")] == ["mine", "mine"]
 
 
 def test_what_another_save_is_writing_stays(tmp_path):

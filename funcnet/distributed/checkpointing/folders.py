@@ -23,14 +23,17 @@ Sums = dict[str, tuple[int, int]]
 TREE = "tree.fn"
 """The file that ``fn.save`` writes into the folder: the tree without tensors, and the sums of the other files."""
 
+_OURS = re.compile(r"tree\.fn|\.tree\.fn\..*|\.metadata(\..*)?|__\d+_\d+\.distcp(\..*)?")
+"""Names of the files in a checkpoint, and of those that are not renamed yet. Nothing else is ever deleted."""
+
 _CHUNK = 1 << 22
 
 
 def require_folder(who: str, path: Any) -> Path:
     """Return the ``Path`` of a folder; whether it exists is seen later."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
-    if not isinstance(text, str) or not text.rstrip("/") or "\0" in text:
-        raise value_error(who, "path must be a str or os.PathLike that names a folder", describe(path))
+    if not isinstance(text, str) or Path(text).name in ("", "..") or "\0" in text:
+        raise value_error(who, "path must be a str or os.PathLike that ends with the name of a folder", describe(path))
     return Path(text)
 
 
@@ -41,30 +44,17 @@ def beside(path: Path, token: str) -> Path:
 
 def begin(path: Path) -> str:
     """Make the folder beside a path, without those of killed saves, and return its token; rank 0 calls this."""
-    _require_replaceable(path)
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")  # that of ".net.part.1f3a....tmp" is "net.part"
-    for left in path.parent.iterdir():
-        if name.fullmatch(left.name):
-            remove(left)
+    if path.is_file():
+        raise FileExistsError(17, "path must name a folder, got a file", str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(2, "path must be in an existing folder", str(path))
+    _require_ours(path)
+    of_a_save = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")  # ".net.part.1f3a....tmp" is that of "net.part"
+    for left in [one for one in path.parent.iterdir() if of_a_save.fullmatch(one.name)]:
+        remove(left)
     token = secrets.token_hex(8)
     beside(path, token).mkdir()
     return token
-
-
-def _require_replaceable(path: Path) -> None:
-    """Raise for a path whose folder would be lost: a checkpoint may be replaced, and nothing else that somebody has."""
-    if path.is_file():
-        raise FileExistsError(17, "path must name a folder, got a file", str(path))
-    other = next((one.name for one in path.iterdir() if not _is_ours(one)), None) if path.is_dir() else None
-    if other is not None:
-        rule = f"path must name a new folder, an empty one or a checkpoint, which is replaced; in this one there is {other!r}"
-        raise FileExistsError(17, rule, str(path))
-
-
-def _is_ours(path: Path) -> bool:
-    """Tell whether this is a file of a checkpoint, by its name."""
-    is_of_worker = path.name.startswith("__") and path.suffix == ".distcp"
-    return (is_of_worker or path.name in (TREE, ".metadata")) and not path.is_dir()
 
 
 def finish(path: Path, token: str) -> None:
@@ -72,6 +62,7 @@ def finish(path: Path, token: str) -> None:
     new, old = beside(path, token), _old(path)
     sync_folder(new)
     if path.is_dir():
+        _require_ours(path)
         remove(old)
         path.rename(old)
     new.rename(path)
@@ -91,7 +82,6 @@ def existing(path: Path) -> Path:
 
 def delete(path: Path) -> None:
     """Delete a checkpoint: it loses its name first, so that no half of it is ever read."""
-    _require_replaceable(path)
     with suppress(FileNotFoundError):
         left = beside(path, secrets.token_hex(8))
         path.rename(left)
@@ -103,9 +93,19 @@ def remove(folder: Path) -> None:
     """Delete the files of a checkpoint, and the folder if nothing else is in it; links are not followed."""
     with suppress(OSError):
         for file in [] if folder.is_symlink() else [*folder.iterdir()]:
-            if _is_ours(file):
+            if _OURS.fullmatch(file.name) and not file.is_dir():
                 file.unlink()
         folder.rmdir()
+
+
+def _require_ours(path: Path) -> None:
+    """Raise ``FileExistsError`` for a folder with anything but a checkpoint, which would be lost."""
+    files = sorted(path.iterdir()) if path.is_dir() else []
+    names = [file.name for file in files]
+    others = names if names == [TREE] else [one.name for one in files if not _OURS.fullmatch(one.name) or one.is_dir()]
+    if others:
+        rule = f"path must name a new folder or one with a checkpoint only, got one with {', '.join(map(repr, others[:3]))}"
+        raise FileExistsError(17, rule, str(path))
 
 
 def _old(path: Path) -> Path:
