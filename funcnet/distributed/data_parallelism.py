@@ -15,6 +15,7 @@ from funcnet import tree
 from funcnet.contract import Params
 from funcnet.distributed.agreement import require_agreement
 from funcnet.distributed.failures import explained
+from funcnet.distributed.repeating import Repeats, repeats_of
 from funcnet.distributed.replicas.whole_batch import WholeBatch
 from funcnet.distributed.sharding.optimizer_shards import ShardedOptimizer
 from funcnet.distributed.sharding.sharding_batch import ShardingBatch
@@ -40,6 +41,7 @@ class DataParallel(Value):
     group: Any = field(default=None, repr=False)
     _workers: Workers = field(init=False, eq=False)
     _call: Callable[..., Any] = field(init=False, eq=False)
+    _repeats: Repeats = field(init=False, eq=False)
     _agreed: list[bool] = field(init=False, eq=False, factory=list)
     _divided: list[Callable[..., Any]] = field(init=False, eq=False, factory=list)
 
@@ -49,10 +51,11 @@ class DataParallel(Value):
             raise value_error("data_parallel", rule, repr(self.step))
         workers = workers_of("data_parallel", self.group)
         object.__setattr__(self, "_workers", workers)
+        object.__setattr__(self, "_repeats", repeats_of(workers, "data_parallel"))
         object.__setattr__(self, "_call", self.step if workers.size == 1 else _on(workers, self.step))
 
     def __call__(self, params: Params, *arguments: Any, **more: Any) -> Any:
-        with explained(self._workers, "data_parallel"):
+        with explained(self._workers, "data_parallel"), self._repeats:
             if not self._agreed and self._workers.size > 1:
                 self._require_agreement(params, *arguments, **more)
             return self._call_for(params)(params, *arguments, **more)

@@ -175,6 +175,7 @@ HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyp
 
 # Processes. Without the name, failures of collectives keep the words of gloo and NCCL.
 default_store = found("distributed.distributed_c10d._get_default_store", None)
+collectives_started = found("_C._distributed_c10d.ProcessGroup._get_sequence_number_for_group", None)
 
 # Kernels.
 softmax_backward = found("_softmax_backward_data", plain_softmax_backward, lambda f: f(_x, _x, 0, torch.float32))
