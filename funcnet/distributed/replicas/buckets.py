@@ -1,8 +1,7 @@
 """Buckets: the gradients of several layers in one flat tensor, summed over all workers while the backward pass goes on.
 
 A collective costs about the same for a number as for ten thousand, so the gradients of a few layers are sent together. The
-layers are in the order in which the backward pass comes to them. The bucket of the first layers can hide behind nothing, and is
-the smallest.
+layers are in the order in which the backward pass comes to them. Only the bucket of the first layers has nothing to hide behind.
 """
 
 from collections.abc import Sequence
