@@ -158,6 +158,7 @@ def differing():
 
 
 def test_another_structure_is_found_at_the_first_step():
+    """A list in the place of a tuple, a layer less, and keys in another order, in which leaves would be sent."""
     for found in run(2, differing):
         assert "params differs, got a tuple of 4 on rank 0 and a list of 4 on rank 1" in found[0]
         assert "params differs, got a tuple of 4 on rank 0 and a tuple of 3 on rank 1" in found[1]
@@ -193,6 +194,7 @@ def complex_gradients():
 
 
 def test_complex_gradients_are_those_of_the_whole_batch():
+    """Of a layer with complex params only, which has no floating leaf."""
     for found in run(2, complex_gradients):
         assert max(found) < 1e-12
 
@@ -214,6 +216,7 @@ def test_in_half_precision_weights_do_not_overflow():
 
 
 def test_the_gradient_of_y_is_weighed_in_its_own_precision():
+    """In half precision it could overflow: then the gradients of params are weighed, which are summed in float32."""
     gy, half, params = torch.ones(2), torch.ones(2).half(), {"weight": torch.ones(2)}
     new, rest = weighed_gy(gy, 3.0, params)
     assert (new.tolist(), rest, gy.tolist()) == ([3.0, 3.0], 1.0, [1.0, 1.0])

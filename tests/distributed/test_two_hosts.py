@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from distributed import training
+from distributed import small_training
 from distributed.hosts import ADDRESSES, DEVICE, Hosts
 from distributed.launching import run
 
@@ -21,7 +21,7 @@ ENDLESS, TIMEOUT = 100_000, 8
 def torchrun(host, *options):
     """Return the command that starts one of two workers, on a host."""
     start = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-    return [*start, f"--rdzv-endpoint={ADDRESSES[0]}:29400", f"--local-addr={ADDRESSES[host]}", *options, training.__file__]
+    return [*start, f"--rdzv-endpoint={ADDRESSES[0]}:29400", f"--local-addr={ADDRESSES[host]}", *options, small_training.__file__]
 
 
 def environment():
@@ -63,7 +63,7 @@ def test_a_slow_link_that_loses_packets_changes_no_bit(cut_off):
     """Both hosts have the params of a training on one host, after every step; and packets were lost."""
     outputs, _, link, _ = cut_off
     first, second = map(told, outputs)
-    expected = dict(enumerate(run(2, training.digests, max(*first, *second))[0], start=1))
+    expected = dict(enumerate(run(2, small_training.digests, max(*first, *second))[0], start=1))
     assert first.items() <= expected.items() >= second.items()
     assert min(len(first), len(second)) >= 8
     assert link.carried > link.lost > 0
@@ -82,7 +82,7 @@ def test_the_last_checkpoint_before_the_cut_loads(cut_off):
     outputs, _, _, checkpoints = cut_off
     first = told(outputs[0])
     assert checkpoints.latest() == max(first)
-    assert training.digest(checkpoints.load()) == first[max(first)]
+    assert small_training.digest(checkpoints.load()) == first[max(first)]
 
 
 @pytest.mark.long
@@ -99,7 +99,7 @@ def test_two_hosts_go_on_when_the_link_is_mended(tmp_path):
         wait_for(hosts, outputs[:1], lambda output: "WorkerError" in output.read_text())
         hosts.link.mend()
         assert hosts.wait(120) == [0, 0]
-    expected = dict(enumerate(run(2, training.digests, 40)[0], start=1))
+    expected = dict(enumerate(run(2, small_training.digests, 40)[0], start=1))
     for output in outputs:
         assert told(output) == expected
         assert len(re.findall(r"^step", output.read_text(), re.MULTILINE)) >= 40

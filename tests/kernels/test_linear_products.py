@@ -87,6 +87,7 @@ def test_bfloat16_goes_to_onednn_but_for_the_weights_gradient(monkeypatch):
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_code_goes_to_onednn_too(backend, monkeypatch):
     """A compiled step has the products of the eager one."""
+    torch.compiler.reset()  # every compiled object counts towards one limit in a process
     step = fn.train_step(fn.serial(fn.Linear(5, 6), fn.Tanh(), fn.Linear(6, 3)), fn.MSE(), fn.SGD(lr=0.1))
     params = step.net.init(0)
     arguments = (params, step.opt.init(params), fn.random.normal(1, (4, 5)), fn.random.normal(2, (4, 3)))

@@ -5,6 +5,7 @@ import pickle
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from enum import EnumType
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,17 @@ _CLASSES = {
 """All that the file ``.metadata``, which is a pickle, may name; none of it runs code, and none has torch unpickle more."""
 
 
+def _member(kind: Any, name: str) -> Any:
+    """Return a member of an enumeration, which Python before 3.11.4 pickles as an attribute."""
+    if not isinstance(kind, EnumType) or name not in kind.__members__:
+        raise Damaged(f"a file .metadata that asks {kind!r} for {name}")
+    return kind[name]
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):
+            return _member
         if (module, name) not in _CLASSES:
             raise Damaged(f"a file .metadata that names {module}.{name}")
         return super().find_class(module, name)

@@ -1,6 +1,6 @@
 """A small training for the workers of tests: it tells the digest of params and state after each step, and resumes where it was.
 
-torchrun --nproc-per-node=2 tests/distributed/training.py FOLDER STEPS TIMEOUT
+torchrun --nproc-per-node=2 tests/distributed/small_training.py FOLDER STEPS TIMEOUT
 """
 
 import hashlib
