@@ -97,3 +97,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # after torch's checkpoints some processes abort while Python ends, in a thread that lets go of a tensor

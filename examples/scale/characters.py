@@ -116,3 +116,4 @@ def main(given=None):
 
 if __name__ == "__main__":
     main()
+    starting.leave()
