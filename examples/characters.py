@@ -66,7 +66,7 @@ def by_counting(train, test):
 
 
 def optimizer(steps):
-    """Return the optimizer for so many steps."""
+    """Return the optimizer for a training of ``steps`` steps."""
     return fn.AdamW(lr=fn.WarmupCosineSchedule(LR, min(100, steps), steps + 1), betas=(0.9, 0.95))
 
 

@@ -79,7 +79,7 @@ def median(run: Callable[[], Any], count: int) -> float:
 
 
 def _rows(workload: Workload, parts: int) -> list[Any]:
-    """Return the batch that one of so many workers has."""
+    """Return one worker's share of the batch."""
     return [leaf[: len(leaf) // parts].clone() for leaf in workload.draw()]
 
 

@@ -110,8 +110,8 @@ def data_parallel(step: Step, group: Any = None) -> DataParallel:
     of several micro-batches (``accumulate``) are added up first, and sent with the last one. Half precision is summed in float32.
 
     Each worker's noise is its own: the key of worker r is ``fold_in(rng, r)``, for nets that are stochastic. Running statistics
-    are those of the shards, averaged over workers by rows; ``sync_batch_norm`` has norms go by the statistics of all shards. Of
-    a loss that is ``batch_dependent``, such as ``InfoNCE``, a worker sees the terms of its own shard only.
+    are those of the shards, averaged over workers by rows; ``sync_batch_norm`` has norms go by the statistics of all shards. A
+    loss that is ``batch_dependent``, such as ``InfoNCE``, only compares rows of the same shard.
 
     At the first call the workers compare params and state, which must have the same bits everywhere.
 

@@ -19,9 +19,10 @@ from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
 import funcnet as fn
 from funcnet import tree
 from funcnet.distributed import Checkpoints, WorkerError, load, load_metadata, save
-from funcnet.distributed.checkpointing import checkpoints, folders
+from funcnet.distributed.checkpointing import checkpoints, folders, torch_checkpoints
 from funcnet.distributed.pieces import Pieces, mark
 from funcnet.distributed.together import DamagedError
+from funcnet.saving.tensors import Damaged
 
 Point = namedtuple("Point", ["x", "y"])
 
@@ -296,6 +297,19 @@ def test_every_damaged_file_is_found(tmp_path: Path) -> None:
                 load(path)
         (path / name).write_bytes(content)
     assert bits(load(path)) == bits(whole())
+
+
+def test_an_attribute_in_a_pickle_is_a_member_of_an_enumeration(tmp_path: Path) -> None:
+    """Python before 3.11.4 pickles members so; any other attribute could lead to code that runs."""
+    for kind, name in (("torch\nSize", "__new__"), ("torch.distributed.checkpoint.metadata\n_MEM_FORMAT_ENCODING", "mro")):
+        (tmp_path / ".metadata").write_bytes(f"cbuiltins\ngetattr\n(c{kind}\nV{name}\ntR.".encode())
+        with pytest.raises(Damaged, match=f"a file .metadata that asks .* for {name}"):
+            torch_checkpoints.read_metadata(tmp_path, ())
+    (tmp_path / ".metadata").write_bytes(
+        b"cbuiltins\ngetattr\n(ctorch.distributed.checkpoint.metadata\n_MEM_FORMAT_ENCODING\nVTORCH_CHANNELS_LAST\ntR."
+    )
+    with pytest.raises(Damaged, match="of other files"):  # it was read
+        torch_checkpoints.read_metadata(tmp_path, ())
 
 
 def test_nothing_is_unpickled_but_the_classes_of_torch(tmp_path: Path) -> None:

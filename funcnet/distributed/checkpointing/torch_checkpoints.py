@@ -35,7 +35,7 @@ _CLASSES = {
     *[("pathlib._local", name) for name in ("PosixPath", "WindowsPath", "Path")],
     *[("torch", name) for name in DTYPES],
 }
-"""All that the file ``.metadata``, which is a pickle, may name; none of it runs code, and none has torch unpickle more."""
+"""The only names allowed in the pickle ``.metadata``: none of them runs code or makes torch unpickle anything else."""
 
 
 def _member(kind: Any, name: str) -> Any:
