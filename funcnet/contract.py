@@ -223,9 +223,9 @@ class Layer(Value):
     def unchecked(self, params: Params, cache: Cache) -> Unchecked | None:
         """Return ``apply``, ``vjp`` and ``grads`` without their checks, for a layer whose checks take as long as its kernels.
 
-        ``serial`` calls them with arguments like those of a call that made ``cache``, which passed all checks: plain dense tensors
-        in main memory, of the same shapes, strides and dtypes, in eager mode. They must call the same kernels as the verbs, for
-        the same bits. The default is ``None``, as it is in a class that overrides a verb: then ``serial`` calls the verbs.
+        ``serial`` calls them in eager mode, with arguments like those of the call that made ``cache``, which passed all checks:
+        plain dense tensors in main memory, of the same shapes, strides and dtypes. They must call the same kernels as the verbs,
+        for the same bits. By default ``None``, as in a class that overrides a verb: then ``serial`` calls the verbs.
         """
         return None
 

@@ -14,9 +14,11 @@ from torch import Tensor
 from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import instances, value_error
 from funcnet.losses.loss import HOOKS, Loss
-from funcnet.plans import VERBS, Plans, Run, Unchecked, has_own
+from funcnet.plans import VERBS, Plans, Unchecked, has_own
 from funcnet.random.keys import Key
 from funcnet.value import Value, frozen
+
+_Run = Callable[[Params, Any, Any], tuple[Tensor, Params, Cache]]
 
 is_layer = instances(Layer, "a layer")
 
@@ -37,7 +39,7 @@ class ValueAndGrads(Value):
     net: Layer = field(validator=is_layer)
     loss: Loss = field(validator=has_one_value)
 
-    _plans: Plans = field(init=False, eq=False, factory=Plans)
+    _plans: Plans[_Run] = field(init=False, eq=False, factory=Plans)
 
     def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Params, Cache]:
         return self.scaled(params, x, target, rng, None)
@@ -47,7 +49,7 @@ class ValueAndGrads(Value):
         known = self._plans.find((params, x, target)) if scale is None else None
         if known is not None:
             try:
-                return known(params, x, target)  # type: ignore[no-any-return]
+                return known(params, x, target)
             except Exception:
                 known = None  # the checks of the layers and the loss say what is wrong
         y, cache = self.net.apply(params, x, rng)
@@ -57,7 +59,7 @@ class ValueAndGrads(Value):
             self._plans.learn((params, x, target), self._unchecked(params, cache, y, target))
         return value, grads, cache
 
-    def _unchecked(self, params: Params, cache: Cache, y: Any, target: Any) -> Run | None:
+    def _unchecked(self, params: Params, cache: Cache, y: Any, target: Any) -> _Run | None:
         """Return the function without checks, for arguments like these; ``None`` where the net or the loss has no such form."""
         net = self.net.unchecked(params, cache) if has_own(type(self.net), "unchecked", *VERBS) else None
         loss = self.loss.unchecked(y, target) if has_own(type(self.loss), "unchecked", "value_and_grad", *HOOKS) else None
@@ -71,7 +73,7 @@ class ValueAndGrads(Value):
         return f"value_and_grads({self.net!r}, {self.loss!r})"
 
 
-def _joined(net: Unchecked, loss: Callable[[Any, Any], tuple[Tensor, Any]]) -> Run:
+def _joined(net: Unchecked, loss: Callable[[Any, Any], tuple[Tensor, Any]]) -> _Run:
     """Join the verbs of a net and the value and gradient of a loss."""
     apply, _, grads = net
 

@@ -9,7 +9,7 @@ A plan is made for plain tensors in main memory, in eager mode, and without auto
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, strided
@@ -25,7 +25,7 @@ KEPT = 4
 VERBS = ("__call__", "apply", "vjp", "grads", "input_grad")
 """The verbs that ``unchecked`` must be about."""
 
-Run = Callable[..., Any]
+_R = TypeVar("_R")
 
 
 class Unchecked(NamedTuple):
@@ -36,28 +36,28 @@ class Unchecked(NamedTuple):
     grads: Callable[[Any, Any, Any], Any]
 
 
-class Plan:
-    """A function for arguments like some others: ``read`` lists their tensors, and ``check`` compares those.
+class Plan(Generic[_R]):
+    """What to run for arguments like some others: ``read`` lists their tensors, and ``check`` compares those.
 
-    ``choices`` is the state of the choices between kernels that the function was made for.
+    ``choices`` is the state of the choices between kernels that ``run`` was made for.
     """
 
     __slots__ = ("check", "choices", "read", "run")
 
-    def __init__(self, arguments: Any, tensors: list[Tensor], run: Run) -> None:
+    def __init__(self, arguments: Any, tensors: list[Tensor], run: _R) -> None:
         self.read, self.check, self.run = TreeCodec(arguments).read, tensor_guard(tensors), run
         self.choices = choices.state()
 
 
-class Plans:
-    """The plans of one function of a value; they pickle and copy empty.
+class Plans(Generic[_R]):
+    """The plans of one verb of a value; they pickle and copy empty.
 
-    What is held is only exchanged, never written to, so threads may share the value.
+    Plans are only exchanged, never written to, so threads may share the value.
     """
 
     __slots__ = ("known", "missed")
 
-    known: tuple[Plan, ...]
+    known: tuple[Plan[_R], ...]
     missed: int
 
     def __init__(self) -> None:
@@ -66,8 +66,8 @@ class Plans:
     def __reduce__(self) -> tuple[Any, ...]:
         return Plans, ()
 
-    def find(self, arguments: Any) -> Run | None:
-        """Return the function of a plan for arguments like these; ``None`` if there is none: 1.9 µs for ten tensors."""
+    def find(self, arguments: Any) -> _R | None:
+        """Return what to run for arguments like these; ``None`` without a plan: 1.9 µs for ten tensors."""
         if not is_eager():  # Dynamo must not see plans, which change: it would trace again
             return None
         for plan in self.known:
@@ -89,8 +89,8 @@ class Plans:
         self.missed += 1
         return self.missed > 1 and self.missed & (self.missed - 1) == 0
 
-    def learn(self, arguments: Any, run: Run | None) -> None:
-        """Keep a function for arguments like these, unless they have to be looked at in each call."""
+    def learn(self, arguments: Any, run: _R | None) -> None:
+        """Keep what to run for arguments like these, unless they have to be looked at in each call."""
         tensors = flatten_together(arguments)[0] if run is not None else []
         if run is not None and not is_autocast() and all(map(_is_plain, tensors)):
             self.known = (Plan(arguments, tensors, run), *self.known[: KEPT - 1])

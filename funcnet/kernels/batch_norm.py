@@ -1,7 +1,6 @@
 """Kernels of batch norm: statistics of channels, of the batch or running."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,14 +94,12 @@ def unchecked_ahead(
     return y, mu, r, ahead
 
 
-def unchecked_backward(
-    gy: Tensor, x: Tensor, weight: Tensor, eps: float, batch: Moments, _kernel: Any = torchs.direct(_batch_norm_backward)
-) -> tuple[Tensor, Tensor, Tensor]:
+def unchecked_backward(gy: Tensor, x: Tensor, weight: Tensor, eps: float, batch: Moments) -> tuple[Tensor, Tensor, Tensor]:
     """Return what ``batch_norm_backward`` does."""
-    found: tuple[Tensor, Tensor, Tensor] = _kernel(gy, x, weight, None, None, *batch, True, eps, _ALL)
-    return found
+    return _eager_backward(gy, x, weight, None, None, *batch, True, eps, _ALL)
 
 
+_eager_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = torchs.direct(_batch_norm_backward)
 _ALL = [True, True, True]
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import activation, private_names
-from funcnet.kernels.private_names import direct
 from funcnet.kernels.choices import NEVER, choice
+from funcnet.kernels.private_names import direct
 from funcnet.kernels.tracing import is_differentiated, is_plain
 
 _aten = torch.ops.aten

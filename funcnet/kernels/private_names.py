@@ -66,7 +66,7 @@ def builtin(name: str) -> Any:
 
 
 def direct(kernel: Any) -> Any:
-    """Return an operator's function in C, which is called without the operator's Python: 0.4 µs less, and not for Dynamo's eyes."""
+    """Return an operator's function in C, for eager mode only: a call without the operator's Python takes 0.4 µs less."""
     return getattr(kernel, "_op", kernel)
 
 

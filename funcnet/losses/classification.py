@@ -79,7 +79,7 @@ class CrossEntropy(LabelLoss):
         return self._of_logp(log_softmax(z, class_axis(y)), target, labels, kind)
 
     def unchecked(self, y: Tensor, target: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-        """Return the value and the gradient of labels, for logits without infinities; where a row is ignored, checks run again."""
+        """Return the value and the gradient for labels. Ignored rows, and logits that make NaN, go back to the checks."""
         if self.weight or self.label_smoothing or self.reduction not in ("mean", "batch") or y.dim() > 2:
             return None
         axis, n, c, ignore = class_axis(y), target.numel(), self.scale_of(y, None), self.ignore_index
@@ -88,8 +88,8 @@ class CrossEntropy(LabelLoss):
 
         def value_and_grad(y: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             logp = torch.log_softmax(y, axis)
-            total, count = (None, None) if has_nan(logp) else kernels.eager_nll(logp, labels, None, 2, ignore)
-            if count is None or count.item() != n:
+            total, count = kernels.eager_nll(logp, labels, None, 2, ignore)
+            if count.item() != n or has_nan(logp):
                 return self.value_and_grad(y, labels)
             gp = kernels.eager_nll_backward(c, logp, labels, None, 2, ignore, c)
             return total * c, kernels.eager_log_softmax_backward(gp, logp, axis, logp.dtype)

@@ -95,9 +95,10 @@ class Loss(Summand):
             raise_explained(explain_loss_error(self, y, target, error), error)
 
     def unchecked(self, y: Tensor, target: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-        """Return ``value_and_grad`` without its checks, for a y and a target like these, with the same bits; ``None`` if there is none.
+        """Return ``value_and_grad`` without its checks, for a y and a target like these; by default ``None``.
 
-        Both are dense tensors in main memory of float32, float64 or int64, in eager mode, which have passed all checks.
+        Both are dense tensors in main memory of float32, float64 or int64, in eager mode, and have passed all checks. The bits
+        must be those of ``value_and_grad``.
         """
         return None
 
