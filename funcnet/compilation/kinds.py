@@ -1,8 +1,8 @@
 """Kinds of calls: what of the arguments a compiled program depends on, as a key to find it and as a check of the next call.
 
 A program serves all calls whose arguments agree in structure, in each tensor's type, dtype, device, shape and strides, and in
-each constant, under the same number of threads, default dtype, matmul library and autocast. The order of a dict's keys is part of
-the structure: a function may go through them in order.
+each constant, under the same number of threads, default dtype, choices between kernels and autocast. The order of a dict's keys
+is part of the structure: a function may go through them in order.
 """
 
 from collections.abc import Hashable
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet.codec import TreeCodec
 from funcnet.flattening import NODES, Tree
-from funcnet.kernels import linear as products
+from funcnet.kernels import choices
 from funcnet.kernels.tracing import autocast_dtypes, is_autocast, tensor_guard, tensor_likeness
 
 CONSTANTS = (bool, int, float, str, type(None))
@@ -57,7 +57,7 @@ def _constant(leaf: Any) -> tuple[type, Any]:
 
 def _surroundings() -> tuple[Any, ...]:
     """Return what the kernels depend on besides the arguments."""
-    return torch.get_num_threads(), torch.get_default_dtype(), products.least(), autocast_dtypes() if is_autocast() else None
+    return torch.get_num_threads(), torch.get_default_dtype(), choices.state(), autocast_dtypes() if is_autocast() else None
 
 
 class Kind:

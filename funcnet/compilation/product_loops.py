@@ -12,8 +12,10 @@ SOURCE = r"""
 template <typename T, int64_t M, int64_t N, int64_t K, int64_t AM, int64_t AK, int64_t BK, int64_t BN, bool ADDS, int64_t DM, int64_t DN>
 struct FuncnetProduct {
     using Vec = at::vec::Vectorized<T>;
-    static constexpr int64_t V = Vec::size(), VECTORS = (N + V - 1) / V, COLUMNS = VECTORS < 4 ? VECTORS : 4;
-    static constexpr int64_t ROWS = COLUMNS < 3 ? 8 : COLUMNS == 3 ? 6 : 5;
+    static constexpr int64_t V = Vec::size(), VECTORS = (N + V - 1) / V;
+    static constexpr int64_t WIDEST = V * sizeof(T) == 32 ? 2 : 4;  // AVX2 has 16 registers, others have 32
+    static constexpr int64_t COLUMNS = VECTORS < WIDEST ? VECTORS : WIDEST;
+    static constexpr int64_t ROWS = COLUMNS == 1 ? 8 : WIDEST == 2 ? 5 : COLUMNS == 2 ? 8 : COLUMNS == 3 ? 6 : 5;
 
     static inline Vec load(const T* from, int64_t count) {
         return count == V ? Vec::loadu(from) : Vec::loadu(from, count);

@@ -20,8 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST = 1 << 20
-"""How many multiplications a small product has at most."""
+from funcnet.kernels.choices import NEVER, choice
+
+SMALL = choice("small compiled products", {"loops": NEVER, "library": 0}, lambda cpu: 1 << 20, "multiplications")
+"""From how many multiplications on compiled code calls a library for a product."""
 
 DTYPES = {torch.float32: "float", torch.float64: "double"}
 
@@ -71,7 +73,7 @@ def _is_small(a: Any, b: Any, addend: Any = None) -> bool:
     if not all(type(size) is int for size in sizes) or 0 in (*a.shape, b.shape[-1]):
         return False
     rows, inner, columns = *a.shape[-2:], b.shape[-1]
-    return rows * inner * columns <= MOST and (inner + min(rows, columns)) * max(rows, columns) <= _KEPT
+    return rows * inner * columns < SMALL.value and (inner + min(rows, columns)) * max(rows, columns) <= _KEPT
 
 
 def product_options() -> dict[str, Any]:

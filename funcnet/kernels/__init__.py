@@ -5,7 +5,12 @@ core of an AMD EPYC with AVX-512, torch 2.13.0, float32. A kernel given only by 
 private names are looked up in ``private_names``: a release may lack one.
 """
 
+from funcnet.kernels.choices import CHOICES as CHOICES
+from funcnet.kernels.choices import forced as forced
+from funcnet.kernels.choices import set_choice as set_choice
 from funcnet.kernels.freed_memory import retain_freed_memory as retain_freed_memory
 from funcnet.kernels.linear import matmul_library as matmul_library
 from funcnet.kernels.linear import set_matmul_library as set_matmul_library
+from funcnet.kernels.processor import Processor as Processor
+from funcnet.kernels.processor import this_processor as this_processor
 from funcnet.kernels.versions import TRIED_TORCH as TRIED_TORCH

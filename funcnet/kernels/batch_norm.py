@@ -7,6 +7,7 @@ from torch import Tensor
 
 from funcnet.kernels import norm_formulas as formulas
 from funcnet.kernels import private_names as torchs
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.extremes import LEAST, in_double, is_far
 from funcnet.kernels.norm import Moments, is_wider, rounded_gradients, singly, unstrided
 from funcnet.kernels.tracing import is_compiling, is_mapped, is_meta_data, is_plain_data, is_untransformed, packed
@@ -19,6 +20,10 @@ _softshrink: Callable[[Tensor, float], Tensor] = torchs.builtin("softshrink")
 _batch_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_batch_norm
 _batch_norm_functional: Callable[..., tuple[Tensor, ...]] = torchs.batch_norm_functional
 _batch_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm_backward.default
+
+
+STATISTICS = choice("running statistics", {"formula": NEVER, "kernel": 0}, lambda cpu: 0)
+"""Whether the kernel of batch norm moves the running moments on the way; see ``batch_norm_ahead``."""
 
 
 def batch_norm(
@@ -53,7 +58,13 @@ def batch_norm_ahead(
     mean, var = running
     compiling, alike = is_compiling(), x.dtype is mean.dtype is var.dtype and x.dtype not in HALF
     mapped = is_mapped(x) if compiling else not is_untransformed()
-    if mapped or x.numel() == 0 or not alike or not (is_plain_data(x, weight, bias, mean, var) or is_meta_data(x)):
+    if (
+        mapped
+        or STATISTICS.value
+        or x.numel() == 0
+        or not alike
+        or not (is_plain_data(x, weight, bias, mean, var) or is_meta_data(x))
+    ):
         return *batch_norm(x, weight, bias, eps), None
     if compiling:  # the same kernel on copies: but these the compiler may leave out
         y, mu, r, *ahead = _batch_norm_functional(packed(x), weight, bias, *running, True, rate, eps)

@@ -29,7 +29,6 @@ serves all of them.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,14 +36,12 @@ from torch import Tensor
 
 from funcnet.checks import Misfit
 from funcnet.errors import value_error
+from funcnet.kernels.choices import NEVER, choice, forced, set_choice
 from funcnet.kernels.private_names import HAS_ONEDNN, builtin, onednn_linear, onednn_takes_bfloat16
+from funcnet.kernels.processor import Processor
 from funcnet.kernels.tracing import is_autocast, is_compiling, is_for_inductor, is_plain_data, is_untransformed
 
 LIBRARIES = ("auto", "mkl", "onednn")
-_ENOUGH = 2_000_000
-_TINY = 4096
-_NEVER = 1 << 62
-
 _linear: Callable[..., Tensor] = builtin("linear")
 
 
@@ -55,18 +52,17 @@ def _onednn() -> Callable[..., Tensor] | None:
     return product
 
 
-def _amd() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and "AuthenticAMD" in cpuinfo.read_text()
+def _options(product: Callable[..., Tensor] | None) -> dict[str, int]:
+    """Return from how many multiplications on each library's name asks for oneDNN's product, which a build may lack."""
+    return {"mkl": NEVER, "onednn": NEVER if product is None else 0}
 
 
-def _threshold(library: str) -> int:
-    """Return from how many multiplications on oneDNN forms a product."""
-    if library == "mkl" or _onednn() is None:
-        return _NEVER
-    if library == "onednn":
-        return 0
-    return _ENOUGH if torch.backends.cpu.get_cpu_capability() == "AVX512" and _amd() else _NEVER
+def _least_multiplications(cpu: Processor) -> int:
+    return 2_000_000 if cpu.maker == "amd" and cpu.avx512 and _onednn() else NEVER
+
+
+PRODUCTS = choice("matrix products", _options(_onednn()), _least_multiplications, "multiplications")
+"""From how many multiplications on oneDNN forms a product."""
 
 
 def set_matmul_library(library: str) -> None:
@@ -79,21 +75,22 @@ def set_matmul_library(library: str) -> None:
     Raises:
         ValueError: For another name.
     """
-    if library not in LIBRARIES:
-        rule = f"library must be one of {', '.join(map(repr, LIBRARIES))}"
-        raise value_error("set_matmul_library", rule, repr(library))
-    _least[0] = _threshold(library)
+    _require_library("set_matmul_library", library)
+    set_choice(PRODUCTS.name, library)
 
 
 @contextmanager
 def matmul_library(library: str) -> Iterator[None]:
     """Choose the library in a ``with`` block, and go back to the one before at its end; see ``set_matmul_library``."""
-    before = _least[0]
-    set_matmul_library(library)
-    try:
+    _require_library("matmul_library", library)
+    with forced(PRODUCTS.name, library):
         yield
-    finally:
-        _least[0] = before
+
+
+def _require_library(who: str, library: str) -> None:
+    if library not in LIBRARIES:
+        rule = f"library must be one of {', '.join(map(repr, LIBRARIES))}"
+        raise value_error(who, rule, repr(library))
 
 
 def _multiplied() -> tuple[torch.dtype, ...]:
@@ -103,18 +100,14 @@ def _multiplied() -> tuple[torch.dtype, ...]:
 
 _DTYPES = _multiplied()  # Dynamo cannot ask
 
-# From how many multiplications on oneDNN forms a product: the one state there is; ``set_matmul_library`` changes it.
-_least = [_threshold("auto")]
 
-
-def least() -> int:
-    """Return from how many multiplications on oneDNN forms a product."""
-    return _least[0]
+WRITTEN = choice("tiny compiled products", {"written out": NEVER, "kernel": 0}, lambda cpu: 4097, "multiplications")
+"""From how many multiplications on compiled code calls a kernel for a product; see ``_to_write``."""
 
 
 def by_onednn() -> bool:
     """Tell whether oneDNN is preferred for what is large, on this processor or after ``set_matmul_library``."""
-    return _least[0] < _NEVER
+    return PRODUCTS.value < NEVER
 
 
 def _to_write(count: int, one: Tensor, other: Tensor) -> bool:
@@ -134,7 +127,7 @@ def _to_write(count: int, one: Tensor, other: Tensor) -> bool:
     layers of 20 in batches of 10 a tenth less than with none.
     """
     full = one.dtype == other.dtype and one.dtype in (torch.float32, torch.float64)
-    return count <= _TINY and full and one.is_cpu and other.is_cpu
+    return count < WRITTEN.value and full and one.is_cpu and other.is_cpu
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -149,7 +142,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         y = (x.unsqueeze(-2) * w).sum(-1)
         return y if b is None else y + b
     count = x.numel() * w.shape[0]  # w.size(0) takes 0.05 µs more
-    if type(count) is not int or count < _least[0] or not _serves(x, w, b) or x.shape[-1] != w.shape[1]:
+    if type(count) is not int or count < PRODUCTS.value or not _serves(x, w, b) or x.shape[-1] != w.shape[1]:
         return _linear(x, w, b)
     return _by_onednn(x, w, b)
 
@@ -161,7 +154,7 @@ def matmul_input_grad(gy: Tensor, w: Tensor) -> Tensor:
     if is_for_inductor() and gy.dim() and gy.shape[-1] == w.shape[0] and _to_write(gy.numel() * w.shape[1], gy, w):
         return (gy.unsqueeze(-1) * w).sum(-2)
     count = gy.numel() * w.shape[1]
-    if type(count) is not int or count < _least[0] or not _serves(gy, w) or gy.shape[-1] != w.shape[0]:
+    if type(count) is not int or count < PRODUCTS.value or not _serves(gy, w) or gy.shape[-1] != w.shape[0]:
         return torch.mm(gy, w) if gy.dim() == 2 else torch.matmul(gy, w)
     return _by_onednn(gy, w.t())
 
@@ -177,7 +170,7 @@ def matmul_weight_grad(gy: Tensor, x: Tensor) -> Tensor:
     if is_for_inductor() and len(gy) == len(x) and _to_write(gy.numel() * x.shape[1], gy, x):
         return (gy.unsqueeze(2) * x.unsqueeze(1)).sum(0)
     count = gy.numel() * x.shape[1]
-    if type(count) is not int or count < _least[0] or not _serves(gy, x) or len(gy) != len(x) or gy.dtype is torch.bfloat16:
+    if type(count) is not int or count < PRODUCTS.value or not _serves(gy, x) or len(gy) != len(x) or gy.dtype is torch.bfloat16:
         return torch.mm(gy.t(), x)
     if gy.shape[1] >= 2 * x.shape[1] and len(x) > x.shape[1]:
         return _by_onednn(x.t().contiguous(), gy.t()).t().contiguous()
@@ -189,7 +182,7 @@ def linear_vjp(gy: Tensor, x: Tensor, w: Tensor, bias: bool) -> tuple[Tensor, Te
     if w.is_cpu is not gy.is_cpu:
         raise Misfit
     count = gy.numel() * w.shape[1]
-    if gy.dim() == 2 and (type(count) is not int or count < _least[0]) and not is_for_inductor():
+    if gy.dim() == 2 and (type(count) is not int or count < PRODUCTS.value) and not is_for_inductor():
         return torch.mm(gy.t(), x), gy.sum(0) if bias else None, torch.mm(gy, w)
     return matmul_weight_grad(gy, x), sum_of_rows(gy) if bias else None, matmul_input_grad(gy, w)
 

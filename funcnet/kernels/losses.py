@@ -7,11 +7,15 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import activation
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.tracing import is_differentiated, is_plain
 
 _aten = torch.ops.aten
 
 Kernel = Callable[..., Tensor]
+
+SQUARES = choice("sums of squares", {"dot": NEVER, "sum": 0}, lambda cpu: 65537, "terms")
+"""From how many terms on squares are summed by ``sum``; see ``square_sum``."""
 
 _FULL = (torch.float32, torch.float64)
 log_softmax_backward: Kernel = activation.log_softmax_backward
@@ -45,7 +49,7 @@ def square_sum(d: Tensor, c: Tensor | float) -> Tensor:
     do not.
     """
     size = d.numel()
-    if type(size) is int and size <= 65536 and d.dtype in _FULL:  # a symbolic size decides nothing
+    if type(size) is int and size < SQUARES.value and d.dtype in _FULL:  # a symbolic size decides nothing
         d = d.ravel()
         return torch.dot(d, d) * c
     return weighted_sum(d * d, c)

@@ -6,6 +6,7 @@ from cases import CASES, Case, attention, linear, recurrent
 
 import funcnet as fn
 from funcnet.kernels import linear as products
+from funcnet.kernels.choices import NEVER
 from funcnet.testing import LAWS
 
 FAMILIES = {name: case for family in (linear, attention, recurrent) for name, case in family.CASES.items()}
@@ -46,14 +47,14 @@ def test_both_libraries_agree(case: Case) -> None:
 
 def test_the_choice_goes_by_size(monkeypatch):
     """With a threshold of n multiplications a product of n goes to oneDNN, and one below it does not; so backward."""
-    monkeypatch.setattr(products, "_least", [4 * 5 * 6])
     calls = used(monkeypatch)
     layer = fn.Linear(5, 6)
     params = layer.init(0)
-    for rows, times in ((3, 0), (4, 3)):
-        y, cache = layer.apply(params, fn.random.normal(0, (rows, 5)))
-        layer.vjp(params, cache, torch.ones_like(y))
-        assert len(calls) == times
+    with fn.kernels.forced("matrix products", 4 * 5 * 6):
+        for rows, times in ((3, 0), (4, 3)):
+            y, cache = layer.apply(params, fn.random.normal(0, (rows, 5)))
+            layer.vjp(params, cache, torch.ones_like(y))
+            assert len(calls) == times
 
 
 def test_double_precision_and_someones_autograd_stay_with_torchs_own(monkeypatch):
@@ -124,7 +125,7 @@ def test_a_large_tanh_is_the_same_by_both():
     """To the rounding of float32, at both ends and of NaN; in float64, for someone's autograd and under vmap by torch's own."""
     x = torch.cat((fn.random.normal(0, (20_000,)) * 3, torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0, 1e-30, 89.0])))
     layer = fn.Tanh()
-    with fn.kernels.matmul_library("onednn"):
+    with fn.kernels.forced("tanh", "onednn"):
         torch.testing.assert_close(layer({}, x), torch.tanh(x), rtol=3e-7, atol=0, equal_nan=True)
         torch.testing.assert_close(layer({}, x[:-6].view(100, 200).t()), torch.tanh(x[:-6].view(100, 200).t()), rtol=3e-7, atol=0)
         assert torch.equal(layer({}, x[:-6].double()), torch.tanh(x[:-6].double()))
@@ -135,24 +136,24 @@ def test_a_large_tanh_is_the_same_by_both():
 
 def test_the_preference_ends_with_its_block():
     """And holds from the call on without one."""
-    before = products._least[0]
+    before = products.PRODUCTS.value
     with fn.kernels.matmul_library("onednn"):
-        assert products._least[0] == 0
-    assert products._least[0] == before
+        assert products.PRODUCTS.value == 0
+    assert products.PRODUCTS.value == before
     fn.kernels.set_matmul_library("mkl")
-    assert products._least[0] == products._NEVER
+    assert products.PRODUCTS.value == NEVER
     fn.kernels.set_matmul_library("auto")
-    assert products._least[0] == before
+    assert products.PRODUCTS.value == before
 
 
-def test_without_onednn_every_preference_is_torchs_own(monkeypatch):
-    """A build of torch without it gives the same layers."""
-    monkeypatch.setattr(products, "_onednn", lambda: None)
-    with fn.kernels.matmul_library("onednn"):
-        assert products._least[0] == products._NEVER
+def test_without_onednn_every_preference_is_torchs_own():
+    """A build of torch without it has the same options."""
+    assert products._options(None) == {"mkl": NEVER, "onednn": NEVER}
 
 
 def test_an_unknown_library_is_refused():
     """By its name."""
     with pytest.raises(ValueError, match="set_matmul_library: library must be one of 'auto', 'mkl', 'onednn', got 'blas'"):
         fn.kernels.set_matmul_library("blas")
+    with pytest.raises(ValueError, match="matmul_library: library must be one of"), fn.kernels.matmul_library("blas"):
+        pass

@@ -1,0 +1,163 @@
+"""The choices between kernels: each with a name, its options, and the rule by which a processor takes one.
+
+The value of a choice is a number: the size from which on its last option is taken, in the unit of the choice. 0 takes the last
+option for all sizes, ``NEVER`` takes the first. A rule depends on the processor only, and what a kernel does on the value and
+the sizes of its operands: results repeat bit for bit from run to run. The module with the kernel reads ``Choice.value``, and has
+the figures that made the rule.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from funcnet.errors import value_error
+from funcnet.kernels.processor import Processor, this_processor
+from funcnet.kernels.tracing import is_compiling
+
+NEVER = 1 << 62
+"""A threshold that no size reaches."""
+
+AUTOMATIC = "auto"
+"""The option of every choice that leaves it to its rule."""
+
+CHOICES: "dict[str, Choice]" = {}
+"""All choices by name."""
+
+Rule = Callable[[Processor], int]
+
+
+class Choice:
+    """A choice between kernels; made by ``choice``.
+
+    Attributes:
+        name: What is chosen, such as ``"matrix products"``.
+        options: The value of each option, by name.
+        unit: What the value counts, such as ``"multiplications"``; empty where only options are values.
+        rule: The value for a processor.
+        value: The value at work. Kernels read it in each call; ``set_choice`` and ``forced`` change it.
+    """
+
+    __slots__ = ("automatic", "name", "options", "rule", "unit", "value")
+
+    def __init__(self, name: str, options: Mapping[str, int], rule: Rule, unit: str) -> None:
+        self.name, self.options, self.rule, self.unit = name, dict(options), rule, unit
+        self.automatic = self.value = rule(this_processor())
+
+    @property
+    def option(self) -> str:
+        """The option at work: its name, or ``"by size"``."""
+        return self.option_of(self.value)
+
+    def option_on(self, processor: Processor) -> str:
+        """Return the option that a processor takes by itself: its name, or ``"by size"``."""
+        return self.option_of(self.rule(processor))
+
+    def option_of(self, value: int) -> str:
+        """Return the option that a value stands for: its name, or ``"by size"``."""
+        return next((name for name, own in self.options.items() if own == value), "by size")
+
+    def describe(self, value: int) -> str:
+        """Say in words what a value takes: ``"mkl"``, or ``"onednn from 2000000 multiplications on"``."""
+        option = self.option_of(value)
+        return option if option != "by size" else f"{[*self.options][-1]} from {value} {self.unit} on"
+
+    def __repr__(self) -> str:
+        return f"Choice({self.name!r}: {self.describe(self.value)})"
+
+
+def choice(name: str, options: Mapping[str, int], rule: Rule, unit: str = "") -> Choice:
+    """Enter a choice between kernels, and return it: once for each name, where the module with the kernel is imported.
+
+    Args:
+        name: What is chosen.
+        options: The value of each option by name, the one for large sizes last: ``{"mkl": NEVER, "onednn": 0}``.
+        rule: Returns the value for a processor: that of an option, or a threshold between them.
+        unit: What a threshold counts; without one there are no values between the options.
+
+    Raises:
+        ValueError: For a name that is taken, or fewer than two options.
+    """
+    if name in CHOICES:
+        raise value_error("choice", "each choice has a name of its own", repr(name))
+    if len(options) < 2:
+        raise value_error("choice", "a choice has at least two options", repr(dict(options)))
+    CHOICES[name] = Choice(name, options, rule, unit)
+    return CHOICES[name]
+
+
+def set_choice(name: str, option: str | int) -> None:
+    """Take an option of a choice between kernels, for the whole process and for programs compiled from here on.
+
+    Args:
+        name: The choice, a key of ``CHOICES``.
+        option: One of its options, ``"auto"`` for its rule, or a threshold in its unit.
+
+    Raises:
+        ValueError: For an unknown choice or option, and in code that is being compiled.
+    """
+    one = _find("set_choice", name)
+    _refuse_in_compiled_code("set_choice", name)
+    _take(one, _value("set_choice", one, option))
+
+
+@contextmanager
+def forced(name: str, option: str | int) -> Iterator[Choice]:
+    """Take an option of a choice in a ``with`` block, and go back to the one before at its end; see ``set_choice``.
+
+    >>> with forced("matrix products", "mkl") as one:
+    ...     one.option
+    'mkl'
+
+    Raises:
+        ValueError: For an unknown choice or option, and in code that is being compiled.
+    """
+    one = _find("forced", name)
+    _refuse_in_compiled_code("forced", name)
+    before, value = one.value, _value("forced", one, option)
+    _take(one, value)
+    try:
+        yield one
+    finally:
+        _take(one, before)
+
+
+def _refuse_in_compiled_code(who: str, name: str) -> None:
+    if is_compiling():  # Dynamo shows the text of this error, and of no other than a plain one
+        raise ValueError(f"{who}: a choice must be made outside of the code that is compiled, got {name!r} within it")
+
+
+def _find(who: str, name: str) -> Choice:
+    if name not in CHOICES:
+        raise value_error(who, f"the choice must be one of {', '.join(map(repr, CHOICES))}", repr(name))
+    return CHOICES[name]
+
+
+def _value(who: str, one: Choice, option: str | int) -> int:
+    if type(option) is int and option >= 0 and one.unit:
+        return option
+    if option == AUTOMATIC:
+        return one.automatic
+    if not isinstance(option, str) or option not in one.options:
+        names = ", ".join(map(repr, (AUTOMATIC, *one.options))) + f", or a number of {one.unit}" * bool(one.unit)
+        raise value_error(who, f"the option of {one.name!r} must be one of {names}", repr(option))
+    return one.options[option]
+
+
+# The state of all choices as a small number, for keys of compiled programs: 0 where each has the value of its rule.
+_states: dict[frozenset[tuple[str, int]], int] = {frozenset(): 0}
+_state = [0]
+
+
+def state() -> int:
+    """Return a number for the values of all choices: the same whenever they are the same."""
+    return _state[0]
+
+
+def _take(one: Choice, value: int) -> None:
+    one.value = value
+    changed = frozenset((other.name, other.value) for other in CHOICES.values() if other.value != other.automatic)
+    _state[0] = _states.setdefault(changed, len(_states))
+
+
+def values_on(processor: Processor) -> dict[str, int]:
+    """Return the value that each choice has on a processor, by name."""
+    return {name: one.rule(processor) for name, one in CHOICES.items()}

@@ -1,0 +1,75 @@
+"""The processor, as far as choices between kernels depend on it: its maker and its instruction sets."""
+
+import platform
+from functools import cache
+from pathlib import Path
+
+import torch
+from attrs import field
+
+from funcnet.errors import flag, one_of
+from funcnet.value import frozen
+
+MAKERS = ("amd", "intel", "arm", "other")
+_VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel", "CPU implementer": "arm"}
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@frozen
+class Processor:
+    """A processor by its maker and the instruction sets that torch may use on it.
+
+    Args:
+        maker: ``"amd"``, ``"intel"``, ``"arm"`` or ``"other"``.
+        avx512: Whether it has AVX-512, as torch's own kernels require it.
+        bf16: Whether it multiplies bfloat16: AVX512-BF16, AMX, or BF16 of ARM.
+        amx: Whether it has AMX, whose tiles multiply bfloat16 some eight times as fast as float32.
+
+    >>> Processor("amd", avx512=True)
+    Processor(maker='amd', avx512=True)
+    """
+
+    maker: str = field(validator=one_of(*MAKERS))
+    avx512: bool = field(default=False, validator=flag)
+    bf16: bool = field(default=False, validator=flag)
+    amx: bool = field(default=False, validator=flag)
+
+
+@cache
+def this_processor() -> Processor:
+    """Return the processor of this process, read once.
+
+    ``ATEN_CPU_CAPABILITY=avx2`` in the environment makes torch go without AVX-512, and then so does this value. Only Linux tells
+    the maker; elsewhere it is ``"arm"`` or ``"other"``, with AVX-512 as torch reports it.
+    """
+    return processor_of(_cpuinfo(), torch.backends.cpu.get_cpu_capability(), platform.machine())
+
+
+def processor_of(cpuinfo: str, capability: str, machine: str) -> Processor:
+    """Return the processor that a text such as ``/proc/cpuinfo`` describes.
+
+    Args:
+        cpuinfo: The text; empty where the system has none.
+        capability: The instruction set of torch's kernels: ``"AVX512"``, ``"AVX2"``, ``"DEFAULT"``.
+        machine: The machine's architecture, as ``platform.machine()`` names it.
+    """
+    is_arm = machine.lower() in ("aarch64", "arm64")
+    maker = next((maker for vendor, maker in _VENDORS.items() if vendor in cpuinfo), "arm" if is_arm else "other")
+    flags = _flags(cpuinfo)
+    avx512 = capability.startswith("AVX512")
+    amx = avx512 and {"amx_tile", "amx_bf16"} <= flags
+    bf16 = amx or (avx512 and "avx512_bf16" in flags) or (maker == "arm" and "bf16" in flags)
+    return Processor(maker, avx512, bf16, amx)
+
+
+def _flags(cpuinfo: str) -> set[str]:
+    """Return the instruction sets of the first core."""
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    return next((set(flags.split()) for name, _, flags in lines if name.strip() in ("flags", "Features")), set())
+
+
+def _cpuinfo() -> str:
+    try:
+        return _CPUINFO.read_text(errors="replace")
+    except OSError:
+        return ""
