@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
+from funcnet.compilation.small_products import product_options
 from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.threads import with_one_mkl_thread
 
@@ -54,7 +55,7 @@ def inductor_options() -> dict[str, Any]:
     ``cpp_wrapper`` calls the kernels from C++ and takes a tenth off a small step. ``cpp.threads`` is read at compile time.
     ``cpp_wrapper_build_separate`` has the calls, one long C++ function, compiled with ``-O1`` in place of ``-O3``.
     """
-    wanted = {"cpp_wrapper": True, "cpp.threads": 1, "cpp_wrapper_build_separate": True}
+    wanted = {"cpp_wrapper": True, "cpp.threads": 1, "cpp_wrapper_build_separate": True, **product_options()}
     try:
         known = set(torch._inductor.list_options())
     except Exception:
