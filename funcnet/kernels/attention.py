@@ -28,13 +28,22 @@ from torch import Tensor
 from funcnet.kernels import attention_products as by_products
 from funcnet.kernels import private_names as torchs
 from funcnet.kernels.activation import softmax_backward, tanh, tanh_backward
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.operands import unbroadcast
 from funcnet.kernels.private_names import is_batched
 from funcnet.kernels.tracing import is_differentiated
 from funcnet.precision import in_single, rounded
 
-_SHORT = 8192
-"""The numbers in a head's keys up to which the backward pass of bfloat16 is quicker in float32."""
+ATTENTION = choice("attention", {"formula": NEVER, "flash": 0}, lambda cpu: 0)
+"""Whether attention is computed by the flash kernel, where that may be used."""
+
+FLOAT16 = choice("attention in float16", {"float16": NEVER, "float32": 0}, lambda cpu: 0)
+"""Whether the flash kernel computes float16 in float32."""
+
+BFLOAT16 = choice(
+    "backward attention in bfloat16", {"float32": NEVER, "bfloat16": 0}, lambda cpu: 8193, "numbers in a head's keys"
+)
+"""From how many numbers in a head's keys on the flash kernel's backward pass computes bfloat16 as it comes, not in float32."""
 
 _flash: Callable[..., tuple[Tensor, Tensor]] = torchs.flash
 _flash_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = torchs.flash_backward
@@ -54,7 +63,7 @@ def flashes(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> bool:
         else False
     )
     mapped = any([x.numel() == 0 or is_batched(x) for x in given])  # noqa: C419
-    return _HAS_FLASH and fits and not mapped and not is_differentiated(*given)
+    return _HAS_FLASH and ATTENTION.value == 0 and fits and not mapped and not is_differentiated(*given)
 
 
 def flashes_back(gy: Tensor, *qkv: Tensor) -> bool:
@@ -83,7 +92,7 @@ def visible_bias(allowed: Tensor | None, bias: Tensor | None, like: Tensor) -> T
 def flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """Attention's y and, by row, log Σ eˢ; rows that may see nothing are 0."""
     like = q
-    if q.dtype is k.dtype is v.dtype is torch.float16:
+    if q.dtype is k.dtype is v.dtype is torch.float16 and FLOAT16.value == 0:
         q, k, v, bias = q.float(), k.float(), v.float(), _bias_in_single(bias)
     y, lse = _flash(_dense(q), _dense(k), _dense(v), 0.0, causal, attn_mask=bias, scale=scale)
     y = y if type(y) is Tensor else y.contiguous()  # a DTensor has other strides than its piece, which then has no views
@@ -122,9 +131,9 @@ def _bias_in_single(bias: Tensor | None) -> Tensor | None:
 
 def _is_quicker_in_single(k: Tensor) -> bool:
     if k.dtype is not torch.bfloat16:
-        return k.dtype is torch.float16
+        return k.dtype is torch.float16 and FLOAT16.value == 0
     size = k.shape[-2] * k.shape[-1]
-    return type(size) is int and size <= _SHORT  # a symbol, in a program exported for any length, decides nothing
+    return type(size) is int and size < BFLOAT16.value  # a symbol, in a program exported for any length, decides nothing
 
 
 def _joined(x: Tensor, groups: Tensor) -> Tensor:

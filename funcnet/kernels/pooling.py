@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.tracing import is_compiling, is_meta_data, is_plain
 from funcnet.kernels.windows import Kernel, Origin, as_two, blank, channelwise, lifted, lowered, origin
 from funcnet.precision import HALF, in_single, rounded
@@ -26,6 +27,12 @@ _avg_pool_backward: dict[int, Kernel] = {
     2: channelwise(_aten.avg_pool2d_backward.default),
     3: channelwise(_aten.avg_pool3d_backward.default),
 }
+MAXIMA = choice("max pooling", {"torch": NEVER, "slices": 0}, lambda cpu: 16384, "elements")
+"""From how many elements of x on the maxima of windows side by side are taken by slices; see ``tiles_pay``."""
+
+MEANS = choice("mean pooling", {"torch": NEVER, "slices": 0}, lambda cpu: 16384, "elements")
+"""From how many elements of x on the means of windows side by side are taken by slices; see ``_mean_tiles``."""
+
 _threshold_backward: Kernel = _aten.threshold_backward.default
 _hardtanh_backward: Kernel = _aten.hardtanh_backward.default
 
@@ -71,13 +78,13 @@ def tiles_pay(x: Tensor, kernel: tuple[int, ...], most: int = 4) -> bool:
     0.8. For 9 elements on 64×32×10×10 1.2 and 1.4, forward alone 0.9 and 0.17; on 16×8×8×8, where calls are all that counts,
     0.020 and 0.069. Masks of bools take four times as long as these of floats. Compiled code and ``vmap`` have torch's own.
     """
-    return _pay(x, origin(x, len(kernel)), kernel, most)
+    return _pay(x, origin(x, len(kernel)), kernel, most, MAXIMA.value)
 
 
-def _pay(like: Tensor, of: Origin, kernel: tuple[int, ...], most: int) -> bool:
+def _pay(like: Tensor, of: Origin, kernel: tuple[int, ...], most: int, least: int) -> bool:
     shape, last = of
     size = math.prod(shape)
-    large = type(size) is int and size >= 16384 and math.prod(kernel) <= most and (is_plain(like) or is_meta_data(like))
+    large = type(size) is int and size >= least and math.prod(kernel) <= most and (is_plain(like) or is_meta_data(like))
     return large and min([n // k for n, k in zip(shape[-len(kernel) :], kernel, strict=True)]) > 0 and not last
 
 
@@ -143,7 +150,7 @@ def _mean_tiles(
     torch takes 0.45 and 0.42 for the first.
     """
     plain = stride == kernel and not ceil and not any(padding) and like.dtype in (torch.float32, torch.float64)
-    return plain and _pay(like, of, kernel, 9)
+    return plain and _pay(like, of, kernel, 9, MEANS.value)
 
 
 def avg_pool(

@@ -137,7 +137,7 @@ def test_half_precision_is_computed_in_single_where_that_is_quicker(monkeypatch,
         y, cache = layer.apply({}, x)
         _, gx = layer.vjp({}, cache, y)
     single = torch.float32
-    short = length * 32 <= kernels._SHORT
+    short = length * 32 < kernels.BFLOAT16.value
     assert seen == [single if dtype is torch.float16 else dtype, single if short or dtype is torch.float16 else dtype]
     wide, cache = layer.apply({}, fn.tree.cast(x, torch.float64))
     found, want = (y, *gx), (wide, *layer.vjp({}, cache, y.double())[1])

@@ -1,0 +1,56 @@
+"""Straight: the verbs of a serial without checks, for arguments that have passed them.
+
+Each layer costs one call of its own ``unchecked`` verb, and the layers are chained by index: nothing is asked of params again.
+"""
+
+from typing import Any
+
+from funcnet.combinator import has_params
+from funcnet.contract import Layer
+from funcnet.plans import VERBS, Unchecked, has_own
+
+
+def may_be_unchecked(layer: Layer) -> bool:
+    """Tell whether a layer may have verbs without checks: by its class, and for a combinator by the layers within too."""
+    if not has_own(type(layer), "unchecked", *VERBS) or type(layer).unchecked is Layer.unchecked:
+        return False
+    return all([may_be_unchecked(child) for child in getattr(layer, "layers", ())])  # noqa: C419
+
+
+def unchecked(net: Any, params: Any, cache: Any) -> Unchecked | None:
+    """Return the verbs of a serial for arguments like these; ``None`` where a layer has none, or no layer has params first."""
+    entries = [*net.entries(params)] if net.layers else []
+    found = [layer.unchecked(p, c) for layer, p, c in zip(net.layers, entries, cache, strict=True)] if entries else []
+    trained = [i for i, p in enumerate(entries) if p and has_params(p) and net.layers[i].trainable]
+    if not trained or None in found or any(entries[: trained[0]]):
+        return None
+    return _chained([one for one in found if one is not None], trained[0])
+
+
+def _chained(layers: list[Unchecked], first: int) -> Unchecked:
+    """Chain verbs, of which those before the layer ``first`` have no params."""
+    applies = [layer.apply for layer in layers]
+    back = [(i, layer.vjp) for i, layer in reversed([*enumerate(layers)])]
+    back_to_params, first_grads = back[: -1 - first], layers[first].grads
+
+    def apply(params: Any, x: Any) -> tuple[Any, Any]:
+        caches = []
+        for layer, p in zip(applies, params, strict=True):
+            x, cache = layer(p, x)
+            caches.append(cache)
+        return x, tuple(caches)
+
+    def vjp(params: Any, cache: Any, gy: Any) -> tuple[Any, Any]:
+        found = [*params]
+        for i, layer in back:
+            found[i], gy = layer(params[i], cache[i], gy)
+        return tuple(found), gy
+
+    def grads(params: Any, cache: Any, gy: Any) -> Any:
+        found = [*params]
+        for i, layer in back_to_params:
+            found[i], gy = layer(params[i], cache[i], gy)
+        found[first] = first_grads(params[first], cache[first], gy)
+        return tuple(found)
+
+    return Unchecked(apply, vjp, grads)
