@@ -104,10 +104,14 @@ def _is_plain(x: Any) -> bool:
 
 
 def has_own(kind: type, hook: str, *verbs: str) -> bool:
-    """Tell whether the hook of a class is about its own verbs: no class nearer to it in the hierarchy overrides one of them."""
-    for one in kind.__mro__:
-        if hook in vars(one):
-            return True
-        if not vars(one).keys().isdisjoint(verbs):
-            return False
-    return False
+    """Tell whether the hook of a class is about its own verbs: no class derived from the one with the hook overrides them."""
+    source = next(one for one in kind.__mro__ if hook in vars(one))
+    return all([_written(kind, verb) is _written(source, verb) for verb in verbs])  # noqa: C419
+
+
+def _written(kind: type, verb: str) -> Any:
+    """Return a verb as it was written, without guards."""
+    f: Any = getattr(kind, verb, None)
+    while hasattr(f, "__wrapped__"):
+        f = f.__wrapped__
+    return f

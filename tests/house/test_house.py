@@ -43,7 +43,7 @@ FLOORS = {
     ],
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
-    1: ["contract", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes", "initializers", "kernels"],
+    1: ["contract", "plans", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes", "initializers", "kernels"],
     0: [
         *["tree", "paths", "precision", "flattening", "codec", "random", "errors", "indentation", "tables", "statistics"],
         *["arguments", "checks", "explanations", "guards", "signatures", "value"],
