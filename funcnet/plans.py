@@ -17,7 +17,7 @@ from torch import Tensor, strided
 from funcnet.codec import TreeCodec
 from funcnet.flattening import flatten_together
 from funcnet.kernels import choices
-from funcnet.kernels.tracing import any_nested, is_autocast, is_eager, tensor_guard
+from funcnet.kernels.tracing import any_nested, is_autocast, is_eager, is_plain_data, tensor_guard
 
 KEPT = 4
 """The plans that one value keeps: for the shapes of training batches, of the last one, and of evaluation."""
@@ -98,16 +98,20 @@ class Plans(Generic[_R]):
 
 def _is_plain(x: Any) -> bool:
     """Tell whether a leaf is a dense tensor in main memory, without a gradient or half precision."""
-    if type(x) is not Tensor or not x.is_cpu or x.requires_grad or x.is_nested or x.layout is not strided:
+    if not isinstance(x, Tensor) or not is_plain_data(x) or x.is_nested or x.layout is not strided:
         return False
     return x.numel() > 0 and x.dtype in (torch.float32, torch.float64, torch.int64)
 
 
 def has_own(kind: type, hook: str, *verbs: str) -> bool:
-    """Tell whether the hook of a class is about its own verbs: no class nearer to it in the hierarchy overrides one of them."""
-    for one in kind.__mro__:
-        if hook in vars(one):
-            return True
-        if not vars(one).keys().isdisjoint(verbs):
-            return False
-    return False
+    """Tell whether the hook of a class is about its own verbs: no class derived from the one with the hook overrides them."""
+    source = next(one for one in kind.__mro__ if hook in vars(one))
+    return all([_written(kind, verb) is _written(source, verb) for verb in verbs])  # noqa: C419
+
+
+def _written(kind: type, verb: str) -> Any:
+    """Return a verb as it was written, without guards."""
+    f: Any = getattr(kind, verb, None)
+    while hasattr(f, "__wrapped__"):
+        f = f.__wrapped__
+    return f

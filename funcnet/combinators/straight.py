@@ -11,34 +11,27 @@ from funcnet.plans import VERBS, Unchecked, has_own
 
 
 def may_be_unchecked(layer: Layer) -> bool:
-    """Tell whether a layer may have verbs without checks: by its class, and for a combinator by the layers within too."""
+    """Tell whether a layer may have verbs without checks: by its class, and in a combinator by those of its ``layers`` too."""
     if not has_own(type(layer), "unchecked", *VERBS) or type(layer).unchecked is Layer.unchecked:
         return False
-    return all([may_be_unchecked(child) for child in getattr(layer, "layers", ())])  # noqa: C419
+    return all(map(may_be_unchecked, getattr(layer, "layers", ())))
 
 
 def unchecked(net: Any, params: Any, cache: Any) -> Unchecked | None:
-    """Return the verbs of a serial for arguments like these; ``None`` where a layer has none, or no layer has params first."""
-    entries = [*net.entries(params)] if net.layers else []
-    found = [layer.unchecked(p, c) for layer, p, c in zip(net.layers, entries, cache, strict=True)] if entries else []
-    trained = [i for i, p in enumerate(entries) if p and has_params(p) and net.layers[i].trainable]
-    if not trained or None in found or any(entries[: trained[0]]):
+    """Return the verbs of a serial for arguments like these; ``None`` where a layer has none, or params that are not trained."""
+    if not net.layers:
         return None
-    return _chained([one for one in found if one is not None], trained[0])
+    entries = [*net.entries(params)]
+    trained = [i for i, p in enumerate(entries) if p and has_params(p) and net.layers[i].trainable]
+    first = trained[0] if trained else len(entries)
+    found = [layer.unchecked(p, c) for layer, p, c in zip(net.layers, entries, cache, strict=True)]
+    return None if None in found or any(entries[:first]) else _chained([one for one in found if one is not None], first)
 
 
 def _chained(layers: list[Unchecked], first: int) -> Unchecked:
     """Chain verbs, of which those before the layer ``first`` have no params."""
-    applies = [layer.apply for layer in layers]
     back = [(i, layer.vjp) for i, layer in reversed([*enumerate(layers)])]
-    back_to_params, first_grads = back[: -1 - first], layers[first].grads
-
-    def apply(params: Any, x: Any) -> tuple[Any, Any]:
-        caches = []
-        for layer, p in zip(applies, params, strict=True):
-            x, cache = layer(p, x)
-            caches.append(cache)
-        return x, tuple(caches)
+    after, firsts = [row for row in back if row[0] > first], layers[first : first + 1]
 
     def vjp(params: Any, cache: Any, gy: Any) -> tuple[Any, Any]:
         found = [*params]
@@ -48,9 +41,23 @@ def _chained(layers: list[Unchecked], first: int) -> Unchecked:
 
     def grads(params: Any, cache: Any, gy: Any) -> Any:
         found = [*params]
-        for i, layer in back_to_params:
+        for i, layer in after:
             found[i], gy = layer(params[i], cache[i], gy)
-        found[first] = first_grads(params[first], cache[first], gy)
+        for layer in firsts:
+            found[first] = layer.grads(params[first], cache[first], gy)
         return tuple(found)
 
-    return Unchecked(apply, vjp, grads)
+    return Unchecked(_forward([layer.apply for layer in layers]), vjp, grads)
+
+
+def _forward(applies: list[Any]) -> Any:
+    """Chain ``apply`` of layers."""
+
+    def apply(params: Any, x: Any) -> tuple[Any, Any]:
+        caches = []
+        for layer, p in zip(applies, params, strict=True):
+            x, cache = layer(p, x)
+            caches.append(cache)
+        return x, tuple(caches)
+
+    return apply
