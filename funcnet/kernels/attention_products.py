@@ -35,6 +35,7 @@ BACKWARD = choice(
     lambda cpu: 8_000_000 if cpu.bf16 else NEVER,
     "multiplications of queries by keys",
 )
+"""From how many multiplications on bfloat16 is computed by products."""
 
 
 def serves(q: Tensor, k: Tensor, bias: Tensor | None) -> bool:
@@ -48,15 +49,18 @@ def serves(q: Tensor, k: Tensor, bias: Tensor | None) -> bool:
 
 def backward(gy: Tensor, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Gradients:
     """Gradients of q, k and v, (N, heads, steps, E)."""
-    g, *qkv = [x.reshape(-1, *x.shape[2:]) for x in (gy, q, k, v)]
-    starts = range(0, q.shape[2], _BLOCK)
-    blocks = [_block(g, *qkv, start, causal, scale) for start in starts]
-    gq, gk, gv = blocks[0] if len(blocks) == 1 else _joined(blocks, k)
+    flat = [x.reshape(-1, *x.shape[2:]) for x in (gy, q, k, v)]
+    blocks = [_block(flat, start, causal, scale) for start in range(0, q.shape[2], _BLOCK)]
+    gq, gk, gv = blocks[0] if len(blocks) == 1 and blocks[0][1].shape[1] == k.shape[2] else _joined(blocks, k)
     return gq.reshape(q.shape), gk.reshape(k.shape), gv.reshape(v.shape)
 
 
-def _block(gy: Tensor, q: Tensor, k: Tensor, v: Tensor, start: int, causal: bool, scale: float) -> Gradients:
-    """Return the gradients of a block of queries, and what it adds to those of the keys and values that it may see."""
+def _block(operands: list[Tensor], start: int, causal: bool, scale: float) -> Gradients:
+    """Return the gradients of a block of queries, and what it adds to those of the keys and values that it may see.
+
+    ``operands`` are gy, q, k and v, (heads, steps, E).
+    """
+    gy, q, k, v = operands
     end = min(start + _BLOCK, q.shape[1])
     q, gy = q[:, start:end], gy[:, start:end]
     k, v = (k[:, :end], v[:, :end]) if causal else (k, v)
