@@ -56,7 +56,7 @@ class Plan(Generic[_R]):
         self.check = tensor_guard([tensors[i] for i in places.values()] if self.distinct else tensors)
 
     def fits(self, arguments: Any) -> bool:
-        """Tell whether arguments are like those of the plan; an error says no: another structure, or leaves that are no tensors."""
+        """Tell whether arguments are like those of the plan; an error, of a structure or of leaves, says no."""
         tensors: Any = self.read(arguments)
         if self.distinct is not None:
             for i, first in zip(self.again, self.first, strict=True):
