@@ -17,7 +17,7 @@ from torch import Tensor, strided
 from funcnet.codec import TreeCodec
 from funcnet.flattening import flatten_together
 from funcnet.kernels import choices
-from funcnet.kernels.tracing import any_nested, is_autocast, is_eager, tensor_guard
+from funcnet.kernels.tracing import any_nested, is_autocast, is_eager, is_plain_data, tensor_guard
 
 KEPT = 4
 """The plans that one value keeps: for the shapes of training batches, of the last one, and of evaluation."""
@@ -98,7 +98,7 @@ class Plans(Generic[_R]):
 
 def _is_plain(x: Any) -> bool:
     """Tell whether a leaf is a dense tensor in main memory, without a gradient or half precision."""
-    if type(x) is not Tensor or not x.is_cpu or x.requires_grad or x.is_nested or x.layout is not strided:
+    if not isinstance(x, Tensor) or not is_plain_data(x) or x.is_nested or x.layout is not strided:
         return False
     return x.numel() > 0 and x.dtype in (torch.float32, torch.float64, torch.int64)
 

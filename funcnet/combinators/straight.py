@@ -30,16 +30,8 @@ def unchecked(net: Any, params: Any, cache: Any) -> Unchecked | None:
 
 def _chained(layers: list[Unchecked], first: int) -> Unchecked:
     """Chain verbs, of which those before the layer ``first`` have no params."""
-    applies = [layer.apply for layer in layers]
     back = [(i, layer.vjp) for i, layer in reversed([*enumerate(layers)])]
-    back_to_params, firsts = back[: len(layers) - 1 - first] if first < len(layers) else [], layers[first : first + 1]
-
-    def apply(params: Any, x: Any) -> tuple[Any, Any]:
-        caches = []
-        for layer, p in zip(applies, params, strict=True):
-            x, cache = layer(p, x)
-            caches.append(cache)
-        return x, tuple(caches)
+    after, firsts = [row for row in back if row[0] > first], layers[first : first + 1]
 
     def vjp(params: Any, cache: Any, gy: Any) -> tuple[Any, Any]:
         found = [*params]
@@ -49,10 +41,23 @@ def _chained(layers: list[Unchecked], first: int) -> Unchecked:
 
     def grads(params: Any, cache: Any, gy: Any) -> Any:
         found = [*params]
-        for i, layer in back_to_params:
+        for i, layer in after:
             found[i], gy = layer(params[i], cache[i], gy)
         for layer in firsts:
             found[first] = layer.grads(params[first], cache[first], gy)
         return tuple(found)
 
-    return Unchecked(apply, vjp, grads)
+    return Unchecked(_forward([layer.apply for layer in layers]), vjp, grads)
+
+
+def _forward(applies: list[Any]) -> Any:
+    """Chain ``apply`` of layers."""
+
+    def apply(params: Any, x: Any) -> tuple[Any, Any]:
+        caches = []
+        for layer, p in zip(applies, params, strict=True):
+            x, cache = layer(p, x)
+            caches.append(cache)
+        return x, tuple(caches)
+
+    return apply

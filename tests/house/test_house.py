@@ -24,7 +24,7 @@ RUNTIME = {"torch", "attrs", "typing-extensions"}
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 300, 25
 
 FLOORS = {
-    5: ["", "interop", "distributed"],
+    5: ["", "__main__", "interop", "distributed"],
     4: [
         *[
             "fitting",

