@@ -72,7 +72,7 @@ def _is_small(a: Any, b: Any, addend: Any = None) -> bool:
     sizes = [*a.shape, b.shape[-1], *[size for x in given for size in x.stride()]]
     if not all(type(size) is int for size in sizes) or 0 in (*a.shape, b.shape[-1]):
         return False
-    rows, inner, columns = *a.shape[-2:], b.shape[-1]
+    rows, inner, columns = int(a.shape[-2]), int(a.shape[-1]), int(b.shape[-1])
     return rows * inner * columns < SMALL.value and (inner + min(rows, columns)) * max(rows, columns) <= _KEPT
 
 
