@@ -54,12 +54,17 @@ def inductor_options() -> dict[str, Any]:
     ``cpp_wrapper`` calls the kernels from C++ and takes a tenth off a small step. ``cpp.threads`` is read at compile time.
     ``cpp_wrapper_build_separate`` has the calls, one long C++ function, compiled with ``-O1`` in place of ``-O3``.
     """
-    wanted = {"cpp_wrapper": True, "cpp.threads": 1, "cpp_wrapper_build_separate": True, **product_options()}
+    wanted = {"cpp_wrapper": True, "cpp.threads": 1, "cpp_wrapper_build_separate": True}
+    return _known(wanted)
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    """Return those of some options of Inductor that this build of torch has."""
     try:
         known = set(torch._inductor.list_options())
     except Exception:
         known = set()
-    return {name: value for name, value in wanted.items() if name in known}
+    return {name: value for name, value in options.items() if name in known}
 
 
 def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
@@ -77,7 +82,7 @@ def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
     if is_on_gpu(values):
         compile_with = partial(_compiled_for_gpu, graph, examples)
         return compile_with({}) if _sends(graph) else kernel_on_gpu(compile_with, _inputs(graph, examples))
-    options = step_options(values)
+    options = {**step_options(values), **_known(product_options())}
     if _sends(graph):  # the calls from C++ know no collectives
         options = {name: value for name, value in options.items() if name != "cpp_wrapper"}
     kernel: Kernel = torch._inductor.compile(graph, examples, options=options or None)
