@@ -1,15 +1,17 @@
 """Small matrix products in compiled code: loops for their exact sizes, in place of calls of a library.
 
 A call of MKL's product costs 1 to 2 µs before it multiplies, and on AMD's processors it then runs MKL's plainest loops. The
-loops here are one C++ template (``product_loops.h``), which holds a block of the result in registers. µs of x wᵀ, gy w and gyᵀ x
+loops here are one C++ template (``product_loops``), which holds a block of the result in registers. µs of x wᵀ, gy w and gyᵀ x
 for x (rows, in) and w (out, in), in float32 on one core of an AMD EPYC with AVX-512:
 
     rows, in, out        MKL                    loops
     10, 20, 20           1.2   1.2   1.1        0.2   0.1   0.1
     100, 2, 25           2.3   5.1   2.4        0.3   0.7   0.2
-    100, 25, 25          3.3   3.3   3.7        1.8   1.4   1.5
-    64, 64, 64           6.7   6.7   6.7        6.8   4.6   4.6
-    100, 128, 128        34    34    35         38    28    28
+    100, 25, 25          3.3   3.3   3.7        1.6   1.5   1.5
+    64, 64, 64           6.7   6.7   6.7        4.8   4.6   4.6
+    100, 128, 128        34    34    35         29    28    28
+
+A scanned step of the 2-25-25-25-2 net takes 0.44 of the time that it takes with MKL's products, a compiled one 0.63.
 
 A pass over Inductor's graph puts an operator of ours in the place of each small ``mm``, ``addmm``, ``bmm`` and ``baddbmm``,
 whichever layer or transform made it, and a lowering turns the operator into the loops.

@@ -1,5 +1,7 @@
 """Compiled LSTMs take oneDNN's kernel for whole sequences, as eager ones do, with the same gradients."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -52,12 +54,16 @@ def test_a_compiled_lstm_has_the_gradients_of_the_eager_one(option, bias, graphs
 
 
 def test_the_operators_give_the_shapes_that_they_promise():
-    """Forward, for training and for prediction, and back; neither writes to what it is given."""
+    """Forward, for training and for prediction, and back; neither writes to what it is given.
+
+    No test of values: oneDNN leaves gaps in its workspace as they were.
+    """
+    check = partial(torch.library.opcheck, test_utils=("test_schema", "test_faketensor"))
     w = [fn.random.normal(i, size) for i, size in enumerate(((24, 4), (24, 6), (24,), (24,)))]
     state = [fn.random.normal(7, (1, 3, 6)), fn.random.normal(8, (1, 3, 6))]
     y, h, c, workspace = torch.ops.aten.mkldnn_rnn_layer(X, *w, *state, False, [], 2, 6, 1, True, False, False, True)
     for size in (workspace.numel(), 0):
-        torch.library.opcheck(torch.ops.funcnet.lstm.default, (X, *w, *state, size))
+        check(torch.ops.funcnet.lstm.default, (X, *w, *state, size))
     ends = [torch.ones_like(one) for one in (y, h, c)]
     kept = torch.ops.funcnet.lstm(X, *w, *state, workspace.numel())
-    torch.library.opcheck(torch.ops.funcnet.lstm_back.default, (X, *w, *state, *kept[:3], *ends, kept[3]))
+    check(torch.ops.funcnet.lstm_back.default, (X, *w, *state, *kept[:3], *ends, kept[3]))
