@@ -29,7 +29,8 @@ SMALL = choice("small compiled products", {"loops": NEVER, "library": 0}, lambda
 
 DTYPES = {torch.float32: "float", torch.float64: "double"}
 
-_KEPT = 1 << 16  # numbers on the stack: a transposed factor, and a transposed result
+_KEPT = 1 << 18  # bytes on the stack: a transposed factor, in whole vectors, and a transposed result
+_VECTOR = 16  # the most numbers in one
 
 _aten = torch.ops.aten
 _library = torch.library.Library("funcnet", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -75,7 +76,9 @@ def _is_small(a: Any, b: Any, addend: Any = None) -> bool:
     if not all(type(size) is int for size in sizes) or 0 in (*a.shape, b.shape[-1]):
         return False
     rows, inner, columns = int(a.shape[-2]), int(a.shape[-1]), int(b.shape[-1])
-    return rows * inner * columns < SMALL.value and (inner + min(rows, columns)) * max(rows, columns) <= _KEPT
+    wide = -(-max(rows, columns) // _VECTOR) * _VECTOR
+    kept = (inner * wide + rows * columns) * int(a.element_size())
+    return rows * inner * columns < SMALL.value and kept <= _KEPT
 
 
 def product_options() -> dict[str, Any]:

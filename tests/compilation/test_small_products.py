@@ -99,11 +99,11 @@ def graph_of(function, *arguments):
 
 
 def test_other_products_stay_with_their_library():
-    """Large ones, empty ones, half precision, integers, scaled ones, and all of them where the choice is forced."""
+    """Large ones, long ones, which need too much of the stack, empty ones, half precision, integers, scaled ones, and all of them where the choice is forced."""
     x = normal(1, 8, 8)
     small = "funcnet.small_product.default"
     assert graph_of(torch.mm, x, x) == [small]
-    for other in (x.bfloat16(), x.long(), x[:0], normal(1, 256, 256)):
+    for other in (x.bfloat16(), x.long(), x[:0], normal(1, 256, 256), normal(1, 2, 40_000)):
         assert graph_of(torch.mm, other, other.mT) == ["aten.mm.default"]
     assert graph_of(lambda x: torch.addmm(x, x, x, alpha=2), x) == ["aten.addmm.default"]
     with forced("small compiled products", "library"):
