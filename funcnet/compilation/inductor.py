@@ -20,7 +20,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.compilation.cuda_graphs import Kernel, is_on_gpu, kernel_on_gpu
-from funcnet.compilation.small_products import product_options
+from funcnet.kernels import small_products
 from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.threads import with_one_mkl_thread
 
@@ -65,6 +65,20 @@ def _known(options: dict[str, Any]) -> dict[str, Any]:
     except Exception:
         known = set()
     return {name: value for name, value in options.items() if name in known}
+
+
+def product_options() -> dict[str, Any]:
+    """Return the options of Inductor for small products; none in a release of torch whose Inductor lacks what they need.
+
+    Loops over a product's result stay apart from the product: in its kernel they would gain nothing.
+    """
+    if small_products.SMALL.value == 0:
+        return {}
+    try:
+        from funcnet.compilation.product_template import ProductPass
+    except Exception:
+        return {}
+    return {"post_grad_custom_post_pass": ProductPass(), "epilogue_fusion": False}
 
 
 def kernel_of(graph: Any, examples: list[Any]) -> Kernel:

@@ -1,6 +1,6 @@
 """Inductor's side of small products: a lowering of ``funcnet::small_product`` to a C++ kernel of its own.
 
-These are private names of Inductor's; ``small_products`` imports this module only where it can be imported.
+These are private names of Inductor's; ``inductor`` imports this module only where it can be imported.
 """
 
 from importlib import import_module
@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from funcnet.compilation import product_loops, small_products
+from funcnet.compilation import product_loops
+from funcnet.kernels import small_products
 
 _lowering: Any = import_module("torch._inductor.lowering")  # first: the modules of templates import it in a circle
 _cpp: Any = import_module("torch._inductor.codegen.cpp")
@@ -97,4 +98,4 @@ def _lowered(a: Any, b: Any, addend: Any) -> Any:
     return template.generate().output_node()
 
 
-_lowering.register_lowering(torch.ops.funcnet.small_product.default, type_promotion_kind=None)(_lowered)
+_lowering.register_lowering(small_products.OPERATOR, type_promotion_kind=None)(_lowered)

@@ -8,8 +8,8 @@ from torch._inductor.utils import fresh_inductor_cache
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import funcnet as fn
-from funcnet.compilation import small_products
-from funcnet.kernels import forced
+from funcnet.compilation import inductor
+from funcnet.kernels import forced, small_products
 
 pytestmark = pytest.mark.compiled
 
@@ -120,14 +120,14 @@ def test_the_operator_by_itself():
 
 def test_an_inductor_without_templates_gets_no_pass(monkeypatch):
     """In a release of torch that lacks what the loops need, products stay as they are."""
-    assert "post_grad_custom_post_pass" in small_products.product_options()
+    assert "post_grad_custom_post_pass" in inductor.product_options()
     monkeypatch.setitem(sys.modules, "funcnet.compilation.product_template", None)
-    assert small_products.product_options() == {}
+    assert inductor.product_options() == {}
 
 
 def test_a_forced_choice_is_a_part_of_the_key_of_the_cache():
     """Inductor finds no program that was compiled with another choice."""
-    the_pass = small_products.product_options()["post_grad_custom_post_pass"]
+    the_pass = inductor.product_options()["post_grad_custom_post_pass"]
     before = the_pass.uuid()
     with forced("small compiled products", "library"):
         assert the_pass.uuid() != before

@@ -1,7 +1,7 @@
 """Small matrix products in compiled code: loops for their exact sizes, in place of calls of a library.
 
 A call of MKL's product costs 1 to 2 µs before it multiplies, and on AMD's processors it then runs MKL's plainest loops. The
-loops here are one C++ template (``product_loops``), which holds a block of the result in registers. µs of x wᵀ, gy w and gyᵀ x
+loops are one C++ template (``compilation.product_loops``), which holds a block of the result in registers. µs of x wᵀ, gy w and gyᵀ x
 for x (rows, in) and w (out, in), in float32 on one core of an AMD EPYC with AVX-512:
 
     rows, in, out        MKL                    loops
@@ -47,6 +47,8 @@ torch.library.register_fake(
     "funcnet::small_product", lambda a, b, addend: a.new_empty((*a.shape[:-1], b.shape[-1])), lib=_library
 )
 
+OPERATOR = torch.ops.funcnet.small_product.default
+
 
 def replace_small_products(graph: Any) -> None:
     """Replace the small products of a graph of ``aten`` operators, in place."""
@@ -54,7 +56,7 @@ def replace_small_products(graph: Any) -> None:
         operands = _operands(node)
         if operands is not None and _is_small(*[one.meta.get("val") for one in operands]):
             a, b, addend = (*operands, None)[:3]
-            node.target, node.args, node.kwargs = torch.ops.funcnet.small_product.default, (a, b, addend), {}
+            node.target, node.args, node.kwargs = OPERATOR, (a, b, addend), {}
 
 
 def _operands(node: Any) -> tuple[Any, ...] | None:
@@ -79,15 +81,3 @@ def _is_small(a: Any, b: Any, addend: Any = None) -> bool:
     wide = -(-max(rows, columns) // _VECTOR) * _VECTOR
     kept = (inner * wide + rows * columns) * int(a.element_size())
     return rows * inner * columns < SMALL.value and kept <= _KEPT
-
-
-def product_options() -> dict[str, Any]:
-    """Return the options of Inductor for small products; none in a release of torch whose Inductor lacks what they need.
-
-    Loops over a product's result stay apart from the product: in its kernel they would gain nothing.
-    """
-    try:
-        from funcnet.compilation.product_template import ProductPass
-    except Exception:
-        return {}
-    return {"post_grad_custom_post_pass": ProductPass(), "epilogue_fusion": False}
