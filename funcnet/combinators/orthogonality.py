@@ -24,7 +24,7 @@ from funcnet import random
 from funcnet.combinators.parametrization import Parametrization, Parametrized
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import adds_location, flag, one_of, value_error
-from funcnet.random.keys import Key
+from funcnet.random.keys import Key, key_beside
 from funcnet.value import frozen
 
 
@@ -131,8 +131,8 @@ class _Orthogonal(Parametrization):
         x = _tall(w)
         n, k = x.shape[-2:]
         if self.use_trivialization:
-            more = random.normal(rng, (*x.shape[:-1], n - k)).to(w.dtype)
-            start = torch.eye(n, k, dtype=w.dtype).expand(x.shape)
+            more = random.normal(key_beside(rng, w), (*x.shape[:-1], n - k)).to(w.dtype)
+            start = torch.eye(n, k, dtype=w.dtype, device=w.device).expand(x.shape)
             return {"base": _orthonormal(torch.cat((x, more), -1))}, _as_was(-start, w).contiguous()
         return {}, _as_was(_reflected(x), w).contiguous() if self._name(x) == "householder" else w
 

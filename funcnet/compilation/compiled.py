@@ -238,6 +238,13 @@ def compile(step: Callable[P, R]) -> Compiled[P, R]:  # noqa: A001 (torch's word
     1.7 times as long on a busy one. That of ``repeat(block, n)``, which is compiled as a loop, does not grow: 10 and 100 blocks
     took 6 s.
 
+    On a CUDA device, a step whose inputs hold less than 64 MiB is replayed as a CUDA graph from its third call on, which saves
+    the launch of each kernel. Results are copies: they may be kept and fed back. Donated steps write to their arguments and are
+    launched kernel by kernel, as all steps are in ``with fn.kernels.choices.forced("CUDA graphs", "launched")``. The optimizer's
+    counters are in main memory and would be copied at each call: move the state to the GPU first, with
+    ``fn.tree.to(state, "cuda")``, so that the whole step is one graph. Make settings that kernels read, such as
+    ``torch.set_float32_matmul_precision("high")`` for TF32, before the first call.
+
     Threads may share a compiled function: first calls of a kind wait for each other, later calls take no lock. Under
     ``torch.func.vmap`` and within another compiled function it is the function itself.
 

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from types import FunctionType
 from typing import Any
 
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
+from funcnet.compilation.cuda_graphs import Kernel, is_on_gpu, kernel_on_gpu
+from funcnet.compilation.small_products import product_options
 from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.threads import with_one_mkl_thread
-
-Kernel = Callable[..., Sequence[Any]]
 
 THREADS = choice("threads of compiled loops", {"one": NEVER, "all": 0}, lambda cpu: 8193, "elements of the largest tensor")
 """From how many elements of its largest tensor on a graph is compiled for all threads; see ``kernel_of``."""
@@ -54,7 +54,7 @@ def inductor_options() -> dict[str, Any]:
     ``cpp_wrapper`` calls the kernels from C++ and takes a tenth off a small step. ``cpp.threads`` is read at compile time.
     ``cpp_wrapper_build_separate`` has the calls, one long C++ function, compiled with ``-O1`` in place of ``-O3``.
     """
-    wanted = {"cpp_wrapper": True, "cpp.threads": 1, "cpp_wrapper_build_separate": True}
+    wanted = {"cpp_wrapper": True, "cpp.threads": 1, "cpp_wrapper_build_separate": True, **product_options()}
     try:
         known = set(torch._inductor.list_options())
     except Exception:
@@ -74,11 +74,28 @@ def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
     which compiles as fast: in two a step of pychrot, in the benchmark, takes 1 % longer.
     """
     values = [node.meta.get("example_value") for node in graph.graph.nodes]
+    if is_on_gpu(values):
+        compile_with = partial(_compiled_for_gpu, graph, examples)
+        return compile_with({}) if _sends(graph) else kernel_on_gpu(compile_with, _inputs(graph, examples))
     options = step_options(values)
     if _sends(graph):  # the calls from C++ know no collectives
         options = {name: value for name, value in options.items() if name != "cpp_wrapper"}
     kernel: Kernel = torch._inductor.compile(graph, examples, options=options or None)
     return with_one_mkl_thread(kernel) if _are_small(values) and torch.get_num_threads() > 1 else kernel
+
+
+def _compiled_for_gpu(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kernel:
+    """Compile a graph for a GPU; without ``cpp_wrapper``, which takes long to compile there and excludes CUDA graphs."""
+    known = {name: value for name, value in options.items() if name in torch._inductor.list_options()}
+    with compile_lock():
+        kernel: Kernel = torch._inductor.compile(graph, examples, options=known or None)
+    return kernel
+
+
+def _inputs(graph: Any, examples: list[Any]) -> list[Any]:
+    """Return a graph's inputs as they were traced: tensors that were written to have another version."""
+    places = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    return [node.meta.get("example_value", one) for node, one in zip(places, examples, strict=True)]
 
 
 def _sends(graph: Any) -> bool:

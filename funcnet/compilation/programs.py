@@ -12,7 +12,8 @@ from torch import Tensor, strided
 
 from funcnet import flattening, tree
 from funcnet.codec import TreeCodec
-from funcnet.compilation.inductor import Kernel, compile_lock, traced
+from funcnet.compilation.cuda_graphs import Kernel
+from funcnet.compilation.inductor import compile_lock, traced
 from funcnet.compilation.kinds import CONSTANTS, Kind
 from funcnet.errors import value_error
 from funcnet.flattening import Tree
@@ -80,7 +81,7 @@ class Traced:
 
 
 def written(arguments: Tree, result: Tree, kernel: Kernel, inputs: Sequence[Any], outputs: Sequence[Any]) -> Program | None:
-    """Make the program of a call; ``None`` where not all of it lies in main memory, or the origin of a tensor is not clear.
+    """Make the program of a call; ``None`` where some of it is on another device, or the origin of a tensor is not clear.
 
     Two arguments may be one tensor. A result may be an attribute of an argument, such as ``x.T``, which Dynamo reads again at
     each call; so may an input, such as ``x.grad``.
@@ -158,5 +159,5 @@ def _is_dense(leaf: Tensor) -> bool:
 
 
 def _is_plain(leaf: Any) -> bool:
-    """Tell that a leaf is a tensor in main memory, a constant, or absent."""
-    return leaf.is_cpu if type(leaf) is Tensor else type(leaf) in CONSTANTS
+    """Tell that a leaf is a tensor in main memory or on a GPU, a constant, or absent."""
+    return (leaf.is_cpu or leaf.is_cuda) if type(leaf) is Tensor else type(leaf) in CONSTANTS

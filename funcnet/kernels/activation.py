@@ -7,7 +7,7 @@ from torch import Tensor
 
 from funcnet.kernels import private_names as torchs
 from funcnet.kernels.choices import NEVER, choice
-from funcnet.kernels.private_names import HAS_ONEDNN, builtin, is_batched
+from funcnet.kernels.private_names import HAS_ONEDNN, builtin, direct, is_batched
 from funcnet.kernels.tracing import is_compiling, is_differentiated, is_eager, is_for_inductor, is_plain, packed
 
 _aten = torch.ops.aten
@@ -39,6 +39,11 @@ def tanh(x: Tensor) -> Tensor:
     return y
 
 
+def is_small_tanh(x: Tensor) -> bool:
+    """Tell whether ``tanh`` of such numbers is torch's own in eager mode."""
+    return x.numel() < TANH.value
+
+
 # P, of degree 4 in z = x², through the Chebyshev points of 0 < z < 0.49.
 _P = (-0.333333214, 0.133320902, -0.053758779, 0.020607152, -0.00558926921)
 
@@ -63,6 +68,9 @@ def _tanh_in_arithmetic(x: Tensor) -> Tensor:
 tanh_backward: Kernel = _aten.tanh_backward.default
 sigmoid_backward: Kernel = _aten.sigmoid_backward.default
 threshold_backward: Kernel = _aten.threshold_backward.default
+# The same for eager mode only.
+eager_tanh_backward: Kernel = direct(tanh_backward)
+eager_threshold_backward: Kernel = direct(threshold_backward)
 leaky_relu: Kernel = builtin("leaky_relu")
 leaky_relu_backward: Kernel = _aten.leaky_relu_backward.default
 softmax_backward: Kernel = torchs.softmax_backward

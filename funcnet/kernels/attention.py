@@ -16,7 +16,8 @@ an AMD EPYC with AVX512-BF16, causal, as it comes and cast to float32 and back:
     (4, 4, 256, 64)   3.5    3.5     8.3    8.0       6.4    3.5     61     8.1
     (2, 4, 512, 64)   6.6    6.6     13.1   15.7      12.4   6.6     151    15.6
 
-Hence float16 is always computed in float32, and bfloat16 only in the backward pass of short sequences.
+Hence float16 is always computed in float32, and bfloat16 only in the backward pass of short sequences, unless products of
+bfloat16 serve: ``attention_products``.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from funcnet.kernels import attention_products as by_products
 from funcnet.kernels import private_names as torchs
 from funcnet.kernels.activation import softmax_backward, tanh, tanh_backward
 from funcnet.kernels.choices import NEVER, choice
@@ -101,6 +103,8 @@ def flash_backward(
     gy: Tensor, qkv: tuple[Tensor, Tensor, Tensor], y: tuple[Tensor, Tensor], bias: Tensor | None, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, from y and its log Σ eˢ."""
+    if by_products.serves(qkv[0], qkv[1], bias):
+        return by_products.backward(gy, *qkv, causal, scale)
     if _is_quicker_in_single(qkv[1]):
         single, out = (in_single(qkv[0]), in_single(qkv[1]), in_single(qkv[2])), in_single(y[0])
         gq, gk, gv = flash_backward(in_single(gy), single, (out, y[1]), _bias_in_single(bias), causal, scale)

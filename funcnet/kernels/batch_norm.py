@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from funcnet.checks import Misfit
 from funcnet.kernels import norm_formulas as formulas
 from funcnet.kernels import private_names as torchs
 from funcnet.kernels.choices import NEVER, choice
@@ -74,6 +75,32 @@ def batch_norm_ahead(
     if r.dtype is torch.float32 and not r.is_meta and not r.min().item() > LEAST:
         y, mu, r = batch_norm(x, weight, bias, eps)
     return y, mu, r, copies
+
+
+def serves_unchecked(x: Tensor, weight: Tensor, running: Moments) -> bool:
+    """Tell whether the two functions below compute what ``batch_norm_ahead`` and ``batch_norm_backward`` do, in eager mode."""
+    dense = weight.is_contiguous() and running[0].is_contiguous() and running[1].is_contiguous()
+    return dense and not STATISTICS.value and x.dtype is torch.float32 and running[0].dtype is running[1].dtype is x.dtype
+
+
+def unchecked_ahead(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, running: Moments, rate: float
+) -> tuple[Tensor, Tensor, Tensor, Moments]:
+    """Return what ``batch_norm_ahead`` does; x with a variance that needs float64 raises ``Misfit``."""
+    ahead = running[0].clone(), running[1].clone()
+    y, mu, r = _batch_norm(x, weight, bias, *ahead, True, rate, eps)
+    if not r.min().item() > LEAST:
+        raise Misfit
+    return y, mu, r, ahead
+
+
+def unchecked_backward(gy: Tensor, x: Tensor, weight: Tensor, eps: float, batch: Moments) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what ``batch_norm_backward`` does."""
+    return _eager_backward(gy, x, weight, None, None, *batch, True, eps, _ALL)
+
+
+_eager_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = torchs.direct(_batch_norm_backward)
+_ALL = [True, True, True]
 
 
 def variance(r: Tensor, eps: float) -> Tensor:

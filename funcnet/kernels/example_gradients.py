@@ -16,7 +16,7 @@ from funcnet.kernels.large_memory import empty
 from funcnet.kernels.tracing import is_plain
 from funcnet.precision import in_single, rounded
 
-PIECES = choice("examples at a time", {"all at once": NEVER, "one by one": 0}, lambda cpu: 1 << 18, "numbers at a time")
+PIECES = choice("examples at a time", {"all": NEVER, "pieces": 0}, lambda cpu: 1 << 18, "numbers of gradients")
 """How many numbers of gradients are formed at a time: those of 1 MB, which a core's cache holds beside the operands."""
 
 CONVOLUTIONS = choice("example gradients of convolutions", {"bmm": NEVER, "onednn": 0}, lambda cpu: 100_000, "products")

@@ -147,6 +147,15 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     return _by_onednn(x, w, b)
 
 
+small_linear = _linear
+"""What ``linear`` calls for operands that are small."""
+
+
+def is_small(x: Tensor, w: Tensor) -> bool:
+    """Tell whether all products of a linear map of the rows of a matrix are those of ``torch.mm``, without another choice."""
+    return x.dim() == 2 and x.numel() * w.shape[0] < PRODUCTS.value
+
+
 def matmul_input_grad(gy: Tensor, w: Tensor) -> Tensor:
     """Return gy w, over the last axis of gy."""
     if w.is_cpu is not gy.is_cpu:

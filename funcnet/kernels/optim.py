@@ -177,7 +177,7 @@ def norm_of_all(xs: Tensors) -> Tensor:
     xs = [x.contiguous() for x in xs]
     parts = list(_foreach_norm(xs, 2, dtype=torch.float64)) if is_eager() else [_norm64(x) for x in xs]
     norm, is_wide = _norm64(torch.stack(parts)), any([x.dtype is torch.float64 for x in xs])  # noqa: C419
-    if not is_wide or (is_eager() and not norm.is_meta and 1e-140 < norm < math.inf):
+    if not is_wide or (is_eager() and norm.is_cpu and 1e-140 < norm < math.inf):
         return norm
     return torch.where((norm > 1e-140) & (norm < math.inf), norm, _scaled_norm(xs))
 

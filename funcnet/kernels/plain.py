@@ -3,6 +3,7 @@
 It costs time, never a result. ``funcnet.kernels.private_names`` chooses between the two once, when it is imported.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,6 +49,11 @@ def plain_is_transformed() -> bool | None:
 def plain_is_batched(x: Tensor) -> bool:
     """Tell whether ``vmap`` may map over x, which is not known: whether any transform is at work."""
     return plain_is_transformed() is True
+
+
+def plain_is_key_in_tls(name: str) -> bool:
+    """Tell whether the calling thread is the main one, which imports torch's modules as a rule, and so has what they store."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def plain_is_any_compiling() -> bool | None:

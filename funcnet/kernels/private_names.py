@@ -32,6 +32,7 @@ from funcnet.kernels.plain import (
     plain_is_any_autocast,
     plain_is_any_compiling,
     plain_is_batched,
+    plain_is_key_in_tls,
     plain_is_transformed,
     plain_log_softmax_backward,
     plain_nearest_exact,
@@ -65,6 +66,11 @@ def builtin(name: str) -> Any:
     return found(f"_C._nn.{name}", getattr(_aten, name))
 
 
+def direct(kernel: Any) -> Any:
+    """Return an operator's function in C, for eager mode only: a call without the operator's Python takes 0.4 µs less."""
+    return getattr(kernel, "_op", kernel)
+
+
 def constant(function: Any) -> Any:
     """Decorate a function that Dynamo is to call for real, and whose result it takes for a constant.
 
@@ -85,6 +91,7 @@ is_batched_by_autograd = found("_C._functorch.is_legacy_batchedtensor", constant
 dispatch_modes = found("_C._len_torch_dispatch_stack", constant(plain_count_compiling), lambda f: f() + 0)
 tracing_context = found("_guards.TracingContext.try_get", constant(plain_is_any_compiling), lambda f: f())
 is_any_autocast = found("_C._is_any_autocast_enabled", plain_is_any_autocast, lambda f: f())
+is_key_in_tls = found("_C._is_key_in_tls", plain_is_key_in_tls, lambda f: f("tree_manager_containers"))
 TensorGuards = found(
     "_C._dynamo.guards.TensorGuards", None, lambda f: f(_x, dynamic_dims_sizes=None, dynamic_dims_strides=None).check(_x)
 )

@@ -28,8 +28,8 @@ from funcnet.precision import HALF, in_single, rounded
 # oneDNN cannot add a product to what is there, so gw is summed tile by tile. The whole pass over 2048 rows takes 1.7, 1.35, 1.2
 # and 1.7 s with 1, 2, 4 and 8 M logits at a time. In bfloat16, where the tiles of w are cast to float32 twice for each block, it
 # takes 1.6, 1.24, 1.10 and 1.10 s.
-BLOCKS = choice("blocks of logits", {"all at once": NEVER, "row by row": 0}, lambda cpu: 1 << 21, "logits at a time")
-"""How many logits of float32 are made at a time; of half precision twice as many."""
+BLOCKS = choice("blocks of logits", {"all at once": NEVER, "blocks": 0}, lambda cpu: 1 << 21, "logits")
+"""How many logits of float32 are made at a time, at least a row of them; of half precision twice as many."""
 
 _TILE = 1 << 20
 

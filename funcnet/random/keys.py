@@ -89,6 +89,16 @@ def as_key(rng: Key | int) -> Key:
     raise value_error("rng", "it must be a key, fn.key(seed), or an int seed", describe(rng))
 
 
+def key_beside(rng: Key | int, like: Tensor) -> Key | int:
+    """Return a key on the device of a tensor, with which the draws are combined there; the bits are those of any device.
+
+    Keys are folded in main memory as a rule, and one of a net on a GPU is moved where a layer draws: 8 bytes, and no waiting.
+    """
+    if isinstance(rng, Tensor) and rng.is_cpu is like.is_cpu:
+        return rng
+    return rng if like.is_cpu and is_whole(rng) else as_key(rng).to(like.device)
+
+
 def split(rng: Key | int, n: int = 2) -> Tensor:
     """Make n independent keys of one, ``rng``, as an int64 tensor (n,) that unpacks into them.
 

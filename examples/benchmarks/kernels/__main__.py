@@ -49,9 +49,7 @@ def page(command: Sequence[str], families: Sequence[str], rounds: int, turn: flo
     """Yield the lines of the page."""
     words = {"processor": processor(), "command": shlex.join(["python", "-m", "examples.benchmarks.kernels", *command])}
     words |= {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability(), "rounds": rounds}
-    yield HEAD.format(
-        processor=processor(), command=shlex.join(["python", "-m", "examples.benchmarks.kernels", *command]), **words
-    )
+    yield HEAD.format(**words)
     for family in families:
         yield f"## {FAMILIES[family]}\n"
         yield from table(rows_of(family), rounds, turn)

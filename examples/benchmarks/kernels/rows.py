@@ -7,6 +7,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from time import process_time
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 import funcnet as fn
 from examples.benchmarks.measure import calls_of
+from funcnet.kernels.choices import CHOICES, forced
 
 Ways = dict[str, Callable[[], Any]]
 """Contenders by column: "funcnet", "torch.nn", then the alternatives."""
@@ -72,6 +74,16 @@ def fresh(f: Callable[[], Any]) -> Callable[[], Any]:
             f()
 
     return call
+
+
+def with_options(name: str, f: Callable[[], Any]) -> Ways:
+    """Return f with each option of a choice forced."""
+
+    def call(option: str) -> Any:
+        with forced(name, option):
+            return f()
+
+    return {f"by {option}": partial(call, option) for option in CHOICES[name].options}
 
 
 def quickest(ways: Ways, rounds: int, turn: float) -> dict[str, float]:

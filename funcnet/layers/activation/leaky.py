@@ -18,7 +18,7 @@ from funcnet.contract import Layer, Params, Rng, Size
 from funcnet.errors import describe, fields_error, number, size_or_none, value_error
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
-from funcnet.random.keys import Key, as_key
+from funcnet.random.keys import Key, as_key, key_beside
 from funcnet.value import frozen
 
 
@@ -118,7 +118,7 @@ class RReLU(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         key, shape = require_key(self, rng), tuple(require_dense_floating(self, params, x).shape)
-        slopes = torch.where(x > 0, 1.0, random.uniform(key, shape, self.lower, self.upper, dtype=x.dtype))
+        slopes = torch.where(x > 0, 1.0, random.uniform(key_beside(key, x), shape, self.lower, self.upper, dtype=x.dtype))
         return x * slopes, slopes
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:

@@ -25,6 +25,7 @@ from funcnet.errors import MOST, flag, is_whole_tuple, number, valid_if, value_e
 from funcnet.kernels import activation as kernels
 from funcnet.kernels.limits import log_softmax, logsumexp, softmax
 from funcnet.layers.activation.base import Along
+from funcnet.random.keys import key_beside
 from funcnet.value import frozen
 
 
@@ -84,7 +85,7 @@ class GumbelSoftmax(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         rng, shape = require_key(self, rng), tuple(require_dense_floating(self, params, x).shape)
-        noise = random.gumbel(rng, shape, torch.promote_types(x.dtype, torch.float32))
+        noise = random.gumbel(key_beside(rng, x), shape, torch.promote_types(x.dtype, torch.float32))
         y = softmax((x + noise) / self.tau, self.dim).to(x.dtype)
         return y, y
 

@@ -27,7 +27,7 @@ from funcnet.kernels import attention as kernels
 from funcnet.kernels.operands import masked_scale
 from funcnet.layers.attention.masks import combine_masks, require_mask, steps_mask
 from funcnet.precision import rounded
-from funcnet.random.keys import Key
+from funcnet.random.keys import Key, key_beside
 from funcnet.value import frozen
 
 
@@ -109,7 +109,7 @@ class ScaledDotProductAttention(Layer):
             y, lse = kernels.flash(q, k, v, self._flash_bias(q, k, allowed), causal, self._scale(q))
             return y, (x, {"y": y, "lse": lse})
         p = self._weights(q, k, mask)
-        keep = self.draw(rng, tuple(p.shape)) if self.stochastic and rng is not None else None
+        keep = self.draw(key_beside(rng, p), tuple(p.shape)) if self.stochastic and rng is not None else None
         dropped = self._dropped(p, keep)
         y = kernels.weighted(dropped, v)
         return (y, rounded(dropped, q)) if self.return_weights else y, (x, {"p": p, "keep": keep})

@@ -17,7 +17,7 @@ from funcnet.errors import adds_location, flag, number, size, value_error
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import operands as arithmetic
 from funcnet.layers.linear.linear import Linear
-from funcnet.random.keys import Key
+from funcnet.random.keys import Key, key_beside
 from funcnet.value import frozen
 
 
@@ -52,7 +52,8 @@ class DropConnect(Layer):
             raise value_error(self, "x must be a dense tensor", x)
         if not params["weight"].is_floating_point():  # what is dropped of integers is a float
             raise value_error(self, f"weight must have the dtype of x, {x.dtype}", params["weight"])
-        keep = random.bernoulli(require_key(self, rng), (self.out_features, self.in_features), 1 - self.p)
+        key = key_beside(require_key(self, rng), params["weight"])
+        keep = random.bernoulli(key, (self.out_features, self.in_features), 1 - self.p)
         dropped = {**params, "weight": self._dropped(params["weight"], keep)}
         return self._linear.apply(dropped, x)[0], (x, keep)
 

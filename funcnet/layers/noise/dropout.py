@@ -19,7 +19,7 @@ from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, is_whole_tuple, number, valid_if
 from funcnet.kernels import operands as kernels
 from funcnet.layers.shape.reshaping import Identity
-from funcnet.random.keys import Key
+from funcnet.random.keys import Key, key_beside
 from funcnet.value import frozen
 
 
@@ -45,7 +45,7 @@ class Dropping(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor | None, Shape, Tensor]]:
         rng = require_key(self, rng) if self.stochastic else None
         shape = self.mask_shape(require_dense_floating(self, params, x))
-        keep = None if rng is None else self.draw(rng, shape)
+        keep = None if rng is None else self.draw(key_beside(rng, x), shape)
         return x if keep is None else self.masked(x, keep), (keep, tuple(x.shape), kind_of(x))
 
     def vjp(self, params: Params, cache: tuple[Tensor | None, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:

@@ -13,6 +13,7 @@ from funcnet.checks import check_gy, kind_of, require_dense_floating, require_ke
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import number
 from funcnet.layers.shape.reshaping import Identity
+from funcnet.random.keys import key_beside
 from funcnet.value import frozen
 
 
@@ -32,7 +33,7 @@ class GaussianNoise(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Tensor]]:
         rng, shape = require_key(self, rng), tuple(require_dense_floating(self, params, x).shape)
-        return x + random.normal(rng, shape, 0.0, self.std, x.dtype), (shape, kind_of(x))
+        return x + random.normal(key_beside(rng, x), shape, 0.0, self.std, x.dtype), (shape, kind_of(x))
 
     def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
         return params, check_gy(self, gy, *cache)

@@ -14,6 +14,7 @@ from funcnet import random
 from funcnet.checks import Misfit, check_gy, pair_complaint, require_dense, require_key, require_no_params
 from funcnet.contract import Layer, Params, Rng
 from funcnet.layers.shape.selecting import Select
+from funcnet.random.keys import key_beside
 from funcnet.value import frozen
 
 
@@ -48,7 +49,7 @@ class GaussianSample(Layer):
         if self.complaint(x):
             raise Misfit
         mean, log_variance = x
-        s = torch.exp(log_variance * 0.5) * random.normal(rng, tuple(mean.shape), dtype=mean.dtype)
+        s = torch.exp(log_variance * 0.5) * random.normal(key_beside(rng, mean), tuple(mean.shape), dtype=mean.dtype)
         return mean + s, s
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:

@@ -18,6 +18,7 @@ from funcnet.contract import Params, Rng, Shape
 from funcnet.errors import fields_error, flag, is_number, number, valid_if, whole_numbers
 from funcnet.kernels import index_pooling as kernels
 from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, require_axes
+from funcnet.random.keys import key_beside
 from funcnet.value import frozen
 
 Ratios = float | tuple[float, ...]
@@ -70,7 +71,7 @@ class _FractionalMaxPool(Windowed):
         dtype = kernels.sample_dtype(x)
         if self.sample is not None:
             return x.new_full(shape, self.sample, dtype=dtype)
-        return random.uniform(require_key(self, rng), shape, dtype=dtype)
+        return random.uniform(key_beside(require_key(self, rng), x), shape, dtype=dtype)
 
     def _window_counts(self, lengths: Shape) -> Shape:
         """Return how many windows there are along each axis, for an x of these lengths."""

@@ -20,7 +20,7 @@ from funcnet.kernels.recurrent.sequences import Weights, run, run_back
 from funcnet.kernels.recurrent.steps import KINDS
 from funcnet.kernels.tracing import is_plain
 from funcnet.layers.recurrent.cells import initialize
-from funcnet.random.keys import Key
+from funcnet.random.keys import Key, key_beside
 from funcnet.value import frozen
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
@@ -137,7 +137,7 @@ class Recurrent(Layer):
     def _keep(self, y: Tensor, layer: int, rng: Rng) -> Tensor | None:
         if not self.stochastic or layer == 0 or rng is None:
             return None
-        return random.bernoulli(random.fold_in(rng, layer), tuple(y.shape), 1 - self.dropout)
+        return random.bernoulli(key_beside(random.fold_in(rng, layer), y), tuple(y.shape), 1 - self.dropout)
 
     def _scale(self) -> float:
         return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0

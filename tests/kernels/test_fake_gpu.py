@@ -1,0 +1,87 @@
+"""The catalogues on a fake GPU: no kernel gets tensors on two devices, and no value is asked for, which would make a step wait."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cases import CASES
+
+HERE = Path(__file__).parent
+WAITING = {
+    "uniqued": "DynamicOutputShapeException",
+    "uniqued rows": "DynamicOutputShapeException",
+    "uniqued, of two": "DynamicOutputShapeException",
+    "uniqued with running statistics": "DynamicOutputShapeException",
+    "checked": "DataDependentOutputException",
+    "checked in a scan": "DataDependentOutputException",
+}
+"""Layers that look at values by design: how many rows differ, and whether a number is finite."""
+
+LACKING = {"orthogonal, square, by householder": "NotImplementedError"}
+"""A kernel that has no fake form, ``geqrf``."""
+
+
+def faults_of(what: str, dtype: str, *names: str) -> tuple[int, dict[str, str]]:
+    """Return how many cases were tried, and the kind of error of those that failed."""
+    path = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(HERE / "fake_gpu.py"), what, dtype, *names]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    return found["tried"], found["faults"]
+
+
+def kinds(faults: dict[str, str]) -> dict[str, str]:
+    """Return the kinds of errors, with their messages where the kind is none of those that are known."""
+    known = WAITING | LACKING
+    return {name: text.split(":")[0] if text.startswith(known.get(name, "?")) else text for name, text in faults.items()}
+
+
+def test_a_sample_of_layers_stays_on_the_gpu():
+    """One case of each type of layer, in float32, with keys on the GPU and in main memory."""
+    names = [*{type(case.layer): name for name, case in CASES.items()}.values()]
+    tried, faults = faults_of("layers", "float32", *names)
+    assert tried == len(names) > 200
+    assert kinds(faults) == {name: kind for name, kind in (WAITING | LACKING).items() if name in names}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_every_layer_stays_on_the_gpu(dtype):
+    """The whole catalogue, forward and backward, in both halves and for inference."""
+    tried, faults = faults_of("layers", dtype)
+    assert tried == len(CASES)
+    assert kinds(faults) == WAITING | LACKING
+
+
+@pytest.mark.parametrize(("what", "least"), [("optimizers", 70), ("metrics", 30)])
+def test_optimizers_and_metrics_stay_on_the_gpu(what, least):
+    """Every optimizer and gradient transform, with counters in main memory and on the GPU; every metric over two batches."""
+    tried, faults = faults_of(what, "float32")
+    assert tried >= least
+    assert faults == {}
+
+
+def test_the_fake_gpu_refuses_what_a_gpu_refuses():
+    """A layer that makes a tensor in main memory fails, and so does one that asks for a value: the tests above can fail."""
+    program = (
+        "import fake_gpu, torch, funcnet as fn\n"
+        "from cases.making import case\n"
+        "fake_gpu.backend_registration._setup_privateuseone_for_python_backend()\n"
+        "made = lambda params, x: (x + torch.ones(x.shape[-1]), None)\n"
+        "asked = lambda params, x: (x if x.sum() > 0 else -x, None)\n"
+        "for apply in (made, asked):\n"
+        "    layer = fn.layer(apply=apply, vjp=lambda params, cache, gy: (params, gy))\n"
+        "    try:\n"
+        "        fake_gpu.try_layer(case(layer, torch.ones(2, 3)), torch.float32)\n"
+        "    except Exception as error:\n"
+        "        print(fake_gpu.fault(error).split(':')[0])\n"
+    )
+    path = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["FakeTensorDeviceMismatchError", "DataDependentOutputException"]
