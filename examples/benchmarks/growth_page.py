@@ -150,6 +150,8 @@ def draw(axis: str, found: dict[str, dict[str, Points]], path: Path) -> None:
 def _finish(axes: Any, axis: str, unit: str, lines: dict[str, Points]) -> None:
     """Set logarithmic scales with the sizes as ticks, and a dotted line of slope 1 below the lines."""
     sizes = sorted({int(n) for points in lines.values() for n in points})
+    if not sizes:
+        return
     axes.set(xscale="log", yscale="log", xlabel=axis if axis in ("width", "depth", "batch") else "sequence length", ylabel=unit)
     axes.set_xticks(sizes, [str(n) for n in sizes])
     axes.minorticks_off()
