@@ -28,7 +28,7 @@ from torch import Tensor
 from funcnet.flattening import NODES, Tree, flatten_like, flatten_together, unflatten
 
 _KINDS = (dict, tuple, list)
-_PLAIN = {Tensor, type(None)}
+PLAIN = {Tensor, type(None)}
 _DEEPEST = 50
 
 
@@ -54,18 +54,19 @@ class TreeCodec:
 
     def _compose(self, like: Tree, ordered: bool) -> None:
         lines: list[str] = []
-        scope: dict[str, Any] = {"PLAIN": _PLAIN, "is_node": _is_node, "KEYS": []}
+        scope: dict[str, Any] = {"PLAIN": PLAIN, "is_node": is_node, "KEYS": []}
         dicts: list[str] | None = [] if ordered else None
-        leaves = _take_apart(like, "x", lines, scope, dicts)
+        leaves = take_apart(like, "x", lines, scope, dicts)
         if dicts:
             lines.append(f"if [{', '.join(f'*{name}' for name in dicts)}] != KEYS: raise LookupError")
         check = "if not PLAIN.issuperset(map(type, found)) and any(map(is_node, found)): raise LookupError"
-        self.read = _function("x", [*lines, f"found = [{', '.join(leaves)}]", check, "return found"], scope)
+        self.read = function_of("x", [*lines, f"found = [{', '.join(leaves)}]", check, "return found"], scope)
         row = [f"{', '.join(leaves)}, = leaves"] if leaves else []
-        self.write = _function("leaves", [*row, f"return {_put_together(like, iter(leaves), scope)}"], scope)
+        self.write = function_of("leaves", [*row, f"return {put_together(like, iter(leaves), scope)}"], scope)
 
 
-def _is_node(leaf: Any) -> bool:
+def is_node(leaf: Any) -> bool:
+    """Tell whether what is in the place of a leaf is a node, so that the structure is another."""
     return isinstance(leaf, NODES)
 
 
@@ -84,7 +85,7 @@ def _flatten_ordered(like: Tree, tree: Tree) -> list[Any]:
 
 def _keys(tree: Tree) -> list[Any]:
     """List the keys of every dict in a tree, in order."""
-    if not _is_node(tree):
+    if not is_node(tree):
         return []
     own, children = ([*tree], tree.values()) if isinstance(tree, dict) else ([], tree)
     return own + [key for child in children for key in _keys(child)]
@@ -105,14 +106,14 @@ def _word(kind: type, scope: dict[str, Any]) -> str:
     return name
 
 
-def _take_apart(like: Tree, name: str, lines: list[str], scope: dict[str, Any], dicts: list[str] | None) -> list[str]:
+def take_apart(like: Tree, name: str, lines: list[str], scope: dict[str, Any], dicts: list[str] | None) -> list[str]:
     """Add the lines that take what is called ``name`` apart; return the names of its leaves.
 
     ``dicts`` collects the names of dicts whose order matters, and the scope's ``KEYS`` their keys; ``None`` where no order does.
     A dict among them needs no check of its length, since one key too many would be found among all keys.
     """
     kind = type(like)
-    if not _is_node(like):
+    if not is_node(like):
         return [name]
     if name.count("_") > _DEEPEST:
         raise LookupError
@@ -128,18 +129,18 @@ def _take_apart(like: Tree, name: str, lines: list[str], scope: dict[str, Any], 
     if names:
         lines.append(f"{', '.join(names)}, = {found}")
     rows = zip(like.values() if kind is dict else like, names, strict=True)
-    return [leaf for child, own in rows for leaf in _take_apart(child, own, lines, scope, dicts)]
+    return [leaf for child, own in rows for leaf in take_apart(child, own, lines, scope, dicts)]
 
 
-def _put_together(like: Tree, names: Iterator[str], scope: dict[str, Any]) -> str:
+def put_together(like: Tree, names: Iterator[str], scope: dict[str, Any]) -> str:
     """Return the expression of a tree, of leaves with these names."""
     kind = type(like)
     if kind is dict:
         rows = zip(_words(like, scope), like.values(), strict=True)
-        return "{" + "".join(f"{key}: {_put_together(child, names, scope)}, " for key, child in rows) + "}"
-    if not _is_node(like):
+        return "{" + "".join(f"{key}: {put_together(child, names, scope)}, " for key, child in rows) + "}"
+    if not is_node(like):
         return next(names)
-    row = "".join(f"{_put_together(child, names, scope)}, " for child in like)
+    row = "".join(f"{put_together(child, names, scope)}, " for child in like)
     if kind in _KINDS:
         return f"({row})" if kind is tuple else f"[{row}]"
     return f"{_word(kind, scope)}({row})" if _is_named(kind) else f"{_word(kind, scope)}(({row}))"
@@ -155,8 +156,9 @@ def _words(like: dict[Any, Tree], scope: dict[str, Any]) -> list[str]:
     return words
 
 
-def _function(argument: str, lines: list[str], scope: dict[str, Any]) -> Callable[..., Any]:
-    source = "\n    ".join([f"def function({argument}):", *lines])
+def function_of(arguments: str, lines: list[str], scope: dict[str, Any]) -> Callable[..., Any]:
+    """Return the function with these lines, whose other names are those of the scope."""
+    source = "\n    ".join([f"def function({arguments}):", *lines])
     exec(source, scope)
     function: Callable[..., Any] = scope["function"]
     return function

@@ -54,6 +54,7 @@ from funcnet import random, tree
 from funcnet.checks import missing_sizes, size_in, sizes_complaint
 from funcnet.errors import value_error
 from funcnet.guards import GUARDS, verbs
+from funcnet.plans import Unchecked
 from funcnet.random.keys import Key
 from funcnet.value import Value
 
@@ -218,6 +219,15 @@ class Layer(Value):
         By default a layer without an ``init`` has no params, and of others nothing is known.
         """
         return {} if getattr(type(self).init, "__wrapped__", type(self).init) is Layer.init else None
+
+    def unchecked(self, params: Params, cache: Cache) -> Unchecked | None:
+        """Return ``apply``, ``vjp`` and ``grads`` without their checks, for a layer whose checks take as long as its kernels.
+
+        ``serial`` calls them in eager mode, with arguments like those of the call that made ``cache``, which passed all checks:
+        plain dense tensors in main memory, of the same shapes, strides and dtypes. They must call the same kernels as the verbs,
+        for the same bits. By default ``None``, as in a class that overrides a verb: then ``serial`` calls the verbs.
+        """
+        return None
 
     def complaint(self, x: Any) -> str | None:
         """Return the rule that ``x`` breaks; ``None`` where it breaks none. It is asked only after ``apply`` has failed.

@@ -5,6 +5,7 @@ value, gy = loss.value_and_grad(y, target)
 grads     = net.grads(params, cache, gy)
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import field
@@ -12,9 +13,12 @@ from torch import Tensor
 
 from funcnet.contract import Cache, Layer, Params
 from funcnet.errors import instances, value_error
-from funcnet.losses.loss import Loss
+from funcnet.losses.loss import HOOKS, Loss
+from funcnet.plans import VERBS, Plans, Unchecked, has_own
 from funcnet.random.keys import Key
 from funcnet.value import Value, frozen
+
+_Run = Callable[[Params, Any, Any], tuple[Tensor, Params, Cache]]
 
 is_layer = instances(Layer, "a layer")
 
@@ -35,14 +39,31 @@ class ValueAndGrads(Value):
     net: Layer = field(validator=is_layer)
     loss: Loss = field(validator=has_one_value)
 
+    _plans: Plans[_Run] = field(init=False, eq=False, factory=Plans)
+
     def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Params, Cache]:
         return self.scaled(params, x, target, rng, None)
 
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
         """Return the value, the gradient of ``scale`` times it where a scale is given, and the cache."""
+        known = self._plans.find((params, x, target)) if scale is None else None
+        if known is not None:
+            try:
+                return known(params, x, target)
+            except Exception:
+                known = None  # the checks of the layers and the loss say what is wrong
         y, cache = self.net.apply(params, x, rng)
         value, gy = self.loss.value_and_grad(y, target) if scale is None else scaled_gradient(self.loss, y, target, scale)
-        return value, self.net.grads(params, cache, gy), cache
+        grads = self.net.grads(params, cache, gy)
+        if scale is None and self._plans.is_due():
+            self._plans.learn((params, x, target), self._unchecked(params, cache, y, target))
+        return value, grads, cache
+
+    def _unchecked(self, params: Params, cache: Cache, y: Any, target: Any) -> _Run | None:
+        """Return the function without checks, for arguments like these; ``None`` where the net or the loss has no such form."""
+        net = self.net.unchecked(params, cache) if has_own(type(self.net), "unchecked", *VERBS) else None
+        loss = self.loss.unchecked(y, target) if has_own(type(self.loss), "unchecked", "value_and_grad", *HOOKS) else None
+        return None if net is None or loss is None else _joined(net, loss)
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         """Return params with the batch statistics of a cache folded into the running ones."""
@@ -50,6 +71,18 @@ class ValueAndGrads(Value):
 
     def __repr__(self) -> str:
         return f"value_and_grads({self.net!r}, {self.loss!r})"
+
+
+def _joined(net: Unchecked, loss: Callable[[Any, Any], tuple[Tensor, Any]]) -> _Run:
+    """Join the verbs of a net and the value and gradient of a loss."""
+    apply, _, grads = net
+
+    def value_and_grads(params: Params, x: Any, target: Any) -> tuple[Tensor, Params, Cache]:
+        y, cache = apply(params, x)
+        value, gy = loss(y, target)
+        return value, grads(params, cache, gy), cache
+
+    return value_and_grads
 
 
 def scaled_gradient(loss: Loss, y: Any, target: Any, scale: Tensor) -> tuple[Tensor, Any]:

@@ -83,7 +83,8 @@ class TrainStep(Value):
             return self._layer_by_layer(self._updater, params, state, x, target, rng)
         if self._evaluating is not None:
             return self._with_evaluations(self._evaluating, params, state, x, target, rng)
-        value, grads, cache = self._gradient.scaled(params, x, target, rng, self._loss_scale(state))
+        scale = self._loss_scale(state) if self._has_loss_scale else None
+        value, grads, cache = self._gradient.scaled(params, x, target, rng, scale)
         if self._has_running_stats:
             params = self._gradient.update_stats(params, cache)
         params, state = self.opt.update(grads, state, params)
@@ -105,6 +106,7 @@ class TrainStep(Value):
         return self._gradient.update_stats(params, caches[0]) if self._has_running_stats else params, state, value
 
     def _loss_scale(self, state: Tree) -> Tensor | None:
+        """Return the factor of the loss; ``None`` without one."""
         if not self._has_loss_scale:
             return None
         rates = self.opt.rates(state)

@@ -12,11 +12,13 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
+from funcnet.checks import kind_of
 from funcnet.combinator import Children, Combinator, child_key, errors_at, layer_or_none, tuple_of_layers
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, flag, value_error
 from funcnet.layers.operands.arithmetic import Add
 from funcnet.layers.shape.reshaping import Identity
+from funcnet.plans import Unchecked
 from funcnet.value import frozen
 
 _SUM = Add(broadcast=False)
@@ -120,6 +122,13 @@ class Branching(Combinator):
                 gy = self.merge.input_grad(entries[-1], cache[-1], gy)
         return self._gathered(self._back("input_grad", entries, cache, gy))
 
+    def unchecked(self, params: Params, cache: Cache) -> Unchecked | None:
+        """Return the verbs of a residual; other ways to branch are not asked for in nets of small layers."""
+        if not self._is_residual():
+            return None
+        f, s = [layer.unchecked(p, c) for layer, p, c in zip(self.layers, params[:2], cache[:2], strict=True)]
+        return None if f is None or s is None else _unchecked_residual(f, s)
+
     def _unmerged(self, entries: Params, cache: Cache, gy: Any) -> tuple[list[Params], Any]:
         """Go back through merge: its params' gradients, as a list of one or none, and those of the layers' outputs."""
         if self.merge is None:
@@ -159,6 +168,25 @@ class Branching(Combinator):
             rule = f"{name} must be a tuple of {len(self.layers)}, one entry per layer"
             raise value_error(self.label, rule, describe(values))
         return values
+
+
+def _unchecked_residual(f: Unchecked, s: Unchecked) -> Unchecked:
+    """Join the verbs without checks of both branches; the sum keeps what ``Add`` does."""
+
+    def apply(params: Params, x: Any) -> tuple[Any, Cache]:
+        (one, kept), (other, kept_too) = f.apply(params[0], x), s.apply(params[1], x)
+        shape = tuple(one.shape)
+        y = one + other
+        return y, (kept, kept_too, ((shape, shape), shape, kind_of(y)))
+
+    def vjp(params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+        (gp, gx), (gp_too, gx_too) = f.vjp(params[0], cache[0], gy), s.vjp(params[1], cache[1], gy)
+        return (gp, gp_too, params[2]), gx + gx_too
+
+    def grads(params: Params, cache: Cache, gy: Any) -> Params:
+        return f.grads(params[0], cache[0], gy), s.grads(params[1], cache[1], gy), params[2]
+
+    return Unchecked(apply, vjp, grads)
 
 
 def _sum(a: Any, b: Any) -> Any:

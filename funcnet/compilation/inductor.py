@@ -20,11 +20,15 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.compilation.cuda_graphs import Kernel, is_on_gpu, kernel_on_gpu
+from funcnet.compilation.small_products import product_options
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.threads import with_one_mkl_thread
 
-SMALL = 8192
-LARGE = 500
-"""The number of nodes from which on the calls in a graph are compiled apart from its kernels, and with fewer optimizations."""
+THREADS = choice("threads of compiled loops", {"one": NEVER, "all": 0}, lambda cpu: 8193, "elements of the largest tensor")
+"""From how many elements of its largest tensor on a graph is compiled for all threads; see ``kernel_of``."""
+
+CALLS = choice("calls of compiled graphs", {"-O3": NEVER, "-O1": 0}, lambda cpu: 500, "nodes")
+"""From how many nodes on the calls in a graph are compiled apart from its kernels, with ``-O1``; see ``kernel_of``."""
 
 _NUMBERS = itertools.count()
 _OWN_LOCK = threading.RLock()
@@ -50,7 +54,7 @@ def inductor_options() -> dict[str, Any]:
     ``cpp_wrapper`` calls the kernels from C++ and takes a tenth off a small step. ``cpp.threads`` is read at compile time.
     ``cpp_wrapper_build_separate`` has the calls, one long C++ function, compiled with ``-O1`` in place of ``-O3``.
     """
-    wanted = {"cpp_wrapper": True, "cpp.threads": 1, "cpp_wrapper_build_separate": True}
+    wanted = {"cpp_wrapper": True, "cpp.threads": 1, "cpp_wrapper_build_separate": True, **product_options()}
     try:
         known = set(torch._inductor.list_options())
     except Exception:
@@ -101,14 +105,14 @@ def _sends(graph: Any) -> bool:
 
 def step_options(values: list[Any]) -> dict[str, Any]:
     """Return the options of Inductor for a graph with these values of its nodes."""
-    fits = {"cpp.threads": _are_small(values), "cpp_wrapper_build_separate": len(values) >= LARGE}
+    fits = {"cpp.threads": _are_small(values), "cpp_wrapper_build_separate": len(values) >= CALLS.value}
     return {name: value for name, value in inductor_options().items() if fits.get(name, True)}
 
 
 def _are_small(values: list[Any]) -> bool:
     """Tell whether every tensor among the values of a graph is small; one of a symbolic size is not."""
     sizes = [value.numel() for row in values for value in tree.leaves(row) if isinstance(value, Tensor)]
-    return all(type(size) is int and size <= SMALL for size in sizes)
+    return all(type(size) is int and size < THREADS.value for size in sizes)
 
 
 class _Records(threading.local):

@@ -5,20 +5,26 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels import linear as products
 from funcnet.kernels import private_names as torchs
-from funcnet.kernels.private_names import builtin, is_batched
+from funcnet.kernels.choices import NEVER, choice
+from funcnet.kernels.private_names import HAS_ONEDNN, builtin, direct, is_batched
 from funcnet.kernels.tracing import is_compiling, is_differentiated, is_eager, is_for_inductor, is_plain, packed
 
 _aten = torch.ops.aten
 
 Kernel = Callable[..., Tensor]
 
-_MANY = 12_000
+TANH = choice(
+    "tanh",
+    {"torch": NEVER, "onednn": 0},
+    lambda cpu: 12_000 if cpu.maker == "amd" and cpu.avx512 and HAS_ONEDNN else NEVER,
+    "elements",
+)
+"""From how many elements on oneDNN computes a tanh of float32."""
 
 
 def tanh(x: Tensor) -> Tensor:
-    """Tanh, of many float32 by oneDNN where products go there too.
+    """Tanh, of many float32 by oneDNN on AMD's processors with AVX-512.
 
     Torch's own calls MKL, which on AMD's processors takes 2.3 ns an element; oneDNN 0.4 and 22 µs besides, for a copy in and one
     out. µs for 2500, 12000, 50000 and 250000 elements: 6.6, 29, 115 and 860 by MKL, 23, 26, 43 and 580 by oneDNN. The relative
@@ -27,10 +33,15 @@ def tanh(x: Tensor) -> Tensor:
     if is_for_inductor() and x.dtype is torch.float32:
         return _tanh_in_arithmetic(x)
     count = x.numel()  # no number while a program is exported for any batch
-    if type(count) is not int or count < _MANY or x.dtype is not torch.float32 or not products.by_onednn() or not is_plain(x):
+    if type(count) is not int or count < TANH.value or x.dtype is not torch.float32 or not is_plain(x):
         return torch.tanh(x)
     y: Tensor = x.to_mkldnn().tanh().to_dense()
     return y
+
+
+def is_small_tanh(x: Tensor) -> bool:
+    """Tell whether ``tanh`` of such numbers is torch's own in eager mode."""
+    return x.numel() < TANH.value
 
 
 # P, of degree 4 in z = x², through the Chebyshev points of 0 < z < 0.49.
@@ -57,6 +68,9 @@ def _tanh_in_arithmetic(x: Tensor) -> Tensor:
 tanh_backward: Kernel = _aten.tanh_backward.default
 sigmoid_backward: Kernel = _aten.sigmoid_backward.default
 threshold_backward: Kernel = _aten.threshold_backward.default
+# The same for eager mode only.
+eager_tanh_backward: Kernel = direct(tanh_backward)
+eager_threshold_backward: Kernel = direct(threshold_backward)
 leaky_relu: Kernel = builtin("leaky_relu")
 leaky_relu_backward: Kernel = _aten.leaky_relu_backward.default
 softmax_backward: Kernel = torchs.softmax_backward

@@ -16,7 +16,8 @@ an AMD EPYC with AVX512-BF16, causal, as it comes and cast to float32 and back:
     (4, 4, 256, 64)   3.5    3.5     8.3    8.0       6.4    3.5     61     8.1
     (2, 4, 512, 64)   6.6    6.6     13.1   15.7      12.4   6.6     151    15.6
 
-Hence float16 is always computed in float32, and bfloat16 only in the backward pass of short sequences.
+Hence float16 is always computed in float32, and bfloat16 only in the backward pass of short sequences, unless products of
+bfloat16 serve: ``attention_products``.
 """
 
 from collections.abc import Callable
@@ -24,15 +25,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from funcnet.kernels import attention_products as by_products
 from funcnet.kernels import private_names as torchs
 from funcnet.kernels.activation import softmax_backward, tanh, tanh_backward
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.operands import unbroadcast
 from funcnet.kernels.private_names import is_batched
 from funcnet.kernels.tracing import is_differentiated
 from funcnet.precision import in_single, rounded
 
-_SHORT = 8192
-"""The numbers in a head's keys up to which the backward pass of bfloat16 is quicker in float32."""
+ATTENTION = choice("attention", {"formula": NEVER, "flash": 0}, lambda cpu: 0)
+"""Whether attention is computed by the flash kernel, where that may be used."""
+
+FLOAT16 = choice("attention in float16", {"float16": NEVER, "float32": 0}, lambda cpu: 0)
+"""Whether the flash kernel computes float16 in float32."""
+
+BFLOAT16 = choice(
+    "backward attention in bfloat16", {"float32": NEVER, "bfloat16": 0}, lambda cpu: 8193, "numbers in a head's keys"
+)
+"""From how many numbers in a head's keys on the flash kernel's backward pass computes bfloat16 as it comes, not in float32."""
 
 _flash: Callable[..., tuple[Tensor, Tensor]] = torchs.flash
 _flash_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = torchs.flash_backward
@@ -52,7 +63,7 @@ def flashes(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> bool:
         else False
     )
     mapped = any([x.numel() == 0 or is_batched(x) for x in given])  # noqa: C419
-    return _HAS_FLASH and fits and not mapped and not is_differentiated(*given)
+    return _HAS_FLASH and ATTENTION.value == 0 and fits and not mapped and not is_differentiated(*given)
 
 
 def flashes_back(gy: Tensor, *qkv: Tensor) -> bool:
@@ -81,7 +92,7 @@ def visible_bias(allowed: Tensor | None, bias: Tensor | None, like: Tensor) -> T
 def flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """Attention's y and, by row, log Σ eˢ; rows that may see nothing are 0."""
     like = q
-    if q.dtype is k.dtype is v.dtype is torch.float16:
+    if q.dtype is k.dtype is v.dtype is torch.float16 and FLOAT16.value == 0:
         q, k, v, bias = q.float(), k.float(), v.float(), _bias_in_single(bias)
     y, lse = _flash(_dense(q), _dense(k), _dense(v), 0.0, causal, attn_mask=bias, scale=scale)
     y = y if type(y) is Tensor else y.contiguous()  # a DTensor has other strides than its piece, which then has no views
@@ -92,6 +103,8 @@ def flash_backward(
     gy: Tensor, qkv: tuple[Tensor, Tensor, Tensor], y: tuple[Tensor, Tensor], bias: Tensor | None, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, from y and its log Σ eˢ."""
+    if by_products.serves(qkv[0], qkv[1], bias):
+        return by_products.backward(gy, *qkv, causal, scale)
     if _is_quicker_in_single(qkv[1]):
         single, out = (in_single(qkv[0]), in_single(qkv[1]), in_single(qkv[2])), in_single(y[0])
         gq, gk, gv = flash_backward(in_single(gy), single, (out, y[1]), _bias_in_single(bias), causal, scale)
@@ -118,9 +131,9 @@ def _bias_in_single(bias: Tensor | None) -> Tensor | None:
 
 def _is_quicker_in_single(k: Tensor) -> bool:
     if k.dtype is not torch.bfloat16:
-        return k.dtype is torch.float16
+        return k.dtype is torch.float16 and FLOAT16.value == 0
     size = k.shape[-2] * k.shape[-1]
-    return type(size) is int and size <= _SHORT  # a symbol, in a program exported for any length, decides nothing
+    return type(size) is int and size < BFLOAT16.value  # a symbol, in a program exported for any length, decides nothing
 
 
 def _joined(x: Tensor, groups: Tensor) -> Tensor:

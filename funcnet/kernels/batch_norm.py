@@ -5,8 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from funcnet.checks import Misfit
 from funcnet.kernels import norm_formulas as formulas
 from funcnet.kernels import private_names as torchs
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.extremes import LEAST, in_double, is_far
 from funcnet.kernels.norm import Moments, is_wider, rounded_gradients, singly, unstrided
 from funcnet.kernels.tracing import is_compiling, is_mapped, is_meta_data, is_plain_data, is_untransformed, packed
@@ -19,6 +21,10 @@ _softshrink: Callable[[Tensor, float], Tensor] = torchs.builtin("softshrink")
 _batch_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_batch_norm
 _batch_norm_functional: Callable[..., tuple[Tensor, ...]] = torchs.batch_norm_functional
 _batch_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm_backward.default
+
+
+STATISTICS = choice("running statistics", {"formula": NEVER, "kernel": 0}, lambda cpu: 0)
+"""Whether the kernel of batch norm moves the running moments on the way; see ``batch_norm_ahead``."""
 
 
 def batch_norm(
@@ -53,7 +59,13 @@ def batch_norm_ahead(
     mean, var = running
     compiling, alike = is_compiling(), x.dtype is mean.dtype is var.dtype and x.dtype not in HALF
     mapped = is_mapped(x) if compiling else not is_untransformed()
-    if mapped or x.numel() == 0 or not alike or not (is_plain_data(x, weight, bias, mean, var) or is_meta_data(x)):
+    if (
+        mapped
+        or STATISTICS.value
+        or x.numel() == 0
+        or not alike
+        or not (is_plain_data(x, weight, bias, mean, var) or is_meta_data(x))
+    ):
         return *batch_norm(x, weight, bias, eps), None
     if compiling:  # the same kernel on copies: but these the compiler may leave out
         y, mu, r, *ahead = _batch_norm_functional(packed(x), weight, bias, *running, True, rate, eps)
@@ -63,6 +75,32 @@ def batch_norm_ahead(
     if r.dtype is torch.float32 and not r.is_meta and not r.min().item() > LEAST:
         y, mu, r = batch_norm(x, weight, bias, eps)
     return y, mu, r, copies
+
+
+def serves_unchecked(x: Tensor, weight: Tensor, running: Moments) -> bool:
+    """Tell whether the two functions below compute what ``batch_norm_ahead`` and ``batch_norm_backward`` do, in eager mode."""
+    dense = weight.is_contiguous() and running[0].is_contiguous() and running[1].is_contiguous()
+    return dense and not STATISTICS.value and x.dtype is torch.float32 and running[0].dtype is running[1].dtype is x.dtype
+
+
+def unchecked_ahead(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, running: Moments, rate: float
+) -> tuple[Tensor, Tensor, Tensor, Moments]:
+    """Return what ``batch_norm_ahead`` does; x with a variance that needs float64 raises ``Misfit``."""
+    ahead = running[0].clone(), running[1].clone()
+    y, mu, r = _batch_norm(x, weight, bias, *ahead, True, rate, eps)
+    if not r.min().item() > LEAST:
+        raise Misfit
+    return y, mu, r, ahead
+
+
+def unchecked_backward(gy: Tensor, x: Tensor, weight: Tensor, eps: float, batch: Moments) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what ``batch_norm_backward`` does."""
+    return _eager_backward(gy, x, weight, None, None, *batch, True, eps, _ALL)
+
+
+_eager_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = torchs.direct(_batch_norm_backward)
+_ALL = [True, True, True]
 
 
 def variance(r: Tensor, eps: float) -> Tensor:

@@ -31,7 +31,7 @@ class Choice:
     Attributes:
         name: What is chosen, such as ``"matrix products"``.
         options: The value of each option, by name.
-        unit: What the value counts, such as ``"multiplications"``.
+        unit: What the value counts, such as ``"multiplications"``; empty where only options are values.
         rule: The value for a processor.
         value: The value at work. Kernels read it in each call; ``set_choice`` and ``forced`` change it.
     """
@@ -64,14 +64,14 @@ class Choice:
         return f"Choice({self.name!r}: {self.describe(self.value)})"
 
 
-def choice(name: str, options: Mapping[str, int], rule: Rule, unit: str = "elements") -> Choice:
+def choice(name: str, options: Mapping[str, int], rule: Rule, unit: str = "") -> Choice:
     """Enter a choice between kernels, and return it: once for each name, where the module with the kernel is imported.
 
     Args:
         name: What is chosen.
         options: The value of each option by name, the one for large sizes last: ``{"mkl": NEVER, "onednn": 0}``.
         rule: Returns the value for a processor: that of an option, or a threshold between them.
-        unit: What a threshold counts.
+        unit: What a threshold counts; without one there are no values between the options.
 
     Raises:
         ValueError: For a name that is taken, or fewer than two options.
@@ -132,13 +132,13 @@ def _find(who: str, name: str) -> Choice:
 
 
 def _value(who: str, one: Choice, option: str | int) -> int:
-    if type(option) is int and option >= 0:
+    if type(option) is int and option >= 0 and one.unit:
         return option
     if option == AUTOMATIC:
         return one.automatic
     if not isinstance(option, str) or option not in one.options:
-        names = ", ".join(map(repr, (AUTOMATIC, *one.options)))
-        raise value_error(who, f"the option of {one.name!r} must be one of {names}, or a number of {one.unit}", repr(option))
+        names = ", ".join(map(repr, (AUTOMATIC, *one.options))) + f", or a number of {one.unit}" * bool(one.unit)
+        raise value_error(who, f"the option of {one.name!r} must be one of {names}", repr(option))
     return one.options[option]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.private_names import builtin
 from funcnet.kernels.tracing import is_plain
 from funcnet.precision import in_single, rounded
@@ -23,8 +24,11 @@ _fold: Kernel = _aten.col2im.default
 convolution_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.convolution_backward.default
 
 
-_MANY = 1 << 18
-_LARGE = 1 << 20
+IMAGES = choice("order of images", {"as given": NEVER, "channels_last": 0}, lambda cpu: 1 << 18, "numbers of y")
+"""From how many numbers of y on the first convolution puts an image in the order channels_last; see ``_is_image``."""
+
+WEIGHTS = choice("order beside large weights", {"as given": NEVER, "contiguous": 0}, lambda cpu: 1 << 20, "numbers of the weight")
+"""From how many numbers of a weight on x in the order channels_last is copied instead of it; see ``_is_small_beside``."""
 
 
 def convolution(
@@ -39,7 +43,7 @@ def convolution(
     """Convolve over all axes of w but two: y, and x as it went into the kernel, which its gradient is to be taken with."""
     if w.dim() == 4 and 1 < w.shape[1] <= 4 and _is_image(x, w):
         x = x.contiguous(memory_format=torch.channels_last)
-    elif w.dim() == 4 and w.numel() >= _LARGE and _is_small_beside(x, w):
+    elif w.dim() == 4 and w.numel() >= WEIGHTS.value and _is_small_beside(x, w):
         x = x.contiguous()
     return _convolutions[w.dim() - 2](x, w, b, stride, padding, dilation, groups), x
 
@@ -52,7 +56,7 @@ def _is_image(x: Tensor, w: Tensor) -> bool:
     channel it makes no difference that lasts: 9.0 ms for the LeNet's step on 64 images either way.
     """
     free = x.dim() == 4 and x.dtype is torch.float32 and is_plain(x, w)  # first: an exported size cannot be compared
-    return free and x.shape[0] * x.shape[2] * x.shape[3] * w.shape[0] >= _MANY
+    return free and x.shape[0] * x.shape[2] * x.shape[3] * w.shape[0] >= IMAGES.value
 
 
 def _is_small_beside(x: Tensor, w: Tensor) -> bool:

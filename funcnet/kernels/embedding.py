@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.sharding_rules import summed
 from funcnet.kernels.tracing import is_eager, is_plain
 from funcnet.precision import in_single, rounded
@@ -13,7 +14,11 @@ _aten = torch.ops.aten
 
 _embedding_backward: Callable[..., Tensor] = _aten.embedding_dense_backward.default
 
-_COPIED = 20_000
+PADDING = choice("rows at padding", {"copied table": NEVER, "found rows": 0}, lambda cpu: 20_001, "numbers of the table")
+"""From how many numbers of the table on the rows at padding are found and set to zero; see ``padded_embedding``."""
+
+GRADIENT = choice("gradient of embeddings", {"torch": NEVER, "index_add": 0}, lambda cpu: 0)
+"""Whether rows of a gradient are summed by ``index_add_``; see ``embedding_backward``."""
 
 
 def embedding(w: Tensor, x: Tensor) -> Tensor:
@@ -34,7 +39,7 @@ def padded_embedding(w: Tensor, x: Tensor, padding: int) -> Tensor:
     ``masked_fill`` these take 22 and 550.
     """
     if is_plain(w, x):
-        if w.numel() <= _COPIED or w.shape[0] <= x.numel():
+        if w.numel() < PADDING.value or (PADDING.value and w.shape[0] <= x.numel()):
             table = w.clone()
             table.select(0, padding).zero_()
             return embedding(table, x)
@@ -52,7 +57,7 @@ def embedding_backward(gy: Tensor, x: Tensor, count: int, padding: int) -> Tenso
     summed in single: 1000 ones in bfloat16 would come to 256.
     """
     g = in_single(gy)
-    if type(gy) is not Tensor or not (is_eager() and gy.is_cpu):
+    if type(gy) is not Tensor or not (GRADIENT.value == 0 and is_eager() and gy.is_cpu):
         return rounded(_embedding_backward(g, x, count, padding, False), gy)
     gw = g.new_zeros(count, gy.shape[-1]).index_add_(0, x.reshape(-1), g.reshape(-1, gy.shape[-1]))
     if padding >= 0:

@@ -10,12 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.conv import convolution_backward
 from funcnet.kernels.large_memory import empty
 from funcnet.kernels.tracing import is_plain
 from funcnet.precision import in_single, rounded
 
-_CHUNK = 1 << 18  # the numbers of 1 MB, which a core's cache holds beside the operands
+PIECES = choice("examples at a time", {"all": NEVER, "pieces": 0}, lambda cpu: 1 << 18, "numbers of gradients")
+"""How many numbers of gradients are formed at a time: those of 1 MB, which a core's cache holds beside the operands."""
+
+CONVOLUTIONS = choice("example gradients of convolutions", {"bmm": NEVER, "onednn": 0}, lambda cpu: 100_000, "products")
+"""From how many products of an example on oneDNN convolves examples as groups; see ``is_for_onednn``."""
 
 
 def weight_grads(gy: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
@@ -62,7 +67,7 @@ def _weight_squares(gy: Tensor, x: Tensor) -> Tensor:
     return torch.cat(norms).square()
 
 
-_MANY, _FEWEST_WINDOWS = 100_000, 32
+_MOST_OF_A_WINDOW = 3125  # so that 100 000 products are of 32 windows at least
 
 
 def is_for_onednn(gy: Tensor, x: Tensor, windows: int, size: int) -> bool:
@@ -71,7 +76,7 @@ def is_for_onednn(gy: Tensor, x: Tensor, windows: int, size: int) -> bool:
     oneDNN computes these: 32 of 64×64×3×3 for 64 windows each in 1.4 ms, for which ``bmm`` takes 2.0 and the copies of what the
     windows see 0.7. For 16 windows of 128×64×3×3 it takes 1.8, and they 1.5; for 6×1×5×5 and images of 28×28 0.31, and they 0.2.
     """
-    return windows >= _FEWEST_WINDOWS and windows * size >= _MANY and gy.dtype is torch.float32 and is_plain(gy, x)
+    return windows * min(size, _MOST_OF_A_WINDOW) >= CONVOLUTIONS.value and gy.dtype is torch.float32 and is_plain(gy, x)
 
 
 def convolution_grads(gy: Tensor, x: Tensor, shape: tuple[int, ...], groups: int, *options: Any) -> Tensor:
@@ -90,7 +95,7 @@ def has_fewer_products(rows: int, ins: int, outs: int) -> bool:
 
 def chunk(size: int, *factors: Tensor) -> int:
     """Return how many examples are treated at a time, with ``size`` numbers each: all while tracing or under transforms."""
-    return max(1, _CHUNK // max(size, 1)) if is_plain(*factors) else max(len(factors[0]), 1)
+    return max(1, PIECES.value // max(size, 1)) if is_plain(*factors) else max(len(factors[0]), 1)
 
 
 def pieces(x: Tensor, count: int) -> tuple[Tensor, ...]:

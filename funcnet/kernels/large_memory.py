@@ -12,9 +12,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from funcnet.kernels.choices import NEVER, choice
+
 _HUGE, _PAGE = 2 << 20, 4 << 10
 _MADV_HUGEPAGE = 14
-_LEAST = 2 * _HUGE  # so that one huge page lies within, wherever the memory begins
+PAGES = choice("memory of large results", {"as given": NEVER, "huge pages": 0}, lambda cpu: 2 * _HUGE, "bytes")
+"""From how many bytes on huge pages are asked for: one lies within, wherever the memory begins."""
 
 
 def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -25,9 +28,9 @@ def empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """
     x = torch.empty(shape, dtype=like.dtype, device=like.device)
     size = x.numel() * x.element_size()
-    if size >= _LEAST and x.is_cpu:
+    if size >= PAGES.value and x.is_cpu:
         begin = -(-x.data_ptr() // _PAGE) * _PAGE
-        _advise()(begin, (x.data_ptr() + size - begin) // _PAGE * _PAGE, _MADV_HUGEPAGE)
+        _advise()(begin, max(0, x.data_ptr() + size - begin) // _PAGE * _PAGE, _MADV_HUGEPAGE)
     return x
 
 

@@ -8,11 +8,12 @@ import math
 import torch
 from torch import Tensor
 
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.tracing import is_differentiated, may_search
 from funcnet.precision import in_single
 
-# Up to so many elements a comparison takes less than a sum.
-_COMPARED = 2_500
+SEARCH = choice("search for NaN", {"comparison": NEVER, "sum": 0}, lambda cpu: 2_500, "elements")
+"""From how many elements on NaN is found by a sum; see ``has_nan``."""
 
 LARGEST = {dtype: torch.finfo(dtype).max for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 
@@ -29,7 +30,7 @@ def has_nan(y: Tensor) -> bool:
     0.4 µs for 100 elements and 44 for 10⁶, whose comparison would take 310, and the sum of 100 1.2. As ``torch.equal`` the
     comparison would take 0.1 more.
     """
-    return not y.equal(y) if y.numel() < _COMPARED else math.isnan(y.sum().item())
+    return not y.equal(y) if y.numel() < SEARCH.value else math.isnan(y.sum().item())
 
 
 def settled(x: Tensor, dim: int) -> Tensor:

@@ -42,8 +42,6 @@ from funcnet.kernels.processor import Processor
 from funcnet.kernels.tracing import is_autocast, is_compiling, is_for_inductor, is_plain_data, is_untransformed
 
 LIBRARIES = ("auto", "mkl", "onednn")
-_TINY = 4096
-
 _linear: Callable[..., Tensor] = builtin("linear")
 
 
@@ -103,6 +101,10 @@ def _multiplied() -> tuple[torch.dtype, ...]:
 _DTYPES = _multiplied()  # Dynamo cannot ask
 
 
+WRITTEN = choice("tiny compiled products", {"written out": NEVER, "kernel": 0}, lambda cpu: 4097, "multiplications")
+"""From how many multiplications on compiled code calls a kernel for a product; see ``_to_write``."""
+
+
 def by_onednn() -> bool:
     """Tell whether oneDNN is preferred for what is large, on this processor or after ``set_matmul_library``."""
     return PRODUCTS.value < NEVER
@@ -125,7 +127,7 @@ def _to_write(count: int, one: Tensor, other: Tensor) -> bool:
     layers of 20 in batches of 10 a tenth less than with none.
     """
     full = one.dtype == other.dtype and one.dtype in (torch.float32, torch.float64)
-    return count <= _TINY and full and one.is_cpu and other.is_cpu
+    return count < WRITTEN.value and full and one.is_cpu and other.is_cpu
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -143,6 +145,15 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     if type(count) is not int or count < PRODUCTS.value or not _serves(x, w, b) or x.shape[-1] != w.shape[1]:
         return _linear(x, w, b)
     return _by_onednn(x, w, b)
+
+
+small_linear = _linear
+"""What ``linear`` calls for operands that are small."""
+
+
+def is_small(x: Tensor, w: Tensor) -> bool:
+    """Tell whether all products of a linear map of the rows of a matrix are those of ``torch.mm``, without another choice."""
+    return x.dim() == 2 and x.numel() * w.shape[0] < PRODUCTS.value
 
 
 def matmul_input_grad(gy: Tensor, w: Tensor) -> Tensor:

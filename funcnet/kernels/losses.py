@@ -6,12 +6,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from funcnet.kernels import activation
+from funcnet.kernels import activation, private_names
+from funcnet.kernels.choices import NEVER, choice
+from funcnet.kernels.private_names import direct
 from funcnet.kernels.tracing import is_differentiated, is_plain
 
 _aten = torch.ops.aten
 
 Kernel = Callable[..., Tensor]
+
+SQUARES = choice("sums of squares", {"dot": NEVER, "sum": 0}, lambda cpu: 65537, "terms")
+"""From how many terms on squares are summed by ``sum``; see ``square_sum``."""
 
 _FULL = (torch.float32, torch.float64)
 log_softmax_backward: Kernel = activation.log_softmax_backward
@@ -22,6 +27,12 @@ _nll_loss: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss_forward.default
 _nll_loss_2d: Callable[..., tuple[Tensor, Tensor]] = _aten.nll_loss2d_forward.default
 _nll_loss_backward: Kernel = _aten.nll_loss_backward.default
 _nll_loss_2d_backward: Kernel = _aten.nll_loss2d_backward.default
+
+
+# The same for eager mode only, and rows of classes.
+eager_nll: Callable[..., tuple[Tensor, Tensor]] = direct(_nll_loss)
+eager_nll_backward: Kernel = direct(_nll_loss_backward)
+eager_log_softmax_backward: Kernel = private_names.log_softmax_backward
 
 
 def factor(n: int, like: Tensor) -> Tensor | float:
@@ -45,7 +56,7 @@ def square_sum(d: Tensor, c: Tensor | float) -> Tensor:
     do not.
     """
     size = d.numel()
-    if type(size) is int and size <= 65536 and d.dtype in _FULL:  # a symbolic size decides nothing
+    if type(size) is int and size < SQUARES.value and d.dtype in _FULL:  # a symbolic size decides nothing
         d = d.ravel()
         return torch.dot(d, d) * c
     return weighted_sum(d * d, c)
@@ -108,7 +119,12 @@ def product(q: Tensor, x: Tensor) -> Tensor:
 
 def is_known(total: Tensor, n: int) -> bool:
     """Tell that a count is n, where it can be read without waiting, and small enough to be exact in float32."""
-    return type(n) is int and 0 < n < 1 << 24 and is_plain(total) and total.item() == n
+    return is_countable(n) and is_plain(total) and total.item() == n
+
+
+def is_countable(n: int) -> bool:
+    """Tell whether a count of rows is a number, and exact in float32."""
+    return type(n) is int and 0 < n < 1 << 24
 
 
 def nll(logp: Tensor, labels: Tensor, weight: Tensor | None, reduction: int, ignore: int) -> tuple[Tensor, Tensor]:

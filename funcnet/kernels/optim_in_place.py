@@ -12,16 +12,20 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import private_names as torchs
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.optim import FULL, Tensors
 from funcnet.kernels.optim_steps import by_rows, in_memory
 from funcnet.kernels.tracing import is_eager
 
 Numbers = Sequence[Any]
 
+LEAVES = choice("steps of optimizers", {"formula": NEVER, "leaf by leaf": 0}, lambda cpu: 0)
+"""Whether Lion, RMSprop, Adamax and Adagrad step in place, leaf by leaf."""
+
 
 def _serves(columns: Sequence[Tensors], rates: Numbers) -> bool:
     """Tell whether tensors are just computed, in main memory, with numbers for rates, in full precision."""
-    if not is_eager() or not in_memory(columns) or any([isinstance(one, Tensor) for one in rates]):  # noqa: C419
+    if LEAVES.value or not is_eager() or not in_memory(columns) or any([isinstance(one, Tensor) for one in rates]):  # noqa: C419
         return False
     return all([x.dtype in FULL for x in columns[0]])  # noqa: C419
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import private_names as torchs
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.optim import FULL, Tensors, add_each, kept, lerp_each, materialize_scalar, narrowed, read, scale_each
 from funcnet.kernels.tracing import is_eager
 
@@ -21,6 +22,9 @@ _foreach_addcdiv: Callable[..., Tensors] = torchs.foreach_addcdiv
 _foreach_addcdiv_: Callable[..., None] = torchs.foreach_addcdiv_
 _foreach_clone: Callable[..., Tensors] = torchs.foreach_clone
 _HAS_ADAM = torchs.fused_adam is not None and torchs.fused_adamw is not None
+ADAM = choice("Adam", {"lists": NEVER, "fused": 0}, lambda cpu: 0 if _HAS_ADAM else NEVER)
+"""Whether torch's fused kernel makes Adam's steps; see ``adam``."""
+
 _is_cpu = attrgetter("is_cpu")
 
 
@@ -133,7 +137,7 @@ def adam(columns: Sequence[Tensors], step: Tensor, rates: Sequence[Any], **how: 
     every tensor, however small (the formula for its root): 4 µs more, and a multiple of that where the processors are busy.
     """
     numbers = not any([isinstance(rate, Tensor) for rate in rates])  # noqa: C419
-    if numbers and _HAS_ADAM and is_eager() and in_memory(columns):
+    if numbers and ADAM.value == 0 and is_eager() and in_memory(columns):
         return _adam_fused(columns, step, rates, **how)
     return _adam_listed(columns, step, rates, **how)
 

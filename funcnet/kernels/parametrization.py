@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import private_names as torchs
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.extremes import length
 from funcnet.kernels.tracing import is_plain
 from funcnet.precision import rounded
@@ -14,12 +15,15 @@ _weight_norm: Callable[..., tuple[Tensor, Tensor]] = torchs.weight_norm
 _weight_norm_backward: Callable[..., tuple[Tensor, Tensor]] = torchs.weight_norm_backward
 _HAS_KERNEL = None not in (_weight_norm, _weight_norm_backward)
 
+WEIGHT_NORM = choice("weight norm", {"formula": NEVER, "kernel": 0}, lambda cpu: 0 if _HAS_KERNEL else NEVER)
+"""Whether torch's kernel computes weight norm."""
+
 _ORDINARY = (1e-12, 1e12)
 
 
 def _fits(v: Tensor, dim: int | None, *others: Tensor) -> bool:
     """Tell whether the kernel may be used: for the first axis or the last, on numbers in main memory."""
-    fits = _HAS_KERNEL and dim is not None and v.dim() > 1 and dim in (0, v.dim() - 1) and v.numel() > 0
+    fits = WEIGHT_NORM.value == 0 and dim is not None and v.dim() > 1 and dim in (0, v.dim() - 1) and v.numel() > 0
     return fits and {one.dtype for one in (v, *others)} in ({torch.float32}, {torch.float64}) and is_plain(v, *others)
 
 

@@ -1,12 +1,12 @@
 """Kernels of pooling, along as many axes as there are numbers in ``kernel``, with or without a batch."""
 
-import functools
-import itertools
 import math
 
 import torch
 from torch import Tensor
 
+from funcnet.kernels.choices import NEVER, choice
+from funcnet.kernels.tiles import tile_max, tile_max_with_indices, tile_reduce, tile_spread
 from funcnet.kernels.tracing import is_compiling, is_meta_data, is_plain
 from funcnet.kernels.windows import Kernel, Origin, as_two, blank, channelwise, lifted, lowered, origin
 from funcnet.precision import HALF, in_single, rounded
@@ -26,8 +26,11 @@ _avg_pool_backward: dict[int, Kernel] = {
     2: channelwise(_aten.avg_pool2d_backward.default),
     3: channelwise(_aten.avg_pool3d_backward.default),
 }
-_threshold_backward: Kernel = _aten.threshold_backward.default
-_hardtanh_backward: Kernel = _aten.hardtanh_backward.default
+MAXIMA = choice("max pooling", {"torch": NEVER, "slices": 0}, lambda cpu: 1 << 16, "elements")
+"""From how many elements of x on the maxima of windows side by side are taken by slices; see ``tiles_pay``."""
+
+MEANS = choice("mean pooling", {"torch": NEVER, "slices": 0}, lambda cpu: 16384, "elements")
+"""From how many elements of x on the means of windows side by side are taken by slices; see ``_mean_tiles``."""
 
 
 def max_pool(
@@ -35,9 +38,24 @@ def max_pool(
 ) -> tuple[Tensor, Tensor]:
     """Largest element of each window, and its index in x's flattened axes: of equal ones the first."""
     axes = len(kernel)
+    if _side_by_side(kernel, stride, padding, dilation, ceil) and tiles_pay(x, kernel, MAXIMA.value):
+        found = tile_max_with_indices(x, kernel)
+        if found is not None:
+            return found
     how = (as_two(kernel, 1), as_two(stride, 1), as_two(padding, 0), as_two(dilation, 1), ceil)
     y, indices = _max_pool[max(axes, 2)](lifted(x, axes), *how)
     return lowered(y, axes, x.dim()), lowered(indices, axes, x.dim())
+
+
+def max_pool_values(
+    x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], ceil: bool
+) -> Tensor:
+    """Largest element of each window, without its index, which torch's loop takes along: by slices from a quarter of x on."""
+    if _side_by_side(kernel, stride, padding, dilation, ceil) and tiles_pay(
+        x, kernel, MAXIMA.value // 4
+    ):  # torch's takes the indices along
+        return tile_max(x, kernel)
+    return max_pool(x, kernel, stride, padding, dilation, ceil)[0]
 
 
 def max_pool_backward(
@@ -62,75 +80,33 @@ def _overlap(kernel: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     return any([s < k for s, k in zip(stride, kernel, strict=True)])  # noqa: C419
 
 
-def tiles_pay(x: Tensor, kernel: tuple[int, ...], most: int = 4) -> bool:
-    """Tell whether ``tile_max`` serves windows side by side better than ``max_pool``: where x is large and not channels_last.
+def _side_by_side(
+    kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], ceil: bool
+) -> bool:
+    return not (ceil or any(padding)) and stride == kernel and max(dilation) == 1 < max(kernel)
 
-    In ms, forward and backward together, x normal with its negative half 0 (torch's loop is as slow as its branches are hard
-    to predict): 2×2 on 64×16×28×28 3.6 by torch and 0.94 by tiles, forward alone 3.3 and 0.18; on 64×32×10×10 2.0 and 0.50,
-    1.7 and 0.07; 2 of a row on the first 4.3 and 0.78. In channels_last torch takes 0.54 and 0.18 for the two, tiles 1.8 and
-    0.8. For 9 elements on 64×32×10×10 1.2 and 1.4, forward alone 0.9 and 0.17; on 16×8×8×8, where calls are all that counts,
-    0.020 and 0.069. Masks of bools take four times as long as these of floats. Compiled code and ``vmap`` have torch's own.
+
+def tiles_pay(x: Tensor, kernel: tuple[int, ...], least: int) -> bool:
+    """Tell whether slices serve maxima of windows side by side better than torch's loop: on a large x, not channels_last.
+
+    Torch's loop takes indices along, and is as slow as its branches are hard to predict. In µs on an AMD EPYC, with indices, x
+    normal with its negative half 0: 2×2 on 64×16×28×28 4190 by torch and 950 by slices, on 64×32×14×14 2200 and 480, on
+    16×16×8×8, where calls are all that counts, 40 and 110; 3×3 on 64×16×27×27 2940 and 1300; without indices 300, 180, 25 and
+    290. The backward pass by torch's kernel takes 200, 110, 12 and 150; by masks from x and y instead of indices it took 1500
+    and 750. On an Intel Xeon torch's forward loop took 3750 for the first, its backward kernel 410, slices without indices 470
+    and masks 2570, so slices with indices are the choice there too. In channels_last torch takes 490 and 240 for the first.
+    Compiled code and ``vmap`` have torch's own.
     """
-    return _pay(x, origin(x, len(kernel)), kernel, most)
+    of = origin(x, len(kernel))
+    is_exact = math.prod(of[0][-len(kernel) :]) <= 1 << 24  # indices are numbers of the dtype of x, or single
+    return is_plain(x) and _pay(x, of, kernel, least) and is_exact
 
 
-def _pay(like: Tensor, of: Origin, kernel: tuple[int, ...], most: int) -> bool:
+def _pay(like: Tensor, of: Origin, kernel: tuple[int, ...], least: int) -> bool:
     shape, last = of
     size = math.prod(shape)
-    large = type(size) is int and size >= 16384 and math.prod(kernel) <= most and (is_plain(like) or is_meta_data(like))
+    large = type(size) is int and size >= least and math.prod(kernel) <= 9 and (is_plain(like) or is_meta_data(like))
     return large and min([n // k for n, k in zip(shape[-len(kernel) :], kernel, strict=True)]) > 0 and not last
-
-
-def tile_max(x: Tensor, kernel: tuple[int, ...]) -> Tensor:
-    """Largest element of each window, for windows side by side; what is left over at the ends belongs to none."""
-    return _reduced(x, kernel, torch.maximum)
-
-
-def _reduced(x: Tensor, kernel: tuple[int, ...], f: Kernel) -> Tensor:
-    """Reduce tiles, along one axis after the other."""
-    for axis, k in enumerate(kernel, start=x.dim() - len(kernel)):
-        x = functools.reduce(f, _strided(x, axis, k))
-    return x
-
-
-def _strided(x: Tensor, axis: int, k: int) -> list[Tensor]:
-    whole = x.narrow(axis, 0, x.shape[axis] // k * k)
-    at = (slice(None),) * axis
-    return [whole[(*at, slice(i, None, k))] for i in range(k)]
-
-
-def _tiles(x: Tensor, kernel: tuple[int, ...]) -> list[Tensor]:
-    """Return the first elements of all windows, the second ones, and so on, in the order of x."""
-    parts = [x]
-    for axis, k in enumerate(kernel, start=x.dim() - len(kernel)):
-        parts = list(itertools.chain.from_iterable([_strided(part, axis, k) for part in parts]))
-    return parts
-
-
-def tile_max_backward(gy: Tensor, x: Tensor, y: Tensor, kernel: tuple[int, ...]) -> Tensor:
-    """Gradient of x: gy at the first element that equals y; where y is NaN, at the last NaN of the window.
-
-    Masks are 1 and 0 as numbers, and what they select is selected, not multiplied, so that an infinite gy leaves no NaN. NaNs
-    are left to torch's own; that there is none the sum of y tells, of 64×16×14×14 in 8 µs of the 0.75 ms.
-    """
-    axes = len(kernel)
-    if not is_plain(gy, x) or math.isnan(y.sum()):  # x and y were kept by eager code
-        how = (kernel, kernel, (0,) * axes, (1,) * axes, False)
-        return max_pool_backward(gy, max_pool(x, *how)[1], origin(x, axes), *how)
-    gx = _to_fill(x, tuple(x.shape), kernel)
-    *parts, last = zip(_tiles(x, kernel), _tiles(gx, kernel), strict=True)
-    for part, gpart in parts:
-        mask = part.clone(memory_format=torch.contiguous_format).eq_(y)
-        gpart.copy_(_threshold_backward(gy, mask, 0.5))
-        gy = _hardtanh_backward(gy, mask, -1.0, 0.5)
-    last[1].copy_(gy)
-    return gx
-
-
-def _to_fill(like: Tensor, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Tensor:
-    """Return memory for the gradient of x, with zeros where what is left over at the ends needs them."""
-    rest = any([n % k for n, k in zip(shape[-len(kernel) :], kernel, strict=True)])  # noqa: C419
-    return like.new_zeros(shape) if rest else like.new_empty(shape)
 
 
 def _mean_tiles(
@@ -143,7 +119,7 @@ def _mean_tiles(
     torch takes 0.45 and 0.42 for the first.
     """
     plain = stride == kernel and not ceil and not any(padding) and like.dtype in (torch.float32, torch.float64)
-    return plain and _pay(like, of, kernel, 9)
+    return plain and _pay(like, of, kernel, MEANS.value)
 
 
 def avg_pool(
@@ -158,7 +134,7 @@ def avg_pool(
     """Mean of each window, or its sum over ``divisor``; half precision along three axes by way of single, as torch has none."""
     axes = len(kernel)
     if _mean_tiles(x, origin(x, axes), kernel, stride, padding, ceil):
-        return _reduced(x, kernel, torch.add) / (divisor or math.prod(kernel))
+        return tile_reduce(x, kernel, torch.add) / (divisor or math.prod(kernel))
     how = (as_two(kernel, 1), as_two(stride, 1), as_two(padding, 0), ceil, count_pad, divisor)
     y: Tensor = _avg_pool[max(axes, 2)](lifted(in_single(x) if axes == 3 else x, axes), *how)
     return rounded(lowered(y, axes, x.dim()), x)
@@ -177,10 +153,7 @@ def avg_pool_backward(
     """Gradient of x: each gy over its divisor, to all of its window."""
     axes = len(kernel)
     if _mean_tiles(gy, of, kernel, stride, padding, ceil):
-        gx, g = _to_fill(gy, of[0], kernel), gy / (divisor or math.prod(kernel))
-        for part in _tiles(gx, kernel):
-            part.copy_(g)
-        return gx
+        return tile_spread(gy / (divisor or math.prod(kernel)), gy, of[0], kernel)
     wide = in_single(gy) if gy.dtype in HALF and (axes == 3 or _overlap(kernel, stride)) else gy
     if is_compiling() and count_pad and divisor is None and _overhangs(gy, of, kernel, stride, padding):
         wide, divisor = wide / _counts(gy, of, kernel, stride, padding), 1

@@ -8,7 +8,7 @@ import torch
 from attrs import field
 
 from funcnet.errors import flag, one_of
-from funcnet.value import frozen
+from funcnet.value import Value, frozen
 
 MAKERS = ("amd", "intel", "arm", "other")
 _VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel", "CPU implementer": "arm"}
@@ -16,7 +16,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 @frozen
-class Processor:
+class Processor(Value):
     """A processor by its maker and the instruction sets that torch may use on it.
 
     Args:

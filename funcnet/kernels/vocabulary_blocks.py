@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import limits, linear
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.losses import product
 from funcnet.kernels.tracing import is_compiling, is_differentiated, is_eager, may_search
 from funcnet.precision import HALF, in_single, rounded
@@ -27,8 +28,9 @@ from funcnet.precision import HALF, in_single, rounded
 # oneDNN cannot add a product to what is there, so gw is summed tile by tile. The whole pass over 2048 rows takes 1.7, 1.35, 1.2
 # and 1.7 s with 1, 2, 4 and 8 M logits at a time. In bfloat16, where the tiles of w are cast to float32 twice for each block, it
 # takes 1.6, 1.24, 1.10 and 1.10 s.
-_LOGITS = 1 << 21
-_LOGITS_OF_HALF = 1 << 22
+BLOCKS = choice("blocks of logits", {"all at once": NEVER, "blocks": 0}, lambda cpu: 1 << 21, "logits")
+"""How many logits of float32 are made at a time, at least a row of them; of half precision twice as many."""
+
 _TILE = 1 << 20
 
 
@@ -100,7 +102,7 @@ def _may_write(*values: Vocabulary | Slopes) -> bool:
 
 def rows_at_once(given: Vocabulary) -> int:
     """Return how many rows are in a block."""
-    logits = _LOGITS_OF_HALF if given.h.dtype in HALF else _LOGITS
+    logits = BLOCKS.value * (2 if given.h.dtype in HALF else 1)
     return max(1, logits // given.w.shape[0])
 
 

@@ -10,6 +10,7 @@ y is (N, classes, ...) or (classes,), and t probabilities of its shape, or label
 whatever the other factor: a class that is impossible and does not occur costs nothing.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -76,6 +77,24 @@ class CrossEntropy(LabelLoss):
             if not has_nan(found[0]):
                 return found
         return self._of_logp(log_softmax(z, class_axis(y)), target, labels, kind)
+
+    def unchecked(self, y: Tensor, target: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+        """Return the value and the gradient for labels. Ignored rows, and logits that make NaN, go back to the checks."""
+        if self.weight or self.label_smoothing or self.reduction not in ("mean", "batch") or y.dim() > 2:
+            return None
+        axis, n, c, ignore = class_axis(y), target.numel(), self.scale_of(y, None), self.ignore_index
+        if target.dtype is not torch.int64 or not kernels.is_countable(n):
+            return None
+
+        def value_and_grad(y: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            logp = torch.log_softmax(y, axis)
+            total, count = kernels.eager_nll(logp, labels, None, 2, ignore)
+            if count.item() != n or has_nan(logp):
+                return self.value_and_grad(y, labels)
+            gp = kernels.eager_nll_backward(c, logp, labels, None, 2, ignore, c)
+            return total * c, kernels.eager_log_softmax_backward(gp, logp, axis, logp.dtype)
+
+        return value_and_grad
 
     def _of_logp(self, logp: Tensor, target: Tensor, labels: Tensor | None, kind: Tensor | None) -> tuple[Tensor, Kept]:
         w = self.weight_tensor(logp)

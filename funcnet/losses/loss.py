@@ -20,6 +20,7 @@ A custom loss subclasses ``Loss`` (two methods, three with a gradient for the ta
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -37,6 +38,9 @@ from funcnet.precision import HALF
 from funcnet.value import frozen
 
 Factor = Tensor | float
+
+HOOKS = ("forward", "backward", "cache", "loss", "total", "dloss_dy")
+"""What the value and the gradient of y are made of: a class that overrides one of them has ``unchecked`` of its own, or none."""
 
 reductions = one_of("mean", "sum", "none", "batch")
 """Validate a field ``reduction``."""
@@ -89,6 +93,14 @@ class Loss(Summand):
             return value, self.backward(cache)
         except Exception as error:
             raise_explained(explain_loss_error(self, y, target, error), error)
+
+    def unchecked(self, y: Tensor, target: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+        """Return ``value_and_grad`` without its checks, for a y and a target like these; by default ``None``.
+
+        Both are dense tensors in main memory of float32, float64 or int64, in eager mode, and have passed all checks. The bits
+        must be those of ``value_and_grad``.
+        """
+        return None
 
     def weight_of(self, target: Any) -> float | Tensor:
         """Return how much a batch with this target counts for in a mean over batches: Σ w value / Σ w is the value of all rows.

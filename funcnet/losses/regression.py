@@ -9,10 +9,12 @@ and ∂ℓ/∂t = -∂ℓ/∂y. By the reduction, with c = 1 for "sum" and "none
     gy = g c ∂ℓ/∂y    gt = g c ∂ℓ/∂t     g the gradient of the value
 """
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from funcnet.kernels import losses as kernels
-from funcnet.losses.loss import ElementwiseLoss, Factor
+from funcnet.losses.loss import ElementwiseLoss, Factor, reduction_scale
 from funcnet.value import frozen
 
 Kept = tuple[Tensor]
@@ -50,6 +52,18 @@ class MSE(Difference):
 
     def total(self, kept: Kept, c: Factor) -> Tensor:
         return kernels.square_sum(kept[0], c)
+
+    def unchecked(self, y: Tensor, target: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+        c = reduction_scale(self.reduction, y)
+        if self.reduction == "none" or y.dtype is not target.dtype:
+            return None
+        twice, square_sum = c + c, kernels.square_sum
+
+        def value_and_grad(y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+            d = y - target
+            return square_sum(d, c), d * twice
+
+        return value_and_grad
 
 
 @frozen

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from funcnet.errors import flag, number
 from funcnet.kernels import optim_steps as kernels
+from funcnet.kernels.optim_rows import RowsStep, adam_in_rows
 from funcnet.optim.columns import Columns
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, pair_of_rates, rate_field
@@ -54,6 +55,11 @@ class _AdamBase(MomentOptimizer):
     def step(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
         how = {"eps": self.eps, "maximize": self.maximize, "decoupled": self._decoupled, "donated": self.donated}
         return kernels.adam(columns, step, rates, **how)
+
+    def rows_step(self) -> RowsStep | None:
+        if self._fixed is None:
+            return None
+        return adam_in_rows(self._fixed, self.eps, self.maximize, self._decoupled, self.donated)
 
 
 @frozen

@@ -1,7 +1,7 @@
 """The bases of optimizers and gradient transforms that count their updates and hold moments for each leaf."""
 
 from operator import is_
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from attrs import field
 
@@ -9,10 +9,13 @@ from funcnet import flattening, tree
 from funcnet.contract import Params
 from funcnet.errors import flag
 from funcnet.flattening import Tree
+from funcnet.kernels import optim as kernels
+from funcnet.kernels.optim_rows import RowsStep
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import GradientTransform, Optimizer, State
-from funcnet.optim.columns import is_count, is_dense, is_scalar
-from funcnet.optim.moment_rule import MomentRule
+from funcnet.optim.columns import Columns, Write, is_count, is_dense, is_scalar
+from funcnet.optim.moment_rule import ONE, MomentRule
+from funcnet.optim.plans import Plan, PlanCache
 from funcnet.value import frozen
 
 
@@ -43,6 +46,7 @@ class MomentOptimizer(MomentRule, Optimizer):
     """
 
     donated: bool = field(default=False, kw_only=True, validator=flag)
+    _plans: PlanCache = field(init=False, eq=False, factory=PlanCache)
 
     def donate(self) -> Self:
         return self.replace(donated=True)
@@ -59,12 +63,50 @@ class MomentOptimizer(MomentRule, Optimizer):
             steppable = tree.map(lambda p: p if is_dense(p) else None, params)
             raise self._explained(error, steppable, state, params) from None
 
+    def rows_step(self) -> RowsStep | None:
+        """Return a function for the whole step of contiguous tensors in main memory, with the same bits as ``step``, or ``None``.
+
+        Optimizers whose rates are constant may have one: in eager mode it saves them the way through ``step``.
+        """
+        return None
+
     def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+        found = self._plans.find(grads, state, params)
+        if found is not None:
+            return self._by_plan(*found, grads, state, params)
         columns, new, write, counts = self._update(params, grads, state, params)
+        self._learn(columns, write, grads, state, params)
         if self._writes and all(map(is_, new, (columns[0], *columns[2:]))):
             return params, {**state, **counts}
         params, *moments = [write(column) for column in new]
         return params, {**counts, **dict(zip(self._names, moments, strict=True))}
+
+    def _by_plan(self, plan: Plan, found: Any, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+        columns, others, step = found
+        try:
+            rates = self._fixed or self._rates(step)
+            step = step.add_(ONE) if self._writes else step + ONE
+            if plan.run is not None:
+                new = plan.run(columns, step)
+            elif plan.half:
+                new = kernels.step_in_single(lambda wide: self.step(wide, step, rates), columns, self._writes)
+            else:
+                new = self.step(columns, step, rates)
+        except Exception as error:
+            raise self._explained(error, grads, state, params) from None
+        if self._writes and all(map(is_, new, (columns[0], *columns[2:]))):
+            return params, {**state, "step": step}
+        return plan.write(new, others, step)
+
+    def _learn(self, columns: Columns, write: Write, grads: Tree, state: State, params: Params) -> None:
+        """Make a plan for updates like this one, which was not refused."""
+        if self._numbers or not is_eager():
+            return
+        absent = [g is None for g in columns[1]]
+        stepped = [[x for x, one in zip(column, absent, strict=True) if not one] for column in columns]
+        known = self._guards.find(stepped, state["step"]) if stepped[0] else None
+        if known is not None and self._plans.wants(known) and self._plans.find(grads, state, params) is None:
+            self._plans.learn(write(columns[0]), absent, self._names, known, self._writes, self.rows_step())
 
 
 @frozen

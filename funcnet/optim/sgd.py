@@ -17,6 +17,7 @@ from torch import Tensor
 from funcnet.errors import flag, value_error
 from funcnet.kernels import optim as kernels
 from funcnet.kernels import optim_steps
+from funcnet.kernels.optim_rows import RowsStep, sgd_in_rows
 from funcnet.optim.columns import Columns
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, Rates, at, fixed, is_rate, is_zero, rate_field
@@ -112,6 +113,11 @@ class SGD(MomentOptimizer):
         if not is_zero(self.dampening):
             dampening = _from_second(kernels.read(step), dampening)
         return lr, momentum, dampening, decay
+
+    def rows_step(self) -> RowsStep | None:
+        rates = None if self.averaged else self._fixed
+        how = {"nesterov": self.nesterov, "maximize": self.maximize}
+        return None if rates is None else sgd_in_rows(rates, self.donated, self.fused, **how)
 
     def step(self, columns: Columns, step: Tensor, rates: Rates) -> Columns:
         if self.fused:

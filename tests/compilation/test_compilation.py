@@ -71,8 +71,8 @@ def test_the_calls_of_a_long_graph_are_compiled_apart_from_its_kernels(monkeypat
     for i in range(2):
         torch.testing.assert_close(trained(fn.compile(step), opt), trained(step, opt), rtol=1e-4, atol=1e-5)
         assert seen[i][1].get("cpp_wrapper_build_separate", False) is (i == 1)
-        monkeypatch.setattr(inductor, "LARGE", len(seen[0][0].graph.nodes))
-    monkeypatch.setattr(inductor, "LARGE", len(seen[0][0].graph.nodes) + 1)
+        monkeypatch.setattr(inductor.CALLS, "value", len(seen[0][0].graph.nodes))
+    monkeypatch.setattr(inductor.CALLS, "value", len(seen[0][0].graph.nodes) + 1)
     fn.compile(step)(NET.init(0), opt.init(NET.init(0)), X, T)
     assert "cpp_wrapper_build_separate" not in seen[2][1]
 

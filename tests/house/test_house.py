@@ -24,7 +24,7 @@ RUNTIME = {"torch", "attrs", "typing-extensions"}
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 300, 25
 
 FLOORS = {
-    5: ["", "interop", "distributed"],
+    5: ["", "__main__", "interop", "distributed"],
     4: [
         *[
             "fitting",
@@ -43,7 +43,7 @@ FLOORS = {
     ],
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
-    1: ["contract", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes", "initializers", "kernels"],
+    1: ["contract", "plans", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes", "initializers", "kernels"],
     0: [
         *["tree", "paths", "precision", "flattening", "codec", "random", "errors", "indentation", "tables", "statistics"],
         *["arguments", "checks", "explanations", "guards", "signatures", "value"],

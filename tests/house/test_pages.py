@@ -21,7 +21,7 @@ def snippets(text: str) -> list[str]:
 def programs() -> dict[str, str]:
     """Return the programs by page and section: the page's first snippets, the imports, and then those of the section."""
     found = {}
-    for page in ("from_torch_nn", "from_jax", "interop"):
+    for page in ("from_torch_nn", "from_jax", "interop", "kernels"):
         first, *sections = (DOCS / f"{page}.md").read_text().split("\n## ")
         for section in sections:
             if parts := snippets(section):
@@ -119,3 +119,11 @@ def test_the_files_of_the_architecture_exist():
             folder,
             there - named,
         )
+
+
+def test_the_page_of_kernels_has_every_choice():
+    """With its options, in the order of their sizes. A choice that fails here needs a row in the table of docs/kernels.md."""
+    text = (DOCS / "kernels.md").read_text().partition("## All choices")[2]
+    table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    found = {name: row[1].strip(" |").split(", ") for row in table for name in row[0].split(", ")}
+    assert found == {name: [*one.options] for name, one in fn.kernels.CHOICES.items()}

@@ -25,8 +25,7 @@ LABELS = torch.tensor([[0, 6, -100], [3, 3, 2], [-100, 1, 5], [4, 2, 2]])
 @pytest.fixture
 def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take three rows of seven words at a time, and two words in a tile."""
-    monkeypatch.setattr(kernels, "_LOGITS", 3 * WORDS)
-    monkeypatch.setattr(kernels, "_LOGITS_OF_HALF", 3 * WORDS)
+    monkeypatch.setattr(kernels.BLOCKS, "value", 3 * WORDS)
     monkeypatch.setattr(kernels, "_TILE", 2 * FEATURES)
 
 
@@ -128,7 +127,7 @@ def test_the_logits_of_all_rows_are_never_in_memory(dtype, options):
     rows, words = 300, 50_000
     y = random.normal(1, (rows, 2)).to(dtype), random.normal(2, (words, 2)).to(dtype)
     labels, loss = torch.arange(rows), fn.LinearCrossEntropy(**options)
-    limit = {torch.float32: kernels._LOGITS, torch.bfloat16: kernels._LOGITS_OF_HALF}[dtype]
+    limit = kernels.BLOCKS.value * (2 if dtype is torch.bfloat16 else 1)
     assert rows * words > 3 * limit
     for compute in (loss, loss.value_and_grad):
         with Largest() as largest:

@@ -9,6 +9,7 @@ from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 from funcnet.kernels import pooling as kernels
+from funcnet.kernels.choices import forced
 
 
 def twins_of(name):
@@ -89,25 +90,38 @@ def test_sum_pooling_is_the_mean_times_the_size_of_the_window(axes):
 TILES = [((2, 2), (16, 16, 8, 10)), ((2, 2), (16, 16, 9, 11)), ((1, 3), (40, 8, 7, 9)), ((3, 1), (300, 10, 7)), ((2,), (30, 60, 11)), ((2, 1, 2), (8, 16, 5, 6, 7))]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kernel", "shape"), TILES, ids=str)
-@pytest.mark.parametrize("kind", ["distinct", "tied", "infinite"])
-def test_windows_side_by_side_on_a_large_input_give_what_torch_gives(kernel, shape, kind):
-    """By other kernels than on a small one, with the same first of equal elements, and infinite ones and gradients too."""
-    axes = len(kernel)
-    x = {"distinct": draw(shape), "tied": draw(shape).round(), "infinite": draw(shape).round() / 0.0}[kind]
-    layer, module = MAX[axes][0](kernel), MAX[axes][1](kernel)
-    assert kernels.tiles_pay(x, kernel)
-    y, cache = layer.apply({}, x.nan_to_num(nan=float("-inf"), posinf=None, neginf=None) if kind == "infinite" else x)
-    x = cache[1].clone().requires_grad_()
-    gy = draw(y.shape, 1) / (draw(y.shape, 2) > 0)
-    want = module(x)
+@pytest.fixture
+def by_slices():
+    """Take slices for all windows side by side, however small x is."""
+    with forced("max pooling", "slices"), forced("mean pooling", "slices"):
+        yield
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("kernel", "shape"), [*TILES, ((3, 2), (3, 9, 8)), ((2, 2, 2), (2, 4, 6, 5))], ids=str)
+@pytest.mark.parametrize("kind", ["distinct", "tied", "signed zeros", "unbounded", "strided"])
+def test_windows_side_by_side_give_what_torch_gives(kernel, shape, kind, dtype, by_slices, monkeypatch):
+    """By slices only, with the same first of equal elements, and infinite ones and gradients too."""
+    axes, x = len(kernel), draw(shape).to(dtype)
+    x = {"distinct": x, "tied": x.round(), "signed zeros": x.round() * 0.0, "unbounded": x.where(x < 1, -torch.inf)}.get(kind, x)
+    if kind == "strided":
+        x = torch.stack((x, x), -1).flatten(-2)[..., 1:].unfold(-1, 1, 2)[..., 0]
+    layer = MAX[axes][0](kernel)
+    assert kernels.tiles_pay(x, kernel, kernels.MAXIMA.value)
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "_max_pool", {})  # torch's kernel is not called
+        y, cache = layer.apply({}, x)
+        assert torch.equal(layer({}, x), y)
+    leaf = x.clone().requires_grad_()
+    gy = draw(y.shape, 1).to(dtype) / (draw(y.shape, 2) > 0)
+    want, indices = getattr(nn.functional, f"max_pool{axes}d")(leaf, kernel, return_indices=True)
     assert torch.equal(y, want)
-    assert torch.equal(layer({}, cache[1]), want)
-    assert torch.equal(layer.vjp({}, cache, gy)[1], torch.autograd.grad(want, x, gy)[0])
+    assert torch.equal(cache[0], indices)
+    assert torch.equal(layer.vjp({}, cache, gy)[1], torch.autograd.grad(want, leaf, gy)[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_windows_side_by_side_in_half_precision(dtype):
+def test_windows_side_by_side_in_half_precision(dtype, by_slices):
     """Give the same bits as torch, forward and backward."""
     x = draw((8, 16, 12, 12)).to(dtype).requires_grad_()
     want = nn.functional.max_pool2d(x, 2)
@@ -119,24 +133,23 @@ def test_windows_side_by_side_in_half_precision(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("share", [0.0001, 0.3, 1.0])
-def test_windows_side_by_side_propagate_nan(share, dtype):
+def test_windows_side_by_side_propagate_nan(share, dtype, by_slices):
     """A window with a NaN has NaN, and its last NaN the gradient, as torch's; infinities of both signs beside them do no harm."""
     x = torch.where(fn.random.uniform(1, (2, 64, 17, 16)) < share, torch.nan, draw((2, 64, 17, 16)).round()).to(dtype)
     layer, x = fn.MaxPool2d(2), torch.where(x.abs() > 1, x / 0.0, x).requires_grad_()
     y, cache = layer.apply({}, x.detach())
     want = nn.functional.max_pool2d(x, 2)
     gy = draw(y.shape, 1).to(dtype)
-    assert isinstance(cache[1], torch.Tensor)
     assert y.isnan().any()
     torch.testing.assert_close(y, want, equal_nan=True, rtol=0, atol=0)
     assert torch.equal(layer.vjp({}, cache, gy)[1], torch.autograd.grad(want, x, gy)[0])
 
 
-def test_windows_side_by_side_on_a_large_input_refuse_another_gy():
+def test_windows_side_by_side_on_a_large_input_refuse_another_gy(by_slices):
     """A gy of another dtype or on another device, as on a small input."""
     layer, x = fn.MaxPool2d(2), draw((16, 16, 8, 10)).float()
     y, cache = layer.apply({}, x)
-    assert isinstance(cache[1], torch.Tensor)
+    assert kernels.tiles_pay(x, (2, 2), kernels.MAXIMA.value)
     for gy in (y.double(), y.long(), y.to("meta")):
         with pytest.raises(
             ValueError, match=r"gy must be a dense tensor with the dtype and device of y, torch.float32 on cpu, got"
@@ -144,7 +157,7 @@ def test_windows_side_by_side_on_a_large_input_refuse_another_gy():
             layer.vjp({}, cache, gy)
 
 
-def test_what_eager_code_kept_serves_within_vmap_and_the_reverse():
+def test_what_eager_code_kept_serves_within_vmap_and_the_reverse(by_slices):
     """The cache of a large input goes backward within vmap, with one x for several gy."""
     layer, x = fn.MaxPool2d(2), draw((8, 16, 12, 12)).round()
     y, cache = layer.apply({}, x)
@@ -156,11 +169,11 @@ def test_what_eager_code_kept_serves_within_vmap_and_the_reverse():
 
 @pytest.mark.parametrize(("kernel", "shape"), [*TILES, ((3, 3), (16, 16, 10, 9))], ids=str)
 @pytest.mark.parametrize("divisor", [None, 5])
-def test_means_of_windows_side_by_side_on_a_large_input_are_torch_s(kernel, shape, divisor):
+def test_means_of_windows_side_by_side_on_a_large_input_are_torch_s(kernel, shape, divisor, by_slices):
     """By other kernels than on a small one; without a batch too."""
     layer, module = AVG[len(kernel)]
     more = {"divisor_override": divisor} if len(kernel) > 1 else {}
-    assert kernels.tiles_pay(draw(shape), kernel, 9)
+    assert kernels.tiles_pay(draw(shape), kernel, kernels.MEANS.value)
     assert_twins(layer(kernel, **more), module(kernel, **more), draw(shape))
     assert_twins(layer(kernel, **more), module(kernel, **more), draw((4096, *shape[-len(kernel) :])))
 

@@ -96,7 +96,7 @@ def test_gradients_of_large_convolutions_are_those_of_one_with_groups(chunk: int
     """In float32, where oneDNN computes them for a few examples at a time."""
     calls: list[tuple[int, ...]] = []
     original = example_gradients.convolution_backward
-    monkeypatch.setattr(example_gradients, "_CHUNK", chunk)
+    monkeypatch.setattr(example_gradients.PIECES, "value", chunk)
     monkeypatch.setattr(example_gradients, "convolution_backward", lambda *a: calls.append(a[2].shape) or original(*a))
     net = fn.serial(fn.Conv2d(16, 32, 3, groups=2, padding=((1, 1), (2, 0))), fn.Tanh(), fn.Flatten(), fn.Linear(2048, 3))
     params, loss, x = net.init(0), fn.CrossEntropy(), random.normal(1, (7, 16, 8, 8))

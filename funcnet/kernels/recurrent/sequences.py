@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels import private_names as torchs
+from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.linear import linear as product
 from funcnet.kernels.linear import matmul_weight_grad
 from funcnet.kernels.recurrent.steps import KINDS, ONEDNN, Kind, Maybe, owned
@@ -21,6 +22,12 @@ from funcnet.kernels.tracing import is_differentiated
 _lstm: Callable[..., tuple[Tensor, ...]] = torchs.onednn_rnn
 _lstm_backward: Callable[..., tuple[Tensor, ...]] = torchs.onednn_rnn_backward
 _LSTM = 2
+
+LSTM = choice("LSTM", {"buffers": NEVER, "onednn": 0}, lambda cpu: 0 if ONEDNN else NEVER)
+"""Whether oneDNN computes the whole sequence of an LSTM in float32."""
+
+BUFFERS = choice("recurrent buffers", {"new tensors": NEVER, "buffers": 0}, lambda cpu: 0)
+"""Whether the steps of other sequences are written to buffers, where nothing but numbers is at stake."""
 
 State = tuple[Tensor, Maybe]
 
@@ -41,9 +48,10 @@ def run(kind: str, w: Weights, x: Tensor, state: State, mask: Maybe, *, training
     For prediction, ``training=False``, oneDNN keeps nothing: 2.8 ms for what takes 7.9 with 16 MB to be kept.
     """
     given = (x, *w, *state)
-    if mask is None and owned(*given):
-        if kind == "lstm" and w.hr is None and x.dtype is torch.float32 and x.is_cpu and ONEDNN:
-            return _run_onednn(w, x, state, training)
+    may_write = mask is None and owned(*given)
+    if may_write and LSTM.value == 0 and kind == "lstm" and w.hr is None and x.dtype is torch.float32 and x.is_cpu:
+        return _run_onednn(w, x, state, training)
+    if may_write and BUFFERS.value == 0:
         inner = (w.hh, w.b_hh if kind == "gru" else None, w.hr)
         ys, cs, kept = KINDS[kind].run(_inputs(kind, w, x), inner, *state)
     else:
@@ -82,7 +90,7 @@ def run_back(
             return _run_onednn_back(w, cache, gy, gstate)
         cache = _cache_anew(w, cache)
     x, ys, cs, kept, mask = (cache[name] for name in ("x", "ys", "cs", "kept", "mask"))
-    if mask is None and owned(gy, *gstate, *w, *kept):
+    if mask is None and BUFFERS.value == 0 and owned(gy, *gstate, *w, *kept):
         g, ghid, gh, gc, ghs = KINDS[kind].run_back(kept, ys, cs, gy, *gstate, (w.hh, w.hr))
     else:
         g, ghid, gh, gc, ghs = _run_back_stepwise(KINDS[kind], cache, gy, gstate, w)

@@ -7,6 +7,7 @@ computed from it: the next layer's cache usually holds it anyway.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 from attrs import field
 from torch import Tensor, strided
@@ -14,6 +15,7 @@ from torch import Tensor, strided
 from funcnet.checks import axis_complaint, check_gy, floating_complaint, require_dense_floating, require_no_params
 from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import whole_number
+from funcnet.plans import Unchecked
 from funcnet.value import frozen
 
 
@@ -48,6 +50,29 @@ class Activation(Layer):
             require_no_params(self, params)
             check_gy(self, gy, cache.shape, cache)
         return params, self.backward(gy, cache)
+
+    def unchecked(self, params: Params, cache: Tensor) -> Unchecked | None:
+        """Return the verbs without checks, for our own activations: ``forward`` and ``backward`` of others may do more."""
+        return unchecked_activation(self.forward, self.backward) if type(self).__module__.startswith("funcnet.") else None
+
+
+def unchecked_activation(
+    forward: Callable[[Tensor], tuple[Tensor, Tensor]], backward: Callable[[Tensor, Tensor], Tensor]
+) -> Unchecked:
+    """Make the verbs without checks of an activation, from functions that compute y with the cache, and gx."""
+
+    def apply(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        return forward(x)
+
+    def vjp(params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        return params, backward(gy, cache)
+
+    return Unchecked(apply, vjp, no_grads)
+
+
+def no_grads(params: Params, cache: Tensor, gy: Tensor) -> Params:
+    """Return the gradients of no params."""
+    return params
 
 
 @frozen

@@ -19,9 +19,11 @@ import torch
 from attrs import field
 from torch import Tensor
 
+from funcnet.contract import Params
 from funcnet.errors import fields_error, is_number, number, valid_if
 from funcnet.kernels import activation as kernels
-from funcnet.layers.activation.base import Activation
+from funcnet.layers.activation.base import Activation, no_grads
+from funcnet.plans import Unchecked
 from funcnet.value import frozen
 
 
@@ -41,6 +43,21 @@ class ReLU(Activation):
 
     def backward(self, gy: Tensor, y: Tensor) -> Tensor:
         return kernels.threshold_backward(gy, y, 0)
+
+    def unchecked(self, params: Params, cache: Tensor) -> Unchecked | None:
+        return _RELU if type(self) is ReLU else super().unchecked(params, cache)
+
+
+def _relu(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    y = torch.relu(x)
+    return y, y
+
+
+def _relu_vjp(params: Params, y: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    return params, kernels.eager_threshold_backward(gy, y, 0)
+
+
+_RELU = Unchecked(_relu, _relu_vjp, no_grads)
 
 
 @frozen

@@ -13,12 +13,14 @@ import torch
 from attrs import field
 from torch import Tensor
 
+from funcnet.contract import Params
 from funcnet.errors import number
 from funcnet.kernels import activation as kernels
 from funcnet.kernels.limits import finite, has_nan
 from funcnet.kernels.tracing import may_search
-from funcnet.layers.activation.base import Activation
+from funcnet.layers.activation.base import Activation, no_grads
 from funcnet.layers.activation.rectifiers import require_bounds
+from funcnet.plans import Unchecked
 from funcnet.value import frozen
 
 
@@ -62,6 +64,21 @@ class Tanh(Activation):
 
     def backward(self, gy: Tensor, y: Tensor) -> Tensor:
         return kernels.tanh_backward(gy, y)
+
+    def unchecked(self, params: Params, cache: Tensor) -> Unchecked | None:
+        return _SMALL_TANH if type(self) is Tanh and kernels.is_small_tanh(cache) else super().unchecked(params, cache)
+
+
+def _small_tanh(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    y = torch.tanh(x)
+    return y, y
+
+
+def _small_tanh_vjp(params: Params, y: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    return params, kernels.eager_tanh_backward(gy, y)
+
+
+_SMALL_TANH = Unchecked(_small_tanh, _small_tanh_vjp, no_grads)
 
 
 @frozen

@@ -126,8 +126,9 @@ class MultiHeadAttention(Decoding):
             gk, gv = gk[:, :, : -self._added_keys()], gv[:, :, : -self._added_keys()]
             gmask = _mask_grad(gmask, self._inputs(x)[1], self._added_keys())
         (gq, one), (gk, other) = (self._normalize_back(params, i, normed[i], g, weights) for i, g in enumerate((gq, gk)))
-        gs = [g.transpose(1, 2).flatten(2) for g in (gq, gk, gv)]
-        gs = [torch.cat(gs, -1)] if len(self._inputs(x)[0]) == 1 else gs
+        gs = [g.transpose(1, 2) for g in (gq, gk, gv)]
+        gs = [torch.cat(gs, 2)] if len(self._inputs(x)[0]) == 1 else gs
+        gs = [g.flatten(2) for g in gs]
         return gs, gmask, {**own, **one, **other}
 
     def _incoming(self, cache: Cache, gy: Any) -> tuple[Tensor, Tensor | None]:

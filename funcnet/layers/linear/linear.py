@@ -8,6 +8,7 @@ gx = gy w
 
 from typing import Any
 
+import torch
 from attrs import field
 from torch import Tensor, strided
 
@@ -17,6 +18,7 @@ from funcnet.contract import Layer, Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import linear as kernels
+from funcnet.plans import Unchecked
 from funcnet.random.keys import Key
 from funcnet.value import frozen
 
@@ -84,6 +86,38 @@ class Linear(Layer):
             raise Misfit
         return w
 
+    def unchecked(self, params: Params, cache: Tensor) -> Unchecked | None:
+        if not kernels.is_small(cache, params["weight"]):
+            return None
+        return _WITH_BIAS if self.bias else _WITHOUT_BIAS
+
     def param_shapes(self) -> dict[str, Shape]:
         shapes: dict[str, Shape] = {"weight": (self.out_features, self.in_features)}
         return {**shapes, "bias": (self.out_features,)} if self.bias else shapes
+
+
+# A matrix of few rows goes to the same kernels with and without checks.
+
+
+def _small_apply(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+    return kernels.small_linear(x, params["weight"], params.get("bias")), x
+
+
+def _small_vjp(params: Params, x: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    return {"weight": torch.mm(gy.t(), x), "bias": gy.sum(0)}, torch.mm(gy, params["weight"])
+
+
+def _small_grads(params: Params, x: Tensor, gy: Tensor) -> Params:
+    return {"weight": torch.mm(gy.t(), x), "bias": gy.sum(0)}
+
+
+def _small_vjp_of_weight(params: Params, x: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    return {"weight": torch.mm(gy.t(), x)}, torch.mm(gy, params["weight"])
+
+
+def _small_grads_of_weight(params: Params, x: Tensor, gy: Tensor) -> Params:
+    return {"weight": torch.mm(gy.t(), x)}
+
+
+_WITH_BIAS = Unchecked(_small_apply, _small_vjp, _small_grads)
+_WITHOUT_BIAS = Unchecked(_small_apply, _small_vjp_of_weight, _small_grads_of_weight)

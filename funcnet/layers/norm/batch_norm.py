@@ -20,6 +20,7 @@ from funcnet.contract import Cache, Layer, Params, Rng, Size
 from funcnet.errors import flag, size_or_none, value_error
 from funcnet.kernels import batch_norm as kernels
 from funcnet.layers.norm import params as norm_params
+from funcnet.plans import Unchecked
 from funcnet.random.keys import Key
 from funcnet.value import frozen
 
@@ -101,6 +102,14 @@ class BatchNorm(_Channels):
         gx, gw, gb = kernels.batch_norm_backward(gy, x, w, self.eps, batch=(mean, r))
         return norm_params.gparams(params, gw, gb), gx
 
+    def unchecked(self, params: Params, cache: Cache) -> Unchecked | None:
+        """Return the verbs for float32, with running statistics that the kernel moves."""
+        x, _, r, running, ahead = cache
+        is_whole = self.affine and self.bias and ahead is not None and r.dtype is x.dtype
+        if not is_whole or self.momentum is None or not kernels.serves_unchecked(x, params["weight"], running):
+            return None
+        return _unchecked(self.eps, self.momentum)
+
     def update_stats(self, params: Params, cache: Cache) -> Params:
         if not self.track_running_stats:
             return params
@@ -124,6 +133,25 @@ class BatchNorm(_Channels):
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, self.track_running_stats)
+
+
+def _unchecked(eps: float, momentum: float) -> Unchecked:
+    """Make the verbs without checks of batch normalization with weight, bias and running statistics."""
+
+    def apply(params: Params, x: Tensor) -> tuple[Tensor, Cache]:
+        running = params["running_mean"], params["running_var"]
+        y, mean, r, ahead = kernels.unchecked_ahead(x, params["weight"], params["bias"], eps, running, momentum)
+        return y, (x, mean, r, running, ahead)
+
+    def vjp(params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+        x, mean, r, _, _ = cache
+        gx, gw, gb = kernels.unchecked_backward(gy, x, params["weight"], eps, (mean, r))
+        return {"weight": gw, "bias": gb, "running_mean": None, "running_var": None, "num_batches_tracked": None}, gx
+
+    def grads(params: Params, cache: Cache, gy: Tensor) -> Params:
+        return vjp(params, cache, gy)[0]
+
+    return Unchecked(apply, vjp, grads)
 
 
 @frozen

@@ -15,7 +15,7 @@ from funcnet.checks import check_gy, kind_of
 from funcnet.contract import Params, Rng
 from funcnet.errors import flag, whole_numbers
 from funcnet.kernels import pooling as kernels
-from funcnet.kernels.windows import origin
+from funcnet.kernels.windows import Origin, origin
 from funcnet.layers.conv.window import Sizes, each, hashable, require_axes
 from funcnet.layers.pooling.sliding import SlidingPool
 from funcnet.value import frozen
@@ -38,29 +38,19 @@ class _MaxPool(SlidingPool):
         self._set_options(self.kernel_size, self.stride, self.padding, each(self.dilation, self.axes), self.ceil_mode)
 
     def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Any:
-        if not self._tiles() or not kernels.tiles_pay(require_axes(self, params, x), self._options[0], 9):
+        if self.return_indices:
             return self.apply(params, x)[0]
-        return kernels.tile_max(x, self._options[0])
+        return kernels.max_pool_values(require_axes(self, params, x), *self._options)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Any, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Origin, Tensor]]:
         require_axes(self, params, x)
-        if self._tiles() and kernels.tiles_pay(x, self._options[0]):
-            y = kernels.tile_max(x, self._options[0])
-            return y, (y, x, kind_of(x))
         y, indices = kernels.max_pool(x, *self._options)
         return (y, indices) if self.return_indices else y, (indices, origin(x, self.axes), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Any, Tensor], gy: Any) -> tuple[Params, Tensor]:
-        first, second, kind = cache  # the indices and the origin of x, or y and x
-        gy = check_gy(self, gy[0] if self.return_indices else gy, first.shape, kind)
-        if isinstance(second, Tensor):
-            return params, kernels.tile_max_backward(gy, second, first, self._options[0])
-        return params, kernels.max_pool_backward(gy, first, second, *self._options)
-
-    def _tiles(self) -> bool:
-        """Tell whether the windows lie side by side, and y is all that is asked for."""
-        kernel, stride, padding, dilation, ceil = self._options
-        return not (self.return_indices or ceil or any(padding)) and stride == kernel and max(dilation) == 1
+    def vjp(self, params: Params, cache: tuple[Tensor, Origin, Tensor], gy: Any) -> tuple[Params, Tensor]:
+        indices, of, kind = cache
+        gy = check_gy(self, gy[0] if self.return_indices else gy, indices.shape, kind)
+        return params, kernels.max_pool_backward(gy, indices, of, *self._options)
 
 
 @frozen
@@ -73,8 +63,7 @@ class MaxPool1d(_MaxPool):
     of NaNs the last.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``; and an empty tensor
-             of the dtype and device of ``x``.
+    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` for sizes below 1, a padding of more than half the kernel, and an ``x`` that is not floating, or has
              other axes, or is shorter than the window.
     Source   ``torch.nn.MaxPool1d``'s formula.
@@ -90,8 +79,7 @@ class MaxPool2d(_MaxPool):
     Each size is one number for both axes, or a tuple of two; else as ``MaxPool1d``.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``; and an empty tensor
-             of the dtype and device of ``x``.
+    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
     Source   ``torch.nn.MaxPool2d``'s formula.
     """
@@ -106,8 +94,7 @@ class MaxPool3d(_MaxPool):
     Each size is one number for all axes, or a tuple of three; else as ``MaxPool1d``.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, ``y`` and ``x``; and an empty tensor
-             of the dtype and device of ``x``.
+    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
     Source   ``torch.nn.MaxPool3d``'s formula.
     """

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from funcnet.contract import Params, Rng
+from funcnet.kernels.windows import Origin
 from funcnet.layers.conv.window import require_axes
 from funcnet.layers.pooling.max_pool import _MaxPool
 from funcnet.value import frozen
@@ -18,9 +19,9 @@ class _MinPool(_MaxPool):
     """Smallest of each window; the gradient goes where that of the largest of -x goes, its sign twice changed."""
 
     def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Any:
-        return self.apply(params, x)[0]
+        return self._negated(super().__call__(params, -require_axes(self, params, x)))
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Any, Tensor]]:
+    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Origin, Tensor]]:
         y, cache = super().apply(params, -require_axes(self, params, x))
         return self._negated(y), cache
 
@@ -35,8 +36,7 @@ class MinPool1d(_MinPool):
     The padding is ∞. Of equal elements the first counts.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x; and an empty tensor of the
-             dtype and device of ``x``.
+    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
     Source   elementary: -``MaxPool1d`` of -x.
     """
@@ -49,8 +49,7 @@ class MinPool2d(_MinPool):
     """Smallest element of each window of (N, channels, height, width), or without N; arguments as of ``MaxPool2d``.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x; and an empty tensor of the
-             dtype and device of ``x``.
+    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
     Source   elementary: -``MaxPool2d`` of -x.
     """
@@ -63,8 +62,7 @@ class MinPool3d(_MinPool):
     """Smallest element of each window of (N, channels, depth, height, width), or without N; arguments as of ``MaxPool3d``.
 
     Params   none.
-    Cache    the indices, and the shape of ``x``; for windows side by side on a large ``x``, -y and -x; and an empty tensor of the
-             dtype and device of ``x``.
+    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
     Raises   ``ValueError`` as ``MaxPool1d`` does.
     Source   elementary: -``MaxPool3d`` of -x.
     """

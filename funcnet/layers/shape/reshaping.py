@@ -22,6 +22,7 @@ from torch import Tensor
 from funcnet.checks import came, check_gy, check_gys, kind_of, require_axis, require_dense, require_no_params, require_tensor
 from funcnet.contract import Layer, Params, Rng, Shape
 from funcnet.errors import MOST, is_whole_tuple, valid_if, value_error, whole, whole_number
+from funcnet.plans import Unchecked
 from funcnet.value import frozen
 
 
@@ -44,6 +45,11 @@ class Identity(Layer):
     def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
         return params, check_gys(self, gy, cache)
 
+    def unchecked(self, params: Params, cache: Any) -> Unchecked | None:
+        return _IDENTITY
+
+
+_IDENTITY = Unchecked(lambda params, x: (x, x), lambda params, cache, gy: (params, gy), lambda params, cache, gy: params)
 
 Shaped = tuple[Shape, Tensor]
 """A cache: a shape, and an empty tensor of the kind of y."""

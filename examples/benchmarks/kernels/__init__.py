@@ -1,0 +1,1 @@
+"""Kernels one by one: funcnet's beside torch.nn's and beside the alternatives that a choice rejected."""

@@ -1,0 +1,84 @@
+"""What kernels cost, one by one: funcnet's beside torch.nn's and beside the alternatives, at the sizes of the workloads.
+
+The page is FOLDER/<maker>.md, with a table for each family. A time is the quickest of many turns, in µs of CPU time a call, on
+one thread.
+
+    python -m examples.benchmarks.kernels --family conv,pool --out examples/benchmarks/results/kernels
+"""
+
+import argparse
+import importlib
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from examples.benchmarks.__main__ import positive, some_of
+from examples.benchmarks.kernels.rows import Row, table
+from examples.reports.__main__ import processor
+from funcnet.kernels import retain_freed_memory
+from funcnet.kernels.processor import this_processor
+
+FAMILIES = {
+    "conv": "Convolutions",
+    "pool": "Pooling",
+    "norm": "Batch norm, ReLU",
+}
+"""The title of each family, whose rows are ``ROWS`` in the module of its name."""
+
+HEAD = """# Kernels on {processor}
+
+`{command}`,
+torch {torch}, {capability}, float32, one thread.
+
+funcnet's kernel beside torch.nn's, under autograd, and beside the alternatives; the first column is what funcnet takes on this
+processor. A time is the quickest of {rounds} turns, in µs of CPU time a call. A call frees its results, and
+the process keeps the memory, except where a column says otherwise.
+"""
+
+
+def rows_of(family: str) -> list[Row]:
+    """Return the rows of a family."""
+    rows: list[Row] = importlib.import_module(f"examples.benchmarks.kernels.{family}").ROWS
+    return rows
+
+
+def page(command: Sequence[str], families: Sequence[str], rounds: int, turn: float) -> Iterator[str]:
+    """Yield the lines of the page."""
+    words = {"processor": processor(), "command": shlex.join(["python", "-m", "examples.benchmarks.kernels", *command])}
+    words |= {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability(), "rounds": rounds}
+    yield HEAD.format(**words)
+    for family in families:
+        yield f"## {FAMILIES[family]}\n"
+        yield from table(rows_of(family), rounds, turn)
+        yield ""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the page, and save it under the processor's maker."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        "python -m examples.benchmarks.kernels",
+        description=(__doc__ or "").split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    names = tuple(FAMILIES)
+    parser.add_argument("--family", type=some_of("family", names), default=list(names), help=f"of {','.join(names)}")
+    parser.add_argument("--rounds", type=positive, default=20, help="how many turns each contender has")
+    parser.add_argument("--turn", type=float, default=0.005, help="about how many seconds a turn takes")
+    parser.add_argument("--out", type=Path, default=Path("out/kernels"), help="folder of the page")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    retain_freed_memory()
+    lines = []
+    for line in page(arguments, options.family, options.rounds, options.turn):
+        print(line, flush=True)
+        lines.append(line)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / f"{this_processor().maker}.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()

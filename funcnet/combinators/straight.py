@@ -1,0 +1,63 @@
+"""Straight: the verbs of a serial without checks, for arguments that have passed them.
+
+Each layer costs one call of its own ``unchecked`` verb, and the layers are chained by index: nothing is asked of params again.
+"""
+
+from typing import Any
+
+from funcnet.combinator import has_params
+from funcnet.contract import Layer
+from funcnet.plans import VERBS, Unchecked, has_own
+
+
+def may_be_unchecked(layer: Layer) -> bool:
+    """Tell whether a layer may have verbs without checks: by its class, and in a combinator by those of its ``layers`` too."""
+    if not has_own(type(layer), "unchecked", *VERBS) or type(layer).unchecked is Layer.unchecked:
+        return False
+    return all(map(may_be_unchecked, getattr(layer, "layers", ())))
+
+
+def unchecked(net: Any, params: Any, cache: Any) -> Unchecked | None:
+    """Return the verbs of a serial for arguments like these; ``None`` where a layer has none, or params that are not trained."""
+    if not net.layers:
+        return None
+    entries = [*net.entries(params)]
+    trained = [i for i, p in enumerate(entries) if p and has_params(p) and net.layers[i].trainable]
+    first = trained[0] if trained else len(entries)
+    found = [layer.unchecked(p, c) for layer, p, c in zip(net.layers, entries, cache, strict=True)]
+    return None if None in found or any(entries[:first]) else _chained([one for one in found if one is not None], first)
+
+
+def _chained(layers: list[Unchecked], first: int) -> Unchecked:
+    """Chain verbs, of which those before the layer ``first`` have no params."""
+    back = [(i, layer.vjp) for i, layer in reversed([*enumerate(layers)])]
+    after, firsts = [row for row in back if row[0] > first], layers[first : first + 1]
+
+    def vjp(params: Any, cache: Any, gy: Any) -> tuple[Any, Any]:
+        found = [*params]
+        for i, layer in back:
+            found[i], gy = layer(params[i], cache[i], gy)
+        return tuple(found), gy
+
+    def grads(params: Any, cache: Any, gy: Any) -> Any:
+        found = [*params]
+        for i, layer in after:
+            found[i], gy = layer(params[i], cache[i], gy)
+        for layer in firsts:
+            found[first] = layer.grads(params[first], cache[first], gy)
+        return tuple(found)
+
+    return Unchecked(_forward([layer.apply for layer in layers]), vjp, grads)
+
+
+def _forward(applies: list[Any]) -> Any:
+    """Chain ``apply`` of layers."""
+
+    def apply(params: Any, x: Any) -> tuple[Any, Any]:
+        caches = []
+        for layer, p in zip(applies, params, strict=True):
+            x, cache = layer(p, x)
+            caches.append(cache)
+        return x, tuple(caches)
+
+    return apply

@@ -1,0 +1,113 @@
+"""The C++ of small matrix products, one template for all sizes."""
+
+SOURCE = r"""
+#ifndef FUNCNET_PRODUCT
+#define FUNCNET_PRODUCT
+#if defined(__clang__)
+#define FUNCNET_UNROLL _Pragma("unroll")
+#else
+#define FUNCNET_UNROLL _Pragma("GCC unroll 8")
+#endif
+// c[m * N + n] = addend[m * DM + n * DN] + sum over k of a[m * AM + k * AK] * b[k * BK + n * BN], blocks of c in registers
+template <typename T, int64_t M, int64_t N, int64_t K, int64_t AM, int64_t AK, int64_t BK, int64_t BN, bool ADDS, int64_t DM, int64_t DN>
+struct FuncnetProduct {
+    using Vec = at::vec::Vectorized<T>;
+    static constexpr int64_t V = Vec::size(), VECTORS = (N + V - 1) / V;
+    static constexpr int64_t WIDEST = V * sizeof(T) == 32 ? 2 : 4;  // AVX2 has 16 registers, others have 32
+    static constexpr int64_t COLUMNS = VECTORS < WIDEST ? VECTORS : WIDEST;
+    static constexpr int64_t ROWS = COLUMNS == 1 ? 8 : WIDEST == 2 ? 5 : COLUMNS == 2 ? 8 : COLUMNS == 3 ? 6 : 5;
+
+    static inline Vec load(const T* from, int64_t count) {
+        return count == V ? Vec::loadu(from) : Vec::loadu(from, count);
+    }
+
+    static inline Vec added(const T* addend, int64_t n, int64_t count) {
+        if constexpr (DN == 0) return Vec(addend[0]);
+        if constexpr (DN == 1) return load(addend + n, count);
+        T given[V] = {};
+        for (int64_t i = 0; i < count; i++) given[i] = addend[(n + i) * DN];
+        return Vec::loadu(given);
+    }
+
+    // A block of R rows and C vectors, of which the last has LAST numbers.
+    template <int64_t R, int64_t C, int64_t LAST>
+    static inline void block(const T* a, const T* b, int64_t step, const T* addend, int64_t n, T* c) {
+        Vec sums[R][C];
+        for (int64_t r = 0; r < R; r++)
+            for (int64_t j = 0; j < C; j++) sums[r][j] = Vec(0);
+        for (int64_t k = 0; k < K; k++) {
+            Vec row[C];
+            FUNCNET_UNROLL
+            for (int64_t j = 0; j < C; j++) row[j] = load(b + k * step + j * V, j + 1 < C ? V : LAST);
+            FUNCNET_UNROLL
+            for (int64_t r = 0; r < R; r++) {
+                const Vec x(a[r * AM + k * AK]);
+                FUNCNET_UNROLL
+                for (int64_t j = 0; j < C; j++) sums[r][j] = at::vec::fmadd(x, row[j], sums[r][j]);
+            }
+        }
+        FUNCNET_UNROLL
+        for (int64_t r = 0; r < R; r++)
+            FUNCNET_UNROLL
+            for (int64_t j = 0; j < C; j++) {
+                const int64_t count = j + 1 < C ? V : LAST;
+                if constexpr (ADDS) sums[r][j] = sums[r][j] + added(addend + r * DM, n + j * V, count);
+                sums[r][j].store(c + r * N + j * V, count);
+            }
+    }
+
+    template <int64_t C, int64_t LAST>
+    static inline void all_rows(const T* a, const T* b, int64_t step, const T* addend, int64_t n, T* c) {
+        int64_t m = 0;
+        for (; m + ROWS <= M; m += ROWS) block<ROWS, C, LAST>(a + m * AM, b, step, addend + m * DM, n, c + m * N + n);
+        if constexpr (M % ROWS > 0) block<M % ROWS, C, LAST>(a + m * AM, b, step, addend + m * DM, n, c + m * N + n);
+    }
+
+    static inline void over(const T* a, const T* b, int64_t step, const T* addend, T* c) {
+        constexpr int64_t WIDE = COLUMNS * V, REST = N % WIDE;
+        int64_t n = 0;
+        for (; n + WIDE <= N; n += WIDE) all_rows<COLUMNS, V>(a, b + n, step, addend, n, c);
+        if constexpr (REST > 0) all_rows<(REST + V - 1) / V, (REST - 1) % V + 1>(a, b + n, step, addend, n, c);
+    }
+
+    // Turn 16 columns of b at a time to rows, which b has not.
+    static inline void turn(const T* b, T* rows) {
+        constexpr int64_t S = 16;
+        for (int64_t k = 0; k + S <= K; k += S) {
+            for (int64_t n = 0; n + S <= N; n += S)
+                at::vec::transpose_mxn<T, S, S>(b + n * BN + k, BN, rows + k * VECTORS * V + n, VECTORS * V);
+            if constexpr (N % S > 0)
+                at::vec::transpose_mxn<T, N % S, S>(b + (N - N % S) * BN + k, BN, rows + k * VECTORS * V + N - N % S, VECTORS * V);
+        }
+        for (int64_t n = 0; n < N; n++)
+            for (int64_t k = K - K % S; k < K; k++) rows[k * VECTORS * V + n] = b[n * BN + k];
+    }
+
+    static inline void run(const T* a, const T* b, const T* addend, T* c) {
+        if constexpr (BN == 1) {
+            over(a, b, BK, addend, c);
+        } else {
+            alignas(64) T rows[K * VECTORS * V];
+            if constexpr (BK == 1) {
+                turn(b, rows);
+            } else {
+                for (int64_t n = 0; n < N; n++)
+                    for (int64_t k = 0; k < K; k++) rows[k * VECTORS * V + n] = b[k * BK + n * BN];
+            }
+            if constexpr (N % V > 0)
+                for (int64_t k = 0; k < K; k++)
+                    for (int64_t n = N; n < VECTORS * V; n++) rows[k * VECTORS * V + n] = 0;
+            over(a, rows, VECTORS * V, addend, c);
+        }
+    }
+
+    // The transposed result, turned at the end: quicker where c is narrow and b, which takes the place of a, may be read so.
+    static inline void run_turned(const T* a, const T* b, const T* addend, T* c) {
+        alignas(64) T turned[N * M];
+        FuncnetProduct<T, N, M, K, BN, BK, AK, AM, ADDS, DN, DM>::run(b, a, addend, turned);
+        for (int64_t m = 0; m < M; m++)
+            for (int64_t n = 0; n < N; n++) c[m * N + n] = turned[n * M + m];
+    }
+};
+#endif
+"""

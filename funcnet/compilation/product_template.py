@@ -1,0 +1,94 @@
+"""Inductor's side of small products: a lowering of ``funcnet::small_product`` to a C++ kernel of its own.
+
+These are private names of Inductor's; ``small_products`` imports this module only where it can be imported.
+"""
+
+from typing import Any
+
+import torch
+from torch._inductor import ir
+from torch._inductor.lowering import register_lowering  # isort: split (imported first: the templates import it in a circle)
+from torch._inductor.codegen.cpp import get_export_declaration
+from torch._inductor.codegen.cpp_template import CppTemplate
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+
+from funcnet.compilation import product_loops, small_products
+
+_CACHE_LINE = 64
+
+Strides = tuple[int, int, int]
+"""Those of the axis of matrices, of rows and of columns; 0 along axes of one entry."""
+
+
+class ProductPass(CustomGraphPass):  # type: ignore[misc]
+    """The pass over Inductor's graph that chooses the products; its code is a part of the key of Inductor's cache."""
+
+    def __call__(self, graph: Any) -> None:
+        small_products.replace_small_products(graph)
+
+    def uuid(self) -> Any:
+        return get_hash_for_files((__file__, product_loops.__file__, small_products.__file__))
+
+
+class ProductTemplate(CppTemplate):  # type: ignore[misc]
+    """The C++ kernel of one product, or of a row of products of the same sizes."""
+
+    def render(self, kernel: Any, template_buffer_node: Any = None, **_: Any) -> str:
+        """Return the source of the kernel; equal sources share one kernel."""
+        out = self.output_node if template_buffer_node is None else template_buffer_node
+        names = ["a", "b", "addend"][: len(self.input_nodes)]
+        head = kernel.def_kernel(inputs=dict(zip(names, self.input_nodes, strict=True)), outputs={"c": out})
+        start = [f"&{kernel.index(node, [0] * len(node.get_size()))}" for node in self.input_nodes]
+        inner = int(self.input_nodes[0].get_size()[-1])
+        call = _loops([_steps(node) for node in self.input_nodes], _ints(out.get_size()), inner, start, out.get_dtype())
+        include = "#include <torch/csrc/inductor/cpp_prefix.h>"
+        return f'{include}\n{product_loops.SOURCE}\nextern "C" {get_export_declaration()}\n{head}\n{{\n{call}\n}}\n'
+
+
+def _ints(sizes: Any) -> list[int]:
+    return [int(size) for size in sizes]
+
+
+def _steps(node: Any) -> Strides:
+    """Return the strides of an operand, as if it had three axes."""
+    size, stride = _ints(node.get_size()), _ints(node.get_stride())
+    steps = [step if n > 1 else 0 for n, step in zip(size, stride, strict=True)]
+    lead, rows, columns = [0, 0, 0, *steps][-3:]
+    return lead, rows, columns
+
+
+def _loops(steps: list[Strides], size: list[int], inner: int, start: list[str], dtype: torch.dtype) -> str:
+    """Return the calls of the loops, one for each matrix of the result."""
+    matrices, rows, columns = [1, *size][-3:]
+    (_, am, ak), (_, bk, bn), (_, dm, dn) = *steps, *[(0, 0, 0)] * (3 - len(steps))
+    bn = 1 if columns == 1 else bn  # of one column any step would do
+    kind = small_products.DTYPES[dtype]
+    adds = "true" if len(steps) == 3 else "false"
+    loops = f"FuncnetProduct<{kind}, {rows}, {columns}, {inner}, {am}, {ak}, {bk}, {bn}, {adds}, {dm}, {dn}>"
+    run = "run_turned" if _is_better_turned(rows, columns, inner, am, bn, _CACHE_LINE // dtype.itemsize) else "run"
+    operands = [f"{first} + i * {step[0]}" for first, step in zip(start, steps, strict=True)]
+    arguments = ", ".join([*operands, *["nullptr"] * (3 - len(steps)), f"c + i * {rows * columns}"])
+    return f"for (int64_t i = 0; i < {matrices}; i++) {loops}::{run}({arguments});"
+
+
+def _is_better_turned(rows: int, columns: int, inner: int, am: int, bn: int, lanes: int) -> bool:
+    """Tell whether the transposed product takes fewer steps, what is copied in order counted with it."""
+
+    def cost(m: int, n: int, step: int) -> int:
+        return m * -(-n // lanes) * inner + (0 if step == 1 else n * inner)
+
+    return cost(columns, rows, am) + 2 * rows * columns < cost(rows, columns, bn)
+
+
+def _lowered(a: Any, b: Any, addend: Any) -> Any:
+    """Lower the operator: Inductor writes its operands to memory, and the kernel reads them there."""
+    nodes = [ir.ExternKernel.realize_input(x) for x in (a, b, addend) if x is not None]
+    for node in nodes:
+        node.freeze_layout()
+    size = [*nodes[0].get_size()[:-1], nodes[1].get_size()[-1]]
+    layout = ir.FixedLayout(nodes[0].get_device(), nodes[0].get_dtype(), size)
+    template = ProductTemplate("small_product", nodes, layout, num_threads=1)
+    return template.generate().output_node()
+
+
+register_lowering(torch.ops.funcnet.small_product.default, type_promotion_kind=None)(_lowered)

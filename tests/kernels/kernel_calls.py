@@ -1,0 +1,79 @@
+"""Which kernels a computation calls, and which choices it asks: how the tests find what a choice between kernels concerns."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from cases import Case
+from torch import Tensor
+from torch.utils import _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from funcnet import random
+from funcnet.kernels.choices import CHOICES, Choice
+from funcnet.testing.comparison import everything, noise_like, prepared, run
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+Call = tuple[Any, ...]
+
+
+class Calls(TorchDispatchMode):
+    """Record each kernel that is called, with the dtype and the strides of its operands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Call] = []
+
+    def __torch_dispatch__(self, kernel: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Record a call, and make it."""
+        leaves = _pytree.tree_leaves((args, kwargs or {}))
+        own = [(x.dtype, x.layout, x.stride() if x.layout is torch.strided else None) for x in leaves if isinstance(x, Tensor)]
+        self.found.append((str(kernel), *own))
+        return kernel(*args, **(kwargs or {}))
+
+
+def calls(work: Callable[..., Any], *arguments: Any) -> list[Call]:
+    """Return the kernels that a call of ``work`` calls, in order."""
+    with Calls() as recorded:
+        work(*arguments)
+    return recorded.found
+
+
+def calls_of(case: Case) -> list[Call]:
+    """Return the kernels of forward and backward of a case, in float32 and half precision."""
+    return [call for dtype in DTYPES for call in calls(compute, case, dtype)]
+
+
+def compute(case: Case, dtype: torch.dtype) -> Any:
+    """Return all that a layer computes, by the contract, in a dtype."""
+    params, x = prepared(case.layer, case.x, case.params, 0, dtype)
+    gy = noise_like(run(case.layer, params, x, 0)[0], random.fold_in(0, 1))
+    return everything(case.layer, params, x, gy, 0)
+
+
+class _Asked(Choice):
+    """A choice that notes each question for its value; an instance of ``Choice`` becomes one for a while."""
+
+    __slots__ = ()
+    names: ClassVar[set[str]] = set()
+
+    @property
+    def value(self) -> int:
+        """The value, after a note of the question."""
+        self.names.add(self.name)
+        return Choice.value.__get__(self)
+
+
+@contextmanager
+def asked() -> Iterator[set[str]]:
+    """Collect the names of the choices that are asked in the block."""
+    _Asked.names = names = set()
+    for one in CHOICES.values():
+        one.__class__ = _Asked
+    try:
+        yield names
+    finally:
+        for one in CHOICES.values():
+            one.__class__ = Choice

@@ -1,0 +1,178 @@
+"""Choices between kernels: what each processor takes, what forcing one does and undoes, and what is refused."""
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import funcnet as fn
+from funcnet.kernels import choices, processor
+from funcnet.kernels.choices import CHOICES, NEVER, choice, forced, set_choice, values_on
+from funcnet.kernels.private_names import HAS_ONEDNN
+from funcnet.kernels.processor import Processor, processor_of, this_processor
+
+EPYC = Processor("amd", avx512=True, bf16=True)
+XEON = Processor("intel", avx512=True)
+SAPPHIRE_RAPIDS = Processor("intel", avx512=True, bf16=True, amx=True)
+GRAVITON = Processor("arm", bf16=True)
+UNKNOWN = Processor("other")
+PROCESSORS = {"EPYC": EPYC, "Xeon": XEON, "Xeon with AMX": SAPPHIRE_RAPIDS, "Graviton": GRAVITON, "unknown": UNKNOWN}
+
+
+@pytest.fixture
+def trial() -> Iterator[choices.Choice]:
+    """Enter a choice for one test."""
+    one = choice("trial", {"small": NEVER, "large": 0}, lambda cpu: 100 if cpu.avx512 else NEVER, "elements")
+    yield one
+    del CHOICES["trial"]
+    choices._state[0] = 0
+
+
+@pytest.mark.parametrize("cpu", PROCESSORS.values(), ids=PROCESSORS)
+def test_a_rule_depends_on_the_processor_only(cpu):
+    """Each choice has a value on each processor: a whole number, the same when asked again."""
+    values = values_on(cpu)
+    assert values == values_on(pickle.loads(pickle.dumps(cpu)))
+    assert values.keys() == CHOICES.keys()
+    assert all(type(value) is int and 0 <= value <= NEVER for value in values.values())
+
+
+def test_amd_takes_onednn_for_what_is_large():
+    """With AVX-512; no other processor does, except where a figure in the kernel's docstring says so."""
+    large = ["onednn from 2000000 multiplications on", "onednn from 12000 elements on"] if HAS_ONEDNN else ["mkl", "torch"]
+    assert [CHOICES[name].describe(values_on(EPYC)[name]) for name in ("matrix products", "tanh")] == large
+    for cpu in (Processor("amd"), GRAVITON, UNKNOWN):
+        assert CHOICES["matrix products"].option_on(cpu) == "mkl"
+        assert CHOICES["tanh"].option_on(cpu) == "torch"
+
+
+def test_this_process_takes_the_values_of_this_processor():
+    """At import, and again after each block that forced another."""
+    assert {name: one.value for name, one in CHOICES.items()} == values_on(this_processor())
+
+
+def test_forced_takes_an_option_and_goes_back(trial):
+    """By name, by number and to the rule; blocks nest, and end with an error too."""
+    rule = trial.value
+    with forced("trial", "large") as one:
+        assert one is trial
+        assert (trial.value, trial.option) == (0, "large")
+        with forced("trial", 7):
+            assert (trial.value, trial.option, repr(trial)) == (7, "by size", "Choice('trial': large from 7 elements on)")
+            with forced("trial", "auto"):
+                assert trial.value == rule
+        assert trial.value == 0
+    with pytest.raises(RuntimeError, match="stop"), forced("trial", "small"):
+        raise RuntimeError("stop")
+    assert trial.value == rule
+    set_choice("trial", "small")
+    assert trial.value == NEVER
+    set_choice("trial", "auto")
+    assert trial.value == rule
+
+
+def test_the_state_of_all_choices_tells_programs_apart(trial):
+    """It differs for different values, and is the same again for the same ones."""
+    before, seen = choices.state(), {}
+    for option in ("small", "large", 7, "small", "large", 7):
+        with forced("trial", option):
+            assert seen.setdefault(option, choices.state()) == choices.state()
+    assert choices.state() == before
+    assert len({before, *seen.values()}) >= 3
+
+
+@pytest.mark.parametrize("how", [set_choice, lambda *given: forced(*given).__enter__()], ids=["set_choice", "forced"])
+def test_unknown_choices_and_options_are_refused(how, trial):
+    """The message has those there are."""
+    with pytest.raises(ValueError, match=r"the choice must be one of 'matrix products', .*'trial', got 'tanhh'"):
+        how("tanhh", "torch")
+    rule = "the option of 'trial' must be one of 'auto', 'small', 'large', or a number of elements, got"
+    for option in ("huge", -1, 0.5, True, None):
+        with pytest.raises(ValueError, match=rule):
+            how("trial", option)
+    with pytest.raises(ValueError, match="the option of 'attention' must be one of 'auto', 'formula', 'flash', got 3"):
+        how("attention", 3)
+
+
+def test_a_choice_is_entered_once_with_two_options(trial):
+    """A second one of its name, or one without an alternative, is refused."""
+    with pytest.raises(ValueError, match=r"choice: each choice has a name of its own, got 'trial'"):
+        choice("trial", {"a": NEVER, "b": 0}, lambda cpu: 0)
+    with pytest.raises(ValueError, match=r"choice: a choice has at least two options, got {'a': 0}"):
+        choice("another", {"a": 0}, lambda cpu: 0)
+    assert "another" not in CHOICES
+
+
+@pytest.mark.compiled
+def test_compiled_code_follows_a_choice(trial):
+    """Another value is another program; the first one serves again afterwards. A choice within the code is refused."""
+    torch.compiler.reset()
+    graphs = []
+    backend = lambda graph, examples: graphs.append(graph) or graph
+    fast = torch.compile(lambda x: x + 1 if x.numel() < trial.value else x + 2, fullgraph=True, backend=backend)
+    for option, want in (("small", 1), ("large", 2), (5, 2), (11, 1), ("small", 1)):
+        with forced("trial", option):
+            assert fast(torch.zeros(10))[0] == want
+    assert len(graphs) >= 2
+
+    def forcing(x):
+        with forced("trial", "large"):
+            return x + 1
+
+    with pytest.raises(Exception, match="forced: a choice must be made outside of the code that is compiled, got 'trial'"):
+        torch.compile(forcing, fullgraph=True, backend=backend)(torch.zeros(10))
+
+
+LINUX = "processor : 0\nvendor_id : {}\nmodel name : a processor\nflags : fpu {}\n\nprocessor : 1\nflags : other\n"
+FULL = "avx512f avx512_bf16 amx_bf16 amx_tile"
+ARM = "processor : 0\nFeatures : fp asimd bf16\nCPU implementer : 0x41\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "capability", "machine", "want"),
+    [
+        (LINUX.format("AuthenticAMD", "avx512f avx512_bf16"), "AVX512", "x86_64", EPYC),
+        (LINUX.format("GenuineIntel", "avx512f"), "AVX512", "x86_64", XEON),
+        (LINUX.format("GenuineIntel", FULL), "AVX512", "x86_64", SAPPHIRE_RAPIDS),
+        (LINUX.format("GenuineIntel", FULL), "AVX2", "x86_64", Processor("intel")),
+        (LINUX.format("HygonGenuine", "avx512f"), "AVX512", "x86_64", Processor("other", avx512=True)),
+        (ARM, "DEFAULT", "aarch64", GRAVITON),
+        ("", "DEFAULT", "arm64", Processor("arm")),
+        ("", "AVX512", "AMD64", Processor("other", avx512=True)),
+        ("nothing of the kind", "NO AVX", "", UNKNOWN),
+    ],
+)
+def test_processors_are_read(cpuinfo, capability, machine, want):
+    """From what Linux says, as far as torch goes: with ``ATEN_CPU_CAPABILITY=avx2`` none of AVX-512 counts."""
+    assert processor_of(cpuinfo, capability, machine) == want
+
+
+def test_a_system_without_cpuinfo_has_a_processor(monkeypatch, tmp_path):
+    """Reading the file may fail in any way."""
+    for path in (tmp_path / "nowhere", tmp_path):
+        monkeypatch.setattr(processor, "_CPUINFO", path)
+        assert isinstance(this_processor.__wrapped__(), Processor)
+
+
+def test_a_processor_is_a_checked_value():
+    """It prints as its call, and refuses other makers and flags."""
+    assert eval(repr(EPYC)) == EPYC == fn.kernels.Processor("amd", avx512=True, bf16=True)
+    with pytest.raises(ValueError, match="maker must be one of 'amd', 'intel', 'arm', 'other', got 'via'"):
+        Processor("via")
+    with pytest.raises(ValueError, match="amx must be True or False, got 1"):
+        Processor("intel", amx=1)
+
+
+def test_the_command_prints_every_choice():
+    """``python -m funcnet`` has a line for each, with what it takes on this processor."""
+    done = subprocess.run([sys.executable, "-m", "funcnet"], capture_output=True, text=True, check=True)
+    first, _, head, *rows = done.stdout.splitlines()
+    assert eval(first) == this_processor()
+    assert head.split() == ["choice", "here", "options"]
+    assert [row.split("  ")[0] for row in rows] == sorted(CHOICES)
+    assert all(
+        one.describe(one.automatic) in row for one, row in zip([CHOICES[name] for name in sorted(CHOICES)], rows, strict=True)
+    )

@@ -1,0 +1,142 @@
+"""Each choice between kernels, forced to each of its options: the layers, losses and optimizers that it concerns keep the laws.
+
+Small inputs take the kernels of small sizes by themselves; forced, they take those of large sizes too.
+"""
+
+from collections.abc import Iterable
+from itertools import islice
+
+import pytest
+import torch
+from cases import Case
+from forced_entries import FAMILIES, concerned
+from kernel_calls import asked
+from optim.training import leaves, run
+from optimizer_cases import OPTIMIZERS
+
+import funcnet as fn
+from funcnet import random, tree
+from funcnet.kernels import pooling
+from funcnet.kernels import linear as products
+from funcnet.kernels.choices import CHOICES, Choice, forced
+from funcnet.kernels.recurrent import sequences
+
+IN_OPTIMIZERS = {"Adam", "steps of optimizers"}
+IN_COMPILED_STEPS = {"tiny compiled products", "small compiled products", "threads of compiled loops", "calls of compiled graphs"}
+ON_DEVICES = {"CUDA graphs"}
+IN_GRADIENTS_OF_EXAMPLES = {"memory of large results", "examples at a time", "example gradients of convolutions"}
+IN_LAYERS = CHOICES.keys() - IN_OPTIMIZERS - IN_COMPILED_STEPS - IN_GRADIENTS_OF_EXAMPLES - ON_DEVICES
+
+
+def options(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the choices with each option."""
+    return [(name, option) for name in sorted(names) for option in CHOICES[name].options]
+
+
+def other_options(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the choices with each option that small inputs do not take by themselves."""
+    return [(name, option) for name, option in options(names) if _is_other(CHOICES[name], CHOICES[name].options[option])]
+
+
+def _is_other(one: Choice, value: int) -> bool:
+    return value < one.automatic if one.unit else value != one.automatic
+
+
+def keep_laws(name: str, option: str, one: Case, *, compiled: bool = False) -> None:
+    """Try all laws on an entry of the catalogue with an option forced."""
+    with forced(name, option):
+        fn.testing.check_laws(one.layer, one.x, one.params, batched=one.batched, compiled=compiled)
+
+
+@pytest.mark.parametrize(("name", "option"), other_options(IN_LAYERS))
+def test_the_laws_hold_with_an_option_forced(name, option):
+    """On two entries of different classes at least. A choice that is not in layers is named at the top of this file."""
+    found = [*islice(concerned(name, option), 2)]
+    assert found, f"no kernel changes anywhere in the catalogue with {option!r} forced"
+    for one in found:
+        keep_laws(name, option, one)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", sorted(IN_LAYERS))
+def test_the_laws_hold_on_every_entry_with_each_option_forced(name, family):
+    """Whatever a choice concerns in the whole catalogue, the first entry of each family compiled too."""
+    for option in CHOICES[name].options:
+        for i, one in enumerate(concerned(name, option, [family])):
+            keep_laws(name, option, one, compiled=i == 0)
+
+
+def doubled(found):
+    """Double every tensor that a kernel returns."""
+    return tree.map(lambda leaf: leaf * 2, found)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "module", "kernel"),
+    [
+        ("matrix products", "onednn", products, "_by_onednn"),
+        ("mean pooling", "slices", pooling, "_reduced"),
+        ("LSTM", "onednn", sequences, "_lstm_backward"),
+    ],
+)
+def test_a_wrong_kernel_of_an_option_breaks_a_law(name, option, module, kernel, monkeypatch):
+    """The same entry keeps the laws with another option, which does not call the kernel."""
+    right = getattr(module, kernel)
+    other = next(one for one in CHOICES[name].options if one != option)
+    with forced(name, other):
+        one = next(concerned(name, option))
+    monkeypatch.setattr(module, kernel, lambda *given: doubled(right(*given)))
+    keep_laws(name, other, one)
+    with pytest.raises(AssertionError, match=r"law \d+, "):
+        keep_laws(name, option, one)
+
+
+@pytest.mark.parametrize(("name", "option"), options(IN_OPTIMIZERS))
+def test_optimizers_keep_their_contract_with_an_option_forced(name, option):
+    """Each optimizer that asks for the choice; its steps are those of the other option, to rounding."""
+    tried = 0
+    for opt in OPTIMIZERS:
+        with asked() as names:
+            want = run(opt, leaves(0, torch.float32), 3)
+        if name in names:
+            tried += 1
+            with forced(name, option):
+                fn.testing.check_optimizer(opt, leaves(0), compiled=False)
+                fn.testing.assert_close(run(opt, leaves(0, torch.float32), 3), want, rtol=1e-4, atol=1e-5)
+    assert tried
+
+
+def _net() -> fn.Layer:
+    return fn.serial(fn.Conv2d(3, 4, 3), fn.BatchNorm2d(4), fn.Tanh(), fn.Flatten(), fn.Linear(64, 3))
+
+
+X, LABELS = random.normal(1, (5, 3, 6, 6)), torch.arange(5) % 3
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("name", "option"), options(IN_COMPILED_STEPS))
+def test_compiled_steps_are_those_of_eager_mode_with_an_option_forced(name, option):
+    """Two steps, with running statistics and momentum."""
+    step = fn.train_step(_net(), fn.CrossEntropy(), opt := fn.SGD(lr=0.1, momentum=0.9))
+    params = step.net.init(0)
+    want = got = params, opt.init(params)
+    with forced(name, option):
+        fast = fn.compile(step)
+        for _ in range(2):
+            want, got = step(*want, X, LABELS)[:2], fast(*got, X, LABELS)[:2]
+    fn.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "option"), options(IN_GRADIENTS_OF_EXAMPLES))
+def test_gradients_of_examples_are_those_of_a_loop_with_an_option_forced(name, option):
+    """And so are their norms."""
+    net, loss = fn.serial(fn.Conv2d(3, 4, 3, padding=1), fn.Tanh(), fn.Flatten(), fn.Linear(144, 3)), fn.CrossEntropy()
+    params = net.init(0)
+    with forced(name, option):
+        _, grads = fn.per_example_grads(net, loss)(params, X, LABELS)
+        _, norms = fn.per_example_norms(net, loss)(params, X, LABELS)
+    for i in range(len(X)):
+        want = fn.value_and_grads(net, loss)(params, X[i : i + 1], LABELS[i : i + 1])[1]
+        fn.testing.assert_close(tree.map(lambda leaf, i=i: leaf[i], grads), want, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(norms[i], tree.norm(want).float(), rtol=1e-5, atol=0.0)
