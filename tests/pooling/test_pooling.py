@@ -99,13 +99,14 @@ def by_slices():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("kernel", "shape"), [*TILES, ((3, 2), (3, 9, 8)), ((2, 2, 2), (2, 4, 6, 5))], ids=str)
-@pytest.mark.parametrize("kind", ["distinct", "tied", "signed zeros", "unbounded", "strided"])
+@pytest.mark.parametrize("kind", ["distinct", "tied", "signed zeros", "unbounded", "strided", "transposed"])
 def test_windows_side_by_side_give_what_torch_gives(kernel, shape, kind, dtype, by_slices, monkeypatch):
     """By slices only, with the same first of equal elements, and infinite ones and gradients too."""
     axes, x = len(kernel), draw(shape).to(dtype)
     x = {"distinct": x, "tied": x.round(), "signed zeros": x.round() * 0.0, "unbounded": x.where(x < 1, -torch.inf)}.get(kind, x)
     if kind == "strided":
         x = torch.stack((x, x), -1).flatten(-2)[..., 1:].unfold(-1, 1, 2)[..., 0]
+    x = x.mT.contiguous().mT if kind == "transposed" else x
     layer = MAX[axes][0](kernel)
     assert kernels.tiles_pay(x, kernel, kernels.MAXIMA.value)
     with monkeypatch.context() as patch:

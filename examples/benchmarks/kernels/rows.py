@@ -6,8 +6,7 @@ To add a row, write a function that makes the tensors and returns the contenders
 import ctypes
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, nullcontext
 from time import process_time
 from typing import Any
 
@@ -76,14 +75,22 @@ def fresh(f: Callable[[], Any]) -> Callable[[], Any]:
     return call
 
 
+@frozen
+class Forced:
+    """A function with an option of a choice, which is forced for a whole turn, since that takes longer than small kernels."""
+
+    f: Callable[[], Any]
+    name: str
+    option: str
+
+    def __call__(self) -> Any:
+        """Call the function."""
+        return self.f()
+
+
 def with_options(name: str, f: Callable[[], Any]) -> Ways:
     """Return f with each option of a choice forced."""
-
-    def call(option: str) -> Any:
-        with forced(name, option):
-            return f()
-
-    return {f"by {option}": partial(call, option) for option in CHOICES[name].options}
+    return {f"by {option}": Forced(f, name, option) for option in CHOICES[name].options}
 
 
 def quickest(ways: Ways, rounds: int, turn: float) -> dict[str, float]:
@@ -105,7 +112,8 @@ def quickest(ways: Ways, rounds: int, turn: float) -> dict[str, float]:
 
 def _repeated(f: Callable[[], Any], autograd: bool) -> Callable[[int], None]:
     def run(calls: int) -> None:
-        with torch.inference_mode(not autograd):
+        option = forced(f.name, f.option) if isinstance(f, Forced) else nullcontext()
+        with torch.inference_mode(not autograd), option:
             for _ in range(calls):
                 f()
 
