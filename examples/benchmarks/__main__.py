@@ -16,6 +16,7 @@ import json
 import platform
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,28 +82,33 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
 
 def measured(options: argparse.Namespace, results: list[report.Result], notes: list[str]) -> None:
     """Measure, and add to the results and the notes as they come."""
-    common = {"funcnet": options.funcnet, "peers": options.peers, "turn": options.turn, "rounds": options.rounds}
     with tqdm(total=len(options.threads) * len(options.workloads), unit="workload", file=sys.stderr) as bar:
         for threads in options.threads:
-            do = _performer(bar, notes, threads)
-            gemm = do("GEMM peak", {"task": "machine", "turn": options.turn}).get("gemm", {})
-            for name in options.workloads:
-                place = {"workload": name, "threads": threads, "cores": len(worker.cores(threads)), "gemm": gemm}
-                found = do(name, {"task": "time", "workload": name, **common})
-                if "rows" in found:
-                    results.append({**place, "rows": found["rows"], "flops": found["flops"]})
-                    for row in found["rows"] if options.memory else []:
-                        job = {"task": "memory", "workload": name, "label": row["label"], **common}
-                        row["memory"] = do(f"{name}, memory of {row['label']}", job).get("memory")
-                bar.update()
+            with tempfile.TemporaryDirectory() as cache:  # empty at first, so that first calls compile
+                _measure_all(options, _performer(bar, notes, threads, cache), threads, results, bar)
 
 
-def _performer(bar: Any, notes: list[str], threads: int) -> Callable[[str, worker.Job], dict[str, Any]]:
+def _measure_all(options: argparse.Namespace, do: Callable[..., Any], threads: int, results: list[Any], bar: Any) -> None:
+    """Measure all workloads with so many threads."""
+    common = {"funcnet": options.funcnet, "peers": options.peers, "turn": options.turn, "rounds": options.rounds}
+    gemm = do("GEMM peak", {"task": "machine", "turn": options.turn}).get("gemm", {})
+    for name in options.workloads:
+        place = {"workload": name, "threads": threads, "cores": len(worker.cores(threads)), "gemm": gemm}
+        found = do(name, {"task": "time", "workload": name, **common})
+        if "rows" in found:
+            results.append({**place, "rows": found["rows"], "flops": found["flops"]})
+            for row in found["rows"] if options.memory else []:
+                job = {"task": "memory", "workload": name, "label": row["label"], **common}
+                row["memory"] = do(f"{name}, memory of {row['label']}", job).get("memory")
+        bar.update()
+
+
+def _performer(bar: Any, notes: list[str], threads: int, cache: str) -> Callable[[str, worker.Job], dict[str, Any]]:
     """Return a function that says what it does, does it, and adds its notes."""
 
     def do(what: str, job: worker.Job) -> dict[str, Any]:
         bar.set_postfix_str(f"{what}, {threads} thread{'s' * (threads > 1)}")
-        found = worker.perform({**job, "threads": threads})
+        found = worker.perform({**job, "threads": threads, "cache": cache})
         for note in found["notes"]:
             notes.append(f"{job.get('workload', 'machine')}: {note}")
             bar.write(notes[-1], file=sys.stderr)

@@ -77,10 +77,17 @@ def section(result: Result) -> str:
         star = " *" * (row in bests and sum(row["family"] == other["family"] for other in result["rows"]) > 1)
         times = [micro(row[key]) for key in ("low", "median", "high")]
         quotients = [cell(row["median"] / base["median"], 3) if base else "—" for base in bases]
-        rest = [cell(share(result, row)), cell(row.get("memory"), 1), str(row["parameters"]), cell(row["loss"], 4)]
+        rest = [cell(share(result, row)), cell(row.get("memory"), 1), cell(compiling(row), 1)]
+        rest += [str(row["parameters"]), cell(row["loss"], 4)]
         rows.append([row["label"] + star, *times, *quotients, *rest])
     header = ["µs a step", "quartile", "median", "quartile", "÷ funcnet eager", "÷ torch.nn eager", "of GEMM peak", "peak MB"]
+    header.append("compile s")
     return "\n\n".join([title(result), table([*header, "parameters", "loss after 10"], rows)])
+
+
+def compiling(row: dict[str, Any]) -> float | None:
+    """Return how many seconds a first call took that compiled; ``None`` where nothing is compiled."""
+    return row.get("first") if row["family"].split()[-1] in ("compiled", "scan", "jit") else None
 
 
 def title(result: Result) -> str:
@@ -129,7 +136,8 @@ The quartiles and the median are those of the rounds, in µs a step; where steps
 contenders of one family, * marks the best, and families are compared by their best. FLOPs are those of products and convolutions,
 counted on torch.nn's net, and the share is that of the best product of 1024×1024 on as many threads. Peak MB is the peak of the
 resident memory during steps, in a process for each contender, above what was resident before the training was made: params,
-state, batch, gradients and what a step needs, and the kernels' code that was loaded meanwhile. The loss after ten steps
+state, batch, gradients and what a step needs, and the kernels' code that was loaded meanwhile. Compile s are the seconds to
+the first result, with nothing compiled before but what a framework compiles once in a process. The loss after ten steps
 compares only contenders of the same framework: each framework draws its own initial weights. The figures before are those of
 the round before, in `results/before.json`, on the machine of its pages; "as before" allows 3 % of noise. "Pure" is funcnet's step
 without `donate`."""
