@@ -13,6 +13,7 @@ from torch import Tensor
 from funcnet.kernels import private_names as torchs
 from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.optim import Tensors
+from funcnet.kernels.optim_steps import ADAM, adam
 
 RowsStep = Callable[[Sequence[Tensors], Tensor], Sequence[Tensors]]
 """Returns new params and moments from params, gradients, moments and the step, which counts this update."""
@@ -104,4 +105,5 @@ def adam_in_rows(rates: Sequence[float], eps: float, maximize: bool, decoupled: 
     def run(ps: Tensors, gs: Tensors, ms: Tensors, vs: Tensors, *xs: Tensors, step: Tensor) -> None:
         kernel(ps, gs, ms, vs, xs[0] if xs else (), [step] * len(ps), amsgrad=bool(xs), **numbers)
 
-    return _on_copies(run, donated)
+    fused, how = _on_copies(run, donated), {"eps": eps, "maximize": maximize, "decoupled": decoupled, "donated": donated}
+    return lambda columns, step: adam(columns, step, rates, **how) if ADAM.value else fused(columns, step)
