@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch._inductor import ir
-from torch._inductor.lowering import register_lowering  # isort: split (imported first: the templates import it in a circle)
 from torch._inductor.codegen.cpp import get_export_declaration
 from torch._inductor.codegen.cpp_template import CppTemplate
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+from torch._inductor.lowering import register_lowering  # isort: split (imported first: the templates import it in a circle)
 
 from funcnet.compilation import product_loops, small_products
 

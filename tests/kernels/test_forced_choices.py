@@ -16,8 +16,8 @@ from optimizer_cases import OPTIMIZERS
 
 import funcnet as fn
 from funcnet import random, tree
-from funcnet.kernels import pooling
 from funcnet.kernels import linear as products
+from funcnet.kernels import pooling
 from funcnet.kernels.choices import CHOICES, Choice, forced
 from funcnet.kernels.recurrent import sequences
 
