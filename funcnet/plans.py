@@ -9,6 +9,7 @@ A plan is made for plain tensors in main memory, in eager mode, and without auto
 """
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -37,16 +38,32 @@ class Unchecked(NamedTuple):
 
 
 class Plan(Generic[_R]):
-    """What to run for arguments like some others: ``read`` lists their tensors, and ``check`` compares those.
+    """What to run for arguments like some others, under the same choices between kernels.
 
-    ``choices`` is the state of the choices between kernels that ``run`` was made for.
+    The guard takes each tensor once. In a cache most are in two places, as the output of one layer and the input of the next:
+    they must be there again.
     """
 
-    __slots__ = ("check", "choices", "read", "run")
+    __slots__ = ("again", "check", "choices", "distinct", "first", "read", "run")
 
     def __init__(self, arguments: Any, tensors: list[Tensor], run: _R) -> None:
-        self.read, self.check, self.run = TreeCodec(arguments).read, tensor_guard(tensors), run
-        self.choices = choices.state()
+        self.read, self.run, self.choices = TreeCodec(arguments).read, run, choices.state()
+        places: dict[int, int] = {}
+        firsts = [places.setdefault(id(x), i) for i, x in enumerate(tensors)]
+        twice = [(i, first) for i, first in enumerate(firsts) if i != first]
+        self.again, self.first = (tuple(column) for column in (zip(*twice, strict=True) if twice else ((), ())))
+        self.distinct = itemgetter(*places.values()) if twice and len(places) > 1 else None
+        self.check = tensor_guard([tensors[i] for i in places.values()] if self.distinct else tensors)
+
+    def fits(self, arguments: Any) -> bool:
+        """Tell whether arguments are like those of the plan; an error, of a structure or of leaves, says no."""
+        tensors: Any = self.read(arguments)
+        if self.distinct is not None:
+            for i, first in zip(self.again, self.first, strict=True):
+                if tensors[i] is not tensors[first]:
+                    return False
+            tensors = self.distinct(tensors)
+        return not any_nested(tensors) and self.check(*tensors) and self.choices == choices.state()
 
 
 class Plans(Generic[_R]):
@@ -72,10 +89,9 @@ class Plans(Generic[_R]):
             return None
         for plan in self.known:
             try:
-                tensors = plan.read(arguments)
-                if not any_nested(tensors) and plan.check(*tensors) and plan.choices == choices.state():
+                if plan.fits(arguments):
                     return plan.run
-            except (LookupError, TypeError, AttributeError):  # another structure, or leaves that are no tensors
+            except (LookupError, TypeError, AttributeError):
                 continue
         return None
 

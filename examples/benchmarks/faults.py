@@ -1,13 +1,16 @@
 """What page faults cost: steps of funcnet and of torch.nn, each in its own process, with and without ``retain_freed_memory``.
 
 A step gives back what it kept, and glibc may hand that on to the system, from which it comes again page by page. The medians
-of the steps' ms and page faults are printed, on one thread.
+of the steps' ms and page faults are printed, and the peak of the resident memory, on one thread. funcnet's are a bare loop of
+``apply``, ``value_and_grad``, ``grads`` and ``update``, and ``train_step`` with a donated optimizer. As it comes, a variable in
+the environment that changes nothing else keeps funcnet from calling ``retain_freed_memory``.
 
     python -m examples.benchmarks.faults --steps 40
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -17,26 +20,63 @@ import time
 WORKLOADS = ("lenet", "bigmlp", "gpt", "lstm", "resnet")
 
 
-def measure(workload: str, peer: str, kept: bool, steps: int) -> tuple[float, float]:
-    """Take steps in this process; return the medians of their ms and page faults."""
+PEERS = ("funcnet, bare loop", "funcnet, donated step", "torch.nn, fused")
+AS_IT_COMES = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7"}  # its default
+
+
+def measure(workload: str, peer: str, steps: int) -> tuple[float, float, float]:
+    """Take steps in this process; return the medians of their ms and page faults, and the peak of the resident MB."""
     import torch
 
-    from examples.benchmarks.peers import funcnet, torch_nn
-    from examples.benchmarks.workloads import WORKLOADS as ALL
+    from examples.benchmarks.measure import peak
     from funcnet.kernels import retain_freed_memory
 
     torch.set_num_threads(1)
-    if kept:
-        retain_freed_memory()
-    contenders = (funcnet if peer == "funcnet" else torch_nn).contenders(ALL[workload], ("eager",))
-    training = contenders[-1].make()  # donated, or with the fused optimizer
-    training.run(5)
+    retain_freed_memory()
+    run = training(workload, peer)
+    run(5)
     rows = []
     for _ in range(steps):
         before, began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
-        training.run(1)
+        run(1)
         rows.append((1e3 * (time.perf_counter() - began), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))
-    return tuple(map(statistics.median, zip(*rows, strict=True)))
+    ms, faults = map(statistics.median, zip(*rows, strict=True))
+    return ms, faults, peak() / 2**20
+
+
+def training(workload: str, peer: str):
+    """Return a function that takes so many steps."""
+    from examples.benchmarks.peers import funcnet, torch_nn
+    from examples.benchmarks.workloads import WORKLOADS as ALL
+
+    if peer == "funcnet, bare loop":
+        return bare_loop(ALL[workload])
+    module = torch_nn if peer.startswith("torch.nn") else funcnet
+    return module.contenders(ALL[workload], ("eager",))[-1].make().run
+
+
+def bare_loop(workload):
+    """Return the loop of a user who calls neither ``train_step`` nor ``fit``."""
+    import torch
+
+    import funcnet as fn
+    from examples.benchmarks.peers.funcnet import LOSSES, NETS
+
+    kind, settings = workload.optimizer
+    net, loss, opt = NETS[workload.name](), LOSSES[workload.loss], getattr(fn, kind)(**settings)
+    params, (x, target) = net.init(0), workload.draw()
+    state = opt.init(params)
+
+    def run(count: int) -> None:
+        nonlocal params, state
+        with torch.inference_mode():
+            for _ in range(count):
+                y, cache = net.apply(params, x)
+                _, gy = loss.value_and_grad(y, target)
+                grads = net.grads(params, cache, gy)
+                params, state = opt.update(grads, state, params)
+
+    return run
 
 
 def main(arguments=None):
@@ -49,18 +89,18 @@ def main(arguments=None):
     if options.one:
         print(json.dumps(measure(*json.loads(options.one), options.steps)))
         return
-    print(f"{'ms a step (page faults)':24}{'as it comes':>22}{'retain_freed_memory':>22}")
+    print(f"{'ms a step (page faults; peak MB)':40}{'as it comes':>26}{'retain_freed_memory':>26}")
     for workload in options.workloads:
-        for peer in ("funcnet", "torch.nn"):
-            cells = [_in_a_process([workload, peer, kept], options.steps) for kept in (False, True)]
-            print(
-                f"{workload + ' ' + peer:24}" + "".join(f"{f'{ms:.1f} ({faults:.0f})':>22}" for ms, faults in cells), flush=True
-            )
+        for peer in PEERS:
+            found = [_in_a_process([workload, peer], options.steps, more) for more in (AS_IT_COMES, {})]
+            cells = [f"{ms:.1f} ({faults:.0f}; {peak:.0f})" for ms, faults, peak in found]
+            print(f"{f'{workload}, {peer}':40}" + "".join(f"{cell:>26}" for cell in cells), flush=True)
 
 
-def _in_a_process(job, steps):
+def _in_a_process(job, steps, more):
     command = [sys.executable, "-m", "examples.benchmarks.faults", "--one", json.dumps(job), "--steps", str(steps)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **more})
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

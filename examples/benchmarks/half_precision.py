@@ -1,8 +1,8 @@
 """What a step of training costs in bfloat16: ``fn.cast`` beside float32, and beside torch.nn under autocast.
 
-All contenders of a workload take turns in one process on one thread, and a time is that of the processor, so that other work on
-the machine counts little. Params, gradients and the optimizer's state are float32 for all, the optimizer is fused, and funcnet's
-is donated.
+All contenders of a workload take turns in one process. On one thread a time is that of the processor, so that other work on the
+machine counts little; on several it is the wall's. Params, gradients and the optimizer's state are float32 for all, the optimizer
+is fused, and funcnet's is donated.
 
     python -m examples.benchmarks.half_precision --page examples/benchmarks/results/HALF_PRECISION.md
 """
@@ -15,11 +15,15 @@ from pathlib import Path
 import torch
 
 import funcnet as fn
+from examples.benchmarks.__main__ import positive
 from examples.benchmarks.peers import funcnet, torch_nn
 from examples.benchmarks.workloads import WORKLOADS
+from funcnet.kernels.processor import this_processor
 
-NAMES = ("bigmlp", "gpt")
+NAMES = ("bigmlp", "gpt", "lenet", "resnet")
 HALF = torch.bfloat16
+GOAL, AMX_GOAL = 0.8, 0.5
+"""What funcnet's bfloat16 may take of torch.nn's time under autocast, and, on processors with AMX, of its own in float32."""
 
 
 def ours(name, dtype, compiled):
@@ -73,43 +77,50 @@ def measure(steps, rounds):
     """Return for each contender the median ms of a step, and the loss after the first ten."""
     losses = {label: float([run() for _ in range(10)][-1]) for label, run in steps.items()}
     times = {label: [] for label in steps}
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     for _ in range(rounds):
         for label, run in steps.items():
-            began = time.process_time()
+            began = clock()
             run()
-            times[label].append(1e3 * (time.process_time() - began))
+            times[label].append(1e3 * (clock() - began))
     return {label: (statistics.median(column), losses[label]) for label, column in times.items()}
 
 
 def table(names, rounds, compiled):
     """Yield the lines of the table, as Markdown."""
-    yield "| workload | contender | ms a step | ÷ funcnet's float32 | ÷ torch.nn under autocast | loss after 10 |"
-    yield "|---|---|--:|--:|--:|--:|"
+    yield "| workload | contender | ms a step | ÷ funcnet's float32 | ÷ torch.nn under autocast | goal | loss after 10 |"
+    yield "|---|---|--:|--:|--:|--:|--:|"
     for name in names:
         found = measure(contenders(name, compiled), rounds)
         for label, (ms, loss) in found.items():
             way = label.split()[1]  # with its comma
             one, other = found[f"funcnet {way} float32"][0], found[f"torch.nn {way} bfloat16"][0]
-            yield f"| {name} | {label} | {ms:.1f} | {ms / one:.2f} | {ms / other:.2f} | {loss:.3f} |"
+            yield f"| {name} | {label} | {ms:.1f} | {ms / one:.2f} | {ms / other:.2f} | {goal(label)} | {loss:.3f} |"
+
+
+def goal(label):
+    """Say what a contender should reach, and ``""`` where there is no goal."""
+    if not (label.startswith("funcnet") and label.endswith("bfloat16")):
+        return ""
+    return f"{GOAL} of autocast" + f", {AMX_GOAL} of float32" * this_processor().amx
 
 
 HEAD = """# A step of training in bfloat16
 
-`python -m examples.benchmarks.half_precision {given} --page examples/benchmarks/results/HALF_PRECISION.md`,
-torch {torch}, {machine}, {halves}, one thread.
+`python -m examples.benchmarks.half_precision {given} --page {page}`,
+torch {torch}, {machine}, {halves}, {threads}.
 
 Workloads and optimizers are those of `BENCHMARKS.md`. In bfloat16 funcnet's net is `fn.cast(net, torch.bfloat16)`, and torch.nn's
-runs under `torch.autocast`. Params, gradients and AdamW's state are float32 for all. A time is the median of the processor's time
-of {rounds} steps; all contenders of a workload took turns in one process. Each framework draws its own initial weights.
+runs under `torch.autocast`. Params, gradients and the optimizer's state are float32 for all. A time is the median of {rounds}
+steps, {clock}; all contenders of a workload took turns in one process. Each framework draws its own initial weights.
 
 """
 
 
 def instructions():
     """Say which instructions for bfloat16 the processor has."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
-    return ", ".join(flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags) or "without instructions for bfloat16"
+    cpu = this_processor()
+    return "AMX for bfloat16" if cpu.amx else "instructions for bfloat16, no AMX" if cpu.bf16 else "no instructions for bfloat16"
 
 
 def main(arguments=None):
@@ -117,10 +128,11 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("workloads", nargs="*", default=NAMES, help=f"of {', '.join(funcnet.NETS)}")
     parser.add_argument("--rounds", type=int, default=25, help="how often each contender has its turn")
+    parser.add_argument("--threads", type=positive, default=1, help="how many threads each contender has")
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True, help="measure compiled steps too")
     parser.add_argument("--page", type=Path, help="file to write the page to")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     fn.kernels.retain_freed_memory()
     lines = []
     for line in table(options.workloads, options.rounds, options.compiled):
@@ -129,9 +141,14 @@ def main(arguments=None):
     if options.page:
         from examples.reports.__main__ import processor
 
-        given = f"--{'' if options.compiled else 'no-'}compiled --rounds {options.rounds}"
+        given = " ".join([*([] if tuple(options.workloads) == NAMES else options.workloads), f"--rounds {options.rounds}"])
+        given += f" --threads {options.threads}" * (options.threads > 1) + " --no-compiled" * (not options.compiled)
         where = {"torch": torch.__version__, "machine": processor(), "halves": instructions()}
-        options.page.write_text(HEAD.format(given=given, rounds=options.rounds, **where) + "\n".join(lines) + "\n")
+        where["threads"] = "one thread" if options.threads == 1 else f"{options.threads} threads"
+        where["clock"] = "in time of the processor" if options.threads == 1 else "by the wall clock"
+        options.page.write_text(
+            HEAD.format(given=given, page=options.page, rounds=options.rounds, **where) + "\n".join(lines) + "\n"
+        )
 
 
 if __name__ == "__main__":

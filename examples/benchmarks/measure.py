@@ -45,12 +45,13 @@ def calls_of(run: Callable[[int], Any], turn: float) -> int:
 
 @frozen
 class Ready:
-    """A training that has taken ten steps, the loss then, and how many calls make a turn."""
+    """A training that has taken ten steps, the loss then, how many calls make a turn, and how long the first call took."""
 
     contender: Contender
     training: Training
     loss: float | None
     calls: int
+    first: float = 0.0
 
 
 def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[Ready], list[str]]:
@@ -60,10 +61,12 @@ def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[Ready],
     for contender in contenders:
         try:
             training = contender.make()
-            training.run(SCANNED // contender.steps)
+            first = seconds(training.run, 1)
+            for _ in range(SCANNED // contender.steps - 1):
+                training.run(1)
             loss = training.value()
             require_the_same(contender, loss, ready)
-            ready.append(Ready(contender, training, loss, calls_of(training.run, turn)))
+            ready.append(Ready(contender, training, loss, calls_of(training.run, turn), first))
         except Exception as error:
             notes.append(f"{contender.label} is left out: {told(error)}")
     return ready, notes
@@ -98,6 +101,7 @@ def rounds(ready: Sequence[Ready], count: int) -> list[dict[str, Any]]:
             **spread(column),
             "parameters": one.training.size,
             "loss": one.loss,
+            "first": one.first,
             "steps in a turn": one.calls * one.contender.steps,
             "times": column,
         }

@@ -18,7 +18,9 @@ PEERS = {
 ROOT = Path(__file__).parents[2]
 
 Job = dict[str, Any]
-"""``task``, "time", "memory" or "machine", ``threads``, ``turn``; ``workload``, ``funcnet``, ``peers``, ``rounds``; ``label``."""
+"""``task``, "time", "memory" or "machine", ``threads``, ``turn``; ``workload``, ``funcnet``, ``peers``, ``rounds``; ``label``.
+
+``cache`` is the folder of what Inductor compiles; it is empty when a run begins, so that first calls compile."""
 
 
 def cores(threads: int) -> list[int]:
@@ -27,12 +29,14 @@ def cores(threads: int) -> list[int]:
     return allowed[-threads:]
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment in which every framework has so many threads."""
+def environment(threads: int, cache: str | None = None) -> dict[str, str]:
+    """Return the environment in which every framework has so many threads, and Inductor the folder ``cache`` for its programs."""
     limits = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "BLIS")}
     flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if threads == 1 else ""
     # One process compiles: the pool that torch starts else would share the cores with what is measured.
     limits["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    if cache is not None:
+        limits["TORCHINDUCTOR_CACHE_DIR"] = cache
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**os.environ, **limits, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
 
@@ -41,7 +45,7 @@ def perform(job: Job) -> dict[str, Any]:
     """Do a job in a process of its own; of one that fails, return notes that say how."""
     done = subprocess.run(
         [sys.executable, "-m", "examples.benchmarks.worker", json.dumps(job)],
-        env=environment(job["threads"]),
+        env=environment(job["threads"], job.get("cache")),
         capture_output=True,
         text=True,
         check=False,
@@ -74,6 +78,8 @@ def time(job: Job) -> dict[str, Any]:
     from funcnet.kernels import retain_freed_memory
 
     found, missing = gathered(job)
+    for module, contender in {contender.family: (module, contender) for module, contender in found}.values():
+        module.start(contender)  # what the first compilation of a process does once is not counted
     retain_freed_memory()  # for all that allocate by the C library, torch.nn too
     ready, notes = measure.prepared([contender for _, contender in found], job["turn"])
     rows = measure.rounds(ready, job["rounds"])

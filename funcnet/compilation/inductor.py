@@ -20,7 +20,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.compilation.cuda_graphs import Kernel, is_on_gpu, kernel_on_gpu
-from funcnet.compilation.small_products import product_options
+from funcnet.kernels import small_products
 from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.threads import with_one_mkl_thread
 
@@ -54,12 +54,31 @@ def inductor_options() -> dict[str, Any]:
     ``cpp_wrapper`` calls the kernels from C++ and takes a tenth off a small step. ``cpp.threads`` is read at compile time.
     ``cpp_wrapper_build_separate`` has the calls, one long C++ function, compiled with ``-O1`` in place of ``-O3``.
     """
-    wanted = {"cpp_wrapper": True, "cpp.threads": 1, "cpp_wrapper_build_separate": True, **product_options()}
+    wanted = {"cpp_wrapper": True, "cpp.threads": 1, "cpp_wrapper_build_separate": True}
+    return _known(wanted)
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    """Return those of some options of Inductor that this build of torch has."""
     try:
         known = set(torch._inductor.list_options())
     except Exception:
         known = set()
-    return {name: value for name, value in wanted.items() if name in known}
+    return {name: value for name, value in options.items() if name in known}
+
+
+def product_options() -> dict[str, Any]:
+    """Return the options of Inductor for small products; none in a release of torch whose Inductor lacks what they need.
+
+    Loops over a product's result stay apart from the product: in its kernel they would gain nothing.
+    """
+    if small_products.SMALL.value == 0:
+        return {}
+    try:
+        from funcnet.compilation.product_template import ProductPass
+    except Exception:
+        return {}
+    return {"post_grad_custom_post_pass": ProductPass(), "epilogue_fusion": False}
 
 
 def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
@@ -77,7 +96,7 @@ def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
     if is_on_gpu(values):
         compile_with = partial(_compiled_for_gpu, graph, examples)
         return compile_with({}) if _sends(graph) else kernel_on_gpu(compile_with, _inputs(graph, examples))
-    options = step_options(values)
+    options = {**step_options(values), **_known(product_options())}
     if _sends(graph):  # the calls from C++ know no collectives
         options = {name: value for name, value in options.items() if name != "cpp_wrapper"}
     kernel: Kernel = torch._inductor.compile(graph, examples, options=options or None)

@@ -9,7 +9,8 @@ SOURCE = r"""
 #define FUNCNET_UNROLL _Pragma("GCC unroll 8")
 #endif
 // c[m * N + n] = addend[m * DM + n * DN] + sum over k of a[m * AM + k * AK] * b[k * BK + n * BN], blocks of c in registers
-template <typename T, int64_t M, int64_t N, int64_t K, int64_t AM, int64_t AK, int64_t BK, int64_t BN, bool ADDS, int64_t DM, int64_t DN>
+template <typename T, int64_t M, int64_t N, int64_t K, int64_t AM, int64_t AK, int64_t BK, int64_t BN,
+          bool ADDS, int64_t DM, int64_t DN>
 struct FuncnetProduct {
     using Vec = at::vec::Vectorized<T>;
     static constexpr int64_t V = Vec::size(), VECTORS = (N + V - 1) / V;
@@ -70,17 +71,17 @@ struct FuncnetProduct {
         if constexpr (REST > 0) all_rows<(REST + V - 1) / V, (REST - 1) % V + 1>(a, b + n, step, addend, n, c);
     }
 
-    // Turn 16 columns of b at a time to rows, which b has not.
+    // Copy b, whose columns are contiguous, to rows.
     static inline void turn(const T* b, T* rows) {
-        constexpr int64_t S = 16;
+        constexpr int64_t S = 16, REST = N % S, STEP = VECTORS * V;
         for (int64_t k = 0; k + S <= K; k += S) {
             for (int64_t n = 0; n + S <= N; n += S)
-                at::vec::transpose_mxn<T, S, S>(b + n * BN + k, BN, rows + k * VECTORS * V + n, VECTORS * V);
-            if constexpr (N % S > 0)
-                at::vec::transpose_mxn<T, N % S, S>(b + (N - N % S) * BN + k, BN, rows + k * VECTORS * V + N - N % S, VECTORS * V);
+                at::vec::transpose_mxn<T, S, S>(b + n * BN + k, BN, rows + k * STEP + n, STEP);
+            if constexpr (REST > 0)
+                at::vec::transpose_mxn<T, REST, S>(b + (N - REST) * BN + k, BN, rows + k * STEP + N - REST, STEP);
         }
         for (int64_t n = 0; n < N; n++)
-            for (int64_t k = K - K % S; k < K; k++) rows[k * VECTORS * V + n] = b[n * BN + k];
+            for (int64_t k = K - K % S; k < K; k++) rows[k * STEP + n] = b[n * BN + k];
     }
 
     static inline void run(const T* a, const T* b, const T* addend, T* c) {

@@ -1,18 +1,21 @@
 """Inductor's side of small products: a lowering of ``funcnet::small_product`` to a C++ kernel of its own.
 
-These are private names of Inductor's; ``small_products`` imports this module only where it can be imported.
+These are private names of Inductor's; ``inductor`` imports this module only where it can be imported.
 """
 
+from importlib import import_module
 from typing import Any
 
 import torch
-from torch._inductor import ir
-from torch._inductor.codegen.cpp import get_export_declaration
-from torch._inductor.codegen.cpp_template import CppTemplate
-from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
-from torch._inductor.lowering import register_lowering  # isort: split (imported first: the templates import it in a circle)
 
-from funcnet.compilation import product_loops, small_products
+from funcnet.compilation import product_loops
+from funcnet.kernels import small_products
+
+_lowering: Any = import_module("torch._inductor.lowering")  # first: the modules of templates import it in a circle
+_cpp: Any = import_module("torch._inductor.codegen.cpp")
+_templates: Any = import_module("torch._inductor.codegen.cpp_template")
+_passes: Any = import_module("torch._inductor.custom_graph_pass")
+_ir: Any = import_module("torch._inductor.ir")
 
 _CACHE_LINE = 64
 
@@ -20,17 +23,21 @@ Strides = tuple[int, int, int]
 """Those of the axis of matrices, of rows and of columns; 0 along axes of one entry."""
 
 
-class ProductPass(CustomGraphPass):  # type: ignore[misc]
-    """The pass over Inductor's graph that chooses the products; its code is a part of the key of Inductor's cache."""
+class ProductPass(_passes.CustomGraphPass):  # type: ignore[misc]
+    """The pass over Inductor's graph that chooses the products.
+
+    What it does depends on its code and its threshold, which are a part of the key of Inductor's cache.
+    """
 
     def __call__(self, graph: Any) -> None:
         small_products.replace_small_products(graph)
 
     def uuid(self) -> Any:
-        return get_hash_for_files((__file__, product_loops.__file__, small_products.__file__))
+        files = (__file__, product_loops.__file__, small_products.__file__)
+        return _passes.get_hash_for_files(files), small_products.SMALL.value
 
 
-class ProductTemplate(CppTemplate):  # type: ignore[misc]
+class ProductTemplate(_templates.CppTemplate):  # type: ignore[misc]
     """The C++ kernel of one product, or of a row of products of the same sizes."""
 
     def render(self, kernel: Any, template_buffer_node: Any = None, **_: Any) -> str:
@@ -42,7 +49,7 @@ class ProductTemplate(CppTemplate):  # type: ignore[misc]
         inner = int(self.input_nodes[0].get_size()[-1])
         call = _loops([_steps(node) for node in self.input_nodes], _ints(out.get_size()), inner, start, out.get_dtype())
         include = "#include <torch/csrc/inductor/cpp_prefix.h>"
-        return f'{include}\n{product_loops.SOURCE}\nextern "C" {get_export_declaration()}\n{head}\n{{\n{call}\n}}\n'
+        return f'{include}\n{product_loops.SOURCE}\nextern "C" {_cpp.get_export_declaration()}\n{head}\n{{\n{call}\n}}\n'
 
 
 def _ints(sizes: Any) -> list[int]:
@@ -60,7 +67,7 @@ def _steps(node: Any) -> Strides:
 def _loops(steps: list[Strides], size: list[int], inner: int, start: list[str], dtype: torch.dtype) -> str:
     """Return the calls of the loops, one for each matrix of the result."""
     matrices, rows, columns = [1, *size][-3:]
-    (_, am, ak), (_, bk, bn), (_, dm, dn) = *steps, *[(0, 0, 0)] * (3 - len(steps))
+    (_, am, ak), (_, bk, bn), (_, dm, dn) = (*steps, (0, 0, 0))[:3]
     bn = 1 if columns == 1 else bn  # of one column any step would do
     kind = small_products.DTYPES[dtype]
     adds = "true" if len(steps) == 3 else "false"
@@ -82,13 +89,13 @@ def _is_better_turned(rows: int, columns: int, inner: int, am: int, bn: int, lan
 
 def _lowered(a: Any, b: Any, addend: Any) -> Any:
     """Lower the operator: Inductor writes its operands to memory, and the kernel reads them there."""
-    nodes = [ir.ExternKernel.realize_input(x) for x in (a, b, addend) if x is not None]
+    nodes = [_ir.ExternKernel.realize_input(x) for x in (a, b, addend) if x is not None]
     for node in nodes:
         node.freeze_layout()
     size = [*nodes[0].get_size()[:-1], nodes[1].get_size()[-1]]
-    layout = ir.FixedLayout(nodes[0].get_device(), nodes[0].get_dtype(), size)
+    layout = _ir.FixedLayout(nodes[0].get_device(), nodes[0].get_dtype(), size)
     template = ProductTemplate("small_product", nodes, layout, num_threads=1)
     return template.generate().output_node()
 
 
-register_lowering(torch.ops.funcnet.small_product.default, type_promotion_kind=None)(_lowered)
+_lowering.register_lowering(small_products.OPERATOR, type_promotion_kind=None)(_lowered)

@@ -30,7 +30,7 @@ _MOST_KEYS = 512
 Gradients = tuple[Tensor, Tensor, Tensor]
 
 BACKWARD = choice(
-    "attention backward in bfloat16",
+    "products of backward attention",
     {"flash": NEVER, "products": 0},
     lambda cpu: 8_000_000 if cpu.bf16 else NEVER,
     "multiplications of queries by keys",

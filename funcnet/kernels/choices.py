@@ -8,6 +8,8 @@ the figures that made the rule.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
+from pkgutil import walk_packages
 
 from funcnet.errors import value_error
 from funcnet.kernels.processor import Processor, this_processor
@@ -18,9 +20,6 @@ NEVER = 1 << 62
 
 AUTOMATIC = "auto"
 """The option of every choice that leaves it to its rule."""
-
-CHOICES: "dict[str, Choice]" = {}
-"""All choices by name."""
 
 Rule = Callable[[Processor], int]
 
@@ -64,6 +63,37 @@ class Choice:
         return f"Choice({self.name!r}: {self.describe(self.value)})"
 
 
+_entered: dict[str, Choice] = {}
+
+
+class Choices(Mapping[str, Choice]):
+    """The choices by name. Modules are imported when they are needed, so reading the table imports all that enter choices."""
+
+    def __getitem__(self, name: str) -> Choice:
+        if name not in _entered:
+            _enter_all()
+        return _entered[name]
+
+    def __iter__(self) -> Iterator[str]:
+        _enter_all()
+        return iter(_entered)
+
+    def __len__(self) -> int:
+        _enter_all()
+        return len(_entered)
+
+
+def _enter_all() -> None:
+    kernels = import_module("funcnet.kernels")
+    for found in walk_packages(kernels.__path__, "funcnet.kernels."):
+        import_module(found.name)
+    import_module("funcnet.compilation.inductor")
+
+
+CHOICES = Choices()
+"""All choices by name."""
+
+
 def choice(name: str, options: Mapping[str, int], rule: Rule, unit: str = "") -> Choice:
     """Enter a choice between kernels, and return it: once for each name, where the module with the kernel is imported.
 
@@ -76,12 +106,12 @@ def choice(name: str, options: Mapping[str, int], rule: Rule, unit: str = "") ->
     Raises:
         ValueError: For a name that is taken, or fewer than two options.
     """
-    if name in CHOICES:
+    if name in _entered:
         raise value_error("choice", "each choice has a name of its own", repr(name))
     if len(options) < 2:
         raise value_error("choice", "a choice has at least two options", repr(dict(options)))
-    CHOICES[name] = Choice(name, options, rule, unit)
-    return CHOICES[name]
+    _entered[name] = Choice(name, options, rule, unit)
+    return _entered[name]
 
 
 def set_choice(name: str, option: str | int) -> None:
@@ -154,7 +184,7 @@ def state() -> int:
 
 def _take(one: Choice, value: int) -> None:
     one.value = value
-    changed = frozenset((other.name, other.value) for other in CHOICES.values() if other.value != other.automatic)
+    changed = frozenset((other.name, other.value) for other in _entered.values() if other.value != other.automatic)
     _state[0] = _states.setdefault(changed, len(_states))
 
 

@@ -27,7 +27,7 @@ def tile_reduce(x: Tensor, kernel: tuple[int, ...], f: Callable[..., Tensor]) ->
     """Reduce each window by a function of two tensors, along one axis after the other."""
     for axis, k in enumerate(kernel[:-1], start=x.dim() - len(kernel)):
         x = functools.reduce(f, _strided(x, axis, k))
-    is_owned = max(kernel[:-1], default=1) > 1
+    is_owned = max(kernel[:-1], default=1) > 1 and x.is_contiguous()  # of x in another order, f keeps the order
     if kernel[-1] == 2 and is_owned and x.element_size() in _HALVES and not x.shape[-1] % 2:
         return f(*_halves(x.view(_HALVES[x.element_size()][0]), x.dtype))
     return functools.reduce(f, _strided(x, x.dim() - 1, kernel[-1]))

@@ -20,6 +20,7 @@ from funcnet.errors import value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.aliasing import is_writable
+from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.kernels.leafwise import each_leaf
 from funcnet.kernels.optim_steps import Rows
 from funcnet.optim.base import State
@@ -131,6 +132,7 @@ class MomentRule(Value):
         return new, [after[name] for name in names]
 
     def init(self, params: Params) -> State:
+        retain_freed_memory()  # every training loop comes by here
         state: dict[str, Any] = {"step": torch.zeros((), dtype=torch.int64)}
         state |= {name: torch.tensor(one, dtype=torch.float64) for name, one in self.scalars.items()}
         for name in self.moments:

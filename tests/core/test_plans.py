@@ -312,6 +312,19 @@ def test_stand_ins_are_called():
     assert {"0", "1", "1.0", "1.1", "1.2", "1.2.0", "2"} <= found.keys()
 
 
+def test_tensors_in_two_places_must_be_there_again():
+    """A cache holds the output of a layer as the input of the next; with a copy in one of the places checks look, to equal bits."""
+    net = NETS["tanh"]
+    params = net.init(0)
+    fast, _, cache = met(net, params, X)
+    first, y, same = cache
+    assert y is same
+    copied = (first, y, y.clone())
+    assert fast._backward.find((params, cache, GY)) is not None
+    assert fast._backward.find((params, copied, GY)) is None
+    assert bits(fast.vjp(params, copied, GY)) == bits(fast.vjp(params, cache, GY))
+
+
 def test_another_choice_of_kernels_has_no_plan():
     """A plan is for the choices between kernels that it was made under."""
     net = fn.serial(fn.Linear(4, 8), fn.Tanh())

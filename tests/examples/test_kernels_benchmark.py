@@ -69,4 +69,4 @@ def test_the_page_is_named_after_the_maker(tmp_path: Path, capsys: pytest.Captur
     assert page.startswith("# Kernels on ")
     assert "`python -m examples.benchmarks.kernels --family pool --rounds 1" in page
     assert "## Pooling" in page
-    assert cells(page, "max, forward, 64×16×28×28")
+    assert cells(page, "max, prediction, 64×16×28×28")

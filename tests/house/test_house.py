@@ -46,7 +46,7 @@ FLOORS = {
     1: ["contract", "plans", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes", "initializers", "kernels"],
     0: [
         *["tree", "paths", "precision", "flattening", "codec", "random", "errors", "indentation", "tables", "statistics"],
-        *["arguments", "checks", "explanations", "guards", "signatures", "value"],
+        *["arguments", "checks", "explanations", "guards", "lazy_imports", "signatures", "value"],
     ],
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

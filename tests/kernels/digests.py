@@ -27,7 +27,7 @@ def rows() -> tuple[fn.Layer, Any]:
 
 def sequences() -> tuple[fn.Layer, Any]:
     """Return a net of attention and an LSTM, and an input."""
-    last = fn.serial(fn.LSTM(64, 64), fn.Flatten(), fn.Linear(1024, 10))
+    last = fn.serial(fn.LSTM(64, 64), fn.Select(0), fn.Flatten(), fn.Linear(1024, 10))
     return fn.serial(fn.transformer_encoder_block(64, 4, dropout=0.0), last), random.normal(1, (16, 16, 64))
 
 

@@ -19,7 +19,7 @@ from funcnet import random, tree
 from funcnet.kernels import linear as products
 from funcnet.kernels import pooling
 from funcnet.kernels.choices import CHOICES, Choice, forced
-from funcnet.kernels.recurrent import sequences
+from funcnet.kernels.recurrent import lstm_operators
 
 IN_OPTIMIZERS = {"Adam", "steps of optimizers"}
 IN_COMPILED_STEPS = {"tiny compiled products", "small compiled products", "threads of compiled loops", "calls of compiled graphs"}
@@ -77,7 +77,7 @@ def doubled(found):
     [
         ("matrix products", "onednn", products, "_by_onednn"),
         ("mean pooling", "slices", pooling, "_reduced"),
-        ("LSTM", "onednn", sequences, "_lstm_backward"),
+        ("LSTM", "onednn", lstm_operators, "onednn_rnn_backward"),
     ],
 )
 def test_a_wrong_kernel_of_an_option_breaks_a_law(name, option, module, kernel, monkeypatch):

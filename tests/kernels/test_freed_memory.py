@@ -5,6 +5,11 @@ import platform
 import subprocess
 import sys
 
+import pytest
+import torch
+
+import funcnet as fn
+
 KEPT = """
 import resource, torch
 from funcnet.kernels import retain_freed_memory
@@ -56,6 +61,36 @@ def test_a_training_step_retains_it_from_the_start():
         made = "import funcnet as fn; fn.train_step(fn.Linear(2, 2), fn.MSE(), fn.SGD(0.1))"
         before, after = _numbers(PROGRAM.replace("retain_freed_memory()", made))
         assert before >= 16 << 20
+        assert after == 0
+
+
+OPTIMIZERS = ["fn.SGD(0.1)", "fn.donate(fn.AdamW())", "fn.chain(fn.ClipByGlobalNorm(1.0), fn.Adam())", "fn.LBFGS()"]
+
+
+@pytest.mark.parametrize("opt", OPTIMIZERS)
+def test_a_bare_loop_retains_it_from_the_init_of_its_optimizer(opt):
+    """A loop of the four lines calls neither ``train_step`` nor ``fit``, but ``init``."""
+    if platform.libc_ver()[0] == "glibc":
+        made = f"import funcnet as fn; {opt}.init(fn.Linear(2, 2).init(0))"
+        before, after = _numbers(PROGRAM.replace("retain_freed_memory()", made))
+        assert before >= 16 << 20
+        assert after == 0
+
+
+def test_init_is_traced_whole():
+    """Memory is retained while the program is traced; the program itself has tensors only."""
+    params = fn.Linear(2, 2).init(0)
+    state = torch.compile(fn.Adam().init, backend="eager", fullgraph=True)(params)
+    assert fn.tree.equal(state, fn.Adam().init(params))
+
+
+def test_blocks_above_32_mb_are_kept_on_request():
+    """glibc maps them one by one, whatever the threshold, unless it may map none."""
+    if platform.libc_ver()[0] == "glibc":
+        larger = PROGRAM.replace("16 << 20", "48 << 20")
+        assert min(_numbers(larger)) >= 48 << 20
+        before, after = _numbers(larger.replace("retain_freed_memory()", "retain_freed_memory(large_blocks=True)"))
+        assert before >= 48 << 20
         assert after == 0
 
 

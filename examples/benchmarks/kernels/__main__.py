@@ -25,13 +25,17 @@ FAMILIES = {
     "conv": "Convolutions",
     "pool": "Pooling",
     "norm": "Batch norm, ReLU",
+    "product": "Linear maps",
+    "attention": "Attention",
+    "recurrent": "Recurrent layers",
+    "activation": "Activations, layer norm, softmax",
 }
 """The title of each family, whose rows are ``ROWS`` in the module of its name."""
 
 HEAD = """# Kernels on {processor}
 
 `{command}`,
-torch {torch}, {capability}, float32, one thread.
+torch {torch}, {capability}, one thread, float32 except where a row says otherwise.
 
 funcnet's kernel beside torch.nn's, under autograd, and beside the alternatives; the first column is what funcnet takes on this
 processor. A time is the quickest of {rounds} turns, in µs of CPU time a call. A call frees its results, and

@@ -12,16 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcnet.kernels import private_names as torchs
 from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.linear import linear as product
 from funcnet.kernels.linear import matmul_weight_grad
+from funcnet.kernels.recurrent import lstm_operators
 from funcnet.kernels.recurrent.steps import KINDS, ONEDNN, Kind, Maybe, owned
 from funcnet.kernels.tracing import is_differentiated
 
-_lstm: Callable[..., tuple[Tensor, ...]] = torchs.onednn_rnn
-_lstm_backward: Callable[..., tuple[Tensor, ...]] = torchs.onednn_rnn_backward
-_LSTM = 2
+Kernel = Callable[..., tuple[Tensor, ...]]
 
 LSTM = choice("LSTM", {"buffers": NEVER, "onednn": 0}, lambda cpu: 0 if ONEDNN else NEVER)
 """Whether oneDNN computes the whole sequence of an LSTM in float32."""
@@ -49,8 +47,11 @@ def run(kind: str, w: Weights, x: Tensor, state: State, mask: Maybe, *, training
     """
     given = (x, *w, *state)
     may_write = mask is None and owned(*given)
-    if may_write and LSTM.value == 0 and kind == "lstm" and w.hr is None and x.dtype is torch.float32 and x.is_cpu:
-        return _run_onednn(w, x, state, training)
+    if mask is None and LSTM.value == 0 and kind == "lstm" and w.hr is None and x.dtype is torch.float32 and x.is_cpu:
+        if may_write:
+            return _run_onednn(w, x, state, training, lstm_operators.run)
+        if lstm_operators.serves(*given):
+            return _run_onednn(w, x, state, training, lstm_operators.run_operator)
     if may_write and BUFFERS.value == 0:
         inner = (w.hh, w.b_hh if kind == "gru" else None, w.hr)
         ys, cs, kept = KINDS[kind].run(_inputs(kind, w, x), inner, *state)
@@ -87,7 +88,8 @@ def run_back(
     """Return the gradients of the weights, of x, each only where it is asked for, and of the first state."""
     if "workspace" in cache:
         if not is_differentiated(gy, *gstate, *w):
-            return _run_onednn_back(w, cache, gy, gstate)
+            back = lstm_operators.run_back_operator if lstm_operators.serves(gy, *w) else lstm_operators.run_back
+            return _run_onednn_back(w, cache, gy, gstate, back)
         cache = _cache_anew(w, cache)
     x, ys, cs, kept, mask = (cache[name] for name in ("x", "ys", "cs", "kept", "mask"))
     if mask is None and BUFFERS.value == 0 and owned(gy, *gstate, *w, *kept):
@@ -145,23 +147,17 @@ def _laid_out(w: Weights, x: Tensor, state: State) -> list[Tensor]:
     return [one.contiguous() for one in given if one is not None]
 
 
-def _run_onednn(w: Weights, x: Tensor, state: State, training: bool) -> tuple[Tensor, State, Any]:
-    """Take oneDNN's kernel, which keeps what the way back needs only where autograd might want it."""
-    options: Any = (False, [], _LSTM, w.hh.shape[1], 1, True, False, False, training)
-    if not training:  # 5 µs of 200 less
-        y, h, c, _ = _lstm(*_laid_out(w, x, state), *options)
-        return y, (h, c), None
-    with torch.inference_mode(False), torch.enable_grad():
-        y, h, c, kept = _lstm(*_laid_out(w, x, state), *options)
-    return y, (h, c), {"x": x, "h": state[0], "c": state[1], "y": y, "h_n": h, "c_n": c, "workspace": kept}
+def _run_onednn(w: Weights, x: Tensor, state: State, training: bool, kernel: Kernel) -> tuple[Tensor, State, Any]:
+    """Take oneDNN's kernel; for prediction nothing is kept."""
+    y, h, c, kept = kernel(*_laid_out(w, x, state), training)
+    cache = {"x": x, "h": state[0], "c": state[1], "y": y, "h_n": h, "c_n": c, "workspace": kept}
+    return y, (h, c), cache if training else None
 
 
-def _run_onednn_back(w: Weights, cache: Any, gy: Tensor, gstate: State) -> tuple[Weights, Tensor, State]:
+def _run_onednn_back(w: Weights, cache: Any, gy: Tensor, gstate: State, kernel: Kernel) -> tuple[Weights, Tensor, State]:
     gs = [g.contiguous() for g in (gy, *gstate) if g is not None]
     ends = (cache["y"], cache["h_n"], cache["c_n"], *gs)
-    options: Any = (False, _LSTM, w.hh.shape[1], 1, True, True, False, [], False)
     given = _laid_out(w, cache["x"], (cache["h"], cache["c"]))
-    workspace = cache["workspace"].clone()  # oneDNN writes to it; 0.4 ms of 4.8 for 64 steps of 32×64 to 128
-    gx, ih, hh, b_ih, b_hh, gh, gc = _lstm_backward(*given, *ends, *options, workspace)
+    gx, ih, hh, b_ih, b_hh, gh, gc = kernel(*given, *ends, cache["workspace"])
     biases = (None, None) if w.b_ih is None else (b_ih, b_hh)
     return Weights(ih, hh, *biases), gx, (gh, gc)

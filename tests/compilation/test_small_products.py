@@ -1,0 +1,134 @@
+"""Small products in compiled code: the loops compute what torch's products compute, in all orders of memory that occur."""
+
+import sys
+
+import pytest
+import torch
+from torch._inductor.utils import fresh_inductor_cache
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import funcnet as fn
+from funcnet.compilation import inductor
+from funcnet.kernels import forced, small_products
+
+pytestmark = pytest.mark.compiled
+
+SIZES = ((1, 1, 1), (3, 2, 5), (17, 25, 2), (33, 40, 65))
+
+
+def normal(seed, *shape, dtype=torch.float32):
+    """Draw a tensor."""
+    return fn.random.normal(seed, shape, dtype=dtype)
+
+
+def transposed(x):
+    """Return the same numbers, column after column in memory."""
+    return x.mT.contiguous().mT
+
+
+def products(a, b, addends):
+    """Return the products of each pair of orders, and the product with each addend."""
+    pairs = [(one, other) for one in (a, transposed(a)) for other in (b, transposed(b))]
+    plain = [one @ other for one, other in pairs]
+    add = torch.addmm if a.dim() == 2 else torch.baddbmm
+    return plain + [add(addend, one, other) for addend, (one, other) in zip(addends, pairs, strict=True)]
+
+
+def several(groups):
+    """Return the products of several pairs of matrices, all in one graph."""
+    return [products(*group) for group in groups]
+
+
+def group(seed, sizes, *matrices, dtype=torch.float32):
+    """Draw two factors, and an addend for each pair of orders: for rows, for columns, for all numbers, and turned."""
+    rows, inner, columns = sizes
+    a, b = normal(seed, *matrices, rows, inner, dtype=dtype), normal(seed + 1, *matrices, inner, columns, dtype=dtype)
+    full = normal(seed + 2, *matrices, rows, columns, dtype=dtype)
+    return a, b, [full[..., :1], full[..., :1, :] if matrices else full[0], full, transposed(full)]
+
+
+@pytest.fixture
+def replaced(monkeypatch):
+    """Return a list to which the operators of every graph are added, after the pass over it."""
+    found, replace = [], small_products.replace_small_products
+
+    def recorded(graph):
+        replace(graph)
+        found.extend(str(node.target) for node in graph.nodes if node.op == "call_function")
+
+    monkeypatch.setattr(small_products, "replace_small_products", recorded)
+    return found
+
+
+@pytest.mark.parametrize(("dtype", "matrices"), [(torch.float32, ()), (torch.float64, (3,))])
+def test_products_of_all_sizes_and_orders(dtype, matrices, replaced):
+    """Rows and columns beside whole vectors and blocks, transposed factors, and all addends that broadcast."""
+    groups = [group(3 * i, sizes, *matrices, dtype=dtype) for i, sizes in enumerate(SIZES)]
+    with fresh_inductor_cache():
+        torch.testing.assert_close(fn.compile(several)(groups), several(groups), rtol=1e-5, atol=1e-5)
+    assert replaced.count("funcnet.small_product.default") > 4 * len(SIZES)
+    assert not {"aten.mm.default", "aten.bmm.default"} & {*replaced}
+
+
+def test_operands_that_overlap_or_lie_apart(replaced):
+    """The same matrix twice, one entry expanded, slices with steps and offsets, and what the graph itself has made."""
+    x, w = normal(1, 12, 18), normal(2, 3, 18, 6)
+
+    def several(x, w):
+        y = torch.tanh(x)
+        return x @ x.T, y @ y.T, x[2::3, 1::2] @ w[1, ::2, 1::2], torch.bmm(x.expand(3, -1, -1), w), (y @ w[0]).T @ x
+
+    with fresh_inductor_cache():
+        torch.testing.assert_close(fn.compile(several)(x, w), several(x, w), rtol=1e-5, atol=1e-5)
+    assert replaced.count("funcnet.small_product.default") >= 6
+
+
+def test_infinite_numbers_and_nan_stay_in_their_rows():
+    """What fills the last vector of a row reaches no result: neither as 0 · ∞ nor otherwise."""
+    x, w = normal(1, 5, 7), normal(2, 3, 7)
+    x[0, 0], x[1, 1], w[2, 3] = torch.inf, torch.nan, torch.inf
+    several = lambda x, w: (x @ w.T, x.T @ x, w @ x.T)
+    torch.testing.assert_close(fn.compile(several)(x, w), several(x, w), equal_nan=True)
+
+
+def graph_of(function, *arguments):
+    """Return the graph of operators of a function, after the pass."""
+    graph = make_fx(function, tracing_mode="fake")(*arguments).graph
+    small_products.replace_small_products(graph)
+    return [str(node.target) for node in graph.nodes if node.op == "call_function"]
+
+
+def test_other_products_stay_with_their_library():
+    """Large ones, long ones, which need too much of the stack, empty ones, half precision, integers, scaled ones, and all of them where the choice is forced."""
+    x = normal(1, 8, 8)
+    small = "funcnet.small_product.default"
+    assert graph_of(torch.mm, x, x) == [small]
+    for other in (x.bfloat16(), x.long(), x[:0], normal(1, 256, 256), normal(1, 2, 40_000)):
+        assert graph_of(torch.mm, other, other.mT) == ["aten.mm.default"]
+    assert graph_of(lambda x: torch.addmm(x, x, x, alpha=2), x) == ["aten.addmm.default"]
+    with forced("small compiled products", "library"):
+        assert graph_of(torch.mm, x, x) == ["aten.mm.default"]
+
+
+def test_the_operator_by_itself():
+    """In eager mode, too, and with the shape and strides that it promises."""
+    a, b, c = normal(1, 3, 4), normal(2, 5, 4).T, normal(3, 5)
+    torch.testing.assert_close(torch.ops.funcnet.small_product(a, b, c), a @ b + c)
+    torch.testing.assert_close(torch.ops.funcnet.small_product(a, b, None), a @ b)
+    torch.library.opcheck(torch.ops.funcnet.small_product.default, (a, b, c))
+
+
+def test_an_inductor_without_templates_gets_no_pass(monkeypatch):
+    """In a release of torch that lacks what the loops need, products stay as they are."""
+    assert "post_grad_custom_post_pass" in inductor.product_options()
+    monkeypatch.setitem(sys.modules, "funcnet.compilation.product_template", None)
+    assert inductor.product_options() == {}
+
+
+def test_a_forced_choice_is_a_part_of_the_key_of_the_cache():
+    """Inductor finds no program that was compiled with another choice."""
+    the_pass = inductor.product_options()["post_grad_custom_post_pass"]
+    before = the_pass.uuid()
+    with forced("small compiled products", "library"):
+        assert the_pass.uuid() != before
+    assert the_pass.uuid() == before
