@@ -159,6 +159,15 @@ def merged(before: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
     return {axis: {what: both(axis, what) for what in ("time", "memory")} for axis in either}
 
 
+def _add(kept: Path, head: str, axis: str, names: Sequence[str], cached: str) -> None:
+    """Measure an axis, and add it to the file of points."""
+    known = json.loads(kept.read_text()) if kept.exists() else {"results": {}, "notes": []}
+    notes: list[str] = []
+    results = merged(known["results"], measured([axis], names, cached, notes))
+    notes = [*known["notes"], *notes]
+    kept.write_text(json.dumps({"head": head, "results": results, "notes": notes}, indent=1) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, draw the plots, and write the page."""
     from examples.benchmarks import growth_page
@@ -175,12 +184,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _work(json.loads(options.job))
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    kept, notes = options.out / "points.json", []
+    kept = options.out / "points.json"
     if not options.redraw:
+        head, names = growth_page.head(), options.contenders.split(",")
         with tempfile.TemporaryDirectory() as cached:
-            results = measured(options.axes or list(AXES), options.contenders.split(","), cached, notes)
-        results = merged(json.loads(kept.read_text())["results"] if kept.exists() else {}, results)
-        kept.write_text(json.dumps({"head": growth_page.head(), "results": results, "notes": notes}, indent=1) + "\n")
+            for axis in options.axes or list(AXES):  # what is measured is kept, whatever happens to the next axis
+                _add(kept, head, axis, names, cached)
     print(growth_page.write(options.out, json.loads(kept.read_text())))
 
 

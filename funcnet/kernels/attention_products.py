@@ -39,7 +39,10 @@ BACKWARD = choice(
 
 
 def serves(q: Tensor, k: Tensor, bias: Tensor | None) -> bool:
-    """Tell whether the products are quicker: bfloat16 with few keys, all sizes known; a bias and grouped heads have no such form."""
+    """Tell whether products are quicker: bfloat16 with few keys and known sizes.
+
+    A bias and grouped heads stay with the flash kernel.
+    """
     (n, heads, length, size), keys = q.shape, k.shape[2]
     if q.dtype is not torch.bfloat16 or k.dtype is not q.dtype or bias is not None or k.shape[1] != heads:
         return False

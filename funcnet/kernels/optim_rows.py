@@ -5,6 +5,7 @@ eight tensors of a 2-25-25-25-2 net on an AMD EPYC (Zen 4), one thread.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,20 +14,20 @@ from torch import Tensor
 from funcnet.kernels import private_names as torchs
 from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.optim import Tensors
+from funcnet.kernels.optim_steps import ADAM, adam, groups, on_copies
 
 RowsStep = Callable[[Sequence[Tensors], Tensor], Sequence[Tensors]]
 """Returns new params and moments from params, gradients, moments and the step, which counts this update."""
 
 _foreach_add: Callable[..., Tensors] = torchs.foreach_add
 _foreach_add_: Callable[..., None] = torchs.foreach_add_
-_foreach_clone: Callable[..., Tensors] = torchs.foreach_clone
 _threads: Callable[[], int] = torch.get_num_threads
+_is_fused = torchs.fused_sgd is not None
 
 in_place = choice(
     "SGD without momentum, donated",
     {"list": NEVER, "fused": 0},
     lambda cpu: 0 if cpu.maker in ("amd", "intel") else NEVER,
-    "threads",
 )
 """Whether ``_fused_sgd_`` steps params in place: 2.7 µs, where the list operation takes 4.5.
 
@@ -35,14 +36,14 @@ On x86 both give the same bits, whatever the instruction set. More than one thre
 """
 
 
-def sgd_in_rows(rates: Sequence[float], donated: bool, fused: bool, **how: bool) -> RowsStep | None:
-    """Return the step of SGD; ``None`` for those that have none here.
+def sgd_in_rows(columns: Sequence[Tensors], rates: Sequence[float], donated: bool, fused: bool, **how: bool) -> RowsStep | None:
+    """Return the step of SGD for columns like these; ``None`` for the forms that have none here.
 
     ``rates`` are lr, momentum, dampening and decay; ``how`` is nesterov and maximize.
     """
     lr, momentum, dampening, decay = rates
-    if fused and torchs.fused_sgd is not None:
-        return _on_copies(_fused_sgd(rates, how), donated)
+    if fused and _is_fused:
+        return _written(_fused_sgd(rates, how), columns, donated)
     if dampening or decay or any(how.values()):
         return None
     if momentum:
@@ -61,7 +62,7 @@ def _with_momentum(columns: Sequence[Tensors], lr: float, momentum: float) -> Se
 def _sgd_in_place(lr: float, kernel: Callable[..., None]) -> RowsStep:
     def run(columns: Sequence[Tensors], step: Tensor) -> Sequence[Tensors]:
         ps, gs = columns
-        if in_place.value < _threads() == 1:
+        if _is_fused and not in_place.value and _threads() == 1:
             kernel(ps, gs)
         else:
             _foreach_add_(ps, gs, alpha=-lr)
@@ -75,26 +76,26 @@ def _fused_sgd(rates: Sequence[float], how: dict[str, bool]) -> Callable[..., No
     return lambda ps, gs, bs=(), step=None: kernel(ps, gs, bs, **numbers, is_first_step=False, **how)
 
 
-def _on_copies(kernel: Callable[..., Any], donated: bool) -> RowsStep:
-    """Return the step of a kernel that writes to params and moments: to the old ones if ``donated``, else to clones."""
+def _written(kernel: Callable[..., Any], columns: Sequence[Tensors], donated: bool) -> RowsStep:
+    """Return the step of a kernel that writes to params and moments: to the old ones if ``donated``, else to copies."""
     if donated:
 
         def run(columns: Sequence[Tensors], step: Tensor) -> Sequence[Tensors]:
             kernel(*columns, step=step)
             return columns[0], *columns[2:]
     else:
+        parts = groups(columns)
 
         def run(columns: Sequence[Tensors], step: Tensor) -> Sequence[Tensors]:
-            ps, gs, *moments = columns
-            ps, *moments = new = [_foreach_clone(ps), *map(_foreach_clone, moments)]
-            kernel(ps, gs, *moments, step=step)
-            return new
+            return on_copies(partial(kernel, step=step), columns, parts)
 
     return run
 
 
-def adam_in_rows(rates: Sequence[float], eps: float, maximize: bool, decoupled: bool, donated: bool) -> RowsStep | None:
-    """Return the step of Adam or, ``decoupled``, AdamW; ``None`` where torch has no kernel for all of it."""
+def adam_in_rows(
+    columns: Sequence[Tensors], rates: Sequence[float], eps: float, maximize: bool, decoupled: bool, donated: bool
+) -> RowsStep | None:
+    """Return the step of Adam or, ``decoupled``, AdamW for columns like these; ``None`` without torch's kernel."""
     kernel: Callable[..., None] | None = torchs.fused_adamw if decoupled else torchs.fused_adam
     if kernel is None:
         return None
@@ -104,4 +105,5 @@ def adam_in_rows(rates: Sequence[float], eps: float, maximize: bool, decoupled: 
     def run(ps: Tensors, gs: Tensors, ms: Tensors, vs: Tensors, *xs: Tensors, step: Tensor) -> None:
         kernel(ps, gs, ms, vs, xs[0] if xs else (), [step] * len(ps), amsgrad=bool(xs), **numbers)
 
-    return _on_copies(run, donated)
+    fused, how = _written(run, columns, donated), {"eps": eps, "maximize": maximize, "decoupled": decoupled, "donated": donated}
+    return lambda columns, step: adam(columns, step, rates, **how) if ADAM.value else fused(columns, step)

@@ -1,8 +1,8 @@
 """Small matrix products in compiled code: loops for their exact sizes, in place of calls of a library.
 
 A call of MKL's product costs 1 to 2 µs before it multiplies, and on AMD's processors it then runs MKL's plainest loops. The
-loops are one C++ template (``compilation.product_loops``), which holds a block of the result in registers. µs of x wᵀ, gy w and gyᵀ x
-for x (rows, in) and w (out, in), in float32 on one core of an AMD EPYC with AVX-512:
+loops are one C++ template (``compilation.product_loops``), which holds a block of the result in registers. µs of x wᵀ, gy w and
+gyᵀ x for x (rows, in) and w (out, in), in float32 on one core of an AMD EPYC with AVX-512:
 
     rows, in, out        MKL                    loops
     10, 20, 20           1.2   1.2   1.1        0.2   0.1   0.1

@@ -56,10 +56,10 @@ class _AdamBase(MomentOptimizer):
         how = {"eps": self.eps, "maximize": self.maximize, "decoupled": self._decoupled, "donated": self.donated}
         return kernels.adam(columns, step, rates, **how)
 
-    def rows_step(self) -> RowsStep | None:
+    def rows_step(self, columns: Columns) -> RowsStep | None:
         if self._fixed is None:
             return None
-        return adam_in_rows(self._fixed, self.eps, self.maximize, self._decoupled, self.donated)
+        return adam_in_rows(columns, self._fixed, self.eps, self.maximize, self._decoupled, self.donated)
 
 
 @frozen

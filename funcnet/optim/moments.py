@@ -63,10 +63,10 @@ class MomentOptimizer(MomentRule, Optimizer):
             steppable = tree.map(lambda p: p if is_dense(p) else None, params)
             raise self._explained(error, steppable, state, params) from None
 
-    def rows_step(self) -> RowsStep | None:
-        """Return a function for the whole step of contiguous tensors in main memory, with the same bits as ``step``, or ``None``.
+    def rows_step(self, columns: Columns) -> RowsStep | None:
+        """Return a function for the whole step of columns like these, if contiguous in main memory; it has the bits of ``step``.
 
-        Optimizers whose rates are constant may have one: in eager mode it saves them the way through ``step``.
+        Optimizers whose rates are constant may have one, which saves them the way through ``step``; by default ``None``.
         """
         return None
 
@@ -106,7 +106,7 @@ class MomentOptimizer(MomentRule, Optimizer):
         stepped = [[x for x, one in zip(column, absent, strict=True) if not one] for column in columns]
         known = self._guards.find(stepped, state["step"]) if stepped[0] else None
         if known is not None and self._plans.wants(known) and self._plans.find(grads, state, params) is None:
-            self._plans.learn(write(columns[0]), absent, self._names, known, self._writes, self.rows_step())
+            self._plans.learn(write(columns[0]), absent, self._names, known, self._writes, self.rows_step(stepped))
 
 
 @frozen

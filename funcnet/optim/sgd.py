@@ -114,10 +114,10 @@ class SGD(MomentOptimizer):
             dampening = _from_second(kernels.read(step), dampening)
         return lr, momentum, dampening, decay
 
-    def rows_step(self) -> RowsStep | None:
+    def rows_step(self, columns: Columns) -> RowsStep | None:
         rates = None if self.averaged else self._fixed
         how = {"nesterov": self.nesterov, "maximize": self.maximize}
-        return None if rates is None else sgd_in_rows(rates, self.donated, self.fused, **how)
+        return None if rates is None else sgd_in_rows(columns, rates, self.donated, self.fused, **how)
 
     def step(self, columns: Columns, step: Tensor, rates: Rates) -> Columns:
         if self.fused:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from funcnet.compilation import cuda_graphs
+import funcnet as fn
+from funcnet.compilation import cuda_graphs, inductor
 from funcnet.compilation.cuda_graphs import REPLAYED, Replayed, copied_out, is_on_gpu, kernel_on_gpu, may_replay
 from funcnet.kernels.choices import forced
 
@@ -95,3 +96,22 @@ def test_other_threads_launch_the_kernels(monkeypatch):
         thread.join()
     assert found == [[False], [False]]
     assert compiled == [REPLAYED, {}]
+
+
+@pytest.mark.compiled
+def test_the_way_of_a_gpu_gives_the_steps_of_eager_mode(monkeypatch):
+    """The same code with tensors in main memory, for which Inductor records nothing; then from a thread without recordings."""
+    monkeypatch.setattr(inductor, "is_on_gpu", lambda values: True)
+    monkeypatch.setattr(cuda_graphs, "may_replay", lambda inputs: True)
+    monkeypatch.setattr(cuda_graphs, "is_key_in_tls", lambda name: True)
+    net, opt = fn.serial(fn.Linear(2, 3), fn.Tanh(), fn.Linear(3, 1)), fn.Adam(1e-2)
+    step = fn.train_step(net, fn.MSE(), opt)
+    fast, x, target = fn.compile(step), fn.random.uniform(1, (4, 2)), fn.random.uniform(2, (4, 1))
+    params = own = net.init(0)
+    state = own_state = opt.init(params)
+    for _ in range(3):
+        params, state, _ = step(params, state, x, target)
+        own, own_state, _ = fast(own, own_state, x, target)
+    assert fn.tree.allclose(own, params)
+    monkeypatch.setattr(cuda_graphs, "is_key_in_tls", lambda name: False)
+    torch.testing.assert_close(fast(own, own_state, x, target)[2], step(params, state, x, target)[2])

@@ -231,10 +231,13 @@ def undocumented(name: str, source: str) -> list[str]:
 def wrong_exports(source: str) -> list[str]:
     """List the exports that are not public, listed twice, out of order, or missing from the imports or from ``__all__``."""
     module = ast.parse(source)
-    imports = [node for node in module.body if isinstance(node, ast.ImportFrom)]
+    lazy = [node for node in module.body if isinstance(node, ast.If) and ast.unparse(node.test) == "not is_lazy(__name__)"]
+    body = lazy[0].body if lazy else module.body  # beside lazy exports are imports of what makes them lazy, and of operators
+    imports = [node for node in body if isinstance(node, ast.ImportFrom)]
     names = [alias.name for node in imports for alias in node.names]
     listed = _listed_in_all(module)
-    problems = [f"line {node.lineno} is no export" for node in module.body if not _may_stand_in_init(node)]
+    inits = [node for node in {*module.body, *body} - {*lazy} if not _may_stand_in_init(node)]
+    problems = [f"line {node.lineno} is no export" for node in inits]
     problems += [f"{name} is listed twice" for name in sorted({name for name in listed if listed.count(name) > 1})]
     problems += [f"{name} is imported twice" for name in sorted({name for name in names if names.count(name) > 1})]
     problems += [f"{name} is not in __all__" for name in sorted({*names} - {*listed})]

@@ -27,7 +27,7 @@ HOMES = {
     "attention": ("attention",),
     "attention in float16": ("attention",),
     "backward attention in bfloat16": ("attention",),
-    "attention backward in bfloat16": ("attention",),
+    "products of backward attention": ("attention",),
     "weight norm": ("combinators",),
     "rows at padding": ("embedding",),
     "gradient of embeddings": ("embedding",),

@@ -21,7 +21,7 @@ from funcnet.kernels import pooling
 from funcnet.kernels.choices import CHOICES, Choice, forced
 from funcnet.kernels.recurrent import lstm_operators
 
-IN_OPTIMIZERS = {"Adam", "steps of optimizers"}
+IN_OPTIMIZERS = {"Adam", "SGD without momentum, donated", "steps of optimizers"}
 IN_COMPILED_STEPS = {"tiny compiled products", "small compiled products", "threads of compiled loops", "calls of compiled graphs"}
 ON_DEVICES = {"CUDA graphs"}
 IN_GRADIENTS_OF_EXAMPLES = {"memory of large results", "examples at a time", "example gradients of convolutions"}
@@ -76,7 +76,7 @@ def doubled(found):
     ("name", "option", "module", "kernel"),
     [
         ("matrix products", "onednn", products, "_by_onednn"),
-        ("mean pooling", "slices", pooling, "_reduced"),
+        ("mean pooling", "slices", pooling, "tile_reduce"),
         ("LSTM", "onednn", lstm_operators, "onednn_rnn_backward"),
     ],
 )
@@ -99,6 +99,7 @@ def test_optimizers_keep_their_contract_with_an_option_forced(name, option):
     for opt in OPTIMIZERS:
         with asked() as names:
             want = run(opt, leaves(0, torch.float32), 3)
+            run(opt.donate(), tree.map(torch.clone, leaves(0, torch.float32)), 3)
         if name in names:
             tried += 1
             with forced(name, option):

@@ -223,3 +223,18 @@ def test_compiled_updates_do_not_see_plans() -> None:
     assert len(optimizer._plans.plans) == 1
     assert torch.equal(compiled(params), first)
     torch.testing.assert_close(first, want)
+
+
+@pytest.mark.parametrize("rows", [1, 600])
+def test_large_params_are_copied_in_groups_with_the_same_bits(rows: int) -> None:
+    """Of leaves of 2.4 MB or less, some in each group, with a last group that is full or not; with a plan and without."""
+    for count in (5, 6):
+        params = tuple(fn.random.normal(i, (rows, 1000)) for i in range(count))
+        for optimizer in (fn.AdamW(0.1), fn.Adam(fn.LinearSchedule(0.1, 0.0, 9)), fn.SGD(0.1, momentum=0.9, fused=True)):
+            donated = fn.donate(optimizer)
+            own, state = tree.map(torch.clone, params), donated.init(params)
+            moved, after = params, optimizer.init(params)
+            for _ in range(3):
+                own, state = donated.update(params, state, own)
+                moved, after = optimizer.update(params, after, moved)
+            assert tree.equal((own, state), (moved, after))
