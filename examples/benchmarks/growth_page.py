@@ -19,10 +19,10 @@ EXPLANATION = f"""\
 An exponent is the slope of a line in the log-log plots: "last" between the two largest sizes that both contenders of a row have,
 "all" by least squares through all points of a contender. Times are the least of two runs. The verdict is "above" if the last
 slope of funcnet is more than {TOLERANCE:g} above the other's in each run: a difference that does not repeat is noise, and one of
-{TOLERANCE:g} is 7 % more cost for four times the size. "Noise" is the change of the difference between the runs. The slope over all points depends on overhead at small sizes: a contender
-with less overhead has a steeper line. "At the largest size" is funcnet's cost divided by the other's. Of memory, points below
-{SMALL["memory"]:g} MB do not count: they show how the allocator works. A line ends before a step that is expected to take more
-than a second or two, or 6 GB."""
+{TOLERANCE:g} is 7 % more cost for four times the size. "Noise" is the change of the difference between the runs. The slope over
+all points depends on overhead at small sizes: a contender with less overhead has a steeper line. "At the largest size" is
+funcnet's cost divided by the other's. Of memory, points below {SMALL["memory"]:g} MB do not count: they show how the allocator
+works. A line ends before a step that is expected to take more than half a second, or 6 GB."""
 
 Points = dict[str, float]
 
@@ -88,7 +88,7 @@ def _row(axis: str, what: str, found: dict[str, Any], ours: str, theirs: str) ->
     one, other, least = lines[ours], lines[theirs], SMALL[what]
     mine, its = last_slopes(one, other, least)
     shared = [n for n in one if n in other]
-    ratio = one[shared[-1]] / other[shared[-1]] if shared else None
+    ratio = f"{cell(one[shared[-1]] / other[shared[-1]])} at {shared[-1]}" if shared else "—"
     numbers = [cell(number) for number in (mine, its, slope(one, least), slope(other, least))]
     return [
         axis,

@@ -90,7 +90,8 @@ def test_the_page_has_exponents_plots_and_points(tmp_path):
     growth.main(["--redraw", "--out", str(tmp_path)])
     text = (tmp_path / "GROWTH.md").read_text()
     assert cells(text, "width") == [
-        ["width", "time", "funcnet eager, torch.nn eager", "2.00", "1.00", "2.00", "1.00", "64.00 at 64", "—", "above"]
+        ["width", "time", "funcnet eager, torch.nn eager", "2.00", "1.00", "2.00", "1.00", "64.00 at 64", "—", "above"],
+        ["width", "time", "funcnet eager, JAX jit", "—", "—", "2.00", "—", "128.00 at 16", "—", "—"],
     ]
     assert "- a note" in text
     assert (tmp_path / "width.png").read_bytes().startswith(b"\x89PNG")
