@@ -95,7 +95,7 @@ def _row(axis: str, what: str, found: dict[str, Any], ours: str, theirs: str) ->
         what,
         f"{ours}, {theirs}",
         *numbers,
-        f"{cell(ratio)} at {shared[-1]}" if shared else "—",
+        ratio,
         cell(noise),
         verdict(apart),
     ]
