@@ -1,8 +1,9 @@
 """How the cost of a training step grows: time and peak memory by width, depth, batch and sequence length.
 
-funcnet eager and compiled beside torch.nn and JAX, on one thread in float32. Times are processor time, the median of some rounds
-in which contenders take turns, in a process for each axis; memory is measured in a process for each contender. A line ends before
-the point that would take too long or too much memory. The page has a table of exponents: the slopes of the lines in the plots.
+funcnet eager and compiled beside torch.nn and JAX, on one thread in float32. Times are processor time: the median of some rounds,
+in which contenders take turns, in the better of two processes for each axis; memory is measured in a process for each contender.
+A line ends before the point that would take too long or too much memory. The page has a table of exponents: the slopes of the
+lines in the plots.
 
     python -m examples.benchmarks.growth --out examples/benchmarks/results/growth
 """
@@ -23,8 +24,11 @@ from examples.benchmarks import measure
 from examples.benchmarks.worker import environment
 
 ROUNDS, TURN = 7, 0.02
-LONGEST, LARGEST = 1.5, 6000.0
+RUNS = 2
+LONGEST, LARGEST = 0.5, 6000.0
 COMPILING = 60.0
+
+QUANTITIES = ("time", "memory", *[f"time, run {i}" for i in range(1, RUNS + 1)])
 
 Points = dict[str, dict[str, float]]
 """By contender and size, which is a string as JSON has it: µs a step, or MB."""
@@ -139,15 +143,23 @@ def measured(axes: Sequence[str], names: Sequence[str], cached: str, notes: list
     """Measure all axes: by axis the points of "time" and of "memory"."""
     results: dict[str, dict[str, Points]] = {}
     for axis in axes:
-        found = perform(["times", axis, names], cached)
-        notes += found["notes"]
-        results[axis] = {"time": found["points"], "memory": {}}
-        for name, points in found["points"].items():
+        runs = [perform(["times", axis, names], cached) for _ in range(RUNS)]
+        notes += dict.fromkeys(note for run in runs for note in run["notes"])
+        found = least([run["points"] for run in runs])
+        results[axis] = {"time": found, "memory": {}, **{f"time, run {i}": run["points"] for i, run in enumerate(runs, 1)}}
+        for name, points in found.items():
             more = perform(["memory", axis, name, [int(size) for size in points]], cached)
             notes += more["notes"]
             results[axis]["memory"].update(more["points"])
-        print(f"{axis}: {', '.join(f'{name} {len(points)} points' for name, points in found['points'].items())}", flush=True)
+        print(f"{axis}: {', '.join(f'{name} {len(points)} points' for name, points in found.items())}", flush=True)
     return results
+
+
+def least(runs: Sequence[Points]) -> Points:
+    """Return the least of each point that all runs have."""
+    names = [name for name in runs[0] if all(name in run for run in runs)]
+    sizes = {name: [n for n in runs[0][name] if all(n in run[name] for run in runs)] for name in names}
+    return {name: {n: min(run[name][n] for run in runs) for n in sizes[name]} for name in names}
 
 
 def merged(before: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +168,7 @@ def merged(before: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
 
     either = [axis for axis in AXES if axis in before or axis in results]
     both = lambda axis, what: {**before.get(axis, {}).get(what, {}), **results.get(axis, {}).get(what, {})}
-    return {axis: {what: both(axis, what) for what in ("time", "memory")} for axis in either}
+    return {axis: {what: both(axis, what) for what in QUANTITIES} for axis in either}
 
 
 def _add(kept: Path, head: str, axis: str, names: Sequence[str], cached: str) -> None:

@@ -67,7 +67,7 @@ def _net(axis: str, n: int, *, loop: bool) -> fn.Layer:
         "batch": lambda: fn.serial(fn.Linear(WIDTH, 2 * WIDTH), fn.ReLU(), fn.Linear(2 * WIDTH, WIDTH)),
         "attention": lambda: fn.MultiHeadAttention(WIDTH, HEADS, is_causal=True),
         "lstm": lambda: fn.serial(fn.LSTM(INPUTS, WIDTH, batch_first=True), fn.Pick(0)),
-        "cells": lambda: fn.serial(fn.scan(fn.LSTMCell(INPUTS, WIDTH), output_is_carry=True), fn.Pick(0)),
+        "cells": lambda: fn.serial(fn.scan(fn.LSTMCell(INPUTS, WIDTH), output_is_carry=True), fn.Pick(0), fn.Pick(0)),
     }
     return nets[axis]()
 
