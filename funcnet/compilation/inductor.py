@@ -96,11 +96,23 @@ def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
     if is_on_gpu(values):
         compile_with = partial(_compiled_for_gpu, graph, examples)
         return compile_with({}) if _sends(graph) else kernel_on_gpu(compile_with, _inputs(graph, examples))
-    options = {**step_options(values), **_known(product_options())}
+    options = step_options(values)
     if _sends(graph):  # the calls from C++ know no collectives
         options = {name: value for name, value in options.items() if name != "cpp_wrapper"}
-    kernel: Kernel = torch._inductor.compile(graph, examples, options=options or None)
+    kernel = _compiled(graph, examples, options)
     return with_one_mkl_thread(kernel) if _are_small(values) and torch.get_num_threads() > 1 else kernel
+
+
+def _compiled(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kernel:
+    """Compile a graph with loops for small products, and without them where Inductor or the C++ compiler rejects them."""
+    loops = _known(product_options())
+    try:
+        kernel: Kernel = torch._inductor.compile(graph, examples, options={**options, **loops} or None)
+    except Exception:
+        if not loops:
+            raise
+        kernel = torch._inductor.compile(graph, examples, options=options or None)
+    return kernel
 
 
 def _compiled_for_gpu(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kernel:

@@ -124,8 +124,8 @@ def set_choice(name: str, option: str | int) -> None:
     Raises:
         ValueError: For an unknown choice or option, and in code that is being compiled.
     """
-    one = _find("set_choice", name)
     _refuse_in_compiled_code("set_choice", name)
+    one = _find("set_choice", name)
     _take(one, _value("set_choice", one, option))
 
 
@@ -140,8 +140,8 @@ def forced(name: str, option: str | int) -> Iterator[Choice]:
     Raises:
         ValueError: For an unknown choice or option, and in code that is being compiled.
     """
-    one = _find("forced", name)
     _refuse_in_compiled_code("forced", name)
+    one = _find("forced", name)
     before, value = one.value, _value("forced", one, option)
     _take(one, value)
     try:

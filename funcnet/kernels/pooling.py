@@ -42,6 +42,7 @@ def max_pool(
         found = tile_max_with_indices(x, kernel)
         if found is not None:
             return found
+    x = x.contiguous() if axes == 3 else x  # in channels_last_3d a window of -inf gets index 0 of x (torch 2.13.0)
     how = (as_two(kernel, 1), as_two(stride, 1), as_two(padding, 0), as_two(dilation, 1), ceil)
     y, indices = _max_pool[max(axes, 2)](lifted(x, axes), *how)
     return lowered(y, axes, x.dim()), lowered(indices, axes, x.dim())

@@ -27,8 +27,8 @@ def tile_reduce(x: Tensor, kernel: tuple[int, ...], f: Callable[..., Tensor]) ->
     """Reduce each window by a function of two tensors, along one axis after the other."""
     for axis, k in enumerate(kernel[:-1], start=x.dim() - len(kernel)):
         x = functools.reduce(f, _strided(x, axis, k))
-    is_owned = max(kernel[:-1], default=1) > 1 and x.is_contiguous()  # of x in another order, f keeps the order
-    if kernel[-1] == 2 and is_owned and x.element_size() in _HALVES and not x.shape[-1] % 2:
+    is_owned = max(kernel[:-1], default=1) > 1  # of x in another order, f keeps the order
+    if kernel[-1] == 2 and is_owned and x.element_size() in _HALVES and _is_in_pairs(x):
         return f(*_halves(x.view(_HALVES[x.element_size()][0]), x.dtype))
     return functools.reduce(f, _strided(x, x.dim() - 1, kernel[-1]))
 
@@ -69,7 +69,7 @@ def _first_of_rows(x: Tensor, kernel: tuple[int, ...]) -> list[Found]:
     if kernel[-1] != 2 or x.element_size() not in _HALVES:
         rows = [_strided(row, row.dim() - 1, kernel[-1]) for row in _tiles(x, (*kernel[:-1], 1))]
         return [_first_of([(_ordered(part), None) for part in row], 1) for row in rows]
-    if not x.is_contiguous() or x.shape[-1] % 2 or x.storage_offset() % 2:
+    if not _is_in_pairs(x):
         x = _ordered(x.narrow(-1, 0, x.shape[-1] // 2 * 2))
     pairs = _tiles(x.view(_HALVES[x.element_size()][0]), (*kernel[:-1], 1))
     return [_first_of([(half, None) for half in _halves(_ordered(row), x.dtype)], 1) for row in pairs]
@@ -106,6 +106,11 @@ def tile_spread(g: Tensor, like: Tensor, shape: tuple[int, ...], kernel: tuple[i
     for part in parts:
         part.copy_(g)
     return gx
+
+
+def _is_in_pairs(x: Tensor) -> bool:
+    """Tell whether x may be viewed as pairs of elements: an axis of size 1 may have an odd stride in memory in order."""
+    return x.is_contiguous() and not any([n % 2 for n in (x.shape[-1], x.storage_offset(), *x.stride()[:-1])])  # noqa: C419
 
 
 def _halves(pairs: Tensor, dtype: torch.dtype) -> list[Tensor]:

@@ -8,7 +8,7 @@ from torch._inductor.utils import fresh_inductor_cache
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import funcnet as fn
-from funcnet.compilation import inductor
+from funcnet.compilation import inductor, product_loops, product_template
 from funcnet.kernels import forced, small_products
 
 pytestmark = pytest.mark.compiled
@@ -123,6 +123,28 @@ def test_an_inductor_without_templates_gets_no_pass(monkeypatch):
     assert "post_grad_custom_post_pass" in inductor.product_options()
     monkeypatch.setitem(sys.modules, "funcnet.compilation.product_template", None)
     assert inductor.product_options() == {}
+
+
+@pytest.mark.parametrize("source", ["#error", None], ids=["C++ that does not compile", "a template that fails"])
+def test_products_go_back_to_the_library_where_the_loops_fail(source, monkeypatch, replaced):
+    """A compiler, or an Inductor, that rejects the loops costs a second compilation only."""
+    monkeypatch.setattr(product_loops, "SOURCE", source)
+    if source is None:
+        monkeypatch.setattr(product_template.ProductTemplate, "render", None)
+    x, w = normal(1, 6, 5), normal(2, 6, 5)
+    several = lambda x, w: (torch.tanh(x) @ w.T, x.T @ w)
+    with fresh_inductor_cache():
+        torch.testing.assert_close(fn.compile(several)(x, w), several(x, w))
+    assert "funcnet.small_product.default" in replaced
+
+
+def test_a_failure_without_loops_is_raised(monkeypatch):
+    """Nothing is compiled again where the loops are not at fault."""
+    calls = []
+    monkeypatch.setattr(torch._inductor, "compile", lambda *args, **options: calls.append(options) or 1 / 0)
+    with forced("small compiled products", "library"), pytest.raises(ZeroDivisionError):
+        inductor._compiled(None, [], {})
+    assert calls == [{"options": None}]
 
 
 def test_a_forced_choice_is_a_part_of_the_key_of_the_cache():

@@ -126,6 +126,13 @@ def test_compiled_code_follows_a_choice(trial):
         torch.compile(forcing, fullgraph=True, backend=backend)(torch.zeros(10))
 
 
+@pytest.mark.parametrize("change", [set_choice, lambda name, option: forced(name, option).__enter__()])
+def test_a_choice_that_is_not_entered_yet_is_refused_within_compiled_code_too(change):
+    """With the same sentence: the table is not searched there, which would import modules."""
+    with pytest.raises(Exception, match="a choice must be made outside of the code that is compiled, got 'not entered'"):
+        torch.compile(lambda x: (change("not entered", "small"), x)[1], fullgraph=True, backend="eager")(torch.zeros(2))
+
+
 LINUX = "processor : 0\nvendor_id : {}\nmodel name : a processor\nflags : fpu {}\n\nprocessor : 1\nflags : other\n"
 FULL = "avx512f avx512_bf16 amx_bf16 amx_tile"
 ARM = "processor : 0\nFeatures : fp asimd bf16\nCPU implementer : 0x41\n"

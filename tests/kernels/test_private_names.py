@@ -13,7 +13,9 @@ from kernels import lacking
 
 from funcnet import flattening, tree
 from funcnet.kernels import private_names
-from funcnet.kernels.private_names import FOUND, constant, found
+from funcnet.kernels.private_names import constant, found
+
+FOUND = lacking.all_names()
 
 ROUNDING = ("fused", "softmax", "flash", "weight_norm", "mkldnn", "adaptive_avg_pool", "_exact", "functorch")
 """Parts of the names whose plain code has other roundings, or none of whose answers is known within ``vmap``."""

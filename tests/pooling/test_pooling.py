@@ -196,6 +196,24 @@ def test_channels_last_gives_the_same_numbers_and_stays(layer, shape):
     assert gx.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("kind", [fn.MaxPool2d, fn.MinPool2d, fn.AvgPool2d])
+def test_one_row_of_windows_with_an_odd_stride(kind, by_slices):
+    """Transposed, an axis of one row may have an odd stride, so that pairs of elements cannot be viewed as one number."""
+    x, layer = draw((2, 6, 4)).float().mT, kind((3, 2))
+    torch.testing.assert_close(layer({}, x), layer({}, x.contiguous()))
+    (y, cache), (same, other) = layer.apply({}, x), layer.apply({}, x.contiguous())
+    torch.testing.assert_close((y, layer.vjp({}, cache, y)), (same, layer.vjp({}, other, y)))
+
+
+@pytest.mark.parametrize("kernel", ["torch", "slices"])
+def test_windows_of_minus_infinity_in_channels_last_3d(kernel):
+    """The index lies in its window: torch's kernel for this order gives the first of x."""
+    x, layer = torch.full((1, 2, 4, 4, 4), -torch.inf), fn.MaxPool3d(2, return_indices=True)
+    with forced("max pooling", kernel):
+        indices = layer({}, x.contiguous(memory_format=torch.channels_last_3d))[1]
+    assert indices[0, 1].flatten().tolist() == [0, 2, 8, 10, 32, 34, 40, 42]
+
+
 def test_pooling_in_an_ensemble():
     """Members share the shapes that the cache holds."""
     net = fn.serial(fn.ensemble(fn.serial(fn.Conv2d(1, 2, 3), fn.MaxPool2d(2), fn.AvgPool2d(2)), 2), fn.Mean(0))
