@@ -21,6 +21,7 @@ from unittest.mock import patch
 
 import torch
 
+from examples.benchmarks.__main__ import positive
 from examples.benchmarks.floor import Recording
 from examples.benchmarks.peers.funcnet import parts
 from examples.benchmarks.turns import measured
@@ -124,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser("python -m examples.benchmarks.budget", description=__doc__.split("\n\n")[0])
     parser.add_argument("nets", nargs="*", metavar="net", help=f"of {', '.join(NETS)}; all if none is given")
-    parser.add_argument("--rounds", type=int, default=20, help="how often each way has its turn (20)")
+    parser.add_argument("--rounds", type=positive, default=20, help="how often each way has its turn (20)")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.nets if name not in NETS]
     if unknown:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from examples.benchmarks import device_checks, device_steps
+from examples.benchmarks.__main__ import positive
 from examples.benchmarks.device_steps import Budget
 from examples.benchmarks.workloads import WORKLOADS
 from examples.reports.__main__ import processor
@@ -38,7 +39,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     new.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda where there is one")
     new.add_argument("--minutes", type=float, default=8.0, help="how long it may take (8)")
     new.add_argument("--workloads", default=",".join(WORKLOADS), help="names with commas between them (all)")
-    new.add_argument("--rounds", type=int, default=12, help="how often each contender has its turn (12)")
+    new.add_argument("--rounds", type=positive, default=12, help="how often each contender has its turn (12)")
     new.add_argument("--turn", type=float, default=0.03, help="about how many seconds a turn takes (0.03)")
     new.add_argument("--cases", type=int, default=None, help="how many cases of the catalogue to try (all, while time lasts)")
     options = new.parse_args(arguments)

@@ -195,6 +195,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.job:
         _work(json.loads(options.job))
         return
+    unknown = [axis for axis in options.axes if axis not in AXES]
+    if unknown:
+        parser.error(f"unknown axis {unknown[0]!r}; there are {', '.join(AXES)}")
+    if options.redraw and not (options.out / "points.json").exists():
+        parser.error(f"--redraw needs the points of a run, and {options.out / 'points.json'} does not exist")
     options.out.mkdir(parents=True, exist_ok=True)
     kept = options.out / "points.json"
     if not options.redraw:

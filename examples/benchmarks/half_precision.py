@@ -127,11 +127,14 @@ def main(arguments=None):
     """Measure, and print the table or write the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("workloads", nargs="*", default=NAMES, help=f"of {', '.join(funcnet.NETS)}")
-    parser.add_argument("--rounds", type=int, default=25, help="how often each contender has its turn")
+    parser.add_argument("--rounds", type=positive, default=25, help="how often each contender has its turn")
     parser.add_argument("--threads", type=positive, default=1, help="how many threads each contender has")
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True, help="measure compiled steps too")
     parser.add_argument("--page", type=Path, help="file to write the page to")
     options = parser.parse_args(arguments)
+    unknown = [name for name in options.workloads if name not in funcnet.NETS]
+    if unknown:
+        parser.error(f"unknown workload {unknown[0]!r}; there are {', '.join(funcnet.NETS)}")
     torch.set_num_threads(options.threads)
     fn.kernels.retain_freed_memory()
     lines = []

@@ -32,3 +32,10 @@ def test_unknown_net_is_refused(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         budget.main(["lenet"])
     assert "unknown net 'lenet'; there are disk_mlp, mlp_adam, pychrot" in capsys.readouterr().err
+
+
+def test_no_rounds_are_refused(capsys: pytest.CaptureFixture[str]):
+    """A median of no rounds does not exist."""
+    with pytest.raises(SystemExit):
+        budget.main(["disk_mlp", "--rounds", "0"])
+    assert "must be a whole number of at least 1, got 0" in capsys.readouterr().err

@@ -109,3 +109,15 @@ def test_times_of_imports_are_compared_with_those_of_torch(capsys, monkeypatch, 
 def test_the_time_of_a_program_is_that_of_its_process(tmp_path):
     """A process that works for a while takes longer than nothing."""
     assert import_time.milliseconds("sum(range(10**6))", str(tmp_path)) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["foo"], "unknown axis 'foo'; there are width, depth"), (["--redraw"], "--redraw needs the points of a run")],
+)
+def test_bad_arguments_of_growth_are_refused(arguments, said, capsys, tmp_path):
+    """Before anything is measured or written."""
+    with pytest.raises(SystemExit):
+        growth.main([*arguments, "--out", str(tmp_path / "new")])
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
