@@ -36,12 +36,12 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     kernels and testing    which library computes products; the laws as functions
 """
 
-from funcnet.combinators import sequential  # noqa: F401 (defines f >> g)
+from funcnet.combinators import sequential as _sequential  # noqa: F401 (defines f >> g)
 from funcnet.lazy_imports import is_lazy
-from funcnet.losses import sums  # noqa: F401 (defines loss + loss)
+from funcnet.losses import sums as _sums  # noqa: F401 (defines loss + loss)
 
 if not is_lazy(__name__):
-    from funcnet import distributed, initializers, kernels, random, testing, tree
+    from funcnet import distributed, initializers, interop, kernels, random, testing, tree
     from funcnet.blocks.encoder_decoder import EncoderDecoder
     from funcnet.blocks.perceptron import mlp
     from funcnet.blocks.residual_nets import resnet_block, resnet_bottleneck
@@ -485,6 +485,8 @@ __all__ = [
     "save", "load", "load_metadata", "save_in_background", "Checkpoints",
     # several workers
     "distributed",
+    # other libraries
+    "interop",
     # metrics
     "accuracy", "Accuracy", "BalancedAccuracy", "ConfusionMatrix", "Precision", "Recall", "F1", "FBeta", "IoU", "CohenKappa",
     "MatthewsCorrelation", "AUROC", "AveragePrecision", "CalibrationError", "MeanAbsoluteError", "MeanSquaredError",

@@ -85,6 +85,7 @@ def unwritable_folder(judge: Judge, count: int) -> Row:
             (folder / ".lock").unlink()
 
         def as_nobody(tell: Tell) -> Any:
+            vars(fn)  # imports all modules, which the other user may not read
             if os.geteuid() == 0:  # whom permissions do not bind
                 os.setuid(_NOBODY)
             return train(folder, tell)

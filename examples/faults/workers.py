@@ -185,6 +185,7 @@ def unwritable(judge: Judge, count: int) -> Row:
 
         def act(here: int, number: int) -> None:
             if number == elastic.EVERY and here == rank:
+                vars(fn)  # imports all modules, which the other user may not read
                 os.setuid(NOBODY)
 
         found = job(folder, act)

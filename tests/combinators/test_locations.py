@@ -91,9 +91,10 @@ UNASKED = {
     ("freeze", "vjp"),
     ("freeze", "grads"),
     ("straight_through", "input_grad"),
+    ("serial", "update_stats"),
 } | {("TripletMarginWithDistance", verb) for verb in ("vjp", "grads", "update_stats", "infer")}
 """Methods that have nothing to ask: integers and frozen params have no gradient, straight through goes gy itself, and a distance
-has no params: only its ``input_grad`` is called."""
+has no params: only its ``input_grad`` is called. A serial asks only layers with running statistics to move them."""
 
 
 def test_a_kernel_that_a_combinator_calls_itself_is_explained_where_it_is() -> None:

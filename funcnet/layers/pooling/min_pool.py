@@ -19,7 +19,9 @@ class _MinPool(_MaxPool):
     """Smallest of each window; the gradient goes where that of the largest of -x goes, its sign twice changed."""
 
     def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Any:
-        return self._negated(super().__call__(params, -require_axes(self, params, x)))
+        if self.return_indices:
+            return self.apply(params, x)[0]
+        return -super().__call__(params, -require_axes(self, params, x))
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, tuple[Tensor, Origin, Tensor]]:
         y, cache = super().apply(params, -require_axes(self, params, x))
