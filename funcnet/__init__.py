@@ -32,6 +32,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     training               steps, compiled and exported steps, the loop fit, its callbacks and history, and predictions
     saving                 params and other trees in files with checksums, and checkpoints to resume from
     several workers        funcnet.distributed: one step in many processes
+    other libraries        funcnet.interop: torch.nn, export, ONNX, scikit-learn, TensorBoard
     bases                  to subclass with @frozen for your own
     kernels and testing    which library computes products; the laws as functions
 """

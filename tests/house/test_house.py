@@ -254,12 +254,15 @@ def _listed_in_all(module: ast.Module) -> list[str]:
 
 
 def _may_stand_in_init(node: ast.AST) -> bool:
-    """Tell a docstring, ``__all__``, ``__version__``, and ``from funcnet.module import Name, Other`` of public names."""
+    """Tell a docstring, ``__all__``, ``__version__``, and ``from funcnet.module import Name, Other`` of public names.
+
+    A module imported only for its effect is ``from funcnet.folder import module as _module``.
+    """
     if isinstance(node, ast.Assign):
         return _dotted(node.targets[0]) in ("__all__", "__version__")
     if not isinstance(node, ast.ImportFrom):
         return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    public = all(alias.asname is None and alias.name[0] not in "_*" for alias in node.names)
+    public = all(alias.asname in (None, f"_{alias.name}") and alias.name[0] not in "_*" for alias in node.names)
     return node.level == 0 and _inside(node.module or "", "funcnet") and public
 
 

@@ -34,6 +34,11 @@ class Gathering(Reporting):
     def invertible(self) -> bool:
         return self.original.invertible
 
+    @property
+    def has_running_stats(self) -> bool:
+        """Always: on a shard without rows batch norm moves nothing, and whole statistics must be returned even then."""
+        return True
+
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         return self.original.apply(self._whole(params), x, rng)
 
