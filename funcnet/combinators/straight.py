@@ -1,6 +1,6 @@
 """Straight: the verbs of a serial without checks, for arguments that have passed them.
 
-Each layer costs one call of its own ``unchecked`` verb, and the layers are chained by index: nothing is asked of params again.
+Each layer costs one call of its ``unchecked`` verb. The layers are chained by index, and params are not examined again.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Inductor's side of small products: a lowering of ``funcnet::small_product`` to a C++ kernel of its own.
+"""Inductor's side of small products: a lowering of ``funcnet::small_product`` to a custom C++ kernel.
 
 These are private names of Inductor's; ``inductor`` imports this module only where it can be imported.
 """

@@ -51,7 +51,7 @@ class Choice:
         return self.option_of(self.rule(processor))
 
     def option_of(self, value: int) -> str:
-        """Return the option that a value stands for: its name, or ``"by size"``."""
+        """Return the option with a value: its name, or ``"by size"``."""
         return next((name for name, own in self.options.items() if own == value), "by size")
 
     def describe(self, value: int) -> str:
@@ -107,9 +107,9 @@ def choice(name: str, options: Mapping[str, int], rule: Rule, unit: str = "") ->
         ValueError: For a name that is taken, or fewer than two options.
     """
     if name in _entered:
-        raise value_error("choice", "each choice has a name of its own", repr(name))
+        raise value_error("choice", "each choice must have a unique name", repr(name))
     if len(options) < 2:
-        raise value_error("choice", "a choice has at least two options", repr(dict(options)))
+        raise value_error("choice", "a choice must have at least two options", repr(dict(options)))
     _entered[name] = Choice(name, options, rule, unit)
     return _entered[name]
 

@@ -1,4 +1,4 @@
-"""Small matrix products in compiled code: loops for their exact sizes, in place of calls of a library.
+"""Small matrix products in compiled code: loops for their exact sizes instead of library calls.
 
 A call of MKL's product costs 1 to 2 µs before it multiplies, and on AMD's processors it then runs MKL's plainest loops. The
 loops are one C++ template (``compilation.product_loops``), which holds a block of the result in registers. µs of x wᵀ, gy w and

@@ -4,14 +4,16 @@ Fake tensors have a shape, a dtype and a device, and no numbers. A kernel refuse
 question about a value fails, where a GPU would make the program wait. The device is torch's own for backends in Python, since
 a build of torch without CUDA cannot index fake tensors on one. It belongs to the process, so tests run this as a program.
 
-WHAT is ``layers``, ``optimizers`` or ``metrics``; without names all are tried. ``layers`` goes forward and backward, with both
-halves of the VJP; ``optimizers`` takes two steps, plain and donated, with the counters in main memory and on the GPU.
+WHAT is ``layers``, ``optimizers``, ``forms`` or ``metrics``; without names all are tried. ``layers`` goes forward and backward,
+with both halves of the VJP; ``optimizers`` takes two steps, plain with the counters in main memory and donated with the counters
+on the GPU, and ``forms`` also the other way round.
 """
 
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -77,21 +79,24 @@ def try_layer(case: Any, dtype: torch.dtype) -> None:
         require_there(case.layer.init(key))
 
 
-def try_optimizer(opt: fn.Optimizer, dtype: torch.dtype) -> None:
+FORMS = ((False, False), (True, True), (False, True), (True, False))
+"""Whether a step is donated, and whether its counters are on the GPU; without ``forms`` only the first two are tried."""
+
+
+def try_optimizer(opt: fn.Optimizer, dtype: torch.dtype, forms: Sequence[tuple[bool, bool]] = FORMS[:2]) -> None:
     """Take two steps in each form; every leaf stays where it is."""
     shapes = {"a": torch.ones(3, 4), "b": torch.ones(2, 5)} if opt in MATRICES else NET.init(0)
-    for donated in (False, True):
-        for counters_too in (False, True):
-            with fake_gpu() as move:
-                params = move(tree.cast(shapes, dtype))
-                form = fn.donate(opt) if donated else opt
-                state = form.init(params)
-                state = move(state) if counters_too else state
-                for _ in range(2):
-                    before = [leaf.device for leaf in tree.leaves((params, state))]
-                    params, state = form.update(tree.map(torch.ones_like, params), state, params)
-                    after = [leaf.device for leaf in tree.leaves((params, state))]
-                    assert before == after, "a leaf was moved"
+    for donated, counters_too in forms:
+        with fake_gpu() as move:
+            params = move(tree.cast(shapes, dtype))
+            form = fn.donate(opt) if donated else opt
+            state = form.init(params)
+            state = move(state) if counters_too else state
+            for _ in range(2):
+                before = [leaf.device for leaf in tree.leaves((params, state))]
+                params, state = form.update(tree.map(torch.ones_like, params), state, params)
+                after = [leaf.device for leaf in tree.leaves((params, state))]
+                assert before == after, "a leaf was moved"
 
 
 def try_metric(case: Any, dtype: torch.dtype) -> None:
@@ -115,7 +120,7 @@ def catalogue(what: str) -> tuple[dict[str, Any], Callable[[Any, torch.dtype], N
         return METRICS, try_metric
     chained = [fn.chain(transform, fn.SGD(0.1)) for transform in TRANSFORMS]
     all_of_them = [opt for opt in (*OPTIMIZERS, *MATRICES, *chained) if not isinstance(opt, READING)]
-    return {repr(opt): opt for opt in all_of_them}, try_optimizer
+    return {repr(opt): opt for opt in all_of_them}, partial(try_optimizer, forms=FORMS if what == "forms" else FORMS[:2])
 
 
 def fault(error: BaseException) -> str:

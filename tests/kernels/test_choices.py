@@ -97,9 +97,9 @@ def test_unknown_choices_and_options_are_refused(how, trial):
 
 def test_a_choice_is_entered_once_with_two_options(trial):
     """A second one of its name, or one without an alternative, is refused."""
-    with pytest.raises(ValueError, match=r"choice: each choice has a name of its own, got 'trial'"):
+    with pytest.raises(ValueError, match=r"choice: each choice must have a unique name, got 'trial'"):
         choice("trial", {"a": NEVER, "b": 0}, lambda cpu: 0)
-    with pytest.raises(ValueError, match=r"choice: a choice has at least two options, got {'a': 0}"):
+    with pytest.raises(ValueError, match=r"choice: a choice must have at least two options, got {'a': 0}"):
         choice("another", {"a": 0}, lambda cpu: 0)
     assert "another" not in CHOICES
 

@@ -65,6 +65,14 @@ def test_optimizers_and_metrics_stay_on_the_gpu(what, least):
     assert faults == {}
 
 
+@pytest.mark.long
+def test_optimizers_in_all_forms_stay_on_the_gpu():
+    """Plain and donated, each with counters in main memory and on the GPU."""
+    tried, faults = faults_of("forms", "float32")
+    assert tried >= 70
+    assert faults == {}
+
+
 def test_the_fake_gpu_refuses_what_a_gpu_refuses():
     """A layer that makes a tensor in main memory fails, and so does one that asks for a value: the tests above can fail."""
     program = (
