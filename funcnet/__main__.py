@@ -4,29 +4,45 @@ import argparse
 import platform
 import sys
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 
 import torch
 
-import funcnet as fn
+from funcnet.combinators.sequential import serial
+from funcnet.contract import Layer
 from funcnet.kernels.choices import CHOICES
 from funcnet.kernels.processor import this_processor
+from funcnet.layers.activation.self_gated import GELU
+from funcnet.layers.activation.sigmoids import Tanh
+from funcnet.layers.activation.softmaxes import Softmax
+from funcnet.layers.attention.multihead import MultiHeadAttention
+from funcnet.layers.conv.conv import Conv2d
+from funcnet.layers.conv.conv_transpose import ConvTranspose1d
+from funcnet.layers.linear.linear import Linear
+from funcnet.layers.noise.dropout import Dropout
+from funcnet.layers.norm.batch_norm import BatchNorm2d
+from funcnet.layers.norm.layer_norm import LayerNorm
+from funcnet.layers.pooling.avg_pool import AvgPool2d
+from funcnet.layers.pooling.max_pool import MaxPool2d
+from funcnet.layers.recurrent.nets import LSTM
+from funcnet.random.continuous import normal
 from funcnet.tables import aligned
-from funcnet.testing import check_laws
+from funcnet.testing.laws import check_laws
 
-SAMPLE: dict[str, tuple[fn.Layer, tuple[int, ...]]] = {
-    "Linear": (fn.Linear(5, 3), (4, 5)),
-    "Conv2d": (fn.Conv2d(3, 4, 3, padding=1), (2, 3, 5, 5)),
-    "ConvTranspose1d": (fn.ConvTranspose1d(3, 2, 3, stride=2), (2, 3, 5)),
-    "MaxPool2d": (fn.MaxPool2d(2), (2, 3, 6, 6)),
-    "AvgPool2d": (fn.AvgPool2d(2), (2, 3, 6, 6)),
-    "BatchNorm2d": (fn.BatchNorm2d(3), (4, 3, 2, 2)),
-    "LayerNorm": (fn.LayerNorm(6), (4, 6)),
-    "LSTM": (fn.LSTM(3, 4, batch_first=True), (2, 3, 3)),
-    "MultiHeadAttention": (fn.MultiHeadAttention(8, 2, is_causal=True), (2, 3, 8)),
-    "GELU": (fn.GELU(), (4, 5)),
-    "Softmax": (fn.Softmax(), (4, 5)),
-    "Dropout": (fn.Dropout(0.3), (4, 5)),
-    "serial": (fn.serial(fn.Linear(5, 4), fn.Tanh(), fn.Linear(4, 2)), (4, 5)),
+SAMPLE: dict[str, tuple[Layer, tuple[int, ...]]] = {
+    "Linear": (Linear(5, 3), (4, 5)),
+    "Conv2d": (Conv2d(3, 4, 3, padding=1), (2, 3, 5, 5)),
+    "ConvTranspose1d": (ConvTranspose1d(3, 2, 3, stride=2), (2, 3, 5)),
+    "MaxPool2d": (MaxPool2d(2), (2, 3, 6, 6)),
+    "AvgPool2d": (AvgPool2d(2), (2, 3, 6, 6)),
+    "BatchNorm2d": (BatchNorm2d(3), (4, 3, 2, 2)),
+    "LayerNorm": (LayerNorm(6), (4, 6)),
+    "LSTM": (LSTM(3, 4, batch_first=True), (2, 3, 3)),
+    "MultiHeadAttention": (MultiHeadAttention(8, 2, is_causal=True), (2, 3, 8)),
+    "GELU": (GELU(), (4, 5)),
+    "Softmax": (Softmax(), (4, 5)),
+    "Dropout": (Dropout(0.3), (4, 5)),
+    "serial": (serial(Linear(5, 4), Tanh(), Linear(4, 2)), (4, 5)),
 }
 """Layers with the shapes of their inputs: at least one of each family of kernels."""
 
@@ -43,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
 def facts() -> Iterator[str]:
     """Yield the versions, the number of threads, the processor, and the GPUs if there are any."""
     threads = torch.get_num_threads()
-    versions = f"funcnet {fn.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    own = import_module("funcnet").__version__
+    versions = f"funcnet {own}, torch {torch.__version__}, Python {platform.python_version()}"
     yield f"{versions}, {threads} thread{'s' * (threads != 1)}"
     yield str(this_processor())
     yield from [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -59,7 +76,7 @@ def broken(name: str, compiled: bool) -> str | None:
     """Return the law that a layer of the sample breaks, in words, or ``None``."""
     layer, shape = SAMPLE[name]
     try:
-        check_laws(layer, fn.random.normal(0, shape), compiled=compiled, dtypes=(torch.float64, torch.float32))
+        check_laws(layer, normal(0, shape), compiled=compiled, dtypes=(torch.float64, torch.float32))
     except Exception as error:  # whatever a kernel of this machine raises
         return str(error).strip() or type(error).__name__
     return None

@@ -40,7 +40,7 @@ from funcnet.value import frozen
 Factor = Tensor | float
 
 HOOKS = ("forward", "backward", "cache", "loss", "total", "dloss_dy")
-"""What the value and the gradient of y are made of: a class that overrides one of them must define ``unchecked`` too, or has none."""
+"""What value and gradient of y are made of: a class that overrides one must define ``unchecked`` too, or has none."""
 
 reductions = one_of("mean", "sum", "none", "batch")
 """Validate a field ``reduction``."""
