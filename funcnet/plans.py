@@ -101,7 +101,7 @@ class Plans(Generic[_R]):
         A plan takes a millisecond to make, and not all arguments can have one. ``torch.jit.trace`` compares two calls, which
         would differ if a plan were made in the first.
         """
-        if not is_eager() or torch.jit.is_tracing():
+        if not is_eager() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             return False
         self.missed += 1
         return self.missed > 1 and self.missed & (self.missed - 1) == 0

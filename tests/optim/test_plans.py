@@ -208,6 +208,20 @@ def test_new_params_have_the_keys_of_the_old_in_their_order(donated: bool) -> No
             assert [[*one] for one in (params, state["exp_avg"])] == [[*order]] * 2
 
 
+@each_form
+def test_groups_by_path_are_those_of_params_whatever_the_order_of_their_keys(donated: bool) -> None:
+    """Also after params of the same names in another order, and of other shapes: a bias has the rate of biases."""
+    optimizer = fn.by_path({"*bias": fn.SGD(0.0), "*": fn.SGD(1.0)})
+    optimizer = fn.donate(optimizer) if donated else optimizer
+    for n, names in enumerate([("weight", "bias"), ("bias", "weight"), ("weight", "bias")], 2):
+        params = {name: torch.zeros(n) for name in names}
+        state = optimizer.init(params)
+        for i in range(1, 4):
+            params, state = optimizer.update({name: torch.ones(n) for name in names}, state, params)
+            assert [*params] == [*names]
+            assert {name: x.tolist() for name, x in params.items()} == {"weight": [-i] * n, "bias": [0.0] * n}
+
+
 def test_a_rate_that_a_schedule_refuses_is_refused_by_a_plan() -> None:
     """Before anything is written, the step included."""
     optimizer = fn.SGD(lambda step: 0.1 if step < 3 else -1.0, donated=True)
