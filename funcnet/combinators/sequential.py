@@ -52,7 +52,7 @@ class Serial(Combinator):
     _half: Plans[Unchecked] | None = field(init=False, eq=False)  # of ``grads``, which accepts more than ``vjp``
 
     def __attrs_post_init__(self) -> None:
-        has_plans = self.names is None and not runs.ends_of(self.layers) and all(map(straight.may_be_unchecked, self.layers))
+        has_plans = not runs.ends_of(self.layers) and all(map(straight.may_be_unchecked, self.layers))
         for name in ("_forward", "_backward", "_half"):
             object.__setattr__(self, name, Plans() if has_plans else None)
         object.__setattr__(self, "_ends", runs.ends_of(self.layers))

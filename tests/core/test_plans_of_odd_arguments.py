@@ -154,3 +154,25 @@ def test_plans_keep_no_tensor_alive():
     assert step.gradient._plans.known
     assert len(seen) > 100
     assert [ref() for ref in seen if ref() is not None] == []
+
+
+@pytest.mark.usefixtures("planning")
+def test_a_serial_with_names_has_plans():
+    """By plan its params and gradients are dicts in the order of the names, with the numbers and errors of a net without plans."""
+    net = fn.serial(first=fn.Linear(4, 3), norm=fn.BatchNorm1d(3), inner=fn.serial(act=fn.Tanh(), last=fn.Linear(3, 3)))
+    params, both = net.init(0), fn.value_and_grads(net, fn.MSE())
+    cache = net.apply(params, X)[1]
+    turned = dict(reversed(params.items()))
+    verbs: dict[str, Callable[[Any, Any], Any]] = {
+        "apply": lambda one, p: one.apply(p, X),
+        "vjp": lambda one, p: one.vjp(p, cache, GY),
+        "grads": lambda one, p: one.grads(p, cache, GY),
+        "value_and_grads": lambda one, p: (both if one is net else fn.value_and_grads(one, fn.MSE()))(p, X, GY),
+    }
+    for p in (params, turned, {**params, "more": {}}, {"first": params["first"]}, {**params, "first": params["norm"]}) * 2:
+        for verb in verbs.values():
+            expected = said(lambda verb=verb, p=p: verb(without_plans(net), p))
+            assert [said(lambda verb=verb, p=p: verb(net, p)) for _ in range(3)] == [expected] * 3
+    found = (net.vjp(turned, cache, GY)[0], net.grads(turned, cache, GY), both(turned, X, GY)[1])
+    assert [[*one] for one in found] == [["first", "norm", "inner"]] * 3
+    assert all(one.known for one in (net._forward, net._backward, net._half, both._plans))
