@@ -58,11 +58,16 @@ class TreeCodec:
         dicts: list[str] | None = [] if ordered else None
         leaves = take_apart(like, "x", lines, scope, dicts)
         if dicts:
-            lines.append(f"if [{', '.join(f'*{name}' for name in dicts)}] != KEYS: raise LookupError")
+            lines.append(order_check(dicts))
         check = "if not PLAIN.issuperset(map(type, found)) and any(map(is_node, found)): raise LookupError"
         self.read = function_of("x", [*lines, f"found = [{', '.join(leaves)}]", check, "return found"], scope)
         row = [f"{', '.join(leaves)}, = leaves"] if leaves else []
         self.write = function_of("leaves", [*row, f"return {put_together(like, iter(leaves), scope)}"], scope)
+
+
+def order_check(dicts: list[str]) -> str:
+    """Return the line that compares the keys of dicts, in order, with the scope's ``KEYS``."""
+    return f"if [{', '.join(f'*{name}' for name in dicts)}] != KEYS: raise LookupError"
 
 
 def is_node(leaf: Any) -> bool:

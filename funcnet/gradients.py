@@ -56,7 +56,7 @@ class ValueAndGrads(Value):
         value, gy = self.loss.value_and_grad(y, target) if scale is None else scaled_gradient(self.loss, y, target, scale)
         grads = self.net.grads(params, cache, gy)
         if scale is None and self._plans.is_due():
-            self._plans.learn((params, x, target), self._unchecked(params, cache, y, target))
+            self._plans.learn((params, x, target), lambda: self._unchecked(params, cache, y, target))
         return value, grads, cache
 
     def _unchecked(self, params: Params, cache: Cache, y: Any, target: Any) -> _Run | None:

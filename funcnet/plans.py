@@ -67,7 +67,7 @@ class Plan(Generic[_R]):
 
 
 class Plans(Generic[_R]):
-    """The plans of one verb of a value; they pickle and copy empty.
+    """The plans of one verb of a value; they pickle empty. ``copy.copy`` shares them, and ``copy.deepcopy`` makes empty ones.
 
     Plans are only exchanged, never written to, so threads may share the value.
     """
@@ -98,18 +98,26 @@ class Plans(Generic[_R]):
     def is_due(self) -> bool:
         """Tell whether to make a plan after a call without one: in the 2nd, the 4th, the 8th ... of them.
 
-        A plan takes a millisecond to make, and not all arguments can have one.
+        A plan takes a millisecond to make, and not all arguments can have one. ``torch.jit.trace`` compares two calls, which
+        would differ if a plan were made in the first.
         """
-        if not is_eager():
+        if not is_eager() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             return False
         self.missed += 1
         return self.missed > 1 and self.missed & (self.missed - 1) == 0
 
-    def learn(self, arguments: Any, run: _R | None) -> None:
-        """Keep what to run for arguments like these, unless they have to be looked at in each call."""
-        tensors = flatten_together(arguments)[0] if run is not None else []
-        if run is not None and not is_autocast() and all(map(_is_plain, tensors)):
-            self.known = (Plan(arguments, tensors, run), *self.known[: KEPT - 1])
+    def learn(self, arguments: Any, make: Callable[[], _R | None]) -> None:
+        """Keep what ``make`` returns as what to run for arguments like these, unless they have to be looked at in each call.
+
+        An error means no plan: a verb may have accepted what it does not read, such as a weight that is no tensor in ``grads``.
+        """
+        try:
+            tensors = flatten_together(arguments)[0]
+            run = None if is_autocast() or not all(map(_is_plain, tensors)) else make()
+            if run is not None:
+                self.known = (Plan(arguments, tensors, run), *self.known[: KEPT - 1])
+        except Exception:
+            return
 
 
 def _is_plain(x: Any) -> bool:

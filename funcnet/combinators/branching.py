@@ -123,8 +123,11 @@ class Branching(Combinator):
         return self._gathered(self._back("input_grad", entries, cache, gy))
 
     def unchecked(self, params: Params, cache: Cache) -> Unchecked | None:
-        """Return the verbs of a residual; other ways to branch are not asked for in nets of small layers."""
-        if not self._is_residual():
+        """Return the verbs of a residual; other ways to branch are not asked for in nets of small layers.
+
+        ``merge`` must be an ``Add`` itself: a stand-in for it prints as one, but has verbs of its own.
+        """
+        if not self._is_residual() or type(self.merge) is not Add:
             return None
         f, s = [layer.unchecked(p, c) for layer, p, c in zip(self.layers, params[:2], cache[:2], strict=True)]
         return None if f is None or s is None else _unchecked_residual(f, s)

@@ -49,11 +49,12 @@ class Serial(Combinator):
     _keeping_stats: tuple[int, ...] = field(init=False, eq=False)
     _forward: Plans[Unchecked] | None = field(init=False, eq=False)
     _backward: Plans[Unchecked] | None = field(init=False, eq=False)
+    _half: Plans[Unchecked] | None = field(init=False, eq=False)  # of ``grads``, which accepts more than ``vjp``
 
     def __attrs_post_init__(self) -> None:
-        has_plans = self.names is None and not runs.ends_of(self.layers) and all(map(straight.may_be_unchecked, self.layers))
-        object.__setattr__(self, "_forward", Plans() if has_plans else None)
-        object.__setattr__(self, "_backward", Plans() if has_plans else None)
+        has_plans = not runs.ends_of(self.layers) and all(map(straight.may_be_unchecked, self.layers))
+        for name in ("_forward", "_backward", "_half"):
+            object.__setattr__(self, name, Plans() if has_plans else None)
         object.__setattr__(self, "_ends", runs.ends_of(self.layers))
         object.__setattr__(self, "_trainable", tuple([layer.trainable for layer in self.layers]))
         object.__setattr__(self, "_keeping_stats", tuple([i for i, one in enumerate(self.layers) if one.has_running_stats]))
@@ -88,7 +89,7 @@ class Serial(Combinator):
                 known = None  # the layers' checks say what is wrong
         y, cache = self._apply(params, x, rng)
         if self._forward is not None and self._forward.is_due():
-            self._forward.learn((params, x), straight.unchecked(self, params, cache))
+            self._forward.learn((params, x), lambda: straight.unchecked(self, params, cache))
         return y, cache
 
     def _apply(self, params: Params, x: Any, rng: Rng) -> tuple[Any, Cache]:
@@ -114,7 +115,7 @@ class Serial(Combinator):
                 known = None  # as in ``apply``
         found = self._vjp(params, cache, gy)
         if self._backward is not None and self._backward.is_due():
-            self._backward.learn((params, cache, gy), straight.unchecked(self, params, cache))
+            self._backward.learn((params, cache, gy), lambda: straight.unchecked(self, params, cache))
         return found
 
     def _vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
@@ -138,15 +139,15 @@ class Serial(Combinator):
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
         """Go back only as far as the first layer that has trainable params, and of that one take the params' half."""
-        known = None if self._backward is None else self._backward.find((params, cache, gy))
+        known = None if self._half is None else self._half.find((params, cache, gy))
         if known is not None:
             try:
                 return known.grads(params, cache, gy)
             except Exception:
                 known = None  # as in ``apply``
         found = self._grads(params, cache, gy)
-        if self._backward is not None and self._backward.is_due():
-            self._backward.learn((params, cache, gy), straight.unchecked(self, params, cache))
+        if self._half is not None and self._half.is_due():
+            self._half.learn((params, cache, gy), lambda: straight.unchecked(self, params, cache))
         return found
 
     def _grads(self, params: Params, cache: Cache, gy: Any) -> Params:

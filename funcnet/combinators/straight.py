@@ -25,7 +25,26 @@ def unchecked(net: Any, params: Any, cache: Any) -> Unchecked | None:
     trained = [i for i, p in enumerate(entries) if p and has_params(p) and net.layers[i].trainable]
     first = trained[0] if trained else len(entries)
     found = [layer.unchecked(p, c) for layer, p, c in zip(net.layers, entries, cache, strict=True)]
-    return None if None in found or any(entries[:first]) else _chained([one for one in found if one is not None], first)
+    if None in found or any(entries[:first]):
+        return None
+    verbs = _chained([one for one in found if one is not None], first)
+    return verbs if net.names is None else _by_name(verbs, net.names)
+
+
+def _by_name(verbs: Unchecked, names: tuple[str, ...]) -> Unchecked:
+    """Return the verbs for params, and with gradients, in a dict by name."""
+
+    def apply(params: Any, x: Any) -> tuple[Any, Any]:
+        return verbs.apply([params[name] for name in names], x)
+
+    def vjp(params: Any, cache: Any, gy: Any) -> tuple[Any, Any]:
+        gparams, gx = verbs.vjp([params[name] for name in names], cache, gy)
+        return dict(zip(names, gparams, strict=True)), gx
+
+    def grads(params: Any, cache: Any, gy: Any) -> Any:
+        return dict(zip(names, verbs.grads([params[name] for name in names], cache, gy), strict=True))
+
+    return Unchecked(apply, vjp, grads)
 
 
 def _chained(layers: list[Unchecked], first: int) -> Unchecked:

@@ -151,9 +151,9 @@ small_linear = _linear
 """What ``linear`` calls for operands that are small."""
 
 
-def is_small(x: Tensor, w: Tensor) -> bool:
-    """Tell whether all products of a linear map of the rows of a matrix are those of ``torch.mm``, without another choice."""
-    return x.dim() == 2 and x.numel() * w.shape[0] < PRODUCTS.value
+def is_small(x: Tensor, features: int) -> bool:
+    """Tell whether all products of a linear map from the rows of a matrix to ``features`` are those of ``torch.mm``."""
+    return x.dim() == 2 and x.numel() * features < PRODUCTS.value
 
 
 def matmul_input_grad(gy: Tensor, w: Tensor) -> Tensor:

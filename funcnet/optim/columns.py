@@ -34,7 +34,8 @@ GUARDS = 8
 class Agreed:
     """What is known of columns that agree: their guard, whether any are in half precision, and whether all lie in rows.
 
-    ``places`` are addresses of params that were found not to share memory: only donated steps need to know.
+    ``places`` are the addresses of params and moments that were found not to share memory, in order and as a set, in which empty
+    tensors have none: only donated steps need to know.
     """
 
     __slots__ = ("count", "guard", "half", "in_rows", "places")
@@ -43,17 +44,20 @@ class Agreed:
         self.count = len(tensors or ())
         self.guard: Callable[..., bool] | None = tensor_guard(tensors) if tensors else None
         self.half, self.in_rows = kernels.any_half(columns[0]), tensors is not None and in_rows(columns)
-        self.places: tuple[tuple[int, ...], ...] = ()
+        self.places: dict[tuple[int, ...], frozenset[int]] = {}
 
     def is_apart(self, columns: Columns) -> bool:
-        """Tell that the params lie where they lay when they did not share memory: 0.6 µs for eight.
+        """Tell that params and moments are where they were when they shared no memory, and no gradient begins in one of them.
 
-        A gradient in the very memory of its param does no harm: each element is read before it is written.
+        It takes 0.1 µs for each tensor.
         """
-        return tuple(map(_place, columns[0])) in self.places
+        written = self.places.get(_places(columns))
+        return written is not None and written.isdisjoint(map(Tensor.data_ptr, columns[1]))
 
 
-_place = Tensor.data_ptr
+def _places(columns: Columns) -> tuple[int, ...]:
+    """Return the addresses of all tensors but the gradients, which are in the second column."""
+    return tuple([place for i, column in enumerate(columns) if i != 1 for place in map(Tensor.data_ptr, column)])
 
 
 class GuardCache:
@@ -64,7 +68,7 @@ class GuardCache:
 
     __slots__ = ("codecs", "guards")
 
-    codecs: tuple[TreeCodec, ...]
+    codecs: tuple[tuple[TreeCodec, TreeCodec], ...]
     guards: tuple[Agreed, ...]
 
     def __init__(self) -> None:
@@ -79,14 +83,14 @@ class GuardCache:
         Three trees of eight leaves take 1.5 µs with the code that a codec writes, and 2.7 node by node; to make two, 0.6 and 2.0.
         """
         is_known = is_eager()
-        for codec in self.codecs if is_known else ():
+        for first, others in self.codecs if is_known else ():
             try:
-                return [codec.read(tree) for tree in trees], codec.write
+                return [first.read(trees[0]), *[others.read(tree) for tree in trees[1:]]], first.write
             except LookupError:
                 continue
         columns = flattening.flatten_together(*trees)
-        if is_known and len(self.codecs) < GUARDS:
-            self.codecs = (*self.codecs, TreeCodec(trees[0]))
+        if is_known and len(self.codecs) < GUARDS:  # keys come out in the order of the first tree
+            self.codecs = (*self.codecs, (TreeCodec(trees[0], ordered=True), TreeCodec(trees[0])))
         return columns, lambda column: flattening.unflatten(trees[0], iter(column))
 
     def find(self, columns: Columns, step: Tensor | None = None) -> Agreed | None:
@@ -127,8 +131,9 @@ class GuardCache:
                 raise LookupError
             return
         columns = [[*column] for column in zip(*rows, strict=True)]
-        known = self.find(columns, step)
-        if known is not None and known.is_apart(columns):
+        beside: Columns = [columns[0], [], *columns[1:]]  # without gradients
+        known = self.find(beside, step)
+        if known is not None and known.is_apart(beside):
             return
         if not agree([columns[0], *columns], shapes) or not (step is None or is_count(step)):
             raise LookupError
@@ -136,7 +141,7 @@ class GuardCache:
         if not all(map(is_writable, written)) or overlapping(written):
             raise LookupError
         if all([type(x) is Tensor for x in written]):  # noqa: C419
-            self._learn(columns, step, written, donated=True)
+            self._learn(beside, step, written, donated=True)
 
     def _learn(self, columns: Columns, step: Tensor | None, tensors: list[Tensor], donated: bool) -> Agreed:
         known = self.find(columns, step)
@@ -144,7 +149,8 @@ class GuardCache:
             known = Agreed(columns, tensors)
             self.guards = (known, *self.guards[: GUARDS - 1])
         if donated:
-            known.places = (tuple(map(_place, columns[0])), *known.places[: GUARDS - 1])
+            places = _places(columns)
+            known.places = {places: frozenset(places) - {0}, **dict([*known.places.items()][: GUARDS - 1])}
         return known
 
 

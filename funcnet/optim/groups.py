@@ -160,7 +160,7 @@ class ByPath(Optimizer):
 
     def _remembered(self, params: Params, leaves: list[Any], write: Any) -> list[int | None]:
         """Return the group of each leaf: 2 µs a leaf by pattern, and looked up for params of a known structure."""
-        if not any([write == codec.write for codec in self._guards.codecs]):  # noqa: C419
+        if not any([write == codec.write for codec, _ in self._guards.codecs]):  # noqa: C419
             return self.chosen(params)
         key = (write, *[(x.shape, x.dtype) if isinstance(x, Tensor) else None for x in leaves])
         if key not in self._guards.numbers:

@@ -24,7 +24,7 @@ from typing import Any
 
 from torch import Tensor
 
-from funcnet.codec import PLAIN, function_of, is_node, put_together, take_apart
+from funcnet.codec import PLAIN, function_of, is_node, order_check, put_together, take_apart
 from funcnet.flattening import Tree
 from funcnet.kernels.optim_rows import RowsStep
 from funcnet.kernels.optim_steps import Rows
@@ -112,8 +112,13 @@ class _Code:
         self.params, self.absent, self.moments = params, absent, moments
         self.trees = ["p", "g", *[f"m{i}" for i in range(len(moments))]]
         self.lines: list[str] = []
-        self.scope: dict[str, Any] = {"PLAIN": PLAIN, "is_node": is_node, "Rows": Rows}
-        self.leaves = [take_apart(params, name, self.lines, self.scope, None) for name in self.trees]
+        self.scope: dict[str, Any] = {"PLAIN": PLAIN, "is_node": is_node, "Rows": Rows, "KEYS": []}
+        dicts: list[str] = []  # the new trees have the keys in the order of params
+        self.leaves = [
+            take_apart(params, name, self.lines, self.scope, None if i else dicts) for i, name in enumerate(self.trees)
+        ]
+        if dicts:
+            self.lines.append(order_check(dicts))
         self.columns = [self._chosen(names, absent=False) for names in self.leaves]
         self.others = [name for names in self._held(self.leaves) for name in self._chosen(names, absent=True)]
 
@@ -135,7 +140,10 @@ class _Code:
             *self._checks([name for column in self.columns for name in column]),
         ]
         if donated:
-            lines.append(f"if ({_row(f'{p}.data_ptr()' for p in self.columns[0])}) not in known.places: raise LookupError")
+            written, grads = [x for column in self._held(self.columns) for x in column], self.columns[1]
+            lines.append(f"written = known.places.get(({_row(f'{x}.data_ptr()' for x in written)}))")
+            apart = f"written.isdisjoint(({_row(f'{g}.data_ptr()' for g in grads)}))"
+            lines.append(f"if written is None or not {apart}: raise LookupError")
         columns = f"({_row(f'[{_row(column)}]' for column in self.columns)})"
         lines.append(f"return {f'Rows({columns})' if known.in_rows else columns}, others, step")
         return function_of("grads, state, params", lines, scope)

@@ -160,6 +160,68 @@ def test_params_that_share_memory_are_refused_after_a_plan_was_made() -> None:
     assert not whole.any()
 
 
+SHARED = {
+    "a moment and its param": lambda s, p: {**s, "exp_avg": tree.map(torch.Tensor.detach, p)},
+    "two moments": lambda s, p: {**s, "exp_avg": tree.map(torch.Tensor.detach, s["exp_avg_sq"])},
+    "parts of two moments": lambda s, p: {**s, "exp_avg": {"one": (whole := torch.zeros(12))[:8], "two": whole[4:]}},
+}
+
+
+@pytest.mark.parametrize("share", SHARED.values(), ids=SHARED.keys())
+def test_moments_that_share_memory_are_refused_after_a_plan_was_made(share: Any) -> None:
+    """By a donated optimizer, though params are where they were."""
+    optimizer = fn.donate(fn.Adam(0.1))
+    draw = lambda: {"one": torch.ones(8), "two": torch.ones(8)}
+    params = draw()
+    state = optimizer.init(params)
+    for _ in range(4):
+        params, state = optimizer.update(draw(), state, params)
+    before = copy.deepcopy((params, state))
+    with pytest.raises(ValueError, match="shared memory"):
+        optimizer.update(draw(), share(state, params), params)
+    assert tree.equal((params, state), before)
+
+
+@pytest.mark.parametrize("optimizer", [fn.SGD(0.1), fn.SGD(0.1, momentum=0.9), fn.Adam(0.1)], ids=repr)
+def test_gradients_in_the_memory_of_other_params_are_read_before_it_is_written(optimizer: fn.Optimizer) -> None:
+    """By a donated optimizer with a plan: the gradient of the product of two params is each other, and may be a view of it."""
+    donated = fn.donate(optimizer)
+    params, grads = {"one": torch.ones(8), "two": 2 * torch.ones(8)}, {"one": torch.ones(8), "two": torch.zeros(8)}
+    state = donated.init(params)
+    for _ in range(4):
+        params, state = donated.update(grads, state, params)
+    crossed = {"one": params["two"].detach(), "two": params["one"].detach()}
+    want = optimizer.update(*copy.deepcopy((crossed, state, params)))
+    assert tree.equal(donated.update(crossed, state, params), want)
+
+
+@each_form
+def test_new_params_have_the_keys_of_the_old_in_their_order(donated: bool) -> None:
+    """Whatever the order of those that the plan was made of; so have the moments."""
+    optimizer = fn.Adam(0.1, donated=donated)
+    names = ("weight", "bias")
+    for order in (names, names[::-1], names):
+        params = {name: torch.ones(3) for name in order}
+        state = optimizer.init(params)
+        for _ in range(4):
+            params, state = optimizer.update({name: torch.ones(3) for name in names}, state, params)
+            assert [[*one] for one in (params, state["exp_avg"])] == [[*order]] * 2
+
+
+@each_form
+def test_groups_by_path_are_those_of_params_whatever_the_order_of_their_keys(donated: bool) -> None:
+    """Also after params of the same names in another order, and of other shapes: a bias has the rate of biases."""
+    optimizer = fn.by_path({"*bias": fn.SGD(0.0), "*": fn.SGD(1.0)})
+    optimizer = fn.donate(optimizer) if donated else optimizer
+    for n, names in enumerate([("weight", "bias"), ("bias", "weight"), ("weight", "bias")], 2):
+        params = {name: torch.zeros(n) for name in names}
+        state = optimizer.init(params)
+        for i in range(1, 4):
+            params, state = optimizer.update({name: torch.ones(n) for name in names}, state, params)
+            assert [*params] == [*names]
+            assert {name: x.tolist() for name, x in params.items()} == {"weight": [-i] * n, "bias": [0.0] * n}
+
+
 def test_a_rate_that_a_schedule_refuses_is_refused_by_a_plan() -> None:
     """Before anything is written, the step included."""
     optimizer = fn.SGD(lambda step: 0.1 if step < 3 else -1.0, donated=True)

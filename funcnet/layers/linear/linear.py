@@ -87,7 +87,7 @@ class Linear(Layer):
         return w
 
     def unchecked(self, params: Params, cache: Tensor) -> Unchecked | None:
-        if not kernels.is_small(cache, params["weight"]):
+        if not kernels.is_small(cache, self.out_features):
             return None
         return _WITH_BIAS if self.bias else _WITHOUT_BIAS
 

@@ -105,7 +105,7 @@ class BatchNorm(_Channels):
     def unchecked(self, params: Params, cache: Cache) -> Unchecked | None:
         """Return the verbs for float32, with running statistics that the kernel moves."""
         x, _, r, running, ahead = cache
-        is_whole = self.affine and self.bias and ahead is not None and r.dtype is x.dtype
+        is_whole = self.affine and self.bias and ahead is not None and r.dtype is x.dtype and {*params} == _WHOLE
         if not is_whole or self.momentum is None or not kernels.serves_unchecked(x, params["weight"], running):
             return None
         return _unchecked(self.eps, self.momentum)
@@ -135,6 +135,10 @@ class BatchNorm(_Channels):
         return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, self.track_running_stats)
 
 
+_NO_STATS: dict[str, Any] = dict.fromkeys(norm_params.STATS)
+_WHOLE = {"weight", "bias", *_NO_STATS}
+
+
 def _unchecked(eps: float, momentum: float) -> Unchecked:
     """Make the verbs without checks of batch normalization with weight, bias and running statistics."""
 
@@ -146,7 +150,7 @@ def _unchecked(eps: float, momentum: float) -> Unchecked:
     def vjp(params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
         x, mean, r, _, _ = cache
         gx, gw, gb = kernels.unchecked_backward(gy, x, params["weight"], eps, (mean, r))
-        return {"weight": gw, "bias": gb, "running_mean": None, "running_var": None, "num_batches_tracked": None}, gx
+        return {**params, **_NO_STATS, "weight": gw, "bias": gb}, gx  # in the order of params
 
     def grads(params: Params, cache: Cache, gy: Tensor) -> Params:
         return vjp(params, cache, gy)[0]
