@@ -41,7 +41,8 @@ def _places(steps: int, rows: int, inputs: int, outputs: int) -> list[int]:
 
 def copied(workspace: Tensor, x: Tensor, hh: Tensor) -> Tensor:
     """Return a workspace with what the backward pass reads; a copy of all of it where its size is that of another layout."""
-    at = _places(*x.shape, hh.shape[1])
+    steps, rows, inputs = x.shape
+    at = _places(steps, rows, inputs, hh.shape[1])
     if at[-1] != workspace.numel():
         return workspace.clone()
     _, h, states, _, slopes, *_ = at
