@@ -1,7 +1,7 @@
 """Kernels of linear maps, and which library computes matrix products: MKL or oneDNN.
 
-On one core of an AMD EPYC (Zen 5), in float32, MKL reaches 90 to 110 GFLOP/s and oneDNN 200 to 250, and oneDNN starts slower.
-µs of x wᵀ + b, gyᵀ x and gy w for x (rows, in) and w (out, in):
+On one core of an AMD EPYC whose units for AVX-512 have 512 bits, in float32, MKL reaches 90 to 110 GFLOP/s and oneDNN 200 to
+250, and oneDNN starts slower. µs of x wᵀ + b, gyᵀ x and gy w for x (rows, in) and w (out, in):
 
     rows, in, out        MKL                    oneDNN                  MKL / oneDNN
     100, 25, 25          4      4     3         14     15    12         0.3  0.3  0.3
@@ -12,7 +12,7 @@ On one core of an AMD EPYC (Zen 5), in float32, MKL reaches 90 to 110 GFLOP/s an
     4096, 64, 64         392    391   382       182    315   171        2.2  1.2  2.2
     256, 1024, 1024      5923   7019  6102      2732   2908  2848       2.2  2.4  2.1
 
-The units of Zen 4 have half the width, so that MKL is as near to their peak of 118 GFLOP/s as oneDNN. µs of all three together on
+The units of Zen 4 have 256 bits, so that MKL is as near to their peak of 118 GFLOP/s as oneDNN. µs of all three together on
 an AMD EPYC (Zen 4):
 
     rows, in, out        MKL     oneDNN   MKL / oneDNN
