@@ -55,7 +55,7 @@ class Choice:
         return next((name for name, own in self.options.items() if own == value), "by size")
 
     def describe(self, value: int) -> str:
-        """Say in words what a value takes: ``"mkl"``, or ``"onednn from 2000000 multiplications on"``."""
+        """Say in words what a value takes: ``"mkl"``, or ``"onednn from 8000000 multiplications on"``."""
         option = self.option_of(value)
         return option if option != "by size" else f"{[*self.options][-1]} from {value} {self.unit} on"
 

@@ -24,6 +24,8 @@ class Processor(Value):
         avx512: Whether it has AVX-512, as torch's own kernels require it.
         bf16: Whether it multiplies bfloat16: AVX512-BF16, AMX, or BF16 of ARM.
         amx: Whether it has AMX, whose tiles multiply bfloat16 some eight times as fast as float32.
+        vp2intersect: Whether it has AVX512-VP2INTERSECT, as AMD's processors have from Zen 5 on. Their units for AVX-512 have
+            512 bits; those of Zen 4 have 256, and multiply float32 half as fast.
 
     >>> Processor("amd", avx512=True)
     Processor(maker='amd', avx512=True)
@@ -33,6 +35,7 @@ class Processor(Value):
     avx512: bool = field(default=False, validator=flag)
     bf16: bool = field(default=False, validator=flag)
     amx: bool = field(default=False, validator=flag)
+    vp2intersect: bool = field(default=False, validator=flag)
 
 
 @cache
@@ -59,7 +62,7 @@ def processor_of(cpuinfo: str, capability: str, machine: str) -> Processor:
     avx512 = capability.startswith("AVX512")
     amx = avx512 and {"amx_tile", "amx_bf16"} <= flags
     bf16 = amx or (avx512 and "avx512_bf16" in flags) or (maker == "arm" and "bf16" in flags)
-    return Processor(maker, avx512, bf16, amx)
+    return Processor(maker, avx512, bf16, amx, avx512 and "avx512_vp2intersect" in flags)
 
 
 def _flags(cpuinfo: str) -> set[str]:

@@ -13,11 +13,19 @@ from funcnet.kernels.private_names import HAS_ONEDNN
 from funcnet.kernels.processor import Processor, processor_of, this_processor
 
 EPYC = Processor("amd", avx512=True, bf16=True)
+ZEN_5 = Processor("amd", avx512=True, bf16=True, vp2intersect=True)
 XEON = Processor("intel", avx512=True)
 SAPPHIRE_RAPIDS = Processor("intel", avx512=True, bf16=True, amx=True)
 GRAVITON = Processor("arm", bf16=True)
 UNKNOWN = Processor("other")
-PROCESSORS = {"EPYC": EPYC, "Xeon": XEON, "Xeon with AMX": SAPPHIRE_RAPIDS, "Graviton": GRAVITON, "unknown": UNKNOWN}
+PROCESSORS = {
+    "EPYC": EPYC,
+    "Zen 5": ZEN_5,
+    "Xeon": XEON,
+    "Xeon with AMX": SAPPHIRE_RAPIDS,
+    "Graviton": GRAVITON,
+    "unknown": UNKNOWN,
+}
 
 
 @pytest.fixture
@@ -40,8 +48,9 @@ def test_a_rule_depends_on_the_processor_only(cpu):
 
 def test_amd_takes_onednn_for_what_is_large():
     """With AVX-512; no other processor does, except where a figure in the kernel's docstring says so."""
-    large = ["onednn from 2000000 multiplications on", "onednn from 12000 elements on"] if HAS_ONEDNN else ["mkl", "torch"]
-    assert [CHOICES[name].describe(values_on(EPYC)[name]) for name in ("matrix products", "tanh")] == large
+    for cpu, count in ((EPYC, 8_000_000), (ZEN_5, 2_000_000)):
+        large = [f"onednn from {count} multiplications on", "onednn from 12000 elements on"] if HAS_ONEDNN else ["mkl", "torch"]
+        assert [CHOICES[name].describe(values_on(cpu)[name]) for name in ("matrix products", "tanh")] == large
     for cpu in (Processor("amd"), GRAVITON, UNKNOWN):
         assert CHOICES["matrix products"].option_on(cpu) == "mkl"
         assert CHOICES["tanh"].option_on(cpu) == "torch"
@@ -85,7 +94,7 @@ def test_the_state_of_all_choices_tells_programs_apart(trial):
 @pytest.mark.parametrize("how", [set_choice, lambda *given: forced(*given).__enter__()], ids=["set_choice", "forced"])
 def test_unknown_choices_and_options_are_refused(how, trial):
     """The message has those there are."""
-    with pytest.raises(ValueError, match=r"the choice must be one of 'matrix products', .*'trial', got 'tanhh'"):
+    with pytest.raises(ValueError, match=r"the choice must be one of 'matrix products', .*'trial'.*, got 'tanhh'"):
         how("tanhh", "torch")
     rule = "the option of 'trial' must be one of 'auto', 'small', 'large', or a number of elements, got"
     for option in ("huge", -1, 0.5, True, None):
@@ -140,6 +149,8 @@ ARM = "processor : 0\nFeatures : fp asimd bf16\nCPU implementer : 0x41\n"
     ("cpuinfo", "capability", "machine", "want"),
     [
         (LINUX.format("AuthenticAMD", "avx512f avx512_bf16"), "AVX512", "x86_64", EPYC),
+        (LINUX.format("AuthenticAMD", "avx512f avx512_bf16 avx512_vp2intersect"), "AVX512", "x86_64", ZEN_5),
+        (LINUX.format("AuthenticAMD", "avx512f avx512_vp2intersect"), "AVX2", "x86_64", Processor("amd")),
         (LINUX.format("GenuineIntel", "avx512f"), "AVX512", "x86_64", XEON),
         (LINUX.format("GenuineIntel", FULL), "AVX512", "x86_64", SAPPHIRE_RAPIDS),
         (LINUX.format("GenuineIntel", FULL), "AVX2", "x86_64", Processor("intel")),
