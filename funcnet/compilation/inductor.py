@@ -52,9 +52,11 @@ def inductor_options() -> dict[str, Any]:
     """Return the options of Inductor that steps gain from, those that this build of torch has.
 
     ``cpp_wrapper`` calls the kernels from C++ and takes a tenth off a small step. ``cpp.threads`` is read at compile time.
-    ``cpp_wrapper_build_separate`` has the calls, one long C++ function, compiled with ``-O1`` in place of ``-O3``.
+    ``cpp_wrapper_build_separate`` has the calls, one long C++ function, compiled with ``-O1`` in place of ``-O3``. With
+    ``layout_optimization`` Inductor would put every image in channels_last; without it convolutions take the order that the
+    kernels of eager mode choose: 0.97 of the time for the step of a LeNet, 0.98 for that of a residual net (AMD EPYC).
     """
-    wanted = {"cpp_wrapper": True, "cpp.threads": 1, "cpp_wrapper_build_separate": True}
+    wanted = {"cpp_wrapper": True, "cpp.threads": 1, "cpp_wrapper_build_separate": True, "layout_optimization": False}
     return _known(wanted)
 
 

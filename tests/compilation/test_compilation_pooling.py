@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import funcnet as fn
+from funcnet.kernels import forced
 
 pytestmark = pytest.mark.compiled
 
@@ -65,3 +66,33 @@ def test_counts_serve_torch_compile_and_vmap_too():
     for f in (torch.compile(gx, fullgraph=True), fn.compile(gx)):
         torch.testing.assert_close(f(x[0], gy[0]), want[0])
     torch.testing.assert_close(fn.compile(torch.func.vmap(gx))(x, gy), want)
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_operators_of_maxima_give_what_eager_mode_does(order):
+    """Forward and backward, with overlapping windows, with rows that belong to no window, and after an image in channels_last."""
+    first = fn.Conv2d(2, 4, 3)
+    pools = [fn.MaxPool2d(2), fn.MaxPool2d(3, stride=2, padding=1), fn.serial(first, fn.MaxPool2d(2), fn.MaxPool2d((1, 2)))]
+    step = Trained(tuple(pools))
+    x = fn.random.normal(1, (2, 2, 7, 9)).contiguous(memory_format=order)
+    params = [one.init(0) for one in pools]
+    gys = [torch.ones_like(one(p, x)) for one, p in zip(pools, params, strict=True)]
+    with forced("compiled max pooling", "kernel"), forced("order of images", "channels_last"):
+        for got, want in zip(fn.compile(step)(params, x, gys), step(params, x, gys), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+            assert got[0].stride() == want[0].stride()
+    assert got[0].stride(1) == 1  # of the last net
+
+
+@fn.frozen
+class Trained(fn.Value):
+    """y and gx of several layers with params, in one program."""
+
+    layers: tuple
+
+    def __call__(self, params, x, gys):
+        out = []
+        for layer, p, gy in zip(self.layers, params, gys, strict=True):
+            y, cache = layer.apply(p, x)
+            out.append((y, *layer.vjp(p, cache, gy)))
+        return out
