@@ -25,6 +25,7 @@ IN_OPTIMIZERS = {"Adam", "SGD without momentum, donated", "steps of optimizers"}
 IN_COMPILED_STEPS = {
     "compiled max pooling",
     "small compiled products",
+    "tensors in one compiled loop",
     "threads of compiled loops",
     "calls of compiled graphs",
 }
