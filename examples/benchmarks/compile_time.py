@@ -7,14 +7,15 @@ work on the machine counts little.
     python -m examples.benchmarks.compile_time --page examples/benchmarks/results/COMPILE_TIME.md
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+from argparse import SUPPRESS
+
+from examples.benchmarks.command import file, new_parser, positive, printed, run_command
 
 NETS = {
     "serial": (5, 10, 20, 40),
@@ -106,19 +107,16 @@ time too.
 
 def main(arguments=None):
     """Measure all rows, and print the table or write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--size", type=int, default=64, help="features of a row")
-    parser.add_argument("--rows", type=int, default=32, help="rows of x")
-    parser.add_argument("--page", type=Path, help="file to write the page to")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser = new_parser("compile_time", __doc__)
+    parser.add_argument("--size", type=positive, default=64, help="features of a row")
+    parser.add_argument("--rows", type=positive, default=32, help="rows of x")
+    parser.add_argument("--page", type=file, help="file to write the page to")
+    parser.add_argument("--one", help=SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
         print(json.dumps(measure(*json.loads(options.one))))
         return
-    lines = []
-    for line in table(options.size, options.rows):
-        print(line, flush=True)
-        lines.append(line)
+    lines = printed(table(options.size, options.rows))
     if options.page:
         import torch
 
@@ -129,4 +127,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

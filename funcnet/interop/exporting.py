@@ -184,7 +184,7 @@ def _require_builtin(program: ExportedProgram) -> None:
 
 def _write(program: ExportedProgram, path: Path, compiled: bool) -> None:
     if compiled:
-        options = step_options([node.meta.get("val") for node in program.graph.nodes])
+        options = step_options([node.meta.get("val") for node in program.graph.nodes], [])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*isinstance.treespec", FutureWarning)  # torch's own use of it
             torch._inductor.aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=options)

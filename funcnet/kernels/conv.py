@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.private_names import builtin
-from funcnet.kernels.tracing import is_plain
+from funcnet.kernels.tracing import is_plain, is_plain_for_inductor
 from funcnet.precision import in_single, rounded
 
 _aten = torch.ops.aten
@@ -55,7 +55,7 @@ def _is_image(x: Tensor, w: Tensor) -> bool:
     of many channels are quicker: of a residual net on 32 images of 3×32×32 a step takes 65 ms so and 84 in the order of x. Of one
     channel it makes no difference that lasts: 9.0 ms for the LeNet's step on 64 images either way.
     """
-    free = x.dim() == 4 and x.dtype is torch.float32 and is_plain(x, w)  # first: an exported size cannot be compared
+    free = x.dim() == 4 and x.dtype is torch.float32 and _is_free(x, w)  # first: an exported size cannot be compared
     return free and x.shape[0] * x.shape[2] * x.shape[3] * w.shape[0] >= IMAGES.value
 
 
@@ -68,9 +68,14 @@ def _is_small_beside(x: Tensor, w: Tensor) -> bool:
     weights are copied within caches: 256 to 256 channels on 16 images of 8×8, with 2 times as many weights as numbers in x, take
     17.3 and 15.9. A weight 1×1 is the same in both orders.
     """
-    if not is_plain(x, w) or x.dim() != 4 or x.is_contiguous() or w.numel() < 4 * x.numel() or not w.is_contiguous():
+    if not _is_free(x, w) or x.dim() != 4 or x.is_contiguous() or w.numel() < 4 * x.numel() or not w.is_contiguous():
         return False
     return not w.is_contiguous(memory_format=torch.channels_last)
+
+
+def _is_free(x: Tensor, w: Tensor) -> bool:
+    """Tell whether the order of x in memory may be chosen: in eager mode, and in code that Inductor compiles."""
+    return is_plain(x, w) or is_plain_for_inductor(x, w)
 
 
 def pad_by(x: Tensor, before: Sequence[int], after: Sequence[int], value: float) -> Tensor:

@@ -49,7 +49,7 @@ from funcnet.errors import value_error
 from funcnet.kernels.choices import NEVER, choice, forced, set_choice
 from funcnet.kernels.private_names import HAS_ONEDNN, builtin, onednn_linear, onednn_takes_bfloat16
 from funcnet.kernels.processor import Processor
-from funcnet.kernels.tracing import is_autocast, is_compiling, is_for_inductor, is_plain_data, is_untransformed
+from funcnet.kernels.tracing import is_autocast, is_compiling, is_plain_data, is_untransformed
 
 LIBRARIES = ("auto", "mkl", "onednn")
 _linear: Callable[..., Tensor] = builtin("linear")
@@ -113,33 +113,9 @@ def _multiplied() -> tuple[torch.dtype, ...]:
 _DTYPES = _multiplied()  # Dynamo cannot ask
 
 
-WRITTEN = choice("tiny compiled products", {"written out": NEVER, "kernel": 0}, lambda cpu: 4097, "multiplications")
-"""From how many multiplications on compiled code calls a kernel for a product; see ``_to_write``."""
-
-
 def by_onednn() -> bool:
     """Tell whether oneDNN is preferred for what is large, on this processor or after ``set_matmul_library``."""
     return PRODUCTS.value < NEVER
-
-
-def _to_write(count: int, one: Tensor, other: Tensor) -> bool:
-    """Tell whether a product is tiny, to be written out as sums of products, so that the compiler makes loops of them.
-
-    A call of MKL's product costs 2 µs before it multiplies. Compiled, on one core, µs of x wᵀ + b, gyᵀ x and gy w, with some 2.5
-    each for the call around them:
-
-        rows, in, out     as products          written out
-        10, 20, 20        5.3   3.7   7.1      3.7   3.2   3.5
-        32, 64, 10        6.9   5.2   4.5      4.0   3.9   3.5
-        100, 25, 25       7.4   6.5   6.2      7.3   6.1   5.4
-        256, 32, 32       16.9  11.2  10.6     16.0  16.4  15.1
-
-    But in a net the compiler moves what comes before a product into its loops, and computes it there many times: a step of the
-    2-25-25-25-2 net takes 62 µs, 71 with products of up to 8192 multiplications written out and 73 with all of them; one of five
-    layers of 20 in batches of 10 a tenth less than with none.
-    """
-    full = one.dtype == other.dtype and one.dtype in (torch.float32, torch.float64)
-    return count < WRITTEN.value and full and one.is_cpu and other.is_cpu
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -150,9 +126,6 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """
     if w.is_cpu is not x.is_cpu or x.is_nested or (b is not None and b.dtype is not w.dtype and not is_autocast()):
         raise Misfit
-    if is_for_inductor() and x.dim() and x.shape[-1] == w.shape[1] and _to_write(x.numel() * w.shape[0], x, w):
-        y = (x.unsqueeze(-2) * w).sum(-1)
-        return y if b is None else y + b
     count = x.numel() * w.shape[0]  # w.size(0) takes 0.05 µs more
     if type(count) is not int or count < PRODUCTS.value or not _serves(x, w, b) or x.shape[-1] != w.shape[1]:
         return _linear(x, w, b)
@@ -172,8 +145,6 @@ def matmul_input_grad(gy: Tensor, w: Tensor) -> Tensor:
     """Return gy w, over the last axis of gy."""
     if w.is_cpu is not gy.is_cpu:
         raise Misfit
-    if is_for_inductor() and gy.dim() and gy.shape[-1] == w.shape[0] and _to_write(gy.numel() * w.shape[1], gy, w):
-        return (gy.unsqueeze(-1) * w).sum(-2)
     count = gy.numel() * w.shape[1]
     if type(count) is not int or count < PRODUCTS.value or not _serves(gy, w) or gy.shape[-1] != w.shape[0]:
         return torch.mm(gy, w) if gy.dim() == 2 else torch.matmul(gy, w)
@@ -188,8 +159,6 @@ def matmul_weight_grad(gy: Tensor, x: Tensor) -> Tensor:
     """
     if gy.dim() != 2:
         gy, x = gy.reshape(-1, gy.shape[-1]), x.reshape(-1, x.shape[-1])
-    if is_for_inductor() and len(gy) == len(x) and _to_write(gy.numel() * x.shape[1], gy, x):
-        return (gy.unsqueeze(2) * x.unsqueeze(1)).sum(0)
     count = gy.numel() * x.shape[1]
     if type(count) is not int or count < PRODUCTS.value or not _serves(gy, x) or len(gy) != len(x) or gy.dtype is torch.bfloat16:
         return torch.mm(gy.t(), x)
@@ -203,7 +172,7 @@ def linear_vjp(gy: Tensor, x: Tensor, w: Tensor, bias: bool) -> tuple[Tensor, Te
     if w.is_cpu is not gy.is_cpu:
         raise Misfit
     count = gy.numel() * w.shape[1]
-    if gy.dim() == 2 and (type(count) is not int or count < PRODUCTS.value) and not is_for_inductor():
+    if gy.dim() == 2 and (type(count) is not int or count < PRODUCTS.value):
         return torch.mm(gy.t(), x), gy.sum(0) if bias else None, torch.mm(gy, w)
     return matmul_weight_grad(gy, x), sum_of_rows(gy) if bias else None, matmul_input_grad(gy, w)
 

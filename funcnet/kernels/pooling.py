@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet.kernels.choices import NEVER, choice
+from funcnet.kernels.pooling_operators import MaxPoolOperators
 from funcnet.kernels.tiles import tile_max, tile_max_with_indices, tile_reduce, tile_spread
 from funcnet.kernels.tracing import is_compiling, is_meta_data, is_plain
 from funcnet.kernels.windows import Kernel, Origin, as_two, blank, channelwise, lifted, lowered, origin
@@ -32,11 +33,29 @@ MAXIMA = choice("max pooling", {"torch": NEVER, "slices": 0}, lambda cpu: 1 << 1
 MEANS = choice("mean pooling", {"torch": NEVER, "slices": 0}, lambda cpu: 16384, "elements")
 """From how many elements of x on the means of windows side by side are taken by slices; see ``_mean_tiles``."""
 
+COMPILED_MAXIMA = choice("compiled max pooling", {"loops": NEVER, "kernel": 0}, lambda cpu: 1 << 16, "elements")
+"""From how many elements of x on compiled code calls the kernels of eager mode for maxima with indices.
+
+Inductor's loops compare one element after another. In µs on an AMD EPYC, forward and backward by kernels and by loops: 2×2 on
+64×16×28×28 980 and 1720, in channels_last 740 and 1380; on 64×32×14×14 590 and 870, 280 and 620; on 16×16×14×14 140 and 120, 67
+and 82; on 8×16×8×8 40 and 22, 31 and 24; 3×3 on 64×16×28×28 1250 and 2350; 2×2×2 on 8×16×16×16×16 820 and 1970. Along
+one axis the loops are quicker, and those of means are vectorized: 2×2 on 64×32×14×14 take 190, and eager mode 420.
+"""
+
 
 def max_pool(
     x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], ceil: bool
 ) -> tuple[Tensor, Tensor]:
     """Largest element of each window, and its index in x's flattened axes: of equal ones the first."""
+    if len(kernel) > 1 and operators.serves(x, COMPILED_MAXIMA.value):
+        y, indices = operators.run(x, kernel, stride, padding, dilation, ceil)
+        return y, indices
+    return _max_pool_by_kernel(x, kernel, stride, padding, dilation, ceil)
+
+
+def _max_pool_by_kernel(
+    x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], ceil: bool
+) -> tuple[Tensor, Tensor]:
     axes = len(kernel)
     if _side_by_side(kernel, stride, padding, dilation, ceil) and tiles_pay(x, kernel, MAXIMA.value):
         found = tile_max_with_indices(x, kernel)
@@ -70,11 +89,31 @@ def max_pool_backward(
     ceil: bool,
 ) -> Tensor:
     """Gradient of x: gy at each index; where windows overlap, sums of half precision are in single."""
+    how = kernel, stride, padding, dilation, ceil
+    if len(kernel) > 1 and operators.serves(gy, COMPILED_MAXIMA.value, of[0]):
+        return operators.run_back(gy, indices, of[0], *how)
+    return _max_pool_backward_by_kernel(gy, indices, of, *how)
+
+
+def _max_pool_backward_by_kernel(
+    gy: Tensor,
+    indices: Tensor,
+    of: Origin,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    ceil: bool,
+) -> Tensor:
     axes = len(kernel)
     how = (as_two(kernel, 1), as_two(stride, 1), as_two(padding, 0), as_two(dilation, 1), ceil)
     wide = in_single(gy) if gy.dtype in HALF and (_overlap(kernel, stride) or max(dilation) > 1) else gy
     gx = _max_pool_backward[max(axes, 2)](lifted(wide, axes), blank(wide, of, axes), *how, lifted(indices, axes))
     return rounded(lowered(gx, axes, gy.dim()), gy)
+
+
+operators = MaxPoolOperators(_max_pool_by_kernel, _max_pool_backward_by_kernel)
+"""The two functions above as operators of compiled code."""
 
 
 def _overlap(kernel: tuple[int, ...], stride: tuple[int, ...]) -> bool:
@@ -96,7 +135,7 @@ def tiles_pay(x: Tensor, kernel: tuple[int, ...], least: int) -> bool:
     290. The backward pass by torch's kernel takes 200, 110, 12 and 150; by masks from x and y instead of indices it took 1500
     and 750. On an Intel Xeon torch's forward loop took 3750 for the first, its backward kernel 410, slices without indices 470
     and masks 2570, so slices with indices are the choice there too. In channels_last torch takes 490 and 240 for the first.
-    Compiled code and ``vmap`` have torch's own.
+    ``vmap`` has torch's own; compiled code has operators: see ``COMPILED_MAXIMA``.
     """
     of = origin(x, len(kernel))
     is_exact = math.prod(of[0][-len(kernel) :]) <= 1 << 24  # indices are numbers of the dtype of x, or single

@@ -11,7 +11,9 @@ gyᵀ x for x (rows, in) and w (out, in), in float32 on one core of an AMD EPYC 
     64, 64, 64           6.7   6.7   6.7        4.8   4.6   4.6
     100, 128, 128        34    34    35         29    28    28
 
-A scanned step of the 2-25-25-25-2 net takes 0.44 of the time that it takes with MKL's products, a compiled one 0.63.
+A scanned step of the 2-25-25-25-2 net takes 0.44 of the time that it takes with MKL's products, a compiled one 0.63. Sums of
+products that Inductor fuses with what is around them, for products of up to 4096 multiplications, lose too: a step of five layers
+of 20 with batch norm, in batches of 10, takes 22 µs scanned and 75 compiled with these loops, 42 and 86 with such sums.
 
 A pass over Inductor's graph puts an operator of ours in the place of each small ``mm``, ``addmm``, ``bmm`` and ``baddbmm``,
 whichever layer or transform made it, and a lowering turns the operator into the loops.

@@ -50,8 +50,8 @@ def _is_tracing_here() -> bool:
 def is_for_inductor() -> bool:
     """Tell whether Inductor compiles the formula that asks, so that a formula for its loops may beat a kernel.
 
-    Every product asks. In eager mode the answer takes 0.04 µs; a list of one flag takes 0.01, but is shared by all threads. Under
-    autocast the answer is no: autocast casts the operands of kernels, and a product written out would keep full precision.
+    In eager mode the answer takes 0.04 µs; a list of one flag takes 0.01, but is shared by all threads. Under autocast the answer
+    is no: autocast casts the operands of kernels, and a formula in the place of one would keep full precision.
     """
     return get_ident() in _for_inductor and tracing_context() is not None and not is_autocast()
 
@@ -215,6 +215,11 @@ def is_plain_data(*tensors: Tensor | None) -> bool:
 def is_plain(*tensors: Tensor | None) -> bool:
     """Tell whether all of them are just numbers in main memory, which no one differentiates through."""
     return is_plain_data(*tensors) and is_eager()
+
+
+def is_plain_for_inductor(*tensors: Tensor | None) -> bool:
+    """Tell whether Inductor compiles the code that asks, for numbers in main memory that no one differentiates or maps over."""
+    return is_for_inductor() and is_plain_data(*tensors) and not is_transformed_while_tracing()
 
 
 def is_meta_data(x: Tensor) -> bool:

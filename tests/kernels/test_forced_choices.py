@@ -22,7 +22,13 @@ from funcnet.kernels.choices import CHOICES, Choice, forced
 from funcnet.kernels.recurrent import lstm_operators
 
 IN_OPTIMIZERS = {"Adam", "SGD without momentum, donated", "steps of optimizers"}
-IN_COMPILED_STEPS = {"tiny compiled products", "small compiled products", "threads of compiled loops", "calls of compiled graphs"}
+IN_COMPILED_STEPS = {
+    "compiled max pooling",
+    "small compiled products",
+    "tensors in one compiled loop",
+    "threads of compiled loops",
+    "calls of compiled graphs",
+}
 ON_DEVICES = {"CUDA graphs"}
 IN_GRADIENTS_OF_EXAMPLES = {"memory of large results", "examples at a time", "example gradients of convolutions"}
 IN_LAYERS = CHOICES.keys() - IN_OPTIMIZERS - IN_COMPILED_STEPS - IN_GRADIENTS_OF_EXAMPLES - ON_DEVICES
@@ -109,7 +115,7 @@ def test_optimizers_keep_their_contract_with_an_option_forced(name, option):
 
 
 def _net() -> fn.Layer:
-    return fn.serial(fn.Conv2d(3, 4, 3), fn.BatchNorm2d(4), fn.Tanh(), fn.Flatten(), fn.Linear(64, 3))
+    return fn.serial(fn.Conv2d(3, 4, 3), fn.BatchNorm2d(4), fn.Tanh(), fn.MaxPool2d(2), fn.Flatten(), fn.Linear(16, 3))
 
 
 X, LABELS = random.normal(1, (5, 3, 6, 6)), torch.arange(5) % 3
