@@ -25,6 +25,7 @@ import torch
 from tqdm import tqdm
 
 from examples.benchmarks import goals, report, worker
+from examples.benchmarks.command import add_names, counts, duration, file, folder, new_parser, positive, run_command, some_of
 from examples.benchmarks.peers import funcnet
 from examples.benchmarks.workloads import WORKLOADS
 from examples.reports.__main__ import processor, version
@@ -33,47 +34,21 @@ from funcnet.kernels import this_processor
 PACKAGES = ("torch", "jax", "jaxlib", "equinox", "optax", "thinc", "numpy")
 
 
-def some_of(what: str, names: Sequence[str]) -> Callable[[str], list[str]]:
-    """Return a reader of names with commas between them."""
-
-    def read(text: str) -> list[str]:
-        found = [name for name in text.split(",") if name]
-        for name in found:
-            if name not in names:
-                raise argparse.ArgumentTypeError(f"unknown {what} {name!r}; there are {', '.join(names)}")
-        return found
-
-    return read
-
-
-def positive(text: str) -> int:
-    """Read a whole number of at least 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text}")
-    return int(text)
-
-
 def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
-    new = argparse.ArgumentParser("python -m examples.benchmarks", description=__doc__.split("\n\n")[0])
-    one = some_of("workload", tuple(WORKLOADS))
-    new.add_argument(
-        "workloads", nargs="*", type=one, metavar="workload", help=f"of {', '.join(WORKLOADS)}; all if none is given"
-    )
+    new = new_parser("", __doc__)
+    add_names(new, "workload", tuple(WORKLOADS))
     peers, ways = tuple(worker.PEERS), funcnet.WAYS
     new.add_argument("--peers", type=some_of("peer", peers), default=list(peers), help=f"of {','.join(peers)}; all by default")
     new.add_argument("--funcnet", type=some_of("way", ways), default=list(ways), help=f"of {','.join(ways)}; all by default")
-    new.add_argument("--threads", type=lambda text: [positive(n) for n in text.split(",")], default=[1], help="such as 1,2 (1)")
+    new.add_argument("--threads", type=counts, default=[1], help="numbers of threads with commas between them, such as 1,2 (1)")
     new.add_argument("--quick", action="store_true", help="6 rounds of 0.05 s, torch.nn and JAX, and no memory: in 15 minutes")
-    new.add_argument("--rounds", type=positive, default=30, help="how often each contender has its turn (30)")
-    new.add_argument("--turn", type=float, default=0.1, help="about how many seconds a turn takes (0.1)")
-    new.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too (yes)")
-    new.add_argument("--json", type=Path, help="a file for everything that was measured")
-    new.add_argument(
-        "--out", type=Path, default=Path("out/benchmarks"), help="the folder for the page and charts (out/benchmarks)"
-    )
+    new.add_argument("--rounds", type=positive, default=30, help="how often each contender has its turn")
+    new.add_argument("--turn", type=duration, default=0.1, help="about how many seconds a turn takes")
+    new.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too")
+    new.add_argument("--json", type=file, help="a file for everything that was measured")
+    new.add_argument("--out", type=folder, default="out/benchmarks", help="the folder for the page and charts")
     options = new.parse_args(arguments)
-    options.workloads = [name for names in options.workloads for name in names] or list(WORKLOADS)
     if options.quick:
         options.peers = [peer for peer in options.peers if peer in ("nn", "jax")]
         options.rounds, options.turn, options.memory = 6, 0.05, False
@@ -168,7 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         measured(options, results, notes)
     except KeyboardInterrupt:
-        notes.append(f"stopped; the page holds {len(results)} of {len(options.threads) * len(options.workloads)} workloads")
+        notes.append(
+            f"stopped by Ctrl-C; the page holds {len(results)} of {len(options.threads) * len(options.workloads)} workloads"
+        )
     known = facts(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     judged = report.owed(results, this_processor().maker, goals.before())
@@ -180,4 +157,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

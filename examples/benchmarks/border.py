@@ -7,7 +7,7 @@ An empty function of nine tensors, as 2-25-25-25-2 has, that saves seven more ta
     python -m examples.benchmarks.border
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import funcnet as fn
+from examples.benchmarks.command import new_parser, positive, printed, run_command
 from examples.benchmarks.turns import Ways, table
 from funcnet.interop.torch_nn import as_module
 
@@ -91,5 +92,12 @@ def border(rounds: int = 30) -> Iterator[str]:
     yield from table(cases, QUOTIENTS, rounds)
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print the table."""
+    parser = new_parser("border", __doc__)
+    parser.add_argument("--rounds", type=positive, default=30, help="rounds in which each contender has a turn")
+    printed(border(parser.parse_args(arguments).rounds))
+
+
 if __name__ == "__main__":
-    print("\n".join(border()))
+    run_command(main)

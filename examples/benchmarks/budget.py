@@ -14,14 +14,13 @@ up to less than the step, and what is left over is in the row "memory, caches, t
     python -m examples.benchmarks.budget --rounds 20
 """
 
-import argparse
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
-from examples.benchmarks.__main__ import positive
+from examples.benchmarks.command import add_names, new_parser, positive, printed, run_command
 from examples.benchmarks.floor import Recording
 from examples.benchmarks.peers.funcnet import parts
 from examples.benchmarks.turns import measured
@@ -123,17 +122,13 @@ def table(name: str, found: dict[str, tuple[float, float, float]]) -> Iterator[s
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print the tables."""
-    parser = argparse.ArgumentParser("python -m examples.benchmarks.budget", description=__doc__.split("\n\n")[0])
-    parser.add_argument("nets", nargs="*", metavar="net", help=f"of {', '.join(NETS)}; all if none is given")
-    parser.add_argument("--rounds", type=positive, default=20, help="how often each way has its turn (20)")
+    parser = new_parser("budget", __doc__)
+    add_names(parser, "net", NETS)
+    parser.add_argument("--rounds", type=positive, default=20, help="how often each way has its turn")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.nets if name not in NETS]
-    if unknown:
-        parser.error(f"unknown net {unknown[0]!r}; there are {', '.join(NETS)}")
     torch.set_num_threads(1)
-    for name in options.nets or NETS:
-        print("\n".join(table(name, budget(name, options.rounds))), end="\n\n", flush=True)
+    printed(line for name in options.nets for line in (*table(name, budget(name, options.rounds)), ""))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -3,13 +3,12 @@
 python -m examples.benchmarks.composition --page examples/benchmarks/results/COMPOSITION.md
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
 from examples.benchmarks import depth, ensembles, per_example, turns
+from examples.benchmarks.command import file, new_parser, positive, printed, run_command
 from examples.reports.__main__ import processor
 
 ROUNDS = 30
@@ -64,18 +63,14 @@ def page(rounds: int) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all, and print the page or write it too."""
-    about = (__doc__ or "").split("\n\n")[0]
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds in which each contender has a turn")
-    parser.add_argument("--page", type=Path, help="file to write the page to")
+    parser = new_parser("composition", __doc__)
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--page", type=file, help="file to write the page to")
     options = parser.parse_args(arguments)
-    lines = []
-    for line in page(options.rounds):
-        print(line, flush=True)
-        lines.append(line)
+    lines = printed(page(options.rounds))
     if options.page:
         options.page.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

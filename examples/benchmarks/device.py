@@ -2,8 +2,8 @@
 
     python -m examples.benchmarks.device --out FOLDER --device cuda --minutes 8
 
-Each section has a share of the time, and both files are written again after each workload, so that there is a page whatever
-happens; Ctrl-C ends the section that runs. What fails becomes a line of the page. With ``--device cpu`` the same code runs
+Each section has a share of the time, and both files are written again after each section, so there is a page whatever happens.
+A contender that takes too long, a failure and Ctrl-C each become a line of the page. With ``--device cpu`` the same code runs
 without CUDA graphs and TF32.
 """
 
@@ -15,14 +15,15 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from examples.benchmarks import device_checks, device_steps
-from examples.benchmarks.__main__ import positive
-from examples.benchmarks.device_steps import Budget
+from examples.benchmarks.command import duration, folder, new_parser, positive, run_command, some_of
+from examples.benchmarks.device_time import Budget
 from examples.benchmarks.workloads import WORKLOADS
 from examples.reports.__main__ import processor
 
@@ -32,25 +33,38 @@ STEPS = 0.65
 Found = dict[str, Any]
 
 
+def device_of(text: str) -> torch.device:
+    """Read the CPU or a CUDA device that exists."""
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda or cuda:<number>, got {text}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda or cuda:<number>, got {text}")
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise argparse.ArgumentTypeError(
+            f"must be one of the {count} CUDA devices that torch finds, got {text}; cpu always works"
+        )
+    return device
+
+
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    new = argparse.ArgumentParser("python -m examples.benchmarks.device", description=__doc__.split("\n\n")[0])
-    new.add_argument("--out", type=Path, default=Path("out/device"), help="the folder for DEVICE.md and device.json (out/device)")
-    new.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda where there is one")
-    new.add_argument("--minutes", type=float, default=8.0, help="how long it may take (8)")
-    new.add_argument("--workloads", default=",".join(WORKLOADS), help="names with commas between them (all)")
-    new.add_argument("--rounds", type=positive, default=12, help="how often each contender has its turn (12)")
-    new.add_argument("--turn", type=float, default=0.03, help="about how many seconds a turn takes (0.03)")
-    new.add_argument("--cases", type=int, default=None, help="how many cases of the catalogue to try (all, while time lasts)")
-    options = new.parse_args(arguments)
-    options.device = torch.device(options.device)
-    options.workloads = [name for name in options.workloads.split(",") if name]
-    unknown = [name for name in options.workloads if name not in WORKLOADS]
-    if unknown:
-        new.error(f"unknown workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
-    if options.device.type == "cuda" and not torch.cuda.is_available():
-        new.error("torch finds no CUDA device; --device cpu tries the program without one")
-    return options
+    new = new_parser("device", __doc__)
+    names = tuple(WORKLOADS)
+    new.add_argument("--out", type=folder, default="out/device", help="the folder for DEVICE.md and device.json")
+    new.add_argument(
+        "--device", type=device_of, default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:<number>"
+    )
+    new.add_argument("--minutes", type=duration, default=8.0, help="how long it may take")
+    new.add_argument(
+        "--workloads", type=some_of("workload", names), default=list(names), help=f"of {', '.join(names)}; all by default"
+    )
+    new.add_argument("--rounds", type=positive, default=12, help="how often each contender has its turn")
+    new.add_argument("--turn", type=duration, default=0.03, help="about how many seconds a turn takes")
+    new.add_argument("--cases", type=positive, help="how many cases of the catalogue to try; all by default, while time lasts")
+    return new.parse_args(arguments)
 
 
 def facts(device: torch.device, arguments: Sequence[str]) -> Found:
@@ -88,11 +102,12 @@ def _steps(name: str, share: Budget, options: argparse.Namespace) -> Found:
 
 
 def with_notes(found: Found, name: str, section: Callable[[], Any]) -> None:
-    """Do a section; an error or Ctrl-C ends it with a note."""
+    """Do a section; an error or Ctrl-C ends it with a note, and Ctrl-C goes on to the caller."""
     try:
         section()
     except KeyboardInterrupt:
-        found["notes"].append(f"{name}: stopped by Ctrl-C")
+        found["notes"].append(f"{name}: stopped by Ctrl-C; what follows was not measured")
+        raise
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         found["notes"].append(
@@ -167,12 +182,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (options.out / "device.json").write_text(json.dumps(found, indent=1, default=str) + "\n")
         (options.out / "DEVICE.md").write_text("\n".join(page(found)) + "\n")
 
-    try:
+    with suppress(KeyboardInterrupt):
         run(options, found, save)
-    finally:
-        save()
+    save()
     print((options.out / "DEVICE.md").read_text())
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 import funcnet as fn
-from examples.benchmarks.device_steps import Budget, synchronize
+from examples.benchmarks.device_steps import synchronize
+from examples.benchmarks.device_time import CASE, Budget, limited
 from funcnet.testing.laws import LAWS
 
 TESTS = Path(__file__).parents[2] / "tests"
@@ -89,8 +90,9 @@ def _failures(case: Any, dtype: torch.dtype, device: torch.device) -> Iterator[d
         options: dict[str, Any] = {"dtype": dtype} if law in LOWER else {}
         options |= {"compiled": False} if law == "transforms" else {}
         try:
-            x, params = fn.tree.to((case.x, case.params), device)
-            LAWS[law](case.layer, x, params, fn.key(0).to(device), **options)
+            with limited(CASE):
+                x, params = fn.tree.to((case.x, case.params), device)
+                LAWS[law](case.layer, x, params, fn.key(0).to(device), **options)
         except Exception as error:
             lines = str(error).splitlines() or [type(error).__name__]
             yield {"law": law, "message": lines[0][:400]}

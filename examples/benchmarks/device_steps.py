@@ -5,7 +5,6 @@ so its time on the wall is that of the device too. The most telling contenders c
 """
 
 import gc
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -16,6 +15,7 @@ from attrs import frozen
 
 import funcnet as fn
 from examples.benchmarks import measure
+from examples.benchmarks.device_time import LEAST, Budget, limited
 from examples.benchmarks.peers import funcnet, torch_nn
 from examples.benchmarks.workloads import Contender, Training, Workload
 from funcnet.kernels.choices import forced
@@ -201,19 +201,6 @@ def _makes_sense(peer: str, way: Way, workload: Workload, device: torch.device) 
     return True
 
 
-class Budget:
-    """Time that runs out."""
-
-    def __init__(self, seconds: float) -> None:
-        """Begin now."""
-        self.end = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        """The seconds left."""
-        return self.end - time.monotonic()
-
-
 def measured(workload: Workload, device: torch.device, budget: Budget, rounds: int, turn: float) -> dict[str, Any]:
     """Measure a workload: rows of contenders, and notes on those that failed or for which there was no time."""
     ready: list[measure.Ready] = []
@@ -225,17 +212,25 @@ def measured(workload: Workload, device: torch.device, budget: Budget, rounds: i
             notes.append(f"{contender.label} is left out: no time was left")
             continue
         try:
-            one, peaks[contender.label] = _prepared(contender, ready, device, turn)
+            with limited(max(budget.left, LEAST)):
+                one, peaks[contender.label] = _prepared(contender, ready, device, turn)
             ready.append(one)
         except Exception as error:
             notes.append(f"{contender.label} is left out: {measure.told(error)}")
             error.__traceback__ = None  # its frames hold memory of the device
         free(device)
-    rows = measure.rounds(ready, rounds) if ready else []
+    rows = measure.rounds(ready, _affordable(ready, rounds, budget)) if ready else []
     for row in rows:
         row["memory"] = peaks[row["label"]]
         del row["times"]
     return {"workload": workload.name, "rows": rows, "notes": notes}
+
+
+def _affordable(ready: list[measure.Ready], rounds: int, budget: Budget) -> int:
+    """Take a round, and return for how many like it there is time: 3 at least, and ``rounds`` at most."""
+    began = budget.left
+    measure.rounds(ready, 1)
+    return min(rounds, max(3, int(budget.left / max(began - budget.left, 1e-9))))
 
 
 def _prepared(contender: Contender, ready: list[measure.Ready], device: torch.device, turn: float) -> tuple[measure.Ready, float]:

@@ -12,13 +12,13 @@ import random
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from examples.benchmarks import collectives, measure
+from examples.benchmarks.command import add_names, duration, file, new_parser, positive, run_command
 from examples.benchmarks.pipelines import MICROBATCHES, SCHEDULES, Span, idle_share
 from examples.benchmarks.processes import together
 from examples.benchmarks.report import cell, table
@@ -264,16 +264,16 @@ HEADERS = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, and write the page."""
-    parser = argparse.ArgumentParser("python -m examples.benchmarks.distributed", description=__doc__.split("\n\n")[0])
-    parser.add_argument("workloads", nargs="*", help=f"of {', '.join(NAMES)}; all by default")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"how often each contender has its turn ({ROUNDS})")
-    parser.add_argument("--turn", type=float, default=TURN, help=f"about how many seconds a turn takes ({TURN})")
-    parser.add_argument("--repeats", type=int, default=REPEATS, help=f"how often peak memory is measured ({REPEATS})")
+    parser = new_parser("distributed", __doc__)
+    add_names(parser, "workload", NAMES)
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="how often each contender has its turn")
+    parser.add_argument("--turn", type=duration, default=TURN, help="about how many seconds a turn takes")
+    parser.add_argument("--repeats", type=positive, default=REPEATS, help="how often peak memory is measured")
     parser.add_argument("--quick", action="store_true", help="few short turns of the two smallest nets")
-    parser.add_argument("--page", type=Path, help="file to write the page to")
+    parser.add_argument("--page", type=file, help="file to write the page to")
     options = parser.parse_args(arguments)
-    options.workloads = options.workloads or list(NAMES[:2] if options.quick else NAMES)
     if options.quick:
+        options.workloads = list(NAMES[:2]) if options.workloads == [*NAMES] else options.workloads
         options.rounds, options.turn, options.repeats = 5, 0.02, 1
     tables, notes = measured(options, lambda what: print(f"{what} ...", flush=True))
     head = HEAD.format(
@@ -294,4 +294,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 
+from examples.benchmarks.command import add_names, new_parser, positive, run_command
+
 WORKLOADS = ("lenet", "bigmlp", "gpt", "lstm", "resnet")
 
 
@@ -81,9 +83,9 @@ def bare_loop(workload):
 
 def main(arguments=None):
     """Measure all in turn, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("workloads", nargs="*", default=list(WORKLOADS), help=f"of {', '.join(WORKLOADS)}")
-    parser.add_argument("--steps", type=int, default=40, help="how many steps are taken of each")
+    parser = new_parser("faults", __doc__)
+    add_names(parser, "workload", tuple(WORKLOADS))
+    parser.add_argument("--steps", type=positive, default=40, help="how many steps are taken of each")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
@@ -104,4 +106,4 @@ def _in_a_process(job, steps, more):
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

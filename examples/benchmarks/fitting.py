@@ -5,12 +5,10 @@ Both train the same net with the same keys on the same batches, and end with the
     python -m examples.benchmarks.fitting --page examples/benchmarks/results/FITTING.md
 """
 
-import argparse
 import gc
 import random
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
@@ -20,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import funcnet as fn
 from examples import common
+from examples.benchmarks.command import file, new_parser, positive, printed, run_command
 from examples.reports.__main__ import processor
 
 ROUNDS, EPOCHS, BATCH, ROWS, TINY_STEPS = 10, 8, 64, 1792, 1000
@@ -192,20 +191,16 @@ def table(cases: Iterable[tuple[str, Case]], rounds: int) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all, and print the table or write the page too."""
-    about = (__doc__ or "").split("\n\n")[0]
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds in which each contender has a turn")
-    parser.add_argument("--page", type=Path, help="file to write the page to")
+    parser = new_parser("fitting", __doc__)
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--page", type=file, help="file to write the page to")
     options = parser.parse_args(arguments)
-    lines = []
-    for line in table(cases(), options.rounds):
-        print(line, flush=True)
-        lines.append(f"{line}\n")
+    lines = printed(table(cases(), options.rounds))
     if options.page:
         words = {"rounds": options.rounds, "epochs": EPOCHS, "steps": ROWS // BATCH, "batch": BATCH}
         head = HEAD.format(torch=torch.__version__, processor=processor(), **words)
-        options.page.write_text(head + "\n" + "".join(lines))
+        options.page.write_text("\n".join([head, *lines]) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -6,11 +6,13 @@ makes that file from the committed pages, before a new round replaces them.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
+
+from examples.benchmarks.command import new_parser
 
 RESULTS = Path(__file__).parent / "results"
 BEFORE = RESULTS / "before.json"
@@ -101,5 +103,11 @@ def write_before() -> None:
     BEFORE.write_text("[\n" + ",\n".join(json.dumps(found[key], ensure_ascii=False) for key in sorted(found)) + "\n]\n")
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the file."""
+    new_parser("goals", __doc__).parse_args(arguments)
     write_before()
+
+
+if __name__ == "__main__":
+    main()

@@ -10,12 +10,11 @@ is fused, and funcnet's is donated.
 import argparse
 import statistics
 import time
-from pathlib import Path
 
 import torch
 
 import funcnet as fn
-from examples.benchmarks.__main__ import positive
+from examples.benchmarks.command import add_names, file, new_parser, positive, printed, run_command
 from examples.benchmarks.peers import funcnet, torch_nn
 from examples.benchmarks.workloads import WORKLOADS
 from funcnet.kernels.processor import this_processor
@@ -125,22 +124,16 @@ def instructions():
 
 def main(arguments=None):
     """Measure, and print the table or write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("workloads", nargs="*", default=NAMES, help=f"of {', '.join(funcnet.NETS)}")
+    parser = new_parser("half_precision", __doc__)
+    add_names(parser, "workload", tuple(funcnet.NETS), NAMES)
     parser.add_argument("--rounds", type=positive, default=25, help="how often each contender has its turn")
     parser.add_argument("--threads", type=positive, default=1, help="how many threads each contender has")
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True, help="measure compiled steps too")
-    parser.add_argument("--page", type=Path, help="file to write the page to")
+    parser.add_argument("--page", type=file, help="file to write the page to")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.workloads if name not in funcnet.NETS]
-    if unknown:
-        parser.error(f"unknown workload {unknown[0]!r}; there are {', '.join(funcnet.NETS)}")
     torch.set_num_threads(options.threads)
     fn.kernels.retain_freed_memory()
-    lines = []
-    for line in table(options.workloads, options.rounds, options.compiled):
-        print(line, flush=True)
-        lines.append(line)
+    lines = printed(table(options.workloads, options.rounds, options.compiled))
     if options.page:
         from examples.reports.__main__ import processor
 
@@ -155,4 +148,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -5,7 +5,6 @@
 It takes some four minutes. ``--quick`` measures the two smallest nets in few rounds, without compiling.
 """
 
-import argparse
 import copy
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 import funcnet as fn
 from examples import exporting
 from examples.benchmarks.border import border
+from examples.benchmarks.command import file, new_parser, positive, printed, run_command
 from examples.benchmarks.interop_nets import Case, cases
 from examples.benchmarks.turns import Ways, table
 from examples.interop import with_our_block
@@ -257,21 +257,18 @@ def slow_lines(chosen: dict[str, Case], rounds: int) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all, and print the page or write it too."""
-    about = (__doc__ or "").split("\n\n")[0]
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="rounds in which each contender has a turn")
-    parser.add_argument("--page", type=Path, help="file to write the page to")
+    parser = new_parser("interop", __doc__)
+    parser.add_argument("--rounds", type=positive, default=15, help="rounds in which each contender has a turn")
+    parser.add_argument("--page", type=file, help="file to write the page to")
     parser.add_argument("--quick", action="store_true", help="measure the two smallest nets only, and compile nothing")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     fn.kernels.retain_freed_memory()
     page = HEAD.format(torch=torch.__version__, processor=processor()).splitlines()
-    for line in lines(options.rounds, options.quick):
-        print(line, flush=True)
-        page.append(line)
+    page += printed(lines(options.rounds, options.quick))
     if options.page:
         options.page.write_text("\n".join(page) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

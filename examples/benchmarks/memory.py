@@ -16,8 +16,10 @@ import statistics
 import subprocess
 import sys
 import time
+from itertools import chain
 from math import isqrt
-from pathlib import Path
+
+from examples.benchmarks.command import file, new_parser, positive, printed, run_command
 
 DEPTHS, STEPS = (32, 128), (64, 256)
 NETS = ("serial", "remat in √n segments", "repeat", "repeat of remat", "reversible", "repeat of reversible")
@@ -181,35 +183,25 @@ the peak. Freed memory goes back to the system (`MALLOC_MMAP_THRESHOLD_=65536`),
 
 def main(arguments=None):
     """Measure all rows, and print the table or write the page."""
-    about = __doc__.split("\n\n")[0]
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--size", type=int, default=64, help="features of a row")
-    parser.add_argument("--rows", type=int, default=512, help="rows of x")
-    parser.add_argument("--page", type=Path, help="file to write the page to")
+    parser = new_parser("memory", __doc__)
+    parser.add_argument("--size", type=positive, default=64, help="features of a row")
+    parser.add_argument("--rows", type=positive, default=512, help="rows of x")
+    parser.add_argument("--page", type=file, help="file to write the page to")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
         one = json.loads(options.one)
         print(json.dumps((measure if len(one) == 4 else measure_steps)(*one)))
         return
-    tables = [_printed(table(options.size, options.rows)), _printed(table_of_steps())]
+    about = STEP_HEAD.format(layers=LAYERS, wide=WIDE, few=FEW, mb=4e-6 * LAYERS * WIDE * (WIDE + 1))
+    lines = printed(chain(table(options.size, options.rows), about.splitlines(), table_of_steps()))
     if options.page:
         import torch
 
         words = {"size": options.size, "wide": 4 * options.size, "rows": options.rows, "torch": torch.__version__}
         head = HEAD.format(machine=platform.machine(), **words)
-        about = STEP_HEAD.format(layers=LAYERS, wide=WIDE, few=FEW, mb=4e-6 * LAYERS * WIDE * (WIDE + 1))
-        options.page.write_text(head + tables[0] + about + tables[1])
-
-
-def _printed(lines):
-    """Print lines as they come, and return their text."""
-    shown = []
-    for line in lines:
-        print(line, flush=True)
-        shown.append(f"{line}\n")
-    return "".join(shown)
+        options.page.write_text(head + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

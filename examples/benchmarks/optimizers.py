@@ -3,9 +3,7 @@
 python -m examples.benchmarks.optimizers --page examples/benchmarks/results/OPTIMIZERS.md
 """
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 
 import funcnet as fn
 from examples.benchmarks import muon, turns
+from examples.benchmarks.command import file, new_parser, positive, printed, run_command
 from examples.benchmarks.turns import Ways
 from examples.reports.__main__ import processor
 
@@ -142,19 +141,15 @@ def page(rounds: int, threads: Sequence[int]) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all, and print the page or write it too."""
-    about = (__doc__ or "").split("\n\n")[0]
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds in which each contender has a turn")
-    parser.add_argument("--threads", type=int, nargs="+", default=THREADS, help="numbers of threads to measure with")
-    parser.add_argument("--page", type=Path, help="file to write the page to")
+    parser = new_parser("optimizers", __doc__)
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--threads", type=positive, nargs="+", default=THREADS, help="numbers of threads to measure with")
+    parser.add_argument("--page", type=file, help="file to write the page to")
     options = parser.parse_args(arguments)
-    lines = []
-    for line in page(options.rounds, options.threads):
-        print(line, flush=True)
-        lines.append(line)
+    lines = printed(page(options.rounds, options.threads))
     if options.page:
         options.page.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from examples.benchmarks.command import file, new_parser, positive, printed, run_command
+
 COUNT, SIZE, ROUNDS = 100, 1_000_000, 5
 Call = Callable[[Path, dict[str, Any]], Any]
 
@@ -158,12 +160,11 @@ def head(count: int, size: int, rounds: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all, and print the page or write it too."""
-    about = (__doc__ or "").split("\n\n")[0]
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--count", type=int, default=COUNT, help="tensors")
-    parser.add_argument("--size", type=int, default=SIZE, help="numbers in each")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds in which each contender has a turn")
-    parser.add_argument("--page", type=Path, help="file to write the page to")
+    parser = new_parser("saving", __doc__)
+    parser.add_argument("--count", type=positive, default=COUNT, help="tensors")
+    parser.add_argument("--size", type=positive, default=SIZE, help="numbers in each")
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--page", type=file, help="file to write the page to")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
@@ -171,12 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     lines = [head(options.count, options.size, options.rounds)]
     with tempfile.TemporaryDirectory() as folder:
-        for line in tables(options.count, options.size, options.rounds, folder):
-            print(line, flush=True)
-            lines.append(line)
+        lines += printed(tables(options.count, options.size, options.rounds, folder))
     if options.page:
         options.page.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -3,10 +3,9 @@
 The net is 2-25-25-25-2 with tanh, the loss MSE, the batch 100, float32, on one thread. Every contender steps in turn for a
 round of steps, for many rounds, so that all meet the same noise; the median and the quartiles of the rounds are printed.
 
-    python examples/benchmarks/steps.py --rounds 30 --steps 200
+    python -m examples.benchmarks.steps --rounds 30 --steps 200
 """
 
-import argparse
 import statistics
 import time
 
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 import funcnet as fn
+from examples.benchmarks.command import new_parser, positive, run_command
 
 net = fn.serial(fn.Linear(2, 25), fn.Tanh(), fn.Linear(25, 25), fn.Tanh(), fn.Linear(25, 25), fn.Tanh(), fn.Linear(25, 2))
 
@@ -79,9 +79,9 @@ def measure(steps, rounds, count):
 
 def main(arguments=None):
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30, help="how often each contender has its turn")
-    parser.add_argument("--steps", type=int, default=200, help="how many steps a turn takes")
+    parser = new_parser("steps", __doc__)
+    parser.add_argument("--rounds", type=positive, default=30, help="how often each contender has its turn")
+    parser.add_argument("--steps", type=positive, default=200, help="how many steps a turn takes")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     times = measure(contenders(), options.rounds, options.steps)
@@ -95,4 +95,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -13,7 +13,8 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+from examples.benchmarks.command import file, new_parser, positive, printed, run_command
 
 ROWS, WORDS, FEATURES, ROUNDS = 8192, 32_000, 512, 3
 DTYPES = ("float32", "bfloat16")
@@ -118,25 +119,22 @@ def table(dtypes, sizes, rounds):
 
 def main(arguments=None):
     """Measure all rows, and print the table or write the page."""
-    about = __doc__.split("\n\n")[0]
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--rows", type=int, default=ROWS, help="rows of the batch")
-    parser.add_argument("--words", type=int, default=WORDS, help="words of the vocabulary")
-    parser.add_argument("--features", type=int, default=FEATURES, help="features of a row")
+    parser = new_parser("vocabulary", __doc__)
+    parser.add_argument("--rows", type=positive, default=ROWS, help="rows of the batch")
+    parser.add_argument("--words", type=positive, default=WORDS, help="words of the vocabulary")
+    parser.add_argument("--features", type=positive, default=FEATURES, help="features of a row")
     parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES, help="dtypes of the rows and the weight")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds in which each contender has a turn")
-    parser.add_argument("--page", type=Path, help="file to write the page to")
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--page", type=file, help="file to write the page to")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
         print(json.dumps(measured(*json.loads(options.one))))
         return
-    sizes, lines = (options.rows, options.words, options.features), []
-    for line in table(options.dtypes, sizes, options.rounds):
-        print(line, flush=True)
-        lines.append(f"{line}\n")
+    sizes = options.rows, options.words, options.features
+    lines = printed(table(options.dtypes, sizes, options.rounds))
     if options.page:
-        options.page.write_text(_head(options.dtypes, *sizes, options.rounds) + "".join(lines))
+        options.page.write_text(_head(options.dtypes, *sizes, options.rounds) + "\n".join(lines) + "\n")
 
 
 def _head(dtypes, rows, words, features, rounds):
@@ -150,4 +148,4 @@ def _head(dtypes, rows, words, features, rounds):
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

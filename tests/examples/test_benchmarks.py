@@ -86,14 +86,14 @@ def test_the_memory_of_a_net_is_measured(name):
 
 
 def test_the_page_of_memory_has_a_row_for_each_net_and_length(capsys, monkeypatch, tmp_path):
-    """The table is printed, and stands on the page below its head."""
+    """The tables are printed, and on the page they are below its head."""
     monkeypatch.setattr(memory, "_in_a_process", lambda job: (2e6, 3e6, 4.0))
     memory.main(["--page", str(tmp_path / "page.md"), "--size", "4", "--rows", "8"])
     printed = capsys.readouterr().out
     assert printed.count("| 2.0 | 3 | 4 |") == 2 * len(memory.NETS) + 2 * len(memory.SCANS)
     assert printed.count("| 3 | 3 | 4 | 4 |") == len(memory.STEPPED) * len(memory.OPTIMIZERS)
     page = (tmp_path / "page.md").read_text()
-    assert [line for line in page.splitlines() if line.startswith("|")] == printed.splitlines()
+    assert page.endswith(printed)
     assert "Linear(4, 16)" in page
 
 
@@ -350,9 +350,9 @@ def test_peak_memory_sees_what_a_step_holds():
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["disk_mpl"], "unknown workload 'disk_mpl'; there are disk_mlp, mlp_adam"),
-        (["--peers", "nn,jaxx"], "unknown peer 'jaxx'; there are nn, nn-compile, jax, thinc"),
-        (["--funcnet", "fast"], "unknown way 'fast'; there are eager, compiled, scan"),
+        (["disk_mpl"], "unknown workload 'disk_mpl'; choose from disk_mlp, mlp_adam"),
+        (["--peers", "nn,jaxx"], "unknown peer 'jaxx'; choose from nn, nn-compile, jax, thinc"),
+        (["--funcnet", "fast"], "unknown way 'fast'; choose from eager, compiled, scan"),
         (["--threads", "0"], "must be a whole number of at least 1, got 0"),
         (["--rounds", "x"], "must be a whole number of at least 1, got x"),
     ],

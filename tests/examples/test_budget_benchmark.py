@@ -25,17 +25,3 @@ def test_table_has_a_row_for_each_phase(capsys: pytest.CaptureFixture[str], monk
     for row in rows:
         kernels, plan, _, python = map(float, row[1:])
         assert python == pytest.approx(plan - kernels, abs=0.11)
-
-
-def test_unknown_net_is_refused(capsys: pytest.CaptureFixture[str]):
-    """A net that is none of the three ends the command with their names."""
-    with pytest.raises(SystemExit):
-        budget.main(["lenet"])
-    assert "unknown net 'lenet'; there are disk_mlp, mlp_adam, pychrot" in capsys.readouterr().err
-
-
-def test_no_rounds_are_refused(capsys: pytest.CaptureFixture[str]):
-    """A median of no rounds does not exist."""
-    with pytest.raises(SystemExit):
-        budget.main(["disk_mlp", "--rounds", "0"])
-    assert "must be a whole number of at least 1, got 0" in capsys.readouterr().err

@@ -2,14 +2,18 @@
 
 import importlib
 import json
+import signal
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import funcnet as fn
 from examples.benchmarks import device_checks, device_steps
-from examples.benchmarks.device_steps import Budget, Way
-from examples.benchmarks.workloads import WORKLOADS
+from examples.benchmarks.device_steps import Way
+from examples.benchmarks.device_time import Budget, limited
+from examples.benchmarks.workloads import WORKLOADS, Contender
 
 device = importlib.import_module("examples.benchmarks.device")
 CPU = torch.device("cpu")
@@ -27,24 +31,82 @@ def test_the_page_holds_every_section(tmp_path, capsys):
     assert "time was over after 0 of 1 cases" in text
 
 
-def test_a_failure_is_a_line_and_ctrl_c_ends_a_section(tmp_path, monkeypatch):
-    """What a section or a contender raises is told on the page; later sections follow."""
+def failing(*_):
+    raise RuntimeError("out of memory\nand more")
 
-    def failing(*_):
-        raise RuntimeError("out of memory\nand more")
 
-    def stopped(*_):
-        raise KeyboardInterrupt
+def stopped(*_):
+    raise KeyboardInterrupt
 
-    monkeypatch.setattr(device_steps, "Ours", failing)
-    monkeypatch.setattr(device_checks, "key_faults", stopped)
-    monkeypatch.setattr(device_checks, "laws", failing)
+
+def test_a_failure_is_a_line(tmp_path, monkeypatch):
+    """What a section or a contender raises is on the page; later contenders and sections follow."""
+    for module, name in ((device_steps, "Ours"), (device_checks, "key_faults"), (device_checks, "laws")):
+        monkeypatch.setattr(module, name, failing)
     device.main(f"--device cpu --minutes 0.001 --workloads disk_mlp --rounds 1 --turn 0.001 --out {tmp_path}".split())
     text = (tmp_path / "DEVICE.md").read_text()
-    assert "keys: stopped by Ctrl-C" in text
+    assert "keys: RuntimeError: out of memory" in text
     assert "funcnet eager, float32 is left out: RuntimeError: out of memory" in text
     assert "laws: RuntimeError: out of memory" in text
     assert "| torch.nn eager, fused, float32 |" in text
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
+    """It ends the command, without a traceback; the page has the sections before, and a line on the one that it ended."""
+    monkeypatch.setattr(device_steps, "contenders", stopped)
+    device.main(f"--device cpu --minutes 1 --workloads disk_mlp,gpt --out {tmp_path}".split())
+    text, found = (tmp_path / "DEVICE.md").read_text(), json.loads((tmp_path / "device.json").read_text())
+    assert "- disk_mlp: stopped by Ctrl-C; what follows was not measured" in text
+    assert "gpt: " not in text
+    assert (found["keys"], found["steps"]) == ([], [])
+
+
+def test_what_takes_too_long_is_left_out(monkeypatch):
+    """A contender that does not end is interrupted, and the next is measured; the timer is gone afterwards."""
+    monkeypatch.setattr(device_steps, "LEAST", 0.5)
+    quick = SimpleNamespace(run=lambda n: None, size=1, value=lambda: 0.5)
+    both = [Contender("slow", "x", lambda: time.sleep(60)), Contender("quick", "y", lambda: quick)]
+    monkeypatch.setattr(device_steps, "contenders", lambda *_: both)
+    found = device_steps.measured(WORKLOADS["disk_mlp"], CPU, Budget(0.001), 1, 0.001)
+    assert found["notes"] == ["slow is left out: TimeoutError: it took more than 0.5 s"]
+    assert [row["label"] for row in found["rows"]] == ["quick"]
+    with limited(60):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_rounds_end_with_the_time():
+    """With no time left there are three rounds; with enough, as many as asked for."""
+    ready = [
+        SimpleNamespace(
+            training=SimpleNamespace(run=lambda n: None, size=1),
+            calls=1,
+            contender=Contender("x", "x", None),
+            loss=0.5,
+            first=0.0,
+        )
+    ]
+    assert [device_steps._affordable(ready, 12, Budget(seconds)) for seconds in (0, 60)] == [3, 12]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("--device foo", "argument --device: must be cpu, cuda or cuda:<number>, got foo"),
+        ("--device meta", "argument --device: must be cpu, cuda or cuda:<number>, got meta"),
+        ("--device cuda:99", "CUDA devices that torch finds, got cuda:99"),
+        ("--minutes -1", "argument --minutes: must be a positive number, got -1"),
+        ("--turn nan", "argument --turn: must be a positive number, got nan"),
+        ("--cases 0", "argument --cases: must be a whole number of at least 1, got 0"),
+        ("--workloads disk_mpl", "argument --workloads: unknown workload 'disk_mpl'; choose from disk_mlp, mlp_adam"),
+        ("--out /dev/null/x", "argument --out: must be a folder that can be written to, got /dev/null/x"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, problem, capsys):
+    """Before anything is measured, with the rule."""
+    with pytest.raises(SystemExit):
+        device.main(arguments.split())
+    assert problem in capsys.readouterr().err
 
 
 def test_the_laws_are_tried_in_both_dtypes():

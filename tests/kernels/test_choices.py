@@ -1,8 +1,6 @@
 """Choices between kernels: what each processor takes, what forcing one does and undoes, and what is refused."""
 
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -171,15 +169,3 @@ def test_a_processor_is_a_checked_value():
         Processor("via")
     with pytest.raises(ValueError, match="amx must be True or False, got 1"):
         Processor("intel", amx=1)
-
-
-def test_the_command_prints_every_choice():
-    """``python -m funcnet`` has a line for each, with what it takes on this processor."""
-    done = subprocess.run([sys.executable, "-m", "funcnet"], capture_output=True, text=True, check=True)
-    first, _, head, *rows = done.stdout.splitlines()
-    assert eval(first) == this_processor()
-    assert head.split() == ["choice", "here", "options"]
-    assert [row.split("  ")[0] for row in rows] == sorted(CHOICES)
-    assert all(
-        one.describe(one.automatic) in row for one, row in zip([CHOICES[name] for name in sorted(CHOICES)], rows, strict=True)
-    )

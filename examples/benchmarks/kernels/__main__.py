@@ -6,16 +6,14 @@ one thread.
     python -m examples.benchmarks.kernels --family conv,pool --out examples/benchmarks/results/kernels
 """
 
-import argparse
 import importlib
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
-from examples.benchmarks.__main__ import positive, some_of
+from examples.benchmarks.command import duration, folder, new_parser, positive, printed, run_command, some_of
 from examples.benchmarks.kernels.rows import Row, table
 from examples.reports.__main__ import processor
 from funcnet.kernels import retain_freed_memory
@@ -63,26 +61,19 @@ def page(command: Sequence[str], families: Sequence[str], rounds: int, turn: flo
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the page, and save it under the processor's maker."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        "python -m examples.benchmarks.kernels",
-        description=(__doc__ or "").split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    names = tuple(FAMILIES)
-    parser.add_argument("--family", type=some_of("family", names), default=list(names), help=f"of {','.join(names)}")
+    parser, names = new_parser("kernels", __doc__), tuple(FAMILIES)
+    about = f"families with commas between them, of {', '.join(names)}; all by default"
+    parser.add_argument("--family", type=some_of("family", names), default=list(names), help=about)
     parser.add_argument("--rounds", type=positive, default=20, help="how many turns each contender has")
-    parser.add_argument("--turn", type=float, default=0.005, help="about how many seconds a turn takes")
-    parser.add_argument("--out", type=Path, default=Path("out/kernels"), help="folder of the page")
+    parser.add_argument("--turn", type=duration, default=0.005, help="about how many seconds a turn takes")
+    parser.add_argument("--out", type=folder, default="out/kernels", help="folder of the page")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     retain_freed_memory()
-    lines = []
-    for line in page(arguments, options.family, options.rounds, options.turn):
-        print(line, flush=True)
-        lines.append(line)
+    lines = printed(page(arguments, options.family, options.rounds, options.turn))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{this_processor().maker}.md").write_text("\n".join(lines).rstrip() + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

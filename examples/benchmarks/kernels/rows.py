@@ -121,8 +121,22 @@ def _repeated(f: Callable[[], Any], autograd: bool) -> Callable[[int], None]:
 
 
 def table(rows: Sequence[Row], rounds: int, turn: float) -> Iterator[str]:
-    """Yield the lines of a family's table: a row for each kernel, a column for each contender of any of them."""
-    found = {row.name: quickest(row.make(), rounds, turn) for row in rows}
+    """Yield the lines of a family's table: a row for each kernel, a column for each contender of any of them.
+
+    Ctrl-C is raised again after the lines of what was measured before it.
+    """
+    found, stopped = {}, None
+    try:
+        for row in rows:
+            found[row.name] = quickest(row.make(), rounds, turn)
+    except KeyboardInterrupt as error:
+        stopped = error
+    yield from _lines(found) if found else ()
+    if stopped:
+        raise stopped
+
+
+def _lines(found: dict[str, dict[str, float]]) -> Iterator[str]:
     columns = list(dict.fromkeys(name for times in found.values() for name in times))
     yield "| µs a call | " + " | ".join([*columns, "funcnet ÷ torch.nn"]) + " |"
     yield "|---|" + "--:|" * (len(columns) + 1)

@@ -1,0 +1,49 @@
+"""Time for the benchmark of a device: budgets that run out, and blocks of code that may not take longer."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LEAST = 45.0
+"""The seconds that a contender may take even where fewer are left: compilation for a GPU takes half a minute."""
+
+CASE = 30.0
+"""The seconds that a case of the catalogue may take; the slowest takes less than one."""
+
+
+class Budget:
+    """Time that runs out."""
+
+    def __init__(self, seconds: float) -> None:
+        """Begin now."""
+        self.end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """The seconds left."""
+        return self.end - time.monotonic()
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise ``TimeoutError`` in a block that takes longer.
+
+    The error is raised between two instructions of Python's, so a kernel that never ends is not interrupted. Without timers, as
+    on Windows, and in other threads than the main one, nothing is limited.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise TimeoutError(f"it took more than {seconds:.3g} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
