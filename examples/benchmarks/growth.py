@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from examples.benchmarks.command import folder, new_parser, run_command, some_of
 from examples.benchmarks.growth_jobs import RUNS, perform, work
 from examples.benchmarks.growth_nets import AXES, NAMES, SKIPPED
 
@@ -89,48 +90,42 @@ def _measure(kept: Path, head: str, axes: Sequence[str], names: Sequence[str]) -
     return True
 
 
-def _parser() -> argparse.ArgumentParser:
-    words = __doc__.split("\n\n")[0]
-    parser = argparse.ArgumentParser(NAME, description=words, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("axes", nargs="*", help=f"of {', '.join(AXES)}; all if none is given")
-    parser.add_argument("--contenders", default=",".join(NAMES), help="with commas")
-    parser.add_argument("--out", type=Path, default=Path("out/growth"), help="folder for the page, the plots and the points")
+def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = new_parser("growth", __doc__)
+    parser.add_argument("axes", nargs="*", metavar="axis", help=f"of {', '.join(AXES)}; all by default")
+    about = f"of {', '.join(NAMES)}, with commas between them; all by default"
+    parser.add_argument("--contenders", type=some_of("contender", NAMES), default=[*NAMES], help=about)
+    parser.add_argument("--out", type=folder, default=Path("out/growth"), help="folder for the page, the plots and the points")
     parser.add_argument("--redraw", action="store_true", help="write the page from the points in the folder, measuring nothing")
     parser.add_argument("--job", help=argparse.SUPPRESS)
-    return parser
-
-
-def _require_known(parser: argparse.ArgumentParser, what: str, given: Sequence[str], known: Sequence[str]) -> None:
-    unknown = [one for one in given if one not in known]
+    options = parser.parse_args(arguments)
+    options.kept = options.out / "points.json"
+    unknown = [axis for axis in options.axes if axis not in AXES]
     if unknown:
-        parser.error(f"unknown {what} {unknown[0]!r}; there are {', '.join(known)}")
+        parser.error(f"argument axis: unknown axis {unknown[0]!r}; choose from {', '.join(AXES)}")
+    if options.redraw and not options.kept.exists():
+        parser.error(f"--redraw needs the points of a run, and {options.kept} does not exist")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, draw the plots, and write the page."""
     from examples.benchmarks import growth_page
 
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _read(arguments)
     if options.job:
         work(json.loads(options.job))
         return
-    names = options.contenders.split(",")
-    _require_known(parser, "axis", options.axes, [*AXES])
-    _require_known(parser, "contender", names, NAMES)
-    kept = options.out / "points.json"
-    if options.redraw and not kept.exists():
-        parser.error(f"--redraw needs the points of a run, and {kept} does not exist")
     options.out.mkdir(parents=True, exist_ok=True)
     whole = True
     if not options.redraw:
         command = shlex.join([*NAME.split(), *(sys.argv[1:] if arguments is None else arguments)])
-        whole = _measure(kept, growth_page.head(command), options.axes or [*AXES], names)
-    if kept.exists():
-        print(growth_page.write(options.out, json.loads(kept.read_text())))
+        whole = _measure(options.kept, growth_page.head(command), options.axes or [*AXES], options.contenders)
+    if options.kept.exists():
+        print(growth_page.write(options.out, json.loads(options.kept.read_text())))
     if not whole:
-        sys.exit(f"stopped; the points of the processes that had ended are in {kept}")
+        sys.exit(f"Stopped by Ctrl-C; the points of the processes that had ended are in {options.kept}.")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -5,7 +5,7 @@ import json
 import pytest
 from pages import cells
 
-from examples.benchmarks import growth, growth_exponents, growth_jobs, growth_nets, growth_page, growth_plots, import_time
+from examples.benchmarks import growth, growth_exponents, growth_jobs, growth_nets, growth_plots, import_time
 
 SMALL = {"width": 4, "depth": 2, "batch": 1, "attention": 3, "lstm": 3, "cells": 3}
 
@@ -64,7 +64,8 @@ def test_the_upper_end_has_the_largest_sizes_of_both_lines():
 def test_an_exponent_is_above_if_it_is_in_whichever_runs(ours, said, noise):
     """The other's is 1.0 in one run and 1.12 in the next."""
     runs = {
-        f"time, run {i}": {"a": law(one), "b": law(other)} for i, (one, other) in enumerate(zip(ours, (1.0, 1.12), strict=True), 1)
+        f"time, run {i}": {"a": law(one), "b": law(other)}
+        for i, (one, other) in enumerate(zip(ours, (1.0, 1.12), strict=True), 1)
     }
     found = growth_exponents.compare({"time": {"a": law(1.0, factor=3.0), "b": law(1.0)}, **runs}, "time", "a", "b")
     assert (found.verdict, found.noise) == (said, pytest.approx(max(noise, 0.12)))
@@ -141,7 +142,7 @@ def test_what_was_measured_is_kept_when_the_user_stops(stop_at, having, tmp_path
     """The page is written from it, with the command that was given."""
     monkeypatch.setattr(growth, "perform", answers(stop_at))
     given = ["width", "--contenders", "funcnet eager,JAX jit", "--out", str(tmp_path)]
-    with pytest.raises(SystemExit, match="stopped; the points of the processes that had ended are in"):
+    with pytest.raises(SystemExit, match=r"Stopped by Ctrl-C; the points of the processes that had ended are in"):
         growth.main(given)
     found = json.loads((tmp_path / "points.json").read_text())["results"]["width"]
     assert [what for what in ("time", "memory") if found[what]] == having
@@ -173,7 +174,7 @@ def test_no_rounds_are_refused(rounds, capsys):
     """Before a process is started."""
     with pytest.raises(SystemExit):
         import_time.main(["--rounds", rounds])
-    assert f"argument --rounds: must be at least 1, got {rounds}" in capsys.readouterr().err
+    assert f"argument --rounds: must be a whole number of at least 1, got {rounds}" in capsys.readouterr().err
 
 
 def test_the_time_of_a_program_is_that_of_its_process(tmp_path):
@@ -184,8 +185,8 @@ def test_the_time_of_a_program_is_that_of_its_process(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["foo"], "unknown axis 'foo'; there are width, depth"),
-        (["--contenders", "foo"], "unknown contender 'foo'; there are funcnet eager, funcnet donated"),
+        (["foo"], "unknown axis 'foo'; choose from width, depth"),
+        (["--contenders", "foo"], "unknown contender 'foo'; choose from funcnet eager, funcnet donated"),
         (["--redraw"], "--redraw needs the points of a run"),
     ],
 )
