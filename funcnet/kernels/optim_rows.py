@@ -13,7 +13,6 @@ from torch import Tensor
 
 from funcnet.kernels import private_names as torchs
 from funcnet.kernels.choices import NEVER, choice
-from funcnet.kernels.large_memory import empty
 from funcnet.kernels.optim import Tensors
 from funcnet.kernels.optim_steps import ADAM, adam, groups, on_copies
 
@@ -36,13 +35,6 @@ On x86 both give the same bits, whatever the instruction set. More than one thre
 µs on a busy machine, where the list takes 11. So then it is the list.
 """
 
-new_params = choice("new params of SGD", {"list": NEVER, "one by one": 0}, lambda cpu: 32 << 20, "bytes")
-"""From how many bytes of the largest leaf on each new value is written to memory of its own, in huge pages (``large_memory``).
-
-glibc maps each block above 32 MB anew, and the first write to a page brings it from the system. The update of a weight of
-4096×4096 takes a median of 18.5 ms in huge pages and 48.8 by the list, and in place 8.3; one of 16 MB 2.5 and 2.4.
-"""
-
 
 def sgd_in_rows(columns: Sequence[Tensors], rates: Sequence[float], donated: bool, fused: bool, **how: bool) -> RowsStep | None:
     """Return the step of SGD for columns like these; ``None`` for the forms that have none here.
@@ -57,7 +49,7 @@ def sgd_in_rows(columns: Sequence[Tensors], rates: Sequence[float], donated: boo
     if momentum:
         return None if donated else lambda columns, step: _with_momentum(columns, lr, momentum)
     if not donated:
-        return _sgd_anew(lr, columns[0])
+        return lambda columns, step: (_foreach_add(*columns, alpha=-lr),)
     return _sgd_in_place(lr, _fused_sgd(rates, how))
 
 
@@ -65,17 +57,6 @@ def _with_momentum(columns: Sequence[Tensors], lr: float, momentum: float) -> Se
     ps, gs, bs = columns
     bs = _foreach_add(gs, bs, alpha=momentum)
     return _foreach_add(ps, bs, alpha=-lr), bs
-
-
-def _sgd_anew(lr: float, ps: Tensors) -> RowsStep:
-    largest = max([p.numel() * p.element_size() for p in ps], default=0)
-
-    def run(columns: Sequence[Tensors], step: Tensor) -> Sequence[Tensors]:
-        if largest < new_params.value:
-            return (_foreach_add(*columns, alpha=-lr),)
-        return ([torch.add(p, g, alpha=-lr, out=empty(p.shape, p)) for p, g in zip(*columns, strict=True)],)
-
-    return run
 
 
 def _sgd_in_place(lr: float, kernel: Callable[..., None]) -> RowsStep:

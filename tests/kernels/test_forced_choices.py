@@ -21,7 +21,7 @@ from funcnet.kernels import pooling
 from funcnet.kernels.choices import CHOICES, Choice, forced
 from funcnet.kernels.recurrent import lstm_operators
 
-IN_OPTIMIZERS = {"Adam", "SGD without momentum, donated", "new params of SGD", "steps of optimizers"}
+IN_OPTIMIZERS = {"Adam", "SGD without momentum, donated", "steps of optimizers"}
 IN_COMPILED_STEPS = {"tiny compiled products", "small compiled products", "threads of compiled loops", "calls of compiled graphs"}
 ON_DEVICES = {"CUDA graphs"}
 IN_GRADIENTS_OF_EXAMPLES = {"memory of large results", "examples at a time", "example gradients of convolutions"}
