@@ -87,6 +87,7 @@ class TrainStep(Value):
         value, grads, cache = self._gradient.scaled(params, x, target, rng, scale)
         if self._has_running_stats:
             params = self._gradient.update_stats(params, cache)
+        del cache  # before there are new params
         params, state = self.opt.update(grads, state, params)
         return params, state, value
 

@@ -4,6 +4,7 @@ The layers of a deep net and the steps of a sequence are a ``lax.scan``, as JAX 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -76,13 +77,14 @@ def _net(axis: str, n: int) -> Net:
     return nets[axis]()
 
 
-def jax_jit(axis: str, n: int) -> Step:
-    """Return JAX's step, which ends when its result is there."""
+def jax_jit(axis: str, n: int, *, donated: bool = False) -> Step:
+    """Return JAX's step, which ends when its result is there; a donated one may overwrite its params."""
     params, apply = _net(axis, n)
     x, target = (jnp.asarray(one.numpy()) for one in batch(axis, n))
     held = [params]
+    del params
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=(0,) if donated else ())
     def step(params: Any, x: Any, target: Any) -> Any:
         value, grads = jax.value_and_grad(lambda p: jnp.mean((apply(p, x) - target) ** 2))(params)
         return jax.tree.map(lambda p, g: p - RATE * g, params, grads), value

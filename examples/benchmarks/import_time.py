@@ -6,14 +6,15 @@ package: the first round, which writes it, does not count.
     python -m examples.benchmarks.import_time --page examples/benchmarks/results/IMPORT_TIME.md
 """
 
-import argparse
 import os
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+
+from examples.benchmarks.command import file, new_parser, positive, run_command
 
 STEP = "train_step(fn.serial(fn.Linear(2, 25), fn.Tanh(), fn.Linear(25, 2)), fn.MSE(), fn.SGD(0.1))"
 
@@ -32,7 +33,7 @@ GOAL = 150
 
 HEAD = """# Import time
 
-`python -m examples.benchmarks.import_time --page examples/benchmarks/results/IMPORT_TIME.md`,
+`{command}`,
 Python {python}, torch {torch}, {machine}.
 
 Processor time of a fresh process in ms, {rounds} of each in turns; bytecode is cached. Goal: `import funcnet` takes at most
@@ -73,9 +74,9 @@ def table(times: dict[str, list[float]]) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print the table or write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="processes of each kind")
-    parser.add_argument("--page", type=Path, help="file to write the page to")
+    parser = new_parser("import_time", __doc__)
+    parser.add_argument("--rounds", type=positive, default=15, help="processes of each kind")
+    parser.add_argument("--page", type=file, help="file to write the page to")
     options = parser.parse_args(arguments)
     text = "\n".join(table(measured(options.rounds)))
     print(text)
@@ -86,9 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         from examples.reports.__main__ import processor
 
-        words = {"python": platform.python_version(), "torch": torch.__version__, "machine": processor()}
+        command = shlex.join(
+            ["python", "-m", "examples.benchmarks.import_time", *(sys.argv[1:] if arguments is None else arguments)]
+        )
+        words = {"command": command, "python": platform.python_version(), "torch": torch.__version__, "machine": processor()}
         options.page.write_text(HEAD.format(**words, rounds=options.rounds, goal=GOAL) + text + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

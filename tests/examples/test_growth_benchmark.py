@@ -5,7 +5,7 @@ import json
 import pytest
 from pages import cells
 
-from examples.benchmarks import growth, growth_nets, growth_page, import_time
+from examples.benchmarks import growth, growth_exponents, growth_jobs, growth_nets, growth_plots, import_time
 
 SMALL = {"width": 4, "depth": 2, "batch": 1, "attention": 3, "lstm": 3, "cells": 3}
 
@@ -16,7 +16,7 @@ def power(exponent, *sizes, factor=1.0):
 
 
 @pytest.mark.parametrize("axis", growth_nets.AXES)
-@pytest.mark.parametrize("name", ["funcnet eager", "torch.nn eager"])
+@pytest.mark.parametrize("name", ["funcnet eager", "funcnet donated", "torch.nn eager", "JAX donated"])
 def test_each_training_takes_steps(name, axis):
     """Twice, at a small size."""
     step = growth_nets.contenders()[name](axis, SMALL[axis])
@@ -36,32 +36,54 @@ def test_nets_have_the_same_parameters_and_outputs(axis):
         assert net(net.init(0), x).shape == target.shape
 
 
-def test_the_slope_of_a_power_law_is_its_exponent():
-    """Over all points, and over those above a least value; of one point there is none."""
-    assert growth_page.slope(power(1.5, 16, 64, 256)) == pytest.approx(1.5)
-    assert growth_page.slope({"1": 0.001, **power(2.0, 4, 16)}, least=1.0) == pytest.approx(2.0)
-    assert growth_page.slope(power(1.0, 4)) is None
+def law(exponent, constant=0.0, sizes=(4, 16, 64), factor=1.0):
+    """Return the points of a constant and a power."""
+    return {n: constant + y for n, y in power(exponent, *sizes, factor=factor).items()}
 
 
-def test_last_slopes_are_those_between_shared_sizes():
-    """A longer line is compared where the other has points too."""
-    longer = {**power(1.0, 1, 4, 16), "64": 10_000.0}
-    assert growth_page.last_slopes(longer, power(2.0, 1, 4, 16)) == (pytest.approx(1.0), pytest.approx(2.0))
-    assert growth_page.last_slopes(longer, power(2.0, 1)) == (None, None)
+@pytest.mark.parametrize("constant", [0.0, 1000.0])
+def test_an_exponent_does_not_depend_on_a_constant_cost(constant):
+    """Of sizes that grow by the same factor; of costs that fall, and of two sizes, there is none."""
+    points = law(1.5, constant)
+    assert growth_exponents.exponent(points, ["4", "16", "64"]) == pytest.approx(1.5)
+    assert growth_exponents.exponent(points, ["4", "16"]) is None
+    assert growth_exponents.exponent({**points, "16": points["64"]}, ["4", "16", "64"]) is None
+
+
+def test_the_upper_end_has_the_largest_sizes_of_both_lines():
+    """Three, unless they grow unevenly."""
+    longer = law(1.0, sizes=(1, 4, 16, 64))
+    assert growth_exponents.upper_end(longer, law(1.0, sizes=(1, 4, 16))) == ["1", "4", "16"]
+    assert growth_exponents.upper_end(longer, longer) == ["4", "16", "64"]
+    assert growth_exponents.upper_end(law(1.0, sizes=(1, 4, 32))) == ["4", "32"]
 
 
 @pytest.mark.parametrize(
-    ("ours", "said"), [((1.3, 1.2), "above"), ((1.3, 1.0), "not above"), ((0.5, 0.6), "not above"), ((), "—")]
+    ("ours", "said", "noise"), [((1.4, 1.3), "above", 0.1), ((1.3, 1.15), "not above", 0.15), ((0.5, 0.6), "not above", 0.1)]
 )
-def test_an_exponent_is_above_if_it_is_in_each_run(ours, said):
-    """One that is above in only one run is noise."""
+def test_an_exponent_is_above_if_it_is_in_whichever_runs(ours, said, noise):
+    """The other's is 1.0 in one run and 1.12 in the next."""
     runs = {
-        f"time, run {i}": {"funcnet eager": power(slope, 4, 16), "torch.nn eager": power(1.0, 4, 16)}
-        for i, slope in enumerate(ours, 1)
+        f"time, run {i}": {"a": law(one), "b": law(other)}
+        for i, (one, other) in enumerate(zip(ours, (1.0, 1.12), strict=True), 1)
     }
-    found = growth_page.differences({"time": {}, **runs}, "time", "funcnet eager", "torch.nn eager")
-    assert found == pytest.approx([slope - 1.0 for slope in ours])
-    assert growth_page.verdict(found) == said
+    found = growth_exponents.compare({"time": {"a": law(1.0, factor=3.0), "b": law(1.0)}, **runs}, "time", "a", "b")
+    assert (found.verdict, found.noise) == (said, pytest.approx(max(noise, 0.12)))
+    assert found.ratios == pytest.approx({"4": 3.0, "16": 3.0, "64": 3.0})
+
+
+def test_the_largest_ratio_leaves_small_memory_out():
+    """Where both take less than the least; a pair without points has no row."""
+    lines = {"a": {"4": 3.0, "16": 20.0, "64": 30.0}, "b": {"4": 1.0, "16": 5.0, "64": 10.0}}
+    found = growth_exponents.compare({"memory": lines}, "memory", "a", "b")
+    assert (found.ratios, found.worst) == ({"16": 4.0, "64": 3.0}, "16")
+    assert growth_exponents.compare({"memory": lines}, "memory", "a", "c") is None
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.02, 500_000.0), (3.0, 40.0), (90.0, 110.0)])
+def test_an_axis_has_few_ticks(low, high):
+    """At least one, and at most seven."""
+    assert 1 <= len(growth_plots.y_ticks(low, high)) <= 7
 
 
 def test_the_least_of_two_runs_counts():
@@ -72,14 +94,14 @@ def test_the_least_of_two_runs_counts():
 
 def test_a_line_is_foreseen():
     """It goes on as steep as between its last two points, at least linearly; nothing is foreseen from one."""
-    assert growth._foreseen(power(2.0, 4, 16), 64) == pytest.approx(64.0**2)
-    assert growth._foreseen(power(0.0, 4, 16, factor=5.0), 64) == pytest.approx(20.0)
-    assert growth._foreseen(power(2.0, 4), 16) == 0.0
+    assert growth_jobs._foreseen(power(2.0, 4, 16), 64) == pytest.approx(64.0**2)
+    assert growth_jobs._foreseen(power(0.0, 4, 16, factor=5.0), 64) == pytest.approx(20.0)
+    assert growth_jobs._foreseen(power(2.0, 4), 16) == 0.0
 
 
 def test_the_page_has_exponents_plots_and_points(tmp_path):
     """From the points of a run, and of another one for another contender."""
-    lines = {"funcnet eager": power(2.0, 16, 64, 256, factor=8.0), "torch.nn eager": power(1.0, 16, 64, factor=8.0)}
+    lines = {"funcnet eager": power(2.0, 16, 64, 256, factor=8.0), "torch.nn eager": power(1.0, 16, 64, 256, factor=8.0)}
     first = growth.merged({}, {"width": {"time": lines, "memory": {}}})
     both = growth.merged(
         first, {"width": {"time": {"JAX jit": power(1.0, 16)}, "memory": {}}, "lstm": {"time": {}, "memory": {}}}
@@ -89,12 +111,53 @@ def test_the_page_has_exponents_plots_and_points(tmp_path):
     (tmp_path / "points.json").write_text(json.dumps({"head": "# H", "results": {"width": both["width"]}, "notes": ["a note"]}))
     growth.main(["--redraw", "--out", str(tmp_path)])
     text = (tmp_path / "GROWTH.md").read_text()
+    ratios = ["256.00 at 256", "256.00 at 256"]
     assert cells(text, "width") == [
-        ["width", "time", "funcnet eager, torch.nn eager", "2.00", "1.00", "2.00", "1.00", "64.00 at 64", "—", "above"],
-        ["width", "time", "funcnet eager, JAX jit", "—", "—", "2.00", "—", "128.00 at 16", "—", "—"],
+        ["width", "time", "funcnet eager", "torch.nn eager", "16-256", "2.00", "1.00", "—", "above", *ratios],
+        ["width", "time", "funcnet eager", "JAX jit", "—", "—", "—", "—", "—", "128.00 at 16", "128.00 at 16"],
     ]
+    assert "1 of 1 exponents are above theirs: time by width (funcnet eager beside torch.nn eager)." in text
     assert "- a note" in text
     assert (tmp_path / "width.png").read_bytes().startswith(b"\x89PNG")
+
+
+def answers(stop_at):
+    """Return a function in the place of ``perform``, which the user stops at a job."""
+    jobs = []
+
+    def perform(job, cached):
+        jobs.append(job)
+        if len(jobs) == stop_at:
+            raise KeyboardInterrupt
+        points = power(1.0, 16, 64, 256, factor=len(jobs))
+        if job[0] == "memory":
+            return {"runs": [points, points], "notes": []}
+        return {"points": dict.fromkeys(job[2], points), "notes": []}
+
+    return perform
+
+
+@pytest.mark.parametrize(("stop_at", "having"), [(2, ["memory"]), (4, ["time", "memory"])])
+def test_what_was_measured_is_kept_when_the_user_stops(stop_at, having, tmp_path, monkeypatch):
+    """The page is written from it, with the command that was given."""
+    monkeypatch.setattr(growth, "perform", answers(stop_at))
+    given = ["width", "--contenders", "funcnet eager,JAX jit", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match=r"Stopped by Ctrl-C; the points of the processes that had ended are in"):
+        growth.main(given)
+    found = json.loads((tmp_path / "points.json").read_text())["results"]["width"]
+    assert [what for what in ("time", "memory") if found[what]] == having
+    text = (tmp_path / "GROWTH.md").read_text()
+    assert f"`python -m examples.benchmarks.growth width --contenders 'funcnet eager,JAX jit' --out {tmp_path}`" in text
+
+
+def test_a_run_measures_memory_and_times_twice(tmp_path, monkeypatch, capsys):
+    """The lower of two runs counts, and the page compares both."""
+    monkeypatch.setattr(growth, "perform", answers(0))
+    growth.main(["lstm", "--contenders", "funcnet eager,JAX jit", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "points.json").read_text())["results"]["lstm"]
+    assert found["time"]["JAX jit"] == power(1.0, 16, 64, 256, factor=3)
+    assert found["time, run 2"]["JAX jit"] == power(1.0, 16, 64, 256, factor=4)
+    assert "lstm: funcnet eager 3 points, JAX jit 3 points" in capsys.readouterr().out
 
 
 def test_times_of_imports_are_compared_with_those_of_torch(capsys, monkeypatch, tmp_path):
@@ -106,6 +169,14 @@ def test_times_of_imports_are_compared_with_those_of_torch(capsys, monkeypatch, 
     assert "| funcnet | 2 |" in (tmp_path / "page.md").read_text()
 
 
+@pytest.mark.parametrize("rounds", ["0", "-1"])
+def test_no_rounds_are_refused(rounds, capsys):
+    """Before a process is started."""
+    with pytest.raises(SystemExit):
+        import_time.main(["--rounds", rounds])
+    assert f"argument --rounds: must be a whole number of at least 1, got {rounds}" in capsys.readouterr().err
+
+
 def test_the_time_of_a_program_is_that_of_its_process(tmp_path):
     """A process that works for a while takes longer than nothing."""
     assert import_time.milliseconds("sum(range(10**6))", str(tmp_path)) > 0
@@ -113,7 +184,11 @@ def test_the_time_of_a_program_is_that_of_its_process(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["foo"], "unknown axis 'foo'; there are width, depth"), (["--redraw"], "--redraw needs the points of a run")],
+    [
+        (["foo"], "unknown axis 'foo'; choose from width, depth"),
+        (["--contenders", "foo"], "unknown contender 'foo'; choose from funcnet eager, funcnet donated"),
+        (["--redraw"], "--redraw needs the points of a run"),
+    ],
 )
 def test_bad_arguments_of_growth_are_refused(arguments, said, capsys, tmp_path):
     """Before anything is measured or written."""

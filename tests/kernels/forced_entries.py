@@ -34,6 +34,7 @@ HOMES = {
     "max pooling": ("pooling",),
     "mean pooling": ("pooling",),
     "LSTM": ("recurrent",),
+    "long LSTM": ("recurrent",),
     "recurrent buffers": ("recurrent",),
     "blocks of logits": ("losses",),
 }

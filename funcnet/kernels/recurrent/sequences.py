@@ -15,7 +15,7 @@ from torch import Tensor
 from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.linear import linear as product
 from funcnet.kernels.linear import matmul_weight_grad
-from funcnet.kernels.recurrent import lstm_operators
+from funcnet.kernels.recurrent import lstm_operators, pieces
 from funcnet.kernels.recurrent.steps import KINDS, ONEDNN, Kind, Maybe, owned
 from funcnet.kernels.tracing import is_differentiated
 
@@ -49,7 +49,7 @@ def run(kind: str, w: Weights, x: Tensor, state: State, mask: Maybe, *, training
     may_write = mask is None and owned(*given)
     if mask is None and LSTM.value == 0 and kind == "lstm" and w.hr is None and x.dtype is torch.float32 and x.is_cpu:
         if may_write:
-            return _run_onednn(w, x, state, training, lstm_operators.run)
+            return _run_onednn(w, x, state, training, pieces.run)
         if lstm_operators.serves(*given):
             return _run_onednn(w, x, state, training, lstm_operators.run_operator)
     if may_write and BUFFERS.value == 0:
@@ -158,6 +158,6 @@ def _run_onednn_back(w: Weights, cache: Any, gy: Tensor, gstate: State, kernel: 
     gs = [g.contiguous() for g in (gy, *gstate) if g is not None]
     ends = (cache["y"], cache["h_n"], cache["c_n"], *gs)
     given = _laid_out(w, cache["x"], (cache["h"], cache["c"]))
-    gx, ih, hh, b_ih, b_hh, gh, gc = kernel(*given, *ends, cache["workspace"])
+    gx, ih, hh, b_ih, b_hh, gh, gc = pieces.run_back(kernel, *given, *ends, cache["workspace"])
     biases = (None, None) if w.b_ih is None else (b_ih, b_hh)
     return Weights(ih, hh, *biases), gx, (gh, gc)
