@@ -8,6 +8,7 @@ import builtins
 import itertools
 import logging
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -120,14 +121,19 @@ def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
 
 
 def _compiled(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kernel:
-    """Compile a graph with loops for small products, and without them where Inductor or the C++ compiler rejects them."""
+    """Compile a graph with loops for small products, and without them where Inductor or the C++ compiler rejects them.
+
+    That is said in a warning: the library's products may differ from the loops in the last bits.
+    """
     loops = _known(product_options())
     try:
         kernel: Kernel = torch._inductor.compile(graph, examples, options={**options, **loops} or None)
-    except Exception:
+    except Exception as error:
         if not loops:
             raise
         kernel = torch._inductor.compile(graph, examples, options=options or None)
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(f"compile: the loops for small products failed, and are left out: {reason}", RuntimeWarning, stacklevel=2)
     return kernel
 
 
