@@ -6,6 +6,7 @@ grads     = net.grads(params, cache, gy)
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attrs import field
@@ -54,10 +55,10 @@ class ValueAndGrads(Value):
                 known = None  # the checks of the layers and the loss say what is wrong
         y, cache = self.net.apply(params, x, rng)
         value, gy = self.loss.value_and_grad(y, target) if scale is None else scaled_gradient(self.loss, y, target, scale)
-        grads = self.net.grads(params, cache, gy)
         if scale is None and self._plans.is_due():
-            self._plans.learn((params, x, target), lambda: self._unchecked(params, cache, y, target))
-        return value, grads, cache
+            self._plans.learn((params, x, target), partial(self._unchecked, params, cache, y, target))
+        del y  # large logits, say, must not live through the backward pass
+        return value, self.net.grads(params, cache, gy), cache
 
     def _unchecked(self, params: Params, cache: Cache, y: Any, target: Any) -> _Run | None:
         """Return the function without checks, for arguments like these; ``None`` where the net or the loss has no such form."""
@@ -79,8 +80,9 @@ def _joined(net: Unchecked, loss: Callable[[Any, Any], tuple[Tensor, Any]]) -> _
 
     def value_and_grads(params: Params, x: Any, target: Any) -> tuple[Tensor, Params, Cache]:
         y, cache = apply(params, x)
-        value, gy = loss(y, target)
-        return value, grads(params, cache, gy), cache
+        value, *gy = loss(y, target)
+        del y  # neither y nor gy must live through the whole backward pass: of a batch they may be the largest tensors
+        return value, grads(params, cache, gy.pop()), cache
 
     return value_and_grads
 

@@ -1,7 +1,9 @@
 """Training: the pure step against the four lines and torch.nn, compiled and resumed, and the loop ``fit``."""
 
+import gc
 import io
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ from torch import nn
 
 import funcnet as fn
 from funcnet.compilation.scanned import ScanSteps
+from funcnet.gradients import _joined
+from funcnet.plans import Unchecked
 
 NET = fn.serial(fn.Linear(2, 8), fn.BatchNorm1d(8), fn.Tanh(), fn.Linear(8, 2))
 X = fn.random.uniform(1, (64, 2), dtype=torch.float64)
@@ -32,6 +36,60 @@ def test_value_and_grads_are_the_first_three_lines():
     assert torch.equal(value, loss)
     assert fn.tree.equal(grads, NET.vjp(params, want, gy)[0])
     assert fn.tree.equal(cache, want)
+
+
+Y = []
+
+
+@fn.frozen
+class Remembering(fn.MSE):
+    """A loss that remembers y, weakly."""
+
+    def value_and_grad(self, y, target):
+        Y[:] = [weakref.ref(y)]
+        return super().value_and_grad(y, target)
+
+
+@fn.frozen
+class Looking(fn.Identity):
+    """A layer that looks at what is left of the output of the net, on the way back."""
+
+    def grads(self, params, cache, gy):
+        gc.collect()
+        Y.append(Y[0]() is None)
+        return super().grads(params, cache, gy)
+
+    def vjp(self, params, cache, gy):
+        gc.collect()
+        Y.append(Y[0]() is None)
+        return super().vjp(params, cache, gy)
+
+
+def test_the_output_of_a_net_does_not_live_through_the_backward_pass():
+    """Logits are often the largest tensor of a step, and only the loss needs them."""
+    net = fn.serial(fn.Linear(2, 3), Looking(), fn.Linear(3, 8))
+    of_the_batch, params = fn.value_and_grads(net, Remembering()), net.init(0)
+    for _ in range(3):
+        of_the_batch(params, X.float(), torch.zeros(64, 8))
+        assert Y[1:] == [True]
+
+
+def test_a_step_by_plan_holds_neither_the_output_nor_its_gradient():
+    """The backward pass gets the only reference to the gradient of y, so it can release it as it goes."""
+    refs = []
+
+    def apply(params, x):
+        y = x + 1
+        refs.append(weakref.ref(y))
+        return y, None
+
+    def grads(params, cache, gy):
+        refs.append(weakref.ref(gy))
+        del gy
+        return [ref() is None for ref in refs]
+
+    run = _joined(Unchecked(apply, None, grads), lambda y, target: (y.sum(), y * target))
+    assert run(None, X, X)[1] == [True, True]
 
 
 def test_a_step_is_torch_s_step_statistics_included():
