@@ -122,6 +122,7 @@ class TrainStep(Value):
         """Make the step with the optimizer's update of each layer in the backward pass."""
         y, cache = self.net.apply(params, x, rng)
         value, gy = self.loss.value_and_grad(y, target)
+        del y
         start = self.net.update_stats(params, cache) if self._has_running_stats else params
         return *update(params, start, state, cache, gy), value
 

@@ -43,6 +43,7 @@ class Accumulated(Value):
             return self._by_part(params, parts, keys, scale)
         total, value, grads, cache = self._weighed(params, *parts[0], keys[0], scale)
         for (x_i, target_i), key in zip(parts[1:], keys[1:], strict=True):
+            del cache  # there is one micro-batch's at a time
             w, v, g, cache = self._weighed(params, x_i, target_i, key, scale)
             total, value, grads = total + w, value + v, tree.add(grads, g)
         share = 1.0 if self.step.loss.reduction == "sum" else _or_one(total)
@@ -58,10 +59,13 @@ class Accumulated(Value):
         """Add up Σ fᵢ (wᵢ / Σ wᵢ) ℓᵢ and its gradients over the micro-batches, for a loss that is Σ fᵢ ℓᵢ."""
         loss, net, found, cache = self.step.loss, self.step.net, [], None
         for (x, target), shares, key in zip(micro_batches, _shares(loss, micro_batches), keys, strict=True):
+            cache = None  # there is one micro-batch's at a time
             y, cache = net.apply(params, x, key)
             values, gy = loss.parts_and_grad(y, target, shares if scale is None else tuple([s * scale.float() for s in shares]))
             value = loss.value_of_parts([_times(v, share) for v, share in zip(values, shares, strict=True)])
+            del y
             found.append((value, tree.map(in_single, net.grads(params, cache, gy))))
+            del gy
         total, grads = found[0]
         for value, g in found[1:]:
             total, grads = total + value, tree.add(grads, g)

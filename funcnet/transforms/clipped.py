@@ -49,6 +49,7 @@ class ClippedGrads(Value):
         if {len(one) if one.dim() else 0 for one in tree.leaves(y)} != {len(values)}:
             return self._of_stored(params, x, target, rng)
         gy = self._row_by_row(y, target, self._weights(norms))
+        del y
         return values, self.step.net.grads(params, cache, gy)
 
     def _row_by_row(self, y: Any, target: Any, weights: Tensor) -> Any:

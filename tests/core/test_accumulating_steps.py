@@ -1,6 +1,7 @@
 """train_step with ``accumulate``: the gradient of the whole batch from micro-batches, with every kind of optimizer and loss."""
 
 import pickle
+import weakref
 from typing import Any
 
 import pytest
@@ -32,6 +33,32 @@ def test_a_step_is_that_of_the_whole_batch(loss: fn.Loss) -> None:
     for k in (2, 3, 5, 14, 100):
         got = fn.train_step(NET, loss, OPT, accumulate=k)(*start(), X, LABELS)
         fn.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
+
+
+CACHES: list[weakref.ref[torch.Tensor]] = []
+LEFT: list[int] = []
+
+
+@fn.frozen
+class Counting(fn.Exp):
+    """A layer that counts how many of its caches are left when it is applied again."""
+
+    def apply(self, params: Any, x: torch.Tensor, rng: Any = None) -> tuple[Any, Any]:
+        """Count, and remember the new cache weakly."""
+        LEFT.append(sum(one() is not None for one in CACHES))
+        y, cache = super().apply(params, x, rng)
+        CACHES.append(weakref.ref(cache))
+        return y, cache
+
+
+@pytest.mark.parametrize("loss", [LOSS, SUMMED], ids=["one part", "two parts"])
+def test_there_is_one_micro_batch_at_a_time(loss: fn.Loss) -> None:
+    """The cache of the micro-batch before is released first, or a step in parts would take twice the memory."""
+    net = fn.serial(fn.Linear(3, 8), Counting(), fn.Linear(8, 3))
+    CACHES.clear()
+    LEFT.clear()
+    fn.train_step(net, loss, OPT, accumulate=4)(*start(net), X, LABELS)
+    assert LEFT == [0] * 4
 
 
 def test_a_rule_that_clips_gradients_sees_those_of_the_whole_batch() -> None:

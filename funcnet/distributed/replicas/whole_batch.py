@@ -63,6 +63,7 @@ class WholeBatch:
         net, turns = self._of_shard(x)
         y, cache = net.apply(params, x, *self._keys(rng, 1))
         value, gy = value_and_scaled_gy(self.loss, y, target, scale)
+        del y
         w = None if self.loss.reduction == "sum" else number(weights_of(self.loss, x, target)[0])
         one = 1.0 if w is None else w
         numbers = torch.stack([times(value.detach(), one), torch.as_tensor(one, dtype=torch.float64, device=value.device)])
@@ -89,10 +90,12 @@ class WholeBatch:
             y, cache = net.apply(params, x_i, key)
             shares = shares or started.of_parts()
             value, gy = value_and_gy(self.loss, y, target_i, shares[len(values)], scale)
+            del y
             values.append(value)
             if len(values) < len(batches):
                 grads = tree.map(in_single, net.grads(params, cache, gy))
                 earlier = grads if earlier is None else tree.add(earlier, grads)
+                cache = gy = None  # there is one micro-batch's at a time
         sums = sum_of_values(values, self.workers)
         moved, statistics = self._started(net, params, cache, x)
         grads = turns.grads(self.reducer, params, cache, gy, earlier=earlier)
