@@ -80,9 +80,9 @@ def _joined(net: Unchecked, loss: Callable[[Any, Any], tuple[Tensor, Any]]) -> _
 
     def value_and_grads(params: Params, x: Any, target: Any) -> tuple[Tensor, Params, Cache]:
         y, cache = apply(params, x)
-        value, *gy = loss(y, target)
-        del y  # neither y nor gy must live through the whole backward pass: of a batch they may be the largest tensors
-        return value, grads(params, cache, gy.pop()), cache
+        value, gy = loss(y, target)
+        del y  # as in ``scaled``
+        return value, grads(params, cache, gy), cache
 
     return value_and_grads
 

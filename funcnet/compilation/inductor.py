@@ -129,12 +129,25 @@ def _compiled(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kerne
     try:
         kernel: Kernel = torch._inductor.compile(graph, examples, options={**options, **loops} or None)
     except Exception as error:
-        if not loops:
+        if not loops or isinstance(error, _restarts()):
             raise
         kernel = torch._inductor.compile(graph, examples, options=options or None)
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(f"compile: the loops for small products failed, and are left out: {reason}", RuntimeWarning, stacklevel=2)
     return kernel
+
+
+@cache
+def _restarts() -> tuple[type[Exception], ...]:
+    """Return the errors with which Inductor asks Dynamo to trace again, as for numbers that become tensors.
+
+    Caught, they would leave the loops out without a fault in them.
+    """
+    try:
+        from torch._dynamo.exc import RestartAnalysis
+    except ImportError:
+        return ()
+    return (RestartAnalysis,)
 
 
 def _compiled_for_gpu(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kernel:

@@ -150,6 +150,20 @@ def test_a_failure_without_loops_is_raised(monkeypatch):
     assert calls == [{"options": None}]
 
 
+def test_a_wish_to_trace_again_is_no_failure(monkeypatch):
+    """Numbers that become tensors make Dynamo start again, with the loops."""
+    calls = []
+
+    def restart(*args, **options):
+        calls.append(options)
+        raise torch._dynamo.exc.RestartAnalysis(restart_reason="a number")
+
+    monkeypatch.setattr(torch._inductor, "compile", restart)
+    with pytest.raises(torch._dynamo.exc.RestartAnalysis):
+        inductor._compiled(None, [], {})
+    assert len(calls) == 1
+
+
 def test_a_forced_choice_is_a_part_of_the_key_of_the_cache():
     """Inductor finds no program that was compiled with another choice."""
     the_pass = inductor.product_options()["post_grad_custom_post_pass"]

@@ -371,7 +371,11 @@ MAY_USE = {
     "funcnet.distributed.sharding.placements": [
         "torch.distributed.tensor.placement_types._StridedShard"
     ],  # in all releases with DTensor
-    "funcnet.compilation.inductor": ["torch._inductor", "torch._dynamo.convert_frame"],  # imported late, each in a ``try``
+    "funcnet.compilation.inductor": [
+        "torch._inductor",
+        "torch._dynamo.convert_frame",
+        "torch._dynamo.exc",
+    ],  # imported late, each in a ``try``
     "funcnet.interop.exporting": ["torch._inductor"],  # its ``aoti_compile_and_package``, which is documented
     "funcnet.testing": ["torch._dynamo"],  # its ``config``, which is documented
 }
