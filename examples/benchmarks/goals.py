@@ -16,7 +16,7 @@ from examples.benchmarks.command import new_parser
 
 RESULTS = Path(__file__).parent / "results"
 BEFORE = RESULTS / "before.json"
-PAGES = ("two_threads", "two_threads_small", "", "deep")
+PAGES = ("two_threads", "")
 """The folders of the pages of a round; of figures that are on several pages, the last one counts."""
 
 NOISE = 1.03
