@@ -67,7 +67,7 @@ def facts() -> Iterator[str]:
 
 
 def choices() -> Iterator[str]:
-    """Yield a line for each choice between kernels: its name, what it takes here, and its options."""
+    """Yield a line for each choice between kernels: its name, the option in use, and all options."""
     rows = [(name, one.describe(one.value), " | ".join(one.options)) for name, one in sorted(CHOICES.items())]
     yield from aligned([("choice", "here", "options"), *rows], 3)
 

@@ -137,7 +137,7 @@ def perform(job: Sequence[Any], cached: str) -> dict[str, Any]:
 
 
 def _given_back(job: Sequence[Any]) -> dict[str, str]:
-    """Return the setting by which freed memory goes back to the system, where memory is measured."""
+    """Return environment variables that make glibc return freed memory at once, for jobs that measure memory."""
     return {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"} if job[0] == "memory" else {}
 
 

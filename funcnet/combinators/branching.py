@@ -125,7 +125,7 @@ class Branching(Combinator):
     def unchecked(self, params: Params, cache: Cache) -> Unchecked | None:
         """Return the verbs of a residual; other ways to branch are not asked for in nets of small layers.
 
-        ``merge`` must be an ``Add`` itself: a stand-in for it prints as one, but has verbs of its own.
+        ``merge`` must be exactly an ``Add``: a stand-in has the same repr, but overrides the verbs.
         """
         if not self._is_residual() or type(self.merge) is not Add:
             return None

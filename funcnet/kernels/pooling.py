@@ -1,6 +1,7 @@
 """Kernels of pooling, along as many axes as there are numbers in ``kernel``, with or without a batch."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,10 +71,8 @@ def _max_pool_by_kernel(
 def max_pool_values(
     x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], ceil: bool
 ) -> Tensor:
-    """Largest element of each window, without its index, which torch's loop takes along: by slices from a quarter of x on."""
-    if _side_by_side(kernel, stride, padding, dilation, ceil) and tiles_pay(
-        x, kernel, MAXIMA.value // 4
-    ):  # torch's takes the indices along
+    """Largest element of each window: by slices from a quarter of the size on, since torch's kernel also finds the indices."""
+    if _side_by_side(kernel, stride, padding, dilation, ceil) and tiles_pay(x, kernel, MAXIMA.value // 4):
         return tile_max(x, kernel)
     return max_pool(x, kernel, stride, padding, dilation, ceil)[0]
 
@@ -95,16 +94,8 @@ def max_pool_backward(
     return _max_pool_backward_by_kernel(gy, indices, of, *how)
 
 
-def _max_pool_backward_by_kernel(
-    gy: Tensor,
-    indices: Tensor,
-    of: Origin,
-    kernel: tuple[int, ...],
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-    ceil: bool,
-) -> Tensor:
+def _max_pool_backward_by_kernel(gy: Tensor, indices: Tensor, of: Origin, *given: Any) -> Tensor:
+    kernel, stride, padding, dilation, ceil = given
     axes = len(kernel)
     how = (as_two(kernel, 1), as_two(stride, 1), as_two(padding, 0), as_two(dilation, 1), ceil)
     wide = in_single(gy) if gy.dtype in HALF and (_overlap(kernel, stride) or max(dilation) > 1) else gy

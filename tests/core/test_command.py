@@ -22,7 +22,7 @@ def small_sample(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_command_prints_versions_and_every_choice():
-    """A line of versions, the processor, and a line for each choice with what it takes on this processor."""
+    """The output has the versions, the processor, and a line for each choice with the option in use."""
     done = subprocess.run([sys.executable, "-m", "funcnet", "--no-check"], capture_output=True, text=True, check=True)
     versions, processor, *rest = done.stdout.splitlines()
     assert versions.startswith(f"funcnet {fn.__version__}, torch {torch.__version__}, Python {platform.python_version()}, ")

@@ -6,7 +6,7 @@ a build of torch without CUDA cannot index fake tensors on one. It belongs to th
 
 WHAT is ``layers``, ``optimizers``, ``forms`` or ``metrics``; without names all are tried. ``layers`` goes forward and backward,
 with both halves of the VJP; ``optimizers`` takes two steps, plain with the counters in main memory and donated with the counters
-on the GPU, and ``forms`` also the other way round.
+on the GPU, and ``forms`` also tries the other two combinations.
 """
 
 import contextlib

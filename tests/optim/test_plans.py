@@ -146,14 +146,23 @@ def test_what_fits_no_plan_is_refused_as_without_one(change: Any, donated: bool)
     assert tree.equal((params, state), before)
 
 
+def draw() -> dict[str, torch.Tensor]:
+    return {"one": torch.ones(8), "two": torch.ones(8)}
+
+
+def with_a_plan(optimizer: fn.Optimizer) -> tuple[Any, Any]:
+    """Return params and state after as many steps as it takes to make a plan."""
+    params = draw()
+    state = optimizer.init(params)
+    for _ in range(4):
+        params, state = optimizer.update(draw(), state, params)
+    return params, state
+
+
 def test_params_that_share_memory_are_refused_after_a_plan_was_made() -> None:
     """By a donated optimizer, whose plan asks where params lie."""
     optimizer = fn.donate(fn.SGD(0.1))
-    draw = lambda: {"one": torch.zeros(8), "two": torch.zeros(8)}
-    params = draw()
-    state = optimizer.init(params)
-    for _ in range(3):
-        params, state = optimizer.update(draw(), state, params)
+    _, state = with_a_plan(optimizer)
     whole = torch.zeros(12)
     with pytest.raises(ValueError, match="memory"):
         optimizer.update(draw(), state, {"one": whole[:8], "two": whole[4:]})
@@ -171,11 +180,7 @@ SHARED = {
 def test_moments_that_share_memory_are_refused_after_a_plan_was_made(share: Any) -> None:
     """By a donated optimizer, though params are where they were."""
     optimizer = fn.donate(fn.Adam(0.1))
-    draw = lambda: {"one": torch.ones(8), "two": torch.ones(8)}
-    params = draw()
-    state = optimizer.init(params)
-    for _ in range(4):
-        params, state = optimizer.update(draw(), state, params)
+    params, state = with_a_plan(optimizer)
     before = copy.deepcopy((params, state))
     with pytest.raises(ValueError, match="shared memory"):
         optimizer.update(draw(), share(state, params), params)

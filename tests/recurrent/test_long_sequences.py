@@ -1,4 +1,4 @@
-"""Long sequences of an LSTM: pieces give what the whole gives, keep smaller blocks, and leave the cache as it was."""
+"""Long sequences of an LSTM: pieces give the same results as the whole, use smaller blocks, and do not modify the cache."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ KEPT = 2 * (3 + 16 * 4)
 
 
 def both_passes(x, limit):
-    """Return outputs, gradients and the workspace, with pieces of at most so many numbers."""
+    """Return outputs, gradients and the workspace, with pieces that keep at most ``limit`` numbers."""
     with forced("long LSTM", limit):
         y, cache = LAYER.apply(PARAMS, x)
         before = tree.map(torch.clone, cache)

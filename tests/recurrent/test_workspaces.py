@@ -22,7 +22,7 @@ def forward(steps, rows, inputs, outputs):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_backward_pass_reads_what_was_copied_only(shape, monkeypatch):
-    """Gradients have the same bits where all that is not copied is NaN, and the workspace stays as it was."""
+    """Gradients have the same bits if everything that is not copied is NaN, and the workspace is not modified."""
     given = forward(*shape)
     before = given[-1].clone()
     monkeypatch.setattr(lstm_operators, "copied", lambda workspace, x, hh: workspace.clone())
