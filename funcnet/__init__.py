@@ -150,12 +150,14 @@ if not is_lazy(__name__):
     from funcnet.layers.embedding.functional_embedding import FunctionalEmbedding
     from funcnet.layers.embedding.sinusoidal import SinusoidalEmbedding
     from funcnet.layers.linear.adaptive_softmax import AdaptiveLogSoftmaxWithLoss
+    from funcnet.layers.linear.bilinear import Bilinear
     from funcnet.layers.linear.deferred_linear import DeferredLinear
+    from funcnet.layers.linear.einsum import Einsum
     from funcnet.layers.linear.elementwise_affine import Bias, Scale
     from funcnet.layers.linear.functional_linear import FunctionalLinear
     from funcnet.layers.linear.linear import Linear
+    from funcnet.layers.linear.linear_general import LinearGeneral
     from funcnet.layers.linear.maxout import Maxout
-    from funcnet.layers.linear.multilinear import Bilinear, Einsum, LinearGeneral
     from funcnet.layers.linear.rescaling import Rescale
     from funcnet.layers.noise.alpha_dropout import AlphaDropout, FeatureAlphaDropout
     from funcnet.layers.noise.drop_connect import DropConnect
