@@ -89,6 +89,7 @@ class Callback(Value):
     Override ``update``, or ``on_step`` to see each step. The memory is a tree of tensors, numbers and strings, which checkpoints
     save. A callback is a frozen value: ``update`` returns a new memory instead of changing attributes.
 
+    >>> from funcnet.value import frozen
     >>> @frozen
     ... class StopBelow(Callback):
     ...     loss: float
