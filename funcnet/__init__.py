@@ -90,7 +90,8 @@ if not is_lazy(__name__):
     from funcnet.compilation.scanned import scan_steps
     from funcnet.contract import Layer
     from funcnet.drawing import Drawing, draw
-    from funcnet.fitting.callbacks import Callback, EarlyStopping, Epoch, Step, stop
+    from funcnet.fitting.callbacks import Callback, Epoch, Step, stop
+    from funcnet.fitting.early_stopping import EarlyStopping
     from funcnet.fitting.evaluation import evaluate, predict
     from funcnet.fitting.history import History
     from funcnet.fitting.loop import fit
