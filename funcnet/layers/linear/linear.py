@@ -4,9 +4,10 @@ x (..., in_features), w (out_features, in_features), b (out_features,), y (..., 
 batch.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-import torch
 from attrs import field
 from torch import Tensor, strided
 
@@ -19,6 +20,9 @@ from funcnet.kernels import linear as kernels
 from funcnet.plans import Unchecked
 from funcnet.random.keys import Key
 from funcnet.value import frozen
+
+_Product = Callable[..., Tensor]
+_Products = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @frozen
@@ -104,7 +108,8 @@ class Linear(Layer):
     def unchecked(self, params: Params, cache: Tensor) -> Unchecked | None:
         if not kernels.is_small(cache, self.out_features):
             return None
-        return _WITH_BIAS if self.bias else _WITHOUT_BIAS
+        n = cache.numel() * self.out_features
+        return (_with_bias if self.bias else _without_bias)(kernels.linear_of(n), kernels.mm_of(n), kernels.both_of(n))
 
     def param_shapes(self) -> dict[str, Shape]:
         shapes: dict[str, Shape] = {"weight": (self.out_features, self.in_features)}
@@ -114,25 +119,31 @@ class Linear(Layer):
 # The verbs without checks, for a matrix of few rows: the same kernels as with checks.
 
 
-def _small_apply(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
-    return kernels.small_linear(x, params["weight"], params.get("bias")), x
+@cache
+def _with_bias(linear: _Product, mm: _Product, both: _Products) -> Unchecked:
+    def apply(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        return linear(x, params["weight"], params["bias"]), x
+
+    def vjp(params: Params, x: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        gw, gx = both(gy, x, params["weight"])
+        return {"weight": gw, "bias": gy.sum(0)}, gx
+
+    def grads(params: Params, x: Tensor, gy: Tensor) -> Params:
+        return {"weight": mm(gy.t(), x), "bias": gy.sum(0)}
+
+    return Unchecked(apply, vjp, grads)
 
 
-def _small_vjp(params: Params, x: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-    return {"weight": torch.mm(gy.t(), x), "bias": gy.sum(0)}, torch.mm(gy, params["weight"])
+@cache
+def _without_bias(linear: _Product, mm: _Product, both: _Products) -> Unchecked:
+    def apply(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        return linear(x, params["weight"]), x
 
+    def vjp(params: Params, x: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+        gw, gx = both(gy, x, params["weight"])
+        return {"weight": gw}, gx
 
-def _small_grads(params: Params, x: Tensor, gy: Tensor) -> Params:
-    return {"weight": torch.mm(gy.t(), x), "bias": gy.sum(0)}
+    def grads(params: Params, x: Tensor, gy: Tensor) -> Params:
+        return {"weight": mm(gy.t(), x)}
 
-
-def _small_vjp_of_weight(params: Params, x: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-    return {"weight": torch.mm(gy.t(), x)}, torch.mm(gy, params["weight"])
-
-
-def _small_grads_of_weight(params: Params, x: Tensor, gy: Tensor) -> Params:
-    return {"weight": torch.mm(gy.t(), x)}
-
-
-_WITH_BIAS = Unchecked(_small_apply, _small_vjp, _small_grads)
-_WITHOUT_BIAS = Unchecked(_small_apply, _small_vjp_of_weight, _small_grads_of_weight)
+    return Unchecked(apply, vjp, grads)
