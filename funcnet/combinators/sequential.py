@@ -95,7 +95,7 @@ class Serial(Combinator):
                 known = None  # run again with checks, which explain the error
         y, cache = self._apply(params, x, rng)
         if self._forward is not None and self._forward.is_due():
-            self._forward.learn((params, x), lambda: straight.unchecked(self, params, cache))
+            self._forward.learn((params, x), lambda: straight.unchecked(self, params, cache), (y, cache))
         return y, cache
 
     def _apply(self, params: Params, x: Any, rng: Rng) -> tuple[Any, Cache]:
@@ -121,7 +121,7 @@ class Serial(Combinator):
                 known = None  # as in ``apply``
         found = self._vjp(params, cache, gy)
         if self._backward is not None and self._backward.is_due():
-            self._backward.learn((params, cache, gy), lambda: straight.unchecked(self, params, cache))
+            self._backward.learn((params, cache, gy), lambda: straight.unchecked(self, params, cache), found)
         return found
 
     def _vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
@@ -153,7 +153,7 @@ class Serial(Combinator):
                 known = None  # as in ``apply``
         found = self._grads(params, cache, gy)
         if self._half is not None and self._half.is_due():
-            self._half.learn((params, cache, gy), lambda: straight.unchecked(self, params, cache))
+            self._half.learn((params, cache, gy), lambda: straight.unchecked(self, params, cache), found)
         return found
 
     def _grads(self, params: Params, cache: Cache, gy: Any) -> Params:

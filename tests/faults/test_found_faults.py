@@ -101,7 +101,7 @@ SENTENCES: dict[str, Callable[[], Any]] = {
     "Linear(in_features=2, out_features=3): params must be a dict of weight (3, 2), bias (3,), got a tuple of 0": lambda: fn.lsuv(LINEAR, (), torch.ones(4, 2)),
     "freeze_params: patterns must be strings": lambda: fn.freeze_params(fn.SGD(), {}),  # type: ignore[arg-type]
     "finite_difference: step must be a finite number above 0, and side 0, 1 or -1": lambda: testing.finite_difference(torch.sum, X, X, side=[0]),  # type: ignore[arg-type]
-    "predict: data must have numbers, to be moved to cpu": lambda: fn.predict(LINEAR, LINEAR_PARAMS, torch.ones(3, 2, device="meta")),
+    "predict: data must have values to move to cpu": lambda: fn.predict(LINEAR, LINEAR_PARAMS, torch.ones(3, 2, device="meta")),
 }  # fmt: skip
 
 
