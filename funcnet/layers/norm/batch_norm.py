@@ -75,7 +75,7 @@ class BatchNorm(ChannelNorm):
         is_whole = self.affine and self.bias and ahead is not None and r.dtype is x.dtype and {*params} == _WHOLE
         if not is_whole or self.momentum is None or not kernels.serves_unchecked(x, params["weight"], running):
             return None
-        return _unchecked(self.eps, self.momentum)
+        return _unchecked(self.eps, self.momentum, kernels.forward_of(x), kernels.backward_of(x))
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         if not self.track_running_stats:
@@ -106,17 +106,17 @@ _NO_STATS: dict[str, Any] = dict.fromkeys(norm_params.STATS)
 _WHOLE = {"weight", "bias", *_NO_STATS}
 
 
-def _unchecked(eps: float, momentum: float) -> Unchecked:
+def _unchecked(eps: float, momentum: float, forward: kernels.Kernel, backward: kernels.Kernel) -> Unchecked:
     """Make the unchecked verbs of batch normalization with weight, bias and running statistics."""
 
     def apply(params: Params, x: Tensor) -> tuple[Tensor, Cache]:
         running = params["running_mean"], params["running_var"]
-        y, mean, r, ahead = kernels.unchecked_ahead(x, params["weight"], params["bias"], eps, running, momentum)
+        y, mean, r, ahead = kernels.unchecked_ahead(forward, x, params["weight"], params["bias"], eps, running, momentum)
         return y, (x, mean, r, running, ahead)
 
     def vjp(params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
         x, mean, r, _, _ = cache
-        gx, gw, gb = kernels.unchecked_backward(gy, x, params["weight"], eps, (mean, r))
+        gx, gw, gb = kernels.unchecked_backward(backward, gy, x, params["weight"], eps, (mean, r))
         return {**params, **_NO_STATS, "weight": gw, "bias": gb}, gx  # in the order of params
 
     def grads(params: Params, cache: Cache, gy: Tensor) -> Params:
