@@ -58,6 +58,7 @@ if not is_lazy(__name__):
     from funcnet.blocks.transformer_presets import transformer_decoder_block, transformer_encoder_block
     from funcnet.blocks.transformer_stacks import TransformerStack, transformer, transformer_decoder, transformer_encoder
     from funcnet.combinator import Combinator
+    from funcnet.combinators.adapters import add_lora, merge_lora
     from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d, AdaptivePool3d
     from funcnet.combinators.branching import branch, parallel, residual
     from funcnet.combinators.constants import keep_constants, serial_with_constants
@@ -68,7 +69,7 @@ if not is_lazy(__name__):
     from funcnet.combinators.ensembles import ensemble
     from funcnet.combinators.freezing import freeze
     from funcnet.combinators.gradient_rules import clip_gradient, reverse_gradient, scale_gradient, straight_through
-    from funcnet.combinators.low_rank import add_lora, lora, merge_lora
+    from funcnet.combinators.low_rank import lora
     from funcnet.combinators.mixed_precision import cast
     from funcnet.combinators.modes import by_mode
     from funcnet.combinators.norm_folding import fold_batch_norm
@@ -246,11 +247,12 @@ if not is_lazy(__name__):
     from funcnet.losses.ctc import CTC
     from funcnet.losses.dice import Dice
     from funcnet.losses.divergences import GeneralizedKL, KLDiv
+    from funcnet.losses.elementwise_loss import ElementwiseLoss
     from funcnet.losses.focal import Focal, MulticlassFocal
     from funcnet.losses.gaussian_kl import GaussianKL
     from funcnet.losses.likelihoods import GaussianNLL, PoissonNLL
     from funcnet.losses.linear_cross_entropy import LinearCrossEntropy
-    from funcnet.losses.loss import ElementwiseLoss, Loss
+    from funcnet.losses.loss import Loss
     from funcnet.losses.named import losses_of
     from funcnet.losses.poly import PolyCrossEntropy
     from funcnet.losses.regression import L1, L2, MSE

@@ -2,7 +2,7 @@
 
     init(rng) -> params                          fresh parameters
     apply(params, x, rng=None) -> (y, cache)     forward
-    vjp(params, cache, gy) -> (gparams, gx)      backward: from the gradient of y, those of params and of x
+    vjp(params, cache, gy) -> (gparams, gx)      backward: gradient of y in, gradients of params and x out
 
 Params, gradients and caches are trees (``funcnet.tree``); x and y are tensors, or tuples of tensors. Every layer obeys these
 laws, which ``funcnet.testing.check_laws`` tests on any layer:
@@ -88,9 +88,9 @@ class Layer(Traits):
     fit.
 
     Raises:
-        ValueError: If a field is invalid, at construction. From the verbs, naming the layer, the rule and what came: if params
-            are those of another layer, if x has the wrong axes, sizes or dtype, if gy does not have the shape, dtype and device
-            of y, or if a stochastic layer gets no key.
+        ValueError: At construction, if a field is invalid. From the verbs, if params belong to another layer, if x has the wrong
+            axes, sizes or dtype, if gy does not have the shape, dtype and device of y, or if a stochastic layer gets no key. The
+            message names the layer, the rule, the offending value and its place in the net.
 
     >>> import torch
     >>> from funcnet.value import frozen

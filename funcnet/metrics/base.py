@@ -7,11 +7,11 @@
     metric(y, target) -> value                       of one batch
 
 A total is a dict of tensors. The value does not depend on how rows are split into batches, nor on the order in which totals are
-merged: it is that of all rows at once. Counts are int64 and exact, sums are float64. Values are float64 tensors.
+merged. Counts are int64 and exact, sums are float64. Values are float64 tensors.
 
 Most totals are sums, which ``tree.add`` and an all-reduce merge as well as ``merge`` does. Those of ``R2`` and
-``ExplainedVariance``, and those of ``AUROC`` and ``AveragePrecision`` without thresholds, are not. A rank without data adds a
-batch of no rows, whose total has the usual shapes.
+``ExplainedVariance``, and those of ``AUROC`` and ``AveragePrecision`` without thresholds, are not. A rank without data adds an
+empty batch, whose total has the usual shapes.
 
 To write a metric, subclass ``Metric`` with ``@frozen`` and define ``start``, ``total_of`` and ``value``; and ``merge``, if its
 totals are not sums.

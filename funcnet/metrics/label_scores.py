@@ -104,7 +104,7 @@ class Precision(LabelScore):
             label.
         name: Column in the history; by default ``"precision"``.
         num_classes: Number of classes, needed only if y holds predicted classes.
-        multilabel: Whether each column of y is a label of its own, predicted above the threshold.
+        multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
         ignore_index: Label that is left out.
         zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
@@ -143,7 +143,7 @@ class Recall(LabelScore):
             label.
         name: Column in the history; by default ``"recall"``.
         num_classes: Number of classes, needed only if y holds predicted classes.
-        multilabel: Whether each column of y is a label of its own, predicted above the threshold.
+        multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
         ignore_index: Label that is left out.
         zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
@@ -181,7 +181,7 @@ class FBeta(LabelScore):
             label.
         name: Column in the history; by default ``"fbeta"``.
         num_classes: Number of classes, needed only if y holds predicted classes.
-        multilabel: Whether each column of y is a label of its own, predicted above the threshold.
+        multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
         ignore_index: Label that is left out.
         zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
@@ -222,7 +222,7 @@ class F1(LabelScore):
             label.
         name: Column in the history; by default ``"f1"``.
         num_classes: Number of classes, needed only if y holds predicted classes.
-        multilabel: Whether each column of y is a label of its own, predicted above the threshold.
+        multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
         ignore_index: Label that is left out.
         zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
@@ -260,7 +260,7 @@ class IoU(LabelScore):
             label.
         name: Column in the history; by default ``"iou"``.
         num_classes: Number of classes, needed only if y holds predicted classes.
-        multilabel: Whether each column of y is a label of its own, predicted above the threshold.
+        multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
         ignore_index: Label that is left out.
         zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.

@@ -28,8 +28,8 @@ class Average(Metric):
 
         value = Σ w f(y, target) / Σ w         w = f.weight_of(target), or the number of rows
 
-    A loss has ``weight_of``: its value is then that of all rows at once. The values of a loss with ``reduction="sum"`` are added.
-    A batch of weight 0 does not count.
+    A loss has ``weight_of``, which makes the value independent of how rows are split into batches. The values of a loss with
+    ``reduction="sum"`` are added. A batch of weight 0 does not count.
 
     Args:
         f: Function or loss. The values of an ``ensemble`` of losses are averaged.
@@ -87,7 +87,7 @@ class Perplexity(Metric):
         value = exp(Σ ℓ / n)         ℓ = -log softmax(y) at the label, n labels that count
 
     Args:
-        ignore_index: Label that is left out, such as that of padding.
+        ignore_index: Label that is left out, such as the one for padding.
         name: Column in the history; by default ``"perplexity"``.
 
     Shape:

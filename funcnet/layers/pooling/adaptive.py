@@ -68,8 +68,8 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
         y[t]  = Σ_{i in W[t]} x[i] / |W[t]|
         gx[i] = Σ gy[t] / |W[t]| over the t whose window contains i
 
-    for each row and channel. W[t] runs from ⌊t L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even
-    as possible, and may overlap.
+    Rows and channels are pooled separately. W[t] runs from ⌊t L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The
+    windows are as even as possible, and may overlap.
 
     Args:
         output_size: Number of windows; ``None`` for the length of x.
@@ -101,8 +101,8 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
         y[t]  = Σ_{i in W[t]} x[i] / |W[t]|
         gx[i] = Σ gy[t] / |W[t]| over the t whose window contains i
 
-    for each row and channel. t and i are pairs of indices, one for each axis. Along each axis, W[t] runs from ⌊t L / T⌋ to ⌈(t +
-    1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap.
+    Rows and channels are pooled separately. t and i are pairs of indices, one for each axis. Along each axis, W[t] runs from ⌊t L
+    / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap.
 
     Args:
         output_size: Number of windows; one number for both axes, or a tuple of two; ``None`` for the length of x.
@@ -134,8 +134,8 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPool):
         y[t]  = Σ_{i in W[t]} x[i] / |W[t]|
         gx[i] = Σ gy[t] / |W[t]| over the t whose window contains i
 
-    for each row and channel. t and i are triples of indices, one for each axis. Along each axis, W[t] runs from ⌊t L / T⌋ to ⌈(t
-    + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap.
+    Rows and channels are pooled separately. t and i are triples of indices, one for each axis. Along each axis, W[t] runs from ⌊t
+    L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap.
 
     Args:
         output_size: Number of windows; one number for all axes, or a tuple of three; ``None`` for the length of x.
@@ -184,8 +184,8 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
         y[t]  = max_{i in W[t]} x[i]
         gx[i] = Σ gy[t] over the t whose maximum is at i
 
-    for each row and channel. W[t] runs from ⌊t L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even
-    as possible, and may overlap. Among equal elements, the first one counts.
+    Rows and channels are pooled separately. W[t] runs from ⌊t L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The
+    windows are as even as possible, and may overlap. Among equal elements, the first one counts.
 
     Args:
         output_size: Number of windows; ``None`` for the length of x.
@@ -214,9 +214,9 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
         y[t]  = max_{i in W[t]} x[i]
         gx[i] = Σ gy[t] over the t whose maximum is at i
 
-    for each row and channel. t and i are pairs of indices, one for each axis. Along each axis, W[t] runs from ⌊t L / T⌋ to ⌈(t +
-    1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap. Among equal elements, the
-    first one counts.
+    Rows and channels are pooled separately. t and i are pairs of indices, one for each axis. Along each axis, W[t] runs from ⌊t L
+    / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap. Among equal
+    elements, the first one counts.
 
     Args:
         output_size: Number of windows; one number for both axes, or a tuple of two; ``None`` for the length of x.
@@ -245,9 +245,9 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
         y[t]  = max_{i in W[t]} x[i]
         gx[i] = Σ gy[t] over the t whose maximum is at i
 
-    for each row and channel. t and i are triples of indices, one for each axis. Along each axis, W[t] runs from ⌊t L / T⌋ to ⌈(t
-    + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap. Among equal elements, the
-    first one counts.
+    Rows and channels are pooled separately. t and i are triples of indices, one for each axis. Along each axis, W[t] runs from ⌊t
+    L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap. Among equal
+    elements, the first one counts.
 
     Args:
         output_size: Number of windows; one number for all axes, or a tuple of three; ``None`` for the length of x.

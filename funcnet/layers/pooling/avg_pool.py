@@ -61,8 +61,8 @@ class AvgPool1d(_AvgPool):
         y[t]  = Σ_k x[s t + k - p] / m[t]                         s = stride, p = padding before x
         gx[i] = Σ_{k, t: s t + k - p = i} gy[t] / m[t]            m[t] the number of elements in window t
 
-    for each row and channel. L_out = ⌊(L + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window
-    begins in the padding at the end.
+    Rows and channels are pooled separately. L_out = ⌊(L + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up
+    instead, but no window begins in the padding at the end.
 
     Args:
         kernel_size: Size of the window.
@@ -70,7 +70,7 @@ class AvgPool1d(_AvgPool):
         padding: Number of zeros before and after x, at most half of ``kernel_size``.
         ceil_mode: Whether the last window may reach beyond the end of x.
         count_include_pad: Whether m[t] counts the padding.
-        divisor_override: A number in place of m[t]; ``torch.nn.AvgPool1d`` has no such argument.
+        divisor_override: Divisor to use instead of m[t]; ``torch.nn.AvgPool1d`` has no such argument.
 
     Shape:
         x (N, channels, L) → y (N, channels, L_out), or both without N.
@@ -99,8 +99,9 @@ class AvgPool2d(_AvgPool):
         y[t]  = Σ_k x[s t + k - p] / m[t]                         s = stride, p = padding before x
         gx[i] = Σ_{k, t: s t + k - p = i} gy[t] / m[t]            m[t] the number of elements in window t
 
-    for each row and channel. t, k and i are pairs of indices, one for each axis. Along each axis, the length of y is ⌊(length + 2
-    padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the padding at the end.
+    Rows and channels are pooled separately. t, k and i are pairs of indices, one for each axis. Along each axis, the length of y
+    is ⌊(length + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the padding at
+    the end.
 
     Args:
         kernel_size: Size of the window; one number for both axes, or a tuple of two.
@@ -108,7 +109,7 @@ class AvgPool2d(_AvgPool):
         padding: Number of zeros before and after x, at most half of ``kernel_size``; one number for both axes, or a tuple of two.
         ceil_mode: Whether the last window may reach beyond the end of x.
         count_include_pad: Whether m[t] counts the padding.
-        divisor_override: A number in place of m[t]; ``None`` to divide by m[t].
+        divisor_override: Divisor to use instead of m[t]; ``None`` to divide by m[t].
 
     Shape:
         x (N, channels, H, W) → y (N, channels, H_out, W_out), or both without N.
@@ -137,8 +138,9 @@ class AvgPool3d(_AvgPool):
         y[t]  = Σ_k x[s t + k - p] / m[t]                         s = stride, p = padding before x
         gx[i] = Σ_{k, t: s t + k - p = i} gy[t] / m[t]            m[t] the number of elements in window t
 
-    for each row and channel. t, k and i are triples of indices, one for each axis. Along each axis, the length of y is ⌊(length +
-    2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the padding at the end.
+    Rows and channels are pooled separately. t, k and i are triples of indices, one for each axis. Along each axis, the length of
+    y is ⌊(length + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the padding
+    at the end.
 
     Args:
         kernel_size: Size of the window; one number for all axes, or a tuple of three.
@@ -147,7 +149,7 @@ class AvgPool3d(_AvgPool):
             three.
         ceil_mode: Whether the last window may reach beyond the end of x.
         count_include_pad: Whether m[t] counts the padding.
-        divisor_override: A number in place of m[t]; ``None`` to divide by m[t].
+        divisor_override: Divisor to use instead of m[t]; ``None`` to divide by m[t].
 
     Shape:
         x (N, channels, D, H, W) → y (N, channels, D_out, H_out, W_out), or both without N.
@@ -184,8 +186,8 @@ class SumPool1d(_SumPool):
         y[t]  = Σ_k x[s t + k - p]                         s = stride, p = padding before x
         gx[i] = Σ_{k, t: s t + k - p = i} gy[t]
 
-    for each row and channel. L_out = ⌊(L + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window
-    begins in the padding at the end.
+    Rows and channels are pooled separately. L_out = ⌊(L + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up
+    instead, but no window begins in the padding at the end.
 
     Args:
         kernel_size: Size of the window.
@@ -216,8 +218,9 @@ class SumPool2d(_SumPool):
         y[t]  = Σ_k x[s t + k - p]                         s = stride, p = padding before x
         gx[i] = Σ_{k, t: s t + k - p = i} gy[t]
 
-    for each row and channel. t, k and i are pairs of indices, one for each axis. Along each axis, the length of y is ⌊(length + 2
-    padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the padding at the end.
+    Rows and channels are pooled separately. t, k and i are pairs of indices, one for each axis. Along each axis, the length of y
+    is ⌊(length + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the padding at
+    the end.
 
     Args:
         kernel_size: Size of the window; one number for both axes, or a tuple of two.
@@ -248,8 +251,9 @@ class SumPool3d(_SumPool):
         y[t]  = Σ_k x[s t + k - p]                         s = stride, p = padding before x
         gx[i] = Σ_{k, t: s t + k - p = i} gy[t]
 
-    for each row and channel. t, k and i are triples of indices, one for each axis. Along each axis, the length of y is ⌊(length +
-    2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the padding at the end.
+    Rows and channels are pooled separately. t, k and i are triples of indices, one for each axis. Along each axis, the length of
+    y is ⌊(length + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the padding
+    at the end.
 
     Args:
         kernel_size: Size of the window; one number for all axes, or a tuple of three.

@@ -106,9 +106,9 @@ class FractionalMaxPool2d(_FractionalMaxPool):
         y[t]  = max_k x[a[t] + k]                                a[t] = ⌊(t + u) α⌋ - ⌊u α⌋, and a[T - 1] = L - K
         gx[i] = Σ gy[t] over the t whose maximum is at i         α = (L - K) / (T - 1), u uniform in [0, 1)
 
-    for each row and channel. t, k and i are pairs of indices, one for each axis. Along each axis there are T windows of K
-    elements on length L. The random number u is drawn for each row, channel and axis, and is a pure function of the key.
-    ``inference()`` returns the layer with ``sample=0.5``. Among equal elements, the first one counts.
+    Rows and channels are pooled separately. t, k and i are pairs of indices, one for each axis. Along each axis there are T
+    windows of K elements on length L. The random number u is drawn for each row, channel and axis, and is a pure function of the
+    key. ``inference()`` returns the layer with ``sample=0.5``. Among equal elements, the first one counts.
 
     Args:
         kernel_size: Size K of the window; one number for both axes, or a tuple of two.
@@ -125,15 +125,15 @@ class FractionalMaxPool2d(_FractionalMaxPool):
         The indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
 
     Raises:
-        ValueError: If both or neither of ``output_size`` and ``output_ratio`` are given, or if x is shorter than
-            T + K - 1 along an axis.
+        ValueError: If both or neither of ``output_size`` and ``output_ratio`` are given, or if x is shorter than T + K - 1 along
+            an axis.
 
     References:
         Graham 2014, "Fractional max-pooling", section 2, pseudorandom overlapping regions; ``torch.nn.FractionalMaxPool2d``.
 
     >>> import torch
-    >>> FractionalMaxPool2d(2, output_ratio=0.75)({}, torch.ones(2, 3, 8, 8), 0).shape
-    torch.Size([2, 3, 6, 6])
+    >>> FractionalMaxPool2d(2, output_size=5)({}, torch.ones(2, 3, 8, 8), 0).shape
+    torch.Size([2, 3, 5, 5])
     """
 
     axes: ClassVar[int] = 2
@@ -146,9 +146,9 @@ class FractionalMaxPool3d(_FractionalMaxPool):
         y[t]  = max_k x[a[t] + k]                                a[t] = ⌊(t + u) α⌋ - ⌊u α⌋, and a[T - 1] = L - K
         gx[i] = Σ gy[t] over the t whose maximum is at i         α = (L - K) / (T - 1), u uniform in [0, 1)
 
-    for each row and channel. t, k and i are triples of indices, one for each axis. Along each axis there are T windows of K
-    elements on length L. The random number u is drawn for each row, channel and axis, and is a pure function of the key.
-    ``inference()`` returns the layer with ``sample=0.5``. Among equal elements, the first one counts.
+    Rows and channels are pooled separately. t, k and i are triples of indices, one for each axis. Along each axis there are T
+    windows of K elements on length L. The random number u is drawn for each row, channel and axis, and is a pure function of the
+    key. ``inference()`` returns the layer with ``sample=0.5``. Among equal elements, the first one counts.
 
     Args:
         kernel_size: Size K of the window; one number for all axes, or a tuple of three.
@@ -165,8 +165,8 @@ class FractionalMaxPool3d(_FractionalMaxPool):
         The indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
 
     Raises:
-        ValueError: If both or neither of ``output_size`` and ``output_ratio`` are given, or if x is shorter than
-            T + K along an axis.
+        ValueError: If both or neither of ``output_size`` and ``output_ratio`` are given, or if x is shorter than T + K along an
+            axis.
 
     References:
         Graham 2014, "Fractional max-pooling", section 2, pseudorandom overlapping regions; ``torch.nn.FractionalMaxPool3d``.

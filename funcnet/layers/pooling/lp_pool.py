@@ -72,8 +72,8 @@ class LPPool1d(_LPPool):
         y[t]  = (Σ_k x[s t + k]ᵖ)^(1/p)                            s = stride, p = norm_type
         gx[i] = x[i]ᵖ⁻¹ Σ_{k, t: s t + k = i} gy[t] y[t]¹⁻ᵖ
 
-    for each row and channel. L_out = ⌊(L - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, and each element of the
-    last window beyond the end counts as the mean of xᵖ over the elements inside.
+    Rows and channels are pooled separately. L_out = ⌊(L - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, and each
+    element of the last window beyond the end counts as the mean of xᵖ over the elements inside.
 
     As in torch.nn, no absolute value is taken. With negative elements an odd p may give a negative sum, whose root is NaN, and a
     fractional p gives NaN for each of them. A window whose sum is 0 has gradient 0, unless p is 1.
@@ -107,9 +107,9 @@ class LPPool2d(_LPPool):
         y[t]  = (Σ_k x[s t + k]ᵖ)^(1/p)                            s = stride, p = norm_type
         gx[i] = x[i]ᵖ⁻¹ Σ_{k, t: s t + k = i} gy[t] y[t]¹⁻ᵖ
 
-    for each row and channel. t, k and i are pairs of indices, one for each axis. Along each axis, the length of y is ⌊(length -
-    kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, and each element of the last window beyond the end counts as the
-    mean of xᵖ over the elements inside.
+    Rows and channels are pooled separately. t, k and i are pairs of indices, one for each axis. Along each axis, the length of y
+    is ⌊(length - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, and each element of the last window beyond the end
+    counts as the mean of xᵖ over the elements inside.
 
     As in torch.nn, no absolute value is taken. With negative elements an odd p may give a negative sum, whose root is NaN, and a
     fractional p gives NaN for each of them. A window whose sum is 0 has gradient 0, unless p is 1.
@@ -143,9 +143,9 @@ class LPPool3d(_LPPool):
         y[t]  = (Σ_k x[s t + k]ᵖ)^(1/p)                            s = stride, p = norm_type
         gx[i] = x[i]ᵖ⁻¹ Σ_{k, t: s t + k = i} gy[t] y[t]¹⁻ᵖ
 
-    for each row and channel. t, k and i are triples of indices, one for each axis. Along each axis, the length of y is ⌊(length -
-    kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, and each element of the last window beyond the end counts as the
-    mean of xᵖ over the elements inside.
+    Rows and channels are pooled separately. t, k and i are triples of indices, one for each axis. Along each axis, the length of
+    y is ⌊(length - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, and each element of the last window beyond the
+    end counts as the mean of xᵖ over the elements inside.
 
     As in torch.nn, no absolute value is taken. With negative elements an odd p may give a negative sum, whose root is NaN, and a
     fractional p gives NaN for each of them. A window whose sum is 0 has gradient 0, unless p is 1.

@@ -38,8 +38,9 @@ class MinPool1d(_MinPool):
         y[t]  = min_k x[s t + d k - p]                        s = stride, d = dilation, p = padding before x
         gx[i] = Σ gy[t] over the t whose minimum is at i
 
-    for each row and channel. L_out = ⌊(L + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1; ``ceil_mode`` rounds up
-    instead, but no window begins in the padding at the end. Among equal elements, the first one counts; among NaNs, the last one.
+    Rows and channels are pooled separately. L_out = ⌊(L + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1;
+    ``ceil_mode`` rounds up instead, but no window begins in the padding at the end. Among equal elements, the first one counts;
+    among NaNs, the last one.
 
     Args:
         kernel_size: Size of the window.
@@ -77,9 +78,9 @@ class MinPool2d(_MinPool):
         y[t]  = min_k x[s t + d k - p]                        s = stride, d = dilation, p = padding before x
         gx[i] = Σ gy[t] over the t whose minimum is at i
 
-    for each row and channel. t, k and i are pairs of indices, one for each axis. Along each axis, the length of y is ⌊(length + 2
-    padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the padding
-    at the end. Among equal elements, the first one counts; among NaNs, the last one.
+    Rows and channels are pooled separately. t, k and i are pairs of indices, one for each axis. Along each axis, the length of y
+    is ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins
+    in the padding at the end. Among equal elements, the first one counts; among NaNs, the last one.
 
     Args:
         kernel_size: Size of the window; one number for both axes, or a tuple of two.
@@ -118,9 +119,9 @@ class MinPool3d(_MinPool):
         y[t]  = min_k x[s t + d k - p]                        s = stride, d = dilation, p = padding before x
         gx[i] = Σ gy[t] over the t whose minimum is at i
 
-    for each row and channel. t, k and i are triples of indices, one for each axis. Along each axis, the length of y is ⌊(length +
-    2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the
-    padding at the end. Among equal elements, the first one counts; among NaNs, the last one.
+    Rows and channels are pooled separately. t, k and i are triples of indices, one for each axis. Along each axis, the length of
+    y is ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window
+    begins in the padding at the end. Among equal elements, the first one counts; among NaNs, the last one.
 
     Args:
         kernel_size: Size of the window; one number for all axes, or a tuple of three.

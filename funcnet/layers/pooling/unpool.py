@@ -92,13 +92,13 @@ class MaxUnpool1d(_MaxUnpool):
         y[i]  = x[t] where i = index[t], else 0
         gx[t] = gy[index[t]], and 0 if a later t has the same index
 
-    for each row and channel. Along each axis, the length of y is (length - 1) stride - 2 padding + kernel_size, or
-    ``output_size``. A third tensor (x, indices, like) sets the length instead: y has that of ``like``, which may differ from the
-    formula by less than a stride, and gets no gradient.
+    Rows and channels are independent. Along each axis, the length of y is (length - 1) stride - 2 padding + kernel_size, or
+    ``output_size``. A third tensor, (x, indices, like), sets the length of y instead; it may differ from the formula by less than
+    a stride, and gets no gradient.
 
     If windows overlap and two of them have the same maximum, it is written once, and the later one gets the gradient. (torch
-    gives it to both, and counts it twice.) With a stride of at least ``kernel_size`` the indices must be distinct, as those of
-    such a pooling are.
+    gives it to both, and counts it twice.) With a stride of at least ``kernel_size`` the indices must be distinct, as such a
+    pooling returns them.
 
     Args:
         kernel_size: Size of the window.
@@ -134,13 +134,13 @@ class MaxUnpool2d(_MaxUnpool):
         y[i]  = x[t] where i = index[t], else 0
         gx[t] = gy[index[t]], and 0 if a later t has the same index
 
-    for each row and channel. Along each axis, the length of y is (length - 1) stride - 2 padding + kernel_size, or
-    ``output_size``. A third tensor (x, indices, like) sets the length instead: y has that of ``like``, which may differ from the
-    formula by less than a stride, and gets no gradient.
+    Rows and channels are independent. Along each axis, the length of y is (length - 1) stride - 2 padding + kernel_size, or
+    ``output_size``. A third tensor, (x, indices, like), sets the length of y instead; it may differ from the formula by less than
+    a stride, and gets no gradient.
 
     If windows overlap and two of them have the same maximum, it is written once, and the later one gets the gradient. (torch
-    gives it to both, and counts it twice.) With a stride of at least ``kernel_size`` the indices must be distinct, as those of
-    such a pooling are.
+    gives it to both, and counts it twice.) With a stride of at least ``kernel_size`` the indices must be distinct, as such a
+    pooling returns them.
 
     Args:
         kernel_size: Size of the window; one number for both axes, or a tuple of two.
@@ -176,13 +176,13 @@ class MaxUnpool3d(_MaxUnpool):
         y[i]  = x[t] where i = index[t], else 0
         gx[t] = gy[index[t]], and 0 if a later t has the same index
 
-    for each row and channel. Along each axis, the length of y is (length - 1) stride - 2 padding + kernel_size, or
-    ``output_size``. A third tensor (x, indices, like) sets the length instead: y has that of ``like``, which may differ from the
-    formula by less than a stride, and gets no gradient.
+    Rows and channels are independent. Along each axis, the length of y is (length - 1) stride - 2 padding + kernel_size, or
+    ``output_size``. A third tensor, (x, indices, like), sets the length of y instead; it may differ from the formula by less than
+    a stride, and gets no gradient.
 
     If windows overlap and two of them have the same maximum, it is written once, and the later one gets the gradient. (torch
-    gives it to both, and counts it twice.) With a stride of at least ``kernel_size`` the indices must be distinct, as those of
-    such a pooling are.
+    gives it to both, and counts it twice.) With a stride of at least ``kernel_size`` the indices must be distinct, as such a
+    pooling returns them.
 
     Args:
         kernel_size: Size of the window; one number for all axes, or a tuple of three.

@@ -52,7 +52,7 @@ class CosineRestartsSchedule(FormulaSchedule):
     Args:
         start: Rate at the beginning of each cycle.
         t_0: Length of the first cycle, in updates.
-        t_mult: Length of each cycle over that of the one before.
+        t_mult: Factor from the length of one cycle to that of the next.
         end: Rate at the end of each cycle, torch's ``eta_min``.
 
     References:

@@ -51,7 +51,7 @@ class PiecewiseConstantSchedule(FormulaSchedule):
         boundaries: First step of the second and of each later piece, ascending, above 0.
 
     Raises:
-        ValueError: If there is not exactly one boundary between each two values.
+        ValueError: If ``boundaries`` does not have one entry fewer than ``values``.
 
     References:
         ``optax.piecewise_constant_schedule``.
@@ -86,7 +86,7 @@ class PiecewiseInterpolateSchedule(FormulaSchedule):
         interpolate: ``"linear"`` or ``"cosine"``.
 
     Raises:
-        ValueError: If there is not exactly one boundary for each value after the first.
+        ValueError: If ``boundaries`` does not have one entry fewer than ``values``.
 
     References:
         ``optax.piecewise_interpolate_schedule``.
@@ -119,7 +119,7 @@ class JoinedSchedule(FormulaSchedule):
         boundaries: First step of the second and of each later schedule, ascending, above 0.
 
     Raises:
-        ValueError: If one is not a schedule, or if there is not exactly one boundary between each two of them.
+        ValueError: If one is not a schedule, or if ``boundaries`` does not have one entry fewer than ``schedules``.
 
     References:
         ``torch.optim.lr_scheduler.SequentialLR`` and ``optax.join_schedules``.
