@@ -23,10 +23,10 @@ laws, which ``funcnet.testing.check_laws`` tests on any layer:
     ``vjp`` gives, at kinks too; those of ``vjp``, ``grads`` and ``input_grad`` agree with central differences. Params in
     ``non_trainable``, and everything else whose gradient is ``None``, are held fixed.
 
-No second derivative exists where the first one jumps or is infinitely steep. At the kinks of piecewise linear functions, and
-where a maximum, a median or a top k changes its rank, the first derivative jumps; around them the second is 0. The others are
-vectors of length 0 and equal elements, for norms, distances and deviations; and 0, for powers between 1 and 2. ``torch.func``
-then gives a one-sided value, 0 or NaN. Indices, labels, lengths, masks and keys are integers, and have no derivative at all.
+The second derivative does not exist at some points: at the kinks of piecewise linear functions, and where the order of elements
+changes in a maximum, a median or a top k (around these points it is 0); at vectors of length 0 and at equal elements, for norms,
+distances and deviations; and at 0, for powers between 1 and 2. There ``torch.func`` gives a one-sided value, 0 or NaN. Indices,
+labels, lengths, masks and keys are integers, and have no derivative at all.
 
 A surrogate is a layer whose backward rule is not the derivative. It says ``surrogate = True``, as ``scale_gradient`` and
 ``straight_through`` do; a net that holds one is a surrogate too. Law 1 compares the ``vjp`` of a surrogate with its

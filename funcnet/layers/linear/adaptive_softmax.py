@@ -247,7 +247,7 @@ def _softmax(z: Tensor, at: Tensor, counts: Tensor | None, rows: Tensor, inner: 
 
 
 def _within(t: Tensor, low: int, high: int) -> tuple[Tensor, Tensor | None]:
-    """Return the rows whose label is in a cluster; if labels cannot be read, all rows and a mask of those."""
+    """Return the rows whose label is in a cluster; if labels cannot be read, all rows and a mask."""
     is_within = (t >= low) & (t < high)
     if can_look_at(t):
         return is_within.nonzero().squeeze(1), None

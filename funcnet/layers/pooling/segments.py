@@ -108,7 +108,7 @@ def segments_of(rows: int, ends: Tensor) -> Tensor:
 
 
 def _picked(x: Tensor, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rows of x by index; an empty segment gets 0, and an index after the last row."""
+    """Return rows of x, and their indices; an empty segment gets zeros, and an index after the last row."""
     where = torch.where(lengths > 0, rows, x.shape[0])
     if not x.shape[0]:
         return x.new_zeros(rows.shape[0], *x.shape[1:]), where
