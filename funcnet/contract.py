@@ -239,8 +239,7 @@ class Layer(Traits):
 
         Returns:
             A dict of shapes by name, nested names dotted; ``None`` for no rule. By default ``{}`` for a layer without ``init``,
-                and
-            ``None`` for others.
+            and ``None`` for others.
         """
         return {} if getattr(type(self).init, "__wrapped__", type(self).init) is Layer.init else None
 
@@ -257,7 +256,7 @@ class Layer(Traits):
 
         Returns:
             The functions; ``None``, the default, to have ``serial`` call the verbs. A class that overrides a verb gets ``None``
-                too.
+            too.
         """
         return None
 

@@ -66,8 +66,8 @@ class Accuracy(Metric):
 
     Shape:
         y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-            Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), NaN if
-            nothing counts.
+        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), NaN if nothing
+        counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if y has fewer than

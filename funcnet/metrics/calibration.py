@@ -37,7 +37,7 @@ class CalibrationError(Metric):
 
     Shape:
         y (N, classes, ...), or a single column (N, 1, ...) or (N,), with target (N, ...), or one-hot or probability rows of the
-            shape of y, of which the largest counts. → value (), NaN if nothing counts.
+        shape of y, of which the largest counts. → value (), NaN if nothing counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if a probability is

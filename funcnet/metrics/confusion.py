@@ -63,8 +63,8 @@ class ConfusionMatrix(FromConfusion):
 
     Shape:
         y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-            Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (classes,
-            classes), true by predicted; int64 for counts.
+        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (classes,
+        classes), true by predicted; int64 for counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -103,7 +103,7 @@ class BalancedAccuracy(FromConfusion):
 
     Shape:
         y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-            Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value ().
+        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value ().
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -137,7 +137,7 @@ class CohenKappa(FromConfusion):
 
     Shape:
         y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-            Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value ().
+        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value ().
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -177,7 +177,7 @@ class MatthewsCorrelation(FromConfusion):
 
     Shape:
         y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-            Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value ().
+        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value ().
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.

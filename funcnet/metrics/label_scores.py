@@ -111,8 +111,8 @@ class Precision(LabelScore):
 
     Shape:
         y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-            Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or
-            (classes,) with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
+        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or (classes,)
+        with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -150,8 +150,8 @@ class Recall(LabelScore):
 
     Shape:
         y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-            Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or
-            (classes,) with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
+        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or (classes,)
+        with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -189,8 +189,8 @@ class FBeta(LabelScore):
 
     Shape:
         y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-            Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or
-            (classes,) with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
+        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or (classes,)
+        with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -229,8 +229,8 @@ class F1(LabelScore):
 
     Shape:
         y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-            Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or
-            (classes,) with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
+        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or (classes,)
+        with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -267,8 +267,8 @@ class IoU(LabelScore):
 
     Shape:
         y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-            Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or
-            (classes,) with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
+        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or (classes,)
+        with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.

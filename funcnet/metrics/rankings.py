@@ -159,7 +159,7 @@ class AUROC(Ranking):
 
     Shape:
         y (N, classes, ...), or a single column (N, 1, ...) or (N,), with target (N, ...); or y (N, labels, ...) with a target of
-            its shape, 0 or 1, for independent labels. → value (), or (classes,) with ``average=None``.
+        its shape, 0 or 1, for independent labels. → value (), or (classes,) with ``average=None``.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if a probability is
@@ -198,7 +198,7 @@ class AveragePrecision(Ranking):
 
     Shape:
         y (N, classes, ...), or a single column (N, 1, ...) or (N,), with target (N, ...); or y (N, labels, ...) with a target of
-            its shape, 0 or 1, for independent labels. → value (), or (classes,) with ``average=None``.
+        its shape, 0 or 1, for independent labels. → value (), or (classes,) with ``average=None``.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if a probability is

@@ -203,7 +203,7 @@ class R2(ShareExplained):
 
     Shape:
         y (N, ...) and target of the same shape: N rows, every other element an output. → value (), or (outputs,) with
-            ``"raw_values"``; NaN for fewer than two rows. For an output with constant targets it is 1 if y is exact, else 0.
+        ``"raw_values"``; NaN for fewer than two rows. For an output with constant targets it is 1 if y is exact, else 0.
 
     Raises:
         ValueError: If the shapes differ, or if a tensor is complex.
@@ -232,7 +232,7 @@ class ExplainedVariance(ShareExplained):
 
     Shape:
         y (N, ...) and target of the same shape: N rows, every other element an output. → value (), or (outputs,) with
-            ``"raw_values"``; NaN for fewer than two rows. For an output with constant targets it is 1 if d is constant, else 0.
+        ``"raw_values"``; NaN for fewer than two rows. For an output with constant targets it is 1 if d is constant, else 0.
 
     Raises:
         ValueError: If the shapes differ, or if a tensor is complex.

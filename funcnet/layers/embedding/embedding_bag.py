@@ -49,15 +49,15 @@ class EmbeddingBag(PaddedTable):
 
     Shape:
         x (bags, integers per bag) → y (bags, embedding_dim). Bags of different sizes are a pair (integers, offsets): the integers
-            of all bags in one axis, and the position at which each bag begins, the first at 0, in order. With ``mode="sum"``,
-            weights of the shape of the integers may follow: (integers, weights), or (integers, offsets, weights).
+        of all bags in one axis, and the position at which each bag begins, the first at 0, in order. With ``mode="sum"``, weights
+        of the shape of the integers may follow: (integers, weights), or (integers, offsets, weights).
 
     Params:
         weight: (num_embeddings, embedding_dim), standard normal.
 
     Cache:
         The integers; with offsets the bag of each integer; the factor s of each integer, or the row of each maximum; the form of
-            ``x``, and the number of bags.
+        ``x``, and the number of bags.
 
     Raises:
         ValueError: If ``padding_idx`` is out of range, or if x has another form, an index out of range, or weights in another

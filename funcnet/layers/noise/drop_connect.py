@@ -46,7 +46,7 @@ class DropConnect(Layer):
 
     References:
         Wan et al. 2013, "Regularization of neural networks using DropConnect", with dropout's scaling in place of their sampling
-            at inference.
+        at inference.
 
     >>> DropConnect(4, 3).inference()
     Linear(in_features=4, out_features=3)

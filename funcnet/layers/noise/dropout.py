@@ -223,7 +223,7 @@ class Dropout3d(ChannelDropout):
 
     Cache:
         The mask m (bool), with size 1 along depth, height and width; the shape of ``x``, and an empty tensor of its dtype and
-            device.
+        device.
 
     References:
         Tompson et al. 2015, "Efficient object localization using convolutional networks", section 3.2; ``torch.nn.Dropout3d``.

@@ -135,7 +135,7 @@ class MinPool3d(_MinPool):
 
     Shape:
         x (N, channels, D, H, W) → y (N, channels, D_out, H_out, W_out), or both without N; with ``return_indices`` a pair of
-            them.
+        them.
 
     Cache:
         The indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.

@@ -40,7 +40,7 @@ class SegmentPool(Layer):
 
     Cache:
         The segment of each row, with the lengths for a mean, and ``x`` and ``y`` for a maximum or minimum; or the row of each
-            segment. The shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
+        segment. The shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
 
     Raises:
         ValueError: If the lengths are not integers with one axis, are negative, or sum to more than the number of rows.

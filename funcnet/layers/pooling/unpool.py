@@ -192,7 +192,7 @@ class MaxUnpool3d(_MaxUnpool):
 
     Shape:
         x, a pair of values (N, channels, D, H, W) and indices of the same shape → y (N, channels, D_out, H_out, W_out), or all
-            without N.
+        without N.
 
     Cache:
         The indices, the shape of ``y``, an empty tensor of the dtype and device of ``x``, and whether there was ``like``.

@@ -223,7 +223,7 @@ class WarmupStableDecaySchedule(FormulaSchedule):
 
     References:
         Hu et al. 2024, "MiniCPM", section 4; Hägele et al. 2024, "Scaling laws and compute-optimal training beyond fixed training
-            durations", for the root.
+        durations", for the root.
 
     >>> [WarmupStableDecaySchedule(1.0, 2, 2, 4)(t) for t in range(9)]
     [0.0, 0.5, 1.0, 1.0, 1.0, 0.5, 0.2928932188134524, 0.1339745962155614, 0.0]
