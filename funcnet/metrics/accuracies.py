@@ -65,9 +65,9 @@ class Accuracy(Metric):
         ignore_index: Label that is left out.
 
     Shape:
-        y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), NaN if nothing
-        counts.
+        y (N, classes, ...) and target (N, ...) → value (), NaN if nothing counts.
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if y has fewer than

@@ -36,8 +36,9 @@ class CalibrationError(Metric):
         ignore_index: Label that is left out.
 
     Shape:
-        y (N, classes, ...), or a single column (N, 1, ...) or (N,), with target (N, ...), or one-hot or probability rows of the
-        shape of y, of which the largest counts. → value (), NaN if nothing counts.
+        y (N, classes, ...) and target (N, ...) → value (), NaN if nothing counts.
+        y may be a single column, (N, 1, ...) or (N,). Target may be one-hot or probability rows of the shape of y, of which the
+        largest counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if a probability is

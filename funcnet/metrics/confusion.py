@@ -62,9 +62,9 @@ class ConfusionMatrix(FromConfusion):
         ignore_index: Label that is left out.
 
     Shape:
-        y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (classes,
-        classes), true by predicted; int64 for counts.
+        y (N, classes, ...) and target (N, ...) → value (classes, classes), true by predicted; int64 for counts.
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -102,8 +102,9 @@ class BalancedAccuracy(FromConfusion):
         ignore_index: Label that is left out.
 
     Shape:
-        y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value ().
+        y (N, classes, ...) and target (N, ...) → value ().
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -136,8 +137,9 @@ class CohenKappa(FromConfusion):
         ignore_index: Label that is left out.
 
     Shape:
-        y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value ().
+        y (N, classes, ...) and target (N, ...) → value ().
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -176,8 +178,9 @@ class MatthewsCorrelation(FromConfusion):
         ignore_index: Label that is left out.
 
     Shape:
-        y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value ().
+        y (N, classes, ...) and target (N, ...) → value ().
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.

@@ -110,9 +110,10 @@ class Precision(LabelScore):
         zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
 
     Shape:
-        y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or (classes,)
-        with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -149,9 +150,10 @@ class Recall(LabelScore):
         zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
 
     Shape:
-        y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or (classes,)
-        with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -188,9 +190,10 @@ class FBeta(LabelScore):
         beta: The weight β of recall, above 0.
 
     Shape:
-        y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or (classes,)
-        with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -228,9 +231,10 @@ class F1(LabelScore):
         zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
 
     Shape:
-        y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or (classes,)
-        with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -266,9 +270,10 @@ class IoU(LabelScore):
         zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
 
     Shape:
-        y (N, classes, ...), or a single column (N, 1, ...) or (N,); or integers, predicted classes, of the shape of target.
-        Target (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. → value (), or (classes,)
-        with ``average=None``. With ``multilabel``, y is (N, labels, ...) with a target of its shape.
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.

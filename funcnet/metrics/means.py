@@ -36,7 +36,7 @@ class Average(Metric):
         name: Column in the history; by default the name of the function, or the repr of the loss.
 
     Shape:
-        y (N, ...) and target as ``f`` takes them. → value (), NaN without rows.
+        y (N, ...) and target, as ``f`` takes them → value (), NaN without rows.
 
     Raises:
         ValueError: If ``f`` is not a function, or returns more than one number.
@@ -91,7 +91,7 @@ class Perplexity(Metric):
         name: Column in the history; by default ``"perplexity"``.
 
     Shape:
-        y logits (N, classes, ...) with target (N, ...), as for ``CrossEntropy``. → value (), NaN if nothing counts.
+        y logits (N, classes, ...) and target (N, ...), as for ``CrossEntropy`` → value (), NaN if nothing counts.
 
     Raises:
         ValueError: As ``CrossEntropy`` does.

@@ -1,7 +1,7 @@
-"""Rankings: how well scores rank true rows above others: AUROC and AveragePrecision, exact or over thresholds.
+"""Rankings: how well scores rank positive rows above negative ones: AUROC and AveragePrecision, exact or over thresholds.
 
-P is the number of true rows of a label, N the number of others. At a score s, b⁻ is the number of other rows with a score below
-s, and b⁺ of those with at most s; tp and fp are the numbers of true and other rows with a score of at least s.
+P and N are the numbers of positive and negative rows of a label. At a score s, b⁻ is the number of negative rows with a score
+below s, and b⁺ of those with at most s; tp and fp are the numbers of positive and negative rows with a score of at least s.
 
 With ``thresholds=None`` a total keeps every score, and is exact. With n thresholds, evenly from 0 to 1, it counts the
 probabilities between them. Scores between the same two thresholds are ties; totals then have a fixed size, and add up.
@@ -26,7 +26,7 @@ _count_or_none = valid_if(lambda got: is_whole(got) and 2 <= got < 2**31, "a who
 
 
 class Steps(NamedTuple):
-    """Counts at each score or interval, from the lowest: true rows at it, true rows below, others below, others at or below."""
+    """Counts at each score or interval, from the lowest: positives at it and below it, negatives below and up to it."""
 
     true: Tensor
     true_below: Tensor
@@ -49,8 +49,8 @@ class Ranking(Metric):
 
         Args:
             steps: Counts, with the scores along axis 0.
-            true: Number of true rows, P.
-            others: Number of other rows, N.
+            true: Number of positive rows, P.
+            others: Number of negative rows, N.
         """
 
     def start(self) -> Total:
@@ -139,13 +139,13 @@ def _of_intervals(true: Tensor, others: Tensor) -> Steps:
 
 @frozen
 class AUROC(Ranking):
-    """Area under the receiver operating characteristic: the probability that a true row is scored above another.
+    """Area under the receiver operating characteristic: the probability that a positive row is scored above a negative one.
 
         value = Σ (b⁻ + b⁺) / (2 P N)      for each label, then averaged
 
-    The sum runs over the scores of the P true rows. b⁻ is the number of the N other rows with a lower score, b⁺ of those with at
-    most that score: ties count half. A label without true rows, or without others, has NaN, and averages leave it out. Integer
-    arithmetic makes exact values independent of the order of batches, bit for bit.
+    The sum runs over the scores of the P positive rows. b⁻ is the number of the N negative rows with a lower score, b⁺ of those
+    with at most that score: ties count half. A label without positive rows, or without negative ones, has NaN, and averages
+    leave it out. Integer arithmetic makes exact values independent of the order of batches, bit for bit.
 
     Args:
         thresholds: ``None`` for the exact area, with a total that keeps all scores; n to count between n thresholds from 0 to 1,
@@ -158,8 +158,9 @@ class AUROC(Ranking):
         ignore_index: Label that is left out.
 
     Shape:
-        y (N, classes, ...), or a single column (N, 1, ...) or (N,), with target (N, ...); or y (N, labels, ...) with a target of
-        its shape, 0 or 1, for independent labels. → value (), or (classes,) with ``average=None``.
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``.
+        y may be a single column, (N, 1, ...) or (N,). For independent labels, y and target are (N, labels, ...), with targets 0
+        or 1.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if a probability is
@@ -179,12 +180,12 @@ class AUROC(Ranking):
 
 @frozen
 class AveragePrecision(Ranking):
-    """Area under the precision-recall curve, as steps: the mean precision at the scores of the true rows.
+    """Area under the precision-recall curve, as steps: the mean precision at the scores of the positive rows.
 
         value = Σ tp / (tp + fp) / P      for each label, then averaged
 
-    The sum runs over the scores of the P true rows. tp and fp are the numbers of true and other rows with at least that score. A
-    label without true rows has NaN, and averages leave it out.
+    The sum runs over the scores of the P positive rows. tp and fp are the numbers of positive and negative rows with at least
+    that score. A label without positive rows has NaN, and averages leave it out.
 
     Args:
         thresholds: ``None`` for the exact area, with a total that keeps all scores; n to count between n thresholds from 0 to 1,
@@ -197,8 +198,9 @@ class AveragePrecision(Ranking):
         ignore_index: Label that is left out.
 
     Shape:
-        y (N, classes, ...), or a single column (N, 1, ...) or (N,), with target (N, ...); or y (N, labels, ...) with a target of
-        its shape, 0 or 1, for independent labels. → value (), or (classes,) with ``average=None``.
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``.
+        y may be a single column, (N, 1, ...) or (N,). For independent labels, y and target are (N, labels, ...), with targets 0
+        or 1.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if a probability is

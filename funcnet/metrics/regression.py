@@ -63,7 +63,7 @@ class MeanAbsoluteError(MeanError):
         name: Column in the history; by default ``"mean_absolute_error"``.
 
     Shape:
-        y (N, ...) and target of the same shape. → value (), NaN without elements.
+        y (N, ...) and target (N, ...) of the same shape → value (), NaN without elements.
 
     Raises:
         ValueError: If the shapes differ, or if a tensor is complex.
@@ -89,7 +89,7 @@ class MeanSquaredError(MeanError):
         name: Column in the history; by default ``"mean_squared_error"``.
 
     Shape:
-        y (N, ...) and target of the same shape. → value (), NaN without elements.
+        y (N, ...) and target (N, ...) of the same shape → value (), NaN without elements.
 
     Raises:
         ValueError: If the shapes differ, or if a tensor is complex.
@@ -115,7 +115,7 @@ class RootMeanSquaredError(MeanError):
         name: Column in the history; by default ``"root_mean_squared_error"``.
 
     Shape:
-        y (N, ...) and target of the same shape. → value (), NaN without elements.
+        y (N, ...) and target (N, ...) of the same shape → value (), NaN without elements.
 
     Raises:
         ValueError: If the shapes differ, or if a tensor is complex.
@@ -202,8 +202,9 @@ class R2(ShareExplained):
         name: Column in the history; by default ``"r2"``.
 
     Shape:
-        y (N, ...) and target of the same shape: N rows, every other element an output. → value (), or (outputs,) with
-        ``"raw_values"``; NaN for fewer than two rows. For an output with constant targets it is 1 if y is exact, else 0.
+        y (N, ...) and target (N, ...) of the same shape → value (), or (outputs,) with ``"raw_values"``; NaN for fewer than two
+        rows.
+        There are N rows; all other elements are outputs. For an output with constant targets it is 1 if y is exact, else 0.
 
     Raises:
         ValueError: If the shapes differ, or if a tensor is complex.
@@ -231,8 +232,9 @@ class ExplainedVariance(ShareExplained):
         name: Column in the history; by default ``"explained_variance"``.
 
     Shape:
-        y (N, ...) and target of the same shape: N rows, every other element an output. → value (), or (outputs,) with
-        ``"raw_values"``; NaN for fewer than two rows. For an output with constant targets it is 1 if d is constant, else 0.
+        y (N, ...) and target (N, ...) of the same shape → value (), or (outputs,) with ``"raw_values"``; NaN for fewer than two
+        rows.
+        There are N rows; all other elements are outputs. For an output with constant targets it is 1 if d is constant, else 0.
 
     Raises:
         ValueError: If the shapes differ, or if a tensor is complex.

@@ -107,7 +107,7 @@ def columns(who: str, metrics: Metrics, taken: Sequence[str]) -> SeveralMetrics:
 
 
 def plain(value: Any) -> Any:
-    """Return a 0-d tensor as a float, another tensor as a copy outside inference mode, and anything else unchanged."""
+    """Return a value of one number as a float, another tensor outside inference mode, and anything else unchanged."""
     if isinstance(value, Tensor):
         return value.clone() if value.dim() else float(value)
     return value
