@@ -95,8 +95,8 @@ class Precision(LabelScore):
 
         value = h / p      for each label, then averaged
 
-    h is the number of rows where the label is predicted and true, p where it is predicted. A single column of outputs has one
-    score, that of class 1.
+    h is the number of rows where the label is predicted and true, p where it is predicted, t where it is true. A single column
+    of outputs has one score, that of class 1.
 
     Args:
         average: How the scores of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by t;
@@ -135,8 +135,8 @@ class Recall(LabelScore):
 
         value = h / t      for each label, then averaged
 
-    h is the number of rows where the label is predicted and true, t where it is true. A single column of outputs has one score,
-    that of class 1.
+    h is the number of rows where the label is predicted and true, p where it is predicted, t where it is true. A single column
+    of outputs has one score, that of class 1.
 
     Args:
         average: How the scores of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by t;
