@@ -195,12 +195,10 @@ if not is_lazy(__name__):
         AdaptiveMaxPool1d,
         AdaptiveMaxPool2d,
         AdaptiveMaxPool3d,
-        GlobalAvgPool,
-        GlobalMaxPool,
-        GlobalSumPool,
     )
     from funcnet.layers.pooling.avg_pool import AvgPool1d, AvgPool2d, AvgPool3d, SumPool1d, SumPool2d, SumPool3d
     from funcnet.layers.pooling.fractional import FractionalMaxPool2d, FractionalMaxPool3d
+    from funcnet.layers.pooling.global_pool import GlobalAvgPool, GlobalMaxPool, GlobalSumPool
     from funcnet.layers.pooling.lp_pool import LPPool1d, LPPool2d, LPPool3d
     from funcnet.layers.pooling.max_pool import MaxPool1d, MaxPool2d, MaxPool3d
     from funcnet.layers.pooling.min_pool import MinPool1d, MinPool2d, MinPool3d

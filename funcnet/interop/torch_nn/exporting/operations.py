@@ -20,7 +20,7 @@ from funcnet.layers.operands.distances import CosineSimilarity
 from funcnet.layers.operands.picking import Pick, Stack, Unbind
 from funcnet.layers.operands.ranking import CumSum, GatherElements, MaxWithIndices, MinWithIndices, TopK
 from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Std, Sum, Var
-from funcnet.layers.pooling.adaptive import GlobalAvgPool, GlobalMaxPool, GlobalSumPool
+from funcnet.layers.pooling.global_pool import GlobalAvgPool, GlobalMaxPool, GlobalSumPool
 from funcnet.layers.shape.casting import Cast
 from funcnet.layers.shape.indexing import Chunk, Index, OneHot, Split
 from funcnet.layers.shape.moving import Flip, RepeatInterleave, Roll, SlidingWindow
