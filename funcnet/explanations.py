@@ -58,7 +58,7 @@ def require_memory(layer: Any, rng: Any) -> None:
 
 
 def fits(rng: Any, *shapes: tuple[int, ...]) -> bool:
-    """Tell whether main memory can hold float32 tensors of these shapes and, while the largest is drawn, 8 more bytes per element.
+    """Tell whether main memory can hold float32 tensors of these shapes, and 8 more bytes per element while the largest is drawn.
 
     A key on another device means that they are not in main memory.
     """
