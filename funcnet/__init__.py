@@ -249,11 +249,12 @@ if not is_lazy(__name__):
     from funcnet.losses.ctc import CTC
     from funcnet.losses.dice import Dice
     from funcnet.losses.divergences import GeneralizedKL, KLDiv
+    from funcnet.losses.elementwise_loss import ElementwiseLoss
     from funcnet.losses.focal import Focal, MulticlassFocal
     from funcnet.losses.gaussian_kl import GaussianKL
     from funcnet.losses.likelihoods import GaussianNLL, PoissonNLL
     from funcnet.losses.linear_cross_entropy import LinearCrossEntropy
-    from funcnet.losses.loss import ElementwiseLoss, Loss
+    from funcnet.losses.loss import Loss
     from funcnet.losses.named import losses_of
     from funcnet.losses.poly import PolyCrossEntropy
     from funcnet.losses.regression import L1, L2, MSE

@@ -11,7 +11,8 @@ from torch import Tensor
 from funcnet.combinators.vmapping import mapped
 from funcnet.kernels import losses
 from funcnet.losses.classification import CrossEntropy
-from funcnet.losses.loss import ElementwiseLoss, Loss, reduction_scale
+from funcnet.losses.elementwise_loss import ElementwiseLoss
+from funcnet.losses.loss import Loss, reduction_scale
 from funcnet.precision import in_single, rounded
 
 
