@@ -129,7 +129,7 @@ def value_and_grads(net: Layer, loss: Loss) -> ValueAndGrads:
         loss: A loss with one value.
 
     Raises:
-        ValueError: If the loss has ``reduction="none"``, and so many values, or ``net`` or ``loss`` is of another type.
+        ValueError: If ``net`` is not a layer, ``loss`` not a loss, or the loss has ``reduction="none"`` and thus many values.
 
     >>> import torch
     >>> from funcnet.layers.linear.linear import Linear
