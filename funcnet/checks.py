@@ -75,7 +75,7 @@ def require_sizes(layer: _L) -> _L:
 
 def unsized(layer: Any) -> ValueError:
     """Make the error for a layer with a size of ``None``."""
-    return value_error(layer, f"{' and '.join(missing_sizes(layer))} must be inferred first, by fn.infer_sizes(net, x)", "None")
+    return value_error(layer, f"{' and '.join(missing_sizes(layer))} must be inferred first, with fn.infer_sizes(net, x)", "None")
 
 
 def size_in(layer: Any, x: Any, name: str) -> int | tuple[int, ...]:

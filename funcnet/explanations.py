@@ -220,7 +220,7 @@ def _is_dense(x: Tensor) -> bool:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an error is not the fault of an argument."""
+    """Tell whether an error says that memory ran out, which is not the fault of an argument."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
