@@ -6,9 +6,9 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     randomness             keys, and funcnet.random
     trees and sizes        params as trees, and sizes inferred from an input
     linear maps            Linear and its relatives
-    convolutions           of one to three axes, transposed, unshared, masked, separable
-    pooling                of windows, adaptive, global, of segments, and by any layer
-    normalization          over the batch, layers, groups, instances
+    convolutions           in one to three axes, transposed, unshared, masked, separable
+    pooling                over windows, adaptive, global, over segments, and with any layer
+    normalization          over batches, layers, groups, instances
     recurrent layers       whole sequences, single cells, and packing
     attention              attention, masks and positions
     embeddings             rows of a table
@@ -16,15 +16,15 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     noise                  dropout and its relatives
     activations            elementwise functions, softmaxes, gated units
     operands               arithmetic of several tensors, distances, reductions along axes
-    combinators            layers from layers
-    gradient rules and watching  another rule backward than the derivative; looks at what passes
-    blocks                 nets that many people write
+    combinators            layers made of layers
+    gradient rules and watching  custom backward rules; layers that observe values and gradients
+    blocks                 common nets
     walking and rewriting  the layers of a net by path
     seeing                 a net as a table, with memory and FLOPs, and as a graph
     losses                 each with the reductions mean, sum, none, batch
-    optimizers             pure updates of params and state, and transforms of gradients
-    gradient transforms    the parts of a chain before its optimizer
-    averages of params     along a training run, and the statistics of norms for them
+    optimizers             pure updates of params and state
+    gradient transforms    the steps of a chain before its optimizer
+    averages of params     along a training run, and refreshed statistics of norms for them
     schedules              for any hyperparameter
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
@@ -33,8 +33,8 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     saving                 params and other trees in files with checksums, and checkpoints to resume from
     several workers        funcnet.distributed: one step in many processes
     other libraries        funcnet.interop: torch.nn, export, ONNX, scikit-learn, TensorBoard
-    bases                  to subclass with @frozen for your own
-    kernels and testing    which library computes products; the laws as functions
+    bases                  to subclass with @frozen for your own layers, losses and optimizers
+    kernels and testing    the choices between kernels; the laws as functions
 """
 
 from funcnet.combinators import sequential as _sequential  # noqa: F401 (defines f >> g)

@@ -166,6 +166,12 @@ def bidirectional(layer: Layer, backward: Layer | None = None, *, merge: Layer |
         merge: A layer that takes the pair of outputs. By default ``Concat()``.
         dim: Axis of time.
 
+    Params:
+        A tuple of those of f, g and ``merge``.
+
+    Cache:
+        A tuple of their caches.
+
     >>> import torch
     >>> from funcnet.combinators.recurrence import scan
     >>> from funcnet.layers.recurrent.cells import GRUCell
