@@ -1,4 +1,4 @@
-"""Layers that are torch's functions, such as sums and changes of shape: autograd differentiates the layer itself."""
+"""Layers made from torch functions, such as sums and changes of shape: autograd differentiates the layer itself."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ OPERATIONS = (
     *(VisibleMask, JointMask, FullMask),
     *(Sin, Cos, Exp, Erf, Abs, Sign, Square, LogSumExp, Rescale, CosineSimilarity),
 )
-"""The layers that their modules hold and call."""
+"""The layers whose modules hold and call them."""
 
 
 @native(*OPERATIONS)
