@@ -117,7 +117,11 @@ def test_a_moment_that_does_not_fit_is_refused(optimizer: Any) -> None:
             is_matrix = tree.at(state, place).dim() == 2 and len({*tree.at(state, place).shape}) == 2
             for change in [one for kind, one in PARAMS.items() if kind not in NEEDS_AXES or is_matrix]:
                 refused(
-                    used, grads, tree.replace(state, place, change(tree.at(state, place))), params, "must (have|match|be)|must agree|tree"
+                    used,
+                    grads,
+                    tree.replace(state, place, change(tree.at(state, place))),
+                    params,
+                    "must (have|match|be)|must agree|tree",
                 )
 
 

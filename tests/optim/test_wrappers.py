@@ -261,7 +261,7 @@ def test_wrappers_refuse_what_they_cannot_hold(wrap: Any) -> None:
     for inner, rule in [
         (fn.MSE(), "must be an optimizer"),
         (fn.donate(fn.SGD()), "must not be donated; donate the wrapper instead"),
-        (fn.chain(fn.ClipByValue(1.0), fn.SGD()).donate(), "must not be donated itself"),
+        (fn.chain(fn.ClipByValue(1.0), fn.SGD()).donate(), "must not be donated"),
         (fn.SAM(fn.SGD()), "must be the outermost, where train_step calls its step"),
         (fn.LBFGS(), "must be the outermost"),
     ]:
