@@ -180,14 +180,17 @@ if not is_lazy(__name__):
         RunningInstanceNorm3d,
     )
     from funcnet.layers.norm.standardize import Normalize, Standardize
-    from funcnet.layers.operands.arithmetic import Add, Concat, Div, MatMul, Mul, Pow, Sub
+    from funcnet.layers.operands.arithmetic import Add, Div, Mul, Pow, Sub
     from funcnet.layers.operands.choices import Maximum, Minimum, TypeAs, Where
     from funcnet.layers.operands.distances import CauchySimilarity, CosineSimilarity, PairwiseDistance
     from funcnet.layers.operands.einsum import EinsumOperands
+    from funcnet.layers.operands.extreme_reductions import Max, Min
+    from funcnet.layers.operands.matmul import MatMul
     from funcnet.layers.operands.norms import VectorNorm
-    from funcnet.layers.operands.picking import Pick, Stack, Unbind
+    from funcnet.layers.operands.picking import Concat, Pick, Stack, Unbind
     from funcnet.layers.operands.ranking import CumSum, GatherElements, MaxWithIndices, MinWithIndices, TopK
-    from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Std, Sum, Var
+    from funcnet.layers.operands.reductions import Mean, Prod, Sum
+    from funcnet.layers.operands.spread_reductions import Std, Var
     from funcnet.layers.pooling.adaptive import (
         AdaptiveAvgPool1d,
         AdaptiveAvgPool2d,
@@ -195,12 +198,10 @@ if not is_lazy(__name__):
         AdaptiveMaxPool1d,
         AdaptiveMaxPool2d,
         AdaptiveMaxPool3d,
-        GlobalAvgPool,
-        GlobalMaxPool,
-        GlobalSumPool,
     )
     from funcnet.layers.pooling.avg_pool import AvgPool1d, AvgPool2d, AvgPool3d, SumPool1d, SumPool2d, SumPool3d
     from funcnet.layers.pooling.fractional import FractionalMaxPool2d, FractionalMaxPool3d
+    from funcnet.layers.pooling.global_pool import GlobalAvgPool, GlobalMaxPool, GlobalSumPool
     from funcnet.layers.pooling.lp_pool import LPPool1d, LPPool2d, LPPool3d
     from funcnet.layers.pooling.max_pool import MaxPool1d, MaxPool2d, MaxPool3d
     from funcnet.layers.pooling.min_pool import MinPool1d, MinPool2d, MinPool3d
@@ -209,10 +210,8 @@ if not is_lazy(__name__):
     from funcnet.layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
     from funcnet.layers.recurrent.nets import GRU, LSTM, RNN
     from funcnet.layers.recurrent.packing import pack_padded, pad_packed, pad_sequence, unpad_sequence
+    from funcnet.layers.shape.axes import Permute, Squeeze, Transpose, Unsqueeze
     from funcnet.layers.shape.boundary_padding import (
-        CircularPad1d,
-        CircularPad2d,
-        CircularPad3d,
         ReflectionPad1d,
         ReflectionPad2d,
         ReflectionPad3d,
@@ -221,6 +220,7 @@ if not is_lazy(__name__):
         ReplicationPad3d,
     )
     from funcnet.layers.shape.casting import Cast
+    from funcnet.layers.shape.circular_padding import CircularPad1d, CircularPad2d, CircularPad3d
     from funcnet.layers.shape.constant_padding import ConstantPad1d, ConstantPad2d, ConstantPad3d, ZeroPad1d, ZeroPad2d, ZeroPad3d
     from funcnet.layers.shape.expand_window import ExpandWindow
     from funcnet.layers.shape.grid_sampling import AffineGrid, GridSample
@@ -228,7 +228,7 @@ if not is_lazy(__name__):
     from funcnet.layers.shape.moving import Flip, MoveDim, RepeatInterleave, Roll, SlidingWindow
     from funcnet.layers.shape.pattern_reduction import Reduce, Repeat
     from funcnet.layers.shape.rearrangement import rearrange
-    from funcnet.layers.shape.reshaping import Flatten, Identity, Permute, Reshape, Squeeze, Transpose, Unflatten, Unsqueeze
+    from funcnet.layers.shape.reshaping import Flatten, Identity, Reshape, Unflatten
     from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
     from funcnet.layers.shape.selecting import Gather, Select
     from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle

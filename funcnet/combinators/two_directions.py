@@ -9,7 +9,7 @@ from funcnet import tree
 from funcnet.combinator import Children, Combinator, child_key, errors_at, layers_only, tuple_of_layers
 from funcnet.contract import Cache, Layer, Params, Rng
 from funcnet.errors import describe, value_error, whole
-from funcnet.layers.operands.arithmetic import Concat
+from funcnet.layers.operands.picking import Concat
 from funcnet.value import frozen
 
 
