@@ -310,7 +310,7 @@ def test_what_cannot_be_divided_is_refused():
             "mesh must be a DeviceMesh",
             "params must have whole tensors, and the leaf at '0.weight' is none",
             "the leaf at 'a' is none, got 1",
-            "Shard(1) needs an axis 1, which the leaf at '0.bias' does not have",
+            "Shard(1) needs an axis 1, which the leaf at '0.bias' lacks",
             "the pattern '2.weight' must match a path in params, got the paths '0.weight', '0.bias'",
             "placements must be Shard(axis) or Replicate()",
             "for each of the 1 axes of the mesh",

@@ -276,7 +276,7 @@ def test_what_workers_cannot_do_together_is_refused_on_all():
     """Other pipelines, other shared params, other shapes: nobody is left waiting."""
     for rank, found in enumerate(run(2, refusals)):
         count, lbfgs, other, shared, shapes, rows, key = found
-        assert count == "pipeline: there must be a worker for each of the 3 stages that 2 cuts make, got 2 workers"
+        assert count == "pipeline: there must be a worker for each of the 3 stages of 2 cuts, got 2 workers"
         assert "LBFGS" in lbfgs
         assert other.startswith("pipeline: all workers must make the same pipeline, got pipeline(")
         assert "params at '0' differ, got other numbers on rank" in shared
