@@ -6,9 +6,9 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     randomness             keys, and funcnet.random
     trees and sizes        params as trees, and sizes inferred from an input
     linear maps            Linear and its relatives
-    convolutions           of one to three axes, transposed, unshared, masked, separable
-    pooling                of windows, adaptive, global, of segments, and by any layer
-    normalization          over the batch, layers, groups, instances
+    convolutions           in one to three axes, transposed, unshared, masked, separable
+    pooling                over windows, adaptive, global, over segments, and with any layer
+    normalization          over batches, layers, groups, instances
     recurrent layers       whole sequences, single cells, and packing
     attention              attention, masks and positions
     embeddings             rows of a table
@@ -16,15 +16,15 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     noise                  dropout and its relatives
     activations            elementwise functions, softmaxes, gated units
     operands               arithmetic of several tensors, distances, reductions along axes
-    combinators            layers from layers
-    gradient rules and watching  another rule backward than the derivative; looks at what passes
-    blocks                 nets that many people write
+    combinators            layers made of layers
+    gradient rules and watching  custom backward rules; layers that observe values and gradients
+    blocks                 common nets
     walking and rewriting  the layers of a net by path
     seeing                 a net as a table, with memory and FLOPs, and as a graph
     losses                 each with the reductions mean, sum, none, batch
-    optimizers             pure updates of params and state, and transforms of gradients
-    gradient transforms    the parts of a chain before its optimizer
-    averages of params     along a training run, and the statistics of norms for them
+    optimizers             pure updates of params and state
+    gradient transforms    the steps of a chain before its optimizer
+    averages of params     along a training run, and refreshed statistics of norms for them
     schedules              for any hyperparameter
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
@@ -33,8 +33,8 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     saving                 params and other trees in files with checksums, and checkpoints to resume from
     several workers        funcnet.distributed: one step in many processes
     other libraries        funcnet.interop: torch.nn, export, ONNX, scikit-learn, TensorBoard
-    bases                  to subclass with @frozen for your own
-    kernels and testing    which library computes products; the laws as functions
+    bases                  to subclass with @frozen for your own layers, losses and optimizers
+    kernels and testing    the choices between kernels; the laws as functions
 """
 
 from funcnet.combinators import sequential as _sequential  # noqa: F401 (defines f >> g)
@@ -58,6 +58,7 @@ if not is_lazy(__name__):
     from funcnet.blocks.transformer_presets import transformer_decoder_block, transformer_encoder_block
     from funcnet.blocks.transformer_stacks import TransformerStack, transformer, transformer_decoder, transformer_encoder
     from funcnet.combinator import Combinator
+    from funcnet.combinators.adapters import add_lora, merge_lora
     from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d, AdaptivePool3d
     from funcnet.combinators.branching import branch, parallel, residual
     from funcnet.combinators.constants import keep_constants, serial_with_constants
@@ -68,7 +69,7 @@ if not is_lazy(__name__):
     from funcnet.combinators.ensembles import ensemble
     from funcnet.combinators.freezing import freeze
     from funcnet.combinators.gradient_rules import clip_gradient, reverse_gradient, scale_gradient, straight_through
-    from funcnet.combinators.low_rank import add_lora, lora, merge_lora
+    from funcnet.combinators.low_rank import lora
     from funcnet.combinators.mixed_precision import cast
     from funcnet.combinators.modes import by_mode
     from funcnet.combinators.norm_folding import fold_batch_norm
@@ -151,12 +152,14 @@ if not is_lazy(__name__):
     from funcnet.layers.embedding.functional_embedding import FunctionalEmbedding
     from funcnet.layers.embedding.sinusoidal import SinusoidalEmbedding
     from funcnet.layers.linear.adaptive_softmax import AdaptiveLogSoftmaxWithLoss
+    from funcnet.layers.linear.bilinear import Bilinear
     from funcnet.layers.linear.deferred_linear import DeferredLinear
+    from funcnet.layers.linear.einsum import Einsum
     from funcnet.layers.linear.elementwise_affine import Bias, Scale
     from funcnet.layers.linear.functional_linear import FunctionalLinear
     from funcnet.layers.linear.linear import Linear
+    from funcnet.layers.linear.linear_general import LinearGeneral
     from funcnet.layers.linear.maxout import Maxout
-    from funcnet.layers.linear.multilinear import Bilinear, Einsum, LinearGeneral
     from funcnet.layers.linear.rescaling import Rescale
     from funcnet.layers.noise.alpha_dropout import AlphaDropout, FeatureAlphaDropout
     from funcnet.layers.noise.drop_connect import DropConnect
@@ -164,35 +167,30 @@ if not is_lazy(__name__):
     from funcnet.layers.noise.gaussian_noise import GaussianNoise
     from funcnet.layers.noise.gaussian_sample import GaussianSample
     from funcnet.layers.noise.random_tensor import RandomTensor
-    from funcnet.layers.norm.batch_norm import (
-        BatchNorm1d,
-        BatchNorm2d,
-        BatchNorm3d,
-        RunningBatchNorm1d,
-        RunningBatchNorm2d,
-        RunningBatchNorm3d,
-    )
+    from funcnet.layers.norm.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
     from funcnet.layers.norm.functional_norms import ChannelAffine, FunctionalBatchNorm, GroupStandardize
     from funcnet.layers.norm.group_norm import GroupNorm
-    from funcnet.layers.norm.instance_norm import (
-        InstanceNorm1d,
-        InstanceNorm2d,
-        InstanceNorm3d,
+    from funcnet.layers.norm.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+    from funcnet.layers.norm.layer_norm import LayerNorm, RMSNorm
+    from funcnet.layers.norm.local_response_norm import CrossMapLRN2d, LocalResponseNorm
+    from funcnet.layers.norm.running_batch_norm import RunningBatchNorm1d, RunningBatchNorm2d, RunningBatchNorm3d
+    from funcnet.layers.norm.running_instance_norm import (
         RunningInstanceNorm1d,
         RunningInstanceNorm2d,
         RunningInstanceNorm3d,
     )
-    from funcnet.layers.norm.layer_norm import LayerNorm, RMSNorm
-    from funcnet.layers.norm.local_response_norm import CrossMapLRN2d, LocalResponseNorm
     from funcnet.layers.norm.standardize import Normalize, Standardize
-    from funcnet.layers.operands.arithmetic import Add, Concat, Div, MatMul, Mul, Pow, Sub
+    from funcnet.layers.operands.arithmetic import Add, Div, Mul, Pow, Sub
     from funcnet.layers.operands.choices import Maximum, Minimum, TypeAs, Where
     from funcnet.layers.operands.distances import CauchySimilarity, CosineSimilarity, PairwiseDistance
     from funcnet.layers.operands.einsum import EinsumOperands
+    from funcnet.layers.operands.extreme_reductions import Max, Min
+    from funcnet.layers.operands.matmul import MatMul
     from funcnet.layers.operands.norms import VectorNorm
-    from funcnet.layers.operands.picking import Pick, Stack, Unbind
+    from funcnet.layers.operands.picking import Concat, Pick, Stack, Unbind
     from funcnet.layers.operands.ranking import CumSum, GatherElements, MaxWithIndices, MinWithIndices, TopK
-    from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Std, Sum, Var
+    from funcnet.layers.operands.reductions import Mean, Prod, Sum
+    from funcnet.layers.operands.spread_reductions import Std, Var
     from funcnet.layers.pooling.adaptive import (
         AdaptiveAvgPool1d,
         AdaptiveAvgPool2d,
@@ -200,12 +198,10 @@ if not is_lazy(__name__):
         AdaptiveMaxPool1d,
         AdaptiveMaxPool2d,
         AdaptiveMaxPool3d,
-        GlobalAvgPool,
-        GlobalMaxPool,
-        GlobalSumPool,
     )
     from funcnet.layers.pooling.avg_pool import AvgPool1d, AvgPool2d, AvgPool3d, SumPool1d, SumPool2d, SumPool3d
     from funcnet.layers.pooling.fractional import FractionalMaxPool2d, FractionalMaxPool3d
+    from funcnet.layers.pooling.global_pool import GlobalAvgPool, GlobalMaxPool, GlobalSumPool
     from funcnet.layers.pooling.lp_pool import LPPool1d, LPPool2d, LPPool3d
     from funcnet.layers.pooling.max_pool import MaxPool1d, MaxPool2d, MaxPool3d
     from funcnet.layers.pooling.min_pool import MinPool1d, MinPool2d, MinPool3d
@@ -214,10 +210,8 @@ if not is_lazy(__name__):
     from funcnet.layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
     from funcnet.layers.recurrent.nets import GRU, LSTM, RNN
     from funcnet.layers.recurrent.packing import pack_padded, pad_packed, pad_sequence, unpad_sequence
+    from funcnet.layers.shape.axes import Permute, Squeeze, Transpose, Unsqueeze
     from funcnet.layers.shape.boundary_padding import (
-        CircularPad1d,
-        CircularPad2d,
-        CircularPad3d,
         ReflectionPad1d,
         ReflectionPad2d,
         ReflectionPad3d,
@@ -226,6 +220,7 @@ if not is_lazy(__name__):
         ReplicationPad3d,
     )
     from funcnet.layers.shape.casting import Cast
+    from funcnet.layers.shape.circular_padding import CircularPad1d, CircularPad2d, CircularPad3d
     from funcnet.layers.shape.constant_padding import ConstantPad1d, ConstantPad2d, ConstantPad3d, ZeroPad1d, ZeroPad2d, ZeroPad3d
     from funcnet.layers.shape.expand_window import ExpandWindow
     from funcnet.layers.shape.grid_sampling import AffineGrid, GridSample
@@ -233,7 +228,7 @@ if not is_lazy(__name__):
     from funcnet.layers.shape.moving import Flip, MoveDim, RepeatInterleave, Roll, SlidingWindow
     from funcnet.layers.shape.pattern_reduction import Reduce, Repeat
     from funcnet.layers.shape.rearrangement import rearrange
-    from funcnet.layers.shape.reshaping import Flatten, Identity, Permute, Reshape, Squeeze, Transpose, Unflatten, Unsqueeze
+    from funcnet.layers.shape.reshaping import Flatten, Identity, Reshape, Unflatten
     from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
     from funcnet.layers.shape.selecting import Gather, Select
     from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle
@@ -254,11 +249,12 @@ if not is_lazy(__name__):
     from funcnet.losses.ctc import CTC
     from funcnet.losses.dice import Dice
     from funcnet.losses.divergences import GeneralizedKL, KLDiv
+    from funcnet.losses.elementwise_loss import ElementwiseLoss
     from funcnet.losses.focal import Focal, MulticlassFocal
     from funcnet.losses.gaussian_kl import GaussianKL
     from funcnet.losses.likelihoods import GaussianNLL, PoissonNLL
     from funcnet.losses.linear_cross_entropy import LinearCrossEntropy
-    from funcnet.losses.loss import ElementwiseLoss, Loss
+    from funcnet.losses.loss import Loss
     from funcnet.losses.named import losses_of
     from funcnet.losses.poly import PolyCrossEntropy
     from funcnet.losses.regression import L1, L2, MSE

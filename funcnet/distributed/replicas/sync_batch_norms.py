@@ -7,14 +7,8 @@ from typing import Any
 
 from funcnet.contract import Layer
 from funcnet.distributed.replicas.sync_norms import SyncBatchNorm, converted
-from funcnet.layers.norm.batch_norm import (
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-    RunningBatchNorm1d,
-    RunningBatchNorm2d,
-    RunningBatchNorm3d,
-)
+from funcnet.layers.norm.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from funcnet.layers.norm.running_batch_norm import RunningBatchNorm1d, RunningBatchNorm2d, RunningBatchNorm3d
 from funcnet.value import frozen
 from funcnet.walking import map_layers, require_layer
 

@@ -8,9 +8,6 @@ from funcnet.contract import Layer
 from funcnet.interop.torch_nn.importing.conversion import entry_of, made, same
 from funcnet.interop.torch_nn.importing.registry import Converted, layer
 from funcnet.layers.shape.boundary_padding import (
-    CircularPad1d,
-    CircularPad2d,
-    CircularPad3d,
     ReflectionPad1d,
     ReflectionPad2d,
     ReflectionPad3d,
@@ -18,6 +15,7 @@ from funcnet.layers.shape.boundary_padding import (
     ReplicationPad2d,
     ReplicationPad3d,
 )
+from funcnet.layers.shape.circular_padding import CircularPad1d, CircularPad2d, CircularPad3d
 from funcnet.layers.shape.constant_padding import ConstantPad1d, ConstantPad2d, ConstantPad3d, ZeroPad1d, ZeroPad2d, ZeroPad3d
 from funcnet.layers.shape.reshaping import Flatten, Unflatten
 from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d

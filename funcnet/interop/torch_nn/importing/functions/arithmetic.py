@@ -24,7 +24,8 @@ from funcnet.interop.torch_nn.importing.values import Arithmetic, Node, Size, Un
 from funcnet.layers.activation.elementary import Exp
 from funcnet.layers.activation.powers import PowScalar, Reciprocal
 from funcnet.layers.linear.rescaling import Rescale
-from funcnet.layers.operands.arithmetic import Add, Div, MatMul, Mul, Pow, Sub
+from funcnet.layers.operands.arithmetic import Add, Div, Mul, Pow, Sub
+from funcnet.layers.operands.matmul import MatMul
 from funcnet.layers.shape.sized import RescaleBySize
 
 

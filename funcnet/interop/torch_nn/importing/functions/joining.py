@@ -17,10 +17,9 @@ from funcnet.interop.torch_nn.importing.functions.arguments import (
 )
 from funcnet.interop.torch_nn.importing.registry import function
 from funcnet.interop.torch_nn.importing.values import Node, UnsupportedError
-from funcnet.layers.operands.arithmetic import Concat
-from funcnet.layers.operands.picking import Pick, Stack, Unbind
+from funcnet.layers.operands.picking import Concat, Pick, Stack, Unbind
+from funcnet.layers.shape.axes import Unsqueeze
 from funcnet.layers.shape.indexing import Chunk, Split
-from funcnet.layers.shape.reshaping import Unsqueeze
 from funcnet.layers.shape.sized_indexing import Narrow
 
 

@@ -16,10 +16,10 @@ from funcnet.layers.attention.shifted_windows import ShiftedWindowMask, WindowSh
 from funcnet.layers.linear.functional_linear import FunctionalLinear
 from funcnet.layers.noise.dropout import Dropout, DropPath
 from funcnet.layers.norm.standardize import Normalize
-from funcnet.layers.operands.arithmetic import Concat, MatMul
-from funcnet.layers.operands.picking import Unbind
+from funcnet.layers.operands.matmul import MatMul
+from funcnet.layers.operands.picking import Concat, Unbind
+from funcnet.layers.shape.axes import Permute, Transpose, Unsqueeze
 from funcnet.layers.shape.indexing import Chunk
-from funcnet.layers.shape.reshaping import Permute, Transpose, Unsqueeze
 from funcnet.layers.shape.sized import ConstantPad, View
 
 _SWIN = "torchvision.models.swin_transformer"

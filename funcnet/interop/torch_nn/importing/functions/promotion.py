@@ -18,9 +18,10 @@ from funcnet.layers.activation.base import Activation
 from funcnet.layers.activation.bounds import Clamp
 from funcnet.layers.activation.elementary import Abs, Sign
 from funcnet.layers.activation.powers import PowScalar
-from funcnet.layers.operands.arithmetic import Add, Concat, Div, MatMul, Mul, Pow, Sub
+from funcnet.layers.operands.arithmetic import Add, Div, Mul, Pow, Sub
 from funcnet.layers.operands.choices import Maximum, Minimum, TypeAs, Where
-from funcnet.layers.operands.picking import Stack
+from funcnet.layers.operands.matmul import MatMul
+from funcnet.layers.operands.picking import Concat, Stack
 from funcnet.layers.operands.ranking import CumSum
 from funcnet.layers.operands.reductions import Reduction, Sum
 from funcnet.layers.shape.casting import Cast
