@@ -267,6 +267,9 @@ def repeat(layer: Layer, n: int) -> Repeat:
     Params:
         The layer's, every leaf with a first axis of n.
 
+    Cache:
+        The caches of the copies; with invertible layers the output and the key.
+
     Raises:
         ValueError: If n is below 1.
 

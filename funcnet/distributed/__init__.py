@@ -1,9 +1,9 @@
-"""Training in several processes, on ``torch.distributed`` and DTensor alone: every worker calls the same function.
+"""Training in several processes with ``torch.distributed`` and DTensor: every worker calls the same function.
 
     step = distributed.data_parallel(fn.train_step(net, loss, opt))
     params, state, value = step(params, state, *distributed.shard_rows((x, target)), rng)
 
-The modules are imported when a name of theirs is first used, since DTensor takes 0.8 s to import.
+The modules are imported when one of their names is first used, because importing DTensor takes 0.8 s.
 """
 
 from importlib import import_module

@@ -290,6 +290,10 @@ def test_the_quick_form_has_fewer_rounds_and_peers():
     """It is the same command with other defaults."""
     options = benchmarks.options_of(["disk_mlp", "--quick", "--threads", "1,2"])
     assert (options.peers, options.rounds, options.memory, options.threads) == (["nn", "jax"], 6, False, [1, 2])
+    options = benchmarks.options_of(["--quick", "--memory", "--rounds", "9", "--peers", "thinc"])
+    assert (options.peers, options.rounds, options.turn, options.memory) == (["thinc"], 9, 0.05, True)
+    options = benchmarks.options_of([])
+    assert (len(options.peers), options.rounds, options.turn, options.memory) == (4, 30, 0.1, True)
 
 
 def row(family, median, label):

@@ -1,6 +1,6 @@
 """What the docstring of each public name must say, by the kind of the name: the rules, and a command that lists what is missing.
 
-    python tests/house/docstring_rules.py funcnet.layers.linear MSE
+python tests/house/docstring_rules.py funcnet.layers.linear MSE
 """
 
 import ast
@@ -144,7 +144,11 @@ def says_raises(said: Said) -> Iterator[str]:
 def documents_methods(said: Said) -> Iterator[str]:
     """Have a docstring for each public method and property that no base documents."""
     for name, member in vars(said.value).items():
-        if name[0] != "_" and isinstance(member, (types.FunctionType, property, classmethod, staticmethod)) and not inspect.getdoc(member):
+        if (
+            name[0] != "_"
+            and isinstance(member, (types.FunctionType, property, classmethod, staticmethod))
+            and not inspect.getdoc(member)
+        ):
             inherited = [getattr(base, name) for base in said.value.__mro__[1:] if hasattr(base, name)]
             if not any(inspect.getdoc(one) for one in inherited):
                 yield f"{name} has no docstring"

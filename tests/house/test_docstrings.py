@@ -101,7 +101,11 @@ CHANGES = {
     "no period": ("Multiply by a number.", "Multiply by a number", "ends with a period"),
     "an unknown section": ("Cache:", "Source:", "unknown section Source"),
     "sections in another order": ("Raises:", "Yields:", None),
-    "the order": ("Shape:\n    x (..., in) → y (..., out)\n\nParams:", "Params:\n    weight: (out, in), zeros.\n\nShape:", "order"),
+    "the order": (
+        "Shape:\n    x (..., in) → y (..., out)\n\nParams:",
+        "Params:\n    weight: (out, in), zeros.\n\nShape:",
+        "order",
+    ),
     "an empty section": ("    ``x``, not copied.\n", "", "section Cache is empty"),
     "the old style": ("It is fast.", "Raises   ``ValueError`` for a negative size.", "Raises must be a section"),
     "an argument without an entry": ("    size: How many.\n", "", "no entry for size"),

@@ -130,7 +130,7 @@ REFUSED = {
     "shape_dependent: make must be a function, got 3": lambda: fn.shape_dependent(3),
     "Upsample: size must be a whole number of at least 1, or a tuple of them, got ()": lambda: fn.Upsample(()),
     "Upsample: scale_factor must be a number above 0, or a tuple of them, got ()": lambda: fn.Upsample(scale_factor=()),
-    "Upsample: align_corners must be True or False, and None for area and the modes of the nearest, got 1": lambda: fn.Upsample(2, mode="linear", align_corners=1),
+    "Upsample: align_corners must be True or False, and None for area, nearest and nearest-exact, got 1": lambda: fn.Upsample(2, mode="linear", align_corners=1),
     "Split: split_size must be a whole number of at least 1, or a tuple of sizes, got ()": lambda: fn.Split(()),
     "MaskedConv: layer must be a Conv1d, Conv2d or Conv3d, got ()": lambda: fn.MaskedConv((), "A"),
     "causal_mask: length must be a whole number of at least 0, got 2.0": lambda: fn.causal_mask(2.0),
