@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.contract import Cache, Layer, Params, Rng, Shape, output
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, Shape, output
 from funcnet.errors import PathError, add_location, describe, instances, value_error
 from funcnet.flattening import flatten_together
 from funcnet.guards import verbs
@@ -128,7 +128,7 @@ class Combinator(Layer):
         return None
 
     def init(self, rng: Key | int) -> Params:
-        return self.pack(self.each(lambda i, child: child.init(random.fold_in(rng, i))))
+        return self.pack(self.each(lambda i, child: child.init(random.fold_in(rng, i))))  # type: ignore[no-any-return]
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         moved: list[Params] = []
@@ -182,7 +182,7 @@ class Combinator(Layer):
         children = self.children()
         return [cache[name] for name in children] if isinstance(cache, dict) else cache[: len(children)]
 
-    def _repacked(self, params: Params, entries: Iterable[Any]) -> Params:
+    def _repacked(self, params: Any, entries: Iterable[Any]) -> Params:
         """Return params with other entries for the children, in the same order."""
         packed = self.pack(entries)
         return {**params, **packed} if isinstance(packed, dict) else packed
@@ -264,7 +264,7 @@ def add_gradients(who: str, one: Any, other: Any) -> Any:
 
 def absent(tree_of_params: Params) -> Params:
     """Return the tree with ``None`` for each leaf: the gradients of params that have none. A leaf must be a tensor."""
-    return tree.map(_no_gradient, tree_of_params)
+    return tree.map(_no_gradient, tree_of_params)  # type: ignore[no-any-return]
 
 
 def _no_gradient(leaf: Any) -> None:
@@ -293,7 +293,7 @@ class Probe(Layer):
         self.layer, y = self.layer.infer(x)
         return y, ()
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return params, gy
 
     def __repr__(self) -> str:

@@ -46,11 +46,11 @@ nor ``apply`` before ``infer_sizes(net, x)`` has rewritten the net with the size
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 
-from funcnet import random, tree
+from funcnet import annotations, random, tree
 from funcnet.checks import missing_sizes, size_in, sizes_complaint
 from funcnet.errors import value_error
 from funcnet.guards import GUARDS, verbs
@@ -58,20 +58,15 @@ from funcnet.plans import Unchecked
 from funcnet.random.keys import Key
 from funcnet.value import Value
 
-Params = Any
-"""A tree of tensors: a dict by name for a layer, a tuple or dict of children's params for a combinator."""
+Params: TypeAlias = annotations.Params
+Grads: TypeAlias = annotations.Grads
+Cache: TypeAlias = annotations.Cache
+Shape: TypeAlias = annotations.Shape
+Size = annotations.Size
+"""The types of params, gradients, caches, shapes and sizes; see ``annotations``."""
 
-Cache = Any
-"""A tree with exactly what ``vjp`` needs; it may alias inputs and outputs, and copies neither."""
-
-Rng = Key | int | None
+Rng: TypeAlias = Key | int | None
 """A key, an int seed, or ``None`` where no key is needed."""
-
-Shape = tuple[int, ...]
-"""A shape, or one whole number for each axis."""
-
-Size = int | Any
-"""A size, or ``None`` until ``infer_sizes``; ``Any`` spares every reader a check."""
 
 
 class Layer(Value):
@@ -137,7 +132,7 @@ class Layer(Value):
         """Whether ``vjp`` follows another rule than the derivative of ``apply``, as in straight-through estimators."""
         return False
 
-    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Params, Any] | None:
+    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Grads, Any] | None:
         """Return the gradients by the rule of a surrogate, as a formula of x, with which law 1 compares ``vjp``.
 
         ``None``, the default, declares no formula: law 1 then takes what ``vjp`` gives.
@@ -161,14 +156,14 @@ class Layer(Value):
         """Return the output, and what ``vjp`` will need."""
 
     @abstractmethod
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         """Return the gradients of the parameters and of the input, from the gradient of the output."""
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         """Return only the output, for prediction."""
         return self.apply(params, x, rng)[0]
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         """Return the parameters' half of ``vjp``; override it if that saves work."""
         return self.vjp(params, cache, gy)[0]
 
@@ -265,7 +260,8 @@ def meta_params(layer: Layer) -> Params:
         params = layer.init(random.key(0).to("meta"))
     except Exception:
         params = layer.init(0)  # an ``init`` may read the key
-    return tree.cast(tree.to(params, "meta"), torch.get_default_dtype())
+    made: Params = tree.cast(tree.to(params, "meta"), torch.get_default_dtype())
+    return made
 
 
 def meta_key(layer: Layer) -> Rng:

@@ -29,17 +29,18 @@
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from funcnet.contract import Params
+from funcnet import annotations
+from funcnet.contract import Grads, Params
 from funcnet.errors import add_location, describe, explains, value_error
 from funcnet.flattening import Tree
 from funcnet.value import Value
 
-State = Any
-"""A tree of tensors."""
+State: TypeAlias = annotations.State
+"""The state of an optimizer or of a gradient transform; see ``annotations``."""
 
 
 class GradientTransform(Value, ABC):
@@ -57,7 +58,7 @@ class GradientTransform(Value, ABC):
         return {}
 
     @abstractmethod
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
         """Return the gradients for the next in the chain, and the state."""
 
     def rates(self, state: State) -> dict[str, Any]:
@@ -99,7 +100,7 @@ class Optimizer(Value, ABC):
         """Make the state before the first step."""
 
     @abstractmethod
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Params, State]:
         """Return the params and the state after a step."""
 
     def rates(self, state: State) -> dict[str, Any]:

@@ -50,7 +50,7 @@ Law = Callable[..., None]
 LAWS: dict[str, Law] = {}
 """The laws by name, in the order of their numbers; all are called alike."""
 
-_FLOAT64 = torch.float64
+_F64 = torch.float64
 _FIRST = ("structure", "pure")  # what breaks these makes nonsense of the numbers that the others compare
 _LOWER = (*_FIRST, "transpose", "rows", "strides", "halves", "transforms", "second order")  # the laws that need no float64
 
@@ -64,10 +64,10 @@ def _law(number: int, name: str) -> Callable[[Law], Law]:
         @functools.wraps(body)
         def law(*arguments: Any, **named: Any) -> None:
             given = signature.bind(*arguments, **named).arguments
-            dtype = given.get("dtype", _FLOAT64)
+            dtype = given.get("dtype", _F64)
             _require_layer(body.__name__, given["layer"])
             given["layer"] = layer = given["layer"] if name == "value" else _precise(given["layer"], dtype)
-            title = f"law {number}, {name}" + f" in {dtype}".replace("torch.", "") * (dtype is not _FLOAT64)
+            title = f"law {number}, {name}" + f" in {dtype}".replace("torch.", "") * (dtype is not _F64)
             try:
                 body(**given)
             except AssertionError as error:
@@ -96,7 +96,7 @@ def _precise(layer: Layer, dtype: torch.dtype) -> Layer:
 def check_laws(
     layer: Layer,
     x: Any,
-    params: Params = None,
+    params: Params | None = None,
     rng: Key | int = 0,
     *,
     batched: bool = True,
@@ -134,9 +134,9 @@ def check_laws(
 
 
 @_law(1, "transpose")
-def law_transpose(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
+def law_transpose(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = _F64) -> None:
     """Require that ``vjp`` is the transpose of the derivative of ``apply``: ``check_vjp``; in a lower dtype, that of float64."""
-    if dtype is _FLOAT64:
+    if dtype is _F64:
         check_vjp(layer, x, params, rng)
     else:
         judge: Judge = lambda one, p, given, key: check_precision(one, p, given, key, dtype)
@@ -144,7 +144,7 @@ def law_transpose(layer: Layer, x: Any, params: Params = None, rng: Key | int = 
 
 
 @_law(2, "linear")
-def law_linear(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
+def law_linear(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0) -> None:
     """Require vjp(2 g - 3 h) = 2 vjp(g) - 3 vjp(h), and vjp(0) = 0; of a surrogate, such as clipping, only vjp(0) = 0."""
     p, x = prepared(layer, x, params, rng)
     y, cache = run(layer, p, x, rng)
@@ -159,13 +159,15 @@ def law_linear(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) 
 
 
 @_law(3, "pure")
-def law_pure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
+def law_pure(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = _F64) -> None:
     """Require the same bits from equal arguments, nothing written to, and no chance without a key: ``check_pure``."""
     check_pure(layer, *prepared(layer, x, params, rng, dtype), rng)
 
 
 @_law(4, "structure")
-def law_structure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
+def law_structure(
+    layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = _F64
+) -> None:
     """Require gradients with the shapes, dtypes and devices of params and x, y in their dtype, and ``inference()`` to fit.
 
     A y in the ``output_dtype`` that a layer, or a layer within it, declares is right too.
@@ -188,7 +190,7 @@ def law_structure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 
 
 
 @_law(5, "rows")
-def law_rows(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
+def law_rows(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = _F64) -> None:
     """Require of a row alone its row of y and gx, of the params' gradients that they add up over rows, and of no rows zeros.
 
     There are rows where all tensors of x have one first size, and the floating ones a second axis. Single ones are not tried
@@ -198,7 +200,7 @@ def law_rows(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *,
 
 
 @_law(6, "strides")
-def law_strides(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
+def law_strides(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = _F64) -> None:
     """Require of transposed, strided and expanded x and gy the numbers that contiguous ones give."""
     p, z = prepared(layer, x, params, rng, dtype)
     gy = noise_like(run(layer, p, z, rng)[0], random.fold_in(rng, 1))
@@ -228,7 +230,7 @@ _LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @_law(7, "halves")
-def law_halves(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
+def law_halves(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = _F64) -> None:
     """Require ``grads`` and ``input_grad`` to be the halves of ``vjp``, and ``layer(params, x)`` the first half of ``apply``."""
     p, x = prepared(layer, x, params, rng, dtype)
     gy = noise_like(run(layer, p, x, rng)[0], random.fold_in(rng, 1))
@@ -242,11 +244,11 @@ def law_halves(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, 
 def law_transforms(
     layer: Layer,
     x: Any,
-    params: Params = None,
+    params: Params | None = None,
     rng: Key | int = 0,
     *,
     compiled: bool = True,
-    dtype: torch.dtype = _FLOAT64,
+    dtype: torch.dtype = _F64,
 ) -> None:
     """Require forward and backward on the meta device, within ``torch.func.vmap``, and within ``torch.compile(fullgraph=True)``.
 
@@ -263,7 +265,7 @@ def law_transforms(
 
 
 @_law(9, "value")
-def law_value(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
+def law_value(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0) -> None:
     """Require ``eval(repr(layer)) == layer``, and the same of its pickle; equal hashes; and no tensor in it.
 
     The names for ``eval`` are those of funcnet, and of the classes and functions that the layer holds.
@@ -284,12 +286,14 @@ def law_value(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -
 
 
 @_law(10, "reach")
-def law_reach(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
+def law_reach(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0) -> None:
     """Require that ``inference``, ``update_stats``, keys and ``map_layers`` reach every layer in ``layer``; see ``reach``."""
     check_reach(layer, *prepared(layer, x, params, rng), rng)
 
 
 @_law(11, "second order")
-def law_second_order(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = _FLOAT64) -> None:
+def law_second_order(
+    layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = _F64
+) -> None:
     """Require that ``torch.func`` differentiates ``apply`` as ``vjp`` does, and ``vjp`` and its halves once more."""
     check_second_order(layer, *prepared(layer, x, params, rng, dtype), rng, dtype)

@@ -84,7 +84,8 @@ def _fresh(net: Layer) -> dict[str, Any]:
     """Return the first statistics of every norm by path: what is read in evaluation without being trained, and counters."""
     found: dict[str, Any] = {}
     for path, layer in _norms(net, ""):
-        names, first = layer.inference().non_trainable, layer.init(0)
+        names = layer.inference().non_trainable
+        first: Any = layer.init(0)
         found |= {join(path, name): one for name, one in first.items() if name in names or not one.is_floating_point()}
     return found
 

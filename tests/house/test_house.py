@@ -45,7 +45,19 @@ FLOORS = {
     2: ["layers", "losses", "optim", "metrics", "testing"],
     1: ["contract", "plans", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes", "initializers", "kernels"],
     0: [
-        *["tree", "paths", "precision", "flattening", "codec", "random", "errors", "indentation", "tables", "statistics"],
+        *[
+            "tree",
+            "annotations",
+            "paths",
+            "precision",
+            "flattening",
+            "codec",
+            "random",
+            "errors",
+            "indentation",
+            "tables",
+            "statistics",
+        ],
         *["arguments", "checks", "explanations", "guards", "lazy_imports", "signatures", "value"],
     ],
 }

@@ -15,12 +15,12 @@ from funcnet.combinator import Combinator, absent
 from funcnet.combinators import runs
 from funcnet.combinators.mixed_precision import MixedPrecision, with_dtypes_of
 from funcnet.combinators.sequential import Serial
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.distributed.pipelining.cutting import CutNet, Elsewhere
 from funcnet.places import OpenCast, Places, is_open
 from funcnet.stand_ins import StandIn, stand_in_for
 
-Later = list[Callable[[], Params] | None]
+Later = list[Callable[[], Grads] | None]
 """For each place of a stage the function that computes its gradient; ``None`` where there is none."""
 
 
@@ -101,7 +101,8 @@ class Halves:
     def params_half(self, params: Params, later: Later) -> Params:
         """Return the gradients of the params."""
         entries = zip(self.places.entries(params), later, strict=True)
-        return self.places.whole(iter([absent(one) if compute is None else compute() for one, compute in entries]))
+        made: Params = self.places.whole(iter([absent(one) if compute is None else compute() for one, compute in entries]))
+        return made
 
 
 class Stage:
@@ -122,7 +123,7 @@ class Stage:
         """Return what the stage gives, and its cache."""
         return self.net.apply(params, self.inside(x) if self.is_first else x, rng)
 
-    def back(self, params: Params, cache: Cache, gy: Any) -> tuple[Any, Params, Later | None]:
+    def back(self, params: Params, cache: Cache, gy: Any) -> tuple[Any, Any, Later | None]:
         """Go back through the stage; return gx, and the gradients of params, or what is left for ``params_half``."""
         if self._halves is not None:
             gx, later = self._halves.input_half(params, cache, gy)

@@ -13,7 +13,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.distributed.over_workers import over_workers
 from funcnet.distributed.pieces import Piece, Pieces, pieces_of, with_pieces
 from funcnet.distributed.sharding.shard_plans import Plan, Plans, gathered
@@ -90,7 +90,7 @@ class ShardedOptimizer(Optimizer):
         found, own = self.optimizer.map_state(marks, state, whole), {id(one) for one in tree.leaves(made)}
         return Pieces(state, tree.map(lambda one: one if id(one) in own else None, found))
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: Any, params: Params) -> tuple[Params, State]:
         plan, inner = self.plan(params), self._inner(state)
         gs = self._gradients(plan, grads, params)
         has_gradient = [g is not None for g in flatten_together(plan.whole, grads)[1]]
@@ -117,7 +117,8 @@ class ShardedOptimizer(Optimizer):
     def _gathered(self, plan: Plan, pieces: Tree, params: Params, wanted: Sequence[bool], *, writes: bool) -> Params:
         """Return the whole params from the pieces of all workers, in the places that are wanted; others stay as they are."""
         ps, own = flatten_together(params, pieces)
-        return unflatten(params, iter(gathered(plan, own, ps, tuple(wanted), writes=writes)))
+        made: Params = unflatten(params, iter(gathered(plan, own, ps, tuple(wanted), writes=writes)))
+        return made
 
     def eval_params(self, state: State, params: Params) -> Params:
         """Return the params to evaluate; every worker must ask for them, since averages are gathered from all."""
@@ -134,7 +135,7 @@ class ShardedOptimizer(Optimizer):
     def donate(self) -> "ShardedOptimizer":
         return self.replace(donated=True)
 
-    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+    def map_state(self, f: Callable[..., Tree], state: Any, *others: Any) -> State:
         """Return the state with ``f`` of each tree of pieces in it."""
         inner = [self._inner(one) for one in (state, *others)]
         return Pieces(self._given.map_state(f, *inner), state.rows)
@@ -143,7 +144,7 @@ class ShardedOptimizer(Optimizer):
         plan = self.plan(params)
         plan.optimizer.require_fit(self._inner(state), plan.pieces(params))
 
-    def _inner(self, state: State) -> State:
+    def _inner(self, state: State) -> Any:
         if not isinstance(state, Pieces):
             raise value_error(self, "state must be that of this worker's pieces, as init makes it", describe(state))
         return state.tree

@@ -13,7 +13,7 @@ from attrs import field
 from torch import Tensor, strided
 
 from funcnet.checks import axis_complaint, check_gy, floating_complaint, require_dense_floating, require_no_params
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import whole_number
 from funcnet.plans import Unchecked
 from funcnet.value import frozen
@@ -39,7 +39,7 @@ class Activation(Layer):
             require_dense_floating(self, params, x)  # only where something may be wrong: a call less in each small layer
         return self.forward(x)
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         if (
             params
             or gy.shape != cache.shape
@@ -64,7 +64,7 @@ def unchecked_activation(
     def apply(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         return forward(x)
 
-    def vjp(params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, backward(gy, cache)
 
     return Unchecked(apply, vjp, no_grads)

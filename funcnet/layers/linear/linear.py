@@ -14,7 +14,7 @@ from torch import Tensor, strided
 
 from funcnet import initializers
 from funcnet.checks import Misfit, check_gy
-from funcnet.contract import Layer, Params, Rng, Shape, Size
+from funcnet.contract import Grads, Layer, Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import linear as kernels
@@ -59,7 +59,7 @@ class Linear(Layer):
             raise Misfit  # the kernel broadcasts a bias of any shape
         return kernels.linear(x, w, b), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         w = params["weight"]
         if gy.dim() != 2 or gy.layout is not strided:
             self._checked(gy, cache)
@@ -68,7 +68,7 @@ class Linear(Layer):
             raise Misfit
         return {"weight": gw, "bias": gb} if self.bias else {"weight": gw}, gx
 
-    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Grads:
         gw = kernels.matmul_weight_grad(self._checked(gy, cache), cache)
         return {"weight": gw, "bias": kernels.sum_of_rows(gy)} if self.bias else {"weight": gw}
 
@@ -99,7 +99,7 @@ class Linear(Layer):
 # A matrix of few rows goes to the same kernels with and without checks.
 
 
-def _small_apply(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+def _small_apply(params: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return kernels.small_linear(x, params["weight"], params.get("bias")), x
 
 

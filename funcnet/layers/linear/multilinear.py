@@ -32,7 +32,7 @@ from funcnet.checks import (
     several_sizes_complaint,
     size_in,
 )
-from funcnet.contract import Layer, Params, Rng, Shape, Size
+from funcnet.contract import Grads, Layer, Params, Rng, Shape, Size
 from funcnet.errors import as_tuple, fields_error, flag, size, size_or_none, valid_if, whole_numbers
 from funcnet.initializers.elementary import Initializer, Uniform
 from funcnet.kernels import linear as kernels
@@ -75,16 +75,16 @@ class Bilinear(Layer):
         bias = {"bias": draw(random.fold_in(rng, 1), (self.out_features,))} if self.bias else {}
         return {"weight": draw(random.fold_in(rng, 0), self.param_shapes()["weight"]), **bias}
 
-    def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Pair]:
+    def apply(self, params: Any, x: Pair, rng: Rng = None) -> tuple[Tensor, Pair]:
         require_arguments(self, params, x)
         if x[0].dtype is not x[1].dtype:
             raise Misfit
         return kernels.linear(self._outer(x), params["weight"].flatten(1), params.get("bias")), x
 
-    def vjp(self, params: Params, cache: Pair, gy: Tensor) -> tuple[Params, Pair]:
+    def vjp(self, params: Params, cache: Pair, gy: Tensor) -> tuple[Grads, Pair]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: Pair, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Pair, gy: Tensor) -> Grads:
         gw, gb = kernels.linear_grads(self._outer(cache), self._checked(gy, cache[0]))
         gw = gw.reshape(self._weight_shape)
         return {"weight": gw, "bias": gb} if self.bias else {"weight": gw}
@@ -167,10 +167,10 @@ class LinearGeneral(Layer):
         flat, b = moved.flatten(len(batch)), params["bias"].flatten() if self.bias else None
         return kernels.linear(flat, self._matrix(params), b).reshape(*batch, *self.out_features), flat
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Grads:
         gw, gb = kernels.linear_grads(cache, self._flat(gy, cache))
         found = {"weight": gw, "bias": gb}
         return {name: found[name].reshape(shape) for name, shape in self.param_shapes().items()}
@@ -255,10 +255,10 @@ class Einsum(Layer):
             raise Misfit
         return torch.einsum(self.equation, x, w), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Grads:
         x, w, y = self._operands
         return {"weight": torch.einsum(f"{x},{y}->{w}", cache, self._checked(gy, cache))}
 

@@ -16,7 +16,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, axes_complaint, check_gy
-from funcnet.contract import Cache, Layer, Params, Rng, Size
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, Size
 from funcnet.errors import flag, size_or_none, value_error
 from funcnet.kernels import batch_norm as kernels
 from funcnet.layers.norm import params as norm_params
@@ -50,7 +50,7 @@ class _Channels(Layer):
         return axes_complaint(self, x, *["N, num_features" + norm_params.SPACE[dim - 2] for dim in self._dims])
 
 
-def weight_and_bias(layer: "BatchNorm | RunningBatchNorm", params: Params, x: Tensor, stats: int) -> tuple[Any, Any]:
+def weight_and_bias(layer: "BatchNorm | RunningBatchNorm", params: Any, x: Tensor, stats: int) -> tuple[Any, Any]:
     """Return weight and bias, after a check of what the kernel trusts, and would read beyond."""
     n, affine = layer.num_features, layer.affine
     found = params["weight"] if affine else None, params["bias"] if affine and layer.bias else None
@@ -96,7 +96,7 @@ class BatchNorm(_Channels):
         y, mean, r, ahead = kernels.batch_norm_ahead(x, w, b, self.eps, running, self.momentum)
         return y, (x, mean, r, running, ahead)
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         x, mean, r, _, _ = cache
         gy, (w,) = check_gy(self, gy, x.shape, x), norm_params.backward_params(self, params, self.num_features)
         gx, gw, gb = kernels.batch_norm_backward(gy, x, w, self.eps, batch=(mean, r))
@@ -110,7 +110,7 @@ class BatchNorm(_Channels):
             return None
         return _unchecked(self.eps, self.momentum)
 
-    def update_stats(self, params: Params, cache: Cache) -> Params:
+    def update_stats(self, params: Any, cache: Cache) -> Any:
         if not self.track_running_stats:
             return params
         _, like, _, before, ahead = cache
@@ -147,12 +147,12 @@ def _unchecked(eps: float, momentum: float) -> Unchecked:
         y, mean, r, ahead = kernels.unchecked_ahead(x, params["weight"], params["bias"], eps, running, momentum)
         return y, (x, mean, r, running, ahead)
 
-    def vjp(params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(params: Any, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         x, mean, r, _, _ = cache
         gx, gw, gb = kernels.unchecked_backward(gy, x, params["weight"], eps, (mean, r))
         return {**params, **_NO_STATS, "weight": gw, "bias": gb}, gx  # in the order of params
 
-    def grads(params: Params, cache: Cache, gy: Tensor) -> Params:
+    def grads(params: Params, cache: Cache, gy: Tensor) -> Grads:
         return vjp(params, cache, gy)[0]
 
     return Unchecked(apply, vjp, grads)
@@ -176,7 +176,7 @@ class RunningBatchNorm(_Channels):
             norm_params.require_dtypes(x, mean, var)
         return kernels.batch_norm(x, w, b, self.eps, (mean, var))[0], x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         gy = check_gy(self, gy, cache.shape, cache)
         w, mean, var = norm_params.backward_params(self, params, self.num_features, running=True)
         gx, gw, gb = kernels.batch_norm_backward(gy, cache, w, self.eps, running=(mean, var))

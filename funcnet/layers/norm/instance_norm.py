@@ -16,7 +16,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, axes_complaint, check_gy, require_params
-from funcnet.contract import Layer, Params, Rng, Size
+from funcnet.contract import Grads, Layer, Params, Rng, Size
 from funcnet.errors import flag, size_or_none, value_error
 from funcnet.kernels import batch_norm as kernels
 from funcnet.kernels.norm import group_norm, group_norm_backward
@@ -52,7 +52,7 @@ class _Instance(Layer):
         """Return x with a batch axis."""
         return x if x.dim() == self._space + 2 else x.unsqueeze(0)
 
-    def _require_valid(self, params: Params, x: Tensor) -> None:
+    def _require_valid(self, params: Any, x: Tensor) -> None:
         """Raise ``Misfit`` where the kernels would not notice: they trust sizes, and take several dtypes."""
         require_params(self, params)
         if x.dim() - self._space not in (1, 2) or x.size(-1 - self._space) != self.num_features or not x.is_floating_point():
@@ -82,18 +82,18 @@ class InstanceNorm(_Instance):
     def _running(self) -> "type[RunningInstanceNorm]":
         """Return the class that normalizes x of these axes by the running statistics."""
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
+    def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
         self._require_valid(params, x)
         if x.shape[-self._space :].numel() == 1:
             raise value_error(self, "x must have more than one value per channel and row", f"x of shape {tuple(x.shape)}")
-        w, b = params.get("weight"), params.get("bias")
-        y, kept, mean, r = group_norm(self._batch(x), self.num_features, w, b, self.eps)
+        n: Any = self.num_features
+        y, kept, mean, r = group_norm(self._batch(x), n, params.get("weight"), params.get("bias"), self.eps)
         return y.reshape(x.shape), (kept if x.dim() == kept.dim() else kept[0], mean, r)
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         return self._back(params, cache, gy, [True, self.affine, self.affine and self.bias])
 
-    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Grads:
         return self._back(params, cache, gy, [False, self.affine, self.affine and self.bias])[0]
 
     def input_grad(self, params: Params, cache: Cache, gy: Tensor) -> Tensor:
@@ -101,12 +101,13 @@ class InstanceNorm(_Instance):
 
     def _back(self, params: Params, cache: Cache, gy: Tensor, mask: list[bool]) -> tuple[Params, Tensor]:
         x, mean, r = cache
-        channels = self._batch(check_gy(self, gy, x.shape, x)), self._batch(x), self.num_features
-        (w,) = norm_params.backward_params(self, params, self.num_features)
-        gx, gw, gb = group_norm_backward(*channels, (mean, r), w, mask)
+        n: Any = self.num_features
+        rows = self._batch(check_gy(self, gy, x.shape, x)), self._batch(x)
+        (w,) = norm_params.backward_params(self, params, n)
+        gx, gw, gb = group_norm_backward(*rows, n, (mean, r), w, mask)
         return norm_params.gparams(params, gw, gb), gx.reshape(gy.shape) if mask[0] else gx
 
-    def update_stats(self, params: Params, cache: Cache) -> Params:
+    def update_stats(self, params: Any, cache: Cache) -> Any:
         x, mean, r = cache
         if not self.track_running_stats or not x.numel():
             return params
@@ -137,12 +138,12 @@ class RunningInstanceNorm(_Instance):
     affine: bool = field(default=False, validator=flag)
     bias: bool = field(default=True, kw_only=True, validator=flag)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         self._require_valid(params, x)
         w, b, moments = params.get("weight"), params.get("bias"), self._moments(params)
         return kernels.batch_norm(self._batch(x), w, b, self.eps, moments)[0].reshape(x.shape), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         rows = self._batch(check_gy(self, gy, cache.shape, cache)), self._batch(cache)
         w, mean, var = norm_params.backward_params(self, params, self.num_features, running=True)
         gx, gw, gb = kernels.batch_norm_backward(*rows, w, self.eps, running=(mean, var))

@@ -14,7 +14,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, check_gys, kind_of, require_no_params
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import whole_number
 from funcnet.layers.operands.arithmetic import Operation
 from funcnet.layers.shape.indexing import Parts
@@ -56,7 +56,7 @@ class Pick(Layer):
         y = x[self.index]
         return y, (len(x), y)
 
-    def vjp(self, params: Params, cache: tuple[int, Any], gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: tuple[int, Any], gy: Any) -> tuple[Grads, Any]:
         count, y = cache
         at = self.index % count
         gx = None if gy is None else check_gys(self, gy, y)
@@ -106,7 +106,7 @@ class Stack(Operation):
         y = torch.stack(self.operands(params, x), self.dim)
         return y, (tuple(y.shape), kind_of(y))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, tuple[Tensor, ...]]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, tuple[Tensor, ...]]:
         return params, check_gy(self, gy, *cache).unbind(self.dim)
 
     def complaint(self, x: tuple[Tensor, ...]) -> str | None:

@@ -19,7 +19,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import came, check_gy, kind_of, require_axis, require_dense, require_floating
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import flag, is_whole, is_whole_tuple, valid_if, value_error, whole
 from funcnet.kernels.extremes import for_squares
 from funcnet.kernels.operands import divisor
@@ -72,7 +72,7 @@ class Sum(Reduction):
         dims = self.dims(params, x)
         return torch.sum(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims), kind_of(x))
 
-    def vjp(self, params: Params, cache: _Reduced, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: _Reduced, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, _with_dims(self, cache, gy).expand(cache[0])
 
 
@@ -90,7 +90,7 @@ class Mean(Reduction):
         dims = self.dims(params, x)
         return torch.mean(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims), kind_of(x))
 
-    def vjp(self, params: Params, cache: _Reduced, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: _Reduced, gy: Tensor) -> tuple[Grads, Tensor]:
         count = math.prod([cache[0][d] for d in cache[1] if cache[0]])
         return params, (_with_dims(self, cache, gy) / max(count, 1)).expand(cache[0])
 
@@ -123,7 +123,7 @@ class Prod(Reduction):
         given = self.given(y, dims)
         return given, (x, tuple(given.shape), tuple(dims))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         x, shape, dims = cache
         factors = _flattened(x, [*dims])
         others = _products_of_others(factors.to(_accumulation_dtype(x))).to(x.dtype)
@@ -178,7 +178,7 @@ class Max(Reduction):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
         return _extreme(self, torch.amax, params, x)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         return params, _extreme_grad(self, cache, gy)
 
 
@@ -197,7 +197,7 @@ class Min(Reduction):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
         return _extreme(self, torch.amin, params, x)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         return params, _extreme_grad(self, cache, gy)
 
 
@@ -237,7 +237,7 @@ class Var(Reduction):
         centred, variance, dims = _moments(self, params, x)
         return self.given(variance, dims), (centred, tuple(dims))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         centred, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
         with_dims = [1 if i in dims else n for i, n in enumerate(centred.shape)]
@@ -262,7 +262,7 @@ class Std(Reduction):
         centred, y, dims = _moments(self, params, x)
         return self.given(y, dims), (centred, y, tuple(dims))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         centred, y, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
         gy = in_single(check_gy(self, gy, self.given(y, list(dims)).shape, y)).reshape(y.shape)

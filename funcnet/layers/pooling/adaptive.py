@@ -17,7 +17,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, floating_complaint, kind_of, require_dense_floating
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import MOST, flag, is_whole, valid_if
 from funcnet.kernels import adaptive_pooling as kernels
 from funcnet.kernels.index_pooling import scatter_to_index
@@ -64,7 +64,7 @@ class _AdaptiveAvgPool(_AdaptivePool):
         y = kernels.adaptive_avg_pool(x, sizes_for(self, x))
         return y, (origin(x, self.axes), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Origin, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Origin, Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         of, shape, kind = cache
         return params, kernels.adaptive_avg_pool_backward(check_gy(self, gy, shape, kind), of, self.axes)
 
@@ -126,7 +126,7 @@ class _AdaptiveMaxPool(_AdaptivePool):
         y, indices = kernels.adaptive_max_pool(x, sizes_for(self, x))
         return (y, indices) if self.return_indices else y, (indices, origin(x, self.axes), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Origin, Tensor], gy: Any) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Origin, Tensor], gy: Any) -> tuple[Grads, Tensor]:
         indices, of, kind = cache
         gy = check_gy(self, gy[0] if self.return_indices else gy, indices.shape, kind)
         return params, kernels.adaptive_max_pool_backward(gy, indices, of, self.axes)
@@ -215,7 +215,7 @@ class GlobalAvgPool(_Global):
         axes = self._pooled_axes(params, x)
         return x.mean(axes, self.keepdim), (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         g, (shape, _) = self._column(gy, *cache), cache
         return params, (g / math.prod(shape[2:])).reshape(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)
 
@@ -234,7 +234,7 @@ class GlobalSumPool(_Global):
         axes = self._pooled_axes(params, x)
         return x.sum(axes, self.keepdim), (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         g, (shape, _) = self._column(gy, *cache), cache
         return params, g.reshape(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)
 
@@ -259,7 +259,7 @@ class GlobalMaxPool(_Global):
         y, index = x.flatten(2).max(2, keepdim=True)
         return y.reshape(*y.shape[:2], *[1] * len(axes) * self.keepdim), (index, tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         index, shape, kind = cache
         return params, scatter_to_index(self._column(gy, shape, kind), index, (math.prod(shape[2:]),)).reshape(shape)
 

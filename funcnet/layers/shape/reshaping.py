@@ -20,7 +20,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import came, check_gy, check_gys, kind_of, require_axis, require_dense, require_no_params, require_tensor
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import MOST, is_whole_tuple, valid_if, value_error, whole, whole_number
 from funcnet.plans import Unchecked
 from funcnet.value import frozen
@@ -42,7 +42,7 @@ class Identity(Layer):
         require_no_params(self, params)
         return x, x
 
-    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Grads, Any]:
         return params, check_gys(self, gy, cache)
 
     def unchecked(self, params: Params, cache: Any) -> Unchecked | None:
@@ -82,7 +82,7 @@ class _Reshaping(SingleRule):
         y = self.reshaped(require_dense(self, require_tensor(self, params, x)))
         return y, (tuple(x.shape), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Reshaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Reshaped, gy: Tensor) -> tuple[Grads, Tensor]:
         shape, of, kind = cache
         return params, check_gy(self, gy, of, kind).reshape(shape)
 
@@ -241,7 +241,7 @@ class Permute(Layer):
         y = require_dense(self, require_tensor(self, params, x)).permute(self.dims)
         return y, (tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         places = [d % len(self.dims) for d in self.dims]
         return params, check_gy(self, gy, *cache).permute([places.index(i) for i in range(len(places))])
 
@@ -272,5 +272,5 @@ class Transpose(SingleRule):
         y = require_dense(self, require_tensor(self, params, x)).transpose(self.dim0, self.dim1)
         return y, (tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, check_gy(self, gy, *cache).transpose(self.dim0, self.dim1)

@@ -134,7 +134,8 @@ class NetModule(Holder):
 
     def params(self) -> Params:
         """Return the params and statistics in the net's own tree, copied and without requests for gradients."""
-        return self._codec.write([None if leaf is None else leaf.detach().clone() for leaf in self._leaves()])
+        made: Params = self._codec.write([None if leaf is None else leaf.detach().clone() for leaf in self._leaves()])
+        return made
 
     def extra_repr(self) -> str:
         return str(self._net)
