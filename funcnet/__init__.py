@@ -58,6 +58,7 @@ if not is_lazy(__name__):
     from funcnet.blocks.transformer_presets import transformer_decoder_block, transformer_encoder_block
     from funcnet.blocks.transformer_stacks import TransformerStack, transformer, transformer_decoder, transformer_encoder
     from funcnet.combinator import Combinator
+    from funcnet.combinators.adapters import add_lora, merge_lora
     from funcnet.combinators.adaptive_pooling import AdaptivePool1d, AdaptivePool2d, AdaptivePool3d
     from funcnet.combinators.branching import branch, parallel, residual
     from funcnet.combinators.constants import keep_constants, serial_with_constants
@@ -68,7 +69,7 @@ if not is_lazy(__name__):
     from funcnet.combinators.ensembles import ensemble
     from funcnet.combinators.freezing import freeze
     from funcnet.combinators.gradient_rules import clip_gradient, reverse_gradient, scale_gradient, straight_through
-    from funcnet.combinators.low_rank import add_lora, lora, merge_lora
+    from funcnet.combinators.low_rank import lora
     from funcnet.combinators.mixed_precision import cast
     from funcnet.combinators.modes import by_mode
     from funcnet.combinators.norm_folding import fold_batch_norm
@@ -90,7 +91,8 @@ if not is_lazy(__name__):
     from funcnet.compilation.scanned import scan_steps
     from funcnet.contract import Layer
     from funcnet.drawing import Drawing, draw
-    from funcnet.fitting.callbacks import Callback, EarlyStopping, Epoch, Step, stop
+    from funcnet.fitting.callbacks import Callback, Epoch, Step, stop
+    from funcnet.fitting.early_stopping import EarlyStopping
     from funcnet.fitting.evaluation import evaluate, predict
     from funcnet.fitting.history import History
     from funcnet.fitting.loop import fit
@@ -150,12 +152,14 @@ if not is_lazy(__name__):
     from funcnet.layers.embedding.functional_embedding import FunctionalEmbedding
     from funcnet.layers.embedding.sinusoidal import SinusoidalEmbedding
     from funcnet.layers.linear.adaptive_softmax import AdaptiveLogSoftmaxWithLoss
+    from funcnet.layers.linear.bilinear import Bilinear
     from funcnet.layers.linear.deferred_linear import DeferredLinear
+    from funcnet.layers.linear.einsum import Einsum
     from funcnet.layers.linear.elementwise_affine import Bias, Scale
     from funcnet.layers.linear.functional_linear import FunctionalLinear
     from funcnet.layers.linear.linear import Linear
+    from funcnet.layers.linear.linear_general import LinearGeneral
     from funcnet.layers.linear.maxout import Maxout
-    from funcnet.layers.linear.multilinear import Bilinear, Einsum, LinearGeneral
     from funcnet.layers.linear.rescaling import Rescale
     from funcnet.layers.noise.alpha_dropout import AlphaDropout, FeatureAlphaDropout
     from funcnet.layers.noise.drop_connect import DropConnect
@@ -163,26 +167,18 @@ if not is_lazy(__name__):
     from funcnet.layers.noise.gaussian_noise import GaussianNoise
     from funcnet.layers.noise.gaussian_sample import GaussianSample
     from funcnet.layers.noise.random_tensor import RandomTensor
-    from funcnet.layers.norm.batch_norm import (
-        BatchNorm1d,
-        BatchNorm2d,
-        BatchNorm3d,
-        RunningBatchNorm1d,
-        RunningBatchNorm2d,
-        RunningBatchNorm3d,
-    )
+    from funcnet.layers.norm.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
     from funcnet.layers.norm.functional_norms import ChannelAffine, FunctionalBatchNorm, GroupStandardize
     from funcnet.layers.norm.group_norm import GroupNorm
-    from funcnet.layers.norm.instance_norm import (
-        InstanceNorm1d,
-        InstanceNorm2d,
-        InstanceNorm3d,
+    from funcnet.layers.norm.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+    from funcnet.layers.norm.layer_norm import LayerNorm, RMSNorm
+    from funcnet.layers.norm.local_response_norm import CrossMapLRN2d, LocalResponseNorm
+    from funcnet.layers.norm.running_batch_norm import RunningBatchNorm1d, RunningBatchNorm2d, RunningBatchNorm3d
+    from funcnet.layers.norm.running_instance_norm import (
         RunningInstanceNorm1d,
         RunningInstanceNorm2d,
         RunningInstanceNorm3d,
     )
-    from funcnet.layers.norm.layer_norm import LayerNorm, RMSNorm
-    from funcnet.layers.norm.local_response_norm import CrossMapLRN2d, LocalResponseNorm
     from funcnet.layers.norm.standardize import Normalize, Standardize
     from funcnet.layers.operands.arithmetic import Add, Concat, Div, MatMul, Mul, Pow, Sub
     from funcnet.layers.operands.choices import Maximum, Minimum, TypeAs, Where
@@ -253,11 +249,12 @@ if not is_lazy(__name__):
     from funcnet.losses.ctc import CTC
     from funcnet.losses.dice import Dice
     from funcnet.losses.divergences import GeneralizedKL, KLDiv
+    from funcnet.losses.elementwise_loss import ElementwiseLoss
     from funcnet.losses.focal import Focal, MulticlassFocal
     from funcnet.losses.gaussian_kl import GaussianKL
     from funcnet.losses.likelihoods import GaussianNLL, PoissonNLL
     from funcnet.losses.linear_cross_entropy import LinearCrossEntropy
-    from funcnet.losses.loss import ElementwiseLoss, Loss
+    from funcnet.losses.loss import Loss
     from funcnet.losses.named import losses_of
     from funcnet.losses.poly import PolyCrossEntropy
     from funcnet.losses.regression import L1, L2, MSE

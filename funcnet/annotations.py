@@ -53,7 +53,8 @@ class ParamsTuple(StateTuple, Protocol):
 
 
 Params: TypeAlias = dict[Any, Any] | ParamsTuple
-"""Params: a dict of tensors by name for a layer; a tuple or dict of the children's params for a combinator; ``{}`` for none."""
+"""Parameters: a tree of tensors. A layer has a dict with ``torch.nn``'s names, ``{}`` for none; a combinator has a tuple or a
+dict of its children's params."""
 
 Grads: TypeAlias = GradsDict | GradsTuple
 """Gradients: a tree like the params, with ``None`` in place of each leaf that has no gradient."""
@@ -62,15 +63,19 @@ State: TypeAlias = StateDict | StateTuple
 """The state of an optimizer: a tree of tensors whose structure, shapes and dtypes no update changes."""
 
 Cache: TypeAlias = Any
-"""What ``apply`` keeps for ``vjp``: a tree with exactly what it needs, which may share memory with inputs and outputs."""
+"""What ``apply`` keeps for ``vjp``: a tree with exactly what the backward pass needs. It may alias x and y, and copies neither.
+Treat it as opaque; the docstring of each layer says what it holds."""
 
 Shape: TypeAlias = tuple[int, ...]
-"""A shape, or a whole number for each axis."""
+"""The shape of a tensor, or any tuple with one whole number for each axis."""
 
 if TYPE_CHECKING:
 
     class Size:
-        """A size that may be ``None`` until ``infer_sizes``: the argument is ``int | None``, the field is read as an ``int``."""
+        """The size of an axis of x: the argument is a whole number, or ``None`` until ``infer_sizes`` has read it from x.
+
+        The field is read as an ``int``, to save layers a check for ``None``.
+        """
 
         def __get__(self, instance: object, owner: Any, /) -> int: ...
         def __set__(self, instance: object, value: int | None, /) -> None: ...

@@ -56,7 +56,7 @@ class ValueAndGrads(Value):
         y, cache = self.net.apply(params, x, rng)
         value, gy = self.loss.value_and_grad(y, target) if scale is None else scaled_gradient(self.loss, y, target, scale)
         if scale is None and self._plans.is_due():
-            self._plans.learn((params, x, target), partial(self._unchecked, params, cache, y, target))
+            self._plans.learn((params, x, target), partial(self._unchecked, params, cache, y, target), (y, cache))
         del y  # large logits, say, must not live through the backward pass
         return value, self.net.grads(params, cache, gy), cache
 

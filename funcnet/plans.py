@@ -18,6 +18,7 @@ from torch import Tensor, strided
 from funcnet.codec import TreeCodec
 from funcnet.flattening import flatten_together
 from funcnet.kernels import choices
+from funcnet.kernels.threads import are_several, are_small, with_one_thread
 from funcnet.kernels.tracing import any_nested, is_autocast, is_eager, is_plain_data, tensor_guard
 
 KEPT = 4
@@ -27,6 +28,7 @@ VERBS = ("__call__", "apply", "vjp", "grads", "input_grad")
 """The verbs that ``unchecked`` must be about."""
 
 _R = TypeVar("_R")
+_get_num_threads: Callable[[], int] = torch.get_num_threads
 
 
 class Unchecked(NamedTuple):
@@ -38,16 +40,17 @@ class Unchecked(NamedTuple):
 
 
 class Plan(Generic[_R]):
-    """What to run for arguments like some others, under the same choices between kernels.
+    """What to run for arguments like some others, under the same choices between kernels and the same number of threads.
 
     The guard takes each tensor once. In a cache most are in two places, as the output of one layer and the input of the next:
     they must be there again.
     """
 
-    __slots__ = ("again", "check", "choices", "distinct", "first", "read", "run")
+    __slots__ = ("again", "check", "choices", "distinct", "first", "read", "run", "threads")
 
     def __init__(self, arguments: Any, tensors: list[Tensor], run: _R) -> None:
-        self.read, self.run, self.choices = TreeCodec(arguments).read, run, choices.state()
+        self.read, self.run = TreeCodec(arguments).read, run
+        self.choices, self.threads = choices.state(), _get_num_threads()
         places: dict[int, int] = {}
         firsts = [places.setdefault(id(x), i) for i, x in enumerate(tensors)]
         twice = [(i, first) for i, first in enumerate(firsts) if i != first]
@@ -63,7 +66,8 @@ class Plan(Generic[_R]):
                 if tensors[i] is not tensors[first]:
                     return False
             tensors = self.distinct(tensors)
-        return not any_nested(tensors) and self.check(*tensors) and self.choices == choices.state()
+        same = self.choices == choices.state() and self.threads == _get_num_threads()
+        return same and not any_nested(tensors) and self.check(*tensors)
 
 
 class Plans(Generic[_R]):
@@ -106,18 +110,30 @@ class Plans(Generic[_R]):
         self.missed += 1
         return self.missed > 1 and self.missed & (self.missed - 1) == 0
 
-    def learn(self, arguments: Any, make: Callable[[], _R | None]) -> None:
+    def learn(self, arguments: Any, make: Callable[[], _R | None], results: Any) -> None:
         """Keep what ``make`` returns as what to run for arguments like these, unless they have to be looked at in each call.
+
+        If all kernels for these arguments and results use one thread, it is set once around all of them; the bits are the same.
 
         An error means no plan: a verb may have accepted what it does not read, such as a weight that is no tensor in ``grads``.
         """
         try:
             tensors = flatten_together(arguments)[0]
-            run = None if is_autocast() or not all(map(_is_plain, tensors)) else make()
+            if is_autocast() or not all(map(_is_plain, tensors)):
+                return
+            is_alone = are_several() and are_small(
+                [x for x in flatten_together((arguments, results))[0] if isinstance(x, Tensor)]
+            )
+            run = with_one_thread(make)() if is_alone else make()
             if run is not None:
-                self.known = (Plan(arguments, tensors, run), *self.known[: KEPT - 1])
+                self.known = (Plan(arguments, tensors, _on_one_thread(run) if is_alone else run), *self.known[: KEPT - 1])
         except Exception:
             return
+
+
+def _on_one_thread(run: Any) -> Any:
+    """Return a function, or verbs, that run on the calling thread only."""
+    return Unchecked(*[with_one_thread(verb) for verb in run]) if isinstance(run, Unchecked) else with_one_thread(run)
 
 
 def _is_plain(x: Any) -> bool:

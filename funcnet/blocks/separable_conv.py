@@ -11,7 +11,8 @@ from typing import Any
 
 from funcnet.combinators.sequential import Serial, serial
 from funcnet.errors import adds_location, is_whole, value_error
-from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d, Pad
+from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d
+from funcnet.layers.conv.padding import Pad
 from funcnet.layers.conv.window import Sizes
 
 _Conv = Conv1d | Conv2d | Conv3d

@@ -1,10 +1,10 @@
-"""Pooling to a given size by any layer: windows cover x, as even as they can be, and a layer reduces what each sees to a number.
+"""Pooling to a given size with any layer: windows cover x evenly, and a layer reduces what each sees to one number.
 
-    y[t]   = f(x[i], i in W[t])                         f reduces the last axis
-    gx[i]  = Σ g[t, i] over the t whose window has i,   where g[t] is f's vjp of gy[t]
+    y[t]   = f(x[i], i in W[t])              f reduces the last axis
+    gx[i]  = Σ g[t, i] over i in W[t]        g[t] = gradient of f at window t, from gy[t]
 
-for each row and channel; W[t] runs from ⌊t L / T⌋ to before ⌈(t + 1) L / T⌉ along each axis, for T windows on a length L, and
-its elements stand in one axis.
+This holds for each row and channel. With T windows on a length L, W[t] runs from ⌊t L / T⌋ to before ⌈(t + 1) L / T⌉ along each
+axis. Its elements are one axis.
 """
 
 import itertools
@@ -27,7 +27,7 @@ from funcnet.value import frozen
 
 @frozen
 class _EachWindow(Shared):
-    """The layer on every window, in turn."""
+    """The layer applied to every window in turn."""
 
     def location(self, name: Any) -> str:
         return f"window {name}"
@@ -35,11 +35,11 @@ class _EachWindow(Shared):
 
 @frozen
 class _AdaptivePool(Reduced):
-    """Windows that cover x, as even as they can be, one after the other: they are not all of one size."""
+    """Windows of different sizes that cover x as evenly as possible, reduced one after the other."""
 
     layer: Layer = field(validator=layers_only)
     output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
-    _each: "_EachWindow" = field(init=False, eq=False)  # no value can be made in compiled code
+    _each: "_EachWindow" = field(init=False, eq=False)  # made here, since compiled code cannot make values
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_each", _EachWindow(self.layer))
@@ -75,13 +75,13 @@ class _AdaptivePool(Reduced):
             return self._each.update_stats(params, cache[0])
 
     def _seen(self, x: Tensor) -> tuple[tuple[Tensor, ...], Shape]:
-        """Return what each window sees, (N, channels, elements), N = 1 where x has none; and the shape of y."""
+        """Return what each window sees, (N, channels, elements), with N = 1 if x has none; and the shape of y."""
         rows, rule = self._rows(x), empty_complaint(x, self.axes)
         if rule:
             raise value_error(self, rule, f"x of shape {tuple(x.shape)}")
         counts, lengths = sizes_for(self, x), tuple(x.shape[-self.axes :])
         if math.prod(counts) > MANY:
-            rule = f"output_size must be at most {MANY} windows, which go through the layer in turn"
+            rule = f"output_size must be at most {MANY} windows, since the layer takes them one by one"
             raise value_error(self, rule, str(counts))
         seen = tuple([rows[(..., *at)].flatten(2) for at in _cells(lengths, counts)])
         return seen, (*x.shape[: x.dim() - self.axes], *counts)
@@ -91,7 +91,7 @@ class _AdaptivePool(Reduced):
         return torch.stack(placed, -1).reshape(shape)
 
     def _gathered(self, gs: tuple[Tensor, ...], shape: Shape, counts: Shape) -> Tensor:
-        """Add up what each element of x has from all windows that see it."""
+        """Add up the gradients of each element of x over the windows that see it."""
         gx = gs[0].new_zeros((*gs[0].shape[:2], *shape[-self.axes :]))
         for at, g in zip(_cells(shape[-self.axes :], counts[-self.axes :]), gs, strict=True):
             part = gx[(..., *at)]
@@ -100,7 +100,7 @@ class _AdaptivePool(Reduced):
 
 
 def _cells(lengths: Shape, counts: Shape) -> list[Any]:
-    """Return where each window is along each axis, the last axis first to move."""
+    """Return the slices of each window, those along the last axis varying fastest."""
     along = [
         [slice(t * n // count, -(-(t + 1) * n // count)) for t in range(count)] for n, count in zip(lengths, counts, strict=True)
     ]
@@ -109,17 +109,38 @@ def _cells(lengths: Shape, counts: Shape) -> list[Any]:
 
 @frozen
 class AdaptivePool1d(_AdaptivePool):
-    """What ``layer`` makes of each of ``output_size`` windows that cover (N, channels, length), or (channels, length).
+    """Reduce each of ``output_size`` windows that cover a sequence evenly with a layer.
 
-    The windows are those of ``AdaptiveAvgPool1d``, and of different sizes where the length does not divide; the reducer, a
-    layer that reduces the last of the axes (N, channels, elements), takes one after the other, as ``shared`` does. For means
-    and maxima of many windows there are faster layers.
+        y[t]  = f(x[i], i in W[t])           f reduces the last axis; W[t] runs from ⌊t L / T⌋ to before ⌈(t + 1) L / T⌉
+        gx[i] = Σ g[t, i] over i in W[t]     g[t] = gradient of f at window t, from gy[t]
 
-    Params   the reducer's.
-    Cache    the reducer's for each window, and the shapes of ``x`` and ``y``.
-    Raises   ``ValueError`` for a reducer that is no layer, or reduces anything but the last axis, for a size below 1, and an
-             ``x`` that is not floating, or has other axes, or an empty one but the batch; the reducer's own errors get a note.
-    Source   ``torch.nn.AdaptiveAvgPool1d``'s windows; the reducer as in Equinox's ``AdaptivePool``, Kidger & Garcia 2021.
+    for T windows on a length L. The windows are those of ``AdaptiveAvgPool1d``. Their sizes differ if T does not divide L, so
+    the layer sees one window after the other, as in ``shared``: (N, channels, elements), of which it reduces the last axis. For
+    means and maxima of many windows there are faster layers.
+
+    Args:
+        layer: The layer f, which reduces the last axis.
+        output_size: Number of windows.
+
+    Shape:
+        x (N, channels, length) → y (N, channels, output_size), each with or without N.
+
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's for each window, and the shapes of x and y.
+
+    Raises:
+        ValueError: If the layer does not reduce exactly the last axis, or x has an empty axis other than the batch.
+
+    References:
+        ``torch.nn.AdaptiveAvgPool1d`` (windows); Kidger & Garcia 2021 (Equinox), ``AdaptivePool1d`` (any reduction).
+
+    >>> import torch
+    >>> from funcnet.layers.operands.reductions import Max
+    >>> AdaptivePool1d(Max(-1), 3)({}, torch.ones(2, 4, 10)).shape
+    torch.Size([2, 4, 3])
     """
 
     axes: ClassVar[int] = 1
@@ -127,14 +148,38 @@ class AdaptivePool1d(_AdaptivePool):
 
 @frozen
 class AdaptivePool2d(_AdaptivePool):
-    """What ``layer`` makes of each window that covers a part of (N, channels, height, width), or without N.
+    """Reduce each of ``output_size`` windows that cover an image evenly with a layer.
 
-    The size is one number for both axes, or a tuple of two, ``None`` for the length of x; else as ``AdaptivePool1d``.
+        y[t]  = f(x[i], i in W[t])           f reduces the last axis; W[t] runs from ⌊t L / T⌋ to before ⌈(t + 1) L / T⌉
+        gx[i] = Σ g[t, i] over i in W[t]     g[t] = gradient of f at window t, from gy[t]
 
-    Params   the reducer's.
-    Cache    the reducer's for each window, and the shapes of ``x`` and ``y``.
-    Raises   ``ValueError`` as ``AdaptivePool1d`` does.
-    Source   ``torch.nn.AdaptiveAvgPool2d``'s windows; the reducer as in Equinox's ``AdaptivePool``, Kidger & Garcia 2021.
+    for T windows on a length L along each axis. The windows are those of ``AdaptiveAvgPool2d``. Their sizes differ if T does not
+    divide L, so the layer sees one window after the other, as in ``shared``: (N, channels, elements), of which it reduces the
+    last axis. For means and maxima of many windows there are faster layers.
+
+    Args:
+        layer: The layer f, which reduces the last axis.
+        output_size: Number of windows along each axis: one number, or a tuple with ``None`` for the length of x.
+
+    Shape:
+        x (N, channels, height, width) → y (N, channels, *output_size), each with or without N.
+
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's for each window, and the shapes of x and y.
+
+    Raises:
+        ValueError: If the layer does not reduce exactly the last axis, or x has an empty axis other than the batch.
+
+    References:
+        ``torch.nn.AdaptiveAvgPool2d`` (windows); Kidger & Garcia 2021 (Equinox), ``AdaptivePool2d`` (any reduction).
+
+    >>> import torch
+    >>> from funcnet.layers.operands.reductions import Max
+    >>> AdaptivePool2d(Max(-1), (3, None))({}, torch.ones(2, 4, 10, 5)).shape
+    torch.Size([2, 4, 3, 5])
     """
 
     axes: ClassVar[int] = 2
@@ -142,14 +187,38 @@ class AdaptivePool2d(_AdaptivePool):
 
 @frozen
 class AdaptivePool3d(_AdaptivePool):
-    """What ``layer`` makes of each window that covers a part of (N, channels, depth, height, width), or without N.
+    """Reduce each of ``output_size`` windows that cover a volume evenly with a layer.
 
-    The size is one number for all axes, or a tuple of three, ``None`` for the length of x; else as ``AdaptivePool1d``.
+        y[t]  = f(x[i], i in W[t])           f reduces the last axis; W[t] runs from ⌊t L / T⌋ to before ⌈(t + 1) L / T⌉
+        gx[i] = Σ g[t, i] over i in W[t]     g[t] = gradient of f at window t, from gy[t]
 
-    Params   the reducer's.
-    Cache    the reducer's for each window, and the shapes of ``x`` and ``y``.
-    Raises   ``ValueError`` as ``AdaptivePool1d`` does.
-    Source   ``torch.nn.AdaptiveAvgPool3d``'s windows; the reducer as in Equinox's ``AdaptivePool``, Kidger & Garcia 2021.
+    for T windows on a length L along each axis. The windows are those of ``AdaptiveAvgPool3d``. Their sizes differ if T does not
+    divide L, so the layer sees one window after the other, as in ``shared``: (N, channels, elements), of which it reduces the
+    last axis. For means and maxima of many windows there are faster layers.
+
+    Args:
+        layer: The layer f, which reduces the last axis.
+        output_size: Number of windows along each axis: one number, or a tuple with ``None`` for the length of x.
+
+    Shape:
+        x (N, channels, depth, height, width) → y (N, channels, *output_size), each with or without N.
+
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's for each window, and the shapes of x and y.
+
+    Raises:
+        ValueError: If the layer does not reduce exactly the last axis, or x has an empty axis other than the batch.
+
+    References:
+        ``torch.nn.AdaptiveAvgPool3d`` (windows); Kidger & Garcia 2021 (Equinox), ``AdaptivePool3d`` (any reduction).
+
+    >>> import torch
+    >>> from funcnet.layers.operands.reductions import Max
+    >>> AdaptivePool3d(Max(-1), 2)({}, torch.ones(2, 4, 5, 6, 7)).shape
+    torch.Size([2, 4, 2, 2, 2])
     """
 
     axes: ClassVar[int] = 3

@@ -1,17 +1,19 @@
-"""Members: how the n members of an ensemble run at once, by kernels that take them all where there are any, else by ``vmap``.
+"""Members: how the n members of an ensemble run at once, with kernels that take all members if there are any, else with ``vmap``.
 
     Linear       y[i] = x[i] w[i]ᵀ + b[i]      gw[i] = gy[i]ᵀ x[i]      gb[i] = Σ gy[i], over rows      gx[i] = gy[i] w[i]
-                 with one x for all, and the w[i] below one another in W:  y = x Wᵀ,  gW = gyᵀ x,  Σ gx[i] = gy W
-    activations  do to the elements of all members what they do to those of one
-    Serial       its layers one after the other
-    LSTM         one member after the other; so too other recurrent nets, attention and pooling of much x
+                 with one x for all, and the w[i] stacked in W:  y = x Wᵀ,  gW = gyᵀ x,  Σ gx[i] = gy W
+    activations  treat the elements of all members like those of one
+    Serial       one layer after the other
+    LSTM         one member after the other; also other recurrent nets, attention and pooling of large x
 
-The products are formed as w[i] x[i]ᵀ, so that in memory the rows of one feature stand together: 20 of 25×25 by 25×100 take MKL
-31 µs so, and 43 in the order of a Linear. A step of 20 nets 2-25-25-25-2 takes four times as long as one's, and 22 by ``vmap``.
+The products are computed as w[i] x[i]ᵀ, which stores the rows of one feature next to each other: 20 products of 25×25 by 25×100
+take MKL 31 µs this way, and 43 in the order of a Linear. A step of 20 nets 2-25-25-25-2 takes four times as long as that of one
+net, and 22 times with ``vmap``.
 
-Kernels that ``vmap`` cannot batch it replaces by slower ones. Forward and backward of 10 members, in ms, by ``vmap`` and one
-after the other: an LSTM of 32 steps of 16×16 to 32 takes 13 and 6, of 64 of 32×64 to 128 308 and 93; there a GRU 235 and 161,
-and of 16 of 8×8 to 16 4 and 8; attention of 8×64×128 56 and 31, of 4×6×8 1.0 and 1.3; MaxPool2d of 64×16×28×28 55 and 15.
+``vmap`` replaces kernels that it cannot batch with slower ones. Forward and backward of 10 members, in ms, with ``vmap`` and one
+after the other: an LSTM of 32 steps of 16×16 to 32 takes 13 and 6, of 64 steps of 32×64 to 128 308 and 93; a GRU of this size 235
+and 161, of 16 steps of 8×8 to 16 4 and 8; attention of 8×64×128 56 and 31, of 4×6×8 1.0 and 1.3; MaxPool2d of 64×16×28×28 55
+and 15.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,7 +38,7 @@ _LARGE = 1 << 15
 
 
 def batched(layer: Layer, n: int, shared: bool) -> Layer:
-    """Return the layer on params, and on an x unless it is shared, with a first axis of n."""
+    """Return a layer for n members: params, and x unless it is shared, have a first axis of n."""
     if type(layer) is Linear:
         return Linears(layer, n, shared)
     mode = layer.ensemble_mode
@@ -51,7 +53,7 @@ def batched(layer: Layer, n: int, shared: bool) -> Layer:
 
 
 class Members(Layer):
-    """n members at once, whose params say themselves whether they fit."""
+    """Base of layers for n members, which check their params themselves."""
 
     __slots__ = ()
 
@@ -67,9 +69,16 @@ class Members(Layer):
 class Linears(Members):
     """n Linears at once.
 
-    Params   the Linear's, every leaf with a first axis of n.
-    Cache    ``x``.
-    Raises   an error for params, and an ``x``, that do not fit; ``Ensemble`` then has a member say why.
+        y[i] = x[i] w[i]ᵀ + b[i]      gw[i] = gy[i]ᵀ x[i]      gb[i] = Σ gy[i], over rows      gx[i] = gy[i] w[i]
+
+    Params:
+        The Linear's, every leaf with a first axis of n.
+
+    Cache:
+        ``x``, not copied.
+
+    Raises:
+        Misfit: If params or x do not fit. ``Ensemble`` then explains the error with a single member.
     """
 
     layer: Linear
@@ -94,7 +103,7 @@ class Linears(Members):
         g = self._gradient(gy, x)
         if self.shared:
             x2 = x.reshape(-1, x.shape[-1])
-            gw = linear.linear(g.flatten(0, 1), x2.t().contiguous()).view(w.shape)  # of 2 columns 11 µs, by mm 35
+            gw = linear.linear(g.flatten(0, 1), x2.t().contiguous()).view(w.shape)  # 2 columns take 11 µs, with mm 35
         else:
             gw = torch.bmm(g, self._rows(x))
         return {"weight": gw, "bias": g.sum(2)} if self.layer.bias else {"weight": gw}
@@ -107,7 +116,7 @@ class Linears(Members):
         return torch.bmm(w.mT, g).mT.reshape(x.shape)
 
     def _rows(self, x: Tensor) -> Tensor:
-        """Make one axis of all between the first and the last."""
+        """Merge all axes between the first and the last."""
         return x if x.dim() == 3 else x.reshape(self.n, -1, x.shape[-1])
 
     def _fitting(self, params: Params, x: Tensor) -> tuple[Tensor, Any]:
@@ -119,14 +128,14 @@ class Linears(Members):
         return w, b
 
     def _weight(self, params: Params, x: Tensor) -> Tensor:
-        """Return the weights of all; kernels take some of other shapes, and a meta tensor with one in main memory."""
+        """Return the weights of all members, after checking what kernels accept: other shapes, and meta tensors with others."""
         w: Tensor = params["weight"]
         if w.shape != (self.n, self.layer.out_features, self.layer.in_features) or w.is_cpu is not x.is_cpu:
             raise Misfit
         return w
 
     def _gradient(self, gy: Tensor, x: Tensor) -> Tensor:
-        """Return gy as the products take it, (n, out, rows)."""
+        """Return gy as the products need it, (n, out, rows)."""
         rows = (self.n, *x.shape[:-1]) if self.shared else x.shape[:-1]
         return self._rows(check_gy(self, gy, (*rows, self.layer.out_features), x)).mT
 
@@ -136,11 +145,16 @@ class Linears(Members):
 
 @frozen
 class Mapped(Members):
-    """Any layer for n members at once, by ``vmap``.
+    """Any layer for n members at once, with ``vmap``.
 
-    Params   the layer's, every leaf with a first axis of n.
-    Cache    the layer's, every tensor with a first axis of n.
-    Raises   ``ValueError`` for params or an unshared ``x`` whose first axes are not n; the layer's own errors get a note.
+    Params:
+        The layer's, every leaf with a first axis of n.
+
+    Cache:
+        The layer's, every tensor with a first axis of n.
+
+    Raises:
+        ValueError: If the first axis of params, or of an x that is not shared, is not n.
     """
 
     layer: Layer
@@ -184,7 +198,7 @@ class Mapped(Members):
         return mapped(self.n, verb, params, x, *self._keys(rng), shares=(1,) if self.shared else ())
 
     def _keys(self, rng: Rng) -> list[Tensor]:
-        """Return a key for each member, where the layer takes one and there is one."""
+        """Return the keys of the members as a list of one tensor, empty without a key or for a layer that is not stochastic."""
         if rng is None or not self.stochastic:
             return []
         key = random.as_key(rng)
@@ -196,11 +210,16 @@ class Mapped(Members):
 
 @frozen
 class Looped(Members):
-    """A layer for n members one after the other, where tensors are just computed and a member has ``least`` numbers in x.
+    """A layer for n members: one after the other in eager mode if x has at least ``least`` numbers for each, else with ``vmap``.
 
-    Params   as by ``vmap``.
-    Cache    a tuple of the members', or that by ``vmap``.
-    Raises   as by ``vmap``.
+    Params:
+        The layer's, every leaf with a first axis of n.
+
+    Cache:
+        A dict: under ``"each"`` a tuple of the members' caches, or under ``"all"`` that of ``Mapped``.
+
+    Raises:
+        ValueError: If the first axis of params is not n.
     """
 
     all: Mapped
@@ -235,7 +254,7 @@ class Looped(Members):
         return is_eager() and numbers >= self.least * (1 if self.all.shared else self.all.n)
 
     def _arguments(self, params: Params, x: Any, rng: Rng) -> Iterator[tuple[Any, ...]]:
-        """Yield what each member is called with."""
+        """Yield the arguments of each member."""
         require_members(self.all.n, params)
         keys = self.all._keys(rng)
         for i in range(self.all.n):

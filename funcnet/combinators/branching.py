@@ -1,8 +1,10 @@
-"""Branching: layers side by side, on one input or on an input each.
+"""Branching: layers side by side, on one input or on one input each.
 
-parallel   y = (f₁(x₁), ..., fₙ(xₙ))         gx = (g₁, ..., gₙ)          gᵢ = fᵢ's vjp of its output's gradient
-branch     y = m(f₁(x), ..., fₙ(x))          gx = g₁ + ... + gₙ          m = merge; without it y is the tuple
-residual   y = f(x) + s(x)                   gx = g_f + g_s              s = shortcut
+    parallel   y = (f₁(x₁), ..., fₙ(xₙ))      gx = (g₁, ..., gₙ)
+    branch     y = m(f₁(x), ..., fₙ(x))       gx = g₁ + ... + gₙ      m = merge; without it y is the tuple
+    residual   y = f(x) + s(x)                gx = g_f + g_s          s = shortcut
+
+gᵢ is the gradient that layer i returns for its input, from the gradient of its output.
 """
 
 from functools import reduce
@@ -26,12 +28,24 @@ _SUM = Add(broadcast=False)
 
 @frozen
 class Branching(Combinator):
-    """Layers side by side, and what becomes of their outputs; made by ``parallel``, ``branch`` and ``residual``.
+    """Layers side by side, and optionally a layer that merges their outputs; made by ``parallel``, ``branch`` and ``residual``.
 
-    Params   a tuple, one entry per layer, and last ``merge``'s where there is one.
-    Cache    a tuple, likewise.
-    Raises   ``ValueError`` for no layers on one input, and when ``params``, or the ``x`` or ``gy`` of parallel layers, is not a
-             tuple with one entry per layer; a layer's own error gets a note where it happened.
+        y = (f₁(x₁), ..., fₙ(xₙ))  or  m(f₁(x), ..., fₙ(x))        gx = (g₁, ..., gₙ)  or  g₁ + ... + gₙ
+
+    Args:
+        layers: The layers f₁, ..., fₙ.
+        merge: A layer m that takes the tuple of outputs, or ``None`` to return the tuple.
+        one_input: Whether all layers get the same x; otherwise x is a tuple with one entry per layer.
+
+    Params:
+        A tuple with one entry per layer, then that of ``merge``, if given.
+
+    Cache:
+        A tuple in the same order.
+
+    Raises:
+        ValueError: If ``one_input`` is set without layers, or if ``params``, or ``x`` or ``gy`` of parallel layers, is not a
+            tuple with one entry per layer.
     """
 
     passes_gradients_on = True
@@ -49,7 +63,7 @@ class Branching(Combinator):
         return "residual" if self._is_residual() else "branch" if self.one_input else "parallel"
 
     def _is_residual(self) -> bool:
-        """Tell a residual; by the print of ``merge``, since a stand-in for a layer prints as that layer."""
+        """Tell whether this is a residual; compare ``merge`` by repr, since a stand-in for a layer has the repr of that layer."""
         return self.one_input and len(self.layers) == 2 and repr(self.merge) == repr(_SUM)
 
     def location(self, name: Any) -> str:
@@ -70,7 +84,7 @@ class Branching(Combinator):
         return [wire for name in names for wire in ((None, name), (name, merge))] + [(merge, None)]
 
     def entries(self, params: Params) -> Any:
-        """Return the entries; those in a tuple of the right length at once, as every step asks for them."""
+        """Return the entries. A tuple of the right length takes the short way, since every step asks."""
         count = len(self.layers) + (self.merge is not None)
         return params if type(params) is tuple and len(params) == count else super().entries(params)
 
@@ -123,9 +137,9 @@ class Branching(Combinator):
         return self._gathered(self._back("input_grad", entries, cache, gy))
 
     def unchecked(self, params: Params, cache: Cache) -> Unchecked | None:
-        """Return the verbs of a residual; other ways to branch are not asked for in nets of small layers.
+        """Return the verbs of a residual without checks, ``None`` for other branches, which are rare in nets of small layers.
 
-        ``merge`` must be exactly an ``Add``: a stand-in has the same repr, but overrides the verbs.
+        ``merge`` must be exactly an ``Add``: a stand-in has the same repr but overrides the verbs.
         """
         if not self._is_residual() or type(self.merge) is not Add:
             return None
@@ -133,7 +147,7 @@ class Branching(Combinator):
         return None if f is None or s is None else _unchecked_residual(f, s)
 
     def _unmerged(self, entries: Params, cache: Cache, gy: Any) -> tuple[list[Grads], Any]:
-        """Go back through merge: its params' gradients, as a list of one or none, and those of the layers' outputs."""
+        """Go back through ``merge``: return the gradients of its params, as a list of one or none, and of the layers' outputs."""
         if self.merge is None:
             return [], gy
         with errors_at(self, len(self.layers)):
@@ -174,7 +188,7 @@ class Branching(Combinator):
 
 
 def _unchecked_residual(f: Unchecked, s: Unchecked) -> Unchecked:
-    """Join the verbs without checks of both branches; the sum keeps what ``Add`` does."""
+    """Join the unchecked verbs of both branches; the cache of the sum is the one that ``Add`` makes."""
 
     def apply(params: Params, x: Any) -> tuple[Any, Cache]:
         (one, kept), (other, kept_too) = f.apply(params[0], x), s.apply(params[1], x)
@@ -193,17 +207,21 @@ def _unchecked_residual(f: Unchecked, s: Unchecked) -> Unchecked:
 
 
 def _sum(a: Any, b: Any) -> Any:
-    """Add two trees; two tensors at once, which saves 1 µs in every residual."""
+    """Add two trees. Adding two tensors directly saves 1 µs in every residual."""
     return a + b if type(a) is Tensor and type(b) is Tensor else tree.add(a, b)
 
 
 def parallel(*layers: Layer) -> Branching:
     """Apply each layer to its own entry of a tuple.
 
-        (y₁, y₂) = (f(x₁), g(x₂))
+        y  = (f₁(x₁), ..., fₙ(xₙ))
+        gx = (g₁, ..., gₙ)            gpᵢ, gᵢ = fᵢ.vjp(pᵢ, cᵢ, gyᵢ)
 
     Args:
         layers: One layer for each entry of x.
+
+    Raises:
+        ValueError: If x or gy is not a tuple with one entry per layer.
 
     >>> import torch
     >>> from funcnet.layers.activation.sigmoids import Sigmoid, Tanh
@@ -214,40 +232,49 @@ def parallel(*layers: Layer) -> Branching:
 
 
 def branch(*layers: Layer, merge: Layer | None = None) -> Branching:
-    """Apply several layers to one input, and return the tuple of their outputs, or what ``merge`` makes of it.
+    """Apply several layers to one input; return the tuple of their outputs, or merge them.
 
-        y = (f(x), g(x))      y = merge(f(x), g(x))      gx = Σ over the layers
+        y  = (f₁(x), ..., fₙ(x))      or, with a merge layer m,  y = m(f₁(x), ..., fₙ(x))
+        gx = g₁ + ... + gₙ            gpᵢ, gᵢ = fᵢ.vjp(pᵢ, cᵢ, gradient of the output of fᵢ)
 
     Args:
         layers: The layers, at least one.
-        merge: A layer of a tuple, such as ``Add()`` or ``Concat(-1)``.
+        merge: A layer that takes a tuple, such as ``Add()`` or ``Concat(-1)``. By default y is the tuple of outputs.
 
+    Raises:
+        ValueError: If there are no layers.
+
+    >>> import torch
     >>> from funcnet.layers.linear.linear import Linear
     >>> from funcnet.layers.operands.arithmetic import Add
-    >>> branch(Linear(3, 4), Linear(3, 4), merge=Add())
-    branch(Linear(in_features=3, out_features=4), Linear(in_features=3, out_features=4), merge=Add())
+    >>> net = branch(Linear(3, 4), Linear(3, 4), merge=Add())
+    >>> net(net.init(0), torch.ones(2, 3)).shape
+    torch.Size([2, 4])
     """
     return Branching(layers, merge, one_input=True)
 
 
 def residual(layer: Layer, shortcut: Layer = Identity()) -> Branching:  # noqa: B008 (a frozen value)
-    """Add a layer's output to its input.
+    """Add the output of a layer to its input.
 
-        y = f(x) + s(x)
+        y  = f(x) + s(x)
+        gx = g_f + g_s      gp_f, g_f = f.vjp(p_f, c_f, gy)      gp_s, g_s = s.vjp(p_s, c_s, gy)
 
-    Several layers on the way are a ``serial``: a second argument is the shortcut, not the next layer.
+    To put several layers in the residual branch, pass a ``serial``: the second argument is the shortcut, not the next layer.
 
     Args:
-        layer: f, a layer or net whose output has the shape of s(x).
-        shortcut: s, for example a 1x1 convolution where f changes the channels; by default x itself.
+        layer: The layer f; its output has the shape of s(x).
+        shortcut: The layer s, for example a 1x1 convolution if f changes the channels. Default: ``Identity()``.
 
-    Source:
+    References:
         He et al. 2016, eq. 1 and 2.
 
+    >>> import torch
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.activation.sigmoids import Tanh
     >>> from funcnet.layers.linear.linear import Linear
-    >>> residual(serial(Linear(4, 8), Tanh(), Linear(8, 4)))
-    residual(serial(Linear(in_features=4, out_features=8), Tanh(), Linear(in_features=8, out_features=4)))
+    >>> net = residual(serial(Linear(4, 8), Tanh(), Linear(8, 4)))
+    >>> net(net.init(0), torch.ones(2, 4)).shape
+    torch.Size([2, 4])
     """
     return Branching((layer, shortcut), _SUM, one_input=True)

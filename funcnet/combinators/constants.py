@@ -1,7 +1,9 @@
-"""Constants: further inputs that each of several layers in series sees, such as a mask or the output of an encoder.
+"""Constants: further inputs that every layer in a series sees, such as a mask or the output of an encoder.
 
-keep_constants          (y, c₁, ...) = (f(x, c₁, ...), c₁, ...)            gx = f's,  gcᵢ = f's + that of the output's cᵢ
-serial_with_constants   xᵢ = fᵢ(xᵢ₋₁, c₁, ...),  y = xₙ                    gx = g₀,  gc = Σ of all layers', from the last on
+    keep_constants          (y, c₁, ...) = (f(x, c₁, ...), c₁, ...)       gx from f, gcᵢ = gcᵢ from f + gradient of the output cᵢ
+    serial_with_constants   xᵢ = fᵢ(xᵢ₋₁, c₁, ...), y = xₙ                gx = g₀, gc = Σ over the layers, last to first
+
+An x that is not a tuple has no constants.
 """
 
 from itertools import pairwise
@@ -19,7 +21,7 @@ from funcnet.wrapper import Wrapper
 
 @frozen
 class _Kept(Wrapper):
-    """A layer of a tuple whose output is followed by the rest of the tuple; errors do not speak of it."""
+    """A layer whose input tuple, after its first entry, is appended to its output; adds no notes to errors."""
 
     label = "keep_constants"
     computes = False
@@ -44,11 +46,11 @@ class _Kept(Wrapper):
         return self._with_later(self.layer.input_grad(params, cache, _first(gy)), gy)
 
     def _with_later(self, gx: Any, gy: Any) -> Any:
-        """Add to the gradients of the constants what comes from later layers."""
+        """Add the gradients of the constants from later layers to those from this one."""
         if not isinstance(gx, tuple) and not isinstance(gy, tuple):
             return gx
         if not isinstance(gx, tuple) or not isinstance(gy, tuple) or len(gx) != len(gy):
-            raise value_error("keep_constants", "gy must be a tuple of as many entries as x, or no tuple like x", gy)
+            raise value_error("keep_constants", "gy must be a tuple with as many entries as x, or no tuple if x is none", gy)
         pairs = zip(gx[1:], gy[1:], strict=True)
         return (gx[0], *[add_gradients("keep_constants", one, later) for one, later in pairs])
 
@@ -59,7 +61,12 @@ class _Kept(Wrapper):
 
 @frozen
 class KeepConstants(_Kept):
-    """A layer of a tuple whose output is followed by the rest of the tuple; made by ``keep_constants``.
+    """A layer whose input tuple, after its first entry, is appended to its output; made by ``keep_constants``.
+
+        (y, c₁, ...) = (f(x, c₁, ...), c₁, ...)      gcᵢ = gcᵢ from f + gradient of the output cᵢ
+
+    Args:
+        layer: The layer f.
 
     Params:
         The layer's.
@@ -68,7 +75,7 @@ class KeepConstants(_Kept):
         The layer's.
 
     Raises:
-        ValueError: What the layer raises, with a note, and for a gy that is not a tuple where x is one.
+        ValueError: If x is a tuple and gy is not one of the same length.
     """
 
     passes_gradients_on = True
@@ -110,15 +117,19 @@ def _first(gy: Any) -> Any:
 
 
 def keep_constants(layer: Layer) -> KeepConstants:
-    """Give a layer the tuple (x, c₁, c₂, ...), and return its output with the constants c₁, c₂, ... after it.
+    """Give a layer the tuple (x, c₁, c₂, ...), and append the constants c₁, c₂, ... to its output.
 
-        (y, c₁, ...) = (f(x, c₁, ...), c₁, ...)      gx = f's      gcᵢ = f's + that of the output's cᵢ
+        (y, c₁, ...) = (f(x, c₁, ...), c₁, ...)
+        gx from f.vjp(gy)      gcᵢ = gcᵢ from f.vjp(gy) + gradient of the output cᵢ
 
-    Copies in series then all see the same constants, such as a mask: ``serial(repeat(keep_constants(f), n), Select(0))``. An x
+    Layers in series then all see the same constants, such as a mask: ``serial(repeat(keep_constants(f), n), Select(0))``. An x
     that is not a tuple has no constants, and y is the layer's.
 
     Args:
-        layer: The layer. Its params, and so their paths, stay what they are.
+        layer: The layer f. Its params and their paths stay the same.
+
+    Raises:
+        ValueError: If x is a tuple and gy is not one of the same length.
 
     >>> import torch
     >>> from funcnet.layers.operands.arithmetic import Add
@@ -130,23 +141,28 @@ def keep_constants(layer: Layer) -> KeepConstants:
 
 @frozen
 class _Series(Serial):
-    """The layers in series, all but the last with their constants in the output."""
+    """The layers in series, all but the last with the constants appended to their outputs."""
 
     label = "serial_with_constants"
 
 
 @frozen
 class SerialWithConstants(Combinator):
-    """Layers in series which all see the same constants; made by ``serial_with_constants``.
+    """Layers in series that all see the same constants; made by ``serial_with_constants``.
+
+        xᵢ = fᵢ(xᵢ₋₁, c₁, ...),  y = xₙ      gx = g₀,  gc = Σ over the layers
+
+    Args:
+        layers: The layers f₁, ..., fₙ.
 
     Params:
-        A tuple, one entry per layer.
+        A tuple with one entry per layer.
 
     Cache:
-        A tuple, one entry per layer.
+        A tuple with one entry per layer.
 
     Raises:
-        ValueError: For no layers, and what the layers raise, with a note that says which.
+        ValueError: If there are no layers.
     """
 
     label = "serial_with_constants"
@@ -191,14 +207,18 @@ class SerialWithConstants(Combinator):
 
 
 def serial_with_constants(*layers: Layer) -> SerialWithConstants:
-    """Compose layers, the first one first, each of which gets what came out before it and the same constants c₁, c₂, ...
+    """Compose layers in series, each of which gets the output of the one before and the same constants c₁, c₂, ...
 
-        xᵢ = fᵢ(xᵢ₋₁, c₁, ...),  y = xₙ      gx = g₀,  gc = Σ of all layers'
+        xᵢ = fᵢ(xᵢ₋₁, c₁, ...),  y = xₙ
+        gx = g₀,  gcⱼ = Σᵢ gradient of cⱼ from fᵢ
 
-    x is a tuple (x₀, c₁, c₂, ...), y the output of the last layer. An x that is not a tuple passes as through ``serial``.
+    x is a tuple (x₀, c₁, c₂, ...), y the output of the last layer. An x that is not a tuple passes through as in ``serial``.
 
     Args:
-        layers: The layers, one or more.
+        layers: The layers, at least one.
+
+    Raises:
+        ValueError: If there are no layers.
 
     >>> import torch
     >>> from funcnet.layers.operands.arithmetic import Add

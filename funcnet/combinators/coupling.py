@@ -1,8 +1,10 @@
 """Affine couplings: each half of x is scaled and shifted using the other half, which is invertible.
 
-(s, t) = f(x₂)     y₁ = x₁ eˢ + t         (u, v) = g(y₁)     y₂ = x₂ eᵘ + v         ℓ' = ℓ + Σ s + Σ u
-h  = g₁ + g's vjp of (g₂ x₂ eᵘ + k, g₂) at y₁                  (g₁, g₂, k) = gy
-gx = (h eˢ, g₂ eᵘ + f's vjp of (h x₁ eˢ + k, h) at x₂, k)
+    (s, t) = f(x₂)     y₁ = x₁ eˢ + t         (u, v) = g(y₁)     y₂ = x₂ eᵘ + v         ℓ' = ℓ + Σ s + Σ u
+    h  = g₁ + gradient of y₁ through g, from (g₂ x₂ eᵘ + k, g₂)                          (g₁, g₂, k) = gy
+    gx = (h eˢ, g₂ eᵘ + gradient of x₂ through f, from (h x₁ eˢ + k, h), k)
+
+x and y are triples of two halves and a log-determinant.
 """
 
 from typing import Any, Self
@@ -25,6 +27,14 @@ _Pair = tuple[Tensor, Tensor]
 class AffineCoupling(Combinator):
     """Two affine couplings, one for each half of x; made by ``affine_coupling``.
 
+        (s, t) = f(x₂)     y₁ = x₁ eˢ + t         (u, v) = g(y₁)     y₂ = x₂ eᵘ + v         ℓ' = ℓ + Σ s + Σ u
+        h  = g₁ + gradient of y₁ through g, from (g₂ x₂ eᵘ + k, g₂)                          (g₁, g₂, k) = gy
+        gx = (h eˢ, g₂ eᵘ + gradient of x₂ through f, from (h x₁ eˢ + k, h), k)
+
+    Args:
+        f: The layer from x₂ to (s, t).
+        g: The layer from y₁ to (u, v).
+
     Params:
         A pair, of f and of g.
 
@@ -32,8 +42,8 @@ class AffineCoupling(Combinator):
         The caches of f and g, the pairs (x₁ eˢ, eˢ) and (x₂ eᵘ, eᵘ), and the shape of ℓ.
 
     Raises:
-        ValueError: x is not a tuple (x1, x2, log_det) of floating tensors, log_det does not have the first axes of x1 and x2, or
-            f(x2) is not a pair of tensors with the shape and dtype of x1, or g(y1) of x2.
+        ValueError: If x is not a tuple (x1, x2, log_det) of floating tensors, log_det does not have the first axes of x1 and x2,
+            or f(x2) is not a pair of tensors like x1, or g(y1) not one like x2, in shape and dtype.
     """
 
     label = "affine_coupling"
@@ -129,7 +139,7 @@ class AffineCoupling(Combinator):
         return self._pair(i, found, like), cache
 
     def _pair(self, i: int, pair: Any, like: Tensor) -> _Pair:
-        """Return what f or g made: two tensors like the one that they transform, as torch would broadcast or promote others."""
+        """Return the pair of f or g, after checking it: torch would broadcast or promote tensors unlike the transformed one."""
         right = isinstance(pair, tuple) and len(pair) == 2 and all([isinstance(one, Tensor) for one in pair])  # noqa: C419
         if not right or any([one.shape != like.shape or one.dtype is not like.dtype for one in pair]):  # noqa: C419
             rule = f"must be a pair (log_scale, shift), each with the shape and dtype of {'x2' if i else 'x1'}, {describe(like)}"
@@ -142,7 +152,7 @@ class AffineCoupling(Combinator):
 
 
 def _triple(name: str, x: Any) -> _Triple:
-    """Return x or y, whose third entry must have the first axes of the other two."""
+    """Return x or y, after checking that the third entry has the first axes of the other two."""
     if not isinstance(x, tuple) or len(x) != 3 or any([floating_complaint(one) for one in x]):  # noqa: C419 (as elsewhere)
         raise value_error("affine_coupling", f"{name} must be a tuple (x1, x2, log_det) of three floating tensors", describe(x))
     axes = x[2].shape
@@ -153,7 +163,7 @@ def _triple(name: str, x: Any) -> _Triple:
 
 
 def _checked(cache: Cache, gy: Any) -> _Triple:
-    """Return gy, which must have the shapes of y."""
+    """Return gy, after checking that it has the shapes of y."""
     if not isinstance(gy, tuple) or len(gy) != 3:
         raise value_error("affine_coupling", "gy must be a tuple of three tensors", describe(gy))
     shapes = cache[2][0].shape, cache[3][0].shape, cache[4]
@@ -168,12 +178,12 @@ def _scaled(x: Tensor, s: Tensor) -> _Pair:
 
 
 def _pulled(half: _Pair, g: Tensor, k: Tensor) -> _Pair:
-    """Return the gradients of the logarithmic scale and of the shift, from those of the half and of log_det."""
+    """Return the gradients of the log-scale and of the shift, from those of the half and of log_det."""
     return g * half[0] + k.reshape(*k.shape, *[1] * (g.dim() - k.dim())), g
 
 
 def _sum(s: Tensor, log_det: Tensor) -> Tensor:
-    """Sum over the axes that log_det lacks; over none torch would sum over all."""
+    """Sum over the axes that log_det lacks; without any, torch would sum over all."""
     axes = [*range(log_det.dim(), s.dim())]
     return torch.sum(s, axes) if axes else s
 
@@ -181,20 +191,28 @@ def _sum(s: Tensor, log_det: Tensor) -> Tensor:
 def affine_coupling(f: Layer, g: Layer) -> AffineCoupling:
     """Scale and shift each half of x with the output of a layer on the other half, and add up the log-determinant.
 
-        (s, t) = f(x₂)     y₁ = x₁ eˢ + t         x₂ = (y₂ - v) e⁻ᵘ     (u, v) = g(y₁)
-        (u, v) = g(y₁)     y₂ = x₂ eᵘ + v         x₁ = (y₁ - t) e⁻ˢ     (s, t) = f(x₂)
-        ℓ' = ℓ + Σ s + Σ u
+        (s, t) = f(x₂)     y₁ = x₁ eˢ + t         (u, v) = g(y₁)     y₂ = x₂ eᵘ + v         ℓ' = ℓ + Σ s + Σ u
+        x₂ = (y₂ - v) e⁻ᵘ  x₁ = (y₁ - t) e⁻ˢ      the inverse, g(y₁) first
+        h  = g₁ + gradient of y₁ through g, from (g₂ x₂ eᵘ + k, g₂)                          (g₁, g₂, k) = gy
+        gx = (h eˢ, g₂ eᵘ + gradient of x₂ through f, from (h x₁ eˢ + k, h), k)
 
     x and y are triples (x₁, x₂, ℓ): the halves, and for each row the logarithm of the absolute determinant of all layers so far,
-    which begins as 0. A ``serial`` of couplings is a normalizing flow: if y has the log density log p(y), x has log p(y) + ℓ',
-    and ``inverse`` turns draws of y into draws of x. A run of couplings keeps one output, as with ``reversible``.
+    which starts as 0. A ``serial`` of couplings is a normalizing flow: if y has the log-density log p(y), x has log p(y) + ℓ',
+    and ``inverse`` turns samples of y into samples of x. A run of couplings keeps one output, as with ``reversible``.
 
     Args:
-        f: A layer from the second half to a pair (s, t), each with the shape of the first. A ``Tanh`` on s bounds the scale.
-        g: A layer from the first half to a pair (u, v), each with the shape of the second.
+        f: A layer from the second half to a pair (s, t), each with the shape of the first half. A ``Tanh`` on s bounds the scale.
+        g: A layer from the first half to a pair (u, v), each with the shape of the second half.
 
     Shape:
-        x ((N, ...), (N, ...), (N,)) → y of the same shapes; log_det may have any number of axes, with which the halves begin.
+        x ((N, ...), (N, ...), (N,)) → y of the same shapes. log_det may have any number of axes; the halves start with them.
+
+    Params:
+        A pair, of f and of g.
+
+    Raises:
+        ValueError: If x is not a tuple (x1, x2, log_det) of floating tensors, log_det does not have the first axes of x1 and x2,
+            or f(x2) is not a pair of tensors like x1, or g(y1) not one like x2, in shape and dtype.
 
     References:
         Dinh, Sohl-Dickstein & Bengio 2017, eq. 4 to 8, once for each half.

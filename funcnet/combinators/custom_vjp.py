@@ -1,8 +1,8 @@
-"""Custom backward rules: a layer forward, and backward a function that is given the layer's own vjp.
+"""Custom backward rules: a layer forward, and backward a function that gets the layer's own vjp.
 
-    with_vjp(layer, rule)     y = f(p, x)      gp, gx = rule(f's vjp, x, y, gy)
+    with_vjp(layer, rule)     y = f(p, x)      gp, gx = rule(f.vjp, x, y, gy)
 
-x and y are tensors, or trees of them. The layer is a surrogate, as those of ``gradient_rules`` are.
+x and y are tensors, or trees of them. The layer is a surrogate, like those of ``gradient_rules``.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,13 @@ Vjp = Callable[[Any], tuple[Grads, Any]]
 
 @frozen
 class WithVjp(Wrapper):
-    """A layer with a custom rule backward; made by ``with_vjp``.
+    """A layer with a custom backward rule; made by ``with_vjp``.
+
+        y = f(p, x)      gp, gx = rule(f.vjp, x, y, gy)
+
+    Args:
+        layer: The layer f.
+        rule: The function ``rule(vjp, x, y, gy) -> (gparams, gx)``.
 
     Params:
         The layer's.
@@ -35,8 +41,8 @@ class WithVjp(Wrapper):
         The layer's, x and y, not copied.
 
     Raises:
-        ValueError: ``layer`` is no layer or ``rule`` no function; in the backward pass, gy does not have the shape and dtype of
-            y, or the rule returns anything but a pair whose second entry has the shape and dtype of x.
+        ValueError: If gy does not have the shape and dtype of y, or the rule does not return a pair whose second entry has the
+            shape and dtype of x.
     """
 
     label = "with_vjp"
@@ -76,7 +82,7 @@ class WithVjp(Wrapper):
     infer = infer_unchanged
 
     def _checked(self, x: Any, found: Any) -> tuple[Params, Any]:
-        """Return what the rule found: a wrong shape would be noticed in another layer only, or never."""
+        """Return what the rule returned, after checking it: another layer would notice a wrong shape late or never."""
         if type(found) is not tuple or len(found) != 2:
             raise value_error(self, "the rule must return a pair, the gradients of params and of x", describe(found))
         gx = found[1]
@@ -98,24 +104,26 @@ def _kind(leaf: Any) -> Any:
 def with_vjp(layer: Layer, rule: Callable[[Vjp, Any, Any, Any], tuple[Grads, Any]]) -> WithVjp:
     """Apply a layer unchanged, and compute its gradients with a custom rule.
 
-        y = f(p, x)      gp, gx = rule(f's vjp, x, y, gy)
+        y = f(p, x)      gp, gx = rule(f.vjp, x, y, gy)
 
-    With ``map_layers`` it swaps the backward rule of every layer of a kind in one line, and the params stay what they are::
+    With ``map_layers`` one line swaps the backward rule of every layer of a kind, and the params stay the same::
 
         map_layers(lambda layer: with_vjp(layer, guided) if isinstance(layer, ReLU) else layer, net)
 
-    Most rules change gy before the layer's own vjp sees it: ``vjp(gy.relu())`` at each ReLU is guided backpropagation
-    (Springenberg et al. 2015, section 3.4), and ``vjp(gy.clamp(-1, 1))`` clips the gradient. With ``vjp(gy * y / (y + ε sign
-    y))`` at each Linear, x times the gradient of x is the relevance of LRP-ε (Bach et al. 2015, eq. 58).
+    Most rules change gy and then call the layer's own vjp. ``vjp(gy.relu())`` at each ReLU is guided backpropagation;
+    ``vjp(gy.clamp(-1, 1))`` clips the gradient. With ``vjp(gy * y / (y + ε sign y))`` at each Linear, x times the gradient of x
+    is the relevance of LRP-ε.
 
     Args:
-        layer: The layer, f.
-        rule: A function ``rule(vjp, x, y, gy) -> (gparams, gx)``; ``vjp(gy)`` is the layer's own. A function at the top level
-            of a module pickles, compares and shows by name. It must give 0 for a gy of 0.
+        layer: The layer f.
+        rule: A function ``rule(vjp, x, y, gy) -> (gparams, gx)``; ``vjp(gy)`` is the layer's own. It must return 0 for a gy of 0.
+            A function at the top level of a module pickles, compares and prints by name.
 
     Raises:
-        ValueError: ``layer`` is no layer or ``rule`` no function; in the backward pass, the rule returns anything but a pair
-            whose second entry has the shape and dtype of x.
+        ValueError: If, in the backward pass, the rule does not return a pair whose second entry has the shape and dtype of x.
+
+    References:
+        Springenberg et al. 2015, section 3.4 (guided backpropagation); Bach et al. 2015, eq. 58 (LRP-ε).
 
     >>> import torch
     >>> from funcnet.layers.activation.rectifiers import ReLU

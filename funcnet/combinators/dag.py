@@ -1,9 +1,4 @@
-"""Graph: a directed acyclic graph of layers by names; a value used twice gets the sum of its gradients.
-
-v_n = f_n(v_a, v_b, ...)              for each node n with the inputs a, b, ..., after these
-g_o = gy                              at the output o; then backward, each node after all that use it:
-g_a, g_b, ... += f_n's vjp(g_n)       at its inputs
-"""
+"""Graphs: layers wired by name; a value that is used twice gets the sum of its gradients."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -22,13 +17,22 @@ from funcnet.value import frozen
 
 @frozen
 class Graph(Combinator):
-    """A directed acyclic graph of layers; made by ``graph``. ``net["node"]`` is a node's layer.
+    """A directed acyclic graph of layers; made by ``graph``. ``net["node"]`` is the layer of a node.
 
-    Params   a dict by node, nested where names have dots; a node that uses the layer of another has none.
-    Cache    a dict by node, of those that lead to the output.
-    Raises   ``ValueError`` for no nodes, a name given twice, an unknown name, a cycle, a node or input that leads to no output,
-             for ``params`` that are not a dict by node, and for an ``x`` or ``gy`` that is not a tuple of one entry each, where
-             there are several inputs or outputs; a layer's own error gets a note where it happened.
+    Args:
+        inputs: Names of the inputs.
+        nodes: Triples (name, layer or name of the node whose layer is used again, names of the inputs).
+        outputs: Names of the values that make y.
+        output_keys: Keys of y if it is a dict, one for each output; otherwise ``None``.
+
+    Params:
+        A dict by node, nested for dotted names. A node that uses the layer of another has no entry.
+
+    Cache:
+        A dict with the caches of the nodes that lead to the output.
+
+    Raises:
+        ValueError: If ``params`` is not a dict by node, or if x or gy is not a tuple with one entry per input or output.
     """
 
     label = "graph"
@@ -39,11 +43,11 @@ class Graph(Combinator):
     outputs: Names = field(validator=wiring.names_field)
     output_keys: Names | None = field(default=None, validator=wiring.keys_field)
     _order: tuple[tuple[int, str, str, Layer, Names], ...] = field(init=False, eq=False)
-    """The nodes that are evaluated: number, name, name of the node that has the params, layer, inputs."""
+    """The evaluated nodes: number, name, name of the node that owns the params, layer, inputs."""
 
     _layers: tuple[tuple[str, Layer], ...] = field(init=False, eq=False)
     _names: tuple[str, ...] = field(init=False, eq=False)
-    _trainable: frozenset[str] = field(init=False, eq=False)  # asking takes 0.3 to 2.4 µs for each node at each step
+    _trainable: frozenset[str] = field(init=False, eq=False)  # asking a layer takes 0.3 to 2.4 µs at each step
     _nested: tuple[tuple[str, Any], ...] | None = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -106,7 +110,16 @@ class Graph(Combinator):
         return self._output(values)
 
     def evaluate(self, params: Params, x: Any, call: Callable[[str, Layer, Any, Any], Any]) -> Any:
-        """Return the output where each node gives ``call(name, layer, params, entry)`` in place of what its layer gives."""
+        """Compute the output with ``call(name, layer, params, entry)`` in place of each layer's own call.
+
+        Args:
+            params: The params of the graph.
+            x: The input, or a tuple of the inputs.
+            call: A function that returns the value of a node.
+
+        Returns:
+            y, as the graph returns it.
+        """
         values, params = self._start(x), self._by_name(params)
         for _, name, owner, layer, ins in self._order:
             with errors_at(self, name):
@@ -118,7 +131,7 @@ class Graph(Combinator):
         gparams: dict[str, Any] = {}
         for _, name, owner, layer, ins in reversed(self._order):
             g = gvalues.pop(name, None)
-            if g is None:  # an output that is used only for its shape, or as an integer
+            if g is None:  # the value is used only for its shape, or as an integer
                 continue
             try:
                 gp, gx = layer.vjp(params[owner], cache[name], g)
@@ -130,7 +143,7 @@ class Graph(Combinator):
         return self._packed(params, gparams), self._inputs_of(gvalues)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
-        """Go back only where a parameter lies on the way: no gradient is computed for what needs none."""
+        """Go back only through the nodes that have trainable params or come after one."""
         gvalues, params = self._start_back(gy), self._by_name(params)
         gparams: dict[str, Any] = {}
         wanted = self._depend_on_params(params)
@@ -170,13 +183,13 @@ class Graph(Combinator):
 
     def __repr__(self) -> str:
         words = [*map(repr, self.inputs)]
-        words += named_arguments({name: _written(layer, ins) for name, layer, ins in self.nodes})
+        words += named_arguments({name: wiring.written(layer, ins) for name, layer, ins in self.nodes})
         names: Any = self.outputs[0] if len(self.outputs) == 1 else self.outputs
         names = names if self.output_keys is None else dict(zip(self.output_keys, self.outputs, strict=True))
         return f"graph({', '.join(words)}, output={names!r})"
 
     def _by_name(self, params: Params) -> dict[str, Any]:
-        """Return the params of each layer by its name, in the order of the layers."""
+        """Return the params of each layer by name, in the order of the layers."""
         if self._nested is not None:
             try:
                 found: dict[str, Any] = {}
@@ -192,14 +205,14 @@ class Graph(Combinator):
         return {name: params[name] for name in self._names}
 
     def _packed(self, params: Any, gparams: dict[str, Any]) -> dict[str, Any]:
-        """Pack the gradients of params, which are absent where nothing came back."""
+        """Pack the gradients of params, with ``None`` leaves for layers that no gradient reached."""
         return self.pack([gparams[name] if name in gparams else _absent(p) for name, p in params.items()])
 
     def _start(self, x: Any) -> Values:
         return dict(zip(self.inputs, wiring.one_each("x", self.inputs, x), strict=True))
 
     def _inputs_of(self, gvalues: Values) -> Any:
-        """Return the gradients of the inputs; ``None`` for those that need none."""
+        """Return the gradients of the inputs, ``None`` for inputs that no gradient reached."""
         return wiring.pick({name: gvalues.get(name) for name in self.inputs}, self.inputs)
 
     def _output(self, values: Values) -> Any:
@@ -222,7 +235,7 @@ class Graph(Combinator):
         return gvalues
 
     def _depend_on_params(self, params: Params) -> set[str]:
-        """Return the nodes that have parameters or come after one that has."""
+        """Return the nodes that have trainable params or come after one that has."""
         found: set[str] = set()
         for _, name, owner, _, ins in self._order:
             if not found.isdisjoint(ins) or (owner in self._trainable and has_params(params[owner])):
@@ -234,31 +247,23 @@ def _absent(p: Params) -> Params:
     return absent(p) if isinstance(p, Tensor) or p else p
 
 
-def _written(layer: Layer | str, ins: Names) -> str:
-    return f"({', '.join(map(repr, (layer, *ins)))}{'' if ins else ','})"
-
-
-def _checked(net: Graph) -> Graph:
-    """Return a net whose names are all valid, unchanged."""
-    leading = wiring.leading_to(net.outputs, [*wiring.in_order(net.nodes, tuple([name for name, _, _ in net.nodes]))])
-    idle = [name for name in net.inputs if name not in leading]
-    idle += [name for name, _, ins in net.nodes if ins and name not in leading]
-    if idle:
-        raise value_error("graph", "every input and node must lead to the output", f"{', '.join(idle)} that do not")
-    return net
-
-
 def graph(*inputs: str, output: str | Names | dict[str, str] | None = None, **nodes: tuple[Any, ...]) -> Graph:
     """Wire layers by name into a directed acyclic graph.
 
+        v_n = f_n(v_a, v_b, ...)          for each node n with the inputs a, b, ...
+        g_a, g_b, ... += f_n.vjp(g_n)     backward, each node after all that use it; g = gy at the output, gx = g at the inputs
+
     Args:
-        inputs: Names of the inputs; with several, x is a tuple in this order.
-        output: The name whose value is y, or a tuple of names, or a dict of names: y is then a dict with these keys, as
+        inputs: Names of the inputs. With several, x is a tuple in this order.
+        output: The name whose value is y, or a tuple of names, or a dict of names; y is then a dict with these keys, as
             ``losses_of`` takes it. By default the last node.
         nodes: ``name=(layer, *inputs)``, where each input is the name of an input or of another node, in any order. A layer with
-            several inputs gets them as a tuple. A name in the place of the layer is that of another node, whose layer is used
-            again, with the same params. A layer without inputs, such as ``Parameter``, gets ``()``; where nothing uses its
-            output it is not evaluated, only its params are kept. A dotted name makes nested params: ``**{"blocks.0": ...}``.
+            several inputs gets them as a tuple. The name of another node in place of the layer uses that node's layer again,
+            with the same params. A layer without inputs, such as ``Parameter``, gets ``()``; if nothing uses its output, its
+            params are kept but it is not evaluated. A dotted name makes nested params: ``**{"blocks.0": ...}``.
+
+    Raises:
+        ValueError: For unknown and repeated names, a cycle, and a node or input that does not lead to the output.
 
     >>> import torch
     >>> from funcnet.layers.linear.linear import Linear
@@ -269,9 +274,6 @@ def graph(*inputs: str, output: str | Names | dict[str, str] | None = None, **no
     >>> siamese = graph("a", "b", f=(Linear(3, 3), "a"), g=("f", "b"), y=(Add(), "f", "g"))
     >>> list(siamese.init(0))
     ['f', 'y']
-
-    Raises:
-        ValueError: For unknown and repeated names, a cycle, and a node or an input that leads to no output.
     """
     if not inputs or not nodes:
         raise value_error(
@@ -285,6 +287,7 @@ def graph(*inputs: str, output: str | Names | dict[str, str] | None = None, **no
         if one not in names:
             raise value_error("graph", f"the output must be among {', '.join(names)}", repr(one))
     layers = wiring.layers_of([(name, given[0]) for name, given in nodes.items() if isinstance(given, tuple) and given])
-    return _checked(
-        Graph(inputs, tuple(wiring.read_node(name, one, names, layers) for name, one in nodes.items()), outputs, keys)
-    )
+    read = tuple(wiring.read_node(name, one, names, layers) for name, one in nodes.items())
+    net = Graph(inputs, read, outputs, keys)
+    wiring.require_leading(inputs, read, outputs)
+    return net

@@ -1,9 +1,9 @@
 """Depth: many copies of one layer in series.
 
-    x₀ = x;   xᵢ, cᵢ = f(p[i], xᵢ₋₁);   y = xₙ
-    gₙ = gy;  gp[i], gᵢ₋₁ = f's vjp(p[i], cᵢ, gᵢ);   gx = g₀
+    x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)       y  = xₙ
+    gₙ = gy    gp[i], gᵢ₋₁ = f.vjp(p[i], cᵢ, gᵢ)   gx = g₀
 
-i = 1 ... n numbers the copies, in a first axis of the params' leaves.
+i = 1 ... n numbers the copies, in a first axis of the leaves of params.
 """
 
 from typing import Any, Self
@@ -29,26 +29,24 @@ from funcnet.wrapper import Wrapper
 class Repeat(Wrapper):
     """n copies of one layer in series, each with its own params; made by ``repeat``.
 
-        x₀ = x     xᵢ = f(p[i], xᵢ₋₁)     y = xₙ
-        gₙ = gy    gp[i], gᵢ₋₁ = f's vjp(p[i], cᵢ, gᵢ)     gx = g₀
+        x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)       y  = xₙ
+        gₙ = gy    gp[i], gᵢ₋₁ = f.vjp(p[i], cᵢ, gᵢ)   gx = g₀
 
     Args:
-        layer: The layer. Where its output has the shape of x, compiled code is a loop, whose time to compile does not depend
-            on n.
+        layer: The layer f. If its output has the shape of x, compiled code is a loop, whose time to compile does not depend on n.
         n: Number of copies.
 
     Shape:
-        Those of n copies in a ``serial``.
+        As n copies in a ``serial``.
 
     Params:
-        The layer's, every leaf with a first axis of n. Copy i is initialized, and draws its noise, with the key
-        ``fold_in(rng, i)``.
+        The layer's, every leaf with a first axis of n. Copy i draws its params and its noise with the key ``fold_in(rng, i)``.
 
     Cache:
-        A dict: under ``"each"`` a tuple with the cache of each copy, and in eager mode under ``"params"`` the params and the
-        views of them for each copy; or from compiled code under ``"all"`` one cache, every tensor of which has a first axis
-        of n. With invertible layers it is, under ``"last"``, the output and the key: the way back restores one copy's input and
-        cache after the other, as in a ``serial``.
+        A dict with one of three entries. ``"each"``: a tuple of the copies' caches, in eager mode with ``"params"``, the params
+        and the views of them for each copy. ``"all"``, from compiled code: one cache whose tensors have a first axis of n.
+        ``"last"``, with invertible layers: the output and the key, from which the backward pass restores the inputs and caches
+        of the copies one after the other, as in a ``serial``.
     """
 
     label = "repeat"
@@ -104,7 +102,7 @@ class Repeat(Wrapper):
         return made.tree(), gx
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
-        """Go back to the first copy, and of that one take the parameters' half."""
+        """Go back to the first copy, and compute only the gradients of params there."""
         if not has_params(params) or not self.layer.trainable:
             return absent(params)
         found = self._loop_back(params, cache, gy)
@@ -145,7 +143,7 @@ class Repeat(Wrapper):
         return y
 
     def restore(self, params: Params, y: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        """Restore x; the cache is the output again, unless there is but one copy."""
+        """Restore x. With two or more copies the cache is the output again."""
         if self.n > 1:
             return self.inverse(params, y, rng), {"last": kept(y, rng, stochastic=self.stochastic)}
         with errors_at(self, 0):
@@ -160,7 +158,7 @@ class Repeat(Wrapper):
         return made, output(made, x)
 
     def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
-        """Rewrite every copy, all of which become the same layer."""
+        """Rewrite every copy; all of them become the same layer."""
         pairs = [f(self.layer, p) for p in self._each(params)]
         return self.replace(layer=pairs[0][0]), stack([p for _, p in pairs])
 
@@ -171,14 +169,14 @@ class Repeat(Wrapper):
         return f"repeat({self.layer!r}, {self.n!r})"
 
     def _keys(self, rng: Rng) -> Any:
-        """Return the keys of the copies, ``None`` where the layer takes none or there is none."""
+        """Return the keys of the copies, ``None`` without a key or for a layer that is not stochastic."""
         if rng is None or not self.layer.stochastic:
             return None
         key = random.as_key(rng)
         return random.fold_in(key, torch.arange(self.n, device=key.device))
 
     def _each(self, params: Params, cache: Cache | None = None) -> list[Params]:
-        """Return the params of each copy, as views: those in the cache where params are the tensors that they are views of."""
+        """Return the params of each copy as views; take those in the cache if they are views of these params."""
         if cache and "params" in cache and not is_traced():
             each: list[Params]
             leaves, each = cache["params"]
@@ -187,7 +185,7 @@ class Repeat(Wrapper):
         return unstack(self.label, params, self.n)
 
     def _loop_back(self, params: Params, cache: Cache, gy: Any) -> tuple[Any, Params] | None:
-        """Return gx and gparams where compiled code loops, else ``None``."""
+        """Return gx and gparams if compiled code loops, else ``None``."""
         if "last" in cache:
             last = cache["last"]
             found = looped(self._restored_step, (last.y, gy), params, self._keys(last.rng), n=self.n, reverse=True)
@@ -198,7 +196,7 @@ class Repeat(Wrapper):
         return looped(step, gy, params, cache["all"], n=self.n, reverse=True)
 
     def _restored_step(self, carry: tuple[Any, Any], p: Params, key: Rng) -> tuple[tuple[Any, Any], Grads]:
-        """Go back through one invertible copy: from its output and the gradient there to those of its input."""
+        """Go back through one invertible copy, from its output and the gradient there to its input and the gradient there."""
         x, cache = self.layer.restore(p, carry[0], key)
         gp, gx = self.layer.vjp(p, cache, carry[1])
         return (x, gx), gp
@@ -218,7 +216,7 @@ class Repeat(Wrapper):
 
 
 class Way:
-    """The way back through the copies: params and cache of each, the last one first; those of invertible layers are restored."""
+    """The way back through the copies: params and cache of each, last one first. Invertible layers are restored."""
 
     def __init__(self, net: Any, params: Params, cache: Cache) -> None:
         self.net, self.each = net, net._each(params, cache)
@@ -229,7 +227,7 @@ class Way:
             self.caches = unstack(net.label, cache["all"], net.n)
 
     def at(self, i: int) -> tuple[Params, Cache]:
-        """Return params and cache of copy i, after those of copy i + 1."""
+        """Return params and cache of copy i; copy i + 1 must have been asked for before."""
         if self.caches is not None:
             return self.each[i], self.caches[i]
         with errors_at(self.net, i):
@@ -240,7 +238,7 @@ class Way:
 def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
     """Return what the cache keeps of params in eager mode: views, which save 0.1 to 0.3 ms for 32 residual blocks.
 
-    Copies of matrices at odd addresses are not kept: they would take memory, and not follow a leaf that is written to.
+    Copies of matrices at odd addresses are not kept: they would take memory, and would not follow in-place changes of a leaf.
     """
     leaves = flatten_together(params)[0]
     are_views = is_plain(*leaves) and not any([leaf is not None and are_odd(leaf) for leaf in leaves])  # noqa: C419
@@ -250,27 +248,33 @@ def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
 def repeat(layer: Layer, n: int) -> Repeat:
     """Compose n copies of a layer in series, each with its own params, stacked along a first axis of n.
 
-    Equals ``serial`` of n copies, bit for bit: values, gradients, fresh params and draws. With invertible layers it keeps one
-    output, whatever n is. Compiled, it is a loop: a train step of 100 residual blocks compiles as fast as one of 10, where a
-    ``serial`` of them takes time that grows with their number.
+        x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)       y  = xₙ
+        gₙ = gy    gp[i], gᵢ₋₁ = f.vjp(p[i], cᵢ, gᵢ)   gx = g₀
 
-    In eager mode 32 residual blocks take 1.0 to 1.15 times as long as with ``serial``, forward and backward: 0.1 to 0.3 ms go to
-    the views of each copy's params, and the gradients are copied once to be stacked. Steps of training take 0.97 to 1.07 times as
-    long with SGD, and 0.8 to 1.05 with Adam, which goes through fewer leaves. Where each leaf is 16 MB, from blocks of 256 and
-    512 on, they take up to 1.4 times as long: the optimizer's results then are memory that the process gets anew.
+    It equals ``serial`` of n copies bit for bit: values, gradients, fresh params and noise. With invertible layers it keeps one
+    output, whatever n is. Compiled, it is a loop: a train step of 100 residual blocks compiles as fast as one of 10. The time to
+    compile a ``serial`` grows with the number of layers.
 
-    Compiled steps pay for fresh memory too, as their stacks are large: one of 100 blocks of 64 features took 29 ms, and 14 after
-    ``kernels.retain_freed_memory()``, which ``fit`` calls by itself.
+    In eager mode 32 residual blocks take 1.0 to 1.15 times as long as with ``serial``, forward and backward: the views of each
+    copy's params take 0.1 to 0.3 ms, and the gradients are copied once to stack them. Training steps take 0.97 to 1.07 times as
+    long with SGD, and 0.8 to 1.05 with Adam, which visits fewer leaves. With leaves of 16 MB, that is from blocks of 256 and 512
+    on, they take up to 1.4 times as long, because the process gets the memory of the optimizer's results anew.
+
+    Compiled steps pay for fresh memory too, since their stacks are large: one of 100 blocks of 64 features took 29 ms, and 14
+    after ``kernels.retain_freed_memory()``, which ``fit`` calls.
+
+    Args:
+        layer: The layer f, whose output is an input for the next copy.
+        n: Number of copies.
+
+    Params:
+        The layer's, every leaf with a first axis of n.
+
+    Raises:
+        ValueError: If n is below 1.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> repeat(Linear(3, 3), 4).init(0)["weight"].shape
     torch.Size([4, 3, 3])
-
-    Args:
-        layer: The layer, whose output is an input for the next copy.
-        n: Number of copies.
-
-    Raises:
-        ValueError: n is below 1.
     """
     return Repeat(layer, n)

@@ -1,9 +1,9 @@
-"""Repetition: many copies of one layer.
+"""Ensembles: many members of one layer at once.
 
-    ensemble   y[i], c[i] = f(p[i], x)        gp[i], g[i] = f's vjp(p[i], c[i], gy[i])        gx = Σ g[i]
+    y[i], c[i] = f.apply(p[i], x)        gp[i], g[i] = f.vjp(p[i], c[i], gy[i])        gx = Σ g[i]
 
-i = 1 ... n numbers the members, in a new first axis of the params' leaves, of y, and of the cache; with an x for each member,
-x[i] stands for x and gx[i] = g[i].
+i = 1 ... n numbers the members, in a first axis of the leaves of params, of y and of the cache. With one x for each member, x[i]
+replaces x, and gx[i] = g[i].
 """
 
 from collections.abc import Callable
@@ -36,10 +36,21 @@ def _stack(trees: list[Tree]) -> Tree:
 class Ensemble(Wrapper):
     """n members of one layer at once, each with its own params; made by ``ensemble``.
 
-    Params   the layer's, every leaf with a first axis of n. Member i is initialized with the key ``fold_in(rng, i)``.
-    Cache    the layer's, every tensor with a first axis of n, but for an ``x`` that is shared.
-    Raises   ``ValueError`` for n below 1, and for params or an unshared ``x`` whose first axes are not n; the layer's own errors
-             get a note.
+        y[i], c[i] = f.apply(p[i], x)        gp[i], g[i] = f.vjp(p[i], c[i], gy[i])        gx = Σ g[i]
+
+    Args:
+        layer: The layer f.
+        n: Number of members.
+        shared_input: Whether all members get the same x; otherwise x has a first axis of n, and gx[i] = g[i].
+
+    Params:
+        The layer's, every leaf with a first axis of n. Member i draws its params with the key ``fold_in(rng, i)``.
+
+    Cache:
+        The layer's, every tensor except a shared x with a first axis of n.
+
+    Raises:
+        ValueError: If the first axis of params, or of an x that is not shared, is not n.
     """
 
     label = "ensemble"
@@ -78,7 +89,7 @@ class Ensemble(Wrapper):
                 return verb(params, x, rng)
             except Exception as error:
                 told = self._explained(error, (params, x, rng))
-            raise told  # out of the handler, which would take the place of the error's own context
+            raise told  # outside of the handler, which would replace the context of the error
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with errors_at(self, ""):
@@ -105,7 +116,7 @@ class Ensemble(Wrapper):
         return self.replace(layer=layer), tree.map(lambda leaf: leaf.expand(self.n, *leaf.shape), y)
 
     def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
-        """Rewrite every member, all of which become the same layer."""
+        """Rewrite every member; all of them become the same layer."""
         pairs = [f(self.layer, p) for p in unstack(self.label, params, self.n)]
         return self.replace(layer=pairs[0][0]), _stack([p for _, p in pairs])
 
@@ -114,7 +125,7 @@ class Ensemble(Wrapper):
         return f"ensemble({', '.join(words)})"
 
     def _explained(self, error: Exception, arguments: Any) -> Exception:
-        """Let a single member explain the error, in terms of that member's shapes."""
+        """Return the error of a single member, which speaks of that member's shapes."""
         try:
             batching.Mapped(self.layer, self.n, self.shared_input).apply(*arguments)
         except Exception as told:
@@ -124,11 +135,16 @@ class Ensemble(Wrapper):
 
 @frozen
 class EnsembleLoss(Loss):
-    """A loss for the n members of an ensemble, each on its own; made by ``ensemble``.
+    """A separate loss for each of the n members of an ensemble; made by ``ensemble``.
 
-    ``value`` has an entry for each member, and ``gy[i]`` is the gradient of member i's loss. All members have one target.
+        value[i] = ℓ(y[i], target)      gy[i] = ∂ value[i] / ∂ y[i]
 
-    Raises   ``ValueError`` for n below 1, and when the first axis of ``y`` is not n; the loss's own errors get a note.
+    Args:
+        loss: The loss ℓ.
+        n: Number of members.
+
+    Raises:
+        ValueError: If the first axis of y is not n.
     """
 
     loss: Loss = field(validator=instances(Loss, "a loss"))
@@ -177,7 +193,7 @@ class EnsembleLoss(Loss):
         return self.loss.weight_of(target)
 
     def location(self, name: str) -> str:
-        """Say where an error happened."""
+        """Return the location that errors name."""
         return "ensemble"
 
     def __repr__(self) -> str:
@@ -189,10 +205,29 @@ def ensemble(layer: Layer, n: int, *, shared_input: bool = True) -> Ensemble: ..
 @overload
 def ensemble(layer: Loss, n: int) -> EnsembleLoss: ...
 def ensemble(layer: Layer | Loss, n: int, *, shared_input: bool = True) -> Ensemble | EnsembleLoss:
-    """Run n members of a layer at once, each with separate params; or make the loss that trains them.
+    """Run n members of a layer at once, each with its own params; or make the loss that trains them.
 
-    ``ensemble(net, n)(params, x)`` gives one x to all members; with ``shared_input=False`` x has a first axis of n, an input for
-    each. ``train_step(ensemble(net, n), ensemble(loss, n), opt)`` trains every member as it would be trained alone, as long as
-    ``opt`` treats each number on its own (a clipped norm, for one, would be that of all members together).
+        y[i], c[i] = f.apply(p[i], x)        gp[i], g[i] = f.vjp(p[i], c[i], gy[i])        gx = Σ g[i]
+
+    Of a loss ℓ: value[i] = ℓ(y[i], target), and gy[i] is the gradient of value[i]. ``train_step(ensemble(net, n), ensemble(loss,
+    n), opt)`` trains every member as it would be trained separately, if ``opt`` treats each element separately. A clipped norm,
+    for example, is that of all members together.
+
+    Args:
+        layer: The layer f, or the loss.
+        n: Number of members.
+        shared_input: Whether all members get the same x; otherwise x has a first axis of n, and gx[i] = g[i].
+
+    Params:
+        The layer's, every leaf with a first axis of n. Member i draws its params with the key ``fold_in(rng, i)``.
+
+    Raises:
+        ValueError: If n is below 1, or the first axis of params, or of an x that is not shared, is not n.
+
+    >>> import torch
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> net = ensemble(Linear(3, 4), 5)
+    >>> net(net.init(0), torch.ones(2, 3)).shape
+    torch.Size([5, 2, 4])
     """
     return EnsembleLoss(layer, n) if isinstance(layer, Loss) else Ensemble(layer, n, shared_input)

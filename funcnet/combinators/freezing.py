@@ -1,7 +1,4 @@
-"""Freezing: a layer whose params get no gradients.
-
-y = f(p, x)      gp = None, leaf by leaf      gx = f's input_grad of gy
-"""
+"""Freezing: layers whose params get no gradients."""
 
 from typing import Any
 
@@ -17,14 +14,16 @@ from funcnet.wrapper import Wrapper, infer_unchanged
 class Frozen(Wrapper):
     """A layer whose params get no gradients; made by ``freeze``.
 
+        y = f(p, x)      gp = None, leaf by leaf      gx = f.input_grad(p, c, gy)
+
+    Args:
+        layer: The layer f.
+
     Params:
         The layer's.
 
     Cache:
         The layer's.
-
-    Raises:
-        ValueError: What the layer raises, with a note.
     """
 
     label = "freeze"
@@ -73,18 +72,18 @@ class Frozen(Wrapper):
 
 
 def freeze(layer: Layer) -> Frozen:
-    """Wrap a layer so that its params get no gradient: their leaves are ``None``, and optimizers leave them untouched.
+    """Give the params of a layer no gradients: their leaves are ``None``, and optimizers leave them untouched.
 
-        y = f(p, x)      gp = None      gx = f's input_grad of gy
+        y = f(p, x)      gp = None      gx = f.input_grad(p, c, gy)
 
-    No work is done for the gradients, and ``grads`` of a net goes back no further than its first layer that is not frozen.
-    ``update_stats`` moves running statistics as without ``freeze``; ``freeze(layer.inference())`` keeps them too.
+    No work is done for the missing gradients, and ``grads`` of a net goes back only to its first layer that is not frozen.
+    ``update_stats`` still moves running statistics; ``freeze(layer.inference())`` holds them too.
 
     ``opt.init(params)`` makes moments for frozen params too, which stay 0. ``opt.init(tree.partition(params, predicate)[0])``
     makes a state without them.
 
     Args:
-        layer: The layer or net to freeze. Its params, and so their paths, stay what they are.
+        layer: The layer or net to freeze. Its params and their paths stay the same.
 
     >>> import torch
     >>> from funcnet.combinators.sequential import serial

@@ -1,12 +1,12 @@
-"""Gradient rules: the identity, or a layer, forward, and another rule than the derivative backward.
+"""Gradient rules: the identity, or a layer, forward, and a rule other than the derivative backward.
 
     scale_gradient(c)         y = x       gx = c gy
     reverse_gradient(c)       y = x       gx = -c gy
-    clip_gradient(bound)      y = x       gx = max(-bound, min(gy, bound)), by element
-    straight_through(layer)   y = f(x)    gx = gy, and gp = f's
+    clip_gradient(bound)      y = x       gx = max(-bound, min(gy, bound)), elementwise
+    straight_through(layer)   y = f(x)    gx = gy, and gp from f.grads(gy)
 
-x is a tensor (...), or a tree of tensors. These layers are surrogates: ``surrogate`` is ``True`` of them and of every net that
-holds one. ``torch.func`` knows nothing of the rules: of ``apply`` it finds the derivative.
+x is a tensor (...), or a tree of tensors. These layers are surrogates: ``surrogate`` is ``True`` for them and for every net that
+holds one. ``torch.func`` does not know the rules: for ``apply`` it returns the derivative.
 """
 
 from abc import abstractmethod
@@ -26,7 +26,7 @@ from funcnet.wrapper import Wrapper
 
 
 class GradientRule(Identity):
-    """The identity with another rule backward, element by element: a subclass defines ``backward``."""
+    """The identity with an elementwise backward rule, which a subclass defines in ``backward``."""
 
     __slots__ = ()
 
@@ -34,7 +34,11 @@ class GradientRule(Identity):
 
     @abstractmethod
     def backward(self, gy: Tensor) -> Tensor:
-        """Return the gradient of one tensor of x from that of y."""
+        """Return the gradient of a tensor of x from that of y.
+
+        Args:
+            gy: Gradient of y.
+        """
 
     def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Grads, Any]:
         gy = check_gys(self, gy, cache)
@@ -48,11 +52,15 @@ class GradientRule(Identity):
 
 @frozen
 class ScaleGradient(GradientRule):
-    """The identity whose gradient is multiplied by ``c``; made by ``scale_gradient`` and ``reverse_gradient``.
+    """The identity with the gradient multiplied by ``c``; made by ``scale_gradient`` and ``reverse_gradient``.
 
-    Params   none.
-    Cache    ``x``.
-    Raises   ``ValueError`` for a ``c`` that is no finite number, and for params.
+        y = x      gx = c gy
+
+    Args:
+        c: The factor.
+
+    Cache:
+        ``x``, not copied.
     """
 
     label = "scale_gradient"
@@ -71,11 +79,15 @@ class ScaleGradient(GradientRule):
 
 @frozen
 class ClipGradient(GradientRule):
-    """The identity whose gradient is clamped to [-``bound``, ``bound``], element by element; made by ``clip_gradient``.
+    """The identity with the gradient clamped to [-``bound``, ``bound``], elementwise; made by ``clip_gradient``.
 
-    Params   none.
-    Cache    ``x``.
-    Raises   ``ValueError`` for a ``bound`` that is no finite number above 0, and for params.
+        y = x      gx = max(-bound, min(gy, bound))
+
+    Args:
+        bound: Largest absolute value of an element of gx.
+
+    Cache:
+        ``x``, not copied.
     """
 
     label = "clip_gradient"
@@ -101,10 +113,19 @@ def _by_leaf(rule: Any, x: Any, gy: Any) -> Any:
 class StraightThrough(Wrapper):
     """A layer whose input gets the gradient of its output unchanged; made by ``straight_through``.
 
-    Params   the layer's.
-    Cache    the layer's, and ``x``.
-    Raises   ``ValueError`` for anything but a layer, and when y has not the shape and dtype of ``x``; the layer's own errors get
-             a note.
+        y = f(x)      gx = gy      gp = f.grads(p, c, gy)
+
+    Args:
+        layer: The layer f.
+
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's, and x, not copied.
+
+    Raises:
+        ValueError: If y does not have the shape and dtype of x.
     """
 
     label = "straight_through"
@@ -144,7 +165,7 @@ class StraightThrough(Wrapper):
         return self.layer.vjp(params, self.layer.apply(params, x, rng)[1], gy)[0], gy
 
     def _alike(self, x: Any, y: Any) -> Any:
-        """Return y, whose leaves must be as those of x are: their gradient is that of x."""
+        """Return y, whose leaves must have the shapes and dtypes of those of x, since their gradient becomes that of x."""
         if type(x) is Tensor and type(y) is Tensor and y.shape == x.shape and y.dtype is x.dtype:
             return y
         pairs = [*zip(*flatten_together(x, y), strict=True)]
@@ -163,17 +184,42 @@ def _kind(leaf: Any) -> Any:
 def scale_gradient(c: float) -> ScaleGradient:
     """Multiply the gradient by ``c`` in the backward pass; the identity in the forward pass.
 
-    ``serial(trunk, scale_gradient(0.1), head)`` trains the trunk on a tenth of the gradient; 0 stops it.
+        y = x      gx = c gy
+
+    ``serial(trunk, scale_gradient(0.1), head)`` trains the trunk with a tenth of the gradient.
+
+    Args:
+        c: The factor; 0 stops the gradient.
+
+    >>> import torch
+    >>> layer = scale_gradient(0.1)
+    >>> y, cache = layer.apply({}, torch.ones(2))
+    >>> layer.input_grad({}, cache, torch.tensor([1.0, 2.0]))
+    tensor([0.1000, 0.2000])
     """
     return ScaleGradient(c)
 
 
 @adds_location("reverse_gradient")
 def reverse_gradient(c: float = 1.0) -> ScaleGradient:
-    """Multiply the gradient by -``c`` in the backward pass, as in domain-adversarial training; the identity in the forward pass.
+    """Multiply the gradient by -``c`` in the backward pass, for domain-adversarial training; the identity in the forward pass.
 
-    It is ``scale_gradient(-c)``. ``serial(features, branch(labels, serial(reverse_gradient(), domain)))`` trains the features to
-    tell labels, and not to tell domains (Ganin et al. 2016, section 3.2).
+        y = x      gx = -c gy
+
+    The layer is ``scale_gradient(-c)``. ``serial(features, branch(labels, serial(reverse_gradient(), domain)))`` trains features
+    that tell labels apart but not domains.
+
+    Args:
+        c: The factor.
+
+    Raises:
+        ValueError: If c is not a finite number.
+
+    References:
+        Ganin et al. 2016, section 3.2.
+
+    >>> reverse_gradient(0.5)
+    scale_gradient(-0.5)
     """
     if not is_number(c):
         raise value_error("reverse_gradient", "c must be a finite number", repr(c))
@@ -183,16 +229,45 @@ def reverse_gradient(c: float = 1.0) -> ScaleGradient:
 def clip_gradient(bound: float) -> ClipGradient:
     """Clamp each element of the gradient to [-``bound``, ``bound``] in the backward pass; the identity in the forward pass.
 
-    It keeps gradients of long recurrences in bounds where they arise. To clip the gradients of all params at once use
-    ``ClipByGlobalNorm``. Its ``vjp`` is not linear in gy.
+        y = x      gx = max(-bound, min(gy, bound))
+
+    In a long recurrence it bounds gradients where they arise. To clip the gradients of all params together, use
+    ``ClipByGlobalNorm``. The ``vjp`` of this layer is not linear in gy.
+
+    Args:
+        bound: Largest absolute value of an element of gx.
+
+    >>> import torch
+    >>> layer = clip_gradient(1.0)
+    >>> y, cache = layer.apply({}, torch.ones(3))
+    >>> layer.input_grad({}, cache, torch.tensor([-3.0, 0.5, 2.0]))
+    tensor([-1.0000,  0.5000,  1.0000])
     """
     return ClipGradient(bound)
 
 
 def straight_through(layer: Layer) -> StraightThrough:
-    """Apply a layer, and hand the gradient of its output to its input unchanged, for layers whose derivative is 0 or missing.
+    """Apply a layer, and pass the gradient of its output to its input unchanged.
 
-    ``straight_through(Sign())`` binarizes x and can be trained through (Bengio et al. 2013, section 4). y must have the shape and
-    dtype of x. Params of the layer get their own gradient.
+        y = f(x)      gx = gy      gp = f.grads(p, c, gy)
+
+    This trains through layers whose derivative is 0 or undefined: ``straight_through(Sign())`` binarizes x. Params of the layer
+    get their own gradients.
+
+    Args:
+        layer: The layer f, whose y has the shape and dtype of x.
+
+    Raises:
+        ValueError: If y does not have the shape and dtype of x.
+
+    References:
+        Bengio et al. 2013, section 4.
+
+    >>> import torch
+    >>> from funcnet.layers.activation.elementary import Sign
+    >>> layer = straight_through(Sign())
+    >>> y, cache = layer.apply({}, torch.tensor([-0.3, 2.0]))
+    >>> y, layer.input_grad({}, cache, torch.tensor([0.5, 0.7]))
+    (tensor([-1.,  1.]), tensor([0.5000, 0.7000]))
     """
     return StraightThrough(layer)

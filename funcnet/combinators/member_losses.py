@@ -1,6 +1,6 @@
-"""Losses of an ensemble: the value of each member and the gradient of its y, with one target for all.
+"""Losses of an ensemble: the value and the gradient of y for each member, with one target for all.
 
-Kernels that take all members at once serve elementwise losses and cross-entropy of labels, ``vmap`` all others.
+Elementwise losses and cross-entropy of labels have kernels that take all members at once; other losses use ``vmap``.
 """
 
 from typing import Any
@@ -11,12 +11,13 @@ from torch import Tensor
 from funcnet.combinators.vmapping import mapped
 from funcnet.kernels import losses
 from funcnet.losses.classification import CrossEntropy
-from funcnet.losses.loss import ElementwiseLoss, Loss, reduction_scale
+from funcnet.losses.elementwise_loss import ElementwiseLoss
+from funcnet.losses.loss import Loss, reduction_scale
 from funcnet.precision import in_single, rounded
 
 
 def value_and_grad(loss: Loss, n: int, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each member's value, and the gradient of y, of a loss with one target for all members."""
+    """Return the value and the gradient of y of each member, for a loss with one target for all members."""
     if isinstance(y, Tensor) and y.dim() > 1 and y.shape[0] == n and isinstance(target, Tensor) and loss.reduction != "none":
         if isinstance(loss, ElementwiseLoss) and y.shape[1:] == target.shape and y.dtype == target.dtype:
             return _elementwise(loss, y, target)
@@ -33,7 +34,7 @@ def _elementwise(loss: ElementwiseLoss, y: Tensor, target: Tensor) -> tuple[Tens
 
 
 def _plain(loss: CrossEntropy) -> bool:
-    """Tell whether the loss has one term for a label, so that its cache holds no distribution."""
+    """Tell whether the loss has one term per label, so its cache holds no distribution."""
     return not loss.label_smoothing and not (loss.weight and 0 in loss.weight)
 
 
@@ -42,9 +43,10 @@ def _labels(y: Tensor, target: Tensor) -> bool:
 
 
 def _cross_entropy(loss: CrossEntropy, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the members for the batch, and a member's rows for its further axis: 38 µs for 20×100×2, in one axis 80.
+    """Use the members as the batch, and the rows of a member as a further axis: 20×100×2 takes 38 µs, in one axis 80.
 
-    So what was a mean over a member's rows is one over members too, and what was a mean over N rows is one over n members.
+    The mean over a member's rows then divides by the number of members too, and a mean over N rows divides by n members: ``per``
+    corrects both.
     """
     n, per = y.shape[0], {"sum": 1.0, "mean": y.shape[0], "batch": y.shape[0] / y.shape[1]}
     cache: Any = loss.forward(y.transpose(1, 2), target.expand(n, *target.shape))[1]

@@ -1,8 +1,4 @@
-"""Mixed precision: a layer computed in another dtype than that of its params and its input.
-
-y = f(p̃, x̃)      where p̃ and x̃ are p and x in the other dtype, and y is rounded to the dtype of x
-gp, gx = f's vjp of g̃ at p̃, rounded to the dtypes of p and x
-"""
+"""Mixed precision: a layer computed in a dtype other than that of its params and its input."""
 
 from typing import Any
 
@@ -20,21 +16,28 @@ from funcnet.value import frozen
 from funcnet.wrapper import Wrapper, infer_unchanged
 
 _Kept = tuple[Cache, Tree, Tensor]
-"""The layer's cache, an empty tensor with the dtype of each leaf of x, and one with the dtype of y."""
+"""The layer's cache, empty tensors with the dtypes of the leaves of x, and one with the dtype of y."""
 
 
 @frozen
 class MixedPrecision(Wrapper):
     """A layer computed in another dtype; made by ``cast``.
 
+        y = f(p̃, x̃), rounded to the dtype of x      p̃, x̃, g̃: p, x and gy in ``dtype``
+        gp, gx = f.vjp(p̃, c, g̃), rounded to the dtypes of p and x
+
+    Args:
+        layer: The layer f.
+        dtype: The floating dtype to compute in.
+
     Params:
         The layer's, in any floating dtype.
 
     Cache:
-        The layer's, in the dtype of the computation, and empty tensors that hold the dtypes outside.
+        The layer's, in ``dtype``, and empty tensors that hold the dtypes of x and y.
 
     Raises:
-        ValueError: ``dtype`` is no floating dtype, or gy does not have the dtype of y; what the layer raises gets a note.
+        ValueError: If gy does not have the dtype of y.
     """
 
     label = "cast"
@@ -77,7 +80,7 @@ class MixedPrecision(Wrapper):
         return with_dtypes_of(gx, cache[1])
 
     def update_stats(self, params: Params, cache: _Kept) -> Params:
-        """Move running statistics in the wider of both dtypes: small steps would be lost in half precision."""
+        """Move running statistics in the wider of both dtypes, since half precision would lose small steps."""
         with errors_at(self, ""):
             wide = tree.map(self._wide, params)
             moved = self.layer.update_stats(wide, cache[0])
@@ -93,7 +96,7 @@ class MixedPrecision(Wrapper):
         return leaf.to(torch.promote_types(leaf.dtype, self.dtype)) if leaf.is_floating_point() else leaf
 
     def _inside(self, gy: Any, home: Tensor) -> Any:
-        """Return gy in the dtype of the computation; it must have that of y."""
+        """Return gy in the dtype of the computation, after checking that it has the dtype of y."""
         for leaf in tree.leaves(gy):
             if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype is not home.dtype:
                 raise value_error("cast", f"gy must have the dtype of y, {home.dtype}", leaf)
@@ -107,14 +110,14 @@ class MixedPrecision(Wrapper):
 
 
 def _dense(leaf: Any) -> Any:
-    """Return the leaf; a sparse or nested one raises: it would be computed by other kernels, or lose its form."""
+    """Return the leaf. Sparse and nested ones raise: other kernels would compute them, or they would lose their layout."""
     if isinstance(leaf, Tensor) and (leaf.layout is not torch.strided or leaf.is_nested):
         raise Misfit
     return leaf
 
 
 def _home(params: Params, x: Any, y: Any) -> Tensor:
-    """Return an empty tensor with the dtype of y outside: that of x, or of the params where x holds no floating numbers."""
+    """Return an empty tensor with the dtype of y outside: that of x, or of the params if x holds no floating tensor."""
     for leaf in (*tree.leaves(x), *tree.leaves(params), *tree.leaves(y)):
         if leaf.is_floating_point():
             return kind_of(leaf)
@@ -122,7 +125,7 @@ def _home(params: Params, x: Any, y: Any) -> Tensor:
 
 
 def with_dtypes_of(gradients: Tree, like: Tree) -> Tree:
-    """Round gradients to the dtypes of ``like``; absent ones stay so."""
+    """Round gradients to the dtypes of ``like``; ``None`` stays ``None``."""
     rows = zip(*flatten_together(gradients, like), strict=True)
     return unflatten(gradients, iter([None if g is None else _rounded(g, leaf) for g, leaf in rows]))
 
@@ -136,18 +139,22 @@ def _rounded(g: Tensor, leaf: Any) -> Tensor:
 def cast(layer: Layer, dtype: torch.dtype) -> MixedPrecision:
     """Compute a layer in another dtype: mixed precision.
 
-        y = f(p̃, x̃), in the dtype of x      p̃, x̃: p and x in ``dtype``
-        gp, gx = f's vjp of g̃ at p̃, in the dtypes of p and x
+        y = f(p̃, x̃), rounded to the dtype of x      p̃, x̃, g̃: p, x and gy in ``dtype``
+        gp, gx = f.vjp(p̃, c, g̃), rounded to the dtypes of p and x
 
-    Params stay in the dtype that they have, float32 as a rule, and so do gradients and the optimizer's state. The cache is in
-    ``dtype``, half as large in half precision. Running statistics move in the wider of both dtypes. float16 needs the loss
-    scaled, since small gradients round to 0 in it; bfloat16 does not. A training step of 784-1024-1024-10, batch 256, takes
-    14 ms in float32 and 10 in bfloat16 with one thread of an AMD EPYC with AVX512-BF16, as torch.nn under autocast; a step of a
-    small GPT takes 72 and 50, under autocast 57.
+    Params keep their dtype, usually float32, and so do gradients and the optimizer's state. The cache is in ``dtype``; in half
+    precision it is half as large. Running statistics move in the wider of both dtypes. float16 needs a scaled loss, since small
+    gradients round to 0 in it; bfloat16 does not.
+
+    On one thread of an AMD EPYC with AVX512-BF16, a training step of 784-1024-1024-10 at batch 256 takes 14 ms in float32 and 10
+    in bfloat16, as torch.nn under autocast. A step of a small GPT takes 72 ms and 50, under autocast 57.
 
     Args:
-        layer: The layer or net. Cast a net as a whole: two neighbours that are cast apart round in between.
+        layer: The layer or net. Cast a net as a whole: two neighbours that are cast separately round in between.
         dtype: The floating dtype to compute in.
+
+    Raises:
+        ValueError: If ``dtype`` is not a floating dtype, or gy does not have the dtype of y.
 
     References:
         Micikevicius et al. 2018, section 3.1.

@@ -1,8 +1,4 @@
-"""Modes: one layer in training and another in evaluation, with the same params.
-
-training      y = f(p, x)      gp, gx = f's vjp of gy
-evaluation    y = e(p, x)      gp, gx = e's vjp of gy
-"""
+"""Modes: one layer for training and another for evaluation, with the same params."""
 
 from typing import Any, Self
 
@@ -16,16 +12,20 @@ from funcnet.wrapper import Wrapper, infer_unchanged
 
 @frozen
 class ByMode(Wrapper):
-    """A layer that ``inference`` replaces with another one; made by ``by_mode``.
+    """A layer that ``inference`` replaces with another; made by ``by_mode``.
+
+        training      y = f(p, x)      gp, gx = f.vjp(gy)
+        evaluation    y = e(p, x)      gp, gx = e.vjp(gy)
+
+    Args:
+        layer: The layer f for training.
+        evaluation: The layer e for evaluation.
 
     Params:
         The layer's, which ``evaluation`` takes too.
 
     Cache:
         The layer's.
-
-    Raises:
-        ValueError: What the layer raises, with a note.
     """
 
     label = "by_mode"
@@ -68,7 +68,7 @@ class ByMode(Wrapper):
 
 
 def _with_layers_of(evaluation: Any, old: Any, new: Any) -> Layer:
-    """Return the layer for evaluation, in which what it shares with ``old`` is what ``new`` has in its place."""
+    """Return the layer for evaluation with the layers it shares with ``old`` replaced by those of ``new``."""
     if evaluation == old:
         return new  # type: ignore[no-any-return]
     if not all(isinstance(one, Combinator) for one in (evaluation, old, new)):
@@ -84,13 +84,16 @@ def _with_layers_of(evaluation: Any, old: Any, new: Any) -> Layer:
 def by_mode(layer: Layer, evaluation: Layer) -> ByMode:
     """Use one layer in training and another in evaluation, with the same params.
 
-    A net with auxiliary outputs has them in training only: the outputs may have other structures. ``map_layers`` and ``replace``
-    see the layer for training. What they change there changes in the layer for evaluation too, where it has an equal layer at
-    the same path.
+        training      y = f(p, x)      gp, gx = f.vjp(gy)
+        evaluation    y = e(p, x)      gp, gx = e.vjp(gy)
+
+    The outputs may differ in structure, for example in a net with auxiliary outputs in training only. ``map_layers`` and
+    ``replace`` see the layer for training. A layer that they change there also changes in the layer for evaluation, if that has
+    an equal layer at the same path.
 
     Args:
-        layer: The layer for training.
-        evaluation: The layer that ``inference`` puts in its place; it takes the same params.
+        layer: The layer f for training.
+        evaluation: The layer e that ``inference`` returns; it takes the same params.
 
     >>> import torch
     >>> from funcnet.layers.shape.reshaping import Identity

@@ -1,4 +1,4 @@
-"""Folding: a normalization by running statistics, of the output of a linear map, is itself part of a linear map.
+"""Folding: a linear map followed by a normalization with running statistics is one linear map.
 
     γ r (w x + b - μ) + β = (γ r w) x + (γ r (b - μ) + β)      r = 1 / √(σ² + ε), each per output channel
 
@@ -23,12 +23,31 @@ Folded = tuple[Layer, Params]
 
 @adds_location("fold_batch_norm")
 def fold_batch_norm(net: Layer, params: Params) -> Folded:
-    """Return the net for inference, and its params, with each batch norm folded into the linear map right before it.
+    """Fold each batch norm of a net into the linear map right before it, for inference.
 
-    ``folded(folded_params, x)`` is ``net.inference()(params, x)`` to rounding. It reaches the layers within every combinator but
-    ``tied`` and ``parametrize``; identities (dropout, in inference) may be in between. A norm with no such map before it, or
-    without running statistics, stays. The channels are taken to be the last axis of a Linear's output, which they are without
-    a length.
+        w' = γ r w      b' = γ r (b - μ) + β      r = 1 / √(σ² + ε), each per output channel
+
+    ``folded(folded_params, x)`` equals ``net.inference()(params, x)`` up to rounding. Layers within every combinator but ``tied``
+    and ``parametrize`` are folded. Identities, such as dropout in inference, may be in between. A norm without a linear map
+    before it, or without running statistics, stays. After a Linear the channels must be the last axis, as they are for x of shape
+    (N, features).
+
+    Args:
+        net: The net, in training form.
+        params: Its params.
+
+    Returns:
+        The net for inference and its params.
+
+    Raises:
+        ValueError: If ``params`` are not those of the net, or are on several devices.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.layers.norm.batch_norm import BatchNorm1d
+    >>> net = serial(Linear(3, 4, bias=False), BatchNorm1d(4))
+    >>> fold_batch_norm(net, net.init(0))[0]
+    serial(Linear(in_features=3, out_features=4))
     """
     return _fold(require_layer("fold_batch_norm", net).inference(), params)
 
@@ -52,7 +71,7 @@ def _joined_in_series(net: Serial, params: Params) -> Folded:
 
 
 def _joined_last(kept: list[Folded], norm: Folded) -> list[Folded] | None:
-    """Return layers and their params, the last that is no identity joined with a norm; ``None`` where that cannot be."""
+    """Join the last layer that is not an identity with a norm; return all layers with params, or ``None``."""
     at = next((i for i in reversed(range(len(kept))) if not isinstance(kept[i][0], Identity)), None)
     joined = None if at is None or not norm[0].channelwise_affine else _joined(kept[at], norm)
     return None if joined is None or at is None else [*kept[:at], joined, *kept[at + 1 :]]
@@ -74,7 +93,7 @@ def _joined(one: Folded, norm: Folded) -> Folded | None:
 
 
 def _require_shapes(layer: Any, params: Params) -> None:
-    """Raise ``ValueError`` unless the params of a layer are dense tensors with its shapes."""
+    """Raise ``ValueError`` unless the params of a layer are dense tensors of the right shapes."""
     for name, shape in (layer.param_shapes() or {}).items():
         leaf = params.get(name) if isinstance(params, dict) else None
         if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided or leaf.shape != shape:
@@ -82,7 +101,7 @@ def _require_shapes(layer: Any, params: Params) -> None:
 
 
 def _channels(layer: Any, params: Params) -> int:
-    """Return how many channels y has; a weight with them as its second axis has those of one group."""
+    """Return the number of channels of y. If they are the second axis of the weight, it has those of one group."""
     w: Tensor = params["weight"]
     return w.shape[0] if layer.weight_output_axis == 0 else w.shape[1] * layer.groups
 
@@ -96,7 +115,7 @@ def _scaled(layer: Layer, params: Any, norm: Any, stats: Params) -> Params:
 
 
 def _factors(layer: Any, w: Tensor, scale: Tensor) -> Tensor:
-    """Return the factor of each entry of the weight; a transposed one is (in, out / groups, ...), group by group."""
+    """Return the factor of each entry of the weight, which is (in, out / groups, ...) in a transposed convolution."""
     if layer.weight_output_axis == 1:
         by_group = scale.reshape(layer.groups, 1, -1).expand(-1, len(w) // layer.groups, -1)
         return by_group.reshape(*w.shape[:2], *[1] * (w.dim() - 2))

@@ -1,17 +1,18 @@
-"""Orthogonal weights: a layer whose weight w is a matrix with orthonormal columns (rows, where it is wide), made from any matrix.
+"""Orthogonal weights: the weight w of a layer has orthonormal columns (rows if it is wide), and is computed from any matrix x.
 
-    w = b q(x)      b the base, held and orthogonal, or none at all      gq = bᵀ gw      y = f(w, x), gw and gx by f's vjp
+    w = b q(x)      gq = bᵀ gw      y = f(w, x), gw and gx from f.vjp      b: the held orthogonal base, if any
 
-    of x (n, k), n ≥ k, for the maps by a skew matrix A = L - Lᵀ, L the lower triangle of x with columns of 0 up to (n, n)
+q are the first k columns of the map of x (n, k), n ≥ k; A = L - Lᵀ, where L is the lower triangle of x, with columns of 0 up
+to (n, n), and gL = gA - gAᵀ:
 
-    matrix_exp     q = eᴬ                            gA = the upper right block of exp of (Aᵀ gq; 0 Aᵀ)
+    matrix_exp     q = eᴬ                            gA = upper right block of exp of (Aᵀ gq; 0 Aᵀ)
     cayley         q = (I - A/2)⁻¹ (I + A/2)         gA = ½ (I + A/2)⁻¹ gq (I + q)ᵀ
     householder    q = (I - V U) d                   gV = - gq d Uᵀ + I Hᵀ + V (P + Pᵀ)
                    U = S⁻¹ V₁ᵀ                       H = - S⁻ᵀ Vᵀ gq d           P = upper(- H Uᵀ)
 
-q are the first k columns, gL = gA - gAᵀ. V (n, k) has the numbers of x below the diagonal, and 1 on it: I - V U are k
-reflections, one after the other, each at a column of V; V₁ are its first k rows, S = upper(VᵀV), the upper triangle with half
-the diagonal. d are the signs of the diagonal of x, which has no gradient by this map.
+V (n, k) has the entries of x below the diagonal and 1 on it, and V₁ are its first k rows. I - V U is the product of k
+reflections, one for each column of V. S = upper(VᵀV), where upper is the upper triangle with half the diagonal. d are the signs
+of the diagonal of x, which has no gradient.
 """
 
 from collections.abc import Callable
@@ -29,13 +30,13 @@ from funcnet.value import frozen
 
 
 def _skew(x: Tensor) -> Tensor:
-    """Make a skew matrix (n, n) of the lower triangle of x (n, k)."""
+    """Make a skew-symmetric matrix (n, n) from the lower triangle of x (n, k)."""
     lower = _square(x.tril())
     return lower - lower.mT
 
 
 def _square(x: Tensor) -> Tensor:
-    """Add columns of 0 to x (n, k), up to (n, n)."""
+    """Append columns of 0 to x (n, k), up to (n, n)."""
     return torch.cat((x, x.new_zeros(*x.shape[:-1], x.shape[-2] - x.shape[-1])), -1)
 
 
@@ -44,7 +45,7 @@ def _skew_back(ga: Tensor, x: Tensor) -> Tensor:
 
 
 def _exponential(x: Tensor) -> Tensor:
-    """Return eˣ, computed in float64: torch's in float32 is up to 20 units off (torch 2.13.0)."""
+    """Return eˣ, computed in float64: in float32 torch 2.13.0 is up to 20 units in the last place off."""
     return torch.matrix_exp(x.double()).to(x.dtype)
 
 
@@ -80,7 +81,7 @@ def _reflections(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _halved(square: Tensor) -> Tensor:
-    """Return the upper triangle, with half of the diagonal."""
+    """Return the upper triangle with half of the diagonal."""
     return (square.triu() + square.triu(1)) / 2
 
 
@@ -90,7 +91,7 @@ def _householder(x: Tensor) -> Tensor:
 
 
 def _householder_back(x: Tensor, q: Tensor, gq: Tensor) -> Tensor:
-    """Gradient by products and solves: a ``Linear(256, 256)`` takes 14 ms, and torch's, reflection by reflection, 50."""
+    """Compute the gradient with products and solves: 14 ms for a ``Linear(256, 256)``; torch, which goes one by one, takes 50."""
     v, s, u, signs = _reflections(x)
     g = gq * signs
     h = torch.linalg.solve_triangular(s.mT, -torch.matmul(v.mT, g), upper=False)
@@ -100,7 +101,7 @@ def _householder_back(x: Tensor, q: Tensor, gq: Tensor) -> Tensor:
 
 
 def _below(top: Tensor, x: Tensor) -> Tensor:
-    """Add rows of 0 to a square matrix, up to those of x."""
+    """Append rows of 0 to a square matrix, up to the number of rows of x."""
     return torch.cat((top, top.new_zeros(*top.shape[:-2], x.shape[-2] - top.shape[-2], top.shape[-1])), -2)
 
 
@@ -116,7 +117,7 @@ _MAPS: dict[str, tuple[Map, MapBack]] = {
 
 @frozen
 class _Orthogonal(Parametrization):
-    """A matrix with orthonormal columns, or rows, from any; of more axes than two, a matrix for each place of the others."""
+    """Make a matrix with orthonormal columns or rows from any; leading axes of a weight are a batch of matrices."""
 
     label = "orthogonal"
 
@@ -127,7 +128,7 @@ class _Orthogonal(Parametrization):
 
     def initial(self, rng: Key | int, w: Tensor) -> tuple[Params, Tensor]:
         if w.dim() < 2:
-            raise value_error("orthogonal", "the weight must have two axes at least", w)
+            raise value_error("orthogonal", "the weight must have at least two axes", w)
         x = _tall(w)
         n, k = x.shape[-2:]
         if self.use_trivialization:
@@ -155,7 +156,7 @@ class _Orthogonal(Parametrization):
         return {"base": None} if self.use_trivialization else {}, gx
 
     def _base(self, params: Params, tall: Tensor, x: Tensor) -> Tensor:
-        """Return the base in the dtype of ``tall``; one of other shapes would be broadcast, one of another dtype than x cast."""
+        """Return the base in the dtype of ``tall``, after checking shape and dtype: torch would broadcast or cast."""
         base: Tensor = params["base"]
         shape = (*tall.shape[:-1], tall.shape[-2])
         if base.shape != shape or base.dtype is not x.dtype or base.is_cpu is not x.is_cpu:
@@ -163,7 +164,7 @@ class _Orthogonal(Parametrization):
         return base.to(tall.dtype)
 
     def _name(self, x: Tensor) -> str:
-        """Return the map's name; unless one is given, matrix_exp for square matrices and householder for others."""
+        """Return the name of the map; by default matrix_exp for square matrices and householder for others."""
         return self.orthogonal_map or ("matrix_exp" if x.shape[-2] == x.shape[-1] else "householder")
 
 
@@ -172,12 +173,12 @@ def _tall(x: Tensor) -> Tensor:
 
 
 def _as_was(tall: Tensor, x: Tensor) -> Tensor:
-    """Lay a matrix that was made tall as x lies."""
+    """Transpose back a matrix that was transposed to be tall."""
     return tall.mT if x.shape[-2] < x.shape[-1] else tall
 
 
 def _orthonormal(x: Tensor) -> Tensor:
-    """Return Q of x = Q R, with R's diagonal positive."""
+    """Return Q of x = Q R, where the diagonal of R is positive."""
     q, r = torch.linalg.qr(x.to(torch.promote_types(x.dtype, torch.float32)))
     signs = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
     found: Tensor = q * signs.unsqueeze(-2)
@@ -185,7 +186,7 @@ def _orthonormal(x: Tensor) -> Tensor:
 
 
 def _reflected(x: Tensor) -> Tensor:
-    """Return the x of which householder makes Q of x = Q R, with R's diagonal positive."""
+    """Return the matrix from which householder makes the Q of x = Q R, where the diagonal of R is positive."""
     found, t = torch.geqrf(x.to(torch.promote_types(x.dtype, torch.float32)))
     signs = found.diagonal(dim1=-2, dim2=-1).sign() * torch.where(t == 0, -1.0, 1.0)
     return (found.tril(-1) + torch.eye(*x.shape[-2:], dtype=found.dtype) * signs.unsqueeze(-2)).to(x.dtype)
@@ -195,15 +196,38 @@ def _reflected(x: Tensor) -> Tensor:
 def orthogonal(
     layer: Layer, name: str = "weight", orthogonal_map: str | None = None, *, use_trivialization: bool = True
 ) -> Parametrized:
-    """Keep a weight's columns orthonormal, or its rows where it is wide, as ``torch.nn.utils.parametrizations.orthogonal`` does.
+    """Keep the columns of a weight orthonormal, or its rows if it is wide.
 
-    ``orthogonal_map`` is "matrix_exp", "cayley" or "householder", by default the first for square matrices and the last for
-    others. A weight of more than two axes is a matrix for each place of those before. With ``use_trivialization`` the weight is
-    a held orthogonal matrix times that of the map, which begins as the identity, so that at first it is that of the weight the
-    layer drew, by its QR decomposition; without it the map is of what the layer drew, and for "householder" of what gives the
-    same. The diagonal, of which "householder" takes the signs, may so be shrunk by weight decay; torch truncates it to 0 then.
+        w = b q(r)      y = f(w, x)      q: the orthogonal matrix of the map, b: the held base, or none
+        gq = bᵀ gw      gr from the gradient of the map (the module ``orthogonality`` has the formulas)
 
-    Source   Lezcano-Casado & Martínez-Rubio 2019; Lezcano-Casado 2019 for the trivialization; Mhammedi et al. 2017, of products
-             of reflections.
+    At first w is the orthogonal factor of the QR decomposition of the weight that the layer drew. Without a base and with a map
+    other than ``"householder"`` it is the map of the drawn weight itself. A weight with more than two axes is a batch of
+    matrices. Weight decay may shrink the diagonal of r, whose signs ``"householder"`` uses. Here only the signs count; torch
+    truncates the entries to integers, and so to 0.
+
+    Args:
+        layer: The layer f.
+        name: Name of the weight in its params.
+        orthogonal_map: ``"matrix_exp"``, ``"cayley"`` or ``"householder"``; by default the first for square matrices and the last
+            for others.
+        use_trivialization: Whether to multiply by the base b, so that the map starts at the identity.
+
+    Params:
+        The layer's, with ``original``, and ``0.base`` if there is one, under ``parametrizations.weight`` instead of the weight.
+
+    Raises:
+        ValueError: If the weight has fewer than two axes.
+
+    References:
+        Lezcano-Casado & Martínez-Rubio 2019; Lezcano-Casado 2019 (trivialization); Mhammedi et al. 2017 (products of
+        reflections); ``torch.nn.utils.parametrizations.orthogonal``.
+
+    >>> import torch
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> net = orthogonal(Linear(5, 3))
+    >>> w = net.merged(net.init(0))["weight"]
+    >>> torch.allclose(w @ w.T, torch.eye(3), atol=1e-5)
+    True
     """
     return Parametrized(layer, _Orthogonal(orthogonal_map, use_trivialization), name)

@@ -1,8 +1,10 @@
-"""Parametrization: a layer one of whose params, w, is computed from other, trained tensors; y = f(w, x).
+"""Parametrization: compute one param w of a layer from other, trained tensors r.
 
-    w = h(r)      gr = h's vjp of gw      r the original, at first what the layer drew for w
+    w  = h(r)               y = f(w, x)
+    gr = h.vjp of gw        gw, gx = f.vjp of gy
 
-gw, gx = f's vjp of gy, and h is any layer. ``weight_norms`` and ``orthogonality`` have some that find r for the w drawn.
+h is any layer, and r starts as the w that f draws. A ``Parametrization`` finds the r that gives this w; ``weight_norms`` and
+``orthogonality`` have some.
 """
 
 from abc import abstractmethod
@@ -22,7 +24,10 @@ _GROUP = "parametrizations"
 
 
 class Parametrization(Layer):
-    """A layer that makes a weight, with originals that it finds for the weight that the parametrized layer drew."""
+    """Base of layers that compute a weight, and that find the original tensors for a given weight.
+
+    Subclass it with ``@frozen``; define ``apply`` from the originals to the weight, ``vjp``, ``initial`` and ``call``.
+    """
 
     __slots__ = ()
 
@@ -31,24 +36,46 @@ class Parametrization(Layer):
 
     @abstractmethod
     def initial(self, rng: Key | int, w: Tensor) -> tuple[Params, Any]:
-        """Return params and originals that give w, or nearly."""
+        """Return params and originals from which ``apply`` gives w, exactly or nearly.
+
+        Args:
+            rng: A key or seed, for params that are drawn.
+            w: The weight that the parametrized layer drew.
+        """
 
     @abstractmethod
     def call(self, layer: Layer, name: str) -> str:
-        """Return the call that makes the parametrized layer."""
+        """Return the source text of the call that makes the parametrized layer, for its ``repr``.
+
+        Args:
+            layer: The layer whose weight is computed.
+            name: Name of the weight in its params.
+        """
 
 
 @frozen
 class Parametrized(Combinator):
-    """A layer one of whose params is made by another layer; made by ``parametrize``, ``weight_norm`` and ``spectral_norm``.
+    """A layer with one param that another layer computes; made by ``parametrize``, ``weight_norm`` and others.
 
-    Its children are the layer, which has the same path, and at ``parametrizations.weight.0`` the layer that makes the weight.
+        w  = h(r)               y = f(w, x)
+        gr = h.vjp of gw        gw, gx = f.vjp of gy
 
-    Params   the layer's without the one that is made, and ``parametrizations.weight`` (or another name) with ``original``, or
-             ``original0``, ``original1``, and under ``0`` the params of what makes it: the names of ``torch.nn.utils``.
-    Cache    the layer's, the made weight, and the cache of what made it.
-    Raises   ``ValueError`` for a layer whose params have no tensor of that name, one that makes a weight of another shape or
-             takes a key, and ``params`` of other names; the layer's own errors get a note.
+    Its children are the layer, at the same path, and the parametrization, at ``parametrizations.weight.0``.
+
+    Args:
+        layer: The layer f.
+        parametrization: The layer h from the originals to the param.
+        name: Name of the param in the params of ``layer``.
+
+    Params:
+        The layer's without the computed one, and ``parametrizations.weight`` (or another name) with ``original``, or
+        ``original0`` and ``original1``, and under ``0`` the params of the parametrization: the names of ``torch.nn.utils``.
+
+    Cache:
+        The layer's, the computed weight, and the cache of the parametrization.
+
+    Raises:
+        ValueError: If the layer has no param of this name, or the parametrization is stochastic or gives another shape.
     """
 
     label = "parametrize"
@@ -91,7 +118,11 @@ class Parametrized(Combinator):
         return self._joined(inner, raw, p)
 
     def merged(self, params: Params) -> Params:
-        """Return params for the layer itself, with the weight that is made."""
+        """Return params for the layer itself, with the computed weight.
+
+        Args:
+            params: Params of the parametrized layer.
+        """
         raw, p = self._sources(params)
         with errors_at(self, self.name):
             w = self.parametrization(p, raw)
@@ -139,7 +170,7 @@ class Parametrized(Combinator):
         return self.replace(layer=layer), y
 
     def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
-        """Change nothing: the params of the layers within are shared or computed, so none can be rewritten with its params."""
+        """Change nothing: the weight is computed, so the layer cannot be rewritten together with its params."""
         return self, params
 
     def __repr__(self) -> str:
@@ -148,10 +179,10 @@ class Parametrized(Combinator):
         return f"parametrize({self.layer!r}, {self.parametrization!r}, {self.name!r})"
 
     def _sources(self, params: Params) -> tuple[Any, Params]:
-        """Return the originals and the params of what makes the weight."""
+        """Return the originals and the params of the parametrization."""
         entry = params.get(_GROUP, {}).get(self.name) if isinstance(params, dict) else None
         if not isinstance(entry, dict) or "0" not in entry or not entry.keys() & {"original", "original0"}:
-            rule = f"params must have {_GROUP}.{self.name}, a dict with the originals and the params 0"
+            rule = f"params must have a dict {_GROUP}.{self.name} with the originals, and params under 0"
             raise value_error("parametrize", rule, describe(params))
         if "original" in entry:
             return entry["original"], entry["0"]
@@ -163,13 +194,13 @@ class Parametrized(Combinator):
             return self.parametrization.apply(p, raw)
 
     def _inner(self, params: Any, w: Tensor) -> Params:
-        """Return the layer's params; other reparametrizations stay, for a layer that is reparametrized itself."""
+        """Return the layer's params; those of other parametrizations stay, for a layer with several."""
         others = {name: entry for name, entry in params[_GROUP].items() if name != self.name}
         rest = {name: leaf for name, leaf in params.items() if name != _GROUP}
         return {**rest, self.name: w, **({_GROUP: others} if others else {})}
 
     def _joined(self, inner: Any, raw: Any, p: Grads) -> Params:
-        """Put what makes the weight in its place: the way back from ``_inner``."""
+        """Put the originals and the params of the parametrization in their place; the inverse of ``_inner``."""
         originals = {f"original{i}": one for i, one in enumerate(raw)} if isinstance(raw, tuple) else {"original": raw}
         rest = {name: leaf for name, leaf in inner.items() if name not in (self.name, _GROUP)}
         return {**rest, _GROUP: {**inner.get(_GROUP, {}), self.name: {**originals, "0": p}}}
@@ -181,9 +212,29 @@ class Parametrized(Combinator):
 
 
 def parametrize(layer: Layer, parametrization: Layer, name: str = "weight") -> Parametrized:
-    """Compute one param of a layer from another, trained tensor: the weight of ``parametrize(Linear(4, 3), Exp())`` is > 0.
+    """Compute one param of a layer from another, trained tensor.
 
-    ``parametrization`` is the layer that computes the param called ``name``, from an original that begins as what ``layer``
-    draws for it. ``merged(params)`` are params for the layer itself.
+        w  = h(r)               y = f(w, x)
+        gr = h.vjp of gw        gw, gx = f.vjp of gy
+
+    ``merged(params)`` of the result returns params for ``layer`` itself.
+
+    Args:
+        layer: The layer f.
+        parametrization: The layer h from the original r to the param w. r starts as the w that ``layer`` draws, unless h is a
+            ``Parametrization``, which finds its own.
+        name: Name of the param in the params of ``layer``.
+
+    Params:
+        The layer's without w, and ``parametrizations.weight.original``, as in ``torch.nn.utils.parametrize``.
+
+    Raises:
+        ValueError: If the layer has no param of this name, or the parametrization is stochastic or gives another shape.
+
+    >>> from funcnet.layers.activation.elementary import Exp
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> net = parametrize(Linear(4, 3), Exp())
+    >>> bool((net.merged(net.init(0))["weight"] > 0).all())
+    True
     """
     return Parametrized(layer, parametrization, name)

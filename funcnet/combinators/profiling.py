@@ -1,7 +1,4 @@
-"""Profiling: names for a profiler's ranges.
-
-profiled(layer, name)       y = f(x)      gp, gx = f's      in the ranges name.apply, name.vjp, ...
-"""
+"""Profiling: named ranges for a profiler."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -21,9 +18,17 @@ from funcnet.wrapper import Wrapper
 class Profiled(Wrapper):
     """A layer whose verbs are ranges of a profile; made by ``profiled``.
 
-    Params   the layer's.
-    Cache    the layer's.
-    Raises   ``ValueError`` for what is no layer and a name that is no str; the layer's own errors get a note.
+        y = f(x)      gp, gx = f.vjp(gy)      in the ranges name.apply, name.vjp, ...
+
+    Args:
+        layer: The layer f.
+        name: Prefix of the ranges; ``None`` for the name of the layer's class.
+
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's.
     """
 
     label = "profiled"
@@ -65,7 +70,7 @@ class Profiled(Wrapper):
             return self.layer.restore(params, y, rng)
 
     def _range(self, verb: str) -> AbstractContextManager[Any]:
-        """Open a range; compiled code has none, as its kernels serve several layers."""
+        """Open a range; compiled code has none, since one of its kernels computes several layers."""
         name = type(self.layer).__name__ if self.name is None else self.name
         return record_function(f"{name}.{verb}") if is_eager() else nullcontext()
 
@@ -74,13 +79,19 @@ class Profiled(Wrapper):
 
 
 def profiled(layer: Layer, name: str | None = None) -> Profiled:
-    """Give a layer's verbs ranges in a profile of ``torch.profiler``: ``name.apply``, ``name.vjp``, ``name.grads``, ...
+    """Show a layer's verbs as ranges in a profile of ``torch.profiler``: ``name.apply``, ``name.vjp``, ``name.grads``, ...
 
-    ``name`` is the layer's class by default. One line profiles each layer of a net by its path::
+        y = f(x)      gp, gx = f.vjp(gy)
+
+    One line profiles each layer of a net by its path::
 
         net = fn.map_layers(lambda path, layer: fn.profiled(layer, path or "net"), net, with_path=True)
 
-    A range costs about 20 µs, more than a small layer takes, whether a profiler runs or not. Compiled code has no ranges.
+    A range costs about 20 µs with or without a profiler, more than a small layer takes. Compiled code has no ranges.
+
+    Args:
+        layer: The layer f.
+        name: Prefix of the ranges. By default the name of the layer's class.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> profiled(Linear(3, 2), "encoder.0")

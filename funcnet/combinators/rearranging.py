@@ -1,9 +1,11 @@
-"""Rearranging: a layer that gets x with its axes in other places, or with several as one; views wherever that is possible.
+"""Rearranging: a layer that gets x with moved or merged axes, as a view if possible.
 
-channels_last   M x = x, its last axis at the place of the channels
-map_over        M x = x, its leading axes as one
+    y = M⁻¹ f(p, M x)      gp, g = f.vjp(p, c, M gy)      gx = M⁻¹ g
 
-y = M⁻¹ f(p, M x)      gp, gx = gp, M⁻¹ g  where gp, g = f's vjp of M gy
+    channels_last   M moves the last axis to the place of the channels
+    map_over        M merges the leading axes into one
+
+Params, and so their paths, are those of the layer.
 """
 
 from typing import Any
@@ -23,9 +25,20 @@ from funcnet.wrapper import Rearranging
 class ChannelsLast(Rearranging):
     """A layer on tensors whose channels are the last axis; made by ``channels_last``.
 
-    Params   the layer's.
-    Cache    a pair, the layer's and ().
-    Raises   ``ValueError`` for an ``x`` without an axis ``dim``; the layer's own errors, which speak of the x it gets, a note.
+        y = M⁻¹ f(p, M x)      gp, g = f.vjp(p, c, M gy)      gx = M⁻¹ g      M moves the last axis to ``dim``
+
+    Args:
+        layer: The layer f.
+        dim: Axis of the channels in f.
+
+    Params:
+        The layer's.
+
+    Cache:
+        A pair, the layer's and ().
+
+    Raises:
+        ValueError: If x has no axis ``dim``.
     """
 
     layer: Layer = field(validator=layers_only)
@@ -33,7 +46,7 @@ class ChannelsLast(Rearranging):
 
     @property
     def label(self) -> str:
-        return f"channels_last, which hands on x with its last axis as axis {self.dim}"
+        return f"channels_last, which moves the last axis of x to axis {self.dim}"
 
     def enter(self, values: Any) -> Any:
         return tree.map(lambda leaf: leaf.movedim(-1, self.dim) if leaf.dim() > self.dim else leaf, values)
@@ -52,25 +65,53 @@ class ChannelsLast(Rearranging):
 
 
 def channels_last(layer: Layer, dim: int = 1) -> ChannelsLast:
-    """Apply a layer, or a net, for (N, channels, ...) to an x of shape (N, ..., channels), and return y in the same order.
+    """Apply a layer for (N, channels, ...) to an x of shape (N, ..., channels), and return y in the same order.
 
-    ``channels_last(serial(Conv2d(3, 8, 3), BatchNorm2d(8), MaxPool2d(2)))`` takes and returns (N, height, width, channels). The
-    last axis of every tensor of x moves to axis ``dim``, where the layer expects the channels, and axis ``dim`` of every tensor
-    of y moves to the end. Both are views: nothing is copied if the kernels accept any memory order, as those of convolution and
-    pooling do. ``dim`` is 1 with a batch axis, and 0 without one; it cannot be inferred from the shape.
-    ``channels_last(Conv2d(3, 8, 3), 0)`` takes one (height, width, channels). A y without an axis ``dim``, or of shape
-    (N, features), is returned unchanged. Params and random draws are the same as the layer's.
+        y = M⁻¹ f(p, M x)      gp, g = f.vjp(p, c, M gy)      gx = M⁻¹ g      M moves the last axis to ``dim``
+
+    ``channels_last(serial(Conv2d(3, 8, 3), BatchNorm2d(8), MaxPool2d(2)))`` takes and returns (N, height, width, channels). M and
+    M⁻¹ act on every tensor of x and y. Both are views: nothing is copied if the kernels accept any memory order, as those of
+    convolution and pooling do. A y without an axis ``dim``, or of shape (N, features), is returned unchanged. Params and random
+    draws are the same as the layer's.
+
+    Args:
+        layer: The layer or net f.
+        dim: Axis of the channels in f: 1 with a batch axis, 0 without one, as in ``channels_last(Conv2d(3, 8, 3), 0)`` for one
+            (height, width, channels). It cannot be inferred from the shape.
+
+    Shape:
+        x (N, ..., channels) → y (N, ..., channels').
+
+    Raises:
+        ValueError: If x has no axis ``dim``.
+
+    >>> import torch
+    >>> from funcnet.layers.conv.conv import Conv2d
+    >>> net = channels_last(Conv2d(3, 8, 3))
+    >>> net(net.init(0), torch.ones(2, 28, 28, 3)).shape
+    torch.Size([2, 26, 26, 8])
     """
     return ChannelsLast(layer, dim)
 
 
 @frozen
 class MapOver(Rearranging):
-    """A layer on a batch whose axis is the first ``axes`` axes of x, as one; made by ``map_over`` or ``time_distributed``.
+    """A layer whose batch axis is the first ``axes`` axes of x, merged; made by ``map_over`` and ``time_distributed``.
 
-    Params   the layer's.
-    Cache    a pair, the layer's and the sizes of the axes.
-    Raises   ``ValueError`` when ``x`` does not have the axes; the layer's own errors get a note.
+        y = M⁻¹ f(p, M x)      gp, g = f.vjp(p, c, M gy)      gx = M⁻¹ g      M merges the leading axes
+
+    Args:
+        layer: The layer f.
+        axes: Number of leading axes to merge.
+
+    Params:
+        The layer's.
+
+    Cache:
+        A pair, the layer's and the sizes of the axes.
+
+    Raises:
+        ValueError: If the tensors of x do not share these axes.
     """
 
     label = "map_over"
@@ -85,7 +126,7 @@ class MapOver(Rearranging):
         return tree.map(lambda leaf: leaf.reshape(*context, *leaf.shape[1:]), values)
 
     def context(self, x: Any) -> Shape:
-        """Return the sizes of the axes that are made one."""
+        """Return the sizes of the merged axes."""
         sizes: list[Shape] = [tuple(leaf.shape[: self.axes]) if isinstance(leaf, Tensor) else () for leaf in tree.leaves(x)]
         if not sizes or any([one != sizes[0] or len(one) < self.axes for one in sizes]):  # noqa: C419
             rule = f"x must have {self.axes} leading axes, the same in all its parts"
@@ -97,11 +138,46 @@ class MapOver(Rearranging):
 
 
 def map_over(layer: Layer, axes: int = 2) -> MapOver:
-    """Give a layer the first ``axes`` axes of x as its one batch axis, and split them again after it."""
+    """Merge the first ``axes`` axes of x into one batch axis for a layer, and split them again in its output.
+
+        y = M⁻¹ f(p, M x)      gp, g = f.vjp(p, c, M gy)      gx = M⁻¹ g      M merges the leading axes
+
+    Args:
+        layer: The layer f.
+        axes: Number of leading axes to merge.
+
+    Shape:
+        x (*axes, ...) → y (*axes, ...).
+
+    Raises:
+        ValueError: If the tensors of x do not share these axes.
+
+    >>> import torch
+    >>> from funcnet.layers.conv.conv import Conv2d
+    >>> net = map_over(Conv2d(1, 4, 3))
+    >>> net(net.init(0), torch.ones(2, 5, 1, 8, 8)).shape
+    torch.Size([2, 5, 4, 6, 6])
+    """
     return MapOver(layer, axes)
 
 
 @adds_location("time_distributed")
 def time_distributed(layer: Layer) -> MapOver:
-    """Apply a layer at every step of (N, T, ...) or (T, N, ...), all at once: ``map_over(layer, 2)``."""
+    """Apply a layer at every step of a sequence, (N, T, ...) or (T, N, ...), all at once.
+
+        y[n, t] = f(p, x[n, t])      gx[n, t] = gradient of f there, from gy[n, t]      gp = Σ over n and t
+
+    It is ``map_over(layer, 2)``.
+
+    Args:
+        layer: The layer f.
+
+    Shape:
+        x (N, T, ...) → y (N, T, ...).
+
+    >>> import torch
+    >>> from funcnet.layers.shape.reshaping import Flatten
+    >>> time_distributed(Flatten())({}, torch.ones(2, 5, 8, 8)).shape
+    torch.Size([2, 5, 64])
+    """
     return MapOver(layer, 2)

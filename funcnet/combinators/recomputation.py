@@ -1,7 +1,4 @@
-"""Recomputation: the backward pass computes again what the forward pass did not keep.
-
-y = f(x), c = (x, key)        gp, gx = f's vjp of f's cache, made again from x and the key
-"""
+"""Recomputation: the backward pass recomputes what the forward pass did not keep."""
 
 from collections.abc import Iterator
 from types import TracebackType
@@ -35,34 +32,34 @@ def _segments(value: Any, attribute: Any, got: Any) -> None:
 class Remat(Wrapper):
     """A layer that keeps only x and its key, and recomputes the rest in the backward pass; made by ``remat``.
 
-        c  = (x, key)
-        gp, gx = f's vjp(p, f's cache of (x, key), gy)
+        y = f(p, x)      c = (x, key)
+        gp, gx = f.vjp(p, cache of f.apply(p, x, key), gy)
 
     Args:
-        layer: The layer, f.
-        segments: Into how many parts a ``serial`` is cut, each of which keeps its input. The cache of one part at a time is in
-            memory. By default one part.
+        layer: The layer f.
+        segments: Number of parts of a ``serial``, each of which keeps its input; ``None`` for one part. Only one part has its
+            cache in memory at a time.
 
     Shape:
-        Those of the layer.
+        As the layer.
 
     Params:
         The layer's.
 
     Cache:
-        A pair: a tuple of the segments' inputs, and the key, ``None`` where the layer needs none.
+        A pair: a tuple of the inputs of the segments, and the key, ``None`` if the layer needs none.
     """
 
     label = "remat"
     passes_gradients_on = True
 
-    computes_as_one = True  # what a serial is cut into depends on its very class
+    computes_as_one = True  # a serial is cut only if its class is exactly Serial
 
     layer: Layer = field(validator=layers_only)
     segments: int | None = field(default=None, validator=_segments)
 
     def with_children(self, children: Children) -> Self:
-        """Return the same around another layer, in fewer segments where that has fewer layers, and in one if it is no serial."""
+        """Return the same around another layer: with fewer segments if it has fewer layers, with one if it is not a serial."""
         layer = children[""]
         most = len(layer) if isinstance(layer, Serial) else 0
         return self.replace(layer=layer, segments=min(self.segments, most) if self.segments and most else None)
@@ -90,7 +87,7 @@ class Remat(Wrapper):
         return self._packed(gparams), gx
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
-        """Go back only as far as the first stage that has trainable parameters, and recompute nothing before its segment."""
+        """Go back to the first stage with trainable params, and recompute nothing before its segment."""
         stages = self._stages(params, cache[1])
         for first, stage in enumerate(stages):  # noqa: B007 (the number is used after the loop)
             if has_params(stage.params) and stage.layer.trainable:
@@ -111,7 +108,7 @@ class Remat(Wrapper):
         return gy
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        """Recompute the batch statistics, with these params, which must be those of ``apply``."""
+        """Recompute the batch statistics with these params, which must be those of ``apply``."""
         if not self.has_running_stats:
             return params
         stages, moved, x = self._stages(params, cache[1]), [], cache[0][0]
@@ -132,7 +129,7 @@ class Remat(Wrapper):
         return type(self.layer) is Serial and len(self.layer) > 0
 
     def _stages(self, params: Params, key: Rng) -> list[Stage]:
-        """Return the layers of a serial, with the keys that it gives them; of another layer the layer itself."""
+        """Return the layers of a serial with the keys it gives them, or another layer itself."""
         serial: Any = self.layer
         if not self._is_serial():
             return [Stage(serial, params, key)]
@@ -141,7 +138,7 @@ class Remat(Wrapper):
         return [Stage(layer, p, child_key(layer, key, i)) for i, (layer, p) in enumerate(rows)]
 
     def _bounds(self, stages: list[Stage]) -> list[tuple[int, int]]:
-        """Return the first stage of each segment, and the one after its last; segments differ by one stage at most."""
+        """Return the first stage of each segment and the one after its last. Their lengths differ by at most one."""
         n, k = len(stages), self.segments or 1
         return [(i * n // k, (i + 1) * n // k) for i in range(k)]
 
@@ -152,12 +149,12 @@ class Remat(Wrapper):
         return _ErrorsAt(self, i)
 
     def _packed(self, entries: list[Any]) -> Any:
-        """Return the entries of the stages as the layer's params are."""
+        """Pack the entries of the stages like the layer's params."""
         inner: Any = self.layer
         return inner.pack(entries) if isinstance(inner, Combinator) and self._is_serial() else entries[0]
 
     def _again(self, stages: list[Stage], start: int, end: int, x: Any) -> list[Cache]:
-        """Return the caches of the stages of a segment, made again from its input."""
+        """Recompute the caches of the stages of a segment from its input."""
         caches: list[Cache] = []
         for i, stage in self._located(stages, start, end):
             with self._at(i):
@@ -166,7 +163,7 @@ class Remat(Wrapper):
         return caches
 
     def _back(self, params: Params, cache: Cache, gy: Any, first: int) -> tuple[list[Grads], Any]:
-        """Go back to the input, or to the params of stage ``first``; return the gradients of params, in order, and gy there."""
+        """Go back to the input, or to the params of stage ``first``; return the gradients of params in order, and gy there."""
         stages, gparams = self._stages(params, cache[1]), []
         for x, (start, end) in reversed([*zip(cache[0], self._bounds(stages), strict=True)]):
             if end <= first:
@@ -183,7 +180,7 @@ class Remat(Wrapper):
 
 
 class _ErrorsAt(errors_at):
-    """Add to an error where it happened: in this combinator, and in which layer of a serial."""
+    """Add to an error its location: in this combinator, and in which layer of a serial."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, Exception):
@@ -195,25 +192,28 @@ class _ErrorsAt(errors_at):
 def remat(layer: Layer, segments: int | None = None) -> Remat:
     """Keep only a layer's input and key, and recompute its cache in the backward pass, bit for bit.
 
-    The backward pass takes as long as a forward pass more. With ``segments=k`` a ``serial`` of n layers keeps k inputs, and one
-    of k parts has its cache at a time: least memory is at k = √n. In ``repeat(remat(block), n)`` each copy keeps its input.
+        y = f(p, x)      c = (x, key)
+        gp, gx = f.vjp(p, cache of f.apply(p, x, key), gy)
 
-    Compilers may find that a recomputed value was computed before, and keep it: a step compiled as one graph saves memory only
-    where the layer is in a ``repeat`` that is compiled as a loop.
+    The backward pass takes one more forward pass. With ``segments=k`` a ``serial`` of n layers keeps k inputs, and one of k parts
+    has its cache in memory at a time: k = √n needs the least memory. In ``repeat(remat(block), n)`` each copy keeps its input.
+
+    A compiler may detect that a value was computed before, and keep it instead of recomputing it. A step compiled as one graph
+    therefore saves memory only if the layer is in a ``repeat`` that compiles to a loop.
+
+    Args:
+        layer: The layer f. It draws the same noise as without ``remat``.
+        segments: Number of parts of a ``serial``, at most its number of layers. By default one part.
+
+    Raises:
+        ValueError: If ``segments`` is given for a layer that is not a ``serial``, or has fewer layers.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.activation.sigmoids import Tanh
     >>> remat(serial(Tanh(), Tanh(), Tanh()), segments=2)
     remat(serial(Tanh(), Tanh(), Tanh()), segments=2)
-
-    Args:
-        layer: The layer; the keys are those it has by itself.
-        segments: Number of parts of a ``serial``, at most as many as it has layers; by default the layer is one part.
-
-    Raises:
-        ValueError: ``segments`` is given for a layer that is no ``serial``, or one of fewer layers.
     """
     made = Remat(layer, segments)
     if segments is not None and not (isinstance(layer, Serial) and segments <= len(layer)):
-        raise value_error("remat", f"segments={segments} needs a serial of as many layers or more", repr(layer))
+        raise value_error("remat", f"segments={segments} needs a serial of at least as many layers", repr(layer))
     return made

@@ -1,8 +1,8 @@
 """Recurrence: a layer along an axis of steps.
 
-    scan   yₜ, sₜ = f(xₜ, sₜ₋₁)      gxₜ, gₜ₋₁ = f's vjp at t of (gyₜ, gₜ)      gp = Σₜ of its params' part
+    yₜ, sₜ = f(xₜ, sₜ₋₁)      gxₜ, gₜ₋₁ = gradients of f at t, from (gyₜ, gₜ)      gp = Σₜ gpₜ
 
-s is the carry of a scan, g what goes back along it, from the gradient of the last one; gs₀ = g₀.
+s is the carry; g is its gradient, which goes back from the gradient of the last carry to gs₀ = g₀.
 """
 
 from typing import Any
@@ -41,15 +41,15 @@ def _every(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class Scan(Wrapper):
-    """A layer from (x, carry) to (y, carry), run along the first axis of the first; made by ``scan``.
+    """A layer from (x, carry) to (y, carry), run along the first axis of x; made by ``scan``.
 
-        yₜ, sₜ = f(xₜ, sₜ₋₁, e)      gxₜ, gₜ₋₁, geₜ = f's vjp at t of (gyₜ, gₜ)      gp = Σₜ gpₜ      ge = Σₜ geₜ
+        yₜ, sₜ = f(xₜ, sₜ₋₁, e)      gpₜ, (gxₜ, gₜ₋₁, geₜ) = f.vjp at t of (gyₜ, gₜ)      gp = Σₜ gpₜ      ge = Σₜ geₜ
 
     Args:
-        layer: The layer, f. Where x has constants, e, it takes them as the third of a triple.
+        layer: The layer f. If x has constants e, f takes them as the third entry of a triple.
         reverse: Whether to go from the last step to the first.
-        output_is_carry: Whether the layer returns only its next carry, which is its output too.
-        checkpoint_every: Number of steps from one kept carry to the next; by default the cache of every step is kept.
+        output_is_carry: Whether the layer returns only its next carry, which is also its output.
+        checkpoint_every: Number of steps from one kept carry to the next; ``None`` to keep the cache of every step.
 
     Shape:
         (xs, carry) or (xs, carry, constants) → (ys, carry), steps along the first axis of every tensor in xs and ys.
@@ -58,10 +58,10 @@ class Scan(Wrapper):
         The layer's: one set for all steps. Step t has the key ``fold_in(rng, t)``.
 
     Cache:
-        A tuple with the layer's for each step. With ``checkpoint_every`` a tuple of x, the carries that are kept, and the key.
+        A tuple with the cache of each step; with ``checkpoint_every`` a tuple of x, the kept carries and the key.
 
     Raises:
-        ValueError: x is no pair or triple, or its tensors have several numbers of steps.
+        ValueError: If x is not a pair or triple, or its tensors have different numbers of steps.
     """
 
     label = "scan"
@@ -121,7 +121,7 @@ class Scan(Wrapper):
         return gxs.tree(), g, *constants
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        """Fold the statistics of every step, in the order of steps; recomputed ones are made with these params."""
+        """Fold in the statistics of every step, in order of t. Recomputed steps use these params."""
         caches: list[Cache] = []
         for chunk, kept in reversed(self._backward(cache)):
             caches += self._again(params, cache, chunk, kept)
@@ -147,7 +147,7 @@ class Scan(Wrapper):
     def _run(
         self, apply: Any, params: Params, x: Any, carry: Any, steps: Any, rng: Rng, ys: Stack | None = None
     ) -> tuple[Any, list[Cache]]:
-        """Take some steps from a carry, and put their outputs into ``ys``; return the carry after them and their caches."""
+        """Take some steps from a carry and put their outputs into ``ys``; return the last carry and the caches."""
         caches = []
         for t in steps:
             with errors_at(self, t):
@@ -163,26 +163,26 @@ class Scan(Wrapper):
         return steps[::-1] if self.reverse else steps
 
     def _chunks(self, steps: list[int]) -> list[list[int]]:
-        """Part the steps into those that are taken from one kept carry."""
+        """Divide the steps into groups that start from one kept carry."""
         every = self.checkpoint_every or len(steps)
         return [steps[i : i + every] for i in range(0, len(steps), every)]
 
     def _number(self, cache: Cache) -> int:
-        """Return how many steps were taken."""
+        """Return the number of steps."""
         return len(self._steps(cache[0][0])) if self.checkpoint_every else len(cache)
 
     def _backward(self, cache: Cache) -> list[tuple[list[int], Any]]:
-        """Return the chunks of steps, the last that was taken first, each with its carry; ``None`` where all caches are kept."""
+        """Return the groups of steps, last one first, each with its carry, or ``None`` if all caches are kept."""
         steps = [*range(self._number(cache))]
         chunks = self._chunks(steps[::-1] if self.reverse else steps)
         return [*zip(chunks, cache[1] if self.checkpoint_every else [None], strict=True)][::-1]
 
     def _again(self, params: Params, cache: Cache, chunk: list[int], carry: Any) -> Any:
-        """Return the caches of the steps of a chunk: those that were kept, or else made again."""
+        """Return the caches of a group of steps: the kept ones, or recomputed ones."""
         return self._run(self.layer.apply, params, cache[0], carry, chunk, cache[2])[1] if self.checkpoint_every else cache
 
     def _gradients(self, cache: Cache, gy: Any) -> Any:
-        """Return gy, which must be a pair with as many steps in its first part as were taken."""
+        """Return gy, which must be a pair whose first part has the number of steps taken."""
         if not isinstance(gy, tuple) or len(gy) != 2:
             raise value_error("scan", "gy must be a pair, the gradients of ys and of the last carry", describe(gy))
         for leaf in tree.leaves(gy[0]):
@@ -197,18 +197,26 @@ class Scan(Wrapper):
 def scan(layer: Layer, *, reverse: bool = False, output_is_carry: bool = False, checkpoint_every: int | None = None) -> Scan:
     """Run a layer from (x, carry) to (y, carry) along time: (xs, carry) to (ys, last carry), steps along the first axis.
 
-    Constants that every step sees (outputs of an encoder, a mask) are a third part of x: then the layer takes the triple
-    (x, carry, constants), and their gradients are summed over the steps.
+        yₜ, sₜ = f(xₜ, sₜ₋₁)      gpₜ, (gxₜ, gₜ₋₁) = f.vjp at t of (gyₜ, gₜ)      gp = Σₜ gpₜ
 
-    >>> from funcnet.layers.recurrent.cells import LSTMCell
-    >>> scan(LSTMCell(3, 4), output_is_carry=True, checkpoint_every=8)
-    scan(LSTMCell(input_size=3, hidden_size=4), output_is_carry=True, checkpoint_every=8)
+    Constants that every step sees (outputs of an encoder, a mask) are a third entry of x. The layer then takes the triple
+    (x, carry, constants), and the gradients of the constants are summed over the steps.
 
     Args:
-        layer: The layer.
+        layer: The layer f, for example a recurrent cell.
         reverse: Whether to go from the last step to the first.
         output_is_carry: Whether the layer returns only its next carry, which is also its output, as recurrent cells do.
-        checkpoint_every: Number of steps between kept carries; the backward pass recomputes the steps between, bit for bit.
-            The backward pass takes a forward pass longer; least memory of T steps is at √T.
+        checkpoint_every: Number of steps between kept carries. The backward pass recomputes the steps in between, bit for bit,
+            which takes one more forward pass. √T needs the least memory for T steps. By default the cache of every step is kept.
+
+    Shape:
+        (xs, carry) or (xs, carry, constants) → (ys, carry), steps along the first axis of every tensor in xs and ys.
+
+    >>> import torch
+    >>> from funcnet.layers.recurrent.cells import GRUCell
+    >>> net = scan(GRUCell(3, 4), output_is_carry=True, checkpoint_every=8)
+    >>> ys, last = net(net.init(0), (torch.ones(20, 2, 3), torch.zeros(2, 4)))
+    >>> ys.shape, last.shape
+    (torch.Size([20, 2, 4]), torch.Size([2, 4]))
     """
     return Scan(layer, reverse, output_is_carry, checkpoint_every)

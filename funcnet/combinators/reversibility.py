@@ -1,9 +1,10 @@
-"""Reversibility: a pair of residual steps that can be undone, so that their output is all that need be kept.
+"""Reversibility: a pair of residual steps that can be undone, so only their output is kept.
 
-y₁ = x₁ + f(x₂)         y₂ = x₂ + g(y₁)
-x₂ = y₂ - g(y₁)         x₁ = y₁ - f(x₂)                        the inverse
-h  = g₁ + g's vjp of g₂ at y₁                                  (g₁, g₂) = gy
-gx = (h, g₂ + f's vjp of h at x₂)
+    y₁ = x₁ + f(x₂)         y₂ = x₂ + g(y₁)
+    x₂ = y₂ - g(y₁)         x₁ = y₁ - f(x₂)                 the inverse
+    h  = g₁ + g_g           gx = (h, g₂ + g_f)              (g₁, g₂) = gy
+
+g_g is the gradient of y₁ through g, from g₂; g_f is the gradient of x₂ through f, from h.
 """
 
 from typing import Any, Self
@@ -25,14 +26,21 @@ _Pair = tuple[Tensor, Tensor]
 class Reversible(Combinator):
     """Two residual steps on a pair, each computed from the other half; made by ``reversible``.
 
+        y₁ = x₁ + f(x₂)         y₂ = x₂ + g(y₁)
+        h  = g₁ + g_g           gx = (h, g₂ + g_f)      gq, g_g = g.vjp(g₂)      gp, g_f = f.vjp(h)
+
+    Args:
+        f: The layer from the second half to the shape of the first.
+        g: The layer from the first half to the shape of the second.
+
     Params:
         A pair, of f and of g.
 
     Cache:
-        y, which is not copied, and the key. What ``restore`` returns is the pair of f's and g's caches.
+        y, not copied, and the key. ``restore`` returns the pair of the caches of f and g.
 
     Raises:
-        ValueError: x is no pair of floating tensors, or f(x₂) does not have the shape of x₁, or g(y₁) that of x₂.
+        ValueError: If x is not a pair of floating tensors, or f(x₂) is not like x₁, or g(y₁) not like x₂, in shape and dtype.
     """
 
     label = "reversible"
@@ -113,7 +121,7 @@ class Reversible(Combinator):
         return layer, output(layer, x)
 
     def _step(self, i: int, p: Params, x: Tensor, rng: Rng, like: Tensor) -> Tensor:
-        """Compute f or g, whose output must be alike what it is added to: torch would broadcast or promote it."""
+        """Compute f or g. Torch would broadcast or promote an output unlike the tensor it is added to."""
         layer = self.g if i else self.f
         with errors_at(self, i):
             step = layer(p, x, child_key(layer, rng, i))
@@ -136,18 +144,32 @@ class Reversible(Combinator):
 
 
 def reversible(f: Layer, g: Layer) -> Reversible:
-    """Add f of the second half to the first, and g of the sum to the second; the inverse replaces the cache.
+    """Update each half of x with a layer of the other half; the inverse replaces the cache.
 
         y₁ = x₁ + f(x₂)      y₂ = x₂ + g(y₁)
-        x₂ = y₂ - g(y₁)      x₁ = y₁ - f(x₂)
+        x₂ = y₂ - g(y₁)      x₁ = y₁ - f(x₂)      the inverse
+        h  = g₁ + g_g        gx = (h, g₂ + g_f)   (g₁, g₂) = gy, g_g through g from g₂, g_f through f from h
 
     x and y are pairs of tensors. Only y is kept: ``vjp`` restores x from it, and computes f and g once more. A run of invertible
     layers in ``serial``, or a ``repeat``, keeps one output for all, so memory does not grow with depth. The restored x differs
-    from x by rounding, and so do the gradients: much where f or g amplifies it, as a norm of nearly equal numbers does.
+    from x by rounding, and so do the gradients. The difference is large if f or g amplifies it, as a norm of nearly equal numbers
+    does.
 
     Args:
         f: A layer from the second half to the shape of the first.
         g: A layer from the first half to the shape of the second.
+
+    Shape:
+        x ((..., n₁), (..., n₂)) → y of the same shapes.
+
+    Params:
+        A pair, of f and of g.
+
+    Cache:
+        y, not copied, and the key.
+
+    Raises:
+        ValueError: If x is not a pair of floating tensors, or f(x₂) is not like x₁, or g(y₁) not like x₂, in shape and dtype.
 
     References:
         Gomez et al. 2017, eq. 6 to 8 and algorithm 1.

@@ -1,12 +1,12 @@
-"""Runs: several invertible layers in a row within a serial, of which the last output is all that is kept.
+"""Runs: consecutive invertible layers in a serial, of which only the last output is kept.
 
-    forward    x₀ → x₁ → ... → xₙ            kept: xₙ and the key
-    backward   xᵢ₋₁, cᵢ = fᵢ's restore of xᵢ; gpᵢ, gᵢ₋₁ = fᵢ's vjp(cᵢ, gᵢ)      for i = n, ..., 1
+    forward    x₀ → x₁ → ... → xₙ                 keeps xₙ and the key
+    backward   xᵢ₋₁, cᵢ = fᵢ.restore(pᵢ, xᵢ)      gpᵢ, gᵢ₋₁ = fᵢ.vjp(pᵢ, cᵢ, gᵢ)      for i = n, ..., 1
 
-The memory is that of one output and of one layer's cache, whatever n is. The price is each layer computed once more.
+A run needs the memory of one output and of one layer's cache, whatever n is. Each layer is computed once more.
 
-32 and 128 ``reversible`` layers of two Linears of 64 and a Tanh each, on 2×256×64 numbers, both keep 0.13 MB, where graphs with
-the same formula keep 8.4 and 33.6. Forward and backward take 49 and 269 ms with one thread, and the graphs 42 and 214.
+32 and 128 ``reversible`` layers of two Linears of 64 and a Tanh each, on 2×256×64 numbers, both keep 0.13 MB; graphs with
+the same formula keep 8.4 and 33.6 MB. Forward and backward take 49 and 269 ms on one thread, the graphs 42 and 214 ms.
 """
 
 from itertools import groupby
@@ -17,18 +17,18 @@ from funcnet.combinator import child_key, errors_at
 from funcnet.contract import Cache, Grads, Layer, Params, Rng
 
 Ends = tuple[int, ...]
-"""For each layer the number of the last one in its run, or -1 for a layer that keeps its cache; empty without runs."""
+"""For each layer the number of the last layer in its run, or -1 if it keeps its cache; empty without runs."""
 
 
 class Output(NamedTuple):
-    """What an invertible layer keeps: its output and its key, from which ``restore`` makes x and the cache."""
+    """What an invertible layer keeps: its output and its key, from which ``restore`` computes x and the cache."""
 
     y: Any
     rng: Rng
 
 
 def ends_of(layers: tuple[Layer, ...]) -> Ends:
-    """Find the runs: two invertible layers at least."""
+    """Find the runs, each of at least two invertible layers."""
     ends: list[int] = []
     for invertible, group in groupby(layers, lambda layer: layer.invertible):
         count = len([*group])
@@ -37,12 +37,12 @@ def ends_of(layers: tuple[Layer, ...]) -> Ends:
 
 
 def kept(y: Any, rng: Rng, *, stochastic: bool) -> Output:
-    """Return what is kept in the place of caches; the key as a tensor, like all else in a cache."""
+    """Return what is kept instead of caches. The key is a tensor, like everything in a cache."""
     return Output(y, random.as_key(rng) if stochastic and rng is not None else None)
 
 
 def apply(net: Any, ends: Ends, params: Params, x: Any, rng: Rng) -> tuple[Any, Cache]:
-    """Apply a serial: a layer within a run has an empty cache, the last of it the output."""
+    """Apply a serial: the last layer of a run caches its output, the others cache nothing."""
     caches: list[Cache] = []
     with errors_at(net, lambda: len(caches)):
         for i, (layer, p) in enumerate(zip(net.layers, net.entries(params), strict=True)):
@@ -56,9 +56,9 @@ def apply(net: Any, ends: Ends, params: Params, x: Any, rng: Rng) -> tuple[Any, 
 
 
 def cache_at(net: Any, ends: Ends, entries: Any, cache: Cache, i: int, after: Output | None) -> tuple[Cache, Output | None]:
-    """Return the cache of layer i and the placeholder of its input; ``after`` is the placeholder of its output.
+    """Return the cache of layer i and the output that its input is; ``after`` is the output of layer i if known.
 
-    On the way back, the last layer of a run finds its output in the cache.
+    In the backward pass the last layer of a run finds its output in the cache.
     """
     if ends[i] < 0:
         return cache[i], None
@@ -83,7 +83,7 @@ def back(net: Any, ends: Ends, entries: Any, cache: Cache, gy: Any, first: int) 
 
 
 def input_grad(net: Any, ends: Ends, entries: Any, cache: Cache, gy: Any) -> Any:
-    """Go back to the input without gradients of params."""
+    """Go back to the input without computing gradients of params."""
     place: Output | None = None
     for i in range(len(net.layers) - 1, -1, -1):
         with errors_at(net, i):

@@ -1,8 +1,4 @@
-"""Serial: function composition, and the chain rule backward through it.
-
-x₀ = x;   xᵢ, cᵢ = fᵢ(pᵢ, xᵢ₋₁);   y = xₙ
-gₙ = gy;  gpᵢ, gᵢ₋₁ = fᵢ's vjp(pᵢ, cᵢ, gᵢ);   gx = g₀
-"""
+"""Series: function composition, and the chain rule backward through it."""
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -28,14 +24,24 @@ def _own_names(value: Any, attribute: Any, got: tuple[str, ...] | None) -> None:
 
 @frozen
 class Serial(Combinator):
-    """Function composition, the first layer first; of no layers, the identity. Made by ``serial``.
+    """Layers in series, first to last; made by ``serial``. Without layers it is the identity.
 
-    ``net[i]`` or ``net["name"]`` is a layer, ``net[:3]`` the serial of the first three; ``f >> g`` is ``serial(f, g)``.
+        x₀ = x     xᵢ, cᵢ = fᵢ.apply(pᵢ, xᵢ₋₁)       y  = xₙ
+        gₙ = gy    gpᵢ, gᵢ₋₁ = fᵢ.vjp(pᵢ, cᵢ, gᵢ)    gx = g₀
 
-    Params   a tuple, one entry per layer; a dict by name where the layers are named.
-    Cache    a tuple, one entry per layer; of no layers ``x``, in a tuple. In a run of several invertible layers the last entry is
-             the output and the key, and the others are empty: x and the caches are restored on the way back.
-    Raises   ``ValueError`` when ``params`` does not have one entry per layer; a layer's own error gets a note where it happened.
+    Args:
+        layers: The layers f₁, ..., fₙ.
+        names: A name for each layer, or ``None``.
+
+    Params:
+        A tuple with one entry per layer; a dict if the layers have names.
+
+    Cache:
+        A tuple with one entry per layer; ``(x,)`` without layers. A run of several invertible layers keeps only the output and
+        the key of its last layer: the backward pass restores x and the caches of the others.
+
+    Raises:
+        ValueError: If ``params`` does not have one entry per layer.
     """
 
     label = "serial"
@@ -45,11 +51,11 @@ class Serial(Combinator):
     layers: tuple[Layer, ...] = field(validator=tuple_of_layers)
     names: tuple[str, ...] | None = field(default=None, validator=_own_names)
     _ends: runs.Ends = field(init=False, eq=False)
-    _trainable: tuple[bool, ...] = field(init=False, eq=False)  # asking takes 0.3 to 2.4 µs at each step
+    _trainable: tuple[bool, ...] = field(init=False, eq=False)  # asking the layers takes 0.3 to 2.4 µs at each step
     _keeping_stats: tuple[int, ...] = field(init=False, eq=False)
     _forward: Plans[Unchecked] | None = field(init=False, eq=False)
     _backward: Plans[Unchecked] | None = field(init=False, eq=False)
-    _half: Plans[Unchecked] | None = field(init=False, eq=False)  # of ``grads``, which accepts more than ``vjp``
+    _half: Plans[Unchecked] | None = field(init=False, eq=False)  # for ``grads``, which accepts more than ``vjp``
 
     def __attrs_post_init__(self) -> None:
         has_plans = not runs.ends_of(self.layers) and all(map(straight.may_be_unchecked, self.layers))
@@ -73,7 +79,7 @@ class Serial(Combinator):
         return [*pairwise([None, *self.children(), None])]
 
     def entries(self, params: Params) -> Any:
-        """Return the layers' entries; those of layers without names at once, as every step asks for them."""
+        """Return the layers' entries. Unnamed layers take the short way, since every step asks."""
         unnamed = self.names is None and type(params) is tuple and len(params) == len(self.layers)
         return params if unnamed else super().entries(params)
 
@@ -86,10 +92,10 @@ class Serial(Combinator):
             try:
                 return known.apply(params, x)
             except Exception:
-                known = None  # the layers' checks say what is wrong
+                known = None  # run again with checks, which explain the error
         y, cache = self._apply(params, x, rng)
         if self._forward is not None and self._forward.is_due():
-            self._forward.learn((params, x), lambda: straight.unchecked(self, params, cache))
+            self._forward.learn((params, x), lambda: straight.unchecked(self, params, cache), (y, cache))
         return y, cache
 
     def _apply(self, params: Params, x: Any, rng: Rng) -> tuple[Any, Cache]:
@@ -115,7 +121,7 @@ class Serial(Combinator):
                 known = None  # as in ``apply``
         found = self._vjp(params, cache, gy)
         if self._backward is not None and self._backward.is_due():
-            self._backward.learn((params, cache, gy), lambda: straight.unchecked(self, params, cache))
+            self._backward.learn((params, cache, gy), lambda: straight.unchecked(self, params, cache), found)
         return found
 
     def _vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
@@ -138,7 +144,7 @@ class Serial(Combinator):
         return x
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
-        """Go back only as far as the first layer that has trainable params, and of that one take the params' half."""
+        """Go back to the first layer with trainable params, and compute only the gradients of params there."""
         known = None if self._half is None else self._half.find((params, cache, gy))
         if known is not None:
             try:
@@ -148,7 +154,7 @@ class Serial(Combinator):
                 known = None  # as in ``apply``
         found = self._grads(params, cache, gy)
         if self._half is not None and self._half.is_due():
-            self._half.learn((params, cache, gy), lambda: straight.unchecked(self, params, cache))
+            self._half.learn((params, cache, gy), lambda: straight.unchecked(self, params, cache), found)
         return found
 
     def _grads(self, params: Params, cache: Cache, gy: Any) -> Params:
@@ -199,14 +205,14 @@ class Serial(Combinator):
         return tuple(moved)
 
     def _checked(self, cache: Cache) -> Any:
-        """Return the cache, which must have an entry for each layer."""
+        """Return the cache, which must have one entry per layer."""
         if self.layers and (not isinstance(cache, tuple) or len(cache) != len(self.layers)):
             rule = f"cache must be what apply returned, a tuple of {len(self.layers)}, one entry per layer"
             raise value_error("serial", rule, describe(cache))
         return cache
 
     def _back(self, entries: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[list[Grads], Any]:
-        """Go back to the input, or to the params of layer ``first``; return the gradients of params, in order, and gy there."""
+        """Go back to the input, or to the params of layer ``first``; return the gradients of params in order, and gy there."""
         if self._ends:
             return runs.back(self, self._ends, entries, cache, gy, first)
         gparams: list[Grads] = []
@@ -229,7 +235,7 @@ class Serial(Combinator):
         return y
 
     def restore(self, params: Params, y: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        """Restore x; the cache is the output again, unless there is but one layer, or none."""
+        """Restore x. With two or more layers the cache is the output again."""
         if len(self.layers) > 1:
             return self.inverse(params, y, rng), (*[()] * (len(self) - 1), runs.kept(y, rng, stochastic=self.stochastic))
         if not self.layers:
@@ -247,7 +253,7 @@ class Serial(Combinator):
 
     def __getitem__(self, index: int | slice | str) -> Layer:
         if isinstance(index, slice):
-            return Serial(self.layers[index], (self.names and self.names[index]) or None)  # none is left without a name
+            return Serial(self.layers[index], (self.names and self.names[index]) or None)  # an empty tuple of names becomes None
         return super().__getitem__(index)
 
     def __repr__(self) -> str:
@@ -257,16 +263,20 @@ class Serial(Combinator):
 
 
 def serial(*layers: Layer, **named: Layer) -> Serial:
-    """Compose layers in series: each gets the output of the one before.
+    """Compose layers in series: the output of each is the input of the next.
 
-        y = fₙ(...f₂(f₁(x)))
+        x₀ = x     xᵢ, cᵢ = fᵢ.apply(pᵢ, xᵢ₋₁)       y  = xₙ
+        gₙ = gy    gpᵢ, gᵢ₋₁ = fᵢ.vjp(pᵢ, cᵢ, gᵢ)    gx = g₀
+
+    ``net[i]`` or ``net["name"]`` is a layer, ``net[:3]`` the serial of the first three; ``f >> g`` is ``serial(f, g)``.
 
     Args:
         layers: Layers, whose params are then a tuple: ``serial(Linear(2, 25), Tanh())``.
-        named: Or layers by name, whose params are then a dict: ``serial(hidden=Linear(2, 25), act=Tanh())``.
+        named: Layers by name, whose params are then a dict: ``serial(hidden=Linear(2, 25), act=Tanh())``.
 
     Raises:
-        ValueError: For both at once, a list of layers in place of ``*layers``, and names that are numbers, empty or dotted.
+        ValueError: If both kinds are given, for a list of layers instead of ``*layers``, and for names that are numbers, empty or
+            dotted.
 
     >>> from funcnet.layers.activation.sigmoids import Tanh
     >>> from funcnet.layers.linear.linear import Linear

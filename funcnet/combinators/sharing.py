@@ -1,7 +1,9 @@
-"""Sharing: one set of params used at several places; their gradient is the sum of what comes from each.
+"""Sharing: one set of params used in several places.
 
-shared   y = (f(p, x₁), ..., f(p, xₙ))      gp = Σ gpᵢ                          gx = (g₁, ..., gₙ)
-tied     y = f(p, x), where p_b = p_a       gp_a = their sum, gp_b absent       for places a, b among the params of one net
+    shared   y = (f(p, x₁), ..., f(p, xₙ))      gp = Σ gpᵢ         gx = (g₁, ..., gₙ)
+    tied     y = f(p, x) with p_b = p_a         gp_a += gp_b       for paths a, b of the params of one net
+
+The gradient of shared params is the sum over the places that use them.
 """
 
 from functools import reduce
@@ -23,9 +25,19 @@ from funcnet.wrapper import Wrapper, infer_unchanged
 class Shared(Wrapper):
     """One layer, with one set of params, applied to each entry of a tuple; made by ``shared``.
 
-    Params   the layer's.
-    Cache    a tuple, one entry per entry of ``x``.
-    Raises   ``ValueError`` when ``x`` is not a tuple of at least one; the layer's own errors get a note.
+        y = (f(p, x₁), ..., f(p, xₙ))      gp = Σ gpᵢ      gx = (g₁, ..., gₙ)
+
+    Args:
+        layer: The layer f.
+
+    Params:
+        The layer's.
+
+    Cache:
+        A tuple with one entry per entry of x.
+
+    Raises:
+        ValueError: If x is not a non-empty tuple.
     """
 
     label = "shared"
@@ -87,21 +99,48 @@ class Shared(Wrapper):
 
 
 def shared(layer: Layer) -> Shared:
-    """Apply one layer to each entry of a tuple, with the same params: ``serial(shared(encoder), Sub())`` is a siamese net.
+    """Apply one layer to each entry of a tuple, with the same params.
 
-    Entry i of a stochastic layer takes the key ``fold_in(rng, i)``; running statistics go by each entry in turn.
+        y  = (f(p, x₁), ..., f(p, xₙ))
+        gp = Σᵢ gpᵢ      gx = (g₁, ..., gₙ)      gpᵢ, gᵢ = f.vjp(p, cᵢ, gyᵢ)
+
+    ``serial(shared(encoder), Sub())`` is a siamese net. Entry i of a stochastic layer has the key ``fold_in(rng, i)``. Running
+    statistics are updated with each entry in turn.
+
+    Args:
+        layer: The layer f.
+
+    Raises:
+        ValueError: If x is not a non-empty tuple, or gy has another length.
+
+    >>> import torch
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> net = shared(Linear(3, 4))
+    >>> [y.shape for y in net(net.init(0), (torch.ones(2, 3), torch.ones(5, 3)))]
+    [torch.Size([2, 4]), torch.Size([5, 4])]
     """
     return Shared(layer)
 
 
 @frozen
 class Tied(Wrapper):
-    """A net some of whose params are others of its params; made by ``tied``.
+    """A net some of whose params are used in several places; made by ``tied``.
 
-    Params   the net's, with ``None`` at every place but the first of each group.
-    Cache    the net's.
-    Raises   ``ValueError`` for a group of fewer than two paths, a path that is not in params, places of different shapes,
-             and params that are there where they are tied; the net's own errors get a note.
+        y = f(p, x) with p_b = p_a      gp_a += gp_b      for paths a, b in one group
+
+    Args:
+        layer: The net.
+        groups: Tuples of at least two paths that share params; the first path holds them.
+
+    Params:
+        The net's, with ``None`` at every path but the first of each group.
+
+    Cache:
+        The net's.
+
+    Raises:
+        ValueError: If a path is not in params, if places of a group differ in shape, and if params has tensors at a path that
+            is not the first of its group.
     """
 
     label = "tied"
@@ -120,7 +159,7 @@ class Tied(Wrapper):
             for path in others:
                 one, other = self._found(params, first), self._found(params, path)
                 if _shapes_of(one) != _shapes_of(other):
-                    rule = f"{path} must have the shapes of {first}, {_shapes_of(one)}"
+                    rule = f"{path} must have the same shapes as {first}, {_shapes_of(one)}"
                     raise value_error("tied", rule, repr(_shapes_of(other)))
                 params = tree.replace(params, path, absent(other))
         return params
@@ -152,7 +191,7 @@ class Tied(Wrapper):
             return moved
 
     def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
-        """Change nothing: the params of the layers within are shared or computed, so none can be rewritten with its params."""
+        """Change nothing: params of the layers inside are shared, so no layer can be rewritten together with its params."""
         return self, params
 
     infer = infer_unchanged
@@ -165,10 +204,14 @@ class Tied(Wrapper):
             return tree.at(params, path)
         except LookupError:
             names = ", ".join(tree.names(params))
-            raise value_error("tied", f"each path must lead to one of {names}, or to several", repr(path)) from None
+            raise value_error("tied", f"each path must be one of {names}, or a prefix of them", repr(path)) from None
 
     def filled(self, params: Params) -> Params:
-        """Return the net's params: at the other places of each group what is at the first."""
+        """Return the net's params: copy what is at the first path of each group to the others.
+
+        Args:
+            params: Params as ``init`` returns them, with ``None`` at the other paths.
+        """
         for first, *others in self.groups:
             value = self._found(params, first)
             for path in others:
@@ -178,7 +221,11 @@ class Tied(Wrapper):
         return params
 
     def gathered(self, gparams: Grads) -> Grads:
-        """Sum the gradients of each group at its first place: the transpose of ``filled``."""
+        """Sum the gradients of each group at its first path; the transpose of ``filled``.
+
+        Args:
+            gparams: Gradients of all params of the net.
+        """
         for first, *others in reversed(self.groups):
             total = reduce(tree.add, [tree.at(gparams, path) for path in (first, *others)])
             gparams = tree.replace(gparams, first, total)
@@ -186,7 +233,11 @@ class Tied(Wrapper):
         return kept
 
     def without_copies(self, params: Any) -> Any:
-        """Take away what is not at a first place."""
+        """Replace the leaves at all but the first path of each group with ``None``.
+
+        Args:
+            params: Params, or gradients, of the net.
+        """
         for _, *others in self.groups:
             for path in others:
                 params = tree.replace(params, path, absent(tree.at(params, path)))
@@ -198,7 +249,18 @@ def _shapes_of(value: Tree) -> Tree:
 
 
 def tied(net: Layer, *groups: tuple[str, ...]) -> Tied:
-    """Use one set of params at several places of ``net``: ``groups`` of paths, of which the first holds the params.
+    """Share params between places of one net.
+
+        y    = f(p, x) with p_b = p_a
+        gp_a = Σ of the net's gradients at all paths of the group      gp_b = None
+
+    Args:
+        net: The net f.
+        groups: Tuples of paths in its params. The first path of each group holds the params. A path leads to one tensor, or to
+            all params of a layer: ``tied(parallel(f, f), ("0", "1"))``.
+
+    Raises:
+        ValueError: For a group of fewer than two paths; in ``init``, if a path is not in params or the shapes differ.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.embedding.embedding import Embedding
@@ -206,7 +268,5 @@ def tied(net: Layer, *groups: tuple[str, ...]) -> Tied:
     >>> net = tied(serial(Embedding(65, 8), Linear(8, 65, bias=False)), ("0.weight", "1.weight"))
     >>> list(tree.names(net.init(0)))
     ['0.weight']
-
-    A path may lead to one tensor or to all params of a layer: ``tied(parallel(f, f), ("0", "1"))``.
     """
     return Tied(net, groups)

@@ -1,6 +1,6 @@
-"""Stacks: n trees of one structure as one tree, whose tensors have a first axis of n; and loops along that axis.
+"""Stacks: n trees of one structure as one tree whose tensors have a first axis of n; and loops along that axis.
 
-Leaves that are no tensors (shapes in caches, absent gradients) have no axis and are the same in all n.
+Leaves other than tensors (shapes in caches, absent gradients) have no such axis and are the same in all n trees.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,9 +18,9 @@ from funcnet.kernels.looping import entries, is_looping, is_traced, loop
 from funcnet.kernels.tracing import is_plain
 
 LEAST = 4
-"""The least number of steps that are compiled as a loop; fewer are written out.
+"""The least number of steps that are compiled as a loop; fewer are unrolled.
 
-A train step of 4 residual blocks compiles as long in either way, 55 s and 53 s on a busy core, and takes no longer as a loop.
+A train step of 4 residual blocks takes as long to compile either way, 55 s and 53 s on a busy core, and runs as fast as a loop.
 """
 
 _LARGE = 1 << 15
@@ -34,18 +34,18 @@ def stack(trees: list[Tree] | tuple[Tree, ...]) -> Tree:
     if not isinstance(like, flattening.NODES):
         return like
     if len({*map(type, trees)}) > 1 or len({*map(len, trees)}) > 1:
-        return tree.map(lambda *leaves: leaves, *trees)  # raises the error that says where they disagree
+        return tree.map(lambda *leaves: leaves, *trees)  # raises an error with the path where they differ
     if isinstance(like, dict):
         return {key: stack([one[key] for one in trees]) for key in like}
     return flattening.rebuild(like, iter([stack(column) for column in zip(*trees, strict=True)]))
 
 
 class Stack:
-    """A stack in the making: its n trees come one by one, in any order.
+    """A stack that is filled with its n trees one by one, in any order.
 
-    Large tensors are copied to their places as they come, so that no more than one tree is held beside the stack. Forward and
-    backward pass of 32 residual blocks of 512 and 1024, whose gradients are 128 MB, take 70 to 73 ms so, and 71 to 95 when the
-    gradients are all kept and stacked at the end; of 64 and 128 it makes no difference.
+    Large tensors are copied to their places as they come, so no more than one tree is held besides the stack. Forward and
+    backward pass of 32 residual blocks of 512 and 1024, whose gradients are 128 MB, then take 70 to 73 ms, and 71 to 95 ms if all
+    gradients are kept and stacked at the end. For blocks of 64 and 128 it makes no difference.
     """
 
     __slots__ = ("columns", "like", "n", "trees")
@@ -66,7 +66,7 @@ class Stack:
             column[i] = leaf
 
     def tree(self) -> Tree:
-        """Return the stack, once all n trees have come."""
+        """Return the stack, after all n trees were put in."""
         if not self.columns:
             return stack(self.trees)
         return flattening.unflatten(self.like, iter([_joined(column) for column in self.columns]))
@@ -88,7 +88,7 @@ class _Copied:
 
 
 def _columns(values: Tree, n: int) -> list[Any]:
-    """Return a column for each leaf of trees like this one; none where all leaves are small."""
+    """Return a column for each leaf of trees like this one; none if all leaves are small."""
     leaves = flattening.flatten_together(values)[0]
     columns = [_Copied(leaf, n) if _is_large(leaf) else [None] * n for leaf in leaves]
     return columns if _Copied in map(type, columns) else []
@@ -103,14 +103,14 @@ def _joined(column: Any) -> Any:
 
 
 def restack(values: Tree, old: list[Tree], new: list[Tree]) -> Tree:
-    """Stack new entries, but for the tensors of which all entries are the old ones: they stay in their stack."""
+    """Stack new entries, but keep the stack of tensors whose entries are all the old ones."""
     n, columns = len(old), zip(*flattening.flatten_together(values, *old, *new), strict=True)
     leaves = [one if all(map(is_, row[:n], row[n:])) else stack(row[n:]) for one, *row in columns]
     return flattening.unflatten(values, iter(leaves))
 
 
 def unstack(who: str, values: Tree, n: int) -> list[Tree]:
-    """Return the n trees of a stack, as views; a tensor whose first axis is not n raises ``ValueError``."""
+    """Return the n trees of a stack, as views. A tensor whose first axis is not n raises ``ValueError``."""
     if not isinstance(values, flattening.NODES):
         return [*_entries(who, values, n)]
     if not values:
@@ -141,7 +141,7 @@ def tensors_of(values: Tree) -> list[Tensor]:
 
 
 def with_tensors(like: Tree, tensors: Iterator[Tensor]) -> Tree:
-    """Put tensors, taken in order, into the places of a tree's tensors."""
+    """Replace the tensors of a tree with others, taken in order."""
     leaves = flattening.flatten_together(like)[0]
     return flattening.unflatten(like, iter([next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in leaves]))
 
@@ -150,13 +150,13 @@ Step = Callable[..., tuple[Tree, Tree]]
 
 
 def looped(step: Step, carry: Tree, *stacks: Tree, n: int, reverse: bool = False) -> tuple[Tree, Tree] | None:
-    """Run ``step(carry, *entries) -> (carry, output)`` along stacks as a loop of compiled code.
+    """Run ``step(carry, *entries) -> (carry, output)`` along stacks, as a loop of compiled code.
 
-    The step is traced once by itself too, for the structure of what it returns; compilers drop what nobody uses.
+    The step is traced once by itself too, for the structure of what it returns; compilers remove the unused computation.
 
     Returns:
-        The last carry and a stack of the outputs. ``None`` where a loop is to be written out: in eager mode, under transforms,
-        for few steps, and where the step changes the shape or the dtype of its carry.
+        The last carry and a stack of the outputs; ``None`` if the loop is to be unrolled: in eager mode, under transforms, for
+        few steps, and if the step changes the shape or dtype of its carry.
     """
     if n < LEAST or not is_traced():
         return None
@@ -175,13 +175,13 @@ def looped(step: Step, carry: Tree, *stacks: Tree, n: int, reverse: bool = False
         return tensors_of(state_tree), tensors_of(out)
 
     start = tensors_of(carry)
-    numbers = torch.arange(n, device=start[0].device if start else None)  # so that there is an axis where nothing is stacked
+    numbers = torch.arange(n, device=start[0].device if start else None)  # an axis to go along if there are no stacks
     end, outputs = loop(body, start, [numbers, *[leaf for column in columns for leaf in column]], reverse)
     return with_tensors(last, iter(end)), with_tensors(output, iter(outputs))
 
 
 def _alike(one: Tree, other: Tree) -> bool:
-    """Tell whether two trees agree in structure, and their tensors in shape, dtype and device."""
+    """Tell whether two trees have the same structure, and tensors of the same shapes, dtypes and devices."""
     ones, others = tensors_of(one), tensors_of(other)
     if tree.structure(one) != tree.structure(other) or not len(ones) == len(others) > 0:
         return False

@@ -1,4 +1,4 @@
-"""Straight: the verbs of a serial without checks, for arguments that have passed them.
+"""Unchecked serials: the verbs of a serial for arguments that have passed the checks.
 
 Each layer costs one call of its ``unchecked`` verb. The layers are chained by index, and params are not examined again.
 """
@@ -11,14 +11,17 @@ from funcnet.plans import VERBS, Unchecked, has_own
 
 
 def may_be_unchecked(layer: Layer) -> bool:
-    """Tell whether a layer may have verbs without checks: by its class, and in a combinator by those of its ``layers`` too."""
+    """Tell whether the class of a layer, and in a combinator those of its ``layers``, can have unchecked verbs."""
     if not has_own(type(layer), "unchecked", *VERBS) or type(layer).unchecked is Layer.unchecked:
         return False
     return all(map(may_be_unchecked, getattr(layer, "layers", ())))
 
 
 def unchecked(net: Any, params: Any, cache: Any) -> Unchecked | None:
-    """Return the verbs of a serial for arguments like these; ``None`` where a layer has none, or params that are not trained."""
+    """Return the unchecked verbs of a serial for arguments like these.
+
+    ``None`` if a layer has none, or if params that are not trained come before the first trained ones.
+    """
     if not net.layers:
         return None
     entries = [*net.entries(params)]
@@ -32,7 +35,7 @@ def unchecked(net: Any, params: Any, cache: Any) -> Unchecked | None:
 
 
 def _by_name(verbs: Unchecked, names: tuple[str, ...]) -> Unchecked:
-    """Return the verbs for params, and with gradients, in a dict by name."""
+    """Return the same verbs for params and gradients in dicts by name."""
 
     def apply(params: Any, x: Any) -> tuple[Any, Any]:
         return verbs.apply([params[name] for name in names], x)
@@ -48,7 +51,7 @@ def _by_name(verbs: Unchecked, names: tuple[str, ...]) -> Unchecked:
 
 
 def _chained(layers: list[Unchecked], first: int) -> Unchecked:
-    """Chain verbs, of which those before the layer ``first`` have no params."""
+    """Chain unchecked verbs; the layers before ``first`` have no params."""
     back = [(i, layer.vjp) for i, layer in reversed([*enumerate(layers)])]
     after, firsts = [row for row in back if row[0] > first], layers[first : first + 1]
 
@@ -70,7 +73,7 @@ def _chained(layers: list[Unchecked], first: int) -> Unchecked:
 
 
 def _forward(applies: list[Any]) -> Any:
-    """Chain ``apply`` of layers."""
+    """Chain the ``apply`` of the layers."""
 
     def apply(params: Any, x: Any) -> tuple[Any, Any]:
         caches = []

@@ -1,7 +1,4 @@
-"""Two directions: a layer forward along a sequence, and another backward.
-
-bidirectional   y = merge(f(x), flip g(flip x))     gx = f's of its part + flip g's of flip of its part
-"""
+"""Two directions: one layer forward along a sequence, and another backward."""
 
 from typing import Any, Self
 
@@ -19,16 +16,28 @@ from funcnet.value import frozen
 def _pair_of_layers(value: Any, attribute: Any, got: Any) -> None:
     tuple_of_layers(value, attribute, got)
     if len(got) != 2:
-        raise value_error("bidirectional", "layers must be two, the one forward and the one backward", got)
+        raise value_error("bidirectional", "layers must be a pair, (forward, backward)", got)
 
 
 @frozen
 class Bidirectional(Combinator):
-    """One layer along a sequence and another against it; made by ``bidirectional``.
+    """One layer forward along a sequence and another backward; made by ``bidirectional``.
 
-    Params   a tuple, those of the two layers and of merge.
-    Cache    a tuple of theirs.
-    Raises   ``ValueError`` when ``params`` does not have three entries; a layer's own errors get a note.
+        y = merge(f(x), flip g(flip x))      gx = g_f + flip g_g
+
+    Args:
+        layers: The pair (f, g): the layer that goes forward and the one that goes backward.
+        merge: A layer that takes the pair of outputs.
+        dim: Axis of time.
+
+    Params:
+        A tuple with the params of f, g and ``merge``.
+
+    Cache:
+        A tuple of their caches.
+
+    Raises:
+        ValueError: If x has no axis ``dim``, or is a tuple other than (xs, (carry, carry)).
     """
 
     label = "bidirectional"
@@ -88,7 +97,7 @@ class Bidirectional(Combinator):
         return self._summed(*self._back("input_grad", params, cache, gy, gs))
 
     def _back(self, verb: str, params: Params, cache: Cache, gy: Any, gs: Any) -> list[Any]:
-        """Call a backward method of both layers, from the gradients of their outputs and, if there are any, of their carries."""
+        """Call a backward method of both layers with the gradients of their outputs and, if they have any, of their carries."""
         entries, (one, other), rest = self.entries(params), gs, _parted(gy)[1]
         sides = (one, self._turned(other)) if rest is None else ((one, rest[0]), self._turned((other, rest[1])))
         found = []
@@ -98,7 +107,7 @@ class Bidirectional(Combinator):
         return found
 
     def _summed(self, gx: Any, more: Any) -> Any:
-        """Add the gradients of the sequence that the two layers had."""
+        """Add the gradients of the sequence from both layers."""
         (a, ga), (b, gb) = _parted(gx), _parted(self._turned(more))
         return (tree.add(a, b), (ga, gb)) if isinstance(gx, tuple) else tree.add(a, b)
 
@@ -112,21 +121,21 @@ class Bidirectional(Combinator):
         if carries is None:
             return xs, self._flip(xs)
         if not isinstance(carries, tuple) or len(carries) != 2:
-            raise value_error("bidirectional", "x must be a sequence, or a pair of it and two carries", describe(carries))
+            raise value_error("bidirectional", "x must be a sequence, or a pair (sequence, (carry, carry))", describe(carries))
         return (xs, carries[0]), (self._flip(xs), carries[1])
 
     def _checked(self, x: Any) -> tuple[Any, Any]:
-        """Return the sequence and the carries; refuse a sequence that cannot be reversed."""
+        """Return the sequence and the carries, after checking that the sequence can be flipped."""
         leaves = tree.leaves(x[0] if isinstance(x, tuple) and x else x)
         if (isinstance(x, tuple) and len(x) != 2) or not leaves:
-            raise value_error("bidirectional", "x must be a sequence, or a pair of it and two carries", describe(x))
+            raise value_error("bidirectional", "x must be a sequence, or a pair (sequence, (carry, carry))", describe(x))
         for leaf in leaves:
             if not isinstance(leaf, Tensor) or leaf.dim() <= self.dim:
-                raise value_error("bidirectional", f"x must have an axis {self.dim}, of steps", describe(leaf))
+                raise value_error("bidirectional", f"x must have an axis of steps, dim={self.dim}", describe(leaf))
         return _parted(x)
 
     def _outputs(self, found: list[Any]) -> tuple[tuple[Any, Any], Any]:
-        """Return the pair of outputs, in the order of x, and that of carries; ``None`` where the layers have no carry."""
+        """Return the pair of outputs in the order of x, and the pair of carries, ``None`` for layers without a carry."""
         (one, rest), (other, more) = _parted(found[0]), _parted(self._turned(found[1]))
         return (one, other), (rest, more) if isinstance(found[0], tuple) else None
 
@@ -138,15 +147,31 @@ class Bidirectional(Combinator):
 
 
 def _parted(x: Any) -> tuple[Any, Any]:
-    """Part a pair of a sequence and a carry; a sequence alone has the carry ``None``."""
+    """Split (sequence, carry); the carry of a lone sequence is ``None``."""
     return x if isinstance(x, tuple) else (x, None)
 
 
 def bidirectional(layer: Layer, backward: Layer | None = None, *, merge: Layer | None = None, dim: int = 0) -> Bidirectional:
-    """Run ``layer`` forward along a sequence and another layer backward, and join the outputs.
+    """Run one layer forward along a sequence and another backward, and merge the outputs.
 
-    By default, ``backward`` is ``layer`` with separate params. ``merge``, a layer on the pair of outputs, concatenates them by
-    default. Time is the axis ``dim``. For recurrent layers x is (xs, (carry, carry)) and y is (ys, (carry, carry)), with one
-    carry for each direction.
+        y  = merge(f(x), flip g(flip x))      flip along ``dim``
+        gx = g_f + flip g_g                   gp_f, g_f = f.vjp(..., g₁)      gp_g, g_g = g.vjp(..., flip g₂)
+
+    (g₁, g₂) is the gradient of the merged pair. For recurrent layers x is (xs, (carry, carry)) and y is (ys, (carry, carry)),
+    with one carry for each direction.
+
+    Args:
+        layer: The layer f, which goes forward.
+        backward: The layer g, which goes backward. By default the same layer, with separate params.
+        merge: A layer that takes the pair of outputs. By default ``Concat()``.
+        dim: Axis of time.
+
+    >>> import torch
+    >>> from funcnet.combinators.recurrence import scan
+    >>> from funcnet.layers.recurrent.cells import GRUCell
+    >>> net = bidirectional(scan(GRUCell(3, 4), output_is_carry=True))
+    >>> ys, _ = net(net.init(0), (torch.ones(5, 2, 3), (torch.zeros(2, 4), torch.zeros(2, 4))))
+    >>> ys.shape
+    torch.Size([5, 2, 8])
     """
     return Bidirectional((layer, layer if backward is None else backward), Concat() if merge is None else merge, dim)

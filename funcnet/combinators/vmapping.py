@@ -1,4 +1,4 @@
-"""Functions of all members of an ensemble at once, by ``torch.func.vmap`` over the first axes of trees."""
+"""Functions of all members of an ensemble at once, with ``torch.func.vmap`` over the first axes of trees."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +13,9 @@ from funcnet.flattening import Tree
 
 
 def mapped(n: int, f: Callable[..., Any], *arguments: Tree, shares: tuple[int, ...] = ()) -> Any:
-    """Call f for all n members at once, by ``vmap`` over the first axis of the arguments, but of those that are shared.
+    """Call f for all n members at once, with ``vmap`` over the first axes of all arguments but the shared ones.
 
-    ``vmap`` knows tensors alone, so whatever else the trees hold (shapes in caches, absent gradients) goes around it.
+    ``vmap`` takes only tensors, so all other leaves (shapes in caches, absent gradients) bypass it.
     """
     columns = [flattening.flatten_together(argument)[0] for argument in arguments]
     axes = [None if i in shares else 0 for i, column in enumerate(columns) for leaf in column if isinstance(leaf, Tensor)]
@@ -29,13 +29,13 @@ def mapped(n: int, f: Callable[..., Any], *arguments: Tree, shares: tuple[int, .
         results.append(f(*[with_tensors(argument, left) for argument in arguments]))
         return [leaf for leaf in flattening.flatten_together(results[0])[0] if isinstance(leaf, Tensor)]
 
-    axis = torch.empty(n, 0)  # so that there is an axis to go over where all else is shared
+    axis = torch.empty(n, 0)  # an axis to map over if all arguments are shared
     out = torch.func.vmap(on_tensors, in_dims=([0, *axes],))([axis, *tensors])
     return with_tensors(results[0], iter(out))
 
 
 def _require_one_kind(tensors: list[Tensor]) -> None:
-    """Refuse sparse tensors, and some on the meta device among others: ``vmap`` takes them where kernels do not."""
+    """Raise for sparse tensors, and for meta tensors among others: ``vmap`` accepts them where kernels do not."""
     odd = [leaf for leaf in tensors if leaf.layout is not torch.strided]
     if odd or len({leaf.is_meta for leaf in tensors if leaf.dim()}) > 1:
         got = describe(odd[0]) if odd else "some on the meta device"
@@ -43,7 +43,7 @@ def _require_one_kind(tensors: list[Tensor]) -> None:
 
 
 def require_members(n: int, values: Tree) -> None:
-    """Refuse a tree with a tensor whose first axis is not n."""
+    """Raise unless the first axis of every tensor is n."""
     sizes = [tuple(leaf.shape[:1]) for leaf in tree.leaves(values) if isinstance(leaf, Tensor)]  # symbolic ones do not hash
     if any([size != (n,) for size in sizes]):  # noqa: C419
         got = ", ".join(sorted({str(*size) if size else "none" for size in sizes}))

@@ -1,8 +1,4 @@
-"""Watching: layers that look at what passes, and change nothing.
-
-checked(layer)              y = f(x)      gp, gx = f's      FloatingPointError at the first NaN or Inf
-tap(layer, f, g)            y = f(x)      gp, gx = f's      on_apply(y), on_vjp(gy)
-"""
+"""Watching: layers that observe values and gradients, and change nothing."""
 
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -30,11 +26,20 @@ def _function_or_none(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class Tap(Wrapper):
-    """A layer of which functions see the output and its gradient; made by ``tap``.
+    """A layer whose output and gradient functions observe; made by ``tap``.
 
-    Params   the layer's.
-    Cache    the layer's.
-    Raises   ``ValueError`` for what is no layer or no function; what the functions raise; the layer's own errors get a note.
+        y = f(x)      gp, gx = f.vjp(gy)      on_apply(y), on_vjp(gy)
+
+    Args:
+        layer: The layer f.
+        on_apply: A function of y, or ``None``.
+        on_vjp: A function of gy, or ``None``.
+
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's.
     """
 
     label = "tap"
@@ -89,18 +94,33 @@ class Tap(Wrapper):
 
 
 def _tell(f: Callable[[Any], Any] | None, values: Any) -> None:
-    """Call a function that is there, unless there are no numbers to see, as on the meta device where sizes are inferred."""
+    """Call the function, if any, unless there are no numbers to see, as on the meta device, where sizes are inferred."""
     if f is not None and not any([isinstance(leaf, Tensor) and leaf.is_meta for leaf in flatten_together(values)[0]]):  # noqa: C419
         f(values)
 
 
 def tap(layer: Layer, on_apply: Callable[[Any], Any] | None = None, on_vjp: Callable[[Any], Any] | None = None) -> Tap:
-    """Call ``on_apply(y)`` in ``apply``, and ``on_vjp(gy)`` in each of ``vjp``, ``grads`` and ``input_grad``, to log or to plot.
+    """Call ``on_apply(y)`` in the forward pass and ``on_vjp(gy)`` in the backward pass, to log or to plot.
 
-    What they return is ignored. ``serial(Linear(2, 9), tap(Tanh(), print), Linear(9, 2))`` prints activations. Compiled code
-    calls the functions while it is traced, so they must be traceable. On the meta device, where ``infer_sizes`` and ``summary``
-    run a net, they are not called. Use functions defined in a module, which print and
-    pickle.
+        y = f(x)      gp, gx = f.vjp(gy)
+
+    ``serial(Linear(2, 9), tap(Tanh(), print), Linear(9, 2))`` prints activations. What the functions return is ignored. Compiled
+    code calls them while it is traced, so they must be traceable. They are not called on the meta device, where ``infer_sizes``
+    and ``summary`` run a net.
+
+    Args:
+        layer: The layer f.
+        on_apply: Called in ``apply`` and ``__call__``. Use a function defined in a module: it prints and pickles.
+        on_vjp: Called once in each of ``vjp``, ``grads`` and ``input_grad``.
+
+    Raises:
+        ValueError: If ``on_apply`` or ``on_vjp`` is neither callable nor ``None``.
+
+    >>> import torch
+    >>> from funcnet.layers.activation.sigmoids import Tanh
+    >>> tap(Tanh(), print)({}, torch.zeros(2))
+    tensor([0., 0.])
+    tensor([0., 0.])
     """
     return Tap(layer, on_apply, on_vjp)
 
@@ -109,10 +129,19 @@ def tap(layer: Layer, on_apply: Callable[[Any], Any] | None = None, on_vjp: Call
 class Checked(Wrapper):
     """A layer that raises at the first NaN or infinity; made by ``checked``.
 
-    Params   the layer's.
-    Cache    the layer's, and ``x`` and the key, with which the place is found.
-    Raises   ``FloatingPointError`` with the path within the layer and the direction; ``ValueError`` for what is no layer; the
-             layer's own errors get a note.
+        y = f(x)      gp, gx = f.vjp(gy)
+
+    Args:
+        layer: The layer f.
+
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's, and x and the key, which locate the error.
+
+    Raises:
+        FloatingPointError: At the first NaN or infinity, with its path within the layer and its direction.
     """
 
     label = "checked"
@@ -160,7 +189,7 @@ class Checked(Wrapper):
         return found
 
     def _find_forward(self, params: Params, x: Any, rng: Rng, y: Any) -> None:
-        """Raise at the first layer whose output is not finite; a cache may hold infinities that mean something, as masks do."""
+        """Raise at the first layer whose output is not finite. A cache may hold meaningful infinities, as those of masks do."""
         _watched(self.layer).apply(params, x, rng)
         if not _is_finite(y):
             _raise(self.layer, "", "the output", "forward")
@@ -175,11 +204,19 @@ class Checked(Wrapper):
 
 
 def checked(layer: Layer) -> Checked:
-    """Raise ``FloatingPointError`` at the first NaN or infinity in a net, with the path within it and the direction.
+    """Raise ``FloatingPointError`` at the first NaN or infinity in a net.
 
-    It looks at y, at what is cached and at the gradients: a pass over each. Only where something is found is the net run once
-    more, layer by layer, to find the place. Compiled code, ``torch.func`` and the meta device hide the numbers; there nothing
-    is checked.
+        y = f(x)      gp, gx = f.vjp(gy)
+
+    It checks y, the cache and the gradients, which takes one pass over each. When it finds something, it runs the net once more,
+    layer by layer, to find the place. In compiled code, under ``torch.func`` and on the meta device nothing is checked, since the
+    numbers are hidden.
+
+    Args:
+        layer: The layer or net f.
+
+    Raises:
+        FloatingPointError: At the first NaN or infinity, with its path within the net and its direction, forward or backward.
 
     >>> import torch
     >>> from funcnet.combinators.sequential import serial
@@ -194,7 +231,7 @@ def checked(layer: Layer) -> Checked:
 
 
 class _Watched(StandIn):
-    """A layer that raises when its output or one of its gradients is not finite."""
+    """A stand-in for a layer that raises when its output or one of its gradients is not finite."""
 
     path: str
 
@@ -218,7 +255,7 @@ class _Watched(StandIn):
 
 
 def _watched(layer: Layer, path: str = "") -> Layer:
-    """Return the net with watched layers, those that hold others last."""
+    """Return the net with every layer replaced by a watched one, inner layers first."""
     inside = {name: _watched(child, ".".join(filter(None, (path, name)))) for name, child in children_of(layer).items()}
     return stand_in_for(with_stand_ins(layer, inside), _Watched, path=path)
 
@@ -229,6 +266,6 @@ def _raise(layer: Layer, path: str, what: str, direction: str) -> NoReturn:
 
 
 def _is_finite(values: Any) -> bool:
-    """Tell whether all floating numbers are finite; where they cannot be looked at, yes."""
+    """Tell whether all floating numbers are finite; true if they cannot be read."""
     leaves = [leaf for leaf in flatten_together(values)[0] if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     return not is_eager() or bool(tree.all_finite([leaf for leaf in leaves if not leaf.is_meta]))

@@ -1,7 +1,7 @@
-"""Wiring: the nodes of a graph, in an order in which each follows its inputs, and what a graph refuses.
+"""Wiring: the nodes of a graph in an order in which each follows its inputs, and the checks of a graph's arguments.
 
-A node is (name, layer, inputs), or (name, name of another node, inputs): it then applies that node's layer with the same params.
-A name with dots puts the params of its layer into nested dicts. Values and their gradients are dicts by name.
+A node is (name, layer, inputs). With the name of another node in place of the layer it applies that node's layer, with the same
+params. Dotted names nest the params. Values and their gradients are dicts by name.
 """
 
 from graphlib import CycleError, TopologicalSorter
@@ -25,12 +25,12 @@ def names_field(value: Any, attribute: Any, got: Any) -> None:
 
 
 def keys_field(value: Any, attribute: Any, got: Any) -> None:
-    """Validate the keys of outputs, one for each output."""
+    """Validate the keys of outputs: one for each output, without repetition."""
     if got is None:
         return
     names_field(value, attribute, got)
     if len(got) != len(value.outputs) or len(set(got)) < len(got):
-        rule = f"output_keys must be a name for each of {len(value.outputs)} outputs, no two alike"
+        rule = f"output_keys must be {len(value.outputs)} different names, one for each output"
         raise value_error("graph", rule, repr(got))
 
 
@@ -46,12 +46,12 @@ def nodes_field(value: Any, attribute: Any, got: Any) -> None:
 
 
 def layers_of(nodes: Any) -> dict[str, Layer]:
-    """Return the layers of nodes by name, without the nodes that use another one's layer."""
+    """Return the layers of nodes by name, without the nodes that use the layer of another."""
     return {name: layer for name, layer, *_ in nodes if isinstance(layer, Layer)}
 
 
 def read_node(name: str, given: Any, names: list[str], layers: dict[str, Layer]) -> AnyNode:
-    """Read ``(layer, *inputs)``, where every input must be known, and a name in the layer's place be that of a layer."""
+    """Read ``(layer, *inputs)``. Inputs must be known names; a name in place of the layer must be that of a node with a layer."""
     if not isinstance(given, tuple) or not given or not isinstance(given[0], (Layer, str)):
         raise value_error("graph", f"node {name!r} must be a tuple (layer, *inputs)", describe(given))
     if isinstance(given[0], str) and given[0] not in layers:
@@ -63,10 +63,10 @@ def read_node(name: str, given: Any, names: list[str], layers: dict[str, Layer])
 
 
 def require_node_names(names: list[str]) -> None:
-    """Raise ``ValueError`` for names that are given twice, or whose parts between dots make no components of a path."""
+    """Raise ``ValueError`` for repeated names, and for names that cannot be components of a path."""
     require_names("graph", [part for name in names for part in _components(name)], numbers=True)
     if len(set(names)) < len(names):
-        raise value_error("graph", "each name must be given once", ", ".join(names))
+        raise value_error("graph", "names must be unique", ", ".join(names))
 
 
 def _components(name: Any) -> list[Any]:
@@ -74,20 +74,20 @@ def _components(name: Any) -> list[Any]:
 
 
 def require_apart(layers: dict[str, Layer]) -> None:
-    """Raise ``ValueError`` where the params of one node would lie within those of another."""
+    """Raise ``ValueError`` if the params of one node would be inside those of another."""
     for name in layers:
         outer = next((one for one in layers if name.startswith(one + ".")), None)
         if outer is not None:
-            raise value_error("graph", "no node may have a name within another node's", f"{outer!r} and {name!r}")
+            raise value_error("graph", "no node's name may be a prefix of another's path", f"{outer!r} and {name!r}")
 
 
 def in_order(nodes: tuple[AnyNode, ...], outputs: Names) -> tuple[AnyNode, ...]:
-    """Put the nodes that lead to an output in an order in which every node follows its inputs."""
+    """Sort the nodes that lead to an output, each after its inputs."""
     by_name = {node[0]: node for node in nodes}
     try:
         order = [*TopologicalSorter({name: ins for name, _, ins in nodes}).static_order()]
     except CycleError as error:
-        raise value_error("graph", "the nodes must have no cycle", " -> ".join(error.args[1])) from None
+        raise value_error("graph", "the nodes must not form a cycle", " -> ".join(error.args[1])) from None
     leading = leading_to(outputs, [by_name[name] for name in order if name in by_name])
     return tuple([by_name[name] for name in order if name in by_name and name in leading])
 
@@ -100,14 +100,28 @@ def leading_to(outputs: Names, order: list[AnyNode]) -> set[str]:
     return leading
 
 
+def require_leading(inputs: Names, nodes: tuple[AnyNode, ...], outputs: Names) -> None:
+    """Raise ``ValueError`` if an input, or a node with inputs, does not lead to an output."""
+    leading = leading_to(outputs, [*in_order(nodes, tuple([name for name, _, _ in nodes]))])
+    idle = [name for name in inputs if name not in leading]
+    idle += [name for name, _, ins in nodes if ins and name not in leading]
+    if idle:
+        raise value_error("graph", "every input and node must lead to the output", f"{', '.join(idle)} that do not")
+
+
 def numbered(nodes: tuple[AnyNode, ...]) -> dict[str, int]:
-    """Return the number of each node, from which its key is made: child i has i, and those that use its layer come after."""
+    """Return the numbers of nodes for their keys: child i has i, and nodes that use another's layer come after the children."""
     layers = [name for name, layer, _ in nodes if isinstance(layer, Layer)]
     return {name: i for i, name in enumerate([*layers, *[name for name, layer, _ in nodes if isinstance(layer, str)]])}
 
 
+def written(layer: Layer | str, ins: Names) -> str:
+    """Write the tuple of a node, as ``graph`` takes it."""
+    return f"({', '.join(map(repr, (layer, *ins)))}{'' if ins else ','})"
+
+
 def nested(by_name: dict[str, Any]) -> dict[str, Any]:
-    """Put the entries of dotted names into nested dicts."""
+    """Nest the entries of dotted names in dicts."""
     tree: dict[str, Any] = {}
     for name, entry in by_name.items():
         *path, last = name.split(".")
@@ -119,14 +133,14 @@ def nested(by_name: dict[str, Any]) -> dict[str, Any]:
 
 
 def places(tree: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Write nested dicts as nested tuples of pairs, which a value may hold."""
+    """Write nested dicts as nested tuples of pairs, which a value can hold."""
     return tuple([(key, places(inner) if isinstance(inner, dict) else inner) for key, inner in tree.items()])
 
 
 def fill_flat(found: dict[str, Any], tree: Any, like: tuple[tuple[str, Any], ...]) -> None:
-    """Put the entries of nested dicts into ``found`` by their dotted names, the inverse of ``nested``; ``like`` are their places.
+    """Put the entries of nested dicts into ``found`` by dotted name; the inverse of ``nested``.
 
-    Raises   ``LookupError`` for other keys.
+    ``like`` is the nesting that ``places`` returns. Other keys raise ``LookupError``.
     """
     if not isinstance(tree, dict) or len(tree) != len(like):
         raise LookupError
@@ -138,12 +152,12 @@ def fill_flat(found: dict[str, Any], tree: Any, like: tuple[tuple[str, Any], ...
 
 
 def pick(values: Values, names: Names) -> Any:
-    """Return the value of one name, or the tuple of several names' values."""
+    """Return the value of one name, or the tuple of the values of several."""
     return values[names[0]] if len(names) == 1 else tuple([values[name] for name in names])
 
 
 def collect(gvalues: Values, names: Names, g: Any) -> None:
-    """Add a gradient, or of several names one each, to what has come from elsewhere: the transpose of ``pick``."""
+    """Add the gradient of one name, or a tuple of gradients of several, to those collected before; the transpose of ``pick``."""
     if len(names) == 1 and names[0] not in gvalues:
         gvalues[names[0]] = g
         return
@@ -152,7 +166,7 @@ def collect(gvalues: Values, names: Names, g: Any) -> None:
 
 
 def one_each(what: str, names: Names, values: Any) -> tuple[Any, ...]:
-    """Return one value for each name: a tuple where there are several names."""
+    """Return the tuple of values, one for each name."""
     if len(names) == 1:
         return (values,)
     if not isinstance(values, tuple) or len(values) != len(names):

@@ -23,7 +23,7 @@ from funcnet import tree
 from funcnet.compilation.cuda_graphs import Kernel, is_on_gpu, kernel_on_gpu
 from funcnet.kernels import small_products
 from funcnet.kernels.choices import NEVER, choice
-from funcnet.kernels.threads import with_one_mkl_thread
+from funcnet.kernels.threads import with_one_thread
 
 THREADS = choice("threads of compiled loops", {"one": NEVER, "all": 0}, lambda cpu: 8193, "elements of the largest tensor")
 """From how many elements of its largest tensor on a graph is compiled for all threads; see ``kernel_of``."""
@@ -117,7 +117,7 @@ def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
     if _sends(graph):  # the calls from C++ know no collectives
         options = {name: value for name, value in options.items() if name != "cpp_wrapper"}
     kernel = _compiled(graph, examples, options)
-    return with_one_mkl_thread(kernel) if _are_small(values) and torch.get_num_threads() > 1 else kernel
+    return with_one_thread(kernel) if _are_small(values) and torch.get_num_threads() > 1 else kernel
 
 
 def _compiled(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kernel:

@@ -9,11 +9,11 @@ COLUMNS, NORMS = ("epoch", "loss", "seconds"), ("grad_norm", "update_norm")
 
 LAYER, LOSS = "a funcnet layer, such as Linear(2, 3)", "a funcnet loss, such as MSE()"
 OPTIMIZER = "a funcnet optimizer, such as Adam(1e-3)"
-"""Kinds in words; torch has classes of the same names."""
+"""Names of the types in errors; torch has classes of the same names."""
 
 
 def require(who: str, **kinds: tuple[type, str, Any]) -> None:
-    """Raise ``ValueError`` for the first argument of another kind; each is given as (kind, the kind in words, value)."""
+    """Raise ``ValueError`` for the first argument of another type; each is given as (type, the type in words, value)."""
     for name, (kind, word, got) in kinds.items():
         if not isinstance(got, kind):
             raise value_error(who, f"{name} must be {word}", describe(got))

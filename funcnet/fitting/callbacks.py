@@ -1,26 +1,26 @@
 """Callbacks: functions that ``fit`` calls after each epoch, and ``Callback`` values with a memory.
 
-def callback(epoch: Epoch) -> None | stop             a function
-memory = callback.init(params)                        a Callback; its memory, a tree, is saved in checkpoints
-memory, stop | None = callback.update(memory, epoch)  after each epoch
-params = callback.params(memory, params)              the params that fit returns
+    def callback(epoch: Epoch) -> None | stop             a function
+    memory = callback.init(params)                        a Callback; checkpoints save its memory, a tree
+    memory, stop | None = callback.update(memory, epoch)  after each epoch
+    params = callback.params(memory, params)              the params that fit returns
+
+A callback returns ``stop`` to end the training, or ``None`` to continue.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from attrs import field
 from torch import Tensor
 
 from funcnet.contract import Params
-from funcnet.errors import add_location, describe, flag, number, one_of, value_error, whole
+from funcnet.errors import add_location, describe, value_error
 from funcnet.fitting.history import History
 from funcnet.flattening import Tree
 from funcnet.signatures import name_of
-from funcnet.value import Value, frozen
+from funcnet.value import Value
 
 
 class Stop:
@@ -42,11 +42,13 @@ Verdict = Stop | None
 
 
 class Epoch(NamedTuple):
-    """The argument of a callback after an epoch. Its tensors are never written to, so a callback may keep them.
+    """The state of a training after an epoch, which each callback receives.
+
+    Its tensors are never written to, so a callback may keep them.
 
     Args:
         number: Number of epochs done, from 1.
-        params: The params.
+        params: The params after the epoch.
         state: The optimizer's state.
         history: A copy of the history so far; ``history["loss"][-1]`` is the loss of this epoch.
         eval_params: The params that were evaluated, ``opt.eval_params(state, params)``.
@@ -62,14 +64,16 @@ class Epoch(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The argument of ``Callback.on_step`` after a step. Its tensors are never written to.
+    """The state of a training after a step, which ``Callback.on_step`` receives.
+
+    Its tensors are never written to, so a callback may keep them.
 
     Args:
         number: Total number of steps done, from 1.
         epoch: Number of the epoch, from 1.
         params: The params after the step.
         state: The optimizer's state.
-        loss: The loss before the step; a tensor with one number for each part of the loss and each member of an ensemble.
+        loss: The loss before the step: a tensor with one number for each part of the loss and each member of an ensemble.
     """
 
     number: int
@@ -82,9 +86,10 @@ class Step(NamedTuple):
 class Callback(Value):
     """Base class of callbacks with a memory, such as ``EarlyStopping``; subclass it with ``@frozen``.
 
-    Override ``update``, or ``on_step`` to see each step. The memory is a tree of tensors, numbers and strings that checkpoints
-    save. A callback is a frozen value, so ``update`` returns a new memory instead of changing its own attributes.
+    Override ``update``, or ``on_step`` to see each step. The memory is a tree of tensors, numbers and strings, which checkpoints
+    save. A callback is a frozen value: ``update`` returns a new memory instead of changing attributes.
 
+    >>> from funcnet.value import frozen
     >>> @frozen
     ... class StopBelow(Callback):
     ...     loss: float
@@ -105,102 +110,48 @@ class Callback(Value):
 
     @property
     def sees_steps(self) -> bool:
-        """Whether ``on_step`` is called: by default where a class overrides it."""
+        """Whether ``fit`` calls ``on_step``; by default if the class overrides it."""
         return type(self).on_step is not Callback.on_step
 
     def init(self, params: Params) -> Tree:
-        """Return the memory before the first epoch, by default ``None``."""
+        """Return the memory before the first epoch, by default ``None``.
+
+        Args:
+            params: The params before the first step.
+        """
         del params
         return None
 
     def update(self, memory: Tree, epoch: Epoch) -> tuple[Tree, Verdict]:
-        """Return the memory after an epoch, and ``stop`` to end the training or ``None`` to go on."""
+        """Return the memory after an epoch, and ``stop`` to end the training or ``None`` to continue.
+
+        Args:
+            memory: The memory before the epoch, as ``init`` or the last ``update`` returned it.
+            epoch: The state of the training.
+        """
         del epoch
         return memory, None
 
     def on_step(self, step: Step) -> Verdict:
-        """Return ``stop`` after a step to end the training, or ``None`` to go on.
+        """Return ``stop`` after a step to end the training, or ``None`` to continue.
 
         Overriding it makes steps slower: no memory is reused from step to step, and inference mode is off.
+
+        Args:
+            step: The state of the training.
         """
         del step
         return None
 
     def params(self, memory: Tree, params: Params) -> Params:
-        """Return the params that ``fit`` returns, by default the last ones."""
+        """Return the params that ``fit`` returns, by default the last ones.
+
+        Args:
+            memory: The memory after the last epoch.
+            params: The params after the last epoch, or those that an earlier callback returned.
+        """
         del memory
         return params
-
-
-@frozen
-class EarlyStopping(Callback):
-    """Stop when a column of the history has not improved for some epochs, and return the best params from ``fit``.
-
-    Use it as ``fit(..., callbacks=[EarlyStopping(patience=5)])``. An epoch is an improvement if its value is below the best one
-    so far by more than ``min_delta``, or above it with ``mode="max"``. NaN is never an improvement. The params returned are
-    those that were evaluated, ``Epoch.eval_params``.
-
-    Args:
-        patience: Number of epochs in a row without improvement after which the training stops.
-        monitor: Name of the column, such as ``"validation_accuracy"``; by default ``validation_loss``, or ``loss`` without
-            validation data.
-        mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
-        min_delta: Smallest change that counts as an improvement, exclusive, in units of the column.
-        restore_best: Whether ``fit`` returns the params of the best epoch, even if the training ended without being stopped.
-
-    Raises:
-        ValueError: For arguments of another type; from ``fit``, for a column that the history lacks or that holds no numbers.
-
-    References:
-        Prechelt 1998, "Early stopping: but when?".
-
-    >>> import torch
-    >>> from funcnet.fitting.history import History
-    >>> early, w = EarlyStopping(patience=2), {"w": torch.zeros(1)}
-    >>> memory, history = early.init(w), History()
-    >>> for i, loss in enumerate([0.5, 0.3, 0.4, 0.4]):
-    ...     history.setdefault("loss", []).append(loss)
-    ...     memory, verdict = early.update(memory, Epoch(i + 1, {"w": w["w"] + i}, (), history, {"w": w["w"] + i}, i))
-    >>> verdict, early.params(memory, w)
-    (fn.stop, {'w': tensor([1.])})
-    """
-
-    patience: int = field(validator=whole(1))
-    monitor: str | None = None
-    mode: str = field(default="min", validator=one_of("min", "max"))
-    min_delta: float = field(default=0.0, validator=number(at_least=0))
-    restore_best: bool = field(default=True, validator=flag)
-
-    def __attrs_post_init__(self) -> None:
-        if self.monitor is not None and not isinstance(self.monitor, str):
-            raise value_error("EarlyStopping", "monitor must be the name of a column, or None", describe(self.monitor))
-
-    def init(self, params: Params) -> Tree:
-        return {"best": math.nan, "epoch": 0, "waited": 0, "params": None}
-
-    def update(self, memory: Tree, epoch: Epoch) -> tuple[Tree, Verdict]:
-        value = self._value(epoch.history)
-        if self._is_better(value, memory["best"]):
-            kept = epoch.eval_params if self.restore_best else None
-            return {"best": value, "epoch": epoch.number, "waited": 0, "params": kept}, None
-        waited = memory["waited"] + 1
-        return {**memory, "waited": waited}, stop if waited >= self.patience else None
-
-    def params(self, memory: Tree, params: Params) -> Params:
-        return params if memory["params"] is None else memory["params"]
-
-    def _value(self, history: History) -> float:
-        name = self.monitor or ("validation_loss" if "validation_loss" in history else "loss")
-        if name not in history:
-            raise value_error(self, f"monitor must be a column of the history: {', '.join(history)}", repr(name))
-        if not isinstance(history[name][-1], (int, float)):
-            raise value_error(self, f"column {name!r} must hold numbers", describe(history[name][-1]))
-        return float(history[name][-1])
-
-    def _is_better(self, value: float, best: float) -> bool:
-        if math.isnan(value) or math.isnan(best):
-            return not math.isnan(value)
-        return value < best - self.min_delta if self.mode == "min" else value > best + self.min_delta
 
 
 CallbackLike = Callable[[Epoch], Verdict] | Callback
@@ -229,19 +180,20 @@ class Callbacks:
         self.of_steps = [c for c in given if isinstance(c, Callback) and c.sees_steps]
 
     def init(self, params: Params) -> Memories:
-        """Return the memory of each before the first epoch."""
+        """Return the memory of each callback before the first epoch."""
         return {repr(one): one.init(params) for one in self.all if isinstance(one, Callback)}
 
     def resumed(self, saved: Memories, params: Params) -> Memories:
-        """Return the memories of a checkpoint, with fresh ones for new callbacks; warn of callbacks that are gone."""
+        """Return the memories of a checkpoint, with fresh ones for new callbacks; warn about removed callbacks."""
         fresh = self.init(params)
         missing = [name for name, memory in saved.items() if memory is not None and name not in fresh]
         if missing:
-            warnings.warn(f"fit: the checkpoint holds the memory of {', '.join(missing)}, which callbacks lacks", stacklevel=4)
+            words = f"fit: the checkpoint holds the memory of {', '.join(missing)}, which is not among the callbacks"
+            warnings.warn(words, stacklevel=4)
         return {name: saved.get(name, memory) for name, memory in fresh.items()}
 
     def update(self, memories: Memories, epoch: Epoch) -> tuple[Memories, bool]:
-        """Call each callback after an epoch, and return the new memories and whether to stop."""
+        """Call each callback after an epoch; return the new memories, and whether to stop."""
         found, verdicts = dict(memories), []
         for one in self.all:
             with _located(one, f"after epoch {epoch.number}"):
@@ -253,7 +205,7 @@ class Callbacks:
         return found, any(verdicts)
 
     def on_step(self, step: Step) -> bool:
-        """Call each callback that looks at steps, and return whether to stop."""
+        """Call each callback that sees steps, and return whether to stop."""
         verdicts = []
         for one in self.of_steps:
             with _located(one, f"after step {step.number}"):

@@ -1,8 +1,10 @@
 """Data of ``fit``, ``evaluate`` and ``predict``: rows of tensors, which are cut into batches, or an iterable of batches.
 
-(x, target)            ``Rows``: tensors or numpy arrays, or trees of them, with one row per example
-DataLoader, list, ...  ``Stream``: batches, each (x, target)
-f(epoch) → iterable    ``Stream``: the batches of an epoch, the first of which is 0
+    (x, target)            ``Rows``: tensors or numpy arrays, or trees of them, with one row per example
+    DataLoader, list, ...  ``Stream``: batches, each (x, target)
+    f(epoch) → iterable    ``Stream``: the batches of an epoch; epochs count from 0
+
+A ``Rows`` can repeat any batch of an epoch; a ``Stream`` only runs from the first batch to the last.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +24,7 @@ RULE, RULE_OF_ONE = f"must be a tuple (x, target), {_BATCHES}", f"must be tensor
 
 
 def as_tensors(data: Tree) -> Tree:
-    """Replace numpy arrays by tensors, which share their memory where torch can read and write it."""
+    """Replace numpy arrays with tensors, which share their memory if torch can read and write it."""
     if type(data) is Tensor:
         return data
     return tree.map(_as_tensor, data)
@@ -42,17 +44,17 @@ def is_array(leaf: Any) -> bool:
 
 
 def _is_plain(array: Any) -> bool:
-    """Tell whether torch has the dtype of an array, and nothing in it is masked."""
+    """Tell whether torch has the dtype of an array and no element is masked."""
     return array.dtype.kind in "biufc" and array.dtype.char not in "gG" and not hasattr(array, "mask")
 
 
 def take(data: Tree, rows: Tensor) -> Tree:
-    """Return these rows of every tensor."""
+    """Return the given rows of every tensor."""
     return tree.map(lambda leaf: leaf[rows], data)
 
 
 def rows_in(data: Tree, who: str, name: str = "data") -> int:
-    """Return the number of rows, on which all tensors of the data must agree."""
+    """Return the number of rows, which must be the same in all tensors of the data."""
     for leaf in tree.leaves(data):
         if not isinstance(leaf, Tensor) or not leaf.dim() or leaf.layout is not torch.strided:
             raise value_error(who, f"{name} must hold dense tensors with one row per example", describe(leaf))
@@ -68,7 +70,7 @@ def _is_pair(data: Any) -> bool:
 
 
 def _require_x(data: Any, who: str, name: str) -> None:
-    """Refuse an x without tensors, and an empty target other than ``None``, which is for losses that need no target."""
+    """Refuse an x without tensors, and an empty target other than ``None`` (for losses that need no target)."""
     x, target = data
     odd = [part for part in (x, target) if not tree.leaves(part) and (part is x or part is not None)]
     if odd:
@@ -76,7 +78,7 @@ def _require_x(data: Any, who: str, name: str) -> None:
 
 
 class Rows:
-    """Tensors with one row per example, cut into batches in their own order or in one that a key determines."""
+    """Tensors with one row per example, cut into batches in the given order or in one determined by a key."""
 
     once = False
 
@@ -90,7 +92,7 @@ class Rows:
         if drop_last and self.rows < batch_size:
             rule = f"with drop_last there must be batch_size={batch_size} rows or more"
             raise value_error(who, rule, f"{self.rows} rows")
-        self.batch_size, self.drop_last = int(batch_size), drop_last  # torch.split refuses integers of numpy
+        self.batch_size, self.drop_last = int(batch_size), drop_last  # torch.split refuses numpy integers
         self.device = tree.leaves(self.data)[0].device
         self._last_cut: tuple[int, list[Tensor]] | None = None
 
@@ -100,7 +102,7 @@ class Rows:
         return self.rows // self.batch_size if self.drop_last else -(-self.rows // self.batch_size)
 
     def cut(self, order: Key | None = None) -> list[Tensor]:
-        """Return the rows of each batch; those of the last order are kept, since an epoch asks for them twice."""
+        """Return the row numbers of each batch; the last result is kept, because an epoch needs it twice."""
         if order is None:
             return self._split(torch.arange(self.rows))
         number = int(order)
@@ -124,11 +126,11 @@ class Rows:
         return []
 
     def described(self) -> dict[str, Any]:
-        """Return the numbers on which the order of batches depends."""
+        """Return the numbers that determine the order of batches."""
         return {"rows": self.rows, "batch_size": self.batch_size, "drop_last": self.drop_last}
 
     def hint(self, step: int) -> str:
-        """Say that ``drop_last`` leaves out a last batch, if that is where an error comes from."""
+        """Suggest ``drop_last`` if the step with an error is a smaller last batch."""
         left = self.rows - step * self.batch_size
         if not 0 < left < self.batch_size or not step:
             return ""
@@ -149,7 +151,7 @@ class Stream:
 
     @property
     def once(self) -> bool:
-        """Whether the data is an iterator, such as a generator, which serves one epoch."""
+        """Whether the data is an iterator, such as a generator, which lasts for one epoch."""
         return isinstance(self.data, Iterator)
 
     @property
@@ -161,18 +163,18 @@ class Stream:
             return None
 
     def batches(self, epoch: int = 0, order: Key | None = None, start: int = 0) -> Iterator[Tree]:
-        """Yield the batches of an epoch. They are made outside inference mode: the data may keep tensors for later."""
+        """Yield the batches of an epoch, made outside inference mode because the data may keep tensors for later."""
         del order, start
         for one in self._samplers():
             if callable(getattr(one, "set_epoch", None)):
                 one.set_epoch(epoch)
         if getattr(self.data, "persistent_workers", False) and getattr(self.data, "_iterator", None) is not None:
-            # For new workers a DataLoader draws a seed before the order, for those that persist it does not: the orders of a
-            # training that is resumed would be others.
+            # A DataLoader draws a seed before the order for new workers, but not for persistent ones: a resumed training would
+            # see other orders.
             torch.empty((), dtype=torch.int64).random_(generator=getattr(self.data, "generator", None))
         with torch.inference_mode(False):
             batches = iter(self.data if isinstance(self.data, Iterable) else self._made(self.data, epoch))
-        if getattr(self.data, "num_workers", 0):  # which make the batches in other processes
+        if getattr(self.data, "num_workers", 0):  # batches are made in other processes
             yield from batches
         else:
             yield from _outside_inference(batches)
@@ -199,7 +201,7 @@ class Stream:
         return found
 
     def generators(self) -> list[torch.Generator]:
-        """List the generators of a DataLoader and its samplers; a checkpoint holds their states."""
+        """List the generators of a DataLoader and its samplers; checkpoints hold their states."""
         found: list[torch.Generator] = []
         for one in self._samplers():
             generator = getattr(one, "generator", None)
@@ -208,7 +210,7 @@ class Stream:
         return found
 
     def described(self) -> dict[str, Any]:
-        """Return the known numbers on which the order of batches depends."""
+        """Return the known numbers that determine the order of batches."""
         return {"batches": self.steps, "generators": len(self.generators())}
 
     def hint(self, step: int) -> str:
@@ -237,7 +239,7 @@ def is_rows(data: Any, pairs: bool) -> bool:
 def source_of(data: Any, who: str, name: str, batch_size: int, *, drop_last: bool = False, pairs: bool = True) -> Source:
     """Return the source of the batches of ``data``.
 
-    With ``pairs`` a batch is (x, target). Without, it is any tree of tensors, from which ``transform`` makes a pair.
+    With ``pairs`` a batch is (x, target); otherwise it is any tree of tensors, which ``transform`` turns into a pair.
     """
     if is_rows(data, pairs):
         return Rows(data, who, name, batch_size, drop_last=drop_last, pairs=pairs)
@@ -266,16 +268,16 @@ def as_pair(batch: Any, who: str, name: str) -> tuple[Tree, Tree]:
 
 
 def moved(data: Tree, device: torch.device, who: str = "fit") -> Tree:
-    """Return the tree with its tensors on a device; one on the meta device has no numbers to move."""
+    """Return the tree with its tensors on a device; tensors on the meta device have no values to move."""
     return tree.map(lambda leaf: _moved(leaf, device, who) if isinstance(leaf, Tensor) else leaf, data)
 
 
 def _moved(leaf: Tensor, device: torch.device, who: str) -> Tensor:
     if leaf.is_meta and device.type != "meta":
-        raise value_error(who, f"data must have numbers, to be moved to {device}", f"{describe(leaf)} on the meta device")
+        raise value_error(who, f"data must have values to move to {device}", f"{describe(leaf)} on the meta device")
     return leaf.to(device, non_blocking=True)
 
 
 def device_of(params: Tree) -> torch.device:
-    """Return the device of the first tensor; the CPU where there is none."""
+    """Return the device of the first tensor, or the CPU without tensors."""
     return next((leaf.device for leaf in tree.leaves(params) if isinstance(leaf, Tensor)), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Divergence: find the first number of a training that is not finite, and the layer that made it."""
+"""Divergence: find the first non-finite number of a training, and the layer that produced it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -19,17 +19,17 @@ from funcnet.value import parts
 
 
 def skips_steps(opt: Optimizer) -> bool:
-    """Tell whether an optimizer skips steps that are not finite, so that the training may go on."""
+    """Tell whether an optimizer skips non-finite steps, so that the training may continue."""
     return any(isinstance(part, (SkipNonFinite, LossScale)) for part in parts(opt, given=True))
 
 
 def stays_finite(params: Params, start: Params) -> bool:
-    """Tell whether params are finite, but for infinities that they started with, as a mask has."""
+    """Tell whether params are finite, except for infinities that they started with, as in a mask."""
     return are_finite([leaf for leaf in tree.leaves(params) if isinstance(leaf, Tensor)]) or not first_bad(params, start)
 
 
 def first_bad(found: Tree, start: Tree = None) -> str:
-    """Return the path and index of the first element that is NaN or infinite, or ``""``; infinities of ``start`` are none."""
+    """Return the path and index of the first NaN or infinity, or ``""``; infinities that ``start`` has too do not count."""
     before = {} if start is None else tree.names(start)
     for path, leaf in tree.names(found).items():
         bad = _bad(leaf, before.get(path))
@@ -52,13 +52,13 @@ def diverged(what: str, when: str, bad: str) -> FloatingPointError:
 
 
 Cause = tuple[str, int | None, Exception | None]
-"""The first bad leaf in words, the step that made it, from 0, and the error of the first layer at fault."""
+"""The first bad leaf in words, the step that produced it (from 0), and the error of the first layer at fault."""
 
 
 def cause(step: TrainStep, start: tuple[Params, Tree], batches: Iterable[tuple[Any, Any, Any]], last: Params) -> Cause:
     """Repeat steps from ``start`` until the loss or the params are not finite, and return the first bad leaf.
 
-    ``batches`` yields (x, target, key) for each step up to the failing one; ``last`` are the params after it, which are examined
+    ``batches`` yields (x, target, key) for each step up to the failing one. ``last`` are the params after it; they are examined
     if the batches cannot be fetched again.
     """
     try:
@@ -83,7 +83,7 @@ def _repeated(step: TrainStep, start: Params, state: Tree, batches: Iterable[tup
 
 
 def _layer_at_fault(step: TrainStep, params: Params, x: Any, target: Any, rng: Any) -> Exception | None:
-    """Return the error of the first layer whose output or gradient is not finite."""
+    """Return the error of the first layer with a non-finite output or gradient."""
     watched = checked(step.net)
     try:
         with torch.no_grad():
@@ -95,6 +95,6 @@ def _layer_at_fault(step: TrainStep, params: Params, x: Any, target: Any, rng: A
 
 
 def add_layer(error: Exception, found: Exception | None) -> None:
-    """Add a note that names the first layer whose output or gradient is not finite."""
+    """Add a note that names the first layer with a non-finite output or gradient."""
     if found is not None:
         error.add_note(f"  {found}")

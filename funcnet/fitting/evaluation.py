@@ -28,28 +28,32 @@ def evaluate(
     prefix: str = "",
     batch_size: int = 1000,
 ) -> dict[str, Any]:
-    """Evaluate ``net.inference()`` on data: the loss, its parts as ``loss.<name>``, and the value of each metric, by name.
+    """Evaluate a net on data: the loss, its parts, and metrics.
 
-    The results do not depend on ``batch_size``, except by rounding: metrics add up, and a batch has the weight
-    ``weight_of(target)`` of the loss, or of a function that has this method, or else its number of rows.
+        value = Σ wᵢ valueᵢ / Σ wᵢ      over the batches i, wᵢ = loss.weight_of(targetᵢ)
+
+    The net is evaluated as ``net.inference()``. A loss with ``reduction="sum"`` is added up instead. Metrics are values that add
+    up; a plain function is averaged with the weights ``weight_of(target)`` if it has this method, or else with the numbers of
+    rows. The results therefore depend on ``batch_size`` only through rounding.
 
     Args:
         net: The net.
         params: Its params. Averaged params are ``opt.eval_params(state, params)`` of an optimizer, or ``ema.params(state)`` of
             an ``EMA``; ``refresh_stats`` computes their batch statistics. Batches are moved to the device of the params.
         data: (x, target), tensors or numpy arrays or trees of them with one row per example; or an iterable of batches
-            (x, target), such as a ``DataLoader``, or a function that returns one for an epoch, 0 here.
+            (x, target), such as a ``DataLoader``; or a function of the epoch (0 here) that returns such an iterable.
         metrics: Metrics, such as ``F1()``, or functions (y, target) → number, such as ``accuracy``.
-        loss: A loss with one value, or ``None`` for metrics only.
-        prefix: Text before each name, such as ``"test_"``.
-        batch_size: Number of rows computed at once; an iterable has its own batches.
+        loss: A loss with a single value, or ``None`` to compute only metrics.
+        prefix: Text to put before each name, such as ``"test_"``.
+        batch_size: Number of rows computed at once; an iterable defines its own batches.
 
     Returns:
-        A dict of numbers by name; a metric with several numbers, such as a confusion matrix, has a tensor.
+        A dict by name: ``loss``, ``loss.<name>`` for each part of a composite loss, and the metrics. Values are numbers, or
+        tensors for metrics with several numbers, such as a confusion matrix.
 
     Raises:
-        ValueError: For a ``batch_size`` below 1, empty data, ``x`` and ``target`` with different numbers of rows, arguments of
-            another type, a loss without a reduction, two metrics with one name, or one named ``loss``.
+        ValueError: If ``batch_size`` is below 1, data is empty, ``x`` and ``target`` have different numbers of rows, an argument
+            has another type, the loss has no reduction, two metrics have the same name, or one is named ``loss``.
 
     >>> import torch
     >>> from funcnet.layers.linear.linear import Linear
@@ -70,7 +74,7 @@ def evaluate(
 def measured(
     net: Layer, params: Params, source: Source, wanted: Any, mean: LossMean | None, prefix: str = "", epoch: int = 0
 ) -> dict[str, Any]:
-    """Return the loss and metrics of a net, already one for inference, on the batches of an epoch."""
+    """Return the loss and metrics on the batches of an epoch; ``net`` is the result of ``inference()`` already."""
     if device_of(params).type == "meta":
         raise value_error("evaluate", "params must have values", "params on the meta device")
     totals, seen, batches = mean.start() if mean else [], wanted.start(), 0
@@ -96,23 +100,23 @@ def _pairs(source: Source, params: Params, epoch: int) -> Iterator[tuple[Any, An
 
 
 def predict(net: Layer, params: Params, x: Any, batch_size: int = 1000) -> Any:
-    """Return y of ``net.inference()`` for all rows of x, computed in batches.
+    """Compute the output of ``net.inference()`` for all rows of x, in batches.
 
         y = [f(x₁); f(x₂); ...]        joined along the first axis
 
     Args:
         net: The net.
-        params: Its params, or ``opt.eval_params(state, params)`` where an optimizer averages them. Batches are moved to their
+        params: Its params, or ``opt.eval_params(state, params)`` if the optimizer averages them. Batches are moved to their
             device.
         x: A tensor or numpy array, or a tuple or dict of them, with one row per example; or an iterable of batches of x.
-        batch_size: Number of rows computed at once; an iterable has its own batches.
+        batch_size: Number of rows computed at once; an iterable defines its own batches.
 
     Returns:
-        The output for all rows: a tensor, or a tree of tensors for a net that returns one.
+        The output for all rows: a tensor, or a tree of tensors if the net returns one.
 
     Raises:
-        ValueError: For a ``batch_size`` below 1, tensors with different numbers of rows, arguments of another type, and a net
-            whose output does not have one row for each row of x.
+        ValueError: If ``batch_size`` is below 1, tensors have different numbers of rows, an argument has another type, or the
+            output does not have one row for each row of x.
 
     >>> import torch
     >>> from funcnet.layers.linear.linear import Linear
@@ -130,7 +134,7 @@ def predict(net: Layer, params: Params, x: Any, batch_size: int = 1000) -> Any:
             found.append(_with_rows(net, judged(params, x), x))
     if not found:
         raise value_error("predict", "x must have at least one batch", "none")
-    return _joined(found)  # outside inference mode, so that autograd takes it
+    return _joined(found)  # outside inference mode, so that autograd accepts the result
 
 
 def _with_rows(net: Layer, y: Tree, x: Tree) -> Tree:
@@ -138,7 +142,7 @@ def _with_rows(net: Layer, y: Tree, x: Tree) -> Tree:
     rows = {len(leaf) if leaf.dim() else -1 for leaf in tree.leaves(x) if isinstance(leaf, Tensor)}
     for leaf in tree.leaves(y):
         if not leaf.dim() or {len(leaf)} != rows:
-            raise value_error("predict", f"y of {net!r} must have one row for each of x", describe(leaf))
+            raise value_error("predict", f"y of {net!r} must have one row for each row of x", describe(leaf))
     return y
 
 

@@ -1,4 +1,4 @@
-"""Global random numbers: a key determines what a DataLoader, its dataset and a transform draw in an epoch."""
+"""Global random numbers: a key determines the draws of a DataLoader, its dataset and a transform in an epoch."""
 
 import random
 import sys
@@ -16,7 +16,7 @@ def seeded(key: Key) -> Iterator[None]:
     numpy = getattr(sys.modules.get("numpy"), "random", None)
     states = torch.get_rng_state(), random.getstate(), numpy and numpy.get_state()
     seed = int(key) % 2**63
-    torch.default_generator.manual_seed(seed)  # that of the CPU only; torch.manual_seed would seed a GPU too
+    torch.default_generator.manual_seed(seed)  # only the CPU's generator; torch.manual_seed would seed GPUs too
     random.seed(seed)
     if numpy:
         numpy.seed(seed % 2**32)

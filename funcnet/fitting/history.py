@@ -16,21 +16,21 @@ from funcnet.tables import aligned, html_table
 _MOST_ROWS, _ENDS = 20, 5
 """Rows shown at the beginning and at the end of a longer table."""
 _WIDTH = 120
-"""Characters of the longest line; a wider table is broken into several."""
+"""Characters of the longest line; a wider table is split into several."""
 
 
 class History(dict[str, list[Any]]):
     """Measurements of a training: a dict from column names, such as ``epoch``, ``loss`` and ``seconds``, to lists.
 
-    It prints as a table, in notebooks too, and ``plot()`` draws it. Each list has a value for each epoch: a number, a tensor,
-    such as a confusion matrix, or ``None`` if nothing was measured. A column that began later has a shorter list, of the last
+    It prints as a table, in notebooks too, and ``plot()`` draws it. Each list has a value for each epoch: a number, a tensor
+    (such as a confusion matrix), or ``None`` if nothing was measured. A column that began later has a shorter list, for the last
     epochs. Two histories are equal if they have the same columns with the same values; NaN equals NaN.
 
     Args:
-        columns: A dict of lists by column name; the lists are copied.
+        columns: A dict of lists by column name; the lists are copied. ``None`` for an empty history.
 
     Raises:
-        ValueError: For a column that is not a list, or a value that is neither a number, a tensor nor ``None``.
+        ValueError: If a column is not a list, or a value is neither a number, a tensor nor ``None``.
 
     >>> history = History({"epoch": [1, 2], "loss": [0.9, 0.25]})
     >>> history.append({"epoch": 3, "loss": 0.125, "accuracy": 0.75})
@@ -55,15 +55,13 @@ class History(dict[str, list[Any]]):
             self[name] = [_value("History", name, value) for value in column]
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add the row of an epoch.
-
-        A new name begins a column. A column that the row lacks gets ``None``.
+        """Append the row of an epoch; a new name begins a column, and a column missing from the row gets ``None``.
 
         Args:
-            row: The values of the epoch by column name; a 0-d tensor is kept as a number.
+            row: The values of the epoch by column name; a 0-d tensor is stored as a number.
 
         Raises:
-            ValueError: For a row that is not a dict, or a value that is neither a number, a tensor nor ``None``.
+            ValueError: If the row is not a dict, or a value is neither a number, a tensor nor ``None``.
         """
         if not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
             raise value_error("History.append", "row must be a dict of values by name", describe(row))
@@ -72,19 +70,19 @@ class History(dict[str, list[Any]]):
             self.setdefault(name, []).append(kept.get(name))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a dict for each epoch, for example for ``pandas.DataFrame(history.rows())`` or ``csv.DictWriter``."""
+        """Return a list with a dict for each epoch, as for ``pandas.DataFrame(history.rows())`` or ``csv.DictWriter``."""
         count = self._epochs()
         return [{name: c[i - count] for name, c in self.items() if len(c) >= count - i} for i in range(count)]
 
     def best(self, column: str, mode: str = "min") -> dict[str, Any]:
-        """Return the row of the epoch in which a column is best; the first of equal ones.
+        """Return the row of the epoch with the best value of a column; the first one in a tie.
 
         Args:
             column: Name of a column of numbers, such as ``"validation_loss"``; NaN is never the best.
             mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
 
         Raises:
-            ValueError: For a column that is missing or has no numbers, and another ``mode``.
+            ValueError: If the column is missing or has no numbers, or ``mode`` is another word.
         """
         if not isinstance(mode, str) or mode not in _BETTER:
             raise value_error("History.best", "mode must be 'min' or 'max'", repr(mode))
@@ -97,18 +95,18 @@ class History(dict[str, list[Any]]):
     def plot(self, columns: Sequence[str] | None = None, figure: Figure = None) -> Figure:
         """Draw the columns over the epochs with matplotlib, and return the figure.
 
-        The loss and each metric have a panel, with a second line for the validation data. The parts of a loss share a panel, and
-        so do norms and learning rates; seconds come last. An axis is logarithmic if a linear one would squeeze most values
-        together. Notebooks show the figure, and ``figure.savefig("history.png")`` writes it. It is not registered with pyplot,
-        so nothing needs closing.
+        The loss and each metric have a panel, with a second line for the validation data. The parts of a loss share a panel, as
+        do norms and learning rates; seconds come last. An axis is logarithmic if a linear one would squeeze most values
+        together. Notebooks show the figure, and ``figure.savefig("history.png")`` writes it. The figure is not registered with
+        pyplot and need not be closed.
 
         Args:
             columns: Names of the columns to draw, by default all that hold numbers.
             figure: A matplotlib figure or subfigure to draw into, by default a new one.
 
         Raises:
-            ImportError: Without matplotlib, which ``pip install funcnet[plot]`` installs.
-            ValueError: For a column that is missing or has no numbers, and a ``figure`` of another type.
+            ImportError: Without matplotlib; ``pip install funcnet[plot]`` installs it.
+            ValueError: If a column is missing or has no numbers, or ``figure`` has another type.
         """
         names = [name for name in self if name != "epoch" and self._is_numeric(name)] if columns is None else columns
         if not isinstance(names, (list, tuple)) or not names:
@@ -127,7 +125,7 @@ class History(dict[str, list[Any]]):
         """Return a copy to which rows can be appended without changing this one; tensors are shared."""
         made = History()
         for name, column in self.items():
-            made[name] = [*column]  # without a look at each value: fit copies the history after each epoch
+            made[name] = [*column]  # values are not checked again: fit copies the history after each epoch
         return made
 
     __copy__ = copy
@@ -165,7 +163,7 @@ class History(dict[str, list[Any]]):
         return max(map(len, self.values()), default=0)
 
     def _numbers(self) -> list[int]:
-        """Return the numbers of the epochs, counted from 1 if the column is missing."""
+        """Return the epoch numbers, counted from 1 if there is no such column."""
         count = self._epochs()
         epochs = self.get("epoch", [])
         return epochs if len(epochs) == count and all(isinstance(n, int) for n in epochs) else [*range(1, count + 1)]
@@ -175,14 +173,14 @@ class History(dict[str, list[Any]]):
 
     def _require(self, who: str, name: object) -> None:
         if not isinstance(name, str) or name not in self:
-            raise value_error(who, f"a column must be one of the history's, {', '.join(self) or 'which has none'}", repr(name))
+            raise value_error(who, f"a column must be one of the history's ({', '.join(self) or 'it has none'})", repr(name))
 
 
 _BETTER: dict[str, Callable[..., dict[str, Any]]] = {"min": min, "max": max}
 
 
 def _value(who: str, name: str, value: Any) -> Any:
-    """Return the value to keep: a Python number, a tensor without a graph, or ``None``."""
+    """Return the value to store: a Python number, a detached tensor, or ``None``."""
     if isinstance(value, Tensor):
         return value.detach().clone() if value.dim() else value.item()
     if value is None or isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Judging: what ``fit`` measures after each epoch, and on which data."""
+"""Judging: the metrics that ``fit`` measures after each epoch, and their data."""
 
 from typing import Any, NamedTuple
 
@@ -43,13 +43,13 @@ class Judge(NamedTuple):
         return cls(opt, net.inference(), judged, wanted, None, "")
 
     def generators(self, source: Source) -> list[torch.Generator]:
-        """List the generators of a training's data and of this data, each once."""
+        """List the generators of the training data and of this data, each once."""
         found = [*source.generators(), *self.source.generators()]
         return [*{id(generator): generator for generator in found}.values()]
 
     @property
     def measures(self) -> bool:
-        """Whether there is something to measure."""
+        """Whether there is anything to measure."""
         return self.mean is not None or bool(self.metrics.metrics)
 
     def row(self, params: Params, epoch: int) -> dict[str, Any]:

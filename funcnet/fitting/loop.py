@@ -1,4 +1,4 @@
-"""Fit: the usual training loop, with metrics, callbacks, checkpoints and a history."""
+"""Fit: a training loop with metrics, callbacks, checkpoints and a history."""
 
 from contextlib import nullcontext
 from functools import cache
@@ -57,65 +57,70 @@ def fit(
     progress: Shown = True,
     epochs_done: int = 0,
 ) -> Fit:
-    """Train a net, and return ``Fit(params, state, history)``.
+    """Train a net, and return ``Fit(params, state, history)``: ``opt`` minimizes ``loss`` for ``epochs`` epochs.
 
-    The key determines everything random. Rows are in a new order in each epoch. For a DataLoader, its dataset and a transform,
-    the global generators of torch, Python and numpy are seeded for the epoch and restored afterwards; a loader with a
-    ``generator`` draws from that one. ``set_epoch`` of a sampler or dataset is called with the epoch, from 0.
+        y, cache      = net.apply(params, x, key)                   for each batch (x, target)
+        value, gy     = loss.value_and_grad(y, target)
+        params, state = opt.update(net.grads(params, cache, gy), state, params)
 
-    With ``checkpoints``, a training that was interrupted goes on when ``fit`` is called again with the same arguments, within an
-    epoch too. It ends with the same params, bit for bit, as one without interruption, on the same kind of machine, with the same
-    number of threads and in the same mode. Batches of the epoch that were done before are fetched again if they may draw random
-    numbers. Workers of a DataLoader with ``persistent_workers=True`` keep random numbers that no checkpoint holds. Without
+    The key determines everything random. Each epoch visits the rows in a new order. For a DataLoader, its dataset and a
+    transform, the global generators of torch, Python and numpy are seeded for the epoch and restored afterwards; a loader with a
+    ``generator`` draws from that one. If a sampler or dataset has ``set_epoch``, it is called with the epoch, from 0.
+
+    With ``checkpoints``, an interrupted training continues when ``fit`` is called again with the same arguments, even within an
+    epoch. It ends with the same params, bit for bit, as an uninterrupted one on the same kind of machine, with the same number of
+    threads and in the same mode. Batches of the epoch that were already done are fetched again if they may draw random numbers.
+    Workers of a DataLoader with ``persistent_workers=True`` keep random numbers that no checkpoint holds. To continue without
     ``checkpoints``, pass the ``params`` and ``state`` after ``n`` epochs, the same key, and ``epochs_done=n``.
 
-    The training stops with an error at the first loss or params that are not finite, and saves no checkpoint of them. An ``opt``
-    that skips such steps, as ``SkipNonFinite`` does, goes on. ``fit`` calls ``kernels.retain_freed_memory``.
+    The training stops with an error at the first non-finite loss or params, and saves no checkpoint of them. It continues if
+    ``opt`` skips such steps, as ``SkipNonFinite`` does. ``fit`` calls ``kernels.retain_freed_memory``.
 
     Args:
         net: The net.
-        loss: The loss to minimize, with one value; for an ``ensemble`` the history has the mean over its members.
+        loss: The loss to minimize, with a single value; for an ``ensemble`` the history has the mean over its members.
         opt: The optimizer. ``Averaged(opt, EMA())`` also averages params.
         data: (x, target), tensors or numpy arrays or trees of them with one row per example; or an iterable of batches
-            (x, target), such as a ``DataLoader``; or a function that returns an iterable of batches for an epoch, from 0. With
+            (x, target), such as a ``DataLoader``; or a function of the epoch, from 0, that returns such an iterable. With
             ``transform`` a batch may be any tree of tensors, such as a dict.
-        epochs: Total number of epochs; those in ``checkpoints`` count.
-        batch_size: Number of rows in a batch of (x, target); the last batch may be smaller. An iterable has its own batches.
+        epochs: Total number of epochs, including those in ``checkpoints``.
+        batch_size: Number of rows in a batch of (x, target); the last batch may be smaller. An iterable defines its own batches.
         key: A key or an int seed.
         params: Params to start from, by default ``net.init`` on the device of ``data``. Batches of an iterable are moved to the
             device of the params. The given params are not written to; the trained ones require no grad.
-        state: Optimizer state to start from.
-        validation: Data to evaluate after each epoch, (x, target), batches, or a function of the epoch, with ``net.inference()``
-            and ``opt.eval_params(state, params)``. ``transform`` is not applied to it.
-        metrics: Metrics, such as ``F1()``, and functions (y, target) → number, such as ``accuracy``, of the validation data, or
-            of ``data`` without it.
+        state: Optimizer state to start from, by default ``opt.init(params)``.
+        validation: Data to evaluate after each epoch, in any form of ``data``, with ``net.inference()`` and
+            ``opt.eval_params(state, params)``. ``transform`` is not applied to it.
+        metrics: Metrics, such as ``F1()``, and functions (y, target) → number, such as ``accuracy``. They are measured on the
+            validation data, or on ``data`` without any.
         drop_last: Whether to leave out a smaller last batch of rows.
-        transform: Function (batch, key) → (x, target), for example an augmentation, that draws its random numbers from the key,
-            a new one for each step.
-        accumulate: Number of micro-batches into which each batch is cut to save memory; the gradient is that of the whole batch.
+        transform: A function (batch, key) → (x, target), such as an augmentation. It draws random numbers from the key, which is
+            new for each step.
+        accumulate: Number of micro-batches into which each batch is split to save memory; the gradient is that of the whole
+            batch.
         in_backward: Whether to update each layer in the backward pass as soon as its gradient is known, as in ``train_step``.
-        norms: Whether to add two columns to the history: ``grad_norm`` and ``update_norm``, means over the steps of the norms of
-            the gradient and of the change of params.
+        norms: Whether to add the columns ``grad_norm`` and ``update_norm`` to the history: the norms of the gradient and of the
+            change of params, averaged over the steps.
         callbacks: Functions of an ``Epoch``, called after each epoch, which return ``None`` or ``stop``; and ``Callback`` values,
             such as ``EarlyStopping(patience=3)``.
-        checkpoints: A folder or ``Checkpoints``, to save in after each epoch and every ``Checkpoints.every`` steps.
-        progress: ``True`` for a bar on a terminal where tqdm is installed, and some ten lines elsewhere, on the standard error
-            stream; ``"bar"``, ``"lines"``, or ``False``; or a function of a line of text, such as ``logging.info``, called after
-            each epoch.
+        checkpoints: A folder or ``Checkpoints`` to save to after each epoch and every ``Checkpoints.every`` steps.
+        progress: ``True`` for a bar if standard error is a terminal and tqdm is installed, else about ten lines there;
+            ``"bar"``, ``"lines"``, or ``False``; or a function of a line of text, such as ``logging.info``, called after each
+            epoch.
         epochs_done: Number of epochs trained before, without ``checkpoints``; ``epochs`` more follow.
 
     Returns:
         The params, the state and the history. The history has the columns ``epoch`` (from 1), ``loss`` (the mean over the
-        training steps) and ``seconds`` (of training), ``loss.<name>`` for each part of a loss with several, unscaled, and with
-        ``validation`` also ``validation_loss``. A metric is ``validation_<name>``, or ``<name>`` without validation data. To
-        evaluate params that ``opt`` averages, use ``opt.eval_params(fit.state, fit.params)``. With ``EarlyStopping`` the params
-        are already those of the best evaluation; the state is the last one.
+        training steps), ``seconds`` (of training), and ``loss.<name>`` for each part of a composite loss, unscaled; with
+        ``validation`` also ``validation_loss``. A metric is in ``validation_<name>``, or in ``<name>`` without validation data.
+        To evaluate params that ``opt`` averages, use ``opt.eval_params(fit.state, fit.params)``. With ``EarlyStopping`` the
+        params are already those of the best evaluation; the state is the last one.
 
     Raises:
-        ValueError: For a ``batch_size`` below 1, epochs below 0, empty data, different numbers of rows, fewer rows than
-            ``batch_size`` with ``drop_last``, arguments of another type, two metrics with one name or a metric with the name of a
-            column, and checkpoints of another net, key, number of rows or batch size.
-        FloatingPointError: For a loss or params that are not finite, with the step and the first leaf that is not.
+        ValueError: If ``batch_size`` is below 1, ``epochs`` is below 0, data is empty or has different numbers of rows, there are
+            fewer rows than ``batch_size`` with ``drop_last``, an argument has another type, a metric has the name of another one
+            or of a column, or the checkpoints are those of another net, key, number of rows or batch size.
+        FloatingPointError: If the loss or the params become non-finite, with the step and the first bad leaf.
         OSError: If a checkpoint cannot be written.
 
     >>> from funcnet.layers.linear.linear import Linear
@@ -159,12 +164,12 @@ def _trained(run: Run, judge: Judge, epochs: int, progress: Shown) -> Position:
     left = range(at.epoch, at.epoch + bool(at.step) if at.stopped else max(epochs, at.epoch))
     for source in (training.source, judge.source):
         if source.once and len(left) > 1:
-            rule = "an iterator of batches serves one epoch; pass a function of the epoch that returns a new one"
+            rule = "an iterator of batches lasts for one epoch; pass a function of the epoch that returns a new one"
             raise value_error("fit", rule, f"{describe(source.data)} for {len(left)} epochs")
     with Progress.of(progress, left, training.source.steps, at.step) as shown:
         if at.steps:
             shown.message(_greeting(at, epochs))
-        while run.at.step if run.at.stopped else run.at.epoch < epochs:  # an epoch that was stopped within still gets its row
+        while run.at.step if run.at.stopped else run.at.epoch < epochs:  # an epoch that was stopped midway still gets its row
             run.epoch(shown.step)
             run.at = _closed(training, judge, run.at)
             shown.epoch(run.at.history)
@@ -173,7 +178,7 @@ def _trained(run: Run, judge: Judge, epochs: int, progress: Shown) -> Position:
 
 
 def _greeting(at: Position, epochs: int) -> str:
-    """Say where a training goes on, or why it does not."""
+    """Say where a training continues, or why it does not."""
     if at.stopped and not at.step:
         return f"fit does not continue: a callback stopped the training after epoch {at.epoch}"
     if at.epoch >= epochs and not at.step:
@@ -182,7 +187,7 @@ def _greeting(at: Position, epochs: int) -> str:
 
 
 def _closed(training: Training, judge: Judge, at: Position) -> Position:
-    """Return the position after the steps of an epoch: add its row to the history, and call the callbacks."""
+    """Finish an epoch: add its row to the history, call the callbacks, and return the next position."""
     if not at.losses:
         raise value_error("fit", "data must have at least one batch in each epoch", f"none in epoch {at.epoch + 1}")
     params = judge.opt.eval_params(at.state, at.params)
@@ -215,7 +220,7 @@ def _require_options(transform: Any, progress: Any, **numbers: Any) -> None:
 
 
 def _source(data: Any, batch_size: Any, drop_last: bool, transform: Any) -> Source:
-    """Return the source of batches; only rows need a ``batch_size``."""
+    """Return the source of batches; only ``Rows`` needs a ``batch_size``."""
     if batch_size is not None or is_rows(data, pairs=transform is None):
         require_whole("fit", "batch_size", 1, batch_size)
     return source_of(data, "fit", "data", batch_size or 1, drop_last=drop_last, pairs=transform is None)
@@ -229,8 +234,8 @@ def _checkpoints(given: Any, epochs_done: int) -> Checkpoints | None:
     else:
         raise value_error("fit", "checkpoints must be a folder, fn.Checkpoints(folder), or None", describe(given))
     if kept and epochs_done:
-        raise value_error("fit", "epochs_done is for a training without checkpoints, which count epochs themselves", epochs_done)
-    return kept and kept.replace(folder=kept.folder.absolute())  # a callback may change the folder of the process
+        raise value_error("fit", "epochs_done needs a training without checkpoints, which count epochs themselves", epochs_done)
+    return kept and kept.replace(folder=kept.folder.absolute())  # a callback may change the working directory
 
 
 def _start(opt: Optimizer, params: Params, state: Tree, data: Source | None) -> Position:
@@ -252,8 +257,8 @@ def _detached(leaf: Any) -> Tensor:
 
 
 def _resumed(kept: Checkpoints, call: dict[str, Any], start: Position, heard: Callbacks) -> Position:
-    """Return the position of the newest checkpoint; ``start`` where there is none."""
-    named_entries("fit with checkpoints", start.params)  # which compares params by their paths
+    """Return the position of the newest checkpoint, or ``start`` if there is none."""
+    named_entries("fit with checkpoints", start.params)  # params are compared by path, so paths must be unique
     if not kept.steps():
         return start
     saved = kept.load()

@@ -1,4 +1,4 @@
-"""Pictures of histories, drawn with matplotlib."""
+"""Plots of histories, drawn with matplotlib."""
 
 import math
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ Column = Sequence[float | None]
 _VALIDATION, _PART = "validation_", "loss."
 _MOST_MARKERS = 30
 _WIDEST_LINEAR, _FARTHEST_MEDIAN = 20.0, 5.0
-"""An axis is logarithmic where the largest value is more than 20 times the smallest, and more than 5 times the median of a line:
-a loss that falls by a constant factor is, and a rate on a cosine is not."""
+"""An axis is logarithmic if the largest value is more than 20 times the smallest, and more than 5 times the median of a line:
+a loss that falls by a constant factor qualifies, a rate on a cosine does not."""
 _PARTS, _NORMS, _RATES, _SECONDS = "parts of the loss", "norms", "learning rate", "seconds per epoch"
 _BY_NAME = (_PARTS, _NORMS, _RATES)
-"""Panels whose lines are told apart by their names; in the others, one line is of training, and one of validation."""
+"""Panels whose lines are labeled with their names; the others have one line for training and one for validation."""
 _LAST = (_PARTS, _NORMS, _RATES, _SECONDS)
-"""Panels that follow those of the loss and the metrics."""
+"""Panels after those of the loss and the metrics."""
 _MAY_BE_LOGARITHMIC = ("loss", *_BY_NAME)
-"""Panels that may be logarithmic below 1 too; most metrics there are shares, such as an accuracy."""
+"""Panels that may be logarithmic below 1 too; most metrics below 1 are fractions, such as an accuracy."""
 
 
 class Line(NamedTuple):
-    """One column in a panel: its name, its words in the legend, and the panel to which it belongs."""
+    """One column in a panel: its name, its label in the legend, and its panel."""
 
     name: str
     label: str
@@ -41,7 +41,7 @@ class Line(NamedTuple):
 
 
 def draw(columns: dict[str, Column], epochs: Sequence[int], figure: Figure = None) -> Figure:
-    """Draw columns of numbers over the epochs, a panel for each kind, into a figure or a new one, and return it."""
+    """Draw columns of numbers over the epochs, with a panel for each kind, and return the figure."""
     panels: dict[str, list[Line]] = {}
     for line in sorted(map(_line, columns), key=lambda line: _LAST.index(line.panel) if line.panel in _LAST else -1):
         panels.setdefault(line.panel, []).append(line)
@@ -113,20 +113,20 @@ def _title(title: str, lines: list[Line]) -> str:
 
 
 def _gapped(column: Column, count: int) -> list[float]:
-    """Return the values of all epochs, with NaN, which leaves a gap, where there is none or it is not finite."""
+    """Return a value for each epoch: NaN, which leaves a gap, for a missing or non-finite one."""
     missing = [math.nan] * (count - len(column))
     return missing + [value if value is not None and math.isfinite(value) else math.nan for value in column]
 
 
 def _marked(values: list[float]) -> list[int]:
-    """Return the places of the markers: every value of a short line, and in a long one those without neighbors."""
+    """Return the indices of the markers: every value of a short line, and values without neighbors in a long one."""
     padded = [math.nan, *values, math.nan]
     alone = [i for i in range(len(values)) if math.isnan(padded[i]) and math.isnan(padded[i + 2])]
     return [*range(len(values))] if len(values) <= _MOST_MARKERS else alone
 
 
 def _scale(axes: Any, title: str, drawn: list[list[float]]) -> None:
-    """Choose the axis of the sorted values of each line, and say so where there are none."""
+    """Choose the axis from the sorted values of each line; write a note if there are none."""
     if not drawn:
         axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", va="center", color="0.5")
         axes.set_yticks([])
@@ -146,6 +146,6 @@ def _limits(epochs: Sequence[int]) -> tuple[float, float]:
 
 
 def _escaped(words: str) -> str:
-    """Keep matplotlib from reading names as formulas, or a line with a name like ``_x`` as one without."""
+    """Escape a name: matplotlib takes ``$`` for a formula, and leaves a line named ``_x`` out of the legend."""
     words = words.replace("$", r"\$")
     return f" {words}" if words.startswith("_") else words

@@ -14,7 +14,7 @@ from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
 
 _MAY_CHANGE = ("loss", "opt", "accumulate")
-"""Arguments of ``fit`` that may differ from those of the checkpoint."""
+"""Arguments of ``fit`` that may differ from the checkpoint's."""
 
 
 class Position(NamedTuple):
@@ -23,13 +23,13 @@ class Position(NamedTuple):
     Args:
         epoch: Number of epochs done.
         step: Number of steps done in the next epoch.
-        steps: Number of steps done in all.
+        steps: Total number of steps done.
         params: The params.
         state: The optimizer's state, with recorded norms.
-        memory: The memory of each callback that has one.
+        memory: The memories of the callbacks.
         history: The history.
         losses: The losses of the steps done in this epoch.
-        weights: The weight of each of their batches in each part of the loss; empty if the rows determine it.
+        weights: The weight of each batch in each part of the loss; empty if the rows determine it.
         seconds: Time spent in this epoch.
         stopped: Whether a callback has ended the training.
         generators: States of a DataLoader's generators at the start of the epoch.
@@ -50,14 +50,14 @@ class Position(NamedTuple):
 
 
 def as_tree(at: Position, call: dict[str, Any]) -> dict[str, Any]:
-    """Return a position as a tree of tensors, numbers and strings, with the arguments of ``fit``."""
+    """Convert a position and the arguments of ``fit`` to a tree of tensors, numbers and strings."""
     losses = torch.stack(at.losses) if at.losses else None
     weights = torch.tensor(at.weights, dtype=torch.float64) if at.weights else None
     return {**at._asdict(), "history": dict(at.history), "losses": losses, "weights": weights, "call": call}
 
 
 def from_tree(saved: Any) -> Position:
-    """Return the position in a tree that ``as_tree`` made."""
+    """Return the position in a tree made by ``as_tree``."""
     if not isinstance(saved, dict) or saved.keys() != {*Position._fields, "call"}:
         raise value_error("fit", "checkpoints must be of an earlier fit; use another folder", "a checkpoint of another tree")
     losses = () if saved["losses"] is None else tuple(saved["losses"].unbind())
@@ -68,16 +68,16 @@ def from_tree(saved: Any) -> Position:
 
 
 def call_of(net: Layer, loss: Loss, opt: Optimizer, accumulate: int, **options: Any) -> dict[str, Any]:
-    """Describe the arguments of ``fit`` in numbers and strings, which tell a checkpoint of another call."""
+    """Describe the arguments of ``fit`` in numbers and strings, to recognize a checkpoint of another call."""
     return {"net": repr(net), "loss": repr(loss), "opt": repr(opt), "accumulate": accumulate, **options}
 
 
 def require_same_call(saved: dict[str, Any], call: dict[str, Any], where: Any) -> None:
-    """Refuse another net, key or batch size; warn of another loss or optimizer, which may be intended."""
+    """Refuse another net, key or batch size; warn about another loss or optimizer, which may be intended."""
     changed = {name: (saved.get(name), call.get(name)) for name in {**saved, **call} if saved.get(name) != call.get(name)}
     for name, (before, value) in changed.items():
         if name not in _MAY_CHANGE:
             got = f"{value}; use another folder for another training"
             raise value_error(f"fit, checkpoint in {where}", f"{name} must be {before}", got)
     for name, (before, value) in changed.items():
-        warnings.warn(f"fit: {name} was {before} in the checkpoint in {where}, and is {value} from here on", stacklevel=4)
+        warnings.warn(f"fit: {name} was {before} in the checkpoint in {where}, and is {value} from now on", stacklevel=4)

@@ -1,4 +1,4 @@
-"""Progress of a training: a bar on a terminal, lines elsewhere, or a function of each line."""
+"""Progress of a training: a bar on a terminal, lines elsewhere, or a function called with each line."""
 
 import sys
 import time
@@ -10,11 +10,11 @@ from funcnet.fitting.history import History
 
 Write = Callable[[str], object]
 Shown = bool | str | Write
-"""The type of the argument ``progress`` of ``fit``."""
+"""The type of ``fit``'s argument ``progress``."""
 
 _LINES = 10
 _SHORTEST = 10.0
-"""Seconds left below which lines do not mention them."""
+"""Remaining seconds below which lines do not mention the time."""
 
 
 class Progress:
@@ -31,24 +31,24 @@ class Progress:
 
     @staticmethod
     def of(progress: Shown, epochs: range, steps: int | None = None, done: int = 0, who: str = "fit") -> "Progress":
-        """Make the display of the progress of some epochs.
+        """Make the progress display for some epochs.
 
         Args:
-            progress: ``True`` for a bar if the standard error stream is a terminal and tqdm is installed, else some ten lines;
-                ``"bar"`` or ``"lines"``; a function of a line of text, which is called after each epoch; or ``False``.
+            progress: ``True`` for a bar if standard error is a terminal and tqdm is installed, else about ten lines;
+                ``"bar"`` or ``"lines"``; a function of a line of text, called after each epoch; or ``False``.
             epochs: The epochs to come, counted from 0.
-            steps: Number of batches in an epoch if known; a bar then advances with each.
-            done: Number of batches of the first epoch that were done before.
-            who: The function whose argument it is.
+            steps: Number of batches in an epoch if known; a bar then advances with each batch.
+            done: Number of batches already done in the first epoch.
+            who: The name of the function in errors.
 
         Raises:
-            ValueError: For another ``progress``.
-            ImportError: For ``"bar"`` without tqdm.
+            ValueError: If ``progress`` has another value.
+            ImportError: If ``progress`` is ``"bar"`` and tqdm is not installed.
         """
         require_progress(progress, who)
         if progress is False:
             return Progress()
-        if callable(progress) or not epochs:  # without an epoch there may be a message, which needs no bar
+        if callable(progress) or not epochs:  # without epochs there may still be a message, which needs no bar
             return _Lines(epochs, progress if callable(progress) else _print, 1)
         bar = _tqdm() if progress == "bar" or (progress is True and sys.stderr.isatty()) else None
         if bar is None and progress == "bar":
@@ -71,7 +71,7 @@ class Progress:
         """Show a line of text."""
 
     def close(self) -> None:
-        """End the display; an interrupted bar stays where it was."""
+        """End the display; an interrupted bar stays at its position."""
 
 
 def require_progress(progress: object, who: str = "fit") -> None:
@@ -112,7 +112,7 @@ class _Lines(Progress):
 
 
 def time_left(seconds: float) -> str:
-    """Say how much time is left, if it is 10 s or more.
+    """Format the time left if it is 10 s or more.
 
     >>> [time_left(seconds) for seconds in (5.0, 42.0, 600.0, 9000.0)]
     ['', ', 42 s left', ', 10 min left', ', 2.5 h left']
@@ -130,7 +130,7 @@ def _print(text: str) -> None:
 
 
 class _Bar(Progress):
-    """Advances a bar of tqdm with each batch if their number is known, else with each epoch."""
+    """Advances a tqdm bar with each batch if their number is known, else with each epoch."""
 
     def __init__(self, tqdm: Any, epochs: range, steps: int | None, done: int) -> None:
         self.epochs, self.steps, self.now = epochs, steps, epochs.start
@@ -159,6 +159,6 @@ class _Bar(Progress):
 
 
 def _last(history: History) -> dict[str, str]:
-    """Format the numbers of the last epoch, without its number and time; other values are left out."""
+    """Format the numeric columns of the last epoch, without its number and time."""
     last = {name: column[-1] for name, column in history.items() if column and name not in ("epoch", "seconds")}
     return {name: f"{value:.4g}" for name, value in last.items() if isinstance(value, (int, float))}

@@ -17,7 +17,7 @@ from funcnet.tables import aligned, short
 
 
 class Fit(NamedTuple):
-    """The result of ``fit``, a named tuple: ``params, state, history = fit(...)``. It prints as a table.
+    """The result of ``fit``: ``params, state, history = fit(...)``. It prints as a table.
 
     Args:
         params: The trained params.
@@ -38,7 +38,7 @@ class Fit(NamedTuple):
     history: History
 
     def save(self, path: PathLike) -> None:
-        """Save params, state and history in one file, with ``funcnet.save``.
+        """Save params, state and history in one file with ``funcnet.save``.
 
         ``load_metadata(path)["history"]`` returns the columns of the history without reading the params.
 
@@ -46,8 +46,8 @@ class Fit(NamedTuple):
             path: The file; an existing one is replaced.
 
         Raises:
-            ValueError: For values that ``save`` refuses, such as sparse tensors.
-            OSError: From the system, for a missing folder or a full disk.
+            ValueError: If ``save`` refuses a value, such as a sparse tensor.
+            OSError: If the folder is missing or the disk is full.
         """
         save(path, {**self._asdict(), "history": dict(self.history)}, {"kind": "Fit", "history": _outline(self.history)})
 
@@ -57,12 +57,13 @@ class Fit(NamedTuple):
 
         Args:
             path: The file.
-            like: A ``Fit`` or a pair (params, state) with the expected structure, shapes and dtypes; tensors go to its devices.
-                Without it, they are on the CPU.
+            like: A ``Fit`` or a pair (params, state) with the expected structure, shapes and dtypes; tensors are loaded to its
+                devices, or to the CPU without it.
 
         Raises:
-            ValueError: For a file that is damaged or of another kind, and for one that differs from ``like``, with each path.
-            OSError: From the system, for a missing file.
+            ValueError: If the file is damaged, was not written by ``Fit.save``, or differs from ``like``; the error lists every
+                path that differs.
+            OSError: If the file is missing.
 
         >>> import tempfile
         >>> folder = tempfile.TemporaryDirectory()
@@ -79,7 +80,16 @@ class Fit(NamedTuple):
         return cls(found["params"], found["state"], History(found["history"]))
 
     def plot(self, columns: Sequence[str] | None = None, figure: Figure = None) -> Figure:
-        """Draw the history with matplotlib, and return the figure; see ``History.plot``."""
+        """Draw the history with matplotlib, and return the figure, as ``History.plot`` does.
+
+        Args:
+            columns: Names of the columns to draw, by default all that hold numbers.
+            figure: A matplotlib figure or subfigure to draw into, by default a new one.
+
+        Raises:
+            ImportError: Without matplotlib; ``pip install funcnet[plot]`` installs it.
+            ValueError: If a column is missing or has no numbers, or ``figure`` has another type.
+        """
         return History(self.history).plot(columns, figure)
 
     def __str__(self) -> str:
@@ -95,7 +105,7 @@ def _size(name: str, part: Tree) -> tuple[str, ...]:
 
 
 def _outline(history: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Return the columns with the dtype and shape of each tensor in its place."""
+    """Return the columns with each tensor replaced by its dtype and shape."""
     return {name: [_outlined(value) for value in column] for name, column in history.items()}
 
 
@@ -104,7 +114,7 @@ def _outlined(value: Any) -> Any:
 
 
 def _expected(path: PathLike, metadata: Any) -> dict[str, list[Any]]:
-    """Return the columns that ``_outline`` described, with tensors on the meta device."""
+    """Return the columns described by ``_outline``, with tensors on the meta device."""
     if not isinstance(metadata, dict) or metadata.get("kind") != "Fit" or not isinstance(metadata.get("history"), dict):
         raise value_error("Fit.load", f"{str(path)!r} must be a file that Fit.save has written", "a file of another tree")
     return {name: [_filled(value) for value in column] for name, column in metadata["history"].items()}

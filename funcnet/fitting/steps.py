@@ -1,4 +1,4 @@
-"""The steps of an epoch: fetch, transform and move each batch, make the step, check the loss, save the position."""
+"""The steps of an epoch: fetch, transform and move each batch, make a step, check the loss, save the position."""
 
 import math
 import time
@@ -27,7 +27,7 @@ from funcnet.train import TrainStep
 
 Transform = Callable[[Any, Key], tuple[Any, Any]]
 _MOST_REPEATED = 1000
-"""Most steps that are repeated to find where a NaN came from; after more steps the error names what is not finite at the end."""
+"""Most steps repeated to find the origin of a NaN; after more steps the error only names the bad leaf at the end."""
 
 
 class Training(NamedTuple):
@@ -35,18 +35,18 @@ class Training(NamedTuple):
 
     Args:
         step: The step, which may write to its params and state.
-        pure: The same step, which writes to nothing.
+        pure: The same step without donation, which writes to nothing.
         mean: The means of the loss over batches.
         source: The batches.
         transform: The function (batch, key) → (x, target), or ``None``.
-        order: The key of the orders of rows.
-        noise: The key of random layers and transforms.
+        order: The key for the orders of rows.
+        noise: The key for random layers and transforms.
         callbacks: The callbacks.
-        kept: The checkpoints in which positions are saved, or ``None``.
+        kept: The checkpoints for positions, or ``None``.
         call: The arguments of ``fit`` as numbers and strings.
         generators: The generators of the data and the validation data.
-        weigh: Makes, once, the function that weighs batches of rows for each part of the loss, if the targets of all rows are
-            known, so that no step weighs anything; ``None`` otherwise.
+        weigh: Returns the cached function that computes the weights of batches for each part of the loss, if the targets of all
+            rows are known; then steps need not compute weights. ``None`` otherwise.
     """
 
     step: TrainStep
@@ -63,29 +63,29 @@ class Training(NamedTuple):
     weigh: Callable[[], Callable[[Any], list[list[float]]]] | None
 
     def weights(self, at: Position) -> Any:
-        """Return the weight of each batch of an epoch, a list for each part of the loss."""
+        """Return the weights of the batches of an epoch, a list for each part of the loss."""
         if self.weigh:
             rows: Any = self.source
             return self.weigh()(rows.cut(random.fold_in(self.order, at.epoch))[: len(at.losses)])
         return [*zip(*at.weights, strict=True)]
 
     def save(self, at: Position) -> None:
-        """Save a position; within an epoch a thread saves a copy, because the next steps write to the params."""
+        """Save a position; a background save within an epoch gets a copy, because the next steps write to the params."""
         if self.kept is None:
             return
         if at.step and self.kept.background:
-            self.kept.wait()  # for the copy before to be released
+            self.kept.wait()  # so that the previous copy is released
             at = at._replace(params=tree.map(torch.clone, at.params), state=tree.map(torch.clone, at.state))
         self.kept.save(at.steps, as_tree(at, self.call), {"epoch": at.epoch, "step": at.step, "stopped": at.stopped, **self.call})
 
     @property
     def weighs_rows(self) -> bool:
-        """Whether the weights of all rows are known, so that nothing is weighed at a step."""
+        """Whether the weights of all rows are known, so that steps need not compute them."""
         return isinstance(self.source, Rows) and self.transform is None
 
     @property
     def strict(self) -> bool:
-        """Whether a loss that is not finite ends the training, because the optimizer skips no steps."""
+        """Whether a non-finite loss ends the training, because the optimizer skips no steps."""
         return not skips_steps(self.step.opt)
 
     def mode(self) -> Any:
@@ -98,12 +98,12 @@ class Training(NamedTuple):
     def batches(self, epoch: int, start: int) -> Iterator[tuple[Any, Any]]:
         """Yield (x, target) from step ``start`` on.
 
-        Earlier batches are fetched again if they may draw random numbers: later ones continue the sequence.
+        Earlier batches are fetched again if they may draw random numbers, because later ones continue the sequence.
         """
         made = first = start if self.weighs_rows else 0
         keys = None if self.transform is None else random.fold_in(random.fold_in(self.noise, epoch), "transform")
         order = random.fold_in(self.order, epoch) if isinstance(self.source, Rows) else None
-        name = "a batch" if self.transform is None else "what transform returns"
+        name = "a batch" if self.transform is None else "the result of transform"
         for i, batch in enumerate(self.source.batches(epoch, order, first), first):
             pair = batch if keys is None else self._transformed(batch, random.fold_in(keys, i))
             if i >= start:
@@ -123,7 +123,7 @@ class Training(NamedTuple):
             raise
 
     def with_keys(self, at: Position, count: int) -> Iterator[tuple[Any, Any, Any]]:
-        """Repeat ``count`` steps from a position on: yield (x, target, key) of each."""
+        """Yield (x, target, key) for ``count`` steps from a position on."""
         _restore(self.generators, at.generators)
         noise = random.fold_in(self.noise, at.epoch)
         device = device_of(at.params)
@@ -133,10 +133,10 @@ class Training(NamedTuple):
 
 
 class Run:
-    """A training while its steps are made; the only object in ``fit`` that changes.
+    """A training in progress; the only object in ``fit`` that changes.
 
-    The steps of all epochs write to the same tensors, which a donated optimizer need not examine again, and ``at``, the position
-    after each epoch, has copies. The copies of the epoch before are released first.
+    The steps of all epochs write to the same tensors, so a donated optimizer examines them only once. ``at``, the position after
+    each epoch, has copies; those of the previous epoch are released first.
     """
 
     __slots__ = (
@@ -149,9 +149,9 @@ class Run:
         self.stochastic = training.step.net.stochastic
 
     def epoch(self, tick: Callable[[], None]) -> None:
-        """Make the steps that are left in an epoch, and go to the position after them, in tensors that are never written to.
+        """Make the remaining steps of an epoch, and set ``at`` to the position after them, in tensors that no step writes to.
 
-        Inference mode saves a tenth of the time of a small step; it is off if a callback looks at steps.
+        Inference mode saves a tenth of the time of a small step; it is off if a callback sees steps.
         """
         one = self.training
         self._begin()
@@ -212,7 +212,7 @@ class Run:
         )
 
     def require_finite(self) -> None:
-        """Raise ``FloatingPointError`` for params that are not finite, and for losses on a GPU, which no step reads."""
+        """Raise ``FloatingPointError`` for non-finite params, and for non-finite losses on a GPU, which no step reads."""
         watched = not self.losses or self.losses[-1].device.type == "cpu"
         if not stays_finite(self.params, self.at.params):
             raise self._diverged("params with a NaN or an infinity", len(self.losses))
@@ -241,8 +241,8 @@ class Run:
             raise value_error("fit", "params must have values", "params on the meta device")
 
     def _judge(self, value: Tensor, x: Any) -> None:
-        """Raise ``FloatingPointError`` for a loss that is not finite, unless the optimizer has skipped the step."""
-        if value.isfinite().all() or not tree.size(x):  # only the sum is not; a mean of no rows is NaN
+        """Raise ``FloatingPointError`` for a non-finite loss, unless the optimizer has skipped the step."""
+        if value.isfinite().all() or not tree.size(x):  # only the sum overflowed, or it is the mean of no rows
             return
         if self.training.strict or not stays_finite(self.params, self.at.params):
             raise self._diverged(f"a loss of {value.tolist()}", len(self.losses) + 1)
@@ -267,7 +267,7 @@ class Run:
 
 
 def own_state(opt: Optimizer, state: Tree) -> Tree:
-    """Return the state of the caller's optimizer, without the norms recorded beside it."""
+    """Return the state of the user's optimizer, without recorded norms."""
     return state["optimizer"] if isinstance(opt, Recorder) else state
 
 

@@ -1,6 +1,7 @@
 """Kernels of batch norm: statistics of channels, of the batch or running."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,16 +12,44 @@ from funcnet.kernels import private_names as torchs
 from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.extremes import LEAST, in_double, is_far
 from funcnet.kernels.norm import Moments, is_wider, rounded_gradients, singly, unstrided
+from funcnet.kernels.threads import BATCH_NORMS, are_several, with_one_openmp_thread
 from funcnet.kernels.tracing import is_compiling, is_mapped, is_meta_data, is_plain_data, is_untransformed, packed
 from funcnet.precision import HALF
 
 _aten = torch.ops.aten
 _softshrink: Callable[[Tensor, float], Tensor] = torchs.builtin("softshrink")
 
+Kernel = Callable[..., tuple[Tensor, Tensor, Tensor]]
+
 # A kernel that has a name in ``torch`` is called by it: 1.2 µs less than by ``torch.ops``.
-_batch_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_batch_norm
+_forward: Kernel = torch.native_batch_norm
 _batch_norm_functional: Callable[..., tuple[Tensor, ...]] = torchs.batch_norm_functional
-_batch_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_batch_norm_backward.default
+_backward: Kernel = _aten.native_batch_norm_backward.default
+_direct_backward: Kernel = torchs.direct(_backward)
+_forward_on_one_thread = with_one_openmp_thread(_forward)
+_backward_on_one_thread = with_one_openmp_thread(_direct_backward)
+
+
+def _is_for_one_thread(x: Tensor) -> bool:
+    return are_several() and x.dim() == 2 and x.numel() < BATCH_NORMS.value
+
+
+def forward_of(x: Tensor) -> Kernel:
+    """Return the kernel of the forward pass for x like this."""
+    return _forward_on_one_thread if _is_for_one_thread(x) else _forward
+
+
+def backward_of(x: Tensor) -> Kernel:
+    """Return the kernel of the backward pass for x like this, in eager mode."""
+    return _backward_on_one_thread if _is_for_one_thread(x) else _direct_backward
+
+
+def _batch_norm(x: Any, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return forward_of(x)(x, *rest)
+
+
+def _batch_norm_backward(gy: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return (_backward_on_one_thread if _is_for_one_thread(gy) else _backward)(gy, *rest)
 
 
 STATISTICS = choice("running statistics", {"formula": NEVER, "kernel": 0}, lambda cpu: 0)
@@ -84,22 +113,23 @@ def serves_unchecked(x: Tensor, weight: Tensor, running: Moments) -> bool:
 
 
 def unchecked_ahead(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, running: Moments, rate: float
+    kernel: Kernel, x: Tensor, weight: Tensor, bias: Tensor, eps: float, running: Moments, rate: float
 ) -> tuple[Tensor, Tensor, Tensor, Moments]:
-    """Return what ``batch_norm_ahead`` does; x with a variance that needs float64 raises ``Misfit``."""
+    """Return what ``batch_norm_ahead`` does, with the kernel of ``forward_of``. Raise ``Misfit`` if σ² needs float64."""
     ahead = running[0].clone(), running[1].clone()
-    y, mu, r = _batch_norm(x, weight, bias, *ahead, True, rate, eps)
+    y, mu, r = kernel(x, weight, bias, *ahead, True, rate, eps)
     if not r.min().item() > LEAST:
         raise Misfit
     return y, mu, r, ahead
 
 
-def unchecked_backward(gy: Tensor, x: Tensor, weight: Tensor, eps: float, batch: Moments) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what ``batch_norm_backward`` does."""
-    return _eager_backward(gy, x, weight, None, None, *batch, True, eps, _ALL)
+def unchecked_backward(
+    kernel: Kernel, gy: Tensor, x: Tensor, weight: Tensor, eps: float, batch: Moments
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what ``batch_norm_backward`` does, with the kernel of ``backward_of``."""
+    return kernel(gy, x, weight, None, None, *batch, True, eps, _ALL)
 
 
-_eager_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = torchs.direct(_batch_norm_backward)
 _ALL = [True, True, True]
 
 

@@ -49,6 +49,7 @@ from funcnet.errors import value_error
 from funcnet.kernels.choices import NEVER, choice, forced, set_choice
 from funcnet.kernels.private_names import HAS_ONEDNN, builtin, onednn_linear, onednn_takes_bfloat16
 from funcnet.kernels.processor import Processor
+from funcnet.kernels.threads import is_one_thread_enough, with_one_mkl_thread
 from funcnet.kernels.tracing import is_autocast, is_compiling, is_plain_data, is_untransformed
 
 LIBRARIES = ("auto", "mkl", "onednn")
@@ -128,17 +129,37 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         raise Misfit
     count = x.numel() * w.shape[0]  # w.size(0) takes 0.05 µs more
     if type(count) is not int or count < PRODUCTS.value or not _serves(x, w, b) or x.shape[-1] != w.shape[1]:
-        return _linear(x, w, b)
+        return linear_of(count)(x, w, b)
     return _by_onednn(x, w, b)
-
-
-small_linear = _linear
-"""What ``linear`` calls for operands that are small."""
 
 
 def is_small(x: Tensor, features: int) -> bool:
     """Tell whether all products of a linear map from the rows of a matrix to ``features`` are those of ``torch.mm``."""
     return x.dim() == 2 and x.numel() * features < PRODUCTS.value
+
+
+def _both(gy: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.mm(gy.t(), x), torch.mm(gy, w)
+
+
+_linear_on_one_thread = with_one_mkl_thread(_linear)
+_mm_on_one_thread = with_one_mkl_thread(torch.mm)
+_both_on_one_thread = with_one_mkl_thread(_both)
+
+
+def linear_of(count: int) -> Callable[..., Tensor]:
+    """Return torch's x wᵀ + b for ``count`` multiplications."""
+    return _linear_on_one_thread if is_one_thread_enough(count) else _linear
+
+
+def mm_of(count: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return torch's product of matrices for ``count`` multiplications."""
+    return _mm_on_one_thread if is_one_thread_enough(count) else torch.mm
+
+
+def both_of(count: int) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the function of gy, x and w that forms gyᵀ x and gy w, with ``count`` multiplications each."""
+    return _both_on_one_thread if is_one_thread_enough(count) else _both
 
 
 def matmul_input_grad(gy: Tensor, w: Tensor) -> Tensor:
@@ -147,7 +168,7 @@ def matmul_input_grad(gy: Tensor, w: Tensor) -> Tensor:
         raise Misfit
     count = gy.numel() * w.shape[1]
     if type(count) is not int or count < PRODUCTS.value or not _serves(gy, w) or gy.shape[-1] != w.shape[0]:
-        return torch.mm(gy, w) if gy.dim() == 2 else torch.matmul(gy, w)
+        return mm_of(count)(gy, w) if gy.dim() == 2 else torch.matmul(gy, w)
     return _by_onednn(gy, w.t())
 
 
@@ -161,7 +182,7 @@ def matmul_weight_grad(gy: Tensor, x: Tensor) -> Tensor:
         gy, x = gy.reshape(-1, gy.shape[-1]), x.reshape(-1, x.shape[-1])
     count = gy.numel() * x.shape[1]
     if type(count) is not int or count < PRODUCTS.value or not _serves(gy, x) or len(gy) != len(x) or gy.dtype is torch.bfloat16:
-        return torch.mm(gy.t(), x)
+        return mm_of(count)(gy.t(), x)
     if gy.shape[1] >= 2 * x.shape[1] and len(x) > x.shape[1]:
         return _by_onednn(x.t().contiguous(), gy.t()).t().contiguous()
     return _by_onednn(gy.t(), x.t())
@@ -173,7 +194,8 @@ def linear_vjp(gy: Tensor, x: Tensor, w: Tensor, bias: bool) -> tuple[Tensor, Te
         raise Misfit
     count = gy.numel() * w.shape[1]
     if gy.dim() == 2 and (type(count) is not int or count < PRODUCTS.value):
-        return torch.mm(gy.t(), x), gy.sum(0) if bias else None, torch.mm(gy, w)
+        gw, gx = both_of(count)(gy, x, w)
+        return gw, gy.sum(0) if bias else None, gx
     return matmul_weight_grad(gy, x), sum_of_rows(gy) if bias else None, matmul_input_grad(gy, w)
 
 

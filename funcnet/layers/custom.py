@@ -1,8 +1,10 @@
-"""Custom layers made from functions; for a class with fields and errors, subclass ``Layer`` instead.
+"""Custom layers made from functions. For a layer with fields and error messages, subclass ``Layer`` instead.
 
-layer             y, cache = apply(params, x)      gparams, gx = vjp(params, cache, gy)
-elementwise       y = f(x), by element             gx = gy ⊙ f′(x)
-shape_dependent   y = g(x), g = make(x's shape)    gx = g's
+    layer              y, cache = apply(params, x)      gparams, gx = vjp(params, cache, gy)
+    elementwise        y = f(x), elementwise            gx = gy ⊙ f′(x)
+    shape_dependent    y = g(x), g = make(x.shape)      gx is that of g
+
+x and y may have any shape, (...).
 """
 
 from collections.abc import Callable
@@ -21,16 +23,29 @@ from funcnet.value import frozen
 
 
 def _no_params(rng: Key | int) -> Params:
+    """Return ``{}``."""
     return {}
 
 
 @frozen
 class FunctionLayer(Layer):
-    """The layer whose verbs are three functions; made by ``layer``.
+    """A layer whose verbs are functions; made by ``layer``.
 
-    Params   what ``init`` makes; without it none.
-    Cache    what ``apply`` gives beside y.
-    Raises   what the functions raise.
+        y, cache    = apply_function(params, x)
+        gparams, gx = vjp_function(params, cache, gy)
+
+    Args:
+        apply_function: Function (params, x) → (y, cache).
+        vjp_function: Function (params, cache, gy) → (gparams, gx).
+        init_function: Function rng → params.
+        stochastic: Whether ``apply_function`` gets the key as its third argument.
+        batch_dependent: Whether a row of y depends on other rows of x.
+
+    Params:
+        The result of ``init_function``.
+
+    Cache:
+        The second result of ``apply_function``.
     """
 
     label = "layer"
@@ -65,25 +80,58 @@ def layer(
     stochastic: bool = False,
     batch_dependent: bool = False,
 ) -> Layer:
-    """Make a layer from functions: ``apply(params, x)``, ``vjp(params, cache, gy)`` and, where it has params, ``init(rng)``.
+    """Make a layer from functions.
 
-    Functions at the top level of a module pickle, compare and show by name. With ``stochastic`` apply is called as
-    ``apply(params, x, rng)``; ``batch_dependent`` says that a row of y depends on other rows of x. Try the
-    result with ``funcnet.testing.check_laws``.
+        y, cache    = apply(params, x)
+        gparams, gx = vjp(params, cache, gy)
 
-    Params   what ``init`` makes; without it none.
-    Raises   ``ValueError`` for what is no function, and options that are not True or False; and what the functions raise.
+    Functions at the top level of a module pickle, compare and print by name. Verify the layer with
+    ``funcnet.testing.check_laws``.
+
+    Args:
+        apply: Function (params, x) → (y, cache); with ``stochastic``, (params, x, rng) → (y, cache).
+        vjp: Function (params, cache, gy) → (gparams, gx).
+        init: Function rng → params; by default the layer has no parameters.
+        stochastic: Whether ``apply`` needs a key.
+        batch_dependent: Whether a row of y depends on other rows of x.
+
+    Params:
+        The result of ``init``; by default none.
+
+    Cache:
+        The second result of ``apply``.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ValueError: If one of the first three is not a function, or an option is not a bool. From the verbs: what the functions
+            raise.
+
+    >>> import torch
+    >>> double = layer(apply=lambda params, x: (2 * x, None), vjp=lambda params, cache, gy: (params, 2 * gy))
+    >>> double({}, torch.ones(2))
+    tensor([2., 2.])
     """
     return FunctionLayer(apply, vjp, init, stochastic, batch_dependent)
 
 
 @frozen
 class ElementwiseFunction(Layer):
-    """One function of every element, with its derivative: y = f(x), gx = gy ⊙ f′(x); made by ``elementwise``.
+    """One function applied to every element; made by ``elementwise``.
 
-    Params   none.
-    Cache    ``x``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
+        y  = f(x)
+        gx = gy ⊙ f′(x)
+
+    Args:
+        f: The function.
+        df: Its derivative f′.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, not copied.
     """
 
     label = "elementwise"
@@ -102,21 +150,50 @@ class ElementwiseFunction(Layer):
 
 
 def elementwise(f: Callable[[Tensor], Tensor], df: Callable[[Tensor], Tensor]) -> Layer:
-    """Make the layer that applies f to every element, from f and its derivative df: ``elementwise(torch.sin, torch.cos)``.
+    """Make the layer that applies a function to every element.
 
-    Params   none.
-    Raises   ``ValueError`` for what is no function, and when ``x`` is not a floating tensor.
+        y  = f(x)
+        gx = gy ⊙ f′(x)
+
+    Functions at the top level of a module pickle, compare and print by name.
+
+    Args:
+        f: Elementwise function of a tensor.
+        df: Its derivative f′, also a function of x.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, not copied.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ValueError: If ``f`` or ``df`` is not a function, or x is not a floating tensor.
+
+    >>> import torch
+    >>> elementwise(torch.sin, torch.cos)({}, torch.zeros(2))
+    tensor([0., 0.])
     """
     return ElementwiseFunction(f, df)
 
 
 @frozen
 class ShapeDependent(Layer):
-    """The layer that a function makes from the shape of x, not made yet; by ``shape_dependent``.
+    """A placeholder for a layer that a function makes from the shape of x; made by ``shape_dependent``.
 
-    Params   none; it has no verbs before ``infer_sizes`` has put the layer into its place.
-    Cache    none.
-    Raises   ``ValueError`` for every verb, and when the function does not make a layer.
+        y  = g(x), g = make(x.shape)
+        gx is that of g
+
+    It has no verbs and no parameters until ``infer_sizes`` has replaced it with g.
+
+    Args:
+        make: Function that returns the layer g; it gets a ``torch.Size``, or a tree of them if x is a tree of tensors.
+
+    Raises:
+        ValueError: From every verb; from ``infer_sizes`` if ``make`` does not return a layer.
     """
 
     label = "shape_dependent"
@@ -136,6 +213,11 @@ class ShapeDependent(Layer):
         return f"shape_dependent({name_of(self.make)})"
 
     def infer(self, x: Any) -> tuple[Layer, Any]:
+        """Replace the placeholder with the layer for the shape of x, its own sizes inferred; return it with its output.
+
+        Args:
+            x: Input on the meta device.
+        """
         layer: Any = self.make(tree.map(lambda leaf: leaf.shape, x))
         if not isinstance(layer, Layer):
             raise value_error(self, "the function must make a layer", describe(layer))
@@ -146,9 +228,29 @@ class ShapeDependent(Layer):
 
 
 def shape_dependent(make: Callable[[Any], Layer]) -> ShapeDependent:
-    """Put a layer here that ``make`` makes from the shape of its input, when ``infer_sizes`` comes by; it may itself infer sizes.
+    """Make a placeholder for a layer whose fields depend on the shape of its input.
 
-    ``make`` takes a ``torch.Size``, or where x is a tree of tensors, that tree of them. One at the top level of a module pickles,
-    compares and shows by name: ``def bottleneck(shape): return Linear(shape[-1], shape[-1] // 4)``.
+        y  = g(x), g = make(x.shape)
+        gx is that of g
+
+    ``infer_sizes`` calls ``make`` and puts the layer g in place of the placeholder; g may have sizes to infer itself. A function
+    at the top level of a module pickles, compares and prints by name.
+
+    Args:
+        make: Function that returns the layer; it gets a ``torch.Size``, or a tree of them if x is a tree of tensors.
+
+    Returns:
+        The placeholder, which has no verbs and no parameters.
+
+    Raises:
+        ValueError: If ``make`` is not a function.
+
+    >>> import torch
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.sizes import infer_sizes
+    >>> def bottleneck(shape):
+    ...     return Linear(shape[-1], shape[-1] // 4)
+    >>> infer_sizes(shape_dependent(bottleneck), torch.ones(8, 16))
+    Linear(in_features=16, out_features=4)
     """
     return ShapeDependent(make)

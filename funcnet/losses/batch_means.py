@@ -1,8 +1,10 @@
 """Means over batches: the value of a loss on all rows, from its values on batches, part by part.
 
-part i, "mean" and "batch"   Σ w ℓᵢ / Σ w      over the batches, w = ``weight_of(target)``; 0 if nothing counts
-        "sum"                Σ ℓᵢ
-loss                         Σ fᵢ partᵢ        over the parts
+    part i, "mean" and "batch"   Σ w ℓᵢ / Σ w      over the batches, w = ``weight_of(target)``; 0 if nothing counts
+            "sum"                Σ ℓᵢ
+    loss                         Σ fᵢ partᵢ        over the parts
+
+``by_part`` makes a loss that returns the value of each part, and ``LossMean`` adds up batches.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +27,11 @@ Batches = Sequence[Tensor]
 
 @frozen
 class ByPart(Loss):
-    """A loss whose value has an entry for each part; the gradient is that of the loss. Made by ``by_part``, for histories."""
+    """A loss whose value has an entry for each part, with the gradient of the loss. Made by ``by_part``, for histories.
+
+    Args:
+        loss: The loss, with several parts or a factor.
+    """
 
     loss: Loss
 
@@ -39,7 +45,7 @@ class ByPart(Loss):
 
     def backward(self, cache: Cache, g: Any = None) -> Any:
         factors = [part.factor for part in self.loss.part_list()]
-        if g is None or not isinstance(g, Tensor) or not g.dim():  # a number is the gradient of each entry
+        if g is None or not isinstance(g, Tensor) or not g.dim():  # one gradient for all entries
             return self.loss.backward_parts(cache, tuple([f if g is None else f * g for f in factors]))
         return self.loss.backward_parts(cache, tuple([f * g[..., i] for i, f in enumerate(factors)]))
 
@@ -67,7 +73,7 @@ class ByPart(Loss):
 
 
 def by_part(loss: Loss) -> Loss:
-    """Return the loss with a value for each part; the loss itself if it has one part, with the factor 1."""
+    """Return a loss with one value per part; the loss itself if it has only one part, with the factor 1."""
     return loss if _is_whole(loss.part_list()) else ByPart(loss)
 
 
@@ -77,9 +83,12 @@ def _is_whole(parts: Sequence[Part]) -> bool:
 
 @frozen
 class LossMean(Value):
-    """The value of a loss on all rows, and of each of its parts: totals that batches are added to.
+    """The value of a loss on all rows, and of each of its parts: totals to which batches are added.
 
-    An ensemble has the mean over its members.
+    For an ensemble it is the mean over the members.
+
+    Args:
+        loss: The loss.
     """
 
     loss: Loss = field(validator=instances(Loss, "a loss"))
@@ -89,23 +98,43 @@ class LossMean(Value):
         return [(0.0, 0.0)] * len(self.loss.part_list())
 
     def add(self, totals: list[tuple[float, float]], y: Any, target: Any) -> list[tuple[float, float]]:
-        """Return the totals with a batch added."""
+        """Return the totals with a batch added.
+
+        Args:
+            totals: The totals so far.
+            y: The outputs of the batch.
+            target: Its targets.
+        """
         values, weights = self.loss.part_values(y, target), self.weigh(y, target)
         return [_added(total, float(v.mean()), w) for total, v, w in zip(totals, values, weights, strict=True)]
 
     def weigh(self, rows: Any, target: Any) -> list[float]:
-        """Return what a batch counts for in the mean of each part; without a target its rows count, those of x or y."""
+        """Return the weight of a batch in the mean of each part; without a target it is the number of rows.
+
+        Args:
+            rows: The outputs or the inputs of the batch, for the number of its rows.
+            target: Its targets; ``None`` if there are none.
+        """
         known = type(target) is Tensor or bool(tree.leaves(target))
         parts = self.loss.part_list()
         return [1.0 if part.reduction == "sum" else float(part.weight_of(target) if known else rows_of(rows)) for part in parts]
 
     def value(self, totals: list[tuple[float, float]]) -> dict[str, float]:
-        """Return ``loss``, and for a loss with several parts ``loss.<name>`` of each without its factor."""
+        """Return ``loss``, and for a loss with several parts ``loss.<name>`` of each, without its factor.
+
+        Args:
+            totals: The totals of all batches.
+        """
         parts = self.loss.part_list()
         return _columns(parts, [_over(part, total, weight) for part, (total, weight) in zip(parts, totals, strict=True)])
 
     def over_batches(self, values: Tensor, weights: Sequence[Sequence[float]]) -> dict[str, float]:
-        """Return the same from a value for each batch, member of an ensemble and part, and the weights of batches by part."""
+        """Return ``value`` from a value for each batch, ensemble member and part, and the weight of each batch for each part.
+
+        Args:
+            values: The values, (batches, parts) or (batches, members, parts).
+            weights: For each part, the weight of each batch.
+        """
         totals = self.start()
         rows = values.view(len(values), -1, len(totals)).mean(1).tolist()
         for row, of_batch in zip(rows, zip(*weights, strict=True), strict=True):
@@ -113,13 +142,17 @@ class LossMean(Value):
         return self.value(totals)
 
     def weights(self, target: Any) -> Callable[[Batches], list[list[float]]]:
-        """Return a function of batches of rows that returns the weight of each for each part: nothing is computed at a step."""
+        """Return a function from batches of rows to their weights for each part, precomputed so that no step computes anything.
+
+        Args:
+            target: The targets of all rows.
+        """
         found = [_weights(part, target) for part in self.loss.part_list()]
         return lambda batches: [weigh(batches) for weigh in found]
 
 
 def _added(total: tuple[float, float], value: float, weight: float) -> tuple[float, float]:
-    """Add a value; what weighs nothing is left out, since it may be NaN."""
+    """Add a value; one of weight 0 is left out, since it may be NaN."""
     return (total[0] + value * weight, total[1] + weight) if weight else total
 
 
@@ -142,7 +175,7 @@ def _weights(part: Part, target: Any) -> Callable[[Batches], list[float]]:
 
 
 def _of_rows(part: Part, target: Any) -> Any:
-    """Return the weight of each row by itself."""
+    """Return the weight of each row."""
     leaves = flatten_together(target)[0]
     there = [leaf.unsqueeze(1) for leaf in leaves if leaf is not None]
 
@@ -155,6 +188,6 @@ def _of_rows(part: Part, target: Any) -> Any:
 
 
 def _sums(values: Tensor, lengths: list[int]) -> list[float]:
-    """Sum pieces of these lengths, in a few kernels for all of them."""
+    """Sum consecutive pieces of these lengths, with a few kernels for all of them."""
     ends = values.cumsum(0)[torch.tensor(lengths).cumsum(0) - 1]
     return ends.diff(prepend=ends.new_zeros(1)).tolist()

@@ -1,4 +1,4 @@
-"""Binary cross-entropies. σ(y) = 1 / (1 + e⁻ʸ), t the target, g the value's gradient.
+"""Binary cross-entropy, from probabilities and from logits. σ(y) = 1 / (1 + e⁻ʸ), t is the target, g the gradient of the value.
 
     BCE            ℓ = -t log y - (1 - t) log(1 - y)                 log clamped at -100
                    ∂ℓ/∂y = (y - t) / (y (1 - y))                     ∂ℓ/∂t = log(1 - y) - log y
@@ -6,8 +6,8 @@
                      = |y| q - (1 + (w - 1) t) log σ(|y|)            q = 1 - t where y > 0, else w t
                    ∂ℓ/∂y = (1 + (w - 1) t) σ(y) - w t                ∂ℓ/∂t = log σ(-y) - w log σ(y)
 
-y and t (...) have one shape. A product with 0 is 0 here, whatever the other factor: a class that is impossible and does not
-occur costs nothing.
+y and t (...) have the same shape. A product with 0 is 0 here, whatever the other factor: an impossible class that does not occur
+costs nothing.
 """
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from funcnet.errors import describe, value_error
 from funcnet.kernels import losses as kernels
-from funcnet.losses.loss import ElementwiseLoss, Factor, weight_or_weights
+from funcnet.losses.elementwise_loss import ElementwiseLoss
+from funcnet.losses.loss import Factor, weight_or_weights
 from funcnet.value import frozen
 
 Pair = tuple[Tensor, Tensor]
@@ -25,20 +26,34 @@ Weighted = tuple[Tensor, Tensor, Factor]
 
 @frozen
 class BCE(ElementwiseLoss):
-    """Binary cross-entropy of probabilities, as ``torch.nn.BCELoss``; from logits, ``BCEWithLogits`` is more exact.
+    """Binary cross-entropy of probabilities: ``torch.nn.BCELoss``. ``BCEWithLogits`` of logits is more accurate.
 
-    Like torch's, its logarithms are at least -100 and the denominator of its slope at least 1e-12, so that 0 and 1 are allowed.
-    There are two differences: at y = t = 0 and y = t = 1 the slope is the limit, 1 and -1, where torch has 0, or NaN in float16;
-    and the target's gradient is that of the bounded logarithms, where torch's is infinite. A tensor of weights, torch's
-    ``weight``, is part of the target: ``weighted(BCE())``.
+        ℓ     = -t log y - (1 - t) log(1 - y)
+        ∂ℓ/∂y = (y - t) / (y (1 - y))           ∂ℓ/∂t = log(1 - y) - log y
+
+    As in torch, the logarithms are at least -100 and the denominator of the slope is at least 1e-12, which allows 0 and 1. Two
+    results differ. At y = t = 0 and y = t = 1 the slope is its limit, 1 and -1; torch returns 0, or NaN in float16. The target's
+    gradient is that of the clamped logarithms; torch's is infinite. For torch's ``weight``, a tensor, use ``weighted(BCE())``:
+    the weights are then part of the target.
+
+    Args:
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
+
+    Shape:
+        y (...), target (...) → (), or (...) with ``reduction="none"``
+
+    Cache:
+        y and the target, not copied.
+
+    Raises:
+        ValueError: If y or the target has numbers outside 0 to 1, or NaN (on the CPU).
+
+    References:
+        ``torch.nn.BCELoss``.
 
     >>> BCE()(torch.tensor([0.5]), torch.tensor([1.0]))
     tensor(0.6931)
-
-    Cache    ``y`` and ``target``.
-    Raises   ``ValueError`` for an unknown ``reduction``, when ``y`` is not a floating tensor, when ``target`` has another shape
-             (nothing is broadcast) or another floating dtype, and on the CPU for numbers outside 0 to 1 and NaN.
-    Source   ``torch.nn.BCELoss``'s formula.
     """
 
     def cache(self, y: Tensor, t: Tensor) -> Pair:
@@ -65,7 +80,7 @@ class BCE(ElementwiseLoss):
 
 
 def _range(x: Tensor) -> str:
-    """Say which numbers a tensor holds, where they can be read; a transform of ``torch.func`` hides them."""
+    """Return the range of a tensor in words; its description if a transform of ``torch.func`` hides its values."""
     try:
         low, high = x.aminmax()
         return f"numbers from {low.item():g} to {high.item():g}"
@@ -75,20 +90,34 @@ def _range(x: Tensor) -> str:
 
 @frozen
 class BCEWithLogits(ElementwiseLoss):
-    """Binary cross-entropy of logits, -log σ(y) where the target is 1 and -log σ(-y) where it is 0, exact for any y.
+    """Binary cross-entropy of logits, accurate for any y: ``torch.nn.BCEWithLogitsLoss``.
 
-    ``pos_weight`` multiplies the term of the target 1: one number, or a tuple with one for each entry of the last axis. As
-    ``torch.nn.BCEWithLogitsLoss``, but an infinite logit on the right side costs 0, where torch has NaN. A tensor of weights,
-    torch's ``weight``, is part of the target: ``weighted(BCEWithLogits())``.
+        ℓ     = -w t log σ(y) - (1 - t) log σ(-y)               w = pos_weight
+        ∂ℓ/∂y = (1 + (w - 1) t) σ(y) - w t                      without w: σ(y) - t
+        ∂ℓ/∂t = log σ(-y) - w log σ(y)                          without w: -y
+
+    An infinite logit on the right side costs 0; torch returns NaN. For torch's ``weight``, a tensor, use
+    ``weighted(BCEWithLogits())``: the weights are then part of the target.
+
+    Args:
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
+        pos_weight: w, a factor of the term of the target 1: one number, or a tuple with one for each entry of the last axis.
+
+    Shape:
+        y (...), target (...) → (), or (...) with ``reduction="none"``
+
+    Cache:
+        y, the target, and ``pos_weight``, a tuple as a tensor.
+
+    Raises:
+        ValueError: If ``pos_weight`` is negative or not finite, or its length is not that of the last axis of y.
+
+    References:
+        ``torch.nn.BCEWithLogitsLoss``.
 
     >>> BCEWithLogits()(torch.tensor([0.0, -torch.inf]), torch.tensor([1.0, 0.0]))
     tensor(0.3466)
-
-    Cache    ``y``, ``target``, and ``pos_weight`` as a tensor.
-    Raises   ``ValueError`` for an unknown ``reduction``, a ``pos_weight`` that is negative or not finite, or whose length is
-             not that of the last axis, when ``y`` is not a floating tensor, and when ``target`` has another shape (nothing
-             is broadcast) or another floating dtype; integers and booleans are taken as numbers.
-    Source   ``torch.nn.BCEWithLogitsLoss``'s formula.
     """
 
     pos_weight: float | tuple[float, ...] | None = field(default=None, validator=weight_or_weights)

@@ -3,8 +3,9 @@
     Hinge           ℓ = h(z)    z = margin - t y             ∂ℓ/∂y = -t [z ≥ 0]      ∂ℓ/∂t = -y [z ≥ 0]
     MarginRanking   ℓ = h(z)    z = margin - t (x₁ - x₂)     ∂ℓ/∂x₁ = -t [z ≥ 0]     ∂ℓ/∂t = -(x₁ - x₂) [z ≥ 0]
 
-and ∂ℓ/∂x₂ = -∂ℓ/∂x₁. All tensors (...) have one shape, any. At the kink, z = 0, the slope is that of z > 0, as in torch.nn: a
-score of 0 with a margin of 0 is a mistake to learn from.
+and ∂ℓ/∂x₂ = -∂ℓ/∂x₁. All tensors (...) have the same shape. At the kink, z = 0, the slope is that of z > 0, as in torch.nn: with
+a margin of 0, a score of 0 is a mistake and gets a gradient. By the reduction, with c = 1 for "sum" and "none", 1/n for "mean",
+1/N for "batch", gy = g c ∂ℓ/∂y and gt = g c ∂ℓ/∂t.
 """
 
 from typing import Any
@@ -24,7 +25,7 @@ Kept = tuple[Tensor, Tensor, Tensor]  # x, t and z
 
 @frozen
 class _Margin(TermLoss):
-    """max(0, margin - t x)."""
+    """The loss max(0, margin - t x)."""
 
     margin: float
 
@@ -48,27 +49,31 @@ class _Margin(TermLoss):
 
 @frozen
 class Hinge(_Margin):
-    """Hinge loss of scores whose sign is the class, max(0, margin - t y): ``optax.hinge_loss``.
+    """Hinge loss of scores whose sign is the class: ``optax.hinge_loss``.
 
-    With ``margin=0.0`` it is the perceptron's loss, max(0, -t y), as ``optax.perceptron_loss``.
+        ℓ     = max(0, z)                   z = margin - t y
+        ∂ℓ/∂y = -t [z ≥ 0]                  ∂ℓ/∂t = -y [z ≥ 0]
+
+    With ``margin=0.0`` it is the loss of the perceptron, max(0, -t y), as ``optax.perceptron_loss``.
 
     Args:
-        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``.
-        margin: Examples cost nothing if t y is at least this.
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
+        margin: The value of t y from which an example costs nothing.
 
     Shape:
-        y (...); target in the shape of y, -1 or 1. A floating target is a factor, and has a gradient.
+        y (...), target (...) of 1 and -1 → (), or (...) with ``reduction="none"``; a floating target is a factor and has a
+        gradient
 
     Cache:
-        y, t and z, in float32 at least.
+        y, t and z, in float32 or wider.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``margin`` that is not a finite number, a y that is not floating, a target
-            of another shape or floating dtype, a boolean or unsigned one, and in eager mode on the CPU integers other than ±1
-            and floating zeros.
+        ValueError: If the target is boolean or unsigned; in eager mode on the CPU also if it holds integers other than 1 and -1,
+            zeros, or NaN.
 
-    Source:
-        Rosenblatt 1958 for margin 0; Cortes & Vapnik 1995; ``optax.hinge_loss``'s formula.
+    References:
+        Rosenblatt 1958 for margin 0; Cortes & Vapnik 1995; ``optax.hinge_loss``.
 
     >>> import torch
     >>> Hinge()(torch.tensor([2.0, 0.5, 0.5]), torch.tensor([1, 1, -1]))
@@ -89,28 +94,33 @@ class Hinge(_Margin):
 
 @frozen
 class MarginRanking(_Margin):
-    """Ranking loss of two scores, max(0, margin - t (x₁ - x₂)): ``torch.nn.MarginRankingLoss``.
+    """Ranking loss of two scores: ``torch.nn.MarginRankingLoss``.
 
-    y is the pair (x₁, x₂), and its gradient is a pair too. A target of 1 asks for x₁ to be larger, -1 for x₂. Equal scores with
-    the default margin of 0 cost nothing, but have the slope -t, as in torch.nn.
+        ℓ      = max(0, z)                  z = margin - t (x₁ - x₂)
+        ∂ℓ/∂x₁ = -t [z ≥ 0]                 ∂ℓ/∂x₂ = -∂ℓ/∂x₁
+        ∂ℓ/∂t  = -(x₁ - x₂) [z ≥ 0]
+
+    y is the pair (x₁, x₂), and its gradient gy = g c (∂ℓ/∂x₁, ∂ℓ/∂x₂) is a pair too. The target 1 asks for x₁ to be larger, -1
+    for x₂. With the default margin of 0, equal scores cost nothing but have the slope -t, as in torch.nn.
 
     Args:
-        margin: Pairs cost nothing if t (x₁ - x₂) is at least this.
-        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``.
+        margin: The value of t (x₁ - x₂) from which a pair costs nothing.
+        reduction: ``"mean"`` over all pairs, ``"sum"``, ``"none"`` for one value per pair, or ``"batch"`` for the sum divided by
+            the length of axis 0.
 
     Shape:
-        y a pair of (...); target in their shape, -1 or 1; unlike in torch.nn, none is broadcast. A floating target is a factor,
-        and has a gradient.
+        y a pair of (...), target (...) of 1 and -1 → (), or (...) with ``reduction="none"``; unlike in torch.nn, nothing is
+        broadcast; a floating target is a factor and has a gradient
 
     Cache:
-        x₁ - x₂, t and z, in float32 at least.
+        x₁ - x₂, t and z, in float32 or wider.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``margin`` that is not a finite number, a y that is not a pair of floating
-            tensors of one shape, dtype and device, and a target as in ``Hinge``.
+        ValueError: If y is not a pair of floating tensors of one shape, dtype and device, or if the target is invalid as in
+            ``Hinge``.
 
-    Source:
-        ``torch.nn.MarginRankingLoss``'s formula.
+    References:
+        ``torch.nn.MarginRankingLoss``.
 
     >>> import torch
     >>> MarginRanking(1.0)((torch.tensor([3.0, 1.0]), torch.tensor([1.0, 0.5])), torch.tensor([1, 1]))

@@ -1,14 +1,14 @@
-"""Margin losses of several classes. t is a label, h(z) = max(0, z), and [...] is 1 where that holds, else 0.
+"""Margin losses of several classes. t is a label, h(z) = max(0, z), and [...] is 1 where the condition holds, else 0.
 
     MultiMargin        ℓ = Σ w_t h(zᵢ)ᵖ / classes, over i ≠ t     zᵢ = margin - y_t + yᵢ
                        ∂ℓ/∂y = s, and -Σ sᵢ at t                  sᵢ = w_t p h(zᵢ)ᵖ⁻¹ [zᵢ > 0] / classes
     MulticlassHinge    ℓ = h(max zᵢ), over i ≠ t
                        ∂ℓ/∂y = s, and -Σ sᵢ at t                  sᵢ = 1 / k where zᵢ is the largest of k equal ones, else 0
-    MultiLabelMargin   ℓ = Σ h(z_ti) / classes, over labels t and classes i that are no label     z_ti = 1 - y_t + yᵢ
+    MultiLabelMargin   ℓ = Σ h(z_ti) / classes, over labels t and other classes i                 z_ti = 1 - y_t + yᵢ
                        ∂ℓ/∂y = Σ_t s_ti, and -Σᵢ s_ti at t        s_ti = [z_ti > 0] / classes
 
-y is (N, classes) or (classes,), with one term ℓ for each row. The slopes at the kinks, z = 0, are torch.nn's: 0 in MultiMargin
-and in MultiLabelMargin. In MulticlassHinge 0 is one of the k equal numbers, so that its kink is halfway, as in optax.
+y is (N, classes) or (classes,), with one term ℓ for each row. The slopes at the kinks, z = 0, are torch.nn's: 0 for MultiMargin
+and MultiLabelMargin. For MulticlassHinge, 0 is one of the k equal numbers: the slope at the kink is halved, as in optax.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ Kept = tuple[Tensor, Tensor, Tensor | None]  # z, the labels with an axis of cla
 
 
 def _margins(loss: Any, y: Tensor, target: Any) -> tuple[Tensor, Tensor]:
-    """Return margin - y_t + yᵢ, 0 for the label itself, and the labels with an axis of classes."""
+    """Return margin - y_t + yᵢ, with 0 at the label itself, and the labels with an axis of classes."""
     y = require_rows(loss, y)
     at = require_labels(loss, y, target, y.shape[:-1]).unsqueeze(-1)
     try:
@@ -37,33 +37,35 @@ def _margins(loss: Any, y: Tensor, target: Any) -> tuple[Tensor, Tensor]:
 
 
 def _with_label(s: Tensor, at: Tensor) -> Tensor:
-    """Return the slopes s, and at each label minus their sum."""
+    """Return the slopes s, with minus their sum at each label."""
     return s.scatter(-1, at, -s.sum(-1, keepdim=True))
 
 
 @frozen
 class MultiMargin(TermLoss):
-    """Margin loss of classes, where every class within the margin costs: ``torch.nn.MultiMarginLoss``.
+    """Margin loss of labels, where every class within the margin costs: ``torch.nn.MultiMarginLoss``.
+
+        ℓ     = Σ w_t h(zᵢ)ᵖ / classes, over i ≠ t            zᵢ = margin - y_t + yᵢ,  h(z) = max(0, z)
+        ∂ℓ/∂y = s, and -Σ sᵢ at t                             sᵢ = w_t p h(zᵢ)ᵖ⁻¹ [zᵢ > 0] / classes
 
     Args:
-        p: 1, or 2 for squares.
+        p: The exponent, 1 or 2.
         margin: By how much the label's score must exceed each other score to cost nothing.
-        weight: A factor for the rows of each class. The mean divides by the number of rows all the same.
-        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a row.
+        weight: w, a factor for the rows of each class. The mean divides by the number of rows, not by the sum of weights.
+        reduction: ``"mean"`` over rows, ``"sum"``, ``"none"`` for one value per row, or ``"batch"`` for the sum divided by N.
 
     Shape:
-        y (N, classes) or (classes,); target labels, integers (N,) or ().
+        y (N, classes) or (classes,), labels (N,) or () → (), or the shape of the labels with ``reduction="none"``
 
     Cache:
-        z, in float32 at least, the labels, and the weight of each row or ``None``.
+        z, in float32 or wider, the labels, and the weight of each row or ``None``.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``p`` other than 1 and 2, a ``margin`` that is not a finite number, weights
-            that are negative, not finite, or too many or few, a y without classes or that is not floating, a target without
-            integers of its shape, and on the CPU a label out of range.
+        ValueError: If ``p`` is neither 1 nor 2, if the number of weights is not that of the classes, or if a label is out of
+            range (on the CPU).
 
-    Source:
-        ``torch.nn.MultiMarginLoss``'s formula.
+    References:
+        ``torch.nn.MultiMarginLoss``.
 
     >>> MultiMargin()(torch.tensor([[0.1, 0.2, 0.4, 0.8]]), torch.tensor([3]))
     tensor(0.3250)
@@ -100,25 +102,28 @@ class MultiMargin(TermLoss):
 
 @frozen
 class MulticlassHinge(TermLoss):
-    """Hinge loss of classes, where the largest other score costs: ``optax.multiclass_hinge_loss``.
+    """Hinge loss of labels, where only the largest other score costs: ``optax.multiclass_hinge_loss``.
 
-    With ``margin=0.0`` it is the perceptron's loss, ``optax.multiclass_perceptron_loss``.
+        ℓ     = max(0, max zᵢ), over i ≠ t                    zᵢ = margin - y_t + yᵢ
+        ∂ℓ/∂y = s, and -Σ sᵢ at t                             sᵢ = 1 / k where zᵢ is the largest of k equal ones, else 0
+
+    With ``margin=0.0`` it is the loss of the perceptron, ``optax.multiclass_perceptron_loss``.
 
     Args:
         margin: By how much the label's score must exceed the largest other score to cost nothing.
-        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a row.
+        reduction: ``"mean"`` over rows, ``"sum"``, ``"none"`` for one value per row, or ``"batch"`` for the sum divided by N.
 
     Shape:
-        y (N, classes) or (classes,); target labels, integers (N,) or ().
+        y (N, classes) or (classes,), labels (N,) or () → (), or the shape of the labels with ``reduction="none"``
 
     Cache:
-        z, in float32 at least, and the labels.
+        z, in float32 or wider, and the labels.
 
     Raises:
-        ValueError: As ``MultiMargin``.
+        ValueError: If ``margin`` is below 0, or if a label is out of range (on the CPU).
 
-    Source:
-        Crammer & Singer 2001; Collins 2002 for margin 0; ``optax.multiclass_hinge_loss``'s formula.
+    References:
+        Crammer & Singer 2001; Collins 2002 for margin 0; ``optax.multiclass_hinge_loss``.
 
     >>> MulticlassHinge()(torch.tensor([[0.0, 2.0, 1.5]]), torch.tensor([1]))
     tensor(0.5000)
@@ -142,26 +147,28 @@ class MulticlassHinge(TermLoss):
 
 @frozen
 class MultiLabelMargin(TermLoss):
-    """Margin loss of classes of which several are right: ``torch.nn.MultiLabelMarginLoss``.
+    """Margin loss of rows with several labels each: ``torch.nn.MultiLabelMarginLoss``.
 
-    Each row of the target lists the labels of that row, and ends with the first -1; what comes after it counts for nothing. A
-    label that is listed twice counts twice.
+        ℓ     = Σ h(z_ti) / classes, over labels t and other classes i        z_ti = 1 - y_t + yᵢ,  h(z) = max(0, z)
+        ∂ℓ/∂y = Σ_t s_ti, and -Σᵢ s_ti at t                                   s_ti = [z_ti > 0] / classes
+
+    Each row of the target lists its labels and ends at the first -1; everything after it is ignored. A label that is listed twice
+    counts twice.
 
     Args:
-        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a row.
+        reduction: ``"mean"`` over rows, ``"sum"``, ``"none"`` for one value per row, or ``"batch"`` for the sum divided by N.
 
     Shape:
-        y (N, classes) or (classes,); target integers in the shape of y, filled up with -1.
+        y (N, classes) or (classes,), integers of the same shape, padded with -1 → (), or (N,) or () with ``reduction="none"``
 
     Cache:
-        y, in float32 at least, the target, the terms, and which classes are labels.
+        y, in float32 or wider, the target, the terms, and which classes are labels.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a y without classes or that is not floating, a target without integers of its
-            shape, and on the CPU a label that is neither -1 nor a class.
+        ValueError: If a label is neither -1 nor a class (on the CPU).
 
-    Source:
-        ``torch.nn.MultiLabelMarginLoss``'s formula.
+    References:
+        ``torch.nn.MultiLabelMarginLoss``.
 
     >>> MultiLabelMargin()(torch.tensor([[0.1, 0.2, 0.4, 0.8]]), torch.tensor([[3, 0, -1, 1]]))
     tensor(0.8500)
@@ -189,7 +196,7 @@ class MultiLabelMargin(TermLoss):
         return row_count(target)
 
     def _explained(self, y: Tensor, labels: Tensor, error: Exception) -> Exception:
-        """Turn the kernel's error into ours when it complains of a label; it does not say which."""
+        """Return our error if the kernel's is about a label, whose value it does not name; else the kernel's."""
         if "out of range" not in str(error) and "out of bounds" not in str(error):
             return error
         rule = f"every label must be from 0 to {y.shape[-1] - 1}, or -1 after the last"

@@ -1,13 +1,14 @@
-"""Cross-entropy of classes. t is the target, w their weights, g the value's gradient.
+"""Cross-entropy of classes, from logits and from log-probabilities.
 
-    CrossEntropy   ℓ = -Σ q log p, over the classes                  p = softmax(y)
+    CrossEntropy   ℓ  = -Σ q log p, over the classes                 p = softmax(y)
                    gy = g c (p Σ q - q)                              gt = -g c (1 - ε) w log p
-                   q = w ((1 - ε) t + ε / classes)                   ε = label_smoothing, t one-hot for labels
-    NLL            ℓ = -w y at the label, y = log p                  gy = -g c w at the label, else 0
+                   q  = w ((1 - ε) t + ε / classes)                  ε = label_smoothing, t one-hot for labels
+    NLL            ℓ  = -w y at the label, y = log p                 gy = -g c w at the label, else 0
 
-y is (N, classes, ...) or (classes,), and t probabilities of its shape, or labels (N, ...) or (). By the reduction, c = 1 for
-"sum" and "none", 1/n for "mean", 1/N for "batch"; of labels, "mean" divides by the sum of their w. A product with 0 is 0 here,
-whatever the other factor: a class that is impossible and does not occur costs nothing.
+t is the target, w the weights of the classes, g the gradient of the value. y is (N, classes, ...) or (classes,), and t holds
+probabilities in the shape of y, or labels (N, ...) or (). By the reduction, c = 1 for "sum" and "none", 1/n for "mean", 1/N for
+"batch"; "mean" of labels divides by the sum of their w. A product with 0 is 0 here, whatever the other factor: an impossible
+class that does not occur costs nothing.
 """
 
 from collections.abc import Callable
@@ -33,35 +34,39 @@ Kept = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor
 class CrossEntropy(LabelLoss):
     """Softmax and cross-entropy of logits: ``torch.nn.CrossEntropyLoss``.
 
-    The classes are in axis 1 of y, or in axis 0 of a vector. A language model's logits (N, length, classes) become rows with
+        ℓ  = -Σ q log p              p = softmax(y), q = w ((1 - ε) t + ε / classes), t one-hot for labels
+        gy = g c (p Σ q - q)         for labels without options: g c (p - t)
+        gt = -g c (1 - ε) w log p    for probabilities
+
+    The classes are in axis 1 of y, or in axis 0 of a vector. Logits of a language model, (N, length, classes), become rows with
     ``Flatten(0, 1)``, or (N, classes, length) with ``Transpose(1, 2)``.
 
-    Three values differ from torch.nn's. If every row is ignored, the mean is 0 where torch has NaN (an empty batch gives NaN here
-    too). A class of probability or weight 0 may have the logit -inf. A logit of inf has the probability 1 where torch has NaN.
+    Three results differ from torch.nn's. If every row is ignored, the mean is 0; torch returns NaN (an empty batch gives NaN here
+    too). A class of probability or weight 0 may have the logit -inf. A logit of inf has the probability 1; torch returns NaN.
     Logits in half precision are computed in float32, and the value and the gradient are rounded once.
 
     Args:
-        weight: A factor for the terms of each class.
+        weight: w, a factor for the terms of each class.
         ignore_index: Rows with this label count for nothing. Their gradient is 0, even if their logits are infinite or NaN.
-        reduction: ``"mean"``, over rows or by the sum of their weights, ``"sum"``, ``"none"``, or ``"batch"``, the sum over N.
+        reduction: ``"mean"`` over rows, with weights divided by their sum; ``"sum"``; ``"none"`` for one value per row; or
+            ``"batch"`` for the sum divided by N.
         label_smoothing: ε, the share of each target that is spread evenly over all classes.
 
     Shape:
-        y (N, classes, ...) or (classes,); target labels, integers (N, ...) or (), or probabilities in y's shape and dtype.
+        y (N, classes, ...) or (classes,), labels (N, ...) or () → (), or the shape of the labels with ``reduction="none"``;
+        instead of labels, probabilities in the shape and dtype of y
 
     Cache:
-        log softmax(y), the labels or else ``None``, ``weight`` as a tensor, the distribution q where it had to be computed, the
-        factor of the gradient, which rows are ignored, ``None`` where it is seen that none is, and in half precision an empty
-        tensor with the dtype of y.
+        log softmax(y); the labels, ``weight`` as a tensor, the distribution q and the mask of ignored rows, each if needed; c; in
+        half precision an empty tensor with the dtype of y.
 
     Raises:
-        ValueError: For an unknown ``reduction``, weights that are negative, not finite or too many or few, a ``label_smoothing``
-            outside 0 to 1, a ``y`` that is not floating, a ``target`` of another shape or floating dtype, probabilities with an
-            ``ignore_index`` that is not negative, and on the CPU a label that is no class. On other devices torch's own assertion
-            fails.
+        ValueError: If a label is neither a class nor ``ignore_index`` (on the CPU; elsewhere torch's assertion fails), if the
+            number of weights is not that of the classes, if probabilities have another shape or dtype than y, or if they come
+            with a non-negative ``ignore_index``.
 
     References:
-        Bridle 1990; for ``label_smoothing`` Szegedy et al. 2016, section 7; the formula of ``torch.nn.CrossEntropyLoss``.
+        Bridle 1990; for ``label_smoothing`` Szegedy et al. 2016, section 7; ``torch.nn.CrossEntropyLoss``.
 
     >>> CrossEntropy()(torch.tensor([[2.0, 2.0], [-torch.inf, 1.0]]), torch.tensor([0, 1]))
     tensor(0.3466)
@@ -79,7 +84,7 @@ class CrossEntropy(LabelLoss):
         return self._of_logp(log_softmax(z, class_axis(y)), target, labels, kind)
 
     def unchecked(self, y: Tensor, target: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-        """Return the value and the gradient for labels. Ignored rows, and logits that make NaN, go back to the checks."""
+        """Return the value and the gradient for labels. Ignored rows, and logits that give NaN, go through the checks."""
         if self.weight or self.label_smoothing or self.reduction not in ("mean", "batch") or y.dim() > 2:
             return None
         axis, n, c, ignore = class_axis(y), target.numel(), self.scale_of(y, None), self.ignore_index
@@ -126,13 +131,13 @@ class CrossEntropy(LabelLoss):
         return target.numel() // (target.shape[class_axis(target)] or 1) if self.reduction == "mean" else samples(target)
 
     def scale_of(self, logp: Tensor, total: Tensor | None) -> Tensor:
-        """Return c; with smoothing the classes that do not come have terms too, which are left out where ``total`` is 0."""
+        """Return c. It is 0 if the labels' weights sum to 0, although smoothing gives other classes terms."""
         c = super().scale_of(logp, total)
         leaves_out = self.reduction == "mean" and total is not None and self.label_smoothing and self.weight
         return c * (total > 0) if leaves_out else c  # type: ignore[operator]  # there is a total
 
     def _expected(self, cache: Any) -> tuple[Tensor, Kept]:
-        """Return -Σ q log p, reduced."""
+        """Return -Σ q log p, reduced, and the cache."""
         logp, _, _, q, c, _, kind = cache
         terms = -kernels.product(q, logp).sum(class_axis(logp))
         return self.scaled(terms if self.reduction == "none" else terms.sum(), c, kind), cache
@@ -144,7 +149,7 @@ class CrossEntropy(LabelLoss):
         return q if w is None else q * by_class(w, q)
 
     def _spread(self, logp: Tensor, labels: Tensor, w: Tensor | None, total: Tensor) -> Tensor:
-        """Return q for labels; rows of zeros for those ignored."""
+        """Return q for labels, with rows of zeros for ignored ones."""
         e = self.label_smoothing
         q = kernels.nll_backward(logp.new_full((), e - 1).expand(labels.shape), logp, labels, w, 0, self.ignore_index, total)
         rest = logp.new_full((logp.shape[class_axis(logp)],), e / logp.shape[class_axis(logp)])
@@ -152,7 +157,7 @@ class CrossEntropy(LabelLoss):
         return q + torch.where(ignored, 0.0, by_class(rest if w is None else rest * w, logp))
 
     def _labels(self, y: Tensor, target: Tensor) -> Tensor | None:
-        """Return the labels, or ``None`` when the target is probabilities; either must fit y, and the weights too."""
+        """Return the labels, or ``None`` for probabilities, after checking that they and the weights fit y."""
         require_floating(self, y, target)
         if not target.is_floating_point():
             return self.labels_of(y, target)
@@ -165,36 +170,37 @@ class CrossEntropy(LabelLoss):
             rule = f"a floating target is probabilities, of the shape {tuple(y.shape)} and dtype {y.dtype} of y"
             raise value_error(self, f"{rule}; labels must be integers", target)
         if self.ignore_index >= 0:
-            raise value_error(self, "ignore_index is for labels, and must be negative with probabilities", str(self.ignore_index))
+            raise value_error(self, "ignore_index must be negative if the target holds probabilities", str(self.ignore_index))
 
 
 @frozen
 class NLL(LabelLoss):
     """Negative log-likelihood of labels, from log-probabilities: ``torch.nn.NLLLoss``.
 
-        ℓ  = -w y     at the label
-        gy = -g c w   at the label, else 0
+        ℓ  = -w y          at the label
+        gy = -g c w        at the label, else 0
 
-    ``CrossEntropy`` is ``NLL`` after ``LogSoftmax``. As there, the mean is 0 if every row is ignored, where torch has NaN, and a
-    class of weight 0 costs nothing, even if its log-probability is -inf.
+    ``CrossEntropy`` is ``NLL`` after ``LogSoftmax``. As there, the mean is 0 if every row is ignored, where torch returns NaN,
+    and a class of weight 0 costs nothing, even if its log-probability is -inf.
 
     Args:
-        weight: A factor for the terms of each class.
+        weight: w, a factor for the terms of each class.
         ignore_index: Rows with this label count for nothing.
-        reduction: ``"mean"``, by the sum of the rows' weights, ``"sum"``, ``"none"``, or ``"batch"``, the sum over N.
+        reduction: ``"mean"``, the sum divided by that of the rows' weights; ``"sum"``; ``"none"`` for one value per row; or
+            ``"batch"`` for the sum divided by N.
 
     Shape:
-        y (N, classes, ...) or (classes,), target integers (N, ...) or ().
+        y (N, classes, ...) or (classes,), labels (N, ...) or () → (), or the shape of the labels with ``reduction="none"``
 
     Cache:
-        y, in float32 at least, the labels, ``weight`` as a tensor, the factor of the gradient, and in half precision an empty
-        tensor with the dtype of y.
+        y, in float32 or wider, the labels, ``weight`` as a tensor, c, and in half precision an empty tensor with the dtype of y.
 
     Raises:
-        ValueError: As ``CrossEntropy`` does for labels.
+        ValueError: If a label is neither a class nor ``ignore_index`` (on the CPU; elsewhere torch's assertion fails), or if the
+            number of weights is not that of the classes.
 
     References:
-        ``torch.nn.NLLLoss``'s formula.
+        ``torch.nn.NLLLoss``.
 
     >>> NLL()(torch.tensor([[-0.5, -2.0], [-1.0, -0.25]]), torch.tensor([0, 1]))
     tensor(0.3750)
@@ -215,7 +221,7 @@ class NLL(LabelLoss):
         return rounded_as(self.at_labels_grad(y, labels, w, c, gc), kind)
 
     def _without_worthless(self, labels: Tensor) -> Tensor:
-        """Ignore the labels of classes of weight 0, whose term is 0 but may be the product of 0 and ∞."""
+        """Ignore labels of classes of weight 0: their term is 0, but would be computed as 0 · ∞."""
         worthless = [label for label, w in enumerate(self.weight or ()) if w == 0]
         if not worthless:
             return labels

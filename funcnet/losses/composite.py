@@ -1,4 +1,4 @@
-"""Composite losses: Σ fᵢ ℓᵢ, of factors f and losses ℓ. Half precision is computed in float32, and gradients are rounded once."""
+"""Composite losses Σ fᵢ ℓᵢ, with factors f and losses ℓ. Half precision is computed in float32; gradients are rounded once."""
 
 from abc import abstractmethod
 from itertools import islice
@@ -17,7 +17,7 @@ from funcnet.precision import HALF, in_single, rounded
 
 
 class Composite(Loss):
-    """A loss made of other losses; a subclass says which, and what part of y and of the target each takes."""
+    """A loss made of other losses; a subclass says which, and which part of y and of the target each takes."""
 
     __slots__ = ()
 
@@ -38,14 +38,14 @@ class Composite(Loss):
 
     @abstractmethod
     def pick(self, i: int, values: Any) -> Any:
-        """Return what term i takes of y, or of the target."""
+        """Return the part of y or of the target that term i takes."""
 
     @abstractmethod
     def joined(self, gradients: list[Any]) -> Any:
-        """Return the gradient of y, or of the target, from the gradients of what each term took."""
+        """Return the gradient of y, or of the target, from the gradients of the terms' parts of it."""
 
     def require_inputs(self, y: Any, target: Any) -> None:
-        """Refuse a y and a target from which the terms cannot take their parts."""
+        """Raise for a y and a target from which the terms cannot take their parts."""
 
     def term(self, i: int, loss: Loss, y: Any, target: Any) -> tuple[tuple[Tensor, ...], Cache]:
         """Return the values of term i, and its cache."""
@@ -81,11 +81,14 @@ class Composite(Loss):
         return as_given(self.joined(found), of_target)
 
     def weight_of(self, target: Any) -> Weight:
-        """Return the weight on which all parts agree; parts that do not look at labels or weights agree on the number of rows.
+        """Return the weight on which all parts agree; parts without class weights or masks agree on the number of rows.
+
+        Args:
+            target: The target of the batch.
 
         Raises:
-            ValueError: The parts count differently. ``evaluate``, ``fit`` and ``accumulate`` combine batches part by part, and
-                ``parts(y, target)`` has each value with its weight.
+            ValueError: If the parts have different weights. ``evaluate``, ``fit`` and ``accumulate`` combine batches part by
+                part, and ``parts(y, target)`` returns each value with its weight.
         """
         parts = self.part_list()
         weights = [part.weight_of(target) for part in parts]
@@ -93,8 +96,8 @@ class Composite(Loss):
         if not of_values and self.reduction != "mixed":
             return rows_of(target)
         if len(parts) > 1 and not _all_equal([w if isinstance(w, Tensor) else rows_of(target) for w in weights], parts):
-            rule = "the parts must agree on the weight of a batch; parts(y, target) has that of each"
-            raise value_error(self, rule, f"other weights for {', '.join([part.name for part in parts])}")
+            rule = "the parts must agree on the weight of a batch; parts(y, target) returns the weight of each"
+            raise value_error(self, rule, f"different weights for {', '.join([part.name for part in parts])}")
         return of_values[0] if of_values else rows_of(target)
 
 
@@ -104,14 +107,14 @@ def factors_of(loss: Loss) -> tuple[float, ...]:
 
 
 def _all_equal(weights: list[Any], parts: Any) -> bool:
-    """Tell whether all parts are averaged with one weight, as far as the numbers can be read."""
+    """Return whether all parts are averaged with the same weight, as far as the numbers can be read."""
     if len({part.reduction == "sum" for part in parts}) > 1:
         return False
     return all([not isinstance(w, Tensor) or is_plain(w) for w in weights]) and len({float(w) for w in weights}) == 1  # noqa: C419
 
 
 def in_full(y: Any, target: Any) -> tuple[Any, Any]:
-    """Return y and the target in float32 if both are in half precision; of different dtypes the loss will complain."""
+    """Return y and the target in float32 if both are in half precision. Different dtypes are left for the loss to refuse."""
     if isinstance(y, Tensor) and y.dtype not in HALF:
         return y, target
     leaves = [leaf for leaf in tree.leaves((y, target)) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
@@ -121,7 +124,7 @@ def in_full(y: Any, target: Any) -> tuple[Any, Any]:
 
 
 def kinds_of(values: Any) -> Any:
-    """Return empty tensors of the dtypes of a tree, to which gradients are to be rounded; ``None`` without half precision."""
+    """Return empty tensors of the dtypes of a tree, for rounding its gradients; ``None`` without half precision."""
     leaves = (values,) if isinstance(values, Tensor) else tree.leaves(values)
     if not any([isinstance(leaf, Tensor) and leaf.dtype in HALF for leaf in leaves]):  # noqa: C419
         return None
@@ -129,7 +132,7 @@ def kinds_of(values: Any) -> Any:
 
 
 def as_given(gradients: Any, kinds: Any) -> Any:
-    """Round gradients to the dtypes of what they are of."""
+    """Round gradients to the dtypes of their leaves."""
     return gradients if kinds is None else tree.map(rounded, gradients, kinds)
 
 

@@ -1,15 +1,15 @@
-"""Losses of directions: which vectors must point the same way. û = u / n(u), n(u) = √(‖u‖² + ε²).
+"""Losses of directions, which pull some vectors together and push others apart. û = u / n(u), n(u) = √(‖u‖² + ε²).
 
     CosineEmbedding   c = û · v̂      ℓ = 1 - c where t > 0, else max(0, c - margin)
                       gu = s (v̂ - c û) / n(u),  gv = s (û - c v̂) / n(v)        s = -1 where t > 0, else [c ≥ margin]
     InfoNCE           S = q̂ k̂ᵀ / τ      ℓᵢ = -log p(Sᵢ)ᵢ                        p = softmax, over the keys
                       gS = p - I        gq̂ = gS k̂ / τ,  gk̂ = gSᵀ q̂ / τ          gu = (gû - (gû · û) û) / n(u)
-    NTXent            S = x̂ x̂ᵀ / τ      ℓᵢ = Σ log(1 + e^(Lᵢ - Sᵢⱼ)), over the j ≠ i of one label
-                      gS_ij = -σ(Lᵢ - Sᵢⱼ)                    Lᵢ = log Σ e^Sᵢₖ, over the k of other labels
+    NTXent            S = x̂ x̂ᵀ / τ      ℓᵢ = Σ log(1 + e^(Lᵢ - Sᵢⱼ)), over the j ≠ i with the same label
+                      gS_ij = -σ(Lᵢ - Sᵢⱼ)                    Lᵢ = log Σ e^Sᵢₖ, over the k with other labels
                       gS_ik = e^(Sᵢₖ - Lᵢ) Σⱼ σ(Lᵢ - Sᵢⱼ)     gx̂ = (gS + gSᵀ) x̂ / τ
 
-gy = (gu, gv), (gq, gk) or gx, times the gradient of ℓ; q, k and x have gradients like that of u. All these are (N, features), t
-is (N,). ε is 1e-6 in CosineEmbedding, as in torch, else 1e-8. It makes n smooth: a vector of zeros has no direction, all its
+gy is (gu, gv), (gq, gk) or gx, times the gradient of ℓ; q, k and x have gradients like that of u. All of these are (N, features),
+and t is (N,). ε is 1e-6 for CosineEmbedding, as in torch, else 1e-8. It makes n smooth: a zero vector has no direction, its
 cosines are 0, and its gradients are finite.
 """
 
@@ -37,7 +37,7 @@ _EPS = 1e-8
 
 @frozen
 class _BatchLoss(TermLoss):
-    """A loss whose terms depend on the rows of others, so that a row has a gradient though its own term counts for nothing."""
+    """A loss whose terms depend on other rows too: a row whose own term counts for nothing may still have a gradient."""
 
     @property
     def batch_dependent(self) -> bool:
@@ -48,7 +48,7 @@ class _BatchLoss(TermLoss):
 
 
 def _directed(u: Tensor, eps: float = _EPS) -> Directed:
-    """Return û and n(u): by ``hypot``, since a square may leave the range of float32."""
+    """Return û and n(u), with ``hypot`` instead of squares, which may leave the range of float32."""
     n = torch.hypot(length(u, 2, [-1], eps / 1e4), u.new_full((), eps)).to(u.dtype)
     return u / n, n
 
@@ -60,28 +60,30 @@ def _undirected(ga: Tensor, a: Tensor, n: Tensor) -> Tensor:
 
 @frozen
 class CosineEmbedding(TermLoss):
-    """Loss of the cosine between two vectors, to be 1 for a target of 1, else below a margin: ``torch.nn.CosineEmbeddingLoss``.
+    """Loss of the cosine between two vectors, pulled to 1 or pushed below a margin: ``torch.nn.CosineEmbeddingLoss``.
 
-    y is the pair (u, v), and its gradient is a pair too. The cosines are right where squares overflow float32, too.
+        ℓ  = 1 - c where t > 0, else max(0, c - margin)           c = û · v̂,  û = u / n(u),  n(u) = √(‖u‖² + 1e-12)
+        gu = s (v̂ - c û) / n(u)      gv = s (û - c v̂) / n(v)      s = -1 where t > 0, else [c ≥ margin]
+
+    y is the pair (u, v), and gy = (gu, gv), times the gradient of ℓ. The cosines are correct even if squares overflow float32.
 
     Args:
-        margin: The cosine up to which a pair of target -1 costs nothing, from -1 to 1.
-        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a pair.
+        margin: The cosine up to which a pair with the target -1 costs nothing, from -1 to 1.
+        reduction: ``"mean"`` over pairs, ``"sum"``, ``"none"`` for one value per pair, or ``"batch"`` for the sum divided by N.
 
     Shape:
-        y a pair of (N, features) or (features,), of one shape; target (N,) or (), -1 or 1. Of a floating target only the sign
-        counts, and it has no gradient.
+        y a pair of (N, features) or (features,), target (N,) or () of 1 and -1 → (), or the shape of the target with
+        ``reduction="none"``; a floating target counts by its sign and has no gradient
 
     Cache:
-        û, n(u), v̂, n(v) and the cosines, in float32 at least, and the target.
+        û, n(u), v̂, n(v) and the cosines, in float32 or wider, and the target.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``margin`` that is not a finite number, a y that is not a pair of floating
-            tensors of one shape, dtype and device, a target of another shape, a boolean or unsigned one, and in eager mode on
-            the CPU integers other than ±1 and floating zeros.
+        ValueError: If y is not a pair of floating tensors of one shape, dtype and device, if the target is boolean or unsigned,
+            or, in eager mode on the CPU, if it holds integers other than 1 and -1, zeros, or NaN.
 
-    Source:
-        ``torch.nn.CosineEmbeddingLoss``'s formula.
+    References:
+        ``torch.nn.CosineEmbeddingLoss``.
 
     >>> u, v = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[2.0, 0.0], [0.0, 3.0]])
     >>> CosineEmbedding()((u, v), torch.tensor([-1, 1]))
@@ -101,7 +103,7 @@ class CosineEmbedding(TermLoss):
 
     def loss(self, kept: Any) -> Tensor:
         *_, c, t = kept
-        # torch.func makes float64 of the derivative of c - margin if c is 0-d
+        # for a 0-d c, torch.func returns the derivative of c - margin in float64
         return torch.where(t > 0, 1 - c, positive_part(-(self.margin - c)))
 
     def dloss_dy(self, kept: Any, g: Factor) -> Any:
@@ -120,25 +122,29 @@ class CosineEmbedding(TermLoss):
 class InfoNCE(_BatchLoss):
     """Cross-entropy of finding each query's key among all keys of the batch, by their cosines: the loss of CLIP, CPC and SimCLR.
 
-    y is the pair (queries, keys), in which row i of the one belongs to row i of the other; its gradient is a pair too. The other
-    rows are the negatives, so that larger batches make harder tasks. Used with ``shared``, both come from one encoder.
+        ℓᵢ = -log p(Sᵢ)ᵢ             S = q̂ k̂ᵀ / τ,  p = softmax over the keys,  û = u / n(u),  n(u) = √(‖u‖² + 1e-16)
+        gS = p - I                   gq̂ = gS k̂ / τ,  gk̂ = gSᵀ q̂ / τ,  gu = (gû - (gû · û) û) / n(u)
+
+    y is the pair (q, k) of queries and keys, in which equal rows belong together, and gy = (gq, gk), times the gradient of ℓ. The
+    other rows of the batch are the negatives: larger batches make harder tasks. With ``shared``, both come from one encoder.
 
     Args:
         temperature: τ, the divisor of the cosines.
-        symmetric: Whether to take the mean of this loss and of that of finding each key's query, as CLIP does.
-        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a query.
+        symmetric: Whether to average this loss with that of finding the query of each key, as CLIP does.
+        reduction: ``"mean"`` over queries, ``"sum"``, ``"none"`` for one value per query, or ``"batch"`` for the sum divided by
+            N.
 
     Shape:
-        y a pair of (N, features), of one shape; target ``None``.
+        y a pair of (N, features), target ``None`` → (), or (N,) with ``reduction="none"``
 
     Cache:
-        The directions and their n, and log softmax(S), both ways if ``symmetric``, in float32 at least.
+        The directions and their n, and log softmax(S), with ``symmetric`` over both axes, in float32 or wider.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``temperature`` that is not above 0, a y that is not a pair of floating
-            tensors of one shape, dtype and device with two axes, and a target.
+        ValueError: If ``temperature`` is not above 0, if y is not a pair of floating tensors (N, features) of one shape, dtype
+            and device, or if there is a target.
 
-    Source:
+    References:
         van den Oord et al. 2018, eq. 4; Radford et al. 2021, figure 3, for ``symmetric``.
 
     >>> x = torch.eye(3)
@@ -177,28 +183,31 @@ class InfoNCE(_BatchLoss):
 
 @frozen
 class NTXent(_BatchLoss):
-    """Cross-entropy of finding another example with the same label among those with other labels, by their cosines.
+    """Cross-entropy of finding another example of the same label among examples of other labels, by their cosines.
 
-    Each example looks for every other one with its label. A term is the sum over these pairs, and the mean is one over all pairs;
-    without any pair it is 0.
+        ℓᵢ = Σ log(1 + e^(Lᵢ - Sᵢⱼ)), over the j ≠ i with the same label         S = x̂ x̂ᵀ / τ,  Lᵢ = log Σ e^Sᵢₖ
+        gS_ij = -σ(Lᵢ - Sᵢⱼ)      gS_ik = e^(Sᵢₖ - Lᵢ) Σⱼ σ(Lᵢ - Sᵢⱼ)            k with another label than i
+        gx̂ = (gS + gSᵀ) x̂ / τ     gy = (gx̂ - (gx̂ · x̂) x̂) / n(x)                  n(x) = √(‖x‖² + 1e-16)
+
+    Each example looks for every other one with its label. A term is the sum over these pairs, and the mean is over all pairs; it
+    is 0 without pairs.
 
     Args:
         temperature: τ, the divisor of the cosines.
-        reduction: ``"mean"``, over the pairs, ``"sum"``, ``"none"`` or ``"batch"``, the sum over N.
+        reduction: ``"mean"`` over the pairs, ``"sum"``, ``"none"`` for one value per example, or ``"batch"`` for the sum divided
+            by N.
 
     Shape:
-        y (N, features); target labels, integers (N,). All batches count for their rows in ``weight_of``, although the terms
-        depend on the whole batch.
+        y (N, features), labels (N,) → (), or (N,) with ``reduction="none"``
 
     Cache:
-        x̂, n(x), S, L and which are pairs, in float32 at least.
+        x̂, n(x), S, L and which examples are pairs, in float32 or wider.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``temperature`` that is not above 0, a y that is not floating or does not
-            have two axes, and a target without integers of length N.
+        ValueError: If ``temperature`` is not above 0, if y is not floating with two axes, or if the target is not N integers.
 
-    Source:
-        Chen et al. 2020; ``optax.ntxent``'s formula.
+    References:
+        Chen et al. 2020; ``optax.ntxent``.
 
     >>> NTXent(temperature=1.0)(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
     tensor(0.3133)
@@ -222,7 +231,7 @@ class NTXent(_BatchLoss):
         return torch.where(_others(same), -log_sigmoid(s - far), 0.0).sum(1)
 
     def term_weights(self, target: Tensor) -> Tensor:
-        """Return the number of pairs that each example has."""
+        """Return the number of pairs that each example is in."""
         return _others(target.unsqueeze(1) == target).sum(1)
 
     def scale(self, kept: Any, terms: Tensor) -> Factor:
@@ -239,5 +248,5 @@ class NTXent(_BatchLoss):
 
 
 def _others(same: Tensor) -> Tensor:
-    """Return where two different examples have the same label."""
+    """Return a mask of the pairs of different examples with the same label."""
     return same & ~torch.eye(same.shape[0], dtype=torch.bool, device=same.device)

@@ -1,10 +1,10 @@
-"""The distance of two directions, y and t (..., features, ...) along ``dim``, with one term for each pair of vectors.
+"""The distance between two directions, y and t (..., features, ...) along ``dim``, with one term for each pair of vectors.
 
     CosineDistance   ℓ = 1 - Σ a ⊙ b              a = y / n(y),  b = t / n(t),  n(u) = max(‖u‖, ε)
-                     ∂ℓ/∂y = (a cos - b) / n(y)   cos = Σ a ⊙ b, without a cos where ‖y‖ < ε
+                     ∂ℓ/∂y = (a cos - b) / n(y)   cos = Σ a ⊙ b; without the term a cos where ‖y‖ < ε
                      ∂ℓ/∂t                        the same with a and b, y and t exchanged
 
-By the reduction, with c = 1 for "sum" and "none", 1/n for "mean" of n vectors, 1/N for "batch",
+By the reduction, with c = 1 for "sum" and "none", 1/n for "mean" over n vectors, 1/N for "batch",
 
     gy = g c ∂ℓ/∂y    gt = g c ∂ℓ/∂t     g the gradient of the value
 """
@@ -25,31 +25,32 @@ Kept = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 @frozen
 class CosineDistance(TermLoss):
-    """One minus the cosine of the angle between y and the target: 0 for one direction, 1 for a right angle, 2 for opposites.
+    """One minus the cosine of the angle between y and the target: 0 for equal directions, 1 for a right angle, 2 for opposites.
 
-        ℓ     = 1 - Σ a ⊙ b               a = y / n(y),  b = t / n(t),  n(u) = max(‖u‖, ε)
-        ∂ℓ/∂y = (a Σ a ⊙ b - b) / n(y)    where ‖y‖ < ε without the first term
+        ℓ     = 1 - cos                       cos = Σ a ⊙ b,  a = y / n(y),  b = t / n(t),  n(u) = max(‖u‖, ε)
+        ∂ℓ/∂y = (a cos - b) / n(y)            without the first term where ‖y‖ < ε
+        ∂ℓ/∂t = (b cos - a) / n(t)            without the first term where ‖t‖ < ε
 
-    The lengths of the vectors do not count: it compares embeddings. The gradient of a vector shorter than ε is that of a division
-    by ε, so that it stays finite. Half precision is computed in float32.
+    It ignores the lengths of the vectors, which suits embeddings. A vector shorter than ε is divided by ε, which keeps its
+    gradient finite. Half precision is computed in float32.
 
     Args:
         dim: The axis of the features.
-        eps: ε, in the unit of y.
-        reduction: ``"mean"``, over the vectors, ``"sum"``, ``"none"``, a value for each vector, or ``"batch"``, the sum divided
+        eps: ε, the smallest divisor, in the unit of y.
+        reduction: ``"mean"`` over the vectors, ``"sum"``, ``"none"`` for one value per vector, or ``"batch"`` for the sum divided
             by the length of the first axis of the terms.
 
     Shape:
-        y (..., features, ...), target of the same shape and dtype; the terms have no axis ``dim``.
+        y (..., features, ...), target of the same shape → (), or the shape without axis ``dim`` with ``reduction="none"``
 
     Cache:
-        a, n(y), b, n(t) and the cosines, in float32 at least.
+        a, n(y), b, n(t) and the cosines, in float32 or wider.
 
     Raises:
-        ValueError: As ``MSE`` does, for a y without the axis ``dim``, and for an ``eps`` that is not a finite number above 0.
+        ValueError: If y has no axis ``dim``, or if ``eps`` is not a finite number above 0.
 
     References:
-        ``optax.cosine_distance``; with ``CosineSimilarity``'s bound of the lengths.
+        ``optax.cosine_distance``; the lower bound of the lengths is that of ``CosineSimilarity``.
 
     >>> CosineDistance(reduction="none")(Tensor([[2.0, 0.0], [1.0, 1.0]]), Tensor([[5.0, 0.0], [-1.0, 1.0]]))
     tensor([0., 1.])
@@ -62,9 +63,9 @@ class CosineDistance(TermLoss):
     def cache(self, y: Tensor, target: Tensor) -> Kept:
         t = fitting_target(self, y, target)
         if not -y.dim() <= self.dim < y.dim():
-            raise value_error(self, f"y must have an axis {self.dim}, of the features", y)
+            raise value_error(self, f"y must have an axis dim={self.dim} of features", y)
         n, m = (length(one, 2, [self.dim], self.eps).clamp_min(self.eps) for one in (in_single(y), in_single(t)))
-        a, b = y / n, t / m  # in float32 at least, as the lengths are
+        a, b = y / n, t / m  # in float32 or wider, like the lengths
         return a, n, b, m, (a * b).sum(self.dim, keepdim=True)
 
     def loss(self, kept: Kept) -> Tensor:
@@ -86,6 +87,6 @@ class CosineDistance(TermLoss):
         return terms.unsqueeze(self.dim)
 
     def _gradient(self, a: Tensor, n: Tensor, b: Tensor, cosine: Tensor, g: Factor) -> Tensor:
-        """Return the gradient of the vectors a n, from that of the terms."""
+        """Return the gradient of the vectors a n from that of the terms."""
         g = g.unsqueeze(self.dim) if isinstance(g, Tensor) and g.dim() else g
         return (torch.where(n > self.eps, cosine, 0.0) * a - b) / n * g

@@ -1,10 +1,10 @@
-"""Connectionist temporal classification: labels without a place in time.
+"""Connectionist temporal classification: labels without positions in time.
 
-CTC   ℓ = -log Σ Π_t exp y[t, π_t]          over the alignments π that collapse to the labels
-      gy = -g c_n Σ γ_t(s)                  at step t and class c, over the states s of class c
+    CTC   ℓ = -log Σ Π_t exp y[t, π_t]          over the alignments π that collapse to the labels
+          gy = -g c_n Σ γ_t(s)                  at step t and class c, over the states s of class c
 
 y is (T, N, C) or (T, C): log-probabilities of C classes at T steps. An alignment has a class for each step; it collapses by
-merging equal neighbours and then removing blanks. γ is the probability of a state at a step, given the labels. By the reduction,
+merging equal neighbors and then removing blanks. γ is the probability of a state at a step, given the labels. By the reduction,
 c_n = 1 for "sum" and "none", 1 / (N S_n) for "mean", where S_n is the number of labels, at least 1, and 1 / N for "batch".
 """
 
@@ -25,7 +25,7 @@ from funcnet.value import frozen
 
 
 class Labels(NamedTuple):
-    """Labels (N, S), how many of them count (N,), and how many steps (N,)."""
+    """Labels (N, S), the number of them that count (N,), and the number of steps (N,)."""
 
     labels: Tensor
     counts: Tensor
@@ -33,7 +33,7 @@ class Labels(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """The cache: sums, class of each state, where one may be skipped, γ at the ends, factors (N,), y's shape, an empty tensor."""
+    """The cache: sums, class of each state, states that may be skipped, γ at the ends, c (N,), shape of y, an empty tensor."""
 
     sums: Sums
     classes: Tensor
@@ -48,29 +48,33 @@ class Kept(NamedTuple):
 class CTC(Loss):
     """Negative log-likelihood of labels, summed over all their alignments with the steps: ``torch.nn.CTCLoss``.
 
-    y are log-probabilities, what ``LogSoftmax(-1)`` gives. The gradient is the derivative by y. Torch's is that only together
-    with the derivative of log_softmax; after it both are the same. Half precision is computed in float32.
+        ℓ  = -log Σ Π_t exp y[t, π_t]          over the alignments π that collapse to the labels
+        gy = -g c_n Σ γ_t(s)                   at step t and class c, over the states s of class c
+
+    y holds log-probabilities, from ``LogSoftmax(-1)``. γ is the probability of a state at a step, given the labels. gy is the
+    derivative with respect to y; torch's gradient equals it only after the backward of log_softmax. Half precision is computed in
+    float32.
 
     Args:
-        blank: Class of no label.
-        reduction: ``"mean"``, of the terms divided by their numbers of labels, ``"sum"``, ``"none"``, or ``"batch"``, the sum
-            over N.
-        zero_infinity: Whether labels that do not fit into their steps have the value and the gradient 0, instead of ∞ and NaN.
+        blank: The class that stands for no label.
+        reduction: ``"mean"`` of the terms, each divided by its number of labels; ``"sum"``; ``"none"`` for one value per
+            sequence; or ``"batch"`` for the sum divided by N.
+        zero_infinity: Whether labels that do not fit into their steps give the value and the gradient 0, instead of ∞ and NaN.
 
     Shape:
-        y (T, N, C), or (T, C) for one sequence. The target is a tuple (labels, input_lengths, target_lengths) of integers:
-        labels (N, S), of which the first ``target_lengths`` count, or (sum of target_lengths,), one sequence after the other;
-        lengths (N,), or () for one sequence, as tensors or tuples.
+        y (T, N, C), or (T, C) for one sequence, target (labels, input_lengths, target_lengths) → (), or (N,) with
+        ``reduction="none"``. labels are integers (N, S), of which the first ``target_lengths`` count, or all sequences
+        concatenated; lengths are (N,), or () for one sequence, as tensors or tuples.
 
     Cache:
-        The sums over alignments, the states of each sequence, factors for the gradient, and an empty tensor with the shape of y.
+        The sums over alignments, the states of each sequence, c_n, and an empty tensor with the shape of y.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``blank`` that is no class, a ``y`` or ``target`` of another form, and on the
-            CPU for lengths that exceed y or the labels, labels that are no class, and labels that are the blank.
+        ValueError: If ``blank`` is not a class, if y or the target have another form, or, on the CPU, if lengths exceed y or the
+            labels, or if a label is the blank or not a class.
 
-    Source:
-        Graves et al. 2006, section 4.
+    References:
+        Graves et al. 2006, section 4; ``torch.nn.CTCLoss``.
 
     >>> y = torch.zeros(4, 1, 3).log_softmax(2)
     >>> CTC()(y, (torch.tensor([[1, 2]]), torch.tensor([4]), torch.tensor([2])))
@@ -124,7 +128,7 @@ class CTC(Loss):
         return (of_rows * len(terms)).to(terms.dtype).reciprocal()
 
     def _rows_of(self, y: Any) -> Tensor:
-        """Return y as (T, N, C), in float32 at least."""
+        """Return y as (T, N, C), in float32 or wider."""
         right = isinstance(y, Tensor) and y.is_floating_point() and not y.is_nested and y.layout is strided
         if not right or y.dim() not in (2, 3) or not len(y) or self.blank >= y.shape[-1]:
             rule = f"y must be log-probabilities (T, N, C) or (T, C) of at least one step, and blank={self.blank} a class"
@@ -132,7 +136,7 @@ class CTC(Loss):
         return in_single(y if y.dim() == 3 else y.unsqueeze(1))
 
     def _given(self, rows: Tensor, is_one: bool, target: Any) -> Labels:
-        """Return the labels (N, S), with blanks in place of those that do not count."""
+        """Return the labels (N, S), with blanks as padding, and their lengths."""
         if not isinstance(target, tuple) or len(target) != 3:
             raise value_error(self, "target must be a tuple (labels, input_lengths, target_lengths)", target)
         n, shape = rows.shape[1], () if is_one else (rows.shape[1],)
@@ -166,14 +170,14 @@ class CTC(Loss):
         return found
 
     def _require_lengths(self, given: Labels, rows: Tensor) -> None:
-        """Refuse lengths beyond what there is."""
+        """Raise for lengths that exceed y or the labels."""
         for name, lengths, most in zip(_LENGTHS, (given.steps, given.counts), (len(rows), given.labels.shape[1]), strict=True):
             least, largest = lengths.aminmax() if lengths.numel() else (0, 0)
             if least < 0 or largest > most:
-                raise value_error(self, f"{name} must lie in 0 to {most}", f"{int(least)} to {int(largest)}")
+                raise value_error(self, f"{name} must be from 0 to {most}", f"{int(least)} to {int(largest)}")
 
     def _states(self, given: Labels) -> tuple[Tensor, Tensor]:
-        """Return the class of each state (N, 2 S + 1), and where the state before the one before may precede it."""
+        """Return the class of each state (N, 2 S + 1), and a mask of the states that may follow the state two before."""
         n, s = given.labels.shape
         blanks = torch.full_like(given.labels, self.blank)
         pairs = torch.stack([blanks, given.labels], 2).reshape(n, 2 * s)
@@ -183,23 +187,23 @@ class CTC(Loss):
 
     def _explained(self, rows: Tensor, error: Exception) -> Exception:
         found = re.search(r"index (-?\d+) is out of bounds", str(error))
-        return value_error(self, f"every label must lie in 0 to {rows.shape[2] - 1}", found[1]) if found else error
+        return value_error(self, f"every label must be from 0 to {rows.shape[2] - 1}", found[1]) if found else error
 
 
 _LENGTHS = ("input_lengths", "target_lengths")
 
 
 def _padded(labels: Tensor, counts: Tensor) -> Tensor:
-    """Return labels (N, S) from those of all sequences in one axis; S is as many as there are where none can be looked at."""
+    """Return labels (N, S) from concatenated ones; if lengths cannot be read, S is the total number of labels."""
     most = int(counts.max()) if can_look_at(counts) and counts.numel() else len(labels)
     if can_look_at(counts) and int(counts.sum()) != len(labels):
-        return labels  # refused for its form
+        return labels  # _given raises for this form
     places = (counts.cumsum(0) - counts).unsqueeze(1) + torch.arange(most, device=labels.device)
     return labels[places.clamp(0, max(len(labels) - 1, 0))] if len(labels) else labels.new_zeros((len(counts), 0))
 
 
 def _ended(sums: Sums, given: Labels) -> tuple[Tensor, Tensor]:
-    """Return -log Z, and what γ is at the last step of each sequence."""
+    """Return -log Z, and γ at the last step of each sequence."""
     last, state = (given.steps - 1).clamp_min(0), torch.arange(sums.a.shape[2], device=sums.a.device)
     at_end = sums.a.gather(0, last.reshape(1, -1, 1).expand(1, *sums.a.shape[1:])).squeeze(0)
     behind = 2 * given.counts.unsqueeze(1) - state

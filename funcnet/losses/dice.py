@@ -1,12 +1,12 @@
-"""Dice loss: how far predicted regions and their targets are from covering each other.
+"""Dice loss: one minus the overlap of predicted regions and their targets.
 
     Dice   ℓ = 1 - A / B      A = I + smooth      B = I + α (P - I) + β (T - I) + smooth
            I = Σ p t,  P = Σ p,  T = Σ t, over the pixels of an example, and of a class with ``multiclass``
            gp = gI t + gP        gI = (A (1 - α - β) / B - 1) / B      gP = α A / B²      gT = β A / B²
            gy = gp p (1 - p) for p = σ(y),  p (gp - Σ gp p) for p = softmax(y)      gt = gI p + gT
 
-times the gradient of ℓ. With ``generalized`` ℓ is times v = C u / Σ u, u = 1 / (T² + 1e-7), over C classes and with T of the
-whole batch; gt then has 2 C T u² (Σ gv u / Σ u - gv) / Σ u too. y is (N, ...), or (N, classes, ...).
+times the gradient of ℓ. With ``generalized``, ℓ is multiplied by v = C u / Σ u, u = 1 / (T² + 1e-7), over C classes and with T
+summed over the batch; gt then has the further term 2 C T u² (Σ gv u / Σ u - gv) / Σ u. y is (N, ...), or (N, classes, ...).
 """
 
 from typing import Any
@@ -25,50 +25,56 @@ from funcnet.value import frozen
 Kept = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]  # p, t, A, B, v, u, T
 
 _LEAST = 1e-7
-"""optax's, added to the squared frequency of a class."""
+"""Added to the squared frequency of a class, as in optax."""
 
 
 def _for_classes(value: Any, attribute: Any, got: Any) -> None:
-    """Validate an option of several classes, after its own validator."""
+    """Validate an option for several classes, after its own validator."""
     if got and not value.multiclass:
-        raise fields_error(value, f"{attribute.name} is for multiclass=True", attribute.name, "multiclass")
+        raise fields_error(value, f"{attribute.name} needs multiclass=True", attribute.name, "multiclass")
 
 
 @frozen
 class Dice(TermLoss):
-    """Dice loss of segmentations; with ``alpha`` and ``beta`` other than ½ it is the Tversky loss: ``optax.dice_loss``.
+    """Dice loss of segmentations; with ``alpha`` and ``beta`` other than ½, the Tversky loss: ``optax.dice_loss``.
 
-    By default y holds logits of one foreground, and a term is an example. With ``multiclass`` a term is a class of an example.
-    An example that is empty in both y and target costs nothing, even with ``smooth=0``.
+        ℓ  = 1 - A / B           A = I + smooth,  B = I + α (P - I) + β (T - I) + smooth,  I = Σ p t,  P = Σ p,  T = Σ t
+        gp = gI t + gP           gI = (A (1 - α - β) / B - 1) / B,  gP = α A / B²,  gT = β A / B²
+        gy = gp p (1 - p)        for p = σ(y);  p (gp - Σ gp p) for p = softmax(y)
+        gt = gI p + gT
+
+    The sums are over the pixels of an example. By default y holds the logits of one foreground, and a term is an example. With
+    ``multiclass`` a term is a class of an example. An example that is empty in both y and target costs nothing, even with
+    ``smooth=0``.
 
     Args:
-        smooth: Added above and below the fraction; it keeps the loss small where there is little to find.
-        alpha: The weight of false positives.
-        beta: The weight of false negatives.
-        multiclass: Whether axis 1 of y has classes, with a softmax over them.
+        smooth: Added to numerator and denominator; it keeps the loss small if there is little to find.
+        alpha: α, the weight of false positives.
+        beta: β, the weight of false negatives.
+        multiclass: Whether axis 1 of y holds classes, with a softmax over them.
         logits: Whether y holds logits, else probabilities.
         weight: A factor for each class.
-        generalized: Whether to weigh the classes by the inverse squares of their sizes in the batch, as
-            ``optax.losses.multiclass_generalized_dice_loss``; a class that the batch lacks then has nearly all of the weight.
-            A mean over batches is not that of all rows.
+        generalized: Whether to weight each class by the inverse square of its size in the batch, as
+            ``optax.losses.multiclass_generalized_dice_loss``. A class missing from the batch then has nearly all of the weight. A
+            mean over batches is not that of all rows.
         ignore_background: Whether to leave out class 0.
-        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``.
+        reduction: ``"mean"`` over all terms, ``"sum"``, ``"none"`` for one value per term, or ``"batch"`` for the sum divided by
+            N.
 
     Shape:
-        y (N, ...), or (N, classes, ...) with ``multiclass``; target in the shape of y, numbers from 0 to 1, integers or booleans,
-        or with ``multiclass`` also labels, integers (N, ...). The terms are (N,), or (N, classes).
+        y (N, ...), target of the same shape, from 0 to 1 → (), or (N,) with ``reduction="none"``; with ``multiclass`` y (N,
+        classes, ...), target of the same shape or labels (N, ...) → (), or (N, classes)
 
     Cache:
-        p and t, in float32 at least, I, A, B, and the weights of the classes with u and T of the batch where there are some.
+        p and t, in float32 or wider, A, B, the weights of the classes, and with ``generalized`` u and T of the batch.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``smooth``, ``alpha`` or ``beta`` below 0, options of several classes
-            without ``multiclass``, weights that are negative, not finite, or too many or few, a y that is not floating or has
-            no axis of pixels, a target of another shape or floating dtype, and on the CPU a label out of range.
+        ValueError: If ``smooth``, ``alpha`` or ``beta`` is below 0, an option for several classes is set without ``multiclass``,
+            the number of weights is not that of the classes, y has no axis of pixels, or a label is out of range (on the CPU).
 
-    Source:
+    References:
         Milletari et al. 2016; Salehi et al. 2017 for ``alpha`` and ``beta``; Sudre et al. 2017 for ``generalized``;
-        ``optax.dice_loss``'s formula.
+        ``optax.dice_loss``.
 
     >>> Dice(smooth=0.0)(torch.tensor([[99.0, 99.0, -99.0, -99.0]]), torch.tensor([[1, 0, 0, 0]]))
     tensor(0.3333)
@@ -122,7 +128,7 @@ class Dice(TermLoss):
         return self.generalized
 
     def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor | None:
-        return None if self.generalized else super().over_y(terms, leaf)  # a row's target then has a part in all terms
+        return None if self.generalized else super().over_y(terms, leaf)  # each row's target then affects all terms
 
     def _slopes(self, over: Tensor, under: Tensor, v: Tensor | None, g: Factor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of I, P and T."""
@@ -132,7 +138,7 @@ class Dice(TermLoss):
         return g * (share * (1 - self.alpha - self.beta) - 1), g * (self.alpha * share), g * (self.beta * share)
 
     def _of_all_classes(self, g: Factor, over: Tensor) -> Factor:
-        """Return the gradient of all classes' terms, 0 for a background that is left out."""
+        """Return the gradient of the terms of all classes, with 0 for an ignored background."""
         if not self.ignore_background:
             return g
         known = over[:, 1:]
@@ -161,7 +167,7 @@ class Dice(TermLoss):
         return softmax(y, 1) if self.multiclass else torch.sigmoid(y)
 
     def _class_weights(self, of_t: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Return the weights of the classes, and where the batch decides on them u and T of the batch."""
+        """Return the weights of the classes, and with ``generalized`` u and T of the batch."""
         w = None if self.weight is None else torch.tensor(self.weight, dtype=of_t.dtype, device=of_t.device)
         if not self.generalized:
             return w, None, None
@@ -172,7 +178,7 @@ class Dice(TermLoss):
 
 
 def _inverse(under: Tensor) -> Tensor:
-    """Return 1 / B, and 0 where B is 0: nothing is predicted there, and there is nothing."""
+    """Return 1 / B, and 0 where B is 0: prediction and target are both empty."""
     return (under != 0) / under.masked_fill(under == 0, 1.0)
 
 
@@ -187,5 +193,5 @@ def _gradient_of_sizes(gu: Tensor, u: Tensor, total: Tensor) -> Tensor:
 
 
 def _over_pixels(x: Tensor, p: Tensor) -> Tensor:
-    """Give numbers for examples, and classes, the axes of the pixels."""
+    """Append axes of pixels to one number per example, or per example and class."""
     return x.reshape(*x.shape, *[1] * (p.dim() - x.dim()))

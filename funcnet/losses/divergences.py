@@ -1,7 +1,7 @@
-"""Divergences of a distribution t from one with the log-probabilities y; y and t (...) have one shape, any.
+"""Divergences of a distribution t from one with the log-probabilities y; y and t (...) have the same shape.
 
     KLDiv           ℓ = t (log t - y)               ∂ℓ/∂y = -t             ∂ℓ/∂t = log t + 1 - y
-    KLDiv of log t  ℓ = e^t (t - y)                 ∂ℓ/∂y = -e^t           ∂ℓ/∂t = e^t (t - y + 1)
+    KLDiv, log t    ℓ = e^t (t - y)                 ∂ℓ/∂y = -e^t           ∂ℓ/∂t = e^t (t - y + 1)
     GeneralizedKL   ℓ = t (log t - y) - t + e^y     ∂ℓ/∂y = e^y - t        ∂ℓ/∂t = log t - y
 
 By the reduction, with c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch",
@@ -16,14 +16,15 @@ from torch import Tensor
 
 from funcnet.errors import flag
 from funcnet.kernels import elementwise_losses as kernels
-from funcnet.losses.loss import ElementwiseLoss, Factor, reductions
+from funcnet.losses.elementwise_loss import ElementwiseLoss
+from funcnet.losses.loss import Factor, reductions
 from funcnet.value import frozen
 
 Pair = tuple[Tensor, Tensor]
 
 
 def _without_mean(reduction: Any) -> Any:
-    """Convert torch's word for the sum divided by N to ours."""
+    """Convert torch's name for the sum divided by N to ours."""
     return "batch" if reduction == "batchmean" else reduction
 
 
@@ -31,32 +32,29 @@ def _without_mean(reduction: Any) -> Any:
 class KLDiv(ElementwiseLoss):
     """Kullback-Leibler divergence of probabilities t from log-probabilities y, in nats: ``torch.nn.KLDivLoss``.
 
-        ℓ     = t (log t - y)             of log t:   e^t (t - y)
-        ∂ℓ/∂y = -t                                    -e^t
-        ∂ℓ/∂t = log t + 1 - y                         e^t (t - y + 1)
+        ℓ     = t (log t - y)             with log_target:   e^t (t - y)
+        ∂ℓ/∂y = -t                                           -e^t
+        ∂ℓ/∂t = log t + 1 - y                                e^t (t - y + 1)
 
-    The divergence of distributions is their sum over classes: ``reduction="batch"``, the mean over rows. ``"mean"``, torch's
-    default, divides by the number of classes too.
+    The divergence of distributions is the sum over their classes: ``reduction="batch"`` gives its mean over rows. ``"mean"``,
+    torch's default, divides by the number of classes too.
 
-    A class of probability 0 costs 0, even if its log-probability y is -inf, where torch has NaN. There ∂ℓ/∂t is 0 in place of -∞,
-    the limit of its product with t, which the gradient of a softmax is made of.
+    A class of probability 0 costs 0, even if its log-probability y is -inf; torch returns NaN. ∂ℓ/∂t is 0 there instead of -∞:
+    the limit of its product with t, which the gradient through a softmax contains.
 
     Args:
-        reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0;
-            ``"batchmean"``, torch's word, is ``"batch"``.
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0; torch's ``"batchmean"`` means ``"batch"``.
         log_target: Whether the target holds log-probabilities too.
 
     Shape:
-        y (...), target of the same shape and dtype.
+        y (...), target (...) → (), or (...) with ``reduction="none"``
 
     Cache:
         y and the target, and with ``log_target`` e^t.
 
-    Raises:
-        ValueError: As ``MSE`` does, and for a ``log_target`` that is not a bool.
-
     References:
-        Kullback & Leibler 1951; the formula of ``torch.nn.KLDivLoss``.
+        Kullback & Leibler 1951; ``torch.nn.KLDivLoss``.
 
     >>> import torch
     >>> KLDiv("batch")(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, 0.0]]))
@@ -81,26 +79,24 @@ class KLDiv(ElementwiseLoss):
 
 @frozen
 class GeneralizedKL(ElementwiseLoss):
-    """Kullback-Leibler divergence of positive numbers t, which need not sum to 1, from the logarithms y.
+    """Kullback-Leibler divergence of positive numbers t, which need not sum to 1, from logarithms y.
 
         ℓ     = t (log t - y) - t + e^y
         ∂ℓ/∂y = e^y - t
         ∂ℓ/∂t = log t - y
 
-    A term is 0 where y = log t, and positive elsewhere. A t of 0 costs e^y; there ∂ℓ/∂t is -1 in place of -∞, as in ``KLDiv``.
+    A term is 0 where y = log t, and positive elsewhere. The target 0 costs e^y; ∂ℓ/∂t is -1 there instead of -∞, as in ``KLDiv``.
+    ``reduction="batch"`` gives the mean of ``optax.generalized_kl_divergence`` over rows.
 
     Args:
-        reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0:
-            the mean of ``optax.generalized_kl_divergence`` over rows.
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
 
     Shape:
-        y (...), target of the same shape and dtype; integers and booleans are taken as numbers.
+        y (...), target (...) → (), or (...) with ``reduction="none"``
 
     Cache:
-        y and the target.
-
-    Raises:
-        ValueError: As ``MSE`` does.
+        y and the target, not copied.
 
     References:
         Bregman 1967, "The relaxation method of finding the common point of convex sets"; ``optax.generalized_kl_divergence``.

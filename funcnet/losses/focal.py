@@ -1,4 +1,4 @@
-"""Focal losses: cross-entropies in which examples count for less the better they are known.
+"""Focal losses: cross-entropies that weigh well-classified examples down.
 
     Focal             ℓ = a e qᵞ      e = -t log σ(y) - (1 - t) log σ(-y)         a = α t + (1 - α) (1 - t), or 1 without α
                       ∂ℓ/∂y = a qᵞ (σ(y) - t + γ e (1 - 2 t) r)                   q = t σ(-y) + (1 - t) σ(y),  r = σ(y) σ(-y) / q
@@ -6,8 +6,8 @@
     MulticlassFocal   ℓ = -w_t qᵞ log p_t                                         p = softmax(y),  q = 1 - p_t
                       ∂ℓ/∂y = w_t (γ qᵞ⁻¹ p_t log p_t - qᵞ) (o - p)               o one-hot of t
 
-For Focal y and t (...) have one shape, for MulticlassFocal y is (N, classes, ...) and t holds labels (N, ...). What tends to
-0 / 0 has its limit: certain predictions cost nothing when they are right, and give y a finite gradient when they are not.
+For Focal, y and t (...) have the same shape; for MulticlassFocal, y is (N, classes, ...) and t holds labels (N, ...). Quotients
+that tend to 0 / 0 take their limit: a certain prediction costs nothing if it is right, and gets a finite gradient if it is wrong.
 """
 
 from typing import Any
@@ -36,14 +36,14 @@ _share = valid_if(lambda got: is_number(got) and 0 <= got <= 1, "a number from 0
 
 
 def _power(q: Tensor, gamma: float) -> Tensor:
-    """Return qᵞ, with the derivative 0 at 0 where that is infinite."""
+    """Return qᵞ, with the derivative 0 at q = 0 if the exact one is infinite."""
     if gamma == 0 or gamma >= 1:
         return q**gamma
     return q.masked_fill(q == 0, 1.0) ** gamma * (q > 0)
 
 
 def _product(k: Tensor, e: Tensor) -> Tensor:
-    """Return k e. Where e is infinite k is 1, and its derivative, which is 0, is left out for someone who differentiates."""
+    """Return k e. If e is infinite, k is 1; its derivative is 0 and is dropped under differentiation to avoid 0 · ∞."""
     if not is_differentiated(k, e):
         return k * e
     far = e.isinf()
@@ -51,33 +51,37 @@ def _product(k: Tensor, e: Tensor) -> Tensor:
 
 
 def _over(x: Tensor, q: Tensor) -> Tensor:
-    """Return x / q, and x where q is 0."""
+    """Return x / q, or x where q is 0."""
     return x / q.masked_fill(q == 0, 1.0)
 
 
 @frozen
 class Focal(TermLoss):
-    """Focal loss of logits of two classes: ``optax.sigmoid_focal_loss``, and torchvision's of this name.
+    """Focal loss of binary logits: ``optax.sigmoid_focal_loss``, and torchvision's function of that name.
 
-    With ``gamma=0`` it is ``BCEWithLogits``.
+        ℓ     = a e qᵞ               e = -t log σ(y) - (1 - t) log σ(-y),  q = t σ(-y) + (1 - t) σ(y)
+        ∂ℓ/∂y = a qᵞ (σ(y) - t + γ e (1 - 2 t) r)              r = σ(y) σ(-y) / q
+        ∂ℓ/∂t = (2 α - 1) e qᵞ + a qᵞ (γ e (1 - 2 σ(y)) / q - y)
+
+    a = α t + (1 - α) (1 - t), or 1 without α; then the first term of ∂ℓ/∂t is absent. With ``gamma=0`` it is ``BCEWithLogits``.
 
     Args:
-        alpha: The weight of the target 1; that of 0 is 1 - alpha. ``None`` weighs both with 1; torchvision's default is 0.25.
-        gamma: How strongly examples that are known count for less.
-        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``.
+        alpha: α, the weight of the target 1; that of 0 is 1 - α. ``None`` gives both the weight 1; torchvision's default is 0.25.
+        gamma: γ, how strongly well-classified examples are weighed down.
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
 
     Shape:
-        y (...), logits; target in the shape of y, numbers from 0 to 1, integers or booleans.
+        y (...), target (...) from 0 to 1 → (), or (...) with ``reduction="none"``
 
     Cache:
-        y, t, σ(y), σ(-y), q and e, in float32 at least.
+        y, t, σ(y), σ(-y), q and e, in float32 or wider.
 
     Raises:
-        ValueError: For an unknown ``reduction``, an ``alpha`` outside 0 to 1, a ``gamma`` below 0, a y that is not floating,
-            and a target of another shape or floating dtype.
+        ValueError: If ``alpha`` is outside 0 to 1, or ``gamma`` is below 0.
 
-    Source:
-        Lin et al. 2017, eq. 5; ``optax.sigmoid_focal_loss``'s formula for targets between 0 and 1.
+    References:
+        Lin et al. 2017, eq. 5; ``optax.sigmoid_focal_loss`` for targets between 0 and 1.
 
     >>> Focal()(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 0.0]))
     tensor(0.1733)
@@ -118,25 +122,28 @@ class Focal(TermLoss):
 
 @frozen
 class MulticlassFocal(TermLoss):
-    """Focal loss of labels; with ``gamma=0`` and no weight it is ``CrossEntropy``.
+    """Focal loss of class labels; with ``gamma=0`` and without weights it is ``CrossEntropy``.
+
+        ℓ     = -w_t qᵞ log p_t                                p = softmax(y),  q = 1 - p_t
+        ∂ℓ/∂y = w_t (γ qᵞ⁻¹ p_t log p_t - qᵞ) (o - p)          o one-hot of t
 
     Args:
-        weight: A factor for the terms of each class. The mean divides by the number of terms all the same.
-        gamma: How strongly examples that are known count for less.
-        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a label.
+        weight: w, a factor for the terms of each class. The mean divides by the number of terms, not by the sum of weights.
+        gamma: γ, how strongly well-classified examples are weighed down.
+        reduction: ``"mean"`` over all labels, ``"sum"``, ``"none"`` for one value per label, or ``"batch"`` for the sum divided
+            by N.
 
     Shape:
-        y (N, classes, ...) or (classes,), logits; target labels, integers (N, ...) or ().
+        y (N, classes, ...) or (classes,), labels (N, ...) or () → (), or the shape of the labels with ``reduction="none"``
 
     Cache:
-        log softmax(y), the labels with an axis of classes, log p_t, and the labels' weights or ``None``, in float32 at least.
+        log softmax(y), the labels with an axis of classes, log p_t, and the labels' weights or ``None``, in float32 or wider.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``gamma`` below 0, weights that are negative, not finite, or too many or
-            few, a y that is not floating or has no classes, a target without integers of that shape, and on the CPU a label
-            that is no class.
+        ValueError: If ``gamma`` is below 0, if the number of weights is not that of the classes, or if a label is out of range
+            (on the CPU).
 
-    Source:
+    References:
         Lin et al. 2017, eq. 5, with a softmax.
 
     >>> MulticlassFocal()(torch.tensor([[2.0, 2.0]]), torch.tensor([0]))

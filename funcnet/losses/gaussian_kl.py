@@ -1,8 +1,10 @@
-"""The divergence between normal distributions given by means and log variances, y = (m, v) and t = (m₀, v₀), each (...).
+"""KL divergence of normal distributions, given by means and log variances: y = (m, v) and t = (m₀, v₀), each (...).
 
-GaussianKL   ℓ = ½ (e^u - 1 - u + d² p)         u = v - v₀,  d = m - m₀,  p = e^(-v₀)
-             ∂ℓ/∂y = (d p, ½ (e^u - 1))         of m and of v
-             ∂ℓ/∂t = (-d p, -½ (e^u - 1 + d² p))
+    GaussianKL   ℓ = ½ (e^u - 1 - u + d² p)         u = v - v₀,  d = m - m₀,  p = e^(-v₀)
+                 ∂ℓ/∂y = (d p, ½ (e^u - 1))         for m and v
+                 ∂ℓ/∂t = (-d p, -½ (e^u - 1 + d² p))
+
+By the reduction, gy = g c ∂ℓ/∂y with c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch".
 """
 
 from typing import Any
@@ -21,19 +23,35 @@ from funcnet.value import frozen
 
 @frozen
 class GaussianKL(Loss):
-    """KL divergence of N(m, e^v) from a prior, in nats, with one term for each element: the second loss of an autoencoder.
+    """KL divergence of N(m, e^v) from a prior, in nats, with one term per element: the second loss of a variational autoencoder.
+
+        ℓ     = ½ (e^u - 1 - u + d² p)                  u = v - v₀,  d = m - m₀,  p = e^(-v₀)
+        ∂ℓ/∂y = (d p, ½ (e^u - 1))                      for m and v
+        ∂ℓ/∂t = (-d p, -½ (e^u - 1 + d² p))             for m₀ and v₀
 
     y is the pair (mean, log_variance) that ``GaussianSample`` takes; its gradient is a pair too. The target is the pair of the
-    prior, or ``None`` for the standard normal. The usual loss sums over the latent numbers and takes the mean over the batch:
+    prior, or ``None`` for the standard normal. The usual loss sums over the latent dimensions and averages over the batch:
     ``reduction="batch"``. Half precision is computed in float32.
+
+    Args:
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
+
+    Shape:
+        y a pair of (...), target a pair of (...) or ``None`` → (), or (...) with ``reduction="none"``
+
+    Cache:
+        u, d and p, c, and the dtype of y.
+
+    Raises:
+        ValueError: If y, or a target other than ``None``, is not a pair of floating tensors, or if their shapes, dtypes or
+            devices differ.
+
+    References:
+        Kingma & Welling 2014, "Auto-encoding variational Bayes", appendix B.
 
     >>> GaussianKL("sum")((torch.ones(2), torch.zeros(2)), None)
     tensor(1.)
-
-    Cache    u, d and p, the factor of the reduction, and the dtype of y.
-    Raises   ``ValueError`` for an unknown ``reduction``, and for a y or target that is no pair of floating tensors of one shape,
-             dtype and device.
-    Source   Kingma & Welling 2014, "Auto-encoding variational Bayes", appendix B.
     """
 
     reduction: str = field(default="mean", validator=reductions)

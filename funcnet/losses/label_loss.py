@@ -1,9 +1,9 @@
-"""Losses of labels: what cross-entropy and the negative log-likelihood share. p are the classes' probabilities, w their weights.
+"""The base of losses of class labels: ``CrossEntropy``, ``NLL`` and ``LinearCrossEntropy``.
 
-    ℓ = -w log p    at each row's label; a row whose label is ``ignore_index`` has no term
+    ℓ = -w log p    at each row's label: p the probabilities of the classes, w their weights
 
-The classes are in axis 1 of y, or in axis 0 of a vector; labels (N, ...) or () are integers. By the reduction, c = 1 for "sum"
-and "none", 1/N for "batch", and for "mean" 1 divided by the sum of the rows' w.
+Rows whose label is ``ignore_index`` have no term. The classes are in axis 1 of y, or in axis 0 of a vector; labels (N, ...) or ()
+are integers. By the reduction, c = 1 for "sum" and "none", 1/N for "batch", and for "mean" 1 divided by the sum of the rows' w.
 """
 
 import re
@@ -21,7 +21,13 @@ from funcnet.value import frozen
 
 @frozen
 class LabelLoss(Loss):
-    """A loss with one term for each label; a subclass defines ``forward`` and ``backward``."""
+    """A loss with one term for each label; a subclass defines ``forward`` and ``backward``.
+
+    Raises:
+        ValueError: From the constructor if a weight is negative or not finite; from a call if there is not one weight per class,
+            if the labels are not integers of the right shape, or, on the CPU, if a label is neither a class nor ``ignore_index``.
+            On other devices torch's own assertion fails.
+    """
 
     weight: tuple[float, ...] | None = field(default=None, validator=weights)
     ignore_index: int = field(default=-100, validator=whole_number)
@@ -36,7 +42,7 @@ class LabelLoss(Loss):
         return None if target.is_floating_point() else self._class_weights(target)
 
     def _class_weights(self, labels: Tensor) -> Tensor:
-        """Return the weight of each label, 0 for those ignored."""
+        """Return the weight of each label, 0 for ignored ones."""
         labels = labels.long()  # as uint8, -100 is 156
         counts = labels != self.ignore_index
         if self.weight is None:
@@ -49,20 +55,20 @@ class LabelLoss(Loss):
         return None if self.weight is None else torch.tensor(self.weight, dtype=logp.dtype, device=logp.device)
 
     def at_labels(self, logp: Tensor, labels: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return -w log p at the labels, by row or their sum, and the sum of w."""
+        """Return -w log p at the labels, for each row or as a sum, and the sum of w."""
         try:
             return kernels.nll(logp, labels, w, 0 if self.reduction == "none" else 2, self.ignore_index)
         except (IndexError, RuntimeError) as error:
             raise self._explained(logp, error) from None
 
     def at_labels_grad(self, logp: Tensor, labels: Any, w: Tensor | None, c: Tensor, gc: Tensor) -> Tensor:
-        """Return the gradient of log p: -gc w at the labels, else 0."""
+        """Return the gradient of log p: -gc w at the labels, 0 elsewhere."""
         if self.reduction == "none":
             return kernels.nll_backward(gc.expand(labels.shape), logp, labels, w, 0, self.ignore_index, c)
         return kernels.nll_backward(gc, logp, labels, w, 2, self.ignore_index, c)
 
     def scale_of(self, logp: Tensor, total: Tensor | None) -> Tensor:
-        """Return c; where nothing counts, so that ``total`` is 0, any finite number will do, but not in an empty batch."""
+        """Return c. If the weights sum to 0, c is some finite number, except in an empty batch."""
         if self.reduction == "mean" and total is not None:
             return total.clamp_min(torch.finfo(logp.dtype).tiny if logp.numel() else 0).reciprocal()
         if self.reduction == "mean":
@@ -72,11 +78,11 @@ class LabelLoss(Loss):
         return logp.new_full((), 1 / n if n else torch.nan)
 
     def scaled(self, value: Tensor, c: Tensor, kind: Tensor | None) -> Tensor:
-        """Return the value in the dtype of y, from the terms or their sum."""
+        """Return the reduced value in the dtype of y, from the terms or their sum."""
         return rounded_as(value if self.reduction in ("none", "sum") else value * c, kind)
 
     def labels_of(self, y: Tensor, target: Tensor) -> Tensor:
-        """Return the labels as int64; y, the labels and the weights must fit each other."""
+        """Return the labels as int64, after checking that y, the labels and the weights fit together."""
         require_floating(self, y, target)
         self.require_classes(y)
         axis = class_axis(y)
@@ -89,7 +95,7 @@ class LabelLoss(Loss):
         return target if target.dtype == torch.int64 else target.long()
 
     def require_classes(self, y: Tensor) -> None:
-        """Refuse a y without an axis of classes, and weights for other classes."""
+        """Raise if y has no axis of classes, or another number of classes than there are weights."""
         if y.dim() == 0:
             raise value_error(self, "y must have an axis of classes", y)
         classes = y.shape[class_axis(y)]
@@ -98,21 +104,21 @@ class LabelLoss(Loss):
             raise value_error(self, rule, f"{len(self.weight)} numbers")
 
     def _explained(self, logp: Tensor, error: Exception) -> Exception:
-        """Turn the kernel's error into ours when it names a label, or an index, out of bounds."""
+        """Return our error if the kernel's names a label or an index out of bounds, else the kernel's."""
         found = re.search(r"(?:Target|index) (-?\d+) is out of bounds", str(error))
         if not found:
             return error
-        rule = f"every label must lie in 0 to {logp.shape[class_axis(logp)] - 1} or be ignore_index={self.ignore_index}"
+        rule = f"every label must be from 0 to {logp.shape[class_axis(logp)] - 1}, or ignore_index={self.ignore_index}"
         return value_error(self, rule, found[1])
 
 
 def rounded_as(x: Tensor, kind: Tensor | None) -> Tensor:
-    """Round to the dtype of y, where that is half precision."""
+    """Round to the dtype of y if that is half precision."""
     return x if kind is None else x.to(kind.dtype)
 
 
 def samples(y: Tensor) -> int:
-    """Return the length of the batch axis; 1 without a batch."""
+    """Return the length of the batch axis; 1 for a vector."""
     return y.shape[0] if y.dim() > 1 else 1
 
 
@@ -122,10 +128,10 @@ def class_axis(y: Tensor) -> int:
 
 
 def over_classes(rows: Tensor, logp: Tensor) -> Tensor:
-    """Give one number a row, or one for all, the axis of classes."""
+    """Insert the axis of classes into one number per row; a scalar for all rows needs none."""
     return rows.unsqueeze(class_axis(logp)) if rows.dim() or logp.dim() == 1 else rows
 
 
 def by_class(w: Tensor, like: Tensor) -> Tensor:
-    """Give one number a class the axes after that of classes."""
+    """Append the axes that follow the classes to one number per class."""
     return w.reshape(-1, *[1] * (like.dim() - class_axis(like) - 1))

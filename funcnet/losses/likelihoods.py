@@ -1,7 +1,7 @@
 """Negative log-likelihoods of numbers t, for a rate λ or a mean m and a variance v that the net computes.
 
     PoissonNLL    ℓ = λ - t log λ                       ∂ℓ/∂log λ = λ - t        ∂ℓ/∂t = -log λ
-    GaussianNLL   ℓ = ½ (log v + d²/v)                  ∂ℓ/∂y = (d/v, ½ (1/v - d²/v²)), of m and of v
+    GaussianNLL   ℓ = ½ (log v + d²/v)                  ∂ℓ/∂y = (d/v, ½ (1/v - d²/v²)), for m and v
                   d = m - t                             ∂ℓ/∂t = -d/v
 
 By the reduction, with c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch",
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from funcnet.errors import flag, number, value_error
 from funcnet.kernels import elementwise_losses, losses
-from funcnet.losses.loss import ElementwiseLoss, Factor, fitting_target, reductions
+from funcnet.losses.elementwise_loss import ElementwiseLoss
+from funcnet.losses.loss import Factor, fitting_target, reductions
 from funcnet.losses.terms import TermLoss, is_dense
 from funcnet.precision import in_single
 from funcnet.value import frozen
@@ -34,28 +35,29 @@ class PoissonNLL(ElementwiseLoss):
         ∂ℓ/∂y = e^y - t                                                         1 - t / (y + ε)
         ∂ℓ/∂t = -y                                                              -log(y + ε)
 
-    With ``full``, ℓ has Stirling's t log t - t + ½ log 2πt for log t!, where t > 1, and ∂ℓ/∂t has log t + 1/2t.
+    With ``full``, Stirling's approximation of log t!, t log t - t + ½ log 2πt, is added to ℓ where t > 1, and log t + 1/2t to
+    ∂ℓ/∂t.
 
-    No count at a rate of 0 (y = -inf) costs 0, and a rate of ∞ costs ∞; torch has NaN there.
+    The count 0 at the rate 0 (y = -inf) costs 0, and a rate of ∞ costs ∞; torch returns NaN for both.
 
     Args:
-        log_input: Whether y is log λ, which any net can compute, and not λ.
-        full: Whether to add Stirling's approximation of log t!, which the gradient of y does not depend on.
-        eps: ε, which keeps log λ finite where λ is 0; used with ``log_input=False``.
-        reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0.
+        log_input: Whether y is log λ, which any net can compute, instead of λ.
+        full: Whether to add Stirling's approximation of log t!, on which the gradient of y does not depend.
+        eps: ε, which keeps log λ finite at λ = 0; used with ``log_input=False``.
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
 
     Shape:
-        y (...), target of the same shape; integers are taken as numbers.
+        y (...), target (...) → (), or (...) with ``reduction="none"``
 
     Cache:
         λ, log λ and the target.
 
     Raises:
-        ValueError: As ``MSE`` does, for a ``log_input`` or ``full`` that is not a bool, and for an ``eps`` that is not a finite
-            number above 0.
+        ValueError: If ``eps`` is not a finite number above 0.
 
     References:
-        ``torch.nn.PoissonNLLLoss``'s formula.
+        ``torch.nn.PoissonNLLLoss``.
 
     >>> import torch
     >>> PoissonNLL()(torch.tensor([0.0, 1.0]), torch.tensor([1, 3]))
@@ -86,35 +88,35 @@ class PoissonNLL(ElementwiseLoss):
 
 @frozen
 class GaussianNLL(TermLoss):
-    """Negative log-likelihood of t, normal with the mean m and the variance v: ``torch.nn.GaussianNLLLoss``.
+    """Negative log-likelihood of t under a normal distribution with mean m and variance v: ``torch.nn.GaussianNLLLoss``.
 
         ℓ     = ½ (log v + d²/v)               d = m - t,  v at least ε
         ∂ℓ/∂m = d/v                            ∂ℓ/∂t = -d/v
-        ∂ℓ/∂v = ½ (1/v - d²/v²)                summed over the numbers that share one v
+        ∂ℓ/∂v = ½ (1/v - d²/v²)                summed over the elements that share one v
 
-    y is the pair (mean, var), in torch the first and third argument; its gradient is a pair too. A net makes it with two heads,
-    ``branch(Linear(n, 1), serial(Linear(n, 1), Softplus()))``. As in torch, a variance below ε counts as ε, and has the gradient
-    at ε, with which it can grow again. The squares do not overflow where d²/v does not. Half precision is computed in float32.
+    y is the pair (mean, var), torch's first and third argument; its gradient is a pair too. A net with two heads computes it:
+    ``branch(Linear(n, 1), serial(Linear(n, 1), Softplus()))``. As in torch, a variance below ε counts as ε and gets the gradient
+    at ε, which lets it grow again. The squares do not overflow unless d²/v does. Half precision is computed in float32.
 
     Args:
-        full: Whether to add ½ log 2π, which no gradient depends on.
-        eps: ε, in the unit of v.
-        reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0.
+        full: Whether to add ½ log 2π, on which no gradient depends.
+        eps: ε, the smallest variance, in the unit of v.
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
 
     Shape:
-        mean and target (...). var: the same shape, or one axis has size 1, or the last axis is missing: one variance for all
-        numbers along it.
+        (mean (...), var), target (...) → (), or (...) with ``reduction="none"``; var has the shape of mean, or one axis of size
+        1, or lacks the last axis: one variance for all elements along that axis
 
     Cache:
-        d and the variance, in float32 at least, and an empty tensor with the shape of var.
+        d and the variance, in float32 or wider, and an empty tensor with the shape of var.
 
     Raises:
-        ValueError: For a y that is not a pair of dense floating tensors of one dtype and device, a target of another shape than
-            the mean or of another floating dtype, a var of another shape, and in eager mode on the CPU for negative variances,
-            whose terms are NaN elsewhere.
+        ValueError: If y is not a pair (mean, var) of dense floating tensors of one dtype and device, if var has another shape
+            than those above, or, in eager mode on the CPU, if a variance is negative; elsewhere its terms are NaN.
 
     References:
-        Nix & Weigend 1994, "Estimating the mean and variance of the target probability distribution"; the formula of
+        Nix & Weigend 1994, "Estimating the mean and variance of the target probability distribution";
         ``torch.nn.GaussianNLLLoss``.
 
     >>> import torch
@@ -151,7 +153,7 @@ class GaussianNLL(TermLoss):
         return target.numel() if self.reduction == "mean" else super().weight_of(target)
 
     def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor | None:
-        """Return the mask ``terms`` for a leaf of y or the target: a variance that terms share is off where all of them are."""
+        """Reshape the mask ``terms`` for a leaf of y or the target: a shared variance is masked only if all of its terms are."""
         shape = leaf.shape if leaf.dim() == terms.dim() else (*leaf.shape, 1)
         for axis in [i for i in range(terms.dim()) if shape[i] != terms.shape[i]]:
             terms = terms.all(axis, keepdim=True)
@@ -168,7 +170,7 @@ class GaussianNLL(TermLoss):
         return mean, var
 
     def _variance(self, mean: Tensor, var: Tensor) -> Tensor:
-        """Return the variance, in float32 at least, with the axes of the mean; it must not be negative."""
+        """Return the variance, in float32 or wider, with the axes of the mean; it must not be negative."""
         if var.dim() < mean.dim() and var.shape == mean.shape[:-1]:
             var = var.unsqueeze(-1)
         if var.dim() != mean.dim() or [n for n, m in zip(var.shape, mean.shape, strict=True) if n != m] not in ([], [1]):
@@ -180,7 +182,7 @@ class GaussianNLL(TermLoss):
 
 
 def _shared(slope: Tensor, c: Factor, v: Tensor) -> Tensor:
-    """Return c times the slope, summed over terms that share a variance; there a c of 0 leaves out a slope of ∞ or NaN."""
+    """Return c times the slope, summed over the terms that share a variance; c = 0 drops a slope of ∞ or NaN there."""
     if v.shape == slope.shape:
         return slope * c
     terms: Tensor = losses.product(c.expand_as(slope), slope) if isinstance(c, Tensor) and c.dim() else slope * c

@@ -1,12 +1,12 @@
-"""Cross-entropy over a large vocabulary, of logits that are computed in the loss.
+"""Cross-entropy over a large vocabulary, with the logits computed inside the loss.
 
-LinearCrossEntropy   z = h wᵀ + b     ℓ = -Σ q log p + ζ w_t lse²     p = softmax(z),  lse = log Σ eᶻ
-                     G  = g c ((Σ q + 2 ζ w_t lse) p - q)             q = w ((1 - ε) t + ε / words)
-                     gy = (G w, Gᵀ h, Σ G)
+    LinearCrossEntropy   z = h wᵀ + b     ℓ = -Σ q log p + ζ w_t lse²     p = softmax(z),  lse = log Σ eᶻ
+                         G  = g c ((Σ q + 2 ζ w_t lse) p - q)             q = w ((1 - ε) t + ε / words)
+                         gy = (G w, Gᵀ h, Σ G)
 
-y is (h, w) or (h, w, b): h (N, ..., features) or (features,), w (words, features) and b (words,). The target has the numbers of
-the labels, (N, ...) or (), which are t as one-hot vectors. In q, w is the weight of a word, 1 by default; ε is
-``label_smoothing`` and ζ ``z_loss``. By the reduction, c = 1 for "sum" and "none", 1 / Σ w_t for "mean", 1/N for "batch".
+y is (h, w) or (h, w, b): h (N, ..., features) or (features,), w (words, features) and b (words,). The target holds labels, (N,
+...) or (), and t are their one-hot vectors. In q, w is the weight of a word, 1 by default; ε is ``label_smoothing`` and ζ
+``z_loss``. By the reduction, c = 1 for "sum" and "none", 1 / Σ w_t for "mean", 1/N for "batch".
 """
 
 import re
@@ -27,7 +27,7 @@ from funcnet.value import frozen
 
 
 class Kept(NamedTuple):
-    """The cache: what the kernels get, the slopes of each row's term, the factor of their sum, and the shape of h."""
+    """The cache: the arguments of the kernels, the slopes of each row's term, the factor of their sum, and the shape of h."""
 
     given: Vocabulary
     slopes: Slopes
@@ -39,36 +39,41 @@ class Kept(NamedTuple):
 class LinearCrossEntropy(LabelLoss):
     """Linear map, softmax and cross-entropy in one: ``torch.nn.LinearCrossEntropyLoss``, with the weight as part of y.
 
-    The logits of all rows are never in memory together: they are made for a few rows at a time, used and forgotten. A step of
-    8192 rows of 512 features and 32 000 words takes 102 MB this way, of which 82 are the gradients, and 4.2 GB as ``Linear`` and
-    ``CrossEntropy``, which are quicker for less than a thousand words. ``__call__`` forms one product of the size of the logits,
-    ``value_and_grad`` three; a sum of losses, and ``as_layer``, four. Half precision is computed in float32 and rounded once.
-    Derivatives by ``torch.func`` are exact, of any order, but keep the logits.
+        ℓ  = -Σ q log p + ζ w_t lse²            z = h wᵀ + b,  p = softmax(z),  lse = log Σ eᶻ
+        G  = g c ((Σ q + 2 ζ w_t lse) p - q)    q = w ((1 - ε) t + ε / words), w the weights of the words, t one-hot
+        gy = (G w, Gᵀ h, Σ G)                   for h, w and b
 
-    A net ends in ``DeferredLinear``, which returns the pair (h, weight) instead of their product; params, optimizers and
+    The logits of all rows are never in memory together: they are computed for a few rows at a time, used and dropped. A step of
+    8192 rows of 512 features and 32 000 words takes 102 MB, of which 82 MB are the gradients; ``Linear`` and ``CrossEntropy``
+    take 4.2 GB. For fewer than a thousand words they are faster. ``__call__`` computes one product of the size of the logits,
+    ``value_and_grad`` three; a sum of losses and ``as_layer`` four. Half precision is computed in float32 and rounded once.
+    Derivatives with ``torch.func`` are exact to any order, but store the logits.
+
+    A net for it ends in ``DeferredLinear``, which returns the pair (h, weight) instead of their product; params, optimizers and
     ``tied`` treat it like ``Linear``. Replace it with ``Linear`` to predict logits: the params are the same.
 
     Args:
-        weight: A factor for the terms of each word.
+        weight: w, a factor for the terms of each word.
         ignore_index: Rows with this label count for nothing. Their gradient is 0, whatever h is.
-        reduction: ``"mean"``, over rows or by the sum of their weights, ``"sum"``, ``"none"``, or ``"batch"``, the sum over N.
+        reduction: ``"mean"`` over rows, with weights divided by their sum; ``"sum"``; ``"none"`` for one value per row; or
+            ``"batch"`` for the sum divided by N.
         label_smoothing: ε, the share of each target that is spread evenly over all words.
         z_loss: ζ, the factor of lse², which keeps the logits from drifting; 1e-4 is usual.
 
     Shape:
-        y (h, w) or (h, w, b): (N, ..., features), (words, features), (words,); target labels, integers (N, ...) or ().
+        y (h, w) or (h, w, b) of (N, ..., features), (words, features) and (words,), labels (N, ...) or () → (), or the shape of
+        the labels with ``reduction="none"``
 
     Cache:
-        y, the labels, the rows that count, the numbers of each row that make the gradient, and the shape of h.
+        y, the labels, the mask of the rows that count, the slopes of each row, and the shape of h.
 
     Raises:
-        ValueError: For an unknown ``reduction``, weights that are negative, not finite or too many or few, a ``label_smoothing``
-            outside 0 to 1, a negative ``z_loss``, a ``y`` that is no such tuple, labels of another shape or kind, and on the CPU
-            a label that is no word.
+        ValueError: If y is not a tuple like this, if the number of weights is not that of the words, or if a label is neither a
+            word nor ``ignore_index`` (on the CPU).
 
-    Source:
-        The formula of ``torch.nn.LinearCrossEntropyLoss``; Szegedy et al. 2016, section 7, for ``label_smoothing``; Chowdhery et
-        al. 2022, section 5, for ``z_loss``.
+    References:
+        ``torch.nn.LinearCrossEntropyLoss``; Szegedy et al. 2016, section 7, for ``label_smoothing``; Chowdhery et al. 2022,
+        section 5, for ``z_loss``.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.embedding.embedding import Embedding
@@ -97,12 +102,23 @@ class LinearCrossEntropy(LabelLoss):
         return self._passed(cache, self._pulled_back(cache, g)[1])
 
     def value_and_grad(self, y: Any, target: Tensor) -> tuple[Tensor, Any]:
-        """Return the value and the gradient of y, from one pass over the rows."""
+        """Return the value and the gradient of y, from one pass over the rows.
+
+        Args:
+            y: The pair (h, w) or the triple (h, w, b).
+            target: The labels.
+        """
         (value,), gy = self.parts_and_grad(y, target)
         return value, gy
 
     def parts_and_grad(self, y: Any, target: Any, shares: tuple[Weight, ...] | None = None) -> tuple[tuple[Tensor, ...], Any]:
-        """Return the value as the only part, and the gradient of y times its share, from one pass over the rows."""
+        """Return the value as the only part, and the gradient of y times its share, from one pass over the rows.
+
+        Args:
+            y: The pair (h, w) or the triple (h, w, b).
+            target: The labels.
+            shares: The share of this batch in the mean, as a tuple of one number. Default: ``None``, for 1.
+        """
         try:
             kept = self._prepared(y, target)
             found, gradients = self._pulled_back(kept, None if shares is None else shares[0])
@@ -111,10 +127,10 @@ class LinearCrossEntropy(LabelLoss):
             raise_explained(explain_loss_error(self, y, target, error), error)
 
     def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor | None:
-        return None  # rows without a gradient are zeros in the kernel, and the weights have no terms
+        return None  # the kernel returns zeros for rows without a gradient, and the weights have no terms
 
     def _prepared(self, y: Any, target: Tensor) -> Kept:
-        """Return the rows, and the factors of lse, z_t, lse² and Σ r z in their terms."""
+        """Return the cache: the arguments of the kernels, and the factors of lse, z_t, lse² and Σ r z in the terms."""
         h, w, b = self._operands(y)
         labels = self._labels(h, target).reshape(-1)
         counts, e = labels != self.ignore_index, self.label_smoothing
@@ -145,7 +161,7 @@ class LinearCrossEntropy(LabelLoss):
         return w.new_full((w.shape[0],), share, dtype=wide) if of_words is None else of_words * share
 
     def _factor(self, h: Tensor, of_rows: Tensor) -> Tensor:
-        """Return c; 0 where no row counts, and NaN in an empty batch."""
+        """Return c: 0 if no row counts, NaN for an empty batch."""
         n = h.shape[0] if self.reduction == "batch" and h.dim() > 1 else 1
         if not of_rows.numel() or self.reduction != "mean":
             is_mean = self.reduction in ("mean", "batch") and not of_rows.numel()
@@ -155,7 +171,7 @@ class LinearCrossEntropy(LabelLoss):
         return torch.where(total > 0, c, 0.0)
 
     def _value(self, kept: Kept, found: Read) -> Tensor:
-        """Return the terms, reduced."""
+        """Return the reduced terms."""
         lse, at_label, spread = found
         slopes = kept.slopes
         terms = slopes.a * lse - slopes.beta * at_label
@@ -167,12 +183,12 @@ class LinearCrossEntropy(LabelLoss):
         return rounded(value, kept.given.h)
 
     def _pulled_back(self, kept: Kept, g: Any) -> tuple[Read, Gradients]:
-        """Return what the kernel makes with the slopes of the value times g."""
+        """Return the results of the kernel for the slopes of the value times g."""
         wide = kept.slopes.a.dtype
         of_terms = kept.factor if g is None else (g.to(wide) if isinstance(g, Tensor) else g) * kept.factor
         given = kept.given
         if self.reduction == "none" and isinstance(g, Tensor):
-            of_terms = of_terms.reshape(-1)  # a row with the gradient 0 may hold anything
+            of_terms = of_terms.reshape(-1)  # a row with the gradient 0 may hold infinities
             given = given._replace(counts=given.counts & ((of_terms != 0) | given.h.isfinite().all(1)))
         try:
             return kernels.read_and_pull_back(given, kept.slopes.scaled(of_terms))
@@ -186,7 +202,7 @@ class LinearCrossEntropy(LabelLoss):
         return (gh, gw) if gb is None else (gh, gw, gb)
 
     def _operands(self, y: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return h, w and b, which must fit each other, and the weights too."""
+        """Return h, w and b after checking that they and the weights of the words fit together."""
         if not isinstance(y, tuple) or len(y) not in (2, 3) or not all(map(_is_floating, y)):
             raise value_error(self, "y must be (h, w) or (h, w, b), dense floating tensors of one dtype", y)
         h, w, b = (*y, None)[:3]
@@ -209,9 +225,9 @@ class LinearCrossEntropy(LabelLoss):
         return labels
 
     def _label_error(self, words: int, error: Exception) -> Exception:
-        """Turn the kernel's error into ours when it names a label out of bounds."""
+        """Return our error if the kernel's names a label out of bounds, else the kernel's."""
         found = re.search(r"index (-?\d+) is out of bounds", str(error))
-        rule = f"every label must lie in 0 to {words - 1} or be ignore_index={self.ignore_index}"
+        rule = f"every label must be from 0 to {words - 1}, or ignore_index={self.ignore_index}"
         return value_error(self, rule, found[1]) if found else error
 
 

@@ -1,7 +1,9 @@
-"""Losses of nets with named outputs: a dict y and a dict of targets, of tensors with any shapes (...).
+"""Losses of nets with named outputs: y and target are dicts of tensors with any shapes (...).
 
-losses_of   ℓ = Σ fᵢ ℓᵢ(yᵢ, tᵢ)          fᵢ the factor of the loss ℓᵢ
-            gy = {i: fᵢ ∂ℓᵢ/∂yᵢ}         gt = {i: fᵢ ∂ℓᵢ/∂tᵢ}
+    losses_of   ℓ  = Σ fᵢ ℓᵢ(yᵢ, tᵢ)
+                gy = {i: fᵢ ∂ℓᵢ/∂yᵢ}         gt = {i: fᵢ ∂ℓᵢ/∂tᵢ}
+
+where fᵢ is the factor of the loss ℓᵢ.
 """
 
 from typing import Any, Self
@@ -22,7 +24,7 @@ from funcnet.value import frozen
 
 
 def _reduction(terms: Any) -> str:
-    """Return the reduction of named losses, which must each have a factor."""
+    """Return the reduction of named losses after checking each term."""
     for entry in terms if isinstance(terms, tuple) and terms else (terms,):
         if not (isinstance(entry, tuple) and len(entry) == 3 and is_number(entry[1]) and isinstance(entry[2], Loss)):
             raise value_error("losses_of", "the terms must be losses, or pairs of a finite factor and a loss", repr(entry))
@@ -34,9 +36,13 @@ def _reduction(terms: Any) -> str:
 
 @frozen
 class NamedLosses(Composite):
-    """A loss for each of several outputs; made by ``losses_of``.
+    """A loss for each of several named outputs; made by ``losses_of``.
 
-    Cache    that of each loss, and the target.
+    Args:
+        terms: For each output its name, the factor of its loss, and the loss.
+
+    Cache:
+        The cache of each loss, and the target.
     """
 
     label = "losses_of"
@@ -75,12 +81,12 @@ class NamedLosses(Composite):
         return tuple(found)
 
     def _part(self, i: int, name: str, f: float, part: Part) -> Part:
-        """Return a part of term i as one of all; a target that is ``None`` has the rows of the others."""
+        """Return a part of term i as a part of the whole; for a target of ``None`` it counts the rows of the other targets."""
         weight_of = lambda target: part.weight_of(self.pick(i, target)) if tree.leaves(self.pick(i, target)) else rows_of(target)
         return Part(name, f * part.factor, part.reduction, weight_of)
 
     def location(self, name: str) -> str:
-        """Say where an error happened."""
+        """Return the note for an error in the loss of this name."""
         return f"losses_of, {name!r}"
 
     def _names(self) -> list[str]:
@@ -92,24 +98,27 @@ class NamedLosses(Composite):
 
 
 def losses_of(**losses: Loss | tuple[float, Loss]) -> NamedLosses:
-    """Make the loss of a net with several named outputs: the sum of a loss for each of them.
+    """Make the loss of a net with several named outputs: the sum of one loss per output.
 
-    y is a dict of outputs, and the target a dict with the same names; the gradient is a dict too. A loss that needs no target, as
-    ``GaussianKL`` from the standard normal, has ``None`` in its place. ``fit`` and ``evaluate`` also return the value of each
-    loss, without its factor, as ``loss.<name>``. Every loss keeps its own reduction, and its own mean over batches.
+        ℓ  = Σ fᵢ ℓᵢ(yᵢ, tᵢ)         fᵢ the factor of the loss ℓᵢ
+        gy = {i: fᵢ ∂ℓᵢ/∂yᵢ}         gt = {i: fᵢ ∂ℓᵢ/∂tᵢ}
+
+    y and the target are dicts with the same names, and the gradient is such a dict too. The target of a loss that needs none,
+    like ``GaussianKL`` from the standard normal, is ``None``. ``fit`` and ``evaluate`` also return the value of each loss,
+    without its factor, as ``loss.<name>``. Every loss keeps its own reduction and its own mean over batches.
 
     Args:
-        losses: ``name=loss``, or ``name=(factor, loss)``.
+        losses: ``name=loss`` or ``name=(factor, loss)``.
+
+    Shape:
+        y and target: dicts of what each loss takes → ()
 
     Cache:
-        That of each loss, and the target.
+        The cache of each loss, and the target.
 
     Raises:
-        ValueError: For no losses, factors that are not finite numbers, ``reduction="none"``, and a y or target with other names;
-            an error of a loss within gets a note with its name.
-
-    Source:
-        elementary.
+        ValueError: If there are no losses, a factor is not a finite number, or a ``reduction`` is ``"none"``; from a call if y or
+            target have other names. An error inside a loss gets a note with its name.
 
     >>> import torch
     >>> from funcnet.losses.regression import L1, MSE

@@ -1,10 +1,10 @@
-"""Cross-entropy with another first coefficient of its series in 1 - p. t is the target, p = softmax(y).
+"""Cross-entropy with another coefficient of the first term of its series in 1 - p.
 
-    PolyCrossEntropy   ℓ = Σ t (-log p + ε (1 - p)), over the classes           t one-hot for labels
+    PolyCrossEntropy   ℓ  = Σ t (-log p + ε (1 - p)), over the classes          t one-hot for labels
                        gy = g c (p Σ r - r),  r = t (1 + ε p)                   gt = g c (-log p + ε (1 - p))
 
-y is (N, classes, ...) or (classes,), and t probabilities of its shape, or labels (N, ...) or (). By the reduction, c = 1 for
-"sum" and "none", 1/n for "mean" of n rows, 1/N for "batch".
+t is the target and p = softmax(y). y is (N, classes, ...) or (classes,), and t holds probabilities in the shape of y, or labels
+(N, ...) or (). By the reduction, c = 1 for "sum" and "none", 1/n for "mean" over n rows, 1/N for "batch".
 """
 
 from typing import Any
@@ -29,26 +29,27 @@ Kept = tuple[Tensor, Tensor, Tensor | None]
 class PolyCrossEntropy(TermLoss):
     """Cross-entropy of logits plus ε times the probability of all wrong classes: the Poly-1 loss.
 
-        ℓ  = Σ t (-log p + ε (1 - p))         over the classes, p = softmax(y)
-        gy = p Σ r - r,  r = t (1 + ε p)      of labels: (1 + ε pₜ) (p - t)
+        ℓ  = Σ t (-log p + ε (1 - p))                over the classes, p = softmax(y)
+        gy = g c (p Σ r - r),  r = t (1 + ε p)       for labels: g c (1 + ε pₜ) (p - t)
+        gt = g c (-log p + ε (1 - p))                for probabilities
 
-    -log p is Σ (1 - p)ʲ / j, and the loss changes the factor of its first term, 1, to 1 + ε: with a positive ε, rows that are
-    nearly right count for more, with a negative one, as for unbalanced classes, for less. ``weighted`` leaves out rows.
+    -log p is the series Σ (1 - p)ʲ / j; the loss changes the coefficient of its first term from 1 to 1 + ε. A positive ε gives
+    nearly correct rows more weight, a negative one, useful for unbalanced classes, less. ``weighted`` masks rows.
 
     Args:
         epsilon: ε, at least -1.
-        reduction: ``"mean"``, over rows, ``"sum"``, ``"none"``, a value for each row, or ``"batch"``, the sum divided by N.
+        reduction: ``"mean"`` over rows, ``"sum"``, ``"none"`` for one value per row, or ``"batch"`` for the sum divided by N.
 
     Shape:
-        y (N, classes, ...) or (classes,); target labels, integers (N, ...) or (), or probabilities in y's shape and dtype.
+        y (N, classes, ...) or (classes,), labels (N, ...) or () → (), or the shape of the labels with ``reduction="none"``;
+        instead of labels, probabilities in the shape and dtype of y
 
     Cache:
-        log p, the target, and of labels log p at the label; in float32 at least.
+        log p, the target, and for labels log p at the label, in float32 or wider.
 
     Raises:
-        ValueError: For an unknown ``reduction``, an ``epsilon`` that is not a finite number of at least -1, a y that is not
-            floating or has no axis of classes, a target of another shape or floating dtype, and on the CPU a label that is no
-            class.
+        ValueError: If ``epsilon`` is not a finite number of at least -1, if y has no axis of classes, or if a label is out of
+            range (on the CPU).
 
     References:
         Leng et al. 2022, "PolyLoss: a polynomial expansion perspective of classification loss functions", eq. 5;

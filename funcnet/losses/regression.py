@@ -1,4 +1,4 @@
-"""Losses for numbers: how far each element of y is from the target t, d = y - t; y and t (...) have one shape, any.
+"""Regression losses of the difference d = y - t; y and t (...) have the same shape.
 
     MSE   ℓ = d²      ∂ℓ/∂y = 2 d
     L1    ℓ = |d|     ∂ℓ/∂y = sign d     sign 0 = 0
@@ -14,7 +14,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from funcnet.kernels import losses as kernels
-from funcnet.losses.loss import ElementwiseLoss, Factor, reduction_scale
+from funcnet.losses.elementwise_loss import ElementwiseLoss
+from funcnet.losses.loss import Factor, reduction_scale
 from funcnet.value import frozen
 
 Kept = tuple[Tensor]
@@ -22,7 +23,7 @@ Kept = tuple[Tensor]
 
 @frozen
 class Difference(ElementwiseLoss):
-    """A loss that depends on y - t alone, so that the target's gradient is the opposite of y's."""
+    """A loss of y - t only: the target's gradient is the negative of y's."""
 
     def cache(self, y: Tensor, t: Tensor) -> Kept:
         return (y - t,)
@@ -33,15 +34,30 @@ class Difference(ElementwiseLoss):
 
 @frozen
 class MSE(Difference):
-    """Squared error, (y - t)², in the square of y's unit; with ``reduction="mean"``, the default, as ``torch.nn.MSELoss``.
+    """Squared error; its default reduction is the mean, as in ``torch.nn.MSELoss``.
+
+        ℓ     = (y - t)²
+        ∂ℓ/∂y = 2 (y - t)             ∂ℓ/∂t = -∂ℓ/∂y
+
+    Args:
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
+
+    Shape:
+        y (...), target (...) → (), or (...) with ``reduction="none"``
+
+    Cache:
+        y - t.
+
+    Raises:
+        ValueError: If the target has another shape than y (nothing is broadcast) or another floating dtype. Integers and booleans
+            are converted.
+
+    References:
+        ``torch.nn.MSELoss``.
 
     >>> MSE()(Tensor([1.0, 5.0]), Tensor([1.0, 2.0]))
     tensor(4.5000)
-
-    Cache    ``y - target``.
-    Raises   ``ValueError`` for an unknown ``reduction``, when ``y`` is not a floating tensor, and when ``target`` has another
-             shape (nothing is broadcast) or another floating dtype; integers and booleans are taken as numbers.
-    Source   ``torch.nn.MSELoss``'s formula.
     """
 
     def loss(self, kept: Kept) -> Tensor:
@@ -68,14 +84,26 @@ class MSE(Difference):
 
 @frozen
 class L1(Difference):
-    """Absolute error, |y - t|, in y's unit, with the slope 0 where y = t; with ``reduction="mean"`` as ``torch.nn.L1Loss``.
+    """Absolute error; its default reduction is the mean, as in ``torch.nn.L1Loss``.
+
+        ℓ     = |y - t|
+        ∂ℓ/∂y = sign(y - t)           ∂ℓ/∂t = -∂ℓ/∂y, and both are 0 where y = t
+
+    Args:
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
+
+    Shape:
+        y (...), target (...) → (), or (...) with ``reduction="none"``
+
+    Cache:
+        y - t.
+
+    References:
+        ``torch.nn.L1Loss``.
 
     >>> L1()(Tensor([1.0, 5.0]), Tensor([1.0, 2.0]))
     tensor(1.5000)
-
-    Cache    ``y - target``.
-    Raises   ``ValueError`` as ``MSE`` does.
-    Source   ``torch.nn.L1Loss``'s formula.
     """
 
     def loss(self, kept: Kept) -> Tensor:
@@ -87,14 +115,26 @@ class L1(Difference):
 
 @frozen
 class L2(Difference):
-    """Half the squared error, ½ (y - t)², whose slope is the difference itself: half of ``MSE``, with its ``reduction``.
+    """Half the squared error, whose gradient is the difference itself: half of ``MSE``.
+
+        ℓ     = ½ (y - t)²
+        ∂ℓ/∂y = y - t                 ∂ℓ/∂t = t - y
+
+    Args:
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
+
+    Shape:
+        y (...), target (...) → (), or (...) with ``reduction="none"``
+
+    Cache:
+        y - t.
+
+    References:
+        ``optax.l2_loss``.
 
     >>> L2()(Tensor([1.0, 5.0]), Tensor([1.0, 2.0]))
     tensor(2.2500)
-
-    Cache    ``y - target``.
-    Raises   ``ValueError`` as ``MSE`` does.
-    Source   ``optax.l2_loss``.
     """
 
     def loss(self, kept: Kept) -> Tensor:

@@ -1,7 +1,7 @@
-"""Losses that grow linearly, so that outliers pull less: d = y - t; y and t (...) have one shape, any.
+"""Losses that grow linearly, which limits the pull of outliers: d = y - t; y and t (...) have the same shape.
 
-    Huber      ℓ = ½ d² where |d| < δ, else δ (|d| - δ/2)            ∂ℓ/∂y = d within ±δ
-    SmoothL1   ℓ = ½ d²/β where |d| < β, else |d| - β/2              ∂ℓ/∂y = d/β within ±1
+    Huber      ℓ = ½ d² where |d| < δ, else δ (|d| - δ/2)            ∂ℓ/∂y = d clipped to ±δ
+    SmoothL1   ℓ = ½ d²/β where |d| < β, else |d| - β/2              ∂ℓ/∂y = d/β clipped to ±1
     LogCosh    ℓ = log cosh d                                        ∂ℓ/∂y = tanh d
 
 and ∂ℓ/∂t = -∂ℓ/∂y. By the reduction, with c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch",
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from funcnet.errors import number
 from funcnet.kernels import activation, elementwise_losses
-from funcnet.losses.loss import ElementwiseLoss, Factor
+from funcnet.losses.elementwise_loss import ElementwiseLoss
+from funcnet.losses.loss import Factor
 from funcnet.value import frozen
 
 Pair = tuple[Tensor, Tensor]
@@ -22,28 +23,29 @@ Pair = tuple[Tensor, Tensor]
 
 @frozen
 class Huber(ElementwiseLoss):
-    """Squared error up to the distance δ, and linear beyond: ``torch.nn.HuberLoss``.
+    """Squared error up to the distance δ, linear beyond: ``torch.nn.HuberLoss``.
 
         ℓ     = ½ d² where |d| < δ, else δ (|d| - δ/2)         d = y - t
-        ∂ℓ/∂y = d within ±δ                                    ∂ℓ/∂t = -∂ℓ/∂y
+        ∂ℓ/∂y = d clipped to ±δ                                ∂ℓ/∂t = -∂ℓ/∂y
 
-    It is ``SmoothL1(beta=delta)`` times δ.
+    It equals δ times ``SmoothL1(beta=delta)``.
 
     Args:
-        reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0.
-        delta: δ, in the unit of y: errors beyond are outliers.
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
+        delta: δ, in the unit of y: larger errors are outliers.
 
     Shape:
-        y (...), target of the same shape and dtype; integers and booleans are taken as numbers.
+        y (...), target (...) → (), or (...) with ``reduction="none"``
 
     Cache:
-        y and the target.
+        y and the target, not copied.
 
     Raises:
-        ValueError: As ``MSE`` does, and for a ``delta`` that is not a finite number above 0.
+        ValueError: If ``delta`` is not a finite number above 0.
 
     References:
-        Huber 1964, "Robust estimation of a location parameter"; the formula of ``torch.nn.HuberLoss``.
+        Huber 1964, "Robust estimation of a location parameter"; ``torch.nn.HuberLoss``.
 
     >>> Huber("none")(Tensor([1.5, 5.0]), Tensor([1.0, 2.0]))
     tensor([0.1250, 2.5000])
@@ -66,28 +68,29 @@ class Huber(ElementwiseLoss):
 
 @frozen
 class SmoothL1(ElementwiseLoss):
-    """Absolute error with a parabola of width β at 0: ``torch.nn.SmoothL1Loss``.
+    """Absolute error with a parabola of half-width β around 0: ``torch.nn.SmoothL1Loss``.
 
         ℓ     = ½ d²/β where |d| < β, else |d| - β/2           d = y - t
-        ∂ℓ/∂y = d/β within ±1                                  ∂ℓ/∂t = -∂ℓ/∂y
+        ∂ℓ/∂y = d/β clipped to ±1                              ∂ℓ/∂t = -∂ℓ/∂y
 
     With ``beta=0`` it is ``L1``, with the slope 0 at d = 0.
 
     Args:
-        reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0.
-        beta: β, in the unit of y: where the parabola ends.
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
+        beta: β, in the unit of y: the error at which the parabola ends.
 
     Shape:
-        y (...), target of the same shape and dtype; integers and booleans are taken as numbers.
+        y (...), target (...) → (), or (...) with ``reduction="none"``
 
     Cache:
-        y and the target.
+        y and the target, not copied.
 
     Raises:
-        ValueError: As ``MSE`` does, and for a ``beta`` that is not a finite number of at least 0.
+        ValueError: If ``beta`` is not a finite number of at least 0.
 
     References:
-        Girshick 2015, "Fast R-CNN", eq. 3; the formula of ``torch.nn.SmoothL1Loss``.
+        Girshick 2015, "Fast R-CNN", eq. 3; ``torch.nn.SmoothL1Loss``.
 
     >>> SmoothL1("none", beta=0.5)(Tensor([1.25, 5.0]), Tensor([1.0, 2.0]))
     tensor([0.0625, 2.7500])
@@ -115,19 +118,17 @@ class LogCosh(ElementwiseLoss):
         ℓ     = log cosh d            d = y - t
         ∂ℓ/∂y = tanh d                ∂ℓ/∂t = -tanh d
 
-    Exact to a few ulps for any d, where ``optax.log_cosh`` loses the digits of small errors to a difference with log 2.
+    It is accurate to a few ulps for any d. ``optax.log_cosh`` subtracts log 2 and loses the digits of small errors.
 
     Args:
-        reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0.
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
 
     Shape:
-        y (...), target of the same shape and dtype; integers and booleans are taken as numbers.
+        y (...), target (...) → (), or (...) with ``reduction="none"``
 
     Cache:
         d and tanh d.
-
-    Raises:
-        ValueError: As ``MSE`` does.
 
     References:
         Chen et al. 2019, "Log hyperbolic cosine loss improves variational auto-encoder"; ``optax.log_cosh``.

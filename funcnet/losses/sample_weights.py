@@ -1,6 +1,6 @@
-"""Weights and masks of samples, in the target: w of the first axes of the terms ℓ, (N,) or (N, ...).
+"""Weights and masks of samples, passed in the target: w for the first axes of the terms ℓ, (N,) or (N, ...).
 
-    WeightedLoss  "mean"   ℓ = Σ w ℓᵢ / Σ w k       k what a term counts for: 1, or the weight of its class
+    WeightedLoss  "mean"   ℓ = Σ w ℓᵢ / Σ w k       k the weight of a term itself: 1, or the weight of its class
                   "sum"    ℓ = Σ w ℓᵢ               "batch"  ℓ = Σ w ℓᵢ / N         "none"  ℓ = w ℓᵢ
                   gy = g c w ∂ℓᵢ/∂y                 c the factor of the sum
                   gw = g c (ℓᵢ - k ℓ) for "mean", else g c ℓᵢ, summed over the axes that w lacks
@@ -29,15 +29,15 @@ from funcnet.value import frozen
 
 
 def _require_terms(got: Any) -> str:
-    """Return the reduction of a loss that has terms to weigh."""
+    """Return the reduction of a loss that has terms to weight."""
     if not isinstance(got, Loss):
         raise value_error("weighted", "loss must be a loss", got)
     if isinstance(got, Composite):
-        raise value_error("weighted", "weights are for each loss of a sum: losses_of(name=weighted(loss), ...)", repr(got))
+        raise value_error("weighted", "weights go to each loss of a sum: losses_of(name=weighted(loss), ...)", repr(got))
     if isinstance(got, WeightedLoss) or _by_term(got) is None:
         raise value_error("weighted", 'the loss must have a reduction "none", which returns its terms', repr(got))
     if got.reduction == "mean" and not got.mean_of_terms:
-        raise value_error("weighted", 'the mean must be one of terms; use reduction "sum" or "batch"', repr(got))
+        raise value_error("weighted", 'the mean must be a mean of terms; use reduction "sum" or "batch"', repr(got))
     return got.reduction
 
 
@@ -51,7 +51,11 @@ def _by_term(loss: Loss) -> Loss | None:
 
 @frozen
 class WeightedLoss(Loss):
-    """A loss whose target is a pair of the target and weights; made by ``weighted``."""
+    """A loss whose target is a pair (target, weight); made by ``weighted``.
+
+    Args:
+        loss: The loss whose terms are weighted.
+    """
 
     label = "weighted"
 
@@ -99,7 +103,7 @@ class WeightedLoss(Loss):
         return self.replace(loss=self.loss.with_reduction(reduction))
 
     def term_weights(self, target: Any) -> Tensor | None:
-        """Return w k, in the shape of the weights where the loss counts all terms alike."""
+        """Return w k, in the shape of the weights if all terms of the loss count alike."""
         t, w = self._pair(target)
         k = self.loss.term_weights(t)
         return w.double() if k is None else self._over_terms(w, k.double()) * k
@@ -121,14 +125,14 @@ class WeightedLoss(Loss):
         return target
 
     def _over_terms(self, w: Tensor, terms: Tensor) -> Tensor:
-        """Return the weights in the dtype of the terms, with ones in place of the axes that they lack."""
+        """Return the weights in the dtype of the terms, with axes of length 1 for those that they lack."""
         if w.shape != terms.shape[: w.dim()]:
             rule = f"weight must have the shape of the terms, {tuple(terms.shape)}, or of their first axes"
             raise value_error(self, rule, f"shape {tuple(w.shape)}")
         return w.to(terms.dtype).reshape((*w.shape, *[1] * (terms.dim() - w.dim())))
 
     def _zeros(self, w: Tensor) -> Tensor | None:
-        """Return where weights are 0; ``None`` where it is seen that none is: masks take 22 µs of 61 for 100×2."""
+        """Return a mask of the weights that are 0; ``None`` if a look finds none, since masks take 22 of 61 µs for 100×2."""
         if not w.numel() or not is_plain(w):
             return w == 0
         least = w.amin().item()
@@ -153,7 +157,7 @@ class WeightedLoss(Loss):
         return gradient.expand(terms.shape)
 
     def _masked(self, gradients: Any, values: Any, off: Tensor | None, terms: Tensor) -> Any:
-        """Return gradients with exact zeros for terms of weight 0, where 0 times an infinite slope would be NaN."""
+        """Return gradients with exact zeros for terms of weight 0: the product with an infinite slope would be NaN."""
         if off is None:
             return gradients
         off = off.expand(terms.shape)
@@ -173,7 +177,7 @@ def _full(g: Any) -> Any:
 
 
 def _dtype(y: Any) -> Any:
-    """Return the dtype of y, or of the first of several; ``None`` if y is no tensor, as the loss within will say."""
+    """Return the dtype of y, or of the first of several; ``None`` if y is not a tensor, which the inner loss will refuse."""
     leaf = next(iter(tree.leaves(y)), None)
     return leaf.dtype if isinstance(leaf, Tensor) else None
 
@@ -181,26 +185,30 @@ def _dtype(y: Any) -> Any:
 def weighted(loss: Loss) -> Loss:
     """Give a loss weights or a mask for its samples or terms: its target becomes the pair (target, weight).
 
-    ``weight`` is a tensor of numbers or booleans with the shape of the terms (those of ``reduction="none"``), or of their first
-    axes: (N,) for one weight a row. Nothing else is broadcast. The mean is Σ w ℓ / Σ w, and 0 if all weights are 0; class weights
-    and ``ignore_index`` of the loss multiply the weights in both sums. A term of weight 0 counts for nothing, even if it is
-    infinite or NaN, and the gradient at its place is exactly 0. The vjp of ``as_layer()`` also has the gradient of the weights.
+        ℓ  = Σ w ℓᵢ / Σ w k          for "mean"; k is 1, or the class weight of the term, 0 for ``ignore_index``
+        gy = g c w ∂ℓᵢ/∂y            c = 1 / Σ w k for "mean", 1 for "sum" and "none", 1/N for "batch"
+        gw = g c (ℓᵢ - k ℓ)          for "mean"; else g c ℓᵢ, summed over the axes that w lacks
 
-    ``torch.nn.BCELoss(weight=...)`` has such weights too, but its mean divides by the number of terms. For that, take
+    ``weight`` is a tensor of numbers or booleans with the shape of the terms (those of ``reduction="none"``) or of their first
+    axes, like (N,) for one weight per row. Nothing else is broadcast. The mean is 0 if all weights are 0. A term of weight 0
+    counts for nothing, even if it is infinite or NaN, and its gradient is exactly 0. The vjp of ``as_layer()`` also returns the
+    gradient of the weights.
+
+    ``torch.nn.BCELoss(weight=...)`` has such weights too, but its mean divides by the number of terms. For that, use
     ``reduction="sum"`` and divide the loss: ``weighted(BCE("sum")) / n``.
 
     Args:
-        loss: A loss with a ``reduction``. A sum weighs each of its terms.
+        loss: A loss with a ``reduction``. In a sum, each term gets the weights.
+
+    Shape:
+        y, (target, weight): y and target as the loss takes them, weight (N,) or (N, ...) → the shape of the value
 
     Cache:
-        That of the loss, its terms and the weights, y and the target.
+        The cache of the loss, its terms and the weights, y and the target.
 
     Raises:
-        ValueError: For a loss without terms, a target that is no pair, weights of other shapes, and, on the CPU, negative weights
-            in a mean.
-
-    Source:
-        elementary.
+        ValueError: If the loss has no terms, if the target is not a pair, if the weights have another shape, or, on the CPU, if a
+            mean has negative weights.
 
     >>> from funcnet.losses.regression import MSE
     >>> y, target = torch.tensor([1.0, 5.0, torch.nan]), torch.zeros(3)

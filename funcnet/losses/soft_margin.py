@@ -1,13 +1,14 @@
-"""Losses of labels that say yes or no for each element. t is the target, σ(y) = 1 / (1 + e⁻ʸ).
+"""Losses of binary labels for each element. t is the target, σ(y) = 1 / (1 + e⁻ʸ).
 
     SoftMargin            ℓ = log(1 + e^(-t y))                       t is 1 or -1
                           ∂ℓ/∂y = -t σ(-t y)                          ∂ℓ/∂t = -y σ(-t y)
-    MultiLabelSoftMargin  ℓ = -Σ w (t log σ(y) + (1 - t) log σ(-y)) / classes,    a term for each row; t is 0 or 1
+    MultiLabelSoftMargin  ℓ = -Σ w (t log σ(y) + (1 - t) log σ(-y)) / classes,    one term per row; t is 0 or 1
                           ∂ℓ/∂y = w (σ(y) - t) / classes              ∂ℓ/∂t = -w y / classes
     HingeEmbedding        ℓ = y where t is 1, max(0, m - y) where t is -1         m = margin
-                          ∂ℓ/∂y = 1 where t is 1, -(y ≤ m) where t is -1          the target has no gradient
+                          ∂ℓ/∂y = 1 where t is 1, -[y ≤ m] where t is -1          the target has no gradient
 
-By the reduction, with c = 1 for "sum" and "none", 1/n for "mean" of n terms, 1/N for "batch",
+[...] is 1 where the condition holds, else 0. By the reduction, with c = 1 for "sum" and "none", 1/n for "mean" over n terms, 1/N
+for "batch",
 
     gy = g c ∂ℓ/∂y    gt = g c ∂ℓ/∂t     g the gradient of the value
 """
@@ -22,7 +23,8 @@ from funcnet.contract import Cache
 from funcnet.errors import number, value_error
 from funcnet.kernels import activation, elementwise_losses, losses
 from funcnet.losses.binary import BCEWithLogits
-from funcnet.losses.loss import ElementwiseLoss, Factor, fitting_target, reductions, weights
+from funcnet.losses.elementwise_loss import ElementwiseLoss
+from funcnet.losses.loss import Factor, fitting_target, reductions, weights
 from funcnet.losses.terms import TermLoss, over_classes, require_signs
 from funcnet.precision import in_single
 from funcnet.value import frozen
@@ -32,36 +34,37 @@ Pair = tuple[Tensor, Tensor]
 
 @frozen
 class SoftMargin(ElementwiseLoss):
-    """Logistic loss of scores y and labels t of 1 and -1: ``torch.nn.SoftMarginLoss``, which overflows for large scores.
+    """Logistic loss of scores y and labels t of 1 and -1: ``torch.nn.SoftMarginLoss``, without its overflow for large scores.
 
         ℓ     = log(1 + e^(-t y))
         ∂ℓ/∂y = -t σ(-t y)
         ∂ℓ/∂t = -y σ(-t y)
 
-    It is ``BCEWithLogits`` of the labels (1 + t) / 2. An infinite score on the right side costs 0.
+    It equals ``BCEWithLogits`` with the labels (1 + t) / 2. An infinite score on the right side costs 0.
 
     Args:
-        reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0.
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
 
     Shape:
-        y (...), target of the same shape; integers are taken as numbers.
+        y (...), target (...) of 1 and -1 → (), or (...) with ``reduction="none"``
 
     Cache:
-        y and the target.
+        y and the target, not copied.
 
     Raises:
-        ValueError: As ``MSE`` does, for a boolean or unsigned target, and in eager mode on the CPU for integers other than 1 and
-            -1, for 0 and for NaN.
+        ValueError: If the target is boolean or unsigned; in eager mode on the CPU also if it holds integers other than 1 and -1,
+            zeros, or NaN.
 
     References:
-        ``torch.nn.SoftMarginLoss``'s formula.
+        ``torch.nn.SoftMarginLoss``.
 
     >>> SoftMargin("none")(torch.tensor([0.0, 200.0, 200.0]), torch.tensor([1, 1, -1]))
     tensor([  0.6931,   0.0000, 200.0000])
     """
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
-        found = super().forward(y, target)  # complains of a target that does not fit y
+        found = super().forward(y, target)  # raises if the target does not fit y
         require_signs(self, target)
         return found
 
@@ -70,7 +73,7 @@ class SoftMargin(ElementwiseLoss):
 
     def loss(self, kept: Pair) -> Tensor:
         y, t = kept
-        return activation.softplus(-t * y, 1.0, 40.0)  # beyond 40 it is the number itself, in float64 too
+        return activation.softplus(-t * y, 1.0, 40.0)  # the identity beyond 40, in float64 too
 
     def dloss_dy(self, kept: Pair, c: Factor) -> Tensor:
         y, t = kept
@@ -81,37 +84,35 @@ class SoftMargin(ElementwiseLoss):
 
 
 _OF_EACH = BCEWithLogits("none")
-"""The term of each class, and its slopes."""
+"""The terms of the classes, and their slopes."""
 
 
 @frozen
 class MultiLabelSoftMargin(TermLoss):
-    """Binary cross-entropy of logits, with the mean over classes as the term of a row: ``torch.nn.MultiLabelSoftMarginLoss``.
+    """Binary cross-entropy of logits, averaged over the classes of each row: ``torch.nn.MultiLabelSoftMarginLoss``.
 
-        ℓ     = -Σ w (t log σ(y) + (1 - t) log σ(-y)) / classes         a term for each row
+        ℓ     = -Σ w (t log σ(y) + (1 - t) log σ(-y)) / classes         one term per row
         ∂ℓ/∂y = w (σ(y) - t) / classes
         ∂ℓ/∂t = -w y / classes
 
-    ``BCEWithLogits`` takes the mean over all elements at once, and its ``pos_weight`` weighs t = 1 only. Half precision is
-    computed in float32.
+    ``BCEWithLogits`` has one term per element instead, and its ``pos_weight`` applies to t = 1 only. Half precision is computed
+    in float32.
 
     Args:
         weight: w, a factor for the terms of each class.
-        reduction: ``"mean"``, over rows, ``"sum"``, ``"none"``, a value for each row, or ``"batch"``, the sum divided by N.
+        reduction: ``"mean"`` over rows, ``"sum"``, ``"none"`` for one value per row, or ``"batch"`` for the sum divided by N.
 
     Shape:
-        y (N, ..., classes) or (classes,), target of the same shape, from 0 to 1; integers and booleans are taken as numbers. The
-        terms have the shape of y without its last axis.
+        y (N, ..., classes) or (classes,), target of the same shape, from 0 to 1 → (), or (N, ...) with ``reduction="none"``
 
     Cache:
-        y and the target, in float32 at least, and w / classes.
+        y and the target, in float32 or wider, and w / classes.
 
     Raises:
-        ValueError: As ``MSE`` does, for weights that are negative, not finite, or not one for each class, and for a y without
-            classes.
+        ValueError: If y has no classes, or the number of weights is not that of the classes.
 
     References:
-        ``torch.nn.MultiLabelSoftMarginLoss``'s formula.
+        ``torch.nn.MultiLabelSoftMarginLoss``.
 
     >>> MultiLabelSoftMargin()(torch.tensor([[0.0, 0.0], [9.0, -9.0]]), torch.tensor([[1, 1], [1, 0]]))
     tensor(0.3466)
@@ -160,30 +161,30 @@ class MultiLabelSoftMargin(TermLoss):
 
 @frozen
 class HingeEmbedding(ElementwiseLoss):
-    """Cost of distances y: themselves for similar pairs, for others the rest to the margin: ``torch.nn.HingeEmbeddingLoss``.
+    """Cost of a distance y: y itself for similar pairs, what y lacks to the margin for others: ``torch.nn.HingeEmbeddingLoss``.
 
         ℓ     = y where t is 1,    max(0, m - y) where t is -1        m = margin
-        ∂ℓ/∂y = 1 where t is 1,    -(y ≤ m) where t is -1
+        ∂ℓ/∂y = 1 where t is 1,    -[y ≤ m] where t is -1
 
-    The target has no gradient: floating numbers count by their sign.
+    The target has no gradient. Floating targets count by their sign.
 
     Args:
-        margin: m, in the unit of y: pairs that are not similar cost nothing beyond.
-        reduction: ``"mean"``, over all elements, ``"sum"``, ``"none"``, or ``"batch"``, the sum divided by the length of axis 0.
+        margin: m, in the unit of y: dissimilar pairs farther apart cost nothing.
+        reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
+            divided by the length of axis 0.
 
     Shape:
-        y (...), target of the same shape, each number 1 or -1.
+        y (...), target (...) of 1 and -1 → (), or (...) with ``reduction="none"``
 
     Cache:
-        y, and 1 and 0 for the targets 1 and -1.
+        y, and the target with 0 in place of -1.
 
     Raises:
-        ValueError: As ``MSE`` does, for a ``margin`` that is not a finite number, for a boolean or unsigned target, and in eager
-            mode on the CPU for integers other than 1 and -1, for 0 and for NaN. Elsewhere the term of 0 or NaN is NaN, in torch
-            the sum of both.
+        ValueError: If the target is boolean or unsigned; in eager mode on the CPU also if it holds integers other than 1 and -1,
+            zeros, or NaN. Elsewhere the term of 0 or NaN is NaN; in torch it is the sum of both terms.
 
     References:
-        Hadsell, Chopra & LeCun 2006, without the squares; the formula of ``torch.nn.HingeEmbeddingLoss``.
+        Hadsell, Chopra & LeCun 2006, without the squares; ``torch.nn.HingeEmbeddingLoss``.
 
     >>> HingeEmbedding(reduction="none")(torch.tensor([0.25, 0.25, 3.0]), torch.tensor([1, -1, -1]))
     tensor([0.2500, 0.7500, 0.0000])
@@ -193,7 +194,7 @@ class HingeEmbedding(ElementwiseLoss):
     reduction: str = field(default="mean", validator=reductions)
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
-        found = super().forward(y, target)  # complains of a target that does not fit y
+        found = super().forward(y, target)  # raises if the target does not fit y
         require_signs(self, target)
         return found
 

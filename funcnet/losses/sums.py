@@ -1,9 +1,9 @@
 """Sums of losses.
 
-    LossSum     ℓ = Σ fᵢ ℓᵢ           y and the target go to every term
+    LossSum     ℓ = Σ fᵢ ℓᵢ           y and the target are passed to every term
                 gy = Σ fᵢ ∂ℓᵢ/∂y      gt = Σ fᵢ ∂ℓᵢ/∂t
 
-``MSE() + 0.1 * L1()`` makes a sum, of losses with any shapes (...) that all terms take.
+``MSE() + 0.1 * L1()`` makes a sum of losses that take the same y and target, of any shapes (...).
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ def _reduction(terms: Any) -> str:
 
 
 def common_reduction(who: str, losses: Iterable[Loss]) -> str:
-    """Return the reduction of a sum, ``"mixed"`` where those of its terms differ; only all of them may keep their terms."""
+    """Return the common reduction of losses, or ``"mixed"`` if they differ; "none" mixes with no other."""
     found = {loss.reduction for loss in losses}
     if "none" in found and len(found) > 1:
         rule = 'losses that are added must all have one value, or all have reduction "none"'
@@ -39,19 +39,25 @@ def common_reduction(who: str, losses: Iterable[Loss]) -> str:
 
 @frozen
 class LossSum(Composite):
-    """Sum of losses with factors, of one y and one target: ``MSE() + 0.1 * L1()``.
+    """Weighted sum of losses on the same y and target: ``MSE() + 0.1 * L1()``.
 
-    Each term keeps its reduction; the mean over batches is taken term by term. ``fit`` and ``evaluate`` also return each term
-    without its factor, as ``loss.MSE`` and ``loss.L1``; terms of one class are numbered.
+        ℓ  = Σ fᵢ ℓᵢ
+        gy = Σ fᵢ ∂ℓᵢ/∂y      gt = Σ fᵢ ∂ℓᵢ/∂t
+
+    Each term keeps its reduction and its own mean over batches. ``fit`` and ``evaluate`` also return each term without its
+    factor, as ``loss.MSE`` and ``loss.L1``; further terms of the same class are numbered: ``loss.L1_2``.
 
     Args:
         terms: Pairs of a factor and a loss.
 
+    Shape:
+        y and target as each term takes them → (), or the shape of the terms if all have ``reduction="none"``
+
     Cache:
-        That of each term.
+        The cache of each term.
 
     Raises:
-        ValueError: For factors that are not finite numbers, and ``reduction="none"`` beside another one.
+        ValueError: If a factor is not a finite number, or if ``reduction="none"`` is mixed with another one.
 
     >>> import torch
     >>> from funcnet.losses.regression import L1
@@ -72,7 +78,7 @@ class LossSum(Composite):
         return self.replace(terms=tuple([(f, loss.with_reduction(reduction)) for f, loss in self.terms]))
 
     def term_weights(self, target: Any) -> Tensor | None:
-        """Return what the terms count for in the mean, of a single loss and its factor; sums have a mean for each loss."""
+        """Return the weights of the terms of a single scaled loss; ``None`` for a sum of several, each with its own mean."""
         return self.terms[0][1].term_weights(target) if len(self.terms) == 1 else None
 
     def factors_and_losses(self) -> tuple[tuple[float, Loss], ...]:
@@ -99,7 +105,7 @@ def _word(factor: float, loss: Loss) -> str:
 
 
 def _numbered(parts: list[Part]) -> Iterator[str]:
-    """Yield the names of the parts; those that come again get their number."""
+    """Yield the names of the parts; repeated names get a number."""
     seen: Counter[str] = Counter()
     for part in parts:
         seen[part.name] += 1
@@ -107,7 +113,7 @@ def _numbered(parts: list[Part]) -> Iterator[str]:
 
 
 def scaled(factor: Any, loss: Loss) -> Loss:
-    """Return a loss times a number: itself for 1."""
+    """Return a loss times a number; for the factor 1 the loss itself."""
     if not is_number(factor):
         raise value_error(
             loss, "a loss must be multiplied by a finite number", factor if isinstance(factor, Tensor) else repr(factor)
@@ -116,7 +122,7 @@ def scaled(factor: Any, loss: Loss) -> Loss:
 
 
 def _sum(terms: Iterable[tuple[float, Loss]]) -> Loss:
-    """Make a sum; the terms of a sum within become its own."""
+    """Return the sum of scaled losses, with the terms of nested sums merged."""
     flat = [(f * inner, one) for f, loss in terms for inner, one in (loss.terms if isinstance(loss, LossSum) else [(1, loss)])]
     return flat[0][1] if len(flat) == 1 and flat[0][0] == 1 else LossSum(tuple(flat))
 

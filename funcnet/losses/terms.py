@@ -1,6 +1,6 @@
-"""The base of losses whose terms do not have the shape of y, or whose y is a pair or a triple, and their checks.
+"""The base of losses whose terms have another shape than y, or whose y is a pair or a triple, and their checks.
 
-Often there is one term ℓ for each row. The reductions apply to the terms.
+Many have one term ℓ for each row. The reductions apply to the terms.
 """
 
 import re
@@ -23,37 +23,66 @@ from funcnet.value import frozen
 
 @frozen
 class TermLoss(Loss):
-    """A loss with terms ℓ of any shape, computed in float32 at least; y is a tensor, or a tuple of tensors of one dtype.
+    """A loss with terms ℓ of any shape, computed in float32 or wider; y is a tensor or a tuple of tensors of one dtype.
 
-    A subclass has a field ``reduction``, and defines ``cache``, ``loss`` and ``dloss_dy``; with a gradient for the target also
+    A subclass has a field ``reduction`` and defines ``cache``, ``loss`` and ``dloss_dy``; for a gradient of the target also
     ``dloss_dt``.
     """
 
     @abstractmethod
     def cache(self, y: Any, target: Any) -> Any:
-        """Check y and the target, and return the cache, in float32 at least."""
+        """Check y and the target, and return the cache, in float32 or wider.
+
+        Args:
+            y: The output.
+            target: The target.
+        """
 
     @abstractmethod
     def loss(self, kept: Any) -> Tensor:
-        """Return the terms ℓ."""
+        """Return the terms ℓ.
+
+        Args:
+            kept: What ``cache`` returned.
+        """
 
     @abstractmethod
     def dloss_dy(self, kept: Any, g: Factor) -> Any:
-        """Return the gradient of y, from that of ℓ: a number, or a tensor, 0-d or of the shape of ℓ."""
+        """Return the gradient of y from that of ℓ.
+
+        Args:
+            kept: What ``cache`` returned.
+            g: Gradient of ℓ: a number, or a tensor, 0-d or in the shape of ℓ.
+        """
 
     def dloss_dt(self, kept: Any, g: Factor) -> Tensor | None:
-        """Return the gradient of the target; ``None`` where it has none."""
+        """Return the gradient of the target; ``None`` if it has none.
+
+        Args:
+            kept: What ``cache`` returned.
+            g: Gradient of ℓ: a number, or a tensor, 0-d or in the shape of ℓ.
+        """
         return None
 
     def scale(self, kept: Any, terms: Tensor) -> Factor:
-        """Return by what the sum of the terms is multiplied, by the reduction; 1 for "none"."""
+        """Return the factor of the sum of the terms for the reduction; 1 for "none".
+
+        Args:
+            kept: What ``cache`` returned.
+            terms: The terms ℓ.
+        """
         return reduction_scale(self.reduction, terms)
 
     def forward(self, y: Any, target: Any) -> tuple[Tensor, Cache]:
         return self.valued(y, self.cache(y, target))
 
     def valued(self, y: Any, kept: Any) -> tuple[Tensor, Cache]:
-        """Return the value, and what ``backward`` needs."""
+        """Return the value, and the cache for ``backward``.
+
+        Args:
+            y: The output.
+            kept: What ``cache`` returned.
+        """
         kind, terms = kind_of(y[0] if isinstance(y, tuple) else y), self.loss(kept)
         c = self.scale(kept, terms)
         value = terms if self.reduction == "none" else kernels.weighted_sum(terms, c)
@@ -71,7 +100,7 @@ class TermLoss(Loss):
 
 
 def _scaled(c: Factor, g: Factor | None) -> Factor:
-    """Return g c; a product with the number 1 would make a 0-d tensor that ``torch.func`` differentiates one of float64."""
+    """Return g c, without the product if c is 1: its 0-d tensor would have a float64 derivative in ``torch.func``."""
     if g is None:
         return c
     g = in_single(g) if isinstance(g, Tensor) else g
@@ -79,14 +108,14 @@ def _scaled(c: Factor, g: Factor | None) -> Factor:
 
 
 def over_classes(g: Factor) -> Factor:
-    """Give the gradient of each row an axis for the classes; a number for all rows needs none."""
+    """Add an axis for the classes to the gradient of each row; a scalar needs none."""
     return g.unsqueeze(-1) if isinstance(g, Tensor) and g.dim() else g
 
 
 def require_alike(loss: Loss, y: Any, names: str) -> Any:
-    """Return y in float32 at least; it must be a tuple of dense floating tensors of one shape, dtype and device.
+    """Return y in float32 or wider; it must be a tuple of dense floating tensors of one shape, dtype and device.
 
-    ``names`` are its parts in words, such as ``(x1, x2)``.
+    ``names`` are its parts in words, like ``(x1, x2)``.
     """
     count = names.count(",") + 1
     if not isinstance(y, tuple) or len(y) != count or not all(map(is_dense, y)):
@@ -100,25 +129,25 @@ def require_alike(loss: Loss, y: Any, names: str) -> Any:
 
 
 def is_dense(x: Any) -> bool:
-    """Tell whether x is a dense floating tensor."""
+    """Return whether x is a dense floating tensor."""
     return isinstance(x, Tensor) and x.is_floating_point() and not x.is_nested and x.layout is strided
 
 
 def require_no_target(loss: Loss, target: Any) -> None:
-    """Refuse a target: y says which examples belong together."""
+    """Raise for a target: y itself says which examples belong together."""
     if target is not None:
         raise value_error(loss, "target must be None", target)
 
 
 def require_like(loss: Loss, y: Tensor, target: Any) -> Tensor:
-    """Return the target in the dtype of y and float32 at least; it must have the shape of y, and nothing is broadcast."""
+    """Return the target in the dtype of y, in float32 or wider; its shape must be that of y, without broadcasting."""
     return in_single(fitting_target(loss, y, target))
 
 
 def require_signs(loss: Loss, target: Tensor) -> None:
-    """Refuse a target that is not of signs: integers must be -1 and 1, floating numbers must have a sign, where they can be read.
+    """Raise unless the target holds signs: integers -1 and 1, or floating numbers other than 0 and NaN. Hidden values pass.
 
-    Labels 0 and 1 are the usual mistake, and would train without an error. The look takes 2.6 µs for 100 numbers.
+    Labels 0 and 1 are the usual mistake, and would train without an error. The check takes 2.6 µs for 100 numbers.
     """
     if target.is_complex() or not target.dtype.is_signed:
         raise value_error(loss, "target must hold -1 and 1", str(target.dtype))
@@ -127,14 +156,14 @@ def require_signs(loss: Loss, target: Tensor) -> None:
 
 
 def require_rows(loss: Loss, y: Any) -> Tensor:
-    """Return y in float32 at least; it must be one row of classes, or several."""
+    """Return y in float32 or wider; it must be one row of classes or several."""
     if not is_dense(y) or y.dim() not in (1, 2) or y.shape[-1] == 0:
         raise value_error(loss, "y must be a dense floating tensor with the axes (N, classes) or (classes,)", y)
     return in_single(y)
 
 
 def require_labels(loss: Loss, y: Tensor, target: Any, shape: tuple[int, ...]) -> Tensor:
-    """Return labels in int64; they must be integers of this shape on the device of y. Kernels read whatever memory they get."""
+    """Return labels as int64; they must be integers of this shape on the device of y. Kernels read any memory they are given."""
     if not isinstance(target, Tensor) or target.is_floating_point() or target.is_complex() or target.shape != shape:
         raise value_error(loss, f"target must be integer labels of shape {tuple(shape)}", target)
     if target.device != y.device:
@@ -143,13 +172,13 @@ def require_labels(loss: Loss, y: Tensor, target: Any, shape: tuple[int, ...]) -
 
 
 def label_error(loss: Loss, classes: int, error: Exception) -> Exception:
-    """Return our error for a kernel's that names an index out of bounds, or else that of the kernel."""
+    """Return our error if the kernel's names an index out of bounds, else the kernel's."""
     found = re.search(r"index (-?\d+) is out of bounds", str(error))
     return value_error(loss, f"every label must be from 0 to {classes - 1}", found[1]) if found else error
 
 
 def numbers_in(x: Tensor) -> str:
-    """Say which numbers a tensor holds, where they can be read."""
+    """Return the range of a tensor in words; its description if its values cannot be read."""
     if not can_look_at(x):
         return describe(x)
     low, high = x.aminmax()
@@ -157,6 +186,6 @@ def numbers_in(x: Tensor) -> str:
 
 
 def row_count(target: Any) -> int:
-    """Return the number of rows of a target that has an axis of classes; one row has no other axis."""
+    """Return the number of rows of a target with an axis of classes; 1 if that is its only axis."""
     leaf = next(iter(tree.leaves(target)), None)
     return leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() > 1 else 1

@@ -3,12 +3,12 @@
     TripletMargin               D(u, v) = ‖u - v + ε‖ₚ
     TripletMarginWithDistance   D is a layer on a pair
 
-    ℓ = max(0, z)     z = margin + D(a, b) - min(D(a, c), D(b, c))        without swap D(a, c) in place of the minimum
+    ℓ = max(0, z)     z = margin + D(a, b) - min(D(a, c), D(b, c))        without swap, D(a, c) in place of the minimum
     ga = s (∂D(a, b)/∂a - k ∂D(a, c)/∂a)                                  s = [z ≥ 0], 1 where that holds, else 0
-    gb = s (∂D(a, b)/∂b - (1 - k) ∂D(b, c)/∂b)                            k = 1 where D(a, c) is the smaller, else 0
-    gc = -s (k ∂D(a, c)/∂c + (1 - k) ∂D(b, c)/∂c)                         ½ where both are equal, and 1 without swap
+    gb = s (∂D(a, b)/∂b - (1 - k) ∂D(b, c)/∂b)                            k = 1 where D(a, c) is the smaller, else 0;
+    gc = -s (k ∂D(a, c)/∂c + (1 - k) ∂D(b, c)/∂c)                         ½ where both are equal, 1 without swap
 
-y is the triple (a, b, c) of (N, features) or (features,), and gy = (ga, gb, gc), times the gradient of ℓ. At the kink, z = 0, the
+y is the triple (a, b, c) of (N, features) or (features,), and gy = (ga, gb, gc) times the gradient of ℓ. At the kink, z = 0, the
 slope is that of z > 0, as in torch.nn.
 """
 
@@ -33,7 +33,7 @@ from funcnet.wrapper import Wrapper
 
 @frozen
 class _Triplet(TermLoss):
-    """max(0, margin + D(a, b) - min(D(a, c), D(b, c)))."""
+    """The loss max(0, margin + D(a, b) - min(D(a, c), D(b, c)))."""
 
     margin: float
     swap: bool
@@ -46,7 +46,7 @@ class _Triplet(TermLoss):
         return self.measured(y, target, lambda layer, params, pair: layer.apply(params, pair))
 
     def measured(self, y: Any, target: Any, run: Callable[..., tuple[Any, Cache]]) -> Any:
-        """Return the cache, with distances and caches as ``run(layer, params, pair)`` returns them."""
+        """Return the cache, with the distances and caches that ``run(layer, params, pair)`` returns."""
         a, b, c = require_alike(self, y, "(anchor, positive, negative)")
         require_no_target(self, target)
         pairs = ((a, b), (a, c), (b, c)) if self.swap else ((a, b), (a, c))
@@ -57,7 +57,7 @@ class _Triplet(TermLoss):
         return distances, caches, self.margin - (far - distances[0])
 
     def location(self, name: str) -> str:
-        """Say where an error happened."""
+        """Return the note for an error in the distance."""
         return f"{type(self).__name__}, {name}"
 
     def loss(self, kept: Any) -> Tensor:
@@ -79,35 +79,42 @@ class _Triplet(TermLoss):
 
 
 def _share(one: Tensor, other: Tensor) -> Tensor:
-    """Return 1 where the first number is the smaller, ½ where both are equal, else 0."""
+    """Return 1 where the first number is smaller, ½ where both are equal, else 0."""
     return (one < other).to(one.dtype) + 0.5 * (one == other)
 
 
 @frozen
 class TripletMargin(_Triplet):
-    """Triplet loss with the p-norm as distance: ``torch.nn.TripletMarginLoss``.
+    """Triplet loss with a p-norm as distance: ``torch.nn.TripletMarginLoss``.
 
-    Where two examples are equal up to ``eps``, the distance is 0 and so is its slope, for every ``p``.
+        ℓ  = max(0, z)               z = margin + D(a, b) - D(a, c),  D(u, v) = ‖u - v + ε‖ₚ
+        gy = (ga, gb, gc) = g c [z ≥ 0] (∂D(a, b)/∂a - ∂D(a, c)/∂a, ∂D(a, b)/∂b, -∂D(a, c)/∂c)
+
+    y is the triple (a, b, c) of anchor, positive and negative example. With ``swap``, min(D(a, c), D(b, c)) replaces D(a, c), and
+    the gradient goes to the smaller one. If two examples are equal up to ``eps``, the distance and its slope are 0 for every
+    ``p``.
 
     Args:
-        margin: By how much the negative example must be farther away than the positive one to cost nothing.
+        margin: How much farther away than the positive example the negative one must be to cost nothing.
         p: The degree of the norm.
-        eps: Added to each difference, as in ``PairwiseDistance``.
-        swap: Whether to take the distance from the positive to the negative example where that is the smaller one.
-        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a triplet.
+        eps: ε, added to each difference, as in ``PairwiseDistance``.
+        swap: Whether to use the distance from the positive to the negative example if that is smaller.
+        reduction: ``"mean"`` over triplets, ``"sum"``, ``"none"`` for one value per triplet, or ``"batch"`` for the sum divided
+            by N.
 
     Shape:
-        y a triple of (N, features) or (features,), of one shape: unlike torch.nn's, none is broadcast; target ``None``.
+        y a triple of (N, features) or (features,), target ``None`` → (), or (N,) or () with ``reduction="none"``; unlike in
+        torch.nn, nothing is broadcast
 
     Cache:
-        The distances, their layers' caches, and z, in float32 at least.
+        The distances, the caches of their layer, and z, in float32 or wider.
 
     Raises:
-        ValueError: For an unknown ``reduction``, a ``margin`` that is not above 0, a ``p`` or ``eps`` that is not a number, a y
-            that is not a triple of floating tensors of one shape, dtype and device, and a target.
+        ValueError: If ``margin`` is not above 0, if y is not a triple of floating tensors of one shape, dtype and device, or if
+            there is a target.
 
-    Source:
-        Balntas et al. 2016; ``torch.nn.TripletMarginLoss``'s formula.
+    References:
+        Balntas et al. 2016; ``torch.nn.TripletMarginLoss``.
 
     >>> near, far = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]])
     >>> TripletMargin(margin=6.0, eps=0.0)((near, near, far), None)
@@ -127,7 +134,7 @@ class TripletMargin(_Triplet):
 
 
 def _norm(p: Any, eps: Any) -> Layer | None:
-    """Make the layer once, since compiled code makes no values; of wrong fields the validators complain afterwards."""
+    """Make the layer once, since compiled code cannot; ``None`` for invalid fields, which the validators then refuse."""
     try:
         return PairwiseDistance(p, eps)
     except ValueError:
@@ -135,14 +142,14 @@ def _norm(p: Any, eps: Any) -> Layer | None:
 
 
 def _no_params(layer: Layer) -> Params:
-    """Return the params of layers that have none, in their structure: without keys, which ``init`` would make."""
+    """Return empty params in the structure of a layer without params; ``init`` would make keys too."""
     if isinstance(layer, Wrapper):
         return _no_params(layer.layer)
     return layer.pack([_no_params(child) for child in layer]) if isinstance(layer, Combinator) else {}
 
 
 def _deterministic(value: Any, attribute: Any, got: Any) -> None:
-    """Validate a field that must be a layer that needs no key; one with params raises when it first gets none."""
+    """Validate a field that must be a layer that needs no key. A layer with params raises at its first call, without them."""
     if not isinstance(got, Layer):
         raise value_error(type(value).__name__, f"{attribute.name} must be a layer on a pair", got)
     if got.stochastic:
@@ -153,27 +160,32 @@ def _deterministic(value: Any, attribute: Any, got: Any) -> None:
 class TripletMarginWithDistance(_Triplet):
     """Triplet loss with a layer as distance, whose ``vjp`` gives the gradients: ``torch.nn.TripletMarginWithDistanceLoss``.
 
-    Only differences of distances count, so that minus the cosine serves for 1 minus the cosine.
+        ℓ  = max(0, z)               z = margin + D(a, b) - D(a, c)
+        gy = (ga, gb, gc) = g c [z ≥ 0] (∂D(a, b)/∂a - ∂D(a, c)/∂a, ∂D(a, b)/∂b, -∂D(a, c)/∂c)
+
+    y is the triple (a, b, c) of anchor, positive and negative example. With ``swap``, min(D(a, c), D(b, c)) replaces D(a, c), and
+    the gradient goes to the smaller one. Only differences of distances count: minus the cosine works like 1 minus the cosine.
 
     Args:
-        distance_function: A layer without params that makes a pair of (N, ...) into distances (N,), such as
-            ``PairwiseDistance()``, the default, or ``serial(CosineSimilarity(), Rescale(-1.0))``.
-        margin: By how much the negative example must be farther away than the positive one to cost nothing.
-        swap: Whether to take the distance from the positive to the negative example where that is the smaller one.
-        reduction: ``"mean"``, ``"sum"``, ``"none"`` or ``"batch"``; a term is a distance.
+        distance_function: D, a layer without params that maps a pair of (N, ...) to distances (N,), like ``PairwiseDistance()``,
+            the default, or ``serial(CosineSimilarity(), Rescale(-1.0))``.
+        margin: How much farther away than the positive example the negative one must be to cost nothing.
+        swap: Whether to use the distance from the positive to the negative example if that is smaller.
+        reduction: ``"mean"`` over triplets, ``"sum"``, ``"none"`` for one value per triplet, or ``"batch"`` for the sum divided
+            by N.
 
     Shape:
-        y a triple of (N, ...), of one shape; target ``None``.
+        y a triple of (N, ...), target ``None`` → (), or (N,) with ``reduction="none"``
 
     Cache:
-        The distances, their layers' caches, and z, in float32 at least.
+        The distances, the caches of their layer, and z, in float32 or wider.
 
     Raises:
-        ValueError: For a ``distance_function`` that is not a layer or needs a key, and what it raises, as for params that are
-            missing; and as ``TripletMargin``.
+        ValueError: If ``distance_function`` is not a layer, needs a key or has params, if ``margin`` is not above 0, if y is not
+            a triple of floating tensors of one shape, dtype and device, or if there is a target.
 
-    Source:
-        Balntas et al. 2016; ``torch.nn.TripletMarginWithDistanceLoss``'s formula.
+    References:
+        Balntas et al. 2016; ``torch.nn.TripletMarginWithDistanceLoss``.
 
     >>> from funcnet import CosineSimilarity, Rescale, serial
     >>> x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
@@ -197,9 +209,11 @@ class TripletMarginWithDistance(_Triplet):
 class DistanceLossLayer(LossLayer, Combinator):
     """The layer of a loss with a layer as distance, which ``walk`` and ``map_layers`` reach.
 
-    Params   those of the distance, which have no leaves, under ``distance_function``.
-    Cache    the loss's own, ``target``, and the value.
-    Raises   ``ValueError`` when the input is not a pair, and what the loss raises.
+    Params:
+        distance_function: The params of the distance, without leaves.
+
+    Cache:
+        The cache of the loss, the target, and the value.
     """
 
     label = "TripletMarginWithDistance"

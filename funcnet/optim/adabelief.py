@@ -1,4 +1,4 @@
-"""AdaBelief: Adam with the variance of the gradient about its mean in the denominator."""
+"""AdaBelief: Adam with the variance of the gradient around its mean in the denominator."""
 
 from math import inf
 from typing import Any
@@ -19,25 +19,28 @@ from funcnet.value import frozen
 class AdaBelief(MomentOptimizer):
     """Adam that takes large steps where gradients agree with their mean: ``optax.adabelief``.
 
-        m ← β₁ m + (1 - β₁) g      s ← β₂ s + (1 - β₂) (g - m)² + ε₀
+        m ← β₁ m + (1 - β₁) g      s ← β₂ s + (1 - β₂) (g - m)² + ε₀          -g in place of g with maximize
         p ← (1 - η λ) p - η m̂ / (√ŝ + ε)                m̂ = m / (1 - β₁ᵗ), ŝ = s / (1 - β₂ᵗ)
         nesterov: m̂ = β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
-        betas: (β₁, β₂), the shares of m and s that stay.
-        eps: ε, added to the root.
-        eps_root: ε₀, added to s at each step.
-        weight_decay: λ, with which p itself decays.
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+            of updates made, or a 0-d tensor.
+        betas: (β₁, β₂), the decay rates of m and s.
+        eps: ε, added to the root, in the unit of g.
+        eps_root: ε₀, added to s at each step, in the unit of g².
+        weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
         nesterov: Whether the step looks ahead along the momentum.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m and ``exp_avg_var`` s.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_var: s, like params.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+        ValueError: If a rate or an eps is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Zhuang et al. 2020, "AdaBelief optimizer: adapting stepsizes by the belief in observed gradients", algorithm 2.

@@ -1,4 +1,4 @@
-"""Adadelta: steps as large as the last steps, so that no rate needs to be chosen."""
+"""Adadelta: steps scaled by the size of recent steps, which needs no learning rate."""
 
 from math import inf
 from typing import Any
@@ -15,25 +15,28 @@ from funcnet.value import frozen
 
 @frozen
 class Adadelta(MomentOptimizer):
-    """Step by the root mean square of the last steps: ``torch.optim.Adadelta``.
+    """Steps scaled by the root mean square of recent steps: ``torch.optim.Adadelta``.
 
         g ← ±g + λ p      v ← ρ v + (1 - ρ) g²
         d = g √(a + ε) / √(v + ε)      a ← ρ a + (1 - ρ) d²
         p ← p - η d
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are ``rho`` and ``weight_decay``. d has the units of p, so η has none.
-        rho: ρ, the share of v and a that stays.
+        lr: η, a factor without unit, since d has the unit of p. Like ``rho`` and ``weight_decay`` it is a number, a schedule of
+            the number of updates made, or a 0-d tensor.
+        rho: ρ, the decay rate of v and a.
         eps: ε, added to both; the first steps are about √ε.
-        weight_decay: λ, added to the gradient times p.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``square_avg`` v and ``acc_delta`` a.
+        step: Number of updates made.
+        square_avg: v, like params.
+        acc_delta: a, like params.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and a ``rho`` outside 0 ≤ ρ < 1; from ``update`` as ``Adam``.
+        ValueError: If a rate or ``eps`` is negative or not finite, or if ``rho`` is outside 0 ≤ ρ < 1.
 
     References:
         Zeiler 2012, "ADADELTA: an adaptive learning rate method", algorithm 1.

@@ -1,4 +1,4 @@
-"""Adafactor: second moments of a matrix from the means of its rows and columns."""
+"""Adafactor: second moments of a matrix stored as means of its rows and columns."""
 
 from math import sqrt
 from typing import Any
@@ -23,29 +23,32 @@ def _is_pair(got: Any) -> bool:
 
 @frozen
 class Adafactor(MomentOptimizer):
-    """Scale steps by second moments that take memory for a row and a column of each matrix: ``torch.optim.Adafactor``.
+    """Adaptive steps with a second moment stored as one row and one column per matrix: ``torch.optim.Adafactor``.
 
         β = 1 - t^decay      ρ = min(η, 1 / √t)      α = ρ max(ε₂, rms(p))
         r ← β r + (1 - β) mean of g² along rows      c ← β c + (1 - β) mean of g² along columns
         v = r c / max(mean r, ε₁)                    v ← β v + (1 - β) g² for leaves without rows and columns
         u = g / √max(v, ε₁²)
-        p ← (1 - η λ) p - α u / max(1, rms(u) / d)
+        p ← (1 - η λ) p - α u / max(1, rms(u) / d)   -g in place of g with maximize
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as is ``weight_decay``: the most that ρ can be.
+        lr: η, the upper bound of the relative step size ρ. Like ``weight_decay`` it is a number, a schedule of the number of
+            updates made, or a 0-d tensor.
         beta2_decay: The exponent of t, at most 0, with which 1 - β falls from 1.
-        eps: (ε₁, ε₂), the least v and the least size of p; ε₁ ``None`` for the eps of the dtype that the step is computed in.
-        d: The largest root mean square of a step u.
-        weight_decay: λ, decoupled.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        eps: (ε₁, ε₂), the lower bounds of √v and of rms(p); ε₁ ``None`` for the eps of the dtype in which the step is computed.
+        d: The upper bound of the root mean square of u.
+        weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``row_var`` r and ``col_var`` c for leaves of two or more axes, by the last two,
-        and ``variance`` v for others. Where a leaf has no use for one, it is a tensor without elements.
+        step: Number of updates made.
+        row_var: r, for the last two axes of leaves with two or more axes; for others a tensor without elements.
+        col_var: c, likewise.
+        variance: v, for leaves with fewer than two axes; for others a tensor without elements.
 
     Raises:
-        ValueError: For rates below 0 or not finite, and other arguments outside their bounds; from ``update`` as ``SGD``.
+        ValueError: If a rate is negative or not finite, or another argument is outside its bounds.
 
     References:
         Shazeer & Stern 2018, "Adafactor: Adaptive learning rates with sublinear memory cost", algorithms 4 and 5.

@@ -17,7 +17,7 @@ from funcnet.value import frozen
 
 @frozen
 class Adagrad(MomentOptimizer):
-    """Divide by the root of the sum of all squares of gradients: ``torch.optim.Adagrad``.
+    """Gradient descent divided by the root of the sum of all squared gradients: ``torch.optim.Adagrad``.
 
         g ← ±g + λ p      s ← s + g²
         p ← p - η / (1 + (t - 1) κ) · g / (√s + ε)
@@ -25,23 +25,25 @@ class Adagrad(MomentOptimizer):
     Elements with few or small gradients keep large steps, which suits sparse features.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are ``lr_decay`` and ``weight_decay``.
-        lr_decay: κ, how fast the rate decays with the number of updates.
-        weight_decay: λ, added to the gradient times p.
-        initial_accumulator_value: The first value of s.
-        eps: ε, added to the denominator.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        lr: η, the learning rate, in the unit of p. Like ``lr_decay`` and ``weight_decay`` it is a number, a schedule of the
+            number of updates made, or a 0-d tensor.
+        lr_decay: κ, how fast the rate decays, per update.
+        weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.
+        initial_accumulator_value: The initial value of s, in the unit of g².
+        eps: ε, added to the denominator, in the unit of g.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``sum`` s.
+        step: Number of updates made.
+        sum: s, like params.
 
     Raises:
-        ValueError: For arguments below 0 or not finite; from ``update`` as ``Adam``.
+        ValueError: If an argument is negative or not finite.
 
     References:
-        Duchi, Hazan & Singer 2011, "Adaptive subgradient methods for online learning and stochastic optimization", figure 1
-        with diagonal matrices.
+        Duchi, Hazan & Singer 2011, "Adaptive subgradient methods for online learning and stochastic optimization", figure 1 with
+        diagonal matrices.
 
     >>> import torch
     >>> opt, params = Adagrad(lr=0.1), {"w": torch.ones(2)}

@@ -1,11 +1,11 @@
-"""Adam and AdamW: torch.optim's formulas, where t = 1, 2, ... counts the updates, p is a parameter and g its gradient.
+"""Adam and AdamW, with the formulas of torch.optim: t = 1, 2, ... counts the updates, p is a parameter and g its gradient.
 
-g ← ±g + λ p          AdamW: p ← (1 - η λ) p instead      λ weight_decay; minus with maximize
-m ← β₁ m + (1 - β₁) g
-v ← β₂ v + (1 - β₂) g²                       amsgrad: x ← max(x, v), in v's place below
-p ← p - η m̂ / (√v̂ + ε)                       m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ), η lr
+    g ← ±g + λ p          AdamW: p ← (1 - η λ) p instead      λ weight_decay; minus with maximize
+    m ← β₁ m + (1 - β₁) g
+    v ← β₂ v + (1 - β₂) g²                       amsgrad: x ← max(x, v), used in place of v below
+    p ← p - η m̂ / (√v̂ + ε)                       m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ), η lr
 
-With ``donated``, as ``donate`` sets it, the numbers are the same, and params and state may be overwritten with them.
+With ``donated``, set by ``donate``, the results are the same, and may be written over params and state.
 """
 
 from abc import abstractmethod
@@ -26,7 +26,7 @@ from funcnet.value import frozen
 
 
 class _AdamBase(MomentOptimizer):
-    """All that Adam and AdamW have in common."""
+    """The common part of Adam and AdamW."""
 
     __slots__ = ()
 
@@ -66,31 +66,31 @@ class _AdamBase(MomentOptimizer):
 class Adam(_AdamBase):
     """Adam: ``torch.optim.Adam``.
 
-        g ← g + λ p      m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²
+        g ← ±g + λ p                                minus with maximize
+        m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²
         p ← p - η m̂ / (√v̂ + ε)                      m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
-        betas: (β₁, β₂), the shares of m and v that stay.
-        eps: ε, added to the denominator.
-        weight_decay: λ, added to the gradient times p; ``AdamW`` decays p itself.
-        amsgrad: Whether the largest v so far is in the denominator.
-        maximize: Whether to ascend.
+        lr: η, the learning rate, in the unit of p, which changes by about η per step. Like ``betas`` and ``weight_decay`` it is a
+            number, a schedule of the number of updates made, or a 0-d tensor.
+        betas: (β₁, β₂), the decay rates of m and v.
+        eps: ε, added to the denominator, in the unit of g.
+        weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p; ``AdamW`` decays p itself.
+        amsgrad: Whether the denominator uses the largest v so far.
+        maximize: Whether to maximize the loss.
         decoupled_weight_decay: Whether p itself decays: ``AdamW`` with another default.
-        donated: Set by ``donate``.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m and ``exp_avg_sq`` v; with ``amsgrad`` also ``max_exp_avg_sq``.
-
-    Units:
-        ``lr`` has those of p, which changes by about ``lr`` at a step; ``eps`` those of g, ``weight_decay`` those of g / p. A
-        schedule counts updates, from 0.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_sq: v, like params.
+        max_exp_avg_sq: The largest v so far, with ``amsgrad``.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` for state,
-            gradients and params that do not fit each other.
+        ValueError: If a rate or ``eps`` is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
-    Source:
+    References:
         Kingma & Ba 2015, algorithm 1; for ``amsgrad`` Reddi, Kale & Kumar 2018, algorithm 2.
 
     >>> import torch
@@ -115,32 +115,40 @@ class Adam(_AdamBase):
 class AdamW(_AdamBase):
     """Adam with decoupled weight decay: ``torch.optim.AdamW``.
 
-        p ← (1 - η λ) p, and then as ``Adam`` without weight decay
+        p ← (1 - η λ) p
+        m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²      -g in place of g with maximize
+        p ← p - η m̂ / (√v̂ + ε)                                 m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
-    All params decay, as in torch. To leave biases and norms alone, end a chain of the same steps with ``SGD``:
-    ``chain(ScaleByAdam(), AddDecayedWeights(λ, mask=net), SGD(lr))``.
+    All params decay, as in torch. To exclude biases and norms, use a chain of the same steps: ``chain(ScaleByAdam(),
+    AddDecayedWeights(λ, mask=net), SGD(lr))``.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
-        betas: As ``Adam``'s.
-        eps: As ``Adam``'s.
-        weight_decay: λ.
-        amsgrad: As ``Adam``'s.
-        maximize: As ``Adam``'s.
-        donated: Set by ``donate``.
+        lr: η, the learning rate, in the unit of p, which changes by about η per step. Like ``betas`` and ``weight_decay`` it is a
+            number, a schedule of the number of updates made, or a 0-d tensor.
+        betas: (β₁, β₂), the decay rates of m and v.
+        eps: ε, added to the denominator, in the unit of g.
+        weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
+        amsgrad: Whether the denominator uses the largest v so far.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        As ``Adam``'s.
-
-    Units:
-        As ``Adam``'s, but ``weight_decay`` has those of 1 / ``lr``. A schedule counts updates, from 0.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_sq: v, like params.
+        max_exp_avg_sq: The largest v so far, with ``amsgrad``.
 
     Raises:
-        ValueError: As ``Adam``.
+        ValueError: If a rate or ``eps`` is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
-    Source:
-        Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2, with the decay times ``lr`` as in
+    References:
+        Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2, with the decay multiplied by ``lr`` as in
         ``torch.optim.AdamW``.
+
+    >>> import torch
+    >>> opt, params = AdamW(lr=0.1, weight_decay=1.0), {"w": torch.ones(2)}
+    >>> opt.update({"w": torch.tensor([5.0, 0.0])}, opt.init(params), params)[0]
+    {'w': tensor([0.8000, 0.9000])}
     """
 
     lr: Rate = rate_field(1e-3)

@@ -19,25 +19,28 @@ from funcnet.value import frozen
 
 @frozen
 class Adamax(MomentOptimizer):
-    """Adam whose denominator is the largest recent gradient: ``torch.optim.Adamax``.
+    """Adam with a decaying maximum of gradients as denominator: ``torch.optim.Adamax``.
 
         g ← ±g + λ p
         m ← β₁ m + (1 - β₁) g      u ← max(β₂ u, |g| + ε)
         p ← p - η m / ((1 - β₁ᵗ) u)
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
-        betas: (β₁, β₂), the shares of m and u that stay.
-        eps: ε, added to the size of the gradient.
-        weight_decay: λ, added to the gradient times p.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+            of updates made, or a 0-d tensor.
+        betas: (β₁, β₂), the decay rates of m and u.
+        eps: ε, added to the absolute gradient, in the unit of g.
+        weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m and ``exp_inf`` u.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_inf: u, like params.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+        ValueError: If a rate or ``eps`` is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Kingma & Ba 2015, "Adam: a method for stochastic optimization", algorithm 2; torch adds ε.

@@ -1,4 +1,4 @@
-"""Adan: Adam with Nesterov's momentum, estimated from differences of gradients."""
+"""Adan: Adam with Nesterov momentum estimated from differences of gradients."""
 
 from math import inf
 from typing import Any
@@ -17,28 +17,34 @@ from funcnet.value import frozen
 
 @frozen
 class Adan(MomentOptimizer):
-    """Adam with averages of the gradient, of its changes, and of the square of both: ``optax.adan``.
+    """Adam with averages of the gradient, of its change, and of the square of both combined: ``optax.adan``.
 
         d = g - g′                                      g′ the gradient before; d = 0 at t = 1
         m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) d      n ← β₃ n + (1 - β₃) (g + (1 - β₂) d)²
         p ← (1 - η λ) p - η (m̂ + (1 - β₂) v̂) / (√(n̂ + ε₀) + ε)           m̂ = m / (1 - β₁ᵗ), and v̂ and n̂ likewise
 
-    The paper's β are 1 - β here, and its v̂ has the share β₂.
+    With ``maximize`` -g replaces g. The paper writes 1 - β for each β of this formula, and multiplies d in n and v̂ by β₂ where
+    this formula has 1 - β₂.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are all ``betas`` and ``weight_decay``.
-        betas: (β₁, β₂, β₃), the shares of m, v and n that stay.
-        eps: ε, added to the root.
-        eps_root: ε₀, added under the root.
-        weight_decay: λ, with which p itself decays.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+            of updates made, or a 0-d tensor.
+        betas: (β₁, β₂, β₃), the decay rates of m, v and n.
+        eps: ε, added to the root, in the unit of g.
+        eps_root: ε₀, added under the root, in the unit of g².
+        weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m, ``exp_avg_diff`` v, ``exp_avg_sq`` n and ``prev`` g′.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_diff: v, like params.
+        exp_avg_sq: n, like params.
+        prev: g′, like params.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+        ValueError: If a rate or an eps is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Xie et al. 2024, "Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models", algorithm 1.

@@ -22,23 +22,28 @@ class AdEMAMix(MomentOptimizer):
         m ← β₁ m + (1 - β₁) g      s ← β₃ s + (1 - β₃) g      v ← β₂ v + (1 - β₂) g²
         p ← (1 - η λ) p - η (m̂ + α s) / (√(v̂ + ε₀) + ε)                  m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
-    The slow average s fills from 0 and is not corrected. For long runs the paper lets α and β₃ grow, with schedules.
+    With ``maximize`` -g replaces g. The slow average s starts at 0 without bias correction. For long runs the paper increases α
+    and β₃ with schedules.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are all ``betas``, ``alpha`` and ``weight_decay``.
-        betas: (β₁, β₂, β₃), the shares of m, v and s that stay.
+        lr: η, the learning rate, in the unit of p. Like ``betas``, ``alpha`` and ``weight_decay`` it is a number, a schedule of
+            the number of updates made, or a 0-d tensor.
+        betas: (β₁, β₂, β₃), the decay rates of m, v and s.
         alpha: α, the weight of the slow average.
-        eps: ε, added to the root.
-        weight_decay: λ, with which p itself decays.
-        eps_root: ε₀, added under the root.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        eps: ε, added to the root, in the unit of g.
+        weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
+        eps_root: ε₀, added under the root, in the unit of g².
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m, ``exp_avg_slow`` s and ``exp_avg_sq`` v.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_slow: s, like params.
+        exp_avg_sq: v, like params.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+        ValueError: If a rate or an eps is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Pagliardini, Ablin & Grangier 2024, "The AdEMAMix optimizer: better, faster, older", algorithm 1.

@@ -1,4 +1,4 @@
-"""ADOPT: Adam that divides by the mean square of the gradients before, so that it converges with any β₂."""
+"""ADOPT: Adam divided by the mean square of earlier gradients only, which converges with any β₂."""
 
 from math import inf
 from typing import Any
@@ -17,30 +17,33 @@ from funcnet.value import frozen
 
 @frozen
 class ADOPT(MomentOptimizer):
-    """Adam that normalizes each gradient by the squares of earlier ones, then averages: ``optax.contrib.adopt``.
+    """Adam that divides each gradient by the root mean square of earlier ones, then averages: ``optax.contrib.adopt``.
 
-        u = clip(g / max(√v, ε), -c, c)      c = (t - 1)^¼ with use_clipping
+        u = clip(g / max(√v, ε), -c, c)                 c = (t - 1)^¼ with use_clipping, else ∞
         m ← β₁ m + (1 - β₁) u                           m stays 0 at t = 1
         p ← (1 - η λ) p - η m,      nesterov: p ← (1 - η λ) p - η (β₁ m + (1 - β₁) u)
-        v ← β₂ v + (1 - β₂) g²                          v = g² at t = 1
+        v ← β₂ v + (1 - β₂) g²                          v = g² at t = 1; -g in place of g with maximize
 
-    The first update moves no param, but for the decay.
+    The first update moves no param, apart from weight decay.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
-        betas: (β₁, β₂), the shares of m and v that stay.
-        eps: ε, the least denominator.
-        weight_decay: λ, with which p itself decays.
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+            of updates made, or a 0-d tensor.
+        betas: (β₁, β₂), the decay rates of m and v.
+        eps: ε, the smallest denominator, in the unit of g.
+        weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
         nesterov: Whether the step looks ahead along the momentum.
-        use_clipping: Whether normalized gradients are clipped, which keeps the first steps bounded.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        use_clipping: Whether to clip normalized gradients, which bounds the first steps.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m and ``exp_avg_sq`` v.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_sq: v, like params.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+        ValueError: If a rate or ``eps`` is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Taniguchi et al. 2024, "ADOPT: modified Adam can converge with any β₂ with the optimal rate", algorithm 2.

@@ -1,4 +1,4 @@
-"""ASGD: gradient descent, and the average of its last params."""
+"""ASGD: gradient descent with an average of the last params."""
 
 from typing import Any
 
@@ -16,32 +16,34 @@ from funcnet.value import frozen
 
 @frozen
 class ASGD(MomentOptimizer):
-    """Descend with a decaying rate, and average the params from step ``t0`` on: ``torch.optim.ASGD``.
+    """Gradient descent with a decaying rate, and an average of the params from step ``t0`` on: ``torch.optim.ASGD``.
 
         g ← ±g + κ p      ηₜ = η / (1 + λ η (t - 1))^α      μ = 1 / max(1, t - 1 - t₀)
         p ← (1 - λ ηₜ) p - ηₜ g
         a ← a + μ (p - a)
 
-    The averaged params, to evaluate the net with, are ``state["ax"]``.
+    Evaluate the net with the averaged params, ``state["ax"]``.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are ``lambd``, ``alpha`` and ``weight_decay``.
-        lambd: λ, the decay of params and of the rate.
-        alpha: α, the power with which the rate decays.
-        t0: t₀, the step after which a is an average; until then it is p.
-        weight_decay: κ, added to the gradient times p.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        lr: η, the initial learning rate, in the unit of p / g. Like ``lambd``, ``alpha`` and ``weight_decay`` it is a number, a
+            schedule of the number of updates made, or a 0-d tensor.
+        lambd: λ, the decay of the params and of the rate, in the unit of 1 / ``lr``.
+        alpha: α, the exponent of the decay of the rate.
+        t0: t₀, the step after which a is an average; before it, a is p.
+        weight_decay: κ, the coefficient of an L2 penalty, in the unit of g / p.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``ax`` a. The rate and μ are computed from the step, where torch keeps them.
+        step: Number of updates made. The rate and μ are computed from it; torch stores them.
+        ax: a, like params.
 
     Raises:
-        ValueError: For arguments below 0 or not finite; from ``update`` as ``Adam``.
+        ValueError: If an argument is negative or not finite.
 
     References:
-        Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging"; Bottou 2010, "Large-scale machine
-        learning with stochastic gradient descent", for the rate.
+        Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging"; for the rate Bottou 2010, "Large-scale
+        machine learning with stochastic gradient descent".
 
     >>> import torch
     >>> opt, params = ASGD(lr=0.1, lambd=0.0, t0=0), {"w": torch.ones(1)}

@@ -1,4 +1,4 @@
-"""Lines of many formulas. A weight decay of the number 0 reads no parameter, even an infinite one."""
+"""Terms that many formulas share. A weight decay of exactly 0 does not read the parameter, even an infinite one."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from funcnet.optim.rates import is_zero
 
 
 def along(g: Tensor, maximize: bool) -> Tensor:
-    """Return the gradient of what is minimized: ±g."""
+    """Return ±g, the gradient of the quantity that is minimized."""
     return -g if maximize else g
 
 
 def add_decay(g: Tensor, p: Tensor, decay: Any) -> Tensor:
-    """Return g + λ p, the gradient with weight decay as an L2 penalty."""
+    """Return g + λ p: weight decay as an L2 penalty."""
     return g if is_zero(decay) else descend(g, p, -decay)
 
 
 def shrink(p: Tensor, lr: Any, decay: Any) -> Tensor:
-    """Return (1 - η λ) p, decoupled weight decay."""
+    """Return (1 - η λ) p: decoupled weight decay."""
     return p if is_zero(decay) else p * (1 - lr * decay)
 
 
@@ -30,29 +30,29 @@ def mean(m: Tensor, x: Tensor, beta: Any) -> Tensor:
 
 
 def mean_square(v: Tensor, x: Tensor, beta: Any) -> Tensor:
-    """Return β v + (1 - β) x². Of ``mean`` an infinite square would make NaN at the next step: ∞ + (1 - β) (x² - ∞) = -∞ + ∞."""
+    """Return β v + (1 - β) x². With ``mean``, an infinite square would give NaN at the next step: ∞ + (1 - β) (x² - ∞)."""
     return beta * v + (1 - beta) * x * x if isinstance(beta, Tensor) else torch.addcmul(v * beta, x, x, value=1 - beta)
 
 
 def descend(p: Tensor, step: Tensor, lr: Any) -> Tensor:
-    """Return p - η s, in one pass through memory where η is a number."""
+    """Return p - η s, in one pass through memory if η is a number."""
     return p - lr * step if isinstance(lr, Tensor) else p.sub(step, alpha=lr)
 
 
 def trust_ratio(p: Tensor, u: Tensor, coefficient: float = 1.0, eps: float = 0.0) -> Tensor:
-    """Return κ ‖p‖ / (‖u‖ + ε), or 1 where one of the norms is 0; NaN where one is NaN."""
+    """Return κ ‖p‖ / (‖u‖ + ε), or 1 if one of the norms is 0; NaN if one is NaN."""
     size, step = p.norm(), u.norm()
     ratio: Tensor = (coefficient * size / (step + eps)).where((size != 0) & (step != 0), 1.0)
     return ratio
 
 
 def where(condition: Any, a: Any, b: Any) -> Any:
-    """Return a where a condition holds, else b: the condition is a bool, or a 0-d tensor in compiled code and under ``vmap``."""
+    """Return a if the condition holds, else b; in compiled code and under ``vmap`` the condition is a 0-d tensor."""
     if isinstance(condition, Tensor):
         return kernels.choose(condition, a, b)
     return a if condition else b
 
 
 def sign(x: Tensor) -> Tensor:
-    """Return the signs of a tensor, NaN for NaN: ``torch.sign`` returns 0, which would hide it."""
+    """Return the signs of a tensor, with NaN for NaN: ``torch.sign`` returns 0 and hides it."""
     return torch.where(x.isnan(), x, x.sign())

@@ -1,4 +1,4 @@
-"""LAMB: Adam's direction, with a step of the size of each tensor."""
+"""LAMB: Adam's direction, with a step proportional to the norm of each tensor."""
 
 from math import inf
 from typing import Any
@@ -17,26 +17,29 @@ from funcnet.value import frozen
 
 @frozen
 class LAMB(MomentOptimizer):
-    """Adam whose step for a tensor is a share of the norm of this tensor, for large batches: ``optax.lamb``.
+    """Adam with the step of each tensor scaled to the norm of that tensor, for large batches: ``optax.lamb``.
 
         m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²      m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
-        u = m̂ / (√(v̂ + ε₀) + ε) + λ p
+        u = m̂ / (√(v̂ + ε₀) + ε) + λ p                   -g in place of g with maximize
         p ← p - η ‖p‖ / ‖u‖ u                           ‖p‖ / ‖u‖ is 1 where one of the norms is 0
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
-        betas: (β₁, β₂), the shares of m and v that stay.
-        eps: ε, added to the root.
-        weight_decay: λ.
-        eps_root: ε₀, added under the root.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        lr: η, the learning rate: the norm of a step relative to that of p. Like ``betas`` and ``weight_decay`` it is a number, a
+            schedule of the number of updates made, or a 0-d tensor.
+        betas: (β₁, β₂), the decay rates of m and v.
+        eps: ε, added to the root, in the unit of g.
+        weight_decay: λ, in the unit of 1 / p.
+        eps_root: ε₀, added under the root, in the unit of g².
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m and ``exp_avg_sq`` v.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_sq: v, like params.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+        ValueError: If a rate or ``eps`` is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         You et al. 2020, "Large batch optimization for deep learning: training BERT in 76 minutes", algorithm 2.

@@ -1,4 +1,4 @@
-"""LARS: gradient descent with a step of the size of each tensor."""
+"""LARS: gradient descent with a step proportional to the norm of each tensor."""
 
 from typing import Any
 
@@ -14,28 +14,30 @@ from funcnet.value import frozen
 
 @frozen
 class LARS(MomentOptimizer):
-    """Momentum over steps that are a share of the norm of each tensor, for large batches: ``optax.lars``.
+    """Momentum over steps scaled to the norm of each tensor, for large batches: ``optax.lars``.
 
         g ← ±g + λ p
         b ← μ b + η κ ‖p‖ / (‖g‖ + ε) g                 κ ‖p‖ / (‖g‖ + ε) is 1 where one of the norms is 0
         p ← p - b,      nesterov: p ← p - (η κ ‖p‖ / (‖g‖ + ε) g + μ b)
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are ``weight_decay`` and ``momentum``. Rates are large: with the default
-            κ a step moves a tensor by a thousandth of its norm times η.
-        weight_decay: λ, added to the gradient times p.
-        trust_coefficient: κ.
+        lr: η, the learning rate, a factor without unit. Like ``weight_decay`` and ``momentum`` it is a number, a schedule of the
+            number of updates made, or a 0-d tensor. Rates are large: with the default κ a step moves a tensor by η thousandths of
+            its norm.
+        weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.
+        trust_coefficient: κ, the norm of a step relative to that of p, for η = 1.
         eps: ε, added to the norm of the gradient.
-        momentum: μ, the share of the buffer b that stays; 0 keeps no buffer.
+        momentum: μ, the decay rate of the buffer b; 0 keeps no buffer.
         nesterov: Whether the step looks ahead along the buffer.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``momentum_buffer`` b, unless ``momentum`` is 0.
+        step: Number of updates made.
+        momentum_buffer: b, like params; absent if ``momentum`` is 0.
 
     Raises:
-        ValueError: For arguments below 0 or not finite; from ``update`` as ``Adam``.
+        ValueError: If an argument is negative or not finite.
 
     References:
         You, Gitman & Ginsburg 2017, "Large batch training of convolutional networks", algorithm 1.

@@ -1,4 +1,4 @@
-"""Lion: the sign of an interpolated momentum."""
+"""Lion: steps in the direction of the sign of an interpolated momentum."""
 
 from math import inf
 from typing import Any
@@ -17,27 +17,29 @@ from funcnet.value import frozen
 
 @frozen
 class Lion(MomentOptimizer):
-    """Step by the sign of a momentum, with decoupled weight decay: ``optax.lion``.
+    """Sign descent along a momentum, with decoupled weight decay: ``optax.lion``.
 
-        u = sign(β₁ m + (1 - β₁) g)
+        u = sign(β₁ m + (1 - β₁) g)                -g in place of g with maximize
         p ← (1 - η λ) p - η u
         m ← β₂ m + (1 - β₂) g
 
-    Every element moves by η, whatever the size of its gradient, so that ``lr`` is 3 to 10 times smaller than Adam's, and
-    ``weight_decay`` as many times larger.
+    Every element moves by η, whatever the size of its gradient. Choose ``lr`` 3 to 10 times smaller than for Adam, and
+    ``weight_decay`` larger by the same factor.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
-        betas: (β₁, β₂), the shares of m in the direction, and of m that stay.
-        weight_decay: λ.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+            of updates made, or a 0-d tensor.
+        betas: (β₁, β₂), the weight of m in the direction, and the decay rate of m.
+        weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m.
+        step: Number of updates made.
+        exp_avg: m, like params.
 
     Raises:
-        ValueError: For rates below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``SGD``.
+        ValueError: If a rate is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Chen et al. 2023, "Symbolic discovery of optimization algorithms", program 1.

@@ -1,9 +1,9 @@
-"""The driver that optimizers and gradient transforms share: a count of updates, and moments for each leaf.
+"""The driver shared by optimizers and gradient transforms: a count of updates, and moments for each leaf.
 
 A subclass declares the names of its ``moments``, its ``hyperparameters``, and a ``formula`` for one leaf, which reads like the
-algorithm in its paper: tensors in, tensors out, nothing written to. The driver brings ``init``, ``update``, ``map_state``,
-``rates``, absent gradients, half precision, donation, and errors with paths. Numbers that depend on the step, such as
-bias corrections, are computed in float64 once for all leaves by ``coefficients``.
+algorithm in its paper: tensors in, tensors out, nothing written to. The driver provides ``init``, ``update``, ``map_state``,
+``rates``, absent gradients, half precision, donation, and errors with paths. ``coefficients`` computes numbers that depend on the
+step, like bias corrections, in float64 and once for all leaves.
 """
 
 from abc import abstractmethod
@@ -30,25 +30,28 @@ from funcnet.optim.rates import Rate, Rates, as_floats, as_wide, at, checked, fi
 from funcnet.value import Value, frozen
 
 Numbers = dict[str, Any]
-"""Numbers by name: Python's in eager mode, 0-d float64 tensors in compiled code and under ``vmap``."""
+"""Numbers by name: Python numbers in eager mode, 0-d float64 tensors in compiled code and under ``vmap``."""
 
 
 @frozen
 class MomentRule(Value):
-    """The part that ``MomentOptimizer`` and ``MomentTransform`` share.
+    """The common part of ``MomentOptimizer`` and ``MomentTransform``.
 
     State:
-        ``step``, a 0-d int64 tensor; a 0-d float64 tensor for each of ``scalars``; and a tree like params for each of
-        ``moments``, in float32 for params in half precision, whose steps are computed in float32 and rounded once.
+        step: Number of updates made, a 0-d int64 tensor.
+        scalars: A 0-d float64 tensor for each name in ``scalars``.
+        moments: A tree like params for each name in ``moments``. For params in half precision the moments are float32, and their
+            steps are computed in float32 and rounded once.
 
     Raises:
-        ValueError: From ``update``, for a state of another kind, and, with the path, for trees and tensors that do not fit.
+        ValueError: From ``update`` if the state is that of another optimizer, or, with the path, if trees or tensors do not fit
+            each other.
     """
 
     rates_below: ClassVar[Sequence[float]] = ()
-    """What each of the rates at a step must be below; by default any finite number of at least 0 is a rate."""
+    """Exclusive upper bounds of the rates; by default any finite, non-negative number is a rate."""
 
-    # What every step would ask for again.
+    # Values that would otherwise be looked up at every step.
     _writes: bool = field(init=False, eq=False)
     _names: tuple[str, ...] = field(init=False, eq=False)
     _length: int = field(init=False, eq=False)
@@ -71,7 +74,7 @@ class MomentRule(Value):
 
     @property
     def scalars(self) -> dict[str, float]:
-        """The names of further numbers in the state, and their first values."""
+        """The names of further numbers in the state, and their initial values."""
         return {}
 
     @property
@@ -80,22 +83,36 @@ class MomentRule(Value):
         return {}
 
     def rates_at(self, step: Tensor) -> Rates:
-        """Return the rates for the update that follows ``step`` others, in the order of ``hyperparameters``."""
+        """Return the rates for the update that follows ``step`` others, in the order of ``hyperparameters``.
+
+        Args:
+            step: The number of updates made, a 0-d tensor.
+        """
         return at(step, *self.hyperparameters.values())
 
     def constant_rates(self) -> Rates | None:
-        """Return the rates where they are the same at every step, so that no step asks for them; else ``None``."""
+        """Return the rates if they are the same at every step, which saves looking them up; else ``None``."""
         return fixed(*self.hyperparameters.values())
 
     def initial(self, name: str, p: Tensor) -> Tensor:
-        """Return the first value of a moment of the parameter ``p``: zeros, in float32 for half precision."""
+        """Return the initial value of a moment: zeros, in float32 for half precision.
+
+        Args:
+            name: The name of the moment.
+            p: The parameter.
+        """
         shape = self.moment_shape(name, p.shape)
         if shape == p.shape:
             return torch.zeros_like(p, dtype=kernels.wide(p.dtype))
         return p.new_zeros(shape, dtype=kernels.wide(p.dtype))
 
     def moment_shape(self, name: str, shape: torch.Size) -> Sequence[int]:
-        """Return the shape of a moment of a parameter of ``shape``: by default the same."""
+        """Return the shape of a moment: by default that of the parameter.
+
+        Args:
+            name: The name of the moment.
+            shape: The shape of the parameter.
+        """
         return shape
 
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
@@ -110,16 +127,23 @@ class MomentRule(Value):
         return rates, scalars
 
     def formula(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        """Return ``(p, *moments)`` from ``(p, g, *moments, **numbers)``: the new param of one leaf and its new moments.
+        """Return ``(p, *moments)``: the new param of one leaf and its new moments.
 
-        A transform returns the new gradient in the place of the param. What is returned may be an argument, but no view of one.
+        A transform returns the new gradient in place of the param. An argument may be returned, but not a view of one.
+
+        Args:
+            args: ``p, g, *moments`` of one leaf.
+            kwargs: The numbers from ``coefficients``.
         """
         raise NotImplementedError(f"{type(self).__name__} must define formula, or step")
 
     def step(self, columns: Columns, step: Tensor, rates: Rates) -> Columns:
-        """Return new lists of params, or of gradients for a transform, and moments from lists of params, gradients and moments.
+        """Return the new lists of params (for a transform: of gradients) and moments. By default ``formula`` runs for each leaf.
 
-        Their shapes and dtypes agree; ``step`` counts this update too. By default ``formula`` runs for each leaf.
+        Args:
+            columns: The lists of params, gradients and moments, whose shapes and dtypes agree.
+            step: The number of updates, including this one.
+            rates: The rates at this step.
         """
         return self._leaf_by_leaf(columns, step, rates, [])[0]
 
@@ -132,7 +156,7 @@ class MomentRule(Value):
         return new, [after[name] for name in names]
 
     def init(self, params: Params) -> State:
-        retain_freed_memory()  # every training loop comes by here
+        retain_freed_memory()  # every training loop calls init
         state: dict[str, Any] = {"step": torch.zeros((), dtype=torch.int64)}
         state |= {name: torch.tensor(one, dtype=torch.float64) for name, one in self.scalars.items()}
         for name in self.moments:
@@ -147,7 +171,13 @@ class MomentRule(Value):
         return dict(zip(self.hyperparameters, self._rates(state["step"]), strict=True))
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
-        """Map over the moments. A donated optimizer writes to its counts, and gets separate ones for each part."""
+        """Map over the moments. A donated optimizer writes to its counts, and gets separate ones for each part.
+
+        Args:
+            f: A function of a tree like params, and of one tree for each of ``others``.
+            state: The state.
+            others: Further states of this optimizer.
+        """
         if not isinstance(state, dict) or {*state} != {"step", *self._numbers, *self._names}:
             raise self._explained(LookupError(), {}, state, {})
         rows = {name: [one[name] for one in (state, *others)] for name in self._names}
@@ -155,7 +185,7 @@ class MomentRule(Value):
         return {**counts, **{name: f(*row) for name, row in rows.items()}}
 
     def _update(self, carrier: Tree, grads: Tree, state: State, params: Tree) -> tuple[Columns, Columns, Any, dict[str, Any]]:
-        """Return the columns, the new ones, the function that makes a tree of a column, and the new counts."""
+        """Return the columns, the new ones, the function that makes a tree from a column, and the new counts."""
         try:
             if len(state) != self._length:
                 raise LookupError
@@ -170,9 +200,9 @@ class MomentRule(Value):
             raise self._explained(error, grads, state, params) from None
 
     def _new(self, columns: Columns, step: Tensor, scalars: Sequence[Tensor]) -> tuple[Tensor, Columns]:
-        """Return the next step and the new columns of params and moments; the rows without a gradient stay.
+        """Return the next step and the new columns of params and moments; rows without a gradient do not change.
 
-        The new values of ``scalars`` come in the list itself.
+        The new values of ``scalars`` are written into that list.
         """
         if not columns[1] or _ABSENT in map(type, columns[1]):
             return self._new_in_part(columns, step, scalars)
@@ -197,7 +227,7 @@ class MomentRule(Value):
         return new
 
     def _count(self, step: Tensor, scalars: Sequence[Tensor]) -> Tensor:
-        """Return the next step, where no leaf has a gradient; the scalars go on too."""
+        """Return the next step if no leaf has a gradient; the scalars are updated too."""
         if not (is_count(step) and all(map(is_scalar, scalars))) or (self._writes and not is_writable(step)):
             raise LookupError
         rates = self._rates(step)
@@ -210,7 +240,7 @@ class MomentRule(Value):
         return self._fixed or checked(self, self.rates_at(step), step, self.rates_below)
 
     def _kept(self, old: Tensor, new: Any) -> Tensor:
-        """Return a scalar as a tensor, in the memory of the old one with ``donated``."""
+        """Return a scalar as a tensor, with ``donated`` in the memory of the old one."""
         made = kernels.beside(torch.as_tensor(new, dtype=torch.float64), old)
         return old.copy_(made) if self._writes else made
 
@@ -218,8 +248,8 @@ class MomentRule(Value):
         return self.moment_shape(self._names[column], shape)
 
     def _next(self, step: Tensor, known: Agreed | None = None) -> Tensor:
-        """Return the next count, after all checks: a refused update leaves a donated state unchanged."""
-        one = 1 if known is None or known.guard is None else ONE  # in eager mode a number takes 0.4 µs more
+        """Return the next count, after all checks: an update that raises leaves a donated state unchanged."""
+        one = 1 if known is None or known.guard is None else ONE  # in eager mode a Python number takes 0.4 µs longer
         return step.add_(one) if self._writes else step + one
 
     def _new_in_part(self, columns: Columns, step: Tensor, scalars: Sequence[Tensor]) -> tuple[Tensor, Columns]:
@@ -233,7 +263,7 @@ class MomentRule(Value):
         return step, [column if part is given else replaced(column, places, part) for column, given, part in new]
 
     def _explained(self, error: Exception, grads: Tree, state: State, params: Params) -> Exception:
-        """Return our error for the first misfit, of the state, the trees, or their leaves; else ``error`` itself."""
+        """Return our error for the first misfit, in the state, the trees, or their leaves; else ``error`` itself."""
         names = ("step", *self.scalars, *self.moments)
         if not isinstance(state, dict) or {*state} != {*names}:
             return value_error(self, f"state must be a dict of {', '.join(names)}, as init makes it", state)

@@ -1,4 +1,4 @@
-"""The bases of optimizers and gradient transforms that count their updates and hold moments for each leaf."""
+"""The bases of optimizers and gradient transforms that count their updates and keep moments for each leaf."""
 
 from operator import is_
 from typing import Any, ClassVar, Self
@@ -21,10 +21,25 @@ from funcnet.value import frozen
 
 @frozen
 class MomentOptimizer(MomentRule, Optimizer):
-    """An optimizer that counts its steps and holds, for each leaf, some moments; see ``MomentRule``.
+    """The base of optimizers that count their steps and keep moments for each leaf.
 
-    A subclass defines ``moments``, ``hyperparameters`` and ``formula``, and where it needs them ``coefficients``, ``scalars``,
-    ``initial`` and ``moment_shape``:
+        (p, *moments) ← formula(p, g, *moments, **numbers)
+
+    A subclass defines ``moments``, ``hyperparameters`` and ``formula``, and if needed ``coefficients``, ``scalars``, ``initial``
+    and ``moment_shape``. The base class adds ``init``, ``update``, schedules, absent gradients, half precision, donation, and
+    errors with paths.
+
+    Args:
+        donated: Whether params and state may be overwritten; set by ``donate``.
+
+    State:
+        step: Number of updates made, a 0-d int64 tensor.
+        scalars: A 0-d float64 tensor for each name in ``scalars``.
+        moments: A tree like params for each name in ``moments``, in float32 for params in half precision.
+
+    Raises:
+        ValueError: From ``update`` if the state is that of another optimizer, or, with the path, if trees or tensors do not fit
+            each other.
 
     >>> import torch
     >>> from funcnet.optim.rates import Rate, rate_field
@@ -64,9 +79,12 @@ class MomentOptimizer(MomentRule, Optimizer):
             raise self._explained(error, steppable, state, params) from None
 
     def rows_step(self, columns: Columns) -> RowsStep | None:
-        """Return a function for the whole step of columns like these, if contiguous in main memory; it has the bits of ``step``.
+        """Return a function for the whole step of contiguous columns in main memory; ``None`` by default.
 
-        Optimizers whose rates are constant may have one, which saves them the way through ``step``; by default ``None``.
+        It equals ``step`` bit for bit. Optimizers with constant rates may define it to skip the overhead of ``step``.
+
+        Args:
+            columns: An example of the columns to come.
         """
         return None
 
@@ -99,7 +117,7 @@ class MomentOptimizer(MomentRule, Optimizer):
         return plan.write(new, others, step)
 
     def _learn(self, columns: Columns, write: Write, grads: Tree, state: State, params: Params) -> None:
-        """Make a plan for updates like this one, which was not refused."""
+        """Make a plan for updates like this one, which passed all checks."""
         if self._numbers or not is_eager():
             return
         absent = [g is None for g in columns[1]]
@@ -111,13 +129,36 @@ class MomentOptimizer(MomentRule, Optimizer):
 
 @frozen
 class MomentTransform(MomentRule, GradientTransform):
-    """A gradient transform that counts its steps and holds, for each leaf, some moments; see ``MomentRule``.
+    """The base of gradient transforms that count their steps and keep moments for each leaf.
 
-    A subclass defines what one of ``MomentOptimizer`` does; its ``formula`` returns the new gradient in the place of the param.
+        (g, *moments) ← formula(p, g, *moments, **numbers)
+
+    A subclass defines the same members as one of ``MomentOptimizer``; its ``formula`` returns the new gradient in place of the
+    param.
+
+    State:
+        step: Number of updates made, a 0-d int64 tensor.
+        scalars: A 0-d float64 tensor for each name in ``scalars``.
+        moments: A tree like params for each name in ``moments``, in float32 for params in half precision.
+
+    Raises:
+        ValueError: From ``update`` if the state is that of another transform, or, with the path, if gradients do not fit it or
+            are not dense floating tensors.
+
+    >>> import torch
+    >>> @frozen
+    ... class Halve(MomentTransform):
+    ...     moments = ()
+    ...
+    ...     def formula(self, p, g):
+    ...         return (g / 2,)
+    >>> transform = Halve()
+    >>> transform.update({"w": torch.ones(2)}, transform.init({}), {})
+    ({'w': tensor([0.5000, 0.5000])}, {'step': tensor(1)})
     """
 
     reads_params: ClassVar[bool] = False
-    """Whether ``formula`` needs the params; if not, its ``p`` is the gradient too, and ``update`` ignores params."""
+    """Whether ``formula`` needs the params; if not, its ``p`` is the gradient, and ``update`` ignores params."""
 
     def update(self, grads: Grads, state: Any, params: Params) -> tuple[Grads, State]:
         carrier = params if self.reads_params else grads

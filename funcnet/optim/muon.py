@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are made orthogonal."""
+"""Muon: momentum with orthogonalized matrices."""
 
 from math import sqrt
 from typing import Any
@@ -30,38 +30,40 @@ def _coefficients(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class Muon(MomentOptimizer):
-    """Step along the orthogonal matrix nearest to a momentum: ``torch.optim.Muon``.
+    """Steps along the orthogonal matrix nearest to a momentum: ``torch.optim.Muon``.
 
-        b ← μ b + (1 - μ) g      u = μ b + (1 - μ) g, with nesterov; else u = b
+        b ← μ b + (1 - μ) g      u = μ b + (1 - μ) g with nesterov, else u = b
         o = Newton-Schulz of u: every singular value near 1
         p ← (1 - η λ) p - η r o      r = √max(1, rows / columns); 0.2 √max(rows, columns) with "match_rms_adamw"
 
-    It is for the matrices within a net. Biases, gains, embeddings and the last layer take another optimizer, in one line:
+    Use it for the matrices inside a net. Biases, gains, embeddings and the last layer need another optimizer:
 
     >>> from funcnet.optim.adam import AdamW
     >>> from funcnet.optim.groups import by_path, is_matrix
     >>> opt = by_path({"embed.*": AdamW(3e-4), "head.*": AdamW(3e-4), is_matrix: Muon(lr=0.02), "*": AdamW(3e-4)})
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are ``weight_decay`` and ``momentum``.
-        weight_decay: λ, decoupled.
-        momentum: μ, the share of b that stays.
+        lr: η, the learning rate, in the unit of p. Like ``weight_decay`` and ``momentum`` it is a number, a schedule of the
+            number of updates made, or a 0-d tensor.
+        weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
+        momentum: μ, the decay rate of b.
         nesterov: Whether the step looks ahead along the momentum.
         ns_coefficients: (a, b, c) of a Newton-Schulz step, x ← a x + (b x xᵀ + c (x xᵀ)²) x.
-        eps: Lower bound of the norm that divides u.
-        ns_steps: How many Newton-Schulz steps are made, below 100.
-        adjust_lr_fn: r: "original", as ``None``, or "match_rms_adamw", which gives steps of the size of AdamW's.
-        ns_dtype: The dtype of the Newton-Schulz steps, torch's bfloat16 by default; ``None`` for that of params.
-        stacked: Whether axes before the last two are taken, as stacks of matrices, each with its own step: the params of
-            ``repeat`` and ``ensemble``.
-        donated: Set by ``donate``.
+        eps: Lower bound of the norm by which u is divided.
+        ns_steps: Number of Newton-Schulz steps, below 100.
+        adjust_lr_fn: The choice of r: ``"original"`` or ``None``, or ``"match_rms_adamw"`` for steps of the size of AdamW's.
+        ns_dtype: The dtype of the Newton-Schulz steps; ``None`` for that of params. The default is torch's.
+        stacked: Whether to accept further leading axes, as stacks of matrices with separate steps: the params of ``repeat`` and
+            ``ensemble``.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``momentum_buffer`` b.
+        step: Number of updates made.
+        momentum_buffer: b, like params.
 
     Raises:
-        ValueError: For rates below 0 or not finite, and other arguments of the wrong kind; from ``init`` for a leaf that is no
-            matrix, with its path; from ``update`` as ``SGD``.
+        ValueError: If a rate is negative or not finite, or another argument is outside its bounds; from ``init`` if a leaf is not
+            a matrix, with its path.
 
     References:
         Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; for "match_rms_adamw" Liu et al. 2025,
@@ -95,7 +97,7 @@ class Muon(MomentOptimizer):
     def init(self, params: Params) -> State:
         for path, p in tree.names(params).items():
             if is_dense(p) and not self._takes(p):
-                raise value_error(self, f"params must have {self._kind} at {path!r}; by_path gives others another optimizer", p)
+                raise value_error(self, f"params must have {self._kind} at {path!r}; use by_path for the others", p)
         return super().init(params)
 
     def formula(self, p: Tensor, g: Tensor, b: Tensor, *, lr: Any, weight_decay: Any, momentum: Any) -> tuple[Tensor, Tensor]:

@@ -17,29 +17,32 @@ from funcnet.value import frozen
 
 @frozen
 class NAdam(MomentOptimizer):
-    """Adam whose step looks ahead along the momentum: ``torch.optim.NAdam``.
+    """Adam with Nesterov momentum: ``torch.optim.NAdam``.
 
-        g ← ±g + λ p                                    AdamW's decay with decoupled_weight_decay: p ← (1 - η λ) p instead
+        g ← ±g + λ p                                    with decoupled_weight_decay: p ← (1 - η λ) p instead
         m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²
         μ = β₁ (1 - ½ · 0.96^(t ψ))      μ′ = β₁ (1 - ½ · 0.96^((t + 1) ψ))      P ← P μ
         p ← p - η ((1 - μ) g / (1 - P) + μ′ m / (1 - P μ′)) / (√(v / (1 - β₂ᵗ)) + ε)
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas``, ``weight_decay`` and ``momentum_decay``.
-        betas: (β₁, β₂), the shares of m and v that stay.
-        eps: ε, added to the denominator.
-        weight_decay: λ.
-        momentum_decay: ψ, how fast the momentum grows to β₁.
+        lr: η, the learning rate, in the unit of p. Like ``betas``, ``weight_decay`` and ``momentum_decay`` it is a number, a
+            schedule of the number of updates made, or a 0-d tensor.
+        betas: (β₁, β₂), the decay rates of m and v.
+        eps: ε, added to the denominator, in the unit of g.
+        weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p; of 1 / ``lr`` if decoupled.
+        momentum_decay: ψ, how fast the momentum grows to β₁, per update.
         decoupled_weight_decay: Whether p itself decays, as in ``AdamW``.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``mu_product`` P, a 0-d float64 tensor, where torch has float32 by default;
-        ``exp_avg`` m and ``exp_avg_sq`` v.
+        step: Number of updates made.
+        mu_product: P, a 0-d float64 tensor; torch's default is float32.
+        exp_avg: m, like params.
+        exp_avg_sq: v, like params.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+        ValueError: If a rate or ``eps`` is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Dozat 2016, "Incorporating Nesterov momentum into Adam", algorithm 8, with the schedule of its section 3.

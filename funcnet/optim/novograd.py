@@ -18,28 +18,31 @@ from funcnet.value import frozen
 
 @frozen
 class NovoGrad(MomentOptimizer):
-    """Normalize the gradient of each tensor by a running mean of its norm, then add momentum: ``optax.novograd``.
+    """Momentum of gradients that are normalized by a running norm of each tensor: ``optax.novograd``.
 
-        n ← β₂ n + (1 - β₂) ‖g‖²                        n = ‖g‖² at t = 1
+        n ← β₂ n + (1 - β₂) ‖g‖²                        n = ‖g‖² at t = 1; -g in place of g with maximize
         m ← β₁ m + g / (√(n + ε₀) + ε) + λ p
         p ← p - η m
 
-    The second moment is one number for each tensor, so that state takes half the memory of Adam's.
+    The second moment is one number for each tensor: the state takes half the memory of Adam's.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
-        betas: (β₁, β₂), the shares of m and n that stay.
-        eps: ε, added to the root.
-        weight_decay: λ, added to the normalized gradient times p.
-        eps_root: ε₀, added under the root.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+            of updates made, or a 0-d tensor.
+        betas: (β₁, β₂), the decay rates of m and n.
+        eps: ε, added to the root, in the unit of g.
+        weight_decay: λ: λ p is added to the normalized gradient.
+        eps_root: ε₀, added under the root, in the unit of g².
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m, and ``norm_sq`` n, a 0-d tensor for each param.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        norm_sq: n, a 0-d tensor for each param.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+        ValueError: If a rate or an eps is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Ginsburg et al. 2019, "Stochastic gradient methods with layer-wise adaptive moments for training of deep networks",

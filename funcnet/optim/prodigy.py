@@ -1,4 +1,4 @@
-"""Prodigy: Adam that finds its learning rate from the distance it has come."""
+"""Prodigy: Adam that estimates its learning rate from the distance to the initial params."""
 
 from collections.abc import Sequence
 from math import inf
@@ -22,34 +22,40 @@ from funcnet.value import frozen
 
 @frozen
 class Prodigy(MomentOptimizer):
-    """AdamW whose learning rate is an estimate of the distance from the first params to a solution: ``optax.contrib.prodigy``.
+    """AdamW with the estimated distance from the initial params to a solution as learning rate: ``optax.contrib.prodigy``.
 
         a = η d √(1 - β₂ᵗ) / (1 - β₁ᵗ)
         m ← β₁ m + (1 - β₁) d g      v ← β₂ v + (1 - β₂) d² g²
-        s ← β₃ s + a d g / d₀        n ← β₃ n + d a ⟨g, p₀ - p⟩ / d₀      both sums over all leaves
-        d ← max(d, c n / ‖s‖₁)
-        p ← p - a λ p - a m / (√v + d ε)
+        s ← β₃ s + a d g / d₀        n ← β₃ n + d a ⟨g, p₀ - p⟩ / d₀      the product over all leaves
+        d ← max(d, c n / ‖s‖₁)                                           the norm over all leaves
+        p ← (1 - a λ) p - a m / (√v + d ε)
 
-    The estimate d only grows, from ``d0``; it is one number for all params. ``lr`` is then a factor of it, 1.0, or a
-    schedule that falls from 1.0.
+    The estimate d starts at ``d0`` and only grows; all params share it. ``lr`` multiplies it: leave it at 1.0, or use a schedule
+    that decays from 1.0.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
-        betas: (β₁, β₂), the shares of m and v that stay.
-        beta3: β₃, the share of s and n that stays; ``None`` for √β₂.
+        lr: η, a factor of the estimate. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number of updates
+            made, or a 0-d tensor.
+        betas: (β₁, β₂), the decay rates of m and v.
+        beta3: β₃, the decay rate of s and n; ``None`` for √β₂.
         eps: ε, added to the denominator.
-        d0: d₀, the first estimate, smaller than any that is right.
+        d0: d₀, the initial estimate, in the unit of p; it should be smaller than any suitable one.
         d_coef: c, a factor of the estimates.
-        weight_decay: λ, decoupled.
-        safeguard_warmup: Whether s is summed with d in place of a, so that a warm-up of ``lr`` does not raise the estimate.
-        donated: Set by ``donate``.
+        weight_decay: λ, decoupled: each update multiplies p by 1 - a λ.
+        safeguard_warmup: Whether s is summed with d in place of a, which keeps a warm-up of ``lr`` from raising the estimate.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``d`` and ``numerator`` n, 0-d float64 tensors; ``exp_avg`` m, ``exp_avg_sq`` v,
-        ``grad_sum`` s and ``p0``, the first params.
+        step: Number of updates made.
+        d: d, a 0-d float64 tensor.
+        numerator: n, a 0-d float64 tensor.
+        exp_avg: m, like params.
+        exp_avg_sq: v, like params.
+        grad_sum: s, like params.
+        p0: The initial params.
 
     Raises:
-        ValueError: For rates and numbers below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+        ValueError: If a rate or another number is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Mishchenko & Defazio 2023, "Prodigy: An expeditiously adaptive parameter-free learner", algorithm 4.
@@ -82,7 +88,11 @@ class Prodigy(MomentOptimizer):
         return super().initial(name, p) if name != "p0" else p.to(kernels.wide(p.dtype), copy=True)
 
     def totals(self, *sums: Sequence[Tensor]) -> Sequence[Any]:
-        """Return the total of each list of 0-d tensors, in float64: numbers in eager mode."""
+        """Return the total of each list of 0-d tensors in float64, as a number in eager mode.
+
+        Args:
+            sums: Lists of 0-d tensors, one tensor for each leaf.
+        """
         return [_total(one) for one in sums]
 
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
@@ -108,14 +118,14 @@ class Prodigy(MomentOptimizer):
 
 
 def _total(parts: Sequence[Tensor]) -> Any:
-    """Sum 0-d tensors in float64: a number in eager mode."""
+    """Sum 0-d tensors in float64, to a number in eager mode."""
     return kernels.read(torch.stack([one.double() for one in parts]).sum()) if parts else 0.0
 
 
 def _larger(d: Any, numerator: Any, size: Any) -> Any:
-    """Return max(d, numerator / size), and d where the size is 0."""
+    """Return max(d, numerator / size), or d if the size is 0."""
     if not any([isinstance(one, Tensor) for one in (d, numerator, size)]):  # noqa: C419
-        return max(numerator / size, d) if size else d  # NaN if the first one is
+        return max(numerator / size, d) if size else d  # NaN if the first argument is
     size = torch.as_tensor(size, dtype=torch.float64)
     found = torch.where(size > 0, numerator / torch.where(size > 0, size, 1.0), 0.0)
     return torch.maximum(torch.as_tensor(d, dtype=torch.float64).to(found.device), found)

@@ -17,29 +17,32 @@ from funcnet.value import frozen
 
 @frozen
 class RAdam(MomentOptimizer):
-    """Adam that waits for its variance estimate before it uses it: ``torch.optim.RAdam``.
+    """Adam that uses its variance estimate only once that is reliable: ``torch.optim.RAdam``.
 
-        g ← ±g + λ p                                    AdamW's decay with decoupled_weight_decay: p ← (1 - η λ) p instead
+        g ← ±g + λ p                                    with decoupled_weight_decay: p ← (1 - η λ) p instead
         m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²      m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
         ρ = ρ∞ - 2 t β₂ᵗ / (1 - β₂ᵗ)      ρ∞ = 2 / (1 - β₂) - 1      r² = (ρ - 4) (ρ - 2) ρ∞ / ((ρ∞ - 4) (ρ∞ - 2) ρ)
         p ← p - η r m̂ / √v̂  where ρ > 5, else p ← p - η m̂
 
-    ε is added to √v. With the default betas the adaptive rate begins at step 6, which takes the place of a warm-up.
+    ε is added to √v. With the default betas the adaptive rate begins at step 6, which replaces a warm-up.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas`` and ``weight_decay``.
-        betas: (β₁, β₂), the shares of m and v that stay.
-        eps: ε, added to the denominator.
-        weight_decay: λ.
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+            of updates made, or a 0-d tensor.
+        betas: (β₁, β₂), the decay rates of m and v.
+        eps: ε, added to the denominator, in the unit of g.
+        weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p; of 1 / ``lr`` if decoupled.
         decoupled_weight_decay: Whether p itself decays, as in ``AdamW``.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m and ``exp_avg_sq`` v.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_sq: v, like params.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+        ValueError: If a rate or ``eps`` is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Liu et al. 2020, "On the variance of the adaptive learning rate and beyond", algorithm 2.

@@ -10,7 +10,7 @@
     grad_norm     mean of ‖g‖ over the updates                     g without the factor of a LossScale
     update_norm   mean of ‖p_new - p_old‖
 
-A norm is over all leaves with a gradient together. It is a tensor until ``read``, so no step waits for a device.
+Each norm is over all leaves with a gradient. It stays a tensor until ``read``: no step waits for a device.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ from funcnet.optim.transforms.loss_scale import LossScale
 from funcnet.value import frozen, parts
 
 Before = list[Tensor | None]
-"""The leaves of params before a step, for those with a gradient."""
+"""The leaves of params before a step, ``None`` without a gradient."""
 
 _DTYPES = {"steps": torch.int64, "overflows": torch.int64, "grad_norm": torch.float64, "update_norm": torch.float64}
 
@@ -44,17 +44,22 @@ _DTYPES = {"steps": torch.int64, "overflows": torch.int64, "grad_norm": torch.fl
 class Recorder(Optimizer):
     """An optimizer that also sums norms; made by ``recorded``.
 
+        p ← the step of ``optimizer``
+        grad_norm ← grad_norm + ‖g‖      update_norm ← update_norm + ‖p_new - p_old‖
+
     Args:
         optimizer: The optimizer that makes the steps. If it writes to params, they are copied first.
-        donated: Set by ``donate``.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``optimizer``, the state of the optimizer; 0-d numbers since the last ``read``: ``steps``, the number of updates;
-        ``grad_norm`` and ``update_norm``, sums; ``overflows``, the number of infinite gradients caused by a ``LossScale``, which
-        the mean leaves out.
+        optimizer: The state of the optimizer.
+        steps: Number of updates since the last ``read``, like the others a 0-d tensor.
+        grad_norm: Sum of the norms of the gradients.
+        update_norm: Sum of the norms of the changes of params.
+        overflows: Number of infinite gradients caused by a ``LossScale``, which the mean leaves out.
 
     Raises:
-        ValueError: For a state of another optimizer, and whenever ``optimizer`` raises it.
+        ValueError: If the state is that of another optimizer, and whenever ``optimizer`` raises one.
     """
 
     optimizer: Optimizer = field(validator=instances(Optimizer, "an optimizer"))
@@ -69,11 +74,19 @@ class Recorder(Optimizer):
         object.__setattr__(self, "_is_scaled", any([isinstance(part, LossScale) for part in found]))  # noqa: C419
 
     def wrap(self, state: State) -> State:
-        """Make the recorder's state, with sums of 0, around a state of the optimizer."""
+        """Return the recorder's state, with sums of 0, around a state of the optimizer.
+
+        Args:
+            state: The state of the optimizer.
+        """
         return {"optimizer": state, **{name: torch.zeros((), dtype=dtype) for name, dtype in _DTYPES.items()}}
 
     def read(self, state: State) -> tuple[dict[str, float], State]:
-        """Return the mean norms since the last ``read``, NaN without an update, and the state with sums of 0."""
+        """Return the mean norms since the last ``read``, NaN without an update, and the state with sums of 0.
+
+        Args:
+            state: The state of the recorder.
+        """
         self._require_state(state)
         steps = int(state["steps"])
         counts = {"grad_norm": steps - int(state["overflows"]), "update_norm": steps}
@@ -98,7 +111,7 @@ class Recorder(Optimizer):
         return p.detach().to(wide(p.dtype), copy=self._writes)
 
     def _scale(self, state: State) -> Any:
-        """Return the factor in the next gradients."""
+        """Return the factor contained in the next gradients."""
         return self.optimizer.rates(state["optimizer"]).get("loss_scale", 1.0) if self._is_scaled else 1.0
 
     def _norm(self, grads: Tree, scale: Any) -> Tensor:
@@ -106,11 +119,20 @@ class Recorder(Optimizer):
         return norm / beside(scale, norm) if isinstance(scale, Tensor) else norm
 
     def norm_of_all(self, gs: Sequence[Tensor]) -> Tensor:
-        """Return the common norm of the gradients."""
+        """Return the joint norm of the gradients.
+
+        Args:
+            gs: The gradients.
+        """
         return norm_of_all(gs)
 
     def norm_of_difference(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
-        """Return the common norm of the changes of params."""
+        """Return the joint norm of the changes of params.
+
+        Args:
+            before: The params before the step.
+            after: The params after the step.
+        """
         return norm_of_difference(before, after, overwrite=self._writes)
 
     def _added(self, state: Any, inner: State, norm: Tensor, before: Before, new: Params) -> State:
@@ -150,7 +172,12 @@ class Recorder(Optimizer):
 
 @frozen
 class EvaluatingRecorder(Recorder, EvaluatingOptimizer):
-    """A recorder of an optimizer that asks for gradients; it records the gradient at the params before the step."""
+    """A recorder of an optimizer that asks for gradients; it records the gradient at the params before the step.
+
+    Args:
+        optimizer: The optimizer that makes the steps. If it writes to params, they are copied first.
+        donated: Whether params and state may be overwritten; set by ``donate``.
+    """
 
     optimizer: EvaluatingOptimizer = field(validator=instances(EvaluatingOptimizer, "an optimizer that asks for gradients"))
 
@@ -171,6 +198,9 @@ class EvaluatingRecorder(Recorder, EvaluatingOptimizer):
 
 def recorded(opt: Optimizer) -> Recorder:
     """Make an optimizer with the steps of ``opt``, bit for bit, that also sums the norms of gradients and updates.
+
+    Args:
+        opt: The optimizer.
 
     >>> from funcnet.optim.sgd import SGD
     >>> recorder, params = recorded(SGD(lr=0.5)), {"w": torch.zeros(4)}

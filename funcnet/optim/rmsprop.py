@@ -17,34 +17,36 @@ from funcnet.value import frozen
 
 @frozen
 class RMSprop(MomentOptimizer):
-    """Divide by the root of a running mean of squares: ``torch.optim.RMSprop``.
+    """Gradient descent divided by the root of a running mean of squares: ``torch.optim.RMSprop``.
 
         g ← ±g + λ p      v ← α v + (1 - α) g²
-        p ← p - η b,      b ← μ b + g / (√v + ε)
+        b ← μ b + g / (√v + ε)
+        p ← p - η b                     centered: a ← α a + (1 - α) g, and v - a² in place of v in the denominator
 
-    With ``centered``, a ← α a + (1 - α) g, and v - a² is in the place of v in the denominator, 0 where rounding makes it
-    negative.
+    If rounding makes v - a² negative, it counts as 0.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are ``alpha``, ``weight_decay`` and ``momentum``.
-        alpha: α, the share of v and a that stays.
-        eps: ε, added to the root.
-        weight_decay: λ, added to the gradient times p.
-        momentum: μ, the share of the buffer b that stays; 0 keeps no buffer.
+        lr: η, the learning rate, in the unit of p. Like ``alpha``, ``weight_decay`` and ``momentum`` it is a number, a schedule
+            of the number of updates made, or a 0-d tensor.
+        alpha: α, the decay rate of v and a.
+        eps: ε, added to the root, in the unit of g.
+        weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.
+        momentum: μ, the decay rate of the buffer b; 0 keeps no buffer.
         centered: Whether to divide by the standard deviation of the gradient.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``square_avg`` v; ``momentum_buffer`` b, unless ``momentum`` is 0; ``grad_avg`` a,
-        if ``centered``.
+        step: Number of updates made.
+        square_avg: v, like params.
+        momentum_buffer: b, like params; absent if ``momentum`` is 0.
+        grad_avg: a, like params, with ``centered``.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and an ``alpha`` outside 0 ≤ α < 1; from ``update`` as
-            ``Adam``.
+        ValueError: If a rate or ``eps`` is negative or not finite, or if ``alpha`` is outside 0 ≤ α < 1.
 
     References:
-        Tieleman & Hinton 2012, "Neural networks for machine learning", lecture 6.5; ``centered`` from Graves 2013, "Generating
+        Tieleman & Hinton 2012, "Neural networks for machine learning", lecture 6.5; for ``centered`` Graves 2013, "Generating
         sequences with recurrent neural networks", eq. 38 to 41.
 
     >>> import torch

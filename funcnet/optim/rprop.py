@@ -1,4 +1,4 @@
-"""Rprop: steps by the sign of the gradient, whose sizes adapt to changes of the sign."""
+"""Rprop: steps in the direction of the gradient's sign, whose sizes adapt to sign changes."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from funcnet.value import frozen
 def _first_size(value: Any, attribute: Any, got: Any) -> None:
     rate()(value, attribute, got)
     if callable(got) and not isinstance(got, Tensor):
-        raise value_error("Rprop", "lr is the first size of all steps, and must be a number or a 0-d tensor", describe(got))
+        raise value_error("Rprop", "lr is the initial step size, and must be a number or a 0-d tensor", describe(got))
 
 
 def _etas(value: Any, attribute: Any, got: Any) -> None:
@@ -36,31 +36,32 @@ def _is_pair(got: Any) -> bool:
 
 @frozen
 class Rprop(MomentOptimizer):
-    """Step by the sign of the gradient, with a step size for each element: ``torch.optim.Rprop``.
+    """Sign descent with an adaptive step size for each element: ``torch.optim.Rprop``.
 
         s ← clip(s η⁺, s_min, s_max)  where g g′ > 0
         s ← clip(s η⁻, s_min, s_max), g ← 0  where g g′ < 0       g′ the gradient before, 0 where it changed its sign
         p ← p - s sign(g)
 
-    It is for whole batches: between small ones the signs of gradients change by chance.
+    Use it with full batches: between small batches the signs of gradients change by chance.
 
     Args:
-        lr: The first size s of all steps, a number or a 0-d tensor; later ones depend on the gradients only.
-        etas: (η⁻, η⁺), the factors of a step size after a change of sign and without one.
-        step_sizes: (s_min, s_max), the limits of step sizes.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        lr: The initial step size s, in the unit of p, a number or a 0-d tensor. Later sizes depend on the gradients only.
+        etas: (η⁻, η⁺), the factors of a step size after a sign change and without one.
+        step_sizes: (s_min, s_max), the limits of the step sizes, in the unit of p.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``prev`` g′ and ``step_size`` s.
+        step: Number of updates made.
+        prev: g′, like params.
+        step_size: s, like params.
 
     Raises:
-        ValueError: For an ``lr`` below 0 or not finite or a schedule, etas outside 0 < η⁻ < 1 < η⁺, and ``step_sizes`` below 0
-            or in the wrong order; from ``update`` as ``Adam``.
+        ValueError: If ``lr`` is negative, not finite or a schedule, if not 0 < η⁻ < 1 < η⁺, or if not 0 ≤ s_min ≤ s_max.
 
     References:
-        Riedmiller & Braun 1993, "A direct adaptive method for faster backpropagation learning: the RPROP algorithm"; in torch's
-        form a step is left out after a change of sign instead of being undone.
+        Riedmiller & Braun 1993, "A direct adaptive method for faster backpropagation learning: the RPROP algorithm"; like torch
+        it skips a step after a sign change instead of undoing the last one.
 
     >>> import torch
     >>> opt, params = Rprop(lr=0.1), {"w": torch.ones(2)}

@@ -1,10 +1,10 @@
-"""SGD: torch.optim's formula, with t = 1, 2, ... for the number of the update, p for a parameter and g for its gradient.
+"""SGD, with the formula of torch.optim: t = 1, 2, ... counts the updates, p is a parameter and g its gradient.
 
-g ← ±g + λ p                                 λ weight_decay; minus with maximize
-b ← μ b + (1 - τ) g,  at t = 1: b ← g        μ momentum, τ dampening; b = 0 before, averaged: b ← μ b + (1 - μ) g
-p ← p - η b,          nesterov: p ← p - η (g + μ b)                      η lr
+    g ← ±g + λ p                                 λ weight_decay; minus with maximize
+    b ← μ b + (1 - τ) g,  at t = 1: b ← g        μ momentum, τ dampening; with averaged, from 0: b ← μ b + (1 - μ) g
+    p ← p - η b,          nesterov: p ← p - η (g + μ b)                      η lr
 
-With ``donated``, as ``donate`` sets it, the numbers are the same, and params and state may be overwritten with them.
+With ``donated``, set by ``donate``, the results are the same, and may be written over params and state.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def _averaged(value: Any, attribute: Any, got: Any) -> None:
     flag(value, attribute, got)
     if got and (value.nesterov or not is_zero(value.dampening)):
         came = f"nesterov={value.nesterov!r} and dampening={value.dampening!r}"
-        raise value_error("SGD", "averaged, which sets the dampening to the momentum, goes without nesterov and dampening", came)
+        raise value_error("SGD", "averaged sets the dampening to the momentum, and excludes nesterov and dampening", came)
 
 
 def _from_second(now: Any, dampening: Any) -> Any:
@@ -47,33 +47,34 @@ def _from_second(now: Any, dampening: Any) -> Any:
 
 @frozen
 class SGD(MomentOptimizer):
-    """Stochastic gradient descent, with momentum: ``torch.optim.SGD``.
+    """Stochastic gradient descent, optionally with momentum: ``torch.optim.SGD``.
 
-        b ← μ b + (1 - τ) (g + λ p)      p ← p - η b
+        g ← ±g + λ p                                   minus with maximize
+        b ← μ b + (1 - τ) g                            at the first update b ← g
+        p ← p - η b,      nesterov: p ← p - η (g + μ b)
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are ``momentum``, ``dampening`` and ``weight_decay``.
-        momentum: μ, the share of the buffer b that stays; 0 keeps no buffer.
-        dampening: τ, from the second update on.
-        weight_decay: λ, added to the gradient times p.
-        nesterov: Whether p takes the step η (g + μ b) instead.
-        maximize: Whether to ascend.
-        averaged: Whether b is a running average from 0, with 1 - μ in place of 1 - τ, at the first step too.
-        donated: Set by ``donate``.
-        fused: Whether one kernel makes the whole step of a tensor, with other rounding: on the CPU, in float32 or float64, and in
-            eager mode. It pays with ``donate``.
+        lr: η, the learning rate, in the unit of p / g. Like ``momentum``, ``dampening`` and ``weight_decay`` it is a number, a
+            schedule of the number of updates made, or a 0-d tensor.
+        momentum: μ, the decay rate of the buffer b; 0 keeps no buffer.
+        dampening: τ, used from the second update on.
+        weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.
+        nesterov: Whether to step by g + μ b instead of b.
+        maximize: Whether to maximize the loss.
+        averaged: Whether b is a running average that starts at 0, with 1 - μ in place of 1 - τ at every update.
+        fused: Whether a single kernel makes the whole step of a tensor, with slightly different rounding: on the CPU, in float32
+            or float64, and in eager mode. It pays off with ``donate``.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``momentum_buffer`` b, unless ``momentum`` is 0.
-
-    Units:
-        ``lr`` has those of p / g, ``weight_decay`` those of g / p. A schedule counts updates, from 0.
+        step: Number of updates made.
+        momentum_buffer: b, like params; absent if ``momentum`` is 0.
 
     Raises:
-        ValueError: For rates below 0 or not finite, ``nesterov`` without momentum or with dampening, and ``averaged`` with
-            either; from ``update`` for state, gradients and params that do not fit each other.
+        ValueError: If a rate is negative or not finite, if ``nesterov`` is set without momentum or with dampening, or if
+            ``averaged`` is combined with either.
 
-    Source:
+    References:
         ``torch.optim.SGD``; for ``nesterov`` Sutskever, Martens, Dahl & Hinton 2013, "On the importance of initialization and
         momentum in deep learning".
 

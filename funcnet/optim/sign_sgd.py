@@ -1,4 +1,4 @@
-"""SignSGD, and with momentum Signum: steps by the sign of the gradient."""
+"""SignSGD, and Signum with momentum: steps in the direction of the gradient's sign."""
 
 from math import inf
 from typing import Any
@@ -15,23 +15,25 @@ from funcnet.value import frozen
 
 @frozen
 class SignSGD(MomentOptimizer):
-    """Step by the sign of the gradient, or of its average: ``optax.sign_sgd``, and ``optax.signum`` with momentum.
+    """Sign descent along the gradient, or along its running average: ``optax.sign_sgd``, and ``optax.signum`` with momentum.
 
-        m ← μ m + (1 - μ) g
+        m ← μ m + (1 - μ) g                        -g in place of g with maximize
         p ← (1 - η λ) p - η sign(m)
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are ``momentum`` and ``weight_decay``.
-        momentum: μ, the share of m that stays; 0 keeps no average.
-        weight_decay: λ, with which p itself decays.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        lr: η, the learning rate, in the unit of p. Like ``momentum`` and ``weight_decay`` it is a number, a schedule of the
+            number of updates made, or a 0-d tensor.
+        momentum: μ, the decay rate of m; 0 keeps no average.
+        weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m, unless ``momentum`` is 0.
+        step: Number of updates made.
+        exp_avg: m, like params; absent if ``momentum`` is 0.
 
     Raises:
-        ValueError: For rates below 0 or not finite, and a ``momentum`` outside 0 ≤ μ < 1; from ``update`` as ``Adam``.
+        ValueError: If a rate is negative or not finite, or if ``momentum`` is outside 0 ≤ μ < 1.
 
     References:
         Bernstein et al. 2018, "signSGD: compressed optimisation for non-convex problems", algorithm 1, and 2 for momentum.

@@ -1,4 +1,4 @@
-"""SM3: Adagrad whose sums take a number for each row and column."""
+"""SM3: Adagrad with its sums stored as one number for each row and column."""
 
 from collections.abc import Sequence
 from math import inf
@@ -17,32 +17,34 @@ from funcnet.value import frozen
 
 @frozen
 class SM3(MomentOptimizer):
-    """Adagrad with a bound of each sum of squares, from one number for each row and column: ``optax.sm3``.
+    """Adagrad with upper bounds of the sums of squares, stored as one number for each row and column: ``optax.sm3``.
 
         s = g² + min(c₁, ..., cₙ)                       c_i broadcast along all axes but i
         m ← μ m + (1 - μ) g / √(s + ε)                  0 in place of g / √(s + ε) where s is 0
-        p ← p - η m
+        p ← p - η m                                     -g in place of g with maximize
         c_i ← max of s over all axes but i
 
-    For a matrix of n rows and k columns the sums take n + k numbers in place of n k. Vectors have Adagrad's sums.
+    For a matrix of n rows and k columns the sums take n + k numbers instead of n k. Vectors have Adagrad's sums.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as is ``momentum``.
-        momentum: μ, the share of m that stays.
-        eps: ε, added under the root.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        lr: η, the learning rate, in the unit of p. Like ``momentum`` it is a number, a schedule of the number of updates made, or
+            a 0-d tensor.
+        momentum: μ, the decay rate of m.
+        eps: ε, added under the root, in the unit of g².
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m; ``bounds``, a vector of c₁, ..., cₙ for each param.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        bounds: c₁, ..., cₙ joined to one vector for each param.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and a ``momentum`` outside 0 ≤ μ < 1; from ``update`` as
-            ``Adam``.
+        ValueError: If a rate or ``eps`` is negative or not finite, or if ``momentum`` is outside 0 ≤ μ < 1.
 
     References:
-        Anil, Gupta, Koren & Singer 2019, "Memory-efficient adaptive optimization", algorithm SM3-II, with momentum as in
-        section 4.
+        Anil, Gupta, Koren & Singer 2019, "Memory-efficient adaptive optimization", algorithm SM3-II, with momentum as in section
+        4.
 
     >>> import torch
     >>> SM3().init({"w": torch.ones(3, 2)})["bounds"]["w"].shape

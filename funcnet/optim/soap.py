@@ -21,35 +21,41 @@ _SIDES = {"left": -2, "right": -1}
 
 @frozen
 class SOAP(MomentOptimizer):
-    """Step as Adam in the bases in which the gradients of a matrix are least correlated.
+    """Adam in the eigenbases of Shampoo, in which the gradients of a matrix are least correlated.
 
         m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) (Lᵀ g R)²                        L, R the bases of rows and columns
         p ← (1 - η λ) p - η √(1 - β₂ᵗ) / (1 - β₁ᵗ) L (Lᵀ m R / (√v + ε)) Rᵀ
-        A ← β₃ A + (1 - β₃) g gᵀ      B ← β₃ B + (1 - β₃) gᵀ g
+        A ← β₃ A + (1 - β₃) g gᵀ      B ← β₃ B + (1 - β₃) gᵀ g                          -g in place of g with maximize
         every k updates:  L ← Q of A L = Q U      R ← Q of B R = Q U
 
-    The bases begin as those of the params, so the first k steps of a matrix are Adam's; those of other leaves always are. Each
-    refresh is a step of orthogonal iteration towards the eigenvectors of A and B. In compiled code and under ``vmap`` the bases
-    are computed at each step, and kept at every k-th.
+    The bases start as the identity: the first k steps of a matrix are Adam's, and those of all other leaves always are. Each
+    refresh is one step of orthogonal iteration towards the eigenvectors of A and B. Compiled code and ``vmap`` compute the bases
+    at each step and keep every k-th.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas``, ``shampoo_beta`` and ``weight_decay``.
-        betas: (β₁, β₂), the shares of m and v that stay.
-        shampoo_beta: β₃, the share of A and B that stays.
-        eps: ε, added to the denominator.
-        weight_decay: λ, decoupled.
+        lr: η, the learning rate, in the unit of p. Like ``betas``, ``shampoo_beta`` and ``weight_decay`` it is a number, a
+            schedule of the number of updates made, or a 0-d tensor.
+        betas: (β₁, β₂), the decay rates of m and v.
+        shampoo_beta: β₃, the decay rate of A and B.
+        eps: ε, added to the denominator, in the unit of g.
+        weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
         precondition_frequency: k, the number of updates between two refreshes of the bases.
-        max_size: The longest side of a matrix that has a basis; a longer one keeps that of the params.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        max_size: The longest side of a matrix that gets a basis; longer sides keep the identity.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m and ``exp_avg_sq`` v; ``covariance_left`` A, ``covariance_right`` B,
-        ``basis_left`` L and ``basis_right`` R, without elements for a side that has none.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_sq: v, like params.
+        covariance_left: A, like the other matrices without elements for a side that has no basis.
+        covariance_right: B.
+        basis_left: L.
+        basis_right: R.
 
     Raises:
-        ValueError: For rates below 0 or not finite, betas outside 0 ≤ β < 1, and other arguments of the wrong kind; from
-            ``update`` as ``Adam``.
+        ValueError: If a rate is negative or not finite, if a beta is outside 0 ≤ β < 1, or if another argument is outside its
+            bounds.
 
     References:
         Vyas et al. 2024, "SOAP: Improving and stabilizing Shampoo using Adam", algorithm 3.
@@ -95,7 +101,7 @@ class SOAP(MomentOptimizer):
         return {**rates, "size": size, "is_due": t % self.precondition_frequency == 0}, scalars
 
     def formula(self, p: Tensor, g: Tensor, m: Tensor, v: Tensor, *bases: Tensor, **now: Any) -> tuple[Tensor, ...]:
-        # Copies: products of memory that begins elsewhere than at a whole step of a kernel may round otherwise.
+        # Copies: matrix products may round differently if the memory is not aligned to the step of the kernel.
         g, *bases = (x.clone() for x in (along(g, self.maximize), *bases))  # type: ignore[assignment]
         left, right = bases[2:]
         m = kernels.lerp(m, g, 1 - now["beta1"])
@@ -114,7 +120,7 @@ class SOAP(MomentOptimizer):
 
 
 def _turned(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return Lᵀ x R; a side without a basis stays."""
+    """Return Lᵀ x R; a side without a basis is not rotated."""
     x = left.mT @ x if left.numel() else x
     return x @ right if right.numel() else x
 
@@ -124,7 +130,7 @@ def _transposed(basis: Tensor) -> Tensor:
 
 
 def _basis(covariance: Tensor, basis: Tensor, is_due: Any) -> Tensor:
-    """Return the basis after a step of orthogonal iteration, where one is due."""
+    """Return the basis after a step of orthogonal iteration, if one is due."""
     if not basis.numel() or is_due is False:
         return basis
     new: Tensor = torch.linalg.qr(covariance @ basis)[0].contiguous()

@@ -1,4 +1,4 @@
-"""Yogi: Adam whose mean square grows and shrinks by no more than the square of the gradient."""
+"""Yogi: Adam whose mean square changes by at most a share of the squared gradient."""
 
 from math import inf
 from typing import Any
@@ -17,24 +17,27 @@ from funcnet.value import frozen
 
 @frozen
 class Yogi(MomentOptimizer):
-    """Adam whose denominator changes additively, so that it forgets large gradients slowly: ``optax.yogi``.
+    """Adam with an additive change of the denominator, which forgets large gradients slowly: ``optax.yogi``.
 
-        m ← β₁ m + (1 - β₁) g      v ← v - (1 - β₂) sign(v - g²) g²
+        m ← β₁ m + (1 - β₁) g      v ← v - (1 - β₂) sign(v - g²) g²          -g in place of g with maximize
         p ← p - η m̂ / (√v̂ + ε)                          m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor, as are both ``betas``.
-        betas: (β₁, β₂), the share of m that stays, and of g² that v does not take up.
-        eps: ε, added to the denominator.
-        initial_accumulator_value: The first value of m and v.
-        maximize: Whether to ascend.
-        donated: Set by ``donate``.
+        lr: η, the learning rate, in the unit of p. Like ``betas`` it is a number, a schedule of the number of updates made, or a
+            0-d tensor.
+        betas: (β₁, β₂): β₁ is the decay rate of m, and v changes by (1 - β₂) g² per update.
+        eps: ε, added to the denominator, in the unit of g.
+        initial_accumulator_value: The initial value of m and v.
+        maximize: Whether to maximize the loss.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m and ``exp_avg_sq`` v.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_sq: v, like params.
 
     Raises:
-        ValueError: For rates and an ``eps`` below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` as ``Adam``.
+        ValueError: If a rate or ``eps`` is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Zaheer et al. 2018, "Adaptive methods for nonconvex optimization", algorithm 2, with Adam's corrections of m and v as in

@@ -1,4 +1,4 @@
-"""Compare the tree of a file with ``like``, the expected tree: the paths of both, and one error for all differences."""
+"""Compare the tree of a file with the expected tree, ``like``, and report all differences in one error."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from funcnet.paths import items
 from funcnet.saving.tensors import DTYPES, Stored
 
 MOST_LISTED = 20
-"""The number of differences that an error lists; it counts the others."""
+"""Number of differences that an error lists; the others are only counted."""
 
 
 def entries(tree: Tree, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -36,12 +36,12 @@ def named_entries(who: str, tree: Tree) -> dict[str, Any]:
 
 
 def nothing(tree: Tree) -> dict[str, Any]:
-    """Map paths to the absent leaves and empty nodes of a tree, which a flat file of tensors cannot hold."""
+    """Map paths to the ``None`` leaves and empty nodes of a tree, which a flat file of tensors cannot hold."""
     return {path: leaf for path, leaf in entries(tree) if leaf is None or isinstance(leaf, NODES)}
 
 
 def kinds(tree: Tree, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the path of each node that is not empty, and its kind in words."""
+    """Yield the path of each non-empty node, and its kind in words."""
     if isinstance(tree, NODES) and len(tree):
         yield path, kind_of(tree)
         for key, child in items(tree):
@@ -49,7 +49,7 @@ def kinds(tree: Tree, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def kind_of(node: Tree) -> str:
-    """Name the kind of a node; ordered dicts are dicts, and named tuples differ by their fields."""
+    """Name the kind of a node; an ordered dict is a dict, and a named tuple is known by its fields."""
     if isinstance(node, dict):
         return "a dict"
     if hasattr(node, "_fields"):
@@ -67,7 +67,7 @@ def worded(leaf: Any) -> str:
 
 
 def alike(found: Any, leaf: Any) -> bool:
-    """Tell whether a value of a file fits a leaf: a tensor by dtype and shape, anything else by type."""
+    """Tell whether a value of a file matches a leaf: a tensor by dtype and shape, anything else by type."""
     if isinstance(leaf, Tensor) and isinstance(found, (Stored, Tensor)):
         dtype = DTYPES[found.dtype] if isinstance(found, Stored) else found.dtype
         return dtype is leaf.dtype and tuple(found.shape) == tuple(leaf.shape)
@@ -77,7 +77,7 @@ def alike(found: Any, leaf: Any) -> bool:
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any], *, partial: bool) -> Iterator[str]:
-    """Yield each difference of two trees in words; with ``partial`` only differences at paths of both."""
+    """Yield each difference between two trees in words; with ``partial`` only differences at common paths."""
     for path, leaf in wanted.items():
         if path not in found and not partial:
             yield f"missing {path!r}: {worded(leaf)}"
@@ -94,7 +94,7 @@ def agreeing(
 
     Args:
         found: The leaves and empty nodes of the file, by path.
-        nodes: The kinds of its other nodes, by path.
+        nodes: The kinds of the other nodes of the file, by path.
         like: The expected tree.
         where: The path of the file.
         partial: Whether paths may be missing or extra.
@@ -117,7 +117,7 @@ def agreeing(
 
 
 def mapped(take: Callable[[str, Any], Any], tree: Tree, path: str = "") -> Tree:
-    """Replace every leaf, absent ones too, by ``take(path, leaf)``; nodes keep their classes."""
+    """Replace every leaf, ``None`` too, with ``take(path, leaf)``; nodes keep their classes."""
     if not isinstance(tree, NODES):
         return take(path, tree)
     kind: Any = type(tree)

@@ -1,4 +1,4 @@
-"""Atomic files: at every moment the old file is on the disk, or the new one, whole."""
+"""Atomic files: at every moment the disk has either the complete old file or the complete new one."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from funcnet.errors import describe, value_error
 
 
 def require_path(who: str, path: Any) -> Path:
-    """Return the ``Path`` of a ``str`` or ``os.PathLike`` that is not empty."""
+    """Return the ``Path`` of a non-empty ``str`` or ``os.PathLike``."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
     if not isinstance(text, str) or not text or "\0" in text or text.endswith(("/", os.sep)):
         raise value_error(who, "path must be a str or os.PathLike that names a file", describe(path))
@@ -21,7 +21,7 @@ def require_path(who: str, path: Any) -> Path:
 
 
 def require_new_file(who: str, path: Any) -> Path:
-    """Return the ``Path`` of a file in a folder that exists, before the work of making its content."""
+    """Return the ``Path`` of a file in an existing folder: a check before the content is computed."""
     found = require_path(who, path)
     if not found.parent.is_dir():
         raise value_error(who, "the folder of path must exist", repr(os.fspath(path)))
@@ -34,7 +34,7 @@ def require_new_file(who: str, path: Any) -> Path:
 def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path``, which replaces the file at the end; an exception removes it.
 
-    The file has the permissions of the one that it replaces, or those of a new file. If ``path`` is a link, its target is
+    The file gets the permissions of the one that it replaces, or those of a new file. If ``path`` is a link, its target is
     replaced.
     """
     path = _resolved(path)
@@ -44,7 +44,7 @@ def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
         with _create(who, temporary) as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode) if mode is None else mode
             yield file
-        with temporary.open("rb+") as file:  # again: a library may have replaced the file
+        with temporary.open("rb+") as file:  # opened again, because a library may have replaced the file
             temporary.chmod(mode)
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -58,12 +58,12 @@ def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
 def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
-    except RuntimeError:  # Python 3.12 and earlier raise it for links in a circle, and later ones nothing
+    except RuntimeError:  # Python 3.12 and earlier raise it for circular links; later versions do not
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
 
 
 def _mode(who: str, path: Path) -> int | None:
-    """Return the permissions of the file to be replaced; ``None`` if there is no file."""
+    """Return the permissions of the file to be replaced, or ``None`` without a file."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -74,7 +74,7 @@ def _mode(who: str, path: Path) -> int | None:
 
 
 def _create(who: str, temporary: Path) -> IO[bytes]:
-    """Create a file with the permissions of any new file."""
+    """Create a file with default permissions."""
     try:
         return temporary.open("xb")
     except FileNotFoundError:
@@ -83,7 +83,7 @@ def _create(who: str, temporary: Path) -> IO[bytes]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the new name of a file to the disk, on systems that can open folders."""
+    """Flush the entries of a folder to the disk, on systems that can open folders."""
     if hasattr(os, "O_DIRECTORY"):
         number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -19,26 +19,27 @@ from funcnet.saving.tensors import checksum, in_memory
 
 
 def save_in_background(path: PathLike, tree: Tree, metadata: Any = None) -> Future[None]:
-    """Save a tree as ``save`` does, in another thread: training goes on while the file is written.
+    """Save a tree as ``save`` does, in another thread: training continues while the file is written.
 
-    Params are never written to, so dense tensors on the CPU are not copied: the file holds their values at the time of the call.
-    Other tensors are copied at the call. Code that works in place, such as a donated optimizer, could change a tensor before it
-    is written. Checksums taken at the call (0.06 s for 400 MB) detect this, and no file is written. Pass a copy in this case:
-    ``tree.map(torch.clone, params)``.
+    The file holds the values at the time of the call. Dense tensors on the CPU are not copied, because params are never written
+    to; other tensors are copied at the call. Code that works in place, such as a donated optimizer, could change a tensor before
+    it is written. Checksums taken at the call (0.06 s for 400 MB) detect such a change, and no file is written. In this case pass
+    a copy: ``tree.map(torch.clone, params)``.
 
     One thread writes all files, in the order of the calls. The interpreter waits for it at exit.
 
     Args:
-        path: The file.
-        tree: The tree, as in ``save``; it is kept in memory until it is written.
+        path: The file, as in ``save``.
+        tree: The tree, as in ``save``; it stays in memory until it is written.
         metadata: The metadata, as in ``save``.
 
     Returns:
-        A future. Its ``result()`` waits until the file is on the disk, and raises the errors of ``save``. A failure is also a
+        A future. Its ``result()`` waits until the file is on the disk, and raises the errors of ``save``. A failure also gives a
         ``RuntimeWarning``, for programs that never ask for the result.
 
     Raises:
-        ValueError: At once, for values that ``save`` refuses; from ``result()``, for a tensor that was written to.
+        ValueError: At once, if ``save`` refuses a value; from ``result()``, if a tensor was written to.
+        ImportError: From ``result()``, for a ``.safetensors`` file if the library is not installed.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()
@@ -72,8 +73,8 @@ def _write(path: Path, what: Encoded, checksums: list[int]) -> None:
             raise error  # also where warnings are errors
 
 
-# Checksums, not versions of tensors: torch's fused Adam, which a donated Adam calls, counts no version when it writes, nor does
-# numpy. For 400 MB they take 0.06 s on one core, where a copy takes 0.15 and the memory.
+# Checksums instead of tensor versions: neither torch's fused Adam, which a donated Adam calls, nor numpy increments the version
+# when it writes. Checksums of 400 MB take 0.06 s on one core; a copy takes 0.15 s and the memory.
 def _require_unchanged(what: Encoded, checksums: list[int]) -> None:
     for path, x, before in zip(what.paths, what.tensors, checksums, strict=True):
         if checksum(x) != before:

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder with one file per saved step, which keeps the newest files."""
+"""Checkpoints: a folder with one file per saved step, of which the newest are kept."""
 
 import atexit
 import os
@@ -25,25 +25,25 @@ _TEMPORARY = ".step-*.fn.*.tmp"
 
 
 def as_folder(given: Any) -> Any:
-    """Convert a word or path to a ``Path``, and leave other values as they are."""
+    """Convert a string or path to a ``Path``; return other values unchanged."""
     return Path(given) if isinstance(given, (str, os.PathLike)) and isinstance(os.fspath(given), str) and given != "" else given
 
 
 def valid_folder(value: Any, attribute: Any, got: Any) -> None:
-    """Validate the field ``folder``: a path that is not empty."""
+    """Validate the field ``folder``: a non-empty path."""
     if not isinstance(got, Path):
-        raise value_error("Checkpoints", "folder must be a path, a str or Path that is not empty", got)
+        raise value_error("Checkpoints", "folder must be a path, a non-empty str or Path", got)
 
 
 @frozen
 class Checkpoints(Value):
-    """A folder of checkpoints with one file per saved step, which keeps the newest files and deletes older ones.
+    """A folder of checkpoints with one file per saved step; the newest files are kept, older ones deleted.
 
-    Each file is written by ``save``: whole or not at all, with checksums. ``load`` without a step reads the newest file. If it
-    is damaged, ``load`` warns and reads the one before. ``fit(..., checkpoints=...)`` saves into the folder and resumes from it.
+    Each file is written completely or not at all, with checksums, as in ``funcnet.save``. ``load`` without a step reads the
+    newest file, or warns and reads the one before if it is damaged. ``fit(..., checkpoints=...)`` saves and resumes there.
 
     One process writes at a time. A save locks the folder, with ``flock`` on its file ``.lock``, and waits while another process
-    saves. The system releases the lock when its process dies, and the next save removes the temporary file of a killed process.
+    saves. The system releases the lock when the process dies, and the next save removes the temporary file of a killed process.
     File systems without ``flock`` are not locked. Other files in the folder are ignored and kept.
 
     Args:
@@ -55,7 +55,7 @@ class Checkpoints(Value):
             end of the interpreter wait for the thread and raise its error.
 
     Raises:
-        ValueError: For an empty folder, or one that is no path; for ``keep`` or ``every`` below 1.
+        ValueError: If ``folder`` is empty or no path, or ``keep`` or ``every`` is below 1.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()
@@ -73,16 +73,16 @@ class Checkpoints(Value):
     background: bool = field(default=False, kw_only=True, validator=flag)
 
     def save(self, step: int, tree: Tree, metadata: Any = None) -> None:
-        """Save a tree as the checkpoint of a step, then delete the files that ``keep`` leaves out.
+        """Save a tree as the checkpoint of a step, then delete the files beyond ``keep``.
 
         Args:
             step: Number of the step, at least 0; a checkpoint of the same step is replaced.
-            tree: The tree, as in ``save``.
-            metadata: What ``load_metadata`` returns, as in ``save``.
+            tree: The tree, as in ``funcnet.save``.
+            metadata: A tree without tensors, which ``load_metadata`` returns, as in ``funcnet.save``.
 
         Raises:
-            ValueError: For a negative ``step``; for a tree or metadata that ``save`` refuses; if another process is training with
-                the folder.
+            ValueError: If ``step`` is negative, ``funcnet.save`` refuses the tree or metadata, or another process is training
+                with the folder.
             OSError: If the file cannot be written; no file is deleted then.
         """
         step, lock = self._number(step), lock_of(self.folder)
@@ -94,8 +94,8 @@ class Checkpoints(Value):
                     _remove_leftovers(lock)
                 if self.background:
                     future = save_in_background(self._file(step), tree, metadata)
-                    lock.acquire(repr(self))  # a second hold, for the thread
-                    here = self.replace(folder=self.folder.absolute())  # wherever the process works by then
+                    lock.acquire(repr(self))  # held a second time for the thread
+                    here = self.replace(folder=self.folder.absolute())  # the working directory may change
                     lock.pending = _Pending(future, lambda: here._prune(step), lock)
                 else:
                     save(self._file(step), tree, metadata)
@@ -110,23 +110,31 @@ class Checkpoints(Value):
         partial: bool = False,
         device: Any = None,
     ) -> Tree:
-        """Load the tree of a step, by default from the newest whole file; each damaged newer file gives a ``UserWarning``.
+        """Load the tree of a step, by default from the newest undamaged file; each damaged newer one gives a ``UserWarning``.
 
         Args:
             step: The step to load, or ``None`` for the newest.
-            like: A tree with the structure, shapes and dtypes to expect, as in ``load``.
-            rename: New paths for those in the file, as in ``load``.
-            partial: Whether the file and ``like`` may each have paths that the other lacks, as in ``load``.
-            device: Device of the tensors, as in ``load``.
+            like: A tree with the expected structure, shapes and dtypes, as in ``funcnet.load``.
+            rename: New names for paths of the file, as in ``funcnet.load``.
+            partial: Whether the file and ``like`` may each have paths that the other lacks, as in ``funcnet.load``.
+            device: Device of the tensors, as in ``funcnet.load``.
 
         Raises:
             FileNotFoundError: If there is no checkpoint, or none of this step.
-            ValueError: If the file of the given step is damaged, or every file is; if the tree does not fit ``like``.
+            ValueError: If the file of the step is damaged, every file is damaged, or the tree differs from ``like``.
         """
         return self._read(step, lambda path: load(path, like, rename=rename, partial=partial, device=device))
 
     def load_metadata(self, step: int | None = None) -> Any:
-        """Load the metadata saved with a step, by default from the file that ``load`` reads; raises the errors of ``load``."""
+        """Load the metadata saved with a step, by default from the file that ``load`` reads.
+
+        Args:
+            step: The step, or ``None`` for the newest.
+
+        Raises:
+            FileNotFoundError: If there is no checkpoint, or none of this step.
+            ValueError: If the file of the step is damaged, or every file is.
+        """
         return self._read(step, _load_whole_metadata if step is None else load_metadata)
 
     def steps(self) -> list[int]:
@@ -135,24 +143,24 @@ class Checkpoints(Value):
         return self._steps()
 
     def latest(self) -> int | None:
-        """Return the newest step whose file has an undamaged header, or ``None``; tensors are not read."""
+        """Return the newest step with an undamaged file header, or ``None``; tensors are not read."""
         steps: list[int] | None = None
-        while steps != (steps := self.steps()):  # another process may have saved a newer one and deleted these
+        while steps != (steps := self.steps()):  # another process may have saved a newer file and deleted these
             for step in reversed(steps):
                 if _damage(load_metadata, self._file(step)) is None:
                     return step
         return None
 
     def wait(self) -> None:
-        """Wait for a save in the background, and raise its error if it failed."""
+        """Wait for a background save, and raise its error if it failed."""
         _wait_for(lock_of(self.folder))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of the folder for a whole run: ``with checkpoints.locked(): ...``; ``fit`` does.
+        """Hold the folder's lock for a whole run, as ``fit`` does: ``with checkpoints.locked(): ...``.
 
         Raises:
-            ValueError: If another process holds the lock, or another run of this process; it does not wait.
+            ValueError: If another process, or another run of this process, holds the lock; ``locked`` does not wait.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = lock_of(self.folder)
@@ -188,19 +196,19 @@ class Checkpoints(Value):
         return read(self._file(number))
 
     def _read_newest(self, read: Callable[[Path], Any]) -> Any:
-        """Read the newest whole file, and warn of damaged ones."""
+        """Read the newest undamaged file, and warn about damaged ones."""
         damaged: dict[Path, Exception] = {}
         steps = self.steps()
         while steps:
             path = self._file(steps.pop())
             try:
                 return read(path)
-            except FileNotFoundError:  # deleted by a save of another process, after newer ones
+            except FileNotFoundError:  # deleted when another process saved newer ones
                 steps = [one for one in self._steps() if self._file(one) not in damaged]
             except (ValueError, OSError) as error:
                 damage = _damage(load, path)
                 if damage is None:
-                    raise  # the file is whole, but its tree is not the one asked for
+                    raise  # the file is undamaged, but its tree differs from the expected one
                 damaged[path] = damage
                 warnings.warn(f"{self!r}: {path} is damaged and skipped: {error}", UserWarning, stacklevel=4)
         if not damaged:
@@ -208,7 +216,7 @@ class Checkpoints(Value):
         raise value_error(self, "folder must have an undamaged checkpoint", f"{len(damaged)} damaged: {_reasons(damaged)}")
 
     def _prune(self, step: int) -> None:
-        """Delete the earlier files that ``keep`` leaves out, after this step was saved; warn if one cannot be deleted."""
+        """Delete the earlier files beyond ``keep`` after a step was saved; warn if one cannot be deleted."""
         if self.keep is None:
             return
         older = [one for one in self._steps() if one < step]
@@ -233,7 +241,7 @@ def _reasons(damaged: dict[Path, Exception]) -> str:
 
 
 def _damage(read: Callable[[Path], Any], path: Path) -> Exception | None:
-    """Return the error of reading a file, or ``None`` if it is whole."""
+    """Return the error of reading a file, or ``None``."""
     try:
         read(path)
     except (ValueError, OSError) as error:
@@ -247,7 +255,7 @@ def _load_whole_metadata(path: Path) -> Any:
 
 
 def _remove_leftovers(lock: FolderLock) -> None:
-    """Remove the temporary files of killed processes; while the lock is held, nobody else writes."""
+    """Remove the temporary files of killed processes; the lock ensures that no other process is writing."""
     if lock.is_exclusive:
         for path in lock.path.parent.glob(_TEMPORARY):
             with suppress(OSError):
@@ -255,7 +263,7 @@ def _remove_leftovers(lock: FolderLock) -> None:
 
 
 class _Pending:
-    """A save in the background; once it is done, older files are deleted and the lock is released."""
+    """A background save; when it is done, older files are deleted and the lock is released."""
 
     def __init__(self, future: Future[None], prune: Callable[[], None], lock: FolderLock) -> None:
         self.future, self.prune, self.lock = future, prune, lock
@@ -263,7 +271,7 @@ class _Pending:
         future.add_done_callback(self.finish)
 
     def finish(self, future: Future[None]) -> None:
-        """Delete and release once: the thread that waits for the save may come before the one that saved."""
+        """Delete and release once: the thread that waits for the save may be ahead of the one that saved."""
         with self.finishing:
             if self.is_finished:
                 return

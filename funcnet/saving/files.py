@@ -24,23 +24,23 @@ PathLike = str | os.PathLike[str]
 
 
 def save(path: PathLike, tree: Tree, metadata: Any = None) -> None:
-    """Save a tree in one file; after a crash or with a full disk, ``path`` has the old file or the new one, whole.
+    """Save a tree in one file; after a crash or on a full disk, ``path`` has the complete old file or the complete new one.
 
-    The file is written beside ``path`` under another name, flushed to the disk, and renamed. Every byte has a checksum. Dense
-    tensors keep their strides, others become contiguous. A tensor at two paths is saved once. Gradients are not saved.
+    The file is written beside ``path`` under another name, flushed to the disk, and renamed. Every byte is covered by a checksum.
+    Dense tensors keep their strides, others become contiguous. A tensor at two paths is saved once. Gradients are not saved.
 
     Args:
-        path: The file, in an existing folder; an existing file is replaced, and its permissions stay. If the name ends in
-            ``.safetensors``, the file has that format, with one contiguous tensor for each path; other names may have any suffix.
-        tree: Dicts (with keys that are ``str``, ``int`` or ``bool``), tuples, named tuples, lists and ``torch.Size`` of dense
-            tensors, ``None``, ``bool``, ``int``, ``float``, ``complex`` and ``str``; params and optimizer states are such trees.
-            For a net, save ``repr(net)``.
+        path: The file, in an existing folder. An existing file is replaced and its permissions are kept. A name that ends in
+            ``.safetensors`` selects that format, with one contiguous tensor for each path; any other suffix selects ours.
+        tree: Dicts (with ``str``, ``int`` or ``bool`` keys), tuples, named tuples, lists and ``torch.Size`` of dense tensors,
+            ``None``, ``bool``, ``int``, ``float``, ``complex`` and ``str``, as params and optimizer states are. For a net, save
+            ``repr(net)``.
         metadata: A tree without tensors, which ``load_metadata`` returns without reading the tensors of ``tree``.
 
     Raises:
-        ValueError: For other leaves and nodes, with the path; for sparse, quantized and meta tensors; for a path that cannot be
-            that of a file.
-        OSError: From the system, for a missing folder or a full disk.
+        ValueError: If the tree has another kind of leaf or node, or a sparse, quantized or meta tensor, with the path; if
+            ``path`` cannot be the path of a file.
+        OSError: If the folder is missing or the disk is full.
         ImportError: For a ``.safetensors`` file without ``pip install 'funcnet[safetensors]'``.
 
     >>> import tempfile, torch
@@ -55,7 +55,7 @@ def save(path: PathLike, tree: Tree, metadata: Any = None) -> None:
 
 
 def write_whole(who: str, path: Path, what: Encoded, check: Callable[[], None] = lambda: None) -> None:
-    """Write a file in one piece unless ``check``, which is called before the file is renamed, raises an error."""
+    """Write a file and rename it into place unless ``check``, called just before, raises an error."""
     try:
         with written_whole(who, path) as file:
             format_of(path).write(file, what)
@@ -66,7 +66,7 @@ def write_whole(who: str, path: Path, what: Encoded, check: Callable[[], None] =
 
 
 def format_of(path: Path) -> Any:
-    """Return the module of a file's format, by the suffix of its name."""
+    """Return the module for a file's format, chosen by the suffix of its name."""
     return safetensors_format if path.suffix == ".safetensors" else file_format
 
 
@@ -78,28 +78,29 @@ def load(
     partial: bool = False,
     device: torch.device | str | None = None,
 ) -> Tree:
-    """Load a tree that ``save`` wrote, or a ``.safetensors`` file of another library; nothing in it is executed or imported.
+    """Load a tree saved with ``save``, or a ``.safetensors`` file of another library; nothing in it is executed or imported.
 
     Args:
-        path: The file. A ``.safetensors`` file of another library is a dict of its tensors by name.
+        path: The file. A ``.safetensors`` file of another library gives a dict of its tensors by name.
         like: A tree with the expected structure, shapes and dtypes, such as ``net.init(0)``; its tensors may be on the meta
-            device. The result has its classes of named tuples, its order of keys, and each tensor on the device of the one in
-            ``like``. Without it, the structure is that of the file, named tuples have new classes, and tensors are on the CPU.
-        rename: New names for paths of the file: a dict from patterns to new names, as ``{"old.*": "new.*"}``, where each ``*``
-            of the new name is what the same ``*`` of the pattern matched; or a function from path to path. ``None`` as a new
-            name leaves the path out. Paths that match no pattern keep their names. Without ``like``, ``tree.from_names``
-            builds the renamed tree.
-        partial: Whether the file may lack paths of ``like``, whose leaves are then those of ``like``, and may have others. Paths
-            in both must agree: to give a net another head, leave the old one out with ``rename={"head.*": None}``.
-        device: Device of all tensors.
+            device. The result has the named tuple classes and the key order of ``like``, and each tensor is on the device of
+            its counterpart. Without it, the structure is that of the file, named tuples have new classes, and tensors are on the
+            CPU.
+        rename: New names for paths of the file: a dict from patterns to new names, such as ``{"old.*": "new.*"}``, where each
+            ``*`` of the new name takes the text matched by the same ``*`` of the pattern; or a function from path to path. The
+            new name ``None`` drops the path. Paths that match no pattern keep their names. Without ``like``,
+            ``tree.from_names`` builds the renamed tree.
+        partial: Whether the file may lack paths of ``like``, which then keep the leaves of ``like``, and may have extra paths.
+            Common paths must agree: to give a net another head, drop the old one with ``rename={"head.*": None}``.
+        device: Device of all tensors, by default that of the tensors in ``like``, or the CPU.
 
     Returns:
-        The tree, with each tensor in new memory; a tensor that was saved at two paths is one tensor again.
+        The tree, with each tensor in new memory; a tensor saved at two paths is one tensor again.
 
     Raises:
-        ValueError: For a file that is damaged or of another format or version, before anything large is allocated; and one error
-            for all paths that are missing, extra, or of another shape, dtype or type than in ``like``.
-        OSError: From the system, for a missing file.
+        ValueError: If the file is damaged or has another format or version, before anything large is allocated; if paths are
+            missing, extra, or have another shape, dtype or type than in ``like``, in one error for all of them.
+        OSError: If the file is missing.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()
@@ -118,14 +119,14 @@ def load(
         found = with_new_names(named_entries("load", tree), rename)
         if like is None:
             return from_names({path: read(leaf) for path, leaf in found.items()})
-        nodes = {} if header.is_flat or rename is not None else dict(kinds(tree))  # paths only, whatever they were within
+        nodes = {} if header.is_flat or rename is not None else dict(kinds(tree))  # renamed leaves are compared by path only
         found = {**(nothing(like) if header.is_flat else {}), **found}
         found = agreeing(found, nodes, like, str(where), partial=partial)
         return mapped(lambda path, leaf: read(found[path], leaf) if path in found else leaf, like)
 
 
 class Reader:
-    """Reads each tensor of a file once, to the given device or that of the leaf that it replaces."""
+    """Reads each tensor of a file once, to the given device or to that of the leaf it replaces."""
 
     def __init__(self, header: Any, device: Any) -> None:
         self.header, self.device = header, _require_device(device)
@@ -133,7 +134,7 @@ class Reader:
         self.read: dict[tuple[int, torch.device], Tensor] = {}
 
     def __call__(self, found: Any, leaf: Any = None) -> Any:
-        """Return a value of the file, with a tensor read."""
+        """Return a value of the file; a tensor is read."""
         if not isinstance(found, Stored):
             return found
         number, device = self.numbers[id(found)], self.device or _device(leaf)
@@ -154,14 +155,14 @@ def _device(leaf: Any) -> torch.device:
 
 
 def load_metadata(path: PathLike) -> Any:
-    """Load the metadata of a file that ``save`` wrote, without reading its tensors.
+    """Load the metadata of a file saved with ``save``, without reading its tensors.
 
     Args:
         path: The file.
 
     Raises:
-        ValueError: For a file with a damaged header, or of another format or version.
-        OSError: From the system, for a missing file.
+        ValueError: If the header is damaged, or the file has another format or version.
+        OSError: If the file is missing.
     """
     with _opened("load_metadata", require_path("load_metadata", path)) as header:
         return header.metadata
@@ -169,7 +170,7 @@ def load_metadata(path: PathLike) -> Any:
 
 @contextmanager
 def _opened(who: str, path: Path) -> Iterator[Any]:
-    """Open a regular file to read it; errors in it are raised in the name of ``who``."""
+    """Open a regular file for reading; errors name ``who``."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         raise value_error(who, f"{str(path)!r} must be a file", "a folder" if stat.S_ISDIR(mode) else "a device")

@@ -20,7 +20,7 @@ except ImportError:  # on Windows, where folders are not locked
     fcntl = None  # type: ignore[assignment]
 
 _PAUSE = 0.05
-"""Seconds between two tries to get a lock that another process holds for a save."""
+"""Seconds between two attempts to get a lock that another process holds for a save."""
 
 
 class FolderLock:
@@ -28,9 +28,9 @@ class FolderLock:
 
     Attributes:
         is_exclusive: Whether no other process can be writing; ``False`` on file systems without ``flock``.
-        is_training: Whether ``training`` holds it, for a whole run.
+        is_training: Whether ``training`` holds the lock, for a whole run.
         writing: A lock for the threads of this process, which save one after another.
-        pending: The save in the background that has not been waited for, or ``None``.
+        pending: The background save that nobody has waited for, or ``None``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +39,7 @@ class FolderLock:
         self.forget()
 
     def forget(self) -> None:
-        """Hold nothing, as in a new or a forked process: the lock stays with the parent."""
+        """Hold nothing, as in a new or forked process; the parent keeps the lock."""
         self._counting = threading.Lock()
         self._descriptor: int | None = None
         self._holders = 0
@@ -50,7 +50,7 @@ class FolderLock:
         """Hold the lock for a save, and tell whether this is the first hold; wait while another process saves.
 
         Raises:
-            ValueError: If another process holds it for a whole training.
+            ValueError: If another process holds the lock for a whole training.
         """
         with self._counting:
             if not self._holders:
@@ -61,7 +61,7 @@ class FolderLock:
     def release(self) -> None:
         """Release one hold; the last one unlocks the folder."""
         with self._counting:
-            self._holders = max(self._holders - 1, 0)  # a forked process holds nothing, and may leave its parent's ``with``
+            self._holders = max(self._holders - 1, 0)  # a forked process holds nothing, but may leave its parent's ``with``
             if not self._holders:
                 self._close()
 
@@ -79,7 +79,7 @@ class FolderLock:
         """Hold the lock for a whole run, without waiting; yield whether this is the first hold.
 
         Raises:
-            ValueError: If another process holds it, or another run of this one.
+            ValueError: If another process, or another run of this one, holds the lock.
         """
         with self._counting:
             if self.is_training:
@@ -99,7 +99,7 @@ class FolderLock:
             self.release()
 
     def close_copy(self) -> None:
-        """Close what ``fork`` copied, without unlocking it for the parent, and hold nothing."""
+        """Close the file that ``fork`` copied, without unlocking it for the parent, and hold nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self.writing = threading.RLock()
@@ -118,12 +118,12 @@ class FolderLock:
     def _close(self) -> None:
         if self._descriptor is not None:
             if self.is_exclusive:
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a process forked this moment may have the file open still
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a process forked just now may still have the file open
             os.close(self._descriptor)
         self._descriptor, self.is_exclusive = None, False
 
     def _try(self) -> bool:
-        """Try to lock the open file, and tell whether to go on: with the lock, or where locks are not supported."""
+        """Try to lock the open file; return ``True`` with the lock, or if locks are not supported."""
         if fcntl is None or self._descriptor is None:
             return True
         try:
@@ -133,13 +133,13 @@ class FolderLock:
         except OSError:
             return True
         self.is_exclusive = True
-        self._write("")  # remove the number of a process that was killed
+        self._write("")  # remove the process id of a killed process
         return True
 
     def _wait(self, who: str) -> None:
         """Wait a moment; raise if the same process is training before and after.
 
-        The file has the number of the training process. If that process was killed, the next holder removes the number.
+        The file has the id of the training process. If that process was killed, the next holder removes the id.
         """
         before = self._trainer()
         time.sleep(_PAUSE)
@@ -150,13 +150,13 @@ class FolderLock:
         raise _taken(who, "another process is training with this folder" + (self._trainer() or " or saving in it"))
 
     def _trainer(self) -> str:
-        """Return the number of the training process in words, or ``""`` if the file has none."""
+        """Return the id of the training process in words, or ``""`` if the file has none."""
         with suppress(OSError, ValueError):
             return f" (pid {int(self.path.read_text())})"
         return ""
 
     def _write(self, word: str) -> None:
-        """Write a word into the file; on a full disk the lock works without it."""
+        """Write a word to the file; the lock also works without it, as on a full disk."""
         if self._descriptor is not None and self.is_exclusive:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
@@ -171,7 +171,7 @@ _LOCKS: dict[str, FolderLock] = {}
 
 
 def lock_of(folder: Path) -> FolderLock:
-    """Return the lock of a folder, the same for every path that leads to it."""
+    """Return the lock of a folder, the same for every path to it."""
     real = os.path.realpath(folder)
     return _LOCKS.setdefault(real, FolderLock(Path(real)))
 
@@ -186,5 +186,5 @@ def _close_copies() -> None:
         lock.close_copy()
 
 
-if hasattr(os, "register_at_fork"):  # a worker of a DataLoader would keep the lock for a while after its trainer was killed
+if hasattr(os, "register_at_fork"):  # else a DataLoader worker would keep the lock for a while after its trainer was killed
     os.register_at_fork(after_in_child=_close_copies)

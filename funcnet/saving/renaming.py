@@ -8,11 +8,11 @@ from funcnet.paths import renamed
 from funcnet.saving.agreement import MOST_LISTED
 
 Rename = Mapping[str, str | None] | Callable[[str], str | None]
-"""New names by pattern, or a function from a path to its new name; ``None`` leaves the path out."""
+"""New names by pattern, or a function from a path to its new name; ``None`` drops the path."""
 
 
 def with_new_names(found: dict[str, Any], rename: Rename | None, who: str = "load") -> dict[str, Any]:
-    """Return values by the new names of their paths, without those that are left out; errors are in the name of ``who``."""
+    """Return values by the new names of their paths, without dropped ones; errors name ``who``."""
     if rename is None:
         return found
     if isinstance(rename, Mapping):
@@ -38,7 +38,7 @@ def _new_name(rename: Callable[[str], Any], path: str, who: str) -> str | None:
 
 
 def _by_patterns(patterns: Mapping[str, str | None], found: dict[str, Any], who: str) -> Callable[[str], str | None]:
-    """Return the function that renames by the first pattern that matches; each pattern must match a path."""
+    """Return the function that renames with the first matching pattern; each pattern must match a path."""
     for old, new in patterns.items():
         if not isinstance(old, str) or not (new is None or isinstance(new, str)):
             raise value_error(who, "rename must be a dict from patterns to new names or None", f"{old!r}: {new!r}")
@@ -47,7 +47,7 @@ def _by_patterns(patterns: Mapping[str, str | None], found: dict[str, Any], who:
     news = {path: _first(path, patterns) for path in found}
     used = {old for old, _ in news.values()}
     if unused := [old for old in patterns if old not in used]:
-        rule = f"every pattern of rename must match a path that no pattern before it does; the paths are {_listed(found)}"
+        rule = f"every pattern of rename must match a path that no earlier pattern matches; the paths are {_listed(found)}"
         raise value_error(who, rule, f"{unused[0]!r}")
     return lambda path: news[path][1]
 

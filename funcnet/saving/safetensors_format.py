@@ -1,8 +1,8 @@
-"""Files of the safetensors format, which its library writes and reads: one contiguous tensor for each path.
+"""Files in the safetensors format, written and read with its library: one contiguous tensor for each path.
 
-The file's text metadata has the structure, our metadata, strides and checksums as JSON under ``funcnet``, and the CRC-32 of that
-text under ``funcnet.crc32``; others see the tensors by their paths. A tensor at two paths is stored at the first. A file of
-another library is a flat dict of its tensors by name, and its metadata its text.
+The text metadata of the file has the structure, our metadata, strides and checksums as JSON under ``funcnet``, and the CRC-32 of
+this text under ``funcnet.crc32``; other programs see the tensors by their paths. A tensor at two paths is stored at the first.
+A file of another library is loaded as a flat dict of its tensors by name, with its text metadata as the metadata.
 """
 
 import os
@@ -35,7 +35,7 @@ def _library() -> Any:
 
 
 def write(file: IO[bytes], what: Encoded) -> None:
-    """Write a file with the library, by its name."""
+    """Write a file with the library, which opens it by name."""
     library = _library()
     _require_possible(what)
     plain = [attrs.evolve(form, strides=None) for form in what.forms]
@@ -53,7 +53,7 @@ def write(file: IO[bytes], what: Encoded) -> None:
 
 
 def _of_the_system(error: Exception) -> Exception:
-    """Return the system's error that the library reports, such as a full disk, or another error unchanged."""
+    """Return the ``OSError`` that the library reports, as for a full disk, or another error unchanged."""
     number = re.search(r"os error (\d+)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
 
@@ -88,7 +88,7 @@ class Header:
     is_flat: bool = False
 
     def read(self, number: int) -> Tensor:
-        """Copy a tensor into new memory, and check it."""
+        """Copy a tensor into new memory, and verify its checksum."""
         form, source, expected = self.tensors[number], self.mapped[number], self.checksums[number]
         plain = copied(source, attrs.evolve(form, strides=None))
         if expected is not None and checksum(plain) != expected:
@@ -97,7 +97,7 @@ class Header:
 
 
 def opened(file: IO[bytes]) -> Header:
-    """Open a file with the library, by its name; again if another file was given the name meanwhile."""
+    """Open a file with the library by its name, and again if another file has got the name meanwhile."""
     library, path = _library(), Path(file.name)
     while True:
         with path.open("rb") as first:
@@ -124,7 +124,7 @@ def _mapped(library: Any, name: str) -> Header:
 
 
 def _ours(text: dict[str, str], mapped: dict[str, Tensor]) -> Header:
-    """Return the header of a file of ours, whose list of tensors must agree with the tensors."""
+    """Return the header of a file of ours; its list of tensors must agree with the tensors."""
     if _crc(text.get(_KEY, "")) != text.get(_CHECK):
         raise Damaged("a damaged header: its checksum differs")
     try:

@@ -1,12 +1,13 @@
 """The structure of a tree as JSON: nodes, leaves other than tensors, and numbers for the tensors.
 
-``None``, bools, strings, finite floats and 64-bit ints are written as JSON's. All else is a list that begins with its kind::
+``None``, bools, strings, finite floats and 64-bit ints are plain JSON values. Everything else is a list that begins with its
+kind::
 
     ["tensor", 3]    ["int", "0x..."]    ["float", "7ff8000000000000"]    ["complex", float, float]
     ["tuple", [tree, ...]]    ["list", [tree, ...]]    ["size", [int, ...]]
     ["dict", [[key, tree], ...]]    ["ordered", [[key, tree], ...]]    ["named", "Point", ["x", "y"], [tree, ...]]
 
-No kind names a class to import: a named tuple is loaded as a new class with the same name and fields.
+No kind refers to a class to import: a named tuple is loaded as a new class with the same name and fields.
 """
 
 import json
@@ -26,7 +27,7 @@ from funcnet.saving.tensors import Damaged, Stored, identity, stored, tensor_com
 
 Json = Any
 MOST_NESTED = 100
-"""The deepest nesting that is saved, several times below Python's limit of recursion."""
+"""The deepest nesting that is saved, several times below Python's recursion limit."""
 
 _KEYS = (str, int, bool)
 _LEAVES = "every leaf must be a tensor, None, a bool, int, float, complex or str"
@@ -39,7 +40,7 @@ def as_json(form: Json) -> str:
 
 
 def from_json(text: str | bytes) -> Json:
-    """Read JSON, without NaN and Infinity, which are not in its standard; ``ValueError`` or ``RecursionError`` for other text."""
+    """Read JSON without NaN and Infinity, which are not standard; other text raises ``ValueError`` or ``RecursionError``."""
 
     def refuse(word: str) -> None:
         raise ValueError(word)
@@ -48,7 +49,7 @@ def from_json(text: str | bytes) -> Json:
 
 
 class Encoder:
-    """Writes trees as JSON, and collects their tensors in ``tensors``, each once, with a path of each in ``paths``."""
+    """Encodes trees as JSON, and collects each tensor once in ``tensors``, with its path in ``paths``."""
 
     def __init__(self, who: str, *, tensors: bool = True) -> None:
         self.who, self.takes_tensors = who, tensors
@@ -75,10 +76,10 @@ class Encoder:
         return value_error(self.who, rule, f"{got} at {path!r}" if path else got)
 
     def tensor(self, x: Tensor, path: str) -> Json:
-        """Return the number of a tensor, a new one unless the same memory has one."""
+        """Return the number of a tensor; tensors that share their memory share a number."""
         complaint = tensor_complaint(x) if self.takes_tensors else describe(x)
         if complaint:
-            rule = "every tensor must be a plain dense one" if self.takes_tensors else "metadata must hold no tensors"
+            rule = "every tensor must be plain and dense" if self.takes_tensors else "metadata must hold no tensors"
             raise self.error(path, rule, complaint)
         number = self._numbers.setdefault(identity(x), len(self.tensors))
         if number == len(self.tensors):
@@ -87,7 +88,7 @@ class Encoder:
         return ["tensor", number]
 
     def named(self, tree: Any, path: str) -> Json:
-        """Return the JSON of a named tuple whose class can be made again."""
+        """Return the JSON of a named tuple whose class can be recreated."""
         name, fields = type(tree).__name__, list(tree._fields)
         if named_class(name, tuple(fields)) is None or len(tree) != len(fields):
             raise self.error(
@@ -96,7 +97,7 @@ class Encoder:
         return ["named", name, fields, self.children(enumerate(tree), path)]
 
     def children(self, items: Any, path: str) -> Json:
-        """Return the JSON of children, which have their keys in the path."""
+        """Return the JSON of children; their keys extend the path."""
         if self._depth == MOST_NESTED:
             raise self.error(path, f"a tree must be nested at most {MOST_NESTED} deep", "a deeper one")
         self._depth += 1
@@ -153,7 +154,7 @@ _ENCODERS: dict[type, Callable[[Encoder, Any, str], Json]] = {
 
 @lru_cache(maxsize=1024)
 def named_class(name: str, fields: tuple[str, ...]) -> Any:
-    """Make a class of named tuples, the same one each time; ``None`` where Python allows no such names."""
+    """Make a named tuple class, the same one each time, or return ``None`` if Python does not allow the names."""
     try:
         made = namedtuple(name, fields, rename=True, module=__name__)  # type: ignore[misc]
     except (ValueError, TypeError):
@@ -163,7 +164,7 @@ def named_class(name: str, fields: tuple[str, ...]) -> Any:
 
 @attrs.frozen(eq=False)
 class Encoded:
-    """A tree and its metadata as JSON, and the tensors, each with its first path and the form in which it is stored."""
+    """A tree and its metadata as JSON, and the tensors, each with its first path and its form in the file."""
 
     tree: Json
     metadata: Json
@@ -173,14 +174,14 @@ class Encoded:
 
 
 def encoded(who: str, tree: Tree, metadata: Tree) -> Encoded:
-    """Encode a tree and its metadata; raise ``ValueError`` in the name of ``who`` for values that could not be decoded."""
+    """Encode a tree and its metadata; raise a ``ValueError`` that names ``who`` for values that could not be decoded."""
     encoder, words = Encoder(who), Encoder(who, tensors=False)
     forms = encoder.encode(tree), words.encode(metadata, "metadata")
     return Encoded(*forms, encoder.tensors, [*map(stored, encoder.tensors)], encoder.paths)
 
 
 def decode(form: Json, tensors: list[Any]) -> Tree:
-    """Build the tree that ``Encoder`` wrote as JSON, with ``tensors`` by their numbers; anything else raises ``Damaged``."""
+    """Build a tree from the JSON of ``Encoder`` and its numbered ``tensors``; other JSON raises ``Damaged``."""
     if form is None or type(form) in (bool, int, float, str):
         return form
     if type(form) is list and form and type(form[0]) is str and (form[0], len(form)) in _DECODERS:

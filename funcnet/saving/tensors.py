@@ -1,7 +1,7 @@
 """Tensors as bytes: which tensors can be saved, and buffers of their memory.
 
-A dense tensor keeps its strides, because results can depend on them to the last bit; another one becomes contiguous. Buffers
-are ``ctypes`` views of the memory: numpy is not a dependency.
+A dense tensor keeps its strides, because the last bits of results can depend on them; others become contiguous. Buffers are
+``ctypes`` views of the memory, because numpy is not a dependency.
 """
 
 import ctypes
@@ -24,19 +24,19 @@ _NAMES = (
     *("bits8", "bits16", "bits1x8", "bits2x4", "bits4x2"),
 )
 DTYPES = {name: getattr(torch, name) for name in _NAMES if hasattr(torch, name)}
-"""Every dtype whose values are its bytes, by name; quantized tensors also need their scale."""
+"""Every dtype whose bytes determine its values, by name; quantized tensors also need their scale."""
 
 _NAME_OF = {dtype: name for name, dtype in DTYPES.items()}
 _MOST = 2**63
 
 
 class Damaged(Exception):  # noqa: N818 (it never leaves the package)
-    """Raised for the contents of a file that ``save`` would not write; the message describes them."""
+    """Raised for file contents that ``save`` would not write; the message describes them."""
 
 
 @attrs.frozen(eq=False)
 class Stored:
-    """A tensor in a file: the name of its dtype, its shape, and its strides if it is not contiguous."""
+    """A tensor in a file: its dtype by name, its shape, and its strides if it is not contiguous."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -44,7 +44,7 @@ class Stored:
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes of the elements."""
+        """Return the size of the elements in bytes."""
         return math.prod(self.shape) * int(DTYPES[self.dtype].itemsize)
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Stored:
 
 
 def tensor_complaint(x: Tensor) -> str | None:
-    """Describe a tensor that cannot be saved, or return ``None``: only plain dense tensors have their values in their memory."""
+    """Describe a tensor that cannot be saved, or return ``None`` for a plain dense one."""
     if x.is_nested or x.layout is not torch.strided or x.is_quantized or x.dtype not in _NAME_OF:
         return describe(x)
     if x.is_meta:
@@ -67,20 +67,20 @@ def tensor_complaint(x: Tensor) -> str | None:
 
 
 def identity(x: Tensor) -> object:
-    """Return a key that two tensors share if they are the same memory, read the same way."""
+    """Return a key that is equal for two tensors that read the same memory in the same way."""
     start = x.data_ptr() or id(x)  # empty tensors and lazy zeros have no memory
     return start, x.dtype, x.device, tuple(x.shape), x.stride(), x.is_conj(), x.is_neg()
 
 
 def stored(x: Tensor) -> Stored:
-    """Describe a tensor as a file does; strides are those of its dense memory."""
+    """Describe a tensor as in a file; strides are kept if it is dense."""
     shape, strides = tuple(x.shape), x.stride()
     kept = strides if is_dense(shape, strides) and strides != contiguous_strides(shape) else None
     return Stored(_NAME_OF[x.dtype], shape, kept)
 
 
 def parsed(dtype: Any, shape: Any, strides: Any) -> Stored:
-    """Return the tensor that a header describes; raise ``Damaged`` for an impossible one, or ``TypeError``."""
+    """Return the tensor described in a header; raise ``Damaged`` or ``TypeError`` for an impossible one."""
     if type(dtype) is not str or dtype not in DTYPES:
         raise Damaged(f"a tensor of dtype {str(dtype)[:80]!r}, which torch lacks")
     sizes = [shape] if strides is None else [shape, strides]
@@ -108,7 +108,7 @@ def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 
 def in_memory(x: Tensor, form: Stored) -> Tensor:
-    """Return x on the CPU with the memory layout of ``form``: x itself if it has that layout, else a copy."""
+    """Return x on the CPU in the memory layout of ``form``; a copy only if x has another layout."""
     strides = form.strides or contiguous_strides(form.shape)
     if x.is_cpu and x.stride() == strides and not (x.is_conj() or x.is_neg() or x._is_zerotensor()):
         return x
@@ -116,9 +116,9 @@ def in_memory(x: Tensor, form: Stored) -> Tensor:
 
 
 def copied(x: Tensor, form: Stored) -> Tensor:
-    """Copy the values of a tensor into new memory of a form; as bytes if an element is one byte.
+    """Copy the values of a tensor into new memory in the layout of ``form``; as bytes if elements have one byte.
 
-    torch cannot copy int4 and the like, and turns every byte of a bool that is not 0 into 1.
+    torch cannot copy dtypes such as int4, and copies every nonzero byte of a bool as 1.
     """
     y = empty(form)
     with torch.no_grad():
@@ -141,8 +141,8 @@ def checksum(x: Tensor) -> int:
 
 
 def empty(form: Stored) -> Tensor:
-    """Allocate a tensor of a form."""
+    """Allocate a tensor with the layout of ``form``."""
     dtype, strides = DTYPES[form.dtype], form.strides or contiguous_strides(form.shape)
-    if dtype is torch.complex32:  # torch warns of every new one
+    if dtype is torch.complex32:  # torch warns about every new one
         return torch.empty_strided(form.shape, strides, dtype=torch.int32, device="cpu").view(dtype)
     return torch.empty_strided(form.shape, strides, dtype=dtype, device="cpu")

@@ -1,32 +1,20 @@
-"""Testing: the judges of layers, losses, optimizers, gradient transforms, schedules and metrics, custom ones too.
+"""Testing: checks of layers, losses, optimizers, gradient transforms, schedules and metrics, including your own.
 
-``check_laws`` tries all laws on a layer, ``check_vjp`` the first of them with differences, ``check_loss`` a loss,
-``check_optimizer`` an optimizer, ``check_transform`` a gradient transform, ``check_schedule`` a schedule, ``check_metric`` a
-metric. ``assert_close`` compares trees, and ``forbid_key_reuse`` finds a second draw from one key.
+``check_laws`` checks all laws on a layer, and ``check_vjp`` the first of them with differences. ``check_loss``,
+``check_optimizer``, ``check_transform``, ``check_schedule`` and ``check_metric`` do the same for the others. ``assert_close``
+compares trees, and ``forbid_key_reuse`` detects a second draw from one key.
 """
 
 from funcnet.testing.assertions import assert_close
 from funcnet.testing.differences import check_vjp, finite_difference
 from funcnet.testing.keys import forbid_key_reuse
-from funcnet.testing.laws import (
-    LAWS,
-    check_laws,
-    law_halves,
-    law_linear,
-    law_pure,
-    law_reach,
-    law_rows,
-    law_second_order,
-    law_strides,
-    law_structure,
-    law_transforms,
-    law_transpose,
-    law_value,
-)
+from funcnet.testing.laws import LAWS, check_laws
 from funcnet.testing.losses import check_loss
 from funcnet.testing.metrics import check_metric
+from funcnet.testing.numeric_laws import law_halves, law_linear, law_rows, law_second_order, law_strides, law_transpose
 from funcnet.testing.optimizers import check_optimizer, check_transform
 from funcnet.testing.schedules import check_schedule
+from funcnet.testing.structural_laws import law_pure, law_reach, law_structure, law_transforms, law_value
 
 __all__ = [
     "LAWS",

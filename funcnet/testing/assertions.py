@@ -1,4 +1,4 @@
-"""Assertions about trees, for users' tests: what differs, at which path, and by how much."""
+"""Assertions about trees, for users' tests: which leaf differs, and by how much."""
 
 from typing import Any
 
@@ -11,16 +11,22 @@ from funcnet.paths import named_leaves
 
 
 def assert_close(got: Tree, want: Tree, *, rtol: float | None = None, atol: float | None = None, equal_nan: bool = False) -> None:
-    """Assert that two trees have one structure, and leaves of the same shape, dtype and device that are close to each other.
+    """Assert that two trees have the same structure, and leaves of the same shape, dtype and device that are close.
+
+        |got - want| ≤ atol + rtol |want|, elementwise
+
+    Leaves other than tensors must be equal. A ``None`` must be ``None`` in both.
 
     Args:
-        got: The tree to judge.
-        want: The tree that it should be.
-        rtol: Relative tolerance, with ``atol``; by default those of ``torch.testing.assert_close`` for the dtype.
+        got: The tree to check.
+        want: The expected tree.
+        rtol: Relative tolerance, given together with ``atol``. By default that of ``torch.testing.assert_close`` for the dtype.
         atol: Absolute tolerance.
-        equal_nan: Whether NaN is close to NaN.
+        equal_nan: Whether NaN equals NaN.
 
-    Leaves that are no tensors must be equal, and an absent leaf must be absent from both.
+    Raises:
+        AssertionError: With the path of the first leaf that differs, and torch's description of the difference.
+        ValueError: If only one of ``rtol`` and ``atol`` is given.
 
     >>> assert_close({"w": torch.ones(2)}, {"w": torch.ones(2) + 1e-7})
     >>> try:
@@ -28,10 +34,6 @@ def assert_close(got: Tree, want: Tree, *, rtol: float | None = None, atol: floa
     ... except AssertionError as error:
     ...     print(str(error).splitlines()[0])
     assert_close: the trees differ at 'w'
-
-    Raises:
-        AssertionError: With the path of the first leaf that differs, and torch's sentence about how.
-        ValueError: For one of ``rtol`` and ``atol`` without the other.
     """
     given = [one for one in (rtol, atol) if one is not None]
     if len(given) == 1 or not all(is_number(one) and one >= 0 for one in given):

@@ -1,4 +1,4 @@
-"""Blame: find the first layer of a failing net that fails by itself, with the params, x and key that it had in the net."""
+"""Blame: find the first layer in a failing net that fails separately, with the params, x and key that it got in the net."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,7 +16,7 @@ from funcnet.testing.spies import CLAIMS, Call, Claims, Log, inner_layers, with_
 Judge = Callable[[Layer, Params, Any, Key | int], Any]
 """A function of a layer, params, x and a key that raises ``LawError``."""
 
-_CALLS = 4  # of one layer, as in a scan: the first few are as good as all
+_CALLS = 4  # calls of one layer that are checked, as of a cell in a scan
 
 
 class _Wrong(NamedTuple):
@@ -26,20 +26,20 @@ class _Wrong(NamedTuple):
 
 
 def judged_down(judge: Judge, layer: Layer, params: Params, x: Any, rng: Key | int) -> Any:
-    """Return what a judge says of a layer; the error of a net names the first layer in it that the judge rejects too."""
+    """Return the judge's result for a layer; the error of a net names the first layer in it that the judge rejects too."""
     try:
         return judge(layer, params, x, rng)
     except LawError as error:
         wrong = _first_wrong(judge, layer, params, x, rng)
         if wrong is None:
             raise
-        where = repr(wrong.path) if wrong.path else "the one within"
+        where = repr(wrong.path) if wrong.path else "the inner one"
         rule = f"{error.rule}; the first wrong layer is {where}, {shown(wrong.layer)}: {wrong.error.rule}"
         raise LawError(rule, layer) from error
 
 
 def _first_wrong(judge: Judge, layer: Layer, params: Params, x: Any, rng: Key | int) -> _Wrong | None:
-    """Return the first layer within that is wrong, in the order of ``apply``; ``None`` where only the whole is wrong."""
+    """Return the first wrong layer inside, in the order of ``apply``; ``None`` if only the whole is wrong."""
     for name, child, call in _calls(layer, params, x, rng):
         key = 0 if call.key is None or isinstance(call.key, str) else call.key
         try:
@@ -53,10 +53,10 @@ def _first_wrong(judge: Judge, layer: Layer, params: Params, x: Any, rng: Key | 
 
 
 def _calls(layer: Layer, params: Params, x: Any, rng: Key | int) -> Iterator[tuple[str, Layer, Call]]:
-    """Yield the name, the layer and the arguments of calls of inner layers; not within ``vmap``, which hides numbers."""
+    """Yield name, layer and arguments of the calls of inner layers, except within ``vmap``, which hides numbers."""
     children, log = inner_layers(layer), Log()
     claims = {name: Claims([claim for claim in CLAIMS if getattr(child, claim)]) for name, child in children.items()}
-    with suppress(Exception):  # a net that takes no spies, or fails with them, is blamed as a whole
+    with suppress(Exception):  # a net that refuses spies, or fails with them, is blamed as a whole
         run(with_spies(layer, log, claims)[0], params, x, rng)
     seen: dict[str, int] = {}
     for call in log.take("apply", "__call__"):

@@ -1,6 +1,6 @@
-"""Comparison: what the judges share: a layer run on inputs in one dtype, and trees compared leaf by leaf.
+"""Comparison: what all checks share: a layer run on inputs in one dtype, and trees compared leaf by leaf.
 
-Every ``check`` raises ``LawError``, an ``AssertionError`` with the rule, the path of the leaf that breaks it, and the layer.
+Every ``check`` raises ``LawError``, an ``AssertionError`` with the broken rule, the path of the leaf, and the layer.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,25 +18,25 @@ from funcnet.random.keys import Key
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 ROUNDINGS = 8
-"""How many units in the last place, of the largest number compared, two kernels may differ by, or two orders of summation."""
+"""How many units in the last place of the largest number two kernels, or two orders of summation, may differ by."""
 
 MARGIN = 4
-"""Rounding within a layer may move a result this many times as far as rounding of its arguments moves it."""
+"""Rounding within a layer may move a result this many times as far as rounding of its arguments does."""
 
-# In float64 the error of a deep net is small beside any mistake, and need not be measured.
+# In float64 rounding in a deep net is far smaller than any mistake, so its size is not measured.
 _TOLERANCE = {dtype: 1e-10 if dtype is torch.float64 else ROUNDINGS * torch.finfo(dtype).eps for dtype in DTYPES}
 
 _SHOWN = 200
 
 
 def shown(layer: object) -> str:
-    """Return the repr, cut where it is long: a net's may fill a page."""
+    """Return the repr, shortened if it is long, as that of a net may be."""
     words = repr(layer)
     return words if len(words) <= _SHOWN else f"{words[: _SHOWN - 3]}..."
 
 
 class LawError(AssertionError):
-    """A rule that a layer breaks; the message begins with the rule and ends with the layer."""
+    """A rule that a layer breaks; the message starts with the rule and ends with the layer."""
 
     def __init__(self, rule: str, layer: object) -> None:
         super().__init__(f"{rule}; in {shown(layer)}")
@@ -50,7 +50,7 @@ def require_dtypes(who: str, dtypes: Any) -> None:
 
 
 def run(layer: Layer, params: Params, x: Any, rng: Key | int) -> tuple[Any, Any]:
-    """Apply a layer, with the key where it takes one."""
+    """Apply a layer, with the key if it is stochastic."""
     apply: Callable[..., tuple[Any, Any]] = layer.apply
     return apply(params, x, rng) if layer.stochastic else apply(params, x)
 
@@ -58,12 +58,12 @@ def run(layer: Layer, params: Params, x: Any, rng: Key | int) -> tuple[Any, Any]
 def prepared(
     layer: Layer, x: Any, params: Params | None, rng: Key | int, dtype: torch.dtype = torch.float64
 ) -> tuple[Params, Any]:
-    """Return params (fresh ones for ``None``) and x in the dtype."""
+    """Return params (fresh ones for ``None``) and x, both in the dtype."""
     return tree.cast(layer.init(rng) if params is None else params, dtype), tree.cast(x, dtype)
 
 
 def noise_like(values: Tree, rng: Key | int) -> Tree:
-    """Draw a normal number for each floating element; ``None`` for the leaves that are not floating."""
+    """Draw a normal number for each floating element; ``None`` for leaves that are not floating."""
     seeds = iter(range(len(tree.leaves(values))))
 
     def draw(leaf: Tensor) -> Tensor | None:
@@ -74,13 +74,13 @@ def noise_like(values: Tree, rng: Key | int) -> Tree:
 
 
 def named(pair: tuple[Grads, Any]) -> dict[str, Tree]:
-    """Make one tree of params and x, or of their gradients, whose paths say which is which."""
+    """Make one tree of params and x, or of their gradients, whose paths start with which of the two it is."""
     params, x = pair
     return {"params": params, "x": x}
 
 
 def everything(layer: Layer, params: Params, x: Any, gy: Any, rng: Key | int) -> dict[str, Tree]:
-    """Return all that the contract's methods give: the output, both ways to each gradient, and the statistics."""
+    """Return the results of all verbs: the output, both ways to each gradient, and the statistics."""
     y, cache = run(layer, params, x, rng)
     return {
         "y": y,
@@ -90,7 +90,7 @@ def everything(layer: Layer, params: Params, x: Any, gy: Any, rng: Key | int) ->
 
 
 def backward(layer: Layer, params: Params, cache: Any, gy: Any) -> dict[str, Tree]:
-    """Return all that the contract's methods make of a cache: both ways to each gradient, and the statistics."""
+    """Return the results of all backward verbs from a cache: both ways to each gradient, and the statistics."""
     return {
         **named(layer.vjp(params, cache, gy)),
         "grads": layer.grads(params, cache, gy),
@@ -106,7 +106,7 @@ def require(holds: bool | Tensor, layer: Layer, rule: str) -> None:
 
 
 def require_structure(layer: Layer, rule: str, like: Tree, got: Tree) -> None:
-    """Require of a tree the structure of another; the message says where they differ."""
+    """Require that two trees have the same structure; the message says where they differ."""
     try:
         flattening.flatten_together(like, got)
     except ValueError as error:
@@ -114,7 +114,7 @@ def require_structure(layer: Layer, rule: str, like: Tree, got: Tree) -> None:
 
 
 def _pairs(layer: Layer, rule: str, got: Tree, want: Tree) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield the path and both leaves; the trees must agree in structure and in the leaves that are absent."""
+    """Yield the path and both leaves; the trees must agree in structure and in the places of ``None``."""
     require_structure(layer, rule, want, got)
     ours, theirs = tree.names(got), tree.names(want)
     for path in sorted(ours.keys() ^ theirs.keys()):
@@ -125,7 +125,7 @@ def _pairs(layer: Layer, rule: str, got: Tree, want: Tree) -> Iterator[tuple[str
 
 
 def check_mirrored(layer: Layer, values: Tree, gradients: Tree) -> None:
-    """Require of each gradient the place and the shape of its leaf, or ``None``, and of an integer's ``None``."""
+    """Require that each gradient has the place and shape of its leaf, or is ``None``, and that integers have ``None``."""
     require_structure(layer, "the gradients must mirror params and x", values, gradients)
     leaves = tree.names(values)
     for path, g in tree.names(gradients).items():
@@ -136,7 +136,7 @@ def check_mirrored(layer: Layer, values: Tree, gradients: Tree) -> None:
 
 
 def check_kept(layer: Layer, rule: str, got: Tree, want: Tree) -> None:
-    """Require of the leaves that are there the shapes, dtypes and devices of ``want``."""
+    """Require that leaves other than ``None`` have the shapes, dtypes and devices of ``want``."""
     leaves = tree.names(want)
     for path, leaf in tree.names(got).items():
         ours, theirs = ((tuple(one.shape), one.dtype, str(one.device)) for one in (leaf, leaves[path]))
@@ -147,9 +147,9 @@ Moves = Callable[[], dict[str, Tensor]]
 
 
 def check_equal(layer: Layer, rule: str, got: Tree, want: Tree, *, scale: Tree, moves: Moves | None = None) -> None:
-    """Require that two trees agree to rounding, of the largest number in the leaf or in ``scale`` (sums cancel).
+    """Require that two trees agree up to rounding of the largest number in the leaf or in ``scale`` (sums cancel).
 
-    ``moves`` says how far rounding of the arguments moves each element: below float64 it is allowed too, where it is needed.
+    ``moves`` returns how far rounding of the arguments moves each element. Below float64 that much is allowed too.
     """
     floor = max([largest(leaf) for leaf in tree.leaves(scale)], default=0.0)
     for path, ours, theirs in _pairs(layer, rule, got, want):
@@ -164,20 +164,20 @@ def check_equal(layer: Layer, rule: str, got: Tree, want: Tree, *, scale: Tree, 
 
 
 def check_same_bits(layer: Layer, rule: str, got: Tree, want: Tree) -> None:
-    """Require that two trees are equal in every bit, in the entries of ``got``."""
+    """Require that two trees are equal bit by bit, in the entries of ``got``."""
     for path, ours, theirs in _pairs(layer, rule, got, {key: want[key] for key in got}):
         require(same_bits(ours, theirs), layer, f"{rule}, and {path} differs")
 
 
 def largest(leaf: Any) -> float:
-    """Return the largest finite magnitude; 0 for what is not a floating tensor."""
+    """Return the largest finite magnitude; 0 for anything but a floating tensor."""
     if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or not leaf.numel():
         return 0.0
     return float(leaf.nan_to_num(0.0, 0.0, 0.0).abs().max())
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two tensors are equal in shape, dtype and every bit, so that NaN equals NaN."""
+    """Tell whether two tensors are equal in shape, dtype and every bit, where NaN equals NaN."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(*(leaf.detach().contiguous().reshape(-1).view(torch.uint8) for leaf in (one, other)))

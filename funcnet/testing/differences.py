@@ -1,11 +1,11 @@
-"""Differences: a layer's ``vjp`` against slopes that are measured, in float64.
+"""Differences: the ``vjp`` of a layer against measured slopes, in float64.
 
     f′(x) v = (8 (f₁ - f₋₁) - (f₂ - f₋₂)) / 12 h  + O(h⁴)               fₖ = f(x + k h v)
     right   = (-25 f₀ + 48 f₁ - 36 f₂ + 16 f₃ - 3 f₄) / 12 h  + O(h⁴)      left: the same with -h
 
-The first serves wherever f is smooth. A step of 10⁻³ leaves an error of some 10⁻¹³, from h⁴ and from rounding (10⁻¹⁶ / h) alike;
-where the step is too long for the curvature, or reaches over a kink, a shorter one is tried. The other two serve where x is on a
-kink, or closer to it than the shortest step: there any slope between that from the left and that from the right is a derivative.
+The first is used where f is smooth. A step of 10⁻³ leaves an error of about 10⁻¹³, both from h⁴ and from rounding (10⁻¹⁶ / h). If
+the step is too long for the curvature, or reaches over a kink, a shorter one is tried. The other two are used if x is on a kink,
+or closer to it than the shortest step: there any slope between the left and the right one is a derivative.
 """
 
 import math
@@ -36,9 +36,9 @@ _STENCILS: dict[int, dict[int, float]] = {
 }
 _STEPS = tuple(2.0**-k for k in (10, 12, 14, 16, 18, 20, 22))
 _SIDE_STEPS = (2.0**-14, 2.0**-20)
-# The share of |gy|·|y| that rounding may add to a slope at the first step: a few units in the last place, 2⁻⁵², over h.
+# The share of |gy|·|y| that rounding may add to a slope at the first step: a few units in the last place, 2⁻⁵², divided by h.
 _ROUNDING = 4 * 2.0**-52 / _STEPS[0]
-# A change of a gradient, relative to what it is made of, that no rounding in float64 explains.
+# A relative change of a gradient that is too large for rounding in float64.
 _JUMP = 1e-9
 _FULL = 64
 _DIRECTIONS = 3
@@ -49,13 +49,20 @@ _ENOUGH = 16
 def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float = _STEPS[0], side: int = 0) -> Tensor:
     """Return the derivative of f at x along v, to fourth order in ``step``.
 
-    x and v are trees of one structure; where v is ``None``, x stays. ``step`` multiplies v. ``side`` is 0 for the central
-    difference, 1 or -1 for the slope from the right or the left.
+        f′(x) v = (8 (f₁ - f₋₁) - (f₂ - f₋₂)) / 12 h      fₖ = f(x + k h v), h = step
+
+    Args:
+        f: A function from a tree to a tensor.
+        x: The tree at which to differentiate.
+        v: The direction, a tree like x; leaves of x with ``None`` here stay fixed.
+        step: Size of the step, a factor of v. The default, 2⁻¹⁰, balances the error of the formula and rounding in float64.
+        side: 0 for the central difference, 1 or -1 for the slope from the right or the left.
+
+    Raises:
+        ValueError: If ``step`` is not a finite number above 0, or ``side`` not one of these.
 
     >>> round(float(finite_difference(torch.sin, torch.zeros((), dtype=torch.float64), torch.ones(()))), 9)
     1.0
-
-    Raises   ``ValueError`` for a step that is not above 0 and finite, and another side.
     """
     if not is_number(step) or step <= 0 or not is_whole(side) or side not in _STENCILS:
         got = f"step={step!r}, side={side!r}"
@@ -70,20 +77,29 @@ def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float
 def check_vjp(
     layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, tolerance: float = 1e-7
 ) -> dict[str, float | None]:
-    """Compare ``vjp`` with measured slopes, for every leaf of params and every floating leaf of x; return the errors by path.
+    """Compare ``vjp`` with measured slopes, for every leaf of params and every floating leaf of x.
 
-    ``params`` are ``layer.init(rng)`` unless given, ``rng`` is also the key of a stochastic ``layer``, and all is done in
-    float64, for one random gy. Leaves of up to 64 elements are tried element by element, larger ones along random directions, and
-    element by element where one fails. Errors are relative to the gradient, or to the root mean square of the leaf's gradients
-    where that is larger; ``tolerance`` is what they may be. An x on a kink, as at 0 for ReLU, may have any slope between that
-    from the left and that from the right.
+    Everything is computed in float64, for one random gy. Leaves of up to 64 elements are checked element by element, larger ones
+    along random directions, and element by element where one fails. Errors are relative to the gradient, or to the root mean
+    square of the gradients of the leaf if that is larger. At a kink, as at 0 for ReLU, any slope between the left and the right
+    one passes.
 
-    A leaf whose gradient is ``None`` has the error ``None``: a label, what y does not depend on, and params that a layer names in
-    ``non_trainable``.
+    Args:
+        layer: The layer to check.
+        x: An input for it, a tensor or a tree of tensors.
+        params: Its params. By default ``layer.init(rng)``.
+        rng: Key or seed for fresh params, and for ``apply`` of a stochastic layer.
+        tolerance: Largest relative error allowed.
 
-    Raises   ``AssertionError`` with the leaf's path, the index, both numbers and the relative error, for the worst element found;
-             and for a ``None`` where there should be a gradient; the message for a net names the first layer in it that is wrong
-             with what it had in the net. ``ValueError`` for a tolerance that is no number of at least 0.
+    Returns:
+        The largest error of each leaf, by path. It is ``None`` for a leaf whose gradient is ``None``: a label, a leaf that y does
+        not depend on, and params that a layer names in ``non_trainable``.
+
+    Raises:
+        AssertionError: With the path, the index, both numbers and the relative error of the worst element found; and for a
+            ``None`` in place of a gradient. For a net the message names the first layer in it that fails with what it got in the
+            net.
+        ValueError: If ``layer`` is not a layer, or ``tolerance`` not a finite number of at least 0.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> sorted(check_vjp(Linear(3, 2), torch.ones(4, 3)))
@@ -114,7 +130,7 @@ def _compared(layer: Layer, params: Params, x: Any, rng: Key | int, tolerance: f
 
 @attrs.frozen
 class _Slope:
-    """A slope by ``vjp`` and as measured; ``index`` is that of the element, ``None`` for several at once."""
+    """A slope from ``vjp`` and as measured, at the element ``index``, or ``None`` for several elements."""
 
     analytic: float
     numeric: float
@@ -135,9 +151,9 @@ class _Measure:
 
     @cached_property
     def lost(self) -> dict[str, Tensor]:
-        """What rounding takes from the slope and from each gradient, by path: how far they move with the last digits of all.
+        """How much of the slope and of each gradient is rounding, by path: how far they move with the last digits of the input.
 
-        True gradients of 0 leave nothing else, where large terms cancel. A jump, as of the gradient at a kink, is no rounding.
+        Where large terms cancel, a true gradient of 0 leaves nothing else. A jump, as of a gradient at a kink, is not rounding.
         """
         moved = moves(self._slope_and_gradients, (self.values, self.gy), 2.0**-52)
         size = max([largest(leaf) for leaf in tree.leaves((self.values, self.gy))], default=0.0)
@@ -163,13 +179,13 @@ class _Measure:
         return None
 
     def _is_frozen(self, path: str) -> bool:
-        """Tell whether a leaf is within a layer that is not trainable; of several with one path the outermost counts."""
+        """Tell whether a leaf is in a layer that is not trainable; of layers with the same path the outermost counts."""
         outermost = dict(reversed([*walk(self.layer)]))
         frozen = [f"params.{at}".rstrip(".") for at, part in outermost.items() if not part.trainable]
         return any(f"{path}.".startswith(f"{at}.") for at in frozen)
 
     def worst(self, path: str, leaf: Tensor, g: Tensor) -> float:
-        """Return the largest error in a leaf; ``AssertionError`` when it is above the tolerance."""
+        """Return the largest error in a leaf; raise ``AssertionError`` if it is above the tolerance."""
         worst, bad = _Slope(0.0, 0.0, 0.0), set()
         for slope in self._slopes(path, leaf, g):
             worst = max(worst, slope, key=lambda one: one.error)
@@ -185,14 +201,14 @@ class _Measure:
         return worst.error
 
     def _slopes(self, path: str, leaf: Tensor, g: Tensor) -> Iterator[_Slope]:
-        """Measure all elements of a small leaf, and a large one along directions that take in all of them."""
+        """Measure all elements of a small leaf, and a large one along directions that include all its elements."""
         everything = torch.arange(leaf.numel(), device=leaf.device)
         parts = everything.reshape(-1, 1) if leaf.numel() <= _FULL else everything.expand(_DIRECTIONS, -1)
         for seed, indices in enumerate(parts):
             yield from self._search(path, leaf, g, indices, seed)
 
     def _search(self, path: str, leaf: Tensor, g: Tensor, indices: Tensor, seed: int) -> Iterator[_Slope]:
-        """Measure along signs at these elements, and where that fails look for the reason in either half of them."""
+        """Measure along signs at these elements; where that fails, search both halves of them for the cause."""
         v = _direction(leaf, indices, seed)
         if len(indices) == 0:
             return
@@ -212,7 +228,7 @@ class _Measure:
     def _compare(self, path: str, v: Tensor, g: Tensor, *, kinks: bool) -> _Slope:
         """Measure along v with the longest step that agrees with g, or else the one that agrees best.
 
-        ``kinks`` lets a kink excuse the difference: right for one element, while among several it would hide errors.
+        With ``kinks`` a kink excuses a difference. That is right for one element; with several it would hide errors.
         """
         analytic = float((g * v).sum())
         floor = float(torch.linalg.vector_norm(g) * torch.linalg.vector_norm(v)) / max(g.numel(), 1) ** 0.5
@@ -241,21 +257,21 @@ class _Measure:
         return float(_flat(self.gy) @ finite_difference(self._output, self.values, along, step, side))
 
     def _lost(self, path: str, v: Tensor) -> float:
-        """Return what rounding may take from the slope along v, as measured and by ``vjp``."""
+        """Return how much rounding may change the slope along v, as measured and from ``vjp``."""
         return 4 * (float(self.lost[""]) / _STEPS[0] + float((self.lost.get(path, torch.zeros(())) * v.abs()).sum()))
 
     def _output(self, values: Tree) -> Tensor:
         return _flat(run(self.layer, values["params"], values["x"], self.rng)[0])
 
     def _error(self, analytic: float, numeric: float, floor: float, lost: float = 0.0) -> float:
-        """Return the relative error, less what rounding explains."""
+        """Return the relative error without the part that rounding explains."""
         excess = abs(analytic - numeric) - self.rounding - lost
         relative = max(excess, 0.0) / max(abs(analytic), abs(numeric), floor, math.ulp(0.0))
         return relative if math.isfinite(excess) and math.isfinite(relative) else math.inf
 
 
 def _direction(leaf: Tensor, indices: Tensor, seed: int) -> Tensor:
-    """Return signs at the indices, in the scale of the values there but no less than 1, and shorter the more there are."""
+    """Return signs at the indices, scaled like the values there but at least by 1, and divided by the root of their number."""
     signs = 2.0 * random.bernoulli(random.fold_in(seed, len(indices)), (len(indices),)).to(leaf) - 1
     v = torch.zeros_like(leaf).reshape(-1).index_copy(0, indices, signs / max(len(indices), 1) ** 0.5)
     return v.reshape(leaf.shape) * leaf.abs().clamp_min(1)

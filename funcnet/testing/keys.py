@@ -10,14 +10,17 @@ from funcnet.random.keys import Key, draw_watcher
 
 @contextmanager
 def forbid_key_reuse() -> Iterator[None]:
-    """Raise where a second draw is made from one key within the block, or a key is split twice.
+    """Raise at the second draw from one key, or the second split of it, within a ``with`` block.
 
-    Two draws from one key are the same numbers: two layers drop the same units, or the noise repeats at each step. Take the
-    keys of draws from ``split`` or ``fold_in``.
+    Two draws from one key give the same numbers: two layers drop the same units, or the noise repeats at each step. Take the keys
+    of draws from ``split`` or ``fold_in``.
 
     Nets that recompute (``remat``, ``scan`` with checkpoints, runs of ``reversible``) draw the same numbers again in their
     backward pass by design; put only their forward pass into the block. Keys in compiled code, under ``torch.func`` and on the
-    meta device are not seen. The block applies to its own thread. A block around another sees the draws of both.
+    meta device are not seen. The block applies to its own thread; nested blocks each see all draws inside.
+
+    Raises:
+        ValueError: At the second draw from a key.
 
     >>> from funcnet import random
     >>> with forbid_key_reuse():
@@ -29,9 +32,6 @@ def forbid_key_reuse() -> Iterator[None]:
     ... except ValueError as error:
     ...     print(str(error).split(", got")[0])
     forbid_key_reuse: each key may serve one draw; split it, or fold a number in
-
-    Raises:
-        ValueError: At the second draw from a key.
     """
     seen: set[int] = set()
     around = draw_watcher.get()

@@ -1,12 +1,12 @@
-"""The judge of losses: ``check_loss`` tries the contract of ``funcnet.losses.loss`` on one, a custom one too.
+"""Check of losses: ``check_loss`` checks the contract of ``funcnet.losses.loss``, also on your own losses.
 
 The laws of layers on ``loss.as_layer()`` come first: gradients, purity, dtypes, strides, transforms, ``repr``. Then come the
 rules that only losses have:
 
-    agreement    value_and_grad, __call__, as_layer, backward and the parts are about one value and one gradient
-    reductions   "sum", "mean" and "batch" are made of the terms that "none" returns
+    agreement    value_and_grad, __call__, as_layer, backward and the parts give one value and one gradient
+    reductions   "sum", "mean" and "batch" are computed from the terms that "none" returns
     weights      Σ w value / Σ w, w = weight_of(target), over any split of the rows is the value of all rows
-    masks        weighted(loss), with a mask that leaves out rows, is the loss of the other rows
+    masks        weighted(loss), with a mask that drops rows, is the loss of the other rows
 """
 
 from collections.abc import Callable
@@ -39,23 +39,23 @@ def check_loss(
     compiled: bool = True,
     dtypes: tuple[torch.dtype, ...] = DTYPES,
 ) -> None:
-    """Try the contract on a loss: the laws of its layer, and the rules of losses, for the loss with every reduction it has.
+    """Check the contract of a loss: the laws of its layer, and the rules of losses, with every reduction it has.
 
     Args:
-        loss: The loss to try.
-        y: An output, a tensor or a tree of tensors; away from kinks.
-        target: A target for it. Both stay as they are.
+        loss: The loss to check.
+        y: An output, a tensor or a tree of tensors, away from kinks. It is not changed.
+        target: A target for it. It is not changed.
         rng: Key or seed for gradients of the value.
-        batched: Whether the value of a batch is made of the values of its rows, which are on the first axes of y and target.
-            ``False`` leaves out the rules of weights and masks, and so does a loss that is ``batch_dependent``, as contrastive
-            ones are.
-        compiled: Whether to try ``torch.compile`` too, which takes most of the time.
-        dtypes: The dtypes to try, as for ``check_laws``.
+        batched: Whether the value of a batch is computed from the values of its rows, along the first axes of y and target.
+            ``False`` skips the rules of weights and masks. They are also skipped for a ``batch_dependent`` loss, such as a
+            contrastive one.
+        compiled: Whether to check ``torch.compile`` too, which takes most of the time.
+        dtypes: The dtypes to check, as for ``check_laws``.
 
     Raises:
-        AssertionError: The loss breaks a law or a rule; the message begins with its name, as ``law 1, transpose`` or
+        AssertionError: If the loss breaks a law or a rule; the message starts with its name, as ``law 1, transpose`` or
             ``rule of losses, weights``.
-        ValueError: ``loss`` is no loss, or ``dtypes`` is no tuple of floating dtypes.
+        ValueError: If ``loss`` is not a loss, or ``dtypes`` not a tuple of floating dtypes.
 
     >>> from funcnet.losses.regression import MSE
     >>> check_loss(MSE(), torch.ones(4, 3), torch.zeros(4, 3), compiled=False)
@@ -68,7 +68,7 @@ def check_loss(
 
 
 def check_rules(loss: Loss, y: Any, target: Any, *, batched: bool = True) -> None:
-    """Try the rules that only losses have, in float64, with every reduction."""
+    """Check the rules that only losses have, in float64, with every reduction."""
     y, target = tree.cast(y, _DOUBLE), tree.cast(target, _DOUBLE)
     by_rows = batched and not loss.batch_dependent and _row_count(y, target)
     for one in _with_reductions(loss):
@@ -82,7 +82,7 @@ def check_rules(loss: Loss, y: Any, target: Any, *, batched: bool = True) -> Non
 
 
 def _try(name: str, rule: Rule, loss: Loss, y: Any, target: Any) -> None:
-    """Let what a rule raises begin with its name."""
+    """Run a rule; what it raises starts with its name."""
     try:
         rule(loss, y, target)
     except AssertionError as error:
@@ -105,7 +105,7 @@ def _reduced(loss: Loss, reduction: str) -> Loss | None:
 
 
 def _check_agreement(loss: Any, y: Any, target: Any) -> None:
-    """Require one value and one gradient, whichever way they are asked for."""
+    """Require that every way to compute the value and the gradient gives the same."""
     value, gy = loss.value_and_grad(y, target)
     want = {"value": value, "gy": gy}
     layer = loss.as_layer()
@@ -128,7 +128,7 @@ def _check_agreement(loss: Any, y: Any, target: Any) -> None:
 
 
 def _check_reductions(loss: Any, y: Any, target: Any) -> None:
-    """Require of each reduction what it makes of the terms, and of their gradients."""
+    """Require that each reduction of the terms, and of their gradients, is right."""
     if (of_terms := _reduced(loss, "none")) is None:
         return
     terms, gy = of_terms.value_and_grad(y, target)
@@ -142,7 +142,7 @@ def _check_reductions(loss: Any, y: Any, target: Any) -> None:
 
 
 def _count(loss: Any, terms: Tensor, target: Any) -> float:
-    """Return by what the mean divides the sum of the terms."""
+    """Return the number by which the mean divides the sum of the terms."""
     counts = loss.term_weights(target)
     if counts is None:
         return terms.numel()
@@ -150,7 +150,7 @@ def _count(loss: Any, terms: Tensor, target: Any) -> float:
 
 
 def _check_weights(loss: Any, y: Any, target: Any) -> None:
-    """Require of splits of the rows the value and the gradient of all rows: each row by itself, uneven parts, empty ones."""
+    """Require that splits of the rows give the value and gradient of all rows: single rows, uneven parts, empty parts."""
     n = _row_count(y, target)
     for cuts in ([0, *range(1, n), n], [0, 0, n // 3, n], [0, n, n]):
         _check_split(loss, y, target, cuts)
@@ -170,14 +170,14 @@ def _check_split(loss: Any, y: Any, target: Any, cuts: list[int]) -> None:
     want, gy = loss.parts_and_grad(y, target)
     rule = f"the rows split at {cuts[1:-1]} must give the value and gradient of all rows, by Σ w value / Σ w"
     got = [_over(part, [v[i] for v, _ in found], [w[i] / totals[i] for w in weights]) for i, part in enumerate(parts)]
-    if all([sum(column) for column in zip(*weights, strict=True)]):  # noqa: C419 (of weights 0 the mean is 0 or NaN)
+    if all([sum(column) for column in zip(*weights, strict=True)]):  # noqa: C419 (with weights 0 the mean is 0 or NaN)
         _equal(loss, rule, {"value": tuple(got)}, {"value": want}, y)
         joined = tree.map(lambda *leaves: torch.cat(leaves), *[gradient for _, gradient in found])
         _equal(loss, rule, {"gy": joined}, {"gy": gy}, y)
 
 
 def _check_masks(loss: Any, y: Any, target: Any) -> None:
-    """Require of a mask the value of the rows that it keeps, and the gradient 0 for the others."""
+    """Require that a mask gives the value of the rows it keeps, and the gradient 0 for the others."""
     n = _row_count(y, target)
     of_terms = _reduced(loss, "none")
     if loss.reduction not in ("mean", "sum") or not loss.mean_of_terms or isinstance(loss, WeightedLoss):
@@ -194,7 +194,7 @@ def _check_masks(loss: Any, y: Any, target: Any) -> None:
 
 
 def _shares(parts: Any, weights: list[float], totals: list[float]) -> tuple[float, ...]:
-    """Return what multiplies the values of a batch: its share of the weight, or 1 for sums and terms."""
+    """Return the factors of the values of a batch: its share of the weight, or 1 for sums and terms."""
     rows = zip(parts, weights, totals, strict=True)
     return tuple([1.0 if part.reduction in ("sum", "none") else w / total for part, w, total in rows])
 
@@ -209,7 +209,7 @@ def _over(part: Any, values: list[Tensor], shares: list[float]) -> Tensor:
 
 
 def _row_count(y: Any, target: Any) -> int:
-    """Return the length of the first axis of all tensors; 0 where they do not agree, or a target ``None`` says no weight."""
+    """Return the common length of the first axes of all tensors; 0 if they differ, or for a target of ``None``."""
     sizes = {leaf.shape[0] if leaf.dim() else 0 for leaf in tree.leaves((y, target))}
     return sizes.pop() if len(sizes) == 1 and tree.leaves(target) else 0
 

@@ -1,4 +1,4 @@
-"""The judge of metrics: ``check_metric`` tries on one, a user's too, that its totals add up."""
+"""Check of metrics: ``check_metric`` checks that the totals of a metric add up, also of your own."""
 
 import pickle
 from collections.abc import Iterator, Sequence
@@ -19,21 +19,21 @@ _TOLERANCE = 1e-9
 
 
 def check_metric(metric: Metric, y: Tree, target: Tree, *, tolerance: float = _TOLERANCE) -> None:
-    """Try the contract on a metric, with the rows of y and target.
+    """Check the contract of a metric, with the rows of y and target.
 
-    The value of all rows is that of any batches, added one after another or merged in any order; an empty total changes nothing.
-    Nothing is written to, the same rows give the same bits, ``torch.func.vmap`` over two copies gives the value twice, and the
-    metric equals its pickled copy.
+    The value of all rows equals that of any batches, added one after another or merged in any order; an empty total changes
+    nothing. No argument is written to, the same rows give the same bits, ``torch.func.vmap`` over two copies gives the value
+    twice, and the metric equals its pickled copy.
 
     Args:
-        metric: The metric.
+        metric: The metric to check.
         y: Outputs of at least 3 rows, a tensor or a tree of tensors.
         target: Targets with as many rows.
-        tolerance: How far values may be apart, relative and absolute.
+        tolerance: Largest difference of values, relative and absolute.
 
     Raises:
-        AssertionError: The metric breaks the contract; the message begins with the rule.
-        ValueError: For anything but a metric, and fewer than 3 rows.
+        AssertionError: If the metric breaks the contract; the message starts with the rule.
+        ValueError: If ``metric`` is not a metric, or there are fewer than 3 rows.
 
     >>> from funcnet.metrics.regression import R2
     >>> check_metric(R2(), torch.tensor([2.5, 0.0, 2.0, 8.0]), torch.tensor([3.0, -0.5, 2.0, 7.0]))
@@ -48,7 +48,7 @@ def check_metric(metric: Metric, y: Tree, target: Tree, *, tolerance: float = _T
         raise value_error("check_metric", "y and target must hold tensors with one row per example", describe(odd[0]))
     rows = min((len(leaf) for leaf in tree.leaves((y, target))), default=0)
     if rows < 3:
-        raise value_error("check_metric", "y and target must have 3 rows or more", f"{rows}")
+        raise value_error("check_metric", "y and target must have at least 3 rows", f"{rows}")
     before = tree.map(torch.clone, (y, target))
     whole = metric(y, target)
     _require(tree.allclose(before, (y, target), 0.0, 0.0, equal_nan=True), metric, "a metric must not write to y and target")
@@ -73,7 +73,7 @@ def _same(got: Any, want: Any, metric: Metric, rule: str, tolerance: float) -> N
 
 
 def _splits(y: Tree, target: Tree, rows: int) -> Iterator[list[tuple[Tree, Tree]]]:
-    """Yield all rows in batches: one, two of different sizes, one of no rows among others, and a batch for each row."""
+    """Yield all rows in batches: one, two of different sizes, three with an empty one, and a batch for each row."""
     for ends in ([rows], [rows // 3, rows], [1, 1, rows], [*range(1, rows + 1)]):
         yield [(_rows(y, a, b), _rows(target, a, b)) for a, b in pairwise([0, *ends])]
 

@@ -1,4 +1,4 @@
-"""The forms in which an update must be the same: other strides, ``vmap``, the meta device, compiled, half precision, refused."""
+"""Forms in which an update must be the same: other strides, ``vmap``, the meta device, compiled, half precision; and refusals."""
 
 import pickle
 import sys
@@ -18,13 +18,13 @@ from funcnet.testing.assertions import assert_close
 from funcnet.value import Value, parts
 
 GRADS, PARAMS = 0, 2
-"""The argument of ``update`` that the first result is like: of a gradient transform and of an optimizer."""
+"""Number of the argument of ``update`` that its first result is like: for a gradient transform and for an optimizer."""
 
 NAMES = {GRADS: "grads", PARAMS: "params"}
 
 State = Any
 Fail = Callable[[str, str], None]
-"""Raises ``AssertionError`` with a rule, and what came instead."""
+"""Raises ``AssertionError`` with a rule and what was found instead."""
 
 _LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed": lambda g: g.mT.contiguous().mT if g.dim() > 1 else g.clone(),
@@ -33,7 +33,7 @@ _LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def check_strides(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
-    """Require of gradients with other strides the bits of contiguous ones."""
+    """Require that gradients with other strides give the same bits as contiguous ones."""
     grads, state, params = arguments
     want = opt.update(grads, state, params)
     for name, layout in _LAYOUTS.items():
@@ -42,15 +42,15 @@ def check_strides(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -
 
 
 def check_apart(opt: Any, state: State, params: Params, fail: Fail) -> None:
-    """Require that no two elements of params and state share memory, so that the next update may be a donated one."""
+    """Require that no two elements of params and state share memory, as the next update may be a donated one."""
     names, leaves = zip(*tree.names({"params": params, "state": state}).items(), strict=True) if tree.leaves(state) else ((), ())
     shared = [names[i] for i in sorted(overlapping(leaves))]
     if shared:
-        fail("params and state must share no memory, for donate writes to both", f"and {shared[0]!r} does")
+        fail("params and state must share no memory, since donate writes to both", f"and {shared[0]!r} does")
 
 
 def check_vmap(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like: int = PARAMS) -> None:
-    """Require of ``vmap`` over two members what each gives by itself; the result is like the argument of number ``like``."""
+    """Require that ``vmap`` over two members gives the same as each separately; ``like`` is the number of the argument."""
     members = [arguments, (tree.map(lambda g: g * 0.5, arguments[0]), *arguments[1:])]
     batch = tree.map(lambda *xs: torch.stack(xs), *members)
     axes = tree.map(lambda _: 0, batch)
@@ -60,7 +60,7 @@ def check_vmap(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like
 
 
 def check_meta(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like: int = PARAMS) -> None:
-    """Require on the meta device the shapes and dtypes of params, or of gradients, and state."""
+    """Require the shapes and dtypes of params, or of gradients, and state on the meta device."""
     got = _tried("update must run on the meta device", lambda: opt.update(*tree.to(arguments, "meta")), fail)
     want = tree.to((arguments[like], arguments[1]), "meta")
     if tree.map(describe, got) != tree.map(describe, want):
@@ -68,9 +68,9 @@ def check_meta(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like
 
 
 def check_compiled(opt: Any, steps: list[Tree], state: State, params: Params, fail: Fail, like: int = PARAMS) -> None:
-    """Require of compiled code, one graph for all steps, what eager code gives."""
+    """Require that compiled code, one graph for all steps, gives the same as eager code."""
     want = got = (params, state)
-    torch.compiler.reset()  # what was compiled before would count as a graph for other steps
+    torch.compiler.reset()  # graphs from before would count as recompilations
     try:
         compiled: Any = torch.compile(opt.update, fullgraph=True, backend="aot_eager", dynamic=False)
         settings: Any = torch._dynamo.config
@@ -86,7 +86,7 @@ def check_compiled(opt: Any, steps: list[Tree], state: State, params: Params, fa
 
 
 def check_half(opt: Any, grads: Tree, params: Params, fail: Fail, like: int = PARAMS) -> None:
-    """Require of a step in half precision that of float32 from the same numbers, rounded once, and moments in float32."""
+    """Require that a step in half precision is that of float32 on the same numbers, rounded once, with moments in float32."""
     for dtype in HALF:
         p, g = tree.cast(params, dtype), tree.cast(grads, dtype)
         state = opt.init(p)
@@ -104,7 +104,7 @@ def check_half(opt: Any, grads: Tree, params: Params, fail: Fail, like: int = PA
 
 
 def check_late(opt: Any, steps: list[Tree], params: Params, fail: Fail, like: int = PARAMS) -> None:
-    """Require finite params, or gradients, where the first gradient of each leaf comes late."""
+    """Require finite params, or gradients, if the first gradient of each leaf comes late."""
     for path in tree.names(params):
         p, state = params, opt.init(params)
         for i, g in enumerate(steps):
@@ -112,12 +112,12 @@ def check_late(opt: Any, steps: list[Tree], params: Params, fail: Fail, like: in
             new, state = opt.update(given, state, p)
             p = new if like == PARAMS else p
         if not tree.all_finite(new):
-            rule = f"{NAMES[like]} must stay finite where the first gradient of a leaf comes late"
+            rule = f"{NAMES[like]} must stay finite if the first gradient of a leaf comes late"
             fail(rule, f"NaN or infinity after that of {path!r}")
 
 
 def check_refused(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
-    """Require that a gradient which does not fit is refused, with nothing written."""
+    """Require that an unfit gradient is refused before anything is written."""
     grads, state, params = arguments
     for path, g in tree.names(grads).items():
         for kind, other in {
@@ -131,7 +131,7 @@ def check_refused(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -
 
 
 def check_state_refused(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
-    """Require that a state of another kind is refused, and a gradient that is no real number."""
+    """Require that a state of another kind and a complex gradient are refused."""
     grads, state, params = arguments
     _refuse(opt, "a state of another kind", (grads, {"other": torch.zeros(())}, params), fail)
     for path, g in tree.names(grads).items():
@@ -144,13 +144,13 @@ def _refuse(opt: Any, what: str, arguments: tuple[Tree, State, Params], fail: Fa
         opt.update(*given)
     except (ValueError, TypeError):
         if not tree.equal(given, arguments):
-            fail("an update that is refused must have written to nothing", f"params or state written to after {what}")
+            fail("a refused update must not have written to its arguments", f"params or state written to after {what}")
         return
-    fail("what does not fit must be refused", what)
+    fail("unfit arguments must be refused", what)
 
 
 def check_value(opt: Value, fail: Fail) -> None:
-    """Require ``eval(repr(opt)) == opt``, the same of its pickle, and equal hashes; a function has no such print."""
+    """Require that ``eval(repr(opt))`` and the pickled copy equal the optimizer, with equal hashes."""
     names = {**vars(sys.modules["funcnet"]), "torch": torch, **{type(part).__name__: type(part) for part in parts(opt)}}
     for how, again in {"eval(repr)": eval(repr(opt), names), "pickle": pickle.loads(pickle.dumps(opt))}.items():
         if again != opt or hash(again) != hash(opt):
@@ -158,7 +158,7 @@ def check_value(opt: Value, fail: Fail) -> None:
 
 
 def check_rates(opt: Any, state: State, fail: Fail) -> None:
-    """Require finite rates by name; those of several optimizers are in a dict each."""
+    """Require finite rates by name; those of several optimizers are in nested dicts."""
     rates = opt.rates(state)
     if not isinstance(rates, dict):
         fail("rates must be a dict", describe(rates))
@@ -168,7 +168,7 @@ def check_rates(opt: Any, state: State, fail: Fail) -> None:
 
 
 def _with(values: Tree, path: str, leaf: Any) -> Tree:
-    """Return the tree with another leaf at a path; the path of a tree that is one leaf is empty."""
+    """Return the tree with another leaf at a path; the path in a tree that is a single leaf is empty."""
     return tree.replace(values, path, leaf) if path else leaf
 
 

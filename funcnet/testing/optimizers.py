@@ -1,4 +1,4 @@
-"""The judges of optimizers and of gradient transforms: they try the contract of ``funcnet.optim.base``, on custom ones too."""
+"""Checks of optimizers and gradient transforms: the contract of ``funcnet.optim.base``, also for your own."""
 
 from collections.abc import Callable
 from operator import itemgetter
@@ -36,27 +36,28 @@ State = Any
 
 
 def check_optimizer(opt: Any, params: Params, rng: Key | int = 0, *, compiled: bool = True) -> None:
-    """Try the contract on an optimizer, by updates with random gradients.
+    """Check the contract of an optimizer, with updates for random gradients.
 
-    - Params and state keep their structure, shapes, dtypes and devices, and state holds nothing but tensors.
-    - The same arguments give the same bits, whatever the strides of the gradients; none of them is written to, and torch's
-      generator is not used.
+    - Params and state keep their structure, shapes, dtypes and devices, and state holds only tensors.
+    - Equal arguments give equal bits, whatever the strides of the gradients. No argument is written to, and torch's generator is
+      not used.
     - A leaf whose gradient is ``None`` does not change, nor does its state, except trees that follow all params, as the average
-      of ``Averaged`` does; its first gradient may come late.
-    - The optimizer that ``donate`` returns gives the same bits, and params and state share no memory, to both of which it writes.
-    - ``vmap`` and compiled code give what eager code gives, and the meta device shapes.
+      of ``Averaged`` does. Its first gradient may come late.
+    - The optimizer that ``donate`` returns gives the same bits. It writes to params and state, which share no memory.
+    - ``vmap`` and compiled code give the same as eager code, and the meta device the same shapes.
     - In half precision, moments are in float32 and a step is that of float32, rounded once.
-    - Unless ``acts_on`` is ``"tree"``, each part of params by itself gets the same bits as in the whole.
+    - Unless ``acts_on`` is ``"tree"``, each part of params gets the same bits separately as in the whole.
     - An ``Optimizer`` is a value, has finite rates, and refuses gradients that do not fit before it writes to anything.
 
     Args:
         opt: An ``Optimizer``, or any object with its methods ``init`` and ``update``; ``donate`` is optional.
-        params: Params to update, a tree of tensors. They stay as they are.
+        params: Params to update, a tree of tensors. They are not changed.
         rng: Key or seed for the gradients.
-        compiled: Whether to try ``torch.compile`` too, which takes most of the time.
+        compiled: Whether to check ``torch.compile`` too, which takes most of the time.
 
     Raises:
-        AssertionError: The optimizer breaks the contract; the message begins with the rule.
+        AssertionError: If the optimizer breaks the contract; the message starts with the rule.
+        ValueError: If ``opt`` does not have the methods, or ``params`` is not a tree of tensors.
 
     >>> from funcnet.optim.sgd import SGD
     >>> check_optimizer(SGD(lr=0.1), {"weight": torch.ones(2, 3)}, compiled=False)
@@ -82,10 +83,10 @@ def check_optimizer(opt: Any, params: Params, rng: Key | int = 0, *, compiled: b
 
 def _require_verbs(who: str, opt: Any, params: Params) -> None:
     if isinstance(opt, type) or not all(callable(getattr(opt, verb, None)) for verb in ("init", "update")):
-        raise value_error(who, "it must be given a value with init and update", describe(opt))
+        raise value_error(who, "the first argument must be a value with init and update", describe(opt))
     odd = [leaf for leaf in tree.leaves(params) if not isinstance(leaf, Tensor) or leaf.is_meta]
     if odd:
-        raise value_error(who, "params must be a tree of tensors with numbers", describe(odd[0]))
+        raise value_error(who, "params must be a tree of tensors, not on the meta device", describe(odd[0]))
 
 
 def _first_state(opt: Any, params: Params) -> State:
@@ -114,25 +115,26 @@ def _check_forms(opt: Any, grads: list[Tree], state: State, params: Params, comp
 
 
 def check_transform(transform: Any, params: Params, rng: Key | int = 0, *, compiled: bool = True) -> None:
-    """Try the contract on a gradient transform, by updates with random gradients.
+    """Check the contract of a gradient transform, with updates for random gradients.
 
-    - New gradients have the structure, shapes, dtypes and devices of those that came; state, a tree of tensors, keeps its own.
-    - The same arguments give the same bits, whatever the strides of the gradients; none of them is written to, and torch's
-      generator is not used.
-    - A gradient that is ``None`` stays so, and what state holds for it does not change; the first one may come late.
-    - ``vmap`` and compiled code give what eager code gives, and the meta device shapes.
+    - New gradients have the structure, shapes, dtypes and devices of the old; state, a tree of tensors, keeps its own.
+    - Equal arguments give equal bits, whatever the strides of the gradients. No argument is written to, and torch's generator is
+      not used.
+    - A gradient of ``None`` stays ``None``, and its state does not change. The first gradient may come late.
+    - ``vmap`` and compiled code give the same as eager code, and the meta device the same shapes.
     - In half precision, moments are in float32 and the new gradients are those of float32, rounded once.
-    - Unless ``acts_on`` is ``"tree"``, each part of params by itself gets the same bits as in the whole.
+    - Unless ``acts_on`` is ``"tree"``, each part of params gets the same bits separately as in the whole.
     - A ``GradientTransform`` is a value, has finite rates, and refuses a state of another kind and complex gradients.
 
     Args:
         transform: A ``GradientTransform``, or any object with its methods ``init`` and ``update``.
         params: Params, a tree of tensors.
         rng: Key or seed for the gradients.
-        compiled: Whether to try ``torch.compile`` too, which takes most of the time.
+        compiled: Whether to check ``torch.compile`` too, which takes most of the time.
 
     Raises:
-        AssertionError: The transform breaks the contract; the message begins with the rule.
+        AssertionError: If the transform breaks the contract; the message starts with the rule.
+        ValueError: If ``transform`` does not have the methods, or ``params`` is not a tree of tensors.
 
     >>> from funcnet.optim.clipping import ClipByGlobalNorm
     >>> check_transform(ClipByGlobalNorm(1.0), {"weight": torch.ones(2, 3)}, compiled=False)
@@ -150,13 +152,13 @@ def check_transform(transform: Any, params: Params, rng: Key | int = 0, *, compi
 
 
 def _check_none(transform: Any, grads: Tree, state: State, params: Params, path: str) -> None:
-    """Require that a gradient which is ``None`` stays ``None``, and that its state does not change."""
+    """Require that a gradient of ``None`` stays ``None``, and that its state does not change."""
     absent = tree.map_with_path(lambda one, g: None if one == path else g, grads)
     new, after = transform.update(absent, state, params)
     _require(path not in tree.names(new), transform, "a gradient that is None must stay None", f"and {path!r} has one")
     _check_kept(transform, "grads", new, absent)
     owners = tree.names(params)
-    rule = "the state of a leaf whose gradient is None must stay as it is"
+    rule = "the state of a leaf whose gradient is None must not change"
     _compare(transform, rule, after, state, lambda one: _owner(one, owners) == path)
 
 
@@ -166,14 +168,14 @@ def _require(condition: bool, opt: Any, rule: str, got: str = "") -> None:
 
 
 def _gradients(params: Params, rng: Key | int) -> Tree:
-    """Draw a gradient for each floating leaf; the others have none."""
+    """Draw a gradient for each floating leaf; others have ``None``."""
     keys = {path: random.fold_in(rng, i) for i, path in enumerate(tree.names(params))}
     draw = lambda path, leaf: random.normal(keys[path], tuple(leaf.shape)).to(leaf) if leaf.is_floating_point() else None
     return tree.map_with_path(draw, params)
 
 
 def _step(opt: Any, grads: Tree, state: State, params: Params, like: Tree, what: str = "params") -> tuple[Tree, State]:
-    """Update once, and again with clones, and compare what came with ``like``, and what was given with what it was."""
+    """Update twice, the second time with clones; compare the result with ``like``, and the arguments with their copies."""
     arguments = (grads, state, params)
     copies, versions = tree.map(torch.clone, arguments), tree.map(lambda leaf: leaf._version, arguments)
     chance = torch.random.get_rng_state()
@@ -189,7 +191,7 @@ def _step(opt: Any, grads: Tree, state: State, params: Params, like: Tree, what:
 
 
 def _check_kept(opt: Any, name: str, new: Tree, old: Tree) -> None:
-    """Require the structure of a tree, and the shape, dtype and device of each of its leaves."""
+    """Require that a tree keeps its structure, and the shape, dtype and device of each leaf."""
     found, want = ({path: _kind(leaf) for path, leaf in tree.names(one).items()} for one in (new, old))
     lost = [path for path in want if path not in found]
     hint = "; tree.update(f, params, grads) keeps what has no gradient" if name == "params" else ""
@@ -205,14 +207,14 @@ def _kind(leaf: Any) -> str:
 
 
 def _check_absent(opt: Any, grads: Tree, state: State, params: Params, *paths: str) -> None:
-    """Require that leaves without a gradient stay, and what the state holds for them."""
+    """Require that leaves without a gradient do not change, nor their state."""
     absent = tree.map_with_path(lambda path, g: None if path in paths else g, grads)
     new, after = opt.update(absent, state, params)
-    rule = "a leaf whose gradient is None must stay as it is"
+    rule = "a leaf whose gradient is None must not change"
     _compare(opt, rule, new, params, lambda path: path in paths)
     owners, following = tree.names(params), followers(opt)
     concerns = lambda path: _owner(path, owners) in paths and following.isdisjoint(path.split("."))
-    _compare(opt, f"{rule}, and its state too", after, state, concerns)
+    _compare(opt, f"{rule}, nor its state", after, state, concerns)
 
 
 def _compare(opt: Any, rule: str, new: Tree, old: Tree, concerns: Callable[[str], bool]) -> None:
@@ -225,7 +227,7 @@ def _compare(opt: Any, rule: str, new: Tree, old: Tree, concerns: Callable[[str]
 
 
 def _owner(path: str, owners: Tree) -> str | None:
-    """Return the path of the param that a leaf of the state belongs to: the longest with which its own path ends."""
+    """Return the path of the param that a leaf of the state belongs to: the longest that is a suffix of its own."""
     return max((one for one in owners if path.endswith(f".{one}")), key=len, default=None)
 
 
@@ -239,7 +241,7 @@ def _check_donated(opt: Any, grads: list[Tree], params: Params) -> None:
 
 
 def _check_parts(opt: Any, grads: Tree, state: State, params: Params) -> None:
-    """Update each entry of params by itself, with its part of the state."""
+    """Update each entry of params separately, with its part of the state."""
     whole = opt.update(grads, state, params)
     keys = [*params] if isinstance(params, dict) else [*range(len(params))] if isinstance(params, (tuple, list)) else []
     for key in keys:
@@ -247,4 +249,4 @@ def _check_parts(opt: Any, grads: Tree, state: State, params: Params) -> None:
         found = opt.update(part(grads), opt.map_state(part, state), part(params))
         want = part(whole[0]), opt.map_state(part, whole[1])
         rule = f"with acts_on = {opt.acts_on!r}, a part of params must get the update that it gets in the whole"
-        _require(tree.equal(found, want), opt, rule, f"and {key!r} by itself gets another")
+        _require(tree.equal(found, want), opt, rule, f"and {key!r} separately gets another")

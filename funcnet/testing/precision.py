@@ -1,18 +1,18 @@
-"""Precision: a layer in a lower dtype against itself in float64, with the same numbers: those that the lower dtype has.
+"""Precision: a layer in a lower dtype compared with itself in float64, on the same numbers, which the lower dtype can represent.
 
-A sound kernel gives the exact result of numbers that are a few roundings away, rounded in turn (Higham 2002, section 1.5). With ε
-the distance from 1 to the next number of the dtype, and δ that of float64, each element may therefore be off by
+A sound kernel gives the exact result of numbers that are a few roundings away, rounded in turn (Higham 2002, section 1.5). Let ε
+be the distance from 1 to the next number of the dtype, and δ that of float64. Each element may then be off by
 
     8 ε · (the largest magnitude in its leaf)  +  4 · max(m(ε), ε/δ · n(δ))
 
-where m(ε) is how far the float64 result moves at most when each argument moves by up to ε, relative to it. The first term is the
-rounding of sums, which are accumulated in float32 at least. The second is what no kernel can help, and is measured where the
-first does not suffice: m(ε) takes in what cancels in the arguments, and a kink that rounding crosses; n(δ) is what float64 itself
+where m(ε) is the farthest that the float64 result moves when each argument moves by up to ε, relative to it. The first term is
+the rounding of sums, which are accumulated in float32 at least. The second is out of reach of any kernel, and is measured if the
+first does not suffice. m(ε) includes cancellation in the arguments, and a kink that rounding crosses. n(δ) is what float64 itself
 loses within the layer, where large terms cancel, as in the gradient of a norm, or a number near 1 is rounded, as in that of tanh.
 The lower dtype loses ε/δ times as much.
 
-A stochastic layer draws other numbers in float64: in half precision it is compared with float32, and in float32 its
-``inference()`` is compared, unless that draws numbers too.
+A stochastic layer draws other numbers in float64. In half precision it is therefore compared with float32; in float32 its
+``inference()`` is compared, unless that is stochastic too.
 """
 
 from collections.abc import Callable
@@ -29,11 +29,14 @@ from funcnet.testing.comparison import MARGIN, ROUNDINGS, everything, largest, n
 
 Results = Callable[[Tree], dict[str, Tensor]]
 
-_TRIALS = 32  # a last digit that is lost in one of four is then seen to be but once in ten thousand
+_TRIALS = 32  # a last digit lost in one of four draws is then missed once in ten thousand
 
 
 def check_precision(layer: Layer, params: Params, x: Any, rng: Key | int, dtype: torch.dtype) -> None:
-    """Require of y, all gradients and the statistics those of float64, within the rounding of ``dtype``, that of params and x."""
+    """Require that y, all gradients and the statistics equal those of float64 within the rounding of ``dtype``.
+
+    Params and x have this dtype.
+    """
     single = layer.stochastic and dtype is not torch.float32
     layer = layer if single else _settled(layer)
     if layer.stochastic and not single:
@@ -57,14 +60,14 @@ def _settled(layer: Layer) -> Layer:
 
 
 def moves_of(layer: Layer, arguments: tuple[Params, Any, Any], rng: Key | int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return max(m(ε), ε/δ · n(δ)) for each element of all that a layer gives."""
+    """Return max(m(ε), ε/δ · n(δ)) for each element of all results of a layer."""
     exact = tree.cast(arguments, torch.float64)
     results: Results = lambda near: tree.names(everything(layer, near[0], near[1], near[2], rng))
     return allowed(results, exact, dtype)
 
 
 def allowed(results: Results, exact: Tree, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return max(m(ε), ε/δ · n(δ)) for each element of the results, δ being that of the dtype of ``exact``."""
+    """Return max(m(ε), ε/δ · n(δ)) for each element of the results, where δ is that of the dtype of ``exact``."""
     low = _unit(dtype)
     high = max(_unit(leaf.dtype) for leaf in tree.leaves(exact)) or low
     lost = _noise(results, exact, high)
@@ -74,7 +77,7 @@ def allowed(results: Results, exact: Tree, dtype: torch.dtype) -> dict[str, Tens
 def _noise(results: Results, exact: Tree, unit: float) -> dict[str, Tensor]:
     """Return what the results lose to rounding: n(unit), the largest move, or second difference over a step of √unit.
 
-    A step that small changes what is rounded within, and of what is smooth in the arguments it leaves no more than a unit.
+    A step that small changes what is rounded inside, and leaves at most a unit of what is smooth in the arguments.
     """
     want, found = results(exact), moves(results, exact, unit)
     for trial in range(_TRIALS // 4):
@@ -86,7 +89,7 @@ def _noise(results: Results, exact: Tree, unit: float) -> dict[str, Tensor]:
 
 
 def moves(results: Results, exact: Tree, unit: float) -> dict[str, Tensor]:
-    """Return how far each element of the results moves at most, when each argument moves by up to a unit: m(unit)."""
+    """Return how far each element of the results moves at most when each argument moves by up to a unit: m(unit)."""
     want, found = results(exact), dict[str, Tensor]()
     for trial in range(_TRIALS):
         for path, leaf in results(_moved(exact, unit, trial)).items():
@@ -118,7 +121,7 @@ def _unit(dtype: torch.dtype) -> float:
 
 
 def _excess(got: Tensor, want: Tensor, bound: Tensor) -> tuple[float, int]:
-    """Return how far the worst element is beyond its bound, and its number; what the dtype cannot hold is infinite in both."""
+    """Return how far the worst element exceeds its bound, and its number; what the dtype cannot represent is infinite in both."""
     if not want.numel():
         return 0.0, 0
     want = want.to(got.dtype) if got.is_floating_point() else want

@@ -1,4 +1,4 @@
-"""Purity: equal arguments give equal bits, nothing is written to, and nothing but the arguments is read."""
+"""Purity: equal arguments give equal bits, no argument is written to, and nothing but the arguments is read."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,12 +14,12 @@ from funcnet.testing.comparison import backward, check_same_bits, everything, na
 
 
 def check_pure(layer: Layer, p: Params, x: Any, rng: Key | int) -> None:
-    """Require the same bits from equal arguments, whatever came between, nothing written to, and no chance without a key.
+    """Require equal bits from equal arguments, whatever was computed in between, no writes, and no randomness without a key.
 
-    What is written to is told first: all that is compared afterwards would be wrong too.
+    Writes are reported first, since all later comparisons would fail too.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.rand(())  # else a seed that the layer set before would not show
+        torch.rand(())  # otherwise a seed that the layer set before would go unnoticed
         _check_calls(layer, p, x, rng, torch.random.get_rng_state())
     require(not layer.stochastic or _refuses(layer, p, x), layer, "apply must refuse to run without a key")
 
@@ -46,7 +46,7 @@ def _require_untouched(layer: Layer, held: list["Snapshot"], chance: Tensor) -> 
 
 
 def _check_clones(layer: Layer, arguments: tuple[Any, ...], cache: Any, want: Tree) -> None:
-    """Require of clones the bits of the arguments: a layer may not tell tensors apart by their identity."""
+    """Require that clones of the arguments give the same bits: a layer may not distinguish tensors by identity."""
     check_same_bits(layer, "equal arguments must give equal bits, clones too", everything(layer, *_cloned(arguments)), want)
     p, _, gy, _ = arguments
     for rule, parts in {
@@ -61,13 +61,13 @@ def _cloned(values: Tree) -> Tree:
 
 
 def _clone(leaf: Tensor) -> Tensor:
-    """Copy a tensor with its memory: kernels go by strides, which a plain clone of an expanded tensor loses."""
+    """Copy a tensor with its memory: kernels depend on strides, which a plain clone of an expanded tensor loses."""
     memory: Any = leaf.detach().untyped_storage()
     return leaf.new_empty(0).set_(memory.clone(), leaf.storage_offset(), leaf.shape, leaf.stride())
 
 
 def other(values: Tree) -> Tree:
-    """Return other values of the same kind: nearer to 0, and so no less within the domain of the layer."""
+    """Return other values of the same kind, closer to 0 so that they stay in the domain of the layer."""
     return tree.map(lambda leaf: leaf * 0.75 if leaf.is_floating_point() else leaf, values)
 
 
@@ -80,7 +80,7 @@ def _refuses(layer: Layer, params: Params, x: Any) -> bool:
 
 
 class Snapshot:
-    """What a tree held at a moment, to be compared with what it holds later: integers and workspaces of kernels included."""
+    """The contents of a tree at one time, to compare with later contents, including integers and workspaces of kernels."""
 
     def __init__(self, values: Tree) -> None:
         self._values = values
@@ -92,7 +92,7 @@ class Snapshot:
         yield from ((path, leaf) for path, leaf in self._leaves.items() if isinstance(leaf, Tensor))
 
     def changed(self) -> Iterator[str]:
-        """Yield the paths of the leaves that were written to or exchanged since."""
+        """Yield the paths of the leaves that were written to or replaced since."""
         now = tree.names(self._values)
         yield from (path for path in sorted(now.keys() | self._leaves.keys()) if now.get(path) is not self._leaves.get(path))
         for path, leaf in self._tensors():
@@ -107,7 +107,7 @@ def require_unchanged(layer: Layer, snapshots: list[Snapshot]) -> None:
 
 
 def check_own_memory(layer: Layer, params: Params) -> None:
-    """Require of fresh params that each element has memory of its own: an optimizer may write to donated ones."""
+    """Require that each element of fresh params has its own memory, since an optimizer may write to donated ones."""
     rule = "init must return each element in memory of its own"
     places: dict[int, str] = {}
     for path, leaf in tree.names(params).items():
@@ -119,7 +119,7 @@ def check_own_memory(layer: Layer, params: Params) -> None:
 
 
 def _overlaps(leaf: Tensor) -> bool:
-    """Tell whether two elements are in one place: an axis steps no further than all shorter ones reach."""
+    """Tell whether two elements share a place: each axis must step further than all axes with shorter steps reach."""
     reach = 0
     for stride, size in sorted(zip(leaf.stride(), leaf.shape, strict=True)):
         if leaf.numel() and size > 1:

@@ -1,6 +1,6 @@
 """Reach: every call on a combinator reaches every layer in it, with the key, the params and the cache of that layer.
 
-``Trial`` asks spies in the places of the inner layers; the rest is tried on the layer itself.
+``Trial`` uses spies in place of the inner layers; the rest is checked on the layer itself.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ def _check_unneeded_key(layer: Layer, params: Params, x: Any, y: Any) -> None:
 
 
 def _check_moved_leaves(layer: Layer, params: Params, cache: Any, y: Any) -> None:
-    """Require of ``update_stats`` the leaves of params, and that only running statistics are others: they have no gradient."""
+    """Require that ``update_stats`` keeps the structure of params, and changes only leaves without a gradient (statistics)."""
     moved = layer.update_stats(params, cache)
     require_structure(layer, "update_stats must return all of params, with its structure", params, moved)
     before, after = tree.names(params), tree.names(moved)

@@ -1,4 +1,4 @@
-"""The judge of schedules: ``check_schedule`` tries their contract on one, a user's too."""
+"""Check of schedules: ``check_schedule`` checks their contract, also on your own."""
 
 import importlib.util
 import math
@@ -17,22 +17,21 @@ _TOLERANCE = 1e-12
 
 
 def check_schedule(schedule: Callable[[Any], Any], steps: int = 200, *, compiled: bool = False) -> None:
-    """Try the contract on a schedule, at the steps 0 to ``steps - 1``.
+    """Check the contract of a schedule, at the steps 0 to ``steps - 1``.
 
-    An int gives a finite float, a 0-d tensor a 0-d float64 tensor of the same number to 1e-12, and a number of numpy the float of
-    its int. The same step gives the same bits, whatever was asked before; torch's generator is not used, and a tensor of the step
-    is not written to.
-    ``torch.func.vmap`` over the steps gives what a loop gives, and on the meta device there is a 0-d float64 tensor. A
-    ``Schedule`` is a value as well: it equals its pickled copy, which has its hash and its ``repr``.
+    An int gives a finite float, a 0-d tensor a 0-d float64 tensor of the same number to 1e-12, and a numpy number the float of
+    its int. The same step gives the same bits, whatever was asked before. Torch's generator is not used, and a tensor of the step
+    is not written to. ``torch.func.vmap`` over the steps gives the same as a loop, and the meta device a 0-d float64 tensor. A
+    ``Schedule`` also equals its pickled copy, in hash and ``repr`` too.
 
     Args:
         schedule: A ``Schedule``, or any function of the step.
-        steps: Number of steps to try.
-        compiled: Whether to trace it with ``torch.compile`` too: one graph must serve all steps. It takes seconds.
+        steps: Number of steps to check.
+        compiled: Whether to trace it with ``torch.compile`` too, where one graph must serve all steps. It takes seconds.
 
     Raises:
-        AssertionError: The schedule breaks the contract; the message begins with the rule.
-        ValueError: For anything but a function, and ``steps`` that are no whole number from 1 to 2²⁰.
+        AssertionError: If the schedule breaks the contract; the message starts with the rule.
+        ValueError: If ``schedule`` is not a function, or ``steps`` not a whole number from 1 to 2²⁰.
 
     >>> from funcnet.optim.schedules.interpolation import CosineSchedule
     >>> check_schedule(CosineSchedule(0.1, 100))
@@ -64,7 +63,7 @@ def _require(condition: bool, schedule: Any, rule: str, got: str) -> None:
 
 
 def _tried(schedule: Any, rule: str, run: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a function gives; an error breaks the rule."""
+    """Return the result of a function; an error breaks the rule."""
     try:
         return run(*arguments)
     except Exception as error:
@@ -77,7 +76,7 @@ def _same(rate: float, other: float) -> bool:
 
 
 def _check_again(schedule: Any, rates: list[float]) -> None:
-    """Ask in the other order, so that a count of calls is found."""
+    """Ask in reverse order, to detect a schedule that counts its calls."""
     for step in reversed(range(len(rates))):
         again = schedule(step)
         got = f"and step {step} gives {rates[step]!r}, then {again!r}"
@@ -103,13 +102,13 @@ def _check_tensors(schedule: Any, rates: list[float]) -> None:
 def _check_numpy(schedule: Any, rates: list[float]) -> None:
     if importlib.util.find_spec("numpy") is None:
         return
-    import numpy as np  # an extra, for torch too
+    import numpy as np  # optional, as for torch
 
     for step, rate in enumerate(rates):
-        found = _tried(schedule, "a number of numpy must give the float that its int gives", schedule, np.int64(step))
+        found = _tried(schedule, "a numpy number must give the float that its int gives", schedule, np.int64(step))
         right = isinstance(found, float) and _same(found, rate)
         got = f"and step {step} gives {rate!r} and {describe(found)}"
-        _require(right, schedule, "a number of numpy must give the float that its int gives", got)
+        _require(right, schedule, "a numpy number must give the float that its int gives", got)
 
 
 def _check_vmap(schedule: Any, rates: list[float]) -> None:
@@ -132,7 +131,7 @@ def _check_value(schedule: Schedule) -> None:
     try:
         copy = pickle.loads(pickle.dumps(schedule))
     except Exception as error:
-        rule = "a schedule must pickle; a function in it needs a name in a module, not that of a lambda"
+        rule = "a schedule must pickle; a function in it must be defined with def in a module, not a lambda"
         raise AssertionError(f"{rule}, got {error}: {schedule!r}") from error
     _require(
         copy == schedule and hash(copy) == hash(schedule), schedule, "a schedule must equal its pickled copy", f"got {copy!r}"

@@ -1,11 +1,11 @@
-"""Second order: ``torch.func`` differentiates every verb, and finds what ``vjp`` says.
+"""Second order: ``torch.func`` differentiates every verb, and agrees with ``vjp``.
 
     torch.func.vjp(apply)(gy)      = vjp(gy)                                 at kinks too
     ⟨gy, torch.func.jvp(apply)(v)⟩ = ⟨vjp(gy), v⟩                            at kinks too
     ⟨torch.func.vjp(B)(u), d⟩      = the slope of t -> ⟨u, B(z + t d)⟩       B = all backward verbs, z = (params, x, gy)
 
-The slope is measured by central differences, with a step that is halved while it does not agree. On a kink of the gradient there
-is no slope to measure: it is then measured at points close by.
+The slope is measured with central differences; the step is made smaller until it agrees. A gradient has no slope on a kink; there
+it is measured at nearby points.
 """
 
 import functools
@@ -24,12 +24,12 @@ from funcnet.testing.differences import finite_difference
 from funcnet.testing.precision import allowed
 
 Leaves = dict[str, Tensor]
-"""Tensors by path: leaves of params, x and gy, or what verbs make of them."""
+"""Tensors by path: leaves of params, x and gy, or results of verbs."""
 
 _STEPS = tuple(2.0**-k for k in (10, 13, 16, 19, 22))
 _TOLERANCE = 1e-6
 _TRANSPOSED = 1e-10
-# The share of ⟨|u|, |B|⟩ that rounding may add to a slope: some units in the last place, over the step.
+# The share of ⟨|u|, |B|⟩ that rounding may add to a slope: some units in the last place, divided by the step.
 _ROUNDING = 64 * 2.0**-52
 _NEARBY = (2.0**-6, 2.0**-9, 2.0**-5)
 
@@ -37,12 +37,12 @@ _NEARBY = (2.0**-6, 2.0**-9, 2.0**-5)
 def check_second_order(layer: Layer, params: Params, x: Any, rng: Key | int, dtype: torch.dtype) -> None:
     """Require that ``torch.func`` differentiates ``apply`` to what ``vjp`` gives, and ``vjp`` and its halves to measured slopes.
 
-    Leaves with the gradient ``None`` are held fixed: labels, and running statistics. Below float64, where a layer may take other
-    kernels, slopes cannot be measured: there ``vjp`` and its halves must have a derivative.
+    Leaves with the gradient ``None`` are held fixed: labels, and running statistics. Below float64, where a layer may use other
+    kernels, slopes cannot be measured; ``vjp`` and its halves must only have a derivative.
     """
     verbs = _Verbs(layer, params, x, rng)
     if verbs.point and verbs.gy:
-        if not layer.surrogate:  # of its apply torch.func finds the derivative, of which vjp is none
+        if not layer.surrogate:  # torch.func finds the derivative of its apply, which vjp is not
             _check_first_order(verbs, dtype)
         if dtype is torch.float64:
             _check_second_order(verbs)
@@ -79,7 +79,7 @@ class _Verbs:
         return {path: y[path] for path in self.gy}
 
     def backward(self, leaves: Leaves) -> Leaves:
-        """Return all gradients by all verbs, from a cache made of the same params and x."""
+        """Return all gradients from all verbs, with a cache made from the same params and x."""
         given = self._at(leaves)
         cache = run(self.layer, given["params"], given["x"], self.rng)[1]
         arguments = given["params"], cache, given["gy"]
@@ -88,22 +88,22 @@ class _Verbs:
         return found
 
     def vjp(self, gy: Leaves) -> Leaves:
-        """Return the gradients by ``vjp`` from a cache that depends on nothing, as functions of gy."""
+        """Return the gradients from ``vjp``, with a constant cache, as functions of gy."""
         found: Leaves = tree.names(named(self.layer.vjp(self._given["params"], self._cache, self._at(gy)["gy"])))
         return found
 
     def vjp_anew(self, leaves: Leaves) -> Leaves:
-        """Return the gradients by ``vjp`` as functions of all leaves."""
+        """Return the gradients from ``vjp`` as functions of all leaves."""
         return {path.removeprefix("vjp."): leaf for path, leaf in self.backward(leaves).items() if path.startswith("vjp.")}
 
     def pulled_back_apply(self, leaves: Leaves) -> Leaves:
-        """Return the gradients by ``torch.func`` as functions of all leaves."""
+        """Return the gradients from ``torch.func`` as functions of all leaves."""
         point, gy = ({path: leaves[path] for path in part} for part in (self.point, self.gy))
         found: Leaves = torch.func.vjp(self.apply, point)[1](gy)[0]
         return found
 
     def along(self, point: Leaves, v: Leaves) -> Leaves:
-        """Return the derivative of ``apply`` along v, by ``torch.func``."""
+        """Return the derivative of ``apply`` along v, from ``torch.func``."""
         found: Leaves = torch.func.jvp(self.apply, (point,), (v,))[1]
         return found
 
@@ -118,7 +118,7 @@ class _Verbs:
 
 
 def _check_first_order(verbs: _Verbs, dtype: torch.dtype) -> None:
-    """Require of both derivatives of ``apply`` what ``vjp`` and its transpose give."""
+    """Require that both derivatives of ``apply`` agree with ``vjp`` and its transpose."""
     layer, scale = verbs.layer, (verbs.gy, verbs.point)
     v = noise_like(verbs.point, random.fold_in(verbs.rng, 3))
     moves = functools.partial(_moves, verbs, v, dtype)
@@ -144,7 +144,7 @@ def _moves(verbs: _Verbs, v: Leaves, dtype: torch.dtype) -> Leaves:
 
 
 def _check_second_order(verbs: _Verbs) -> None:
-    """Require of the derivative of ``vjp`` and its halves the measured slope, at the point itself or else close by."""
+    """Require that the derivative of ``vjp`` and its halves agrees with the measured slope, at the point itself or nearby."""
     for point in _points(verbs):
         if _misses(verbs, point, _direction(verbs.all)) is None:
             _check_transposed(verbs, point)
@@ -160,7 +160,7 @@ def _check_second_order(verbs: _Verbs) -> None:
 
 
 def _check_transposed(verbs: _Verbs, point: Leaves) -> None:
-    """Require of the derivative of the backward verbs in forward mode the transpose of that in reverse mode."""
+    """Require that the derivative of the backward verbs in forward mode is the transpose of that in reverse mode."""
     v = noise_like(point, random.fold_in(verbs.rng, 4))
     along, back = torch.func.jvp(verbs.backward, (point,), (v,))[1], verbs.pulled_back(point)
     one, other, terms = float(_dot(verbs.u, along)), float(_dot(back, v)), float(_terms(verbs.u, along) + _terms(back, v))
@@ -169,7 +169,7 @@ def _check_transposed(verbs: _Verbs, point: Leaves) -> None:
 
 
 def _check_twice(verbs: _Verbs, point: Leaves) -> None:
-    """Require of ``apply`` differentiated twice what ``vjp`` differentiated once gives."""
+    """Require that ``apply`` differentiated twice equals ``vjp`` differentiated once."""
     u = {path: verbs.u[f"vjp.{path}"] for path in verbs.point}
     got = torch.func.vjp(verbs.pulled_back_apply, point)[1](u)[0]
     want = torch.func.vjp(verbs.vjp_anew, point)[1](u)[0]
@@ -178,7 +178,7 @@ def _check_twice(verbs: _Verbs, point: Leaves) -> None:
 
 
 def _points(verbs: _Verbs) -> Iterator[Leaves]:
-    """Yield the point itself, and others around it."""
+    """Yield the point itself, and others near it."""
     yield verbs.all
     for seed, far in enumerate(_NEARBY):
         noise = noise_like(verbs.all, seed)
@@ -186,14 +186,14 @@ def _points(verbs: _Verbs) -> Iterator[Leaves]:
 
 
 def _direction(leaves: Leaves) -> Leaves:
-    """Return noise in the scale of the leaves, the shorter the more elements there are."""
+    """Return noise scaled like the leaves, divided by the root of the number of elements."""
     n = sum(leaf.numel() for leaf in leaves.values())
     noise = noise_like(leaves, 7)
     return {path: noise[path] * leaf.abs().clamp_min(1) / max(n, 1) ** 0.5 for path, leaf in leaves.items()}
 
 
 def _misses(verbs: _Verbs, point: Leaves, d: Leaves) -> tuple[float, float] | None:
-    """Return the derivative along d and the closest slope that was measured; ``None`` where they agree."""
+    """Return the derivative along d and the closest measured slope; ``None`` if they agree."""
     h = verbs.pulled_back(point)
     analytic, terms = float(_dot(h, d)), float(_terms(h, d))
     size = float(_terms(verbs.u, verbs.backward(point)))

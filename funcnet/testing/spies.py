@@ -1,8 +1,8 @@
 """Spies: layers that replace the inner layers of a net, and log every call.
 
-A spy has the class of the layer that it replaces, so validators accept it, and delegates to that layer. It claims what it is
-told to: a key, a dependence on the batch, running statistics, a custom rule backward. What it returns can be recognized:
-its cache has its name, and the params from its ``update_stats`` are new tensors.
+A spy has the class of the layer that it replaces, so validators accept it, and delegates to that layer. It makes the claims it is
+given: that it needs a key, depends on the batch, has running statistics, or has a custom backward rule. Its results can be
+recognized: its cache has its name, and the params from its ``update_stats`` are new tensors.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,14 +21,14 @@ from funcnet.value import Value
 CLAIMS = ("stochastic", "batch_dependent", "has_running_stats", "surrogate")
 
 Claims = frozenset[str]
-"""The properties, of those in ``CLAIMS``, that are ``True``."""
+"""The properties in ``CLAIMS`` that are ``True``."""
 
 NO_KEY_NEEDED = "no key needed"
 HIDDEN_KEY = "hidden by vmap"
 
 
 class Call(NamedTuple):
-    """A call of a spy: the verb, the name of the spy, and what came and went."""
+    """A call of a spy: the verb, the name of the spy, its arguments and its result."""
 
     verb: str
     name: str
@@ -40,7 +40,7 @@ class Call(NamedTuple):
 
 
 class Log:
-    """What the spies of a trial share: their calls, the params that each has drawn, and their classes."""
+    """What the spies of a trial share: their calls, the params that each drew, and their classes."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -48,13 +48,13 @@ class Log:
         self.classes: dict[type, type] = {}
 
     def take(self, *verbs: str) -> list[Call]:
-        """Return the calls of some verbs, and forget all calls."""
+        """Return the calls of some verbs, and clear the log."""
         found = [call for call in self.calls if call.verb in verbs]
         self.calls.clear()
         return found
 
     def spy_class(self, kind: type) -> type:
-        """Return the class of the spies in the places of layers of a class."""
+        """Return the class of the spies that replace layers of a class."""
         if kind not in self.classes:
             self.classes[kind] = type(kind.__name__, (Spy, kind), {})
         return self.classes[kind]
@@ -86,7 +86,7 @@ class Spy(Layer):
         return "surrogate" in self.spy_claims
 
     def init(self, rng: Key | int) -> Params:
-        """Draw params once: only the key of another call is of interest."""
+        """Draw params once; of later calls only the key matters."""
         if self.spy_name not in self.spy_log.drawn:
             self.spy_log.drawn[self.spy_name] = self.spied.init(rng)
         params = self.spy_log.drawn[self.spy_name]
@@ -136,13 +136,13 @@ class Spy(Layer):
         self.spy_log.calls.append(Call(verb, self.spy_name, settled=self.spy_settled, **arguments))
 
     def _key(self, rng: Rng) -> Any:
-        """Return the key; a word where none is needed, or where ``vmap`` hides it."""
+        """Return the key, or a word if no key is needed or ``vmap`` hides it."""
         if not self.stochastic:
             return NO_KEY_NEEDED
         return HIDDEN_KEY if rng is not None and is_mapped(random.as_key(rng)) else rng
 
     def _inner_key(self, rng: Rng) -> Rng:
-        """Return a key for the layer, also if this spy gets none: the log says so."""
+        """Return a key for the layer even if this spy gets none: the log reports that."""
         if not self.spied.stochastic:
             return None
         return 0 if rng is None else rng
@@ -166,7 +166,7 @@ class Spy(Layer):
 
 
 def make_spy(layer: Any, name: str, log: Log, claims: Claims | None = None, *, settled: bool = False) -> Spy:
-    """Make a spy with the class and the fields of ``layer``; its claims are those of the layer by default."""
+    """Make a spy with the class and the fields of ``layer``; by default its claims are those of the layer."""
     made: Any = object.__new__(log.spy_class(type(layer)))
     for one in _fields(layer):
         if one.name not in CLAIMS:
@@ -179,14 +179,14 @@ def make_spy(layer: Any, name: str, log: Log, claims: Claims | None = None, *, s
 
 
 def cache_tag(name: str) -> str:
-    """Return the key under which a spy's cache has the cache of its layer."""
+    """Return the key in a spy's cache of the cache of its layer."""
     return f"cache of {name}"
 
 
 def layers_in_fields(layer: Layer) -> dict[str, Layer]:
-    """Return the layers that were given to the constructor, by field, with an index if a field has several.
+    """Return the layers given to the constructor, by field, with an index if a field has several.
 
-    Containers and other values are opened, inner layers are not.
+    Containers and other values are searched; inner layers are not.
     """
     found: dict[str, Layer] = {}
     for one in _fields(layer):
@@ -207,17 +207,17 @@ def _layers_within(value: Any) -> Iterator[Layer]:
 
 
 def inner_layers(layer: Layer) -> dict[str, Layer]:
-    """Return the children of a combinator, or else the layers in the fields."""
+    """Return the children of a combinator, or the layers in the fields of another layer."""
     return layer.children() if isinstance(layer, Combinator) else layers_in_fields(layer)
 
 
 def with_spies(layer: Layer, log: Log, claims: Mapping[str, Claims]) -> tuple[Layer, dict[str, Spy]]:
-    """Return the layer with spies in the places of its inner layers, and the spies by name; each claims what ``claims`` says.
+    """Return the layer with spies in place of its inner layers, and the spies by name, each with its entry in ``claims``.
 
-    A combinator that takes only one layer for several of its names gets one spy for them, with the claims of all.
+    A combinator that accepts only one layer for several of its names gets one spy for them, with the claims of all.
 
     Raises:
-        ValueError: The layer accepts no inner layer with these claims.
+        ValueError: If the layer accepts no inner layer with these claims.
     """
     spies = {name: make_spy(part, name, log, claims.get(name, Claims())) for name, part in inner_layers(layer).items()}
     if not isinstance(layer, Combinator):
@@ -244,7 +244,7 @@ def _with_spies_in_fields(value: Any, spies: Iterator[Layer]) -> Any:
 
 
 def _spied(value: Any, spies: Iterator[Layer]) -> Any:
-    """Replace the layers in a field, which come in the order of ``layers_in_fields``."""
+    """Replace the layers in a field; they come in the order of ``layers_in_fields``."""
     if isinstance(value, Layer):
         return next(spies)
     if isinstance(value, (tuple, frozenset)):

@@ -1,10 +1,10 @@
-"""Surrogates: layers with a custom backward rule, and the net in which each of them is the linear map that it declares.
+"""Surrogates: layers with a custom backward rule, and nets in which each of them is the linear map that it declares.
 
     y = y₀ + gy₀ (⟨gx₀, x - x₀⟩ + ⟨gp₀, p - p₀⟩) / ⟨gy₀, gy₀⟩
 
-x₀, p₀ and y₀ are what a surrogate had and gave in the net, gy₀ is the gradient that reached it, and gx₀, gp₀ are what its
-``vjp`` made of that. At the point itself the net then has its own values, and its derivative is the chain rule through the
-declared rules, however the surrogates treat gy.
+x₀, p₀ and y₀ are the input, params and output of a surrogate in the net, gy₀ is the gradient that reached it, and gx₀ and gp₀ are
+what its ``vjp`` returned. At this point the net keeps its values, and its derivative is the chain rule through the declared
+rules, however the surrogates treat gy.
 """
 
 import inspect
@@ -24,7 +24,7 @@ from funcnet.testing.comparison import check_equal, named, require, run
 
 
 def check_declared(layer: Layer, params: Params, x: Any, rng: Key | int, gy: Any) -> None:
-    """Require of a surrogate's ``vjp`` what its ``declared_vjp`` gives, where it declares a formula."""
+    """Require that the ``vjp`` of a surrogate agrees with its ``declared_vjp``, if it declares a formula."""
     key = rng if layer.stochastic else None
     want = layer.declared_vjp(params, x, gy, key)
     if want is not None:
@@ -33,10 +33,10 @@ def check_declared(layer: Layer, params: Params, x: Any, rng: Key | int, gy: Any
 
 
 def with_declared_rules(layer: Layer, params: Params, x: Any, rng: Key | int, gy: Any) -> Layer:
-    """Return the net whose surrogates are the linear maps that they declare at this point.
+    """Return the net with every surrogate replaced by the linear map that it declares at this point.
 
     Raises:
-        LawError: The numbers of a surrogate are hidden by ``vmap``, or no gradient comes to it.
+        LawError: If ``vmap`` hides the numbers of a surrogate, or no gradient reaches it.
     """
     log: list[_Call] = []
     spied = _in_place_of_surrogates(layer, count(), lambda place, one: _Recorder(place, one, log))
@@ -50,9 +50,9 @@ def with_declared_rules(layer: Layer, params: Params, x: Any, rng: Key | int, gy
 
 
 def _take_gradients(calls: "list[_Call]", again: "list[_Call]") -> None:
-    """Give calls whose caches were made again in ``vjp``, as ``remat`` does, the gradients of the calls that made them.
+    """Give calls whose caches were recomputed in ``vjp``, as in ``remat``, the gradients of the calls that recomputed them.
 
-    These had the same params and x, but for rounding where x was restored, as by ``reversible``.
+    These had the same params and x, up to rounding if x was restored, as in ``reversible``.
     """
     left = [call for call in again if call.back is not None]
     for call in calls:
@@ -81,7 +81,7 @@ def _in_place_of_surrogates(layer: Layer, places: Iterator[int], make: Any) -> L
 
 
 class _Call:
-    """What a surrogate had and gave in one call: params, x and y, and in ``vjp`` gy, gp and gx."""
+    """The data of one call of a surrogate: params, x and y, and from ``vjp`` gy, gp and gx."""
 
     def __init__(self, place: int, point: Any, y: Any) -> None:
         self.place, self.point, self.y = place, point, y
@@ -89,7 +89,7 @@ class _Call:
         self.is_hidden = any(is_mapped(leaf) for leaf in flatten_together(y)[0] if isinstance(leaf, Tensor))
 
     def distance(self, other: "_Call") -> float:
-        """Return how far apart params and x of two calls are."""
+        """Return the distance between params and x of two calls."""
         pairs = zip(_floating(self.point), _floating(other.point), strict=True)
         return sum([float((a - b).abs().sum()) for a, b in pairs if a.is_floating_point()])
 
@@ -98,7 +98,7 @@ class _Call:
 
 
 class _InPlace(Layer):
-    """A layer in the place of a surrogate, no value: its calls are counted."""
+    """A layer in place of a surrogate. It is not a value: it counts its calls."""
 
     def __new__(cls, place: int, layer: Layer, log: list[_Call]) -> Self:
         return object.__new__(cls)
@@ -137,7 +137,7 @@ class _Recorder(_InPlace):
 
 
 class _Replay(_InPlace):
-    """The linear map that a surrogate declares; call after call, in the order of the log."""
+    """The linear map that a surrogate declares, for one call after the other in the order of the log."""
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         calls = [call for call in self.log if call.place == self.place]
@@ -164,7 +164,7 @@ def _floating(values: Any) -> list[Tensor]:
 
 
 def _triples(gradients: Any, values: Any, point: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield gradient, value and first value of the leaves that have a gradient."""
+    """Yield gradient, value and original value of the leaves that have a gradient."""
     for p, q, g in zip(*flatten_together(values, point, gradients), strict=True):
         if g is not None:
             yield g, p, q

@@ -1,4 +1,4 @@
-"""Transforms: forward and backward on the meta device, within ``torch.func.vmap``, and compiled as one graph."""
+"""Transforms: forward and backward on the meta device, in ``torch.func.vmap``, and compiled as one graph."""
 
 import functools
 from collections.abc import Callable
@@ -19,12 +19,12 @@ Work = Callable[..., Any]
 
 
 def check_meta(layer: Layer, work: Work, arguments: tuple[Tree, ...], want: Tree) -> None:
-    """Require on the meta device the shapes and dtypes of ``want``."""
+    """Require the shapes and dtypes of ``want`` on the meta device."""
     check_kept(layer, "on the meta device,", work(*tree.to(arguments, "meta")), tree.to(want, "meta"))
 
 
 def check_vmap(layer: Layer, work: Work, arguments: tuple[Tree, ...], want: Tree, rng: Key | int, dtype: torch.dtype) -> None:
-    """Require of ``vmap`` over these arguments and others what each of them gives without it."""
+    """Require that ``vmap`` over these arguments and others gives the same as separate calls."""
     others = (*other(arguments[:3]), random.fold_in(rng, 1))
     batch = tree.map(lambda one, two: torch.stack((one, two)), arguments, others)
     got = torch.func.vmap(lambda *one: tuple(tree.leaves(work(*one))), in_dims=tree.map(lambda _: 0, batch))(*batch)
@@ -35,13 +35,13 @@ def check_vmap(layer: Layer, work: Work, arguments: tuple[Tree, ...], want: Tree
 
 
 def _with_gaps(like: Tree, leaves: list[Tensor]) -> list[Tensor | None]:
-    """Put ``None`` back where ``like`` has it."""
+    """Put ``None`` back at the places where ``like`` has it."""
     rest = iter(leaves)
     return [None if leaf is None else next(rest) for leaf in flattening.flatten_together(like)[0]]
 
 
 def check_compiled(layer: Layer, work: Work, arguments: tuple[Tree, ...], want: Tree) -> None:
-    """Require of compiled code, traced as one graph, what eager code gives."""
+    """Require that compiled code, traced as one graph, gives the same as eager code."""
     try:
         got = torch.compile(work, fullgraph=True, backend="aot_eager", dynamic=False)(*arguments)
     finally:

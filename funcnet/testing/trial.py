@@ -1,7 +1,7 @@
-"""Trial: the calls of a layer with spies in the places of its inner layers, and what their log must say.
+"""Trial: the calls of a layer with spies in place of its inner layers, and the rules that their log must obey.
 
-The spies claim to need a key, to depend on the batch and to have running statistics: all of them at once, and one of them at a
-time, which finds a combinator that asks only its first layer.
+The spies claim to need a key, to depend on the batch and to have running statistics, first all of them, then one at a time: that
+detects a combinator that asks only its first layer.
 """
 
 import inspect
@@ -28,7 +28,7 @@ _RUNS = ("apply", "__call__")
 
 
 class Trial:
-    """The verbs of a layer with spies in it, and what their log must say."""
+    """The verbs of a layer with spies in it, and the checks of their log."""
 
     def __init__(self, layer: Layer, params: Params, x: Any, rng: Key) -> None:
         self.layer, self.params, self.x, self.rng = layer, params, x, rng
@@ -42,14 +42,14 @@ class Trial:
         self.require = partial(_require, layer)
 
     def _with_one_claiming(self, name: str) -> tuple[Claims, Layer]:
-        """Return what the layer called ``name`` may claim, and the net in which it alone does; some refuse stochastic layers."""
+        """Return what the layer called ``name`` may claim, and the net in which only it does. Some nets refuse claims."""
         for claims in _FEWER_AND_FEWER:
             with suppress(ValueError):
                 return claims, with_spies(self.layer, self.log, {name: claims})[0]
         return Claims(), self.layer
 
     def check(self) -> None:
-        """Try the verbs in turn."""
+        """Check the verbs in turn."""
         self._check_places()
         self._check_claim("stochastic", self.spies)
         self._check_claim("has_running_stats", self.spies)
@@ -61,7 +61,7 @@ class Trial:
         self._check_inference(ran)
 
     def check_surrogate(self) -> None:
-        """Require that a layer with a surrogate within is one: last, as it follows for all who subclass ``Combinator``."""
+        """Require that a layer with a surrogate inside is one; the last check, as every subclass of ``Combinator`` passes it."""
         self._check_claim("surrogate", self.spies)
 
     def _check_places(self) -> None:
@@ -74,10 +74,10 @@ class Trial:
         self.require(not moved, f"with_children must put every layer at its name, and children() has another at {quoted(moved)}")
 
     def _check_claim(self, claim: str, names: Any) -> None:
-        """Require the property of the layer if one layer alone has it."""
+        """Require the property of the layer if only one layer inside has it."""
         for name in [name for name in names if claim in self.claims[name]]:
-            only = f", also only of {quoted([name])}" if len(self.spies) > 1 else ""
-            rule = f"{claim} must be True when it is of a layer within{only}: override {claim}, {_BASES}"
+            only = f", even if only {quoted([name])} does" if len(self.spies) > 1 else ""
+            rule = f"{claim} must be True if a layer within has it{only}: override {claim}, {_BASES}"
             self.require(bool(getattr(self.alone[name], claim)), rule)
 
     def _check_init(self) -> None:
@@ -90,7 +90,7 @@ class Trial:
             self._check_paths(params, calls)
 
     def _check_paths(self, params: Params, calls: list[Call]) -> None:
-        """Require that the names of children are the paths of their params; a leaf that was made into others counts nowhere."""
+        """Require that the names of children are the paths of their params; leaves computed from others are ignored."""
         named = tree.names(params)
         paths: dict[int, list[str]] = {}
         for path, leaf in named.items():
@@ -105,18 +105,18 @@ class Trial:
             self.require(not astray, f"{rule}, and those of {quoted(names)} are at {quoted(astray)}")
 
     def _names(self, call: Call) -> list[str]:
-        """Return the names at which the spy is."""
+        """Return the names of the spy of a call."""
         return [name for name, spy in self.spies.items() if spy is self.spies[call.name]]
 
     def _check_apply(self) -> tuple[Any, list[Call]]:
-        """Return the cache, and the calls of the layers within."""
+        """Return the cache, and the calls of the inner layers."""
         cache = run(self.spied, self.params, self.x, self.rng)[1]
         calls = self.log.take(*_RUNS)
         self._check_keys("apply", calls, self.rng)
         return cache, calls
 
     def _check_call(self, spied: Layer, applied: list[Call]) -> None:
-        """Require of ``layer(params, x, rng)`` the keys of ``apply``."""
+        """Require that ``layer(params, x, rng)`` gives the same keys as ``apply``."""
         if not overrides(spied, "__call__"):
             return
         spied(self.params, self.x, self.other)
@@ -126,7 +126,7 @@ class Trial:
         self.require(not strayed, f"{rule}: use child_key in both, or leave __call__ out")
 
     def _check_keys_one_at_a_time(self, ran: list[Call]) -> None:
-        """Run with one stochastic layer, and another key, for each layer that can be one."""
+        """Run with one stochastic layer, and another key, for each layer that can be stochastic."""
         ran_once = dict.fromkeys([call.name for call in ran])
         for name in [name for name in ran_once if "stochastic" in self.claims[name]]:
             spied = self.alone[name]
@@ -137,7 +137,7 @@ class Trial:
             self._check_call(spied, calls)
 
     def _check_keys(self, verb: str, calls: list[Call], rng: Key) -> None:
-        """Require of the keys of one method that none is missing, that no two are equal, and that none is that of the whole."""
+        """Require that no key of a method is missing, that no two are equal, and that none is the key of the whole."""
         seen: dict[int, str] = {}
         for name, key in [(call.name, call.key) for call in calls if not isinstance(call.key, str)]:
             self.require(key is not None, f"{verb} must hand a key to every stochastic layer, and {name!r} gets none")
@@ -145,19 +145,19 @@ class Trial:
             rule = f"{verb} must give every layer a key, fold_in(rng, i), and {seen.get(number)!r} and {name!r} have the same"
             self.require(number not in seen, rule)
             seen[number] = name
-        if isinstance(self.layer, Combinator) and not isinstance(self.layer, Wrapper):  # a wrapper hands its key on
+        if isinstance(self.layer, Combinator) and not isinstance(self.layer, Wrapper):  # a wrapper passes its key on
             rule = f"{verb} must give every layer a key, fold_in(rng, i), and {seen.get(int(rng))!r} has rng itself"
             self.require(int(rng) not in seen, rule)
 
     def _check_keys_follow(self, verb: str, calls: list[Call], others: list[Call]) -> None:
-        """Require other keys where rng is another."""
+        """Require that other keys result from another rng."""
         one, other = _keys_by_name(calls), _keys_by_name(others)
         fixed = [name for name in one if {*one[name]} & {*other.get(name, [])} - {HIDDEN_KEY}]
         rule = f"{verb} must make every layer's key from rng, fold_in(rng, i), and does not for {quoted(fixed)}"
         self.require(not fixed, rule)
 
     def _sees_x(self, call: Call) -> bool:
-        """Tell whether a layer gets more than leaves of params, which have no batch."""
+        """Tell whether a layer gets more than leaves of params, which have no batch axis."""
         leaves = tree.leaves(self.params)
         return not all(any(one is leaf for leaf in leaves) for one in tree.leaves(call.given))
 
@@ -172,12 +172,12 @@ class Trial:
         self._check_moved(moved, calls)
 
     def _with_stats(self, ran: list[Call]) -> set[str]:
-        """Return the layers that could have running statistics: those that ran, but for the ones without params among others."""
+        """Return the layers that may have running statistics: those that ran and, in a combinator of several, have params."""
         alone = not isinstance(self.layer, Combinator) or isinstance(self.layer, Wrapper)
         return {call.name for call in ran if alone or tree.leaves(call.params)}
 
     def _check_arguments(self, call: Call, ran: list[Call]) -> None:
-        """Require that a layer's ``update_stats`` gets its own cache, and no params that only another layer had in ``apply``."""
+        """Require that a layer's ``update_stats`` gets its own cache, and no params that only another layer got in ``apply``."""
         whose = [name for name in self.spies if isinstance(call.given, dict) and cache_tag(name) in call.given]
         got = f"that of {quoted(whose)}" if whose else describe(call.given)
         rule = f"update_stats must give {quoted([call.name])} the cache that its apply returned, and gives {got}"
@@ -190,7 +190,7 @@ class Trial:
             self.require(foreign.isdisjoint(map(id, tree.leaves(call.params))), rule)
 
     def _check_moved(self, moved: Params, calls: list[Call]) -> None:
-        """Require in the place of each leaf that a layer was given what it returned for it."""
+        """Require that the result has what each layer returned at the place of each leaf it got."""
         want, returned = tree.names(self.params), dict[str, str]()
         for call in calls:
             after = tree.names(call.result)
@@ -216,10 +216,10 @@ class Trial:
         now = [call.name for call in calls]
         order = [call.name for call in ran if call.name in now]
         rule = f"inference must leave every layer in its place, and {quoted(order)} then run in the order {quoted(now)}"
-        self.require(now * max(1, len(order) // max(1, len(now))) == order, rule)  # members may have run one after the other
+        self.require(now * max(1, len(order) // max(1, len(now))) == order, rule)  # an ensemble may run members one by one
 
     def _check_settled_places(self, settled: Layer) -> None:
-        """Require every spy at its name, if the layer for inference has layers of the same names."""
+        """Require that every spy is at its name, if the layer for inference has layers of the same names."""
         children = inner_layers(settled)
         names = {name: child.spy_name for name, child in children.items() if isinstance(child, Spy)}
         moved = [
@@ -236,7 +236,7 @@ def _require(layer: Layer, holds: bool | Tensor, rule: str) -> None:
 
 
 def _keys_by_name(calls: list[Call]) -> dict[str, list[Any]]:
-    """Return the keys that each layer got, as numbers, ``None`` or a word, in order."""
+    """Return the keys that each layer got, in order, as numbers, ``None`` or words."""
     found: dict[str, list[Any]] = {}
     for name, key in [(call.name, call.key) for call in calls]:
         number = key if key is None or isinstance(key, str) else int(random.as_key(key))
@@ -245,7 +245,7 @@ def _keys_by_name(calls: list[Call]) -> dict[str, list[Any]]:
 
 
 def _is_under(path: str, name: str) -> bool:
-    """Tell whether a leaf is in the part of params that has a name; ``""`` is all of it."""
+    """Tell whether a leaf is under a name in params; ``""`` is all of params."""
     return not name or path == name or path.startswith(f"{name}.")
 
 
@@ -254,10 +254,10 @@ def _joined(name: str, path: str) -> str:
 
 
 def overrides(layer: Layer, verb: str) -> bool:
-    """Tell whether a layer defines a verb, or inherits it from another class than ``Layer``."""
+    """Tell whether a layer defines a verb, or inherits it from a class other than ``Layer``."""
     return inspect.unwrap(getattr(type(layer), verb)) is not inspect.unwrap(getattr(Layer, verb))
 
 
 def quoted(names: Iterable[str]) -> str:
-    """List names of inner layers, for errors; that of a wrapper has none."""
+    """List names of inner layers, for errors; the layer of a wrapper has none."""
     return ", ".join([f"{name!r}" if name else "its layer" for name in names])

@@ -198,7 +198,7 @@ MESSAGES = {
         MORE(MORE.init(0), (X, torch.ones(2, 3, dtype=torch.bool)))
     ),
     "is_causal=True): the mask must be bool or torch.float32, and broadcast to (..., heads, L, S), (2, 2, 3, 3), got a tensor of shape (3, 2)": lambda: MORE(MORE.init(0), (X, torch.ones(3, 2, dtype=torch.bool))),
-    "decode must be of one tensor, and a layer with is_causal=True that adds no keys and returns no weights, got": lambda: MORE.decode(MORE.init(0), X, MORE.init_carry(2, 3)),
+    "decode needs one tensor, and a layer with is_causal=True that adds no keys and returns no weights, got": lambda: MORE.decode(MORE.init(0), X, MORE.init_carry(2, 3)),
     "MultiHeadAttention(embed_dim=4, num_heads=2, need_weights=True): gy must be a pair, for y (2, 3, 4) and for the weights (2, 3, 3), or None for either, got a tensor": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], X),
     "for y (2, 3, 4) and for the weights (2, 3, 3), or None for either, got shapes (2, 3, 4) and (2, 3, 4)": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], (X, X)),
     "for y (2, 3, 4) and for the weights (2, 3, 3), or None for either, got shapes (3, 4) and None": lambda: SHOWN.vjp(P, SHOWN.apply(P, X)[1], (X[0], None)),

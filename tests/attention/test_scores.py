@@ -169,8 +169,8 @@ def test_keys_of_a_memory_are_computed_once(layer):
 X = torch.ones(2, 3, 4)
 REFUSED = {
     "ScaledDotProductAttention: soft_cap must be a finite number above 0.0, got 0": lambda: SDPA(soft_cap=0),
-    "MultiHeadAttention: alibi=True must come without added keys, which are at no step, got added keys": lambda: fn.MultiHeadAttention(4, 2, alibi=True, add_zero_attn=True),
-    "memory_carry must be of a layer without is_causal, window, rotary, alibi, added keys and returned weights": lambda: fn.MultiHeadAttention(4, 2, alibi=True).memory_carry({}, X),
+    "MultiHeadAttention: alibi=True must come without added keys, which have no position, got added keys": lambda: fn.MultiHeadAttention(4, 2, alibi=True, add_zero_attn=True),
+    "memory_carry needs a layer without is_causal, window, rotary, alibi, added keys and returned weights": lambda: fn.MultiHeadAttention(4, 2, alibi=True).memory_carry({}, X),
     "MultiHeadAttention(embed_dim=4, num_heads=2): memory must be a floating tensor with the axes (N, S, features), of 4 features": lambda: fn.MultiHeadAttention(4, 2).memory_carry(fn.MultiHeadAttention(4, 2).init(0), X[..., :2]),
 }  # fmt: skip
 

@@ -81,9 +81,9 @@ def test_a_cache_keeps_y_once():
 X, N = torch.ones(4, 2, 3), torch.tensor([1, 3])
 MESSAGES = {
     "VarlenAttention(): x must be a tuple (q, k, v, lengths) or (q, k, v, lengths, lengths of keys), got shapes (4, 2, 3) and (4, 2, 3) and (4, 2, 3)": lambda: fn.VarlenAttention()({}, (X, X, X)),
-    "lengths must be at least 0, and together at most 4, the rows there are, got [1, 4]": lambda: fn.VarlenAttention()({}, (X, X, X, torch.tensor([1, 4]))),
-    "lengths must be at least 0, and together at most 3, the rows there are, got [1, 3]": lambda: fn.VarlenAttention()({}, (X, X[1:], X[1:], N)),
-    "lengths must be at least 0, and together at most 4, the rows there are, got [2, -1]": lambda: fn.VarlenAttention()({}, (X, X, X, torch.tensor([2, -1]))),
+    "lengths must be at least 0, and add up to at most 4, the number of rows, got [1, 4]": lambda: fn.VarlenAttention()({}, (X, X, X, torch.tensor([1, 4]))),
+    "lengths must be at least 0, and add up to at most 3, the number of rows, got [1, 3]": lambda: fn.VarlenAttention()({}, (X, X[1:], X[1:], N)),
+    "lengths must be at least 0, and add up to at most 4, the number of rows, got [2, -1]": lambda: fn.VarlenAttention()({}, (X, X, X, torch.tensor([2, -1]))),
     "lengths must be integers with one axis, as many for keys as for queries, got a tensor of shape (2,) and dtype torch.float32": lambda: fn.VarlenAttention()({}, (X, X, X, N.float())),
     "lengths must be integers with one axis, as many for keys as for queries, got a tensor of shape (2,)": lambda: fn.VarlenAttention()({}, (X, X, X, N, N[:1])),
     "q (T, heads, E), k (S, heads, E) and v (S, heads, Ev) must fit each other, got shapes (4, 2, 3) and (4, 2, 3) and (3, 2, 3) and (2,)": lambda: fn.VarlenAttention()({}, (X, X, X[1:], N)),

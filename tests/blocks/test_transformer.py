@@ -280,10 +280,10 @@ MESSAGES = {
     "TransformerBlock: init_carry must be given params and memory for a block with multihead_attn, and for no other, got None": lambda: DECODER.init_carry(1, 2),
     "TransformerBlock: to decode, self_attn must have init_carry and decode, as MultiHeadAttention, got": lambda: TWISTED.init_carry(1, 2),
     "TransformerStack: to decode, every block must have init_carry and decode, got Tanh()": lambda: fn.replace(ENCODER, "layers.0", fn.Tanh()).init_carry(1, 2),
-    "decode must be of one tensor, and a layer with is_causal=True": lambda: fn.transformer_encoder(4, 2, 1).decode(fn.transformer_encoder(4, 2, 1).init(0), X, ENCODER.init_carry(2, 3)[:1]),
+    "decode needs one tensor, and a layer with is_causal=True": lambda: fn.transformer_encoder(4, 2, 1).decode(fn.transformer_encoder(4, 2, 1).init(0), X, ENCODER.init_carry(2, 3)[:1]),
     "TransformerStack: carry must be a tuple of 2, one entry per block, as init_carry makes it, got an empty dict": lambda: ENCODER.decode(P, X, {}),
     "carry must be from init_carry or decode, with k and v (2, 2, max_length, 2) in torch.float32, got a tensor of shape (3, 2, 9, 2)": lambda: ENCODER.decode(P, X, ENCODER.init_carry(3, 9)),
-    "steps must be no more than the carry has room for, 2, got": lambda: ENCODER.decode(P, X, ENCODER.init_carry(2, 2)),
+    "the carry has room for at most 2 steps, got": lambda: ENCODER.decode(P, X, ENCODER.init_carry(2, 2)),
     "TransformerBlock: init_carry must be given params and memory for a block with multihead_attn, and for no other, got a tensor": lambda: DECODER.init_carry(2, 2, memory=M),
     "TransformerStack: carry must be a tuple of 2, one entry per block, as init_carry makes it, got a tuple of 1": lambda: ENCODER.decode(P, X, ENCODER.init_carry(2, 3)[:1]),
     "TransformerBlock: carry must be a dict with the keys self_attn, as init_carry makes it, got an empty dict": lambda: ENCODER.decode(P, X, ({}, {})),
@@ -297,7 +297,7 @@ MESSAGES = {
     "transformer_decoder: final_norm must be True or False, got 1": lambda: fn.transformer_decoder(4, 2, 1, final_norm=1),
     "transformer: num_decoder_layers must be a whole number of at least 1": lambda: fn.transformer(4, 2, 1, True),
     "transformer_decoder_block: hidden must be a whole number of at least 1, or None for 4 embed_dim, got 2.5": lambda: fn.transformer_decoder_block(4, 2, 2.5),
-    "keep_constants: gy must be a tuple of as many entries as x, or no tuple like x, got": lambda: fn.keep_constants(fn.Add()).input_grad({}, fn.Add().apply({}, (X, X))[1], X),
+    "keep_constants: gy must be a tuple with as many entries as x, or no tuple if x is none, got": lambda: fn.keep_constants(fn.Add()).input_grad({}, fn.Add().apply({}, (X, X))[1], X),
 }  # fmt: skip
 
 

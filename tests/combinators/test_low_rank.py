@@ -71,8 +71,8 @@ def test_lora_without_alpha_has_the_scale_1():
 MESSAGES = {
     "lora: rank must be a whole number of at least 1, got 0": lambda: fn.lora(fn.Linear(3, 4), 0),
     "lora: alpha must be a finite number, got nan": lambda: fn.lora(fn.Linear(3, 4), 1, float("nan")),
-    "lora: the layer's params must have a weight of two axes at least, got an empty dict": lambda: fn.lora(fn.Tanh(), 1).init(0),
-    "lora: the layer's params must have a weight of two axes at least, got a dict with the keys 'weight', 'bias'": lambda: fn.lora(fn.LayerNorm(3), 1).init(0),
+    "lora: the layer's params must have a weight with at least two axes, got an empty dict": lambda: fn.lora(fn.Tanh(), 1).init(0),
+    "lora: the layer's params must have a weight with at least two axes, got a dict with the keys 'weight', 'bias'": lambda: fn.lora(fn.LayerNorm(3), 1).init(0),
     "lora: params must be a dict with the keys layer, lora_A, lora_B, got a dict with the keys 'weight', 'bias'": lambda: LAYER(fn.Linear(3, 4).init(0), torch.ones(2, 3)),
     "lora: lora_A must have the shape (2, 3), and lora_B (4, 2), got (2, 3) and (1, 2)": lambda: LAYER({**LAYER.init(0), "lora_B": torch.ones(1, 2)}, torch.ones(2, 3)),
     "the last axis of x must be in_features=3, got x of shape (2, 4)": lambda: LAYER(LAYER.init(0), torch.ones(2, 4)),
@@ -155,7 +155,7 @@ def test_only_adapters_train_beside_a_frozen_rest():
 
 def test_adapters_that_do_not_fit_are_refused():
     """A layer without a weight, params without it, and what is no net."""
-    with pytest.raises(ValueError, match="the layer's params must have a weight of two axes at least"):
+    with pytest.raises(ValueError, match="the layer's params must have a weight with at least two axes"):
         fn.add_lora(fn.Tanh(), {}, 1, 0, where=lambda *_: True)
     with pytest.raises(LookupError, match=r"nothing at '0\.weight'"):
         fn.add_lora(fn.serial(fn.Linear(3, 4)), ({},), 1, 0)

@@ -88,7 +88,7 @@ def test_a_diagonal_that_weight_decay_shrank_keeps_its_sign():
 MESSAGES = {
     "orthogonal: orthogonal_map must be one of 'matrix_exp', 'cayley', 'householder', None, got 'qr'": lambda: fn.orthogonal(fn.Linear(3, 4), orthogonal_map="qr"),
     "orthogonal: use_trivialization must be True or False, got 1": lambda: fn.orthogonal(fn.Linear(3, 4), use_trivialization=1),
-    "orthogonal: the weight must have two axes at least, got a tensor of shape (3,)": lambda: fn.orthogonal(fn.LayerNorm(3)).init(0),
+    "orthogonal: the weight must have at least two axes, got a tensor of shape (3,)": lambda: fn.orthogonal(fn.LayerNorm(3)).init(0),
     "parametrize: the layer's params must have a tensor weight, got an empty dict": lambda: fn.orthogonal(fn.Tanh()).init(0),
 }  # fmt: skip
 

@@ -123,13 +123,13 @@ MESSAGES = {
     "parametrize: name must be a name in the layer's params, got 3": lambda: fn.weight_norm(fn.Linear(3, 4), 3),
     "weight_norm: dim must be a whole number of at least 0, got -1": lambda: fn.weight_norm(fn.Linear(3, 4), dim=-1),
     "weight_norm: the weight must have an axis dim=2, got a tensor of shape (4, 3)": lambda: fn.weight_norm(fn.Linear(3, 4), dim=2).init(0),
-    "spectral_norm: the weight must have two axes at least, and an axis dim=0, got a tensor of shape (3,)": lambda: fn.spectral_norm(fn.LayerNorm(3)).init(0),
+    "spectral_norm: the weight must have at least two axes, and an axis dim=0, got a tensor of shape (3,)": lambda: fn.spectral_norm(fn.LayerNorm(3)).init(0),
     "spectral_norm: n_power_iterations must be a whole number of at least 1, got 0": lambda: fn.spectral_norm(fn.Linear(3, 4), n_power_iterations=0),
     "spectral_norm: eps must be a finite number above 0.0, got 0": lambda: fn.spectral_norm(fn.Linear(3, 4), eps=0),
     "parametrize: the parametrization may not be stochastic, got Dropout(p=0.4)": lambda: fn.parametrize(fn.Linear(3, 4), fn.Dropout(0.4)),
     "parametrize: Flatten() must give a weight of shape (2, 3, 4), got a tensor of shape (2, 12)": lambda: fn.parametrize(fn.Conv1d(3, 2, 4), fn.Flatten()).init(0),
-    "parametrize: params must have parametrizations.weight, a dict with the originals and the params 0, got a dict with the keys 'weight', 'bias'": lambda: LAYER(fn.Linear(3, 4).init(0), torch.ones(2, 3)),
-    "weight_norm: original0 must have an entry for each along dim, with the axes of original1, got a tensor of shape (4,)": lambda: LAYER(tree.replace(LAYER.init(0), "parametrizations.weight.original0", torch.ones(4)), torch.ones(2, 3)),
+    "parametrize: params must have a dict parametrizations.weight with the originals, and params under 0, got a dict with the keys 'weight', 'bias'": lambda: LAYER(fn.Linear(3, 4).init(0), torch.ones(2, 3)),
+    "weight_norm: original0 must have the size of original1 along dim, and 1 along its other axes, got a tensor of shape (4,)": lambda: LAYER(tree.replace(LAYER.init(0), "parametrizations.weight.original0", torch.ones(4)), torch.ones(2, 3)),
     "the last axis of x must be in_features=3, got x of shape (2, 4)": lambda: LAYER(LAYER.init(0), torch.ones(2, 4)),
 }  # fmt: skip
 

@@ -109,4 +109,4 @@ def test_an_error_of_the_layer_says_that_x_came_to_it_turned():
     layer = fn.channels_last(fn.Conv2d(5, 1, 1))
     with pytest.raises(ValueError, match=r"got x of shape \(2, 4, 3, 3\)") as caught:
         layer(layer.init(0), torch.ones(2, 3, 3, 4))
-    assert caught.value.__notes__ == ["  in channels_last, which hands on x with its last axis as axis 1"]
+    assert caught.value.__notes__ == ["  in channels_last, which moves the last axis of x to axis 1"]

@@ -104,9 +104,9 @@ MESSAGES = {
     "shared: x must be a tuple of at least one, each an input of the layer, got a tuple of 0": lambda: fn.shared(fn.Tanh())({}, ()),
     "tied: each group must be a tuple of at least two paths, got ('0',)": lambda: fn.tied(PLAIN, ("0",)),
     "tied: each group must be a tuple of at least two paths, got '0.weight'": lambda: fn.tied(PLAIN, "0.weight"),
-    "tied: each path must lead to one of 0.weight, 0.bias, 1.weight, 1.bias, or to several, got '2.weight'": lambda: fn.tied(PLAIN, ("0.weight", "2.weight")).init(0),
-    "tied: each path must lead to one of 0.weight, 0.bias, 1.weight, 1.bias, or to several, got 'a'": lambda: fn.tied(PLAIN, ("a", "1")).init(0),
-    "tied: 1.weight must have the shapes of 0.weight, (3, 3), got (2, 3)": lambda: fn.tied(PLAIN, ("0.weight", "1.weight")).init(0),
+    "tied: each path must be one of 0.weight, 0.bias, 1.weight, 1.bias, or a prefix of them, got '2.weight'": lambda: fn.tied(PLAIN, ("0.weight", "2.weight")).init(0),
+    "tied: each path must be one of 0.weight, 0.bias, 1.weight, 1.bias, or a prefix of them, got 'a'": lambda: fn.tied(PLAIN, ("a", "1")).init(0),
+    "tied: 1.weight must have the same shapes as 0.weight, (3, 3), got (2, 3)": lambda: fn.tied(PLAIN, ("0.weight", "1.weight")).init(0),
     "tied: params must have nothing at 2.weight, got a tensor of shape (5, 3)": lambda: NET(NET.layer.init(0), torch.tensor([1])),
 }  # fmt: skip
 

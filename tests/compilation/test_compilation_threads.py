@@ -84,14 +84,6 @@ def test_a_call_leaves_the_process_as_it_is(monkeypatch):
         torch.set_num_threads(before)
 
 
-def test_without_mkl_s_own_function_the_kernel_is_called_as_it_is(monkeypatch):
-    """The products then have the threads of the process."""
-    kernel = lambda *inputs: inputs
-    assert threads.with_one_mkl_thread(kernel)(1, 2) == (1, 2)
-    monkeypatch.setattr(threads, "mkl_threads", lambda: None)
-    assert threads.with_one_mkl_thread(kernel) is kernel
-
-
 def nested_contexts(pool):
     """Return the threads that are marked within two contexts and within one, and fail."""
     seen = []

@@ -95,7 +95,7 @@ MESSAGES = {
     "x must have the axes (N, channels, length) or (channels, length), got x of shape (4,)": lambda: called(fn.ConvTranspose1d(2, 3, 1), 4),
     "x must be at least (5,) long for these windows and padding, got x of shape (1, 2, 3)": lambda: called(fn.ConvTranspose1d(2, 3, 1, padding=2), 1, 2, 3),
     "like must be (4,) long, or longer by less than stride=2, not (6,), got shapes (1, 2, 2) and (1, 6)": lambda: fn.ConvTranspose1d(2, 3, 2, 2)(fn.ConvTranspose1d(2, 3, 2).init(0), (torch.zeros(1, 2, 2), torch.zeros(1, 6))),
-    "x must be a tensor, or a pair (x, like) with a tensor that has the lengths of y, got shapes (1, 2, 2)": lambda: fn.ConvTranspose1d(2, 3, 2, 2)(fn.ConvTranspose1d(2, 3, 2).init(0), (torch.zeros(1, 2, 2),)),
+    "x must be a tensor, or a pair (x, like), where the tensor like has the lengths of y, got shapes (1, 2, 2)": lambda: fn.ConvTranspose1d(2, 3, 2, 2)(fn.ConvTranspose1d(2, 3, 2).init(0), (torch.zeros(1, 2, 2),)),
     "params must be a dict of weight (2, 3, 1), bias (3,), got weight (2, 3, 2), bias (3,)": lambda: fn.ConvTranspose1d(2, 3, 1)(fn.ConvTranspose1d(2, 3, 2).init(0), torch.zeros(1, 2, 3)),
     "gy must have the shape of y, (2, 3, 4), got gy of shape (1, 3, 4)": lambda: called(fn.ConvTranspose1d(2, 3, 2), 2, 2, 3, gy=(1, 3, 4)),
 }  # fmt: skip

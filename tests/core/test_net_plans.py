@@ -101,7 +101,7 @@ def test_labels_that_checks_must_look_at(monkeypatch: pytest.MonkeyPatch):
     for x, labels in ((X, some), (X, none), (X * torch.inf, LABELS), (X * 1e38, LABELS), (X * torch.inf, some)):
         expected = checked(monkeypatch, lambda x=x, labels=labels: both(params, x, labels))
         assert bits(both(params, x, labels)) == bits(expected)
-    with pytest.raises(ValueError, match=r"every label must lie in 0 to 2 or be ignore_index=-100, got 3"):
+    with pytest.raises(ValueError, match=r"every label must be from 0 to 2, or ignore_index=-100, got 3"):
         both(params, X, LABELS + 1)
 
 

@@ -71,8 +71,8 @@ SENTENCES: dict[str, Callable[[], Any]] = {
     "fold_batch_norm: running_mean must be the dense tensor (3,)": lambda: folded(running_mean=torch.ones(2)),
     "fold_batch_norm: params must be on one device, got cpu and meta": lambda: folded(running_var=torch.ones(3, device="meta")),
     "ensemble: the first axis of every leaf must be n=2": lambda: folded(fn.ensemble(LINEAR, 2)),
-    "graph: output_keys must be a name for each of 2 outputs": lambda: GRAPH.replace(output_keys=("a",)),
-    "bidirectional: layers must be two": lambda: fn.bidirectional(LINEAR).replace(layers=(LINEAR,)),
+    "graph: output_keys must be 2 different names": lambda: GRAPH.replace(output_keys=("a",)),
+    "bidirectional: layers must be a pair": lambda: fn.bidirectional(LINEAR).replace(layers=(LINEAR,)),
     "initialize: the shape must be a tuple of whole numbers": lambda: initializers.initialize(0, {"a": 1}, "zeros"),
     "random: the shape must be of less than 2**60 elements": lambda: fn.split(0, 10**30),
     "choice: a must be below 2**63": lambda: random.choice(0, 2**63),
@@ -101,7 +101,7 @@ SENTENCES: dict[str, Callable[[], Any]] = {
     "Linear(in_features=2, out_features=3): params must be a dict of weight (3, 2), bias (3,), got a tuple of 0": lambda: fn.lsuv(LINEAR, (), torch.ones(4, 2)),
     "freeze_params: patterns must be strings": lambda: fn.freeze_params(fn.SGD(), {}),  # type: ignore[arg-type]
     "finite_difference: step must be a finite number above 0, and side 0, 1 or -1": lambda: testing.finite_difference(torch.sum, X, X, side=[0]),  # type: ignore[arg-type]
-    "predict: data must have numbers, to be moved to cpu": lambda: fn.predict(LINEAR, LINEAR_PARAMS, torch.ones(3, 2, device="meta")),
+    "predict: data must have values to move to cpu": lambda: fn.predict(LINEAR, LINEAR_PARAMS, torch.ones(3, 2, device="meta")),
 }  # fmt: skip
 
 

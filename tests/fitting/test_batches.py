@@ -97,7 +97,7 @@ def test_a_transform_makes_pairs_of_any_batch():
 def test_a_generator_serves_one_epoch():
     """For more a function is asked for."""
     assert fn.tree.equal(fit(iter(PAIRS), epochs=1)[:2], fit(PAIRS, epochs=1)[:2])
-    with pytest.raises(ValueError, match="an iterator of batches serves one epoch; pass a function of the epoch"):
+    with pytest.raises(ValueError, match="an iterator of batches lasts for one epoch; pass a function of the epoch"):
         fit(iter(PAIRS))
 
 
@@ -105,7 +105,7 @@ def test_validation_that_comes_once_serves_one_epoch():
     """And an error in it says which data it was, and when."""
     one, other = (fit(PAIRS, epochs=1, validation=data).history["validation_loss"] for data in (iter(PAIRS), PAIRS))
     assert one == other
-    with pytest.raises(ValueError, match="an iterator of batches serves one epoch"):
+    with pytest.raises(ValueError, match="an iterator of batches lasts for one epoch"):
         fit(PAIRS, validation=iter(PAIRS))
     for data, sentence in (
         ([(X[:, :2], TARGET)], "in_features=3"),
@@ -211,7 +211,7 @@ REFUSED = {
     "fit: data must be batches; DataLoader(dataset, batch_size=...) makes them": {"data": TensorDataset(X, TARGET)},
     "fit: a batch must be a pair (x, target); transform=lambda batch, key: (x, target) makes one, got a tensor": {"data": [X]},
     "fit: a batch of validation must be a pair (x, target); a function of the epoch may make them: lambda epoch: ": {"data": PAIRS, "validation": [{"x": X, "y": TARGET}]},
-    "fit: what transform returns must be a pair (x, target)": {"data": PAIRS, "transform": lambda batch, key: batch[0]},
+    "fit: the result of transform must be a pair (x, target)": {"data": PAIRS, "transform": lambda batch, key: batch[0]},
     "fit: data, a function of the epoch, must return an iterable of batches, got 3": {"data": lambda epoch: 3},
     "fit: data must have at least one batch in each epoch, got none in epoch 1": {"data": []},
     "fit: drop_last is for tensors; a DataLoader has its own drop_last": {"data": PAIRS, "drop_last": True},
@@ -219,7 +219,7 @@ REFUSED = {
     "fit: transform must be a function (batch, key) -> (x, target), or None, got 3": {"data": PAIRS, "transform": 3},
     "fit: metrics need validation data if data has a transform or is an iterator": {"data": iter(PAIRS), "metrics": [fn.R2()]},
     "fit: all of data must have the same number of rows, at least 1, got 39 and 40": {"data": {"a": X, "b": X[1:]}, "batch_size": 8, "transform": lambda batch, key: (batch["a"], None)},
-    "fit: epochs_done is for a training without checkpoints": {"data": PAIRS, "checkpoints": "folder", "epochs_done": 2},
+    "fit: epochs_done needs a training without checkpoints": {"data": PAIRS, "checkpoints": "folder", "epochs_done": 2},
     "fit: checkpoints must be a folder, fn.Checkpoints(folder), or None, got 3": {"data": PAIRS, "checkpoints": 3},
 }  # fmt: skip
 

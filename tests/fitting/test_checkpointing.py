@@ -84,7 +84,7 @@ def test_another_rate_or_loss_is_a_warning(tmp_path):
     """It may be meant."""
     fit(tmp_path)
     with pytest.warns(
-        UserWarning, match=r"fit: opt was Adam\(lr=0.05\) in the checkpoint in .*, and is Adam\(lr=0.01\) from here on"
+        UserWarning, match=r"fit: opt was Adam\(lr=0.05\) in the checkpoint in .*, and is Adam\(lr=0.01\) from now on"
     ):
         fit(tmp_path, opt=fn.Adam(0.01), epochs=3)
     with pytest.warns(UserWarning, match="loss was MSE"):
@@ -176,7 +176,9 @@ def test_callbacks_that_come_and_go_are_told(tmp_path):
     """The memory of one that is missing is a warning; a new one begins."""
     early = functools.partial(fn.EarlyStopping, monitor="loss")
     fit(tmp_path, callbacks=[early(9)])
-    with pytest.warns(UserWarning, match=r"memory of EarlyStopping\(patience=9, monitor='loss'\), which callbacks lacks"):
+    with pytest.warns(
+        UserWarning, match=r"memory of EarlyStopping\(patience=9, monitor='loss'\), which is not among the callbacks"
+    ):
         fit(tmp_path, callbacks=[early(8)], epochs=3)
     found = fit(tmp_path, callbacks=[early(8)], epochs=3)
     assert fn.tree.equal(found.params, fn.fit(**{**ARGUMENTS, "epochs": 3}).params)

@@ -152,7 +152,7 @@ def test_the_best_epoch_is_that_of_a_column():
     assert history.best("loss") == {"epoch": 3, "loss": 0.25, "accuracy": 0.5}
     assert history.best("accuracy", mode="max")["epoch"] == 5
     for call, sentence in {
-        lambda: history.best("f1"): "a column must be one of the history's, epoch, loss, accuracy, got 'f1'",
+        lambda: history.best("f1"): "a column must be one of the history's (epoch, loss, accuracy), got 'f1'",
         lambda: history.best("loss", "least"): "mode must be 'min' or 'max', got 'least'",
         lambda: history.best("loss", [max]): f"mode must be 'min' or 'max', got {[max]}",
         lambda: fn.History({"loss": [NAN, None]}).best("loss"): "the column 'loss' must have a number that is not NaN, got none",
@@ -241,7 +241,7 @@ def test_a_picture_of_chosen_columns_has_these_only():
     history = history_of(3)
     assert panels(history.plot(["loss"])) == {"loss": ["training"]}
     for columns, sentence in {
-        ("f2",): "a column must be one of the history's, epoch, loss",
+        ("f2",): "a column must be one of the history's (epoch, loss",
         ("confusion_matrix",): "the columns must hold numbers, got 'confusion_matrix', which holds tensors",
         (): "columns must be a list of names, at least one, got a tuple of 0",
         "loss": "columns must be a list of names, at least one, got 'loss'",

@@ -43,7 +43,10 @@ FLOORS = {
     ],
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
-    1: ["contract", "plans", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes", "initializers", "kernels"],
+    1: [
+        *["contract", "traits", "plans", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes"],
+        *["initializers", "kernels"],
+    ],
     0: [
         *[
             "tree",

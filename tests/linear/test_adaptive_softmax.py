@@ -117,12 +117,12 @@ MESSAGES = {
     "AdaptiveLogSoftmaxWithLoss: cutoffs must be increasing, from 1 to 19, got (9, 4)": lambda: fn.AdaptiveLogSoftmaxWithLoss(16, 20, (9, 4)),
     "AdaptiveLogSoftmaxWithLoss: cutoffs must be increasing, from 1 to 19, got (4, 20)": lambda: fn.AdaptiveLogSoftmaxWithLoss(16, 20, [4, 20]),
     "AdaptiveLogSoftmaxWithLoss: cutoffs must be a whole number of at least 1": lambda: fn.AdaptiveLogSoftmaxWithLoss(16, 20, ()),
-    "AdaptiveLogSoftmaxWithLoss: in_features=16 must leave a feature to each cluster, divided by div_value each time, got div_value=8.0": lambda: fn.AdaptiveLogSoftmaxWithLoss(16, 20, (4, 9), 8.0),
+    "AdaptiveLogSoftmaxWithLoss: in_features=16 must leave each cluster a feature after division by div_value, got div_value=8.0": lambda: fn.AdaptiveLogSoftmaxWithLoss(16, 20, (4, 9), 8.0),
     "x must be (h, labels): (..., in_features=16), floating, and integers (...), got x of shape (3, 16)": lambda: LAYER(PARAMS, H),
     "x must be (h, labels): (..., in_features=16), floating, and integers (...), got shapes (3, 16) and (2,)": lambda: LAYER(PARAMS, (H, T[:2])),
     "x must be (h, labels): (..., in_features=16), floating, and integers (...), got shapes (3, 16) and (3,)": lambda: LAYER(PARAMS, (H, T.float())),
-    "every label must lie in 0 to 19, got 0 to 20": lambda: LAYER(PARAMS, (H, torch.tensor([0, 5, 20]))),
-    "every label must lie in 0 to 19, got -1 to 5": lambda: LAYER(PARAMS, (H, torch.tensor([0, 5, -1]))),
+    "every label must be from 0 to 19, got 0 to 20": lambda: LAYER(PARAMS, (H, torch.tensor([0, 5, 20]))),
+    "every label must be from 0 to 19, got -1 to 5": lambda: LAYER(PARAMS, (H, torch.tensor([0, 5, -1]))),
     "params must be a dict of head.weight (6, 16), tail.0.0.weight (4, 16)": lambda: LAYER({"head": PARAMS["head"]}, (H, T)),
 }  # fmt: skip
 

@@ -165,7 +165,7 @@ def test_sequences_have_weights():
     value, gy = fn.weighted(fn.CTC(reduction="sum")).value_and_grad(broken, (TARGET, w))
     torch.testing.assert_close(value, (w * terms).sum())
     assert not gy[:, 1].any()
-    with pytest.raises(ValueError, match="weighted: the mean must be one of terms"):
+    with pytest.raises(ValueError, match="weighted: the mean must be a mean of terms"):
         fn.weighted(fn.CTC())
 
 
@@ -198,12 +198,12 @@ MESSAGES = {
     "CTC(): target must be a tuple (labels, input_lengths, target_lengths), got a tensor of shape (2, 2)": lambda: fn.CTC()(Y, T),
     "CTC(): input_lengths must be of shape (2,), got a tensor of shape (1,)": lambda: fn.CTC()(Y, (T, S[:1], L)),
     "CTC(): target_lengths must be integers, got a tensor of shape (2,) and dtype torch.float32": lambda: fn.CTC()(Y, (T, S, L.float())),
-    "CTC(): input_lengths must lie in 0 to 4, got 4 to 5": lambda: fn.CTC()(Y, (T, torch.tensor([4, 5]), L)),
-    "CTC(): target_lengths must lie in 0 to 2, got -1 to 2": lambda: fn.CTC()(Y, (T, S, torch.tensor([2, -1]))),
+    "CTC(): input_lengths must be from 0 to 4, got 4 to 5": lambda: fn.CTC()(Y, (T, torch.tensor([4, 5]), L)),
+    "CTC(): target_lengths must be from 0 to 2, got -1 to 2": lambda: fn.CTC()(Y, (T, S, torch.tensor([2, -1]))),
     "CTC(): labels must be other classes than blank=0, got 0": lambda: fn.CTC()(Y, (T, S, torch.tensor([2, 2]))),
     "CTC(): labels must be of shape (2, S), or all in one axis with 3 in all, got a tensor of shape (2,)": lambda: fn.CTC()(Y, (T[0], S, L)),
     "CTC(): labels must be of shape (2, S), or all in one axis with 3 in all, got a tensor of shape (1, 2)": lambda: fn.CTC()(Y, (T[:1], S, L)),
-    "CTC(): every label must lie in 0 to 2, got 6": lambda: fn.CTC()(Y, (T + 5, S, L)),
+    "CTC(): every label must be from 0 to 2, got 6": lambda: fn.CTC()(Y, (T + 5, S, L)),
 }  # fmt: skip
 
 

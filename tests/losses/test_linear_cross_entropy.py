@@ -315,9 +315,9 @@ MESSAGES = {
     "and a tensor of shape (4,) and dtype torch.float32": lambda: LOSS((H, W, B[1:]), T),
     "LinearCrossEntropy(): labels must be integers of shape (4,), that of h (4, 3) without the last axis, got a tensor of shape (3,)": lambda: LOSS((H, W), T[1:]),
     "LinearCrossEntropy(): labels must be integers of shape (4,), that of h (4, 3) without the last axis, got a tensor of shape (4, 5)": lambda: LOSS((H, W), H @ W.T),
-    "LinearCrossEntropy(): every label must lie in 0 to 4 or be ignore_index=-100, got 5": lambda: LOSS((H, W), T + 5),
-    "LinearCrossEntropy(): every label must lie in 0 to 4 or be ignore_index=-100, got -1": lambda: LOSS.value_and_grad((H, W), T - 1),
-    "every label must lie in 0 to 4 or be ignore_index=-100, got 7": lambda: fn.LinearCrossEntropy((1.0,) * 5).value_and_grad((H, W), T + 7),
+    "LinearCrossEntropy(): every label must be from 0 to 4, or ignore_index=-100, got 5": lambda: LOSS((H, W), T + 5),
+    "LinearCrossEntropy(): every label must be from 0 to 4, or ignore_index=-100, got -1": lambda: LOSS.value_and_grad((H, W), T - 1),
+    "every label must be from 0 to 4, or ignore_index=-100, got 7": lambda: fn.LinearCrossEntropy((1.0,) * 5).value_and_grad((H, W), T + 7),
     "LinearCrossEntropy(weight=(1.0, 2.0)): weight must have one number for each of the 5 words, got 2 numbers": lambda: fn.LinearCrossEntropy((1.0, 2.0))((H, W), T),
 }  # fmt: skip
 

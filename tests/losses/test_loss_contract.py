@@ -12,7 +12,8 @@ from torch.func import vmap
 import funcnet as fn
 from funcnet.losses.binary import BCE, BCEWithLogits
 from funcnet.losses.classification import CrossEntropy
-from funcnet.losses.loss import ElementwiseLoss, LossLayer
+from funcnet.losses.elementwise_loss import ElementwiseLoss
+from funcnet.losses.loss import LossLayer
 from funcnet.losses.regression import L1, L2, MSE
 from funcnet.value import frozen
 
@@ -175,18 +176,18 @@ WORDS = {
     "labels must be integers, got a tensor of shape (4,) and dtype torch.float32": lambda: CrossEntropy()(y43, labels4.float()),
     "CrossEntropy(): a floating target is probabilities, of the shape (4, 3) and dtype torch.float32 of y; "
     "labels must be integers, got a tensor of shape (4, 3) and dtype torch.float64": lambda: CrossEntropy()(y43, t43.double()),
-    "CrossEntropy(ignore_index=0): ignore_index is for labels, and must be negative with probabilities, got 0": lambda: (
-        CrossEntropy(ignore_index=0)(y43, t43)
-    ),
-    "CrossEntropy(): every label must lie in 0 to 2 or be ignore_index=-100, got 12": lambda: CrossEntropy()(y43, wrong4),
-    "CrossEntropy(): every label must lie in 0 to 2 or be ignore_index=-100, got -1": lambda: CrossEntropy()(y43, labels4 - 1),
-    "CrossEntropy(): every label must lie in 0 to 2 or be ignore_index=-100, got 3": lambda: CrossEntropy()(
+    "CrossEntropy(ignore_index=0): ignore_index must be negative if the target holds probabilities, got 0": lambda: CrossEntropy(
+        ignore_index=0
+    )(y43, t43),
+    "CrossEntropy(): every label must be from 0 to 2, or ignore_index=-100, got 12": lambda: CrossEntropy()(y43, wrong4),
+    "CrossEntropy(): every label must be from 0 to 2, or ignore_index=-100, got -1": lambda: CrossEntropy()(y43, labels4 - 1),
+    "CrossEntropy(): every label must be from 0 to 2, or ignore_index=-100, got 3": lambda: CrossEntropy()(
         torch.zeros(1, 3, 2), torch.tensor([[0, 3]])
     ),
-    "CrossEntropy(label_smoothing=0.1): every label must lie in 0 to 2 or be ignore_index=-100, got 12": lambda: CrossEntropy(
+    "CrossEntropy(label_smoothing=0.1): every label must be from 0 to 2, or ignore_index=-100, got 12": lambda: CrossEntropy(
         label_smoothing=0.1
     )(y43, wrong4),
-    "CrossEntropy(reduction='none'): every label must lie in 0 to 2 or be ignore_index=-100, got 12": lambda: vmap(
+    "CrossEntropy(reduction='none'): every label must be from 0 to 2, or ignore_index=-100, got 12": lambda: vmap(
         CrossEntropy(reduction="none")
     )(y43, wrong4),
     "CrossEntropy(weight=(1.0, 2.0)): weight must have one number for each of the 3 classes, got 2 numbers": lambda: CrossEntropy(

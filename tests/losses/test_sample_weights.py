@@ -224,7 +224,7 @@ def test_a_custom_loss_has_weights_if_it_has_terms():
 REFUSED = {
     "weighted: loss must be a loss, got 3": lambda: fn.weighted(3),
     "weighted: the loss must have a reduction \"none\", which returns its terms, got weighted(MSE())": lambda: fn.weighted(fn.weighted(fn.MSE())),
-    "weighted: weights are for each loss of a sum: losses_of(name=weighted(loss), ...), got losses_of(a=MSE())": lambda: fn.weighted(fn.losses_of(a=fn.MSE())),
+    "weighted: weights go to each loss of a sum: losses_of(name=weighted(loss), ...), got losses_of(a=MSE())": lambda: fn.weighted(fn.losses_of(a=fn.MSE())),
     "weighted: the loss must have a reduction \"none\", which returns its terms, got ensemble(MSE(), 2)": lambda: fn.weighted(fn.ensemble(fn.MSE(), 2)),
     "weighted(MSE()): target must be a pair (target, weight), got a tensor of shape (5, 3) and dtype torch.float64": lambda: fn.weighted(fn.MSE())(Y, T),
     "weighted(MSE()): weight must be a dense tensor of numbers or booleans, got None": lambda: fn.weighted(fn.MSE())(Y, (T, None)),

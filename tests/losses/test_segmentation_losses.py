@@ -182,8 +182,8 @@ MESSAGES = {
     "Dice(multiclass=True): target must be integer labels of shape (2, 4), got a tensor of shape (2,)": lambda: fn.Dice(multiclass=True)(Y, T[:, 0]),
     "Dice(): target must have the shape of y, (2, 3, 4), got shape (2, 4)": lambda: fn.Dice()(Y, T),
     "Dice(multiclass=True, weight=(1.0,)): y must have the 1 classes of weight, got y of shape (2, 3, 4)": lambda: fn.Dice(multiclass=True, weight=(1.0,))(Y, T),
-    "Dice: weight is for multiclass=True, got weight=(1.0,), multiclass=False": lambda: fn.Dice(weight=(1.0,)),
-    "Dice: generalized is for multiclass=True, got generalized=True, multiclass=False": lambda: fn.Dice(generalized=True),
+    "Dice: weight needs multiclass=True, got weight=(1.0,), multiclass=False": lambda: fn.Dice(weight=(1.0,)),
+    "Dice: generalized needs multiclass=True, got generalized=True, multiclass=False": lambda: fn.Dice(generalized=True),
 }  # fmt: skip
 
 

@@ -255,7 +255,7 @@ WORDS = {
     "GaussianNLL(): var must have the shape of mean, (4, 3), or one axis of size 1, or no last axis, got shape (1, 1)": lambda: fn.GaussianNLL()((X, X[:1, :1]), X),
     "GaussianNLL(): var must hold variances of at least 0, got -1": lambda: fn.GaussianNLL()((X, X - 1), X),
     "GaussianNLL(): target must have the shape of y, (4, 3), got shape (4,)": lambda: fn.GaussianNLL()((X, X), LABELS),
-    "CosineDistance(dim=2): y must have an axis 2, of the features, got a tensor of shape (4, 3) and dtype torch.float32": lambda: fn.CosineDistance(2)(X, X),
+    "CosineDistance(dim=2): y must have an axis dim=2 of features, got a tensor of shape (4, 3) and dtype torch.float32": lambda: fn.CosineDistance(2)(X, X),
     "PolyCrossEntropy(): every label must be from 0 to 2, got 12": lambda: fn.PolyCrossEntropy()(X, torch.tensor([0, 1, 12, 0])),
     "PolyCrossEntropy(): every label must be from 0 to 2, got -1": lambda: fn.PolyCrossEntropy()(X, LABELS - 1),
     "PolyCrossEntropy: epsilon must be a finite number at least -1, got -2": lambda: fn.PolyCrossEntropy(-2),
@@ -269,8 +269,8 @@ WORDS = {
     "MultiLabelSoftMargin(weight=(1.0, 2.0)): weight must have one number for each of the 3 classes, got 2 numbers": lambda: fn.MultiLabelSoftMargin((1.0, 2.0))(X, X),
     "MultiLabelSoftMargin(): the last axis of y must be one or more classes, got a tensor of shape () and dtype torch.float32": lambda: fn.MultiLabelSoftMargin()(X[0, 0], X[0, 0]),
     "NLL(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, got a tensor of shape (4, 3) and dtype torch.float32": lambda: fn.NLL()(X, X),
-    "NLL(): every label must lie in 0 to 2 or be ignore_index=-100, got 12": lambda: fn.NLL()(X, torch.tensor([0, 1, 12, 0])),
-    "NLL(weight=(0.0, 1.0, 2.0)): every label must lie in 0 to 2 or be ignore_index=-100, got -1": lambda: fn.NLL((0.0, 1.0, 2.0))(X, LABELS - 1),
+    "NLL(): every label must be from 0 to 2, or ignore_index=-100, got 12": lambda: fn.NLL()(X, torch.tensor([0, 1, 12, 0])),
+    "NLL(weight=(0.0, 1.0, 2.0)): every label must be from 0 to 2, or ignore_index=-100, got -1": lambda: fn.NLL((0.0, 1.0, 2.0))(X, LABELS - 1),
 }  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def test_a_late_gradient_of_adam_is_corrected_by_the_count_of_all_updates() -> N
     [
         (
             {"lr": fn.ConstantSchedule(0.1)},
-            "Rprop: lr is the first size of all steps, and must be a number or a 0-d tensor, got ConstantSchedule(value=0.1)",
+            "Rprop: lr is the initial step size, and must be a number or a 0-d tensor, got ConstantSchedule(value=0.1)",
         ),
         ({"lr": -0.1}, "Rprop: lr must be a finite number at least 0.0, got -0.1"),
         ({"etas": (0.5, 0.9)}, "Rprop: etas must be a tuple of a number between 0 and 1 and one above 1, got (0.5, 0.9)"),

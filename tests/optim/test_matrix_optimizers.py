@@ -121,7 +121,7 @@ def test_prodigy_finds_its_rate() -> None:
 def test_muon_refuses_what_is_no_matrix() -> None:
     """With its path; stacks are taken where they are asked for."""
     params = {"weight": torch.ones(2, 2), "bias": torch.ones(2)}
-    with pytest.raises(ValueError, match="params must have a matrix, of two axes, at 'bias'; by_path gives others"):
+    with pytest.raises(ValueError, match="params must have a matrix, of two axes, at 'bias'; use by_path for the others"):
         fn.Muon().init(params)
     with pytest.raises(ValueError, match="matrices, or stacks of them, at 'bias'"):
         fn.Muon(stacked=True).init(params)

@@ -184,7 +184,7 @@ def test_donating_makes_another_value() -> None:
         (
             lambda: SGD(momentum=0.9, dampening=0.1, averaged=True),
             (
-                "SGD: averaged, which sets the dampening to the momentum, goes without nesterov and dampening, "
+                "SGD: averaged sets the dampening to the momentum, and excludes nesterov and dampening, "
                 "got nesterov=False and dampening=0.1"
             ),
         ),

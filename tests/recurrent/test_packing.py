@@ -37,8 +37,8 @@ def test_padding_and_packing_are_each_other_s_transposes(counts, seed):
 
 X = torch.ones(3, 2)
 MESSAGES = {
-    "pack_padded: lengths must be whole numbers, one for each sequence, from 0 to 3, the steps there are, got [4, 1]": lambda: fn.pack_padded(X, [4, 1]),
-    "unpad_sequence: lengths must be whole numbers, one for each sequence, from 0 to 3, the steps there are, got [0.5, 1.0]": lambda: fn.unpad_sequence(X, [0.5, 1.0]),
+    "pack_padded: lengths must be whole numbers, one for each sequence, from 0 to 3, the number of steps, got [4, 1]": lambda: fn.pack_padded(X, [4, 1]),
+    "unpad_sequence: lengths must be whole numbers, one for each sequence, from 0 to 3, the number of steps, got [0.5, 1.0]": lambda: fn.unpad_sequence(X, [0.5, 1.0]),
     "pad_packed: data must have a row for each of 4 steps, got a tensor of shape (3, 2)": lambda: fn.pad_packed(X, [2, 2]),
     "pad_sequence: sequences must be one or more dense tensors that differ only in their first axis, got a list of 2": lambda: fn.pad_sequence([X, X[:, :1]]),
     "pad_packed: lengths must be whole numbers, one for each sequence, from 0, got [True, True]": lambda: fn.pad_packed(X, [True, True]),

@@ -143,9 +143,9 @@ def test_stars_keep_what_they_match(path, pattern, new, want):
     [
         (
             {"old.*": "new.*"},
-            r"every pattern of rename must match a path that no pattern before it does; the paths are .*net\.0\.weight.*, got 'old\.\*'",
+            r"every pattern of rename must match a path that no earlier pattern matches; the paths are .*net\.0\.weight.*, got 'old\.\*'",
         ),
-        ({"net.*": "a.*", "net.0.*": "b.*"}, r"that no pattern before it does; .*, got 'net\.0\.\*'"),
+        ({"net.*": "a.*", "net.0.*": "b.*"}, r"that no earlier pattern matches; .*, got 'net\.0\.\*'"),
         ({"net.0.*": "a"}, r"a new name must have as many \* as its pattern, got 'a' for 'net\.0\.\*'"),
         (
             {"net.0.weight": "net.0.bias"},

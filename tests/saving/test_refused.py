@@ -28,7 +28,7 @@ class Short(namedtuple("Short", ["x", "y"])):
 LEAF, NODE, DENSE = (
     "every leaf must be a tensor, None, a bool",
     "every node must be a dict",
-    "every tensor must be a plain dense one",
+    "every tensor must be plain and dense",
 )
 
 

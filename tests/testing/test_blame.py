@@ -86,9 +86,9 @@ def test_the_wrong_layer_in_a_net_is_named(net: fn.Layer, path: str) -> None:
 PAIR = (X, X + 1)
 OTHER = {
     "parallel": (fn.parallel(SOUND, WRONG), PAIR, "'1', WrongScale()"),
-    "shared": (fn.shared(WRONG), PAIR, "the one within, WrongScale()"),
+    "shared": (fn.shared(WRONG), PAIR, "the inner one, WrongScale()"),
     "scan": (fn.scan(fn.serial(fn.Add(), WRONG), output_is_carry=True), (X[:, None], X[:1]), "'1', WrongScale()"),
-    "a wrapper": (fn.channels_last(WRONG), X, "the one within, WrongScale()"),
+    "a wrapper": (fn.channels_last(WRONG), X, "the inner one, WrongScale()"),
     "a field": (Within(), X, "'layer', WrongScale()"),
 }
 

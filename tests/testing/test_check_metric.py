@@ -132,7 +132,7 @@ def test_a_broken_metric_is_told_what_it_breaks(kind):
     ("arguments", "sentence"),
     [
         ((fn.MSE(), Y, TARGET), "check_metric: metric must be a metric, got MSE()"),
-        ((fn.R2(), Y[:2], TARGET), "check_metric: y and target must have 3 rows or more, got 2"),
+        ((fn.R2(), Y[:2], TARGET), "check_metric: y and target must have at least 3 rows, got 2"),
     ],
 )
 def test_the_judge_refuses_what_it_cannot_judge(arguments, sentence):

@@ -156,7 +156,7 @@ BROKEN = {
     Numeric: "a 0-d tensor must give a 0-d float64 tensor, got 0.1: Numeric()",
     Rounded: "a tensor must give the number that its int gives, and step 0 gives 0.1 and 0.10000000149011612: Rounded()",
     Writing: "a schedule must not write to the step, step 11 became 10: Writing()",
-    Typed: "a number of numpy must give the float that its int gives, and step 0 gives 0.1 and None: Typed()",
+    Typed: "a numpy number must give the float that its int gives, and step 0 gives 0.1 and None: Typed()",
     Reading: "a 0-d tensor on the meta device must give a 0-d float64 tensor there, got one on cpu: Reading()",
     Branching: "vmap must give what a loop gives, and step 0 gives 1.1 in place of 0.1: Branching()",
     Drawing: "a schedule must not use torch's global generator",

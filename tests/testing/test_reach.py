@@ -172,8 +172,8 @@ BROKEN = {
     "init must give every layer a key, fold_in\\(rng, i\\), and '0' and '1' have the same": TwinKeys(
         (NORMED, NORMED), fn.Add(), True
     ),
-    "stochastic must be True when it is of a layer within": Quiet(NORMED),
-    "stochastic must be True when it is of a layer within: override stochastic, or subclass funcnet.Wrapper": Plain(NORMED),
+    "stochastic must be True if a layer within has it": Quiet(NORMED),
+    "stochastic must be True if a layer within has it: override stochastic, or subclass funcnet.Wrapper": Plain(NORMED),
     "update_stats must reach every layer, and does not reach 'inner': override update_stats, or subclass": Told(NORMED),
     "inference must reach every layer, and does not reach 'inner': override inference, or subclass": Updating(NORMED),
     "map_layers must reach every layer in a field, and do not reach 'inner': subclass funcnet.Wrapper": Settling(NORMED),
@@ -186,9 +186,9 @@ BROKEN = {
 }
 
 BROKEN_PAIRS = {
-    StochasticAsTheFirst: "stochastic must be True when it is of a layer within, also only of 'b': override stochastic",
-    BatchDependentAsTheFirst: "batch_dependent must be True when it is of a layer within, also only of 'b'",
-    StatsAsTheFirst: "has_running_stats must be True when it is of a layer within, also only of 'b'",
+    StochasticAsTheFirst: "stochastic must be True if a layer within has it, even if only 'b' does: override stochastic",
+    BatchDependentAsTheFirst: "batch_dependent must be True if a layer within has it, even if only 'b' does",
+    StatsAsTheFirst: "has_running_stats must be True if a layer within has it, even if only 'b' does",
     KeyIfTheFirstNeedsOne: "apply must hand a key to every stochastic layer, and 'b' gets none",
     KeyOfTheWhole: r"apply must give every layer a key, fold_in\(rng, i\), and 'b' has rng itself",
     ConstantKeys: "apply must make every layer's key from rng, .*, and does not for 'a'",

@@ -29,11 +29,8 @@ from funcnet.kernels import synced_batch_norm as kernels
 from funcnet.kernels.private_names import constant, process_group_named
 from funcnet.kernels.tracing import can_look_at, is_transformed_while_tracing
 from funcnet.layers.norm import params as norm_params
-from funcnet.layers.norm.batch_norm import (
-    BatchNorm,
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
+from funcnet.layers.norm.batch_norm import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d
+from funcnet.layers.norm.running_batch_norm import (
     RunningBatchNorm1d,
     RunningBatchNorm2d,
     RunningBatchNorm3d,

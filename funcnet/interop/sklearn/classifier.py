@@ -10,7 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from torch import Tensor, int64
 
 from funcnet.errors import describe, value_error
-from funcnet.fitting.callbacks import EarlyStopping
+from funcnet.fitting.early_stopping import EarlyStopping
 from funcnet.interop.sklearn.estimator import Estimator, Training
 from funcnet.interop.sklearn.row_training import is_binary, is_of_probabilities
 from funcnet.interop.sklearn.rows import Rows

@@ -21,8 +21,9 @@ from funcnet.arguments import require_whole
 from funcnet.contract import Layer
 from funcnet.errors import describe, is_number, is_whole, value_error
 from funcnet.fitting.arguments import LOSS, OPTIMIZER, require
-from funcnet.fitting.callbacks import Callback, EarlyStopping
+from funcnet.fitting.callbacks import Callback
 from funcnet.fitting.data import as_tensors
+from funcnet.fitting.early_stopping import EarlyStopping
 from funcnet.fitting.evaluation import predict
 from funcnet.fitting.history import History
 from funcnet.fitting.loop import fit

@@ -1,9 +1,10 @@
-"""Activations: one function applied to every element of x (...), of any shape; y and both gradients have that shape.
+"""Activations: one function applied to every element of x (...), of any shape.
 
-    y = f(x)      gx = gy ⊙ f′(x)      ⊙ the elementwise product
+    y  = f(x)
+    gx = gy ⊙ f′(x)        ⊙ the elementwise product
 
-``Activation`` is the base of them all. An activation caches its output rather than its input where the derivative can be
-computed from it: the next layer's cache usually holds it anyway.
+y and both gradients have the shape of x. ``Activation`` is the base of all activations. An activation caches its output rather
+than its input if the derivative can be computed from it: the next layer's cache usually holds that tensor anyway.
 """
 
 from abc import abstractmethod
@@ -20,7 +21,34 @@ from funcnet.value import frozen
 
 
 class Activation(Layer):
-    """A layer that applies one function to every element: a subclass defines ``forward`` and ``backward``."""
+    """Base of layers that apply one function to every element.
+
+        y  = f(x)
+        gx = gy ⊙ f′(x)
+
+    A subclass defines ``forward`` and ``backward``; it has no parameters.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        The tensor that ``forward`` returns beside y.
+
+    Raises:
+        ValueError: If x is not a dense floating tensor, if params are not empty, or if gy does not have the shape, dtype and
+            device of y.
+
+    >>> import torch
+    >>> @frozen
+    ... class Cube(Activation):
+    ...     def forward(self, x):
+    ...         return x**3, x
+    ...
+    ...     def backward(self, gy, x):
+    ...         return 3 * gy * x**2
+    >>> Cube()({}, torch.tensor([1.0, 2.0]))
+    tensor([1., 8.])
+    """
 
     __slots__ = ()
 
@@ -28,15 +56,30 @@ class Activation(Layer):
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return y, and the tensor of the same shape and dtype that ``backward`` needs."""
+        """Return y, and a tensor of the same shape and dtype for ``backward``.
+
+        Args:
+            x: Input tensor, already checked.
+
+        Returns:
+            The pair (y, cache).
+        """
 
     @abstractmethod
     def backward(self, gy: Tensor, cache: Tensor, /) -> Tensor:
-        """Return gx."""
+        """Return gx.
+
+        Args:
+            gy: Gradient of the output, already checked.
+            cache: The tensor that ``forward`` returned beside y.
+
+        Returns:
+            The gradient of the input, a new tensor.
+        """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         if params or type(x) is not Tensor or not x.is_floating_point() or x.layout is not strided or x.is_nested:
-            require_dense_floating(self, params, x)  # only where something may be wrong: a call less in each small layer
+            require_dense_floating(self, params, x)  # called only if something may be wrong: it saves small layers a call
         return self.forward(x)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
@@ -52,14 +95,14 @@ class Activation(Layer):
         return params, self.backward(gy, cache)
 
     def unchecked(self, params: Params, cache: Tensor) -> Unchecked | None:
-        """Return the verbs without checks, for our own activations: ``forward`` and ``backward`` of others may do more."""
+        """Return the unchecked verbs of this package's activations: others may override ``apply`` and ``vjp``."""
         return unchecked_activation(self.forward, self.backward) if type(self).__module__.startswith("funcnet.") else None
 
 
 def unchecked_activation(
     forward: Callable[[Tensor], tuple[Tensor, Tensor]], backward: Callable[[Tensor, Tensor], Tensor]
 ) -> Unchecked:
-    """Make the verbs without checks of an activation, from functions that compute y with the cache, and gx."""
+    """Make the unchecked verbs of an activation from functions that compute (y, cache) and gx."""
 
     def apply(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         return forward(x)
@@ -71,13 +114,13 @@ def unchecked_activation(
 
 
 def no_grads(params: Params, cache: Tensor, gy: Tensor) -> Params:
-    """Return the gradients of no params."""
+    """Return the gradients of a layer without params."""
     return params
 
 
 @frozen
 class Along(Layer):
-    """A layer that works along the axis ``dim``, by default the last; with the first axis rows depend on each other."""
+    """A layer that works along the axis ``dim``; along the first axis, rows depend on each other."""
 
     dim: int = field(default=-1, validator=whole_number)
 

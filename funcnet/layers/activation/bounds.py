@@ -1,9 +1,6 @@
-"""Bounds and roundings, by element, for x (...) of any shape.
+"""Bounds and rounding, elementwise, for x (...) of any shape.
 
-Clamp    y = x between min and max                  gx = gy where min ≤ x ≤ max, else 0
-Floor    y = ⌊x⌋                                    gx = 0
-Ceil     y = ⌈x⌉                                    gx = 0
-Round    y = x rounded, halves to even numbers      gx = 0
+y and gx have the shape of x. Rounding is constant between its jumps, which makes its gradient 0.
 """
 
 import torch
@@ -17,25 +14,25 @@ from funcnet.value import frozen
 
 @frozen
 class Clamp(Activation):
-    """x bounded to the range from ``min`` to ``max``; beyond them the gradient is 0.
+    """Bound every element to the range from ``min`` to ``max``.
+
+        y  = x, but at least min and at most max
+        gx = gy where min ≤ x ≤ max, else 0
 
     Args:
-        min: The lower bound; ``None`` for none.
-        max: The upper bound; ``None`` for none.
+        min: Lower bound; ``None`` for no lower bound.
+        max: Upper bound; ``None`` for no upper bound.
 
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        ``x``.
+        ``x``, not copied.
 
     Raises:
-        ValueError: For no bound, bounds in the wrong order, and an x that is no floating tensor.
+        ValueError: If both bounds are ``None``, or if ``min`` is above ``max``.
 
-    Source:
+    References:
         ``torch.clamp``.
 
     >>> Clamp(min=0.5)({}, torch.tensor([0.0, 2.0]))
@@ -47,7 +44,7 @@ class Clamp(Activation):
 
     def __attrs_post_init__(self) -> None:
         if self.min is None and self.max is None:
-            raise fields_error(self, "there must be a bound at least", "min", "max")
+            raise fields_error(self, "at least one bound must be given", "min", "max")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise fields_error(self, "min must be at most max", "min", "max")
 
@@ -61,21 +58,18 @@ class Clamp(Activation):
 
 @frozen
 class Floor(Activation):
-    """Largest whole number that is at most x; the gradient is 0.
+    """Round down to a whole number.
+
+        y  = ⌊x⌋
+        gx = 0
 
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        ``y``.
+        ``y``, not copied.
 
-    Raises:
-        ValueError: For an x that is no floating tensor.
-
-    Source:
+    References:
         ``torch.floor``.
 
     >>> Floor()({}, torch.tensor([1.5]))
@@ -92,21 +86,18 @@ class Floor(Activation):
 
 @frozen
 class Ceil(Activation):
-    """Smallest whole number that is at least x; the gradient is 0.
+    """Round up to a whole number.
+
+        y  = ⌈x⌉
+        gx = 0
 
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        ``y``.
+        ``y``, not copied.
 
-    Raises:
-        ValueError: For an x that is no floating tensor.
-
-    Source:
+    References:
         ``torch.ceil``.
 
     >>> Ceil()({}, torch.tensor([1.5]))
@@ -123,25 +114,22 @@ class Ceil(Activation):
 
 @frozen
 class Round(Activation):
-    """Nearest whole number, of two the even one; the gradient is 0.
+    """Round to the nearest whole number, halves to the even one.
+
+        y  = x rounded
+        gx = 0
 
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        ``y``.
+        ``y``, not copied.
 
-    Raises:
-        ValueError: For an x that is no floating tensor.
-
-    Source:
+    References:
         ``torch.round``.
 
-    >>> Round()({}, torch.tensor([1.5]))
-    tensor([2.])
+    >>> Round()({}, torch.tensor([0.5, 1.5, 1.6]))
+    tensor([0., 2., 2.])
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,15 +1,6 @@
-"""Functions of mathematics, by element, for x (...) of any shape. ⊙ is the product by element.
+"""Elementary functions, elementwise, for x (...) of any shape.
 
-Sin        y = sin x                      gx = gy ⊙ cos x
-Cos        y = cos x                      gx = -gy ⊙ sin x
-Exp        y = eˣ                         gx = gy ⊙ y
-Square     y = x²                         gx = 2 gy ⊙ x
-Monomial   y = xⁿ                         gx = n gy ⊙ xⁿ⁻¹
-Abs        y = |x|                        gx = gy ⊙ sign x
-Sign       y = sign x                     gx = 0
-Erf        y = 2/√π ∫₀ˣ e⁻ᵗ² dt           gx = 2/√π gy ⊙ e⁻ˣ²
-Gaussian   y = a eᵇˣ²                     gx = 2 b gy ⊙ x y
-RandomFourier   y = √2 sin(√(2γ) x + π/4)      gx = 2 √γ gy ⊙ cos(√(2γ) x + π/4)
+y and gx have the shape of x. ⊙ is the elementwise product.
 """
 
 import math
@@ -27,12 +18,19 @@ from funcnet.value import frozen
 
 @frozen
 class Sin(Activation):
-    """Sine, as in networks of periodic functions.
+    """Sine, as in networks with periodic activations.
 
-    Params   none.
-    Cache    ``x``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   Sitzmann et al. 2020.
+        y  = sin x
+        gx = gy ⊙ cos x
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, not copied.
+
+    References:
+        Sitzmann et al. 2020, "Implicit neural representations with periodic activation functions".
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,10 +44,17 @@ class Sin(Activation):
 class Cos(Activation):
     """Cosine.
 
-    Params   none.
-    Cache    ``x``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   elementary.
+        y  = cos x
+        gx = -gy ⊙ sin x
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, not copied.
+
+    References:
+        ``torch.cos``.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,12 +66,21 @@ class Cos(Activation):
 
 @frozen
 class Exp(Activation):
-    """Exponential; it overflows to infinity as ``torch.exp`` does.
+    """Exponential function.
 
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   elementary.
+        y  = eˣ
+        gx = gy ⊙ y
+
+    Large x overflow to infinity, as in ``torch.exp``.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``y``, not copied.
+
+    References:
+        ``torch.exp``.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,12 +93,19 @@ class Exp(Activation):
 
 @frozen
 class Square(Activation):
-    """Square.
+    """Square of every element.
 
-    Params   none.
-    Cache    ``x``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   elementary.
+        y  = x²
+        gx = 2 gy ⊙ x
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, not copied.
+
+    References:
+        ``torch.square``.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,12 +117,25 @@ class Square(Activation):
 
 @frozen
 class Monomial(Activation):
-    """Power with a whole exponent of at least 1, xⁿ.
+    """Power with a positive whole exponent.
 
-    Params   none.
-    Cache    ``x``.
-    Raises   ``ValueError`` for a ``degree`` below 1, and when ``x`` is not a floating tensor.
-    Source   neural-tangents' ``Monomial``.
+        y  = xⁿ
+        gx = n gy ⊙ xⁿ⁻¹
+
+    Args:
+        degree: The exponent n, at least 1.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, not copied.
+
+    References:
+        neural-tangents' ``Monomial``.
+
+    >>> Monomial(3)({}, torch.tensor([2.0]))
+    tensor([8.])
     """
 
     degree: int = field(validator=whole(1))
@@ -115,12 +149,19 @@ class Monomial(Activation):
 
 @frozen
 class Abs(Activation):
-    """Absolute value; the gradient at 0 is 0.
+    """Absolute value.
 
-    Params   none.
-    Cache    ``x``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   elementary.
+        y  = |x|
+        gx = gy ⊙ sign x        0 at x = 0
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, not copied.
+
+    References:
+        ``torch.abs``.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,12 +173,19 @@ class Abs(Activation):
 
 @frozen
 class Sign(Activation):
-    """Sign, -1, 0 or 1; its gradient is 0 everywhere.
+    """Sign of every element: -1, 0 or 1.
 
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   elementary.
+        y  = sign x
+        gx = 0
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``y``, not copied.
+
+    References:
+        ``torch.sign``.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,10 +200,17 @@ class Sign(Activation):
 class Erf(Activation):
     """Error function.
 
-    Params   none.
-    Cache    ``x``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   elementary, as ``torch.erf``.
+        y  = 2/√π ∫₀ˣ e⁻ᵗ² dt
+        gx = 2/√π gy ⊙ e⁻ˣ²
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, not copied.
+
+    References:
+        ``torch.erf``.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,12 +222,26 @@ class Erf(Activation):
 
 @frozen
 class Gaussian(Activation):
-    """Bell curve a eᵇˣ², for a negative b.
+    """Bell curve, for a negative ``b``.
 
-    Params   none.
-    Cache    ``x``, ±∞ replaced by the largest numbers.
-    Raises   ``ValueError`` for numbers that are not finite, and when ``x`` is not a floating tensor.
-    Source   neural-tangents' ``Gaussian``.
+        y  = a eᵇˣ²
+        gx = 2 b gy ⊙ x ⊙ y
+
+    Args:
+        a: Height at x = 0.
+        b: Factor of x² in the exponent; the standard deviation of the bell is 1/√(-2b).
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, with ±∞ replaced by the largest finite numbers.
+
+    References:
+        neural-tangents' ``Gaussian``.
+
+    >>> Gaussian()({}, torch.tensor([0.0, 1.0]))
+    tensor([1.0000, 0.3679])
     """
 
     a: float = field(default=1.0, validator=number())
@@ -188,15 +257,28 @@ class Gaussian(Activation):
 
 @frozen
 class RandomFourier(Activation):
-    """Random Fourier features, √2 sin(√(2γ) x + π/4), of an x that is a random map of the input.
+    """Random Fourier features of x, a random linear map of the input.
 
-    After a ``Linear`` without bias and with standard normal weights, the mean of the product of two feature vectors is the
-    Gaussian kernel of their inputs, exp(-γ ‖u - v‖²). For a layer of radial basis functions with learned centers see ``RBF``.
+        y  = √2 sin(√(2γ) x + π/4)
+        gx = 2 √γ gy ⊙ cos(√(2γ) x + π/4)
 
-    Params   none.
-    Cache    √(2γ) x + π/4; in half precision ``x``.
-    Raises   ``ValueError`` for a ``gamma`` that is not above 0 and finite, and when ``x`` is not a floating tensor.
-    Source   Rahimi & Recht 2007; neural-tangents' ``RandomFourier``.
+    After a ``Linear`` without bias and with standard normal weights, the mean product of two feature vectors approximates the
+    Gaussian kernel of their inputs, exp(-γ ‖u - v‖²). For radial basis functions with learned centers see ``RBF``.
+
+    Args:
+        gamma: The factor γ of the squared distance in the kernel, above 0.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        The angle √(2γ) x + π/4; in half precision ``x``.
+
+    References:
+        Rahimi & Recht 2007, "Random features for large-scale kernel machines"; neural-tangents' ``Rbf``.
+
+    >>> RandomFourier()({}, torch.zeros(1))
+    tensor([1.0000])
     """
 
     gamma: float = field(default=1.0, validator=number(above=0.0))

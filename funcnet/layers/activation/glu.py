@@ -1,7 +1,7 @@
 """Gated linear units: one half of x, gated by a function of the other half.
 
-    GLU                    y = a ⊙ f(b)        ga = gy ⊙ f(b),  gb = gy ⊙ a f′(b)    f = σ
-    SwiGLU, GEGLU, ReGLU   the same, with f = SiLU, GELU, ReLU
+    y  = a ⊙ f(b)
+    ga = gy ⊙ f(b)      gb = gy ⊙ a ⊙ f′(b)
 
 x = (a b) along an axis: x (..., 2 n, ...) and y (..., n, ...). ⊙ is the elementwise product.
 """
@@ -31,12 +31,29 @@ class _Halving(Along):
 
 @frozen
 class GLU(_Halving):
-    """Gated linear unit: the first half of x along ``dim`` times the sigmoid of the second.
+    """Gated linear unit: the first half of x times the sigmoid of the second.
 
-    Params   none.
-    Cache    ``x``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor with an axis ``dim`` of an even size.
-    Source   Dauphin, Fan, Auli & Grangier 2017.
+        y  = a ⊙ σ(b)                    x = (a b) along dim
+        ga = gy ⊙ σ(b)
+        gb = gy ⊙ a ⊙ σ(b) (1 - σ(b))
+
+    Args:
+        dim: Axis that is halved.
+
+    Shape:
+        x (..., 2 n, ...) → y (..., n, ...)
+
+    Cache:
+        ``x``, not copied.
+
+    Raises:
+        ValueError: If x has no axis ``dim``, or an odd size there.
+
+    References:
+        Dauphin, Fan, Auli & Grangier 2017, "Language modeling with gated convolutional networks".
+
+    >>> GLU()({}, torch.ones(3, 8)).shape
+    torch.Size([3, 4])
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
@@ -49,7 +66,7 @@ class GLU(_Halving):
 
 @frozen
 class Gated(_Halving):
-    """The first half of x along ``dim`` times an activation of the second: the subclasses say which."""
+    """The first half of x along ``dim`` times an activation of the second half; subclasses name the activation."""
 
     activation: ClassVar[Activation]
 
@@ -68,12 +85,29 @@ class Gated(_Halving):
 
 @frozen
 class SwiGLU(Gated):
-    """The first half of x along ``dim`` times the SiLU of the second.
+    """The first half of x times the SiLU of the second.
 
-    Params   none.
-    Cache    both halves of ``x``, and the SiLU of the second.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor with an axis ``dim`` of an even size.
-    Source   Shazeer 2020.
+        y  = a ⊙ b σ(b)                               x = (a b) along dim
+        ga = gy ⊙ b σ(b)
+        gb = gy ⊙ a ⊙ σ(b) (1 + b (1 - σ(b)))
+
+    Args:
+        dim: Axis that is halved.
+
+    Shape:
+        x (..., 2 n, ...) → y (..., n, ...)
+
+    Cache:
+        Both halves of ``x``, not copied, and the SiLU of the second.
+
+    Raises:
+        ValueError: If x has no axis ``dim``, or an odd size there.
+
+    References:
+        Shazeer 2020, "GLU variants improve transformer", section 2.
+
+    >>> SwiGLU()({}, torch.ones(3, 8)).shape
+    torch.Size([3, 4])
     """
 
     activation = SiLU()
@@ -81,12 +115,29 @@ class SwiGLU(Gated):
 
 @frozen
 class GEGLU(Gated):
-    """The first half of x along ``dim`` times the GELU of the second.
+    """The first half of x times the GELU of the second.
 
-    Params   none.
-    Cache    both halves of ``x``, and the GELU of the second.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor with an axis ``dim`` of an even size.
-    Source   Shazeer 2020.
+        y  = a ⊙ b Φ(b)                        x = (a b) along dim
+        ga = gy ⊙ b Φ(b)
+        gb = gy ⊙ a ⊙ (Φ(b) + b φ(b))          Φ, φ: distribution function and density of N(0, 1)
+
+    Args:
+        dim: Axis that is halved.
+
+    Shape:
+        x (..., 2 n, ...) → y (..., n, ...)
+
+    Cache:
+        Both halves of ``x``, not copied, and the GELU of the second.
+
+    Raises:
+        ValueError: If x has no axis ``dim``, or an odd size there.
+
+    References:
+        Shazeer 2020, "GLU variants improve transformer", section 2.
+
+    >>> GEGLU()({}, torch.ones(3, 8)).shape
+    torch.Size([3, 4])
     """
 
     activation = GELU()
@@ -94,12 +145,29 @@ class GEGLU(Gated):
 
 @frozen
 class ReGLU(Gated):
-    """The first half of x along ``dim`` times the ReLU of the second.
+    """The first half of x times the ReLU of the second.
 
-    Params   none.
-    Cache    the first half of ``x``, and the ReLU of the second.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor with an axis ``dim`` of an even size.
-    Source   Shazeer 2020.
+        y  = a ⊙ max(0, b)                  x = (a b) along dim
+        ga = gy ⊙ max(0, b)
+        gb = gy ⊙ a where b > 0, else 0
+
+    Args:
+        dim: Axis that is halved.
+
+    Shape:
+        x (..., 2 n, ...) → y (..., n, ...)
+
+    Cache:
+        The first half of ``x``, not copied, and the ReLU of the second.
+
+    Raises:
+        ValueError: If x has no axis ``dim``, or an odd size there.
+
+    References:
+        Shazeer 2020, "GLU variants improve transformer", section 2.
+
+    >>> ReGLU()({}, torch.ones(3, 8)).shape
+    torch.Size([3, 4])
     """
 
     activation = ReLU()

@@ -1,11 +1,6 @@
-"""Leaky rectifiers: x where it is positive, else a slope times x, where the slope is learned or drawn.
+"""Leaky rectifiers: the identity for positive x, and a slope times x elsewhere, where the slope is fixed, learned or drawn.
 
-LeakyReLU   y = x where x > 0, else s x      gx = gy where x > 0, else s gy         s = negative_slope
-PReLU   y = x where x > 0, else w x      gx = gy where x > 0, else w gy      gw = Σ gy ⊙ x where x ≤ 0
-RReLU   y = r ⊙ x, with r = 1 where x > 0, else drawn from lower ≤ r < upper      gx = gy ⊙ r
-
-x and y have one shape: (...), or (N, channels, ...) with several slopes. w (num_parameters,) has one slope for all channels, or
-one for each. ⊙ is the elementwise product. The sum for gw runs over all elements that share a slope.
+y and gx have the shape of x. ⊙ is the elementwise product.
 """
 
 import torch
@@ -24,12 +19,25 @@ from funcnet.value import frozen
 
 @frozen
 class LeakyReLU(Activation):
-    """x for positive x, else ``negative_slope`` x; the gradient at 0 is ``negative_slope``.
+    """Leaky rectified linear unit, with a fixed slope for negative x.
 
-    Params   none.
-    Cache    ``y``, which has the sign of ``x``; ``x`` itself when the slope is negative or 0.
-    Raises   ``ValueError`` for a slope that is not finite, and when ``x`` is not a floating tensor.
-    Source   Maas, Hannun & Ng 2013.
+        y  = x where x > 0, else s x           s = negative_slope
+        gx = gy where x > 0, else s gy
+
+    Args:
+        negative_slope: Slope s for x ≤ 0, which is also the gradient at 0.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``y``, which has the sign of ``x``; ``x`` if the slope is 0 or negative. Neither is copied.
+
+    References:
+        Maas, Hannun & Ng 2013, "Rectifier nonlinearities improve neural network acoustic models".
+
+    >>> LeakyReLU(0.5)({}, torch.tensor([-2.0, 2.0]))
+    tensor([-1.,  2.])
     """
 
     negative_slope: float = field(default=0.01, validator=number())
@@ -44,15 +52,37 @@ class LeakyReLU(Activation):
 
 @frozen
 class PReLU(Layer):
-    """LeakyReLU with a learned slope, one for all or one for each channel (the second axis); at 0 its gradient is the slope.
+    """Leaky rectified linear unit with learned slopes.
 
-    ``num_parameters=None`` is the number of channels, for ``infer_sizes`` to find.
+        y  = x where x > 0, else w x           w one slope, or one for each channel
+        gx = gy where x > 0, else w gy
+        gw = Σ gy ⊙ x where x ≤ 0              sum over all elements with the same slope
 
-    Params   ``weight`` (num_parameters,), each of them ``init``.
-    Cache    ``x``.
-    Raises   ``ValueError`` for a ``num_parameters`` below 1, an ``init`` that is not finite, params of another layer,
-             and an ``x`` whose second axis is not ``num_parameters``, unless that is 1, or with another dtype.
-    Source   He, Zhang, Ren & Sun 2015.
+    Weight decay skips ``weight`` by default.
+
+    Args:
+        num_parameters: 1 for one slope, or the number of channels for one slope each; ``None`` to infer the number of channels
+            with ``infer_sizes``.
+        init: Initial value of every slope.
+
+    Shape:
+        x (...) → y (...); with several slopes x (N, num_parameters, ...).
+
+    Params:
+        weight: (num_parameters,), each of them ``init``.
+
+    Cache:
+        ``x``, not copied.
+
+    Raises:
+        ValueError: If the second axis of x is not ``num_parameters``, unless that is 1.
+
+    References:
+        He, Zhang, Ren & Sun 2015, "Delving deep into rectifiers", section 2.1.
+
+    >>> layer = PReLU(3)
+    >>> layer(layer.init(0), torch.full((2, 3), -1.0))[0]
+    tensor([-0.2500, -0.2500, -0.2500])
     """
 
     undecayed = ("weight",)
@@ -96,15 +126,31 @@ class PReLU(Layer):
 
 @frozen
 class RReLU(Layer):
-    """LeakyReLU whose slopes are drawn evenly for each element; in ``inference()`` LeakyReLU with their mean.
+    """Leaky rectified linear unit whose slopes are drawn for each element.
 
-    The slopes are a pure function of the key: ``apply(params, x, rng)`` with the same key draws the same.
+        y  = r ⊙ x         r = 1 where x > 0, else uniform in [lower, upper)
+        gx = gy ⊙ r
 
-    Params   none.
-    Cache    the slopes, 1 for a positive x.
-    Raises   ``ValueError`` for bounds that are not finite or out of order, without a key, and when ``x`` is not a floating
-             tensor.
-    Source   Xu, Wang, Chen & Li 2015.
+    The slopes are a pure function of the key. ``inference()`` returns the ``LeakyReLU`` with the mean slope.
+
+    Args:
+        lower: Least slope.
+        upper: Greatest slope.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        The slopes r.
+
+    Raises:
+        ValueError: If ``lower`` is above ``upper``.
+
+    References:
+        Xu, Wang, Chen & Li 2015, "Empirical evaluation of rectified activations in convolution network".
+
+    >>> RReLU().inference()
+    LeakyReLU(negative_slope=0.22916666666666666)
     """
 
     lower: float = field(default=1 / 8, validator=number())

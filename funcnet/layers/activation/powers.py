@@ -1,12 +1,6 @@
-"""Powers and logarithms, by element, for x (...) of any shape. ⊙ is the product by element.
+"""Powers and logarithms, elementwise, for x (...) of any shape.
 
-PowScalar    y = xᵖ            gx = p gy ⊙ xᵖ⁻¹, and 0 for p = 0
-Sqrt         y = √x            gx = gy / (2 y)
-Rsqrt        y = 1 / √x        gx = -gy ⊙ y³ / 2
-Reciprocal   y = 1 / x         gx = -gy ⊙ y²
-Log          y = log x         gx = gy / x
-Log1p        y = log(1 + x)    gx = gy / (1 + x)
-Expm1        y = eˣ - 1        gx = gy ⊙ (y + 1)
+y and gx have the shape of x. ⊙ is the elementwise product.
 """
 
 import torch
@@ -21,24 +15,23 @@ from funcnet.value import frozen
 
 @frozen
 class PowScalar(Activation):
-    """x to a fixed power; at 0 the gradient is 0 for a power above 1, and infinite between 0 and 1.
+    """Raise every element to a fixed power.
+
+        y  = xᵖ
+        gx = p gy ⊙ xᵖ⁻¹        0 for p = 0
+
+    At x = 0 the gradient is 0 for p > 1, and infinite for 0 < p < 1.
 
     Args:
-        exponent: The power.
+        exponent: The power p.
 
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        ``x``.
+        ``x``, not copied.
 
-    Raises:
-        ValueError: For an exponent that is no finite number, and an x that is no floating tensor.
-
-    Source:
+    References:
         ``torch.pow``.
 
     >>> PowScalar(3.0)({}, torch.tensor([2.0]))
@@ -58,21 +51,18 @@ class PowScalar(Activation):
 
 @frozen
 class Sqrt(Activation):
-    """Square root; at 0 its gradient is infinite.
+    """Square root.
+
+        y  = √x
+        gx = gy / (2 y)        infinite at x = 0
 
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        ``y``.
+        ``y``, not copied.
 
-    Raises:
-        ValueError: For an x that is no floating tensor.
-
-    Source:
+    References:
         ``torch.sqrt``.
 
     >>> Sqrt()({}, torch.tensor([4.0]))
@@ -91,19 +81,16 @@ class Sqrt(Activation):
 class Rsqrt(Activation):
     """Reciprocal of the square root.
 
+        y  = 1 / √x
+        gx = -gy ⊙ y³ / 2
+
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        ``y``.
+        ``y``, not copied.
 
-    Raises:
-        ValueError: For an x that is no floating tensor.
-
-    Source:
+    References:
         ``torch.rsqrt``.
 
     >>> Rsqrt()({}, torch.tensor([4.0]))
@@ -121,21 +108,18 @@ class Rsqrt(Activation):
 
 @frozen
 class Reciprocal(Activation):
-    """Reciprocal 1 / x.
+    """Reciprocal.
+
+        y  = 1 / x
+        gx = -gy ⊙ y²
 
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        ``y``.
+        ``y``, not copied.
 
-    Raises:
-        ValueError: For an x that is no floating tensor.
-
-    Source:
+    References:
         ``torch.reciprocal``.
 
     >>> Reciprocal()({}, torch.tensor([4.0]))
@@ -154,19 +138,16 @@ class Reciprocal(Activation):
 class Log(Activation):
     """Natural logarithm.
 
+        y  = log x
+        gx = gy / x
+
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        ``x``.
+        ``x``, not copied.
 
-    Raises:
-        ValueError: For an x that is no floating tensor.
-
-    Source:
+    References:
         ``torch.log``.
 
     >>> Log()({}, torch.tensor([1.0]))
@@ -182,21 +163,18 @@ class Log(Activation):
 
 @frozen
 class Log1p(Activation):
-    """Logarithm of 1 + x, exact for small x.
+    """Logarithm of 1 + x, accurate for small x.
+
+        y  = log(1 + x)
+        gx = gy / (1 + x)
 
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        ``x``.
+        ``x``, not copied.
 
-    Raises:
-        ValueError: For an x that is no floating tensor.
-
-    Source:
+    References:
         ``torch.log1p``.
 
     >>> Log1p()({}, torch.tensor([0.0]))
@@ -212,21 +190,18 @@ class Log1p(Activation):
 
 @frozen
 class Expm1(Activation):
-    """Exponential minus 1, exact for small x.
+    """Exponential minus 1, accurate for small x.
+
+        y  = eˣ - 1
+        gx = gy ⊙ (y + 1)
 
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        ``y``.
+        ``y``, not copied.
 
-    Raises:
-        ValueError: For an x that is no floating tensor.
-
-    Source:
+    References:
         ``torch.expm1``.
 
     >>> Expm1()({}, torch.tensor([0.0]))

@@ -1,8 +1,8 @@
-"""Radial basis functions: each output is the closeness of x to a learned center.
+"""Radial basis functions: each output measures how close x is to a learned center.
 
-y[j]  = exp(-γ ‖x - c[j]‖²)           x (..., in_features)    y (..., out_features)
-gx    = 2γ Σ_j gy[j] y[j] (c[j] - x)  c (out_features, in_features)
-gc[j] = 2γ Σ gy[j] y[j] (x - c[j])    over all rows
+    y[j] = exp(-γ ‖x - c[j]‖²)        c[j] the center j
+
+x (..., in_features), c (out_features, in_features), y (..., out_features).
 """
 
 import torch
@@ -27,15 +27,15 @@ class RBF(Layer):
         gx    = 2γ Σ_j gy[j] y[j] (c[j] - x)
         gc[j] = 2γ Σ gy[j] y[j] (x - c[j])        sum over all rows
 
-    y[j] is 1 where x is the center c[j], and falls to 0 with the distance. The squared distances come from a matrix product,
-    after the mean of the centers has been subtracted from x and c, so that an offset that they share costs no precision.
-    Sums of float16 and bfloat16 are computed in float32.
+    y[j] is 1 at the center c[j], and falls to 0 with the distance. The squared distances come from a matrix product, after the
+    mean of the centers has been subtracted from x and c: an offset common to both then costs no precision. Sums of float16 and
+    bfloat16 are computed in float32.
 
     Args:
         in_features: Size of the last axis of x; ``None`` to infer it with ``infer_sizes``.
         out_features: Number of centers, the size of the last axis of y.
-        gamma: The factor γ of the squared distance, above 0; the width of the bell is 1/√(2γ).
-        initializer: Initializer of ``centers``, by name or value; the default matches x with mean 0 and variance 1.
+        gamma: Factor γ of the squared distance, above 0; the width of the bell is 1/√(2γ).
+        initializer: Initializer of ``centers``, by name or value; the default suits an x with mean 0 and variance 1.
 
     Shape:
         x (..., in_features) → y (..., out_features)
@@ -46,10 +46,7 @@ class RBF(Layer):
     Cache:
         ``x``, not copied, and y before it is rounded to the dtype of x.
 
-    Raises:
-        ValueError: For sizes below 1, a gamma that is not above 0, params of another layer, and an x of another size or dtype.
-
-    Source:
+    References:
         Broomhead & Lowe 1988; Moody & Darken 1989, "Fast learning in networks of locally-tuned processing units".
 
     >>> import torch
@@ -75,7 +72,7 @@ class RBF(Layer):
         if x.is_nested:
             raise value_error(self, "x must be a dense tensor", x)
         if x.shape[-1:] != (self.in_features,) or x.dtype is not c.dtype or x.is_cpu is not c.is_cpu:
-            raise Misfit  # the mean of the centers would broadcast, and the product is in float32 anyway
+            raise Misfit  # the mean of the centers would broadcast, and the product would accept any dtype
         if x.layout is not torch.strided or c.layout is not torch.strided:
             raise Misfit
         z, c = _centered(x, c)
@@ -110,7 +107,7 @@ class RBF(Layer):
 
 
 def _centered(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Return x and the centers less the mean of the centers, in float32 or wider: distances stay, and round less."""
+    """Return x and c minus the mean of c, in float32 or wider: the distances stay the same and round less."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     x, c = x.to(dtype), c.to(dtype)
     mean = c.mean(0)

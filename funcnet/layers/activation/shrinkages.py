@@ -1,8 +1,6 @@
-"""Shrinkages: x moved towards 0, or set to it where it is small; by element, for x (...) of any shape.
+"""Shrinkage functions: x moved toward 0, or set to 0 where it is small; elementwise, for x (...) of any shape.
 
-Softshrink   y = x - λ where x > λ, x + λ where x < -λ, else 0      gx = gy where |x| > λ, else 0
-Hardshrink   y = x where |x| > λ, else 0                            gx = gy where |y| > λ, else 0
-Tanhshrink   y = x - t,  t = tanh x                                 gx = gy ⊙ t²
+y and gx have the shape of x. ⊙ is the elementwise product.
 """
 
 import torch
@@ -17,12 +15,25 @@ from funcnet.value import frozen
 
 @frozen
 class Softshrink(Activation):
-    """x nearer to 0 by ``lambd``, and 0 where it is no further away than that; the gradient at ±``lambd`` is 0.
+    """Soft thresholding: move every element toward 0 by λ.
 
-    Params   none.
-    Cache    ``x``.
-    Raises   ``ValueError`` for a ``lambd`` that is negative or not finite, and when ``x`` is not a floating tensor.
-    Source   Donoho & Johnstone 1994, where it is called soft thresholding; ``torch.nn.Softshrink``'s formula.
+        y  = x - λ where x > λ, x + λ where x < -λ, else 0        λ = lambd
+        gx = gy where |x| > λ, else 0
+
+    Args:
+        lambd: The threshold λ, at least 0.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, not copied.
+
+    References:
+        Donoho & Johnstone 1994, "Ideal spatial adaptation by wavelet shrinkage"; ``torch.nn.Softshrink``.
+
+    >>> Softshrink()({}, torch.tensor([-2.0, 0.3, 2.0]))
+    tensor([-1.5000,  0.0000,  1.5000])
     """
 
     lambd: float = field(default=0.5, validator=number(0.0))
@@ -36,12 +47,25 @@ class Softshrink(Activation):
 
 @frozen
 class Hardshrink(Activation):
-    """x where it is further from 0 than ``lambd``, else 0; the gradient at ±``lambd`` is 0.
+    """Hard thresholding: set every element within λ of 0 to 0.
 
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` for a ``lambd`` that is not finite, and when ``x`` is not a floating tensor.
-    Source   Donoho & Johnstone 1994, where it is called hard thresholding; ``torch.nn.Hardshrink``'s formula.
+        y  = x where |x| > λ, else 0         λ = lambd
+        gx = gy where |y| > λ, else 0
+
+    Args:
+        lambd: The threshold λ; a negative one leaves x unchanged.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``y``, not copied.
+
+    References:
+        Donoho & Johnstone 1994, "Ideal spatial adaptation by wavelet shrinkage"; ``torch.nn.Hardshrink``.
+
+    >>> Hardshrink()({}, torch.tensor([-2.0, 0.3, 2.0]))
+    tensor([-2.,  0.,  2.])
     """
 
     lambd: float = field(default=0.5, validator=number())
@@ -56,12 +80,19 @@ class Hardshrink(Activation):
 
 @frozen
 class Tanhshrink(Activation):
-    """x - tanh x: nearly nothing of a small x, all but 1 of a large one.
+    """Remainder of tanh: close to 0 for small x, and 1 less than x for large x.
 
-    Params   none.
-    Cache    tanh x.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   ``torch.nn.Tanhshrink``'s formula.
+        y  = x - t           t = tanh x
+        gx = gy ⊙ t²
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        t.
+
+    References:
+        ``torch.nn.Tanhshrink``.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,6 @@
-"""Sigmoids: functions that rise from one level to another, and the logarithm of one; by element, for x (...) of any shape.
+"""Sigmoids: functions that rise from one level to another, and the logarithm of one; elementwise, for x (...) of any shape.
 
-Sigmoid         y = 1 / (1 + e⁻ˣ)                   gx = gy ⊙ y (1 - y)
-Tanh            y = (eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)         gx = gy ⊙ (1 - y²)
-Hardtanh        y = min(max(l, x), h)               gx = gy where l < x < h, else 0
-Hardsigmoid     y = min(max(0, x / 6 + 1/2), 1)     gx = gy / 6 where -3 < x < 3, else 0
-SparseSigmoid   y = min(max(0, x / 2 + 1/2), 1)     gx = gy / 2 where 0 < y < 1, else 0
-Softsign        y = x / s                           gx = gy / s²               s = 1 + |x|
-LogSigmoid      y = -log(1 + e⁻ˣ)                   gx = gy / (1 + eˣ)
+y and gx have the shape of x. ⊙ is the elementwise product.
 """
 
 import torch
@@ -26,15 +20,25 @@ from funcnet.value import frozen
 
 @frozen
 class Sigmoid(Activation):
-    """Logistic function 1 / (1 + e⁻ˣ), without overflow for any x.
+    """Logistic function, without overflow for any x.
 
-    The gradient is computed from the rounded y, as in torch. Its error is below an ulp of ``gy``; but where y is rounded to 1,
-    from x = 17 on in float32, it is 0. From x it would be right to its last digit and take three times as long.
+        y  = 1 / (1 + e⁻ˣ)
+        gx = gy ⊙ y (1 - y)
 
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   ``torch.nn.Sigmoid``'s formula.
+    The gradient is computed from the rounded y, as in torch. Its error is below one ulp of gy, but it is 0 where y is rounded to
+    1: in float32 from x = 17 on. Computed from x it would be right to its last digit, and take three times as long.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``y``, not copied.
+
+    References:
+        ``torch.nn.Sigmoid``.
+
+    >>> Sigmoid()({}, torch.tensor([0.0]))
+    tensor([0.5000])
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,13 +53,23 @@ class Sigmoid(Activation):
 class Tanh(Activation):
     """Hyperbolic tangent, without overflow for any x.
 
-    The gradient is computed from the rounded y, as in torch. Its error is below an ulp of ``gy``; but where y is rounded to ±1,
-    from |x| = 9.1 on in float32, it is 0.
+        y  = (eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)
+        gx = gy ⊙ (1 - y²)
 
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   ``torch.nn.Tanh``'s formula.
+    The gradient is computed from the rounded y, as in torch. Its error is below one ulp of gy, but it is 0 where y is rounded to
+    ±1: in float32 from |x| = 9.1 on.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``y``, not copied.
+
+    References:
+        ``torch.nn.Tanh``.
+
+    >>> Tanh()({}, torch.tensor([0.0, 1.0]))
+    tensor([0.0000, 0.7616])
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,12 +97,26 @@ _SMALL_TANH = Unchecked(_small_tanh, _small_tanh_vjp, no_grads)
 
 @frozen
 class Hardtanh(Activation):
-    """x between two bounds, which it does not leave; the gradient at the bounds is 0.
+    """Clamp every element to a range; the gradient at the bounds is 0.
 
-    Params   none.
-    Cache    ``x``: in half precision y = h may be rounded to a number below h.
-    Raises   ``ValueError`` for bounds that are not finite or out of order, and when ``x`` is not a floating tensor.
-    Source   Collobert 2004.
+        y  = min(max(l, x), h)               l = min_val, h = max_val
+        gx = gy where l < x < h, else 0
+
+    Args:
+        min_val: Lower bound l.
+        max_val: Upper bound h.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, not copied: in half precision h may be rounded to a y below h.
+
+    Raises:
+        ValueError: If ``min_val`` is not below ``max_val``.
+
+    References:
+        Collobert 2004, "Large scale machine learning"; ``torch.nn.Hardtanh``.
     """
 
     min_val: float = field(default=-1.0, validator=number())
@@ -106,12 +134,19 @@ class Hardtanh(Activation):
 
 @frozen
 class Hardsigmoid(Activation):
-    """Sigmoid of straight lines, min(max(0, x / 6 + 1/2), 1); the gradient at -3 and at 3 is 0.
+    """Piecewise linear approximation of the sigmoid.
 
-    Params   none.
-    Cache    ``x``, since y may be rounded to 0 or 1 where x is still between the bounds.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   Courbariaux, Bengio & David 2015; with a slope of 1/6 Howard et al. 2019.
+        y  = min(max(0, x / 6 + ½), 1)
+        gx = gy / 6 where -3 < x < 3, else 0
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, not copied: y may be rounded to 0 or 1 although x is between -3 and 3.
+
+    References:
+        Courbariaux, Bengio & David 2015, "BinaryConnect"; Howard et al. 2019, "Searching for MobileNetV3", for the slope 1/6.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,12 +158,19 @@ class Hardsigmoid(Activation):
 
 @frozen
 class SparseSigmoid(Activation):
-    """The derivative of ``SparsePlus``: min(max(0, x / 2 + 1/2), 1); the gradient at -1 and at 1 is 0.
+    """Piecewise linear sigmoid, the derivative of ``SparsePlus``.
 
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   ``jax.nn.sparse_sigmoid``.
+        y  = min(max(0, x / 2 + ½), 1)
+        gx = gy / 2 where 0 < y < 1, else 0
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``y``, not copied.
+
+    References:
+        ``jax.nn.sparse_sigmoid``.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,18 +183,25 @@ class SparseSigmoid(Activation):
 
 @frozen
 class Softsign(Activation):
-    """x / (1 + |x|), which goes to its bounds -1 and 1 more slowly than Tanh.
+    """Softsign, which approaches its bounds ±1 more slowly than tanh.
 
-    Params   none.
-    Cache    1 + |x|.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   Bergstra et al. 2009; Glorot & Bengio 2010.
+        y  = x / s           s = 1 + |x|
+        gx = gy / s²
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        s.
+
+    References:
+        Bergstra et al. 2009, "Quadratic polynomials learn better image features"; Glorot & Bengio 2010.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         s = x.abs() + 1
         y = x / s
-        if may_search(x) and not has_nan(y):  # 0.4 µs for 200 elements, and the bounds of ``finite`` 1.2
+        if may_search(x) and not has_nan(y):  # 0.4 µs for 200 elements, clamping with ``finite`` 1.2
             return y, s
         x = finite(x)
         s = x.abs() + 1
@@ -164,12 +213,19 @@ class Softsign(Activation):
 
 @frozen
 class LogSigmoid(Activation):
-    """Logarithm of Sigmoid, -log(1 + e⁻ˣ), without overflow for any x.
+    """Logarithm of the sigmoid, without overflow for any x.
 
-    Params   none.
-    Cache    ``x``.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor.
-    Source   ``torch.nn.LogSigmoid``'s formula.
+        y  = -log(1 + e⁻ˣ)
+        gx = gy / (1 + eˣ)
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, not copied.
+
+    References:
+        ``torch.nn.LogSigmoid``.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

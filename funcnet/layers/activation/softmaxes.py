@@ -1,17 +1,11 @@
-"""Softmaxes: shares of a whole along an axis, their logarithms, and the logarithm of the whole. Sums are along ``dim``.
+"""Softmaxes: probabilities along an axis, their logarithms, and the logarithm of their normalizer.
 
-Softmax        y = eᶻ / Σ eᶻ,  z = x / T       gx = y ⊙ (gy - Σ gy ⊙ y) / T        T = temperature
-GumbelSoftmax  Softmax of x + ε, ε = -log(-log u), u drawn evenly from (0, 1), T = tau
-Softmin        y = e⁻ˣ / Σ e⁻ˣ                 gx = -y ⊙ (gy - Σ gy ⊙ y)
-Softmax2d      Softmax over the channels of images
-MultiSoftmax   Softmax of each group of features
-LogSoftmax     y = x - log Σ eˣ                gx = gy - eʸ Σ gy
-LogSumExp      y = log Σ eˣ                    gx = gy eˣ⁻ʸ
+Sums run along ``dim``. Every formula is shifted by the largest x, and does not overflow.
 
-Where the largest x is infinite, all that equal it have equal shares, and the others none. With one ∞ this is the limit; numbers
-that are all -∞ share as other equal numbers do.
+If the largest x is infinite, all elements equal to it have the same probability, and the others 0. For a single +∞ that is the
+limit; an axis of only -∞ gets equal probabilities, as other equal elements do.
 
-x and y have one shape, (...), but the y of LogSumExp, which is without the axis ``dim``, or with ``keepdim`` has 1 there.
+y and gx have the shape of x, (...), except for ``LogSumExp``, which reduces the axis ``dim``. ⊙ is the elementwise product.
 """
 
 import torch
@@ -31,16 +25,29 @@ from funcnet.value import frozen
 
 @frozen
 class Softmax(Along):
-    """Positive shares that sum to 1 along ``dim``: eˣ / Σ eˣ, shifted by the largest x, so without overflow.
+    """Probabilities along an axis: positive numbers that sum to 1.
 
-    The default ``dim`` is the last axis, where ``torch.nn.Softmax`` warns and guesses. A ``temperature`` above 1 evens the shares
-    out, one below 1 sharpens them.
+        y  = eᶻ / Σ eᶻ                          z = x / T, T = temperature
+        gx = y ⊙ (gy - Σ gy ⊙ y) / T
 
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` for a temperature that is not above 0 and finite, when ``x`` has no axis ``dim``, or is not a floating
-             tensor.
-    Source   Bridle 1990; Hinton, Vinyals & Dean 2015 for the temperature.
+    Args:
+        dim: Axis along which y sums to 1. The default is the last one; ``torch.nn.Softmax`` warns and guesses instead.
+        temperature: The temperature T, above 0: above 1 it flattens the distribution, below 1 it sharpens it.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``y``, not copied.
+
+    Raises:
+        ValueError: If x has no axis ``dim``.
+
+    References:
+        Bridle 1990; Hinton, Vinyals & Dean 2015, eq. 1, for the temperature.
+
+    >>> Softmax()({}, torch.tensor([0.0, 0.0, 1.0]))
+    tensor([0.2119, 0.2119, 0.5761])
     """
 
     temperature: float = field(default=1.0, validator=number(above=0.0))
@@ -61,17 +68,30 @@ class Softmax(Along):
 
 @frozen
 class GumbelSoftmax(Layer):
-    """Softmax along ``dim`` of x with noise drawn from Gumbel's distribution, at the temperature ``tau``.
+    """Softmax of x plus Gumbel noise: a differentiable approximation of a categorical sample.
 
-    Its largest share is a draw by the shares of ``Softmax()``, and with a ``tau`` near 0 it is almost all of the whole. As
-    ``torch.nn.functional.gumbel_softmax``, without its ``hard``, whose y has another gradient than is its own. The noise is a
-    pure function of the key; ``inference()`` is the softmax without it.
+        y  = eᶻ / Σ eᶻ                          z = (x + ε) / T, T = tau
+        gx = y ⊙ (gy - Σ gy ⊙ y) / T            ε = -log(-log u), u uniform in (0, 1)
 
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` for a tau that is not above 0 and finite, without a key, when ``x`` has no axis ``dim``, or is not a
-             floating tensor.
-    Source   Jang, Gu & Poole 2017; Maddison, Mnih & Teh 2017.
+    The position of the largest y is a sample from ``Softmax()`` of x. As ``tau`` goes to 0, y approaches the one-hot vector of
+    that sample. This is ``torch.nn.functional.gumbel_softmax`` without its option ``hard``, whose gradient is not that of its
+    output. The noise is a pure function of the key; ``inference()`` returns the softmax without noise.
+
+    Args:
+        tau: The temperature T, above 0.
+        dim: Axis along which y sums to 1.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``y``, not copied.
+
+    Raises:
+        ValueError: If x has no axis ``dim``.
+
+    References:
+        Jang, Gu & Poole 2017, "Categorical reparameterization with Gumbel-softmax", eq. 2; Maddison, Mnih & Teh 2017.
     """
 
     tau: float = field(default=1.0, validator=number(above=0.0))
@@ -101,12 +121,25 @@ class GumbelSoftmax(Layer):
 
 @frozen
 class Softmin(Along):
-    """Softmax of -x: the smallest x has the largest share.
+    """Softmax of -x: the smallest x has the largest probability.
 
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
-    Source   ``torch.nn.Softmin``'s formula.
+        y  = e⁻ˣ / Σ e⁻ˣ
+        gx = -y ⊙ (gy - Σ gy ⊙ y)
+
+    Args:
+        dim: Axis along which y sums to 1.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``y``, not copied.
+
+    Raises:
+        ValueError: If x has no axis ``dim``.
+
+    References:
+        ``torch.nn.Softmin``.
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
@@ -119,12 +152,22 @@ class Softmin(Along):
 
 @frozen
 class Softmax2d(Layer):
-    """Softmax over the channels at each place of an image: (N, C, H, W), or (C, H, W) without a batch.
+    """Softmax over the channels at each pixel of an image.
 
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` when ``x`` does not have 3 or 4 axes, or is not a floating tensor.
-    Source   ``torch.nn.Softmax2d``'s formula.
+        y  = eˣ / Σ eˣ                     sums over the channels
+        gx = y ⊙ (gy - Σ gy ⊙ y)
+
+    Shape:
+        x (N, C, H, W) → y (N, C, H, W), or both (C, H, W).
+
+    Cache:
+        ``y``, not copied.
+
+    Raises:
+        ValueError: If x does not have 3 or 4 axes.
+
+    References:
+        ``torch.nn.Softmax2d``.
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
@@ -139,13 +182,28 @@ class Softmax2d(Layer):
 
 @frozen
 class MultiSoftmax(Layer):
-    """Softmax of each group of features: ``sizes`` are those of the groups along the last axis, in order.
+    """Softmax within each of several groups of features.
 
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` for sizes that are not whole numbers of at least 1, and when ``x`` is not a floating tensor whose last
-             axis is their sum.
-    Source   thinc's ``MultiSoftmax``, whose linear map is a layer of its own here.
+        y  = eˣ / Σ eˣ                     sums over the features of the group
+        gx = y ⊙ (gy - Σ gy ⊙ y)
+
+    Args:
+        sizes: Sizes of the groups, in order along the last axis.
+
+    Shape:
+        x (..., sum of sizes) → y (..., sum of sizes)
+
+    Cache:
+        ``y``, not copied.
+
+    Raises:
+        ValueError: If the last axis of x is not the sum of ``sizes``.
+
+    References:
+        thinc's ``MultiSoftmax``, without its linear map.
+
+    >>> MultiSoftmax((1, 2))({}, torch.zeros(3))
+    tensor([1.0000, 0.5000, 0.5000])
     """
 
     sizes: tuple[int, ...] = field(
@@ -167,14 +225,25 @@ class MultiSoftmax(Layer):
 
 @frozen
 class LogSoftmax(Along):
-    """Logarithm of ``Softmax``: x - log Σ eˣ along ``dim``, shifted by the largest x, so without overflow.
+    """Logarithm of the softmax.
 
-    The default ``dim`` is the last axis, where ``torch.nn.LogSoftmax`` warns and guesses.
+        y  = x - log Σ eˣ
+        gx = gy - eʸ Σ gy
 
-    Params   none.
-    Cache    ``y``.
-    Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
-    Source   ``torch.nn.LogSoftmax``'s formula.
+    Args:
+        dim: Axis of the softmax. The default is the last one; ``torch.nn.LogSoftmax`` warns and guesses instead.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``y``, not copied.
+
+    Raises:
+        ValueError: If x has no axis ``dim``.
+
+    References:
+        ``torch.nn.LogSoftmax``.
     """
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
@@ -187,12 +256,29 @@ class LogSoftmax(Along):
 
 @frozen
 class LogSumExp(Along):
-    """Smooth maximum along ``dim``, log Σ eˣ, shifted by the largest x, so without overflow.
+    """Logarithm of the sum of exponentials, a smooth maximum along an axis.
 
-    Params   none.
-    Cache    ``x``: eˣ⁻ʸ is its softmax, which a rounded y would spoil, in bfloat16 by a tenth.
-    Raises   ``ValueError`` when ``x`` has no axis ``dim``, or is not a floating tensor.
-    Source   ``torch.logsumexp``'s formula.
+        y  = log Σ eˣ
+        gx = gy ⊙ eˣ⁻ʸ
+
+    Args:
+        dim: Axis that is reduced.
+        keepdim: Whether y keeps that axis, with size 1.
+
+    Shape:
+        x (..., n, ...) → y (..., ...), or (..., 1, ...) with ``keepdim``.
+
+    Cache:
+        ``x``, not copied: eˣ⁻ʸ is the softmax of x, and would be wrong by a tenth if computed from a y rounded to bfloat16.
+
+    Raises:
+        ValueError: If x has no axis ``dim``.
+
+    References:
+        ``torch.logsumexp``.
+
+    >>> LogSumExp()({}, torch.zeros(2, 8)).shape
+    torch.Size([2])
     """
 
     keepdim: bool = field(default=False, validator=flag)

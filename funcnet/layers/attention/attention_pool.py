@@ -1,10 +1,6 @@
-"""Pooling by attention: the mean of a sequence's rows, weighted by how well they match a learned query.
+"""Pooling by attention: the mean of the rows of a sequence, weighted by how well they match a learned query.
 
-    s  = x q            p = softmax(s) over the rows allowed      y = Σ p x, over the rows
-    gp = x gy           gs = p ⊙ (gp - Σ gp ⊙ p)
-    gq = Σ gs x         gx = p gyᵀ + gs qᵀ
-
-x (..., L, E), q (E,), s and p (..., L), y (..., E); gq is summed over all rows. A mask and lengths have no gradient.
+x (..., L, E), q (E,), scores s and weights p (..., L), y (..., E).
 """
 
 from typing import Any
@@ -27,17 +23,37 @@ from funcnet.value import frozen
 
 @frozen
 class AttentionPool(Layer):
-    """One row for each sequence: x (..., L, in_features), or (x, mask), or (x, lengths), gives y (..., in_features).
+    """Average the rows of each sequence, weighted by the softmax of their products with a learned query.
 
-    The bool mask broadcasts to (..., L), True for the rows that count; lengths are integers (...), and count that many rows from
-    the first. A sequence without any has y = 0. ``in_features=None`` is for ``infer_sizes`` to find.
+        s  = x q            p  = softmax(s) over the rows allowed      y  = Σ p x over the rows
+        gp = x gy           gs = p ⊙ (gp - Σ gp ⊙ p)
+        gq = Σ gs x         gx = p gyᵀ + gs qᵀ                         gq summed over all rows
 
-    Params   ``query`` (in_features,), zeros unless ``initializer`` names another, so that at first y is the mean.
-    Cache    the rows, zeros for those that do not count, their weights p, in single precision at least,
-             and whether ``x`` was a pair.
-    Raises   ``ValueError`` for a size below 1, params that are not this layer's, an ``x`` without the axes (L, in_features) or of
-             another dtype, and a mask or lengths of other shapes.
-    Source   Yang et al. 2016, eq. 6 and 7, with the rows for the hidden ones; ``thinc.ParametricAttention``, summed.
+    A sequence without any allowed row gives y = 0. Masks and lengths have no gradient.
+
+    Args:
+        in_features: Size E of the last axis of x; ``None`` to infer it with ``infer_sizes``.
+        initializer: Initializer of ``query``, by name or value. With zeros, the default, y is the plain mean at first.
+
+    Shape:
+        x (..., L, in_features), (x, mask) or (x, lengths) → y (..., in_features). The bool mask broadcasts to (..., L), True for
+        the rows that count; lengths are integers (...) and count rows from the first.
+
+    Params:
+        query: (in_features,), zeros.
+
+    Cache:
+        ``x``, copied only with a mask or lengths, with zeros in the rows that do not count; p in single precision at least.
+
+    Raises:
+        ValueError: If the mask or the lengths do not fit x.
+
+    References:
+        Yang et al. 2016, eq. 6 and 7, without the hidden layer; ``thinc.ParametricAttention`` with a sum.
+
+    >>> pool = AttentionPool(2)
+    >>> pool(pool.init(0), (torch.tensor([[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]), torch.tensor(2)))
+    tensor([2., 3.])
     """
 
     in_features: Size = field(validator=size_or_none)
@@ -56,7 +72,7 @@ class AttentionPool(Layer):
         s = torch.matmul(wide, in_single(params["query"]))
         s = s if mask is None else s.masked_fill(~mask, -torch.inf)
         p = torch.softmax(s, -1)
-        p = p if mask is None else p.masked_fill(~mask, 0.0)  # of no rows it is NaN
+        p = p if mask is None else p.masked_fill(~mask, 0.0)  # without any row softmax gives NaN
         return rounded(torch.matmul(p.unsqueeze(-2), wide).squeeze(-2), rows), (rows, p, isinstance(x, tuple))
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Any]:
@@ -72,7 +88,7 @@ class AttentionPool(Layer):
         return self._x_grad(params, cache, gy, p, gs)
 
     def _scores(self, cache: Cache, gy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return gy, the rows, their weights, and the gradient of their scores, in single precision at least."""
+        """Return gy, the rows, their weights and the gradient of their scores, in single precision at least."""
         rows, p, _ = cache
         gy, rows = in_single(check_gy(self, gy, (*rows.shape[:-2], rows.shape[-1]), rows)), in_single(rows)
         gp = torch.matmul(rows, gy.unsqueeze(-1)).squeeze(-1)
@@ -88,7 +104,7 @@ class AttentionPool(Layer):
         return (rounded(gx, x), None) if is_pair else rounded(gx, x)
 
     def _parts(self, params: Params, x: Any) -> tuple[Tensor, Tensor | None]:
-        """Return the rows, and the mask of those that count; the others are zeros, since 0 times NaN is NaN."""
+        """Return the rows and the mask of those that count; the others become zeros, because 0 times NaN is NaN."""
         rows, counts = x if isinstance(x, tuple) else (x, None)
         valid = rows is x or _are_counts_of(rows, counts)
         if not valid or len(params) != 1 or params["query"].shape != (self.in_features,):
@@ -114,7 +130,7 @@ class AttentionPool(Layer):
 
 
 def _are_counts_of(rows: Tensor, counts: Any) -> bool:
-    """Tell whether these are a mask or lengths that belong to the rows."""
+    """Tell whether ``counts`` is a mask, or lengths, that fits the rows."""
     if isinstance(counts, Tensor) and counts.dtype == torch.bool:
         return not counts.is_nested and broadcasts_to(counts.shape, rows.shape[:-1])
     return (

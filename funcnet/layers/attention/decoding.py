@@ -1,9 +1,9 @@
-"""Decoding: multi-head attention that goes on from the keys and values of the steps before.
+"""Decoding: multi-head attention that continues a sequence from the keys and values of its earlier steps.
 
-    k', v' = k and v with those of x at the next steps      y = attention(q, k', v')      of x itself, which sees all before it
-    y      = attention(q, m_k, m_v)                         of another sequence m, whose keys and values are computed once
+    k', v' = k and v, with those of the next steps of x      y = attention(q, k', v')       self-attention
+    y      = attention(q, k_m, v_m)                          keys and values of another sequence m, computed once
 
-The carry is a dict of tensors. Nothing is written to: each call returns another.
+The carry is a dict of tensors. Nothing is modified in place: each call returns a new carry.
 """
 
 from typing import Any
@@ -30,12 +30,23 @@ _LOOKUP = ScaledDotProductAttention(enable_gqa=True)
 
 @frozen
 class Decoding(Heads):
-    """The heads of each input, and attention step by step; ``MultiHeadAttention`` adds the verbs of a layer."""
+    """Attention step by step, and the projections of each input; ``MultiHeadAttention`` adds the verbs of a layer."""
 
     def init_carry(self, batch: int | None, max_length: int, *, dtype: torch.dtype | None = None, device: Any = None) -> Carry:
-        """Return room for the keys and values of ``max_length`` steps, and the number of steps that are there, 0.
+        """Return an empty carry for ``decode``, with room for the keys and values of ``max_length`` steps.
 
-        Raises   ``ValueError`` for sizes that are no whole numbers of at least 0; ``batch`` may be ``None``.
+        Args:
+            batch: Number of sequences; ``None`` for x without a batch axis.
+            max_length: Number of steps that the carry has room for.
+            dtype: The dtype of the keys and values; by default torch's default dtype.
+            device: The device of the carry.
+
+        Returns:
+            A dict: ``k`` and ``v`` (batch, kv heads, max_length, size of a head), zeros, and ``steps``, the number of steps seen,
+            0.
+
+        Raises:
+            ValueError: If ``batch`` or ``max_length`` is not a whole number of at least 0.
         """
         if not is_whole_tuple((0 if batch is None else batch, max_length), 0):
             rule = "batch (or None) and max_length must be whole numbers of at least 0"
@@ -45,13 +56,21 @@ class Decoding(Heads):
         return {"k": k, "v": v, "steps": torch.zeros((), dtype=torch.int64, device=device)}
 
     def memory_carry(self, params: Params, memory: Tensor, mask: Tensor | None = None) -> Carry:
-        """Return the keys and values of a memory, which ``decode`` then attends to, with what may be seen of them.
+        """Return the keys and values of a memory, computed once for all calls of ``decode``.
 
-        Raises   ``ValueError`` for a memory that does not fit, and a layer whose attention goes by steps, adds keys or returns
-                 weights.
+        Args:
+            params: The params of the layer.
+            memory: A sequence (N, S, features), the keys and values of every step.
+            mask: A mask that broadcasts to (N, heads, L, S), True where a query may see a key; ``None`` for all.
+
+        Returns:
+            A carry that ``decode`` does not change.
+
+        Raises:
+            ValueError: If memory does not fit, or the layer is causal, uses positions, adds keys or returns weights.
         """
         by_steps = self.is_causal or self.window is not None or self.rotary is not None or self.alibi
-        rule = "memory_carry must be of a layer without is_causal, window, rotary, alibi, added keys and returned weights"
+        rule = "memory_carry needs a layer without is_causal, window, rotary, alibi, added keys and returned weights"
         if by_steps or self._added_keys() or self.need_weights:
             raise value_error(self, rule, self)
         _, *widths = self._widths()
@@ -64,17 +83,34 @@ class Decoding(Heads):
         return {"memory_k": k, "memory_v": v, **({} if mask is None else {"mask": mask})}
 
     def decode(self, params: Params, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """Return y for the next steps x, one or more, which see all that came before, and the new carry.
+        """Return y for the next steps x, one or more, which see all steps before them, and the new carry.
 
-        With a carry from ``memory_carry`` they see the memory, and the carry does not change.
+        With a carry from ``memory_carry`` the steps see the memory, and the carry is returned unchanged.
 
-        Raises   ``ValueError`` when the layer is not causal, when the carry is not that of such a batch, and when there are more
-                 steps than it has room for.
+        Args:
+            params: The params of the layer.
+            x: The next steps, (N, L, embed_dim), or without the batch axis.
+            carry: What ``init_carry``, ``memory_carry`` or the previous ``decode`` returned.
+
+        Returns:
+            The pair of y, of the shape of x, and the new carry.
+
+        Raises:
+            ValueError: If the layer is not causal, the carry has another shape or dtype, or there are more steps than it has room
+                for.
+
+        >>> from funcnet.layers.attention.multihead import MultiHeadAttention
+        >>> layer = MultiHeadAttention(4, 2, is_causal=True)
+        >>> params, x = layer.init(0), torch.ones(1, 3, 4)
+        >>> y, carry = layer.decode(params, x[:, :2], layer.init_carry(1, max_length=3))
+        >>> y, carry = layer.decode(params, x[:, 2:], carry)
+        >>> torch.allclose(y, layer(params, x)[:, 2:])
+        True
         """
         if isinstance(carry, dict) and "memory_k" in carry:
             return self._decode_memory(params, x, carry), carry
         decodes = self.is_causal and not self._added_keys() and not self.need_weights and not isinstance(x, tuple)
-        form = "decode must be of one tensor, and a layer with is_causal=True that adds no keys and returns no weights"
+        form = "decode needs one tensor, and a layer with is_causal=True that adds no keys and returns no weights"
         rule = self.complaint(x) if decodes else form
         if rule:
             raise value_error(self, rule, x)
@@ -83,7 +119,7 @@ class Decoding(Heads):
         steps, room = carry["steps"] + torch.arange(q.shape[2], device=q.device), carry["k"].shape[2]
         count = int(steps[-1]) + 1 if is_plain(steps) and len(steps) else q.shape[2]
         if count > room:
-            raise value_error(self, f"steps must be no more than the carry has room for, {room}", f"{count}")
+            raise value_error(self, f"the carry has room for at most {room} steps", f"{count}")
         q, k, _ = self._normalize(params, q, k, None, steps)
         kv = {"k": carry["k"].index_copy(2, steps, k), "v": carry["v"].index_copy(2, steps, v)}
         behind = steps.unsqueeze(1) - torch.arange(room, device=q.device)
@@ -92,7 +128,7 @@ class Decoding(Heads):
         return y, {**kv, "steps": carry["steps"] + q.shape[2]}
 
     def _require_carry(self, carry: Any, k: Tensor) -> None:
-        """Refuse a carry of another layer, batch or dtype, for which kernels raise obscure errors."""
+        """Refuse a carry of another layer, batch or dtype: the kernels' own errors would be obscure."""
         found = [carry[name] for name in ("k", "v")] if isinstance(carry, dict) and carry.keys() == {"k", "v", "steps"} else []
         sizes = k.shape[:2], k.shape[3:], k.dtype
         if not found or any([(one.shape[:2], one.shape[3:], one.dtype) != sizes for one in found]):  # noqa: C419
@@ -112,7 +148,7 @@ class Decoding(Heads):
         return self._project_out(params, a, x)
 
     def _look_up(self, q: Tensor, k: Tensor, v: Tensor, steps: Tensor, visible: Tensor) -> Tensor:
-        """Return a of queries at these ``steps`` (L,), and of keys at the steps 0, 1, ..., as far as they are visible."""
+        """Return the attention of queries at ``steps`` (L,) to the visible keys at steps 0, 1, ..."""
         if not self.alibi and self.soft_cap is None:
             y: Tensor = _LOOKUP({}, (q, k, v, visible))
             return y
@@ -125,14 +161,14 @@ class Decoding(Heads):
         return self.window[0] if isinstance(self.window, tuple) else self.window or 0
 
     def _inputs(self, x: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """Return the inputs, as (N, L, features), and the mask."""
+        """Return the inputs as (N, L, features), and the mask."""
         if not isinstance(x, tuple):
             return (self._inward(x, x),), None
         xs, mask = (x[:-1], x[-1]) if len(x) in (2, 4) else (x, None)
         return tuple([self._inward(one, x) for one in xs]), mask
 
     def _inward(self, one: Tensor, x: Any) -> Tensor:
-        """Give a tensor that lies as x does the axes (N, L, features)."""
+        """Give a tensor with the layout of x the axes (N, L, features)."""
         if not batched(x):
             return one.unsqueeze(0)
         return one if self.batch_first else one.transpose(0, 1)
@@ -150,17 +186,17 @@ class Decoding(Heads):
         return list(torch.split(joint, [rows // self._head() for rows in self._rows()], 1))
 
     def _project(self, params: Any, i: int, one: Tensor) -> Tensor:
-        """Return q, k or v, number i, split into heads."""
+        """Return q, k or v (number i), split into heads."""
         b = params.get("in_proj_bias")
         return self._split(kernels.linear(one, self._weights(params)[i], b if b is None else b.split(self._rows())[i]))
 
     def _project_out(self, params: Params, a: Tensor, x: Any) -> Tensor:
-        """Join the heads again, and return y in the form of x."""
+        """Join the heads, and return y in the layout of x."""
         out = params["out_proj"]
         return self._outward(kernels.linear(a.transpose(1, 2).flatten(2), out["weight"], out.get("bias")), x)
 
     def _normalize(self, params: Params, q: Tensor, k: Tensor, rng: Rng, steps: Tensor | None = None) -> Any:
-        """Return queries and keys, normalized and rotated to their steps, and the caches of both for the backward pass."""
+        """Return queries and keys, normalized and rotated to their steps, and the caches of both."""
         q, of_q = self._normalize_one(params, 0, q, rng, steps)
         k, of_k = self._normalize_one(params, 1, k, rng, steps)
         return q, k, (of_q, of_k)

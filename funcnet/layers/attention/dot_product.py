@@ -1,15 +1,8 @@
-"""Attention: each query's output is a mean of the values, weighted by how well their keys match it.
+"""Scaled dot-product attention: each output is a mean of the values, weighted by how well their keys match the query.
 
-    s  = q kᵀ · scale + bias      p = softmax(s) over the keys allowed      y = p v
-    gv = pᵀ gy                    gp = gy vᵀ
-    gs = p ⊙ (gp - Σ gp ⊙ p)      gq = gs k · scale      gk = gsᵀ q · scale      gbias = Σ gs, over the axes it was repeated along
-
-    soft cap   s = c tanh(r / c) + bias,  r = q kᵀ · scale      gr = gs ⊙ (1 - tanh²(r / c)) in place of gs for gq and gk
-    ALiBi      bias[h, i, j] = -m[h] |i - j|,  m[h] = 2^(-8h / heads), h = 1 ... heads
-
-q (..., heads, L, E), k (..., heads, S, E), v (..., heads, S, Ev), y (..., heads, L, Ev). With grouped queries, several heads of q
-share one of k and v, whose gradients are then summed over them. With dropout p is dropped, and gp, after the softmax. Where p
-is returned, its own gradient is added to gp.
+q (..., heads, L, E), k (..., heads, S, E), v (..., heads, S, Ev), y (..., heads, L, Ev); p (..., heads, L, S) are the weights.
+With grouped queries, several heads of q share one head of k and v, whose gradients are summed over them. Dropout acts on p and
+gp, after the softmax. Where p is returned too, its own gradient is added to gp.
 """
 
 import math
@@ -39,17 +32,17 @@ def _is_window(value: Any) -> bool:
 _WINDOW = "a whole number of at least 0, or a pair of them, the steps before and after"
 
 window_of_steps = validators.optional(valid_if(_is_window, _WINDOW, most=MOST))
-"""Validate a field that says how many steps before and after its own a query may see; ``None`` is all."""
+"""Validator of a field with the number of steps before and after its own that a query may see; ``None`` for all."""
 
 
 def steps_around(window: int | tuple[int, int] | None, causal: bool) -> tuple[int | None, int | None]:
-    """Return how many steps before its own a query may see, and after; ``None`` for all."""
+    """Return how many steps before and after its own a query may see; ``None`` for all."""
     before, after = window if isinstance(window, tuple) else (window, window)
     return before, 0 if causal else after
 
 
 def require_gy_pair(layer: Layer, gy: Any, like: Tensor, *shapes: tuple[int, ...]) -> tuple[Any, Any]:
-    """Return the gradients of y and of the weights, where both are returned: each of its shape and kind, or ``None`` for 0."""
+    """Return the gradients of y and of the weights, each of its shape and dtype, or ``None`` for zeros."""
     found = [None if g is None else tuple(g.shape) for g in gy] if isinstance(gy, tuple) else []
     if len(found) != 2 or any(n not in (None, shape) for n, shape in zip(found, shapes, strict=True)):
         rule = f"gy must be a pair, for y {shapes[0]} and for the weights {shapes[1]}, or None for either"
@@ -62,28 +55,50 @@ def require_gy_pair(layer: Layer, gy: Any, like: Tensor, *shapes: tuple[int, ...
 
 @frozen
 class ScaledDotProductAttention(Layer):
-    """Attention on a tuple (q, k, v) or (q, k, v, mask), with the shapes of torch's ``scaled_dot_product_attention``.
+    """Attention on (q, k, v) or (q, k, v, mask), with the shapes of torch's ``scaled_dot_product_attention``.
 
-    The mask broadcasts to (..., heads, L, S). A bool mask is True where a query may see a key. A floating mask is added to the
-    scores, and has a gradient. ``is_causal`` lets query i see the keys up to i, counted from the first as in torch, and may be
-    combined with a mask. ``window=w`` lets it see the keys from i - w to i + w, and ``window=(a, b)`` from i - a to i + b. A
-    query that may see no key has y = 0 and passes no gradient, as in torch. ``scale`` is 1 / √E unless given. With
-    ``enable_gqa`` the number of heads of q may be a multiple of that of k and v. ``dropout_p`` drops attention weights, which
-    needs a key, except after ``inference()``. With ``return_weights`` the output is (y, p), where p (..., heads, L, S) are the
-    attention weights; ``vjp`` then takes a pair of gradients, and either may be ``None``.
+        s  = scale q kᵀ + bias     p  = softmax(s) over the keys allowed     y  = p v
+        gv = pᵀ gy                 gp = gy vᵀ                                gs = p ⊙ (gp - Σ gp ⊙ p)
+        gq = scale gs k            gk = scale gsᵀ q                          gbias = Σ gs over the axes that were broadcast
 
-    ``soft_cap=c`` bounds the scores to ±c, as Gemma 2 does with 50.0, before anything is added to them. ``alibi`` lowers each
-    score by the distance of query and key times the head's slope m, and so tells positions apart. Where the number of heads is
-    not a power of 2, the slopes are those of n heads, n the power of 2 below it, followed by every other slope of 2n heads.
+    With a soft cap c the scores are s = c tanh(r / c) + bias, r = scale q kᵀ, and gs ⊙ (1 - tanh²(r / c)) replaces gs in gq and
+    gk. ALiBi adds bias[h, i, j] = -m[h] |i - j| with the slopes m[h] = 2^(-8h / heads), h = 1 ... heads. If the number of heads
+    is not a power of 2, the slopes are those of n heads, n the next lower power of 2, then every other slope of 2n heads.
 
-    The CPU's flash kernel needs no memory in proportion to L · S, except for a mask. It runs on 4 axes, with E = Ev, a bool mask
-    or none, no dropout, no soft cap, and without ``return_weights``.
+    A query that may see no key has y = 0 and passes no gradient, as in torch.
 
-    Params   none.
-    Cache    q, k, v and the mask; y and the rows' log Σ eˢ, or else p, in single precision at least, and what dropout kept.
-    Raises   ``ValueError`` for entries that are not floating tensors of matching shapes, and for dropout without a key.
-    Source   Vaswani et al. 2017, eq. 1; Dao et al. 2022 for the kernel; Ainslie et al. 2023 for grouped queries; Press et al.
-             2022, section 3, for ALiBi; Gemma Team 2024, section 2, for the soft cap.
+    The CPU's flash kernel needs no memory in proportion to L · S, except for a mask. It serves 4 axes with E = Ev, a bool mask or
+    none, and neither dropout, nor a soft cap, nor ``return_weights``.
+
+    Args:
+        is_causal: Whether query i sees only the keys up to i, counted from the first key as in torch; may be combined with a
+            mask.
+        scale: Factor of the scores; ``None`` for 1 / √E.
+        dropout_p: Probability of dropping a weight. It needs a key, except after ``inference()``.
+        enable_gqa: Whether the number of heads of q may be a multiple of that of k and v.
+        window: ``w`` lets query i see the keys from i - w to i + w, ``(a, b)`` those from i - a to i + b; ``None`` all.
+        return_weights: Whether the output is (y, p). ``vjp`` then takes a pair of gradients, each of which may be ``None``.
+        alibi: Whether to lower each score by the distance of query and key times the slope of the head.
+        soft_cap: Bound c of the absolute scores, applied before anything is added to them; ``None`` for no bound.
+
+    Shape:
+        q (..., heads, L, E), k (..., heads, S, E), v (..., heads, S, Ev) → y (..., heads, L, Ev). The mask broadcasts to
+        (..., heads, L, S): bool, True where a query may see a key, or floating, added to the scores and with a gradient.
+
+    Cache:
+        The inputs, not copied; y and the logarithms of the rows' Σ eˢ with the flash kernel, otherwise p, in single precision at
+        least, and the weights that dropout kept.
+
+    Raises:
+        ValueError: If q, k, v and the mask do not fit together.
+
+    References:
+        Vaswani et al. 2017, eq. 1; Dao et al. 2022 for the kernel; Ainslie et al. 2023 for grouped queries; Press et al. 2022,
+        section 3, for ALiBi; Gemma Team 2024, section 2, for the soft cap (50.0 there).
+
+    >>> q, k = torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4)
+    >>> ScaledDotProductAttention(is_causal=True)({}, (q, k, torch.tensor([[[[1.0], [3.0]]]]))).flatten()
+    tensor([1., 2.])
     """
 
     is_causal: bool = field(default=False, validator=flag)
@@ -133,14 +148,22 @@ class ScaledDotProductAttention(Layer):
         return params, (gq, gk, gv) if len(x) == 3 else (gq, gk, gv, gbias)
 
     def draw(self, rng: Key | int, shape: tuple[int, ...]) -> Tensor:
-        """Draw which attention weights are kept."""
+        """Draw the mask of the attention weights to keep.
+
+        Args:
+            rng: A key or an int seed.
+            shape: The shape of the weights, (..., heads, L, S).
+
+        Returns:
+            A bool tensor, True with probability 1 - ``dropout_p``.
+        """
         return random.bernoulli(rng, shape, 1 - self.dropout_p)
 
     def inference(self) -> Layer:
         return self.replace(dropout_p=0.0)
 
     def _pair(self, gy: Any, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the gradients of y and, where they are returned, of the weights."""
+        """Return the gradients of y and, if they are returned, of the weights."""
         shape = (*q.shape[:-1], v.shape[-1])
         if not self.return_weights:
             return check_gy(self, gy, shape, q), None
@@ -154,7 +177,7 @@ class ScaledDotProductAttention(Layer):
         return 1 / math.sqrt(max(q.shape[-1], 1)) if self.scale is None else self.scale
 
     def _weights(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-        """Return p."""
+        """Return the weights p."""
         allowed, bias, causal = self._visible(q, k, mask)
         if causal:
             allowed = steps_mask(q.shape[-2], k.shape[-2], (None, 0), q.device)
@@ -162,7 +185,7 @@ class ScaledDotProductAttention(Layer):
         return kernels.weights(q, k, bias, allowed, self._scale(q), self.soft_cap)
 
     def _alibi(self, q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-        """Return what is added to the scores: ALiBi's bias (heads, L, S), and that of the mask where it is floating."""
+        """Return what is added to the scores: ALiBi's bias (heads, L, S), and a floating mask."""
         steps, keys = (torch.arange(one.shape[-2], device=q.device) for one in (q, k))
         added = kernels.alibi_bias(q.shape[-3] if q.dim() > 2 else 1, steps, keys, q.dtype)
         added = added if q.dim() > 2 else added[0]
@@ -172,7 +195,7 @@ class ScaledDotProductAttention(Layer):
         return kernels.visible_bias(allowed, self._alibi(q, k, None) if self.alibi else None, q)
 
     def _visible(self, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None, bool]:
-        """Return what may be seen as a bool mask, what is added to the scores, and whether all else is that it is causal."""
+        """Return the bool mask, what is added to the scores, and whether causality is the only other restriction."""
         bias = mask if mask is not None and mask.is_floating_point() else None
         mask = mask if bias is None else None
         if self.window is None and (not self.is_causal or (mask is None and bias is None and not self.alibi)):
@@ -181,7 +204,7 @@ class ScaledDotProductAttention(Layer):
         return combine_masks(local, mask), bias, False
 
     def _entries(self, params: Params, x: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Return q, k, v and the mask, which must fit each other: kernels broadcast them."""
+        """Return q, k, v and the mask, after a check that they fit together: kernels would broadcast them."""
         require_arguments(self, params, x)
         q, k, v, *mask = x
         if not q.is_cpu is k.is_cpu is v.is_cpu:

@@ -1,8 +1,8 @@
-"""Heads: the options and params of multi-head attention, and the split of its features into heads.
+"""The options and params of multi-head attention, and the split of its features into heads.
 
-    (q k v) = x Wᵀ + b            the rows of W: embed_dim for q, and num_kv_heads · size of a head for each of k and v
+    (q k v) = x Wᵀ + b            rows of W: embed_dim for q, then num_kv_heads · size of a head for each of k and v
 
-W is stored in three parts if the inputs have other sizes than the output.
+W is stored as three params if keys or values have other sizes than the output.
 """
 
 from typing import Any, Self
@@ -33,7 +33,7 @@ _norm = instances((Layer, type(None)), "a layer, such as RMSNorm")
 
 @adds_location("MultiHeadAttention")
 def _attention(layer: Any) -> ScaledDotProductAttention:
-    """Return the attention of the heads; where keys are added, the mask says for it what is causal or in a window."""
+    """Return the attention of the heads; with added keys, the mask says what is causal or within a window."""
     causal, window = (False, None) if layer._added_keys() else (layer.is_causal, layer.window)
     return ScaledDotProductAttention(
         causal, None, layer.dropout, True, window, layer.need_weights is True, layer.alibi, layer.soft_cap
@@ -42,7 +42,7 @@ def _attention(layer: Any) -> ScaledDotProductAttention:
 
 @frozen
 class Heads(Combinator):
-    """What multi-head attention is made of; all its fields, for ``MultiHeadAttention`` to put to work."""
+    """Fields and params of multi-head attention, for ``MultiHeadAttention``."""
 
     ensemble_mode = "loop if large"
     computes_as_one = True
@@ -70,7 +70,7 @@ class Heads(Combinator):
     _attention: ScaledDotProductAttention = field(init=False, eq=False, default=Factory(_attention, takes_self=True))
 
     _own: tuple[tuple[str, Shape], ...] = field(init=False, eq=False)
-    """The names and shapes of params but the norms': every step asks for them, and to find them takes 2 µs."""
+    """Names and shapes of the params without those of the norms: every step reads them, and computing them takes 2 µs."""
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_own", tuple(self._own_shapes().items()))
@@ -79,7 +79,7 @@ class Heads(Combinator):
         if not self.average_attn_weights and not self.need_weights:
             raise value_error(self.label, "average_attn_weights=False must come with need_weights=True", "need_weights=False")
         if self.alibi and self._added_keys():
-            raise value_error(self.label, "alibi=True must come without added keys, which are at no step", "added keys")
+            raise value_error(self.label, "alibi=True must come without added keys, which have no position", "added keys")
 
     @property
     def stochastic(self) -> bool:
@@ -107,7 +107,7 @@ class Heads(Combinator):
         rng, leaves = random.as_key(rng), {}
         for i, (name, shape) in enumerate(self._own_shapes().items()):
             draw, key = self._initializer(name, shape), random.fold_in(rng, i)
-            stacked = name == "in_proj_weight"  # three maps, of which an output belongs to one
+            stacked = name == "in_proj_weight"  # three maps in one: each output belongs to one of them
             leaves[name] = draw.for_fans(key, shape, (shape[1], shape[0] // 3)) if stacked else draw(key, shape)
         inner = {name: leaf for name, leaf in leaves.items() if "." not in name}
         norms = () if self.qk_norm is None else NORMS
@@ -121,7 +121,7 @@ class Heads(Combinator):
         return super().inference().replace(dropout=0.0)
 
     def _added_keys(self) -> int:
-        """Return how many keys are added to those of the input; asked before the flags are judged, which may be anything."""
+        """Return the number of added keys; called before the flags are validated, when they may be anything."""
         return (self.add_bias_kv is True) + (self.add_zero_attn is True)
 
     def _initializer(self, name: str, shape: tuple[int, ...]) -> Initializer:
@@ -141,11 +141,11 @@ class Heads(Combinator):
         return self.embed_dim // self.num_heads
 
     def _rows(self) -> list[int]:
-        """Return how many rows of the projection make queries, keys and values."""
+        """Return the numbers of rows of the projection for queries, keys and values."""
         return [self.embed_dim, *[self._kv_heads() * self._head()] * 2]
 
     def _widths(self) -> list[int]:
-        """Return the features of query, key and value."""
+        """Return the numbers of features of query, key and value."""
         return [self.embed_dim, self.kdim or self.embed_dim, self.vdim or self.embed_dim]
 
     def _is_separate(self) -> bool:
@@ -157,7 +157,7 @@ class Heads(Combinator):
         return list(params["in_proj_weight"].split(self._rows()))
 
     def _check_weights(self, params: Params, like: Tensor) -> None:
-        """Refuse weights of the input of another shape or kind, for methods backward."""
+        """Check shape and dtype of the input projection's weights, for backward methods."""
         if not self._is_separate():
             check_param(self, params, "in_proj_weight", (sum(self._rows()), self.embed_dim), like)
             return
@@ -165,14 +165,14 @@ class Heads(Combinator):
             check_param(self, params, name, (rows, width), like)
 
     def _split(self, joint: Tensor) -> Tensor:
-        """Split the last axis of (N, L, features) into heads: (N, heads, L, size)."""
+        """Split the last axis of (N, L, features) into heads: (N, heads, L, size of a head)."""
         return joint.reshape(*joint.shape[:-1], joint.shape[-1] // self._head(), self._head()).transpose(1, 2)
 
     def _require_valid(self, params: Params, x: Any) -> None:
-        """Raise ``Misfit`` where no kernel would notice."""
+        """Raise ``Misfit`` for mismatches that no kernel would notice."""
         out, own, separate = params["out_proj"], {}, self._is_separate()
         count = 2 + 2 * separate + self.bias + 2 * self.add_bias_kv + 2 * (self.qk_norm is not None)
-        fits = type(x) is Tensor and not separate and x.is_floating_point() and not x.is_nested  # as most do: a call less
+        fits = type(x) is Tensor and not separate and x.is_floating_point() and not x.is_nested  # the usual case saves a call
         fits = fits and x.dim() in (2, 3) and x.shape[-1] == self.embed_dim
         if len(params) != count or len(out) != 1 + self.bias or (not fits and self.complaint(x)):
             raise Misfit
@@ -184,7 +184,7 @@ class Heads(Combinator):
             require_kind(self, own, one)
 
     def infer(self, x: Any) -> tuple[Self, Any]:
-        """Infer the sizes of the norm, which is there twice and so is no case for two probes."""
+        """Infer the sizes of the norm, which occurs twice; the generic method would probe two layers."""
         if self.qk_norm is None:
             return self, output(self, x)
         probe = Probe(self.qk_norm)

@@ -1,12 +1,6 @@
-"""Layers of masks: masks of ``torch.nn`` as ours, and two masks as one.
+"""Layers that compute masks: convert masks of ``torch.nn``, or join two masks.
 
-    VisibleMask   y = ¬x, or x where it is floating, with the axes of our masks      gx = gy with the axes of x, where floating
-    JointMask     y = a ∧ b          for bool a and b
-                  y = a + b          for floating a and b; -∞ where a bool one is False
-                  ga = Σ gy, over the axes it was repeated along, where a is floating and y is not -∞ because of b
-    FullMask      y = True           gx = 0
-
-Bool masks have no gradient. A net that was converted from ``torch.nn`` holds these layers where its code calls attention.
+Bool masks have no gradient. Nets converted from ``torch.nn`` hold these layers where the code calls attention.
 """
 
 from typing import Any
@@ -35,29 +29,26 @@ def _fit_each_other(a: Tensor, b: Tensor) -> bool:
 
 @frozen
 class VisibleMask(Layer):
-    """A mask of ``torch.nn``, True for hidden keys, as a mask of ``MultiHeadAttention``, True for visible ones.
+    """Convert a mask of ``torch.nn``, True for hidden keys, to one of ``MultiHeadAttention``, True for visible keys.
 
         y  = ¬x for a bool x,  y = x for a floating one
         gx = gy for a floating x
 
     Args:
         kind: ``"padding"`` for a ``key_padding_mask``, ``"attention"`` for an ``attn_mask``.
-        num_heads: Number of heads, which a mask of 3 axes needs.
-        hidden: Whether True in x means hidden, as in torch.nn. With ``False`` x has the meaning of y, and only its axes change;
-            it may also be (N, heads, L, S), or broadcast to it.
+        num_heads: Number of heads; required for masks with 3 axes.
+        hidden: Whether True in x means hidden, as in torch.nn. With ``False`` only the axes change, and x may also have or
+            broadcast to the axes (N, heads, L, S).
 
     Shape:
         padding x (N, S) or (S,) → y (N, 1, 1, S) or (1, 1, S); attention x (L, S) or (N · heads, L, S) → y (L, S) or
         (N, heads, L, S)
 
-    Params:
-        None.
-
     Cache:
         The shapes of x and y, and an empty tensor of their dtype.
 
     Raises:
-        ValueError: For an x of other axes, and one that is neither bool nor floating.
+        ValueError: If x has other axes, or is neither bool nor floating.
 
     References:
         ``torch.nn.MultiheadAttention``.
@@ -107,25 +98,22 @@ class VisibleMask(Layer):
 
 @frozen
 class JointMask(Layer):
-    """Two masks of ``MultiHeadAttention`` as one: a key is visible where both show it, and floating masks are added.
+    """Join two masks of ``MultiHeadAttention``: a key is visible if both show it, and floating masks are added.
 
         y  = a ∧ b for bool masks,  y = a + b for floating ones,  y = a, or -∞ where b is False
-        ga = Σ gy, over the axes along which a was repeated; 0 where b hides; none for a bool a
+        ga = Σ gy over the axes along which a was broadcast; 0 where b hides; none for a bool a
 
     Shape:
-        x, a pair (a, b) of masks that broadcast to (N, heads, L, S) → y, with the axes of both
-
-    Params:
-        None.
+        (a, b), masks that broadcast to (N, heads, L, S) → y with the axes of both
 
     Cache:
         The pair, not copied, and the shape of y.
 
     Raises:
-        ValueError: For an x that is no pair of masks, masks that do not broadcast, and floating ones of two dtypes.
+        ValueError: If the masks do not broadcast together, or are floating with different dtypes.
 
     References:
-        elementary.
+        ``torch.nn.functional.multi_head_attention_forward``, which merges masks this way.
 
     >>> JointMask()({}, (torch.tensor([True, False]), torch.tensor([[True], [False]]))).tolist()
     [[True, False], [False, False]]
@@ -147,7 +135,7 @@ class JointMask(Layer):
         return params, (self._grad(a, b, shape, gy), self._grad(b, a, shape, gy))
 
     def _grad(self, one: Tensor, other: Tensor, shape: Shape, gy: Any) -> Tensor | None:
-        """Return the gradient of one of the masks; ``shape`` is that of y."""
+        """Return the gradient of one mask; ``shape`` is that of y."""
         if not one.is_floating_point():
             return None
         if gy is None:
@@ -166,26 +154,23 @@ class JointMask(Layer):
 
 @frozen
 class FullMask(Layer):
-    """A mask that hides nothing, on the device of another mask.
+    """Return a mask that hides nothing, on the device of another mask.
 
         y = True      gx = 0
 
-    A decoder takes the mask of its memory before that of the target: this is the first where code has only the second.
+    A decoder takes the mask of the memory before that of the target. This layer fills the first if code has only the second.
 
     Shape:
         x (..., S), any mask → y (1, 1, 1, 1)
-
-    Params:
-        None.
 
     Cache:
         ``x``, not copied.
 
     Raises:
-        ValueError: For an x that is neither bool nor floating.
+        ValueError: If x is neither bool nor floating.
 
     References:
-        elementary.
+        ``torch.nn.TransformerDecoder``, where a missing mask hides nothing.
 
     >>> FullMask()({}, torch.tensor([False, False])).tolist()
     [[[[True]]]]

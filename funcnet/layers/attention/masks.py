@@ -1,10 +1,10 @@
 """Masks of attention: boolean tensors, True where a query may see a key.
 
-    causal    S - L + i ≥ j       query i of L sees key j of S       (with as many queries as keys: i ≥ j)
-    local     the same, within a window of steps before and after
-    padding   j < length          for each row of the batch
+    causal    i ≥ j                            query i of L sees key j of S, both counted from the first
+    local     i - before ≤ j ≤ i + after
+    padding   j < length                       for each row of the batch
 
-Masks broadcast to (N, heads, L, S); ``combine_masks`` is their conjunction.
+Masks broadcast to (N, heads, L, S). ``combine_masks`` gives their conjunction.
 """
 
 from typing import Any
@@ -18,9 +18,20 @@ from funcnet.kernels.tracing import is_plain
 
 
 def causal_mask(length: int, keys: int | None = None, *, device: Any = None) -> Tensor:
-    """Return a bool mask (length, keys) on ``device``, True where a query may see a key: the keys up to its own step.
+    """Return the mask of causal attention: each query sees the keys up to its own step.
 
-    Raises   ``ValueError`` for lengths that are not whole numbers of at least 0.
+        y[i, j] = i ≥ j
+
+    Args:
+        length: Number of queries.
+        keys: Number of keys; by default ``length``.
+        device: The device of the mask.
+
+    Returns:
+        A bool tensor (length, keys).
+
+    Raises:
+        ValueError: If a length is not a whole number of at least 0.
 
     >>> causal_mask(2, 3).tolist()
     [[True, False, False], [True, True, False]]
@@ -31,11 +42,24 @@ def causal_mask(length: int, keys: int | None = None, *, device: Any = None) -> 
 
 
 def local_mask(length: int, keys: int, window: tuple[int | None, int | None], *, device: Any = None) -> Tensor:
-    """Return a bool mask (length, keys) on ``device``, True for the keys within a window of steps around the query.
+    """Return the mask of local attention: each query sees the keys within a window of steps around it.
 
-    ``window`` is (before, after): the number of steps before and after the query, or ``None`` for no limit.
+        y[i, j] = i - before ≤ j ≤ i + after
 
-    Raises   ``ValueError`` for lengths, or entries of the window, that are not whole numbers of at least 0.
+    Args:
+        length: Number of queries.
+        keys: Number of keys.
+        window: The pair (before, after), numbers of steps before and after the query; ``None`` for no limit.
+        device: The device of the mask.
+
+    Returns:
+        A bool tensor (length, keys).
+
+    Raises:
+        ValueError: If a length or an entry of the window is not a whole number of at least 0.
+
+    >>> local_mask(3, 3, (1, 0)).tolist()
+    [[True, False, False], [True, True, False], [False, True, True]]
     """
     if not isinstance(window, tuple) or len(window) != 2 or not all(n is None or _is_count(n) for n in window):
         raise value_error("local_mask", "window must be (before, after), whole numbers of at least 0 or None", repr(window))
@@ -65,7 +89,7 @@ def _require_device(who: str, device: Any) -> torch.device | None:
 
 
 def steps_mask(length: int, keys: int, window: tuple[int | None, int | None], device: Any) -> Tensor:
-    """Return the mask of ``local_mask``, without validating the arguments."""
+    """Return the mask of ``local_mask`` without validating the arguments."""
     before, after = window
     ahead = torch.arange(keys, device=device) - torch.arange(length, device=device).unsqueeze(1)
     mask = torch.ones_like(ahead, dtype=torch.bool) if before is None else ahead >= -before
@@ -73,11 +97,21 @@ def steps_mask(length: int, keys: int, window: tuple[int | None, int | None], de
 
 
 def padding_mask(lengths: Tensor, length: int) -> Tensor:
-    """Return a bool mask (N, 1, 1, length), True for the keys within each row's length, of ``lengths`` (N,).
+    """Return the mask that hides padding: the keys within the length of each row are visible.
 
-    The padding may hold any finite numbers: 0 times NaN is NaN, as in torch.
+        y[n, 0, 0, j] = j < lengths[n]
 
-    Raises   ``ValueError`` for lengths that are not integers of at least 0.
+    The padding itself may hold any finite numbers. NaN in it spreads, as in torch, because 0 times NaN is NaN.
+
+    Args:
+        lengths: Length of each row, integers (N,).
+        length: Number of keys.
+
+    Returns:
+        A bool tensor (N, 1, 1, length).
+
+    Raises:
+        ValueError: If ``lengths`` are not integers of at least 0.
 
     >>> padding_mask(torch.tensor([1, 3]), 3)[:, 0, 0].tolist()
     [[True, False, False], [True, True, True]]
@@ -92,14 +126,24 @@ def padding_mask(lengths: Tensor, length: int) -> Tensor:
 
 
 def combine_masks(*masks: Tensor | None) -> Tensor | None:
-    """Return the bool mask that is True where all ``masks``, broadcast together, are; ``None`` is True everywhere.
+    """Return the bool mask that is True where all masks are, broadcast together.
 
-    Raises   ``ValueError`` for a mask that is not a bool tensor.
+    Args:
+        masks: Bool masks; ``None`` is True everywhere.
+
+    Returns:
+        A bool tensor, or ``None`` if every mask is ``None``.
+
+    Raises:
+        ValueError: If a mask is not a bool tensor.
+
+    >>> combine_masks(causal_mask(2), torch.tensor([True, False]), None).tolist()
+    [[True, False], [True, False]]
     """
     combined: Tensor | None = None
     for mask in masks:
         if mask is not None and (not isinstance(mask, Tensor) or mask.dtype is not torch.bool):
-            raise value_error("combine_masks", "every mask must be a bool tensor, True for what may be seen", mask)
+            raise value_error("combine_masks", "every mask must be a bool tensor, True where a query may see a key", mask)
         combined = mask if combined is None else combined if mask is None else combined & mask
     return combined
 
@@ -111,7 +155,7 @@ def broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
 
 
 def require_mask(layer: Any, mask: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Return the mask, which must be bool or of the dtype of ``like``, on its device, and broadcast to this shape."""
+    """Return the mask, which must be bool or of the dtype of ``like``, on its device, and broadcast to ``shape``."""
     valid = isinstance(mask, Tensor) and not mask.is_nested and mask.dtype in (torch.bool, like.dtype)
     if not valid or not broadcasts_to(mask.shape, shape):
         is_padding = len(shape) == 4 and getattr(mask, "shape", None) == (shape[0], shape[3])

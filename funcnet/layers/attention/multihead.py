@@ -1,13 +1,7 @@
-"""Multi-head attention: several attentions side by side, each on its own linear view of queries, keys and values.
+"""Multi-head attention: several attentions in parallel, each on its own linear projection of queries, keys and values.
 
-    (q k v) = x Wᵀ + b            split into heads; q and k turned by the rotary embedding, where there is one
-    a       = attention(q, k, v)  with its heads joined again
-    y       = a Oᵀ + o
-
-    gO = gyᵀ a      go = Σ gy      ga = gy O      gW = (gq gk gv)ᵀ x      gb = Σ (gq gk gv)      gx = (gq gk gv) W
-
-For several inputs the rows of W that make q, k and v are applied to each of them. Keys and values that are added to those of
-the input, learned ones and zeros, stand behind them; the gradient of a learned one is summed over the batch.
+For several inputs, each has its own rows of W. Added keys and values, learned ones and zeros, come after those of the input;
+the gradient of a learned one is summed over the batch.
 """
 
 from typing import Any
@@ -31,54 +25,68 @@ from funcnet.value import frozen
 class MultiHeadAttention(Decoding):
     """Attention in several heads, with the params of ``torch.nn.MultiheadAttention``.
 
-    Masks are True where a query may see a key, the opposite of torch.nn's, and floating ones are added to the scores;
-    ``padding_mask`` and ``combine_masks`` make them. A query that may see no key gives ``out_proj.bias``, not NaN.
+        (q k v) = x Wᵀ + b            split into heads; q and k normalized and rotated with ``qk_norm`` and ``rotary``
+        a       = attention(q, k, v)  heads joined again
+        y       = a Oᵀ + o
+        gO = gyᵀ a    go = Σ gy    ga = gy O    gW = (gq gk gv)ᵀ x    gb = Σ (gq gk gv)    gx = (gq gk gv) W
+
+    ``ScaledDotProductAttention`` has the formulas of gq, gk and gv.
+
+    Masks are True where a query may see a key, the opposite of torch.nn's; floating masks are added to the scores.
+    ``padding_mask``, ``causal_mask`` and ``combine_masks`` make them. A query that may see no key gives ``out_proj.bias``, not
+    NaN.
 
     ``decode(params, x, carry)`` continues a sequence whose keys and values are in a carry from ``init_carry``. With a carry from
     ``memory_carry`` it attends to another sequence, whose keys and values are computed once.
 
     Args:
-        embed_dim: Features of the query and of y.
-        num_heads: Number of heads; divides ``embed_dim``.
-        dropout: Probability to drop an attention weight.
+        embed_dim: Number of features of the query and of y.
+        num_heads: Number of heads; it must divide ``embed_dim``.
+        dropout: Probability of dropping an attention weight.
         bias: Whether the projections have biases.
-        add_bias_kv: Whether to add a learned key and value, which every query may see.
-        add_zero_attn: Whether to add a key and value of zeros, which every query may see.
-        kdim: Features of the keys, if not ``embed_dim``.
-        vdim: Features of the values, if not ``embed_dim``.
-        batch_first: Whether x is (N, L, embed_dim), the default, or (L, N, embed_dim), torch's default.
-        num_kv_heads: Number of heads of keys and values, each shared by a group of queries; by default ``num_heads``.
-        is_causal: Whether a query sees only keys up to its own step.
-        window: As ``ScaledDotProductAttention``'s: how many steps away a key may be.
-        rotary: ``RotaryEmbedding(embed_dim // num_heads)`` turns queries and keys; ``None`` does not.
-        qk_norm: A layer that normalizes queries and keys, such as ``RMSNorm(embed_dim // num_heads)``.
-        initializer: Initializer of the weights of the projections; ``"torch"`` draws as torch.nn does, Xavier uniform.
-        need_weights: Whether the output is (y, weights). ``vjp`` then takes a pair of gradients; either may be ``None``.
-        average_attn_weights: Whether the weights are the mean over the heads.
-        alibi: As ``ScaledDotProductAttention``'s: whether scores fall with the distance.
-        soft_cap: As ``ScaledDotProductAttention``'s: a bound of the scores.
+        add_bias_kv: Whether to add a learned key and value, visible to every query.
+        add_zero_attn: Whether to add a key and value of zeros, visible to every query.
+        kdim: Number of features of the keys, if not ``embed_dim``.
+        vdim: Number of features of the values, if not ``embed_dim``.
+        batch_first: Whether x is (N, L, embed_dim), or (L, N, embed_dim), torch's default.
+        num_kv_heads: Number of heads of keys and values, each shared by a group of queries; ``None`` for ``num_heads``.
+        is_causal: Whether a query sees only the keys up to its own step.
+        window: How many steps away a key may be, or (before, after); ``None`` for no limit.
+        rotary: ``RotaryEmbedding(embed_dim // num_heads)`` to rotate queries and keys; ``None`` for no rotation.
+        qk_norm: A layer that normalizes the heads of queries and keys, like ``RMSNorm(embed_dim // num_heads)``.
+        initializer: Initializer of the projection weights, by name or value; ``"torch"`` draws as torch.nn does, Xavier uniform.
+        need_weights: Whether the output is (y, weights). ``vjp`` then takes a pair of gradients, each of which may be ``None``.
+        average_attn_weights: Whether the returned weights are the mean over the heads.
+        alibi: Whether to lower scores with the distance of query and key, see ``ScaledDotProductAttention``.
+        soft_cap: Bound of the absolute scores, see ``ScaledDotProductAttention``; ``None`` for no bound.
 
     Shape:
         x (N, L, embed_dim) for self-attention, (x, mask), (query, key, value) or (query, key, value, mask) → y (N, L, embed_dim).
-        The batch axis may be missing. A mask broadcasts to (N, heads, L, S), with S keys. The weights, as dropout left them, are
-        (N, L, S), or (N, heads, L, S) without averaging; S counts the added keys, last.
+        The batch axis is optional. A mask broadcasts to (N, heads, L, S), with S keys. The weights, as dropout left them, are
+        (N, L, S), or (N, heads, L, S) without averaging; S includes the added keys, which come last.
 
     Params:
-        in_proj_weight: (embed_dim + 2 kv, embed_dim), where kv are the features of all heads of keys. With ``kdim`` or ``vdim``
-            instead ``q_proj_weight``, ``k_proj_weight`` and ``v_proj_weight``.
-        in_proj_bias: (embed_dim + 2 kv,), zeros.
-        out_proj: ``weight`` (embed_dim, embed_dim) and ``bias`` (embed_dim,), zeros. No biases with ``bias=False``.
-        bias_k, bias_v: (1, 1, kv), Xavier normal, with ``add_bias_kv``.
+        in_proj_weight: (embed_dim + 2 kv, embed_dim), Xavier uniform, with kv the number of features of all heads of keys. With
+            ``kdim`` or ``vdim`` it is split into the next three.
+        q_proj_weight: (embed_dim, embed_dim).
+        k_proj_weight: (kv, kdim).
+        v_proj_weight: (kv, vdim).
+        in_proj_bias: (embed_dim + 2 kv,), zeros; absent with ``bias=False``.
+        out_proj.weight: (embed_dim, embed_dim), uniform in ±1 / √embed_dim.
+        out_proj.bias: (embed_dim,), zeros; absent with ``bias=False``.
+        bias_k: (1, 1, kv), normal with std 1 / √kv; only with ``add_bias_kv=True``.
+        bias_v: (1, 1, kv), the same.
+        q_norm: The params of ``qk_norm`` for queries; only with ``qk_norm``.
+        k_norm: The params of ``qk_norm`` for keys; only with ``qk_norm``.
 
     Cache:
-        The inputs, the attention's cache, its output, and what the norms and the rotary embedding keep.
+        The inputs, not copied; the cache of the attention and its output; the caches of the norms and of the rotation.
 
     Raises:
-        ValueError: For sizes that do not divide, ``average_attn_weights=False`` without ``need_weights``, params of another
-            layer, and an ``x`` of other axes or dtype.
+        ValueError: If sizes do not divide, or ``average_attn_weights=False`` without ``need_weights``.
 
-    Source:
-        Vaswani et al. 2017, section 3.2.2.
+    References:
+        Vaswani et al. 2017, section 3.2.2; names are those of ``torch.nn.MultiheadAttention``.
 
     >>> import torch
     >>> layer = MultiHeadAttention(8, 2, is_causal=True)
@@ -113,7 +121,7 @@ class MultiHeadAttention(Decoding):
         return self._gx(params, cache, gs, gmask)
 
     def _back(self, params: Any, cache: Cache, gy: Any, *, weights: bool) -> tuple[list[Tensor], Any, dict[str, Any]]:
-        """Return the gradients of each input's projection, of the mask, and of all params but the projection's."""
+        """Return the gradients of each input's projection, of the mask, and of all params except the input projection."""
         x, inner, a, normed = cache
         gy, gp = self._incoming(cache, gy)
         own = {"out_proj": _weight_grads(a, gy, bias=self.bias)} if weights else {}
@@ -132,7 +140,7 @@ class MultiHeadAttention(Decoding):
         return gs, gmask, {**own, **one, **other}
 
     def _incoming(self, cache: Cache, gy: Any) -> tuple[Tensor, Tensor | None]:
-        """Return the gradients of y, as (N, L, features), and of each head's weights."""
+        """Return the gradients of y, as (N, L, features), and of the weights of each head."""
         x, (entries, _), a, _ = cache
         if not self.need_weights:
             shape = (*self._outward(a, x).shape[:-1], self.embed_dim)
@@ -146,7 +154,7 @@ class MultiHeadAttention(Decoding):
         return torch.zeros_like(a) if gy is None else self._inward(gy, x), gp
 
     def _weights_out(self, p: Tensor, x: Any) -> Tensor:
-        """Return the weights of the heads, (N, heads, L, S), in the form that is asked for."""
+        """Return the weights of the heads, (N, heads, L, S), in the form of the output."""
         p = p.mean(1) if self.average_attn_weights else p
         return p if batched(x) else p.squeeze(0)
 
@@ -168,7 +176,7 @@ class MultiHeadAttention(Decoding):
         return gxs if len(x) == 3 else (*gxs, gmask)
 
     def _add_keys(self, params: Params, q: Tensor, k: Tensor, v: Tensor, mask: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Add keys and values to those of the input, and let every query see them."""
+        """Append the added keys and values, and make them visible to every query."""
         mask = self._joint_mask(q, k, mask)
         n, heads, _, size = k.shape
         joined = []
@@ -182,7 +190,7 @@ class MultiHeadAttention(Decoding):
         return joined[0], joined[1], mask
 
     def _joint_mask(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor | None:
-        """Return the mask of the input's keys, joined with what may be seen of them."""
+        """Return the mask of the keys of the input, combined with causality and window."""
         length, keys = q.shape[2], k.shape[2]
         if mask is not None:
             mask = require_mask(self, mask, (*q.shape[:3], keys), q)
@@ -195,7 +203,7 @@ class MultiHeadAttention(Decoding):
         return torch.where(local, mask, -torch.inf)
 
     def _normalize_back(self, params: Params, i: int, cache: Any, g: Tensor, weights: bool) -> tuple[Tensor, Any]:
-        """Return the gradient before turning and normalizing, and that of the norm's params."""
+        """Return the gradient before rotation and norm, and that of the params of the norm."""
         if self.rotary is not None:
             with errors_at(self, "rotary"):
                 g = self.rotary.vjp({}, cache[1], g)[1]
@@ -218,17 +226,17 @@ class MultiHeadAttention(Decoding):
 
 
 def _learned_grads(gk: Tensor, gv: Tensor, added: int) -> dict[str, Any]:
-    """Return the gradients of the learned key and value, the first of those that were added."""
+    """Return the gradients of the learned key and value, which are the first added ones."""
     return {name: g[:, :, -added].sum(0).reshape(1, 1, -1) for name, g in zip(LEARNED, (gk, gv), strict=True)}
 
 
 def _mask_grad(gmask: Tensor | None, mask: Tensor | None, added: int) -> Tensor | None:
-    """Return a floating mask's gradient from that of the mask for all keys."""
+    """Return the gradient of a floating mask from that of the mask for all keys, added ones included."""
     return None if gmask is None or mask is None else unbroadcast(gmask[..., :-added], tuple(mask.shape))
 
 
 def _weight_grads(x: Tensor, gy: Tensor, *, bias: bool) -> dict[str, Any]:
-    """Return the gradients of a linear map's weight and, where it has one, bias."""
+    """Return the gradients of the weight and, if there is one, the bias of a linear map."""
     if not bias:
         return {"weight": kernels.matmul_weight_grad(gy, x)}
     gw, gb = kernels.linear_grads(x, gy)

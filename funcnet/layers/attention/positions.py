@@ -1,11 +1,6 @@
-"""Positions: what tells a layer that treats all steps alike at which step it is.
+"""Positions: information about the step, for layers that treat all steps alike.
 
-    RotaryEmbedding       (y₁, y₂) = (x₁ cos a - x₂ sin a, x₁ sin a + x₂ cos a)        for each pair of features, a = t / baseʲ
-                          (gx₁, gx₂) = (gy₁ cos a + gy₂ sin a, gy₂ cos a - gy₁ sin a)
-    SinusoidalPositions   y = x + p      p[t, 2i] = sin(t / base^(2i / d)), p[t, 2i + 1] = cos of the same      gx = gy
-    LearnedPositions      y = x + w      w (max_length, dim)                       gx = gy,  gw = Σ gy over the batch
-
-t counts the steps of the last axis but one, from ``offset``; j = 2i / dim for pair number i.
+t is the step along the last axis but one, counted from ``offset``.
 """
 
 from typing import Any
@@ -35,15 +30,32 @@ def _angles(t: Tensor, count: int, dim: int, base: float, dtype: torch.dtype) ->
 
 @frozen
 class RotaryEmbedding(Layer):
-    """Turn each pair of features of (..., length, dim) by an angle that grows with the step: q · k then goes by distance.
+    """Rotate each pair of features by an angle proportional to the step: q · k then depends on the distance of the steps only.
 
-    The pairs are the features i and i + dim / 2, with ``interleaved`` the neighbours 2i and 2i + 1. Steps count from ``offset``;
-    x may also be a pair (x, steps), with whole numbers of shape (length,) or one that broadcasts to x's axes but the last.
+        (y₁, y₂)   = (x₁ cos a - x₂ sin a, x₁ sin a + x₂ cos a)         a = t / base^(2i / dim) for pair i
+        (gx₁, gx₂) = (gy₁ cos a + gy₂ sin a, gy₂ cos a - gy₁ sin a)
 
-    Params   none.
-    Cache    cos and sin of the angles, (length, dim / 2), and the shape of ``x``.
-    Raises   ``ValueError`` for an odd ``dim``, and an ``x`` that is not floating or has other axes.
-    Source   Su et al. 2021, eq. 34 (interleaved); the halves are GPT-NeoX's.
+    Args:
+        dim: Number of features, an even number.
+        base: Base of the angles; larger values rotate more slowly.
+        interleaved: Whether the pairs are the neighbours 2i and 2i + 1, instead of the features i and i + dim / 2.
+        offset: The step of the first row.
+
+    Shape:
+        x (..., length, dim), or (x, steps) with whole numbers that broadcast to (..., length) → y (..., length, dim)
+
+    Cache:
+        cos a and sin a, (length, dim / 2), and the shape of ``x``.
+
+    Raises:
+        ValueError: If ``dim`` is odd.
+
+    References:
+        Su et al. 2021, eq. 34, for ``interleaved=True``; the halves are those of GPT-NeoX.
+
+    >>> RotaryEmbedding(2)({}, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    tensor([[1.0000, 0.0000],
+            [0.5403, 0.8415]])
     """
 
     dim: int = field(validator=[size, valid_if(lambda n: n % 2 == 0, "even")])
@@ -85,12 +97,27 @@ class RotaryEmbedding(Layer):
 
 @frozen
 class SinusoidalPositions(Layer):
-    """Add sines and cosines of the step, of wavelengths from 2π to 2π ``base``, to (..., length, features).
+    """Add sines and cosines of the step, with wavelengths from 2π to 2π ``base``.
 
-    Params   none.
-    Cache    the shape of ``x``, and its kind.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor of 2 axes or more.
-    Source   Vaswani et al. 2017, section 3.5.
+        y  = x + p        p[t, 2i] = sin(t / base^(2i / d)),  p[t, 2i + 1] = cos(t / base^(2i / d))
+        gx = gy
+
+    Args:
+        base: Ratio of the longest wavelength to the shortest.
+        offset: The step of the first row.
+
+    Shape:
+        x (..., length, features) → y (..., length, features)
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    References:
+        Vaswani et al. 2017, section 3.5.
+
+    >>> SinusoidalPositions()({}, torch.zeros(2, 2))
+    tensor([[0.0000, 1.0000],
+            [0.8415, 0.5403]])
     """
 
     base: float = field(default=10000.0, validator=_positive)
@@ -112,13 +139,34 @@ class SinusoidalPositions(Layer):
 
 @frozen
 class LearnedPositions(Layer):
-    """Add a learned vector for each step to (..., length, dim), for lengths up to ``max_length``.
+    """Add a learned vector to each step.
 
-    Params   ``weight`` (max_length, dim), standard normal as ``torch.nn.Embedding``'s unless ``initializer`` names another.
-    Cache    the shape of ``x``, and its kind.
-    Raises   ``ValueError`` for sizes below 1, for params that are not this layer's, and an ``x`` that has other
-             axes or dtype, or is longer.
-    Source   Gehring et al. 2017, section 3.1.
+        y  = x + w[:length]
+        gx = gy        gw[t] = Σ gy over the batch, 0 for the steps after the last
+
+    Args:
+        max_length: Largest number of steps.
+        dim: Number of features.
+        initializer: Initializer of ``weight``, by name or value; the default draws as ``torch.nn.Embedding`` does.
+
+    Shape:
+        x (..., length, dim), length at most max_length → y (..., length, dim)
+
+    Params:
+        weight: (max_length, dim), standard normal.
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If x is longer than ``max_length``.
+
+    References:
+        Gehring et al. 2017, section 3.1.
+
+    >>> layer = LearnedPositions(10, 4)
+    >>> layer(layer.init(0), torch.zeros(2, 3, 4)).shape
+    torch.Size([2, 3, 4])
     """
 
     max_length: int = field(validator=size)

@@ -1,10 +1,7 @@
-"""Windows of images that are moved on by half a window, so that neighbours across their borders see each other.
+"""Images shifted by a fraction of a window, so that windowed attention connects neighbours across window borders.
 
-WindowShift         y = x, moved round by -shift      gx = gy, moved back
-ShiftedWindowMask   y = 0 between places of one region, else -100      gx = 0
-
-x (N, height, width, channels). A shift counts only along an axis with more than one window. After it, the last window of an axis
-holds places from both ends of the image, which are two regions. y of the mask is (windows, places, places).
+x (N, height, width, channels). A shift applies only along an axis with more than one window. After it, the last window of an
+axis holds places from both ends of the image, which are two regions.
 """
 
 import torch
@@ -22,18 +19,18 @@ _windows = valid_if(lambda got: is_whole_tuple(got, 1) and len(got) == 2, "a pai
 
 @frozen
 class _OfWindows(Layer):
-    """A layer of images (N, height, width, channels) that are cut into windows."""
+    """Base of layers of images (N, height, width, channels) that are divided into windows."""
 
     window_size: Shape = field(validator=_windows)
     shift_size: Shape = field(validator=_pair)
 
     def shifts(self, x: Tensor) -> tuple[int, ...]:
-        """Return the shift along height and width: 0 where there is one window."""
+        """Return the shifts along height and width: 0 along an axis with one window."""
         sizes = zip(self.shift_size, self.window_size, x.shape[1:3], strict=True)
         return tuple([0 if window >= n else shift for shift, window, n in sizes])
 
     def checked(self, params: Params, x: Tensor) -> Tensor:
-        """Return x."""
+        """Return x after a check of its axes."""
         if require_dense_floating(self, params, x).dim() != 4:
             raise Misfit
         return x
@@ -45,24 +42,24 @@ class _OfWindows(Layer):
 
 @frozen
 class WindowShift(_OfWindows):
-    """Move images round by a part of a window, or back, along the axes that have more than one window.
+    """Shift images cyclically by a fraction of a window, or back, along the axes with more than one window.
+
+        y  = roll(x, -shift)
+        gx = roll(gy, shift)         the signs change with ``back``
 
     Args:
         window_size: Height and width of a window.
-        shift_size: How far images are moved up and to the left.
-        back: Whether they are moved down and to the right.
+        shift_size: How far to shift up and to the left, in pixels.
+        back: Whether to shift down and to the right instead, to undo a shift.
 
     Shape:
         x (N, height, width, channels) → y (N, height, width, channels)
 
-    Params:
-        None.
-
     Cache:
-        The shape of ``x``, an empty tensor of its kind, and the shift.
+        The shape of ``x``, an empty tensor of its dtype, and the shift.
 
     Raises:
-        ValueError: For fields that are no pairs, and an x without four axes.
+        ValueError: If a field is not a pair of whole numbers.
 
     References:
         Liu et al. 2021, "Swin Transformer", section 3.2.
@@ -85,23 +82,23 @@ class WindowShift(_OfWindows):
 
 @frozen
 class ShiftedWindowMask(_OfWindows):
-    """What is added to the scores of attention within windows of shifted images, for images of the size of x.
+    """Return the floating mask for attention within windows of shifted images: -100 between places of different regions.
+
+        y  = 0 for two places of one region, else -100
+        gx = 0
 
     Args:
-        window_size: Height and width of a window, which divide those of x.
-        shift_size: How far the images have been moved, by ``WindowShift``.
+        window_size: Height and width of a window; they must divide those of x.
+        shift_size: How far ``WindowShift`` shifted the images, in pixels.
 
     Shape:
-        x (N, height, width, channels) → y (windows, places, places)
-
-    Params:
-        None.
+        x (N, height, width, channels) → y (windows, places, places), with places = window height · window width
 
     Cache:
-        The shape of ``x``, and an empty tensor of its kind.
+        The shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: For fields that are no pairs, and an x without four axes, or whose size the windows do not divide.
+        ValueError: If a field is not a pair of whole numbers, or the windows do not divide x.
 
     References:
         Liu et al. 2021, "Swin Transformer", section 3.2.
@@ -125,7 +122,7 @@ class ShiftedWindowMask(_OfWindows):
         return apart.to(x.dtype) * -100.0, (tuple(x.shape), kind_of(x))
 
     def _regions(self, x: Tensor, axis: int, shift: int) -> Tensor:
-        """Return the number of the region of each place of an axis: before the last window, in it, and from the other end."""
+        """Return the region of each place along an axis: 0 before the last window, 1 within it, 2 from the other end."""
         n, window = x.shape[axis], self.window_size[axis - 1]
         places = torch.arange(n, device=x.device)
         return (places >= n - window).long() + (places >= n - shift).long()

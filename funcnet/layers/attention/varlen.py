@@ -1,13 +1,7 @@
-"""Attention of sequences that stand one behind the other, without padding: each sees itself alone.
+"""Attention of sequences of several lengths, stored one after the other without padding; each attends only to itself.
 
-    p  = softmax(q[i] k[i]ᵀ · scale)      y[i] = p v[i]           q[i] the rows of sequence i
-    gv[i] = pᵀ gy[i]                      gp = gy[i] v[i]ᵀ        gs = p ⊙ (gp - Σ gp ⊙ p)
-    gq[i] = gs k[i] · scale               gk[i] = gsᵀ q[i] · scale
-
-As one attention of all rows p is over the keys of the same sequence alone. Lengths have no gradient.
-
-Of 4 heads of 32, forward and backward, 16 sequences of 16 to 256 steps take 19 ms one by one, 30 padded to the longest with a
-mask, and 257 as one attention; 64 of 8 to 32 steps 5.3, 3.1 and 50.
+With 4 heads of 32, forward and backward, 16 sequences of 16 to 256 steps take 19 ms one by one, 30 ms padded to the longest with
+a mask, and 257 ms as one attention of all rows. 64 sequences of 8 to 32 steps take 5.3, 3.1 and 50 ms.
 """
 
 from collections.abc import Iterable
@@ -36,26 +30,45 @@ def _of_one(layer: Any) -> ScaledDotProductAttention:
 
 @adds_location("VarlenAttention")
 def _of_all(layer: Any) -> ScaledDotProductAttention:
-    """Return the attention of all rows, where the mask says what is causal or in a window."""
+    """Return the attention of all rows together, whose mask says what is causal or within a window."""
     return ScaledDotProductAttention(scale=layer.scale, enable_gqa=layer.enable_gqa)
 
 
 @frozen
 class VarlenAttention(Layer):
-    """Attention within each of N sequences of rows: (q, k, v, lengths), or (q, k, v, lengths, lengths of keys), gives y.
+    """Attention within each of N sequences of several lengths, whose rows are stored one after the other.
 
-    q (T, heads, E), k (S, heads, E), v (S, heads, Ev), y (T, heads, Ev); lengths are integers (N,), the differences of torch's
-    ``cu_seq_q``, and those of the keys too where they are not given. A sequence may be empty, and rows behind the last one give
-    0 and take no gradient. The options are those of ``ScaledDotProductAttention``, for each sequence by itself.
+        s  = scale q[i] k[i]ᵀ      p  = softmax(s)       y[i]  = p v[i]            q[i], k[i], v[i] the rows of sequence i
+        gv[i] = pᵀ gy[i]           gp = gy[i] v[i]ᵀ      gs    = p ⊙ (gp - Σ gp ⊙ p)
+        gq[i] = scale gs k[i]      gk[i] = scale gsᵀ q[i]
 
-    Where lengths are just numbers in main memory the sequences are taken one by one, and what that takes is what theirs does.
-    On other devices, when compiled and under ``vmap`` it is one attention of all rows with a mask (T, S).
+    Lengths in main memory let the sequences be computed one by one. On other devices, in compiled code and under ``vmap`` it is
+    one attention of all rows with a mask (T, S).
 
-    Params   none.
-    Cache    the inputs, and the cache of each sequence's attention, or of that of all.
-    Raises   ``ValueError`` for entries that are not floating tensors of shapes that fit, and lengths that are not integers with
-             one axis, or negative, or together more than there are rows.
-    Source   Dao 2023, whose ``flash_attn_varlen_func`` has this form.
+    A sequence may be empty. Rows after the last sequence give y = 0 and no gradient. Lengths have no gradient.
+
+    Args:
+        is_causal: Whether a query sees only the keys of its sequence up to its own step.
+        scale: Factor of the scores; ``None`` for 1 / √E.
+        enable_gqa: Whether the number of heads of q may be a multiple of that of k and v.
+        window: How many steps away a key may be, or (before, after); ``None`` for no limit.
+
+    Shape:
+        (q, k, v, lengths) or (q, k, v, lengths, lengths of keys), with q (T, heads, E), k (S, heads, E), v (S, heads, Ev) and
+        integer lengths (N,), the differences of torch's ``cu_seq_q`` → y (T, heads, Ev)
+
+    Cache:
+        The inputs, not copied, and the cache of the attention of each sequence, or of all rows.
+
+    Raises:
+        ValueError: If lengths are not integers with one axis, are negative, or add up to more than the number of rows.
+
+    References:
+        Dao 2023, ``flash_attn_varlen_func``.
+
+    >>> q, v = torch.zeros(3, 1, 2), torch.tensor([[[1.0]], [[3.0]], [[8.0]]])
+    >>> VarlenAttention()({}, (q, q, v, torch.tensor([2, 1]))).flatten()
+    tensor([2., 2., 8.])
     """
 
     is_causal: bool = field(default=False, validator=flag)
@@ -88,7 +101,7 @@ class VarlenAttention(Layer):
         return params, (*gqkv, *[None] * len(lengths))
 
     def _one_by_one(self, x: Any, counts: list[list[int]]) -> tuple[Tensor, tuple[Cache, ...]]:
-        """Return y, and the caches of the sequences, where y stands for what it has of each."""
+        """Return y and the caches of the sequences, whose outputs are views of y."""
         q, k, v = x[:3]
         parts = zip(_parts(q, counts[0]), _parts(k, counts[-1]), _parts(v, counts[-1]), strict=True)
         each = [self._one.apply({}, tuple([_as_heads(one) for one in part])) for part in parts]
@@ -98,7 +111,7 @@ class VarlenAttention(Layer):
         return y, tuple(kept)
 
     def _mask(self, x: Any, counts: list[Tensor]) -> Tensor:
-        """Return a mask (T, S), True for the keys of a row's own sequence that it may see."""
+        """Return a mask (T, S), True for the visible keys of each row's own sequence."""
         (i, step), (j, key) = (_places(one, lengths) for one, lengths in zip(x[:2], (counts[0], counts[-1]), strict=True))
         mask = (i.unsqueeze(1) == j) & (i.unsqueeze(1) < len(counts[0]))
         if self.window is None and not self.is_causal:
@@ -109,7 +122,7 @@ class VarlenAttention(Layer):
         return mask if after is None else mask & (ahead <= after)
 
     def _counts(self, params: Params, x: Any) -> list[Tensor]:
-        """Return the lengths, as int64, once for queries and keys or twice."""
+        """Return the lengths as int64: one tensor if queries and keys share it, else two."""
         require_arguments(self, params, x)
         if not x[0].is_cpu is x[1].is_cpu is x[2].is_cpu:
             raise Misfit
@@ -117,7 +130,7 @@ class VarlenAttention(Layer):
             raise value_error(self, "lengths must be integers with one axis, as many for keys as for queries", x[3])
         for rows, lengths in ((x[0], x[3]), (x[1], x[-1])):
             if is_plain(lengths) and ((lengths < 0).any() or lengths.sum() > len(rows)):
-                rule = f"lengths must be at least 0, and together at most {len(rows)}, the rows there are"
+                rule = f"lengths must be at least 0, and add up to at most {len(rows)}, the number of rows"
                 raise value_error(self, rule, str(lengths.tolist()))
         return [one.long() for one in x[3:]]
 
@@ -129,7 +142,7 @@ class VarlenAttention(Layer):
 
 
 def _as_heads(x: Tensor) -> Tensor:
-    """Lay rows (T, heads, E) out as attention takes them: (1, heads, T, E)."""
+    """Lay out rows (T, heads, E) for attention: (1, heads, T, E)."""
     return x.transpose(0, 1).unsqueeze(0)
 
 
@@ -142,14 +155,14 @@ def _parts(x: Tensor, counts: list[int]) -> tuple[Tensor, ...]:
 
 
 def _joined(parts: Iterable[Tensor], like: Tensor, size: int) -> Tensor:
-    """Put the sequences' rows one behind the other, with zeros behind the last, as many as ``like`` has."""
+    """Join the rows of the sequences, padded with zeros to the length of ``like``."""
     rows = [_as_rows(part) for part in parts]
     rest = len(like) - sum(map(len, rows))
     return torch.cat((*rows, like.new_zeros(rest, like.shape[1], size)) if rest or not rows else rows)
 
 
 def _places(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Return of each row the number of its sequence, behind the last that of none, and its step in it."""
+    """Return for each row the number of its sequence, and its step in it; rows after the last sequence belong to none."""
     ends = lengths.cumsum(0)
     i = segments_of(len(x), ends)
     starts = torch.cat((ends - lengths, ends[-1:] if len(ends) else ends.new_zeros(1)))

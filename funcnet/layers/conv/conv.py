@@ -1,12 +1,8 @@
 """Convolution (cross-correlation, as everywhere in the field): a window slides along x, and each output is a weighted sum of it.
 
-    y[n, o, t]  = b[o] + Σ_{c, k} w[o, c, k] x[n, c, s t + d k - p]        s = stride, d = dilation, p = padding before x
-    gw[o, c, k] = Σ_{n, t} gy[n, o, t] x[n, c, s t + d k - p]
-    gb[o]       = Σ_{n, t} gy[n, o, t]
-    gx[n, c, i] = Σ_{o, k, t: s t + d k - p = i} gy[n, o, t] w[o, c, k]
-
-with t, k, i one number for each axis (one to three), and x outside its range zero, or by ``padding_mode`` a copy of what is
-inside, whose gradient then goes there; with groups, c runs over the channels of o's group.
+x (N, in, ...), w (out, in / groups, *kernel), b (out,), y (N, out, ...), or x and y without N. The indices t, k and i have one
+number for each axis (one to three). Outside its range x is zero, or a copy of its elements as ``padding_mode`` says, whose
+gradient goes to their originals.
 """
 
 from typing import Any, ClassVar
@@ -17,47 +13,13 @@ from torch import Tensor
 from funcnet import initializers
 from funcnet.checks import check_gy, check_param, require_kind, require_params
 from funcnet.contract import Grads, Params, Rng, Shape, Size
-from funcnet.errors import MOST, divides, fields_error, flag, is_whole, one_of, size, size_or_none, valid_if, whole_numbers
+from funcnet.errors import divides, fields_error, flag, one_of, size, size_or_none, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import conv as kernels
+from funcnet.layers.conv.padding import Pad, padding_of, padding_rule
 from funcnet.layers.conv.window import Sizes, Window, Windowed, each, hashable, kernel_fans
 from funcnet.random.keys import Key
 from funcnet.value import frozen
-
-Pad = int | str | tuple[int, int]
-
-_WORDS = ("same", "valid", "causal")
-
-
-def _is_pad(entry: Any) -> bool:
-    pair = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry,)
-    return entry in _WORDS or all(is_whole(n) and n >= 0 for n in pair)
-
-
-_RULE = 'a whole number of at least 0, "same", "valid" or "causal" (in a tuple also a pair (before, after))'
-padding_rule = valid_if(_is_pad, _RULE, several=True, most=MOST)
-"""Validate a padding: a number, a pair or a word, for all axes or in a tuple for each."""
-
-
-def _ends(pad: Pad, reach: int) -> tuple[int, int]:
-    """Return how many elements of padding are before and after x along one axis."""
-    if isinstance(pad, str):
-        total = 0 if pad == "valid" else reach - 1
-        before = total if pad == "causal" else total // 2
-        return before, total - before
-    return pad if isinstance(pad, tuple) else (pad, pad)
-
-
-def padding_of(layer: Any) -> Window:
-    """Return a convolution's window, with its padding in numbers."""
-    kernel, stride, dilation, pads = (
-        each(option, layer.axes) for option in (layer.kernel_size, layer.stride, layer.dilation, layer.padding)
-    )
-    if any(pad == "same" and s != 1 for pad, s in zip(pads, stride, strict=True)):
-        raise fields_error(layer, 'padding="same" must have stride 1', "stride")
-    window = Window(kernel, stride, dilation, (), ())
-    before, after = zip(*map(_ends, pads, window.reach()), strict=True)
-    return window._replace(before=before, after=after)
 
 
 @frozen
@@ -85,7 +47,7 @@ class _Conv(Windowed):
             raise fields_error(self, rule, "padding_mode")
         window = padding_of(self)
         object.__setattr__(self, "_window", window)
-        # the kernel itself puts zeros, as many before as after; the rest is put there ahead of it
+        # the kernel itself pads evenly with zeros; the rest is added before it
         inside = tuple(map(min, window.before, window.after)) if self.padding_mode == "zeros" else (0,) * self.axes
         object.__setattr__(self, "_inside", inside)
 
@@ -128,18 +90,25 @@ class _Conv(Windowed):
 
     @property
     def options(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """The stride, the padding and the dilation of the kernel, which convolves what is in the cache."""
+        """The stride, padding and dilation with which the kernel convolves the cached tensor."""
         return self._window.stride, self._inside, self._window.dilation
 
     def columns(self, x: Tensor) -> Tensor:
-        """Return what each window sees of x, which must have a batch and be as in the cache: (N, channels · kernel, windows)."""
+        """Return the elements that each window sees.
+
+        Args:
+            x: Input with a batch axis, as in the cache.
+
+        Returns:
+            A tensor (N, channels · kernel, windows).
+        """
         window = self._window._replace(before=self._inside, after=self._inside)
         places = window.places(x.shape[-self.axes :])
         x = kernels.pad_by(x, self._inside, self._inside, 0.0)
         return kernels.windows(x, window.kernel, window.stride, window.dilation, places).flatten(1, 2)
 
     def _outside(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return how many elements are put before and after x ahead of the kernel."""
+        """Return the number of elements added before and after x ahead of the kernel."""
         before, after = ([n - i for n, i in zip(ends, self._inside, strict=True)] for ends in self._window[3:])
         return tuple(before), tuple(after)
 
@@ -152,7 +121,7 @@ class _Conv(Windowed):
 
     @property
     def least_lengths(self) -> Shape:
-        """For one window, and for what the padding copies: "reflect" needs one element more, the end itself."""
+        """The least lengths for one window, and for the padding: "reflect" needs one element more than it copies, the end itself."""
         window, copies = self._window.least_lengths(), {"reflect": 1, "circular": 0}
         if self.padding_mode not in copies:
             return window
@@ -162,20 +131,51 @@ class _Conv(Windowed):
 
 @frozen
 class Conv1d(_Conv):
-    """Convolution over (N, channels, length), or (channels, length) without a batch; arguments as in ``torch.nn.Conv1d``.
+    """Convolution along one axis: a window slides along x, and each output is a weighted sum of the window.
 
-    The output has length ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1. ``padding="same"`` keeps the
-    length, for stride 1; where the padding is odd the end gets the one more. ``padding="valid"`` is 0. ``padding="causal"`` is
-    before x alone, so that y[t] sees x[: stride t + 1] and no more; with a stride the length is ⌈length / stride⌉. A pair
-    (before, after) for each axis, ``padding=((2, 0),)``, says both ends. ``in_channels=None`` is for ``infer_sizes`` to find.
+        y[n, o, t]  = b[o] + Σ_{c, k} w[o, c, k] x[n, c, s t + d k - p]        s = stride, d = dilation, p = padding before x
+        gw[o, c, k] = Σ_{n, t} gy[n, o, t] x[n, c, s t + d k - p]
+        gb[o]       = Σ_{n, t} gy[n, o, t]
+        gx[n, c, i] = Σ_{o, k, t: s t + d k - p = i} gy[n, o, t] w[o, c, k]
 
-    Params   ``weight`` (out, in / groups, kernel), Xavier normal unless ``initializer`` names another; ``bias`` (out,), zeros,
-             absent with ``bias=False``. With ``initializer="torch"`` both are drawn as ``torch.nn.Conv1d`` draws them.
-    Cache    ``x`` itself, with its padding where that is uneven or of another ``padding_mode`` than ``"zeros"``.
-    Raises   ``ValueError`` for sizes below 1, channels that ``groups`` does not divide, ``"same"`` with a stride, ``"causal"``
-             with a mode that looks ahead, params of another layer, an ``x`` with other channels, axes or dtype, or
-             shorter than the kernel, and a ``gy`` that has not the shape of ``y``.
-    Source   ``torch.nn.Conv1d``'s formula; van den Oord et al. 2016, "WaveNet", section 2.1, for ``"causal"``.
+    With ``groups``, c runs over the channels of o's group. L_out = ⌊(L + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ +
+    1; with ``padding="causal"`` ⌈L / stride⌉, and y[t] sees only x[: stride t + 1].
+
+    Args:
+        in_channels: Number of channels of x; ``None`` to infer it with ``infer_sizes``.
+        out_channels: Number of channels of y.
+        kernel_size: Size of the window.
+        stride: Step from one window to the next.
+        padding: Number of elements added before and after x. ``"same"`` keeps the length, for stride 1, with the odd element at
+            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. A tuple may hold a pair (before, after): ``((2, 0),)``.
+        dilation: Step between the elements of a window.
+        groups: Number of groups of channels; each group of y sees one group of x. Must divide both numbers of channels.
+        bias: Whether to add a learned offset to each channel.
+        padding_mode: What the padding holds: ``"zeros"``; ``"reflect"``, x mirrored at its ends; ``"replicate"``, its end
+            elements; or ``"circular"``, x wrapped around. The gradient of a copied element goes to its original.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.Conv1d`` does.
+
+    Shape:
+        x (N, in_channels, L) → y (N, out_channels, L_out), or both without N.
+
+    Params:
+        weight: (out_channels, in_channels / groups, kernel_size), Xavier normal.
+        bias: (out_channels,), zeros; absent with ``bias=False``.
+
+    Cache:
+        ``x``, not copied; with its padding, if that is uneven or not zeros.
+
+    Raises:
+        ValueError: If ``padding="same"`` has a stride, if ``"causal"`` has the mode ``"reflect"`` or ``"circular"``, which look
+            ahead, or if x is shorter than the window.
+
+    References:
+        ``torch.nn.Conv1d``; van den Oord et al. 2016, "WaveNet", section 2.1, for ``"causal"``.
+
+    >>> import torch
+    >>> layer = Conv1d(3, 8, kernel_size=5, padding="causal")
+    >>> layer(layer.init(0), torch.ones(2, 3, 20)).shape
+    torch.Size([2, 8, 20])
     """
 
     axes: ClassVar[int] = 1
@@ -183,19 +183,56 @@ class Conv1d(_Conv):
 
 @frozen
 class Conv2d(_Conv):
-    """Convolution over (N, channels, height, width), or without N; arguments as in ``torch.nn.Conv2d``.
+    """Convolution over two axes: a window slides along x, and each output is a weighted sum of the window.
 
-    Each option is one number for both axes, or a tuple of two. So is the padding, whose entries are numbers, pairs (before,
-    after), ``"same"``, ``"valid"`` or ``"causal"``, as of ``Conv1d``: ``"causal"`` alone is causal along both axes,
-    ``("causal", "same")`` along the first.
+        y[n, o, t]  = b[o] + Σ_{c, k} w[o, c, k] x[n, c, s t + d k - p]        s = stride, d = dilation, p = padding before x
+        gw[o, c, k] = Σ_{n, t} gy[n, o, t] x[n, c, s t + d k - p]
+        gb[o]       = Σ_{n, t} gy[n, o, t]
+        gx[n, c, i] = Σ_{o, k, t: s t + d k - p = i} gy[n, o, t] w[o, c, k]
 
-    Of many images of 2 to 4 channels, in float32 and main memory, x is put in the order ``channels_last``, which y and all that
-    follows keep, since the convolutions after it are quicker so; the values are the same to rounding.
+    t, k and i are pairs of indices, one for each axis. With ``groups``, c runs over the channels of o's group. Along each axis,
+    the length of y is ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1; with ``padding="causal"`` ⌈length /
+    stride⌉, and y[t] sees only x[: stride t + 1].
 
-    Params   ``weight`` (out, in / groups, kernel height, kernel width) and ``bias`` (out,), as of ``Conv1d``.
-    Cache    ``x`` itself, with its padding where that is uneven or of another mode than ``"zeros"``, and in that order.
-    Raises   ``ValueError`` as ``Conv1d`` does.
-    Source   ``torch.nn.Conv2d``'s formula.
+    Many float32 images of 2 to 4 channels in main memory are put in the order ``channels_last``, which y and all that follows
+    keep: later convolutions are faster in it. The values are the same up to rounding.
+
+    Args:
+        in_channels: Number of channels of x; ``None`` to infer it with ``infer_sizes``.
+        out_channels: Number of channels of y.
+        kernel_size: Size of the window; one number for both axes, or a tuple of two.
+        stride: Step from one window to the next; one number for both axes, or a tuple of two.
+        padding: Number of elements added before and after x; one entry for both axes, or a tuple of two. An entry is a number, in
+            a tuple also a pair (before, after), or a word: ``"same"`` keeps the length, for stride 1, with the odd element at the
+            end; ``"valid"`` is 0; ``"causal"`` pads only before x. ``("causal", "same")`` is causal along the first axis only.
+        dilation: Step between the elements of a window; one number for both axes, or a tuple of two.
+        groups: Number of groups of channels; each group of y sees one group of x. Must divide both numbers of channels.
+        bias: Whether to add a learned offset to each channel.
+        padding_mode: What the padding holds: ``"zeros"``; ``"reflect"``, x mirrored at its ends; ``"replicate"``, its end
+            elements; or ``"circular"``, x wrapped around. The gradient of a copied element goes to its original.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.Conv2d`` does.
+
+    Shape:
+        x (N, in_channels, H, W) → y (N, out_channels, H_out, W_out), or both without N.
+
+    Params:
+        weight: (out_channels, in_channels / groups, *kernel_size), Xavier normal.
+        bias: (out_channels,), zeros; absent with ``bias=False``.
+
+    Cache:
+        ``x``, not copied; with its padding, if that is uneven or not zeros, and in the order ``channels_last`` if y is.
+
+    Raises:
+        ValueError: If ``padding="same"`` has a stride, if ``"causal"`` has the mode ``"reflect"`` or ``"circular"``, which look
+            ahead, or if x is shorter than the window.
+
+    References:
+        ``torch.nn.Conv2d``.
+
+    >>> import torch
+    >>> layer = Conv2d(3, 8, kernel_size=3, stride=2, padding=1)
+    >>> layer(layer.init(0), torch.ones(2, 3, 32, 32)).shape
+    torch.Size([2, 8, 16, 16])
     """
 
     axes: ClassVar[int] = 2
@@ -203,14 +240,54 @@ class Conv2d(_Conv):
 
 @frozen
 class Conv3d(_Conv):
-    """Convolution over (N, channels, depth, height, width), or without N; arguments as in ``torch.nn.Conv3d``.
+    """Convolution over three axes: a window slides along x, and each output is a weighted sum of the window.
 
-    Each option is one number for all axes, or a tuple of three, as of ``Conv2d``.
+        y[n, o, t]  = b[o] + Σ_{c, k} w[o, c, k] x[n, c, s t + d k - p]        s = stride, d = dilation, p = padding before x
+        gw[o, c, k] = Σ_{n, t} gy[n, o, t] x[n, c, s t + d k - p]
+        gb[o]       = Σ_{n, t} gy[n, o, t]
+        gx[n, c, i] = Σ_{o, k, t: s t + d k - p = i} gy[n, o, t] w[o, c, k]
 
-    Params   ``weight`` (out, in / groups, *kernel) and ``bias`` (out,), as of ``Conv1d``.
-    Cache    ``x`` itself, with its padding where that is uneven or of another ``padding_mode`` than ``"zeros"``.
-    Raises   ``ValueError`` as ``Conv1d`` does.
-    Source   ``torch.nn.Conv3d``'s formula.
+    t, k and i are triples of indices, one for each axis. With ``groups``, c runs over the channels of o's group. Along each axis,
+    the length of y is ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1; with ``padding="causal"`` ⌈length /
+    stride⌉, and y[t] sees only x[: stride t + 1].
+
+    Args:
+        in_channels: Number of channels of x; ``None`` to infer it with ``infer_sizes``.
+        out_channels: Number of channels of y.
+        kernel_size: Size of the window; one number for all axes, or a tuple of three.
+        stride: Step from one window to the next; one number for all axes, or a tuple of three.
+        padding: Number of elements added before and after x; one entry for all axes, or a tuple of three. An entry is a number,
+            in a tuple also a pair (before, after), or a word: ``"same"`` keeps the length, for stride 1, with the odd element at
+            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. ``("causal", "same", "same")`` is causal along the first
+            axis only.
+        dilation: Step between the elements of a window; one number for all axes, or a tuple of three.
+        groups: Number of groups of channels; each group of y sees one group of x. Must divide both numbers of channels.
+        bias: Whether to add a learned offset to each channel.
+        padding_mode: What the padding holds: ``"zeros"``; ``"reflect"``, x mirrored at its ends; ``"replicate"``, its end
+            elements; or ``"circular"``, x wrapped around. The gradient of a copied element goes to its original.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.Conv3d`` does.
+
+    Shape:
+        x (N, in_channels, D, H, W) → y (N, out_channels, D_out, H_out, W_out), or both without N.
+
+    Params:
+        weight: (out_channels, in_channels / groups, *kernel_size), Xavier normal.
+        bias: (out_channels,), zeros; absent with ``bias=False``.
+
+    Cache:
+        ``x``, not copied; with its padding, if that is uneven or not zeros.
+
+    Raises:
+        ValueError: If ``padding="same"`` has a stride, if ``"causal"`` has the mode ``"reflect"`` or ``"circular"``, which look
+            ahead, or if x is shorter than the window.
+
+    References:
+        ``torch.nn.Conv3d``.
+
+    >>> import torch
+    >>> layer = Conv3d(3, 8, kernel_size=3, padding="same")
+    >>> layer(layer.init(0), torch.ones(2, 3, 4, 8, 8)).shape
+    torch.Size([2, 8, 4, 8, 8])
     """
 
     axes: ClassVar[int] = 3

@@ -1,12 +1,7 @@
-"""Unshared convolution: each place has its own kernel.
+"""Unshared convolution: like a convolution, with separate weights at each position.
 
-    y[n, o, t]     = b[o, t] + Σ_{c, k} w[t, o, c, k] x[n, c, s t + d k - p]
-    gw[t, o, c, k] = Σ_n gy[n, o, t] x[n, c, s t + d k - p]
-    gb[o, t]       = Σ_n gy[n, o, t]
-    gx[n, c, i]    = Σ_{o, k, t: s t + d k - p = i} gy[n, o, t] w[t, o, c, k]
-
-s is the stride, d the dilation, p the padding before x, and x is zero outside its range; t, k, i are one number per axis. x is
-(N, in, *lengths) and y (N, out, *places), or both without N.
+x (N, in, *lengths), w (*positions, out, in, *kernel), b (out, *positions), y (N, out, *positions), or x and y without N. The
+indices t, k and i have one number for each axis. x is zero outside its range.
 """
 
 import math
@@ -22,13 +17,14 @@ from funcnet.contract import Grads, Params, Rng, Shape, Size
 from funcnet.errors import fields_error, flag, size, size_or_none, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import conv as kernels
-from funcnet.layers.conv.conv import Pad, padding_of, padding_rule
+from funcnet.layers.conv.padding import Pad, padding_of, padding_rule
 from funcnet.layers.conv.window import Sizes, Window, Windowed, axes_complaint, each, hashable
 from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 
 def _in_own_memory(leaf: Tensor) -> Tensor:
+    """Return a contiguous copy."""
     return leaf.clone(memory_format=torch.contiguous_format)
 
 
@@ -61,7 +57,7 @@ class _ConvLocal(Windowed):
         return {"in_channels": -1 - self.axes, "input_size": tuple(range(-self.axes, 0))}
 
     def init(self, rng: Key | int) -> Params:
-        """Draw for each place what a convolution draws for all."""
+        """Draw at each position what a convolution draws once."""
         shapes = {
             "weight": (self.out_channels, require_sizes(self).in_channels, *self._window.kernel),
             "bias": (self.out_channels,),
@@ -69,7 +65,7 @@ class _ConvLocal(Windowed):
         draw = lambda key: initializers.weight_and_bias(key, shapes, self.initializer)
         drawn = torch.func.vmap(draw)(random.split(random.as_key(rng), math.prod(self._places)))
         places = {"weight": drawn["weight"], "bias": drawn["bias"].t()} if self.bias else {"weight": drawn["weight"]}
-        # A constant comes out of vmap expanded, and an optimizer could not write to it.
+        # vmap returns a constant as an expanded tensor, which a donating optimizer could not write to
         return {name: _in_own_memory(leaf).reshape(self.param_shapes()[name]) for name, leaf in places.items()}
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
@@ -97,7 +93,7 @@ class _ConvLocal(Windowed):
         return kernels.pad_backward(gx, *self._window[3:], "zeros").reshape(cache.shape)
 
     def _columns(self, x: Tensor) -> Tensor:
-        """Return what each window sees: (windows, in · kernel, N)."""
+        """Return the elements that each window sees: (windows, in · kernel, N)."""
         x = kernels.pad(x if x.dim() == self.axes + 2 else x.unsqueeze(0), *self._window[3:], "zeros")
         return kernels.windows(x, *self._window[:3], self._places).flatten(1, 2).permute(2, 1, 0)
 
@@ -125,17 +121,47 @@ class _ConvLocal(Windowed):
 
 @frozen
 class ConvLocal1d(_ConvLocal):
-    """Convolution over (N, channels, input_size), or (channels, input_size), with its own kernel at each place.
+    """Unshared convolution along one axis: like ``Conv1d``, with separate weights at each position.
 
-    Like ``Conv1d`` without ``groups``, but no weights are shared: L places have L times the weights, and x has a fixed length.
-    ``infer_sizes`` infers ``in_channels=None`` and ``input_size=None``.
+        y[n, o, t]     = b[o, t] + Σ_{c, k} w[t, o, c, k] x[n, c, s t + d k - p]   s = stride, d = dilation, p = padding before x
+        gw[t, o, c, k] = Σ_n gy[n, o, t] x[n, c, s t + d k - p]
+        gb[o, t]       = Σ_n gy[n, o, t]
+        gx[n, c, i]    = Σ_{o, k, t: s t + d k - p = i} gy[n, o, t] w[t, o, c, k]
 
-    Params   ``weight`` (places, out, in, kernel), drawn at each place as in ``Conv1d``; ``bias`` (out, places), zeros, absent
-             with ``bias=False``.
-    Cache    ``x`` itself, not a copy.
-    Raises   ``ValueError`` for sizes below 1, an ``input_size`` shorter than the kernel, ``"same"`` with a stride, params of
-             another layer, an ``x`` with other axes, channels, length or dtype, and a ``gy`` without the shape of ``y``.
-    Source   ``flax.linen.ConvLocal``.
+    With T windows it has T times the weights of a ``Conv1d``, and x has a fixed length. L_out = ⌊(L + 2 padding - dilation
+    (kernel_size - 1) - 1) / stride⌋ + 1.
+
+    Args:
+        in_channels: Number of channels of x; ``None`` to infer it with ``infer_sizes``.
+        out_channels: Number of channels of y.
+        kernel_size: Size of the window.
+        input_size: Length of x; ``None`` to infer it with ``infer_sizes``.
+        stride: Step from one window to the next.
+        padding: Number of elements added before and after x. ``"same"`` keeps the length, for stride 1, with the odd element at
+            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. A tuple may hold a pair (before, after): ``((2, 0),)``.
+        dilation: Step between the elements of a window.
+        bias: Whether to add a learned offset to each channel at each position.
+        initializer: Initializer of ``weight``, by name or value, drawn at each position as ``Conv1d`` draws its weight.
+
+    Shape:
+        x (N, in_channels, input_size) → y (N, out_channels, L_out), or both without N.
+
+    Params:
+        weight: (L_out, out_channels, in_channels, kernel_size), Xavier normal.
+        bias: (out_channels, L_out), zeros; absent with ``bias=False``.
+
+    Cache:
+        ``x``, not copied.
+
+    Raises:
+        ValueError: If ``padding="same"`` has a stride, if ``input_size`` is shorter than the window, or if x has another length.
+
+    References:
+        ``flax.linen.ConvLocal``.
+
+    >>> layer = ConvLocal1d(3, 8, kernel_size=3, input_size=10)
+    >>> layer.init(0)["weight"].shape
+    torch.Size([8, 8, 3, 3])
     """
 
     axes: ClassVar[int] = 1
@@ -143,12 +169,48 @@ class ConvLocal1d(_ConvLocal):
 
 @frozen
 class ConvLocal2d(_ConvLocal):
-    """Convolution over (N, channels, *input_size), or without N, with its own kernel at each place, along two axes.
+    """Unshared convolution over two axes: like ``Conv2d``, with separate weights at each position.
 
-    Params   ``weight`` (*places, out, in, *kernel) and ``bias`` (out, *places), as in ``ConvLocal1d``.
-    Cache    ``x`` itself, not a copy.
-    Raises   ``ValueError`` as ``ConvLocal1d`` does.
-    Source   ``flax.linen.ConvLocal``.
+        y[n, o, t]     = b[o, t] + Σ_{c, k} w[t, o, c, k] x[n, c, s t + d k - p]   s = stride, d = dilation, p = padding before x
+        gw[t, o, c, k] = Σ_n gy[n, o, t] x[n, c, s t + d k - p]
+        gb[o, t]       = Σ_n gy[n, o, t]
+        gx[n, c, i]    = Σ_{o, k, t: s t + d k - p = i} gy[n, o, t] w[t, o, c, k]
+
+    t, k and i are pairs of indices, one for each axis. With T windows it has T times the weights of a ``Conv2d``, and x has a
+    fixed length. Along each axis, the length of y is ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1.
+
+    Args:
+        in_channels: Number of channels of x; ``None`` to infer it with ``infer_sizes``.
+        out_channels: Number of channels of y.
+        kernel_size: Size of the window; one number for both axes, or a tuple of two.
+        input_size: Length of x; one number for both axes, or a tuple of two; ``None`` to infer it with ``infer_sizes``.
+        stride: Step from one window to the next; one number for both axes, or a tuple of two.
+        padding: Number of elements added before and after x; one entry for both axes, or a tuple of two. An entry is a number, in
+            a tuple also a pair (before, after), or a word: ``"same"`` keeps the length, for stride 1, with the odd element at the
+            end; ``"valid"`` is 0; ``"causal"`` pads only before x. ``("causal", "same")`` is causal along the first axis only.
+        dilation: Step between the elements of a window; one number for both axes, or a tuple of two.
+        bias: Whether to add a learned offset to each channel at each position.
+        initializer: Initializer of ``weight``, by name or value, drawn at each position as ``Conv2d`` draws its weight.
+
+    Shape:
+        x (N, in_channels, *input_size) → y (N, out_channels, H_out, W_out), or both without N.
+
+    Params:
+        weight: (H_out, W_out, out_channels, in_channels, *kernel_size), Xavier normal.
+        bias: (out_channels, H_out, W_out), zeros; absent with ``bias=False``.
+
+    Cache:
+        ``x``, not copied.
+
+    Raises:
+        ValueError: If ``padding="same"`` has a stride, if ``input_size`` is shorter than the window, or if x has another length.
+
+    References:
+        ``flax.linen.ConvLocal``.
+
+    >>> layer = ConvLocal2d(3, 8, kernel_size=3, input_size=(6, 5))
+    >>> layer.init(0)["weight"].shape
+    torch.Size([4, 3, 8, 3, 3, 3])
     """
 
     axes: ClassVar[int] = 2
@@ -156,12 +218,49 @@ class ConvLocal2d(_ConvLocal):
 
 @frozen
 class ConvLocal3d(_ConvLocal):
-    """Convolution over (N, channels, *input_size), or without N, with its own kernel at each place, along three axes.
+    """Unshared convolution over three axes: like ``Conv3d``, with separate weights at each position.
 
-    Params   ``weight`` (*places, out, in, *kernel) and ``bias`` (out, *places), as in ``ConvLocal1d``.
-    Cache    ``x`` itself, not a copy.
-    Raises   ``ValueError`` as ``ConvLocal1d`` does.
-    Source   ``flax.linen.ConvLocal``.
+        y[n, o, t]     = b[o, t] + Σ_{c, k} w[t, o, c, k] x[n, c, s t + d k - p]   s = stride, d = dilation, p = padding before x
+        gw[t, o, c, k] = Σ_n gy[n, o, t] x[n, c, s t + d k - p]
+        gb[o, t]       = Σ_n gy[n, o, t]
+        gx[n, c, i]    = Σ_{o, k, t: s t + d k - p = i} gy[n, o, t] w[t, o, c, k]
+
+    t, k and i are triples of indices, one for each axis. With T windows it has T times the weights of a ``Conv3d``, and x has a
+    fixed length. Along each axis, the length of y is ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1.
+
+    Args:
+        in_channels: Number of channels of x; ``None`` to infer it with ``infer_sizes``.
+        out_channels: Number of channels of y.
+        kernel_size: Size of the window; one number for all axes, or a tuple of three.
+        input_size: Length of x; one number for all axes, or a tuple of three; ``None`` to infer it with ``infer_sizes``.
+        stride: Step from one window to the next; one number for all axes, or a tuple of three.
+        padding: Number of elements added before and after x; one entry for all axes, or a tuple of three. An entry is a number,
+            in a tuple also a pair (before, after), or a word: ``"same"`` keeps the length, for stride 1, with the odd element at
+            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. ``("causal", "same", "same")`` is causal along the first
+            axis only.
+        dilation: Step between the elements of a window; one number for all axes, or a tuple of three.
+        bias: Whether to add a learned offset to each channel at each position.
+        initializer: Initializer of ``weight``, by name or value, drawn at each position as ``Conv3d`` draws its weight.
+
+    Shape:
+        x (N, in_channels, *input_size) → y (N, out_channels, D_out, H_out, W_out), or both without N.
+
+    Params:
+        weight: (D_out, H_out, W_out, out_channels, in_channels, *kernel_size), Xavier normal.
+        bias: (out_channels, D_out, H_out, W_out), zeros; absent with ``bias=False``.
+
+    Cache:
+        ``x``, not copied.
+
+    Raises:
+        ValueError: If ``padding="same"`` has a stride, if ``input_size`` is shorter than the window, or if x has another length.
+
+    References:
+        ``flax.linen.ConvLocal``.
+
+    >>> layer = ConvLocal3d(1, 2, kernel_size=2, input_size=3)
+    >>> layer.init(0)["weight"].shape
+    torch.Size([2, 2, 2, 2, 1, 2, 2, 2])
     """
 
     axes: ClassVar[int] = 3

@@ -1,12 +1,7 @@
-"""Transposed convolution: each element of x is spread over a window, as the gradient of a convolution spreads its own.
+"""Transposed convolution: each element of x is spread over a window, as in the input gradient of a convolution.
 
-    y[n, o, i]  = b[o] + Σ_{c, k, t: s t + d k - p = i} w[c, o, k] x[n, c, t]        s = stride, d = dilation, p = padding
-    gw[c, o, k] = Σ_{n, t} x[n, c, t] gy[n, o, s t + d k - p]
-    gb[o]       = Σ_{n, i} gy[n, o, i]
-    gx[n, c, t] = Σ_{o, k} w[c, o, k] gy[n, o, s t + d k - p]
-
-with t, k, i one number for each axis (one to three), and gy zero outside its range; with groups, c runs over the channels of o's
-group.
+x (N, in, ...), w (in, out / groups, *kernel), b (out,), y (N, out, ...), or x and y without N. The indices t, k and i have one
+number for each axis (one to three). gy is zero outside its range.
 """
 
 from typing import Any, ClassVar
@@ -25,7 +20,7 @@ from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 Cache = Tensor | tuple[Tensor, Shape]
-"""x, and where y has the lengths of another tensor the output padding that gives them."""
+"""x; if y has the lengths of another tensor, the pair of x and the output padding that gives them."""
 
 
 @frozen
@@ -68,7 +63,7 @@ class _ConvTranspose(Windowed):
         return self._spread(params, x, self._options[3]), x
 
     def _spread(self, params: Any, x: Tensor, extra: Shape) -> Tensor:
-        """Return y with ``extra`` as its output padding."""
+        """Return y for the output padding ``extra``."""
         require_params(self, params)
         require_kind(self, params, x)
         _, stride, padding, _, dilation = self._options
@@ -77,7 +72,7 @@ class _ConvTranspose(Windowed):
         return y
 
     def _with_lengths_of(self, x: Any, like: Any) -> tuple[Tensor, Shape]:
-        """Return x, and the output padding with which y has the lengths of ``like``."""
+        """Return x, and the output padding that gives y the lengths of ``like``."""
         extra = self._extra(x, like)
         if any([not 0 <= n < s for n, s in zip(extra, self._options[1], strict=True)]):  # noqa: C419
             raise Misfit
@@ -112,7 +107,7 @@ class _ConvTranspose(Windowed):
         return gx if batch or not needs_x else gx.squeeze(0), {"weight": gw, "bias": gb} if self.bias else {"weight": gw}
 
     def _lengths_from(self, lengths: Shape, extra: Shape) -> Shape:
-        """Return the lengths of y, from those of x and the output padding."""
+        """Return the lengths of y for given lengths of x and output padding."""
         columns = zip(lengths, *self._options, extra, strict=True)
         return tuple([(n - 1) * s - 2 * p + d * (k - 1) + more + 1 for n, k, s, p, _, d, more in columns])
 
@@ -120,7 +115,7 @@ class _ConvTranspose(Windowed):
         if not isinstance(x, tuple):
             return super().complaint(x)
         if len(x) != 2 or not isinstance(x[1], Tensor) or x[1].dim() < self.axes:
-            return "x must be a tensor, or a pair (x, like) with a tensor that has the lengths of y"
+            return "x must be a tensor, or a pair (x, like), where the tensor like has the lengths of y"
         return super().complaint(x[0]) or self._like_complaint(*x)
 
     def _like_complaint(self, x: Tensor, like: Tensor) -> str | None:
@@ -138,27 +133,58 @@ class _ConvTranspose(Windowed):
 
     @property
     def least_lengths(self) -> Shape:
-        """As of which the padding leaves something of y."""
+        """The least lengths of x for which the padding leaves an element of y."""
         starts = zip(self._lengths_from((1,) * self.axes, self._options[3]), self._options[1], strict=True)
         return tuple([max(1 - (n - 1) // s, 1) for n, s in starts])
 
 
 @frozen
 class ConvTranspose1d(_ConvTranspose):
-    """Transposed convolution over (N, channels, length), or (channels, length); arguments as in ``torch.nn.ConvTranspose1d``.
+    """Transposed convolution along one axis: each element of x is spread over a window of y.
 
-    The output has length (length - 1) stride - 2 padding + dilation (kernel_size - 1) + output_padding + 1; ``output_padding``
-    chooses among the lengths that a convolution with this stride makes one. A pair (x, like) chooses the length of ``like``, a
-    tensor that has no gradient; ``output_padding`` is then not used. Padding takes elements off y. ``in_channels=None`` is for
-    ``infer_sizes`` to find.
+        y[n, o, i]  = b[o] + Σ_{c, k, t: s t + d k - p = i} w[c, o, k] x[n, c, t]        s = stride, d = dilation, p = padding
+        gw[c, o, k] = Σ_{n, t} x[n, c, t] gy[n, o, s t + d k - p]
+        gb[o]       = Σ_{n, i} gy[n, o, i]
+        gx[n, c, t] = Σ_{o, k} w[c, o, k] gy[n, o, s t + d k - p]
 
-    Params   ``weight`` (in, out / groups, kernel), Xavier normal unless ``initializer`` names another; ``bias`` (out,), zeros,
-             absent with ``bias=False``. With ``initializer="torch"`` both are drawn as ``torch.nn.ConvTranspose1d`` draws them.
-    Cache    ``x`` itself, not a copy; of a pair also the output padding.
-    Raises   ``ValueError`` for sizes below 1, channels that ``groups`` does not divide, an ``output_padding`` that is not below
-             stride or dilation, params of another layer, an ``x`` with other channels, axes or dtype, a ``like`` that is too
-             short, or longer by a stride, and a ``gy`` that has not the shape of ``y``.
-    Source   Zeiler et al. 2010.
+    With ``groups``, c runs over the channels of o's group. L_out = (L - 1) stride - 2 padding + dilation (kernel_size - 1) +
+    output_padding + 1. x may be a pair (x, like): y then has the length of the tensor ``like``, which gets no gradient, and
+    ``output_padding`` is not used.
+
+    Args:
+        in_channels: Number of channels of x; ``None`` to infer it with ``infer_sizes``.
+        out_channels: Number of channels of y.
+        kernel_size: Size of the window.
+        stride: Step in y from one window to the next.
+        padding: Number of elements removed from both ends of y.
+        output_padding: Number of elements added at the end of y: a convolution with a stride maps several lengths to one, and
+            this chooses among them. Below ``stride`` or ``dilation``.
+        groups: Number of groups of channels; each group of y sees one group of x. Must divide both numbers of channels.
+        bias: Whether to add a learned offset to each channel.
+        dilation: Step between the elements of a window.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.ConvTranspose1d`` does.
+
+    Shape:
+        x (N, in_channels, L) → y (N, out_channels, L_out), or both without N.
+
+    Params:
+        weight: (in_channels, out_channels / groups, kernel_size), Xavier normal.
+        bias: (out_channels,), zeros; absent with ``bias=False``.
+
+    Cache:
+        ``x``, not copied; for a pair also the output padding.
+
+    Raises:
+        ValueError: If ``output_padding`` is not below ``stride`` or ``dilation``, if y would be empty, or if ``like`` is too
+            short, or too long by a stride or more.
+
+    References:
+        Zeiler et al. 2010, "Deconvolutional networks"; ``torch.nn.ConvTranspose1d``.
+
+    >>> import torch
+    >>> layer = ConvTranspose1d(8, 3, kernel_size=4, stride=2, padding=1)
+    >>> layer(layer.init(0), torch.ones(2, 8, 10)).shape
+    torch.Size([2, 3, 20])
     """
 
     axes: ClassVar[int] = 1
@@ -166,14 +192,51 @@ class ConvTranspose1d(_ConvTranspose):
 
 @frozen
 class ConvTranspose2d(_ConvTranspose):
-    """Transposed convolution over (N, channels, height, width), or without N; arguments as in ``torch.nn.ConvTranspose2d``.
+    """Transposed convolution over two axes: each element of x is spread over a window of y.
 
-    Each option is one number for both axes, or a tuple of two; else as ``ConvTranspose1d``.
+        y[n, o, i]  = b[o] + Σ_{c, k, t: s t + d k - p = i} w[c, o, k] x[n, c, t]        s = stride, d = dilation, p = padding
+        gw[c, o, k] = Σ_{n, t} x[n, c, t] gy[n, o, s t + d k - p]
+        gb[o]       = Σ_{n, i} gy[n, o, i]
+        gx[n, c, t] = Σ_{o, k} w[c, o, k] gy[n, o, s t + d k - p]
 
-    Params   ``weight`` (in, out / groups, kernel height, kernel width) and ``bias`` (out,), as of ``ConvTranspose1d``.
-    Cache    ``x`` itself, not a copy.
-    Raises   ``ValueError`` as ``ConvTranspose1d`` does.
-    Source   ``torch.nn.ConvTranspose2d``'s formula.
+    t, k and i are pairs of indices, one for each axis. With ``groups``, c runs over the channels of o's group. Along each axis,
+    the length of y is (length - 1) stride - 2 padding + dilation (kernel_size - 1) + output_padding + 1. x may be a pair (x,
+    like): y then has the length of the tensor ``like``, which gets no gradient, and ``output_padding`` is not used.
+
+    Args:
+        in_channels: Number of channels of x; ``None`` to infer it with ``infer_sizes``.
+        out_channels: Number of channels of y.
+        kernel_size: Size of the window; one number for both axes, or a tuple of two.
+        stride: Step in y from one window to the next; one number for both axes, or a tuple of two.
+        padding: Number of elements removed from both ends of y; one number for both axes, or a tuple of two.
+        output_padding: Number of elements added at the end of y; one number for both axes, or a tuple of two: a convolution with
+            a stride maps several lengths to one, and this chooses among them. Below ``stride`` or ``dilation``.
+        groups: Number of groups of channels; each group of y sees one group of x. Must divide both numbers of channels.
+        bias: Whether to add a learned offset to each channel.
+        dilation: Step between the elements of a window; one number for both axes, or a tuple of two.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.ConvTranspose2d`` does.
+
+    Shape:
+        x (N, in_channels, H, W) → y (N, out_channels, H_out, W_out), or both without N.
+
+    Params:
+        weight: (in_channels, out_channels / groups, *kernel_size), Xavier normal.
+        bias: (out_channels,), zeros; absent with ``bias=False``.
+
+    Cache:
+        ``x``, not copied; for a pair also the output padding.
+
+    Raises:
+        ValueError: If ``output_padding`` is not below ``stride`` or ``dilation``, if y would be empty, or if ``like`` is too
+            short, or too long by a stride or more.
+
+    References:
+        Zeiler et al. 2010, "Deconvolutional networks"; ``torch.nn.ConvTranspose2d``.
+
+    >>> import torch
+    >>> layer = ConvTranspose2d(8, 3, kernel_size=4, stride=2, padding=1)
+    >>> layer(layer.init(0), torch.ones(2, 8, 16, 16)).shape
+    torch.Size([2, 3, 32, 32])
     """
 
     axes: ClassVar[int] = 2
@@ -181,14 +244,51 @@ class ConvTranspose2d(_ConvTranspose):
 
 @frozen
 class ConvTranspose3d(_ConvTranspose):
-    """Transposed convolution over (N, channels, depth, height, width), or without N; as ``torch.nn.ConvTranspose3d``.
+    """Transposed convolution over three axes: each element of x is spread over a window of y.
 
-    Each option is one number for all axes, or a tuple of three; else as ``ConvTranspose1d``.
+        y[n, o, i]  = b[o] + Σ_{c, k, t: s t + d k - p = i} w[c, o, k] x[n, c, t]        s = stride, d = dilation, p = padding
+        gw[c, o, k] = Σ_{n, t} x[n, c, t] gy[n, o, s t + d k - p]
+        gb[o]       = Σ_{n, i} gy[n, o, i]
+        gx[n, c, t] = Σ_{o, k} w[c, o, k] gy[n, o, s t + d k - p]
 
-    Params   ``weight`` (in, out / groups, *kernel) and ``bias`` (out,), as of ``ConvTranspose1d``.
-    Cache    ``x`` itself, not a copy.
-    Raises   ``ValueError`` as ``ConvTranspose1d`` does.
-    Source   ``torch.nn.ConvTranspose3d``'s formula.
+    t, k and i are triples of indices, one for each axis. With ``groups``, c runs over the channels of o's group. Along each axis,
+    the length of y is (length - 1) stride - 2 padding + dilation (kernel_size - 1) + output_padding + 1. x may be a pair (x,
+    like): y then has the length of the tensor ``like``, which gets no gradient, and ``output_padding`` is not used.
+
+    Args:
+        in_channels: Number of channels of x; ``None`` to infer it with ``infer_sizes``.
+        out_channels: Number of channels of y.
+        kernel_size: Size of the window; one number for all axes, or a tuple of three.
+        stride: Step in y from one window to the next; one number for all axes, or a tuple of three.
+        padding: Number of elements removed from both ends of y; one number for all axes, or a tuple of three.
+        output_padding: Number of elements added at the end of y; one number for all axes, or a tuple of three: a convolution with
+            a stride maps several lengths to one, and this chooses among them. Below ``stride`` or ``dilation``.
+        groups: Number of groups of channels; each group of y sees one group of x. Must divide both numbers of channels.
+        bias: Whether to add a learned offset to each channel.
+        dilation: Step between the elements of a window; one number for all axes, or a tuple of three.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.ConvTranspose3d`` does.
+
+    Shape:
+        x (N, in_channels, D, H, W) → y (N, out_channels, D_out, H_out, W_out), or both without N.
+
+    Params:
+        weight: (in_channels, out_channels / groups, *kernel_size), Xavier normal.
+        bias: (out_channels,), zeros; absent with ``bias=False``.
+
+    Cache:
+        ``x``, not copied; for a pair also the output padding.
+
+    Raises:
+        ValueError: If ``output_padding`` is not below ``stride`` or ``dilation``, if y would be empty, or if ``like`` is too
+            short, or too long by a stride or more.
+
+    References:
+        Zeiler et al. 2010, "Deconvolutional networks"; ``torch.nn.ConvTranspose3d``.
+
+    >>> import torch
+    >>> layer = ConvTranspose3d(8, 3, kernel_size=2, stride=2)
+    >>> layer(layer.init(0), torch.ones(2, 8, 2, 4, 4)).shape
+    torch.Size([2, 3, 4, 8, 8])
     """
 
     axes: ClassVar[int] = 3

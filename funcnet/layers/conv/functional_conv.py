@@ -1,9 +1,7 @@
-"""Convolutions whose weights are part of x: for weights that are computed, or used in several places.
+"""Convolutions whose weights are part of x, for weights that are computed or used in several places.
 
-FunctionalConv            y = x * w + b      gx = gy *ᵀ w      gw = x * gy      gb = Σ gy, over rows and places
-FunctionalConvTranspose   y = x *ᵀ w + b     gx = gy * w       gw = gy * x      gb: the same
-
-x (N, in, ...) or (in, ...), w (out, in / groups, *kernel), transposed (in, out / groups, *kernel), b (out,), y (N, out, ...).
+x (N, in, ...) or (in, ...), w (out, in / groups, *kernel), for the transposed one (in, out / groups, *kernel), b (out,), y (N,
+out, ...). The indices t, k and i have one number for each axis. With ``groups``, c runs over the channels of o's group.
 """
 
 from typing import Any, ClassVar
@@ -22,7 +20,7 @@ from funcnet.value import frozen
 
 @frozen
 class _Functional(Layer):
-    """What both convolutions share: the tensors of x, and their gradients."""
+    """The common part of both convolutions: the tensors of x, and their gradients."""
 
     transposed: ClassVar[bool]
 
@@ -36,7 +34,7 @@ class _Functional(Layer):
         return x[0], x[1], x[2] if len(x) == 3 else None
 
     def gradients(self, cache: Any, gy: Tensor, options: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the gradients of x, the weight and the bias, from what the kernel got."""
+        """Return the gradients of x, the weight and the bias, computed from the tensors that the kernel got."""
         (x, w, b), of = cache
         gy = check_gy(self, gy, of, x)
         batch = x.dim() == self.axes + 2
@@ -47,7 +45,7 @@ class _Functional(Layer):
         return (gx, gw) if b is None else (gx, gw, gb)
 
     def complaint(self, x: Any) -> str | None:
-        rule = f"x must be (x, weight) or (x, weight, bias), floating tensors alike, the weight with {self.axes + 2} axes"
+        rule = f"x must be (x, weight) or (x, weight, bias), floating tensors of one dtype, the weight with {self.axes + 2} axes"
         if not isinstance(x, tuple) or len(x) not in (2, 3) or any([floating_complaint(one) for one in x]):  # noqa: C419
             return rule
         right = x[1].dim() == self.axes + 2 and x[0].dtype is x[1].dtype is x[-1].dtype
@@ -65,28 +63,32 @@ _padding = valid_if(_is_padding, 'sizes of at least 0, "same" or "valid"')
 
 @frozen
 class FunctionalConv(_Functional):
-    """Convolution over ``axes`` axes, as ``torch.nn.functional.conv2d``: the weight, and the bias if there is one, are in x.
+    """Convolution with the weight and the bias as inputs.
+
+        y[n, o, t]  = b[o] + Σ_{c, k} w[o, c, k] x[n, c, s t + d k - p]        s = stride, d = dilation, p = padding before x
+        gw[o, c, k] = Σ_{n, t} gy[n, o, t] x[n, c, s t + d k - p]
+        gb[o]       = Σ_{n, t} gy[n, o, t]
+        gx[n, c, i] = Σ_{o, k, t: s t + d k - p = i} gy[n, o, t] w[o, c, k]
 
     Args:
-        axes: 1, 2 or 3.
-        stride: Steps from one window to the next, for all axes or each.
-        padding: Zeros before and after x, for all axes or each; or ``"same"``, for stride 1, or ``"valid"``.
-        dilation: Steps between the elements of a window.
-        groups: Groups of channels.
+        axes: Number of axes that the window slides along: 1, 2 or 3.
+        stride: Step from one window to the next; one number for all axes, or a tuple with one for each.
+        padding: Number of zeros before and after x; one number for all axes, or a tuple with one for each. ``"same"`` keeps the
+            length, for stride 1; ``"valid"`` is 0.
+        dilation: Step between the elements of a window; one number for all axes, or a tuple with one for each.
+        groups: Number of groups of channels; each group of y sees one group of x.
 
     Shape:
-        x (x (N, in, ...), weight (out, in / groups, ...), bias (out,)), the bias optional → y (N, out, ...)
-
-    Params:
-        None.
+        x, a tuple of x (N, in, ...), weight (out, in / groups, ...) and optionally bias (out,) → y (N, out, ...), or x and y
+            without N.
 
     Cache:
-        The tensors of x, as they went into the kernel, and the shape of ``y``.
+        The tensors of x as the kernel got them, and the shape of ``y``.
 
     Raises:
-        ValueError: For tensors that do not fit each other.
+        ValueError: If the tensors do not fit each other.
 
-    Source:
+    References:
         ``torch.nn.functional.conv2d``.
 
     >>> FunctionalConv(2)({}, (torch.ones(1, 3, 4, 4), torch.ones(2, 3, 3, 3))).shape
@@ -114,7 +116,7 @@ class FunctionalConv(_Functional):
         return params, (kernels.pad_backward(gx, (0,) * self.axes, extra, "zeros"), *rest)
 
     def _options(self, w: Tensor) -> tuple[tuple[int, ...], ...]:
-        """Return stride, padding, dilation, and what "same" puts after x beside: the odd one."""
+        """Return stride, padding, dilation, and the one element more that "same" may add after x."""
         dilation = each(self.dilation, self.axes)
         if isinstance(self.padding, str):
             total = [d * (n - 1) if self.padding == "same" else 0 for d, n in zip(dilation, w.shape[2:], strict=True)]
@@ -124,29 +126,32 @@ class FunctionalConv(_Functional):
 
 @frozen
 class FunctionalConvTranspose(_Functional):
-    """Transposed convolution over ``axes`` axes, as ``torch.nn.functional.conv_transpose2d``: weight and bias are in x.
+    """Transposed convolution with the weight and the bias as inputs.
+
+        y[n, o, i]  = b[o] + Σ_{c, k, t: s t + d k - p = i} w[c, o, k] x[n, c, t]        s = stride, d = dilation, p = padding
+        gw[c, o, k] = Σ_{n, t} x[n, c, t] gy[n, o, s t + d k - p]
+        gb[o]       = Σ_{n, i} gy[n, o, i]
+        gx[n, c, t] = Σ_{o, k} w[c, o, k] gy[n, o, s t + d k - p]
 
     Args:
-        axes: 1, 2 or 3.
-        stride: Steps of y from one window to the next, for all axes or each.
-        padding: What is cut off before and after y.
-        output_padding: What is added to the end of y.
-        groups: Groups of channels.
-        dilation: Steps between the elements of a window.
+        axes: Number of axes that the window slides along: 1, 2 or 3.
+        stride: Step in y from one window to the next; one number for all axes, or a tuple with one for each.
+        padding: Number of elements removed from both ends of y; one number for all axes, or a tuple with one for each.
+        output_padding: Number of elements added at the end of y; one number for all axes, or a tuple with one for each.
+        groups: Number of groups of channels; each group of y sees one group of x.
+        dilation: Step between the elements of a window; one number for all axes, or a tuple with one for each.
 
     Shape:
-        x (x (N, in, ...), weight (in, out / groups, ...), bias (out,)), the bias optional → y (N, out, ...)
-
-    Params:
-        None.
+        x, a tuple of x (N, in, ...), weight (in, out / groups, ...) and optionally bias (out,) → y (N, out, ...), or x and y
+            without N.
 
     Cache:
-        The tensors of x, and the shape of ``y``.
+        The tensors of x, not copied, and the shape of ``y``.
 
     Raises:
-        ValueError: For tensors that do not fit each other.
+        ValueError: If the tensors do not fit each other.
 
-    Source:
+    References:
         ``torch.nn.functional.conv_transpose2d``.
 
     >>> FunctionalConvTranspose(1, 2)({}, (torch.ones(1, 3, 4), torch.ones(3, 2, 2))).shape

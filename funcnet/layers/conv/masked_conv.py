@@ -1,8 +1,6 @@
 """Masked convolution: a convolution in which part of the kernel is held at 0.
 
-    MaskedConv   y = conv(w ⊙ m, x)      gw = m ⊙ (conv's gw for w ⊙ m)      gx = conv's gx for w ⊙ m
-
-x (N, in, *lengths), w and m (out, in / groups, *kernel).
+x (N, in, *lengths), w and the mask m (out, in / groups, *kernel). ⊙ is the elementwise product.
 """
 
 import math
@@ -25,17 +23,39 @@ from funcnet.wrapper import Wrapper, infer_unchanged
 
 @frozen
 class MaskedConv(Wrapper):
-    """A causal convolution: it sees the rows above, and in the current row only the pixels to the left.
+    """A causal convolution of images: it sees the rows above, and in the current row only the pixels to the left.
 
-    ``mask="A"`` also masks the middle of the kernel, for a first layer on the pixels that the net predicts; ``mask="B"`` keeps
-    it. With an odd kernel and ``padding="same"``, y at a pixel does not depend on later pixels in reading order.
+        y  = conv(x) with the weight w ⊙ m
+        gx = conv's gx for the weight w ⊙ m
+        gw = m ⊙ (conv's gw for the weight w ⊙ m)
 
-    >>> net = MaskedConv(Conv2d(1, 8, 7, padding="same"), "A")
+    m is 0 at every later position of the kernel, in reading order. With an odd kernel and ``padding="same"``, y at a pixel does
+    not depend on later pixels.
 
-    Params   those of the convolution; masked weights are initialized to 0, stay 0, and have gradient 0.
-    Cache    the convolution's.
-    Raises   ``ValueError`` for a ``layer`` that is not a convolution, an unknown ``mask``, and as the convolution does.
-    Source   van den Oord, Kalchbrenner & Kavukcuoglu 2016, section 3.4.
+    Args:
+        layer: A ``Conv1d``, ``Conv2d`` or ``Conv3d``.
+        mask: ``"A"`` also masks the middle of the kernel, for a first layer on the pixels that the net predicts; ``"B"`` keeps
+            it.
+
+    Shape:
+        x (N, in_channels, ...) → y (N, out_channels, ...), as for the convolution.
+
+    Params:
+        weight: As in the convolution; masked weights are initialized to 0, and stay 0 because their gradient is 0.
+        bias: As in the convolution.
+
+    Cache:
+        The cache of the convolution.
+
+    Raises:
+        ValueError: If ``layer`` is not a convolution, and as the convolution does.
+
+    References:
+        van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel recurrent neural networks", section 3.4.
+
+    >>> net = MaskedConv(Conv2d(1, 8, 3, padding="same"), "A")
+    >>> net.init(0)["weight"][0, 0, 1:].count_nonzero()
+    tensor(1)
     """
 
     layer: Conv1d | Conv2d | Conv3d = field(validator=instances((Conv1d, Conv2d, Conv3d), "a Conv1d, Conv2d or Conv3d"))
@@ -64,7 +84,7 @@ class MaskedConv(Wrapper):
     infer = infer_unchanged
 
     def _masked(self, params: Grads) -> Params:
-        """Return params, or their gradients, with 0 for what is masked; the layer refuses those that cannot be masked."""
+        """Return params, or their gradients, with masked weights set to 0; unmaskable params are left for the layer to refuse."""
         if not isinstance(params, dict) or "weight" not in params:
             raise params_error(self.layer, params)
         w = params["weight"]

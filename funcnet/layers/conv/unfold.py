@@ -1,10 +1,7 @@
 """Folding: the windows of an image as columns, and columns added back into an image.
 
-    Unfold   y[c K + k, t] = x[c, s t + d k - p]                        gx = Fold of gy
-    Fold     y[c, i] = Σ_{k, t: s t + d k - p = i} x[c K + k, t]        gx = Unfold of gy
-
-with t, k, i a pair of numbers, one for height and one for width, which the axes of columns have flattened; s = stride,
-d = dilation, p = padding, K elements in a window, and x zero outside its range.
+c is a channel, t a window and k an element of the window, of which there are K. t, k and i are pairs of indices, for height and
+width; the axes of columns have them flattened. x is zero outside its range.
 """
 
 import math
@@ -36,15 +33,34 @@ def _options(layer: "Unfold | Fold") -> tuple[Shape, Shape, Shape, Shape]:
 
 @frozen
 class Unfold(Windowed):
-    """Windows of (N, channels, height, width), or without N, as columns: (N, channels · window, windows); as ``torch.nn.Unfold``.
+    """Windows of an image as columns (im2col).
 
-    Each option is one number for both axes, or a tuple of two. A convolution is a product of its weight with these columns.
+        y[n, c K + k, t] = x[n, c, s t + d k - p]                 s = stride, d = dilation, p = padding
+        gx               = Fold of gy
 
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` for sizes below 1, an ``x`` that is not floating, or has other axes, or is shorter than the window,
-             and a ``gy`` that has not the shape of ``y``.
-    Source   ``torch.nn.Unfold``'s formula.
+    A convolution is the product of its weight with these columns.
+
+    Args:
+        kernel_size: Size of the window; one number for both axes, or a tuple of two.
+        dilation: Step between the elements of a window; one number for both axes, or a tuple of two.
+        padding: Number of zeros before and after x; one number for both axes, or a tuple of two.
+        stride: Step from one window to the next; one number for both axes, or a tuple of two.
+
+    Shape:
+        x (N, channels, H, W) → y (N, channels · K, windows), or both without N.
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If x is shorter than the window.
+
+    References:
+        ``torch.nn.Unfold``.
+
+    >>> import torch
+    >>> Unfold(2)({}, torch.ones(1, 3, 4, 4)).shape
+    torch.Size([1, 12, 9])
     """
 
     kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
@@ -73,15 +89,35 @@ class Unfold(Windowed):
 
 @frozen
 class Fold(Windowed):
-    """Columns (N, channels · window, windows), or without N, added into (N, channels, *output_size); as ``torch.nn.Fold``.
+    """Columns added into an image (col2im): the transpose of ``Unfold``, not its inverse.
 
-    The transpose of ``Unfold``, not its inverse: elements that several windows have are summed.
+        y[n, c, i] = Σ_{k, t: s t + d k - p = i} x[n, c K + k, t]        s = stride, d = dilation, p = padding
+        gx         = Unfold of gy
 
-    Params   none.
-    Cache    the shape of ``y``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` for sizes below 1, an ``output_size`` shorter than the window, an ``x`` that is not floating, or has
-             other axes than these, and a ``gy`` that has not the shape of ``y``.
-    Source   ``torch.nn.Fold``'s formula.
+    Elements that belong to several windows are summed.
+
+    Args:
+        output_size: Height and width of y; one number for both axes, or a tuple of two.
+        kernel_size: Size of the window; one number for both axes, or a tuple of two.
+        dilation: Step between the elements of a window; one number for both axes, or a tuple of two.
+        padding: Number of elements removed from both ends of y; one number for both axes, or a tuple of two.
+        stride: Step from one window to the next; one number for both axes, or a tuple of two.
+
+    Shape:
+        x (N, channels · K, windows) → y (N, channels, *output_size), or both without N.
+
+    Cache:
+        The shape of ``y``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If ``output_size`` is shorter than the window, or if x has another number of windows.
+
+    References:
+        ``torch.nn.Fold``.
+
+    >>> import torch
+    >>> Fold(4, 2)({}, torch.ones(1, 12, 9)).shape
+    torch.Size([1, 3, 4, 4])
     """
 
     output_size: Sizes = field(converter=hashable, validator=whole_numbers(1))

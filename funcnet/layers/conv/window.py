@@ -1,8 +1,8 @@
-"""Windows that slide along axes: their options, one number for all axes or a tuple with one for each, and how often they fit.
+"""Windows that slide along axes: their options, one number for all axes or a tuple with one for each, and their number.
 
-places = ⌊(length + before + after - d (k - 1) - 1) / s⌋ + 1        k = kernel, d = dilation, s = stride
+    windows = ⌊(length + before + after - d (k - 1) - 1) / s⌋ + 1        k = kernel, d = dilation, s = stride
 
-The gradient of y must have the shape of y, which kernels for windows do not all check, and read beyond its end.
+The gradient of y must have the shape of y: not all kernels check it, and some would read beyond its end.
 """
 
 import math
@@ -27,7 +27,7 @@ class Windowed(Layer):
 
     @property
     def least_lengths(self) -> Shape:
-        """The least lengths of x along these axes for which there is a y."""
+        """The least lengths of x along these axes for which y is not empty."""
         return (1,) * self.axes
 
     def complaint(self, x: Tensor) -> str | None:
@@ -37,7 +37,7 @@ class Windowed(Layer):
 
 
 def hashable(value: Any) -> Any:
-    """Convert a list to the tuple that a field can hold."""
+    """Convert a list to a tuple, which a field can hold."""
     return tuple(map(hashable, value)) if isinstance(value, (list, tuple)) else value
 
 
@@ -47,12 +47,12 @@ def each(value: Any, axes: int) -> tuple[Any, ...]:
 
 
 def kernel_fans(inputs: int, outputs: int, groups: int, kernel: tuple[int, ...]) -> tuple[int, int]:
-    """Return how many elements of x one of y depends on, and the reverse, in the middle of a convolution of stride 1."""
+    """Return how many elements of x one of y depends on, and the reverse, in the middle of a convolution with stride 1."""
     return inputs // groups * math.prod(kernel), outputs // groups * math.prod(kernel)
 
 
 class Window(NamedTuple):
-    """What a window is along each axis, with a tuple of numbers for each; ``before`` and ``after`` are the padding."""
+    """A window along each axis, with a tuple of numbers for each option; ``before`` and ``after`` are the padding."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
@@ -61,29 +61,29 @@ class Window(NamedTuple):
     after: tuple[int, ...]
 
     def reach(self) -> tuple[int, ...]:
-        """Return how many elements a window spans."""
+        """Return the number of elements that a window spans."""
         return tuple([d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True)])
 
     def least_lengths(self) -> tuple[int, ...]:
-        """Return how long x must be along each axis, without its padding, for one window; at least 1."""
+        """Return the least length of x along each axis, without its padding, for one window; at least 1."""
         return tuple([max(n - b - a, 1) for n, b, a in zip(self.reach(), self.before, self.after, strict=True)])
 
     def places(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
-        """Return how many windows there are along each axis."""
+        """Return the number of windows along each axis."""
         padding = zip(lengths, self.before, self.after, strict=True)
         padded = [length + before + after for length, before, after in padding]
         return tuple([(n - r) // s + 1 for n, r, s in zip(padded, self.reach(), self.stride, strict=True)])
 
 
 def axes_complaint(x: Any, axes: int) -> str | None:
-    """Complain of anything but a floating tensor with channels, ``axes`` axes after them, and perhaps a batch axis."""
+    """Complain about anything but a floating tensor with channels, ``axes`` axes after them, and optionally a batch axis."""
     if floating_complaint(x) or x.dim() - axes in (1, 2):
         return floating_complaint(x)
     return f"x must have the axes (N, channels, {_NAMES[axes]}) or (channels, {_NAMES[axes]})"
 
 
 def require_axes(layer: Windowed, params: Params, x: Any) -> Tensor:
-    """Return x; anything but a floating tensor with the layer's axes raises, and so do params, in a layer without params."""
+    """Return x; raise for anything but a floating tensor with the layer's axes, and for params, in a layer without params."""
     if require_floating(layer, params, x).dim() - layer.axes not in (1, 2):
         raise Misfit
     return x  # type: ignore[no-any-return]  # it is a tensor

@@ -1,9 +1,7 @@
-"""AdaptiveLogSoftmaxWithLoss: a softmax over many classes in clusters, of which the rare ones cost less.
+"""AdaptiveLogSoftmaxWithLoss: a softmax over many classes in clusters, which computes less for the rare ones.
 
-y = (o, v)    o = log p(t)    v = -Σ o / N                     p(t) = p₀(t), or p₀(cluster of t) p_i(t) in cluster i
-p₀ = softmax(h w₀ᵀ + b₀)      p_i = softmax(h u_iᵀ w_iᵀ)       h (N, in_features), t (N,)
-g  = gy₁ - gy₂ / N            gz = g (one-hot - p)             of each softmax, in the rows that it is for
-gh = gz₀ w₀ + Σ gz_i w_i u_i  gw = gzᵀ (its input)             gx = (gh, None)
+h (N, in_features), t (N,) the labels, o (N,) their log-probabilities, v () the loss. The first softmax, number 0, has the
+shortlist and one entry for each cluster.
 """
 
 from collections.abc import Iterator
@@ -29,7 +27,11 @@ from funcnet.value import frozen
 
 
 class _Softmax(NamedTuple):
-    """What one softmax made: for which rows, which of them count (``None``: all), u h, log p, and the places of the labels."""
+    """The results of one softmax.
+
+    ``rows`` are the rows it was computed for, ``counts`` tells which of them count (``None``: all), ``inner`` is h uᵀ, ``logp``
+    is log p, and ``at`` holds the positions of the labels.
+    """
 
     rows: Tensor
     counts: Tensor | None
@@ -51,13 +53,18 @@ class _Softmax(NamedTuple):
 
 @frozen
 class AdaptiveLogSoftmaxWithLoss(Layer):
-    """Log-probabilities of labels among many classes, and their loss: ``torch.nn.AdaptiveLogSoftmaxWithLoss``.
+    """Log-probabilities of labels among many classes, and their loss.
 
-    The classes are numbered by falling frequency. The first ones, the shortlist, are in the first softmax; the others are in
-    clusters, each with its own softmax on fewer features, which is computed only for the rows whose label is in it. (In
-    compiled code and under ``vmap`` it is computed for all rows.) ``log_prob`` and ``predict`` are as torch's.
+        o    = log p(t)       p(t) = p₀(t), or p₀(cluster i) p_i(t) in cluster i       v = -Σ o / N
+        p₀   = softmax(h w₀ᵀ + b₀)                p_i = softmax(h u_iᵀ w_iᵀ)
+        gz   = g ⊙ (one-hot - p)                  g = go - gv / N, for the rows of each softmax
+        gh   = gz₀ w₀ + Σ gz_i w_i u_i            gw = gzᵀ (its input)        gx = (gh, None)
 
-    The target is a part of x, so the loss is a part of y, and its gradient is 1:
+    The classes are numbered by falling frequency. The first ones, the shortlist, are in the first softmax. The others are in
+    clusters, each with its own softmax on fewer features, which is computed only for the rows whose label is in the cluster.
+    (Compiled code and ``vmap`` compute it for all rows.)
+
+    The target is a part of x: the loss is a part of y, and its gradient is 1:
 
         (output, value), cache = net.apply(params, (h, labels))
         grads = net.grads(params, cache, (None, torch.ones(())))
@@ -66,26 +73,28 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
         in_features: Size of the last axis of h.
         n_classes: Number of classes.
         cutoffs: The first class of each cluster, increasing; ``(100, 1000)`` makes a shortlist of 100 and two clusters.
-        div_value: By this the number of features shrinks from cluster to cluster.
+        div_value: Factor by which the number of features shrinks from cluster to cluster.
         head_bias: Whether the first softmax has an offset for each of its classes.
         initializer: Initializer of all weights, by name or value; ``"torch"`` draws as torch.nn does.
 
     Shape:
-        x (h, labels): (..., in_features) and integers (...); y (output, value): (...) and ().
+        x (h, labels): (..., in_features) and integers (...) → y (output, value): (...) and ().
 
     Params:
-        head.weight: (shortlist + clusters, in_features); head.bias: its offsets, with ``head_bias``.
-        tail.i.0.weight: (features of cluster i, in_features); tail.i.1.weight: (classes of cluster i, its features).
+        head.weight: (shortlist + clusters, in_features), w₀, Xavier normal.
+        head.bias: (shortlist + clusters,), b₀, zeros; absent with ``head_bias=False``.
+        tail.i.0.weight: (features of cluster i, in_features), u_i, Xavier normal.
+        tail.i.1.weight: (classes of cluster i, features of cluster i), w_i, Xavier normal.
 
     Cache:
         For each softmax its rows, inputs and log p; y, not copied.
 
     Raises:
-        ValueError: For sizes below 1, cutoffs that are not increasing or beyond the classes, a cluster without features, an x
-            that is no such pair, and on the CPU labels that are no class.
+        ValueError: If the cutoffs are not increasing or exceed the classes, if a cluster would have no features, or, on the CPU,
+            if a label is out of range.
 
-    Source:
-        Grave et al. 2017, "Efficient softmax approximation for GPUs".
+    References:
+        Grave et al. 2017, "Efficient softmax approximation for GPUs"; ``torch.nn.AdaptiveLogSoftmaxWithLoss``.
 
     >>> layer = AdaptiveLogSoftmaxWithLoss(16, 100, (10, 50))
     >>> output, value = layer(layer.init(0), (torch.ones(3, 16), torch.tensor([2, 30, 99])))
@@ -106,7 +115,7 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
             rule = f"cutoffs must be increasing, from 1 to {self.n_classes - 1}"
             raise value_error(type(self).__name__, rule, repr(self.cutoffs))
         if min(shape[0] for shape in self.param_shapes().values()) < 1:
-            rule = f"in_features={self.in_features} must leave a feature to each cluster, divided by div_value each time"
+            rule = f"in_features={self.in_features} must leave each cluster a feature after division by div_value"
             raise value_error(type(self).__name__, rule, f"div_value={self.div_value}")
 
     @property
@@ -125,7 +134,7 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
         return shapes
 
     def _clusters(self) -> Iterator[tuple[int, int]]:
-        """Yield the first class of each cluster, and the first that comes after it."""
+        """Yield the first class of each cluster, and the first class after it."""
         yield from zip(self.cutoffs, (*self.cutoffs[1:], self.n_classes), strict=True)
 
     def init(self, rng: Key | int) -> Params:
@@ -174,7 +183,15 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
         return _nested(gparams), (rounded(gh, y[1]).reshape((*y[0].shape, self.in_features)), None)
 
     def log_prob(self, params: Params, h: Tensor) -> Tensor:
-        """Return the log-probabilities of all classes: (..., in_features) → (..., n_classes)."""
+        """Return the log-probabilities of all classes.
+
+        Args:
+            params: Parameters of the layer.
+            h: Features, (..., in_features).
+
+        Returns:
+            A tensor (..., n_classes).
+        """
         w = {name: in_single(leaf) for name, leaf in tree.names(params).items()}
         wide = in_single(h)
         head = log_softmax(linear.linear(wide, w["head.weight"], w.get("head.bias")), -1)
@@ -185,9 +202,16 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
         return rounded(torch.cat(parts, -1), h)
 
     def predict(self, params: Params, h: Tensor) -> Tensor:
-        """Return the most likely class: (..., in_features) → (...).
+        """Return the most likely class of each row.
 
-        Clusters are computed only for the rows in which one of them is likelier than each class of the shortlist.
+        A cluster is computed only for the rows in which it is likelier than every class of the shortlist.
+
+        Args:
+            params: Parameters of the layer.
+            h: Features, (..., in_features).
+
+        Returns:
+            An integer tensor (...).
         """
         w = {name: in_single(leaf) for name, leaf in tree.names(params["head"]).items()}
         best = linear.linear(in_single(h), w["weight"], w.get("bias")).argmax(-1)
@@ -206,14 +230,14 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
         return None if right else rule
 
     def _rows(self, params: Params, x: Any) -> tuple[Tensor, Tensor]:
-        """Return h (N, in_features), in float32 at least, and the labels (N,)."""
+        """Return h as (N, in_features), in float32 at least, and the labels as (N,)."""
         names = tree.names(params)
         if self.complaint(x) or {name: leaf.shape for name, leaf in names.items()} != self.param_shapes():
             raise Misfit
         require_kind(self, names, x[0])
         t = x[1].reshape(-1).long()
         if can_look_at(t) and t.numel() and (t.min() < 0 or t.max() >= self.n_classes):
-            rule = f"every label must lie in 0 to {self.n_classes - 1}"
+            rule = f"every label must be from 0 to {self.n_classes - 1}"
             raise value_error(self, rule, f"{int(t.min())} to {int(t.max())}")
         return in_single(x[0]).reshape(-1, self.in_features), t
 
@@ -223,7 +247,7 @@ def _softmax(z: Tensor, at: Tensor, counts: Tensor | None, rows: Tensor, inner: 
 
 
 def _within(t: Tensor, low: int, high: int) -> tuple[Tensor, Tensor | None]:
-    """Return the rows whose label is in a cluster; where labels cannot be looked at, all rows, and which of them are meant."""
+    """Return the rows whose label is in a cluster; if labels cannot be read, all rows and a mask of those."""
     is_within = (t >= low) & (t < high)
     if can_look_at(t):
         return is_within.nonzero().squeeze(1), None

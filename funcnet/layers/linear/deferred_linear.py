@@ -1,7 +1,6 @@
 """DeferredLinear: the operands of a linear map, for a loss that multiplies them.
 
-y  = (x, w, b)             x (..., in)    w (out, in)    b (out,)
-gx = gy₁                   gw = gy₂       gb = gy₃
+x (..., in_features), w (out_features, in_features), b (out_features,).
 """
 
 from typing import Any
@@ -20,16 +19,19 @@ from funcnet.value import frozen
 
 @frozen
 class DeferredLinear(Layer):
-    """A ``Linear`` that returns its operands, (x, weight) or (x, weight, bias), instead of x wᵀ + b.
+    """A ``Linear`` that returns its operands instead of multiplying them.
+
+        y  = (x, w, b)                      or (x, w) with bias=False
+        gx = gy₁    gw = gy₂    gb = gy₃
 
     It is the last layer of a net trained with ``LinearCrossEntropy``, which never holds all logits in memory. To predict, replace
-    it with ``Linear``: it has the same params. ``tied`` shares its weight with an ``Embedding``.
+    it with ``Linear``, which has the same params. ``tied`` shares its weight with an ``Embedding``.
 
     Args:
         in_features: Size of the last axis of x; ``None`` to infer it with ``infer_sizes``.
-        out_features: Number of words, the rows of the weight.
-        bias: Whether there is an offset for each word.
-        initializer: As in ``Linear``.
+        out_features: Number of classes, the rows of the weight.
+        bias: Whether each class has a learned offset.
+        initializer: Initializer of ``weight``, as in ``Linear``.
 
     Shape:
         x (..., in_features) → y, a tuple of x, (out_features, in_features) and, with ``bias``, (out_features,).
@@ -40,12 +42,6 @@ class DeferredLinear(Layer):
 
     Cache:
         y, not copied.
-
-    Raises:
-        ValueError: As ``Linear`` does.
-
-    Source:
-        elementary.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.linear.linear import Linear

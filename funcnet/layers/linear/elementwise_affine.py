@@ -1,9 +1,6 @@
-"""Learned scales and offsets of single elements.
+"""Learned scale and offset of single elements.
 
-    Scale   y = w x        gx = w gy        gw = Σ gy x
-    Bias    y = x + b      gx = gy          gb = Σ gy
-
-x (..., *shape); w and b have ``shape``. The sums run over the axes along which w and b are repeated.
+x (..., *shape); w and b have ``shape``, and broadcast against the last axes of x.
 """
 
 from typing import Any
@@ -24,7 +21,7 @@ from funcnet.value import frozen
 
 @frozen
 class _ElementwiseAffine(Layer):
-    """One parameter, with a number for each place of the last axes."""
+    """A layer with one parameter, which has a number for each position of the last axes."""
 
     shape: Shape | Any = field(converter=as_tuple, validator=whole_numbers(1, optional=True, empty=True))
 
@@ -33,7 +30,7 @@ class _ElementwiseAffine(Layer):
         return {"shape": -1}
 
     def complaint(self, x: Tensor) -> str | None:
-        rule = f"the last axes of x must be those of shape={self.shape}, where 1 is any"
+        rule = f"the last axes of x must have the sizes shape={self.shape}, where 1 matches any size"
         return floating_complaint(x) or (None if self._broadcasts_to(x) else rule)
 
     def _broadcasts_to(self, x: Tensor) -> bool:
@@ -42,7 +39,7 @@ class _ElementwiseAffine(Layer):
         return start >= 0 and [n for n, size in zip(self.shape, x.shape[start:], strict=True) if n not in (1, size)] == []
 
     def _checked(self, params: Params, x: Tensor, name: str) -> Tensor:
-        """Return the parameter; torch would broadcast x to a larger one."""
+        """Return the parameter; torch would broadcast x to the shape of a larger one."""
         w: Tensor = params[name]
         if len(params) != 1 or w.shape != self.shape or w.dtype is not x.dtype or not self._broadcasts_to(x):
             raise Misfit
@@ -53,14 +50,34 @@ class _ElementwiseAffine(Layer):
 
 @frozen
 class Scale(_ElementwiseAffine):
-    """Multiply each element of the last axes by a learned factor: ``Scale(3)`` for features, ``Scale((3, 1, 1))`` for channels.
+    """Multiply each element of the last axes by a learned factor.
 
-    ``infer_sizes`` sets ``shape=None`` to the size of the last axis.
+        y  = w ⊙ x
+        gw = Σ gy ⊙ x    gx = w ⊙ gy          sum over the axes along which w broadcasts
 
-    Params   ``weight``, of ``shape``, ones unless ``initializer`` names another.
-    Cache    ``x``.
-    Raises   ``ValueError`` for sizes below 1, params of another layer, and an ``x`` with other last axes or another dtype.
-    Source   elementary.
+    ``Scale(3)`` has a factor for each of 3 features, ``Scale((3, 1, 1))`` for each of 3 channels. Weight decay skips ``weight``
+    by default.
+
+    Args:
+        shape: Shape of ``weight``, where 1 matches any size of x; ``None`` to infer the size of the last axis with
+            ``infer_sizes``.
+        initializer: Initializer of ``weight``, by name or value.
+
+    Shape:
+        x (..., *shape) → y (..., *shape)
+
+    Params:
+        weight: shape, ones.
+
+    Cache:
+        ``x``, not copied.
+
+    Raises:
+        ValueError: If the last axes of x do not have the sizes in ``shape``.
+
+    >>> layer = Scale((3, 1, 1))
+    >>> layer(layer.init(0), torch.ones(2, 3, 4, 4)).shape
+    torch.Size([2, 3, 4, 4])
     """
 
     undecayed = ("weight",)
@@ -88,14 +105,32 @@ class Scale(_ElementwiseAffine):
 
 @frozen
 class Bias(_ElementwiseAffine):
-    """Add a learned offset to each element of the last axes: ``Bias(3)`` for features, ``Bias((3, 1, 1))`` for channels.
+    """Add a learned offset to each element of the last axes.
 
-    ``infer_sizes`` sets ``shape=None`` to the size of the last axis.
+        y  = x + b
+        gb = Σ gy    gx = gy                  sum over the axes along which b broadcasts
 
-    Params   ``bias``, of ``shape``, zeros unless ``initializer`` names another.
-    Cache    the shape of ``x``, and an empty tensor of its dtype and device.
-    Raises   ``ValueError`` for sizes below 1, params of another layer, and an ``x`` with other last axes or another dtype.
-    Source   elementary.
+    ``Bias(3)`` has an offset for each of 3 features, ``Bias((3, 1, 1))`` for each of 3 channels.
+
+    Args:
+        shape: Shape of ``bias``, where 1 matches any size of x; ``None`` to infer the size of the last axis with ``infer_sizes``.
+        initializer: Initializer of ``bias``, by name or value.
+
+    Shape:
+        x (..., *shape) → y (..., *shape)
+
+    Params:
+        bias: shape, zeros.
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype and device.
+
+    Raises:
+        ValueError: If the last axes of x do not have the sizes in ``shape``.
+
+    >>> layer = Bias(3)
+    >>> layer(layer.init(0), torch.ones(3))
+    tensor([1., 1., 1.])
     """
 
     initializer: str | Initializer = field(default="zeros", validator=initializers.known)

@@ -1,6 +1,4 @@
-"""The linear map whose weights are part of x: for weights that are computed, or used in several places.
-
-FunctionalLinear   y = x wᵀ + b      gx = gy w      gw = gyᵀ x      gb = Σ gy, over all rows
+"""FunctionalLinear: the linear map whose weights are part of x, for weights that are computed or used in several places.
 
 x (..., in), w (out, in), b (out,), y (..., out).
 """
@@ -18,21 +16,21 @@ from funcnet.value import frozen
 
 @frozen
 class FunctionalLinear(Layer):
-    """Affine map of the last axis, as ``torch.nn.functional.linear``: the weight, and the bias if there is one, are in x.
+    """Affine map of the last axis, with the weight and the bias as inputs.
+
+        y  = x wᵀ + b
+        gx = gy w    gw = gyᵀ x    gb = Σ gy          sums over all rows
 
     Shape:
-        x (x (..., in), weight (out, in), bias (out,)), the bias optional → y (..., out)
-
-    Params:
-        None.
+        x, a tuple of x (..., in), weight (out, in) and optionally bias (out,) → y (..., out)
 
     Cache:
-        The tensors of x.
+        The tensors of x, not copied, and the shape of y.
 
     Raises:
-        ValueError: For tensors that do not fit each other.
+        ValueError: If the tensors do not fit each other.
 
-    Source:
+    References:
         ``torch.nn.functional.linear``.
 
     >>> FunctionalLinear()({}, (torch.ones(2, 3), torch.ones(4, 3))).shape

@@ -1,14 +1,13 @@
-"""Linear: each output is a weighted sum of every input, plus an offset.
+"""Linear: each output is a weighted sum of all inputs, plus an offset.
 
-y  = x wᵀ + b           x (..., in)     y (..., out)
-gw = gyᵀ x, over rows   w (out, in)
-gb = Σ gy, over rows    b (out,)
-gx = gy w
+x (..., in_features), w (out_features, in_features), b (out_features,), y (..., out_features). Every axis before the last is
+batch.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-import torch
 from attrs import field
 from torch import Tensor, strided
 
@@ -22,20 +21,38 @@ from funcnet.plans import Unchecked
 from funcnet.random.keys import Key
 from funcnet.value import frozen
 
+_Product = Callable[..., Tensor]
+_Products = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
 
 @frozen
 class Linear(Layer):
-    """Affine map of the last axis; every axis before it is batch. ``in_features=None`` is for ``infer_sizes`` to find.
+    """Affine map of the last axis.
+
+        y  = x wᵀ + b
+        gw = gyᵀ x    gb = Σ gy    gx = gy w          sums over all rows
+
+    Args:
+        in_features: Size of the last axis of x; ``None`` to infer it with ``infer_sizes``.
+        out_features: Size of the last axis of y.
+        bias: Whether to add a learned offset.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.Linear`` does.
+
+    Shape:
+        x (..., in_features) → y (..., out_features)
+
+    Params:
+        weight: (out_features, in_features), Xavier normal.
+        bias: (out_features,), zeros; absent with ``bias=False``.
+
+    Cache:
+        ``x``, not copied.
+
+    References:
+        Glorot & Bengio 2010, eq. 12, for the standard deviation of ``weight``.
 
     >>> Linear(4, 3).init(0)["weight"].shape
     torch.Size([3, 4])
-
-    Params   ``weight`` (out, in), Xavier normal unless ``initializer`` names another; ``bias`` (out,), zeros, absent with
-             ``bias=False``. With ``initializer="torch"`` both are drawn as ``torch.nn.Linear`` draws them.
-    Cache    ``x`` itself, not a copy.
-    Raises   ``ValueError`` for a size below 1, for params of another layer, when the last axis of ``x`` is not
-             ``in_features``, and when its dtype is not that of the params.
-    Source   Glorot & Bengio 2010, eq. 12, for the spread of ``weight``.
     """
 
     weight_output_axis = 0
@@ -56,7 +73,7 @@ class Linear(Layer):
         w, n = params["weight"], self.out_features
         b: Any = params["bias"] if self.bias else None
         if w.shape != (n, self.in_features) or (self.bias and b.shape != (n,)) or len(params) != 1 + self.bias:
-            raise Misfit  # the kernel broadcasts a bias of any shape
+            raise Misfit  # the kernel would broadcast a bias of another shape
         return kernels.linear(x, w, b), x
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
@@ -64,7 +81,7 @@ class Linear(Layer):
         if gy.dim() != 2 or gy.layout is not strided:
             self._checked(gy, cache)
         gw, gb, gx = kernels.linear_vjp(gy, cache, w, self.bias)
-        if gw.shape != w.shape:  # all other misfits of matrices raise in the products
+        if gw.shape != w.shape:  # every other mismatch raises in the products
             raise Misfit
         return {"weight": gw, "bias": gb} if self.bias else {"weight": gw}, gx
 
@@ -77,10 +94,12 @@ class Linear(Layer):
 
     def _checked(self, gy: Tensor, x: Tensor) -> Tensor:
         n = self.out_features
-        return check_gy(self, gy, (x.shape[0], n) if x.dim() == 2 else (*x.shape[:-1], n), x)  # slices of shapes take 0.3 µs more
+        return check_gy(
+            self, gy, (x.shape[0], n) if x.dim() == 2 else (*x.shape[:-1], n), x
+        )  # slicing the shape takes 0.3 µs more
 
     def _weight(self, params: Params) -> Tensor:
-        """Return the weight; kernels take one with more columns, and notice other dtypes."""
+        """Return the weight: the kernels notice a wrong dtype, but accept a weight with more columns."""
         w: Tensor = params["weight"]
         if w.shape != (self.out_features, self.in_features):
             raise Misfit
@@ -89,35 +108,42 @@ class Linear(Layer):
     def unchecked(self, params: Params, cache: Tensor) -> Unchecked | None:
         if not kernels.is_small(cache, self.out_features):
             return None
-        return _WITH_BIAS if self.bias else _WITHOUT_BIAS
+        n = cache.numel() * self.out_features
+        return (_with_bias if self.bias else _without_bias)(kernels.linear_of(n), kernels.mm_of(n), kernels.both_of(n))
 
     def param_shapes(self) -> dict[str, Shape]:
         shapes: dict[str, Shape] = {"weight": (self.out_features, self.in_features)}
         return {**shapes, "bias": (self.out_features,)} if self.bias else shapes
 
 
-# A matrix of few rows goes to the same kernels with and without checks.
+# The verbs without checks, for a matrix of few rows: the same kernels as with checks.
 
 
-def _small_apply(params: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    return kernels.small_linear(x, params["weight"], params.get("bias")), x
+@cache
+def _with_bias(linear: _Product, mm: _Product, both: _Products) -> Unchecked:
+    def apply(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        return linear(x, params["weight"], params["bias"]), x
+
+    def vjp(params: Params, x: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
+        gw, gx = both(gy, x, params["weight"])
+        return {"weight": gw, "bias": gy.sum(0)}, gx
+
+    def grads(params: Params, x: Tensor, gy: Tensor) -> Grads:
+        return {"weight": mm(gy.t(), x), "bias": gy.sum(0)}
+
+    return Unchecked(apply, vjp, grads)
 
 
-def _small_vjp(params: Params, x: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-    return {"weight": torch.mm(gy.t(), x), "bias": gy.sum(0)}, torch.mm(gy, params["weight"])
+@cache
+def _without_bias(linear: _Product, mm: _Product, both: _Products) -> Unchecked:
+    def apply(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
+        return linear(x, params["weight"]), x
 
+    def vjp(params: Params, x: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
+        gw, gx = both(gy, x, params["weight"])
+        return {"weight": gw}, gx
 
-def _small_grads(params: Params, x: Tensor, gy: Tensor) -> Params:
-    return {"weight": torch.mm(gy.t(), x), "bias": gy.sum(0)}
+    def grads(params: Params, x: Tensor, gy: Tensor) -> Grads:
+        return {"weight": mm(gy.t(), x)}
 
-
-def _small_vjp_of_weight(params: Params, x: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
-    return {"weight": torch.mm(gy.t(), x)}, torch.mm(gy, params["weight"])
-
-
-def _small_grads_of_weight(params: Params, x: Tensor, gy: Tensor) -> Params:
-    return {"weight": torch.mm(gy.t(), x)}
-
-
-_WITH_BIAS = Unchecked(_small_apply, _small_vjp, _small_grads)
-_WITHOUT_BIAS = Unchecked(_small_apply, _small_vjp_of_weight, _small_grads_of_weight)
+    return Unchecked(apply, vjp, grads)

@@ -1,8 +1,6 @@
 """Maxout: the largest of several linear maps.
 
-    y = max over p of x wₚᵀ + bₚ      gx = Σ gₚ wₚ      gwₚ = gₚᵀ x      gbₚ = Σ gₚ      gₚ = gy where p is the largest, else 0
-
-x (..., in), wₚ (out, in), bₚ (out,), y (..., out).
+x (..., in_features), wₚ (out_features, in_features), bₚ (out_features,), y (..., out_features), for each piece p.
 """
 
 from typing import Any
@@ -22,15 +20,35 @@ from funcnet.value import frozen
 
 @frozen
 class Maxout(Layer):
-    """The maximum of ``pieces`` affine maps of the last axis, for each output; in a tie the gradient goes to one of them.
+    """Maximum of several affine maps of the last axis, for each output.
 
-    y has ``out_features`` outputs. ``infer_sizes`` infers ``in_features=None``.
+        y   = max over p of x wₚᵀ + bₚ
+        gwₚ = gₚᵀ x    gbₚ = Σ gₚ    gx = Σ_p gₚ wₚ          gₚ = gy where piece p is the largest, else 0
 
-    Params   ``weight`` (out · pieces, in), the pieces of one output in consecutive rows, Xavier normal unless ``initializer``
-             names another; ``bias`` (out · pieces,), zeros, absent with ``bias=False``.
-    Cache    ``x``, and the index of the largest piece.
-    Raises   ``ValueError`` for a size below 1, for params of another layer, and an ``x`` with another last axis or dtype.
-    Source   Goodfellow et al. 2013, section 3.
+    In a tie, one of the largest pieces gets the whole gradient.
+
+    Args:
+        in_features: Size of the last axis of x; ``None`` to infer it with ``infer_sizes``.
+        out_features: Size of the last axis of y.
+        pieces: Number of affine maps for each output.
+        bias: Whether each map has a learned offset.
+        initializer: Initializer of ``weight``, by name or value.
+
+    Shape:
+        x (..., in_features) → y (..., out_features)
+
+    Params:
+        weight: (out_features · pieces, in_features), the pieces of one output in consecutive rows, Xavier normal.
+        bias: (out_features · pieces,), zeros; absent with ``bias=False``.
+
+    Cache:
+        ``x``, not copied, and the index of the largest piece.
+
+    References:
+        Goodfellow et al. 2013, "Maxout networks", section 3.
+
+    >>> Maxout(4, 3).init(0)["weight"].shape
+    torch.Size([6, 4])
     """
 
     in_features: Size = field(validator=size_or_none)
@@ -67,7 +85,7 @@ class Maxout(Layer):
         return kernels.matmul_input_grad(g, check_param(self, params, "weight", shape, cache[0]))
 
     def _spread(self, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:
-        """Give each output's gradient to its largest piece, and the others 0."""
+        """Return the gradient of each piece: gy for the largest, 0 for the others."""
         x, piece = cache
         zeros = check_gy(self, gy, piece.shape, x).new_zeros(*piece.shape, self.pieces)
         return zeros.scatter(-1, piece.unsqueeze(-1), gy.unsqueeze(-1)).flatten(-2)

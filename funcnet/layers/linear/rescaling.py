@@ -1,6 +1,6 @@
-"""A fixed affine map of every element, the same for all.
+"""Rescale: a fixed affine map, the same for every element.
 
-y = scale x + offset      gx = scale gy
+y and gx have the shape of x, (...).
 """
 
 from attrs import field
@@ -14,26 +14,22 @@ from funcnet.value import frozen
 
 @frozen
 class Rescale(Layer):
-    """Multiply every element by a constant factor and add a constant offset: ``Rescale(1 / 255)`` for the bytes of an image.
+    """Multiply every element by a constant, and add a constant.
+
+        y  = scale · x + offset
+        gx = scale · gy
+
+    ``Rescale(1 / 255)`` brings the bytes of an image to [0, 1]. ``Scale`` and ``Bias`` are the trained counterparts.
 
     Args:
-        scale: The factor.
-        offset: What is added to the product.
+        scale: Factor of every element.
+        offset: Constant added to the product.
 
     Shape:
-        x (...) → y (...), of any shape.
-
-    Params:
-        None; ``Scale`` and ``Bias`` are the trained ones.
+        x (...) → y (...)
 
     Cache:
         The shape of ``x``, and an empty tensor of its dtype and device.
-
-    Raises:
-        ValueError: For a scale or offset that is no finite number, and an x that is no floating tensor.
-
-    Source:
-        elementary.
 
     >>> Rescale(2.0, -1.0)({}, Tensor([0.0, 0.5, 1.0]))
     tensor([-1.,  0.,  1.])

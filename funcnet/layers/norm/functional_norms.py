@@ -1,11 +1,6 @@
-"""Normalizations whose weights are part of x, over the channels of x (N, channels, ...).
+"""Normalizations whose statistics and weights are part of x, over the channels of x (N, channels, ...).
 
-FunctionalBatchNorm   y = γ (x - μ) r + β,  r = 1 / √(σ² + ε)      gx = γ r gy      gγ = Σ gy (x - μ) r      gβ = Σ gy
-ChannelAffine         y = γ x + β                                  gx = γ gy        gγ = Σ gy x              gβ = Σ gy
-GroupStandardize      y = (x - m) r, over each group of channels   gx = r (gy - Σ gy / n - y Σ gy y / n)
-
-                      gμ = -Σ gx       gσ² = -Σ gx (x - μ) r² / 2
-γ, β, μ and σ² are (channels,). Sums are over rows and places.
+γ, β, μ and σ² are (channels,). Sums run over rows and places; r = 1 / √(σ² + ε).
 """
 
 from typing import Any
@@ -22,25 +17,26 @@ from funcnet.value import frozen
 
 
 def _along_channels(w: Tensor, x: Tensor) -> Tensor:
-    """Return numbers of channels with the axes of x."""
+    """Reshape one number per channel so that it broadcasts against x."""
     return in_single(w).reshape(-1, *[1] * (x.dim() - 2))
 
 
 def _sum(g: Tensor) -> Tensor:
-    """Sum over all axes but the channels."""
+    """Sum over all axes except the channels."""
     return g.sum([i for i in range(g.dim()) if i != 1])
 
 
 @frozen
 class _OfChannels(Layer):
-    """A layer of x and several vectors with a number for each channel."""
+    """Base of layers of (x, vectors), each vector with one number per channel."""
 
     def checked(self, params: Params, x: Any, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """Return the tensors, which must fit each other."""
+        """Return the tensors, which must fit together."""
         require_no_params(self, params)
         if not isinstance(x, tuple) or len(x) not in counts or any([floating_complaint(one) for one in x]):  # noqa: C419
             raise Misfit
-        if x[0].dim() < 2 or any([tuple(one.shape) != (x[0].shape[1],) or one.dtype is not x[0].dtype for one in x[1:]]):  # noqa: C419
+        given, *vectors = x
+        if given.dim() < 2 or any([v.shape != given.shape[1:2] or v.dtype is not given.dtype for v in vectors]):  # noqa: C419
             raise Misfit
         return x
 
@@ -50,22 +46,22 @@ class _OfChannels(Layer):
 
 @frozen
 class ChannelAffine(_OfChannels):
-    """Scale and shift each channel by numbers in x; the shift may be missing.
+    """Scale and shift each channel with vectors that are part of the input; the shift is optional.
+
+        y  = γ x + β
+        gx = γ gy      gγ = Σ gy x      gβ = Σ gy
 
     Shape:
-        x (x (N, channels, ...), weight (channels,), bias (channels,)), the bias optional → y (N, channels, ...)
-
-    Params:
-        None.
+        (x (N, channels, ...), weight (channels,)) or (x, weight, bias (channels,)) → y (N, channels, ...)
 
     Cache:
-        The tensors of x.
+        The tensors of x, not copied.
 
     Raises:
-        ValueError: For tensors that do not fit each other.
+        ValueError: If the tensors do not fit together.
 
-    Source:
-        elementary.
+    References:
+        The affine part of ``torch.nn.functional.batch_norm``.
 
     >>> ChannelAffine()({}, (torch.ones(1, 2), torch.tensor([2.0, 3.0])))
     tensor([[2., 3.]])
@@ -85,26 +81,29 @@ class ChannelAffine(_OfChannels):
 
 @frozen
 class FunctionalBatchNorm(_OfChannels):
-    """Batch normalization by running statistics, as ``torch.nn.functional.batch_norm`` in evaluation: all tensors are in x.
+    """Batch normalization with running statistics, all of whose tensors are part of the input.
+
+        y   = γ (x - μ) r + β       r = 1 / √(σ² + ε)
+        gx  = γ r gy                gγ  = Σ gy (x - μ) r            gβ = Σ gy
+        gμ  = -Σ gx                 gσ² = -Σ gx (x - μ) r² / 2
+
+    It computes ``torch.nn.functional.batch_norm`` in evaluation mode. Without weight γ is 1, without bias β is 0.
 
     Args:
-        eps: Added to the variance.
+        eps: Added to the variance before the square root, to avoid division by 0.
 
     Shape:
-        x (x (N, channels, ...), mean, variance, weight, bias), each of the others (channels,), and the last two or one
-        optional → y (N, channels, ...)
-
-    Params:
-        None.
+        (x, mean, variance), (x, mean, variance, weight) or (x, mean, variance, weight, bias), with x (N, channels, ...) and all
+        others (channels,) → y (N, channels, ...)
 
     Cache:
-        The tensors of x.
+        The tensors of x, not copied.
 
     Raises:
-        ValueError: For tensors that do not fit each other.
+        ValueError: If the tensors do not fit together.
 
-    Source:
-        Ioffe & Szegedy 2015; ``torch.nn.functional.batch_norm``.
+    References:
+        Ioffe & Szegedy 2015, algorithm 2; ``torch.nn.functional.batch_norm``.
 
     >>> FunctionalBatchNorm()({}, (torch.ones(1, 2), torch.ones(2), torch.ones(2)))
     tensor([[0., 0.]])
@@ -136,27 +135,27 @@ class FunctionalBatchNorm(_OfChannels):
 
 @frozen
 class GroupStandardize(Layer):
-    """Mean 0 and variance 1 over each group of channels and all places of a row, without weights.
+    """Shift and scale each group of channels of each row to mean 0 and variance 1, without weights.
 
-    ``GroupNorm`` without its affine map, for any number of channels.
+        y  = (x - μ) r       r = 1 / √(σ² + ε)       μ and σ² over the n elements of a group
+        gx = r (gy - Σ gy / n - y Σ gy y / n)
+
+    It is ``GroupNorm`` without the affine map, for any number of channels.
 
     Args:
-        num_groups: The number of groups; ``None`` for one for each channel, as instance normalization has it.
-        eps: Added to the variance.
+        num_groups: Number of groups of channels; ``None`` for one group per channel, as in instance normalization.
+        eps: Added to the variance before the square root, to avoid division by 0.
 
     Shape:
         x (N, channels, ...) → y (N, channels, ...)
 
-    Params:
-        None.
-
     Cache:
-        ``y`` and 1 / √(σ² + ε).
+        ``y``, and r of each group of each row.
 
     Raises:
-        ValueError: For an x that is no floating tensor, or whose channels do not divide into the groups.
+        ValueError: If ``num_groups`` does not divide the channels.
 
-    Source:
+    References:
         Wu & He 2018; ``torch.nn.functional.group_norm``.
 
     >>> GroupStandardize(1)({}, torch.tensor([[1.0, -1.0]]))

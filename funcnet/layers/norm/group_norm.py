@@ -1,11 +1,6 @@
-"""Normalization of groups of channels: each group of a row is shifted and scaled by its own statistics, then affinely mapped.
+"""Group normalization: shift and scale each group of channels of each row to mean 0 and variance 1, then map it affinely.
 
-Over the m elements of a group (some channels of one row of x (N, channels, ...), and all that comes after them), γ and β
-(channels,):
-
-    μ  = Σ x / m      r = 1 / √(Σ (x - μ)² / m + ε)      x̂ = (x - μ) r      y = γ x̂ + β
-    gβ = Σ gy         gγ = Σ gy x̂        over rows, and all that comes after the channels
-    gx = r (g - Σ g / m - x̂ Σ g x̂ / m)   with g = γ gy, over the group
+A group holds m elements: neighbouring channels of one row of x (N, channels, ...), with all axes after them.
 """
 
 from typing import Any
@@ -24,16 +19,38 @@ from funcnet.value import frozen
 
 @frozen
 class GroupNorm(Layer):
-    """Normalization of ``num_groups`` groups of neighbouring channels, over (N, channels, ...), each row by itself.
+    """Normalize ``num_groups`` groups of neighbouring channels of each row.
 
-    ``num_channels=None`` is for ``infer_sizes`` to find.
+        μ  = Σ x / m      r = 1 / √(Σ (x - μ)² / m + ε)      over the m elements of a group
+        y  = γ x̂ + β      x̂ = (x - μ) r
+        gβ = Σ gy         gγ = Σ gy x̂                        over rows and places
+        gx = r (g - Σ g / m - x̂ Σ g x̂ / m)                   with g = γ gy, over the group
 
-    Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_channels,); neither with ``affine=False``, and no ``bias``
-             with ``bias=False``.
-    Cache    ``x``, copied where its axes do not lie in order; each row's and group's mean and 1 / √(σ² + ε).
-    Raises   ``ValueError`` for channels that the groups do not divide, for an ε that is not positive, for params that are not
-             this layer's, and an ``x`` with other channels or another dtype.
-    Source   Wu & He 2018; the names and ε are ``torch.nn.GroupNorm``'s.
+    Args:
+        num_groups: Number of groups; it must divide ``num_channels``.
+        num_channels: Number of channels, the size of axis 1 of x; ``None`` to infer it with ``infer_sizes``.
+        eps: Added to the variance before the square root, to avoid division by 0.
+        affine: Whether to learn the scale γ and the shift β of each channel.
+        bias: Whether to learn β; without effect if ``affine=False``.
+
+    Shape:
+        x (N, num_channels, ...) → y (N, num_channels, ...)
+
+    Params:
+        weight: γ (num_channels,), ones; absent with ``affine=False``.
+        bias: β (num_channels,), zeros; absent with ``affine=False`` or ``bias=False``.
+
+    Cache:
+        ``x``, copied if it is not contiguous; μ and r of each group of each row.
+
+    Raises:
+        ValueError: If ``num_groups`` does not divide ``num_channels``.
+
+    References:
+        Wu & He 2018; names and defaults are those of ``torch.nn.GroupNorm``.
+
+    >>> GroupNorm(2, 4).init(0)["weight"]
+    tensor([1., 1., 1., 1.])
     """
 
     undecayed = ("weight",)
@@ -59,7 +76,7 @@ class GroupNorm(Layer):
         w, b = params["weight"] if self.affine else None, params["bias"] if self.affine and self.bias else None
         wrong = x.size(1) != self.num_channels or not x.is_floating_point() or len(params) != self.affine * (1 + self.bias)
         if wrong or any([p.dtype is not x.dtype or p.numel() != self.num_channels for p in params.values()]):  # noqa: C419
-            raise Misfit  # the kernel compares shapes only, and broadcasts under vmap
+            raise Misfit  # the kernel compares only shapes, and broadcasts under vmap
         y, kept, mean, r = kernels.group_norm(x, self.num_groups, w, b, self.eps)
         return y, (kept, mean, r)
 

@@ -1,4 +1,4 @@
-"""Instance normalization: each channel of each row is shifted and scaled by its own statistics, then affinely mapped.
+"""Instance normalization: shift and scale each channel of each row to mean 0 and variance 1, then map it affinely.
 
 Over the m elements of a channel of a row of x (N, channels, ...) or (channels, ...), with r = 1 / √(σ² + ε):
 
@@ -6,7 +6,7 @@ Over the m elements of a channel of a row of x (N, channels, ...) or (channels, 
     gβ = Σ gy          gγ = Σ gy x̂               over rows and elements
     gx = r (g - Σ g / m - x̂ Σ g x̂ / m)           with g = γ gy, over the channel of the row
 
-and with running statistics in place of μ and σ², which depend on no x:  gx = γ r gy.
+With running statistics, which do not depend on x, gx = γ r gy: see ``running_instance_norm``.
 """
 
 from abc import abstractmethod
@@ -15,62 +15,27 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, axes_complaint, check_gy, require_params
-from funcnet.contract import Grads, Layer, Params, Rng, Size
-from funcnet.errors import flag, size_or_none, value_error
+from funcnet.checks import check_gy
+from funcnet.contract import Grads, Layer, Params, Rng
+from funcnet.errors import flag, value_error
 from funcnet.kernels import batch_norm as kernels
 from funcnet.kernels.norm import group_norm, group_norm_backward
 from funcnet.layers.norm import params as norm_params
-from funcnet.random.keys import Key
+from funcnet.layers.norm.running_instance_norm import (
+    PerRowNorm,
+    RunningInstanceNorm,
+    RunningInstanceNorm1d,
+    RunningInstanceNorm2d,
+    RunningInstanceNorm3d,
+)
 from funcnet.value import frozen
 
 Cache = tuple[Tensor, Tensor, Tensor]
 
 
 @frozen
-class _Instance(Layer):
-    """What both kinds share: over how many axes after the channels they go, and what x and params must be."""
-
-    undecayed = ("weight",)
-
-    num_features: Size = field(validator=size_or_none)
-    eps: float = field(default=1e-5, validator=norm_params.positive)
-
-    @property
-    @abstractmethod
-    def _space(self) -> int:
-        """Return how many axes there are after the channels."""
-
-    @property
-    def inferred_sizes(self) -> dict[str, int]:
-        return {"num_features": -1 - self._space}
-
-    def init(self, rng: Key | int) -> Params:
-        return norm_params.initialize(rng, self)
-
-    def _batch(self, x: Tensor) -> Tensor:
-        """Return x with a batch axis."""
-        return x if x.dim() == self._space + 2 else x.unsqueeze(0)
-
-    def _require_valid(self, params: Any, x: Tensor) -> None:
-        """Raise ``Misfit`` where the kernels would not notice: they trust sizes, and take several dtypes."""
-        require_params(self, params)
-        if x.dim() - self._space not in (1, 2) or x.size(-1 - self._space) != self.num_features or not x.is_floating_point():
-            raise Misfit
-        if any([p.dtype != x.dtype for p in params.values() if p.dim()]):  # noqa: C419
-            raise Misfit
-
-    @abstractmethod
-    def param_shapes(self) -> dict[str, tuple[int, ...]]: ...
-
-    def complaint(self, x: Tensor) -> str | None:
-        axes = "num_features" + norm_params.SPACE[self._space]
-        return axes_complaint(self, x, f"N, {axes}", axes)
-
-
-@frozen
-class InstanceNorm(_Instance):
-    """Instance normalization over axes whose number a subclass says; all of it is here."""
+class InstanceNorm(PerRowNorm):
+    """Instance normalization with the statistics of each row; a subclass sets the number of axes."""
 
     momentum: float | None = field(default=0.1, validator=norm_params.momentum_or_none)
     affine: bool = field(default=False, validator=flag)
@@ -128,63 +93,49 @@ class InstanceNorm(_Instance):
 
 
 @frozen
-class RunningInstanceNorm(_Instance):
-    """Instance normalization by the running statistics, over axes whose number a subclass says; all of it is here."""
-
-    channelwise_affine = True
-
-    non_trainable = ("running_mean", "running_var")
-
-    affine: bool = field(default=False, validator=flag)
-    bias: bool = field(default=True, kw_only=True, validator=flag)
-
-    def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
-        self._require_valid(params, x)
-        w, b, moments = params.get("weight"), params.get("bias"), self._moments(params)
-        return kernels.batch_norm(self._batch(x), w, b, self.eps, moments)[0].reshape(x.shape), x
-
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
-        rows = self._batch(check_gy(self, gy, cache.shape, cache)), self._batch(cache)
-        w, mean, var = norm_params.backward_params(self, params, self.num_features, running=True)
-        gx, gw, gb = kernels.batch_norm_backward(*rows, w, self.eps, running=(mean, var))
-        return norm_params.gparams(params, gw, gb), gx.reshape(gy.shape)
-
-    def _moments(self, params: Params) -> tuple[Tensor, Tensor]:
-        return params["running_mean"], params["running_var"]
-
-    def param_shapes(self) -> dict[str, tuple[int, ...]]:
-        return norm_params.shapes_of_channels(self.num_features, self.affine, self.bias, tracked=True)
-
-
-@frozen
-class RunningInstanceNorm1d(RunningInstanceNorm):
-    """Normalization by the running statistics: what ``InstanceNorm1d(..., track_running_stats=True).inference()`` is.
-
-    Params   as of ``InstanceNorm1d`` with ``track_running_stats=True``.
-    Cache    ``x``.
-    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, channels or dtype.
-    Source   ``torch.nn.InstanceNorm1d``'s formula in evaluation.
-    """
-
-    _space = 1
-
-
-@frozen
 class InstanceNorm1d(InstanceNorm):
-    """Each channel of each row by itself, over (N, channels, length), or without the batch.
+    """Normalize each channel of each row of (N, channels, length) by itself.
 
-    ``apply`` never reads the running statistics, which there are with ``track_running_stats=True`` alone: ``update_stats`` moves
-    them, running ← (1 - momentum) running + momentum · the rows' mean (of the unbiased variance), and ``inference()`` reads them.
-    With ``momentum=None`` they are the mean of all batches, as in ``BatchNorm1d``; torch's then never move.
-    ``num_features=None`` is for ``infer_sizes`` to find.
+        μ  = Σ x / m       σ² = Σ (x - μ)² / m       r = 1 / √(σ² + ε)
+        y  = γ x̂ + β       x̂ = (x - μ) r             over the m elements of a channel of a row
+        gβ = Σ gy          gγ = Σ gy x̂               over rows and elements
+        gx = r (g - Σ g / m - x̂ Σ g x̂ / m)           with g = γ gy, over the channel of the row
 
-    Params   ``weight`` γ, ones, and ``bias`` β, zeros, (num_features,), with ``affine=True``, the latter with ``bias=True``;
-             ``running_mean``, zeros, ``running_var``, ones, and ``num_batches_tracked``, which stays 0 as torch's does unless
-             ``momentum=None``, with ``track_running_stats=True``: they are not trained, and their gradient is ``None``.
-    Cache    ``x``, copied where its axes do not lie in order; each row's and channel's mean and 1 / √(σ² + ε).
-    Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params of another layer,
-             and an ``x`` with other axes, channels or dtype.
-    Source   Ulyanov, Vedaldi & Lempitsky 2016; the names, ε and momentum are ``torch.nn.InstanceNorm1d``'s.
+    ``apply`` never reads the running statistics, which exist with ``track_running_stats=True``. ``update_stats(params, cache)``
+    moves them, and ``inference()`` returns the layer that normalizes with them:
+
+        running ← (1 - momentum) running + momentum batch       with the mean over rows of μ and of the unbiased variance
+
+    Args:
+        num_features: Number of channels, the size of axis -2 of x; ``None`` to infer it with ``infer_sizes``.
+        eps: Added to the variance before the square root, to avoid division by 0.
+        momentum: Weight of the new batch in the running statistics; ``None`` for the mean over all batches
+            (torch then never moves them).
+        affine: Whether to learn the scale γ and the shift β of each channel.
+        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses those of the row.
+        bias: Whether to learn β; without effect if ``affine=False``.
+
+    Shape:
+        x (N, num_features, length) or (num_features, length) → y of the same shape
+
+    Params:
+        weight: γ (num_features,), ones; with ``affine=True``.
+        bias: β (num_features,), zeros; with ``affine=True`` and ``bias=True``.
+        running_mean: (num_features,), zeros; with ``track_running_stats=True``, like the next two. They are not trained.
+        running_var: (num_features,), ones.
+        num_batches_tracked: (), int64, 0; counts only with ``momentum=None`` (torch's always stays 0).
+
+    Cache:
+        ``x``, copied if it is not contiguous; μ and r of each channel of each row.
+
+    Raises:
+        ValueError: If a channel of a row has only one value, since its variance is 0.
+
+    References:
+        Ulyanov, Vedaldi & Lempitsky 2016; names and defaults are those of ``torch.nn.InstanceNorm1d``.
+
+    >>> InstanceNorm1d(3, affine=True).init(0)
+    {'weight': tensor([1., 1., 1.]), 'bias': tensor([0., 0., 0.])}
     """
 
     _space = 1
@@ -192,29 +143,49 @@ class InstanceNorm1d(InstanceNorm):
 
 
 @frozen
-class RunningInstanceNorm2d(RunningInstanceNorm):
-    """Normalization by the running statistics: what ``InstanceNorm2d(..., track_running_stats=True).inference()`` is.
-
-    Params   as of ``InstanceNorm2d`` with ``track_running_stats=True``.
-    Cache    ``x``.
-    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, channels or dtype.
-    Source   ``torch.nn.InstanceNorm2d``'s formula in evaluation.
-    """
-
-    _space = 2
-
-
-@frozen
 class InstanceNorm2d(InstanceNorm):
-    """Each channel of each row by itself, over (N, channels, height, width), or without the batch.
+    """Normalize each channel of each row of (N, channels, height, width) by itself.
 
-    All else is as in ``InstanceNorm1d``.
+        μ  = Σ x / m       σ² = Σ (x - μ)² / m       r = 1 / √(σ² + ε)
+        y  = γ x̂ + β       x̂ = (x - μ) r             over the m elements of a channel of a row
+        gβ = Σ gy          gγ = Σ gy x̂               over rows and elements
+        gx = r (g - Σ g / m - x̂ Σ g x̂ / m)           with g = γ gy, over the channel of the row
 
-    Params   as of ``InstanceNorm1d``.
-    Cache    ``x``, copied where its axes do not lie in order; each row's and channel's mean and 1 / √(σ² + ε).
-    Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params of another layer,
-             and an ``x`` with other axes, channels or dtype.
-    Source   Ulyanov, Vedaldi & Lempitsky 2016; the names, ε and momentum are ``torch.nn.InstanceNorm2d``'s.
+    ``apply`` never reads the running statistics, which exist with ``track_running_stats=True``. ``update_stats(params, cache)``
+    moves them, and ``inference()`` returns the layer that normalizes with them:
+
+        running ← (1 - momentum) running + momentum batch       with the mean over rows of μ and of the unbiased variance
+
+    Args:
+        num_features: Number of channels, the size of axis -3 of x; ``None`` to infer it with ``infer_sizes``.
+        eps: Added to the variance before the square root, to avoid division by 0.
+        momentum: Weight of the new batch in the running statistics; ``None`` for the mean over all batches
+            (torch then never moves them).
+        affine: Whether to learn the scale γ and the shift β of each channel.
+        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses those of the row.
+        bias: Whether to learn β; without effect if ``affine=False``.
+
+    Shape:
+        x (N, num_features, height, width) or (num_features, height, width) → y of the same shape
+
+    Params:
+        weight: γ (num_features,), ones; with ``affine=True``.
+        bias: β (num_features,), zeros; with ``affine=True`` and ``bias=True``.
+        running_mean: (num_features,), zeros; with ``track_running_stats=True``, like the next two. They are not trained.
+        running_var: (num_features,), ones.
+        num_batches_tracked: (), int64, 0; counts only with ``momentum=None`` (torch's always stays 0).
+
+    Cache:
+        ``x``, copied if it is not contiguous; μ and r of each channel of each row.
+
+    Raises:
+        ValueError: If a channel of a row has only one value, since its variance is 0.
+
+    References:
+        Ulyanov, Vedaldi & Lempitsky 2016; names and defaults are those of ``torch.nn.InstanceNorm2d``.
+
+    >>> InstanceNorm2d(3, track_running_stats=True).inference()
+    RunningInstanceNorm2d(num_features=3)
     """
 
     _space = 2
@@ -222,29 +193,49 @@ class InstanceNorm2d(InstanceNorm):
 
 
 @frozen
-class RunningInstanceNorm3d(RunningInstanceNorm):
-    """Normalization by the running statistics: what ``InstanceNorm3d(..., track_running_stats=True).inference()`` is.
-
-    Params   as of ``InstanceNorm3d`` with ``track_running_stats=True``.
-    Cache    ``x``.
-    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, channels or dtype.
-    Source   ``torch.nn.InstanceNorm3d``'s formula in evaluation.
-    """
-
-    _space = 3
-
-
-@frozen
 class InstanceNorm3d(InstanceNorm):
-    """Each channel of each row by itself, over (N, channels, depth, height, width), or without the batch.
+    """Normalize each channel of each row of (N, channels, depth, height, width) by itself.
 
-    All else is as in ``InstanceNorm1d``.
+        μ  = Σ x / m       σ² = Σ (x - μ)² / m       r = 1 / √(σ² + ε)
+        y  = γ x̂ + β       x̂ = (x - μ) r             over the m elements of a channel of a row
+        gβ = Σ gy          gγ = Σ gy x̂               over rows and elements
+        gx = r (g - Σ g / m - x̂ Σ g x̂ / m)           with g = γ gy, over the channel of the row
 
-    Params   as of ``InstanceNorm1d``.
-    Cache    ``x``, copied where its axes do not lie in order; each row's and channel's mean and 1 / √(σ² + ε).
-    Raises   ``ValueError`` where a channel of a row has one value, whose variance is 0, for params of another layer,
-             and an ``x`` with other axes, channels or dtype.
-    Source   Ulyanov, Vedaldi & Lempitsky 2016; the names, ε and momentum are ``torch.nn.InstanceNorm3d``'s.
+    ``apply`` never reads the running statistics, which exist with ``track_running_stats=True``. ``update_stats(params, cache)``
+    moves them, and ``inference()`` returns the layer that normalizes with them:
+
+        running ← (1 - momentum) running + momentum batch       with the mean over rows of μ and of the unbiased variance
+
+    Args:
+        num_features: Number of channels, the size of axis -4 of x; ``None`` to infer it with ``infer_sizes``.
+        eps: Added to the variance before the square root, to avoid division by 0.
+        momentum: Weight of the new batch in the running statistics; ``None`` for the mean over all batches
+            (torch then never moves them).
+        affine: Whether to learn the scale γ and the shift β of each channel.
+        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses those of the row.
+        bias: Whether to learn β; without effect if ``affine=False``.
+
+    Shape:
+        x (N, num_features, depth, height, width) or (num_features, depth, height, width) → y of the same shape
+
+    Params:
+        weight: γ (num_features,), ones; with ``affine=True``.
+        bias: β (num_features,), zeros; with ``affine=True`` and ``bias=True``.
+        running_mean: (num_features,), zeros; with ``track_running_stats=True``, like the next two. They are not trained.
+        running_var: (num_features,), ones.
+        num_batches_tracked: (), int64, 0; counts only with ``momentum=None`` (torch's always stays 0).
+
+    Cache:
+        ``x``, copied if it is not contiguous; μ and r of each channel of each row.
+
+    Raises:
+        ValueError: If a channel of a row has only one value, since its variance is 0.
+
+    References:
+        Ulyanov, Vedaldi & Lempitsky 2016; names and defaults are those of ``torch.nn.InstanceNorm3d``.
+
+    >>> InstanceNorm3d(3, track_running_stats=True).inference()
+    RunningInstanceNorm3d(num_features=3)
     """
 
     _space = 3

@@ -1,14 +1,7 @@
-"""Normalization of rows: each is shifted and scaled by its own statistics, then affinely mapped element by element.
+"""Normalization of rows: shift and scale each row with its own statistics, then map it affinely, element by element.
 
-Over the m elements of a row of x (..., *normalized_shape), γ and β being of ``normalized_shape``:
-
-    LayerNorm   μ = Σ x / m     r = 1 / √(Σ (x - μ)² / m + ε)     x̂ = (x - μ) r     y = γ x̂ + β
-                gβ = Σ gy       gγ = Σ gy x̂       over all rows
-                gx = r (g - Σ g / m - x̂ Σ g x̂ / m)                with g = γ gy, over the row
-    RMSNorm     r = 1 / √(Σ x² / m + ε)           x̂ = x r         y = γ x̂
-                gγ = Σ gy x̂                       gx = r (g - x̂ Σ g x̂ / m)
-
-With ``dim`` the row is that axis, such as the channels at each place of an image, x (N, channels, height, width).
+A row holds the m elements of the last axes of x (..., *normalized_shape). γ and β have the shape ``normalized_shape``. With
+``dim`` a row is another axis, for example the channels at each place of an image, x (N, channels, height, width).
 """
 
 from abc import abstractmethod
@@ -29,7 +22,7 @@ from funcnet.value import frozen
 
 @frozen
 class _RowNorm(Layer):
-    """What LayerNorm and RMSNorm share: the shape of a row, ``None`` for the size of the axis ``dim``, to be inferred."""
+    """Base of LayerNorm and RMSNorm: the shape of a row, and the checks of x and params."""
 
     undecayed = ("weight",)
 
@@ -38,7 +31,7 @@ class _RowNorm(Layer):
     @property
     @abstractmethod
     def dim(self) -> int:
-        """The axis that is normalized, and with -1 the last axes: a field of the subclass."""
+        """The axis to normalize; -1 for the last axes. A field of the subclass."""
 
     @property
     def inferred_sizes(self) -> dict[str, int]:
@@ -52,7 +45,7 @@ class _RowNorm(Layer):
         return norm_params.initialize(rng, self)
 
     def _require_rows(self, params: Any, x: Tensor, count: int) -> None:
-        """Raise ``Misfit`` unless x and the params have rows of ``normalized_shape`` and one dtype: kernels notice only some."""
+        """Raise ``Misfit`` unless x and params have rows of ``normalized_shape`` and one dtype: kernels check only some of it."""
         shape, dtype, cpu = self.normalized_shape, x.dtype, x.is_cpu
         if x.shape[-len(shape) :] != shape or not dtype.is_floating_point or len(params) != count:
             raise Misfit
@@ -69,7 +62,7 @@ class _RowNorm(Layer):
         return x if self.dim == -1 else x.movedim(self.dim, -1)
 
     def _moved_back(self, x: Tensor) -> Tensor:
-        """Return x with its last axis as the axis ``dim``."""
+        """Return x with its last axis moved to ``dim``."""
         return x if self.dim == -1 else x.movedim(-1, self.dim)
 
     def _checked_gy(self, gy: Tensor, x: Tensor) -> Tensor:
@@ -90,20 +83,39 @@ class _RowNorm(Layer):
 
 @frozen
 class LayerNorm(_RowNorm):
-    """Layer normalization: mean 0 and variance 1 over the last axes, those of ``normalized_shape``; every axis before is batch.
+    """Normalize the last axes of x to mean 0 and variance 1; all axes before them are batch.
 
-    ``normalized_shape=None`` is the last axis, for ``infer_sizes`` to find. With ``dim`` one other axis is normalized:
-    ``LayerNorm(64, dim=1)`` takes the channels at each place of an image (N, 64, height, width) without permuting it by hand.
+        μ  = Σ x / m     r = 1 / √(Σ (x - μ)² / m + ε)     over the m elements of a row
+        y  = γ x̂ + β     x̂ = (x - μ) r
+        gβ = Σ gy        gγ = Σ gy x̂                       over all rows
+        gx = r (g - Σ g / m - x̂ Σ g x̂ / m)                 with g = γ gy, over the row
+
+    Args:
+        normalized_shape: Sizes of the axes to normalize, a number or a tuple; ``None`` to infer one axis with ``infer_sizes``.
+        eps: Added to the variance before the square root, to avoid division by 0.
+        elementwise_affine: Whether to learn the scale γ and the shift β.
+        bias: Whether to learn β; without effect if ``elementwise_affine=False``.
+        dim: The axis to normalize, if it is not the last: ``LayerNorm(64, dim=1)`` normalizes the channels at each place of
+            images (N, 64, height, width) without a permutation.
+
+    Shape:
+        x (..., *normalized_shape) → y (..., *normalized_shape)
+
+    Params:
+        weight: γ (*normalized_shape), ones; absent with ``elementwise_affine=False``.
+        bias: β (*normalized_shape), zeros; absent with ``elementwise_affine=False`` or ``bias=False``.
+
+    Cache:
+        ``x`` with the axis ``dim`` moved last, not copied; μ and r of each row.
+
+    Raises:
+        ValueError: If ``normalized_shape`` has several axes and ``dim`` is not -1.
+
+    References:
+        Ba, Kiros & Hinton 2016, eq. 3; names and defaults are those of ``torch.nn.LayerNorm``.
 
     >>> LayerNorm(4).init(0)["weight"]
     tensor([1., 1., 1., 1.])
-
-    Params   ``weight`` γ, ones, and ``bias`` β, zeros, of ``normalized_shape``; neither with ``elementwise_affine=False``, and
-             no ``bias`` with ``bias=False``.
-    Cache    ``x``, with the axis ``dim`` last, the rows' means and their 1 / √(σ² + ε).
-    Raises   ``ValueError`` for an ε that is not positive, for params of another layer, and an ``x`` with other last
-             axes or another dtype.
-    Source   Ba, Kiros & Hinton 2016; the names and ε are ``torch.nn.LayerNorm``'s.
     """
 
     eps: float = field(default=1e-5, validator=norm_params.positive)
@@ -134,7 +146,7 @@ class LayerNorm(_RowNorm):
         x, mean, r = cache
         rows = self._checked_gy(gy, x), x, self.normalized_shape
         w = check_param(self, params, "weight", self.normalized_shape, x) if self.elementwise_affine else None
-        b = w if self.bias else None  # whose numbers the kernel does not read
+        b = w if self.bias else None  # the kernel needs a bias, and does not read its numbers
         mask = [needs_x, needs_params and w is not None, needs_params and b is not None]
         gx, gw, gb = kernels.layer_norm_backward(*rows, (mean, r), w, b, mask)
         return norm_params.gparams(params, gw, gb), gx if gx is None else self._moved_back(gx)
@@ -148,17 +160,36 @@ class LayerNorm(_RowNorm):
 
 @frozen
 class RMSNorm(_RowNorm):
-    """Root mean square normalization: mean square 1 over the last axes, those of ``normalized_shape``, and no shift.
+    """Divide each row by its root mean square; unlike ``LayerNorm`` it does not shift.
 
-    ``eps=None`` is the distance from 1 to the next number in x's dtype, or in float32 where x is of half precision.
-    ``normalized_shape=None`` is the last axis, for ``infer_sizes`` to find. With ``dim`` one other axis is normalized, as the
-    channels of images by ``RMSNorm(64, dim=1)``.
+        y  = γ x̂          x̂ = x r          r = 1 / √(Σ x² / m + ε)     over the m elements of a row
+        gγ = Σ gy x̂                                                    over all rows
+        gx = r (g - x̂ Σ g x̂ / m)                                       with g = γ gy, over the row
 
-    Params   ``weight`` γ, ones, of ``normalized_shape``; absent with ``elementwise_affine=False``.
-    Cache    ``x``, with the axis ``dim`` last, and the rows' 1 / √(x̄² + ε).
-    Raises   ``ValueError`` for an ε that is not positive, for params of another layer, and an ``x`` with other last
-             axes or another dtype.
-    Source   Zhang & Sennrich 2019, eq. 4; the names and ε are ``torch.nn.RMSNorm``'s.
+    Args:
+        normalized_shape: Sizes of the axes to normalize, a number or a tuple; ``None`` to infer one axis with ``infer_sizes``.
+        eps: Added to the mean square, to avoid division by 0; ``None`` for the machine epsilon of the dtype of x, that of float32
+            for half precision.
+        elementwise_affine: Whether to learn the scale γ.
+        dim: The axis to normalize, if it is not the last: ``RMSNorm(64, dim=1)`` for the channels of images.
+
+    Shape:
+        x (..., *normalized_shape) → y (..., *normalized_shape)
+
+    Params:
+        weight: γ (*normalized_shape), ones; absent with ``elementwise_affine=False``.
+
+    Cache:
+        ``x`` with the axis ``dim`` moved last, not copied; r of each row.
+
+    Raises:
+        ValueError: If ``normalized_shape`` has several axes and ``dim`` is not -1.
+
+    References:
+        Zhang & Sennrich 2019, eq. 4; names and defaults are those of ``torch.nn.RMSNorm``.
+
+    >>> RMSNorm(2)(RMSNorm(2).init(0), torch.tensor([3.0, 4.0]))
+    tensor([0.8485, 1.1314])
     """
 
     eps: float | None = field(default=None, validator=validators.optional(norm_params.positive))

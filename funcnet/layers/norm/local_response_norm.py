@@ -1,10 +1,8 @@
-"""Local response normalization: each channel is divided by a power of the squares of the channels around it.
+"""Local response normalization: divide each channel by a power of the squares of its neighbouring channels.
 
-LocalResponseNorm of x (N, channels, ...), and CrossMapLRN2d of images, (N, channels, height, width):
-
-s = k + α Σ x² / size, over the window from size // 2 channels before to (size - 1) // 2 after, zeros outside
-y = x s⁻ᵝ
-gx = gy s⁻ᵝ - (2 α β / size) x Σ gy x s⁻ᵝ⁻¹, over the window turned around: the channels whose window this one is in
+s  = k + α Σ x² / size            over the channels from size // 2 before to (size - 1) // 2 after, zeros outside
+y  = x s⁻ᵝ
+gx = gy s⁻ᵝ - (2 α β / size) x Σ gy x s⁻ᵝ⁻¹      over the mirrored window: the channels whose windows hold this one
 """
 
 import math
@@ -25,14 +23,14 @@ from funcnet.value import frozen
 
 
 def _windows(x: Tensor, before: int, after: int) -> Tensor:
-    """Sum the channels around each; of 32×64×14×14 and 5 channels 0.5 ms, torch's way, by ``avg_pool3d``, 15."""
+    """Sum the channels around each: 0.5 ms for 32×64×14×14 and 5 channels; torch's way, with ``avg_pool3d``, takes 15."""
     flat = torch.constant_pad_nd(x.flatten(2), (0, 0, before, after))
     return flat.unfold(1, before + after + 1, 1).sum(-1).reshape(x.shape)
 
 
 @frozen
 class _ResponseNorm(Layer):
-    """Normalization by the channels around each; a subclass says over which axes."""
+    """Normalization by neighbouring channels; a subclass says which axes x has."""
 
     size: int = field(validator=size)
     alpha: float = field(default=1e-4, validator=number())
@@ -43,7 +41,7 @@ class _ResponseNorm(Layer):
 
     @abstractmethod
     def _takes(self, dim: int) -> bool:
-        """Tell whether x may have so many axes."""
+        """Tell whether x may have ``dim`` axes."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if not self._takes(require_floating(self, params, x).dim()):
@@ -58,7 +56,7 @@ class _ResponseNorm(Layer):
         return rounded(wide * s**-self.beta, x), (x, s)
 
     def _divisor(self, x: Tensor) -> Tensor:
-        """Return s, the sum of squares and the constant."""
+        """Return s, before the power."""
         return _windows(x * x, self.size // 2, (self.size - 1) // 2) * (self.alpha / self.size) + self.k
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Tensor]:
@@ -70,12 +68,30 @@ class _ResponseNorm(Layer):
 
 @frozen
 class LocalResponseNorm(_ResponseNorm):
-    """Division of each channel by (k + α · mean of the squares of ``size`` channels around it)ᵝ, over (N, channels, ...).
+    """Divide each channel of (N, channels, ...) by a power of the squares of ``size`` channels around it.
 
-    Params   none.
-    Cache    ``x`` and ``s``, this at least in single precision.
-    Raises   ``ValueError`` for fields that are no numbers, and an ``x`` that is not floating or has fewer than 3 axes.
-    Source   Krizhevsky, Sutskever & Hinton 2012, section 3.3; the names and defaults are ``torch.nn.LocalResponseNorm``'s.
+        y  = x s⁻ᵝ        s = k + α Σ x² / size        over the window of channels, zeros outside
+        gx = gy s⁻ᵝ - (2 α β / size) x Σ gy x s⁻ᵝ⁻¹    over the mirrored window
+
+    The window goes from size // 2 channels before to (size - 1) // 2 after.
+
+    Args:
+        size: Number of channels in a window.
+        alpha: Weight α of the squares.
+        beta: Exponent β.
+        k: Constant that is added to the squares.
+
+    Shape:
+        x (N, channels, length, ...) → y of the same shape
+
+    Cache:
+        ``x``, not copied, and s; both in single precision at least.
+
+    Raises:
+        ValueError: If x has fewer than 3 axes.
+
+    References:
+        Krizhevsky, Sutskever & Hinton 2012, section 3.3; names and defaults are those of ``torch.nn.LocalResponseNorm``.
     """
 
     axes: ClassVar[str] = "length, ..."
@@ -86,15 +102,31 @@ class LocalResponseNorm(_ResponseNorm):
 
 @frozen
 class CrossMapLRN2d(_ResponseNorm):
-    """``LocalResponseNorm`` of images alone, (N, channels, height, width).
+    """``LocalResponseNorm`` for images (N, channels, height, width) only.
 
-    Up to size // 2 channels it is what ``torch.nn.CrossMapLRN2d`` computes. That one's sums never let go of the first channel,
-    and its gradient is not that of its own output (torch 2.13.0, by ``gradcheck``); here both are as the formula says.
+        y  = x s⁻ᵝ        s = k + α Σ x² / size        over the window of channels, zeros outside
+        gx = gy s⁻ᵝ - (2 α β / size) x Σ gy x s⁻ᵝ⁻¹    over the mirrored window
 
-    Params   none.
-    Cache    ``x`` and ``s``, this at least in single precision.
-    Raises   ``ValueError`` for fields that are no numbers, and an ``x`` that is not floating or has not 4 axes.
-    Source   Krizhevsky, Sutskever & Hinton 2012, section 3.3; the names and defaults are ``torch.nn.CrossMapLRN2d``'s.
+    With at most size // 2 channels y equals that of ``torch.nn.CrossMapLRN2d``. With more, torch's running sums never drop the
+    first channel, and its gradient is not that of its output (torch 2.13.0, by ``gradcheck``).
+
+    Args:
+        size: Number of channels in a window.
+        alpha: Weight α of the squares.
+        beta: Exponent β.
+        k: Constant that is added to the squares.
+
+    Shape:
+        x (N, channels, height, width) → y of the same shape
+
+    Cache:
+        ``x``, not copied, and s; both in single precision at least.
+
+    Raises:
+        ValueError: If x does not have 4 axes.
+
+    References:
+        Krizhevsky, Sutskever & Hinton 2012, section 3.3; names and defaults are those of ``torch.nn.CrossMapLRN2d``.
     """
 
     axes: ClassVar[str] = "height, width"

@@ -1,10 +1,4 @@
-"""Scaling: vectors brought to one length, or to mean 0 and variance 1.
-
-    Normalize     y = x / n,  n = max(‖x‖ₚ, ε)      gx = gy / n - (Σ gy ⊙ y) / n ⊙ ∂‖x‖ₚ/∂x, without the second where ‖x‖ₚ < ε
-    Standardize   y = (x - μ) r,  r = 1 / √(σ² + ε)      gx = r (gy - mean(gy) - y ⊙ mean(gy ⊙ y))
-
-x and y (...) have one shape. μ and σ² are mean and variance, and all means are taken, along ``dim``.
-"""
+"""Scaling of vectors: to length 1, or to mean 0 and variance 1, along an axis and without params."""
 
 from typing import Any
 
@@ -24,15 +18,32 @@ from funcnet.value import frozen
 
 @frozen
 class Normalize(Layer):
-    """x divided by its p-norm along ``dim``, or by ``eps`` where that is larger, as ``torch.nn.functional.normalize``.
+    """Divide x by its p-norm along ``dim``, or by ``eps`` if the norm is smaller.
 
-    The first argument is ``p``, as in torch: ``Normalize(dim=-1)`` for unit vectors in the last axis.
+        y  = x / n        n = max(‖x‖ₚ, ε)
+        gx = gy / n - (Σ gy y / n) ∂‖x‖ₚ/∂x        without the second term if ‖x‖ₚ < ε
 
-    Params   none.
-    Cache    ``x``, and its norm, in single precision at least.
-    Raises   ``ValueError`` for a ``p`` that is no number, an ``eps`` that is not above 0, and when ``x`` has no axis ``dim``, or
-             is not a floating tensor.
-    Source   ``torch.nn.functional.normalize``'s formula.
+    ``p`` is the first argument, as in torch: ``Normalize(dim=-1)`` gives unit vectors along the last axis.
+
+    Args:
+        p: Exponent of the norm.
+        dim: The axis of the vectors.
+        eps: Lower bound of the divisor.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``x``, not copied, and its norm, in single precision at least.
+
+    Raises:
+        ValueError: If x has no axis ``dim``.
+
+    References:
+        ``torch.nn.functional.normalize``.
+
+    >>> Normalize(dim=-1)({}, torch.tensor([3.0, 4.0]))
+    tensor([0.6000, 0.8000])
     """
 
     p: float = field(default=2.0, validator=degree)
@@ -62,12 +73,29 @@ class Normalize(Layer):
 
 @frozen
 class Standardize(Layer):
-    """x shifted and scaled to mean 0 and variance 1 along the axes ``dim``, without anything learned.
+    """Shift and scale x to mean 0 and variance 1 along the axes ``dim``, without params.
 
-    Params   none.
-    Cache    ``y``, and r in single precision at least.
-    Raises   ``ValueError`` for an ``eps`` that is not above 0, and when ``x`` has no axis ``dim``, or is not a floating tensor.
-    Source   ``jax.nn.standardize``.
+        y  = (x - μ) r        r = 1 / √(σ² + ε)        μ and σ² along ``dim``
+        gx = r (gy - mean(gy) - y mean(gy y))          means along ``dim``
+
+    Args:
+        dim: The axis, or a tuple of axes.
+        eps: Added to the variance before the square root, to avoid division by 0.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        ``y``, and r in single precision at least.
+
+    Raises:
+        ValueError: If x has no axis ``dim``.
+
+    References:
+        ``jax.nn.standardize``.
+
+    >>> Standardize()({}, torch.tensor([1.0, 3.0]))
+    tensor([-1.0000,  1.0000])
     """
 
     dim: int | Shape = field(default=-1, validator=axes)

@@ -1,24 +1,8 @@
-"""Recurrent cells: the next state from the input and the state before; ⊙ the product by element, σ the sigmoid.
+"""Recurrent cells: the next state from the input and the previous state; ⊙ is the elementwise product, σ the sigmoid.
 
-With the sums p = x Wᵀ + b and s = h Uᵀ + b', each in parts of hidden_size for the gates, in the order i f u o or r z n:
+With the sums p = x Wᵀ + b and s = h Uᵀ + b', divided into parts of hidden_size for the gates, and their gradients gp and gs:
 
-    RNNCell    h' = tanh(p + s),  or ReLU
-               gp = gh' ⊙ (1 - h'²)        gs = gp
-
-    LSTMCell   i = σ(p + s)    f = σ(p + s)    u = tanh(p + s)    o = σ(p + s)
-               c' = f ⊙ c + i ⊙ u          h' = o ⊙ tanh(c')
-               e = gc' + gh' ⊙ o ⊙ (1 - tanh(c')²)
-               gi = e ⊙ u ⊙ i ⊙ (1 - i)    gf = e ⊙ c ⊙ f ⊙ (1 - f)
-               gu = e ⊙ i ⊙ (1 - u²)       go = gh' ⊙ tanh(c') ⊙ o ⊙ (1 - o)
-               gp = [gi, gf, gu, go]       gs = gp       gc = e ⊙ f
-
-    GRUCell    r = σ(p + s)    z = σ(p + s)    n = tanh(p + r ⊙ s)
-               h' = (1 - z) ⊙ n + z ⊙ h
-               gn = gh' ⊙ (1 - z) ⊙ (1 - n²)
-               gr = gn ⊙ s ⊙ r ⊙ (1 - r)   gz = gh' ⊙ (h - n) ⊙ z ⊙ (1 - z)     s is the part of n
-               gp = [gr, gz, gn]           gs = [gr, gz, gn ⊙ r]
-
-    gW = Σ gp xᵀ    gU = Σ gs hᵀ    gb = Σ gp    gb' = Σ gs    gx = gp W    gh = gs U,  and gh' ⊙ z more for a GRUCell
+    gW = Σ gp xᵀ    gU = Σ gs hᵀ    gb = Σ gp    gb' = Σ gs    gx = gp W    gh = gs U
 
 x (N, input_size) or (input_size,), h and c (N, hidden_size) or (hidden_size,).
 """
@@ -51,7 +35,7 @@ def initialize(rng: Key | int, shapes: dict[str, tuple[int, ...]], hidden_size: 
 
 @frozen
 class _Cell(Layer):
-    """A cell: what RNNCell, LSTMCell and GRUCell share."""
+    """Base of RNNCell, LSTMCell and GRUCell."""
 
     halves_share_work = True
 
@@ -62,7 +46,7 @@ class _Cell(Layer):
     @property
     @abstractmethod
     def kind(self) -> str:
-        """Return the name of the kernel, of ``tanh``, ``relu``, ``lstm`` and ``gru``."""
+        """The name of the kernel: ``tanh``, ``relu``, ``lstm`` or ``gru``."""
 
     @property
     def inferred_sizes(self) -> dict[str, int]:
@@ -115,7 +99,7 @@ class _Cell(Layer):
         return gx, gh if gc is None else (gh, gc)
 
     def _parts(self, x: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the input, h, and c; zeros where no state is given."""
+        """Return the input, h and c, with zeros for a missing state."""
         if isinstance(x, tuple):
             one, state = x
             return (one, *state) if isinstance(state, tuple) else (one, state, None)
@@ -135,7 +119,7 @@ class _Cell(Layer):
         return rule or f"x must be an input, or {form} with states of its dtype and shape {(*one.shape[:-1], self.hidden_size)}"
 
     def _is_input(self, x: Any) -> bool:
-        """Tell whether x is an input, or an input and a state that fits it: kernels would broadcast it."""
+        """Tell whether x is an input, or an input and a state that fits it: kernels would broadcast other shapes."""
         is_lstm, one = self.kind == "lstm", x[0] if isinstance(x, tuple) and x else x
         if isinstance(x, tuple) and (len(x) != 2 or isinstance(x[1], tuple) != is_lstm):
             return False
@@ -149,15 +133,37 @@ class _Cell(Layer):
 
 @frozen
 class RNNCell(_Cell):
-    """One step of an Elman network: x is (input, h), or the input alone for h = 0, and y the next h.
+    """One step of an Elman network: the next h from the input and h.
 
-    ``input_size=None`` is for ``infer_sizes`` to find.
+        p  = x Wᵀ + b           s  = h Uᵀ + b'
+        h' = tanh(p + s),  or ReLU
+        gp = gh' ⊙ (1 - h'²)    gs = gp                 with ReLU gh' where h' > 0, else 0
+        gW = Σ gp xᵀ    gU = Σ gs hᵀ    gb = gb' = Σ gp    gx = gp W    gh = gs U
 
-    Params   ``weight_ih`` (hidden, input), ``weight_hh`` (hidden, hidden), and with ``bias`` ``bias_ih`` and ``bias_hh``
-             (hidden,); uniform in ±1 / √hidden_size, as in ``torch.nn.RNNCell``.
-    Cache    x and the next h.
-    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, sizes or dtype.
-    Source   Elman 1990.
+    Args:
+        input_size: Number of features of the input; ``None`` to infer it with ``infer_sizes``.
+        hidden_size: Number of features of the state.
+        bias: Whether to learn the biases b and b'.
+        nonlinearity: ``"tanh"`` or ``"relu"``.
+
+    Shape:
+        x (N, input_size), or (x, h) with h (N, hidden_size), zeros by default → h' (N, hidden_size). The batch axis is optional.
+
+    Params:
+        weight_ih: W (hidden_size, input_size), uniform in ±1 / √hidden_size.
+        weight_hh: U (hidden_size, hidden_size), the same.
+        bias_ih: b (hidden_size,), the same; absent with ``bias=False``.
+        bias_hh: b' (hidden_size,), the same; absent with ``bias=False``.
+
+    Cache:
+        The input and h, not copied, and h'.
+
+    References:
+        Elman 1990; names and initial values are those of ``torch.nn.RNNCell``.
+
+    >>> cell = RNNCell(4, 3)
+    >>> cell(cell.init(0), torch.ones(2, 4)).shape
+    torch.Size([2, 3])
     """
 
     nonlinearity: str = field(default="tanh", validator=one_of("tanh", "relu"))
@@ -169,13 +175,43 @@ class RNNCell(_Cell):
 
 @frozen
 class LSTMCell(_Cell):
-    """One step of long short-term memory: x is (input, (h, c)), or the input alone for zeros, and y the next (h, c).
+    """One step of long short-term memory: the next (h, c) from the input and (h, c).
 
-    Params   ``weight_ih`` (4 · hidden, input), ``weight_hh`` (4 · hidden, hidden), and with ``bias`` ``bias_ih`` and ``bias_hh``
-             (4 · hidden,), rows in the order i f u o; uniform in ±1 / √hidden_size, as in ``torch.nn.LSTMCell``.
-    Cache    x, the gates and tanh c'.
-    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, sizes or dtype.
-    Source   Hochreiter & Schmidhuber 1997; Gers et al. 2000 for the gate f.
+        p  = x Wᵀ + b                   s  = h Uᵀ + b'                         in four parts, one for each gate
+        i  = σ(p + s)    f  = σ(p + s)    u  = tanh(p + s)    o  = σ(p + s)
+        c' = f ⊙ c + i ⊙ u              h' = o ⊙ tanh(c')
+        e  = gc' + gh' ⊙ o ⊙ (1 - tanh(c')²)
+        gi = e ⊙ u ⊙ i ⊙ (1 - i)        gf = e ⊙ c ⊙ f ⊙ (1 - f)
+        gu = e ⊙ i ⊙ (1 - u²)           go = gh' ⊙ tanh(c') ⊙ o ⊙ (1 - o)
+        gp = [gi, gf, gu, go]           gs = gp                                gc = e ⊙ f
+        gW = Σ gp xᵀ    gU = Σ gs hᵀ    gb = gb' = Σ gp    gx = gp W    gh = gs U
+
+    Args:
+        input_size: Number of features of the input; ``None`` to infer it with ``infer_sizes``.
+        hidden_size: Number of features of the state.
+        bias: Whether to learn the biases b and b'.
+
+    Shape:
+        x (N, input_size), or (x, (h, c)) with h and c (N, hidden_size), zeros by default → (h', c'), each (N, hidden_size). The
+        batch axis is optional.
+
+    Params:
+        weight_ih: W (4 · hidden_size, input_size), uniform in ±1 / √hidden_size; rows in the order i f u o.
+        weight_hh: U (4 · hidden_size, hidden_size), the same.
+        bias_ih: b (4 · hidden_size,), the same; absent with ``bias=False``.
+        bias_hh: b' (4 · hidden_size,), the same; absent with ``bias=False``.
+
+    Cache:
+        The input, h and c, not copied, the gates and tanh(c').
+
+    References:
+        Hochreiter & Schmidhuber 1997; Gers et al. 2000 for the gate f; names and initial values are those of
+        ``torch.nn.LSTMCell``.
+
+    >>> cell = LSTMCell(4, 3)
+    >>> h, c = cell(cell.init(0), torch.ones(2, 4))
+    >>> h.shape, c.shape
+    (torch.Size([2, 3]), torch.Size([2, 3]))
     """
 
     @property
@@ -185,13 +221,39 @@ class LSTMCell(_Cell):
 
 @frozen
 class GRUCell(_Cell):
-    """One step of a gated recurrent unit: x is (input, h), or the input alone for h = 0, and y the next h.
+    """One step of a gated recurrent unit: the next h from the input and h.
 
-    Params   ``weight_ih`` (3 · hidden, input), ``weight_hh`` (3 · hidden, hidden), and with ``bias`` ``bias_ih`` and ``bias_hh``
-             (3 · hidden,), rows in the order r z n; uniform in ±1 / √hidden_size, as in ``torch.nn.GRUCell``.
-    Cache    x, the gates, and n's part of U h + b'.
-    Raises   ``ValueError`` for params of another layer, and an ``x`` with other axes, sizes or dtype.
-    Source   Cho et al. 2014; r as in ``torch.nn``, after the product.
+        p  = x Wᵀ + b                   s  = h Uᵀ + b'                         in three parts, one for each gate
+        r  = σ(p + s)    z  = σ(p + s)    n  = tanh(p + r ⊙ s)
+        h' = (1 - z) ⊙ n + z ⊙ h
+        gn = gh' ⊙ (1 - z) ⊙ (1 - n²)   gr = gn ⊙ s ⊙ r ⊙ (1 - r)              here s is the part of n
+        gz = gh' ⊙ (h - n) ⊙ z ⊙ (1 - z)
+        gp = [gr, gz, gn]               gs = [gr, gz, gn ⊙ r]
+        gW = Σ gp xᵀ    gU = Σ gs hᵀ    gb = Σ gp    gb' = Σ gs    gx = gp W    gh = gs U + gh' ⊙ z
+
+    Args:
+        input_size: Number of features of the input; ``None`` to infer it with ``infer_sizes``.
+        hidden_size: Number of features of the state.
+        bias: Whether to learn the biases b and b'.
+
+    Shape:
+        x (N, input_size), or (x, h) with h (N, hidden_size), zeros by default → h' (N, hidden_size). The batch axis is optional.
+
+    Params:
+        weight_ih: W (3 · hidden_size, input_size), uniform in ±1 / √hidden_size; rows in the order r z n.
+        weight_hh: U (3 · hidden_size, hidden_size), the same.
+        bias_ih: b (3 · hidden_size,), the same; absent with ``bias=False``.
+        bias_hh: b' (3 · hidden_size,), the same; absent with ``bias=False``.
+
+    Cache:
+        The input and h, not copied, the gates, and the part of s that belongs to n.
+
+    References:
+        Cho et al. 2014, with r applied after the product as in torch; names and initial values are those of ``torch.nn.GRUCell``.
+
+    >>> cell = GRUCell(4, 3)
+    >>> cell(cell.init(0), (torch.ones(2, 4), torch.zeros(2, 3))).shape
+    torch.Size([2, 3])
     """
 
     @property

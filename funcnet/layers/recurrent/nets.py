@@ -1,9 +1,7 @@
 """RNN, LSTM and GRU: cells along a sequence, with the arguments, params and shapes of torch.nn.
 
-    hₜ = cell(xₜ, hₜ₋₁),   yₜ = hₜ,  or  V hₜ with a projection        ghₜ = gyₜ + what the cell sends back from t + 1
-    gxₜ = Wᵀ gpₜ,   gW = Σₜ gpₜ xₜᵀ,   gU = Σₜ gsₜ hₜ₋₁ᵀ,   gV = Σₜ gyₜ hₜᵀ
-
-with the cell's own formulas, p and s from ``layers.recurrent``; x (T, N, input_size) and y (T, N, hidden_size).
+Each step is that of the cell in ``cells``, whose letters the formulas use: pₜ = xₜ Wᵀ + b, sₜ = hₜ₋₁ Uᵀ + b'.
+x (T, N, input_size) and y (T, N, hidden_size).
 """
 
 from attrs import field
@@ -15,24 +13,53 @@ from funcnet.value import frozen
 
 @frozen
 class RNN(Recurrent):
-    """Elman network over a sequence, with the arguments, params and shapes of ``torch.nn.RNN``.
+    """Elman network over a sequence.
 
-    x is a sequence (T, N, input_size), (N, T, ...) with ``batch_first`` or (T, ...) without a batch; (sequence, state); or
-    (sequence, state, lengths) with whole numbers (N,): steps from a row's length on change no state and give y = 0, and the
-    reverse direction starts before them, as with torch's packed sequences. A state that is ``None`` is zeros. y is (outputs,
-    last state), so that the state goes on in the next piece of a long sequence. Each part of ``gy`` may be ``None``, for
-    zeros. ``input_size=None`` is for ``infer_sizes`` to find.
+        yₜ  = hₜ = tanh(pₜ + sₜ)                      pₜ = xₜ Wᵀ + b,  sₜ = hₜ₋₁ Uᵀ + b';   ReLU with ``nonlinearity="relu"``
+        ghₜ = gyₜ + gpₜ₊₁ U                           gpₜ = ghₜ ⊙ (1 - hₜ²)
+        gxₜ = gpₜ W    gW = Σₜ gpₜ xₜᵀ    gU = Σₜ gpₜ hₜ₋₁ᵀ    gb = gb' = Σₜ gpₜ
 
-    ``num_layers`` stand above each other, each in one direction or, ``bidirectional``, in both; ``nonlinearity`` is "tanh" or
-    "relu".
+    y comes with the last state, which continues a long sequence in the next call. ``Select(0)`` keeps only y. Each part of gy may
+    be ``None``, for zeros.
 
-    Params   for each layer l ``weight_ih_l0`` (hidden, features), ``weight_hh_l0`` (hidden, hidden), and with ``bias``
-             ``bias_ih_l0`` and ``bias_hh_l0`` (hidden,), with ``_reverse`` for the other direction; uniform in ±1 /
-             √hidden_size.
-    Cache    x, and for each layer and direction its input, outputs and gates; what dropout kept.
-    Raises   ``ValueError`` for params of another layer, an ``x`` with other axes, sizes or dtype, and dropout without
-             a key.
-    Source   Elman 1990.
+    Args:
+        input_size: Number of features of a step; ``None`` to infer it with ``infer_sizes``.
+        hidden_size: Number of features of the state.
+        num_layers: Number of layers; each takes the outputs of the one below.
+        nonlinearity: ``"tanh"`` or ``"relu"``.
+        bias: Whether to learn the biases b and b'.
+        batch_first: Whether x is (N, T, input_size) instead of (T, N, input_size).
+        dropout: Probability of dropping an output between two layers. It needs a key, except after ``inference()``.
+        bidirectional: Whether each layer also runs from the last step to the first; the outputs are joined along the last axis.
+
+    Shape:
+        x (T, N, input_size), (x, state) or (x, state, lengths) → (y, last state), y (T, N, hidden_size), with twice as many
+        features if ``bidirectional``. The batch axis is optional. The state (layers · directions, N, hidden_size) is zeros by
+        default, or with ``None``. lengths (N,) are whole numbers: the steps of a row from its length on leave the state and give
+        y = 0.
+
+    Params:
+        weight_ih_l0: W (hidden_size, input_size), uniform in ±1 / √hidden_size. The names of the layers above end
+            in ``_l1``, ..., those of the reverse direction in ``_reverse``; above the first layer W has as many columns as the
+            layer below outputs.
+        weight_hh_l0: U (hidden_size, hidden_size), the same.
+        bias_ih_l0: b (hidden_size,), the same; absent with ``bias=False``.
+        bias_hh_l0: b' (hidden_size,), the same; absent with ``bias=False``.
+
+    Cache:
+        x, not copied; for each layer and direction its input, outputs and gates; what dropout kept.
+
+    Raises:
+        ValueError: If the state or the lengths do not fit the sequence, or dropout has no key.
+
+    References:
+        Elman 1990; names, shapes and initial values are those of ``torch.nn.RNN``.
+
+    >>> import torch
+    >>> net = RNN(4, 3, batch_first=True)
+    >>> y, h = net(net.init(0), torch.ones(2, 5, 4))
+    >>> y.shape, h.shape
+    (torch.Size([2, 5, 3]), torch.Size([1, 2, 3]))
     """
 
     nonlinearity: str = field(default="tanh", validator=one_of("tanh", "relu"))
@@ -48,15 +75,57 @@ class RNN(Recurrent):
 
 @frozen
 class LSTM(Recurrent):
-    """Long short-term memory over a sequence, with the arguments, params and shapes of ``torch.nn.LSTM``.
+    """Long short-term memory over a sequence.
 
-    The forms of x and y are those of ``RNN``, with a pair (h, c) for the state. With ``proj_size`` each h is projected to it.
+        iₜ, fₜ, uₜ, oₜ = σ, σ, tanh, σ of pₜ + sₜ     pₜ = xₜ Wᵀ + b,  sₜ = hₜ₋₁ Uᵀ + b'
+        cₜ  = fₜ ⊙ cₜ₋₁ + iₜ ⊙ uₜ                     yₜ = hₜ = mₜ = oₜ ⊙ tanh(cₜ),  or hₜ = V mₜ with ``proj_size``
+        ghₜ = gyₜ + gpₜ₊₁ U                           gmₜ = ghₜ,  or Vᵀ ghₜ;  gpₜ and gcₜ₋₁ from gmₜ and gcₜ as in ``LSTMCell``
+        gxₜ = gpₜ W    gW = Σₜ gpₜ xₜᵀ    gU = Σₜ gpₜ hₜ₋₁ᵀ    gb = gb' = Σₜ gpₜ    gV = Σₜ ghₜ mₜᵀ
 
-    Params   those of ``RNN`` with 4 · hidden rows, in the order i f u o, and with ``proj_size`` ``weight_hr_l0`` (proj, hidden).
-    Cache    x, and for each layer and direction its input, outputs, cell states and gates; what dropout kept.
-    Raises   ``ValueError`` for params of another layer, an ``x`` with other axes, sizes or dtype, and dropout without
-             a key.
-    Source   Hochreiter & Schmidhuber 1997; Sak et al. 2014 for the projection.
+    y comes with the last state (h, c), which continues a long sequence in the next call. ``Select(0)`` keeps only y. Each part of
+    gy may be ``None``, for zeros.
+
+    Args:
+        input_size: Number of features of a step; ``None`` to infer it with ``infer_sizes``.
+        hidden_size: Number of features of the state.
+        num_layers: Number of layers; each takes the outputs of the one below.
+        bias: Whether to learn the biases b and b'.
+        batch_first: Whether x is (N, T, input_size) instead of (T, N, input_size).
+        dropout: Probability of dropping an output between two layers. It needs a key, except after ``inference()``.
+        bidirectional: Whether each layer also runs from the last step to the first; the outputs are joined along the last axis.
+        proj_size: Number of features that each h is projected to, less than ``hidden_size``; 0 for no projection.
+
+    Shape:
+        x (T, N, input_size), (x, state) or (x, state, lengths) → (y, last state), y (T, N, hidden_size), with twice as many
+        features if ``bidirectional``. The batch axis is optional. The state is (h, c), each (layers · directions, N,
+        hidden_size), zeros by default, or with ``None``. With ``proj_size`` h and y have that many features. lengths (N,) are
+        whole numbers: the steps of a row from its length on leave the state and give y = 0.
+
+    Params:
+        weight_ih_l0: W (4 · hidden_size, input_size), uniform in ±1 / √hidden_size; rows in the order i f u o. The names of the
+            layers above end in ``_l1``, ..., those of the reverse direction in ``_reverse``; above the first layer W has as many
+            columns as the layer below outputs.
+        weight_hh_l0: U (4 · hidden_size, hidden_size), the same.
+        bias_ih_l0: b (4 · hidden_size,), the same; absent with ``bias=False``.
+        bias_hh_l0: b' (4 · hidden_size,), the same; absent with ``bias=False``.
+        weight_hr_l0: V (proj_size, hidden_size), the same; only with ``proj_size``.
+
+    Cache:
+        x, not copied; for each layer and direction its input, outputs, cell states and gates; what dropout kept.
+
+    Raises:
+        ValueError: If ``proj_size`` is not below ``hidden_size``, the state or the lengths do not fit the sequence, or dropout
+            has no key.
+
+    References:
+        Hochreiter & Schmidhuber 1997; Sak et al. 2014 for the projection; names, shapes and initial values are those of
+        ``torch.nn.LSTM``.
+
+    >>> import torch
+    >>> net = LSTM(4, 3, bidirectional=True)
+    >>> y, (h, c) = net(net.init(0), torch.ones(5, 2, 4))
+    >>> y.shape, h.shape
+    (torch.Size([5, 2, 6]), torch.Size([2, 2, 3]))
     """
 
     ensemble_mode = "loop"
@@ -77,15 +146,55 @@ class LSTM(Recurrent):
 
 @frozen
 class GRU(Recurrent):
-    """Gated recurrent units over a sequence, with the arguments, params and shapes of ``torch.nn.GRU``.
+    """Gated recurrent units over a sequence.
 
-    The forms of x and y are those of ``RNN``.
+        rₜ, zₜ = σ, σ of pₜ + sₜ                      nₜ = tanh(pₜ + rₜ ⊙ sₜ)             pₜ = xₜ Wᵀ + b,  sₜ = hₜ₋₁ Uᵀ + b'
+        yₜ  = hₜ = (1 - zₜ) ⊙ nₜ + zₜ ⊙ hₜ₋₁
+        ghₜ = gyₜ + gsₜ₊₁ U + ghₜ₊₁ ⊙ zₜ₊₁            gpₜ and gsₜ from ghₜ as in ``GRUCell``
+        gxₜ = gpₜ W    gW = Σₜ gpₜ xₜᵀ    gU = Σₜ gsₜ hₜ₋₁ᵀ    gb = Σₜ gpₜ    gb' = Σₜ gsₜ
 
-    Params   those of ``RNN`` with 3 · hidden rows, in the order r z n.
-    Cache    x, and for each layer and direction its input, outputs, gates, and n's part of the states' half; what dropout kept.
-    Raises   ``ValueError`` for params of another layer, an ``x`` with other axes, sizes or dtype, and dropout without
-             a key.
-    Source   Cho et al. 2014.
+    y comes with the last state, which continues a long sequence in the next call. ``Select(0)`` keeps only y. Each part of gy may
+    be ``None``, for zeros.
+
+    Args:
+        input_size: Number of features of a step; ``None`` to infer it with ``infer_sizes``.
+        hidden_size: Number of features of the state.
+        num_layers: Number of layers; each takes the outputs of the one below.
+        bias: Whether to learn the biases b and b'.
+        batch_first: Whether x is (N, T, input_size) instead of (T, N, input_size).
+        dropout: Probability of dropping an output between two layers. It needs a key, except after ``inference()``.
+        bidirectional: Whether each layer also runs from the last step to the first; the outputs are joined along the last axis.
+
+    Shape:
+        x (T, N, input_size), (x, state) or (x, state, lengths) → (y, last state), y (T, N, hidden_size), with twice as many
+        features if ``bidirectional``. The batch axis is optional. The state (layers · directions, N, hidden_size) is zeros by
+        default, or with ``None``. lengths (N,) are whole numbers: the steps of a row from its length on leave the state and give
+        y = 0.
+
+    Params:
+        weight_ih_l0: W (3 · hidden_size, input_size), uniform in ±1 / √hidden_size; rows in the order r z n. The names of the
+            layers above end in ``_l1``, ..., those of the reverse direction in ``_reverse``; above the first layer W has as many
+            columns as the layer below outputs.
+        weight_hh_l0: U (3 · hidden_size, hidden_size), the same.
+        bias_ih_l0: b (3 · hidden_size,), the same; absent with ``bias=False``.
+        bias_hh_l0: b' (3 · hidden_size,), the same; absent with ``bias=False``.
+
+    Cache:
+        x, not copied; for each layer and direction its input, outputs and gates, and the part of s that belongs to n; what
+        dropout kept.
+
+    Raises:
+        ValueError: If the state or the lengths do not fit the sequence, or dropout has no key.
+
+    References:
+        Cho et al. 2014; names, shapes and initial values are those of ``torch.nn.GRU``.
+
+    >>> import torch
+    >>> net = GRU(4, 3, num_layers=2)
+    >>> x, lengths = torch.ones(5, 2, 4), torch.tensor([5, 2])
+    >>> y, h = net(net.init(0), (x, None, lengths))
+    >>> y[2:, 1].abs().sum(), h.shape
+    (tensor(0.), torch.Size([2, 2, 3]))
     """
 
     @property

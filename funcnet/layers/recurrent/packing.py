@@ -1,10 +1,9 @@
-"""Packing: sequences of several lengths in one tensor, with padding behind their ends or without it; pure functions on data.
+"""Packing: sequences of several lengths in one tensor, with padding or without; pure functions on data.
 
-``pack_padded`` and ``pad_packed`` are each other's inverse, and each other's transpose: the gradient of the one's input is the
-other of its gradient. Recurrent nets take padded sequences and their lengths as they are.
+``pack_padded`` and ``pad_packed`` are inverse to each other, and each is the transpose of the other: the gradient of one is the
+other, applied to the gradient of its output. Recurrent nets take padded sequences and their lengths directly.
 
-``lengths`` (N,) are the steps of each sequence, whole numbers of at least 0. Padded sequences are (T, N, ...), with
-``batch_first`` (N, T, ...).
+``lengths`` (N,) are the numbers of steps of the sequences. Padded sequences are (T, N, ...), or (N, T, ...) with ``batch_first``.
 """
 
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def _as_lengths(who: str, lengths: Tensor | Sequence[int], longest: int | None, count: int | None = None) -> Tensor:
-    limit = "" if longest is None else f" to {longest}, the steps there are"
+    limit = "" if longest is None else f" to {longest}, the number of steps"
     try:
         counts = torch.as_tensor(lengths)
     except (TypeError, ValueError, RuntimeError):
@@ -36,7 +35,7 @@ def _as_lengths(who: str, lengths: Tensor | Sequence[int], longest: int | None, 
 
 
 def _with_steps_first(who: str, x: Tensor, batch_first: bool) -> Tensor:
-    """Return x, which must be a tensor with the axes of steps and sequences, the steps first."""
+    """Return x with the axis of steps first, after checking that it has axes of steps and sequences."""
     _require_flag(who, batch_first)
     if not _is_dense(x) or x.dim() < 2:
         raise value_error(who, "x must be a dense tensor with the axes of steps and sequences", x)
@@ -53,15 +52,24 @@ def _require_flag(who: str, batch_first: object) -> None:
 
 
 def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padding_value: float = 0.0) -> Tensor:
-    """Stack ``sequences`` (steps, ...) of several lengths into (T, N, ...), with ``padding_value`` behind their ends.
+    """Stack sequences of several lengths into one tensor, padded at their ends.
 
-    As ``torch.nn.utils.rnn.pad_sequence``.
+    Args:
+        sequences: Tensors (steps, ...) that differ only in their first axis.
+        batch_first: Whether the result is (N, T, ...) instead of (T, N, ...).
+        padding_value: The number that fills the padding.
+
+    Returns:
+        A tensor (T, N, ...), where T is the length of the longest sequence.
+
+    Raises:
+        ValueError: If there are no sequences, or they differ in more than the first axis.
+
+    References:
+        ``torch.nn.utils.rnn.pad_sequence``.
 
     >>> pad_sequence([torch.ones(2), torch.ones(1)]).tolist()
     [[1.0, 1.0], [1.0, 0.0]]
-
-    Raises   ``ValueError`` for no sequences, for shapes that differ in more than the first axis, and for a ``padding_value`` that
-             is no number.
     """
     if not is_number(padding_value) and not isinstance(padding_value, float):  # infinite ones too
         raise value_error("pad_sequence", "padding_value must be a number", repr(padding_value))
@@ -78,9 +86,21 @@ def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padd
 
 
 def unpad_sequence(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool = False) -> list[Tensor]:
-    """Return the sequences of a padded x without their padding, as a list of N: the way back from ``pad_sequence``.
+    """Return the sequences of a padded tensor without their padding: the inverse of ``pad_sequence``.
 
-    Raises   ``ValueError`` for lengths that are not whole numbers from 0 to T, one for each sequence.
+    Args:
+        x: Padded sequences (T, N, ...).
+        lengths: The number of steps of each sequence, (N,).
+        batch_first: Whether x is (N, T, ...) instead of (T, N, ...).
+
+    Returns:
+        A list of N tensors (steps, ...).
+
+    Raises:
+        ValueError: If ``lengths`` are not whole numbers from 0 to T, one per sequence.
+
+    >>> unpad_sequence(torch.tensor([[1.0, 3.0], [2.0, 0.0]]), [2, 1])
+    [tensor([1., 2.]), tensor([3.])]
     """
     rows = _with_steps_first("unpad_sequence", x, batch_first).transpose(0, 1)
     counts = _as_lengths("unpad_sequence", lengths, rows.shape[1], len(rows)).tolist()
@@ -88,12 +108,23 @@ def unpad_sequence(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: b
 
 
 def pack_padded(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool = False) -> Tensor:
-    """Return the steps of a padded x that are no padding as rows (Σ lengths, ...): those of step 0, then of step 1, and so on.
+    """Return the steps of padded sequences without the padding, as rows: those of step 0, then those of step 1, and so on.
 
-    That is the ``data`` of ``torch.nn.utils.rnn.pack_padded_sequence`` where the lengths fall, without sorting where they do
-    not.
+    For decreasing lengths this is the ``data`` of ``torch.nn.utils.rnn.pack_padded_sequence``. Other lengths are not sorted.
 
-    Raises   ``ValueError`` as ``unpad_sequence`` does.
+    Args:
+        x: Padded sequences (T, N, ...).
+        lengths: The number of steps of each sequence, (N,).
+        batch_first: Whether x is (N, T, ...) instead of (T, N, ...).
+
+    Returns:
+        A tensor (Σ lengths, ...).
+
+    Raises:
+        ValueError: If ``lengths`` are not whole numbers from 0 to T, one per sequence.
+
+    >>> pack_padded(torch.tensor([[1.0, 3.0], [2.0, 0.0]]), [2, 1])
+    tensor([1., 3., 2.])
     """
     x = _with_steps_first("pack_padded", x, batch_first)
     return x[_step_mask("pack_padded", lengths, len(x), x.shape[1]).to(x.device)]
@@ -102,12 +133,23 @@ def pack_padded(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool
 def pad_packed(
     data: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool = False, total_length: int | None = None
 ) -> Tensor:
-    """Return ``data`` (Σ lengths, ...), the rows from ``pack_padded``, to (T, N, ...) with zeros for padding.
+    """Return packed rows as padded sequences, with zeros for the padding: the inverse of ``pack_padded``.
 
-    T is the longest, or ``total_length``.
+    Args:
+        data: The rows from ``pack_padded``, (Σ lengths, ...).
+        lengths: The number of steps of each sequence, (N,).
+        batch_first: Whether the result is (N, T, ...) instead of (T, N, ...).
+        total_length: T, at least the longest length; by default the longest.
 
-    Raises   ``ValueError`` as ``unpad_sequence`` does, for a ``total_length`` that is no whole number, and for more or fewer rows
-             than steps.
+    Returns:
+        A tensor (T, N, ...).
+
+    Raises:
+        ValueError: If ``lengths`` are not whole numbers from 0 to T, or do not add up to the number of rows.
+
+    >>> pad_packed(torch.tensor([1.0, 3.0, 2.0]), [2, 1])
+    tensor([[1., 3.],
+            [2., 0.]])
     """
     if total_length is not None and not (is_whole(total_length) and 0 <= total_length <= MOST):
         raise value_error("pad_packed", "total_length must be a whole number from 0 to below 2**31, or None", repr(total_length))
@@ -115,7 +157,7 @@ def pad_packed(
     if not _is_dense(data) or not data.dim():
         raise value_error("pad_packed", "data must be a dense tensor with a row for each step", data)
     counts = _as_lengths("pad_packed", lengths, total_length)
-    total = sum(counts.tolist())  # of Python's numbers, which do not wrap around
+    total = sum(counts.tolist())  # Python's numbers do not wrap around
     if total != len(data):
         raise value_error("pad_packed", f"data must have a row for each of {total} steps", data)
     mask = _step_mask("pad_packed", counts, int(counts.max()) if total_length is None else total_length).to(data.device)
@@ -125,5 +167,5 @@ def pad_packed(
 
 
 def _step_mask(who: str, lengths: Tensor | Sequence[int], steps: int, count: int | None = None) -> Tensor:
-    """Return a bool mask (T, N), True for the steps that are no padding."""
+    """Return a bool mask (T, N), True for the steps that are not padding."""
     return torch.arange(steps).unsqueeze(1) < _as_lengths(who, lengths, steps, count).cpu()

@@ -1,7 +1,7 @@
-"""Cells along a sequence, in layers above each other, in one direction or both: what RNN, LSTM and GRU share.
+"""Cells along a sequence, in several layers and in one direction or both: the base class of RNN, LSTM and GRU.
 
-The formulas are those of ``nets``. The reverse direction runs from the last step to the first, and its output is joined to the
-other's along the last axis. A layer takes the outputs of the one below, with dropout between them.
+``nets`` has the formulas. The reverse direction runs from the last step to the first, and its outputs are joined to those of the
+other along the last axis. A layer takes the outputs of the one below, with dropout between them.
 """
 
 from abc import abstractmethod
@@ -29,7 +29,7 @@ DROPOUT = number(0.0, at_most=1.0)
 
 @frozen
 class Recurrent(Layer):
-    """A recurrent net: what RNN, LSTM and GRU share."""
+    """Base of recurrent nets."""
 
     ensemble_mode = "loop if large"
     halves_share_work = True
@@ -49,7 +49,7 @@ class Recurrent(Layer):
     @property
     @abstractmethod
     def kind(self) -> str:
-        """Return the name of the kernel, of ``tanh``, ``relu``, ``lstm`` and ``gru``."""
+        """The name of the kernel: ``tanh``, ``relu``, ``lstm`` or ``gru``."""
 
     @property
     def stochastic(self) -> bool:
@@ -126,7 +126,7 @@ class Recurrent(Layer):
         return gparams, (self._outward(g, x), None if x[1] is None else self._stack(gends, x), None)[: len(x)]
 
     def _directions(self, params: Any, layer: int) -> list[tuple[int, Weights]]:
-        """Return for each direction of a layer the number of its state, and its params."""
+        """Return the number of the state, and the params, of each direction of a layer."""
         directions = 1 + self.bidirectional
         found: list[dict[str, Any]] = [
             {name: params.get(_name(name, layer, direction)) for name in _NAMES} for direction in range(directions)
@@ -145,9 +145,9 @@ class Recurrent(Layer):
         return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
 
     def _parts(self, x: Any) -> tuple[Tensor, list[Any], Tensor | None]:
-        """Return the sequence as (T, N, features), the states by number, and the mask of the steps that count.
+        """Return the sequence as (T, N, features), the states by number, and the mask of valid steps.
 
-        The other steps are zeros: a product with 0 would not leave out what is infinite or NaN.
+        The other steps become zeros: multiplying by 0 would not remove infinities or NaN.
         """
         y, state, lengths = (*x, None)[:3] if isinstance(x, tuple) else (x, None, None)
         y = self._inward(y, x)
@@ -157,16 +157,16 @@ class Recurrent(Layer):
         return torch.where(mask, y, 0.0), self._split(state, y), mask
 
     def _check_lengths(self, x: Any) -> None:
-        """Refuse lengths that are not of steps that there are, where they can be read without waiting for a device."""
+        """Refuse lengths outside the sequence, if reading them needs no wait for a device."""
         lengths = x[2] if isinstance(x, tuple) and len(x) == 3 else None
         if lengths is None or not is_plain(lengths):
             return
         steps = len(self._inward(x[0], x))
         if bool(((lengths < 0) | (lengths > steps)).any()):
-            raise value_error(self, f"lengths must be from 0 to {steps}, the steps of the sequence", str(lengths.tolist()))
+            raise value_error(self, f"lengths must be from 0 to {steps}, the number of steps", str(lengths.tolist()))
 
     def _split(self, state: Any, y: Tensor) -> list[Any]:
-        """Split a state into a pair (h, c) for each layer and direction; zeros for ``None``."""
+        """Split a state into a pair (h, c) for each layer and direction; ``None`` means zeros."""
         count, widths = self.num_layers * (1 + self.bidirectional), self._widths()
         if state is None:
             state = tuple([y.new_zeros((count, y.shape[1], width)) for width in widths])
@@ -175,13 +175,13 @@ class Recurrent(Layer):
         return [(*row, None)[:2] for row in zip(*columns, strict=True)]
 
     def _stack(self, states: Any, x: Any) -> Any:
-        """Stack the states of all layers and directions, as x has them."""
+        """Stack the states of all layers and directions in the layout of x."""
         columns = [torch.stack(column) for column in zip(*states, strict=True) if column[0] is not None]
         columns = [column.squeeze(1) if _sequence(x).dim() == 2 else column for column in columns]
         return columns[0] if len(columns) == 1 else tuple(columns)
 
     def _incoming(self, cache: Cache, gy: Any) -> tuple[Tensor, list[Any]]:
-        """Return gy's two parts as (T, N, features) and states by number, zeros for ``None``."""
+        """Return the two parts of gy as (T, N, features) and states by number, with zeros for ``None``."""
         x = cache[0]
         y = self._inward(_sequence(x), x)
         g, gstate = gy
@@ -208,7 +208,7 @@ class Recurrent(Layer):
         return one.transpose(0, 1) if self.batch_first else one
 
     def _widths(self) -> tuple[int, ...]:
-        """Return the sizes of h and, for an LSTM, c."""
+        """Return the sizes of h and, in an LSTM, c."""
         return (self.hidden_size,)
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -219,7 +219,7 @@ class Recurrent(Layer):
         return shapes
 
     def _layer_shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of one layer's params, which are those of either direction."""
+        """Return the shapes of the params of one layer, the same in both directions."""
         rows, out = KINDS[self.kind].gates * self.hidden_size, self._widths()[0]
         width = self.input_size if layer == 0 else out * (1 + self.bidirectional)
         shapes: dict[str, tuple[int, ...]] = {_NAMES[0]: (rows, width), _NAMES[1]: (rows, out)}
@@ -227,7 +227,7 @@ class Recurrent(Layer):
         return shapes if out == self.hidden_size else {**shapes, _NAMES[4]: (out, self.hidden_size)}
 
     def _check_params(self, params: Params, like: Tensor) -> None:
-        """Refuse params of another shape or kind, for methods backward: oneDNN would read beyond their ends."""
+        """Refuse params of another shape or dtype in backward methods: oneDNN would read past their ends."""
         for name, shape in self.param_shapes().items():
             check_param(self, params, name, shape, like)
 

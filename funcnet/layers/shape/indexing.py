@@ -189,5 +189,5 @@ class OneHot(Layer):
             raise value_error(self, "x must be a tensor of integers", x)
         return (x.unsqueeze(-1) == torch.arange(self.num_classes, device=x.device)).to(self.dtype), ()
 
-    def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, None]:
+    def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Grads, None]:
         return params, None

@@ -1,8 +1,8 @@
 """Linear maps, and the distance of two inputs, as modules of torch.nn."""
 
 from funcnet.interop.torch_nn.exporting.registry import same_names
+from funcnet.layers.linear.bilinear import Bilinear
 from funcnet.layers.linear.linear import Linear
-from funcnet.layers.linear.multilinear import Bilinear
 from funcnet.layers.operands.distances import PairwiseDistance
 
 same_names([Linear, Bilinear, PairwiseDistance])

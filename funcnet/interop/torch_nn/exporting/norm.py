@@ -6,25 +6,13 @@ from torch import nn
 
 from funcnet.contract import Params
 from funcnet.interop.torch_nn.exporting.registry import namesake, native, same_names
-from funcnet.layers.norm.batch_norm import (
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-    RunningBatchNorm1d,
-    RunningBatchNorm2d,
-    RunningBatchNorm3d,
-)
+from funcnet.layers.norm.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from funcnet.layers.norm.group_norm import GroupNorm
-from funcnet.layers.norm.instance_norm import (
-    InstanceNorm1d,
-    InstanceNorm2d,
-    InstanceNorm3d,
-    RunningInstanceNorm1d,
-    RunningInstanceNorm2d,
-    RunningInstanceNorm3d,
-)
+from funcnet.layers.norm.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from funcnet.layers.norm.layer_norm import LayerNorm, RMSNorm
 from funcnet.layers.norm.local_response_norm import LocalResponseNorm
+from funcnet.layers.norm.running_batch_norm import RunningBatchNorm1d, RunningBatchNorm2d, RunningBatchNorm3d
+from funcnet.layers.norm.running_instance_norm import RunningInstanceNorm1d, RunningInstanceNorm2d, RunningInstanceNorm3d
 
 same_names([BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm, RMSNorm, LocalResponseNorm])
 

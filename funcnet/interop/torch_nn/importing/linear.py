@@ -9,8 +9,8 @@ from funcnet.interop.torch_nn.importing.conversion import made, same
 from funcnet.interop.torch_nn.importing.registry import Converted, call, layer
 from funcnet.interop.torch_nn.importing.values import Node, Ref
 from funcnet.layers.linear.adaptive_softmax import AdaptiveLogSoftmaxWithLoss
+from funcnet.layers.linear.bilinear import Bilinear
 from funcnet.layers.linear.linear import Linear
-from funcnet.layers.linear.multilinear import Bilinear
 from funcnet.layers.shape.reshaping import Identity
 
 same(nn.Identity, Identity)
