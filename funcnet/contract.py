@@ -255,6 +255,9 @@ class Layer(Traits):
     __rshift__: ClassVar[Callable[[Any, "Layer"], "Layer"]]
     """``f >> g`` is ``serial(f, g)``; defined in ``combinators.sequential``."""
 
+    _repr_html_: ClassVar[Callable[[Any], str]]
+    """What notebooks show; defined in ``outline``."""
+
     @classmethod
     def _when_frozen(cls) -> None:
         """Wrap the verbs so that they explain their errors: the only ``try`` for all layers.

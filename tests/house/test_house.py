@@ -44,7 +44,7 @@ FLOORS = {
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
     1: [
-        *["contract", "traits", "plans", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes"],
+        *["contract", "traits", "plans", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes", "outline"],
         *["initializers", "kernels"],
     ],
     0: [
@@ -60,6 +60,8 @@ FLOORS = {
             "indentation",
             "tables",
             "statistics",
+            "markup",
+            "charts",
         ],
         *["arguments", "checks", "explanations", "guards", "lazy_imports", "signatures", "value"],
     ],
