@@ -55,8 +55,8 @@ def _note(path: str, counts: Counts | None) -> Markup:
 def _words(layer: Any) -> str:
     """Return the call that makes a layer; of one that holds layers, its name and its other arguments that are not defaults."""
     if not children_of(layer):
-        words = repr(layer)
-        return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
+        call = repr(layer)
+        return call if len(call) <= _LONGEST else f"{call[:_LONGEST]}..."
     fields = [one for one in attrs.fields(type(layer)) if one.init and not one.name.startswith("_")]
     given = [(one.name, getattr(layer, one.name)) for one in fields if getattr(layer, one.name) != one.default]
     words = [f"{name}={value!r}" for name, value in given if isinstance(value, (int, float, str))]

@@ -51,7 +51,7 @@ def test_a_net_with_missing_sizes_says_so() -> None:
         fn.serial(),
         fn.repeat(fn.Linear(3, 3), 4),
         fn.ensemble(fn.Linear(3, 1), 5),
-        fn.remat(fn.transformer_encoder(8, 2, 16, num_layers=2)),
+        fn.remat(fn.transformer_encoder(2, 8, 2, dim_feedforward=16)),
         fn.graph({"a": (fn.Linear(2, 2), "x"), "b": (fn.Add(), "a", "x")}, "b"),
     ],
     ids=lambda net: type(net).__name__,

@@ -55,7 +55,8 @@ class Parted(Wrapper):
         return self._kept(self.layer.grads(own, cache, gy)), gx.wait()
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
-        return self._kept(self.layer.grads(self._own(params), cache, self.after.back(gy)))
+        made: Grads = self._kept(self.layer.grads(self._own(params), cache, self.after.back(gy)))
+        return made
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         return self.before.back(self.layer.input_grad(self._own(params), cache, self.after.back(gy)))

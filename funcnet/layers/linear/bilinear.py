@@ -79,7 +79,7 @@ class Bilinear(Layer):
         bias = {"bias": draw(random.fold_in(rng, 1), (self.out_features,))} if self.bias else {}
         return {"weight": draw(random.fold_in(rng, 0), self.param_shapes()["weight"]), **bias}
 
-    def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Pair]:
+    def apply(self, params: Any, x: Pair, rng: Rng = None) -> tuple[Tensor, Pair]:
         require_arguments(self, params, x)
         if x[0].dtype is not x[1].dtype:
             raise Misfit

@@ -46,7 +46,7 @@ class ChannelNorm(Layer):
         return axes_complaint(self, x, *["N, num_features" + norm_params.SPACE[dim - 2] for dim in self._dims])
 
 
-def weight_and_bias(layer: Any, params: Params, x: Tensor, stats: int) -> tuple[Any, Any]:
+def weight_and_bias(layer: Any, params: Any, x: Tensor, stats: int) -> tuple[Any, Any]:
     """Return weight and bias, after checking the sizes that the kernel trusts: it would read past the end of shorter tensors."""
     n, affine = layer.num_features, layer.affine
     found = params["weight"] if affine else None, params["bias"] if affine and layer.bias else None
