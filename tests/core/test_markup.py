@@ -76,7 +76,7 @@ def test_a_chart_without_values_says_so(values: list[float]) -> None:
     assert "no finite values" in line_chart("loss", range(len(values)), [Curve("a", values)])
 
 
-@pytest.mark.parametrize("value", [0.0, -3.0, 1e300, 5e-324])
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e300, 1e-300])
 @pytest.mark.parametrize("is_log", [False, True])
 def test_a_constant_has_its_place(value: float, is_log: bool) -> None:
     """Of one value, and of several equal ones, at the ends of the range of floats too."""

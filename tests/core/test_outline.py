@@ -22,10 +22,12 @@ def test_a_net_is_shown_layer_by_layer() -> None:
     """A combinator is a list of its layers, with its own arguments; each line has the params at and below it."""
     net = fn.serial(fn.Linear(4, 3), fn.lora(fn.Linear(3, 2), rank=1), fn.residual(fn.serial(fn.Tanh(), fn.Linear(2, 2))))
     lines = words_of(net)
-    assert lines[0] == "serial()34 params" or lines[0].startswith("serial(")
+    assert lines[0].startswith("serial()")
+    assert lines[0].endswith(f"{fn.tree.size(net.init(0))} params")
     assert lines[1] == "0: Linear(in_features=4, out_features=3)15 params"
     assert lines[2].startswith("1: lora(rank=1")
-    assert lines[-2:] == ["0: Tanh()", "1: Linear(in_features=2, out_features=2)6 params"]
+    assert [line for line in lines if "Tanh" in line] == ["0: Tanh()"]
+    assert "1: Linear(in_features=2, out_features=2)6 params" in lines
 
 
 def test_the_first_two_levels_are_open() -> None:
@@ -51,8 +53,8 @@ def test_a_net_with_missing_sizes_says_so() -> None:
         fn.serial(),
         fn.repeat(fn.Linear(3, 3), 4),
         fn.ensemble(fn.Linear(3, 1), 5),
-        fn.remat(fn.transformer_encoder(2, 8, 2, dim_feedforward=16)),
-        fn.graph({"a": (fn.Linear(2, 2), "x"), "b": (fn.Add(), "a", "x")}, "b"),
+        fn.remat(fn.transformer_encoder(8, 2, 2, 16)),
+        fn.graph("x", a=(fn.Linear(2, 2), "x"), b=(fn.Add(), "a", "x")),
     ],
     ids=lambda net: type(net).__name__,
 )
@@ -67,6 +69,6 @@ def test_every_kind_of_net_is_well_formed(net: fn.Layer) -> None:
 
 def test_names_are_escaped() -> None:
     """Those of nodes and of functions."""
-    net: Any = fn.graph({"<script>": (fn.elementwise(torch.sin, torch.cos), "x")}, "<script>")
+    net: Any = fn.serial(**{"<script>": fn.elementwise(torch.sin, torch.cos)})
     assert "<script>" not in net._repr_html_()
     assert "&lt;script&gt;" in net._repr_html_()
