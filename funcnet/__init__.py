@@ -6,9 +6,9 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     randomness             keys, and funcnet.random
     trees and sizes        params as trees, and sizes inferred from an input
     linear maps            Linear and its relatives
-    convolutions           of one to three axes, transposed, unshared, masked, separable
-    pooling                of windows, adaptive, global, of segments, and by any layer
-    normalization          over the batch, layers, groups, instances
+    convolutions           in one to three axes, transposed, unshared, masked, separable
+    pooling                over windows, adaptive, global, over segments, and with any layer
+    normalization          over batches, layers, groups, instances
     recurrent layers       whole sequences, single cells, and packing
     attention              attention, masks and positions
     embeddings             rows of a table
@@ -16,27 +16,28 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     noise                  dropout and its relatives
     activations            elementwise functions, softmaxes, gated units
     operands               arithmetic of several tensors, distances, reductions along axes
-    combinators            layers from layers
-    gradient rules and watching  another rule backward than the derivative; looks at what passes
-    blocks                 nets that many people write
+    combinators            layers made of layers
+    gradient rules and watching  custom backward rules; layers that observe values and gradients
+    blocks                 common nets
     walking and rewriting  the layers of a net by path
     seeing                 a net as a table, with memory and FLOPs, and as a graph
     losses                 each with the reductions mean, sum, none, batch
-    optimizers             pure updates of params and state, and transforms of gradients
-    gradient transforms    the parts of a chain before its optimizer
-    averages of params     along a training run, and the statistics of norms for them
+    optimizers             pure updates of params and state
+    gradient transforms    the steps of a chain before its optimizer
+    averages of params     along a training run, and refreshed statistics of norms for them
     schedules              for any hyperparameter
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
     metrics                values that add up over batches and ranks
-    training               steps, compiled and exported steps, the loop fit, its callbacks and history, and predictions
+    training               steps, compiled and exported steps, the loop fit, its callbacks, history and report, and predictions
     saving                 params and other trees in files with checksums, and checkpoints to resume from
     several workers        funcnet.distributed: one step in many processes
     other libraries        funcnet.interop: torch.nn, export, ONNX, scikit-learn, TensorBoard
-    bases                  to subclass with @frozen for your own
-    kernels and testing    which library computes products; the laws as functions
+    bases                  to subclass with @frozen for your own layers, losses and optimizers
+    kernels and testing    the choices between kernels; the laws as functions
 """
 
+from funcnet import outline as _outline  # noqa: F401 (defines what notebooks show of a net)
 from funcnet.combinators import sequential as _sequential  # noqa: F401 (defines f >> g)
 from funcnet.lazy_imports import is_lazy
 from funcnet.losses import sums as _sums  # noqa: F401 (defines loss + loss)
@@ -97,6 +98,7 @@ if not is_lazy(__name__):
     from funcnet.fitting.history import History
     from funcnet.fitting.loop import fit
     from funcnet.fitting.result import Fit
+    from funcnet.fitting.run_report import report
     from funcnet.gradients import value_and_grads
     from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
     from funcnet.initializers.scaled import (
@@ -198,12 +200,10 @@ if not is_lazy(__name__):
         AdaptiveMaxPool1d,
         AdaptiveMaxPool2d,
         AdaptiveMaxPool3d,
-        GlobalAvgPool,
-        GlobalMaxPool,
-        GlobalSumPool,
     )
     from funcnet.layers.pooling.avg_pool import AvgPool1d, AvgPool2d, AvgPool3d, SumPool1d, SumPool2d, SumPool3d
     from funcnet.layers.pooling.fractional import FractionalMaxPool2d, FractionalMaxPool3d
+    from funcnet.layers.pooling.global_pool import GlobalAvgPool, GlobalMaxPool, GlobalSumPool
     from funcnet.layers.pooling.lp_pool import LPPool1d, LPPool2d, LPPool3d
     from funcnet.layers.pooling.max_pool import MaxPool1d, MaxPool2d, MaxPool3d
     from funcnet.layers.pooling.min_pool import MinPool1d, MinPool2d, MinPool3d
@@ -374,7 +374,7 @@ if not is_lazy(__name__):
     from funcnet.walking import at, map_layers, replace, walk
     from funcnet.wrapper import Rearranging, Wrapper
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # fmt: off
 __all__ = [
@@ -480,7 +480,7 @@ __all__ = [
     "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
     # training
     "value_and_grads", "train_step", "compile", "scan_steps", "export", "lr_range", "RateRange",
-    "fit", "Fit", "History", "evaluate", "predict", "Callback", "Epoch", "Step", "EarlyStopping", "stop",
+    "fit", "Fit", "History", "report", "evaluate", "predict", "Callback", "Epoch", "Step", "EarlyStopping", "stop",
     # saving
     "save", "load", "load_metadata", "save_in_background", "Checkpoints",
     # several workers

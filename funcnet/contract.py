@@ -2,7 +2,7 @@
 
     init(rng) -> params                          fresh parameters
     apply(params, x, rng=None) -> (y, cache)     forward
-    vjp(params, cache, gy) -> (gparams, gx)      backward: from the gradient of y, those of params and of x
+    vjp(params, cache, gy) -> (gparams, gx)      backward: gradient of y in, gradients of params and x out
 
 Params, gradients and caches are trees (``funcnet.tree``); x and y are tensors, or tuples of tensors. Every layer obeys these
 laws, which ``funcnet.testing.check_laws`` tests on any layer:
@@ -23,10 +23,10 @@ laws, which ``funcnet.testing.check_laws`` tests on any layer:
     ``vjp`` gives, at kinks too; those of ``vjp``, ``grads`` and ``input_grad`` agree with central differences. Params in
     ``non_trainable``, and everything else whose gradient is ``None``, are held fixed.
 
-No second derivative exists where the first one jumps or is infinitely steep. At the kinks of piecewise linear functions, and
-where a maximum, a median or a top k changes its rank, the first derivative jumps; around them the second is 0. The others are
-vectors of length 0 and equal elements, for norms, distances and deviations; and 0, for powers between 1 and 2. ``torch.func``
-then gives a one-sided value, 0 or NaN. Indices, labels, lengths, masks and keys are integers, and have no derivative at all.
+The second derivative does not exist at some points: at the kinks of piecewise linear functions, and where the order of elements
+changes in a maximum, a median or a top k (around these points it is 0); at vectors of length 0 and at equal elements, for norms,
+distances and deviations; and at 0, for powers between 1 and 2. There ``torch.func`` gives a one-sided value, 0 or NaN. Indices,
+labels, lengths, masks and keys are integers, and have no derivative at all.
 
 A surrogate is a layer whose backward rule is not the derivative. It says ``surrogate = True``, as ``scale_gradient`` and
 ``straight_through`` do; a net that holds one is a surrogate too. Law 1 compares the ``vjp`` of a surrogate with its
@@ -46,11 +46,11 @@ nor ``apply`` until ``infer_sizes(net, x)`` has rewritten the net with the sizes
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 
-from funcnet import random, tree
+from funcnet import annotations, random, tree
 from funcnet.checks import missing_sizes, size_in
 from funcnet.errors import value_error
 from funcnet.guards import GUARDS, verbs
@@ -58,23 +58,14 @@ from funcnet.plans import Unchecked
 from funcnet.random.keys import Key
 from funcnet.traits import Traits
 
-Params = Any
-"""Parameters: a tree of tensors. A layer has a dict with ``torch.nn``'s names, ``{}`` for none; a combinator has a tuple or a
-dict of its children's params. Their gradients are a tree of the same structure, with ``None`` for a leaf without a gradient."""
+Params: TypeAlias = annotations.Params
+Grads: TypeAlias = annotations.Grads
+Cache: TypeAlias = annotations.Cache
+Shape: TypeAlias = annotations.Shape
+Size = annotations.Size
 
-Cache = Any
-"""What ``apply`` keeps for ``vjp``: a tree with exactly what the backward pass needs. It may alias x and y, and copies neither.
-Treat it as opaque; the docstring of each layer says what it holds."""
-
-Rng = Key | int | None
+Rng: TypeAlias = Key | int | None
 """The source of randomness of one call: a key (``funcnet.key``), an int seed, or ``None`` if the layer needs no key."""
-
-Shape = tuple[int, ...]
-"""The shape of a tensor, or any tuple with one whole number for each axis."""
-
-Size = int | Any
-"""The size of an axis of x: a whole number of at least 1, or ``None`` until ``infer_sizes`` has read it from x. It includes
-``Any`` to save layers a check for ``None`` wherever they read the field."""
 
 
 class Layer(Traits):
@@ -88,9 +79,9 @@ class Layer(Traits):
     fit.
 
     Raises:
-        ValueError: If a field is invalid, at construction. From the verbs, naming the layer, the rule and what came: if params
-            are those of another layer, if x has the wrong axes, sizes or dtype, if gy does not have the shape, dtype and device
-            of y, or if a stochastic layer gets no key.
+        ValueError: At construction, if a field is invalid. From the verbs, if params belong to another layer, if x has the wrong
+            axes, sizes or dtype, if gy does not have the shape, dtype and device of y, or if a stochastic layer gets no key. The
+            message names the layer, the rule, the offending value and its place in the net.
 
     >>> import torch
     >>> from funcnet.value import frozen
@@ -151,7 +142,7 @@ class Layer(Traits):
         """
 
     @abstractmethod
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         """Return the gradients of the parameters and of the input.
 
         Args:
@@ -167,7 +158,7 @@ class Layer(Traits):
         """Return only the output, for prediction."""
         return self.apply(params, x, rng)[0]
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         """Return only the gradients of the parameters; override it if that saves work."""
         return self.vjp(params, cache, gy)[0]
 
@@ -239,8 +230,7 @@ class Layer(Traits):
 
         Returns:
             A dict of shapes by name, nested names dotted; ``None`` for no rule. By default ``{}`` for a layer without ``init``,
-                and
-            ``None`` for others.
+            and ``None`` for others.
         """
         return {} if getattr(type(self).init, "__wrapped__", type(self).init) is Layer.init else None
 
@@ -257,12 +247,15 @@ class Layer(Traits):
 
         Returns:
             The functions; ``None``, the default, to have ``serial`` call the verbs. A class that overrides a verb gets ``None``
-                too.
+            too.
         """
         return None
 
     __rshift__: ClassVar[Callable[[Any, "Layer"], "Layer"]]
     """``f >> g`` is ``serial(f, g)``; defined in ``combinators.sequential``."""
+
+    _repr_html_: ClassVar[Callable[[Any], str]]
+    """What notebooks show; defined in ``outline``."""
 
     @classmethod
     def _when_frozen(cls) -> None:
@@ -290,7 +283,8 @@ def meta_params(layer: Layer) -> Params:
         params = layer.init(random.key(0).to("meta"))
     except Exception:
         params = layer.init(0)  # an ``init`` may read the key
-    return tree.cast(tree.to(params, "meta"), torch.get_default_dtype())
+    made: Params = tree.cast(tree.to(params, "meta"), torch.get_default_dtype())
+    return made
 
 
 def meta_key(layer: Layer) -> Rng:

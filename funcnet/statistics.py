@@ -1,4 +1,4 @@
-"""Statistics: the numbers of a tensor in a few words, and those of a tree as a table."""
+"""Statistics: a short description of the numbers of a tensor, and of a tree as a table."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,24 @@ import torch
 from torch import Tensor
 
 from funcnet.errors import describe, value_error
+from funcnet.markup import output, table
 from funcnet.tables import aligned
+
+_HEADER = ("path", "shape", "mean", "std", "min", "max", "NaNs", "zeros")
 
 
 class Statistics(NamedTuple):
-    """What a tensor holds; all but ``shape``, ``nans`` and ``zeros`` are of the numbers that are not NaN."""
+    """The statistics of a tensor; all except ``shape``, ``nans`` and ``zeros`` ignore NaN.
+
+    Args:
+        shape: Shape of the tensor.
+        mean: Mean of the elements.
+        std: Standard deviation of the elements, with n - 1 in the denominator.
+        min: Smallest element.
+        max: Largest element.
+        nans: Number of NaNs.
+        zeros: Number of zeros.
+    """
 
     shape: tuple[int, ...]
     mean: float
@@ -25,14 +38,17 @@ class Description(dict[str, Statistics]):
     """Statistics by path, which print as a table."""
 
     def __repr__(self) -> str:
-        rows = [
-            (path, str(one.shape), *[f"{number:.4g}" for number in one[1:5]], *map(str, one[5:])) for path, one in self.items()
-        ]
-        return "\n".join(aligned([("path", "shape", "mean", "std", "min", "max", "NaNs", "zeros"), *rows], 2))
+        return "\n".join(aligned([_HEADER, *self._rows()], 2))
+
+    def _repr_html_(self) -> str:
+        return output(table(_HEADER, self._rows(), words=2))
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [(path, str(one.shape), *[f"{n:.4g}" for n in one[1:5]], *map(str, one[5:])) for path, one in self.items()]
 
 
 def statistics_of(path: str, leaf: Tensor) -> Statistics:
-    """Return the statistics of the tensor at a path, in float64; NaN where there is no number.
+    """Return the statistics of the tensor at a path, in float64; NaN if there are no numbers.
 
     Raises:
         ValueError: For complex numbers, and on the meta device.

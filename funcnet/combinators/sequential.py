@@ -9,7 +9,7 @@ from attrs import field
 from funcnet.checks import check_gys
 from funcnet.combinator import Children, Combinator, absent, child_key, errors_at, has_params, tuple_of_layers
 from funcnet.combinators import runs, straight
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.naming import named_arguments, require_names
 from funcnet.plans import Plans, Unchecked
@@ -33,15 +33,9 @@ class Serial(Combinator):
         layers: The layers f₁, ..., fₙ.
         names: A name for each layer, or ``None``.
 
-    Params:
-        A tuple with one entry per layer; a dict if the layers have names.
-
     Cache:
-        A tuple with one entry per layer; ``(x,)`` without layers. A run of several invertible layers keeps only the output and
-        the key of its last layer: the backward pass restores x and the caches of the others.
-
-    Raises:
-        ValueError: If ``params`` does not have one entry per layer.
+        A tuple with one entry per layer; ``(x,)`` without layers. In a run of several invertible layers the last entry is the
+        output and the key, and the others are empty: the backward pass restores x and their caches.
     """
 
     label = "serial"
@@ -112,7 +106,7 @@ class Serial(Combinator):
             raise
         return x, tuple(caches) if caches else (x,)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         known = None if self._backward is None else self._backward.find((params, cache, gy))
         if known is not None:
             try:
@@ -143,12 +137,13 @@ class Serial(Combinator):
             raise
         return x
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         """Go back to the first layer with trainable params, and compute only the gradients of params there."""
         known = None if self._half is None else self._half.find((params, cache, gy))
         if known is not None:
             try:
-                return known.grads(params, cache, gy)
+                made: Params = known.grads(params, cache, gy)
+                return made
             except Exception:
                 known = None  # as in ``apply``
         found = self._grads(params, cache, gy)
@@ -164,7 +159,8 @@ class Serial(Combinator):
         else:
             return absent(params)
         before = [p and absent(p) for p in entries[:first]]
-        return self.pack([*before, *self._back(entries, cache, gy, first)[0]])
+        made: Params = self.pack([*before, *self._back(entries, cache, gy, first)[0]])
+        return made
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         if not self.layers:
@@ -209,11 +205,11 @@ class Serial(Combinator):
             raise value_error("serial", rule, describe(cache))
         return cache
 
-    def _back(self, entries: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[list[Params], Any]:
+    def _back(self, entries: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[list[Grads], Any]:
         """Go back to the input, or to the params of layer ``first``; return the gradients of params in order, and gy there."""
         if self._ends:
             return runs.back(self, self._ends, entries, cache, gy, first)
-        gparams: list[Params] = []
+        gparams: list[Grads] = []
         rows = [*zip(self.layers, entries, cache, strict=True)]
         try:
             for layer, p, c in reversed(rows[first + 1 :]):
@@ -271,6 +267,12 @@ def serial(*layers: Layer, **named: Layer) -> Serial:
     Args:
         layers: Layers, whose params are then a tuple: ``serial(Linear(2, 25), Tanh())``.
         named: Layers by name, whose params are then a dict: ``serial(hidden=Linear(2, 25), act=Tanh())``.
+
+    Params:
+        A tuple with one entry per layer; a dict if the layers have names.
+
+    Cache:
+        A tuple with one entry per layer, ``(x,)`` without layers; a run of several invertible layers keeps only its last output.
 
     Raises:
         ValueError: If both kinds are given, for a list of layers instead of ``*layers``, and for names that are numbers, empty or

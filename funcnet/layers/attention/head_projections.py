@@ -12,12 +12,13 @@ from torch import Tensor
 
 from funcnet import initializers, random
 from funcnet.checks import Misfit, check_param, floating_complaint, require_kind
-from funcnet.combinator import Children, Combinator, Probe, Rewrite, errors_at
+from funcnet.combinator import Children, Combinator, Rewrite, errors_at
 from funcnet.contract import Layer, Params, Shape, output
 from funcnet.errors import adds_location, divides, flag, instances, number, size, value_error
 from funcnet.initializers.elementary import Initializer, Normal, Uniform
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, window_of_steps
 from funcnet.layers.attention.positions import RotaryEmbedding
+from funcnet.probes import Probe
 from funcnet.random.keys import Key
 from funcnet.value import frozen
 
@@ -98,7 +99,7 @@ class Heads(Combinator):
     def location(self, name: Any) -> str:
         return f"{self.label}, {name}"
 
-    def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
+    def map_with_params(self, f: Rewrite, params: Any) -> tuple[Self, Params]:
         pairs = {name: f(self.qk_norm, params[name]) for name in NORMS if self.qk_norm is not None}
         children = {**self.children(), **{name: layer for name, (layer, _) in pairs.items()}}
         return self.with_children(children), {**params, **{name: p for name, (_, p) in pairs.items()}}

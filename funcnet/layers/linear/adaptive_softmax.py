@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet import initializers, random, tree
 from funcnet.checks import Misfit, check_gys, floating_complaint, require_kind
-from funcnet.contract import Cache, Layer, Params, Rng, Shape
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, flag, number, size, value_error, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import linear
@@ -55,7 +55,7 @@ class _Softmax(NamedTuple):
 class AdaptiveLogSoftmaxWithLoss(Layer):
     """Log-probabilities of labels among many classes, and their loss.
 
-        o    = log p(t)       p(t) = p₀(t), or p₀(cluster i) p_i(t) in cluster i       v = -Σ o / N
+        y    = (o, v)         o = log p(t), v = -Σ o / N;  p(t) = p₀(t), or p₀(cluster i) p_i(t) in cluster i
         p₀   = softmax(h w₀ᵀ + b₀)                p_i = softmax(h u_iᵀ w_iᵀ)
         gz   = g ⊙ (one-hot - p)                  g = go - gv / N, for the rows of each softmax
         gh   = gz₀ w₀ + Σ gz_i w_i u_i            gw = gzᵀ (its input)        gx = (gh, None)
@@ -164,7 +164,7 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
         y = rounded(output, x[0]).reshape(x[1].shape), rounded(-output.mean(), x[0])
         return y, (h, tuple(kept), y)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, tuple[Tensor, None]]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, tuple[Tensor, None]]:
         h, (head, *clusters), y = cache
         of_output, of_value = check_gys(self, gy, y)
         g = in_single(of_output).reshape(-1) - in_single(of_value) / h.shape[0]
@@ -247,7 +247,7 @@ def _softmax(z: Tensor, at: Tensor, counts: Tensor | None, rows: Tensor, inner: 
 
 
 def _within(t: Tensor, low: int, high: int) -> tuple[Tensor, Tensor | None]:
-    """Return the rows whose label is in a cluster; if labels cannot be read, all rows and a mask of those."""
+    """Return the rows whose label is in a cluster; if labels cannot be read, all rows and a mask."""
     is_within = (t >= low) & (t < high)
     if can_look_at(t):
         return is_within.nonzero().squeeze(1), None

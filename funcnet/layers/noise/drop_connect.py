@@ -1,10 +1,9 @@
 """DropConnect: dropout of weights instead of activations.
 
-    y  = x (w ⊙ m / (1 - p))ᵀ + b        gx = gy (w ⊙ m / (1 - p))
-    gw = (gyᵀ x) ⊙ m / (1 - p)           gb = Σ gy
-
-m (out, in) is 1 with probability 1 - p, else 0; x, w, b are Linear's.
+x (..., in_features), w and the mask m (out_features, in_features), b (out_features,). ⊙ is the elementwise product.
 """
+
+from typing import Any
 
 import torch
 from attrs import Factory, field
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from funcnet import initializers, random
 from funcnet.checks import check_gy, check_param, require_key, require_params
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import adds_location, flag, number, size, value_error
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import operands as arithmetic
@@ -23,14 +22,36 @@ from funcnet.value import frozen
 
 @frozen
 class DropConnect(Layer):
-    """A ``Linear`` each of whose weights is dropped with probability ``p``, for the whole batch; the rest is divided by 1 - p.
+    """A ``Linear`` whose weights are dropped with probability ``p``, one mask for the whole batch.
 
-    In ``inference()`` it is the ``Linear`` with the same params.
+        y  = x vᵀ + b                     v = w ⊙ m / (1 - p), m = 1 with probability 1 - p, else 0
+        gw = (gyᵀ x) ⊙ m / (1 - p)        gb = Σ gy        gx = gy v
 
-    Params   ``Linear``'s.
-    Cache    ``x`` and the mask (bool), (out, in), True for what stays.
-    Raises   ``ValueError`` for a p outside [0, 1], without a key, and what ``Linear`` raises.
-    Source   Wan et al. 2013, with dropout's scaling in place of their sampling in inference.
+    The mask is a pure function of the key. ``inference()`` returns the ``Linear`` with the same params.
+
+    Args:
+        in_features: Size of the last axis of x.
+        out_features: Size of the last axis of y.
+        p: Probability of dropping a weight.
+        bias: Whether to add a learned offset, which is never dropped.
+        initializer: Initializer of ``weight``, by name or value, as in ``Linear``.
+
+    Shape:
+        x (..., in_features) → y (..., out_features)
+
+    Params:
+        weight: (out_features, in_features), Xavier normal.
+        bias: (out_features,), zeros; absent with ``bias=False``.
+
+    Cache:
+        ``x``, not copied, and the mask m (bool).
+
+    References:
+        Wan et al. 2013, "Regularization of neural networks using DropConnect", with dropout's scaling in place of their sampling
+        at inference.
+
+    >>> DropConnect(4, 3).inference()
+    Linear(in_features=4, out_features=3)
     """
 
     in_features: int = field(validator=size)
@@ -46,23 +67,23 @@ class DropConnect(Layer):
     def init(self, rng: Key | int) -> Params:
         return self._linear.init(rng)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         require_params(self, params)  # a weight of another shape would broadcast
         if x.is_nested:
             raise value_error(self, "x must be a dense tensor", x)
-        if not params["weight"].is_floating_point():  # what is dropped of integers is a float
+        if not params["weight"].is_floating_point():  # the mask would turn integers into floats
             raise value_error(self, f"weight must have the dtype of x, {x.dtype}", params["weight"])
         key = key_beside(require_key(self, rng), params["weight"])
         keep = random.bernoulli(key, (self.out_features, self.in_features), 1 - self.p)
         dropped = {**params, "weight": self._dropped(params["weight"], keep)}
         return self._linear.apply(dropped, x)[0], (x, keep)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Params:
+    def grads(self, params: Any, cache: tuple[Tensor, Tensor], gy: Tensor) -> Grads:
         x, keep = cache
-        gparams = self._linear.grads(params, x, self._checked(gy, x))
+        gparams: Any = self._linear.grads(params, x, self._checked(gy, x))
         return {**gparams, "weight": self._dropped(gparams["weight"], keep)}
 
     def input_grad(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:

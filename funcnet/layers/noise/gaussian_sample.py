@@ -1,8 +1,6 @@
-"""Samples of normal distributions whose mean and variance a net computes: the latent layer of a variational autoencoder.
+"""GaussianSample: samples of normal distributions whose mean and variance a net computes, as in a variational autoencoder.
 
-    GaussianSample   y = m + s        gm = gy        gv = ½ gy s        s = exp(½ v) n, n standard normal, x = (m, v)
-
-x = (m, v), the mean and the logarithm of the variance, and y are (...), of one shape.
+x = (m, v), the mean and the logarithm of the variance; m, v and y are (...), of one shape.
 """
 
 from typing import Any
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.checks import Misfit, check_gy, pair_complaint, require_dense, require_key, require_no_params
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.layers.shape.selecting import Select
 from funcnet.random.keys import key_beside
 from funcnet.value import frozen
@@ -20,25 +18,31 @@ from funcnet.value import frozen
 
 @frozen
 class GaussianSample(Layer):
-    """Draw from N(mean, exp(log variance)), a pair (mean, log_variance) in; the mean in ``inference()``.
+    """Sample from N(mean, exp(log variance)), given the pair (mean, log_variance).
 
-    Gradients reach both through the draw (reparametrization). ``GaussianKL`` is the loss that holds the distribution near a
-    prior: ``serial(branch(Linear(8, 2), Linear(8, 2)), GaussianSample())`` is the latent layer of an autoencoder.
+        y  = m + s           s = exp(½ v) n, n standard normal, x = (m, v)
+        gm = gy
+        gv = ½ gy s
+        gx = (gm, gv)
+
+    Gradients reach mean and variance through the sample (the reparametrization trick). The loss ``GaussianKL`` keeps the
+    distribution near a prior: ``serial(branch(Linear(8, 2), Linear(8, 2)), GaussianSample())`` is the latent layer of an
+    autoencoder. The sample is a pure function of the key; ``inference()`` returns the layer that selects the mean.
 
     Shape:
-        x ((...), (...)) → y (...), all of one shape
-
-    Params:
-        None.
+        x ((...), (...)) → y (...), all of one shape.
 
     Cache:
         s, the deviation of y from the mean.
 
     Raises:
-        ValueError: Without a key, and for an x that is no pair of floating tensors of one shape and dtype.
+        ValueError: If x is not a pair of floating tensors of one shape, dtype and device.
 
-    Source:
+    References:
         Kingma & Welling 2014, "Auto-encoding variational Bayes", section 2.4.
+
+    >>> GaussianSample()({}, (torch.zeros(3), torch.zeros(3)), 0).shape
+    torch.Size([3])
     """
 
     stochastic = True
@@ -52,7 +56,7 @@ class GaussianSample(Layer):
         s = torch.exp(log_variance * 0.5) * random.normal(key_beside(rng, mean), tuple(mean.shape), dtype=mean.dtype)
         return mean + s, s
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, tuple[Tensor, Tensor]]:
         gy = check_gy(self, gy, cache.shape, cache)
         return params, (gy, gy * cache * 0.5)
 

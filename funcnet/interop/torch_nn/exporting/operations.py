@@ -1,4 +1,4 @@
-"""Layers that are torch's functions, such as sums and changes of shape: autograd differentiates the layer itself."""
+"""Layers made from torch functions, such as sums and changes of shape: autograd differentiates the layer itself."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from funcnet.layers.operands.picking import Concat, Pick, Stack, Unbind
 from funcnet.layers.operands.ranking import CumSum, GatherElements, MaxWithIndices, MinWithIndices, TopK
 from funcnet.layers.operands.reductions import Mean, Prod, Sum
 from funcnet.layers.operands.spread_reductions import Std, Var
-from funcnet.layers.pooling.adaptive import GlobalAvgPool, GlobalMaxPool, GlobalSumPool
+from funcnet.layers.pooling.global_pool import GlobalAvgPool, GlobalMaxPool, GlobalSumPool
 from funcnet.layers.shape.axes import Permute, Squeeze, Transpose, Unsqueeze
 from funcnet.layers.shape.casting import Cast
 from funcnet.layers.shape.indexing import Chunk, Index, OneHot, Split
@@ -47,7 +47,7 @@ OPERATIONS = (
     *(VisibleMask, JointMask, FullMask),
     *(Sin, Cos, Exp, Erf, Abs, Sign, Square, LogSumExp, Rescale, CosineSimilarity),
 )
-"""The layers that their modules hold and call."""
+"""The layers whose modules hold and call them."""
 
 
 @native(*OPERATIONS)

@@ -1,4 +1,4 @@
-"""Reshapings, paddings and resizings as modules of torch.nn."""
+"""Reshaping, padding and resizing as torch.nn modules."""
 
 from funcnet.interop.torch_nn.exporting.registry import same_names
 from funcnet.layers.shape.boundary_padding import (

@@ -1,11 +1,11 @@
-"""Activations, and softmaxes along an axis that torch.nn chooses."""
+"""Activations, and softmaxes along torch.nn's implicit axis."""
 
 from typing import Any
 
 from attrs import field
 from torch import Tensor, nn
 
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import one_of
 from funcnet.interop.torch_nn.importing.conversion import entry_of, made, same
 from funcnet.interop.torch_nn.importing.registry import Converted, layer
@@ -54,7 +54,7 @@ _ALONG = {kind.__name__: (kind(0), kind(1)) for kind in _SOFTMAXES.values()}
 
 @frozen
 class ImplicitAxis(Layer):
-    """A softmax along the axis that torch.nn chooses where none is given: 0 for an x of 0, 1 or 3 axes, else 1.
+    """A softmax along torch.nn's implicit axis: 0 if x has 0, 1 or 3 axes, else 1.
 
     Args:
         kind: The name of the layer, ``"Softmax"``, ``"LogSoftmax"`` or ``"Softmin"``.
@@ -77,7 +77,7 @@ class ImplicitAxis(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Any]:
         return self._along(x).apply(params, x)
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Tensor]:
         return self._along(cache).vjp(params, cache, gy)
 
     def _along(self, x: Tensor) -> Along:
@@ -87,6 +87,6 @@ class ImplicitAxis(Layer):
 
 @layer(*_SOFTMAXES)
 def softmax(module: Any) -> Converted:
-    """Convert a softmax along an axis, or without one along that which torch.nn chooses."""
+    """Convert a softmax along the given axis, or along torch.nn's implicit axis."""
     kind = entry_of(module, _SOFTMAXES)
     return (ImplicitAxis(kind.__name__), {}) if module.dim is None else made(kind, module, dim=module.dim)

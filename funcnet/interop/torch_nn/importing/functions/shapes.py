@@ -1,4 +1,4 @@
-"""Functions and methods that give the elements of a tensor other axes."""
+"""Functions and methods that rearrange the axes of a tensor."""
 
 from functools import reduce
 from typing import Any
