@@ -1,4 +1,4 @@
-"""The pages for people from elsewhere: each section runs by itself, after the imports of its page."""
+"""The pages for users of other libraries: each section runs by itself, after the imports of its page."""
 
 import importlib
 import importlib.util
@@ -19,7 +19,7 @@ def snippets(text: str) -> list[str]:
 
 
 def programs() -> dict[str, str]:
-    """Return the programs by page and section: the page's first snippets, the imports, and then those of the section."""
+    """Return the programs by page and section: the page's first snippets, the imports, followed by those of the section."""
     found = {}
     for page in ("from_torch_nn", "from_jax", "interop", "kernels"):
         first, *sections = (DOCS / f"{page}.md").read_text().split("\n## ")
@@ -36,21 +36,21 @@ PROGRAMS = programs()
     "name", [pytest.param(name, marks=[pytest.mark.compiled] * ("compile(" in text)) for name, text in PROGRAMS.items()]
 )
 def test_a_section_runs(name, tmp_path, monkeypatch):
-    """With the assertions on the page that both ways give the same numbers."""
+    """The assertions on the page, which compare both libraries, hold."""
     monkeypatch.chdir(tmp_path)
     assert "assert" in PROGRAMS[name]
     exec(compile(PROGRAMS[name], name, "exec"), {"__name__": "page"})
 
 
 def rows(page: str) -> list[tuple[str, str]]:
-    """Return the rows of the tables of a page of two columns, without their heads."""
+    """Return the rows of a page's two-column tables, without their headers."""
     found = re.findall(r"^\| (.+?) \| (.+) \|$", (DOCS / f"{page}.md").read_text(), re.MULTILINE)
     heads = [i - 1 for i, row in enumerate(found) if row[0] == "---"]
     return [row for i, row in enumerate(found) if i not in heads and row[0] != "---"]
 
 
 def test_the_names_of_funcnet_in_the_tables_exist():
-    """In the right columns, where a name is a word in backquotes, or called there."""
+    """Every name in backquotes in the right columns exists."""
     homes = (fn, fn.tree, fn.random, fn.testing)
     spoken = {"apply", "vjp", "params", "net", "print", "None", "False", "True"}
     for page in ("from_torch_nn", "from_jax"):
@@ -60,7 +60,7 @@ def test_the_names_of_funcnet_in_the_tables_exist():
 
 
 def test_the_names_of_jax_in_the_tables_exist():
-    """In the left columns of the page from JAX."""
+    """Every name in the left columns of the JAX page exists."""
     names = {name for left, _ in rows("from_jax") for name in re.findall(r"`((?:jax|stax|eqx|optax)\.[\w.]+)", left)}
     assert len(names) > 100
     homes = {"jax": "jax", "stax": "jax.example_libraries.stax", "eqx": "equinox", "optax": "optax"}
@@ -70,7 +70,7 @@ def test_the_names_of_jax_in_the_tables_exist():
 
 
 def found(home: str, path: str) -> bool:
-    """Tell whether a module has an attribute, or a module, of a dotted path."""
+    """Tell whether a module has the attribute or submodule of a dotted path."""
     *outer, last = path.split(".")
     try:
         module = importlib.import_module(".".join([home, *outer]))
@@ -80,13 +80,13 @@ def found(home: str, path: str) -> bool:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, in GitHub's format."""
     heads = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
 def test_links_between_pages_lead_somewhere():
-    """To files that exist, and to headings in them."""
+    """They lead to existing files and headings."""
     pages = [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]
     links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text())]
     assert len(links) > 30
@@ -98,7 +98,7 @@ def test_links_between_pages_lead_somewhere():
 
 
 def test_the_page_of_interop_names_every_function():
-    """Those that ``funcnet.interop.torch_nn`` exports, in a heading or the table."""
+    """Every function exported by ``funcnet.interop.torch_nn`` is in a heading or the table."""
     page = (DOCS / "interop.md").read_text()
     exported = re.findall(r"import (\w+) as \1", Path(torch_nn.__file__).read_text())
     assert len(exported) >= 6
@@ -106,7 +106,7 @@ def test_the_page_of_interop_names_every_function():
 
 
 def test_the_files_of_the_architecture_exist():
-    """In the folder that heads their table, and in interop every file has a line there or one for its family."""
+    """The files are in the folder that heads their table; in interop every file has a line of its own or of its family."""
     tables = re.findall(
         r"\| `(funcnet/\S+)` \| holds \|\n\| --- \| --- \|\n((?:\|.*\n)+)", (DOCS.parent / "ARCHITECTURE.md").read_text()
     )
@@ -127,7 +127,7 @@ def _choices_in(cell: str) -> list[str]:
 
 
 def test_the_page_of_kernels_has_every_choice():
-    """With its options, in the order of their sizes. A choice that fails here needs a row in the table of docs/kernels.md."""
+    """Each choice lists its options ordered by size. A choice that fails here needs a row in the table of docs/kernels.md."""
     text = (DOCS / "kernels.md").read_text().partition("## All choices")[2]
     table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
     found = {name: row[1].strip(" |").split(", ") for row in table for name in _choices_in(row[0])}
