@@ -28,7 +28,7 @@ def start(net: fn.Layer = NET, opt: fn.Optimizer = OPT) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("loss", [LOSS, SUMMED], ids=["one part", "two parts"])
 def test_a_step_is_that_of_the_whole_batch(loss: fn.Loss) -> None:
-    """Up to rounding, however ignored labels and class weights are spread, and where the last micro-batch is smaller."""
+    """They agree up to rounding, for any distribution of ignored labels and class weights, and a smaller last micro-batch."""
     want = fn.train_step(NET, loss, OPT)(*start(), X, LABELS)
     for k in (2, 3, 5, 14, 100):
         got = fn.train_step(NET, loss, OPT, accumulate=k)(*start(), X, LABELS)
