@@ -1,4 +1,4 @@
-"""Tables: rows of words and numbers, in columns."""
+"""Tables: rows of text and numbers, in columns."""
 
 import html
 
@@ -6,7 +6,7 @@ _UNITS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
 def aligned(rows: list[tuple[str, ...]], words: int) -> list[str]:
-    """Write rows of cells as lines: the first ``words`` columns to the left, the others, which are numbers, to the right.
+    """Write rows of cells as lines: the first ``words`` columns left-aligned, the others, which are numbers, right-aligned.
 
     >>> aligned([("path", "params"), ("0.weight", "12")], 1)
     ['path      params', '0.weight      12']
@@ -21,7 +21,7 @@ def _line(row: tuple[str, ...], widths: list[int], words: int) -> str:
 
 
 def html_table(head: tuple[str, ...], rows: list[tuple[str, ...]], foot: tuple[str, ...] | None = None) -> str:
-    """Write rows of cells as a table of HTML, under a head and above a foot.
+    """Write rows of cells as an HTML table, with a head and optionally a foot.
 
     >>> html_table(("a", "b"), [("1", "<2")])
     '<table><thead><tr><th>a</th><th>b</th></tr></thead><tbody><tr><td>1</td><td>&lt;2</td></tr></tbody></table>'

@@ -12,6 +12,7 @@ from torch.nn import init
 import funcnet as fn
 from funcnet import initializers, random
 from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
+from funcnet.initializers.gains import calculate_gain, fans
 from funcnet.initializers.names import NAMES
 from funcnet.initializers.scaled import (
     KaimingNormal,
@@ -22,8 +23,6 @@ from funcnet.initializers.scaled import (
     VarianceScaling,
     XavierNormal,
     XavierUniform,
-    calculate_gain,
-    fans,
 )
 from funcnet.layers.linear.linear import Linear
 

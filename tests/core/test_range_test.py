@@ -223,8 +223,8 @@ def test_a_wrong_option_is_refused_by_sentence(options: dict[str, Any], sentence
     [
         (3, BATCHES, "lr_range: step must be a train step, or a function, got 3"),
         (step_of(), 3, "lr_range: batches must be a list of pairs (x, target), or an iterable of them, got 3"),
-        (step_of(), [], "lr_range: batches must give steps=100 batches, or be a list, which is gone through again, got 0 batches"),
-        (step_of(), iter(BATCHES), "lr_range: batches must give steps=100 batches, or be a list, which is gone through again, got 4 batches"),
+        (step_of(), [], "lr_range: batches must have steps=100 batches, or be a list, over which iteration can start again, got 0 batches"),
+        (step_of(), iter(BATCHES), "lr_range: batches must have steps=100 batches, or be a list, over which iteration can start again, got 4 batches"),
         (step_of(), [X], "lr_range: each batch must be a pair (x, target), got a tensor of shape (64, 3) and dtype torch.float32"),
     ],
 )  # fmt: skip

@@ -229,7 +229,7 @@ def test_a_net_without_sizes_is_a_value(net, x, want):
 @LEAVES
 def test_a_layer_without_a_size_says_how_to_infer_it(layer, x, want):
     """For ``init`` and for ``apply``."""
-    sentence = "must be inferred first, by fn.infer_sizes\\(net, x\\), got None"
+    sentence = "must be inferred first, with fn.infer_sizes\\(net, x\\), got None"
     with pytest.raises(ValueError, match=sentence):
         layer.init(0)
     with pytest.raises(ValueError, match=sentence):

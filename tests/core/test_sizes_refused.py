@@ -23,11 +23,11 @@ def message(error: BaseException) -> str:
 L, C = "Linear(in_features=None, out_features=2)", "Conv1d(in_channels=None, out_channels=2, kernel_size=3)"
 
 SENTENCES = {
-    f"{L}: in_features must be inferred first, by fn.infer_sizes(net, x), got None": lambda: fn.Linear(None, 2).init(0),
-    f"{L}: in_features must be inferred first, by fn.infer_sizes(net, x), got None\n  in serial, layer 1": (
+    f"{L}: in_features must be inferred first, with fn.infer_sizes(net, x), got None": lambda: fn.Linear(None, 2).init(0),
+    f"{L}: in_features must be inferred first, with fn.infer_sizes(net, x), got None\n  in serial, layer 1": (
         lambda: fn.serial(fn.Tanh(), fn.Linear(None, 2)).apply(({}, fn.Linear(3, 2).init(0)), torch.zeros(4, 3))
     ),
-    "Bilinear(in1_features=None, in2_features=None, out_features=2): in1_features and in2_features must be inferred first, by fn.infer_sizes(net, x), got None": (
+    "Bilinear(in1_features=None, in2_features=None, out_features=2): in1_features and in2_features must be inferred first, with fn.infer_sizes(net, x), got None": (
         lambda: fn.Bilinear(None, None, 2).init(0)
     ),
     f"{C}: x must have an axis -2, to infer in_channels from, got x of shape (4,)\n  in serial, layer 1\n  in parallel, layer 0": (

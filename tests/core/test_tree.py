@@ -315,5 +315,5 @@ def test_from_names_says_what_is_missing_and_what_is_unknown(names, words):
 
 def test_from_names_refuses_a_path_that_goes_on_from_a_leaf():
     """A leaf cannot be a node too."""
-    with pytest.raises(ValueError, match=r"from_names: no path may go on from a leaf, got 'x\.a' and also 'b\.c' below it"):
+    with pytest.raises(ValueError, match=r"from_names: no path may continue below a leaf, got 'x\.a' and also 'b\.c' below it"):
         tree.from_names({"x.a": 1, "x.a.b.c": 2})

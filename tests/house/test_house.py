@@ -44,7 +44,7 @@ FLOORS = {
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
     1: [
-        *["contract", "traits", "plans", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes"],
+        *["contract", "traits", "plans", "naming", "probes", "combinator", "wrapper", "stand_ins", "walking", "sizes"],
         *["initializers", "kernels"],
     ],
     0: [

@@ -259,7 +259,7 @@ REFUSED = {
     "batch must be a tuple of names or numbers": (lambda x: x, (torch.ones(2),), {"batch": torch.ones(2)}),
     "compiled must be True or False, got 1": (lambda x: x, (torch.ones(2),), {"compiled": 1}),
     "args[0] must have the batch as its first axis": (lambda x: x, (torch.ones(()),), {"batch": (0,)}),
-    "give one": (lambda x: x, (torch.ones(2),), {"batch": (0,), "dynamic_shapes": (None,)}),
+    "pass only one": (lambda x: x, (torch.ones(2),), {"batch": (0,), "dynamic_shapes": (None,)}),
     "an entry for each of the 1 arguments": (lambda x: x, (torch.ones(2),), {"dynamic_shapes": (None, None)}),
     "path must end in .pt2": (lambda x: x, (torch.ones(2),), {"path": "step.onnx"}),
     "the folder of path must exist": (lambda x: x, (torch.ones(2),), {"path": "no_such_folder/step.pt2"}),

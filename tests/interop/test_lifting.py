@@ -212,7 +212,7 @@ def test_draws_that_a_compiler_hides_are_refused_in_compiled_code():
 
     layer, params = lift(Like(), X)
     assert torch.equal(layer(params, X, 1), layer(params, X, 1))
-    with pytest.raises(Exception, match="compiled code draws from a key with functions such as"):
+    with pytest.raises(Exception, match="compiled code must draw with functions such as"):
         torch.compile(layer, fullgraph=True, backend="eager")(params, X, fn.key(1))
 
 
@@ -584,13 +584,17 @@ X = torch.ones(2, 3)
         (nn.Linear(3, 2), (X, 3), r"lift\(Linear\): example must be a dense tensor, or a tuple or tree of these, got 3"),
         (Boxed(), X, r"lift\(Boxed\): the output must be a tensor, or a dict, tuple or list of tensors, got a Both$"),
         (Checkpointed(), X, r"lift\(Checkpointed\): the backward pass must not call modules again.*got calls of Linear"),
-        (Ordered(), X, r"lift\(Ordered\): forward must give equal outputs for equal inputs.*got another output in a second call"),
+        (
+            Ordered(),
+            X,
+            r"lift\(Ordered\): forward must return equal outputs for equal inputs.*got another output in a second call",
+        ),
         (
             nn.Sequential(nn.LazyLinear(2)),
             X,
             r"lift\(Sequential\): parameters must have values; call a lazy.*got none at 0.weight",
         ),
-        (torch.jit.trace(nn.Tanh(), X), X, r"lift\(TopLevelTracedModule\): the module must be one of Python"),
+        (torch.jit.trace(nn.Tanh(), X), X, r"lift\(TopLevelTracedModule\): the module must be a Python module"),
     ],
 )
 def test_what_cannot_be_lifted_is_refused(module, example, said):

@@ -434,7 +434,7 @@ def test_wrong_parameters_are_refused_by_fit():
         r"output of net must have the shape \(N, 3\), .* got a tuple of 2": {"net": fn.branch(fn.Linear(4, 3), fn.Linear(4, 3))},
         "in_features=7": {"net": fn.Linear(7, 3)},
         "loss must be a funcnet loss": {"loss": torch.nn.CrossEntropyLoss()},
-        "for two classes or several labels a row": {"loss": fn.BCEWithLogits()},
+        "needs two classes, or several labels a row": {"loss": fn.BCEWithLogits()},
         "optimizer must be a funcnet optimizer": {"optimizer": "adam"},
         "epochs must be a whole number of at least 1, got 0": {"epochs": 0},
         "batch_size must be a whole number of at least 1": {"batch_size": "auto"},
@@ -482,7 +482,10 @@ def test_wrong_data_are_refused():
             ("classes must hold all classes in the first call", lambda: Classifier().partial_fit(X, Y)),
             ("one call does not see all rows", lambda: Classifier(class_weight="balanced").partial_fit(X, Y, [0, 1, 2])),
             ("early_stopping must be False", lambda: Regressor(early_stopping=True).partial_fit(INPUTS, TARGETS)),
-            (r"y must have the shape \(N, 2\) of before, got \(120,\)", lambda: regressor.partial_fit(INPUTS, TARGETS[:, 0])),
+            (
+                r"y must have the same shape as before, \(N, 2\), got \(120,\)",
+                lambda: regressor.partial_fit(INPUTS, TARGETS[:, 0]),
+            ),
             (
                 r"rows of X must have the shape of those in fit, \(8, 8\), got \(8, 7\)",
                 lambda: sequences.predict(np.ones((3, 8, 7))),
@@ -566,10 +569,10 @@ def test_a_training_continues_with_what_its_params_depend_on():
     again = lambda **changes: lambda: copy.deepcopy(fitted).set_params(**changes).fit(X[TWO], Y[TWO])
     assert not errors_of(
         [
-            ("continue with the net of the beginning, None, got Linear", again(net=fn.Linear)),
+            ("continue with the first net, None, got Linear", again(net=fn.Linear)),
             ("continue with the dtype torch.float64, got torch.float32", again(dtype="float32")),
             (r"continue with a loss for 2 outputs, got BCEWithLogits\(\), for 1", again(loss=fn.BCEWithLogits())),
-            ("continue with the net", lambda: copy.deepcopy(fitted).set_params(net=NET).partial_fit(X[TWO], Y[TWO])),
+            ("continue with the first net", lambda: copy.deepcopy(fitted).set_params(net=NET).partial_fit(X[TWO], Y[TWO])),
         ]
     )
     assert again(loss=fn.CrossEntropy(label_smoothing=0.1), optimizer__lr=0.1, dtype="float64")().n_iter_ == 2

@@ -121,7 +121,7 @@ def test_what_fits_is_loaded_without_strict():
     assert torch.equal(loaded["a"]["bias"], torch.ones(2))
     assert loaded["a"]["weight"] is PARAMS["a"]["weight"]
     with pytest.raises(
-        ValueError, match=r"what state_dict holds must fit params, got shape \(3,\) instead of \(2,\) at 'a.bias'"
+        ValueError, match=r"the values of state_dict must fit params, got shape \(3,\) instead of \(2,\) at 'a.bias'"
     ):
         load_state_dict(PARAMS, {"a.bias": torch.ones(3)}, strict=False)
     with pytest.raises(ValueError, match=r"no name of params, such as 'a\.weight', but 'b'"):
@@ -167,7 +167,7 @@ with warnings.catch_warnings(action="ignore"):  # torch will remove them
         ([torch.ones(2)], {}, "state_dict must be a dict of tensors by name.*got a list of 1"),
         ({1: torch.ones(2)}, {}, "state_dict must be a dict of tensors by name"),
         ({"epoch": 3, **STATE}, {}, "state_dict must be a dict of tensors by name.*got 3 at 'epoch'"),
-        ({"state_dict": STATE}, {}, r"pass the dict within, state_dict\['state_dict'\], got a dict with the keys"),
+        ({"state_dict": STATE}, {}, r"pass the inner dict, state_dict\['state_dict'\], got a dict with the keys"),
         (STATE, {"strict": 1}, "strict must be True or False, got 1"),
         (STATE, {"prefix": None}, "prefix must be a str, got None"),
         (STATE, {"prefix": "module."}, "a name must begin with the prefix 'module.', got 'a.weight' and the like"),
@@ -191,7 +191,7 @@ def test_what_cannot_be_loaded_is_refused(given, options, said):
 @pytest.mark.parametrize("params", [fn.Linear(3, 2), 3, "weights"])
 def test_params_that_are_no_tree_are_refused(params):
     """A net in the place of its params, for one."""
-    with pytest.raises(ValueError, match=f"{WHO}params must be a tree of tensors, as net.init makes, got"):
+    with pytest.raises(ValueError, match=f"{WHO}params must be a tree of tensors, as net.init returns, got"):
         load_state_dict(params, STATE)
 
 

@@ -255,7 +255,7 @@ REFUSALS = {
     "it computes relu, as copies of a decoder layer do, and not its activation PReLU(num_parameters=1)": lambda: converted(
         nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, activation=nn.PReLU()), 1)
     ),
-    "the activation twice has no counterpart; give a function of torch or a module, such as nn.GELU()": lambda: converted(
+    "the activation twice has no counterpart; use a torch function or a module, such as nn.GELU()": lambda: converted(
         with_activation(twice)
     ),
     "there must be at least one layer": lambda: converted(nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2), 0)),

@@ -104,8 +104,8 @@ def _custom() -> nn.Module:
 
 
 REFUSED = {
-    "weight must be parametrized by one of weight_norm, spectral_norm and orthogonal, got _Twice": _custom,
-    "weight must be parametrized by one of weight_norm, spectral_norm and orthogonal, got _WeightNorm, _SpectralNorm": (
+    "weight must be parametrized with weight_norm, spectral_norm or orthogonal, got _Twice": _custom,
+    "weight must be parametrized with weight_norm, spectral_norm or orthogonal, got _WeightNorm, _SpectralNorm": (
         lambda: parametrizations.spectral_norm(parametrizations.weight_norm(_linear()))
     ),
     "bias must have two axes at least for spectral_norm": lambda: parametrizations.spectral_norm(_linear(), "bias"),
