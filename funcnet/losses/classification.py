@@ -167,7 +167,7 @@ class CrossEntropy(LabelLoss):
 
     def _probabilities(self, y: Tensor, target: Tensor) -> None:
         if target.shape != y.shape or target.dtype != y.dtype:
-            rule = f"a floating target is probabilities, of the shape {tuple(y.shape)} and dtype {y.dtype} of y"
+            rule = f"a floating target must hold probabilities in the shape of y, {tuple(y.shape)}, and its dtype, {y.dtype}"
             raise value_error(self, f"{rule}; labels must be integers", target)
         if self.ignore_index >= 0:
             raise value_error(self, "ignore_index must be negative if the target holds probabilities", str(self.ignore_index))

@@ -189,6 +189,6 @@ class MulticlassFocal(TermLoss):
     def _class_weights(self, logp: Tensor, axis: int) -> Tensor:
         w = self.weight or ()
         if len(w) != logp.shape[axis]:
-            raise value_error(self, f"y must have the {len(w)} classes of weight", f"y of shape {tuple(logp.shape)}")
+            raise value_error(self, f"y must have one class for each weight, {len(w)}", f"y of shape {tuple(logp.shape)}")
         own = torch.tensor(w, dtype=logp.dtype, device=logp.device)
         return own.reshape(-1, *[1] * (logp.dim() - axis - 1)).expand_as(logp)

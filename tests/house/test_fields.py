@@ -120,7 +120,7 @@ REFUSED = {
     "split: n must be a whole number of at least 0, got -1": lambda: fn.split(0, -1),
     "key: the seed must be a whole number, got 1.0": lambda: fn.key(1.0),
     "compile: step must be a function, got 3": lambda: fn.compile(3),
-    "donate: it must be an optimizer, got MSE()": lambda: fn.donate(fn.MSE()),
+    "donate: the argument must be an optimizer, got MSE()": lambda: fn.donate(fn.MSE()),
     "finite_difference: step must be a finite number above 0, and side 0, 1 or -1, got step=0, side=0": lambda: fn.testing.finite_difference(torch.sin, X, X, 0),
     "finite_difference: step must be a finite number above 0, and side 0, 1 or -1, got step=0.1, side=2": lambda: fn.testing.finite_difference(torch.sin, X, X, 0.1, 2),
     "check_vjp: tolerance must be a finite number of at least 0, got nan": lambda: fn.testing.check_vjp(fn.Tanh(), X, tolerance=math.nan),
