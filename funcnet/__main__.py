@@ -1,4 +1,4 @@
-"""``python -m funcnet``: versions, the processor, the kernels chosen, and the laws of a sample of layers on this machine."""
+"""``python -m funcnet``: versions, the processor, the kernels chosen, torch's private names, and the laws of some layers here."""
 
 import argparse
 import platform
@@ -11,6 +11,7 @@ import torch
 from funcnet.combinators.sequential import serial
 from funcnet.contract import Layer
 from funcnet.kernels.choices import CHOICES
+from funcnet.kernels.private_names import FOUND
 from funcnet.kernels.processor import this_processor
 from funcnet.layers.activation.self_gated import GELU
 from funcnet.layers.activation.sigmoids import Tanh
@@ -72,6 +73,15 @@ def choices() -> Iterator[str]:
     yield from aligned([("choice", "here", "options"), *rows], 3)
 
 
+def names() -> str:
+    """Return how many private names of torch funcnet uses, and those that this release of torch lacks or refuses."""
+    missing = sorted(name for name, is_found in FOUND.items() if not is_found)
+    if not missing:
+        return f"private names of torch: all {len(FOUND)} found"
+    found = len(FOUND) - len(missing)
+    return f"private names of torch: {found} of {len(FOUND)} found; plain code replaces {', '.join(missing)}"
+
+
 def broken(name: str, compiled: bool) -> str | None:
     """Return the law that a layer of the sample breaks, in words, or ``None``."""
     layer, shape = SAMPLE[name]
@@ -85,7 +95,7 @@ def broken(name: str, compiled: bool) -> str | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print everything, line by line, and return the exit status."""
     options = parser().parse_args(arguments)
-    print("\n".join([*facts(), "", *choices()]), flush=True)
+    print("\n".join([*facts(), "", *choices(), "", names()]), flush=True)
     if not options.check:
         return 0
     print(f"\nlaws of {len(SAMPLE)} layers{', compiled too' * options.compiled}", flush=True)

@@ -13,7 +13,7 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Cache, Layer, Params
+from funcnet.contract import Cache, Grads, Layer, Params
 from funcnet.errors import flag, instances, value_error, whole
 from funcnet.flattening import Tree
 from funcnet.gradients import ValueAndGrads, has_one_value, is_layer, value_and_grads
@@ -111,7 +111,7 @@ class TrainStep(Value):
         caches: list[Cache] = []
         scale = self._loss_scale(state)  # for all gradients: it does not change the direction that SAM climbs
 
-        def value_and_grads(params: Params) -> tuple[Tensor, Params]:
+        def value_and_grads(params: Params) -> tuple[Tensor, Grads]:
             value, grads, cache = self._gradient.scaled(params, x, target, rng, scale)
             caches.append(cache if not caches and self._has_running_stats else None)
             return value, grads

@@ -127,7 +127,7 @@ class TransformerBlock(Wired):
         batch: int | None,
         max_length: int,
         *,
-        params: Params = None,
+        params: Params | None = None,
         memory: Any = None,
         dtype: torch.dtype | None = None,
         device: Any = None,

@@ -18,7 +18,7 @@ from torch import Tensor
 from funcnet.combinator import errors_at, layers_only
 from funcnet.combinators.pooling import Reduced
 from funcnet.combinators.sharing import Shared
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import MANY, value_error
 from funcnet.layers.conv.window import hashable
 from funcnet.layers.pooling.adaptive import empty_complaint, output_sizes, sizes_for
@@ -56,12 +56,12 @@ class _AdaptivePool(Reduced):
             ys = self._each(params, seen, rng)
         return self._joined(ys, seen, shape)
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Tensor]:
         with errors_at(self, ""):
             gparams, gs = self._each.vjp(params, cache[0], self._columns(gy, cache[2]).unbind(2))
         return gparams, self._gathered(gs, *cache[1:])
 
-    def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Any, gy: Tensor) -> Grads:
         with errors_at(self, ""):
             return self._each.grads(params, cache[0], self._columns(gy, cache[2]).unbind(2))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet.checks import check_gy
 from funcnet.combinator import errors_at, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng, Shape
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, Shape
 from funcnet.errors import describe, value_error, whole_numbers
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.window import Sizes, Window, axes_complaint, each, hashable
@@ -84,12 +84,12 @@ class _Pool(Reduced):
             y = self.layer(params, seen, rng)
         return self._placed(y, seen).reshape(shape)
 
-    def vjp(self, params: Params, cache: _Kept, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: _Kept, gy: Tensor) -> tuple[Grads, Tensor]:
         with errors_at(self, ""):
             gparams, g = self.layer.vjp(params, cache[0], self._columns(gy, cache[2]))
         return gparams, self._folded(g, cache[1])
 
-    def grads(self, params: Params, cache: _Kept, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: _Kept, gy: Tensor) -> Grads:
         with errors_at(self, ""):
             return self.layer.grads(params, cache[0], self._columns(gy, cache[2]))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.checks import check_gy, require_dense_floating, require_key
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, flag, function, value_error
 from funcnet.random.keys import Key
 from funcnet.signatures import name_of
@@ -59,7 +59,7 @@ class FunctionLayer(Layer):
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         return self.apply_function(params, x, require_key(self, rng)) if self.stochastic else self.apply_function(params, x)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return self.vjp_function(params, cache, gy)
 
     def __repr__(self) -> str:
@@ -136,7 +136,7 @@ class ElementwiseFunction(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         return self.f(require_dense_floating(self, params, x)), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, check_gy(self, gy, cache.shape, cache) * self.df(cache)
 
     def __repr__(self) -> str:
@@ -200,7 +200,7 @@ class ShapeDependent(Layer):
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         raise self._not_made()
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         raise self._not_made()
 
     def __repr__(self) -> str:

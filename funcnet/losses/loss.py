@@ -27,7 +27,7 @@ from torch import Tensor, strided
 
 from funcnet import tree
 from funcnet.checks import check_gy, require_no_params
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, is_number, one_of, value_error
 from funcnet.explanations import explain_loss_error, raise_explained
 from funcnet.kernels import losses as kernels
@@ -215,7 +215,7 @@ class LossLayer(Layer):
             raise value_error(self, "x must be a pair (y, target)", x)
         return x
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Any]]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, tuple[Tensor, Any]]:
         kept, target, value = cache
         check_gy(self, gy, value.shape, value)
         gtarget = target_gradient(self.loss, kept, target, gy)

@@ -6,9 +6,8 @@ import torch
 from attrs import field
 
 from funcnet import flattening, tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import add_location, instances
-from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.averages import EMA, SWA, Average
@@ -79,9 +78,10 @@ class Averaged(OptimizerWrapper):
         return self.average.first(p)
 
     def init(self, params: Params) -> State:
-        return {**super().init(params), **self.average.counts()}
+        state: Any = super().init(params)
+        return {**state, **self.average.counts()}
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Params, State]:
         self._require_state(state)
         column, places, old = self._averages(state, params)
         weight, numbers = self.average.weigh(state)

@@ -100,7 +100,8 @@ class Average(Value, ABC):
             if not (a is kind is None or (isinstance(a, Tensor) and isinstance(kind, Tensor))):
                 rule = "state must have a tensor in dtypes for each in average"
                 raise value_error(self, rule, f"{describe(a)} and {describe(kind)}")
-        return flattening.unflatten(state["average"], iter([None if a is None else a.to(kind.dtype) for a, kind in rows]))
+        made: Params = flattening.unflatten(state["average"], iter([None if a is None else a.to(kind.dtype) for a, kind in rows]))
+        return made
 
     def _together(self, which: str, one: Any, other: Any) -> list[list[Any]]:
         """Return the leaves of two trees side by side; an error names the trees that disagree."""
@@ -212,7 +213,8 @@ class EMA(Average):
             raise value_error(self, "with debias an update must come before params", "a state without updates")
         share = 1 - state["bias"]
         rows = zip(*flattening.flatten_together(found, state["average"]), strict=True)
-        return flattening.unflatten(found, iter([_over(p, a, share) for p, a in rows]))
+        made: Params = flattening.unflatten(found, iter([_over(p, a, share) for p, a in rows]))
+        return made
 
 
 def _over(p: Any, a: Any, share: Tensor) -> Any:

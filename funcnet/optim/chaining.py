@@ -5,7 +5,7 @@ from typing import Any
 
 from attrs import field
 
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import add_location, instances, value_error
 from funcnet.flattening import Tree
 from funcnet.optim.base import GradientTransform, Optimizer, State
@@ -59,7 +59,7 @@ class Chain(Optimizer):
     def init(self, params: Params) -> State:
         return tuple([part.init(params) for part in self._parts])
 
-    def rates(self, state: State) -> dict[str, Any]:
+    def rates(self, state: Any) -> dict[str, Any]:
         """Return the rates of all parts. For equal names the later part counts, last the optimizer."""
         self._require_state(state)
         return {name: one for part, own in zip(self._parts, state, strict=True) for name, one in part.rates(own).items()}
@@ -68,7 +68,7 @@ class Chain(Optimizer):
         self._require_state(state)
         return self.optimizer.eval_params(state[-1], params)
 
-    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+    def map_state(self, f: Callable[..., Tree], state: Any, *others: Any) -> State:
         self._require_state(state)
         return tuple([part.map_state(f, *own) for part, *own in zip(self._parts, state, *others, strict=True)])
 
@@ -80,7 +80,7 @@ class Chain(Optimizer):
             add_location(error, f"chain, part {len(self.transforms)}")
             raise
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: Any, params: Params) -> tuple[Any, State]:
         self._require_state(state)
         result, after = grads, []
         for i, (part, own) in enumerate(zip(self._parts, state, strict=True)):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from funcnet import flattening, tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
@@ -54,7 +54,7 @@ class _Clipping(GradientTransform):
             raise value_error(self, "state must be a dict of step, as init makes it", state)
         return {name: checked(self, at(state["step"], limit), state["step"], ())[0]}
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
         (limit,) = self.rates(state).values()
         columns = flattening.flatten_together(grads)[0]
         present = [g for g in columns if g is not None]

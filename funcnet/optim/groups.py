@@ -8,7 +8,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import flattening
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import add_location, adds_location, describe, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels.tracing import is_eager
@@ -122,7 +122,7 @@ class ByPath(Optimizer):
         with self._located(i):
             return opt.init(part)
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: Any, params: Params) -> tuple[Params, State]:
         self._require_state(state)
         (ps, gs), write, chosen = self._judged(grads, state, params)
         new, after = ps, list(state)
@@ -142,7 +142,8 @@ class ByPath(Optimizer):
                 part = opt.eval_params(state[i], flattening.unflatten(params, iter(_own(leaves, chosen, i))))
             found = flattening.flatten_together(part)[0]
             new = [x if j == i else p for x, p, j in zip(found, new, chosen, strict=True)]
-        return flattening.unflatten(params, iter(new))
+        made: Params = flattening.unflatten(params, iter(new))
+        return made
 
     def _judged(self, grads: Tree, state: State, params: Params) -> tuple[list[list[Any]], Write, list[int | None]]:
         """Return the leaves of params and gradients, and the group of each. If donated, all checks precede the first write."""
@@ -199,7 +200,7 @@ class ByPath(Optimizer):
         rates = [(_label(self.groups[i][0]), opt.rates(state[i])) for i, opt in self._optimizers()]
         return {f"{label}.{name}": one for label, own in rates for name, one in own.items()}
 
-    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+    def map_state(self, f: Callable[..., Tree], state: Any, *others: Any) -> State:
         self._require_state(state)
         rows = zip(self.groups, state, *others, strict=True)
         return tuple([{} if opt is None else opt.map_state(f, *own) for (_, opt), *own in rows])

@@ -73,7 +73,8 @@ class Lookahead(OptimizerWrapper):
         """
         self._require_state(state)
         slow = tree.names(state["slow"])
-        return tree.map_with_path(lambda path, p: slow[path].to(p.dtype) if path in slow else p, params)
+        made: Params = tree.map_with_path(lambda path, p: slow[path].to(p.dtype) if path in slow else p, params)
+        return made
 
 
 def _where(condition: Any, new: Leaves, old: Leaves) -> Leaves:

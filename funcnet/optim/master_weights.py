@@ -8,7 +8,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import flattening, tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import add_location, flag, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
@@ -90,7 +90,8 @@ class MasterWeights(Optimizer):
 
     def eval_params(self, state: State, params: Params) -> Params:
         wide = self.optimizer.eval_params(state["optimizer"], _over(params, state["masters"]))
-        return tree.map(lambda p, w: w.to(p.dtype), params, wide)
+        made: Params = tree.map(lambda p, w: w.to(p.dtype), params, wide)
+        return made
 
     def donate(self) -> "MasterWeights":
         return self.replace(optimizer=self.optimizer.donate(), donated=True)
@@ -99,7 +100,7 @@ class MasterWeights(Optimizer):
         masters = tree.map(lambda p: p.detach().float() if _is_half(p) else None, params)
         return {"masters": masters, "optimizer": self.optimizer.init(_over(params, masters))}
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: Any, params: Params) -> tuple[Params, State]:
         try:
             if state.keys() != {"masters", "optimizer"}:
                 raise LookupError

@@ -92,7 +92,8 @@ class ScheduleFree(OptimizerWrapper):
         self._require_state(state)
         rows = zip(*flattening.flatten_together(params, state["z"]), strict=True)
         found = [y if z is None else self._average(y.to(z.dtype), z).to(y.dtype) for y, z in rows]
-        return flattening.unflatten(params, iter(found))
+        made: Params = flattening.unflatten(params, iter(found))
+        return made
 
 
 def _larger(a: Any, b: Any) -> Any:

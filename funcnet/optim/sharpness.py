@@ -7,7 +7,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import flattening
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import flag, number
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
@@ -61,7 +61,7 @@ class SAM(EvaluatingOptimizer):
     def init(self, params: Params) -> State:
         return self.optimizer.init(params)
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Params, State]:
         """Make the second half of a step.
 
         Args:
@@ -95,7 +95,8 @@ class SAM(EvaluatingOptimizer):
         except Exception as error:
             raise explained(self, error, params, {"grads": grads}, False) from None
         after = dict(zip(present, new, strict=True))
-        return flattening.unflatten(params, iter([after.get(i, p) for i, p in enumerate(ps)]))
+        made: Params = flattening.unflatten(params, iter([after.get(i, p) for i, p in enumerate(ps)]))
+        return made
 
     def norm_of_all(self, slopes: list[Tensor]) -> Tensor:
         """Return the joint norm of the slopes.

@@ -9,7 +9,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import flattening, tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import flag, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
@@ -110,7 +110,7 @@ class OptimizerWrapper(Optimizer):
     def donate(self) -> Self:
         return self.replace(donated=True)
 
-    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+    def map_state(self, f: Callable[..., Tree], state: Any, *others: Any) -> State:
         self._require_state(state)
         rows = {name: [one[name] for one in (state, *others)] for name in state}
         counts = {name: state[name].clone() if self.donated else state[name] for name in self.numbers}
@@ -129,7 +129,7 @@ class OptimizerWrapper(Optimizer):
             steppable = tree.map(lambda p: p if is_dense(p) else None, params)
             raise self._explained(error, steppable, state, params) from None
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Params, State]:
         self._require_state(state)
         try:
             columns = flattening.flatten_together(params, grads, *[state[name] for name in self.trees])

@@ -75,7 +75,7 @@ def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float
 
 
 def check_vjp(
-    layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, tolerance: float = 1e-7
+    layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, tolerance: float = 1e-7
 ) -> dict[str, float | None]:
     """Compare ``vjp`` with measured slopes, for every leaf of params and every floating leaf of x.
 

@@ -151,7 +151,8 @@ def _times(one: Tensor, w: float | Tensor) -> Tensor:
 def _divided(grads: Params, share: Any, params: Params) -> Params:
     """Divide the gradients that are present, in the dtypes of params."""
     pairs = zip(*flatten_together(grads, params), strict=True)
-    return unflatten(grads, iter([None if g is None else rounded(g / share, p) for g, p in pairs]))
+    made: Params = unflatten(grads, iter([None if g is None else rounded(g / share, p) for g, p in pairs]))
+    return made
 
 
 @adds_location("accumulate")

@@ -20,7 +20,7 @@ from funcnet.combinators.branching import Branching
 from funcnet.combinators.dag import Graph
 from funcnet.combinators.sequential import Serial
 from funcnet.combinators.vmapping import mapped
-from funcnet.contract import Cache, Layer, Params
+from funcnet.contract import Cache, Grads, Layer, Params
 from funcnet.errors import adds_location, describe, value_error
 from funcnet.gradients import ValueAndGrads, value_and_grads
 from funcnet.losses.loss import Loss
@@ -102,12 +102,13 @@ class PerExample(Value):
 class _Measured(StandIn):
     """A layer that returns the square of the norm of its gradient instead of the gradient."""
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = self.original.vjp(params, cache, gy)
         return _sum_of_squares(gparams), gx
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return _sum_of_squares(self.original.grads(params, cache, gy))
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
+        made: Params = _sum_of_squares(self.original.grads(params, cache, gy))
+        return made
 
 
 def _factored(layer: Layer, *, only_norms: bool) -> Layer:

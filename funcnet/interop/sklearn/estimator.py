@@ -18,7 +18,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.arguments import require_whole
-from funcnet.contract import Layer, Params
+from funcnet.contract import Layer
 from funcnet.errors import describe, is_number, is_whole, value_error
 from funcnet.fitting.arguments import LOSS, OPTIMIZER, require
 from funcnet.fitting.callbacks import Callback
@@ -43,7 +43,7 @@ class Training(NamedTuple):
     given: Any
     loss: Loss
     net: Layer
-    params: Params
+    params: Any
     state: Tree
     history: History
     key: Key

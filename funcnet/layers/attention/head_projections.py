@@ -99,7 +99,7 @@ class Heads(Combinator):
     def location(self, name: Any) -> str:
         return f"{self.label}, {name}"
 
-    def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
+    def map_with_params(self, f: Rewrite, params: Any) -> tuple[Self, Params]:
         pairs = {name: f(self.qk_norm, params[name]) for name in NORMS if self.qk_norm is not None}
         children = {**self.children(), **{name: layer for name, (layer, _) in pairs.items()}}
         return self.with_children(children), {**params, **{name: p for name, (_, p) in pairs.items()}}

@@ -12,7 +12,7 @@ from attrs import Factory, field, validators
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, require_arguments
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import adds_location, flag, number, value_error
 from funcnet.kernels.tracing import is_plain
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, steps_around, window_of_steps
@@ -88,7 +88,7 @@ class VarlenAttention(Layer):
         y, kept = self._all.apply({}, entries)
         return _as_rows(y), (x, {"all": kept})
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Any, ...]]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, tuple[Any, ...]]:
         x, kept = cache
         q, k, v, *lengths = x
         gy = check_gy(self, gy, (*q.shape[:2], v.shape[2]), q)

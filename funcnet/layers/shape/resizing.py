@@ -12,7 +12,7 @@ from attrs.validators import optional
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, kind_of, require_floating
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import MOST, fields_error, flag, is_number, is_whole_tuple, one_of, valid_if
 from funcnet.kernels.shape import resizing as kernels
 from funcnet.layers.shape.reshaping import Shaped
@@ -58,7 +58,7 @@ class Resize(Layer):
         y_size, scales = self._sizes(shape[2:])
         return kernels.resize(x, mode, y_size, align, scales), (shape, kind_of(x))
 
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         shape, kind = cache
         (mode, align), (y_size, scales) = self.way(), self._sizes(shape[2:])
         check_gy(self, gy, shape[:2] + y_size, kind)

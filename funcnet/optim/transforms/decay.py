@@ -6,7 +6,7 @@ import attrs
 from torch import Tensor
 
 from funcnet import flattening
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import add_location
 from funcnet.flattening import Tree
 from funcnet.kernels.aliasing import without_graph
@@ -72,7 +72,7 @@ class AddDecayedWeights(MomentTransform):
     def hyperparameters(self) -> dict[str, Rate]:
         return {"weight_decay": self.weight_decay}
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
         given, flags = self._parted(grads, params)
         chosen = flattening.unflatten(params, iter([g if flag else None for g, flag in zip(given, flags, strict=True)]))
         if not all([flag or g is None or is_dense(g) for g, flag in zip(given, flags, strict=True)]):  # noqa: C419

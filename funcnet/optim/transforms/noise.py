@@ -14,9 +14,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import flattening, random
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import number, value_error, whole_number
-from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.base import GradientTransform, State
@@ -41,7 +40,7 @@ class _Noise(GradientTransform):
     def init(self, params: Params) -> State:
         return {"step": torch.zeros((), dtype=torch.int64), "key": random.key(self.seed)}
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: Any, params: Params) -> tuple[Grads, State]:
         self._require_state(state)
         column = flattening.flatten_together(grads)[0]
         if not all([g is None or is_dense(g) for g in column]):  # noqa: C419

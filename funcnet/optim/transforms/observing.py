@@ -7,7 +7,7 @@ import torch
 from attrs import field
 
 from funcnet import tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import function, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels.aliasing import without_graph
@@ -55,7 +55,7 @@ class Monitor(GradientTransform):
         zeros = tree.map(lambda p: torch.zeros_like(p.detach()) if is_dense(p) else None, params)
         return {"step": torch.zeros((), dtype=torch.int64), "measured": self.measure(zeros)}
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
         if not isinstance(state, dict) or state.keys() != {"step", "measured"} or not is_count(state["step"]):
             raise value_error(self, "state must be a dict of step and measured, as init makes it", state)
         require_dense(self, grads)
