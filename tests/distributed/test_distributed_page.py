@@ -1,4 +1,4 @@
-"""The page of several workers and README's section: two workers run what they show, with the assertions on the page."""
+"""The page about several workers and README's section: two workers run their snippets with the assertions on the page."""
 
 import re
 import traceback
@@ -22,7 +22,7 @@ def snippets(text):
 
 
 def programs():
-    """Return the programs by section: the imports of the page, and then the snippets of the section."""
+    """Return the programs by section: the imports of the page, followed by the snippets of the section."""
     first, *sections = PAGE.split("\n## ")
     start = snippets(first)
     found = {section.splitlines()[0]: "\n".join([*start, *parts]) for section in sections if (parts := snippets(section))}
@@ -33,7 +33,7 @@ PROGRAMS = programs()
 
 
 def outcomes():
-    """Run all programs one after the other, in the process group that is there, and return what failed, by section."""
+    """Run all programs in order in the current process group, and return the failures by section."""
     found = {}
     for name, text in PROGRAMS.items():
         with mock.patch.multiple(dist, init_process_group=mock.DEFAULT, destroy_process_group=mock.DEFAULT):
@@ -46,19 +46,19 @@ def outcomes():
 
 @pytest.fixture(scope="module")
 def failed():
-    """Return what failed on each of two workers, by section."""
+    """Return the failures on each of two workers, by section."""
     return run(2, outcomes)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_section_runs_on_two_workers(name, failed):
-    """On both of them; the sections of the page assert that the numbers are right."""
+    """The sections of the page assert that the numbers are right, on both workers."""
     assert name == "README" or "assert" in PROGRAMS[name]
     assert [one.get(name) for one in failed] == [None, None]
 
 
 def test_the_page_and_the_readme_name_every_function():
-    """The page those that start with a small letter, and README all."""
+    """The page names the functions, README all names."""
     assert len(PROGRAMS) > 9
     row = re.search(r"^\| several workers \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)[1]
     assert [name for name in distributed.__all__ if not re.search(rf"`{name}`", row)] == []
