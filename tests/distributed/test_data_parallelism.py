@@ -96,7 +96,7 @@ def counted():
 
 
 def climbed():
-    """Return how far the weights of a step of SAM are from those of one process; each shard has the statistics of the whole."""
+    """Return the difference of weights after a step of SAM from one process; each shard has the statistics of the whole."""
     net, opt = fn.serial(fn.Linear(6, 4), fn.BatchNorm1d(4), fn.Linear(4, 3)), fn.SAM(fn.SGD(lr=0.1), rho=0.1)
     x, target = (torch.cat((one, one)) for one in (normal(1, 4, 6), normal(2, 4, 3)))
     alone, together = (train(net, fn.MSE(), opt, x, target, parallel=parallel)[0] for parallel in (False, True))

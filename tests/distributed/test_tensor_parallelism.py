@@ -288,7 +288,7 @@ def message(call: Any) -> str:
 
 
 def test_errors():
-    """On every worker: a word out of range is not zeros, and meshes, params and steps that do not fit are refused."""
+    """Every worker raises them: an index out of range gives no zeros, and misfitting meshes, params and steps are refused."""
     for too_large, negative, elsewhere, two_axes, no_step in run(2, errors):
         assert "must be from 0 to" in too_large
         assert "must be from 0 to" in negative

@@ -316,7 +316,7 @@ def training(name, calls, loss=0.5):
 
 
 def test_a_contender_that_cannot_run_is_a_note():
-    """The others are measured all the same."""
+    """The others are still measured."""
 
     def broken():
         raise RuntimeError("no compiler\nand more")
@@ -328,7 +328,7 @@ def test_a_contender_that_cannot_run_is_a_note():
 
 @pytest.mark.parametrize(("loss", "said"), [(0.6, "is 0.6000, that of x a 0.5000"), (float("nan"), "is nan")])
 def test_a_contender_that_computes_something_else_is_a_note(loss, said):
-    """It has its framework's weights, and so its loss after ten steps; the time of anything else is no time."""
+    """Contenders of a framework share weights and therefore the loss after ten steps; otherwise the time means nothing."""
     made = {"x a": 0.5, "y b": 0.7, "x c": loss}
     contenders = [Contender(name, name, lambda name=name: training(name, [], made[name])) for name in made]
     ready, notes = measure.prepared(contenders, 1e-6)
@@ -337,7 +337,7 @@ def test_a_contender_that_computes_something_else_is_a_note(loss, said):
 
 
 def test_a_peer_that_is_missing_is_a_note(monkeypatch):
-    """Whatever else was asked for is there."""
+    """All other requested peers are measured."""
     monkeypatch.setitem(sys.modules, "jax", None)
     found, notes = worker.gathered({"workload": "lenet", "funcnet": ["eager"], "peers": ["jax", "nn"]})
     assert len(found) == 5
@@ -346,7 +346,7 @@ def test_a_peer_that_is_missing_is_a_note(monkeypatch):
 
 
 def test_peak_memory_sees_what_a_step_holds():
-    """40 MB that are written to within a step, and given back, are in the peak."""
+    """40 MB that are written to and freed within a step are in the peak."""
     contender = Contender("x", "x", lambda: SimpleNamespace(run=lambda calls: torch.ones(10_000_000).sum()))
     assert 35 < measure.memory(contender) < 80
 
@@ -362,7 +362,7 @@ def test_peak_memory_sees_what_a_step_holds():
     ],
 )
 def test_what_does_not_exist_is_refused(arguments, problem, capsys):
-    """The error names what there is."""
+    """The error lists the existing names."""
     with pytest.raises(SystemExit):
         benchmarks.main(arguments)
     assert problem in capsys.readouterr().err
