@@ -3,7 +3,7 @@
     python docs/gallery_pictures.py                 all of them: a quarter of an hour on one core
     python docs/gallery_pictures.py digits flow     only these
 
-Needs the extra `examples`. A picture is at most 1000 pixels wide and has at most 64 colors.
+Needs the extra `examples`. A picture is at most 1000 pixels wide and has at most 128 colors.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "docs" / "_static" / "gallery"
-WIDTH, COLORS = 1000, 64
+WIDTH, COLORS = 1000, 128
 
 
 def names() -> list[str]:

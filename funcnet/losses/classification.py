@@ -47,7 +47,7 @@ class CrossEntropy(LabelLoss):
 
     Args:
         weight: w, a factor for the terms of each class.
-        ignore_index: Rows with this label count for nothing. Their gradient is 0, even if their logits are infinite or NaN.
+        ignore_index: Rows with this label are ignored. Their gradient is 0, even if their logits are infinite or NaN.
         reduction: ``"mean"`` over rows, with weights divided by their sum; ``"sum"``; ``"none"`` for one value per row; or
             ``"batch"`` for the sum divided by N.
         label_smoothing: ε, the share of each target that is spread evenly over all classes.
@@ -185,7 +185,7 @@ class NLL(LabelLoss):
 
     Args:
         weight: w, a factor for the terms of each class.
-        ignore_index: Rows with this label count for nothing.
+        ignore_index: Rows with this label are ignored.
         reduction: ``"mean"``, the sum divided by that of the rows' weights; ``"sum"``; ``"none"`` for one value per row; or
             ``"batch"`` for the sum divided by N.
 

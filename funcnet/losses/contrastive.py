@@ -37,7 +37,7 @@ _EPS = 1e-8
 
 @frozen
 class _BatchLoss(TermLoss):
-    """A loss whose terms depend on other rows too: a row whose own term counts for nothing may still have a gradient."""
+    """A loss whose terms depend on other rows too: a row whose own term is ignored may still have a gradient."""
 
     @property
     def batch_dependent(self) -> bool:

@@ -28,7 +28,7 @@ def snippets(text: str) -> list[str]:
 
 
 def programs() -> dict[str, str]:
-    """Return the programs by page and section: the page's first snippets, the imports, and then those of the section."""
+    """Return the programs by page and section: the page's first snippets, the imports, followed by those of the section."""
     found = {}
     for page, text in PAGES.items():
         first, *sections = text.split("\n## ")
@@ -114,7 +114,7 @@ def rows(text: str) -> list[tuple[str, str]]:
 
 
 def test_the_names_of_funcnet_in_the_tables_exist():
-    """In the right columns, where a name is a word in backquotes, or called there."""
+    """Every name in backquotes in the right columns exists."""
     homes = (fn, fn.tree, fn.random, fn.testing)
     spoken = {"apply", "vjp", "params", "net", "print", "None", "False", "True", "load_state_dict", "step"}
     for page in ("from_torch_nn", "from_jax"):
@@ -143,7 +143,7 @@ def test_the_names_of_jax_in_the_tables_exist():
 
 
 def found(home: str, path: str) -> bool:
-    """Tell whether a module has an attribute, or a module, of a dotted path."""
+    """Tell whether a module has the attribute or submodule of a dotted path."""
     *outer, last = path.split(".")
     try:
         module = importlib.import_module(".".join([home, *outer]))
@@ -165,8 +165,12 @@ def anchors(page: Path) -> set[str]:
 
 
 def test_links_between_pages_lead_somewhere():
-    """To files that exist, and to headings in them."""
-    pages = [*DOCS.glob("*.md"), *ROOT.glob("*.md"), ROOT / "examples" / "README.md"]
+    """To files that exist, and to headings in them; ``tests/site`` looks at the galleries."""
+    pages = [
+        *[page for page in DOCS.glob("*.md") if "gallery" not in page.name],
+        *ROOT.glob("*.md"),
+        ROOT / "examples" / "README.md",
+    ]
     links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text())]
     assert len(links) > 100
     for page, link in links:
@@ -190,7 +194,7 @@ def test_the_page_of_laws_has_every_law():
 
 
 def test_the_files_of_the_architecture_exist():
-    """In the folder that heads their table, and in interop every file has a line there or one for its family."""
+    """The files are in the folder that heads their table; in interop every file has a line of its own or of its family."""
     tables = re.findall(
         r"\| `(funcnet/\S+)` \| holds \|\n\| --- \| --- \|\n((?:\|.*\n)+)", (ROOT / "ARCHITECTURE.md").read_text()
     )

@@ -23,7 +23,7 @@ SNIPPETS = {
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Return a function that runs a snippet as a module in a file, as a reader would try it, or ``torchrun`` with one worker."""
+    """Return a function that runs a snippet as a module in a file, as a reader would, or with ``torchrun`` and one worker."""
     monkeypatch.syspath_prepend(tmp_path)
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
         monkeypatch.setenv(name, value)
@@ -39,7 +39,7 @@ def run(tmp_path, monkeypatch):
     "name", [pytest.param(name, marks=[pytest.mark.compiled] * ("compile(" in text)) for name, text in SNIPPETS.items()]
 )
 def test_a_snippet_runs(name, run):
-    """Each one on its own, with the imports that it shows."""
+    """Each snippet runs by itself with its own imports."""
     assert "import" in SNIPPETS[name]
     assert run(name).__file__.endswith(f"{name}.py")
 
@@ -52,7 +52,7 @@ def test_the_snippets_are_found():
 
 @pytest.mark.parametrize(("number", "name", "kind"), [(0, "Swish", "layer"), (1, "Halved", "layer"), (1, "halved", "combinator")])
 def test_a_recipe_is_documented_as_public_names_must_be(number, name, kind, run):
-    """The layer as a layer, the function that makes a combinator as a combinator; and the file says what it is."""
+    """The layer satisfies the rules for layers, the combinator those for combinators, and each file has a docstring."""
     module = run(f"contributing_snippet_{number}")
     assert module.__doc__
     value = getattr(module, name)
@@ -84,7 +84,7 @@ def test_contributing_lists_the_sections_that_are_demanded(kind):
 
 
 def test_the_layer_of_the_recipe_keeps_the_laws(run):
-    """And refuses what no kernel would."""
+    """It also refuses inputs that kernels would accept."""
     swish, x = run("contributing_snippet_0").Swish(), fn.random.normal(0, (5, 3))
     fn.testing.check_laws(swish, x, compiled=False)
     for params, got in (({"b": fn.random.normal(0, (3,))}, x), (swish.init(0), x.long())):
@@ -93,7 +93,7 @@ def test_the_layer_of_the_recipe_keeps_the_laws(run):
 
 
 def test_the_combinator_of_the_recipe_keeps_the_laws_and_says_where(run):
-    """Reach among them; an error within has the note of every combinator."""
+    """The laws include reach; an error inside gets the note of every combinator."""
     halved, x = run("contributing_snippet_1").halved, fn.random.normal(0, (5, 3))
     net = fn.serial(halved(fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Dropout(0.5))))
     fn.testing.check_laws(net, x, compiled=False)
@@ -110,7 +110,7 @@ def test_the_combinator_of_the_recipe_keeps_the_laws_and_says_where(run):
     ],
 )
 def test_a_command_stands_alone_on_its_line(command):
-    """So that a newcomer copies it, and .ci/run finds it."""
+    """A newcomer can copy it, and .ci/run finds it."""
     assert command in README.splitlines()
 
 
@@ -131,7 +131,7 @@ def test_the_readme_is_short():
 
 
 def test_the_time_of_a_step_is_that_of_the_benchmark():
-    """The smallest and the largest ratio to torch.nn's on one thread, of the three small nets, pure and donated."""
+    """It gives the smallest and largest ratio to torch.nn's on one thread for the three small nets, pure and donated."""
     page = (ROOT / "examples" / "benchmarks" / "results" / "BENCHMARKS.md").read_text()
     row = r"^\| (?:disk_mlp|mlp_adam|pychrot) +\| 1 thread \| +time of funcnet eager, \w+ ÷ torch.nn eager \| +([\d.]+) \|"
     measured = sorted(map(float, re.findall(row, page, re.MULTILINE)))

@@ -39,7 +39,7 @@ def test_a_star_is_before_arguments_for_keywords():
         ("a", '"a"'),
         (1e-8, "1e-08"),
         (None, "None"),
-        (fn.Zeros(), "Zeros()"),
+        (fn.Constant(0.5), "Constant(value=0.5)"),
         (len, "len"),
         (lambda: 0, "..."),
         (object(), "..."),
