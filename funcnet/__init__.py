@@ -6,9 +6,9 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     randomness             keys, and funcnet.random
     trees and sizes        params as trees, and sizes inferred from an input
     linear maps            Linear and its relatives
-    convolutions           of one to three axes, transposed, unshared, masked, separable
-    pooling                of windows, adaptive, global, of segments, and by any layer
-    normalization          over the batch, layers, groups, instances
+    convolutions           in one to three axes, transposed, unshared, masked, separable
+    pooling                over windows, adaptive, global, over segments, and with any layer
+    normalization          over batches, layers, groups, instances
     recurrent layers       whole sequences, single cells, and packing
     attention              attention, masks and positions
     embeddings             rows of a table
@@ -16,15 +16,15 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     noise                  dropout and its relatives
     activations            elementwise functions, softmaxes, gated units
     operands               arithmetic of several tensors, distances, reductions along axes
-    combinators            layers from layers
-    gradient rules and watching  another rule backward than the derivative; looks at what passes
-    blocks                 nets that many people write
+    combinators            layers made of layers
+    gradient rules and watching  custom backward rules; layers that observe values and gradients
+    blocks                 common nets
     walking and rewriting  the layers of a net by path
     seeing                 a net as a table, with memory and FLOPs, and as a graph
     losses                 each with the reductions mean, sum, none, batch
-    optimizers             pure updates of params and state, and transforms of gradients
-    gradient transforms    the parts of a chain before its optimizer
-    averages of params     along a training run, and the statistics of norms for them
+    optimizers             pure updates of params and state
+    gradient transforms    the steps of a chain before its optimizer
+    averages of params     along a training run, and refreshed statistics of norms for them
     schedules              for any hyperparameter
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
@@ -33,8 +33,8 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     saving                 params and other trees in files with checksums, and checkpoints to resume from
     several workers        funcnet.distributed: one step in many processes
     other libraries        funcnet.interop: torch.nn, export, ONNX, scikit-learn, TensorBoard
-    bases                  to subclass with @frozen for your own
-    kernels and testing    which library computes products; the laws as functions
+    bases                  to subclass with @frozen for your own layers, losses and optimizers
+    kernels and testing    the choices between kernels; the laws as functions
 """
 
 from funcnet import outline as _outline  # noqa: F401 (defines what notebooks show of a net)
@@ -182,14 +182,17 @@ if not is_lazy(__name__):
         RunningInstanceNorm3d,
     )
     from funcnet.layers.norm.standardize import Normalize, Standardize
-    from funcnet.layers.operands.arithmetic import Add, Concat, Div, MatMul, Mul, Pow, Sub
+    from funcnet.layers.operands.arithmetic import Add, Div, Mul, Pow, Sub
     from funcnet.layers.operands.choices import Maximum, Minimum, TypeAs, Where
     from funcnet.layers.operands.distances import CauchySimilarity, CosineSimilarity, PairwiseDistance
     from funcnet.layers.operands.einsum import EinsumOperands
+    from funcnet.layers.operands.extreme_reductions import Max, Min
+    from funcnet.layers.operands.matmul import MatMul
     from funcnet.layers.operands.norms import VectorNorm
-    from funcnet.layers.operands.picking import Pick, Stack, Unbind
+    from funcnet.layers.operands.picking import Concat, Pick, Stack, Unbind
     from funcnet.layers.operands.ranking import CumSum, GatherElements, MaxWithIndices, MinWithIndices, TopK
-    from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Std, Sum, Var
+    from funcnet.layers.operands.reductions import Mean, Prod, Sum
+    from funcnet.layers.operands.spread_reductions import Std, Var
     from funcnet.layers.pooling.adaptive import (
         AdaptiveAvgPool1d,
         AdaptiveAvgPool2d,
@@ -197,12 +200,10 @@ if not is_lazy(__name__):
         AdaptiveMaxPool1d,
         AdaptiveMaxPool2d,
         AdaptiveMaxPool3d,
-        GlobalAvgPool,
-        GlobalMaxPool,
-        GlobalSumPool,
     )
     from funcnet.layers.pooling.avg_pool import AvgPool1d, AvgPool2d, AvgPool3d, SumPool1d, SumPool2d, SumPool3d
     from funcnet.layers.pooling.fractional import FractionalMaxPool2d, FractionalMaxPool3d
+    from funcnet.layers.pooling.global_pool import GlobalAvgPool, GlobalMaxPool, GlobalSumPool
     from funcnet.layers.pooling.lp_pool import LPPool1d, LPPool2d, LPPool3d
     from funcnet.layers.pooling.max_pool import MaxPool1d, MaxPool2d, MaxPool3d
     from funcnet.layers.pooling.min_pool import MinPool1d, MinPool2d, MinPool3d
@@ -211,10 +212,8 @@ if not is_lazy(__name__):
     from funcnet.layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
     from funcnet.layers.recurrent.nets import GRU, LSTM, RNN
     from funcnet.layers.recurrent.packing import pack_padded, pad_packed, pad_sequence, unpad_sequence
+    from funcnet.layers.shape.axes import Permute, Squeeze, Transpose, Unsqueeze
     from funcnet.layers.shape.boundary_padding import (
-        CircularPad1d,
-        CircularPad2d,
-        CircularPad3d,
         ReflectionPad1d,
         ReflectionPad2d,
         ReflectionPad3d,
@@ -223,6 +222,7 @@ if not is_lazy(__name__):
         ReplicationPad3d,
     )
     from funcnet.layers.shape.casting import Cast
+    from funcnet.layers.shape.circular_padding import CircularPad1d, CircularPad2d, CircularPad3d
     from funcnet.layers.shape.constant_padding import ConstantPad1d, ConstantPad2d, ConstantPad3d, ZeroPad1d, ZeroPad2d, ZeroPad3d
     from funcnet.layers.shape.expand_window import ExpandWindow
     from funcnet.layers.shape.grid_sampling import AffineGrid, GridSample
@@ -230,7 +230,7 @@ if not is_lazy(__name__):
     from funcnet.layers.shape.moving import Flip, MoveDim, RepeatInterleave, Roll, SlidingWindow
     from funcnet.layers.shape.pattern_reduction import Reduce, Repeat
     from funcnet.layers.shape.rearrangement import rearrange
-    from funcnet.layers.shape.reshaping import Flatten, Identity, Permute, Reshape, Squeeze, Transpose, Unflatten, Unsqueeze
+    from funcnet.layers.shape.reshaping import Flatten, Identity, Reshape, Unflatten
     from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
     from funcnet.layers.shape.selecting import Gather, Select
     from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle

@@ -1,8 +1,8 @@
-"""Checks of what a layer gets, which cost a working call nothing measurable.
+"""Checks of the arguments of layers, which cost a working call nothing measurable.
 
-Kernels notice most arguments that do not fit, and ``explanations`` says then what is wrong. Functions called ``require_...`` and
-``check_gy`` are for what no kernel notices. The rules about x that many layers share return the sentence, or ``None``:
-``first_complaint`` joins several.
+Kernels reject most unfit arguments, and ``explanations`` then finds the reason. Functions called ``require_...`` and ``check_gy``
+check what no kernel rejects. Rules about x that many layers share return the sentence, or ``None``: ``first_complaint`` joins
+several.
 """
 
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ class Misfit(Exception):  # noqa: N818 (it never leaves a layer)
 
 
 def first_complaint(*rules: str | None) -> str | None:
-    """Return the first of several rules that is broken."""
+    """Return the first broken rule of several."""
     return next((rule for rule in rules if rule), None)
 
 
@@ -37,7 +37,7 @@ def _kind(x: Any) -> str:
 
 
 def sizes_complaint(layer: Any, x: Any) -> str | None:
-    """Complain of an x that is no floating tensor, or whose axes do not have the sizes in the layer's ``inferred_sizes``."""
+    """Complain of an x that is not a floating tensor, or whose axes do not have the sizes in ``inferred_sizes``."""
     if floating_complaint(x):
         return floating_complaint(x)
     return first_complaint(*[_size_complaint(x, i, name, getattr(layer, name)) for name, i in layer.inferred_sizes.items()])
@@ -55,7 +55,7 @@ def _axis_in_words(i: int) -> str:
 
 
 def require_params(layer: Any, params: Any) -> None:
-    """Raise ``Misfit`` unless params have the shapes of ``param_shapes``, for kernels that would not notice."""
+    """Raise ``Misfit`` unless params have the shapes of ``param_shapes``, for kernels that would accept others."""
     shapes = layer.param_shapes()
     if len(params) != len(shapes) or any([params[name].shape != shape for name, shape in shapes.items()]):  # noqa: C419
         raise Misfit
@@ -67,15 +67,15 @@ def missing_sizes(layer: Any) -> list[str]:
 
 
 def require_sizes(layer: _L) -> _L:
-    """Return the layer; one with a size that is ``None`` raises ``ValueError``."""
+    """Return the layer; raise ``ValueError`` if one of its sizes is ``None``."""
     if missing_sizes(layer):
         raise unsized(layer)
     return layer
 
 
 def unsized(layer: Any) -> ValueError:
-    """Make the error for a layer with a size that is ``None``."""
-    return value_error(layer, f"{' and '.join(missing_sizes(layer))} must be inferred first, by fn.infer_sizes(net, x)", "None")
+    """Make the error for a layer with a size of ``None``."""
+    return value_error(layer, f"{' and '.join(missing_sizes(layer))} must be inferred first, with fn.infer_sizes(net, x)", "None")
 
 
 def size_in(layer: Any, x: Any, name: str) -> int | tuple[int, ...]:
@@ -95,7 +95,7 @@ def params_error(layer: Any, params: Any) -> ValueError:
 
 
 def shapes_of(params: Any) -> dict[str, Any] | None:
-    """Return the shapes of a dict's leaves by dotted name; ``None`` for anything but a dict. An empty one adds none."""
+    """Return the shapes of a dict's leaves by dotted name; ``None`` for anything but a dict. Empty dicts add nothing."""
     if not isinstance(params, dict):
         return None
     shapes: dict[str, Any] = {}
@@ -112,7 +112,7 @@ def _worded(shapes: dict[str, Any] | None) -> str:
 
 
 def came(x: Any, name: str = "x") -> str:
-    """Say what came: a tensor by its shape, several by theirs."""
+    """Describe an argument: a tensor by its shape, several by theirs."""
     if isinstance(x, Tensor) and not x.is_nested:
         return f"{name} of shape {tuple(x.shape)}"
     if isinstance(x, tuple) and x and all(isinstance(leaf, Tensor) and not leaf.is_nested for leaf in flatten_together(x)[0]):
@@ -128,13 +128,13 @@ def _shapes(x: Any) -> str:
 
 
 def require_no_params(layer: Any, params: Any) -> None:
-    """Raise ``ValueError`` for params, in a layer that has none."""
+    """Raise ``ValueError`` for params of a layer without params."""
     if params or not isinstance(params, dict):
         raise params_error(layer, params)
 
 
 def require_tensor(layer: Any, params: Any, x: Any) -> Tensor:
-    """Return x; anything but a tensor, and params, raise ``ValueError``, in a layer without params."""
+    """Return x; raise ``ValueError`` for anything but a tensor, and for params, in a layer without params."""
     require_no_params(layer, params)
     if not isinstance(x, Tensor):
         raise value_error(layer, "x must be a tensor", repr(x) if isinstance(x, str) else x)
@@ -142,7 +142,7 @@ def require_tensor(layer: Any, params: Any, x: Any) -> Tensor:
 
 
 def require_floating(layer: Any, params: Any, x: Any) -> Tensor:
-    """Return x; anything but a floating tensor, and params, raise ``ValueError``, in a layer without params."""
+    """Return x; raise ``ValueError`` for anything but a floating tensor, and for params, in a layer without params."""
     require_no_params(layer, params)
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise value_error(layer, "x must be a floating tensor", x)
@@ -150,7 +150,7 @@ def require_floating(layer: Any, params: Any, x: Any) -> Tensor:
 
 
 def require_key(layer: Any, rng: Any) -> Any:
-    """Return the key; a stochastic layer without one raises ``ValueError``."""
+    """Return the key; raise ``ValueError`` for a stochastic layer without one."""
     if rng is None:
         rule = "apply must be given a key, apply(params, x, rng); for evaluation use inference()"
         raise value_error(layer, rule, "no key")
@@ -167,7 +167,7 @@ def require_axis(layer: Any, x: Tensor, dim: int) -> int:
 def check_gy(layer: Any, gy: Tensor, shape: tuple[int, ...], like: Tensor | None = None) -> Tensor:
     """Return gy, which must have the shape of y, and the dtype and device of ``like``: kernels would broadcast or promote it.
 
-    It takes 0.3 µs. What has neither shape nor dtype raises in here, and is explained by the guard of the layer.
+    It takes 0.3 µs. An object without shape or dtype raises in here, and the guard of the layer explains the error.
     """
     if gy.shape != shape:
         raise value_error(layer, f"gy must have the shape of y, {tuple(shape)}", f"gy of shape {tuple(gy.shape)}")
@@ -178,7 +178,7 @@ def check_gy(layer: Any, gy: Tensor, shape: tuple[int, ...], like: Tensor | None
 
 
 def check_gys(layer: Any, gy: Any, y: Any) -> Any:
-    """Return gy, which must be like y in every leaf, with zeros for a gradient that is absent."""
+    """Return gy, which must be like y in every leaf; a gradient of ``None`` becomes zeros."""
     if type(y) is Tensor:
         return _like(layer, gy, y)
     return unflatten(y, iter([_like(layer, g, one) for one, g in zip(*flatten_together(y, gy), strict=True)]))
@@ -199,21 +199,21 @@ def kind_of(x: Tensor) -> Tensor:
     return _KINDS[x.dtype] if x.is_cpu and x.dtype in _KINDS else x.new_empty(0)
 
 
-# A new one takes 1.2 µs, one of these 0.15.
+# Making a new one takes 1.2 µs, looking up one of these 0.15.
 _KINDS = {
     dtype: torch.empty(0, dtype=dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 }
 
 
 def require_arguments(layer: Any, params: Any, x: Any) -> None:
-    """Raise ``Misfit`` unless params have their shapes and x breaks no rule, for kernels that would not notice."""
+    """Raise ``Misfit`` unless params have their shapes and x breaks no rule, for kernels that would accept others."""
     require_params(layer, params)
     if layer.complaint(x):
         raise Misfit
 
 
 def several_sizes_complaint(x: Tensor, axes: tuple[int, ...], name: str, sizes: tuple[int, ...]) -> str | None:
-    """Complain of a tensor whose ``axes`` are missing, not distinct or of other ``sizes``; ``name`` says what has the sizes."""
+    """Complain of a tensor whose ``axes`` are missing, not distinct or not of ``sizes``; ``name`` is the field with the sizes."""
     found = [i % x.dim() for i in axes if -x.dim() <= i < x.dim()]
     right = len(set(found)) == len(axes) and tuple([x.shape[i] for i in found]) == sizes
     return None if right else f"the axes {axes} of x must be {name}={sizes}"
@@ -229,11 +229,11 @@ def pair_complaint(x: Any) -> str | None:
 
 
 def require_pair(layer: Any, x: Any) -> tuple[Tensor, Tensor]:
-    """Return x; anything but a pair of floating tensors raises ``ValueError``."""
+    """Return x; raise ``ValueError`` for anything but a pair of floating tensors."""
     rule = pair_complaint(x)
     if rule:
         raise value_error(layer, rule, x)
-    return x  # type: ignore[no-any-return]  # it is a pair, or there is a rule that it breaks
+    return x  # type: ignore[no-any-return]  # a pair breaks no rule
 
 
 def axis_complaint(x: Tensor, *dims: int) -> str | None:
@@ -243,9 +243,9 @@ def axis_complaint(x: Tensor, *dims: int) -> str | None:
 
 
 def axes_complaint(layer: Any, x: Any, *forms: str) -> str | None:
-    """Complain of an x that is no floating tensor, or has the axes of no form, such as ``"N, num_features, ..."``.
+    """Complain of an x that is not a floating tensor, or has the axes of no form, such as ``"N, num_features, ..."``.
 
-    An axis with the name of a field must have the size in that field; ``...`` is any number of axes.
+    An axis named like a field must have the size in that field; ``...`` is any number of axes.
     """
     if floating_complaint(x) or any([_has_axes(layer, x.shape, form.split(", ")) for form in forms]):  # noqa: C419
         return floating_complaint(x)
@@ -263,14 +263,14 @@ def _has_axes(layer: Any, shape: tuple[int, ...], names: list[str]) -> bool:
 
 
 def require_dense(layer: Any, x: Tensor) -> Tensor:
-    """Return x; a sparse or nested tensor, which some kernels would take, raises ``ValueError``."""
+    """Return x; raise ``ValueError`` for a sparse or nested tensor, which some kernels would accept."""
     if x.layout is not torch.strided or x.is_nested:
         raise value_error(layer, "x must be a dense tensor", x)
     return x
 
 
 def check_param(layer: Any, params: Any, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Return a param, which must have a shape, and the dtype and device of ``like``: for methods backward, as ``check_gy``."""
+    """Return a param, which must have a shape, and the dtype and device of ``like``; for backward methods, like ``check_gy``."""
     leaf: Tensor = params[name]
     if leaf.shape != shape:
         raise params_error(layer, params)
@@ -281,12 +281,12 @@ def check_param(layer: Any, params: Any, name: str, shape: tuple[int, ...], like
 
 
 def require_dense_floating(layer: Any, params: Any, x: Any) -> Tensor:
-    """Return x; anything but a dense floating tensor, and params, raise ``ValueError``: kernels take sparse ones too."""
+    """Return x; raise ``ValueError`` for anything but a dense floating tensor, and for params: kernels accept sparse ones too."""
     return require_dense(layer, require_floating(layer, params, x))
 
 
 def require_kind(layer: Any, params: Any, like: Tensor) -> None:
-    """Raise an error unless the tensors of a dict have the dtype, device and layout of ``like``: 0.15 µs for each of them."""
+    """Raise unless the tensors of a dict have the dtype, device and layout of ``like``: 0.15 µs for each of them."""
     for name, leaf in params.items():
         if leaf.dtype is not like.dtype or leaf.is_cpu is not like.is_cpu or leaf.layout is not like.layout:
             alike = leaf.is_cpu is like.is_cpu and leaf.layout is like.layout

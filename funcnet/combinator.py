@@ -14,11 +14,12 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.contract import Cache, Grads, Layer, Params, Rng, Shape, output
+from funcnet.contract import Cache, Layer, Params, Rng, Shape, output
 from funcnet.errors import PathError, add_location, describe, instances, value_error
 from funcnet.flattening import flatten_together
 from funcnet.guards import verbs
 from funcnet.naming import entries, listed, pack
+from funcnet.probes import Probe
 from funcnet.random.keys import Key
 from funcnet.signatures import with_key
 
@@ -33,11 +34,11 @@ tuple_of_layers = instances(Layer, "layers (values with init, apply and vjp)", s
 
 Children = dict[str, Layer]
 Rewrite = Callable[[Layer, Params], tuple[Layer, Params]]
-_BASE = "funcnet.combinator"  # where the ``init`` is that gives children their params and adds no leaves
+_BASE = "funcnet.combinator"  # the module of the ``init`` that adds no leaves to the params of the children
 
 
 class errors_at:  # noqa: N801 (called as a context manager)
-    """Add to an error where in a combinator it happened: ``combinator.location(name)``, or of what ``name()`` returns."""
+    """Add to an error its location in a combinator, ``combinator.location(name)``; ``name`` may be a function that returns it."""
 
     __slots__ = ("combinator", "name")
 
@@ -60,27 +61,33 @@ def child_key(layer: Layer, rng: Rng, i: int) -> Rng:
 class Combinator(Layer):
     """A layer made of layers. A subclass defines ``children``, ``with_children``, ``apply`` and ``vjp``.
 
-    Params are a tuple with one entry per child if the names are 0, 1, ..., else a dict by name, to which a subclass may add other
-    leaves. The cache is a tuple that begins with the children's caches, or a dict with them by name; ``update_stats`` reads it.
+    Keys, ``init``, ``inference``, ``update_stats``, size inference and the properties follow from the children.
+
+    Params:
+        A tuple with one entry per child if the names are 0, 1, ..., else a dict by name, to which a subclass may add other
+        leaves.
+
+    Cache:
+        A tuple that starts with the children's caches, or a dict with them by name; ``update_stats`` reads it.
     """
 
     __slots__ = ()
 
     computes: ClassVar[bool] = True
-    """Whether the combinator computes anything itself, so that its own errors are explained."""
+    """Whether the combinator itself computes something; then its own errors are explained."""
 
     computes_as_one: ClassVar[bool] = False
-    """Whether the layers within are not just applied, each in its turn: ``summary`` then has one row for all of them."""
+    """Whether the layers inside are not applied one after the other: ``summary`` then has one row for all of them."""
 
     following: ClassVar[tuple[str, ...]] = ()
-    """Fields whose layers ``with_children`` rewrites with the children, as ``evaluation`` in ``by_mode``."""
+    """Fields whose layers ``with_children`` rewrites together with the children, such as ``evaluation`` in ``by_mode``."""
 
     passes_gradients_on: ClassVar[bool] = False
-    """Whether params are those of the layers within, and each gradient is packed unchanged: a step may update layer by layer."""
+    """Whether params are those of the layers inside, and gradients are packed unchanged: a step may update layer by layer."""
 
     @property
     def calls_each_child_once(self) -> bool:
-        """Whether no child is applied twice in a combinator that passes gradients on."""
+        """Whether no child is applied twice; asked of a combinator that passes gradients on."""
         return True
 
     @abstractmethod
@@ -89,12 +96,12 @@ class Combinator(Layer):
 
     @abstractmethod
     def with_children(self, children: Children) -> Self:
-        """Return the same combinator around other layers, which have the same names."""
+        """Return the same combinator around other layers of the same names."""
 
     def wires(self) -> list[tuple[str | None, str | None]]:
-        """Return the connections between the children, as pairs of names: ``None`` is x as a source, and y as a target.
+        """Return the connections of the children as pairs of names (source, target); ``None`` is the source x or the target y.
 
-        ``draw`` asks for them. By default each child gets x and makes a part of y.
+        ``draw`` uses them. By default each child gets x and makes a part of y.
         """
         return [wire for name in self.children() for wire in ((None, name), (name, None))]
 
@@ -112,7 +119,7 @@ class Combinator(Layer):
 
     @property
     def trainable(self) -> bool:
-        """Whether a layer within is trainable, or ``init`` is the class's own and may add leaves."""
+        """Whether a layer inside is trainable, or the class has its own ``init``, which may add leaves."""
         if type(self).init.__module__ != _BASE:
             return True
         for child in self.children().values():  # noqa: SIM110 (compiled code has no generators)
@@ -143,13 +150,13 @@ class Combinator(Layer):
         return self.with_children(dict(zip(self.children(), self.each(lambda i, child: child.inference()), strict=True)))
 
     def infer(self, x: Any) -> tuple[Layer, Any]:
-        """Send x through, with a probe in the place of each child, which infers the child's sizes from what comes there."""
+        """Send x through, with a probe in place of each child that infers the child's sizes from its input."""
         probes = {name: Probe(child) for name, child in self.children().items()}
         y = output(self.with_children({**probes}), x)
         return self.with_children({name: probe.layer for name, probe in probes.items()}), y
 
     def each(self, f: Callable[[int, Layer], Any]) -> list[Any]:
-        """Call a function of the number and the layer for every child; an error says which."""
+        """Call ``f(i, child)`` for every child; an error says for which."""
         results: list[Any] = []
         with errors_at(self, lambda: self._nth(len(results))):
             for i, child in enumerate(self.children().values()):
@@ -157,11 +164,11 @@ class Combinator(Layer):
         return results
 
     def entries(self, params: Params) -> Any:
-        """Return the children's entries in a tuple or dict, in their order."""
+        """Return the children's entries of a tuple or dict, in order."""
         return entries(self.label, tuple(self.children()), params)
 
     def pack(self, entries: Iterable[Any]) -> Any:
-        """Make the tuple or dict of the children's entries: the inverse of ``entries``."""
+        """Make the tuple or dict of the children's entries; the inverse of ``entries``."""
         return pack(tuple(self.children()), entries)
 
     def map_with_params(self, f: "Rewrite", params: Params) -> tuple[Self, Params]:
@@ -193,17 +200,17 @@ class Combinator(Layer):
         return type(self).__name__
 
     def location(self, name: Any) -> str:
-        """Say where a child is, for errors: one by its name, or by its number."""
+        """Return the location of a child, given by name or number, for errors."""
         name = self._nth(name) if isinstance(name, int) else name
         return f"{self.label}, layer {name if name.isdigit() else repr(name)}"
 
     def _nth(self, i: int) -> str:
-        """Return the name of child number i, of the last one if there are fewer."""
+        """Return the name of child number i, or of the last one."""
         names = [*self.children()] or [""]
         return names[min(i, len(names) - 1)]
 
     def locate(self, error: Exception, name: Any) -> None:
-        """Add the location of a child to an error; for a loop that is too hot for ``errors_at``."""
+        """Add the location of a child to an error; for loops that are too hot for ``errors_at``."""
         add_location(error, self.location(name))
 
     def __len__(self) -> int:
@@ -225,7 +232,7 @@ class Combinator(Layer):
 
     @classmethod
     def _when_frozen(cls) -> None:
-        """Guard the verbs, unless all that a class computes is computed by its children, which explain their own errors.
+        """Guard the verbs, unless the children compute everything and explain their own errors.
 
         A class that overrides ``vjp`` or ``grads`` must declare again that it passes gradients on.
         """
@@ -240,14 +247,14 @@ class Combinator(Layer):
 
 
 def has_params(params: Params) -> bool:
-    """Tell whether params have a place for a tensor and so may have gradients; an empty place, which layers refuse, counts."""
+    """Tell whether params have a place for a tensor, and so may have gradients; a place with ``None`` counts."""
     return Tensor in map(type, params.values() if isinstance(params, dict) else ()) or bool(flatten_together(params)[0])
 
 
 def add_gradients(who: str, one: Any, other: Any) -> Any:
-    """Add two gradients of one value, as ``tree.add``; those of other shapes or dtypes, which torch would broadcast, raise.
+    """Add two gradients of one value, like ``tree.add``; raise for other shapes or dtypes, which torch would broadcast.
 
-    ``None`` is no gradient, of a tensor or of a tuple. Two tensors are added at once: as trees they take 8 µs longer.
+    ``None`` is no gradient, of a tensor or of a tuple. Adding two tensors directly is 8 µs faster than as trees.
     """
     if type(one) is Tensor and type(other) is Tensor and one.shape == other.shape and one.dtype is other.dtype:
         return one + other
@@ -263,38 +270,10 @@ def add_gradients(who: str, one: Any, other: Any) -> Any:
 
 
 def absent(tree_of_params: Params) -> Params:
-    """Return the tree with ``None`` for each leaf: the gradients of params that have none. A leaf must be a tensor."""
+    """Return the tree with ``None`` for each leaf, which must be a tensor: the gradients of params that have none."""
     return tree.map(_no_gradient, tree_of_params)  # type: ignore[no-any-return]
 
 
 def _no_gradient(leaf: Any) -> None:
     if not isinstance(leaf, Tensor):
         raise value_error("params", "every leaf must be a tensor", leaf)
-
-
-class Probe(Layer):
-    """A stand-in for a layer while sizes are inferred: it learns them from the x that comes."""
-
-    def __new__(cls, layer: Layer) -> Self:
-        return object.__new__(cls)  # no value: it changes
-
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
-
-    @property
-    def stochastic(self) -> bool:
-        return self.layer.stochastic
-
-    @property
-    def batch_dependent(self) -> bool:
-        return self.layer.batch_dependent
-
-    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        self.layer, y = self.layer.infer(x)
-        return y, ()
-
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
-        return params, gy
-
-    def __repr__(self) -> str:
-        return repr(self.layer)

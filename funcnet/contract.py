@@ -2,7 +2,7 @@
 
     init(rng) -> params                          fresh parameters
     apply(params, x, rng=None) -> (y, cache)     forward
-    vjp(params, cache, gy) -> (gparams, gx)      backward: from the gradient of y, those of params and of x
+    vjp(params, cache, gy) -> (gparams, gx)      backward: gradient of y in, gradients of params and x out
 
 Params, gradients and caches are trees (``funcnet.tree``); x and y are tensors, or tuples of tensors. Every layer obeys these
 laws, which ``funcnet.testing.check_laws`` tests on any layer:
@@ -23,10 +23,10 @@ laws, which ``funcnet.testing.check_laws`` tests on any layer:
     ``vjp`` gives, at kinks too; those of ``vjp``, ``grads`` and ``input_grad`` agree with central differences. Params in
     ``non_trainable``, and everything else whose gradient is ``None``, are held fixed.
 
-No second derivative exists where the first one jumps or is infinitely steep. At the kinks of piecewise linear functions, and
-where a maximum, a median or a top k changes its rank, the first derivative jumps; around them the second is 0. The others are
-vectors of length 0 and equal elements, for norms, distances and deviations; and 0, for powers between 1 and 2. ``torch.func``
-then gives a one-sided value, 0 or NaN. Indices, labels, lengths, masks and keys are integers, and have no derivative at all.
+The second derivative does not exist at some points: at the kinks of piecewise linear functions, and where the order of elements
+changes in a maximum, a median or a top k (around these points it is 0); at vectors of length 0 and at equal elements, for norms,
+distances and deviations; and at 0, for powers between 1 and 2. There ``torch.func`` gives a one-sided value, 0 or NaN. Indices,
+labels, lengths, masks and keys are integers, and have no derivative at all.
 
 A surrogate is a layer whose backward rule is not the derivative. It says ``surrogate = True``, as ``scale_gradient`` and
 ``straight_through`` do; a net that holds one is a surrogate too. Law 1 compares the ``vjp`` of a surrogate with its
@@ -79,9 +79,9 @@ class Layer(Traits):
     fit.
 
     Raises:
-        ValueError: If a field is invalid, at construction. From the verbs, naming the layer, the rule and what came: if params
-            are those of another layer, if x has the wrong axes, sizes or dtype, if gy does not have the shape, dtype and device
-            of y, or if a stochastic layer gets no key.
+        ValueError: At construction, if a field is invalid. From the verbs, if params belong to another layer, if x has the wrong
+            axes, sizes or dtype, if gy does not have the shape, dtype and device of y, or if a stochastic layer gets no key. The
+            message names the layer, the rule, the offending value and its place in the net.
 
     >>> import torch
     >>> from funcnet.value import frozen
@@ -230,8 +230,7 @@ class Layer(Traits):
 
         Returns:
             A dict of shapes by name, nested names dotted; ``None`` for no rule. By default ``{}`` for a layer without ``init``,
-                and
-            ``None`` for others.
+            and ``None`` for others.
         """
         return {} if getattr(type(self).init, "__wrapped__", type(self).init) is Layer.init else None
 
@@ -248,7 +247,7 @@ class Layer(Traits):
 
         Returns:
             The functions; ``None``, the default, to have ``serial`` call the verbs. A class that overrides a verb gets ``None``
-                too.
+            too.
         """
         return None
 

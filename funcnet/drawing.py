@@ -1,6 +1,6 @@
 """Drawings: a net as a graph of its layers, in the languages of Graphviz and Mermaid.
 
-Layers are nodes, each with its path; combinators are boxes around theirs, and say with ``wires`` what goes where.
+Layers are nodes, each with its path. Combinators are boxes around their layers; their ``wires`` say what goes where.
 """
 
 import shutil
@@ -30,14 +30,14 @@ _LANGUAGES = {".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".mermaid": "merma
 
 
 class Node(NamedTuple):
-    """A layer: its name in the drawing, and its lines."""
+    """A layer: its name in the drawing, and its lines of text."""
 
     name: str
     lines: tuple[str, ...]
 
 
 class Box(NamedTuple):
-    """A combinator: its name in the drawing, its title, and what is in it."""
+    """A combinator: its name in the drawing, its title, and its contents."""
 
     name: str
     title: str
@@ -45,14 +45,11 @@ class Box(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """What ``draw`` returns: it shows itself in notebooks, and prints as Mermaid's text.
+    """A net as a graph, from ``draw``. It shows itself in notebooks, and prints as Mermaid text.
 
     Args:
         dot: The graph in Graphviz's language.
         mermaid: The graph as a Mermaid flowchart, which GitHub shows in Markdown.
-
-    Raises:
-        ValueError: In ``save``, for a name that does not end as a format does, and for a picture without Graphviz.
     """
 
     dot: str
@@ -60,18 +57,18 @@ class Drawing(NamedTuple):
 
     @property
     def svg(self) -> str | None:
-        """The picture as SVG; ``None`` where Graphviz is not installed."""
+        """The picture as SVG; ``None`` if Graphviz is not installed."""
         return _rendered(self.dot, "svg").decode() if shutil.which("dot") else None
 
     def save(self, path: str | Path) -> None:
-        """Write the drawing to a file, in the format that the end of its name says.
+        """Write the drawing to a file, in the format of its suffix.
 
         Args:
-            path: A name that ends in ``.dot`` or ``.gv``, ``.mmd`` or ``.mermaid``, or, where Graphviz is installed, in ``.svg``,
+            path: A name that ends in ``.dot`` or ``.gv``, ``.mmd`` or ``.mermaid``, or, with Graphviz installed, in ``.svg``,
                 ``.png`` or ``.pdf``.
 
         Raises:
-            ValueError: For another end, and for a picture where Graphviz is not installed.
+            ValueError: For another suffix, and for a picture if Graphviz is not installed.
         """
         end = Path(path).suffix.lower()
         if end in _LANGUAGES:
@@ -97,18 +94,21 @@ class Drawing(NamedTuple):
 
 
 def draw(net: Layer, x: Any = None, dtype: torch.dtype | None = None) -> Drawing:
-    """Draw a net as a graph of its layers, with the shapes of their outputs where an input is given.
+    """Draw a net as a graph of its layers, with the shapes of their outputs if an input is given.
 
     A layer is a node with its path; ``Identity`` is only an edge. A nested combinator is a box around its layers. A custom
-    combinator gives its connections in ``wires``.
+    combinator returns its connections from ``wires``.
 
     Args:
         net: The net.
         x: An input for it: a tensor, a shape, or a tuple or dict of them; ``None`` for a drawing without shapes.
-        dtype: The dtype of shapes, for indices ``torch.int64``.
+        dtype: The dtype of inputs given as shapes; for indices ``torch.int64``.
+
+    Returns:
+        The drawing, with ``dot``, ``mermaid``, ``svg`` and ``save``.
 
     Raises:
-        ValueError: For a net that is no layer, and as ``summary`` does for an x that does not fit.
+        ValueError: If ``net`` is not a layer, or x does not fit it.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.activation.sigmoids import Tanh
@@ -137,7 +137,7 @@ def draw(net: Layer, x: Any = None, dtype: torch.dtype | None = None) -> Drawing
 
 
 class Sketch:
-    """A drawing being made: the edges so far, and how many names are taken."""
+    """A drawing in progress: the edges so far, and the number of names in use."""
 
     def __init__(self, shapes: dict[Any, str]) -> None:
         self.shapes = shapes
@@ -155,7 +155,7 @@ class Sketch:
 
     def layer(self, layer: Layer, path: str, sources: list[str], inside: list[Any], *, outermost: bool = False) -> list[str]:
         """Add a layer to a box, after the nodes ``sources``; return the nodes that its output comes from."""
-        if type(layer) is Identity:  # a gradient rule, which is one forward, has a node
+        if type(layer) is Identity:  # gradient rules, which are subclasses, have nodes
             return sources
         if not _is_opened(layer):
             return [self.node(layer, path, sources, inside)]
@@ -164,7 +164,7 @@ class Sketch:
         return self.children(layer, path, sources, inside)
 
     def box(self, layer: Layer, path: str, sources: list[str], inside: list[Any]) -> list[str]:
-        """Add the box of a combinator, unless nothing is in it, as where all within are ``Identity``."""
+        """Add the box of a combinator, unless it is empty because all its layers are ``Identity``."""
         made = Box(self.name(), _title(layer, path), [])
         outs = self.children(layer, path, sources, made.inside)
         if made.inside:
@@ -180,7 +180,7 @@ class Sketch:
         return made.name
 
     def children(self, layer: Any, path: str, sources: list[str], inside: list[Any]) -> list[str]:
-        """Add the children of a combinator, each after those that it gets something from."""
+        """Add the children of a combinator, each after its sources."""
         outs: dict[str | None, list[str]] = {}
         children, wires = layer.children(), layer.wires()
 
@@ -197,20 +197,20 @@ class Sketch:
         return given(None)
 
     def name(self) -> str:
-        """Return a name that is not taken."""
+        """Return a new name."""
         self.count += 1
         return f"n{self.count}"
 
 
 def _is_opened(layer: Layer) -> bool:
-    """Tell whether a layer is a box: one that holds others, but for a wrapper of a single layer and what computes as one."""
+    """Tell whether a layer is a box: a combinator, except a wrapper of a single layer and one that computes as one."""
     if isinstance(layer, Wrapper):
         return isinstance(layer.layer, Combinator) and _is_opened(layer.layer)
     return isinstance(layer, Combinator) and bool(layer.children()) and not layer.computes_as_one
 
 
 def _title(layer: Any, path: str) -> str:
-    """Name a combinator, with those of its fields that are numbers or words."""
+    """Return the name of a combinator, with its fields that are numbers or words."""
     fields = [(one.name, getattr(layer, one.name), one.default) for one in attrs.fields(type(layer)) if one.init]
     words = [
         f"{name}={value!r}"

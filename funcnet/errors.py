@@ -1,11 +1,11 @@
-"""Errors: who, the rule with its names and numbers, what came, and where in the net.
+"""Errors: who, the broken rule with names and numbers, what was given, and where in the net.
 
 Every message has the form ``who: rule, got what``; each combinator that an error passes on its way out adds a note::
 
     ValueError: Linear(in_features=4, out_features=3): the last axis of x must be in_features=4, got x of shape (8, 5)
       in serial, layer 2
 
-The validators below are for ``attrs.field(validator=...)``: they judge a value's fields when it is made.
+The validators below are for ``attrs.field(validator=...)``: they check the fields of a value when it is made.
 """
 
 import functools
@@ -24,11 +24,11 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _LONGEST = 300
-"""Characters of the longest print that an error shows; params given by mistake are described in words."""
+"""Number of characters up to which an error shows a repr; longer ones, as of params given by mistake, become a description."""
 
 
 def describe(value: object) -> str:
-    """Say in a few words what came: a tensor by its shape and dtype, a container by its type and length."""
+    """Describe an object in a few words: a tensor by its shape and dtype, a container by its type and length."""
     if isinstance(value, Tensor):
         return _describe_tensor(value)
     if _is_class_of_values(value):
@@ -54,11 +54,11 @@ def _describe_tensor(x: Tensor) -> str:
 
 
 class PathError(LookupError, ValueError):
-    """Raised for a path that leads nowhere: a ``LookupError`` by its nature, and a ``ValueError`` as all of ours."""
+    """Raised for a path that leads nowhere: a ``LookupError`` by its nature, and a ``ValueError`` like all errors of funcnet."""
 
 
 def value_error(who: object, rule: str, got: object) -> ValueError:
-    """Make the error for a value that breaks a rule; ``who`` and ``got`` may be words already."""
+    """Make the error for a value that breaks a rule; ``who`` and ``got`` may be text."""
     error = ValueError(
         f"{who if isinstance(who, str) else repr(who)}: {rule}, got {got if isinstance(got, str) and got else describe(got)}"
     )
@@ -67,12 +67,12 @@ def value_error(who: object, rule: str, got: object) -> ValueError:
 
 
 def explains(error: Exception) -> bool:
-    """Tell whether an error needs no explanation: ``value_error`` made it, or a signal handler raised it, in any line."""
+    """Tell whether an error needs no explanation: ``value_error`` made it, or a signal handler raised it."""
     return getattr(error, "explains", False) or _is_of_a_signal(error)
 
 
 def _is_of_a_signal(error: Exception) -> bool:
-    """Tell an error of a signal handler, such as that of a DataLoader, which tells of a dead worker."""
+    """Tell whether a signal handler raised an error, such as that of a DataLoader for a dead worker."""
     handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
     return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
 
@@ -83,12 +83,12 @@ def is_located(error: Exception) -> bool:
 
 
 def add_location(error: BaseException, where: str) -> None:
-    """Add to an error on its way out where in the net it passed, for example ``serial, layer 2``."""
+    """Add to an error its location in the net, for example ``serial, layer 2``."""
     error.add_note(f"  in {where}")
 
 
 def adds_location(where: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Let a function that makes a value of other values add to their errors what it makes, unless they begin with it."""
+    """Make a decorator for functions that make values: errors get the name ``where`` as a note, unless they start with it."""
 
     def decorate(make: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(make)
@@ -106,13 +106,13 @@ def adds_location(where: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
 
 
 def made_by(kind: type) -> str:
-    """Return the word that makes a value of a class: its ``label``, as ``freeze``, or else its name."""
+    """Return the word that makes a value of a class: its ``label``, such as ``freeze``, or its name."""
     label = getattr(kind, "label", None)
     return label if isinstance(label, str) else kind.__name__
 
 
 def maker_of(value: object) -> str:
-    """Return the word that makes a value, also where its fields determine it, as ``residual``; they may be wrong ones."""
+    """Return the word that makes a value, also if it depends on the fields, as for ``residual``; the fields may be invalid."""
     with suppress(Exception):
         return value.label.partition(",")[0]  # type: ignore[attr-defined,no-any-return]
     return made_by(type(value))
@@ -129,21 +129,21 @@ def is_whole(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is a finite real number that is not a bool; an integer must have at most 64 bits, as torch's do."""
+    """Tell whether a value is a finite real number other than a bool; an integer must fit in 64 bits, like torch's."""
     if isinstance(value, Integral):
         return is_whole(value) and abs(int(value)) < _WORDS
-    with suppress(OverflowError):  # of a large fraction
-        return isinstance(value, Real) and -math.inf < float(value) < math.inf  # Dynamo knows no ``isfinite`` of symbols
+    with suppress(OverflowError):  # for a large fraction
+        return isinstance(value, Real) and -math.inf < float(value) < math.inf  # Dynamo has no ``isfinite`` for symbols
     return False
 
 
-_WORDS = 2**63  # what the integers of a kernel are below; a larger number can be given as a float
+_WORDS = 2**63  # the bound of integers in kernels; a larger number can be given as a float
 MOST = 2**31 - 1
-"""The largest size that kernels can count to: some count in 32 bits, and hang or read beyond the end of larger ones."""
+"""The largest size that kernels can handle: some count in 32 bits, and hang or read out of bounds for larger ones."""
 
 
 def whole(at_least: int) -> Validator:
-    """Make a validator for a whole number with a lower bound, and below 2³¹."""
+    """Make a validator for a whole number of at least ``at_least`` and below 2³¹."""
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
         if not is_whole(got) or got < at_least:
@@ -155,7 +155,7 @@ def whole(at_least: int) -> Validator:
 
 
 def _require_word(value: Any, attribute: Any, got: Any, most: int = _WORDS - 1) -> None:
-    """Raise ``ValueError`` for a whole number above ``most``, in tuples too: torch's own error is no sentence, or an overflow."""
+    """Raise ``ValueError`` for a whole number above ``most``, also in tuples: torch's own error is unclear, or an overflow."""
     for n in got if isinstance(got, tuple) else (got,):
         if isinstance(n, tuple):
             _require_word(value, attribute, n, most)
@@ -191,7 +191,7 @@ def one_of(*choices: object) -> Validator:
 
 
 def instances(kind: type | tuple[type, ...], rule: str, *, several: bool = False) -> Validator:
-    """Make a validator for a value of a type, or with ``several`` for a tuple of such values; ``rule`` says it in words."""
+    """Make a validator for a value of a type, or with ``several`` for a tuple of them; ``rule`` is the description."""
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
         if several and not isinstance(got, tuple):
@@ -220,18 +220,18 @@ size = whole(1)
 
 
 MANY = 1 << 20
-"""The most parts that are made one by one: layers, members, steps."""
+"""The largest number of parts that are made one by one: layers, members, steps."""
 
 
 def number_of_parts(value: Any, attribute: Any, got: Any) -> None:
-    """Validate a count of parts that are made one by one, where a size given by mistake would take hours."""
+    """Validate a count of parts that are made one by one; a size given by mistake would take hours."""
     size(value, attribute, got)
     if got > MANY:
         raise _refuse(value, attribute.name, f"a whole number of at most {MANY}", got)
 
 
 def size_or_none(value: Any, attribute: Any, got: Any) -> None:
-    """Validate a size of the input: a whole number of at least 1, or ``None`` while it is to be inferred."""
+    """Validate a size of the input: a whole number of at least 1, or ``None`` until it is inferred."""
     if got is not None:
         size(value, attribute, got)
 
@@ -244,27 +244,27 @@ def whole_number(value: Any, attribute: Any, got: Any) -> None:
 
 
 def as_tuple(given: Any) -> Any:
-    """Convert a whole number to a tuple of one, and a list to a tuple: the converter of fields that hold a tuple."""
+    """Convert a whole number to a tuple of one, and a list to a tuple; a converter for fields that hold a tuple."""
     return (given,) if is_whole(given) else tuple(given) if isinstance(given, list) else given
 
 
 def is_whole_tuple(value: object, at_least: float = -math.inf) -> bool:
-    """Tell whether a value is a tuple of whole numbers with a lower bound."""
+    """Tell whether a value is a tuple of whole numbers of at least ``at_least``."""
     return isinstance(value, tuple) and all(is_whole(n) and n >= at_least for n in value)
 
 
 def valid_if(
     test: Callable[[Any], bool], rule: str, *, several: bool = False, optional: bool = False, empty: bool = False, most: int = 0
 ) -> Validator:
-    """Make a validator for a value that passes a test; ``rule`` says the test in words.
+    """Make a validator for a value that passes a test.
 
     Args:
         test: The test.
-        rule: What the value must be.
+        rule: The test in words: what the value must be.
         several: Whether a tuple of such values is valid too; it must have ``axes`` entries if the layer has ``axes``.
         optional: Whether ``None`` is valid.
         empty: Whether an empty tuple is valid, with ``several``.
-        most: The largest whole number that is valid, also in a tuple: for sizes ``MOST``; by default the largest of 64 bits.
+        most: The largest valid whole number, also in a tuple: ``MOST`` for sizes; by default the largest of 64 bits.
     """
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
@@ -279,14 +279,14 @@ def valid_if(
 
 
 def whole_numbers(at_least: int | None = None, *, optional: bool = False, empty: bool = False) -> Validator:
-    """Make a validator for a whole number or a tuple of them: one for each axis if the layer has ``axes``; see ``valid_if``."""
+    """Make a validator for a whole number or a tuple of them, one for each axis if the layer has ``axes``; see ``valid_if``."""
     rule = "a whole number" if at_least is None else f"a whole number of at least {at_least}"
     is_valid = lambda n: is_whole(n) and (at_least is None or n >= at_least)
     return valid_if(is_valid, rule, several=True, optional=optional, empty=empty, most=MOST)
 
 
 def divides(*names: str) -> Validator:
-    """Make a validator for a whole number that divides other fields; one that is ``None`` is not known yet."""
+    """Make a validator for a whole number that divides other fields, except those that are still ``None``."""
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
         if any((getattr(value, name) or 0) % got for name in names):
@@ -296,5 +296,5 @@ def divides(*names: str) -> Validator:
 
 
 def fields_error(value: object, rule: str, *names: str) -> ValueError:
-    """Make the error for fields of a value that do not agree: ``rule``, and what the fields in ``names`` are."""
+    """Make the error for fields of a value that contradict each other, with the values of the fields in ``names``."""
     return value_error(maker_of(value), rule, ", ".join([f"{name}={getattr(value, name)!r}" for name in names]))

@@ -1,8 +1,8 @@
-"""Explanations: who is at fault when a layer fails, found only then.
+"""Explanations: which argument is wrong when a layer fails, searched only then.
 
-A kernel complains in its own words, or a cheap comparison raises ``Misfit``. These functions look for the reason in this order:
+A kernel fails with its own message, or a cheap comparison raises ``Misfit``. These functions look for the reason in this order:
 sizes not inferred yet, params of other shapes, the layer's own rule for x, tensors that are sparse, nested or on other devices,
-dtypes. The sentences have the form ``who: rule, got what``; an error made by ``value_error`` has it already.
+dtypes. The messages have the form ``who: rule, got what``; an error made by ``value_error`` has it already.
 """
 
 import math
@@ -18,22 +18,22 @@ from funcnet.checks import Misfit, came, missing_sizes, params_error, shapes_of,
 from funcnet.errors import add_location, describe, explains, is_located, value_error
 from funcnet.value import Value, parts
 
-# The bytes of main memory; no bound where the system does not tell.
+# The bytes of main memory; no bound if the system does not say.
 _MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
-# What kernels, and Python's own functions on the way to them, raise for tensors that do not fit.
+# The errors of kernels, and of Python functions before them, for unfit tensors.
 _KERNELS = (Misfit, RuntimeError, LookupError, TypeError, AttributeError, ValueError, ZeroDivisionError, OverflowError)
 
 _DIVIDED = (
-    "params that are divided over workers need a step of distributed.data_parallel or distributed.tensor_parallel; "
+    "params that are sharded over workers need a step of distributed.data_parallel or distributed.tensor_parallel; "
     "distributed.unshard(params) makes them whole"
 )
 
 
 def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any = None) -> Exception:
-    """Return the error that says who is at fault when ``apply(params, x)`` raised ``error``; ``error`` itself where unknown.
+    """Return the error that names the wrong argument if ``apply(params, x)`` raised ``error``; ``error`` itself if none is found.
 
-    ``apply`` is the function that raised it: the layer's own, or one that this calls by ``super()``.
+    ``apply`` is the function that raised it: the layer's own, or one that it calls with ``super()``.
     """
     if _is_of_divided_params(params, x, error):
         return value_error(layer, _DIVIDED, f"{_first_dtensor(params)} and {described(x)}")
@@ -51,23 +51,23 @@ def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any 
 
 
 def require_memory(layer: Any, rng: Any) -> None:
-    """Refuse params that main memory cannot hold, before they are drawn, which may take hours where memory is only promised."""
-    with suppress(TypeError):  # where sizes of a layer within are missing
+    """Raise for params that main memory cannot hold before drawing them, which may take hours if memory is overcommitted."""
+    with suppress(TypeError):  # if sizes of an inner layer are missing
         if not missing_sizes(layer) and not fits(rng, *(layer.param_shapes() or {}).values()):
             raise _too_large(layer)
 
 
 def fits(rng: Any, *shapes: tuple[int, ...]) -> bool:
-    """Tell whether main memory can hold float32 tensors of these shapes while the largest is drawn: 8 bytes more for a number.
+    """Tell whether main memory can hold float32 tensors of these shapes, and 8 more bytes per element while the largest is drawn.
 
-    A key on another device says that they are not to be in main memory.
+    A key on another device means that they are not in main memory.
     """
     counts = [math.prod(shape) for shape in shapes]
     return not counts or (isinstance(rng, Tensor) and not rng.is_cpu) or 4 * sum(counts) + 8 * max(counts) <= _MEMORY
 
 
 def explain_init_error(layer: Any, error: Exception) -> Exception:
-    """Return the error that says that the params are too large when ``init`` ran out of memory; else ``error`` itself."""
+    """Return the error for params that are too large if ``init`` ran out of memory; else ``error`` itself."""
     return (
         _too_large(layer) if _is_out_of_memory(error) and not explains(error) and layer.param_shapes() else _named(layer, error)
     )
@@ -81,21 +81,21 @@ def _too_large(layer: Any) -> ValueError:
 
 
 def _is_final(layer: Any, error: Exception) -> bool:
-    """Tell whether an error goes out unchanged: it says who is at fault, no argument is, or a user's code within raised it."""
+    """Tell whether an error goes out unchanged: it is clear, no argument is wrong, or a user's code inside raised it."""
     within = is_located(error) and _holds_code_of_users(layer)
     apart = _is_out_of_memory(error) or _is_about_derivatives(error) or _is_about_dtensors(error)
     return explains(error) or apart or within
 
 
 def _named(layer: Any, error: Exception) -> Exception:
-    """Return an error that goes out; one of the functions of trees, keys and draws gets a note that says in which layer."""
+    """Return an error that goes out; an error of trees, keys or draws gets a note with the layer."""
     if explains(error) and not is_located(error) and str(error).startswith(("tree:", "rng:", "random:")):
         add_location(error, repr(layer))
     return error
 
 
 def _speaks_for(layer: Any, apply: Any) -> bool:
-    """Tell whether ``complaint`` is about this ``apply``, and not about one of ours that a user's class overrides."""
+    """Tell whether ``complaint`` is about this ``apply``, and not about one of funcnet that a user's class overrides."""
     complaint = type(layer).complaint
     return _is_ours(apply) or not _is_ours(complaint) or complaint.__module__ == "funcnet.contract"
 
@@ -105,15 +105,15 @@ def _is_ours(kind: Any) -> bool:
 
 
 def _holds_code_of_users(layer: Any) -> bool:
-    """Tell whether a layer, or a layer or function in its fields, comes from a user: it may fail for other reasons."""
+    """Tell whether a layer, or a layer or function in its fields, is a user's: it may fail for other reasons."""
     code = [type(one) if isinstance(one, Value) else one for one in parts(layer) if isinstance(one, Value) or callable(one)]
     return not all(map(_is_ours, code))
 
 
 def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -> Exception:
-    """Return the error that says who is at fault when a backward method raised ``error``; ``error`` itself where unknown."""
+    """Return the error that names the wrong argument if a backward method raised ``error``; ``error`` itself if none is found."""
     if isinstance(error, (ValueError, *_KERNELS)) and not is_located(error) and _is_of_autocast(params, gy):
-        rule = "gradients must be computed outside of torch.autocast, which serves predictions; use cast(layer, dtype) to train"
+        rule = "gradients must be computed outside of torch.autocast, which is for predictions; use cast(layer, dtype) to train"
         return value_error(layer, rule, described(gy))
     if _is_final(layer, error):
         return _named(layer, error)
@@ -121,7 +121,7 @@ def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -
     if shapes is not None and shapes_of(params) != shapes:
         return params_error(layer, params)
     if gy is None or isinstance(gy, (bool, int, float, str)):
-        return value_error(layer, "gy must be the gradient of y, of its structure and shape", repr(gy))
+        return value_error(layer, "gy must be the gradient of y, with its structure and shape", repr(gy))
     odd = _oddity((params, gy))
     if odd:
         return caused(value_error(layer, "params and gy must be trees of dense tensors on one device", odd), error)
@@ -130,14 +130,14 @@ def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -
 
 
 def _is_of_autocast(params: Any, gy: Any) -> bool:
-    """Tell whether gy, or a param, has another dtype than the rest because autocast is on."""
+    """Tell whether gy or a param has another dtype than the rest because autocast is on."""
     devices = {leaf.device.type for leaf in tree.leaves(gy) if isinstance(leaf, Tensor)}
     dtypes = _dtypes(gy) | _dtypes(params)
     return len(dtypes) > 1 and any(map(torch.is_autocast_enabled, devices))
 
 
 def explain_inverse_error(layer: Any, params: Any, y: Any, error: Exception) -> Exception:
-    """Return the error that says who is at fault when ``inverse`` raised ``error``; ``error`` itself where unknown."""
+    """Return the error that names the wrong argument if ``inverse`` raised ``error``; ``error`` itself if none is found."""
     if _is_final(layer, error):
         return _named(layer, error)
     shapes = layer.param_shapes()
@@ -149,7 +149,7 @@ def explain_inverse_error(layer: Any, params: Any, y: Any, error: Exception) -> 
 
 
 def explain_update_error(layer: Any, params: Any, error: Exception) -> Exception:
-    """Return the error that says who is at fault when ``update_stats`` raised ``error``; ``error`` itself where unknown."""
+    """Return the error that names the wrong argument if ``update_stats`` raised ``error``; ``error`` itself if none is found."""
     if _is_final(layer, error):
         return _named(layer, error)
     shapes = layer.param_shapes()
@@ -161,7 +161,7 @@ def explain_update_error(layer: Any, params: Any, error: Exception) -> Exception
 
 
 def explain_loss_error(loss: Any, y: Any, target: Any, error: Exception) -> Exception:
-    """Return the error that says who is at fault when a loss raised ``error``; ``error`` itself where unknown."""
+    """Return the error that names the wrong argument if a loss raised ``error``; ``error`` itself if none is found."""
     if _is_final(loss, error):
         return _named(loss, error)
     odd = _oddity((y, target))
@@ -170,7 +170,7 @@ def explain_loss_error(loss: Any, y: Any, target: Any, error: Exception) -> Exce
 
 
 def explain_metric_error(metric: Any, rule: str, given: tuple[Any, ...], error: Exception) -> Exception:
-    """Return the error that says which rule of a metric was broken where it raised ``error``; ``error`` itself where unknown."""
+    """Return the error with the broken rule of a metric that raised ``error``; ``error`` itself if it is final."""
     if _is_final(metric, error):
         return _named(metric, error)
     odd = _oddity(given)
@@ -178,26 +178,26 @@ def explain_metric_error(metric: Any, rule: str, given: tuple[Any, ...], error: 
 
 
 def _unlike(layer: Any, params: Any, x: Any, error: Exception) -> Exception | None:
-    """Explain an error by tensors that are of other kinds, devices or dtypes than others."""
+    """Explain an error by tensors of other kinds, devices or dtypes than the rest."""
     odd = _oddity((params, x))
     if odd and isinstance(error, _KERNELS):
         return caused(value_error(layer, "params and x must be trees of dense tensors on one device", odd), error)
     want, got = _dtypes(params), _dtypes(x)
-    other = want and got and want != got and not is_located(error)  # the x of a layer within may be another
-    if other and isinstance(error, (Misfit, RuntimeError)):  # a kernel's words, not the layer's own
+    other = want and got and want != got and not is_located(error)  # an inner layer may have another x
+    if other and isinstance(error, (Misfit, RuntimeError)):  # a kernel's error, not the layer's own
         return caused(value_error(layer, f"x must have the dtype of the params, {_listed(want)}", _listed(got)), error)
     return None
 
 
 def _unfit(layer: Any, rule: str, got: str, error: Exception) -> Exception:
-    """Explain an error of a kernel; an error in code that a user wrote stays what it is."""
+    """Explain an error of a kernel; an error in a user's code stays unchanged."""
     if isinstance(error, Misfit) or (isinstance(error, _KERNELS) and not _holds_code_of_users(layer)):
         return caused(value_error(layer, rule, got), error)
     return error
 
 
 def caused(explained: Exception, error: Exception) -> Exception:
-    """Return an explanation with a kernel's error as its cause, since the explanation is likely but not certain."""
+    """Return an explanation with the kernel's error as its cause, since it is likely but not certain."""
     explained.__cause__ = None if isinstance(error, Misfit) else error
     return explained
 
@@ -208,7 +208,7 @@ def described(values: Any) -> str:
 
 
 def _oddity(values: Any) -> str:
-    """Describe the first leaf that is no dense tensor, or on another device than the first one; ``""`` where there is none."""
+    """Describe the first leaf that is not a dense tensor, or on another device than the first; ``""`` if there is none."""
     leaves = tree.leaves(values)
     device = next((leaf.device for leaf in leaves if isinstance(leaf, Tensor)), None)
     odd = (one for one in leaves if not isinstance(one, Tensor) or not _is_dense(one) or one.device != device)
@@ -220,12 +220,12 @@ def _is_dense(x: Tensor) -> bool:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Tell an error that no argument is to blame for."""
+    """Tell whether an error says that memory ran out, which is not the fault of an argument."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _is_about_derivatives(error: Exception) -> bool:
-    """Tell an error of a kernel that has no derivative, or of a write that a transform of ``torch.func`` cannot follow."""
+    """Tell whether a kernel has no derivative, or a transform of ``torch.func`` cannot follow a write."""
     words = str(error)
     return isinstance(error, RuntimeError) and any(
         said in words
@@ -234,13 +234,13 @@ def _is_about_derivatives(error: Exception) -> bool:
 
 
 def _is_about_dtensors(error: Exception) -> bool:
-    """Tell an error of torch for a kernel without a rule for DTensors, and for plain tensors beside them."""
+    """Tell whether a kernel has no rule for DTensors, or got plain tensors with them."""
     words = str(error)
     return isinstance(error, RuntimeError) and any(said in words for said in ("sharding strategy", "torch.Tensor and DTensor"))
 
 
 def _is_of_divided_params(params: Any, x: Any, error: Exception) -> bool:
-    """Tell whether params are DTensors beside a plain x, as when a user gives divided params to a net or a plain step."""
+    """Tell whether params are DTensors and x is not, as when a user gives sharded params to a net or a plain step."""
     return _is_about_dtensors(error) and _first_dtensor(params) is not None and _first_dtensor(x) is None
 
 
@@ -250,7 +250,7 @@ def _first_dtensor(values: Any) -> str | None:
 
 
 def _dtypes(values: Any) -> set[Any]:
-    """Return the dtypes of the tensors with axes; only the floating ones, if there are any."""
+    """Return the dtypes of the tensors with axes; only the floating ones if there are any."""
     found = {leaf.dtype for leaf in tree.leaves(values) if isinstance(leaf, Tensor) and (leaf.is_nested or leaf.dim() > 0)}
     return {dtype for dtype in found if dtype.is_floating_point} or found
 
@@ -260,9 +260,9 @@ def _listed(dtypes: set[Any]) -> str:
 
 
 def raise_explained(explained: Exception, error: Exception) -> NoReturn:
-    """Raise an explained error with its own cause only; raise an unexplained one unchanged."""
+    """Raise an explained error with only its own cause; raise an unexplained one unchanged."""
     if explained is error:
         raise error
-    for note in getattr(error, "__notes__", ()):  # where in the layer it happened
+    for note in getattr(error, "__notes__", ()):  # its location in the layer
         explained.add_note(note)
     raise explained from explained.__cause__

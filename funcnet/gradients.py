@@ -1,9 +1,4 @@
-"""The loss of a net and its gradient as one function: the first three lines of a step.
-
-y, cache  = net.apply(params, x)
-value, gy = loss.value_and_grad(y, target)
-grads     = net.grads(params, cache, gy)
-"""
+"""The loss of a net and its gradient as one function: the first three lines of a step."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +20,7 @@ is_layer = instances(Layer, "a layer")
 
 
 def has_one_value(value: Any, attribute: Any, got: Any) -> None:
-    """Validate a field with a loss that has one value."""
+    """Validate a field that holds a loss with one value."""
     instances(Loss, "a loss")(value, attribute, got)
     if got.reduction == "none":
         raise value_error(got, 'to train, the loss must have one value: reduction "mean", "sum" or "batch"', "reduction 'none'")
@@ -33,7 +28,16 @@ def has_one_value(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class ValueAndGrads(Value):
-    """The loss of a net and its gradient, as one function; made by ``value_and_grads``."""
+    """The loss of a net and its gradient, as one function; made by ``value_and_grads``.
+
+        y, cache  = net.apply(params, x)
+        value, gy = loss.value_and_grad(y, target)
+        grads     = net.grads(params, cache, gy)
+
+    Args:
+        net: The net.
+        loss: A loss with one value.
+    """
 
     label = "value_and_grads"
 
@@ -46,28 +50,41 @@ class ValueAndGrads(Value):
         return self.scaled(params, x, target, rng, None)
 
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Grads, Cache]:
-        """Return the value, the gradient of ``scale`` times it where a scale is given, and the cache."""
+        """Return the value, the gradient of ``scale`` times the value (of the value without a scale), and the cache.
+
+        Args:
+            params: The params of the net.
+            x: The input.
+            target: The target of the loss.
+            rng: The key of a stochastic net.
+            scale: A factor of the gradient, or ``None``.
+        """
         known = self._plans.find((params, x, target)) if scale is None else None
         if known is not None:
             try:
                 return known(params, x, target)
             except Exception:
-                known = None  # the checks of the layers and the loss say what is wrong
+                known = None  # run again with checks, which explain the error
         y, cache = self.net.apply(params, x, rng)
         value, gy = self.loss.value_and_grad(y, target) if scale is None else scaled_gradient(self.loss, y, target, scale)
         if scale is None and self._plans.is_due():
             self._plans.learn((params, x, target), partial(self._unchecked, params, cache, y, target), (y, cache))
-        del y  # large logits, say, must not live through the backward pass
+        del y  # large logits must not live through the backward pass
         return value, self.net.grads(params, cache, gy), cache
 
     def _unchecked(self, params: Params, cache: Cache, y: Any, target: Any) -> _Run | None:
-        """Return the function without checks, for arguments like these; ``None`` where the net or the loss has no such form."""
+        """Return the function without checks for arguments like these; ``None`` if the net or the loss has no such form."""
         net = self.net.unchecked(params, cache) if has_own(type(self.net), "unchecked", *VERBS) else None
         loss = self.loss.unchecked(y, target) if has_own(type(self.loss), "unchecked", "value_and_grad", *HOOKS) else None
         return None if net is None or loss is None else _joined(net, loss)
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        """Return params with the batch statistics of a cache folded into the running ones."""
+        """Fold the batch statistics of a cache into the running statistics of params.
+
+        Args:
+            params: The params of the net.
+            cache: The cache of the net.
+        """
         return self.net.update_stats(params, cache)
 
     def __repr__(self) -> str:
@@ -75,7 +92,7 @@ class ValueAndGrads(Value):
 
 
 def _joined(net: Unchecked, loss: Callable[[Any, Any], tuple[Tensor, Any]]) -> _Run:
-    """Join the verbs of a net and the value and gradient of a loss."""
+    """Join the verbs of a net with the value and gradient of a loss."""
     apply, _, grads = net
 
     def value_and_grads(params: Params, x: Any, target: Any) -> tuple[Tensor, Params, Cache]:
@@ -88,7 +105,7 @@ def _joined(net: Unchecked, loss: Callable[[Any, Any], tuple[Tensor, Any]]) -> _
 
 
 def scaled_gradient(loss: Loss, y: Any, target: Any, scale: Tensor) -> tuple[Tensor, Any]:
-    """Return the loss, and the gradient of ``scale`` times the loss, which is rounded to half precision once."""
+    """Return the loss and the gradient of ``scale`` times the loss, rounded to half precision only once."""
     try:
         value, kept = loss.forward(y, target)
         return value, loss.backward(kept, scale.float())
@@ -100,15 +117,19 @@ def scaled_gradient(loss: Loss, y: Any, target: Any, scale: Tensor) -> tuple[Ten
 def value_and_grads(net: Layer, loss: Loss) -> ValueAndGrads:
     """Make the function ``(params, x, target, rng=None) -> (value, grads, cache)``.
 
-    ``value`` is the loss of the net's output, and ``grads`` its gradient by the params. ``net.update_stats(params, cache)`` takes
-    batch statistics from the net's ``cache``. A stochastic net needs the key ``rng``; others ignore it.
+        y, cache  = net.apply(params, x)
+        value, gy = loss.value_and_grad(y, target)
+        grads     = net.grads(params, cache, gy)
+
+    ``net.update_stats(params, cache)`` takes batch statistics from the net's ``cache``. A stochastic net needs the key ``rng``;
+    others ignore it.
 
     Args:
         net: The net.
         loss: A loss with one value.
 
     Raises:
-        ValueError: For a loss with ``reduction="none"``, which has many values, and for a ``net`` or ``loss`` of another type.
+        ValueError: If ``net`` is not a layer, ``loss`` not a loss, or the loss has ``reduction="none"`` and thus many values.
 
     >>> import torch
     >>> from funcnet.layers.linear.linear import Linear

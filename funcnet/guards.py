@@ -1,6 +1,6 @@
-"""Guards: the only ``try`` for all layers. Each wraps one verb, so that an error says who is at fault, and where.
+"""Guards: the only ``try`` for all layers. Each wraps one verb, so that an error names the wrong argument and its place.
 
-The working path pays a call; ``explanations`` are looked for only after a verb has failed.
+The working path pays for one call; ``explanations`` are searched only after a verb has failed.
 """
 
 import functools
@@ -110,7 +110,7 @@ GUARDS: dict[str, Callable[[Verb], Verb]] = {
 
 
 def verbs(cls: type) -> dict[str, Verb]:
-    """Return the verbs of a class by name; one that is no function of the layer raises ``TypeError``."""
+    """Return the verbs of a class by name; raise ``TypeError`` for one that is not a function of the layer."""
     for name in GUARDS:
         kind = type(inspect.getattr_static(cls, name))
         if kind in (staticmethod, classmethod, property):

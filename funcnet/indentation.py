@@ -1,4 +1,4 @@
-"""Indentation: a long call, as the ``repr`` of a value is one, printed over several lines.
+"""Indentation: a long call, such as the ``repr`` of a value, printed over several lines.
 
 The text stays the same expression: line breaks are only put inside of brackets, before and after their items.
 """
@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 
 WIDTH = 88
-"""The longest line that is not broken; a longer one without brackets is kept too."""
+"""The longest line that is not broken; longer ones without brackets are kept too."""
 
 _STEP = 4
 _TOKENS = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[()\[\]{},]""")
@@ -16,7 +16,7 @@ Span = tuple[int, int]
 
 
 def indented(text: str, indent: int = 0) -> str:
-    """Break a long expression into lines, an item of the outermost brackets on each, and these likewise.
+    """Break a long expression into lines, with one item of the outermost brackets on each, recursively.
 
     >>> print(indented(f"f({'x' * 60}, g(1, 2), {'y' * 30})"))
     f(
@@ -35,7 +35,7 @@ def indented(text: str, indent: int = 0) -> str:
 
 
 def _bracketed(text: str) -> list[list[Span]]:
-    """Find the outermost brackets that hold anything, and of each where its items begin and end."""
+    """Find the outermost brackets that are not empty, and the start and end of each of their items."""
     groups: list[list[Span]] = []
     cuts: list[int] = []
     depth = 0
@@ -53,7 +53,7 @@ def _bracketed(text: str) -> list[list[Span]]:
 
 
 def _spans(cuts: list[int]) -> list[Span]:
-    """Return the items between cuts, each of which lies after a bracket or comma, or a place beyond the last bracket."""
+    """Return the spans between cuts. Each cut is after a bracket or comma, or one beyond the last bracket."""
     return [(start, end - 1) for start, end in pairwise(cuts)]
 
 

@@ -1,9 +1,9 @@
-"""Layer by layer: an optimizer's step for each layer within the backward pass, after which the layer's gradient is released.
+"""Layer by layer: an optimizer's step for each layer during the backward pass, after which the layer's gradient is released.
 
-    gpᵢ, gᵢ₋₁ = fᵢ's vjp(pᵢ, cᵢ, gᵢ)      pᵢ, sᵢ ← opt's update(gpᵢ, sᵢ, pᵢ)      for i = n, ..., 1
+    gpᵢ, gᵢ₋₁ = fᵢ.vjp(pᵢ, cᵢ, gᵢ)      pᵢ, sᵢ ← opt.update(gpᵢ, sᵢ, pᵢ)      for i = n, ..., 1
 
-The backward pass of the net is run with a stand-in for each layer, which returns its new params and state in the place of the
-gradient. Combinators that pass gradients on pass these on. The layers of other combinators are updated together.
+The backward pass of the net runs with a stand-in for each layer, which returns its new params and state instead of the gradient.
+Combinators that pass gradients on pass these on. The layers of other combinators are updated together.
 """
 
 from copy import deepcopy
@@ -29,7 +29,7 @@ from funcnet.value import frozen, parts
 
 
 class Part(NamedTuple):
-    """What a layer has in the place of its params: these, those from which the optimizer steps, and its part of the state."""
+    """What a layer gets in place of its params: these, those from which the optimizer steps, and its part of the state."""
 
     params: Params
     start: Params
@@ -37,18 +37,18 @@ class Part(NamedTuple):
 
 
 class Updated(NamedTuple):
-    """What a layer gives in the place of its gradient: new params, and its part of the new state."""
+    """What a layer returns in place of its gradient: new params, and its part of the new state."""
 
     params: Params
     state: State
 
 
 class Updating(StandIn):
-    """A layer that makes the optimizer's step as soon as it has its gradient."""
+    """A stand-in for a layer that makes the optimizer's step as soon as it has its gradient."""
 
     opt: Optimizer
     rounds: bool
-    """Whether its gradients may have another dtype than the params from which the optimizer steps."""
+    """Whether its gradients may differ in dtype from the params from which the optimizer steps."""
 
     @property
     def invertible(self) -> bool:
@@ -77,7 +77,7 @@ class Updating(StandIn):
         return self.original.restore(_params(params), y, rng)
 
     def updated(self, part: Params, gparams: Grads) -> Grads:
-        """Return the new params and state; of a layer without params what came as their gradient."""
+        """Return the new params and state; for a layer without params, its gradient unchanged."""
         if type(part) is not Part:
             return gparams
         gparams = with_dtypes_of(gparams, part.start) if self.rounds else gparams
@@ -87,7 +87,8 @@ class Updating(StandIn):
 class UpdatingCopies(Updating):
     """A ``repeat`` that updates one copy after the other, for optimizers that act on elements.
 
-    In eager mode, where each copy of each leaf fills whole steps of a kernel; elsewhere all copies are updated at the end.
+    It does so in eager mode, if each copy of each leaf fills whole steps of a kernel; otherwise all copies are updated at the
+    end.
     """
 
     layer: Layer
@@ -136,7 +137,7 @@ class UpdatingCast(OpenCast):
 class Stacks:
     """Stacked params and state that are updated one copy at a time.
 
-    What a donated optimizer writes to is in its place already; all else is copied into new stacks.
+    The tensors that a donated optimizer writes to are in place already; all others are copied into new stacks.
     """
 
     def __init__(self, opt: Optimizer, part: Part) -> None:
@@ -178,7 +179,7 @@ class Updater:
         _require_separate(opt)
         self.opt, self.net = opt, updating(net, opt)
         self.places = Places(self.net)
-        self.follows = bool(followers(opt))  # then layers that are not trained have averages too, of running statistics
+        self.follows = bool(followers(opt))  # then layers that are not trained have averages of running statistics
 
     def __call__(self, params: Params, start: Params, state: State, cache: Cache, gy: Any) -> Updated:
         """Return the new params and state.
@@ -193,7 +194,7 @@ class Updater:
         given, after, columns = self._parted(params, start, state)
         found = self.places.entries(self.net.grads(self.places.whole(iter(given)), cache, gy))
         done = [i for i, one in enumerate(found) if type(one) is Updated]
-        if not done:  # nothing is trained, but updates are counted
+        if not done:  # updates are counted even if nothing is trained
             return Updated(*self.opt.update(absent(start), state, start))
         for i in [i for i, one in enumerate(after) if self.follows and i not in done and has_params(one)]:
             own = iter([column[i] for column in columns])
@@ -209,7 +210,7 @@ class Updater:
     def _parted(self, params: Params, start: Params, state: State) -> tuple[list[Any], list[Any], list[list[Any]]]:
         """Return what each layer gets for its params, the entries of ``start``, and those of each tree in the state.
 
-        What does not fit raises what the whole update would, before anything is written.
+        Unfit arguments raise the error of a whole update before anything is written.
         """
         self.opt.require_fit(state, start)
         try:
@@ -232,7 +233,7 @@ class Updater:
 
 
 def updating(layer: Layer, opt: Optimizer, *, rounds: bool = False) -> Layer:
-    """Return the net with stand-ins that update their params, each with an optimizer that remembers only what it met there."""
+    """Return the net with stand-ins that update their params, each with its own copy of the optimizer's memory."""
     if not layer.trainable:
         return layer
     if is_open(layer):
@@ -240,12 +241,12 @@ def updating(layer: Layer, opt: Optimizer, *, rounds: bool = False) -> Layer:
     if type(layer) is MixedPrecision:
         return UpdatingCast(updating(layer.layer, opt, rounds=True), layer.dtype)
     by_copies = isinstance(layer, Repeat) and opt.acts_on == "elements"
-    rates = {id(one): one for one in parts(opt) if isinstance(one, Tensor)}  # not copied: they may be given new values in place
+    rates = {id(one): one for one in parts(opt) if isinstance(one, Tensor)}  # not copied: users may write new values to them
     return stand_in_for(layer, UpdatingCopies if by_copies else Updating, opt=deepcopy(opt, rates), rounds=rounds)
 
 
 def _require_separate(opt: Optimizer) -> None:
-    """Raise ``ValueError`` for an optimizer that acts on all leaves together, and say which part of it does."""
+    """Raise ``ValueError`` for an optimizer that acts on all leaves together, and name the part that does."""
     if opt.acts_on == "tree":
         inner = [one for one in parts(opt) if isinstance(one, (Optimizer, GradientTransform)) and one.acts_on == "tree"]
         rule = 'in_backward=True updates each layer before other gradients are known, so acts_on must be "leaves" or "elements"'

@@ -1,7 +1,7 @@
 """Lazy imports of a package: a public name is imported when it is first read, and ``vars`` and ``dir`` show all of them.
 
-``import funcnet`` then takes 0.05 s beside torch's 1.4, where importing all 430 modules takes another 0.8 s, a quarter of it in
-garbage collections over torch's objects (AMD EPYC; ``python -m examples.benchmarks.import_time``).
+``import funcnet`` then takes 0.05 s, torch's 1.4. Importing all 430 modules takes another 0.8 s, a quarter of it in garbage
+collections over torch's objects (AMD EPYC; ``python -m examples.benchmarks.import_time``).
 """
 
 import ast
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class LazyPackage(ModuleType):
-    """A package whose statements ``from module import name`` are carried out name by name (PEP 562, scientific Python's SPEC 1).
+    """A package whose ``from module import name`` statements run name by name (PEP 562, Scientific Python's SPEC 1).
 
     ``vars(package)`` imports all names first, so that ``eval(repr(net), vars(funcnet))`` finds each.
     """
@@ -28,7 +28,7 @@ class LazyPackage(ModuleType):
         return value
 
     def __dir__(self) -> list[str]:
-        """List the names that are not imported yet too."""
+        """List all names, including those not imported yet."""
         return sorted({*super().__dir__(), *_homes(self.__name__)})
 
     @property
@@ -42,7 +42,7 @@ class LazyPackage(ModuleType):
 
 @cache
 def _homes(package: str) -> dict[str, str]:
-    """Return the module of each name that the package's own source imports below its first ``if``."""
+    """Return the module of each name that the package's own source imports in its first ``if``."""
     source = _source(package)
     block = next(part for part in ast.parse(source or "").body if isinstance(part, ast.If))
     imports = [part for part in block.body if isinstance(part, ast.ImportFrom) and part.module]
@@ -56,7 +56,7 @@ def _source(package: str) -> str | None:
 
 
 def is_lazy(package: str) -> bool:
-    """Make a package that is being imported import its names lazily; return ``False`` where its source is not installed."""
+    """Make a package that is being imported import its names lazily; return ``False`` if its source is not installed."""
     if _source(package) is None:
         return False
     sys.modules[package].__class__ = LazyPackage

@@ -1,7 +1,7 @@
-"""Metering: a net whose layers are replaced by stand-ins, which record what each of them returns, keeps and computes.
+"""Metering: a net whose layers are replaced by stand-ins that record what each of them returns, caches and computes.
 
-A stand-in has the class and the fields of its layer, so that combinators take it for the layer, and hands every call on. While
-it is at work, the FLOPs of the kernels that are called are those of its layer, unless a layer within is at work.
+A stand-in has the class and the fields of its layer, so that combinators accept it, and passes every call on. While it runs, the
+FLOPs of kernels are counted for its layer, unless an inner layer runs.
 """
 
 from collections.abc import Iterator
@@ -22,17 +22,17 @@ from funcnet.kernels.tracing import is_eager
 from funcnet.stand_ins import with_stand_ins
 
 Storages = dict[int, torch.UntypedStorage]
-"""Pieces of memory by their identity, which lasts as long as they are kept here."""
+"""Storages by id, which is valid as long as they are kept here."""
 
 
 def storages(values: Any) -> Storages:
-    """Return the memory that the tensors of a tree keep; within ``vmap`` it is not known."""
+    """Return the memory of the tensors of a tree, which is unknown within ``vmap``."""
     leaves = [leaf for leaf in tree.leaves(values) if isinstance(leaf, Tensor)] if is_eager() else []
     return {id(one): one for one in [leaf.untyped_storage() for leaf in leaves]}
 
 
 class Record:
-    """What is known of one layer: its place, what its first call returned, what all calls kept, and their FLOPs."""
+    """The data of one layer: its place, the output of its first call, the memory that all calls kept, and their FLOPs."""
 
     def __init__(self, path: str, layer: Layer) -> None:
         self.path, self.layer = path, layer
@@ -42,14 +42,14 @@ class Record:
         self.within: list[Record] = []
 
     def walk(self) -> Iterator["Record"]:
-        """Yield this record and those of the layers within, outermost first."""
+        """Yield this record and those of the inner layers, outermost first."""
         yield self
         for one in self.within:
             yield from one.walk()
 
 
 class Meter(DispatchMode):  # type: ignore[misc]  # torch's own class is untyped
-    """A mode that counts the FLOPs of kernels for the record at work."""
+    """A mode that counts the FLOPs of kernels for the current record."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Meter(DispatchMode):  # type: ignore[misc]  # torch's own class is untyped
             self.at_work[-1].flops += count
 
     def _settle(self) -> None:
-        """Give the record at work what was counted meanwhile, where no kernel is seen."""
+        """Give the current record what was counted meanwhile, on systems that do not see kernels."""
         if self.at_work and hasattr(self, "counted"):
             before, self._counted = self._counted, self.counted()
             self._add(self._counted - before)
@@ -87,7 +87,7 @@ class Meter(DispatchMode):  # type: ignore[misc]  # torch's own class is untyped
 
 
 class StandIn(Layer):
-    """A layer that hands its calls on and records them; ``stand_in`` adds the class of the layer to its bases."""
+    """A layer that passes its calls on and records them; ``stand_in`` adds the class of the layer to its bases."""
 
     metered: Layer
     meter: Meter
@@ -119,12 +119,12 @@ class StandIn(Layer):
             return self.metered.input_grad(params, cache, gy)
 
     def replace(self, **changes: Any) -> Any:
-        """Return another layer, whose calls are no longer recorded."""
+        """Return another layer, without recording."""
         return self.metered.replace(**changes)
 
 
 def stand_in(layer: Layer, path: str, meter: Meter) -> StandIn:
-    """Make the stand-in for a layer, with stand-ins for the layers that it holds, unless these compute as one."""
+    """Make the stand-in for a layer, with stand-ins for its inner layers, unless these compute as one."""
     record = Record(path, layer)
     inner = _with_stand_ins(layer, record, meter)
     made: Any = object.__new__(type(type(layer).__name__, (StandIn, type(layer)), {}))

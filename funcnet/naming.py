@@ -1,4 +1,4 @@
-"""Naming: what belongs to children, in a tuple by number or in a dict by name."""
+"""Naming: the entries of children, in a tuple by number or in a dict by name."""
 
 from collections.abc import Iterable
 from keyword import iskeyword
@@ -8,7 +8,7 @@ from funcnet.errors import describe, value_error
 
 
 def entries(who: str, names: tuple[str, ...], params: Any) -> Any:
-    """Return the entries of a tuple, or of a dict by name, in the order of ``names``; anything else raises ``ValueError``."""
+    """Return the entries of a tuple, or of a dict by name, in the order of ``names``; raise ``ValueError`` for anything else."""
     if _numbered(names):
         if type(params) is not tuple or len(params) != len(names):
             raise value_error(who, f"params must be a tuple of {len(names)}, one entry per layer", describe(params))
@@ -33,14 +33,14 @@ def listed(names: Iterable[str]) -> str:
 
 
 def named_arguments(values: dict[str, str]) -> list[str]:
-    """Write keyword arguments, as a dict if there is a name that Python does not take as such."""
+    """Write keyword arguments, as ``**{...}`` if one of the names is not an identifier."""
     if all(name.isidentifier() and not iskeyword(name) for name in values):
         return [f"{name}={value}" for name, value in values.items()]
     return [f"**{{{', '.join([f'{name!r}: {value}' for name, value in values.items()])}}}"]
 
 
 def require_names(who: str, names: Iterable[str], *, numbers: bool = False) -> None:
-    """Raise ``ValueError`` for names that make no component of a path: empty ones, those with a dot in them, and numbers."""
+    """Raise ``ValueError`` for names that cannot be components of a path: empty ones, names with a dot, and numbers."""
     for name in names:
         if not isinstance(name, str) or not name or "." in name or (name.isdigit() and not numbers):
-            raise value_error(who, "a name must be a str that is not empty, no number, and without a dot", repr(name))
+            raise value_error(who, "a name must be a non-empty str without a dot, and not a number", repr(name))

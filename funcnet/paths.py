@@ -15,7 +15,7 @@ def items(tree: Tree) -> list[tuple[str, Tree]]:
 
 
 def named_leaves(path: str, tree: Tree) -> Iterator[tuple[str, Any]]:
-    """Yield the path of each leaf of the tree at ``path``, and the leaf, absent ones too."""
+    """Yield the path of each leaf of the tree at ``path``, and the leaf, including ``None``."""
     if isinstance(tree, NODES):
         for key, child in items(tree):
             yield from named_leaves(join(path, key), child)
@@ -27,7 +27,7 @@ def grown_from(at: str, named: dict[str, Any]) -> Tree:
     """Build the tree at the path ``at`` from the leaves below it, by the rest of their paths."""
     if "" in named:
         if len(named) > 1:
-            raise value_error("from_names", "no path may go on from a leaf", f"{at!r} and also {sorted(named)[1]!r} below it")
+            raise value_error("from_names", "no path may continue below a leaf", f"{at!r} and also {sorted(named)[1]!r} below it")
         return named[""]
     groups: dict[str, dict[str, Any]] = {}
     for path, leaf in named.items():
@@ -40,14 +40,14 @@ def grown_from(at: str, named: dict[str, Any]) -> Tree:
 
 
 def keys_along(who: str, path: str) -> list[str]:
-    """Return the keys that lead to a path; ``who`` refuses what is no ``str``."""
+    """Return the keys along a path; raise for anything but a ``str``, in the name of ``who``."""
     if not isinstance(path, str):
         raise value_error(who, "path must be a str, names joined by dots", describe(path))
     return path.split(".") if path else []
 
 
 def replaced(tree: Tree, keys: list[str], value: Tree, error: Callable[[], Exception]) -> Tree:
-    """Return the tree with ``value`` where ``keys`` lead; raise ``error()`` where they lead nowhere."""
+    """Return the tree with ``value`` at the end of ``keys``; raise ``error()`` if they lead nowhere."""
     if not keys:
         return value
     child = replaced(child_at(tree, keys[0], error), keys[1:], value, error)
@@ -55,7 +55,7 @@ def replaced(tree: Tree, keys: list[str], value: Tree, error: Callable[[], Excep
 
 
 def child_at(tree: Tree, key: str, error: Callable[[], Exception]) -> Tree:
-    """Return the child of a node under a key, compared as text; raise ``error()`` where there is none."""
+    """Return the child of a node under a key, compared as text; raise ``error()`` if there is none."""
     found = [child for one, child in items(tree) if str(one) == key] if isinstance(tree, NODES) else []
     if not found:
         raise error()
@@ -67,13 +67,13 @@ def matches(path: str, pattern: str) -> bool:
     return fnmatchcase(path, pattern) or fnmatchcase(f".{path}", pattern)
 
 
-matches._dynamo_marked_constant = True  # type: ignore[attr-defined]  # fnmatch has a cache, which Dynamo may not see
+matches._dynamo_marked_constant = True  # type: ignore[attr-defined]  # fnmatch has a cache, which Dynamo cannot trace
 
 
 def renamed(path: str, pattern: str, new: str) -> str | None:
-    """Return ``new`` with each ``*`` replaced by what the same ``*`` of a pattern matches; ``None`` if no pattern matches.
+    """Return ``new`` with each ``*`` replaced by what the same ``*`` of a pattern matches; ``None`` without a match.
 
-    A ``*`` matches as little as it can, and the last one all that is left.
+    A ``*`` matches as little as possible, the last one all that is left.
 
     >>> renamed("old.0.weight", "old.*.weight", "new.*.w")
     'new.0.w'

@@ -1,4 +1,4 @@
-"""Places: where in a tree like params the entries of a net's layers are, as far as the backward pass can take them one by one."""
+"""Places: the positions of a net's layers in a tree like params, as far as the backward pass can take the layers one by one."""
 
 from collections.abc import Iterator
 from typing import Any, TypeGuard
@@ -13,14 +13,14 @@ from funcnet.wrapper import Wrapper
 
 
 def is_open(layer: Layer) -> TypeGuard[Combinator]:
-    """Tell whether the layers within have gradients of their own, each once, which the combinator passes on."""
+    """Tell whether the layers inside have their own gradients, once each, which the combinator passes on."""
     if not isinstance(layer, Combinator) or isinstance(layer, StandIn):
         return False
     return layer.passes_gradients_on and layer.calls_each_child_once
 
 
 class Places:
-    """The places in a tree like params of the layers that are updated, or left as they are, one by one."""
+    """The places in a tree like params of the layers that are updated, or left unchanged, one by one."""
 
     def __init__(self, net: Any) -> None:
         self.net, self.is_wrapper = net, isinstance(net, Wrapper)
@@ -42,7 +42,7 @@ class Places:
         return found
 
     def whole(self, entries: Iterator[Tree]) -> Tree:
-        """Make a tree like params of the entries: the way back."""
+        """Make a tree like params from the entries; the inverse of ``entries``."""
         if self.is_leaf:
             return next(entries)
         own = [next(entries) if child.is_leaf else child.whole(entries) for child in self.inside]
@@ -51,7 +51,7 @@ class Places:
 
 @frozen
 class OpenCast(MixedPrecision):
-    """A ``cast`` that hands on what the layers within give for their gradients, in whatever dtype."""
+    """A ``cast`` that passes on the results of its layers in place of gradients, in any dtype."""
 
     passes_gradients_on = True
 

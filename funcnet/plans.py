@@ -1,9 +1,9 @@
-"""Plans: how a net that is applied again and again skips what the first call has found out.
+"""Plans: how a net that is applied repeatedly skips what the first call has found out.
 
-A small layer takes as long to check its arguments as to compute: 4 of 9 µs of a ``Linear(25, 25)`` on 100 rows. So a value may
-keep what it knows of arguments that it has met: their structure and, as a guard in C, type, dtype, device, shape and strides of
-all their tensors. Arguments like those passed all checks before, and the layers' ``unchecked`` verbs compute from them, with the
-same kernels and so the same bits. Where these fail, the checked verbs run in their place, and explain the error.
+A small layer takes as long to check its arguments as to compute: 4 of 9 µs of a ``Linear(25, 25)`` on 100 rows. A value may
+therefore keep what it knows of earlier arguments: their structure and, as a guard in C, type, dtype, device, shape and strides of
+all their tensors. Arguments like those passed all checks before, so the layers' ``unchecked`` verbs compute from them, with the
+same kernels and the same bits. If these fail, the checked verbs run instead, and explain the error.
 
 A plan is made for plain tensors in main memory, in eager mode, and without autocast, gradients or transforms.
 """
@@ -22,10 +22,10 @@ from funcnet.kernels.threads import are_several, are_small, with_one_thread
 from funcnet.kernels.tracing import any_nested, is_autocast, is_eager, is_plain_data, tensor_guard
 
 KEPT = 4
-"""The plans that one value keeps: for the shapes of training batches, of the last one, and of evaluation."""
+"""Number of plans that one value keeps: for the shapes of training batches, of the last batch, and of evaluation."""
 
 VERBS = ("__call__", "apply", "vjp", "grads", "input_grad")
-"""The verbs that ``unchecked`` must be about."""
+"""The verbs that ``unchecked`` replaces."""
 
 _R = TypeVar("_R")
 _get_num_threads: Callable[[], int] = torch.get_num_threads
@@ -40,10 +40,10 @@ class Unchecked(NamedTuple):
 
 
 class Plan(Generic[_R]):
-    """What to run for arguments like some others, under the same choices between kernels and the same number of threads.
+    """What to run for arguments like earlier ones, with the same choices between kernels and number of threads.
 
-    The guard takes each tensor once. In a cache most are in two places, as the output of one layer and the input of the next:
-    they must be there again.
+    The guard takes each tensor once. In a cache most tensors occur twice, as the output of one layer and the input of the next;
+    they must do so again.
     """
 
     __slots__ = ("again", "check", "choices", "distinct", "first", "read", "run", "threads")
@@ -59,7 +59,7 @@ class Plan(Generic[_R]):
         self.check = tensor_guard([tensors[i] for i in places.values()] if self.distinct else tensors)
 
     def fits(self, arguments: Any) -> bool:
-        """Tell whether arguments are like those of the plan; an error, of a structure or of leaves, says no."""
+        """Tell whether arguments are like those of the plan; an error about structure or leaves means no."""
         tensors: Any = self.read(arguments)
         if self.distinct is not None:
             for i, first in zip(self.again, self.first, strict=True):
@@ -73,7 +73,7 @@ class Plan(Generic[_R]):
 class Plans(Generic[_R]):
     """The plans of one verb of a value; they pickle empty. ``copy.copy`` shares them, and ``copy.deepcopy`` makes empty ones.
 
-    Plans are only exchanged, never written to, so threads may share the value.
+    Plans are only replaced, never written to, so threads may share the value.
     """
 
     __slots__ = ("known", "missed")
@@ -88,8 +88,8 @@ class Plans(Generic[_R]):
         return Plans, ()
 
     def find(self, arguments: Any) -> _R | None:
-        """Return what to run for arguments like these; ``None`` without a plan: 1.9 µs for ten tensors."""
-        if not is_eager():  # Dynamo must not see plans, which change: it would trace again
+        """Return what to run for arguments like these; ``None`` without a plan. It takes 1.9 µs for ten tensors."""
+        if not is_eager():  # hide plans from Dynamo: it would trace again whenever they change
             return None
         for plan in self.known:
             try:
@@ -100,9 +100,9 @@ class Plans(Generic[_R]):
         return None
 
     def is_due(self) -> bool:
-        """Tell whether to make a plan after a call without one: in the 2nd, the 4th, the 8th ... of them.
+        """Tell whether to make a plan after a call without one: after the 2nd, 4th, 8th ... of them.
 
-        A plan takes a millisecond to make, and not all arguments can have one. ``torch.jit.trace`` compares two calls, which
+        A plan takes a millisecond to make, and some arguments cannot have one. ``torch.jit.trace`` compares two calls, which
         would differ if a plan were made in the first.
         """
         if not is_eager() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
@@ -111,11 +111,12 @@ class Plans(Generic[_R]):
         return self.missed > 1 and self.missed & (self.missed - 1) == 0
 
     def learn(self, arguments: Any, make: Callable[[], _R | None], results: Any) -> None:
-        """Keep what ``make`` returns as what to run for arguments like these, unless they have to be looked at in each call.
+        """Keep the result of ``make`` as what to run for arguments like these, unless they need a check in each call.
 
         If all kernels for these arguments and results use one thread, it is set once around all of them; the bits are the same.
 
-        An error means no plan: a verb may have accepted what it does not read, such as a weight that is no tensor in ``grads``.
+        An error means no plan: a verb may have accepted an argument that it does not read, such as a weight that is no tensor in
+        ``grads``.
         """
         try:
             tensors = flatten_together(arguments)[0]
@@ -132,7 +133,7 @@ class Plans(Generic[_R]):
 
 
 def _on_one_thread(run: Any) -> Any:
-    """Return a function, or verbs, that run on the calling thread only."""
+    """Return a function, or verbs, that run only on the calling thread."""
     return Unchecked(*[with_one_thread(verb) for verb in run]) if isinstance(run, Unchecked) else with_one_thread(run)
 
 
@@ -144,7 +145,7 @@ def _is_plain(x: Any) -> bool:
 
 
 def has_own(kind: type, hook: str, *verbs: str) -> bool:
-    """Tell whether the hook of a class is about its own verbs: no class derived from the one with the hook overrides them."""
+    """Tell whether the hook of a class belongs to its own verbs: no class derived from the one with the hook overrides them."""
     source = next(one for one in kind.__mro__ if hook in vars(one))
     return all([_written(kind, verb) is _written(source, verb) for verb in verbs])  # noqa: C419
 

@@ -12,5 +12,5 @@ def in_single(x: Tensor) -> Tensor:
 
 
 def rounded(y: Tensor, like: Tensor) -> Tensor:
-    """Return y in the dtype of ``like``; ``y.to`` takes 0.8 µs to find out that it has it."""
+    """Return y in the dtype of ``like``. The test saves 0.8 µs of ``y.to`` if y has it already."""
     return y if y.dtype is like.dtype else y.to(like.dtype)

@@ -23,10 +23,10 @@ from funcnet.value import Value, parts
 
 
 class RateRange(NamedTuple):
-    """What ``lr_range`` returns: it prints as a table, and ``plot()`` draws it.
+    """The result of ``lr_range``: it prints as a table, and ``plot()`` draws it.
 
     Args:
-        rates: Learning rate of each step that was taken.
+        rates: Learning rate of each step taken.
         losses: Loss of each step's batch, before its update; the last one is not finite if training broke down.
         smoothed: Running average of the losses.
         diverged: Whether the test stopped because the loss grew too much or was not finite.
@@ -41,7 +41,7 @@ class RateRange(NamedTuple):
     def suggestion(self) -> float | None:
         """The rate at which the smoothed loss falls fastest; ``None`` if it never falls.
 
-        The first tenth of the steps is left out, where the average is that of few losses, and so is what comes after the minimum.
+        The first tenth of the steps, where the average is of few losses, is ignored, and so are the steps after the minimum.
         """
         values = [value for value in self.smoothed if math.isfinite(value)]
         lowest = values.index(min(values)) if values else 0
@@ -50,7 +50,14 @@ class RateRange(NamedTuple):
         return self.rates[steepest] if slopes and slopes[steepest] < 0 else None
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the losses over the rates with matplotlib, into these axes or new ones, and return the axes."""
+        """Draw the losses over the rates with matplotlib.
+
+        Args:
+            ax: The axes to draw into; new ones by default.
+
+        Returns:
+            The axes.
+        """
         if ax is None:
             from matplotlib import pyplot as plt  # type: ignore[import-not-found, unused-ignore]
 
@@ -81,7 +88,7 @@ class RateRange(NamedTuple):
 
 
 class _Rate:
-    """A rate that ``lr_range`` sets between steps: a function of the step, as a schedule; compiled code reads its tensor."""
+    """A rate that ``lr_range`` sets between steps: a function of the step, like a schedule. Compiled code reads its tensor."""
 
     def __init__(self) -> None:
         self.tensor = torch.zeros((), dtype=torch.float64)
@@ -114,30 +121,30 @@ def lr_range(
 
         rate = low (high / low)^(i / (steps - 1))    at step i; low + (high - low) i / (steps - 1) with ``mode="linear"``
 
-    A good first rate is the ``suggestion``, where the loss falls fastest. Nothing that is given changes, donated or not: the test
-    trains on copies. A compiled step is compiled once more, for all rates together.
+    A good first rate is the ``suggestion``, where the loss falls fastest. The test trains on copies, so params and state do not
+    change, even with a donated optimizer. A compiled step is compiled once more, for all rates together.
 
     Args:
         step: A ``train_step``, compiled or not, whose optimizer has one field ``lr``; or a function ``(params, state, x, target,
             lr=rate) -> (params, state, value)``, which gets the rate as a 0-d tensor.
         params: Params to start from.
         state: State of the optimizer to start from, ``opt.init(params)``.
-        batches: Pairs (x, target), in a list or anything else to iterate over; it is gone through again when it ends.
+        batches: Pairs (x, target), in a list or another iterable; iteration starts again when it ends.
         low: First rate.
         high: Last rate.
         steps: Number of steps, at least 2.
         mode: ``"exponential"`` or ``"linear"``, how the rate grows.
-        smoothing: Share of the running average that stays at each step, at least 0 and below 1.
-        early_stop_threshold: Stop when the smoothed loss exceeds the smallest one by this factor; ``None`` to go on to ``high``.
-            A loss that is not finite always ends the test.
+        smoothing: Share of the running average that remains at each step, at least 0 and below 1.
+        early_stop_threshold: Stop when the smoothed loss exceeds the smallest one by this factor; ``None`` to continue to
+            ``high``. A loss that is not finite always ends the test.
         rng: Key or seed, for a stochastic net.
 
     Returns:
         A ``RateRange`` with ``rates``, ``losses``, ``smoothed``, ``diverged``, ``suggestion`` and ``plot()``.
 
     Raises:
-        ValueError: For rates that are not 0 < ``low`` < ``high``, ``steps`` below 2 or not below 2³¹, another ``mode``, batches
-            that end and cannot begin again, and an optimizer without, or with several, learning rates.
+        ValueError: Unless 0 < ``low`` < ``high``; if ``steps`` is below 2 or not below 2³¹; for another ``mode``, batches that
+            end and cannot start again, and an optimizer with no or several learning rates.
 
     References:
         Smith 2017, "Cyclical learning rates for training neural networks", section 3.3.
@@ -180,7 +187,7 @@ class _Record:
         self.smoothed: list[float] = []
 
     def add(self, loss: float) -> bool:
-        """Add a loss, and tell whether to go on."""
+        """Add a loss, and tell whether to continue."""
         self.average = self.share * self.average + (1 - self.share) * loss
         self.losses.append(loss)
         self.smoothed.append(self.average / (1 - self.share ** len(self.losses)))
@@ -191,11 +198,11 @@ class _Record:
 
 
 def _rate_by_step(low: Any, high: Any, steps: Any, mode: Any) -> Callable[[int], float]:
-    """Return the function from the step to its rate: a list of all rates would take memory for steps that are never run."""
+    """Return the function from step to rate; a list would take memory for steps that are never run."""
     if not is_number(low) or not is_number(high) or not 0 < low < high:
         raise value_error("lr_range", "low and high must be finite numbers, 0 < low < high", f"low={low!r}, high={high!r}")
     require_whole("lr_range", "steps", 2, steps)
-    low, high, last = float(low), float(high), int(steps) - 1  # numpy's numbers would make others of theirs
+    low, high, last = float(low), float(high), int(steps) - 1  # numbers of numpy would give numbers of numpy
     if mode == "exponential":
         return lambda i: low * (high / low) ** (i / last)
     if mode == "linear":
@@ -211,7 +218,7 @@ def _require_share(smoothing: Any, threshold: Any) -> None:
 
 
 def _rated(step: Any, rate: _Rate) -> Step:
-    """Return the step with this rate in place of its optimizer's."""
+    """Return the step with this rate instead of its optimizer's."""
     inner = step.__wrapped__ if isinstance(step, compiled.Compiled) else step
     if not isinstance(inner, TrainStep):
         if not callable(step):
@@ -219,7 +226,7 @@ def _rated(step: Any, rate: _Rate) -> Step:
         return lambda *arguments: step(*arguments, lr=rate.tensor.clone())
     found = [part for part in parts(inner.opt, given=True) if isinstance(part, Optimizer) and hasattr(part, "lr")]
     if len(found) != 1:
-        rule = "the optimizer must have one field lr; for several, give a function that takes lr"
+        rule = "the optimizer must have one field lr; for several, pass a function that takes lr"
         raise value_error("lr_range", rule, f"{len(found)} in {inner.opt!r}")
     rated: TrainStep = inner.replace(opt=_with_lr(inner.opt, rate))
     return compiled.compile(rated) if isinstance(step, compiled.Compiled) else rated
@@ -246,7 +253,7 @@ def _copied(leaf: Any) -> Tensor:
 
 
 def _endless(batches: Any, steps: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the batches, and begin again when they end."""
+    """Yield the batches, and start again when they end."""
     if not isinstance(batches, Iterable) or isinstance(batches, Tensor):
         raise value_error("lr_range", "batches must be a list of pairs (x, target), or an iterable of them", describe(batches))
     count, before = 0, -1
@@ -257,5 +264,5 @@ def _endless(batches: Any, steps: int) -> Iterator[tuple[Any, ...]]:
                 raise value_error("lr_range", "each batch must be a pair (x, target)", describe(batch))
             yield tuple(batch)
             count += 1
-    rule = f"batches must give steps={steps} batches, or be a list, which is gone through again"
+    rule = f"batches must have steps={steps} batches, or be a list, over which iteration can start again"
     raise value_error("lr_range", rule, f"{count} batches")

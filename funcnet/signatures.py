@@ -1,4 +1,4 @@
-"""Signatures: how a user's ``apply`` is called, whatever parameters it was written with, and how a user's function shows."""
+"""Signatures: how a user's ``apply`` is called, whatever its parameters, and how a user's function is printed."""
 
 import functools
 import inspect
@@ -11,7 +11,7 @@ Verb = Callable[..., Any]
 
 
 def with_key(apply: Verb) -> Verb:
-    """Let an ``apply`` that was written without ``rng``, or with a keyword-only one, be called as any other."""
+    """Make an ``apply`` without ``rng``, or with a keyword-only ``rng``, callable like any other."""
     positional, others = parameters_of(apply)
     if len(positional) > 3 or any(p.kind == p.VAR_POSITIONAL for p in others):
         return apply
@@ -29,14 +29,14 @@ def with_key(apply: Verb) -> Verb:
 
 
 def parameters_of(verb: Verb) -> tuple[list[inspect.Parameter], list[inspect.Parameter]]:
-    """Return the parameters that can be given by position, self included, and the others."""
+    """Return the positional parameters, self included, and the others."""
     parameters = inspect.signature(verb, follow_wrapped=False).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return positional, [p for p in parameters if p not in positional]
 
 
 def takes_one(f: Callable[..., Any]) -> bool:
-    """Tell whether a function may be called with one argument; one whose signature is hidden may, a class or module may not."""
+    """Tell whether a function may be called with one argument. If its signature is hidden it may; a class or module may not."""
     if callable(getattr(f, "named_parameters", None)):  # a module of torch takes tensors
         return False
     try:
@@ -49,6 +49,6 @@ def takes_one(f: Callable[..., Any]) -> bool:
 
 
 def name_of(f: Callable[..., Any]) -> str:
-    """Name a function so that it can be found again: ``torch.sin`` for one of torch's, else its name in its own module."""
+    """Name a function so that it can be found again: ``torch.sin`` for one of torch, else its qualified name in its module."""
     name = getattr(f, "__name__", "")
     return f"torch.{name}" if getattr(torch, name, None) is f else getattr(f, "__qualname__", repr(f))

@@ -1,11 +1,11 @@
-"""Sizes inferred from an input: a net whose sizes are ``None`` where they describe what comes in, and the net with all known.
+"""Size inference: a net with ``None`` for the sizes of its inputs, and the same net with all sizes.
 
     net = serial(Conv2d(None, 16, 3), ReLU(), Flatten(), Linear(None, 10))
     net = infer_sizes(net, (64, 1, 28, 28))        y₀ = x;   fᵢ with the sizes of yᵢ₋₁;   yᵢ = fᵢ(yᵢ₋₁)
 
 A layer without its sizes is a value like any other, but has no params. It is rewritten, as by ``inference()``: x goes through
-the layers on the meta device, where tensors have a shape and no numbers, so nothing is computed and no memory is taken (but by an
-``init`` of one's own that reads its key).
+the layers on the meta device, where tensors have a shape and no data, so nothing is computed and no memory is used, except by a
+custom ``init`` that reads its key.
 """
 
 from typing import Any, TypeVar
@@ -22,35 +22,48 @@ _L = TypeVar("_L", bound=Layer)
 
 
 def infer_sizes(net: _L, x: Any, dtype: torch.dtype | None = None) -> _L:
-    """Return the net with every size that is ``None`` taken from what comes there when x comes in.
+    """Return the net with every size of ``None`` inferred from an input.
 
-    x is a tensor, a tuple or dict of them, or in place of any tensor its shape; ``dtype`` is then that of shapes, for indices
-    ``torch.int64``. Which floating type x has does not matter, nor how many rows there are, if they are not too few for a layer.
+    A net whose sizes are known is returned unchanged, after x went through it, so unfit sizes are found before training. The
+    floating dtype of x does not matter, nor does the number of rows, unless a layer needs more.
 
-    A net of known sizes comes back as it is, after x went through, so that what does not fit is found before any training.
+    Args:
+        net: The net.
+        x: An input: a tensor, a shape, or a tuple or dict of them.
+        dtype: The dtype of inputs given as shapes; for indices ``torch.int64``.
 
-    Raises   ``ValueError`` for an x that is none of these, and what a layer raises, with a note where in the net.
+    Raises:
+        ValueError: If x is none of these, or a layer rejects it; a note says which.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> infer_sizes(serial(Linear(None, 25), Linear(None, 10)), (64, 784))
+    serial(Linear(in_features=784, out_features=25), Linear(in_features=25, out_features=10))
     """
     sized: Any = require_layer("infer_sizes", net).infer(on_meta(x, dtype))[0]
-    return sized  # type: ignore[no-any-return]  # the same net, but for a shape_dependent one by itself
+    return sized  # type: ignore[no-any-return]  # the same net, unless it is a single shape_dependent layer
 
 
 def output_shape(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Any:
-    """Return the shape of the output of ``net``, or the tree of shapes, and compute nothing.
+    """Return the shape of the output of ``net``, or the tree of shapes, without computing anything.
 
-    x and ``dtype`` are those of ``infer_sizes``.
+    Args:
+        net: The net; sizes of ``None`` are inferred.
+        x: An input: a tensor, a shape, or a tuple or dict of them.
+        dtype: The dtype of inputs given as shapes; for indices ``torch.int64``.
+
+    Raises:
+        ValueError: If x is none of these, or a layer rejects it; a note says which.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> output_shape(Linear(None, 10), (64, 784))
     torch.Size([64, 10])
-
-    Raises   ``ValueError`` as ``infer_sizes`` does.
     """
     return tree.map(lambda leaf: leaf.shape, require_layer("output_shape", net).infer(on_meta(x, dtype, "output_shape"))[1])
 
 
 def on_meta(x: Any, dtype: torch.dtype | None, who: str = "infer_sizes") -> Any:
-    """Return x, or what has its shape, on the meta device; floating tensors have the default dtype, as fresh params do."""
+    """Return x, or a tensor of its shape, on the meta device; floating tensors have the default dtype, like fresh params."""
     if x is None:
         return None
     if isinstance(x, Tensor):

@@ -1,7 +1,7 @@
-"""Stand-ins: layers in the places of layers in a net, with their class, their fields and their verbs; subclasses change a verb.
+"""Stand-ins: objects in place of the layers of a net, with their class, fields and verbs; subclasses change a verb.
 
-A combinator takes a stand-in for the layer itself, since it has the layer's class and fields. A stand-in is no value: it lives as
-long as the call that made it, and may keep what it sees.
+A combinator accepts a stand-in in place of the layer, since it has the layer's class and fields. A stand-in is not a value: it
+lives as long as the call that made it, and may keep what it sees.
 """
 
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ _S = TypeVar("_S", bound="StandIn")
 
 
 class StandIn(Layer):
-    """A layer that hands every verb on to another, ``original``; made by ``stand_in_for``."""
+    """A layer that passes every verb on to another, ``original``; made by ``stand_in_for``."""
 
     original: Layer
 
@@ -58,15 +58,16 @@ def stand_in_for(layer: Layer, kind: type[_S], **own: Any) -> _S:
     made: Any = object.__new__(type(type(layer).__name__, (kind, type(layer)), {}))
     fields = {one.name: getattr(layer, one.name) for one in (attrs.fields(kind_of_layer) if attrs.has(kind_of_layer) else ())}
     for name, value in {**fields, "original": layer, **own}.items():
-        if name not in ("stochastic", "batch_dependent"):  # fields of layers made of functions, and properties here
+        if name not in ("stochastic", "batch_dependent"):  # these are fields of layers made from functions, and properties here
             object.__setattr__(made, name, value)
     return made  # type: ignore[no-any-return]
 
 
 def with_stand_ins(layer: Layer, children: Children) -> Layer:
-    """Return a net with stand-ins for the layers it holds; the net itself where it takes one layer only, for several names.
+    """Return a net with stand-ins for its layers; the net itself if it accepts only one layer for several names.
 
-    The net may be a stand-in too, as where ``intermediates`` looks into a ``checked`` net: then it is the original with them.
+    The net may be a stand-in too, as when ``intermediates`` looks into a ``checked`` net; the result is then its original with
+    the stand-ins.
     """
     if not isinstance(layer, Combinator) or not children:
         return layer

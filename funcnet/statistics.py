@@ -1,4 +1,4 @@
-"""Statistics: the numbers of a tensor in a few words, and those of a tree as a table."""
+"""Statistics: a short description of the numbers of a tensor, and of a tree as a table."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,17 @@ _HEADER = ("path", "shape", "mean", "std", "min", "max", "NaNs", "zeros")
 
 
 class Statistics(NamedTuple):
-    """What a tensor holds; all but ``shape``, ``nans`` and ``zeros`` are of the numbers that are not NaN."""
+    """The statistics of a tensor; all except ``shape``, ``nans`` and ``zeros`` ignore NaN.
+
+    Args:
+        shape: Shape of the tensor.
+        mean: Mean of the elements.
+        std: Standard deviation of the elements, with n - 1 in the denominator.
+        min: Smallest element.
+        max: Largest element.
+        nans: Number of NaNs.
+        zeros: Number of zeros.
+    """
 
     shape: tuple[int, ...]
     mean: float
@@ -38,7 +48,7 @@ class Description(dict[str, Statistics]):
 
 
 def statistics_of(path: str, leaf: Tensor) -> Statistics:
-    """Return the statistics of the tensor at a path, in float64; NaN where there is no number.
+    """Return the statistics of the tensor at a path, in float64; NaN if there are no numbers.
 
     Raises:
         ValueError: For complex numbers, and on the meta device.

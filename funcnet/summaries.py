@@ -1,4 +1,4 @@
-"""Summary: what each layer of a net holds, keeps and computes, found on the meta device, where nothing is computed.
+"""Summary: what each layer of a net holds, caches and computes, measured on the meta device, where nothing is computed.
 
     net = mlp((784, 256, 10))
     print(summary(net, (64, 784)))
@@ -24,17 +24,17 @@ _HEADER = ("path", "layer", "output shape", "params", "bytes", "cache bytes", "F
 
 
 class Row(NamedTuple):
-    """What a layer holds, keeps and computes, or a whole net: ``Summary.total``.
+    """One layer in a ``Summary``, or the whole net in ``Summary.total``.
 
     Args:
         path: The path of the layer.
         layer: The layer.
-        output_shape: The shape of its output, or the tree of shapes; of its first call, where it is called several times.
-        params: How many numbers its params hold, running statistics included.
-        bytes: Their size in bytes.
-        cache_bytes: The bytes of memory that its cache keeps for the backward pass.
-        flops: The multiplications and additions of ``apply``, in products; see ``summary``.
-        backward_flops: Those of ``vjp``.
+        output_shape: The shape of its output, or the tree of shapes; that of its first call if it is called several times.
+        params: Number of elements of its params, running statistics included.
+        bytes: Size of its params in bytes.
+        cache_bytes: Bytes of memory that its cache keeps for the backward pass.
+        flops: Multiplications and additions of ``apply``, in products; see ``summary``.
+        backward_flops: Multiplications and additions of ``vjp``, in products.
     """
 
     path: str
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What ``summary`` returns: it prints as a table, and in notebooks as one of HTML.
+    """The table of a net from ``summary``. It prints as text, and shows itself as HTML in notebooks.
 
     Args:
         rows: A ``Row`` for each layer, in the order of ``walk``.
@@ -79,23 +79,26 @@ def table_of(found: Summary) -> Markup:
 def summary(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Summary:
     """Summarize a net: output shape, params, memory and FLOPs of each layer, without computing anything.
 
-    A FLOP is a multiplication or an addition. Those of matrix products, convolutions and attention count, two for each pair of
-    factors, as ``torch.utils.flop_counter`` counts them; elementwise functions, sums and normalization do not. Params that
-    several layers share count once, in the row of the first. A tensor that several layers keep counts in each of their rows,
-    and once in the total: the total is the memory that the cache of one training step holds. The kernels are those of main
-    memory, but for an LSTM in float32, whose kernel there keeps two to three times as much. Layers that keep more or less
-    depending on the numbers that come, as ``uniqued`` and ``EmbeddingBag`` with offsets do, count as if no two were equal.
+    A FLOP is a multiplication or an addition. Matrix products, convolutions and attention count, two FLOPs for each pair of
+    factors, as in ``torch.utils.flop_counter``; elementwise functions, sums and normalization do not. Params that several layers
+    share count once, in the row of the first. A tensor that several layers cache counts in each of their rows, and once in the
+    total, which is the memory that the cache of one training step holds. The kernels are those of main memory, except for an LSTM
+    in float32, whose kernel there keeps two to three times as much. Layers whose cache depends on the data, such as ``uniqued``
+    and ``EmbeddingBag`` with offsets, count as if all rows were distinct.
 
     Every layer that holds no others has a row; a combinator has one for what it holds, keeps or computes itself. Ensembles,
-    ``lora``, ``parametrize`` and attention with norms have one row, the layers within included.
+    ``lora``, ``parametrize`` and attention with norms have one row, the layers inside included.
 
     Args:
-        net: The net; sizes that are ``None`` are inferred.
+        net: The net; sizes of ``None`` are inferred.
         x: An input for it: a tensor, a shape, or a tuple or dict of them.
-        dtype: The dtype of shapes, for indices ``torch.int64``.
+        dtype: The dtype of inputs given as shapes; for indices ``torch.int64``.
+
+    Returns:
+        A ``Summary`` with ``rows`` and ``total``.
 
     Raises:
-        ValueError: For a net that is no layer, an x that is none of these, and whatever a layer raises for it.
+        ValueError: If ``net`` is not a layer, x is none of these, or a layer rejects it.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.activation.sigmoids import Tanh
@@ -105,7 +108,7 @@ def summary(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Summary:
     (15, torch.Size([8, 3]), 192, 384)
     """
     require_layer("summary", net)
-    with torch.inference_mode(False):  # in which compound kernels are not taken apart
+    with torch.inference_mode(False):  # inference mode does not decompose compound kernels
         x = on_meta(x, dtype, "summary")
         net = infer_sizes(net, x, dtype)
         params = meta_params(net)
@@ -117,7 +120,7 @@ def summary(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Summary:
 
 
 def _rows(record: Record, params: Params, kept: Storages) -> Iterator[Row]:
-    """Make a row of each record that holds no others, and of those that have something beside what is within them."""
+    """Yield a row for each record that holds no others, and for those that have something besides their inner layers."""
     own = _owned(record, params)
     for one in record.walk():
         within = set[int]().union(*[inner.kept for inner in one.walk() if inner is not one])
@@ -130,7 +133,7 @@ def _rows(record: Record, params: Params, kept: Storages) -> Iterator[Row]:
 def _owned(record: Record, params: Params) -> dict[int, list[Any]]:
     """Give each parameter to the innermost layer on its path."""
     owned: dict[int, list[Any]] = {id(one): [] for one in record.walk()}
-    innermost = {one.path: id(one) for one in record.walk()}  # the last of those with one path
+    innermost = {one.path: id(one) for one in record.walk()}  # the last of those with the same path
     for path, leaf in tree.names(params).items():
         place = path
         while place not in innermost:
@@ -164,7 +167,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def shape_words(shape: Any) -> str:
-    """Write a shape, or the tree of shapes, without the word ``torch.Size``."""
+    """Write a shape, or the tree of shapes, without the name ``torch.Size``."""
     if isinstance(shape, dict):
         return f"{{{', '.join([f'{name}: {shape_words(one)}' for name, one in shape.items()])}}}"
     if isinstance(shape, tuple) and not isinstance(shape, torch.Size):

@@ -1,10 +1,10 @@
-"""Tables: rows of words and numbers, in columns."""
+"""Tables: rows of text and numbers, in columns."""
 
 _UNITS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
 def aligned(rows: list[tuple[str, ...]], words: int) -> list[str]:
-    """Write rows of cells as lines: the first ``words`` columns to the left, the others, which are numbers, to the right.
+    """Write rows of cells as lines: the first ``words`` columns left-aligned, the others, which are numbers, right-aligned.
 
     >>> aligned([("path", "params"), ("0.weight", "12")], 1)
     ['path      params', '0.weight      12']

@@ -5,7 +5,7 @@
     grads         = net.grads(params, cache, gy)
     params, state = opt.update(grads, state, params)
 
-Each function here is a value: it compares, prints and pickles like what it is made of.
+Each function here is a value: it compares, prints and pickles like its parts.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ from funcnet.value import Value, frozen, parts
 
 
 def _has_loss_scale(opt: Optimizer) -> bool:
-    """Tell whether there is a ``LossScale`` in an optimizer; two would both divide by the factor of one."""
+    """Tell whether an optimizer has a ``LossScale``; two would both divide by the factor of one."""
     found = [part for part in parts(opt, given=True) if isinstance(part, LossScale)]
     if len(found) > 1:
         raise value_error("train_step", "an optimizer must have at most one LossScale", f"{len(found)} in {opt!r}")
@@ -38,7 +38,7 @@ def _has_loss_scale(opt: Optimizer) -> bool:
 
 
 def _require_public(opt: Optimizer) -> None:
-    """Refuse noise for privacy on gradients that are not clipped row by row: it would hide nothing."""
+    """Raise for privacy noise on gradients that are not clipped row by row: it would hide nothing."""
     if any([isinstance(part, AddPrivacyNoise) for part in parts(opt, given=True)]):  # noqa: C419
         rule = "AddPrivacyNoise needs the gradients of clipped_grads, which a train step does not make; call opt.update with them"
         raise value_error("train_step", rule, repr(opt))
@@ -46,7 +46,20 @@ def _require_public(opt: Optimizer) -> None:
 
 @frozen
 class TrainStep(Value):
-    """A step of training as one pure function; made by ``train_step``."""
+    """A step of training as one pure function; made by ``train_step``.
+
+        y, cache      = net.apply(params, x)
+        value, gy     = loss.value_and_grad(y, target)
+        grads         = net.grads(params, cache, gy)
+        params, state = opt.update(grads, state, net.update_stats(params, cache))
+
+    Args:
+        net: The net.
+        loss: A loss with one value.
+        opt: The optimizer.
+        in_backward: Whether to update each layer during the backward pass.
+        accumulate: Number of micro-batches.
+    """
 
     label = "train_step"
 
@@ -87,7 +100,7 @@ class TrainStep(Value):
         value, grads, cache = self._gradient.scaled(params, x, target, rng, scale)
         if self._has_running_stats:
             params = self._gradient.update_stats(params, cache)
-        del cache  # before there are new params
+        del cache  # before new params need memory
         params, state = self.opt.update(grads, state, params)
         return params, state, value
 
@@ -96,7 +109,7 @@ class TrainStep(Value):
     ) -> tuple[Params, Tree, Tensor]:
         """Make the step of an optimizer that asks for several gradients; statistics are those of the first."""
         caches: list[Cache] = []
-        scale = self._loss_scale(state)  # of all gradients: a direction, which SAM climbs, does not change with it
+        scale = self._loss_scale(state)  # for all gradients: it does not change the direction that SAM climbs
 
         def value_and_grads(params: Params) -> tuple[Tensor, Grads]:
             value, grads, cache = self._gradient.scaled(params, x, target, rng, scale)
@@ -107,19 +120,19 @@ class TrainStep(Value):
         return self._gradient.update_stats(params, caches[0]) if self._has_running_stats else params, state, value
 
     def _loss_scale(self, state: Tree) -> Tensor | None:
-        """Return the factor of the loss; ``None`` without one."""
+        """Return the factor of the loss, or ``None``."""
         if not self._has_loss_scale:
             return None
         rates = self.opt.rates(state)
         if not isinstance(rates.get("loss_scale"), Tensor):
-            raise value_error("train_step", "a LossScale must be in a chain of all params, not of a group of them", self.opt)
+            raise value_error("train_step", "a LossScale must be in a chain for all params, not for a group of them", self.opt)
         scale: Tensor = rates["loss_scale"]
         return scale
 
     def _layer_by_layer(
         self, update: Updater, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None
     ) -> tuple[Params, Tree, Tensor]:
-        """Make the step with the optimizer's update of each layer in the backward pass."""
+        """Make the step with the optimizer's update of each layer during the backward pass."""
         y, cache = self.net.apply(params, x, rng)
         value, gy = self.loss.value_and_grad(y, target)
         del y
@@ -132,7 +145,11 @@ class TrainStep(Value):
         return self._gradient
 
     def with_gradient(self, gradient: Any) -> "TrainStep":
-        """Return the step with another function for value and gradient, which has ``scaled`` and ``update_stats``."""
+        """Return the step with another function for value and gradient.
+
+        Args:
+            gradient: An object with the methods ``scaled`` and ``update_stats`` of ``ValueAndGrads``.
+        """
         step = TrainStep(self.net, self.loss, self.opt)
         object.__setattr__(step, "_gradient", gradient)
         return step
@@ -143,38 +160,53 @@ class TrainStep(Value):
 
 
 def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = False, accumulate: int = 1) -> TrainStep:
-    """Make the function ``(params, state, x, target, rng=None) -> (params, state, value)``: the four lines and ``update_stats``.
+    """Make the function ``(params, state, x, target, rng=None) -> (params, state, value)`` of one training step.
 
-    It writes to nothing and reads nothing else, so it may be compiled whole, repeated, or undone by keeping the old params.
-    Where ``opt`` has a ``LossScale``, the gradient is that of the loss times its factor.
+        y, cache      = net.apply(params, x)
+        value, gy     = loss.value_and_grad(y, target)
+        grads         = net.grads(params, cache, gy)
+        params, state = opt.update(grads, state, net.update_stats(params, cache))
+
+    It writes to nothing and reads nothing else: compile it whole, repeat it, or undo it by keeping the old params. If ``opt`` has
+    a ``LossScale``, the gradient is that of the loss times its factor.
 
     It calls ``kernels.retain_freed_memory``: a step frees caches and gradients together, and glibc would return them to the
     system. A step of an LSTM of 128 features on 32 sequences of 50 takes 30 ms instead of 57.
 
-    Params that require grad, as those of a module do, cost autograd's graph in the first step: those that come out require none.
+    Params that require grad, as those of a module do, cost autograd's graph in the first step; the new ones require none.
 
-    With ``in_backward`` all gradients are never in memory at once: training 64 ``Linear(512, 512)`` with a donated Adam takes
-    7 MB beside params and state, and 73 without; 8 transformer blocks of 256 features take 6 and 30. Each layer takes 12 to 23 µs
-    more. ``repeat`` updates its copies one after the other in eager mode; layers within ``shared``, ``tied``, ``scan`` or
+    With ``in_backward`` all gradients are never in memory at once: training 64 ``Linear(512, 512)`` with a donated Adam takes 7
+    MB besides params and state, and 73 without; 8 transformer blocks of 256 features take 6 and 30. Each layer takes 12 to 23 µs
+    more. ``repeat`` updates its copies one after the other in eager mode; layers in ``shared``, ``tied``, ``scan`` or
     ``ensemble`` are updated together. If the backward pass raises an error, a donated optimizer has already written to the params
     of the later layers.
 
     Args:
         net: The net.
         loss: A loss with one value.
-        opt: The optimizer. One that asks for gradients at other params too, as ``SAM`` and ``LBFGS`` do, gets them from the
-            same batch and key.
+        opt: The optimizer. One that needs gradients at other params too, such as ``SAM`` and ``LBFGS``, gets them for the same
+            batch and key.
         in_backward: Whether to update each layer as soon as the backward pass has its gradient, which is then released. The
             result is the same, bit for bit.
-        accumulate: Number of micro-batches that the gradient is computed from, one after the other, in a fraction of the memory
+        accumulate: Number of micro-batches from which the gradient is computed, one after the other, in a fraction of the memory
             of activations. The gradient is that of the whole batch, up to rounding, as of ``accumulate(net, loss, k)``; running
             statistics are those of the last micro-batch.
 
     Raises:
-        ValueError: As ``value_and_grads``; for an ``accumulate`` below 1, or above 1 with ``in_backward``; for an ``opt`` that is
-            no optimizer, or has an ``AddPrivacyNoise``, which needs the gradients of ``clipped_grads``; and, with
-            ``in_backward``, for one that needs all gradients at once, as ``ClipByGlobalNorm`` does. A custom optimizer that steps
-            each leaf by itself says so with ``acts_on = "leaves"``.
+        ValueError: If the loss has ``reduction="none"``; if ``accumulate`` is below 1, or above 1 with ``in_backward``; if
+            ``opt`` is not an optimizer, or has an ``AddPrivacyNoise``, which needs the gradients of ``clipped_grads``; and, with
+            ``in_backward``, if it needs all gradients at once, as ``ClipByGlobalNorm`` does. A custom optimizer that steps each
+            leaf separately declares ``acts_on = "leaves"``.
+
+    >>> import torch
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.losses.regression import MSE
+    >>> from funcnet.optim.sgd import SGD
+    >>> net, opt = Linear(2, 1, initializer="zeros"), SGD(lr=0.1)
+    >>> params = net.init(0)
+    >>> params, state, value = train_step(net, MSE(), opt)(params, opt.init(params), torch.ones(5, 2), torch.ones(5, 1))
+    >>> value, params["bias"]
+    (tensor(1.), tensor([0.2000]))
     """
     retain_freed_memory()
     return TrainStep(net, loss, opt, in_backward, accumulate)

@@ -1,7 +1,7 @@
 """Values: frozen objects made of numbers, strings, tuples, functions and other values; never of tensors.
 
-Layers, losses, optimizers, schedules and initializers are values. Two equal values are interchangeable: they compare and hash by
-their fields, pickle, and print as the call that makes them.
+Layers, losses, optimizers, schedules and initializers are values. Two equal values are interchangeable: they compare and hash
+by their fields, pickle, and print as the call that makes them.
 """
 
 from abc import ABCMeta
@@ -24,7 +24,7 @@ from funcnet.indentation import indented
 _T = TypeVar("_T")
 
 holds_tensors = {"holds_tensors": True}
-"""The metadata of a field that may hold tensors, such as a rate; its own validator judges them."""
+"""The metadata of a field that may hold tensors, such as a rate; its own validator checks them."""
 
 
 @overload
@@ -33,9 +33,9 @@ def frozen(cls: type[_T]) -> type[_T]: ...
 def frozen(*, eq: bool = True) -> Callable[[type[_T]], type[_T]]: ...
 @dataclass_transform(frozen_default=True, field_specifiers=(field, attrs.field))
 def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
-    """Make ``cls`` a class of frozen values that compare by their fields: ``attrs.frozen`` with the inherited ``repr``.
+    """Decorate a class to make frozen values that compare by their fields: ``attrs.frozen`` with the inherited ``repr``.
 
-    A field with a tensor, an array or a ``torch.nn`` module in it, however deep, raises ``ValueError``. A number of numpy becomes
+    A field that holds a tensor, an array or a ``torch.nn`` module, however deep, raises ``ValueError``. Numbers of numpy become
     Python's, so that every value prints as a call that Python can evaluate.
 
     Args:
@@ -43,7 +43,14 @@ def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
         eq: Whether values compare by their fields; with ``False``, for fields that do not compare, each equals only itself.
 
     Raises:
-        TypeError: For anything but a class.
+        TypeError: For anything but a class, and for a class that is frozen already.
+
+    >>> @frozen
+    ... class Point(Value):
+    ...     x: float
+    ...     y: float = 0.0
+    >>> Point(1.0), Point(1.0) == Point(1.0, 0.0)
+    (Point(x=1.0), True)
     """
     if cls is None:
         return lambda one: frozen(one, eq=eq)  # type: ignore[call-overload]
@@ -60,13 +67,13 @@ def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
 
 
 def _judged(cls: type, fields: list[Any]) -> list[Any]:
-    """Make every field convert numpy's numbers first, and refuse tensors before its validator runs."""
+    """Make every field convert numbers of numpy first, and reject tensors before its validator runs."""
     own = [one for one in fields if one.init and not one.inherited]
     return [one.evolve(validator=_judging(one), converter=_natively(one.converter)) if one in own else one for one in fields]
 
 
 def _annotate_arguments(made: Any) -> None:
-    """Give ``__init__`` the types of the fields for ``help``: attrs takes those of their converters, which accept anything."""
+    """Give ``__init__`` the types of the fields for ``help``: attrs uses those of their converters, which accept anything."""
     types = {one.alias: one.type for one in made.__attrs_attrs__ if one.init and one.type is not None}
     made.__init__.__annotations__.update(types)
     made.__init__.__doc__ = None  # attrs says only that it has made the method
@@ -77,9 +84,9 @@ def _natively(converter: Any) -> Any:
 
 
 def _native(got: Any) -> Any:
-    """Convert numpy's numbers and fractions, in tuples and lists too, to Python's, which kernels take.
+    """Convert numbers of numpy and fractions, also in tuples and lists, to Python's, which kernels accept.
 
-    It is the same number, so that float32(0.1) is 0.10000000149; a fraction becomes the nearest float.
+    The number stays the same: float32(0.1) becomes 0.10000000149. A fraction becomes the nearest float.
     """
     if type(got).__module__ == "numpy" and getattr(got, "shape", None) == ():
         return got.item()
@@ -89,14 +96,14 @@ def _native(got: Any) -> Any:
 
 
 def _as_float(got: Fraction) -> Any:
-    """Return a fraction as a float; one beyond all floats stays, and is refused."""
+    """Return a fraction as a float; one beyond all floats stays, and is rejected later."""
     with suppress(OverflowError):
         return float(got)
     return got
 
 
 def _judging(one: Any) -> Any:
-    """Return the validator of a field, after one that refuses tensors."""
+    """Return the validator of a field, after one that rejects tensors."""
     if one.metadata == holds_tensors:
         return one.validator
     return attrs.validators.and_(_no_tensor, one.validator) if one.validator else _no_tensor
@@ -112,7 +119,7 @@ def _no_tensor(value: object, attribute: Any, got: Any) -> None:
 
 
 def _kind(part: Any) -> str:
-    """Name the kind of an object that holds parameters; return ``""`` for anything a field may hold."""
+    """Name the kind of an object that holds parameters; ``""`` for anything a field may hold."""
     if isinstance(part, Tensor):
         return "a tensor"
     if hasattr(part, "__array__") and getattr(part, "ndim", False):
@@ -121,7 +128,7 @@ def _kind(part: Any) -> str:
 
 
 def unpacked(got: Any) -> Iterator[Any]:
-    """Yield what containers hold; values have been judged when they were made."""
+    """Yield the contents of containers, recursively; values were checked when they were made."""
     is_container = isinstance(got, (tuple, list, set, frozenset, dict))
     yield from (part for one in _inner(got) for part in unpacked(one)) if is_container else (got,)
 
@@ -133,7 +140,8 @@ def _inner(container: Any) -> Any:
 def parts(value: Any, *, given: bool = False) -> Iterator[Any]:
     """Yield a value, and everything within its fields, tuples, lists and dicts.
 
-    With ``given`` only what it was made of: a wrapper makes a second form of its optimizer, which would be counted twice.
+    With ``given`` only constructor arguments are searched: a wrapper makes a second form of its optimizer, which would be counted
+    twice.
     """
     yield value
     inner = _inner(value) if isinstance(value, (tuple, list, dict)) else ()
@@ -152,30 +160,30 @@ def _default(value: Any, attribute: Any) -> Any:
 
 
 def _call_of(value: Any) -> str:
-    """Write a field as an argument: functions by name, ``inf`` and numpy's numbers so that Python can evaluate them."""
+    """Write a field as an argument: functions by name, ``inf`` and numbers of numpy so that Python can evaluate them."""
     if type(value) is tuple:
         return f"({', '.join(map(_call_of, value))}{',' * (len(value) == 1)})"
     if isinstance(value, FunctionType | BuiltinFunctionType):
         return value.__name__
     if not isinstance(value, Real) or isinstance(value, bool):
         return repr(value)
-    if isinstance(value, Integral):  # of any size, also beyond that of floats
+    if isinstance(value, Integral):  # of any size, also beyond floats
         return repr(int(value))
     number = float(value)
     return repr(number) if isfinite(number) else f"float('{number}')"
 
 
 class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract methods)
-    """A frozen value, whose ``repr`` is the call that makes it, with the arguments that are not defaults.
+    """A frozen value whose ``repr`` is the call that makes it, with the arguments that are not defaults.
 
-    ``print`` breaks a long call into indented lines, which still evaluate to the value.
+    ``print`` breaks a long call into indented lines, which still evaluate to the value. Decorate subclasses with ``frozen``.
     """
 
     __slots__ = ()
 
     def __new__(cls, *args: Any, **fields: Any) -> Self:
-        """Make a value; a class that is not decorated itself, whatever its bases are, raises ``TypeError``."""
-        unfinished = getattr(cls, "__abstractmethods__", ())  # of those Python itself complains
+        """Make a value; raise ``TypeError`` for a class that is not decorated itself, whatever its bases."""
+        unfinished = getattr(cls, "__abstractmethods__", ())  # Python itself rejects these
         if "__attrs_attrs__" not in cls.__dict__ and not unfinished:
             raise TypeError(f"{cls.__name__} must be decorated with @funcnet.frozen, which makes its fields and compares them")
         return super().__new__(cls)
@@ -188,14 +196,18 @@ class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract 
         return f"{type(self).__name__}({', '.join(words)})"
 
     def __str__(self) -> str:
-        """Write the ``repr`` for people: the same call, over indented lines where it is long."""
+        """Write the ``repr`` for people: the same call, over indented lines if it is long."""
         return indented(repr(self))
 
     def replace(self, **changes: Any) -> Self:
-        """Return the value with other fields: ``SGD(lr=0.1).replace(lr=0.2)``."""
+        """Return the value with other fields: ``SGD(lr=0.1).replace(lr=0.2)``.
+
+        Args:
+            changes: New values of fields, by name.
+        """
         return attrs.evolve(self, **changes)  # type: ignore[misc]  # every subclass is made by frozen
 
     @classmethod
     def _when_frozen(cls) -> None:
-        """Finish a class that ``frozen`` has made; a layer has its verbs explain their errors."""
+        """Finish a class that ``frozen`` has made; a layer then guards its verbs."""
         return

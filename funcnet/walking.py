@@ -1,6 +1,6 @@
-"""Walking: the layers of a net by their paths, and nets with other layers in their places.
+"""Walking: the layers of a net by their paths, and nets with some layers replaced.
 
-A path is the dotted path of the layer's params: ``"encoder.0"`` where those are ``"encoder.0.weight"``. The net itself has the
+A path is the dotted path of the layer's params: ``"encoder.0"`` if those are ``"encoder.0.weight"``. The net itself has the
 path ``""``. A wrapper adds no component, so it shares its path with the layer it holds; the outermost counts.
 
 >>> from funcnet.combinators.sequential import serial
@@ -23,7 +23,7 @@ from funcnet.naming import listed
 
 
 def children_of(layer: Layer) -> Children:
-    """Return the layers that a layer holds, by name; none for one that is no combinator."""
+    """Return the layers that a layer holds, by name; none unless it is a combinator."""
     return layer.children() if isinstance(layer, Combinator) else {}
 
 
@@ -35,7 +35,12 @@ def walk(net: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
         path: The path of the net itself.
 
     Raises:
-        ValueError: For anything but a layer, and a path that is no string.
+        ValueError: If ``net`` is not a layer, or ``path`` not a string.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.activation.sigmoids import Tanh
+    >>> [*walk(serial(hidden=Tanh()))]
+    [('', serial(hidden=Tanh())), ('hidden', Tanh())]
     """
     require_layer("walk", net)
     if not isinstance(path, str):
@@ -50,10 +55,19 @@ def _walk(net: Layer, path: str) -> Iterator[tuple[str, Layer]]:
 
 
 def at(net: Layer, path: str) -> Layer:
-    """Return the layer at a path; of several with one path the outermost.
+    """Return the layer at a path; if several layers have it, the outermost.
+
+    Args:
+        net: The net.
+        path: The dotted path of the layer.
 
     Raises:
-        LookupError: For a path that does not exist; it names those that do.
+        LookupError: If the path does not exist; the message names those that do.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.activation.sigmoids import Tanh
+    >>> at(serial(hidden=serial(Tanh())), "hidden.0")
+    Tanh()
     """
     require_layer("at", net)
     for one, layer in walk(net):
@@ -63,13 +77,24 @@ def at(net: Layer, path: str) -> Layer:
 
 
 def replace(net: Layer, path: str, layer: Layer) -> Layer:
-    """Return the net with another layer at a path; of several with one path the outermost goes.
+    """Return the net with another layer at a path; if several layers have it, the outermost is replaced.
 
-    The params do not change: where the new layer needs others, replace them too, with ``tree.replace``.
+    The params do not change: if the new layer needs others, replace them too, with ``tree.replace``.
+
+    Args:
+        net: The net.
+        path: The dotted path of the layer to replace.
+        layer: The new layer.
 
     Raises:
-        LookupError: For a path that does not exist; it names those that do.
-        ValueError: For anything but a layer.
+        LookupError: If the path does not exist; the message names those that do.
+        ValueError: If ``net`` or ``layer`` is not a layer.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.activation.rectifiers import ReLU
+    >>> from funcnet.layers.activation.sigmoids import Tanh
+    >>> replace(serial(Tanh(), serial(Tanh())), "1.0", ReLU())
+    serial(Tanh(), serial(ReLU()))
     """
     require_layer("replace", layer)
     require_layer("replace", net)
@@ -95,13 +120,7 @@ def _leads_to(path: str, here: str, name: str) -> bool:
 
 
 def map_layers(f: Callable[..., Layer], net: Layer, *, with_path: bool = False) -> Layer:
-    """Rewrite a net bottom-up: ``f`` of every layer, whose own layers have been rewritten before.
-
-    >>> from funcnet.combinators.sequential import serial
-    >>> from funcnet.layers.noise.dropout import Dropout
-    >>> net = serial(serial(Dropout(0.5)), Dropout(0.5))
-    >>> map_layers(lambda layer: layer.replace(p=0.1) if isinstance(layer, Dropout) else layer, net)
-    serial(serial(Dropout(p=0.1)), Dropout(p=0.1))
+    """Rewrite a net bottom-up: replace every layer with ``f(layer)``, after its inner layers were rewritten.
 
     Args:
         f: A function of the layer, or with ``with_path`` of the path and the layer, that returns a layer.
@@ -110,6 +129,12 @@ def map_layers(f: Callable[..., Layer], net: Layer, *, with_path: bool = False) 
 
     Raises:
         ValueError: If ``f`` returns anything but a layer.
+
+    >>> from funcnet.combinators.sequential import serial
+    >>> from funcnet.layers.noise.dropout import Dropout
+    >>> net = serial(serial(Dropout(0.5)), Dropout(0.5))
+    >>> map_layers(lambda layer: layer.replace(p=0.1) if isinstance(layer, Dropout) else layer, net)
+    serial(serial(Dropout(p=0.1)), Dropout(p=0.1))
     """
     require_layer("map_layers", net)
     if not callable(f):
@@ -124,7 +149,7 @@ def _mapped(f: Callable[[str, Layer], Layer], net: Layer, path: str) -> Layer:
 
 
 def _with(net: Any, children: Children) -> Layer:
-    """Return a net with other children; the net itself where they are the same."""
+    """Return a net with other children; the net itself if they are the same."""
     if all(child is children[name] for name, child in children_of(net).items()):
         return net  # type: ignore[no-any-return]
     made: Layer = net.with_children(children)
@@ -136,7 +161,7 @@ def _inside(path: str, name: str) -> str:
 
 
 def require_layer(who: str, layer: Any) -> Layer:
-    """Return a layer; anything else raises ``ValueError``."""
+    """Return a layer; raise ``ValueError`` for anything else."""
     if not isinstance(layer, Layer):
         raise value_error(who, "the layer must be a layer (a value with init, apply and vjp)", layer)
     return layer

@@ -1,8 +1,8 @@
-"""Wrappers: combinators of one layer, whose params are its own.
+"""Wrappers: combinators of one layer that have its params.
 
-A wrapper adds no component to paths, and hands its key on. A ``Rearranging`` wrapper only moves elements of x to other places:
+A wrapper adds no component to paths, and passes its key on. A ``Rearranging`` wrapper only moves elements of x:
 
-    y = M⁻¹ f(p, M x)      gp, g = f's vjp of M gy      gx = M⁻¹ g      M a permutation or a reshape of the elements
+    y = M⁻¹ f(p, M x)      gp, g = f.vjp(p, c, M gy)      gx = M⁻¹ g      M a permutation or a reshape of the elements
 """
 
 from abc import abstractmethod
@@ -18,10 +18,10 @@ _W = TypeVar("_W", bound="Wrapper")
 
 
 class Wrapper(Combinator):
-    """A combinator of one layer, in the field ``layer``, whose params are its own.
+    """A combinator of one layer, in the field ``layer``, with the layer's params.
 
-    It adds no component to paths: the path of the wrapper is that of the layer too. It hands its key on. ``update_stats`` takes
-    the wrapper's cache for the layer's; ``inner_cache`` says otherwise.
+    It adds no component to paths: the path of the wrapper is that of the layer. It passes its key on. ``update_stats`` gives the
+    wrapper's cache to the layer; override ``inner_cache`` if the layer's is a part of it.
     """
 
     __slots__ = ()
@@ -70,16 +70,19 @@ class Wrapper(Combinator):
 
 
 def infer_unchanged(wrapper: _W, x: Any) -> tuple[_W, Any]:
-    """Infer the sizes of a wrapper whose layer gets x itself and gives y itself."""
+    """Infer the sizes of a wrapper whose layer gets x and returns y unchanged."""
     with errors_at(wrapper, ""):
         layer, y = wrapper.layer.infer(x)
     return wrapper.replace(layer=layer), y
 
 
 class Rearranging(Wrapper):
-    """A wrapper whose layer gets x in another arrangement: a subclass defines ``enter`` and ``leave``, each other's inverse.
+    """A wrapper whose layer gets x rearranged; a subclass defines ``enter`` and its inverse ``leave``.
 
-    Cache: a pair, the layer's and the context.
+        y = M⁻¹ f(p, M x)      gp, g = f.vjp(p, c, M gy)      gx = M⁻¹ g      M: enter, M⁻¹: leave
+
+    Cache:
+        A pair, the layer's and the context.
     """
 
     __slots__ = ()
@@ -88,11 +91,11 @@ class Rearranging(Wrapper):
 
     @abstractmethod
     def enter(self, values: Any) -> Any:
-        """Arrange x, or a gradient of y, as the layer has it."""
+        """Rearrange x, or a gradient of y, for the layer."""
 
     @abstractmethod
     def leave(self, values: Any, context: Any) -> Any:
-        """Arrange y, or a gradient of x, as they are outside."""
+        """Rearrange y, or a gradient of x, as the caller has it; the inverse of ``enter``."""
 
     def context(self, x: Any) -> Any:
         """Return what ``leave`` needs to know of x, after checking it."""

@@ -1,4 +1,4 @@
-"""What holds for every test: examples drawn the same way in each run, one thread, since workers share the cores, and ``--long``."""
+"""Settings of all tests: reproducible examples, one thread because workers share the cores, and the option ``--long``."""
 
 import gc
 
@@ -31,6 +31,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is there by now to the end: the garbage collector need not go through modules and 19 000 tests again."""
+    """Freeze existing objects: the garbage collector need not traverse modules and 19 000 tests again."""
     gc.collect()
     gc.freeze()

@@ -1,11 +1,11 @@
-"""The catalogue of optimizers and gradient transforms: each public one, and options that take it through another kernel."""
+"""The catalogue of optimizers and gradient transforms: every public one, and options that select another kernel."""
 
 from typing import Any
 
 import funcnet as fn
 
 RATE = fn.LinearSchedule(0.1, 0.01, 12)
-"""A rate that moves over the steps of a test."""
+"""A learning rate that changes over the steps of a test."""
 
 FAMILIES: list[fn.Optimizer] = [
     fn.SGD(lr=0.1),
@@ -41,10 +41,10 @@ FAMILIES: list[fn.Optimizer] = [
     fn.LBFGS(lr=0.1, history_size=3),
     fn.SOAP(lr=0.1, precondition_frequency=2),
 ]
-"""Optimizers by themselves."""
+"""Plain optimizers."""
 
 MATRICES: list[fn.Optimizer] = [fn.Muon(lr=0.1, ns_dtype=None)]
-"""Optimizers that step matrices only."""
+"""Optimizers for matrices only."""
 
 WRAPPED: list[fn.Optimizer] = [
     fn.chain(fn.ClipByValue(1.5), fn.ClipByGlobalNorm(2.0), fn.AdamW(lr=0.1, amsgrad=True)),
@@ -61,10 +61,10 @@ WRAPPED: list[fn.Optimizer] = [
     fn.SkipNonFinite(fn.Adam(lr=0.1), 2),
     fn.ScheduleFree(fn.Adam(lr=0.1, betas=(0.0, 0.9))),
 ]
-"""Optimizers around others."""
+"""Optimizers that wrap others."""
 
 OPTIMIZERS: list[fn.Optimizer] = [*FAMILIES, *WRAPPED]
-"""Optimizers that take params of every shape."""
+"""Optimizers for params of every shape."""
 
 DESCENDING: list[fn.Optimizer] = [
     fn.SGD(lr=2e-3, momentum=0.9),

@@ -1,4 +1,4 @@
-"""The catalogue of schedules: at least one of each kind, on which the contract is tried."""
+"""The catalogue of schedules: at least one of each kind, for the tests of the contract."""
 
 import funcnet as fn
 

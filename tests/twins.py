@@ -1,4 +1,4 @@
-"""A layer beside its twin in torch.nn: the same params by name, and the same values and gradients by autograd, in float64."""
+"""Compare a layer with its twin in torch.nn: the same params by name, outputs, and gradients of autograd, in float64."""
 
 import functools
 import inspect
@@ -18,13 +18,13 @@ from funcnet.losses.loss import LossLayer
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
 TWINS: dict[str, str] = {}
-"""The modules of torch.nn that tests claim to compare with our layers of the same name, and those tests."""
+"""The torch.nn modules that tests claim to compare with our layers of the same name, with these tests."""
 
 ENOUGH = 20
-"""From how many configurations on a comparison is one: options, shapes or numbers that differ."""
+"""Number of configurations that a comparison needs: different options, shapes or numbers."""
 
 OF_CHANCE = {"p", "dropout"}
-"""Arguments that say how much is drawn by chance: our key draws what torch's generator does not, so what they do is not compared."""
+"""Arguments that control random draws: our key and torch's generator draw differently, so their effects are not compared."""
 
 _compared: dict[str, set[str]] = defaultdict(set)
 _taken: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -37,7 +37,7 @@ def draw(shape: Any, seed: int = 0) -> Tensor:
 
 
 def varied(module: nn.Module, seed: int) -> nn.Module:
-    """Move a module's weights off 1 and 0."""
+    """Move a module's weights away from 1 and 0."""
     with torch.no_grad():
         for i, leaf in enumerate(module.parameters()):
             leaf.add_(draw(leaf.shape, seed + i))
@@ -45,12 +45,12 @@ def varied(module: nn.Module, seed: int) -> nn.Module:
 
 
 def params_of(layer: fn.Layer, module: nn.Module) -> Any:
-    """Load the module's ``state_dict``, in float64, as the layer's params, by name."""
+    """Load the module's ``state_dict`` in float64 as the layer's params, by name."""
     return tree.from_names(module.double().state_dict(), tree.cast(layer.init(0), torch.float64))
 
 
 def twin_of(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Claim that a test drawn by hypothesis compares torch.nn's modules of these names with ours; without that it fails.
+    """Claim that a hypothesis test compares the named torch.nn modules with ours; the test fails if it does not.
 
     Every argument that both have must take two values at least, and where windows slide x must have a batch axis and none. Where the test is parametrized above ``given``, ``{argument}`` in a name stands for each value of that argument.
     """
@@ -79,27 +79,27 @@ def twin_of(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def _fixed(name: str) -> set[str]:
-    """Return the arguments of a module that our layer has too and that took only one value."""
+    """Return the arguments shared by module and layer that took only one value."""
     known = set(inspect.signature(getattr(nn, name).__init__).parameters)
     both = _taken[name].keys() & known if "args" not in known else _taken[name].keys()
     return {argument for argument in both if len(_taken[name][argument]) < 2} - OF_CHANCE
 
 
 def _filled(names: tuple[str, ...], test: Callable[..., None]) -> Iterator[str]:
-    """Yield the names for every value of the argument by which the test is parametrized."""
+    """Yield the names for every value of the parametrized argument of a test."""
     marks = [mark.args for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"] or [("_", [""])]
     yield from (name.format(**{argument: value}) for argument, values in marks for value in values for name in names)
 
 
 def _configuration(layer: fn.Layer, x: Any) -> str:
-    """Tell a layer's options, and its input, from others."""
+    """Identify the options of a layer and its input."""
     return f"{layer!r} {[(tuple(leaf.shape), float(leaf.detach().sum())) for leaf in tree.leaves(x)]}"
 
 
 def assert_twins(
     layer: fn.Layer, module: nn.Module, x: Any, *, call: Callable[..., Any] | None = None, tolerance: dict[str, float] = CLOSE
 ) -> None:
-    """Check that the layer, with the module's weights, has its output and all its gradients.
+    """Check that a layer with the module's weights gives its output and all its gradients.
 
     x is a tensor, or a tree of them; ``call(module, x)`` calls the module where it is not just ``module(x)``.
     """

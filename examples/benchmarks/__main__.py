@@ -34,24 +34,27 @@ from funcnet.kernels import this_processor
 PACKAGES = ("torch", "jax", "jaxlib", "equinox", "optax", "thinc", "numpy")
 
 
+QUICK = {"peers": ["nn", "jax"], "rounds": 6, "turn": 0.05, "memory": False}
+
+
 def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     new = new_parser("", __doc__)
     add_names(new, "workload", tuple(WORKLOADS))
     peers, ways = tuple(worker.PEERS), funcnet.WAYS
-    new.add_argument("--peers", type=some_of("peer", peers), default=list(peers), help=f"of {','.join(peers)}; all by default")
+    new.add_argument("--peers", type=some_of("peer", peers), help=f"of {','.join(peers)}; all by default")
     new.add_argument("--funcnet", type=some_of("way", ways), default=list(ways), help=f"of {','.join(ways)}; all by default")
     new.add_argument("--threads", type=counts, default=[1], help="numbers of threads with commas between them, such as 1,2 (1)")
-    new.add_argument("--quick", action="store_true", help="6 rounds of 0.05 s, torch.nn and JAX, and no memory: in 15 minutes")
-    new.add_argument("--rounds", type=positive, default=30, help="how often each contender has its turn")
-    new.add_argument("--turn", type=duration, default=0.1, help="about how many seconds a turn takes")
-    new.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure peak memory too")
+    new.add_argument("--quick", action="store_true", help="15 minutes: other defaults, 6 rounds of 0.05 s, nn,jax and no memory")
+    new.add_argument("--rounds", type=positive, help="how often each contender has its turn (30)")
+    new.add_argument("--turn", type=duration, help="about how many seconds a turn takes (0.1)")
+    new.add_argument("--memory", action=argparse.BooleanOptionalAction, help="measure peak memory too, which is the default")
     new.add_argument("--json", type=file, help="a file for everything that was measured")
     new.add_argument("--out", type=folder, default="out/benchmarks", help="the folder for the page and charts")
     options = new.parse_args(arguments)
-    if options.quick:
-        options.peers = [peer for peer in options.peers if peer in ("nn", "jax")]
-        options.rounds, options.turn, options.memory = 6, 0.05, False
+    for name, default in (QUICK if options.quick else {"peers": list(peers), "rounds": 30, "turn": 0.1, "memory": True}).items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
     return options
 
 

@@ -1,6 +1,6 @@
 """All five reports, one after the other, and one page with all their tables and figures: ``RESULTS.md`` in the folder --out.
 
-The page in the repository, examples/reports/results/RESULTS.md, is made by the command that stands at its head. Runs that have
+The page in the repository, examples/reports/results/RESULTS.md, is made by the command at its head. Runs that have
 finished are kept in --out, so that a call that was stopped goes on where it was; Ctrl-C leaves the page of what there is.
 
     python -m examples.reports --out out
@@ -103,8 +103,8 @@ def head(arguments: Sequence[str], options: argparse.Namespace) -> str:
         f"- {processor()}, {threads} thread{'s' * (threads > 1)}, device {options.device}",
         f"- {datetime.datetime.now(datetime.UTC).date().isoformat()}",
         "",
-        "What stands under funcnet and torch.nn was measured by this call, or by one that it continues; what stands under report",
-        "was printed there. Both frameworks start from the same weights and see the same batches in the same order.",
+        "The columns funcnet and torch.nn were measured by this command, or by one that it continues; the column report has the",
+        "printed figures. Both frameworks start from the same weights and see the same batches in the same order.",
     ]
     return "\n".join(lines)
 

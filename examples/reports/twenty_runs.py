@@ -166,7 +166,7 @@ def figure_two(paper: Paper) -> None:
         axes.grid(alpha=0.3)
         legend(axes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    caption = "Figure 2: MSE with momentum, mean and one deviation of the runs; the two frameworks lie on each other"
+    caption = "Figure 2: MSE with momentum, mean and one deviation of the runs; the two frameworks coincide"
     paper.figure("figure_2.png", caption, figure)
 
 

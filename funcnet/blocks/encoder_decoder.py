@@ -1,8 +1,6 @@
 """Encoder and decoder: a net of two sequences, the source and the target.
 
-    m = encoder(source),   y = decoder(target, m)
-
-Sequences are (N, length, embed_dim). The gradient of m, which the decoder gives, goes back through the encoder.
+Sequences are (N, length, embed_dim). The decoder's gradient of the memory m goes back through the encoder.
 """
 
 from typing import Any
@@ -21,30 +19,31 @@ from funcnet.value import frozen
 
 @frozen
 class EncoderDecoder(Wired):
-    """An encoder of the source, and a decoder of the target that sees what the encoder makes of it; made by ``transformer``.
+    """An encoder of the source, and a decoder of the target that attends to the encoder's output; made with ``transformer``.
 
-        m = encoder(source),  y = decoder(target, m)
-        gtarget, gm = decoder's vjp of gy,  gx = (encoder's vjp of gm, gtarget)
+        m = encoder(source)              y  = decoder(target, m)
+        gtarget, gm = decoder.vjp(gy)    gx = (encoder.vjp(gm), gtarget)
 
     Args:
-        encoder: A layer of a tensor or of (source, mask).
+        encoder: A layer of a tensor, or of (source, mask).
         decoder: A layer of (target, memory), (target, memory, memory_mask) or (target, memory, memory_mask, mask).
 
     Shape:
-        x (source, target), (source, target, source_mask), (source, target, source_mask, target_mask) or (source, target,
+        (source, target), (source, target, source_mask), (source, target, source_mask, target_mask) or (source, target,
         source_mask, target_mask, memory_mask), source (N, steps, embed_dim), target (N, length, embed_dim) → y (N, length,
-        embed_dim). Without ``memory_mask`` the decoder sees of m what the encoder sees of the source.
+        embed_dim). Without ``memory_mask`` the decoder sees the same steps of m as the encoder sees of the source.
 
     Params:
-        ``encoder`` and ``decoder``.
+        encoder: Those of the encoder.
+        decoder: Those of the decoder.
 
     Cache:
-        Those of both, in a dict by name, and the number of masks.
+        Those of both, by name, and the number of masks.
 
     Raises:
-        ValueError: For an x of other entries, and what the two raise, with a note.
+        ValueError: If x is not one of these tuples; errors of the two layers get a note that says which.
 
-    Source:
+    References:
         Vaswani et al. 2017, figure 1; ``torch.nn.Transformer``.
     """
 
@@ -70,7 +69,22 @@ class EncoderDecoder(Wired):
         dtype: torch.dtype | None = None,
         device: Any = None,
     ) -> Any:
-        """Return what ``decode`` starts with: keys and values of the encoded ``source``, which is a tensor or (source, mask)."""
+        """Return the carry with which ``decode`` starts: room for the target, and the keys and values of the encoded source.
+
+        Args:
+            batch: Number of sequences; ``None`` without a batch axis.
+            max_length: Number of steps of the target that the carry has room for.
+            params: The params of the net.
+            source: The source, a tensor or (source, mask).
+            dtype: The dtype of keys and values; by default that of the memory.
+            device: Their device; by default that of the memory.
+
+        Returns:
+            A carry for ``decode``.
+
+        Raises:
+            ValueError: If the decoder has no ``decode``.
+        """
         params, decoder = self.node_params(params), self._decoder()
         with errors_at(self, "encoder"):
             memory = self.encoder(params["encoder"], source)
@@ -79,7 +93,19 @@ class EncoderDecoder(Wired):
             return decoder.init_carry(batch, max_length, params=params["decoder"], memory=memory, dtype=dtype, device=device)
 
     def decode(self, params: Params, x: Tensor, carry: Any) -> tuple[Tensor, Any]:
-        """Return y for the next steps x of the target, which see all that came before and the source, and the new carry."""
+        """Return y for the next steps of the target, and the new carry.
+
+        Args:
+            params: The params of the net.
+            x: The next steps (N, L, embed_dim), one or more. They see all steps before them and the source.
+            carry: What ``init_carry`` or the previous ``decode`` returned.
+
+        Returns:
+            The pair of y (N, L, embed_dim) and the new carry.
+
+        Raises:
+            ValueError: If the decoder has no ``decode``, or the carry has no room for the steps.
+        """
         with errors_at(self, "decoder"):
             found: tuple[Tensor, Any] = self._decoder().decode(self.node_params(params)["decoder"], x, carry)
         return found

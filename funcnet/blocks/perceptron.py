@@ -1,8 +1,6 @@
-"""Multilayer perceptrons: linear maps with an activation between them, as an expression of layers.
+"""Multilayer perceptrons: linear layers with an activation between them, composed of existing layers.
 
-    mlp      y = Lₙ a(... a(L₁ x))
-
-L is a Linear, a an activation. x and y are (..., features).
+x and y are (..., features).
 """
 
 from collections.abc import Sequence
@@ -33,16 +31,34 @@ def mlp(
     bias: bool = True,
     initializer: str | Initializer = "xavier_normal",
 ) -> Serial:
-    """Compose Linears of these ``sizes``, the input's first, with ``activation``, and ``dropout``, between them.
+    """Compose ``Linear`` layers of these sizes, with an activation and dropout between them.
 
-    The input's size may be ``None``, for ``infer_sizes`` to find. ``output_activation`` comes last where it is given. ``dropout``
-    is the fraction that is dropped; ``bias`` and ``initializer`` are those of each ``Linear``.
+        y = Lₙ a(... a(L₁ x))        L a Linear, a the activation
+
+    The gradients are those of the layers, in reverse order.
+
+    Args:
+        sizes: The number of input features, ``None`` to infer it with ``infer_sizes``, then that of each layer.
+        activation: The activation between the linear layers.
+        output_activation: A layer after the last linear layer; ``None`` for none.
+        dropout: Probability of dropping an element after each activation.
+        bias: Whether each ``Linear`` has a bias.
+        initializer: Initializer of each weight, by name or value.
+
+    Shape:
+        x (..., sizes[0]) → y (..., sizes[-1])
+
+    Params:
+        A tuple with one entry per layer: ``weight`` (out, in) and ``bias`` (out,) of a Linear, ``{}`` of the others.
+
+    Returns:
+        A ``serial`` of the layers.
+
+    Raises:
+        ValueError: If there are fewer than two sizes, or one is below 1.
 
     >>> mlp([2, 25, 2])
     serial(Linear(in_features=2, out_features=25), ReLU(), Linear(in_features=25, out_features=2))
-
-    Params   a tuple: a Linear's ``weight`` (out, in) and ``bias`` (out,), and ``{}`` for what has none.
-    Raises   ``ValueError`` for fewer than two sizes or one below 1, and what ``Linear`` and ``Dropout`` raise.
     """
     if not isinstance(sizes, (tuple, list)):
         raise value_error("mlp", "sizes must be two or more whole numbers, the input's and each layer's", sizes)

@@ -1,9 +1,6 @@
-"""Blocks of residual nets, as expressions of layers and combinators.
+"""Blocks of residual nets, composed of layers and combinators.
 
-    resnet_block                 y = a(S x + N C a(N C x))
-    resnet_bottleneck            y = a(S x + N C a(N C a(N C x)))
-
-a is an activation, N a batch norm, C a convolution and S the shortcut. x and y are (N, C, height, width).
+x and y are (N, channels, height, width).
 """
 
 from funcnet.combinators.branching import residual
@@ -20,13 +17,34 @@ _RELU = ReLU()
 
 @adds_location("resnet_block")
 def resnet_block(in_channels: int, out_channels: int, stride: int = 1, *, activation: Layer = _RELU) -> Serial:
-    """Two convolutions 3×3 with batch norms around a shortcut, on (N, channels, height, width): the block of ResNet-18 and 34.
+    """Two 3×3 convolutions with batch norms and a shortcut: the block of ResNet-18 and ResNet-34.
 
-    From ``in_channels`` to ``out_channels``, in steps of ``stride``, with ``activation`` between and behind. Where the shape
-    changes, the shortcut is a convolution 1×1 with a batch norm; all are without bias.
+        y = a(S x + N C a(N C x))        C a convolution, N a batch norm, a the activation, S the shortcut
 
-    Raises   ``ValueError`` for numbers below 1.
-    Source   He et al. 2016, figure 5, left.
+    If the shape changes, the shortcut is a 1×1 convolution with a batch norm. The convolutions have no bias.
+
+    Args:
+        in_channels: Number of channels of x.
+        out_channels: Number of channels of y.
+        stride: Step of the first convolution and of the shortcut, in pixels.
+        activation: The activation between the convolutions and after the sum.
+
+    Shape:
+        x (N, in_channels, height, width) → y (N, out_channels, height / stride, width / stride), rounded up
+
+    Returns:
+        A ``serial`` of the layers.
+
+    Raises:
+        ValueError: If a number is below 1.
+
+    References:
+        He et al. 2016, figure 5, left.
+
+    >>> import torch
+    >>> block = resnet_block(4, 8, stride=2)
+    >>> block(block.init(0), torch.ones(2, 4, 6, 6)).shape
+    torch.Size([2, 8, 3, 3])
     """
     body = (_conv_norm(in_channels, out_channels, 3, stride), activation, _conv_norm(out_channels, out_channels, 3, 1))
     return serial(residual(serial(*body), _shortcut(in_channels, out_channels, stride)), activation)
@@ -36,13 +54,35 @@ def resnet_block(in_channels: int, out_channels: int, stride: int = 1, *, activa
 def resnet_bottleneck(
     in_channels: int, channels: int, stride: int = 1, *, expansion: int = 4, activation: Layer = _RELU
 ) -> Serial:
-    """Convolutions 1×1, 3×3 and 1×1, to ``expansion`` · channels, around a shortcut: the block of ResNet-50 and deeper.
+    """Convolutions 1×1, 3×3 and 1×1 with batch norms and a shortcut: the block of ResNet-50 and deeper nets.
 
-    From ``in_channels`` to ``channels`` and on, in steps of ``stride``, with ``activation`` between and behind; else as
-    ``resnet_block``.
+        y = a(S x + N C a(N C a(N C x)))        C a convolution, N a batch norm, a the activation, S the shortcut
 
-    Raises   ``ValueError`` for numbers below 1.
-    Source   He et al. 2016, figure 5, right; the stride stands at the 3×3, as in torchvision.
+    If the shape changes, the shortcut is a 1×1 convolution with a batch norm. The convolutions have no bias.
+
+    Args:
+        in_channels: Number of channels of x.
+        channels: Number of channels of the first two convolutions.
+        stride: Step of the 3×3 convolution (as in torchvision) and of the shortcut, in pixels.
+        expansion: Ratio of the number of channels of y to ``channels``.
+        activation: The activation between the convolutions and after the sum.
+
+    Shape:
+        x (N, in_channels, height, width) → y (N, expansion · channels, height / stride, width / stride), rounded up
+
+    Returns:
+        A ``serial`` of the layers.
+
+    Raises:
+        ValueError: If a number is below 1.
+
+    References:
+        He et al. 2016, figure 5, right; torchvision for the place of the stride.
+
+    >>> import torch
+    >>> block = resnet_bottleneck(4, 2)
+    >>> block(block.init(0), torch.ones(1, 4, 6, 6)).shape
+    torch.Size([1, 8, 6, 6])
     """
     for name, got in (("channels", channels), ("expansion", expansion)):
         if not is_whole(got) or got < 1:

@@ -1,10 +1,6 @@
-"""Separable convolutions: one kernel for each channel, then a weighted sum of the channels, as layers of other layers.
+"""Depthwise and separable convolutions: one kernel per channel, then a weighted sum of the channels.
 
-y = pointwise(depthwise(x))        depthwise: groups = channels        pointwise: kernel 1
-
-x and y are (N, channels, length), (N, channels, height, width) or (N, channels, depth, height, width), or without N. Arguments
-that a convolution has too, ``kernel_size``, ``stride``, ``padding``, ``dilation`` and, as ``options``, all others, mean what they
-mean there, and are refused as there; ``multiplier`` is how many kernels each channel has.
+x and y are (N, channels, length), (N, channels, height, width) or (N, channels, depth, height, width), or lack N.
 """
 
 from typing import Any
@@ -19,7 +15,7 @@ _Conv = Conv1d | Conv2d | Conv3d
 
 
 def _kernels(channels: int, multiplier: int) -> int:
-    """Return how many kernels there are for so many channels."""
+    """Return the number of kernels for these channels."""
     for name, got in (("channels", channels), ("multiplier", multiplier)):
         if not is_whole(got) or got < 1:
             raise value_error("depthwise_conv", f"{name} must be a whole number of at least 1", repr(got))
@@ -28,27 +24,81 @@ def _kernels(channels: int, multiplier: int) -> int:
 
 @adds_location("depthwise_conv1d")
 def depthwise_conv1d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv1d:
-    """Make the ``Conv1d`` that gives each of ``channels`` ``multiplier`` kernels of its own.
+    """Make a ``Conv1d`` that gives each channel ``multiplier`` kernels of its own.
 
-    Raises   ``ValueError`` for numbers below 1, and as ``Conv1d`` does.
+        y[m c + i] = w[m c + i] * x[c]        for channel c, i < m = ``multiplier``, and * the cross-correlation
+
+    Args:
+        channels: Number of channels of x.
+        kernel_size: Size of the kernel, one number or one per axis.
+        multiplier: Number of kernels for each channel.
+        options: Further fields of ``Conv1d``: ``stride``, ``padding``, ``bias``, ...
+
+    Shape:
+        x (N, channels, length) → y (N, multiplier · channels, new length)
+
+    Returns:
+        A ``Conv1d`` with ``groups=channels``.
+
+    Raises:
+        ValueError: If ``channels`` or ``multiplier`` is below 1.
+
+    >>> depthwise_conv1d(4, 3).init(0)["weight"].shape
+    torch.Size([4, 1, 3])
     """
     return Conv1d(channels, _kernels(channels, multiplier), kernel_size, groups=channels, **options)
 
 
 @adds_location("depthwise_conv2d")
 def depthwise_conv2d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv2d:
-    """Make the ``Conv2d`` that gives each of ``channels`` ``multiplier`` kernels of its own.
+    """Make a ``Conv2d`` that gives each channel ``multiplier`` kernels of its own.
 
-    Raises   ``ValueError`` for numbers below 1, and as ``Conv2d`` does.
+        y[m c + i] = w[m c + i] * x[c]        for channel c, i < m = ``multiplier``, and * the cross-correlation
+
+    Args:
+        channels: Number of channels of x.
+        kernel_size: Size of the kernel, one number or one per axis.
+        multiplier: Number of kernels for each channel.
+        options: Further fields of ``Conv2d``: ``stride``, ``padding``, ``bias``, ...
+
+    Shape:
+        x (N, channels, height, width) → y (N, multiplier · channels, new height, new width)
+
+    Returns:
+        A ``Conv2d`` with ``groups=channels``.
+
+    Raises:
+        ValueError: If ``channels`` or ``multiplier`` is below 1.
+
+    >>> depthwise_conv2d(4, 3).init(0)["weight"].shape
+    torch.Size([4, 1, 3, 3])
     """
     return Conv2d(channels, _kernels(channels, multiplier), kernel_size, groups=channels, **options)
 
 
 @adds_location("depthwise_conv3d")
 def depthwise_conv3d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv3d:
-    """Make the ``Conv3d`` that gives each of ``channels`` ``multiplier`` kernels of its own.
+    """Make a ``Conv3d`` that gives each channel ``multiplier`` kernels of its own.
 
-    Raises   ``ValueError`` for numbers below 1, and as ``Conv3d`` does.
+        y[m c + i] = w[m c + i] * x[c]        for channel c, i < m = ``multiplier``, and * the cross-correlation
+
+    Args:
+        channels: Number of channels of x.
+        kernel_size: Size of the kernel, one number or one per axis.
+        multiplier: Number of kernels for each channel.
+        options: Further fields of ``Conv3d``: ``stride``, ``padding``, ``bias``, ...
+
+    Shape:
+        x (N, channels, depth, height, width) → y (N, multiplier · channels, new depth, new height, new width)
+
+    Returns:
+        A ``Conv3d`` with ``groups=channels``.
+
+    Raises:
+        ValueError: If ``channels`` or ``multiplier`` is below 1.
+
+    >>> depthwise_conv3d(4, 3).init(0)["weight"].shape
+    torch.Size([4, 1, 3, 3, 3])
     """
     return Conv3d(channels, _kernels(channels, multiplier), kernel_size, groups=channels, **options)
 
@@ -65,17 +115,41 @@ def separable_conv1d(
     bias: bool = True,
     **options: Any,
 ) -> Serial:
-    """Compose ``depthwise`` and ``pointwise``, in a serial by these names, from ``in_channels`` to ``out_channels``.
+    """Compose a depthwise and a pointwise convolution, an economical replacement for ``Conv1d``.
 
-    The first has no bias, since that of the second, there with ``bias=True``, makes up for it.
+        y = pointwise(depthwise(x))        depthwise: groups = channels,  pointwise: kernel 1
 
-    For k elements in the kernel, C channels in and out, and multiplier 1 it has C k + C² weights, where a convolution has C² k.
+    For k elements in the kernel, C channels in and out, and ``multiplier`` 1, it has C k + C² weights; a convolution has C² k.
+
+    Args:
+        in_channels: Number of channels of x.
+        out_channels: Number of channels of y.
+        kernel_size: Size of the depthwise kernel, one number or one per axis.
+        stride: Step of the kernel, one number or one per axis.
+        padding: Padding, as for ``Conv1d``.
+        dilation: Distance of the elements of the kernel, one number or one per axis.
+        multiplier: Number of kernels for each input channel.
+        bias: Whether the pointwise convolution has a bias. The depthwise one has none, which would be redundant.
+        options: Further fields of ``Conv1d``; ``initializer`` is used for both convolutions.
+
+    Shape:
+        x (N, in_channels, length) → y (N, out_channels, new length)
+
+    Params:
+        depthwise: ``weight`` (multiplier · in_channels, 1, kernel length).
+        pointwise: ``weight`` (out_channels, multiplier · in_channels, 1) and ``bias`` (out_channels,).
+
+    Returns:
+        A ``serial`` with the layers ``depthwise`` and ``pointwise``.
+
+    Raises:
+        ValueError: If a number is below 1.
+
+    References:
+        Chollet 2017, "Xception".
 
     >>> [tuple(leaf.shape) for leaf in separable_conv1d(4, 6, 3).init(0)["pointwise"].values()]
     [(6, 4, 1), (6,)]
-
-    Raises   ``ValueError`` for numbers below 1, and as ``Conv1d`` does.
-    Source   Chollet 2017, "Xception".
     """
     where = {"stride": stride, "padding": padding, "dilation": dilation}
     first = depthwise_conv1d(in_channels, kernel_size, multiplier, **where, bias=False, **options)
@@ -94,11 +168,41 @@ def separable_conv2d(
     bias: bool = True,
     **options: Any,
 ) -> Serial:
-    """Compose ``depthwise`` and ``pointwise`` over two axes, as ``separable_conv1d`` does over one; arguments are the same.
+    """Compose a depthwise and a pointwise convolution, an economical replacement for ``Conv2d``.
 
-    From ``in_channels`` to ``out_channels``, the second with ``bias``.
+        y = pointwise(depthwise(x))        depthwise: groups = channels,  pointwise: kernel 1
 
-    Raises   ``ValueError`` for numbers below 1, and as ``Conv2d`` does.
+    For k elements in the kernel, C channels in and out, and ``multiplier`` 1, it has C k + C² weights; a convolution has C² k.
+
+    Args:
+        in_channels: Number of channels of x.
+        out_channels: Number of channels of y.
+        kernel_size: Size of the depthwise kernel, one number or one per axis.
+        stride: Step of the kernel, one number or one per axis.
+        padding: Padding, as for ``Conv2d``.
+        dilation: Distance of the elements of the kernel, one number or one per axis.
+        multiplier: Number of kernels for each input channel.
+        bias: Whether the pointwise convolution has a bias. The depthwise one has none, which would be redundant.
+        options: Further fields of ``Conv2d``; ``initializer`` is used for both convolutions.
+
+    Shape:
+        x (N, in_channels, height, width) → y (N, out_channels, new height, new width)
+
+    Params:
+        depthwise: ``weight`` (multiplier · in_channels, 1, kernel height, kernel width).
+        pointwise: ``weight`` (out_channels, multiplier · in_channels, 1, 1) and ``bias`` (out_channels,).
+
+    Returns:
+        A ``serial`` with the layers ``depthwise`` and ``pointwise``.
+
+    Raises:
+        ValueError: If a number is below 1.
+
+    References:
+        Chollet 2017, "Xception".
+
+    >>> [tuple(leaf.shape) for leaf in separable_conv2d(4, 6, 3).init(0)["pointwise"].values()]
+    [(6, 4, 1, 1), (6,)]
     """
     where = {"stride": stride, "padding": padding, "dilation": dilation}
     first = depthwise_conv2d(in_channels, kernel_size, multiplier, **where, bias=False, **options)
@@ -117,11 +221,41 @@ def separable_conv3d(
     bias: bool = True,
     **options: Any,
 ) -> Serial:
-    """Compose ``depthwise`` and ``pointwise`` over three axes, as ``separable_conv1d`` does over one; arguments are the same.
+    """Compose a depthwise and a pointwise convolution, an economical replacement for ``Conv3d``.
 
-    From ``in_channels`` to ``out_channels``, the second with ``bias``.
+        y = pointwise(depthwise(x))        depthwise: groups = channels,  pointwise: kernel 1
 
-    Raises   ``ValueError`` for numbers below 1, and as ``Conv3d`` does.
+    For k elements in the kernel, C channels in and out, and ``multiplier`` 1, it has C k + C² weights; a convolution has C² k.
+
+    Args:
+        in_channels: Number of channels of x.
+        out_channels: Number of channels of y.
+        kernel_size: Size of the depthwise kernel, one number or one per axis.
+        stride: Step of the kernel, one number or one per axis.
+        padding: Padding, as for ``Conv3d``.
+        dilation: Distance of the elements of the kernel, one number or one per axis.
+        multiplier: Number of kernels for each input channel.
+        bias: Whether the pointwise convolution has a bias. The depthwise one has none, which would be redundant.
+        options: Further fields of ``Conv3d``; ``initializer`` is used for both convolutions.
+
+    Shape:
+        x (N, in_channels, depth, height, width) → y (N, out_channels, new depth, new height, new width)
+
+    Params:
+        depthwise: ``weight`` (multiplier · in_channels, 1, kernel depth, kernel height, kernel width).
+        pointwise: ``weight`` (out_channels, multiplier · in_channels, 1, 1, 1) and ``bias`` (out_channels,).
+
+    Returns:
+        A ``serial`` with the layers ``depthwise`` and ``pointwise``.
+
+    Raises:
+        ValueError: If a number is below 1.
+
+    References:
+        Chollet 2017, "Xception".
+
+    >>> [tuple(leaf.shape) for leaf in separable_conv3d(4, 6, 3).init(0)["pointwise"].values()]
+    [(6, 4, 1, 1, 1), (6,)]
     """
     where = {"stride": stride, "padding": padding, "dilation": dilation}
     first = depthwise_conv3d(in_channels, kernel_size, multiplier, **where, bias=False, **options)

@@ -1,13 +1,7 @@
-"""Transformer blocks: attention and an mlp, each with a norm and a shortcut, with the layers' names in torch.nn.
+"""Transformer blocks: attention and an mlp, each with a norm and a shortcut, with torch.nn's names of layers.
 
-    encoder   h = x + A(N x),     y = h + M(N h)                                  norms first
-              h = N(x + A x),     y = N(h + M h)                                  norms last
-    decoder   h = x + A(N x),     g = h + C(N h, m),     y = g + M(N g)           and likewise with norms last
-    M h       = linear2(dropout(activation(linear1 h)))
-
-A is self-attention, C attention to a memory m, N a norm. x and y are (N, length, embed_dim), m is (N, steps, memory_dim). gx and
-gm are the sums over the ways that lead from them to y. Masks are those of ``MultiHeadAttention``, True where a query may see a
-key.
+Masks are those of ``MultiHeadAttention``, True where a query may see a key. gx and the gradient of a memory are the sums over
+all paths that lead from them to y.
 """
 
 from typing import Any
@@ -28,43 +22,48 @@ Carry = dict[str, Any]
 
 @frozen
 class TransformerBlock(Wired):
-    """The layers of a transformer block, by torch.nn's names; made by ``transformer_encoder_block`` and its like.
+    """The layers of a transformer block, by torch.nn's names; made with ``transformer_encoder_block`` or its decoder counterpart.
 
-        h = x + dropout1(self_attn(norm1 x)),  y = h + dropout2(linear2(dropout(activation(linear1(norm2 h)))))
-        gx = gh + norm1's vjp of self_attn's vjp of dropout1's vjp of gh,  and likewise gh from gy
+        pre-norm   h = x + dropout1(self_attn(norm1 x))        y = h + M(norm2 h)
+        post-norm  h = norm1(x + dropout1(self_attn x))        y = norm2(h + M h)
+        M h        = dropout2(linear2(dropout(activation(linear1 h))))
+        gx         = gh + (the vjp of norm1, self_attn and dropout1)(gh) with pre-norm, and gh from gy likewise
 
-    With ``multihead_attn``, which sees a memory, and ``norm3`` there is a third step between the two.
+    With ``multihead_attn``, which attends to a memory, and ``norm3``, there are three steps: g = h +
+    dropout2(multihead_attn(norm2 h, memory)), and the mlp with ``norm3`` and ``dropout3``.
 
     Args:
-        norm1: Norm of self-attention.
-        self_attn: Self-attention, of a tensor or of (x, mask).
-        dropout1: What comes after ``self_attn``.
-        norm2: Norm of the attention to the memory, or of the mlp where there is no memory.
-        multihead_attn: Attention to a memory, of (x, memory, memory) or of (x, memory, memory, mask); ``None`` without memory.
-        dropout2: What comes after ``multihead_attn``, or after ``linear2`` where there is no memory.
-        norm3: Norm of the mlp, where there is a memory.
+        norm1: Norm of the self-attention.
+        self_attn: Self-attention, a layer of a tensor or of (x, mask).
+        dropout1: Layer after ``self_attn``; ``None`` for none.
+        norm2: Norm of the attention to the memory, or of the mlp without a memory.
+        multihead_attn: Attention to the memory, a layer of (x, memory, memory) or (x, memory, memory, mask); ``None`` without a
+            memory.
+        dropout2: Layer after ``multihead_attn``, or after ``linear2`` without a memory; ``None`` for none.
+        norm3: Norm of the mlp with a memory.
         linear1: First layer of the mlp.
-        activation: What comes after ``linear1``.
-        dropout: What comes after ``activation``.
+        activation: Layer after ``linear1``.
+        dropout: Layer after ``activation``; ``None`` for none.
         linear2: Last layer of the mlp.
-        dropout3: What comes after ``linear2``, where there is a memory.
-        norm_first: Whether a norm comes before its layer, or after the sum.
+        dropout3: Layer after ``linear2`` with a memory; ``None`` for none.
+        norm_first: Whether norms come before their layers (pre-norm) instead of after the sums (post-norm).
 
     Shape:
-        x (N, length, embed_dim) or (x, mask) → y as x; with a memory (x, memory), (x, memory, memory_mask) or
+        x (N, length, embed_dim) or (x, mask) → y (N, length, embed_dim); with a memory (x, memory), (x, memory, memory_mask) or
         (x, memory, memory_mask, mask). Masks broadcast to (N, heads, queries, keys).
 
     Params:
-        Those of the layers, in a dict by their names.
+        Those of the layers, in a dict by name.
 
     Cache:
-        Those of the layers, in a dict by their names, and the number of masks.
+        Those of the layers, in a dict by name, and the number of masks.
 
     Raises:
-        ValueError: For an x of other entries, and what the layers raise, with a note that says which.
+        ValueError: If x does not have these entries, or ``norm3`` and ``multihead_attn`` do not come together; errors of a layer
+            get a note that says which.
 
-    Source:
-        Vaswani et al. 2017, section 3.1; norms first: Xiong et al. 2020.
+    References:
+        Vaswani et al. 2017, section 3.1; Xiong et al. 2020 for pre-norm.
     """
 
     norm1: Layer = field(kw_only=True, validator=layers_only)
@@ -114,7 +113,7 @@ class TransformerBlock(Wired):
         return made
 
     def _branches(self, inputs: Names) -> list[list[Names]]:
-        """Return the layers of each branch by their names, with what they get besides the values that pass through."""
+        """Return the layers of each branch by name, with their inputs besides the value that passes through."""
         masks = [tuple([name for name in inputs if name == one]) for one in ("mask", "memory_mask")]
         attend: list[Names] = [("self_attn", *masks[0]), ("dropout1",)]
         forward: list[Names] = [("linear1",), ("activation",), ("dropout",), ("linear2",)]
@@ -133,14 +132,25 @@ class TransformerBlock(Wired):
         dtype: torch.dtype | None = None,
         device: Any = None,
     ) -> Carry:
-        """Return what ``decode`` starts with: room for ``max_length`` steps, and the keys and values of the memory.
+        """Return the carry with which ``decode`` starts: room for ``max_length`` steps, and the keys and values of the memory.
 
-        A block with a memory needs its ``params`` and the ``memory``, a tensor or (memory, mask), whose dtype and device count.
+        Args:
+            batch: Number of sequences; ``None`` without a batch axis.
+            max_length: Number of steps that the carry has room for.
+            params: The params of the block; needed only with a memory.
+            memory: The memory, a tensor or (memory, mask), of a block with ``multihead_attn``.
+            dtype: The dtype of keys and values; by default that of the memory.
+            device: Their device; by default that of the memory.
 
-        Raises   ``ValueError`` for attention without this method, and where a memory is missing, or given and not needed.
+        Returns:
+            A dict of the carries of the attentions, by name.
+
+        Raises:
+            ValueError: If the attention has no ``decode``, or a memory is missing, or given to a block without
+                ``multihead_attn``.
         """
         if (memory is None) != (self.multihead_attn is None) or (memory is not None and params is None):
-            rule = "init_carry must be given params and memory for a block with multihead_attn, and for no other"
+            rule = "init_carry must be given params and memory for a block with multihead_attn, and only then"
             raise value_error(self.label, rule, memory)
         carry = {}
         if memory is not None:
@@ -153,10 +163,19 @@ class TransformerBlock(Wired):
         return {"self_attn": own, **carry}
 
     def decode(self, params: Params, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """Return y for the next steps x, one or more, which see all that came before, and the new carry.
+        """Return y for the next steps of a sequence, and the new carry.
 
-        Raises   ``ValueError`` for self-attention that is not causal, for a carry of another block or batch, and for more steps
-                 than it has room for.
+        Args:
+            params: The params of the block.
+            x: The next steps (N, L, embed_dim), one or more. They see all steps before them.
+            carry: What ``init_carry`` or the previous ``decode`` returned.
+
+        Returns:
+            The pair of y (N, L, embed_dim) and the new carry.
+
+        Raises:
+            ValueError: If self-attention is not causal, the carry is that of another block or batch, or it has no room for the
+                steps.
         """
         names = ("self_attn", "multihead_attn") if self.multihead_attn else ("self_attn",)
         if not isinstance(carry, dict) or carry.keys() != {*names}:
@@ -175,7 +194,7 @@ class TransformerBlock(Wired):
         return y, after
 
     def _decoder(self, name: str) -> Any:
-        """Return an attention that decodes."""
+        """Return an attention that can decode."""
         attention = getattr(self, name)
         if not hasattr(attention, "decode"):
             raise value_error(self.label, f"to decode, {name} must have init_carry and decode, as MultiHeadAttention", attention)

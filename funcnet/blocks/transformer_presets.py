@@ -1,4 +1,4 @@
-"""Encoder and decoder blocks of torch.nn's forms; what they compute, ``transformer_block`` says."""
+"""Encoder and decoder blocks in torch.nn's forms; ``TransformerBlock`` has their formulas."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from funcnet.layers.norm.layer_norm import LayerNorm
 _GELU = GELU()
 
 _OF_STEPS = ("rotary", "window", "alibi")
-"""Options of attention that go by the distance of steps, which a sequence and a memory do not share."""
+"""Options of attention that depend on the distance of steps, which is undefined between a sequence and a memory."""
 
 
 @adds_location("transformer_encoder_block")
@@ -33,33 +33,37 @@ def transformer_encoder_block(
 ) -> TransformerBlock:
     """Compose self-attention and an mlp, each with a norm and a shortcut: ``torch.nn.TransformerEncoderLayer``.
 
-        h = x + A(N x),  y = h + M(N h)
+        pre-norm   h = x + A(N x)        y = h + M(N h)
+        post-norm  h = N(x + A x)        y = N(h + M h)        A self-attention, M the mlp, N a norm
 
-    x is a tensor, or (x, mask) with a mask as ``padding_mask`` makes it; y is a tensor in either case. Params have the paths of
-    torch.nn, whose defaults are dropout 0.1, ReLU and ``norm_first=False``. With ``is_causal=True`` it is the block of a language
-    model, and ``decode`` takes one step after the other.
+    Params have the paths of torch.nn. Its defaults differ: dropout 0.1, ReLU and ``norm_first=False``. With ``is_causal=True`` it
+    is the block of a language model, and ``decode`` computes step by step.
 
     Args:
-        embed_dim: Features of x and y.
-        num_heads: Number of heads, a divisor of ``embed_dim``.
-        hidden: Features within the mlp, by default 4 embed_dim.
-        dropout: Fraction that is dropped of attention weights, of both outputs and within the mlp.
-        activation: Activation of the mlp. For a gated one, such as ``SwiGLU()``, ``linear1`` has twice as many features.
-        norm: Norm at every place, each with separate params; by default ``LayerNorm(embed_dim)``.
-        norm_first: Whether a norm comes before its layer, or after the sum.
+        embed_dim: Number of features of x and y.
+        num_heads: Number of heads; it must divide ``embed_dim``.
+        hidden: Number of features within the mlp; ``None`` for 4 embed_dim.
+        dropout: Probability of dropping an attention weight, an element of either branch's output, or an element within the mlp.
+        activation: Activation of the mlp. With a gated one, like ``SwiGLU()``, ``linear1`` has twice as many features.
+        norm: Norm at every place, each with its own params; ``None`` for ``LayerNorm(embed_dim)``.
+        norm_first: Whether norms come before their layers (pre-norm) instead of after the sums (post-norm).
         bias: Whether attention, linear layers and the default norm have biases.
         attention: Further fields of ``MultiHeadAttention``: ``is_causal``, ``num_kv_heads``, ``rotary``, ``alibi``, ``soft_cap``,
             ``qk_norm``, ``window``, ``initializer``.
 
     Shape:
-        x (N, length, embed_dim), or a pair of it and a mask (N, 1, 1, length) → y (N, length, embed_dim)
+        x (N, length, embed_dim), or (x, mask) with a mask like that of ``padding_mask``, (N, 1, 1, length) → y (N, length,
+        embed_dim)
+
+    Returns:
+        A ``TransformerBlock``.
 
     Raises:
-        ValueError: For sizes below 1, and what the layers raise.
-        TypeError: For unknown fields.
+        ValueError: If a size is below 1, or the layers refuse theirs.
+        TypeError: For unknown keyword arguments.
 
-    Source:
-        Vaswani et al. 2017, section 3.1; norms first: Xiong et al. 2020.
+    References:
+        Vaswani et al. 2017, section 3.1; Xiong et al. 2020 for pre-norm.
 
     >>> import torch
     >>> from funcnet.layers.attention.masks import padding_mask
@@ -89,38 +93,42 @@ def transformer_decoder_block(
     memory_dim: int | None = None,
     **attention: Any,
 ) -> TransformerBlock:
-    """Compose self-attention, attention to a memory and an mlp, as ``torch.nn.TransformerDecoderLayer``.
+    """Compose self-attention, attention to a memory and an mlp: ``torch.nn.TransformerDecoderLayer``.
 
-        h = x + A(N x),  g = h + C(N h, m),  y = g + M(N g)
+        pre-norm   h = x + A(N x)        g = h + C(N h, m)        y = g + M(N g)
+        post-norm  h = N(x + A x)        g = N(h + C(h, m))       y = N(g + M g)
 
-    x is (x, memory), (x, memory, memory_mask) or (x, memory, memory_mask, mask). The mask of x itself comes last and is seldom
-    needed: in a causal sequence that is padded at its end no step sees the padding. ``decode`` takes one step after the other,
-    with a carry from ``init_carry``, which holds the keys and values of the memory. Params have the paths of torch.nn.
+    A is self-attention, C attention to the memory m, M the mlp, N a norm. The mask of x comes last and is rarely needed: in a
+    causal sequence that is padded at its end no step sees the padding. ``decode`` computes step by step, with a carry from
+    ``init_carry``, which holds the keys and values of the memory. Params have the paths of torch.nn.
 
     Args:
-        embed_dim: As for ``transformer_encoder_block``.
-        num_heads: As for ``transformer_encoder_block``.
-        hidden: As for ``transformer_encoder_block``.
-        dropout: As for ``transformer_encoder_block``, of all three outputs.
-        activation: As for ``transformer_encoder_block``.
-        norm: As for ``transformer_encoder_block``.
-        norm_first: As for ``transformer_encoder_block``.
-        bias: As for ``transformer_encoder_block``.
-        is_causal: Whether a step sees only those before it, in self-attention.
-        memory_dim: Features of the memory, by default ``embed_dim``.
+        embed_dim: Number of features of x and y.
+        num_heads: Number of heads; it must divide ``embed_dim``.
+        hidden: Number of features within the mlp; ``None`` for 4 embed_dim.
+        dropout: Probability of dropping an attention weight, an element of any branch's output, or an element within the mlp.
+        activation: Activation of the mlp. With a gated one, like ``SwiGLU()``, ``linear1`` has twice as many features.
+        norm: Norm at every place, each with its own params; ``None`` for ``LayerNorm(embed_dim)``.
+        norm_first: Whether norms come before their layers (pre-norm) instead of after the sums (post-norm).
+        bias: Whether attention, linear layers and the default norm have biases.
+        is_causal: Whether a step sees only itself and earlier steps in self-attention.
+        memory_dim: Number of features of the memory; ``None`` for ``embed_dim``.
         attention: Further fields of ``MultiHeadAttention``, for both attentions; ``rotary``, ``window`` and ``alibi`` only for
-            self-attention, as a memory's steps are others.
+            self-attention, since the steps of a memory are others.
 
     Shape:
-        x (N, length, embed_dim), memory (N, steps, memory_dim), memory_mask (N, 1, 1, steps), mask (N, 1, 1, length)
-        → y (N, length, embed_dim)
+        (x, memory), (x, memory, memory_mask) or (x, memory, memory_mask, mask), x (N, length, embed_dim), memory (N, steps,
+        memory_dim), memory_mask (N, 1, 1, steps), mask (N, 1, 1, length) → y (N, length, embed_dim)
+
+    Returns:
+        A ``TransformerBlock``.
 
     Raises:
-        ValueError: For sizes below 1, and what the layers raise.
-        TypeError: For unknown fields.
+        ValueError: If a size is below 1, or the layers refuse theirs.
+        TypeError: For unknown keyword arguments.
 
-    Source:
-        Vaswani et al. 2017, section 3.1; norms first: Xiong et al. 2020.
+    References:
+        Vaswani et al. 2017, section 3.1; Xiong et al. 2020 for pre-norm.
 
     >>> import torch
     >>> block = transformer_decoder_block(8, 2)
@@ -149,7 +157,7 @@ def _layers(who: str, embed_dim: int, hidden: int | None, activation: Layer, nor
 
 
 def _dropouts(p: float, count: int) -> dict[str, Layer]:
-    """Return the dropout of the mlp, and that of each branch; none for p = 0."""
+    """Return the dropout of the mlp and of each branch; none for p = 0."""
     if is_number(p) and p == 0:
         return {}
     return {name: Dropout(p) for name in ("dropout", *[f"dropout{i}" for i in range(1, count + 1)])}

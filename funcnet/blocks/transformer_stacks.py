@@ -1,8 +1,6 @@
-"""Transformer stacks: blocks in series which all see the same masks and memory, and torch.nn's forms of them.
+"""Transformer stacks: blocks in series that share masks and memory, in torch.nn's forms.
 
-    xᵢ = blockᵢ(xᵢ₋₁, c),   y = N xₙ                  c the masks, and a decoder's memory
-
-Sequences are (N, length, embed_dim). gx comes back through the blocks, gc is the sum over all of them.
+Sequences are (N, length, embed_dim). The gradients of masks and memory are summed over the blocks.
 """
 
 from typing import Any
@@ -23,28 +21,29 @@ from funcnet.value import Value, frozen
 
 @frozen
 class TransformerStack(Serial):
-    """Blocks in series, and a norm at the end; made by ``transformer_encoder`` and ``transformer_decoder``.
+    """Blocks in series, and a final norm; made with ``transformer_encoder`` or ``transformer_decoder``.
 
-        xᵢ = blockᵢ(xᵢ₋₁, c),  y = N xₙ
-        gᵢ₋₁, gcᵢ = blockᵢ's vjp of gᵢ,  gx = g₀,  gc = Σ gcᵢ
+        xᵢ = blockᵢ(xᵢ₋₁, c)              y  = N xₙ             c the masks, and the memory of a decoder
+        gᵢ₋₁, gcᵢ = blockᵢ.vjp(gᵢ)        gx = g₀,  gc = Σ gcᵢ
 
     Args:
-        layers: The blocks in ``serial_with_constants``, and the norm, if there is one.
+        layers: The blocks in ``serial_with_constants``, then the norm, if any.
         names: ``("layers", "norm")``, or ``("layers",)`` without a norm.
 
     Shape:
-        Those of the blocks: x (N, length, embed_dim) or a tuple of it and what every block sees.
+        Those of the blocks: x (N, length, embed_dim), or a tuple of it and what every block sees → y (N, length, embed_dim)
 
     Params:
-        ``layers``: a tuple, the params of each block; ``norm``.
+        layers: A tuple with the params of each block.
+        norm: The params of the final norm, if there is one.
 
     Cache:
         Those of the layers.
 
     Raises:
-        ValueError: What the blocks raise, with a note that says which.
+        ValueError: If a block refuses its input, with a note that says which.
 
-    Source:
+    References:
         ``torch.nn.TransformerEncoder``, ``torch.nn.TransformerDecoder``.
     """
 
@@ -60,7 +59,22 @@ class TransformerStack(Serial):
         dtype: torch.dtype | None = None,
         device: Any = None,
     ) -> tuple[Carry, ...]:
-        """Return a carry for ``batch`` sequences of up to ``max_length`` steps, as ``TransformerBlock.init_carry``."""
+        """Return the carries with which ``decode`` starts, one for each block.
+
+        Args:
+            batch: Number of sequences; ``None`` without a batch axis.
+            max_length: Number of steps that the carries have room for.
+            params: The params of the stack; needed only with a memory.
+            memory: The memory, a tensor or (memory, mask), of decoder blocks.
+            dtype: The dtype of keys and values; by default that of the memory.
+            device: Their device; by default that of the memory.
+
+        Returns:
+            A tuple of the carries of the blocks.
+
+        Raises:
+            ValueError: If a block has no ``decode``, or a memory is missing or not used.
+        """
         blocks, kind = self._blocks(), {"dtype": dtype, "device": device}
         made: list[Carry] = []
         each = [None] * len(blocks) if params is None else self._each(params)
@@ -70,10 +84,19 @@ class TransformerStack(Serial):
         return tuple(made)
 
     def decode(self, params: Params, x: Tensor, carry: tuple[Carry, ...]) -> tuple[Tensor, tuple[Carry, ...]]:
-        """Return y for the next steps x, one or more, which see all that came before, and the new carry.
+        """Return y for the next steps of a sequence, and the new carry.
 
-        Raises   ``ValueError`` for self-attention that is not causal, for a carry of another stack or batch, and for more steps
-                 than it has room for.
+        Args:
+            params: The params of the stack.
+            x: The next steps (N, L, embed_dim), one or more. They see all steps before them.
+            carry: What ``init_carry`` or the previous ``decode`` returned.
+
+        Returns:
+            The pair of y (N, L, embed_dim) and the new carry.
+
+        Raises:
+            ValueError: If self-attention is not causal, the carry is that of another stack or batch, or it has no room for the
+                steps.
         """
         blocks = self._blocks()
         after: list[Carry] = []
@@ -114,27 +137,33 @@ def transformer_encoder(
     final_norm: bool = True,
     **block: Any,
 ) -> TransformerStack:
-    """Compose encoder blocks in series, which all see the same mask: ``torch.nn.TransformerEncoder``.
+    """Compose encoder blocks in series that share one mask: ``torch.nn.TransformerEncoder``.
 
-        xᵢ = blockᵢ(xᵢ₋₁, mask),  y = N xₙ
+        xᵢ = blockᵢ(xᵢ₋₁, mask)        y = N xₙ
 
-    x is a tensor, or (x, mask), and y a tensor, for a pool or a ``Linear`` that follows. With ``is_causal=True`` it is the trunk
-    of a language model, and ``decode`` takes one step after the other. Params have the paths of torch.nn.
+    y is a tensor also for (x, mask), ready for a pool or a ``Linear``. With ``is_causal=True`` it is the trunk of a language
+    model, and ``decode`` computes step by step. Params have the paths of torch.nn.
 
     Args:
-        embed_dim: Features of x and y.
+        embed_dim: Number of features of x and y.
         num_heads: Number of heads of each block.
         num_layers: Number of blocks.
-        hidden: Features within the mlp of each block, by default 4 embed_dim.
-        final_norm: Whether a norm comes last, as blocks with ``norm_first`` need it; torch.nn's encoder has none by default.
+        hidden: Number of features within the mlp of each block; ``None`` for 4 embed_dim.
+        final_norm: Whether a norm comes last, as pre-norm blocks need it; torch.nn's encoder has none by default.
         block: Further arguments of ``transformer_encoder_block``.
 
     Shape:
-        x (N, length, embed_dim), or a pair of it and a mask (N, 1, 1, length) → y (N, length, embed_dim)
+        x (N, length, embed_dim), or (x, mask) with a mask (N, 1, 1, length) → y (N, length, embed_dim)
+
+    Returns:
+        A ``TransformerStack``.
 
     Raises:
-        ValueError: For numbers below 1, and what ``transformer_encoder_block`` raises.
-        TypeError: For unknown arguments.
+        ValueError: If a number is below 1, or ``transformer_encoder_block`` refuses its arguments.
+        TypeError: For unknown keyword arguments.
+
+    References:
+        Vaswani et al. 2017, figure 1, left.
 
     >>> from funcnet.layers.attention.masks import padding_mask
     >>> net = transformer_encoder(8, 2, num_layers=3)
@@ -155,28 +184,33 @@ def transformer_decoder(
     final_norm: bool = True,
     **block: Any,
 ) -> TransformerStack:
-    """Compose decoder blocks in series, which all see the same memory and masks: ``torch.nn.TransformerDecoder``.
+    """Compose decoder blocks in series that share memory and masks: ``torch.nn.TransformerDecoder``.
 
-        xᵢ = blockᵢ(xᵢ₋₁, memory, masks),  y = N xₙ
+        xᵢ = blockᵢ(xᵢ₋₁, memory, masks)        y = N xₙ
 
-    x is (x, memory), (x, memory, memory_mask) or (x, memory, memory_mask, mask), and y a tensor. ``decode`` takes one step after
-    the other, with a carry from ``init_carry``. Params have the paths of torch.nn.
+    ``decode`` computes step by step, with a carry from ``init_carry``. Params have the paths of torch.nn.
 
     Args:
-        embed_dim: As for ``transformer_encoder``.
-        num_heads: As for ``transformer_encoder``.
-        num_layers: As for ``transformer_encoder``.
-        hidden: As for ``transformer_encoder``.
-        final_norm: As for ``transformer_encoder``.
+        embed_dim: Number of features of x and y.
+        num_heads: Number of heads of each block.
+        num_layers: Number of blocks.
+        hidden: Number of features within the mlp of each block; ``None`` for 4 embed_dim.
+        final_norm: Whether a norm comes last, as pre-norm blocks need it.
         block: Further arguments of ``transformer_decoder_block``.
 
     Shape:
-        x (N, length, embed_dim), memory (N, steps, memory_dim), memory_mask (N, 1, 1, steps), mask (N, 1, 1, length)
-        → y (N, length, embed_dim)
+        (x, memory), (x, memory, memory_mask) or (x, memory, memory_mask, mask), x (N, length, embed_dim), memory (N, steps,
+        memory_dim), memory_mask (N, 1, 1, steps), mask (N, 1, 1, length) → y (N, length, embed_dim)
+
+    Returns:
+        A ``TransformerStack``.
 
     Raises:
-        ValueError: For numbers below 1, and what ``transformer_decoder_block`` raises.
-        TypeError: For unknown arguments.
+        ValueError: If a number is below 1, or ``transformer_decoder_block`` refuses its arguments.
+        TypeError: For unknown keyword arguments.
+
+    References:
+        Vaswani et al. 2017, figure 1, right.
 
     >>> net = transformer_decoder(8, 2, num_layers=2)
     >>> params, memory, x = net.init(0), torch.ones(1, 3, 8), torch.ones(1, 5, 8)
@@ -203,32 +237,34 @@ def transformer(
 ) -> EncoderDecoder:
     """Compose an encoder of a source and a decoder of a target: ``torch.nn.Transformer``.
 
-        m = encoder(source),  y = decoder(target, m)
+        m = encoder(source)        y = decoder(target, m)
 
-    x is (source, target), with ``source_mask``, ``target_mask`` and ``memory_mask`` after it, or the first of them. Sources of
-    several lengths need ``source_mask``, of which ``padding_mask`` makes the right form; the decoder sees of the encoded source
-    what the encoder sees, or what ``memory_mask`` shows. ``decode`` writes a target step by step, with a carry
-    from ``init_carry``. Params have the paths of torch.nn: ``encoder.layers.0.self_attn...``.
+    Sources of several lengths need a ``source_mask``, as ``padding_mask`` makes it. The decoder sees the same steps of the
+    encoded source, or those that ``memory_mask`` shows. ``decode`` computes a target step by step, with a carry from
+    ``init_carry``. Params have the paths of torch.nn: ``encoder.layers.0.self_attn...``.
 
     Args:
-        embed_dim: Features of source, target and y.
+        embed_dim: Number of features of source, target and y.
         num_heads: Number of heads of each block.
         num_encoder_layers: Number of blocks of the encoder.
         num_decoder_layers: Number of blocks of the decoder.
-        hidden: Features within the mlp of each block, by default 4 embed_dim.
+        hidden: Number of features within the mlp of each block; ``None`` for 4 embed_dim.
         final_norm: Whether encoder and decoder end with a norm.
-        is_causal: Whether a step of the target sees only those before it.
+        is_causal: Whether a step of the target sees only itself and earlier steps.
         block: Further arguments of ``transformer_encoder_block``, for all blocks.
 
     Shape:
-        source (N, steps, embed_dim), target (N, length, embed_dim), source_mask (N, 1, 1, steps), target_mask (N, 1, 1, length)
-        → y (N, length, embed_dim)
+        (source, target), then source_mask, target_mask and memory_mask, or the first of these, source (N, steps, embed_dim),
+        target (N, length, embed_dim), source_mask (N, 1, 1, steps), target_mask (N, 1, 1, length) → y (N, length, embed_dim)
+
+    Returns:
+        An ``EncoderDecoder``.
 
     Raises:
-        ValueError: For numbers below 1, and what ``transformer_encoder_block`` raises.
-        TypeError: For unknown arguments.
+        ValueError: If a number is below 1, or ``transformer_encoder_block`` refuses its arguments.
+        TypeError: For unknown keyword arguments.
 
-    Source:
+    References:
         Vaswani et al. 2017, figure 1.
 
     >>> from funcnet.layers.attention.masks import padding_mask

@@ -1,8 +1,8 @@
-"""Wired blocks: layers by name, wired as a graph whose inputs may be fewer than all.
+"""Wired blocks: named layers, wired as a graph with optional inputs.
 
-    y = the graph's output of x's entries      gx = the graph's gradients of these entries
+    y = the graph's output for the entries of x      gx = the graph's gradients of these entries
 
-A graph has its inputs once and for all. A block with optional inputs, such as masks, has one graph for each number of entries.
+A graph has a fixed set of inputs. A block with optional inputs, like masks, has one graph for each number of entries.
 """
 
 from abc import abstractmethod
@@ -20,15 +20,15 @@ from funcnet.layers.operands.arithmetic import Add
 from funcnet.value import frozen
 
 Forms = tuple[Names, ...]
-"""The names of x's entries, for each number of them, fewest first."""
+"""The names of the entries of x, for each number of entries, fewest first."""
 
 SUM = Add(broadcast=False)
-"""What adds the output of a branch to the values that went into it."""
+"""The layer that adds the output of a branch to its input."""
 
 
 @frozen
 class _Wiring(Graph):
-    """A graph that speaks in errors for the block that it belongs to."""
+    """A graph that names the block it belongs to in errors."""
 
     owner: str = ""
 
@@ -38,16 +38,16 @@ class _Wiring(Graph):
 
 @frozen
 class Wired(Combinator):
-    """Layers in fields, wired by names; a subclass has the fields, and says in ``forms`` and ``nodes`` how they are wired.
+    """Layers in fields, wired by name; a subclass defines the fields, and the wiring in ``forms`` and ``nodes``.
 
-    Fields that are ``None`` hold no layer. Params are a dict by field.
+    Fields with ``None`` hold no layer. Params are a dict by field name.
     """
 
     computes = False
     passes_gradients_on = True
 
     _own: tuple[tuple[str, Layer], ...] = field(init=False, eq=False)
-    """The layers by name: to find them takes 10 µs, and every verb asks."""
+    """The layers by name: finding them takes 10 µs, and every verb needs them."""
 
     _names: frozenset[str] = field(init=False, eq=False)
     _sums: Names = field(init=False, eq=False)
@@ -64,18 +64,18 @@ class Wired(Combinator):
             object.__setattr__(self, name, value)
 
     def _graph(self, inputs: Names, own: list[str]) -> _Wiring:
-        """Return the graph for these inputs, with the layers in their order, so that child i has key i, and then the sums."""
+        """Return the graph for these inputs: first the layers in their order, which gives child i the key i, then the sums."""
         wired = self.nodes(inputs)
         nodes = sorted(wired, key=lambda node: own.index(node[0]) if node[0] in own else len(own))
         return _Wiring(inputs, tuple(nodes), (wired[-1][0],), owner=self.label)
 
     @abstractmethod
     def forms(self) -> Forms:
-        """Return the names of x's entries, for each number of them."""
+        """Return the names of the entries of x, for each number of entries."""
 
     @abstractmethod
     def nodes(self, inputs: Names) -> list[Node]:
-        """Return the nodes of the graph with these inputs, the output's last; those of no field are sums."""
+        """Return the nodes of the graph with these inputs, the output's last; nodes without a field are sums."""
 
     def children(self) -> Children:
         return dict(self._own)
@@ -88,7 +88,7 @@ class Wired(Combinator):
         ins, children = {name: names for name, _, names in graph.nodes}, self.children()
 
         def sources(name: str) -> list[str | None]:
-            """Return the layers behind a name: a sum has none itself, so those of its terms."""
+            """Return the layers that a name stands for: for a sum those of its terms."""
             if name in children or name not in ins:
                 return [name if name in children else None]
             return [one for term in ins[name] for one in sources(term)]
@@ -115,7 +115,7 @@ class Wired(Combinator):
         return self._graph_of(cache).input_grad(self.node_params(params), cache, gy)
 
     def graph_for(self, x: Any) -> Graph:
-        """Return the graph that takes an x with these entries; sums are nodes of it without params."""
+        """Return the graph for an x with these entries; its sums are nodes without params."""
         return self._graphs[self._form(x)]
 
     def _graph_of(self, cache: Cache) -> Any:
@@ -124,7 +124,7 @@ class Wired(Combinator):
         return self._graphs[cache["form"]]
 
     def node_params(self, params: Any) -> Params:
-        """Return the params of all nodes, of which sums have none."""
+        """Return the params of all nodes; sums have none."""
         if not isinstance(params, dict) or params.keys() != self._names:
             self.entries(params)  # which raises
         return {**params, **{name: {} for name in self._sums}}

@@ -220,6 +220,12 @@ def parallel(*layers: Layer) -> Branching:
     Args:
         layers: One layer for each entry of x.
 
+    Params:
+        A tuple with one entry per layer.
+
+    Cache:
+        A tuple with one entry per layer.
+
     Raises:
         ValueError: If x or gy is not a tuple with one entry per layer.
 
@@ -240,6 +246,12 @@ def branch(*layers: Layer, merge: Layer | None = None) -> Branching:
     Args:
         layers: The layers, at least one.
         merge: A layer that takes a tuple, such as ``Add()`` or ``Concat(-1)``. By default y is the tuple of outputs.
+
+    Params:
+        A tuple with one entry per layer, then that of ``merge``, if given.
+
+    Cache:
+        A tuple in the same order.
 
     Raises:
         ValueError: If there are no layers.
@@ -265,6 +277,12 @@ def residual(layer: Layer, shortcut: Layer = Identity()) -> Branching:  # noqa: 
     Args:
         layer: The layer f; its output has the shape of s(x).
         shortcut: The layer s, for example a 1x1 convolution if f changes the channels. Default: ``Identity()``.
+
+    Params:
+        A tuple of three: of ``layer``, of ``shortcut``, and ``{}`` for the sum.
+
+    Cache:
+        A tuple in the same order.
 
     References:
         He et al. 2016, eq. 1 and 2.

@@ -128,6 +128,12 @@ def keep_constants(layer: Layer) -> KeepConstants:
     Args:
         layer: The layer f. Its params and their paths stay the same.
 
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's.
+
     Raises:
         ValueError: If x is a tuple and gy is not one of the same length.
 
@@ -216,6 +222,12 @@ def serial_with_constants(*layers: Layer) -> SerialWithConstants:
 
     Args:
         layers: The layers, at least one.
+
+    Params:
+        A tuple with one entry per layer.
+
+    Cache:
+        A tuple with one entry per layer.
 
     Raises:
         ValueError: If there are no layers.

@@ -210,6 +210,9 @@ def affine_coupling(f: Layer, g: Layer) -> AffineCoupling:
     Params:
         A pair, of f and of g.
 
+    Cache:
+        The caches of f and g, the pairs (x₁ eˢ, eˢ) and (x₂ eᵘ, eᵘ), and the shape of ℓ.
+
     Raises:
         ValueError: If x is not a tuple (x1, x2, log_det) of floating tensors, log_det does not have the first axes of x1 and x2,
             or f(x2) is not a pair of tensors like x1, or g(y1) not one like x2, in shape and dtype.

@@ -119,6 +119,12 @@ def with_vjp(layer: Layer, rule: Callable[[Vjp, Any, Any, Any], tuple[Grads, Any
         rule: A function ``rule(vjp, x, y, gy) -> (gparams, gx)``; ``vjp(gy)`` is the layer's own. It must return 0 for a gy of 0.
             A function at the top level of a module pickles, compares and prints by name.
 
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's, x and y, not copied.
+
     Raises:
         ValueError: If, in the backward pass, the rule does not return a pair whose second entry has the shape and dtype of x.
 

@@ -262,6 +262,9 @@ def graph(*inputs: str, output: str | Names | dict[str, str] | None = None, **no
             with the same params. A layer without inputs, such as ``Parameter``, gets ``()``; if nothing uses its output, its
             params are kept but it is not evaluated. A dotted name makes nested params: ``**{"blocks.0": ...}``.
 
+    Params:
+        A dict by node, without nodes that use the layer of another.
+
     Raises:
         ValueError: For unknown and repeated names, a cycle, and a node or input that does not lead to the output.
 

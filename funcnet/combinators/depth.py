@@ -1,6 +1,6 @@
 """Depth: many copies of one layer in series.
 
-    x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)       y  = xₙ
+    x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)        y  = xₙ
     gₙ = gy    gp[i], gᵢ₋₁ = f.vjp(p[i], cᵢ, gᵢ)   gx = g₀
 
 i = 1 ... n numbers the copies, in a first axis of the leaves of params.
@@ -29,7 +29,7 @@ from funcnet.wrapper import Wrapper
 class Repeat(Wrapper):
     """n copies of one layer in series, each with its own params; made by ``repeat``.
 
-        x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)       y  = xₙ
+        x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)        y  = xₙ
         gₙ = gy    gp[i], gᵢ₋₁ = f.vjp(p[i], cᵢ, gᵢ)   gx = g₀
 
     Args:
@@ -248,7 +248,7 @@ def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
 def repeat(layer: Layer, n: int) -> Repeat:
     """Compose n copies of a layer in series, each with its own params, stacked along a first axis of n.
 
-        x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)       y  = xₙ
+        x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)        y  = xₙ
         gₙ = gy    gp[i], gᵢ₋₁ = f.vjp(p[i], cᵢ, gᵢ)   gx = g₀
 
     It equals ``serial`` of n copies bit for bit: values, gradients, fresh params and noise. With invertible layers it keeps one
@@ -269,6 +269,9 @@ def repeat(layer: Layer, n: int) -> Repeat:
 
     Params:
         The layer's, every leaf with a first axis of n.
+
+    Cache:
+        The caches of the copies; with invertible layers the output and the key.
 
     Raises:
         ValueError: If n is below 1.

@@ -221,6 +221,9 @@ def ensemble(layer: Layer | Loss, n: int, *, shared_input: bool = True) -> Ensem
     Params:
         The layer's, every leaf with a first axis of n. Member i draws its params with the key ``fold_in(rng, i)``.
 
+    Cache:
+        The layer's, every tensor except a shared x with a first axis of n.
+
     Raises:
         ValueError: If n is below 1, or the first axis of params, or of an x that is not shared, is not n.
 

@@ -85,6 +85,12 @@ def freeze(layer: Layer) -> Frozen:
     Args:
         layer: The layer or net to freeze. Its params and their paths stay the same.
 
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's.
+
     >>> import torch
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.linear.linear import Linear

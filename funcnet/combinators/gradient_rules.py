@@ -191,6 +191,9 @@ def scale_gradient(c: float) -> ScaleGradient:
     Args:
         c: The factor; 0 stops the gradient.
 
+    Cache:
+        ``x``, not copied.
+
     >>> import torch
     >>> layer = scale_gradient(0.1)
     >>> y, cache = layer.apply({}, torch.ones(2))
@@ -211,6 +214,9 @@ def reverse_gradient(c: float = 1.0) -> ScaleGradient:
 
     Args:
         c: The factor.
+
+    Cache:
+        ``x``, not copied.
 
     Raises:
         ValueError: If c is not a finite number.
@@ -237,6 +243,9 @@ def clip_gradient(bound: float) -> ClipGradient:
     Args:
         bound: Largest absolute value of an element of gx.
 
+    Cache:
+        ``x``, not copied.
+
     >>> import torch
     >>> layer = clip_gradient(1.0)
     >>> y, cache = layer.apply({}, torch.ones(3))
@@ -256,6 +265,12 @@ def straight_through(layer: Layer) -> StraightThrough:
 
     Args:
         layer: The layer f, whose y has the shape and dtype of x.
+
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's, and x, not copied.
 
     Raises:
         ValueError: If y does not have the shape and dtype of x.

@@ -199,6 +199,9 @@ def lora(layer: Layer, rank: int, alpha: float | None = None) -> LoRA:
         lora_A: (rank, rest of the weight), drawn as ``torch.nn.Linear`` draws its weight.
         lora_B: (out, rank), zeros.
 
+    Cache:
+        The layer's; for a Linear, x and x aᵀ.
+
     Raises:
         ValueError: If the layer's params have no ``weight`` of at least two axes.
 

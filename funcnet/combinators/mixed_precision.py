@@ -153,6 +153,12 @@ def cast(layer: Layer, dtype: torch.dtype) -> MixedPrecision:
         layer: The layer or net. Cast a net as a whole: two neighbours that are cast separately round in between.
         dtype: The floating dtype to compute in.
 
+    Params:
+        The layer's, in any floating dtype.
+
+    Cache:
+        The layer's, in ``dtype``, and empty tensors that hold the dtypes of x and y.
+
     Raises:
         ValueError: If ``dtype`` is not a floating dtype, or gy does not have the dtype of y.
 

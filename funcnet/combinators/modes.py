@@ -95,6 +95,12 @@ def by_mode(layer: Layer, evaluation: Layer) -> ByMode:
         layer: The layer f for training.
         evaluation: The layer e that ``inference`` returns; it takes the same params.
 
+    Params:
+        The layer's, which ``evaluation`` takes too.
+
+    Cache:
+        The layer's.
+
     >>> import torch
     >>> from funcnet.layers.shape.reshaping import Identity
     >>> from funcnet.layers.activation.elementary import Square

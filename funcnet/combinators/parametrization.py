@@ -228,6 +228,9 @@ def parametrize(layer: Layer, parametrization: Layer, name: str = "weight") -> P
     Params:
         The layer's without w, and ``parametrizations.weight.original``, as in ``torch.nn.utils.parametrize``.
 
+    Cache:
+        The layer's, the computed param, and the cache of the parametrization.
+
     Raises:
         ValueError: If the layer has no param of this name, or the parametrization is stochastic or gives another shape.
 

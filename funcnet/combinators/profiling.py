@@ -93,6 +93,12 @@ def profiled(layer: Layer, name: str | None = None) -> Profiled:
         layer: The layer f.
         name: Prefix of the ranges. By default the name of the layer's class.
 
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's.
+
     >>> from funcnet.layers.linear.linear import Linear
     >>> profiled(Linear(3, 2), "encoder.0")
     profiled(Linear(in_features=3, out_features=2), 'encoder.0')

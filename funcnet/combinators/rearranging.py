@@ -82,6 +82,12 @@ def channels_last(layer: Layer, dim: int = 1) -> ChannelsLast:
     Shape:
         x (N, ..., channels) → y (N, ..., channels').
 
+    Params:
+        The layer's.
+
+    Cache:
+        A pair, the layer's and ().
+
     Raises:
         ValueError: If x has no axis ``dim``.
 
@@ -149,6 +155,12 @@ def map_over(layer: Layer, axes: int = 2) -> MapOver:
     Shape:
         x (*axes, ...) → y (*axes, ...).
 
+    Params:
+        The layer's.
+
+    Cache:
+        A pair, the layer's and the sizes of the merged axes.
+
     Raises:
         ValueError: If the tensors of x do not share these axes.
 
@@ -174,6 +186,12 @@ def time_distributed(layer: Layer) -> MapOver:
 
     Shape:
         x (N, T, ...) → y (N, T, ...).
+
+    Params:
+        The layer's.
+
+    Cache:
+        A pair, the layer's and the sizes of the first two axes.
 
     >>> import torch
     >>> from funcnet.layers.shape.reshaping import Flatten

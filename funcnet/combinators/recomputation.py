@@ -205,6 +205,12 @@ def remat(layer: Layer, segments: int | None = None) -> Remat:
         layer: The layer f. It draws the same noise as without ``remat``.
         segments: Number of parts of a ``serial``, at most its number of layers. By default one part.
 
+    Params:
+        The layer's.
+
+    Cache:
+        A pair: a tuple of the inputs of the segments, and the key, ``None`` if the layer needs none.
+
     Raises:
         ValueError: If ``segments`` is given for a layer that is not a ``serial``, or has fewer layers.
 

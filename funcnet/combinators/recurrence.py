@@ -212,6 +212,12 @@ def scan(layer: Layer, *, reverse: bool = False, output_is_carry: bool = False, 
     Shape:
         (xs, carry) or (xs, carry, constants) → (ys, carry), steps along the first axis of every tensor in xs and ys.
 
+    Params:
+        The layer's: one set for all steps. Step t has the key ``fold_in(rng, t)``.
+
+    Cache:
+        A tuple with the cache of each step; with ``checkpoint_every`` a tuple of x, the kept carries and the key.
+
     >>> import torch
     >>> from funcnet.layers.recurrent.cells import GRUCell
     >>> net = scan(GRUCell(3, 4), output_is_carry=True, checkpoint_every=8)

@@ -33,15 +33,9 @@ class Serial(Combinator):
         layers: The layers f₁, ..., fₙ.
         names: A name for each layer, or ``None``.
 
-    Params:
-        A tuple with one entry per layer; a dict if the layers have names.
-
     Cache:
-        A tuple with one entry per layer; ``(x,)`` without layers. A run of several invertible layers keeps only the output and
-        the key of its last layer: the backward pass restores x and the caches of the others.
-
-    Raises:
-        ValueError: If ``params`` does not have one entry per layer.
+        A tuple with one entry per layer; ``(x,)`` without layers. In a run of several invertible layers the last entry is the
+        output and the key, and the others are empty: the backward pass restores x and their caches.
     """
 
     label = "serial"
@@ -273,6 +267,12 @@ def serial(*layers: Layer, **named: Layer) -> Serial:
     Args:
         layers: Layers, whose params are then a tuple: ``serial(Linear(2, 25), Tanh())``.
         named: Layers by name, whose params are then a dict: ``serial(hidden=Linear(2, 25), act=Tanh())``.
+
+    Params:
+        A tuple with one entry per layer; a dict if the layers have names.
+
+    Cache:
+        A tuple with one entry per layer, ``(x,)`` without layers; a run of several invertible layers keeps only its last output.
 
     Raises:
         ValueError: If both kinds are given, for a list of layers instead of ``*layers``, and for names that are numbers, empty or

@@ -110,6 +110,12 @@ def shared(layer: Layer) -> Shared:
     Args:
         layer: The layer f.
 
+    Params:
+        The layer's.
+
+    Cache:
+        A tuple with one entry per entry of x.
+
     Raises:
         ValueError: If x is not a non-empty tuple, or gy has another length.
 
@@ -258,6 +264,12 @@ def tied(net: Layer, *groups: tuple[str, ...]) -> Tied:
         net: The net f.
         groups: Tuples of paths in its params. The first path of each group holds the params. A path leads to one tensor, or to
             all params of a layer: ``tied(parallel(f, f), ("0", "1"))``.
+
+    Params:
+        The net's, with ``None`` at every path but the first of each group.
+
+    Cache:
+        The net's.
 
     Raises:
         ValueError: For a group of fewer than two paths; in ``init``, if a path is not in params or the shapes differ.

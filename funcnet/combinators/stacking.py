@@ -152,7 +152,7 @@ Step = Callable[..., tuple[Tree, Tree]]
 def looped(step: Step, carry: Tree, *stacks: Tree, n: int, reverse: bool = False) -> tuple[Tree, Tree] | None:
     """Run ``step(carry, *entries) -> (carry, output)`` along stacks, as a loop of compiled code.
 
-    The step is traced once by itself too, for the structure of what it returns; compilers remove the unused computation.
+    The step is also traced once separately, for the structure of what it returns; compilers remove the unused computation.
 
     Returns:
         The last carry and a stack of the outputs; ``None`` if the loop is to be unrolled: in eager mode, under transforms, for

@@ -9,7 +9,7 @@ from funcnet import tree
 from funcnet.combinator import Children, Combinator, child_key, errors_at, layers_only, tuple_of_layers
 from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, value_error, whole
-from funcnet.layers.operands.arithmetic import Concat
+from funcnet.layers.operands.picking import Concat
 from funcnet.value import frozen
 
 
@@ -165,6 +165,12 @@ def bidirectional(layer: Layer, backward: Layer | None = None, *, merge: Layer |
         backward: The layer g, which goes backward. By default the same layer, with separate params.
         merge: A layer that takes the pair of outputs. By default ``Concat()``.
         dim: Axis of time.
+
+    Params:
+        A tuple of those of f, g and ``merge``.
+
+    Cache:
+        A tuple of their caches.
 
     >>> import torch
     >>> from funcnet.combinators.recurrence import scan

@@ -99,6 +99,12 @@ def uniqued(layer: Layer) -> Uniqued:
     Shape:
         x (N, ...), integers → y (N, ...).
 
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's, the indices k, ``None`` if all rows are computed, and the number of distinct rows.
+
     Raises:
         ValueError: If the layer is stochastic or depends on the batch, or x does not have integers and at least one axis.
 

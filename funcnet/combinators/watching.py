@@ -113,6 +113,12 @@ def tap(layer: Layer, on_apply: Callable[[Any], Any] | None = None, on_vjp: Call
         on_apply: Called in ``apply`` and ``__call__``. Use a function defined in a module: it prints and pickles.
         on_vjp: Called once in each of ``vjp``, ``grads`` and ``input_grad``.
 
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's.
+
     Raises:
         ValueError: If ``on_apply`` or ``on_vjp`` is neither callable nor ``None``.
 
@@ -214,6 +220,12 @@ def checked(layer: Layer) -> Checked:
 
     Args:
         layer: The layer or net f.
+
+    Params:
+        The layer's.
+
+    Cache:
+        The layer's, and x and the key, which locate the error.
 
     Raises:
         FloatingPointError: At the first NaN or infinity, with its path within the net and its direction, forward or backward.

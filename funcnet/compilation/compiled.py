@@ -1,7 +1,7 @@
 """Compilation: a pure function of tensors becomes one graph for each kind of call, and repeated calls go straight to its kernels.
 
-Dynamo traces the first call of a kind, Inductor compiles what was traced, and the call is recorded as a ``Program``. A call
-of the kind of the last one costs a check of 2 µs; the program of another kind is found by its key.
+Dynamo traces the first call of a kind, Inductor compiles the trace, and the call is recorded as a ``Program``. A call of the same
+kind as the last one costs a check of 2 µs; the program of another kind is found by its key.
 """
 
 import inspect
@@ -30,16 +30,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 KEPT = 64
-"""How many programs a compiled function keeps; the least recently used one goes for another."""
+"""How many programs a compiled function keeps; a new one replaces the least recently used."""
 
 _TICKS = itertools.count(1)
 _NAMED = type("Named", (), {})()
 
 
 class Compiled(Generic[P, R]):
-    """A function, compiled for each kind of arguments that it is called with; made by ``funcnet.compile``.
+    """A function that is compiled for each kind of its arguments; made by ``funcnet.compile``.
 
-    Threads may share it. It pickles without its programs: by name if it decorates a function, else where the function pickles.
+    Threads may share it. It pickles without its programs: by name if it decorates a function, else with the function.
+
+    Args:
+        step: The function.
     """
 
     __wrapped__: Callable[P, R]
@@ -53,7 +56,7 @@ class Compiled(Generic[P, R]):
 
     @property
     def programs(self) -> int:
-        """How many programs are kept, one for each kind of call: a test may hold it to 1."""
+        """How many programs are kept, one for each kind of call; a test may require 1."""
         return len(self._kept)
 
     def __repr__(self) -> str:
@@ -64,19 +67,19 @@ class Compiled(Generic[P, R]):
     @overload
     def __get__(self, instance: object, owner: type | None = None) -> Callable[..., R]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Callable[..., R]:
-        """Bind like the function that was compiled: as a method for a function, not at all for a ``Value``."""
+        """Bind as the compiled function would: a plain function becomes a method, a ``Value`` does not."""
         binds = instance is not None and isinstance(self.__wrapped__, FunctionType)
         return MethodType(self, instance) if binds else self
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         name = getattr(self, "__qualname__", None)
-        if name is not None and _global(self.__module__, name) is self:  # a decorated function: its name now refers to this
+        if name is not None and _global(self.__module__, name) is self:  # a decorated function: its name refers to this
             return str(name)
         step = self.__wrapped__
         try:
             pickle.dumps(step)
         except Exception as error:
-            rule = "to pickle, step must pickle, as a train step does and a function that its module has under its name"
+            rule = "to pickle, step must pickle, like a train step or a function defined with def in a module"
             raise pickle.PicklingError(str(value_error("compile", rule, repr(step)))) from error
         return compile, (step,)
 
@@ -84,17 +87,17 @@ class Compiled(Generic[P, R]):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # as of any function, a copy is the function
+        return self  # functions copy as themselves
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function, without recording any gradient."""
+        """Call the function without recording gradients."""
         if not torch.is_grad_enabled():
             return self._run(args, kwargs)
         with torch.no_grad():
             return self._run(args, kwargs)
 
     def _run(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> R:
-        if not is_eager():  # within another compiled function, or under a transform, the function is called itself
+        if not is_eager():  # call the function itself within another compiled function or under a transform
             return self.__wrapped__(*arguments, **named)
         if named:
             arguments, named = self._bound(arguments, named)
@@ -108,7 +111,7 @@ class Compiled(Generic[P, R]):
         return self._made(last, leaves, arguments, named)
 
     def _bound(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments by place where the signature is known: then ``step(p, x=x)`` is of the kind of ``step(p, x)``."""
+        """Return positional arguments if the signature is known: ``step(p, x=x)`` is then of the same kind as ``step(p, x)``."""
         if self._signature is None:
             return arguments, named
         try:
@@ -121,7 +124,7 @@ class Compiled(Generic[P, R]):
         return bound.args, bound.kwargs
 
     def _other(self, arguments: tuple[Any, ...], named: dict[str, Any], like: Tree) -> R:
-        """Make a call that is not of the kind of the last one, and trace it where no call of its kind was made before."""
+        """Make a call of another kind than the last one, and trace it if it is the first of its kind."""
         log: list[LogRecord] = []
         try:
             key = key_of(like)
@@ -138,7 +141,7 @@ class Compiled(Generic[P, R]):
         else:
             return self._made(*found, arguments, named)
         try:
-            self._refuse(arguments, named)  # not above, where the error of eager mode would get Dynamo's as its context
+            self._refuse(arguments, named)  # outside of the handler, whose error would become the context of this one
             _require_dense(like)
             pass_on(log)
             raise failed
@@ -161,7 +164,7 @@ class Compiled(Generic[P, R]):
             del failed
 
     def _found(self, key: Hashable, like: Tree) -> tuple[Program | Traced, list[Any]] | None:
-        """Return the program of a key, if it takes the arguments, and their leaves; it becomes the last one."""
+        """Return the program of a key, if it fits the arguments, and their leaves; it becomes the last one."""
         kept = self._kept.get(key)
         leaves = None if kept is None else kept.leaves(like)
         if kept is None or leaves is None:
@@ -170,7 +173,7 @@ class Compiled(Generic[P, R]):
         return kept, leaves
 
     def _first(self, arguments: tuple[Any, ...], named: dict[str, Any], key: Hashable, like: Tree) -> Any:
-        """Let Dynamo make the call, and keep its record, or what Dynamo made where it cannot be recorded."""
+        """Have Dynamo make the call, and keep its record, or Dynamo's function if it cannot be recorded."""
         entry = Traced(self.__wrapped__, like)
         require_apart(entry, arguments, named)
         with recording() as calls:
@@ -181,7 +184,7 @@ class Compiled(Generic[P, R]):
         return result
 
     def _keep(self, key: Hashable, kept: Program | Traced) -> None:
-        """Keep a program, and let the least recently used one go; called under the lock."""
+        """Keep a program, and drop the least recently used one; called under the lock."""
         while len(self._kept) >= KEPT and key not in self._kept:
             del self._kept[min(self._kept, key=lambda one: self._kept[one].used)]
         kept.used = next(_TICKS)
@@ -193,14 +196,14 @@ class Compiled(Generic[P, R]):
 
 
 def _require_dense(arguments: Tree) -> None:
-    """Refuse sparse and nested tensors, which kernels take and the compiler does not."""
+    """Raise for sparse and nested tensors, which kernels accept and the compiler does not."""
     for leaf in tree.leaves(arguments):
         if isinstance(leaf, Tensor) and (leaf.is_nested or leaf.layout is not torch.strided):
             raise value_error("compile", "compiled code takes dense tensors only", leaf)
 
 
 def _global(module: str, name: str) -> Any:
-    """Return what a module has under a qualified name; ``None`` where it has nothing."""
+    """Return the object of a module with a qualified name, or ``None``."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -215,7 +218,7 @@ def _signature(step: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def _place(name: str, signature: inspect.Signature | None) -> int:
-    """Return the place of a parameter; one beyond all arguments where there is none of that name."""
+    """Return the position of a parameter, or a number beyond all positions."""
     names = [] if signature is None else [*signature.parameters]
     return names.index(name) if name in names else sys.maxsize
 
@@ -225,35 +228,35 @@ def compile(step: Callable[P, R]) -> Compiled[P, R]:  # noqa: A001 (torch's word
 
     The compiled function differs from the eager one by rounding. Each kind of call is compiled once: another structure, order of
     a dict's keys, shape, dtype, order in memory or constant among the arguments is another kind, and so is another autocast. The
-    programs of the 64 kinds that were used last are kept. No gradient is recorded inside. Invalid arguments raise the same error
+    programs of the 64 most recently used kinds are kept. No gradient is recorded inside. Invalid arguments raise the same error
     as in eager mode.
 
     A step of this package, or another ``Value``, goes straight to its kernels from the second call of a kind on: a step of the
-    2-25-25-25-2 net takes 42 µs, and 136 in eager mode (AMD EPYC). An int seed ``rng`` becomes a key first, so all seeds share
-    one program. A plain function may read more than its arguments, so Dynamo checks each call of it, which takes about 30 µs, and
+    2-25-25-25-2 net takes 42 µs, in eager mode 136 (AMD EPYC). An int seed ``rng`` becomes a key first, so all seeds share one
+    program. A plain function may read more than its arguments, so Dynamo checks each call of it, which takes about 30 µs, and
     each number among its arguments is a constant of the program.
 
-    The time to compile grows in proportion to depth, by 0.5 to 0.7 s of the processor for a residual block of LayerNorm, Linear,
-    GELU and Linear: train steps of a ``serial`` of 10, 20 and 40 blocks took 8, 15 and 28 s on a core of an AMD EPYC, and up to
-    1.7 times as long on a busy one. That of ``repeat(block, n)``, which is compiled as a loop, does not grow: 10 and 100 blocks
+    The time to compile is proportional to depth, 0.5 to 0.7 s of the processor for a residual block of LayerNorm, Linear, GELU
+    and Linear: train steps of a ``serial`` of 10, 20 and 40 blocks took 8, 15 and 28 s on a core of an AMD EPYC, and up to 1.7
+    times as long on a busy one. The time of ``repeat(block, n)``, which is compiled as a loop, does not grow: 10 and 100 blocks
     took 6 s.
 
     On a CUDA device, a step whose inputs hold less than 64 MiB is replayed as a CUDA graph from its third call on, which saves
     the launch of each kernel. Results are copies: they may be kept and fed back. Donated steps write to their arguments and are
     launched kernel by kernel, as all steps are in ``with fn.kernels.choices.forced("CUDA graphs", "launched")``. The optimizer's
-    counters are in main memory and would be copied at each call: move the state to the GPU first, with
+    counters are in main memory and would be copied at each call. Move the state to the GPU first, with
     ``fn.tree.to(state, "cuda")``, so that the whole step is one graph. Make settings that kernels read, such as
     ``torch.set_float32_matmul_precision("high")`` for TF32, before the first call.
 
     Threads may share a compiled function: first calls of a kind wait for each other, later calls take no lock. Under
-    ``torch.func.vmap`` and within another compiled function it is the function itself.
+    ``torch.func.vmap`` and within another compiled function it calls the function itself.
 
     Args:
         step: Pure function of trees of tensors and constants.
 
     Returns:
-        A function with the signature of ``step``, which is its ``__wrapped__``. It pickles where ``step`` does, and by
-        its name if it decorates a function of a module. A decorated function in a class body is a method.
+        A function with the signature of ``step``, which is its ``__wrapped__``. It pickles if ``step`` does, and by its name if
+        it decorates a function of a module. In a class body a decorated function is a method.
 
     Raises:
         ValueError: If ``step`` is not a function, or has an optimizer that reads the loss while it steps, as ``LBFGS`` does.
@@ -262,6 +265,6 @@ def compile(step: Callable[P, R]) -> Compiled[P, R]:  # noqa: A001 (torch's word
         raise value_error("compile", "step must be a function", step)
     reader = next((part for part in parts(step) if getattr(part, "reads_values", False)), None)
     if reader is not None:
-        rule = "a step must not read the loss on its way, as that of LBFGS does; compile its value_and_grads, and call opt.step"
+        rule = "a step must not read the loss inside, as that of LBFGS does; compile its value_and_grads, and call opt.step"
         raise value_error("compile", rule, repr(reader))
     return Compiled(step)

@@ -1,8 +1,8 @@
 """CUDA graphs: a compiled step on a GPU as one recording, which is replayed without a launch for each kernel.
 
-Inductor runs the first call as usual, records the second and replays the recording from the third on. A recording has memory of
-its own: each replay copies all inputs into it and overwrites the outputs of the last one. So outputs are copied at once. They
-keep their values, and the next call may take them as its params and state.
+Inductor runs the first call as usual, records the second and replays the recording from the third on. A recording has its own
+memory: each replay copies all inputs into it and overwrites the outputs of the last one. Outputs are therefore copied at once.
+They keep their values, and the next call may take them as its params and state.
 """
 
 import threading
@@ -22,12 +22,12 @@ Compile = Callable[[dict[str, Any]], Kernel]
 GRAPHS = choice("CUDA graphs", {"replayed": NEVER, "launched": 0}, lambda processor: 1 << 26, "bytes of inputs")
 """Whether kernels are replayed or launched one by one.
 
-Copying 64 MiB in and out moves 256 MiB, 0.1 ms on memory of 3 TB/s, and launching a kernel takes some 5 µs: a step of 20 kernels
-gains nothing from there on. This is arithmetic, not a measurement.
+Copying 64 MiB in and out moves 256 MiB, which takes 0.1 ms with memory of 3 TB/s; launching a kernel takes about 5 µs. From this
+size on, a step of 20 kernels gains nothing. This is arithmetic, not a measurement.
 """
 
 REPLAYED = {"triton.cudagraphs": True}
-"""Inductor's options for a recording; ``cpp_wrapper`` excludes it."""
+"""Inductor's options for a recording; it is incompatible with ``cpp_wrapper``."""
 
 
 def is_on_gpu(values: Sequence[Any]) -> bool:
@@ -36,14 +36,14 @@ def is_on_gpu(values: Sequence[Any]) -> bool:
 
 
 def kernel_on_gpu(compile_with: Compile, inputs: Sequence[Any]) -> Kernel:
-    """Compile for a GPU, as a recording where that can be done and pays."""
+    """Compile for a GPU, as a recording if that is possible and pays."""
     return Replayed(compile_with) if may_replay(inputs) else compile_with({})
 
 
 def may_replay(inputs: Sequence[Any]) -> bool:
-    """Tell whether a graph with these inputs is to be replayed.
+    """Tell whether to replay a graph with these inputs.
 
-    All sizes must be fixed, all inputs on one GPU or single numbers in main memory, and the step may not write to its inputs: a
+    All sizes must be fixed, all inputs on one GPU or 0-d tensors in main memory, and the step may not write to its inputs: a
     donated one does, and a recording would write to its copies.
     """
     tensors = [x for x in inputs if isinstance(x, Tensor)]
@@ -57,10 +57,10 @@ def may_replay(inputs: Sequence[Any]) -> bool:
 
 
 class Replayed:
-    """A kernel that is replayed, and whose outputs are copies.
+    """A kernel that is replayed and returns copies of its outputs.
 
-    Torch keeps recordings for the thread that imported its module of them. Calls from other threads launch the kernels, which are
-    compiled for it again.
+    Torch keeps recordings for the thread that imported its module of recordings. Calls from other threads launch the kernels,
+    which are compiled again for them.
     """
 
     def __init__(self, compile_with: Compile) -> None:
@@ -74,7 +74,7 @@ class Replayed:
         return copied_out(self._replayed(*inputs), inputs)
 
     def _others(self) -> Kernel:
-        """Return the kernel for other threads, compiled at their first call."""
+        """Return the kernel for other threads, which their first call compiles."""
         with self._lock:
             if self._launched is None:
                 self._launched = self._compile_with({})
@@ -82,7 +82,7 @@ class Replayed:
 
 
 def copied_out(outputs: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-    """Return outputs with copies of what is in a recording's memory; inputs, numbers and CPU tensors as they are."""
+    """Copy the outputs that are in a recording's memory; inputs, numbers and CPU tensors are returned unchanged."""
     given = {*map(id, inputs)}
     places = [i for i, x in enumerate(outputs) if isinstance(x, Tensor) and x.is_cuda and id(x) not in given]
     copies = [torch.empty_like(outputs[i]) for i in places]

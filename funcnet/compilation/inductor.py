@@ -1,7 +1,7 @@
 """Dynamo and Inductor: one function traced under its own code, compiled to a kernel, and its first call recorded.
 
-Dynamo compiles at most 8 kinds of calls for one code object, so every traced function gets a code object that no other shares.
-Dynamo is not thread safe: while one thread traces, a call of a traced function in another thread fails. Hence the lock.
+Dynamo compiles at most 8 kinds of calls for one code object, so every traced function gets its own code object. Dynamo is not
+thread safe: while one thread traces, a call of a traced function in another thread fails. A lock prevents that.
 """
 
 import builtins
@@ -26,17 +26,17 @@ from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.threads import with_one_thread
 
 THREADS = choice("threads of compiled loops", {"one": NEVER, "all": 0}, lambda cpu: 8193, "elements of the largest tensor")
-"""From how many elements of its largest tensor on a graph is compiled for all threads; see ``kernel_of``."""
+"""Number of elements of the largest tensor from which a graph is compiled for all threads; see ``kernel_of``."""
 
 CALLS = choice("calls of compiled graphs", {"-O3": NEVER, "-O1": 0}, lambda cpu: 500, "nodes")
-"""From how many nodes on the calls in a graph are compiled apart from its kernels, with ``-O1``; see ``kernel_of``."""
+"""Number of nodes from which the calls in a graph are compiled separately from its kernels, with ``-O1``; see ``kernel_of``."""
 
 STREAMS = choice("tensors in one compiled loop", {"up to 16": NEVER, "up to 8": 0}, lambda cpu: 1 << 23, "elements of all inputs")
-"""From how many elements of all inputs on Inductor puts fewer independent tensors into one loop.
+"""Number of elements of all inputs from which Inductor puts fewer independent tensors into one loop.
 
 Fused loops over many parameters read and write more streams of memory than a core prefetches. On an AMD EPYC a compiled AdamW
-step of 10 M parameters in 100 tensors takes 13.9 ms with up to 8 and 20.4 with up to 16, donated 9.0 and 9.3, and one with 1.9 M
-parameters the same. The time to compile grows by 0.1 s a tensor.
+step of 10 M parameters in 100 tensors takes 13.9 ms with up to 8 tensors and 20.4 with up to 16, donated 9.0 and 9.3. With 1.9 M
+parameters both take the same time. The time to compile grows by 0.1 s for each tensor.
 """
 
 _NUMBERS = itertools.count()
@@ -45,7 +45,7 @@ _OWN_LOCK = threading.RLock()
 
 @cache
 def compile_lock() -> Any:
-    """Return the lock under which Dynamo compiles, one for the process; a lock of ours where this build of torch has none.
+    """Return the lock under which Dynamo compiles, one for the process; our own lock if this build of torch has none.
 
     Dynamo is imported here, at the first call: it takes 0.8 s, as long as ``import torch``.
     """
@@ -58,10 +58,10 @@ def compile_lock() -> Any:
 
 @cache
 def inductor_options() -> dict[str, Any]:
-    """Return the options of Inductor that steps gain from, those that this build of torch has.
+    """Return the options of Inductor that speed up steps, as far as this build of torch has them.
 
-    ``cpp_wrapper`` calls the kernels from C++ and takes a tenth off a small step. ``cpp.threads`` is read at compile time.
-    ``cpp_wrapper_build_separate`` has the calls, one long C++ function, compiled with ``-O1`` in place of ``-O3``.
+    ``cpp_wrapper`` calls the kernels from C++ and makes a small step a tenth faster. ``cpp.threads`` is read at compile time.
+    ``cpp_wrapper_build_separate`` compiles the calls, one long C++ function, with ``-O1`` instead of ``-O3``.
     """
     wanted = {
         "cpp_wrapper": True,
@@ -73,7 +73,7 @@ def inductor_options() -> dict[str, Any]:
 
 
 def _known(options: dict[str, Any]) -> dict[str, Any]:
-    """Return those of some options of Inductor that this build of torch has."""
+    """Return those of the options that this build of torch has."""
     try:
         known = set(torch._inductor.list_options())
     except Exception:
@@ -82,9 +82,9 @@ def _known(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def product_options() -> dict[str, Any]:
-    """Return the options of Inductor for small products; none in a release of torch whose Inductor lacks what they need.
+    """Return the options of Inductor for small products; none if this release of torch lacks what they need.
 
-    Loops over a product's result stay apart from the product: in its kernel they would gain nothing.
+    Loops over a product's result stay separate from the product: in its kernel they would gain nothing.
     """
     if small_products.SMALL.value == 0:
         return {}
@@ -96,15 +96,15 @@ def product_options() -> dict[str, Any]:
 
 
 def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
-    """Compile a graph with Inductor, for one thread where every tensor in it is small, and in two parts where it is long.
+    """Compile a graph with Inductor, for one thread if every tensor in it is small, and in two parts if it is long.
 
-    With two threads each loop would end with one thread waiting for the other: a step of the 2-25-25-25-2 net takes 95 µs, 58
-    with loops for one thread, and 52 where its matrix products have one thread too. With tensors of 8192 elements both take as
-    long, with 65536 one thread takes a third longer.
+    With two threads each loop would end with one thread waiting for the other: a step of the 2-25-25-25-2 net takes 95 µs, with
+    loops for one thread 58, and 52 if its matrix products use one thread too. With tensors of 8192 elements both take the same
+    time; with 65536 one thread takes a third longer.
 
-    The time that GCC takes with ``-O3`` grows faster than the function that makes the calls: for train steps of 10, 20 and 40
-    residual blocks 5, 13 and 53 s of a processor, kernels included, and in two parts 2, 4 and 7 s. Small graphs stay in one,
-    which compiles as fast: in two a step of pychrot, in the benchmark, takes 1 % longer.
+    The time of GCC with ``-O3`` grows faster than the length of the function that makes the calls: train steps of 10, 20 and 40
+    residual blocks take 5, 13 and 53 s of a processor, kernels included, and in two parts 2, 4 and 7 s. Small graphs stay in one
+    part, which compiles as fast: in two parts a step of pychrot, in the benchmark, takes 1 % longer.
 
     Convolutions take the order in memory that the kernels of eager mode choose. With ``layout_optimization`` Inductor would put
     every image in channels_last: without it the step of a LeNet takes 0.97 of the time, that of a residual net 0.98 (AMD EPYC).
@@ -114,16 +114,16 @@ def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
         compile_with = partial(_compiled_for_gpu, graph, examples)
         return compile_with({}) if _sends(graph) else kernel_on_gpu(compile_with, _inputs(graph, examples))
     options = {**step_options(values, examples), **_known({"layout_optimization": False})}
-    if _sends(graph):  # the calls from C++ know no collectives
+    if _sends(graph):  # calls from C++ do not support collectives
         options = {name: value for name, value in options.items() if name != "cpp_wrapper"}
     kernel = _compiled(graph, examples, options)
     return with_one_thread(kernel) if _are_small(values) and torch.get_num_threads() > 1 else kernel
 
 
 def _compiled(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kernel:
-    """Compile a graph with loops for small products, and without them where Inductor or the C++ compiler rejects them.
+    """Compile a graph with loops for small products, or without them if Inductor or the C++ compiler rejects them.
 
-    That is said in a warning: the library's products may differ from the loops in the last bits.
+    A warning then says so: the library's products may differ from the loops in the last bits.
     """
     loops = _known(product_options())
     try:
@@ -133,7 +133,7 @@ def _compiled(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kerne
             raise
         kernel = torch._inductor.compile(graph, examples, options=options or None)
         reason = str(error).strip().partition("\n")[0]
-        warnings.warn(f"compile: the loops for small products failed, and are left out: {reason}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"compile: the loops for small products failed and are not used: {reason}", RuntimeWarning, stacklevel=2)
     return kernel
 
 
@@ -141,7 +141,7 @@ def _compiled(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kerne
 def _restarts() -> tuple[type[Exception], ...]:
     """Return the errors with which Inductor asks Dynamo to trace again, as for numbers that become tensors.
 
-    Caught, they would leave the loops out without a fault in them.
+    Catching them would drop the loops though nothing is wrong with them.
     """
     try:
         from torch._dynamo.exc import RestartAnalysis
@@ -151,7 +151,7 @@ def _restarts() -> tuple[type[Exception], ...]:
 
 
 def _compiled_for_gpu(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kernel:
-    """Compile a graph for a GPU; without ``cpp_wrapper``, which takes long to compile there and excludes CUDA graphs."""
+    """Compile a graph for a GPU, without ``cpp_wrapper``, which takes long to compile there and excludes CUDA graphs."""
     known = {name: value for name, value in options.items() if name in torch._inductor.list_options()}
     with compile_lock():
         kernel: Kernel = torch._inductor.compile(graph, examples, options=known or None)
@@ -159,18 +159,18 @@ def _compiled_for_gpu(graph: Any, examples: list[Any], options: dict[str, Any]) 
 
 
 def _inputs(graph: Any, examples: list[Any]) -> list[Any]:
-    """Return a graph's inputs as they were traced: tensors that were written to have another version."""
+    """Return a graph's inputs as they were traced; tensors that were written to have another version."""
     places = [node for node in graph.graph.nodes if node.op == "placeholder"]
     return [node.meta.get("example_value", one) for node, one in zip(places, examples, strict=True)]
 
 
 def _sends(graph: Any) -> bool:
-    """Tell whether there are collectives in a graph."""
+    """Tell whether a graph has collectives."""
     return any("c10d_functional" in str(node.target) for node in graph.graph.nodes)
 
 
 def step_options(values: list[Any], inputs: list[Any]) -> dict[str, Any]:
-    """Return the options of Inductor for a graph with these values of its nodes, and these inputs."""
+    """Return the options of Inductor for a graph with these node values and inputs."""
     fits = {
         "cpp.threads": _are_small(values),
         "cpp_wrapper_build_separate": len(values) >= CALLS.value,
@@ -180,19 +180,19 @@ def step_options(values: list[Any], inputs: list[Any]) -> dict[str, Any]:
 
 
 def _are_small(values: list[Any]) -> bool:
-    """Tell whether every tensor among the values of a graph is small; one of a symbolic size is not."""
+    """Tell whether every tensor among the values of a graph is small; one of symbolic size is not."""
     sizes = [value.numel() for row in values for value in tree.leaves(row) if isinstance(value, Tensor)]
     return all(type(size) is int and size < THREADS.value for size in sizes)
 
 
 def _elements(inputs: list[Any]) -> int:
-    """Return how many elements all inputs of fixed sizes have together."""
+    """Return the number of elements of all inputs of fixed size."""
     sizes = [one.numel() for one in inputs if isinstance(one, Tensor)]
     return sum(size for size in sizes if type(size) is int)
 
 
 class _Records(threading.local):
-    """The list to which the calling thread records calls of kernels; ``None`` outside of ``recording``."""
+    """The list to which the calling thread records kernel calls; ``None`` outside of ``recording``."""
 
     calls: list[tuple[Kernel, Sequence[Any], Sequence[Any]]] | None = None
 
@@ -202,7 +202,7 @@ _RECORDS = _Records()
 
 @contextmanager
 def recording() -> Iterator[list[tuple[Kernel, Sequence[Any], Sequence[Any]]]]:
-    """Record the calls that this thread makes of kernels: each with its inputs and outputs."""
+    """Record the kernel calls of this thread: each with its inputs and outputs."""
     before, _RECORDS.calls = _RECORDS.calls, []
     try:
         yield _RECORDS.calls
@@ -221,7 +221,7 @@ _FAKE_TENSORS = logging.getLogger("torch._subclasses.fake_tensor")
 
 
 def _passes(record: logging.LogRecord) -> bool:
-    """Filter log records: those of a thread that withholds them go to its list."""
+    """Filter log records: records of a thread that withholds them go to its list."""
     if _WITHHELD.records is None:
         return True
     _WITHHELD.records.append(record)
@@ -230,10 +230,10 @@ def _passes(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def withheld_log(records: list[logging.LogRecord]) -> Iterator[None]:
-    """Withhold what Dynamo logs about an operation that fails, 20 lines; if the call succeeds, it is logged at the end.
+    """Withhold the 20 lines that Dynamo logs about an operation that fails; if the call succeeds, log them at the end.
 
-    If it fails, eager mode may have a better sentence. The filter remains with the logger, where it lets other threads' records
-    pass.
+    If it fails, eager mode may have a better message. The filter stays on the logger, where it passes the records of other
+    threads.
     """
     _FAKE_TENSORS.addFilter(_passes)
     before, _WITHHELD.records = _WITHHELD.records, records
@@ -245,13 +245,13 @@ def withheld_log(records: list[logging.LogRecord]) -> Iterator[None]:
 
 
 def pass_on(records: list[logging.LogRecord]) -> None:
-    """Log what was withheld."""
+    """Log the withheld records."""
     for record in records:
         _FAKE_TENSORS.handle(record)
 
 
 def _recorded(graph: Any, examples: list[Any]) -> Kernel:
-    """Compile a graph to a kernel whose calls are recorded: the one backend, since Dynamo keeps every backend for ever."""
+    """Compile a graph to a kernel whose calls are recorded; the only backend, since Dynamo keeps every backend forever."""
     kernel = kernel_of(graph, examples)
 
     def called(*inputs: Any) -> Sequence[Any]:
@@ -264,9 +264,9 @@ def _recorded(graph: Any, examples: list[Any]) -> Kernel:
 
 
 def traced(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that Dynamo traces, under a code object and with globals that no other function has.
+    """Return a function that Dynamo traces, with its own code object and globals.
 
-    Dynamo writes what it compiles into the globals, and keeps them as long as the layers that it guards. So they are emptied
+    Dynamo writes compiled code into the globals, and keeps them as long as the layers that it guards. They are therefore emptied
     when the function is released; guards, without tensors, stay.
     """
 

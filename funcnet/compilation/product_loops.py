@@ -30,7 +30,7 @@ struct FuncnetProduct {
         return Vec::loadu(given);
     }
 
-    // A block of R rows and C vectors, of which the last has LAST numbers.
+    // A block of R rows and C vectors, the last of which has LAST elements.
     template <int64_t R, int64_t C, int64_t LAST>
     static inline void block(const T* a, const T* b, int64_t step, const T* addend, int64_t n, T* c) {
         Vec sums[R][C];
@@ -102,7 +102,7 @@ struct FuncnetProduct {
         }
     }
 
-    // The transposed result, turned at the end: quicker where c is narrow and b, which takes the place of a, may be read so.
+    // The transposed result, turned at the end: faster if c is narrow and b, which then replaces a, may be read that way.
     static inline void run_turned(const T* a, const T* b, const T* addend, T* c) {
         alignas(64) T turned[N * M];
         FuncnetProduct<T, N, M, K, BN, BK, AK, AM, ADDS, DN, DM>::run(b, a, addend, turned);

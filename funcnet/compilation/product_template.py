@@ -1,6 +1,6 @@
 """Inductor's side of small products: a lowering of ``funcnet::small_product`` to a custom C++ kernel.
 
-These are private names of Inductor's; ``inductor`` imports this module only where it can be imported.
+It uses private names of Inductor; ``inductor`` imports this module only if they exist.
 """
 
 from importlib import import_module
@@ -11,7 +11,7 @@ import torch
 from funcnet.compilation import product_loops
 from funcnet.kernels import small_products
 
-_lowering: Any = import_module("torch._inductor.lowering")  # first: the modules of templates import it in a circle
+_lowering: Any = import_module("torch._inductor.lowering")  # first, since the modules of templates import it circularly
 _cpp: Any = import_module("torch._inductor.codegen.cpp")
 _templates: Any = import_module("torch._inductor.codegen.cpp_template")
 _passes: Any = import_module("torch._inductor.custom_graph_pass")
@@ -20,13 +20,13 @@ _ir: Any = import_module("torch._inductor.ir")
 _CACHE_LINE = 64
 
 Strides = tuple[int, int, int]
-"""Those of the axis of matrices, of rows and of columns; 0 along axes of one entry."""
+"""Strides of the axes of matrices, rows and columns; 0 along axes of one entry."""
 
 
 class ProductPass(_passes.CustomGraphPass):  # type: ignore[misc]
     """The pass over Inductor's graph that chooses the products.
 
-    What it does depends on its code and its threshold, which are a part of the key of Inductor's cache.
+    Its result depends on its code and its threshold, which are part of the key of Inductor's cache.
     """
 
     def __call__(self, graph: Any) -> None:
@@ -38,7 +38,7 @@ class ProductPass(_passes.CustomGraphPass):  # type: ignore[misc]
 
 
 class ProductTemplate(_templates.CppTemplate):  # type: ignore[misc]
-    """The C++ kernel of one product, or of a row of products of the same sizes."""
+    """The C++ kernel of one product, or of a batch of products of the same sizes."""
 
     def render(self, kernel: Any, template_buffer_node: Any = None, **_: Any) -> str:
         """Return the source of the kernel; equal sources share one kernel."""
@@ -57,7 +57,7 @@ def _ints(sizes: Any) -> list[int]:
 
 
 def _steps(node: Any) -> Strides:
-    """Return the strides of an operand, as if it had three axes."""
+    """Return the strides of an operand as if it had three axes."""
     size, stride = _ints(node.get_size()), _ints(node.get_stride())
     steps = [step if n > 1 else 0 for n, step in zip(size, stride, strict=True)]
     lead, rows, columns = [0, 0, 0, *steps][-3:]
@@ -68,7 +68,7 @@ def _loops(steps: list[Strides], size: list[int], inner: int, start: list[str], 
     """Return the calls of the loops, one for each matrix of the result."""
     matrices, rows, columns = [1, *size][-3:]
     (_, am, ak), (_, bk, bn), (_, dm, dn) = (*steps, (0, 0, 0))[:3]
-    bn = 1 if columns == 1 else bn  # of one column any step would do
+    bn = 1 if columns == 1 else bn  # any step is right for one column
     kind = small_products.DTYPES[dtype]
     adds = "true" if len(steps) == 3 else "false"
     loops = f"FuncnetProduct<{kind}, {rows}, {columns}, {inner}, {am}, {ak}, {bk}, {bn}, {adds}, {dm}, {dn}>"
@@ -79,7 +79,7 @@ def _loops(steps: list[Strides], size: list[int], inner: int, start: list[str], 
 
 
 def _is_better_turned(rows: int, columns: int, inner: int, am: int, bn: int, lanes: int) -> bool:
-    """Tell whether the transposed product takes fewer steps, what is copied in order counted with it."""
+    """Tell whether the transposed product takes fewer steps, including the copies."""
 
     def cost(m: int, n: int, step: int) -> int:
         return m * -(-n // lanes) * inner + (0 if step == 1 else n * inner)

@@ -1,7 +1,4 @@
-"""Scanned steps: k steps of training in one compiled call.
-
-params, state, v_i = step(params, state, xs[i], targets[i], fold_in(rng, i))        i = 0 ... k-1
-"""
+"""Scanned steps: k steps of training in one compiled call."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +19,8 @@ from funcnet.value import Value, frozen
 @frozen
 class ScanSteps(Value):
     """k steps of training in a row, as one pure function; ``scan_steps`` compiles it.
+
+        params, state, vᵢ = step(params, state, xs[i], targets[i], fold_in(rng, i))      i = 0 ... k-1
 
     Args:
         step: Function ``(params, state, x, target[, rng]) -> (params, state, value)``, such as a ``TrainStep``.
@@ -60,13 +59,14 @@ def _unbound(scan: ScanSteps, batches: Tree, name: str) -> list[Tree]:
 def scan_steps(step: Callable[..., Any], k: int) -> Compiled[..., tuple[Params, Tree, Tensor]]:
     """Make the function ``(params, state, xs, targets, rng=None) -> (params, state, values)`` of k steps in one compiled call.
 
-    The call from Python is paid once for k steps, and tensors that one step leaves for the next stay in place: a step of the
-    2-25-25-25-2 net in batches of 100 takes 23 µs in tens, 42 compiled by itself and 136 in eager mode (AMD EPYC). The steps are
-    written out one after the other, so the time to compile grows with k; ten of this net take 15 seconds.
+        params, state, values[i] = step(params, state, xs[i], targets[i], fold_in(rng, i))      i = 0 ... k-1
+
+    k steps need one call from Python, and tensors that one step leaves for the next stay in place: a step of the 2-25-25-25-2 net
+    in batches of 100 takes 23 µs in tens, 42 compiled one by one and 136 in eager mode (AMD EPYC). The steps are unrolled, so the
+    time to compile grows with k; ten steps of this net take 15 seconds.
 
     Args:
-        step: Function ``(params, state, x, target[, rng]) -> (params, state, value)``, such as a ``TrainStep``. Step number i
-            takes the key ``fold_in(rng, i)``.
+        step: Function ``(params, state, x, target[, rng]) -> (params, state, value)``, such as a ``TrainStep``.
         k: Number of steps.
 
     Returns:

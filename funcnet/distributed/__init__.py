@@ -1,9 +1,9 @@
-"""Training in several processes, on ``torch.distributed`` and DTensor alone: every worker calls the same function.
+"""Training in several processes with ``torch.distributed`` and DTensor: every worker calls the same function.
 
     step = distributed.data_parallel(fn.train_step(net, loss, opt))
     params, state, value = step(params, state, *distributed.shard_rows((x, target)), rng)
 
-The modules are imported when a name of theirs is first used, since DTensor takes 0.8 s to import.
+The modules are imported when one of their names is first used, because importing DTensor takes 0.8 s.
 """
 
 from importlib import import_module
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from funcnet.distributed.parting.tensor_plans import tensor_parallel_plan
     from funcnet.distributed.pipelining.pipelines import Pipeline, pipeline
     from funcnet.distributed.pipelining.schedules import bubble, timeline
-    from funcnet.distributed.replicas.sync_norms import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d, sync_batch_norm
+    from funcnet.distributed.replicas.sync_batch_norms import SyncBatchNorm1d, SyncBatchNorm2d, SyncBatchNorm3d, sync_batch_norm
     from funcnet.distributed.rows import shard_rows
     from funcnet.distributed.sharding.optimizer_shards import ShardedOptimizer, shard_optimizer
     from funcnet.distributed.sharding.param_shards import shard, unshard
@@ -29,9 +29,9 @@ _HOMES = {
     "DataParallel": "data_parallelism",
     "Pipeline": "pipelining.pipelines",
     "ShardedOptimizer": "sharding.optimizer_shards",
-    "SyncBatchNorm1d": "replicas.sync_norms",
-    "SyncBatchNorm2d": "replicas.sync_norms",
-    "SyncBatchNorm3d": "replicas.sync_norms",
+    "SyncBatchNorm1d": "replicas.sync_batch_norms",
+    "SyncBatchNorm2d": "replicas.sync_batch_norms",
+    "SyncBatchNorm3d": "replicas.sync_batch_norms",
     "TensorParallel": "parting.tensor_parallelism",
     "WorkerError": "failures",
     "all_reduce": "sums",
@@ -44,7 +44,7 @@ _HOMES = {
     "shard": "sharding.param_shards",
     "shard_optimizer": "sharding.optimizer_shards",
     "shard_rows": "rows",
-    "sync_batch_norm": "replicas.sync_norms",
+    "sync_batch_norm": "replicas.sync_batch_norms",
     "tensor_parallel": "parting.tensor_parallelism",
     "tensor_parallel_plan": "parting.tensor_plans",
     "timeline": "pipelining.schedules",

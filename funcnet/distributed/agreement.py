@@ -13,7 +13,7 @@ from funcnet.paths import items
 from funcnet.saving.tensors import checksum
 
 Row = tuple[str, str, int]
-"""The path of a leaf, its form, and a checksum of its bits; or the path of a node and its type."""
+"""The path of a leaf, its form, and a checksum of its bits; or the path and type of a node."""
 
 
 def require_agreement(workers: Workers, who: str, **trees: Tree) -> None:
@@ -51,7 +51,7 @@ def _rows(name: str, one: Tree) -> Iterator[Row]:
 
 
 def _difference(one: Row | None, two: Row | None, rank: int) -> tuple[str, str]:
-    """Return the rule and what came, for two rows that differ; ``None`` is a leaf that is not there."""
+    """Return the rule and the values for two different rows; ``None`` is a missing leaf."""
     where = (one or two or ("",))[0]
     rule = f"params and state must be the same on all workers, and {where} differs"
     if one is None or two is None or one[0] != two[0]:

@@ -1,8 +1,8 @@
-"""Data parallel: every worker makes the same pure step with its shard of the batch.
+"""Data parallelism: every worker makes the same pure step with its shard of the batch.
 
     value = Σ sᵣ valueᵣ      grads = Σ sᵣ gradsᵣ      over the workers r, sᵣ the share of a shard in the whole batch
 
-Gradients are sent while the backward pass goes on: ``turns`` says when a layer is done, ``buckets`` what is sent together.
+Gradients are sent during the backward pass: ``turns`` reports finished layers, and ``buckets`` groups their gradients.
 """
 
 from collections.abc import Callable
@@ -28,12 +28,19 @@ from funcnet.value import Value, frozen
 
 Step = TrainStep | ValueAndGrads | Accumulated
 
-_steps = instances((TrainStep, ValueAndGrads, Accumulated), "what train_step, value_and_grads or accumulate returns")
+_steps = instances((TrainStep, ValueAndGrads, Accumulated), "a result of train_step, value_and_grads or accumulate")
 
 
 @frozen
 class DataParallel(Value):
-    """A step that every worker makes with its shard of the batch; made by ``data_parallel``."""
+    """A step that every worker makes with its shard of the batch; made by ``data_parallel``.
+
+        value = Σ sᵣ valueᵣ      grads = Σ sᵣ gradsᵣ      over the workers r
+
+    Args:
+        step: The step of a single process.
+        group: The process group; by default all processes.
+    """
 
     label = "data_parallel"
 
@@ -47,7 +54,7 @@ class DataParallel(Value):
 
     def __attrs_post_init__(self) -> None:
         if getattr(self.step, "in_backward", False):
-            rule = "in_backward=True updates layers before the gradients of other workers are there; leave it out"
+            rule = "in_backward=True updates layers before the gradients of other workers arrive; leave it out"
             raise value_error("data_parallel", rule, repr(self.step))
         workers = workers_of("data_parallel", self.group)
         object.__setattr__(self, "_workers", workers)
@@ -61,13 +68,13 @@ class DataParallel(Value):
             return self._call_for(params)(params, *arguments, **more)
 
     def _require_agreement(self, params: Params, state: Any = None, *_: Any, **more: Any) -> None:
-        """Compare params, and the state of an optimizer, at the first call."""
+        """Compare params and the optimizer's state between workers at the first call."""
         state = state if isinstance(self.step, TrainStep) else None
         require_agreement(self._workers, "data_parallel", params=params, state=state)
         self._agreed.append(True)
 
     def _call_for(self, params: Params) -> Callable[..., Any]:
-        """Return the step for params that are plain tensors, or DTensors on a mesh of these workers."""
+        """Return the step for params that are plain tensors, or DTensors on a mesh of the same workers."""
         if not _has_dtensors(params):
             return self._call
         from funcnet.distributed.sharding.sharded_steps import ShardedStep, require_mesh  # it imports DTensor, which takes 0.8 s
@@ -103,36 +110,37 @@ def data_parallel(step: Step, group: Any = None) -> DataParallel:
 
         value = Σ sᵣ valueᵣ      grads = Σ sᵣ gradsᵣ      sᵣ = wᵣ / Σ wᵣ      wᵣ = loss.weight_of(targetᵣ)
 
-    The sums are over the workers r. The value and the new params are those of the whole batch, the same bits on every worker,
-    however rows are spread: a shard may be empty, and labels may be ignored. Of one worker the step is ``step`` itself.
+    The sums are over the workers r. The value and the new params are those of the whole batch, with the same bits on every
+    worker, however the rows are distributed: a shard may be empty, and labels may be ignored. With one worker the result is that
+    of ``step`` itself.
 
     Gradients are sent in at most eight flat buckets, each as soon as the backward pass has the gradients of its layers. Those
-    of several micro-batches (``accumulate``) are added up first, and sent with the last one. Half precision is summed in float32.
+    of several micro-batches (``accumulate``) are added up first and sent with the last one. Half precision is summed in float32.
 
-    Each worker's noise is its own: the key of worker r is ``fold_in(rng, r)``, for nets that are stochastic. Running statistics
-    are those of the shards, averaged over workers by rows; ``sync_batch_norm`` has norms go by the statistics of all shards. A
-    loss that is ``batch_dependent``, such as ``InfoNCE``, only compares rows of the same shard.
+    Each worker has its own noise: for stochastic nets, the key of worker r is ``fold_in(rng, r)``. Running statistics are those
+    of the shards, averaged over workers with the numbers of rows as weights; use ``sync_batch_norm`` to normalize with the
+    statistics of all shards. A ``batch_dependent`` loss, such as ``InfoNCE``, only compares rows of the same shard.
 
     At the first call the workers compare params and state, which must have the same bits everywhere.
 
     After an error a step may be repeated if all workers had one between the same collectives, as for a batch of the wrong shape
-    on all of them. If only some had it, the others raise ``WorkerError``, and so does the next step on every worker.
+    on all of them. If only some workers had it, the others raise ``WorkerError``, and so does the next step on every worker.
 
-    Params may be DTensors, as ``shard`` makes them: then a worker holds its pieces of params, gradients and state, and gathers
-    whole params for a few layers at a time, in the forward pass and again in the backward pass, while the layers before them
-    compute. The step returns DTensors.
+    Params may be DTensors made by ``shard``. A worker then holds its pieces of params, gradients and state. It gathers whole
+    params for a few layers at a time, in the forward pass and again in the backward pass, while earlier layers compute. The
+    step returns DTensors.
 
     Args:
-        step: What ``train_step``, ``value_and_grads`` or ``accumulate`` returns. The cache that the last two return is that of
-            this worker's shard.
+        step: The result of ``train_step``, ``value_and_grads`` or ``accumulate``. The last two return the cache of this worker's
+            shard.
         group: The process group; by default all processes.
 
     Returns:
         A function with the arguments and results of ``step``.
 
     Raises:
-        ValueError: For another ``step``, one with ``in_backward``, and without a process group; at the first call, on every
-            worker, for params or a state that differ between workers, with the path; for DTensors on another mesh than that of
-            the group, and with an optimizer that needs whole leaves.
+        ValueError: If ``step`` is anything else or has ``in_backward``, or there is no process group; at the first call, on
+            every worker, if params or state differ between workers, with the path; if DTensors are on another mesh than that of
+            the group, or the optimizer needs whole leaves.
     """
     return DataParallel(step, group)

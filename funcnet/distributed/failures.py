@@ -1,9 +1,10 @@
-"""Failures: what a worker says when a collective fails, with the ranks that are missing and the errors of the others.
+"""Failures: the error of a worker when a collective fails, with the missing ranks and the errors of the others.
 
-Gloo and NCCL name an address or a timeout. Here each worker that fails posts its error in the store of the process group, waits a
-moment for the others, and then knows who raised what, and who is silent. A worker that waits in a collective looks at the store
-every quarter of a second, so an error of one worker ends the step of all, long before the timeout of the group. A step that
-works never touches the store. A store on a host that is cut off never answers and has no timeout, so a thread asks it.
+Gloo and NCCL only report an address or a timeout. Here each failing worker posts its error in the store of the process group and
+waits briefly for the others; then it knows which workers raised which errors, and which are silent. A worker that waits in a
+collective reads the store every quarter of a second, so an error of one worker ends the step of all, long before the timeout of
+the group. A successful step never touches the store. A store on an unreachable host never answers and has no timeout, so a
+separate thread reads it.
 """
 
 from collections.abc import Iterable
@@ -20,10 +21,10 @@ from funcnet.distributed.posts import Board, asked, has_failed, set_out_of_step,
 from funcnet.kernels.private_names import default_store
 
 _LOOK = timedelta(seconds=0.25)
-"""How long a worker waits in a collective before it looks at the store; two round trips to the store take 0.2 ms."""
+"""Time that a worker waits in a collective before it reads the store; two round trips to the store take 0.2 ms."""
 
 _GRACE = 3.0
-"""Seconds in which the others must post, once a collective has failed; at most half of the timeout of the group."""
+"""Seconds in which the others must post after a collective has failed; at most half of the timeout of the group."""
 
 _LONGEST = 500
 _TORCH = Path(dist.__file__).parent
@@ -35,9 +36,14 @@ class WorkerError(RuntimeError):
 
     Its cause (``__cause__``) is the error of gloo or NCCL.
 
-    Attributes:
-        missing: The ranks that were killed, hang, are cut off, or still compute or wait elsewhere.
+    Args:
+        message: The text of the error.
+        missing: The ranks that were killed, hang, are unreachable, or still compute or wait elsewhere.
         raised: The errors of other workers, ``"ValueError: ..."``, by rank.
+
+    Attributes:
+        missing: The missing ranks, a tuple.
+        raised: The errors of other workers, a dict.
 
     >>> str(WorkerError("data_parallel: ...", missing=(2,)))
     'data_parallel: ...'
@@ -49,19 +55,19 @@ class WorkerError(RuntimeError):
 
 
 class _NoticedError(RuntimeError):
-    """Raised in a worker that waits, once another one has posted a failure."""
+    """Raised in a waiting worker after another one has posted a failure."""
 
 
 class explained:  # noqa: N801 (used as a function)
     """Explain the failures of a step: ``with explained(workers, "data_parallel"): ...``.
 
-    An error of this worker is posted for the others, and raised as it is. A failed collective raises ``WorkerError``, and so does
-    all that follows with these workers: one that repeats the step alone would add its numbers to those of an earlier step.
-    Workers that have all had an error of their own can go on.
+    An error of this worker is posted for the others and raised unchanged. A failed collective raises ``WorkerError``, and so do
+    all later collectives with the same workers: a worker that repeated the step alone would add its numbers to those of an
+    earlier step. If every worker had its own error, they can continue.
 
     Args:
         workers: The workers that take part.
-        who: Who asks for the collectives, for the error.
+        who: The caller, for the error.
     """
 
     __slots__ = ("_who", "_workers")
@@ -81,7 +87,7 @@ class explained:  # noqa: N801 (used as a function)
 
 
 class Watched:
-    """A collective on the CPU that has been started; ``wait`` ends early when another worker has failed."""
+    """A started collective on the CPU; ``wait`` ends early if another worker has failed."""
 
     __slots__ = ("_work",)
 
@@ -89,14 +95,14 @@ class Watched:
         self._work = work
 
     def wait(self) -> None:
-        """Wait, and look at the store now and then; without an answer, until the collective itself is timed out."""
+        """Wait, and read the store regularly; if it does not answer, wait until the collective itself times out."""
         look: futures.Future[bool] | None = None
         while True:
             try:
                 self._work.wait(_LOOK)
                 return
             except RuntimeError:
-                if self._work.is_completed():  # perhaps just now: an error of its own is raised again
+                if self._work.is_completed():  # perhaps just now; its own error is raised again
                     self._work.wait()
                     return
             look = look or asked(Board().others_failed)
@@ -107,15 +113,15 @@ class Watched:
 
 
 def watched(work: Any, values: Any) -> Any:
-    """Watch a collective on tensors of the CPU; on a GPU, to wait with a timeout would block the process until it is done.
+    """Watch a collective on CPU tensors; on a GPU, waiting with a timeout would block the process until it is done.
 
-    Not for messages from one worker to one other: gloo breaks all connections when the time for such a message is up.
+    Do not use it for point-to-point messages: gloo closes all connections when one of them times out.
     """
     return Watched(work) if work is not None and values.is_cpu and default_store is not None else work
 
 
 def _explain(workers: Any, who: object, error: BaseException) -> None:
-    """Post an error; that of a collective is raised as a ``WorkerError`` if anybody has more to say."""
+    """Post an error; a collective's is raised as a ``WorkerError`` if other workers are missing or raised errors."""
     is_own, board = not _is_of_collective(error), Board()
     if is_own:
         set_unsettled(workers.group, _worded(error))
@@ -164,7 +170,7 @@ def _named(who: object) -> str:
 
 
 def _is_of_collective(error: BaseException) -> bool:
-    """Tell the error of a collective, by its class or where it was raised, from one of this worker."""
+    """Tell whether an error is a collective's, by its class or the place where it was raised, not this worker's own."""
     if not isinstance(error, RuntimeError):
         return False
     trace = error.__traceback__
@@ -177,7 +183,7 @@ def _is_of_collective(error: BaseException) -> bool:
 
 
 def _worded(error: BaseException) -> str:
-    """Return the class of an error and what it says, cut off where it is long."""
+    """Return the class and message of an error, shortened if long."""
     try:
         text = f"{type(error).__name__}: {error}"
     except Exception as another:
@@ -189,7 +195,7 @@ def _worker_error(who: object, size: int, missing: tuple[int, ...], raised: dict
     words = [f"rank {rank} raised {text}" for rank, text in raised.items()]
     if missing:
         listed = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
-        words += [f"no word from {listed} within {seconds:g} s: killed, hanging, cut off or still busy"]
+        words += [f"no word from {listed} within {seconds:g} s: killed, hanging, unreachable or still busy"]
     rule = f"{_named(who)}: all {size} workers must take part in each collective"
     return WorkerError(f"{rule}, got {'; '.join(words)}", missing, raised)
 

@@ -1,11 +1,11 @@
-"""Optimizers over workers: what an optimizer asks of all gradients together, it asks of those on all workers.
+"""Optimizers over workers: quantities that depend on all gradients together are computed over all workers.
 
-    ‖g‖ = √Σᵣ ‖gᵣ‖²          the norm of clipping, from the norms of all workers r
-    finite                   where every gradient on every worker is
+    ‖g‖ = √Σᵣ ‖gᵣ‖²          the norm for clipping, from the norms of all workers r
+    finite                   if every gradient on every worker is finite
     Σ = Σᵣ Σᵣ                 the sums of Prodigy
 
-Workers exchange one row of numbers for each of these questions. All of them compute with the same rows in the same order, so all
-take the same decision, and get the same bits on repeat.
+Workers exchange one row of numbers for each quantity. All of them compute with the same rows in the same order, so they make the
+same decisions and get the same bits in every run.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ Part = Optimizer | GradientTransform
 
 
 class Over:
-    """The workers over which numbers are taken, and the leaves that this one counts."""
+    """The workers that share the quantities, and the leaves that this worker counts."""
 
     __slots__ = ("counted", "flags", "workers")
 
@@ -53,14 +53,14 @@ class Over:
         self.workers, self.counted, self.flags = workers, counted, flags
 
     def among(self, grads: Tree) -> "Over":
-        """Return the same for the gradients that there are: which of them this worker counts."""
+        """Return the same for the existing gradients, with a flag for each that this worker counts."""
         if self.counted is None:
             return self
         rows = zip(*flatten_together(grads, self.counted), strict=True)
         return Over(self.workers, None, [bool(flag) for g, flag in rows if g is not None])
 
     def counting(self, xs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return the tensors that this worker counts, of one for each gradient."""
+        """Return the tensors that this worker counts, from one for each gradient."""
         return xs if self.flags is None else [x for x, flag in zip(xs, self.flags, strict=True) if flag]
 
     def rows(self, *numbers: Any) -> Tensor:
@@ -70,7 +70,7 @@ class Over:
         return found
 
     def norm(self, own: Tensor) -> Tensor:
-        """Return the norm over all workers, from that of this one."""
+        """Return the norm over all workers, given this worker's."""
         return norm_of_all([self.rows(own)])
 
     def __repr__(self) -> str:
@@ -78,26 +78,26 @@ class Over:
 
 
 def _where_sent(row: Tensor, workers: Workers) -> Tensor:
-    """Return a row where the group can send it: a worker without any leaf has its numbers on the CPU."""
+    """Move a row to a device that the group can send from: a worker without leaves has its numbers on the CPU."""
     if row.is_cpu and dist.get_backend(workers.group) == "nccl":
         return row.to(torch.device("cuda", torch.cuda.current_device()))
     return row
 
 
 def over_field() -> Any:
-    """Make the field of an ``Over``."""
+    """Make the field for an ``Over``."""
     return field(kw_only=True, eq=False)
 
 
 class Together:
-    """What the rules below share; each is a subclass of the part in the place of which it is put."""
+    """Mixin of the rules below; each rule is a subclass of the part that it replaces."""
 
     __slots__ = ()
 
     over: Over
 
     def update(self, grads: Grads, state: State, params: Params) -> tuple[Any, State]:
-        """Make the part's update, with the leaves in mind that this worker counts."""
+        """Make the part's update, knowing the leaves that this worker counts."""
         over = self.over.among(grads)
         part: Any = self if over is self.over else attrs.evolve(self, over=over)  # type: ignore[misc]
         return super(Together, part).update(grads, state, params)  # type: ignore[misc, no-any-return]
@@ -123,33 +123,33 @@ class Together:
 
 @frozen
 class ClipOverWorkers(Together, ClipByGlobalNorm):
-    """``ClipByGlobalNorm`` by the norm over all workers."""
+    """``ClipByGlobalNorm`` with the norm over all workers."""
 
     over: Over = over_field()
 
 
 @frozen
 class NormalizeOverWorkers(Together, NormalizeByUpdateNorm):
-    """``NormalizeByUpdateNorm`` by the norm over all workers."""
+    """``NormalizeByUpdateNorm`` with the norm over all workers."""
 
     over: Over = over_field()
 
     def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
-        if not tree.leaves(grads):  # then it asks for no norm itself, and the others wait for this worker's
+        if not tree.leaves(grads):  # the update needs no norm then, but the others wait for this worker's
             self.norm_of_all([])
         return Together.update(self, grads, state, params)
 
 
 @frozen
 class LossScaleOverWorkers(Together, LossScale):
-    """``LossScale`` with a factor that falls where a gradient of any worker is not finite."""
+    """``LossScale`` with a factor that falls if a gradient of any worker is not finite."""
 
     over: Over = over_field()
 
 
 @frozen
 class SkipOverWorkers(Together, SkipNonFinite):
-    """``SkipNonFinite`` that skips where a gradient of any worker is not finite."""
+    """``SkipNonFinite`` that skips if a gradient of any worker is not finite."""
 
     over: Over = over_field()
 
@@ -177,14 +177,14 @@ class RecorderOverWorkers(Together, Recorder):
 
 @frozen
 class EvaluatingRecorderOverWorkers(Together, EvaluatingRecorder):
-    """A recorder of the norms over all workers, of an optimizer that asks for gradients."""
+    """A recorder of the norms over all workers, for an optimizer that evaluates gradients itself."""
 
     over: Over = over_field()
 
 
 @frozen
 class MonitorOverWorkers(Together, Monitor):
-    """``Monitor`` of the norm of the gradients of all workers."""
+    """``Monitor`` for the norm of the gradients of all workers."""
 
     over: Over = over_field()
 
@@ -206,27 +206,27 @@ _RULES: dict[type, type] = {
     Monitor: MonitorOverWorkers,
 }
 
-# They need the paths or the places of all leaves, which are the same where leaves of other workers are None.
+# These need the paths or places of all leaves, which do not change if leaves of other workers are None.
 _BY_PLACE = (ByPath, AddDecayedWeights, AddNoise, AddPrivacyNoise)
 
 
 def over_workers(opt: Part, workers: Workers, counted: Tree = None) -> Any:
-    """Return the optimizer with the norms, sums and checks for finiteness of all gradients taken over all workers.
+    """Rewrite an optimizer so that norms, sums and finiteness checks cover the gradients of all workers.
 
         ‖g‖ = √Σᵣ ‖gᵣ‖²      gᵣ the gradients that worker r has and counts
 
-    The parts of a chain, the groups of ``by_path`` and the optimizers in wrappers are rewritten too; what acts on elements or on
-    leaves stays as it is. Each worker's trees have the structure of the whole, with ``None`` for a leaf of which it has nothing,
-    so that paths and places are those of the whole. Every worker makes each update, with leaves or without.
+    The parts of a chain, the groups of ``by_path`` and the optimizers in wrappers are rewritten too; parts that act on elements
+    or on leaves do not change. Each worker's trees have the structure of the whole tree, with ``None`` for leaves it lacks, so
+    paths and places are those of the whole tree. Every worker makes each update, even without leaves.
 
     Args:
         opt: An optimizer or a gradient transform.
         workers: The workers that hold the gradients.
-        counted: A tree of bools like params: the leaves that this worker counts, where several have the same leaf. By default
-            all.
+        counted: A tree of bools like params: the leaves that this worker counts if several workers have the same leaf. By
+            default all.
 
     Raises:
-        ValueError: For a part that acts on the whole tree and has no rule for several workers, such as ``LBFGS``.
+        ValueError: If a part acts on the whole tree and has no rule for several workers, such as ``LBFGS``.
     """
     if counted is not None and isinstance(opt, EvaluatingOptimizer):
         raise value_error("over_workers", "counted needs an optimizer that takes one gradient a step", repr(opt))
@@ -234,7 +234,7 @@ def over_workers(opt: Part, workers: Workers, counted: Tree = None) -> Any:
 
 
 def _rewritten(part: Any, over: Over) -> Any:
-    """Return a part, or a tuple with parts in it, with every rule in its place."""
+    """Rewrite a part, or a tuple that contains parts."""
     if isinstance(part, tuple):
         return tuple([_rewritten(one, over) for one in part])
     if not isinstance(part, (Optimizer, GradientTransform)):
@@ -245,18 +245,18 @@ def _rewritten(part: Any, over: Over) -> Any:
 
 
 def _rule_of(part: Part) -> type | None:
-    """Return the class of a part's rule, ``None`` where it may stay as it is; raise for a part without one."""
+    """Return the class of a part's rule, or ``None`` if it needs none; raise for a part without a rule."""
     if isinstance(part, Monitor) and part.measure is not tree.norm:
         _refuse(part, "a Monitor of several workers must measure the norm, which is its default")
     if type(part) in _RULES:
         return _RULES[type(part)]
     if part.acts_on == "tree" and not _is_made_of_parts(part):
-        _refuse(part, "it acts on all gradients together, and has no rule for gradients on several workers")
+        _refuse(part, "a part that acts on all gradients together needs a rule for gradients on several workers")
     return None
 
 
 def _is_made_of_parts(part: Part) -> bool:
-    """Tell whether a part acts on the whole tree only where the optimizers within do, or by the paths of leaves."""
+    """Tell whether a part acts on the whole tree only through its inner optimizers, or through the paths of leaves."""
     if isinstance(part, OptimizerWrapper):
         return type(part).acts_on is OptimizerWrapper.acts_on
     return isinstance(part, (Chain, MasterWeights, *_BY_PLACE))

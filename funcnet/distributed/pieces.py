@@ -1,10 +1,10 @@
-"""Pieces: trees of which each worker holds some rows of each leaf, and what says which rows these are.
+"""Pieces: trees of which each worker holds some rows of each leaf, with marks that say which rows.
 
-    Pieces(tree, rows)     tree   a tree with this worker's rows of each leaf, None for a leaf without any here
-                           rows   for each leaf that is cut a mark, an int64 tensor (first row, *shape of the whole leaf);
+    Pieces(tree, rows)     tree   a tree with this worker's rows of each leaf, or None for a leaf without rows here
+                           rows   a mark for each divided leaf, an int64 tensor (first row, *shape of the whole leaf);
                                   None for a leaf that all workers hold, such as a count of updates
 
-A state with its marks can be saved and loaded without the optimizer: under the names that the leaves have in a single process.
+A state with its marks can be saved and loaded without the optimizer, under the leaves' names in a single process.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from funcnet.paths import items, named_leaves
 
 
 class Pieces(NamedTuple):
-    """A tree of which this worker holds some rows of each leaf, and the marks that say which."""
+    """A tree with this worker's rows of each leaf, and the marks that say which rows."""
 
     tree: Tree
     rows: Tree
@@ -43,7 +43,7 @@ def mark(first: int, shape: Sequence[int]) -> Tensor:
 
 
 def pieces_of(tree: Tree) -> list[Piece]:
-    """List the leaves of a tree, absent ones too, with the place of each in the whole leaf.
+    """List the leaves of a tree, ``None`` too, each with its position in the whole leaf.
 
     >>> state = {"opt": Pieces({"m": torch.zeros(2, 3), "step": torch.tensor(1)}, {"m": mark(4, (6, 3)), "step": None})}
     >>> [(one.path, one.shape, one.first) for one in pieces_of(state)]
@@ -72,7 +72,7 @@ def _piece(path: str, leaf: Any, one: Tensor | None) -> Piece:
 
 
 def with_pieces(tree: Tree, leaves: Sequence[Any]) -> Tree:
-    """Return the tree with other leaves, in the order of ``pieces_of``, and its own marks."""
+    """Replace the leaves of a tree, in the order of ``pieces_of``, and keep its marks."""
     return _filled(tree, iter(leaves))
 
 

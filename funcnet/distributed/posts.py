@@ -1,8 +1,10 @@
-"""Posts: what workers that fail tell each other in the store of the process group.
+"""Posts: the messages that failing workers leave for each other in the store of the process group.
 
-funcnet/token/2     a word that the process of rank 2 has made up when it joined
-funcnet/report/2    its newest failure
-funcnet/alarms      the number of all failures
+    funcnet/token/2     a random word chosen by the process of rank 2 when it joined
+    funcnet/report/2    its latest failure
+    funcnet/alarms      the total number of failures
+
+A worker that continues after an error reads the reports of the others.
 """
 
 import atexit
@@ -25,16 +27,16 @@ _T = TypeVar("_T")
 
 
 _LAST = 5.0
-"""Seconds for which the end of the process waits for threads that ask a store."""
+"""Seconds that the exit of the process waits for threads that ask a store."""
 
 _LONGEST = 60.0
-"""Seconds for which a worker that goes on after an error waits to know whether all have had one."""
+"""Seconds that a worker that continues after an error waits to learn whether all workers had one."""
 
 _asking: set[threading.Thread] = set()
 
 
 def asked(ask: Callable[[], _T]) -> "futures.Future[_T]":
-    """Have a thread ask the store, which may take for ever; the end of the process waits for it a few seconds only."""
+    """Ask the store in a thread, because it may never answer; the exit of the process waits only a few seconds."""
     answer: futures.Future[_T] = futures.Future()
 
     def run() -> None:
@@ -53,18 +55,18 @@ def asked(ask: Callable[[], _T]) -> "futures.Future[_T]":
 
 @atexit.register
 def _finish_asking() -> None:
-    """Wait for the threads that ask: one that comes back from C++ while Python ends aborts the process."""
+    """Wait for the asking threads: one that returns from C++ during Python's shutdown would abort the process."""
     end = time.monotonic() + _LAST
     for thread in [*_asking]:
         thread.join(max(0.0, end - time.monotonic()))
 
 
 class Report(NamedTuple):
-    """What a worker posts.
+    """The post of a worker.
 
-    ``number`` counts the failures of its process, ``is_own`` tells an error of its own from one of a collective, and ``tokens``
-    are those of the processes that it knew by their ranks. torchrun starts workers again with the same store, so a post with
-    another token than the reader's is an old one.
+    ``number`` counts the failures of its process, ``is_own`` says whether the error is its own instead of a collective's, and
+    ``tokens`` are those of the processes known to it, by rank. torchrun restarts workers with the same store, so a post with
+    another token than the reader's is outdated.
     """
 
     number: int
@@ -75,10 +77,10 @@ class Report(NamedTuple):
 
 @attrs.define
 class _Process:
-    """What this process is known by in a store, and what it has seen there."""
+    """The identity of this process in a store, and the posts it has seen there."""
 
     pid: int = 0
-    store: Callable[[], Any] = lambda: None  # a weak reference: the store of another group may get the same id
+    store: Callable[[], Any] = lambda: None  # a weak reference, because the store of another group may get the same id
     token: str = ""
     failures: int = 0
     alarms: int = 0
@@ -90,7 +92,7 @@ _PROCESS = _Process()
 
 
 def announce() -> None:
-    """Tell the store of the process group that this process is one of the workers, once."""
+    """Register this process once in the store of the process group."""
     store = default_store() if default_store is not None else None
     if store is None or (_PROCESS.pid == os.getpid() and _PROCESS.store() is store):
         return
@@ -100,7 +102,7 @@ def announce() -> None:
 
 
 def set_out_of_step(group: Any, text: str, *, is_own: bool) -> None:
-    """Note that a collective of a group has failed here: its next one could meet this one of another worker."""
+    """Note that a collective of a group has failed here: the next one could meet this one on another worker."""
     announce()
     _PROCESS.out_of_step.setdefault(_name(group), (text, is_own))
 
@@ -111,7 +113,7 @@ def set_unsettled(group: Any, text: str) -> None:
 
 
 def what_failed(group: Any, ranks: Iterable[int]) -> tuple[str, bool] | None:
-    """Return the text of what failed first, and whether it was this worker's own error, for a group that is out of step."""
+    """Return the first failure of a group that is out of step, and whether it was this worker's own error."""
     announce()
     text = _PROCESS.unsettled.pop(_name(group), None)
     if text is not None and not _have_all_failed([*ranks]):
@@ -125,7 +127,7 @@ def has_failed() -> bool:
 
 
 def _have_all_failed(ranks: list[int]) -> bool:
-    """Wait until all have posted, as in a collective: an error of their own, or that another's has ended a wait."""
+    """Wait until all workers have posted their own error, or that another's error ended a wait."""
     board = Board()
     seconds = min(_LONGEST, board.store.timeout.total_seconds())
     try:
@@ -140,9 +142,9 @@ def _name(group: Any) -> str:
 
 
 class Board:
-    """The keys in the store of all processes where workers post their failures.
+    """The keys in the store where workers post their failures.
 
-    Errors that all workers raise, catch and outlive are counted on each of them alike, so old posts are never taken for new ones.
+    Errors that all workers raise and survive are counted equally on all of them, so old posts are never mistaken for new ones.
     """
 
     def __init__(self) -> None:
@@ -156,7 +158,7 @@ class Board:
         self.store.add("funcnet/alarms", 1)
 
     def others_failed(self) -> bool:
-        """Tell whether another worker has posted a failure that this one has not had; also when the store is gone."""
+        """Tell whether another worker has posted a failure that this one has not had, or the store is gone."""
         try:
             alarms = int(self.get("funcnet/alarms") or 0)
             if alarms == _PROCESS.alarms:
@@ -167,18 +169,18 @@ class Board:
             return True
 
     def reports(self) -> dict[int, Report]:
-        """Return the newest post of each worker, by rank, without those of processes that were here before."""
+        """Return the latest post of each worker, by rank, without posts of earlier processes."""
         texts = {rank: self.get(f"funcnet/report/{rank}") for rank in range(self.size)}
         found = {rank: Report(*json.loads(text)) for rank, text in texts.items() if text}
         return {rank: one for rank, one in found.items() if self._is_new(rank, one)}
 
     def _is_new(self, rank: int, one: Report) -> bool:
-        """Tell whether a post is of a process that knows this one, or has failed before this one joined."""
+        """Tell whether a post is by a process that knows this one, or that failed before this one joined."""
         here = one.tokens[self.rank : self.rank + 1]
         return here == [_PROCESS.token] or (here == [""] and one.tokens[rank] == self.get(f"funcnet/token/{rank}"))
 
     def collect(self, ranks: Iterable[int], seconds: float) -> dict[int, Report]:
-        """Wait until the given workers have posted this failure, and return the posts that are there in time."""
+        """Wait until the given workers have posted this failure, and return the posts that arrive in time."""
         deadline = time.monotonic() + seconds
         while True:
             found = {rank: one for rank, one in self.reports().items() if one.number >= _PROCESS.failures}
@@ -195,5 +197,5 @@ class Board:
         return [self.get(f"funcnet/token/{rank}") for rank in range(self.size)]
 
     def get(self, key: str) -> str:
-        """Return what is posted under a key, empty without anything."""
+        """Return the text under a key, or ``""``."""
         return self.store.get(key).decode() if self.store.check([key]) else ""

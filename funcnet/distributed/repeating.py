@@ -1,10 +1,10 @@
-"""Repeating: after an error a step may be made again if all workers had one, at the same place between the same collectives.
+"""Repeating: after an error a step may be repeated if all workers had one, between the same collectives.
 
-A worker that catches its own error and goes on would answer, with its next batch, the collective in which the others still wait
-for the batch before. To find that, each worker that fails posts how many collectives it has started, and its next step begins
-with what the others have posted. A step after one that worked never touches the store.
+A worker that catches its own error and continues would answer, with its next batch, the collective in which the others still wait
+for the previous batch. To detect this, each failing worker posts how many collectives it has started, and its next step begins by
+reading the posts of the others. A step after a successful one never touches the store.
 
-funcnet/repeat/GROUP/2    the collectives that rank 2 had started at each of its failures, and the tokens that it knew
+    funcnet/repeat/GROUP/2    the collectives that rank 2 had started at each of its failures, and the tokens it knew
 """
 
 import json
@@ -21,11 +21,11 @@ from funcnet.distributed.posts import Board, asked
 from funcnet.kernels.private_names import collectives_started, default_store
 
 _PATIENCE = 10.0
-"""Seconds in which the others must have failed too; at most half of the timeout of the group."""
+"""Seconds that the others have to fail too; at most half of the timeout of the group."""
 
 
 class Repeats:
-    """The failures of a group of workers in this process; a context manager around each of their steps."""
+    """The failures of a group of workers in this process; a context manager for each of their steps."""
 
     def __init__(self, workers: Any, who: str) -> None:
         self.workers, self.who = workers, who
@@ -39,7 +39,7 @@ class Repeats:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None and self.workers.size > 1 and default_store is not None and collectives_started is not None:
             self._started.append(collectives_started(_group_of(self.workers)))
-            self._posting = asked(self._post)  # nobody waits for it here: the store may be gone
+            self._posting = asked(self._post)  # not awaited here, because the store may be gone
 
     def _key(self, rank: int) -> str:
         return f"funcnet/repeat/{_group_of(self.workers).group_name}/{rank}"
@@ -49,7 +49,7 @@ class Repeats:
         board.store.set(self._key(board.rank), json.dumps((self._started, board.tokens())))
 
     def _require_same_place(self, posting: "futures.Future[None]") -> None:
-        """Wait until all workers have failed as often, and raise where they have not, or are at different places."""
+        """Wait until all workers have failed equally often; raise if they have not, or are at different places."""
         ranks = dist.get_process_group_ranks(_group_of(self.workers))
         seconds = min(_PATIENCE, Board().store.timeout.total_seconds() / 2)
         found: dict[int, int] = {}
@@ -66,7 +66,7 @@ class Repeats:
         self._posting = None
 
     def _collect(self, ranks: list[int], seconds: float) -> dict[int, int]:
-        """Return what each worker had started at this failure, for those that have failed as often by the end of the time."""
+        """Return the collectives started at this failure, for each worker that has failed equally often in time."""
         board, deadline, count = Board(), time.monotonic() + seconds, len(self._started)
         while True:
             posted = {rank: self._posted(board, rank) for rank in ranks}
@@ -86,7 +86,7 @@ _KNOWN: dict[tuple[str, str], Repeats] = {}
 
 
 def repeats_of(workers: Any, who: str) -> Repeats:
-    """Return what all steps of a group share in this process."""
+    """Return the ``Repeats`` shared by all steps of a group in this process."""
     if workers.size == 1 or default_store is None:
         return Repeats(workers, who)
     return _KNOWN.setdefault((Board().token(), _group_of(workers).group_name), Repeats(workers, who))

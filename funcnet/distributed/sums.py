@@ -1,4 +1,4 @@
-"""Sums over workers: totals of metrics, losses and counts, which each worker has of its own rows."""
+"""Sums over workers: totals of metrics, losses and counts that each worker has for its own rows."""
 
 from typing import Any
 
@@ -20,16 +20,20 @@ def all_reduce(values: Tree, group: Any = None) -> Tree:
 
         sums = Σᵣ valuesᵣ      over the workers r
 
-    It adds up what each worker has counted on its own rows, such as totals of metrics. Nothing is written to. There is one
-    collective for each dtype and device, after one that compares paths, shapes and dtypes. Half precision is summed in float32.
+    Use it for quantities that each worker has computed on its own rows, such as totals of metrics. Nothing is written to. There
+    is one collective for each dtype and device, after one that compares paths, shapes and dtypes. Half precision is summed in
+    float32.
 
     Args:
         values: A tree of tensors, with the same paths, shapes and dtypes on all workers. ``None`` stays ``None``.
         group: The process group; by default all processes.
 
+    Returns:
+        The tree of the sums, the same on all workers.
+
     Raises:
-        ValueError: On every worker, for leaves that are not plain tensors of numbers, or differ between workers, with the
-            path; without a process group.
+        ValueError: On every worker, if a leaf is no plain tensor of numbers or differs between workers, with the path; if there
+            is no process group.
 
     >>> import torch.distributed as dist
     >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
@@ -41,13 +45,13 @@ def all_reduce(values: Tree, group: Any = None) -> Tree:
     _require_same(shared(workers, "all_reduce", lambda: _kinds(values)))
     with explained(workers, "all_reduce"):
         named = {path: leaf for path, leaf in named_leaves("", values) if leaf is not None}
-        order = sorted(named)  # that of a dict may differ between workers
+        order = sorted(named)  # the order of a dict may differ between workers
         sums = dict(zip(order, _sums(workers, [named[path] for path in order]), strict=True))
     return tree.map_with_path(lambda path, leaf: sums[path], values)
 
 
 def _kinds(values: Tree) -> dict[str, str]:
-    """Say what each leaf is, by path."""
+    """Describe each leaf, by path."""
     return {path: _kind(path, leaf) for path, leaf in named_leaves("", values)}
 
 
@@ -61,7 +65,7 @@ def _kind(path: str, leaf: Any) -> str:
 
 
 def _require_same(kinds: list[dict[str, str]]) -> None:
-    """Raise on every worker if a leaf differs from that of rank 0: a sum of other shapes waits for ever, or is wrong."""
+    """Raise on every worker if a leaf differs from rank 0's: a sum of different shapes waits forever, or is wrong."""
     first = kinds[0]
     for rank, other in enumerate(kinds):
         for path in [*first, *other]:
@@ -72,7 +76,7 @@ def _require_same(kinds: list[dict[str, str]]) -> None:
 
 
 def _sums(workers: Workers, leaves: list[Tensor]) -> list[Tensor]:
-    """Return the sums of tensors; those of a dtype and device are sent as one."""
+    """Return the sums of tensors; those of one dtype and device are sent together."""
     found: list[Tensor] = [*leaves]
     groups: dict[Any, list[int]] = {}
     for i, leaf in enumerate(leaves):

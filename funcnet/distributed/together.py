@@ -1,4 +1,4 @@
-"""Together: what each worker does by itself, with one outcome: if it fails on one of them, all raise, and name its rank."""
+"""Together: work that each worker does by itself, with a common outcome: if one fails, all raise an error with its rank."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from funcnet.distributed.workers import Workers, gather_objects, workers_of
 from funcnet.saving.tensors import Damaged
 
 Told = tuple[str, int | None, str]
-"""The kind of an error, its number if it is the system's, and its words."""
+"""The kind of an error, its number if it is an ``OSError``, and its message."""
 
 
 class DamagedError(ValueError):
@@ -18,21 +18,21 @@ class DamagedError(ValueError):
 
 
 def workers_here(who: str, group: Any) -> Workers:
-    """Return the workers of a group; this process is the only one where no group has been made."""
+    """Return the workers of a group, or only this process if there is no process group."""
     alone = group is None and not (dist.is_available() and dist.is_initialized())
     return Workers(None, 0, 1) if alone else workers_of(who, group)
 
 
 def succeed(workers: Workers, who: str, what: Callable[[], Any]) -> Any:
-    """Do something on every worker, and return this worker's result; an error of one is raised on all.
+    """Call a function on every worker, and return this worker's result; an error of one worker is raised on all.
 
-    An error that all workers have alike, such as that of an argument, is raised as it is.
+    An error that is the same on all workers, such as one about an argument, is raised unchanged.
     """
     return _outcome(workers, who, what, is_shared=False)
 
 
 def shared(workers: Workers, who: str, what: Callable[[], Any]) -> list[Any]:
-    """Do something on every worker, as ``succeed`` does, and return the results by rank: words and numbers."""
+    """Call a function on every worker, as ``succeed`` does, and return the results, strings and numbers, by rank."""
     return _outcome(workers, who, what, is_shared=True)  # type: ignore[no-any-return]
 
 
@@ -58,7 +58,7 @@ def _raise(who: str, failed: Mapping[int, Told], error: Exception | None, size: 
 
 
 def raise_failures(who: str, failures: Mapping[int, Any], size: int) -> None:
-    """Raise, on every worker, the errors that torch has gathered by rank."""
+    """Raise the errors gathered by torch, by rank, on every worker."""
     told = {rank: _told(one if isinstance(one, BaseException) else one[0]) for rank, one in failures.items()}
     raise _joined(who, {rank: one for rank, one in told.items() if one is not None}, size) from None
 
@@ -73,7 +73,7 @@ def _told(error: BaseException | None) -> Told | None:
 
 
 def _joined(who: str, failed: Mapping[int, Told], size: int) -> Exception:
-    """Make one error of those of some workers."""
+    """Combine the errors of some workers."""
     words = "; ".join([f"{told[2]}{f', on rank {rank}' * (size > 1)}" for rank, told in failed.items()])
     kinds = {kind: number for kind, number, _ in failed.values()}
     if "damaged" in kinds:

@@ -1,7 +1,7 @@
 """Workers: the processes of a group, and the collectives that they call together.
 
-Every module of ``distributed`` reaches ``torch.distributed`` through the functions here, so that one place counts what is sent,
-and says which worker is missing where a collective fails.
+All modules of ``distributed`` call ``torch.distributed`` through these functions, so that one place watches the collectives and
+reports missing workers.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from funcnet.errors import describe, value_error
 from funcnet.kernels.tracing import is_eager
 
 _NEVER_SENT = 1 << 20
-"""The tag of messages that nobody sends."""
+"""The tag of a message that is never sent."""
 
 
 class Workers(NamedTuple):
-    """A group of processes, and the place of this one in it."""
+    """A group of processes, the rank of this one, and the size."""
 
     group: Any
     rank: int
@@ -31,10 +31,10 @@ class Workers(NamedTuple):
 
 
 def workers_of(who: object, group: Any = None) -> Workers:
-    """Return the workers of a process group, by default of all processes; ``who`` asks, for the error.
+    """Return the workers of a process group, by default of all processes; errors name ``who``.
 
     Raises:
-        ValueError: Without a process group, and for a group that this process is not in.
+        ValueError: If there is no process group, or this process is not in the group.
     """
     if not dist.is_available() or not dist.is_initialized():
         rule = "torch.distributed.init_process_group must be called first, in a process that torchrun started"
@@ -49,13 +49,13 @@ def workers_of(who: object, group: Any = None) -> Workers:
 
 
 def _require_group(who: object, group: Any) -> None:
-    """Raise ``ValueError`` for what is no process group; torch has a group for processes outside of one, which is a number."""
+    """Raise ``ValueError`` for anything but a process group; torch marks processes outside a group with a number."""
     if group is not None and not isinstance(group, dist.ProcessGroup) and group is not dist.GroupMember.NON_GROUP_MEMBER:
         raise value_error(who, "group must be a process group, or None for all processes", describe(group))
 
 
 class Pending:
-    """A collective that has been started; ``wait`` returns its result once it is there."""
+    """A started collective; ``wait`` returns its result."""
 
     __slots__ = ("_result", "_work")
 
@@ -69,16 +69,16 @@ class Pending:
         return self._result
 
     def settle(self) -> None:
-        """Where what is sent takes more memory than the result, wait and release it."""
+        """Wait and release the sent memory if it is larger than the result."""
 
 
 def sum_over(workers: Workers, values: Tensor) -> Pending:
-    """Start adding ``values`` up over all workers, in their own memory."""
+    """Start summing ``values`` over all workers, in place."""
     return Pending(watched(dist.all_reduce(values, group=workers.group, async_op=True), values), values)
 
 
 def gather_objects(workers: Workers, one: Any) -> list[Any]:
-    """Return what each worker has given, by rank: words and numbers, for what is done once."""
+    """Return the object of each worker, by rank, such as strings and numbers; for work that is done once."""
     meet(workers)
     found: list[Any] = [None] * workers.size
     dist.all_gather_object(found, one, group=workers.group)
@@ -86,7 +86,7 @@ def gather_objects(workers: Workers, one: Any) -> list[Any]:
 
 
 def sum_now(workers: Workers, values: Tensor) -> Tensor:
-    """Add ``values`` up over all workers, in their own memory, and return them; compiled code may call it."""
+    """Sum ``values`` over all workers, in place, and return them; compiled code may call it."""
     dist.all_reduce(values, group=workers.group)
     return values
 
@@ -99,10 +99,10 @@ def stack_now(workers: Workers, one: Tensor) -> Tensor:
 
 
 def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Sequence[tuple[Tensor, int]]) -> list[Pending]:
-    """Start sending tensors to other workers, and receiving into tensors; return what is pending, in this order.
+    """Start sending tensors to other workers and receiving into tensors; return the pending messages, in this order.
 
-    What goes from one worker to another arrives in the order in which it was sent. NCCL needs both directions in one batch, or
-    two workers that send to each other wait forever.
+    Messages from one worker to another arrive in the order of sending. NCCL needs both directions in one batch; otherwise two
+    workers that send to each other wait forever.
     """
     ways = [(dist.isend, *one) for one in sent] + [(dist.irecv, *one) for one in received]
     works: list[Any]
@@ -116,7 +116,7 @@ def exchange(workers: Workers, sent: Sequence[tuple[Tensor, int]], received: Seq
 
 
 def broadcast_from(workers: Workers, values: Tensor, source: int) -> Pending:
-    """Start sending ``values`` of the worker ``source`` to all others, into their own memory."""
+    """Start sending ``values`` of the worker ``source`` to all others, which receive them in place."""
     work = dist.broadcast(values, group=workers.group, async_op=True, group_src=source)
     return Pending(watched(work, values), values)
 
@@ -124,21 +124,21 @@ def broadcast_from(workers: Workers, values: Tensor, source: int) -> Pending:
 def gather_rows(workers: Workers, row: Tensor) -> Pending:
     """Start gathering a row of equal length from each worker, as a matrix with a row for each rank.
 
-    On gloo a broadcast of each row takes 0.7 of this time between four workers, from 3 · 10⁵ floats a row on, and the same
-    between two; but a gather is one collective.
+    On gloo, broadcasting each row takes 0.7 of this time between four workers for rows of 3 · 10⁵ floats or more, and the same
+    time between two; but a gather is a single collective.
     """
     return gather_into(workers, row.new_empty((workers.size, *row.shape)), row)
 
 
 def gather_into(workers: Workers, whole: Tensor, row: Tensor) -> Pending:
-    """Start gathering equal parts of a contiguous tensor, by rank, in its own memory, where this worker's part may be already."""
+    """Start gathering equal parts of a contiguous tensor, by rank, in place; this worker's part may already be there."""
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     work = gather(whole.view(-1), row.contiguous().view(-1), group=workers.group, async_op=True)
     return Pending(watched(work, whole), whole)
 
 
 class PendingRows(Pending):
-    """A collective whose result is the sum of the rows that it brings; ``own`` is added to a single row."""
+    """A collective whose result is the sum of the received rows; ``own`` is added to a single row."""
 
     __slots__ = ("_own",)
 
@@ -158,11 +158,11 @@ class PendingRows(Pending):
 
 
 def scatter_sum(workers: Workers, rows: Tensor) -> Pending:
-    """Start adding up, for each worker, the rows that all have for it; ``rows`` is a matrix with a row for each rank.
+    """Start summing, for each worker, the rows that all have for it; ``rows`` is a matrix with a row for each rank.
 
-    On gloo every worker sends its rows and adds up what it gets, in the order of the ranks: 10⁷ floats take 30 ms between two
-    workers and 65 between four. ``reduce_scatter_single`` takes 118 and 246, ``all_reduce`` 51 and 96; 10⁶ floats take 2.5 and
-    4.7 ms, 5.0 and 14.9, 4.6 and 14.6.
+    On gloo every worker sends its rows and adds up the received ones in the order of the ranks. For 10⁷ floats this takes 30 ms
+    between two workers and 65 ms between four; ``reduce_scatter_single`` takes 118 and 246 ms, ``all_reduce`` 51 and 96. For 10⁶
+    floats the times are 2.5 and 4.7 ms, 5.0 and 14.9 ms, and 4.6 and 14.6 ms.
     """
     if dist.get_backend(workers.group) == "gloo":
         return _swapped(workers, rows) if workers.size == 2 else _exchanged(workers, rows)
@@ -172,15 +172,15 @@ def scatter_sum(workers: Workers, rows: Tensor) -> Pending:
 
 
 def meet(workers: Workers) -> None:
-    """Wait until all workers are here, or one has failed: gathering objects and messages would wait until the timeout."""
+    """Wait until all workers have arrived, or one has failed; gathering objects and messages would wait until the timeout."""
     if dist.get_backend(workers.group) == "gloo":
         Pending(watched(dist.barrier(group=workers.group, async_op=True), torch.empty(0)), None).wait()
 
 
 def hang_up(workers: Workers, why: BaseException) -> None:
-    """End the waits of other workers for messages of this one, which are not watched; the group cannot be used after it.
+    """End the waits of other workers for messages from this one, which are not watched; the group is unusable afterwards.
 
-    With gloo, to wait for a message beyond its time closes the connection, which is an error on the other side at once.
+    With gloo, a message that times out closes the connection, which raises an error on the other side at once.
     """
     leave_step(workers, why)
     if dist.get_backend(workers.group) == "gloo":
@@ -197,7 +197,7 @@ def _exchanged(workers: Workers, rows: Tensor) -> Pending:
 
 
 def _swapped(workers: Workers, rows: Tensor) -> Pending:
-    """Start swapping rows between two workers: their own ones stay where they are, which halves the memory of what arrives."""
+    """Start swapping rows between two workers; a worker's own row stays in place, which halves the received memory."""
     sent, own = rows[1 - workers.rank], rows[workers.rank]
     found, splits = torch.empty_like(sent), [sent.numel() * (rank != workers.rank) for rank in range(2)]
     work = dist.all_to_all_single(found.view(-1), sent.view(-1), splits, splits, group=workers.group, async_op=True)

@@ -1,4 +1,4 @@
-"""Elementary initializers: Constant, Zeros, Ones, Uniform, Normal and TruncatedNormal draw a tensor of any shape (...)."""
+"""Elementary initializers, which draw tensors of any shape (...)."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -15,25 +15,37 @@ from funcnet.value import Value, frozen
 
 Shape = tuple[int, ...]
 Fans = tuple[int, int]
-"""How many inputs an output has, and how many outputs an input has: (fan_in, fan_out)."""
+"""The number of inputs of each output, and of outputs of each input: (fan_in, fan_out)."""
 
 
 class Initializer(Value, ABC):
-    """A frozen value that draws a tensor from a key and a shape."""
+    """A frozen value that draws a tensor from a key and a shape; subclass it with ``@funcnet.frozen``."""
 
     __slots__ = ()
 
     @abstractmethod
     def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
-        """Draw a tensor of this shape; ``dtype`` is torch's default one where it is not given."""
+        """Draw a tensor of this shape, in ``dtype``, by default torch's default dtype."""
 
     def for_fans(self, rng: Key | int, shape: Shape, fans: Fans, dtype: torch.dtype | None = None) -> Tensor:
-        """Draw the weight of a layer with these ``fans``, which a shape does not tell; by default only the shape counts."""
+        """Draw the weight of a layer whose fans do not follow from the shape.
+
+        By default the fans are ignored.
+
+        Args:
+            rng: A key or an int seed.
+            shape: The shape of the weight.
+            fans: The pair (fan_in, fan_out) of the layer.
+            dtype: A floating dtype; by default torch's default dtype.
+
+        Returns:
+            A tensor of this shape.
+        """
         return self(rng, shape, dtype)
 
     @classmethod
     def _when_frozen(cls) -> None:
-        """Let the draw of a class say whose it is, and what is wrong with a shape or dtype that only torch refuses."""
+        """Make the draw of a class name the initializer in its errors, and explain shapes and dtypes that only torch refuses."""
         if not hasattr(cls.__call__, "explains_errors"):
             cls.__call__ = _explaining(cls.__call__)  # type: ignore[method-assign]
 
@@ -52,13 +64,13 @@ def _explaining(draw: Any) -> Any:
 
 
 def _require_dtype(dtype: Any) -> None:
-    """Raise ``TypeError`` for anything but a dtype: torch reads some words as devices, and complains of those."""
+    """Raise ``TypeError`` for anything but a dtype: torch reads some words as devices, and its error would be about those."""
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError
 
 
 def _explained(who: Any, shape: Any, dtype: Any, error: Exception) -> Exception:
-    """Return an error of ours with whose it is, or ours for one of torch; ``error`` itself for one of a user's code."""
+    """Return an error that names the initializer: ours with its location added, ours for torch's, or a user's unchanged."""
     if explains(error):
         add_location(error, repr(who))
     elif isinstance(error, (TypeError, OverflowError)) and type(who).__module__.startswith("funcnet."):
@@ -73,10 +85,21 @@ def _high(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class Constant(Initializer):
-    """Every element x = ``value``.
+    """Fill a tensor with one number.
 
-    Raises   ``ValueError`` for a value that is not a finite number.
-    Source   elementary.
+        x = ``value`` everywhere
+
+    Args:
+        value: The number.
+
+    Shape:
+        (...), any shape
+
+    References:
+        ``torch.nn.init.constant_``.
+
+    >>> Constant(2.0)(0, (3,))
+    tensor([2., 2., 2.])
     """
 
     value: float = field(validator=number())
@@ -88,21 +111,57 @@ class Constant(Initializer):
 
 
 def Zeros() -> Constant:  # noqa: N802 (it makes a value)
-    """Every element x = 0: the ``Constant`` of that value."""
+    """Fill a tensor with zeros.
+
+        x = 0 everywhere
+
+    Returns:
+        ``Constant(0.0)``, for any shape (...).
+
+    References:
+        ``torch.nn.init.zeros_``.
+
+    >>> Zeros()(0, (2,))
+    tensor([0., 0.])
+    """
     return Constant(0.0)
 
 
 def Ones() -> Constant:  # noqa: N802 (it makes a value)
-    """Every element x = 1: the ``Constant`` of that value."""
+    """Fill a tensor with ones.
+
+        x = 1 everywhere
+
+    Returns:
+        ``Constant(1.0)``, for any shape (...).
+
+    References:
+        ``torch.nn.init.ones_``.
+
+    >>> Ones()(0, (2,))
+    tensor([1., 1.])
+    """
     return Constant(1.0)
 
 
 @frozen
 class Uniform(Initializer):
-    """Evenly from low ≤ x < high.
+    """Draw from a uniform distribution.
 
-    Raises   ``ValueError`` for bounds that are not finite or out of order.
-    Source   elementary; ``torch.nn.init.uniform_``.
+        x ~ U[low, high),  that is low ≤ x < high
+
+    Args:
+        low: The lower bound, included.
+        high: The upper bound, not included.
+
+    Shape:
+        (...), any shape
+
+    Raises:
+        ValueError: If ``high`` is below ``low``.
+
+    References:
+        ``torch.nn.init.uniform_``.
     """
 
     low: float = field(default=0.0, validator=number())
@@ -114,10 +173,19 @@ class Uniform(Initializer):
 
 @frozen
 class Normal(Initializer):
-    """From the normal distribution of this ``mean`` and this standard deviation ``std``.
+    """Draw from a normal distribution.
 
-    Raises   ``ValueError`` for numbers that are not finite, and an ``std`` below 0.
-    Source   elementary; ``torch.nn.init.normal_``.
+        x ~ N(mean, std²)
+
+    Args:
+        mean: The mean.
+        std: The standard deviation, at least 0.
+
+    Shape:
+        (...), any shape
+
+    References:
+        ``torch.nn.init.normal_``.
     """
 
     mean: float = field(default=0.0, validator=number())
@@ -129,10 +197,24 @@ class Normal(Initializer):
 
 @frozen
 class TruncatedNormal(Initializer):
-    """From the normal distribution of ``mean`` and ``std`` on condition that low ≤ x ≤ high; the bounds are values, as in torch.
+    """Draw from a normal distribution, given that the value lies between two bounds.
 
-    Raises   ``ValueError`` for numbers that are not finite, an ``std`` that is not above 0, and bounds out of order.
-    Source   ``torch.nn.init.trunc_normal_``'s distribution.
+        x ~ N(mean, std²) given low ≤ x ≤ high
+
+    Args:
+        mean: The mean before truncation.
+        std: The standard deviation before truncation, above 0.
+        low: The lower bound, a value and not a number of standard deviations, as in torch.
+        high: The upper bound, likewise.
+
+    Shape:
+        (...), any shape
+
+    Raises:
+        ValueError: If ``high`` is below ``low``.
+
+    References:
+        ``torch.nn.init.trunc_normal_``.
     """
 
     mean: float = field(default=0.0, validator=number())

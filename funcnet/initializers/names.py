@@ -1,4 +1,4 @@
-"""Initializers by name, and the draws of a layer's params."""
+"""Initializers by name, and the initial params of layers."""
 
 import math
 from typing import Any
@@ -9,6 +9,7 @@ from funcnet import random
 from funcnet.errors import describe, value_error
 from funcnet.explanations import fits
 from funcnet.initializers.elementary import Fans, Initializer, Normal, Ones, Shape, TruncatedNormal, Uniform, Zeros
+from funcnet.initializers.gains import fans
 from funcnet.initializers.scaled import (
     KaimingNormal,
     KaimingUniform,
@@ -17,7 +18,6 @@ from funcnet.initializers.scaled import (
     Orthogonal,
     XavierNormal,
     XavierUniform,
-    fans,
 )
 from funcnet.initializers.structured import DeltaOrthogonal, Dirac, Eye
 from funcnet.random.keys import Key, count_of
@@ -44,15 +44,19 @@ NAMES: dict[str, Initializer] = {
     "delta_orthogonal": DeltaOrthogonal(),
     "torch": KaimingUniform(a=math.sqrt(5)),
 }
-"""The initializers that a layer takes by name; ``"torch"`` is what ``torch.nn.Linear`` and its convolutions draw."""
+"""The initializers that layers accept by name; ``"torch"`` draws as ``torch.nn.Linear`` and torch's convolutions do."""
 
 
 def known(value: Any, attribute: Any, got: Any) -> None:
-    """Validate a field: what it ``got`` must be an initializer or the name of one.
+    """Validate a field that must hold an initializer or the name of one, for ``field(validator=known)``.
 
-    It has the form of attrs' validators, called with the ``value`` that the field, ``attribute``, is of.
+    Args:
+        value: The object with the field.
+        attribute: The field.
+        got: The value of the field.
 
-    Raises   ``ValueError`` for anything else.
+    Raises:
+        ValueError: If ``got`` is neither an initializer nor a key of ``NAMES``.
     """
     if not isinstance(got, Initializer) and not (isinstance(got, str) and got in NAMES):
         raise value_error(
@@ -61,9 +65,22 @@ def known(value: Any, attribute: Any, got: Any) -> None:
 
 
 def initialize(rng: Key | int, shape: Shape, initializer: str | Initializer) -> Tensor:
-    """Draw a tensor of this ``shape`` by an ``initializer`` or the name of one, from the key ``rng``.
+    """Draw a tensor with an initializer or the name of one.
 
-    Raises   ``ValueError`` for a tensor that main memory cannot hold.
+    Args:
+        rng: A key or an int seed.
+        shape: The shape of the tensor.
+        initializer: An initializer, or a key of ``NAMES``.
+
+    Returns:
+        A tensor of this shape, in torch's default dtype.
+
+    Raises:
+        ValueError: If the name is unknown, or main memory cannot hold the tensor.
+
+    >>> initialize(0, (2, 2), "eye")
+    tensor([[1., 0.],
+            [0., 1.]])
     """
     draw = _named("initialize", initializer)
     _require_memory(rng, shape)
@@ -71,7 +88,7 @@ def initialize(rng: Key | int, shape: Shape, initializer: str | Initializer) -> 
 
 
 def _named(who: str, initializer: str | Initializer) -> Initializer:
-    """Return an initializer, which may be given by its name."""
+    """Return an initializer that may be given by name."""
     found = NAMES.get(initializer) if isinstance(initializer, str) else initializer
     if not isinstance(found, Initializer):
         raise value_error(who, f"the initializer must be one or a name of one, {', '.join(NAMES)}", repr(initializer))
@@ -87,12 +104,24 @@ def _require_memory(rng: Key | int, shape: Shape) -> None:
 def weight_and_bias(
     rng: Key | int, shapes: dict[str, Shape], initializer: str | Initializer, fans_of_weight: Fans | None = None
 ) -> dict[str, Tensor]:
-    """Draw a weight by ``initializer``, from the key ``rng``, and a bias where ``shapes`` has one.
+    """Draw the weight and, if ``shapes`` has one, the bias of a layer.
 
-    ``fans_of_weight`` are those of a weight that has not the axes (out, in, *kernel). The bias is zeros. With ``"torch"`` the
-    weight is scaled by its shape only, and the bias uniform in ±1/√fan_in, as in ``torch.nn``.
+        weight from ``initializer``        bias = 0, or uniform in ±1 / √fan_in with ``"torch"``, as in ``torch.nn``
 
-    Raises   ``ValueError`` for shapes without one of the weight, and for a tensor that main memory cannot hold.
+    Args:
+        rng: A key or an int seed.
+        shapes: The shapes of ``weight`` and, optionally, ``bias`` by name.
+        initializer: An initializer, or a key of ``NAMES``.
+        fans_of_weight: The fans of a weight whose axes are not (out, in, *kernel); ignored with ``"torch"``, as in ``torch.nn``.
+
+    Returns:
+        A dict with the tensors ``weight`` and ``bias``.
+
+    Raises:
+        ValueError: If ``shapes`` has no weight, or main memory cannot hold the tensors.
+
+    >>> weight_and_bias(0, {"weight": (1, 2), "bias": (1,)}, "ones")
+    {'weight': tensor([[1., 1.]]), 'bias': tensor([0.])}
     """
     rng = random.as_key(rng)
     if not isinstance(shapes, dict) or "weight" not in shapes:

@@ -1,9 +1,4 @@
-"""Initializers with structure: Eye, Dirac, DeltaOrthogonal and Sparse draw a weight (out, in, *kernel) that is mostly 0.
-
-Eye, Dirac        w[o, i] = 1 where o and i agree, of convolutions at the middle of the kernel: the layer passes x on
-DeltaOrthogonal   an orthonormal matrix at the middle of the kernel: the layer keeps the norm of x
-Sparse            normal, with a share of zeros in each column
-"""
+"""Initializers with structure: weights (out, in, *kernel) that are mostly 0."""
 
 import math
 
@@ -26,14 +21,14 @@ def _require_axes(initializer: Initializer, shape: Shape, least: int, most: int)
 
 
 def _at_the_middle(matrix: Tensor, kernel: Shape, middle: Shape) -> Tensor:
-    """Return a weight (out, in, *kernel) with a matrix (out, in) at one place of the kernel, and else 0."""
+    """Return a weight (out, in, *kernel) with a matrix (out, in) at the position ``middle`` of the kernel, and 0 elsewhere."""
     there = torch.zeros(kernel, dtype=torch.bool, device=matrix.device)
     there[middle] = True
     return torch.where(there, matrix.reshape(*matrix.shape, *[1] * len(kernel)), 0.0)
 
 
 def _diagonal(rng: Key | int, rows: int, columns: int, every: int, dtype: torch.dtype | None) -> Tensor:
-    """Return a matrix with 1 where the column is the row's place in its group of ``every`` rows."""
+    """Return a matrix with a 1 in each row, at the row's position in its group of ``every`` rows."""
     device, dtype = random.as_key(rng).device, torch.get_default_dtype() if dtype is None else dtype
     places = torch.arange(rows, device=device) % every
     return (places.unsqueeze(1) == torch.arange(columns, device=device)).to(dtype)
@@ -41,16 +36,18 @@ def _diagonal(rng: Key | int, rows: int, columns: int, every: int, dtype: torch.
 
 @frozen
 class Eye(Initializer):
-    """Identity matrix times ``gain``: x = gain where the axes agree, else 0.
+    """Identity matrix times ``gain``.
+
+        x[i, j] = gain for i = j, else 0
 
     Args:
         gain: The number on the diagonal.
 
     Shape:
-        (out, in); of other rows than columns what there is of the diagonal.
+        (out, in); a matrix that is not square has the diagonal of its smaller size.
 
     Raises:
-        ValueError: For a ``gain`` that is not finite, and another number of axes.
+        ValueError: If the shape does not have two axes.
 
     References:
         ``torch.nn.init.eye_``.
@@ -69,19 +66,20 @@ class Eye(Initializer):
 
 @frozen
 class Dirac(Initializer):
-    """Identity of a convolution: x = 1 at the middle of the kernel where the channels agree, else 0.
+    """Identity of a convolution, which then returns as many channels unchanged as it can.
 
-    The middle of a kernel of size k is at k // 2, so that a convolution with ``padding="same"`` and an odd kernel passes on as
-    many channels as it can.
+        x[o, i] = 1 for o = i at the middle k // 2 of the kernel, else 0        o counted within its group
+
+    It is the identity for an odd kernel with ``padding="same"``.
 
     Args:
-        groups: The groups of the convolution; each passes its channels on.
+        groups: Number of groups of the convolution; each returns its channels.
 
     Shape:
-        (out, in / groups, *kernel), of one to three kernel axes.
+        (out, in / groups, *kernel), with one to three kernel axes.
 
     Raises:
-        ValueError: For another number of axes, and ``groups`` that do not divide ``out``.
+        ValueError: If ``groups`` does not divide ``out``, or the shape has another number of axes.
 
     References:
         ``torch.nn.init.dirac_``.
@@ -103,18 +101,20 @@ class Dirac(Initializer):
 
 @frozen
 class DeltaOrthogonal(Initializer):
-    """Orthonormal columns times ``gain`` at the middle of the kernel, else x = 0: from the QR of ``Orthogonal``.
+    """Orthonormal columns at the middle of the kernel, 0 elsewhere: the convolution preserves the norm of x.
 
-    Deep convolutional nets without normalization keep the norm of their signals with it.
+        x = gain Q at the middle (k - 1) // 2 of the kernel, else 0        Q from the QR decomposition of ``Orthogonal``
+
+    Deep convolutional nets without normalization then preserve the norm of their signals.
 
     Args:
         gain: A factor.
 
     Shape:
-        (out, in, *kernel), of one to three kernel axes, with in at most out; the middle is at (k - 1) // 2.
+        (out, in, *kernel), with one to three kernel axes, and in at most out.
 
     Raises:
-        ValueError: For a ``gain`` that is not above 0 and finite, another number of axes, and more inputs than outputs.
+        ValueError: If there are more inputs than outputs, or the shape has another number of axes.
 
     References:
         Xiao et al. 2018; ``jax.nn.initializers.delta_orthogonal``.
@@ -136,17 +136,19 @@ class DeltaOrthogonal(Initializer):
 
 @frozen
 class Sparse(Initializer):
-    """Normal with mean 0 and this ``std``, but x = 0 at random places of each column.
+    """Normal distribution with zeros at random positions of each column.
+
+        x ~ N(0, std²), and 0 for ⌈sparsity · out⌉ elements of each column
 
     Args:
-        sparsity: The share of each column that is 0, from 0 to 1, rounded up to whole numbers.
-        std: The standard deviation of the others.
+        sparsity: Fraction of zeros in each column, from 0 to 1.
+        std: Standard deviation of the other elements.
 
     Shape:
         (out, in).
 
     Raises:
-        ValueError: For a ``sparsity`` outside 0 to 1, an ``std`` below 0 or not finite, and another number of axes.
+        ValueError: If the shape does not have two axes.
 
     References:
         Martens 2010; ``torch.nn.init.sparse_``.

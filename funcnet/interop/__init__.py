@@ -1,6 +1,6 @@
-"""Interop: funcnet beside torch.nn, autograd, ONNX, scikit-learn and TensorBoard. Only here are torch.nn and autograd used.
+"""Interop: funcnet with torch.nn, autograd, ONNX, scikit-learn and TensorBoard. Only this package uses torch.nn and autograd.
 
-The modules are imported when they are first used: ``funcnet.interop.onnx.export`` works after ``import funcnet``.
+The modules are imported on first use: ``funcnet.interop.onnx.export`` works after ``import funcnet``.
 """
 
 from importlib import import_module

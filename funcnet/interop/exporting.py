@@ -1,7 +1,7 @@
-"""Exporting: a pure function, a whole training step too, as a program of torch that runs without funcnet.
+"""Exporting: a pure function, even a whole training step, as a torch program that runs without funcnet.
 
-``torch.export`` traces a module, with tensors that have shapes and no numbers. Here the module only calls the function: params
-and state are arguments of the program and outputs of it, and nothing is kept between calls.
+``torch.export`` traces a module with tensors that have shapes but no values. Here the module only calls the function: params and
+state are arguments and outputs of the program, and nothing is kept between calls.
 """
 
 import os
@@ -28,11 +28,11 @@ from funcnet.saving.atomic import require_new_file, written_whole
 from funcnet.value import parts
 
 _NODES = (dict, OrderedDict, tuple, list)
-"""The containers that torch can save and a process without funcnet can make."""
+"""The containers that torch can save and that a process without funcnet can build."""
 
 
 class _Root(torch.nn.Module):
-    """The module that is traced: it calls the step, with copies of some of the tensors, by their number among the leaves."""
+    """The traced module: it calls the step, with copies of the tensors whose leaf numbers are in ``copied``."""
 
     def __init__(self, step: Callable[..., Any], copied: set[int]) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class _Root(torch.nn.Module):
 
 
 def _leaves(value: Tree, place: str = "args") -> Iterator[tuple[str, Any]]:
-    """Yield what is in a tree, absent leaves excepted, with its place."""
+    """Yield the place and value of each leaf of a tree other than ``None``."""
     if type(value) in _NODES:
         for key, child in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _leaves(child, f"{place}[{key!r}]")
@@ -53,7 +53,7 @@ def _leaves(value: Tree, place: str = "args") -> Iterator[tuple[str, Any]]:
 
 
 def _mapped(f: Callable[[Any], Any], value: Tree) -> Tree:
-    """Return a tree with ``f`` of its leaves, in the order of ``_leaves``."""
+    """Apply ``f`` to the leaves of a tree, in the order of ``_leaves``."""
     if isinstance(value, dict):
         return type(value)((key, _mapped(f, child)) for key, child in value.items())
     if type(value) in _NODES:
@@ -62,12 +62,12 @@ def _mapped(f: Callable[[Any], Any], value: Tree) -> Tree:
 
 
 def _require_step(step: Any) -> None:
-    """Refuse what is no function, what decides by values, and what holds tensors, which a program could only freeze."""
+    """Refuse a step that is no function, branches on values, or holds tensors, which would become constants."""
     if not callable(step):
         raise value_error("export", "step must be a function", step)
     for part in parts(step):
         if getattr(part, "reads_values", False):
-            rule = "a step must not read the loss on its way, as that of LBFGS does; export its value_and_grads"
+            rule = "a step must not read the loss during the update, as LBFGS does; export its value_and_grads"
             raise value_error("export", rule, repr(part))
         if isinstance(part, Tensor):
             rule = "a tensor in a step, such as a rate, would be a constant of the program; use a number or a schedule"
@@ -93,7 +93,7 @@ def _parameters(step: Callable[..., Any]) -> list[str]:
 
 
 def _with_key(names: list[str], args: Any) -> Any:
-    """Make a key of an int seed ``rng``, as a compiled step does."""
+    """Convert an int seed ``rng`` to a key, as a compiled step does."""
     at = names.index("rng") if isinstance(args, tuple) and "rng" in names[: len(args)] else None
     if at is None or type(args[at]) is not int:
         return args
@@ -101,7 +101,7 @@ def _with_key(names: list[str], args: Any) -> Any:
 
 
 def _places(names: list[str], args: tuple[Any, ...], batch: Sequence[int | str]) -> list[int]:
-    """Return the numbers of the arguments that ``batch`` names."""
+    """Return the numbers of the arguments named in ``batch``."""
     if not isinstance(batch, (tuple, list)) or not all(isinstance(one, str) or is_whole(one) for one in batch):
         raise value_error(
             "export", "batch must be a tuple of names or numbers of arguments, such as ('x', 'target')", describe(batch)
@@ -114,9 +114,9 @@ def _places(names: list[str], args: tuple[Any, ...], batch: Sequence[int | str])
 
 
 def _with_open_batch(args: tuple[Any, ...], places: list[int]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return the arguments, and which of their axes are of any size.
+    """Return the arguments, and which of their axes have variable size.
 
-    Sizes 0 and 1 are constants for torch, so that a batch of one row is made one of two.
+    torch treats the sizes 0 and 1 as constants, so a batch of one row is extended to two.
     """
     for place, leaf in _leaves(args):
         if any(place.startswith(f"args[{i}]") for i in places) and not leaf.dim():
@@ -127,7 +127,7 @@ def _with_open_batch(args: tuple[Any, ...], places: list[int]) -> tuple[tuple[An
 
 
 def _shapes_of(args: tuple[Any, ...], dynamic_shapes: Any) -> Any:
-    """Return the dynamic shapes of the one argument ``*args`` of the root, where ``None`` fixes a whole tree."""
+    """Return the dynamic shapes for the root's only argument ``*args``; ``None`` fixes a whole tree."""
     if not isinstance(dynamic_shapes, (tuple, list)) or len(dynamic_shapes) != len(args):
         rule = f"dynamic_shapes must be a tuple with an entry for each of the {len(args)} arguments"
         raise value_error("export", rule, describe(dynamic_shapes))
@@ -143,7 +143,7 @@ def _two_rows(leaf: Tensor) -> Tensor:
 
 
 def _traced(step: Callable[..., Any], args: tuple[Any, ...], shapes: Any) -> ExportedProgram:
-    """Trace a step, and again with copies of the arguments that it writes to, as a donated one does."""
+    """Trace a step, and trace it again with copies of the arguments that it writes to, as a donated step does."""
     program = _program(step, args, shapes, set())
     written = written_inputs(program)
     numbers = {i for i, name in enumerate(_inputs(program)) if name in written}
@@ -153,13 +153,13 @@ def _traced(step: Callable[..., Any], args: tuple[Any, ...], shapes: Any) -> Exp
 
 
 def _inputs(program: ExportedProgram) -> list[str]:
-    """Return the names of the leaves of the arguments, without those of ``None``."""
+    """Return the names of the leaves of the arguments other than ``None``."""
     specs = [one for one in program.graph_signature.input_specs if one.kind is InputKind.USER_INPUT]
     return [one.arg.name for one in specs if isinstance(one.arg, TensorArgument)]
 
 
 def _program(step: Callable[..., Any], args: tuple[Any, ...], shapes: Any, copied: set[int]) -> ExportedProgram:
-    """Trace a step; where that fails, the error of eager mode says more than torch's."""
+    """Trace a step; if tracing fails, prefer the error of eager mode, which says more than torch's."""
     try:
         with torch.no_grad():
             return torch.export.export(_Root(step, copied), args, dynamic_shapes=shapes, strict=False)
@@ -167,14 +167,14 @@ def _program(step: Callable[..., Any], args: tuple[Any, ...], shapes: Any, copie
         failed = error
     try:
         step(*tree.map(torch.clone, args))
-        rule = "step must be a pure function of tensors, of the shapes it is given, that torch.export can trace"
+        rule = "step must be a pure function of tensors with the given shapes that torch.export can trace"
         raise value_error("export", rule, reason_of(failed)) from failed
     finally:
         del failed  # its traceback refers to this frame
 
 
 def _require_builtin(program: ExportedProgram) -> None:
-    """Refuse results in containers that only this process knows, such as named tuples."""
+    """Refuse results in containers that another process lacks, such as named tuples."""
     specs = [program.call_spec.out_spec]
     for spec in specs:
         if spec is not None and not spec.is_leaf() and spec.type not in _NODES:
@@ -186,7 +186,7 @@ def _write(program: ExportedProgram, path: Path, compiled: bool) -> None:
     if compiled:
         options = step_options([node.meta.get("val") for node in program.graph.nodes], [])
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*isinstance.treespec", FutureWarning)  # torch's own use of it
+            warnings.filterwarnings("ignore", ".*isinstance.treespec", FutureWarning)  # torch uses it itself
             torch._inductor.aoti_compile_and_package(program, package_path=os.fspath(path), inductor_configs=options)
         return
     with written_whole("export", path) as file:
@@ -202,7 +202,7 @@ def _require_package(path: Any, compiled: bool) -> Path | None:
         return None
     found = require_new_file("export", path)
     if found.suffix != ".pt2":
-        raise value_error("export", "path must end in .pt2, as torch's loaders ask", repr(os.fspath(path)))
+        raise value_error("export", "path must end in .pt2, as torch's loaders require", repr(os.fspath(path)))
     return found
 
 
@@ -215,40 +215,38 @@ def export(
     dynamic_shapes: Any = None,
     compiled: bool = False,
 ) -> ExportedProgram:
-    """Export a pure function as a program of torch, which runs where funcnet is not installed.
+    """Export a pure function as a torch program, which runs without funcnet.
 
-    Any function of trees of tensors can be exported: a net, ``net.inference()``, ``value_and_grads``, a whole ``train_step``.
-    Everything that it computes with is an argument, so params and state go in and come out at each call, and a key decides what
-    dropout drops. The trees are dicts, tuples and lists, as they are here. Calls of the program write to nothing: a donated step
-    is exported without donation.
+    Any function of trees of tensors can be exported: a net, ``net.inference()``, ``value_and_grads``, a whole ``train_step``. All
+    its inputs are arguments: params and state go in and come out at each call, and a key determines the dropout masks. The trees
+    remain dicts, tuples and lists. The program writes to no argument: a donated step is exported without donation.
 
     Another process runs the program with torch only::
 
-        step = torch.export.load("step.pt2").module()                    # or, of a package with compiled=True:
+        step = torch.export.load("step.pt2").module()                    # or, for a package with compiled=True:
         step = torch._inductor.aoti_load_package("step.pt2")
         params, state, value = step(params, state, x, target, key)       # a key is torch.tensor(3), a 0-d int64 tensor
 
-    The program computes what ``compile`` computes, with the same formulas. It differs from the eager step by rounding, because
-    optimizers have fused kernels in eager mode. Repeated calls give equal bits. An int seed ``rng`` becomes a key first.
+    The program has the same formulas as ``compile``. It differs from the eager step by rounding, because optimizers use fused
+    kernels in eager mode. Repeated calls give equal bits. An int seed ``rng`` is converted to a key first.
 
     Args:
-        step: The function. A tensor that a function reads and is not given is a constant of the program.
-        args: Example arguments: trees of tensors and ``None``. They decide structure, dtypes and shapes; no numbers are read.
+        step: The function. A tensor that the function reads without receiving it becomes a constant of the program.
+        args: Example arguments: trees of tensors and ``None``. They determine structure, dtypes and shapes; values are not read.
         path: File to write, which ends in ``.pt2``; ``None`` writes nothing.
-        batch: Names or numbers of the arguments whose tensors have the batch as first axis, which may then be of any size, such
-            as ``("x", "target")``. By default all shapes are fixed.
-        dynamic_shapes: For other axes of variable size, as ``torch.export.export`` takes it: a tuple with an entry for each
-            argument.
-        compiled: Whether to compile the program with AOTInductor, and to write the package of machine code for this kind of
-            machine in its place. Compiled code expects tensors with the strides of the examples.
+        batch: Names or numbers of the arguments whose first axis is the batch, such as ``("x", "target")``; the program accepts
+            any batch size for them. By default all shapes are fixed.
+        dynamic_shapes: Other axes of variable size, as in ``torch.export.export``: a tuple with an entry for each argument.
+        compiled: Whether to compile the program with AOTInductor and to write a package of machine code, for this kind of
+            machine, instead of the program. Compiled code expects tensors with the strides of the examples.
 
     Returns:
         The program, as ``torch.export.export`` returns it.
 
     Raises:
-        ValueError: For a step that decides by values, as one with ``LBFGS`` does, or that holds tensors, as one with a tensor for
-            a rate does; for arguments with numbers, which would be constants of the program; for results other than trees of
-            dicts, tuples and lists; and for what torch cannot trace, with its reason.
+        ValueError: If the step branches on values, as with ``LBFGS``, or holds tensors, as with a tensor for a rate; if arguments
+            have numbers, which would become constants of the program; if results are not trees of dicts, tuples and lists; if
+            torch cannot trace the step, with its reason.
 
     >>> import funcnet as fn
     >>> net, opt = fn.Linear(3, 2), fn.Adam(0.1)
@@ -266,7 +264,7 @@ def export(
     _require_args(args)
     places = _places(names, args, batch)
     if places and dynamic_shapes is not None:
-        raise value_error("export", "batch and dynamic_shapes both say which sizes vary: give one", "both")
+        raise value_error("export", "batch and dynamic_shapes both say which sizes vary: pass only one", "both")
     if places:
         args, dynamic_shapes = _with_open_batch(args, places)
     shapes = None if dynamic_shapes is None else _shapes_of(args, dynamic_shapes)

@@ -1,4 +1,4 @@
-"""Writes in a traced graph: which of its inputs the operations write to, themselves or through views."""
+"""Writes in a traced graph: the inputs that its operations write to, directly or through views."""
 
 import operator
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 
 
 def written_inputs(program: ExportedProgram) -> set[str]:
-    """Return the names of the inputs of a program's graph that it writes to; those of constants too."""
+    """Return the names of the inputs, constants included, that a program's graph writes to."""
     origins: dict[Any, Any] = {}
     written: set[str] = set()
     for node in program.graph.nodes:
@@ -23,7 +23,7 @@ def written_inputs(program: ExportedProgram) -> set[str]:
 
 
 def _given(node: Any, *, writes: bool) -> Iterator[Any]:
-    """Yield the nodes whose memory an operation writes to, or, if not ``writes``, gives back."""
+    """Yield the nodes whose memory an operation writes to, or returns if ``writes`` is ``False``."""
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         yield from node.args[:1] if node.target is operator.getitem and not writes else ()

@@ -1,4 +1,4 @@
-"""ONNX: nets for evaluation as files that onnxruntime and others run, written by torch's exporter (extra ``onnx``)."""
+"""ONNX: nets for evaluation as files for onnxruntime and other programs, written with torch's exporter (extra ``onnx``)."""
 
 import os
 import warnings
@@ -20,7 +20,7 @@ from funcnet.saving.atomic import require_new_file
 
 
 class _Net(torch.nn.Module):
-    """The module that is traced: params as buffers by number, x from its leaves."""
+    """The traced module: params are buffers by number, x is built from its leaves."""
 
     def __init__(self, net: Layer, params: Params, x: Tree) -> None:
         super().__init__()
@@ -38,11 +38,11 @@ class _Net(torch.nn.Module):
 def _require_extra() -> None:
     for name in ("onnx", "onnxscript"):
         if find_spec(name) is None:
-            raise ImportError(f"onnx.export: it needs the package {name}; install it with pip install 'funcnet[onnx]'")
+            raise ImportError(f"onnx.export: the package {name} must be installed; pip install 'funcnet[onnx]' installs it")
 
 
 def _inputs(x: Tree) -> list[Tensor]:
-    """Return the leaves of x, of which the first must have a batch."""
+    """Return the leaves of x; the first one must have a batch axis."""
     leaves = tree.leaves(x)
     if not leaves or not all(isinstance(leaf, Tensor) and leaf.layout is torch.strided for leaf in leaves):
         raise value_error("onnx.export", "x must be a dense tensor, or a tuple or dict of these", describe(x))
@@ -52,7 +52,7 @@ def _inputs(x: Tree) -> list[Tensor]:
 
 
 def _open(leaves: list[Tensor]) -> tuple[list[Tensor], tuple[Any, ...]]:
-    """Return examples with at least two rows, since torch takes sizes 0 and 1 for constants, and which axes are open."""
+    """Return examples with at least two rows, because torch treats sizes 0 and 1 as constants, and the variable axes."""
     rows, size = leaves[0].shape[0], Dim("batch", min=1)
     has_batch = [leaf.dim() > 0 and leaf.shape[0] == rows for leaf in leaves]
     if rows < 2:
@@ -61,7 +61,7 @@ def _open(leaves: list[Tensor]) -> tuple[list[Tensor], tuple[Any, ...]]:
 
 
 def _names(word: str, n: int, given: Any) -> list[str]:
-    """Return the names of n inputs or outputs: the word, with numbers if there are several, or those that are given."""
+    """Return the names of n inputs or outputs: the given ones, or the word, numbered if there are several."""
     if given is None:
         return [word] if n == 1 else [f"{word}{i}" for i in range(n)]
     names = [given] if isinstance(given, str) else given
@@ -73,7 +73,7 @@ def _names(word: str, n: int, given: Any) -> list[str]:
 
 
 def _require_different(names: list[str]) -> None:
-    """Refuse a name that two of inputs, outputs and params have: a graph of ONNX has each name once."""
+    """Refuse a name shared by inputs, outputs and params: names in an ONNX graph are unique."""
     twice = [name for i, name in enumerate(names) if name in names[:i]]
     if twice:
         raise value_error("onnx.export", "inputs, outputs and params must have different names", f"{twice[0]!r} twice")
@@ -86,17 +86,17 @@ def _require_opset(version: Any) -> None:
 
 
 def _traced(root: _Net, examples: list[Tensor], shapes: tuple[Any, ...]) -> ExportedProgram:
-    """Trace the net, with formulas for what torch translates wrong."""
+    """Trace the net, with formulas for the operations that torch translates incorrectly."""
     program = torch.export.export(root, tuple(examples), dynamic_shapes=(shapes,), strict=False)
     found = any(node.target in ONNX_FORMS for node in program.graph.nodes if node.op == "call_function")
     return program.run_decompositions(ONNX_FORMS) if found else program
 
 
 def _written(net: Layer, params: Params, leaves: list[Tensor], x: Tree, **options: Any) -> Any:
-    """Let torch write the net as a graph of ONNX; where that fails, the error of eager mode says more than torch's."""
+    """Convert the net to an ONNX graph with torch; on failure prefer the error of eager mode, which says more than torch's."""
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on its own internals
+            warnings.simplefilter("ignore")  # torch warns about its own internals
             examples, shapes = _open(leaves)
             program = _traced(_Net(net, params, x), examples, shapes)
             return torch.onnx.export(program, dynamo=True, dynamic_shapes=(shapes,), verbose=False, optimize=False, **options)
@@ -104,7 +104,7 @@ def _written(net: Layer, params: Params, leaves: list[Tensor], x: Tree, **option
         failed = error
     try:
         net(params, x)
-        raise value_error("onnx.export", "torch must be able to write net in ONNX", reason_of(failed)) from failed
+        raise value_error("onnx.export", "torch must be able to convert net to ONNX", reason_of(failed)) from failed
     finally:
         del failed  # its traceback refers to this frame
 
@@ -119,24 +119,24 @@ def export(
     output_names: Any = None,
     opset_version: int | None = None,
 ) -> None:
-    """Write a net for evaluation, ``net.inference()`` with its params, to an ONNX file.
+    """Write ``net.inference()`` with its params to an ONNX file.
 
-    The params are initializers under their paths, such as ``"0.weight"``. The batch, the first axis of x, may have any size; of
-    several inputs, all that have as many rows as the first one in the example. Integer inputs stay integers, and dtypes are
+    The params are initializers named by their paths, such as ``"0.weight"``. The first axis of x, the batch, may have any size;
+    this holds for every input with as many rows as the first one in the example. Integer inputs stay integers, and dtypes are
     those of the net.
 
     Args:
-        net: The net, of the kind that trains too.
+        net: The net; ``inference()`` is applied to it.
         params: Its params.
-        x: An example of its input, a tensor or a tree of tensors, each of which becomes an input.
-        path: File to write. Params of more than 2 GB are put in a second file beside it.
+        x: An example input: a tensor, or a tree of tensors, each of which becomes an input.
+        path: File to write. Params of more than 2 GB are stored in a second file beside it.
         input_names: Names of the inputs, by default ``x``, or ``x0``, ``x1`` and so on.
         output_names: Names of the outputs, by default ``y``, or ``y0``, ``y1`` and so on.
-        opset_version: Version of ONNX's operators; by default the one that torch recommends.
+        opset_version: Version of the ONNX operators, by default the one recommended by torch.
 
     Raises:
         ImportError: Without the extra ``onnx``.
-        ValueError: For what ONNX cannot express, with torch's reason, and for other arguments than these.
+        ValueError: If ONNX cannot express the net, with torch's reason, or an argument has another type.
 
     >>> import tempfile
     >>> import funcnet as fn
@@ -162,7 +162,7 @@ def export(
 
 
 def _rename(graph: Any, paths: list[str]) -> None:
-    """Give the initializers the paths of the params."""
+    """Name the initializers by the paths of the params."""
     for i, path in enumerate(paths):
         if (value := graph.initializers.get(f"p{i}")) is not None:
             value.name = path

@@ -1,10 +1,10 @@
-"""Reasons: one line of the errors of torch's exporters, which are pages long."""
+"""Reasons: one line from the errors of torch's exporters, which are pages long."""
 
 _LONGEST = 300
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what the error that caused all others says first: of several violated constraints, the first one."""
+    """Return the first line of the root cause of an error, or the first of its violated constraints."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -1,10 +1,12 @@
 """TensorBoard: a callback of ``fit`` that writes the history, rates and histograms as event files.
 
-loss/training, loss/validation    each column of the history at the steps done, and so for metrics and parts of the loss
-norms/grad_norm, seconds          the other columns
-rates/lr                          the rates of the next update, with ``optimizer``
-loss/step                         the loss of every k-th step, with ``every``
-params/0.weight                   a histogram of each leaf, with ``histograms``
+    loss/training, loss/validation    the loss after each epoch; likewise metrics and parts of the loss
+    norms/grad_norm, seconds          the other columns of the history
+    rates/lr                          the rates of the next update, with ``optimizer``
+    loss/step                         the loss of every k-th step, with ``every``
+    params/0.weight                   a histogram of each leaf, with ``histograms``
+
+All curves are over the number of steps done.
 """
 
 import os
@@ -28,14 +30,14 @@ from funcnet.value import frozen
 _VALIDATION = "validation_"
 _APART = {"epoch": "epoch", "seconds": "seconds"}
 _EVENTS: dict[str, Any] = {}
-"""The open writer of each callback, by its ``repr``: one file for each training, which the next training closes."""
+"""The open writer of each callback, by its ``repr``: one file for each training; the next training closes it."""
 
 _MOST_OPEN = 16
-"""Number of open writers, each of which has a file and a thread; one more closes that of the oldest training."""
+"""Most open writers, each with a file and a thread; one more closes the writer of the oldest training."""
 
 
 def _items(given: Any) -> Any:
-    """Convert a dict to a tuple of pairs, which cannot change."""
+    """Convert a dict to a tuple of pairs, which is immutable."""
     return tuple(given.items()) if isinstance(given, Mapping) else given
 
 
@@ -44,7 +46,7 @@ def _folder(given: Any) -> Any:
 
 
 def _named(value: Any, attribute: Any, got: Any) -> None:
-    if not isinstance(got, str) or not got:  # torch takes an empty one for a folder named by the time
+    if not isinstance(got, str) or not got:  # torch would replace an empty name with a folder named after the time
         raise value_error("TensorBoard", "log_dir must be the path of a folder", describe(got))
 
 
@@ -60,27 +62,27 @@ def _pairs(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class TensorBoard(Callback):
-    """Write a training for TensorBoard, by ``torch.utils.tensorboard``; ``tensorboard --logdir runs`` shows it.
+    """Write a training for TensorBoard with ``torch.utils.tensorboard``; ``tensorboard --logdir runs`` shows it.
 
     Use it as ``fit(..., callbacks=[TensorBoard("runs/first")])``. All curves are over the number of steps done. A training that
-    continues from a checkpoint writes nothing twice: TensorBoard hides what the interrupted one wrote after its checkpoint. A
-    new training, such as each call of ``partial_fit``, hides what an older one wrote to the same folder, so give each its own.
+    continues from a checkpoint writes nothing twice: TensorBoard hides the events that the interrupted one wrote after its
+    checkpoint. A new training, such as each call of ``partial_fit``, hides the events of an older one in the same folder; use a
+    folder for each.
 
     Args:
         log_dir: The folder of the training.
         histograms: Whether to write a histogram of each leaf of the evaluated params after each epoch.
-        every: Number of steps from one written loss to the next; ``None`` writes none. Steps are slower, as with
-            ``Callback.on_step``.
+        every: Number of steps between written losses; ``None`` writes none. Steps become slower, as with ``Callback.on_step``.
         optimizer: The optimizer of the training, to write its rates.
-        net: The net, which is written as text.
-        hparams: Values by name, which are written as a table of text.
+        net: The net, written as text.
+        hparams: A dict of values by name, written as a table of text.
 
     State:
-        The number of steps that are written.
+        The number of steps written.
 
     Raises:
-        ValueError: For arguments of another type.
-        OSError: From ``fit``, where the folder cannot be made.
+        ValueError: If an argument has another type.
+        OSError: From ``fit``, if the folder cannot be created.
         ImportError: From ``fit``, without ``pip install 'funcnet[tensorboard]'``.
 
     >>> TensorBoard("runs/first", histograms=True, hparams={"width": 32})
@@ -99,7 +101,11 @@ class TensorBoard(Callback):
         return self.every is not None
 
     def init(self, params: Params) -> Tree:
-        """Close the file of an earlier training, and make the folder; the file is opened when something is written."""
+        """Close the file of an earlier training, and create the folder; the file is opened at the first write.
+
+        Args:
+            params: The params before the first step; they are not read.
+        """
         del params
         _writer_class()
         self.close()
@@ -129,13 +135,13 @@ class TensorBoard(Callback):
         return None
 
     def close(self) -> None:
-        """Close the file, which the next training of this callback does too."""
+        """Close the file; the next training with this callback does so too."""
         writer = _EVENTS.pop(repr(self), None)
         if writer is not None:
             writer.close()
 
     def _writer(self, first: int) -> Any:
-        """Return the open writer, or a new one that hides what was written from step ``first`` on."""
+        """Return the open writer, or a new one that hides older events from step ``first`` on."""
         if repr(self) not in _EVENTS:
             for oldest in [*_EVENTS][: 1 - _MOST_OPEN]:
                 _EVENTS.pop(oldest).close()
@@ -153,7 +159,7 @@ class TensorBoard(Callback):
 
 
 def _cell(content: Any) -> str:
-    """Return the content of a cell of a table in Markdown, in one line."""
+    """Return the content of a Markdown table cell, in one line."""
     return " ".join(str(content).replace("|", "\\|").split())
 
 
@@ -167,7 +173,7 @@ def _writer_class() -> Any:
 
 
 def _tag(column: str) -> str:
-    """Return the tag of a column, whose part before the slash names the group of curves."""
+    """Return the tag of a column; the part before the slash names the group of curves."""
     if column in _APART:
         return _APART[column]
     if column.endswith("_norm"):
@@ -177,7 +183,7 @@ def _tag(column: str) -> str:
 
 
 def _write_histogram(writer: Any, tag: str, leaf: Tensor, step: int) -> None:
-    """Write the finite values of a leaf; there is no histogram of none."""
+    """Write a histogram of the finite values of a leaf, if there are any."""
     values = leaf.detach().to("cpu", torch.float64 if leaf.dtype is torch.float64 else torch.float32).reshape(-1)
     values = values[values.isfinite()]
     if values.numel():

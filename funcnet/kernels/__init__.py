@@ -1,8 +1,8 @@
-"""Kernels: every ``torch.ops`` name, and every choice between kernels with the figures that made it, in one place.
+"""Kernels: every ``torch.ops`` name, and every choice between kernels with the measurements behind it, in one place.
 
-A file for each family of layers, named as the family's own file, and one for ``losses`` and for ``optimizers``. Times are of one
-core of an AMD EPYC with AVX-512, torch 2.13.0, float32. A kernel given only by its name is torch's own. Torch's
-private names are looked up in ``private_names``: a release may lack one.
+Each family of layers has a file of the same name here, as have ``losses`` and ``optimizers``. Times are on one core of an AMD
+EPYC with AVX-512, torch 2.13.0, float32. A kernel given only by its name is torch's own. Torch's private names are looked up in
+``private_names``: a release may lack one.
 """
 
 from funcnet.kernels.choices import CHOICES as CHOICES

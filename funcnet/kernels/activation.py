@@ -1,4 +1,4 @@
-"""Kernels of activations. Times are of operands of 100×25."""
+"""Kernels of activations. Times are for operands of 100×25."""
 
 from collections.abc import Callable
 
@@ -20,19 +20,19 @@ TANH = choice(
     lambda cpu: 12_000 if cpu.maker == "amd" and cpu.avx512 and HAS_ONEDNN else NEVER,
     "elements",
 )
-"""From how many elements on oneDNN computes a tanh of float32."""
+"""Number of elements from which oneDNN computes a tanh of float32."""
 
 
 def tanh(x: Tensor) -> Tensor:
-    """Tanh, of many float32 by oneDNN on AMD's processors with AVX-512.
+    """Return tanh; on AMD's processors with AVX-512 oneDNN computes it for large float32 tensors.
 
-    Torch's own calls MKL, which on AMD's processors takes 2.3 ns an element; oneDNN 0.4 and 22 µs besides, for a copy in and one
-    out. µs for 2500, 12000, 50000 and 250000 elements: 6.6, 29, 115 and 860 by MKL, 23, 26, 43 and 580 by oneDNN. The relative
-    error is below 7.2e-8 by oneDNN and 5.9e-8 by MKL.
+    Torch's own calls MKL, which on AMD's processors takes 2.3 ns per element; oneDNN takes 0.4, and 22 µs for a copy in and one
+    out. µs for 2500, 12000, 50000 and 250000 elements: 6.6, 29, 115 and 860 with MKL, 23, 26, 43 and 580 with oneDNN. The
+    relative error is below 7.2e-8 with oneDNN and 5.9e-8 with MKL.
     """
     if is_for_inductor() and x.dtype is torch.float32:
         return _tanh_in_arithmetic(x)
-    count = x.numel()  # no number while a program is exported for any batch
+    count = x.numel()  # a symbol while a program is exported for any batch
     if type(count) is not int or count < TANH.value or x.dtype is not torch.float32 or not is_plain(x):
         return torch.tanh(x)
     y: Tensor = x.to_mkldnn().tanh().to_dense()
@@ -40,7 +40,7 @@ def tanh(x: Tensor) -> Tensor:
 
 
 def is_small_tanh(x: Tensor) -> bool:
-    """Tell whether ``tanh`` of such numbers is torch's own in eager mode."""
+    """Tell whether ``tanh`` of x is torch's own in eager mode."""
     return x.numel() < TANH.value
 
 
@@ -49,22 +49,22 @@ _P = (-0.333333214, 0.133320902, -0.053758779, 0.020607152, -0.00558926921)
 
 
 def _tanh_in_arithmetic(x: Tensor) -> Tensor:
-    """Tanh for loops that the compiler makes: x + x z P(z), z = x², where |x| < 0.7, else ± (1 - 2 / (1 + exp 2|x|)).
+    """Return tanh for loops of the compiler: x + x z P(z), z = x², where |x| < 0.7, else ± (1 - 2 / (1 + exp 2|x|)).
 
-    A compiled step of the 2-25-25-25-2 net, which has three of 2500 elements, takes 54 µs for 59 by what Inductor calls. Its
-    relative error is below 1.4e-7. Without the first part, as by Inductor's own ``use_decompose_tanh``, no digit of a y below
-    1e-7 would be right.
+    A compiled step of the 2-25-25-25-2 net, which has three of 2500 elements, takes 54 µs, and 59 with the function that Inductor
+    calls. The relative error is below 1.4e-7. Without the first part, as in Inductor's own ``use_decompose_tanh``, no digit of a
+    y below 1e-7 would be right.
     """
     z = x * x
     a = z * _P[4]
     for c in _P[3:0:-1]:
         a = (a + c) * z
-    # What holds an exponential and is read twice, the compiler puts into memory: so it is read once here, and y by all others.
+    # The compiler stores an expression with an exponential that is read twice; this one is read once, and others read y.
     far = (1 - 2 / (1 + (2 * x.abs()).exp())) * torch.where(x < 0, -1.0, 1.0)
     return torch.where(z < 0.49, x + x * ((a + _P[0]) * z), far)
 
 
-# gx of the activations from their output y or input x, in one kernel: tanh 1.5 µs, against 4.6 for gy (1 - y²) in arithmetic.
+# gx of the activations from their output y or input x, in one kernel: tanh takes 1.5 µs, gy (1 - y²) in arithmetic 4.6.
 tanh_backward: Kernel = _aten.tanh_backward.default
 sigmoid_backward: Kernel = _aten.sigmoid_backward.default
 threshold_backward: Kernel = _aten.threshold_backward.default
@@ -90,17 +90,17 @@ _prelu_backward: Callable[..., tuple[Tensor, Tensor]] = torchs.prelu_backward
 
 
 def positive_part(x: Tensor) -> Tensor:
-    """Return max(0, x) with the slope 1 at 0 for someone who differentiates; that of clamp is 1 up to torch 2.13, then 0."""
+    """Return max(0, x), with the slope 1 at 0 under differentiation; the slope of clamp is 1 up to torch 2.13, then 0."""
     return torch.where(x < 0, 0.0, x) if is_differentiated(x) else torch.clamp_min(x, 0)
 
 
 def bounded(x: Tensor, low: float, high: float) -> Tensor:
-    """Return x within bounds, with the slope 1 at them for someone who differentiates; that of clamp is 0 from torch 2.14 on."""
+    """Return x within bounds, with the slope 1 at them under differentiation; the slope of clamp is 0 from torch 2.14 on."""
     return torch.where(x < low, low, torch.where(x > high, high, x)) if is_differentiated(x) else torch.clamp(x, low, high)
 
 
 def softshrink(x: Tensor, lambd: float) -> Tensor:
-    """Return x nearer to 0 by ``lambd``; while tracing in arithmetic, since Inductor's softshrink of NaN is 0 (torch 2.13.0)."""
+    """Return x moved towards 0 by ``lambd``; in arithmetic while tracing, as Inductor's softshrink of NaN is 0 (torch 2.13.0)."""
     if is_compiling():
         return x - bounded(x, -lambd, lambd)
     return _softshrink(x, lambd)
@@ -117,19 +117,19 @@ def hardshrink_backward(gy: Tensor, y: Tensor, lambd: float) -> Tensor:
 
 
 def _shrink_backward(kernel: Kernel, gy: Tensor, x: Tensor, lambd: float) -> Tensor:
-    """Call a kernel of torch, or its formula while tracing: the kernel takes no symbolic sizes (torch 2.13.0)."""
+    """Call a kernel of torch, or its formula while tracing: the kernel does not accept symbolic sizes (torch 2.13.0)."""
     if is_compiling():
         return torch.where((x >= -lambd) & (x <= lambd), 0.0, gy)
     return kernel(gy, x, lambd)
 
 
-# Of 256×1024, forward 35 µs by the kernel and 93 by halves, backward 114 and 341.
+# For 256×1024, forward takes 35 µs with the kernel and 93 in halves, backward 114 and 341.
 _glu: Kernel = builtin("glu")
 _glu_backward: Kernel = _aten.glu_backward.default
 
 
 def glu(x: Tensor, dim: int) -> Tensor:
-    """Return a σ(b), a and b the halves of x. The kernel's derivative in forward mode knows no bfloat16."""
+    """Return a σ(b), where a and b are the halves of x. The forward-mode derivative of the kernel does not support bfloat16."""
     if not is_differentiated(x):
         return _glu(x, dim)
     a, b = x.chunk(2, dim)
@@ -150,7 +150,7 @@ _log_sigmoid: Kernel = builtin("log_sigmoid")
 
 
 def log_softmax_backward(gp: Tensor, logp: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
-    """Gp - exp(log p) Σ gp, the sum over ``dim``."""
+    """Return gp - exp(log p) Σ gp, with the sum over ``dim``."""
     return _log_softmax_backward(packed(gp), packed(logp), dim, dtype)
 
 
@@ -160,7 +160,7 @@ def log_sigmoid(x: Tensor) -> Tensor:
 
 
 def log_sigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Return gy σ(-x) from x only: 3.8 µs; torch's kernel takes 2.4, but wants a second tensor kept.
+    """Return gy σ(-x) using only x: 3.8 µs; torch's kernel takes 2.4, but needs a second tensor in the cache.
 
     Beyond 40, where softplus has the slope 1 without an exponential, σ is 1 to every digit of float64.
     """
@@ -168,14 +168,14 @@ def log_sigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
 
 
 def hardsigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Return gy / 6 where -3 < x < 3, else 0. In float64 too the kernel multiplies by 1/6 of float32, which is 3e-8 off."""
+    """Return gy / 6 where -3 < x < 3, else 0. Even in float64 the kernel multiplies by 1/6 in float32, an error of 3e-8."""
     if x.dtype is torch.float64 or is_differentiated(gy, x):
         return hardtanh_backward(gy, x, -3.0, 3.0) / 6
     return _hardsigmoid_backward(gy, x)
 
 
 def hardsigmoid(x: Tensor) -> Tensor:
-    """Return x / 6 + 1/2 within 0 to 1; for someone who differentiates, with bounds of x instead, as backward has them."""
+    """Return x / 6 + 1/2 clamped to 0 and 1; under differentiation x is clamped instead, as in the backward pass."""
     if is_differentiated(x):
         return hardtanh(x, -3.0, 3.0) / 6 + 0.5
     return _hardsigmoid(x)
@@ -185,10 +185,10 @@ _SEES_BATCHES = torchs.FOUND["_C._functorch.is_batchedtensor"]
 
 
 def prelu(x: Tensor, w: Tensor) -> Tensor:
-    """Return x where it is positive, else w x, one w for each channel or one for all.
+    """Return x where it is positive, else w x, with one w for each channel or one for all.
 
-    Torch's derivative in forward mode is 1 at 0, and the slope of its backward there is w. With w mapped by ``vmap``, and x not,
-    it writes to an output of another shape, with a warning.
+    Torch's forward-mode derivative is 1 at 0, and the slope in its backward is w there. If ``vmap`` maps w and not x, it writes
+    to an output of another shape, with a warning.
     """
     if not is_differentiated(x, w) and (is_batched(x) >= is_batched(w) if _SEES_BATCHES else is_eager()):
         return torch.prelu(x, w)
@@ -196,17 +196,17 @@ def prelu(x: Tensor, w: Tensor) -> Tensor:
 
 
 def prelu_backward(gy: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """Return gx, and the terms of gw, for a w with the axes of x. Torch's derivative of its kernel takes the other side of 0."""
+    """Return gx and the terms of gw, for a w with the axes of x. Torch's derivative of its kernel takes the other side of 0."""
     if not is_differentiated(gy, x, w):
         return _prelu_backward(gy, x, w)
     return torch.where(x > 0, gy, w * gy), torch.where(x > 0, 0.0, x * gy)
 
 
 def of_channels(w: Tensor, x: Tensor) -> Tensor:
-    """Give w the axes of x, whose channels are axis 1, or 0 where there is no other."""
+    """Give w the axes of x, whose channels are axis 1, or 0 if there is no other."""
     return w.reshape([-1 if i == min(1, x.dim() - 1) else 1 for i in range(x.dim())])
 
 
 def magnitude(x: Tensor) -> Tensor:
-    """|x|; for someone who differentiates, with the slope -1 at 0, where that of torch's is 0 and so of neither side."""
+    """Return |x|; under differentiation with the slope -1 at 0, where torch's slope of 0 is that of neither side."""
     return torch.where(x > 0, x, -x) if is_differentiated(x) else x.abs()

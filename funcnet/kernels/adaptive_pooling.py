@@ -1,4 +1,4 @@
-"""Kernels of adaptive pooling, to as many axes as there are numbers in ``size``, with or without a batch."""
+"""Kernels of adaptive pooling, over as many axes as ``size`` has entries, with or without a batch."""
 
 import math
 
@@ -27,7 +27,10 @@ _adaptive_max_backward: dict[int, Kernel] = {
 
 
 def adaptive_avg_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Mean of each of ``size`` windows that cover x; of one window, as a plain mean: 0.04 ms for 64×16×28×28, and 0.7."""
+    """Return the mean of each of ``size`` windows that cover x.
+
+    One window is a plain mean, which takes 0.04 ms for 64×16×28×28 instead of 0.7.
+    """
     axes = len(size)
     if set(size) == {1} and 0 not in x.shape[-axes:]:
         return x.mean(tuple(range(-axes, 0)), keepdim=True)
@@ -35,7 +38,7 @@ def adaptive_avg_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def adaptive_avg_pool_backward(gy: Tensor, of: Origin, axes: int) -> Tensor:
-    """Gradient of x: each gy over the size of its window, to all of it; of one window, without a copy."""
+    """Return the gradient of x: each gy divided by the size of its window, at all its elements; without a copy for one window."""
     if set(gy.shape[-axes:]) == {1}:
         return (gy / math.prod(of[0][-axes:])).expand(of[0])
     wide = in_single(gy)
@@ -44,14 +47,14 @@ def adaptive_avg_pool_backward(gy: Tensor, of: Origin, axes: int) -> Tensor:
 
 
 def adaptive_max_pool(x: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Largest element of each of ``size`` windows that cover x, and its index in x's flattened axes."""
+    """Return the largest element of each of ``size`` windows that cover x, and its index in x's flattened axes."""
     axes = len(size)
     y, indices = _adaptive_max[max(axes, 2)](lifted(x, axes), as_two(size, 1))
     return lowered(y, axes, x.dim()), lowered(indices, axes, x.dim())
 
 
 def adaptive_max_pool_backward(gy: Tensor, indices: Tensor, of: Origin, axes: int) -> Tensor:
-    """Gradient of x: gy at each index."""
+    """Return the gradient of x: gy at each index."""
     wide = in_single(gy)
     gx = _adaptive_max_backward[max(axes, 2)](lifted(wide, axes), blank(wide, of, axes), lifted(indices, axes))
     return rounded(lowered(gx, axes, gy.dim()), gy)

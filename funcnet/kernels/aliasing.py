@@ -1,4 +1,4 @@
-"""Aliasing: which tensors share memory, which may be written to, and which are no more than their values."""
+"""Aliasing: which tensors share memory, which may be written to, and which consist only of their values."""
 
 from collections.abc import Sequence
 
@@ -9,26 +9,26 @@ from funcnet.kernels.tracing import is_eager
 
 
 def is_writable(x: Tensor) -> bool:
-    """Tell whether a tensor takes a write: not what inference mode made, outside it; nor a negated view, nor lazy zeros."""
+    """Tell whether a tensor may be written to. Tensors of inference mode outside of it, negated views and lazy zeros may not."""
     return not (x.is_inference() and not torch.is_inference_mode_enabled()) and not x.is_neg() and not x._is_zerotensor()
 
 
 def plain(x: Tensor) -> Tensor:
-    """Return a tensor without a graph, whose memory holds its values; itself where it is one."""
+    """Return a tensor without a graph whose memory holds its values; the tensor itself if it is one."""
     x = x.detach() if x.requires_grad or getattr(x, "_is_param", False) else x
     return x.clone() if x._is_zerotensor() else x.resolve_neg()
 
 
 def without_graph(x: Tensor) -> Tensor:
-    """Return ``plain(x)`` in eager mode, x itself where code is compiled or differentiated by ``torch.func``."""
+    """Return ``plain(x)`` in eager mode, x itself if code is compiled or ``torch.func`` differentiates it."""
     return plain(x) if is_eager() else x
 
 
 def overlapping(tensors: Sequence[Tensor]) -> set[int]:
     """Return the positions of tensors that share memory with another of them, or whose own elements share it.
 
-    First only the bytes from the first to the last element are compared, which takes 30 µs for 24 tensors; then each element,
-    of those that may overlap: ``x[::2]`` and ``x[1::2]`` do not.
+    First only the ranges from the first to the last byte are compared, which takes 30 µs for 24 tensors, then each element of
+    those that may overlap: ``x[::2]`` and ``x[1::2]`` do not.
     """
     spans = sorted([(*_span(x), i) for i, x in enumerate(tensors) if x.numel() and not x.is_meta])
     found, end, last = {i for _, _, i in spans if not _is_apart(tensors[i])}, 0, -1
@@ -46,7 +46,7 @@ def _span(x: Tensor) -> tuple[int, int]:
 
 
 def _is_apart(x: Tensor) -> bool:
-    """Tell that no two elements of a tensor share memory, as far as strides show it: each is longer than all shorter ones."""
+    """Tell whether strides show that no two elements share memory: each step exceeds the reach of all shorter ones."""
     length = 1
     for step, n in sorted([(step, n) for n, step in zip(x.shape, x.stride(), strict=True) if n > 1]):
         if step < length:
@@ -56,7 +56,7 @@ def _is_apart(x: Tensor) -> bool:
 
 
 def _sharing(tensors: Sequence[Tensor], some: list[int]) -> set[int]:
-    """Return those of some positions whose elements share memory with another element."""
+    """Return the positions whose elements share memory with another element."""
     starts = [_addresses(tensors[i]) for i in some]
     ends = torch.cat([start + tensors[i].element_size() for start, i in zip(starts, some, strict=True)])
     owners = torch.cat([torch.full_like(start, i) for start, i in zip(starts, some, strict=True)])

@@ -1,16 +1,16 @@
 """Sums over all alignments of labels with steps: the recursions of connectionist temporal classification.
 
-    states s = 0 ... 2S:   blank, l₁, blank, l₂, ..., blank      e_t(s) the number that step t has for the label of s
+    states s = 0 ... 2S:   blank, l₁, blank, l₂, ..., blank      e_t(s) the score of the label of s at step t
     u_t(s) = log Σ exp a_t₋₁(r)                                  r = s, s - 1, and s - 2 between different labels
     a_t(s) = e_t(s) + u_t(s) - m_t                               m_t the largest of them, so that a stays small
     γ_t(r) = Σ γ_t₊₁(s) exp(a_t(r) - u_t₊₁(s))                   the probability that an alignment is in r at step t
 
-γ is the derivative by e_t(r) of log Z, where Z sums over the alignments that end in one of the last two states: log Z is Σ m_t
-and the logarithm of the sum of exp a there.
+γ is the derivative of log Z with respect to e_t(r), where Z sums over the alignments that end in one of the last two states: log
+Z is Σ m_t plus the logarithm of the sum of exp a there.
 
-Torch's own kernels give the derivative through log_softmax, which is another one where the numbers are no logarithms of
-probabilities; they have no second derivative, and no shapes for the compiler. They are quicker: value and gradient take 1.5 ms
-for 50 steps of 16 sequences of 30 labels, and 9.4 for 200 steps and 40 labels, where these take 3.0 and 13, on one core.
+Torch's own kernels give the derivative through log_softmax, which is a different one if the scores are not log-probabilities;
+they have no second derivative, and no shapes for the compiler. They are faster: value and gradient take 1.5 ms for 50 steps of 16
+sequences of 30 labels, and 9.4 for 200 steps and 40 labels; these take 3.0 and 13, on one core.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from torch import Tensor
 from funcnet.kernels.tracing import is_differentiated
 
 IMPOSSIBLE = -1e30
-"""The logarithm of what cannot be: finite, so that no difference of two is NaN."""
+"""The logarithm of an impossible event: finite, so that no difference of two is NaN."""
 
 
 class Sums(NamedTuple):
@@ -33,7 +33,7 @@ class Sums(NamedTuple):
 
 
 def forward_sums(e: Tensor, may_skip: Tensor) -> Sums:
-    """Return the sums over all that may come before each state; ``may_skip`` (N, states) tells where s - 2 may precede s."""
+    """Return the sums over all predecessors of each state; ``may_skip`` (N, states) tells where s - 2 may precede s."""
     blocked = _blocked(may_skip, e)
     us = [torch.where(torch.arange(e.shape[2], device=e.device) < 2, 0.0, IMPOSSIBLE).to(e.dtype).expand(e.shape[1:])]
     alphas: list[Tensor] = []
@@ -60,12 +60,12 @@ def _log_sum(one: Tensor, two: Tensor, three: Tensor) -> Tensor:
 
 
 def _shifted(a: Tensor) -> Tensor:
-    """Put two impossible states in front."""
+    """Prepend two impossible states."""
     return torch.constant_pad_nd(a, (2, 0), IMPOSSIBLE)
 
 
 def occupations(sums: Sums, may_skip: Tensor, ends: Tensor) -> Tensor:
-    """Return γ; ``ends`` (T, N, states) has what γ is at the last step of a sequence, and zeros elsewhere."""
+    """Return γ; ``ends`` (T, N, states) is γ at the last step of each sequence, and 0 elsewhere."""
     u, before, blocked = sums.u[1:], _shifted(sums.a[:-1]), _blocked(may_skip, sums.u)
     stay, step = torch.exp(before[..., 2:] - u), torch.exp(before[..., 1:-1] - u)
     skip = torch.exp(before[..., :-2] + blocked - u)

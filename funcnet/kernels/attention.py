@@ -1,11 +1,11 @@
-"""Kernels of attention. Times are forward and backward together, of (8, 4, 64, 32): 8 rows of the batch, 4 heads, 64 steps.
+"""Kernels of attention. Times are for forward and backward of (8, 4, 64, 32): 8 rows of the batch, 4 heads, 64 steps.
 
-The flash kernel keeps no matrix of queries by keys, so that its memory grows with the length and not with its square: 1.1 ms,
-and the formula 6.3; for (2, 2, 8, 8) 21 µs and 39. ALiBi, a bias for the flash kernel, takes 1.1 times as long as none,
-and a soft cap, which needs the formula, 1.6 times.
+The flash kernel stores no matrix of queries by keys, so its memory grows linearly with the length instead of quadratically. It
+takes 1.1 ms, and the formula 6.3; for (2, 2, 8, 8) 21 µs and 39. ALiBi, a bias for the flash kernel, takes 1.1 times as long as
+no bias, and a soft cap, which needs the formula, 1.6 times.
 
-In half precision it is not always fastest: its products of small matrices take longer than those of float32. Ms of one core of
-an AMD EPYC with AVX512-BF16, causal, as it comes and cast to float32 and back:
+In half precision it is not always fastest: its products of small matrices take longer than those of float32. Times in ms on one
+core of an AMD EPYC with AVX512-BF16, causal, in half precision and cast to float32 and back:
 
                       bfloat16                        float16
                       forward        backward         forward        backward
@@ -17,7 +17,7 @@ an AMD EPYC with AVX512-BF16, causal, as it comes and cast to float32 and back:
     (2, 4, 512, 64)   6.6    6.6     13.1   15.7      12.4   6.6     151    15.6
 
 Hence float16 is always computed in float32, and bfloat16 only in the backward pass of short sequences, unless products of
-bfloat16 serve: ``attention_products``.
+bfloat16 are used: ``attention_products``.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from funcnet.kernels.tracing import is_differentiated
 from funcnet.precision import in_single, rounded
 
 ATTENTION = choice("attention", {"formula": NEVER, "flash": 0}, lambda cpu: 0)
-"""Whether attention is computed by the flash kernel, where that may be used."""
+"""Whether the flash kernel computes attention, if it may be used."""
 
 FLOAT16 = choice("attention in float16", {"float16": NEVER, "float32": 0}, lambda cpu: 0)
 """Whether the flash kernel computes float16 in float32."""
@@ -43,7 +43,7 @@ FLOAT16 = choice("attention in float16", {"float16": NEVER, "float32": 0}, lambd
 BFLOAT16 = choice(
     "backward attention in bfloat16", {"float32": NEVER, "bfloat16": 0}, lambda cpu: 8193, "numbers in a head's keys"
 )
-"""From how many numbers in a head's keys on the flash kernel's backward pass computes bfloat16 as it comes, not in float32."""
+"""Number of elements of a head's keys from which the flash kernel's backward pass uses bfloat16 instead of float32."""
 
 _flash: Callable[..., tuple[Tensor, Tensor]] = torchs.flash
 _flash_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = torchs.flash_backward
@@ -53,8 +53,8 @@ _HAS_FLASH = None not in (_flash, _flash_backward)
 def flashes(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> bool:
     """Tell whether the flash kernel may be used: in main memory, on 4 axes, with equal head sizes, none of them empty.
 
-    On the meta device it is used too, so that a summary shows what a step in main memory keeps.
-    Under ``vmap`` it would be called once for each entry, and warn. Its backward has no derivative.
+    On the meta device it is used too, so that a summary shows what a step in main memory keeps. Under ``vmap`` it would be called
+    once for each entry, and warn. Its backward has no derivative.
     """
     given = (q, k, v) if allowed is None else (q, k, v, allowed)
     fits = (
@@ -69,20 +69,20 @@ def flashes(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> bool:
 def flashes_back(gy: Tensor, *qkv: Tensor) -> bool:
     """Tell whether the flash kernel's backward may be used: it has no derivative, and ``vmap`` would call it once for each gy.
 
-    For 64 gy at once, as in a Jacobian, the formula takes 0.45 times as long as that with 8 steps, and as long with 64.
+    For 64 gy at once, as in a Jacobian, the formula takes 0.45 times as long as that with 8 steps, and as long with 64 steps.
     """
     return not is_differentiated(gy, *qkv) and not any([is_batched(x) for x in (gy, *qkv)])  # noqa: C419
 
 
 def _dense(x: Tensor) -> Tensor:
-    """Lay the last axis out in order, as the flash kernel reads it without asking."""
+    """Make the last axis contiguous, as the flash kernel assumes without a check."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def visible_bias(allowed: Tensor | None, bias: Tensor | None, like: Tensor) -> Tensor | None:
-    """Return what the flash kernel adds to the scores: the bias, or 0, and -∞ where a key must not be seen; with 4 axes.
+    """Return what the flash kernel adds to the scores, with 4 axes: the bias, or 0, and -∞ where a key must not be seen.
 
-    The kernel takes a bias of float32 with queries of half precision too.
+    The kernel takes a bias of float32 also with queries of half precision.
     """
     if allowed is not None:
         bias = torch.where(allowed, torch.zeros_like(allowed, dtype=like.dtype) if bias is None else bias, -torch.inf)
@@ -90,19 +90,19 @@ def visible_bias(allowed: Tensor | None, bias: Tensor | None, like: Tensor) -> T
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """Attention's y and, by row, log Σ eˢ; rows that may see nothing are 0."""
+    """Return y of attention and, by row, log Σ eˢ; rows that may see nothing are 0."""
     like = q
     if q.dtype is k.dtype is v.dtype is torch.float16 and FLOAT16.value == 0:
         q, k, v, bias = q.float(), k.float(), v.float(), _bias_in_single(bias)
     y, lse = _flash(_dense(q), _dense(k), _dense(v), 0.0, causal, attn_mask=bias, scale=scale)
-    y = y if type(y) is Tensor else y.contiguous()  # a DTensor has other strides than its piece, which then has no views
+    y = y if type(y) is Tensor else y.contiguous()  # a DTensor's strides differ from its shard's, which then has no views
     return rounded(y, like), lse
 
 
 def flash_backward(
     gy: Tensor, qkv: tuple[Tensor, Tensor, Tensor], y: tuple[Tensor, Tensor], bias: Tensor | None, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v, from y and its log Σ eˢ."""
+    """Return the gradients of q, k and v, from y and its log Σ eˢ."""
     if by_products.serves(qkv[0], qkv[1], bias):
         return by_products.backward(gy, *qkv, causal, scale)
     if _is_quicker_in_single(qkv[1]):
@@ -114,10 +114,10 @@ def flash_backward(
 
 
 def alibi_bias(heads: int, steps: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return -m |i - j| for each head's slope m, of queries and keys at these steps, (heads, L, S), in single at least.
+    """Return -m |i - j| for the slope m of each head and queries and keys at these steps, (heads, L, S), in float32 at least.
 
-    For a power of 2 of heads the slopes are 2^(-8 h / heads), h = 1, 2, ...; for n more than that, the first n of the slopes
-    between these follow.
+    If the number of heads is a power of 2, the slopes are 2^(-8 h / heads), h = 1, 2, ...; for n more heads, the first n of the
+    slopes between these follow.
     """
     n = 1 << (heads.bit_length() - 1)
     slopes = [2.0 ** (-8 * h / n) for h in range(1, n + 1)] + [2.0 ** (-4 * h / n) for h in range(1, 2 * n, 2)]
@@ -133,11 +133,11 @@ def _is_quicker_in_single(k: Tensor) -> bool:
     if k.dtype is not torch.bfloat16:
         return k.dtype is torch.float16 and FLOAT16.value == 0
     size = k.shape[-2] * k.shape[-1]
-    return type(size) is int and size < BFLOAT16.value  # a symbol, in a program exported for any length, decides nothing
+    return type(size) is int and size < BFLOAT16.value  # a symbol, in a program exported for any length, means no
 
 
 def _joined(x: Tensor, groups: Tensor) -> Tensor:
-    """Lay the rows of the heads that share one head of ``groups`` below each other."""
+    """Stack the rows of the heads that share one head of ``groups``."""
     heads = groups.shape[-3] if groups.dim() > 2 else 1
     if x.dim() == 2 or x.shape[-3] == heads:
         return x
@@ -145,7 +145,7 @@ def _joined(x: Tensor, groups: Tensor) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply each head of a by its own, or its group's, head of b."""
+    """Multiply each head of a by the head of b with its number, or of its group."""
     return torch.matmul(_joined(a, b), b).reshape(*a.shape[:-1], b.shape[-1])
 
 
@@ -156,10 +156,10 @@ def _scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
 def weights(
     q: Tensor, k: Tensor, bias: Tensor | None, allowed: Tensor | None, scale: float, soft_cap: float | None = None
 ) -> Tensor:
-    """Softmax of q kᵀ · scale + bias over the keys that are allowed; 0 in rows that may see none; in single at least.
+    """Return softmax of q kᵀ · scale + bias over the allowed keys, 0 in rows without any, in float32 at least.
 
-    ``soft_cap`` bounds the scores before the bias is added. In half precision the sum of a score and a bias of -100 is rounded
-    to whole numbers and halves, and y is off by 0.17.
+    ``soft_cap`` bounds the scores before the bias is added. In half precision the sum of a score and a bias of -100 would be
+    rounded to whole numbers and halves, and y off by 0.17.
     """
     s = _scores(q, k, scale)
     s = s if soft_cap is None else tanh(s / soft_cap) * soft_cap
@@ -168,31 +168,31 @@ def weights(
     if (bias is None and allowed is None) or s.shape[-1] == 0:
         return torch.softmax(s, -1)
     blind = s.amax(-1, keepdim=True) == -torch.inf
-    s = s.masked_fill(blind, 0.0) if is_differentiated(s) else s  # the derivative of a softmax that is NaN is NaN
+    s = s.masked_fill(blind, 0.0) if is_differentiated(s) else s  # the derivative of a NaN softmax is NaN
     return torch.softmax(s, -1).masked_fill(blind, 0.0)
 
 
 def weighted(p: Tensor, v: Tensor) -> Tensor:
-    """Sum the values by their weights, in the dtype of these, and round once."""
+    """Return the weighted sum of the values, in the dtype of the weights, rounded once."""
     return rounded(_product(p, v.to(p.dtype)), v)
 
 
 def weights_grad(gy: Tensor, v: Tensor) -> Tensor:
-    """Gradient of the weights by which the values were summed, in single at least."""
+    """Return the gradient of the weights of the values, in float32 at least."""
     return _product(in_single(gy), in_single(v).mT)
 
 
 def values_grad(gy: Tensor, p: Tensor, v: Tensor) -> Tensor:
-    """Gradient of the values, summed over the heads of a group."""
+    """Return the gradient of the values, summed over the heads of a group."""
     return rounded(torch.matmul(_joined(p, v).mT, _joined(in_single(gy), v)), v)
 
 
 def scores_grads(
     gp: Tensor, p: Tensor, q: Tensor, k: Tensor, bias: Tensor | None, scale: float, soft_cap: float | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of q, k and bias from that of their weights, rounded once.
+    """Return the gradients of q, k and bias from that of their weights, rounded once.
 
-    The slope of a soft cap is computed from q and k again: to keep it would double what is kept of every query and key.
+    The slope of a soft cap is recomputed from q and k: keeping it would double the memory for every query and key.
     """
     gs = softmax_backward(gp, p, -1, p.dtype)
     gbias = None if bias is None else rounded(unbroadcast(gs, tuple(bias.shape)), bias)

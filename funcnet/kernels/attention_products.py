@@ -2,7 +2,8 @@
 
 Torch's flash kernel multiplies small tiles, for which the instructions that multiply bfloat16 start too slowly. Here a block of
 128 queries of all heads is one product: scores and softmax are float32, the other four products are bfloat16. With causal
-attention a block multiplies the keys up to its end only. A block's scores need memory in proportion to the number of keys.
+attention a block multiplies only the keys up to its end. The memory for the scores of a block is proportional to the number of
+keys.
 
 Milliseconds on one core of an AMD EPYC with AVX512-BF16, which shared its core with other work:
 
@@ -15,7 +16,7 @@ Milliseconds on one core of an AMD EPYC with AVX512-BF16, which shared its core 
     (2, 4, 512, 64), causal        17.8       19.8                13.2
     (1, 2, 2048, 64), causal       52.4       71.2                63.2
 
-Hence products are taken from 8 million multiplications of queries by keys on, for up to 512 keys.
+Hence products are used from 8 million multiplications of queries by keys on, for up to 512 keys.
 """
 
 import torch
@@ -35,23 +36,23 @@ BACKWARD = choice(
     lambda cpu: 8_000_000 if cpu.bf16 else NEVER,
     "multiplications of queries by keys",
 )
-"""From how many multiplications on bfloat16 is computed by products."""
+"""Number of multiplications from which bfloat16 is computed with products."""
 
 
 def serves(q: Tensor, k: Tensor, bias: Tensor | None) -> bool:
-    """Tell whether products are quicker: bfloat16 with few keys and known sizes.
+    """Tell whether products are faster: for bfloat16 with few keys and known sizes.
 
     A bias and grouped heads stay with the flash kernel.
     """
     (n, heads, length, size), keys = q.shape, k.shape[2]
     if q.dtype is not torch.bfloat16 or k.dtype is not q.dtype or bias is not None or k.shape[1] != heads:
         return False
-    count = n * heads * length * keys * size  # no number while a program is exported for any batch
+    count = n * heads * length * keys * size  # a symbol while a program is exported for any batch
     return type(count) is int and count >= BACKWARD.value and keys <= _MOST_KEYS
 
 
 def backward(gy: Tensor, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Gradients:
-    """Gradients of q, k and v, (N, heads, steps, E)."""
+    """Return the gradients of q, k and v, (N, heads, steps, E)."""
     flat = [x.reshape(-1, *x.shape[2:]) for x in (gy, q, k, v)]
     blocks = [_block(flat, start, causal, scale) for start in range(0, q.shape[2], _BLOCK)]
     gq, gk, gv = blocks[0] if len(blocks) == 1 and blocks[0][1].shape[1] == k.shape[2] else _joined(blocks, k)
@@ -59,7 +60,7 @@ def backward(gy: Tensor, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: f
 
 
 def _block(operands: list[Tensor], start: int, causal: bool, scale: float) -> Gradients:
-    """Return the gradients of a block of queries, and what it adds to those of the keys and values that it may see.
+    """Return the gradients of a block of queries, and its contributions to those of the keys and values that it may see.
 
     ``operands`` are gy, q, k and v, (heads, steps, E).
     """
@@ -75,7 +76,7 @@ def _block(operands: list[Tensor], start: int, causal: bool, scale: float) -> Gr
 
 
 def _scores(q: Tensor, k: Tensor, start: int | None, scale: float) -> Tensor:
-    """Return q kᵀ · scale in float32, where the first query is at step ``start`` and sees no later key; ``None`` sees all."""
+    """Return q kᵀ · scale in float32; the first query is at step ``start`` and sees no later key, with ``None`` all are seen."""
     q, k = q.float(), k.float()
     if start is None:
         return torch.bmm(q, k.mT).mul_(scale)
@@ -84,7 +85,7 @@ def _scores(q: Tensor, k: Tensor, start: int | None, scale: float) -> Tensor:
 
 
 def _joined(blocks: list[Gradients], k: Tensor) -> Gradients:
-    """Join the gradients of queries, and sum those of keys and values in float32: a block has those of the first keys."""
+    """Concatenate the gradients of queries, and sum those of keys and values in float32: a block has those of the first keys."""
     gk, gv = (k.new_zeros((k.shape[0] * k.shape[1], *k.shape[2:]), dtype=torch.float32) for _ in range(2))
     for _, one, other in blocks:
         gk[:, : one.shape[1]] += one

@@ -1,4 +1,4 @@
-"""Kernels of batch norm: statistics of channels, of the batch or running."""
+"""Kernels of batch norm, with the statistics of the batch or running ones."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ _softshrink: Callable[[Tensor, float], Tensor] = torchs.builtin("softshrink")
 
 Kernel = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
-# A kernel that has a name in ``torch`` is called by it: 1.2 µs less than by ``torch.ops``.
+# Kernels with a name in ``torch`` are called by that name: 1.2 µs less than through ``torch.ops``.
 _forward: Kernel = torch.native_batch_norm
 _batch_norm_functional: Callable[..., tuple[Tensor, ...]] = torchs.batch_norm_functional
 _backward: Kernel = _aten.native_batch_norm_backward.default
@@ -35,12 +35,12 @@ def _is_for_one_thread(x: Tensor) -> bool:
 
 
 def forward_of(x: Tensor) -> Kernel:
-    """Return the kernel of the forward pass for x like this."""
+    """Return the kernel of the forward pass for an x like this."""
     return _forward_on_one_thread if _is_for_one_thread(x) else _forward
 
 
 def backward_of(x: Tensor) -> Kernel:
-    """Return the kernel of the backward pass for x like this, in eager mode."""
+    """Return the kernel of the backward pass for an x like this, in eager mode."""
     return _backward_on_one_thread if _is_for_one_thread(x) else _direct_backward
 
 
@@ -53,15 +53,15 @@ def _batch_norm_backward(gy: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor
 
 
 STATISTICS = choice("running statistics", {"formula": NEVER, "kernel": 0}, lambda cpu: 0)
-"""Whether the kernel of batch norm moves the running moments on the way; see ``batch_norm_ahead``."""
+"""Whether the kernel of batch norm also moves the running moments; see ``batch_norm_ahead``."""
 
 
 def batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize channels, by the batch's or by running moments (μ, σ²): y, and the batch's μ and 1 / √(σ² + ε).
+    """Normalize channels with the moments (μ, σ²) of the batch or running ones: return y, and the batch's μ and 1 / √(σ² + ε).
 
-    These two are in single at least. Of an empty batch, on which torch's kernel raises, μ is 0 and the other 1.
+    The latter two are in float32 at least. For an empty batch, on which torch's kernel raises, μ is 0 and the other 1.
     """
     if x.numel() == 0:
         return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
@@ -80,10 +80,10 @@ def batch_norm(
 def batch_norm_ahead(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments, rate: float
 ) -> tuple[Tensor, Tensor, Tensor, Moments | None]:
-    """Return what ``batch_norm`` does by the batch, and the running moments moved towards it, which its kernel does on the way.
+    """Return what ``batch_norm`` does with the batch's moments, and the running moments moved towards them in the same kernel.
 
-    On copies of them; 20 channels take 2.3 µs more so, and 6.7 by ``moved`` afterwards. ``None`` where the kernel does not serve:
-    of an empty batch, in half precision, under ``vmap``, and where someone differentiates.
+    It works on copies of them; for 20 channels that takes 2.3 µs more, and ``moved`` afterwards 6.7. ``None`` if the kernel does
+    not support it: for an empty batch, in half precision, under ``vmap``, and under differentiation.
     """
     mean, var = running
     compiling, alike = is_compiling(), x.dtype is mean.dtype is var.dtype and x.dtype not in HALF
@@ -96,7 +96,7 @@ def batch_norm_ahead(
         or not (is_plain_data(x, weight, bias, mean, var) or is_meta_data(x))
     ):
         return *batch_norm(x, weight, bias, eps), None
-    if compiling:  # the same kernel on copies: but these the compiler may leave out
+    if compiling:  # the same kernel on copies, which the compiler may eliminate
         y, mu, r, *ahead = _batch_norm_functional(packed(x), weight, bias, *running, True, rate, eps)
         return y, mu, r, (ahead[0], ahead[1])
     copies = mean.clone(), var.clone()
@@ -107,7 +107,7 @@ def batch_norm_ahead(
 
 
 def serves_unchecked(x: Tensor, weight: Tensor, running: Moments) -> bool:
-    """Tell whether the two functions below compute what ``batch_norm_ahead`` and ``batch_norm_backward`` do, in eager mode."""
+    """Tell whether the two functions below equal ``batch_norm_ahead`` and ``batch_norm_backward``, in eager mode."""
     dense = weight.is_contiguous() and running[0].is_contiguous() and running[1].is_contiguous()
     return dense and not STATISTICS.value and x.dtype is torch.float32 and running[0].dtype is running[1].dtype is x.dtype
 
@@ -115,7 +115,7 @@ def serves_unchecked(x: Tensor, weight: Tensor, running: Moments) -> bool:
 def unchecked_ahead(
     kernel: Kernel, x: Tensor, weight: Tensor, bias: Tensor, eps: float, running: Moments, rate: float
 ) -> tuple[Tensor, Tensor, Tensor, Moments]:
-    """Return what ``batch_norm_ahead`` does, with the kernel of ``forward_of``. Raise ``Misfit`` if σ² needs float64."""
+    """Return what ``batch_norm_ahead`` does, with the kernel of ``forward_of``; raise ``Misfit`` if σ² needs float64."""
     ahead = running[0].clone(), running[1].clone()
     y, mu, r = kernel(x, weight, bias, *ahead, True, rate, eps)
     if not r.min().item() > LEAST:
@@ -139,12 +139,12 @@ def variance(r: Tensor, eps: float) -> Tensor:
 
 
 def moved(running: Moments, batch: Moments, rate: float | Tensor, n: int) -> Moments:
-    """Move running (μ, σ²) towards those of a batch of n, whose σ² counts n / (n - 1) times.
+    """Move running (μ, σ²) towards those of a batch of n, with σ² multiplied by n / (n - 1).
 
-    In 3 kernels, for 20 channels, with ``variance`` 6.7 µs; as old + rate (new - old) with the σ² multiplied before, 14.6.
+    It uses 3 kernels, for 20 channels and with ``variance`` 6.7 µs; old + rate (new - old) after multiplying σ² takes 14.6.
     """
     (old_mean, old), (mean, var), unbiased = running, batch, n / max(n - 1, 1)
-    if mean.dtype != old.dtype:  # half precision is moved in float32 and rounded once
+    if mean.dtype != old.dtype:  # half precision: compute in float32 and round once
         mean, var = moved((old_mean.to(mean.dtype), old.to(var.dtype)), batch, rate, n)
         return mean.to(old_mean.dtype), var.to(old.dtype)
     if isinstance(rate, Tensor):
@@ -156,9 +156,9 @@ def moved(running: Moments, batch: Moments, rate: float | Tensor, n: int) -> Mom
 def batch_norm_backward(
     gy: Tensor, x: Tensor, weight: Tensor | None, eps: float, *, batch: Moments | None = None, running: Moments | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias, by the batch's (μ, 1 / √(σ² + ε)) or the running (μ, σ²).
+    """Return the gradients of x, weight and bias, with the batch's (μ, 1 / √(σ² + ε)) or the running (μ, σ²).
 
-    An empty batch would end the process with torch's kernel, which divides by its size.
+    Torch's kernel would end the process for an empty batch, since it divides by its size.
     """
     if x.numel() == 0:
         return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])
@@ -167,7 +167,7 @@ def batch_norm_backward(
     if batch is not None and is_wider(batch[1], x):
         g, wide, w = in_double(gy, x, weight)
         return rounded_gradients(x, weight, batch_norm_backward(g, wide, w, eps, batch=batch))  # type: ignore[arg-type]
-    if running is not None:  # under vmap the kernel wants both pairs
+    if running is not None:  # under vmap the kernel needs both pairs
         batch = running[0], torch.rsqrt(running[1] + eps)
     weight, *moments = unstrided(weight, *(running or (None, None)), *(batch or (None, None)))
     how = running is None, eps, [True, weight is not None, weight is not None]

@@ -1,9 +1,9 @@
-"""The choices between kernels: each with a name, its options, and the rule by which a processor takes one.
+"""The choices between kernels: each with a name, its options, and a rule that decides by processor.
 
-The value of a choice is a number: the size from which on its last option is taken, in the unit of the choice. 0 takes the last
-option for all sizes, ``NEVER`` takes the first. A rule depends on the processor only, and what a kernel does on the value and
-the sizes of its operands: results repeat bit for bit from run to run. The module with the kernel reads ``Choice.value``, and has
-the figures that made the rule.
+The value of a choice is a number: the size from which its last option is used, in the unit of the choice. 0 uses the last option
+for all sizes, ``NEVER`` the first. A rule depends only on the processor, and a kernel only on the value and the sizes of its
+operands, so results repeat bit for bit from run to run. The module with the kernel reads ``Choice.value``, and has the
+measurements behind the rule.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ NEVER = 1 << 62
 """A threshold that no size reaches."""
 
 AUTOMATIC = "auto"
-"""The option of every choice that leaves it to its rule."""
+"""The option of every choice that stands for its rule."""
 
 Rule = Callable[[Processor], int]
 
@@ -30,9 +30,10 @@ class Choice:
     Attributes:
         name: What is chosen, such as ``"matrix products"``.
         options: The value of each option, by name.
-        unit: What the value counts, such as ``"multiplications"``; empty where only options are values.
+        unit: What the value counts, such as ``"multiplications"``; empty if only options are values.
         rule: The value for a processor.
-        value: The value at work. Kernels read it in each call; ``set_choice`` and ``forced`` change it.
+        automatic: The value for this processor.
+        value: The current value. Kernels read it in each call; ``set_choice`` and ``forced`` change it.
     """
 
     __slots__ = ("automatic", "name", "options", "rule", "unit", "value")
@@ -43,19 +44,31 @@ class Choice:
 
     @property
     def option(self) -> str:
-        """The option at work: its name, or ``"by size"``."""
+        """The current option: its name, or ``"by size"``."""
         return self.option_of(self.value)
 
     def option_on(self, processor: Processor) -> str:
-        """Return the option that a processor takes by itself: its name, or ``"by size"``."""
+        """Return the option that the rule chooses for a processor: its name, or ``"by size"``.
+
+        Args:
+            processor: The processor.
+        """
         return self.option_of(self.rule(processor))
 
     def option_of(self, value: int) -> str:
-        """Return the option with a value: its name, or ``"by size"``."""
+        """Return the option with a value: its name, or ``"by size"``.
+
+        Args:
+            value: The value.
+        """
         return next((name for name, own in self.options.items() if own == value), "by size")
 
     def describe(self, value: int) -> str:
-        """Say in words what a value takes: ``"mkl"``, or ``"onednn from 8000000 multiplications on"``."""
+        """Describe a value: ``"mkl"``, or ``"onednn from 8000000 multiplications on"``.
+
+        Args:
+            value: The value.
+        """
         option = self.option_of(value)
         return option if option != "by size" else f"{[*self.options][-1]} from {value} {self.unit} on"
 
@@ -67,7 +80,7 @@ _entered: dict[str, Choice] = {}
 
 
 class Choices(Mapping[str, Choice]):
-    """The choices by name. Modules are imported when they are needed, so reading the table imports all that enter choices."""
+    """The choices by name. Modules are imported when needed, so reading the table imports all that make choices."""
 
     def __getitem__(self, name: str) -> Choice:
         if name not in _entered:
@@ -95,16 +108,16 @@ CHOICES = Choices()
 
 
 def choice(name: str, options: Mapping[str, int], rule: Rule, unit: str = "") -> Choice:
-    """Enter a choice between kernels, and return it: once for each name, where the module with the kernel is imported.
+    """Make a choice between kernels: once for each name, where the module with the kernel is imported.
 
     Args:
         name: What is chosen.
         options: The value of each option by name, the one for large sizes last: ``{"mkl": NEVER, "onednn": 0}``.
         rule: Returns the value for a processor: that of an option, or a threshold between them.
-        unit: What a threshold counts; without one there are no values between the options.
+        unit: What a threshold counts; without it there are no values between the options.
 
     Raises:
-        ValueError: For a name that is taken, or fewer than two options.
+        ValueError: If the name is taken, or there are fewer than two options.
     """
     if name in _entered:
         raise value_error("choice", "each choice must have a unique name", repr(name))
@@ -115,7 +128,7 @@ def choice(name: str, options: Mapping[str, int], rule: Rule, unit: str = "") ->
 
 
 def set_choice(name: str, option: str | int) -> None:
-    """Take an option of a choice between kernels, for the whole process and for programs compiled from here on.
+    """Set an option of a choice between kernels, for the whole process and for programs compiled from now on.
 
     Args:
         name: The choice, a key of ``CHOICES``.
@@ -123,6 +136,11 @@ def set_choice(name: str, option: str | int) -> None:
 
     Raises:
         ValueError: For an unknown choice or option, and in code that is being compiled.
+
+    >>> set_choice("matrix products", "mkl")
+    >>> CHOICES["matrix products"].option
+    'mkl'
+    >>> set_choice("matrix products", "auto")
     """
     _refuse_in_compiled_code("set_choice", name)
     one = _find("set_choice", name)
@@ -131,14 +149,21 @@ def set_choice(name: str, option: str | int) -> None:
 
 @contextmanager
 def forced(name: str, option: str | int) -> Iterator[Choice]:
-    """Take an option of a choice in a ``with`` block, and go back to the one before at its end; see ``set_choice``.
+    """Set an option of a choice in a ``with`` block, and restore the previous one at its end; see ``set_choice``.
+
+    Args:
+        name: The choice, a key of ``CHOICES``.
+        option: One of its options, ``"auto"`` for its rule, or a threshold in its unit.
+
+    Yields:
+        The ``Choice``.
+
+    Raises:
+        ValueError: For an unknown choice or option, and in code that is being compiled.
 
     >>> with forced("matrix products", "mkl") as one:
     ...     one.option
     'mkl'
-
-    Raises:
-        ValueError: For an unknown choice or option, and in code that is being compiled.
     """
     _refuse_in_compiled_code("forced", name)
     one = _find("forced", name)
@@ -151,7 +176,7 @@ def forced(name: str, option: str | int) -> Iterator[Choice]:
 
 
 def _refuse_in_compiled_code(who: str, name: str) -> None:
-    if is_compiling():  # Dynamo shows the text of this error, and of no other than a plain one
+    if is_compiling():  # Dynamo shows the text only of a plain error
         raise ValueError(f"{who}: a choice must be made outside of the code that is compiled, got {name!r} within it")
 
 
@@ -172,13 +197,13 @@ def _value(who: str, one: Choice, option: str | int) -> int:
     return one.options[option]
 
 
-# The state of all choices as a small number, for keys of compiled programs: 0 where each has the value of its rule.
+# The state of all choices as a small number, for keys of compiled programs: 0 if each has the value of its rule.
 _states: dict[frozenset[tuple[str, int]], int] = {frozenset(): 0}
 _state = [0]
 
 
 def state() -> int:
-    """Return a number for the values of all choices: the same whenever they are the same."""
+    """Return a number for the values of all choices: equal for equal values."""
     return _state[0]
 
 
@@ -189,5 +214,5 @@ def _take(one: Choice, value: int) -> None:
 
 
 def values_on(processor: Processor) -> dict[str, int]:
-    """Return the value that each choice has on a processor, by name."""
+    """Return the value of each choice on a processor, by name."""
     return {name: one.rule(processor) for name, one in CHOICES.items()}

@@ -1,4 +1,4 @@
-"""Kernels of embeddings. Times are of 16×64 indices and rows of 128."""
+"""Kernels of embeddings. Times are for 16×64 indices and rows of 128."""
 
 from collections.abc import Callable
 
@@ -15,17 +15,17 @@ _aten = torch.ops.aten
 _embedding_backward: Callable[..., Tensor] = _aten.embedding_dense_backward.default
 
 PADDING = choice("rows at padding", {"copied table": NEVER, "found rows": 0}, lambda cpu: 20_001, "numbers of the table")
-"""From how many numbers of the table on the rows at padding are found and set to zero; see ``padded_embedding``."""
+"""Number of elements of the table from which rows at padding are found and set to zero; see ``padded_embedding``."""
 
 GRADIENT = choice("gradient of embeddings", {"torch": NEVER, "index_add": 0}, lambda cpu: 0)
-"""Whether rows of a gradient are summed by ``index_add_``; see ``embedding_backward``."""
+"""Whether rows of a gradient are summed with ``index_add_``; see ``embedding_backward``."""
 
 
 def embedding(w: Tensor, x: Tensor) -> Tensor:
-    """Return the rows of a table at integers, in one kernel: 12 µs, by indexing 93.
+    """Return the rows of a table at integers, in one kernel: 12 µs, with indexing 93.
 
-    The workers' parts of rows from a DTensor that is divided by rows are summed at once: torch can sum them only once, and a
-    shortcut reads them twice.
+    Partial rows from a DTensor that is sharded by rows are summed at once: torch can sum them only once, and a residual
+    connection reads them twice.
     """
     y = torch.embedding(w, x)
     return y if type(y) is Tensor else summed(y)
@@ -34,8 +34,8 @@ def embedding(w: Tensor, x: Tensor) -> Tensor:
 def padded_embedding(w: Tensor, x: Tensor, padding: int) -> Tensor:
     """Return the rows of a table at integers, zeros for those at ``padding``.
 
-    Where the numbers can be read, they are looked up in a copy of a small table, which takes 2 µs more than the look-up: 48 rows
-    of 8 in 50. Of a large one the few rows are found first: 32×20 rows of 64 take 7 µs more, 32×128 of 256 take 10 more. With
+    If the numbers can be read, a small table is copied with zeros in it, which takes 2 µs more than the look-up for 48 rows of 8
+    in 50. For a large table the few rows are found first: 32×20 rows of 64 take 7 µs more, 32×128 of 256 take 10 more. With
     ``masked_fill`` these take 22 and 550.
     """
     if is_plain(w, x):
@@ -50,11 +50,11 @@ def padded_embedding(w: Tensor, x: Tensor, padding: int) -> Tensor:
 
 
 def embedding_backward(gy: Tensor, x: Tensor, count: int, padding: int) -> Tensor:
-    """Sum the rows of gy into the rows, ``count`` in all, that x names, those of ``padding`` left out (-1 is none).
+    """Sum the rows of gy into ``count`` rows by the indices x, without those of ``padding`` (-1 is none).
 
-    Of 65 rows 32 µs, of 50000 990; torch's own kernel 69 and 1217. That one is left for other devices, where the order of a
-    sum by ``index_add_`` is anyone's guess, and for transforms, under which nothing may be written to. Rows in half precision are
-    summed in single: 1000 ones in bfloat16 would come to 256.
+    65 rows take 32 µs, 50000 rows 990; with torch's own kernel 69 and 1217. That kernel is used on other devices, where the order
+    of ``index_add_``'s sums is undefined, and under transforms, which forbid writes. Rows in half precision are summed in
+    float32: 1000 ones in bfloat16 would add up to 256.
     """
     g = in_single(gy)
     if type(gy) is not Tensor or not (GRADIENT.value == 0 and is_eager() and gy.is_cpu):

@@ -1,8 +1,8 @@
 """FLOPs of kernels: two for each pair of factors that a product, a convolution or attention multiplies and adds.
 
-torch's own counter has formulas for these too; for the weights' gradient of a grouped convolution its formula (torch 2.13.0)
-is too large by the number of groups, and flash attention on the CPU is missing there. Formulas that only torch has, or that
-someone has registered with ``torch.utils.flop_counter.register_flop_formula``, count as well.
+torch's own counter has formulas for these too. Its formula for the gradient of the weights of a grouped convolution (torch
+2.13.0) is too large by the number of groups, and it lacks flash attention on the CPU. Formulas that only torch has, or that
+users register with ``torch.utils.flop_counter.register_flop_formula``, count as well.
 """
 
 import math
@@ -18,7 +18,7 @@ _aten = torch.ops.aten
 
 
 def _product(a: Tensor, b: Tensor, *others: Any) -> int:
-    """Count for a matrix, or a batch of them, times a matrix or a vector."""
+    """Count a matrix, or a batch of them, times a matrix or a vector."""
     return 2 * a.numel() * (b.shape[-1] if b.dim() > 1 else 1)
 
 
@@ -27,7 +27,7 @@ def _added(total: Tensor, a: Tensor, b: Tensor, *others: Any) -> int:
 
 
 def _convolution(x: Tensor, w: Tensor, y: Tensor, transposed: bool) -> int:
-    """Count one product with each weight for each place of the window, which a transposed convolution has in x."""
+    """Count one product with each weight for each place of the window, which is in x for a transposed convolution."""
     return 2 * w.numel() * x.shape[0] * math.prod((x if transposed else y).shape[2:])
 
 
@@ -38,17 +38,17 @@ def _forward(y: Tensor, x: Tensor, w: Tensor, b: Any, stride: Any, padding: Any,
 def _backward(
     gy: Tensor, x: Tensor, w: Tensor, sizes: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *others: Any
 ) -> int:
-    asked: int = sum(others[-1][:2])  # of the gradients of x, w and b, those asked for
+    asked: int = sum(others[-1][:2])  # how many of the gradients of x, w and b are computed
     return asked * _convolution(x, w, gy, transposed)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, *others: Any) -> int:
-    """Count q kᵀ and p v; a causal mask saves nothing here, as it saves little there."""
+    """Count q kᵀ and p v; a causal mask saves nothing in this count, since it saves little in the kernel."""
     return 2 * q[..., 0].numel() * k.shape[-2] * (q.shape[-1] + v.shape[-1])
 
 
 def _attention_backward(gy: Tensor, q: Tensor, k: Tensor, v: Tensor, *others: Any) -> int:
-    """Count q kᵀ once more, and the gradients of p, v, q and k."""
+    """Count q kᵀ again, and the gradients of p, v, q and k."""
     return 2 * q[..., 0].numel() * k.shape[-2] * (3 * q.shape[-1] + 2 * v.shape[-1])
 
 

@@ -1,4 +1,4 @@
-"""Kernels of pooling to and from indices: unpooling, and fractional pooling along as many axes as there are numbers."""
+"""Kernels of pooling to and from indices: unpooling, and fractional pooling over as many axes as there are sizes."""
 
 import math
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ _fractional_max: dict[int, Kernel] = {
 
 
 def scatter_to_index(x: Tensor, indices: Tensor, shape: Sequence[int]) -> Tensor:
-    """Put x at indices into the flattened last axes of zeros; of those at one index the last stays.
+    """Write x at indices into the flattened last axes of zeros; of several at one index the last remains.
 
-    For someone who differentiates the others are left out first: by torch's derivative all of them would have a gradient.
+    Under differentiation the others are removed first: with torch's derivative all of them would have a gradient.
     """
     at, size = x.dim() - len(shape), math.prod(shape)
     index, rows = indices.flatten(at), x.flatten(at)
@@ -33,7 +33,7 @@ def scatter_to_index(x: Tensor, indices: Tensor, shape: Sequence[int]) -> Tensor
 
 
 def gather_from_index(gy: Tensor, indices: Tensor, axes: int, *, twice: bool) -> Tensor:
-    """Gradient of what was put: gy at each index; where there may be several at one, 0 for all but the last."""
+    """Return the gradient of what was written: gy at each index; if ``twice``, 0 for all but the last at one index."""
     at = gy.dim() - axes
     index = indices.flatten(at)
     gx = gy.flatten(at).gather(-1, index)
@@ -49,14 +49,14 @@ def _stays(index: Tensor, size: int) -> Tensor:
 
 
 def sample_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype in which places are reckoned for x: half precision would miscount them."""
+    """Return the dtype in which places are computed for x: half precision is too coarse."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def fractional_max_pool(x: Tensor, kernel: tuple[int, ...], places: tuple[int, ...], samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest element of each of ``places`` windows that ``samples`` put somewhere, and its index in x's flattened axes.
+    """Return the largest element of each of ``places`` windows placed by ``samples``, and its index in x's flattened axes.
 
-    2×2 on 64×16×28×28, to 14×14: 3.4 ms; by windows gathered along one axis after the other 6.5.
+    2×2 on 64×16×28×28, to 14×14, takes 3.4 ms; with windows gathered along one axis after the other 6.5.
     """
     axes = len(kernel)
     wide = lifted(x, axes).to(samples.dtype)
@@ -65,7 +65,7 @@ def fractional_max_pool(x: Tensor, kernel: tuple[int, ...], places: tuple[int, .
 
 
 def fractional_max_pool_backward(gy: Tensor, indices: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Gradient of x: gy at each index, as torch's kernel has it, which the meta device has for two axes alone."""
+    """Return the gradient of x: gy at each index, like torch's kernel, which on the meta device supports only two axes."""
     at = gy.dim() - len(lengths)
     wide = in_single(gy)
     gx = wide.new_zeros((*gy.shape[:at], math.prod(lengths)))

@@ -21,18 +21,18 @@ def norm(x: Tensor) -> Tensor:
 
 
 def rms(x: Tensor) -> Tensor:
-    """Return the root of the mean square, in float64; 0 without elements."""
+    """Return the root mean square, in float64; 0 without elements."""
     return norm(x) / sqrt(max(1, x.numel()))
 
 
 def unit_norms(x: Tensor) -> Tensor:
-    """Return the norms of what belongs to each entry of axis 0, with axes of size 1; of a vector its whole norm. In float64."""
+    """Return the norms of the entries of axis 0, with the other axes of size 1; the whole norm of a vector. In float64."""
     units: Tensor = torch.linalg.vector_norm(x, dim=[*range(x.dim() > 1, x.dim())], keepdim=True, dtype=torch.float64)
     return units
 
 
 def times(x: Tensor, factor: Any) -> Tensor:
-    """Multiply a tensor by a 0-d one of float64, in the precision of x."""
+    """Multiply a tensor by a 0-d float64 tensor, in the precision of x."""
     scaled: Tensor = x * narrowed(materialize_scalar(factor), x)
     return scaled
 
@@ -40,7 +40,7 @@ def times(x: Tensor, factor: Any) -> Tensor:
 def norm_of_difference(xs: Sequence[Tensor], ys: Sequence[Tensor], *, overwrite: bool) -> Tensor:
     """Return the Euclidean norm of all x - y together, in float64; with ``overwrite`` the differences may be written to the xs.
 
-    The differences of 0.5 million elements take 44 µs in their memory and 68 in fresh memory, their norm 130.
+    The differences of 0.5 million elements take 44 µs in place and 68 in fresh memory, their norm 130.
     """
     if not overwrite or not is_eager():
         return norm_of_all([x - y for x, y in zip(xs, ys, strict=True)])

@@ -1,7 +1,7 @@
 """Kernels of optimizers: a formula for one leaf, run for each leaf in turn.
 
-One leaf at a time stays in the cache from its first operation to its last: an operation on the list of all leaves goes through
-memory once for each operation.
+One leaf at a time stays in the cache from its first operation to its last; operations on the list of all leaves go through memory
+once each.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,9 +20,9 @@ def each_leaf(formula: Formula, columns: Sequence[Tensors], numbers: dict[str, A
     """Return the columns of new params and moments; with ``donated`` in the memory of the old ones.
 
     Args:
-        formula: ``formula(p, g, *moments, **numbers) -> (p, *moments)`` of one leaf.
+        formula: ``formula(p, g, *moments, **numbers) -> (p, *moments)`` for one leaf.
         columns: The lists of params, gradients and moments.
-        numbers: Numbers, or 0-d tensors, which come in the precision of the leaf.
+        numbers: Numbers, or 0-d tensors, which are converted to the precision of the leaf.
         donated: Whether params and moments may be written to.
     """
     rows = [_leaf(formula, row, numbers, donated) for row in zip(*columns, strict=True)]
@@ -30,9 +30,9 @@ def each_leaf(formula: Formula, columns: Sequence[Tensors], numbers: dict[str, A
 
 
 def _leaf(formula: Formula, row: Tensors, numbers: dict[str, Any], donated: bool) -> Tensors:
-    p, g, *moments = given = [x.contiguous() for x in row]  # equal values give equal bits whatever their strides
+    p, g, *moments = given = [x.contiguous() for x in row]  # equal values give equal bits, whatever their strides
     new = formula(p, g, *moments, **{name: narrowed(one, p) for name, one in numbers.items()})
-    if donated:  # what is kept of the old values is copied before they are written to
+    if donated:  # new values that are old tensors are cloned before these are written to
         new = tuple([y.clone() if any([y is x for x in given]) else y for y in new])  # noqa: C419
     return [placed(y, x, donated) for y, x in zip(new, [row[0], *row[2:]], strict=True)]
 

@@ -1,4 +1,4 @@
-"""Kernels of linear maps, and which library computes matrix products: MKL or oneDNN.
+"""Kernels of linear maps, and the choice of the library for matrix products: MKL or oneDNN.
 
 On one core of an AMD EPYC whose units for AVX-512 have 512 bits, in float32, MKL reaches 90 to 110 GFLOP/s and oneDNN 200 to
 250, and oneDNN starts slower. µs of x wᵀ + b, gyᵀ x and gy w for x (rows, in) and w (out, in):
@@ -12,8 +12,8 @@ On one core of an AMD EPYC whose units for AVX-512 have 512 bits, in float32, MK
     4096, 64, 64         392    391   382       182    315   171        2.2  1.2  2.2
     256, 1024, 1024      5923   7019  6102      2732   2908  2848       2.2  2.4  2.1
 
-The units of Zen 4 have 256 bits, so that MKL is as near to their peak of 118 GFLOP/s as oneDNN. µs of all three together on
-an AMD EPYC (Zen 4):
+The units of Zen 4 have 256 bits, so MKL is as close to their peak of 118 GFLOP/s as oneDNN. µs of all three together on an AMD
+EPYC (Zen 4):
 
     rows, in, out        MKL     oneDNN   MKL / oneDNN
     32, 128, 512         161     222      0.7
@@ -30,10 +30,10 @@ In bfloat16, which such processors multiply twice as fast, torch.mm calls oneDNN
     1024, 1024, 256      1428  1505  1312       1241  1474  1216
     256, 784, 1024       1187  1158  1109       1020  1123  1029
 
-So "auto" takes oneDNN on AMD's processors with AVX-512, from 2 million multiplications on, on Zen 4 from 8 million on, in
-float32, and in bfloat16 for all but the weight's gradient; on others MKL, which is at home on Intel's. The choice goes by
-processor and size, never by a timing, so that results repeat bit for bit. A size that is a symbol, in a program exported for any
-batch, decides nothing: torch's product serves all of them.
+On AMD's processors with AVX-512 "auto" therefore uses oneDNN, from 2 million multiplications on, on Zen 4 from 8 million on: in
+float32, and in bfloat16 for all but the gradient of the weight. On others it uses MKL, which is made for Intel's. The choice
+depends on processor and size, never on a timing, so results repeat bit for bit. A symbolic size, in a program exported for any
+batch, decides nothing: torch's product serves all sizes.
 """
 
 from collections.abc import Callable, Iterator
@@ -58,13 +58,13 @@ _linear: Callable[..., Tensor] = builtin("linear")
 
 @cache
 def _onednn() -> Callable[..., Tensor] | None:
-    """Return oneDNN's product, where this build of torch has it."""
+    """Return oneDNN's product, if this build of torch has it."""
     product: Callable[..., Tensor] | None = onednn_linear if HAS_ONEDNN else None
     return product
 
 
 def _options(product: Callable[..., Tensor] | None) -> dict[str, int]:
-    """Return from how many multiplications on each library's name asks for oneDNN's product, which a build may lack."""
+    """Return the threshold in multiplications for each library's name; a build may lack oneDNN's product."""
     return {"mkl": NEVER, "onednn": NEVER if product is None else 0}
 
 
@@ -75,18 +75,21 @@ def _least_multiplications(cpu: Processor) -> int:
 
 
 PRODUCTS = choice("matrix products", _options(_onednn()), _least_multiplications, "multiplications")
-"""From how many multiplications on oneDNN forms a product."""
+"""Number of multiplications from which oneDNN computes a product."""
 
 
 def set_matmul_library(library: str) -> None:
     """Choose the library that computes matrix products in float32, and adds the bias in bfloat16, for the whole process.
 
     Args:
-        library: ``"mkl"``, ``"onednn"``, or ``"auto"`` to choose by processor and size. In a build of torch without oneDNN,
-            MKL, or the library that torch has in its place, computes all products.
+        library: ``"mkl"``, ``"onednn"``, or ``"auto"`` to choose by processor and size. In a build of torch without oneDNN, MKL,
+            or the library that torch uses instead, computes all products.
 
     Raises:
         ValueError: For another name.
+
+    >>> set_matmul_library("mkl")
+    >>> set_matmul_library("auto")
     """
     _require_library("set_matmul_library", library)
     set_choice(PRODUCTS.name, library)
@@ -94,7 +97,17 @@ def set_matmul_library(library: str) -> None:
 
 @contextmanager
 def matmul_library(library: str) -> Iterator[None]:
-    """Choose the library in a ``with`` block, and go back to the one before at its end; see ``set_matmul_library``."""
+    """Choose the library in a ``with`` block, and restore the previous one at its end; see ``set_matmul_library``.
+
+    Args:
+        library: ``"mkl"``, ``"onednn"``, or ``"auto"`` to choose by processor and size.
+
+    Raises:
+        ValueError: For another name.
+
+    >>> with matmul_library("mkl"):
+    ...     product = torch.ones(2, 3) @ torch.ones(3, 2)
+    """
     _require_library("matmul_library", library)
     with forced(PRODUCTS.name, library):
         yield
@@ -107,23 +120,24 @@ def _require_library(who: str, library: str) -> None:
 
 
 def _multiplied() -> tuple[torch.dtype, ...]:
-    """Return the dtypes of oneDNN's products, bfloat16 only where the processor has instructions for it."""
+    """Return the dtypes of oneDNN's products, bfloat16 only if the processor has instructions for it."""
     return (torch.float32, torch.bfloat16) if _onednn() and onednn_takes_bfloat16() else (torch.float32,)
 
 
-_DTYPES = _multiplied()  # Dynamo cannot ask
+_DTYPES = _multiplied()  # Dynamo cannot call it
 
 
 def by_onednn() -> bool:
-    """Tell whether oneDNN is preferred for what is large, on this processor or after ``set_matmul_library``."""
+    """Tell whether oneDNN is preferred for large products, on this processor or after ``set_matmul_library``."""
     return PRODUCTS.value < NEVER
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """Return x wᵀ + b, over the last axis of x.
 
-    Torch multiplies a tensor in main memory with one on the meta device, and gives back memory that nothing was written to; a
-    nested x gives a nested y; and a bias of another dtype is cast where x has more than two axes, or ``vmap`` is at work.
+    Torch multiplies a tensor in main memory with one on the meta device, and returns memory that nothing was written to; a nested
+    x gives a nested y; and a bias of another dtype is cast if x has more than two axes, or ``vmap`` is active. These raise
+    ``Misfit``.
     """
     if w.is_cpu is not x.is_cpu or x.is_nested or (b is not None and b.dtype is not w.dtype and not is_autocast()):
         raise Misfit
@@ -134,7 +148,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 
 
 def is_small(x: Tensor, features: int) -> bool:
-    """Tell whether all products of a linear map from the rows of a matrix to ``features`` are those of ``torch.mm``."""
+    """Tell whether ``torch.mm`` computes all products of a linear map from the rows of a matrix to ``features``."""
     return x.dim() == 2 and x.numel() * features < PRODUCTS.value
 
 
@@ -158,7 +172,7 @@ def mm_of(count: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def both_of(count: int) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return the function of gy, x and w that forms gyᵀ x and gy w, with ``count`` multiplications each."""
+    """Return the function of gy, x and w that computes gyᵀ x and gy w, with ``count`` multiplications each."""
     return _both_on_one_thread if is_one_thread_enough(count) else _both
 
 
@@ -173,10 +187,11 @@ def matmul_input_grad(gy: Tensor, w: Tensor) -> Tensor:
 
 
 def matmul_weight_grad(gy: Tensor, x: Tensor) -> Tensor:
-    """Return gyᵀ x, over all axes but the last: how a weight's gradient sums over the rows.
+    """Return gyᵀ x, over all axes but the last, as the gradient of a weight sums over rows.
 
-    Where gy is wide and there are many rows, oneDNN is quicker to form xᵀ gy, and a copy turns it: 1.5 ms, not 2.6, for 2048 rows
-    of 128 and 512; 3.0, not 4.0, for 1024 of 256 and 1024. Elsewhere it is not: 3.3 against 2.7 for 1024 of 1024 and 256.
+    If gy is wide and has many rows, oneDNN is faster with xᵀ gy, which a copy transposes: 1.5 ms instead of 2.6 for 2048 rows of
+    128 and 512; 3.0 instead of 4.0 for 1024 rows of 256 and 1024. Elsewhere it is slower: 3.3 against 2.7 for 1024 rows of 1024
+    and 256.
     """
     if gy.dim() != 2:
         gy, x = gy.reshape(-1, gy.shape[-1]), x.reshape(-1, x.shape[-1])
@@ -189,7 +204,7 @@ def matmul_weight_grad(gy: Tensor, x: Tensor) -> Tensor:
 
 
 def linear_vjp(gy: Tensor, x: Tensor, w: Tensor, bias: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return gyᵀ x, Σ gy where there is a bias, and gy w: small ones, of which there are many in a step, after one look."""
+    """Return gyᵀ x, Σ gy if there is a bias, and gy w; small products, of which a step has many, need only one check."""
     if w.is_cpu is not gy.is_cpu:
         raise Misfit
     count = gy.numel() * w.shape[1]
@@ -200,12 +215,12 @@ def linear_vjp(gy: Tensor, x: Tensor, w: Tensor, bias: bool) -> tuple[Tensor, Te
 
 
 def sum_of_rows(gy: Tensor) -> Tensor:
-    """Sum over all axes but the last: a bias's gradient."""
+    """Sum over all axes but the last: the gradient of a bias."""
     return gy.sum(0) if gy.dim() == 2 else gy.reshape(-1, gy.shape[-1]).sum(0)
 
 
 def linear_grads(x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of a linear map's weight, gyᵀ x, and bias, Σ gy; all axes but the last are rows."""
+    """Return the gradients of a linear map's weight, gyᵀ x, and bias, Σ gy; all axes but the last are rows."""
     return matmul_weight_grad(gy, x), sum_of_rows(gy)
 
 
@@ -217,7 +232,7 @@ def _serves(x: Tensor, w: Tensor, b: Tensor | None = None) -> bool:
 
 
 def _alone(*tensors: Tensor | None) -> bool:
-    """Tell whether no one differentiates through tensors or, in eager mode, maps over them; in compiled code one may."""
+    """Tell whether no one differentiates through tensors or, in eager mode, maps over them; in compiled code mapping is fine."""
     return is_plain_data(*tensors) and (is_compiling() or is_untransformed())
 
 
@@ -230,12 +245,12 @@ def _by_onednn(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 
 def _product(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     product = _onednn()
-    assert product is not None  # else the threshold is out of reach
+    assert product is not None  # otherwise no size reaches the threshold
     return product(x, w, b, "none", [], "")
 
 
-# In compiled code the product is a custom operator, which Inductor calls without lowering it. Inductor would lower oneDNN's
-# operator itself, and only for constant weights. 256×784 by 784×1024 takes 2.1 ms this way, and 4.6 with Inductor's product.
+# In compiled code the product is a custom operator, which Inductor calls without lowering it. Inductor lowers oneDNN's own
+# operator, and only for constant weights. 256×784 by 784×1024 takes 2.1 ms this way, and 4.6 with Inductor's product.
 _library = torch.library.Library("funcnet", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define("product(Tensor x, Tensor w, Tensor? b) -> Tensor")  # type: ignore[no-untyped-call]
 _library.impl("product", _product, "CPU")  # type: ignore[no-untyped-call]
@@ -243,7 +258,7 @@ torch.library.register_fake("funcnet::product", lambda x, w, b: x.new_empty((*x.
 
 
 def _product_mapped(info: Any, dims: tuple[int | None, ...], x: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, int]:
-    """Map over the product, for ``vmap`` in compiled code: all entries at once if they share the weight, else by ``matmul``."""
+    """Map over the product, for ``vmap`` in compiled code: all entries at once if they share the weight, else with ``matmul``."""
     over_x, over_w, over_b = dims
     x = x.expand(info.batch_size, *x.shape) if over_x is None else x.movedim(over_x, 0)
     if over_w is None and over_b is None:

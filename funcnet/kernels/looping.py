@@ -1,7 +1,7 @@
 """Loops of compiled code: one body, traced once and run for every entry along the first axis of some tensors.
 
-A loop written out makes a graph that grows with its length, and so does the time to compile it: by 0.5 to 0.7 s of the processor
-for a residual block. As loops, train steps of 10 and of 100 blocks compiled in 6 s.
+The graph of an unrolled loop grows with its length, and so does the time to compile it: by 0.5 to 0.7 s of the processor for a
+residual block. As loops, train steps of 10 and of 100 blocks compiled in 6 s.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,9 +24,9 @@ is_traced: Callable[[], bool] = torch.compiler.is_dynamo_compiling
 
 
 def is_looping(*tensors: Tensor) -> bool:
-    """Tell whether a loop is to be compiled as a loop: Dynamo traces, without any transform of ``torch.func`` or autograd.
+    """Tell whether to compile a loop as a loop: Dynamo traces, without any transform of ``torch.func`` or autograd.
 
-    Those differentiate and batch a loop that is written out as they do everything else. In eager mode the answer takes 0.1 µs.
+    Those differentiate and batch an unrolled loop like any other code. In eager mode the answer takes 0.1 µs.
     """
     return is_traced() and not is_transformed_while_tracing() and not is_differentiated(*tensors)
 
@@ -34,8 +34,8 @@ def is_looping(*tensors: Tensor) -> bool:
 def entries(x: Tensor) -> Sequence[Tensor]:
     """Return the entries of x along its first axis, as views; matrices at odd addresses as copies.
 
-    MKL's products differ in their last bits where an operand is not at a multiple of 64 bytes, as separate tensors are: of
-    float64, matrices of 25×27 did. A copy of 256×257 numbers takes 7 µs, its product with 32 rows 47.
+    MKL's products differ in their last bits if an operand is not aligned to 64 bytes, as separate tensors are: float64 matrices
+    of 25×27 did. A copy of 256×257 elements takes 7 µs, its product with 32 rows 47.
     """
     views = x.unbind()
     return [view.clone() for view in views] if are_odd(x) and is_eager() else views
@@ -51,16 +51,16 @@ def loop(
 ) -> tuple[Tensors, Tensors]:
     """Run a body from (carry, entries of xs) to (carry, outputs) along the first axis of xs, in code that is compiled.
 
-    What a body returns must not share memory, and a carry must have the strides of the one before. Hence the copies, which
-    Inductor writes straight to their places.
+    The results of a body must not share memory, and a carry must have the strides of the one before. Hence the copies, which
+    Inductor writes directly to their places.
 
     Returns:
         The last carry, and the outputs stacked along a first axis, in the order of xs.
     """
 
-    def step(state: Any, entries: Any) -> Any:  # Dynamo evaluates the annotations, and takes no type with a subscript
+    def step(state: Any, entries: Any) -> Any:  # Dynamo evaluates annotations, and rejects subscripted types
         state, outputs = body(state, entries)
-        outputs = outputs or [state[0].reshape(-1)[:1]]  # Inductor has no loop without an output (torch 2.13.0)
+        outputs = outputs or [state[0].reshape(-1)[:1]]  # Inductor does not support loops without outputs (torch 2.13.0)
         return _owned(state), _owned(outputs)
 
     last, outputs = _scan(step, _owned(carry), xs, reverse=reverse)

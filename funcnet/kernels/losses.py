@@ -1,4 +1,4 @@
-"""Kernels of losses. Times are of 100×2 elements."""
+"""Kernels of losses. Times are for 100×2 elements."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _aten = torch.ops.aten
 Kernel = Callable[..., Tensor]
 
 SQUARES = choice("sums of squares", {"dot": NEVER, "sum": 0}, lambda cpu: 65537, "terms")
-"""From how many terms on squares are summed by ``sum``; see ``square_sum``."""
+"""Number of terms from which squares are summed with ``sum``; see ``square_sum``."""
 
 _FULL = (torch.float32, torch.float64)
 log_softmax_backward: Kernel = activation.log_softmax_backward
@@ -36,38 +36,38 @@ eager_log_softmax_backward: Kernel = private_names.log_softmax_backward
 
 
 def factor(n: int, like: Tensor) -> Tensor | float:
-    """1 / n, to multiply with: as a tensor, by which a product takes 0.9 µs and by a number 1.9; NaN for n = 0.
+    """Return 1 / n as a 0-d tensor, or NaN for n = 0: multiplying by it takes 0.9 µs, by a Python number 1.9.
 
-    In half precision as a number, since a tensor of it would be rounded before the product is.
+    In half precision it is a number, since the tensor would be rounded before the product is.
     """
     share = 1 / n if n else math.nan
     return like.new_full((), share) if like.dtype in _FULL else share
 
 
 def weighted_sum(terms: Tensor, c: Tensor | float) -> Tensor:
-    """Return c Σ terms; of half precision the sum is in single, since it may overflow where the product does not."""
+    """Return c Σ terms; half precision is summed in float32, since the sum may overflow where the product does not."""
     return terms.sum() * c if terms.dtype in _FULL else (terms.sum(dtype=torch.float32) * c).to(terms.dtype)
 
 
 def square_sum(d: Tensor, c: Tensor | float) -> Tensor:
-    """Return c Σ d². By a dot product 2.3 µs for 100×2, by squares and their sum 3.8.
+    """Return c Σ d². A dot product takes 2.3 µs for 100×2, squares and their sum 3.8.
 
-    The rounding errors of the dot product grow with the number of terms (1.7e-6 of a million, 2e-3 of 10⁸), those of ``sum``
-    do not.
+    The rounding errors of the dot product grow with the number of terms (1.7e-6 for a million, 2e-3 for 10⁸), those of ``sum`` do
+    not.
     """
     size = d.numel()
-    if type(size) is int and size < SQUARES.value and d.dtype in _FULL:  # a symbolic size decides nothing
+    if type(size) is int and size < SQUARES.value and d.dtype in _FULL:  # a symbolic size means no
         d = d.ravel()
         return torch.dot(d, d) * c
     return weighted_sum(d * d, c)
 
 
-# 1e-12 in float32, as torch's own derivative has it in float64 too.
+# 1e-12 in float32, which torch's own derivative uses in float64 too.
 _LEAST_SPREAD = 9.999999960041972e-13
 
 
 def binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
-    """-t log y - (1 - t) log(1 - y), with logarithms of at least -100; its derivatives are the slopes below.
+    """Return -t log y - (1 - t) log(1 - y), with logarithms of at least -100; its derivatives are the slopes below.
 
     In torch's derivative the slope of t has no such bound, and that of y is 0 where y = t is 0 or 1.
     """
@@ -79,9 +79,9 @@ def binary_cross_entropy(y: Tensor, t: Tensor) -> Tensor:
 
 
 def binary_slope(y: Tensor, t: Tensor) -> Tensor:
-    """(y - t) / p, p = y (1 - y) ≥ 1e-12. Near a t of 0 or 1 it is 1 - 2 t, which is added in the share that p lacks.
+    """Return (y - t) / p, p = y (1 - y) ≥ 1e-12. Near a t of 0 or 1 it is 1 - 2 t, which is added in proportion to what p lacks.
 
-    Plain numbers are searched for such p: 1.3 µs for 100×2, where the other kernels take 6.
+    Plain numbers are searched for such p: 1.3 µs for 100×2; the other kernels take 6.
     """
     p = y * (1 - y)
     slope = (y - t) / p.clamp_min(_LEAST_SPREAD)
@@ -90,7 +90,7 @@ def binary_slope(y: Tensor, t: Tensor) -> Tensor:
 
 
 def _lack(y: Tensor, t: Tensor) -> Tensor:
-    """Return 1 - 2 t in the share that y (1 - y) lacks to 1e-12, where t is 0 or 1; 0 elsewhere."""
+    """Return (1 - 2 t) times the share that y (1 - y) lacks of 1e-12, where t is 0 or 1; 0 elsewhere."""
     y, t = y.detach(), t.detach()
     share = (1 - y * (1 - y) / _LEAST_SPREAD).clamp_min(0.0)
     return torch.rsub(t, 1, alpha=2) * share * ((t == 0) | (t == 1))
@@ -106,19 +106,19 @@ def binary_target_slope(y: Tensor) -> Tensor:
 
 
 def where_positive(x: Tensor, y: Tensor) -> Tensor:
-    """Return x where y is positive or NaN, else 0: 12 µs for 1000×100, and 550 by ``torch.where``, with signs at random."""
+    """Return x where y is positive or NaN, else 0: 12 µs for 1000×100 with signs at random, with ``torch.where`` 550."""
     return activation.threshold_backward(x, y, 0)
 
 
 def product(q: Tensor, x: Tensor) -> Tensor:
-    """Return q x, which is 0 where q is, even if x is infinite or NaN there."""
+    """Return q x, which is 0 where q is 0, even if x is infinite or NaN there."""
     if is_differentiated(q, x):
         return q * torch.where((q == 0) & ~torch.isfinite(x), 0.0, x)
     return where_positive(q * x, q.abs())
 
 
 def is_known(total: Tensor, n: int) -> bool:
-    """Tell that a count is n, where it can be read without waiting, and small enough to be exact in float32."""
+    """Tell whether a count is n, if it can be read without waiting, and small enough to be exact in float32."""
     return is_countable(n) and is_plain(total) and total.item() == n
 
 
@@ -128,9 +128,9 @@ def is_countable(n: int) -> bool:
 
 
 def nll(logp: Tensor, labels: Tensor, weight: Tensor | None, reduction: int, ignore: int) -> tuple[Tensor, Tensor]:
-    """-w log p at each row's label, by row (reduction 0) or summed (2), and Σ w; one kernel, 2.0 µs for 64×10.
+    """Return -w log p at each row's label, by row (reduction 0) or summed (2), and Σ w; one kernel, 2.0 µs for 64×10.
 
-    The classes are axis 1 of ``logp``, or axis 0 where there is no other; a row whose label is ``ignore`` counts for nothing.
+    The classes are axis 1 of ``logp``, or axis 0 if there is no other; rows with the label ``ignore`` do not count.
     """
     if logp.dim() <= 2:
         return _nll_loss(logp, labels, weight, reduction, ignore)
@@ -141,13 +141,13 @@ def nll(logp: Tensor, labels: Tensor, weight: Tensor | None, reduction: int, ign
 def nll_backward(
     g: Tensor, logp: Tensor, labels: Tensor, weight: Tensor | None, reduction: int, ignore: int, total: Tensor
 ) -> Tensor:
-    """Gradient of ``logp``: -g w at each row's label, else 0; ``total`` may be any 0-d tensor.
+    """Return the gradient of ``logp``: -g w at each row's label, else 0; ``total`` may be any 0-d tensor.
 
-    2.1 µs for 64×10, and 7.5 with the backward of log_softmax; 29 for 1024×65. As (p - one-hot) g, by an exponential,
+    64×10 take 2.1 µs, and 7.5 with the backward of log_softmax; 1024×65 take 29. Computing (p - one-hot) g with an exponential,
     ``scatter_add_`` and a product, both together take 5.1 and 50.
     """
     if logp.dim() <= 2:
         return _nll_loss_backward(g, logp, labels, weight, reduction, ignore, total)
     g = g.flatten(1).unsqueeze(2) if reduction == 0 else g
-    rows, at = logp.flatten(2).unsqueeze(3).contiguous(), labels.flatten(1).unsqueeze(2)  # the kernel refuses other strides
+    rows, at = logp.flatten(2).unsqueeze(3).contiguous(), labels.flatten(1).unsqueeze(2)  # the kernel rejects other strides
     return _nll_loss_2d_backward(g, rows, at, weight, reduction, ignore, total).reshape(logp.shape)

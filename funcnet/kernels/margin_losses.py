@@ -1,7 +1,7 @@
 """Kernels of margin losses of classes.
 
 Torch's kernels for several labels take one pair of classes after the other. They have no derivative and no rule for ``vmap``; the
-formulas in their place form all pairs of classes.
+formulas that replace them compute all pairs of classes.
 
 | µs, rows × classes | 64×10 | 128×100 | 64×1000 |
 | --- | --- | --- | --- |
@@ -24,10 +24,10 @@ _margin_backward: Callable[..., Tensor] = _aten.multilabel_margin_loss_backward.
 
 
 def multilabel_margin(y: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Σ max(0, 1 - y_t + yᵢ) / classes for each row, over its labels t and the classes i that are no label.
+    """Return Σ max(0, 1 - y_t + yᵢ) / classes for each row, over its labels t and the classes i that are not labels.
 
-    Beside it, return which classes are labels, as numbers 0 and 1 in the dtype of y. The labels end before the first -1. The
-    kernel takes NaN for a number that costs nothing, so y is searched for it: 0.4 of 5 µs for 64×10.
+    Also return which classes are labels, as 0 and 1 in the dtype of y. The labels end before the first -1. The kernel treats NaN
+    as a term of 0, so y is searched for it: 0.4 of 5 µs for 64×10.
     """
     if is_plain(y, labels) and not has_nan(y):
         return _margin(y, labels, 0)
@@ -36,7 +36,7 @@ def multilabel_margin(y: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def multilabel_margin_backward(g: Any, y: Tensor, labels: Tensor, is_label: Tensor) -> Tensor:
-    """Return the gradient of y from that of each row's number: a tensor, or a number for all."""
+    """Return the gradient of y from that of each row's value: a tensor, or a number for all."""
     g = (g if isinstance(g, Tensor) else y.new_full((), g)).expand(y.shape[:-1])
     if is_plain(g, y, is_label):
         return _margin_backward(g, y, labels, 0, is_label)
@@ -53,6 +53,6 @@ def _counts(y: Tensor, labels: Tensor) -> Tensor:
 
 
 def _pairs(y: Tensor, counts: Tensor) -> Tensor:
-    """Return 1 - y_t + yᵢ for the labels t and the classes i that are no label, else 0."""
+    """Return 1 - y_t + yᵢ for the labels t and the classes i that are not labels, else 0."""
     paired = (counts > 0).unsqueeze(-1) & (counts == 0).unsqueeze(-2)
     return torch.where(paired, 1 - y.unsqueeze(-1) + y.unsqueeze(-2), 0.0)

@@ -1,4 +1,4 @@
-"""Kernels of normalization by rows and groups, and what batch norm shares with them."""
+"""Kernels of normalization by rows and groups, and what they share with batch norm."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from funcnet.precision import HALF, in_single
 
 _aten = torch.ops.aten
 
-# A kernel that has a name in ``torch`` is called by it: 1.2 µs less than by ``torch.ops``.
+# Kernels with a name in ``torch`` are called by that name: 1.2 µs less than through ``torch.ops``.
 _layer_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_layer_norm_backward.default
 _group_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.native_group_norm
 _group_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.native_group_norm_backward.default
@@ -28,12 +28,12 @@ Leaves = Sequence[Tensor | None]
 
 
 def singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tensor | None, beside: Leaves, *more: Any) -> Any:
-    """Call ``kernel(*tensors, weight, *beside, *more)`` with tensors like x in half precision, and what is beside them in single.
+    """Call ``kernel(*tensors, weight, *beside, *more)`` with tensors like x in half precision, and the others in float32.
 
-    With weights in half the kernels of batch and group norm round moments and partial sums: of 64×8×32×32 in bfloat16, 300 from
-    0, torch's own gradient of γ is 140 % off, of a group norm 10 %. With all in single it is by a thousandth, in the same
-    time; for that there must be a weight. Not all transforms and devices know kernels of two dtypes:
-    there x is in single too, and while tracing, where torch's meta function promises moments in half (torch 2.13.0).
+    With weights in half precision the kernels of batch and group norm round moments and partial sums: for 64×8×32×32 in bfloat16,
+    300 from 0, torch's own gradient of γ is 140 % off, that of a group norm 10 %. With all in float32 it is a thousandth off, in
+    the same time; this needs a weight. Some transforms and devices do not support kernels of two dtypes: there x is in float32
+    too, and so it is while tracing, where torch's meta function promises moments in half precision (torch 2.13.0).
     """
     gamma = x.new_ones(x.shape[1], dtype=torch.float32) if weight is None else weight
     wide = tensors if x.is_cpu and is_untransformed() and not is_compiling() else _single(tensors)
@@ -41,12 +41,12 @@ def singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tenso
 
 
 def unstrided(*leaves: Tensor | None) -> list[Any]:
-    """Return γ, β and moments without gaps: the kernels of group norm, and of batch norm in evaluation, read them as such."""
+    """Return γ, β and moments without gaps, as the kernels of group norm, and of batch norm in evaluation, assume."""
     return [None if leaf is None else leaf.contiguous() for leaf in leaves]
 
 
 def is_wider(r: Tensor, x: Tensor) -> bool:
-    """Tell whether the statistics of x had to be computed in float64, so that its gradients must be too."""
+    """Tell whether the statistics of x needed float64, so that its gradients do too."""
     return r.dtype is torch.float64 and x.dtype is not torch.float64
 
 
@@ -55,7 +55,7 @@ def _single(leaves: Leaves) -> list[Tensor | None]:
 
 
 def rounded_gradients(x: Tensor, weight: Tensor | None, found: Gradients) -> Gradients:
-    """Return the gradients in the dtypes of x and of the weight; ``None`` stays."""
+    """Return the gradients in the dtypes of x and of the weight; ``None`` stays ``None``."""
     gx, gw, gb = found
     if weight is not None:
         gw, gb = (leaf if leaf is None else leaf.to(weight.dtype) for leaf in (gw, gb))
@@ -65,7 +65,7 @@ def rounded_gradients(x: Tensor, weight: Tensor | None, found: Gradients) -> Gra
 def layer_norm(
     x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize rows of a shape: y, and the rows' μ and 1 / √(σ² + ε), at least in single; of 1024×256 94 µs."""
+    """Normalize rows of a shape: return y, and the rows' μ and 1 / √(σ² + ε), in float32 at least; 94 µs for 1024×256."""
     if formulas.serve(x, weight):
         return formulas.layer_norm(x, shape, weight, bias, eps)
     wide, *params = _mixed(x, shape, weight, bias) if x.dtype in HALF else (x, weight, bias)
@@ -77,10 +77,10 @@ def layer_norm(
 
 
 def _mixed(x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None) -> list[Tensor | None]:
-    """Return x in half precision and γ and β in single, with which the kernel keeps μ and 1 / σ in single too.
+    """Return x in half precision and γ and β in float32, with which the kernel keeps μ and 1 / σ in float32 too.
 
-    With γ and β in bfloat16, a row of numbers near 300 has a μ that is off by 1. Not all transforms and devices know the kernel
-    of two dtypes.
+    With γ and β in bfloat16, a row of numbers near 300 has a μ that is off by 1. Some transforms and devices do not support
+    kernels of two dtypes.
     """
     gamma = x.new_ones(shape, dtype=torch.float32) if weight is None else weight.float()
     return [x if x.is_cpu and is_untransformed() else x.float(), gamma, None if bias is None else bias.float()]
@@ -95,11 +95,11 @@ def layer_norm_backward(
     bias: Tensor | None,
     mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias, where ``mask`` wants them, by the rows' μ and 1 / √(σ² + ε).
+    """Return the gradients of x, weight and bias, as far as ``mask`` asks, from the rows' μ and 1 / √(σ² + ε).
 
-    Of 1024×256 79 µs, gx alone 54, the others alone 36, and these two in arithmetic 125. Those of half precision are summed in
-    single: the kernel adds up rows in the dtype of x, by which torch's own bias gradient of 5000 rows in bfloat16 is 60 % off.
-    Of 1024×256 in bfloat16 that takes 490 µs where the kernel takes 210, in float16 150 and 160.
+    For 1024×256 they take 79 µs, gx only 54, the others only 36, and these two in arithmetic 125. Half precision is summed in
+    float32: the kernel adds up rows in the dtype of x, and torch's own bias gradient of 5000 rows in bfloat16 is 60 % off. For
+    1024×256 in bfloat16 that takes 490 µs, the kernel 210, and in float16 150 and 160.
     """
     if formulas.serve(gy, x, weight):
         return formulas.layer_norm_backward(gy, x, shape, moments, weight, mask)
@@ -120,10 +120,10 @@ def layer_norm_backward(
 
 
 def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    """Divide rows by √(x̄² + ε), and multiply by the weight: y, and the 1 / √(x̄² + ε); half precision in single.
+    """Divide rows by √(x̄² + ε), and multiply by the weight: return y and 1 / √(x̄² + ε); half precision is computed in float32.
 
-    Of 1024×256 66 µs, with the mean of a square 85, with each step in new memory 146; ``torch.rms_norm`` 93, and
-    ``_fused_rms_norm``, whose backward the CPU has none of, 640.
+    1024×256 take 66 µs, with the mean of a square 85, with each step in new memory 146; ``torch.rms_norm`` takes 93, and
+    ``_fused_rms_norm``, which has no backward on the CPU, 640.
     """
     if formulas.serve(x, weight):
         return formulas.rms_norm(x, axes, weight, eps)
@@ -139,7 +139,7 @@ def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float
 
 
 def _is_seen(x: Tensor) -> bool:
-    """Tell whether r can be looked at, or code is compiled, which float64 makes slower: 25 µs for 20, of 100×20."""
+    """Tell whether r can be read, or code is compiled, which float64 makes slower: 25 µs instead of 20 for 100×20."""
     return can_look_at(x) or is_compiling()
 
 
@@ -153,11 +153,11 @@ def _inverse_rms(x: Tensor, axes: tuple[int, ...], count: int, eps: float, dtype
 def rms_norm_backward(
     gy: Tensor, x: Tensor, shape: tuple[int, ...], r: Tensor, weight: Tensor | None, mask: list[bool]
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and weight, where ``mask`` wants them, from r = 1 / √(x̄² + ε).
+    """Return the gradients of x and weight, as far as ``mask`` asks, from r = 1 / √(x̄² + ε).
 
-    With μ = 0 they are those of ``layer_norm`` but for one term of gx, r times the mean of γ gy, which is added again.
-    Of 1024×256 114 µs, in arithmetic 500. The kernel forms r³, which loses digits of rows from 10⁸ on: their r is in float64.
-    Under ``vmap`` and on other devices, where no one can look at r, x r serves for x and 1 for r, which takes 610.
+    With μ = 0 they are those of ``layer_norm`` except for one term of gx, r times the mean of γ gy, which is added back. 1024×256
+    take 114 µs, in arithmetic 500. The kernel computes r³, which loses digits for rows from 10⁸ on: their r is in float64. Under
+    ``vmap`` and on other devices, where r cannot be read, x r replaces x and 1 replaces r, which takes 610.
     """
     if formulas.serve(gy, x, weight):
         return formulas.rms_norm_backward(gy, x, shape, r, weight, mask)
@@ -177,7 +177,7 @@ def rms_norm_backward(
 
 
 def _format(x: Tensor) -> torch.memory_format:
-    """Return the order in memory in which the kernels of groups take x without a copy, where there is one; ``vmap`` knows one."""
+    """Return the memory format in which the kernels of groups take x without a copy, if any; ``vmap`` supports one."""
     if is_eager() and x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
@@ -186,9 +186,9 @@ def _format(x: Tensor) -> torch.memory_format:
 def group_norm(
     x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalize groups of channels: y, x as the way back needs it, and for each row and group μ and 1 / √(σ² + ε).
+    """Normalize groups of channels: return y, x as the backward pass needs it, and for each row and group μ and 1 / √(σ² + ε).
 
-    Of 32×64×16×16 in 8 groups 200 µs, in one for each channel 340, which as a batch norm of 1×2048×16×16 takes 1460.
+    32×64×16×16 in 8 groups take 200 µs, in one group per channel 340; as a batch norm of 1×2048×16×16 that takes 1460.
     """
     if x.numel() == 0:
         none = x.new_zeros(x.shape[0], groups)
@@ -210,15 +210,15 @@ def group_norm(
 def group_norm_backward(
     gy: Tensor, x: Tensor, groups: int, moments: Moments, weight: Tensor | None, mask: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias, where ``mask`` wants them; all three 210 µs, the last two 60.
+    """Return the gradients of x, weight and bias, as far as ``mask`` asks; all three take 210 µs, the last two 60.
 
-    The kernel takes gy to lie in memory as x does, and gives wrong numbers where it does not; and where that is with channels
-    last, it ends the process unless it may write all that there is to write (torch 2.13.0 on CPU).
+    The kernel assumes that gy has the memory format of x, and gives wrong numbers otherwise. For channels last it ends the
+    process unless all gradients are asked for (torch 2.13.0 on CPU).
     """
     n, c = x.shape[:2]
     if x.numel() == 0:
         return torch.empty_like(x), x.new_zeros(c), x.new_zeros(c)
-    if formulas.serve(gy, x, weight) or is_dtensor(x):  # torch has no rule for its kernel, some of whose gradients may be absent
+    if formulas.serve(gy, x, weight) or is_dtensor(x):  # torch has no rule for this kernel, some of whose gradients may be None
         return formulas.group_norm_backward(gy, x, groups, moments, weight, mask)
     if is_wider(moments[1], x):
         g, wide, w = in_double(gy, x, weight)

@@ -1,9 +1,9 @@
-"""Formulas of normalization, for someone who differentiates: some of torch's backward kernels have no derivative.
+"""Formulas of normalization, used under differentiation: some of torch's backward kernels have no derivative.
 
     x̂ = (x - μ) r      r = 1 / √(σ² + ε)      gx = r (g - Σ g / m - x̂ Σ g x̂ / m),  g = γ gy
 
-Their speed does not count: differentiating a gradient runs its formula anyway. Statistics are in single at least. Rows are
-divided by a bound of their size first, without which squares from 1e19 on would be infinite in single.
+Their speed does not matter: differentiating a gradient runs its formula anyway. Statistics are in float32 at least. Rows are
+first divided by a bound of their size, without which squares from 1e19 on would be infinite in float32.
 """
 
 import math
@@ -16,10 +16,10 @@ from funcnet.kernels.tracing import is_differentiated
 from funcnet.precision import in_single
 
 serve = is_differentiated
-"""Tell whether a formula takes the place of a kernel.
+"""Tell whether a formula replaces a kernel.
 
-Some backward kernels have no derivative, ``vmap`` takes others apart, and those of layer and batch norm give NaN from 1e19 on,
-where nobody may look at the statistics.
+Some backward kernels have no derivative, ``vmap`` decomposes others, and those of layer and batch norm give NaN from 1e19 on if
+the statistics cannot be read.
 """
 
 Moments = tuple[Tensor, Tensor]
@@ -27,7 +27,7 @@ Gradients = tuple[Tensor, Any, Any]
 
 
 def _bound(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Return the largest magnitude along axes, but at least 1: a number by which the result does not change."""
+    """Return the largest magnitude along axes, but at least 1: dividing by it does not change the result."""
     return x.detach().abs().amax(axes, keepdim=True).clamp_min(1)
 
 
@@ -41,7 +41,7 @@ def _scaled(x: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def _others(x: Tensor) -> tuple[int, ...]:
-    """Return the axes but that of the channels."""
+    """Return the axes except that of the channels."""
     return tuple(i for i in range(x.dim()) if i != 1)
 
 
@@ -51,14 +51,14 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
 
 
 def _channel_sums(gy: Tensor, normalized: Tensor, like: Tensor | None, mask: list[bool]) -> list[Tensor | None]:
-    """Return the gradients of γ and β where ``mask`` wants them: sums over all axes but the channels."""
+    """Return the gradients of γ and β, as far as ``mask`` asks: sums over all axes but the channels."""
     axes = _others(gy)
     terms = [gy * normalized if mask[0] else None, gy if mask[1] else None]
     return [term if term is None or like is None else term.sum(axes).to(like.dtype) for term in terms]
 
 
 def _standard(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return x̂ = (x - μ) r over axes, μ and r = 1 / √(σ² + ε), which depend on x, in single at least."""
+    """Return x̂ = (x - μ) r over axes, μ and r = 1 / √(σ² + ε), which depend on x, in float32 at least."""
     z = in_single(x)
     size = _bound(z, axes)
     z = z / size
@@ -76,7 +76,7 @@ def _standard_backward(g: Tensor, normalized: Tensor, r: Tensor, axes: tuple[int
 def group_norm(
     x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalize groups of channels: y, x, and for each row and group μ and 1 / √(σ² + ε)."""
+    """Normalize groups of channels: return y, x, and for each row and group μ and 1 / √(σ² + ε)."""
     normalized, mean, r = _standard(x.reshape(x.shape[0], groups, -1), (2,), eps)
     return _affine(normalized.reshape(x.shape), weight, bias).to(x.dtype), x, mean.squeeze(2), r.squeeze(2)
 
@@ -84,7 +84,7 @@ def group_norm(
 def group_norm_backward(
     gy: Tensor, x: Tensor, groups: int, moments: Moments, weight: Tensor | None, mask: list[bool]
 ) -> Gradients:
-    """Gradients of x, weight and bias."""
+    """Return the gradients of x, weight and bias."""
     mean, r = [in_single(one).unsqueeze(2) for one in moments]
     gy, rows = in_single(gy), (x.shape[0], groups, -1)
     normalized = (in_single(x).reshape(rows) - mean) * r
@@ -96,7 +96,7 @@ def group_norm_backward(
 def batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize channels by the batch's or by running moments (μ, σ²), on which y depends too: y, μ and 1 / √(σ² + ε)."""
+    """Normalize channels with the batch's or running moments (μ, σ²), on which y depends too: return y, μ and 1 / √(σ² + ε)."""
     if running is None:
         normalized, mean, r = _standard(x, _others(x), eps)
     else:
@@ -108,7 +108,7 @@ def batch_norm(
 def batch_norm_backward(
     gy: Tensor, x: Tensor, weight: Tensor | None, eps: float, batch: Moments | None, running: Moments | None
 ) -> Gradients:
-    """Gradients of x, weight and bias; by running moments gx = γ r gy."""
+    """Return the gradients of x, weight and bias; with running moments gx = γ r gy."""
     if running is not None:
         batch = running[0], (running[1] + eps) ** -0.5
     assert batch is not None
@@ -123,7 +123,7 @@ def batch_norm_backward(
 def layer_norm(
     x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize rows of a shape: y, and the rows' μ and 1 / √(σ² + ε)."""
+    """Normalize rows of a shape: return y, and the rows' μ and 1 / √(σ² + ε)."""
     y, mean, r = _standard(x, tuple(range(-len(shape), 0)), eps)
     y = y if weight is None else y * weight
     return (y if bias is None else y + bias).to(x.dtype), mean, r
@@ -132,7 +132,7 @@ def layer_norm(
 def layer_norm_backward(
     gy: Tensor, x: Tensor, shape: tuple[int, ...], moments: Moments, weight: Tensor | None, mask: list[bool]
 ) -> Gradients:
-    """Gradients of x, weight and bias."""
+    """Return the gradients of x, weight and bias."""
     gy, normalized = in_single(gy), (in_single(x) - moments[0]) * moments[1]
     gx = _standard_backward(gy if weight is None else gy * weight, normalized, moments[1], tuple(range(-len(shape), 0)))
     gw, gb = [_row_sum(term, shape, x) if wanted else None for term, wanted in zip((gy * normalized, gy), mask[1:], strict=True)]
@@ -144,7 +144,7 @@ def _row_sum(terms: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    """Divide rows by √(x̄² + ε), and multiply by the weight: y, and the 1 / √(x̄² + ε), which depends on x."""
+    """Divide rows by √(x̄² + ε), and multiply by the weight: return y and 1 / √(x̄² + ε), which depends on x."""
     size = _bound(in_single(x), axes)
     z = in_single(x) / size
     r = torch.rsqrt((z * z).mean(axes, keepdim=True) + eps / size / size)
@@ -155,7 +155,7 @@ def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float
 def rms_norm_backward(
     gy: Tensor, x: Tensor, shape: tuple[int, ...], r: Tensor, weight: Tensor | None, mask: list[bool]
 ) -> tuple[Tensor, Any]:
-    """Gradients of x and weight: gx = r (g - x̂ Σ g x̂ / m), with g = γ gy, over the row."""
+    """Return the gradients of x and weight: gx = r (g - x̂ Σ g x̂ / m) over the row, with g = γ gy."""
     gy, normalized, axes = in_single(gy), in_single(x) * r, tuple(range(-len(shape), 0))
     g = gy if weight is None else gy * weight
     gx = r * (g - normalized * (g * normalized).mean(axes, keepdim=True))

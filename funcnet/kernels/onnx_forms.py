@@ -1,8 +1,8 @@
-"""Formulas for operations that torch's ONNX exporter lacks or translates otherwise (torch 2.13.0), by operation.
+"""Formulas for operations that torch's ONNX exporter lacks or translates wrongly (torch 2.13.0), by operation.
 
-It leaves out ``input_scale`` of ``elu``, which makes another function of CELU. It writes log sigmoid as the logarithm of a
-sigmoid, which is -∞ from -88 on, and attention of grouped heads as a product of tensors that do not fit. It has no ``hypot``, and
-asks to squeeze axes that have more than one element, which runtimes refuse.
+It omits ``input_scale`` of ``elu``, which makes CELU another function. It writes log sigmoid as the logarithm of a sigmoid, which
+is -∞ from -88 on, and attention with grouped heads as a product of unfit tensors. It has no ``hypot``, and squeezes axes with
+more than one element, which runtimes reject.
 """
 
 import math
@@ -35,7 +35,7 @@ def _log_sigmoid_forward(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _hypot(x: Tensor, y: Tensor) -> Tensor:
-    """Return √(x² + y²) without an overflow on the way: the larger of the two times √(1 + (smaller / larger)²)."""
+    """Return √(x² + y²) without intermediate overflow: the larger of the two times √(1 + (smaller / larger)²)."""
     x, y = torch.broadcast_tensors(x.abs(), y.abs())  # type: ignore[no-untyped-call]
     large, small = torch.maximum(x, y), torch.minimum(x, y)
     ratio = small / torch.where(large == 0, 1.0, large)
@@ -56,7 +56,7 @@ def _flash(
     attn_mask: Tensor | None = None,
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return attention, and a tensor in the place of the logarithms, which only a backward pass reads."""
+    """Return attention, and a dummy for the logarithms, which only a backward pass reads."""
     allowed = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril() if is_causal else None
     p = attention.weights(q, k, attn_mask, allowed, 1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     return attention.weighted(p, v), p.amax(-1)
@@ -71,4 +71,4 @@ ONNX_FORMS: dict[Any, Callable[..., Any]] = {
     _aten.squeeze.dim: _squeeze,
     **({} if torchs.flash is None else {torchs.flash: _flash}),
 }
-"""The formulas, as ``ExportedProgram.run_decompositions`` takes them."""
+"""The formulas, in the form that ``ExportedProgram.run_decompositions`` takes."""

@@ -14,12 +14,12 @@ def unbroadcast(g: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def divisor(y: Tensor, over: Tensor) -> Tensor:
-    """Return y, for someone who differentiates with 1 in place of 0: a quotient by 0 has the derivative NaN, masked or not."""
+    """Return y, under differentiation with 1 instead of 0: the derivative of a quotient by 0 is NaN, masked or not."""
     return torch.where(y == 0, 1.0, y) if is_differentiated(y, over) else y
 
 
 def root(x: Tensor, p: float) -> Tensor:
-    """Return x to the power 1 / p; for someone who differentiates, its slope at 0 is 0 instead of infinite."""
+    """Return x to the power 1 / p; under differentiation its slope at 0 is 0 instead of infinite."""
     if p == 1:
         return x
     return torch.where(x == 0, 0.0, divisor(x, x) ** (1 / p)) if is_differentiated(x) else x ** (1 / p)

@@ -1,6 +1,6 @@
 """Kernels of optimizers: whole steps in place, one leaf after another, with one tensor of scratch memory.
 
-A leaf stays in the cache from its first operation to its last. Times are of 10 million float32 parameters in 100 tensors, one
+A leaf stays in the cache from its first operation to its last. Times are for 10 million float32 parameters in 100 tensors, one
 thread, donated; without ``donated`` the same kernels run on clones, so that both give the same bits. In compiled code and under
 transforms the optimizers use their formulas, which round differently.
 """
@@ -24,14 +24,14 @@ LEAVES = choice("steps of optimizers", {"formula": NEVER, "leaf by leaf": 0}, la
 
 
 def _serves(columns: Sequence[Tensors], rates: Numbers) -> bool:
-    """Tell whether tensors are just computed, in main memory, with numbers for rates, in full precision."""
+    """Tell whether tensors are simply computed, in main memory, in full precision, with numbers for rates."""
     if LEAVES.value or not is_eager() or not in_memory(columns) or any([isinstance(one, Tensor) for one in rates]):  # noqa: C419
         return False
     return all([x.dtype in FULL for x in columns[0]])  # noqa: C419
 
 
 def _each(step: Callable[..., None], *columns: Tensors, **numbers: Any) -> None:
-    """Call ``step`` with the tensors of each leaf and a tensor like the first, in the same memory for equal shapes in a row."""
+    """Call ``step`` with the tensors of each leaf and a scratch tensor, which consecutive leaves of equal shape share."""
     kind = scratch = None
     for row in zip(*columns, strict=True):
         now = row[0].shape, row[0].stride(), row[0].dtype
@@ -41,10 +41,10 @@ def _each(step: Callable[..., None], *columns: Tensors, **numbers: Any) -> None:
 
 
 def lion(columns: Sequence[Tensors], rates: Numbers, maximize: bool, donated: bool) -> Sequence[Tensors] | None:
-    """Return Lion's new p and m from p, g and m; ``None`` where its formula must do.
+    """Return Lion's new p and m from p, g and m; ``None`` if its formula must be used.
 
     ``rates`` are lr, both betas and the decay. A step takes 9 ms, leaf by leaf with the formula 19, with lists of all leaves 13.
-    A direction that is subnormal, below 10⁻³⁸ in float32, moves p by a part of lr.
+    A direction that is subnormal, below 10⁻³⁸ in float32, moves p by a fraction of lr.
     """
     if not _serves(columns, rates) or rates[0] >= 1:  # lr / tiny must be finite
         return None
@@ -55,8 +55,8 @@ def _lion(p: Tensor, g: Tensor, m: Tensor, u: Tensor, rates: Numbers, maximize: 
     lr, beta1, beta2, decay = rates
     g = -g if maximize else g
     tiny = torch.finfo(u.dtype).tiny
-    torch.lerp(m, g, 1 - beta1, out=u).clamp_(-tiny, tiny)  # ±tiny for the sign: sign_ makes 0 of NaN
-    m.lerp_(g, 1 - beta2)  # before p, in whose memory g may be
+    torch.lerp(m, g, 1 - beta1, out=u).clamp_(-tiny, tiny)  # ±tiny for the sign: sign_ turns NaN into 0
+    m.lerp_(g, 1 - beta2)  # before p, whose memory may be that of g
     if decay:
         p.mul_(1 - lr * decay)
     p.add_(u, alpha=-lr / tiny)  # exact: tiny is a power of 2
@@ -65,7 +65,7 @@ def _lion(p: Tensor, g: Tensor, m: Tensor, u: Tensor, rates: Numbers, maximize: 
 def rmsprop(
     columns: Sequence[Tensors], rates: Numbers, eps: float, centered: bool, maximize: bool, donated: bool
 ) -> Sequence[Tensors] | None:
-    """Return RMSprop's new p, v and further moments from p, g and these; ``None`` where its formula must do.
+    """Return RMSprop's new p, v and further moments from p, g and these; ``None`` if its formula must be used.
 
     ``rates`` are lr, alpha, the decay and the momentum; the moments are v, the buffer if there is one, and the mean if
     ``centered``. A step takes 12 ms, leaf by leaf with the formula 18, with lists of all leaves 14; centered and with momentum
@@ -96,7 +96,7 @@ def _rmsprop(
 
 
 def adamax(columns: Sequence[Tensors], rates: Numbers, eps: float, maximize: bool, donated: bool) -> Sequence[Tensors] | None:
-    """Return Adamax's new p, m and u from p, g, m and u; ``None`` where its formula must do.
+    """Return Adamax's new p, m and u from p, g, m and u; ``None`` if its formula must be used.
 
     ``rates`` are the corrected lr, both betas and the decay. A step takes 11 ms, leaf by leaf with the formula 17, with lists 17.
     """
@@ -117,7 +117,7 @@ def _adamax(p: Tensor, g: Tensor, m: Tensor, u: Tensor, size: Tensor, rates: Num
 def adagrad(
     columns: Sequence[Tensors], step: Tensor, rates: Numbers, eps: float, maximize: bool, donated: bool
 ) -> Sequence[Tensors] | None:
-    """Return Adagrad's new p and sum from p, g and the sum; ``None`` where its formula must do.
+    """Return Adagrad's new p and sum from p, g and the sum; ``None`` if its formula must be used.
 
     ``rates`` are lr, its decay and the weight decay; ``step`` counts from 1. A step takes 3.8 ms, with the formula 16.
     """

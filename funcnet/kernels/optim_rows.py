@@ -1,6 +1,6 @@
 """Kernels of optimizers: whole steps of contiguous float32 and float64 tensors in main memory, with numbers for rates.
 
-Each function returns a step, made once, that goes straight to the kernels, with the bits of ``optim_steps``. Times are of the
+Each function returns a step, made once, that goes straight to the kernels, with the bits of ``optim_steps``. Times are for the
 eight tensors of a 2-25-25-25-2 net on an AMD EPYC (Zen 4), one thread.
 """
 
@@ -27,20 +27,20 @@ in_place = choice(
     {"list": NEVER, "fused": 0},
     lambda cpu: 0 if cpu.maker in ("amd", "intel") else NEVER,
 )
-"""Whether ``_fused_sgd_`` steps params in place: 2.7 µs, where the list operation takes 4.5.
+"""Whether ``_fused_sgd_`` steps params in place: 2.7 µs; the list operation takes 4.5.
 
 On x86 both give the same bits, whatever the instruction set.
 """
 
 SHARED = 1 << 15
-"""From how many elements on a tensor is worth sharing out: fused kernels share out each tensor, however small.
+"""Number of elements from which a tensor is worth several threads: fused kernels use all threads for each tensor, however small.
 
-Adam's on 8 tensors of up to 625 elements: 13 µs on one thread, 24 on two. The bits are the same.
+Adam's kernel on 8 tensors of up to 625 elements takes 13 µs on one thread, 24 on two. The bits are the same.
 """
 
 
 def sgd_in_rows(columns: Sequence[Tensors], rates: Sequence[float], donated: bool, fused: bool, **how: bool) -> RowsStep | None:
-    """Return the step of SGD for columns like these; ``None`` for the forms that have none here.
+    """Return the step of SGD for columns like these; ``None`` for forms without one here.
 
     ``rates`` are lr, momentum, dampening and decay; ``how`` is nesterov and maximize.
     """
@@ -80,7 +80,7 @@ def _fused_sgd(rates: Sequence[float], how: dict[str, bool]) -> Callable[..., No
 
 
 def _on_few_threads(kernel: Callable[..., None], columns: Sequence[Tensors]) -> Callable[..., None]:
-    """Return the kernel, which uses one thread if no tensor is worth sharing out."""
+    """Return the kernel, which uses one thread if no tensor is worth several."""
     if any([x.numel() >= SHARED for x in columns[0]]):  # noqa: C419
         return kernel
     alone = with_one_openmp_thread(kernel)

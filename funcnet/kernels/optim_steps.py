@@ -1,4 +1,4 @@
-"""Kernels of optimizers: whole steps of SGD and Adam, fused where torch has a kernel. Times are of the tensors of ``optim``."""
+"""Kernels of optimizers: whole steps of SGD and Adam, fused if torch has a kernel. Times are for the tensors of ``optim``."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -24,38 +24,38 @@ _foreach_addcdiv_: Callable[..., None] = torchs.foreach_addcdiv_
 _foreach_clone: Callable[..., Tensors] = torchs.foreach_clone
 _HAS_ADAM = torchs.fused_adam is not None and torchs.fused_adamw is not None
 ADAM = choice("Adam", {"lists": NEVER, "fused": 0}, lambda cpu: 0 if _HAS_ADAM else NEVER)
-"""Whether torch's fused kernel makes Adam's steps; see ``adam``."""
+"""Whether torch's fused kernel computes Adam's steps; see ``adam``."""
 
 _is_cpu = attrgetter("is_cpu")
 
 
 class Rows(list[Tensors]):
-    """Lists of tensors that are all contiguous and in main memory, which is known, so that no kernel asks again."""
+    """Lists of tensors known to be contiguous and in main memory, so that no kernel checks again."""
 
 
 def in_rows(columns: Sequence[Tensors]) -> bool:
-    """Tell that all tensors are contiguous and in main memory: 2.5 µs for three lists, unless it is known."""
+    """Tell whether all tensors are contiguous and in main memory: 2.5 µs for three lists, unless it is known."""
     return type(columns) is Rows or (in_memory(columns) and all([all(map(Tensor.is_contiguous, one)) for one in columns]))  # noqa: C419
 
 
 def in_memory(columns: Sequence[Tensors]) -> bool:
-    """Tell that all tensors are in main memory."""
+    """Tell whether all tensors are in main memory."""
     return type(columns) is Rows or all([all(map(_is_cpu, column)) for column in columns])  # noqa: C419
 
 
 # The bytes of params and moments that are copied and then stepped while the copies are in the cache.
 _GROUP = 4 << 20
 
-# Fused kernels go through memory in steps of 64 bytes, and round the elements that fill no step otherwise than the others.
+# Fused kernels go through memory in steps of 64 bytes, and round the elements of an incomplete step differently.
 _STEP = 16
 
 
 def by_rows(run: Callable[..., None], columns: Sequence[Tensors], donated: bool) -> Sequence[Tensors]:
-    """Have a fused kernel write the new params and moments, so that equal values get equal bits whatever their strides.
+    """Have a fused kernel write the new params and moments, so that equal values get equal bits, whatever their strides.
 
-    It goes through the memory of all tensors of a leaf side by side. They come to it contiguous, or as they are if they lie alike
-    and fill whole steps: then their order does not matter. An update of 295 thousand parameters in channels_last takes 0.45 ms,
-    and 1.7 by way of contiguous copies.
+    The kernel goes through the memory of all tensors of a leaf in parallel. It gets them contiguous, or unchanged if they have
+    the same layout and fill whole steps: then their order does not matter. An update of 295 thousand parameters in channels_last
+    takes 0.45 ms, and 1.7 with contiguous copies.
     """
     ps, gs, *moments = columns
     old = [ps, *moments]
@@ -73,7 +73,7 @@ def by_rows(run: Callable[..., None], columns: Sequence[Tensors], donated: bool)
 
 
 def groups(columns: Sequence[Tensors]) -> list[slice]:
-    """Split leaves into groups whose params and moments have 4 MB or a little more: 0.5 µs for eight, in one group."""
+    """Split leaves into groups whose params and moments have 4 MB or slightly more: 0.5 µs for eight, in one group."""
     begins, size = [0], 0
     for i, p in enumerate(columns[0]):
         if size >= _GROUP:
@@ -87,7 +87,7 @@ def on_copies(run: Callable[..., None], columns: Sequence[Tensors], parts: Seque
     """Have a kernel write new params and moments into copies of the old ones, one group of leaves after another.
 
     The kernel then finds the copies of a group in the cache. AdamW of 10 million parameters in 100 tensors takes 64 ms in groups
-    and 79 with copies of all first, and in 400 tensors 62 and 75, on an AMD EPYC (Zen 4) with a busy memory; in place 11.
+    and 79 with all copies first, and in 400 tensors 62 and 75, on an AMD EPYC (Zen 4) with a busy memory; in place 11.
     """
     if len(parts) == 1:
         return _on_copies(run, columns)
@@ -106,7 +106,7 @@ def _on_copies(run: Callable[..., None], columns: Sequence[Tensors]) -> Sequence
 
 
 def _fill_steps(p: Tensor, others: Tensors) -> bool:
-    """Tell that tensors lie in memory alike, without gaps, and fill whole steps of a kernel."""
+    """Tell whether tensors have the same layout, without gaps, and fill whole steps of a kernel."""
     strides = p.stride()
     return _is_full(p.shape, strides) and all([x.stride() == strides for x in others])  # noqa: C419
 
@@ -133,7 +133,7 @@ def _row(x: Tensor, keep: bool, donated: bool) -> Tensor:
 
 
 def _laid_as(g: Tensor, p: Tensor, keep: bool) -> Tensor:
-    """Give a gradient the strides that its parameter comes with."""
+    """Give a gradient the strides of its parameter."""
     if not keep:
         return g.contiguous()
     return g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
@@ -147,18 +147,18 @@ def _as_before(y: Tensor, x: Tensor, keep: bool, donated: bool) -> Tensor:
 
 
 def sgd(columns: Sequence[Tensors], rates: Sequence[Any], donated: bool, **how: bool) -> Sequence[Tensors] | None:
-    """Return SGD's new p and, with momentum, b from p, g and b, by a kernel for each tensor; ``None`` where it does not serve.
+    """Return SGD's new p and, with momentum, b from p, g and b, with one kernel per tensor; ``None`` if it lacks the form.
 
     ``rates`` are lr, momentum, dampening and decay, ``how`` is nesterov and maximize. A step with momentum takes 2.8 µs in place
-    and 15 on clones; as a sum for b and one for p, with other roundings, 13 and 14. Of half a million parameters 75 µs in place
-    and 117; of four million 1.2 ms and 1.5, and on clones 2.7 and 2.2. In half precision torch 2.13.0 leaves all but the last
-    few parameters as they are.
+    and 15 on clones; as a sum for b and one for p, with other roundings, 13 and 14. For half a million parameters 75 µs in place
+    and 117; for four million 1.2 ms and 1.5, and on clones 2.7 and 2.2. In half precision torch 2.13.0 leaves all but the last
+    few parameters unchanged.
     """
     kernel = torchs.fused_sgd
     if kernel is None or not is_eager() or any([isinstance(one, Tensor) for one in rates]) or not in_memory(columns):  # noqa: C419
         return None
     if not all([x.dtype in FULL for x in columns[0]]) or (len(columns) > 2 and rates[1] == 0):  # noqa: C419
-        return None  # without momentum the kernel refuses to have a buffer
+        return None  # without momentum the kernel rejects a buffer
     numbers = dict(zip(("lr", "momentum", "dampening", "weight_decay"), rates, strict=True))
     run = lambda ps, gs, bs=(): kernel(ps, gs, bs, **numbers, is_first_step=False, **how)
     return by_rows(run, columns, donated)
@@ -170,9 +170,9 @@ def adam(columns: Sequence[Tensors], step: Tensor, rates: Sequence[Any], **how: 
     The columns' shapes and dtypes agree; ``step`` counts from 1; ``rates`` are lr, β₁, β₂ and the decay; ``how`` is eps,
     maximize, decoupled and donated.
 
-    Three clones and ``_fused_adam_`` take 25 µs, in place 5, the formula in list operations 38. Of a million parameters an
-    AdamW step takes 0.38 ms in place, compiled 0.25, in list operations 1.2. With two threads both call them together for
-    every tensor, however small (the formula for its root): 4 µs more, and a multiple of that where the processors are busy.
+    Three clones and ``_fused_adam_`` take 25 µs, in place 5, the formula in list operations 38. For a million parameters an AdamW
+    step takes 0.38 ms in place, compiled 0.25, in list operations 1.2. With two threads both use them for every tensor, however
+    small (the formula for its root): 4 µs more, and a multiple of that if the processors are busy.
     """
     numbers = not any([isinstance(rate, Tensor) for rate in rates])  # noqa: C419
     if numbers and ADAM.value == 0 and is_eager() and in_memory(columns):
@@ -216,7 +216,7 @@ def _squares(xs: Tensors) -> Tensors:
 
 
 def _larger(xs: Tensors, ys: Tensors, out: Tensors | None) -> Tensors:
-    """Take the larger of each two elements; ``out``, which is ``xs``, may be written to."""
+    """Return the larger of each two elements; ``out``, which is ``xs``, may be written to."""
     if not is_eager():
         return kept([torch.maximum(x, y) for x, y in zip(xs, ys, strict=True)], xs, out)
     if out is None:
@@ -226,12 +226,12 @@ def _larger(xs: Tensors, ys: Tensors, out: Tensors | None) -> Tensors:
 
 
 def _add_ratio(ps: Tensors, ms: Tensors, vs: Tensors, a: Any, eps: Any, out: Tensors | None) -> Tensors:
-    """Sum p + a m / (√v + eps); ``out``, which is ``ps``, may be written to."""
+    """Return p + a m / (√v + eps); ``out``, which is ``ps``, may be written to."""
     if isinstance(a, Tensor) or not is_eager():
         rows = zip(ps, ms, vs, strict=True)
         return kept([p + narrowed(a, p) * m / (v.sqrt() + narrowed(eps, v)) for p, m, v in rows], ps, out)
     below = _foreach_sqrt(vs)
-    _foreach_add_(below, [torch.ones(())] * len(below), alpha=eps)  # 4.5 µs, the number itself 11.5
+    _foreach_add_(below, [torch.ones(())] * len(below), alpha=eps)  # 4.5 µs, with the number itself 11.5
     if out is None:
         return _foreach_addcdiv(ps, ms, below, a)
     _foreach_addcdiv_(ps, ms, below, a)

@@ -1,4 +1,4 @@
-"""Kernels of weight norm: a direction v over its length, times a magnitude g. A length of 0 counts as 1, so that w is 0."""
+"""Kernels of weight norm: a direction v divided by its length, times a magnitude g. A length of 0 counts as 1, so that w is 0."""
 
 from collections.abc import Callable
 
@@ -22,19 +22,22 @@ _ORDINARY = (1e-12, 1e12)
 
 
 def _fits(v: Tensor, dim: int | None, *others: Tensor) -> bool:
-    """Tell whether the kernel may be used: for the first axis or the last, on numbers in main memory."""
+    """Tell whether the kernel may be used: for the first or the last axis, on numbers in main memory."""
     fits = WEIGHT_NORM.value == 0 and dim is not None and v.dim() > 1 and dim in (0, v.dim() - 1) and v.numel() > 0
     return fits and {one.dtype for one in (v, *others)} in ({torch.float32}, {torch.float64}) and is_plain(v, *others)
 
 
 def _are_ordinary(lengths: Tensor) -> bool:
-    """Tell whether none is 0, and all have squares and third powers; 1.3 µs for up to 1000."""
+    """Tell whether no length is 0, and all squares and third powers are in range; 1.3 µs for up to 1000."""
     least, most = torch.aminmax(lengths)
     return least.item() > _ORDINARY[0] and most.item() < _ORDINARY[1]
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int | None) -> tuple[Tensor, Tensor, bool]:
-    """Return g v / ‖v‖, ‖v‖ along all axes but ``dim``, and whether the kernel serves; of 1024×1024 124 µs, in arithmetic 199."""
+    """Return g v / ‖v‖, ‖v‖ over all axes but ``dim``, and whether the kernel was used.
+
+    1024×1024 take 124 µs, in arithmetic 199.
+    """
     if _fits(v, dim, g):
         w, lengths = _weight_norm(v.contiguous(), g.contiguous(), dim)
         if _are_ordinary(lengths):
@@ -46,23 +49,23 @@ def weight_norm(v: Tensor, g: Tensor, dim: int | None) -> tuple[Tensor, Tensor, 
 def weight_norm_backward(
     gw: Tensor, v: Tensor, g: Tensor, lengths: Tensor, dim: int | None, ordinary: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of v and g; of 1024×1024 147 µs, in arithmetic 866."""
+    """Return the gradients of v and g: 147 µs for 1024×1024, in arithmetic 866."""
     if ordinary and _fits(v, dim, gw, g, lengths):
         gv, gg = _weight_norm_backward(gw.contiguous(), v.contiguous(), g.contiguous(), lengths, dim)
         return gv, gg
     unit, axes = v / lengths, _axes_but(v, dim)
     along = gw * unit
-    gg = along.sum(axes, keepdim=dim is not None) if axes else along  # no axes would mean all of them
+    gg = along.sum(axes, keepdim=dim is not None) if axes else along  # an empty list would mean all axes
     return rounded(torch.addcmul(gw.to(gg.dtype), unit, -gg) * (g / lengths), v), rounded(gg, g)
 
 
 def _divisors(lengths: Tensor) -> Tensor:
-    """Return 1 in place of a length of 0."""
+    """Replace lengths of 0 with 1."""
     return torch.where(lengths == 0, 1.0, lengths)
 
 
 def weight_length(v: Tensor, dim: int | None) -> Tensor:
-    """‖v‖ along all axes but ``dim``, in single precision at least."""
+    """Return ‖v‖ over all axes but ``dim``, in float32 at least."""
     axes = _axes_but(v, dim)
     found: Tensor = length(v, 2, axes) if axes else v.abs()
     return found if dim is not None else found.reshape(())

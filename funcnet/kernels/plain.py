@@ -1,6 +1,6 @@
-"""Plain code for the private names of torch, with their arguments and results: for the releases of torch that lack a name.
+"""Plain code for the private names of torch, with their arguments and results, for the releases of torch that lack a name.
 
-It costs time, never a result. ``funcnet.kernels.private_names`` chooses between the two once, when it is imported.
+It costs time, never a result. ``funcnet.kernels.private_names`` chooses between the two once, at import.
 """
 
 import threading
@@ -20,9 +20,9 @@ _aten = torch.ops.aten
 
 
 class _Probe(torch.autograd.Function):
-    """A function without ``setup_context``, which torch refuses to apply while a transform of ``torch.func`` is at work.
+    """A function without ``setup_context``, which torch refuses to apply while a transform of ``torch.func`` is active.
 
-    The refusal is documented, and the only sign of a transform that has no private name. Nothing is differentiated.
+    The refusal is documented, and the only public sign of a transform. Nothing is differentiated.
     """
 
     @staticmethod
@@ -38,7 +38,7 @@ _ZERO = torch.zeros((), device="cpu")
 
 
 def plain_is_transformed() -> bool | None:
-    """Return ``True`` while a transform of ``torch.func`` is at work, else ``None``, as a stack without a top is: 3 µs."""
+    """Return ``True`` while a transform of ``torch.func`` is active, else ``None``, like a stack without a top: 3 µs."""
     try:
         _Probe.apply(_ZERO)  # type: ignore[no-untyped-call]
     except RuntimeError:
@@ -47,17 +47,17 @@ def plain_is_transformed() -> bool | None:
 
 
 def plain_is_batched(x: Tensor) -> bool:
-    """Tell whether ``vmap`` may map over x, which is not known: whether any transform is at work."""
+    """Tell whether ``vmap`` may map over x: whether any transform is active, since more is not known."""
     return plain_is_transformed() is True
 
 
 def plain_is_key_in_tls(name: str) -> bool:
-    """Tell whether the calling thread is the main one, which imports torch's modules as a rule, and so has what they store."""
+    """Tell whether the calling thread is the main one, which usually imports torch's modules, and so has what they store."""
     return threading.current_thread() is threading.main_thread()
 
 
 def plain_is_any_compiling() -> bool | None:
-    """Return ``True`` while any thread compiles, else ``None``: the flag of the process, for lack of one for each thread."""
+    """Return ``True`` while any thread compiles, else ``None``, from the flag of the process, since there is none per thread."""
     return torch.compiler.is_compiling() or None
 
 
@@ -67,19 +67,19 @@ def plain_count_compiling() -> int:
 
 
 def plain_is_any_autocast() -> bool:
-    """Tell whether autocast is on for a device."""
+    """Tell whether autocast is on for any device."""
     return any([torch.is_autocast_enabled(device) for device in AUTOCAST_DEVICES])  # noqa: C419
 
 
 def plain_softmax_backward(gy: Tensor, y: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
-    """Return y (gy - Σ gy y), the sum over ``dim``."""
+    """Return y (gy - Σ gy y), with the sum over ``dim``."""
     g, p = in_single(gy), in_single(y)
     along = g * p
     return (along - p * along.sum(dim, keepdim=True)).to(dtype)
 
 
 def plain_log_softmax_backward(gy: Tensor, y: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
-    """Return gy - exp(y) Σ gy, the sum over ``dim``."""
+    """Return gy - exp(y) Σ gy, with the sum over ``dim``."""
     g = in_single(gy)
     return (g - in_single(y).exp() * g.sum(dim, keepdim=True)).to(dtype)
 
@@ -92,14 +92,14 @@ def plain_prelu_backward(gy: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor, Tens
 def plain_batch_norm_functional(
     x: Tensor, weight: Maybe, bias: Maybe, mean: Tensor, var: Tensor, training: bool, momentum: float, eps: float
 ) -> tuple[Tensor, ...]:
-    """Normalize by the batch, and move copies of the running mean and variance."""
+    """Normalize with the batch's moments, and move copies of the running mean and variance."""
     mean, var = mean.clone(), var.clone()
     y, mu, r = torch.native_batch_norm(x, weight, bias, mean, var, training, momentum, eps)
     return y, mu, r, mean, var
 
 
 def plain_adaptive_avg_pool_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Give each mean's gradient to its window: along each axis a product with the matrix of means."""
+    """Distribute the gradient of each mean over its window, with one matrix product along each axis."""
     gx = in_single(gy)
     for axis in range(2, x.dim()):
         gx = (gx.movedim(axis, -1) @ _means(x.shape[axis], gy.shape[axis], gx)).movedim(-1, axis)
@@ -114,7 +114,7 @@ def _means(n: int, windows: int, like: Tensor) -> Tensor:
 
 
 def _nearest(n: int, size: int, scale: float | None, like: Tensor) -> Tensor:
-    """Return the places in n that ``size`` samples are taken from: ⌊(i + ½) step⌋, in float32 as the kernels compute it."""
+    """Return the places in n of ``size`` samples: ⌊(i + ½) step⌋, in float32 like the kernels."""
     step = torch.tensor(1 / scale if scale else n / size, dtype=torch.float32, device=like.device)
     places = (torch.arange(size, dtype=torch.float64, device=like.device) + 0.5) * step.double()
     return places.float().floor().long().clamp(max=n - 1)
@@ -137,7 +137,7 @@ def plain_nearest_exact_backward(gy: Tensor, size: Sequence[int], shape: Sequenc
 
 
 def plain_scan(step: Callable[..., Any], carry: Any, xs: Sequence[Tensor], *, reverse: bool) -> tuple[Any, list[Tensor]]:
-    """Run a step along the first axis of xs, written out: the graph and the time to compile it grow with the length."""
+    """Run a step along the first axis of xs, unrolled: the graph and the time to compile it grow with the length."""
     rows, entries = [], [*zip(*[x.unbind() for x in xs], strict=True)]
     for entry in reversed(entries) if reverse else entries:
         carry, outputs = step(carry, [*entry])
@@ -146,7 +146,7 @@ def plain_scan(step: Callable[..., Any], carry: Any, xs: Sequence[Tensor], *, re
 
 
 class PlainDispatchMode:
-    """A mode that sees no kernel, and counts FLOPs as torch does: for grouped convolutions and attention otherwise than ours."""
+    """A mode that does not see kernels, and counts FLOPs as torch does, which differs for grouped convolutions and attention."""
 
     def __enter__(self) -> Any:
         from torch.utils.flop_counter import FlopCounterMode
@@ -169,7 +169,7 @@ Tensors = Sequence[Tensor]
 
 
 def plain_foreach_add(xs: Tensors, ys: Tensors, *, alpha: float) -> list[Tensor]:
-    """Sum x + alpha y."""
+    """Return x + alpha y for each pair."""
     return [torch.add(x, y, alpha=alpha) for x, y in zip(xs, ys, strict=True)]
 
 
@@ -180,7 +180,7 @@ def plain_foreach_add_(xs: Tensors, ys: Tensors, *, alpha: float) -> None:
 
 
 def plain_foreach_lerp(xs: Tensors, ys: Tensors, a: float) -> list[Tensor]:
-    """Sum x + a (y - x)."""
+    """Return x + a (y - x) for each pair."""
     return [torch.lerp(x, y, a) for x, y in zip(xs, ys, strict=True)]
 
 
@@ -191,13 +191,13 @@ def plain_foreach_lerp_(xs: Tensors, ys: Tensors, a: float) -> None:
 
 
 def plain_foreach_mul(xs: Tensors, others: Any) -> list[Tensor]:
-    """Multiply each x by its other, or all by one number or 0-d tensor."""
+    """Multiply each x by its factor, or all by one number or 0-d tensor."""
     ys = [others] * len(xs) if isinstance(others, (int, float, Tensor)) else others
     return [torch.mul(x, y) for x, y in zip(xs, ys, strict=True)]
 
 
 def plain_foreach_norm(xs: Tensors, order: float, *, dtype: torch.dtype) -> list[Tensor]:
-    """Norm of each x."""
+    """Return the norm of each x."""
     return [torch.linalg.vector_norm(x, order, dtype=dtype) for x in xs]
 
 
@@ -208,12 +208,12 @@ def plain_foreach_copy_(xs: Tensors, ys: Tensors) -> None:
 
 
 def plain_foreach_sqrt(xs: Tensors) -> list[Tensor]:
-    """Root of each x."""
+    """Return the square root of each x."""
     return [x.sqrt() for x in xs]
 
 
 def plain_foreach_maximum(xs: Tensors, ys: Tensors) -> list[Tensor]:
-    """Larger of each two elements."""
+    """Return the larger of each two elements."""
     return [torch.maximum(x, y) for x, y in zip(xs, ys, strict=True)]
 
 
@@ -224,7 +224,7 @@ def plain_foreach_maximum_(xs: Tensors, ys: Tensors) -> None:
 
 
 def plain_foreach_addcdiv(xs: Tensors, ys: Tensors, zs: Tensors, value: float) -> list[Tensor]:
-    """Sum x + value y / z."""
+    """Return x + value y / z for each triple."""
     return [torch.addcdiv(x, y, z, value=value) for x, y, z in zip(xs, ys, zs, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Kernels of pooling, along as many axes as there are numbers in ``kernel``, with or without a batch."""
+"""Kernels of pooling, over as many axes as ``kernel`` has entries, with or without a batch."""
 
 import math
 from typing import Any
@@ -29,25 +29,25 @@ _avg_pool_backward: dict[int, Kernel] = {
     3: channelwise(_aten.avg_pool3d_backward.default),
 }
 MAXIMA = choice("max pooling", {"torch": NEVER, "slices": 0}, lambda cpu: 1 << 16, "elements")
-"""From how many elements of x on the maxima of windows side by side are taken by slices; see ``tiles_pay``."""
+"""Number of elements of x from which maxima of adjacent windows are computed with slices; see ``tiles_pay``."""
 
 MEANS = choice("mean pooling", {"torch": NEVER, "slices": 0}, lambda cpu: 16384, "elements")
-"""From how many elements of x on the means of windows side by side are taken by slices; see ``_mean_tiles``."""
+"""Number of elements of x from which means of adjacent windows are computed with slices; see ``_mean_tiles``."""
 
 COMPILED_MAXIMA = choice("compiled max pooling", {"loops": NEVER, "kernel": 0}, lambda cpu: 1 << 16, "elements")
-"""From how many elements of x on compiled code calls the kernels of eager mode for maxima with indices.
+"""Number of elements of x from which compiled code calls the kernels of eager mode for maxima with indices.
 
-Inductor's loops compare one element after another. In µs on an AMD EPYC, forward and backward by kernels and by loops: 2×2 on
+Inductor's loops compare one element after another. In µs on an AMD EPYC, forward and backward with kernels and with loops: 2×2 on
 64×16×28×28 980 and 1720, in channels_last 740 and 1380; on 64×32×14×14 590 and 870, 280 and 620; on 16×16×14×14 140 and 120, 67
 and 82; on 8×16×8×8 40 and 22, 31 and 24; 3×3 on 64×16×28×28 1250 and 2350; 2×2×2 on 8×16×16×16×16 820 and 1970. Along
-one axis the loops are quicker, and those of means are vectorized: 2×2 on 64×32×14×14 take 190, and eager mode 420.
+one axis the loops are faster, and those of means are vectorized: 2×2 on 64×32×14×14 takes 190, and in eager mode 420.
 """
 
 
 def max_pool(
     x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], ceil: bool
 ) -> tuple[Tensor, Tensor]:
-    """Largest element of each window, and its index in x's flattened axes: of equal ones the first."""
+    """Return the largest element of each window, and its index in x's flattened axes; the first of equal elements."""
     if len(kernel) > 1 and operators.serves(x, COMPILED_MAXIMA.value):
         y, indices = operators.run(x, kernel, stride, padding, dilation, ceil)
         return y, indices
@@ -71,7 +71,7 @@ def _max_pool_by_kernel(
 def max_pool_values(
     x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], ceil: bool
 ) -> Tensor:
-    """Largest element of each window: by slices from a quarter of the size on, since torch's kernel also finds the indices."""
+    """Return the largest element of each window, with slices from a quarter of the size on: torch's kernel also finds indices."""
     if _side_by_side(kernel, stride, padding, dilation, ceil) and tiles_pay(x, kernel, MAXIMA.value // 4):
         return tile_max(x, kernel)
     return max_pool(x, kernel, stride, padding, dilation, ceil)[0]
@@ -87,7 +87,7 @@ def max_pool_backward(
     dilation: tuple[int, ...],
     ceil: bool,
 ) -> Tensor:
-    """Gradient of x: gy at each index; where windows overlap, sums of half precision are in single."""
+    """Return the gradient of x: gy at each index; if windows overlap, half precision is summed in float32."""
     how = kernel, stride, padding, dilation, ceil
     if len(kernel) > 1 and operators.serves(gy, COMPILED_MAXIMA.value, of[0]):
         return operators.run_back(gy, indices, of[0], *how)
@@ -118,18 +118,18 @@ def _side_by_side(
 
 
 def tiles_pay(x: Tensor, kernel: tuple[int, ...], least: int) -> bool:
-    """Tell whether slices serve maxima of windows side by side better than torch's loop: on a large x, not channels_last.
+    """Tell whether slices are faster than torch's loop for maxima of adjacent windows: for a large x that is not channels_last.
 
-    Torch's loop takes indices along, and is as slow as its branches are hard to predict. In µs on an AMD EPYC, with indices, x
-    normal with its negative half 0: 2×2 on 64×16×28×28 4190 by torch and 950 by slices, on 64×32×14×14 2200 and 480, on
-    16×16×8×8, where calls are all that counts, 40 and 110; 3×3 on 64×16×27×27 2940 and 1300; without indices 300, 180, 25 and
-    290. The backward pass by torch's kernel takes 200, 110, 12 and 150; by masks from x and y instead of indices it took 1500
-    and 750. On an Intel Xeon torch's forward loop took 3750 for the first, its backward kernel 410, slices without indices 470
-    and masks 2570, so slices with indices are the choice there too. In channels_last torch takes 490 and 240 for the first.
-    ``vmap`` has torch's own; compiled code has operators: see ``COMPILED_MAXIMA``.
+    Torch's loop computes indices too, and its branches are hard to predict. In µs on an AMD EPYC, with indices, x normal with its
+    negative half set to 0: 2×2 on 64×16×28×28 takes 4190 with torch and 950 with slices, on 64×32×14×14 2200 and 480, on
+    16×16×8×8, where only calls count, 40 and 110; 3×3 on 64×16×27×27 2940 and 1300; without indices 300, 180, 25 and 290. The
+    backward pass takes 200, 110, 12 and 150 with torch's kernel; with masks from x and y instead of indices it took 1500 and 750.
+    On an Intel Xeon torch's forward loop took 3750 for the first, its backward kernel 410, slices without indices 470 and masks
+    2570, so slices with indices are chosen there too. In channels_last torch takes 490 and 240 for the first. Under ``vmap``
+    torch's own kernels run; compiled code has operators: see ``COMPILED_MAXIMA``.
     """
     of = origin(x, len(kernel))
-    is_exact = math.prod(of[0][-len(kernel) :]) <= 1 << 24  # indices are numbers of the dtype of x, or single
+    is_exact = math.prod(of[0][-len(kernel) :]) <= 1 << 24  # indices are computed in the dtype of x, or float32
     return is_plain(x) and _pay(x, of, kernel, least) and is_exact
 
 
@@ -143,11 +143,11 @@ def _pay(like: Tensor, of: Origin, kernel: tuple[int, ...], least: int) -> bool:
 def _mean_tiles(
     like: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], ceil: bool
 ) -> bool:
-    """Tell whether strided slices serve a mean better than torch's loop: on large tiles, in a precision that adds up as it is.
+    """Tell whether strided slices are faster than torch's loop for a mean: for large tensors, in full precision.
 
-    In ms, forward and backward: 2×2 on 64×16×28×28 3.4 and 4.8 by torch, 0.4 and 0.9 by slices; on 64×32×10×10 1.1 and 0.94,
-    0.07 and 0.10; 2×4 on 64×64×8×8 0.88 and 1.0, 0.11 and 0.16; on 16×16×8×8 0.018 and 0.019, 0.029 and 0.044. In channels_last
-    torch takes 0.45 and 0.42 for the first.
+    In ms, forward and backward: 2×2 on 64×16×28×28 takes 3.4 and 4.8 with torch, 0.4 and 0.9 with slices; on 64×32×10×10 1.1 and
+    0.94, 0.07 and 0.10; 2×4 on 64×64×8×8 0.88 and 1.0, 0.11 and 0.16; on 16×16×8×8 0.018 and 0.019, 0.029 and 0.044. In
+    channels_last torch takes 0.45 and 0.42 for the first.
     """
     plain = stride == kernel and not ceil and not any(padding) and like.dtype in (torch.float32, torch.float64)
     return plain and _pay(like, of, kernel, MEANS.value)
@@ -162,7 +162,10 @@ def avg_pool(
     count_pad: bool,
     divisor: int | None,
 ) -> Tensor:
-    """Mean of each window, or its sum over ``divisor``; half precision along three axes by way of single, as torch has none."""
+    """Return the mean of each window, or its sum over ``divisor``.
+
+    Over three axes half precision is computed in float32, since torch has no kernel for it.
+    """
     axes = len(kernel)
     if _mean_tiles(x, origin(x, axes), kernel, stride, padding, ceil):
         return tile_reduce(x, kernel, torch.add) / (divisor or math.prod(kernel))
@@ -181,7 +184,7 @@ def avg_pool_backward(
     count_pad: bool,
     divisor: int | None,
 ) -> Tensor:
-    """Gradient of x: each gy over its divisor, to all of its window."""
+    """Return the gradient of x: each gy over its divisor, at all elements of its window."""
     axes = len(kernel)
     if _mean_tiles(gy, of, kernel, stride, padding, ceil):
         return tile_spread(gy / (divisor or math.prod(kernel)), gy, of[0], kernel)
@@ -194,17 +197,17 @@ def avg_pool_backward(
 
 
 def _overhangs(gy: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> bool:
-    """Tell whether the last window along some axis reaches beyond the padding, as it may with ``ceil_mode``."""
+    """Tell whether the last window along some axis extends beyond the padding, as it may with ``ceil_mode``."""
     axes = len(kernel)
     rows = zip(gy.shape[-axes:], of[0][-axes:], kernel, stride, padding, strict=True)
     return any([(windows - 1) * s + k > n + 2 * p for windows, n, k, s, p in rows])  # noqa: C419
 
 
 def _counts(gy: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> Tensor:
-    """Return the number of elements in each window, padding included, but not what a last window has beyond the padding.
+    """Return the number of elements in each window, including padding, but not what a last window has beyond the padding.
 
-    For compiled code: Inductor divides gy by the size of the kernel everywhere (torch 2.13.0). For windows of 2 on a row of 5 the
-    last element then gets half of its gradient.
+    This is for compiled code: Inductor divides gy by the size of the kernel everywhere (torch 2.13.0). For windows of 2 on a row
+    of 5 the last element then gets half of its gradient.
     """
     axes = len(kernel)
     count = gy.new_ones((1,) * axes)

@@ -16,7 +16,7 @@ _HOW = "int[] kernel, int[] stride, int[] padding, int[] dilation, bool ceil"
 class MaxPoolOperators:
     """The operators of two functions of eager mode: maxima with their indices, and the gradient of x.
 
-    Results have the order in memory of x, channels_last or that of the axes, which the kernels do not keep in all cases.
+    Results have the memory format of x, channels_last or that of the axes, which the kernels do not always keep.
     """
 
     def __init__(self, forward: Callable[..., tuple[Tensor, Tensor]], backward: Callable[..., Tensor]) -> None:
@@ -53,7 +53,7 @@ def _tuples(how: Sequence[Any]) -> list[Any]:
 
 
 def _order(x: Tensor) -> torch.memory_format:
-    """Return channels_last where x is in this order only, and else the order of its axes."""
+    """Return channels_last if x is only in this order, else the order of its axes."""
     is_last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if is_last else torch.contiguous_format
 

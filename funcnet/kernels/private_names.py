@@ -1,8 +1,8 @@
 """The private names of torch: each looked up once, here, with plain code for the releases that lack it.
 
-A name with an underscore may change or vanish with any release. So each is looked up and called once, on one number, when this
-module is imported. Where torch does not have it, or refuses the call, its place is taken by a function of ``plain``, or by
-``None``: then the module that uses the name has a formula. Other modules import what was found, which costs a step nothing.
+A name with an underscore may change or vanish with any release. Each is therefore looked up and called once, on one number, when
+this module is imported. If torch does not have it, or rejects the call, it is replaced by a function of ``plain``, or by
+``None``: then the module that uses the name has a formula. Other modules import the result, which costs a step nothing.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ _x, _step = torch.zeros(1, device="cpu"), torch.ones((), device="cpu")
 
 
 def found(name: str, otherwise: Any, trial: Callable[[Any], Any] = lambda one: one) -> Any:
-    """Return what torch has under a name, if a trial call of it succeeds, else ``otherwise``."""
+    """Return the object of torch with a name, if a trial call of it succeeds, else ``otherwise``."""
     try:
         one = attrgetter(name)(torch)
         trial(one)
@@ -62,17 +62,17 @@ def found(name: str, otherwise: Any, trial: Callable[[Any], Any] = lambda one: o
 
 
 def builtin(name: str) -> Any:
-    """Return a function behind ``torch.nn.functional``, without its Python; otherwise the operator of its name."""
+    """Return the C function of a ``torch.nn.functional``, without its Python; otherwise the operator of its name."""
     return found(f"_C._nn.{name}", getattr(_aten, name))
 
 
 def direct(kernel: Any) -> Any:
-    """Return an operator's function in C, for eager mode only: a call without the operator's Python takes 0.4 µs less."""
+    """Return the C function of an operator, for eager mode only: a call without the operator's Python is 0.4 µs faster."""
     return getattr(kernel, "_op", kernel)
 
 
 def constant(function: Any) -> Any:
-    """Decorate a function that Dynamo is to call for real, and whose result it takes for a constant.
+    """Decorate a function that Dynamo is to call for real, and whose result it takes as a constant.
 
     ``torch.compiler.assume_constant_result`` sets the same attribute, but imports Dynamo first, which takes 0.8 s.
     """
@@ -80,7 +80,7 @@ def constant(function: Any) -> Any:
     return function
 
 
-# Transforms of torch.func, and what is traced. ``None`` as the top of the stack: no transform is at work.
+# Transforms of torch.func, and tracing. The top of the stack is ``None`` if no transform is active.
 interpreter = found("_C._functorch.peek_interpreter_stack", constant(plain_is_transformed), lambda f: f())
 interpreters = found("_C._functorch.get_interpreter_stack", None, lambda f: f())
 transform_kinds = found("_C._functorch.TransformType", None, lambda kinds: (kinds.Grad, kinds.Jvp))
@@ -98,7 +98,7 @@ TensorGuards = found(
 
 
 def scan(*arguments: Any, **options: Any) -> Any:
-    """Run torch's loop, which only traced code asks for: to look it up at import would import Dynamo, which takes 0.8 s."""
+    """Run torch's loop, which only traced code uses. A lookup at import would import Dynamo, which takes 0.8 s."""
     operator = getattr(getattr(torch, "_higher_order_ops", None), "scan", None)
     return plain_scan(*arguments, **options) if operator is None else operator(*arguments, **options)
 
@@ -121,9 +121,10 @@ _refused_backward: dict[str, list[str]] = {}
 
 @constant
 def set_layouts_of_gradients(known: bool) -> None:
-    """Tell Dynamo whether a backward pass may ask a gradient for its layout and strides; run while it traces that code.
+    """Tell Dynamo whether a backward pass may ask a gradient for its layout and strides; runs while Dynamo traces that code.
 
-    Dynamo refuses the question, since no one promises that the gradient is dense when the code runs. A VJP asks to refuse others.
+    Dynamo rejects the question, since nothing guarantees that the gradient is dense when the code runs. A VJP asks in order to
+    reject others.
     """
     config = getattr(getattr(torch, "_dynamo", None), "config", None)
     for name in [name for name in _LAYOUTS if hasattr(config, name)]:
@@ -175,12 +176,12 @@ def _try_mode(mode: Any) -> None:
 
 
 DispatchMode = found("utils._python_dispatch.TorchDispatchMode", PlainDispatchMode, _try_mode)
-"""The base of modes that see every kernel that is called; of the plain one, ``counted`` has what torch has counted instead."""
+"""The base of modes that see every kernel call; the plain one has ``counted`` instead, the count of torch."""
 
 HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-"""Whether this build of torch has oneDNN at all."""
+"""Whether this build of torch has oneDNN."""
 
-# Processes. Without the name, failures of collectives keep the words of gloo and NCCL.
+# Processes. Without the name, failures of collectives keep the messages of gloo and NCCL.
 default_store = found("distributed.distributed_c10d._get_default_store", None)
 collectives_started = found("_C._distributed_c10d.ProcessGroup._get_sequence_number_for_group", None)
 

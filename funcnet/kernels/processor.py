@@ -17,13 +17,13 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 @frozen
 class Processor(Value):
-    """A processor by its maker and the instruction sets that torch may use on it.
+    """A processor: its maker and the instruction sets that torch may use on it.
 
     Args:
         maker: ``"amd"``, ``"intel"``, ``"arm"`` or ``"other"``.
-        avx512: Whether it has AVX-512, as torch's own kernels require it.
+        avx512: Whether it has AVX-512 as far as torch's own kernels require.
         bf16: Whether it multiplies bfloat16: AVX512-BF16, AMX, or BF16 of ARM.
-        amx: Whether it has AMX, whose tiles multiply bfloat16 some eight times as fast as float32.
+        amx: Whether it has AMX, whose tiles multiply bfloat16 about eight times as fast as float32.
         vp2intersect: Whether it has AVX512-VP2INTERSECT, as AMD's processors have from Zen 5 on. Their units for AVX-512 have
             512 bits; those of Zen 4 have 256, and multiply float32 half as fast.
 
@@ -42,19 +42,19 @@ class Processor(Value):
 def this_processor() -> Processor:
     """Return the processor of this process, read once.
 
-    ``ATEN_CPU_CAPABILITY=avx2`` in the environment makes torch go without AVX-512, and then so does this value. Only Linux tells
-    the maker; elsewhere it is ``"arm"`` or ``"other"``, with AVX-512 as torch reports it.
+    ``ATEN_CPU_CAPABILITY=avx2`` in the environment makes torch work without AVX-512; this value then has none either. Only Linux
+    reports the maker; elsewhere it is ``"arm"`` or ``"other"``, with AVX-512 as torch reports it.
     """
     return processor_of(_cpuinfo(), torch.backends.cpu.get_cpu_capability(), platform.machine())
 
 
 def processor_of(cpuinfo: str, capability: str, machine: str) -> Processor:
-    """Return the processor that a text such as ``/proc/cpuinfo`` describes.
+    """Return the processor described by a text like ``/proc/cpuinfo``.
 
     Args:
-        cpuinfo: The text; empty where the system has none.
+        cpuinfo: The text; empty if the system has none.
         capability: The instruction set of torch's kernels: ``"AVX512"``, ``"AVX2"``, ``"DEFAULT"``.
-        machine: The machine's architecture, as ``platform.machine()`` names it.
+        machine: The machine's architecture, from ``platform.machine()``.
     """
     is_arm = machine.lower() in ("aarch64", "arm64")
     maker = next((maker for vendor, maker in _VENDORS.items() if vendor in cpuinfo), "arm" if is_arm else "other")

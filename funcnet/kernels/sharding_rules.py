@@ -1,7 +1,7 @@
-"""Sharding rules: along which axes DTensors may be divided in the kernels of ours for which torch has no rule.
+"""Sharding rules: along which axes DTensors may be sharded in those of our kernels for which torch has no rule.
 
-Without a rule torch refuses a DTensor, even one that is whole on every worker. A rule lists, for one axis of a mesh, placements
-of the results with those of the arguments; what comes otherwise is first redistributed.
+Without a rule torch rejects a DTensor, even one that is whole on every worker. A rule lists, for one axis of a mesh, placements
+of the results with those of the arguments; other arguments are redistributed first.
 """
 
 import functools
@@ -13,10 +13,10 @@ from torch import Tensor
 
 Rule = list[tuple[list[Any], list[Any]]]
 
-# Each element for itself: the gradient and x, which have one shape, and numbers.
+# Elementwise: the gradient and x, of the same shape, and numbers.
 _ELEMENTWISE = ("hardtanh_backward", "hardswish_backward", "hardsigmoid_backward", "hardshrink_backward", "softshrink_backward")
 
-# By rows of the first axis: the batch, or the channels of one example.
+# Along the first axis: the batch, or the channels of one example.
 _BY_ROWS = (
     *[f"{kind}_pad{n}d{end}" for kind in ("reflection", "replication") for n in (1, 2, 3) for end in ("", "_backward")],
     *[f"avg_pool{n}d{end}" for n in (2, 3) for end in ("", "_backward")],
@@ -27,7 +27,7 @@ _BY_ROWS = (
 
 _WHOLE = ("im2col", "col2im", "unfold", "_prelu_kernel_backward", "scatter_reduce.two")
 
-# By examples and by heads: the axes 0 and 1 of queries, keys and values.
+# Along examples and heads: the axes 0 and 1 of queries, keys and values.
 _ATTENTION = (
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_flash_attention_for_cpu_backward",
@@ -36,7 +36,7 @@ _ATTENTION = (
 
 @functools.cache
 def register_sharding_rules() -> None:
-    """Tell torch the rules of our kernels, where it has none of its own."""
+    """Register the rules of our kernels with torch, where it has none."""
     for names, axes in ((_ELEMENTWISE, _all_axes), (_BY_ROWS, _first_axis), (_WHOLE, _no_axis)):
         for name in names:
             _register(name, functools.partial(_rule, name, axes))
@@ -45,12 +45,12 @@ def register_sharding_rules() -> None:
 
 
 def is_dtensor(x: Any) -> bool:
-    """Tell whether a tensor is a DTensor, without its import."""
+    """Tell whether a tensor is a DTensor, without importing DTensor."""
     return type(x) is not Tensor and hasattr(x, "placements")
 
 
 def summed(x: Any) -> Any:
-    """Return a DTensor whose parts, where each worker has a summand, are summed; another tensor as it is."""
+    """Return a DTensor whose workers hold summands, summed; another tensor unchanged."""
     if not any(placement.is_partial() for placement in getattr(x, "placements", ())):
         return x
     from torch.distributed.tensor import Replicate
@@ -86,7 +86,7 @@ def _no_axis(x: Any) -> Sequence[int]:
 
 
 def _rule(name: str, axes: Callable[[Any], Sequence[int]], *args: Any, **options: Any) -> Rule:
-    """Return the placements of an operator all of whose tensors are divided along one axis, or are whole."""
+    """Return the placements of an operator all of whose tensors are sharded along one axis, or are whole."""
     from torch.distributed.tensor import Replicate, Shard
 
     tensors = [one for one in (*args, *options.values()) if hasattr(one, "ndim")]
@@ -96,7 +96,7 @@ def _rule(name: str, axes: Callable[[Any], Sequence[int]], *args: Any, **options
 
 
 def _attention_rule(name: str, *args: Any, attn_mask: Any = None, **options: Any) -> Rule:
-    """Return the placements of attention: a mask with one entry for all examples or heads is whole beside their parts."""
+    """Return the placements of attention: a mask with one entry for all examples or heads stays whole."""
     from torch.distributed.tensor import Replicate, Shard
 
     count, results = len([one for one in args if hasattr(one, "ndim")]), len(_operator(name)._schema.returns)

@@ -11,12 +11,12 @@ gyᵀ x for x (rows, in) and w (out, in), in float32 on one core of an AMD EPYC 
     64, 64, 64           6.7   6.7   6.7        4.8   4.6   4.6
     100, 128, 128        34    34    35         29    28    28
 
-A scanned step of the 2-25-25-25-2 net takes 0.44 of the time that it takes with MKL's products, a compiled one 0.63. Sums of
-products that Inductor fuses with what is around them, for products of up to 4096 multiplications, lose too: a step of five layers
-of 20 with batch norm, in batches of 10, takes 22 µs scanned and 75 compiled with these loops, 42 and 86 with such sums.
+A scanned step of the 2-25-25-25-2 net takes 0.44 of the time with MKL's products, a compiled one 0.63. Sums of products that
+Inductor fuses with their neighbors, for products of up to 4096 multiplications, are slower too: a step of five layers of 20 with
+batch norm, in batches of 10, takes 22 µs scanned and 75 compiled with these loops, 42 and 86 with such sums.
 
-A pass over Inductor's graph puts an operator of ours in the place of each small ``mm``, ``addmm``, ``bmm`` and ``baddbmm``,
-whichever layer or transform made it, and a lowering turns the operator into the loops.
+A pass over Inductor's graph replaces each small ``mm``, ``addmm``, ``bmm`` and ``baddbmm`` with an operator of ours, whichever
+layer or transform made it, and a lowering turns the operator into the loops.
 """
 
 from typing import Any
@@ -27,12 +27,12 @@ from torch import Tensor
 from funcnet.kernels.choices import NEVER, choice
 
 SMALL = choice("small compiled products", {"loops": NEVER, "library": 0}, lambda cpu: 1 << 20, "multiplications")
-"""From how many multiplications on compiled code calls a library for a product."""
+"""Number of multiplications from which compiled code calls a library for a product."""
 
 DTYPES = {torch.float32: "float", torch.float64: "double"}
 
 _KEPT = 1 << 18  # bytes on the stack: a transposed factor, in whole vectors, and a transposed result
-_VECTOR = 16  # the most numbers in one
+_VECTOR = 16  # the largest number of elements in a vector
 
 _aten = torch.ops.aten
 _library = torch.library.Library("funcnet", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -62,7 +62,7 @@ def replace_small_products(graph: Any) -> None:
 
 
 def _operands(node: Any) -> tuple[Any, ...] | None:
-    """Return the factors of a product and what is added to it; ``None`` for other nodes."""
+    """Return the factors of a product and its addend; ``None`` for other nodes."""
     if node.target in (_aten.mm.default, _aten.bmm.default) and len(node.args) == 2:
         return tuple(node.args)
     if node.target in (_aten.addmm.default, _aten.baddbmm.default) and len(node.args) == 3:
@@ -72,7 +72,7 @@ def _operands(node: Any) -> tuple[Any, ...] | None:
 
 
 def _is_small(a: Any, b: Any, addend: Any = None) -> bool:
-    """Tell whether the loops take a product: of fixed sizes, not empty, of one dtype, in main memory."""
+    """Tell whether the loops support a product: of fixed sizes, not empty, of one dtype, in main memory."""
     given = [a, b] if addend is None else [a, b, addend]
     if not all(isinstance(x, Tensor) and x.is_cpu and x.dtype is a.dtype and x.dtype in DTYPES for x in given):
         return False

@@ -1,7 +1,7 @@
 """Kernels of batch norm over the batches of several processes, between the two collectives that the layer calls.
 
-Moments are in float64 from here to there: what the processes send each other must have one dtype, whatever is in their batches,
-and m σ² of numbers from 1e19 on is beyond float32.
+Moments are in float64 throughout: the processes must send each other one dtype, whatever is in their batches, and m σ² of numbers
+from 1e19 on exceeds float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,10 +19,10 @@ _update_stats: Callable[..., Moments] = torch.batch_norm_update_stats
 
 
 def channel_moments(x: Tensor) -> Moments:
-    """Return μ and σ² of each channel in float64; of an empty batch both are 0.
+    """Return μ and σ² of each channel in float64; both are 0 for an empty batch.
 
     In main memory ``batch_norm_update_stats`` takes 6 µs for 256×128 and 575 for 64×32×16×16, ``torch.var_mean`` 157 and 2280.
-    torch's kernels of synchronized batch norm do not run there.
+    Torch's kernels of synchronized batch norm do not run there.
     """
     if x.numel() == 0:
         return x.new_zeros(x.shape[1], dtype=torch.float64), x.new_zeros(x.shape[1], dtype=torch.float64)
@@ -40,9 +40,11 @@ def _moments(x: Tensor) -> Moments:
 
 
 def merged(counts: Tensor, means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return m, μ and σ² of all batches, from those of each, which are rows; of no values 0.
+    """Return m, μ and σ² of all batches, from those of each, which are rows; 0 without values.
 
-    m = Σ mᵢ    μ = Σ mᵢ μᵢ / m    σ² = Σ mᵢ (σᵢ² + (μᵢ - μ)²) / m      Chan et al. 1979, without the difference of two squares
+        m = Σ mᵢ    μ = Σ mᵢ μᵢ / m    σ² = Σ mᵢ (σᵢ² + (μᵢ - μ)²) / m
+
+    The formula is of Chan et al. 1979, without the difference of two squares.
     """
     count = counts.sum(0)
     shares = counts / count.clamp_min(1)
@@ -61,8 +63,8 @@ def normalized(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 def gradient_and_sums(
     gy: Tensor, x: Tensor, weight: Tensor | None, eps: float, moments: Moments
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return γ r gy, and Σ gy x̂ and Σ gy over this batch: in the dtype in which the rest of gx is to be computed."""
-    gamma = x.new_ones(x.shape[1]) if weight is None else weight  # without one the kernel leaves the sums out
+    """Return γ r gy, and Σ gy x̂ and Σ gy over this batch, in the dtype for the rest of gx."""
+    gamma = x.new_ones(x.shape[1]) if weight is None else weight  # without a weight the kernel omits the sums
     if _is_far(x, moments, eps):
         gy, x, gamma = in_double(gy, x, gamma)  # type: ignore[assignment]
     elif x.dtype in HALF:
@@ -75,7 +77,7 @@ def input_gradient(
 ) -> Tensor:
     """Return gx = γ r (gy - Σ gy / m - x̂ Σ gy x̂ / m) from g = γ r gy, and the sums of all batches, Σ gy x̂ and Σ gy.
 
-    What is subtracted is a batch norm of x with other weights, so it is one more kernel.
+    The subtracted part is a batch norm of x with other weights, so it is one more kernel.
     """
     scale = -torch.rsqrt(moments[1] + eps) / count.clamp_min(1)
     if weight is not None:
@@ -90,6 +92,6 @@ def _is_far(x: Tensor, moments: Moments, eps: float) -> bool:
 
 
 def _like(moments: Moments, x: Tensor) -> Moments:
-    """Return moments in the dtype of x, and in float32 beside half precision."""
+    """Return moments in the dtype of x, or in float32 for half precision."""
     dtype = torch.float32 if x.dtype in HALF else x.dtype
     return moments[0].to(dtype), moments[1].to(dtype)

@@ -1,7 +1,7 @@
-"""Threads: call a small kernel on the calling thread only, without changing the number of threads for other Python threads.
+"""Threads: run a small kernel only on the calling thread, without changing the number of threads for other Python threads.
 
 A kernel of a few microseconds is slower on two threads than on one: they wait for each other. MKL and OpenMP keep a number of
-threads for each calling thread. Setting both and restoring them takes 0.9 µs. ``torch.set_num_threads`` would change them for the
+threads for each calling thread. Setting and restoring both takes 0.9 µs. ``torch.set_num_threads`` would change them for the
 whole process.
 """
 
@@ -21,13 +21,13 @@ from funcnet.kernels.tracing import is_compiling
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 Setter = Callable[[int], int]
-"""Sets the number of threads for the calling thread, and returns a number that restores the previous one."""
+"""Sets the number of threads of the calling thread, and returns a number that restores the previous one."""
 
 PRODUCTS = choice("threads of small products", {"one": NEVER, "all": 0}, lambda cpu: 1 << 17, "multiplications")
-"""From how many multiplications on the products of a linear map use all threads.
+"""Number of multiplications from which the products of a linear map use all threads.
 
-µs of gyᵀ x and gy w for x (rows, in) and w (out, in), in a loop that calls nothing else (AMD EPYC, Zen 4, two cores). Within a
-step the second thread has gone to sleep, and takes longer. x wᵀ + b takes 0.3 µs less to 0.6 more on one thread.
+µs of gyᵀ x and gy w for x (rows, in) and w (out, in), in a loop that calls nothing else (AMD EPYC, Zen 4, two cores). In a step
+the second thread has gone to sleep, and takes longer. x wᵀ + b takes 0.3 µs less to 0.6 more on one thread.
 
     rows, in, out        two threads   one
     10, 20, 20           7.5           5.0
@@ -38,9 +38,9 @@ step the second thread has gone to sleep, and takes longer. x wᵀ + b takes 0.3
 """
 
 BATCH_NORMS = choice("threads of small batch norms", {"one": NEVER, "all": 0}, lambda cpu: 1 << 15, "elements of a matrix")
-"""From how many elements of a matrix on the kernels of batch norm use all threads.
+"""Number of elements of a matrix from which the kernels of batch norm use all threads.
 
-µs of the forward and the backward kernel for x (rows, channels), where threads share out the rows (AMD EPYC, Zen 4, two cores):
+µs of the forward and the backward kernel for x (rows, channels), where threads divide the rows (AMD EPYC, Zen 4, two cores):
 
     rows, channels       two threads     one
     10, 20               18.1   13.0     5.5    6.9
@@ -48,7 +48,7 @@ BATCH_NORMS = choice("threads of small batch norms", {"one": NEVER, "all": 0}, l
     4096, 4              160    89       97     82
     300, 100             36.1   58.5     19.9   25.1
 
-For images, threads share out the channels: two threads are faster from 8 thousand elements on.
+For images, threads divide the channels: two threads are faster from 8 thousand elements on.
 """
 
 _get_num_threads: Callable[[], int] = torch.get_num_threads
@@ -76,7 +76,7 @@ def openmp_threads() -> Setter | None:
 
 
 def _exported(name: str, result: type | None) -> Setter | None:
-    """Return a function of one number that torch's library, or a library it is linked with, exports."""
+    """Return a function of one number that torch's library, or a library linked to it, exports."""
     try:
         function = getattr(ctypes.PyDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")), name)
     except (OSError, AttributeError):
@@ -87,17 +87,17 @@ def _exported(name: str, result: type | None) -> Setter | None:
 
 
 def with_one_mkl_thread(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Return the kernel with its matrix products on the calling thread; the kernel itself where MKL has no setter."""
+    """Return the kernel with its matrix products on the calling thread; the kernel itself if MKL has no setter."""
     return _with_one(mkl_threads(), kernel)
 
 
 def with_one_openmp_thread(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Return the kernel with its parallel loops on the calling thread; the kernel itself where OpenMP has no setter."""
+    """Return the kernel with its parallel loops on the calling thread; the kernel itself if OpenMP has no setter."""
     return _with_one(openmp_threads(), kernel)
 
 
 def with_one_thread(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Return the kernel with all it does on the calling thread, as far as there are setters."""
+    """Return the kernel with everything on the calling thread, as far as there are setters."""
     return with_one_mkl_thread(with_one_openmp_thread(kernel))
 
 
@@ -118,17 +118,17 @@ def _with_one(set_threads: Setter | None, kernel: Callable[_P, _R]) -> Callable[
 
 @constant
 def are_several() -> bool:
-    """Tell whether kernels that the calling thread calls in eager mode may use several threads: 0.08 µs if not."""
+    """Tell whether kernels that the calling thread runs in eager mode may use several threads: 0.08 µs if not."""
     return _get_num_threads() > 1 and not is_compiling()
 
 
 def is_one_thread_enough(multiplications: int) -> bool:
-    """Tell whether a product is for one thread where there are several."""
+    """Tell whether to use one thread of several for a product."""
     return are_several() and multiplications < PRODUCTS.value
 
 
 def are_small(tensors: Iterable[Tensor]) -> bool:
-    """Tell whether each product and each batch norm of matrices among these tensors is for one thread.
+    """Tell whether to use one thread for each product and each batch norm of matrices among these tensors.
 
     A product of matrices of n elements each takes √n³ multiplications.
     """

@@ -1,8 +1,8 @@
-"""Windows that lie side by side, along the last axes of x: maxima, sums, and their gradients, by operations on whole slices.
+"""Adjacent windows along the last axes of x: maxima, sums, and their gradients, with operations on whole slices.
 
-What is left over at the ends belongs to no window. Slices are copied in order before anything is computed with them, since
-kernels are vectorized for memory in order only. The elements of a window's row of two lie in one number of twice the width, whose
-halves cost a third of what strided copies do: of 64×16×28×28 numbers 28 + 48 µs a row of all windows, and 146 each (AMD EPYC).
+The rest at the ends belongs to no window. Slices are made contiguous before anything is computed with them, since kernels are
+vectorized only for contiguous memory. The elements of a window row of two are read as one number of twice the width, whose halves
+cost a third of strided copies: for 64×16×28×28 elements 28 + 48 µs per row of all windows, and 146 each (AMD EPYC).
 """
 
 import functools
@@ -17,32 +17,32 @@ from torch import Tensor
 from funcnet.precision import in_single, rounded
 
 _HALVES = {4: (torch.int64, torch.int32), 2: (torch.int32, torch.int16)} if sys.byteorder == "little" else {}
-"""The number that holds two elements, and the number of the size of one, by bytes of an element."""
+"""The dtype that holds two elements, and the dtype of the size of one, by bytes of an element."""
 
 Found = tuple[Tensor, Tensor | None]
-"""The largest of some tensors, and how far behind the first of them it is; ``None`` for 0."""
+"""The largest of some tensors, and its offset from the first of them; ``None`` for 0."""
 
 
 def tile_reduce(x: Tensor, kernel: tuple[int, ...], f: Callable[..., Tensor]) -> Tensor:
-    """Reduce each window by a function of two tensors, along one axis after the other."""
+    """Reduce each window with a function of two tensors, along one axis after the other."""
     for axis, k in enumerate(kernel[:-1], start=x.dim() - len(kernel)):
         x = functools.reduce(f, _strided(x, axis, k))
-    is_owned = max(kernel[:-1], default=1) > 1  # of x in another order, f keeps the order
+    is_owned = max(kernel[:-1], default=1) > 1  # f keeps the order of an x in another order
     if kernel[-1] == 2 and is_owned and x.element_size() in _HALVES and _is_in_pairs(x):
         return f(*_halves(x.view(_HALVES[x.element_size()][0]), x.dtype))
     return functools.reduce(f, _strided(x, x.dim() - 1, kernel[-1]))
 
 
 def tile_max(x: Tensor, kernel: tuple[int, ...]) -> Tensor:
-    """Largest element of each window."""
+    """Return the largest element of each window."""
     return tile_reduce(x, kernel, torch.maximum)
 
 
 def tile_max_with_indices(x: Tensor, kernel: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
-    """Largest element of each window, and its index in x's flattened axes: of equal ones the first.
+    """Return the largest element of each window, and its index in x's flattened axes; the first of equal elements.
 
-    ``None`` where an element may be NaN, which has rules of its own; the sum of y tells, of 64×16×14×14 in 8 µs. Indices are
-    numbers of the dtype of x up to their end, where masks are 1 and 0: masks of bools take three times as long.
+    ``None`` if an element may be NaN, which has its own rules; the sum of y shows it, for 64×16×14×14 in 8 µs. Indices are
+    computed in the dtype of x, where masks are 1 and 0: masks of bools take three times as long.
     """
     shape, wide = x.shape[-len(kernel) :], in_single(x)
     steps = [math.prod(shape[i + 1 :]) for i in range(len(kernel))]
@@ -65,7 +65,7 @@ def _first_indices(windows: Sequence[int], kernel: Sequence[int], steps: Sequenc
 
 
 def _first_of_rows(x: Tensor, kernel: tuple[int, ...]) -> list[Found]:
-    """Return the largest of each row of a window; one row after the other, so that what it takes stays in the cache."""
+    """Return the largest of each row of a window; one row after the other, so that the data stays in the cache."""
     if kernel[-1] != 2 or x.element_size() not in _HALVES:
         rows = [_strided(row, row.dim() - 1, kernel[-1]) for row in _tiles(x, (*kernel[:-1], 1))]
         return [_first_of([(_ordered(part), None) for part in row], 1) for row in rows]
@@ -76,7 +76,7 @@ def _first_of_rows(x: Tensor, kernel: tuple[int, ...]) -> list[Found]:
 
 
 def _first_of(found: Sequence[Found], step: int) -> Found:
-    """Return the largest of some tensors, whose memory is used up, and how far behind the first of them it is."""
+    """Return the largest of some tensors, whose memory is reused, and its offset from the first of them."""
     y, code = found[0]
     for i, (part, at) in enumerate(found[1:], start=1):
         larger = torch.maximum(y, part)
@@ -86,7 +86,7 @@ def _first_of(found: Sequence[Found], step: int) -> Found:
 
 
 def _moved(code: Tensor | None, at: Tensor | None, is_later: Tensor, offset: int) -> Tensor:
-    """Return ``at + offset`` where the mask is 1, and ``code`` where it is 0; either is ``None`` for 0."""
+    """Return ``at + offset`` where the mask is 1, and ``code`` where it is 0; ``None`` means 0 for both."""
     if code is not None and at is not None:
         return code.lerp_(at, is_later).add_(is_later, alpha=offset)
     moved = is_later.mul_(offset) if offset > 1 else is_later
@@ -94,12 +94,12 @@ def _moved(code: Tensor | None, at: Tensor | None, is_later: Tensor, offset: int
 
 
 def tile_spread(g: Tensor, like: Tensor, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Tensor:
-    """Return a tensor of this shape with each number of g in all of its window, and 0 at what is left over at the ends."""
+    """Return a tensor of this shape with each element of g in all of its window, and 0 in the rest at the ends."""
     rest = any([n % k for n, k in zip(shape[-len(kernel) :], kernel, strict=True)])  # noqa: C419
     gx = like.new_zeros(shape) if rest else like.new_empty(shape)
     if kernel[-1] == 2 and g.dtype in (torch.float32, torch.float64):
         whole = gx.narrow(-1, 0, 2 * g.shape[-1])
-        g = torch.view_as_real(torch.complex(g, g)).flatten(-2)  # two of each, in 79 µs, and two strided copies in 280
+        g = torch.view_as_real(torch.complex(g, g)).flatten(-2)  # two of each in 79 µs; two strided copies take 280
         parts = _tiles(whole, (*kernel[:-1], 1))
     else:
         parts = _tiles(gx, kernel)
@@ -109,19 +109,19 @@ def tile_spread(g: Tensor, like: Tensor, shape: tuple[int, ...], kernel: tuple[i
 
 
 def _is_in_pairs(x: Tensor) -> bool:
-    """Tell whether x may be viewed as pairs of elements: an axis of size 1 may have an odd stride in memory in order."""
+    """Tell whether x may be viewed as pairs of elements: an axis of size 1 may have an odd stride in contiguous memory."""
     return x.is_contiguous() and not any([n % 2 for n in (x.shape[-1], x.storage_offset(), *x.stride()[:-1])])  # noqa: C419
 
 
 def _halves(pairs: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Return the first and the second element of each pair, whose memory is used up."""
+    """Return the first and the second element of each pair, reusing its memory."""
     half, bits = _HALVES[dtype.itemsize][1], 8 * dtype.itemsize
     first = pairs.to(half).view(dtype)  # the lower half, by overflow
     return [first, pairs.bitwise_right_shift_(bits).to(half).view(dtype)]
 
 
 def _ordered(x: Tensor) -> Tensor:
-    """Copy x in order, even where it is in order."""
+    """Return a contiguous copy of x, even if x is contiguous."""
     return x.clone(memory_format=torch.contiguous_format)
 
 

@@ -1,8 +1,8 @@
-"""Tracing: whether tensors are computed now or traced by a compiler, which decides what kernels may be chosen.
+"""Tracing: whether tensors are computed now or traced by a compiler, which determines the kernels that may be used.
 
 ``torch.compiler.is_compiling()`` is one flag for the process: while one thread compiles, it is set in all others too, though
-they compute in eager mode. The questions here are answered for the calling thread. Dynamo, which traces the code that asks,
-runs the functions marked ``_dynamo_marked_constant`` for real, on the thread that traces, and takes the answer as a constant.
+they compute in eager mode. The functions here answer for the calling thread. Dynamo, which traces the code that asks, runs the
+functions marked ``_dynamo_marked_constant`` for real, on the thread that traces, and takes the answer as a constant.
 """
 
 from _thread import get_ident
@@ -36,13 +36,13 @@ _is_compiling = torch.compiler.is_compiling
 is_autocast: Callable[[], bool] = is_any_autocast
 """Tell whether autocast is on for the calling thread, on any device: 0.06 µs."""
 
-# The threads on which Dynamo traces for Inductor.
+# The threads in which Dynamo traces for Inductor.
 _for_inductor: set[int] = set()
 
 
 @constant
 def _is_tracing_here() -> bool:
-    """Tell whether the calling thread compiles, or exports: the other threads see the flag of the process too."""
+    """Tell whether the calling thread compiles or exports: other threads see the flag of the process too."""
     return tracing_context() is not None or dispatch_modes() > 0
 
 
@@ -51,13 +51,13 @@ def is_for_inductor() -> bool:
     """Tell whether Inductor compiles the formula that asks, so that a formula for its loops may beat a kernel.
 
     In eager mode the answer takes 0.04 µs; a list of one flag takes 0.01, but is shared by all threads. Under autocast the answer
-    is no: autocast casts the operands of kernels, and a formula in the place of one would keep full precision.
+    is no: autocast casts the operands of kernels, and a formula instead of a kernel would keep full precision.
     """
     return get_ident() in _for_inductor and tracing_context() is not None and not is_autocast()
 
 
 class tracing_for_inductor:  # noqa: N801 (called as a context by ``with``)
-    """Context in which what the calling thread traces goes to Inductor. Contexts nest; other threads are not affected."""
+    """Context in which the calling thread traces for Inductor. Contexts nest; other threads are not affected."""
 
     def __enter__(self) -> None:
         thread = get_ident()
@@ -80,7 +80,7 @@ def autocast_dtypes() -> tuple[tuple[str, torch.dtype], ...]:
 
 
 def is_untransformed() -> bool:
-    """Tell whether no transform of ``torch.func`` is at work, such as ``vmap``."""
+    """Tell whether no transform of ``torch.func``, such as ``vmap``, is active."""
     return _at_work() is None
 
 
@@ -90,21 +90,21 @@ def is_compiling() -> bool:
 
 
 def is_eager() -> bool:
-    """Tell whether tensors are just computed: nothing is being compiled, and no transform of ``torch.func`` is at work."""
+    """Tell whether tensors are simply computed: nothing is being compiled, and no transform of ``torch.func`` is active."""
     return not (_is_compiling() and _is_tracing_here()) and _at_work() is None
 
 
 def may_search(x: Tensor) -> bool:
-    """Tell what ``is_plain`` tells, of one tensor in 0.15 µs instead of 0.4."""
+    """Return ``is_plain`` of one tensor, in 0.15 µs instead of 0.4."""
     plain = type(x) is Tensor and x.is_cpu and not x.requires_grad
     return plain and not (_is_compiling() and _is_tracing_here()) and _at_work() is None
 
 
 @constant  # Dynamo enters transforms while it traces them
 def _by_transform() -> bool:
-    """Tell whether ``torch.func`` differentiates: ``grad``, ``vjp`` or ``jvp`` is at work, in whatever order with ``vmap``.
+    """Tell whether ``torch.func`` differentiates: ``grad``, ``vjp`` or ``jvp`` is active, in any order with ``vmap``.
 
-    Where torch does not tell, any transform may.
+    If torch does not say, any transform may.
     """
     if interpreters is None or transform_kinds is None:
         return True
@@ -112,7 +112,7 @@ def _by_transform() -> bool:
 
 
 def _hides_gradient(x: Tensor | None) -> bool:
-    """Tell whether autograd follows a tensor that ``vmap`` has wrapped, which it does not say of the wrapper."""
+    """Tell whether autograd tracks a tensor that ``vmap`` has wrapped, which the wrapper does not say."""
     if is_wrapped is None or unwrapped is None:
         return torch.is_grad_enabled()
     while x is not None and not is_compiling() and is_wrapped(x):
@@ -123,9 +123,9 @@ def _hides_gradient(x: Tensor | None) -> bool:
 
 
 def is_differentiated(*tensors: Tensor | None) -> bool:
-    """Tell whether someone differentiates what is made of these tensors.
+    """Tell whether anyone differentiates what is computed from these tensors.
 
-    Kernels without a derivative then give way to their formulas. In eager mode the answer takes 0.2 µs for two tensors.
+    Formulas then replace kernels without a derivative. In eager mode the answer takes 0.2 µs for two tensors.
     """
     for x in tensors:
         if x is not None and x.requires_grad and torch.is_grad_enabled():
@@ -135,15 +135,15 @@ def is_differentiated(*tensors: Tensor | None) -> bool:
 
 @constant
 def is_transformed_while_tracing() -> bool:
-    """Tell the code that Dynamo traces whether a transform of ``torch.func`` is at work."""
+    """Tell the code that Dynamo traces whether a transform of ``torch.func`` is active."""
     return _at_work() is not None
 
 
 def packed(x: Tensor, like: Tensor | None = None) -> Tensor:
-    """Return x itself in eager mode; while tracing, contiguous, or channels last where ``like``, by default x, is.
+    """Return x in eager mode; while tracing, make it contiguous, or channels last if ``like``, by default x, is.
 
-    The kernels that ask do not give the strides that their meta functions promise if x is not contiguous (torch 2.13.0): a view
-    of y is then traced as possible, and fails when the program runs.
+    If x is not contiguous, the kernels that use this do not give the strides that their meta functions promise (torch 2.13.0): a
+    view of y is then traced as possible, and fails when the program runs.
     """
     return x.contiguous(memory_format=_order(x if like is None else like)) if is_compiling() else x
 
@@ -154,7 +154,7 @@ def _order(x: Tensor) -> torch.memory_format:
 
 
 def tensor_likeness(x: Tensor) -> tuple[Any, ...]:
-    """Return what a guard compares, hashable: sparse and nested tensors have no strides, and nested ones no shape."""
+    """Return what a guard compares, as a hashable: sparse and nested tensors have no strides, and nested ones no shape."""
     kind = type(x), x.dtype, x.device, x.is_inference()
     if x.layout is torch.strided and not x.is_nested:
         return *kind, x.shape, x.stride()
@@ -162,7 +162,7 @@ def tensor_likeness(x: Tensor) -> tuple[Any, ...]:
 
 
 def plain_guard(tensors: list[Tensor]) -> Callable[..., bool]:
-    """Return what ``tensor_guard`` returns, in Python: 6.7 µs for 11 tensors. One tensor in two places must be in both again."""
+    """Return ``tensor_guard`` in Python: 6.7 µs for 11 tensors. A tensor that occurs twice must do so again."""
     likenesses, places = [(x.requires_grad, tensor_likeness(x)) for x in tensors], _places(tensors)
 
     def check(*others: Any) -> bool:
@@ -176,7 +176,7 @@ def plain_guard(tensors: list[Tensor]) -> Callable[..., bool]:
 
 
 def _places(tensors: Sequence[Any]) -> list[int]:
-    """Return a number for each tensor, the same number where one tensor comes again."""
+    """Return a number for each tensor, equal for a tensor that occurs again."""
     numbers: dict[int, int] = {}
     return [numbers.setdefault(id(x), len(numbers)) for x in tensors]
 
@@ -184,8 +184,8 @@ def _places(tensors: Sequence[Any]) -> list[int]:
 def tensor_guard(tensors: list[Tensor]) -> Callable[..., bool]:
     """Return a function that tells whether other tensors are like these: in type, dtype, device, shape and strides.
 
-    Dynamo's guard takes 0.7 µs for 11 tensors. It refuses one tensor in two places, and it reads strides, which sparse and
-    nested tensors do not have: those get ``plain_guard``. Asked of a nested tensor it ends the process: see ``any_nested``.
+    Dynamo's guard takes 0.7 µs for 11 tensors. It rejects a tensor that occurs twice, and it reads strides, which sparse and
+    nested tensors do not have: those get ``plain_guard``. A nested tensor makes it end the process: see ``any_nested``.
     """
     distinct = len(set(_places(tensors))) == len(tensors)
     if TensorGuards is None or not distinct or any([x.layout is not torch.strided or x.is_nested for x in tensors]):  # noqa: C419
@@ -195,25 +195,25 @@ def tensor_guard(tensors: list[Tensor]) -> Callable[..., bool]:
 
 
 def any_nested(tensors: Sequence[Tensor]) -> bool:
-    """Tell whether there is a nested tensor among these; 0.4 µs for 8."""
+    """Tell whether one of these tensors is nested; 0.4 µs for 8."""
     return any(map(_is_nested, tensors))
 
 
 def is_mapped(x: Tensor) -> bool:
-    """Tell whether some transform of ``torch.func`` is at work; in compiled code, whether ``vmap`` maps over x."""
+    """Tell whether a transform of ``torch.func`` is active; in compiled code, whether ``vmap`` maps over x."""
     return is_batched(x) if is_compiling() else _at_work() is not None
 
 
 def is_plain_data(*tensors: Tensor | None) -> bool:
-    """Tell whether all of them lie in main memory, or will when compiled code runs, and no one differentiates through them."""
-    for x in tensors:  # noqa: SIM110 (of five 0.45 µs, and ``all`` of a list 0.7)
+    """Tell whether all are in main memory, or will be when compiled code runs, and no one differentiates through them."""
+    for x in tensors:  # noqa: SIM110 (0.45 µs for five, with ``all`` of a list 0.7)
         if x is not None and (type(x) is not Tensor or not x.is_cpu or x.requires_grad):
             return False
     return True
 
 
 def is_plain(*tensors: Tensor | None) -> bool:
-    """Tell whether all of them are just numbers in main memory, which no one differentiates through."""
+    """Tell whether all are plain numbers in main memory, through which no one differentiates."""
     return is_plain_data(*tensors) and is_eager()
 
 
@@ -223,7 +223,7 @@ def is_plain_for_inductor(*tensors: Tensor | None) -> bool:
 
 
 def is_meta_data(x: Tensor) -> bool:
-    """Tell whether x has a shape only, and no one traces: metering then counts the kernel of main memory."""
+    """Tell whether x has only a shape, and no one traces: metering then counts the kernel of main memory."""
     return x.is_meta and type(x) is Tensor and not x.requires_grad and is_eager()
 
 
@@ -233,16 +233,16 @@ def can_look_at(x: Tensor) -> bool:
 
 
 def forward_levels() -> int:
-    """Return how many levels of forward mode, ``torch.func.jvp``, are at work; 0 where torch does not tell."""
+    """Return the number of active levels of forward mode, ``torch.func.jvp``; 0 if torch does not say."""
     if interpreters is None or transform_kinds is None:
         return 0
     return len([one for one in interpreters() or () if one.key() == transform_kinds.Jvp])
 
 
 def transform_level() -> int:
-    """Return how many transforms of ``torch.func`` are at work; 0 in compiled code, which hides them.
+    """Return the number of active transforms of ``torch.func``; 0 in compiled code, which hides them.
 
-    Where torch does not count them, 1 for any number.
+    If torch does not count them, 1 for any number.
     """
     top = None if is_compiling() else _at_work()
     return 0 if top is None else 1 if top is True else top.level()

@@ -16,7 +16,7 @@ def minor_version(version: str) -> tuple[int, int]:
 
 
 def warn_if_newer(version: str) -> None:
-    """Warn if torch is newer than the newest release tried; a version without numbers is taken for an old one.
+    """Warn if torch is newer than the newest release tried; a version without numbers counts as old.
 
     Args:
         version: The version of torch.

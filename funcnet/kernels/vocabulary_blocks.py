@@ -1,6 +1,6 @@
-"""A softmax over many words, block by block: the formulas are those of ``vocabulary``.
+"""A softmax over many words, block by block, with the formulas of ``vocabulary``.
 
-Where nobody maps over the tensors or differentiates, one pass writes to memory that it takes once: the logits of a block turn
+If no one maps over the tensors or differentiates, one pass writes to memory that it allocates once: the logits of a block turn
 into p and into G in place, and the gradients are summed where they are returned.
 """
 
@@ -16,7 +16,7 @@ from funcnet.kernels.losses import product
 from funcnet.kernels.tracing import is_compiling, is_differentiated, is_eager, may_search
 from funcnet.precision import HALF, in_single, rounded
 
-# How many logits of float32 are made at a time, and how many numbers of w are in a tile of a product. GFLOP/s of the three
+# How many logits of float32 are computed at a time, and how many elements of w are in a tile of a product. GFLOP/s of the three
 # products of 32 000 words and 512 features, with 64 rows at a time (2 M logits, 8 MB) and with 128, on one core of an AMD EPYC:
 #
 #                                   64 rows               128 rows
@@ -25,11 +25,11 @@ from funcnet.precision import HALF, in_single, rounded
 #     oneDNN, tiles of 1000 words   175   158   164       -     -     183
 #     oneDNN, tiles of 4000 words   182   162   176       -     -     -
 #
-# oneDNN cannot add a product to what is there, so gw is summed tile by tile. The whole pass over 2048 rows takes 1.7, 1.35, 1.2
-# and 1.7 s with 1, 2, 4 and 8 M logits at a time. In bfloat16, where the tiles of w are cast to float32 twice for each block, it
+# oneDNN cannot add a product to a tensor, so gw is summed tile by tile. The whole pass over 2048 rows takes 1.7, 1.35, 1.2
+# and 1.7 s with 1, 2, 4 and 8 M logits at a time. In bfloat16, where tiles of w are cast to float32 twice for each block, it
 # takes 1.6, 1.24, 1.10 and 1.10 s.
 BLOCKS = choice("blocks of logits", {"all at once": NEVER, "blocks": 0}, lambda cpu: 1 << 21, "logits")
-"""How many logits of float32 are made at a time, at least a row of them; of half precision twice as many."""
+"""How many logits of float32 are computed at a time, at least those of one row; twice as many in half precision."""
 
 _TILE = 1 << 20
 
@@ -52,7 +52,7 @@ class Vocabulary(NamedTuple):
 
 
 class Slopes(NamedTuple):
-    """The numbers of each row from which G is made; ``c`` and ``delta`` may be ``None`` for zeros."""
+    """The coefficients of each row for G; ``c`` and ``delta`` may be ``None`` for zeros."""
 
     a: Tensor
     beta: Tensor
@@ -60,11 +60,11 @@ class Slopes(NamedTuple):
     delta: Tensor | None
 
     def rows(self, part: slice) -> "Slopes":
-        """Return those of some of the rows."""
+        """Return the coefficients of some of the rows."""
         return self._map(lambda one: one[part])
 
     def scaled(self, factor: Tensor) -> "Slopes":
-        """Return all of them times a factor, or one factor for each row."""
+        """Return all coefficients times a factor, or one factor per row."""
         return self._map(lambda one: one * factor)
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> "Slopes":
@@ -73,14 +73,14 @@ class Slopes(NamedTuple):
 
 
 Read = tuple[Tensor, Tensor, Tensor | None]
-"""lse, the logit at the label, and Σ r z, of each row."""
+"""lse, the logit at the label, and Σ r z of each row."""
 
 Gradients = tuple[Tensor, Tensor, Tensor | None]
 """gh, gw and gb."""
 
 
 def read_blocks(given: Vocabulary) -> Read:
-    """Return what the value of a loss is made of."""
+    """Return the parts of the value of a loss."""
     parts = map(given.rows, _blocks(given))
     if not _may_write(given):
         return _joined([_read_block(part, _logits(part)) for part in parts])
@@ -89,25 +89,25 @@ def read_blocks(given: Vocabulary) -> Read:
 
 
 def pull_back_blocks(given: Vocabulary, slopes: Slopes) -> tuple[Read, Gradients]:
-    """Return what the value of a loss is made of, and the gradients."""
+    """Return the parts of the value of a loss, and the gradients."""
     return _pulled_back(given, slopes) if _may_write(given, slopes) else _pulled_back_by_formula(given, slopes)
 
 
 def _may_write(*values: Vocabulary | Slopes) -> bool:
-    """Tell whether tensors made here may be written to: they hold numbers, and nobody maps over them or differentiates."""
+    """Tell whether tensors made here may be written to: they hold numbers, and no one maps over them or differentiates."""
     tensors = [one for value in values for one in value if one is not None]
     plain = all([type(one) is Tensor and not one.is_meta for one in tensors])  # noqa: C419
     return plain and is_eager() and not is_differentiated(*tensors)
 
 
 def rows_at_once(given: Vocabulary) -> int:
-    """Return how many rows are in a block."""
+    """Return the number of rows in a block."""
     logits = BLOCKS.value * (2 if given.h.dtype in HALF else 1)
     return max(1, logits // given.w.shape[0])
 
 
 def _blocks(given: Vocabulary) -> Iterator[slice]:
-    """Yield the rows block by block; all at once where no memory is taken, or the loop would be traced."""
+    """Yield the rows block by block; all at once if no memory is used, or the loop would be traced."""
     n = given.h.shape[0]
     if is_compiling() or given.h.is_meta:
         yield slice(0, n)
@@ -146,7 +146,7 @@ def _read_block(part: Vocabulary, z: Tensor) -> Read:
 
 
 def _spread(r: Tensor | None, z: Tensor) -> Tensor | None:
-    """Return Σ r z over the words, where a word of r = 0 may have the logit -∞: the sum is searched for NaN."""
+    """Return Σ r z over the words; a word with r = 0 may have the logit -∞, so the sum is searched for NaN."""
     if r is not None and may_search(z):
         found = torch.mv(z, r)
         if not limits.has_nan(found):
@@ -155,7 +155,7 @@ def _spread(r: Tensor | None, z: Tensor) -> Tensor | None:
 
 
 def _read_in_place(part: Vocabulary, z: Tensor) -> Read:
-    """Return what ``_read_block`` does, and turn z into p: the largest p is eᵗᵒᵖ⁻ˡˢᵉ, of which lse follows.
+    """Return the result of ``_read_block``, and turn z into p: the largest p is eᵗᵒᵖ⁻ˡˢᵉ, from which lse follows.
 
     64 rows of 32 000 words take 1.4 ms; ``torch.logsumexp`` takes 17, and the softmax 0.7 more.
     """
@@ -171,7 +171,7 @@ def _joined(found: list[Read]) -> Read:
 
 
 def _pulled_back(given: Vocabulary, slopes: Slopes) -> tuple[Read, Gradients]:
-    """Go through the rows once, writing to tensors that are made here."""
+    """Go through the rows once, writing to tensors made here."""
     z, gh = _space(given), torch.empty_like(given.h, memory_format=torch.contiguous_format)
     gw = torch.zeros_like(given.w, dtype=z.dtype, memory_format=torch.contiguous_format)
     gb = None if given.b is None else gw.new_zeros(len(gw))
@@ -210,7 +210,7 @@ def _add_products(part: Vocabulary, gz: Tensor, gw: Tensor) -> Tensor:
 
 
 def _pulled_back_by_formula(given: Vocabulary, slopes: Slopes) -> tuple[Read, Gradients]:
-    """Return the same without writing to anything, for transforms of ``torch.func`` and for the compiler."""
+    """Return the same without writing, for transforms of ``torch.func`` and for the compiler."""
     found, gh, total = [], [], None
     for block in _blocks(given):
         one, *pulled = _pull_back_block(given.rows(block), slopes.rows(block))

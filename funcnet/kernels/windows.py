@@ -1,6 +1,6 @@
-"""Axes of pooling: torch's kernels know two axes and three, with a batch; x is given what it lacks, and y loses it again.
+"""Axes of pooling: torch's kernels take two or three axes and a batch; x gets the missing axes, and y loses them again.
 
-Backward, torch's kernels read of x only its shape and layout, so that is all that is kept: an ``Origin``.
+Torch's backward kernels only read the shape and layout of x, so only an ``Origin`` is kept.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from torch import Tensor
 Kernel = Callable[..., Any]
 
 Origin = tuple[tuple[int, ...], bool]
-"""The shape of x, and whether its channels lie together in memory (``channels_last``)."""
+"""The shape of x, and whether its channels are adjacent in memory (``channels_last``)."""
 
 
 def channelwise(kernel: Kernel) -> Kernel:
-    """Let a kernel that wants a channel, but takes an empty batch, take no channels too: as a batch, which it treats alike."""
+    """Make a kernel that requires a channel, but accepts an empty batch, accept zero channels: they become the batch."""
 
     def pool(x: Tensor, *rest: Any) -> Any:
         if x.shape[1]:
@@ -27,13 +27,13 @@ def channelwise(kernel: Kernel) -> Kernel:
 
 
 def lifted(x: Tensor, axes: int) -> Tensor:
-    """Give x a batch, and two axes in place of one."""
+    """Give x a batch axis, and two axes instead of one."""
     x = x if x.dim() == axes + 2 else x.unsqueeze(0)
     return x.unsqueeze(-2) if axes == 1 else x
 
 
 def lowered(y: Tensor, axes: int, dim: int) -> Tensor:
-    """Take away what ``lifted`` gave to an x of ``dim`` axes."""
+    """Remove the axes that ``lifted`` added to an x of ``dim`` axes."""
     y = y.squeeze(-2) if axes == 1 else y
     return y if dim == axes + 2 else y.squeeze(0)
 
@@ -44,13 +44,13 @@ def as_two(numbers: tuple[int, ...], first: int) -> tuple[int, ...]:
 
 
 def origin(x: Tensor, axes: int) -> Origin:
-    """Return what is kept of x."""
+    """Return what the cache keeps of x."""
     at = -axes - 1
     return tuple(x.shape), axes == 2 and x.shape[at] > 1 and x.stride(at) == 1
 
 
 def blank(gy: Tensor, of: Origin, axes: int) -> Tensor:
-    """Return a tensor with the lifted shape and layout of x, which holds nothing."""
+    """Return a tensor with the lifted shape and layout of x, without data."""
     shape, last = of
     if last:
         return lifted(gy.new_empty((*shape[:-3], *shape[-2:], shape[-3])).movedim(-1, -3), axes)

@@ -37,12 +37,9 @@ class FunctionLayer(Layer):
     Args:
         apply_function: Function (params, x) → (y, cache).
         vjp_function: Function (params, cache, gy) → (gparams, gx).
-        init_function: Function rng → params.
+        init_function: Function rng → params, which makes the parameters.
         stochastic: Whether ``apply_function`` gets the key as its third argument.
         batch_dependent: Whether a row of y depends on other rows of x.
-
-    Params:
-        The result of ``init_function``.
 
     Cache:
         The second result of ``apply_function``.
@@ -91,12 +88,9 @@ def layer(
     Args:
         apply: Function (params, x) → (y, cache); with ``stochastic``, (params, x, rng) → (y, cache).
         vjp: Function (params, cache, gy) → (gparams, gx).
-        init: Function rng → params; by default the layer has no parameters.
+        init: Function rng → params, which makes the parameters; by default there are none.
         stochastic: Whether ``apply`` needs a key.
         batch_dependent: Whether a row of y depends on other rows of x.
-
-    Params:
-        The result of ``init``; by default none.
 
     Cache:
         The second result of ``apply``.

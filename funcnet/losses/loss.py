@@ -57,7 +57,7 @@ def weights(value: Any, attribute: Any, got: Any) -> None:
 def weight_or_weights(value: Any, attribute: Any, got: Any) -> None:
     """Validate a field that must be ``None``, a finite, non-negative number, or a tuple of such numbers."""
     if not _nonnegative(got) and not (got is None or (isinstance(got, tuple) and got and all(map(_nonnegative, got)))):
-        rule = f"{attribute.name} must be None, a finite number of at least 0, or a tuple of such"
+        rule = f"{attribute.name} must be None, a finite number of at least 0, or a tuple of such numbers"
         raise value_error(type(value).__name__, rule, repr(got))
 
 

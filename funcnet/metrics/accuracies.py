@@ -1,7 +1,4 @@
-"""Accuracy: the share of right predictions, as a function of one batch and as a metric.
-
-accuracy, Accuracy   Σ right / Σ counted      right = 1 where the label is among the top_k largest outputs
-"""
+"""Accuracy: the share of correct predictions, as a function of one batch and as a metric."""
 
 import torch
 from attrs import field
@@ -14,20 +11,25 @@ from funcnet.value import frozen
 
 
 def accuracy(y: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
-    """Return the share of predictions that agree with the target, a 0-d tensor.
+    """Return the share of correct predictions in a batch.
 
-    The prediction is the class with the largest output. Where y has a single class, it holds logits, and the prediction is
-    whether they are above 0: of probabilities, subtract 0.5.
+        value = correct / counted
+
+    The prediction is the class with the largest output. A single column holds logits: it predicts class 1 above 0. From
+    probabilities, subtract 0.5 first.
 
     Args:
-        y: (N, classes, ...), or (N, 1, ...) for two classes.
-        target: Labels (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. With one class
-            numbers from 0 to 1 of either shape.
-        ignore_index: The label that is left out; if no other is left, the share is NaN.
+        y: Outputs (N, classes, ...), or (N, 1, ...) for two classes.
+        target: Labels (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. For a single
+            column, numbers from 0 to 1 of either shape.
+        ignore_index: Label that is left out.
+
+    Returns:
+        A 0-d tensor in the default dtype; NaN if nothing counts.
 
     Raises:
-        ValueError: For other shapes, y with NaN where it counts, labels out of range, and with one class targets that are not
-            from 0 to 1.
+        ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if the target of a single
+            column is outside 0 to 1.
 
     >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, -100]))
     tensor(1.)
@@ -42,7 +44,7 @@ def accuracy(y: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
 
 
 def _labels_counted(target: Tensor) -> Tensor | int:
-    """Return how many labels there are, without those ignored by default; of rows of probabilities, how many rows."""
+    """Return the number of labels that are not ignored by default; for rows of probabilities, the number of rows."""
     return len(target) if target.is_floating_point() else (target.long() != -100).sum()
 
 
@@ -51,24 +53,25 @@ accuracy.weight_of = _labels_counted  # type: ignore[attr-defined]
 
 @frozen
 class Accuracy(Metric):
-    """Share of the labels that are among the ``top_k`` largest outputs.
+    """Share of labels that are among the ``top_k`` largest outputs.
 
-        value = Σ right / Σ counted
+        value = correct / counted
 
     Args:
-        top_k: How many of the largest outputs count as predictions; of equal outputs the first ones.
-        num_classes: Number of classes, needed only where y holds predicted classes.
-        threshold: A single column predicts class 1 above it: 0 for logits, 0.5 for probabilities.
-        ignore_index: The label that is left out.
-        name: Column of the history, by default ``"accuracy"``, or ``"top_2_accuracy"`` of the 2 largest.
+        top_k: Number of largest outputs that count as predictions; among equal outputs, those of the first classes.
+        name: Column in the history; by default ``"accuracy"``, or ``"top_2_accuracy"`` for ``top_k=2``.
+        num_classes: Number of classes, needed only if y holds predicted classes.
+        threshold: Value above which a single column predicts class 1: 0 for logits, 0.5 for probabilities.
+        ignore_index: Label that is left out.
 
     Shape:
-        y (N, classes, ...), (N, 1, ...) or (N,) with target (N, ...), or rows of the shape of y, of which the largest counts;
-        or integers y, predicted classes, of the shape of target. The value is (), NaN if nothing counts.
+        y (N, classes, ...) and target (N, ...) → value (), NaN if nothing counts.
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
 
     Raises:
-        ValueError: For other shapes, y with NaN where it counts, labels out of range, and a ``top_k`` above the number of
-            classes.
+        ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if y has fewer than
+            ``top_k`` classes.
 
     References:
         ``sklearn.metrics.accuracy_score`` and ``top_k_accuracy_score``.
@@ -97,7 +100,7 @@ class Accuracy(Metric):
         return {"right": ((said == true) & counted).sum(), "counted": counted.sum()}
 
     def _among_the_largest(self, y: Tensor, target: Tensor) -> Total:
-        """Count the labels with fewer than ``top_k`` outputs before them: larger ones, and equal ones of earlier classes."""
+        """Count the labels with fewer than ``top_k`` outputs ahead of them: larger ones, and equal ones of earlier classes."""
         y, target = scores(self, y, target, self.ignore_index)
         if self.top_k > y.shape[1]:
             raise value_error(self, f"y must have top_k={self.top_k} classes or more", f"y of shape {tuple(y.shape)}")

@@ -1,20 +1,20 @@
-"""The contract of metrics: a frozen value that measures outputs y against targets, over batches that add up.
+"""The contract of metrics: frozen values that measure outputs y against targets, over batches that add up.
 
     metric.start() -> total                          nothing measured yet
-    metric.add(total, y, target) -> total            with a batch more
-    metric.merge(total, other) -> total              with all that another total has seen, as of another rank
+    metric.add(total, y, target) -> total            with one more batch
+    metric.merge(total, other) -> total              with everything that another total has seen, for example on another rank
     metric.value(total) -> value
     metric(y, target) -> value                       of one batch
 
-A total is a dict of tensors. However rows are split into batches, and in whatever order totals are merged, the value is that of
-all rows at once. Counts are int64 and do not round, sums are float64. Values are float64 tensors.
+A total is a dict of tensors. The value does not depend on how rows are split into batches, nor on the order in which totals are
+merged. Counts are int64 and exact, sums are float64. Values are float64 tensors.
 
-Most totals are sums, which ``tree.add`` and an all-reduce merge as well as ``merge``; those of ``R2`` and ``ExplainedVariance``,
-and of ``AUROC`` and ``AveragePrecision`` without thresholds, are not. A rank without data adds a batch of no rows, whose total
-has the shapes of all others.
+Most totals are sums, which ``tree.add`` and an all-reduce merge as well as ``merge`` does. Those of ``R2`` and
+``ExplainedVariance``, and those of ``AUROC`` and ``AveragePrecision`` without thresholds, are not. A rank without data adds an
+empty batch, whose total has the usual shapes.
 
-A custom metric subclasses ``Metric`` with ``@frozen`` and defines ``start``, ``total_of`` and ``value``; ``merge`` too, if its
-totals are more than sums.
+To write a metric, subclass ``Metric`` with ``@frozen`` and define ``start``, ``total_of`` and ``value``; and ``merge``, if its
+totals are not sums.
 """
 
 import functools
@@ -42,7 +42,7 @@ _RULES = {
 
 
 def _guarded(verb: Any, rule: str) -> Any:
-    """Explain the errors of a verb with the rule for its arguments; the working path pays a call."""
+    """Wrap a verb so that its errors state the rule for its arguments; the working path pays one call."""
 
     @functools.wraps(verb)
     def guarded(self: Any, *given: Any, **named: Any) -> Any:
@@ -56,7 +56,29 @@ def _guarded(verb: Any, rule: str) -> Any:
 
 @frozen
 class Metric(Value):
-    """A frozen value with ``start``, ``add``, ``merge`` and ``value``; see ``funcnet.metrics.base``."""
+    """A frozen value with ``start``, ``add``, ``merge`` and ``value``: base of all metrics.
+
+        total = metric.merge(metric.start(), metric.total_of(y, target))
+        value = metric.value(total)
+
+    A subclass defines ``start``, ``total_of`` and ``value``; and ``merge``, if its totals are not sums.
+
+    Args:
+        name: Column in the history; by default the name of the class in snake case.
+
+    >>> @frozen
+    ... class ShareOfZeros(Metric):
+    ...     def start(self):
+    ...         return {"zeros": count(), "all": count()}
+    ...
+    ...     def total_of(self, y, target):
+    ...         return {"zeros": (y == 0).sum(), "all": count(y.numel(), y)}
+    ...
+    ...     def value(self, total):
+    ...         return total["zeros"] / total["all"]
+    >>> ShareOfZeros()(torch.tensor([0.0, 1.0]), None)
+    tensor(0.5000)
+    """
 
     name: str | None = field(
         default=None, kw_only=True, validator=valid_if(lambda got: isinstance(got, str) and got != "", "a name", optional=True)
@@ -64,27 +86,50 @@ class Metric(Value):
 
     @property
     def column(self) -> str:
-        """The name of the metric in a history: ``name``, or that of the class in snake case."""
+        """The name of the metric in a history: ``name``, or the name of the class in snake case."""
         return self.name or re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
 
     @abstractmethod
     def start(self) -> Any:
-        """Return the total before the first batch: 0-d zeros, which fit totals of any shape and device."""
+        """Return the total before the first batch: 0-d zeros, which add to totals of any shape and device."""
 
     @abstractmethod
     def total_of(self, y: Any, target: Any) -> Any:
-        """Return the total of one batch."""
+        """Return the total of one batch.
+
+        Args:
+            y: Outputs.
+            target: Targets.
+
+        Returns:
+            A dict of tensors.
+        """
 
     @abstractmethod
     def value(self, total: Any) -> Any:
-        """Return the value of all batches in a total."""
+        """Return the value of all batches in a total.
+
+        Args:
+            total: A total, as ``start``, ``add`` and ``merge`` return it.
+        """
 
     def add(self, total: Any, y: Any, target: Any) -> Any:
-        """Return the total with a batch more."""
+        """Return a total with one more batch.
+
+        Args:
+            total: A total, as ``start`` and ``add`` return it.
+            y: Outputs of the batch.
+            target: Targets of the batch.
+        """
         return self.merge(total, self.total_of(y, target))
 
     def merge(self, total: Any, other: Any) -> Any:
-        """Return the total of both; here their sum."""
+        """Return the total of two totals; by default their sum.
+
+        Args:
+            total: A total.
+            other: Another total of the same metric.
+        """
         require_mergeable(self, total, other)
         return {key: total[key] + other[key] for key in total}
 
@@ -94,14 +139,14 @@ class Metric(Value):
 
     @classmethod
     def _when_frozen(cls) -> None:
-        """Let the verbs that a class defines explain their errors."""
+        """Wrap the verbs that a class defines so that they explain their errors."""
         for verb, rule in _RULES.items():
             if verb in cls.__dict__ and not getattr(cls.__dict__[verb], "__isabstractmethod__", False):
                 setattr(cls, verb, _guarded(cls.__dict__[verb], rule))
 
 
 def require_mergeable(metric: Metric, total: Any, other: Any) -> None:
-    """Refuse two totals with other keys or shapes; 0-d tensors, of ``start``, fit any."""
+    """Refuse two totals with different keys or shapes; the 0-d tensors of ``start`` fit any shape."""
     one, two = shapes_of(total), shapes_of(other)
     fit = one is not None and two is not None and one.keys() == two.keys()
     if not fit or any(one[key] != two[key] and () not in (one[key], two[key]) for key in one):  # type: ignore[index, union-attr]
@@ -109,10 +154,10 @@ def require_mergeable(metric: Metric, total: Any, other: Any) -> None:
 
 
 def count(n: int = 0, like: Tensor | None = None) -> Tensor:
-    """Return a count, on the device of ``like``."""
+    """Return a count as a 0-d int64 tensor, on the device of ``like``."""
     return torch.full((), n, dtype=torch.int64, device=None if like is None else like.device)
 
 
 def amount(like: Tensor | None = None) -> Tensor:
-    """Return a sum of nothing, on the device of ``like``."""
+    """Return a sum of nothing, 0-d float64, on the device of ``like``."""
     return torch.zeros((), dtype=torch.float64, device=None if like is None else like.device)

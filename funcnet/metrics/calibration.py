@@ -1,9 +1,7 @@
-"""Calibration: whether predictions with confidence p are right in a share p of the cases.
+"""Calibration: whether predictions made with confidence c are correct in a share c of the cases.
 
-n_b, a_b, c_b      of the rows whose confidence lies in interval b of n_bins equal ones: how many, how many of them are right
-                   (as a share), and their mean confidence
-
-CalibrationError   Σ n_b |a_b - c_b| / n ("l1"),     √(Σ n_b (a_b - c_b)² / n) ("l2"),     max |a_b - c_b| ("max")
+n_b, a_b and c_b belong to the rows whose confidence is in interval b of ``n_bins`` equal ones: their number, the share of them
+that are correct, and their mean confidence; n = Σ n_b.
 """
 
 import torch
@@ -20,26 +18,31 @@ from funcnet.value import frozen
 
 @frozen
 class CalibrationError(Metric):
-    """Expected calibration error: how far confidence is from accuracy, over intervals of confidence.
+    """Expected calibration error: the distance of confidence from accuracy, over intervals of confidence.
 
-        value = Σ n_b |a_b - c_b| / n
+        value = Σ n_b |a_b - c_b| / n              norm="l1"
+        value = √(Σ n_b (a_b - c_b)² / n)          norm="l2"
+        value = max |a_b - c_b|                    norm="max"
 
-    With several classes the confidence is the probability of the predicted class. With one column it is that of class 1, and a_b
-    is the share of class 1.
+    n_b is the number of rows whose confidence is in interval b, a_b the share of them that are correct, c_b their mean
+    confidence. For several classes the confidence is the probability of the predicted class. For a single column it is that of
+    class 1, and a_b is the share of class 1.
 
     Args:
-        n_bins: Number of intervals [i/n, (i+1)/n); the last one includes 1.
-        norm: ``"l1"``, the expected error; ``"l2"``, its root mean square; ``"max"``, the largest.
-        from_logits: Whether y holds logits, else probabilities.
-        ignore_index: The label that is left out.
-        name: Column of the history, by default ``"calibration_error"``.
+        n_bins: Number of intervals [i/n_bins, (i+1)/n_bins); the last one includes 1.
+        norm: ``"l1"``, ``"l2"`` or ``"max"``, as in the formulas.
+        name: Column in the history; by default ``"calibration_error"``.
+        from_logits: Whether y holds logits; else it holds probabilities.
+        ignore_index: Label that is left out.
 
     Shape:
-        y (N, classes, ...), (N, 1, ...) or (N,) with target (N, ...), or rows of the shape of y, of which the largest counts.
-        The value is (), NaN if nothing counts.
+        y (N, classes, ...) and target (N, ...) → value (), NaN if nothing counts.
+        y may be a single column, (N, 1, ...) or (N,). Target may be one-hot or probability rows of the shape of y, of which the
+        largest counts.
 
     Raises:
-        ValueError: For other shapes, y with NaN where it counts, labels out of range, and probabilities outside 0 to 1.
+        ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if a probability is
+            outside 0 to 1.
 
     References:
         Naeini, Cooper & Hauskrecht 2015; Guo et al. 2017, eq. 3 and 5; Kumar, Liang & Ma 2019 for ``"l2"``.
@@ -63,7 +66,7 @@ class CalibrationError(Metric):
         return {key: rows.new_zeros(self.n_bins).scatter_add(0, at, rows) for key, rows in each.items()}
 
     def _judged(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the confidence of each row, whether it is right, and whether it counts."""
+        """Return the confidence of each row, whether it is correct, and whether it counts."""
         if y.shape[1] == 1:
             of = columns_of(self, self._probabilities(y), target, self.ignore_index)
             return of.y.flatten(), of.true.flatten(), of.counted.flatten()

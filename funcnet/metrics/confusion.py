@@ -1,13 +1,7 @@
-"""The confusion matrix, and what is computed from it: ConfusionMatrix, BalancedAccuracy, CohenKappa, MatthewsCorrelation.
+"""The confusion matrix, and metrics computed from it.
 
-M[t, s]               rows of true class t for which class s is said
-T = Σₛ M, S = Σₜ M    how often each class is true and is said, n = Σ M, c = Σ M[k, k]
-
-BalancedAccuracy      mean of M[k, k] / T[k] over the classes with T[k] > 0
-CohenKappa            1 - Σ W M / Σ W E,  E = T Sᵀ / n      W[t, s] = (t ≠ s), |t - s| (linear) or (t - s)² (quadratic)
-MatthewsCorrelation   (c n - T·S) / √((n² - S·S) (n² - T·T))
-
-y is (N, classes, ...), (N, 1, ...) or (N,), or holds predicted classes (N, ...).
+M[t, p] is the number of rows of true class t that are predicted as class p. T = Σ_p M and P = Σ_t M are the numbers of rows of
+each true and predicted class, n = Σ M, and c = Σ M[k, k] is the number of correct rows.
 """
 
 import torch
@@ -37,33 +31,43 @@ class FromConfusion(Metric):
         return {"matrix": cells.scatter_add(0, true * n + said, counted.long()).reshape(n, n)}
 
     def matrix_in(self, total: Total) -> Tensor:
-        """Return the matrix in a total, which must have seen a batch or know its classes."""
+        """Return the matrix in a total.
+
+        Args:
+            total: A total that has seen a batch, unless ``num_classes`` is given.
+
+        Raises:
+            ValueError: If the number of classes is unknown.
+        """
         matrix = total["matrix"]
         if matrix.dim() == 0 and self.num_classes is None:
-            raise value_error(self, "the number of classes must be known from a batch or num_classes", "a total of no batch")
+            raise value_error(self, "the number of classes must be known, from a batch or num_classes", "a total of no batch")
         return matrix.expand(self.num_classes, self.num_classes) if matrix.dim() == 0 else matrix  # type: ignore[arg-type]
 
 
 @frozen
 class ConfusionMatrix(FromConfusion):
-    """How often each class is predicted for each true class.
+    """Number of rows of each true class that are predicted as each class.
 
-        value = M      or M / T (rows sum to 1), M / S (columns), M / n
+        value = M          M[t, p] = number of rows of class t predicted as p
+        value = M / T      with normalize="true": rows sum to 1, T = Σ_p M
+        value = M / P      with normalize="pred": columns sum to 1, P = Σ_t M
+        value = M / n      with normalize="all", n = Σ M
 
     Args:
-        num_classes: Number of classes, needed only where y holds predicted classes.
-        normalize: ``"true"`` divides by T, ``"pred"`` by S, ``"all"`` by n, where they are not 0.
-        threshold: A single column predicts class 1 above it: 0 for logits, 0.5 for probabilities.
-        ignore_index: The label that is left out.
-        name: Column of the history, by default ``"confusion_matrix"``.
+        num_classes: Number of classes, needed only if y holds predicted classes.
+        normalize: ``"true"``, ``"pred"`` or ``"all"``, as in the formulas, 0 for 0 / 0; ``None`` for counts.
+        name: Column in the history; by default ``"confusion_matrix"``.
+        threshold: Value above which a single column predicts class 1: 0 for logits, 0.5 for probabilities.
+        ignore_index: Label that is left out.
 
     Shape:
-        y (N, classes, ...), (N, 1, ...) or (N,) with target (N, ...), or rows of the shape of y, of which the largest counts;
-        or integers y, predicted classes, of the shape of target. The value is (classes, classes), true by predicted; counts
-        are int64.
+        y (N, classes, ...) and target (N, ...) → value (classes, classes), true by predicted; int64 for counts.
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
 
     Raises:
-        ValueError: For other shapes, y with NaN where it counts, and labels out of range.
+        ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
 
     References:
         ``sklearn.metrics.confusion_matrix``.
@@ -85,11 +89,25 @@ class ConfusionMatrix(FromConfusion):
 
 @frozen
 class BalancedAccuracy(FromConfusion):
-    """Mean over the classes of the share of their rows that are right; classes without rows are left out.
+    """Mean recall of the classes: each class counts alike, however many rows it has.
 
-        value = mean of M[k, k] / T[k]
+        value = mean of M[k, k] / T[k]         over the classes k with T[k] > 0
 
-    Args, shapes and errors are those of ``ConfusionMatrix``.
+    M is the confusion matrix, M[t, p] for true class t and predicted class p, and T = Σ_p M.
+
+    Args:
+        num_classes: Number of classes, needed only if y holds predicted classes.
+        name: Column in the history; by default ``"balanced_accuracy"``.
+        threshold: Value above which a single column predicts class 1: 0 for logits, 0.5 for probabilities.
+        ignore_index: Label that is left out.
+
+    Shape:
+        y (N, classes, ...) and target (N, ...) → value ().
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
+
+    Raises:
+        ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
 
     References:
         ``sklearn.metrics.balanced_accuracy_score``.
@@ -105,13 +123,26 @@ class BalancedAccuracy(FromConfusion):
 
 @frozen
 class CohenKappa(FromConfusion):
-    """Cohen's kappa: how much predictions and labels agree beyond chance.
+    """Cohen's kappa: agreement of predictions and labels beyond chance.
 
-        value = 1 - Σ W M / Σ W E      E = T Sᵀ / n
+        value = 1 - Σ W M / Σ W E              E = T Pᵀ / n
+
+    M is the confusion matrix, M[t, p] for true class t and predicted class p, with the sums T = Σ_p M, P = Σ_t M and n = Σ M.
 
     Args:
-        num_classes: As in ``ConfusionMatrix``, with which the other arguments, shapes and errors are shared.
-        weights: ``None`` counts every disagreement once, ``"linear"`` by |t - s|, ``"quadratic"`` by (t - s)².
+        num_classes: Number of classes, needed only if y holds predicted classes.
+        weights: ``None`` counts every disagreement once, W = (t ≠ p); ``"linear"`` has W = |t - p|, ``"quadratic"`` W = (t - p)².
+        name: Column in the history; by default ``"cohen_kappa"``.
+        threshold: Value above which a single column predicts class 1: 0 for logits, 0.5 for probabilities.
+        ignore_index: Label that is left out.
+
+    Shape:
+        y (N, classes, ...) and target (N, ...) → value ().
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
+
+    Raises:
+        ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
 
     References:
         Cohen 1960; Cohen 1968 for weights; ``sklearn.metrics.cohen_kappa_score``.
@@ -133,11 +164,26 @@ class CohenKappa(FromConfusion):
 
 @frozen
 class MatthewsCorrelation(FromConfusion):
-    """Matthews' correlation coefficient of predictions and labels, from -1 to 1; 0 if either has a single class.
+    """Matthews' correlation coefficient of predictions and labels, from -1 to 1.
 
-        value = (c n - T·S) / √((n² - S·S) (n² - T·T))
+        value = (c n - T·P) / √((n² - P·P) (n² - T·T))
 
-    Args, shapes and errors are those of ``ConfusionMatrix``.
+    M is the confusion matrix, M[t, p] for true class t and predicted class p, with the sums T = Σ_p M, P = Σ_t M, n = Σ M and
+    c = Σ M[k, k]. The value is 0 if predictions or labels have a single class.
+
+    Args:
+        num_classes: Number of classes, needed only if y holds predicted classes.
+        name: Column in the history; by default ``"matthews_correlation"``.
+        threshold: Value above which a single column predicts class 1: 0 for logits, 0.5 for probabilities.
+        ignore_index: Label that is left out.
+
+    Shape:
+        y (N, classes, ...) and target (N, ...) → value ().
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
+
+    Raises:
+        ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
 
     References:
         Matthews 1975; Gorodkin 2004, eq. 8; ``sklearn.metrics.matthews_corrcoef``.

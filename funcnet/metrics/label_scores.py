@@ -1,17 +1,7 @@
-"""Scores of each label from what was said and what is true: Precision, Recall, FBeta, F1 and IoU.
+"""Scores of each label from predictions and targets: Precision, Recall, FBeta, F1 and IoU.
 
-h = rows where the label is said and true      s = rows where it is said      t = rows where it is true
-
-Precision   h / s
-Recall      h / t
-FBeta       (1 + β²) h / (s + β² t)            F1: β = 1
-IoU         h / (s + t - h)
-
-average     "macro"     mean over labels                    "micro"   the score of Σ h, Σ s, Σ t
-            "weighted"  mean over labels, weighted by t     None      the score of each label
-            "binary"    the score of class 1 of two
-
-y is (N, classes, ...), (N, 1, ...) or (N,), or holds predicted classes (N, ...).
+For each label, h is the number of rows where it is predicted and true, p where it is predicted, and t where it is true. The
+scores of the labels are then averaged.
 """
 
 from abc import abstractmethod
@@ -30,7 +20,7 @@ _share_or_none = valid_if(lambda got: is_number(got) and 0 <= got <= 1, "a numbe
 
 @frozen
 class LabelScore(Metric):
-    """A score for each label, of counts h, s and t; a subclass has the fraction."""
+    """A score for each label, computed from the counts h, p and t; subclasses define the fraction."""
 
     average: str | None = field(default="macro", validator=one_of("macro", "micro", "weighted", "binary", None))
     num_classes: int | None = field(default=None, kw_only=True, validator=size_or_none)
@@ -41,7 +31,16 @@ class LabelScore(Metric):
 
     @abstractmethod
     def fraction(self, hits: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is above and below the line, from float64 counts of the same shape."""
+        """Return numerator and denominator of the score.
+
+        Args:
+            hits: Counts h, float64.
+            said: Counts p, of the same shape.
+            true: Counts t, of the same shape.
+
+        Returns:
+            The pair (numerator, denominator).
+        """
 
     def start(self) -> Total:
         return {"hits": count(), "said": count(), "true": count()}
@@ -81,7 +80,7 @@ class LabelScore(Metric):
 
     def _of_class_one(self, each: Tensor) -> Tensor:
         if each.numel() > 2:
-            raise value_error(self, 'average="binary" is for two classes', f"{each.numel()}")
+            raise value_error(self, 'average="binary" must have two classes', f"{each.numel()}")
         return each.flatten()[-1]
 
 
@@ -92,28 +91,32 @@ def _of_columns(of: Columns, threshold: float) -> Total:
 
 @frozen
 class Precision(LabelScore):
-    """Share of what is said that is true.
+    """Share of predictions that are correct.
 
-        value = h / s      of each label, averaged
+        value = h / p      for each label, then averaged
 
-    A single column of outputs has one score, that of class 1.
+    h is the number of rows where the label is predicted and true, p where it is predicted, t where it is true. A single column
+    of outputs has one score, that of class 1.
 
     Args:
-        average: ``"macro"``, ``"micro"``, ``"weighted"`` (by t), ``"binary"`` (class 1 of two) or ``None`` (each label).
-        num_classes: Number of classes, needed only where y holds predicted classes.
-        multilabel: Whether each column of y is a label by itself, predicted above the threshold.
-        threshold: A column predicts its label above it: 0 for logits, 0.5 for probabilities.
-        ignore_index: The label that is left out.
-        zero_division: The score of 0 / 0; ``None`` leaves the label out of averages.
-        name: Column of the history, by default the class in snake case.
+        average: How the scores of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by t;
+            ``"micro"``, the score of Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, the score of each
+            label.
+        name: Column in the history; by default ``"precision"``.
+        num_classes: Number of classes, needed only if y holds predicted classes.
+        multilabel: Whether each column of y is a separate label, predicted above the threshold.
+        threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
+        ignore_index: Label that is left out.
+        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
 
     Shape:
-        y (N, classes, ...), (N, 1, ...) or (N,) with target (N, ...), or rows of the shape of y, of which the largest counts;
-        integers y, predicted classes, of the shape of target; with ``multilabel`` y (N, labels, ...) with a target of its shape.
-        The value is (), or (classes,) with ``average=None``.
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
 
     Raises:
-        ValueError: For other shapes, y with NaN where it counts, and labels out of range.
+        ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
 
     References:
         ``sklearn.metrics.precision_score`` with all classes in ``labels``.
@@ -128,11 +131,32 @@ class Precision(LabelScore):
 
 @frozen
 class Recall(LabelScore):
-    """Share of what is true that is said: sensitivity, the true positive rate.
+    """Share of true labels that are predicted: sensitivity, the true positive rate.
 
-        value = h / t      of each label, averaged
+        value = h / t      for each label, then averaged
 
-    Args, shapes and errors are those of ``Precision``.
+    h is the number of rows where the label is predicted and true, p where it is predicted, t where it is true. A single column
+    of outputs has one score, that of class 1.
+
+    Args:
+        average: How the scores of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by t;
+            ``"micro"``, the score of Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, the score of each
+            label.
+        name: Column in the history; by default ``"recall"``.
+        num_classes: Number of classes, needed only if y holds predicted classes.
+        multilabel: Whether each column of y is a separate label, predicted above the threshold.
+        threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
+        ignore_index: Label that is left out.
+        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+
+    Shape:
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
+
+    Raises:
+        ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
 
     References:
         ``sklearn.metrics.recall_score`` with all classes in ``labels``.
@@ -149,14 +173,33 @@ class Recall(LabelScore):
 class FBeta(LabelScore):
     """Weighted harmonic mean of precision and recall, in which recall counts β² times as much.
 
-        value = (1 + β²) h / (s + β² t)      of each label, averaged
+        value = (1 + β²) h / (p + β² t)      for each label, then averaged
+
+    h is the number of rows where the label is predicted and true, p where it is predicted, t where it is true.
 
     Args:
-        average: As in ``Precision``, with which the other arguments, shapes and errors are shared.
-        beta: The weight β of recall.
+        average: How the scores of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by t;
+            ``"micro"``, the score of Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, the score of each
+            label.
+        name: Column in the history; by default ``"fbeta"``.
+        num_classes: Number of classes, needed only if y holds predicted classes.
+        multilabel: Whether each column of y is a separate label, predicted above the threshold.
+        threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
+        ignore_index: Label that is left out.
+        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+        beta: The weight β of recall, above 0.
+
+    Shape:
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
+
+    Raises:
+        ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
 
     References:
-        van Rijsbergen 1979, chapter 7; ``sklearn.metrics.fbeta_score`` with all classes in ``labels``.
+        van Rijsbergen 1979, "Information retrieval", chapter 7; ``sklearn.metrics.fbeta_score`` with all classes in ``labels``.
 
     >>> FBeta(beta=2.0, num_classes=2, average="binary")(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
     tensor(0.9091, dtype=torch.float64)
@@ -172,9 +215,29 @@ class FBeta(LabelScore):
 class F1(LabelScore):
     """Harmonic mean of precision and recall; for each label the Dice coefficient.
 
-        value = 2 h / (s + t)      of each label, averaged
+        value = 2 h / (p + t)      for each label, then averaged
 
-    Args, shapes and errors are those of ``Precision``.
+    h is the number of rows where the label is predicted and true, p where it is predicted, t where it is true.
+
+    Args:
+        average: How the scores of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by t;
+            ``"micro"``, the score of Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, the score of each
+            label.
+        name: Column in the history; by default ``"f1"``.
+        num_classes: Number of classes, needed only if y holds predicted classes.
+        multilabel: Whether each column of y is a separate label, predicted above the threshold.
+        threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
+        ignore_index: Label that is left out.
+        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+
+    Shape:
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
+
+    Raises:
+        ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
 
     References:
         ``sklearn.metrics.f1_score`` with all classes in ``labels``.
@@ -189,11 +252,31 @@ class F1(LabelScore):
 
 @frozen
 class IoU(LabelScore):
-    """Intersection over union, the Jaccard index: of segmentations, over the pixels of all images together.
+    """Intersection over union, the Jaccard index; for segmentations, over the pixels of all images together.
 
-        value = h / (s + t - h)      of each label, averaged
+        value = h / (p + t - h)      for each label, then averaged
 
-    Args, shapes and errors are those of ``Precision``.
+    h is the number of rows where the label is predicted and true, p where it is predicted, t where it is true.
+
+    Args:
+        average: How the scores of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by t;
+            ``"micro"``, the score of Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, the score of each
+            label.
+        name: Column in the history; by default ``"iou"``.
+        num_classes: Number of classes, needed only if y holds predicted classes.
+        multilabel: Whether each column of y is a separate label, predicted above the threshold.
+        threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
+        ignore_index: Label that is left out.
+        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+
+    Shape:
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
+        one-hot or probability rows of the shape of y, of which the largest counts.
+
+    Raises:
+        ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
 
     References:
         ``sklearn.metrics.jaccard_score`` with all classes in ``labels``.

@@ -1,8 +1,4 @@
-"""Means over batches: Average of a loss or any function, and Perplexity.
-
-Average      Σ w f(y, target) / Σ w      over the batches, w = f.weight_of(target), or the number of rows
-Perplexity   exp(Σ ℓ / n)                over the n labels that count, ℓ = -log softmax(y) at the label
-"""
+"""Means over batches: Average of a loss or any function, and Perplexity."""
 
 from typing import Any
 
@@ -21,7 +17,7 @@ from funcnet.value import frozen
 
 
 def _function(value: Any, attribute: Any, got: Any) -> None:
-    """Validate the function; a class given in place of its value is refused."""
+    """Validate the function; a class given instead of its value is refused."""
     if not callable(got) or isinstance(got, type):
         raise value_error("Average", f"{attribute.name} must be a function (y, target) -> number", describe(got))
 
@@ -30,23 +26,20 @@ def _function(value: Any, attribute: Any, got: Any) -> None:
 class Average(Metric):
     """Mean of a loss, or of any function (y, target) → number, over batches.
 
-        value = Σ w f(y, target) / Σ w
+        value = Σ w f(y, target) / Σ w         w = f.weight_of(target), or the number of rows
 
-    w is ``f.weight_of(target)`` where there is one, as of a loss: then the value is that of all rows. Else it is the number of
-    rows. The values of a loss with ``reduction="sum"`` are added. A batch that weighs nothing does not count.
+    A loss has ``weight_of``, which makes the value independent of how rows are split into batches. The values of a loss with
+    ``reduction="sum"`` are added. A batch of weight 0 does not count.
 
     Args:
-        f: The function or loss; the value of an ``ensemble`` of losses is their mean.
-        name: Column of the history, by default the name of the function, or the loss as it prints.
+        f: Function or loss. The values of an ``ensemble`` of losses are averaged.
+        name: Column in the history; by default the name of the function, or the repr of the loss.
 
     Shape:
-        y (N, ...) and target as ``f`` takes them; the value is (), NaN of nothing.
+        y (N, ...) and target, as ``f`` takes them → value (), NaN without rows.
 
     Raises:
-        ValueError: If ``f`` returns more than one number.
-
-    References:
-        elementary.
+        ValueError: If ``f`` is not a function, or returns more than one number.
 
     >>> def largest(y, target):
     ...     return (y - target).abs().max()
@@ -77,7 +70,7 @@ class Average(Metric):
         return number.double().reshape(())
 
     def _weight(self, y: Any, target: Any) -> Tensor | float:
-        """Return w: 1 for a sum, and the rows of y where there is no target."""
+        """Return w: 1 for a sum; the rows of y if there is no target."""
         if getattr(self.f, "reduction", None) == "sum":
             return 1.0
         known, weight_of = bool(tree.leaves(target)), getattr(self.f, "weight_of", None)
@@ -89,22 +82,22 @@ class Average(Metric):
 
 @frozen
 class Perplexity(Metric):
-    """Exponential of the mean cross-entropy of the labels: how many equally likely classes would be as uncertain.
+    """Exponential of the mean cross-entropy: the number of equally likely classes that would be as uncertain.
 
-        value = exp(Σ ℓ / n)
+        value = exp(Σ ℓ / n)         ℓ = -log softmax(y) at the label, n labels that count
 
     Args:
-        ignore_index: The label that is left out, as of padding.
-        name: Column of the history, by default ``"perplexity"``.
+        ignore_index: Label that is left out, such as the one for padding.
+        name: Column in the history; by default ``"perplexity"``.
 
     Shape:
-        y logits (N, classes, ...) with target (N, ...), as for ``CrossEntropy``; the value is (), NaN if nothing counts.
+        y logits (N, classes, ...) and target (N, ...), as for ``CrossEntropy`` → value (), NaN if nothing counts.
 
     Raises:
         ValueError: As ``CrossEntropy`` does.
 
     References:
-        Jelinek et al. 1977.
+        Jelinek et al. 1977, "Perplexity: a measure of the difficulty of speech recognition tasks".
 
     >>> Perplexity()(torch.zeros(2, 7), torch.tensor([3, 5]))
     tensor(7.0000, dtype=torch.float64)

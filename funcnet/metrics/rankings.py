@@ -1,14 +1,10 @@
-"""How well scores rank what is true above what is not: AUROC and AveragePrecision, exact or over thresholds.
+"""Rankings: how well scores rank positive rows above negative ones: AUROC and AveragePrecision, exact or over thresholds.
 
-    P, N               how many rows are true and are not
-    b⁻(s), b⁺(s)       rows that are not true with a score below s, and of at most s; tp(s), fp(s) with a score of at least s
-
-    AUROC              Σ (b⁻(s) + b⁺(s)) / (2 P N)          over the scores s of what is true: ties count half
-    AveragePrecision   Σ tp(s) / (tp(s) + fp(s)) / P        over the same
+P and N are the numbers of positive and negative rows of a label. At a score s, b⁻ is the number of negative rows with a score
+below s, and b⁺ of those with at most s; tp and fp are the numbers of positive and negative rows with a score of at least s.
 
 With ``thresholds=None`` a total keeps every score, and is exact. With n thresholds, evenly from 0 to 1, it counts the
-probabilities between them, and those between the same two are ties: totals then have one size, and add up.
-y is (N, classes, ...), (N, 1, ...) or (N,).
+probabilities between them. Scores between the same two thresholds are ties; totals then have a fixed size, and add up.
 """
 
 from abc import abstractmethod
@@ -30,7 +26,7 @@ _count_or_none = valid_if(lambda got: is_whole(got) and 2 <= got < 2**31, "a who
 
 
 class Steps(NamedTuple):
-    """Counts at each score, or interval of scores, from the lowest: true rows at it, rows below it, and others up to it."""
+    """Counts at each score or interval, from the lowest: positives at it and below it, negatives below and up to it."""
 
     true: Tensor
     true_below: Tensor
@@ -40,7 +36,7 @@ class Steps(NamedTuple):
 
 @frozen
 class Ranking(Metric):
-    """A metric of scores in columns, one for each label; a subclass has the area."""
+    """A metric of scores in columns, one for each label; subclasses define the area."""
 
     thresholds: int | None = field(default=None, validator=_count_or_none)
     average: str | None = field(default="macro", validator=one_of("macro", "micro", "weighted", None))
@@ -49,7 +45,13 @@ class Ranking(Metric):
 
     @abstractmethod
     def area(self, steps: Steps, true: Tensor, others: Tensor) -> Tensor:
-        """Return the area for each column from counts along axis 0, and how many rows are true and are not."""
+        """Return the area for each column.
+
+        Args:
+            steps: Counts, with the scores along axis 0.
+            true: Number of positive rows, P.
+            others: Number of negative rows, N.
+        """
 
     def start(self) -> Total:
         if self.thresholds is None:
@@ -67,7 +69,7 @@ class Ranking(Metric):
         return self._between_thresholds(of, self.thresholds)
 
     def _squashed(self, y: Tensor) -> Tensor:
-        """Return the score of labels by themselves: exact areas depend on the order only."""
+        """Return the score of independent labels: exact areas depend only on the order."""
         return y.double().sigmoid() if self.from_logits and self.thresholds else in_single(y)
 
     def _normalized(self, y: Tensor) -> Tensor:
@@ -103,7 +105,7 @@ class Ranking(Metric):
         return each.nanmean() if self.average != "weighted" else _weighted(each, true.double())
 
     def _pooled(self, total: Total) -> list[Tensor]:
-        """Return the leaves of a total, with all labels in one column for ``"micro"``."""
+        """Return the leaves of a total; for ``"micro"`` with all labels in one column."""
         leaves = [leaf if leaf.dim() == 2 else leaf.reshape(1, 1) for leaf in total.values()]
         if self.average != "micro":
             return leaves
@@ -116,7 +118,7 @@ def _weighted(each: Tensor, weights: Tensor) -> Tensor:
 
 
 def _of_scores(scores: Tensor, true: Tensor) -> Steps:
-    """Count at each score of sorted columns; equal scores have the counts below the first and through the last of them."""
+    """Count at each score of sorted columns; equal scores get the counts below the first and through the last of them."""
     ordered, order = scores.sort(0)
     true = true.gather(0, order)
     hits, others = (true == 1).long(), (true == 0).long()
@@ -137,31 +139,35 @@ def _of_intervals(true: Tensor, others: Tensor) -> Steps:
 
 @frozen
 class AUROC(Ranking):
-    """Area under the receiver operating characteristic: the chance that a true row is scored above one that is not.
+    """Area under the receiver operating characteristic: the probability that a positive row is scored above a negative one.
 
-        value = Σ (b⁻ + b⁺) / (2 P N)      of each label, averaged
+        value = Σ (b⁻ + b⁺) / (2 P N)      for each label, then averaged
 
-    Labels without a true row, or without another, are NaN, and averages leave them out. Integer arithmetic makes exact values
-    independent of the order of batches, bit for bit.
+    The sum runs over the scores of the P positive rows. b⁻ is the number of the N negative rows with a lower score, b⁺ of those
+    with at most that score: ties count half. A label without positive rows, or without negative ones, has NaN, and averages
+    leave it out. Integer arithmetic makes exact values independent of the order of batches, bit for bit.
 
     Args:
-        thresholds: ``None`` keeps all scores in the total and is exact; n counts between n thresholds from 0 to 1, with totals
-            of one size, for long runs and compiled code.
-        average: ``"macro"``, ``"weighted"`` by P, ``"micro"``, all labels as one, or ``None``, each label.
+        thresholds: ``None`` for the exact area, with a total that keeps all scores; n to count between n thresholds from 0 to 1,
+            with totals of a fixed size, for long runs and compiled code.
+        average: How the areas of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by P;
+            ``"micro"``, the area of all labels pooled; ``None``, the area of each label.
+        name: Column in the history; by default ``"auroc"``.
         from_logits: Whether y holds logits. Several classes are compared by their softmax, one against the rest; with
-            ``thresholds`` labels are compared by their sigmoid.
-        ignore_index: The label that is left out.
-        name: Column of the history, by default ``"auroc"``.
+            ``thresholds``, independent labels are compared by their sigmoid.
+        ignore_index: Label that is left out.
 
     Shape:
-        y (N, classes, ...), (N, 1, ...) or (N,) with target (N, ...), or y (N, labels, ...) with a target of its shape, 0 or 1:
-        then each column is a label by itself. The value is (), or (classes,) with ``average=None``.
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``.
+        y may be a single column, (N, 1, ...) or (N,). For independent labels, y and target are (N, labels, ...), with targets 0
+        or 1.
 
     Raises:
-        ValueError: For other shapes, y with NaN where it counts, labels out of range, and probabilities outside 0 to 1.
+        ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if a probability is
+            outside 0 to 1.
 
     References:
-        Fawcett 2006; ``sklearn.metrics.roc_auc_score`` with ``multi_class="ovr"``.
+        Fawcett 2006, "An introduction to ROC analysis"; ``sklearn.metrics.roc_auc_score`` with ``multi_class="ovr"``.
 
     >>> AUROC()(torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0, 0, 1, 1]))
     tensor(0.7500, dtype=torch.float64)
@@ -174,11 +180,31 @@ class AUROC(Ranking):
 
 @frozen
 class AveragePrecision(Ranking):
-    """Area under the curve of precision over recall, as steps: the mean precision at the score of each true row.
+    """Area under the precision-recall curve, as steps: the mean precision at the scores of the positive rows.
 
-        value = Σ tp / (tp + fp) / P      of each label, averaged
+        value = Σ tp / (tp + fp) / P      for each label, then averaged
 
-    A label without a true row is NaN, and averages leave it out. Args, shapes and errors are those of ``AUROC``.
+    The sum runs over the scores of the P positive rows. tp and fp are the numbers of positive and negative rows with at least
+    that score. A label without positive rows has NaN, and averages leave it out.
+
+    Args:
+        thresholds: ``None`` for the exact area, with a total that keeps all scores; n to count between n thresholds from 0 to 1,
+            with totals of a fixed size, for long runs and compiled code.
+        average: How the areas of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by P;
+            ``"micro"``, the area of all labels pooled; ``None``, the area of each label.
+        name: Column in the history; by default ``"average_precision"``.
+        from_logits: Whether y holds logits. Several classes are compared by their softmax, one against the rest; with
+            ``thresholds``, independent labels are compared by their sigmoid.
+        ignore_index: Label that is left out.
+
+    Shape:
+        y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``.
+        y may be a single column, (N, 1, ...) or (N,). For independent labels, y and target are (N, labels, ...), with targets 0
+        or 1.
+
+    Raises:
+        ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if a probability is
+            outside 0 to 1.
 
     References:
         ``sklearn.metrics.average_precision_score``.

@@ -1,7 +1,7 @@
-"""What metrics read from y and target: predicted and true classes, or labels and scores, one row for each prediction.
+"""How metrics read y and target: predicted and true classes, or labels and scores, one row for each prediction.
 
-Rows are what is left when the axes after the classes are joined with the batch. Wrong shapes are refused, and in eager mode also
-labels out of range and outputs that are NaN, for which no order is right.
+The axes after the classes are joined with the batch to rows. Wrong shapes are refused, and in eager mode also labels out of range
+and outputs that are NaN, which have no order.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from funcnet.kernels.tracing import is_plain
 
 
 class Classes(NamedTuple):
-    """Predicted and true classes (rows,), which rows count, and how many classes there are."""
+    """Predicted and true classes (rows,), which rows count, and the number of classes."""
 
     said: Tensor
     true: Tensor
@@ -35,7 +35,7 @@ class Columns(NamedTuple):
 def classes_of(
     who: Any, y: Any, target: Any, ignore_index: int = -100, threshold: float = 0.0, num_classes: int | None = None
 ) -> Classes:
-    """Read classes: the largest output's, for a single column whether it is above ``threshold``, or integers as they are."""
+    """Read classes: that of the largest output; for a single column, whether it is above ``threshold``; integers as they are."""
     y, target = scores(who, y, target, ignore_index, floating=False)
     if not y.is_floating_point():
         return _predicted(who, y, target, ignore_index, num_classes)
@@ -49,13 +49,13 @@ def classes_of(
 
 
 def require_classes(who: Any, classes: int, num_classes: int | None) -> None:
-    """Refuse a y with other classes than the metric's."""
+    """Refuse a y with another number of classes than the metric's."""
     if num_classes not in (None, classes):
         raise value_error(who, f"y must have num_classes={num_classes} classes", f"{classes}")
 
 
 def scores(who: Any, y: Any, target: Any, ignore_index: int, *, floating: bool = True) -> tuple[Tensor, Tensor]:
-    """Return y as (N, classes, ...) and target, without gradients; a vector y is one column. Integers y stay as they are."""
+    """Return y as (N, classes, ...) and target, detached; a vector y is one column, and integers y stay as they are."""
     y, target = dense(who, y, target)
     if y.is_complex() or (floating and not y.is_floating_point()):
         raise value_error(who, "y must be a floating tensor", y)
@@ -70,7 +70,7 @@ def scores(who: Any, y: Any, target: Any, ignore_index: int, *, floating: bool =
 
 
 def dense(who: Any, y: Any, target: Any) -> tuple[Tensor, Tensor]:
-    """Return y and target without gradients; anything but dense tensors is refused."""
+    """Return y and target detached; anything but dense tensors is refused."""
     for one in (y, target):
         if not isinstance(one, Tensor):
             raise value_error(who, "y and target must be tensors", one)
@@ -80,7 +80,7 @@ def dense(who: Any, y: Any, target: Any) -> tuple[Tensor, Tensor]:
 
 
 def require_no_nan(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> None:
-    """Refuse outputs that are NaN, where they can be seen, but in rows that are ignored."""
+    """Refuse outputs that are NaN, if they can be read, except in ignored rows."""
     if is_plain(y) and has_nan(y):
         counted = target.double() != ignore_index  # uint8 compares with -100 as with 156
         bad = y.isnan() & (counted if target.dim() == y.dim() else counted.unsqueeze(1))
@@ -89,7 +89,7 @@ def require_no_nan(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> No
 
 
 def labels_of(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return the labels (N, ...) of y (N, classes, ...), 0 where they are ignored, and where they count."""
+    """Return the labels (N, ...) of y (N, classes, ...), 0 where they are ignored, and which of them count."""
     if target.dim() == y.dim():
         if target.is_floating_point():
             require_no_nan(who, target, target, ignore_index)
@@ -104,16 +104,16 @@ def _in_range(who: Any, labels: Tensor, classes: int, ignore_index: int) -> tupl
     counted = labels != ignore_index
     odd = counted & ((labels < 0) | (labels >= classes))
     if is_plain(labels) and odd.any():
-        rule = f"every label must lie in 0 to {classes - 1} or be ignore_index={ignore_index}"
+        rule = f"every label must be from 0 to {classes - 1} or ignore_index={ignore_index}"
         raise value_error(who, rule, str(labels[odd][0].item()))
     return torch.where(counted, labels, 0), counted
 
 
 def _predicted(who: Any, y: Tensor, target: Tensor, ignore_index: int, num_classes: int | None) -> Classes:
-    """Read integers y as classes; what they predict for ignored rows does not matter."""
+    """Read integers y as classes; their values in ignored rows do not matter."""
     if y.shape != target.shape:
         got = f"shapes {tuple(y.shape)} and {tuple(target.shape)}"
-        raise value_error(who, "integers y are predicted classes and must have the shape of target", got)
+        raise value_error(who, "an integer y holds predicted classes, and must have the shape of target", got)
     classes = 2 if y.dtype is torch.bool and num_classes is None else num_classes
     if classes is None:
         raise value_error(who, "num_classes must be given for predicted classes", "num_classes=None")
@@ -123,7 +123,7 @@ def _predicted(who: Any, y: Tensor, target: Tensor, ignore_index: int, num_class
 
 
 def columns_of(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> Columns:
-    """Read y and a target of its shape, with numbers from 0 to 1, as columns; target may lack a single column's axis."""
+    """Read y and a target of its shape, with numbers from 0 to 1, as columns; for a single column, target may lack its axis."""
     if y.shape[1] != 1 and target.shape != y.shape:
         got = f"shapes {tuple(y.shape)} and {tuple(target.shape)}"
         raise value_error(who, "y and target must have the same shape (N, labels, ...)", got)
@@ -141,7 +141,7 @@ def as_rows(x: Tensor) -> Tensor:
 
 
 def one_against_the_rest(who: Any, y: Tensor, target: Tensor, ignore_index: int, scaled: Callable[[Tensor], Tensor]) -> Columns:
-    """Read labels of several classes as a column for each class: whether it is the true one."""
+    """Read labels of several classes as one column for each class: whether it is the true class."""
     true, counted = labels_of(who, y, target, ignore_index)
     hot = true.flatten().unsqueeze(1) == torch.arange(y.shape[1], device=y.device)
     return Columns(as_rows(scaled(y)), hot, counted.flatten().unsqueeze(1).expand_as(hot))

@@ -1,16 +1,10 @@
-"""Metrics of numbers: MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError, R2 and ExplainedVariance.
+"""Metrics of regression: MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError, R2 and ExplainedVariance.
 
-y and target have one shape (N, ...).
+y and target have the same shape (N, ...). Errors are averaged over all n elements; ``R2`` and ``ExplainedVariance`` are computed
+for each output over the rows.
 
-    d = target - y,  over all n elements, or for R2 and ExplainedVariance over the rows of each output:
-
-    MeanAbsoluteError      Σ |d| / n
-    MeanSquaredError       Σ d² / n                 RootMeanSquaredError   √(Σ d² / n)
-    R2                     1 - Σ d² / Σ (target - mean)²
-    ExplainedVariance      1 - Σ (d - mean d)² / Σ (target - mean)²
-
-R2 and ExplainedVariance keep means and sums of squares about them, and merge them by the formula of Chan, Golub & LeVeque 1979:
-m = mₐ + δ n_b / n, M = Mₐ + M_b + δ² nₐ n_b / n with δ = m_b - mₐ. No large squares are subtracted.
+R2 and ExplainedVariance keep means and centered sums of squares, and merge them with the formula of Chan, Golub & LeVeque 1979:
+m = mₐ + δ n_b / n, M = Mₐ + M_b + δ² nₐ n_b / n with δ = m_b - mₐ. It subtracts no large squares.
 """
 
 import math
@@ -38,11 +32,15 @@ def _in_double(metric: Metric, y: Any, target: Any) -> tuple[Tensor, Tensor]:
 
 @frozen
 class MeanError(Metric):
-    """A mean over all elements; a subclass has the terms."""
+    """A mean over all elements; subclasses define its terms."""
 
     @abstractmethod
     def terms(self, d: Tensor) -> Tensor:
-        """Return the terms of the mean from the differences."""
+        """Return the terms of the mean.
+
+        Args:
+            d: Differences target - y, float64.
+        """
 
     def start(self) -> Total:
         return {"sum": amount(), "count": count()}
@@ -57,18 +55,18 @@ class MeanError(Metric):
 
 @frozen
 class MeanAbsoluteError(MeanError):
-    """Mean distance of outputs and targets, over all elements.
+    """Mean absolute error over all elements.
 
         value = Σ |target - y| / n
 
     Args:
-        name: Column of the history, by default ``"mean_absolute_error"``.
+        name: Column in the history; by default ``"mean_absolute_error"``.
 
     Shape:
-        y (N, ...) and target of the same shape; the value is (), NaN of nothing.
+        y (N, ...) and target (N, ...) of the same shape → value (), NaN without elements.
 
     Raises:
-        ValueError: For two shapes, and complex numbers.
+        ValueError: If the shapes differ, or if a tensor is complex.
 
     References:
         ``sklearn.metrics.mean_absolute_error``.
@@ -83,9 +81,18 @@ class MeanAbsoluteError(MeanError):
 
 @frozen
 class MeanSquaredError(MeanError):
-    """Mean squared distance of outputs and targets, over all elements; shapes and errors as in ``MeanAbsoluteError``.
+    """Mean squared error over all elements.
 
         value = Σ (target - y)² / n
+
+    Args:
+        name: Column in the history; by default ``"mean_squared_error"``.
+
+    Shape:
+        y (N, ...) and target (N, ...) of the same shape → value (), NaN without elements.
+
+    Raises:
+        ValueError: If the shapes differ, or if a tensor is complex.
 
     References:
         ``sklearn.metrics.mean_squared_error``.
@@ -100,12 +107,21 @@ class MeanSquaredError(MeanError):
 
 @frozen
 class RootMeanSquaredError(MeanError):
-    """Root of the mean squared distance over all elements, in the unit of y; shapes and errors as in ``MeanAbsoluteError``.
+    """Root of the mean squared error over all elements, in the unit of y.
 
         value = √(Σ (target - y)² / n)
 
+    Args:
+        name: Column in the history; by default ``"root_mean_squared_error"``.
+
+    Shape:
+        y (N, ...) and target (N, ...) of the same shape → value (), NaN without elements.
+
+    Raises:
+        ValueError: If the shapes differ, or if a tensor is complex.
+
     References:
-        ``sklearn.metrics.root_mean_squared_error``, but for its mean of the roots of several outputs.
+        ``sklearn.metrics.root_mean_squared_error``, which for several outputs averages their roots instead.
 
     >>> RootMeanSquaredError()(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
     tensor(1.4142, dtype=torch.float64)
@@ -120,13 +136,19 @@ class RootMeanSquaredError(MeanError):
 
 @frozen
 class ShareExplained(Metric):
-    """A share of the variance of each output; a subclass says what is left unexplained."""
+    """A share of the variance of each output; subclasses define the unexplained part."""
 
     multioutput: str = field(default="uniform_average", validator=one_of("uniform_average", "variance_weighted", "raw_values"))
 
     @abstractmethod
     def unexplained(self, count: Tensor, mean: Tensor, squares: Tensor) -> Tensor:
-        """Return what is left, of the differences: their number, mean, and sum of squares about it."""
+        """Return the unexplained sum of squares, from the differences d = target - y of each output.
+
+        Args:
+            count: Number of rows.
+            mean: Mean of d.
+            squares: Sum of squares of d about its mean.
+        """
 
     def start(self) -> Total:
         return {"count": count(), "mean": amount(), "squares": amount(), "mean_d": amount(), "squares_d": amount()}
@@ -150,7 +172,7 @@ class ShareExplained(Metric):
 
     def value(self, total: Total) -> Tensor:
         left, all_of_it = self.unexplained(total["count"], total["mean_d"], total["squares_d"]), total["squares"]
-        constant = torch.where(left == 0, 1.0, 0.0)  # as in sklearn: of targets that do not vary, all or nothing is explained
+        constant = torch.where(left == 0, 1.0, 0.0)  # as in sklearn: for constant targets, all or nothing is explained
         each = torch.where(all_of_it == 0, constant, 1 - left / all_of_it)
         each = torch.where(total["count"] > 1, each, torch.nan)
         if self.multioutput == "raw_values":
@@ -161,7 +183,7 @@ class ShareExplained(Metric):
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean along axis 0 and Σ (x - mean)²; about the first row, so that constants have exactly their mean."""
+    """Return the mean along axis 0 and Σ (x - mean)², relative to the first row: a constant then has its exact mean."""
     if not len(x):
         return x.new_zeros(x.shape[1:]), x.new_zeros(x.shape[1:])
     mean = x[0] + (x - x[0]).mean(0)
@@ -172,18 +194,20 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 class R2(ShareExplained):
     """Coefficient of determination: the share of the targets' variance that y explains.
 
-        value = 1 - Σ (target - y)² / Σ (target - mean)²
+        value = 1 - Σ (target - y)² / Σ (target - mean)²        for each output, then averaged
 
     Args:
-        multioutput: ``"uniform_average"`` or ``"variance_weighted"`` over the outputs, or ``"raw_values"``, each output.
-        name: Column of the history, by default ``"r2"``.
+        multioutput: How the outputs become one value: ``"uniform_average"``, their mean; ``"variance_weighted"``, their mean
+            weighted by the variance of the targets; ``"raw_values"``, the value of each output.
+        name: Column in the history; by default ``"r2"``.
 
     Shape:
-        y (N, ...) and target of the same shape: N rows, every other element an output. The value is (), or (outputs,) with
-        ``"raw_values"``; NaN of fewer than two rows. Of an output whose targets are equal it is 1 where y is exact, else 0.
+        y (N, ...) and target (N, ...) of the same shape → value (), or (outputs,) with ``"raw_values"``; NaN for fewer than two
+        rows.
+        There are N rows; all other elements are outputs. For an output with constant targets it is 1 if y is exact, else 0.
 
     Raises:
-        ValueError: For two shapes, and complex numbers.
+        ValueError: If the shapes differ, or if a tensor is complex.
 
     References:
         ``sklearn.metrics.r2_score``.
@@ -198,9 +222,22 @@ class R2(ShareExplained):
 
 @frozen
 class ExplainedVariance(ShareExplained):
-    """Share of the targets' variance that y explains, whatever its mean error; the rest is as in ``R2``.
+    """Share of the targets' variance that y explains, not counting its mean error.
 
-        value = 1 - Σ (d - mean d)² / Σ (target - mean)²,    d = target - y
+        value = 1 - Σ (d - mean d)² / Σ (target - mean)²        d = target - y, for each output, then averaged
+
+    Args:
+        multioutput: How the outputs become one value: ``"uniform_average"``, their mean; ``"variance_weighted"``, their mean
+            weighted by the variance of the targets; ``"raw_values"``, the value of each output.
+        name: Column in the history; by default ``"explained_variance"``.
+
+    Shape:
+        y (N, ...) and target (N, ...) of the same shape → value (), or (outputs,) with ``"raw_values"``; NaN for fewer than two
+        rows.
+        There are N rows; all other elements are outputs. For an output with constant targets it is 1 if d is constant, else 0.
+
+    Raises:
+        ValueError: If the shapes differ, or if a tensor is complex.
 
     References:
         ``sklearn.metrics.explained_variance_score``.

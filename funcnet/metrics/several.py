@@ -1,4 +1,4 @@
-"""Several metrics at once: ``metrics_of`` and what ``fit`` and ``evaluate`` make of their argument ``metrics``."""
+"""Several metrics at once: ``metrics_of``, and the argument ``metrics`` of ``fit`` and ``evaluate``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,25 +38,28 @@ class SeveralMetrics(Metric):
 
 
 Metrics = Sequence[MetricLike] | SeveralMetrics
-"""What ``fit`` and ``evaluate`` take."""
+"""The argument ``metrics`` of ``fit`` and ``evaluate``."""
 
 
 def metrics_of(*metrics: MetricLike, **named: MetricLike) -> SeveralMetrics:
-    """Join metrics to one, whose total and value are dicts with an entry for each.
+    """Join metrics into one, whose total and value are dicts with an entry for each.
 
         value = {name: value of each metric}
 
-    The metrics of several ones are joined too. y and target are (N, ...), as all of the metrics take them.
+    Joined metrics among them are flattened.
 
     Args:
         metrics: Metrics, or functions (y, target) → number, which are averaged as ``Average`` does.
-        named: The same under a name: ``top5=Accuracy(top_k=5)``.
+        named: The same by name: ``top5=Accuracy(top_k=5)``.
+
+    Shape:
+        y (N, ...) and target (N, ...) as all of the metrics take them.
+
+    Returns:
+        The joined metric.
 
     Raises:
-        ValueError: For anything else, and two metrics of one name.
-
-    References:
-        elementary.
+        ValueError: If one is neither a metric nor a function, or if two have the same name.
 
     >>> import torch
     >>> from funcnet.metrics.regression import MeanAbsoluteError, R2
@@ -75,7 +78,7 @@ def _as_metric(one: Any) -> Metric:
 
 
 def _parts(metrics: Sequence[MetricLike]) -> list[Metric]:
-    """Return the metrics; in the place of several their parts, with the name of all before theirs."""
+    """Return the metrics; joined ones are replaced by their parts, with their own name in front of the parts' names."""
     found: list[Metric] = []
     for one in map(_as_metric, metrics):
         inner = one.metrics if isinstance(one, SeveralMetrics) else (one,)

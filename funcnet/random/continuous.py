@@ -1,7 +1,6 @@
 """Draws of floating numbers: uniform, normal, truncated normal, exponential, Gumbel.
 
-``rng`` is a key or an int seed, ``shape`` a tuple of whole numbers, () for a single draw, and ``dtype`` a floating type
-(torch's default).
+``rng`` is a key or an int seed, ``shape`` a tuple of whole numbers, () for a single draw.
 """
 
 import math
@@ -13,12 +12,12 @@ from torch import Tensor
 from funcnet.errors import is_number, value_error
 from funcnet.random.keys import Key, bits, half_bits, shift_right
 
-# The binary digits of each floating type's significand.
+# The binary digits of the significand of each floating dtype.
 DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
 
 
 def _floating(dtype: torch.dtype | None) -> torch.dtype:
-    """Return the dtype, torch's default one for ``None``, which must be a floating type of known precision."""
+    """Return the dtype, torch's default for ``None``, which must be a floating one of known precision."""
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or dtype not in DIGITS:
         raise value_error("random", "the dtype must be a floating one of " + ", ".join(map(str, DIGITS)), dtype)
@@ -34,7 +33,7 @@ def _fractions(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype, digit
 
 
 def _in_order(who: str, low: float, high: float) -> tuple[float, float]:
-    """Return the bounds as floats: a tensor cannot be multiplied by a fraction."""
+    """Return the bounds as floats: tensors cannot be multiplied by fractions."""
     if not is_number(low) or not is_number(high) or low > high:
         raise value_error(who, "low and high must be finite numbers, low at most high", f"low={low!r}, high={high!r}")
     return float(low), float(high)
@@ -50,9 +49,25 @@ def _spread(who: str, mean: float, std: float, least: float) -> tuple[float, flo
 def uniform(
     rng: Key | int, shape: tuple[int, ...] = (), low: float = 0.0, high: float = 1.0, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Draw from ``low`` ≤ x < ``high`` evenly, with every binary digit of the dtype random.
+    """Draw from a uniform distribution, with every binary digit of the dtype random.
 
-    Raises   ``ValueError`` for bounds that are not finite, or out of order.
+        x ~ U[low, high)
+
+    Args:
+        rng: A key or an int seed.
+        shape: The shape of the result.
+        low: The lower bound, included.
+        high: The upper bound, not included.
+        dtype: A floating dtype; by default torch's default dtype.
+
+    Returns:
+        A tensor of this shape.
+
+    Raises:
+        ValueError: If a bound is not finite, or ``low`` is above ``high``.
+
+    >>> bool((uniform(0, (1000,)) < 0.5).float().mean() > 0.4)
+    True
     """
     dtype = _floating(dtype)
     low, high = _in_order("uniform", low, high)
@@ -61,11 +76,11 @@ def uniform(
         return u
     wide = high - low > torch.finfo(dtype).max
     x = u * high + (1 - u) * low if wide else u * (high - low) + low
-    return torch.where(x < high, x, low)  # the sum may have been rounded up to high
+    return torch.where(x < high, x, low)  # rounding may give high
 
 
 def _open(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Draw from 0 < u < 1, symmetric about ½: (i + ½) 2^-digits, with one digit fewer so that the half is exact."""
+    """Draw from 0 < u < 1, symmetric about ½: (i + ½) 2^-digits, with one digit less, which makes the half exact."""
     digits = DIGITS[dtype] - 1
     return _fractions(rng, shape, dtype, digits) + 0.5 * 2.0**-digits
 
@@ -73,9 +88,25 @@ def _open(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 def normal(
     rng: Key | int, shape: tuple[int, ...] = (), mean: float = 0.0, std: float = 1.0, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Draw from the normal distribution: ``mean`` + ``std`` √2 erf⁻¹(2u - 1), narrow types in float32 and rounded.
+    """Draw from a normal distribution; half precision is computed in float32 and rounded.
 
-    Raises   ``ValueError`` for a mean or std that is not finite, and an std below 0.
+        x = mean + std √2 erf⁻¹(2u - 1)        u uniform in (0, 1)
+
+    Args:
+        rng: A key or an int seed.
+        shape: The shape of the result.
+        mean: The mean.
+        std: The standard deviation, at least 0.
+        dtype: A floating dtype; by default torch's default dtype.
+
+    Returns:
+        A tensor of this shape.
+
+    Raises:
+        ValueError: If ``mean`` or ``std`` is not finite, or ``std`` is below 0.
+
+    >>> normal(0, (2, 3)).shape
+    torch.Size([2, 3])
     """
     dtype = _floating(dtype)
     mean, std = _spread("normal", mean, std, 0.0)
@@ -92,12 +123,30 @@ def truncated_normal(
     high: float = 2.0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Draw from the normal distribution on condition that ``low`` ≤ x ≤ ``high``.
+    """Draw from a normal distribution, given that the value lies between two bounds.
 
-    The distribution function of ``mean`` and ``std`` is inverted in float64; in one tail, probabilities are counted from its end.
+        x ~ N(mean, std²) given low ≤ x ≤ high
 
-    Raises   ``ValueError`` for numbers that are not finite, an std that is not above 0, bounds out of order, and bounds that are
-             both more than 37 ``std`` off on one side, where float64 has no probabilities.
+    The distribution function is inverted in float64. If both bounds are in one tail, probabilities are counted from its end.
+
+    Args:
+        rng: A key or an int seed.
+        shape: The shape of the result.
+        mean: The mean before truncation.
+        std: The standard deviation before truncation, above 0.
+        low: The lower bound, a value and not a number of standard deviations.
+        high: The upper bound, likewise.
+        dtype: A floating dtype; by default torch's default dtype.
+
+    Returns:
+        A tensor of this shape.
+
+    Raises:
+        ValueError: If a number is not finite, ``low`` is above ``high``, or both bounds are more than 37 ``std`` from the mean on
+            one side, where probabilities underflow in float64.
+
+    >>> bool(truncated_normal(0, (1000,), low=0.0).min() >= 0)
+    True
     """
     dtype = _floating(dtype)
     low, high = _in_order("truncated_normal", low, high)
@@ -112,11 +161,11 @@ def truncated_normal(
     return (z * std + mean).clamp(low, high).to(dtype)
 
 
-_TAIL = 4.0  # beyond it, erf is so near to 1 that digits of the rest are lost
+_TAIL = 4.0  # beyond it erf is so close to 1 that 1 - erf loses digits
 
 
 def _in_tail(u: Tensor, a: float, b: float) -> Tensor:
-    """Draw from a standard normal on condition that -b ≤ z ≤ -a, 0 < a < b."""
+    """Draw from a standard normal given -b ≤ z ≤ -a, 0 < a < b."""
     near, far = (math.erfc(bound / math.sqrt(2)) / 2 for bound in (a, b))
     if near < sys.float_info.min:
         raise value_error("truncated_normal", "the bounds must come within 37 std of the mean", f"bounds {a:g} std off")
@@ -125,16 +174,45 @@ def _in_tail(u: Tensor, a: float, b: float) -> Tensor:
 
 
 def gumbel(rng: Key | int, shape: tuple[int, ...] = (), dtype: torch.dtype | None = None) -> Tensor:
-    """Draw from the distribution of a largest, F(x) = exp(-e⁻ˣ), by its inverse, narrow types in float32 and rounded."""
+    """Draw from the standard Gumbel distribution; half precision is computed in float32 and rounded.
+
+        x = -log(-log u)        u uniform in (0, 1)
+
+    Args:
+        rng: A key or an int seed.
+        shape: The shape of the result.
+        dtype: A floating dtype; by default torch's default dtype.
+
+    Returns:
+        A tensor of this shape.
+
+    >>> gumbel(0, (2, 3)).shape
+    torch.Size([2, 3])
+    """
     dtype = _floating(dtype)
     u = _open(rng, shape, torch.promote_types(dtype, torch.float32))
     return (-torch.log(-torch.log(u))).to(dtype)
 
 
 def exponential(rng: Key | int, shape: tuple[int, ...] = (), rate: float = 1.0, dtype: torch.dtype | None = None) -> Tensor:
-    """Draw from the exponential distribution, of mean 1 / ``rate``: -log(u) / rate, narrow types in float32 and rounded.
+    """Draw from an exponential distribution, whose mean is 1 / ``rate``; half precision is computed in float32 and rounded.
 
-    Raises   ``ValueError`` for a rate that is not a finite number above 0.
+        x = -log(u) / rate        u uniform in (0, 1)
+
+    Args:
+        rng: A key or an int seed.
+        shape: The shape of the result.
+        rate: The inverse of the mean.
+        dtype: A floating dtype; by default torch's default dtype.
+
+    Returns:
+        A tensor of this shape.
+
+    Raises:
+        ValueError: If ``rate`` is not a finite number above 0.
+
+    >>> exponential(0, (2, 3)).shape
+    torch.Size([2, 3])
     """
     dtype = _floating(dtype)
     if not is_number(rate) or rate <= 0:

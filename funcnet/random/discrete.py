@@ -1,7 +1,6 @@
 """Draws of events, whole numbers, classes and orders.
 
-``rng`` is a key or an int seed, ``shape`` a tuple of whole numbers, () for a single draw, and ``dtype`` a floating type
-(torch's default).
+``rng`` is a key or an int seed, ``shape`` a tuple of whole numbers, () for a single draw.
 """
 
 import torch
@@ -13,22 +12,47 @@ from funcnet.random.keys import Key, as_key, bits, count_of, half_bits, shift_ri
 
 
 def bernoulli(rng: Key | int, shape: tuple[int, ...] = (), p: float = 0.5) -> Tensor:
-    """Draw ``True`` with probability p (to within 2⁻³²), as bool: a 32-bit word below p 2³².
+    """Draw ``True`` with probability p, to within 2⁻³².
 
-    Raises   ``ValueError`` for a p that is no number from 0 to 1.
+        x = (a uniform 32-bit word < p 2³²)
+
+    Args:
+        rng: A key or an int seed.
+        shape: The shape of the result.
+        p: The probability of ``True``.
+
+    Returns:
+        A bool tensor of this shape.
+
+    Raises:
+        ValueError: If ``p`` is not a number from 0 to 1.
+
+    >>> bernoulli(0, (3,), p=1.0)
+    tensor([True, True, True])
     """
     if not is_number(p) or not 0 <= p <= 1:
         raise value_error("bernoulli", "p must be a number from 0 to 1", repr(p))
     threshold = round(p * 2**32) - 2**31
-    if threshold >= 2**31:  # beyond every int32, where a comparison would overflow
+    if threshold >= 2**31:  # larger than any int32: a comparison would overflow
         return torch.ones(shape, dtype=torch.bool, device=as_key(rng).device)
     return half_bits(rng, shape) < threshold
 
 
 def permutation(rng: Key | int, n: int) -> Tensor:
-    """Draw an order of 0 ... n-1, each as likely as any other, as int64 (n,): the order of n random words.
+    """Draw a permutation of 0 ... n - 1, all orders with equal probability: the order of n random words.
 
-    Raises   ``ValueError`` for an n that is no whole number of at least 0.
+    Args:
+        rng: A key or an int seed.
+        n: Number of elements.
+
+    Returns:
+        An int64 tensor (n,).
+
+    Raises:
+        ValueError: If ``n`` is not a whole number of at least 0.
+
+    >>> sorted(permutation(0, 4).tolist())
+    [0, 1, 2, 3]
     """
     if not is_whole(n) or n < 0:
         raise value_error("permutation", "n must be a whole number of at least 0", repr(n))
@@ -36,11 +60,24 @@ def permutation(rng: Key | int, n: int) -> Tensor:
 
 
 def randint(rng: Key | int, shape: tuple[int, ...] = (), low: int = 0, high: int = 2) -> Tensor:
-    """Draw whole numbers from ``low`` ≤ x < ``high`` evenly, as int64: the upper half of a 64-bit word times their count.
+    """Draw whole numbers uniformly from ``low`` ≤ x < ``high``; each probability is exact to within 2⁻⁶⁴.
 
-    Each number has its probability to within 2⁻⁶⁴.
+        x = low + the upper 64 bits of (word · (high - low))
 
-    Raises   ``ValueError`` for bounds that are no whole numbers from -2⁶³ to 2⁶³, low below high.
+    Args:
+        rng: A key or an int seed.
+        shape: The shape of the result.
+        low: The lower bound, included.
+        high: The upper bound, not included.
+
+    Returns:
+        An int64 tensor of this shape.
+
+    Raises:
+        ValueError: If the bounds are not whole numbers from -2⁶³ to 2⁶³, ``low`` below ``high``.
+
+    >>> randint(0, (3,), 5, 6)
+    tensor([5, 5, 5])
     """
     if not is_whole(low) or not is_whole(high) or not -(1 << 63) <= low < high <= 1 << 63:
         rule = "low and high must be whole numbers from -2**63 to 2**63, low below high"
@@ -49,7 +86,7 @@ def randint(rng: Key | int, shape: tuple[int, ...] = (), low: int = 0, high: int
 
 
 def _upper_product(words: Tensor, n: int) -> Tensor:
-    """Return the upper 64 bits of unsigned words times n ≤ 2⁶⁴, from the products of 32-bit halves, which wrap around."""
+    """Return the upper 64 bits of unsigned words times n ≤ 2⁶⁴, computed from products of 32-bit halves, which wrap around."""
     n_high, n_low = n >> 32, n & _HALF
     high, low = shift_right(words, 32), words & _HALF
     if n_high == 0:  # no sum of these reaches 2⁶⁴
@@ -63,12 +100,26 @@ _HALF = (1 << 32) - 1
 
 
 def categorical(rng: Key | int, logits: Tensor, shape: tuple[int, ...] = (), dim: int = -1) -> Tensor:
-    """Draw classes with the probabilities softmax(``logits``) along ``dim``, as int64: argmax(logits + Gumbel noise).
+    """Draw classes with the probabilities softmax(``logits``) along ``dim``.
 
-    The result has the axes ``shape``, for several draws of each, and then those of logits without ``dim``. A logit of -∞ is
-    never drawn beside a finite one. Half precision is computed in float32.
+        x = argmax(logits + Gumbel noise)
 
-    Raises   ``ValueError`` for logits that are no floating tensor with at least one class along ``dim``.
+    A logit of -∞ is never drawn next to a finite one. Half precision is computed in float32.
+
+    Args:
+        rng: A key or an int seed.
+        logits: A floating tensor with at least one class along ``dim``.
+        shape: The leading axes of the result, for several draws from each distribution.
+        dim: The axis of the classes.
+
+    Returns:
+        An int64 tensor with the axes ``shape``, then those of ``logits`` without ``dim``.
+
+    Raises:
+        ValueError: If ``logits`` is not such a tensor.
+
+    >>> categorical(0, torch.tensor([-torch.inf, 0.0]), (3,))
+    tensor([1, 1, 1])
     """
     if not isinstance(logits, Tensor) or logits.dtype not in DIGITS:
         raise value_error("categorical", "logits must be a floating tensor", logits)
@@ -80,7 +131,7 @@ def categorical(rng: Key | int, logits: Tensor, shape: tuple[int, ...] = (), dim
 
 
 def _noisy(rng: Key | int, logits: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return logits with Gumbel noise, drawn for each of several draws."""
+    """Return logits plus Gumbel noise, separate for each of several draws."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return wide + gumbel(rng, (*shape, *logits.shape), wide.dtype)
 
@@ -88,12 +139,25 @@ def _noisy(rng: Key | int, logits: Tensor, shape: tuple[int, ...]) -> Tensor:
 def choice(
     rng: Key | int, a: int | Tensor, shape: tuple[int, ...] = (), *, replace: bool = True, p: Tensor | None = None
 ) -> Tensor:
-    """Draw from 0 ... a - 1, or rows of a tensor ``a``, each as likely as any other or with probabilities in proportion to ``p``.
+    """Draw from 0 ... a - 1, or from the rows of a tensor ``a``, with equal or given probabilities.
 
-    Without ``replace`` no number is drawn twice; each draw is then made in proportion to p among those that are left.
+    Without replacement no row is drawn twice. Each draw is then in proportion to ``p`` among those that are left.
 
-    Raises   ``ValueError`` for an a that is no whole number above 0 and no tensor with rows, a p that is no floating tensor (a,),
-             and, without replacement, for more draws than there are.
+    Args:
+        rng: A key or an int seed.
+        a: The number of choices, or a tensor whose rows are drawn.
+        shape: The shape of the draws.
+        replace: Whether a choice may be drawn several times.
+        p: A floating tensor (a,) proportional to the probabilities; ``None`` for equal ones.
+
+    Returns:
+        An int64 tensor of this shape, or the rows of ``a``, (*shape, ...).
+
+    Raises:
+        ValueError: If ``a`` or ``p`` is invalid, or without replacement there are more draws than choices.
+
+    >>> sorted(choice(0, 3, (3,), replace=False).tolist())
+    [0, 1, 2]
     """
     n = len(a) if isinstance(a, Tensor) and a.dim() else a
     if not is_whole(n) or n < 1:
@@ -112,7 +176,7 @@ def choice(
 
 
 def _chosen(rng: Key | int, n: int, shape: tuple[int, ...], replace: bool, p: Tensor | None) -> Tensor:
-    """Return the numbers drawn."""
+    """Return the numbers of the choices drawn."""
     if replace:
         return randint(rng, shape, 0, n) if p is None else categorical(rng, torch.log(p), shape)
     count = count_of(shape)

@@ -1,6 +1,6 @@
-"""Keys, and the bits they draw: SplitMix64 in tensor arithmetic.
+"""Keys, and the bits drawn from them: SplitMix64 in tensor arithmetic.
 
-``rng`` is a key or an int seed everywhere, ``shape`` a tuple of whole numbers.
+``rng`` is a key or an int seed, ``shape`` a tuple of whole numbers.
 """
 
 import math
@@ -27,20 +27,20 @@ def _signed(word: int) -> int:
 _HIGH, _LOW = 0x9E3779B9, 0x7F4A7C15
 _GAMMA = _signed(_HIGH << 32 | _LOW)
 _M1, _M2 = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
-# The golden-ratio and π words keep the keys made by split and by fold_in, and a key's own draws, apart from each other.
+# The golden-ratio and π words separate the keys of split, those of fold_in, and the draws of a key.
 _SPLIT, _FOLD = _signed(0x243F6A8885A308D3), _signed(0x13198A2E03707344)
 
 
 def shift_right(z: Tensor, bits: int) -> Tensor:
-    """Shift right and fill with zeros (torch's own shift copies the sign).
+    """Shift right and fill with zeros; torch's own shift copies the sign.
 
-    Its operator, ``z >> bits``, gives a DTensor back as it is: torch takes a name that ends in an underscore for a write.
+    Its operator, ``z >> bits``, returns a DTensor unchanged: torch takes a name that ends in an underscore for a write.
     """
     return z.bitwise_right_shift(bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:
-    """Mix; in place on its own new tensors, since a large draw costs more in fresh memory than in arithmetic.
+    """Mix in place, on new tensors: for large draws fresh memory costs more than the arithmetic.
 
     On the meta device there are no bits to mix: a summary of 96 transformer blocks takes 8 s without this arithmetic, 25 with it.
     """
@@ -54,8 +54,8 @@ def _mix(z: Tensor) -> Tensor:
 def _multiples(i: Tensor) -> Tensor:
     """Return i γ.
 
-    Inductor makes index arithmetic of a product with a position, and there an overflow lets the C++ compiler drop the loop's
-    end. So compiled code multiplies the halves of γ, after an operation that no index has, and joins them by |.
+    Inductor turns a product with a position into index arithmetic, where an overflow lets the C++ compiler drop the end of the
+    loop. Compiled code therefore multiplies the halves of γ, after an operation that indices do not have, and joins them with |.
     """
     if not torch.compiler.is_compiling():
         return i * _GAMMA
@@ -68,9 +68,19 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def key(seed: int) -> Key:
-    """Make a key from a ``seed``, any whole number; seeds that differ by a multiple of 2⁶⁴ give the same key.
+    """Make a key from a seed.
 
-    Raises   ``ValueError`` for a seed that is no whole number.
+    Args:
+        seed: Any whole number; seeds that differ by a multiple of 2⁶⁴ give the same key.
+
+    Returns:
+        A 0-d int64 tensor in main memory.
+
+    Raises:
+        ValueError: If ``seed`` is not a whole number.
+
+    >>> key(0)
+    tensor(0)
     """
     if not is_whole(seed):
         raise value_error("key", "the seed must be a whole number", seed)
@@ -80,7 +90,17 @@ def key(seed: int) -> Key:
 def as_key(rng: Key | int) -> Key:
     """Return a key unchanged, or make one from an int seed.
 
-    Raises   ``ValueError`` for an ``rng`` that is neither.
+    Args:
+        rng: A key or an int seed.
+
+    Returns:
+        A key.
+
+    Raises:
+        ValueError: If ``rng`` is neither.
+
+    >>> as_key(7)
+    tensor(7)
     """
     if isinstance(rng, Tensor) and rng.dtype is torch.int64 and rng.dim() == 0:
         return rng
@@ -90,9 +110,9 @@ def as_key(rng: Key | int) -> Key:
 
 
 def key_beside(rng: Key | int, like: Tensor) -> Key | int:
-    """Return a key on the device of a tensor, with which the draws are combined there; the bits are those of any device.
+    """Return a key on the device of a tensor that its draws are combined with; the bits are the same on every device.
 
-    Keys are folded in main memory as a rule, and one of a net on a GPU is moved where a layer draws: 8 bytes, and no waiting.
+    Keys are usually folded in main memory, and that of a net on a GPU is moved where a layer draws: 8 bytes, without waiting.
     """
     if isinstance(rng, Tensor) and rng.is_cpu is like.is_cpu:
         return rng
@@ -100,9 +120,21 @@ def key_beside(rng: Key | int, like: Tensor) -> Key | int:
 
 
 def split(rng: Key | int, n: int = 2) -> Tensor:
-    """Make n independent keys of one, ``rng``, as an int64 tensor (n,) that unpacks into them.
+    """Make independent keys from one.
 
-    Raises   ``ValueError`` for an n that is no whole number of at least 0.
+    Args:
+        rng: A key or an int seed.
+        n: Number of keys.
+
+    Returns:
+        An int64 tensor (n,), which unpacks into keys.
+
+    Raises:
+        ValueError: If ``n`` is not a whole number of at least 0.
+
+    >>> first, second = split(0)
+    >>> first.shape, bool(first == second)
+    (torch.Size([]), False)
     """
     rng = as_key(rng)
     if not is_whole(n) or n < 0:
@@ -111,11 +143,21 @@ def split(rng: Key | int, n: int = 2) -> Tensor:
 
 
 def fold_in(rng: Key | int, data: int | str | Tensor) -> Key:
-    """Make the key that belongs to a number (a step, a layer's position) or to a word: ``fold_in(key, "dropout")``.
+    """Make the key that belongs to a number, like a step or the position of a layer, or to a word: ``fold_in(key, "dropout")``.
 
-    An integer tensor ``data`` (...) makes a key for each of its numbers. A word counts as its 64-bit FNV-1a hash.
+    Args:
+        rng: A key or an int seed.
+        data: A whole number, an integer tensor (...) for a key for each of its numbers, or a word, which counts as its 64-bit
+            FNV-1a hash.
 
-    Raises   ``ValueError`` for ``data`` that is no whole number, no word and no integer tensor.
+    Returns:
+        A key, or an int64 tensor (...) of keys.
+
+    Raises:
+        ValueError: If ``data`` is none of these.
+
+    >>> bool(fold_in(0, 1) == fold_in(0, 1)), bool(fold_in(0, 1) == fold_in(0, 2))
+    (True, False)
     """
     rng = as_key(rng)
     if isinstance(data, str):
@@ -127,7 +169,7 @@ def fold_in(rng: Key | int, data: int | str | Tensor) -> Key:
 
 
 def _hash(word: str) -> int:
-    """Return the 64-bit FNV-1a hash of the word in UTF-8: Python's own differs in each process."""
+    """Return the 64-bit FNV-1a hash of a word in UTF-8; Python's own hash differs between processes."""
     found = 0xCBF29CE484222325
     for byte in word.encode():
         found = ((found ^ byte) * 0x100000001B3) % (1 << 64)
@@ -135,13 +177,26 @@ def _hash(word: str) -> int:
 
 
 draw_watcher: ContextVar[Callable[[Key], None] | None] = ContextVar("draw_watcher", default=None)
-"""A function that is told the key of every draw in eager mode; set by ``funcnet.testing.forbid_key_reuse``."""
+"""A function called with the key of every draw in eager mode; ``funcnet.testing.forbid_key_reuse`` sets it."""
 
 
 def bits(rng: Key | int, shape: tuple[int, ...] = ()) -> Tensor:
-    """Draw 64 random bits for each element, as int64.
+    """Draw 64 random bits for each element.
 
-    Raises   ``ValueError`` for a ``shape`` that is no tuple of whole numbers of at least 0.
+        x[i] = mix(rng + (i + 1) γ)        for i = 0, 1, ..., as in the module's docstring
+
+    Args:
+        rng: A key or an int seed.
+        shape: The shape of the result.
+
+    Returns:
+        An int64 tensor of this shape.
+
+    Raises:
+        ValueError: If ``shape`` is not a tuple of whole numbers of at least 0.
+
+    >>> bits(0, (2,)).dtype
+    torch.int64
     """
     rng = as_key(rng)
     if not torch.compiler.is_compiling() and (watcher := draw_watcher.get()) is not None:
@@ -150,13 +205,13 @@ def bits(rng: Key | int, shape: tuple[int, ...] = ()) -> Tensor:
     return drawn if len(shape) == 1 else drawn.reshape(shape)
 
 
-# Compiled code may have symbolic sizes.
+# Sizes may be symbolic in compiled code.
 _SIZES = (Integral, torch.SymInt)
 _MOST_ELEMENTS = 2**60 - 1  # of 8 bytes each, which torch counts in 64 bits
 
 
 def count_of(shape: tuple[int, ...], who: str = "random") -> int:
-    """Return how many elements a shape has."""
+    """Return the number of elements of a shape."""
     if not isinstance(shape, tuple) or [n for n in shape if not isinstance(n, _SIZES) or isinstance(n, bool) or n < 0]:
         raise value_error(who, "the shape must be a tuple of whole numbers of at least 0", repr(shape))
     count = math.prod(shape)
@@ -166,10 +221,10 @@ def count_of(shape: tuple[int, ...], who: str = "random") -> int:
 
 
 def half_bits(rng: Key | int, shape: tuple[int, ...]) -> Tensor:
-    """Draw 32 random bits for each element, as int32: each 64-bit draw serves two."""
+    """Draw 32 random bits for each element, as int32; each 64-bit draw provides two."""
     rng = as_key(rng)
     count = count_of(shape)
     if isinstance(count, int):
         return bits(rng, ((count + 1) // 2,)).view(torch.int32)[:count].reshape(shape)
-    # A symbolic size, in a program exported for any: torch does not prove that a slice of it fits.
+    # For a symbolic size, as in exported programs, torch cannot prove that a slice fits.
     return bits(rng, (count // 2 + 1,)).view(torch.int32).index_select(0, torch.arange(count, device=rng.device)).reshape(shape)

@@ -108,7 +108,7 @@ def require_unchanged(layer: Layer, snapshots: list[Snapshot]) -> None:
 
 def check_own_memory(layer: Layer, params: Params) -> None:
     """Require that each element of fresh params has its own memory, since an optimizer may write to donated ones."""
-    rule = "init must return each element in memory of its own"
+    rule = "init must return each element in its own memory"
     places: dict[int, str] = {}
     for path, leaf in tree.names(params).items():
         require(not _overlaps(leaf), layer, f"{rule}, and {path} is expanded or overlaps: clone it")

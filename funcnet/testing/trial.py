@@ -95,7 +95,7 @@ class Trial:
         paths: dict[int, list[str]] = {}
         for path, leaf in named.items():
             paths.setdefault(id(leaf), []).append(path)
-        rule = "the names of children() must be the paths of their params in init's"
+        rule = "the names of children() must be the paths of their params in the result of init"
         for call in [call for call in calls if tree.leaves(call.result)]:
             names = self._names(call)
             missing = [name for name in names if not any(_is_under(path, name) for path in named)]

@@ -1,8 +1,6 @@
-"""Accumulation: the gradient of a large batch from micro-batches, one after the other.
+"""Accumulation: the gradient of a large batch from micro-batches, computed one after the other.
 
-    value = Σ wᵢ valueᵢ / Σ wᵢ      grads = Σ wᵢ gradsᵢ / Σ wᵢ      wᵢ = loss.weight_of(targetᵢ)
-
-For ``reduction="sum"`` all is added. Sums are formed in float32 at least.
+Sums are in float32 at least.
 """
 
 from itertools import pairwise
@@ -25,7 +23,14 @@ from funcnet.value import Value, frozen
 
 @frozen
 class Accumulated(Value):
-    """The loss of a net and its gradient, from k micro-batches; made by ``accumulate``."""
+    """The loss of a net and its gradient, computed in micro-batches; made with ``accumulate``.
+
+        value = Σ wᵢ valueᵢ / Σ wᵢ        grads = Σ wᵢ gradsᵢ / Σ wᵢ        wᵢ = loss.weight_of(targetᵢ)
+
+    Args:
+        step: The ``value_and_grads`` of the net and its loss.
+        k: Number of micro-batches.
+    """
 
     label = "accumulate"
 
@@ -36,14 +41,14 @@ class Accumulated(Value):
         return self.scaled(params, x, target, rng, None)
 
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
-        """Return the value, the gradient of ``scale`` times it where a scale is given, and the cache of the last micro-batch."""
+        """Return the value, the gradient (times ``scale``, if given), and the cache of the last micro-batch."""
         parts = self.micro_batches(x, target)
         keys = keys_of(rng, len(parts))
-        if self.step.loss.part_count > 1 or self.step.net.surrogate:  # what clips gradients must see those of the whole batch
+        if self.step.loss.part_count > 1 or self.step.net.surrogate:  # gradient clipping must see the whole batch's gradients
             return self._by_part(params, parts, keys, scale)
         total, value, grads, cache = self._weighed(params, *parts[0], keys[0], scale)
         for (x_i, target_i), key in zip(parts[1:], keys[1:], strict=True):
-            del cache  # there is one micro-batch's at a time
+            del cache  # only one micro-batch's cache is in memory
             w, v, g, cache = self._weighed(params, x_i, target_i, key, scale)
             total, value, grads = total + w, value + v, tree.add(grads, g)
         share = 1.0 if self.step.loss.reduction == "sum" else _or_one(total)
@@ -56,10 +61,10 @@ class Accumulated(Value):
     def _by_part(
         self, params: Params, micro_batches: list[tuple[Any, Any]], keys: list[Any], scale: Tensor | None
     ) -> tuple[Tensor, Params, Cache]:
-        """Add up Σ fᵢ (wᵢ / Σ wᵢ) ℓᵢ and its gradients over the micro-batches, for a loss that is Σ fᵢ ℓᵢ."""
+        """Return Σ fᵢ (wᵢ / Σ wᵢ) ℓᵢ and its gradients over the micro-batches, for a loss Σ fᵢ ℓᵢ."""
         loss, net, found, cache = self.step.loss, self.step.net, [], None
         for (x, target), shares, key in zip(micro_batches, _shares(loss, micro_batches), keys, strict=True):
-            cache = None  # there is one micro-batch's at a time
+            cache = None  # only one micro-batch's cache is in memory
             y, cache = net.apply(params, x, key)
             values, gy = loss.parts_and_grad(y, target, shares if scale is None else tuple([s * scale.float() for s in shares]))
             value = loss.value_of_parts([_times(v, share) for v, share in zip(values, shares, strict=True)])
@@ -72,7 +77,7 @@ class Accumulated(Value):
         return total, _divided(grads, 1.0, params), cache
 
     def _weighed(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Any, Tensor, Params, Cache]:
-        """Return the weight of a micro-batch, and value and gradient times that; 0 where it is 0."""
+        """Return the weight of a micro-batch, and its value and gradient times the weight; 0 for weight 0."""
         value, grads, cache = self.step.scaled(params, x, target, rng, scale)
         if self.step.loss.reduction == "sum":
             return 1, value, tree.map(in_single, grads), cache
@@ -80,7 +85,19 @@ class Accumulated(Value):
         return w, _times(value, w), tree.map(lambda g: _times(g, w), grads), cache
 
     def micro_batches(self, x: Any, target: Any, *, exactly: bool = False) -> list[tuple[Any, Any]]:
-        """Cut x and target along their first axes; fewer rows than k make fewer parts, or with ``exactly`` some empty ones."""
+        """Divide x and target along their first axes.
+
+        Args:
+            x: The input of the batch.
+            target: Its target.
+            exactly: Whether there are always k parts, of which some may be empty; else fewer rows than k make fewer parts.
+
+        Returns:
+            A list of pairs (x, target).
+
+        Raises:
+            ValueError: If x and target do not have the same number of rows.
+        """
         sizes = {row_count(leaf) for leaf in tree.leaves((x, target))}
         if len(sizes) != 1 or -1 in sizes:
             raise value_error(
@@ -101,7 +118,7 @@ def keys_of(rng: Key | int | None, count: int) -> list[Key | None]:
 
 
 def row_count(leaf: Any) -> int:
-    """Return the size of the first axis, -1 of what cannot be cut along it: numbers, and sparse tensors."""
+    """Return the size of the first axis; -1 for numbers and sparse tensors, which cannot be divided along it."""
     return leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() and leaf.layout in _CUT else -1
 
 
@@ -113,7 +130,7 @@ def _rows(values: Any, a: int, b: int) -> Any:
 
 
 def _shares(loss: Loss, micro_batches: list[tuple[Any, Any]]) -> list[tuple[Any, ...]]:
-    """Return for each micro-batch the share that it has in each part: wᵢ / Σ wᵢ, or 1 for sums."""
+    """Return the share of each micro-batch in each part of the loss: wᵢ / Σ wᵢ, or 1 for sums."""
     columns = [
         [1.0 if part.reduction == "sum" else part.weight_of(target) for _, target in micro_batches] for part in loss.part_list()
     ]
@@ -122,17 +139,17 @@ def _shares(loss: Loss, micro_batches: list[tuple[Any, Any]]) -> list[tuple[Any,
 
 
 def _or_one(total: Any) -> Any:
-    """Return a total weight to divide by, 1 for 0: of what counts for nothing the value is 0."""
+    """Return a total weight to divide by, 1 if it is 0: the value is 0 then."""
     return torch.where(total == 0, 1, total) if isinstance(total, Tensor) else total or 1
 
 
 def _times(one: Tensor, w: float | Tensor) -> Tensor:
-    """Return a number or a gradient times a weight; of weight 0 is what has no rows, which may be NaN."""
+    """Return a number or a gradient times a weight; with weight 0 it is 0, even if it is NaN because there are no rows."""
     return torch.where(torch.as_tensor(w, device=one.device) == 0, 0.0, in_single(one) * w)
 
 
 def _divided(grads: Params, share: Any, params: Params) -> Params:
-    """Divide the gradients that there are, in the dtypes of params."""
+    """Divide the gradients that are present, in the dtypes of params."""
     pairs = zip(*flatten_together(grads, params), strict=True)
     made: Params = unflatten(grads, iter([None if g is None else rounded(g / share, p) for g, p in pairs]))
     return made
@@ -140,19 +157,31 @@ def _divided(grads: Params, share: Any, params: Params) -> Params:
 
 @adds_location("accumulate")
 def accumulate(net: Layer, loss: Loss, k: int) -> Accumulated:
-    """Make the function ``(params, x, target, rng=None) -> (value, grads, cache)`` that cuts a batch into ``k`` micro-batches.
+    """Compute loss and gradients of a batch in ``k`` micro-batches, with a k-th of the memory.
 
-    It is ``value_and_grads`` with a ``k``-th of the memory: value and gradients are those of the whole batch, up to rounding,
-    however rows are weighted and labels ignored. A net that is ``batch_dependent`` sees the micro-batches, and ``cache`` is
-    that of the last, so ``update_stats`` takes the statistics of the last. Micro-batch i of a stochastic net has the key
-    ``fold_in(rng, i)``.
+        value = Σ wᵢ valueᵢ / Σ wᵢ        grads = Σ wᵢ gradsᵢ / Σ wᵢ        wᵢ = loss.weight_of(targetᵢ)
+
+    With ``reduction="sum"`` values and gradients are added. Value and gradients equal those of the whole batch up to rounding,
+    however rows are weighted and labels ignored. A net that is ``batch_dependent`` sees the micro-batches, and ``update_stats``
+    takes the statistics of the last. Micro-batch i of a stochastic net has the key ``fold_in(rng, i)``.
 
     Args:
         net: The net.
         loss: The loss, with one value.
-        k: How many micro-batches there are; a batch of fewer rows makes fewer.
+        k: Number of micro-batches; a batch with fewer rows makes fewer.
+
+    Returns:
+        A function ``(params, x, target, rng=None) -> (value, grads, cache)`` like that of ``value_and_grads``; ``cache`` is that
+        of the last micro-batch.
 
     Raises:
-        ValueError: As ``value_and_grads``; for a ``k`` below 1, and x and target of several numbers of rows.
+        ValueError: If ``k`` is below 1, or ``value_and_grads`` refuses the net or the loss.
+
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.losses.regression import MSE
+    >>> step = accumulate(Linear(1, 1, bias=False), MSE(), 2)
+    >>> value, grads, cache = step({"weight": torch.ones(1, 1)}, torch.ones(4, 1), torch.zeros(4, 1))
+    >>> value, grads
+    (tensor(1.), {'weight': tensor([[2.]])})
     """
     return Accumulated(value_and_grads(net, loss), k)

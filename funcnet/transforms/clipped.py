@@ -1,8 +1,7 @@
-"""clipped_grads: the mean of gradients that are clipped row by row, for differentially private training.
+"""The mean of gradients that are clipped row by row, for differentially private training.
 
-    gradsᵢ = ∂ loss(net(params, xᵢ), targetᵢ) / ∂ params      wᵢ = min(1, C / ‖gradsᵢ‖)      grads = Σ wᵢ gradsᵢ / B
-
-The gradients of rows are not stored: their norms come first, and the sum is one more backward pass, whose gy has wᵢ / B in row i.
+The gradients of rows are not stored: first their norms are computed, then their sum with one more backward pass, whose gy is
+multiplied by wᵢ / B in row i.
 """
 
 from typing import Any
@@ -25,7 +24,15 @@ from funcnet.value import Value, frozen
 
 @frozen
 class ClippedGrads(Value):
-    """The losses of a net on rows, and the mean of their clipped gradients; made by ``clipped_grads``."""
+    """The losses of rows, and the mean of their clipped gradients; made with ``clipped_grads``.
+
+        wᵢ = min(1, C / ‖gradsᵢ‖)        grads = Σ wᵢ gradsᵢ / B
+
+    Args:
+        step: The ``value_and_grads`` of the net and its loss.
+        max_norm: C, the largest norm of the gradients of a row.
+        batch_size: B; ``None`` for the number of rows.
+    """
 
     label = "clipped_grads"
 
@@ -42,7 +49,7 @@ class ClippedGrads(Value):
 
     @adds_location("clipped_grads")
     def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Grads]:
-        if self.step.net.stochastic:  # the noise of a row is that of its key, which a batch does not have
+        if self.step.net.stochastic:  # the noise of a row comes from its own key, while a batch has only one
             return self._of_stored(params, x, target, rng)
         values, norms = self._norms(params, x, target)
         y, cache = self.step.net.apply(params, x)
@@ -53,7 +60,7 @@ class ClippedGrads(Value):
         return values, self.step.net.grads(params, cache, gy)
 
     def _row_by_row(self, y: Any, target: Any, weights: Tensor) -> Any:
-        """Return the gradient of y of each row's loss by itself, times its weight."""
+        """Return the gradient of y of each row's own loss, times its weight."""
         rows, targets = tree.map(lambda leaf: leaf.unsqueeze(1), (y, target))
         gy = mapped(len(weights), lambda *row: self.step.loss.value_and_grad(*row)[1], rows, targets) if len(weights) else rows
         return tree.map(lambda g: rounded(in_single(g) * _beside(weights, g), g).flatten(0, 1), gy)
@@ -65,7 +72,7 @@ class ClippedGrads(Value):
         return values, tree.map(lambda g: rounded((in_single(g) * _beside(weights, g)).sum(0), g), grads)
 
     def _weights(self, norms: Tensor) -> Tensor:
-        """Return wᵢ / B; a norm of 0 has the weight of a short one."""
+        """Return wᵢ / B; the weight for a norm of 0 is 1 / B."""
         return (self.max_norm / norms).clamp(max=1.0) / (self.batch_size or max(1, len(norms)))
 
     def __repr__(self) -> str:
@@ -74,17 +81,40 @@ class ClippedGrads(Value):
 
 
 def _beside(weights: Tensor, g: Tensor) -> Tensor:
-    """Return the weights of rows as a factor of g, with the rows along its first axis."""
+    """Return the weights of rows with the axes of g, the rows along the first."""
     return weights.reshape(-1, *[1] * (g.dim() - 1))
 
 
 @adds_location("clipped_grads")
 def clipped_grads(net: Layer, loss: Loss, max_norm: float, batch_size: float | None = None) -> ClippedGrads:
-    """Make the function ``(params, x, target, rng=None) -> (values, grads)``, whose gradients no row determines alone.
+    """Compute the mean of the rows' clipped gradients, whose dependence on any single row is bounded.
 
-    ``values[i]`` is the loss of row i by itself. ``grads`` is the sum of the gradients of the rows, each with a norm of at most
-    ``max_norm``, over the number of rows. So another row changes it by ``max_norm`` / rows at most, which
-    ``AddPrivacyNoise`` hides:
+        gradsᵢ = ∂ loss(net(params, xᵢ), targetᵢ) / ∂ params
+        wᵢ     = min(1, C / ‖gradsᵢ‖)        grads = Σ wᵢ gradsᵢ / B
+
+    Another row changes ``grads`` by at most ``max_norm`` / B, which the noise of ``AddPrivacyNoise`` hides.
+
+    This takes one forward and one backward pass more than ``per_example_norms``. For three Linears of 512 features and 128 rows
+    it takes a twentieth of the time with stored gradients, for convolutions and small nets about the same. Gradients of rows are
+    stored only for stochastic nets. A row with NaN or infinity in x or in its gradient makes ``grads`` NaN, as in any mean:
+    remove it first.
+
+    Args:
+        net: A net whose rows do not depend on each other, and whose output has one row for each row of x.
+        loss: A loss with one value.
+        max_norm: C, the largest norm of all gradients of a row together.
+        batch_size: B, the divisor; ``None`` for the number of rows. If rows are drawn at random, as the analysis of privacy
+            assumes, pass the expected number, which reveals nothing about the batch.
+
+    Returns:
+        A function ``(params, x, target, rng=None) -> (values, grads)``, where ``values[i]`` is the loss of row i.
+
+    Raises:
+        ValueError: If ``max_norm`` or ``batch_size`` is not a finite number above 0, or ``per_example_grads`` refuses the net or
+            the loss.
+
+    References:
+        Abadi et al. 2016, algorithm 1; Li et al. 2022 for the second backward pass ("ghost clipping").
 
     >>> import torch
     >>> from funcnet.layers.linear.linear import Linear
@@ -93,20 +123,5 @@ def clipped_grads(net: Layer, loss: Loss, max_norm: float, batch_size: float | N
     >>> values, grads = clipped_grads(net, MSE(), 1.0)({"weight": torch.ones(1, 1)}, torch.ones(2, 1), torch.zeros(2, 1))
     >>> grads
     {'weight': tensor([[1.]])}
-
-    It takes one forward and one backward pass more than ``per_example_norms``. For three Linears of 512 features and 128 rows
-    that is a twentieth of the time of stored gradients, for convolutions and small nets about the same. The gradients of rows
-    are stored for stochastic nets only. A row with NaN or infinity in x or in its gradient makes NaN of ``grads``, as in any
-    mean: leave it out first.
-
-    Args:
-        net: A net whose rows do not depend on each other, and whose output has a row for each of x.
-        loss: A loss with one value.
-        max_norm: The largest norm of all gradients of a row together.
-        batch_size: The number to divide by; by default that of the rows. Where rows are drawn at random, as the analysis of
-            privacy assumes, give the mean number, which does not tell how many there are.
-
-    Raises:
-        ValueError: As ``per_example_grads``; for a ``max_norm`` or a ``batch_size`` that is not a finite number above 0.
     """
     return ClippedGrads(value_and_grads(net, loss), max_norm, batch_size)

@@ -1,8 +1,8 @@
-"""Factors: what the gradient of a layer's params is a product of, kept for all examples until ``vmap`` is over.
+"""Factors: the terms of which a layer's gradient is a product, kept for all examples until ``vmap`` ends.
 
-Under ``vmap`` the gradient of a Linear for each example lies in memory that ``vmap`` asks for, and is made by a kernel that it
-chooses. So the stand-in of such a layer gives in the place of its gradient the two factors, x and gy, which are small. Of these,
-outside of ``vmap``, the gradients of all examples are formed in one product, or only their squares.
+Under ``vmap`` the gradients of a Linear for each example are in memory that ``vmap`` allocates, computed with a kernel that it
+chooses. A stand-in for the layer therefore returns the two factors of its gradient, x and gy, which are small. Outside of
+``vmap`` they give the gradients of all examples in one product, or only their squares.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ from funcnet.stand_ins import StandIn
 
 
 class Factors(NamedTuple):
-    """The factors of a layer's gradient, in its place in a tree: the layer's cache, and gy."""
+    """The factors of a layer's gradient, in its place in a tree: the cache of the layer, and gy."""
 
     layer: Any
     cache: Any
@@ -35,7 +35,7 @@ class Factors(NamedTuple):
 
 
 class Factored(StandIn):
-    """A layer that gives factors in the place of its gradient."""
+    """A layer that returns factors instead of its gradient."""
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return self.grads(params, cache, gy), self.original.input_grad(params, cache, gy)
@@ -45,7 +45,7 @@ class Factored(StandIn):
 
 
 def has_factors(layer: Layer) -> bool:
-    """Tell whether the gradient of a layer's params is a product that is known here."""
+    """Tell whether the gradient of a layer's params is a product known here."""
     return _KNOWN.get(type(layer), lambda layer: False)(layer)
 
 
@@ -57,7 +57,7 @@ _KNOWN: dict[type, Callable[[Any], bool]] = {
 
 
 def replace_factors(values: Tree, f: Callable[[Factors], Any]) -> Tree:
-    """Return the tree with ``f(factors)`` in the places of factors."""
+    """Return the tree with ``f(factors)`` in place of factors."""
     if isinstance(values, Factors):
         return f(values)
     if isinstance(values, dict):
@@ -66,7 +66,7 @@ def replace_factors(values: Tree, f: Callable[[Factors], Any]) -> Tree:
 
 
 def grads_of(factors: Factors) -> Params:
-    """Return the gradients of all examples, with a first axis for these."""
+    """Return the gradients of all examples, along a new first axis."""
     layer, _, gy = factors
     if type(layer) is LayerNorm:
         return _affine_grads(*factors)
@@ -77,7 +77,7 @@ def grads_of(factors: Factors) -> Params:
 
 
 def squares_of(factors: Factors) -> Tensor:
-    """Return the squares of the norms of these gradients, which are not formed where that takes less work."""
+    """Return the squares of the norms of these gradients, which are not formed if that saves work."""
     layer, cache, gy = factors
     if type(layer) is LayerNorm:
         grads = [in_single(leaf).flatten(1) for leaf in tree.leaves(_affine_grads(*factors))]
@@ -94,7 +94,7 @@ def squares_of(factors: Factors) -> Tensor:
 
 
 def _has_convolution(layer: Any, x: Tensor, gy: Tensor, *, for_norms: bool = False) -> bool:
-    """Tell whether the gradients of a convolution's weight are those of another convolution, and that is quicker."""
+    """Tell whether the weight gradients of a convolution are computed as another convolution, and faster that way."""
     if type(layer) is Linear or prod(x.shape[1 : x.dim() - layer.axes - 1]) != 1:
         return False
     channels, *sizes = layer.param_shapes()["weight"]
@@ -105,7 +105,7 @@ def _has_convolution(layer: Any, x: Tensor, gy: Tensor, *, for_norms: bool = Fal
 
 
 def _convolution_grads(layer: Any, x: Tensor, gy: Tensor) -> Iterator[Tensor]:
-    """Yield the gradients of a convolution's weight, of as many examples at a time as the processor's cache holds."""
+    """Yield the weight gradients of a convolution, for as many examples at a time as fit in the processor's cache."""
     shape = layer.param_shapes()["weight"]
     x, gy = x.reshape(len(x), *x.shape[-layer.axes - 1 :]), gy.reshape(len(gy), *gy.shape[-layer.axes - 1 :])
     count = kernels.chunk(prod(shape), gy, x)
@@ -114,13 +114,13 @@ def _convolution_grads(layer: Any, x: Tensor, gy: Tensor) -> Iterator[Tensor]:
 
 
 def _count(layer: Any, x: Tensor, gy: Tensor) -> int:
-    """Return how many examples are treated at a time: what the windows of a convolution see is more than x."""
+    """Return the number of examples per piece: the windows of a convolution hold more than x."""
     seen = 1 if type(layer) is Linear else prod(layer.param_shapes()["weight"][2:])
     return len(gy) if seen == 1 else kernels.chunk(seen * x[:1].numel(), gy, x)
 
 
 def _weight_grads(layer: Any, x: Tensor, gy: Tensor) -> Tensor:
-    """Return the gradients of a weight, of each group one after the other."""
+    """Return the gradients of a weight, of one group after the other."""
     n, count = len(gy), _count(layer, x, gy)
     if _has_convolution(layer, x, gy):
         return _joined(n, _convolution_grads(layer, x, gy))
@@ -134,7 +134,7 @@ def _weight_grads(layer: Any, x: Tensor, gy: Tensor) -> Tensor:
 
 
 def _joined(n: int, parts: Iterator[Tensor]) -> Tensor:
-    """Copy gradients to one tensor as they come, each part from the processor's cache."""
+    """Copy gradients into one tensor as they come, each part from the processor's cache."""
     out, end = torch.empty(0), 0
     for part in parts:
         out = out if end else empty((n, part.shape[1]), part)
@@ -144,7 +144,7 @@ def _joined(n: int, parts: Iterator[Tensor]) -> Tensor:
 
 
 def _bias_grads(layer: Any, gy: Tensor) -> Tensor:
-    """Return the sums of gy over all axes but those of examples and channels."""
+    """Return the sums of gy over all axes except those of examples and channels."""
     if type(layer) is Linear:
         return gy.reshape(len(gy), -1, gy.shape[-1]).sum(1)
     return gy.reshape(len(gy), -1, layer.out_channels, prod(gy.shape[gy.dim() - layer.axes :])).sum((1, 3))
@@ -160,9 +160,9 @@ def _affine_grads(layer: LayerNorm, cache: tuple[Tensor, Tensor, Tensor], gy: Te
 
 
 def _rows(layer: Any, x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
-    """Return gy (N, t, out) and x (N, t, in), or (N, t) of an Embedding, for t rows of each example.
+    """Return gy (N, t, out) and x (N, t, in), or (N, t) for an Embedding, for t rows of each example.
 
-    Of a convolution a row is what one window sees. With groups there are N for each group.
+    For a convolution a row is the content of one window. With groups there are N for each group.
     """
     n = len(x)
     if type(layer) is Embedding:
@@ -176,6 +176,6 @@ def _rows(layer: Any, x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _of_groups(columns: Tensor, n: int, groups: int) -> Tensor:
-    """Rearrange (N b, groups c, T), of b images for each example, to (N groups, b T, c)."""
+    """Rearrange (N b, groups c, T), with b images for each example, to (N groups, b T, c)."""
     images = columns.view(n, -1, groups, columns.shape[1] // groups, columns.shape[2])
     return images.movedim(1, -2).flatten(-2).flatten(0, 1).mT

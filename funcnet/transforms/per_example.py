@@ -1,14 +1,12 @@
-"""Per example: the gradient of the loss of each row by itself, or only its norm.
-
-    gradsᵢ = ∂ loss(net(params, xᵢ), targetᵢ) / ∂ params      normᵢ = ‖gradsᵢ‖, over all params
+"""Per example: the gradient of the loss of each row, or only its norm.
 
 The net runs on rows under ``vmap``, each a batch of one. The gradients of a Linear, a convolution, an Embedding and a LayerNorm
-are formed after that from their factors, for all rows at once (``factors``). Of these the norm needs no gradient (Goodfellow
-2015, "Efficient per-example gradient computations"):
+are then formed from their factors, for all rows at once (``factors``). Their norms need no gradient (Goodfellow 2015, "Efficient
+per-example gradient computations"):
 
-    ‖gyᵀ x‖² = Σ (x xᵀ) ⊙ (gy gyᵀ)      of a single row: ‖gy‖² ‖x‖²
+    ‖gyᵀ x‖² = Σ (x xᵀ) ⊙ (gy gyᵀ)      for a single row: ‖gy‖² ‖x‖²
 
-That of an Embedding is Σ ⟨gyᵢ, gyⱼ⟩ over the i, j with xᵢ = xⱼ.
+For an Embedding the square is Σ ⟨gyᵢ, gyⱼ⟩ over all i, j with xᵢ = xⱼ.
 """
 
 from typing import Any
@@ -47,7 +45,14 @@ def _of_rows(value: Any, attribute: Any, step: ValueAndGrads) -> None:
 
 @frozen
 class PerExample(Value):
-    """The losses of a net on rows, and their gradients or the norms of these; made by ``per_example_grads`` and ``..._norms``."""
+    """The losses of rows, and their gradients or the norms of these; made with ``per_example_grads`` or ``per_example_norms``.
+
+        gradsᵢ = ∂ loss(net(params, xᵢ), targetᵢ) / ∂ params        normᵢ = ‖gradsᵢ‖ over all params
+
+    Args:
+        step: The ``value_and_grads`` of the net and its loss.
+        only_norms: Whether to return the norms of the gradients instead of the gradients.
+    """
 
     step: ValueAndGrads = field(validator=_of_rows)
     only_norms: bool
@@ -72,7 +77,7 @@ class PerExample(Value):
         return values, sum(tree.leaves(replace_factors(grads, squares_of)), values.new_zeros(n)).sqrt()
 
     def _of_none(self, params: Params, x: Any, target: Any, rng: Key | int | None) -> tuple[Tensor, Any]:
-        """Return what a batch without rows has, as a random draw of rows may be: that of a row of zeros, without the row."""
+        """Return the result for a batch without rows, which a random draw may give: that for a row of zeros, without the row."""
         x, target = tree.map(lambda leaf: leaf.new_zeros((1, *leaf.shape[1:])), (x, target))
         none: tuple[Tensor, Any] = tree.map(lambda leaf: leaf[:0], self(params, x, target, rng))
         return none
@@ -95,7 +100,7 @@ class PerExample(Value):
 
 
 class _Measured(StandIn):
-    """A layer that gives the square of the norm of its gradient in the place of the gradient."""
+    """A layer that returns the square of the norm of its gradient instead of the gradient."""
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = self.original.vjp(params, cache, gy)
@@ -107,7 +112,7 @@ class _Measured(StandIn):
 
 
 def _factored(layer: Layer, *, only_norms: bool) -> Layer:
-    """Return the net with stand-ins that give factors or squares; a combinator that may run a layer twice gives no factors."""
+    """Return the net with stand-ins that give factors or squares; combinators that may run a layer twice give no factors."""
     if isinstance(layer, _CALLS_EACH_CHILD_ONCE) and layer.calls_each_child_once:
         children = {name: _factored(child, only_norms=only_norms) for name, child in layer.children().items()}
         return layer.with_children(children)
@@ -117,50 +122,75 @@ def _factored(layer: Layer, *, only_norms: bool) -> Layer:
 
 
 def _sum_of_squares(values: Any) -> Any:
-    """Return the sum of the squares of all leaves; the tree itself where there are none."""
+    """Return the sum of the squares of all leaves; a tree without leaves is returned unchanged."""
     squares = [in_single(leaf).square().sum() for leaf in tree.leaves(values)]
     return sum(squares[1:], squares[0]) if squares else values
 
 
 @adds_location("per_example_grads")
 def per_example_grads(net: Layer, loss: Loss) -> PerExample:
-    """Make the function ``(params, x, target, rng=None) -> (values, grads)`` of each row by itself.
+    """Compute the gradient of the loss of each row separately.
 
-    ``values[i]`` and the entries i of ``grads``, which has the structure of params and a first axis more, are what
-    ``value_and_grads`` gives of ``x[i:i + 1]`` and ``target[i:i + 1]``. Row i of a stochastic net has the key ``fold_in(rng,
-    i)``. A batch may have no rows, as one drawn at random for differentially private training.
+        gradsᵢ = ∂ loss(net(params, xᵢ), targetᵢ) / ∂ params
 
-    A loop over the rows takes 4 to 12 times as long, and twice as long where gradients cost more to compute than to write, as
-    those of five convolutions of 64 channels. ``torch.func.vmap`` of ``torch.func.grad`` takes 1.0 to 5 times as long.
+    Row i equals the result of ``value_and_grads`` for ``x[i:i + 1]`` and ``target[i:i + 1]``. Row i of a stochastic net has the
+    key ``fold_in(rng, i)``. A batch may be empty, as when rows are drawn at random for differentially private training.
+
+    A loop over the rows takes 4 to 12 times as long, or twice as long where computing the gradients takes longer than writing
+    them, as for five convolutions of 64 channels. ``torch.func.vmap`` of ``torch.func.grad`` takes 1.0 to 5 times as long.
 
     Args:
         net: A net whose rows do not depend on each other.
         loss: A loss with one value.
 
+    Returns:
+        A function ``(params, x, target, rng=None) -> (values, grads)``: values (N,), and grads with the structure of params and a
+        new first axis of N.
+
     Raises:
-        ValueError: As ``value_and_grads``; for a ``net`` or ``loss`` that is ``batch_dependent``, and x and target of several
-            numbers of rows.
+        ValueError: If ``net`` or ``loss`` is ``batch_dependent``, or ``value_and_grads`` refuses them.
+
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.losses.regression import MSE
+    >>> step = per_example_grads(Linear(1, 1, bias=False), MSE())
+    >>> values, grads = step({"weight": torch.ones(1, 1)}, torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1))
+    >>> grads["weight"].flatten()
+    tensor([2., 8.])
     """
     return PerExample(value_and_grads(net, loss), False)
 
 
 @adds_location("per_example_norms")
 def per_example_norms(net: Layer, loss: Loss) -> PerExample:
-    """Make the function ``(params, x, target, rng=None) -> (values, norms)`` of each row by itself: values and norms (N,).
+    """Compute the norm of the gradient of each row's loss, without storing the gradients.
 
-    ``norms[i]`` is the norm of all gradients of row i together, as for clipping in differentially private training. The
-    gradients of ``Linear``, convolutions and ``Embedding`` are not formed, unless that takes less work, and then for a few rows
-    at a time; those of other layers for one layer at a time.
+        normᵢ = ‖∂ loss(net(params, xᵢ), targetᵢ) / ∂ params‖ over all params together
 
-    The norms of wide Linears take a third to a seventh of the time of ``per_example_grads`` and their norms. Where most of the
-    time goes to the forward pass, or to the products that are the gradients, they take about as long: in small nets, and in
-    convolutions.
+    The gradients of ``Linear``, convolutions and ``Embedding`` are formed only where that takes less work, for a few rows at a
+    time; those of other layers for one layer at a time.
+
+    The norms of wide Linears take a third to a seventh of the time of ``per_example_grads`` and their norms. In small nets and in
+    convolutions they take about as long: most of the time is spent in the forward pass, or in the products that are the
+    gradients.
 
     Args:
         net: A net whose rows do not depend on each other.
         loss: A loss with one value.
 
+    Returns:
+        A function ``(params, x, target, rng=None) -> (values, norms)``, both (N,).
+
     Raises:
-        ValueError: As ``per_example_grads``.
+        ValueError: If ``net`` or ``loss`` is ``batch_dependent``, or ``value_and_grads`` refuses them.
+
+    References:
+        Goodfellow 2015, "Efficient per-example gradient computations".
+
+    >>> from funcnet.layers.linear.linear import Linear
+    >>> from funcnet.losses.regression import MSE
+    >>> step = per_example_norms(Linear(1, 1, bias=False), MSE())
+    >>> values, norms = step({"weight": torch.ones(1, 1)}, torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1))
+    >>> norms
+    tensor([2., 8.])
     """
     return PerExample(value_and_grads(net, loss), True)

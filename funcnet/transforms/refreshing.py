@@ -1,4 +1,4 @@
-"""refresh_stats: running statistics computed anew, for params that no training step has seen, such as averaged ones."""
+"""Fresh running statistics for params that no training step has seen, like averaged ones."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -21,11 +21,29 @@ from funcnet.walking import children_of, map_layers, require_layer
 def refresh_stats(
     net: Layer, params: Params, batches: Iterable[Any], momentum: float | None = None, rng: Key | int | None = None
 ) -> Params:
-    """Return params with running statistics computed anew from batches: ``torch.optim.swa_utils.update_bn``.
+    """Return params with running statistics recomputed from batches, like ``torch.optim.swa_utils.update_bn``.
 
-    The running statistics in params that ``EMA`` or ``SWA`` averaged are those of no net. This runs ``net`` on some batches, in
-    training mode, and collects new ones. All other params stay. Statistics that training does not move, as those of a norm in
-    ``freeze``, stay too; so do the params of a net without any.
+        stats ← initial values        stats ← update_stats for each batch
+
+    The averages of ``EMA`` or ``SWA`` contain running statistics that fit no net. This runs ``net`` on some batches in training
+    mode, and collects new statistics. All other params stay, and so do statistics that training does not move, like those of a
+    norm in ``freeze``.
+
+    Args:
+        net: The net for training, not its ``inference()``.
+        params: Its params.
+        batches: The x of each batch, without targets: ``x.split(100)``.
+        momentum: The momentum of all norms during this; ``None`` for the mean over all batches.
+        rng: The key of a stochastic net; batch i has ``fold_in(rng, i)``.
+
+    Returns:
+        The new params.
+
+    Raises:
+        ValueError: If there are no batches, or a tensor instead of batches, or ``momentum`` is not from 0 to 1.
+
+    References:
+        Izmailov et al. 2018, "Averaging weights leads to wider optima", section 3.2.
 
     >>> import torch
     >>> from funcnet.layers.norm.batch_norm import BatchNorm1d
@@ -33,16 +51,6 @@ def refresh_stats(
     >>> x = torch.tensor([[1.0], [3.0]])
     >>> refresh_stats(net, net.init(0), [x, x + 1])["running_mean"]
     tensor([2.5000])
-
-    Args:
-        net: The net that is trained, not its ``inference()``.
-        params: Its params.
-        batches: The x of each batch, without targets: ``x.split(100)``.
-        momentum: The momentum of all norms meanwhile; with ``None`` the mean of all batches.
-        rng: The key of a stochastic net; batch i has ``fold_in(rng, i)``.
-
-    Raises:
-        ValueError: For what is no layer, a ``momentum`` outside 0 to 1, no batches, and a tensor in their place.
     """
     require_layer("refresh_stats", net)
     _Momentum(momentum)
@@ -56,12 +64,12 @@ def refresh_stats(
             _, cache = collecting.apply(params, x, None if rng is None else random.fold_in(rng, count - 1))
             params = collecting.update_stats(params, cache)
     if not count:
-        raise value_error("refresh_stats", "batches must hold the x of one batch at least", "none")
+        raise value_error("refresh_stats", "batches must hold the x of at least one batch", "none")
     return params
 
 
 def _several(batches: Any) -> Iterable[Any]:
-    """Return the batches; a tensor is one batch, whose rows are none."""
+    """Return the batches; a tensor is refused, because it would be read as a list of rows."""
     if not isinstance(batches, Iterable) or isinstance(batches, Tensor):
         raise value_error(
             "refresh_stats", "batches must be a list of batches, or an iterable of them, such as x.split(100)", batches
@@ -81,7 +89,7 @@ def _is_norm(layer: Layer) -> bool:
 
 
 def _fresh(net: Layer) -> dict[str, Any]:
-    """Return the first statistics of every norm by path: what is read in evaluation without being trained, and counters."""
+    """Return the initial statistics of every norm by path: params that evaluation reads but nothing trains, and counters."""
     found: dict[str, Any] = {}
     for path, layer in _norms(net, ""):
         names = layer.inference().non_trainable
@@ -91,7 +99,7 @@ def _fresh(net: Layer) -> dict[str, Any]:
 
 
 def _norms(layer: Layer, path: str) -> Iterator[tuple[str, Layer]]:
-    """Yield the norms whose statistics move, with their paths: none within a ``freeze``."""
+    """Yield the norms whose statistics move, with their paths; those within a ``freeze`` do not."""
     if _is_norm(layer):
         yield path, layer
     for name, child in children_of(layer).items() if layer.has_running_stats else ():

@@ -1,8 +1,4 @@
-"""Seeing: the outputs of all layers of a net, and the Jacobian of its output.
-
-intermediates(net, params, x)[path]    y of the layer at that path
-jacobian(net, params, x)               ∂y/∂x, y.shape + x.shape
-"""
+"""Insight into a net: the outputs of all its layers, and the Jacobian of its output."""
 
 from typing import Any
 
@@ -32,11 +28,13 @@ class _Recorder(StandIn):
 
 
 def intermediates(net: Layer, params: Params, x: Any, rng: Rng = None) -> dict[str, Any]:
-    """Return the output of every layer of a net by its path, outermost first; that of the net itself is at ``""``.
+    """Return the output of every layer of a net by path, outermost first; that of the net itself has the path ``""``.
 
-    A layer that runs several times, as in ``scan`` and ``shared``, has a tuple of its outputs. Of layers with one path, as a
-    wrapper and its layer, the outermost counts, as in ``at``. Layers that run within ``vmap``, as in ``ensemble``, are left
-    out, and so are layers that never run. For the outputs in evaluation give ``net.inference()``.
+        value[path] = y of the layer at that path
+
+    A layer that runs several times, as in ``scan`` and ``shared``, has a tuple of its outputs. If a wrapper and its layer have
+    the same path, the wrapper counts, as in ``at``. Layers that run within ``vmap``, as in ``ensemble``, are left out, and so are
+    layers that never run. For the outputs in evaluation, pass ``net.inference()``.
 
     Args:
         net: The net.
@@ -44,8 +42,11 @@ def intermediates(net: Layer, params: Params, x: Any, rng: Rng = None) -> dict[s
         x: Its input.
         rng: A key, for a stochastic net.
 
+    Returns:
+        A dict from paths to outputs.
+
     Raises:
-        ValueError: ``net`` is no layer; and what the net raises.
+        ValueError: If ``net`` is not a layer, or refuses its input.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.activation.sigmoids import Tanh
@@ -64,7 +65,7 @@ def intermediates(net: Layer, params: Params, x: Any, rng: Rng = None) -> dict[s
 
 
 def _recording(layer: Layer, path: str, found: list[_Recorder], level: int) -> _Recorder:
-    """Return a net whose layers keep their outputs, and list them, the last first."""
+    """Return a net whose layers record their outputs, and list these layers in ``found``, the last first."""
     children = children_of(layer)
     inside = {
         name: _recording(child, ".".join(filter(None, (path, name))), found, level)
@@ -76,18 +77,23 @@ def _recording(layer: Layer, path: str, found: list[_Recorder], level: int) -> _
 
 
 def jacobian(net: Layer, params: Params, x: Tensor) -> Tensor:
-    """Return the derivative of y by x, all of it, with the shape y.shape + x.shape: a row of it for each element of y.
+    """Return the whole derivative of y with respect to x.
 
-    It is ``input_grad`` of every unit vector, mapped at once. A row of a batch does not depend on the others, so of a batch
-    most of it is 0: give one row, or use ``torch.func.vmap``. Surrogates count with their own rule.
+        J[i, j] = ∂yᵢ / ∂xⱼ
+
+    It is ``input_grad`` of all unit vectors, mapped at once. The rows of a batch do not depend on each other, so most of the
+    Jacobian of a batch is 0: pass one row, or use ``torch.func.vmap``. Surrogates count with their declared gradient.
 
     Args:
-        net: A net from a floating tensor to one, which needs no key; else give ``net.inference()``.
+        net: A net from a floating tensor to one, which needs no key: for others pass ``net.inference()``.
         params: Its params.
         x: Its input.
 
+    Returns:
+        A tensor of the shape y.shape + x.shape.
+
     Raises:
-        ValueError: ``net`` is no layer, or stochastic, x or y is no floating tensor; and what the net raises.
+        ValueError: If ``net`` is not a layer or is stochastic, or x or y is not a floating tensor.
 
     >>> from funcnet.layers.activation.elementary import Square
     >>> jacobian(Square(), {}, torch.tensor([1.0, 2.0]))
@@ -95,7 +101,7 @@ def jacobian(net: Layer, params: Params, x: Tensor) -> Tensor:
             [0., 4.]])
     """
     if require_layer("jacobian", net).stochastic:
-        raise value_error("jacobian", "the net may not be stochastic: give net.inference()", repr(net))
+        raise value_error("jacobian", "the net must not be stochastic: pass net.inference()", repr(net))
     y, cache = net.apply(params, x)
     for name, value in {"x": x, "y": y}.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():

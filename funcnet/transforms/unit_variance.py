@@ -1,7 +1,4 @@
-"""lsuv: first params that depend on data, with which every layer's output has variance 1.
-
-w ← orthonormal,    then    w ← w / √var(y)    for one layer after the other, in the order in which they run
-"""
+"""LSUV initialization: initial params that depend on data, with which the output of every layer has variance 1."""
 
 from typing import Any
 
@@ -22,7 +19,7 @@ from funcnet.walking import children_of, require_layer
 
 
 class _Search:
-    """What one call of ``lsuv`` looks for, and has found: weights by path."""
+    """The settings of one call of ``lsuv``, and the weights found so far, by path."""
 
     def __init__(self, params: Params, key: Any, tolerance: float, iterations: int) -> None:
         self.weights = {path: leaf for path, leaf in named_leaves("", params) if isinstance(leaf, Tensor)}
@@ -30,13 +27,13 @@ class _Search:
         self.found: dict[str, Tensor] = {}
 
     def first(self, path: str) -> Tensor:
-        """Return the weight to scale: an orthonormal one, if there is a key."""
+        """Return the weight to scale: an orthonormal one if there is a key, else the given one."""
         w = self.weights[path]
         return w if self.key is None else Orthogonal()(random.fold_in(self.key, path), tuple(w.shape), w.dtype).to(w.device)
 
 
 class _Scaling(StandIn):
-    """A layer that scales its weight to an output of variance 1 when it runs first, and then keeps it."""
+    """A layer that scales its weight to an output of variance 1 in its first run, and then keeps it."""
 
     path: str
     search: _Search
@@ -51,7 +48,7 @@ class _Scaling(StandIn):
         return self.original.apply({**params, "weight": search.found[self.path].to(given.dtype)}, x, rng)
 
     def _scaled(self, params: Any, x: Any, rng: Rng) -> Tensor:
-        """Divide the weight by the standard deviation of the output, until that is near 1; with zero biases once is enough."""
+        """Divide the weight by the standard deviation of the output until that is near 1; with zero biases once is enough."""
         w = self.search.first(self.path)
         for _ in range(self.search.iterations):
             y = self.original.apply({**params, "weight": w.to(params["weight"].dtype)}, x, rng)[0]
@@ -77,21 +74,25 @@ def lsuv(
 ) -> Params:
     """Return params with which the output of every linear layer and convolution has variance 1: LSUV initialization.
 
-    The net runs once. Each layer draws an orthonormal weight and scales it, so that the layers after it see what they will get.
-    Layers in branches and residuals take part; those in ``freeze``, and those whose weight is not stored as such, as in
-    ``ensemble``, ``repeat`` and ``weight_norm``, keep theirs. All other params stay.
+        w ← orthonormal        w ← w / √var(y)        for one layer after the other, in the order in which they run
+
+    The net runs once. Each layer draws an orthonormal weight and scales it, and the layers after it see its scaled output. Layers
+    in branches and residuals take part. Layers in ``freeze`` keep their weights, and so do those whose weight is not stored as
+    such, as in ``ensemble``, ``repeat`` and ``weight_norm``. All other params stay.
 
     Args:
-        net: The net that is trained, not its ``inference()``.
+        net: The net for training, not its ``inference()``.
         params: Its params.
         x: A batch of its input.
         rng: The key of the orthonormal weights, and of a stochastic net; with ``None`` the weights in ``params`` are scaled.
         tolerance: How far a variance may be from 1.
         iterations: How often a weight is scaled at most.
 
+    Returns:
+        The new params.
+
     Raises:
-        ValueError: For what is no layer, a net without a linear layer or convolution to scale, and an output that does not vary;
-            for a ``tolerance`` below 0 and ``iterations`` below 1; and what the net raises.
+        ValueError: If the net has no linear layer or convolution to scale, or an output does not vary.
 
     References:
         Mishkin & Matas 2016, algorithm 1, with a tolerance of 0.1.

@@ -1,26 +1,20 @@
-"""Trees: params, gradients, caches and optimizer states are dicts and tuples of tensors, nested as one likes.
+"""Trees: params, gradients, caches and optimizer states are nested dicts and tuples of tensors.
 
-A node is a dict, a tuple (a named one too) or a list; all else is a leaf. A leaf has a path, its keys and positions joined
-by dots: ``"0.weight"``. A ``None`` leaf is an absent tensor, and every function passes over it: ``leaves``, ``names`` and the
-sums skip it, ``map`` keeps it. Functions of two trees match dicts by key, whatever their order, and raise
-``ValueError`` with the first path where the trees disagree.
+A node is a dict, a tuple (also a named tuple) or a list; everything else is a leaf. The path of a leaf joins its keys and
+positions with dots: ``"0.weight"``. A ``None`` leaf is an absent tensor, and every function passes over it: ``leaves``, ``names``
+and the sums skip it, ``map`` keeps it. Functions of two trees match dicts by key, in any order, and raise ``ValueError`` with the
+first path where the trees disagree.
 """
 
 from funcnet.flattening import Tree as Tree
 from funcnet.tree.arithmetic import add as add
-from funcnet.tree.arithmetic import all_finite as all_finite
-from funcnet.tree.arithmetic import allclose as allclose
 from funcnet.tree.arithmetic import cast as cast
 from funcnet.tree.arithmetic import clip as clip
-from funcnet.tree.arithmetic import describe as describe
 from funcnet.tree.arithmetic import dot as dot
-from funcnet.tree.arithmetic import equal as equal
 from funcnet.tree.arithmetic import lerp as lerp
 from funcnet.tree.arithmetic import mul as mul
-from funcnet.tree.arithmetic import nbytes as nbytes
 from funcnet.tree.arithmetic import norm as norm
 from funcnet.tree.arithmetic import scale as scale
-from funcnet.tree.arithmetic import size as size
 from funcnet.tree.arithmetic import sub as sub
 from funcnet.tree.arithmetic import to as to
 from funcnet.tree.arithmetic import where as where
@@ -39,3 +33,9 @@ from funcnet.tree.mapping import names as names
 from funcnet.tree.mapping import reduce as reduce
 from funcnet.tree.mapping import structure as structure
 from funcnet.tree.mapping import update as update
+from funcnet.tree.measuring import all_finite as all_finite
+from funcnet.tree.measuring import allclose as allclose
+from funcnet.tree.measuring import describe as describe
+from funcnet.tree.measuring import equal as equal
+from funcnet.tree.measuring import nbytes as nbytes
+from funcnet.tree.measuring import size as size

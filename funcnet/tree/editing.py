@@ -1,4 +1,4 @@
-"""Single leaves and subtrees by path, trees parted in two, and trees as one vector."""
+"""Leaves and subtrees by path, trees divided in two, and trees as one vector."""
 
 from collections.abc import Callable
 
@@ -9,19 +9,26 @@ from funcnet.errors import PathError, value_error
 from funcnet.errors import describe as described
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.paths import child_at, keys_along, named_leaves, replaced
-from funcnet.tree.arithmetic import size
 from funcnet.tree.mapping import along, leaves, map, names  # noqa: A004 (the field's word for it)
+from funcnet.tree.measuring import size
 from funcnet.tree.refusals import of_tensors, require_function
 
 
 def at(tree: Tree, path: str) -> Tree:
-    """Return the leaf or the subtree of ``tree`` at ``path``.
+    """Return the leaf or subtree at a path.
+
+    Args:
+        tree: A tree.
+        path: Keys and positions, joined with dots: ``"0.weight"``.
+
+    Returns:
+        The leaf or subtree.
+
+    Raises:
+        LookupError: If the path does not exist; the message lists those that do.
 
     >>> at(({"weight": 1}, {}), "0")
     {'weight': 1}
-
-    Raises:
-        LookupError: For a path that does not exist; it names those that do.
     """
     found = tree
     for key in keys_along("at", path):
@@ -30,13 +37,21 @@ def at(tree: Tree, path: str) -> Tree:
 
 
 def replace(tree: Tree, path: str, value: Tree) -> Tree:
-    """Return ``tree`` with ``value``, a leaf or a subtree, at ``path``.
+    """Return a tree with another leaf or subtree at a path.
+
+    Args:
+        tree: A tree.
+        path: Keys and positions, joined with dots: ``"0.weight"``.
+        value: The new leaf or subtree.
+
+    Returns:
+        The new tree.
+
+    Raises:
+        LookupError: If the path does not exist; the message lists those that do.
 
     >>> replace(({"weight": 1, "bias": 2},), "0.bias", None)
     ({'weight': 1, 'bias': None},)
-
-    Raises:
-        LookupError: For a path that does not exist; it names those that do.
     """
     return replaced(tree, keys_along("replace", path), value, lambda: _no_such_path("replace", tree, path))
 
@@ -46,9 +61,16 @@ def _no_such_path(who: str, tree: Tree, path: str) -> PathError:
 
 
 def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]:
-    """Split a tree into two of the same structure: the leaves with ``predicate(path)``, and the others.
+    """Divide a tree into two of the same structure: the leaves whose path satisfies a predicate, and the others.
 
-    Each has ``None`` in place of the leaves of the other; ``combine`` joins them again.
+    Each tree has ``None`` for the leaves of the other. ``combine`` joins them again.
+
+    Args:
+        tree: A tree.
+        predicate: A function of the path of a leaf.
+
+    Returns:
+        The pair of trees.
 
     >>> params = {"body": {"weight": 1}, "head": {"weight": 2}}
     >>> partition(params, lambda path: path.startswith("body"))
@@ -61,9 +83,20 @@ def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]
 
 
 def combine(a: Tree, b: Tree) -> Tree:
-    """Join ``a`` and ``b``, the two trees that ``partition`` made.
+    """Join the two trees that ``partition`` returns.
 
-    Raises   ``ValueError`` with the first path where both trees have a leaf, or where they disagree.
+    Args:
+        a: A tree.
+        b: A tree of the same structure, with ``None`` where ``a`` has a leaf.
+
+    Returns:
+        A tree with all leaves of both.
+
+    Raises:
+        ValueError: With the first path where both trees have a leaf, or where they disagree.
+
+    >>> combine({"a": 1, "b": None}, {"a": None, "b": 2})
+    {'a': 1, 'b': 2}
     """
     for (path, x), y in zip(named_leaves("", a), flatten_together(a, b)[1], strict=True):
         if x is not None and y is not None:
@@ -73,17 +106,38 @@ def combine(a: Tree, b: Tree) -> Tree:
 
 @of_tensors()
 def ravel(tree: Tree) -> Tensor:
-    """Join all leaves of a tree, in order, into one vector; leaves of several dtypes are promoted to their common one."""
+    """Join all leaves of a tree, in order, into one vector.
+
+    Args:
+        tree: A tree of tensors.
+
+    Returns:
+        A tensor (elements,); leaves of several dtypes are promoted to their common dtype.
+
+    >>> ravel({"w": torch.ones(1, 2), "b": torch.zeros(1)})
+    tensor([1., 1., 0.])
+    """
     parts = [leaf.reshape(-1) for leaf in leaves(tree)]
     return torch.cat(parts) if parts else torch.zeros(0)
 
 
 def unravel(vector: Tensor, like: Tree) -> Tree:
-    """Cut a vector into leaves with the shapes and dtypes of ``like``.
+    """Divide a vector into leaves with the shapes and dtypes of a tree.
 
-    ``unravel(ravel(t), t)`` equals ``t`` where the vector's dtype holds its values: integers beside float32 up to 2²⁴.
+    ``unravel(ravel(t), t)`` equals ``t`` if the vector's dtype represents its values: with float32, integers up to 2²⁴.
 
-    Raises   ``ValueError`` for a vector that has not as many elements as ``like``.
+    Args:
+        vector: A tensor (elements,).
+        like: A tree of tensors with as many elements.
+
+    Returns:
+        A tree of the structure of ``like``.
+
+    Raises:
+        ValueError: If the vector does not have as many elements as ``like``.
+
+    >>> unravel(torch.tensor([1.0, 2.0, 3.0]), {"w": torch.zeros(1, 2), "b": torch.zeros(1)})
+    {'w': tensor([[1., 2.]]), 'b': tensor([3.])}
     """
     if not isinstance(vector, Tensor) or vector.shape != (size(like),):
         raise value_error("unravel", f"the vector must have the {size(like)} elements of like", vector)

@@ -1,4 +1,4 @@
-"""Leaves in order and by name, functions of them, and trees made from names."""
+"""Leaves in order and by name, functions of leaves, and trees built from names."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,18 @@ from funcnet.tree.refusals import require_function
 
 
 def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (the field's word for it)
-    """Apply ``f`` to every leaf of a tree, with those of ``rest`` at its place; a place where one is absent stays ``None``.
+    """Apply ``f`` to every leaf of a tree; a place where a leaf is absent stays ``None``.
+
+    Args:
+        f: A function of a leaf of ``tree`` and the leaves of ``rest`` at the same place.
+        tree: A tree.
+        rest: Further trees of the same structure.
+
+    Returns:
+        The tree of the results.
+
+    Raises:
+        ValueError: With the first path where the trees disagree.
 
     >>> map(lambda a, b: a + b, {"w": 1, "b": None}, {"b": None, "w": 2})
     {'w': 3, 'b': None}
@@ -26,22 +37,49 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (
 
 
 def leaves(tree: Tree) -> list[Any]:
-    """List the leaves of a tree that are there, in order."""
+    """List the leaves of a tree in order, without absent ones.
+
+    Args:
+        tree: A tree.
+
+    Returns:
+        A list of leaves.
+
+    >>> leaves({"a": 1, "b": (2, None)})
+    [1, 2]
+    """
     return [leaf for leaf in flatten_together(tree)[0] if leaf is not None]
 
 
 def structure(tree: Tree) -> Tree:
-    """Return the tree with ``"*"`` for every leaf, absent or not: two trees fit each other when their structures are equal."""
+    """Return the tree with ``"*"`` for every leaf, absent or not; two trees match if their structures are equal.
+
+    Args:
+        tree: A tree.
+
+    Returns:
+        A tree of ``"*"``.
+
+    >>> structure({"a": 1, "b": (2, None)})
+    {'a': '*', 'b': ('*', '*')}
+    """
     return unflatten(tree, iter(["*"] * len(flatten_together(tree)[0])))
 
 
 def names(tree: Tree) -> dict[str, Any]:
-    """Map each leaf's dotted path to the leaf; the path of a tree that is one leaf is ``""``.
+    """Map the dotted path of each leaf to the leaf; the path of a tree that is a single leaf is ``""``.
+
+    Args:
+        tree: A tree.
+
+    Returns:
+        A dict from paths to leaves, in order.
+
+    Raises:
+        ValueError: If two leaves have the same path, as with the keys ``1`` and ``"1"``.
 
     >>> names(({"weight": 1, "bias": 2}, {}, {"weight": 3}))
     {'0.weight': 1, '0.bias': 2, '2.weight': 3}
-
-    Raises   ``ValueError`` for two leaves with the same path, as from the keys ``1`` and ``"1"``.
     """
     pairs = [(path, leaf) for path, leaf in named_leaves("", tree) if leaf is not None]
     named = dict(pairs)
@@ -51,26 +89,36 @@ def names(tree: Tree) -> dict[str, Any]:
 
 
 def along(f: Callable[[str, Any], Any], tree: Tree) -> Tree:
-    """Map with the path; absent leaves stay."""
+    """Apply ``f(path, leaf)`` to every leaf; absent ones stay."""
     return unflatten(tree, iter([None if leaf is None else f(path, leaf) for path, leaf in named_leaves("", tree)]))
 
 
 def same_leaf(x: Any, y: Any) -> bool:
-    """Tell whether two leaves have one dtype, device, shape and value."""
+    """Tell whether two leaves have the same dtype, device, shape and value."""
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         return x.dtype == y.dtype and x.device == y.device and torch.equal(x, y)
     return type(x) is type(y) and bool(x == y)
 
 
 def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
-    """Build the tree with these named leaves: the way back from ``names``, and from a ``state_dict``.
+    """Build the tree with these named leaves: the inverse of ``names``, also for a ``state_dict``.
 
-    With ``like``, the structure (and so every absent leaf and empty node) is that of ``like``. A name at which a leaf is absent
-    from it is taken where it holds what another name holds, as both names of tied weights do, and left out. Without ``like``,
-    a node whose keys are all numbers becomes a tuple, with ``{}`` in its gaps, and any other a dict.
+    Without ``like``, a node whose keys are all numbers becomes a tuple, with ``{}`` in its gaps, and any other node a dict. With
+    ``like``, the result has its structure, absent leaves and empty nodes included. A name whose leaf is absent from ``like`` is
+    accepted and left out if it holds the same value as another name, as the names of tied weights do.
 
-    Raises   ``ValueError`` naming the paths that are missing and those that are too many, or two of which one goes on where
-             the other has its leaf.
+    Args:
+        named: A dict from paths to leaves.
+        like: A tree of the structure to build; ``None`` to derive it from the names.
+
+    Returns:
+        A tree.
+
+    Raises:
+        ValueError: With the missing and the unknown paths, or two paths of which one continues where the other has its leaf.
+
+    >>> from_names({"0.weight": 1, "2.weight": 3})
+    ({'weight': 1}, {}, {'weight': 3})
     """
     if not isinstance(named, dict) or not all(isinstance(name, str) for name in named):
         raise value_error("from_names", "named must be a dict of leaves by their names", described(named))
@@ -89,13 +137,26 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
 
 
 def update(f: Callable[[Any, Any], Any], params: Tree, grads: Tree) -> Tree:
-    """Return ``f(p, g)`` for every parameter that has a gradient, and the parameter itself for every other.
+    """Return ``f(p, g)`` for every parameter with a gradient, and the parameter itself for all others.
 
-    ``update(lambda p, g: p - lr * g, params, grads)`` is a step of plain gradient descent: running statistics, whose gradients
-    are ``None``, stay as they are.
+        p ← f(p, g)        p unchanged where g is ``None``
+
+    ``update(lambda p, g: p - lr * g, params, grads)`` is a step of plain gradient descent. Running statistics, whose gradients
+    are ``None``, stay unchanged.
+
+    Args:
+        f: A function of a parameter and its gradient.
+        params: A tree of parameters.
+        grads: The tree of their gradients.
+
+    Returns:
+        The new params.
 
     Raises:
         ValueError: With the first path where the trees disagree.
+
+    >>> update(lambda p, g: p - g, {"w": 3, "mean": 5}, {"w": 1, "mean": None})
+    {'w': 2, 'mean': 5}
     """
     require_function("update", f)
     rows = zip(*flatten_together(params, grads), strict=True)
@@ -103,9 +164,21 @@ def update(f: Callable[[Any, Any], Any], params: Tree, grads: Tree) -> Tree:
 
 
 def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-    """Apply ``f(path, leaf)`` to every leaf of ``tree``, with the leaves of ``rest`` at its place as further arguments.
+    """Apply ``f(path, leaf)`` to every leaf of a tree; a place where a leaf is absent stays ``None``.
 
-    A place where one leaf is absent stays ``None``.
+    Args:
+        f: A function of the path, a leaf of ``tree``, and the leaves of ``rest`` at the same place.
+        tree: A tree.
+        rest: Further trees of the same structure.
+
+    Returns:
+        The tree of the results.
+
+    Raises:
+        ValueError: With the first path where the trees disagree.
+
+    >>> map_with_path(lambda path, leaf: f"{path}={leaf}", {"a": 1, "b": (2,)})
+    {'a': 'a=1', 'b': ('b.0=2',)}
     """
     require_function("map_with_path", f)
     rows = zip(*flatten_together(tree, *rest), strict=True)
@@ -115,7 +188,17 @@ def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
 
 
 def reduce(f: Callable[[Any, Any], Any], tree: Tree, initial: Any) -> Any:
-    """Fold the leaves of a ``tree`` in order: ``f(... f(f(initial, leaf₀), leaf₁) ...)``.
+    """Fold the leaves of a tree in order.
+
+        value = f(... f(f(initial, leaf₀), leaf₁) ...)
+
+    Args:
+        f: A function of the value so far and a leaf.
+        tree: A tree.
+        initial: The first value.
+
+    Returns:
+        The last value.
 
     >>> reduce(lambda total, leaf: total + leaf, {"a": 1, "b": (2, None, 3)}, 0)
     6

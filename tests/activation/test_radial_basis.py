@@ -65,7 +65,7 @@ L, P, X = fn.RBF(3, 2), fn.RBF(3, 2).init(0), torch.ones(2, 3)
 MESSAGES = {
     "RBF: gamma must be a finite number above 0.0, got 0.0": lambda: fn.RBF(3, 2, 0.0),
     "RBF: out_features must be a whole number of at least 1, got 0": lambda: fn.RBF(3, 0),
-    "RBF(in_features=None, out_features=2): in_features must be inferred first, by fn.infer_sizes(net, x), got None": lambda: fn.RBF(None, 2).init(0),
+    "RBF(in_features=None, out_features=2): in_features must be inferred first, with fn.infer_sizes(net, x), got None": lambda: fn.RBF(None, 2).init(0),
     "RBF(in_features=3, out_features=2): the last axis of x must be in_features=3, got x of shape (2, 2)": lambda: L(P, X[:, :2]),
     "RBF(in_features=3, out_features=2): the last axis of x must be in_features=3, got x of shape (2, 1)": lambda: L(P, X[:, :1]),
     "RBF(in_features=3, out_features=2): x must have the dtype of the params, torch.float32, got torch.float64": lambda: L(P, X.double()),

@@ -104,7 +104,7 @@ LOSS_ERRORS: dict[str, tuple[fn.Loss, Tensor, str]] = {
     "shape": (fn.MSE(), torch.ones(6, 3), r"target must have the shape of y, \(6, 2\), got shape \(6, 3\)"),
     "dtype": (fn.MSE(), torch.ones(6, 2, dtype=torch.float64), "target must have the dtype of y, torch.float32"),
     "labels": (fn.CrossEntropy(), torch.ones(5, dtype=torch.int64), r"labels must be integers of shape \(6,\)"),
-    "no class": (fn.CrossEntropy(), torch.full((6,), 2), "every label must be from 0 to 1 .* got 2"),
+    "no class": (fn.CrossEntropy(), torch.full((6,), 2), "every label must be from 0 to 1, .* got 2"),
     "no probability": (fn.BCE(), torch.full((6, 2), 2.0), "target must hold probabilities, from 0 to 1"),
 }
 

@@ -94,7 +94,7 @@ def test_layers_used_again_train_layer_by_layer_as_all_at_once():
         (lambda: fn.graph("x", y=("f", "x")), "graph: node 'y' must use the layer of one of"),
         (lambda: fn.graph("x", f=(fn.Tanh(), "x"), y=("y", "f")), "graph: node 'y' must use the layer of one of f"),
         (lambda: fn.graph("x", **{"a": (fn.Tanh(), "x"), "a.b": (fn.Tanh(), "a")}), "no node's name may be a prefix of another"),
-        (lambda: fn.graph("x", **{"a..b": (fn.Tanh(), "x")}), "a name must be a str that is not empty"),
+        (lambda: fn.graph("x", **{"a..b": (fn.Tanh(), "x")}), "a name must be a non-empty str"),
         (lambda: fn.graph("x", a=(fn.Tanh(), "x"), b=("a", "x"), output="a"), "must lead to the output, got b"),
     ],
 )

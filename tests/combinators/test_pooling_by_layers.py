@@ -84,7 +84,7 @@ MESSAGES = {
     "Pool1d: layer must be a layer (a value with init, apply and vjp), got": lambda: fn.Pool1d(torch.amax, 2),
     "Pool2d: kernel_size must be a whole number of at least 1, or a tuple of 2 of them, one for each axis, got (2,)": lambda: fn.Pool2d(fn.Mean(-1), (2,)),
     "AdaptivePool1d: output_size must be a whole number of at least 1 or None, got 0": lambda: fn.AdaptivePool1d(fn.Mean(-1), 0),
-    "AdaptivePool1d(layer=Mean(dim=-1), output_size=2): x must have no empty axis but the batch, got x of shape (2, 3, 0)": lambda: fn.AdaptivePool1d(fn.Mean(-1), 2)({}, X[..., :0]),
+    "AdaptivePool1d(layer=Mean(dim=-1), output_size=2): x must have no empty axis except the batch, got x of shape (2, 3, 0)": lambda: fn.AdaptivePool1d(fn.Mean(-1), 2)({}, X[..., :0]),
     "Tanh() must reduce only the last axis of windows of shape (2, 3, 4), got an output of shape (2, 3, 4)": lambda: fn.AdaptivePool1d(fn.Tanh(), 1)({}, X),
     "Pool1d: padding_value must be a number, got nan": lambda: fn.Pool1d(fn.Mean(-1), 2, padding_value=float("nan")),
     "Pool1d(layer=Mean(dim=-1), kernel_size=5): x with its padding must be as long as the window's reach, (5,), got x of shape (2, 3, 4)": lambda: fn.Pool1d(fn.Mean(-1), 5)({}, X),

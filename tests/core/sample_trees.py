@@ -1,4 +1,4 @@
-"""Trees to try functions of trees on."""
+"""Sample trees for functions of trees."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ DTYPES = [torch.float32, torch.float64, torch.int64, torch.bool]
 
 
 class Pair(NamedTuple):
-    """A named tuple, as an optimizer's state is."""
+    """A named tuple, like the state of an optimizer."""
 
     mean: object
     square: object

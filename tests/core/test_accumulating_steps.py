@@ -28,7 +28,7 @@ def start(net: fn.Layer = NET, opt: fn.Optimizer = OPT) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("loss", [LOSS, SUMMED], ids=["one part", "two parts"])
 def test_a_step_is_that_of_the_whole_batch(loss: fn.Loss) -> None:
-    """Up to rounding, however ignored labels and class weights are spread, and where the last micro-batch is smaller."""
+    """They agree up to rounding, for any distribution of ignored labels and class weights, and a smaller last micro-batch."""
     want = fn.train_step(NET, loss, OPT)(*start(), X, LABELS)
     for k in (2, 3, 5, 14, 100):
         got = fn.train_step(NET, loss, OPT, accumulate=k)(*start(), X, LABELS)
@@ -41,7 +41,7 @@ LEFT: list[int] = []
 
 @fn.frozen
 class Counting(fn.Exp):
-    """A layer that counts how many of its caches are left when it is applied again."""
+    """A layer that counts how many of its caches are alive when it is applied again."""
 
     def apply(self, params: Any, x: torch.Tensor, rng: Any = None) -> tuple[Any, Any]:
         """Count, and remember the new cache weakly."""
@@ -53,7 +53,7 @@ class Counting(fn.Exp):
 
 @pytest.mark.parametrize("loss", [LOSS, SUMMED], ids=["one part", "two parts"])
 def test_there_is_one_micro_batch_at_a_time(loss: fn.Loss) -> None:
-    """The cache of the micro-batch before is released first, or a step in parts would take twice the memory."""
+    """The cache of the previous micro-batch is released first; otherwise a step in parts would take twice the memory."""
     net = fn.serial(fn.Linear(3, 8), Counting(), fn.Linear(8, 3))
     CACHES.clear()
     LEFT.clear()
@@ -73,7 +73,7 @@ def test_a_rule_that_clips_gradients_sees_those_of_the_whole_batch() -> None:
 
 
 def test_a_step_is_accumulate_and_update() -> None:
-    """Bit for bit, with a key for each micro-batch and the statistics of the last."""
+    """They agree bit for bit, with a key for each micro-batch and the statistics of the last one."""
     params, state = start(NOISY)
     value, grads, cache = fn.accumulate(NOISY, LOSS, 3)(params, X, LABELS, fn.key(5))
     want = (*OPT.update(grads, state, NOISY.update_stats(params, cache)), value)
@@ -81,7 +81,7 @@ def test_a_step_is_accumulate_and_update() -> None:
 
 
 def test_one_micro_batch_is_the_plain_step() -> None:
-    """Bit for bit, with the very key."""
+    """They agree bit for bit, with the same key."""
     plain, one = fn.train_step(NOISY, LOSS, OPT), fn.train_step(NOISY, LOSS, OPT, accumulate=1)
     assert plain == one
     assert repr(plain) == repr(one)
@@ -98,7 +98,7 @@ def test_a_loss_scale_multiplies_each_gradient_once(loss: fn.Loss) -> None:
 
 
 def test_gradients_that_vanish_in_float16_are_found_in_micro_batches() -> None:
-    """Each is multiplied before it is rounded to float16."""
+    """Each gradient is scaled before it is rounded to float16."""
     net = fn.serial(fn.Linear(3, 1, bias=False), fn.freeze(fn.Linear(1, 1, bias=False)))
     params = ({"weight": torch.zeros(1, 3)}, {"weight": torch.full((1, 1), 3e-4)})
     params, x = tree.cast(params, torch.float16), fn.random.normal(1, (256, 3)).half()
@@ -112,7 +112,7 @@ def test_gradients_that_vanish_in_float16_are_found_in_micro_batches() -> None:
 
 
 def test_an_optimizer_that_evaluates_gets_the_gradient_of_all_micro_batches() -> None:
-    """At both params of ``SAM``, with one key; statistics are those of the first evaluation."""
+    """``SAM`` evaluates both of its params with one key; statistics are those of the first evaluation."""
     opt = fn.SAM(OPT, 0.2)
     params, state = start(NOISY, opt)
     evaluate = fn.accumulate(NOISY, LOSS, 3)
@@ -124,7 +124,7 @@ def test_an_optimizer_that_evaluates_gets_the_gradient_of_all_micro_batches() ->
 
 
 def test_line_searches_see_the_loss_of_all_micro_batches() -> None:
-    """``LBFGS`` ends where it ends with the whole batch."""
+    """``LBFGS`` ends at the same params as with the whole batch."""
     opt = fn.LBFGS(line_search_fn="strong_wolfe", max_iter=5)
     want = fn.train_step(NET, LOSS, opt)(*start(opt=opt), X, LABELS)
     got = fn.train_step(NET, LOSS, opt, accumulate=4)(*start(opt=opt), X, LABELS)
@@ -133,7 +133,7 @@ def test_line_searches_see_the_loss_of_all_micro_batches() -> None:
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_the_parts_of_a_loss_have_values_of_their_own(k: int) -> None:
-    """As ``fit`` asks for them: without factors, each with its own mean, with a loss scale too."""
+    """Each part has its own mean without its factor, as ``fit`` needs it, also with a loss scale."""
     y = NET(start()[0], X)
     want = torch.stack([value for value, _ in SUMMED.parts(y, LABELS).values()])
     for opt in (OPT, fn.chain(fn.LossScale(), OPT)):
@@ -163,7 +163,7 @@ def test_named_data_is_cut_by_rows() -> None:
 
 
 def test_members_of_an_ensemble_have_a_value_each() -> None:
-    """By part too, with a loss scale."""
+    """They have a value for each part too, also with a loss scale."""
     net, loss, opt = fn.ensemble(NET, 2), fn.ensemble(SUMMED, 2), fn.chain(fn.LossScale(), OPT)
     for one in (loss, by_part(loss)):
         want = fn.train_step(net, one, OPT)(*start(net), X, LABELS)
@@ -185,19 +185,19 @@ def test_it_is_a_value() -> None:
 
 @pytest.mark.parametrize("k", [0, -1, 2.0, True, None])
 def test_a_number_of_micro_batches_is_whole(k: Any) -> None:
-    """At least 1."""
+    """It must be at least 1."""
     with pytest.raises(ValueError, match="train_step: accumulate must be a whole number of at least 1"):
         fn.train_step(NET, LOSS, OPT, accumulate=k)
 
 
 def test_updates_in_the_backward_pass_are_refused() -> None:
-    """They need the gradient of each layer at once."""
+    """They would need the gradient of each layer at once."""
     with pytest.raises(ValueError, match=r"in_backward=True updates layers .* over several, got accumulate=2"):
         fn.train_step(NET, LOSS, OPT, in_backward=True, accumulate=2)
 
 
 def test_rows_that_do_not_fit_are_refused() -> None:
-    """With what came."""
+    """The error names the rows."""
     with pytest.raises(ValueError, match=r"accumulate\(.*x and target must be dense, and must have one number of rows"):
         fn.train_step(NET, LOSS, OPT, accumulate=2)(*start(), X, LABELS[:5])
     with pytest.raises(
@@ -208,7 +208,7 @@ def test_rows_that_do_not_fit_are_refused() -> None:
 
 @pytest.mark.compiled
 def test_an_accumulating_step_compiles_whole() -> None:
-    """In one graph, with a loss scale and dropout."""
+    """It is a single graph, with a loss scale and dropout."""
     opt = fn.chain(fn.LossScale(), OPT)
     step = fn.train_step(NOISY, SUMMED, opt, accumulate=2)
     want = step(*start(NOISY, opt), X, LABELS, fn.key(2))

@@ -35,13 +35,13 @@ def test_the_command_prints_versions_and_every_choice():
 
 
 def test_laws_that_hold(small_sample, capsys: pytest.CaptureFixture[str]):
-    """A line for each layer, and the status 0."""
+    """The command prints a line for each layer, and exits with status 0."""
     assert command.main([]) == 0
     assert capsys.readouterr().out.splitlines()[-3:] == ["laws of 1 layers", "Softmax             hold", "All laws hold."]
 
 
 def test_a_law_that_is_broken(small_sample, capsys: pytest.CaptureFixture[str]):
-    """Its number and name, and the status 1; what raises instead is told as well."""
+    """The command prints the number and name of the law, or the error that is raised instead, and exits with status 1."""
     wrong = fn.layer(apply=lambda params, x: (2 * x, None), vjp=lambda params, cache, gy: (params, gy))
     raising = fn.layer(apply=lambda params, x: 1 / 0, vjp=lambda params, cache, gy: (params, gy))
     command.SAMPLE.update({"wrong": (wrong, (2, 3)), "raising": (raising, (2, 3))})
@@ -63,7 +63,7 @@ def test_layers_of_the_sample_take_their_inputs(name: str):
 
 
 def test_unknown_arguments_are_refused(capsys: pytest.CaptureFixture[str]):
-    """With the name of the command."""
+    """The error names the command."""
     with pytest.raises(SystemExit):
         command.main(["--chekc"])
     assert "python -m funcnet: error: unrecognized arguments: --chekc" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The contract: values and their reprs, the defaults of a layer of one's own, and how an error is explained."""
+"""The contract: values and their reprs, the defaults of a custom layer, and the explanation of errors."""
 
 import pickle
 
@@ -34,7 +34,7 @@ class Point(Value):
 
 @frozen
 class Doubled(Layer):
-    """A layer of one's own, in three methods: y = 2 x + w, and gw = Σ gy."""
+    """A custom layer with three methods: y = 2 x + w, and gw = Σ gy."""
 
     def init(self, rng):
         return {"w": torch.zeros(())}
@@ -75,7 +75,7 @@ REPRS = [
 
 @pytest.mark.parametrize(("value", "text"), REPRS)
 def test_repr_is_the_call_that_makes_the_value(value, text):
-    """With the arguments that are not defaults; 0 is not 0.0, since it would not come back as such."""
+    """It has the arguments that differ from their defaults; 0 differs from 0.0, which would not evaluate back to it."""
     assert repr(value) == text
     assert eval(repr(value)) == value
 
@@ -84,13 +84,13 @@ def test_repr_is_the_call_that_makes_the_value(value, text):
     st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False), st.text(), st.booleans()
 )
 def test_repr_evaluates_back(x, y, label, flag):
-    """For every value of its fields."""
+    """It does so for all values of the fields."""
     value = Point(x, y, label, flag=flag)
     assert eval(repr(value)) == value
 
 
 def test_a_value_is_frozen():
-    """No field is set, and none added."""
+    """Fields can be neither set nor added."""
     value = Doubled()
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         Point(1.0).x = 2.0
@@ -99,7 +99,7 @@ def test_a_value_is_frozen():
 
 
 def test_replace_gives_another_value():
-    """The first one stays, and fields are validated again."""
+    """The original does not change, and fields are validated again."""
     layer = Linear(4, 3)
     assert layer.replace(out_features=5, bias=False) == Linear(4, 5, bias=False)
     assert layer == Linear(4, 3)
@@ -108,13 +108,13 @@ def test_replace_gives_another_value():
 
 
 def test_replace_refuses_a_field_that_is_not_there():
-    """A misspelt name is not dropped."""
+    """A misspelled name is not ignored."""
     with pytest.raises(TypeError, match="out_feature"):
         Linear(4, 3).replace(out_feature=5)
 
 
 def test_equal_values_hash_alike():
-    """And values of another class or with other fields are not equal."""
+    """Values of another class or with other fields are not equal."""
     assert hash(Linear(4, 3)) == hash(Linear(4, 3, bias=True))
     assert Linear(4, 3) != Linear(3, 4)
     assert Doubled() != Noisy()
@@ -123,7 +123,7 @@ def test_equal_values_hash_alike():
 
 @pytest.mark.parametrize("value", [Doubled(), Linear(4, 3, bias=False), Point(1.0, parts=(Doubled(),))], ids=repr)
 def test_a_value_pickles(value):
-    """And comes back equal."""
+    """The copy is equal."""
     assert pickle.loads(pickle.dumps(value)) == value
 
 
@@ -143,7 +143,7 @@ def test_frozen_can_compare_by_identity():
 
 
 def test_the_defaults_of_a_layer():
-    """Deterministic, rows apart, its own inference form, and statistics that stay."""
+    """A layer is deterministic, does not mix rows, is its own inference form, and leaves statistics unchanged."""
     layer, params = Doubled(), {"w": torch.ones(())}
     assert (layer.stochastic, layer.batch_dependent, layer.inference()) == (False, False, layer)
     assert layer.update_stats(params, None) is params
@@ -151,7 +151,7 @@ def test_the_defaults_of_a_layer():
 
 
 def test_the_defaults_are_halves_of_apply_and_vjp():
-    """``layer(params, x)`` is y, ``grads`` the params' half of ``vjp``, ``input_grad`` the input's."""
+    """``layer(params, x)`` returns y, ``grads`` the params' half of ``vjp``, and ``input_grad`` the input's half."""
     layer, params, x = Doubled(), {"w": torch.ones(())}, torch.tensor([1.0, 2.0])
     y, cache = layer.apply(params, x)
     gparams, gx = layer.vjp(params, cache, x)
@@ -161,13 +161,13 @@ def test_the_defaults_are_halves_of_apply_and_vjp():
 
 
 def test_a_call_hands_the_key_on():
-    """To a layer that takes one, by place or by name."""
+    """A layer that takes a key gets it by position or by name."""
     assert Noisy()({}, torch.tensor(1), torch.tensor(2)) == 3
     assert Noisy()({}, torch.tensor(1), rng=2) == 3
 
 
 def test_a_deterministic_layer_ignores_a_key():
-    """In every method that takes one, even if its own ``apply`` was written without."""
+    """This holds for every method with a key, even if ``apply`` was written without one."""
     params, x = {"w": torch.full((), 3.0)}, torch.ones(1)
     assert Doubled()(params, x, 0) == Doubled()(params, x)
     assert Doubled().apply(params, x, 0)[0] == Doubled().apply(params, x, rng=1)[0] == 5
@@ -175,7 +175,7 @@ def test_a_deterministic_layer_ignores_a_key():
 
 @pytest.mark.parametrize("missing", ["apply", "vjp"])
 def test_a_layer_needs_apply_and_vjp(missing):
-    """One without either cannot be made."""
+    """A class without either cannot be instantiated."""
     verbs = {name: getattr(Doubled, name) for name in ("apply", "vjp") if name != missing}
     with pytest.raises(TypeError, match=missing):
         frozen(type("Half", (Layer,), verbs))()
@@ -201,14 +201,14 @@ EXPLAINED = {
 
 @pytest.mark.parametrize(("params", "x", "message"), EXPLAINED.values(), ids=EXPLAINED)
 def test_a_kernels_error_is_explained(params, x, message):
-    """Params that do not fit first, then the rule that x breaks, then dtypes."""
+    """Misfitting params are reported first, then the rule that x breaks, then dtypes."""
     error = explain_error(Linear(4, 3), params, x, KERNEL_ERROR)
     assert type(error) is ValueError
     assert str(error) == message
 
 
 def test_an_error_without_explanation_stays_what_it_was():
-    """In a user's layer the very same error comes back; in ours it is the cause of a sentence."""
+    """A user's layer raises the same error; one of ours raises an error of its own with it as the cause."""
     assert explain_error(Doubled(), {}, torch.zeros(8, 4), KERNEL_ERROR) is KERNEL_ERROR
     error = explain_error(Linear(4, 3), RIGHT, torch.zeros(8, 4), KERNEL_ERROR)
     assert str(error) == f"{WHO}: params and x must fit each other, got x of shape (8, 4)"
@@ -233,7 +233,7 @@ def test_the_rule_of_a_base_is_not_held_against_a_users_apply():
 
 @pytest.mark.parametrize("net", [fn.serial, lambda one: fn.ensemble(fn.serial(one), 1)])
 def test_nets_hide_nothing_of_how_an_error_came_about(net):
-    """Neither its cause nor the error in whose handling it was raised."""
+    """Both the cause and the context of an error are kept."""
 
     @fn.frozen
     class Failing(fn.Identity):
@@ -251,7 +251,7 @@ def test_nets_hide_nothing_of_how_an_error_came_about(net):
 
 
 def test_a_layer_without_params_refuses_some():
-    """Its rule is an empty dict."""
+    """Its params must be an empty dict."""
     error = params_error(Noisy(), {"w": torch.zeros(2)})
     assert str(error) == "Noisy(): params must be an empty dict, got w (2,)"
 
@@ -297,7 +297,7 @@ class TakesOptionsAlone(fn.Layer):
 
 @pytest.mark.parametrize("layer", [TakesOptions(), TakesOptionsAlone()])
 def test_an_apply_may_have_further_arguments(layer):
-    """A net leaves them at their defaults; who calls the layer itself may give others."""
+    """A net leaves them at their defaults; a direct call of the layer may pass others."""
     x = torch.ones(2)
     assert (fn.serial(layer)(({},), x, 3) == 2).all()
     assert (layer.apply({}, x, factor=5)[0] == 5).all()
@@ -309,7 +309,7 @@ def test_an_apply_may_have_further_arguments(layer):
 @pytest.mark.parametrize(("kind", "name"), [(staticmethod, "apply"), (classmethod, "vjp"), (staticmethod, "init")])
 @pytest.mark.parametrize("base", [fn.Layer, fn.Wrapper])
 def test_a_verb_must_be_a_function_of_the_layer(kind, name, base):
-    """A static one would get the layer for its params."""
+    """A static method would get the layer as its params."""
     verbs = {"apply": lambda *_: None, "vjp": lambda *_: None, "init": lambda *_: None}
     made = type("Static", (base,), {**verbs, name: kind(verbs[name])})
     with pytest.raises(
@@ -319,7 +319,7 @@ def test_a_verb_must_be_a_function_of_the_layer(kind, name, base):
 
 
 def test_a_kernels_error_is_the_cause_of_what_explains_it():
-    """Dtypes that differ are the likely reason, not the only one."""
+    """Different dtypes are the likely reason, but not the only one."""
     layer = fn.Linear(4, 3)
     with pytest.raises(ValueError, match="x must have the dtype of the params") as caught:
         layer.apply(layer.init(0), torch.zeros(8, 4).double())
@@ -330,7 +330,7 @@ def test_a_kernels_error_is_the_cause_of_what_explains_it():
     ("layer", "y"), [(TakesKeyByName(), 2.0), (DoubledWithoutKey(fn.Identity()), 2.0), (DoubledWithoutKey(TakesKeyByName()), 4.0)]
 )
 def test_an_apply_may_take_the_key_by_name_or_not_at_all(layer, y):
-    """Nets hand keys on to any apply."""
+    """Nets pass keys to either kind."""
     x = torch.ones(2)
     got = fn.serial(layer)((layer.init(0),), x, 3)
     assert (got == y).all()
@@ -361,7 +361,7 @@ def test_an_error_keeps_its_cause():
 
 
 def test_a_subclass_with_its_own_apply_is_not_affine_by_inheritance():
-    """Its apply may compute something else: folding leaves it alone."""
+    """Its apply may compute something else, so folding leaves it alone."""
 
     @fn.frozen
     class Rectified(fn.Linear):
@@ -380,7 +380,7 @@ def test_a_subclass_with_its_own_apply_is_not_affine_by_inheritance():
 
 @pytest.mark.parametrize("x", [torch.tensor([7]), torch.tensor([7], dtype=torch.int32)])
 def test_a_layers_own_error_is_not_put_down_to_a_dtype(x):
-    """An index out of range in a user's embedding says so, though indices never have the dtype of the table."""
+    """An index out of range in a user's embedding is reported as such, although indices never have the dtype of the table."""
 
     @fn.frozen
     class Table(fn.Layer):
@@ -407,7 +407,7 @@ def test_a_layers_own_error_is_not_put_down_to_a_dtype(x):
     ids=["convolutions", "attention", "mlp"],
 )
 def test_autocast_is_no_misfit(net, shape):
-    """A layer after another gets half precision beside its params in single, which the kernels cast."""
+    """A later layer gets half precision while its params are single, and the kernels cast them."""
     with torch.autocast("cpu", torch.bfloat16):
         assert net(net.init(0), torch.ones(shape)).dtype is torch.bfloat16
 
@@ -427,7 +427,7 @@ def test_gradients_under_autocast_are_refused_with_the_way_to_train(net):
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.layer.stochastic])
 def test_a_layer_that_needs_no_key_ignores_one(name):
-    """In every layer and combinator alike, and by position, in ``apply`` and in the call."""
+    """Every layer and combinator ignores it, by position too, in ``apply`` and in the call."""
     layer, x, params, *_ = CASES[name]
     for rng in (0, fn.key(0)):
         assert fn.tree.structure(layer.apply(params, x, rng)[0]) == fn.tree.structure(layer.apply(params, x)[0])

@@ -1,4 +1,4 @@
-"""Draws of whole numbers, classes and choices, waiting times, and keys that belong to words."""
+"""Draws of whole numbers, classes and choices, waiting times, and keys for words."""
 
 import math
 
@@ -25,7 +25,7 @@ def chi_square(draws, probabilities):
 
 @given(st.integers(0, WORDS - 1), st.integers(-(2**63), 2**63 - 1), st.integers(1, 2**64))
 def test_randint_is_the_upper_half_of_a_product(word, low, n):
-    """For every word and range, as in integer arithmetic."""
+    """This holds for every word and range, as in integer arithmetic."""
     high = min(low + n, 2**63)
     got = random.randint(key_of_first_word(word), (1,), low, high).item()
     assert got == low + (word * (high - low) >> 64)
@@ -40,7 +40,7 @@ def test_randint_reaches_both_ends_and_no_further(low, high):
 
 @pytest.mark.parametrize("n", [2, 7, 100])
 def test_randint_is_even(n):
-    """Of 100 000 draws each number gets its share."""
+    """Each number gets its share of 100 000 draws."""
     draws = random.randint(1, (100_000,), 10, 10 + n)
     assert draws.dtype is torch.int64
     found, most = chi_square(draws - 10, [1 / n] * n)
@@ -55,14 +55,14 @@ P = torch.tensor([0.5, 0.0, 0.2, 0.3])
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_categorical_follows_the_softmax(dtype):
-    """Logits need not be normalized, and one of -∞ is never drawn."""
+    """Logits need not be normalized, and a logit of -∞ is never drawn."""
     logits = (torch.log(P) + 3).to(dtype)
     found, most = chi_square(random.categorical(2, logits, (50_000,)), torch.softmax(logits.double(), 0))
     assert found < most
 
 
 def test_categorical_draws_one_class_for_each_row():
-    """The axes of the draws come first, then those of logits without ``dim``; a sure class is drawn."""
+    """The axes of the draws come first, then those of logits without ``dim``; a certain class is always drawn."""
     logits = torch.full((4, 3, 2), -math.inf)
     logits[:, 1] = 0.0
     draws = random.categorical(3, logits, (5,), dim=1)
@@ -71,7 +71,7 @@ def test_categorical_draws_one_class_for_each_row():
 
 
 def test_rows_draw_independently():
-    """Of two equal rows the pairs of classes are as likely as products say."""
+    """For two equal rows, pairs of classes have the products of their probabilities."""
     logits = torch.log(torch.tensor([[0.3, 0.7], [0.3, 0.7]]))
     one, other = random.categorical(4, logits, (40_000,)).unbind(1)
     found, most = chi_square(2 * one + other, [0.09, 0.21, 0.21, 0.49])
@@ -79,14 +79,14 @@ def test_rows_draw_independently():
 
 
 def test_choice_with_replacement_follows_p():
-    """In proportion to p, which need not add up to 1; evenly without it."""
+    """p need not sum to 1; without p all choices are equally likely."""
     for p, want in ((None, [0.25] * 4), (P * 3, P)):
         found, most = chi_square(random.choice(5, 4, (50_000,), p=p), want)
         assert found < most
 
 
 def test_choice_without_replacement_draws_nothing_twice():
-    """All pairs are as likely as successive draws among those left."""
+    """Pairs have the probabilities of successive draws from the remaining choices."""
     draws = torch.func.vmap(lambda key: random.choice(key, 4, (2,), replace=False, p=P))(random.split(6, 50_000))
     pairs = [[float(P[i] * P[j] / (1 - P[i])) if i != j else 0.0 for j in range(4)] for i in range(4)]
     found, most = chi_square(4 * draws[:, 0] + draws[:, 1], [p for row in pairs for p in row])
@@ -95,7 +95,7 @@ def test_choice_without_replacement_draws_nothing_twice():
 
 
 def test_choice_takes_rows_of_a_tensor():
-    """Those with the numbers drawn."""
+    """The rows are those of the drawn numbers."""
     rows = torch.arange(12.0).reshape(4, 3)
     assert torch.equal(random.choice(8, rows, (2, 3)), rows[random.choice(8, 4, (2, 3))])
 
@@ -107,14 +107,14 @@ def categorical_draws(key):
 
 @pytest.mark.compiled
 def test_compiled_classes_are_those_of_eager_mode():
-    """In float64 no rounding of a logarithm changes which sum is the largest."""
+    """In float64, rounding of a logarithm never changes which sum is the largest."""
     compiled = torch.compile(categorical_draws, fullgraph=True)
     for got, want in zip(compiled(random.key(3)), categorical_draws(random.key(3)), strict=True):
         assert torch.equal(got, want)
 
 
 def test_classes_are_drawn_under_vmap_and_on_the_meta_device():
-    """What each key draws alone, and shapes without numbers."""
+    """Each key draws what it draws alone, and meta tensors have the shapes."""
     keys = random.split(0, 4)
     mapped, alone = torch.func.vmap(categorical_draws)(keys), zip(*map(categorical_draws, keys), strict=True)
     assert all(torch.equal(got, torch.stack(want)) for got, want in zip(mapped, alone, strict=True))
@@ -126,7 +126,7 @@ def test_classes_are_drawn_under_vmap_and_on_the_meta_device():
 
 @pytest.mark.parametrize("rate", [0.25, 1.0, 3.0])
 def test_exponential_follows_its_distribution_function(rate):
-    """The largest distance from it, of 100 000 draws, is below Kolmogorov's 2.3/√n, and the mean is 1 / rate."""
+    """For 100 000 draws the largest distance is below Kolmogorov's 2.3/√n, and the mean is 1 / rate."""
     x = random.exponential(9, (100_000,), rate, torch.float64).sort().values
     distance = (1 - torch.exp(-rate * x) - torch.arange(1, 100_001) / 100_000).abs().max()
     assert distance < 2.3 / math.sqrt(100_000)
@@ -146,7 +146,7 @@ def test_exponential_is_finite_and_above_zero_in_the_extreme_words(dtype, word):
 
 
 def test_a_word_is_its_fnv_hash():
-    """The published FNV-1a answers, so that a word makes the same key in every process."""
+    """The published answers of FNV-1a hold, so a word gives the same key in every process."""
     for word, hashed in {"": 0xCBF29CE484222325, "a": 0xAF63DC4C8601EC8C, "foobar": 0x85944171F73967E8}.items():
         assert random.fold_in(3, word) == random.fold_in(3, hashed)
     assert len({random.fold_in(0, f"layer{i}").item() for i in range(10_000)}) == 10_000
@@ -172,7 +172,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_arguments_are_refused_with_their_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """Each message names the function, the rule with its numbers, and the argument."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

@@ -23,7 +23,7 @@ DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat1
 )
 @pytest.mark.parametrize("word", [0, WORDS - 1])
 def test_uniform_keeps_its_bounds_in_the_extreme_words(dtype, low, high, word):
-    """All bits zero and all bits one: low is included, high is not, though the largest draw may round up to it."""
+    """For words with all bits 0 or all bits 1: low is included, high is not, although the largest draw may round up to it."""
     x = random.uniform(key_of_first_word(word), (2,), low, high, dtype)
     low, high = torch.tensor([low, high], dtype=dtype)
     assert x.dtype is dtype
@@ -33,7 +33,7 @@ def test_uniform_keeps_its_bounds_in_the_extreme_words(dtype, low, high, word):
 
 @pytest.mark.parametrize("dtype", FLOATING)
 def test_uniform_draws_every_digit(dtype):
-    """Each binary digit of the dtype is one half of the time, and there are no others."""
+    """Each binary digit of the dtype is one in half of the draws, and there are no other digits."""
     digits = DIGITS[dtype]
     scaled = random.uniform(1, (40_000,), dtype=dtype).double() * 2**digits
     assert torch.equal(scaled, scaled.round())
@@ -43,7 +43,7 @@ def test_uniform_draws_every_digit(dtype):
 
 @pytest.mark.parametrize("dtype", FLOATING)
 def test_uniform_has_the_moments(dtype):
-    """Mean ½ and variance 1/12, and the two 32-bit halves of a word are independent."""
+    """The mean is ½ and the variance 1/12, and the two 32-bit halves of a word are independent."""
     u = random.uniform(2, (100_000,), dtype=dtype).double()
     width = 2.0 ** -DIGITS[dtype]
     assert u.mean().item() == pytest.approx(0.5 - width / 2, abs=5 * math.sqrt(1 / 12 / 100_000))
@@ -52,7 +52,7 @@ def test_uniform_has_the_moments(dtype):
 
 
 def test_uniform_is_even():
-    """Of a million draws each hundredth of the range gets its share, χ² of 99 degrees below its mean plus 5 σ."""
+    """Each hundredth of the range gets its share of a million draws: χ² with 99 degrees is below its mean plus 5 σ."""
     counts = torch.histc(random.uniform(3, (1_000_000,), -2.0, 3.0), 100, -2.0, 3.0)
     chi2 = ((counts - 10_000) ** 2 / 10_000).sum()
     assert abs(chi2 - 99) < 5 * math.sqrt(2 * 99)
@@ -62,7 +62,7 @@ def test_uniform_is_even():
     "draw", [random.uniform, random.normal, random.truncated_normal, random.gumbel], ids=lambda draw: draw.__name__
 )
 def test_draws_have_torchs_default_dtype(draw):
-    """Unless another floating one is asked for."""
+    """Another floating dtype may be requested."""
     assert draw(0, (2,)).dtype is torch.get_default_dtype()
     assert all(draw(0, (2,), dtype=dtype).dtype is dtype for dtype in FLOATING)
 
@@ -72,7 +72,7 @@ def test_draws_have_torchs_default_dtype(draw):
 )
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
 def test_draws_refuse_a_dtype_that_is_not_floating(draw, dtype):
-    """The sentence lists those that are."""
+    """The error lists the floating dtypes."""
     with pytest.raises(
         ValueError, match=r"random: the dtype must be a floating one of torch.float64, .*torch.bfloat16, got torch"
     ):
@@ -89,7 +89,7 @@ def cumulative(x):
 @pytest.mark.parametrize("dtype", FLOATING)
 @pytest.mark.parametrize("word", [0, WORDS - 1])
 def test_normal_is_finite_and_symmetric_in_the_extreme_words(dtype, word):
-    """The interval of u is open, so that erf⁻¹ never sees ±1: beyond 5 σ, and 8 in float64, with opposite signs."""
+    """The interval of u is open, so erf⁻¹ never sees ±1: the extremes are beyond 5 σ, or 8 in float64, with opposite signs."""
     smallest, largest = (random.normal(key_of_first_word(w), (1,), dtype=dtype).item() for w in (word, WORDS - 1 - word))
     assert math.isfinite(smallest)
     assert smallest == -largest
@@ -99,7 +99,7 @@ def test_normal_is_finite_and_symmetric_in_the_extreme_words(dtype, word):
 
 @pytest.mark.parametrize("dtype", FLOATING)
 def test_normal_has_the_moments(dtype):
-    """Mean 0, variance 1, third moment 0, fourth 3: within 5 of their standard errors, to the dtype's rounding."""
+    """Mean 0, variance 1, third moment 0 and fourth moment 3 hold within 5 standard errors, up to the dtype's rounding."""
     x = random.normal(4, (200_000,), dtype=dtype).double()
     n = len(x)
     for power, moment, variance in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]:
@@ -107,12 +107,12 @@ def test_normal_has_the_moments(dtype):
 
 
 def test_normal_takes_mean_and_std():
-    """They shift and stretch the same draws."""
+    """They shift and scale the same draws."""
     torch.testing.assert_close(random.normal(5, (99,), 3.0, 0.5), 3 + 0.5 * random.normal(5, (99,)))
 
 
 def test_normal_follows_its_distribution_function():
-    """The largest distance from it, of 100 000 draws, is below Kolmogorov's 2.3/√n (one in 10⁵ by chance)."""
+    """For 100 000 draws the largest distance is below Kolmogorov's 2.3/√n (exceeded once in 10⁵ by chance)."""
     x = random.normal(6, (100_000,), dtype=torch.float64).sort().values
     distance = (cumulative(x) - torch.arange(1, 100_001) / 100_000).abs().max()
     assert distance < 2.3 / math.sqrt(100_000)
@@ -132,7 +132,7 @@ TRUNCATED = [
 
 @pytest.mark.parametrize(("mean", "std", "low", "high"), TRUNCATED)
 def test_truncated_normal_stays_between_its_bounds(mean, std, low, high):
-    """No draw of the 50 000 equals a bound, as some would if the tails were clamped to a single value."""
+    """None of 50 000 draws equals a bound, as some would if the tails were clamped."""
     x = random.truncated_normal(7, (50_000,), mean, std, low, high, torch.float64)
     assert (x > low).all()
     assert (x < high).all()
@@ -154,7 +154,7 @@ def test_truncated_normal_has_the_moments(mean, std, low, high):
 @pytest.mark.parametrize("dtype", FLOATING)
 @pytest.mark.parametrize("word", [0, WORDS - 1])
 def test_truncated_normal_keeps_its_bounds_in_the_extreme_words(dtype, word):
-    """With bounds so wide that their distribution function rounds to 0 and 1, too."""
+    """The bounds may be so wide that their distribution function rounds to 0 and 1."""
     x = random.truncated_normal(key_of_first_word(word), (1,), low=-50.0, high=50.0, dtype=dtype)
     assert x.abs().item() < 9
 
@@ -163,7 +163,7 @@ def test_truncated_normal_keeps_its_bounds_in_the_extreme_words(dtype, word):
 
 
 def test_gumbel_follows_its_distribution_function():
-    """The largest distance from it, of 100 000 draws, is below Kolmogorov's 2.3/√n (one in 10⁵ by chance)."""
+    """For 100 000 draws the largest distance is below Kolmogorov's 2.3/√n (exceeded once in 10⁵ by chance)."""
     x = random.gumbel(6, (100_000,), dtype=torch.float64).sort().values
     distance = (torch.exp(-torch.exp(-x)) - torch.arange(1, 100_001) / 100_000).abs().max()
     assert distance < 2.3 / math.sqrt(100_000)
@@ -182,14 +182,14 @@ def test_gumbel_is_finite_in_the_extreme_words(dtype, word):
 @pytest.mark.parametrize("word", [0, WORDS - 1, 2**31, 2**31 - 1])
 @pytest.mark.parametrize(("p", "drawn"), [(0, False), (0.0, False), (1, True), (1.0, True)])
 def test_bernoulli_of_zero_and_one_is_certain(p, drawn, word):
-    """For every word, the extreme ones too."""
+    """This holds for every word, including the extreme ones."""
     assert random.bernoulli(key_of_first_word(word), (2,), p).tolist()[0] is drawn
     assert (random.bernoulli(0, (10_000,), p) == drawn).all()
 
 
 @pytest.mark.parametrize("p", [0.3, 0.5, 1e-3, 1 - 1e-3])
 def test_bernoulli_is_true_with_probability_p(p):
-    """Of 10⁶ draws, within 5 standard errors, and in both halves of the words."""
+    """The frequency in 10⁶ draws is within 5 standard errors, in both halves of the words."""
     draw = random.bernoulli(9, (1_000_000,), p)
     assert draw.dtype is torch.bool
     for half in (draw[::2], draw[1::2]):
@@ -197,21 +197,21 @@ def test_bernoulli_is_true_with_probability_p(p):
 
 
 def test_bernoulli_splits_the_words_at_p():
-    """``True`` for the words below p 2³², counted from the smallest int32: of p = ½ the negative ones."""
+    """Words below p 2³² give ``True``, counted from the smallest int32: for p = ½ the negative ones."""
     draws = [random.bernoulli(key_of_first_word(word), (1,), 0.5).item() for word in (0, 2**31 - 1, 2**31, 2**32 - 1)]
     assert draws == [False, False, True, True]
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.5, math.nan, True, "1"])
 def test_bernoulli_refuses_what_is_no_probability(p):
-    """The sentence has the bounds and what came."""
+    """The error has the bounds and the argument."""
     with pytest.raises(ValueError, match=f"bernoulli: p must be a number from 0 to 1, got {p!r}"):
         random.bernoulli(0, (2,), p)
 
 
 @pytest.mark.parametrize("shape", [(-1,), (-2, -2), (2.0,), 3, [2], ("2",), (True,), None])
 def test_what_is_no_shape_is_refused(shape):
-    """By every draw: a tuple of whole numbers of at least 0 it must be."""
+    """Every draw requires a tuple of whole numbers of at least 0."""
     for draw in (random.bits, random.uniform, random.normal, random.truncated_normal, random.bernoulli):
         with pytest.raises(ValueError, match=r"random: the shape must be a tuple of whole numbers of at least 0, got"):
             draw(0, shape)
@@ -223,7 +223,7 @@ SPREADS = [(math.nan, 1.0), (math.inf, 1.0), (0.0, -1.0), (0.0, math.nan), ("0",
 @pytest.mark.parametrize(("mean", "std"), SPREADS)
 @pytest.mark.parametrize("name", ["normal", "truncated_normal"])
 def test_a_normal_draw_refuses_what_is_no_spread(name, mean, std):
-    """Mean and std are finite numbers, and std is not negative."""
+    """Mean and std must be finite, and std must not be negative."""
     with pytest.raises(
         ValueError, match=rf"{name}: mean and std must be finite numbers, std .* 0, got mean={mean!r}, std={std!r}"
     ):
@@ -231,7 +231,7 @@ def test_a_normal_draw_refuses_what_is_no_spread(name, mean, std):
 
 
 def test_a_truncated_draw_refuses_an_std_of_0():
-    """It divides by it; the normal one gives the mean."""
+    """The draw divides by std; the normal one returns the mean."""
     with pytest.raises(ValueError, match=r"std above 0, got mean=0.0, std=0.0"):
         random.truncated_normal(0, (2,), 0.0, 0.0)
     assert random.normal(0, (2,), 3.0, 0.0).tolist() == [3.0, 3.0]
@@ -242,7 +242,7 @@ def test_a_truncated_draw_refuses_an_std_of_0():
     "draw", [random.uniform, lambda rng, shape, low, high: random.truncated_normal(rng, shape, 0.0, 1.0, low, high)]
 )
 def test_a_draw_between_bounds_refuses_others(draw, low, high):
-    """They are finite numbers, in order."""
+    """The bounds must be finite and in order."""
     with pytest.raises(
         ValueError, match=rf"low and high must be finite numbers, low at most high, got low={low!r}, high={high!r}"
     ):
@@ -251,13 +251,13 @@ def test_a_draw_between_bounds_refuses_others(draw, low, high):
 
 @pytest.mark.parametrize("n", [-1, 2.0, True, "3"])
 def test_a_permutation_refuses_what_is_no_count(n):
-    """A whole number of at least 0 it must be."""
+    """It must be a whole number of at least 0."""
     with pytest.raises(ValueError, match=rf"permutation: n must be a whole number of at least 0, got {n!r}"):
         random.permutation(0, n)
 
 
 def test_a_range_wider_than_the_largest_number_is_drawn_from_evenly():
-    """No difference of its bounds is infinite."""
+    """The difference of its bounds never becomes infinite."""
     for dtype, bound in ((torch.float32, 3e38), (torch.float16, 6e4), (torch.float64, 1.5e308)):
         draws = random.uniform(0, (4000,), -bound, bound, dtype).double() / bound
         assert draws.isfinite().all()
@@ -267,7 +267,7 @@ def test_a_range_wider_than_the_largest_number_is_drawn_from_evenly():
 
 @pytest.mark.parametrize(("low", "high"), [(7.9, 1e6), (-1e6, -7.9), (5.0, 5.5), (30.0, 31.0)])
 def test_the_tail_of_a_normal_is_drawn_from_its_own_end(low, high):
-    """Means are those of the density over the range, and nothing is at a bound."""
+    """Means are those of the density over the range, and no draw equals a bound."""
     draws = random.truncated_normal(0, (200_000,), low=low, high=high, dtype=torch.float64)
     a, b = sorted((abs(low), abs(high)))
     z = torch.linspace(a, min(b, a + 10), 2_000_001, dtype=torch.float64)
@@ -277,7 +277,7 @@ def test_the_tail_of_a_normal_is_drawn_from_its_own_end(low, high):
 
 
 def test_a_range_without_probability_is_refused():
-    """Rather than that every draw is at a bound."""
+    """Otherwise every draw would equal a bound."""
     with pytest.raises(
         ValueError, match="truncated_normal: the bounds must come within 37 std of the mean, got bounds 40 std off"
     ):

@@ -1,4 +1,4 @@
-"""Drawings: every layer a node, every connection an edge, in two languages."""
+"""Drawings: every layer is a node, every connection an edge, in two languages."""
 
 import re
 import stat
@@ -49,13 +49,13 @@ WIRED = {
 
 @pytest.mark.parametrize("name", WIRED)
 def test_the_edges_are_the_connections(name: str) -> None:
-    """Within combinators and through them; ``Identity`` is only an edge."""
+    """This holds within and through combinators; ``Identity`` is only an edge."""
     net, wanted = WIRED[name]
     assert edges(net) == {tuple(edge.split("-")) for edge in wanted.split()}
 
 
 def test_a_wrapper_of_one_layer_is_a_node_and_of_several_a_box() -> None:
-    """The box says its numbers."""
+    """The box shows its numbers."""
     assert 'n1["weight_norm(Linear(in_features=4, out_fea..."]' in fn.draw(fn.weight_norm(A)).mermaid
     assert 'n1["shared(Tanh())"]' in fn.draw(fn.shared(B)).mermaid
     assert 'subgraph n1["ensemble, n=3"]' in fn.draw(fn.ensemble(fn.serial(A, B), 3)).mermaid
@@ -63,12 +63,12 @@ def test_a_wrapper_of_one_layer_is_a_node_and_of_several_a_box() -> None:
 
 
 def test_a_box_with_nothing_in_it_is_left_out() -> None:
-    """As that of a branch of which each side hands x on."""
+    """An example is a branch whose sides all return x."""
     assert "subgraph" not in fn.draw(fn.serial(fn.branch(fn.Identity(), fn.Identity()), fn.Add())).mermaid
 
 
 def test_shapes_come_with_an_input() -> None:
-    """Of every output, with sizes inferred; without one there are none."""
+    """Every output has its shape, with sizes inferred; without an input there are no shapes."""
     net = fn.serial(fn.Embedding(9, 4), fn.residual(fn.Linear(None, 4)), fn.Flatten())
     text = fn.draw(net, (5, 3), torch.int64).mermaid
     for words in ('x(["x (5, 3)"])', "in_features=4", "(5, 3, 4)", 'Flatten()<br/>(5, 12)"', 'y(["y (5, 12)"])'):
@@ -78,7 +78,7 @@ def test_shapes_come_with_an_input() -> None:
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if isinstance(case.layer, Combinator)])
 def test_every_combinator_is_drawn(name: str) -> None:
-    """With the input's shapes too: there is a way from x to y, each name is declared once, and brackets are balanced."""
+    """There is a path from x to y, each name is declared once, and brackets are balanced, also with shapes."""
     case = CASES[name]
     for drawing in (fn.draw(case.layer), fn.draw(case.layer, case.x)):
         lines = [line.strip() for line in drawing.dot.splitlines()]
@@ -91,7 +91,7 @@ def test_every_combinator_is_drawn(name: str) -> None:
 
 
 def test_words_are_quoted() -> None:
-    """Quotes, arrows and backslashes of labels, in each language."""
+    """Quotes, arrows and backslashes in labels are escaped in each language."""
     net = fn.serial(fn.graph("x", **{'a"b\\': (fn.rearrange("a b -> b a"), "x")}))
     drawing = fn.draw(net)
     assert r"a\"b\\\nrearrange" in drawing.dot
@@ -100,7 +100,7 @@ def test_words_are_quoted() -> None:
 
 
 def test_a_drawing_is_saved_in_the_format_of_its_name(tmp_path: Path) -> None:
-    """The two languages need nothing."""
+    """The two languages need no other program."""
     drawing = fn.draw(fn.serial(A, B))
     for end, text in {"dot": drawing.dot, "gv": drawing.dot, "mmd": drawing.mermaid, "mermaid": drawing.mermaid}.items():
         drawing.save(tmp_path / f"net.{end}")
@@ -110,7 +110,7 @@ def test_a_drawing_is_saved_in_the_format_of_its_name(tmp_path: Path) -> None:
 
 
 def test_without_graphviz_there_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And an attempt to save one says what is missing."""
+    """Saving a picture raises an error that names what is missing."""
     monkeypatch.setenv("PATH", str(tmp_path))
     drawing = fn.draw(A)
     assert drawing.svg is None
@@ -120,7 +120,7 @@ def test_without_graphviz_there_is_no_picture(tmp_path: Path, monkeypatch: pytes
 
 
 def test_graphviz_makes_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its program gets the format and the graph: here one that writes down both."""
+    """Its program gets the format and the graph; here a substitute records both."""
     program = tmp_path / "dot"
     program.write_text('#!/bin/sh\necho "$1"\nwhile read -r line; do echo "$line"; done\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -134,7 +134,7 @@ def test_graphviz_makes_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_is_no_layer_is_refused() -> None:
-    """By its name."""
+    """The error names it."""
     with pytest.raises(ValueError, match=r"^draw: the layer must be a layer"):
         fn.draw(3)
     assert str(fn.draw(A)) == repr(fn.draw(A)) == fn.draw(A).mermaid

@@ -1,4 +1,4 @@
-"""The errors: each sentence says who, the rule with its names and numbers, and what came."""
+"""Errors: each message names the caller, the rule with its names and numbers, and the argument."""
 
 import math
 import signal
@@ -46,7 +46,7 @@ DESCRIPTIONS = [
 
 @pytest.mark.parametrize(("value", "words"), DESCRIPTIONS)
 def test_describe_says_what_came(value, words):
-    """A tensor is described by shape and dtype, a container by its kind and length, all else by its repr."""
+    """A tensor is described by shape and dtype, a container by its type and length, everything else by its repr."""
     assert errors.describe(value) == words
 
 
@@ -58,7 +58,7 @@ def test_wrong_says_who_the_rule_and_what_came():
 
 
 def test_wrong_takes_words_as_they_are():
-    """A string given as ``got`` is words already, not described."""
+    """A string given as ``got`` is used as it is."""
     assert (
         str(errors.value_error("Linear", "x must be floating", "x of shape (2,)"))
         == "Linear: x must be floating, got x of shape (2,)"
@@ -166,7 +166,7 @@ def test_is_number_tells_finite_reals_from_the_rest(value, number):
 
 @pytest.mark.parametrize("verb", ["apply", "vjp", "add"])
 def test_the_error_of_a_signal_handler_is_not_explained_away(verb, monkeypatch):
-    """It may be raised in any line; that of a DataLoader, which tells of a dead worker, is a RuntimeError as kernels raise."""
+    """It may be raised in any line; a DataLoader's, which reports a dead worker, is a RuntimeError like those of kernels."""
 
     def handler(number, frame):
         raise RuntimeError("a worker died")

@@ -18,7 +18,7 @@ serial(
 
 
 def test_a_deep_net_prints_over_indented_lines() -> None:
-    """An item on each line, brackets within strings untouched."""
+    """Each line has one item; brackets within strings are left alone."""
     net = fn.serial(fn.Linear(3, 3), fn.residual(fn.Linear(3, 3)), fn.Identity())
     text = repr(net).replace("Identity()", "rearrange('n (h w), c -> n c h w', h=4)")
     assert indented(text) == PRINTED
@@ -27,7 +27,7 @@ def test_a_deep_net_prints_over_indented_lines() -> None:
 
 
 def test_what_fits_on_a_line_stays_there() -> None:
-    """And so does ``repr``, for files and errors."""
+    """``repr`` stays on one line, for files and errors."""
     assert str(fn.serial(fn.Linear(3, 3), fn.Tanh())) == "serial(Linear(in_features=3, out_features=3), Tanh())"
     assert "\n" not in repr(BLOCKS)
     assert str(fn.chain(fn.ClipByGlobalNorm(1.0), fn.SGD(lr=0.1))).count("\n") == 0
@@ -35,7 +35,7 @@ def test_what_fits_on_a_line_stays_there() -> None:
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if len(repr(case.layer)) > WIDTH])
 def test_every_long_print_is_the_same_expression(name: str) -> None:
-    """But for white space between its items."""
+    """The two forms differ only in white space between items."""
     text = repr(CASES[name].layer)
     lines = indented(text).splitlines()
     joined = " ".join(line.strip() for line in lines)
@@ -46,7 +46,7 @@ def test_every_long_print_is_the_same_expression(name: str) -> None:
 
 
 def test_a_print_over_lines_evaluates_to_the_value() -> None:
-    """Composed, named, wrapped and in a graph."""
+    """This holds for composed, named, wrapped and graph nets."""
     wide = fn.serial(**{"in": fn.Linear(4, 8), "out": BLOCKS})
     wired = fn.graph("x", h=(BLOCKS, "x"), y=(fn.Add(), "h", "x"))
     for net in (BLOCKS, wide, wired, fn.tied(wide, ("in.weight", "out.0.weight")), fn.branch(BLOCKS, BLOCKS)):
@@ -56,24 +56,24 @@ def test_a_print_over_lines_evaluates_to_the_value() -> None:
 
 @pytest.mark.parametrize("text", ["a" * 100, "f(" * 60 + ")" * 59, ")" * 100, "f()" + "g" * 100])
 def test_what_has_no_items_to_break_stays_as_it_is(text: str) -> None:
-    """No brackets, unbalanced ones, and empty ones."""
+    """Text with no brackets, unbalanced ones or empty ones does not change."""
     assert indented(text) == text
 
 
 def test_a_tuple_of_one_keeps_its_comma() -> None:
-    """Without it the brackets would be those of an expression."""
+    """Without the comma the brackets would enclose an expression."""
     assert eval(indented(f"({'1 + ' * 50}1,)")) == (51,)
 
 
 def test_an_error_names_the_layer_on_one_line() -> None:
-    """However long its print is."""
+    """This holds however long its print is."""
     with pytest.raises(ValueError, match=r"^channels_last\(serial\(.*: x must have an axis 1, got .*\Z") as caught:
         fn.channels_last(BLOCKS)(BLOCKS.init(0), torch.ones(()))
     assert "\n" not in str(caught.value)
 
 
 def test_residual_prints_as_residual() -> None:
-    """With its shortcut where there is one; other sums of branches print as branches."""
+    """Its shortcut is printed too; other sums of branches print as branches."""
     one, two = fn.Linear(3, 3), fn.Linear(3, 3, bias=False)
     assert repr(fn.residual(one)) == f"residual({one!r})"
     assert repr(fn.residual(one, two)) == f"residual({one!r}, {two!r})"

@@ -1,4 +1,4 @@
-"""The initializers: each against its formula, with ``torch.nn.init`` for gains and fans."""
+"""Initializers: each is compared with its formula, gains and fans with ``torch.nn.init``."""
 
 import itertools
 import math
@@ -12,6 +12,7 @@ from torch.nn import init
 import funcnet as fn
 from funcnet import initializers, random
 from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
+from funcnet.initializers.gains import calculate_gain, fans
 from funcnet.initializers.names import NAMES
 from funcnet.initializers.scaled import (
     KaimingNormal,
@@ -22,8 +23,6 @@ from funcnet.initializers.scaled import (
     VarianceScaling,
     XavierNormal,
     XavierUniform,
-    calculate_gain,
-    fans,
 )
 from funcnet.layers.linear.linear import Linear
 
@@ -63,7 +62,7 @@ EVERY = [*SCALED, Zeros(), Ones(), Constant(-2.5), Orthogonal(), Orthogonal(gain
 
 @pytest.mark.parametrize(("initializer", "std"), SCALED.items(), ids=map(repr, SCALED))
 def test_mean_and_spread_follow_the_formula(initializer, std):
-    """Mean 0 and this standard deviation: of 120 000 draws within 5 standard errors, at most std/√(2n) for the spread."""
+    """For 120 000 draws, mean and standard deviation agree within 5 standard errors, at most std/√(2n) for the deviation."""
     x = initializer(1, SHAPE).double()
     assert x.shape == SHAPE
     assert abs(x.mean().item()) < 5 * std / math.sqrt(x.numel())
@@ -72,7 +71,7 @@ def test_mean_and_spread_follow_the_formula(initializer, std):
 
 @pytest.mark.parametrize("initializer", UNIFORM, ids=repr)
 def test_uniform_ones_fill_their_bounds(initializer):
-    """±√3 std, to the last thousandth and no further."""
+    """The bounds are ±√3 std, reached to within a thousandth."""
     bound = math.sqrt(3) * SCALED[initializer]
     largest = initializer(2, SHAPE).abs().max().item()
     assert 0.999 * bound < largest <= bound * (1 + 1e-6)
@@ -80,7 +79,7 @@ def test_uniform_ones_fill_their_bounds(initializer):
 
 @pytest.mark.parametrize("initializer", NORMAL, ids=repr)
 def test_normal_ones_have_the_tails(initializer):
-    """4.55 % beyond 2 std and 0.27 % beyond 3."""
+    """4.55 % of the draws are beyond 2 std, and 0.27 % beyond 3."""
     x = initializer(3, SHAPE).double().abs() / SCALED[initializer]
     for std, share in [(2, 0.0455003), (3, 0.0026998)]:
         assert (x > std).double().mean().item() == pytest.approx(share, abs=5 * math.sqrt(share / x.numel()))
@@ -88,13 +87,13 @@ def test_normal_ones_have_the_tails(initializer):
 
 @pytest.mark.parametrize("initializer", CUT_OFF, ids=repr)
 def test_truncated_ones_are_cut_at_two_std_of_the_whole_normal(initializer):
-    """That is 2 / 0.8796 of their own standard deviation, as in ``jax.nn.initializers``."""
+    """The bounds are 2 / 0.8796 of the truncated standard deviation, as in ``jax.nn.initializers``."""
     largest = (initializer(4, SHAPE).abs() / SCALED[initializer]).max().item()
     assert 0.999 * 2 / CUT < largest <= 2 / CUT * (1 + 1e-6)
 
 
 def test_normal_and_uniform_take_their_place():
-    """A mean, and bounds on one side of zero."""
+    """They take a mean, and bounds on one side of zero."""
     assert Normal(3.0, 0.1)(0, (10_000,)).mean().item() == pytest.approx(3, abs=0.005)
     x = Uniform(2.0, 5.0)(0, (10_000,))
     assert 2 <= x.min() < 2.01
@@ -103,21 +102,21 @@ def test_normal_and_uniform_take_their_place():
 
 @pytest.mark.parametrize(("initializer", "value"), [(Zeros(), 0.0), (Ones(), 1.0), (Constant(-2.5), -2.5)])
 def test_constants_are_what_they_say(initializer, value):
-    """Whatever the key."""
+    """They do not depend on the key."""
     assert torch.equal(initializer(0, (2, 3)), torch.full((2, 3), value))
 
 
 @pytest.mark.parametrize("initializer", EVERY, ids=repr)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_draws_have_the_dtype_and_the_shape(initializer, dtype):
-    """Narrow types too."""
+    """Narrow dtypes are supported too."""
     x = initializer(random.key(0), (6, 4), dtype)
     assert (x.dtype, x.shape, x.is_contiguous()) == (dtype, (6, 4), True)
 
 
 @pytest.mark.parametrize("initializer", EVERY, ids=repr)
 def test_draws_are_functions_of_the_key(initializer):
-    """In torch's default dtype, the same from a key and its seed."""
+    """They have torch's default dtype, and a seed gives the same draws as its key."""
     x = initializer(random.key(7), (6, 4))
     assert x.dtype is torch.get_default_dtype()
     assert torch.equal(x, initializer(7, (6, 4)))
@@ -125,7 +124,7 @@ def test_draws_are_functions_of_the_key(initializer):
 
 @pytest.mark.parametrize("initializer", EVERY, ids=repr)
 def test_initializers_work_under_vmap(initializer):
-    """Over keys, each row what it is alone: an ensemble's params are drawn so."""
+    """Each row is what its key draws alone; the params of an ensemble are drawn in this way."""
     keys = random.split(1, 3)
     mapped = torch.func.vmap(lambda key: initializer(key, (5, 3)) + 0 * key)(keys)
     torch.testing.assert_close(mapped, torch.stack([initializer(key, (5, 3)) for key in keys]))
@@ -138,18 +137,18 @@ NAMES_OF_GAINS = get_args(init._NonlinearityType)
 
 @pytest.mark.parametrize("nonlinearity", NAMES_OF_GAINS)
 def test_gains_are_torchs(nonlinearity):
-    """For every name that torch knows."""
+    """This holds for every name in torch."""
     assert calculate_gain(nonlinearity) == pytest.approx(init.calculate_gain(nonlinearity), rel=1e-15)
 
 
 @pytest.mark.parametrize("slope", [None, 0, 0.0, 0.2, 1, math.sqrt(5)])
 def test_the_gain_of_leaky_relu_is_torchs(slope):
-    """For every slope."""
+    """This holds for every slope."""
     assert calculate_gain("leaky_relu", slope) == pytest.approx(init.calculate_gain("leaky_relu", slope), rel=1e-15)
 
 
 def test_an_unknown_gain_is_refused():
-    """The sentence lists the names there are."""
+    """The error lists the known names."""
     with pytest.raises(
         ValueError, match=r"calculate_gain: nonlinearity must be one of linear, conv1d, .*, leaky_relu, got 'swish'"
     ):
@@ -158,13 +157,13 @@ def test_an_unknown_gain_is_refused():
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5), (3, 4, 5, 2), (1, 1, 3, 3, 3), (8, 1, 3), (0, 2), (2, 0)])
 def test_fans_are_torchs(shape):
-    """Of linear maps and of convolutions in 1, 2 and 3 dimensions."""
+    """This holds for linear maps, and for convolutions in 1, 2 and 3 dimensions."""
     assert fans(shape) == init._calculate_fan_in_and_fan_out(torch.empty(shape))
 
 
 @pytest.mark.parametrize("shape", [(), (3,)])
 def test_fans_refuse_a_vector(shape):
-    """The sentence has the shape that came."""
+    """The error has the shape."""
     with pytest.raises(ValueError, match="fans") as caught:
         fans(shape)
     assert str(caught.value) == f"fans: a weight must have at least 2 axes, (out, in, *kernel), got shape {shape}"
@@ -176,14 +175,14 @@ def test_fans_refuse_a_vector(shape):
 @pytest.mark.parametrize("gain", [1.0, 1.5])
 @pytest.mark.parametrize("shape", [(5, 5), (8, 3), (3, 8), (4, 2, 3, 3), (20, 2, 3), (1, 6), (6, 1)])
 def test_orthogonal_has_orthonormal_rows_or_columns(shape, gain):
-    """The rows where they are fewer, else the columns, of the matrix (out, in · Π kernel)."""
+    """The shorter side of the matrix (out, in · Π kernel) is orthonormal."""
     w = Orthogonal(gain)(0, shape, torch.float64).reshape(shape[0], -1)
     small = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
     torch.testing.assert_close(small, gain**2 * torch.eye(len(small), dtype=torch.float64))
 
 
 def test_orthogonal_is_drawn_evenly():
-    """Rotations and reflections half each, and each element with mean 0 and variance 1/n: signs are not those of the QR."""
+    """Half are rotations and half reflections, and elements have mean 0 and variance 1/n: QR's signs are corrected."""
     w = torch.func.vmap(lambda key: Orthogonal()(key, (3, 3), torch.float64))(random.split(0, 20_000))
     assert torch.linalg.det(w).mean().abs() < 5 / math.sqrt(20_000)
     assert w.mean(0).abs().max() < 5 / math.sqrt(3 * 20_000)
@@ -195,7 +194,7 @@ def test_orthogonal_is_drawn_evenly():
 
 @pytest.mark.parametrize("fan_in", [1, 4, 100])
 def test_torchs_initializer_has_the_bounds_of_nn_linear(fan_in):
-    """Weight and bias both fill ±1/√fan_in, evenly, as those of ``torch.nn.Linear`` do."""
+    """Weight and bias both fill ±1/√fan_in uniformly, like those of ``torch.nn.Linear``."""
     bound = 1 / math.sqrt(fan_in)
     params = Linear(fan_in, 20_000, initializer="torch").init(0)
     theirs = dict(torch.nn.Linear(fan_in, 20_000).named_parameters())
@@ -207,7 +206,7 @@ def test_torchs_initializer_has_the_bounds_of_nn_linear(fan_in):
 
 
 def test_weight_and_bias_are_drawn_from_different_keys():
-    """And the bias of all but torch's is zero."""
+    """The bias is zero for all initializers except torch's."""
     params = Linear(1, 500, initializer="torch").init(3)
     assert not torch.equal(params["weight"][:, 0], params["bias"])
     assert torch.equal(Linear(4, 3, initializer="kaiming_uniform").init(3)["bias"], torch.zeros(3))
@@ -215,7 +214,7 @@ def test_weight_and_bias_are_drawn_from_different_keys():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "torch"])
 def test_a_name_stands_for_its_value(name):
-    """A layer with the name draws what a layer with the value draws."""
+    """A layer with the name draws the same as a layer with the value."""
     layer = fn.Conv1d(3, 4, 3) if name in ("dirac", "delta_orthogonal") else Linear(4, 3)
     drawn = [layer.replace(initializer=one).init(1)["weight"] for one in (name, NAMES[name])]
     assert torch.equal(*drawn)
@@ -223,7 +222,7 @@ def test_a_name_stands_for_its_value(name):
 
 @pytest.mark.parametrize("name", ["foo", "", "Torch", ["torch"], None, 1.0, {}])
 def test_what_is_no_initializer_is_refused(name):
-    """The sentence lists the names there are; what cannot be hashed is refused alike."""
+    """The error lists the known names; unhashable values are refused in the same way."""
     with pytest.raises(ValueError, match="initializer must be") as caught:
         Linear(4, 3, initializer=name)
     assert str(caught.value) == f"Linear: initializer must be an initializer or one of {', '.join(NAMES)}, got {name!r}"
@@ -247,7 +246,7 @@ FANS = {
 @pytest.mark.parametrize("layer", FANS, ids=repr)
 @pytest.mark.parametrize("name", ["kaiming_normal", "xavier_uniform", VarianceScaling(1.0, "fan_out")])
 def test_a_layer_tells_its_fans(layer, name):
-    """Groups counted, and whatever axes the weight has; the spread is that of the formula with them."""
+    """Fans account for groups and for the axes of the weight; the spread follows from them."""
     fan_in, fan_out = FANS[layer]
     variance = {"kaiming_normal": 2 / fan_in, "xavier_uniform": 2 / (fan_in + fan_out)}.get(name, 1 / fan_out)
     w = layer.replace(initializer=name).init(0)["weight"]
@@ -255,14 +254,14 @@ def test_a_layer_tells_its_fans(layer, name):
 
 
 def test_the_fans_of_stacked_projections_are_those_of_one():
-    """Queries, keys and values share a weight, and an output belongs to one of them."""
+    """Queries, keys and values share a weight, but an output belongs to one of them."""
     w = fn.MultiHeadAttention(100, 4, initializer="xavier_normal").init(0)["in_proj_weight"]
     assert w.std().item() == pytest.approx(math.sqrt(2 / 200), rel=0.02)
 
 
 @pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d"])
 def test_torchs_initializer_stays_torchs(kind):
-    """Its fans are those of the shape, for a transposed convolution too."""
+    """Its fans are those of the shape, also for a transposed convolution."""
     arguments = {"kernel_size": 3, "groups": 2}
     ours = getattr(fn, kind)(64, 16, **arguments, initializer="torch").init(0)
     theirs = dict(getattr(torch.nn, kind)(64, 16, **arguments).named_parameters())
@@ -274,7 +273,7 @@ def test_torchs_initializer_stays_torchs(kind):
 
 
 class Fixed(initializers.Initializer):
-    """A custom initializer, which knows nothing of fans."""
+    """A custom initializer without fans."""
 
     def __call__(self, rng, shape, dtype=None):
         return torch.full(shape, 0.5, dtype=dtype)
@@ -291,7 +290,7 @@ def test_a_custom_initializer_need_not_know_of_fans():
 
 @pytest.mark.parametrize("initializer", EVERY, ids=repr)
 def test_an_initializer_is_a_value(initializer):
-    """Its repr gives it back, it pickles, and equal ones hash alike."""
+    """Its repr evaluates back, it pickles, and equal values have equal hashes."""
     again = eval(repr(initializer), vars(initializers))
     assert again == initializer == pickle.loads(pickle.dumps(initializer))
     assert hash(again) == hash(initializer)
@@ -325,7 +324,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("make", "message"), WRONG)
 def test_a_wrong_field_is_refused(make, message):
-    """When the value is made, by sentence."""
+    """The constructor raises the error."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the whole message is compared)
         make()
     assert str(caught.value) == message

@@ -1,4 +1,4 @@
-"""Steps that update layer by layer in the backward pass: the plain step bit for bit, and no gradient kept for the next layer."""
+"""Steps that update layer by layer in the backward pass: they equal the plain step bit for bit, and keep no gradients."""
 
 import pickle
 import weakref
@@ -27,7 +27,7 @@ PAIRED = fn.branch(DENSE, fn.Identity())
 
 @fn.frozen
 class Doubled(fn.Combinator):
-    """y = f(f(x)), whose gradient is a sum; a combinator that says nothing of steps in the backward pass."""
+    """y = f(f(x)), whose gradient is a sum; a combinator that does not declare that it passes gradients on."""
 
     layer: fn.Layer
 
@@ -51,7 +51,7 @@ class Doubled(fn.Combinator):
 
 @fn.frozen
 class Clipped(Serial):
-    """A serial with other gradients of params, which does not say again that it passes them on."""
+    """A serial with other gradients of params, which does not declare again that it passes them on."""
 
     label = "clipped"
 
@@ -125,7 +125,7 @@ OPTIMIZERS = [
 
 
 def assert_steps_alike(net: fn.Layer, opt: fn.Optimizer, dtype: torch.dtype = torch.float32) -> None:
-    """Compare three steps of both kinds: values, params and states."""
+    """Compare three steps of both kinds: their values, params and states."""
     params = tree.cast(net.init(0), dtype)
     ours = theirs = (params, opt.init(params))
     if opt.donate() == opt:
@@ -143,13 +143,13 @@ def assert_steps_alike(net: fn.Layer, opt: fn.Optimizer, dtype: torch.dtype = to
 @pytest.mark.parametrize("opt", [OPTIMIZERS[1], OPTIMIZERS[3].donate()], ids=repr)
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_every_net_takes_the_steps_of_the_plain_step(net: fn.Layer, opt: fn.Optimizer) -> None:
-    """Bit for bit, running statistics, noise and frozen layers included."""
+    """Bits agree, including running statistics, noise and frozen layers."""
     assert_steps_alike(net, opt)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_combinator_of_the_catalogue_is_updated_as_a_whole(name: str) -> None:
-    """Whether it passes gradients on or not: the params and state after its backward pass are those after all of it."""
+    """Whether or not it passes gradients on, params and state are those after its whole backward pass."""
     net, x, params = CASES[name].layer, CASES[name].x, CASES[name].params
     opt = fn.Adam(lr=1e-2)
     state = opt.init(params)
@@ -165,13 +165,13 @@ def test_every_combinator_of_the_catalogue_is_updated_as_a_whole(name: str) -> N
 @pytest.mark.parametrize("opt", [*OPTIMIZERS, *map(fn.donate, OPTIMIZERS)], ids=repr)
 @pytest.mark.parametrize("name", ["serial", "repeat"])
 def test_every_optimizer_takes_its_own_steps(name: str, opt: fn.Optimizer, dtype: torch.dtype) -> None:
-    """Donated or not, in every precision."""
+    """This holds for donated and plain optimizers, in every precision."""
     assert_steps_alike(NETS[name], opt, dtype)
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_a_step_writes_to_nothing(name: str) -> None:
-    """Unless the optimizer is donated."""
+    """The exception is a donated optimizer."""
     net, opt = NETS[name], OPTIMIZERS[3]
     params = net.init(0)
     given = (params, opt.init(params))
@@ -183,7 +183,7 @@ def test_a_step_writes_to_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["serial", "graph", "reversible", "remat", "repeat", "repeat of odd sizes", "an own combinator"])
 def test_a_donated_step_reuses_the_memory(name: str) -> None:
-    """Params and moments come out where they went in; running statistics and counts are new."""
+    """Params and moments keep their memory; running statistics and counts are new."""
     net, opt = NETS[name], fn.donate(fn.Adam(lr=1e-2))
     params = net.init(0)
     state = opt.init(params)
@@ -199,7 +199,7 @@ MOST: list[int] = []
 
 @fn.frozen
 class Counted(fn.Layer):
-    """A factor for each column that counts how many gradients made by layers like it are alive."""
+    """A factor for each column, which counts how many gradients of similar layers are alive."""
 
     def init(self, rng: Any) -> Any:
         return {"weight": torch.ones(16)}
@@ -215,7 +215,7 @@ class Counted(fn.Layer):
 
 
 def counting(layer: fn.Layer) -> fn.Layer:
-    """Return another layer for those within a transformer block: only those of the mlp have gradients, and count them."""
+    """Return another layer for those in a transformer block: only the mlp's layers have gradients, which are counted."""
     if isinstance(layer, (fn.LayerNorm, fn.MultiHeadAttention)):
         return fn.freeze(layer)
     return Counted() if isinstance(layer, fn.Linear) else layer
@@ -240,7 +240,7 @@ COUNTED = {
 @pytest.mark.parametrize("opt", [fn.SGD(lr=0.1), fn.donate(fn.Adam()), fn.chain(fn.ClipByValue(1.0), fn.Adam())], ids=repr)
 @pytest.mark.parametrize("net", COUNTED.values(), ids=COUNTED)
 def test_one_gradient_is_alive_at_a_time(net: fn.Layer, opt: fn.Optimizer) -> None:
-    """Where the plain step has all six."""
+    """The plain step has all six."""
     params = net.init(0)
     for in_backward, count in ((True, 1), (False, 6)):
         ALIVE.clear()
@@ -252,7 +252,7 @@ def test_one_gradient_is_alive_at_a_time(net: fn.Layer, opt: fn.Optimizer) -> No
 
 @fn.frozen
 class Halving(fn.Optimizer):
-    """A custom optimizer, whose state is its own."""
+    """A custom optimizer with its own state."""
 
     def init(self, params: Any) -> Any:
         return {"step": torch.zeros((), dtype=torch.int64), "sum": tree.zeros_like(params)}
@@ -265,14 +265,14 @@ class Halving(fn.Optimizer):
 
 @fn.frozen
 class Separate(Halving):
-    """One that says that it steps leaf by leaf."""
+    """An optimizer that declares that it steps leaf by leaf."""
 
     acts_on = "leaves"
 
 
 @fn.frozen
 class Listed(Separate):
-    """One whose state is no dict."""
+    """An optimizer whose state is not a dict."""
 
     def init(self, params: Any) -> Any:
         return (super().init(params),)
@@ -294,7 +294,7 @@ class Scaled(fn.GradientTransform):
 
 @pytest.mark.parametrize("name", ["serial", "repeat", "shared"])
 def test_a_custom_optimizer_may_say_that_it_acts_on_leaves(name: str) -> None:
-    """Its state, a dict of counts and trees like params, is parted by layers; so is that of a chain with a custom transform."""
+    """Its state, a dict of counts and trees like params, is split by layer, also in a chain with a custom transform."""
     assert_steps_alike(NETS[name], fn.chain(Scaled(), Separate()))
 
 
@@ -307,23 +307,23 @@ REFUSED = {
 
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_an_optimizer_that_needs_all_gradients_is_refused(sentence: str) -> None:
-    """When the step is made, by the name of the part that does."""
+    """The constructor of the step raises the error, which names the part."""
     with pytest.raises(ValueError, match=r".") as caught:
         fn.train_step(DENSE, LOSS, REFUSED[sentence], in_backward=True)
     assert sentence in str(caught.value)
 
 
 def test_a_state_that_cannot_be_parted_is_refused() -> None:
-    """The optimizer must say how."""
+    """The optimizer must define the split."""
     params = DENSE.init(0)
     step = fn.train_step(DENSE, LOSS, Listed(), in_backward=True)
-    with pytest.raises(ValueError, match=r"Listed\(\): map_state must be defined for a state that is no dict"):
+    with pytest.raises(ValueError, match=r"Listed\(\): a class whose state is not a dict of counts"):
         step(params, (Separate().init(params),), X, ROWS)
 
 
 @fn.frozen
 class Failing(fn.Layer):
-    """A layer that cannot go back."""
+    """A layer whose backward pass fails."""
 
     def apply(self, params: Any, x: Tensor, rng: Any = None) -> Any:
         return x, ()
@@ -333,14 +333,14 @@ class Failing(fn.Layer):
 
 
 def error_of(step: Any, *arguments: Any) -> str:
-    """Return the sentence of an error, and where it happened."""
+    """Return the message of an error, and its location."""
     with pytest.raises(ValueError, match=r".") as caught:
         step(*arguments)
     return "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
 
 
 def test_an_error_says_where_in_the_net_it_happened() -> None:
-    """As in the plain step."""
+    """The location is that of the plain step."""
     inner = fn.residual(fn.serial(DENSE, Failing()))
     net, opt = fn.serial(DENSE, fn.graph("x", a=(fn.repeat(inner, 2), "x")), NOISY), fn.SGD()
     params = net.init(0)
@@ -368,7 +368,7 @@ def misfits(params: Any, state: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("opt", [fn.Adam(), fn.MasterWeights(fn.Adam())], ids=repr)
 def test_a_state_with_an_entry_too_many_is_refused(opt: fn.Optimizer) -> None:
-    """By the sentence of the plain step, where parting the state would have dropped it."""
+    """The error is that of the plain step; splitting the state would otherwise have dropped the entry."""
     params = DENSE.init(0)
     state = {**opt.init(params), "more": torch.zeros(())}
     errors = [error_of(fn.train_step(DENSE, LOSS, opt, in_backward=one), params, state, X, ROWS) for one in (False, True)]
@@ -379,7 +379,7 @@ def test_a_state_with_an_entry_too_many_is_refused(opt: fn.Optimizer) -> None:
 @pytest.mark.parametrize("opt", [fn.donate(fn.Adam()), fn.donate(fn.chain(fn.ClipByValue(1.0), fn.Adam()))], ids=repr)
 @pytest.mark.parametrize("case", misfits(({}, {}, {"weight": 0}), {"exp_avg": ()}))
 def test_a_donated_step_that_is_refused_has_written_to_nothing(case: str, opt: fn.Optimizer) -> None:
-    """The first layer's misfit is found before the last one is updated; the error is that of the plain step."""
+    """The first layer's mismatch is found before the last one is updated; the error is that of the plain step."""
     net = fn.serial(DENSE, fn.Tanh(), DENSE)
     params = net.init(0)
     adam = fn.Adam().init(params)
@@ -392,7 +392,7 @@ def test_a_donated_step_that_is_refused_has_written_to_nothing(case: str, opt: f
 
 
 def test_a_donated_master_weight_is_not_shared() -> None:
-    """Nor found to be after half of the step."""
+    """Sharing is found before any update, not after half of the step."""
     opt = fn.donate(fn.MasterWeights(fn.Adam()))
     net = fn.serial(DENSE, DENSE)
     params = tree.cast(net.init(0), torch.bfloat16)
@@ -400,7 +400,7 @@ def test_a_donated_master_weight_is_not_shared() -> None:
     state["masters"][0]["weight"] = state["masters"][1]["weight"]
     before = tree.map(torch.clone, (params, state))
     error = error_of(fn.train_step(net, LOSS, opt, in_backward=True), params, state, X.bfloat16(), ROWS.bfloat16())
-    assert "of which no two elements may share memory" in error
+    assert "in which no two elements may share memory" in error
     assert tree.equal((params, state), before)
 
 
@@ -415,7 +415,7 @@ def test_it_is_a_value() -> None:
 
 
 def test_it_works_under_vmap_and_on_the_meta_device() -> None:
-    """As the plain step does: three members with separate steps, and a step of shapes."""
+    """This matches the plain step: three members with separate steps, and a step of shapes."""
     net, opt = fn.serial(NOISY, fn.repeat(fn.residual(DENSE), 2), DENSE), fn.Adam(lr=1e-2)
     params = [net.init(i) for i in range(3)]
     stacks = tree.map(lambda *leaves: torch.stack(leaves), *[(p, opt.init(p)) for p in params])
@@ -438,7 +438,7 @@ COMPILED = {
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", COMPILED)
 def test_a_compiled_step_is_the_plain_step(name: str) -> None:
-    """One graph, with the numbers of the plain step in eager mode up to rounding; only one of the two is compiled, to save time."""
+    """One graph gives the eager step's numbers up to rounding; only one of the two is compiled, to save time."""
     net, compiled = COMPILED[name]
     opt = fn.donate(fn.Adam(lr=1e-2, eps=1e-3))  # where a gradient is nearly 0, a smaller eps would show its rounding only
     params = net.init(0)

@@ -1,4 +1,4 @@
-"""Plans: a net that meets arguments like those of earlier calls computes the same bits without checks, and explains errors alike."""
+"""Plans: for arguments like those of earlier calls, a net computes the same bits without checks, and explains errors equally."""
 
 import pickle
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def bits(tree: Any) -> list[Any]:
 
 
 def met(net: fn.Layer, params: Any, x: Any, times: int = 3) -> Any:
-    """Return an equal net that has met the arguments, with gradients by both verbs, and y and the cache of the last call."""
+    """Return an equal net that has seen the arguments, with gradients from both verbs, and the last y and cache."""
     net = net.replace()  # its plans are its own, and those of NETS stay empty
     for _ in range(times):
         y, cache = net.apply(params, x)
@@ -55,12 +55,12 @@ def met(net: fn.Layer, params: Any, x: Any, times: int = 3) -> Any:
 
 
 def plans(net: Any) -> tuple[int, int]:
-    """Return how many plans a serial has for ``apply``, and for the verbs backward."""
+    """Return the number of plans of a serial for ``apply``, and for the backward verbs."""
     return len(net._forward.known), len(net._backward.known)
 
 
 def checked(monkeypatch: pytest.MonkeyPatch, f: Callable[..., Any]) -> Any:
-    """Return what a function returns where no plan is found."""
+    """Return the result of a function when no plan is found."""
     with monkeypatch.context() as patch:
         patch.setattr(Plans, "find", lambda self, arguments: None)
         return f()
@@ -68,7 +68,7 @@ def checked(monkeypatch: pytest.MonkeyPatch, f: Callable[..., Any]) -> Any:
 
 @pytest.mark.parametrize("name", NETS)
 def test_plans_give_the_bits_of_the_checks(name: str, monkeypatch: pytest.MonkeyPatch):
-    """Verbs by plan and with checks call the same kernels: the bits of y, caches and gradients are the same."""
+    """Verbs with plans and with checks call the same kernels: y, caches and gradients have the same bits."""
     net, params = NETS[name], NETS[name].init(0)
     fast, _, _ = met(net, params, X)
     assert plans(fast) == (1, int(name != "residual"))  # the cache of a sum holds shapes, which are no tensors
@@ -83,7 +83,7 @@ def test_plans_give_the_bits_of_the_checks(name: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", NETS)
 def test_value_and_grads_by_plan(name: str, loss: str, monkeypatch: pytest.MonkeyPatch):
-    """The whole of forward, loss and backward has a plan where net and loss have one; the bits are those of the checks."""
+    """Forward, loss and backward have a common plan if net and loss have one; the bits are those of the checks."""
     f, (kind, target) = NETS[name], LOSSES[loss]
     both, params = fn.value_and_grads(f, kind), f.init(0)
     expected = bits(checked(monkeypatch, lambda: both(params, X, target)))
@@ -92,7 +92,7 @@ def test_value_and_grads_by_plan(name: str, loss: str, monkeypatch: pytest.Monke
 
 
 def test_labels_that_checks_must_look_at(monkeypatch: pytest.MonkeyPatch):
-    """Ignored rows and infinite logits give by plan what they give with checks, and a label that is no class its error."""
+    """Ignored rows and infinite logits give the same with a plan as with checks, and an invalid label gives its error."""
     net = fn.serial(fn.Linear(4, 3), fn.ReLU())
     params, both = net.init(0), fn.value_and_grads(net, fn.CrossEntropy())
     for _ in range(3):
@@ -106,7 +106,7 @@ def test_labels_that_checks_must_look_at(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_batches_whose_variance_needs_float64(monkeypatch: pytest.MonkeyPatch):
-    """A batch norm by plan sees statistics beyond float32, and goes back to the checks."""
+    """A batch norm with a plan detects statistics beyond float32, and returns to the checks."""
     net = fn.serial(fn.Linear(4, 8, initializer="ones"), fn.BatchNorm1d(8))
     params, fast = net.init(0), met(net, net.init(0), X)[0]
     expected = checked(monkeypatch, lambda: net.apply(params, X * 1e25))
@@ -114,7 +114,7 @@ def test_batches_whose_variance_needs_float64(monkeypatch: pytest.MonkeyPatch):
 
 
 def reference(net: fn.Layer, verb: str, *arguments: Any) -> Any:
-    """Compute a verb of a net layer by layer, each through its own guard, and say of an error in which layer it was."""
+    """Compute a verb of a net layer by layer, each through its own guard, and add the layer to an error."""
     if not isinstance(net, Serial):
         return getattr(net, verb)(*arguments)
     rows, params = [*enumerate(net)], net.entries(arguments[0])
@@ -134,7 +134,7 @@ def reference(net: fn.Layer, verb: str, *arguments: Any) -> Any:
 
 
 def said(f: Callable[[], Any]) -> tuple[Any, ...]:
-    """Return the type, the text and the notes of the error that a call raises; without one the bits of the result."""
+    """Return the type, the text and the notes of the error that a call raises, or the bits of its result."""
     try:
         result = f()
     except Exception as error:
@@ -172,7 +172,7 @@ def misfits(params: Any) -> dict[str, tuple[Any, Any]]:
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("name", NETS)
 def test_errors_of_apply_are_those_of_the_guards(name: str):
-    """A net with plans says what its layers say one by one, with the same notes, whatever does not fit."""
+    """A net with plans gives the errors of its layers one by one, with the same notes, whatever does not fit."""
     net, params = NETS[name], NETS[name].init(0)
     fast, _, _ = met(net, params, X)
     for what, arguments in misfits(params).items():
@@ -183,7 +183,7 @@ def test_errors_of_apply_are_those_of_the_guards(name: str):
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("name", NETS)
 def test_errors_backward_are_those_of_the_guards(name: str):
-    """The verbs backward of a net with plans refuse gy, caches and params as its layers do."""
+    """The backward verbs of a net with plans refuse gy, caches and params as its layers do."""
     net, params = NETS[name], NETS[name].init(0)
     fast, _, cache = met(net, params, X)
     wide = fast.apply(params, X[:4])[1]
@@ -197,7 +197,7 @@ def test_errors_backward_are_those_of_the_guards(name: str):
 
 @pytest.mark.parametrize("name", NETS)
 def test_laws_where_every_call_makes_a_plan(name: str, monkeypatch: pytest.MonkeyPatch):
-    """All laws hold where each call makes a plan and the next one goes by it."""
+    """All laws hold when each call makes a plan and the next one uses it."""
     made: list[Any] = []
     init = Plan.__init__
     monkeypatch.setattr(Plans, "is_due", lambda self: fn.kernels.tracing.is_eager())
@@ -207,7 +207,7 @@ def test_laws_where_every_call_makes_a_plan(name: str, monkeypatch: pytest.Monke
 
 
 def test_shapes_have_a_plan_each():
-    """The last plans are kept, each for one shape; a shape that is new gets one at its second to fourth call."""
+    """The latest plans are kept, one for each shape; a new shape gets one at its second to fourth call."""
     net = fn.serial(fn.Linear(4, 8), fn.Tanh())
     params = net.init(0)
     for n in range(1, 9):
@@ -218,7 +218,7 @@ def test_shapes_have_a_plan_each():
 
 
 def test_other_arguments_have_no_plan():
-    """Half precision, integers, empty batches, params that require grad, a gradient in flight and autocast are looked at."""
+    """Half precision, integers, empty batches, params that require grad, a gradient in progress and autocast use checks."""
     net = fn.serial(fn.Linear(4, 8), fn.Tanh())
     params = net.init(0)
     learned = [(params, X[:0]), (fn.tree.map(lambda p: p.clone().requires_grad_(), params), X)]
@@ -235,7 +235,7 @@ def test_other_arguments_have_no_plan():
 
 
 def test_transforms_of_a_net_with_plans():
-    """``vmap``, ``jvp`` and ``grad`` of ``torch.func`` see a net with plans as one without."""
+    """``vmap``, ``jvp`` and ``grad`` of ``torch.func`` treat a net with plans like one without."""
     net = NETS["tanh"]
     params = net.init(0)
     fast, y, _ = met(net, params, X)
@@ -247,7 +247,7 @@ def test_transforms_of_a_net_with_plans():
 
 
 def test_compiled_nets_have_no_plans():
-    """Dynamo traces a net with plans whole, and once: plans that are made later are not in its guards."""
+    """Dynamo traces a net with plans completely, and once: plans made later are not in its guards."""
     net = fn.serial(fn.Linear(4, 8), fn.Tanh())
     params, count = net.init(0), []
 
@@ -266,7 +266,7 @@ def test_compiled_nets_have_no_plans():
 
 
 def test_a_class_that_overrides_a_verb_is_called():
-    """Layers of users, also those derived from ours, are applied through their own verbs."""
+    """Layers of users, even those derived from ours, are applied through their own verbs."""
 
     @fn.frozen
     class Twice(fn.Linear):
@@ -302,7 +302,7 @@ def test_a_class_that_overrides_a_verb_is_called():
 
 
 def test_stand_ins_are_called():
-    """Intermediates, whose layers are stand-ins, see every layer of a net that has plans."""
+    """Intermediates, which use stand-ins, see every layer of a net with plans."""
     net = NETS["nested"]
     params = net.init(0)
     fast, y, _ = met(net, params, X)
@@ -312,7 +312,7 @@ def test_stand_ins_are_called():
 
 
 def test_tensors_in_two_places_must_be_there_again():
-    """A cache holds the output of a layer as the input of the next; with a copy in one of the places checks look, to equal bits."""
+    """A cache holds one layer's output as the next one's input; if one of the two is a copy, checks run, and bits are equal."""
     net = NETS["tanh"]
     params = net.init(0)
     fast, _, cache = met(net, params, X)
@@ -325,7 +325,7 @@ def test_tensors_in_two_places_must_be_there_again():
 
 
 def test_another_choice_of_kernels_has_no_plan():
-    """A plan is for the choices between kernels that it was made under."""
+    """A plan holds only for the choice of kernels under which it was made."""
     net = fn.serial(fn.Linear(4, 8), fn.Tanh())
     params = net.init(0)
     for _ in range(3):
@@ -337,7 +337,7 @@ def test_another_choice_of_kernels_has_no_plan():
 
 
 def test_nets_with_plans_are_values():
-    """Plans are no part of a value: equality, hash, print and pickle are as before, and copies begin without."""
+    """Plans are not part of a value: equality, hash, print and pickle do not change, and copies have none."""
     net = NETS["tanh"]
     fast, _, _ = met(net, net.init(0), X)
     step = fn.train_step(fast, fn.MSE(), fn.SGD(0.1))
@@ -349,7 +349,7 @@ def test_nets_with_plans_are_values():
 
 
 def test_steps_repeat_bit_for_bit(monkeypatch: pytest.MonkeyPatch):
-    """Twenty steps of training, of which all but two go by plan, end at the params of steps with checks."""
+    """Twenty training steps, all but two with plans, end at the same params as with checks."""
     ends = []
     for known in (True, False):
         step = fn.train_step(fn.serial(*NETS["norms"]), fn.MSE(), fn.SGD(0.1, momentum=0.9))

@@ -1,4 +1,4 @@
-"""Plans beside arguments that no one checks: order of keys, leaves that a verb does not read, layers within combinators, memory."""
+"""Plans with unchecked arguments: order of keys, leaves that a verb does not read, layers within combinators, memory."""
 
 import gc
 import weakref
@@ -23,7 +23,7 @@ NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 @pytest.fixture
 def planning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every call without a plan make one."""
+    """Make every call without a plan create one."""
     monkeypatch.setattr(Plans, "is_due", lambda self: is_eager())
 
 
@@ -33,7 +33,7 @@ def keys(tree: Any) -> Any:
 
 
 def said(f: Callable[[], Any]) -> Any:
-    """Return the words of the error that a call raises; without one the numbers of the result."""
+    """Return the message of the error that a call raises, or the numbers of its result."""
     try:
         result = f()
     except Exception as error:
@@ -42,13 +42,13 @@ def said(f: Callable[[], Any]) -> Any:
 
 
 def without_plans(net: Serial) -> Serial:
-    """Return an equal net that has met nothing."""
+    """Return an equal net without plans."""
     return net.replace()
 
 
 @pytest.mark.usefixtures("planning")
 def test_gradients_have_the_keys_of_params_in_their_order():
-    """The keys of a norm's gradient are in the order of params, whatever the order of those that the plan was made of."""
+    """The keys of a norm's gradient follow params, whatever their order when the plan was made."""
     net = fn.serial(fn.Linear(4, 3), fn.BatchNorm1d(3))
     params, both = net.init(0), fn.value_and_grads(net, fn.MSE())
     turned = (params[0], {name: params[1][name] for name in reversed(NORM)})
@@ -60,7 +60,7 @@ def test_gradients_have_the_keys_of_params_in_their_order():
 
 @pytest.mark.usefixtures("planning")
 def test_a_leaf_that_no_layer_has_gets_no_gradient():
-    """``grads`` of a norm does not count its params: an additional leaf has the gradient ``None`` in each call."""
+    """``grads`` of a norm does not count its params: an extra leaf has the gradient ``None`` in each call."""
     net = fn.serial(fn.BatchNorm1d(4), fn.Linear(4, 3))
     params = net.init(0)
     cache, more = net.apply(params, X)[1], ({**params[0], "other": X}, params[1])
@@ -80,7 +80,7 @@ ODD_WEIGHTS: dict[str, Any] = {
 @pytest.mark.usefixtures("planning")
 @pytest.mark.parametrize("weight", ODD_WEIGHTS.values(), ids=ODD_WEIGHTS.keys())
 def test_grads_and_vjp_judge_a_weight_as_without_plans(weight: Any):
-    """``grads`` does not read the weight of the first layer, so any will do; ``vjp`` reads it, and refuses what does not fit."""
+    """``grads`` does not read the first layer's weight, so any will do; ``vjp`` reads it, and refuses a misfit."""
     net = fn.serial(fn.Linear(4, 3))
     params = net.init(0)
     cache, odd = net.apply(params, X)[1], ({**params[0], "weight": weight},)
@@ -91,7 +91,7 @@ def test_grads_and_vjp_judge_a_weight_as_without_plans(weight: Any):
 
 @pytest.mark.usefixtures("planning")
 def test_grads_of_entries_in_another_order_as_without_plans():
-    """No verb raises an error of the plan that it tries to make."""
+    """No verb raises an error of a plan that it tries to make."""
     net = fn.serial(fn.ELU(), fn.Linear(4, 3))
     params = net.init(0)
     cache = net.apply(params, X)[1]
@@ -100,7 +100,7 @@ def test_grads_of_entries_in_another_order_as_without_plans():
 
 
 class Noting(StandIn):
-    """A layer that notes the calls of ``apply``."""
+    """A layer that records the calls of ``apply``."""
 
     notes: list[str]
 
@@ -124,7 +124,7 @@ def test_a_stand_in_for_the_sum_of_a_residual_is_called():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("before", range(4))
 def test_a_trace_finds_the_same_calls_twice(before: int):
-    """``torch.jit.trace`` compares two calls, of which none makes a plan."""
+    """``torch.jit.trace`` compares two calls, neither of which makes a plan."""
     net = fn.serial(fn.Linear(4, 3), fn.Tanh())
     params = net.init(0)
     for _ in range(before):
@@ -135,7 +135,7 @@ def test_a_trace_finds_the_same_calls_twice(before: int):
 
 @pytest.mark.usefixtures("planning")
 def test_plans_keep_no_tensor_alive():
-    """Nothing of a batch, of params, caches and gradients is left when the caller has let it go."""
+    """Nothing of a batch, params, caches or gradients stays alive when the caller has released it."""
     net = fn.serial(fn.Linear(4, 3), fn.BatchNorm1d(3), fn.residual(fn.Linear(3, 3)), fn.Softsign())
     step = fn.train_step(net, fn.CrossEntropy(), fn.Adam(0.1))
 
@@ -158,7 +158,7 @@ def test_plans_keep_no_tensor_alive():
 
 @pytest.mark.usefixtures("planning")
 def test_a_serial_with_names_has_plans():
-    """By plan its params and gradients are dicts in the order of the names, with the numbers and errors of a net without plans."""
+    """With a plan, its params and gradients are dicts in the order of names, with the same numbers and errors."""
     net = fn.serial(first=fn.Linear(4, 3), norm=fn.BatchNorm1d(3), inner=fn.serial(act=fn.Tanh(), last=fn.Linear(3, 3)))
     params, both = net.init(0), fn.value_and_grads(net, fn.MSE())
     cache = net.apply(params, X)[1]

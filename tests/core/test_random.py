@@ -20,7 +20,7 @@ def unsigned(tensor):
 
 
 def splitmix64(seed, count):
-    """Draw by the published algorithm, in Python's integers."""
+    """Draw with the published algorithm, in Python integers."""
     for i in range(1, count + 1):
         z = (seed + i * GAMMA) % WORDS
         z = (z ^ z >> 30) * M1 % WORDS
@@ -32,19 +32,19 @@ def splitmix64(seed, count):
 
 
 def test_bits_are_the_published_splitmix64():
-    """The known answers for the seed 1234567."""
+    """The known answers for the seed 1234567 hold."""
     assert unsigned(random.bits(random.key(1234567), (3,))) == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
 @given(st.integers(0, WORDS - 1), st.integers(0, 40))
 def test_bits_follow_the_algorithm(seed, count):
-    """For every seed, as in integer arithmetic modulo 2⁶⁴."""
+    """This holds for every seed, as in integer arithmetic modulo 2⁶⁴."""
     assert unsigned(random.bits(seed, (count,))) == [*splitmix64(seed, count)]
 
 
 @given(st.integers(0, WORDS - 1))
 def test_the_generator_runs_backwards(word):
-    """Every word is some key's first draw, so the tests below can ask for the extreme ones."""
+    """Every word is the first draw of some key, so the tests below can request the extreme ones."""
     assert unsigned(random.bits(key_of_first_word(word), (1,))) == [word]
 
 
@@ -55,20 +55,20 @@ def test_the_generator_runs_backwards(word):
     ids=lambda draw: draw.__name__,
 )
 def test_draws_have_the_shape(draw, shape):
-    """Scalars, odd numbers of elements and none at all included."""
+    """Scalars, odd numbers of elements and empty shapes are included."""
     assert draw(0, shape).shape == shape
 
 
 @pytest.mark.parametrize("draw", [random.bits, random.uniform, random.normal, random.bernoulli], ids=lambda draw: draw.__name__)
 def test_a_draw_is_a_function_of_the_key(draw):
-    """The same key draws the same, an int seed draws as its key, and another key draws otherwise."""
+    """The same key draws the same, an int seed draws like its key, and another key draws differently."""
     assert torch.equal(draw(random.key(5), (50,)), draw(random.key(5), (50,)))
     assert torch.equal(draw(5, (50,)), draw(random.key(5), (50,)))
     assert not torch.equal(draw(5, (50,)), draw(6, (50,)))
 
 
 def test_drawing_changes_no_state():
-    """Neither the key nor torch's own generator."""
+    """Neither the key nor torch's generator changes."""
     key, state = random.key(3), torch.get_rng_state()
     random.normal(key, (10,)), random.split(key, 3), random.fold_in(key, 1), random.permutation(key, 5)
     assert key.item() == 3
@@ -76,7 +76,7 @@ def test_drawing_changes_no_state():
 
 
 def test_a_shape_is_a_reshaping_of_the_same_draws():
-    """Element i of the flattened draw depends on the key and i alone."""
+    """Element i of the flattened draw depends only on the key and i."""
     assert torch.equal(random.bits(1, (6, 4)).flatten(), random.bits(1, (24,)))
     assert torch.equal(random.uniform(1, (3, 3)).flatten(), random.uniform(1, (10,))[:9])
 
@@ -85,7 +85,7 @@ def test_a_shape_is_a_reshaping_of_the_same_draws():
 
 
 def every_draw(key):
-    """Draw from everything, with sizes that do not fill a vector register, and large ones."""
+    """Draw from everything, in sizes that do not fill a vector register, and in large ones."""
     return (
         random.bits(key),
         random.bits(key, (1000,)),
@@ -114,7 +114,7 @@ def every_rounded_draw(key):
 @pytest.mark.compiled
 @pytest.mark.parametrize("backend", COMPILERS)
 def test_compiled_code_draws_the_same_bits(backend):
-    """From a key that comes in."""
+    """The key is an argument."""
     key = random.fold_in(7, 7)
     compiled = torch.compile(every_draw, fullgraph=True, backend=backend)
     for got, want in zip(compiled(key), every_draw(key), strict=True):
@@ -122,7 +122,7 @@ def test_compiled_code_draws_the_same_bits(backend):
 
 
 def draws_of_all_sizes(key):
-    """From a key that comes in, and from an int in the code, with which a compiler may reckon ahead."""
+    """Draw from a key argument, and from an int in the code, with which a compiler may compute ahead."""
     return [
         draw
         for count in (1, 2, 1000, 100_003)
@@ -134,7 +134,7 @@ def draws_of_all_sizes(key):
 @pytest.mark.parametrize("simdlen", [None, 1])
 @pytest.mark.parametrize("backend", COMPILERS[1:])
 def test_inductor_draws_the_same_bits_at_every_size(backend, simdlen):
-    """With vector instructions and without: signed overflow is undefined in C++, and lets its compiler cut a loop short."""
+    """Bits agree with and without vector instructions: in C++ signed overflow is undefined and may end a loop early."""
     compiled = torch.compile(draws_of_all_sizes, fullgraph=True, backend=backend, options={"cpp.simdlen": simdlen})
     key = random.key(-17)
     for got, want in zip(compiled(key), draws_of_all_sizes(key), strict=True):
@@ -144,7 +144,7 @@ def test_inductor_draws_the_same_bits_at_every_size(backend, simdlen):
 @pytest.mark.compiled
 @pytest.mark.parametrize("backend", COMPILERS)
 def test_compiled_normal_draws_are_the_same_to_rounding(backend):
-    """Their erf⁻¹ is each compiler's own."""
+    """Each compiler has its own erf⁻¹."""
     compiled = torch.compile(every_rounded_draw, fullgraph=True, backend=backend)
     for got, want in zip(compiled(random.key(3)), every_rounded_draw(random.key(3)), strict=True):
         torch.testing.assert_close(got, want, rtol=2e-6, atol=2e-6 if got.dtype is torch.float32 else 2e-3)
@@ -152,7 +152,7 @@ def test_compiled_normal_draws_are_the_same_to_rounding(backend):
 
 @pytest.mark.compiled
 def test_a_compiled_function_takes_changing_numbers():
-    """A step counter and a seed, which compile to symbols after the first change."""
+    """A step counter and a seed compile to symbols after the first change."""
     torch.compiler.reset()
     compiled = torch.compile(lambda key, step: random.fold_in(key, step) ^ random.key(step), fullgraph=True, backend="aot_eager")
     key = random.key(0)
@@ -163,7 +163,7 @@ def test_a_compiled_function_takes_changing_numbers():
 
 
 def test_vmap_draws_what_each_key_draws_alone():
-    """Over a vector of keys."""
+    """``vmap`` maps over a vector of keys."""
     keys = random.split(0, 4)
     alone = zip(*[every_draw(key) + every_rounded_draw(key) for key in keys], strict=True)
     mapped = torch.func.vmap(lambda key: every_draw(key) + every_rounded_draw(key))(keys)
@@ -172,7 +172,7 @@ def test_vmap_draws_what_each_key_draws_alone():
 
 
 def test_draws_work_on_the_meta_device():
-    """Shapes and dtypes without numbers."""
+    """They have shapes and dtypes without values."""
     draws = every_draw(random.key(0).to("meta"))
     assert [(draw.shape, draw.dtype, draw.device.type) for draw in draws] == [
         (draw.shape, draw.dtype, "meta") for draw in every_draw(random.key(0))
@@ -192,7 +192,7 @@ def test_a_seed_is_read_modulo_two_to_the_64(seed):
 
 
 def test_as_key_returns_a_key_as_it_is():
-    """The very same tensor."""
+    """It is the same object."""
     key = random.key(1)
     assert random.as_key(key) is key
 
@@ -224,7 +224,7 @@ WRONG_KEYS = {
     ],
 )
 def test_what_is_no_key_is_refused_by_sentence(draw, rng, words):
-    """The sentence says what a key is and what came."""
+    """The error says what a key is, and has the argument."""
     with pytest.raises(ValueError, match="must be a key") as caught:
         draw(rng)
     assert str(caught.value) == f"rng: it must be a key, fn.key(seed), or an int seed, got {words}"
@@ -238,7 +238,7 @@ def test_key_refuses_what_is_no_whole_number(seed):
 
 
 def test_split_keys_unpack():
-    """Two of them, unless another number is asked for, and each is a key."""
+    """By default there are two, and each is a key."""
     one, other = random.split(0)
     assert random.as_key(one) is one
     assert one != other
@@ -247,20 +247,20 @@ def test_split_keys_unpack():
 
 @pytest.mark.parametrize("n", [-1, 1.5, True, None])
 def test_split_refuses_what_is_no_count(n):
-    """The sentence has the rule and what came."""
+    """The error has the rule and the argument."""
     with pytest.raises(ValueError, match=f"split: n must be a whole number of at least 0, got {n}"):
         random.split(0, n)
 
 
 @pytest.mark.parametrize("data", [1.5, True, None, torch.tensor(0.5)])
 def test_fold_in_refuses_what_is_no_whole_number(data):
-    """A float would be cut to a whole number silently."""
+    """A float would be truncated silently."""
     with pytest.raises(ValueError, match="fold_in: data must be a whole number, a word or an integer tensor, got "):
         random.fold_in(0, data)
 
 
 def test_fold_in_takes_numbers_and_tensors_alike():
-    """An int64 tensor of numbers makes a key for each, and a number counts modulo 2⁶⁴."""
+    """An int64 tensor gives a key for each number; numbers count modulo 2⁶⁴."""
     data = [0, 1, -1, 2**62]
     assert torch.equal(random.fold_in(3, torch.tensor(data)), torch.stack([random.fold_in(3, number) for number in data]))
     assert torch.equal(random.fold_in(3, torch.tensor(7, dtype=torch.int32)), random.fold_in(3, 7))
@@ -268,7 +268,7 @@ def test_fold_in_takes_numbers_and_tensors_alike():
 
 
 def test_keys_made_from_keys_are_all_different():
-    """Split and folded, of several keys, two levels deep, and a key's own draws: 40 000 words without one twice."""
+    """Keys are split and folded, also several at once, two levels deep: 40 000 words are all different."""
     roots = [random.key(seed) for seed in range(-5, 15)]
     grown = [random.split(key, 500) for key in roots] + [random.fold_in(key, torch.arange(500)) for key in roots]
     deeper = [
@@ -303,13 +303,13 @@ def bit_table(words):
     ids=["data", "folded key", "split key", "split and folded", "seed"],
 )
 def test_neighbours_differ_in_half_their_bits(one, other):
-    """Each of the 64 bits flips half of the time when one bit of the input does: 32 ± 5 σ of 4096 flips."""
+    """Each of the 64 bits flips in half of the cases when one input bit flips: 32 ± 5 σ of 4096 flips."""
     flips = bit_table(one ^ other).double().mean(0)
     assert (flips - 0.5).abs().max() < 5 * 0.5 / math.sqrt(4096)
 
 
 def test_words_of_a_split_are_not_correlated():
-    """No bit of one key's first draw tells any bit of the next key's: all 64² correlations are noise."""
+    """No bit of one key's first draw predicts a bit of the next key's: all 64² correlations are noise."""
     first = torch.func.vmap(random.bits)(random.split(9, 20_001))
     table = bit_table(first).double() - 0.5
     correlation = 4 * table[:-1].T @ table[1:] / 20_000
@@ -321,14 +321,14 @@ def test_words_of_a_split_are_not_correlated():
 
 @given(st.integers(0, 50), st.integers(0, WORDS - 1))
 def test_a_permutation_has_every_number_once(n, seed):
-    """0 ... n-1, as int64."""
+    """It has the numbers 0 to n - 1, as int64."""
     order = random.permutation(seed, n)
     assert order.dtype is torch.int64
     assert sorted(order.tolist()) == [*range(n)]
 
 
 def test_every_permutation_is_as_likely():
-    """The 24 orders of 4 things in 24 000 draws: χ² of 23 degrees below its mean plus 5 σ."""
+    """The 24 orders of 4 items in 24 000 draws have χ² with 23 degrees below its mean plus 5 σ."""
     orders = torch.func.vmap(lambda key: random.permutation(key, 4))(random.split(10, 24_000))
     code = (orders * torch.tensor([64, 16, 4, 1])).sum(1)
     counts = torch.stack([(code == 64 * a + 16 * b + 4 * c + d).sum() for a, b, c, d in itertools.permutations(range(4))])

@@ -1,4 +1,4 @@
-"""lr_range: the rates it runs, what it finds on a quadratic, that nothing given changes, and what it refuses."""
+"""lr_range: the rates it tries, its suggestion on a quadratic, unchanged arguments, and refused ones."""
 
 import math
 from typing import Any
@@ -27,7 +27,7 @@ def found(opt: Any = fn.SGD(), **options: Any) -> RateRange:  # noqa: B008
 
 
 def test_the_losses_are_those_of_steps_with_these_rates() -> None:
-    """Taken by hand, with another optimizer at each step; the batches begin again."""
+    """Steps by hand, with another optimizer each time, give the same losses; the batches are repeated."""
     result = found(fn.Adam(), high=1.0, steps=12)
     opt, params = fn.Adam(), PARAMS
     state, losses = opt.init(params), []
@@ -41,7 +41,7 @@ def test_the_losses_are_those_of_steps_with_these_rates() -> None:
 
 
 def test_the_running_average_is_that_of_the_losses() -> None:
-    """Corrected for its first terms, as Adam's moments are."""
+    """It is corrected for its first terms, like Adam's moments."""
     result, average = found(high=0.1, steps=9, smoothing=0.7), 0.0
     for i, loss in enumerate(result.losses):
         average = 0.7 * average + 0.3 * loss
@@ -50,12 +50,12 @@ def test_the_running_average_is_that_of_the_losses() -> None:
 
 
 def test_rates_may_grow_in_a_line() -> None:
-    """From low to high in equal steps."""
+    """They grow from low to high in equal steps."""
     assert found(high=1e-3, steps=10, mode="linear").rates == pytest.approx([1e-4 * i for i in range(1, 11)])
 
 
 def test_a_quadratic_diverges_above_its_largest_rate() -> None:
-    """MSE over one output has the curvature 2 E[x xᵀ]: rates above 2 over its largest eigenvalue grow without bound."""
+    """MSE with one output has the curvature 2 E[x xᵀ]: rates above 2 over its largest eigenvalue diverge."""
     largest = 2 / torch.linalg.eigvalsh(2 * X.T @ X / 64).max().item()
     result = found(high=100.0, steps=200)
     assert result.diverged
@@ -65,7 +65,7 @@ def test_a_quadratic_diverges_above_its_largest_rate() -> None:
 
 
 def test_the_test_ends_when_the_loss_is_not_finite() -> None:
-    """Without a threshold too; the last loss says why."""
+    """It also ends without a threshold; the last loss shows the reason."""
     result = found(high=1e30, steps=300, early_stop_threshold=None)
     assert result.diverged
     assert not math.isfinite(result.losses[-1])
@@ -76,7 +76,7 @@ def test_the_test_ends_when_the_loss_is_not_finite() -> None:
 
 @pytest.mark.parametrize("opt", [fn.SGD(momentum=0.9), fn.SGD(momentum=0.9).donate(), fn.chain(fn.ClipByGlobalNorm(1.0), fn.Adam()).donate()], ids=repr)  # fmt: skip
 def test_nothing_that_is_given_changes(opt: Any) -> None:
-    """Params, state and batches stay as they are, donated or not; and the result is the same again, bit for bit."""
+    """Params, state and batches do not change, donated or not, and a second run gives the same result, bit for bit."""
     given = tree.map(torch.clone, (PARAMS, opt.init(PARAMS), BATCHES))
     before = tree.map(torch.clone, given)
     step, options = step_of(opt), {"low": 1e-3, "steps": 20}
@@ -87,7 +87,7 @@ def test_nothing_that_is_given_changes(opt: Any) -> None:
 
 
 def test_the_state_goes_on_from_what_is_given() -> None:
-    """Rates are counted from low whatever the optimizer has counted."""
+    """Rates start from low, whatever the optimizer's count."""
     opt, params = fn.SGD(momentum=0.9), PARAMS
     state = opt.init(params)
     for batch in BATCHES:
@@ -98,20 +98,20 @@ def test_the_state_goes_on_from_what_is_given() -> None:
 
 
 def test_a_step_that_updates_layer_by_layer_gives_the_same() -> None:
-    """With a gradient at a time in memory."""
+    """It has one gradient in memory at a time."""
     layerwise = fn.train_step(NET, fn.MSE(), fn.Adam(), in_backward=True)
     assert lr_range(layerwise, PARAMS, fn.Adam().init(PARAMS), BATCHES, low=1e-4, steps=9) == found(fn.Adam(), steps=9)
 
 
 def test_batches_may_come_from_a_loader() -> None:
-    """Which gives lists, and begins again."""
+    """The loader returns lists, and starts again."""
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, TARGET), batch_size=16)
     opt = fn.SGD()
     assert lr_range(step_of(), PARAMS, opt.init(PARAMS), loader, low=1e-4, steps=9) == found(steps=9)
 
 
 def test_a_stochastic_net_gets_keys() -> None:
-    """Another one at each step, the same ones in the next test; without any it says so."""
+    """Each step has another key, and the next run has the same ones; without a key the error says so."""
     net = fn.serial(fn.Linear(3, 8), fn.Dropout(0.5), fn.Linear(8, 1))
     params, opt = net.init(0), fn.SGD()
     run = lambda **key: lr_range(step_of(opt, net), params, opt.init(params), BATCHES[:1], low=1e-9, high=1e-8, steps=4, **key)
@@ -122,7 +122,7 @@ def test_a_stochastic_net_gets_keys() -> None:
 
 
 def test_a_function_gets_the_rate_as_a_tensor() -> None:
-    """Of a custom step: plain descent gives the losses of SGD."""
+    """A custom step of plain descent gives the losses of SGD."""
 
     def step(params, state, x, target, lr):
         y, cache = NET.apply(params, x)
@@ -134,7 +134,7 @@ def test_a_function_gets_the_rate_as_a_tensor() -> None:
 
 
 def test_an_ensemble_has_the_mean_of_its_losses() -> None:
-    """One rate for all members."""
+    """All members have one rate."""
     net = fn.ensemble(NET, 3)
     params, opt = net.init(0), fn.SGD()
     step = fn.train_step(net, fn.ensemble(fn.MSE(), 3), opt)
@@ -144,7 +144,7 @@ def test_an_ensemble_has_the_mean_of_its_losses() -> None:
 
 @pytest.mark.compiled
 def test_a_compiled_step_is_compiled_once_for_all_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And gives the losses of the eager one; the compiled step itself has no program of it."""
+    """It gives the losses of the eager step; the compiled step itself has no program of its own."""
     opt = fn.Adam()
     made = []
     kind = fn.compilation.compiled.Compiled
@@ -176,12 +176,12 @@ def result_of(*losses: float) -> RateRange:
     ],
 )
 def test_the_suggestion_is_where_the_loss_falls_fastest(losses: tuple[float, ...], suggestion: float | None) -> None:
-    """Before the minimum, by central differences; none if it never falls."""
+    """The slope is taken by central differences before the minimum; there is no suggestion if the loss never falls."""
     assert result_of(*losses).suggestion == suggestion
 
 
 def test_the_result_prints_as_a_table() -> None:
-    """Ten rows or so, and the end in words."""
+    """It has about ten rows, and the reason for the end in words."""
     lines = str(found(high=100.0, steps=200)).splitlines()
     assert lines[0].split() == ["lr", "loss", "smoothed"]
     assert 10 <= len(lines) - 2 <= 12
@@ -190,7 +190,7 @@ def test_the_result_prints_as_a_table() -> None:
 
 
 def test_the_result_draws_itself() -> None:
-    """Losses, average and suggestion over a logarithmic axis, into given axes too."""
+    """Losses, average and suggestion are drawn over a logarithmic axis, also into given axes."""
     result = found(high=100.0, steps=200)
     ax = result.plot()
     assert ax.get_xscale() == "log"
@@ -212,7 +212,7 @@ def test_the_result_draws_itself() -> None:
     ],
 )
 def test_a_wrong_option_is_refused_by_sentence(options: dict[str, Any], sentence: str) -> None:
-    """Who, the rule, what came."""
+    """The error names the function, the rule and the argument."""
     with pytest.raises(ValueError, match=r".") as caught:
         found(**options)
     assert str(caught.value) == sentence
@@ -223,20 +223,20 @@ def test_a_wrong_option_is_refused_by_sentence(options: dict[str, Any], sentence
     [
         (3, BATCHES, "lr_range: step must be a train step, or a function, got 3"),
         (step_of(), 3, "lr_range: batches must be a list of pairs (x, target), or an iterable of them, got 3"),
-        (step_of(), [], "lr_range: batches must give steps=100 batches, or be a list, which is gone through again, got 0 batches"),
-        (step_of(), iter(BATCHES), "lr_range: batches must give steps=100 batches, or be a list, which is gone through again, got 4 batches"),
+        (step_of(), [], "lr_range: batches must have steps=100 batches, or be a list, over which iteration can start again, got 0 batches"),
+        (step_of(), iter(BATCHES), "lr_range: batches must have steps=100 batches, or be a list, over which iteration can start again, got 4 batches"),
         (step_of(), [X], "lr_range: each batch must be a pair (x, target), got a tensor of shape (64, 3) and dtype torch.float32"),
     ],
 )  # fmt: skip
 def test_a_step_or_batch_of_another_kind_is_refused_by_sentence(step: Any, batches: Any, sentence: str) -> None:
-    """An iterator that ends is no list."""
+    """An iterator, which ends, is not a list."""
     with pytest.raises(ValueError, match=r".") as caught:
         lr_range(step, PARAMS, fn.SGD().init(PARAMS), batches)
     assert str(caught.value) == sentence
 
 
 def test_an_optimizer_without_a_rate_is_refused() -> None:
-    """Or with several: then a function says what the rate is of."""
+    """With several rates, a function must say which rate it sets."""
 
     @fn.frozen
     class Still(fn.Optimizer):
@@ -251,13 +251,13 @@ def test_an_optimizer_without_a_rate_is_refused() -> None:
 
 
 def test_params_that_are_no_tensors_are_refused() -> None:
-    """As in fit."""
+    """They are refused as in fit."""
     with pytest.raises(ValueError, match=r"^lr_range: params and state must be trees of tensors, got 3"):
         lr_range(step_of(), {"w": 3}, {}, BATCHES)
 
 
 def test_numbers_of_numpy_and_values_that_are_floats_will_do() -> None:
-    """Rates are Python's floats, and a custom step may return one as its value."""
+    """Rates are Python floats, and a custom step may return one as its value."""
     result = lr_range(lambda params, state, x, target, lr: (params, state, 1.0), PARAMS, {}, BATCHES, steps=np.int64(3))
     assert result.losses == (1.0, 1.0, 1.0)
     assert {*map(type, result.rates)} == {float}
@@ -275,7 +275,7 @@ WRAPPED = {
 
 @pytest.mark.parametrize("opt", WRAPPED.values(), ids=WRAPPED)
 def test_an_optimizer_may_be_wrapped(opt: Any) -> None:
-    """These change no step of SGD; donated or not, the one rate is that of the optimizer within."""
+    """The wrappers change no step of SGD; donated or not, the rate is that of the inner optimizer."""
     want = found(fn.SGD(), high=0.1, steps=5).losses
     for form in (opt, opt.donate()):
         assert found(form, high=0.1, steps=5).losses == pytest.approx(want)

@@ -1,4 +1,4 @@
-"""Sizes inferred from the input: what is found, in every layer and combinator."""
+"""Sizes inferred from the input, in every layer and combinator."""
 
 import pickle
 from typing import Any
@@ -70,11 +70,11 @@ LAZY = {
     "LSTM": (fn.LSTM(None, 3, 2, dropout=0.5, batch_first=True), (2, 6, 5), fn.LSTM(5, 3, 2, dropout=0.5, batch_first=True)),
     "GRU with state": (fn.GRU(None, 3), ((6, 2, 5), (1, 2, 3)), fn.GRU(5, 3)),
 }
-"""A layer without a size, the shape of x, and what must come of it."""
+"""A layer without a size, the shape of x, and the expected layer."""
 
 
 def squeeze(shape: torch.Size) -> fn.Layer:
-    """Make a net that is back at the size of its input, and infers it."""
+    """Make a net that returns to the size of its input, which it infers."""
     return fn.serial(fn.Linear(None, 2), fn.ReLU(), fn.Linear(None, shape[-1]), fn.Sigmoid())
 
 
@@ -178,7 +178,7 @@ LAZY_NETS = {
     ),
     "shape_dependent, two inputs": (fn.shape_dependent(both), ((4, 3), (4, 5)), "Bilinear(3, 5, 2)"),
 }
-"""A net without sizes, the shape of x, and, as code, what must come of it."""
+"""A net without sizes, the shape of x, and the expected net as code."""
 
 ALL = {**LAZY, **{name: (net, x, eval(code, vars(fn).copy())) for name, (net, x, code) in LAZY_NETS.items()}}
 EVERY = pytest.mark.parametrize(("net", "x", "want"), ALL.values(), ids=ALL)
@@ -194,7 +194,7 @@ def drawn(x: Any) -> Any:
 
 @EVERY
 def test_every_size_is_found(net, x, want):
-    """From shapes, and from tensors."""
+    """They are found from shapes and from tensors."""
     assert fn.infer_sizes(net, x) == want
     assert fn.infer_sizes(net, drawn(x)) == want
 
@@ -207,7 +207,7 @@ def test_a_net_of_known_sizes_comes_back_equal(net, x, want):
 
 @EVERY
 def test_the_shape_of_the_output_is_told_without_computing(net, x, want):
-    """As the sized net has it, for the net without its sizes too."""
+    """A net without sizes gives the same shape as the net with sizes."""
     net_of_one_row = want.inference()
     shapes = tree.map(lambda leaf: leaf.shape, net_of_one_row(net_of_one_row.init(0), drawn(x)))
     assert fn.output_shape(net, x) == shapes
@@ -216,7 +216,7 @@ def test_the_shape_of_the_output_is_told_without_computing(net, x, want):
 
 @EVERY
 def test_a_net_without_sizes_is_a_value(net, x, want):
-    """It shows as the call that makes it, pickles, compares and hashes; and is left as it was by inferring."""
+    """It prints as the call that makes it, pickles, compares and hashes; inferring does not change it."""
     before, names = repr(net), {**vars(fn), "quarter": quarter, "squeeze": squeeze, "both": both}
     fn.infer_sizes(net, x)
     assert repr(net) == before
@@ -228,8 +228,8 @@ def test_a_net_without_sizes_is_a_value(net, x, want):
 
 @LEAVES
 def test_a_layer_without_a_size_says_how_to_infer_it(layer, x, want):
-    """For ``init`` and for ``apply``."""
-    sentence = "must be inferred first, by fn.infer_sizes\\(net, x\\), got None"
+    """The error appears in ``init`` and in ``apply``."""
+    sentence = "must be inferred first, with fn.infer_sizes\\(net, x\\), got None"
     with pytest.raises(ValueError, match=sentence):
         layer.init(0)
     with pytest.raises(ValueError, match=sentence):
@@ -238,7 +238,7 @@ def test_a_layer_without_a_size_says_how_to_infer_it(layer, x, want):
 
 @EVERY
 def test_no_net_without_sizes_has_params(net, x, want):
-    """Nor a combinator that holds one."""
+    """A combinator that holds one has no params either."""
     with pytest.raises(ValueError, match="infer_sizes"):
         net.init(0)
 
@@ -260,7 +260,7 @@ for n in (1, 2, 3):
 
 @pytest.mark.parametrize(("module", "layer", "shape"), TWINS, ids=[type(module).__name__ for module, _, _ in TWINS])
 def test_the_sizes_are_those_that_torch_infers(module, layer, shape):
-    """Its lazy modules have params of the same names and shapes after their first x."""
+    """torch's lazy modules have params of the same names and shapes after their first x."""
     module(torch.zeros(shape))
     params = fn.infer_sizes(layer, shape).init(0)
     found = {name: tuple(leaf.shape) for name, leaf in tree.names(params).items()}
@@ -273,7 +273,7 @@ sizes = st.integers(1, 4)
 @given(n=sizes, channels=sizes, kernel=sizes, stride=sizes, padding=st.integers(0, 2), length=st.integers(8, 12))
 @settings(max_examples=20, deadline=None)
 def test_a_lazy_net_is_torchs_lazy_net(n, channels, kernel, stride, padding, length):
-    """Any convolution and pooling before a Linear: the sizes that nobody wants to compute by hand."""
+    """The size after any convolutions and pooling is inferred for a Linear."""
     how = {"stride": stride, "padding": padding}
     net = fn.serial(fn.Conv1d(None, channels, kernel, **how), fn.MaxPool1d(2), fn.Flatten(), fn.Linear(None, 3))
     module = nn.Sequential(nn.LazyConv1d(channels, kernel, **how), nn.MaxPool1d(2), nn.Flatten(), nn.LazyLinear(3))
@@ -284,7 +284,7 @@ def test_a_lazy_net_is_torchs_lazy_net(n, channels, kernel, stride, padding, len
 
 
 def test_a_convolutional_net_finds_the_size_after_flatten():
-    """In batches of any size, one and none included."""
+    """The batch may have any size, including one and zero."""
     found = [fn.infer_sizes(LENET, (n, 3, 28, 28)) for n in (64, 1, 0)]
     assert found[0][-1] == fn.Linear(400, 10)
     assert [net[0].in_channels for net in found] == [3, 3, 3]
@@ -293,20 +293,20 @@ def test_a_convolutional_net_finds_the_size_after_flatten():
 
 
 def test_nothing_is_computed():
-    """An x, and a weight, that no memory could hold will do."""
+    """x and a weight may be larger than any memory."""
     net = fn.infer_sizes(fn.serial(fn.Linear(None, 10**6), fn.ReLU(), fn.Linear(None, 2)), (10**9, 10**7))
     assert net == fn.serial(fn.Linear(10**7, 10**6), fn.ReLU(), fn.Linear(10**6, 2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_floating_type_of_x_does_not_matter(dtype):
-    """Fresh params are of the default type, whatever x is."""
+    """New params have the default dtype, whatever x is."""
     assert fn.infer_sizes(fn.Linear(None, 2), torch.zeros(4, 5, dtype=dtype)) == fn.Linear(5, 2)
     assert fn.infer_sizes(fn.Linear(None, 2), (4, 5), dtype) == fn.Linear(5, 2)
 
 
 def test_shapes_may_be_those_of_indices():
-    """By ``dtype``; and a ``torch.Size``, a list, and shapes in a tuple or dict are shapes too."""
+    """``dtype`` selects integers; a ``torch.Size``, a list, and shapes in a tuple or dict are accepted as shapes too."""
     net = fn.serial(fn.Embedding(9, 5), fn.Linear(None, 2))
     for shape in [(4, 3), torch.Size((4, 3)), [4, 3]]:
         assert fn.infer_sizes(net, shape, torch.int64)[1] == fn.Linear(5, 2)
@@ -320,7 +320,7 @@ WITH_INPUT = {name: case for name, case in CASES.items() if not isinstance(case.
 
 @pytest.mark.parametrize("case", WITH_INPUT.values(), ids=WITH_INPUT)
 def test_every_layer_of_the_catalogue_goes_through_as_it_is(case):
-    """Its sizes are known, and its output's shape is the one it has."""
+    """Its sizes are known, and its output has the shape that it computes."""
     still = case.layer.inference()
     y = still(case.params, case.x, *[0] * still.stochastic)
     assert fn.infer_sizes(case.layer, case.x) == case.layer
@@ -328,21 +328,21 @@ def test_every_layer_of_the_catalogue_goes_through_as_it_is(case):
 
 
 def layers_in(value: Any) -> list[fn.Layer]:
-    """Return the layers that a field holds: itself, or those in its tuples."""
+    """Return the layers in a field: itself, or those in its tuples."""
     return (
         [one for part in value for one in layers_in(part)] if isinstance(value, tuple) else [value] * isinstance(value, fn.Layer)
     )
 
 
 def holders(layer: fn.Layer) -> set[type]:
-    """Return the types of the layers that hold layers, among a layer and all within it."""
+    """Return the types of layers that hold layers, among a layer and all layers inside."""
     fields = [one.name for one in attrs.fields(type(layer)) if one.init] if attrs.has(type(layer)) else []
     inner = layers_in(tuple(getattr(layer, name) for name in fields))
     return {type(layer) for _ in inner[:1]}.union(*map(holders, inner))
 
 
 def test_every_layer_that_holds_layers_rewrites_them():
-    """Else what they lack would stay: a new combinator has to say how x goes through it."""
+    """Otherwise missing sizes would remain: a new combinator has to define the shapes that its layers see."""
     found = set().union(*[holders(case.layer) for case in CASES.values()])
     assert len(found) >= 10
     assert [layer for layer in found if layer.infer is fn.Layer.infer] == []
@@ -375,20 +375,20 @@ class Gain(fn.Layer):
 
 
 def test_a_layer_of_ones_own_says_where_its_sizes_come_from():
-    """By ``inferred_sizes``; it may read its key, draw in evaluation too, and have params of any type."""
+    """It declares ``inferred_sizes``; it may read its key, draw in evaluation too, and have params of any dtype."""
     net = fn.infer_sizes(fn.serial(Gain(), fn.Tanh(), Gain(noisy=True), fn.Linear(None, 2)), (4, 5))
     assert net == fn.serial(Gain(5), fn.Tanh(), Gain(5, noisy=True), fn.Linear(5, 2))
 
 
 def test_a_layer_made_of_functions_goes_through():
-    """As it has no sizes."""
+    """It has no sizes to infer."""
     double = fn.layer(apply=lambda params, x: (torch.cat((x, x), -1), ()), vjp=lambda params, cache, gy: (params, gy))
     assert fn.infer_sizes(fn.serial(double, fn.Linear(None, 2)), (4, 5))[1] == fn.Linear(10, 2)
 
 
 @pytest.mark.compiled
 def test_a_sized_net_keeps_the_laws():
-    """It is the net that would have been written by hand."""
+    """It is the net that one would write by hand."""
     net = fn.infer_sizes(fn.serial(fn.Linear(None, 3), fn.Tanh(), fn.BatchNorm1d(None), fn.Linear(None, 2)), (4, 5))
     for law in LAWS.values():
         law(net, fn.random.normal(0, (4, 5), dtype=torch.float64))

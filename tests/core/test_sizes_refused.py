@@ -1,4 +1,4 @@
-"""Sizes that cannot be inferred: the errors say who, what and where."""
+"""Sizes that cannot be inferred: the errors name the layer, the size and the place."""
 
 from typing import Any
 
@@ -11,23 +11,23 @@ import funcnet as fn
 
 
 def nothing(shape: torch.Size) -> Any:
-    """Make no layer."""
+    """Return no layer."""
     return shape
 
 
 def message(error: BaseException) -> str:
-    """Return what an error says, its notes included."""
+    """Return the message of an error with its notes."""
     return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 
 L, C = "Linear(in_features=None, out_features=2)", "Conv1d(in_channels=None, out_channels=2, kernel_size=3)"
 
 SENTENCES = {
-    f"{L}: in_features must be inferred first, by fn.infer_sizes(net, x), got None": lambda: fn.Linear(None, 2).init(0),
-    f"{L}: in_features must be inferred first, by fn.infer_sizes(net, x), got None\n  in serial, layer 1": (
+    f"{L}: in_features must be inferred first, with fn.infer_sizes(net, x), got None": lambda: fn.Linear(None, 2).init(0),
+    f"{L}: in_features must be inferred first, with fn.infer_sizes(net, x), got None\n  in serial, layer 1": (
         lambda: fn.serial(fn.Tanh(), fn.Linear(None, 2)).apply(({}, fn.Linear(3, 2).init(0)), torch.zeros(4, 3))
     ),
-    "Bilinear(in1_features=None, in2_features=None, out_features=2): in1_features and in2_features must be inferred first, by fn.infer_sizes(net, x), got None": (
+    "Bilinear(in1_features=None, in2_features=None, out_features=2): in1_features and in2_features must be inferred first, with fn.infer_sizes(net, x), got None": (
         lambda: fn.Bilinear(None, None, 2).init(0)
     ),
     f"{C}: x must have an axis -2, to infer in_channels from, got x of shape (4,)\n  in serial, layer 1\n  in parallel, layer 0": (
@@ -83,14 +83,14 @@ SENTENCES = {
 
 @pytest.mark.parametrize(("sentence", "call"), SENTENCES.items(), ids=SENTENCES)
 def test_errors_say_who_what_and_where(sentence, call):
-    """The sentence, and where in the net."""
+    """The error has the message and the place in the net."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the whole message is compared)
         call()
     assert message(caught.value) == sentence
 
 
 def test_a_size_of_none_costs_a_working_layer_nothing():
-    """The verbs of a layer are not wrapped: what tells an unknown size is asked on the failing path."""
+    """The verbs of a layer are not wrapped: the check for unknown sizes runs only after a failure."""
     calls = []
 
     @attrs.frozen

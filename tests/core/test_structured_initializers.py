@@ -1,4 +1,4 @@
-"""Eye, Dirac, DeltaOrthogonal and Sparse: beside ``torch.nn.init`` where they are determined, by their laws where drawn."""
+"""Eye, Dirac, DeltaOrthogonal and Sparse: compared with ``torch.nn.init`` if deterministic, by their laws if random."""
 
 import math
 import pickle
@@ -26,21 +26,21 @@ sizes = st.integers(1, 6)
 @given(sizes, sizes)
 @settings(max_examples=15, deadline=None)
 def test_eye_is_torchs(rows, columns):
-    """Square or not."""
+    """The matrix need not be square."""
     assert torch.equal(fn.Eye()(0, (rows, columns)), init.eye_(torch.empty(rows, columns)))
 
 
 @given(st.integers(1, 3), sizes, sizes, st.lists(sizes, min_size=1, max_size=3))
 @settings(max_examples=25, deadline=None)
 def test_dirac_is_torchs(groups, channels, columns, kernel):
-    """In one to three dimensions, kernels of even size and groups among them."""
+    """This holds in one to three dimensions, for even kernel sizes and with groups."""
     shape = (groups * channels, columns, *kernel)
     assert torch.equal(fn.Dirac(groups)(0, shape), init.dirac_(torch.empty(shape), groups))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_convolution_with_dirac_passes_x_on(groups):
-    """Channel by channel."""
+    """Each channel is unchanged."""
     layer = fn.Conv2d(4, 4, 3, padding="same", groups=groups, initializer=fn.Dirac(groups))
     x = random.normal(0, (2, 4, 5, 5))
     assert torch.equal(layer(layer.init(0), x), x)
@@ -49,7 +49,7 @@ def test_a_convolution_with_dirac_passes_x_on(groups):
 @given(st.integers(0, 9), sizes, sizes, st.lists(sizes, min_size=1, max_size=3), st.sampled_from([1.0, 0.5]))
 @settings(max_examples=25, deadline=None)
 def test_delta_orthogonal_has_orthonormal_columns_at_the_middle(seed, inputs, more, kernel, gain):
-    """At (k - 1) // 2 as in JAX; else 0."""
+    """The middle is (k - 1) // 2, as in JAX; other taps are 0."""
     shape = (inputs + more - 1, inputs, *kernel)
     w = fn.DeltaOrthogonal(gain)(seed, shape, torch.float64)
     middle = w[(..., *[(k - 1) // 2 for k in kernel])]
@@ -58,7 +58,7 @@ def test_delta_orthogonal_has_orthonormal_columns_at_the_middle(seed, inputs, mo
 
 
 def test_a_circular_convolution_with_delta_orthogonal_keeps_the_norm():
-    """Of any x."""
+    """This holds for any x."""
     layer = fn.Conv1d(3, 8, 3, padding="same", padding_mode="circular", initializer="delta_orthogonal")
     x = random.normal(0, (2, 3, 7))
     torch.testing.assert_close(layer(layer.init(0), x).norm(), x.norm())
@@ -67,14 +67,14 @@ def test_a_circular_convolution_with_delta_orthogonal_keeps_the_norm():
 @given(st.integers(0, 9), sizes, sizes, st.floats(0, 1))
 @settings(max_examples=25, deadline=None)
 def test_sparse_has_as_many_zeros_in_each_column_as_torchs(seed, rows, columns, sparsity):
-    """The share of the rows, rounded up."""
+    """It is the fraction of the rows, rounded up."""
     zeros = (fn.Sparse(sparsity)(seed, (rows, columns)) == 0).sum(0)
     assert zeros.tolist() == [math.ceil(sparsity * rows)] * columns
     assert zeros.tolist() == (init.sparse_(torch.empty(rows, columns), sparsity) == 0).sum(0).tolist()
 
 
 def test_sparse_draws_values_and_places_evenly():
-    """Normal with its std where it is not 0, and 0 at every row as often."""
+    """Nonzero values are normal with the given std, and each row is 0 equally often."""
     w = fn.Sparse(0.25, std=3.0)(1, (8, 20_000), torch.float64)
     rest = w[w != 0]
     assert abs(rest.mean()) < 5 * 3 / math.sqrt(len(rest))
@@ -86,14 +86,14 @@ def test_sparse_draws_values_and_places_evenly():
 @EACH
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_draws_have_the_dtype_and_the_shape(initializer, shape, dtype):
-    """Narrow types too."""
+    """Narrow dtypes are supported too."""
     x = initializer(random.key(0), shape, dtype)
     assert (x.dtype, x.shape, x.is_contiguous()) == (dtype, shape, True)
 
 
 @EACH
 def test_draws_are_functions_of_the_key(initializer, shape):
-    """In torch's default dtype; under vmap each is what it is by itself."""
+    """They have torch's default dtype; under vmap each draw is the same as by itself."""
     x = initializer(random.key(7), shape)
     assert x.dtype is torch.get_default_dtype()
     assert torch.equal(x, initializer(7, shape))
@@ -104,7 +104,7 @@ def test_draws_are_functions_of_the_key(initializer, shape):
 
 @EACH
 def test_an_initializer_is_a_value(initializer, shape):
-    """Its repr gives it back, it pickles, and equal ones hash alike."""
+    """Its repr evaluates back, it pickles, and equal values have equal hashes."""
     again = eval(repr(initializer), vars(initializers))
     assert again == initializer == pickle.loads(pickle.dumps(initializer))
     assert hash(again) == hash(initializer)
@@ -123,7 +123,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
-    """Who, the rule, and what came."""
+    """The error names the initializer, the rule and the argument."""
     with pytest.raises(ValueError, match=r".") as caught:
         REFUSED[sentence]()
     assert str(caught.value) == sentence

@@ -1,4 +1,4 @@
-"""Summaries: each row and the total, against counts by hand, torch's own counter, and what a real cache keeps."""
+"""Summaries: each row and the total are compared with counts by hand, torch's counter, and the cache of a real step."""
 
 from typing import Any
 
@@ -28,11 +28,11 @@ MISSING = {
         gy, q, k, v
     ),
 }
-"""Formulas that torch's counter does not have."""
+"""Formulas that torch's counter lacks."""
 
 
 def counted(net: fn.Layer, x: Any) -> tuple[int, int, int]:
-    """Count the FLOPs forward and backward with torch's counter, and the bytes that the cache keeps."""
+    """Count the FLOPs forward and backward with torch's counter, and the bytes in the cache."""
     params, x = meta_params(net), on_meta(x, None)
     with FlopCounterMode(display=False, custom_mapping=MISSING) as forward:
         y, cache = net.apply(params, x, meta_key(net))
@@ -54,18 +54,18 @@ KEEPS_OTHERWISE = (
     "WithLoss(",
     "NLL(ignore_index",
 )
-"""Layers whose kernel keeps other memory than that on the meta device, and those that keep more or less by the numbers that come."""
+"""Layers whose kernel keeps different memory on the meta device, or memory that depends on values."""
 
 
 WITH_INPUT = [name for name in CASES if not isinstance(CASES[name].x, tuple) or CASES[name].x]
-"""All but the layers without an input: ``()`` is taken for the shape of a number."""
+"""All layers except those without an input, because ``()`` is read as the shape of a number."""
 
 
 @pytest.mark.parametrize(
     "name", [name for name in WITH_INPUT if not any(one in repr(CASES[name].layer) for one in KEEPS_OTHERWISE)]
 )
 def test_the_cache_of_an_entry_is_that_of_a_real_step(name: str) -> None:
-    """As many bytes as ``apply`` keeps in main memory."""
+    """The bytes equal those that ``apply`` keeps in main memory."""
     layer, x, params = CASES[name][:3]
     params, x = fn.tree.cast((params, x), torch.float32)
     cache = without_views(layer.apply(params, x, fn.key(0))[1])
@@ -73,7 +73,7 @@ def test_the_cache_of_an_entry_is_that_of_a_real_step(name: str) -> None:
 
 
 def without_views(cache: Any) -> Any:
-    """Return a cache without what ``repeat`` keeps of params, which takes no memory beside theirs."""
+    """Return a cache without the params kept by ``repeat``, which take no additional memory."""
     if isinstance(cache, dict):
         return {name: without_views(one) for name, one in cache.items() if (name, "each" in cache) != ("params", True)}
     return tuple(map(without_views, cache)) if isinstance(cache, (tuple, list)) else cache
@@ -81,7 +81,7 @@ def without_views(cache: Any) -> Any:
 
 @pytest.mark.parametrize("name", WITH_INPUT)
 def test_the_totals_are_those_of_the_net_itself(name: str) -> None:
-    """Of every case; torch's formula for the weights of a grouped convolution counts each group's for all groups."""
+    """This holds for every case; torch's formula for grouped convolutions counts each group's weights for all groups."""
     layer, x = CASES[name].layer, CASES[name].x
     found, params = fn.summary(layer, x), meta_params(layer)
     total, (forward, backward, kept) = found.total, counted(layer, x)
@@ -93,7 +93,7 @@ def test_the_totals_are_those_of_the_net_itself(name: str) -> None:
 
 
 def test_the_rows_of_a_net() -> None:
-    """By hand: x (8, 2) → 25 → tanh → 3."""
+    """The rows are computed by hand: x (8, 2) → 25 → tanh → 3."""
     first, last = fn.Linear(2, 25), fn.Linear(25, 3)
     found = fn.summary(fn.serial(first, fn.Tanh(), last), torch.ones(N, 2))
     assert [tuple(row) for row in found.rows] == [
@@ -107,7 +107,7 @@ def test_the_rows_of_a_net() -> None:
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_a_grouped_convolution(groups: int) -> None:
-    """A product for each weight at each place, in y or, transposed, in x; backward twice as many."""
+    """There is a product for each weight at each position, in y, or in x if transposed; twice as many backward."""
     for layer, places in ((fn.Conv2d(4, 8, 3, groups=groups), 16), (fn.ConvTranspose2d(4, 8, 3, groups=groups), 36)):
         total = fn.summary(layer, (N, 4, 6, 6)).total
         assert total.flops == 2 * N * places * 4 * 8 * 9 // groups
@@ -115,7 +115,7 @@ def test_a_grouped_convolution(groups: int) -> None:
 
 
 def test_shared_params_count_once() -> None:
-    """Tied, or one layer for several inputs; the work counts each time."""
+    """They may be tied, or belong to one layer for several inputs; the work counts each time."""
     net = fn.tied(fn.serial(fn.Embedding(65, 8), fn.Linear(8, 65, bias=False)), ("0.weight", "1.weight"))
     found = fn.summary(net, (N, 4), torch.int64)
     assert [(row.path, row.params, row.flops) for row in found.rows] == [("0", 520, 0), ("1", 0, 2 * N * 4 * 520)]
@@ -126,7 +126,7 @@ def test_shared_params_count_once() -> None:
 
 @fn.frozen
 class Recomputed(fn.Wrapper):
-    """A layer whose cache is made anew for the way back."""
+    """A layer whose cache is computed again in the backward pass."""
 
     layer: fn.Layer
 
@@ -138,7 +138,7 @@ class Recomputed(fn.Wrapper):
 
 
 def test_what_is_computed_again_is_backward_work_and_keeps_nothing() -> None:
-    """Only the input of the whole is kept, in a row of the wrapper's own or in that of a layer that keeps it too."""
+    """Only the input of the whole is kept, in the wrapper's row or in that of a layer that keeps it too."""
     plain = fn.serial(fn.Linear(4, 16), fn.Tanh(), fn.Linear(16, 4))
     before, after = fn.summary(plain, (N, 4)), fn.summary(Recomputed(plain), (N, 4))
     assert after.total.backward_flops == before.total.backward_flops + before.total.flops
@@ -156,14 +156,14 @@ REAL = {
 
 @pytest.mark.parametrize("name", REAL)
 def test_the_cache_is_that_of_a_real_step(name: str) -> None:
-    """In main memory, where attention keeps no matrix of queries by keys."""
+    """In main memory, attention keeps no matrix of queries by keys."""
     net, shape = REAL[name]
     cache = net.apply(net.init(0), fn.random.normal(0, shape))[1]
     assert fn.summary(net, shape).total.cache_bytes == sum(one.nbytes() for one in storages(cache).values())
 
 
 def test_layers_that_compute_as_one_have_one_row() -> None:
-    """With the numbers of the whole."""
+    """The row has the numbers of the whole."""
     for net in (fn.ensemble(fn.mlp((4, 5, 2)), 3), fn.lora(fn.Linear(4, 3), 2), fn.weight_norm(fn.Linear(4, 3))):
         found = fn.summary(fn.serial(net, fn.Tanh()), (N, 4))
         assert [row.layer for row in found.rows] == [net, fn.Tanh()]
@@ -171,7 +171,7 @@ def test_layers_that_compute_as_one_have_one_row() -> None:
 
 
 def test_nothing_is_computed_and_sizes_are_inferred() -> None:
-    """A net of 400 GB, whose numbers no machine of ours could draw, on a batch of a million rows."""
+    """The net has 400 GB, and the batch a million rows."""
     wide = 10**5
     total = fn.summary(fn.serial(fn.Linear(None, wide), *[fn.Linear(wide, wide)] * 10), (10**6, 7)).total
     assert total.bytes == 4 * (wide * 8 + 10 * wide * (wide + 1))
@@ -179,7 +179,7 @@ def test_nothing_is_computed_and_sizes_are_inferred() -> None:
 
 
 def test_the_summary_does_not_depend_on_inference_mode() -> None:
-    """In which torch hands compound kernels over whole."""
+    """In that mode torch dispatches compound kernels as a whole."""
     net = fn.transformer_encoder_block(8, 2, 16)
     with torch.inference_mode():
         inside = fn.summary(net, torch.ones(2, 5, 8))
@@ -197,7 +197,7 @@ total                                           (8, 3)         7,995  32 kB     
 
 
 def test_a_summary_prints_as_a_table() -> None:
-    """In the shell by itself, and in notebooks as HTML, where names are escaped."""
+    """The shell shows it, and notebooks show HTML with escaped names."""
     found = fn.summary(fn.serial(fn.Linear(4, 999), fn.Tanh(), fn.Linear(999, 3)), (N, 4))
     assert [line.rstrip() for line in str(found).splitlines()] == TABLE.splitlines()
     assert repr(found) == str(found)
@@ -208,14 +208,14 @@ def test_a_summary_prints_as_a_table() -> None:
 
 @pytest.mark.parametrize("number", [999, 1000, 999_499, 999_500, 10**9 - 1, 10**21, 10**25])
 def test_numbers_are_short(number: int) -> None:
-    """Three digits, in every unit."""
+    """They have three digits, in every unit."""
     flops = fn.summary(fn.Tanh(), (2, 2))
     cell = str(flops._replace(total=flops.total._replace(flops=number))).splitlines()[-1]
     assert "e+" not in cell
 
 
 def test_what_is_no_layer_is_refused() -> None:
-    """And an x that does not fit, with its place."""
+    """An x that does not fit is refused too, with its place."""
     with pytest.raises(ValueError, match=r"^summary: the layer must be a layer"):
         fn.summary(torch.tanh, (2, 2))
     with pytest.raises(ValueError, match=r"the last axis of x must be in_features=4") as caught:

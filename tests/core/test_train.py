@@ -1,4 +1,4 @@
-"""Training: the pure step against the four lines and torch.nn, compiled and resumed, and the loop ``fit``."""
+"""Training: the pure step compared with its four lines and with torch.nn, compiled and resumed, and the loop ``fit``."""
 
 import gc
 import io
@@ -28,7 +28,7 @@ def start(net=NET, opt=OPT):
 
 
 def test_value_and_grads_are_the_first_three_lines():
-    """The value, the gradient by the params and the cache are those of apply, value_and_grad and grads."""
+    """Value, gradient of params and cache are those of apply, value_and_grad and grads."""
     params, _ = start()
     value, grads, cache = fn.value_and_grads(NET, LOSS)(params, X, LABELS)
     y, want = NET.apply(params, X)
@@ -43,7 +43,7 @@ Y = []
 
 @fn.frozen
 class Remembering(fn.MSE):
-    """A loss that remembers y, weakly."""
+    """A loss that remembers y weakly."""
 
     def value_and_grad(self, y, target):
         Y[:] = [weakref.ref(y)]
@@ -52,7 +52,7 @@ class Remembering(fn.MSE):
 
 @fn.frozen
 class Looking(fn.Identity):
-    """A layer that looks at what is left of the output of the net, on the way back."""
+    """A layer that checks in its backward pass whether the net's output is still alive."""
 
     def grads(self, params, cache, gy):
         gc.collect()
@@ -75,7 +75,7 @@ def test_the_output_of_a_net_does_not_live_through_the_backward_pass():
 
 
 def test_nor_does_it_in_a_step_by_plan():
-    """There, verbs without checks are joined."""
+    """The unchecked verbs of a plan are joined without it."""
     refs = []
 
     def apply(params, x):
@@ -105,7 +105,7 @@ def test_a_step_is_torch_s_step_statistics_included():
 
 
 def test_a_step_writes_to_nothing():
-    """The old params and state are what they were, in value and version, so a step can be undone."""
+    """The old params and state keep their values and versions, so a step can be undone."""
     params, state = start()
     before = fn.tree.map(torch.clone, (params, state))
     versions = [leaf._version for leaf in fn.tree.leaves((params, state))]
@@ -126,7 +126,7 @@ def test_a_step_is_a_value():
 @pytest.mark.compiled
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_a_compiled_step_is_the_step(backend):
-    """The whole step is one graph; bit for bit with aot_eager, and to rounding with inductor."""
+    """The whole step is one graph: equal bit for bit with aot_eager, and up to rounding with inductor."""
     step = fn.train_step(NET, LOSS, OPT)
     params, state = start()
     want = step(params, state, X, LABELS)
@@ -138,7 +138,7 @@ def test_a_compiled_step_is_the_step(backend):
 @pytest.mark.compiled
 @pytest.mark.parametrize("opt", [fn.SGD(lr=0.1), fn.SGD(lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True)], ids=repr)
 def test_a_weight_gradient_that_is_added_to_compiles(opt):
-    """A product times the rate, taken from the weight: Inductor would leave the rate out of a sum."""
+    """Inductor would leave out the learning rate if it fused the product into a sum."""
     net = fn.Linear(2, 3)
     step = fn.train_step(net, fn.CrossEntropy(), opt)
     params = fn.tree.cast(net.init(0), torch.float64)
@@ -165,13 +165,13 @@ def test_compile_takes_the_step_and_its_key():
 
 
 def stacked(count):
-    """Return so many batches along a first axis, no two alike."""
+    """Return the given number of batches along a first axis, all different."""
     return torch.stack([X + i for i in range(count)]), torch.stack([LABELS.roll(i) for i in range(count)])
 
 
 @pytest.mark.compiled
 def test_steps_in_one_compiled_call_are_the_steps_one_by_one():
-    """Params, state and each loss, with step number i on the key fold_in(rng, i)."""
+    """Params, state and losses agree; step number i uses the key fold_in(rng, i)."""
     step = fn.train_step(NOISY, LOSS, fn.Adam(lr=fn.CosineSchedule(1e-2, 10)))
     xs, labels = stacked(3)
     params, state = start(NOISY, step.opt)
@@ -184,7 +184,7 @@ def test_steps_in_one_compiled_call_are_the_steps_one_by_one():
 
 
 def test_scanned_steps_are_refused_where_the_batches_are_not_k():
-    """Too many, or none at all along the first axis; and a k of 0."""
+    """There are too many or none along the first axis, or k is 0."""
     scan = ScanSteps(fn.train_step(NET, LOSS, OPT), 2)
     xs, labels = stacked(3)
     with pytest.raises(ValueError, match="the first axis of xs must be k=2, got lengths 3"):
@@ -196,7 +196,7 @@ def test_scanned_steps_are_refused_where_the_batches_are_not_k():
 
 
 def test_a_stochastic_step_needs_a_key_and_repeats_with_it():
-    """Without a key dropout refuses; with the same key the step is the same."""
+    """Dropout refuses a missing key, and the same key gives the same step."""
     step = fn.train_step(NOISY, LOSS, OPT)
     params, state = start(NOISY)
     with pytest.raises(ValueError, match=r"Dropout\(\): apply must be given a key") as caught:
@@ -206,7 +206,7 @@ def test_a_stochastic_step_needs_a_key_and_repeats_with_it():
 
 
 def test_a_loss_without_one_value_cannot_train():
-    """reduction="none" is refused where the step is made."""
+    """reduction="none" is refused when the step is made."""
     with pytest.raises(ValueError, match=r"to train, the loss must have one value: reduction .*, got reduction 'none'"):
         fn.train_step(NET, fn.CrossEntropy(reduction="none"), OPT)
 
@@ -233,7 +233,7 @@ def test_fit_is_the_loop_written_out():
 
 @pytest.mark.parametrize("net", [NET, NOISY], ids=["batch norm", "dropout"])
 def test_fit_goes_on_bit_for_bit_from_a_saved_state(net):
-    """Two epochs, saved and loaded, and two more are four epochs in one run, orders and noise included."""
+    """Two epochs, saved and loaded, and two more equal four epochs in one run, including orders and noise."""
     whole = fn.fit(net, LOSS, OPT, (X.float(), LABELS), **ARGUMENTS)
     half = fn.fit(net, LOSS, OPT, (X.float(), LABELS), **{**ARGUMENTS, "epochs": 2})
     file = io.BytesIO()
@@ -246,7 +246,7 @@ def test_fit_goes_on_bit_for_bit_from_a_saved_state(net):
 
 
 def test_fit_learns_and_reports_validation_and_metrics():
-    """The loss falls, and the columns of the history are those promised."""
+    """The loss falls, and the history has the documented columns."""
     data = (X.float(), LABELS)
     fitted = fn.fit(NET, LOSS, OPT, data, epochs=30, batch_size=16, key=0, validation=data, metrics=[fn.accuracy], progress=False)
     assert set(fitted.history) == {"epoch", "loss", "seconds", "validation_loss", "validation_accuracy"}
@@ -258,7 +258,7 @@ def test_fit_learns_and_reports_validation_and_metrics():
 
 
 def test_what_fit_returns_is_for_autograd_too():
-    """The tensors are not inference tensors: a user may differentiate through them."""
+    """The tensors are not inference tensors, so a user may differentiate through them."""
     params, _, _ = fn.fit(NET, LOSS, OPT, (X.float(), LABELS), **ARGUMENTS)
     x = X.float().requires_grad_()
     NET(params, x).sum().backward()
@@ -266,7 +266,7 @@ def test_what_fit_returns_is_for_autograd_too():
 
 
 def test_fit_takes_the_parameters_of_a_module_without_their_graph():
-    """They require grad; what is trained does not, and is what detached ones give. The module's own stay as they are."""
+    """They require grad, but the trained ones do not, and equal those of detached ones. The module's own do not change."""
     net, module = (
         fn.serial(fn.Linear(2, 8), fn.Tanh(), fn.Linear(8, 2)),
         nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)),
@@ -285,7 +285,7 @@ def test_fit_takes_the_parameters_of_a_module_without_their_graph():
 
 
 def test_fit_writes_lines_where_there_is_no_terminal(capsys):
-    """About ten lines, the last epoch's among them, each with the loss and the metrics; none with progress=False."""
+    """There are about ten lines, including the last epoch, each with the loss and the metrics; none with progress=False."""
     fn.fit(NET, LOSS, OPT, (X.float(), LABELS), epochs=21, batch_size=64, key=0, metrics=[fn.accuracy])
     lines = capsys.readouterr().err.splitlines()
     assert 10 <= len(lines) <= 12
@@ -296,7 +296,7 @@ def test_fit_writes_lines_where_there_is_no_terminal(capsys):
 
 
 def test_fit_shows_a_bar_on_a_terminal(capsys, monkeypatch):
-    """With tqdm and a terminal it is a bar with the loss; without tqdm, lines."""
+    """With tqdm and a terminal there is a bar with the loss; without tqdm there are lines."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     fn.fit(NET, LOSS, OPT, (X.float(), LABELS), **{**ARGUMENTS, "progress": True})
     shown = capsys.readouterr().err
@@ -328,7 +328,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_arguments_are_refused_with_their_sentence(sentence):
-    """Before anything is trained."""
+    """The error precedes any training."""
     arguments = {"data": (X, LABELS), **ARGUMENTS, **MESSAGES[sentence]}
     data = arguments.pop("data")
     with pytest.raises(ValueError, match=r".") as caught:
@@ -338,7 +338,7 @@ def test_bad_arguments_are_refused_with_their_sentence(sentence):
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, True])
 def test_evaluating_refuses_a_wrong_batch_size(batch_size):
-    """Before anything is computed."""
+    """The error precedes any computation."""
     with pytest.raises(ValueError, match=rf"evaluate: batch_size must be a whole number of at least 1, got {batch_size!r}"):
         fn.evaluate(NET, NET.init(0), (X, LABELS), loss=LOSS, batch_size=batch_size)
 
@@ -355,14 +355,14 @@ EXCHANGED = {
 
 @pytest.mark.parametrize("sentence", EXCHANGED)
 def test_arguments_in_the_wrong_place_are_refused(sentence):
-    """When the step is made, not in the middle of training."""
+    """The error appears when the step is made, not during training."""
     with pytest.raises(ValueError, match=r".") as caught:
         EXCHANGED[sentence]()
     assert sentence in str(caught.value)
 
 
 def test_labels_out_of_range_lose_nothing():
-    """A step that fails leaves params and state as they were, so that training can go on."""
+    """A failed step leaves params and state unchanged, so training can continue."""
     params, state = start()
     before = fn.tree.map(torch.clone, (params, state))
     with pytest.raises(ValueError, match=r"CrossEntropy\(\): .*7"):

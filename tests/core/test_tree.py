@@ -32,7 +32,7 @@ def test_map_keeps_the_kind_of_every_node():
 
 
 def test_map_applies_f_to_every_leaf_and_keeps_the_absent_ones():
-    """A ``None`` leaf stays ``None`` and ``f`` never sees it."""
+    """A ``None`` leaf stays ``None``, and ``f`` never sees it."""
     assert tree.map(lambda leaf: leaf + 1, {"a": 1, "b": None, "c": (2, [3])}) == {"a": 2, "b": None, "c": (3, [4])}
 
 
@@ -45,13 +45,13 @@ def test_map_of_several_trees_meets_the_leaves_of_one_place():
 
 @pytest.mark.parametrize("absent", [({"x": None}, {"x": 1}), ({"x": 1}, {"x": None})])
 def test_map_passes_over_a_place_where_one_tree_has_no_leaf(absent):
-    """Where one of the trees has ``None``, so has the result."""
+    """If one of the trees has ``None``, the result has ``None``."""
     assert tree.map(lambda a, b: a + b, *absent) == {"x": None}
 
 
 @pytest.mark.parametrize("leaf", [3, None])
 def test_a_leaf_alone_is_a_tree(leaf):
-    """The functions take a tree of one leaf, there or absent."""
+    """A single leaf, present or absent, is a tree for every function."""
     assert tree.map(lambda x: x, leaf) == leaf
     assert tree.leaves(leaf) == [leaf] * (leaf is not None)
     assert tree.structure(leaf) == "*"
@@ -59,25 +59,25 @@ def test_a_leaf_alone_is_a_tree(leaf):
 
 @pytest.mark.parametrize("empty", [{}, (), [], {"a": {}, "b": ((), [])}])
 def test_empty_nodes_are_trees(empty):
-    """A tree may have no leaf at all."""
+    """A tree may have no leaves."""
     assert tree.map(lambda leaf: 1 / 0, empty) == empty
     assert tree.leaves(empty) == []
     assert tree.names(empty) == {}
 
 
 def test_leaves_are_listed_in_order_without_the_absent():
-    """Dicts in the order of their keys, and no ``None``."""
+    """Dicts are listed in the order of their keys, without ``None``."""
     assert tree.leaves({"b": 1, "a": (2, None, [3]), "c": Pair(None, 4)}) == [1, 2, 3, 4]
 
 
 def test_structure_has_a_star_for_every_leaf():
-    """Absent or not: the structure is the tree with its leaves struck out."""
+    """Absent leaves have one too: the structure is the tree with all leaves replaced."""
     assert tree.structure({"a": 1, "b": (None, {}, [2])}) == {"a": "*", "b": ("*", {}, ["*"])}
 
 
 @given(any_tree)
 def test_structure_does_not_depend_on_the_order_of_keys(value):
-    """Two trees that differ only in the order of their keys fit each other."""
+    """Two trees that differ only in the order of their keys match."""
     assert tree.structure(value) == tree.structure(reordered(value))
 
 
@@ -89,24 +89,24 @@ def test_map_of_the_identity_is_the_identity(value):
 
 @given(number_tree)
 def test_map_matches_reordered_dicts_by_key(value):
-    """A tree and the same with its keys turned round have equal leaves at each place."""
+    """A tree and its copy with reversed keys have equal leaves at each place."""
     assert tree.map(lambda a, b: a - b, value, reordered(value)) == tree.map(lambda leaf: 0, value)
 
 
 @given(number_tree)
 def test_fill_is_the_way_back_from_columns(value):
-    """Flattened and filled, a tree is what it was."""
+    """A tree that is flattened and rebuilt is equal."""
     assert flattening.unflatten(value, iter(flattening.flatten_together(value)[0])) == value
 
 
 def test_columns_are_side_by_side_in_the_order_of_the_first():
-    """Absent leaves are kept, so that the columns have one length."""
+    """Absent leaves are kept, so all columns have the same length."""
     assert flattening.flatten_together({"a": 1, "b": (None, 2)}, {"b": (3, None), "a": 4}) == [[1, None, 2], [4, 3, None]]
 
 
 @given(number_tree)
 def test_three_trees_of_tensors_have_the_columns_that_each_has_alone(value):
-    """Three at once are flattened by another way than one by one; the second here has its keys turned round, the third gaps."""
+    """Three trees are flattened together in another way than alone; the second has reversed keys, the third has gaps."""
     one = tree.map(torch.tensor, value)
     two, three = reordered(one), tree.map(lambda leaf: None if leaf.item() % 2 else leaf, one)
     for found, other in zip(flattening.flatten_together(one, two, three), (one, two, three), strict=True):
@@ -116,7 +116,7 @@ def test_three_trees_of_tensors_have_the_columns_that_each_has_alone(value):
 
 @given(any_tree, any_tree)
 def test_a_codec_reads_the_trees_of_its_structure_and_no_others(like, other):
-    """What it finds is what ``flatten_like`` finds, with the keys of dicts in any order; where that refuses, so does it."""
+    """It finds the same leaves as ``flatten_like``, with dict keys in any order, and refuses the same trees."""
     for one in (like, reordered(like), other):
         try:
             want = flattening.flatten_like(like, one)
@@ -129,7 +129,7 @@ def test_a_codec_reads_the_trees_of_its_structure_and_no_others(like, other):
 
 @given(number_tree)
 def test_a_form_writes_the_tree_that_it_read(value):
-    """Kinds, keys, their order, empty nodes and absent leaves are those of the tree that it was made for."""
+    """Kinds, keys, their order, empty nodes and absent leaves are those of its original tree."""
     form = TreeCodec(value)
     written = form.write(form.read(value))
     assert written == value
@@ -140,13 +140,13 @@ def test_a_form_writes_the_tree_that_it_read(value):
     "like", [{1: 2.0, "1": 3.0, (4, "a"): 5.0, "it's": 6.0}, {"a": {True: (1.0,)}}, OrderedDict(b=1.0), [[]], 7.0, None], ids=repr
 )
 def test_a_form_has_keys_of_any_kind(like):
-    """Words with marks in them, numbers, tuples; and a tree may be one leaf."""
+    """Keys may be strings with punctuation, numbers or tuples; a tree may also be one leaf."""
     form = TreeCodec(like)
     assert form.write(form.read(like)) == like
 
 
 def test_a_form_of_a_very_deep_tree_goes_node_by_node():
-    """Deeper than the expression of a tree can be nested."""
+    """It is deeper than an expression can be nested."""
     deep = 1.0
     for _ in range(200):
         deep = {"a": (deep,)}
@@ -154,12 +154,12 @@ def test_a_form_of_a_very_deep_tree_goes_node_by_node():
 
 
 def test_columns_of_leaves_alone():
-    """A tree of one leaf makes columns of one entry."""
+    """A tree of one leaf gives columns of one entry."""
     assert flattening.flatten_together(1, None) == [[1], [None]]
 
 
 def test_an_ordered_dict_agrees_with_a_dict():
-    """What matters is that both are dicts: a ``state_dict`` is an ``OrderedDict``."""
+    """Both are dicts: a ``state_dict`` is an ``OrderedDict``."""
     assert tree.map(lambda a, b: a + b, {"x": 1}, OrderedDict(x=2)) == {"x": 3}
 
 
@@ -190,7 +190,7 @@ DISAGREEMENTS = [
 )
 @pytest.mark.parametrize(("one", "other", "path", "words", "others"), DISAGREEMENTS)
 def test_functions_of_two_trees_name_the_first_path_where_they_disagree(function, one, other, path, words, others):
-    """The message has the path and describes the node of each tree there."""
+    """The message has the path and describes the node of each tree at it."""
     with pytest.raises(ValueError, match="agree") as caught:
         function(one, other)
     assert str(caught.value) == f"tree: the trees must agree, and at {path!r} one has {words}, got {others} in the other"
@@ -198,7 +198,7 @@ def test_functions_of_two_trees_name_the_first_path_where_they_disagree(function
 
 @pytest.mark.parametrize(("one", "other", "path", "words", "others"), DISAGREEMENTS)
 def test_of_three_trees_too_the_first_path_where_they_disagree_is_named(one, other, path, words, others):
-    """Whether the second tree is the wrong one, or the third."""
+    """The second or the third tree may be the wrong one."""
     for rest in [(one, other), (other, one)]:
         with pytest.raises(ValueError, match="agree") as caught:
             flattening.flatten_together(one, *rest)
@@ -213,7 +213,7 @@ def test_a_third_tree_that_disagrees_is_found_too():
 
 @given(any_tree, any_tree)
 def test_two_trees_either_fit_or_disagree_by_sentence(one, other):
-    """No pair of trees makes any other error, and those that fit are exactly those that have one structure and kinds."""
+    """A pair of trees raises no other error, and exactly those with the same structure and kinds match."""
     fits = not [*differences("", one, other)]
     try:
         flattening.flatten_together(one, other)
@@ -229,25 +229,25 @@ def test_two_trees_either_fit_or_disagree_by_sentence(one, other):
 
 
 def test_names_are_dotted_paths_to_the_leaves_that_are_there():
-    """Keys and positions joined by dots, absent leaves and empty nodes left out; a named tuple's places count as numbers."""
+    """Keys and positions are joined by dots; absent leaves and empty nodes are left out; named tuples use numbers."""
     assert list(tree.names(sample())) == ["layers.0.weight", "layers.2.0", "layers.2.1", "state.0"]
 
 
 def test_names_of_a_leaf_alone():
-    """Its path is empty; of an absent one there is none."""
+    """Its path is empty; an absent leaf has none."""
     assert tree.names(3) == {"": 3}
     assert tree.names(None) == {}
 
 
 def test_names_refuses_two_leaves_of_one_path():
-    """A key with a dot in it may make two paths the same; neither leaf is dropped silently."""
+    """A key with a dot may make two paths equal; neither leaf is dropped silently."""
     with pytest.raises(ValueError, match=r"names: the paths of the leaves must be unique, got a\.b, a\.b"):
         tree.names({"a.b": 1, "a": {"b": 2}})
 
 
 @given(any_tree.filter(lambda value: value is not None))
 def test_names_and_from_names_with_like_are_a_round_trip(value):
-    """With the structure at hand every tree comes back, kinds, absent leaves and empty nodes included."""
+    """With the structure given, every tree is restored, including kinds, absent leaves and empty nodes."""
     assert tree.equal(tree.from_names(tree.names(value), like=value), value)
 
 
@@ -260,28 +260,28 @@ plain_tree = st.recursive(
 
 @given(plain_tree)
 def test_names_and_from_names_alone_are_a_round_trip_of_dicts_and_tuples(value):
-    """Without ``like``, trees of dicts with words for keys and of tuples, none empty, come back."""
+    """Without ``like``, trees of dicts with string keys and of tuples, none empty, are restored."""
     assert tree.from_names(tree.names(value)) == value
 
 
 def test_from_names_puts_empty_dicts_into_the_gaps():
-    """Position 1 of the ``Sequential`` had no parameters."""
+    """Position 1 of the ``Sequential`` has no parameters."""
     assert tree.from_names({"0.weight": 1, "2.weight": 3}) == ({"weight": 1}, {}, {"weight": 3})
 
 
 def test_from_names_orders_a_tuple_by_number():
-    """Position 10 comes after 2, and the order of the names does not matter."""
+    """Position 10 follows 2, and the order of the names does not matter."""
     assert tree.from_names({"10": "k", **{str(i): i for i in range(9, -1, -1)}}) == (*range(10), "k")
 
 
 @pytest.mark.parametrize("names", [{"0": 1, "a": 2}, {"01": 1, "1": 2}, {"²": 1}, {"-1": 1}])
 def test_from_names_makes_a_dict_where_not_all_keys_are_positions(names):
-    """A position is written without leading zeros; any other key makes the node a dict, and no leaf is lost."""
+    """Positions have no leading zeros; any other key makes the node a dict, and no leaf is lost."""
     assert tree.from_names(names) == names
 
 
 def test_from_names_of_nothing_is_an_empty_dict():
-    """A net without parameters."""
+    """This is a net without parameters."""
     assert tree.from_names({}) == {}
 
 
@@ -307,7 +307,7 @@ def test_from_names_takes_any_order_with_like():
     ],
 )
 def test_from_names_says_what_is_missing_and_what_is_unknown(names, words):
-    """Both lists are named, sorted."""
+    """The error has both lists, sorted."""
     with pytest.raises(ValueError, match="from_names") as caught:
         tree.from_names(names, like={"d": 0, "a": 0, "b": 0})
     assert str(caught.value) == f"from_names: the names must be those of like, got {words}"
@@ -315,5 +315,5 @@ def test_from_names_says_what_is_missing_and_what_is_unknown(names, words):
 
 def test_from_names_refuses_a_path_that_goes_on_from_a_leaf():
     """A leaf cannot be a node too."""
-    with pytest.raises(ValueError, match=r"from_names: no path may go on from a leaf, got 'x\.a' and also 'b\.c' below it"):
+    with pytest.raises(ValueError, match=r"from_names: no path may continue below a leaf, got 'x\.a' and also 'b\.c' below it"):
         tree.from_names({"x.a": 1, "x.a.b.c": 2})

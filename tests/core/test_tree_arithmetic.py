@@ -1,4 +1,4 @@
-"""Trees: arithmetic, comparison, one vector of all leaves, and changes of single leaves."""
+"""Trees: arithmetic, comparison, one vector of all leaves, and replacement of single leaves."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ float_tree = trees(tensors.map(torch.Tensor.double) | st.none())
 
 
 def test_dot_sums_the_products_of_all_leaves():
-    """Over every element of every leaf that both trees have."""
+    """The sum is over every element of every leaf that both trees have."""
     a = {"x": tensor(1, 2), "y": (torch.tensor(3.0), None)}
     b = {"y": (torch.tensor(5.0), tensor(9)), "x": tensor(10, 100)}
     assert tree.dot(a, b).item() == 1 * 10 + 2 * 100 + 3 * 5
@@ -23,7 +23,7 @@ def test_dot_sums_the_products_of_all_leaves():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_dot_of_half_precision_is_summed_in_single(dtype):
-    """Squares of 300, of which float16 has none."""
+    """The squares of 300 overflow float16."""
     a = {"x": torch.full((5001,), 300.0, dtype=dtype)}
     assert tree.dot(a, a) == 5001 * 300.0**2
     assert tree.dot(a, a).dtype is torch.float32
@@ -36,55 +36,55 @@ def test_dot_of_nothing_is_zero():
 
 @given(float_tree)
 def test_dot_with_itself_is_the_square_of_the_norm(value):
-    """⟨x, x⟩ = ‖x‖²."""
+    """⟨x, x⟩ = ‖x‖² holds."""
     torch.testing.assert_close(tree.dot(value, value).double(), tree.norm(value) ** 2)
 
 
 def test_add_sums_leaf_by_leaf():
-    """Dicts by key."""
+    """Dicts are added by key."""
     assert tree.equal(
         tree.add({"x": tensor(1), "y": tensor(2)}, {"y": tensor(20), "x": tensor(10)}), {"x": tensor(11), "y": tensor(22)}
     )
 
 
 def test_add_takes_the_leaf_that_is_there():
-    """An absent leaf counts as zero; where both are absent, the sum is."""
+    """An absent leaf counts as zero; if both are absent, so is the sum."""
     one, other = {"x": ONE, "y": None, "z": None}, {"x": None, "y": ONE, "z": None}
     assert tree.equal(tree.add(one, other), {"x": ONE, "y": ONE, "z": None})
 
 
 def test_scale_multiplies_every_leaf():
-    """By a number or a 0-d tensor."""
+    """The factor may be a number or a 0-d tensor."""
     assert tree.equal(tree.scale({"x": tensor(1, 2), "y": None}, 3), {"x": tensor(3, 6), "y": None})
     assert tree.equal(tree.scale((tensor(1, 2),), torch.tensor(0.5)), (tensor(0.5, 1),))
 
 
 def test_norm_is_euclidean_over_all_leaves():
-    """3, 4 and 12 make 13, with an absent leaf beside them."""
+    """3, 4 and 12 give 13, with an additional absent leaf."""
     assert tree.norm({"a": tensor(3, 4), "b": (None, torch.tensor(12.0))}).item() == 13
 
 
 @pytest.mark.parametrize("size", [1e30, 1e-30])
 def test_norm_neither_overflows_nor_vanishes_in_float32(size):
-    """The squares of 1e30 and 1e-30 lie outside float32; the norm does not."""
+    """The squares of 1e30 and 1e-30 are outside float32; the norm is not."""
     norm = tree.norm([torch.full((4,), size), torch.full((12,), size)])
     assert norm.item() == pytest.approx(4 * size, rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int64, torch.bool])
 def test_norm_is_a_float64_scalar_of_leaves_of_any_real_dtype(dtype):
-    """Counters and masks count as the numbers they are."""
+    """Counters and masks count as numbers."""
     norm = tree.norm({"a": torch.ones(4, dtype=dtype)})
     assert (norm.dtype, norm.shape, norm.item()) == (torch.float64, (), 2)
 
 
 def test_norm_of_nothing_is_zero():
-    """In float64 too."""
+    """It is float64 too."""
     assert tree.equal(tree.norm({}), torch.zeros((), dtype=torch.float64))
 
 
 def test_zeros_like_has_the_shapes_and_dtypes():
-    """And keeps absent leaves absent."""
+    """Absent leaves stay absent."""
     assert tree.equal(
         tree.zeros_like({"a": ONE, "b": tensor(1, dtype=torch.int64), "c": None}),
         {"a": 0 * ONE, "b": tensor(0, dtype=torch.int64), "c": None},
@@ -92,7 +92,7 @@ def test_zeros_like_has_the_shapes_and_dtypes():
 
 
 def test_cast_converts_floating_leaves_only():
-    """Labels, counters, masks and things that are no tensors stay, as the very same objects."""
+    """Labels, counters, masks and leaves that are not tensors stay the same objects."""
     value = {"w": ONE, "n": torch.tensor(3), "m": torch.tensor(True), "none": None, "words": "x"}
     cast = tree.cast(value, torch.bfloat16)
     assert cast["w"].dtype is torch.bfloat16
@@ -100,13 +100,13 @@ def test_cast_converts_floating_leaves_only():
 
 
 def test_to_moves_every_tensor():
-    """Integers too; what is no tensor stays."""
+    """Integers are moved too; other leaves stay."""
     moved = tree.to({"w": ONE, "n": torch.tensor(3), "none": None, "words": "x"}, "meta")
     assert [moved["w"].device.type, moved["n"].device.type, moved["none"], moved["words"]] == ["meta", "meta", None, "x"]
 
 
 def test_size_and_nbytes_count_all_tensors():
-    """Elements, and bytes by each dtype's width; a tensor that stands twice counts twice."""
+    """They count elements, and bytes with each dtype's width; a tensor at two places counts twice."""
     value = {"a": torch.zeros(2, 3), "b": (torch.zeros(4, dtype=torch.float64), None), "c": torch.tensor(True), "d": 1.5}
     assert tree.size(value) == 6 + 4 + 1
     assert tree.nbytes(value) == 6 * 4 + 4 * 8 + 1
@@ -115,13 +115,13 @@ def test_size_and_nbytes_count_all_tensors():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_all_finite_finds_one_bad_element(bad):
-    """In whatever leaf it stands."""
+    """It may be in any leaf."""
     assert not tree.all_finite({"a": ONE, "b": (tensor(1, bad), None)})
 
 
 @pytest.mark.parametrize("good", [{}, {"a": None}, {"a": ONE, "n": torch.tensor(3)}, torch.full((2,), 3e38)])
 def test_all_finite_is_a_bool_tensor_that_is_true_of_the_rest(good):
-    """Integers are finite, and so is nothing at all."""
+    """Integers are finite, and so is an empty tree."""
     assert torch.equal(tree.all_finite(good), torch.tensor(True))
 
 
@@ -150,19 +150,19 @@ UNEQUAL = {
 
 @pytest.mark.parametrize(("one", "other"), UNEQUAL.values(), ids=UNEQUAL)
 def test_equal_tells_apart(one, other):
-    """Trees that differ in one way only."""
+    """The trees differ in one respect each."""
     assert tree.equal(one, other) is False
 
 
 def test_equal_tells_a_nan_from_itself():
-    """As in arithmetic, even when it is the very same tensor."""
+    """They differ as in arithmetic, even if they are the same tensor."""
     nan = tensor(float("nan"))
     assert tree.equal(nan, nan) is False
 
 
 @given(trees(tensors | st.none() | st.integers() | st.text()))
 def test_equal_does_not_mind_the_order_of_keys(value):
-    """A tree equals its copy with the keys turned round."""
+    """A tree equals its copy with reversed keys."""
     copy = tree.map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, reordered(value))
     assert tree.equal(value, copy) is True
 
@@ -171,32 +171,32 @@ def test_equal_does_not_mind_the_order_of_keys(value):
 
 
 def test_ravel_joins_the_leaves_in_order():
-    """Row by row, and passes over what is absent."""
+    """They are joined row by row; absent leaves are skipped."""
     value = {"b": torch.arange(4.0).reshape(2, 2).t(), "a": (None, torch.tensor(9.0))}
     assert torch.equal(tree.ravel(value), tensor(0, 2, 1, 3, 9))
 
 
 def test_ravel_promotes_to_the_common_dtype():
-    """float32 and float64 make float64."""
+    """float32 and float64 give float64."""
     assert tree.ravel([ONE, ONE.double()]).dtype is torch.float64
 
 
 @pytest.mark.parametrize("empty", [{}, {"a": None}, [torch.zeros(0, 3)]])
 def test_ravel_of_nothing_is_an_empty_vector(empty):
-    """And goes back."""
+    """It can be unraveled too."""
     assert tree.ravel(empty).shape == (0,)
     assert tree.equal(tree.unravel(tree.ravel(empty), empty), empty)
 
 
 @given(any_tree)
 def test_unravel_is_the_way_back_from_ravel(value):
-    """Shapes, dtypes, kinds and absent leaves included."""
+    """Shapes, dtypes, kinds and absent leaves are restored."""
     assert tree.equal(tree.unravel(tree.ravel(value), value), value)
 
 
 @pytest.mark.parametrize("shape", [(6,), (8,), (7, 1), ()])
 def test_unravel_refuses_a_vector_of_another_size(shape):
-    """The sentence has the size that is wanted and the shape that came."""
+    """The error has the expected size and the shape of the vector."""
     with pytest.raises(ValueError, match="unravel") as caught:
         tree.unravel(torch.zeros(shape), sample())
     assert str(caught.value) == (
@@ -208,7 +208,7 @@ def test_unravel_refuses_a_vector_of_another_size(shape):
 
 
 def test_replace_changes_one_leaf_and_shares_the_rest():
-    """The given tree does not change."""
+    """The original tree does not change."""
     value = sample()
     changed = tree.replace(value, "layers.2.1", "new")
     assert changed["layers"][2][1] == "new"
@@ -230,21 +230,21 @@ def test_replace_of_a_leaf_alone():
 @pytest.mark.parametrize("path", ["c", "a.b", "a.0", "b.2", "b.x"])
 @pytest.mark.parametrize("who", ["at", "replace"])
 def test_a_path_that_does_not_exist_is_a_lookup_error_that_names_those_that_do(who, path):
-    """In both functions that take one."""
+    """Both functions that take a path raise it."""
     with pytest.raises(LookupError) as caught:
         getattr(tree, who)({"a": 1, "b": (2, 3)}, path, *([0] if who == "replace" else []))
     assert caught.value.args == (f"{who}: nothing at {path!r}; there are a, b.0, b.1",)
 
 
 def test_at_returns_leaves_and_subtrees():
-    """The path of the whole tree is empty, and keys that are numbers are read as they are written."""
+    """The path of the whole tree is empty, and numeric keys are read as they are written."""
     value = {"a": ({"b": 1, 3: 2},), "c": None}
     assert tree.at(value, "a.0") == {"b": 1, 3: 2}
     assert (tree.at(value, "a.0.b"), tree.at(value, "a.0.3"), tree.at(value, "c"), tree.at(value, "")) == (1, 2, None, value)
 
 
 def test_replace_changes_subtrees():
-    """For others of any structure."""
+    """The new subtrees may have any structure."""
     value = {"a": ({"b": 1},), "c": 2}
     assert tree.replace(value, "a.0", (5, 6)) == {"a": ((5, 6),), "c": 2}
     assert tree.replace(value, "a", None) == {"a": None, "c": 2}
@@ -252,7 +252,7 @@ def test_replace_changes_subtrees():
 
 
 def test_update_leaves_what_has_no_gradient():
-    """A hand-written optimizer keeps running statistics, where ``map`` would lose them."""
+    """A hand-written optimizer keeps running statistics, which ``map`` would lose."""
     params, grads = (
         {"w": torch.tensor(2.0), "mean": torch.tensor(7.0), "gone": None},
         {"w": torch.tensor(1.0), "mean": None, "gone": None},
@@ -264,12 +264,12 @@ def test_update_leaves_what_has_no_gradient():
 
 
 def test_map_with_path_gives_the_path_too():
-    """And passes over absent leaves."""
+    """It skips absent leaves."""
     assert tree.map_with_path(lambda path, leaf: f"{path}={leaf}", ({"a": 1, "b": None}, 2)) == ({"a": "0.a=1", "b": None}, "1=2")
 
 
 def test_partition_parts_by_the_path():
-    """Both parts have the structure of the whole, ``None`` where the leaf went to the other."""
+    """Both parts have the structure of the whole, with ``None`` for leaves in the other part."""
     chosen, rest = tree.partition({"a": 1, "b": (2, None)}, lambda path: path.startswith("b"))
     assert chosen == {"a": None, "b": (2, None)}
     assert rest == {"a": 1, "b": (None, None)}
@@ -277,14 +277,14 @@ def test_partition_parts_by_the_path():
 
 @given(any_tree, st.integers(0, 2))
 def test_combine_is_the_way_back_from_partition(value, salt):
-    """Whichever leaves went where, and in both orders."""
+    """It does so for any partition, and in both orders."""
     one, other = tree.partition(value, lambda path: (len(path) + salt) % 3 == 0)
     assert tree.equal(tree.combine(one, other), value)
     assert tree.equal(tree.combine(other, one), value)
 
 
 def test_combine_refuses_two_leaves_at_one_place():
-    """The first such path is named."""
+    """The error names the first such path."""
     with pytest.raises(ValueError, match=r"combine: at each place one tree must have the leaf, got two at 'b\.0'"):
         tree.combine({"a": 1, "b": (2,)}, {"b": (3,), "a": None})
 
@@ -314,13 +314,13 @@ def arithmetic(value):
 
 @pytest.mark.compiled
 def test_trees_compile_whole():
-    """``torch.compile(fullgraph=True)`` goes through every function and gives the same bits."""
+    """``torch.compile(fullgraph=True)`` traces every function and gives the same bits."""
     compiled = torch.compile(arithmetic, fullgraph=True, backend="aot_eager")
     assert tree.equal(compiled(sample()), arithmetic(sample()))
 
 
 def test_trees_work_under_vmap():
-    """Mapped over a leading axis, each row is what it is alone."""
+    """Each row is the same as alone."""
     rows = [tree.scale(sample(), factor) for factor in (1.0, -2.0, 3.0)]
     stacked = tree.map(lambda *leaves: torch.stack(leaves), *rows)
     mapped = torch.func.vmap(
@@ -332,13 +332,13 @@ def test_trees_work_under_vmap():
 
 
 def _absent(like, leaves):
-    """Put ``None`` back among the leaves that are there."""
+    """Put ``None`` back among the leaves."""
     there = iter(leaves)
     return [None if leaf is None else next(there) for leaf in flattening.flatten_together(like)[0]]
 
 
 def test_trees_work_on_the_meta_device():
-    """Shapes without numbers."""
+    """Meta tensors have shapes without values."""
     value = tree.to(sample(), "meta")
     assert tree.ravel(value).shape == (7,)
     assert tree.norm(value).device.type == "meta"
@@ -356,19 +356,19 @@ def test_sub_undoes_add(value):
 
 
 def test_sub_counts_an_absent_leaf_as_zero():
-    """Of a sum and a difference that leave params without gradients as they are."""
+    """Both leave params without gradients unchanged."""
     assert tree.equal(
         tree.sub({"x": ONE, "y": None, "z": None}, {"x": None, "y": ONE, "z": None}), {"x": ONE, "y": -ONE, "z": None}
     )
 
 
 def test_mul_multiplies_leaf_by_leaf():
-    """A leaf that is absent from one is absent from the product."""
+    """A leaf that one tree lacks is absent in the product."""
     assert tree.equal(tree.mul({"x": tensor(2, 3), "y": ONE}, {"y": None, "x": tensor(5, 7)}), {"x": tensor(10, 21), "y": None})
 
 
 def test_lerp_has_exact_ends():
-    """0 gives a, 1 gives b, also where b - a is rounded; a 0-d tensor is a weight like a number."""
+    """0 gives a and 1 gives b, even if b - a is rounded; the weight may be a number or a 0-d tensor."""
     a, b = {"x": tensor(1e8, 0.1)}, {"x": tensor(1.0, 0.3)}
     assert tree.equal(tree.lerp(a, b, 0.0), a)
     assert tree.equal(tree.lerp(a, b, 1.0), b)
@@ -377,7 +377,7 @@ def test_lerp_has_exact_ends():
 
 
 def test_clip_clamps_every_element():
-    """Between two bounds, or by one."""
+    """There may be two bounds or one."""
     value = {"x": tensor(-3, 0, 3), "y": None}
     assert tree.equal(tree.clip(value, -1, 2), {"x": tensor(-1, 0, 2), "y": None})
     assert tree.equal(tree.clip(value, high=2), {"x": tensor(-3, 0, 2), "y": None})
@@ -386,7 +386,7 @@ def test_clip_clamps_every_element():
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (None, 1.0), (0.0, None)])
 def test_clip_takes_bounds_as_tensors(low, high):
-    """For each element, for each entry under vmap, and beside a number, as torch.clamp does not."""
+    """They may differ by element, by entry under vmap, or be combined with a number, unlike in torch.clamp."""
     value, numbers = {"x": tensor(-3.0, 0.5, 5.0)}, {"low": low, "high": high}
     want = tree.clip(value, **numbers)
     bounds = {name: one if one is None else torch.full((3,), one) for name, one in numbers.items()}
@@ -399,7 +399,7 @@ def test_clip_takes_bounds_as_tensors(low, high):
 
 
 def test_where_takes_one_condition_for_all_or_a_tree_of_them():
-    """As for a step that is taken only where all gradients are finite."""
+    """An example is a step that is taken only if all gradients are finite."""
     new, old = {"x": tensor(1, 2), "y": (tensor(3),)}, {"x": tensor(10, 20), "y": (tensor(30),)}
     assert tree.equal(tree.where(torch.tensor(True), new, old), new)
     assert tree.equal(tree.where(torch.tensor(False), new, old), old)
@@ -409,7 +409,7 @@ def test_where_takes_one_condition_for_all_or_a_tree_of_them():
 
 
 def test_allclose_tells_near_from_far():
-    """By structure, shape and numbers; of two dtypes in their common one; NaN only where it is allowed."""
+    """Structure, shape and numbers count; different dtypes are compared in their common one; NaN is equal only if allowed."""
     one = {"x": tensor(1.0, torch.nan), "n": 3}
     near = {"x": tensor(1.0 + 1e-6, torch.nan), "n": 3}
     assert tree.allclose(one, near, equal_nan=True)
@@ -421,11 +421,11 @@ def test_allclose_tells_near_from_far():
 
 
 def test_reduce_folds_the_leaves_in_order():
-    """From the initial value, without absent leaves."""
+    """It starts from the initial value and skips absent leaves."""
     assert tree.reduce(lambda text, leaf: text + str(leaf), {"a": 1, "b": (2, None, [3])}, "") == "123"
 
 
 def test_map_with_path_takes_several_trees():
-    """Where one leaf is absent, so is the result."""
+    """If one leaf is absent, so is the result."""
     one, other = {"a": tensor(1), "b": None}, {"b": tensor(2), "a": tensor(3)}
     assert tree.map_with_path(lambda path, x, y: f"{path}: {x.item():g} {y.item():g}", one, other) == {"a": "a: 1 3", "b": None}

@@ -1,4 +1,4 @@
-"""Trees: what is no tree of tensors is refused with a sentence that says where and what it was."""
+"""Trees: anything but a tree of tensors is refused with an error that names the place and the value."""
 
 import pytest
 import torch
@@ -41,14 +41,14 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_what_is_no_tree_of_tensors_is_refused_with_its_sentence(sentence):
-    """Who, the rule, and what came."""
+    """The error names the function, the rule and the value."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)
 
 
 def test_an_error_of_the_users_function_stays_what_it_was():
-    """It is not the tree's fault."""
+    """The tree functions did not cause it."""
 
     def broken(leaf):
         raise AttributeError("mine")

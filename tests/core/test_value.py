@@ -1,4 +1,4 @@
-"""Values: what a class must be, and what its fields may hold."""
+"""Values: requirements for their classes, and the allowed contents of fields."""
 
 import inspect
 import math
@@ -30,7 +30,7 @@ class Undecorated(fn.Layer):
 
 @fn.frozen
 class Holder(fn.Layer):
-    """A layer that takes anything in its field."""
+    """A layer that accepts anything in its field."""
 
     held: Any
 
@@ -43,13 +43,13 @@ class Holder(fn.Layer):
 
 @pytest.mark.parametrize("arguments", [(), (3,), (3, 4)])
 def test_a_class_without_the_decorator_says_what_to_do(arguments: tuple[int, ...]) -> None:
-    """Whatever it is called with."""
+    """It does so for any arguments."""
     with pytest.raises(TypeError, match=r"^Undecorated must be decorated with @funcnet.frozen"):
         Undecorated(*arguments)
 
 
 def test_so_does_an_undecorated_subclass_of_a_decorated_class() -> None:
-    """Its own fields would be left out, and its verbs unguarded."""
+    """Its own fields would be ignored, and its verbs would be unguarded."""
 
     class Wider(Holder):
         more: int = 3
@@ -60,7 +60,7 @@ def test_so_does_an_undecorated_subclass_of_a_decorated_class() -> None:
 
 @pytest.mark.parametrize("held", [torch.ones(2), (1, torch.ones(2)), [torch.ones(2)], {"w": (torch.ones(2),)}, {torch.ones(2)}])
 def test_a_tensor_in_a_field_is_refused_with_what_to_do(held: Any) -> None:
-    """Alone or in a container."""
+    """The tensor may be in a container."""
     with pytest.raises(
         ValueError, match=r"^Holder: held must not hold a tensor, but numbers.*; params come from init, got .* \(2,\)"
     ):
@@ -75,7 +75,7 @@ def test_an_array_in_a_field_is_refused_as_a_tensor_is(held: Any) -> None:
 
 
 def test_a_field_holds_no_torch_module() -> None:
-    """Its parameters would be no params."""
+    """Its parameters would not be params."""
     with pytest.raises(
         ValueError, match=r"^Holder: held must not hold a torch.nn module, .*; params come from init, got Linear\("
     ):
@@ -86,7 +86,7 @@ def test_a_field_holds_no_torch_module() -> None:
     "held", [(), ((1, "a"), None), frozenset({1}), numpy.float64(0.5), len, torch.float16, slice(2), fn.Tanh()]
 )
 def test_a_field_holds_what_stays_as_it_is(held: Any) -> None:
-    """Also a number of numpy's, which is no array."""
+    """numpy scalars, which are not arrays, are accepted too."""
     assert Holder(held).held == held
 
 
@@ -94,7 +94,7 @@ def test_a_field_holds_what_stays_as_it_is(held: Any) -> None:
     "held", [math.inf, -math.inf, (1, (math.inf,)), numpy.float32(0.5), numpy.int64(3), (numpy.float64(2.0), True)]
 )
 def test_numbers_print_as_python_reads_them(held: Any) -> None:
-    """Infinite ones, and those of numpy, whose own words a call would not find."""
+    """Infinities and numpy scalars are included, whose own reprs would not evaluate."""
     assert eval(repr(Holder(held)), {"Holder": Holder}) == Holder(held)
 
 
@@ -107,7 +107,7 @@ def _as_numpy(value: Any) -> Any:
 
 @pytest.mark.parametrize("layer", {type(case.layer): case.layer for case in CASES.values()}.values(), ids=repr)
 def test_numbers_of_numpy_become_python_s(layer: fn.Layer) -> None:
-    """In every field of every layer, so that both are one value and print alike."""
+    """This holds for every field of every layer, so that both give equal values with equal prints."""
     names = [one.name for one in attrs.fields(type(layer)) if one.init and not one.name.startswith("_")]
     changed = {name: _as_numpy(getattr(layer, name)) for name in names}
     again = layer.replace(**changed)
@@ -118,7 +118,7 @@ def test_numbers_of_numpy_become_python_s(layer: fn.Layer) -> None:
 
 
 def test_a_number_in_single_precision_stays_the_number_it_is() -> None:
-    """0.1 in float32 is not 0.1; a learning rate prints as what it is."""
+    """0.1 in float32 is not 0.1; a learning rate prints its exact value."""
     assert repr(fn.SGD(lr=numpy.float32(0.1))) == "SGD(lr=0.10000000149011612)"
     assert repr(fn.Linear(numpy.int64(3), 2)) == "Linear(in_features=3, out_features=2)"
     assert fn.LSTM(numpy.int64(3), 4).init(0)["weight_ih_l0"].shape == (16, 3)
@@ -135,24 +135,24 @@ MADE = [
 
 @pytest.mark.parametrize("made", MADE, ids=repr)
 def test_what_functions_make_prints_as_their_call(made: Any) -> None:
-    """Not as the private class behind it."""
+    """The private class behind it does not appear."""
     assert eval(repr(made), vars(fn)) == made
 
 
 def test_compiled_steps_print_as_the_call_that_makes_them() -> None:
-    """Compiled functions equal only themselves, so their words are compared."""
+    """Compiled functions equal only themselves, so the prints are compared."""
     step = fn.train_step(fn.Linear(2, 3), fn.MSE(), fn.SGD(0.1))
     for made in (fn.compile(step), fn.scan_steps(step, 2)):
         assert repr(eval(repr(made), vars(fn))) == repr(made)
 
 
 def test_nan_prints_as_python_reads_it() -> None:
-    """It equals nothing, so its words are compared."""
+    """NaN equals nothing, so the prints are compared."""
     assert repr(Holder(math.nan)) == "Holder(held=float('nan'))"
 
 
 def test_a_tensor_never_reaches_a_validator_that_would_compare_it() -> None:
-    """A number field says the same, not that truth is ambiguous."""
+    """The error of a number field names the tensor, not an ambiguous truth value."""
     with pytest.raises(ValueError, match=r"^Linear: in_features must not hold a tensor"):
         fn.Linear(torch.tensor([3, 4]), 2)
     with pytest.raises(
@@ -162,7 +162,7 @@ def test_a_tensor_never_reaches_a_validator_that_would_compare_it() -> None:
 
 
 def test_frozen_decorates_classes_only() -> None:
-    """A layer is told what freezes params."""
+    """For a layer, the error names ``freeze``."""
     with pytest.raises(
         TypeError, match=r"^frozen: it decorates classes, got Tanh\(\); to freeze the params of a layer, use freeze"
     ):
@@ -170,7 +170,7 @@ def test_frozen_decorates_classes_only() -> None:
 
 
 def test_the_signature_has_the_types_of_the_fields() -> None:
-    """Converters accept anything, but ``help`` and editors show what a field is."""
+    """Converters accept anything, but ``help`` and editors show the field's type."""
     arguments = inspect.signature(fn.Dropout).parameters
     assert arguments["p"].annotation is float
     assert arguments["broadcast_dims"].annotation == tuple[int, ...]
@@ -185,7 +185,7 @@ def test_a_class_in_place_of_a_value_is_named_with_what_to_do() -> None:
 
 
 def test_a_class_is_decorated_once() -> None:
-    """Its fields are made by then."""
+    """Its fields already exist."""
     with pytest.raises(TypeError, match=r"^frozen: Linear must be decorated once, got a class that is frozen already"):
         fn.frozen(fn.Linear)
 
@@ -197,7 +197,7 @@ def test_a_lambda_in_a_layer_breaks_the_law_of_values_with_what_to_do() -> None:
 
 
 def test_the_guards_do_not_show() -> None:
-    """A guarded verb has the name, the docstring and the signature of what the class defines, and values pickle."""
+    """A guarded verb keeps the name, docstring and signature of its definition, and values pickle."""
     assert fn.Linear.apply.__qualname__ == "Linear.apply"
     assert fn.Linear.vjp.__doc__ == fn.Linear.vjp.__wrapped__.__doc__
     assert pickle.loads(pickle.dumps(fn.Linear(2, 3))) == fn.Linear(2, 3)

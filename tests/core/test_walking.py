@@ -1,4 +1,4 @@
-"""Walking: the layers of nets by their paths, and nets with other layers in their places."""
+"""Walking: the layers of nets by path, and nets with replaced layers."""
 
 import re
 from typing import Any
@@ -52,7 +52,7 @@ def test_walk_yields_the_paths_of_the_params_outermost_first(net: fn.Layer, path
 
 @each_net
 def test_a_layer_with_params_is_at_their_path(net: fn.Layer, paths: list[str]) -> None:
-    """The entry of params at the path of a layer has the names and shapes that the layer says."""
+    """The entry of params at a layer's path has the names and shapes that the layer declares."""
     params, stacked = net.init(0), isinstance(net, Ensemble)
     for path, layer in fn.walk(net):
         if layer.param_shapes() and not isinstance(net, Tied) and "parametrizations" not in str(fn.tree.structure(params)):
@@ -68,14 +68,14 @@ def _at(params: Any, path: str) -> Any:
 
 @each_net
 def test_at_returns_the_outermost_layer_of_a_path(net: fn.Layer, paths: list[str]) -> None:
-    """Of several layers with one path the first that ``walk`` yields."""
+    """Among layers with the same path, it is the first one that ``walk`` yields."""
     for path in paths:
         assert fn.at(net, path) is next(layer for one, layer in fn.walk(net) if one == path)
 
 
 @each_net
 def test_replacing_a_layer_by_itself_gives_the_net(net: fn.Layer, paths: list[str]) -> None:
-    """At every path; and the map that changes nothing does not either."""
+    """This holds at every path; a map that changes nothing gives an equal net too."""
     for path in paths:
         if path not in ("q_norm", "k_norm"):  # one field, two paths
             assert fn.replace(net, path, fn.at(net, path)) == net
@@ -84,7 +84,7 @@ def test_replacing_a_layer_by_itself_gives_the_net(net: fn.Layer, paths: list[st
 
 @each_net
 def test_map_layers_reaches_what_walk_reaches(net: fn.Layer, paths: list[str]) -> None:
-    """Once each, innermost first."""
+    """Each layer is reached once, innermost first."""
     seen: list[tuple[str, fn.Layer]] = []
     fn.map_layers(lambda path, layer: seen.append((path, layer)) or layer, net, with_path=True)
     assert sorted(path for path, _ in seen) == sorted(paths)
@@ -93,7 +93,7 @@ def test_map_layers_reaches_what_walk_reaches(net: fn.Layer, paths: list[str]) -
 
 
 def test_map_layers_rewrites_bottom_up() -> None:
-    """``f`` sees a combinator whose layers have been rewritten."""
+    """``f`` sees a combinator with its layers already rewritten."""
     half = lambda layer: layer.replace(p=layer.p / 2) if isinstance(layer, fn.Dropout) else layer
     net = fn.residual(fn.graph("x", a=(INNER, "x"), b=(fn.ensemble(DROPOUT, 2), "a")))
     assert fn.map_layers(half, net) == fn.residual(
@@ -104,7 +104,7 @@ def test_map_layers_rewrites_bottom_up() -> None:
 
 
 def test_replace_puts_a_layer_at_a_path() -> None:
-    """Also within wrappers, and in place of a wrapper and all it holds."""
+    """The path may be inside wrappers, or that of a wrapper with all its layers."""
     net = fn.serial(body=fn.channels_last(INNER), head=LINEAR)
     assert fn.replace(net, "body.1", fn.Identity()) == fn.serial(
         body=fn.channels_last(fn.serial(LINEAR, fn.Identity(), DROPOUT)), head=LINEAR
@@ -114,14 +114,14 @@ def test_replace_puts_a_layer_at_a_path() -> None:
 
 
 def test_a_replaced_net_runs_with_replaced_params() -> None:
-    """What is rewritten is a net like any other."""
+    """A rewritten net is a net like any other."""
     net, x = fn.serial(LINEAR, fn.Tanh(), LINEAR), fn.random.normal(0, (2, 3))
     wider = fn.replace(fn.replace(net, "0", fn.Linear(3, 7)), "2", fn.Linear(7, 3))
     assert wider(wider.init(0), x).shape == (2, 3)
 
 
 def test_the_layers_of_a_net_are_indexed_and_counted() -> None:
-    """Wherever there are children, by number, from the end, and by name; a wrapper has those of its layer."""
+    """Children are indexed by number, from the end, and by name; a wrapper has those of its layer."""
     net = fn.serial(a=INNER, b=DROPOUT)
     assert (len(net), net[0], net[-1], net["a"], [*net]) == (2, INNER, DROPOUT, INNER, [INNER, DROPOUT])
     assert fn.serial(*INNER)[:2] == fn.serial(LINEAR, NORM)
@@ -151,13 +151,13 @@ SENTENCES = {
 
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_a_path_that_does_not_exist_is_a_lookup_error_that_names_those_that_do(sentence: str) -> None:
-    """Who, what was asked for, and what there is."""
+    """The error names the net, the path and the existing paths."""
     with pytest.raises(LookupError, match=f"^{re.escape(sentence)}$"):
         SENTENCES[sentence]()
 
 
 def test_only_layers_take_the_places_of_layers() -> None:
-    """A function that returns nothing, a forgotten ``return``, is named."""
+    """A function that returns nothing, because of a forgotten ``return``, is named."""
     with pytest.raises(ValueError, match="map_layers: the layer must be a layer"):
         fn.map_layers(lambda layer: None, INNER)
     with pytest.raises(ValueError, match=r"replace: the layer must be a layer .*, got a tensor"):

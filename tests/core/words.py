@@ -1,4 +1,4 @@
-"""Words of the generator, computed by whole numbers of Python."""
+"""Words of the generator, computed with Python integers."""
 
 from funcnet import random
 
@@ -17,7 +17,7 @@ def unshifted(word, bits):
 
 
 def key_of_first_word(word):
-    """Return the key whose first draw is this word: the generator backwards."""
+    """Return the key whose first draw is the given word, by inverting the generator."""
     z = unshifted(word, 31) * pow(M2, -1, WORDS) % WORDS
     z = unshifted(z, 27) * pow(M1, -1, WORDS) % WORDS
     return random.key(unshifted(z, 30) - GAMMA)

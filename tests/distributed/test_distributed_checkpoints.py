@@ -197,7 +197,7 @@ def test_every_worker_raises_the_error_of_one(tmp_path: Path) -> None:
             ("FileNotFoundError: [Errno 2] save: all workers must succeed, got FileNotFoundError: [Errno 2]", True),
             ("FileNotFoundError: [Errno 2] save: all workers must succeed, got FileNotFoundError: [Errno 2]", True),
             ("ValueError: save: all workers must succeed, got ValueError: save: path must be a str", True),
-            ("FileNotFoundError: [Errno 2] load: path must be a folder that distributed.save has written", True),
+            ("FileNotFoundError: [Errno 2] load: path must be a folder written by distributed.save", True),
             ("ValueError: load: ", True),
             ("ValueError: load(", True),
         ]
@@ -253,7 +253,7 @@ def test_a_folder_with_anything_but_a_checkpoint_is_never_replaced(tmp_path: Pat
     for folder in (tmp_path / "net", tmp_path / "files"):
         (folder / other).parent.mkdir(parents=True, exist_ok=True)
         (folder / other).write_text("kept")
-        with pytest.raises(OSError, match="path must name a new folder or one with a checkpoint only, got one with"):
+        with pytest.raises(OSError, match="path must name a new folder or one with only a checkpoint, got one with"):
             save(folder, {"w": torch.ones(2)})
         assert (folder / other).read_text() == "kept"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -391,7 +391,7 @@ def test_nothing_but_a_checkpoint_is_replaced_or_deleted(tmp_path: Path) -> None
     for name in ("notes.txt", "tree.fn"):  # a file that ``fn.save`` may have written is the user's too
         (user / name).write_text("mine")
         with pytest.raises(
-            FileExistsError, match=rf"path must name a new folder or one with a checkpoint only, got one with .*{name}"
+            FileExistsError, match=rf"path must name a new folder or one with only a checkpoint, got one with .*{name}"
         ):
             save(user, {"a": torch.ones(2)})
         assert names(user) == [name]

@@ -308,19 +308,19 @@ def test_what_cannot_be_divided_is_refused():
     for found in run(2, refused):
         words = [
             "mesh must be a DeviceMesh",
-            "params must have whole tensors, and at '0.weight' there is another leaf",
-            "at 'a' there is another leaf, got 1",
-            "Shard(1) needs an axis 1, which the leaf at '0.bias' does not have",
+            "params must have whole tensors, and the leaf at '0.weight' is none",
+            "the leaf at 'a' is none, got 1",
+            "Shard(1) needs an axis 1, which the leaf at '0.bias' lacks",
             "the pattern '2.weight' must match a path in params, got the paths '0.weight', '0.bias'",
             "placements must be Shard(axis) or Replicate()",
             "for each of the 1 axes of the mesh",
             "placements must be a dict",
             "by a pattern, or by a function of path and leaf, got 3",
             "params at 'a' differs, got other numbers on rank 1 than on rank 0",
-            "divided params need an optimizer that acts on elements; shard_optimizer takes those that act on leaves, got Muon",
-            "params that shard has divided divide the state of the optimizer too; leave shard_optimizer out, got shard_optimizer(",
+            "divided params need an optimizer that acts on elements; shard_optimizer accepts those that act on leaves, got Muon",
+            "params divided by shard divide the optimizer's state too; leave shard_optimizer out, got shard_optimizer(",
             "DTensors must be divided over a mesh of the workers",
-            "noise cannot be drawn for params that are divided",
+            "noise cannot be drawn for divided params",
         ]
         for text, word in zip(found, words, strict=True):
             assert word in text, text

@@ -209,14 +209,14 @@ def begun(step):
         ({"cuts": (4,)}, "got 4"),
         ({"cuts": ("one",)}, "got 'one'"),
         ({"cuts": (True,)}, "got True"),
-        ({"cuts": ("two", 1)}, "pipeline: cuts must increase: each begins a stage after the one before, got ('two', 1)"),
+        ({"cuts": ("two", 1)}, "pipeline: cuts must increase: each begins a stage after the previous one, got ('two', 1)"),
         ({"cuts": (2, "two")}, "cuts must increase"),
         ({"cuts": 1.5}, "pipeline: cuts must be a tuple of layers by number or name, got 1.5"),
         ({"schedule": "2f2b"}, "pipeline: schedule must be one of 'gpipe', '1f1b', 'zero_bubble', got '2f2b'"),
         ({"microbatches": 0}, "pipeline: microbatches must be a whole number of at least 1, got 0"),
         (
             {"step": small().replace(net=fn.Linear(3, 2))},
-            "pipeline: the net of the step must be a serial of layers, also within tied(...) or cast(...), to be cut into stages, got Linear(",
+            "pipeline: the net of the step must be a serial of layers, which may be within tied(...) or cast(...), got Linear(",
         ),
         ({"step": small().replace(net=fn.serial())}, "must be a serial of layers"),
         ({"step": small(in_backward=True)}, "the step must have in_backward=False and accumulate=1"),
@@ -276,7 +276,7 @@ def test_what_workers_cannot_do_together_is_refused_on_all():
     """Other pipelines, other shared params, other shapes: nobody is left waiting."""
     for rank, found in enumerate(run(2, refusals)):
         count, lbfgs, other, shared, shapes, rows, key = found
-        assert count == "pipeline: there must be a worker for each of the 3 stages that 2 cuts make, got 2 workers"
+        assert count == "pipeline: there must be a worker for each of the 3 stages of 2 cuts, got 2 workers"
         assert "LBFGS" in lbfgs
         assert other.startswith("pipeline: all workers must make the same pipeline, got pipeline(")
         assert "params at '0' differ, got other numbers on rank" in shared
@@ -394,7 +394,7 @@ def failing(kind):
     [
         ("first", 0, "out of order"),
         ("last", 1, "out of order"),
-        ("form", 0, "the form of what a stage gives must depend on that of x only"),
+        ("form", 0, "the form of a stage's output must depend only on that of x"),
     ],
 )
 def test_a_stage_that_fails_says_so_and_others_do_not_hang(kind, rank, sentence):

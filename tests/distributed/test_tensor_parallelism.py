@@ -294,7 +294,7 @@ def test_errors():
         assert "must be from 0 to" in negative
         assert "params must be divided over the mesh of the step" in elsewhere
         assert "a DeviceMesh of one axis" in two_axes
-        assert "step must be of train_step" in no_step
+        assert "step must be a result of train_step" in no_step
 
 
 def test_plans():

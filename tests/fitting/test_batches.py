@@ -1,4 +1,4 @@
-"""Batches: every kind of data that fit, evaluate and predict take, against the same rows as tensors; and what they refuse."""
+"""Batches: every kind of data for fit, evaluate and predict, compared with the same rows as tensors; and refused data."""
 
 from collections import namedtuple
 
@@ -23,7 +23,7 @@ def fit(data, net=NET, **options):
 
 
 class Again:
-    """An iterable without a length, which counts how often it is gone through."""
+    """An iterable without a length that counts how often it is iterated."""
 
     def __iter__(self):
         return iter(PAIRS)
@@ -44,7 +44,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_batches_of_every_kind_train_alike(name):
-    """Params, losses, validation and metrics are those of the plain list, bit for bit."""
+    """Params, losses, validation and metrics equal those of a plain list, bit for bit."""
     want = fit(PAIRS, validation=PAIRS, metrics=[fn.R2()])
     found = fit(STREAMS[name], validation=STREAMS[name], metrics=[fn.R2()])
     assert fn.tree.equal(found[:2], want[:2])
@@ -55,7 +55,7 @@ def test_batches_of_every_kind_train_alike(name):
 
 
 def test_the_loop_is_four_lines():
-    """What fit computes of batches is what these lines do."""
+    """fit's computation on batches equals these four lines."""
     params = NET.init(fn.split(0, 3)[0])
     opt = fn.SGD(0.1, momentum=0.9)
     state, step = opt.init(params), fn.train_step(NET, fn.MSE(), opt)
@@ -66,7 +66,7 @@ def test_the_loop_is_four_lines():
 
 
 def test_tensors_arrays_and_trees_are_rows():
-    """Dicts and tuples of tensors or arrays, in an order that the key determines."""
+    """Dicts and tuples of tensors or arrays are visited in an order determined by the key."""
     want = fit((X, TARGET), batch_size=8)
     assert fn.tree.equal(fit((X.numpy(), TARGET.numpy()), batch_size=8)[:2], want[:2])
     net = fn.serial(fn.Select("a"), NET)
@@ -75,7 +75,7 @@ def test_tensors_arrays_and_trees_are_rows():
 
 
 def test_a_transform_makes_pairs_of_any_batch():
-    """From dicts, from x only, with the key of the step, which repeats."""
+    """Batches may be dicts or only x; each step has its own key, and the same key repeats it."""
     keys = []
 
     def two_views(x, key):
@@ -95,14 +95,14 @@ def test_a_transform_makes_pairs_of_any_batch():
 
 
 def test_a_generator_serves_one_epoch():
-    """For more a function is asked for."""
+    """For several epochs a function is required."""
     assert fn.tree.equal(fit(iter(PAIRS), epochs=1)[:2], fit(PAIRS, epochs=1)[:2])
     with pytest.raises(ValueError, match="an iterator of batches lasts for one epoch; pass a function of the epoch"):
         fit(iter(PAIRS))
 
 
 def test_validation_that_comes_once_serves_one_epoch():
-    """And an error in it says which data it was, and when."""
+    """An error in it names the data and the epoch."""
     one, other = (fit(PAIRS, epochs=1, validation=data).history["validation_loss"] for data in (iter(PAIRS), PAIRS))
     assert one == other
     with pytest.raises(ValueError, match="an iterator of batches lasts for one epoch"):
@@ -117,7 +117,7 @@ def test_validation_that_comes_once_serves_one_epoch():
 
 
 def test_a_batch_without_rows_is_no_divergence():
-    """Its loss is a mean of nothing, which the history leaves out."""
+    """Its loss is a mean over no rows, which the history leaves out."""
     net, pairs = NET[0], [(x, x @ torch.ones(3, 4)) for x, _ in PAIRS]
     opt = {"opt": fn.SGD(0.1)}
     done, want = (
@@ -140,7 +140,7 @@ def test_the_order_of_a_loader_is_that_of_the_key():
 
 
 def test_a_sampler_is_told_the_epoch():
-    """From 0, as samplers of several processes need it."""
+    """Epochs count from 0, as samplers for several processes expect."""
     told = []
 
     class Sampler:
@@ -160,7 +160,7 @@ def test_a_sampler_is_told_the_epoch():
 
 
 def test_a_batch_counts_for_its_rows():
-    """The loss of the history is the mean over rows, though the batches are of several sizes."""
+    """The loss in the history is the mean over rows, although batches differ in size."""
     batches = [(X[:3], TARGET[:3]), (X[3:30], TARGET[3:30]), (X[30:], TARGET[30:])]
     net, params = NET[3], NET.init(0)[3]
     hidden = [(NET[0](NET.init(0)[0], x), target) for x, target in batches]
@@ -170,7 +170,7 @@ def test_a_batch_counts_for_its_rows():
 
 
 def test_accumulating_is_one_large_batch():
-    """Up to rounding, in a net that treats rows alone."""
+    """They agree up to rounding, in a net that treats rows separately."""
     net = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2))
     large, small = (
         fit((X.double(), TARGET.double()), net, batch_size=16, params=fn.tree.cast(net.init(0), torch.float64), accumulate=k)
@@ -180,7 +180,7 @@ def test_accumulating_is_one_large_batch():
 
 
 def test_what_is_predicted_is_joined():
-    """From rows, arrays and batches, of one tensor or several; normal tensors, on which autograd works."""
+    """Rows, arrays and batches give one tensor or several; they are normal tensors that support autograd."""
     params = NET.init(0)
     want = NET.inference()(params, X)
     for x in (X, X.numpy(), [x for x, _ in PAIRS], (x for x, _ in PAIRS)):
@@ -193,7 +193,7 @@ def test_what_is_predicted_is_joined():
 
 
 def test_params_with_a_graph_are_taken_without_it():
-    """Training leaves them as they are, and nothing that it returns requires grad."""
+    """Training does not change them, and no result requires grad."""
     params = fn.tree.map(lambda leaf: leaf.requires_grad_() if leaf.is_floating_point() else leaf, NET.init(0))
     done = fit(PAIRS, params=params)
     assert not any(leaf.requires_grad for leaf in fn.tree.leaves(done[:2]))
@@ -202,7 +202,7 @@ def test_params_with_a_graph_are_taken_without_it():
 
 
 def test_params_on_another_device_than_the_batches_are_explained():
-    """With the line that moves them."""
+    """The error has the line of code that moves them."""
     with pytest.raises(ValueError, match=r"pass params=tree.to\(net.init\(key\), 'meta'\), got params on the CPU"):
         fit([(X.to("meta"), TARGET.to("meta"))])
 
@@ -226,21 +226,21 @@ REFUSED = {
 
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_wrong_data_is_refused(sentence):
-    """With a sentence."""
+    """The error describes the data."""
     with pytest.raises(ValueError, match=r".") as caught:
         fit(**REFUSED[sentence])
     assert sentence in str(caught.value)
 
 
 def test_an_error_in_a_batch_says_where():
-    """The epoch and the step."""
+    """It names the epoch and the step."""
     with pytest.raises(ValueError, match="the last axis of x must be in_features=3") as caught:
         fit([PAIRS[0], PAIRS[1], (X[:, :2], TARGET)])
     assert caught.value.__notes__[-1] == "  in fit, epoch 1, step 3"
 
 
 def test_arrays_that_torch_does_not_read_are_copied():
-    """Those with bytes in another order, backwards, and read-only."""
+    """Examples are arrays in another byte order, with negative strides, and read-only ones."""
     want = fit((X, TARGET), batch_size=8)
     for x in (X.numpy().astype(">f4"), X.flip(0).numpy()[::-1], numpy.frombuffer(X.numpy().tobytes(), "f4").reshape(X.shape)):
         assert fn.tree.equal(fit((x, TARGET), batch_size=8)[:2], want[:2])
@@ -258,7 +258,7 @@ ARRAYS = {
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_that_are_no_tensors_are_refused(name):
-    """Whole, and not row by row; the masked ones because the loss would count what is masked."""
+    """They are refused as a whole, not row by row; for masked arrays the loss would count masked elements."""
     for call in (
         lambda x: fn.predict(NET, NET.init(0), x),
         lambda x: fn.evaluate(NET, NET.init(0), (x, TARGET[:5]), loss=fn.MSE()),
@@ -271,7 +271,7 @@ def test_arrays_that_are_no_tensors_are_refused(name):
 
 
 def test_data_without_rows_or_values_are_refused():
-    """By name, and on the meta device, where a loss has no value."""
+    """Empty data are refused by name, and so are meta tensors, for which a loss has no value."""
     params = NET.init(0)
     with pytest.raises(ValueError, match="predict: x must have at least 1 row, got 0"):
         fn.predict(NET, params, X[:0])
@@ -288,12 +288,12 @@ def test_data_without_rows_or_values_are_refused():
 
 
 def test_a_batch_may_be_larger_than_the_data():
-    """As large as is allowed."""
+    """The size may be as large as is allowed."""
     assert fn.tree.equal(fit((X, TARGET), batch_size=2**31 - 1)[:2], fit((X, TARGET), batch_size=40)[:2])
 
 
 def test_an_epoch_that_is_resumed_needs_its_first_batches_again(tmp_path):
-    """Else steps would be left out without a word."""
+    """Otherwise steps would be skipped silently."""
 
     def batches(count):
         return lambda epoch: (pair for pair in PAIRS[:count])
@@ -312,7 +312,7 @@ def test_an_epoch_that_is_resumed_needs_its_first_batches_again(tmp_path):
 
 
 def test_an_error_in_a_function_of_the_user_shows_its_call():
-    """A transform without a key, and a function without the epoch, among them."""
+    """Examples are a transform without a key, and a function without the epoch."""
     for options, call in (
         ({"data": PAIRS, "transform": lambda batch: batch}, "transform(batch, key)"),
         ({"data": lambda: PAIRS}, "data(0), a function of the epoch"),

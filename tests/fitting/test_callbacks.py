@@ -1,4 +1,4 @@
-"""Callbacks: what they are given, when they stop a training, and what they remember."""
+"""Callbacks: their arguments, how they stop a training, and what they remember."""
 
 import functools
 import math
@@ -16,7 +16,7 @@ fit = functools.partial(fn.fit, NET, fn.MSE(), OPT, (X, TARGET), batch_size=8, k
 
 
 def test_a_callback_sees_each_epoch():
-    """Its number, params, state and history, which nothing writes to later."""
+    """It gets number, params, state and history, which are never written to later."""
     seen, copies = [], []
 
     def remember(epoch):
@@ -34,7 +34,7 @@ def test_a_callback_sees_each_epoch():
 
 
 def test_the_evaluated_params_are_those_of_the_optimizer():
-    """The average, where it has one."""
+    """These are the averaged params if the optimizer has any."""
     seen, opt = [], fn.Averaged(fn.SGD(0.1), fn.EMA(0.9))
     fn.fit(NET, fn.MSE(), opt, (X, TARGET), epochs=1, batch_size=8, key=0, callbacks=[seen.append], progress=False)
     assert fn.tree.equal(seen[0].eval_params, opt.eval_params(seen[0].state, seen[0].params))
@@ -42,7 +42,7 @@ def test_the_evaluated_params_are_those_of_the_optimizer():
 
 
 def test_a_callback_cannot_write_to_the_history():
-    """It has a copy, which it may sort, cut or add to."""
+    """It has a copy, which it may sort, shorten or extend."""
     want, seen = fit(epochs=3).history, []
 
     def writing(epoch):
@@ -65,7 +65,7 @@ def test_stop_ends_the_training_after_the_epoch():
 
 
 def test_a_training_that_was_stopped_stays_stopped(tmp_path):
-    """The same call again returns the same; with more epochs too."""
+    """The same call returns the same result, also with more epochs."""
     early = fn.EarlyStopping(2, monitor="loss", mode="max")
     first = fit(epochs=9, callbacks=[early], checkpoints=tmp_path)
     assert first.history["epoch"] == [1, 2, 3]
@@ -75,7 +75,7 @@ def test_a_training_that_was_stopped_stays_stopped(tmp_path):
 
 
 def validated(*losses):
-    """Return what an epoch of a history with these losses is given to early stopping, epoch after epoch."""
+    """Return what early stopping receives for a history with the given losses, epoch by epoch."""
     for i in range(len(losses)):
         history = fn.History({"validation_loss": [*losses[: i + 1]], "loss": [0.0] * (i + 1)})
         params = {"w": torch.tensor([float(i)])}
@@ -94,7 +94,7 @@ STOPPED = {
 
 @pytest.mark.parametrize("name", STOPPED)
 def test_early_stopping_waits_and_keeps_the_best(name):
-    """The epoch it stops after, and that whose params it keeps."""
+    """It stops after the expected epoch, and keeps the params of the best one."""
     early, losses, last, best = STOPPED[name]
     memory, found = early.init({"w": torch.zeros(1)}), None
     for epoch in validated(*losses):
@@ -107,7 +107,7 @@ def test_early_stopping_waits_and_keeps_the_best(name):
 
 
 def test_early_stopping_gives_back_the_best_params():
-    """Those of the best epoch, also where it has not stopped; the last ones with ``restore_best=False``."""
+    """They are those of the best epoch, even if it has not stopped, or the last ones with ``restore_best=False``."""
     seen = []
     options = {"epochs": 6, "validation": (X, -TARGET)}  # the better it fits, the worse this is
     done = fit(callbacks=[fn.EarlyStopping(50), seen.append], **options)
@@ -133,7 +133,7 @@ SEEN: list[fn.Step] = []
 
 
 def test_a_callback_may_look_at_steps():
-    """And stop within an epoch, which then ends: its loss is the mean over the steps made."""
+    """It may stop within an epoch, which then ends: its loss is the mean over the steps made."""
     SEEN.clear()
     done = fit(epochs=4, callbacks=[Watching(7)])
     assert [step.number for step in SEEN] == [1, 2, 3, 4, 5, 6, 7]
@@ -148,12 +148,12 @@ def test_a_callback_may_look_at_steps():
 
 
 def raising(epoch):
-    """Raise, as a logger may whose server is down."""
+    """Raise an error, like a logger whose server is down."""
     raise OSError("no server")
 
 
 def test_an_error_of_a_callback_says_which_and_when(tmp_path):
-    """The checkpoint of the epoch before is the last one."""
+    """The checkpoint of the previous epoch is the last one."""
     with pytest.raises(OSError, match="no server") as caught:
         fit(epochs=3, callbacks=[lambda epoch: raising(epoch) if epoch.number == 2 else None], checkpoints=tmp_path)
     assert "in fit, callback" in caught.value.__notes__[0]
@@ -183,7 +183,7 @@ WRONG = {
 
 @pytest.mark.parametrize("sentence", WRONG)
 def test_wrong_callbacks_are_refused(sentence):
-    """With a sentence."""
+    """The error describes the callback."""
     with pytest.raises(ValueError, match=r".") as caught:
         fit(epochs=1, **WRONG[sentence])
     assert sentence in str(caught.value)
@@ -193,6 +193,6 @@ def test_wrong_callbacks_are_refused(sentence):
     "fields", [{"patience": 0}, {"patience": 2.5}, {"mode": "least"}, {"min_delta": -1.0}, {"monitor": 3}, {"restore_best": 1}]
 )
 def test_wrong_fields_of_early_stopping_are_refused(fields):
-    """When it is made."""
+    """The constructor raises the error."""
     with pytest.raises(ValueError, match="EarlyStopping"):
         fn.EarlyStopping(**{"patience": 2, **fields})

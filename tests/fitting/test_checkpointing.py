@@ -1,4 +1,4 @@
-"""Checkpoints of fit: what they hold, when they are refused, and what a training needs to go on from them."""
+"""Checkpoints of fit: their contents, when they are refused, and continuing from them."""
 
 import functools
 import signal
@@ -31,7 +31,7 @@ def fit(folder, **changed):
 
 
 def test_epochs_count_those_in_the_checkpoint(tmp_path):
-    """Three done, five wanted: two more; the result is that of five at once."""
+    """After three of five epochs two more follow; the result equals that of five at once."""
     fit(tmp_path, epochs=3)
     found = fit(str(tmp_path), epochs=5)
     want = fn.fit(**{**ARGUMENTS, "epochs": 5})
@@ -43,7 +43,7 @@ def test_epochs_count_those_in_the_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("background", [False, True])
 def test_a_save_within_an_epoch_is_of_that_step(tmp_path, background):
-    """Whole, though donated steps go on writing while a thread saves."""
+    """It is consistent, although donated steps keep writing while a thread saves."""
     kept = fn.Checkpoints(tmp_path, keep=None, every=1, background=background)
     fit(kept)
     assert kept.steps() == [*range(1, 11)]
@@ -72,7 +72,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("sentence", OTHERS)
 def test_the_checkpoint_of_another_training_is_refused(sentence, tmp_path):
-    """With what differs, before anything is trained or saved."""
+    """The error names the difference, before anything is trained or saved."""
     fit(tmp_path)
     before = [path.read_bytes() for path in sorted(tmp_path.glob("*.fn"))]
     with pytest.raises(ValueError, match=sentence), warnings.catch_warnings(action="ignore"):
@@ -81,7 +81,7 @@ def test_the_checkpoint_of_another_training_is_refused(sentence, tmp_path):
 
 
 def test_another_rate_or_loss_is_a_warning(tmp_path):
-    """It may be meant."""
+    """The change may be intended."""
     fit(tmp_path)
     with pytest.warns(
         UserWarning, match=r"fit: opt was Adam\(lr=0.05\) in the checkpoint in .*, and is Adam\(lr=0.01\) from now on"
@@ -92,14 +92,14 @@ def test_another_rate_or_loss_is_a_warning(tmp_path):
 
 
 def test_something_else_in_the_folder_is_refused(tmp_path):
-    """A tree that fit has not saved."""
+    """The tree was not saved by fit."""
     fn.Checkpoints(tmp_path).save(3, NET.init(0))
     with pytest.raises(ValueError, match="fit: checkpoints must be of an earlier fit"):
         fit(tmp_path)
 
 
 def test_a_damaged_checkpoint_falls_back(tmp_path):
-    """To the one before, with a warning; the end is the same."""
+    """The previous one is loaded with a warning, and the training ends at the same params."""
     want = fn.fit(**{**ARGUMENTS, "epochs": 3})
     fit(fn.Checkpoints(tmp_path, every=2))
     newest = max(tmp_path.glob("*.fn"))
@@ -110,7 +110,7 @@ def test_a_damaged_checkpoint_falls_back(tmp_path):
 
 
 def test_two_trainings_in_one_folder_are_refused(tmp_path):
-    """The second one, within the process too."""
+    """The second one is refused, in the same process too."""
 
     def nested(epoch):
         fit(tmp_path)
@@ -138,7 +138,7 @@ class Counting(fn.Optimizer):
 
 
 def test_a_state_of_named_tuples_comes_back_as_it_was(tmp_path):
-    """In the class of the optimizer, which the file knows nothing of."""
+    """It has the optimizer's class, which the file does not contain."""
     fit(tmp_path, opt=Counting())
     state = fit(tmp_path, opt=Counting(), epochs=3).state
     assert type(state) is Velocity
@@ -146,7 +146,7 @@ def test_a_state_of_named_tuples_comes_back_as_it_was(tmp_path):
 
 
 def test_an_interrupt_leaves_params_and_checkpoint_whole(tmp_path):
-    """After Ctrl-C at a step the arguments are unchanged, and the last checkpoint loads."""
+    """After Ctrl-C during a step the arguments are unchanged, and the last checkpoint loads."""
     params = NET.init(0)
     before = fn.tree.map(torch.clone, params)
 
@@ -166,14 +166,14 @@ def test_an_interrupt_leaves_params_and_checkpoint_whole(tmp_path):
 
 
 def test_another_training_is_refused_before_anything_is_warned_of(tmp_path):
-    """An optimizer may be changed, a key may not; a warning would be an error here."""
+    """The optimizer may change, but not the key; a warning would be an error here."""
     fit(tmp_path, epochs=1)
     with pytest.raises(ValueError, match="key must be"):
         fit(tmp_path, opt=fn.SGD(0.3), key=99)
 
 
 def test_callbacks_that_come_and_go_are_told(tmp_path):
-    """The memory of one that is missing is a warning; a new one begins."""
+    """A missing one with a memory gives a warning; a new one starts."""
     early = functools.partial(fn.EarlyStopping, monitor="loss")
     fit(tmp_path, callbacks=[early(9)])
     with pytest.warns(
@@ -185,7 +185,7 @@ def test_callbacks_that_come_and_go_are_told(tmp_path):
 
 
 def test_a_callback_may_change_the_folder_of_the_process(tmp_path, monkeypatch):
-    """All checkpoints are where the first one is."""
+    """All checkpoints stay in the folder of the first one."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     fit("checkpoints", epochs=3, callbacks=[lambda epoch: monkeypatch.chdir(tmp_path / "elsewhere")])
@@ -195,7 +195,7 @@ def test_a_callback_may_change_the_folder_of_the_process(tmp_path, monkeypatch):
 
 @fn.frozen
 class Odd(fn.Layer):
-    """The identity, whatever its params."""
+    """The identity, whatever its params are."""
 
     def apply(self, params, x, rng=None):
         return x, None
@@ -205,14 +205,14 @@ class Odd(fn.Layer):
 
 
 def test_params_with_one_path_for_two_leaves_are_refused_at_the_start(tmp_path):
-    """Not when they are resumed, and the training would be lost."""
+    """If they were refused only on resuming, the training would be lost."""
     params = (*NET.init(0), {"a": {"b": torch.ones(1)}, "a.b": torch.ones(1)})
     with pytest.raises(ValueError, match=r"fit with checkpoints: the paths of the leaves must be unique, got '3\.a\.b' twice"):
         fit(tmp_path, net=fn.serial(*NET, Odd()), params=params)
 
 
 def test_a_training_that_does_not_go_on_says_why(tmp_path):
-    """Because a callback stopped it, or its epochs are done."""
+    """Either a callback stopped it, or its epochs are done."""
     told = []
     fit(tmp_path, epochs=5, callbacks=[lambda epoch: fn.stop if epoch.number == 2 else None])
     fit(tmp_path, epochs=5, progress=told.append)

@@ -1,4 +1,4 @@
-"""Divergence: a training with numbers that are not finite stops, and says at which step, in which leaf, and in which layer."""
+"""Divergence: a training with non-finite numbers stops with an error that names the step, the leaf and the layer."""
 
 import math
 
@@ -14,14 +14,14 @@ QUIET = {"epochs": 4, "batch_size": 8, "key": 0, "progress": False}
 
 
 def fitted(x=X, target=TARGET, opt=None, net=NET, **options):
-    """Return a training with an error, or what it returns."""
+    """Return a training with an error, or the result."""
     return fn.fit(net, fn.MSE(), opt or fn.SGD(0.1), (x, target), **{**QUIET, **options})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("where", ["x", "target"])
 def test_a_number_in_the_data_is_found(where, value):
-    """By its path in the batch and its index; a function of the epoch is gone through again."""
+    """The error has its path in the batch and its index; a function of the epoch is called again."""
     x, target = X.clone(), TARGET.clone()
     (x if where == "x" else target)[30, 1] = value
     batches = [(x[rows], target[rows]) for rows in torch.arange(40).split(8)]
@@ -32,7 +32,7 @@ def test_a_number_in_the_data_is_found(where, value):
 
 
 def test_a_dict_in_the_data_is_found_by_its_name():
-    """And in an order by key."""
+    """This also holds for an order determined by a key."""
     x = {"a": X, "b": X.clone().index_fill(0, torch.tensor([17]), math.nan)}
     net = fn.serial(fn.Select("b"), NET)
     with pytest.raises(FloatingPointError, match=r"first bad leaf: 'x\.b', which has nan at \(\d, 0\), at step \d"):
@@ -40,13 +40,13 @@ def test_a_dict_in_the_data_is_found_by_its_name():
 
 
 def blown(path):
-    """Return an optimizer that makes one leaf infinite at its third step, and others move as usual."""
+    """Return an optimizer that makes one leaf infinite at its third step, and updates the others normally."""
     huge = fn.SGD(fn.PiecewiseConstantSchedule([0.1, 1e38], [2]))
     return fn.by_path({path: huge, "*": fn.SGD(0.1)})
 
 
 def test_a_diverging_run_names_the_first_leaf_and_its_step():
-    """The step is that after which the leaf is not finite, before the one whose loss is not."""
+    """It is the step after which the leaf is not finite, before the one with a non-finite loss."""
     with pytest.raises(FloatingPointError, match="got a loss of") as caught:
         fitted(target=TARGET * 1e3, opt=blown("2.weight"))
     assert "first bad leaf: 'params.2.weight', which has" in str(caught.value)
@@ -54,7 +54,7 @@ def test_a_diverging_run_names_the_first_leaf_and_its_step():
 
 
 def test_the_layer_that_overflows_is_named():
-    """By the note of the first layer whose output is not finite."""
+    """The note names the first layer with a non-finite output."""
     params = fn.tree.scale(NET.init(0), 1e38)
     with pytest.raises(FloatingPointError) as caught:
         fitted(X * 10, params=params)
@@ -63,7 +63,7 @@ def test_the_layer_that_overflows_is_named():
 
 
 def test_an_optimizer_that_skips_steps_goes_on():
-    """The params stay finite, and the loss of the epoch shows it."""
+    """The params stay finite, and the loss of the epoch shows the skipped steps."""
     x = X.clone()
     x[3] = math.nan
     done = fitted(x, opt=fn.SkipNonFinite(fn.SGD(0.1)))
@@ -74,14 +74,14 @@ def test_an_optimizer_that_skips_steps_goes_on():
 
 
 def test_batches_that_come_once_are_not_asked_for_again():
-    """The path is that of the params at the end."""
+    """The path is that of the final params."""
     batches = ((X[rows] * (math.nan if rows[0] == 16 else 1), TARGET[rows]) for rows in torch.arange(40).split(8))
     with pytest.raises(FloatingPointError, match=r"step 3 of epoch 1; first bad leaf: 'params\.0\.weight'"):
         fn.fit(NET, fn.MSE(), fn.SGD(0.1), batches, epochs=1, key=0, progress=False)
 
 
 def test_the_last_good_checkpoint_stays(tmp_path):
-    """Params that are not finite are never saved, whether a loss shows them or not."""
+    """Non-finite params are never saved, whether or not a loss shows them."""
     x = X.clone()
     x[3] = math.nan
     kept = fn.Checkpoints(tmp_path, every=1)
@@ -115,7 +115,7 @@ class Masked(fn.Layer):
 
 
 def test_params_may_be_infinite_from_the_start():
-    """A mask may; other params, and a NaN there, may not be."""
+    """This holds for a mask; other params, and NaN in a mask, are refused."""
     net, params = masked(X)
     done = fitted(net=net, params=params)
     assert fn.tree.equal(done.params[0], params[0])
@@ -126,7 +126,7 @@ def test_params_may_be_infinite_from_the_start():
 
 
 def test_infinities_in_the_data_that_do_no_harm_are_not_blamed():
-    """A mask in x is full of them; the step and the leaf are those that went wrong."""
+    """A mask in x has many of them; the reported step and leaf are the bad ones."""
     net = fn.serial(fn.Select("x"), NET)
     x = {"mask": torch.full((40, 3), -math.inf), "x": X}
     with pytest.raises(FloatingPointError, match=r"at step 4") as caught:
@@ -135,7 +135,7 @@ def test_infinities_in_the_data_that_do_no_harm_are_not_blamed():
 
 
 def test_data_that_cannot_be_had_again_do_not_hide_the_divergence():
-    """Where they raise the second time, the report says what it knows."""
+    """If they raise an error the second time, the report has what is known."""
     asked = []
 
     def batches(epoch):
@@ -148,7 +148,7 @@ def test_data_that_cannot_be_had_again_do_not_hide_the_divergence():
 
 
 def test_large_losses_of_members_are_no_divergence():
-    """Though their sum is none of float16."""
+    """This holds although their sum overflows float16."""
     net, x = fn.ensemble(fn.Linear(1, 1, bias=False), 4), torch.ones(8, 1, dtype=torch.float16)
     params = fn.tree.map(lambda leaf: torch.full_like(leaf, 200.0, dtype=torch.float16), net.init(0))
     done = fn.fit(net, fn.ensemble(fn.MSE(), 4), fn.SGD(0.0), (x, 0 * x), params=params, **QUIET)
@@ -157,7 +157,7 @@ def test_large_losses_of_members_are_no_divergence():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64], ids=str)
 def test_every_number_that_is_not_finite_is_seen(dtype):
-    """At any place of a tensor of any length, also behind others."""
+    """It may be anywhere in a tensor of any length, also after others."""
     whole = [torch.arange(4), torch.empty(0, dtype=dtype), torch.zeros((), dtype=dtype)]
     for length in (1, 7, 64, 1001):
         x = torch.linspace(-9, 9, length).to(dtype)
@@ -170,7 +170,7 @@ def test_every_number_that_is_not_finite_is_seen(dtype):
 
 
 def test_params_that_no_loss_shows_are_not_saved(tmp_path):
-    """An infinite x saturates tanh: the loss of its step is finite, and the params after it are not."""
+    """An infinite x saturates tanh: the loss of the step is finite, but the params after it are not."""
     x = X.clone()
     x[30, 1] = math.inf
     kept = fn.Checkpoints(tmp_path, every=1)

@@ -1,4 +1,4 @@
-"""Histories and what ``fit`` returns: columns and rows, tables, pictures, copies and comparisons."""
+"""Histories and the result of ``fit``: columns and rows, tables, plots, copies and comparisons."""
 
 import copy
 import math
@@ -17,7 +17,7 @@ NAN = math.nan
 
 
 def history_of(count):
-    """Return a history with columns of every kind, one of which begins in the second epoch."""
+    """Return a history with columns of every kind; one begins in the second epoch."""
     history = fn.History()
     for i in range(1, count + 1):
         row = {"epoch": i, "loss": 2.0 / i, "loss.size": 1.0 / i, "seconds": 0.5, "validation_loss": 3.0 / i, "hits": i}
@@ -27,7 +27,7 @@ def history_of(count):
 
 
 def test_an_epoch_is_a_row_and_what_is_measured_a_column():
-    """A column that begins late is shorter, and its values are those of the last epochs."""
+    """A column that begins late is shorter, and its values belong to the last epochs."""
     history = history_of(3)
     assert history["loss"] == [2.0, 1.0, 2.0 / 3]
     assert history["accuracy"] == [0.5, 1 - 1 / 3]
@@ -43,7 +43,7 @@ def test_an_epoch_is_a_row_and_what_is_measured_a_column():
 
 
 def test_a_column_that_a_row_lacks_has_none_there():
-    """So that the values after it stay beside those of their epochs."""
+    """Later values therefore stay aligned with their epochs."""
     history = fn.History({"epoch": [1], "loss": [1.0]})
     history.append({"epoch": 2})
     history.append({"epoch": 3, "loss": 0.5})
@@ -57,7 +57,7 @@ NUMBERS = st.none() | st.integers(-9, 9) | st.floats() | st.just(torch.eye(2))
 
 @given(st.lists(st.dictionaries(st.sampled_from(["loss", "f1", "matrix", "validation_f1"]), NUMBERS), max_size=8))
 def test_whatever_rows_are_appended_come_back(rows):
-    """Each value in its row, whenever its column begins and whatever gaps it has; and the table has a line for each row."""
+    """Each value is in its row, whatever the beginning and gaps of its column, and the table has a line for each row."""
     history = fn.History()
     for i, row in enumerate(rows):
         history.append({"epoch": i, **row})
@@ -70,7 +70,7 @@ def test_whatever_rows_are_appended_come_back(rows):
 
 
 def test_values_are_python_s_numbers_and_tensors_without_gradients():
-    """Scalars of torch and numpy become numbers; a tensor is copied, so that a later write does not reach it."""
+    """torch and numpy scalars become numbers; a tensor is copied, so a later write does not change it."""
     matrix = torch.ones(2, 2, requires_grad=True)
     history = fn.History()
     history.append(
@@ -103,14 +103,14 @@ def test_a_refused_row_changes_nothing():
     ({"loss": ["low"]}, "the values of 'loss' must be numbers, tensors or None, got 'low'"),
 ])  # fmt: skip
 def test_a_history_is_made_of_lists_of_values(columns, sentence):
-    """Anything else is refused when it is made."""
+    """The constructor refuses anything else."""
     with pytest.raises(ValueError, match=r".") as caught:
         fn.History(columns)
     assert str(caught.value) == f"History: {sentence}"
 
 
 def test_copies_and_pickles_are_the_history():
-    """Each is a history again, and appending to a copy does not change the original."""
+    """Each is a history, and appending to a copy does not change the original."""
     history = history_of(3)
     assert isinstance(history, dict)
     for made in (
@@ -128,7 +128,7 @@ def test_copies_and_pickles_are_the_history():
 
 
 def test_histories_are_compared_by_value():
-    """With tensors by dtype, shape and values, and NaN equal to itself; a plain dict may be the other."""
+    """Tensors compare by dtype, shape and values, and NaN equals itself; the other may be a plain dict."""
     history = fn.History({"loss": [NAN, 1.0], "matrix": [torch.tensor([1.0, NAN])]})
     assert history == fn.History({"matrix": [torch.tensor([1.0, float("nan")])], "loss": [float("nan"), 1.0]})
     assert history == {"loss": [float("nan"), 1.0], "matrix": [torch.tensor([1.0, NAN])]}
@@ -147,7 +147,7 @@ def test_histories_are_compared_by_value():
 
 
 def test_the_best_epoch_is_that_of_a_column():
-    """The smallest value or the largest, of several the first; NaN and None never."""
+    """It is the smallest or largest value, the first one in a tie; NaN and None are ignored."""
     history = fn.History({"epoch": [1, 2, 3, 4, 5], "loss": [NAN, 0.5, 0.25, 0.25, NAN], "accuracy": [0.5, NAN, 0.75]})
     assert history.best("loss") == {"epoch": 3, "loss": 0.25, "accuracy": 0.5}
     assert history.best("accuracy", mode="max")["epoch"] == 5
@@ -164,7 +164,7 @@ def test_the_best_epoch_is_that_of_a_column():
 
 
 def test_a_history_prints_as_a_table():
-    """Tensors are left out, long tables show their ends, wide ones are broken, and the repr is a line."""
+    """Tensors are left out, long tables show both ends, wide ones are split, and the repr is one line."""
     lines = str(history_of(3)).splitlines()
     assert lines[0].split() == ["epoch", "loss", "loss.size", "seconds", "validation_loss", "hits", "accuracy"]
     assert lines[3].split() == ["3", "0.6667", "0.3333", "0.5", "1", "3", "0.6667"]
@@ -184,13 +184,13 @@ def test_a_history_prints_as_a_table():
 
 
 def panels(figure):
-    """Return the title of each panel of a picture, and its lines' labels."""
+    """Return the title of each panel of a plot, and the labels of its lines."""
     return {axes.get_title(): [line.get_label() for line in axes.get_lines()] for axes in figure.axes}
 
 
 @pytest.mark.parametrize("count", [1, 2, 40])
 def test_a_picture_has_a_panel_for_each_thing_measured(count):
-    """With the validation data beside the training data, whole numbers as epochs, and no panel for a matrix."""
+    """Validation data are drawn with training data, epochs are whole numbers, and matrices have no panel."""
     history = history_of(count)
     history |= {"grad_norm": [10.0**-i for i in range(count)], "lr": [0.1] * count, "validation_accuracy": [0.5] * count}
     figure = history.plot()
@@ -214,7 +214,7 @@ def test_a_picture_has_a_panel_for_each_thing_measured(count):
 
 
 def test_a_picture_has_gaps_where_nothing_finite_was_measured():
-    """A value without neighbors has a marker; a panel without values says so; a late column ends at the last epoch."""
+    """A value without neighbors has a marker; an empty panel says so; a late column ends at the last epoch."""
     losses = [1.0, NAN, 0.5, None, *[0.25] * 30, math.inf]
     figure = fn.History({"epoch": [*range(1, 36)], "loss": losses, "f1": [0.5, 0.75], "r2": [NAN] * 35}).plot()
     figure.draw_without_rendering()
@@ -237,7 +237,7 @@ def test_a_picture_shows_names_as_they_are():
 
 
 def test_a_picture_of_chosen_columns_has_these_only():
-    """And one of columns that are missing, or of none, is refused."""
+    """Missing columns and an empty list are refused."""
     history = history_of(3)
     assert panels(history.plot(["loss"])) == {"loss": ["training"]}
     for columns, sentence in {
@@ -254,7 +254,7 @@ def test_a_picture_of_chosen_columns_has_these_only():
 
 
 def test_a_picture_may_be_part_of_another():
-    """Its panels are in the subfigure that was given, and nothing else is."""
+    """Its panels are in the given subfigure, and nothing else is."""
     from matplotlib.figure import Figure
 
     figure = Figure(layout="constrained")
@@ -267,7 +267,7 @@ def test_a_picture_may_be_part_of_another():
 
 
 def test_without_matplotlib_a_picture_says_what_to_install(monkeypatch):
-    """And nothing else of a history needs it."""
+    """Nothing else in a history needs it."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"History.plot: matplotlib must be installed; pip install funcnet\[plot\] installs it"):
         history_of(2).plot()
@@ -284,7 +284,7 @@ def fitted(opt=fn.Adam(0.1)):  # noqa: B008 (a value)
 
 
 def test_what_fit_returns_is_three_and_prints_as_a_table():
-    """Sizes first, then the history; no tensor is written out."""
+    """Sizes come first, then the history; tensors are not printed."""
     fit = fitted()
     params, state, history = fit
     assert type(history) is fn.History
@@ -303,7 +303,7 @@ def test_what_fit_returns_is_three_and_prints_as_a_table():
 )
 @pytest.mark.parametrize("checked", [False, True])
 def test_a_saved_fit_comes_back_bit_for_bit(tmp_path, opt, checked):
-    """With and without a tree to check it against; the training goes on from it as from the first."""
+    """It may be checked against a tree, and training continues from it as from the original."""
     fit, path = fitted(opt), tmp_path / "fit.fn"
     fit.history.append({"epoch": 3, "loss": NAN, "confusion_matrix": torch.eye(2, dtype=torch.int32), "f1": math.inf})
     fit.save(path)
@@ -326,7 +326,7 @@ def test_a_saved_fit_comes_back_bit_for_bit(tmp_path, opt, checked):
 
 
 def test_a_file_of_another_fit_is_refused(tmp_path):
-    """One of another net names each path; one that holds no fit says so; so does a tree that is no fit."""
+    """The error names each path of another net, or says that the file holds no fit, or that the tree is no fit."""
     fit, path = fitted(), tmp_path / "fit.fn"
     fit.save(path)
     for net, word in ((fn.Linear(2, 3), "missing"), (fn.serial(fn.Linear(2, 4), fn.Dropout(0.5), fn.Linear(4, 3)), "different")):

@@ -1,4 +1,4 @@
-"""The loop: values that do not depend on how rows are batched, names of metrics, last batches, and interruptions."""
+"""The loop: results that do not depend on batches, names of metrics, last batches, and interruptions."""
 
 import numpy
 import pytest
@@ -27,7 +27,7 @@ LOSSES = {
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 50, 1000])
 def test_what_evaluate_finds_does_not_depend_on_the_batches(name, batch_size):
-    """It is the loss of all rows at once."""
+    """It equals the loss of all rows at once."""
     loss, target = LOSSES[name]
     params = NET.init(0)
     found = fn.evaluate(NET, params, (X, target), loss=loss, batch_size=batch_size)
@@ -36,7 +36,7 @@ def test_what_evaluate_finds_does_not_depend_on_the_batches(name, batch_size):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_loss_in_the_history_is_that_of_all_rows(name):
-    """With a rate of 0 the params stay, so the mean over an epoch is the loss of the first params."""
+    """With a rate of 0 the params do not change, so the mean over an epoch is the loss of the first params."""
     loss, target = LOSSES[name]
     params = NET.init(0)
     history = fn.fit(NET, loss, fn.SGD(lr=0.0), (X, target), epochs=2, batch_size=7, key=0, params=params, progress=False).history
@@ -45,7 +45,7 @@ def test_the_loss_in_the_history_is_that_of_all_rows(name):
 
 @pytest.mark.parametrize("name", ["weights and ignored rows", "a sum", "elements"])
 def test_an_ensemble_is_fitted_too(name):
-    """Its loss in the history, and in validation, is the mean of its members' losses."""
+    """Its losses in training and validation are the means over its members."""
     loss, target = LOSSES[name]
     nets, losses, data = fn.ensemble(NET, 3), fn.ensemble(loss, 3), (X, target)
     params = nets.init(0)
@@ -56,7 +56,7 @@ def test_an_ensemble_is_fitted_too(name):
 
 
 def test_metrics_leave_out_what_they_ignore_too():
-    """The accuracy of the rows that count, in whatever batches, some of which have none; a loss may be a metric."""
+    """Accuracy covers the rows that count, in any batches, even empty ones; a loss may be a metric."""
     params = NET.init(0)
     y = NET(params, X)
     found = fn.evaluate(NET, params, (X, LABELS), [fn.accuracy, fn.CrossEntropy()], batch_size=7)
@@ -65,7 +65,7 @@ def test_metrics_leave_out_what_they_ignore_too():
 
 
 def test_a_mean_is_by_rows_where_nothing_is_said():
-    """A plain function of y and target."""
+    """An example is a plain function of y and target."""
 
     def largest(y, target):
         return target.float().abs().max()
@@ -75,7 +75,7 @@ def test_a_mean_is_by_rows_where_nothing_is_said():
 
 
 def test_metrics_add_up_over_the_batches():
-    """Whatever their size: the area under the curve, and a matrix as a tensor, beside functions and several at once."""
+    """Batch sizes do not matter for an area under the curve or a matrix, with functions and several metrics at once."""
     params = NET.init(0)
     y = NET(params, X)
     metrics = [fn.AUROC(), fn.accuracy, fn.metrics_of(fn.ConfusionMatrix(), top2=fn.Accuracy(2)), fn.F1(name="f")]
@@ -89,7 +89,7 @@ def test_metrics_add_up_over_the_batches():
 
 
 def test_a_function_without_a_target_is_averaged_over_the_rows_of_y():
-    """In whatever batches."""
+    """Batches do not matter."""
 
     def level(y, target):
         return y.mean()
@@ -100,7 +100,7 @@ def test_a_function_without_a_target_is_averaged_over_the_rows_of_y():
 
 
 def test_the_history_has_a_column_for_each_metric(capsys):
-    """By its name, after ``validation_`` where it is of the validation data; a matrix is not printed."""
+    """The name begins with ``validation_`` for validation data; a matrix is not printed."""
     several, options = fn.metrics_of(fn.Recall(), fn.ConfusionMatrix()), {**ARGUMENTS, "progress": True}
     history = fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), DATA, metrics=several, **options).history
     assert [len(history[name]) for name in ("recall", "confusion_matrix")] == [2, 2]
@@ -118,7 +118,7 @@ ARGUMENTS = {"epochs": 2, "batch_size": 7, "key": 0, "progress": False}
 
 
 def loss(y, target):
-    """Return 0, as a metric with the name of a column."""
+    """Return 0; a metric with the name of a column."""
     return 0.0
 
 
@@ -136,7 +136,7 @@ COLLISIONS = {
 
 @pytest.mark.parametrize("sentence", COLLISIONS)
 def test_metrics_need_names_of_their_own(sentence):
-    """None overwrites another, or a column of the history."""
+    """No metric overwrites another one or a column of the history."""
     with pytest.raises(ValueError, match=r".") as caught:
         fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), metrics=COLLISIONS[sentence], **ARGUMENTS)
     assert sentence in str(caught.value)
@@ -165,7 +165,7 @@ WRONG = {
 
 @pytest.mark.parametrize("sentence", WRONG)
 def test_arguments_of_another_kind_are_refused(sentence):
-    """Before anything is trained."""
+    """The error precedes any training."""
     with pytest.raises(ValueError, match=r".") as caught:
         WRONG[sentence]()
     assert sentence in str(caught.value)
@@ -175,7 +175,7 @@ NORMED = fn.serial(fn.Linear(2, 8), fn.BatchNorm1d(8), fn.Linear(8, 3))
 
 
 def test_the_last_batch_may_be_left_out():
-    """With drop_last an epoch has only whole batches; without it, an error in the last one says so."""
+    """With drop_last an epoch has only full batches; without it, an error in the last batch suggests it."""
     data, arguments = (X[:29], PROBABILITIES[:29]), {**ARGUMENTS, "batch_size": 7}
     with pytest.raises(ValueError, match="more than one value per channel") as caught:
         fn.fit(NORMED, fn.MSE(), fn.SGD(0.1), data, **arguments)
@@ -186,7 +186,7 @@ def test_the_last_batch_may_be_left_out():
 
 
 def interrupting(count):
-    """Return a metric that raises KeyboardInterrupt at call number ``count``, and a loss that does."""
+    """Return a metric and a loss that raise KeyboardInterrupt at call number ``count``."""
     calls = []
 
     def interrupt(y, target):
@@ -214,7 +214,7 @@ def interrupting(count):
 @pytest.mark.parametrize("opt", [fn.SGD(0.1, momentum=0.9), fn.Adam(0.1)], ids=repr)
 @pytest.mark.parametrize("where", ["metric", "loss"])
 def test_an_interrupted_fit_leaves_the_callers_params_and_state(where, opt, count):
-    """Bit for bit, though the loop itself writes over its own copies."""
+    """Bits are unchanged, although the loop writes to its own copies."""
     params = NORMED.init(0)
     state = opt.init(params)
     before = fn.tree.map(torch.clone, (params, state))
@@ -229,7 +229,7 @@ def test_an_interrupted_fit_leaves_the_callers_params_and_state(where, opt, coun
 
 
 def test_a_batch_size_of_numpy_is_a_number():
-    """In fit and in evaluate."""
+    """fit and evaluate both accept it."""
     size = numpy.int64(7)
     trained = [fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), DATA, **{**ARGUMENTS, "batch_size": one}).params for one in (size, 7)]
     assert fn.tree.equal(*trained)
@@ -237,7 +237,7 @@ def test_a_batch_size_of_numpy_is_a_number():
 
 
 def test_no_two_trainings_share_a_history():
-    """Also those that begin without an epoch."""
+    """This holds for trainings without an epoch too."""
     arguments = {**ARGUMENTS, "epochs": 0}
     first = fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), **arguments)
     first.history.append({"mine": 1})
@@ -245,7 +245,7 @@ def test_no_two_trainings_share_a_history():
 
 
 def test_a_metric_with_the_name_of_a_norm_is_refused():
-    """Where both would be columns."""
+    """It is refused if both would be columns."""
 
     def grad_norm(y, target):
         return 1.0

@@ -1,4 +1,4 @@
-"""Progress: lines, bars and functions, each with the numbers of the last epoch; and what the argument may be."""
+"""Progress: lines, bars and functions, with the numbers of the last epoch; and the values of the argument."""
 
 import io
 import sys
@@ -21,7 +21,7 @@ def fit(progress, **options):
 
 
 def run(progress, epochs, steps=None, done=0, taken=None):
-    """Go through some epochs as a training does."""
+    """Go through some epochs as in a training."""
     history = fn.History()
     with Progress.of(progress, epochs, steps, done) as shown:
         for i in epochs:
@@ -34,7 +34,7 @@ def run(progress, epochs, steps=None, done=0, taken=None):
 
 
 def test_a_function_gets_a_line_after_each_epoch(capsys):
-    """And nothing is printed; what the function raises comes out of fit."""
+    """Nothing is printed, and fit raises errors of the function."""
     lines = []
     history = fit(lines.append, epochs=30, metrics=[fn.accuracy]).history
     assert capsys.readouterr().err == ""
@@ -51,7 +51,7 @@ def test_a_function_gets_a_line_after_each_epoch(capsys):
 
 
 def test_lines_have_numbers_only_and_count_from_the_first_run(capsys):
-    """Neither tensors nor what was not measured are in a line; a run of many epochs writes about ten."""
+    """Tensors and missing values are left out of a line; a run of many epochs writes about ten lines."""
     run("lines", range(3, 5))
     assert capsys.readouterr().err.splitlines() == ["epoch 4/5 loss 0.25 hits 3", "epoch 5/5 loss 0.25 hits 3"]
     run("lines", range(995))
@@ -60,7 +60,7 @@ def test_lines_have_numbers_only_and_count_from_the_first_run(capsys):
 
 
 def test_lines_say_how_long_the_others_take(capsys, monkeypatch):
-    """From the time of those that are done, where it is more than some seconds."""
+    """The estimate uses the time of finished epochs, and appears if it is more than a few seconds."""
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     history = fn.History({"epoch": [1], "loss": [0.5]})
@@ -77,21 +77,21 @@ def test_lines_say_how_long_the_others_take(capsys, monkeypatch):
 
 
 class Terminal(io.StringIO):
-    """A stream that is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self):
-        """Say so."""
+        """Return True."""
         return True
 
 
 def on(stream, monkeypatch):
-    """Put a stream in the place of the standard error stream, and return it."""
+    """Replace the standard error stream, and return the stream."""
     monkeypatch.setattr(sys, "stderr", stream)
     return stream
 
 
 def test_a_bar_moves_with_each_batch_where_their_number_is_known(monkeypatch):
-    """From where a training continues, to the end of the last epoch; else it moves with each epoch."""
+    """It starts where a training continues and ends with the last epoch; otherwise it moves with each epoch."""
     terminal = on(Terminal(), monkeypatch)
     run(True, range(3, 5), steps=100, done=60)
     frames = terminal.getvalue().split("\r")
@@ -106,7 +106,7 @@ def test_a_bar_moves_with_each_batch_where_their_number_is_known(monkeypatch):
 
 
 def test_a_bar_is_right_at_the_end_of_an_epoch_of_another_length(monkeypatch):
-    """An iterable may give more batches than it said, or fewer."""
+    """An iterable may return more or fewer batches than it announced."""
     terminal = on(Terminal(), monkeypatch)
     for taken in (5, 20):
         terminal.truncate(0)
@@ -116,7 +116,7 @@ def test_a_bar_is_right_at_the_end_of_an_epoch_of_another_length(monkeypatch):
 
 
 def test_an_interrupted_bar_is_closed(monkeypatch):
-    """Its last frame stays, with the batches that were taken, and the next line begins anew."""
+    """Its last frame stays with the batches taken so far, and the next line starts separately."""
     terminal = on(Terminal(), monkeypatch)
 
     def interrupt(y, target):
@@ -129,7 +129,7 @@ def test_an_interrupted_bar_is_closed(monkeypatch):
 
 
 def test_a_message_is_a_line_of_its_own(monkeypatch):
-    """Above a bar, among lines, and for a function; without progress there is none."""
+    """It is above a bar, among lines, or passed to a function; without progress there is none."""
     terminal = on(Terminal(), monkeypatch)
     lines = []
     for progress in (True, "lines", lines.append, False):
@@ -141,7 +141,7 @@ def test_a_message_is_a_line_of_its_own(monkeypatch):
 
 
 def test_each_kind_of_progress_can_be_asked_for(monkeypatch):
-    """Lines on a terminal, a bar elsewhere; without tqdm a bar is lines, or an error where it was asked for."""
+    """Lines may be chosen on a terminal, a bar elsewhere; without tqdm, a requested bar is an error, an automatic one lines."""
     terminal = on(Terminal(), monkeypatch)
     fit("lines")
     assert terminal.getvalue().startswith("epoch 1/2 loss ")
@@ -157,7 +157,7 @@ def test_each_kind_of_progress_can_be_asked_for(monkeypatch):
 
 
 def test_nothing_is_shown_of_no_epochs(monkeypatch):
-    """Whatever the kind."""
+    """This holds for every kind."""
     terminal = on(Terminal(), monkeypatch)
     lines = []
     for progress in (True, "bar", "lines", lines.append, False):
@@ -168,7 +168,7 @@ def test_nothing_is_shown_of_no_epochs(monkeypatch):
 
 @pytest.mark.parametrize("progress", [None, 1, "bars", torch.tensor(True), numpy.ones(2), ["lines"]], ids=repr)
 def test_another_progress_is_refused(progress):
-    """Before anything is trained."""
+    """The error precedes any training."""
     rule = "fit: progress must be True, False, 'bar', 'lines' or a function of a line of text, got "
     with pytest.raises(ValueError, match=rf"^{rule}"):
         fit(progress)

@@ -1,4 +1,4 @@
-"""Exact resume: a training interrupted anywhere, and started again by the same call, ends as one that never was."""
+"""Exact resume: a training interrupted anywhere and started again with the same call ends like an uninterrupted one."""
 
 import itertools
 import random
@@ -17,7 +17,7 @@ OPT = fn.AdamW(lr=fn.CosineSchedule(0.05, 30), weight_decay=0.1)
 
 
 class Noisy(Dataset):
-    """Rows with noise from the three global generators, as augmentations draw it."""
+    """Rows with noise from the three global generators, like augmentations."""
 
     def __len__(self):
         return len(X)
@@ -47,7 +47,7 @@ PERSISTENT = {"num_workers": 2, "persistent_workers": True}
 
 
 def shuffled(**options):
-    """Return validation data that draw their order, and leave out the last rows of it."""
+    """Return validation data with a random order that leaves out the last rows."""
     return DataLoader(TensorDataset(X, LABELS), 7, shuffle=True, drop_last=True, **options)
 
 
@@ -74,12 +74,12 @@ SOURCES = {
 
 
 class KilledError(Exception):
-    """What ends a training in a test."""
+    """The error that ends a training in a test."""
 
 
 @fn.frozen
 class Killer(fn.Callback):
-    """Raise after a step; draws numbers, of which nothing may depend."""
+    """Raise after a step; draw numbers that must not matter."""
 
     at: int
 
@@ -93,7 +93,7 @@ SEEDS = itertools.count()
 
 
 def trained(name, folder=None, *, callbacks=(), every=3, **more):
-    """Return the training of a source."""
+    """Return the training on a source."""
     data, options = SOURCES[name]()
     seed = next(SEEDS)  # no two trainings find the global generators in the same state
     torch.manual_seed(seed), random.seed(seed), numpy.random.seed(seed)
@@ -112,7 +112,7 @@ def without_seconds(history):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_an_interrupted_training_ends_as_one_that_was_not(name, tmp_path):
-    """Params, state and history, bit for bit, after three interruptions, within epochs and at their ends."""
+    """Params, state and history agree bit for bit after three interruptions, within epochs and at their ends."""
     whole = trained(name)
     for at in (1, 5, 9):
         with pytest.raises(KilledError):
@@ -137,7 +137,7 @@ class Stopper(fn.Callback):
 
 
 def test_a_training_stopped_within_an_epoch_and_killed_then_ends_that_epoch(tmp_path):
-    """The checkpoint of the step that stopped it is followed by the row of its epoch, and by nothing else."""
+    """The checkpoint of the last step is followed by the row of its epoch, and by nothing else."""
     want = trained("rows", callbacks=[Stopper(7)])
     with pytest.raises(KilledError):
         trained("rows", tmp_path, callbacks=[Stopper(7), killing], every=1)

@@ -1,4 +1,4 @@
-"""Fields: every public value refuses, when it is made, a number, a size or a flag of the wrong kind, by a sentence of its own."""
+"""Fields: every public value refuses a number, size or flag of the wrong kind in its constructor, with an error of its own."""
 
 import contextlib
 import inspect
@@ -34,7 +34,7 @@ OTHERS = [
 
 
 def values_within(value: Any) -> Iterator[Value]:
-    """Yield a value, and those that its fields hold."""
+    """Yield a value and the values in its fields."""
     if isinstance(value, Value):
         yield value
     parts = value if isinstance(value, tuple) else [getattr(value, name) for name in fields(value)]
@@ -43,12 +43,12 @@ def values_within(value: Any) -> Iterator[Value]:
 
 
 def fields(value: Any) -> dict[str, attrs.Attribute]:
-    """Return the fields that are arguments, by name; none of what is no value."""
+    """Return the fields that are constructor arguments, by name; empty for anything but a value."""
     return {one.name: one for one in attrs.fields(type(value)) if one.init} if isinstance(value, Value) else {}
 
 
 def kinds(annotation: Any) -> set[Any]:
-    """Return the types in an annotation, those in its unions and tuples too, but not those of a function's arguments."""
+    """Return the types in an annotation, including those in unions and tuples but not those of a function's arguments."""
     parts = () if typing.get_origin(annotation) is Callable else typing.get_args(annotation)
     return set().union(*map(kinds, parts)) if parts else {annotation}
 
@@ -62,12 +62,12 @@ FLAGS = [(name, one) for name, one in FIELDS if bool in kinds(fields(FOUND[name]
 
 
 def changed(name: str, field: str, got: Any) -> Value:
-    """Return the value of this name with another field."""
+    """Return the value of the given name with one field changed."""
     return FOUND[name].replace(**{fields(FOUND[name])[field].alias: got})
 
 
 def test_every_public_value_is_tried() -> None:
-    """But for the bases, which nobody makes."""
+    """All public values are covered except the base classes, which nobody instantiates."""
     public = {name for name, kind in vars(fn).items() if isinstance(kind, type) and issubclass(kind, Value)}
     assert public - FOUND.keys() == {name for name in public if inspect.isabstract(getattr(fn, name))} | {"Value", "Callback"}
     assert len(NUMBERS) > 400
@@ -76,7 +76,7 @@ def test_every_public_value_is_tried() -> None:
 
 @pytest.mark.parametrize(("name", "field"), NUMBERS)
 def test_a_number_is_a_number(name: str, field: str) -> None:
-    """Neither NaN, nor a bool, nor a word, nor a tensor, nor two numbers of which one is none; the sentence names the field."""
+    """NaN, bools, strings, tensors and pairs with an invalid number are refused; the error names the field."""
     for got in (math.nan, True, False, "2", "", torch.ones(2), {}, (1, math.nan), (True, 1), ["1", 1]):
         with pytest.raises(ValueError, match=rf"^\w+: .*{field.strip('_')}"):
             changed(name, field, got)
@@ -84,7 +84,7 @@ def test_a_number_is_a_number(name: str, field: str) -> None:
 
 @pytest.mark.parametrize("got", [math.inf, -math.inf])
 def test_a_value_with_an_infinite_number_prints_as_the_call_that_makes_it(got: float) -> None:
-    """Wherever a field takes one."""
+    """The repr evaluates to the value for every field that accepts an infinity."""
     infinite = []
     for name, field in NUMBERS:
         with contextlib.suppress(ValueError):
@@ -96,7 +96,7 @@ def test_a_value_with_an_infinite_number_prints_as_the_call_that_makes_it(got: f
 
 @pytest.mark.parametrize(("name", "field"), FLAGS)
 def test_a_flag_is_true_or_false(name: str, field: str) -> None:
-    """Neither 0, nor 1, nor a word; the sentence names the field."""
+    """0, 1 and strings are refused; the error names the field."""
     for got in (0, 1, "True", math.nan, (), torch.tensor(True)):
         with pytest.raises(ValueError, match=rf"^\w+: .*{field}"):
             changed(name, field, got)
@@ -120,7 +120,7 @@ REFUSED = {
     "split: n must be a whole number of at least 0, got -1": lambda: fn.split(0, -1),
     "key: the seed must be a whole number, got 1.0": lambda: fn.key(1.0),
     "compile: step must be a function, got 3": lambda: fn.compile(3),
-    "donate: it must be an optimizer, got MSE()": lambda: fn.donate(fn.MSE()),
+    "donate: the argument must be an optimizer, got MSE()": lambda: fn.donate(fn.MSE()),
     "finite_difference: step must be a finite number above 0, and side 0, 1 or -1, got step=0, side=0": lambda: fn.testing.finite_difference(torch.sin, X, X, 0),
     "finite_difference: step must be a finite number above 0, and side 0, 1 or -1, got step=0.1, side=2": lambda: fn.testing.finite_difference(torch.sin, X, X, 0.1, 2),
     "check_vjp: tolerance must be a finite number of at least 0, got nan": lambda: fn.testing.check_vjp(fn.Tanh(), X, tolerance=math.nan),
@@ -130,7 +130,7 @@ REFUSED = {
     "shape_dependent: make must be a function, got 3": lambda: fn.shape_dependent(3),
     "Upsample: size must be a whole number of at least 1, or a tuple of them, got ()": lambda: fn.Upsample(()),
     "Upsample: scale_factor must be a number above 0, or a tuple of them, got ()": lambda: fn.Upsample(scale_factor=()),
-    "Upsample: align_corners must be True or False, and None for area and the modes of the nearest, got 1": lambda: fn.Upsample(2, mode="linear", align_corners=1),
+    "Upsample: align_corners must be True or False, and None for area, nearest and nearest-exact, got 1": lambda: fn.Upsample(2, mode="linear", align_corners=1),
     "Split: split_size must be a whole number of at least 1, or a tuple of sizes, got ()": lambda: fn.Split(()),
     "MaskedConv: layer must be a Conv1d, Conv2d or Conv3d, got ()": lambda: fn.MaskedConv((), "A"),
     "causal_mask: length must be a whole number of at least 0, got 2.0": lambda: fn.causal_mask(2.0),
@@ -150,7 +150,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_what_is_of_the_wrong_kind_is_refused_with_its_sentence(sentence: str) -> None:
-    """By functions too: who, the rule with its numbers, and what came."""
+    """Functions refuse them too: the error names the function, the rule with its numbers, and the argument."""
     with pytest.raises(ValueError, match=r".") as caught:
         REFUSED[sentence]()
     assert sentence in str(caught.value)

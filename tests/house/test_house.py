@@ -1,4 +1,4 @@
-"""The house: what every file of the package keeps to, read from its source, and each check tried on code that breaks it."""
+"""House rules: what every file of the package must satisfy, checked in its source; each check is tried on code that breaks it."""
 
 import ast
 import functools
@@ -44,7 +44,7 @@ FLOORS = {
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
     1: [
-        *["contract", "traits", "plans", "naming", "combinator", "wrapper", "stand_ins", "walking", "sizes", "outline"],
+        *["contract", "traits", "plans", "naming", "probes", "combinator", "wrapper", "stand_ins", "walking", "sizes", "outline"],
         *["initializers", "kernels"],
     ],
     0: [
@@ -77,7 +77,7 @@ MARKS_OF_AUTOGRAD = {"requires_grad", "requires_grad =", "requires_grad=", "requ
 
 
 def module_name(path: Path) -> str:
-    """Name the module of a file: ``funcnet.layers.linear``; that of an ``__init__.py`` is the package."""
+    """Return the module name of a file, such as ``funcnet.layers.linear``; an ``__init__.py`` gives the package."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -114,7 +114,7 @@ def wrong_imports(name: str, source: str, modules: set[str]) -> list[str]:
 
 
 def imported(source: str, modules: set[str]) -> set[str]:
-    """Name the package's modules that some source imports, inside functions too."""
+    """Return the package's modules imported by some source, also inside functions."""
     found = set()
     for node in ast.walk(parsed(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -125,18 +125,18 @@ def imported(source: str, modules: set[str]) -> set[str]:
 
 
 def floor(name: str) -> int:
-    """Return the floor that a module lives on."""
+    """Return the floor of a module."""
     return FLOOR_OF[name.partition(".")[2].partition(".")[0]]
 
 
 def steps_up(name: str, source: str, modules: set[str]) -> list[str]:
-    """List the imports from a higher floor."""
+    """List the imports from higher floors."""
     higher = [other for other in sorted(imported(source, modules)) if floor(other) > floor(name)]
     return [f"{name}, on floor {floor(name)}, imports {other}, on floor {floor(other)}" for other in higher]
 
 
 def circles(sources: dict[str, str]) -> list[str]:
-    """List a circle of imports, where there is one."""
+    """List a circle of imports, if there is one."""
     try:
         TopologicalSorter({name: imported(source, set(sources)) for name, source in sources.items()}).prepare()
     except CycleError as error:
@@ -145,7 +145,7 @@ def circles(sources: dict[str, str]) -> list[str]:
 
 
 def strangers(name: str, source: str) -> list[str]:
-    """List the imports of other packages at the top of a module that are no runtime dependency."""
+    """List imports at the top of a module from other packages that are not runtime dependencies."""
     tops = parsed(source).body
     at_top = [node for top in tops for node in ast.walk(top) if not isinstance(top, (ast.FunctionDef, ast.ClassDef))]
     names = [alias.name for node in at_top if isinstance(node, ast.Import) for alias in node.names]
@@ -159,14 +159,14 @@ def _inside(name: str, package: str) -> bool:
 
 
 def _dotted(node: ast.AST) -> str:
-    """Write an attribute of a name, of a name..., with its dots."""
+    """Return the dotted name of nested attributes."""
     if isinstance(node, ast.Attribute):
         return f"{_dotted(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def _names_used(source: str) -> Iterator[tuple[int, str]]:
-    """Yield each dotted name that is imported or used, with its line; ``torch as``, ``x.y =`` and ``argument=`` as such."""
+    """Yield each dotted name that is imported or used, with its line; ``torch as``, ``x.y =`` and ``argument=`` also count."""
     for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -180,7 +180,7 @@ def _names_used(source: str) -> Iterator[tuple[int, str]]:
 
 
 def names_of_autograd(name: str, source: str) -> list[str]:
-    """List the uses of autograd, torch.nn and torch.optim, and other names for torch, under which they would hide.
+    """List the uses of autograd, torch.nn and torch.optim, and other names for torch that could hide them.
 
     Kernels may read ``requires_grad``, to keep out of the way of someone else's autograd.
     """
@@ -219,7 +219,7 @@ def globals_set(name: str, source: str) -> list[str]:
 
 
 def long_functions(name: str, source: str) -> list[str]:
-    """List the functions whose body, docstring apart, is too long."""
+    """List the functions whose body, without its docstring, is too long."""
     problems = []
     for node in ast.walk(parsed(source)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -230,7 +230,7 @@ def long_functions(name: str, source: str) -> list[str]:
 
 
 def long_files(name: str, source: str) -> list[str]:
-    """List the file itself if it is too long; the list of public names has as many lines as it needs."""
+    """List the file if it is too long; the list of public names may have any length."""
     lines = len(source.splitlines())
     return [f"{name} has {lines} lines"] * (lines > MOST_LINES_OF_A_FILE and name != "funcnet")
 
@@ -271,7 +271,7 @@ def _listed_in_all(module: ast.Module) -> list[str]:
 
 
 def _may_stand_in_init(node: ast.AST) -> bool:
-    """Tell a docstring, ``__all__``, ``__version__``, and ``from funcnet.module import Name, Other`` of public names.
+    """Accept a docstring, ``__all__``, ``__version__``, and ``from funcnet.module import Name, Other`` for public names.
 
     A module imported only for its effect is ``from funcnet.folder import module as _module``.
     """
@@ -291,7 +291,7 @@ def groups_untold(source: str) -> list[str]:
 
 
 def shared_names(modules: set[str], functions: set[str]) -> list[str]:
-    """List the public functions that have the name of a module."""
+    """List the public functions that share their name with a module."""
     return sorted({module.rpartition(".")[2] for module in modules} & functions)
 
 
@@ -303,7 +303,7 @@ def skipping(name: str, source: str) -> list[str]:
 
 
 def claims_missing(name: str, source: str) -> list[str]:
-    """List the tests without a docstring that says their claim, and the names given to two of them."""
+    """List the tests without a docstring, and the names given to two tests."""
     functions = [node for node in parsed(source).body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
     names = [node.name for node in functions]
     problems = [f"{name}.{node.name} has no docstring" for node in functions if not ast.get_docstring(node)]
@@ -311,7 +311,7 @@ def claims_missing(name: str, source: str) -> list[str]:
 
 
 def not_satisfied(requirements: list[str], constraints: str) -> list[str]:
-    """List the requirements without a pin, those whose pin lies outside of their range, and pins that nothing requires."""
+    """List requirements without a pin, pins outside the range of their requirement, and pins without a requirement."""
     pins = dict(line.split("==") for line in constraints.split() if line)
     pinned = {canonicalize_name(name): Version(version) for name, version in pins.items()}
     parsed = [Requirement(text) for text in requirements]
@@ -329,7 +329,7 @@ def not_satisfied(requirements: list[str], constraints: str) -> list[str]:
 
 
 def all_problems(check, sources, *arguments):
-    """List what a check finds in any of the sources; each problem names its module."""
+    """List the problems that a check finds in any source; each problem names its module."""
     return [problem for name, source in sources.items() for problem in check(name, source, *arguments)]
 
 
@@ -339,27 +339,27 @@ def outside(package):
 
 
 def test_every_module_has_a_floor():
-    """A new module is entered in ``FLOORS`` above."""
+    """Every module is entered in ``FLOORS`` above."""
     assert [name for name in SOURCES if name.partition(".")[2].partition(".")[0] not in FLOOR_OF] == []
 
 
 def test_modules_import_from_lower_floors_or_their_own():
-    """One way down."""
+    """Imports only go down."""
     assert all_problems(steps_up, SOURCES, set(SOURCES)) == []
 
 
 def test_modules_import_from_the_concrete_module():
-    """Never through the package root, nor through that of a folder."""
+    """No module imports through the package root or a folder's ``__init__.py``."""
     assert all_problems(wrong_imports, SOURCES, set(SOURCES)) == []
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    """Those of one floor have an order too."""
+    """The modules of one floor are ordered too."""
     assert circles(SOURCES) == []
 
 
 def test_modules_import_only_runtime_dependencies_at_their_top():
-    """An extra is imported where it is used; the estimators, which subclass scikit-learn's, cannot be made without it."""
+    """An extra is imported where it is used; only the estimators, which subclass scikit-learn's, import theirs at the top."""
     assert all_problems(strangers, outside("funcnet.interop.sklearn")) == []
     within = {name: source for name, source in SOURCES.items() if _inside(name, "funcnet.interop.sklearn")}
     allowed = ("sklearn", "numpy", "scipy.special")  # scipy comes with scikit-learn
@@ -369,7 +369,7 @@ def test_modules_import_only_runtime_dependencies_at_their_top():
 
 
 def test_there_is_no_autograd_inside():
-    """Nor torch.nn, nor torch.optim: only ``interop`` meets them, and law 11 asks ``torch.func`` what it finds.
+    """The same holds for torch.nn and torch.optim: only ``interop`` uses them, and law 11 uses ``torch.func``.
 
     ``kernels.plain`` has torch refuse a function of autograd's, to learn that a transform is at work, and the constructor of
     DTensors, in ``distributed.param_shards``, must be told that they require no gradient.
@@ -380,7 +380,7 @@ def test_there_is_no_autograd_inside():
 
 
 def test_torchs_internals_are_named_in_kernels_only():
-    """``torch.ops`` and ``torch._C``."""
+    """Only kernels use ``torch.ops`` and ``torch._C``."""
     assert all_problems(names_of_internals, outside("funcnet.kernels")) == []
 
 
@@ -399,7 +399,7 @@ MAY_USE = {
 
 
 def test_torchs_private_names_are_looked_up_in_one_place():
-    """Where each has plain code for the releases that lack it; only strings name them there."""
+    """Each has a plain fallback for releases that lack it; private names appear only in strings."""
     found = all_problems(private_names, SOURCES)
     known = [(name, what) for name, whats in MAY_USE.items() for what in whats]
     uses = {pair: [one for one in found if one.startswith(pair[0]) and pair[1] in one] for pair in known}
@@ -409,47 +409,47 @@ def test_torchs_private_names_are_looked_up_in_one_place():
 
 @pytest.mark.parametrize("check", [loose_zips, globals_set, long_functions, long_files, undocumented])
 def test_source_keeps_to_the_rules(check):
-    """Strict zips, no globals, short functions and files, and a docstring for all that is public."""
+    """Zips are strict, there are no globals, functions and files are short, and public names have docstrings."""
     assert all_problems(check, SOURCES) == []
 
 
 def test_the_public_names_are_imported_and_listed_by_group():
-    """Each once, in ``__all__`` too, whose groups the docstring explains with a line each."""
+    """Each name is listed once, also in ``__all__``, and the docstring explains every group in one line."""
     assert wrong_exports(SOURCES["funcnet"]) == []
     assert groups_untold(SOURCES["funcnet"]) == []
 
 
 def test_no_public_function_has_the_name_of_a_module():
-    """``from funcnet import layer`` would mean either."""
+    """``from funcnet import layer`` would be ambiguous."""
     functions = {name for name in _listed_in_all(ast.parse(SOURCES["funcnet"])) if f"funcnet.{name}" not in SOURCES}
     assert shared_names(set(SOURCES), functions) == []
 
 
 def test_the_version_is_that_of_the_package():
-    """It is written once, in the package; what is built reads it there."""
+    """The version is written once, in the package; the build reads it there."""
     assert funcnet.__version__ == version("funcnet")
 
 
 @pytest.mark.parametrize("check", [skipping, claims_missing])
 def test_tests_keep_to_the_rules(check):
-    """None is skipped, each says its claim, and none hides another of its name."""
+    """No test is skipped, each has a docstring, and no two share a name."""
     assert all_problems(check, TESTS) == []
 
 
 def test_the_runtime_dependencies_are_three():
-    """torch, attrs and typing-extensions."""
+    """The dependencies are torch, attrs and typing-extensions."""
     assert {Requirement(text).name for text in PROJECT["project"]["dependencies"]} == RUNTIME
 
 
 def test_the_pinned_versions_lie_in_the_ranges():
-    """Every dependency has a pin, every pin is a dependency's, and fits."""
+    """Every dependency has a pin within its range, and every pin belongs to a dependency."""
     extras = PROJECT["project"]["optional-dependencies"].values()
     requirements = PROJECT["project"]["dependencies"] + [text for extra in extras for text in extra]
     assert not_satisfied(requirements, (ROOT / "constraints.txt").read_text()) == []
 
 
 def test_the_package_says_that_it_is_typed():
-    """``py.typed`` lies beside the root module."""
+    """``py.typed`` is next to the root module."""
     assert (ROOT / "funcnet" / "py.typed").is_file()
 
 
@@ -516,13 +516,13 @@ BITES = {
 
 
 def judged(check, source):
-    """Apply a check to source, with the modules of a small package where it takes them."""
+    """Apply a check to source; some checks also get the modules of a small package."""
     return wrong_imports("m", source, MODULES) if check is wrong_imports else check("m", source)
 
 
 @pytest.mark.parametrize(("check", "source", "problem"), BITES.values(), ids=BITES)
 def test_a_check_finds_what_breaks_its_rule(check, source, problem):
-    """And says where."""
+    """The problem names the place."""
     assert problem in judged(check, source)
 
 
@@ -550,7 +550,7 @@ PASSES = {
 
 @pytest.mark.parametrize(("check", "source"), PASSES.values(), ids=PASSES)
 def test_a_check_passes_what_keeps_its_rule(check, source):
-    """However near to the line."""
+    """Code just within a rule passes."""
     assert judged(check, source) == []
 
 
@@ -585,18 +585,18 @@ def test_a_check_passes_what_keeps_its_rule(check, source):
     ],
 )
 def test_a_step_up_is_found(name, source, problem):
-    """Inside functions and for types alone too."""
+    """Imports inside functions and for types count too."""
     assert problem in steps_up(name, source, MODULES)
 
 
 def test_steps_down_and_aside_pass():
-    """To a lower floor, and along one's own."""
+    """Imports from lower floors, and along the order of one floor, pass."""
     assert steps_up("funcnet.fitting.loop", "from funcnet import tree\nfrom funcnet.layers.linear import Linear", MODULES) == []
     assert steps_up("funcnet.layers.linear", "from funcnet.layers import linear\nimport math", MODULES) == []
 
 
 def test_a_circle_is_found():
-    """However long."""
+    """A circle of any length is found."""
     sources = {
         "funcnet.a": "from funcnet.b import x",
         "funcnet.b": "from funcnet import c",
@@ -635,25 +635,25 @@ BAD_EXPORTS = {
 
 @pytest.mark.parametrize(("source", "problem"), BAD_EXPORTS.values(), ids=BAD_EXPORTS)
 def test_a_wrong_export_is_found(source, problem):
-    """Each way of not being an import of public names from their module, listed in ``__all__``, once, in order."""
+    """An export must import public names from their module and be listed once in ``__all__``, in order."""
     assert problem in wrong_exports(source)
 
 
 @pytest.mark.parametrize("source", ["", GOOD_EXPORTS])
 def test_right_exports_pass(source):
-    """With a docstring before them, or nothing at all."""
+    """A docstring before the exports is optional."""
     assert wrong_exports(source) == []
 
 
 def test_an_untold_group_and_a_shared_name_are_found():
-    """A group without a line, a line without a group, and a function called like a module."""
+    """The check finds a group without a line, a line without a group, and a function named like a module."""
     source = '"""Doc.\n\n    loops  the loop\n    trees  more\n"""\n__all__ = [\n    # loops\n    "fit",\n    # steps\n    "step",\n]\n'
     assert groups_untold(source) == ["steps", "trees"]
     assert shared_names({"funcnet.fitting.loop", "funcnet.layers.fit"}, {"fit", "evaluate"}) == ["fit"]
 
 
 def test_kernels_may_read_requires_grad_but_not_set_it():
-    """They step aside for someone else's autograd, and start none."""
+    """Kernels may read it to use differentiable formulas, but they never start autograd."""
     assert names_of_autograd("funcnet.kernels", "if x.requires_grad: pass") == []
     assert names_of_autograd("funcnet.kernels", "x.requires_grad = True\nx.requires_grad_()") == [
         "funcnet.kernels:1 uses x.requires_grad =",
@@ -671,10 +671,10 @@ def test_kernels_may_read_requires_grad_but_not_set_it():
     ],
 )
 def test_a_pin_that_does_not_fit_is_found(requirements, constraints, problem):
-    """Outside of its range, missing, or of nothing."""
+    """A pin outside its range, a missing pin, and a pin without a dependency are found."""
     assert problem in not_satisfied(requirements, constraints)
 
 
 def test_pins_that_fit_pass():
-    """Names are compared as the index does."""
+    """Names are normalized as in the package index."""
     assert not_satisfied(["typing_extensions>=4.16", "torch>=2.13,<2.14"], "typing-extensions==4.16.0\ntorch==2.13.0\n") == []

@@ -1,4 +1,4 @@
-"""Names of funcnet are imported when they are first read; what looks at all of them sees all."""
+"""Names of funcnet are imported when they are first read; code that lists all names sees all of them."""
 
 import ast
 import subprocess
@@ -12,13 +12,13 @@ from funcnet import lazy_imports
 
 
 def printed(program, *arguments):
-    """Run a program in a fresh process, and return the words that it prints."""
+    """Run a program in a new process, and return the words it prints."""
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     return done.stdout.split()
 
 
 def test_importing_the_package_imports_few_modules():
-    """No layer, optimizer or loop is imported before it is read, nor torch's heavy parts by funcnet."""
+    """``import funcnet`` imports no layer, optimizer or loop, and none of torch's heavy parts."""
     program = """
 import torch, sys
 before = set(sys.modules)
@@ -48,7 +48,7 @@ WAYS = (
 
 
 def test_each_way_to_a_name_imports_it():
-    """Each in a fork of a process that has imported the package only."""
+    """Each way is tried in a fork of a process that has only imported the package."""
     program = """
 import os, sys
 import funcnet
@@ -67,7 +67,7 @@ for way in sys.argv[1:]:
 
 
 def test_all_names_are_there():
-    """``vars``, ``dir`` and ``__all__`` agree, and each name is what its module has."""
+    """``vars``, ``dir`` and ``__all__`` agree, and each name is the object of its module."""
     homes = lazy_imports._homes("funcnet")
     assert set(fn.__all__) == set(homes)
     assert set(homes) <= set(vars(fn)) <= set(dir(fn))
@@ -75,13 +75,13 @@ def test_all_names_are_there():
 
 
 def test_a_name_that_is_missing():
-    """It raises what any module raises, so that ``hasattr`` and ``pickle`` work."""
+    """It raises the same error as any module, so ``hasattr`` and ``pickle`` work."""
     with pytest.raises(AttributeError, match=r"module 'funcnet' has no attribute 'nonsense'"):
         fn.nonsense  # noqa: B018
 
 
 def test_without_source_all_names_are_imported_at_once(monkeypatch):
-    """An installation of bytecode only has no text to read names from."""
+    """An installation with only bytecode has no source to read the names from."""
     monkeypatch.setattr(lazy_imports, "_source", lambda package: None)
     before = type(sys.modules["funcnet"])
     assert not lazy_imports.is_lazy("funcnet")
@@ -91,6 +91,6 @@ def test_without_source_all_names_are_imported_at_once(monkeypatch):
 
 
 def test_an_unknown_choice_names_all():
-    """A choice of a kernel that nothing has used yet is known too."""
+    """The error also lists choices of kernels that have not been used yet."""
     with pytest.raises(ValueError, match="'matrix products'"):
         fn.kernels.set_choice("nonsense", "mkl")

@@ -1,4 +1,4 @@
-"""The smoke test of the wheel, which CI runs elsewhere: it sees a file that is missing, and versions that are not the oldest."""
+"""The smoke test of the wheel, which CI runs separately: it detects missing files, and versions newer than the oldest ones."""
 
 import importlib.util
 import shutil
@@ -20,7 +20,7 @@ def smoke():
 
 @pytest.mark.parametrize("file", ["py.typed", "layers/linear/adaptive_softmax.py", "kernels/__init__.py"])
 def test_a_file_that_is_missing_is_named(file, smoke, tmp_path):
-    """A file that is no module too."""
+    """A file that is not a module is named too."""
     installed = tmp_path / "funcnet"
     shutil.copytree(ROOT / "funcnet", installed, ignore=shutil.ignore_patterns("__pycache__"))
     smoke.check_files(ROOT, installed)
@@ -30,14 +30,14 @@ def test_a_file_that_is_missing_is_named(file, smoke, tmp_path):
 
 
 def test_newer_versions_than_the_oldest_are_refused(smoke, tmp_path):
-    """The environment would not try the bound that pyproject.toml admits."""
+    """Otherwise the environment would not test the lower bound in pyproject.toml."""
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["torch>=2", "attrs>=1.0"]')
     with pytest.raises(AssertionError, match=r"attrs must be of version 1\.0, got"):
         smoke.check_versions(tmp_path)
 
 
 def test_only_modules_that_subclass_an_extra_may_need_it(smoke, monkeypatch):
-    """Those of the estimators, where scikit-learn is not installed."""
+    """Without scikit-learn, only the modules of the estimators may fail to import."""
     names = ["funcnet.interop.sklearn", "funcnet.interop.sklearn.rows", "funcnet.interop.sklearn_more", "funcnet.interop"]
     assert [smoke.lacks_extra(name) for name in names] == [False] * 4
     monkeypatch.setitem(smoke.SUBCLASSED, "funcnet.interop.sklearn", "no_such_package")

@@ -1,4 +1,4 @@
-"""Versions: one constant, README's table, the dependency on torch and the classifiers say the same; newer ones warn once."""
+"""Versions: one constant, the table in docs/start.md, the dependency on torch and the classifiers say the same; newer ones warn once."""
 
 import importlib
 import re
@@ -13,11 +13,11 @@ from funcnet.kernels import versions
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-SECTION = (ROOT / "README.md").read_text().partition("\n## Versions\n")[2].partition("\n## ")[0]
+SECTION = (ROOT / "docs" / "start.md").read_text().partition("\n## Versions\n")[2].partition("\n## ")[0]
 HEAD, _, *ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in SECTION.splitlines() if line.startswith("|")]
 
 
-def test_readme_has_the_versions_of_torch_that_were_tried():
+def test_the_page_has_the_versions_of_torch_that_were_tried():
     """In its order; the first is the oldest that is admitted, and none is excluded from above."""
     assert tuple(row[0] for row in ROWS) == versions.TRIED_TORCH
     assert f"torch>={versions.TRIED_TORCH[0]}" in PROJECT["dependencies"]
@@ -26,7 +26,7 @@ def test_readme_has_the_versions_of_torch_that_were_tried():
 
 
 def test_the_classifiers_are_the_pythons_of_the_table():
-    """Each column has a release on which all tests passed."""
+    """Each Python version in the table has a release on which all tests passed."""
     pythons = [one.removeprefix("Python ") for one in HEAD[1:]]
     assert [f"Programming Language :: Python :: {one}" for one in pythons] == [
         one for one in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d", one)
@@ -36,7 +36,7 @@ def test_the_classifiers_are_the_pythons_of_the_table():
 
 @pytest.mark.parametrize("version", [*versions.TRIED_TORCH, "2.14.9+cpu", "2.0.0", "unknown"])
 def test_what_was_tried_is_silent(version):
-    """So are older releases, and later ones of the same series."""
+    """Older releases, and later ones of the same series, are silent too."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         versions.warn_if_newer(version)
@@ -44,7 +44,7 @@ def test_what_was_tried_is_silent(version):
 
 @pytest.mark.parametrize("version", ["2.99.0", "3.0.0a0+git1234", "10.1"])
 def test_a_newer_torch_warns_at_import_once(version, monkeypatch):
-    """The sentence has the versions that were tried, and the one that is there."""
+    """The warning names the tested versions and the installed one."""
     monkeypatch.setattr(torch, "__version__", version)
     tried = f"{versions.TRIED_TORCH[0]} to {versions.TRIED_TORCH[-1]}"
     with pytest.warns(UserWarning, match=re.escape(f"tested with torch {tried}, and this is torch {version}, which")) as caught:

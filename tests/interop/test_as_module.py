@@ -1,4 +1,4 @@
-"""as_module: parameters, buffers and their names, what modes compute, and what people do with modules."""
+"""as_module: parameters, buffers and their names, modes, and common uses of modules."""
 
 import copy
 import pickle
@@ -20,7 +20,7 @@ PARAMS = NET.init(0)
 
 
 def twin() -> nn.Module:
-    """Return the same net of torch.nn, with the same parameters."""
+    """Return the same net from torch.nn, with the same parameters."""
     theirs = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2))
     theirs.load_state_dict(as_module(NET, PARAMS).state_dict())
     return theirs
@@ -35,7 +35,7 @@ def grads_of(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def test_parameters_and_buffers_have_the_paths_of_params():
-    """In nested holders, so that ``get_parameter`` finds them; statistics and counters are buffers."""
+    """They are in nested holders, so ``get_parameter`` finds them; statistics and counters are buffers."""
     module = as_module(NET, PARAMS)
     assert list(module.state_dict()) == list(tree.names(PARAMS)) == list(twin().state_dict())
     assert {name for name, _ in module.named_buffers()} == {
@@ -46,7 +46,7 @@ def test_parameters_and_buffers_have_the_paths_of_params():
 
 
 def test_params_are_copied_both_ways():
-    """A step of the module changes no params, and those that ``params`` returned stay."""
+    """A step of the module changes no params, and results of ``params`` do not change later."""
     params = NET.init(0)
     module = as_module(NET, params)
     before = module.params()
@@ -59,7 +59,7 @@ def test_params_are_copied_both_ways():
 
 
 def test_frozen_layers_have_parameters_without_gradients():
-    """Within ``freeze``, and the layer that ``lora`` changes; statistics within them are buffers all the same."""
+    """Examples are ``freeze``, and the layer that ``lora`` changes; statistics inside are still buffers."""
     net = fn.serial(fn.freeze(fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4))), fn.lora(fn.Linear(4, 2), 1))
     module = as_module(net, net.init(0))
     trained = {name for name, p in module.named_parameters() if p.requires_grad}
@@ -71,7 +71,7 @@ def test_frozen_layers_have_parameters_without_gradients():
 
 
 def test_vectors_of_spectral_norm_are_buffers_that_move():
-    """With the names of torch's own parametrization; two calls before a backward pass keep what each needs."""
+    """They have the names of torch's parametrization; two calls before a backward pass keep their own."""
     net = fn.spectral_norm(fn.Linear(3, 2))
     params = net.init(0)
     module = as_module(net, params)
@@ -87,7 +87,7 @@ def test_vectors_of_spectral_norm_are_buffers_that_move():
 
 
 def test_a_lifted_module_keeps_its_parameters_and_buffers():
-    """Nested statistics are buffers, which move; a frozen parameter is no trained one."""
+    """Nested statistics are buffers, which change; a frozen parameter is not trained."""
     theirs = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
     theirs[2].bias.requires_grad_(False)
     module = as_module(*lift(theirs, X))
@@ -105,7 +105,7 @@ def test_a_lifted_module_keeps_its_parameters_and_buffers():
 
 
 def test_a_state_dict_of_torch_with_all_names_of_a_tie_is_loaded():
-    """Strictly, also within another module, unless the two values differ."""
+    """Loading is strict, also within another module, unless the two values differ."""
     theirs = nn.Sequential(OrderedDict(a=nn.Linear(3, 3), b=nn.Linear(3, 3)))
     theirs.b.weight = theirs.a.weight
     net = fn.tied(fn.serial(a=fn.Linear(3, 3), b=fn.Linear(3, 3)), ("a.weight", "b.weight"))
@@ -119,7 +119,7 @@ def test_a_state_dict_of_torch_with_all_names_of_a_tie_is_loaded():
 
 
 def test_a_tie_is_one_parameter():
-    """Where ``tied`` leaves a place empty, and where one tensor is at two paths."""
+    """``tied`` may leave a place empty, or one tensor may be at two paths."""
     net = fn.tied(fn.serial(fn.Linear(3, 3, bias=False), fn.Tanh(), fn.Linear(3, 3, bias=False)), ("0.weight", "2.weight"))
     module = as_module(net, net.init(0))
     assert list(module.state_dict()) == ["0.weight"]
@@ -158,7 +158,7 @@ def test_params_that_are_one_tensor():
 
 
 def test_the_print_shows_the_net():
-    """As the net prints."""
+    """It is the print of the net."""
     assert str(fn.serial(fn.Linear(3, 2), fn.Tanh())) in repr(
         as_module(fn.serial(fn.Linear(3, 2), fn.Tanh()), fn.serial(fn.Linear(3, 2), fn.Tanh()).init(0))
     )
@@ -168,7 +168,7 @@ def test_the_print_shows_the_net():
 
 
 def test_training_moves_statistics_as_torch_does():
-    """In place, in training mode only; evaluation uses them."""
+    """They change in place, in training mode only; evaluation uses them."""
     module, theirs = as_module(NET, PARAMS), twin()
     held = dict(module.named_buffers())
     for one in (module, theirs):
@@ -184,7 +184,7 @@ def test_training_moves_statistics_as_torch_does():
 
 
 def test_statistics_move_without_gradients_too():
-    """Under ``no_grad`` and ``inference_mode``, as in torch."""
+    """They change under ``no_grad`` and ``inference_mode`` too, as in torch."""
     for context in (torch.no_grad, torch.inference_mode):
         module = as_module(NET, PARAMS)
         with context():
@@ -195,7 +195,7 @@ def test_statistics_move_without_gradients_too():
 
 
 def test_noise_follows_the_generator_of_torch():
-    """One seed, one output; each call draws anew; evaluation draws nothing."""
+    """The same seed gives the same output; each call draws again; evaluation draws nothing."""
     net = fn.serial(fn.Linear(3, 50), fn.Dropout(0.5))
     module = as_module(net, net.init(0))
     torch.manual_seed(3)
@@ -212,7 +212,7 @@ def test_noise_follows_the_generator_of_torch():
 
 
 def test_training_with_torch_equals_training_with_funcnet():
-    """Five steps of SGD with momentum, up to rounding."""
+    """Five steps of SGD with momentum agree up to rounding."""
     module, params, opt = as_module(NET, PARAMS), PARAMS, fn.SGD(lr=0.1, momentum=0.9)
     theirs, state = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9, foreach=False), opt.init(params)
     target = fn.random.normal(1, (8, 2))
@@ -228,7 +228,7 @@ def test_training_with_torch_equals_training_with_funcnet():
 
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))], ids=["deepcopy", "pickle"])
 def test_copies_are_modules_apart(way):
-    """They compute the same, and writes to one do not reach the other."""
+    """They compute the same, and writes to one do not affect the other."""
     module = as_module(NET, PARAMS)
     twin = way(module)
     assert torch.equal(twin(X), module(X))
@@ -241,7 +241,7 @@ def test_copies_are_modules_apart(way):
 
 
 def test_dtypes_and_devices_change_as_in_any_module():
-    """Floating leaves change, counters do not, and what was prepared for calls sees it."""
+    """Floating leaves change, counters do not, and prepared calls see the change."""
     module = as_module(NET, PARAMS)
     assert module.double()(X.double()).dtype is torch.float64
     assert module.get_buffer("1.num_batches_tracked").dtype is torch.int64
@@ -253,7 +253,7 @@ def test_dtypes_and_devices_change_as_in_any_module():
 
 
 def test_helpers_of_torch_take_it(tmp_path):
-    """Vectors of parameters, saved state dicts, EMA models and a place in ``nn.Sequential``."""
+    """Examples are vectors of parameters, saved state dicts, EMA models, and ``nn.Sequential``."""
     module = as_module(NET, PARAMS)
     vector = parameters_to_vector(module.parameters())
     vector_to_parameters(2 * vector, module.parameters())
@@ -271,7 +271,7 @@ def test_helpers_of_torch_take_it(tmp_path):
 
 
 def test_parametrizations_of_torch_are_seen():
-    """``torch.nn.utils.parametrize`` on a parameter of the net, which then is none of the holder's own."""
+    """``torch.nn.utils.parametrize`` may be applied to a parameter of the net, which then is not the holder's own."""
     module = as_module(fn.Linear(3, 2), fn.Linear(3, 2).init(0))
     nn.utils.parametrize.register_parametrization(module, "weight", nn.Tanh())
     y = module(X)
@@ -281,7 +281,7 @@ def test_parametrizations_of_torch_are_seen():
 
 
 def test_inputs_and_outputs_may_be_trees():
-    """The entries of a tuple as several arguments, dicts as one; a part of y that is not used gets a gradient of 0."""
+    """The entries of a tuple are separate arguments, a dict is one; an unused part of y gets a gradient of 0."""
     module = as_module(fn.Add(), {})
     one, other = X.clone().requires_grad_(), X.clone().requires_grad_()
     assert torch.equal(module(one, other), module((one, other)))
@@ -297,7 +297,7 @@ def test_inputs_and_outputs_may_be_trees():
 
 
 def test_integers_go_in():
-    """An embedding; x has no gradient."""
+    """For an embedding, x has no gradient."""
     net = fn.serial(fn.Embedding(7, 3), fn.Linear(3, 2))
     module = as_module(net, net.init(0))
     module(torch.tensor([1, 1, 4])).sum().backward()
@@ -308,7 +308,7 @@ def test_integers_go_in():
 
 
 def test_layers_are_replaced_in_the_net_only():
-    """A module in the place of a layer would be in ``parameters``, but no one would call it; modules beside them may come."""
+    """A replacement module would be in ``parameters`` but never called; additional modules are allowed."""
     module = as_module(NET, PARAMS)
     rule = "as_module: '3' is a layer of the net, which calls its own layers; replace it in the net, with fn.replace, got "
     for change in (
@@ -325,7 +325,7 @@ def test_layers_are_replaced_in_the_net_only():
 
 
 def test_errors_of_the_net_pass_through():
-    """With the place in the net."""
+    """They have the place in the net."""
     module = as_module(NET, PARAMS)
     with pytest.raises(ValueError, match="the last axis of x must be in_features=3") as error:
         module(X[:, :2])
@@ -349,6 +349,6 @@ REFUSED = {
 
 @pytest.mark.parametrize(("net", "params", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_makes_no_module_is_refused(net, params, message):
-    """By a sentence with the paths."""
+    """The error has the paths."""
     with pytest.raises(ValueError, match=message if "\\" in message else re.escape(message)):
         as_module(net, params)

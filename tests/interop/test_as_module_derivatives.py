@@ -20,17 +20,17 @@ PARAMS = tree.cast(NET.init(0), torch.float64)
 
 
 def asking(values):
-    """Return a tree whose floating leaves are copies that ask for gradients."""
+    """Return a tree whose floating leaves are copies that require gradients."""
     return tree.map(lambda leaf: leaf.clone().requires_grad_(leaf.is_floating_point()), values)
 
 
 def drawn_like(y):
-    """Return a gradient for y."""
+    """Return a random gradient for y."""
     return tree.map(lambda leaf: fn.random.normal(leaf.dim(), leaf.shape).to(leaf.dtype) if leaf.is_floating_point() else leaf, y)
 
 
 def by_autograd(module, x, gy, key):
-    """Return y, and the gradients by name of parameters and of the leaves of x, of a module whose draws follow a seed."""
+    """Return y, and the gradients of parameters and of the leaves of x, of a module with seeded draws."""
     torch.manual_seed(key)
     x = asking(x)
     y = module(x)
@@ -44,7 +44,7 @@ def by_autograd(module, x, gy, key):
 
 
 def by_vjp(case, gy, key):
-    """Return y, and the gradients by name, of the net itself, with the key that a module draws."""
+    """Return y, and the gradients by name, of the net itself, with the key drawn by a module."""
     torch.manual_seed(key)
     rng = torch.randint(-(2**63), 2**63 - 1, ()) if case.layer.stochastic else None
     y, cache = case.layer.apply(case.params, case.x, rng)
@@ -58,7 +58,7 @@ def by_vjp(case, gy, key):
 
 @pytest.mark.parametrize("part", range(2))
 def test_gradients_are_those_of_the_net(part):
-    """Bit for bit, for every layer of the catalogue; y and moved statistics too."""
+    """Bits agree for every layer of the catalogue, also those of y and updated statistics."""
     for name, case in itertools.islice(CASES.items(), part, None, 6):
         module = as_module(case.layer, case.params)
         gy = drawn_like(case.layer(case.params, case.x, 0))
@@ -84,7 +84,7 @@ SMOOTH = {
 
 @pytest.mark.parametrize("net", SMOOTH.values(), ids=SMOOTH)
 def test_first_and_second_derivatives_agree_with_differences(net):
-    """In float64, of x and of all parameters, in forward mode too."""
+    """This holds in float64 for x and all parameters, in forward mode too."""
     module = as_module(net, net.init(0)).double().train(mode=net is NET)  # the vectors of spectral_norm would move
     names = [name for name, p in module.named_parameters() if p.requires_grad]
 
@@ -97,7 +97,7 @@ def test_first_and_second_derivatives_agree_with_differences(net):
 
 
 def test_derivatives_of_derivatives_in_every_order_of_modes():
-    """Forward and reverse, to the third, beside autograd on the same net of torch.nn."""
+    """Forward and reverse modes, to the third order, agree with autograd on the same torch.nn net."""
     module = as_module(NET, PARAMS)
     theirs = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4), torch.nn.Tanh(), torch.nn.Linear(4, 3)).double()
     theirs.load_state_dict(module.state_dict())
@@ -117,7 +117,7 @@ def test_derivatives_of_derivatives_in_every_order_of_modes():
 
 
 def test_per_example_gradients_by_vmap():
-    """Of the parameters, over rows; equal to those of the net's own function, and a vmap over parameters is an ensemble."""
+    """They equal those of the net's own function, and a vmap over parameters is an ensemble."""
     module = as_module(NET, PARAMS).eval()
     params = {name: p.detach() for name, p in module.named_parameters()}
     loss = lambda params, x: functional_call(module, params, (x[None],)).square().mean()
@@ -131,7 +131,7 @@ def test_per_example_gradients_by_vmap():
 
 
 def test_gradients_of_gradients_are_computed_for_a_penalty():
-    """A term with the norm of the gradient of x, whose gradient reaches the parameters."""
+    """The penalty is the norm of the gradient of x, whose gradient reaches the parameters."""
     module = as_module(NET, PARAMS)
     x = asking(X)
     (gx,) = torch.autograd.grad(module(x).sum(), x, create_graph=True)
@@ -141,7 +141,7 @@ def test_gradients_of_gradients_are_computed_for_a_penalty():
 
 
 def test_surrogates_keep_their_rule():
-    """In reverse and in forward mode, where the derivative of the output is another."""
+    """This holds in reverse and in forward mode, although the derivative of the output differs."""
     module = as_module(fn.reverse_gradient(2.0), {})
     x = asking(X)
     assert torch.equal(torch.autograd.grad(module(x).sum(), x)[0], torch.full_like(X, -2.0))
@@ -153,14 +153,14 @@ def test_surrogates_keep_their_rule():
 
 
 def test_vmap_over_training_refuses_to_write_statistics():
-    """As torch's BatchNorm does: the buffer has no axis for the examples."""
+    """torch's BatchNorm refuses too: the buffer has no axis for the examples."""
     module = as_module(NET, PARAMS)
     with pytest.raises(RuntimeError, match="vmap: inplace arithmetic"):
         vmap(module)(torch.stack([X, X]))
 
 
 def test_noise_under_vmap_needs_a_choice():
-    """An error by default, as for torch's Dropout, and one mask or one for each with ``randomness``."""
+    """It is an error by default, as for torch's Dropout; ``randomness`` selects one mask or one for each."""
     module = as_module(fn.Dropout(0.5), {})
     x = torch.ones(4, 100)
     with pytest.raises(RuntimeError, match="randomness"):
@@ -175,7 +175,7 @@ def test_noise_under_vmap_needs_a_choice():
 
 @fn.frozen
 class Counted(fn.Layer):
-    """A Linear that notes which verbs are called."""
+    """A Linear that records the called verbs."""
 
     calls: tuple = ()
 
@@ -207,7 +207,7 @@ SEEN: list[str] = []
 
 
 def test_only_what_is_needed_is_computed():
-    """``grads``, ``input_grad`` or both, and nothing but the call where no one asks for a gradient."""
+    """The module calls ``grads``, ``input_grad`` or both, and only the net if no gradient is needed."""
     module, x = as_module(Counted(), fn.Linear(2, 3).init(0)), X.float()
 
     def seen(x):
@@ -227,7 +227,7 @@ def test_only_what_is_needed_is_computed():
 
 
 def test_a_parameter_that_asks_for_nothing_gets_nothing():
-    """Beside others that do."""
+    """Other parameters in the module do get gradients."""
     module = as_module(NET, PARAMS)
     module.get_parameter("0.weight").requires_grad_(requires_grad=False)
     module(X).sum().backward()
@@ -253,7 +253,7 @@ def test_a_graph_serves_once_unless_it_is_retained():
 
 
 def test_writes_to_outputs():
-    """Are taken, unless the backward pass needs the output, or it shares memory with x."""
+    """They are allowed unless the backward pass needs the output, or it shares memory with x."""
     x = asking(X)
     y = as_module(fn.serial(fn.Flatten(), fn.Linear(2, 6), fn.Unflatten(1, (2, 3))), ({}, fn.Linear(2, 6).init(0), {})).double()(
         x
@@ -272,7 +272,7 @@ def test_writes_to_outputs():
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_checkpoints_of_activations_draw_the_same_noise(use_reentrant):
-    """The cache is dropped and computed again, from the state of torch's generator before."""
+    """The cache is dropped and computed again from the earlier state of torch's generator."""
     net = fn.serial(fn.Linear(2, 30), fn.Dropout(0.5), fn.Linear(30, 3))
     module = as_module(net, net.init(0)).double()
     found = []
@@ -285,7 +285,7 @@ def test_checkpoints_of_activations_draw_the_same_noise(use_reentrant):
 
 
 def test_hooks_see_the_cache_and_the_module():
-    """Hooks of saved tensors, and forward and backward hooks of modules."""
+    """They are hooks of saved tensors, and forward and backward hooks of modules."""
     module, seen = as_module(NET, PARAMS), []
     x = asking(X)
     with save_on_cpu():
@@ -302,7 +302,7 @@ def test_hooks_see_the_cache_and_the_module():
 
 
 def test_differentiable_is_the_net_as_a_function():
-    """Of params and x in trees, with a key; it computes what the net computes."""
+    """It takes params and x as trees, with a key, and computes the net."""
     net = fn.serial(fn.Linear(2, 30), fn.Dropout(0.5), fn.branch(fn.Linear(30, 2), fn.Linear(30, 3)))
     params = tree.cast(net.init(0), torch.float64)
     f, asked = differentiable(net), asking(params)
@@ -318,14 +318,14 @@ def test_differentiable_is_the_net_as_a_function():
 
 
 def test_differentiable_refuses_params_that_are_no_tensors():
-    """In the words of the layer, whether autograd watches or not."""
+    """The error is the layer's, whether or not autograd is recording."""
     for x in (X, X.clone().requires_grad_()):
         with pytest.raises(ValueError, match=r"Linear.* params must be a dict of weight \(3, 2\), bias \(3,\)"):
             differentiable(fn.Linear(2, 3))((2, 3), x)
 
 
 def test_differentiable_refuses_what_is_no_layer():
-    """And errors of the net pass through it, forward and backward."""
+    """Errors of the net pass through, forward and backward."""
     with pytest.raises(ValueError, match="differentiable: the layer must be a layer"):
         differentiable(torch.tanh)
     with pytest.raises(ValueError, match="it must be a key"):

@@ -1,4 +1,4 @@
-"""as_module under torch.compile and autocast, and in several processes with DistributedDataParallel."""
+"""as_module with torch.compile, autocast, and several processes with DistributedDataParallel."""
 
 import multiprocessing
 
@@ -17,7 +17,7 @@ PARAMS = NET.init(0)
 
 
 def step(call, module, x, seed):
-    """Return y, and the gradients of x and of the parameters, for a draw."""
+    """Return y, and the gradients of x and of the parameters, for a seed."""
     torch.manual_seed(seed)
     x = x.clone().requires_grad_()
     y = call(x)
@@ -29,7 +29,7 @@ def step(call, module, x, seed):
 
 @pytest.fixture
 def nothing_compiled():
-    """Forget compiled code: all modules share that of ``forward``, which Dynamo compiles eight times at most."""
+    """Discard compiled code: all modules share that of ``forward``, which Dynamo compiles eight times at most."""
     torch.compiler.reset()
 
 
@@ -37,7 +37,7 @@ def nothing_compiled():
 @pytest.mark.usefixtures("nothing_compiled")
 @pytest.mark.parametrize("training", [True, False])
 def test_compiled_as_one_graph(training):
-    """Outputs, gradients and moved statistics are those of eager mode; a seed gives the same noise again."""
+    """Outputs, gradients and updated statistics equal those of eager mode; a seed repeats the noise."""
     eager, module = as_module(NET, PARAMS).train(training), as_module(NET, PARAMS).train(training)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     expected, found = step(eager, eager, X, 1), step(compiled, module, X, 1)
@@ -52,7 +52,7 @@ def test_compiled_as_one_graph(training):
 @pytest.mark.compiled
 @pytest.mark.usefixtures("nothing_compiled")
 def test_compiled_for_sizes_that_change():
-    """With ``dynamic=True``, where floats such as the probability of a dropout are symbols too."""
+    """With ``dynamic=True`` floats such as a dropout probability are symbols too."""
     module = as_module(NET, PARAMS)
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
     for rows in (8, 5):
@@ -63,7 +63,7 @@ def test_compiled_for_sizes_that_change():
 @pytest.mark.compiled
 @pytest.mark.usefixtures("nothing_compiled")
 def test_a_lifted_module_within_is_compiled():
-    """With gradients of all parameters, moved statistics, and the same noise; under autocast too."""
+    """Gradients of all parameters, updated statistics and noise agree, under autocast too."""
     theirs, theirs_params = lift(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.3)), X)
     net = fn.serial(theirs, fn.Tanh(), fn.Linear(4, 2))
     params = (theirs_params, {}, fn.Linear(4, 2).init(0))
@@ -79,7 +79,7 @@ def test_a_lifted_module_within_is_compiled():
 @pytest.mark.compiled
 @pytest.mark.usefixtures("nothing_compiled")
 def test_compiled_with_inductor():
-    """A net with several inputs and outputs, a surrogate whose rule is kept, and an integer input."""
+    """The net has several inputs and outputs, a surrogate with its rule, and an integer input."""
     body = fn.serial(fn.parallel(fn.Linear(3, 4), fn.Embedding(5, 4)), fn.Add(), fn.reverse_gradient(2.0))
     net = fn.serial(body, fn.branch(fn.Linear(4, 2), fn.Tanh()))
     module, labels = as_module(net, net.init(0)), torch.arange(8) % 5
@@ -94,7 +94,7 @@ def test_compiled_with_inductor():
 @pytest.mark.compiled
 @pytest.mark.usefixtures("nothing_compiled")
 def test_dynamo_refuses_layouts_to_others_as_before():
-    """What Dynamo is told while it traces a VJP does not outlast it."""
+    """Information given to Dynamo while it traces a VJP does not persist."""
     module = as_module(fn.Linear(3, 2), fn.Linear(3, 2).init(0))
     refused = "_autograd_backward_strict_mode_banned_ops"
     torch.compile(lambda x: x + 1, backend="eager")(X)
@@ -118,7 +118,7 @@ def test_compiled_code_is_of_one_net():
 @pytest.mark.compiled
 @pytest.mark.usefixtures("nothing_compiled")
 def test_exported_and_then_as_before():
-    """``torch.export`` traces it, and puts other tensors in the places of the parameters meanwhile."""
+    """``torch.export`` traces it, and replaces the parameters temporarily."""
     module = as_module(NET, PARAMS).eval()
     y = module(X)
     exported = torch.export.export(module, (X,))
@@ -138,7 +138,7 @@ def twin():
 
 
 def test_autocast_computes_in_its_dtype():
-    """As torch's modules do for products: y is in the dtype of autocast, gradients in those of parameters and x."""
+    """As with torch's modules, y has autocast's dtype, and gradients have those of parameters and x."""
     found = []
     for module in twin():
         x = X.clone().requires_grad_()
@@ -166,7 +166,7 @@ def test_a_backward_pass_within_autocast_is_the_same():
 
 
 def test_autocast_leaves_float64_and_statistics():
-    """Double precision is not touched; running statistics stay in float32."""
+    """float64 does not change, and running statistics stay in float32."""
     module = as_module(NET, PARAMS)
     with torch.autocast("cpu", torch.bfloat16):
         assert module(X).dtype is torch.bfloat16
@@ -178,7 +178,7 @@ def test_autocast_leaves_float64_and_statistics():
 
 
 def worker(rank, store, results):
-    """Take two steps of data-parallel training on a half of the rows."""
+    """Take two steps of data-parallel training on half of the rows."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     net = fn.serial(fn.Linear(3, 5), fn.BatchNorm1d(5), fn.Linear(5, 2))
@@ -194,7 +194,7 @@ def worker(rank, store, results):
 
 
 def test_data_parallel_training(tmp_path):
-    """Two processes: the gradients are means over both, and the statistics those of rank 0's rows."""
+    """With two processes, gradients are means over both, and statistics are those of rank 0's rows."""
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     workers = [context.Process(target=worker, args=(rank, tmp_path / "store", results)) for rank in range(2)]

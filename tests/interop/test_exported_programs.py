@@ -26,7 +26,7 @@ def batches(dtype=torch.float32):
 
 
 def apart(one, other):
-    """Return the largest relative difference of two trees, which must have one structure and one dtype for each leaf."""
+    """Return the largest relative difference of two trees with the same structure and dtypes."""
     pairs = [*zip(tree.leaves(one), tree.leaves(other), strict=True)]
     assert tree.structure(one) == tree.structure(other)
     assert all(a.dtype is b.dtype and a.shape == b.shape for a, b in pairs)
@@ -62,7 +62,7 @@ OPTIMIZERS = [
 
 @pytest.mark.parametrize("opt", OPTIMIZERS, ids=lambda opt: type(opt).__name__)
 def test_a_step_equals_the_eager_step_over_20_batches(opt):
-    """Counts, schedules, keys and running statistics go in and come out; batches have any size; in float64 to 1e-12."""
+    """Counts, schedules, keys and running statistics go in and out; batches have any size; float64 agrees to 1e-12."""
     step, (params, state) = fn.train_step(NET, fn.MSE(), opt), started(opt, dtype=torch.float64)
     before = tree.map(torch.clone, (params, state))
     program = fn.export(step, example(params, state, torch.float64), batch=("x", "target")).module()
@@ -73,7 +73,7 @@ def test_a_step_equals_the_eager_step_over_20_batches(opt):
 
 @pytest.mark.long
 def test_every_optimizer_can_be_exported():
-    """The catalogue of optimizers, donated too, and step by step in the backward pass where that is allowed."""
+    """It is tried with the catalogue of optimizers, donated too, and with updates in the backward pass if allowed."""
     from optimizer_cases import OPTIMIZERS as CATALOGUE
 
     for opt in [opt for opt in CATALOGUE if not isinstance(opt, fn.LBFGS)]:
@@ -95,14 +95,14 @@ def test_dropout_follows_the_key():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_dtypes_are_kept(dtype):
-    """A net with running statistics, in every floating dtype."""
+    """A net with running statistics is tried in every floating dtype."""
     step = fn.value_and_grads(NET, fn.MSE())
     args = tree.cast(NET.init(0), dtype), drawn(5, 3, dtype=dtype), drawn(5, 2, dtype=dtype), fn.key(1)
     assert apart(fn.export(step, args).module()(*args)[:2], step(*args)[:2]) <= 4 * torch.finfo(dtype).eps
 
 
 def test_trees_keep_their_containers_and_none():
-    """Dicts, tuples, lists and absent leaves, as arguments and results; a leaf in two places may differ in later calls."""
+    """Dicts, tuples, lists and absent leaves may be arguments and results; a leaf at two places may differ in later calls."""
     t = torch.ones(2)
     step = lambda a: {"x": [a["p"] + a["q"][1], None], "y": (a["p"],), "z": {}}
     program = fn.export(step, ({"p": t, "q": (None, t), "r": {}},)).module()
@@ -114,7 +114,7 @@ def test_trees_keep_their_containers_and_none():
 
 
 def test_strided_arguments_and_params_that_require_grad():
-    """A transposed weight and batch, and params of a module."""
+    """Examples are a transposed weight and batch, and params of a module."""
     net, x = fn.Linear(3, 3), drawn(3, 5).t()
     params = {"weight": drawn(3, 3).t().requires_grad_(), "bias": torch.zeros(3, requires_grad=True)}
     program = fn.export(net, (params, x)).module()
@@ -122,7 +122,7 @@ def test_strided_arguments_and_params_that_require_grad():
 
 
 def test_a_batch_of_one_row_is_a_fine_example():
-    """Torch takes a size of 1 for a constant, and the example decides no values."""
+    """torch treats a size of 1 as a constant, and the example does not determine values."""
     net = fn.Linear(3, 2)
     params = net.init(0)
     for name in ("x", 1):
@@ -132,7 +132,7 @@ def test_a_batch_of_one_row_is_a_fine_example():
 
 
 def test_dynamic_shapes_are_those_of_torch():
-    """An entry for each argument; ``None`` for one whose sizes are fixed."""
+    """There is an entry for each argument, and ``None`` for fixed sizes."""
     net, x = fn.LayerNorm(4), torch.ones(2, 5, 4)
     params = net.init(0)
     program = fn.export(net, (params, x), dynamic_shapes=(None, {1: Dim("steps")})).module()
@@ -157,7 +157,7 @@ OPEN = {
 
 @pytest.mark.parametrize(("layer", "shape"), OPEN.values(), ids=OPEN.keys())
 def test_batches_of_any_size(layer, shape):
-    """No choice of a kernel binds the batch: outputs and gradients of odd and even batches equal those of eager mode."""
+    """No choice of kernel fixes the batch: outputs and gradients of odd and even batches equal those of eager mode."""
 
     def both(params, x, rng):
         y, cache = layer.apply(params, x, rng)
@@ -180,7 +180,7 @@ LOSSES = {
 
 @pytest.mark.parametrize(("loss", "shape", "target"), LOSSES.values(), ids=LOSSES.keys())
 def test_losses_of_batches_of_any_size(loss, shape, target):
-    """Means divide by the rows of the batch that comes."""
+    """Means divide by the rows of the actual batch."""
     y = tuple(drawn(*one, seed=i) for i, one in enumerate(shape)) if isinstance(shape[0], tuple) else drawn(*shape)
     program = fn.export(loss.value_and_grad, (y, target), batch=(0, 1)).module()
     for rows in (2, 5):
@@ -249,7 +249,7 @@ REFUSED = {
     "args[0]['a'] must be a tensor, None": (lambda a: a, ({"a": Pair(torch.ones(2), torch.ones(2))},), {}),
     "args[0] must be a dense tensor": (torch.sin, (torch.eye(2).to_sparse(),), {}),
     "step must return a tree of dicts, tuples and lists": (lambda x: Pair(x, x), (torch.ones(2),), {}),
-    "must not read the loss on its way": (fn.train_step(NET, fn.MSE(), fn.LBFGS()), (), {}),
+    "must not read the loss inside": (fn.train_step(NET, fn.MSE(), fn.LBFGS()), (), {}),
     "a tensor in a step, such as a rate": (fn.train_step(NET, fn.MSE(), fn.SGD(torch.tensor(0.1))), (), {}),
     "write to nothing but its arguments": (HELD.add_, (torch.ones(2),), {}),
     "that torch.export can trace": (lambda x: x if x.sum() > 0 else -x, (torch.ones(2),), {}),
@@ -259,7 +259,7 @@ REFUSED = {
     "batch must be a tuple of names or numbers": (lambda x: x, (torch.ones(2),), {"batch": torch.ones(2)}),
     "compiled must be True or False, got 1": (lambda x: x, (torch.ones(2),), {"compiled": 1}),
     "args[0] must have the batch as its first axis": (lambda x: x, (torch.ones(()),), {"batch": (0,)}),
-    "give one": (lambda x: x, (torch.ones(2),), {"batch": (0,), "dynamic_shapes": (None,)}),
+    "pass only one": (lambda x: x, (torch.ones(2),), {"batch": (0,), "dynamic_shapes": (None,)}),
     "an entry for each of the 1 arguments": (lambda x: x, (torch.ones(2),), {"dynamic_shapes": (None, None)}),
     "path must end in .pt2": (lambda x: x, (torch.ones(2),), {"path": "step.onnx"}),
     "the folder of path must exist": (lambda x: x, (torch.ones(2),), {"path": "no_such_folder/step.pt2"}),
@@ -269,7 +269,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("words", REFUSED)
 def test_what_cannot_be_exported_is_refused_in_words(words):
-    """Nothing becomes a constant without being asked for."""
+    """Nothing becomes a constant silently."""
     step, args, options = REFUSED[words]
     with pytest.raises(ValueError, match=re.escape(words)):
         fn.export(step, args, **options)

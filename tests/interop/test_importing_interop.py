@@ -1,4 +1,4 @@
-"""The package ``funcnet.interop``: what it imports, when, and what it says where an extra is missing."""
+"""The package ``funcnet.interop``: its imports, and its errors if an extra is missing."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ for extra, use in {{
 
 
 def test_the_package_without_its_extras(tmp_path):
-    """Its modules are imported when they are used; what needs an extra says how to install it."""
+    """Modules are imported on use; a missing extra gives an error that says how to install it."""
     command = [sys.executable, "-W", "ignore", "-c", WITHOUT_EXTRAS]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
@@ -43,7 +43,7 @@ def test_the_package_without_its_extras(tmp_path):
 
 
 def test_the_modules_of_the_package_are_listed_and_others_are_not_there():
-    """For ``dir`` and editors; an unknown name is Python's own error."""
+    """``dir`` and editors see them; an unknown name is Python's usual error."""
     assert {"onnx", "sklearn", "tensorboard", "torch_nn"} <= {*dir(interop)}
     with pytest.raises(AttributeError, match=r"module 'funcnet\.interop' has no attribute 'keras'"):
         interop.keras  # noqa: B018

@@ -1,4 +1,4 @@
-"""Modules of torch.nn as layers: lift."""
+"""lift: torch.nn modules as layers."""
 
 import copy
 import dataclasses
@@ -75,7 +75,7 @@ LAWS = {name: law for name, law in fn.testing.LAWS.items() if name != "value"}
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_laws_hold(name):
-    """All but the ninth, in float64, in train and eval mode; those that need no float64 in float32 too."""
+    """All but the ninth hold in float64, in train and eval mode; those that need no float64 hold in float32 too."""
     module, x = MODULES[name]
     layer, params = lift(module, x)
     for one in dict.fromkeys((layer, layer.inference())):
@@ -88,7 +88,7 @@ def test_the_laws_hold(name):
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", ["norms", "gated", "dropout", "transformer"])
 def test_compiled_code_gives_what_eager_code_gives(name):
-    """As one graph, with statistics, keyed noise, several inputs and attention."""
+    """It is one graph, with statistics, keyed noise, several inputs and attention."""
     module, x = MODULES[name]
     layer, params = lift(module, x)
     LAWS["transforms"](layer.inference() if name == "transformer" else layer, x, params, 0)
@@ -105,7 +105,7 @@ def gradients_by_autograd(module, x, gy):
 
 @pytest.mark.parametrize("name", ["mlp", "norms", "gated"])
 def test_outputs_and_gradients_are_the_modules(name):
-    """To the last bit, as the same kernels compute them; and so are the statistics of a step in train mode."""
+    """They agree bit for bit, because the same kernels run; so do statistics of a step in train mode."""
     module, x = MODULES[name]
     module = pickle.loads(pickle.dumps(module)).train()
     layer, params = lift(module, x)
@@ -123,7 +123,7 @@ def test_outputs_and_gradients_are_the_modules(name):
 
 
 def test_a_layer_of_a_module_in_train_mode_evaluates_as_in_eval_mode():
-    """``inference()`` runs the module in eval mode, and changes nothing if it is in eval mode already."""
+    """``inference()`` runs the module in eval mode, and changes nothing if it already is."""
     module, x = MODULES["norms"]
     layer, params = lift(module.train(), x)
     assert torch.equal(layer.inference()(params, x), module.eval()(x))
@@ -134,7 +134,7 @@ def test_a_layer_of_a_module_in_train_mode_evaluates_as_in_eval_mode():
 
 
 def test_the_module_and_what_it_holds_stay_as_they_are():
-    """A lift, a step and inference write to nothing of the module, and the layer follows no later change of it."""
+    """Lifting, steps and inference do not write to the module, and the layer does not follow later changes."""
     module, x = MODULES["conv"]
     before = {name: leaf.clone() for name, leaf in module.state_dict().items()}
     layer, params = lift(module, x)
@@ -151,7 +151,7 @@ def test_the_module_and_what_it_holds_stay_as_they_are():
 
 
 def test_a_layer_is_a_value():
-    """Of equal modules it is equal, hashes alike, prints alike and pickles; other settings and modes make another layer."""
+    """Layers of equal modules are equal, with equal hashes and prints, and pickle; other settings and modes differ."""
     x = torch.ones(2, 3)
     make = lambda p=0.5: lift(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(p)), x)[0]
     one = make()
@@ -166,7 +166,7 @@ def test_a_layer_is_a_value():
 
 
 def test_a_module_that_does_not_pickle_is_lifted_too():
-    """Its layer equals itself, and its own inference."""
+    """Its layer equals itself and its own inference."""
 
     class Local(nn.Linear):
         pass
@@ -178,7 +178,7 @@ def test_a_module_that_does_not_pickle_is_lifted_too():
 
 
 def test_tied_parameters_are_one_leaf():
-    """By the first name, with the gradients of both uses summed."""
+    """It has the first name, and the summed gradients of both uses."""
     module, ids = MODULES["tied"]
     layer, params = lift(module, ids)
     assert [*fn.tree.names(params)] == ["encoder.weight"]
@@ -190,7 +190,7 @@ def test_tied_parameters_are_one_leaf():
 
 
 def test_noise_comes_from_the_key():
-    """The same key gives the same bits, another one others, whatever the global generator holds, which keeps its state."""
+    """The same key gives the same bits; the global generator neither matters nor changes."""
     for name in ("noisy", "dropout", "lstm"):
         layer, params = lift(*MODULES[name])
         x, before = MODULES[name][1], torch.get_rng_state()
@@ -204,7 +204,7 @@ def test_noise_comes_from_the_key():
 
 @pytest.mark.compiled
 def test_draws_that_a_compiler_hides_are_refused_in_compiled_code():
-    """Since they would not come from the key: in eager mode they do."""
+    """They would not come from the key; in eager mode they do."""
 
     class Like(nn.Module):
         def forward(self, x):
@@ -212,12 +212,12 @@ def test_draws_that_a_compiler_hides_are_refused_in_compiled_code():
 
     layer, params = lift(Like(), X)
     assert torch.equal(layer(params, X, 1), layer(params, X, 1))
-    with pytest.raises(Exception, match="compiled code draws from a key with functions such as"):
+    with pytest.raises(Exception, match="compiled code must draw with functions such as"):
         torch.compile(layer, fullgraph=True, backend="eager")(params, X, fn.key(1))
 
 
 def test_dropout_keeps_the_mean():
-    """Each kind of dropout drops as many as it says and scales the rest; alpha dropout keeps mean and deviation."""
+    """Each dropout drops the right fraction and scales the rest; alpha dropout keeps mean and deviation."""
     x = torch.ones(400, 50, 1, 1)
     for module in (nn.Dropout(0.3), nn.Dropout2d(0.3)):
         y = lift(module, x)[0].apply({}, x, 3)[0]
@@ -233,7 +233,7 @@ def by_numpy():
 
 
 class Dropped(nn.Module):
-    """LayerDrop with Python's or numpy's generator."""
+    """LayerDrop with the generator of Python or numpy."""
 
     def __init__(self, draw) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ class Dropped(nn.Module):
 
 @pytest.mark.parametrize("module", [nn.RReLU(), Dropped(random.random), Dropped(by_numpy)], ids=["kernel", "python", "numpy"])
 def test_other_draws_are_seeded_by_the_key(module):
-    """Those of a kernel, of Python and of numpy: repeatable, and the global generators keep their states."""
+    """Draws of kernels, Python and numpy are repeatable, and the global generators keep their states."""
     x = -torch.ones(50, 3)
     layer, params = lift(module, x)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
@@ -267,7 +267,7 @@ class Counted(nn.Linear):
 
 
 def test_a_step_calls_the_module_once():
-    """In inference mode too; a copy of the cache gives the same bits by another call, and one cache serves several times."""
+    """This holds in inference mode too; a copied cache gives the same bits with another call, and caches are reusable."""
     x = torch.randn(4, 3)
     layer, params = lift(Counted(3, 2), x)
     for mode in (True, False):
@@ -287,7 +287,7 @@ def test_a_step_calls_the_module_once():
 
 
 def test_someone_elses_autograd_goes_through():
-    """The first and the second derivative of a layer whose params require grad."""
+    """First and second derivatives of a layer whose params require grad work."""
     module, x = MODULES["mlp"]
     layer, params = lift(module, x)
     leaves = fn.tree.map(lambda leaf: leaf.requires_grad_(), params)
@@ -303,7 +303,7 @@ def test_someone_elses_autograd_goes_through():
 
 
 def test_what_forward_stores_is_forgotten():
-    """An attribute that a call sets on the module is not there in the next one."""
+    """An attribute set on the module in a call is missing in the next one."""
 
     class Counting(nn.Module):
         def __init__(self) -> None:
@@ -321,7 +321,7 @@ def test_what_forward_stores_is_forgotten():
 
 
 class Logging(nn.Linear):
-    """A module that writes to a list and a dict, on which its output depends."""
+    """A module that writes to a list and a dict, which affect its output."""
 
     def __init__(self) -> None:
         super().__init__(3, 2)
@@ -335,7 +335,7 @@ class Logging(nn.Linear):
 
 
 def test_what_forward_writes_to_lists_is_forgotten():
-    """A call does not know of those before, and no tensor stays in the layer or in the module."""
+    """A call does not see earlier ones, and no tensor stays in the layer or in the module."""
     module, x = Logging(), torch.randn(5, 3)
     layer, params = lift(module, x)
     y = layer(params, x)
@@ -346,7 +346,7 @@ def test_what_forward_writes_to_lists_is_forgotten():
 
 @pytest.mark.compiled
 def test_what_forward_writes_to_lists_is_forgotten_in_compiled_code():
-    """By the code too, which would repeat what it traced."""
+    """Compiled code would otherwise repeat the traced writes."""
     x = torch.randn(5, 3)
     layer, params = lift(Logging(), x)
     compiled = torch.compile(layer.__call__, fullgraph=True, backend="aot_eager")
@@ -355,7 +355,7 @@ def test_what_forward_writes_to_lists_is_forgotten_in_compiled_code():
 
 
 def test_a_module_made_in_inference_mode_is_lifted():
-    """In which tensors count no writes."""
+    """Writes to tensors are not counted in that mode."""
     with torch.inference_mode():
         layer, params = lift(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), torch.randn(5, 3))
     assert layer.has_running_stats
@@ -366,7 +366,7 @@ def test_a_module_made_in_inference_mode_is_lifted():
 
 @pytest.mark.parametrize("name", ["norms", "dropout", "lstm"])
 def test_a_module_on_the_meta_device_is_lifted(name):
-    """Shapes only, as of a net too large for this machine; draws are on its device too."""
+    """It has only shapes, like a net too large for this machine; draws are on its device too."""
     module, x = MODULES[name]
     layer, params = lift(copy.deepcopy(module).to("meta"), x.to("meta"))
     key = fn.key(0).to("meta") if layer.stochastic else None
@@ -375,7 +375,7 @@ def test_a_module_on_the_meta_device_is_lifted(name):
 
 
 def test_it_works_among_other_layers(tmp_path):
-    """In a serial, under fit with statistics and dropout, saved and loaded, in a summary, and in an ensemble."""
+    """Examples are a serial, fit with statistics and dropout, saving and loading, a summary, and an ensemble."""
     lifted, params = lift(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.1)), torch.randn(6, 4))
     net = fn.serial(fn.Linear(3, 4), lifted, fn.Linear(8, 1))
     x = fn.random.normal(0, (64, 3))
@@ -402,7 +402,7 @@ def test_it_works_among_other_layers(tmp_path):
 
 
 def test_fresh_parameters_are_drawn_as_the_modules_draw_them():
-    """From the key alone: a key gives the same bits, those without a reset keep mean and deviation, and tables their values."""
+    """The key determines the bits; params without a reset keep mean and deviation, and tables their values."""
     for name in ("norms", "gated", "transformer", "tied"):
         module, x = MODULES[name]
         layer, params = lift(module, x)
@@ -424,14 +424,14 @@ def test_fresh_parameters_are_drawn_as_the_modules_draw_them():
 
 
 def test_weight_decay_leaves_scales_and_buffers_alone():
-    """As in the layers of funcnet."""
+    """This matches funcnet's own layers."""
     layer, params = lift(*MODULES["norms"])
     mask = fn.tree.names(fn.decay_mask(fn.serial(layer), (params,)))
     assert [path for path, decays in mask.items() if decays] == ["0.0.weight"]
 
 
 def test_derived_weights_are_computed_in_each_call():
-    """Those of parametrizations, whose originals are the params."""
+    """They are those of parametrizations, whose originals are the params."""
     x = torch.randn(4, 3)
     module = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
     layer, params = lift(module, x)
@@ -462,7 +462,7 @@ def test_threads_may_share_a_layer():
 
 
 def test_inference_mode_serves_a_step():
-    """As fit and compiled steps use it."""
+    """fit and compiled steps use it in this way."""
     layer, params = lift(*MODULES["norms"])
     x = MODULES["norms"][1]
     with torch.inference_mode():
@@ -474,7 +474,7 @@ def test_inference_mode_serves_a_step():
 
 
 def test_attention_written_out_is_torchs():
-    """With every kind of mask, extra keys, separate projections, and the weights of each head or their mean."""
+    """Every kind of mask, extra keys, separate projections, and weights of each head or their mean are tried."""
     for bias, zero, sep, batched, mask in itertools.product((False, True), (False, True), (4, 3), (False, True), range(4)):
         module = nn.MultiheadAttention(4, 2, add_bias_kv=bias, add_zero_attn=zero, kdim=sep, vdim=sep, batch_first=batched)
         q, k, pad = torch.randn(3, 2, 4), torch.randn(3, 5, sep), torch.arange(5) > torch.tensor([[2], [4], [3]])
@@ -490,7 +490,7 @@ def test_attention_written_out_is_torchs():
 
 
 def test_scaled_dot_products_written_out_are_torchs():
-    """With masks of both kinds, causal ones, a scale, and grouped queries."""
+    """Masks of both kinds, causal ones, a scale, and grouped queries are tried."""
     q, k = torch.randn(2, 4, 3, 8), torch.randn(2, 2, 3, 8)
     options = [
         {"attn_mask": torch.randn(3, 3)},
@@ -506,7 +506,7 @@ def test_scaled_dot_products_written_out_are_torchs():
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 def test_recurrence_written_out_is_torchs():
-    """Of all four kinds, in both directions, with several layers, with a projection, and without biases."""
+    """All four kinds are tried, in both directions, with several layers, with a projection, and without biases."""
     kinds = [(nn.RNN, {}), (nn.RNN, {"nonlinearity": "relu"}), (nn.GRU, {}), (nn.LSTM, {}), (nn.LSTM, {"proj_size": 2})]
     for (kind, more), bias, layers, both in itertools.product(kinds, (False, True), (1, 2), (False, True)):
         module = kind(3, 4, layers, bias=bias, bidirectional=both, batch_first=both, **more)
@@ -538,7 +538,7 @@ class Worded(nn.Module):
 
 
 class Ordered(nn.Module):
-    """A module that draws from a private NumPy generator, which nothing seeds."""
+    """A module that draws from a private, unseeded NumPy generator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -584,23 +584,27 @@ X = torch.ones(2, 3)
         (nn.Linear(3, 2), (X, 3), r"lift\(Linear\): example must be a dense tensor, or a tuple or tree of these, got 3"),
         (Boxed(), X, r"lift\(Boxed\): the output must be a tensor, or a dict, tuple or list of tensors, got a Both$"),
         (Checkpointed(), X, r"lift\(Checkpointed\): the backward pass must not call modules again.*got calls of Linear"),
-        (Ordered(), X, r"lift\(Ordered\): forward must give equal outputs for equal inputs.*got another output in a second call"),
+        (
+            Ordered(),
+            X,
+            r"lift\(Ordered\): forward must return equal outputs for equal inputs.*got another output in a second call",
+        ),
         (
             nn.Sequential(nn.LazyLinear(2)),
             X,
             r"lift\(Sequential\): parameters must have values; call a lazy.*got none at 0.weight",
         ),
-        (torch.jit.trace(nn.Tanh(), X), X, r"lift\(TopLevelTracedModule\): the module must be one of Python"),
+        (torch.jit.trace(nn.Tanh(), X), X, r"lift\(TopLevelTracedModule\): the module must be a Python module"),
     ],
 )
 def test_what_cannot_be_lifted_is_refused(module, example, said):
-    """With the class and the reason."""
+    """The error has the class and the reason."""
     with pytest.raises(ValueError, match=said):
         lift(module, example)
 
 
 def test_errors_of_a_layer_name_the_class_of_the_module():
-    """For params, x and gy that do not fit."""
+    """This holds for misfitting params, x and gy."""
     layer, params = lift(nn.Linear(3, 2), X)
     y, cache = layer.apply(params, X)
     who = r"lift\(<Linear [0-9a-f]{8}>\): "

@@ -18,7 +18,7 @@ def drawn(*shape, dtype=torch.float32):
 
 
 def run(path, x):
-    """Run a file on the leaves of x, as far as the graph reads them."""
+    """Run a file on those leaves of x that the graph reads."""
     session = onnxruntime.InferenceSession(path)
     leaves = tree.leaves(x)
     names = ["x"] if len(leaves) == 1 else [f"x{i}" for i in range(len(leaves))]
@@ -28,7 +28,7 @@ def run(path, x):
 
 
 def agree(net, params, x, path, within=2e-5):
-    """Assert that the file gives what ``net.inference()`` gives."""
+    """Assert that the file gives the output of ``net.inference()``."""
     want = tree.leaves(net.inference()(params, x))
     for one, other in zip(run(path, x), want, strict=True):
         assert one.dtype is other.dtype
@@ -55,7 +55,7 @@ IMAGES = fn.serial(
 
 
 def test_a_convolutional_net(tmp_path):
-    """Batch norm with running statistics, a residual block, resizing, pooling; params keep their paths, batches vary."""
+    """It has batch norm with running statistics, a residual block, resizing and pooling; params keep their paths."""
     params, path = exported(IMAGES, drawn(1, 3, 8, 8), tmp_path)
     for rows in (1, 3, 7):
         agree(IMAGES, params, drawn(rows, 3, 8, 8), path)
@@ -67,7 +67,7 @@ def test_a_convolutional_net(tmp_path):
 
 
 def test_integers_masks_and_attention(tmp_path):
-    """Words as integers and a mask of bools, as a pair of inputs with names."""
+    """Words are integers and masks are bools, in a named pair of inputs."""
     body = fn.transformer_encoder_block(8, 2, hidden=8)
     net = fn.serial(fn.parallel(fn.Embedding(9, 8), fn.Identity()), body)
     word = lambda rows: (fn.random.randint(1, (rows, 5), 0, 9), fn.random.randint(2, (rows, 1, 5, 5), 0, 4) > 0)
@@ -78,7 +78,7 @@ def test_integers_masks_and_attention(tmp_path):
 
 
 def test_a_recurrent_net_in_float64(tmp_path):
-    """The sequence and both states of an LSTM, with the batch first."""
+    """The outputs are the sequence and both states of an LSTM, with the batch first."""
     net = fn.LSTM(3, 4, batch_first=True)
     params, path = exported(net, drawn(2, 5, 3, dtype=torch.float64), tmp_path, tree.cast(net.init(0), torch.float64))
     for rows in (1, 3, 7):
@@ -86,7 +86,7 @@ def test_a_recurrent_net_in_float64(tmp_path):
 
 
 def test_half_precision(tmp_path):
-    """A net in float16, of which onnxruntime's CPU has the operators."""
+    """The net is in float16, for which onnxruntime's CPU provider has the operators."""
     net = fn.mlp([3, 8, 2], fn.ReLU())
     params, path = exported(net, drawn(2, 3, dtype=torch.float16), tmp_path, tree.cast(net.init(0), torch.float16))
     agree(net, params, drawn(7, 3, dtype=torch.float16), path, 2e-3)
@@ -96,7 +96,7 @@ ACTIVATIONS = [fn.GELU(), fn.CELU(-1.5), fn.CELU(2.0), fn.ELU(0.5), fn.SELU(), f
 
 
 def test_activations_that_torch_translates_otherwise(tmp_path):
-    """Far from 0 and at it: CELU has another scale inside, log sigmoid must not be -inf, √(x² + b) must not overflow."""
+    """Far from 0 and at 0: CELU is scaled inside, log sigmoid must not be -inf, √(x² + b) must not overflow."""
     net = fn.branch(*ACTIVATIONS)
     params, path = exported(net, drawn(2, 5), tmp_path)
     for x in (10 * drawn(3, 5), torch.tensor([[0.0, -0.0, 200.0, -200.0, -1e-3]]), torch.full((4, 5), -1e30)):
@@ -104,14 +104,14 @@ def test_activations_that_torch_translates_otherwise(tmp_path):
 
 
 def test_grouped_causal_attention(tmp_path):
-    """Queries that share keys, for which torch writes a product of tensors that do not fit."""
+    """Queries share keys; torch's translation would multiply tensors that do not fit."""
     net = fn.MultiHeadAttention(8, 4, num_kv_heads=2, is_causal=True)
     params, path = exported(net, drawn(2, 5, 8), tmp_path)
     agree(net, params, drawn(3, 5, 8), path)
 
 
 def test_what_cannot_be_exported_is_refused_in_words(tmp_path, monkeypatch):
-    """With the rule, or torch's reason, or the package that is missing."""
+    """The error has the rule, torch's reason, or the missing package."""
     net = fn.Linear(3, 3)
     params, path = net.init(0), tmp_path / "net.onnx"
     turned = fn.orthogonal(net, "weight")
@@ -139,7 +139,7 @@ def test_what_cannot_be_exported_is_refused_in_words(tmp_path, monkeypatch):
 
 
 def test_what_passes_through_unchanged(tmp_path):
-    """An output that is an input, and an axis of several elements that is not squeezed."""
+    """An output may be an input, and an axis of several elements is not squeezed."""
     rows = torch.arange(6.0).view(2, 3)
     pair = fn.parallel(fn.Identity(), fn.Squeeze(1))
     for net, x in ((fn.Identity(), rows), (pair, (rows, rows[:, :1])), (fn.Flatten(1, 1), rows), (fn.Squeeze(-1), rows)):
@@ -149,7 +149,7 @@ def test_what_passes_through_unchanged(tmp_path):
 
 @pytest.mark.long
 def test_the_catalogue(tmp_path):
-    """Nearly every net without noise can be written, and what is written is right."""
+    """Nearly every net without noise can be written, and its file is correct."""
     refused, written = [], 0
     for name, case in CASES.items():
         layer, x = case.layer.inference(), case.x

@@ -1,4 +1,4 @@
-"""Estimators: scikit-learn's own checks, and each promise of the docstrings beside it, beside ``fit`` and beside repeated rows."""
+"""Estimators: scikit-learn's own checks, and each promise of the docstrings, compared with ``fit`` and with repeated rows."""
 
 import copy
 import pickle
@@ -44,7 +44,7 @@ def equal(one, other):
 
 
 def errors_of(cases):
-    """Return the problems in a list of (words, call): calls that raise no ``ValueError`` with these words."""
+    """Return the failures in a list of (message, call): calls that raise no ``ValueError`` with the message."""
     problems = []
     for words, call in cases:
         try:
@@ -57,7 +57,7 @@ def errors_of(cases):
 
 @pytest.mark.parametrize("estimator", [Classifier(), Regressor()])
 def test_the_checks_of_scikit_learn_pass(estimator):
-    """All of them, with the defaults; those of array APIs other than numpy's are off unless the environment turns them on."""
+    """All pass with the defaults; array APIs other than numpy's are only checked if the environment enables them."""
     found = check_estimator(estimator, on_skip=None, on_fail=None)
     assert {one["check_name"] for one in found if one["status"] != "passed"} <= {"check_array_api_input"}
     assert [one["check_name"] for one in found if one["status"] == "failed" or one["expected_to_fail"]] == []
@@ -69,7 +69,7 @@ def test_the_checks_of_scikit_learn_pass(estimator):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_params_are_those_of_fit(dtype):
-    """With the same key, bit for bit; in float64 from the same initial params."""
+    """With the same key they agree bit for bit; float64 starts from the same initial params."""
     classifier = Classifier(NET, epochs=3, key=7).fit(X.astype(dtype), Y)
     net = fn.infer_sizes(NET, (2, 4))
     kind = torch.float32 if dtype is np.float32 else torch.float64
@@ -84,7 +84,7 @@ def test_the_params_are_those_of_fit(dtype):
 
 
 def test_calls_of_partial_fit_are_epochs_of_fit():
-    """Bit for bit, also after a pickle; the history goes on."""
+    """They agree bit for bit, also after pickling; the history continues."""
     for make, x, y, how in ((Classifier, X, NAMES, {"classes": NAMES}), (Regressor, INPUTS, TARGETS, {})):
         whole = make(epochs=3, optimizer=FAST).fit(x, y)
         parts = make(optimizer=FAST).partial_fit(x, y, **how)
@@ -95,7 +95,7 @@ def test_calls_of_partial_fit_are_epochs_of_fit():
 
 
 def test_a_warm_start_goes_on():
-    """Two fits of two epochs are one of four, and without it the second begins anew."""
+    """Two fits of two epochs equal one of four; without it the second one starts anew."""
     whole = Classifier(epochs=4).fit(X, Y)
     warm, cold = Classifier(epochs=2, warm_start=True), Classifier(epochs=2)
     assert equal(whole, warm.fit(X, Y).fit(X, Y))
@@ -104,7 +104,7 @@ def test_a_warm_start_goes_on():
 
 
 def test_equal_keys_give_equal_bits_and_random_state_is_another_name():
-    """A seed, a key, a ``RandomState``, and scikit-learn's ensembles, which give each member its own."""
+    """It may be a seed, a key, a ``RandomState``, or set by scikit-learn's ensembles for each member."""
     first = Classifier(epochs=2, key=3).fit(X, Y)
     assert equal(first, Classifier(epochs=2, key=fn.key(3)).fit(X, Y))
     assert equal(first, Classifier(epochs=2, random_state=3).fit(X, Y))
@@ -116,7 +116,7 @@ def test_equal_keys_give_equal_bits_and_random_state_is_another_name():
 
 
 def test_predictions_use_averaged_params():
-    """Those of the optimizer's ``eval_params``, while the training goes on from the others."""
+    """They are those of the optimizer's ``eval_params``, while training continues from the others."""
     opt = fn.Averaged(FAST, fn.EMA(0.9))
     averaged, plain = Regressor(optimizer=opt, epochs=4).fit(INPUTS, TARGETS), Regressor(optimizer=FAST, epochs=4)
     plain.fit(INPUTS, TARGETS)
@@ -131,7 +131,7 @@ def test_predictions_use_averaged_params():
 
 
 def test_whole_weights_are_repeated_rows():
-    """In the losses with a mean and with a sum, with class weights in the loss, in sums of losses, for one target and several."""
+    """This holds for mean and sum losses, class weights, sums of losses, and one or several targets."""
     weights = np.random.default_rng(0).integers(0, 4, len(X))
     several = [
         *[(Classifier, loss, X, Y) for loss in (None, fn.CrossEntropy(weight=(1.0, 2.0, 3.0)), fn.MultiMargin())],
@@ -149,7 +149,7 @@ def test_whole_weights_are_repeated_rows():
 
 
 def test_the_weighted_loss_does_not_depend_on_the_batches():
-    """With a rate of 0 the loss of an epoch is Σ w ℓ / Σ w of all rows, however they are cut."""
+    """With a rate of 0 the loss of an epoch is Σ w ℓ / Σ w over all rows, for any batches."""
     weights = np.where(Y == 0, 100.0, 0.01)
     found = [
         Classifier(epochs=1, batch_size=size, optimizer=fn.SGD(0.0)).fit(X, Y, sample_weight=weights).loss_curve_[0]
@@ -161,7 +161,7 @@ def test_the_weighted_loss_does_not_depend_on_the_batches():
 
 
 def test_small_batches_follow_the_gradient_of_all_rows():
-    """At a small rate an epoch of small batches changes params as one step on all rows does, though weights differ by 10⁴."""
+    """At a small rate an epoch of small batches equals one step on all rows, although weights differ by 10⁴."""
     weights = np.where(Y == 0, 100.0, 0.01)
     still = Classifier(epochs=1, optimizer=fn.SGD(0.0)).fit(X, Y, weights).params_
     small, whole = (
@@ -173,7 +173,7 @@ def test_small_batches_follow_the_gradient_of_all_rows():
 
 
 def test_class_weights_are_weights_of_rows():
-    """A dict, ``"balanced"``, both kinds multiplied, and weight 0 for a class, which leaves it out."""
+    """They may be a dict or ``"balanced"``, are multiplied with row weights, and weight 0 excludes a class."""
     fewer, y = X[30:], NAMES[30:]
     for given in ({"setosa": 5.0, "virginica": 0.5, "versicolor": 1.0}, "balanced"):
         by_class = Classifier(epochs=3, class_weight=given).fit(fewer, y)
@@ -192,7 +192,7 @@ def test_class_weights_are_weights_of_rows():
 
 
 def test_metrics_do_not_see_weights():
-    """A function and a metric have the columns and, at a rate of 0, the values that they have without weights."""
+    """At a rate of 0 their values equal those without weights."""
     how = {"epochs": 1, "optimizer": fn.SGD(0.0), "metrics": [fn.accuracy, fn.F1()]}
     plain, weighted = Classifier(**how).fit(X, Y), Classifier(**how).fit(X, Y, np.arange(len(Y)) + 1.0)
     for name in ("accuracy", "f1"):
@@ -203,7 +203,7 @@ def test_metrics_do_not_see_weights():
 
 
 def test_probabilities_belong_to_the_predictions():
-    """For two classes with one or two outputs, for three, for probabilities as outputs, and for one class."""
+    """Two classes with one or two outputs, three classes, probabilities as outputs, and one class are tried."""
     one, three = fn.Linear(None, 1), fn.Linear(None, 3)
     cases = {
         "two outputs": (Classifier(), X[TWO], NAMES[TWO]),
@@ -228,7 +228,7 @@ def test_probabilities_belong_to_the_predictions():
 
 
 def test_logarithms_of_probabilities_are_finite():
-    """Where the probabilities round to 0 and 1."""
+    """This holds where the probabilities round to 0 and 1."""
     fitted = Classifier(epochs=20, optimizer=fn.SGD(1.0)).fit(X[TWO], Y[TWO])
     far = X[TWO] * 1e6
     assert (fitted.predict_proba(far) == 0).any()
@@ -238,7 +238,7 @@ def test_logarithms_of_probabilities_are_finite():
 
 
 def test_several_labels_a_row():
-    """0 and 1 for each label, from dense and sparse indicators, with early stopping and by partial_fit."""
+    """Labels are dense or sparse indicators; early stopping and partial_fit work."""
     fitted = Classifier(epochs=60, optimizer=FAST).fit(LABELED, LABELS)
     assert (fitted.predict(LABELED) == LABELS).mean() > 0.95
     assert (fitted.predict(LABELED) == (fitted.predict_proba(LABELED) > 0.5)).all()
@@ -248,7 +248,7 @@ def test_several_labels_a_row():
 
 
 def test_a_regressor_predicts_in_the_shape_of_the_targets():
-    """(N,), (N, 1) and (N, 2), from nets with and without an axis of outputs, in the dtype of X; with scaled targets too."""
+    """They may be (N,), (N, 1) or (N, 2), for nets with or without an output axis, in the dtype of X, or scaled."""
     bare = fn.serial(fn.Linear(None, 1), fn.Squeeze(1))
     for y, net in ((TARGETS[:, 0], None), (TARGETS[:, :1], None), (TARGETS, None), (TARGETS[:, 0], bare)):
         fitted = Regressor(net, epochs=60, optimizer=fn.Adam(0.05)).fit(INPUTS, y)
@@ -268,7 +268,7 @@ def test_a_regressor_predicts_in_the_shape_of_the_targets():
 
 
 def test_a_grid_search_over_epochs_rates_and_nets():
-    """In a pipeline, with two workers, and the same scores as with one; every combination is a different one."""
+    """It runs in a pipeline; two workers give the scores of one, and every combination differs."""
     grid = {
         "classifier__epochs": [2, 20],
         "classifier__optimizer__lr": [1e-3, 3e-2],
@@ -286,7 +286,7 @@ def test_a_grid_search_over_epochs_rates_and_nets():
 
 
 def test_fields_of_values_are_parameters():
-    """Those of an optimizer, of the one by default, of a layer within, and of a loss; the values given stay as they were."""
+    """They belong to an optimizer, the default one, an inner layer, or a loss; given values do not change."""
     classifier = Classifier(NET, fn.CrossEntropy(), epochs=1)
     deep = classifier.get_params()
     assert (deep["optimizer__lr"], deep["net__0__out_features"], deep["loss__label_smoothing"]) == (1e-3, 20, 0.0)
@@ -304,7 +304,7 @@ def test_fields_of_values_are_parameters():
 
 
 def test_a_fitted_estimator_is_copied_and_saved(tmp_path):
-    """By pickle, joblib and copy it predicts the same; a clone is not fitted."""
+    """Pickle, joblib and copy predict the same; a clone is not fitted."""
     fitted = Classifier(NET, epochs=2, metrics=[fn.accuracy]).fit(X, NAMES)
     joblib.dump(fitted, tmp_path / "classifier")
     for other in (
@@ -320,7 +320,7 @@ def test_a_fitted_estimator_is_copied_and_saved(tmp_path):
 
 
 def test_data_frames_keep_their_columns():
-    """Columns of another order, too few and too many are refused by name; y may be a series of categories."""
+    """Reordered, missing and additional columns are refused by name; y may be a categorical series."""
     frame, y = pd.DataFrame(X, columns=[*"abcd"]), pd.Series(NAMES, dtype="category")
     fitted = Classifier(epochs=30, optimizer=FAST).fit(frame, y)
     assert fitted.feature_names_in_.tolist() == [*"abcd"]
@@ -337,7 +337,7 @@ def test_data_frames_keep_their_columns():
 
 
 def test_calibration_and_cross_validation():
-    """Meta-estimators that clone, weigh rows and ask for probabilities."""
+    """Meta-estimators clone it, weight rows, and request probabilities."""
     classifier = Classifier(epochs=30, optimizer=FAST)
     assert CalibratedClassifierCV(classifier, cv=2).fit(X, NAMES, sample_weight=np.ones(len(X))).score(X, NAMES) > 0.9
     assert cross_val_score(classifier, X, NAMES, cv=3, scoring="roc_auc_ovr").min() > 0.95
@@ -348,7 +348,7 @@ def test_calibration_and_cross_validation():
 
 
 def test_early_stopping_keeps_the_best_params():
-    """Of rows that are set aside with the shares of the classes; a value may monitor a metric."""
+    """Rows are set aside with the class proportions; a value may monitor a metric."""
     net = fn.serial(fn.Linear(None, 10))
     how = {"epochs": 60, "optimizer": fn.Adam(0.3), "validation_fraction": 0.2, "metrics": [fn.ConfusionMatrix(num_classes=10)]}
     fitted = Classifier(net, early_stopping=True, patience=3, **how).fit(PIXELS, DIGITS)
@@ -365,7 +365,7 @@ def test_early_stopping_keeps_the_best_params():
 
 
 def test_nets_of_images_sequences_and_indices():
-    """A convolution after Unflatten, an LSTM on X of three axes, an embedding of integers, a maker, and the default net."""
+    """Examples are a convolution after Unflatten, an LSTM, an embedding of integers, a function, and the default net."""
     steps = PIXELS.reshape(-1, 8, 8)
     conv = fn.serial(
         fn.Unflatten(-1, (1, 8, 8)), fn.Conv2d(None, 8, 3), fn.BatchNorm2d(None), fn.ReLU(), fn.Flatten(), fn.Linear(None, 10)
@@ -389,7 +389,7 @@ def test_nets_of_images_sequences_and_indices():
 
 
 def test_the_last_batch_may_be_left_out():
-    """A batch norm cannot take statistics of one row; the error says so."""
+    """A batch norm cannot use one row; the error suggests it."""
     net = fn.serial(fn.Linear(None, 10), fn.BatchNorm1d(None), fn.Linear(None, 2))
     rows = slice(36, 101)
     with pytest.raises(ValueError, match="more than one value per channel") as caught:
@@ -399,14 +399,14 @@ def test_the_last_batch_may_be_left_out():
 
 
 def test_a_maker_that_fails_is_named():
-    """Beside its own error."""
+    """Its own error is raised too."""
     with pytest.raises(TypeError, match="positional argument") as caught:
         Classifier(lambda features: fn.Linear(features, 3)).fit(X, Y)
     assert caught.value.__notes__ == ["  in Classifier, net(n_features, n_outputs)"]
 
 
 def test_the_dtype_is_that_of_x_or_the_one_asked_for():
-    """Names, numpy's and torch's dtypes; half precision predicts in float32."""
+    """Names, numpy's and torch's dtypes are accepted; half precision predicts in float32."""
     for given, x, found in (
         (None, X, torch.float64),
         (None, X.astype(np.float32), torch.float32),
@@ -425,7 +425,7 @@ def test_the_dtype_is_that_of_x_or_the_one_asked_for():
 
 
 def test_wrong_parameters_are_refused_by_fit():
-    """Each with its name; nothing is refused before."""
+    """The error has the name; nothing is refused earlier."""
     wrong = {
         "net must be a funcnet layer": {"net": 3},
         r"net must be a funcnet layer.* got Linear\(in": {"net": torch.nn.Linear(4, 3)},
@@ -434,7 +434,7 @@ def test_wrong_parameters_are_refused_by_fit():
         r"output of net must have the shape \(N, 3\), .* got a tuple of 2": {"net": fn.branch(fn.Linear(4, 3), fn.Linear(4, 3))},
         "in_features=7": {"net": fn.Linear(7, 3)},
         "loss must be a funcnet loss": {"loss": torch.nn.CrossEntropyLoss()},
-        "for two classes or several labels a row": {"loss": fn.BCEWithLogits()},
+        "needs two classes, or several labels a row": {"loss": fn.BCEWithLogits()},
         "optimizer must be a funcnet optimizer": {"optimizer": "adam"},
         "epochs must be a whole number of at least 1, got 0": {"epochs": 0},
         "batch_size must be a whole number of at least 1": {"batch_size": "auto"},
@@ -459,7 +459,7 @@ def test_wrong_parameters_are_refused_by_fit():
 
 
 def test_wrong_data_are_refused():
-    """Sparse and missing numbers by scikit-learn's checks; labels, shapes and weights by ours, with what is missing."""
+    """scikit-learn refuses sparse and missing numbers; we refuse labels, shapes and weights, with the reason."""
     fitted, regressor = Classifier(epochs=1).fit(X, NAMES), Regressor(epochs=1).fit(INPUTS, TARGETS)
     sequence = PIXELS.reshape(-1, 8, 8)
     sequences, steps_first = Classifier(epochs=1).fit(sequence, DIGITS), fn.serial(fn.LSTM(8, 10), fn.Select(0), fn.Index[:, -1])
@@ -482,7 +482,10 @@ def test_wrong_data_are_refused():
             ("classes must hold all classes in the first call", lambda: Classifier().partial_fit(X, Y)),
             ("one call does not see all rows", lambda: Classifier(class_weight="balanced").partial_fit(X, Y, [0, 1, 2])),
             ("early_stopping must be False", lambda: Regressor(early_stopping=True).partial_fit(INPUTS, TARGETS)),
-            (r"y must have the shape \(N, 2\) of before, got \(120,\)", lambda: regressor.partial_fit(INPUTS, TARGETS[:, 0])),
+            (
+                r"y must have the same shape as before, \(N, 2\), got \(120,\)",
+                lambda: regressor.partial_fit(INPUTS, TARGETS[:, 0]),
+            ),
             (
                 r"rows of X must have the shape of those in fit, \(8, 8\), got \(8, 7\)",
                 lambda: sequences.predict(np.ones((3, 8, 7))),
@@ -505,7 +508,7 @@ def test_wrong_data_are_refused():
 
 
 def test_wrong_fields_are_refused():
-    """Of a value, a missing one and of no value; scikit-learn names the parameters themselves."""
+    """A field may be invalid, missing, or of a parameter that is no value; scikit-learn names the parameters."""
     classifier = Classifier(NET)
     assert not errors_of(
         [
@@ -524,7 +527,7 @@ def test_wrong_fields_are_refused():
 
 
 def test_a_training_that_fails_leaves_the_params():
-    """Numbers that are not finite stop it with an error, and the estimator predicts as before."""
+    """Non-finite numbers stop it with an error, and the estimator predicts as before."""
     fitted = Regressor(epochs=2).fit(INPUTS, TARGETS)
     before = fitted.predict(INPUTS)
     with pytest.raises(FloatingPointError, match="finite"):
@@ -533,7 +536,7 @@ def test_a_training_that_fails_leaves_the_params():
 
 
 def test_what_fails_leaves_classes_and_columns():
-    """An error, in a callback too, or an interruption by the user: what was fitted stays whole."""
+    """After an error, also in a callback, or an interruption, the fitted attributes are consistent."""
 
     def fail(epoch):
         raise KeyboardInterrupt
@@ -553,7 +556,7 @@ def test_what_fails_leaves_classes_and_columns():
 
 
 def test_parameters_set_after_fit_change_no_prediction():
-    """A loss means what it did in the training; with ``BCE`` the outputs are probabilities."""
+    """A loss keeps its meaning from training; with ``BCE`` the outputs are probabilities."""
     net = fn.serial(fn.Linear(4, 1), fn.Sigmoid())
     fitted = Classifier(net, fn.BCE(), epochs=2).fit(X, Y == 0)
     before = fitted.predict_proba(X)
@@ -561,15 +564,15 @@ def test_parameters_set_after_fit_change_no_prediction():
 
 
 def test_a_training_continues_with_what_its_params_depend_on():
-    """Another net, dtype, or loss for other outputs is refused; another rate or loss is taken."""
+    """Another net, dtype, or loss for other outputs is refused; another rate or similar loss is accepted."""
     fitted = Classifier(epochs=1, warm_start=True).fit(X[TWO], Y[TWO])
     again = lambda **changes: lambda: copy.deepcopy(fitted).set_params(**changes).fit(X[TWO], Y[TWO])
     assert not errors_of(
         [
-            ("continue with the net of the beginning, None, got Linear", again(net=fn.Linear)),
+            ("continue with the first net, None, got Linear", again(net=fn.Linear)),
             ("continue with the dtype torch.float64, got torch.float32", again(dtype="float32")),
             (r"continue with a loss for 2 outputs, got BCEWithLogits\(\), for 1", again(loss=fn.BCEWithLogits())),
-            ("continue with the net", lambda: copy.deepcopy(fitted).set_params(net=NET).partial_fit(X[TWO], Y[TWO])),
+            ("continue with the first net", lambda: copy.deepcopy(fitted).set_params(net=NET).partial_fit(X[TWO], Y[TWO])),
         ]
     )
     assert again(loss=fn.CrossEntropy(label_smoothing=0.1), optimizer__lr=0.1, dtype="float64")().n_iter_ == 2

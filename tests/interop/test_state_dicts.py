@@ -1,4 +1,4 @@
-"""State dicts of torch into params: load_state_dict."""
+"""load_state_dict: torch state dicts loaded into params."""
 
 import collections
 import warnings
@@ -14,7 +14,7 @@ torch.manual_seed(0)
 
 
 class Block(nn.Module):
-    """A residual block, as that of a ResNet."""
+    """A residual block, as in a ResNet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ WHO = "load_state_dict: "
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_state_dict_of_another_module_gives_its_outputs(name):
-    """Of a residual block, a Transformer, an LSTM and tied weights; no given params are written to, and none is shared."""
+    """A residual block, a Transformer, an LSTM and tied weights are tried; given params are neither written to nor shared."""
     make, x = MODULES[name]
     layer, params = lift(make().eval(), x)
     trained, before = make().eval(), fn.tree.map(torch.clone, params)
@@ -72,7 +72,7 @@ def test_layers_of_funcnet_have_the_names_of_torch():
 
 
 def test_leaves_keep_dtype_and_strides():
-    """As with torch, whose modules convert what they load; a leaf on the meta device gets memory."""
+    """torch's modules convert too; a leaf on the meta device gets memory."""
     like = {
         "weight": torch.zeros(2, 3, 4, 4, dtype=torch.bfloat16).to(memory_format=torch.channels_last),
         "count": torch.tensor(0),
@@ -89,7 +89,7 @@ def test_leaves_keep_dtype_and_strides():
 
 
 def test_prefixes_and_new_names():
-    """A prefix selects the names of one module, and is removed; patterns and functions have the meaning of load."""
+    """A prefix selects one module and is removed; patterns and functions work as in load."""
     params, value = {"new": {"weight": torch.zeros(2)}}, torch.ones(2)
     for given, options in [
         ({"module.new.weight": value}, {"prefix": "module."}),
@@ -107,7 +107,7 @@ STATE = {"a.weight": torch.ones(2, 3), "a.bias": torch.ones(2), "n": torch.tenso
 
 
 def test_all_differences_are_in_one_error():
-    """Missing, as the count of an old file, unexpected and misshapen names."""
+    """It lists missing names (such as the count in an old file), unexpected ones and wrong shapes."""
     given = {"a.weight": torch.ones(3, 2), "b": torch.ones(1), "c": torch.ones(1)}
     said = "shape (3, 2) instead of (2, 3) at 'a.weight'; missing 'a.bias', 'n'; unexpected 'b', 'c'"
     with pytest.raises(ValueError, match=WHO) as caught:
@@ -116,12 +116,12 @@ def test_all_differences_are_in_one_error():
 
 
 def test_what_fits_is_loaded_without_strict():
-    """Missing and unexpected names are ignored, other shapes are refused, and so is a dict with nothing to load."""
+    """Missing and unexpected names are ignored; other shapes and a dict with nothing to load are refused."""
     loaded = load_state_dict(PARAMS, {"a.bias": torch.ones(2), "b": torch.ones(1)}, strict=False)
     assert torch.equal(loaded["a"]["bias"], torch.ones(2))
     assert loaded["a"]["weight"] is PARAMS["a"]["weight"]
     with pytest.raises(
-        ValueError, match=r"what state_dict holds must fit params, got shape \(3,\) instead of \(2,\) at 'a.bias'"
+        ValueError, match=r"the values of state_dict must fit params, got shape \(3,\) instead of \(2,\) at 'a.bias'"
     ):
         load_state_dict(PARAMS, {"a.bias": torch.ones(3)}, strict=False)
     with pytest.raises(ValueError, match=r"no name of params, such as 'a\.weight', but 'b'"):
@@ -129,7 +129,7 @@ def test_what_fits_is_loaded_without_strict():
 
 
 def test_both_names_of_a_tie_are_taken():
-    """Where the leaf is absent and the values are equal, or the memory is the same; others are unexpected."""
+    """This requires an absent leaf and equal values, or the same memory; other names are unexpected."""
     weight = torch.randn(7, 4)
     for params in (
         {"encoder": {"weight": torch.zeros(7, 4)}, "decoder": {"weight": None}},
@@ -146,7 +146,7 @@ def test_both_names_of_a_tie_are_taken():
 
 
 def test_what_lies_beside_the_tensors_is_passed_over_or_named():
-    """The versions of modules are passed over; extra state has no place in params."""
+    """Module versions are skipped; extra state has no place in params."""
     given = collections.OrderedDict(STATE)
     given._metadata = {"": {"version": 1}}
     assert int(load_state_dict(PARAMS, given)["n"]) == 4
@@ -167,7 +167,7 @@ with warnings.catch_warnings(action="ignore"):  # torch will remove them
         ([torch.ones(2)], {}, "state_dict must be a dict of tensors by name.*got a list of 1"),
         ({1: torch.ones(2)}, {}, "state_dict must be a dict of tensors by name"),
         ({"epoch": 3, **STATE}, {}, "state_dict must be a dict of tensors by name.*got 3 at 'epoch'"),
-        ({"state_dict": STATE}, {}, r"pass the dict within, state_dict\['state_dict'\], got a dict with the keys"),
+        ({"state_dict": STATE}, {}, r"pass the inner dict, state_dict\['state_dict'\], got a dict with the keys"),
         (STATE, {"strict": 1}, "strict must be True or False, got 1"),
         (STATE, {"prefix": None}, "prefix must be a str, got None"),
         (STATE, {"prefix": "module."}, "a name must begin with the prefix 'module.', got 'a.weight' and the like"),
@@ -183,18 +183,18 @@ with warnings.catch_warnings(action="ignore"):  # torch will remove them
     ],
 )
 def test_what_cannot_be_loaded_is_refused(given, options, said):
-    """In the name of the function, with what came."""
+    """The error has the function and the value."""
     with pytest.raises(ValueError, match=f"{WHO}.*{said}"):
         load_state_dict(PARAMS, given, **options)
 
 
 @pytest.mark.parametrize("params", [fn.Linear(3, 2), 3, "weights"])
 def test_params_that_are_no_tree_are_refused(params):
-    """A net in the place of its params, for one."""
-    with pytest.raises(ValueError, match=f"{WHO}params must be a tree of tensors, as net.init makes, got"):
+    """An example is a net instead of its params."""
+    with pytest.raises(ValueError, match=f"{WHO}params must be a tree of tensors, as net.init returns, got"):
         load_state_dict(params, STATE)
 
 
 def test_whole_numbers_in_floats_are_counts():
-    """As those of a module whose buffers were cast."""
+    """An example is a module whose buffers were cast."""
     assert int(load_state_dict(PARAMS, {**STATE, "n": torch.tensor(5.0, dtype=torch.float64)})["n"]) == 5

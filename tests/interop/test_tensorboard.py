@@ -1,4 +1,4 @@
-"""TensorBoard: what a training writes, read back by TensorBoard's own reader."""
+"""TensorBoard: the events of a training, read back with TensorBoard's own reader."""
 
 import builtins
 import functools
@@ -22,7 +22,7 @@ fit = functools.partial(fn.fit, NET, fn.MSE(), OPT, (X, TARGET), batch_size=8, k
 
 @pytest.fixture
 def board(tmp_path):
-    """Make callbacks of one folder, and close their files at the end."""
+    """Make callbacks for one folder, and close their files at the end."""
     made = []
 
     def make(**options):
@@ -45,7 +45,7 @@ def curve(found, tag):
 
 
 def test_columns_of_the_history_are_curves(board):
-    """Over the steps done: losses, metrics, norms and times, with the numbers of the history in float32."""
+    """They are losses, metrics, norms and times over the steps done, with the history's numbers in float32."""
     one = board()
     metric = fn.MeanAbsoluteError()
     history = fit(epochs=3, validation=(X, TARGET), metrics=[metric], norms=True, callbacks=[one]).history
@@ -61,7 +61,7 @@ def test_columns_of_the_history_are_curves(board):
 
 
 def test_rates_histograms_steps_and_texts(board):
-    """On demand: rates of the optimizer, params of each epoch, the loss of every second step, and words."""
+    """On request there are rates of the optimizer, params of each epoch, the loss of every second step, and text."""
     one = board(histograms=True, every=2, optimizer=OPT, net=NET, hparams={"width": 4})
     done = fit(epochs=2, callbacks=[one])
     found = read(one)
@@ -84,7 +84,7 @@ def test_rates_histograms_steps_and_texts(board):
 
 
 def test_a_resumed_training_writes_nothing_twice(board, tmp_path):
-    """Also if the interrupted one wrote more after its checkpoint; and ends with the same params as one without a break."""
+    """This holds even if the interrupted one wrote more after its checkpoint; params equal those without a break."""
 
     def interrupting(epoch):
         if epoch.number == 3:
@@ -104,7 +104,7 @@ def test_a_resumed_training_writes_nothing_twice(board, tmp_path):
 
 
 def test_a_new_training_hides_the_old_one(board):
-    """In the same folder; each has its own file."""
+    """Each has its own file in the same folder."""
     one = board()
     fit(epochs=3, callbacks=[one])
     fit(epochs=1, callbacks=[one])
@@ -112,14 +112,14 @@ def test_a_new_training_hides_the_old_one(board):
 
 
 def test_the_training_is_the_same_with_it(board):
-    """Bit for bit; and steps are only slower where it looks at each."""
+    """Bits agree, and steps are only slower if it sees each of them."""
     assert fn.tree.equal(fit(epochs=2, callbacks=[board(histograms=True)]).params, fit(epochs=2).params)
     assert not board().sees_steps
     assert board(every=3).sees_steps
 
 
 def test_it_is_a_value(board):
-    """It compares, hashes, pickles, and remembers in a tree the steps that are written."""
+    """It compares, hashes, pickles, and stores the written steps in a tree."""
     one = board(hparams={"width": 4})
     assert one == pickle.loads(pickle.dumps(one)) == board(hparams={"width": 4})
     assert hash(one) == hash(board(hparams={"width": 4}))
@@ -131,7 +131,7 @@ def test_it_is_a_value(board):
 
 
 def test_histograms_of_unusual_leaves(board):
-    """Of bfloat16 and integers, without values that are not finite; of no values there is none."""
+    """bfloat16 and integers are drawn without non-finite values; an empty leaf has no histogram."""
     one = board(histograms=True)
     params = {
         "a": torch.ones(3, dtype=torch.bfloat16),
@@ -146,7 +146,7 @@ def test_histograms_of_unusual_leaves(board):
 
 
 def test_hparams_with_bars_and_lines_stay_in_their_cells(board):
-    """A table in Markdown would take them for further cells and rows."""
+    """Markdown would read them as further cells and rows."""
     one = board(hparams={"a|b": "x\ny", "ü": None})
     fit(epochs=1, callbacks=[one])
     text = read(one).Tensors("hparams/text_summary")[0].tensor_proto.string_val[0].decode()
@@ -154,7 +154,7 @@ def test_hparams_with_bars_and_lines_stay_in_their_cells(board):
 
 
 def test_many_trainings_leave_few_files_open(tmp_path):
-    """The oldest writer is closed, and a training whose writer was closed goes on in another file."""
+    """The oldest writer is closed, and its training continues in another file."""
     first = TensorBoard(tmp_path / "first")
     epochs = [fn.Epoch(i + 1, {}, (), fn.History({"loss": [0.5]}), {}, i + 1) for i in range(3)]
     memory = first.init({})
@@ -170,7 +170,7 @@ def test_many_trainings_leave_few_files_open(tmp_path):
 
 
 def test_a_folder_that_cannot_be_made_is_refused_at_the_beginning(tmp_path):
-    """Before the first epoch."""
+    """The error precedes the first epoch."""
     (tmp_path / "run").write_text("a file")
     seen = []
     with pytest.raises(FileExistsError):
@@ -179,7 +179,7 @@ def test_a_folder_that_cannot_be_made_is_refused_at_the_beginning(tmp_path):
 
 
 def test_it_says_what_to_install(board, monkeypatch):
-    """When the training begins, not after its first epoch."""
+    """The error appears when the training begins."""
     original = builtins.__import__
 
     def without(name, *arguments, **named):
@@ -205,6 +205,6 @@ def test_it_says_what_to_install(board, monkeypatch):
     ],
 )
 def test_arguments_of_another_type_are_refused(options, said):
-    """By name."""
+    """The error has the name."""
     with pytest.raises(ValueError, match=f"TensorBoard: {said}"):
         TensorBoard(**{"log_dir": "runs", **options})

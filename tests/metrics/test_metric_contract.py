@@ -135,7 +135,7 @@ def test_before_the_first_batch_there_is_no_value():
         for metric in (fn.Accuracy(), fn.AUROC(), fn.AUROC(5), fn.R2(), fn.MeanAbsoluteError(), fn.CalibrationError(norm="max")):
             assert metric.value(metric.start()).isnan()
     assert fn.ConfusionMatrix(2).value(fn.ConfusionMatrix(2).start()).tolist() == [[0, 0], [0, 0]]
-    with pytest.raises(ValueError, match="the number of classes must be known from a batch or num_classes"):
+    with pytest.raises(ValueError, match="the number of classes must be known, from a batch or num_classes"):
         fn.CohenKappa().value(fn.CohenKappa().start())
 
 
@@ -170,16 +170,16 @@ REFUSED = {
     "Accuracy(): y must be (N, classes, ...), and target (N, ...) or (N, classes, ...), got shapes (12, 3) and (11,)": lambda: fn.Accuracy()(Y, T[1:]),
     "Accuracy(): y and target must be tensors, got a list of 1": lambda: fn.Accuracy()(Y, [1]),
     "Accuracy(): y must not hold NaN, got 12 of 12 numbers NaN": lambda: fn.Accuracy()(BAD[:, None], T1),
-    "Accuracy(): every label must lie in 0 to 2 or be ignore_index=-100, got 3": lambda: fn.Accuracy()(Y, TRUE.clamp_min(2) + 1),
+    "Accuracy(): every label must be from 0 to 2 or ignore_index=-100, got 3": lambda: fn.Accuracy()(Y, TRUE.clamp_min(2) + 1),
     "Accuracy(): labels must be integers, got a tensor of shape (12,) and dtype torch.float64": lambda: fn.Accuracy()(Y, Y[:, 0]),
     "Accuracy(): num_classes must be given for predicted classes, got num_classes=None": lambda: fn.Accuracy()(SAID, TRUE),
-    "integers y are predicted classes and must have the shape of target, got shapes (12,) and (11,)": lambda: fn.Accuracy(num_classes=3)(SAID, TRUE[1:]),
-    "Accuracy(num_classes=2): every label must lie in 0 to 1": lambda: fn.Accuracy(num_classes=2)(SAID, TRUE),
+    "an integer y holds predicted classes, and must have the shape of target, got shapes (12,) and (11,)": lambda: fn.Accuracy(num_classes=3)(SAID, TRUE[1:]),
+    "Accuracy(num_classes=2): every label must be from 0 to 1": lambda: fn.Accuracy(num_classes=2)(SAID, TRUE),
     "Accuracy(top_k=4): y must have top_k=4 classes or more, got y of shape (12, 3)": lambda: fn.Accuracy(4)(Y, T),
     "ConfusionMatrix(num_classes=4): y must have num_classes=4 classes, got 3": lambda: fn.ConfusionMatrix(4)(Y, T),
     "Precision(multilabel=True): y and target must have the same shape (N, labels, ...), got shapes (12, 3) and (12,)": lambda: fn.Precision(multilabel=True)(Y, T),
     "Precision(multilabel=True): with multilabel=True y must be a floating tensor": lambda: fn.Precision(multilabel=True)(SAID, TRUE),
-    "F1(average='binary'): average=\"binary\" is for two classes, got 3": lambda: fn.F1("binary")(Y, T),
+    "F1(average='binary'): average=\"binary\" must have two classes, got 3": lambda: fn.F1("binary")(Y, T),
     "AUROC(): target must be from 0 to 1, got numbers from 0 to 2": lambda: fn.AUROC()(IMAGES, PIXELS.unsqueeze(1).expand(-1, 3, -1, -1)),
     "AUROC(): y must be a floating tensor": lambda: fn.AUROC()(SAID, TRUE),
     "AUROC(): y must not hold NaN": lambda: fn.AUROC()(BAD, T1),
@@ -202,7 +202,7 @@ REFUSED = {
     "F1: zero_division must be a number from 0 to 1, got 2": lambda: fn.F1(zero_division=2),
     "F1: average must be one of 'macro', 'micro', 'weighted', 'binary', None, got 'mean'": lambda: fn.F1("mean"),
     "Accuracy: name must be a name, got ''": lambda: fn.Accuracy(name=""),
-    "accuracy: every label must lie in 0 to 2 or be ignore_index=-100, got 3": lambda: fn.accuracy(Y, TRUE.clamp_min(2) + 1),
+    "accuracy: every label must be from 0 to 2 or ignore_index=-100, got 3": lambda: fn.accuracy(Y, TRUE.clamp_min(2) + 1),
 }  # fmt: skip
 
 

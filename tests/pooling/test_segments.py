@@ -87,10 +87,10 @@ POOL = fn.SegmentPool("sum")
 MESSAGES = {
     "SegmentPool: reduction must be one of 'sum', 'mean', 'max', 'min', 'first', 'last', got 'prod'": lambda: fn.SegmentPool("prod"),
     "x must be a pair (x, lengths) of tensors, got a tensor of shape (2,)": lambda: POOL({}, torch.ones(2)),
-    "the rows must be a floating tensor with an axis at least, got a tensor of shape () and": lambda: POOL({}, (torch.tensor(1.0), torch.tensor([1]))),
+    "the rows must be a floating tensor with at least one axis, got a tensor of shape () and": lambda: POOL({}, (torch.tensor(1.0), torch.tensor([1]))),
     "the lengths must be integers with one axis, got a tensor of shape (1,) and dtype torch.float32": lambda: POOL({}, (torch.ones(2), torch.ones(1))),
-    "the lengths must be at least 0, and together at most 2, the rows there are, got [3, -1]": lambda: POOL({}, (torch.ones(2), torch.tensor([3, -1]))),
-    "the lengths must be at least 0, and together at most 2, the rows there are, got [1, 2]": lambda: POOL({}, (torch.ones(2), torch.tensor([1, 2]))),
+    "the lengths must be at least 0, and sum to at most 2, the number of rows, got [3, -1]": lambda: POOL({}, (torch.ones(2), torch.tensor([3, -1]))),
+    "the lengths must be at least 0, and sum to at most 2, the number of rows, got [1, 2]": lambda: POOL({}, (torch.ones(2), torch.tensor([1, 2]))),
     "SegmentPool(reduction='sum'): params must be an empty dict, got weight 1": lambda: POOL({"weight": 1}, (torch.ones(2), torch.tensor([2]))),
     "gy must have the shape of y, (1,), got gy of shape (2,)": lambda: POOL.vjp({}, POOL.apply({}, (torch.ones(2), torch.tensor([2])))[1], torch.ones(2)),
     "MinPool2d: kernel_size must be a whole number of at least 1, got 0": lambda: fn.MinPool2d(0),

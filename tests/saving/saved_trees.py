@@ -1,4 +1,4 @@
-"""Trees to save: drawn with every kind of node, leaf, dtype and stride; and when two of them are the same, bit for bit."""
+"""Trees to save, drawn with every kind of node, leaf, dtype and stride; and the comparison of two trees bit for bit."""
 
 import multiprocessing
 import struct
@@ -19,7 +19,7 @@ ORDINARY = [name for name in DTYPES if name not in NARROW and name != "complex32
 
 
 def in_a_fork(function: Callable[..., object], *args: object) -> object:
-    """Return what a function returns in a forked process, which then ends as any interpreter; it costs no import of torch."""
+    """Return the result of a function in a forked process, which then exits normally; this avoids importing torch again."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     with warnings.catch_warnings():
@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 
 def tensor(dtype: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    """Make a tensor of random bytes, 0 or 1 for bools."""
+    """Make a tensor of random bytes, or of 0 and 1 for bools."""
     size = torch.Size(shape).numel() * DTYPES[dtype].itemsize
     data = torch.randint(0, 2 if dtype == "bool" else 256, (size,), generator=torch.Generator().manual_seed(seed))
     return data.to(torch.uint8).view(DTYPES[dtype]).reshape(shape)
@@ -102,7 +102,7 @@ def same(one: object, other: object) -> bool:
 
 
 def sample() -> dict[object, object]:
-    """Return a small tree with much in it: its file has about 1 KB."""
+    """Return a small tree with many kinds of content; its file has about 1 KB."""
     w = torch.arange(6.0).reshape(2, 3)
     return {
         "net": ({"weight": w, "bias": None}, {}, [w, w.t().to(torch.bfloat16)]),

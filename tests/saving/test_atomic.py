@@ -1,4 +1,4 @@
-"""Files in one piece: whatever goes wrong, the old file is there, or the new one, and no other."""
+"""Atomic files: whatever goes wrong, either the old file exists or the new one, and no other."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ def path(request, tmp_path):
 
 
 def untouched(path: Path) -> bool:
-    """Tell whether the old file is there, and no other."""
+    """Tell whether the old file exists, and no other."""
     return [*path.parent.iterdir()] == [path] and same(fn.load(path), OLD)
 
 
@@ -37,7 +37,7 @@ class Stop(BaseException):
 @pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt, Stop, RuntimeError])
 @pytest.mark.parametrize("where", ["fsync", "replace"])
 def test_an_exception_leaves_the_old_file(path, monkeypatch, kind, where):
-    """Ctrl-C and a full disk too, after all is written or before the rename; an error says what was saved."""
+    """Ctrl-C and a full disk may occur after writing or before the rename; an error names the saved path."""
     error = kind(errno.ENOSPC, "No space left on device")
 
     def fail(*args):
@@ -53,7 +53,7 @@ def test_an_exception_leaves_the_old_file(path, monkeypatch, kind, where):
 
 
 def test_an_exception_amid_writing_leaves_the_old_file(path, monkeypatch):
-    """When some of the tensors are written."""
+    """It may occur when some of the tensors are written."""
     module = file_format if path.suffix == ".fn" else safetensors_format
     count = iter(range(10))
 
@@ -69,7 +69,7 @@ def test_an_exception_amid_writing_leaves_the_old_file(path, monkeypatch):
 
 
 def errors_with_a_limit(path: Path) -> list[tuple[int, list[str]]]:
-    """Save a large tree where files may not be large; return the errors."""
+    """Save a large tree with a limit on file sizes, and return the errors."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     errors = []
@@ -82,14 +82,14 @@ def errors_with_a_limit(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def test_a_full_disk_leaves_the_old_file(path):
-    """Here a limit of the size of files: the error of the system comes out, of a save in the background too."""
+    """Here file sizes are limited: the system's error is raised, by a background save too."""
     names = ("save", "save_in_background")
     assert in_a_fork(errors_with_a_limit, path) == [(errno.EFBIG, [f"  in {name}({str(path)!r}, ...)"]) for name in names]
     assert untouched(path)
 
 
 def test_a_folder_that_takes_no_files_is_an_error_of_the_system(tmp_path):
-    """A parent that is a file, and the folders of the kernel, where not even root may create one."""
+    """Examples are a parent that is a file, and kernel folders in which not even root may create one."""
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "a.fn", Path("/proc/a.fn")):
         with pytest.raises(OSError, match=r"a\.fn|/proc") as caught:
@@ -99,7 +99,7 @@ def test_a_folder_that_takes_no_files_is_an_error_of_the_system(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.fn", "a.safetensors"])
 def test_permissions_are_those_of_any_file(tmp_path, name):
-    """A new one has what umask leaves; a replaced one keeps its own."""
+    """A new file follows umask, a replaced one keeps its permissions."""
     path = tmp_path / name
     before = os.umask(0o027)
     try:
@@ -114,7 +114,7 @@ def test_permissions_are_those_of_any_file(tmp_path, name):
 
 
 def test_a_link_stays_a_link(tmp_path):
-    """The file to which it leads is replaced, in its own folder."""
+    """The file it points to is replaced, in its own folder."""
     (tmp_path / "real").mkdir()
     fn.save(tmp_path / "real" / "a.fn", OLD)
     (tmp_path / "link.fn").symlink_to(tmp_path / "real" / "a.fn")
@@ -132,7 +132,7 @@ def test_relative_paths_and_long_names_are_files_too(tmp_path, monkeypatch):
 
 
 def test_the_file_is_on_the_disk_before_it_gets_its_name(path, monkeypatch):
-    """Flushed, then renamed, then the folder is flushed; the temporary name begins with a dot, in the same folder."""
+    """It is flushed, then renamed, then the folder is flushed; the temporary name begins with a dot, in the same folder."""
     done, sync, replace = [], os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda number: (done.append(os.fstat(number)), sync(number)))
     monkeypatch.setattr(Path, "replace", lambda one, other: (done.append(one), replace(one, other)))
@@ -145,7 +145,7 @@ def test_the_file_is_on_the_disk_before_it_gets_its_name(path, monkeypatch):
 
 
 def test_writers_side_by_side_leave_one_whole_file(path):
-    """The last to end wins; nothing of the others is left, and a reader meets none that is torn."""
+    """The last to finish wins; nothing of the others remains, and a reader never sees a partial file."""
     trees = [{"w": torch.full((20_000,), float(i))} for i in range(4)]
     threads = [threading.Thread(target=lambda tree=tree: [fn.save(path, tree) for _ in range(5)]) for tree in trees]
     for thread in threads:
@@ -156,7 +156,7 @@ def test_writers_side_by_side_leave_one_whole_file(path):
 
 
 def test_systems_that_cannot_open_folders_are_spared(tmp_path, monkeypatch):
-    """They lack ``os.O_DIRECTORY``."""
+    """Systems without ``os.O_DIRECTORY`` are supported."""
     monkeypatch.delattr(os, "O_DIRECTORY")
     atomic.sync_folder(tmp_path / "nowhere")
     fn.save(tmp_path / "a.fn", NEW)

@@ -1,4 +1,4 @@
-"""Saving in the background: the file has what there was at the call, whatever training does meanwhile."""
+"""Saving in the background: the file has the values at the time of the call, whatever training does meanwhile."""
 
 import threading
 import warnings
@@ -14,7 +14,7 @@ from funcnet.saving import background
 
 @pytest.fixture
 def held():
-    """Hold the thread that writes; the event lets it go on."""
+    """Block the writing thread until the event is set."""
     gate = threading.Event()
     background._writer().submit(gate.wait, 60)
     yield gate
@@ -28,7 +28,7 @@ def path(request, tmp_path):
 
 
 def test_it_saves_what_save_saves(path):
-    """The same bytes, and the future has no value."""
+    """The bytes are the same, and the future has no value."""
     future = fn.save_in_background(path, sample(), {"epoch": 3})
     assert isinstance(future, Future)
     assert future.result() is None
@@ -39,7 +39,7 @@ def test_it_saves_what_save_saves(path):
 
 
 def test_training_goes_on_while_the_file_is_written(path, held):
-    """The file has the params and the state of the call, though there are new ones, and dicts and lists have changed."""
+    """The file has the params and state at the call, although there are new ones, and dicts and lists have changed."""
     net, loss, opt = fn.mlp([4, 8, 1]), fn.MSE(), fn.Adam(0.1)
     step, params = fn.train_step(net, loss, opt), net.init(0)
     state, x, t = opt.init(params), fn.random.normal(1, (16, 4)), fn.random.normal(2, (16, 1))
@@ -67,7 +67,7 @@ IN_PLACE = {
 
 @pytest.mark.parametrize("write", IN_PLACE.values(), ids=IN_PLACE)
 def test_a_tensor_that_was_written_to_fails_the_save(path, held, write):
-    """With its path, whoever wrote; the old file stays, and nothing else. Versions of tensors do not count all of these."""
+    """The error has its path, whatever wrote to it; the old file stays. Not all writes change a tensor's version."""
     fn.save(path, 1)
     w = torch.ones(3, 2)
     future = fn.save_in_background(path, {"a": torch.zeros(2), "w": w})
@@ -85,7 +85,7 @@ def test_a_tensor_that_was_written_to_fails_the_save(path, held, write):
 
 
 def test_what_is_not_dense_is_copied_at_the_call(tmp_path, held):
-    """So a change later is none of the file."""
+    """A later change does not affect the file."""
     w = torch.ones(4, 4)
     future = fn.save_in_background(tmp_path / "a.fn", w[:, ::2])
     w.zero_()
@@ -95,7 +95,7 @@ def test_what_is_not_dense_is_copied_at_the_call(tmp_path, held):
 
 
 def test_inference_tensors_are_saved_too(path):
-    """They have no version; checksums do."""
+    """They have no version, but checksums work."""
     with torch.inference_mode():
         w = torch.randn(3)
         fn.save_in_background(path, w).result()
@@ -103,14 +103,14 @@ def test_inference_tensors_are_saved_too(path):
 
 
 def test_wrong_arguments_are_refused_at_the_call(tmp_path):
-    """In the name of the function."""
+    """The error names the function."""
     for tree, metadata in (({1}, None), (0, torch.ones(1))):
         with pytest.raises(ValueError, match=r"^save_in_background: "):
             fn.save_in_background(tmp_path / "a.fn", tree, metadata)
 
 
 def test_a_failure_is_an_error_of_result_and_a_warning(tmp_path, held):
-    """Nobody may ask for the result."""
+    """The result may never be requested."""
     future = fn.save_in_background(tmp_path / "nowhere" / "a.fn", 0)
     with pytest.warns(RuntimeWarning, match=r"^save_in_background: '.*a\.fn' was not saved: .*the folder of path must exist"):
         error = (held.set(), future.exception())[1]
@@ -118,13 +118,13 @@ def test_a_failure_is_an_error_of_result_and_a_warning(tmp_path, held):
 
 
 def test_a_warning_that_is_an_error_hides_no_failure(tmp_path):
-    """As with ``python -W error``: the result has the failure itself."""
+    """With ``python -W error`` the result still has the original failure."""
     with pytest.raises(FileNotFoundError):
         fn.save_in_background(tmp_path / "nowhere" / "a.fn", 0).result()
 
 
 def test_files_are_written_in_the_order_of_the_calls(tmp_path, held, monkeypatch):
-    """So the last one stays; a relative path is that of the call."""
+    """The last one therefore remains; a relative path is resolved at the call."""
     monkeypatch.chdir(tmp_path)
     futures = [fn.save_in_background("a.fn", i) for i in range(5)]
     monkeypatch.chdir("/")
@@ -134,13 +134,13 @@ def test_files_are_written_in_the_order_of_the_calls(tmp_path, held, monkeypatch
 
 
 def save_and_leave(path):
-    """Begin to save, and do not wait."""
+    """Start a save without waiting."""
     for i in range(3):
         fn.save_in_background(path, torch.full((100_000,), float(i)))
 
 
 def test_the_interpreter_waits_at_its_exit(path):
-    """For files that are not yet written; a forked process has a thread for them too, though not its parent's."""
+    """It waits for unwritten files; a forked process has its own thread for them."""
     fn.save_in_background(path, 1).result()
     in_a_fork(save_and_leave, path)
     assert torch.equal(fn.load(path), torch.full((100_000,), 2.0))

@@ -1,4 +1,4 @@
-"""Checkpoints: which files stay, which one is loaded, and what is refused."""
+"""Checkpoints: which files are kept, which one is loaded, and what is refused."""
 
 import math
 import pickle
@@ -18,7 +18,7 @@ from funcnet.saving import background
 
 
 def tree_of(step: int) -> fn.tree.Tree:
-    """Return a tree that tells its step."""
+    """Return a tree that contains its step."""
     return {"weight": torch.full((3,), float(step)), "step": step}
 
 
@@ -47,7 +47,7 @@ def damage(checkpoints: Checkpoints, step: int, position: int = -8) -> None:
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [7]), (3, [2, 5, 7]), (4, [0, 2, 5, 7]), (9, [0, 2, 5, 7]), (None, [0, 2, 5, 7])])
 def test_the_newest_stay(tmp_path, keep, left):
-    """As many as ``keep`` says, in a folder that the first save makes."""
+    """``keep`` sets their number; the first save creates the folder."""
     checkpoints = filled(tmp_path / "new" / "folder", 0, 2, 5, 7, keep=keep)
     assert checkpoints.steps() == left
     assert sorted(path.name for path in checkpoints.folder.glob("*.fn")) == [f"step-00000000{step}.fn" for step in left]
@@ -56,7 +56,7 @@ def test_the_newest_stay(tmp_path, keep, left):
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=12), st.integers(1, 4))
 @settings(max_examples=20)
 def test_a_save_deletes_only_older_steps(tmp_path_factory, steps, keep):
-    """In whatever order steps come: the one saved is there, the newest before it too, and no later one goes."""
+    """In any order of steps, the saved one and the newest before it are kept, and no later one is deleted."""
     checkpoints, left = Checkpoints(tmp_path_factory.mktemp("folder"), keep), set()
     for step in steps:
         checkpoints.save(step, step)
@@ -67,7 +67,7 @@ def test_a_save_deletes_only_older_steps(tmp_path_factory, steps, keep):
 
 
 def test_going_back_behind_a_damaged_file_loses_no_good_one(tmp_path):
-    """With keep=1 too: the step saved next is older than the damaged one, and is what loads afterwards."""
+    """With keep=1 too, the next saved step, older than the damaged one, is what loads afterwards."""
     checkpoints = filled(tmp_path, 8, 10).replace(keep=1)
     damage(checkpoints, 10)
     checkpoints.save(9, tree_of(9))
@@ -77,14 +77,14 @@ def test_going_back_behind_a_damaged_file_loses_no_good_one(tmp_path):
 
 
 def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path):
-    """And of another tree."""
+    """The new tree may have another structure."""
     checkpoints = filled(tmp_path, 3)
     checkpoints.save(3, (1, 2), "again")
     assert (checkpoints.load(), checkpoints.load_metadata(), checkpoints.steps()) == ((1, 2), "again", [3])
 
 
 def test_other_files_are_ignored_and_kept(tmp_path):
-    """Names that look alike, a folder with the name of a step, and temporary files of others."""
+    """Examples are similar names, a folder named like a step, and temporary files of other programs."""
     names = ["step-12.fn", "step-0000000012.fn.bak", "notes.txt", ".notes.tmp", "step-000000001.txt", "xstep-000000001.fn"]
     for name in names:
         (tmp_path / name).write_text("other")
@@ -95,7 +95,7 @@ def test_other_files_are_ignored_and_kept(tmp_path):
 
 
 def test_a_file_that_cannot_be_deleted_costs_a_warning(tmp_path, monkeypatch):
-    """The save itself is done."""
+    """The save itself succeeds."""
 
     def refuse(self: Path, missing_ok: bool = False) -> None:
         raise PermissionError(13, "denied", str(self))
@@ -108,7 +108,7 @@ def test_a_file_that_cannot_be_deleted_costs_a_warning(tmp_path, monkeypatch):
 
 
 def test_a_failed_save_keeps_the_older_files(tmp_path):
-    """A tree that cannot be saved deletes nothing, and leaves nothing."""
+    """A tree that cannot be saved deletes nothing, and leaves no file."""
     checkpoints = filled(tmp_path, 1).replace(keep=1)
     with pytest.raises((ValueError, TypeError), match=r"\bb\b"):
         checkpoints.save(2, {"a": torch.ones(2), "b": object()})
@@ -119,7 +119,7 @@ def test_a_failed_save_keeps_the_older_files(tmp_path):
 
 
 def test_the_newest_is_loaded_by_default(tmp_path):
-    """With its metadata; others by their step, a number of numpy's too."""
+    """Its metadata is loaded too; other steps are loaded by number, which may be numpy's."""
     checkpoints = filled(tmp_path, 4, 9)
     assert checkpoints.latest() == 9
     assert fn.tree.equal(checkpoints.load()["weight"], tree_of(9)["weight"])
@@ -128,7 +128,7 @@ def test_the_newest_is_loaded_by_default(tmp_path):
 
 
 def test_options_of_load_are_handed_on(tmp_path):
-    """New names, parts and devices."""
+    """They are new names, partial trees and devices."""
     checkpoints = filled(tmp_path, 1)
     like = {"new": {"weight": torch.zeros(3)}, "other": torch.ones(1)}
     loaded = checkpoints.load(like=like, rename={"weight": "new.weight"}, partial=True, device="cpu")
@@ -137,7 +137,7 @@ def test_options_of_load_are_handed_on(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"text", b"cut"])
 def test_a_damaged_newest_file_falls_back_with_a_warning(tmp_path, content):
-    """One for each damaged file, which names it and the reason; its metadata is passed over too."""
+    """Each damaged file gives one, with its name and the reason; its metadata is skipped too."""
     checkpoints = filled(tmp_path, 1, 2, 3)
     whole = file_of(checkpoints, 3).read_bytes()
     file_of(checkpoints, 3).write_bytes(whole[:-30] if content == b"cut" else content)
@@ -152,7 +152,7 @@ def test_a_damaged_newest_file_falls_back_with_a_warning(tmp_path, content):
 
 
 def test_latest_reads_headers_only(tmp_path):
-    """A damaged header is passed over, damage in a tensor is found by ``load``."""
+    """A damaged header is skipped; damage in a tensor is found by ``load``."""
     checkpoints = filled(tmp_path, 1, 2, 3)
     damage(checkpoints, 3, 60)
     damage(checkpoints, 2)
@@ -163,7 +163,7 @@ def test_latest_reads_headers_only(tmp_path):
 
 
 def test_all_damaged_is_an_error_that_lists_them(tmp_path):
-    """Each with its reason."""
+    """Each is listed with its reason."""
     checkpoints = filled(tmp_path, 1, 2)
     damage(checkpoints, 1)
     file_of(checkpoints, 2).write_bytes(b"")
@@ -178,7 +178,7 @@ def test_all_damaged_is_an_error_that_lists_them(tmp_path):
 
 
 def test_a_given_step_has_no_fallback(tmp_path):
-    """Damaged is an error without a warning, missing names the steps there are, and so is an empty folder said."""
+    """A damaged step is an error, a missing one lists the existing steps, and an empty folder is named."""
     checkpoints = filled(tmp_path / "full", 1, 2)
     damage(checkpoints, 2)
     empty = Checkpoints(tmp_path / "none")
@@ -198,7 +198,7 @@ def test_a_given_step_has_no_fallback(tmp_path):
 
 
 def test_another_tree_than_asked_for_is_no_damage(tmp_path):
-    """The file before would hide it."""
+    """The previous file would hide it."""
     checkpoints = filled(tmp_path, 1, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -208,7 +208,7 @@ def test_another_tree_than_asked_for_is_no_damage(tmp_path):
 
 @pytest.mark.parametrize("ask", [Checkpoints.load, Checkpoints.latest])
 def test_files_that_another_process_deletes_meanwhile_are_no_damage(tmp_path, monkeypatch, ask):
-    """The steps are listed again: there are newer ones."""
+    """The steps are listed again, because there are newer ones."""
     checkpoints, listed = filled(tmp_path, 3), [1, 2]
     read = Checkpoints._steps
     monkeypatch.setattr(Checkpoints, "_steps", lambda self: [listed.pop(0)] if listed else read(self))
@@ -219,7 +219,7 @@ def test_files_that_another_process_deletes_meanwhile_are_no_damage(tmp_path, mo
 
 
 def test_it_is_a_value(tmp_path):
-    """It prints as the call that makes it, pickles, compares, and takes a word or a path."""
+    """It prints as the call that makes it, pickles, compares, and takes a string or a path."""
     assert repr(Checkpoints("runs/one")) == "Checkpoints('runs/one', keep=3)" == str(Checkpoints(Path("runs/one")))
     value = Checkpoints(tmp_path, None, every=20, background=True)
     assert repr(value) == f"Checkpoints('{tmp_path}', keep=None, every=20, background=True)"
@@ -229,14 +229,14 @@ def test_it_is_a_value(tmp_path):
 
 @pytest.mark.parametrize("folder", [None, 3, b"folder", "", ("a",), torch.ones(2)])
 def test_a_folder_is_a_path(folder):
-    """Not a number, bytes, nothing, or a tensor."""
+    """A number, bytes, None or a tensor is refused."""
     with pytest.raises(ValueError, match=r"^Checkpoints: folder must"):
         Checkpoints(folder)
 
 
 @pytest.mark.parametrize("step", [-1, 1.0, True, "1", math.nan, torch.tensor(1)])
 def test_a_step_is_a_whole_number(tmp_path, step):
-    """Saved or loaded."""
+    """This holds for saving and loading."""
     checkpoints = filled(tmp_path, 1)
     for use in (lambda: checkpoints.save(step, 0), lambda: checkpoints.load(step), lambda: checkpoints.load_metadata(step)):
         with pytest.raises(ValueError, match=r"step must be a whole number of at least 0, got"):
@@ -245,13 +245,13 @@ def test_a_step_is_a_whole_number(tmp_path, step):
 
 @pytest.mark.parametrize(("field", "got"), [("keep", 0), ("every", 0), ("keep", 2.0), ("background", 1)])
 def test_options_are_judged_when_it_is_made(field, got):
-    """By a sentence that names the field."""
+    """The error names the field."""
     with pytest.raises(ValueError, match=rf"^Checkpoints: {field} must be .*, got {got}"):
         Checkpoints("folder", **{field: got})
 
 
 def test_older_files_are_deleted_where_they_are(tmp_path, monkeypatch):
-    """By a save in the background too, while the process goes to another folder."""
+    """This holds for background saves too, while the process changes its working directory."""
     monkeypatch.chdir(tmp_path)
     checkpoints = fn.Checkpoints("checkpoints", keep=1, background=True)
     checkpoints.save(1, torch.zeros(10))

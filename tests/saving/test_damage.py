@@ -1,4 +1,4 @@
-"""Damaged and hostile files: each is a sentence that names the file, and never a wrong tree."""
+"""Damaged and hostile files: each gives an error that names the file, and never a wrong tree."""
 
 import pickle
 import re
@@ -15,7 +15,7 @@ MAGIC = b"\x89FNT\r\n\x1a\n"
 
 
 def refused(path, data: bytes, words: str = ""):
-    """Write bytes to a file, which must be refused with these words."""
+    """Write bytes to a file, which must be refused with the given message."""
     path.write_bytes(data)
     rule = f"^load: {re.escape(repr(str(path)))} must be a whole file that fn.save has written, got .*{words}"
     with pytest.raises(ValueError, match=rule):
@@ -29,7 +29,7 @@ def saved(path) -> bytes:
 
 
 def forged(header: str, blocks: bytes = b"", *, version: int = 1, length: int | None = None, total: int | None = None) -> bytes:
-    """Make a file with this header and right checksums, whatever it says."""
+    """Make a file with a given header and valid checksums."""
     text = header.encode()
     size = 32 + len(text) + len(blocks)
     lengths = struct.pack("<QQ", len(text) if length is None else length, size if total is None else total)
@@ -38,13 +38,13 @@ def forged(header: str, blocks: bytes = b"", *, version: int = 1, length: int | 
 
 
 def of_tensor(form: str, tree: str = '["tensor",0]') -> str:
-    """Return the header of one tensor."""
+    """Return the header for one tensor."""
     return f'{{"tree":{tree},"metadata":null,"tensors":[{form}]}}'
 
 
 @pytest.mark.parametrize("name", ["tree.fn", "tree.safetensors"])
 def test_a_file_cut_off_anywhere_is_refused(tmp_path, name):
-    """At every length, and one byte too long."""
+    """Every length is tried, and one byte too many."""
     data = saved(tmp_path / name)
     assert len(data) < 2500
     for length in range(len(data)):
@@ -54,7 +54,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("flip", [1, 64, 255])
 def test_a_file_with_a_changed_byte_is_refused(tmp_path, flip):
-    """At every place: one bit, another one, all eight; the zeros between tensors too."""
+    """Every position is tried: one bit, another one, all eight; zeros between tensors are covered too."""
     data = saved(tmp_path / "a.fn")
     for i in range(len(data)):
         refused(tmp_path / "a.fn", changed(data, i, flip))
@@ -62,7 +62,7 @@ def test_a_file_with_a_changed_byte_is_refused(tmp_path, flip):
 
 @pytest.mark.parametrize("flip", [1, 64, 255])
 def test_a_changed_byte_of_a_safetensors_file_never_makes_another_tree(tmp_path, flip):
-    """It is refused, but for the text that only others read."""
+    """It is refused, except in text that only other programs read."""
     path = tmp_path / "a.safetensors"
     data = saved(path)
     for_others = range(data.index(b'"format":"pt"') + 1, data.index(b'"format":"pt"') + 12)
@@ -88,7 +88,7 @@ def changed(data: bytes, i: int, flip: int) -> bytes:
 
 
 def test_the_small_file_loads(tmp_path):
-    """The undamaged and the rebuilt file load: the other tests refuse the damage and nothing else."""
+    """The undamaged and the rebuilt file load, so the other tests refuse only the damage."""
     path = tmp_path / "a.fn"
     saved(path)
     assert same(fn.load(path), sample())
@@ -98,7 +98,7 @@ def test_the_small_file_loads(tmp_path):
 
 
 def test_files_of_other_formats_are_refused_by_name(tmp_path):
-    """A file of torch.save, a pickle, text, and an empty file."""
+    """They are a file of torch.save, a pickle, text, and an empty file."""
     path = tmp_path / "a.fn"
     torch.save({"w": torch.ones(2)}, path)
     refused(path, path.read_bytes(), "a zip archive, as torch.save writes")
@@ -112,7 +112,7 @@ def test_files_of_other_formats_are_refused_by_name(tmp_path):
 
 
 def test_a_newer_version_says_which_one_is_read(tmp_path):
-    """Before anything else is looked at."""
+    """The version is checked first."""
     refused(tmp_path / "a.fn", forged("{}", version=2), "a file of format version 2; this funcnet reads version 1")
 
 
@@ -184,18 +184,18 @@ TREES = {
 
 @pytest.mark.parametrize("lengths", LENGTHS, ids=repr)
 def test_wrong_lengths_are_refused(tmp_path, lengths):
-    """Of the header and of the file; nothing is allocated for them."""
+    """They are lengths of the header and of the file; nothing is allocated for them."""
     refused(tmp_path / "a.fn", forged(of_tensor('["float32",[0],null]'), bytes(100), **lengths))
 
 
 def test_impossible_tensors_are_refused_before_anything_is_allocated(tmp_path):
-    """With right checksums: dtypes, shapes and strides of no file that was saved."""
+    """Checksums are valid, but dtypes, shapes or strides cannot have been saved."""
     for form in FORMS.values():
         refused(tmp_path / "a.fn", forged(of_tensor(form), bytes(200)))
 
 
 def test_impossible_trees_are_refused(tmp_path):
-    """With right checksums: nodes of no tree that was saved; no name in a file is imported."""
+    """Checksums are valid, but nodes cannot have been saved; no name in a file is imported."""
     form = '["float32",[0],null]'
     for tree in TREES.values():
         text = of_tensor(form, tree)

@@ -1,4 +1,4 @@
-"""Files of version 1, as they were written when it was new: every later version loads them bit for bit.
+"""Files of version 1, written when it was new: every later version loads them bit for bit.
 
 ``python tests/saving/test_fixtures.py`` wrote them. A new version of the format gets files beside these; these are never written
 again.
@@ -38,7 +38,7 @@ LIKE = {"point": Point(torch.zeros(2, dtype=torch.int64), None)}
 
 
 def numbered(name: str, *shape: int) -> torch.Tensor:
-    """Make a tensor of the bytes 0, 1, 0, 1 for bools, else 0, 7, 14, ..."""
+    """Make a tensor of the bytes 0, 1, 0, 1 for bools, otherwise 0, 7, 14, ..."""
     dtype = getattr(torch, name)
     size = torch.Size(shape).numel() * dtype.itemsize
     step, modulus = (1, 2) if name == "bool" else (7, 251)
@@ -47,7 +47,7 @@ def numbered(name: str, *shape: int) -> torch.Tensor:
 
 
 def tree(names: tuple[str, ...]) -> dict[object, object]:
-    """Return the tree in the files: many dtypes, strides, a tensor at two paths, and every kind of node and word."""
+    """Return the tree in the files, with many dtypes, strides, a tensor at two paths, and every kind of node and leaf."""
     shared = numbered("float32", 2, 3)
     return {
         "dtypes": {name: numbered(name, 5) for name in names},
@@ -68,7 +68,7 @@ FILES = {"v1.fn": NAMES + ONLY_OURS, "v1.safetensors": NAMES}
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_of_version_1_loads_bit_for_bit(name):
-    """Its tree with strides, shared tensors and words, and its metadata."""
+    """Strides, shared tensors, other leaves and metadata are restored."""
     want, got = tree(FILES[name]), fn.load(FOLDER / name)
     assert same(got, want)
     assert [x.stride() for x in got["strides"]] == [x.stride() for x in want["strides"]] == [(1, 12, 4), (8, 1, 4, 2)]
@@ -79,14 +79,14 @@ def test_a_file_of_version_1_loads_bit_for_bit(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_of_version_1_loads_in_part(name):
-    """Into a tree with fewer paths, and under other names."""
+    """It may be loaded into a tree with fewer paths, and under other names."""
     loaded = fn.load(FOLDER / name, LIKE, partial=True)
     assert same(loaded, {"point": Point(numbered("int64", 2), None)})
     assert bits(fn.load(FOLDER / name, rename={"dtypes.*": "d.*", "3.*": None})["d"]["uint8"]) == [0, 7, 14, 21, 28]
 
 
 def test_the_files_are_those_of_today(tmp_path):
-    """As long as version 1 is the one that is written: byte for byte, since a file has no time or place in it."""
+    """While version 1 is written, files are equal byte for byte: a file has no time or place in it."""
     fn.save(tmp_path / "v1.fn", tree(FILES["v1.fn"]), METADATA)
     assert (tmp_path / "v1.fn").read_bytes() == (FOLDER / "v1.fn").read_bytes()
 

@@ -1,4 +1,4 @@
-"""The lock of a folder: two writers, processes that were killed, forks, and file systems without locks; saves in the background."""
+"""The lock of a folder: two writers, killed processes, forks, file systems without locks, and background saves."""
 
 import errno
 import fcntl
@@ -22,7 +22,7 @@ LEFT = ".step-000000007.fn.x1y2.tmp"
 
 @contextmanager
 def held_elsewhere(folder, word=""):
-    """Hold the lock through another open file, as another process would; ``word`` is what it wrote into the file."""
+    """Hold the lock through another open file, as another process would; ``word`` is the text it wrote to the file."""
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(word)
@@ -42,7 +42,7 @@ def is_free(folder):
 
 
 def test_a_second_run_is_refused(tmp_path):
-    """In the same process, through whatever path; saves within the run are free to go on, and the folder is free afterwards."""
+    """It may use another path to the folder; saves within the first run continue, and the folder is free afterwards."""
     one, other = Checkpoints(tmp_path / "new"), Checkpoints(tmp_path / "new" / ".." / "new", background=True)
     with one.locked():
         assert not is_free(one.folder)
@@ -63,7 +63,7 @@ def test_a_second_run_is_refused(tmp_path):
     ("word", "said"), [("4711", r"training with this folder \(pid 4711\)"), ("", "training with this folder or saving in it")]
 )
 def test_a_run_does_not_wait_for_another_process(tmp_path, word, said):
-    """It is refused with the number of the other, if that is training, and leaves no lock behind."""
+    """The error has the id of the other process if it is training, and no lock is left."""
     checkpoints = Checkpoints(tmp_path)
     with (
         held_elsewhere(tmp_path, word),
@@ -78,7 +78,7 @@ def test_a_run_does_not_wait_for_another_process(tmp_path, word, said):
 
 
 def test_a_save_waits_for_another_save_and_is_refused_by_a_run(tmp_path):
-    """A killed trainer has left its number; the process that saves now removes it a moment later."""
+    """A killed trainer has left its id; the process that saves now removes it a moment later."""
     checkpoints = Checkpoints(tmp_path)
     with held_elsewhere(tmp_path, "4711") as file, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(checkpoints.save, 1, "saved")
@@ -93,7 +93,7 @@ def test_a_save_waits_for_another_save_and_is_refused_by_a_run(tmp_path):
 
 
 def test_an_interrupted_wait_leaves_no_open_file(tmp_path, monkeypatch):
-    """Ctrl-C while another process saves."""
+    """Ctrl-C may interrupt it while another process saves."""
 
     def interrupt(seconds):
         raise KeyboardInterrupt
@@ -107,7 +107,7 @@ def test_an_interrupted_wait_leaves_no_open_file(tmp_path, monkeypatch):
 
 
 def test_threads_save_one_after_the_other(tmp_path):
-    """In one folder, with and without the background, none is lost."""
+    """In one folder, with and without the background, no save is lost."""
     with ThreadPoolExecutor(4) as pool:
         values = [Checkpoints(tmp_path, None, background=i % 2 == 0) for i in range(16)]
         assert [*pool.map(lambda i: values[i].save(i, i), range(16))] == [None] * 16
@@ -122,7 +122,7 @@ def test_threads_save_one_after_the_other(tmp_path):
     "use", [lambda checkpoints: checkpoints.save(1, 1), lambda checkpoints: checkpoints.locked().__enter__()]
 )
 def test_temporary_files_of_dead_writers_are_removed(tmp_path, use):
-    """By a save or a run, once the lock is held; other temporary files stay."""
+    """A save or a run removes them once it holds the lock; other temporary files stay."""
     for name in (LEFT, ".mine.tmp", "step-000000007.tmp"):
         (tmp_path / name).write_text("half")
     with held_elsewhere(tmp_path, "1"), pytest.raises(ValueError, match="training"):
@@ -133,7 +133,7 @@ def test_temporary_files_of_dead_writers_are_removed(tmp_path, use):
 
 
 def test_without_locks_everything_goes_on(tmp_path, monkeypatch):
-    """Where the file system refuses them, or the system has none; a file of a writer that may be alive stays."""
+    """The file system or the operating system may lack them; files of a writer that may be alive stay."""
     (tmp_path / LEFT).write_text("half")
 
     def refuse(file, operation):
@@ -151,7 +151,7 @@ def test_without_locks_everything_goes_on(tmp_path, monkeypatch):
 
 
 def test_a_forked_process_does_not_keep_the_lock(tmp_path):
-    """A worker of a DataLoader may live on for seconds after its trainer was killed; the trainer keeps the lock."""
+    """A DataLoader worker may live for seconds after its trainer was killed; the trainer keeps the lock."""
     checkpoints = Checkpoints(tmp_path)
     with checkpoints.locked():
         descriptor = lock_of(tmp_path)._descriptor
@@ -166,7 +166,7 @@ def test_a_forked_process_does_not_keep_the_lock(tmp_path):
 
 
 def _state_in_a_child(folder, descriptor):
-    """Return 0 if the child has no open file of the lock, and can neither take nor free it."""
+    """Return 0 if the child has no open lock file, and can neither take nor release the lock."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -184,7 +184,7 @@ def _state_in_a_child(folder, descriptor):
 
 @pytest.fixture
 def gate(monkeypatch):
-    """Make saves in the background wait for an event, and fail if its ``error`` is set."""
+    """Make background saves wait for an event, and fail if its ``error`` is set."""
     gate, pool = threading.Event(), ThreadPoolExecutor(1)
     gate.error = None
 
@@ -202,7 +202,7 @@ def gate(monkeypatch):
 
 @pytest.mark.parametrize("use", ["wait", "latest", "steps", "load", "load_metadata"])
 def test_the_next_call_waits_for_the_background(tmp_path, gate, use):
-    """Older files are deleted, and the lock is free, when it returns; another value of the same folder waits too."""
+    """When it returns, older files are deleted and the lock is free; another value for the folder waits too."""
     checkpoints = Checkpoints(tmp_path, 1, background=True)
     Checkpoints(tmp_path).save(1, 1)
     checkpoints.save(2, 2)
@@ -215,7 +215,7 @@ def test_the_next_call_waits_for_the_background(tmp_path, gate, use):
 
 
 def test_an_error_of_the_background_is_raised_once_and_costs_no_older_file(tmp_path, gate):
-    """By the next call; a save too."""
+    """The next call raises it, even a save."""
     checkpoints = Checkpoints(tmp_path, 1, background=True)
     Checkpoints(tmp_path).save(1, 1)
     gate.error = OSError(errno.ENOSPC, "No space left on device")
@@ -229,7 +229,7 @@ def test_an_error_of_the_background_is_raised_once_and_costs_no_older_file(tmp_p
 
 
 def test_the_end_of_a_run_waits_and_raises(tmp_path, gate):
-    """So that a run does not end as if its last checkpoint were there."""
+    """Otherwise the run would end without its last checkpoint."""
     checkpoints = Checkpoints(tmp_path, background=True)
     gate.error = OSError(errno.ENOSPC, "No space left on device")
     threading.Timer(0.05, gate.set).start()
@@ -239,7 +239,7 @@ def test_the_end_of_a_run_waits_and_raises(tmp_path, gate):
 
 
 def test_a_tree_that_is_refused_frees_the_lock(tmp_path):
-    """At the call, or in the thread."""
+    """The error may occur at the call, or in the thread."""
     checkpoints = Checkpoints(tmp_path, background=True)
     with pytest.raises((ValueError, TypeError), match="leaf"):
         checkpoints.save(1, {"leaf": object()}) or checkpoints.wait()
@@ -261,7 +261,7 @@ bad.save(2, torch.ones(1000))
 
 
 def test_the_end_of_the_interpreter_waits_and_tells_the_error(tmp_path):
-    """In a separate process, which does not wait."""
+    """It runs in a separate process, which does not wait itself."""
     ended = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False)
     assert "step-000000002.fn" in ended.stderr
     assert torch.equal(Checkpoints(tmp_path / "good").load(), torch.ones(1000))
@@ -269,7 +269,7 @@ def test_the_end_of_the_interpreter_waits_and_tells_the_error(tmp_path):
 
 
 def test_a_lock_that_holds_nothing_may_be_given_back(tmp_path):
-    """By a forked process that leaves the ``with`` of its parent."""
+    """An example is a forked process that leaves the ``with`` of its parent."""
     lock = FolderLock(tmp_path)
     lock.release()
     assert lock.acquire("test")

@@ -1,4 +1,4 @@
-"""``load`` with ``like``, ``partial``, ``rename`` and ``device``: one error for everything that does not fit."""
+"""``load`` with ``like``, ``partial``, ``rename`` and ``device``: one error for all differences."""
 
 import re
 from collections import OrderedDict
@@ -21,7 +21,7 @@ def path(tmp_path):
 
 
 def test_everything_that_does_not_fit_is_in_one_error(path):
-    """Missing, extra, of another shape, dtype or type, and nodes of another kind."""
+    """It lists paths that are missing, extra, of another shape, dtype or type, and nodes of another kind."""
     like = {
         "net": [{"weight": W.T, "bias": B.double(), "scale": B}, {}],
         "step": 3.0,
@@ -56,14 +56,14 @@ def test_everything_that_does_not_fit_is_in_one_error(path):
     ],
 )
 def test_the_kind_of_everything_must_fit(tmp_path, saved, like, words):
-    """Each difference in words."""
+    """Each difference is described."""
     fn.save(tmp_path / "a.fn", saved)
     with pytest.raises(ValueError, match=f"differences?:\n  {re.escape(words)}$"):
         fn.load(tmp_path / "a.fn", like)
 
 
 def test_a_long_list_of_differences_is_cut(tmp_path):
-    """After 20, with the number of the others."""
+    """20 are listed, and the others are counted."""
     fn.save(tmp_path / "a.fn", [torch.ones(1)] * 50)
     with pytest.raises(ValueError, match="got 50 differences") as caught:
         fn.load(tmp_path / "a.fn", [torch.ones(2)] * 50)
@@ -72,7 +72,7 @@ def test_a_long_list_of_differences_is_cut(tmp_path):
 
 
 def test_like_gives_order_classes_and_keys(tmp_path):
-    """The leaves are the file's; ints and words with the same path are the same key."""
+    """The leaves are the file's; an int and a string with the same path are the same key."""
     fn.save(tmp_path / "a.fn", {"b": 1, "a": Point(W, 2), "0": True})
     like = OrderedDict([("a", Point(torch.empty(2, 3, device="meta"), 0)), (0, False), ("b", 0)])
     loaded = fn.load(tmp_path / "a.fn", like)
@@ -81,7 +81,7 @@ def test_like_gives_order_classes_and_keys(tmp_path):
 
 
 def test_partial_keeps_what_the_file_lacks_and_leaves_out_what_like_lacks(path):
-    """Leaves that both have must still fit, and there must be some."""
+    """Common leaves must still match, and there must be at least one."""
     like = {"net": ({"weight": torch.zeros(2, 3), "scale": B},), "new": 1}
     loaded = fn.load(path, like, partial=True)
     assert same(loaded, {"net": ({"weight": W, "scale": B},), "new": 1})
@@ -100,13 +100,13 @@ def test_partial_keeps_what_the_file_lacks_and_leaves_out_what_like_lacks(path):
 
 
 def test_paths_of_like_must_be_unique(path):
-    """As in ``tree.names``."""
+    """They are checked as in ``tree.names``."""
     with pytest.raises(ValueError, match=r"^load: the paths of the leaves must be unique, got '1' twice"):
         fn.load(path, {1: B, "1": B})
 
 
 def test_patterns_rename_paths(path):
-    """What ``*`` matches goes to the ``*`` of the new name; the first pattern that matches counts; None leaves out."""
+    """The text matched by ``*`` goes to the ``*`` of the new name; the first match counts; None drops the path."""
     like = {"body": ({"w": torch.zeros(2, 3), "bias": torch.zeros(2)}, {}), "step": 0}
     rename = {"net.*.weight": "body.*.w", "net.*": "body.*", "rate": None}
     loaded = fn.load(path, like, rename=rename)
@@ -133,7 +133,7 @@ def test_patterns_rename_paths(path):
     ],
 )
 def test_stars_keep_what_they_match(path, pattern, new, want):
-    """Exactly where ``matches`` finds the pattern; ``?`` and ``[]`` match one letter that is not kept."""
+    """Patterns match as in ``matches``; ``?`` and ``[]`` match one character, which is not kept."""
     assert renamed(path, pattern, new) == want
     assert matches(path, pattern) == (want is not None)
 
@@ -159,13 +159,13 @@ def test_stars_keep_what_they_match(path, pattern, new, want):
     ],
 )
 def test_a_rename_that_makes_no_sense_is_refused(path, rename, words):
-    """With the pattern or the path."""
+    """The error has the pattern or the path."""
     with pytest.raises(ValueError, match=f"^load: .*{words}"):
         fn.load(path, rename=rename)
 
 
 def test_device_is_where_tensors_go(path):
-    """By name or as a value; one that torch does not know is refused."""
+    """It may be a name or a value; one unknown to torch is refused."""
     for device in ("cpu", torch.device("cpu")):
         assert fn.load(path, device=device)["net"][0]["weight"].device.type == "cpu"
     assert fn.load(path, device="meta")["net"][0]["weight"].is_meta

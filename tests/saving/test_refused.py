@@ -1,4 +1,4 @@
-"""Refusals of ``save``: it writes only what ``load`` can give back unchanged."""
+"""Refusals of ``save``: it writes only what ``load`` can restore unchanged."""
 
 import os
 import re
@@ -33,7 +33,7 @@ LEAF, NODE, DENSE = (
 
 
 def refused():
-    """Return each kind of what is refused, and the rule."""
+    """Return each kind of refused leaf or node, and the rule."""
     return {
         "set": ({1, 2}, LEAF),
         "object": (object(), LEAF),
@@ -64,7 +64,7 @@ def refused():
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, of prototypes
 @pytest.mark.parametrize("name", ["tree.fn", "tree.safetensors"])
 def test_what_would_not_come_back_is_refused_with_its_path(tmp_path, name):
-    """At any depth; no file is made."""
+    """This holds at any depth, and no file is created."""
     for value, rule in refused().values():
         with pytest.raises(ValueError, match=rf"^save: .*{rule}"):
             fn.save(tmp_path / name, value)
@@ -74,14 +74,14 @@ def test_what_would_not_come_back_is_refused_with_its_path(tmp_path, name):
 
 
 def test_metadata_must_hold_no_tensors(tmp_path):
-    """Nor what no tree may hold."""
+    """Leaves that no tree may hold are refused too."""
     for metadata, path in (({"x": torch.ones(1)}, "metadata.x"), ([{1}], "metadata.0"), (fn, "metadata")):
         with pytest.raises(ValueError, match=rf"^save: .*, got an? .* at '{path}'$"):
             fn.save(tmp_path / "a.fn", 0, metadata)
 
 
 def test_a_tree_within_itself_and_a_deep_one_are_refused(tmp_path):
-    """Before Python's calls are exhausted; 100 nodes within each other are saved."""
+    """They are refused before Python's recursion limit; 100 nested nodes can be saved."""
     loop = []
     loop.append(loop)
     deep = 0
@@ -95,14 +95,14 @@ def test_a_tree_within_itself_and_a_deep_one_are_refused(tmp_path):
 
 
 def test_tensors_of_a_transformation_are_refused(tmp_path):
-    """Within vmap they have no memory to be saved."""
+    """Within vmap they have no memory to save."""
     with pytest.raises(ValueError, match=r"without memory, as within torch\.func\.vmap"):
         torch.func.vmap(lambda x: fn.save(tmp_path / "a.fn", x))(torch.ones(2))
 
 
 @pytest.mark.parametrize("path", [3, None, b"a.fn", "", "a\0b", "folder/", ["a.fn"]], ids=repr)
 def test_a_path_must_name_a_file(path):
-    """For each of the functions."""
+    """This holds for each of the functions."""
     rule = "path must be a str or os.PathLike that names a file, got "
     for who, call in {
         "save": lambda: fn.save(path, 0),
@@ -115,7 +115,7 @@ def test_a_path_must_name_a_file(path):
 
 
 def test_folders_and_devices_are_no_files(tmp_path):
-    """A device is not replaced by a file, and none is read, which would wait for ever."""
+    """A device is neither replaced nor read, which would block forever."""
     os.mkfifo(tmp_path / "pipe")
     for path, kind in ((tmp_path, "a folder"), (tmp_path / "pipe", "a device")):
         with pytest.raises(ValueError, match=f"save: path must name a file, got '.*', {kind}"):
@@ -127,7 +127,7 @@ def test_folders_and_devices_are_no_files(tmp_path):
 
 
 def test_missing_files_and_folders_are_errors_of_the_system(tmp_path):
-    """With the path, and which call it was."""
+    """The error has the path and the call."""
     with pytest.raises(FileNotFoundError, match=r"the folder of path must exist: '.*nowhere'") as caught:
         fn.save(tmp_path / "nowhere" / "a.fn", 0)
     assert "in save('" in caught.value.__notes__[0]
@@ -137,7 +137,7 @@ def test_missing_files_and_folders_are_errors_of_the_system(tmp_path):
 
 
 def test_links_in_a_circle_are_an_error_of_the_system(tmp_path):
-    """As when they are opened."""
+    """The system raises it when they are opened."""
     (tmp_path / "a.fn").symlink_to(tmp_path / "b.fn")
     (tmp_path / "b.fn").symlink_to(tmp_path / "a.fn")
     for call in (lambda path: fn.save(path, torch.ones(2)), fn.load):

@@ -1,4 +1,4 @@
-"""Round trips: every tree that can be saved comes back unchanged, bit for bit."""
+"""Round trips: every saved tree is loaded unchanged, bit for bit."""
 
 import math
 from collections import OrderedDict, namedtuple
@@ -24,7 +24,7 @@ def path(tmp_path_factory):
 @settings(max_examples=80)
 @given(DRAWN, trees(words))
 def test_every_tree_comes_back_as_it_was(path, tree, metadata):
-    """With its metadata, of the same kinds."""
+    """Metadata and kinds of nodes are restored too."""
     fn.save(path, tree, metadata)
     assert same(fn.load(path), tree)
     assert same(fn.load_metadata(path), metadata)
@@ -42,7 +42,7 @@ def test_dense_tensors_keep_their_strides(path, x):
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), max_size=4))
 def test_what_is_dense_is_what_torch_calls_dense(axes):
-    """``torch.empty_like`` keeps the strides of a dense tensor."""
+    """``torch.empty_like`` keeps the strides of exactly these tensors."""
     shape, strides = [n for n, _ in axes], [stride for _, stride in axes]
     x = torch.empty(600).as_strided(shape, strides)
     filled = {sum(i * s for i, s in zip(index, strides, strict=True)) for index in torch.ones(shape).nonzero().tolist()}
@@ -50,7 +50,7 @@ def test_what_is_dense_is_what_torch_calls_dense(axes):
 
 
 def test_every_dtype_and_layout_of_memory_comes_back(path):
-    """Those too that torch can neither copy nor compare."""
+    """This includes dtypes that torch can neither copy nor compare."""
     made = {name: tensor(name, (3, 4), 0) for name in DTYPES if name != "complex32"}
     made["complex32"] = tensor("int32", (3, 4), 0).view(torch.complex32)
     tree = {name: (x, x.t(), x[0, 1], x[:0]) + (() if name in NARROW else (x[:, ::2],)) for name, x in made.items()}
@@ -59,14 +59,14 @@ def test_every_dtype_and_layout_of_memory_comes_back(path):
 
 
 def test_narrow_tensors_with_gaps_are_copied(path):
-    """By their bytes, since torch has no copy of them."""
+    """They are copied as bytes, because torch cannot copy them."""
     x = tensor("int4", (4, 6), 1)
     fn.save(path, x[:, ::2])
     assert bits(fn.load(path)) == bits(x.view(torch.uint8)[:, ::2])
 
 
 def test_channels_last_and_strides_of_axes_of_size_1_come_back(path):
-    """Kernels choose by them."""
+    """Kernels are chosen by them."""
     images = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     odd = torch.arange(4.0).as_strided((1, 4, 1), (77, 1, 9))
     fn.save(path, (images, odd))
@@ -74,7 +74,7 @@ def test_channels_last_and_strides_of_axes_of_size_1_come_back(path):
 
 
 def test_conjugated_negated_and_lazy_tensors_are_saved_by_their_values(path):
-    """Their memory holds others."""
+    """Their memory holds other values."""
     z = torch.randn(3, dtype=torch.complex64)
     tree = (z.conj(), z.conj().imag, torch._efficientzerotensor((2,)), z)
     fn.save(path, tree)
@@ -84,7 +84,7 @@ def test_conjugated_negated_and_lazy_tensors_are_saved_by_their_values(path):
 
 
 def test_a_tensor_at_two_paths_is_one_again(path):
-    """Written once; another view of the same memory is another tensor."""
+    """It is written once; another view of the same memory is another tensor."""
     w = torch.randn(100, 100)
     fn.save(path, {"a": w, "b": [w.detach(), w.t(), w[:50]]})
     loaded = fn.load(path)
@@ -96,7 +96,7 @@ def test_a_tensor_at_two_paths_is_one_again(path):
 
 
 def test_tensors_that_require_gradients_come_back_without(path):
-    """Parameters of torch too; saving does not change them."""
+    """Parameters are included; saving does not change them."""
     w = torch.nn.Parameter(torch.ones(2))
     fn.save(path, [w, w * 2])
     assert [type(x) for x in fn.load(path)] == [torch.Tensor] * 2
@@ -120,7 +120,7 @@ def test_inference_mode_makes_no_difference(tmp_path, name):
 
 
 def test_a_tree_keeps_classes_keys_and_words(path):
-    """Written out, since a comparison may overlook what is written."""
+    """The result is written out, because a comparison may miss a difference."""
     tree = {"b": (1, [2**80, -0.0, 1e-320, math.inf], None, {}, (), []), 1: OrderedDict(z=torch.Size([2])), False: 'é\n"'}
     fn.save(path, tree)
     assert repr(fn.load(path)) == repr(tree)
@@ -128,7 +128,7 @@ def test_a_tree_keeps_classes_keys_and_words(path):
 
 
 def test_named_tuples_get_the_class_of_like(path):
-    """Without it, a class with the same name and fields, the same one at every load."""
+    """Without it, they get a class with the same name and fields, the same one at every load."""
     fn.save(path, {"p": Point(1, torch.ones(2)), "odd": namedtuple("Odd", ["class", "x"], rename=True)(1, 2)})
     one, other = fn.load(path), fn.load(path)
     assert type(one["p"]) is type(other["p"]) is not Point
@@ -145,7 +145,7 @@ def test_equal_trees_make_equal_files(tmp_path):
 
 
 def test_a_training_goes_on_from_a_file_as_if_nothing_had_been(path):
-    """Params and state of an optimizer, bit for bit."""
+    """Params and optimizer state agree bit for bit."""
     net, loss, opt = fn.serial(fn.Linear(4, 8), fn.BatchNorm1d(8), fn.Tanh(), fn.Linear(8, 1)), fn.MSE(), fn.AdamW(1e-2)
     step, params = fn.train_step(net, loss, opt), net.init(0)
     x, t = fn.random.normal(1, (16, 4)), fn.random.normal(2, (16, 1))

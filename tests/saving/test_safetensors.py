@@ -1,4 +1,4 @@
-"""Files of the safetensors format: readable by its library, and those of others readable here."""
+"""Files in the safetensors format: its library reads ours, and we read those of others."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ def path(tmp_path_factory):
 @settings(max_examples=60)
 @given(trees(tensors(HELD) | words), trees(words))
 def test_every_tree_comes_back_as_it_was(path, tree, metadata):
-    """As from the other format, unless two of its paths are the same."""
+    """This equals the other format, unless two paths are the same."""
     try:
         fn.tree.names(tree)
     except ValueError:
@@ -37,7 +37,7 @@ def test_every_tree_comes_back_as_it_was(path, tree, metadata):
 
 
 def test_strides_and_shared_tensors_come_back(path):
-    """Though the tensors in the file are contiguous, and each is there once."""
+    """This holds although the tensors in the file are contiguous, each stored once."""
     w = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     fn.save(path, {"a": w, "b": [w, w.flatten(2)[0].t()]})
     loaded = fn.load(path)
@@ -47,7 +47,7 @@ def test_strides_and_shared_tensors_come_back(path):
 
 
 def test_the_library_reads_what_is_saved(path):
-    """Tensors by their paths, and the text that others look for."""
+    """It sees tensors by their paths, and the text that other programs look for."""
     fn.save(path, sample())
     read = load_file(path)
     named = {name: x for name, x in fn.tree.names(sample()).items() if isinstance(x, torch.Tensor)}
@@ -59,7 +59,7 @@ def test_the_library_reads_what_is_saved(path):
 
 
 def test_files_of_others_load(path):
-    """As a flat dict, or into a tree, with other names too; their text is the metadata."""
+    """They load as a flat dict, or into a tree, also with other names; their text is the metadata."""
     named = {"layers.0.weight": torch.randn(3, 2), "layers.0.bias": torch.zeros(3), "head": torch.ones(2, dtype=torch.bfloat16)}
     save_file(named, path, {"by": "another"})
     assert same(fn.load(path), dict(sorted(named.items())))
@@ -76,7 +76,7 @@ def test_files_of_others_load(path):
 
 
 def test_dtypes_that_the_format_lacks_are_refused(path):
-    """By path; all others are saved."""
+    """The error has the path; all other dtypes are saved."""
     for name in DTYPES:
         x = tensor("uint8", (4, DTYPES[name].itemsize), 0).view(DTYPES[name])
         if name in _LACKED:
@@ -88,7 +88,7 @@ def test_dtypes_that_the_format_lacks_are_refused(path):
 
 
 def test_paths_that_are_no_names_of_tensors_are_refused(path):
-    """Two tensors with the same path, and the word that the format keeps for itself."""
+    """Two tensors with the same path, and the name reserved by the format, are refused."""
     for tree, name in (({1: torch.ones(1), "1": torch.zeros(1)}, "1"), ({"__metadata__": torch.ones(1)}, "__metadata__")):
         with pytest.raises(
             ValueError, match=rf"^save: the paths of tensors in a \.safetensors file must be unique, .*, got '{name}'"
@@ -98,7 +98,7 @@ def test_paths_that_are_no_names_of_tensors_are_refused(path):
 
 @pytest.mark.parametrize("call", [lambda path: fn.save(path, 0), fn.load, fn.load_metadata])
 def test_without_the_library_a_sentence_says_what_to_install(path, monkeypatch, call):
-    """An ``ImportError``."""
+    """It is an ``ImportError``."""
     fn.save(path, 0)
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ImportError, match=r"ends in \.safetensors needs the library: pip install 'funcnet\[safetensors\]'"):
@@ -106,7 +106,7 @@ def test_without_the_library_a_sentence_says_what_to_install(path, monkeypatch, 
 
 
 def forged(path, changes):
-    """Write a file with this text of ours, and a right checksum of it."""
+    """Write a file with the given text of ours, and a valid checksum of it."""
     from funcnet.saving.safetensors_format import _crc
 
     said = {"version": 1, "tree": ["tensor", 0], "metadata": None, "tensors": [["a", "float32", [2], None, 0]], **changes}
@@ -132,7 +132,7 @@ def forged(path, changes):
     ],
 )
 def test_text_that_was_never_saved_is_refused(path, changes, words):
-    """Though its checksum is right."""
+    """This holds although its checksum is valid."""
     forged(path, changes)
     with pytest.raises(ValueError, match=f"^load: '.*' must be a whole file .*, got .*{words}"):
         fn.load(path)

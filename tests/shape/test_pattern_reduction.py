@@ -68,7 +68,7 @@ MESSAGES = {
     "Reduce: pattern must be two sides": lambda: fn.Reduce(3, "sum"),
     "Reduce: reduction must be one of 'sum', 'mean', 'max', 'min', 'prod', got 'median'": lambda: fn.Reduce("a b -> a", "median"),
     "Reduce: sizes must be whole numbers of at least 1, of names in 'a b -> a', got c=2": lambda: fn.Reduce("a b -> a", "sum", c=2),
-    "Reduce('a (b c) -> a b', 'sum', c=4): x must have the axes on the left, and all sizes but one of each must be given, got x of shape (2, 6)": lambda: fn.Reduce("a (b c) -> a b", "sum", c=4)({}, X),
+    "Reduce('a (b c) -> a b', 'sum', c=4): x must have the axes on the left, with at most one size of each missing, got x of shape (2, 6)": lambda: fn.Reduce("a (b c) -> a b", "sum", c=4)({}, X),
     "Reduce('a b -> a', 'sum'): gy must have the shape of y, (2,), got gy of shape (2, 6)": lambda: fn.Reduce("a b -> a", "sum").vjp({}, fn.Reduce("a b -> a", "sum").apply({}, X)[1], X),
     'Repeat: pattern must be two sides, such as "n c -> n t c", the right one with all names of the left one, once each, got \'a b -> a\'': lambda: fn.Repeat("a b -> a"),
     "Repeat: the new axes must have sizes, such as t=2, got 'a b -> a t b'": lambda: fn.Repeat("a b -> a t b"),

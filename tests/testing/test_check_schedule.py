@@ -212,5 +212,5 @@ def test_the_judge_refuses_what_it_cannot_judge(arguments, sentence):
 
 def test_a_schedule_of_a_lambda_does_not_pickle():
     """And is told so in the words of the rule."""
-    with pytest.raises(AssertionError, match=r"^a schedule must pickle; a function in it needs a name in a module"):
+    with pytest.raises(AssertionError, match=r"^a schedule must pickle; a function in it must be defined with def in a module"):
         check_schedule(fn.LambdaSchedule(lambda t: 0.5**t))

@@ -209,8 +209,8 @@ BROKEN_PAIRS = {
     SettledSwapped: "inference must leave every layer in its place, and has another at 'a', 'b'",
     SettledTwice: "inference must leave every layer in its place, and has another at 'b'",
     SerialSwapped: "inference must leave every layer in its place, and 'a', 'b' then run in the order 'b', 'a'",
-    OtherNames: r"the names of children\(\) must be the paths of their params in init's, and there is nothing at 'x'",
-    NamesSwapped: r"the names of children\(\) must be the paths of their params in init's, and those of 'b' are at 'a.",
+    OtherNames: r"the names of children\(\) must be the paths of their params in the result of init, and there is nothing at 'x'",
+    NamesSwapped: r"the names of children\(\) must be the paths of their params in the result of init, and those of 'b' are at 'a.",
 }
 
 PAIRS = {

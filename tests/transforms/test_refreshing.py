@@ -62,7 +62,7 @@ def test_all_else_stays() -> None:
 def test_bad_arguments_are_refused() -> None:
     """No batches, a momentum out of range, and what is no layer."""
     net = fn.BatchNorm1d(3)
-    with pytest.raises(ValueError, match="refresh_stats: batches must hold the x of one batch at least, got none"):
+    with pytest.raises(ValueError, match="refresh_stats: batches must hold the x of at least one batch, got none"):
         fn.refresh_stats(net, net.init(0), [])
     with pytest.raises(ValueError, match="refresh_stats: momentum must be"):
         fn.refresh_stats(net, net.init(0), BATCHES, momentum=2.0)

@@ -56,7 +56,7 @@ def test_the_jacobian_is_that_of_torch(shape: tuple[int, ...]):
 
 def test_what_has_no_jacobian_is_refused():
     """Noise, integers, and what is no layer."""
-    with pytest.raises(ValueError, match="the net may not be stochastic"):
+    with pytest.raises(ValueError, match="the net must not be stochastic"):
         fn.jacobian(fn.Dropout(), {}, torch.ones(3))
     with pytest.raises(ValueError, match="x must be a floating tensor"):
         fn.jacobian(fn.Embedding(3, 2), fn.Embedding(3, 2).init(0), torch.tensor([1]))

@@ -1,1 +1,1 @@
-"""Checkpoints that all workers write, and any number of workers reads."""
+"""Checkpoints that all workers write together, and that any number of workers can read."""

@@ -1,4 +1,4 @@
-"""Checkpoints of several workers: a folder that any number of workers can load, on ``torch.distributed.checkpoint``.
+"""Checkpoints of several workers: a folder that any number of workers can load, based on ``torch.distributed.checkpoint``.
 
     name/tree.fn           the tree without its tensors, the metadata, and the bytes and checksums of the other files
     name/.metadata         torch's: where the pieces of each tensor are
@@ -41,26 +41,25 @@ _VERSION = 1
 
 
 def save(path: files.PathLike, tree: Tree, metadata: Any = None, group: Any = None) -> None:
-    """Save a tree of all workers in one folder; after a crash, ``path`` has the old checkpoint or the new one, whole.
+    """Save a tree of all workers in one folder; after a crash, ``path`` has the complete old checkpoint or the complete new one.
 
-    All workers call it together, with one tree: plain tensors, which must have the same bits everywhere, are spread over the
-    workers and written once; of DTensors (``shard``) and of the state of a sharded optimizer each worker writes its own
-    pieces. Without a process group, one process does it all.
+    All workers call it together with the same tree. Plain tensors must have the same bits everywhere; each is written once, by
+    one of the workers. Each worker writes its own pieces of DTensors (``shard``) and of the state of a sharded optimizer. Without
+    a process group, a single process writes everything.
 
-    The files are written in a folder beside ``path``, flushed, and summed up. Then rank 0 gives the folder its name. If one
-    worker fails, all of them raise its error, and the old checkpoint stays.
+    The files are written to a folder beside ``path``, flushed, and their checksums are recorded. Then rank 0 renames the folder.
+    If one worker fails, all of them raise its error, and the old checkpoint stays.
 
     Args:
-        path: The folder, in an existing folder that all workers see. A checkpoint is replaced, and nothing else is.
-        tree: Dicts, tuples, named tuples and lists of tensors, numbers, words and ``None``, as ``fn.save`` takes them.
+        path: The folder, in an existing folder visible to all workers. It replaces an existing checkpoint, but no other folder.
+        tree: Dicts, tuples, named tuples and lists of tensors, numbers, strings and ``None``, as in ``fn.save``.
         metadata: A tree without tensors, which ``load_metadata`` returns.
         group: The process group; by default all processes.
 
     Raises:
-        ValueError: On every worker: for leaves and nodes that cannot be saved, and for trees that differ between workers, with
-            the path.
-        OSError: On every worker, with the rank: for a folder that is missing or cannot be written, one with other files than
-            a checkpoint has, and a full disk.
+        ValueError: On every worker, if a leaf or node cannot be saved, or trees differ between workers, with the path.
+        OSError: On every worker, with the rank, if the parent folder is missing, the folder cannot be written or has files other
+            than a checkpoint's, or the disk is full.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()
@@ -87,7 +86,7 @@ def _taken_apart(tree: Tree, metadata: Any) -> StoredTree:
 
 
 def _agreed(workers: Workers, tree: Tree, made: StoredTree) -> list[Any]:
-    """Return the forms of the tensors, which must be the same on all workers, as all else."""
+    """Return the forms of the tensors; they, and everything else, must be the same on all workers."""
     if workers.size == 1:
         return merged([made.forms()])
     require_agreement(workers, "save", tree=without_marks(tree))
@@ -100,9 +99,9 @@ def _agreed(workers: Workers, tree: Tree, made: StoredTree) -> list[Any]:
 
 
 def _write(workers: Workers, where: Path, token: str, made: StoredTree, forms: list[Any], metadata: Any) -> None:
-    """Write the files of the folder, and give it its name once all workers have."""
+    """Write the files of the folder, and rename it when all workers are done."""
     folder = beside(where, token)
-    succeed(workers, "save", folder.stat)  # or torch would make one on a worker that sees another disk
+    succeed(workers, "save", folder.stat)  # else torch would create one on a worker with another disk
     write(
         "save", folder, {key: x for key, x, form in zip(made.keys, made.tensors, forms, strict=True) if 0 not in form[1]}, workers
     )
@@ -124,7 +123,7 @@ class _Opened:
     def __init__(self, where: Path) -> None:
         self.folder = existing(where)
         if not self.folder.is_dir():
-            raise FileNotFoundError(2, "load: path must be a folder that distributed.save has written", str(where))
+            raise FileNotFoundError(2, "load: path must be a folder written by distributed.save", str(where))
         self.text = _read_tree(self.folder / TREE, files.load)
         try:
             version, tree, self.keys, forms, sums = from_json(self.text)
@@ -137,7 +136,7 @@ class _Opened:
         self.sums: Sums = {name: (size, checksum) for name, (size, checksum) in sums.items()}
 
     def check(self, workers: Workers) -> Any:
-        """Return torch's metadata; raise ``Damaged`` for files that are not as they were, of which each worker reads some."""
+        """Return torch's metadata; raise ``Damaged`` for changed files. Each worker checks some of them."""
         require_sizes(self.folder, self.sums)
         names = [*self.sums][workers.rank :: workers.size]
         require_sums(self.folder, {name: self.sums[name] for name in names})
@@ -154,25 +153,25 @@ def _read_tree(path: Path, read_file: Any) -> Any:
 
 
 def load(path: files.PathLike, like: Tree = None, group: Any = None) -> Tree:
-    """Load a tree that ``distributed.save`` wrote, from however many workers; all workers call it together.
+    """Load a tree that ``distributed.save`` wrote with any number of workers; all workers call it together.
 
-    Checksums are compared before anything is read. Nothing that strangers could have put into the files is executed: of the
-    pickle ``.metadata``, only the classes of torch's checkpoints are made.
+    Checksums are compared before anything is read. Loading an untrusted checkpoint executes no code: only the classes of torch's
+    checkpoints are unpickled from the file ``.metadata``.
 
     Args:
         path: The folder.
-        like: A tree with the expected structure, shapes and dtypes, on each worker. Its leaves say what a worker takes of each
-            tensor: plain ones the whole, DTensors and those of a sharded optimizer their pieces, whatever wrote them. Without
-            it, every worker has the whole tree, on the CPU.
+        like: A tree with the expected structure, shapes and dtypes, on each worker. Its leaves determine how much of each tensor
+            a worker loads: all of it for a plain tensor, pieces for a DTensor or the state of a sharded optimizer, however the
+            tensor was saved. Without it, every worker loads the whole tree to the CPU.
         group: The process group; by default all processes.
 
     Returns:
         The tree, with each tensor in new memory.
 
     Raises:
-        ValueError: On every worker: for a damaged checkpoint; and one error for all paths that are missing, extra, or of another
-            shape, dtype or type than in ``like``.
-        OSError: On every worker, with the rank, for a folder that is missing or cannot be read.
+        ValueError: On every worker, if the checkpoint is damaged, or if paths are missing, extra, or have another shape, dtype or
+            type than in ``like``, in one error for all of them.
+        OSError: On every worker, with the rank, if the folder is missing or cannot be read.
     """
     workers = workers_here("load", group)
     with explained(workers, "load"):
@@ -190,7 +189,7 @@ def load(path: files.PathLike, like: Tree = None, group: Any = None) -> Tree:
 
 
 def _tree_to_fill(found: _Opened, like: Tree, targets: Targets, where: str) -> Tree:
-    """Return the tree with tensors that are yet to be read."""
+    """Return the tree with tensors to read into."""
 
     def take(form: Any, leaf: Any = None) -> Any:
         return targets.leaf(form, leaf) if isinstance(form, Stored) else form
@@ -211,13 +210,13 @@ def _leaves(tree: Tree) -> list[tuple[str, Any]]:
 
 
 def load_metadata(path: files.PathLike) -> Any:
-    """Load the metadata of a checkpoint, without its tensors; each worker does this by itself.
+    """Load the metadata of a checkpoint, without its tensors; a worker may call it alone.
 
     Args:
-        path: The folder that ``distributed.save`` wrote.
+        path: The folder written by ``distributed.save``.
 
     Raises:
-        ValueError: For a damaged file.
-        OSError: For a missing folder.
+        ValueError: If the file is damaged.
+        OSError: If the folder is missing.
     """
     return files.load_metadata(existing(require_folder("load_metadata", path)) / TREE)

@@ -1,8 +1,10 @@
-"""Folders that are written whole: beside the old one, flushed, and renamed when all workers are done.
+"""Atomic folders: written beside the old one, flushed, and renamed when all workers are done.
 
-.net.1f3a....tmp/     what is being written
-net/                  the checkpoint
-.net.old/             the one before, while the new one takes its name; read if there is no other
+    .net.1f3a....tmp/     the new checkpoint while it is written
+    net/                  the checkpoint
+    .net.old/             the previous one, while the new one is renamed; read if ``net`` is missing
+
+Only files of checkpoints are ever deleted.
 """
 
 import os
@@ -21,16 +23,16 @@ Sums = dict[str, tuple[int, int]]
 """Bytes and CRC-32 of files, by name."""
 
 TREE = "tree.fn"
-"""The file that ``fn.save`` writes into the folder: the tree without tensors, and the sums of the other files."""
+"""The file that ``fn.save`` writes in the folder: the tree without tensors, and the sums of the other files."""
 
 _OURS = re.compile(r"tree\.fn|\.tree\.fn\..*|\.metadata(\..*)?|__\d+_\d+\.distcp(\..*)?")
-"""Names of the files in a checkpoint, and of those that are not renamed yet. Nothing else is ever deleted."""
+"""Names of the files in a checkpoint, and of files not renamed yet. Nothing else is ever deleted."""
 
 _CHUNK = 1 << 22
 
 
 def require_folder(who: str, path: Any) -> Path:
-    """Return the ``Path`` of a folder; whether it exists is seen later."""
+    """Return the ``Path`` of a folder, which need not exist."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
     if not isinstance(text, str) or Path(text).name in ("", "..") or "\0" in text:
         raise value_error(who, "path must be a str or os.PathLike that ends with the name of a folder", describe(path))
@@ -38,18 +40,18 @@ def require_folder(who: str, path: Any) -> Path:
 
 
 def beside(path: Path, token: str) -> Path:
-    """Return the folder that is written for a path."""
+    """Return the temporary folder for a path."""
     return path.with_name(f".{path.name}.{token}.tmp")
 
 
 def begin(path: Path) -> str:
-    """Make the folder beside a path, without those of killed saves, and return its token; rank 0 calls this."""
+    """Create the temporary folder for a path, remove those of killed saves, and return its token; only rank 0 calls this."""
     if path.is_file():
         raise FileExistsError(17, "path must name a folder, got a file", str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(2, "path must be in an existing folder", str(path))
     _require_ours(path)
-    of_a_save = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")  # ".net.part.1f3a....tmp" is that of "net.part"
+    of_a_save = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")  # ".net.part.1f3a....tmp" belongs to "net.part"
     for left in [one for one in path.parent.iterdir() if of_a_save.fullmatch(one.name)]:
         remove(left)
     token = secrets.token_hex(8)
@@ -58,7 +60,7 @@ def begin(path: Path) -> str:
 
 
 def finish(path: Path, token: str) -> None:
-    """Flush the folder, and give it its name; the one that had the name is deleted only then."""
+    """Flush the folder and rename it; the old folder of this name is deleted only afterwards."""
     new, old = beside(path, token), _old(path)
     sync_folder(new)
     if path.is_dir():
@@ -71,17 +73,17 @@ def finish(path: Path, token: str) -> None:
 
 
 def give_up(path: Path, token: str) -> None:
-    """Delete a folder that is not to be finished."""
+    """Delete an unfinished folder."""
     remove(beside(path, token))
 
 
 def existing(path: Path) -> Path:
-    """Return the folder to read for a path: the one before if a save was killed as it took the name away."""
+    """Return the folder to read for a path: the previous one if a save was killed between the two renames."""
     return _old(path) if not path.exists() and _old(path).is_dir() else path
 
 
 def delete(path: Path) -> None:
-    """Delete a checkpoint: it loses its name first, so that no half of it is ever read."""
+    """Delete a checkpoint; it is renamed first, so that no part of it is ever read."""
     with suppress(FileNotFoundError):
         left = beside(path, secrets.token_hex(8))
         path.rename(left)
@@ -90,7 +92,7 @@ def delete(path: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete the files of a checkpoint, and the folder if nothing else is in it; links are not followed."""
+    """Delete the files of a checkpoint, and the folder if it is then empty; links are not followed."""
     with suppress(OSError):
         for file in [] if folder.is_symlink() else [*folder.iterdir()]:
             if _OURS.fullmatch(file.name) and not file.is_dir():
@@ -99,12 +101,12 @@ def remove(folder: Path) -> None:
 
 
 def _require_ours(path: Path) -> None:
-    """Raise ``FileExistsError`` for a folder with anything but a checkpoint, which would be lost."""
+    """Raise ``FileExistsError`` for a folder with other files, which would be lost."""
     files = sorted(path.iterdir()) if path.is_dir() else []
     names = [file.name for file in files]
     others = names if names == [TREE] else [one.name for one in files if not _OURS.fullmatch(one.name) or one.is_dir()]
     if others:
-        rule = f"path must name a new folder or one with a checkpoint only, got one with {', '.join(map(repr, others[:3]))}"
+        rule = f"path must name a new folder or one with only a checkpoint, got one with {', '.join(map(repr, others[:3]))}"
         raise FileExistsError(17, rule, str(path))
 
 
@@ -113,7 +115,7 @@ def _old(path: Path) -> Path:
 
 
 def sums_of(folder: Path, pattern: str) -> Sums:
-    """Return the sums of the files whose names fit a pattern."""
+    """Return the sums of the files whose names match a pattern."""
     return {path.name: (path.stat().st_size, _checksum(path)) for path in sorted(folder.glob(pattern))}
 
 
@@ -126,7 +128,7 @@ def _checksum(path: Path) -> int:
 
 
 def require_sizes(folder: Path, sums: Sums) -> None:
-    """Raise ``Damaged`` for files that are missing, or have another size."""
+    """Raise ``Damaged`` for files that are missing or have another size."""
     for name, (size, _) in sums.items():
         path = folder / name
         found = path.stat().st_size if path.is_file() else None
@@ -135,7 +137,7 @@ def require_sizes(folder: Path, sums: Sums) -> None:
 
 
 def require_sums(folder: Path, sums: Sums) -> None:
-    """Raise ``Damaged`` for files with other bytes."""
+    """Raise ``Damaged`` for files with another checksum."""
     for name, (_, checksum) in sums.items():
         if _checksum(folder / name) != checksum:
             raise Damaged(f"the checksum of {name} differs")

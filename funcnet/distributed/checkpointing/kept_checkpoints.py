@@ -1,4 +1,4 @@
-"""Kept checkpoints: a folder with one distributed checkpoint per saved step, which keeps the newest."""
+"""Kept checkpoints: a folder with one distributed checkpoint per saved step, of which the newest are kept."""
 
 import re
 import warnings
@@ -22,20 +22,20 @@ _NAME = re.compile(r"step-(\d{9,})|\.step-(\d{9,})\.old")
 
 @frozen
 class Checkpoints(Value):
-    """A folder of checkpoints of several workers, one per saved step, which keeps the newest and deletes older ones.
+    """A folder of checkpoints of several workers, one per saved step; the newest are kept, older ones deleted.
 
-    All workers call its methods together, and all get the same answer: rank 0 looks at the folder. Each checkpoint is written
-    by ``distributed.save``: whole or not at all. ``load`` without a step reads the newest one. If it is damaged, ``load`` warns
-    on rank 0 and reads the one before. Any number of workers can go on from a checkpoint. One job writes at a time.
+    All workers call the methods together and get the same results: rank 0 reads the folder. Each checkpoint is written
+    completely or not at all, by ``distributed.save``. ``load`` without a step reads the newest one; if it is damaged, ``load``
+    warns on rank 0 and reads the one before. Any number of workers can continue from a checkpoint. One job writes at a time.
 
     Args:
-        folder: The folder, which all workers see; the first save creates it, with its parents.
+        folder: The folder, visible to all workers; the first save creates it, with its parents.
         keep: Number of checkpoints to keep: the one just saved and the newest of earlier steps, as in ``fn.Checkpoints``.
             ``None`` keeps all.
         group: The process group; by default all processes.
 
     Raises:
-        ValueError: For an empty folder, or one that is no path; for ``keep`` below 1.
+        ValueError: If ``folder`` is empty or no path, or ``keep`` is below 1.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()
@@ -52,15 +52,15 @@ class Checkpoints(Value):
     group: Any = field(default=None, kw_only=True, repr=False)
 
     def save(self, step: int, tree: Tree, metadata: Any = None) -> None:
-        """Save a tree as the checkpoint of a step, then delete the checkpoints that ``keep`` leaves out.
+        """Save a tree as the checkpoint of a step, then delete the checkpoints beyond ``keep``.
 
         Args:
             step: Number of the step, at least 0; a checkpoint of the same step is replaced.
             tree: The tree, as in ``distributed.save``.
-            metadata: What ``load_metadata`` returns.
+            metadata: A tree without tensors, which ``load_metadata`` returns.
 
         Raises:
-            ValueError: For a negative ``step``; for a tree or metadata that ``distributed.save`` refuses.
+            ValueError: If ``step`` is negative, or ``distributed.save`` refuses the tree or metadata.
             OSError: If a worker cannot write, with its rank; nothing is deleted then.
         """
         workers = self._workers()
@@ -70,20 +70,28 @@ class Checkpoints(Value):
         self._on_first(workers, lambda: self._prune(number))
 
     def load(self, step: int | None = None, like: Tree = None) -> Tree:
-        """Load the tree of a step, by default from the newest whole checkpoint; damaged newer ones give a ``UserWarning``.
+        """Load the tree of a step, by default from the newest undamaged checkpoint; damaged newer ones give a ``UserWarning``.
 
         Args:
             step: The step to load, or ``None`` for the newest.
-            like: A tree with the structure, shapes and dtypes to expect, as in ``distributed.load``.
+            like: A tree with the expected structure, shapes and dtypes, as in ``distributed.load``.
 
         Raises:
             FileNotFoundError: If there is no checkpoint, or none of this step.
-            ValueError: If the given checkpoint is damaged, or every one is; if the tree does not fit ``like``.
+            ValueError: If the checkpoint of the step is damaged, every one is damaged, or the tree differs from ``like``.
         """
         return self._read(step, lambda path: load(path, like, self.group))
 
     def load_metadata(self, step: int | None = None) -> Any:
-        """Load the metadata saved with a step, by default the newest."""
+        """Load the metadata saved with a step, by default with the newest.
+
+        Args:
+            step: The step, or ``None`` for the newest.
+
+        Raises:
+            FileNotFoundError: If there is no checkpoint, or none of this step.
+            ValueError: If the checkpoint of the step is damaged, or every one is.
+        """
         workers = self._workers()
         return self._read(step, lambda path: self._on_first(workers, lambda: load_metadata(path)))
 
@@ -92,7 +100,7 @@ class Checkpoints(Value):
         return list(self._on_first(self._workers(), self._steps))
 
     def latest(self) -> int | None:
-        """Return the newest step whose ``tree.fn`` is whole, or ``None``; tensors are not read."""
+        """Return the newest step with an undamaged ``tree.fn``, or ``None``; tensors are not read."""
 
         def newest() -> int | None:
             return next((step for step in reversed(self._steps()) if _is_readable(self._path(step))), None)
@@ -111,7 +119,7 @@ class Checkpoints(Value):
         return read(self._path(number))
 
     def _read_newest(self, steps: list[int], read: Callable[[Path], Any]) -> Any:
-        """Read the newest whole checkpoint; an error is the same on all workers, so all go on to the same one before."""
+        """Read the newest undamaged checkpoint; errors are the same on all workers, so all try the same one next."""
         damaged: list[str] = []
         for step in reversed(steps):
             try:
@@ -129,7 +137,7 @@ class Checkpoints(Value):
         return workers_here(repr(self), self.group)
 
     def _on_first(self, workers: Workers, what: Callable[[], Any]) -> Any:
-        """Do something on rank 0, and return its result on all."""
+        """Call a function on rank 0, and return its result on all workers."""
         return shared(workers, repr(self), lambda: what() if workers.rank == 0 else None)[0]
 
     def _number(self, step: Any) -> int:
@@ -148,7 +156,7 @@ class Checkpoints(Value):
         return sorted({int(name[1] or name[2]) for name in names if name})
 
     def _prepare(self) -> None:
-        """Make the folder, without what killed saves have left."""
+        """Create the folder, and remove leftovers of killed saves."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(".step-*.tmp"):
             remove(left)

@@ -1,7 +1,7 @@
-"""Stored trees: what a distributed checkpoint holds of a tree, and the tensors that it is read into.
+"""Stored trees: the contents of a distributed checkpoint, and the tensors that it is read into.
 
-Every leaf that is a tensor has a key, its path, under which torch's distributed checkpoint writes it: a plain tensor, which all
-workers hold, a DTensor, or a ``Part``. All else of a tree is JSON, as in the files of ``fn.save``.
+Every tensor leaf has a key, its path, under which torch's distributed checkpoint writes it: a plain tensor, which all workers
+hold, a DTensor, or a ``Part``. The rest of a tree is JSON, as in the files of ``fn.save``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from funcnet.saving.tensors import DTYPES, Stored, empty, stored, tensor_complai
 
 @attrs.frozen(eq=False, repr=False)
 class Part:
-    """A leaf of which this worker holds some rows, from the row ``first`` on; ``None`` if it holds none of them."""
+    """A leaf of which this worker holds some rows, from row ``first`` on; its tensor is ``None`` without rows."""
 
     rows: Tensor | None
     shape: Size
@@ -33,7 +33,7 @@ class Part:
 
 
 def without_marks(tree: Tree) -> Tree:
-    """Return a tree with a ``Part`` for every leaf of a ``Pieces``, and none of its marks."""
+    """Return a tree with a ``Part`` for every leaf of a ``Pieces``, without marks."""
     return _unmarked(tree, iter(pieces_of(tree)))
 
 
@@ -50,13 +50,13 @@ def _part(one: Piece) -> Any:
 
 
 class PartEncoder(Encoder):
-    """Writes a tree as JSON, and collects its tensors, DTensors and parts."""
+    """Encodes a tree as JSON, and collects its tensors, DTensors and parts."""
 
     def encode(self, tree: Tree, path: str = "") -> Json:
         return self.tensor(tree, path) if isinstance(tree, Part) else super().encode(tree, path)
 
     def tensor(self, x: Any, path: str) -> Json:
-        """Return the number of a leaf, a new one unless the same plain tensor has one."""
+        """Return the number of a leaf; the same plain tensor keeps its number."""
         if type(x) is Tensor or not isinstance(x, (DTensor, Part)):
             return super().tensor(x, path)
         own = x.to_local() if isinstance(x, DTensor) else x.rows
@@ -74,7 +74,7 @@ class PartEncoder(Encoder):
 
 @attrs.frozen(eq=False)
 class StoredTree:
-    """A tree without its tensors, and these by their keys."""
+    """A tree without its tensors, and the tensors by key."""
 
     tree: Json
     metadata: Json
@@ -83,23 +83,23 @@ class StoredTree:
 
     @property
     def text(self) -> str:
-        """Return what must be the same on all workers."""
+        """Return the text that must be the same on all workers."""
         return as_json([self.tree, self.metadata, self.keys])
 
     def forms(self) -> list[list[Any]]:
-        """Return dtype, shape and strides of each tensor; no dtype for one of which this worker holds nothing."""
+        """Return dtype, shape and strides of each tensor; the dtype is missing if this worker holds nothing of it."""
         return [_form(x) for x in self.tensors]
 
 
 def stored_tree(who: str, tree: Tree, metadata: Any) -> StoredTree:
-    """Take a tree apart; raise ``ValueError`` in the name of ``who`` for values that could not be put together again."""
+    """Encode a tree; raise a ``ValueError`` that names ``who`` for values that could not be decoded."""
     encoder, words = PartEncoder(who), Encoder(who, tensors=False)
     form, told = encoder.encode(tree), words.encode(metadata, "metadata")
     return StoredTree(form, told, _keys(encoder.paths), [_written(x) for x in encoder.tensors])
 
 
 def _keys(paths: Sequence[str]) -> list[str]:
-    """Return a key for each path: the path, with dashes after it where another one reads the same."""
+    """Return a key for each path: the path, followed by dashes if another path is spelled the same."""
     found: dict[str, None] = {}
     for path in paths:
         key = path or "tensor"
@@ -127,7 +127,7 @@ def _dtype_name(x: Tensor) -> str:
 
 
 def merged(forms: Sequence[list[list[Any]]]) -> list[list[Any]]:
-    """Return the forms of rank 0, with a dtype for the tensors of which it holds nothing."""
+    """Return the forms of rank 0, with the dtypes of tensors that it lacks from other ranks."""
     first, *others = forms
     return [
         [next((one[0] for one in (form, *same) if one[0]), "float32"), *form[1:]]
@@ -136,7 +136,7 @@ def merged(forms: Sequence[list[list[Any]]]) -> list[list[Any]]:
 
 
 class Targets:
-    """The tensors into which a tree is read: one for each leaf of ``like``, or the same for leaves that were one tensor."""
+    """The tensors that a tree is read into: one for each leaf of ``like``, or one for leaves that were the same tensor."""
 
     def __init__(self, forms: Sequence[Stored], keys: Sequence[str]) -> None:
         self._numbers = {id(form): i for i, form in enumerate(forms)}
@@ -145,7 +145,7 @@ class Targets:
         self.rounds: list[dict[str, Any]] = []
 
     def leaf(self, form: Stored, like: Any = None) -> Any:
-        """Return the tensor for a leaf like the given one, which will be read."""
+        """Return the tensor to read for a leaf like the given one."""
         number = self._numbers[id(form)]
         if isinstance(like, Part):
             rows = None if like.rows is None else torch.empty_like(like.rows)
@@ -162,9 +162,9 @@ class Targets:
         return self._whole[number, device]
 
     def _add(self, number: int, target: Any) -> None:
-        """Read each key once in a round: a tensor for several leaves that are divided in other ways is read again."""
+        """Read each key once per round: a tensor for leaves that are divided in different ways is read several times."""
         if 0 in self._forms[number].shape:
-            return  # torch's checkpoints hold no pieces of it
+            return  # torch's checkpoints have no pieces of it
         key = self._keys[number]
         i = next((i for i, one in enumerate(self.rounds) if key not in one), len(self.rounds))
         if i == len(self.rounds):
@@ -173,7 +173,7 @@ class Targets:
 
 
 def seen(like: Any, form: Any) -> Any:
-    """Return what a leaf of ``like`` is compared as: a part as a whole tensor without values."""
+    """Return a leaf of ``like`` for comparison; a part becomes a whole tensor without values."""
     if not isinstance(like, Part):
         return like
     dtype = like.rows.dtype if like.rows is not None else DTYPES[form.dtype] if isinstance(form, Stored) else torch.float32

@@ -1,4 +1,4 @@
-"""torch's distributed checkpoints: with parts of tensors, and a pickle of which only torch's own classes are made."""
+"""torch's distributed checkpoints, with parts of tensors, and a pickle from which only torch's own classes are loaded."""
 
 import io
 import pickle
@@ -35,11 +35,11 @@ _CLASSES = {
     *[("pathlib._local", name) for name in ("PosixPath", "WindowsPath", "Path")],
     *[("torch", name) for name in DTYPES],
 }
-"""The only names allowed in the pickle ``.metadata``: none of them runs code or makes torch unpickle anything else."""
+"""The only names allowed in the pickle ``.metadata``: none of them runs code or makes torch unpickle other data."""
 
 
 def _member(kind: Any, name: str) -> Any:
-    """Return a member of an enumeration, which Python before 3.11.4 pickles as an attribute."""
+    """Return a member of an enumeration; Python before 3.11.4 pickles it as an attribute."""
     if not isinstance(kind, EnumType) or name not in kind.__members__:
         raise Damaged(f"a file .metadata that asks {kind!r} for {name}")
     return kind[name]
@@ -55,10 +55,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_metadata(folder: Path, names: Collection[str]) -> Metadata:
-    """Read what the files of these names hold; raise ``Damaged`` for another pickle than torch's checkpoints write."""
+    """Read the metadata of the named files; raise ``Damaged`` for a pickle that torch's checkpoints do not write."""
     try:
         found = _Unpickler(io.BytesIO((folder / ".metadata").read_bytes())).load()
-    except Exception as error:  # what a damaged pickle raises is not foreseen
+    except Exception as error:  # a damaged pickle may raise any error
         raise Damaged(f"a file .metadata that cannot be read: {error}") from None
     if not isinstance(found, Metadata) or not {one.relative_path for one in found.storage_data.values()} <= {*names}:
         raise Damaged("a file .metadata of other files")
@@ -66,7 +66,7 @@ def read_metadata(folder: Path, names: Collection[str]) -> Metadata:
 
 
 class _Reader(FileSystemReader):
-    """Reads a folder whose file ``.metadata`` has been read."""
+    """Reads a folder whose file ``.metadata`` is already loaded."""
 
     def __init__(self, folder: Path, metadata: Metadata) -> None:
         super().__init__(folder)
@@ -78,7 +78,7 @@ class _Reader(FileSystemReader):
 
 
 class _Rows:
-    """A ``Part`` for torch's planner, which asks what is here of a tensor."""
+    """A ``Part`` as torch's planner expects it."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
@@ -90,7 +90,7 @@ class _Rows:
         rows, shape = self.part.rows, self.part.shape
         if rows is None or not rows.numel():
             return []
-        offsets = [self.part.first, *[0] * len(shape)][: len(shape)]  # of a 0-d tensor there are none
+        offsets = [self.part.first, *[0] * len(shape)][: len(shape)]  # a 0-d tensor has none
         return [ChunkStorageMetadata(offsets=Size(offsets), sizes=rows.shape)]
 
     def __create_write_items__(self, key: str, value: Any) -> list[WriteItem]:
@@ -122,7 +122,7 @@ class _LoadPlanner(DefaultLoadPlanner):
 
 
 def write(who: str, folder: Path, tensors: dict[str, Any], workers: Workers) -> None:
-    """Write tensors by key: each worker its own pieces, and its part of the tensors that all hold. Files are flushed."""
+    """Write tensors by key: each worker writes its own pieces, and some of the tensors that all hold. Files are flushed."""
     writer = FileSystemWriter(folder, sync_files=True)
     planner = _SavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     with _arguments(who, workers) as here:
@@ -130,7 +130,7 @@ def write(who: str, folder: Path, tensors: dict[str, Any], workers: Workers) -> 
 
 
 def read(who: str, folder: Path, metadata: Metadata, targets: dict[str, Any], workers: Workers) -> None:
-    """Read tensors by key into the given ones, which are new; ``metadata`` is that of the folder."""
+    """Read tensors by key into the given new ones; ``metadata`` is the folder's."""
     planner = _LoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     with _arguments(who, workers) as here, torch.inference_mode(False):
         load(_planned(targets), storage_reader=_Reader(folder, metadata), planner=planner, **here)
@@ -142,10 +142,10 @@ def _planned(tensors: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _arguments(who: str, workers: Workers) -> Iterator[dict[str, Any]]:
-    """Yield torch's arguments for the workers; errors that it has gathered from them are raised in the name of ``who``."""
+    """Yield torch's arguments for the workers; raise errors that torch has gathered from them in the name of ``who``."""
     alone = not torch.distributed.is_initialized()
     try:
-        with warnings.catch_warnings():  # of one process without a group, which is meant
+        with warnings.catch_warnings():  # torch warns about a process without a group, which is intended
             warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
             yield {"no_dist": True} if alone else {"process_group": workers.group}
     except CheckpointException as error:

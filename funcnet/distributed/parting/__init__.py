@@ -1,1 +1,1 @@
-"""Tensor parallel: each worker computes its part of every layer."""
+"""Tensor parallelism: each worker computes its part of every layer."""

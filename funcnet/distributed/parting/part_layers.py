@@ -1,11 +1,11 @@
-"""Parts of layers: what one worker computes of a layer whose params are divided, and what the workers tell each other.
+"""Parts of layers: one worker's computation of a layer with divided params, and the exchange between workers.
 
-    by columns   yᵣ = x wᵣᵀ + bᵣ             gx = Σ gyᵣ wᵣ          each worker makes a part of y
+    by columns   yᵣ = x wᵣᵀ + bᵣ             gx = Σ gyᵣ wᵣ          each worker computes a part of y
     by rows      y  = Σ xᵣ wᵣᵀ + b           gxᵣ = gy wᵣ            each worker takes a part of x
     heads        y  = Σ aᵣ Oᵣᵀ + o           gx = Σ gxᵣ             by columns into the heads, by rows out of them
-    a table      y  = Σ [x in rows r] Eᵣ[x]  gEᵣ = rows of gy       each worker knows a part of the words
+    a table      y  = Σ [x in rows r] Eᵣ[x]  gEᵣ = rows of gy       each worker has some rows of the table
 
-Sums are over the workers r. What is whole is the same on all workers, bit for bit.
+Sums are over the workers r. Whole tensors are the same on all workers, bit for bit.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ from funcnet.wrapper import Wrapper
 
 @frozen
 class Parted(Wrapper):
-    """A worker's part of a layer, with what the workers exchange before and after it."""
+    """A worker's part of a layer, with the exchange between workers before and after it."""
 
     label = "parted"
     computes = False
@@ -37,7 +37,7 @@ class Parted(Wrapper):
     after: Passage = field(eq=False)
     moves: tuple[Move, ...] = field(default=(), eq=False)
     once: tuple[str, ...] = ()
-    """Paths of leaves that are added to a sum, and so only on one worker."""
+    """Paths of leaves that are added to a sum, and therefore only on one worker."""
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         y, cache = self.layer.apply(self._own(params), self.before.forward(x), rng)
@@ -79,7 +79,7 @@ class Parted(Wrapper):
         return params
 
     def _kept(self, gparams: Any) -> Any:
-        """Return gradients as the params are kept."""
+        """Return gradients in the placements of the params."""
         for move in self.moves:
             gradient = tree.at(gparams, move.path)
             if gradient is not None:
@@ -89,7 +89,7 @@ class Parted(Wrapper):
 
 @frozen
 class TablePart(Wrapper):
-    """A worker's rows of a table: a word in other rows counts as zeros, and the sum over the workers has every word's row."""
+    """A worker's rows of a table: an index of another worker's row gives zeros, and the sum over the workers gives every row."""
 
     label = "parted"
     computes = False
@@ -114,7 +114,7 @@ class TablePart(Wrapper):
         return self.layer.input_grad(params, cache[1], gy)
 
     def _own(self, x: Any) -> tuple[Tensor, Tensor]:
-        """Return which words are in this worker's rows, and the rows: for a word in no row the word, which the layer refuses."""
+        """Return which indices are in this worker's rows, and the local rows; invalid indices stay, so the layer refuses them."""
         own = (x >= self.start) & (x < self.start + self.layer.num_embeddings)  # type: ignore[attr-defined]
         others = torch.where((x >= 0) & (x < self.num_embeddings), 0, torch.where(x < 0, x, x.clamp(min=self.num_embeddings)))
         return own, torch.where(own, x - self.start, others)
@@ -126,7 +126,7 @@ def _where(own: Tensor, rows: Tensor) -> Tensor:
 
 @frozen
 class DropoutPart(Dropout):
-    """A worker's part of a dropout: it draws the whole mask, so it drops what one process would drop."""
+    """A worker's part of a dropout: it draws the whole mask, so that it drops the same elements as a single process."""
 
     cut: Any = field(default=Cut(-1), kw_only=True, repr=False)
     workers: Any = field(default=None, kw_only=True, eq=False, repr=False)
@@ -137,7 +137,7 @@ class DropoutPart(Dropout):
 
 @frozen
 class AttentionPart(ScaledDotProductAttention):
-    """A worker's heads of an attention, which drop what all heads together would drop."""
+    """A worker's heads of an attention; they drop the same elements as all heads in a single process."""
 
     workers: Any = field(default=None, kw_only=True, eq=False, repr=False)
 
@@ -153,7 +153,7 @@ def _drawn_part(workers: Workers, cut: Cut, rng: Any, shape: tuple[int, ...], p:
 
 @frozen
 class HeadsPart(MultiHeadAttention):
-    """A worker's heads of multi-head attention: rows of the projection of the input, columns of that of the output."""
+    """A worker's heads of multi-head attention: rows of the input projection, columns of the output projection."""
 
     label = "MultiHeadAttention"
 
@@ -188,14 +188,14 @@ class HeadsPart(MultiHeadAttention):
         return super().update_stats(params, cache[0])
 
     def _with_own_mask(self, x: Any) -> Any:
-        """Return x with the mask of this worker's heads, where heads have masks of their own."""
+        """Return x with the mask of this worker's heads, if each head has its own mask."""
         has_mask = isinstance(x, tuple) and len(x) in (2, 4) and isinstance(x[-1], Tensor) and x[-1].dim() > 2
         if not has_mask or x[-1].shape[-3] != self.num_heads or self.num_heads == 1:
             return x
         return (*x[:-1], Cut(-3).of(x[-1], self.workers))
 
     def _with_whole_mask(self, gx: Any) -> Any:
-        """Return gx with the gradient of the whole mask, which is zero for the heads of others."""
+        """Return gx with the gradient of the whole mask, which is zero for other workers' heads."""
         if gx[-1] is None:
             return gx
         own, shape = Cut(-3).of, (*gx[-1].shape[:-3], self.num_heads, *gx[-1].shape[-2:])

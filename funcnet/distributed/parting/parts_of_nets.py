@@ -1,7 +1,7 @@
-"""Parting: a net as one worker computes it, made from the net and from where each leaf of its params is.
+"""Parting: the net that one worker computes, made from the net and the placements of its params.
 
-A layer whose params are whole stays as it is. ``Linear``, convolutions, ``Embedding`` and ``MultiHeadAttention`` become parts
-that compute on the worker's own piece of the params. All other layers whose params are divided gather them at each use.
+A layer with whole params does not change. ``Linear``, convolutions, ``Embedding`` and ``MultiHeadAttention`` become parts that
+compute on the worker's own piece of the params. All other layers with divided params gather them at each use.
 """
 
 from collections.abc import Callable
@@ -40,24 +40,24 @@ _TRANSPARENT = (Tied, Shared, Repeat, Frozen, MixedPrecision)
 
 
 class Way(NamedTuple):
-    """How a worker computes its part of a layer."""
+    """The way in which a worker computes its part of a layer."""
 
     layer: Layer
-    """The layer of this worker's piece of the params."""
+    """The layer for this worker's piece of the params."""
     takes: str
     gives: str
     """The passages before and after the part: see ``Passage``."""
     cut: Cut = Cut(-1)
-    """How the axis is cut that is divided between the workers: that of y where it gives parts, else that of x."""
+    """The cut of the divided axis: of y if the layer returns parts, else of x."""
     once: tuple[str, ...] = ()
     needed: dict[str, Any] = {}  # noqa: RUF012 (of a tuple, read only)
-    """The placements that leaves must have, by path, if not those they have."""
+    """The placements that leaves need, by path, if they differ from their own."""
     partial: tuple[str, ...] = ()
     """Paths of whole leaves whose gradient has a part on each worker."""
 
 
 def part_of(layer: Layer, params: Params, workers: Workers) -> Layer:
-    """Return the net that this worker computes, for params that are DTensors, or whole where they are no DTensors."""
+    """Return the net that this worker computes; params are DTensors, or plain tensors if they are whole."""
     if not _is_divided(params):
         return layer
     way = way_of(layer, params, workers)
@@ -73,7 +73,7 @@ def part_of(layer: Layer, params: Params, workers: Workers) -> Layer:
 
 
 def way_of(layer: Layer, params: Params, workers: Workers) -> Way | None:
-    """Return how a worker computes its part of a layer; ``None`` where none is known for these placements and sizes."""
+    """Return the way in which a worker computes its part of a layer, or ``None`` for other placements and sizes."""
     kind = type(layer)
     find: Callable[..., Way | None] | None = _WAYS.get(kind)
     if find is None or not isinstance(params, dict) or not _is_divided(params) or not _has_shapes(layer, params):
@@ -82,12 +82,12 @@ def way_of(layer: Layer, params: Params, workers: Workers) -> Way | None:
 
 
 def opens(layer: Combinator) -> bool:
-    """Tell whether a net's params are those of its children, which it applies as they are."""
+    """Tell whether a net applies its children with their own params."""
     return isinstance(layer, _TRANSPARENT) or (layer.passes_gradients_on and not layer.computes_as_one)
 
 
 def _with_parts(net: Combinator, params: Params, workers: Workers) -> Layer:
-    """Return a combinator of parts; between a layer by columns and one by rows, what is elementwise sees a part of its x."""
+    """Return a combinator of parts; elementwise layers between a layer by columns and one by rows see a part of their x."""
     children = net.children()
     entries = [params] if [*children] == [""] else net._childrens(params)
     given = dict(zip(children, entries, strict=True))
@@ -107,7 +107,7 @@ def _with_parts(net: Combinator, params: Params, workers: Workers) -> Layer:
 
 
 def run_from(net: Layer, start: str, way: Way, way_at: Callable[[str], Way | None]) -> list[str] | None:
-    """Return the children from a layer by columns to the layer by rows that takes its parts; ``None`` without such a run."""
+    """Return the children from a layer by columns to the layer by rows that takes its parts, or ``None``."""
     if way.gives != "join" or not isinstance(net, (Serial, Wired, Graph)):
         return None
     wires, children = net.wires(), net.children()
@@ -128,7 +128,7 @@ def run_from(net: Layer, start: str, way: Way, way_at: Callable[[str], Way | Non
 
 
 def _groups_after(layer: Layer, axis: int, groups: int) -> int:
-    """Return how the parts are cut after a layer that treats each part for itself; 0 for another layer."""
+    """Return the cut of the parts after a layer that treats each part separately, or 0 for another layer."""
     if isinstance(layer, (GLU, Gated)):
         return 1 if layer.dim == axis and groups == 2 else 0
     if type(layer) is Dropout:
@@ -164,7 +164,7 @@ def _is_divided(params: Params) -> bool:
 
 
 def _one_copy(leaf: Any) -> Any:
-    """Return the leaf of one copy of a ``repeat``, whose placements count one axis less."""
+    """Return the leaf of one copy of a ``repeat``, which has one axis less."""
     axis, groups = cut_of(leaf)
     if axis < 0:
         return leaf[0] if placement_of(leaf) is None else _whole_like(leaf)
@@ -199,7 +199,7 @@ def _conv(layer: Any, params: Params, workers: Workers) -> Way | None:
 
 
 def _affine(layer: Any, params: Params, workers: Workers, sizes: tuple[str, str], axis_of_x: int) -> Way | None:
-    """Return the way by columns, whose weight is divided along the axis of y, or by rows, along that of x."""
+    """Return the way by columns, with the weight divided along the axis of y, or by rows, along that of x."""
     axis, groups = cut_of(params["weight"])
     if axis not in (0, 1) or getattr(layer, sizes[axis]) % (workers.size * groups) or (axis == 1 and groups > 1):
         return None
@@ -211,7 +211,7 @@ def _affine(layer: Any, params: Params, workers: Workers, sizes: tuple[str, str]
 
 
 def _embedding(layer: Embedding, params: Params, workers: Workers) -> Way | None:
-    """Return the way of a table by rows, or by features."""
+    """Return the way for a table divided by rows or by features."""
     axis, groups = cut_of(params["weight"])
     if groups > 1 or tuple(params["weight"].shape)[axis] % workers.size:
         return None
@@ -224,7 +224,7 @@ def _embedding(layer: Embedding, params: Params, workers: Workers) -> Way | None
 
 
 def _heads(layer: MultiHeadAttention, params: Params, workers: Workers) -> Way | None:
-    """Return the way by heads, for attention that treats each head alike and for itself."""
+    """Return the way by heads, for attention that treats all heads equally and separately."""
     kv = layer.num_heads if layer.num_kv_heads is None else layer.num_kv_heads
     mixes = layer.need_weights or layer.alibi or layer.add_bias_kv or layer.add_zero_attn
     if mixes or type(layer.qk_norm) not in _NORMS or layer.num_heads % workers.size or kv % workers.size:

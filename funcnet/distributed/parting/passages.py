@@ -1,9 +1,9 @@
-"""Passages: what the workers tell each other before and after a part of a layer, and how an axis is cut into parts.
+"""Passages: the exchange between workers before and after a part of a layer, and the cuts of an axis into parts.
 
     copy   x on all workers                gx = Σ gxᵣ
-    cut    xᵣ, this worker's part of x     gx of the parts of all
+    cut    xᵣ, this worker's part of x     gx joined from all parts
     sum    y = Σ yᵣ                        gy on all workers
-    join   y of the parts of all           gyᵣ, this worker's part of gy
+    join   y joined from all parts         gyᵣ, this worker's part of gy
 
 Sums are over the workers r.
 """
@@ -18,7 +18,7 @@ from funcnet.precision import in_single, rounded
 
 
 class Cut(NamedTuple):
-    """How an axis is cut: into ``groups`` stretches, each of which is cut into one piece per worker."""
+    """The cut of an axis: into ``groups`` stretches, each of which is cut into one piece per worker."""
 
     axis: int
     groups: int = 1
@@ -29,7 +29,7 @@ class Cut(NamedTuple):
         return stretches.select(self._workers_axis, workers.rank).flatten(self.axis - 1, self.axis)
 
     def joined(self, stacked: Tensor) -> Tensor:
-        """Return the whole from the parts of all workers, which are along the first axis."""
+        """Return the whole tensor from the parts of all workers, stacked along the first axis."""
         split: Tensor = stacked.unflatten(self.axis, (self.groups, -1))  # type: ignore[no-untyped-call]
         return split.movedim(0, self._workers_axis).flatten(self.axis - 2, self.axis)
 
@@ -39,10 +39,10 @@ class Cut(NamedTuple):
 
 
 class Passage(NamedTuple):
-    """What happens to x before a part of a layer, or to y after it.
+    """The exchange for x before a part of a layer, or for y after it.
 
-    ``"none"`` is for what is a part already, or stays one; ``"copy"`` takes a whole x whose gradient has a part on each worker;
-    ``"cut"`` takes this worker's part of a whole x; ``"sum"`` adds up y; ``"join"`` makes the whole y of its parts.
+    ``"none"`` keeps a part as it is; ``"copy"`` takes a whole x and sums its gradient over the workers; ``"cut"`` takes this
+    worker's part of a whole x; ``"sum"`` adds up y; ``"join"`` makes the whole y from its parts.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class Passage(NamedTuple):
     cut: Cut = Cut(-1)
 
     def forward(self, x: Any) -> Any:
-        """Return what comes after the passage."""
+        """Return the value after the passage."""
         if self.kind == "sum":
             return start_sum(x, self.workers).wait()
         return self._cut(x) if self.kind == "cut" else self._joined(x) if self.kind == "join" else x
@@ -60,7 +60,7 @@ class Passage(NamedTuple):
         return self.start_back(g).wait()
 
     def start_back(self, g: Any) -> Pending:
-        """Start what makes the gradient before the passage."""
+        """Start the collective for the gradient before the passage."""
         if self.kind == "copy":
             return _Several([start_sum(one, self.workers) for one in g]) if isinstance(g, tuple) else start_sum(g, self.workers)
         return Pending(None, self._joined(g) if self.kind == "cut" else self._cut(g) if self.kind == "join" else g)
@@ -73,7 +73,7 @@ class Passage(NamedTuple):
 
 
 class _Rounded(Pending):
-    """A sum in single precision that comes back in half precision."""
+    """A sum in single precision that is returned in half precision."""
 
     __slots__ = ("_like",)
 
@@ -86,7 +86,7 @@ class _Rounded(Pending):
 
 
 class _Several(Pending):
-    """Several collectives, whose results come in a tuple."""
+    """Several collectives, whose results are returned as a tuple."""
 
     __slots__ = ()
 
@@ -98,7 +98,7 @@ class _Several(Pending):
 
 
 def start_sum(values: Any, workers: Workers) -> Pending:
-    """Start adding up what each worker has just computed; half precision is added in single precision. ``None`` stays."""
+    """Start summing new values over the workers; half precision is summed in single precision, ``None`` stays ``None``."""
     if values is None:
         return Pending(None, None)
     single = in_single(values).contiguous()
@@ -106,22 +106,22 @@ def start_sum(values: Any, workers: Workers) -> Pending:
 
 
 class Move(NamedTuple):
-    """Where a leaf is kept, and where the part of the layer needs it."""
+    """The placements in which a leaf is kept, and those that the part of the layer needs."""
 
     path: str
     layout: Any
-    """The mesh, the placements in which the leaf is kept, its whole shape and its strides."""
+    """The mesh, the placements of the leaf, its whole shape and its strides."""
     needed: Any
     """The placements that the layer needs."""
     partial: bool = False
-    """Whether the gradient has a part on each worker, as that of a norm which each applies to its own heads."""
+    """Whether the gradient is a sum over workers, as for a norm that each worker applies to its own heads."""
 
     def brought(self, leaf: Tensor) -> Tensor:
-        """Return the leaf as the layer needs it."""
+        """Return the leaf in the placements that the layer needs."""
         return _redistributed(leaf, self.layout, self.layout[1], self.needed)
 
     def taken_back(self, gradient: Tensor) -> Tensor:
-        """Return the gradient as the leaf is kept."""
+        """Return the gradient in the placements of the leaf."""
         return _redistributed(gradient, self.layout, (Partial(),) if self.partial else self.needed, self.layout[1])
 
 

@@ -1,8 +1,8 @@
-"""Optimizers of pieces: what steps on the worker's own piece of each leaf, and needs to know more than that.
+"""Optimizers of pieces: they step on the worker's own piece of each leaf, but may need information about whole leaves.
 
 An optimizer that acts on elements steps on pieces as on whole leaves. One that needs a norm of all gradients, such as
-``ClipByGlobalNorm``, gets it from the pieces of all workers, each of which is counted once. Others, such as ``LAMB``, get the
-DTensors that the pieces belong to, whose norms and means are those of whole leaves: DTensor sends what they need.
+``ClipByGlobalNorm``, computes it from the pieces of all workers, each counted once. Others, such as ``LAMB``, get the DTensors of
+the pieces, whose norms and means are those of whole leaves: DTensor communicates the missing values.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from funcnet.value import frozen, parts
 
 
 class Layout:
-    """Which leaves of a tree are DTensors, with their places on the mesh: the way from pieces to DTensors and back."""
+    """The DTensors of a tree with their places on the mesh, to convert between pieces and DTensors."""
 
     __slots__ = ("specs",)
 
@@ -40,19 +40,19 @@ class Layout:
         return isinstance(other, Layout) and self.specs == other.specs
 
     def whole(self, pieces: Tree) -> Tree:
-        """Return the DTensors that the pieces belong to."""
+        """Return the DTensors of the pieces."""
         pairs = zip(flatten_together(pieces)[0], self.specs, strict=True)
         return unflatten(pieces, iter([leaf if leaf is None or spec is None else of_piece(leaf, spec) for leaf, spec in pairs]))
 
 
 def _over_dtensors(f: Callable[..., Any], *args: Any) -> Any:
-    """Call a function of DTensors and of plain tensors that are the same everywhere."""
+    """Call a function of DTensors and of plain tensors that are the same on all workers."""
     with implicit_replication():
         return f(*args)
 
 
 def for_pieces(one: Any, params: Params, state: Any, workers: Workers) -> Any:
-    """Return the optimizer, or the gradient transform, that steps on pieces as ``one`` does on these DTensors."""
+    """Return the optimizer or gradient transform that steps on pieces as ``one`` does on the DTensors."""
     if one.acts_on == "elements":
         return one
     found = _with_common_norms(one, params, workers)
@@ -67,7 +67,7 @@ def for_pieces(one: Any, params: Params, state: Any, workers: Workers) -> Any:
 
 
 def _with_common_norms(one: Any, params: Params, workers: Workers) -> Any:
-    """Return an optimizer that takes norms over all workers; ``None`` where whole leaves are needed, or there is no rule."""
+    """Return an optimizer with norms over all workers, or ``None`` if it needs whole leaves or has no rule."""
     inside = [part for part in parts(one, given=True) if isinstance(part, (Optimizer, GradientTransform))]
     draws = any(isinstance(part, (AddNoise, AddPrivacyNoise)) for part in inside)
     if draws or isinstance(one, EvaluatingOptimizer) or any(part.acts_on == "leaves" for part in inside):
@@ -81,7 +81,7 @@ def _with_common_norms(one: Any, params: Params, workers: Workers) -> Any:
 
 @frozen(eq=False)
 class TransformOfPieces(GradientTransform):
-    """A gradient transform that gets pieces, and transforms the DTensors that they belong to."""
+    """A gradient transform that takes pieces, and transforms their DTensors."""
 
     original: GradientTransform
     params: Layout = field(repr=False)
@@ -104,7 +104,7 @@ class TransformOfPieces(GradientTransform):
 
 @frozen(eq=False)
 class OptimizerOfPieces(Optimizer):
-    """An optimizer that gets pieces, and steps on the DTensors that they belong to."""
+    """An optimizer that takes pieces, and steps on their DTensors."""
 
     original: Optimizer
     params: Layout = field(repr=False)
@@ -127,7 +127,7 @@ class OptimizerOfPieces(Optimizer):
 
 @frozen(eq=False)
 class EvaluatingOfPieces(EvaluatingOptimizer):
-    """An optimizer that asks for gradients at other params, gets pieces, and steps on the DTensors that they belong to."""
+    """An optimizer that evaluates gradients at other params, takes pieces, and steps on their DTensors."""
 
     original: EvaluatingOptimizer
     params: Layout = field(repr=False)

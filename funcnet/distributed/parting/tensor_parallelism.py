@@ -1,11 +1,11 @@
-"""Tensor parallel: each worker computes with its own part of every large matrix, on the whole batch.
+"""Tensor parallelism: each worker computes with its own part of every large matrix, on the whole batch.
 
     y = (... by columns → activation → by rows ...)(x)      two sums over the workers for each pair of Linears, or attention
 
-Params are DTensors, as ``shard`` makes them by a plan. Layers run on the pieces as plain tensors, so nothing is dispatched
-through DTensor but what an optimizer needs of whole leaves. A step of an mlp 256-1024-256-1024-256 on 64 rows takes 6.4 ms with
-two gloo workers of one thread each; the same step on DTensors 19, torch's ``parallelize_module`` 18, and one process 23. With
-twice the features and four times the rows: 42, 91, 88 and 71 ms.
+Params are DTensors, made by ``shard`` with a plan. Layers run on the pieces as plain tensors; only an optimizer that needs whole
+leaves dispatches through DTensor. A step of an mlp 256-1024-256-1024-256 on 64 rows takes 6.4 ms with two gloo workers of one
+thread each; the same step takes 19 ms on DTensors, 18 ms with torch's ``parallelize_module``, and 23 ms in one process. With
+twice the features and four times the rows the times are 42, 91, 88 and 71 ms.
 """
 
 from typing import Any
@@ -34,11 +34,11 @@ def _is_step(value: Any, attribute: Any, got: Any) -> None:
 
 
 def innermost(step: Any) -> TrainStep | ValueAndGrads:
-    """Return the step with a net, within those that go around another one."""
+    """Return the innermost step, which has the net."""
     one = step
     while not isinstance(one, (TrainStep, ValueAndGrads)):
         if not isinstance(one, Value) or not hasattr(one, "step"):
-            rule = "step must be of train_step, value_and_grads or accumulate, or data_parallel of one"
+            rule = "step must be a result of train_step, value_and_grads or accumulate, or data_parallel of one"
             raise value_error("tensor_parallel", rule, repr(step))
         one = one.step
     return one
@@ -46,7 +46,12 @@ def innermost(step: Any) -> TrainStep | ValueAndGrads:
 
 @frozen
 class TensorParallel(Value):
-    """A step on params that are divided over the workers of a mesh; made by ``tensor_parallel``."""
+    """A step on params that are divided over the workers of a mesh; made by ``tensor_parallel``.
+
+    Args:
+        step: The step of a single process, or ``data_parallel`` of one.
+        mesh: The workers, a ``DeviceMesh`` with one axis.
+    """
 
     label = "tensor_parallel"
 
@@ -54,7 +59,7 @@ class TensorParallel(Value):
     mesh: Any
     _workers: Workers = field(init=False, eq=False)
     _made: dict[Any, Any] = field(init=False, eq=False, factory=dict)
-    """The step on pieces for each layout of params and state that came."""
+    """The step on pieces for each layout of params and state seen so far."""
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.mesh, DeviceMesh) or self.mesh.ndim != 1:
@@ -63,7 +68,7 @@ class TensorParallel(Value):
         object.__setattr__(self, "_workers", workers_of("tensor_parallel", self.mesh.get_group()))
 
     def __call__(self, params: Params, *args: Any) -> Any:
-        """Make the step: the arguments and results are those of ``step``."""
+        """Make the step; the arguments and results are those of ``step``."""
         if isinstance(innermost(self.step), TrainStep):
             return self._train(params, *args)
         layout = Layout(params)
@@ -79,7 +84,7 @@ class TensorParallel(Value):
         return layout.whole(new), of_state.whole(after), value
 
     def _step_for(self, params: Params, layout: Layout, state: Tree, of_state: Layout | None = None) -> Any:
-        """Return the step on pieces, which is made once for each layout."""
+        """Return the step on pieces, made once for each layout."""
         key = (layout, of_state)
         if key not in self._made:
             self._require_on_mesh(params)
@@ -120,33 +125,38 @@ def tensor_parallel(step: Any, mesh: Any) -> TensorParallel:
         by columns   yᵣ = x wᵣᵀ + bᵣ        gx = Σ gyᵣ wᵣ       weight Shard(0), bias Shard(0)
         by rows      y  = Σ xᵣ wᵣᵀ + b      gxᵣ = gy wᵣ         weight Shard(1), bias whole
 
-    with sums over the workers r. ``params`` are DTensors, as ``shard(params, mesh, tensor_parallel_plan(net, mesh))`` makes them,
-    and ``state`` is ``opt.init(params)``; both come back divided as they were. x, target and rng are plain tensors, the same on
-    all workers, and so is the value. A worker computes on its own pieces:
+    Sums are over the workers r. ``params`` are the DTensors ``shard(params, mesh, tensor_parallel_plan(net, mesh))``, and
+    ``state`` is ``opt.init(params)``; both are returned with the same division. x, target and rng are plain tensors, the same on
+    all workers, and so is the value. A worker computes on its own pieces of:
 
-    - ``Linear`` and convolutions by columns (``Shard(0)``) or by rows (``Shard(1)``). Between the two, elementwise layers,
+    - ``Linear`` and convolutions, by columns (``Shard(0)``) or by rows (``Shard(1)``). Between the two, elementwise layers,
       dropout and gated units see a worker's part of the features, so the pair needs one sum forward and one backward. Dropout
-      draws what one process would draw.
-    - ``MultiHeadAttention`` by heads: ``in_proj_weight`` and ``in_proj_bias`` in three stretches, for queries, keys and values.
-    - ``Embedding`` by rows (``Shard(0)``) or by features (``Shard(1)``), also with the output tied to it.
-    - Layers in ``serial``, blocks, ``residual``, ``graph``, ``repeat``, ``remat``, ``tied``, ``shared``, ``freeze`` and ``cast``.
+      draws the same numbers as in one process.
+    - ``MultiHeadAttention``, by heads: ``in_proj_weight`` and ``in_proj_bias`` in three stretches, for queries, keys and values.
+    - ``Embedding``, by rows (``Shard(0)``) or by features (``Shard(1)``), also with an output tied to it.
+    - These layers within ``serial``, blocks, ``residual``, ``graph``, ``repeat``, ``remat``, ``tied``, ``shared``, ``freeze`` and
+      ``cast``.
 
-    All other layers, placements and sizes that the workers do not divide are right too, but gather their params at each use.
-    An optimizer that acts on elements steps on the pieces; others, as ``ClipByGlobalNorm``, on the DTensors.
+    All other layers, placements and indivisible sizes are computed correctly too, but gather their params at each use. An
+    optimizer that acts on elements, or only needs norms of all gradients, as ``ClipByGlobalNorm`` does, steps on the pieces;
+    others, such as ``LAMB``, step on the DTensors.
 
-    For data parallel too, on a mesh of two axes, it goes around ``data_parallel``: ``tensor_parallel(data_parallel(step,
+    To combine it with data parallelism on a mesh of two axes, wrap ``data_parallel``: ``tensor_parallel(data_parallel(step,
     mesh["dp"].get_group()), mesh["tp"])``, with params that are divided over ``mesh["tp"]``.
 
     A plain step takes the same DTensors, with x and target as DTensors, within torch's ``implicit_replication()``. It computes
-    the same numbers through torch's rules, in about three times as long for small layers, and its results have the placements
-    that torch chooses.
+    the same numbers with torch's rules, takes about three times as long for small layers, and returns results in placements
+    chosen by torch.
 
     Args:
-        step: A step of ``train_step``, ``value_and_grads`` or ``accumulate``, or ``data_parallel`` of one.
-        mesh: A ``DeviceMesh`` of one axis.
+        step: The result of ``train_step``, ``value_and_grads`` or ``accumulate``, or ``data_parallel`` of one.
+        mesh: A ``DeviceMesh`` with one axis.
+
+    Returns:
+        A function with the arguments and results of ``step``.
 
     Raises:
-        ValueError: For another ``step`` or ``mesh``, and for params on another mesh.
+        ValueError: If ``step`` or ``mesh`` is anything else, or params are on another mesh.
 
     References:
         Shoeybi et al. 2019, section 3.

@@ -1,4 +1,4 @@
-"""Plans of tensor parallelism: which axis of which leaf is divided."""
+"""Plans for tensor parallelism: the axis along which each leaf is divided."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,26 +24,26 @@ Plan = dict[str, Any]
 
 
 def tensor_parallel_plan(net: Layer, mesh: Any = None) -> Plan:
-    """Return placements by path with which ``shard`` divides the params of a net for ``tensor_parallel``.
+    """Return placements by path for ``shard``, to divide the params of a net for ``tensor_parallel``.
 
-    A ``Linear`` is divided by columns, and by rows where it takes what one by columns gives, through elementwise layers, dropout
-    or a gated unit: the two Linears of a transformer's mlp. ``MultiHeadAttention`` is divided by heads, and ``Embedding`` by
-    rows, with what is tied to it. Norms, convolutions, recurrent layers and attention with grouped keys are whole.
+    A ``Linear`` is divided by columns, or by rows if it takes the output of one by columns through elementwise layers, dropout or
+    a gated unit, like the second Linear of a transformer's mlp. ``MultiHeadAttention`` is divided by heads, and ``Embedding`` by
+    rows, together with layers tied to it. Norms, convolutions, recurrent layers and attention with grouped keys stay whole.
 
-    A projection of queries, keys and values in one matrix is divided in three stretches, each for itself: ``in_proj_weight`` has
-    torch's ``_StridedShard(0, split_factor=3)``; so a worker has the rows of its own heads in all three. Likewise the ``Linear``
-    before a gated unit in two. ``unshard`` gives the rows back in their order.
+    A projection of queries, keys and values in one matrix is divided in three separate stretches: ``in_proj_weight`` has torch's
+    ``_StridedShard(0, split_factor=3)``, which gives a worker the rows of its own heads in all three. Likewise, the ``Linear``
+    before a gated unit is divided in two stretches. ``unshard`` restores the order of the rows.
 
     Args:
         net: The net.
-        mesh: The mesh of one axis that the plan is for. What its workers do not divide stays whole. By default everything
-            divides.
+        mesh: The mesh with one axis. Leaves whose size its workers do not divide stay whole. By default every size is assumed to
+            be divisible.
 
     Returns:
         A dict of placements by path, to use as it is or to change.
 
     Raises:
-        ValueError: For a ``net`` that is no layer, and a ``mesh`` of several axes.
+        ValueError: If ``net`` is no layer, or ``mesh`` has several axes.
 
     >>> from funcnet.blocks.perceptron import mlp
     >>> tensor_parallel_plan(mlp([4, 8, 2]))
@@ -57,7 +57,7 @@ def tensor_parallel_plan(net: Layer, mesh: Any = None) -> Plan:
 
 
 def _planned(layer: Layer, at: str, depth: int, n: int) -> Iterator[tuple[str, Any]]:
-    """List the placements of a layer at a path, whose leaves have ``depth`` axes more, for n workers."""
+    """List the placements of a layer at a path for n workers; its leaves have ``depth`` additional axes."""
     kind = type(layer)
     if kind is Linear:
         yield from _by_columns(layer, at, depth, n)
@@ -88,7 +88,7 @@ def _of_children(net: Combinator, at: str, depth: int, n: int) -> Iterator[tuple
 
 
 def _pair(net: Layer, name: str, child: Layer, n: int) -> tuple[int, str]:
-    """Return in how many stretches a Linear is divided, and the name of that which takes its parts; (0, "") without one."""
+    """Return the number of stretches of a Linear, and the name of the layer that takes its parts, or (0, "")."""
     children: Any = net.children()  # type: ignore[attr-defined]
 
     def way_at(other: str) -> Way | None:
@@ -124,7 +124,7 @@ def _by_heads(layer: Any, at: str, depth: int, n: int) -> Iterator[tuple[str, An
 
 
 def _without(layer: Tied, plan: Plan, at: str) -> Iterator[tuple[str, Any]]:
-    """List the placements of a net without those of the places that are tied to others."""
+    """List the placements of a net without places that are tied to others."""
     away = tuple([join(at, path) for _, *others in layer.groups for path in others])
     for path, placement in plan.items():
         if path not in away and not path.startswith(tuple([f"{one}." for one in away])):

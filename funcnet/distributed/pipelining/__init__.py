@@ -1,1 +1,1 @@
-"""Pipelines: the layers of a serial net over several workers, which compute different micro-batches at the same time."""
+"""Pipelines: the layers of a serial net on several workers, which compute different micro-batches at the same time."""

@@ -1,7 +1,7 @@
-"""Cutting: the stages of a serial net, and what each of them holds of a tree like params.
+"""Cutting: the stages of a serial net, and the part of a tree like params that each stage holds.
 
-A tree that belongs to a stage has the structure of the whole, with ``None`` at every leaf that the stage does not hold. So paths,
-and the numbers of layers in keys and errors, are those of the whole net.
+A tree that belongs to a stage has the structure of the whole, with ``None`` at every leaf that the stage does not hold. Paths,
+and the numbers of layers in keys and errors, are therefore those of the whole net.
 """
 
 from bisect import bisect_right
@@ -24,7 +24,7 @@ from funcnet.value import frozen
 
 @frozen
 class Elsewhere(Layer):
-    """A layer that another stage computes; here x and gy go through unchanged."""
+    """A layer that another stage computes; here x and gy pass through unchanged."""
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         return x, ()
@@ -55,7 +55,7 @@ class CutNet:
         elif isinstance(within, Serial) and within.layers:
             return within
         else:
-            rule = "the net of the step must be a serial of layers, also within tied(...) or cast(...), to be cut into stages"
+            rule = "the net of the step must be a serial of layers, which may be within tied(...) or cast(...)"
             raise value_error(who, rule, repr(net))
         return self._unwrapped(who, net, within.layer)
 
@@ -72,7 +72,7 @@ class CutNet:
         return bisect_right([start for start, _ in self.ranges], self.names.index(name)) - 1
 
     def _shared(self) -> dict[str, list[int]]:
-        """Return the stages that use what is tied, where several do, by the path that holds it."""
+        """Return the stages that share a tied leaf, by the path that holds it."""
         home: dict[str, str] = {}
         for first, *others in [group for one in self.ties for group in one.groups]:
             home.update(dict.fromkeys(others, home.get(first, first)))
@@ -81,7 +81,7 @@ class CutNet:
         return {first: stages for first, stages in found.items() if len(stages) > 1}
 
     def net_of(self, stage: int) -> Serial:
-        """Return the serial with the layers of a stage only."""
+        """Return the serial with only the layers of a stage."""
         first, end = self.ranges[stage]
         children = self.serial.children().items()
         return self.serial.with_children(
@@ -89,7 +89,7 @@ class CutNet:
         )
 
     def part(self, values: Tree, stage: int) -> Tree:
-        """Return what a stage holds of a tree like params: the entries of its layers, and what is tied to them."""
+        """Return the part of a tree like params that a stage holds: the entries of its layers, and leaves tied to them."""
         found = self.entries_of(values, stage)
         for path, stages in self.shared.items():
             if stage in stages:
@@ -97,25 +97,25 @@ class CutNet:
         return found
 
     def entries_of(self, values: Tree, stage: int) -> Tree:
-        """Return the entries of a stage's layers, without what is tied to them in other stages."""
+        """Return the entries of a stage's layers, without leaves tied to them in other stages."""
         first, end = self.ranges[stage]
         entries = enumerate(self.serial.entries(values))
         return self.serial.pack([one if first <= i < end else _nothing(one) for i, one in entries])
 
     def filled(self, params: Params, stage: int) -> Params:
-        """Return what the layers of a stage compute with, from what it holds: tied params at all their places."""
+        """Return the params of a stage's layers from the part that it holds: tied params at all their places."""
         for one in self.ties:
             params = one.filled(params)
         return self.entries_of(params, stage) if self.ties else params
 
     def gathered(self, gparams: Grads) -> Grads:
-        """Return the gradients of what a stage holds, from those of what its layers compute with."""
+        """Return the gradients of the part that a stage holds, from those of its layers' params."""
         for one in reversed(self.ties):
             gparams = one.gathered(gparams)
         return gparams
 
     def without_copies(self, params: Params) -> Params:
-        """Return params without what is tied to others."""
+        """Return params without leaves that are tied to others."""
         for one in self.ties:
             params = one.without_copies(params)
         return params
@@ -126,22 +126,22 @@ def _nothing(values: Tree) -> Tree:
 
 
 def merged(new: Tree, old: Tree) -> Tree:
-    """Return ``new``, with the leaves of ``old`` where it has none."""
+    """Return ``new``, with missing leaves taken from ``old``."""
     columns = flatten_together(old, new)
     return unflatten(old, iter([a if b is None else b for a, b in zip(*columns, strict=True)]))
 
 
 def changed(new: Tree, old: Tree) -> Tree:
-    """Return the leaves of ``new`` that are not those of ``old`` themselves."""
+    """Return the leaves of ``new`` that are other objects than those of ``old``."""
     columns = flatten_together(new, old)
     return unflatten(new, iter([None if a is b else a for a, b in zip(*columns, strict=True)]))
 
 
 def _starts(who: str, names: Sequence[str], cuts: Sequence[int | str]) -> list[int]:
-    """Return the number of the first layer of each stage but the first one."""
+    """Return the number of the first layer of each stage after the first."""
     starts = [_start(who, names, cut) for cut in cuts]
     if starts != sorted(set(starts)):
-        raise value_error(who, "cuts must increase: each begins a stage after the one before", repr(tuple(cuts)))
+        raise value_error(who, "cuts must increase: each begins a stage after the previous one", repr(tuple(cuts)))
     return starts
 
 

@@ -1,7 +1,7 @@
 """Messages: trees of tensors that one worker sends to another, without waiting for it.
 
-The receiver must have tensors of the right shapes ready. So before the first tree of its kind the sender sends a header: the
-structure, and the shape and dtype of each leaf. A kind is a word that both workers know, with all that the shapes depend on.
+The receiver must have tensors of the right shapes ready. Before the first tree of its kind, the sender therefore sends a header:
+the structure, and the shape and dtype of each leaf. A kind is a name known to both workers that determines all shapes.
 """
 
 import pickle
@@ -26,7 +26,7 @@ class Leaf(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What the receiver of a tree must know: its structure, and its leaves, ``None`` for absent ones."""
+    """The form of a tree for its receiver: its structure and its leaves, ``None`` for absent ones."""
 
     structure: Tree
     leaves: tuple[Leaf | None, ...]
@@ -37,12 +37,12 @@ def form_of(who: str, values: Tree) -> Form:
     leaves = flatten_together(values)[0]
     for leaf in leaves:
         if leaf is not None and (not isinstance(leaf, Tensor) or leaf.layout is not torch.strided or leaf.is_nested):
-            raise value_error(who, "a stage must give dense tensors to the next one", describe(leaf))
+            raise value_error(who, "a stage must pass dense tensors to the next one", describe(leaf))
     return Form(tree.structure(values), tuple([None if leaf is None else Leaf(tuple(leaf.shape), leaf.dtype) for leaf in leaves]))
 
 
 class Mail:
-    """The messages of one worker; ``known`` has the forms that were told or heard before, by peer and kind."""
+    """The messages of one worker; ``known`` has the forms already sent or received, by peer and kind."""
 
     def __init__(self, who: str, workers: Workers, device: torch.device, known: dict[Any, Form]) -> None:
         self.who, self.workers, self.device, self._known = who, workers, device, known
@@ -53,7 +53,7 @@ class Mail:
         self._under_way: dict[Any, list[Pending]] = {}
 
     def put(self, peer: int, kind: Kind, label: Any, values: Tree) -> None:
-        """Send a tree with the next ``flush``; ``arrived(peer, label)`` says when its memory is no longer needed."""
+        """Send a tree with the next ``flush``; ``arrived(peer, label)`` waits until its memory is no longer needed."""
         form, told = form_of(self.who, values), self._known.get(("to", peer, kind))
         if told is None:
             self._known["to", peer, kind] = form
@@ -61,7 +61,7 @@ class Mail:
             self._queue(peer, label, torch.tensor([len(words)], device=self.device))
             self._queue(peer, label, words)
         elif told != form:
-            rule = "the form of what a stage gives must depend on that of x only; for params of another dtype, make another step"
+            rule = "the form of a stage's output must depend only on that of x; for params of another dtype, make another step"
             raise value_error(self.who, rule, f"{_told(form)} after {_told(told)}")
         for leaf in tree.leaves(values):
             if leaf.numel():
@@ -72,7 +72,7 @@ class Mail:
         self._labels.append((peer, label))
 
     def ask(self, peer: int, kind: Kind, label: Any) -> bool:
-        """Receive a tree with the next ``flush``; tell whether its form is known, without which one must wait in ``take``."""
+        """Receive a tree with the next ``flush``; tell whether its form is known, otherwise ``take`` must wait."""
         if (peer, label) not in self._asked:
             form = self._known.get(("from", peer, kind))
             if form is None:
@@ -83,7 +83,7 @@ class Mail:
         return True
 
     def flush(self) -> None:
-        """Start all that was put and asked for."""
+        """Start all pending sends and receives."""
         if not self._sent and not self._awaited:
             return
         pending = exchange(self.workers, self._sent, self._awaited)
@@ -117,11 +117,11 @@ class Mail:
         return buffer
 
     def arrived(self, peer: int, label: Any) -> None:
-        """Wait until what was put has left its memory."""
+        """Wait until a sent tree's memory is no longer needed."""
         self._wait((peer, label))
 
     def finish(self) -> None:
-        """Wait for all that is under way."""
+        """Wait for all messages."""
         self.flush()
         for label in [*self._under_way]:
             self._wait(label)

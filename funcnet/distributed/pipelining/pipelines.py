@@ -30,7 +30,7 @@ from funcnet.value import Value, frozen
 
 
 class Inside:
-    """What a worker needs for its stage: made at the first call, when the workers have met."""
+    """The objects that a worker needs for its stage, made at the first call."""
 
     def __init__(self, of: "Pipeline") -> None:
         self.workers = _workers_for(of)
@@ -38,7 +38,7 @@ class Inside:
         self.step: TrainStep | None = None
 
     def step_for(self, of: "Pipeline", params: Params) -> TrainStep:
-        """Return the step of this worker's stage; its optimizer asks all stages where it needs all gradients."""
+        """Return the step of this worker's stage; its optimizer asks all stages if it needs all gradients."""
         if self.step is None:
             opt, rank = of.step.opt, self.workers.rank
             if self.workers.size > 1:
@@ -48,13 +48,13 @@ class Inside:
         return self.step
 
     def _counted(self, cut: CutNet, params: Params) -> Tree:
-        """Return True for each leaf that this stage counts; what several hold counts where its layer is."""
+        """Return True for each leaf that this stage counts; a shared leaf counts in the stage of its layer."""
         part, own = cut.part(params, self.workers.rank), cut.entries_of(params, self.workers.rank)
         rows = zip(*flatten_together(part, own), strict=True)
         return unflatten(part, iter([one is not None for _, one in rows]))
 
     def _require_agreement(self, of: "Pipeline", part: Params) -> None:
-        """Raise on every worker where another makes another pipeline, or has other bits in shared params."""
+        """Raise on every worker if workers make different pipelines, or have different bits in shared params."""
         shared = {path: _bits(tree.at(part, path)) for path, stages in of.cut.shared.items() if self.workers.rank in stages}
         told = gather_objects(self.workers, (repr(of), shared))
         for rank, (other, bits) in enumerate(told):
@@ -62,11 +62,11 @@ class Inside:
                 raise value_error("pipeline", "all workers must make the same pipeline", f"{other} on rank {rank}")
             for path in bits.keys() & shared.keys():
                 if bits[path] != shared[path]:
-                    rule = f"what several stages share must be the same on their workers, and params at {path!r} differ"
+                    rule = f"params shared by several stages must be the same on their workers, and params at {path!r} differ"
                     raise value_error("pipeline", rule, f"other numbers on rank {rank} than on rank {self.workers.rank}")
 
     def compare_batches(self, x: Any, target: Any, rng: Any) -> Callable[[], None]:
-        """Start comparing the forms of the workers' batches, and their keys; what is returned raises on all where they differ."""
+        """Start comparing the workers' batches and keys; the returned function raises on all workers if they differ."""
         leaves = [leaf for leaf in tree.leaves((x, target)) if isinstance(leaf, Tensor)]
         key = int(rng) if isinstance(rng, int) or (isinstance(rng, Tensor) and rng.is_cpu and rng.dim() == 0) else None
         own = tuple([(tuple(leaf.shape), str(leaf.dtype)) for leaf in leaves]), key
@@ -92,7 +92,7 @@ def _accumulated(of: "Pipeline") -> Accumulated:
 def _workers_for(of: "Pipeline") -> Workers:
     workers = workers_of("pipeline", of.group)
     if workers.size != of.cut.size:
-        rule = f"there must be a worker for each of the {of.cut.size} stages that {len(of.cuts)} cuts make"
+        rule = f"there must be a worker for each of the {of.cut.size} stages of {len(of.cuts)} cuts"
         raise value_error("pipeline", rule, f"{workers.size} workers")
     require_apart("pipeline", of.step.net, workers)
     return workers
@@ -104,7 +104,17 @@ def _cuts(got: Any) -> Any:
 
 @frozen
 class Pipeline(Value):
-    """A step whose net is cut into stages, one for each worker; made by ``pipeline``."""
+    """A step whose net is cut into stages, one for each worker; made by ``pipeline``.
+
+        y = f_p(...f_1(x))      f_r the layers of worker r - 1
+
+    Args:
+        step: The step of a single process.
+        cuts: The layers at which a new stage begins, by number or name.
+        schedule: The order of the work: ``"gpipe"``, ``"1f1b"`` or ``"zero_bubble"``.
+        microbatches: Number of micro-batches.
+        group: The process group; by default all processes.
+    """
 
     label = "pipeline"
 
@@ -121,7 +131,7 @@ class Pipeline(Value):
     def __attrs_post_init__(self) -> None:
         require_schedule("pipeline", self.schedule)
         if self.step.in_backward or self.step.accumulate not in (1, self.microbatches):
-            rule = "the step must have in_backward=False and accumulate=1: microbatches says into how many parts a batch is cut"
+            rule = "the step must have in_backward=False and accumulate=1; microbatches is the number of parts of a batch"
             raise value_error("pipeline", rule, repr(self.step))
         object.__setattr__(self, "cut", CutNet("pipeline", self.step.net, self.cuts))
         if dist.is_available() and dist.is_initialized():
@@ -149,10 +159,17 @@ class Pipeline(Value):
     def traced(
         self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None = None
     ) -> tuple[tuple[Params, Tree, Tensor], list[Timed]]:
-        """Make a step; return its result, and each action of this worker with the times of its start and end, in seconds.
+        """Make a step; return its result, and each action of this worker with its start and end time in seconds.
 
-        The clock is ``time.perf_counter``, which the processes of one machine have in common. An action starts when the message
-        that it needs is there.
+        The clock is ``time.perf_counter``, which the processes of one machine share. An action starts when its message has
+        arrived.
+
+        Args:
+            params: The params, as for the step.
+            state: The optimizer's state.
+            x: The batch.
+            target: Its targets.
+            rng: A key or an int seed for a stochastic net.
         """
         gradient = self._inside().gradient
         trace = gradient.trace = []
@@ -162,16 +179,22 @@ class Pipeline(Value):
             gradient.trace = None
 
     def part(self, values: Tree) -> Tree:
-        """Return what this worker's stage holds of a tree like params, with ``None`` at all other leaves.
+        """Return the part of a tree like params that this worker's stage holds, with ``None`` at all other leaves.
 
-        The step takes it in the place of whole params, and so does ``opt.init`` for a state in a fraction of the memory.
+        The step takes it instead of whole params, and so does ``opt.init``, whose state then needs a fraction of the memory.
+
+        Args:
+            values: A tree like params.
         """
         return self.cut.part(values, self._inside().workers.rank)
 
     def whole(self, params: Params) -> Params:
-        """Return params with the entries of each stage as its worker has them, on every worker: to save and to evaluate.
+        """Gather the entries of every stage from its worker, and return whole params on every worker, to save or evaluate.
 
         All workers call it together.
+
+        Args:
+            params: The params that the step returned on this worker.
         """
         workers = self._inside().workers
         own = flatten_together(self.cut.entries_of(params, workers.rank))[0]
@@ -185,7 +208,13 @@ class Pipeline(Value):
         return made
 
     def whole_state(self, state: Tree) -> Tree:
-        """Return the optimizer's state with each stage's part, on every worker; all workers call it together."""
+        """Gather every stage's part of the optimizer's state, and return the whole state on every worker.
+
+        All workers call it together.
+
+        Args:
+            state: The state that the step returned on this worker.
+        """
         return self.step.opt.map_state(self.whole, state)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -204,35 +233,40 @@ def _buffers(forms: list[Leaf | None], params: Params) -> list[Tensor | None]:
 def pipeline(
     step: TrainStep, cuts: Sequence[int | str], schedule: str = "1f1b", microbatches: int = 4, group: Any = None
 ) -> Pipeline:
-    """Make a step that cuts a serial net into stages, one for each worker, which work on several micro-batches at a time.
+    """Cut the serial net of a step into stages, one for each worker, which work on several micro-batches at a time.
 
         y  = f_p(...f_1(x))      f_r the layers of worker r - 1; y goes to the next worker, and gy to the one before
         value, params, state     those of ``train_step(net, loss, opt, accumulate=microbatches)``, up to rounding
 
-    All workers call it with the same ``(params, state, x, target, rng=None)`` and get ``(params, state, value)``. ``params`` are
-    those of the whole net. A worker computes and updates those of its stage; the others come back as they were given, and
-    so does the state. ``whole(params)`` and ``whole_state(state)`` of the step bring all stages together, to save and to
-    evaluate; ``part(params)`` is all that a worker needs. Only the first worker reads the numbers in x, and only the last one
-    those in target.
+    All workers call the step with the same ``(params, state, x, target, rng=None)`` and get ``(params, state, value)``.
+    ``params`` are those of the whole net. A worker computes and updates those of its stage, and returns the others unchanged;
+    likewise the state. The methods ``whole(params)`` and ``whole_state(state)`` gather all stages, to save and to evaluate;
+    ``part(params)`` is all that a worker needs. Only the first worker reads the values of x, and only the last one those of
+    target.
 
-    Micro-batches are cut and weighed as by ``accumulate``, and have its keys; running statistics are those of the last one. The
-    net may be within ``tied`` and ``cast``. Params that are tied across stages are updated alike in all of these, with the sum
-    of their gradients. Optimizers that need all gradients at once, as ``ClipByGlobalNorm``, take them from all stages.
+    Micro-batches are cut, weighted and keyed as in ``accumulate``; running statistics are those of the last one. The net may be
+    within ``tied`` and ``cast``. Params tied across stages are updated equally in all of them, with the sum of their gradients.
+    Optimizers that need all gradients at once, such as ``ClipByGlobalNorm``, take them from all stages.
 
     Args:
-        step: A step of ``train_step`` whose net is a ``serial``, without ``in_backward``.
+        step: The result of ``train_step`` for a ``serial``, without ``in_backward``.
         cuts: The layers at which a new stage begins, by number or name: one fewer than workers.
-        schedule: The order of the work. ``"gpipe"``: all forward passes first, so that all micro-batches are in memory.
-            ``"1f1b"``: forward and backward in turn, with as many micro-batches in memory as there are stages. ``"zero_bubble"``:
-            also in halves of the backward pass, of which the second fills the waits. ``timeline`` draws them.
-        microbatches: Number of micro-batches; a batch of fewer rows makes fewer. With several times the number of stages the
-            ``bubble`` is small.
+        schedule: The order of the work. ``"gpipe"``: all forward passes first, so all micro-batches are in memory. ``"1f1b"``:
+            forward and backward passes alternate, with at most as many micro-batches in memory as there are stages.
+            ``"zero_bubble"``: the backward pass is also split in halves, and the second half fills the waits. ``timeline`` draws
+            them.
+        microbatches: Number of micro-batches; a batch with fewer rows makes fewer. The ``bubble`` is small if it is several times
+            the number of stages.
         group: The process group; by default all processes. Its rank r computes stage r.
 
+    Returns:
+        The step, a ``Pipeline``.
+
     Raises:
-        ValueError: For a net that is no serial, cuts out of range or out of order, another number of workers than stages, an
-            unknown ``schedule``, ``microbatches`` below 1, and an optimizer that needs all gradients and has no rule for several
-            workers, as ``LBFGS``; at the first call on every worker where the pipelines or the shared params differ.
+        ValueError: If the net is no serial, cuts are out of range or out of order, the number of workers differs from the number
+            of stages, ``schedule`` is unknown, ``microbatches`` is below 1, or the optimizer needs all gradients and has no rule
+            for several workers, such as ``LBFGS``; at the first call, on every worker, if the pipelines or the shared params
+            differ.
         WorkerError: From a step in which another worker fails; that worker raises its own error.
 
     References:

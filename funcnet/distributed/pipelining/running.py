@@ -1,10 +1,10 @@
-"""Running: one worker's part of the loss of a whole batch and of its gradient, action by action as the schedule says.
+"""Running: one worker's part of the loss of a whole batch and of its gradient, action by action in the schedule's order.
 
     F    y, c   = stage's apply(p, x)      x from the previous stage, y to the next one; the last stage computes the loss
     B    gp, gx = stage's vjp(p, c, gy)    gy from the next stage, gx to the previous one
-    W    gp                                where the schedule computes it later than gx
+    W    gp                                if the schedule computes it later than gx
 
-Each micro-batch has the gradient of its share in the value of the whole batch, so gradients only need to be added up.
+Each micro-batch has the gradient of its share in the value of the whole batch, so gradients are simply added up.
 """
 
 from collections.abc import Callable
@@ -34,9 +34,9 @@ class DiffersError(ValueError):
 
 
 class StageGradient:
-    """The value and the gradient of the whole batch, of which this worker computes the part of its stage.
+    """The value and the gradient of the whole batch, of which this worker computes its stage's part.
 
-    It takes the place of ``accumulate`` in a step; its params and gradients are trees with ``None`` at other stages' leaves.
+    It replaces ``accumulate`` in a step; its params and gradients are trees with ``None`` at other stages' leaves.
     """
 
     def __init__(self, who: str, cut: CutNet, one: Accumulated, schedule: str, workers: Workers) -> None:
@@ -46,7 +46,7 @@ class StageGradient:
         self.trace: list[Timed] | None = None
         self.has_told_forms = False
         self.meet: Callable[[], None] | None = None
-        """What must be called before the first message."""
+        """The function to call before the first message."""
 
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Params]:
         """Return the value, the gradient of ``scale`` times it, and the stage's running statistics after the last micro-batch."""
@@ -56,7 +56,7 @@ class StageGradient:
         try:
             return self._run(params, batches, rng, scale)
         except BaseException as error:
-            if self.workers.size > 1 and not isinstance(error, DiffersError):  # which all raise, before any message
+            if self.workers.size > 1 and not isinstance(error, DiffersError):  # all raise this one before any message
                 hang_up(self.workers, error)
             raise
 
@@ -69,12 +69,12 @@ class StageGradient:
         return self._value(run), grads, run.moved
 
     def update_stats(self, params: Params, moved: Params) -> Params:
-        """Return the params with new running statistics, which ``scaled`` has computed."""
+        """Return the params with the new running statistics computed by ``scaled``."""
         made: Params = params if moved is None else merged(moved, params)
         return made
 
     def begin(self) -> None:
-        """Find out whether all workers make the same step, once."""
+        """Check once that all workers make the same step."""
         if self.meet is not None:
             meet, self.meet = self.meet, None
             meet()
@@ -86,7 +86,7 @@ class StageGradient:
         return made
 
     def _value(self, run: "Run") -> Tensor:
-        """Return the value, which the last stage has, on every worker: in float32 at least."""
+        """Return the last stage's value on every worker, at least in float32."""
         sent = torch.zeros(2, dtype=torch.float64, device=run.mail.device)
         if self.stage.is_last:
             sent = torch.stack([run.value(), torch.full_like(run.value(), run.is_double)])
@@ -117,8 +117,8 @@ class Run:
         self.moved: Any = None
 
     def go(self, actions: tuple[Action, ...], trace: list[Timed] | None) -> None:
-        """Do all actions; receive what the next two need while one is done."""
-        ahead = 2 if self.mail.device.type == "cpu" else 1  # in one batch with what it depends on, NCCL would wait forever
+        """Do all actions; receive messages for the next two during each."""
+        ahead = 2 if self.mail.device.type == "cpu" else 1  # NCCL would wait forever for a message batched with its dependency
         for k, action in enumerate(actions):
             source = self._source(action)
             if source:
@@ -137,7 +137,7 @@ class Run:
             self.mail.flush()
 
     def _source(self, action: Action) -> tuple[int, Kind, Any] | None:
-        """Return from whom an action gets what it needs: the worker, the kind of message, and its label."""
+        """Return the message that an action needs: the worker that sends it, its kind, and its label."""
         kind, i = action
         if kind == "F" and not self.stage.is_first:
             return self.stage.number - 1, ("y", self.kinds[i]), ("y", i)
@@ -146,7 +146,7 @@ class Run:
         return None
 
     def _send(self, action: Action, result: Any) -> None:
-        """Send what an action gives, and release what the other side must have received by now."""
+        """Send the result of an action, and release messages that the other side must have received by now."""
         (kind, i), here = action, self.stage.number
         if kind == "F" and not self.stage.is_last:
             self.mail.put(here + 1, ("y", self.kinds[i]), ("y", i), result)
@@ -196,7 +196,7 @@ class Run:
         self.grads = grads if self.grads is None else tree.add(self.grads, grads)
 
     def summed_over_uses(self) -> Grads:
-        """Return the gradients of what the stage holds; those of tied params are summed over the stages that use them."""
+        """Return the gradients of the stage's params; those of tied params are summed over the stages that use them."""
         grads, here = self.of.cut.gathered(self.grads), self.stage.number
         shared = [(path, stages) for path, stages in self.of.cut.shared.items() if here in stages]
         self._tell_forms({path: tree.at(grads, path) for path, _ in shared})
@@ -213,7 +213,7 @@ class Run:
         return grads
 
     def _tell_forms(self, shared: dict[str, Params]) -> None:
-        """Tell all workers once what gradients will be summed: they cannot send headers to each other at the same time."""
+        """Announce once to all workers the gradients to be summed: they cannot send headers to each other simultaneously."""
         if not self.of.cut.shared or self.of.has_told_forms:
             return
         own = {path: form_of(self.of.who, g) for path, g in shared.items()}
@@ -229,7 +229,7 @@ class Run:
 
 
 def shares_of(loss: Loss, batches: list[Batch]) -> list[Share]:
-    """Return the share of each micro-batch in each part of a loss: wᵢ / Σ wᵢ, 1 for sums; 0 for what counts for nothing."""
+    """Return the share of each micro-batch in each part of a loss: wᵢ / Σ wᵢ, 1 for sums, 0 for weight 0."""
     rows = [[number(w) for w in weights_of(loss, *one)] for one in batches]
     totals = [or_one(sum(column)) for column in zip(*rows, strict=True)]
     totals = [1.0 if part.reduction == "sum" else total for part, total in zip(loss.part_list(), totals, strict=True)]
@@ -242,12 +242,12 @@ def _device(params: Params, batches: list[Batch]) -> torch.device:
 
 
 def _kind(batch: Batch) -> Any:
-    """Return what the forms of all messages of a micro-batch depend on, for params of one dtype."""
+    """Return a key that determines the forms of all messages of a micro-batch, for params of one dtype."""
     leaves = flatten_together(batch)[0]
     return tuple([(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else None for leaf in leaves])
 
 
 def _dtype_outside(x: Any, params: Params, y: Any) -> torch.dtype:
-    """Return the dtype of what a net within ``cast`` gives: that of x, or of the params where x holds no floating numbers."""
+    """Return the output dtype of a net within ``cast``: that of x, or that of the params if x is not floating."""
     leaves: list[Tensor] = [*tree.leaves(x), *tree.leaves(params), *tree.leaves(y)]
     return next(leaf.dtype for leaf in leaves if leaf.is_floating_point())

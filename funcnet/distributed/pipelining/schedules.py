@@ -1,13 +1,13 @@
 """Schedules: the order in which each stage of a pipeline works on the micro-batches.
 
-A schedule is data: for each stage a tuple of actions on micro-batches: ``F`` forward, ``B`` backward, ``W`` gradients of params.
+A schedule is data: a tuple of actions on micro-batches for each stage: ``F`` forward, ``B`` backward, ``W`` gradients of params.
 
     gpipe, 1f1b     B is the whole backward pass            bubble (p - 1) / (m + p - 1)
-    zero_bubble     B gives gx only, W the rest later       bubble (p - 1)(F + B - W) / (m (F + B + W) + (p - 1)(F + B - W))
+    zero_bubble     B computes only gx, W the rest later    bubble (p - 1)(F + B - W) / (m (F + B + W) + (p - 1)(F + B - W))
 
-p is the number of stages and m the number of micro-batches; F, B and W are the times of the three actions. With 1f1b and
-zero_bubble, stage s (from 0) has at most p - s micro-batches between F and B, and with gpipe all m. zero_bubble keeps what W
-needs of at most p micro-batches, as many as the first stage of 1f1b.
+p is the number of stages and m the number of micro-batches; F, B and W are the times of the three actions. Stage s (from 0) has
+at most p - s micro-batches between F and B with 1f1b and zero_bubble, and all m with gpipe. zero_bubble keeps the data for W of
+at most p micro-batches, as many as the first stage of 1f1b.
 
 References: Huang et al. 2019 (GPipe); Narayanan et al. 2021 (1F1B); Qi et al. 2023, "Zero bubble pipeline parallelism" (ZB-H1).
 """
@@ -19,11 +19,11 @@ from typing import NamedTuple
 from funcnet.errors import describe, is_number, is_whole, value_error
 
 _MOST_ACTIONS = 1_000_000
-"""Stages times micro-batches that are simulated, which takes seconds."""
+"""Largest product of stages and micro-batches that is simulated, which takes seconds."""
 
 
 class Action(NamedTuple):
-    """What a stage does with one micro-batch: ``F``, ``B`` or ``W``."""
+    """An action of a stage on one micro-batch: ``F``, ``B`` or ``W``."""
 
     kind: str
     batch: int
@@ -33,7 +33,7 @@ class Action(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """An action with the times when it began and ended."""
+    """An action with its start and end times."""
 
     action: Action
     start: float
@@ -46,7 +46,7 @@ def _gpipe(stage: int, stages: int, batches: int) -> list[Action]:
 
 
 def _one_forward_one_backward(stage: int, stages: int, batches: int) -> list[Action]:
-    """One forward pass for each later stage, then one forward and one backward pass in turn."""
+    """One forward pass for each later stage, then forward and backward passes alternate."""
     ahead = min(stages - 1 - stage, batches)
     actions = [Action("F", i) for i in range(ahead)]
     for i in range(batches):
@@ -55,7 +55,7 @@ def _one_forward_one_backward(stage: int, stages: int, batches: int) -> list[Act
 
 
 def _zero_bubble(stage: int, stages: int, batches: int) -> list[Action]:
-    """As 1f1b, with W of a micro-batch later by one backward pass for each earlier stage; the last ones come at the end."""
+    """As 1f1b, with W of a micro-batch delayed by one backward pass for each earlier stage; the last ones come at the end."""
     actions = []
     for one in _one_forward_one_backward(stage, stages, batches):
         actions.append(one)
@@ -72,7 +72,7 @@ SCHEDULES: dict[str, Callable[[int, int, int], list[Action]]] = {
 
 
 def has_halves(schedule: str) -> bool:
-    """Tell whether a schedule computes the halves of the backward pass apart."""
+    """Tell whether a schedule computes the halves of the backward pass separately."""
     return schedule == "zero_bubble"
 
 
@@ -98,7 +98,7 @@ def actions_of(schedule: str, stages: int, microbatches: int) -> tuple[tuple[Act
 
 
 def timed_by(costs: dict[str, float], actions: tuple[tuple[Action, ...], ...]) -> list[list[Timed]]:
-    """Return when each action begins and ends, if each takes what its kind costs and messages take no time."""
+    """Return the start and end of each action, if an action takes the cost of its kind and messages take no time."""
     ends: dict[tuple[str, int, int], float] = {}
     done: list[list[Timed]] = [[] for _ in actions]
     while any(len(row) < len(own) for row, own in zip(done, actions, strict=True)):
@@ -135,7 +135,7 @@ def _simulated(
 
 
 def idle_share(rows: list[list[Timed]]) -> float:
-    """Return the share of the time of all stages in which they wait: from the first start to the last end."""
+    """Return the fraction of the time of all stages, from the first start to the last end, that is spent waiting."""
     first, last = min(row[0].start for row in rows), max(row[-1].end for row in rows)
     busy = sum([one.end - one.start for row in rows for one in row])
     return 1 - busy / (len(rows) * (last - first))
@@ -149,21 +149,22 @@ def bubble(
     input_half: float = 1.0,
     params_half: float = 1.0,
 ) -> float:
-    """Return the share of a step in which the stages of a pipeline wait, if all take the same time and messages take none.
+    """Return the fraction of a step that the stages of a pipeline spend waiting.
 
-    It is counted in the simulated step that ``timeline`` draws. For p stages and m micro-batches it is (p - 1) / (m + p - 1)
-    with ``"gpipe"`` and ``"1f1b"``.
+        bubble = (p - 1) / (m + p - 1)      for "gpipe" and "1f1b", with p stages and m micro-batches
+
+    It is counted in a simulated step, in which all stages take the same time and messages take none.
 
     Args:
         schedule: ``"gpipe"``, ``"1f1b"`` or ``"zero_bubble"``.
         stages: Number of stages.
         microbatches: Number of micro-batches.
         forward: Time of the forward pass of a micro-batch in a stage, in any unit.
-        input_half: Time of the half of the backward pass that gives the gradient of the stage's input.
-        params_half: Time of the half that gives the gradients of params.
+        input_half: Time of the half of the backward pass that computes the gradient of the stage's input, in the same unit.
+        params_half: Time of the half that computes the gradients of params, in the same unit.
 
     Raises:
-        ValueError: For an unknown schedule, counts below 1 or with a product above 10⁶, and times that are not above 0.
+        ValueError: If ``schedule`` is unknown, a count is below 1 or their product above 10⁶, or a time is not above 0.
 
     >>> round(bubble("1f1b", 4, 8), 3), round(bubble("zero_bubble", 4, 8), 3)
     (0.273, 0.111)
@@ -172,11 +173,11 @@ def bubble(
 
 
 def timeline(schedule: str = "1f1b", stages: int = 4, microbatches: int = 4) -> str:
-    """Draw a schedule as text: what each stage of a pipeline does at what time.
+    """Draw a schedule as text: the actions of each stage of a pipeline over time.
 
     A row is a stage, and a column is a unit of time. ``F`` is a forward pass and takes one unit; ``B`` is a backward pass and
-    takes two. With ``"zero_bubble"``, ``B`` is the half that gives the gradient of the input, ``W`` is the half that gives the
-    gradients of params, and each takes one unit. ``==`` continues an action, and ``.`` is a wait.
+    takes two. With ``"zero_bubble"``, ``B`` computes the gradient of the input, ``W`` computes the gradients of params, and each
+    takes one unit. ``==`` continues an action, and ``.`` is a wait.
 
     Args:
         schedule: ``"gpipe"``, ``"1f1b"`` or ``"zero_bubble"``.
@@ -184,7 +185,7 @@ def timeline(schedule: str = "1f1b", stages: int = 4, microbatches: int = 4) -> 
         microbatches: Number of micro-batches.
 
     Raises:
-        ValueError: As ``bubble``.
+        ValueError: If ``schedule`` is unknown, or a count is below 1 or their product above 10⁶.
 
     >>> print(timeline("1f1b", 2, 2))
     stage 0  F0 F1 .  .  B0 == .  B1 ==

@@ -1,9 +1,9 @@
 """Stages: the verbs of the layers of one stage, with the backward pass whole or in halves.
 
-B    gᵢ₋₁ = fᵢ's input_grad(pᵢ, cᵢ, gᵢ)      for the layers i of the stage, the last one first; cᵢ and gᵢ are kept
-W    gpᵢ  = fᵢ's grads(pᵢ, cᵢ, gᵢ)           at any later time
+    B    gᵢ₋₁ = fᵢ's input_grad(pᵢ, cᵢ, gᵢ)      for the layers i of the stage, the last one first; cᵢ and gᵢ are kept
+    W    gpᵢ  = fᵢ's grads(pᵢ, cᵢ, gᵢ)           at any later time
 
-The stage is split layer by layer, also within combinators that pass gradients on. A layer that has only the default halves, which
+The stage is split layer by layer, also within combinators that pass gradients on. A layer with only the default halves, which
 compute the whole ``vjp``, and a layer or combinator whose ``grads`` repeats most of ``input_grad``, compute both in B.
 """
 
@@ -21,16 +21,16 @@ from funcnet.places import OpenCast, Places, is_open
 from funcnet.stand_ins import StandIn, stand_in_for
 
 Later = list[Callable[[], Grads] | None]
-"""For each place of a stage the function that computes its gradient; ``None`` where there is none."""
+"""The function that computes the gradient for each place of a stage, or ``None``."""
 
 
 class Deferring(StandIn):
-    """A layer that goes back to its input, and leaves the gradient of its params for later."""
+    """A layer that computes the gradient of its input, and defers the gradient of its params."""
 
     log: "Log"
     place: int
     goes_on: bool
-    """Whether the gradient of its input is needed: something before it is trained."""
+    """Whether the gradient of its input is needed, because an earlier layer is trained."""
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         original = self.original
@@ -48,7 +48,8 @@ class Deferring(StandIn):
 def _has_halves(layer: Layer) -> bool:
     """Tell whether the halves of a layer's ``vjp`` together cost about as much as the whole.
 
-    Those of Linear and Conv2d take 1.0 of its time, those of attention 1.5 to 1.7, and those of LSTM and GRU 1.6 to 1.8.
+    The halves take 1.0 times as long as the whole for Linear and Conv2d, 1.5 to 1.7 times for attention, and 1.6 to 1.8 times
+    for LSTM and GRU.
     """
     kind = type(layer)
     own = kind.grads is not Layer.grads and kind.input_grad is not Layer.input_grad
@@ -56,7 +57,7 @@ def _has_halves(layer: Layer) -> bool:
 
 
 class Log:
-    """What the layers of a stage have left for later."""
+    """The deferred work of the layers of a stage."""
 
     def __init__(self) -> None:
         self.later: Later = []
@@ -86,13 +87,13 @@ class Halves:
         return stand_in_for(layer, Deferring, log=self._log, place=-1, goes_on=goes_on)
 
     def _from_first_trained(self, layers: list[Layer], deferring: list[Layer]) -> list[Layer]:
-        """Return the layers of the first stage, which need no gradient of what comes before the first trained one."""
+        """Return the layers of the first stage; it needs no gradients before the first trained layer."""
         first = next((i for i, layer in enumerate(layers) if layer.trainable), len(layers))
         ends = [self._deferring(layer, goes_on=False) for layer in layers[first : first + 1]]
         return [*[Elsewhere()] * first, *ends, *deferring[first + 1 :]]
 
     def input_half(self, params: Params, cache: Cache, gy: Any) -> tuple[Any, Later]:
-        """Return the gradient of the stage's input, and what is left for ``params_half``."""
+        """Return the gradient of the stage's input, and the deferred work for ``params_half``."""
         self._log.later = [None] * len(self.places.layers)
         gx = self.net.input_grad(params, cache, gy)
         later, self._log.later = self._log.later, []
@@ -106,7 +107,7 @@ class Halves:
 
 
 class Stage:
-    """The layers of one stage; ``params`` are those that ``CutNet.filled`` returns, in the dtype of ``inside``."""
+    """The layers of one stage; ``params`` are those of ``CutNet.filled``, in the dtype of ``inside``."""
 
     def __init__(self, cut: CutNet, number: int, *, halves: bool) -> None:
         self.cut, self.number, self.net = cut, number, cut.net_of(number)
@@ -116,15 +117,15 @@ class Stage:
         self._stats_net: Layer = self.net if cut.dtype is None else MixedPrecision(self.net, cut.dtype)
 
     def inside(self, values: Any) -> Any:
-        """Return params, x or gy in the dtype in which the net computes."""
+        """Return params, x or gy in the dtype of the net's computation."""
         return values if self.cut.dtype is None else tree.cast(values, self.cut.dtype)
 
     def forward(self, params: Params, x: Any, rng: Rng) -> tuple[Any, Cache]:
-        """Return what the stage gives, and its cache."""
+        """Return the output of the stage and its cache."""
         return self.net.apply(params, self.inside(x) if self.is_first else x, rng)
 
     def back(self, params: Params, cache: Cache, gy: Any) -> tuple[Any, Any, Later | None]:
-        """Go back through the stage; return gx, and the gradients of params, or what is left for ``params_half``."""
+        """Compute the backward pass; return gx, and the gradients of params or the deferred work for ``params_half``."""
         if self._halves is not None:
             gx, later = self._halves.input_half(params, cache, gy)
             return None if self.is_first else gx, None, later
@@ -134,7 +135,7 @@ class Stage:
         return gx, gparams, None
 
     def params_half(self, params: Params, later: Later) -> Params:
-        """Return the gradients of the params, from what ``back`` has left."""
+        """Return the gradients of the params from the work deferred by ``back``."""
         return self._halves.params_half(params, later)  # type: ignore[union-attr]  # a schedule with W
 
     def gradients(self, gparams: Params, like: Params) -> Params:

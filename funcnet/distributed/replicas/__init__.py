@@ -1,1 +1,1 @@
-"""Data parallel: every worker has the params, and its own rows of the batch."""
+"""Data parallelism: every worker has all params, and its own rows of the batch."""

@@ -1,7 +1,7 @@
 """Buckets: the gradients of several layers in one flat tensor, summed over all workers while the backward pass goes on.
 
-A collective costs about the same for a number as for ten thousand, so the gradients of a few layers are sent together. The
-layers are in the order in which the backward pass comes to them. Only the bucket of the first layers has nothing to hide behind.
+A collective costs about the same for one number as for ten thousand, so the gradients of a few layers are sent together, in the
+order of the backward pass. Only the bucket of the first layers cannot overlap with computation.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from funcnet.losses.parts import Weight
 from funcnet.precision import in_single, rounded
 
 MOST_BUCKETS, LEAVES, BYTES = 8, 12, 1 << 22
-"""There is a bucket for so many bytes, at most so many in all; small nets have up to three, of so many leaves or more."""
+"""The bytes per bucket, and the most buckets; small nets have up to three, with at least so many leaves each."""
 
 
 class Sent(NamedTuple):
-    """A flat tensor on its way: the places and numbers of its leaves, their shapes, and the collective."""
+    """A flat tensor being sent: the places and numbers of its leaves, their shapes, and the collective."""
 
     leaves: list[tuple[int, int]]
     shapes: list[Any]
@@ -43,10 +43,10 @@ class AllReduce:
 
         Args:
             entries: The params of each place.
-            weight: What the gradients of this worker are multiplied by before they are added up; ``None`` for a loss that is a
-                sum, whose gradients are only added up.
-            numbers: A row of numbers to add up on the same way, the last of them the weight. The sums are then in ``numbers``,
-                and the gradients are divided by the sum of weights.
+            weight: The factor of this worker's gradients before they are added up; ``None`` for a loss that is a sum, whose
+                gradients are only added up.
+            numbers: A row of numbers to sum in the same collective; the last one is the weight. The sums are then in
+                ``numbers``, and the gradients are divided by the sum of weights.
         """
         self._weight, self.numbers = weight, numbers
         if self._buckets is None:
@@ -58,7 +58,7 @@ class AllReduce:
         self._sent: list[Sent] = []
 
     def arrange(self, buckets: list[list[int]]) -> None:
-        """Say which places are sent together."""
+        """Set the places that are sent together."""
         self._buckets = buckets
         self._bucket_of = {place: i for i, bucket in enumerate(buckets) for place in bucket}
 
@@ -76,18 +76,18 @@ class AllReduce:
             for i, leaf in enumerate(self._leaves[place] or ()):
                 if leaf is not None:
                     groups.setdefault(self._kind(place, i, leaf), []).append((place, i))
-        for one in self._sent:  # the bucket before had the time in which this one was computed
+        for one in self._sent:  # the previous bucket had the time in which this one was computed
             one.sums.settle()
         for (dtype, *_), leaves in groups.items():
             self._sent.append(self._started(leaves, dtype))
         self._next += 1
 
     def _kind(self, place: int, i: int, leaf: Tensor) -> tuple[Any, ...]:
-        """Return what leaves must have in common to be sent together: the dtype of the sum first."""
+        """Return the properties that leaves of one message share: the dtype of the sum first."""
         return in_single(leaf).dtype, leaf.device
 
     def _started(self, leaves: list[tuple[int, int]], dtype: torch.dtype) -> Sent:
-        """Start the sum of a flat copy of some leaves, which are then released; sums of half precision are float32."""
+        """Start the sum of a flat copy of some leaves, which are then released; half precision is summed in float32."""
         parts = [self._leaves[place][i] for place, i in leaves]  # type: ignore[index]  # they have been reported
         for place, i in leaves:
             self._leaves[place][i] = None  # type: ignore[index]
@@ -97,8 +97,8 @@ class AllReduce:
         return Sent(leaves, [part.shape for part in parts], sum_over(self.workers, flat))
 
     def finish(self, total: Weight | None = None) -> list[Any]:
-        """Return the sums, divided by the total weight: the one given, or that among ``numbers``."""
-        while self._next < len(self._missing):  # the layers that were not reached have no gradient
+        """Return the sums, divided by the total weight: the given one, or the one in ``numbers``."""
+        while self._next < len(self._missing):  # layers that were not reached have no gradient
             self._send()
         flats = [one.sums.wait() for one in self._sent]
         if self.numbers is not None:
@@ -119,7 +119,7 @@ class AllReduce:
 
 
 def weigh(flat: Tensor, weight: Weight | None) -> None:
-    """Multiply gradients by what they count for, in their own memory; what counts for nothing may be NaN, and is 0."""
+    """Multiply gradients by their weight, in place; with weight 0 they become 0, even if they are NaN."""
     if isinstance(weight, Tensor):
         flat.mul_(weight).masked_fill_(weight == 0, 0.0)
     elif weight is not None and weight != 1:
@@ -127,7 +127,7 @@ def weigh(flat: Tensor, weight: Weight | None) -> None:
 
 
 def weighed(leaf: Tensor, weight: Weight | None) -> Tensor:
-    """Return a gradient times what it counts for, the gradient itself where it counts once."""
+    """Return a gradient times its weight; the gradient itself for weight 1."""
     if weight is None or (not isinstance(weight, Tensor) and weight == 1):
         return leaf
     product = leaf * weight
@@ -135,7 +135,7 @@ def weighed(leaf: Tensor, weight: Weight | None) -> Tensor:
 
 
 def plan(entries: Sequence[Params]) -> list[list[int]]:
-    """Return the places of each bucket, those of the last layers first; places without params are in none."""
+    """Return the places of each bucket, those of the last layers first; places without params are left out."""
     sizes = [(place, *_size(entry)) for place, entry in reversed([*enumerate(entries)])]
     sizes = [row for row in sizes if row[1]]
     leaves, total = sum([row[1] for row in sizes]), sum([row[2] for row in sizes])
@@ -149,6 +149,6 @@ def plan(entries: Sequence[Params]) -> list[list[int]]:
 
 
 def _size(entry: Params) -> tuple[int, int]:
-    """Return how many leaves of the params of a layer may have gradients, floating or complex ones, and their bytes."""
+    """Return the number of floating and complex leaves of a layer's params, which may have gradients, and their bytes."""
     leaves = [one for one in tree.leaves(entry) if isinstance(one, Tensor) and (one.is_floating_point() or one.is_complex())]
     return len(leaves), sum([leaf.numel() * leaf.element_size() for leaf in leaves])

@@ -1,12 +1,12 @@
-"""Shares: what the shard of each worker counts for in the value of the whole batch, and in its gradient.
+"""Shares: the weight of each worker's shard in the value of the whole batch and in its gradient.
 
 For a loss Σ fᵢ ℓᵢ of parts ℓᵢ, on micro-batches j of workers r, with wᵢ = ``weight_of(target)``, and 1 for sums:
 
     sᵢ    = wᵢ / Σ wᵢ                over all micro-batches of all workers; Σ wᵢ is one sum over workers
     value = Σ fᵢ Σ sᵢ ℓᵢ             the inner sum over all micro-batches of all workers
-    gy    = ∂(Σ fᵢ sᵢ ℓᵢ)/∂y         so gradients of params need only be added up
+    gy    = ∂(Σ fᵢ sᵢ ℓᵢ)/∂y         gradients of params are then simply added up
 
-What counts for nothing has the share 0, and adds exact zeros.
+A micro-batch of weight 0 has the share 0, and adds exact zeros.
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ Batch = tuple[Any, Any]
 """A micro-batch: x and its target."""
 
 Share = tuple[Weight, ...]
-"""The share that a micro-batch has in each part of the loss."""
+"""The share of a micro-batch in each part of the loss."""
 
 
 class Shares:
-    """The shares of this worker's micro-batches; the sum over workers is started here and waited for in ``of_parts``."""
+    """The shares of this worker's micro-batches; the sum over workers starts here and is awaited in ``of_parts``."""
 
     def __init__(self, loss: Loss, batches: Sequence[Batch], workers: Workers, device: torch.device) -> None:
         self.loss = loss
@@ -50,30 +50,30 @@ class Shares:
 
     def _totals(self) -> list[Any]:
         sums = self._sums.wait()
-        totals = sums.tolist() if sums.device.type == "cpu" else list(sums)  # other devices are not waited for
+        totals = sums.tolist() if sums.device.type == "cpu" else list(sums)  # do not wait for other devices
         return [or_one(total) for total in totals]
 
 
 def weights_of(loss: Loss, x: Any, target: Any) -> list[Weight]:
-    """Return what a micro-batch counts for in each part; without a target its rows count."""
+    """Return the weight of a micro-batch in each part; without a target, its number of rows."""
     known = bool(tree.leaves(target))
     return [1.0 if part.reduction == "sum" else part.weight_of(target) if known else rows_of(x) for part in loss.part_list()]
 
 
 def or_one(total: Any) -> Any:
-    """Return a total weight to divide by, 1 for 0: of what counts for nothing the value is 0."""
+    """Return a total weight to divide by, with 1 for 0, so that the value of an empty sum is 0."""
     return torch.where(total == 0, 1.0, total) if isinstance(total, Tensor) else total or 1.0
 
 
 def number(w: Weight) -> Any:
-    """Return a weight as a number; on other devices than the CPU, which are not waited for, as a float64 tensor."""
+    """Return a weight as a number, or as a float64 tensor on devices other than the CPU, to avoid waiting for them."""
     if not isinstance(w, Tensor):
         return w
     return float(w) if w.device.type == "cpu" else w.double()
 
 
 def value_and_gy(loss: Loss, y: Any, target: Any, share: Share, scale: Tensor | None) -> tuple[list[Tensor], Any]:
-    """Return the parts of the value times their shares, and the gradient of y: that of ``scale`` times the loss."""
+    """Return the parts of the value times their shares, and the gradient of ``scale`` times the loss with respect to y."""
     factors = tuple([_fitting(s, y) if scale is None else _fitting(s, y) * scale.float() for s in share])
     values, gy = loss.parts_and_grad(y, target, factors)
     gy = _unless(_is_nothing(share), gy)
@@ -81,9 +81,10 @@ def value_and_gy(loss: Loss, y: Any, target: Any, share: Share, scale: Tensor | 
 
 
 def weighed_gy(gy: Any, w: Weight, params: Any) -> tuple[Any, Weight]:
-    """Return the gradient of y times a weight, and what the gradients of params must still be multiplied by.
+    """Return gy times a weight, and the factor by which the gradients of params must still be multiplied.
 
-    They are many more numbers than gy. In half precision a product might be infinite, and a weight of 0 needs exact zeros.
+    Multiplying gy is cheaper, because params have many more numbers. In half precision the product might be infinite, and a
+    weight of 0 needs exact zeros.
     """
     if isinstance(w, Tensor) or not w:
         return gy, w
@@ -94,7 +95,7 @@ def weighed_gy(gy: Any, w: Weight, params: Any) -> tuple[Any, Weight]:
 
 
 def _is_nothing(share: Share) -> bool | Tensor:
-    """Tell whether a micro-batch counts for nothing in any part: of that gy may be NaN."""
+    """Tell whether a micro-batch has weight 0 in any part; its gy may be NaN."""
     if all([isinstance(s, Tensor) for s in share]):  # noqa: C419
         return torch.stack([torch.as_tensor(s == 0) for s in share]).all()
     return not any([isinstance(s, Tensor) or s for s in share])  # noqa: C419
@@ -108,7 +109,7 @@ def _unless(nothing: bool | Tensor, gy: Any) -> Any:
 
 
 def _fitting(share: Weight, y: Any) -> Weight:
-    """Return a share in the precision in which the loss of y computes."""
+    """Return a share in the precision of the loss of y."""
     if not isinstance(share, Tensor):
         return share
     wide = any([leaf.dtype is torch.float64 for leaf in tree.leaves(y)])  # noqa: C419
@@ -116,14 +117,14 @@ def _fitting(share: Weight, y: Any) -> Weight:
 
 
 def times(value: Tensor, share: Weight) -> Tensor:
-    """Return a value times its share in float64; 0 where the share is 0, whatever the value is."""
+    """Return a value times its share in float64; 0 for the share 0, whatever the value is."""
     if not isinstance(share, Tensor):
         return value.double() * share if share else torch.zeros_like(value, dtype=torch.float64)
     return torch.where(share == 0, 0.0, value.double() * share)
 
 
 def value_and_scaled_gy(loss: Loss, y: Any, target: Any, scale: Tensor | None) -> tuple[Tensor, Any]:
-    """Return the value, and the gradient of y: that of ``scale`` times the loss."""
+    """Return the value, and the gradient of ``scale`` times the loss with respect to y."""
     return loss.value_and_grad(y, target) if scale is None else scaled_gradient(loss, y, target, scale)
 
 

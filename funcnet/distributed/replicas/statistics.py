@@ -1,7 +1,7 @@
-"""Running statistics of several workers: their mean, weighted by rows, so that they agree everywhere.
+"""Running statistics of several workers: their mean, weighted with the numbers of rows, so that they agree everywhere.
 
-Each worker moves its statistics by its own shard, and the moved ones are averaged in float64. Counters are equal on all workers
-that have rows, and stay whole.
+Each worker updates its statistics with its own shard, and the results are averaged in float64. Counters are equal on all workers
+with rows, and stay whole numbers.
 """
 
 from typing import Any
@@ -20,18 +20,18 @@ from funcnet.walking import map_layers
 
 
 class Averaging:
-    """The statistics of a net that its ``update_stats`` moves, averaged over workers."""
+    """The statistics that a net's ``update_stats`` changes, averaged over workers."""
 
     def __init__(self, net: Layer, workers: Workers) -> None:
         self.net, self.workers = net, workers
         self._moving: list[int] | None = None
 
     def learn(self, moving: list[int]) -> None:
-        """Say which leaves of params are moved; otherwise the first step finds out."""
+        """Set the leaves of params that change; otherwise the first step finds them."""
         self._moving = moving
 
     def started(self, net: Layer, params: Params, cache: Any, x: Any) -> tuple[Params, Pending | None]:
-        """Return params with statistics moved by this worker's shard, and start the sum of those times its rows, if any move."""
+        """Return params with statistics updated with this worker's shard, and start their sum, weighted with its rows."""
         moved, rows = net.update_stats(params, cache), rows_of(x)
         leaves = self._chosen(moved, params, x)
         if not leaves:
@@ -46,7 +46,7 @@ class Averaging:
         return [leaves[i] for i in self._moving]
 
     def averaged(self, moved: Params, sums: Pending) -> Params:
-        """Return the params with the statistics of all workers; those of no rows at all are as before."""
+        """Return the params with the statistics of all workers; without any rows they do not change."""
         found, leaves = sums.wait(), flatten_together(moved)[0]
         chosen = [leaves[i] for i in self._moving or ()]
         means = torch.where(found[-1] == 0, _flat(chosen), found[:-1] / found[-1])
@@ -73,16 +73,16 @@ def _moving(before: Params, after: Params) -> list[int]:
 
 
 def moving_on_meta(net: Layer, params: Params, x: Any) -> list[int]:
-    """Return which leaves of params ``update_stats`` moves, for a worker whose first shard has no rows."""
+    """Return the leaves of params that ``update_stats`` changes, for a worker whose first shard has no rows."""
     there = tree.to(params, "meta")
     rows = tree.map(lambda leaf: leaf.new_empty((2, *leaf.shape[1:]), device="meta"), x)
     return _moving(there, net.update_stats(there, net.apply(there, rows, meta_key(net))[1]))
 
 
 def for_no_rows(net: Layer) -> Layer:
-    """Return the net for a shard without rows, which has no statistics of its own: its norms go by the running ones.
+    """Return the net for a shard without rows, whose norms use the running statistics.
 
-    Norms that go by the rows of all workers stay, since the other workers wait for this one.
+    Synchronized norms stay, because the other workers wait for this one.
     """
     return map_layers(lambda layer: layer.inference() if _needs_rows(layer) else layer, net)
 

@@ -1,4 +1,4 @@
-"""Batch norms whose statistics are those of the batches of all workers.
+"""Batch norms with the statistics of the batches of all workers.
 
 Worker k has x of mₖ elements per channel, and Σ is over its own elements. With m = Σₖ mₖ and r = 1 / √(σ² + ε):
 
@@ -6,10 +6,10 @@ Worker k has x of mₖ elements per channel, and Σ is over its own elements. Wi
     gβ = Σ gy            gγ = Σ gy x̂                                                     this worker's
     gx = γ r (gy - Σₖ gβ / m - x̂ Σₖ gγ / m)                                              of all workers
 
-The loss that is differentiated is the sum L = Σₖ Lₖ of what the gy of each worker is the gradient of, as ``data_parallel`` has
-it, which multiplies each gy by its worker's share of the batch. y of worker k moves Lₖ only, but x of worker k moves μ and σ² of
-all of them, so gx has the sums over all workers. γ and β have a copy on each worker: gγ and gβ are the gradients by this copy,
-of which the step adds up those of all workers, as it does for every other layer.
+The differentiated loss is the sum L = Σₖ Lₖ of the losses whose gradients are the workers' gy; ``data_parallel`` multiplies each
+gy by its worker's share of the batch. y of worker k changes only Lₖ, but x of worker k changes μ and σ² of all workers, so gx
+has the sums over all of them. Each worker has a copy of γ and β: gγ and gβ are the gradients with respect to this copy, and the
+step adds up those of all workers, as for every other layer.
 """
 
 from abc import abstractmethod
@@ -29,19 +29,14 @@ from funcnet.kernels import synced_batch_norm as kernels
 from funcnet.kernels.private_names import constant, process_group_named
 from funcnet.kernels.tracing import can_look_at, is_transformed_while_tracing
 from funcnet.layers.norm import params as norm_params
-from funcnet.layers.norm.batch_norm import BatchNorm, BatchNorm1d, BatchNorm2d, BatchNorm3d
-from funcnet.layers.norm.running_batch_norm import (
-    RunningBatchNorm1d,
-    RunningBatchNorm2d,
-    RunningBatchNorm3d,
-    weight_and_bias,
-)
+from funcnet.layers.norm.batch_norm import BatchNorm
+from funcnet.layers.norm.running_batch_norm import weight_and_bias
 from funcnet.value import frozen
-from funcnet.walking import map_layers, require_layer, walk
+from funcnet.walking import walk
 
 
 def _name_of(group: Any) -> Any:
-    """Return the name of a process group; a name, and what is no group, as it is."""
+    """Return the name of a process group, or any other value unchanged."""
     return getattr(group, "group_name", group)
 
 
@@ -52,7 +47,7 @@ def _is_name(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class SyncBatchNorm(BatchNorm):
-    """Batch normalization by the statistics of all workers, over axes whose number a subclass says; all of it is here."""
+    """Batch normalization with the statistics of all workers; subclasses only define the number of axes."""
 
     group: str | None = field(default=None, kw_only=True, converter=_name_of, validator=_is_name)
 
@@ -61,14 +56,18 @@ class SyncBatchNorm(BatchNorm):
     @property
     @abstractmethod
     def _alone(self) -> type[BatchNorm]:
-        """Return the class that normalizes x of these axes by this worker's statistics."""
+        """Return the class that normalizes with this worker's statistics."""
 
     def process_group(self) -> Any:
-        """Return the process group, which must be one that this process is in; ``None`` for all processes."""
+        """Return the process group, which must contain this process, or ``None`` for all processes."""
         return None if self.group is None else _group_named(self, self.group)
 
     def workers(self, x: Tensor) -> Workers | None:
-        """Return the workers that x is shared among; ``None`` for one process, and where x has no values."""
+        """Return the workers that share the batch, or ``None`` for one process, or if x has no values.
+
+        Args:
+            x: This worker's rows.
+        """
         if x.is_meta or not dist.is_available() or not dist.is_initialized():
             return None
         workers = workers_of(self, self.process_group())
@@ -93,7 +92,7 @@ class SyncBatchNorm(BatchNorm):
         mean, var = kernels.channel_moments(x)
         rows = stack_now(workers, torch.cat([mean.new_full((1,), local), mean, var]))
         found = kernels.merged(*torch.split(rows, [1, n, n], 1))
-        # Where this worker has two values per channel, all of them have. Else all look, and all raise.
+        # If this worker has two values per channel, the total is at least two. Otherwise all workers check, and all raise.
         if local < 2 and can_look_at(found[0]) and found[0].item() == 1:
             rule = "the batches of all workers must together have more than one value per channel"
             raise value_error(self, rule, f"x of shape {tuple(x.shape)} here, and one value in all")
@@ -121,7 +120,7 @@ class SyncBatchNorm(BatchNorm):
     def _known_workers(self, x: Tensor) -> Workers:
         workers = self.workers(x)
         if workers is None:
-            raise value_error(self, "the cache is of several workers, so the same ones must go back", "one process")
+            raise value_error(self, "the cache of several workers needs the same workers in the backward pass", "one process")
         return workers
 
     def _weight(self, params: Params) -> Tensor | None:
@@ -147,7 +146,7 @@ class SyncBatchNorm(BatchNorm):
 
 
 def _is_of_many(cache: Cache) -> bool:
-    """Tell the cache of several workers from that of one."""
+    """Tell whether a cache is that of several workers."""
     return isinstance(cache, tuple) and len(cache) == 4
 
 
@@ -165,130 +164,15 @@ def converted(layer: BatchNorm, kind: type[BatchNorm], **more: Any) -> BatchNorm
     return kind(*how, bias=layer.bias, **more)
 
 
-@frozen
-class SyncBatchNorm1d(SyncBatchNorm):
-    """Batch normalization of (N, channels) or (N, channels, length), by the statistics of the batches of all workers.
-
-        y = γ (x - μ) / √(σ² + ε) + β      μ and σ² over the rows of all workers
-        gx = γ r (gy - Σₖ gβ / m - x̂ Σₖ gγ / m)      gβ = Σ gy and gγ = Σ gy x̂ are this worker's, Σₖ adds up all workers'
-
-    With one process, and before ``torch.distributed.init_process_group``, it is ``BatchNorm1d``. With several, ``apply`` calls
-    one collective, which gathers 2 · channels + 1 numbers from each worker, and ``vjp`` another one, which adds up 2 · channels
-    numbers; ``grads`` calls none. All workers must call them, those with an empty batch too. Both may be compiled; under ``vmap``
-    several workers cannot normalize together.
-
-    ``inference()`` is that of ``BatchNorm1d``. The gradients of weight and bias are this worker's, for a loss that is the sum of
-    the workers' losses; ``data_parallel`` adds them up.
-
-    Args:
-        num_features: As in ``BatchNorm1d``, with ``eps``, ``momentum``, ``affine``, ``track_running_stats`` and ``bias``.
-        group: The process group, or its name, which is what the layer holds; by default all processes.
-
-    Params:
-        Those of ``BatchNorm1d``.
-
-    Cache:
-        With several workers ``x``, and of all of them the count m, μ and σ² in float64; else that of ``BatchNorm1d``.
-
-    Raises:
-        ValueError: As in ``BatchNorm1d``; on every worker, when all batches together have one value per channel; and for a
-            ``group`` that this process is not in.
-
-    References:
-        Chan et al. 1979, eq. 2.1, for the moments of several batches; ``torch.nn.SyncBatchNorm``.
-
-    >>> SyncBatchNorm1d(3).inference()
-    RunningBatchNorm1d(num_features=3)
-    """
-
-    _dims = (2, 3)
-    _running = RunningBatchNorm1d
-    _alone = BatchNorm1d
-
-
-@frozen
-class SyncBatchNorm2d(SyncBatchNorm):
-    """Batch normalization of (N, channels, height, width), by the statistics of the batches of all workers.
-
-    All else is as in ``SyncBatchNorm1d``.
-
-    Args:
-        num_features: As in ``BatchNorm2d``, with ``eps``, ``momentum``, ``affine``, ``track_running_stats`` and ``bias``.
-        group: The process group, or its name; by default all processes.
-
-    >>> SyncBatchNorm2d(3).inference()
-    RunningBatchNorm2d(num_features=3)
-    """
-
-    _dims = (4,)
-    _running = RunningBatchNorm2d
-    _alone = BatchNorm2d
-
-
-@frozen
-class SyncBatchNorm3d(SyncBatchNorm):
-    """Batch normalization of (N, channels, depth, height, width), by the statistics of the batches of all workers.
-
-    All else is as in ``SyncBatchNorm1d``.
-
-    Args:
-        num_features: As in ``BatchNorm3d``, with ``eps``, ``momentum``, ``affine``, ``track_running_stats`` and ``bias``.
-        group: The process group, or its name; by default all processes.
-
-    >>> SyncBatchNorm3d(3).inference()
-    RunningBatchNorm3d(num_features=3)
-    """
-
-    _dims = (5,)
-    _running = RunningBatchNorm3d
-    _alone = BatchNorm3d
-
-
 def has_sync_norms(net: Layer) -> bool:
-    """Tell whether all workers must call the verbs of a net together."""
+    """Tell whether all workers must call the methods of a net together."""
     return any(isinstance(layer, SyncBatchNorm) for _, layer in walk(net))
 
 
 def require_apart(who: str, net: Layer, workers: Workers) -> None:
-    """Raise ``ValueError`` for a norm that waits for several of the workers, which compute different layers at a time."""
+    """Raise ``ValueError`` for a norm that waits for several of the workers, which compute different layers."""
     here = {*dist.get_process_group_ranks(workers.group)}
     for path, layer in walk(net):
         if isinstance(layer, SyncBatchNorm) and len(here & {*dist.get_process_group_ranks(layer.process_group())}) > 1:
             rule = "norms must be synchronized over workers of one stage, sync_batch_norm(net, group)"
             raise value_error(who, rule, f"{layer!r} at {path!r}, which waits for other stages")
-
-
-_SYNCED: dict[type[Layer], type[SyncBatchNorm]] = {
-    BatchNorm1d: SyncBatchNorm1d,
-    BatchNorm2d: SyncBatchNorm2d,
-    BatchNorm3d: SyncBatchNorm3d,
-}
-
-
-def sync_batch_norm(net: Layer, group: Any = None) -> Layer:
-    """Return the net with the statistics of its batch norms taken over the batches of all workers.
-
-    Each ``BatchNorm1d``, ``2d`` and ``3d``, within any combinator, becomes a ``SyncBatchNorm1d``, ``2d`` or ``3d`` with the same
-    params and the same ``inference()``. Its subclasses stay as they are. Every worker must rewrite its net, before training.
-
-    Args:
-        net: The net.
-        group: The process group that shares a batch; by default all processes.
-
-    Raises:
-        ValueError: For anything but a layer, and for a ``group`` that is no process group that this process is in.
-
-    >>> from funcnet.combinators.sequential import serial
-    >>> from funcnet.layers.linear.linear import Linear
-    >>> sync_batch_norm(serial(Linear(2, 5), BatchNorm1d(5)))
-    serial(Linear(in_features=2, out_features=5), SyncBatchNorm1d(num_features=5))
-    """
-    require_layer("sync_batch_norm", net)
-
-    def synced(layer: Any) -> Layer:
-        if isinstance(layer, SyncBatchNorm):
-            return layer.replace(group=group)
-        kind = _SYNCED.get(type(layer))
-        return layer if kind is None else converted(layer, kind, group=group)
-
-    return map_layers(synced, net)

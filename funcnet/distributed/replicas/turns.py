@@ -1,7 +1,7 @@
-"""Turns: each layer of a net hands its gradient over as soon as the backward pass has it.
+"""Turns: each layer of a net delivers its gradient as soon as the backward pass has computed it.
 
-The backward pass is run on the net with a stand-in for each layer that has a gradient of its own. A stand-in returns a mark in
-the place of the gradient, which combinators pass on, and gives the gradient itself to a reducer, which sends it.
+The backward pass runs on the net with a stand-in for each layer with a gradient. The stand-in passes the gradient to a reducer,
+which sends it, and returns a mark instead, which combinators pass on.
 """
 
 from typing import Any, Protocol
@@ -16,16 +16,16 @@ from funcnet.stand_ins import StandIn, stand_in_for
 
 
 class Reducer(Protocol):
-    """What makes the gradients of one worker those of all."""
+    """Combines the gradients of one worker with those of all."""
 
     def begin(self, entries: list[Params], weight: Any = None, numbers: Any = None) -> None:
         """Start a backward pass for a net whose layers have these params; see ``AllReduce``."""
 
     def report(self, place: int, gradient: Params) -> None:
-        """Take the gradient of the layer at a place, which is done, and perhaps send it."""
+        """Take the finished gradient of the layer at a place, and perhaps send it."""
 
     def finish(self) -> list[Any]:
-        """Wait for what was sent; return the gradient of each place, ``None`` where no gradient was reported."""
+        """Wait for all messages; return the gradient of each place, or ``None`` if none was reported."""
 
 
 class Sent:
@@ -38,7 +38,7 @@ SENT = Sent()
 
 
 class Reporting(StandIn):
-    """A layer that hands its gradient over."""
+    """A layer that reports its gradient to a reducer."""
 
     place: int
     turns: "Turns"
@@ -52,7 +52,7 @@ class Reporting(StandIn):
 
 
 class Turns:
-    """The backward pass of a net in which a reducer gets the gradient of each layer in its turn."""
+    """The backward pass of a net in which a reducer gets the gradient of each layer in turn."""
 
     def __init__(self, net: Layer) -> None:
         self.net = self._with_turns(net)
@@ -71,7 +71,7 @@ class Turns:
         return stand_in_for(layer, Reporting, place=-1, turns=self)
 
     def take(self, place: int, gradient: Any) -> Any:
-        """Hand the gradient of a place to the reducer, with what earlier micro-batches gave for it."""
+        """Pass the gradient of a place to the reducer, added to that of earlier micro-batches."""
         if not has_params(self._entries[place]):
             return gradient
         if self._earlier is not None:
@@ -82,9 +82,9 @@ class Turns:
     def grads(
         self, reducer: Reducer, params: Params, cache: Cache, gy: Any, *, earlier: Params | None = None, **more: Any
     ) -> Grads:
-        """Return the gradient of the net on all workers; ``earlier`` is what this worker adds to its own.
+        """Return the gradient of the net on all workers; ``earlier`` is added to this worker's own.
 
-        What else is given goes to the reducer's ``begin``.
+        Other arguments are passed to the reducer's ``begin``.
         """
         self._reducer, self._entries = reducer, self.places.entries(params)
         self._earlier = None if earlier is None else self.places.entries(earlier)

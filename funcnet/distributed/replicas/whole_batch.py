@@ -1,4 +1,4 @@
-"""The whole batch: the value and the gradient that all workers have together, from the shard of each."""
+"""The whole batch: the value and the gradient of all workers together, from the shard of each."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ class WholeBatch:
         self._without_rows: tuple[Layer, Turns] | None = None
 
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Grads, Cache]:
-        """Return the value, the gradient of ``scale`` times it where a scale is given, and what ``update_stats`` takes."""
+        """Return the value, the gradient of ``scale`` times it (if there is a scale), and the argument for ``update_stats``."""
         by_shares = isinstance(self.one, Accumulated) or self.loss.part_count > 1 or self._weights_first
         whole = self._by_shares if by_shares else self._by_weight
         return whole(params, x, target, rng, scale)
@@ -58,7 +58,7 @@ class WholeBatch:
 
         The gradient of y is multiplied, which is less work; in half precision it is the gradients of params.
 
-        Value and weight travel with the gradients: the step of a small net is one collective.
+        Value and weight are sent with the gradients: the step of a small net is one collective.
         """
         net, turns = self._of_shard(x)
         y, cache = net.apply(params, x, *self._keys(rng, 1))
@@ -75,7 +75,7 @@ class WholeBatch:
         return value, grads, self._averaged(moved, statistics, cache)
 
     def _by_shares(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Grads, Cache]:
-        """Ask for the sum of weights first: parts of a loss and micro-batches have weights of their own.
+        """Sum the weights first, because each part of a loss and each micro-batch has its own.
 
         The norms of several workers mix their gradients on the way back, which must have their weights by then; and what
         clips gradients must see those of the whole batch.
@@ -95,19 +95,19 @@ class WholeBatch:
             if len(values) < len(batches):
                 grads = tree.map(in_single, net.grads(params, cache, gy))
                 earlier = grads if earlier is None else tree.add(earlier, grads)
-                cache = gy = None  # there is one micro-batch's at a time
+                cache = gy = None  # only one micro-batch's at a time
         sums = sum_of_values(values, self.workers)
         moved, statistics = self._started(net, params, cache, x)
         grads = turns.grads(self.reducer, params, cache, gy, earlier=earlier)
         return value_of(self.loss, sums.wait(), value), grads, self._averaged(moved, statistics, cache)
 
     def _micro_batches(self, x: Any, target: Any) -> list[tuple[Any, Any]]:
-        """Cut the shard; into as many micro-batches as the others, where norms need all workers at the same time."""
+        """Cut the shard; if norms need all workers at the same time, into as many micro-batches as the others."""
         exactly = self._is_synced
         return self.one.micro_batches(x, target, exactly=exactly) if isinstance(self.one, Accumulated) else [(x, target)]
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        """Return params with the statistics of all workers; an optimizer may have moved the rest since ``scaled``."""
+        """Return params with the statistics of all workers; an optimizer may have changed the rest since ``scaled``."""
         return params if self._averaging is None else self._averaging.put(params, cache)
 
     def _keys(self, rng: Any, count: int) -> list[Any]:
@@ -127,23 +127,23 @@ class WholeBatch:
         return self._without_rows
 
     def _started(self, net: Layer, params: Params, cache: Cache, x: Any) -> tuple[Params, Pending | None]:
-        """Move the statistics by this shard, and start their mean over workers."""
+        """Update the statistics with this shard, and start their mean over workers."""
         if self._averaging is None:
             return params, None
         return self._averaging.started(net, params, cache, x)
 
     def _averaged(self, moved: Params, statistics: Pending | None, cache: Cache) -> Params | Cache:
-        """Return what ``update_stats`` takes: the params with their mean statistics, or the cache where there are none."""
+        """Return the argument for ``update_stats``: the params with mean statistics, or the cache if there are none."""
         if self._averaging is None:
             return cache
         return moved if statistics is None else self._averaging.averaged(moved, statistics)
 
 
 def _casts(part: Any) -> bool:
-    """Tell whether a part of a net computes in half precision, whatever its params are."""
+    """Tell whether a part of a net computes in half precision, whatever the dtype of its params."""
     return isinstance(part, MixedPrecision) or (isinstance(part, Layer) and part.output_dtype in HALF)
 
 
 def _device(params: Params) -> torch.device:
-    """Return where small sums are made: with the params."""
+    """Return the device for small sums: that of the params."""
     return next((leaf.device for leaf in tree.leaves(params) if isinstance(leaf, Tensor)), torch.device("cpu"))

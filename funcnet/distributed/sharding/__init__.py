@@ -1,1 +1,1 @@
-"""Sharding: each worker has pieces of params, or of the state of the optimizer."""
+"""Sharding: each worker has pieces of the params, or of the optimizer's state."""

@@ -1,9 +1,9 @@
-"""Cutting: which rows of which leaf each worker holds.
+"""Cutting: the rows of each leaf that each worker holds.
 
-    "elements"   worker r of n has rows ⌈N / n⌉ r to ⌈N / n⌉ (r + 1) of N, as ``torch.chunk`` and DTensor's ``Shard(0)`` cut them
-    "leaves"     one worker has all rows: the largest leaf goes first, each to the worker that holds least
+    "elements"   worker r of n has rows ⌈N / n⌉ r to ⌈N / n⌉ (r + 1) of N, as with ``torch.chunk`` and DTensor's ``Shard(0)``
+    "leaves"     one worker has all rows: from the largest leaf down, each is given to the worker that holds least
 
-A piece has all axes of its leaf, and a worker without rows of a leaf has ``None``. Leaves that optimizers do not step, such as
+A piece has all axes of its leaf, and a worker without rows of a leaf has ``None``. Leaves that optimizers do not update, such as
 counters, are not cut: every worker has them, and its optimizer gets ``None``.
 """
 
@@ -19,19 +19,19 @@ from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.columns import is_dense
 
 Rows = tuple[int, int]
-"""The first row of a piece and their number. A leaf without axes is one row."""
+"""The first row of a piece, and the number of rows. A leaf without axes is one row."""
 
 
 class Cut(NamedTuple):
-    """A leaf and the rows of it that each worker has."""
+    """A leaf, and the rows of each worker."""
 
     leaf: Tensor
-    """A tensor of the shape, dtype and device of the leaf."""
+    """A tensor with the shape, dtype and device of the leaf."""
     rows: tuple[Rows, ...]
     """The rows of each worker, by rank."""
 
     def piece(self, whole: Tensor, rank: int) -> Tensor | None:
-        """Return the rows of a worker as a view without a graph, ``None`` without any."""
+        """Return the rows of a worker as a detached view, or ``None`` without rows."""
         first, count = self.rows[rank]
         if not count:
             return None
@@ -39,13 +39,13 @@ class Cut(NamedTuple):
         return whole if count == row_count(whole) else whole.narrow(0, first, count)
 
     def shape(self, rank: int) -> tuple[int, ...]:
-        """Return the shape of a worker's piece; without rows it has none."""
+        """Return the shape of a worker's piece."""
         shape = self.leaf.shape
         return (min(self.rows[rank][1], shape[0]), *shape[1:]) if shape else ()
 
     @property
     def is_even(self) -> bool:
-        """Whether all workers have equally many rows: the leaf itself is then a matrix with a row for each worker."""
+        """Whether all workers have the same number of rows; the leaf itself is then a matrix with a row for each worker."""
         return len({count for _, count in self.rows}) == 1
 
     def numel(self, rank: int) -> int:
@@ -54,7 +54,7 @@ class Cut(NamedTuple):
 
 
 def cuts(leaves: Sequence[Any], scopes: Sequence[str], size: int) -> list[Cut | None]:
-    """Return the cut of each leaf, ``None`` for one that is not cut."""
+    """Return the cut of each leaf, or ``None`` for one that is not cut."""
     found: list[Cut | None] = [None] * len(leaves)
     whole: list[int] = []
     for i, (leaf, scope) in enumerate(zip(leaves, scopes, strict=True)):
@@ -71,7 +71,7 @@ def cuts(leaves: Sequence[Any], scopes: Sequence[str], size: int) -> list[Cut | 
 
 
 def row_count(leaf: Tensor) -> int:
-    """Return the number of rows of a leaf. One without axes has one, and so has one without rows, which goes to a worker too."""
+    """Return the number of rows of a leaf; it is 1 without axes, and also for an empty leaf, which belongs to a worker too."""
     return max(1, leaf.shape[0]) if leaf.dim() else 1
 
 

@@ -1,8 +1,7 @@
-"""Gathering: each layer gets its whole params when its turn comes, in the forward and in the backward pass, and lets them go.
+"""Gathering: each layer gets its whole params in turn, in the forward and in the backward pass, and releases them.
 
-The net is run with a stand-in for each layer that has params. The params of a few layers, a group, are gathered in one flat
-tensor. There is one group in memory and one on its way: while the layers of a group compute, the next group is gathered, in the
-order in which the step before came to them.
+The net is run with a stand-in for each layer with params. The params of a few layers, a group, are gathered in one flat tensor.
+One group is in memory while the next one is being gathered: the order is that of the previous step.
 """
 
 from typing import Any
@@ -24,10 +23,10 @@ Leaves = list[Any]
 
 
 class Gathering(Reporting):
-    """A layer that computes with the whole params, whatever it is given."""
+    """A layer that computes with its whole params, whatever pieces it is given."""
 
     dtypes: tuple[torch.dtype, ...]
-    """Those of the casts around the layer, the outermost first."""
+    """The dtypes of the casts around the layer, the outermost first."""
     turns: "GatheringTurns"
 
     @property
@@ -36,7 +35,7 @@ class Gathering(Reporting):
 
     @property
     def has_running_stats(self) -> bool:
-        """Always: on a shard without rows batch norm moves nothing, and whole statistics must be returned even then."""
+        """Always true: batch norm changes nothing for a shard without rows, but whole statistics must be returned even then."""
         return True
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
@@ -62,7 +61,7 @@ class Gathering(Reporting):
         return self.original.restore(self._whole(params), y, rng)
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        """Return whole statistics, moved, and the pieces of all else."""
+        """Return updated whole statistics, and the pieces of all other leaves."""
         return self.turns.moved(self, params, cache)
 
     def _whole(self, params: Params) -> Params:
@@ -70,12 +69,12 @@ class Gathering(Reporting):
 
 
 class Groups:
-    """Which places are gathered together, and how their leaves are divided.
+    """The places that are gathered together, and the division of their leaves.
 
     Args:
         groups: The places of each group.
-        layouts: The layouts of the leaves of each place, ``None`` for a leaf that is not divided.
-        moving: The numbers of the leaves of each place that are running statistics, for places that have any.
+        layouts: The layouts of the leaves of each place, ``None`` for an undivided leaf.
+        moving: The numbers of the leaves that are running statistics, for each place with any.
     """
 
     def __init__(self, groups: list[list[int]], layouts: list[list[Layout | None]], moving: dict[int, list[int]]) -> None:
@@ -85,7 +84,7 @@ class Groups:
 
 
 class Order:
-    """The order in which groups are needed: that of the step before, which is the same on all workers."""
+    """The order in which groups are needed: that of the previous step, which is the same on all workers."""
 
     def __init__(self) -> None:
         self._before: list[int] = []
@@ -97,7 +96,7 @@ class Order:
         self._is_as_before = True
 
     def next_after(self, group: int) -> int | None:
-        """Note that a group is needed now, and return the one that is expected next."""
+        """Note that a group is needed now, and return the next expected one."""
         i = len(self._now)
         self._now.append(group)
         self._is_as_before = self._is_as_before and i < len(self._before) and self._before[i] == group
@@ -109,7 +108,7 @@ class Order:
 
 
 class Gather:
-    """The whole params of some places, on their way: one collective for each dtype and device."""
+    """The whole params of some places while they are gathered: one collective for each dtype and device."""
 
     def __init__(self, workers: Workers, entries: dict[int, Params], layouts: list[list[Layout | None]]) -> None:
         self._entries = entries
@@ -152,19 +151,19 @@ class GatheringTurns(Turns):
         return stand_in_for(layer, Gathering, place=-1, turns=self, dtypes=dtypes)
 
     def begin(self, params: Params) -> None:
-        """Start a step with these pieces of params."""
+        """Start a step with the given pieces of params."""
         self._pieces = self.places.entries(params)
         self._current, self._held = -1, dict[int, Params]()
         self._ahead: tuple[int, Gather] | None = None
         self._groups.order.begin()
 
     def end(self) -> None:
-        """End a step: let the last params go."""
+        """End a step and release the last params."""
         self._groups.order.end()
         self._current, self._held, self._pieces, self._ahead, self._statistics = -1, {}, [], None, {}
 
     def whole(self, place: int, params: Params) -> Params:
-        """Return the whole params of a place: those given, where there is nothing to gather."""
+        """Return the whole params of a place; the given ones if there is nothing to gather."""
         group = self._groups.group_of.get(place)
         if group is None:
             return params
@@ -173,7 +172,7 @@ class GatheringTurns(Turns):
         return self._held[place]
 
     def _turn_to(self, group: int) -> None:
-        """Exchange the params of one group for those of another, and start gathering those after it."""
+        """Replace the params of one group with those of another, and start gathering the next."""
         self._held = {}
         gathered = self._ahead[1] if self._ahead is not None and self._ahead[0] == group else self._gather(group)
         self._ahead = None
@@ -187,7 +186,7 @@ class GatheringTurns(Turns):
         return Gather(self._workers, entries, self._groups.layouts)
 
     def _cast(self, place: int) -> Params:
-        """Return the pieces of a place in the dtype in which its layer computes: what is sent in half precision is half."""
+        """Return the pieces of a place in the dtype of its layer's computation, which halves the messages of half precision."""
         entry, layer = self._pieces[place], self.places.layers[place]
         for dtype in layer.dtypes if isinstance(layer, Gathering) else ():
             entry = tree.cast(entry, dtype)
@@ -203,7 +202,7 @@ class GatheringTurns(Turns):
         self._statistics = Gather(self._workers, entries, self._groups.layouts).wait() if entries else {}
 
     def moved(self, layer: Gathering, params: Params, cache: Cache) -> Params:
-        """Return whole statistics, moved by this worker's cache, in the dtypes of ``params``, and the pieces of all else."""
+        """Return whole statistics updated with this worker's cache, in the dtypes of ``params``, and the pieces of the rest."""
         moving = self._groups.moving.get(layer.place)
         if moving is None:
             return params
@@ -214,7 +213,7 @@ class GatheringTurns(Turns):
         return made
 
     def grads(self, *arguments: Any, **more: Any) -> Grads:
-        """Return the gradient on all workers, as ``Turns``; at other times layers return their own gradients, whole."""
+        """Return the gradient on all workers, as ``Turns`` does; outside this call layers return their own whole gradients."""
         self._reports = True
         try:
             return super().grads(*arguments, **more)

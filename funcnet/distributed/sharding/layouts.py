@@ -1,8 +1,7 @@
-"""Layouts: how the rows of a leaf lie on the workers, and in the flat tensors that are sent.
+"""Layouts: the positions of a leaf's rows on the workers, and in the flat tensors that are sent.
 
-Worker r of n has the rows ⌈N / n⌉ r to ⌈N / n⌉ (r + 1) of N, as ``torch.chunk`` cuts them. In what is sent every piece has
-⌈N / n⌉ rows, those that do not exist are zeros: so the pieces of many leaves lie side by side, and the rows of all workers below
-each other are the whole leaf.
+Worker r of n has the rows ⌈N / n⌉ r to ⌈N / n⌉ (r + 1) of N, as with ``torch.chunk``. In a message every piece has ⌈N / n⌉ rows,
+padded with zeros. The pieces of many leaves are then side by side, and the stacked rows of all workers are the whole leaf.
 """
 
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ class Layout(NamedTuple):
 
     @property
     def length(self) -> int:
-        """The elements of a piece in what is sent."""
+        """The number of elements of a piece in a message."""
         return self.rows * prod(self._rest)
 
     @property
@@ -37,24 +36,24 @@ class Layout(NamedTuple):
         return [size for axis, size in enumerate(self.shape) if axis != self.axis]
 
     def flat(self, piece: Tensor) -> list[Tensor]:
-        """Return a piece as rows of numbers, and the zeros that follow."""
+        """Return a piece as flat tensors: its numbers, and the padding."""
         own = _rows_first(piece, self.axis).reshape(-1)
         return [own] if own.numel() == self.length else [own, own.new_zeros(self.length - own.numel())]
 
     def whole(self, sent: Tensor) -> Tensor:
-        """Return the whole leaf from the pieces of all workers: a matrix with a row for each."""
+        """Return the whole leaf from the pieces of all workers, a matrix with a row for each."""
         rows = sent.reshape(self.workers * self.rows, *self._rest)[: self.shape[self.axis]]
         return (rows.movedim(0, self.axis) if self.axis else rows).contiguous()
 
     def matrix(self, whole: Tensor) -> Tensor:
-        """Return a whole leaf as a matrix with a row for each worker: the way back from ``whole``."""
+        """Return a whole leaf as a matrix with a row for each worker: the inverse of ``whole``."""
         flat, count = _rows_first(whole, self.axis).reshape(-1), self.workers * self.length
         if flat.numel() < count:
             flat = torch.cat((flat, flat.new_zeros(count - flat.numel())))
         return flat.view(self.workers, self.length)
 
     def piece(self, flat: Tensor) -> Tensor:
-        """Return this worker's piece from its row of what was sent: the way back from ``flat``."""
+        """Return this worker's piece from its row of a message: the inverse of ``flat``."""
         count = self._count()
         rows = flat[: count * prod(self._rest)].view(count, *self._rest)
         return rows.movedim(0, self.axis).contiguous() if self.axis else rows
@@ -64,7 +63,7 @@ class Layout(NamedTuple):
         return whole.narrow(self.axis, min(self.rank * self.rows, whole.shape[self.axis]), self._count()).clone()
 
     def _count(self) -> int:
-        """Return how many rows this worker has."""
+        """Return the number of this worker's rows."""
         return max(0, min(self.rows, self.shape[self.axis] - self.rank * self.rows))
 
 

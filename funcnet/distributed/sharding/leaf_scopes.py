@@ -1,9 +1,9 @@
-"""Scopes of leaves: what an optimizer needs of a leaf, and its choices by paths and shapes, made once from whole params.
+"""Scopes of leaves: how much of a leaf an optimizer needs, and its choices by path and shape, made once from whole params.
 
-    "elements"    the step of a number depends on its own gradient and moments only: the leaf may be cut anywhere
-    "leaves"      it depends on the leaf: a worker has all of it or nothing
+    "elements"    the step of a number depends only on its own gradient and moments: the leaf may be cut anywhere
+    "leaves"      the step depends on the whole leaf: a worker has all of it or nothing
 
-Choices that an optimizer makes by the shapes of leaves, such as a mask, must not depend on how leaves are cut.
+An optimizer's choices by shape, such as a mask, must not depend on the cuts of leaves.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ ELEMENTS, LEAVES = "elements", "leaves"
 
 
 def leaf_scopes(part: Any, params: Params) -> list[str]:
-    """Return for each leaf of params, absent ones too, what the steps of an optimizer need: ``"elements"`` or ``"leaves"``."""
+    """Return the scope of each leaf of params, ``None`` leaves too, for an optimizer: ``"elements"`` or ``"leaves"``."""
     if isinstance(part, ByPath):
         return _of_groups(part, params)
     inner = [*part.transforms, part.optimizer] if isinstance(part, Chain) else [getattr(part, "optimizer", None)]
@@ -47,16 +47,16 @@ def _group(params: Params, chosen: list[int | None], i: int) -> Params:
 
 
 def _own_scope(part: Optimizer | GradientTransform) -> str:
-    """Return what a part itself needs, beside the parts within."""
+    """Return the scope of a part itself, without its inner parts."""
     if isinstance(part, Chain) or is_over_all(part) or isinstance(part, AddDecayedWeights):
         return ELEMENTS
     if is_by_place(part):
-        return LEAVES  # noise is drawn for a leaf
+        return LEAVES  # noise is drawn for a whole leaf
     return ELEMENTS if hasattr(part, "optimizer") else part.acts_on
 
 
 def on_whole(part: Any, params: Params) -> Any:
-    """Return the optimizer with its choices by path and shape made for these params: masks and groups become lists of paths."""
+    """Return the optimizer with its choices fixed for the given params: masks and groups become lists of paths."""
     if isinstance(part, tuple):
         return tuple([on_whole(one, params) for one in part])
     if isinstance(part, ByPath):
@@ -69,7 +69,7 @@ def on_whole(part: Any, params: Params) -> Any:
 
 
 class Paths:
-    """A chooser of ``by_path`` that takes the leaves at some paths."""
+    """A chooser for ``by_path`` that selects the leaves at some paths."""
 
     def __init__(self, name: str, paths: frozenset[str]) -> None:
         self.__name__, self.paths = name, paths
@@ -89,5 +89,5 @@ def _with_paths(part: ByPath, params: Params) -> ByPath:
 
 
 def as_meta(params: Params) -> Tree:
-    """Return params on the meta device: shapes and dtypes, without numbers."""
+    """Return params on the meta device: shapes and dtypes without values."""
     return tree.map(lambda p: p.to("meta"), params)

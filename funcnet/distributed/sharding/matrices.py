@@ -1,8 +1,8 @@
-"""Matrices: leaves in what is sent, a tensor of one dtype with a row for each worker.
+"""Matrices: leaves in a message, a tensor of one dtype with a row for each worker.
 
     row r    worker r's pieces of all leaves, one after the other, and zeros up to the length of the longest row
 
-The sum of one row over all workers is what its worker needs of a gradient, and the rows of all below each other are whole leaves.
+The sum of a row over all workers is the gradient that its worker needs, and the stacked rows of all workers are whole leaves.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from funcnet.distributed.sharding.cutting import Cut
 from funcnet.kernels.optim import write_each
 
 WASTE = 2
-"""The most numbers that a matrix should have for each number of its leaves: sums for all workers are then cheaper."""
+"""Most numbers that a matrix should have for each number of its leaves; above it, sums for all workers are cheaper."""
 
 
 class Matrix:
-    """The places of some leaves in a matrix of ``size`` rows."""
+    """The positions of some leaves in a matrix with ``size`` rows."""
 
     def __init__(self, cuts: Sequence[Cut], size: int) -> None:
         self.cuts, self.size = cuts, size
@@ -28,7 +28,7 @@ class Matrix:
 
     @property
     def is_wasteful(self) -> bool:
-        """Whether most of it is zeros, since one worker has most of the leaves."""
+        """Whether most of it is zeros, because one worker has most of the leaves."""
         return self.width * self.size > WASTE * self.numbers
 
     def of_wholes(self, wholes: Sequence[Tensor], numbers: Tensor | None = None) -> Tensor:
@@ -39,7 +39,7 @@ class Matrix:
         return torch.cat(parts).view(self.size, -1)
 
     def of_pieces(self, pieces: Sequence[Tensor | None], rank: int, like: Tensor) -> Tensor:
-        """Return the row of a worker's pieces; ``like`` has their dtype and device."""
+        """Return the row with a worker's pieces; ``like`` has their dtype and device."""
         return torch.cat(self._filled(pieces, rank, like))
 
     def _filled(self, pieces: Sequence[Tensor | None], rank: int, like: Tensor) -> list[Tensor]:
@@ -47,7 +47,7 @@ class Matrix:
         return [*flat, like.new_zeros(self.width - sum(self.lengths[rank]))]
 
     def pieces(self, row: Tensor, rank: int) -> list[Tensor | None]:
-        """Return the pieces in a worker's row, as views; ``None`` where it has none."""
+        """Return the pieces in a worker's row, as views, or ``None`` for leaves without a piece."""
         parts = torch.split(row[: sum(self.lengths[rank])], self.lengths[rank])
         rows = zip(self.cuts, parts, strict=True)
         return [part.view(cut.shape(rank)) if cut.rows[rank][1] else None for cut, part in rows]
@@ -57,7 +57,7 @@ class Matrix:
         return [_joined(cut, column) for cut, column in self._columns(matrix)]
 
     def write(self, matrix: Tensor, wholes: Sequence[Tensor], *, but: int | None = None) -> None:
-        """Write a matrix into whole leaves, but for the row of one worker."""
+        """Write a matrix to whole leaves, except the row of one worker."""
         others = [(rank, self.pieces(row, rank)) for rank, row in enumerate(matrix) if rank != but]
         rows = [(rank, *one) for rank, pieces in others for one in zip(self.cuts, wholes, pieces, strict=True)]
         pairs = [(cut.piece(whole, rank), new) for rank, cut, whole, new in rows if new is not None]

@@ -1,9 +1,9 @@
-"""Sharded optimizers: each worker has the state of its pieces of the params only, and makes their step.
+"""Sharded optimizers: each worker has only the state of its pieces of the params, and updates them.
 
-    pᵣ, sᵣ ← the step of ``optimizer`` from pᵣ by gᵣ      pᵣ, gᵣ, sᵣ the pieces of worker r
-    p ← the pieces of all workers                         gathered in a few flat tensors
+    pᵣ, sᵣ ← the step of ``optimizer`` from pᵣ with gᵣ      pᵣ, gᵣ, sᵣ the pieces of worker r
+    p ← the pieces of all workers                           gathered in a few flat tensors
 
-``shard_plans`` says which rows a worker has and how they are sent, and ``over_workers`` what is asked of all gradients.
+``shard_plans`` defines the rows of each worker and their messages, ``over_workers`` the quantities of all gradients together.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,18 +39,24 @@ def _can_be_sharded(value: Any, attribute: Any, got: Any) -> None:
         raise value_error("shard_optimizer", rule, repr(evaluating[0]))
     if any([getattr(part, "donated", False) for part in parts(got)]):  # noqa: C419
         raise value_error("shard_optimizer", "the optimizer must not be donated itself; donate the whole", repr(got))
-    over_workers(got, Workers(None, 0, 2))  # refuses what has no rule for several workers
+    over_workers(got, Workers(None, 0, 2))  # refuses parts without a rule for several workers
 
 
 @frozen
 class ShardedOptimizer(Optimizer):
-    """An optimizer of which each worker has a part of the state; made by ``shard_optimizer``.
+    """An optimizer whose state is divided among workers; made by ``shard_optimizer``.
+
+        pᵣ, sᵣ ← the step of ``optimizer`` from pᵣ with gᵣ      pᵣ, gᵣ, sᵣ the pieces of worker r
+        p ← the pieces of all workers
 
     Args:
         optimizer: The optimizer that steps the pieces.
-        group: The process group.
-        donated: Set by ``donate``: params and state may be overwritten.
-        takes_pieces: Set by ``of_pieces``: gradients are this worker's pieces already.
+        group: The process group; by default all processes.
+        donated: Whether params and state may be overwritten; set by ``donate``.
+        takes_pieces: Whether gradients are already this worker's pieces; set by ``of_pieces``.
+
+    State:
+        ``Pieces(tree, rows)``: the state of this worker's pieces, and the marks of their rows.
     """
 
     label = "shard_optimizer"
@@ -71,11 +77,15 @@ class ShardedOptimizer(Optimizer):
         return workers_of("shard_optimizer", self.group)
 
     def plan(self, params: Params) -> Plan:
-        """Return how these params lie on the workers."""
+        """Return the plan of params: the rows of each worker.
+
+        Args:
+            params: Whole params.
+        """
         return self._plans.of(self._given, params, self.workers)
 
     def of_pieces(self) -> "ShardedOptimizer":
-        """Return the optimizer of gradients that are this worker's pieces already, with no rows for a leaf without any here."""
+        """Return the optimizer for gradients that are already this worker's pieces, empty for a leaf without rows here."""
         return self.replace(takes_pieces=True)
 
     def init(self, params: Params) -> State:
@@ -102,7 +112,7 @@ class ShardedOptimizer(Optimizer):
         return self._gathered(plan, new, params, has_gradient, writes=self.donated), Pieces(after, state.rows)
 
     def _gradients(self, plan: Plan, grads: Tree, params: Params) -> Tree:
-        """Return this worker's pieces of the gradients, of which a reducer may have made them already."""
+        """Return this worker's pieces of the gradients, unless a reducer has already made them."""
         if self.takes_pieces:
             rows = zip(plan.cuts, flatten_together(plan.whole, grads)[1], strict=True)
             own = [g if g is not None and cut is not None and cut.rows[plan.workers.rank][1] else None for cut, g in rows]
@@ -115,13 +125,18 @@ class ShardedOptimizer(Optimizer):
         return plan.pieces(grads)
 
     def _gathered(self, plan: Plan, pieces: Tree, params: Params, wanted: Sequence[bool], *, writes: bool) -> Params:
-        """Return the whole params from the pieces of all workers, in the places that are wanted; others stay as they are."""
+        """Return the wanted params from the pieces of all workers, and the others unchanged."""
         ps, own = flatten_together(params, pieces)
         made: Params = unflatten(params, iter(gathered(plan, own, ps, tuple(wanted), writes=writes)))
         return made
 
     def eval_params(self, state: State, params: Params) -> Params:
-        """Return the params to evaluate; every worker must ask for them, since averages are gathered from all."""
+        """Return the params to evaluate; every worker must call it, because averages are gathered from all.
+
+        Args:
+            state: The state of this worker.
+            params: Whole params.
+        """
         plan, inner = self.plan(params), self._inner(state)
         pieces = plan.pieces(params)
         found = plan.optimizer.eval_params(inner, pieces)
@@ -136,7 +151,13 @@ class ShardedOptimizer(Optimizer):
         return self.replace(donated=True)
 
     def map_state(self, f: Callable[..., Tree], state: Any, *others: Any) -> State:
-        """Return the state with ``f`` of each tree of pieces in it."""
+        """Return the state with ``f`` applied to each tree of pieces in it.
+
+        Args:
+            f: A function of trees like this worker's pieces.
+            state: The state.
+            others: Other states, whose trees are further arguments of ``f``.
+        """
         inner = [self._inner(one) for one in (state, *others)]
         return Pieces(self._given.map_state(f, *inner), state.rows)
 
@@ -146,7 +167,7 @@ class ShardedOptimizer(Optimizer):
 
     def _inner(self, state: State) -> Any:
         if not isinstance(state, Pieces):
-            raise value_error(self, "state must be that of this worker's pieces, as init makes it", describe(state))
+            raise value_error(self, "state must be that of this worker's pieces, as init returns it", describe(state))
         return state.tree
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -161,41 +182,44 @@ def _made(optimizer: Optimizer, group: Any, donated: bool, takes_pieces: bool) -
 
 
 def shard_optimizer(opt: Optimizer, group: Any = None) -> ShardedOptimizer:
-    """Divide the state of an optimizer among workers: each has that of its pieces of the params, and makes their step.
+    """Divide the state of an optimizer among workers: each has the state of its pieces of the params, and updates them.
 
-        pᵣ, sᵣ ← the step of ``opt`` from pᵣ by gᵣ      pᵣ, gᵣ, sᵣ the pieces of worker r
+        pᵣ, sᵣ ← the step of ``opt`` from pᵣ with gᵣ      pᵣ, gᵣ, sᵣ the pieces of worker r
         p ← the pieces of all workers
 
         opt = distributed.shard_optimizer(fn.AdamW(1e-3))
         step = distributed.data_parallel(fn.train_step(net, loss, opt))
         state = opt.init(params)
 
-    The state takes the memory of one process divided by the number of workers, and so does the time of the step. Params are whole
-    on every worker. Under ``data_parallel`` each worker gets the sum of its pieces of the gradients only, in the same buckets and
-    as early; the new params are gathered after the step, which is a second collective for each dtype. In a loop of your own, give
+    The memory of the state, and the time of the step, are those of one process divided by the number of workers. Params are whole
+    on every worker. Under ``data_parallel`` each worker gets only the sum of its pieces of the gradients, in the same buckets and
+    equally early; the new params are gathered after the step, with a second collective for each dtype. In a custom loop, pass
     ``update`` whole gradients that agree on all workers.
 
-    Leaves are cut along axis 0 as ``torch.chunk`` cuts them. Where ``opt`` acts on whole leaves, as ``Muon``, ``LAMB`` and
-    ``Adafactor`` do, a leaf belongs to one worker, and the largest leaves are dealt out first. Norms of clipping, the decisions
-    of ``SkipNonFinite`` and ``LossScale`` and the sums of ``Prodigy`` are those of all workers. Masks and the groups of
-    ``by_path`` are chosen by whole leaves. The steps are those of ``opt``, to rounding.
+    Leaves are cut along axis 0, as with ``torch.chunk``. If ``opt`` acts on whole leaves, as ``Muon``, ``LAMB`` and ``Adafactor``
+    do, each leaf belongs to one worker, and the largest leaves are assigned first. Norms for clipping, the decisions of
+    ``SkipNonFinite`` and ``LossScale``, and the sums of ``Prodigy`` cover all workers. Masks and the groups of ``by_path`` are
+    chosen from whole leaves. The steps equal those of ``opt`` up to rounding.
 
-    ``opt`` may be any chain, group or wrapper. Other optimizers may be around it, as in ``SAM(shard_optimizer(opt))`` and
+    ``opt`` may be any chain, group or wrapper. Other optimizers may wrap the result, as in ``SAM(shard_optimizer(opt))`` and
     ``Averaged(shard_optimizer(opt), EMA())``: their own trees are whole, and they get whole gradients. Every worker calls
     ``eval_params``, which gathers averages.
 
     Args:
         opt: The optimizer.
-        group: The process group; by default all processes. Where it is that of ``data_parallel``, gradients are sent in pieces.
+        group: The process group; by default all processes. Gradients are sent in pieces if it is the group of ``data_parallel``.
 
     State:
-        ``Pieces(tree, rows)``: ``tree`` is the state of ``opt`` for this worker's pieces, with ``None`` for leaves of which it
-        has nothing; ``rows`` says which rows these are. ``distributed.save`` writes it under the names of a single process.
+        ``Pieces(tree, rows)``: ``tree`` is the state of ``opt`` for this worker's pieces, with ``None`` for leaves without a
+        piece; ``rows`` are the marks of their rows. ``distributed.save`` writes it under the names of a single process.
+
+    Returns:
+        The sharded optimizer.
 
     Raises:
-        ValueError: Without a process group; for what is no optimizer, one that is donated already, one that asks for several
-            gradients, and a part that acts on all gradients together and has no rule for several workers; from ``update`` as
-            ``opt``, and for gradients that are not like params, with the path.
+        ValueError: If there is no process group; if ``opt`` is no optimizer, is already donated, evaluates several gradients, or
+            has a part that acts on all gradients together without a rule for several workers; from ``update``, as for ``opt``,
+            and if gradients differ from params in form, with the path.
 
     References:
         Rajbhandari et al. 2020, "ZeRO: Memory optimizations toward training trillion parameter models", sections 5.1 and 5.2.

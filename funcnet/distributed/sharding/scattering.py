@@ -12,12 +12,12 @@ from funcnet.precision import in_single, rounded
 
 
 class ReduceScatter(AllReduce):
-    """A reducer that gives every worker its pieces of the sum; leaves that are not divided get the sum itself.
+    """A reducer that gives every worker its pieces of the sum; undivided leaves get the whole sum.
 
     Args:
         workers: The workers.
         buckets: The places whose gradients are sent together, those of the last layers first.
-        layouts: The layouts of the leaves of each place, ``None`` for a leaf that is not divided.
+        layouts: The layouts of the leaves of each place, ``None`` for an undivided leaf.
     """
 
     def __init__(self, workers: Workers, buckets: list[list[int]], layouts: list[list[Layout | None]]) -> None:
@@ -35,7 +35,7 @@ class ReduceScatter(AllReduce):
         return Sent(leaves, layouts, scatter_sum(self.workers, self._rows(leaves, layouts, dtype)))
 
     def _rows(self, leaves: list[tuple[int, int]], layouts: list[Any], dtype: torch.dtype) -> Tensor:
-        """Return a copy of some leaves, which are then released, in a matrix with a row for each worker."""
+        """Copy some leaves to a matrix with a row for each worker, and release them."""
         pairs = zip(leaves, layouts, strict=True)
         parts = [layout.matrix(in_single(self._leaves[place][i])) for (place, i), layout in pairs]  # type: ignore[index]
         for place, i in leaves:

@@ -1,6 +1,6 @@
-"""Plans: how the leaves of params lie on the workers, and how their pieces become whole leaves again.
+"""Plans: the positions of the leaves of params on the workers, and the reassembly of whole leaves from pieces.
 
-``cutting`` says which rows a worker has, and ``matrices`` how they are sent.
+``cutting`` defines the rows of each worker, and ``matrices`` the messages.
 """
 
 from collections.abc import Sequence
@@ -24,21 +24,22 @@ from funcnet.optim.base import Optimizer
 from funcnet.optim.columns import GUARDS
 
 BYTES = 1 << 21
-"""From so many bytes on, leaves are gathered in another message.
+"""Bytes above which leaves are gathered in another message.
 
-gloo takes 1.5 ms for 4 MB between two workers, and 45 for 34 MB in one message, 24 to 34 in four: they stay in the cache.
+Between two workers, gloo takes 1.5 ms for 4 MB. For 34 MB it takes 45 ms in one message, and 24 to 34 ms in four, which fit in
+the processor's cache.
 """
 
 
 ALONE = 1 << 20
-"""From so many bytes on, a leaf of which all workers have equally many rows is sent from and to its own memory, alone.
+"""Bytes above which an evenly cut leaf is sent directly from and to its own memory, in a separate message.
 
-Between two workers, the gather of 4 MB takes 0.7 of the time with the copies to and from a message, that of 400 kB the same.
+Between two workers, gathering 4 MB in this way takes 0.7 of the time with copies to and from a message, and 400 kB the same time.
 """
 
 
 class Plan:
-    """How the leaves of params of one structure lie on the workers, and the optimizer of this worker's pieces."""
+    """The positions of the leaves of params on the workers, for one structure, and the optimizer of this worker's pieces."""
 
     def __init__(self, optimizer: Optimizer, params: Params, workers: Workers) -> None:
         whole = as_meta(params)
@@ -51,20 +52,20 @@ class Plan:
         self._messages: dict[Any, list[tuple[int, ...]]] = {}
 
     def is_of(self, params: Params, workers: Workers) -> bool:
-        """Tell whether params have the structure, shapes and dtypes of this plan."""
+        """Tell whether params have the structure, shapes and dtypes of the plan."""
         try:
             return self.workers == workers and _kinds(self.codec.read(params)) == self.kinds
         except LookupError:
             return False
 
     def pieces(self, values: Tree) -> Tree:
-        """Return this worker's pieces of a tree like params, as views; ``None`` where it has none."""
+        """Return this worker's pieces of a tree like params, as views, or ``None`` for leaves without a piece."""
         leaves = zip(self.cuts, flatten_together(self.whole, values)[1], strict=True)
         own = [None if cut is None or leaf is None else cut.piece(leaf, self.workers.rank) for cut, leaf in leaves]
         return unflatten(self.whole, iter(own))
 
     def marks(self, pieces: Tree, whole: Tree) -> Tree:
-        """Return the marks of a tree of the state that is like params, from that of a single process."""
+        """Return the marks of a tree in the state that is like params, given the same tree of a single process."""
         rows = zip(self.cuts, *flatten_together(self.whole, pieces, whole)[1:], strict=True)
         return unflatten(self.whole, iter([self._mark(*row) for row in rows]))
 
@@ -78,9 +79,9 @@ class Plan:
         return self._matrices[places]
 
     def messages(self, places: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Return the places of each message in which the leaves at some places are sent, all of one dtype and device.
+        """Return the places of each message for the leaves at some places, all of one dtype and device.
 
-        Leaves that are not cut go in the order in which they were dealt out, so that each worker has its part of a message.
+        Uncut leaves are sent in the order in which they were assigned, so that each worker has its part of a message.
         """
         if places not in self._messages:
             found: list[list[int]] = [[]]
@@ -93,7 +94,7 @@ class Plan:
         return self._messages[places]
 
     def is_alone(self, i: int) -> bool:
-        """Tell whether the leaf at a place is large enough for a message of its own, and cut evenly."""
+        """Tell whether the leaf at a place is evenly cut and large enough for a separate message."""
         cut = self.cuts[i]
         return cut is not None and cut.is_even and cut.leaf.nbytes >= ALONE
 
@@ -113,7 +114,7 @@ def _kinds(leaves: Sequence[Any]) -> list[Any]:
 
 
 class Plans:
-    """The plans of the params that an optimizer met last; it pickles and copies empty."""
+    """The plans of an optimizer's latest params; pickles and copies are empty."""
 
     __slots__ = ("known",)
 
@@ -126,7 +127,7 @@ class Plans:
         return Plans, ()
 
     def of(self, optimizer: Optimizer, params: Params, workers: Workers) -> Plan:
-        """Return the plan for params. A known one of eight tensors takes 6 µs, a new one 0.5 ms."""
+        """Return the plan for params. For eight tensors a known plan takes 6 µs, a new one 0.5 ms."""
         for one in self.known:
             if one.is_of(params, workers):
                 return one
@@ -136,9 +137,9 @@ class Plans:
 
 
 def gathered(plan: Plan, pieces: list[Any], params: list[Any], wanted: tuple[bool, ...], *, writes: bool) -> list[Any]:
-    """Return whole leaves from the pieces of all workers, in the places that are wanted, and those of ``params`` elsewhere.
+    """Return whole leaves from the pieces of all workers at the wanted places, and the leaves of ``params`` elsewhere.
 
-    With ``writes`` they are written into the memory of ``params``.
+    With ``writes`` they are written to the memory of ``params``.
     """
     if plan.workers.size == 1:
         return [p if piece is None else piece for p, piece in zip(params, pieces, strict=True)]
@@ -148,7 +149,7 @@ def gathered(plan: Plan, pieces: list[Any], params: list[Any], wanted: tuple[boo
             groups.setdefault((params[i].dtype, params[i].device), []).append(i)
     messages = [message for places in groups.values() for message in plan.messages(tuple(places))]
     new, started = list(params), [_started(plan, message, pieces, params, writes) for message in messages[:1]]
-    for message, following in zip_longest(messages, messages[1:]):  # two are on their way at a time, which bounds their memory
+    for message, following in zip_longest(messages, messages[1:]):  # two at a time, which bounds the memory
         if following is not None:
             started.append(_started(plan, following, pieces, params, writes))
         (sent, is_whole), matrix = started.pop(0), plan.matrix(message)
@@ -162,7 +163,7 @@ def gathered(plan: Plan, pieces: list[Any], params: list[Any], wanted: tuple[boo
 
 
 def _started(plan: Plan, message: tuple[int, ...], pieces: list[Any], params: list[Any], writes: bool) -> tuple[Pending, bool]:
-    """Start gathering a message; tell whether the result is a whole leaf, which is that of ``params`` where they are written."""
+    """Start gathering a message; tell whether the result is a whole leaf, in the memory of ``params`` if they are written."""
     own, first = [pieces[i] for i in message], params[message[0]]
     if plan.is_alone(message[0]) and first.is_contiguous():
         whole = without_graph(first) if writes else torch.empty_like(without_graph(first))
@@ -171,7 +172,7 @@ def _started(plan: Plan, message: tuple[int, ...], pieces: list[Any], params: li
 
 
 def _written(plan: Plan, message: tuple[int, ...], pieces: list[Any], params: list[Any]) -> int | None:
-    """Return the rank of this worker where its new pieces are in the memory of ``params`` already, else ``None``."""
+    """Return the rank of this worker if its new pieces are already in the memory of ``params``, else ``None``."""
     rank = plan.workers.rank
     for i in message:
         cut, new = plan.cuts[i], pieces[i]

@@ -1,4 +1,4 @@
-"""Steps of divided params: each worker has its pieces of params, gradients and state, and updates these.
+"""Steps on divided params: each worker has its pieces of params, gradients and state, and updates them.
 
 params (DTensors) → pieces → forward and backward, whole params layer by layer → pieces of gradients → update of pieces → DTensors
 """
@@ -38,7 +38,7 @@ from funcnet.value import parts
 
 
 class Division:
-    """How each leaf of params is divided over the workers."""
+    """The division of each leaf of params over the workers."""
 
     def __init__(self, params: Params, workers: Workers) -> None:
         leaves = flatten_together(params)[0]
@@ -64,20 +64,20 @@ def _spec(leaf: Any) -> Any:
 
 
 def _layout(path: str, leaf: Any, workers: Workers) -> Layout | None:
-    """Return how a leaf is divided, ``None`` for one that is whole on each worker."""
+    """Return the layout of a leaf, or ``None`` if it is whole on each worker."""
     if not isinstance(leaf, DTensor):
         return None
     (where,) = leaf.placements
     if where.is_replicate():
         return None
     if not isinstance(where, Shard):
-        rule = f"params must be divided by Shard or Replicate, and at {path!r} there is another placement"
+        rule = f"params must have the placements Shard or Replicate, and the leaf at {path!r} has another one"
         raise value_error("data_parallel", rule, f"{where!r}")
     return Layout(leaf.shape, where.dim, workers.size, workers.rank)
 
 
 class ShardedBatch(WholeBatch):
-    """The value and the gradient of the whole batch, for params of which this worker has pieces; the gradient is pieces too."""
+    """The value and the gradient of the whole batch, for params and gradients of which this worker has pieces."""
 
     turns: GatheringTurns
 
@@ -95,12 +95,12 @@ class ShardedBatch(WholeBatch):
         return found
 
     def _micro_batches(self, x: Any, target: Any) -> list[tuple[Any, Any]]:
-        """Cut the shard into as many micro-batches as the others, which gather at the same time."""
+        """Cut the shard into as many micro-batches as the other workers, which gather at the same time."""
         exactly = isinstance(self.one, Accumulated)
         return self.one.micro_batches(x, target, exactly=True) if exactly else [(x, target)]  # type: ignore[union-attr]
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        """Return the params with this worker's pieces of the statistics of all workers, which ``scaled`` has averaged."""
+        """Return the params with this worker's pieces of the statistics averaged by ``scaled``."""
         new, layouts = flatten_together(cache)[0], self._division.layouts
         for i in self._moving:
             layout = layouts[i]
@@ -109,7 +109,7 @@ class ShardedBatch(WholeBatch):
         return made
 
     def _prepare(self, x: Any) -> None:
-        """Decide what is gathered together, which takes the shapes of x for nets with running statistics."""
+        """Choose the groups to gather; nets with running statistics need the shapes of x."""
         self._moving = moving_on_meta(self.net, self._division.whole, x) if self._averaging is not None else []
         if self._averaging is not None:
             self._averaging.learn(self._moving)
@@ -148,7 +148,7 @@ def _groups(places: Places, division: Division, moved: list[int]) -> Groups:
 
 
 class ShardedStep:
-    """A step that takes DTensors, and returns those of the new params and state."""
+    """A step that takes DTensors, and returns DTensors of the new params and state."""
 
     def __init__(self, step: Any, workers: Workers) -> None:
         self.step, self.workers = step, workers
@@ -184,7 +184,7 @@ class ShardedStep:
         return lambda params, x, target, rng=None: whole.scaled(params, x, target, rng, None)
 
     def _counted(self, division: Division) -> Tree:
-        """Return which leaves this worker counts in a norm: of those that all have, the first worker."""
+        """Return the leaves that this worker counts in a norm; undivided ones are counted by the first worker."""
         counts = [layout is not None or self.workers.rank == 0 for layout in division.layouts]
         if all(layout is not None for layout, one in zip(division.layouts, division.floating, strict=True) if one):
             return None
@@ -192,29 +192,29 @@ class ShardedStep:
 
 
 def _like(trees: Tree, pieces: Tree) -> Tree:
-    """Return the tree of DTensors, divided as those of another, with these pieces."""
+    """Return the tree of DTensors with the given pieces, divided like those of another tree."""
     rows = zip(*flatten_together(trees, pieces), strict=True)
     return unflatten(trees, iter([None if piece is None else with_piece(leaf, piece) for leaf, piece in rows]))
 
 
 def _require_elementwise(opt: Optimizer) -> None:
-    """Refuse an optimizer that looks at whole leaves, of which a worker has pieces only, or divides its state itself."""
+    """Refuse an optimizer that needs whole leaves, because a worker only has pieces, or divides its state itself."""
     if isinstance(opt, ShardedOptimizer):
-        rule = "params that shard has divided divide the state of the optimizer too; leave shard_optimizer out"
+        rule = "params divided by shard divide the optimizer's state too; leave shard_optimizer out"
         raise value_error("data_parallel", rule, repr(opt))
     for part in parts(opt, given=True):
         if isinstance(part, (AddNoise, AddPrivacyNoise)):
-            rule = "noise cannot be drawn for params that are divided: the pieces of all workers would get the same"
+            rule = "noise cannot be drawn for divided params: the pieces of all workers would get the same noise"
             raise value_error("data_parallel", rule, repr(part))
         if isinstance(part, (Optimizer, GradientTransform)) and part.acts_on == "leaves":
-            rule = "divided params need an optimizer that acts on elements; shard_optimizer takes those that act on leaves"
+            rule = "divided params need an optimizer that acts on elements; shard_optimizer accepts those that act on leaves"
             raise value_error("data_parallel", rule, repr(part))
 
 
 def require_mesh(params: Params, workers: Workers) -> None:
-    """Refuse DTensors that are not on a mesh of these workers, in one row."""
+    """Refuse DTensors that are not on a one-dimensional mesh of the same workers."""
     ranks = dist.get_process_group_ranks(workers.group or dist.group.WORLD)
     for path, leaf in tree.names(params).items():
         if isinstance(leaf, DTensor) and (leaf.device_mesh.ndim != 1 or leaf.device_mesh.mesh.tolist() != ranks):
-            rule = f"DTensors must be divided over a mesh of the workers {ranks}; tensor_parallel takes others"
+            rule = f"DTensors must be divided over a mesh of the workers {ranks}; tensor_parallel accepts others"
             raise value_error("data_parallel", rule, f"{leaf.device_mesh} at {path!r}")

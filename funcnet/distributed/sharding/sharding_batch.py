@@ -1,4 +1,4 @@
-"""The gradients of a sharded optimizer: each worker gets the sum of its own pieces, while the backward pass goes on."""
+"""The gradients of a sharded optimizer: each worker gets the sum of its own pieces during the backward pass."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ from funcnet.transforms.accumulation import Accumulated
 
 
 class ShardReducer(AllReduce):
-    """A reducer that gives each worker its pieces of the sum: for a leaf without any here, a tensor without rows."""
+    """A reducer that gives each worker its pieces of the sum; an empty tensor for a leaf without rows here."""
 
     plan: Plan
     numbers_of: list[list[int]]
 
     def follow(self, plan: Plan, numbers_of: list[list[int]]) -> None:
-        """Say how the leaves lie on the workers, and the numbers in params of the leaves of each place."""
+        """Set the plan of the leaves, and the numbers in params of the leaves of each place."""
         self.plan, self.numbers_of = plan, numbers_of
 
     def _kind(self, place: int, i: int, leaf: Tensor) -> tuple[Any, ...]:
@@ -42,7 +42,7 @@ class ShardReducer(AllReduce):
         return Sent(leaves, [matrix], scatter_sum(self.workers, self._rows(matrix, leaves, dtype)))
 
     def _rows(self, matrix: Matrix, leaves: list[tuple[int, int]], dtype: torch.dtype) -> Tensor:
-        """Return the matrix of some leaves, which are then released; the numbers travel at the end of each row."""
+        """Return the matrix of some leaves, which are then released; the numbers are sent at the end of each row."""
         if len(leaves) == 1 and (self.numbers is None or self._sent) and matrix.cuts[0].is_even:
             return self._of_one(*leaves[0])
         numbers = None if self.numbers is None or self._sent else self.numbers.to(dtype)
@@ -53,7 +53,7 @@ class ShardReducer(AllReduce):
         return rows
 
     def _of_one(self, place: int, i: int) -> Tensor:
-        """Return a leaf of which all workers have equally many rows, weighed in one pass, and release it."""
+        """Return an evenly cut leaf, weighted in one pass, and release it."""
         leaf = in_single(self._leaves[place][i])  # type: ignore[index]
         self._leaves[place][i] = None  # type: ignore[index]
         return weighed(leaf, self._weight).reshape(self.workers.size, -1)

@@ -1,4 +1,4 @@
-"""scikit-learn: nets as ``Classifier`` and ``Regressor``, for pipelines, cross-validation and searches over hyperparameters.
+"""scikit-learn: nets as ``Classifier`` and ``Regressor``, for pipelines, cross-validation and hyperparameter search.
 
 >>> from sklearn.datasets import load_iris
 >>> from sklearn.pipeline import make_pipeline

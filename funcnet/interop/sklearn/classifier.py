@@ -1,4 +1,4 @@
-"""A net as a classifier of scikit-learn."""
+"""A net as a scikit-learn classifier."""
 
 from typing import Any, Self
 
@@ -24,51 +24,54 @@ from funcnet.random.keys import Key
 class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
     """A net that predicts classes, or several labels for each row.
 
-        p = softmax f(x)        P(class) for each class of y (N,)
-        p = σ(f(x))             P(label) for each label of y (N, L), an array of 0 and 1
+        p = softmax f(x)        probability of each class, y (N,)
+        p = σ(f(x))             probability of each label, y (N, L) of 0 and 1
 
-    Arrays of float32 are computed in float32 and all others in float64, as in scikit-learn's own estimators. Fields of values are
-    parameters too, for example ``optimizer__lr``, ``loss__label_smoothing`` or ``net__0__out_features``.
+    float32 arrays are computed in float32 and all others in float64, as in scikit-learn's own estimators. The fields of values
+    are parameters too, such as ``optimizer__lr``, ``loss__label_smoothing`` or ``net__0__out_features``.
 
     Args:
         net: A net with one output for each class or label, whose sizes may be ``None``; or a function (n_features, n_outputs) →
             net, such as the class ``Linear`` for logistic regression; or ``None`` for a perceptron with 100 hidden units.
             ``n_features`` is the shape of a row if X has more than two axes.
-        loss: The loss, by default ``CrossEntropy()``, for several labels ``BCEWithLogits()``. ``BCE``, ``BCEWithLogits`` and
+        loss: The loss, by default ``CrossEntropy()``, or ``BCEWithLogits()`` for several labels. ``BCE``, ``BCEWithLogits`` and
             ``Focal`` classify two classes with one output.
-        optimizer: The optimizer, ``Adam()`` by default.
-        epochs: Number of epochs; fewer with ``early_stopping`` or callbacks that stop.
+        optimizer: The optimizer, by default ``Adam()``.
+        epochs: Number of epochs; ``early_stopping`` and callbacks may stop earlier.
         batch_size: Number of rows in a batch.
-        drop_last: Whether to leave out a smaller last batch of an epoch, which ``BatchNorm1d`` needs if it has one row.
+        drop_last: Whether to leave out a smaller last batch of an epoch; ``BatchNorm1d`` cannot use one with a single row.
         key: A key or an int seed, which determines everything random: equal keys give equal bits.
-        random_state: A seed or ``RandomState`` in the place of ``key``; scikit-learn's ensembles give each member another one.
-        early_stopping: Whether to set rows aside, to stop when their loss does not fall for ``patience`` epochs, and to keep the
-            best params; or an ``EarlyStopping``, which may monitor a metric.
+        random_state: A seed or ``RandomState`` that replaces ``key``; scikit-learn's ensembles set another one for each member.
+        early_stopping: Whether to set rows aside, to stop when their loss has not improved for ``patience`` epochs, and to keep
+            the best params; or an ``EarlyStopping``, which may monitor a metric.
         patience: Number of epochs without improvement before ``early_stopping=True`` stops.
-        validation_fraction: Fraction of the rows set aside with ``early_stopping``; the shares of the classes are kept.
-        metrics: Metrics for the history, as for ``fit``, of validation rows or else of all rows. They do not see weights.
+        validation_fraction: Fraction of the rows set aside with ``early_stopping``; the class proportions are kept.
+        metrics: Metrics for the history, as in ``fit``, measured on the validation rows, or on all rows without any. They ignore
+            weights.
         callbacks: Callbacks of ``fit``.
-        warm_start: Whether ``fit`` continues from the params and the optimizer state of the last one.
-        dtype: dtype of the computation, ``None`` for that of X. An integer one is for nets that begin with an ``Embedding``;
+        warm_start: Whether ``fit`` continues from the params and the optimizer state of the previous call.
+        dtype: dtype of the computation, or ``None`` for that of X. Integer dtypes serve nets that begin with an ``Embedding``;
             params then have torch's default dtype.
-        device: Device of params and computation, the CPU by default.
-        progress: As for ``fit``.
-        class_weight: A dict of weights by class, or ``"balanced"`` for weights inverse to the frequency; they multiply
-            ``sample_weight``.
+        device: Device of params and computation, by default the CPU.
+        progress: Progress display, as in ``fit``.
+        class_weight: A dict of weights by class, or ``"balanced"`` for weights inversely proportional to the class frequencies;
+            they multiply ``sample_weight``.
 
     Attributes:
-        classes_: The classes in the order of outputs; for several labels 0, 1, ..., L - 1.
-        net_, params_: The net with its sizes, and the params for predictions.
+        classes_: The classes in the order of the outputs; 0, 1, ..., L - 1 for several labels.
+        net_: The net with all sizes.
+        params_: The params for predictions.
         history_: The history of ``fit``; ``loss_curve_`` is its loss.
         state_: The optimizer's state.
         n_iter_: Number of epochs done.
-        n_features_in_, feature_names_in_: The columns of X, and their names in a data frame.
+        n_features_in_: Number of columns of X.
+        feature_names_in_: Names of the columns of X, for a data frame.
 
     Raises:
-        ValueError: For parameters of another type, a net with another number of outputs, a sequence net whose rows depend on each
-            other, data that scikit-learn's checks refuse, such as NaN, and new labels when a training continues.
-        TypeError: For sparse X.
-        FloatingPointError: For a loss or params that are not finite; scaled inputs or a smaller learning rate help.
+        ValueError: If a parameter has another type, the net has another number of outputs, the output rows of a sequence net
+            depend on each other, scikit-learn's checks refuse the data (as for NaN), or a continued training meets new labels.
+        TypeError: If X is sparse.
+        FloatingPointError: If the loss or the params become non-finite; scaled inputs or a smaller learning rate help.
 
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.preprocessing import scale
@@ -113,23 +116,30 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         self.class_weight = class_weight
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Train for one more epoch, on these rows; weights count as they are. ``n`` calls equal ``fit`` with ``epochs=n``.
+        """Train for one more epoch on the given rows; ``n`` calls equal ``fit`` with ``epochs=n``.
 
         Args:
             X: Inputs (N, n_features).
             y: Labels (N,), or (N, L).
-            classes: All classes, needed in the first call, but not for several labels.
-            sample_weight: Weights (N,).
+            classes: All classes; required in the first call, except for several labels.
+            sample_weight: Weights (N,), which are not rescaled.
+
+        Raises:
+            ValueError: If ``classes`` is missing in the first call, or as in ``fit``.
         """
         if isinstance(self.class_weight, str):
-            rule = "class_weight must be a dict or None, since one call does not see all rows"
+            rule = "class_weight must be a dict or None, because one call does not see all rows"
             raise value_error("Classifier.partial_fit", rule, repr(self.class_weight))
         if classes is None and not hasattr(self, "_training") and type_of_target(y) != "multilabel-indicator":
             raise value_error("Classifier.partial_fit", "classes must hold all classes in the first call", "None")
         return self._partial_fit(X, y, sample_weight, classes=None if classes is None else _distinct(classes))
 
     def decision_function(self, X: Any) -> Any:
-        """Return the logits (N, n_classes), for two classes that of the second against the first, (N,)."""
+        """Return the logits (N, n_classes); for two classes, the logit of the second against the first, (N,).
+
+        Args:
+            X: Inputs (N, n_features).
+        """
         y = self._predicted(X).astype(np.float64)
         y = logit(y) if is_of_probabilities(self._training.loss) else y
         if self._multilabel or len(self.classes_) != 2:
@@ -137,21 +147,33 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         return y[:, 0] if y.shape[1] == 1 else y[:, 1] - y[:, 0]
 
     def predict(self, X: Any) -> Any:
-        """Return the most probable class of each row, (N,); for several labels 0 and 1, (N, L)."""
+        """Return the most probable class of each row, (N,); for several labels, 0 or 1 for each, (N, L).
+
+        Args:
+            X: Inputs (N, n_features).
+        """
         logits = self.decision_function(X)
         if self._multilabel:
             return (logits > 0).astype(np.int64)
         return self.classes_[logits.argmax(1) if logits.ndim == 2 else (logits > 0).astype(np.int64)]
 
     def predict_proba(self, X: Any) -> Any:
-        """Return the probabilities (N, n_classes), whose rows sum to 1; for several labels those of each label, (N, L)."""
+        """Return the probabilities (N, n_classes), whose rows sum to 1; for several labels, those of each label, (N, L).
+
+        Args:
+            X: Inputs (N, n_features).
+        """
         logits = self.decision_function(X)
         if self._multilabel:
             return expit(logits)
         return softmax(logits, axis=1) if logits.ndim == 2 else np.stack([expit(-logits), expit(logits)], axis=1)
 
     def predict_log_proba(self, X: Any) -> Any:
-        """Return the logarithms of the probabilities, which are finite where those round to 0."""
+        """Return the log-probabilities, which stay finite where probabilities round to 0.
+
+        Args:
+            X: Inputs (N, n_features).
+        """
         logits = self.decision_function(X)
         if self._multilabel:
             return log_expit(logits)
@@ -202,7 +224,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         if self._multilabel or not is_binary(self._loss()):
             return len(self.classes_)
         if len(self.classes_) > 2:
-            rule = f"loss={self._loss()!r} is for two classes or several labels a row; CrossEntropy() takes more classes"
+            rule = f"loss={self._loss()!r} needs two classes, or several labels a row; CrossEntropy() takes more classes"
             raise value_error("Classifier", rule, f"{len(self.classes_)} classes")
         return 1
 
@@ -216,7 +238,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
 
 def _distinct(labels: Any) -> Any:
-    """Return the different labels in order."""
+    """Return the distinct labels in order."""
     try:
         return np.unique(labels)
     except TypeError:

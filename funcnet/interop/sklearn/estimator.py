@@ -1,6 +1,6 @@
-"""The base of the estimators: a training with ``fit``, from scikit-learn's arrays to params.
+"""The base class of the estimators: a training with ``fit``, from scikit-learn's arrays to params.
 
-Rows of weight 0 are left out, so that whole numbers as weights have the effect of repeated rows.
+Rows of weight 0 are left out, so whole-number weights are equivalent to repeated rows.
 """
 
 import math
@@ -38,7 +38,7 @@ from funcnet.random.keys import Key, as_key
 
 
 class Training(NamedTuple):
-    """Where a training stands: all that is needed to go on with it. ``given`` is the parameter ``net`` of its beginning."""
+    """The state of a training, with everything needed to continue it; ``given`` is its initial parameter ``net``."""
 
     given: Any
     loss: Loss
@@ -53,7 +53,7 @@ class Training(NamedTuple):
 
     @property
     def precision(self) -> torch.dtype:
-        """The dtype of params and outputs, also where x has integers."""
+        """The dtype of params and outputs; it is floating even if x has integers."""
         return self.dtype if self.dtype.is_floating_point else torch.get_default_dtype()
 
 
@@ -101,11 +101,11 @@ class Estimator(ValueParameters):
 
     @abstractmethod
     def _default_loss(self) -> Loss:
-        """Return the loss that ``None`` means, once the targets are learned."""
+        """Return the default loss, after the targets are learned."""
 
     @abstractmethod
     def _learned(self, rows: Rows, fresh: bool, classes: Any = None) -> Rows:
-        """Learn what predictions must know of y, or compare y with that. Return the rows with numbers as y, and all weights."""
+        """Learn the facts about y that predictions need, or compare y with them; return rows with numeric y and all weights."""
 
     @abstractmethod
     def _target(self, y: Any, training: Training) -> Tensor:
@@ -113,13 +113,13 @@ class Estimator(ValueParameters):
 
     @abstractmethod
     def _outputs(self) -> int:
-        """Return the number of outputs of the net for each row."""
+        """Return the number of net outputs for each row."""
 
     def _loss(self) -> Any:
         return self._default_loss() if self.loss is None else self.loss
 
     def _strata(self, y: Any) -> Any:
-        """Return labels whose shares the validation rows keep; ``None`` for any rows."""
+        """Return the labels for stratifying the validation rows, or ``None``."""
         return None
 
     @property
@@ -128,12 +128,12 @@ class Estimator(ValueParameters):
         return self.history_["loss"]
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train on the rows of X, with new params, or with the present ones if ``warm_start`` is set.
+        """Train on the rows of X, with new params, or with the current ones if ``warm_start`` is set.
 
         Args:
-            X: Inputs (N, n_features), or (N, ...) for nets that take them.
+            X: Inputs (N, n_features), or (N, ...) for nets that accept them.
             y: Targets (N,), or (N, n_outputs).
-            sample_weight: Weights (N,) of at least 0. A row of weight 2 counts as two rows of weight 1. Only ratios matter.
+            sample_weight: Weights (N,) of at least 0. A row of weight 2 counts as two rows of weight 1; only ratios matter.
         """
         fresh = not (self._flag("warm_start") and hasattr(self, "_training"))
         with self._restored_if_it_fails():
@@ -141,7 +141,7 @@ class Estimator(ValueParameters):
             return self._train(rows, self.epochs, fresh, self._stopping())
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
-        """Train for one more epoch, on these rows."""
+        """Train for one more epoch on the given rows."""
         if self._stopping():
             raise value_error(f"{type(self).__name__}.partial_fit", "early_stopping must be False", repr(self.early_stopping))
         fresh = not hasattr(self, "_training")
@@ -150,7 +150,7 @@ class Estimator(ValueParameters):
 
     @contextmanager
     def _restored_if_it_fails(self) -> Iterator[None]:
-        """Restore all attributes if a training fails: params, classes and columns then belong together."""
+        """Restore all attributes if a training fails, so that params, classes and columns stay consistent."""
         before = dict(self.__dict__)
         try:
             yield
@@ -192,7 +192,7 @@ class Estimator(ValueParameters):
         self.n_iter_ = len(training.history["epoch"])
 
     def _started(self, rows: Rows) -> Training:
-        """Return a training before its first step; its params are those of ``fit`` with the same key, in the precision of x."""
+        """Return a training before its first step, with the params of ``fit`` for the same key, in the precision of x."""
         dtype: Any = dtype_of(self, rows.x)
         x, key = self._tensor(rows.x[:2], dtype), self._seed()
         net, shape_of_y = sized_net(self.net, x, self._outputs(), type(self).__name__)
@@ -202,10 +202,10 @@ class Estimator(ValueParameters):
         return at._replace(params=params)
 
     def _continued(self) -> Training:
-        """Return the training of before; optimizer and loss may be others now, but not what the params depend on."""
+        """Return the previous training; optimizer and loss may have changed, but nothing that determines the params."""
         at, who = self._training, type(self).__name__
         if self.net != at.given:
-            rule = f"warm_start and partial_fit continue with the net of the beginning, {_named(at.given)}"
+            rule = f"warm_start and partial_fit continue with the first net, {_named(at.given)}"
             raise value_error(who, rule, _named(self.net))
         if dtype_of(self) not in {None, at.dtype}:
             raise value_error(who, f"warm_start and partial_fit continue with the dtype {at.dtype}", str(dtype_of(self)))
@@ -215,7 +215,7 @@ class Estimator(ValueParameters):
         return at
 
     def _seed(self) -> Key:
-        """Return the key, or one from ``random_state``, which scikit-learn's ensembles set."""
+        """Return the key, or one derived from ``random_state``, which scikit-learn's ensembles set."""
         if self.random_state is None:
             return as_key(self.key)
         if is_whole(self.random_state):
@@ -242,7 +242,7 @@ class Estimator(ValueParameters):
             raise value_error(type(self).__name__, "device must be a device of torch, or None for the CPU", self.device) from None
 
     def _split(self, rows: Rows, key: Key) -> tuple[Rows, Rows]:
-        """Return the rows to train on, and those for validation."""
+        """Return the training rows and the validation rows."""
         if not is_number(self.validation_fraction) or not 0 < self.validation_fraction < 1:
             rule = "validation_fraction must be a number between 0 and 1, both excluded"
             raise value_error(type(self).__name__, rule, describe(self.validation_fraction))
@@ -287,7 +287,7 @@ def _named(given: Any) -> str:
 
 
 def _joined(history: History, further: History) -> History:
-    """Return one history of both; ``epoch`` counts on."""
+    """Concatenate two histories; ``epoch`` keeps counting."""
     joined = history.copy()
     for row in further.rows():
         joined.append(row)

@@ -1,4 +1,4 @@
-"""Parameters that are values: their fields are parameters too, such as ``optimizer__lr`` and ``net__0__out_features``."""
+"""Parameters that are values: their fields are parameters too, like ``optimizer__lr`` and ``net__0__out_features``."""
 
 from typing import Any, Self
 
@@ -13,7 +13,11 @@ class ValueParameters(BaseEstimator):  # type: ignore[misc]
     """An estimator with parameters that are frozen values."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters by name, with ``deep`` the fields of values within too, such as ``optimizer__lr``."""
+        """Return the parameters by name.
+
+        Args:
+            deep: Whether to include the fields of values, such as ``optimizer__lr``.
+        """
         found: dict[str, Any] = super().get_params(deep)
         for name, given in [*found.items()] if deep else ():
             value = _in_full(name, given)
@@ -21,12 +25,15 @@ class ValueParameters(BaseEstimator):  # type: ignore[misc]
         return found
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters, and fields of values within: ``set_params(optimizer__lr=0.01, net__0__out_features=64)``.
+        """Set parameters and fields of values: ``set_params(optimizer__lr=0.01, net__0__out_features=64)``.
 
-        A value with other fields takes the place of the one before; no value changes.
+        A new value with the changed fields replaces the old one; values themselves never change.
+
+        Args:
+            params: The new contents by name.
 
         Raises:
-            ValueError: For a parameter or field that does not exist, and contents that a value refuses.
+            ValueError: If a parameter or field does not exist, or a value refuses its content.
         """
         whole = {path: content for path, content in params.items() if not self._is_field(path, params)}
         super().set_params(**whole)
@@ -40,11 +47,11 @@ class ValueParameters(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _is_field(self, path: str, params: dict[str, Any]) -> bool:
-        """Tell whether a path leads into a parameter that is no estimator, which scikit-learn would set."""
+        """Tell whether a path leads into a parameter other than an estimator; scikit-learn sets those of estimators."""
         name, inner, _ = path.partition("__")
         return bool(inner) and hasattr(self, name) and not hasattr(params.get(name, getattr(self, name)), "set_params")
 
 
 def _in_full(name: str, given: Any) -> Any:
-    """Return a parameter, or the optimizer that ``None`` means."""
+    """Return a parameter, with the default optimizer for ``None``."""
     return Adam() if name == "optimizer" and given is None else given

@@ -1,4 +1,4 @@
-"""A net as a regressor of scikit-learn."""
+"""A net as a scikit-learn regressor."""
 
 from typing import Any, Self
 
@@ -13,20 +13,51 @@ from funcnet.losses.regression import MSE
 
 
 class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
-    """A net that predicts numbers, one or several for each row.
+    """A net that predicts one or several numbers for each row.
 
         y = f(x)      f minimizes the mean of loss(f(xᵢ), tᵢ)
 
-    Scale the targets, or use ``TransformedTargetRegressor``, where they are far from 0 and 1: fresh params give small numbers.
+    Scale targets that are far from the range 0 to 1, for example with ``TransformedTargetRegressor``: new params give small
+    outputs. float32 arrays are computed in float32 and all others in float64. The fields of values are parameters too, such as
+    ``optimizer__lr``.
 
     Args:
-        net: A net with one output for each target; a function (n_features, n_outputs) → net; or ``None`` for a perceptron with
-            100 hidden units. Parameters as ``Classifier``'s otherwise.
-        loss: The loss, ``MSE()`` by default.
-        optimizer: As ``Classifier``'s, and all that follow.
+        net: A net with one output for each target, whose sizes may be ``None``; or a function (n_features, n_outputs) → net; or
+            ``None`` for a perceptron with 100 hidden units.
+        loss: The loss, by default ``MSE()``.
+        optimizer: The optimizer, by default ``Adam()``.
+        epochs: Number of epochs; ``early_stopping`` and callbacks may stop earlier.
+        batch_size: Number of rows in a batch.
+        drop_last: Whether to leave out a smaller last batch of an epoch; ``BatchNorm1d`` cannot use one with a single row.
+        key: A key or an int seed, which determines everything random: equal keys give equal bits.
+        random_state: A seed or ``RandomState`` that replaces ``key``; scikit-learn's ensembles set another one for each member.
+        early_stopping: Whether to set rows aside, to stop when their loss has not improved for ``patience`` epochs, and to keep
+            the best params; or an ``EarlyStopping``, which may monitor a metric.
+        patience: Number of epochs without improvement before ``early_stopping=True`` stops.
+        validation_fraction: Fraction of the rows set aside with ``early_stopping``.
+        metrics: Metrics for the history, as in ``fit``, measured on the validation rows, or on all rows without any. They ignore
+            weights.
+        callbacks: Callbacks of ``fit``.
+        warm_start: Whether ``fit`` continues from the params and the optimizer state of the previous call.
+        dtype: dtype of the computation, or ``None`` for that of X. Integer dtypes serve nets that begin with an ``Embedding``;
+            params then have torch's default dtype.
+        device: Device of params and computation, by default the CPU.
+        progress: Progress display, as in ``fit``.
+
+    Attributes:
+        net_: The net with all sizes.
+        params_: The params for predictions.
+        history_: The history of ``fit``; ``loss_curve_`` is its loss.
+        state_: The optimizer's state.
+        n_iter_: Number of epochs done.
+        n_features_in_: Number of columns of X.
+        feature_names_in_: Names of the columns of X, for a data frame.
 
     Raises:
-        ValueError: As ``Classifier``.
+        ValueError: If a parameter has another type, the net has another number of outputs, the output rows of a sequence net
+            depend on each other, or scikit-learn's checks refuse the data, as for NaN.
+        TypeError: If X is sparse.
+        FloatingPointError: If the loss or the params become non-finite; scaled inputs or a smaller learning rate help.
 
     >>> from sklearn.datasets import make_regression
     >>> x, y = make_regression(200, 5, n_targets=2, random_state=0)
@@ -39,18 +70,28 @@ class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
     _target_shape: tuple[int, ...]
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train for one more epoch, on these rows; weights count as they are. ``n`` calls equal ``fit`` with ``epochs=n``."""
+        """Train for one more epoch on the given rows; ``n`` calls equal ``fit`` with ``epochs=n``.
+
+        Args:
+            X: Inputs (N, n_features).
+            y: Targets (N,), or (N, n_outputs).
+            sample_weight: Weights (N,), which are not rescaled.
+        """
         return self._partial_fit(X, y, sample_weight)
 
     def predict(self, X: Any) -> Any:
-        """Return the predictions (N,), or (N, n_outputs) if y had that shape."""
+        """Return the predictions (N,), or (N, n_outputs) if y had that shape.
+
+        Args:
+            X: Inputs (N, n_features).
+        """
         y = self._predicted(X)
         return y if self._target_shape else y[:, 0]
 
     def _learned(self, rows: Rows, fresh: bool, classes: Any = None) -> Rows:
         shape = rows.y.shape[1:]
         if not fresh and shape != self._target_shape:
-            rule = f"y must have the shape (N, {', '.join(map(str, self._target_shape))}) of before"
+            rule = f"y must have the same shape as before, (N, {', '.join(map(str, self._target_shape))})"
             raise value_error("Regressor", rule, f"{rows.y.shape}")
         self._target_shape = shape
         return rows

@@ -1,6 +1,6 @@
-"""Training on rows: what the estimators do between scikit-learn's arrays and ``fit``.
+"""Training on rows: the steps between scikit-learn's arrays and ``fit``.
 
-A net of any shape gets its sizes from the rows; a loss gets the weights of rows; metrics do not see these weights.
+A net of any shape gets its sizes from the rows, and a loss gets the weights of the rows; metrics ignore the weights.
 """
 
 from typing import Any
@@ -26,16 +26,16 @@ from funcnet.sizes import on_meta
 from funcnet.value import frozen
 
 HIDDEN = 100
-"""Units of the hidden layer of the net that is chosen where none is given; scikit-learn's MLPs have as many."""
+"""Hidden units of the default net, as many as in scikit-learn's MLPs."""
 
 
 def sized_net(given: Any, x: Tensor, outputs: int, who: str) -> tuple[Layer, tuple[int, ...]]:
     """Return the net for rows like those of x, with its sizes inferred, and the shape of an output row.
 
-    The net is the given one, what a function makes, or a perceptron.
+    The net is the given one, the result of the given function, or a perceptron.
     """
     net = _perceptron(x, outputs) if given is None else given if isinstance(given, Layer) else _made(given, x, outputs, who)
-    two = torch.empty((2, *x.shape[1:]), dtype=x.dtype, device="meta")  # of one row some layers cannot take statistics
+    two = torch.empty((2, *x.shape[1:]), dtype=x.dtype, device="meta")  # some layers need two rows for batch statistics
     net, y = net.infer(on_meta(two, None))
     if not isinstance(y, Tensor) or (y.shape != (2, outputs) and not (outputs == 1 and y.shape == (2,))):
         rule = f"the output of net must have the shape (N, {outputs}), with a number for each class or target"
@@ -45,7 +45,7 @@ def sized_net(given: Any, x: Tensor, outputs: int, who: str) -> tuple[Layer, tup
 
 
 def _made(given: Any, x: Tensor, outputs: int, who: str) -> Layer:
-    """Return what a function makes for n_features, or the shape of a row of more than one axis, and n_outputs."""
+    """Return the result of a function of n_features (or the shape of a row with several axes) and n_outputs."""
     if not callable(given) or hasattr(given, "named_parameters"):  # a module of torch.nn
         raise value_error(who, f"net must be {LAYER}, a function (n_features, n_outputs) -> layer, or None", describe(given))
     try:
@@ -59,14 +59,14 @@ def _made(given: Any, x: Tensor, outputs: int, who: str) -> Layer:
 
 
 def require_rows_apart(net: Layer, params: Params, x: Tensor, who: str) -> None:
-    """Raise ``ValueError`` for a net that takes the rows for the steps of one sequence, as ``LSTM(8, 32)`` does."""
+    """Raise ``ValueError`` for a net that treats the rows as the steps of one sequence, as ``LSTM(8, 32)`` does."""
     judged = net.inference()
     if x.dim() < 3 or len(x) < 2 or judged.stochastic:
         return
     beside, alone = judged(params, x[:2])[1:], judged(params, x[1:2])
     if (beside - alone).abs().max() > 0.05 * alone.abs().max():  # rounding in bfloat16 is below 0.01
         rule = "a row of the output must depend on one row of X; recurrent layers take rows first with batch_first=True"
-        raise value_error(who, rule, f"another output beside another row from {net!r}")
+        raise value_error(who, rule, f"an output that changes with the other rows from {net!r}")
 
 
 def _perceptron(x: Tensor, outputs: int) -> Layer:
@@ -75,12 +75,12 @@ def _perceptron(x: Tensor, outputs: int) -> Layer:
 
 
 def is_binary(loss: Loss) -> bool:
-    """Tell a loss whose targets are the numbers 0 and 1, one for each output, from one of class labels."""
+    """Tell whether the targets of a loss are numbers 0 and 1 for each output, instead of class labels."""
     return isinstance(_first(loss), (BCE, BCEWithLogits, Focal))
 
 
 def is_of_probabilities(loss: Loss) -> bool:
-    """Tell whether the net's outputs are probabilities already."""
+    """Tell whether the loss expects probabilities as the net's outputs."""
     return isinstance(_first(loss), BCE)
 
 
@@ -93,8 +93,8 @@ def with_row_weights(loss: Loss, y: Tensor, target: Tensor, weight: Tensor) -> L
 
         mean   ℓ = Σ w ℓᵢ / N          instead of Σ w ℓᵢ / Σ w
 
-    The mean over a batch of N rows is divided by N, also where its weights are small: the gradients of small batches are then
-    right on average, and a batch without the rare, heavy rows changes little.
+    The weighted sum over a batch is divided by the number of rows N, not by the sum of weights. The gradients of small batches
+    are then right on average, and a batch without the rare, heavy rows has little effect.
 
     Args:
         loss: The loss.
@@ -107,14 +107,14 @@ def with_row_weights(loss: Loss, y: Tensor, target: Tensor, weight: Tensor) -> L
     if loss.reduction != "mean" or not loss.mean_of_terms:
         return weighted(loss)
     terms = loss.with_reduction("none")(y, target[:1]).numel()
-    scale = float(weight.sum()) / (terms * float(weighted(loss).weight_of((target, weight))))  # for class weights of the loss
+    scale = float(weight.sum()) / (terms * float(weighted(loss).weight_of((target, weight))))  # corrects for class weights
     found: Loss = weighted(loss.with_reduction("batch")) * scale
     return found
 
 
 @frozen
 class WithoutWeights(Metric):
-    """A metric of targets (target, weight) that looks at the targets only."""
+    """A metric for targets (target, weight) that ignores the weights."""
 
     metric: Metric = field(validator=instances(Metric, "a metric"))
 

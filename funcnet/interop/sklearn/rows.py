@@ -1,4 +1,4 @@
-"""Rows of an estimator: arrays as scikit-learn checks them, weights, and tensors."""
+"""Rows of an estimator: arrays checked with scikit-learn, weights, and tensors."""
 
 from typing import Any, NamedTuple
 
@@ -18,11 +18,11 @@ class Rows(NamedTuple):
     weight: Any
 
     def take(self, rows: Any) -> "Rows":
-        """Return some of the rows, given by indices or a mask."""
+        """Return some of the rows, selected with indices or a mask."""
         return Rows(self.x[rows], self.y[rows], None if self.weight is None else self.weight[rows])
 
     def times(self, weight: Any) -> "Rows":
-        """Return the rows with their weights multiplied, without those whose weight becomes 0."""
+        """Multiply the weights of the rows, and leave out rows whose weight becomes 0."""
         if weight is None:
             return self
         weight = weight if self.weight is None else self.weight * weight
@@ -52,7 +52,7 @@ def checked_rows(estimator: Any, x: Any, y: Any, sample_weight: Any, fresh: bool
 
 
 def checked_inputs(estimator: Any, x: Any, row_shape: tuple[int, ...]) -> Any:
-    """Return checked x of the same columns and shape as in ``fit``."""
+    """Check x, which must have the columns and row shape of ``fit``, and return it."""
     x = validate_data(estimator, x, reset=False, allow_nd=True, dtype=_dtypes(estimator))
     _require_whole_numbers(estimator, x)
     if x.shape[1:] != row_shape:
@@ -62,7 +62,7 @@ def checked_inputs(estimator: Any, x: Any, row_shape: tuple[int, ...]) -> Any:
 
 
 def dtype_of(estimator: Any, x: Any = None) -> torch.dtype | None:
-    """Return the estimator's ``dtype`` as torch's; the one of x, if there is an x, for ``None``."""
+    """Return the estimator's ``dtype`` as a torch dtype; for ``None``, that of x if there is one."""
     given = estimator.dtype
     if given is None or isinstance(given, torch.dtype):
         return _real(estimator, given) if given else None if x is None else getattr(torch, x.dtype.name)
@@ -83,7 +83,7 @@ def _real(estimator: Any, dtype: torch.dtype) -> torch.dtype:
 
 
 def _dtypes(estimator: Any) -> Any:
-    """Return the dtypes that numpy may have for the estimator's; others are converted to the first."""
+    """Return the numpy dtypes accepted for the estimator's dtype; others are converted to the first."""
     wanted = dtype_of(estimator)
     if wanted is None:
         return np.float64, np.float32
@@ -91,7 +91,7 @@ def _dtypes(estimator: Any) -> Any:
 
 
 def _require_whole_numbers(estimator: Any, x: Any) -> None:
-    """Refuse numbers that a ``dtype`` of integers would cut."""
+    """Refuse numbers that an integer ``dtype`` would truncate."""
     wanted = dtype_of(estimator)
     if wanted is not None and not wanted.is_floating_point and x.dtype.kind == "f" and (x != np.trunc(x)).any():
         raise value_error(type(estimator).__name__, f"X must hold whole numbers for dtype={wanted}", f"{x[x != np.trunc(x)][0]}")

@@ -18,31 +18,34 @@ from funcnet.tree.mapping import same_leaf
 
 _WHO = "load_state_dict"
 _EXTRA = "_extra_state"
-"""The last name of what modules save beside their tensors."""
+"""The last name of data that modules save besides tensors."""
 
 
 def load_state_dict(
     params: Params, state_dict: Mapping[str, Any], *, strict: bool = True, prefix: str = "", rename: Rename | None = None
 ) -> Params:
-    """Return params with the values of a ``state_dict`` of torch, copied by name.
+    """Return params with the values of a torch ``state_dict``, copied by name.
 
     Each leaf keeps its dtype, device and strides, and the values are converted, as in ``Module.load_state_dict``. A leaf on the
-    meta device gets the device of its value. The given params are not written to. If a tensor is in the state dict at two names
-    and in params at one, the other name is accepted: where params have an absent leaf, as ``tied`` leaves it, for equal values,
-    and elsewhere for the same memory.
+    meta device gets the device of its value. The given params are not written to. If a tensor has two names in the state dict but
+    one path in params, the other name is accepted if the values are equal and params have an absent leaf there (as in ``tied``),
+    or if both names have the same memory.
 
     Args:
-        params: The params, whose paths are the names.
+        params: The params; their paths are the names.
         state_dict: Tensors by name.
         strict: Whether every leaf must have a value and every value a leaf; shapes must agree in any case.
-        prefix: Beginning of the names that are loaded, such as ``"module."`` or ``"encoder."``, which is removed. Other names
-            belong to other modules; at least one name must have it.
-        rename: New names, applied after ``prefix``, with the meaning that it has in ``load``: a dict from patterns to new names,
-            or a function of a name; ``None`` as a new name leaves the value out.
+        prefix: Beginning of the names to load, such as ``"module."`` or ``"encoder."``, which is removed. Names without it are
+            ignored; at least one name must have it.
+        rename: New names, applied after ``prefix``, as in ``load``: a dict from patterns to new names, or a function of a name.
+            The new name ``None`` drops the value.
+
+    Returns:
+        New params with the structure of ``params``.
 
     Raises:
-        ValueError: For anything but a dict of tensors; and one error for all names that are missing or unexpected, of another
-            shape, or without values.
+        ValueError: If ``state_dict`` is no dict of tensors; if names are missing, unexpected, of another shape, or without
+            values, in one error for all of them.
 
     >>> module = nn.Sequential(nn.Linear(3, 2))
     >>> params = load_state_dict(({"weight": torch.empty(2, 3), "bias": torch.empty(2)},), module.state_dict())
@@ -52,7 +55,7 @@ def load_state_dict(
     if not isinstance(strict, bool):
         raise value_error(_WHO, "strict must be True or False", describe(strict))
     if not isinstance(params, (Tensor, *NODES)):
-        raise value_error(_WHO, "params must be a tree of tensors, as net.init makes", describe(params))
+        raise value_error(_WHO, "params must be a tree of tensors, as net.init returns", describe(params))
     found = with_new_names(_without_prefix(_tensors(state_dict), prefix), rename, _WHO)
     wanted = {path: leaf for path, leaf in named_entries(_WHO, params).items() if isinstance(leaf, Tensor)}
     tied = _tied(found, wanted, params)
@@ -61,14 +64,14 @@ def load_state_dict(
     if not strict and found and not loaded and wanted:
         words = [f"no name of params, such as {next(iter(wanted))!r}, but {next(iter(found))!r}"]
     if words:
-        rule = "state_dict must hold the names and shapes of params" if strict else "what state_dict holds must fit params"
+        rule = "state_dict must hold the names and shapes of params" if strict else "the values of state_dict must fit params"
         raise value_error(_WHO, rule, "; ".join(words))
     made: Params = mapped(lambda path, leaf: _copied(loaded[path], leaf) if path in loaded else leaf, params)
     return made
 
 
 def _tensors(state_dict: Any) -> dict[str, Any]:
-    """Return the tensors of a state dict; ``None`` for what modules save beside tensors."""
+    """Return the tensors of a state dict, with ``None`` for other data that modules save."""
     rule = "state_dict must be a dict of tensors by name, as module.state_dict() returns"
     if isinstance(state_dict, nn.Module):
         raise value_error(_WHO, rule, f"a module, {type(state_dict).__name__}")
@@ -77,14 +80,14 @@ def _tensors(state_dict: Any) -> dict[str, Any]:
     found: dict[str, Any] = {name: value for name, value in state_dict.items() if name != "_metadata"}
     for name, value in found.items():
         if isinstance(value, Mapping):
-            raise value_error(_WHO, f"{rule}; pass the dict within, state_dict[{name!r}]", f"{describe(value)[:200]} at {name!r}")
+            raise value_error(_WHO, f"{rule}; pass the inner dict, state_dict[{name!r}]", f"{describe(value)[:200]} at {name!r}")
         if not isinstance(value, Tensor) and name.rpartition(".")[2] != _EXTRA:
             raise value_error(_WHO, rule, f"{describe(value)[:200]} at {name!r}")
     return found
 
 
 def _without_prefix(found: dict[str, Any], prefix: Any) -> dict[str, Any]:
-    """Return the values whose names have the prefix, by the rest of the name."""
+    """Return the values whose names have the prefix, keyed by the rest of the name."""
     if not isinstance(prefix, str):
         raise value_error(_WHO, "prefix must be a str", describe(prefix))
     if found and not any(name.startswith(prefix) for name in found):
@@ -93,7 +96,7 @@ def _without_prefix(found: dict[str, Any], prefix: Any) -> dict[str, Any]:
 
 
 def _tied(found: dict[str, Any], wanted: dict[str, Tensor], params: Tree) -> set[str]:
-    """Return the names beyond those of params whose tensors are at one of these too."""
+    """Return the extra names of tensors that params have under another name."""
     absent = {path for path, leaf in named_leaves("", params) if leaf is None}
     kept = [found[name] for name in wanted if isinstance(found.get(name), Tensor)]
     memory = {_memory(value) for value in kept} - {None}
@@ -103,7 +106,7 @@ def _tied(found: dict[str, Any], wanted: dict[str, Tensor], params: Tree) -> set
 
 
 def _memory(value: Tensor) -> object:
-    """Return what tensors share that are the same memory; ``None`` for those without any."""
+    """Return a key that tensors with the same memory share, or ``None`` for a tensor without memory."""
     has_none = not _is_dense(value) or value.is_meta or not value.numel()
     return None if has_none else identity(value)
 
@@ -117,7 +120,7 @@ def _is_whole(value: Tensor) -> bool:
 
 
 def _misfits(loaded: dict[str, Any], wanted: dict[str, Tensor]) -> Iterator[str]:
-    """Yield in words each value that does not fit its leaf."""
+    """Yield a description of each value that does not fit its leaf."""
     for name, value in loaded.items():
         leaf = wanted[name]
         if not isinstance(value, Tensor) or not _is_dense(value) or value.is_meta:
@@ -141,7 +144,7 @@ def _absences(found: dict[str, Any], wanted: dict[str, Tensor], tied: set[str]) 
 
 
 def _copied(value: Tensor, leaf: Tensor) -> Tensor:
-    """Return a copy of a value with the dtype, device and strides of a leaf; torch once saved counts with one axis."""
+    """Copy a value with the dtype, device and strides of a leaf; old versions of torch saved counts with one axis."""
     value = value.detach().reshape(leaf.shape)
     if leaf.is_meta:
         return value.to(leaf.dtype, copy=True)

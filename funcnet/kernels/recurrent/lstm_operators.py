@@ -1,7 +1,7 @@
 """oneDNN's LSTM as operators of compiled code, which Inductor calls without lowering them.
 
-Inductor itself has no such kernel for training, and writes the steps out: a compiled step of an LSTM of 64 to 128 on 64 steps of
-32 rows takes 12.2 ms that way, and the eager step 10.0 (one core of an AMD EPYC with AVX-512).
+Inductor itself has no such kernel for training, and unrolls the steps: a compiled step of an LSTM of 64 to 128 on 64 steps of 32
+rows takes 12.2 ms that way, and the eager step 10.0 (one core of an AMD EPYC with AVX-512).
 """
 
 from functools import cache
@@ -23,10 +23,10 @@ _ENDS = "Tensor y, Tensor h_n, Tensor c_n, Tensor gy, Tensor gh, Tensor gc"
 
 
 def run(*given: Any) -> tuple[Tensor, ...]:
-    """Return all outputs, the last state and the workspace, which oneDNN keeps where autograd might want it: ``training``."""
+    """Return all outputs, the last state and the workspace, which oneDNN keeps if autograd might need it: ``training``."""
     *tensors, training = given
     options: Any = (False, [], _LSTM, tensors[2].shape[1], 1, True, False, False, training)
-    if not training:  # 5 µs of 200 less
+    if not training:  # saves 5 of 200 µs
         return tuple(onednn_rnn(*tensors, *options))
     with torch.inference_mode(False), torch.enable_grad():
         return tuple(onednn_rnn(*tensors, *options))
@@ -41,7 +41,7 @@ def run_back(*given: Tensor) -> tuple[Tensor, ...]:
 
 
 def serves(*tensors: Tensor | None) -> bool:
-    """Tell whether Inductor compiles the formula that asks, for numbers in main memory that nobody differentiates or maps."""
+    """Tell whether Inductor compiles the formula that asks, for numbers in main memory, not differentiated or mapped over."""
     if not (is_for_inductor() and is_plain_data(*tensors) and is_looping(*[x for x in tensors if x is not None])):
         return False
     return all([type(size) is int and size > 0 for x in tensors if x is not None for size in x.shape])  # noqa: C419
@@ -55,14 +55,14 @@ def _workspace(steps: int, rows: int, inputs: int, outputs: int) -> int:
 
 @cache
 def _measured(steps: int, rows: int, inputs: int, outputs: int) -> int:
-    """Run the kernel once, which tells the size in no other way."""
+    """Run the kernel once, which is the only way to find the size."""
     x, state = torch.zeros(steps, rows, inputs), torch.zeros(1, rows, outputs)
     w = [torch.zeros(4 * outputs, *size) for size in ((inputs,), (outputs,), (), ())]
     return run(x, *w, state, state, True)[3].numel()
 
 
 def run_operator(*given: Any) -> tuple[Tensor, ...]:
-    """Return what ``run`` returns, in code that is compiled."""
+    """Return the result of ``run``, in code that is compiled."""
     *tensors, training = given
     x, hh = tensors[0], tensors[2]
     size = _workspace(*x.shape, hh.shape[1]) if training else 0
@@ -71,7 +71,7 @@ def run_operator(*given: Any) -> tuple[Tensor, ...]:
 
 
 def run_back_operator(*given: Tensor) -> tuple[Tensor, ...]:
-    """Return what ``run_back`` returns, in code that is compiled."""
+    """Return the result of ``run_back``, in code that is compiled."""
     gx, ih, hh, b, gh, gc = torch.ops.funcnet.lstm_back(*given)
     return gx, ih, hh, b, b, gh, gc
 

@@ -1,9 +1,8 @@
-"""Kernels of recurrent nets over whole sequences (T, N, ...): one layer in one direction, forward and back.
+"""Kernels of recurrent nets over whole sequences (T, N, ...): one layer in one direction, forward and backward.
 
-The input's half of all steps is one product, and so is each weight's gradient; the loop over time does the rest, in buffers
-where nothing but numbers is at stake, and else in new tensors. An LSTM in float32 on the CPU is oneDNN's own kernel, which
-torch.nn takes too: of 64 steps of 32×64 to 128, forward and backward, 8 ms, and by the buffers 15; a GRU takes 14 by them, and
-torch.nn 21.
+The input's part of all steps is one product, and so is the gradient of each weight. The loop over time does the rest, in buffers
+if only numbers matter, else in new tensors. An LSTM in float32 on the CPU uses oneDNN's own kernel, like torch.nn: 64 steps of
+32×64 to 128 take 8 ms forward and backward, and with buffers 15; a GRU takes 14 with them, and in torch.nn 21.
 """
 
 from collections.abc import Callable
@@ -25,7 +24,7 @@ LSTM = choice("LSTM", {"buffers": NEVER, "onednn": 0}, lambda cpu: 0 if ONEDNN e
 """Whether oneDNN computes the whole sequence of an LSTM in float32."""
 
 BUFFERS = choice("recurrent buffers", {"new tensors": NEVER, "buffers": 0}, lambda cpu: 0)
-"""Whether the steps of other sequences are written to buffers, where nothing but numbers is at stake."""
+"""Whether the steps of other sequences are written to buffers, if only numbers matter."""
 
 State = tuple[Tensor, Maybe]
 
@@ -41,9 +40,9 @@ class Weights(NamedTuple):
 
 
 def run(kind: str, w: Weights, x: Tensor, state: State, mask: Maybe, *, training: bool = True) -> tuple[Tensor, State, Any]:
-    """Return all outputs, the last state, and what the way back needs; ``mask`` (T, N, 1) is True for the steps that count.
+    """Return all outputs, the last state, and what the backward pass needs; ``mask`` (T, N, 1) is True for the steps that count.
 
-    For prediction, ``training=False``, oneDNN keeps nothing: 2.8 ms for what takes 7.9 with 16 MB to be kept.
+    For prediction, ``training=False``, oneDNN keeps nothing: 2.8 ms instead of 7.9, which keep 16 MB.
     """
     given = (x, *w, *state)
     may_write = mask is None and owned(*given)
@@ -62,7 +61,7 @@ def run(kind: str, w: Weights, x: Tensor, state: State, mask: Maybe, *, training
 
 
 def _inputs(kind: str, w: Weights, x: Tensor) -> Tensor:
-    """Return the input's half of all steps, in memory of its own, with both biases where they only add up."""
+    """Return the input's part of all steps, in its own memory, with both biases if they are only added."""
     b = w.b_ih if kind == "gru" or w.b_ih is None or w.b_hh is None else w.b_ih + w.b_hh
     return product(x.reshape(-1, x.shape[-1]), w.ih, b).reshape(*x.shape[:-1], w.ih.shape[0])
 
@@ -85,7 +84,7 @@ def _run_stepwise(kind: Kind, pre: Tensor, w: Weights, state: State, mask: Maybe
 def run_back(
     kind: str, w: Weights, cache: Any, gy: Tensor, gstate: State, *, weights: bool, inputs: bool
 ) -> tuple[Weights | None, Maybe, State]:
-    """Return the gradients of the weights, of x, each only where it is asked for, and of the first state."""
+    """Return the gradients of the weights and of x, each only if it is asked for, and of the first state."""
     if "workspace" in cache:
         if not is_differentiated(gy, *gstate, *w):
             back = lstm_operators.run_back_operator if lstm_operators.serves(gy, *w) else lstm_operators.run_back
@@ -101,7 +100,7 @@ def run_back(
 
 
 def _cache_anew(w: Weights, cache: Any) -> Any:
-    """Return by the formula what oneDNN keeps in its own way, since its backward has no derivative."""
+    """Recompute with the formula what oneDNN keeps in its own format, since its backward has no derivative."""
     x, state = cache["x"], (cache["h"], cache["c"])
     ys, cs, kept = _run_stepwise(KINDS["lstm"], _inputs("lstm", w, x), w, state, None, inner_bias=False)
     return {"x": x, "ys": ys, "cs": cs, "kept": kept, "mask": None}
@@ -142,13 +141,13 @@ def _biases(w: Weights) -> tuple[Tensor, Tensor]:
 
 
 def _laid_out(w: Weights, x: Tensor, state: State) -> list[Tensor]:
-    """Return the kernel's first arguments, which it takes for contiguous."""
+    """Return the kernel's first arguments, which it assumes to be contiguous."""
     given = (x, w.ih, w.hh, *_biases(w), *state)
     return [one.contiguous() for one in given if one is not None]
 
 
 def _run_onednn(w: Weights, x: Tensor, state: State, training: bool, kernel: Kernel) -> tuple[Tensor, State, Any]:
-    """Take oneDNN's kernel; for prediction nothing is kept."""
+    """Run oneDNN's kernel; for prediction nothing is kept."""
     y, h, c, kept = kernel(*_laid_out(w, x, state), training)
     cache = {"x": x, "h": state[0], "c": state[1], "y": y, "h_n": h, "c_n": c, "workspace": kept}
     return y, (h, c), cache if training else None

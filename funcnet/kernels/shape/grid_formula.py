@@ -1,7 +1,7 @@
-"""The formula of sampling at places, for someone who differentiates: torch's kernels have no derivative in forward mode.
+"""The formula of sampling at places, for differentiation: torch's kernels have no derivative in forward mode.
 
-Along each axis a place has taps: the elements that it reads, with a weight for each and the weight's slope. What is read is
-weighted by the product over the axes.
+Along each axis a place has taps: the elements that it reads, each with a weight and the slope of the weight. An element is
+weighted with the product over the axes.
 
     y = Σ x[taps] Π w        ggrid[a] = Σ gy x[taps] w′[a] Π w, over the other axes        gx = Σ gy Π w, at the taps
 """
@@ -19,7 +19,7 @@ _A = -0.75  # the parameter of cubic convolution
 
 
 class _Tap(NamedTuple):
-    """An element along one axis, for each place: its index, whether there is such an element, its weight and the slope."""
+    """An element along one axis, for each place: its index, whether it exists, its weight and the slope of the weight."""
 
     at: Tensor
     inside: Tensor
@@ -57,7 +57,7 @@ def _product(factors: list[Tensor]) -> Tensor:
 
 
 def _place(x: Tensor, taps: tuple[_Tap, ...]) -> tuple[Tensor, Tensor]:
-    """Return the index of each place's element among those of an image, and whether there is one, as (N, 1, places)."""
+    """Return the index of each place's element in the flattened image, and whether it exists, as (N, 1, places)."""
     index, inside = torch.zeros_like(taps[0].at), torch.ones_like(taps[0].inside)
     for tap, length in zip(taps, x.shape[2:], strict=True):
         index, inside = index * length + tap.at, inside & tap.inside
@@ -65,14 +65,14 @@ def _place(x: Tensor, taps: tuple[_Tap, ...]) -> tuple[Tensor, Tensor]:
 
 
 def _read(x: Tensor, taps: tuple[_Tap, ...]) -> Tensor:
-    """Return what there is at the taps, 0 outside, as (N, C, places)."""
+    """Return the elements at the taps, 0 outside, as (N, C, places)."""
     index, inside = _place(x, taps)
     rows = x.flatten(2)
     return torch.where(inside, rows.gather(2, index.expand(*rows.shape[:2], index.shape[2])), 0.0)
 
 
 def _taps(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool) -> list[list[_Tap]]:
-    """Return the taps along each axis of x; the last axis comes first in the grid."""
+    """Return the taps along each axis of x; the grid starts with the last axis."""
     coordinates = reversed(grid.flatten(1, -2).unbind(-1))
     return [_of_axis(g, n, mode, padding, align_corners) for g, n in zip(coordinates, x.shape[2:], strict=True)]
 
@@ -94,7 +94,7 @@ def _of_axis(g: Tensor, n: int, mode: str, padding: str, align_corners: bool) ->
 
 
 def _inside(u: Tensor, n: int, padding: str, align_corners: bool) -> tuple[Tensor, Tensor]:
-    """Return coordinates within the image, where the padding says which, and their slopes."""
+    """Return coordinates inside the image, if the padding requires that, and their slopes."""
     slope = torch.ones_like(u)
     if padding == "zeros":
         return u, slope
@@ -116,7 +116,7 @@ def _reflected(u: Tensor, ends: tuple[float, float]) -> tuple[Tensor, Tensor]:
 
 
 def _cubic(t: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the weights of the 4 elements around, and their slopes, for a place t after the second."""
+    """Return the weights of the 4 surrounding elements, and their slopes, for a place t after the second."""
     near = [(_near(d), sign * _near_slope(d)) for d, sign in ((t, 1), (1 - t, -1))]
     far = [(_far(d), sign * _far_slope(d)) for d, sign in ((t + 1, 1), (2 - t, -1))]
     weights, slopes = zip(far[0], *near, far[1], strict=True)

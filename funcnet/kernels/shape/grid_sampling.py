@@ -1,4 +1,4 @@
-"""Kernels of sampling at places: modes and paddings go to them as numbers."""
+"""Kernels of sampling at places; they take modes and paddings as numbers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,14 +28,14 @@ def _numbers(mode: str, padding: str, align_corners: bool) -> tuple[Any, ...]:
 
 
 def _unsafe(x: Tensor, mode: str, padding: str) -> bool:
-    """Tell whether torch's kernel reads and writes anywhere for a place that is no number."""
+    """Tell whether torch's kernel reads and writes out of bounds for a place that is not a number."""
     return x.dim() == 4 and mode == "bilinear" and padding != "zeros"
 
 
 def _safe(grid: Tensor, padding: str) -> tuple[Tensor, Tensor]:
-    """Return the grid with safe places, and (N, 1, h, w) with 0 for each place, NaN for one that is no number.
+    """Return the grid with safe places, and (N, 1, h, w) with 0 for each place, NaN for one that is not a number.
 
-    Places beyond 2 are on the border whatever its size; infinity has no reflection.
+    Places beyond 2 are on the border, whatever its size; infinity has no reflection.
     """
     limit = 2.0 if padding == "border" else _FURTHEST
     near = grid.clamp(-limit, limit)
@@ -44,7 +44,7 @@ def _safe(grid: Tensor, padding: str) -> tuple[Tensor, Tensor]:
 
 
 def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool) -> Tensor:
-    """Take from images, or volumes, the values at the places that the grid names; NaN at a place that is no number."""
+    """Sample images, or volumes, at the places in the grid; NaN at a place that is not a number."""
     nothing = None
     if _unsafe(x, mode, padding):
         grid, nothing = _safe(grid, padding)
@@ -58,7 +58,7 @@ def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners:
 def grid_sample_backward(
     gy: Tensor, x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the images and of the places, summed in single; a place that is no number has none."""
+    """Return the gradients of the images and of the places, summed in float32; a place that is not a number has none."""
     if _unsafe(x, mode, padding):
         grid, nothing = _safe(grid, padding)
         gy = torch.where(nothing == 0, gy, 0.0)

@@ -1,4 +1,4 @@
-"""Kernels of padding. torch's backward ones ask for x and read its shape alone, so they get a stand-in without memory."""
+"""Kernels of padding. Torch's backward kernels take x but only read its shape, so they get a stand-in without memory."""
 
 from collections.abc import Callable
 
@@ -24,12 +24,12 @@ _REPLICATION: tuple[tuple[Kernel, Kernel], ...] = (
 
 
 def _of_shape(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Make a tensor that has a shape, and memory for one element."""
+    """Make a tensor with a shape and the memory of one element."""
     return like.new_empty(()).expand(shape)
 
 
 def _added(backward: Kernel, gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
-    """Call a kernel that adds up, in single: in half precision it rounds each sum, and 3000 ones in bfloat16 come to 256."""
+    """Call a kernel that sums, in float32: in half precision it rounds each sum, and 3000 ones in bfloat16 add up to 256."""
     wide = in_single(gy)
     return rounded(backward(wide, _of_shape(wide, shape), pads), gy)
 
@@ -40,7 +40,7 @@ def _parts(pads: list[int]) -> tuple[list[int], list[int]]:
 
 
 def _cropped(x: Tensor, cuts: list[int]) -> Tensor:
-    """Remove elements at the ends; ``RuntimeError`` where nothing is left of an axis."""
+    """Remove elements at the ends; raise ``RuntimeError`` if nothing is left of an axis."""
     y = torch.constant_pad_nd(x, cuts)
     if 0 in y.shape[y.dim() - len(cuts) // 2 :]:
         raise RuntimeError
@@ -48,7 +48,7 @@ def _cropped(x: Tensor, cuts: list[int]) -> Tensor:
 
 
 def _padded(kernel: Kernel, x: Tensor, pads: list[int]) -> Tensor:
-    """Call a kernel for what is added around x, and remove the rest after it, as torch does; without channels none is called."""
+    """Call a kernel for what is added around x, and remove the rest afterwards, like torch; without channels none is called."""
     if not x.numel() and x.shape[-1 - len(pads) // 2] == 0:
         return torch.constant_pad_nd(x, pads)
     if min(pads) >= 0:
@@ -72,7 +72,7 @@ def reflection(x: Tensor, pads: list[int]) -> Tensor:
 
 
 def reflection_backward(gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
-    """Add up what was mirrored."""
+    """Add the gradients of the mirrored elements to those of their originals."""
     return _padded_backward(_REFLECTION[len(pads) // 2 - 1][1], gy, shape, pads)
 
 
@@ -82,17 +82,17 @@ def replication(x: Tensor, pads: list[int]) -> Tensor:
 
 
 def replication_backward(gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
-    """Add up what was repeated."""
+    """Add the gradients of the repeated elements to those of the ends."""
     return _padded_backward(_REPLICATION[len(pads) // 2 - 1][1], gy, shape, pads)
 
 
 def _ends(pads: list[int]) -> list[tuple[int, int, int]]:
-    """Return the axis, and what is put before and after it, of all axes that get anything."""
+    """Return the axis, and what is added before and after it, for all axes that are padded."""
     return [(-1 - i, pads[2 * i], pads[2 * i + 1]) for i in range(len(pads) // 2) if pads[2 * i] or pads[2 * i + 1]]
 
 
 def circular(x: Tensor, pads: list[int]) -> Tensor:
-    """Pad with wrap-around, after elements are removed, as in torch; ``RuntimeError`` where it would wrap more than once."""
+    """Pad with wrap-around, after removing elements, like torch; raise ``RuntimeError`` if it would wrap more than once."""
     if min(pads) < 0:
         pads, cuts = _parts(pads)
         x = _cropped(x, cuts)
@@ -105,7 +105,7 @@ def circular(x: Tensor, pads: list[int]) -> Tensor:
 
 
 def circular_backward(gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
-    """Add the gradients of what went around the ends to those of the ends."""
+    """Add the gradients of the wrapped elements to those of their originals."""
     grown, cuts = _parts(pads)
     for d, low, high in _ends(grown):
         n, before = shape[d] + cuts[-2 - 2 * d] + cuts[-1 - 2 * d], [0, 0] * (-1 - d)

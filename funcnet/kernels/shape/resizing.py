@@ -1,6 +1,6 @@
 """Kernels of resizing, by mode and number of axes. Every mode is linear in x, so backward needs only its shape.
 
-The mode "area" takes means of windows that cover x: it is adaptive average pooling.
+The mode "area" averages windows that cover x: it is adaptive average pooling.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ Scales = tuple[float | None, ...]
 
 
 def axes_of(mode: str) -> tuple[int, ...]:
-    """Return over how many axes a mode can go."""
+    """Return the numbers of axes that a mode supports."""
     return (1, 2, 3) if mode == "area" else tuple([n for name, n in _KERNELS if name == mode])
 
 
@@ -41,7 +41,7 @@ def _options(mode: str, align_corners: bool) -> tuple[bool, ...]:
 
 
 def resize(x: Tensor, mode: str, size: tuple[int, ...], align_corners: bool, scales: Scales) -> Tensor:
-    """Sample x anew, so that its last axes have ``size``; ``scales`` place the samples, and where ``None`` the sizes do."""
+    """Resample x so that its last axes have ``size``; ``scales`` place the samples, or the sizes if ``None``."""
     if mode == "area":
         return adaptive_avg_pool(x, size)
     return _KERNELS[mode, len(size)][0](x, size, *_options(mode, align_corners), *scales)
@@ -50,16 +50,16 @@ def resize(x: Tensor, mode: str, size: tuple[int, ...], align_corners: bool, sca
 def resize_backward(
     gy: Tensor, mode: str, size: tuple[int, ...], shape: tuple[int, ...], align_corners: bool, scales: Scales
 ) -> Tensor:
-    """Give the gradient of each sample to what it was taken of."""
+    """Return the gradient of x: distribute that of each sample over its sources."""
     if mode == "area":
         return adaptive_avg_pool_backward(gy, (shape, False), len(size))
-    if has_symbolic_sizes(gy):  # most of these kernels take none (torch 2.13.0)
+    if has_symbolic_sizes(gy):  # most of these kernels do not support them (torch 2.13.0)
         return _resize_backward_by_axes(gy, mode, shape, align_corners, scales)
     return _KERNELS[mode, len(size)][1](gy, size, shape, *_options(mode, align_corners), *scales)
 
 
 def _resize_backward_by_axes(gy: Tensor, mode: str, shape: tuple[int, ...], align_corners: bool, scales: Scales) -> Tensor:
-    """Go back along one axis after the other: every mode is a product with one matrix for each axis."""
+    """Go back along one axis after the other: every mode is a product with one matrix per axis."""
     gx = in_single(gy)
     for axis, scale in enumerate(scales, start=2):
         w = _resizing_matrix(mode, shape[axis], gy.shape[axis], align_corners, scale, len(scales), gx)
@@ -75,12 +75,12 @@ def _resizing_matrix(mode: str, n: int, size: int, align_corners: bool, scale: f
 
 
 def pixel_shuffle(x: Tensor, r: int) -> Tensor:
-    """Make places of channels; torch's kernel gives an empty x back in its old shape."""
+    """Turn channels into places; torch's kernel returns an empty x in its old shape."""
     *batch, c, h, w = x.shape
     return torch.pixel_shuffle(x, r) if x.numel() else x.reshape(*batch, c // (r * r), h * r, w * r)
 
 
 def pixel_unshuffle(x: Tensor, r: int) -> Tensor:
-    """Make channels of places, of an empty x too."""
+    """Turn places into channels, also for an empty x."""
     *batch, c, h, w = x.shape
     return torch.pixel_unshuffle(x, r) if x.numel() else x.reshape(*batch, c * r * r, h // r, w // r)

@@ -68,7 +68,7 @@ class SiLU(Activation):
         ``x``, not copied.
 
     References:
-        Elfwing, Uchibe & Doya 2018, eq. 4; Ramachandran, Zoph & Le 2017, "Searching for activation functions".
+        Elfwing, Uchibe & Doya 2018; Ramachandran, Zoph & Le 2017, "Searching for activation functions".
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -74,8 +74,8 @@ class GumbelSoftmax(Layer):
         gx = y ⊙ (gy - Σ gy ⊙ y) / T            ε = -log(-log u), u uniform in (0, 1)
 
     The position of the largest y is a sample from ``Softmax()`` of x. As ``tau`` goes to 0, y approaches the one-hot vector of
-    that sample. This is ``torch.nn.functional.gumbel_softmax`` without its option ``hard``, whose gradient is not that of its
-    output. The noise is a pure function of the key; ``inference()`` returns the softmax without noise.
+    that sample. This is ``torch.nn.functional.gumbel_softmax`` without its option ``hard``, which returns a gradient that is
+    not the derivative of its output. The noise is a pure function of the key; ``inference()`` returns the softmax without noise.
 
     Args:
         tau: The temperature T, above 0.

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from funcnet import initializers, random
 from funcnet.checks import Misfit, check_param, floating_complaint, require_kind
-from funcnet.combinator import Children, Combinator, Probe, Rewrite, errors_at
+from funcnet.combinator import Children, Combinator, Rewrite, errors_at
 from funcnet.contract import Layer, Params, Shape, output
 from funcnet.errors import adds_location, divides, flag, instances, number, size, value_error
 from funcnet.initializers.elementary import Initializer, Normal, Uniform
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, window_of_steps
 from funcnet.layers.attention.positions import RotaryEmbedding
+from funcnet.probes import Probe
 from funcnet.random.keys import Key
 from funcnet.value import frozen
 

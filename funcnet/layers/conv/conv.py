@@ -121,7 +121,7 @@ class _Conv(Windowed):
 
     @property
     def least_lengths(self) -> Shape:
-        """The least lengths for one window and for the padding: "reflect" needs one more element than it copies: the end."""
+        """The least lengths for one window, and for the padding: "reflect" needs one element more than it copies."""
         window, copies = self._window.least_lengths(), {"reflect": 1, "circular": 0}
         if self.padding_mode not in copies:
             return window

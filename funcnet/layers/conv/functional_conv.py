@@ -80,7 +80,7 @@ class FunctionalConv(_Functional):
 
     Shape:
         x, a tuple of x (N, in, ...), weight (out, in / groups, ...) and optionally bias (out,) → y (N, out, ...), or x and y
-            without N.
+        without N.
 
     Cache:
         The tensors of x as the kernel got them, and the shape of ``y``.
@@ -143,7 +143,7 @@ class FunctionalConvTranspose(_Functional):
 
     Shape:
         x, a tuple of x (N, in, ...), weight (in, out / groups, ...) and optionally bias (out,) → y (N, out, ...), or x and y
-            without N.
+        without N.
 
     Cache:
         The tensors of x, not copied, and the shape of ``y``.

@@ -84,7 +84,7 @@ class MaskedConv(Wrapper):
     infer = infer_unchanged
 
     def _masked(self, params: Grads) -> Params:
-        """Return params, or their gradients, with masked weights set to 0; unmaskable params are left for the layer to refuse."""
+        """Return params, or their gradients, with masked weights set to 0; the layer refuses params without a fitting weight."""
         if not isinstance(params, dict) or "weight" not in params:
             raise params_error(self.layer, params)
         w = params["weight"]

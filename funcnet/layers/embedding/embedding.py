@@ -1,11 +1,6 @@
-"""Embedding: a table whose rows are looked up by integer.
+"""Embeddings: a table whose rows are looked up by integer.
 
-    Embedding      y = w[x]                     gw[i] = Σ gy where x = i
-      max_norm c   y = s w[x], s = c / ‖w[x]‖   gw[i] = s (g - (g · w[i]) n / ‖w[i]‖), g = Σ gy, where ‖w[i]‖ > c
-    HashEmbed      y = Σ w[h(x)]                gw[i] = Σ gy where h(x) = i      over the hash functions h
-
-x (...), w (rows, dim), y (..., dim). An integer has no gradient: gx is ``None``. n is the gradient of the norm; for ‖w‖ₚ it is
-sign(w) (|w| / ‖w‖ₚ)ᵖ⁻¹.
+x (...) integers, w (num_embeddings, embedding_dim), y (..., embedding_dim). An integer has no gradient: gx is ``None``.
 """
 
 from abc import abstractmethod
@@ -39,7 +34,7 @@ class Table(Layer):
     @property
     @abstractmethod
     def initializer(self) -> str | Initializer:
-        """How to draw ``weight``: a field of the subclass."""
+        """The initializer of ``weight``: a field of the subclass."""
 
     def init(self, rng: Key | int) -> Params:
         return {"weight": initializers.initialize(rng, self.param_shapes()["weight"], self.initializer)}
@@ -69,7 +64,7 @@ class Table(Layer):
         return w
 
     def _weight(self, params: Params) -> Tensor:
-        """Return the table; kernels take one of integers, or of another shape."""
+        """Return the table, checked: the kernels would accept integers, and another shape."""
         w: Tensor = params["weight"]
         if w.shape != (self.num_embeddings, self.embedding_dim):
             raise Misfit
@@ -101,7 +96,7 @@ class PaddedTable(Table):
 
     @property
     def padding_row(self) -> int:
-        """The index of the padding row, counted from the start; -1 if there is none."""
+        """The index of the padding row, counted from the start; -1 for none."""
         return -1 if self.padding_idx is None else self.padding_idx % self.num_embeddings
 
     def init(self, rng: Key | int) -> Params:
@@ -117,22 +112,50 @@ class PaddedTable(Table):
 
 @frozen
 class Embedding(PaddedTable):
-    """A row of ``embedding_dim`` numbers for each integer from 0 to ``num_embeddings`` - 1; x has any shape.
+    """A learned vector for each integer from 0 to ``num_embeddings`` - 1.
 
-    The row ``padding_idx`` is initialized to zeros, and counts as zeros whatever params hold there, so its gradient is 0.
-    torch.nn would return such a row. To use the table as an output projection too, tie its weight to that of
-    ``Linear(embedding_dim, num_embeddings)`` with ``tied``.
+        y     = w[x]
+        gw[i] = Σ gy where x = i, gx is ``None``
 
-    ``max_norm`` scales rows with a larger norm ‖·‖ₚ, p = ``norm_type``, down to that norm. The values are torch.nn's. torch
-    writes the scaled rows into the table and computes the gradient with the new table; here the table does not change, and the
-    gradient is exact. Gradients are dense, and not divided by the frequency of a row: there is no ``sparse`` and no
-    ``scale_grad_by_freq``.
+    With ``max_norm=c``, where ‖w[i]‖ > c:
 
-    Params   ``weight`` (num_embeddings, embedding_dim), normal with variance 1 unless ``initializer`` names another.
-    Cache    ``x``.
-    Raises   ``ValueError`` for sizes below 1, a ``padding_idx`` out of range, a ``max_norm`` of 0 or less, a ``norm_type`` below
-             1, params of another layer, and an ``x`` that is not an integer tensor or has an index out of range.
-    Source   the names are ``torch.nn.Embedding``'s.
+        y     = s w[x], s = c / ‖w[x]‖
+        gw[i] = s (g - (g · w[i]) n / ‖w[i]‖),  g = Σ gy where x = i,  n = sign(w) (|w| / ‖w‖ₚ)ᵖ⁻¹ the gradient of the norm
+
+    The row ``padding_idx`` is initialized to zeros, and reads as zeros whatever params hold there; its gradient is 0. torch.nn
+    would return the row. To use the table as an output projection too, tie its weight to that of ``Linear(embedding_dim,
+    num_embeddings)`` with ``tied``.
+
+    With ``max_norm`` the values are those of torch.nn. torch writes the scaled rows into the table, and computes the gradient
+    from the new table; here the table does not change, and the gradient is exact. Gradients are dense and not divided by the
+    frequency of a row: there are no arguments ``sparse`` and ``scale_grad_by_freq``.
+
+    Args:
+        num_embeddings: Number of integers, the rows of the table.
+        embedding_dim: Size of each row, the last axis of y.
+        padding_idx: Integer that reads as zeros; negative to count from the end; ``None`` for none.
+        max_norm: Largest norm of a row of y, above 0; longer rows are scaled down to it. ``None`` for no limit.
+        norm_type: The exponent p of that norm, at least 1.
+        initializer: Initializer of ``weight``, by name or value.
+
+    Shape:
+        x (...), int32 or int64 → y (..., embedding_dim)
+
+    Params:
+        weight: (num_embeddings, embedding_dim), standard normal.
+
+    Cache:
+        ``x``, not copied.
+
+    Raises:
+        ValueError: If ``padding_idx`` is out of range, or if x is not an integer tensor or has an index out of range.
+
+    References:
+        ``torch.nn.Embedding``.
+
+    >>> layer = Embedding(10, 4)
+    >>> layer(layer.init(0), torch.tensor([[1, 2, 3]])).shape
+    torch.Size([1, 3, 4])
     """
 
     padding_idx: int | None = field(default=None, validator=optional(whole_number))
@@ -153,10 +176,10 @@ class Embedding(PaddedTable):
         return {"weight": gw}, None
 
     def _scale_of(self, rows: Tensor, bound: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the factor of each row, its norm, and whether that is above the bound."""
+        """Return the factor of each row, its norm, and whether the norm exceeds the bound."""
         norm: Tensor = torch.linalg.vector_norm(rows, self.norm_type, -1, keepdim=True)
         long = norm > bound
-        return torch.where(long, bound / (norm + 1e-7), 1.0), norm, long  # torch adds this much too
+        return torch.where(long, bound / (norm + 1e-7), 1.0), norm, long  # torch adds the same 1e-7
 
     def _scaled_grad(self, rows: Tensor, g: Tensor, bound: float) -> Tensor:
         """Return the gradient of the rows from that of the scaled rows."""
@@ -168,14 +191,38 @@ class Embedding(PaddedTable):
 
 @frozen
 class HashEmbed(Table):
-    """The sum of ``num_hashes`` rows, selected by hashes of the integer: far more integers than rows have distinct vectors.
+    """Sum of ``num_hashes`` rows of a table, selected by hashes: many more integers than rows get distinct vectors.
 
-    The hash is SplitMix64 with the key ``fold_in(key(seed), number of the hash)``, the same on every device.
+        y     = Σ_j w[h_j(x)]
+        gw[i] = Σ gy where h_j(x) = i, over all hashes j; gx is ``None``
 
-    Params   ``weight`` (num_embeddings, embedding_dim), uniform in ±0.1 unless ``initializer`` names another.
-    Cache    the row indices, with the hashes as last axis.
-    Raises   ``ValueError`` for sizes below 1, params of another layer, and an ``x`` that is not an integer tensor.
-    Source   Svenstrup, Hansen & Winther 2017; ``thinc.HashEmbed``, whose four hashes and first values these are.
+    The hash is SplitMix64 with the key ``fold_in(key(seed), j)``, the same on every device.
+
+    Args:
+        num_embeddings: Number of rows of the table.
+        embedding_dim: Size of each row, the last axis of y.
+        seed: Seed of the hash functions.
+        num_hashes: Number of hash functions, and of rows that are summed.
+        initializer: Initializer of ``weight``, by name or value.
+
+    Shape:
+        x (...), int32 or int64 → y (..., embedding_dim)
+
+    Params:
+        weight: (num_embeddings, embedding_dim), uniform in ±0.1.
+
+    Cache:
+        The indices of the rows, (..., num_hashes).
+
+    Raises:
+        ValueError: If x is not an integer tensor.
+
+    References:
+        Svenstrup, Hansen & Winther 2017, "Hash embeddings"; thinc's ``HashEmbed``, for the defaults.
+
+    >>> layer = HashEmbed(100, 4)
+    >>> layer(layer.init(0), torch.tensor([12, 10**9])).shape
+    torch.Size([2, 4])
     """
 
     seed: int = field(default=0, validator=whole_number)

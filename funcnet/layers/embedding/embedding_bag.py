@@ -1,10 +1,7 @@
-"""Embedding bags: integers name rows of a table; what comes out is one row for each bag of them.
+"""Embedding bags: integers select rows of a table, and each bag of integers is reduced to one row.
 
-    sum, mean   y = Σ s w[x]                 gw[i] = Σ s gy where x = i       gs = w[x] · gy       over the bag
-    max         y = max w[x], by element     gw[i] = Σ gy where the largest is that of x = i
-
-x (bags, integers of a bag), w (rows, dim), y (bags, dim). An integer has no gradient: gx is ``None``. s is a weight that comes
-with x, or 1, or for a mean 1 over the size of the bag.
+x (bags, integers per bag), w (num_embeddings, embedding_dim), y (bags, embedding_dim). An integer has no gradient: its gx is
+``None``.
 """
 
 from typing import Any
@@ -34,18 +31,44 @@ _FORMS = (
 
 @frozen
 class EmbeddingBag(PaddedTable):
-    """The sum, mean or maximum of the rows that a bag of integers names: x (bags, integers of a bag) gives y (bags, dim).
+    """Sum, mean or maximum of the rows that a bag of integers selects.
 
-    x may be a pair (integers, offsets) too, the integers of all bags in one axis, and where in it each bag begins, the first
-    at 0, in order. For ``mode="sum"`` weights, which have a gradient, may come last: (integers, weights), or (integers,
-    offsets, weights). The integer ``padding_idx`` counts for nothing; a bag of none gives zeros.
+        sum, mean    y = Σ s w[x]              gw[i] = Σ s gy where x = i     gs = w[x] · gy
+        max          y = max w[x], elementwise gw[i] = Σ gy where the maximum is in row i
+                     gx is ``None`` for integers and offsets
 
-    Params   ``weight`` (num_embeddings, embedding_dim), normal with variance 1 unless ``initializer`` names another.
-    Cache    the integers, the bag of each where there are offsets, by how much each counts, or the rows of the largest; of what
-             form ``x`` is, and how many bags.
-    Raises   ``ValueError`` for sizes below 1, an unknown ``mode``, a ``padding_idx`` that is no row, params of another
-             layer, and an ``x`` of another form, that names a missing row, or has weights with another mode.
-    Source   the names are ``torch.nn.EmbeddingBag``'s.
+    s is 1 for a sum, 1 over the number of integers in the bag for a mean, or a weight that is part of x. The integer
+    ``padding_idx`` is ignored; an empty bag gives zeros.
+
+    Args:
+        num_embeddings: Number of integers, the rows of the table.
+        embedding_dim: Size of each row, the last axis of y.
+        mode: ``"sum"``, ``"mean"`` or ``"max"``.
+        padding_idx: Integer that is ignored; negative to count from the end; ``None`` for none.
+        initializer: Initializer of ``weight``, by name or value.
+
+    Shape:
+        x (bags, integers per bag) → y (bags, embedding_dim). Bags of different sizes are a pair (integers, offsets): the integers
+        of all bags in one axis, and the position at which each bag begins, the first at 0, in order. With ``mode="sum"``, weights
+        of the shape of the integers may follow: (integers, weights), or (integers, offsets, weights).
+
+    Params:
+        weight: (num_embeddings, embedding_dim), standard normal.
+
+    Cache:
+        The integers; with offsets the bag of each integer; the factor s of each integer, or the row of each maximum; the form of
+        ``x``, and the number of bags.
+
+    Raises:
+        ValueError: If ``padding_idx`` is out of range, or if x has another form, an index out of range, or weights in another
+            mode.
+
+    References:
+        ``torch.nn.EmbeddingBag``.
+
+    >>> layer = EmbeddingBag(10, 4)
+    >>> layer(layer.init(0), (torch.tensor([1, 2, 3]), torch.tensor([0, 2]))).shape
+    torch.Size([2, 4])
     """
 
     mode: str = field(default="mean", validator=one_of("sum", "mean", "max"))
@@ -66,7 +89,7 @@ class EmbeddingBag(PaddedTable):
         return y, (ids, bag, share, len(x) if isinstance(x, tuple) else 0, s is not None, y.shape[0])
 
     def _is_bags(self, x: Any) -> bool:
-        """Tell whether x has integers and, as far as its axes demand and the mode permits, offsets and weights."""
+        """Tell whether x has integers and, as far as their axes and the mode allow, offsets and weights."""
         ids, *rest = x if isinstance(x, tuple) and x else (x,)
         counts = (ids.dim(), len(rest)) if isinstance(ids, Tensor) else None
         weighted = counts in ((2, 1), (1, 2))
@@ -75,7 +98,7 @@ class EmbeddingBag(PaddedTable):
     def _reduced(
         self, ids: Tensor, offsets: Tensor | None, s: Tensor | None, rows: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Return y, the bag of each integer where there are offsets, and the shares, or the rows of the largest."""
+        """Return y, the bag of each integer if there are offsets, and the shares, or the rows of the maxima."""
         bag = None if offsets is None else self._bags(ids, offsets)
         count = (ids if offsets is None else offsets).shape[0]
         if self.mode == "max":
@@ -87,8 +110,8 @@ class EmbeddingBag(PaddedTable):
         return rounded(y, rows), bag, share
 
     def _bags(self, ids: Tensor, offsets: Tensor) -> Tensor:
-        """Return the number of the bag that each integer is in."""
-        if is_plain(offsets) and not _rise(offsets):  # no kernel notices
+        """Return the index of the bag that each integer is in."""
+        if is_plain(offsets) and not _rise(offsets):  # no kernel would notice
             raise Misfit
         begun = torch.zeros(ids.shape[0] + 1, dtype=torch.int64, device=ids.device)
         return begun.index_add(0, offsets, torch.ones_like(offsets, dtype=torch.int64)).cumsum(0)[:-1] - 1
@@ -99,7 +122,7 @@ class EmbeddingBag(PaddedTable):
         return rows if self.padding_idx is None else rows.masked_fill(~self._is_counted(ids).unsqueeze(-1), nothing)
 
     def _shares(self, ids: Tensor, bag: Tensor | None, count: int, s: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """Return by how much each integer's row counts."""
+        """Return the factor of each integer's row."""
         if s is not None:
             return s.to(dtype).masked_fill(~self._is_counted(ids), 0.0)
         counted = self._is_counted(ids).to(dtype)
@@ -113,13 +136,13 @@ class EmbeddingBag(PaddedTable):
         return ids != self.padding_row
 
     def _largest(self, ids: Tensor, bag: Tensor | None, count: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the largest of each bag, by element, and which row of the table each is of; -1 for that of an empty bag."""
+        """Return the maximum of each bag, elementwise, and the row of the table that has it; -1 for an empty bag."""
         if not ids.numel():
             return rows.new_zeros(count, rows.shape[-1]), ids.new_full((count, rows.shape[-1]), -1)
         counted = self._is_counted(ids)
         if bag is None:
             y, places = rows.max(1)
-            first = counted.to(torch.uint8).argmax(1, keepdim=True)  # if all is -inf, the padding has as much
+            first = counted.to(torch.uint8).argmax(1, keepdim=True)  # if all rows are -inf, the padding ties with them
             which, some = ids.gather(1, torch.where(y == -torch.inf, first, places)), counted.any(1)
         else:
             at = bag.unsqueeze(1).expand(rows.shape)
@@ -128,7 +151,7 @@ class EmbeddingBag(PaddedTable):
         return torch.where(some.unsqueeze(1), y, 0.0), torch.where(some.unsqueeze(1), which, -1)
 
     def _first_of(self, ids: Tensor, bag: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        """Return by element the first integer of each bag that counts and has the row y."""
+        """Return, elementwise, the first integer of each bag that counts and whose row equals y."""
         found, n = y.index_select(0, bag), torch.arange(ids.shape[0], device=ids.device).unsqueeze(1)
         is_first = ((rows == found) | (rows.isnan() & found.isnan())) & self._is_counted(ids).unsqueeze(1)
         first = torch.where(is_first, n, ids.shape[0])
@@ -155,7 +178,7 @@ class EmbeddingBag(PaddedTable):
         return self._input_grad(params, cache, self._checked(params, cache, gy))
 
     def _input_grad(self, params: Params, cache: Any, gy: Tensor) -> Any:
-        """Return the gradient of x for a gy that has been checked."""
+        """Return the gradient of x for a checked gy."""
         ids, bag, _, entries, weighted, _ = cache
         nothing = (None,) * (entries - weighted)
         if not weighted:
@@ -178,7 +201,7 @@ class EmbeddingBag(PaddedTable):
 
 
 def _rise(offsets: Tensor) -> bool:
-    """Tell whether no number is less than the one before; of a few as a list, which takes 0.4 µs, and as tensors 4."""
+    """Tell whether offsets never decrease; for a few of them a list takes 0.4 µs, tensors 4."""
     if offsets.numel() <= _FEW:
         numbers = offsets.tolist()
         return numbers == sorted(numbers)

@@ -1,8 +1,6 @@
-"""Rows of a table that is part of x.
+"""FunctionalEmbedding: rows of a table that is part of x.
 
-FunctionalEmbedding   y = w[i]      gx = (None, gw),  gw = Σ gy at each row taken
-
-i (...) are integers, w (rows, features), y (..., features).
+i (...) integers, w (rows, features), y (..., features).
 """
 
 from typing import Any
@@ -20,24 +18,25 @@ from funcnet.value import frozen
 
 @frozen
 class FunctionalEmbedding(Layer):
-    """Rows of a weight, as ``torch.nn.functional.embedding``: indices and weight are in x.
+    """Rows of a table, with the indices and the table as inputs.
+
+        y     = w[i]                     x = (i, w)
+        gw[r] = Σ gy where i = r
+        gx    = (None, gw)
 
     Args:
-        padding_idx: The row that gets no gradient, which makes the layer a surrogate; ``None`` for none.
+        padding_idx: Row that gets no gradient, which makes the layer a surrogate; ``None`` for none.
 
     Shape:
-        x (indices (...), weight (rows, features)) → y (..., features)
-
-    Params:
-        None.
+        x, a pair of indices (...) and weight (rows, features) → y (..., features)
 
     Cache:
-        The indices and the weight.
+        ``x``, not copied.
 
     Raises:
-        ValueError: For an x that is not a pair of integers and a floating matrix.
+        ValueError: If x is not a pair of an int32 or int64 tensor and a floating matrix.
 
-    Source:
+    References:
         ``torch.nn.functional.embedding``.
 
     >>> FunctionalEmbedding()({}, (torch.tensor([1]), torch.tensor([[1.0], [2.0]])))
@@ -63,7 +62,7 @@ class FunctionalEmbedding(Layer):
         return params, (None, embedding_backward(gy, indices, w.shape[0], padding))
 
     def complaint(self, x: Any) -> str | None:
-        rule = "x must be a pair of a tensor of int64 or int32 and a floating matrix"
+        rule = "x must be a pair of an int64 or int32 tensor and a floating matrix"
         if not isinstance(x, tuple) or len(x) != 2 or floating_complaint(x[1]) or not isinstance(x[0], Tensor):
             return rule
         if x[0].is_nested or x[0].layout is not torch.strided or x[0].is_cpu is not x[1].is_cpu:

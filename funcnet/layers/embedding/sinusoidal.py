@@ -1,7 +1,6 @@
-"""Sines and cosines of a number, as a vector that a net can read: the time step of a diffusion model.
+"""SinusoidalEmbedding: sines and cosines of a number, as for the time step of a diffusion model.
 
-SinusoidalEmbedding   y[2i] = sin(x f[i]),  y[2i + 1] = cos(x f[i])        f[i] = base^(-2i / dim)
-                      gx = Σ f[i] (gy[2i] cos(x f[i]) - gy[2i + 1] sin(x f[i]))
+x (...), y (..., dim), for dim/2 frequencies f[i].
 """
 
 import torch
@@ -16,29 +15,27 @@ from funcnet.value import frozen
 
 @frozen
 class SinusoidalEmbedding(Layer):
-    """Embed each number in ``dim`` sines and cosines, of wavelengths from 2π to nearly 2π ``base``.
+    """Embed each number as ``dim`` sines and cosines, with wavelengths from 2π to nearly 2π · ``base``.
 
-    Of 0, 1, 2, ... these are the vectors that ``SinusoidalPositions`` adds. Whole numbers must be made floating first, by
-    ``t.float()``. Angles are computed in float32 where x is of half precision.
+        y[2i]     = sin(x f[i])                                              f[i] = base^(-2i / dim)
+        y[2i + 1] = cos(x f[i])
+        gx        = Σ f[i] (gy[2i] cos(x f[i]) - gy[2i + 1] sin(x f[i]))
+
+    For x = 0, 1, 2, ... y holds the vectors that ``SinusoidalPositions`` adds. Convert whole numbers to floating ones first:
+    ``t.float()``. Angles of a half-precision x are computed in float32.
 
     Args:
         dim: Size of the new last axis of y, an even number.
-        base: The wavelength of the slowest pair, nearly, over 2π.
+        base: Ratio of the longest wavelength, approximately, to the shortest; above 0.
 
     Shape:
         x (...) → y (..., dim)
 
-    Params:
-        None.
-
     Cache:
         ``x``, not copied.
 
-    Raises:
-        ValueError: For an odd ``dim``, a ``base`` that is not above 0, and an x that is no floating tensor.
-
-    Source:
-        Vaswani et al. 2017, section 3.5.
+    References:
+        Vaswani et al. 2017, "Attention is all you need", section 3.5.
 
     >>> import torch
     >>> SinusoidalEmbedding(4)({}, torch.zeros(1))

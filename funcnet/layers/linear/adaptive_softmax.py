@@ -55,7 +55,7 @@ class _Softmax(NamedTuple):
 class AdaptiveLogSoftmaxWithLoss(Layer):
     """Log-probabilities of labels among many classes, and their loss.
 
-        o    = log p(t)       p(t) = p₀(t), or p₀(cluster i) p_i(t) in cluster i       v = -Σ o / N
+        y    = (o, v)         o = log p(t), v = -Σ o / N;  p(t) = p₀(t), or p₀(cluster i) p_i(t) in cluster i
         p₀   = softmax(h w₀ᵀ + b₀)                p_i = softmax(h u_iᵀ w_iᵀ)
         gz   = g ⊙ (one-hot - p)                  g = go - gv / N, for the rows of each softmax
         gh   = gz₀ w₀ + Σ gz_i w_i u_i            gw = gzᵀ (its input)        gx = (gh, None)
@@ -247,7 +247,7 @@ def _softmax(z: Tensor, at: Tensor, counts: Tensor | None, rows: Tensor, inner: 
 
 
 def _within(t: Tensor, low: int, high: int) -> tuple[Tensor, Tensor | None]:
-    """Return the rows whose label is in a cluster; if labels cannot be read, all rows and a mask of those."""
+    """Return the rows whose label is in a cluster; if labels cannot be read, all rows and a mask."""
     is_within = (t >= low) & (t < high)
     if can_look_at(t):
         return is_within.nonzero().squeeze(1), None

@@ -54,7 +54,7 @@ class Einsum(Layer):
         x and y have the axes of the equation, (..., *letters).
 
     Params:
-        weight: shape, Xavier normal; the fan-out is the product of the sizes that y has too, the fan-in that of the others.
+        weight: ``shape``, Xavier normal; the fan-out is the product of the sizes that y has too, the fan-in that of the others.
 
     Cache:
         ``x``, not copied.

@@ -67,7 +67,7 @@ class Scale(_ElementwiseAffine):
         x (..., *shape) → y (..., *shape)
 
     Params:
-        weight: shape, ones.
+        weight: ``shape``, ones.
 
     Cache:
         ``x``, not copied.
@@ -120,7 +120,7 @@ class Bias(_ElementwiseAffine):
         x (..., *shape) → y (..., *shape)
 
     Params:
-        bias: shape, zeros.
+        bias: ``shape``, zeros.
 
     Cache:
         The shape of ``x``, and an empty tensor of its dtype and device.

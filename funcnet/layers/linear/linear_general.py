@@ -1,6 +1,6 @@
 """LinearGeneral: a linear map of several axes into several axes.
 
-x and w are taken as matrices: the axes of ``in_features`` count as one, and those of ``out_features`` too.
+x and w are treated as matrices: the axes of ``in_features`` are flattened to one, and the axes of ``out_features`` too.
 """
 
 import math

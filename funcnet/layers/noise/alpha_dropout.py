@@ -1,10 +1,6 @@
-"""Alpha dropout: dropped elements take the value SELU saturates at, and mean and variance are kept.
+"""Alpha dropout: dropped elements take the value at which SELU saturates, and mean and variance are kept.
 
-    y = a (x - (1 - m) (x + α)) + a α p      gx = a m ⊙ gy
-    a = 1 / √((1 - p) (1 + p α²)), α = 1.758..., where -α is the limit of SELU
-
-m = 1 with probability 1 - p, else 0. AlphaDropout draws m for each element of x (...), FeatureAlphaDropout for each channel of x
-(N, channels, ...).
+x (...), or (N, channels, ...) for whole channels. m is 1 with probability 1 - p, else 0. ⊙ is the elementwise product.
 """
 
 import math
@@ -21,7 +17,7 @@ _ALPHA = 1.6732632423543772 * 1.0507009873554805
 
 @frozen
 class _Alpha(Dropping):
-    """Dropout that sets elements to the limit of SELU; a subclass gives the shape of the mask."""
+    """Dropout that sets elements to the limit of SELU; subclasses give the shape of the mask."""
 
     def masked(self, x: Tensor, keep: Tensor) -> Tensor:
         a = self.scale()
@@ -33,12 +29,25 @@ class _Alpha(Dropping):
 
 @frozen
 class AlphaDropout(_Alpha):
-    """Dropout for nets of SELU: each element is set to -α with probability ``p``, and all scaled to keep mean 0 and variance 1.
+    """Dropout for nets of ``SELU``: dropped elements are set to its limit -α, and mean 0 and variance 1 are kept.
 
-    Params   none.
-    Cache    the mask (bool), True for what stays; shape, dtype and device of ``x``.
-    Raises   ``ValueError`` for a p outside [0, 1], without a key, and when ``x`` is not a floating tensor.
-    Source   Klambauer et al. 2017, section 3; with p = 1 all are 0, as in torch.nn.
+        y  = a (m ⊙ x - (1 - m) α) + a α p         m = 1 with probability 1 - p, else 0, for each element
+        gx = a m ⊙ gy                              α = 1.7581, a = 1 / √((1 - p) (1 + p α²))
+
+    The mask is a pure function of the key. With p = 0 the layer is the identity and needs no key; with p = 1 y is 0, as in
+    torch.nn. ``inference()`` returns the identity.
+
+    Args:
+        p: Probability of dropping an element.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        The mask m (bool); the shape of ``x``, and an empty tensor of its dtype and device.
+
+    References:
+        Klambauer et al. 2017, "Self-normalizing neural networks", section 3; ``torch.nn.AlphaDropout``.
     """
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
@@ -47,12 +56,25 @@ class AlphaDropout(_Alpha):
 
 @frozen
 class FeatureAlphaDropout(_Alpha):
-    """Alpha dropout of whole channels of (N, channels, ...); all else is as in ``AlphaDropout``.
+    """Alpha dropout of whole channels.
 
-    Params   none.
-    Cache    the mask (bool), (N, channels, 1, ...), True for what stays; shape, dtype and device of ``x``.
-    Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has no channels.
-    Source   ``torch.nn.FeatureAlphaDropout``'s formula; Klambauer et al. 2017, section 3, for that of ``AlphaDropout``.
+        y  = a (m ⊙ x - (1 - m) α) + a α p         m = 1 with probability 1 - p, else 0, for each channel
+        gx = a m ⊙ gy                              α = 1.7581, a = 1 / √((1 - p) (1 + p α²))
+
+    The mask is a pure function of the key. With p = 0 the layer is the identity and needs no key; with p = 1 y is 0.
+    ``inference()`` returns the identity.
+
+    Args:
+        p: Probability of dropping a channel.
+
+    Shape:
+        x (N, channels, ...) → y (N, channels, ...)
+
+    Cache:
+        The mask m (bool), (N, channels, 1, ...); the shape of ``x``, and an empty tensor of its dtype and device.
+
+    References:
+        ``torch.nn.FeatureAlphaDropout``; Klambauer et al. 2017, section 3, for ``AlphaDropout``.
     """
 
     forms = ("N, channels, ...",)

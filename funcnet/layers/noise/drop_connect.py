@@ -1,9 +1,6 @@
 """DropConnect: dropout of weights instead of activations.
 
-    y  = x (w ⊙ m / (1 - p))ᵀ + b        gx = gy (w ⊙ m / (1 - p))
-    gw = (gyᵀ x) ⊙ m / (1 - p)           gb = Σ gy
-
-m (out, in) is 1 with probability 1 - p, else 0; x, w, b are Linear's.
+x (..., in_features), w and the mask m (out_features, in_features), b (out_features,). ⊙ is the elementwise product.
 """
 
 from typing import Any
@@ -25,14 +22,36 @@ from funcnet.value import frozen
 
 @frozen
 class DropConnect(Layer):
-    """A ``Linear`` each of whose weights is dropped with probability ``p``, for the whole batch; the rest is divided by 1 - p.
+    """A ``Linear`` whose weights are dropped with probability ``p``, one mask for the whole batch.
 
-    In ``inference()`` it is the ``Linear`` with the same params.
+        y  = x vᵀ + b                     v = w ⊙ m / (1 - p), m = 1 with probability 1 - p, else 0
+        gw = (gyᵀ x) ⊙ m / (1 - p)        gb = Σ gy        gx = gy v
 
-    Params   ``Linear``'s.
-    Cache    ``x`` and the mask (bool), (out, in), True for what stays.
-    Raises   ``ValueError`` for a p outside [0, 1], without a key, and what ``Linear`` raises.
-    Source   Wan et al. 2013, with dropout's scaling in place of their sampling in inference.
+    The mask is a pure function of the key. ``inference()`` returns the ``Linear`` with the same params.
+
+    Args:
+        in_features: Size of the last axis of x.
+        out_features: Size of the last axis of y.
+        p: Probability of dropping a weight.
+        bias: Whether to add a learned offset, which is never dropped.
+        initializer: Initializer of ``weight``, by name or value, as in ``Linear``.
+
+    Shape:
+        x (..., in_features) → y (..., out_features)
+
+    Params:
+        weight: (out_features, in_features), Xavier normal.
+        bias: (out_features,), zeros; absent with ``bias=False``.
+
+    Cache:
+        ``x``, not copied, and the mask m (bool).
+
+    References:
+        Wan et al. 2013, "Regularization of neural networks using DropConnect", with dropout's scaling in place of their sampling
+        at inference.
+
+    >>> DropConnect(4, 3).inference()
+    Linear(in_features=4, out_features=3)
     """
 
     in_features: int = field(validator=size)
@@ -52,7 +71,7 @@ class DropConnect(Layer):
         require_params(self, params)  # a weight of another shape would broadcast
         if x.is_nested:
             raise value_error(self, "x must be a dense tensor", x)
-        if not params["weight"].is_floating_point():  # what is dropped of integers is a float
+        if not params["weight"].is_floating_point():  # the mask would turn integers into floats
             raise value_error(self, f"weight must have the dtype of x, {x.dtype}", params["weight"])
         key = key_beside(require_key(self, rng), params["weight"])
         keep = random.bernoulli(key, (self.out_features, self.in_features), 1 - self.p)

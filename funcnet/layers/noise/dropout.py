@@ -1,10 +1,10 @@
-"""Dropout: parts of x are dropped with probability p, and what stays is scaled to keep the mean.
+"""Dropout: parts of x are set to 0 with probability p, and the rest is scaled to keep the mean.
 
-y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0; drawn from the key
-gx = gy ⊙ m / (1 - p)
+    y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0; drawn from the key
+    gx = gy ⊙ m / (1 - p)
 
-x and y have one shape. Each m stands for one element of x (...) in Dropout, for all elements of a channel in Dropout1d to
-Dropout3d, and for a whole row of x (N, ...) in DropPath.
+y has the shape of x. One m belongs to an element of x in ``Dropout``, to a channel in ``Dropout1d`` to ``Dropout3d``, and to a
+row in ``DropPath``. ⊙ is the elementwise product.
 """
 
 from abc import abstractmethod
@@ -25,7 +25,7 @@ from funcnet.value import frozen
 
 @frozen
 class Dropping(Layer):
-    """Dropout of parts of x; a subclass gives the shape of the mask, and the forms of x in ``forms``.
+    """Dropout of parts of x; subclasses give the shape of the mask, and the allowed axes of x in ``forms``.
 
     With p = 0 it is the identity, and needs no key.
     """
@@ -65,7 +65,7 @@ class Dropping(Layer):
         return kernels.masked_scale(x, keep, self.scale())
 
     def scale(self) -> float:
-        """Return the factor of the elements that are not dropped."""
+        """Return the factor of the elements that are kept."""
         return 1 / (1 - self.p) if self.p < 1 else 0.0
 
     def complaint(self, x: Tensor) -> str | None:
@@ -74,16 +74,34 @@ class Dropping(Layer):
 
 @frozen
 class Dropout(Dropping):
-    """Zero each element with probability ``p``, and divide the rest by 1 - p; the identity in ``inference()``.
+    """Set each element to 0 with probability ``p``, and divide the rest by 1 - p.
 
-    The mask is a pure function of the key: ``apply(params, x, rng)`` with the same key drops the same elements. Along the axes
-    of ``broadcast_dims`` all is dropped together: of (N, T, features) by ``(1,)`` a feature at all steps, or at none.
+        y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0
+        gx = gy ⊙ m / (1 - p)
 
-    Params   none.
-    Cache    the mask (bool), with 1 for ``broadcast_dims``, True for what stays; shape, dtype and device of ``x``.
-    Raises   ``ValueError`` for a p outside [0, 1], without a key where p > 0, and when ``x`` is not a floating tensor, or has
-             not the axes of ``broadcast_dims``.
-    Source   Srivastava et al. 2014, section 10 for the scaling; Gal & Ghahramani 2016 for all steps alike.
+    The mask is a pure function of the key: the same key drops the same elements. With p = 0 the layer is the identity and needs
+    no key. ``inference()`` returns the identity.
+
+    Args:
+        p: Probability of dropping an element.
+        broadcast_dims: Axes along which elements are dropped together: ``(1,)`` drops a feature of x (N, T, features) at all
+            steps or at none.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        The mask m (bool), with size 1 along ``broadcast_dims``; the shape of ``x``, and an empty tensor of its dtype and device.
+
+    Raises:
+        ValueError: If x lacks one of the axes ``broadcast_dims``.
+
+    References:
+        Srivastava et al. 2014, "Dropout", section 10, for the scaling; Gal & Ghahramani 2016 for one mask for all steps.
+
+    >>> import torch
+    >>> Dropout(0.5)({}, torch.ones(2, 3), 0).unique()
+    tensor([0., 2.])
     """
 
     broadcast_dims: tuple[int, ...] = field(
@@ -97,14 +115,25 @@ class Dropout(Dropping):
 
 @frozen
 class DropPath(Dropping):
-    """Zero each row, all axes but the first, with probability ``p``, and divide the rest by 1 - p: stochastic depth.
+    """Set each row to 0 with probability ``p``, and divide the rest by 1 - p: stochastic depth.
 
-    It goes before a sum, ``residual(serial(f, DropPath(0.1)))``, so that a row that is dropped passes by f.
+        y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0, for each row
+        gx = gy ⊙ m / (1 - p)
 
-    Params   none.
-    Cache    the mask (bool), (N, 1, ...), True for what stays; shape, dtype and device of ``x``.
-    Raises   ``ValueError`` for a p outside [0, 1], without a key, and when ``x`` is not a floating tensor with rows.
-    Source   Huang et al. 2016; the scaling is dropout's, and so not undone in ``inference()``.
+    Use it in front of a sum, ``residual(serial(f, DropPath(0.1)))``: a dropped row then bypasses f. The mask is a pure function
+    of the key. With p = 0 the layer is the identity and needs no key. ``inference()`` returns the identity.
+
+    Args:
+        p: Probability of dropping a row.
+
+    Shape:
+        x (N, ...) → y (N, ...)
+
+    Cache:
+        The mask m (bool), (N, 1, ...); the shape of ``x``, and an empty tensor of its dtype and device.
+
+    References:
+        Huang et al. 2016, "Deep networks with stochastic depth", with dropout's scaling: ``inference()`` has nothing to undo.
     """
 
     forms = ("N, ...",)
@@ -115,7 +144,7 @@ class DropPath(Dropping):
 
 @frozen
 class ChannelDropout(Dropping):
-    """Dropout of whole channels; the channels are in front of the axes in ``forms`` that have no batch."""
+    """Dropout of whole channels; the last entry of ``forms`` has the axes without a batch."""
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
         axes = self.forms[1].count(",")
@@ -126,12 +155,25 @@ class ChannelDropout(Dropping):
 
 @frozen
 class Dropout1d(ChannelDropout):
-    """Zero whole channels of (N, channels, length) or (channels, length); all else is as in ``Dropout``.
+    """Set each channel to 0 with probability ``p``, and divide the rest by 1 - p.
 
-    Params   none.
-    Cache    the mask (bool), with 1 for the length, True for what stays; shape, dtype and device of ``x``.
-    Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has other axes.
-    Source   Tompson et al. 2015.
+        y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0, for each channel
+        gx = gy ⊙ m / (1 - p)
+
+    The mask is a pure function of the key. With p = 0 the layer is the identity and needs no key. ``inference()`` returns the
+    identity.
+
+    Args:
+        p: Probability of dropping a channel.
+
+    Shape:
+        x (N, channels, L) → y (N, channels, L), or both without N.
+
+    Cache:
+        The mask m (bool), with size 1 along the length; the shape of ``x``, and an empty tensor of its dtype and device.
+
+    References:
+        Tompson et al. 2015, "Efficient object localization using convolutional networks", section 3.2; ``torch.nn.Dropout1d``.
     """
 
     forms = ("N, channels, length", "channels, length")
@@ -139,14 +181,25 @@ class Dropout1d(ChannelDropout):
 
 @frozen
 class Dropout2d(ChannelDropout):
-    """Zero whole channels of (N, channels, height, width) or (channels, height, width); all else is as in ``Dropout``.
+    """Set each channel to 0 with probability ``p``, and divide the rest by 1 - p.
 
-    ``torch.nn.Dropout2d`` takes three axes for (N, channels, length): for them there is ``Dropout1d``.
+        y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0, for each channel
+        gx = gy ⊙ m / (1 - p)
 
-    Params   none.
-    Cache    the mask (bool), with 1 for height and width, True for what stays; shape, dtype and device of ``x``.
-    Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has other axes.
-    Source   Tompson et al. 2015.
+    The mask is a pure function of the key. With p = 0 the layer is the identity and needs no key. ``inference()`` returns the
+    identity. ``torch.nn.Dropout2d`` reads three axes as (N, channels, L); use ``Dropout1d`` for that.
+
+    Args:
+        p: Probability of dropping a channel.
+
+    Shape:
+        x (N, channels, H, W) → y (N, channels, H, W), or both without N.
+
+    Cache:
+        The mask m (bool), with size 1 along height and width; the shape of ``x``, and an empty tensor of its dtype and device.
+
+    References:
+        Tompson et al. 2015, "Efficient object localization using convolutional networks", section 3.2; ``torch.nn.Dropout2d``.
     """
 
     forms = ("N, channels, height, width", "channels, height, width")
@@ -154,12 +207,26 @@ class Dropout2d(ChannelDropout):
 
 @frozen
 class Dropout3d(ChannelDropout):
-    """Zero whole channels of (N, channels, depth, height, width) or (channels, depth, height, width); else as in ``Dropout``.
+    """Set each channel to 0 with probability ``p``, and divide the rest by 1 - p.
 
-    Params   none.
-    Cache    the mask (bool), with 1 for depth, height and width, True for what stays; shape, dtype and device of ``x``.
-    Raises   ``ValueError`` for a p outside [0, 1], without a key, and an ``x`` that is not floating or has other axes.
-    Source   Tompson et al. 2015.
+        y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0, for each channel
+        gx = gy ⊙ m / (1 - p)
+
+    The mask is a pure function of the key. With p = 0 the layer is the identity and needs no key. ``inference()`` returns the
+    identity.
+
+    Args:
+        p: Probability of dropping a channel.
+
+    Shape:
+        x (N, channels, D, H, W) → y (N, channels, D, H, W), or both without N.
+
+    Cache:
+        The mask m (bool), with size 1 along depth, height and width; the shape of ``x``, and an empty tensor of its dtype and
+        device.
+
+    References:
+        Tompson et al. 2015, "Efficient object localization using convolutional networks", section 3.2; ``torch.nn.Dropout3d``.
     """
 
     forms = ("N, channels, depth, height, width", "channels, depth, height, width")

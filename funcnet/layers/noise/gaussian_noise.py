@@ -1,8 +1,6 @@
-"""Gaussian noise added to x, drawn from the key and gone in ``inference()``.
+"""GaussianNoise: noise added to x during training.
 
-    GaussianNoise   y = x + σ n      gx = gy      n standard normal
-
-x and y are (...), of any shape.
+y and gx have the shape of x, (...).
 """
 
 from attrs import field
@@ -19,12 +17,24 @@ from funcnet.value import frozen
 
 @frozen
 class GaussianNoise(Layer):
-    """Sum with normal numbers of mean 0 and standard deviation ``std``; the identity in ``inference()``.
+    """Add independent normal noise to every element.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its dtype and device.
-    Raises   ``ValueError`` for a negative std, without a key, and when ``x`` is not a floating tensor.
-    Source   Bishop 1995, "Training with noise is equivalent to Tikhonov regularization".
+        y  = x + σ n         n standard normal, σ = std
+        gx = gy
+
+    The noise is a pure function of the key. ``inference()`` returns the identity.
+
+    Args:
+        std: Standard deviation σ of the noise, at least 0.
+
+    Shape:
+        x (...) → y (...)
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype and device.
+
+    References:
+        Bishop 1995, "Training with noise is equivalent to Tikhonov regularization".
     """
 
     std: float = field(default=0.1, validator=number(0.0))

@@ -1,8 +1,6 @@
-"""Samples of normal distributions whose mean and variance a net computes: the latent layer of a variational autoencoder.
+"""GaussianSample: samples of normal distributions whose mean and variance a net computes, as in a variational autoencoder.
 
-    GaussianSample   y = m + s        gm = gy        gv = ½ gy s        s = exp(½ v) n, n standard normal, x = (m, v)
-
-x = (m, v), the mean and the logarithm of the variance, and y are (...), of one shape.
+x = (m, v), the mean and the logarithm of the variance; m, v and y are (...), of one shape.
 """
 
 from typing import Any
@@ -20,25 +18,31 @@ from funcnet.value import frozen
 
 @frozen
 class GaussianSample(Layer):
-    """Draw from N(mean, exp(log variance)), a pair (mean, log_variance) in; the mean in ``inference()``.
+    """Sample from N(mean, exp(log variance)), given the pair (mean, log_variance).
 
-    Gradients reach both through the draw (reparametrization). ``GaussianKL`` is the loss that holds the distribution near a
-    prior: ``serial(branch(Linear(8, 2), Linear(8, 2)), GaussianSample())`` is the latent layer of an autoencoder.
+        y  = m + s           s = exp(½ v) n, n standard normal, x = (m, v)
+        gm = gy
+        gv = ½ gy s
+        gx = (gm, gv)
+
+    Gradients reach mean and variance through the sample (the reparametrization trick). The loss ``GaussianKL`` keeps the
+    distribution near a prior: ``serial(branch(Linear(8, 2), Linear(8, 2)), GaussianSample())`` is the latent layer of an
+    autoencoder. The sample is a pure function of the key; ``inference()`` returns the layer that selects the mean.
 
     Shape:
-        x ((...), (...)) → y (...), all of one shape
-
-    Params:
-        None.
+        x ((...), (...)) → y (...), all of one shape.
 
     Cache:
         s, the deviation of y from the mean.
 
     Raises:
-        ValueError: Without a key, and for an x that is no pair of floating tensors of one shape and dtype.
+        ValueError: If x is not a pair of floating tensors of one shape, dtype and device.
 
-    Source:
+    References:
         Kingma & Welling 2014, "Auto-encoding variational Bayes", section 2.4.
+
+    >>> GaussianSample()({}, (torch.zeros(3), torch.zeros(3)), 0).shape
+    torch.Size([3])
     """
 
     stochastic = True

@@ -1,6 +1,4 @@
-"""Random numbers of sizes from x, drawn from the key.
-
-RandomTensor   y = independent numbers of a distribution      gx = 0
+"""RandomTensor: random numbers of a shape that is computed from x.
 
 x is a tensor (...), or a tuple of tensors of any shapes.
 """
@@ -23,27 +21,29 @@ _floating_dtype = valid_if(lambda got: isinstance(got, torch.dtype) and got.is_f
 
 @frozen
 class RandomTensor(Layer):
-    """Draw independent random numbers, by default as many as x has, as ``torch.randn_like``; in ``inference()`` too.
+    """Independent random numbers, by default as many as x has.
+
+        y  = numbers of the distribution, independent of x
+        gx = 0, or ``None`` for a tuple or an integer x
+
+    The numbers are a pure function of the key, and are drawn in ``inference()`` too.
 
     Args:
         distribution: ``"normal"`` for mean 0 and variance 1, ``"uniform"`` for [0, 1), or ``"bernoulli"`` for 0 and 1.
-        sizes: The sizes of y: numbers, and expressions of the shapes of x. By default the shape of x.
-        p: The probability of 1, for ``"bernoulli"``.
-        dtype: The dtype of y; ``None`` for that of x, which must be floating then.
+        sizes: Sizes of y: numbers, and expressions of the shapes of x; by default the shape of x.
+        p: Probability of 1, for ``"bernoulli"``.
+        dtype: Floating dtype of y; ``None`` for that of x, which must then be floating.
 
     Shape:
-        x (...), or a tuple whose first tensor says the dtype → y (*sizes)
-
-    Params:
-        None.
+        x (...), or a tuple whose first tensor gives the dtype → y (*sizes)
 
     Cache:
-        The shape of x, and an empty tensor of its dtype and device; for a tuple its length.
+        The shape of ``x``, and an empty tensor of its dtype and device; the length of a tuple.
 
     Raises:
-        ValueError: Without a key, for another distribution, and for an x without the axes that ``sizes`` asks for.
+        ValueError: If x lacks the axes from which ``sizes`` are computed.
 
-    Source:
+    References:
         ``torch.randn_like``, ``torch.rand_like`` and ``torch.Tensor.bernoulli_``.
 
     >>> RandomTensor("uniform", (InputSize(0, 0), 3))({}, torch.zeros(2, 5), 0).shape
@@ -92,5 +92,5 @@ class RandomTensor(Layer):
         try:
             shape = evaluate(self.sizes, inputs)
         except (Misfit, IndexError):
-            return "x must have the inputs and axes that the sizes are taken from"
+            return "x must have the inputs and axes from which the sizes are computed"
         return None if all([n >= 0 for n in shape]) else f"the sizes must be at least 0, not {shape}"  # noqa: C419

@@ -1,15 +1,6 @@
-"""Arithmetic: operations on operands, a tuple of tensors in, one tensor out, with broadcasting.
+"""Elementwise arithmetic: x is a tuple of tensors that broadcast together, y is one tensor.
 
-    Add      y = Σ xᵢ          gxᵢ = gy
-    Mul      y = Π xᵢ          gxᵢ = gy ⊙ Π_{j≠i} xⱼ
-    Sub      y = a - b         ga = gy,                   gb = -gy
-    Div      y = a / b         ga = gy / b,               gb = -gy ⊙ y / b
-    Pow      y = aᵇ            ga = gy ⊙ b aᵇ⁻¹,          gb = gy ⊙ y log a
-    MatMul   y = a b           ga = gy bᵀ,                gb = aᵀ gy
-    Concat   y = (x₁ x₂ ...)   gxᵢ = its part of gy
-
-The operands (...) broadcast to the shape of y; those of MatMul are (..., n, k) and (..., k, m), and those of Concat differ in one
-axis. The gradient of an operand that was broadcast is summed over the axes along which it was repeated.
+The gradient of an operand is summed over the axes along which it was broadcast.
 """
 
 from functools import reduce
@@ -21,15 +12,15 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import axis_complaint, came, check_gy, first_complaint, kind_of, require_floating
+from funcnet.checks import came, check_gy, kind_of, require_floating
 from funcnet.contract import Grads, Layer, Params, Rng, Shape
-from funcnet.errors import describe, flag, value_error, whole_number
+from funcnet.errors import describe, flag, value_error
 from funcnet.kernels import operands as kernels
 from funcnet.value import frozen
 
 Operands = tuple[Tensor, ...]
 Shapes = tuple[Shape, ...]
-_Shaped = tuple[Shapes, Shape, Tensor]  # the operands' shapes, that of y, and an empty tensor of its kind
+_Shaped = tuple[Shapes, Shape, Tensor]  # the operands' shapes, that of y, and an empty tensor of its dtype
 
 
 def shapes_of(x: Operands) -> Shapes:
@@ -38,7 +29,7 @@ def shapes_of(x: Operands) -> Shapes:
 
 
 def _are_alike(x: tuple[Any, ...]) -> bool:
-    """Tell whether x is dense floating tensors of one dtype on one device: of two in 0.4 µs, and by the rules one by one in 1."""
+    """Tell whether x is dense floating tensors of one dtype on one device: 0.4 µs for two, and 1 µs rule by rule."""
     first = x[0]
     if type(first) is not Tensor or not first.is_floating_point():
         return False
@@ -53,10 +44,10 @@ def _are_alike(x: tuple[Any, ...]) -> bool:
 
 @frozen
 class Operation(Layer):
-    """A layer whose x is a tuple of floating tensors of one dtype that broadcast together."""
+    """Base of layers whose x is a tuple of floating tensors of one dtype that broadcast together."""
 
     count: ClassVar[int | None] = 2
-    """How many operands x has; ``None`` for one or more."""
+    """The number of operands; ``None`` for one or more."""
 
     contents: ClassVar[str] = "2 tensors"
     """What x holds, in words."""
@@ -85,21 +76,37 @@ class Operation(Layer):
 
 
 @frozen
-class _Variadic(Operation):
-    """An operation on one or more operands."""
+class VariadicOperation(Operation):
+    """Base of operations on one or more operands."""
 
     count = None
     contents = "one or more tensors"
 
 
 @frozen
-class Add(_Variadic):
-    """Sum of the operands, one or more; with ``broadcast=False`` they must have one shape.
+class Add(VariadicOperation):
+    """Add the operands, one or more.
 
-    Params   none.
-    Cache    the operands' shapes, that of ``y``, and an empty tensor of its kind.
-    Raises   ``ValueError`` when ``x`` is not a tuple of floating tensors that broadcast together.
-    Source   elementary.
+        y   = Σ xᵢ
+        gxᵢ = gy
+
+    Args:
+        broadcast: Whether shapes may differ; with ``False`` the operands must have one shape.
+
+    Shape:
+        (x₁, x₂, ...), tensors (...) that broadcast → y (...)
+
+    Cache:
+        The shapes of the operands and of ``y``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If the operands do not broadcast together, or have several shapes with ``broadcast=False``.
+
+    References:
+        ``torch.add``.
+
+    >>> Add()({}, (torch.tensor([1.0, 2.0]), torch.tensor([3.0])))
+    tensor([4., 5.])
     """
 
     broadcast: bool = field(default=True, validator=flag)
@@ -119,12 +126,25 @@ class Add(_Variadic):
 
 @frozen
 class Sub(Operation):
-    """Difference a - b of two operands.
+    """Subtract the second of two operands from the first.
 
-    Params   none.
-    Cache    the operands' shapes, that of ``y``, and an empty tensor of its kind.
-    Raises   ``ValueError`` when ``x`` is not a pair of floating tensors that broadcast together.
-    Source   elementary.
+        y  = a - b
+        ga = gy        gb = -gy
+
+    Shape:
+        (a, b), tensors (...) that broadcast → y (...)
+
+    Cache:
+        The shapes of the operands and of ``y``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If the operands do not broadcast together.
+
+    References:
+        ``torch.sub``.
+
+    >>> Sub()({}, (torch.tensor([1.0, 2.0]), torch.tensor([3.0])))
+    tensor([-2., -1.])
     """
 
     def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, _Shaped]:
@@ -139,13 +159,26 @@ class Sub(Operation):
 
 
 @frozen
-class Mul(_Variadic):
-    """Product of the operands, one or more, element by element; exact where factors are 0, since nothing is divided.
+class Mul(VariadicOperation):
+    """Multiply the operands, one or more, elementwise. The gradients are exact at zeros: nothing is divided.
 
-    Params   none.
-    Cache    the operands, and the shape of ``y``.
-    Raises   ``ValueError`` when ``x`` is not a tuple of floating tensors that broadcast together.
-    Source   elementary.
+        y   = Π xᵢ
+        gxᵢ = gy ⊙ Π_{j≠i} xⱼ
+
+    Shape:
+        (x₁, x₂, ...), tensors (...) that broadcast → y (...)
+
+    Cache:
+        The operands, not copied, and the shape of ``y``.
+
+    Raises:
+        ValueError: If the operands do not broadcast together.
+
+    References:
+        ``torch.mul``.
+
+    >>> Mul()({}, (torch.tensor([1.0, 2.0]), torch.tensor([3.0])))
+    tensor([3., 6.])
     """
 
     def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Operands, Shape]]:
@@ -162,12 +195,25 @@ class Mul(_Variadic):
 
 @frozen
 class Div(Operation):
-    """Quotient a / b of two operands.
+    """Divide the first of two operands by the second, elementwise.
 
-    Params   none.
-    Cache    ``y``, ``b`` and the shape of ``a``.
-    Raises   ``ValueError`` when ``x`` is not a pair of floating tensors that broadcast together.
-    Source   elementary.
+        y  = a / b
+        ga = gy / b        gb = -gy ⊙ y / b
+
+    Shape:
+        (a, b), tensors (...) that broadcast → y (...)
+
+    Cache:
+        ``y`` and ``b``, not copied, and the shape of ``a``.
+
+    Raises:
+        ValueError: If the operands do not broadcast together.
+
+    References:
+        ``torch.div``.
+
+    >>> Div()({}, (torch.tensor([1.0, 2.0]), torch.tensor([4.0])))
+    tensor([0.2500, 0.5000])
     """
 
     def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, tuple[int, ...]]]:
@@ -183,14 +229,26 @@ class Div(Operation):
 
 @frozen
 class Pow(Operation):
-    """Power aᵇ of two operands, element by element.
+    """Raise the first of two operands to the power of the second, elementwise.
 
-    Where a = 0 the gradient of b is 0 for b ≥ 0, and where b = 0 that of a is 0, as torch has them.
+        y  = aᵇ
+        ga = gy ⊙ b aᵇ⁻¹, and 0 where b = 0
+        gb = gy ⊙ y log a, and 0 where a = 0 and b ≥ 0
 
-    Params   none.
-    Cache    the operands and ``y``.
-    Raises   ``ValueError`` when ``x`` is not a pair of floating tensors that broadcast together.
-    Source   elementary; its gradients at the kinks are those of ``torch.pow``.
+    Shape:
+        (a, b), tensors (...) that broadcast → y (...)
+
+    Cache:
+        The operands and ``y``, not copied.
+
+    Raises:
+        ValueError: If the operands do not broadcast together.
+
+    References:
+        ``torch.pow``, with its gradients at the kinks.
+
+    >>> Pow()({}, (torch.tensor([2.0, 3.0]), torch.tensor([2.0])))
+    tensor([4., 9.])
     """
 
     def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -204,62 +262,3 @@ class Pow(Operation):
         ga = gy * torch.where(b == 0, 0.0, b * torch.pow(a, b - 1))
         gb = gy * torch.where((a == 0) & (b >= 0), 0.0, y * torch.log(a))
         return params, (kernels.unbroadcast(ga, tuple(a.shape)), kernels.unbroadcast(gb, tuple(b.shape)))
-
-
-@frozen
-class MatMul(Operation):
-    """Matrix product of two operands with ``torch.matmul``'s rules: axes before the last two are batch, and broadcast.
-
-    Params   none.
-    Cache    the operands, and the shape of ``y``.
-    Raises   ``ValueError`` when ``x`` is not a pair of floating tensors with fitting shapes.
-    Source   elementary, by the rules of ``torch.matmul``.
-    """
-
-    batch_dependent = True
-
-    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Operands, Shape]]:
-        y = torch.matmul(*self.operands(params, x))
-        return y, (x, tuple(y.shape))
-
-    def vjp(self, params: Params, cache: tuple[Operands, Shape], gy: Tensor) -> tuple[Grads, Operands]:
-        (a, b), of = cache
-        gy = check_gy(self, gy, of, a)
-        rows, columns = a.unsqueeze(0) if a.dim() == 1 else a, b.unsqueeze(1) if b.dim() == 1 else b
-        gy = gy.unsqueeze(-2) if a.dim() == 1 and b.dim() > 1 else gy.unsqueeze(-1) if b.dim() == 1 else gy
-        gy = gy.unsqueeze(-2) if a.dim() == 1 and b.dim() == 1 else gy
-        ga = kernels.unbroadcast(torch.matmul(gy, columns.mT), tuple(rows.shape))
-        gb = kernels.unbroadcast(torch.matmul(rows.mT, gy), tuple(columns.shape))
-        return params, (ga.reshape(a.shape), gb.reshape(b.shape))
-
-    def complaint(self, x: Operands) -> str:
-        return "the last axis of a must be the last but one of b, and those before must broadcast"
-
-
-@frozen
-class Concat(_Variadic):
-    """Join the operands along the axis ``dim``, by default the last: features beside features.
-
-    Params   none.
-    Cache    the operands' sizes along ``dim``, the shape of ``y``, and an empty tensor of its kind.
-    Raises   ``ValueError`` when ``x`` is not a tuple of floating tensors that agree in all other axes.
-    Source   elementary, as ``torch.cat``.
-    """
-
-    dim: int = field(default=-1, validator=whole_number)
-
-    @property
-    def batch_dependent(self) -> bool:
-        return self.dim == 0
-
-    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape, Tensor]]:
-        y = torch.cat(self.operands(params, x), self.dim)
-        return y, (tuple([operand.shape[self.dim] for operand in x]), tuple(y.shape), kind_of(y))
-
-    def vjp(self, params: Params, cache: tuple[Shape, Shape, Tensor], gy: Tensor) -> tuple[Grads, Operands]:
-        sizes, of, kind = cache
-        return params, torch.split(check_gy(self, gy, of, kind), list(sizes), self.dim)
-
-    def complaint(self, x: Operands) -> str | None:
-        axes = [axis_complaint(operand, self.dim) for operand in x]
-        return first_complaint(*axes, f"the operands must agree in every axis but {self.dim}")

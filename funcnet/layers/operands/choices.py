@@ -1,11 +1,6 @@
-"""Choices between operands, element by element: a tuple of tensors in, one tensor out, with broadcasting.
+"""Elementwise choices between operands: x is a tuple of tensors that broadcast together, y is one tensor.
 
-Where      y = a where the condition holds, else b    ga = gy there, else 0;     gb = gy elsewhere, else 0
-Maximum    y = the larger of a and b                  ga = gy where a > b, gy / 2 where a = b, else 0;    gb: the same with b
-Minimum    y = the smaller of a and b                 ga = gy where a < b, gy / 2 where a = b, else 0;    gb: the same with b
-TypeAs     y = a, in the dtype of b                   ga = gy, in the dtype of a
-
-The operands (...) broadcast to the shape of y. Gradients are summed over the axes along which an operand was repeated.
+The gradient of an operand is summed over the axes along which it was broadcast.
 """
 
 import math
@@ -31,25 +26,26 @@ _number = valid_if(
 
 @frozen
 class Where(Layer):
-    """a where a condition holds, else b, as ``torch.where``; either may be a number, which is then no part of x.
+    """Choose a where a condition holds, else b. Either may be a number in a field, which is then not part of x.
+
+        y  = a where the condition holds, else b
+        ga = gy where it holds, else 0
+        gb = gy where it does not hold, else 0
 
     Args:
         a: The number where the condition holds; ``None`` for a tensor in x.
         b: The number elsewhere; ``None`` for a tensor in x.
 
     Shape:
-        x (condition, a, b), without those that are numbers: bool and floating tensors (...) that broadcast → y (...)
-
-    Params:
-        None.
+        (condition, a, b) without those that are numbers, bool and floating tensors (...) that broadcast → y (...)
 
     Cache:
-        The condition, the shapes of ``a`` and ``b``, that of ``y``, and an empty tensor of its kind.
+        The condition, not copied, the shapes of a, b and ``y``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: For an x of other tensors, and two numbers.
+        ValueError: If x does not hold a bool condition and floating tensors of one dtype, or both a and b are numbers.
 
-    Source:
+    References:
         ``torch.where``.
 
     >>> Where(b=0.0)({}, (torch.tensor([True, False]), torch.tensor([1.0, 2.0])))
@@ -93,7 +89,7 @@ class Where(Layer):
 
 
 class _Extreme(Operation):
-    """The larger or smaller of two operands: ``choose`` gives it, and ``first`` tells where it is a."""
+    """The larger or smaller of two operands: ``choose`` computes it, and ``first`` tells where it is a."""
 
     __slots__ = ()
 
@@ -115,21 +111,21 @@ class _Extreme(Operation):
 
 @frozen
 class Maximum(_Extreme):
-    """The larger of two operands, element by element; equal ones share the gradient.
+    """The larger of two operands, elementwise; equal ones share the gradient.
+
+        y  = max(a, b)
+        ga = gy where a > b, gy / 2 where a = b, else 0        gb the same with a and b exchanged
 
     Shape:
-        x (a, b), which broadcast → y (...)
-
-    Params:
-        None.
+        (a, b), tensors (...) that broadcast → y (...)
 
     Cache:
-        The operands, and the shape of ``y``.
+        The operands, not copied, and the shape of ``y``.
 
     Raises:
-        ValueError: When x is not a pair of floating tensors that broadcast together.
+        ValueError: If the operands do not broadcast together.
 
-    Source:
+    References:
         ``torch.maximum``.
 
     >>> Maximum()({}, (torch.tensor([1.0, 4.0]), torch.tensor([2.0])))
@@ -142,21 +138,21 @@ class Maximum(_Extreme):
 
 @frozen
 class Minimum(_Extreme):
-    """The smaller of two operands, element by element; equal ones share the gradient.
+    """The smaller of two operands, elementwise; equal ones share the gradient.
+
+        y  = min(a, b)
+        ga = gy where a < b, gy / 2 where a = b, else 0        gb the same with a and b exchanged
 
     Shape:
-        x (a, b), which broadcast → y (...)
-
-    Params:
-        None.
+        (a, b), tensors (...) that broadcast → y (...)
 
     Cache:
-        The operands, and the shape of ``y``.
+        The operands, not copied, and the shape of ``y``.
 
     Raises:
-        ValueError: When x is not a pair of floating tensors that broadcast together.
+        ValueError: If the operands do not broadcast together.
 
-    Source:
+    References:
         ``torch.minimum``.
 
     >>> Minimum()({}, (torch.tensor([1.0, 4.0]), torch.tensor([2.0])))
@@ -169,21 +165,21 @@ class Minimum(_Extreme):
 
 @frozen
 class TypeAs(Layer):
-    """The first tensor of a pair in the dtype of the second, as ``torch.Tensor.type_as``: for masks that are multiplied with.
+    """Convert the first tensor of a pair to the dtype of the second, for example a mask to multiply with.
+
+        y  = a in the dtype of b
+        ga = gy in the dtype of a        gb is ``None``
 
     Shape:
-        x (a (...), b (...)), of any shapes → y (...), the shape of a
-
-    Params:
-        None.
+        (a (...), b (...)), of any shapes → y (...), the shape of a
 
     Cache:
-        The shape of a, and empty tensors of the kinds of a and b.
+        The shape of a, and empty tensors of the dtypes of a and ``y``.
 
     Raises:
-        ValueError: When x is not a pair of tensors of real numbers, the second floating.
+        ValueError: If the second tensor is not floating, or the first is complex.
 
-    Source:
+    References:
         ``torch.Tensor.type_as``.
 
     >>> TypeAs()({}, (torch.tensor([True, False]), torch.tensor(0.5)))

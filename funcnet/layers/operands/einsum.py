@@ -1,8 +1,6 @@
-"""Sums of products of several tensors by an equation of letters for axes.
+"""Sums of products of several tensors, written as an equation with a letter for each axis.
 
-EinsumOperands   y = Σ Π xᵢ, over the letters that y lacks      gxᵢ = Σ gy Π_{j≠i} xⱼ, over the letters that xᵢ lacks
-
-Each operand (...) has an axis for each letter of its part of the equation.
+Each operand (...) has one axis for each letter of its part of the equation.
 """
 
 from typing import Any
@@ -19,7 +17,7 @@ from funcnet.value import frozen
 
 
 def _is_equation(got: Any) -> bool:
-    """Tell whether each letter is at most once in an operand, and in two of the operands and y."""
+    """Tell whether each letter occurs at most once in a part, and in at least two of the parts."""
     left, arrow, y = str(got).replace(" ", "").partition("->")
     parts = [*left.split(","), y]
     letters = {letter for part in parts for letter in part}
@@ -31,25 +29,25 @@ def _is_equation(got: Any) -> bool:
 
 @frozen
 class EinsumOperands(Operation):
-    """Sum of products of the operands by an equation, as ``torch.einsum``: ``EinsumOperands("nqd,nkd->nqk")``.
+    """Sum of products of the operands by an equation: ``EinsumOperands("nqd,nkd->nqk")``.
+
+        y   = Σ Π xᵢ                over the letters that y lacks
+        gxᵢ = Σ gy Π_{j≠i} xⱼ       over the letters that xᵢ lacks
 
     Args:
-        equation: The letters of each operand and of y. Each letter is once in a part, and in two parts at least. ``...`` is for
-            axes that all operands with it have alike.
+        equation: The letters of each operand and of y. Each letter occurs once in a part, and in at least two parts. ``...``
+            stands for axes that all operands with it have in common.
 
     Shape:
-        x, a tuple of tensors (...) → y (...)
-
-    Params:
-        None.
+        (x₁, x₂, ...), tensors (...) → y (...)
 
     Cache:
-        The operands, and the shape of ``y``.
+        The operands, not copied, and the shape of ``y``.
 
     Raises:
-        ValueError: For another equation, and operands that do not fit it.
+        ValueError: If the equation is invalid, or the operands do not fit it.
 
-    Source:
+    References:
         ``torch.einsum``.
 
     >>> EinsumOperands("ij,kj->ik")({}, (torch.eye(2), torch.tensor([[1.0, 2.0]])))

@@ -1,9 +1,5 @@
 """Lengths of vectors along axes.
 
-VectorNorm   y = ‖x‖ₚ      gx = gy ∂‖x‖ₚ/∂x, and 0 where y is 0
-
-    ∂‖x‖ₚ/∂x = sign x ⊙ (|x| / ‖x‖ₚ)ᵖ⁻¹;  for p = ∞ sign x / k at the k largest, else 0
-
 x (...) has any axes, and y those that are not reduced.
 """
 
@@ -21,26 +17,26 @@ from funcnet.value import frozen
 
 @frozen
 class VectorNorm(Reduction):
-    """The p-norm of x along the axes ``dim``, of all without it; the gradient of a vector of length 0 is 0.
+    """The p-norm of x along the axes ``dim`` (all axes by default); the gradient of a vector of length 0 is 0.
+
+        y  = ‖x‖ₚ
+        gx = gy sign x ⊙ (|x| / y)ᵖ⁻¹, and 0 where x or y is 0; for p = ∞ gy sign x / k at the k largest |x|, else 0
 
     Args:
-        dim: The axis or axes; ``None`` for all.
-        keepdim: Whether they stay, with size 1.
-        p: The degree of the norm.
+        dim: The axis, or a tuple of axes; ``None`` for all.
+        keepdim: Whether the reduced axes stay, with size 1.
+        p: Exponent of the norm.
 
     Shape:
-        x (...) → y (...), without the axes
-
-    Params:
-        None.
+        x (...) → y (...) without the reduced axes
 
     Cache:
-        ``x``, y with all axes, and the axes.
+        ``x``, not copied, ``y`` with all axes, and the axes.
 
     Raises:
-        ValueError: For an x that is no floating tensor, or has no such axis, or an empty one.
+        ValueError: If x has no such axis.
 
-    Source:
+    References:
         ``torch.linalg.vector_norm``.
 
     >>> import torch

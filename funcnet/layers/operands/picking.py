@@ -1,10 +1,6 @@
-"""Tuples of tensors: one entry, and tensors joined along a new axis or taken apart along one.
+"""Tuples of tensors: pick one entry, join tensors along an axis, or take them apart along one.
 
-Pick     y = x[index]                                  gx = (None, ..., gy, ..., None)
-Stack    y = (x₁ x₂ ...) along a new axis              gxᵢ = gy at i of that axis
-Unbind   yᵢ = x at i of an axis, which is removed      gx = (gy₁ gy₂ ...) stacked along it
-
-The operands and x (...) are of any shape.
+The operands and x (...) have any shape.
 """
 
 from typing import Any
@@ -13,35 +9,35 @@ import torch
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, check_gys, kind_of, require_no_params
+from funcnet.checks import Misfit, axis_complaint, check_gy, check_gys, first_complaint, kind_of, require_no_params
 from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import whole_number
-from funcnet.layers.operands.arithmetic import Operation
+from funcnet.layers.operands.arithmetic import Operands, Operation, VariadicOperation
 from funcnet.layers.shape.indexing import Parts
 from funcnet.value import frozen
 
 
 @frozen
 class Pick(Layer):
-    """One entry of a tuple; the others have the gradient ``None``, which costs nothing, where ``Select`` makes zeros.
+    """Return one entry of a tuple. The others get the gradient ``None``, which costs nothing; ``Select`` makes zeros.
+
+        y  = x[index]
+        gx = (None, ..., gy, ..., None)
 
     Args:
-        index: The number of the entry, from the end where negative.
+        index: The position of the entry, from the end if negative.
 
     Shape:
         x (x₀, x₁, ...), a tuple of tensors (...) or trees → y = x[index]
 
-    Params:
-        None.
-
     Cache:
-        The number of entries, and y, not copied.
+        The number of entries, and ``y``, not copied.
 
     Raises:
-        ValueError: For an x that is no tuple, or has no such entry.
+        ValueError: If x is not a tuple with this entry.
 
-    Source:
-        elementary.
+    References:
+        ``operator.itemgetter`` for tuples.
 
     >>> Pick(1)({}, (torch.zeros(2), torch.ones(3)))
     tensor([1., 1., 1.])
@@ -68,24 +64,24 @@ class Pick(Layer):
 
 @frozen
 class Stack(Operation):
-    """Join the operands, which have one shape, along a new axis ``dim``, as ``torch.stack``.
+    """Join operands of one shape along a new axis.
+
+        y   = (x₁ x₂ ...) along the new axis
+        gxᵢ = gy at i of that axis
 
     Args:
         dim: The place of the new axis in y.
 
     Shape:
-        x, a tuple of one or more (...) → y (..., operands, ...)
-
-    Params:
-        None.
+        (x₁, x₂, ...), each (...) → y (..., operands, ...)
 
     Cache:
-        The shape of ``y``, and an empty tensor of its kind.
+        The shape of ``y``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: For operands that are no floating tensors of one shape, or have too few axes.
+        ValueError: If the operands do not have one shape, or too few axes.
 
-    Source:
+    References:
         ``torch.stack``.
 
     >>> Stack(-1)({}, (torch.zeros(2), torch.ones(2)))
@@ -115,24 +111,24 @@ class Stack(Operation):
 
 @frozen
 class Unbind(Parts):
-    """A tuple of x at each place of the axis ``dim``, which is removed, as ``torch.unbind``.
+    """Take x apart along the axis ``dim``, which is removed.
+
+        yᵢ = x at i of the axis
+        gx = (gy₁ gy₂ ...) stacked along it
 
     Args:
         dim: The axis.
 
     Shape:
-        x (..., n, ...) → y, a tuple of n (...)
-
-    Params:
-        None.
+        x (..., n, ...) → (y₁, ..., yₙ), each (...)
 
     Cache:
-        The shapes of the parts, and an empty tensor of their kind.
+        The shapes of the parts, and an empty tensor of their dtype.
 
     Raises:
-        ValueError: When x has no axis ``dim``.
+        ValueError: If x has no axis ``dim``.
 
-    Source:
+    References:
         ``torch.unbind``.
 
     >>> Unbind(1)({}, torch.tensor([[1.0, 2.0]]))
@@ -146,3 +142,48 @@ class Unbind(Parts):
 
     def join(self, parts: list[Tensor]) -> Tensor:
         return torch.stack(parts, self.dim)
+
+
+@frozen
+class Concat(VariadicOperation):
+    """Join the operands along an existing axis, by default the last: features next to features.
+
+        y   = (x₁ x₂ ...) along the axis
+        gxᵢ = its part of gy
+
+    Args:
+        dim: The axis.
+
+    Shape:
+        (x₁, x₂, ...), each (..., nᵢ, ...) → y (..., Σ nᵢ, ...)
+
+    Cache:
+        The sizes of the operands along the axis, the shape of ``y``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If the operands differ in another axis.
+
+    References:
+        ``torch.cat``.
+
+    >>> Concat()({}, (torch.tensor([1.0, 2.0]), torch.tensor([3.0])))
+    tensor([1., 2., 3.])
+    """
+
+    dim: int = field(default=-1, validator=whole_number)
+
+    @property
+    def batch_dependent(self) -> bool:
+        return self.dim == 0
+
+    def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Shape, Tensor]]:
+        y = torch.cat(self.operands(params, x), self.dim)
+        return y, (tuple([operand.shape[self.dim] for operand in x]), tuple(y.shape), kind_of(y))
+
+    def vjp(self, params: Params, cache: tuple[Shape, Shape, Tensor], gy: Tensor) -> tuple[Grads, Operands]:
+        sizes, of, kind = cache
+        return params, torch.split(check_gy(self, gy, of, kind), list(sizes), self.dim)
+
+    def complaint(self, x: Operands) -> str | None:
+        axes = [axis_complaint(operand, self.dim) for operand in x]
+        return first_complaint(*axes, f"the operands must agree in every axis but {self.dim}")

@@ -1,12 +1,6 @@
-"""Orders along an axis: sums from the start on, the largest elements with their places, and elements by their places.
+"""Orders along an axis: cumulative sums, the largest elements with their positions, and elements at given positions.
 
-CumSum          y[i] = Σ x[j], j ≤ i                              gx[i] = Σ gy[j], j ≥ i
-TopK            y, i = the k largest x, and their places          gx = gy at i, else 0
-MaxWithIndices  y, i = the largest x, and its place               gx = gy at i, else 0
-MinWithIndices  y, i = the smallest x, and its place              gx = gy at i, else 0
-GatherElements  y = x[i] along the axis, i for each element       gx = 0, with gy added at i
-
-x (..., n, ...) has n elements along the axis ``dim``. Places are integers, without a gradient.
+x (..., n, ...) has n elements along the axis ``dim``. Positions are integers, without a gradient.
 """
 
 from abc import abstractmethod
@@ -35,24 +29,24 @@ from funcnet.value import frozen
 
 @frozen
 class CumSum(Along):
-    """Sums of all elements up to each, along the axis ``dim``.
+    """Cumulative sum along the axis ``dim``.
+
+        y[i]  = Σ x[j] over j ≤ i
+        gx[i] = Σ gy[j] over j ≥ i
 
     Args:
-        dim: The axis, by default the last.
+        dim: The axis.
 
     Shape:
         x (..., n, ...) → y (..., n, ...)
 
-    Params:
-        None.
-
     Cache:
-        The shape of ``x``, and an empty tensor of its kind.
+        The shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: When x is no floating tensor or has no axis ``dim``.
+        ValueError: If x has no axis ``dim``.
 
-    Source:
+    References:
         ``torch.cumsum``.
 
     >>> CumSum()({}, torch.tensor([1.0, 2.0, 3.0]))
@@ -72,11 +66,11 @@ class CumSum(Along):
 
 @frozen
 class Ranked(Along):
-    """A layer whose y is a pair: some elements of x along an axis, and their places. ``ranked`` gives both."""
+    """Base of layers whose y is a pair: some elements of x along an axis, and their positions. ``ranked`` returns both."""
 
     @abstractmethod
     def ranked(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return elements and places."""
+        """Return the elements and their positions."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[tuple[Tensor, Tensor], Any]:
         y, places = self.ranked(require_dense_floating(self, params, x))
@@ -96,27 +90,27 @@ class Ranked(Along):
 
 @frozen
 class TopK(Ranked):
-    """The ``k`` largest elements along an axis and their places, as ``torch.topk``.
+    """The ``k`` largest elements along an axis, and their positions.
+
+        y, i = the k largest x, and their positions
+        gx   = gy at i, 0 elsewhere
 
     Args:
-        k: How many.
-        dim: The axis, by default the last.
-        largest: ``False`` for the smallest.
-        sorted: Whether they are in order.
+        dim: The axis.
+        k: Number of elements.
+        largest: Whether to take the largest, instead of the smallest.
+        sorted: Whether the elements are in order.
 
     Shape:
-        x (..., n, ...) → y ((..., k, ...), places (..., k, ...))
-
-    Params:
-        None.
+        x (..., n, ...) → (y (..., k, ...), positions (..., k, ...))
 
     Cache:
-        The places, the shape of ``x``, and an empty tensor of its kind.
+        The positions, the shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: When x is no floating tensor, or has fewer elements along the axis.
+        ValueError: If x has fewer than ``k`` elements along the axis.
 
-    Source:
+    References:
         ``torch.topk``.
 
     >>> TopK(k=2)({}, torch.tensor([1.0, 3.0, 2.0]))[0]
@@ -137,7 +131,7 @@ class TopK(Ranked):
 
 @frozen
 class OneRanked(Ranked):
-    """A ranked layer with one element along the axis, which ``keepdim`` keeps with size 1."""
+    """Base of ranked layers with one element along the axis, which ``keepdim`` keeps with size 1."""
 
     keepdim: bool = field(default=False, validator=flag)
 
@@ -147,26 +141,26 @@ class OneRanked(Ranked):
 
 @frozen
 class MaxWithIndices(OneRanked):
-    """The largest element along an axis and its place, as ``torch.max`` with a dim: of equal ones one has all the gradient.
+    """The largest element along an axis, and its position; one of equal elements gets the whole gradient.
+
+        y, i = the largest x, and its position
+        gx   = gy at i, 0 elsewhere
 
     Args:
-        dim: The axis, by default the last.
+        dim: The axis.
         keepdim: Whether the axis stays, with size 1.
 
     Shape:
-        x (..., n, ...) → y ((...), places (...))
-
-    Params:
-        None.
+        x (..., n, ...) → (y (..., ...), positions (..., ...))
 
     Cache:
-        The places, the shape of ``x``, and an empty tensor of its kind.
+        The positions, the shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: When x is no floating tensor, or has no element along the axis.
+        ValueError: If the axis is empty.
 
-    Source:
-        ``torch.max``.
+    References:
+        ``torch.max`` with a dim.
 
     >>> MaxWithIndices()({}, torch.tensor([1.0, 3.0, 2.0]))
     (tensor(3.), tensor(1))
@@ -179,26 +173,26 @@ class MaxWithIndices(OneRanked):
 
 @frozen
 class MinWithIndices(OneRanked):
-    """The smallest element along an axis and its place, as ``torch.min`` with a dim: of equal ones one has all the gradient.
+    """The smallest element along an axis, and its position; one of equal elements gets the whole gradient.
+
+        y, i = the smallest x, and its position
+        gx   = gy at i, 0 elsewhere
 
     Args:
-        dim: The axis, by default the last.
+        dim: The axis.
         keepdim: Whether the axis stays, with size 1.
 
     Shape:
-        x (..., n, ...) → y ((...), places (...))
-
-    Params:
-        None.
+        x (..., n, ...) → (y (..., ...), positions (..., ...))
 
     Cache:
-        The places, the shape of ``x``, and an empty tensor of its kind.
+        The positions, the shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: When x is no floating tensor, or has no element along the axis.
+        ValueError: If the axis is empty.
 
-    Source:
-        ``torch.min``.
+    References:
+        ``torch.min`` with a dim.
 
     >>> MinWithIndices()({}, torch.tensor([4.0, 3.0, 5.0]))
     (tensor(3.), tensor(1))
@@ -211,24 +205,24 @@ class MinWithIndices(OneRanked):
 
 @frozen
 class GatherElements(Along):
-    """The elements of x at the places in an index, one for each element of the index, as ``torch.gather``.
+    """Take the elements of x at the positions in an index, one for each element of the index.
+
+        y[..., j, ...] = x[..., index[..., j, ...], ...]
+        gx             = gy added at the positions, 0 elsewhere
 
     Args:
-        dim: The axis that the index counts along, by default the last.
+        dim: The axis that the index counts along.
 
     Shape:
-        x (x (..., n, ...), index (..., m, ...)) → y (..., m, ...)
-
-    Params:
-        None.
+        (x (..., n, ...), index (..., m, ...)) → y (..., m, ...)
 
     Cache:
-        The index, the shape of ``x``, and an empty tensor of its kind.
+        The index, not copied, the shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: When x is not a pair of a floating tensor and an int64 one with as many axes.
+        ValueError: If the index is not int64, or does not have the axes of x.
 
-    Source:
+    References:
         ``torch.gather``.
 
     >>> GatherElements()({}, (torch.tensor([[1.0, 2.0]]), torch.tensor([[1, 1, 0]])))
@@ -249,5 +243,5 @@ class GatherElements(Along):
     def complaint(self, x: Any) -> str | None:
         if not isinstance(x, tuple) or len(x) != 2 or floating_complaint(x[0]) or not isinstance(x[1], Tensor):
             return "x must be a pair of a floating tensor and one of integers"
-        rule = "the index must be of int64, on the device of x, with as many axes, none longer but that gathered along"
+        rule = "the index must be int64, on the device of x, with as many axes, and only the axis gathered along may be longer"
         return axis_complaint(x[0], self.dim) or rule

@@ -1,26 +1,18 @@
-"""Pooling to a given size: windows that cover x, as even as they can be, and one window for all of it.
+"""Adaptive pooling: a given number of windows that cover x, as even as possible.
 
-    AdaptiveAvgPool   y[t] = Σ_{i in W[t]} x[i] / |W[t]|         gx[i] = Σ gy[t] / |W[t]| over the t whose window has i
-    AdaptiveMaxPool   y[t] = max_{i in W[t]} x[i]                gx[i] = Σ gy[t] over the t whose maximum stands at i
-    GlobalAvgPool     y = Σ x / m                                gx = gy / m
-    GlobalSumPool     y = Σ x                                    gx = gy
-    GlobalMaxPool     y = max x                                  gx = gy at the first maximum, else 0
-
-W[t] runs from ⌊t L / T⌋ to before ⌈(t + 1) L / T⌉ along each axis, for T windows on a length L; m elements stand behind the
-channel.
+x (N, channels, ...) or (channels, ...). The indices t and i have one number for each axis (one to three). W[t] is the set of
+elements in window t, and |W[t]| their number.
 """
 
-import math
 from typing import Any, ClassVar
 
 from attrs import field
 from torch import Tensor
 
-from funcnet.checks import Misfit, check_gy, floating_complaint, kind_of, require_dense_floating
-from funcnet.contract import Grads, Layer, Params, Rng, Shape
+from funcnet.checks import check_gy, kind_of
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import MOST, flag, is_whole, valid_if
 from funcnet.kernels import adaptive_pooling as kernels
-from funcnet.kernels.index_pooling import scatter_to_index
 from funcnet.kernels.windows import Origin, origin
 from funcnet.layers.conv.window import Windowed, axes_complaint, each, hashable, require_axes
 from funcnet.value import frozen
@@ -31,18 +23,18 @@ def _is_output_size(entry: Any) -> bool:
 
 
 output_sizes = valid_if(_is_output_size, "a whole number of at least 1 or None", several=True, most=MOST)
-"""Validate output sizes, one for all axes or a tuple with one for each; ``None`` is the length of x."""
+"""Validate output sizes: one for all axes, or a tuple with one for each; ``None`` is the length of x."""
 
 
 def sizes_for(layer: Any, x: Tensor) -> Shape:
-    """Return the output sizes, with the lengths of x where they are ``None``."""
+    """Return the output sizes, with the lengths of x for ``None``."""
     pairs = zip(each(layer.output_size, layer.axes), x.shape[-layer.axes :], strict=True)
     return tuple([length if n is None else n for n, length in pairs])
 
 
 def empty_complaint(x: Tensor, axes: int) -> str | None:
-    """Complain of an x with an empty axis, of which there is nothing to reduce."""
-    return "x must have no empty axis but the batch" if 0 in x.shape[-axes - 1 :] else None
+    """Complain about an x with an empty axis, which leaves nothing to reduce."""
+    return "x must have no empty axis except the batch" if 0 in x.shape[-axes - 1 :] else None
 
 
 @frozen
@@ -71,15 +63,32 @@ class _AdaptiveAvgPool(_AdaptivePool):
 
 @frozen
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
-    """Mean of each of ``output_size`` windows over (N, channels, length), or (channels, length); as in ``torch.nn``.
+    """Mean of each of ``output_size`` windows that cover x along one axis.
 
-    The windows are as even as they can be, and may share elements; ``output_size=None`` is the length of x.
+        y[t]  = Σ_{i in W[t]} x[i] / |W[t]|
+        gx[i] = Σ gy[t] / |W[t]| over the t whose window contains i
 
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` for a size below 1, an ``x`` that is not floating, or has other axes, or an empty one but the batch,
-             and a ``gy`` that has not the shape of ``y``.
-    Source   ``torch.nn.AdaptiveAvgPool1d``'s formula.
+    Rows and channels are pooled separately. W[t] runs from ⌊t L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The
+    windows are as even as possible, and may overlap.
+
+    Args:
+        output_size: Number of windows; ``None`` for the length of x.
+
+    Shape:
+        x (N, channels, L) → y (N, channels, output_size), or both without N.
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If an axis of x other than the batch is empty.
+
+    References:
+        ``torch.nn.AdaptiveAvgPool1d``.
+
+    >>> import torch
+    >>> AdaptiveAvgPool1d(3)({}, torch.ones(2, 3, 10)).shape
+    torch.Size([2, 3, 3])
     """
 
     axes: ClassVar[int] = 1
@@ -87,14 +96,32 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
 
 @frozen
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
-    """Mean of each of ``output_size`` windows over (N, channels, height, width), or without N; as in ``torch.nn``.
+    """Mean of each of ``output_size`` windows that cover x over two axes.
 
-    The size is one number for both axes, or a tuple of two; ``None`` is the length of x.
+        y[t]  = Σ_{i in W[t]} x[i] / |W[t]|
+        gx[i] = Σ gy[t] / |W[t]| over the t whose window contains i
 
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
-    Source   ``torch.nn.AdaptiveAvgPool2d``'s formula.
+    Rows and channels are pooled separately. t and i are pairs of indices, one for each axis. Along each axis, W[t] runs from ⌊t L
+    / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap.
+
+    Args:
+        output_size: Number of windows; one number for both axes, or a tuple of two; ``None`` for the length of x.
+
+    Shape:
+        x (N, channels, H, W) → y (N, channels, *output_size), or both without N.
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If an axis of x other than the batch is empty.
+
+    References:
+        ``torch.nn.AdaptiveAvgPool2d``.
+
+    >>> import torch
+    >>> AdaptiveAvgPool2d((3, None))({}, torch.ones(2, 3, 8, 8)).shape
+    torch.Size([2, 3, 3, 8])
     """
 
     axes: ClassVar[int] = 2
@@ -102,14 +129,32 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
 
 @frozen
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
-    """Mean of each of ``output_size`` windows over (N, channels, depth, height, width), or without N; as in ``torch.nn``.
+    """Mean of each of ``output_size`` windows that cover x over three axes.
 
-    The size is one number for all axes, or a tuple of three; ``None`` is the length of x.
+        y[t]  = Σ_{i in W[t]} x[i] / |W[t]|
+        gx[i] = Σ gy[t] / |W[t]| over the t whose window contains i
 
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
-    Source   ``torch.nn.AdaptiveAvgPool3d``'s formula.
+    Rows and channels are pooled separately. t and i are triples of indices, one for each axis. Along each axis, W[t] runs from ⌊t
+    L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap.
+
+    Args:
+        output_size: Number of windows; one number for all axes, or a tuple of three; ``None`` for the length of x.
+
+    Shape:
+        x (N, channels, D, H, W) → y (N, channels, *output_size), or both without N.
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If an axis of x other than the batch is empty.
+
+    References:
+        ``torch.nn.AdaptiveAvgPool3d``.
+
+    >>> import torch
+    >>> AdaptiveAvgPool3d(1)({}, torch.ones(2, 3, 4, 8, 8)).shape
+    torch.Size([2, 3, 1, 1, 1])
     """
 
     axes: ClassVar[int] = 3
@@ -134,15 +179,29 @@ class _AdaptiveMaxPool(_AdaptivePool):
 
 @frozen
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
-    """Largest element of each of ``output_size`` windows over (N, channels, length), or (channels, length); as in ``torch.nn``.
+    """Largest element of each of ``output_size`` windows that cover x along one axis.
 
-    The windows are those of ``AdaptiveAvgPool1d``. With ``return_indices`` y is a pair, as that of ``MaxPool1d``. Of equal
-    elements the first counts.
+        y[t]  = max_{i in W[t]} x[i]
+        gx[i] = Σ gy[t] over the t whose maximum is at i
 
-    Params   none.
-    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
-    Source   ``torch.nn.AdaptiveMaxPool1d``'s formula.
+    Rows and channels are pooled separately. W[t] runs from ⌊t L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The
+    windows are as even as possible, and may overlap. Among equal elements, the first one counts.
+
+    Args:
+        output_size: Number of windows; ``None`` for the length of x.
+        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels.
+
+    Shape:
+        x (N, channels, L) → y (N, channels, output_size), or both without N; with ``return_indices`` a pair of them.
+
+    Cache:
+        The indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If an axis of x other than the batch is empty.
+
+    References:
+        ``torch.nn.AdaptiveMaxPool1d``.
     """
 
     axes: ClassVar[int] = 1
@@ -150,14 +209,30 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
 
 @frozen
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
-    """Largest element of each of ``output_size`` windows over (N, channels, height, width), or without N; as in ``torch.nn``.
+    """Largest element of each of ``output_size`` windows that cover x over two axes.
 
-    The size is one number for both axes, or a tuple of two; ``None`` is the length of x.
+        y[t]  = max_{i in W[t]} x[i]
+        gx[i] = Σ gy[t] over the t whose maximum is at i
 
-    Params   none.
-    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
-    Source   ``torch.nn.AdaptiveMaxPool2d``'s formula.
+    Rows and channels are pooled separately. t and i are pairs of indices, one for each axis. Along each axis, W[t] runs from ⌊t L
+    / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap. Among equal
+    elements, the first one counts.
+
+    Args:
+        output_size: Number of windows; one number for both axes, or a tuple of two; ``None`` for the length of x.
+        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels.
+
+    Shape:
+        x (N, channels, H, W) → y (N, channels, *output_size), or both without N; with ``return_indices`` a pair of them.
+
+    Cache:
+        The indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If an axis of x other than the batch is empty.
+
+    References:
+        ``torch.nn.AdaptiveMaxPool2d``.
     """
 
     axes: ClassVar[int] = 2
@@ -165,103 +240,30 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
 
 @frozen
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
-    """Largest element of each of ``output_size`` windows over (N, channels, depth, height, width), or without N.
+    """Largest element of each of ``output_size`` windows that cover x over three axes.
 
-    As in ``torch.nn``: the size is one number for all axes, or a tuple of three; ``None`` is the length of x.
+        y[t]  = max_{i in W[t]} x[i]
+        gx[i] = Σ gy[t] over the t whose maximum is at i
 
-    Params   none.
-    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` as ``AdaptiveAvgPool1d`` does.
-    Source   ``torch.nn.AdaptiveMaxPool3d``'s formula.
+    Rows and channels are pooled separately. t and i are triples of indices, one for each axis. Along each axis, W[t] runs from ⌊t
+    L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap. Among equal
+    elements, the first one counts.
+
+    Args:
+        output_size: Number of windows; one number for all axes, or a tuple of three; ``None`` for the length of x.
+        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels.
+
+    Shape:
+        x (N, channels, D, H, W) → y (N, channels, *output_size), or both without N; with ``return_indices`` a pair of them.
+
+    Cache:
+        The indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If an axis of x other than the batch is empty.
+
+    References:
+        ``torch.nn.AdaptiveMaxPool3d``.
     """
 
     axes: ClassVar[int] = 3
-
-
-@frozen
-class _Global(Layer):
-    """Pooling over all axes after the channels."""
-
-    keepdim: bool = field(default=False, validator=flag)
-
-    def complaint(self, x: Tensor) -> str | None:
-        rule = "x must have the axes (N, channels, ...), with one or more after the channels"
-        return floating_complaint(x) or (rule if x.dim() < 3 else None)
-
-    def _pooled_axes(self, params: Params, x: Tensor) -> Shape:
-        """Return the axes after the channels."""
-        if require_dense_floating(self, params, x).dim() < 3:
-            raise Misfit  # without axes torch reduces all
-        return tuple(range(2, x.dim()))
-
-    def _column(self, gy: Tensor, shape: Shape, kind: Tensor) -> Tensor:
-        """Return gy as (N, channels, 1)."""
-        want = (*shape[:2], *[1] * (len(shape) - 2)) if self.keepdim else shape[:2]
-        return check_gy(self, gy, want, kind).reshape(*shape[:2], 1)
-
-
-@frozen
-class GlobalAvgPool(_Global):
-    """Mean over all axes behind the channels: (N, channels, ...) to (N, channels), or with ``keepdim`` 1 for each of them.
-
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its dtype and device.
-    Raises   ``ValueError`` when ``x`` is not a floating tensor, or has no axis behind the channels, and when ``gy`` has not the
-             shape of ``y``.
-    Source   Lin, Chen & Yan 2014, "Network in network", section 3.2.
-    """
-
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Tensor]]:
-        axes = self._pooled_axes(params, x)
-        return x.mean(axes, self.keepdim), (tuple(x.shape), kind_of(x))
-
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
-        g, (shape, _) = self._column(gy, *cache), cache
-        return params, (g / math.prod(shape[2:])).reshape(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)
-
-
-@frozen
-class GlobalSumPool(_Global):
-    """Sum over all axes behind the channels: (N, channels, ...) to (N, channels), or with ``keepdim`` 1 for each of them.
-
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its dtype and device.
-    Raises   ``ValueError`` as ``GlobalAvgPool`` does.
-    Source   elementary.
-    """
-
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Tensor]]:
-        axes = self._pooled_axes(params, x)
-        return x.sum(axes, self.keepdim), (tuple(x.shape), kind_of(x))
-
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
-        g, (shape, _) = self._column(gy, *cache), cache
-        return params, g.reshape(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)
-
-
-@frozen
-class GlobalMaxPool(_Global):
-    """Largest element over all axes behind the channels: (N, channels, ...) to (N, channels), or with ``keepdim`` 1 for each.
-
-    Of equal elements the first has the gradient.
-
-    Params   none.
-    Cache    the index of the largest in the flattened axes, the shape of ``x``, and an empty tensor of its dtype and device.
-    Raises   ``ValueError`` as ``GlobalAvgPool`` does, and when one of these axes is empty.
-    Source   elementary; ``GlobalAvgPool`` with the largest element in place of the mean.
-    """
-
-    def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Tensor:
-        return x.amax(self._pooled_axes(params, x), self.keepdim)  # on 64×16×28×28 a twentieth of the time that indices take
-
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape, Tensor]]:
-        axes = self._pooled_axes(params, x)
-        y, index = x.flatten(2).max(2, keepdim=True)
-        return y.reshape(*y.shape[:2], *[1] * len(axes) * self.keepdim), (index, tuple(x.shape), kind_of(x))
-
-    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
-        index, shape, kind = cache
-        return params, scatter_to_index(self._column(gy, shape, kind), index, (math.prod(shape[2:]),)).reshape(shape)
-
-    def complaint(self, x: Tensor) -> str | None:
-        return super().complaint(x) or ("x must have no empty axis after the channels" if 0 in x.shape[2:] else None)

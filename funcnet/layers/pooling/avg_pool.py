@@ -1,10 +1,6 @@
-"""Average and sum pooling: a window slides along x, and each output is the mean or the sum of what it covers.
+"""Average and sum pooling: a window slides along x, and each output is the mean or the sum of the window.
 
-    AvgPool   y[t] = Σ_k x[s t + k - p] / m[t]      gx[i] = Σ_{k, t: s t + k - p = i} gy[t] / m[t]
-    SumPool   y[t] = Σ_k x[s t + k - p]             gx[i] = Σ_{k, t: s t + k - p = i} gy[t]
-
-for each row and channel; t, k, i are one number per axis (one to three), s is the stride, p the padding, and m[t] the number of
-elements in the window. With ``ceil_mode`` the last window may reach beyond the end.
+x (N, channels, ...) or (channels, ...). The indices t, k and i have one number for each axis (one to three). The padding is 0.
 """
 
 from typing import ClassVar
@@ -22,7 +18,7 @@ from funcnet.layers.pooling.sliding import SlidingPool
 from funcnet.value import frozen
 
 Mean = tuple[Origin, Shape, Tensor]
-"""The cache of a mean or sum: the shape and layout of x, the shape of y, and an empty tensor of the dtype and device of x."""
+"""The cache: shape and layout of x, shape of y, and an empty tensor of the dtype and device of x."""
 
 
 @frozen
@@ -60,16 +56,37 @@ class _AvgPool(_MeanPool):
 
 @frozen
 class AvgPool1d(_AvgPool):
-    """Mean of each window of (N, channels, length), or (channels, length); arguments as in ``torch.nn.AvgPool1d``.
+    """Mean of each window that slides along one axis.
 
-    The output is as long as that of ``MaxPool1d``. The padding is 0, and counts as elements with ``count_include_pad``; with
-    ``divisor_override``, which of torch's only two and three axes have, the sum is divided by that instead.
+        y[t]  = Σ_k x[s t + k - p] / m[t]                         s = stride, p = padding before x
+        gx[i] = Σ_{k, t: s t + k - p = i} gy[t] / m[t]            m[t] the number of elements in window t
 
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` for sizes below 1, a padding of more than half the kernel, an ``x`` that is not floating, or has other
-             axes, or is shorter than the window, and a ``gy`` that has not the shape of ``y``.
-    Source   ``torch.nn.AvgPool1d``'s formula.
+    Rows and channels are pooled separately. L_out = ⌊(L + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up
+    instead, but no window begins in the padding at the end.
+
+    Args:
+        kernel_size: Size of the window.
+        stride: Step from one window to the next; ``None`` for ``kernel_size``.
+        padding: Number of zeros before and after x, at most half of ``kernel_size``.
+        ceil_mode: Whether the last window may reach beyond the end of x.
+        count_include_pad: Whether m[t] counts the padding.
+        divisor_override: Divisor to use instead of m[t]; ``torch.nn.AvgPool1d`` has no such argument.
+
+    Shape:
+        x (N, channels, L) → y (N, channels, L_out), or both without N.
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If the padding is more than half of the kernel, or if x is shorter than the window.
+
+    References:
+        ``torch.nn.AvgPool1d``.
+
+    >>> import torch
+    >>> AvgPool1d(2)({}, torch.ones(2, 3, 10)).shape
+    torch.Size([2, 3, 5])
     """
 
     axes: ClassVar[int] = 1
@@ -77,14 +94,38 @@ class AvgPool1d(_AvgPool):
 
 @frozen
 class AvgPool2d(_AvgPool):
-    """Mean of each window of (N, channels, height, width), or without N; arguments as in ``torch.nn.AvgPool2d``.
+    """Mean of each window that slides over two axes.
 
-    Each size is one number for both axes, or a tuple of two; else as ``AvgPool1d``.
+        y[t]  = Σ_k x[s t + k - p] / m[t]                         s = stride, p = padding before x
+        gx[i] = Σ_{k, t: s t + k - p = i} gy[t] / m[t]            m[t] the number of elements in window t
 
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` as ``AvgPool1d`` does.
-    Source   ``torch.nn.AvgPool2d``'s formula.
+    Rows and channels are pooled separately. t, k and i are pairs of indices, one for each axis. Along each axis, the length of y
+    is ⌊(length + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the padding at
+    the end.
+
+    Args:
+        kernel_size: Size of the window; one number for both axes, or a tuple of two.
+        stride: Step from one window to the next; one number for both axes, or a tuple of two; ``None`` for ``kernel_size``.
+        padding: Number of zeros before and after x, at most half of ``kernel_size``; one number for both axes, or a tuple of two.
+        ceil_mode: Whether the last window may reach beyond the end of x.
+        count_include_pad: Whether m[t] counts the padding.
+        divisor_override: Divisor to use instead of m[t]; ``None`` to divide by m[t].
+
+    Shape:
+        x (N, channels, H, W) → y (N, channels, H_out, W_out), or both without N.
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If the padding is more than half of the kernel, or if x is shorter than the window.
+
+    References:
+        ``torch.nn.AvgPool2d``.
+
+    >>> import torch
+    >>> AvgPool2d(2)({}, torch.ones(2, 3, 8, 8)).shape
+    torch.Size([2, 3, 4, 4])
     """
 
     axes: ClassVar[int] = 2
@@ -92,14 +133,39 @@ class AvgPool2d(_AvgPool):
 
 @frozen
 class AvgPool3d(_AvgPool):
-    """Mean of each window of (N, channels, depth, height, width), or without N; arguments as in ``torch.nn.AvgPool3d``.
+    """Mean of each window that slides over three axes.
 
-    Each size is one number for all axes, or a tuple of three; else as ``AvgPool1d``.
+        y[t]  = Σ_k x[s t + k - p] / m[t]                         s = stride, p = padding before x
+        gx[i] = Σ_{k, t: s t + k - p = i} gy[t] / m[t]            m[t] the number of elements in window t
 
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` as ``AvgPool1d`` does.
-    Source   ``torch.nn.AvgPool3d``'s formula.
+    Rows and channels are pooled separately. t, k and i are triples of indices, one for each axis. Along each axis, the length of
+    y is ⌊(length + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the padding
+    at the end.
+
+    Args:
+        kernel_size: Size of the window; one number for all axes, or a tuple of three.
+        stride: Step from one window to the next; one number for all axes, or a tuple of three; ``None`` for ``kernel_size``.
+        padding: Number of zeros before and after x, at most half of ``kernel_size``; one number for all axes, or a tuple of
+            three.
+        ceil_mode: Whether the last window may reach beyond the end of x.
+        count_include_pad: Whether m[t] counts the padding.
+        divisor_override: Divisor to use instead of m[t]; ``None`` to divide by m[t].
+
+    Shape:
+        x (N, channels, D, H, W) → y (N, channels, D_out, H_out, W_out), or both without N.
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If the padding is more than half of the kernel, or if x is shorter than the window.
+
+    References:
+        ``torch.nn.AvgPool3d``.
+
+    >>> import torch
+    >>> AvgPool3d(2)({}, torch.ones(2, 3, 4, 8, 8)).shape
+    torch.Size([2, 3, 2, 4, 4])
     """
 
     axes: ClassVar[int] = 3
@@ -115,12 +181,31 @@ class _SumPool(_MeanPool):
 
 @frozen
 class SumPool1d(_SumPool):
-    """Sum of each window of (N, channels, length), or (channels, length); the padding is 0.
+    """Sum of each window that slides along one axis.
 
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` as ``AvgPool1d`` does.
-    Source   elementary: ``AvgPool1d`` times the size of the window.
+        y[t]  = Σ_k x[s t + k - p]                         s = stride, p = padding before x
+        gx[i] = Σ_{k, t: s t + k - p = i} gy[t]
+
+    Rows and channels are pooled separately. L_out = ⌊(L + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up
+    instead, but no window begins in the padding at the end.
+
+    Args:
+        kernel_size: Size of the window.
+        stride: Step from one window to the next; ``None`` for ``kernel_size``.
+        padding: Number of zeros before and after x, at most half of ``kernel_size``.
+        ceil_mode: Whether the last window may reach beyond the end of x.
+
+    Shape:
+        x (N, channels, L) → y (N, channels, L_out), or both without N.
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If the padding is more than half of the kernel, or if x is shorter than the window.
+
+    References:
+        ``AvgPool1d`` times the size of the window.
     """
 
     axes: ClassVar[int] = 1
@@ -128,12 +213,32 @@ class SumPool1d(_SumPool):
 
 @frozen
 class SumPool2d(_SumPool):
-    """Sum of each window of (N, channels, height, width), or without N; the padding is 0.
+    """Sum of each window that slides over two axes.
 
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` as ``AvgPool1d`` does.
-    Source   elementary: ``AvgPool2d`` times the size of the window.
+        y[t]  = Σ_k x[s t + k - p]                         s = stride, p = padding before x
+        gx[i] = Σ_{k, t: s t + k - p = i} gy[t]
+
+    Rows and channels are pooled separately. t, k and i are pairs of indices, one for each axis. Along each axis, the length of y
+    is ⌊(length + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the padding at
+    the end.
+
+    Args:
+        kernel_size: Size of the window; one number for both axes, or a tuple of two.
+        stride: Step from one window to the next; one number for both axes, or a tuple of two; ``None`` for ``kernel_size``.
+        padding: Number of zeros before and after x, at most half of ``kernel_size``; one number for both axes, or a tuple of two.
+        ceil_mode: Whether the last window may reach beyond the end of x.
+
+    Shape:
+        x (N, channels, H, W) → y (N, channels, H_out, W_out), or both without N.
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If the padding is more than half of the kernel, or if x is shorter than the window.
+
+    References:
+        ``AvgPool2d`` times the size of the window.
     """
 
     axes: ClassVar[int] = 2
@@ -141,12 +246,33 @@ class SumPool2d(_SumPool):
 
 @frozen
 class SumPool3d(_SumPool):
-    """Sum of each window of (N, channels, depth, height, width), or without N; the padding is 0.
+    """Sum of each window that slides over three axes.
 
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` as ``AvgPool1d`` does.
-    Source   elementary: ``AvgPool3d`` times the size of the window.
+        y[t]  = Σ_k x[s t + k - p]                         s = stride, p = padding before x
+        gx[i] = Σ_{k, t: s t + k - p = i} gy[t]
+
+    Rows and channels are pooled separately. t, k and i are triples of indices, one for each axis. Along each axis, the length of
+    y is ⌊(length + 2 padding - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins in the padding
+    at the end.
+
+    Args:
+        kernel_size: Size of the window; one number for all axes, or a tuple of three.
+        stride: Step from one window to the next; one number for all axes, or a tuple of three; ``None`` for ``kernel_size``.
+        padding: Number of zeros before and after x, at most half of ``kernel_size``; one number for all axes, or a tuple of
+            three.
+        ceil_mode: Whether the last window may reach beyond the end of x.
+
+    Shape:
+        x (N, channels, D, H, W) → y (N, channels, D_out, H_out, W_out), or both without N.
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If the padding is more than half of the kernel, or if x is shorter than the window.
+
+    References:
+        ``AvgPool3d`` times the size of the window.
     """
 
     axes: ClassVar[int] = 3

@@ -1,9 +1,6 @@
-"""Fractional pooling: the largest elements of windows whose places are drawn, so that they need not divide the length of x.
+"""Fractional pooling: the largest elements of windows at random positions, whose number need not divide the length of x.
 
-y[t] = max_k x[a[t] + k]                        gx[i] = Σ gy[t] over the t whose maximum stands at i
-a[t] = ⌊(t + u) α⌋ - ⌊u α⌋,  α = (L - K) / (T - 1),  and a[T - 1] = L - K
-
-for T windows of K elements on a length L; 0 ≤ u < 1 is drawn for each row, channel and axis.
+x (N, channels, ...) or (channels, ...). The indices t, k and i have one number for each axis (two or three).
 """
 
 import itertools
@@ -33,7 +30,7 @@ _ratios = valid_if(_is_ratio, "a number above 0 and below 1", several=True, opti
 
 @frozen
 class _FractionalMaxPool(Windowed):
-    """Largest of windows whose places are drawn."""
+    """Largest elements of windows at random positions."""
 
     kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
     output_size: Sizes | None = field(default=None, converter=hashable, validator=whole_numbers(1, optional=True))
@@ -43,7 +40,7 @@ class _FractionalMaxPool(Windowed):
 
     def __attrs_post_init__(self) -> None:
         if (self.output_size is None) == (self.output_ratio is None):
-            raise fields_error(self, "either output_size or output_ratio must be given", "output_size", "output_ratio")
+            raise fields_error(self, "exactly one of output_size and output_ratio must be given", "output_size", "output_ratio")
 
     @property
     def stochastic(self) -> bool:
@@ -66,7 +63,15 @@ class _FractionalMaxPool(Windowed):
         return self if self.sample is not None else self.replace(sample=0.5)
 
     def samples(self, x: Tensor, rng: Rng = None) -> Tensor:
-        """Return u, (N, channels, axes) with N = 1 where x has none, as the ``_random_samples`` of ``torch.nn`` have them."""
+        """Return the numbers u that place the windows.
+
+        Args:
+            x: Input of the layer.
+            rng: Key or int seed; not used if the layer has a ``sample``.
+
+        Returns:
+            A tensor (N, channels, axes), the ``_random_samples`` of torch.nn; N is 1 if x has no batch.
+        """
         shape = (*(x.shape if x.dim() == self.axes + 2 else (1, *x.shape))[:2], self.axes)
         dtype = kernels.sample_dtype(x)
         if self.sample is not None:
@@ -74,14 +79,14 @@ class _FractionalMaxPool(Windowed):
         return random.uniform(key_beside(require_key(self, rng), x), shape, dtype=dtype)
 
     def _window_counts(self, lengths: Shape) -> Shape:
-        """Return how many windows there are along each axis, for an x of these lengths."""
+        """Return the number of windows along each axis, for an x of these lengths."""
         if self.output_ratio is None:
             return each(self.output_size, self.axes)
         return tuple([int(n * ratio) for n, ratio in zip(lengths, each(self.output_ratio, self.axes), strict=True)])
 
     @property
     def least_lengths(self) -> Shape:
-        """As for a window along each axis, and room for all of them; along three axes torch wants one element more."""
+        """The least lengths of x that fit all windows, and at least one; over three axes torch requires one element more."""
         margins = [k - (self.axes == 2) for k in each(self.kernel_size, self.axes)]
         if self.output_ratio is None:
             return tuple([n + margin for n, margin in zip(each(self.output_size, self.axes), margins, strict=True)])
@@ -89,25 +94,46 @@ class _FractionalMaxPool(Windowed):
 
 
 def _least_length(ratio: float, margin: int) -> int:
-    """Return the least length n with 1 ≤ ⌊n ratio⌋ ≤ n - margin; products are rounded, so that a quotient only comes near."""
+    """Return the least length n with 1 ≤ ⌊n ratio⌋ ≤ n - margin; rounding makes a quotient only a first guess."""
     near = max(int(1 / ratio) - 1, int((margin - 1) / (1 - ratio)) - 1, 1)
     return next(n for n in itertools.count(near) if 1 <= int(n * ratio) <= n - margin)
 
 
 @frozen
 class FractionalMaxPool2d(_FractionalMaxPool):
-    """Largest element of each of ``output_size`` windows over (N, channels, height, width), or without N; as in ``torch.nn``.
+    """Largest element of each of ``output_size`` windows at random positions, over two axes.
 
-    Instead of the size there may be ``output_ratio``, the size over that of x. Each is one number for both axes, or a tuple of
-    two. Where the windows stand is a pure function of the key; with a ``sample``, a number u for all, nothing is drawn, and
-    ``inference()`` is the layer with 1/2. With ``return_indices`` y is a pair, as that of ``MaxPool2d``. Of equal elements the
-    first counts.
+        y[t]  = max_k x[a[t] + k]                                a[t] = ⌊(t + u) α⌋ - ⌊u α⌋, and a[T - 1] = L - K
+        gx[i] = Σ gy[t] over the t whose maximum is at i         α = (L - K) / (T - 1), u uniform in [0, 1)
 
-    Params   none.
-    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` for sizes below 1, ratios that are not between 0 and 1, both or none of the two, a sample outside
-             [0, 1), without a key, and an ``x`` that is not floating, or has other axes, or is too short for so many windows.
-    Source   Graham 2014, section 2, pseudorandom overlapping regions.
+    Rows and channels are pooled separately. t, k and i are pairs of indices, one for each axis. Along each axis there are T
+    windows of K elements on length L. The random number u is drawn for each row, channel and axis, and is a pure function of the
+    key. ``inference()`` returns the layer with ``sample=0.5``. Among equal elements, the first one counts.
+
+    Args:
+        kernel_size: Size K of the window; one number for both axes, or a tuple of two.
+        output_size: Number T of windows; one number for both axes, or a tuple of two. Give this or ``output_ratio``.
+        output_ratio: Number of windows over the length of x, above 0 and below 1; one number for both axes, or a tuple of two.
+        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels, as
+            ``MaxUnpool2d`` takes them.
+        sample: A number for every u, at least 0 and below 1; the layer then needs no key. ``None`` to draw.
+
+    Shape:
+        x (N, channels, H, W) → y (N, channels, *output_size), or both without N; with ``return_indices`` a pair of them.
+
+    Cache:
+        The indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If both or neither of ``output_size`` and ``output_ratio`` are given, or if x is shorter than T + K - 1 along
+            an axis.
+
+    References:
+        Graham 2014, "Fractional max-pooling", section 2, pseudorandom overlapping regions; ``torch.nn.FractionalMaxPool2d``.
+
+    >>> import torch
+    >>> FractionalMaxPool2d(2, output_size=5)({}, torch.ones(2, 3, 8, 8), 0).shape
+    torch.Size([2, 3, 5, 5])
     """
 
     axes: ClassVar[int] = 2
@@ -115,15 +141,39 @@ class FractionalMaxPool2d(_FractionalMaxPool):
 
 @frozen
 class FractionalMaxPool3d(_FractionalMaxPool):
-    """Largest element of each of ``output_size`` windows over (N, channels, depth, height, width), or without N.
+    """Largest element of each of ``output_size`` windows at random positions, over three axes.
 
-    As in ``torch.nn``: each size and ratio is one number for all axes, or a tuple of three, and x must be longer than the windows
-    put one element apart; all else is as in ``FractionalMaxPool2d``.
+        y[t]  = max_k x[a[t] + k]                                a[t] = ⌊(t + u) α⌋ - ⌊u α⌋, and a[T - 1] = L - K
+        gx[i] = Σ gy[t] over the t whose maximum is at i         α = (L - K) / (T - 1), u uniform in [0, 1)
 
-    Params   none.
-    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` as ``FractionalMaxPool2d`` does.
-    Source   Graham 2014, section 2, pseudorandom overlapping regions.
+    Rows and channels are pooled separately. t, k and i are triples of indices, one for each axis. Along each axis there are T
+    windows of K elements on length L. The random number u is drawn for each row, channel and axis, and is a pure function of the
+    key. ``inference()`` returns the layer with ``sample=0.5``. Among equal elements, the first one counts.
+
+    Args:
+        kernel_size: Size K of the window; one number for all axes, or a tuple of three.
+        output_size: Number T of windows; one number for all axes, or a tuple of three. Give this or ``output_ratio``.
+        output_ratio: Number of windows over the length of x, above 0 and below 1; one number for all axes, or a tuple of three.
+        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels, as
+            ``MaxUnpool3d`` takes them.
+        sample: A number for every u, at least 0 and below 1; the layer then needs no key. ``None`` to draw.
+
+    Shape:
+        x (N, channels, D, H, W) → y (N, channels, *output_size), or both without N; with ``return_indices`` a pair of them.
+
+    Cache:
+        The indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If both or neither of ``output_size`` and ``output_ratio`` are given, or if x is shorter than T + K along an
+            axis.
+
+    References:
+        Graham 2014, "Fractional max-pooling", section 2, pseudorandom overlapping regions; ``torch.nn.FractionalMaxPool3d``.
+
+    >>> import torch
+    >>> FractionalMaxPool3d(2, output_size=(2, 4, 4))({}, torch.ones(2, 3, 4, 8, 8), 0).shape
+    torch.Size([2, 3, 2, 4, 4])
     """
 
     axes: ClassVar[int] = 3

@@ -1,9 +1,6 @@
-"""Power-average pooling: a window slides along x, and each output is the p-norm of what it covers.
+"""Power-average pooling: a window slides along x, and each output is the p-norm of the window.
 
-    LPPool    y[t] = (Σ_k x[s t + k]ᵖ)^(1/p)      gx[i] = x[i]ᵖ⁻¹ Σ_{k, t: s t + k = i} gy[t] y[t]¹⁻ᵖ
-
-for each row and channel; t, k, i are one number per axis (one to three), s is the stride, p the exponent ``norm_type``. With
-``ceil_mode`` the last window may reach beyond the end.
+x (N, channels, ...) or (channels, ...). The indices t, k and i have one number for each axis (one to three).
 """
 
 import math
@@ -55,7 +52,7 @@ class _LPPool(SlidingPool):
         g = gy if p == 1 else torch.where(y == 0, 0, gy * divisor(y, gy) ** (1 - p))
         g = g * math.prod(self._options[0])
         back, power = kernels.avg_pool_backward(g, of, *self._options), z ** (p - 1)
-        # at 0 the power of a p below 1 is infinite
+        # for p below 1 the power is infinite at 0
         return params, rounded(back * power if p >= 1 else torch.where(back == 0, 0.0, back * power), x)
 
     def _norm(self, x: Tensor) -> Tensor:
@@ -63,24 +60,41 @@ class _LPPool(SlidingPool):
         return root(mean * math.prod(self._options[0]), self.norm_type)
 
     def _largest(self, x: Tensor) -> Tensor:
-        """Return the largest magnitude of each channel in float64, to scale powers by; 1 where there is none."""
+        """Return the largest magnitude of each channel in float64, by which powers are scaled; 1 if it is 0 or infinite."""
         most = x.detach().double().abs().amax([*range(-self.axes, 0)], keepdim=True)
         return torch.where((most > 0) & (most < math.inf), most, 1.0)
 
 
 @frozen
 class LPPool1d(_LPPool):
-    """p-norm, p = ``norm_type``, of each window of (N, channels, length), or (channels, length); as ``torch.nn.LPPool1d``.
+    """p-norm of each window that slides along one axis, without absolute values.
+
+        y[t]  = (Σ_k x[s t + k]ᵖ)^(1/p)                            s = stride, p = norm_type
+        gx[i] = x[i]ᵖ⁻¹ Σ_{k, t: s t + k = i} gy[t] y[t]¹⁻ᵖ
+
+    Rows and channels are pooled separately. L_out = ⌊(L - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, and each
+    element of the last window beyond the end counts as the mean of xᵖ over the elements inside.
 
     As in torch.nn, no absolute value is taken. With negative elements an odd p may give a negative sum, whose root is NaN, and a
-    p that is not an integer gives NaN for each of them. A window whose sum is 0 has gradient 0, unless p is 1. With
-    ``ceil_mode``, each element of a last window beyond the end counts as the mean of xᵖ over the elements within.
+    fractional p gives NaN for each of them. A window whose sum is 0 has gradient 0, unless p is 1.
 
-    Params   none.
-    Cache    ``x``, and ``y`` in at least single precision.
-    Raises   ``ValueError`` for sizes below 1, a p that is not above 0, and an ``x`` that is not floating, or has other axes, or
-             is shorter than the window.
-    Source   ``torch.nn.LPPool1d``'s formula.
+    Args:
+        norm_type: The exponent p, above 0.
+        kernel_size: Size of the window.
+        stride: Step from one window to the next; ``None`` for ``kernel_size``.
+        ceil_mode: Whether the last window may reach beyond the end of x.
+
+    Shape:
+        x (N, channels, L) → y (N, channels, L_out), or both without N.
+
+    Cache:
+        ``x``, not copied, and ``y`` in float32 at least.
+
+    Raises:
+        ValueError: If x is shorter than the window.
+
+    References:
+        ``torch.nn.LPPool1d``.
     """
 
     axes: ClassVar[int] = 1
@@ -88,12 +102,35 @@ class LPPool1d(_LPPool):
 
 @frozen
 class LPPool2d(_LPPool):
-    """p-norm of each window of (N, channels, height, width), or without N; as ``torch.nn.LPPool2d``; see ``LPPool1d``.
+    """p-norm of each window that slides over two axes, without absolute values.
 
-    Params   none.
-    Cache    ``x``, and ``y`` in at least single precision.
-    Raises   ``ValueError`` as ``LPPool1d`` does.
-    Source   ``torch.nn.LPPool2d``'s formula.
+        y[t]  = (Σ_k x[s t + k]ᵖ)^(1/p)                            s = stride, p = norm_type
+        gx[i] = x[i]ᵖ⁻¹ Σ_{k, t: s t + k = i} gy[t] y[t]¹⁻ᵖ
+
+    Rows and channels are pooled separately. t, k and i are pairs of indices, one for each axis. Along each axis, the length of y
+    is ⌊(length - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, and each element of the last window beyond the end
+    counts as the mean of xᵖ over the elements inside.
+
+    As in torch.nn, no absolute value is taken. With negative elements an odd p may give a negative sum, whose root is NaN, and a
+    fractional p gives NaN for each of them. A window whose sum is 0 has gradient 0, unless p is 1.
+
+    Args:
+        norm_type: The exponent p, above 0.
+        kernel_size: Size of the window; one number for both axes, or a tuple of two.
+        stride: Step from one window to the next; one number for both axes, or a tuple of two; ``None`` for ``kernel_size``.
+        ceil_mode: Whether the last window may reach beyond the end of x.
+
+    Shape:
+        x (N, channels, H, W) → y (N, channels, H_out, W_out), or both without N.
+
+    Cache:
+        ``x``, not copied, and ``y`` in float32 at least.
+
+    Raises:
+        ValueError: If x is shorter than the window.
+
+    References:
+        ``torch.nn.LPPool2d``.
     """
 
     axes: ClassVar[int] = 2
@@ -101,12 +138,35 @@ class LPPool2d(_LPPool):
 
 @frozen
 class LPPool3d(_LPPool):
-    """p-norm of each window of (N, channels, depth, height, width), or without N; as ``torch.nn.LPPool3d``; see ``LPPool1d``.
+    """p-norm of each window that slides over three axes, without absolute values.
 
-    Params   none.
-    Cache    ``x``, and ``y`` in at least single precision.
-    Raises   ``ValueError`` as ``LPPool1d`` does.
-    Source   ``torch.nn.LPPool3d``'s formula.
+        y[t]  = (Σ_k x[s t + k]ᵖ)^(1/p)                            s = stride, p = norm_type
+        gx[i] = x[i]ᵖ⁻¹ Σ_{k, t: s t + k = i} gy[t] y[t]¹⁻ᵖ
+
+    Rows and channels are pooled separately. t, k and i are triples of indices, one for each axis. Along each axis, the length of
+    y is ⌊(length - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, and each element of the last window beyond the
+    end counts as the mean of xᵖ over the elements inside.
+
+    As in torch.nn, no absolute value is taken. With negative elements an odd p may give a negative sum, whose root is NaN, and a
+    fractional p gives NaN for each of them. A window whose sum is 0 has gradient 0, unless p is 1.
+
+    Args:
+        norm_type: The exponent p, above 0.
+        kernel_size: Size of the window; one number for all axes, or a tuple of three.
+        stride: Step from one window to the next; one number for all axes, or a tuple of three; ``None`` for ``kernel_size``.
+        ceil_mode: Whether the last window may reach beyond the end of x.
+
+    Shape:
+        x (N, channels, D, H, W) → y (N, channels, D_out, H_out, W_out), or both without N.
+
+    Cache:
+        ``x``, not copied, and ``y`` in float32 at least.
+
+    Raises:
+        ValueError: If x is shorter than the window.
+
+    References:
+        ``torch.nn.LPPool3d``.
     """
 
     axes: ClassVar[int] = 3

@@ -1,9 +1,6 @@
-"""Max pooling: a window slides along x, and each output is the largest element it covers.
+"""Max pooling: a window slides along x, and each output is the largest element of the window.
 
-    MaxPool   y[t] = max_k x[s t + d k - p]      gx[i] = Σ gy[t] over the t whose maximum is at i
-
-for each row and channel; t, k, i are one number per axis (one to three), s is the stride, d the dilation, p the padding. With
-``ceil_mode`` the last window may reach beyond the end.
+x (N, channels, ...) or (channels, ...). The indices t, k and i have one number for each axis (one to three). The padding is -∞.
 """
 
 from typing import Any, ClassVar
@@ -23,7 +20,7 @@ from funcnet.value import frozen
 
 @frozen
 class _MaxPool(SlidingPool):
-    """Largest of each window."""
+    """Largest element of each window."""
 
     ensemble_mode = "loop if large"
 
@@ -55,18 +52,39 @@ class _MaxPool(SlidingPool):
 
 @frozen
 class MaxPool1d(_MaxPool):
-    """Largest element of each window of (N, channels, length), or (channels, length); arguments as in ``torch.nn.MaxPool1d``.
+    """Largest element of each window that slides along one axis.
 
-    The output has length ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1, with ``ceil_mode`` ⌈⌉, but no
-    window begins in the padding at the end. The padding is -∞. With ``return_indices`` y is a pair: the largest elements, and
-    their indices in the flattened axes behind the channels, as ``MaxUnpool1d`` takes them. Of equal elements the first counts,
-    of NaNs the last.
+        y[t]  = max_k x[s t + d k - p]                        s = stride, d = dilation, p = padding before x
+        gx[i] = Σ gy[t] over the t whose maximum is at i
 
-    Params   none.
-    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` for sizes below 1, a padding of more than half the kernel, and an ``x`` that is not floating, or has
-             other axes, or is shorter than the window.
-    Source   ``torch.nn.MaxPool1d``'s formula.
+    Rows and channels are pooled separately. L_out = ⌊(L + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1;
+    ``ceil_mode`` rounds up instead, but no window begins in the padding at the end. Among equal elements, the first one counts;
+    among NaNs, the last one.
+
+    Args:
+        kernel_size: Size of the window.
+        stride: Step from one window to the next; ``None`` for ``kernel_size``.
+        padding: Number of elements of -∞ before and after x, at most half of ``kernel_size``.
+        dilation: Step between the elements of a window.
+        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels, as
+            ``MaxUnpool1d`` takes them.
+        ceil_mode: Whether the last window may reach beyond the end of x.
+
+    Shape:
+        x (N, channels, L) → y (N, channels, L_out), or both without N; with ``return_indices`` a pair of them.
+
+    Cache:
+        The indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If the padding is more than half of the kernel, or if x is shorter than the window.
+
+    References:
+        ``torch.nn.MaxPool1d``.
+
+    >>> import torch
+    >>> MaxPool1d(2)({}, torch.ones(2, 3, 10)).shape
+    torch.Size([2, 3, 5])
     """
 
     axes: ClassVar[int] = 1
@@ -74,14 +92,40 @@ class MaxPool1d(_MaxPool):
 
 @frozen
 class MaxPool2d(_MaxPool):
-    """Largest element of each window of (N, channels, height, width), or without N; arguments as in ``torch.nn.MaxPool2d``.
+    """Largest element of each window that slides over two axes.
 
-    Each size is one number for both axes, or a tuple of two; else as ``MaxPool1d``.
+        y[t]  = max_k x[s t + d k - p]                        s = stride, d = dilation, p = padding before x
+        gx[i] = Σ gy[t] over the t whose maximum is at i
 
-    Params   none.
-    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` as ``MaxPool1d`` does.
-    Source   ``torch.nn.MaxPool2d``'s formula.
+    Rows and channels are pooled separately. t, k and i are pairs of indices, one for each axis. Along each axis, the length of y
+    is ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins
+    in the padding at the end. Among equal elements, the first one counts; among NaNs, the last one.
+
+    Args:
+        kernel_size: Size of the window; one number for both axes, or a tuple of two.
+        stride: Step from one window to the next; one number for both axes, or a tuple of two; ``None`` for ``kernel_size``.
+        padding: Number of elements of -∞ before and after x, at most half of ``kernel_size``; one number for both axes, or a
+            tuple of two.
+        dilation: Step between the elements of a window; one number for both axes, or a tuple of two.
+        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels, as
+            ``MaxUnpool2d`` takes them.
+        ceil_mode: Whether the last window may reach beyond the end of x.
+
+    Shape:
+        x (N, channels, H, W) → y (N, channels, H_out, W_out), or both without N; with ``return_indices`` a pair of them.
+
+    Cache:
+        The indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If the padding is more than half of the kernel, or if x is shorter than the window.
+
+    References:
+        ``torch.nn.MaxPool2d``.
+
+    >>> import torch
+    >>> MaxPool2d(2)({}, torch.ones(2, 3, 8, 8)).shape
+    torch.Size([2, 3, 4, 4])
     """
 
     axes: ClassVar[int] = 2
@@ -89,14 +133,41 @@ class MaxPool2d(_MaxPool):
 
 @frozen
 class MaxPool3d(_MaxPool):
-    """Largest element of each window of (N, channels, depth, height, width), or without N; as ``torch.nn.MaxPool3d``.
+    """Largest element of each window that slides over three axes.
 
-    Each size is one number for all axes, or a tuple of three; else as ``MaxPool1d``.
+        y[t]  = max_k x[s t + d k - p]                        s = stride, d = dilation, p = padding before x
+        gx[i] = Σ gy[t] over the t whose maximum is at i
 
-    Params   none.
-    Cache    the indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` as ``MaxPool1d`` does.
-    Source   ``torch.nn.MaxPool3d``'s formula.
+    Rows and channels are pooled separately. t, k and i are triples of indices, one for each axis. Along each axis, the length of
+    y is ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window
+    begins in the padding at the end. Among equal elements, the first one counts; among NaNs, the last one.
+
+    Args:
+        kernel_size: Size of the window; one number for all axes, or a tuple of three.
+        stride: Step from one window to the next; one number for all axes, or a tuple of three; ``None`` for ``kernel_size``.
+        padding: Number of elements of -∞ before and after x, at most half of ``kernel_size``; one number for all axes, or a tuple
+            of three.
+        dilation: Step between the elements of a window; one number for all axes, or a tuple of three.
+        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels, as
+            ``MaxUnpool3d`` takes them.
+        ceil_mode: Whether the last window may reach beyond the end of x.
+
+    Shape:
+        x (N, channels, D, H, W) → y (N, channels, D_out, H_out, W_out), or both without N; with ``return_indices`` a pair of
+        them.
+
+    Cache:
+        The indices, the shape of ``x``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If the padding is more than half of the kernel, or if x is shorter than the window.
+
+    References:
+        ``torch.nn.MaxPool3d``.
+
+    >>> import torch
+    >>> MaxPool3d(2)({}, torch.ones(2, 3, 4, 8, 8)).shape
+    torch.Size([2, 3, 2, 4, 4])
     """
 
     axes: ClassVar[int] = 3

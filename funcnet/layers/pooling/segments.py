@@ -1,10 +1,6 @@
-"""Segments: rows that follow one another belong together, so many to each segment, and each segment is reduced to one row.
+"""Segment pooling: consecutive rows form segments of given lengths, and each segment is reduced to one row.
 
-    sum, mean     y[j] = Σ x[i] / m[j]     gx[i] = gy[j] / m[j]      i in segment j; m = 1, or for a mean their number
-    first, last   y[j] = x[k]              gx[k] = gy[j]             k the first or last row of j
-    max, min      y[j] = x[k]              gx[k] = gy[j] / n        by element; n of the x[k] are equally large or small
-
-An empty segment has y = 0. Lengths have no gradient.
+x (rows, ...), lengths (segments,), y (segments, ...). An empty segment has y = 0. Lengths have no gradient.
 """
 
 import math
@@ -22,23 +18,39 @@ from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
 
 SegmentCache = tuple[Tensor, Any, tuple[int, ...], tuple[int, ...], Tensor]
-"""The segment of each row, or the row of each segment; for a mean the counts, for an extreme x and y; the shapes of x and y;
-an empty tensor of the dtype and device of x."""
+"""The segment of each row, or the row of each segment; the counts for a mean, x and y for an extreme; the shapes of x and y; an
+empty tensor of the dtype and device of x."""
 
 
 @frozen
 class SegmentPool(Layer):
-    """One row for each segment of x: (x, lengths), x (rows, ...) and integers (segments,), gives y (segments, ...).
+    """Reduce each segment of consecutive rows to one row.
 
-    Lengths may be 0, and rows behind the last segment count for nothing. ``reduction`` is "sum", "mean", "max", "min", "first"
-    or "last"; several elements that are equally large, or small, share the gradient.
+        sum, mean      y[j] = Σ x[i] / m[j]     gx[i] = gy[j] / m[j]     i in segment j; m[j] = 1, or its length for a mean
+        first, last    y[j] = x[k]              gx[k] = gy[j]            k the first or last row of j
+        max, min       y[j] = x[k]              gx[k] = gy[j] / n        elementwise; n rows share the extreme
 
-    Params   none.
-    Cache    the segment of each row, for a mean the lengths, for the largest or smallest ``x`` and ``y``; or the row of each
-             segment; the shapes of ``x`` and ``y``; and an empty tensor of the dtype and device of ``x``.
-    Raises   ``ValueError`` for an unknown ``reduction``, an ``x`` that is no floating tensor with rows, and lengths that are not
-             integers with one axis, or negative, or more than there are rows.
-    Source   ``thinc.layers.reduce_sum``, ``reduce_mean``, ``reduce_max``, ``reduce_first`` and ``reduce_last``.
+    Lengths may be 0. Rows after the last segment are ignored.
+
+    Args:
+        reduction: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"first"`` or ``"last"``.
+
+    Shape:
+        x, a pair of values (rows, ...) and integers (segments,), the lengths → y (segments, ...)
+
+    Cache:
+        The segment of each row, with the lengths for a mean, and ``x`` and ``y`` for a maximum or minimum; or the row of each
+        segment. The shapes of ``x`` and ``y``, and an empty tensor of the dtype and device of ``x``.
+
+    Raises:
+        ValueError: If the lengths are not integers with one axis, are negative, or sum to more than the number of rows.
+
+    References:
+        thinc's ``reduce_sum``, ``reduce_mean``, ``reduce_max``, ``reduce_first`` and ``reduce_last``.
+
+    >>> SegmentPool("sum")({}, (torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([2, 1])))
+    tensor([[3.],
+            [3.]])
     """
 
     reduction: str = field(default="mean", validator=one_of("sum", "mean", "max", "min", "first", "last"))
@@ -64,7 +76,7 @@ class SegmentPool(Layer):
         return params, (_to_rows(gy if more is None else _divided(gy, more), where), None)
 
     def _over(self, x: Tensor, segments: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
-        """Reduce by all rows of a segment; return the rest of the cache too."""
+        """Reduce all rows of each segment; return y and the rest of the cache."""
         if self.reduction in ("max", "min"):
             y = _extreme(x, segments, lengths, self.reduction)
             return y, (x, y)
@@ -80,23 +92,23 @@ class SegmentPool(Layer):
             raise value_error(self, "x must be a pair (x, lengths) of tensors", x)
         values, lengths = x
         if not values.is_floating_point() or values.dim() == 0:
-            raise value_error(self, "the rows must be a floating tensor with an axis at least", values)
+            raise value_error(self, "the rows must be a floating tensor with at least one axis", values)
         if lengths.dim() != 1 or lengths.is_floating_point() or lengths.dtype == torch.bool:
             raise value_error(self, "the lengths must be integers with one axis", lengths)
         if is_plain(lengths) and ((lengths < 0).any() or lengths.sum() > len(values)):
-            rule = f"the lengths must be at least 0, and together at most {len(values)}, the rows there are"
+            rule = f"the lengths must be at least 0, and sum to at most {len(values)}, the number of rows"
             raise value_error(self, rule, str(lengths.tolist()))
         return values, lengths.long()
 
 
 def segments_of(rows: int, ends: Tensor) -> Tensor:
-    """Return which segment each row is in: the number of those that have ended."""
+    """Return the segment of each row: the number of segments that have ended before it."""
     ended = torch.zeros(rows + 1, dtype=torch.int64, device=ends.device)
     return ended.index_add(0, ends, torch.ones_like(ends)).cumsum(0)[:-1]
 
 
 def _picked(x: Tensor, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rows of x by their numbers; of an empty segment 0, with a number behind the last."""
+    """Return rows of x, and their indices; an empty segment gets zeros, and an index after the last row."""
     where = torch.where(lengths > 0, rows, x.shape[0])
     if not x.shape[0]:
         return x.new_zeros(rows.shape[0], *x.shape[1:]), where
@@ -104,33 +116,34 @@ def _picked(x: Tensor, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _summed(x: Tensor, segments: Tensor, count: int) -> Tensor:
-    """Sum the rows of each segment; those behind the last make a segment of their own, which is left out."""
+    """Sum the rows of each segment; rows after the last segment form one more, which is dropped."""
     return x.new_zeros(count + 1, *x.shape[1:]).index_add(0, segments, x)[:-1]
 
 
 def _to_rows(y: Tensor, segments: Tensor) -> Tensor:
-    """Hand each row what its segment has, and those behind the last 0: the transpose of ``_summed``."""
+    """Give each row the value of its segment, and 0 to rows after the last segment: the transpose of ``_summed``."""
     return torch.cat((y, y.new_zeros(1, *y.shape[1:]))).index_select(0, segments)
 
 
 def _to_extremes(gy: Tensor, values: tuple[Tensor, Tensor], segments: Tensor) -> Tensor:
-    """Share gy among the rows that are equal to y, by element.
+    """Divide gy among the rows that equal y, elementwise.
 
-    In place on its own new tensors: of 10000×64 in 500 segments mostly 0.4 ms, and 1.6 where the allocator is unlucky; with
-    fresh memory at each step 0.9 to 7, by torch's ``segment_reduce`` 1.1. (A mean's way back takes 0.04.)
+    It works in place on its own new tensors. For 10000×64 in 500 segments that takes 0.4 ms in most runs, and 1.6 if the
+    allocator is unlucky; with fresh memory at each step it takes 0.9 to 7, with torch's ``segment_reduce`` 1.1. (The gradient of
+    a mean takes 0.04.)
     """
     x, y = values
     rows = _to_rows(y, segments)
-    if is_differentiated(gy, x):  # a share of an empty segment, though no row has it, has a derivative
+    if is_differentiated(gy, x):  # the share of an empty segment has a derivative, though no row gets it
         extreme = (x == rows).to(x.dtype)
         return _to_rows(gy / _summed(extreme, segments, y.shape[0]).clamp_min(1), segments) * extreme
-    extreme = rows.eq_(x) if is_untransformed() else (x == rows).to(x.dtype)  # vmap knows no eq_
+    extreme = rows.eq_(x) if is_untransformed() else (x == rows).to(x.dtype)  # vmap does not support eq_
     counts = _summed(in_single(extreme), segments, y.shape[0])
     return _to_rows(rounded(gy / counts, gy), segments).mul_(extreme)
 
 
 def _extreme(x: Tensor, segments: Tensor, lengths: Tensor, which: str) -> Tensor:
-    """Return the largest or smallest of each segment, by element; 0 of an empty one."""
+    """Return the largest or smallest element of each segment, elementwise; 0 for an empty segment."""
     shape, lowest = (len(lengths) + 1, *x.shape[1:]), -math.inf if which == "max" else math.inf
     at = segments.reshape(-1, *[1] * (x.dim() - 1)).expand(x.shape)
     found = x.new_full(shape, lowest).scatter_reduce(0, at, x, "amax" if which == "max" else "amin")[:-1]
@@ -138,11 +151,11 @@ def _extreme(x: Tensor, segments: Tensor, lengths: Tensor, which: str) -> Tensor
 
 
 def _divided(gy: Tensor, counts: Tensor) -> Tensor:
-    """Divide by the counts in single: half precision counts only to 256 or 2048."""
+    """Divide by the counts in float32: half precision counts only to 256 or 2048."""
     return rounded(in_single(gy) / _column(counts, in_single(gy)), gy)
 
 
 def _column(counts: Tensor, like: Tensor) -> Tensor:
-    """Give numbers, one for each row, the axes of the rows; counts in their dtype."""
+    """Reshape one number per row to broadcast against the rows, in the dtype of ``like``; bools stay bools."""
     shaped = counts.reshape(-1, *[1] * (like.dim() - 1))
     return shaped if counts.dtype == torch.bool else shaped.to(like.dtype)

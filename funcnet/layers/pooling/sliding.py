@@ -1,4 +1,4 @@
-"""What poolings by windows that slide have in common: their options, as the kernels take them."""
+"""The options that poolings with sliding windows have in common, as the kernels take them."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class SlidingPool(Windowed):
     _options: tuple[Any, ...] = field(init=False, eq=False)
 
     def _set_options(self, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, *more: Any) -> None:
-        """Set the arguments of the kernels after x; a stride of ``None`` is the kernel's size."""
+        """Set the arguments of the kernels that follow x; a stride of ``None`` is the size of the kernel."""
         kernel, pads = each(kernel_size, self.axes), each(padding, self.axes)
         if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
             raise fields_error(self, "padding must be at most half of kernel_size", "padding", "kernel_size")

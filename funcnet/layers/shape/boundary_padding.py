@@ -1,14 +1,8 @@
-"""Borders: padding with elements of x itself, of x (N, channels, length), (N, channels, height, width)..., or without N.
+"""Padding with elements of x itself: mirror images, or copies of the outermost elements.
 
     y[i] = x[f(i)]      gx[j] = Σ gy[i] over all i with f(i) = j
 
-with, for x[0], ..., x[n - 1] and l elements put before them,
-
-    ReflectionPad    f(i) = i - l, mirrored at 0 and at n - 1
-    ReplicationPad   f(i) = i - l, but no less than 0 and no more than n - 1
-    CircularPad      f(i) = (i - l) mod n
-
-Negative padding removes elements, as in torch: after reflection and replication, and before wrap-around.
+Negative padding removes elements, as in torch: after reflection and replication (before wrap-around, see ``circular_padding``).
 """
 
 from torch import Tensor
@@ -21,7 +15,7 @@ from funcnet.value import frozen
 
 @frozen
 class Reflection(Pad):
-    """Padding by mirror images."""
+    """Padding with mirror images."""
 
     rule = "the padding must be below the size of each axis, and leave something of it"
 
@@ -34,7 +28,7 @@ class Reflection(Pad):
 
 @frozen
 class Replication(Pad):
-    """Padding by the nearest elements."""
+    """Padding with the nearest elements."""
 
     rule = "x must have something to repeat, and the padding must leave something of each axis"
 
@@ -46,27 +40,33 @@ class Replication(Pad):
 
 
 @frozen
-class Circular(Pad):
-    """Padding by going around."""
-
-    rule = "the padding must be at most what is left of each axis"
-
-    def pad(self, x: Tensor, pads: list[int]) -> Tensor:
-        return kernels.circular(x, pads)
-
-    def pad_backward(self, gy: Tensor, shape: Shape, pads: list[int]) -> Tensor:
-        return kernels.circular_backward(gy, shape, pads)
-
-
-@frozen
 class ReflectionPad1d(Reflection):
-    """The mirror images of x at its ends around x, along the last axis.
+    """Pad the last axis with mirror images of x.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that is not below the size of its
-             axis or leaves nothing of it, and an ``x`` with other than 2 or 3 axes.
-    Source   ``torch.nn.ReflectionPad1d``'s formula.
+        y[i]  = x[f(i)]       f(i) = i - l, mirrored at 0 and n - 1
+        gx[j] = Σ gy[i]       over all i with f(i) = j
+
+    along each axis, for l elements added before its n elements.
+
+    Args:
+        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 2, or one number for
+            all of them. Negative numbers remove elements.
+
+    Shape:
+        x (N, channels, length) or (channels, length) → y with longer axes
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If the padding is not below the size of its axis, or removes the whole axis.
+
+    References:
+        ``torch.nn.ReflectionPad1d``.
+
+    >>> import torch
+    >>> ReflectionPad1d(2)({}, torch.tensor([[1.0, 2.0, 3.0]]))
+    tensor([[3., 2., 1., 2., 3., 2., 1.]])
     """
 
     axes = 1
@@ -74,13 +74,32 @@ class ReflectionPad1d(Reflection):
 
 @frozen
 class ReflectionPad2d(Reflection):
-    """The mirror images of x at its ends around x, along the last 2 axes.
+    """Pad the last 2 axes with mirror images of x.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that is not below the size of its
-             axis or leaves nothing of it, and an ``x`` with other than 3 or 4 axes.
-    Source   ``torch.nn.ReflectionPad2d``'s formula.
+        y[i]  = x[f(i)]       f(i) = i - l, mirrored at 0 and n - 1
+        gx[j] = Σ gy[i]       over all i with f(i) = j
+
+    along each axis, for l elements added before its n elements.
+
+    Args:
+        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 4, or one number for
+            all of them. Negative numbers remove elements.
+
+    Shape:
+        x (N, channels, height, width) or (channels, height, width) → y with longer axes
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If the padding is not below the size of its axis, or removes the whole axis.
+
+    References:
+        ``torch.nn.ReflectionPad2d``.
+
+    >>> import torch
+    >>> ReflectionPad2d(1)({}, torch.ones(1, 3, 3)).shape
+    torch.Size([1, 5, 5])
     """
 
     axes = 2
@@ -88,13 +107,32 @@ class ReflectionPad2d(Reflection):
 
 @frozen
 class ReflectionPad3d(Reflection):
-    """The mirror images of x at its ends around x, along the last 3 axes.
+    """Pad the last 3 axes with mirror images of x.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that is not below the size of its
-             axis or leaves nothing of it, and an ``x`` with other than 4 or 5 axes.
-    Source   ``torch.nn.ReflectionPad3d``'s formula.
+        y[i]  = x[f(i)]       f(i) = i - l, mirrored at 0 and n - 1
+        gx[j] = Σ gy[i]       over all i with f(i) = j
+
+    along each axis, for l elements added before its n elements.
+
+    Args:
+        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 6, or one number for
+            all of them. Negative numbers remove elements.
+
+    Shape:
+        x (N, channels, depth, height, width) or (channels, depth, height, width) → y with longer axes
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If the padding is not below the size of its axis, or removes the whole axis.
+
+    References:
+        ``torch.nn.ReflectionPad3d``.
+
+    >>> import torch
+    >>> ReflectionPad3d(1)({}, torch.ones(1, 3, 3, 3)).shape
+    torch.Size([1, 5, 5, 5])
     """
 
     axes = 3
@@ -102,13 +140,32 @@ class ReflectionPad3d(Reflection):
 
 @frozen
 class ReplicationPad1d(Replication):
-    """The nearest elements of x around x, along the last axis.
+    """Pad the last axis with copies of the outermost elements of x.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that has nothing to repeat, and an
-             ``x`` with other than 2 or 3 axes.
-    Source   ``torch.nn.ReplicationPad1d``'s formula.
+        y[i]  = x[f(i)]       f(i) = i - l, at least 0 and at most n - 1
+        gx[j] = Σ gy[i]       over all i with f(i) = j
+
+    along each axis, for l elements added before its n elements.
+
+    Args:
+        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 2, or one number for
+            all of them. Negative numbers remove elements.
+
+    Shape:
+        x (N, channels, length) or (channels, length) → y with longer axes
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If an axis is empty, or the padding removes it.
+
+    References:
+        ``torch.nn.ReplicationPad1d``.
+
+    >>> import torch
+    >>> ReplicationPad1d((1, 2))({}, torch.tensor([[1.0, 2.0]]))
+    tensor([[1., 1., 2., 2., 2.]])
     """
 
     axes = 1
@@ -116,13 +173,32 @@ class ReplicationPad1d(Replication):
 
 @frozen
 class ReplicationPad2d(Replication):
-    """The nearest elements of x around x, along the last 2 axes.
+    """Pad the last 2 axes with copies of the outermost elements of x.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that has nothing to repeat, and an
-             ``x`` with other than 3 or 4 axes.
-    Source   ``torch.nn.ReplicationPad2d``'s formula.
+        y[i]  = x[f(i)]       f(i) = i - l, at least 0 and at most n - 1
+        gx[j] = Σ gy[i]       over all i with f(i) = j
+
+    along each axis, for l elements added before its n elements.
+
+    Args:
+        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 4, or one number for
+            all of them. Negative numbers remove elements.
+
+    Shape:
+        x (N, channels, height, width) or (channels, height, width) → y with longer axes
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If an axis is empty, or the padding removes it.
+
+    References:
+        ``torch.nn.ReplicationPad2d``.
+
+    >>> import torch
+    >>> ReplicationPad2d(1)({}, torch.ones(1, 3, 3)).shape
+    torch.Size([1, 5, 5])
     """
 
     axes = 2
@@ -130,55 +206,32 @@ class ReplicationPad2d(Replication):
 
 @frozen
 class ReplicationPad3d(Replication):
-    """The nearest elements of x around x, along the last 3 axes.
+    """Pad the last 3 axes with copies of the outermost elements of x.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that has nothing to repeat, and an
-             ``x`` with other than 4 or 5 axes.
-    Source   ``torch.nn.ReplicationPad3d``'s formula.
-    """
+        y[i]  = x[f(i)]       f(i) = i - l, at least 0 and at most n - 1
+        gx[j] = Σ gy[i]       over all i with f(i) = j
 
-    axes = 3
+    along each axis, for l elements added before its n elements.
 
+    Args:
+        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 6, or one number for
+            all of them. Negative numbers remove elements.
 
-@frozen
-class CircularPad1d(Circular):
-    """x again, as if it went in a circle, around x, along the last axis.
+    Shape:
+        x (N, channels, depth, height, width) or (channels, depth, height, width) → y with longer axes
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that is above the size of its axis,
-             and an ``x`` with other than 2 or 3 axes.
-    Source   ``torch.nn.CircularPad1d``'s formula.
-    """
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
 
-    axes = 1
+    Raises:
+        ValueError: If an axis is empty, or the padding removes it.
 
+    References:
+        ``torch.nn.ReplicationPad3d``.
 
-@frozen
-class CircularPad2d(Circular):
-    """x again, as if it went in a circle, around x, along the last 2 axes.
-
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that is above the size of its axis,
-             and an ``x`` with other than 3 or 4 axes.
-    Source   ``torch.nn.CircularPad2d``'s formula.
-    """
-
-    axes = 2
-
-
-@frozen
-class CircularPad3d(Circular):
-    """x again, as if it went in a circle, around x, along the last 3 axes.
-
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that is above the size of its axis,
-             and an ``x`` with other than 4 or 5 axes.
-    Source   ``torch.nn.CircularPad3d``'s formula.
+    >>> import torch
+    >>> ReplicationPad3d(1)({}, torch.ones(1, 3, 3, 3)).shape
+    torch.Size([1, 5, 5, 5])
     """
 
     axes = 3

@@ -1,6 +1,6 @@
-"""A change of dtype, such as from the bytes of an image to numbers.
+"""Conversion of the dtype, for example from the bytes of an image to floating numbers.
 
-Cast   y = x, rounded to dtype      gx = gy, in the dtype of x; none where x holds integers
+x (...) has any shape.
 """
 
 import torch
@@ -15,7 +15,10 @@ from funcnet.value import frozen
 
 @frozen
 class Cast(Layer):
-    """Convert x, of floating numbers, integers or booleans, to a floating ``dtype``.
+    """Convert x, which holds floating numbers, integers or booleans, to a floating ``dtype``.
+
+        y  = x, rounded to ``dtype``
+        gx = gy in the dtype of x; ``None`` for integers and booleans
 
     ``serial(Cast(torch.float32), Rescale(1 / 255), Conv2d(3, 8, 3))`` takes the bytes of images.
 
@@ -25,17 +28,14 @@ class Cast(Layer):
     Shape:
         x (...) → y (...), of any shape
 
-    Params:
-        None.
-
     Cache:
-        The shape of ``x``, and empty tensors of the kinds of x and y.
+        The shape of ``x``, and empty tensors of the dtypes of x and y.
 
     Raises:
-        ValueError: For a dtype that is not floating, and an x that is no dense tensor of real numbers.
+        ValueError: If ``dtype`` is not floating, or x is complex.
 
-    Source:
-        elementary, as ``torch.Tensor.to``.
+    References:
+        ``torch.Tensor.to``.
 
     >>> Cast(torch.float64)({}, torch.tensor([1, 2]))
     tensor([1., 2.], dtype=torch.float64)

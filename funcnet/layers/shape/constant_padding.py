@@ -1,9 +1,7 @@
-"""Padding: x with more elements around it along its last axes, by a rule that says where they come from.
+"""Padding of the last axes with a number, and the base class of all paddings.
 
-    ZeroPad, ConstantPad   y[i] = x[i - l], or a number where there is no such element      gx[j] = gy[j + l]
-
-l is the padding before x, and with n more elements along an axis x (..., length) becomes y (..., length + n). What takes the new
-elements from x itself is in ``borders``.
+With l elements before and n more elements in all, x (..., length) becomes y (..., length + n). Padding with elements of x itself
+is in ``boundary_padding`` and ``circular_padding``.
 """
 
 import math
@@ -29,10 +27,7 @@ def _padding(layer: "Pad", attribute: Any, got: Any) -> None:
 
 @frozen
 class Pad(SingleRule):
-    """Padding of the last ``axes`` axes by one number, or by one before and one after each of them, the last axis first.
-
-    A negative number removes elements.
-    """
+    """Base of paddings of the last ``axes`` axes, with numbers of elements before and after each, the last axis first."""
 
     padding: int | Shape = field(validator=_padding)
 
@@ -45,7 +40,7 @@ class Pad(SingleRule):
 
     @abstractmethod
     def pad_backward(self, gy: Tensor, shape: Shape, pads: list[int]) -> Tensor:
-        """Return gx, of the shape of x."""
+        """Return gx, with the given shape."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
         least, most = self.axes + self.more[0], self.axes + self.more[1]
@@ -66,7 +61,7 @@ class Pad(SingleRule):
 
 @frozen
 class ConstantLike(Pad):
-    """Padding by a number, of any axes."""
+    """Padding with a number, for any number of axes."""
 
     more = (0, math.inf)
     rule = "the padding must leave something of each axis"
@@ -83,13 +78,31 @@ class ConstantLike(Pad):
 
 @frozen
 class ZeroPad1d(ConstantLike):
-    """Zeros around x, along the last axis.
+    """Pad the last axis with zeros.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that leaves nothing of an axis, and
-             an ``x`` with no axis.
-    Source   ``torch.nn.ZeroPad1d``'s formula.
+        y[i]  = x[i - l], or 0 where there is no such element
+        gx[j] = gy[j + l]
+
+    along each axis, for l elements added before it.
+
+    Args:
+        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 2, or one number for
+            all of them. Negative numbers remove elements.
+
+    Shape:
+        x (..., length) → y with longer axes
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If the padding removes a whole axis.
+
+    References:
+        ``torch.nn.ZeroPad1d``.
+
+    >>> ZeroPad1d((1, 2))({}, torch.tensor([1.0, 2.0]))
+    tensor([0., 1., 2., 0., 0.])
     """
 
     axes = 1
@@ -97,13 +110,31 @@ class ZeroPad1d(ConstantLike):
 
 @frozen
 class ZeroPad2d(ConstantLike):
-    """Zeros around x, along the last 2 axes.
+    """Pad the last 2 axes with zeros.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that leaves nothing of an axis, and
-             an ``x`` with less than 2 axes.
-    Source   ``torch.nn.ZeroPad2d``'s formula.
+        y[i]  = x[i - l], or 0 where there is no such element
+        gx[j] = gy[j + l]
+
+    along each axis, for l elements added before it.
+
+    Args:
+        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 4, or one number for
+            all of them. Negative numbers remove elements.
+
+    Shape:
+        x (..., height, width) → y with longer axes
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If the padding removes a whole axis.
+
+    References:
+        ``torch.nn.ZeroPad2d``.
+
+    >>> ZeroPad2d(1)({}, torch.ones(3, 3)).shape
+    torch.Size([5, 5])
     """
 
     axes = 2
@@ -111,13 +142,31 @@ class ZeroPad2d(ConstantLike):
 
 @frozen
 class ZeroPad3d(ConstantLike):
-    """Zeros around x, along the last 3 axes.
+    """Pad the last 3 axes with zeros.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that leaves nothing of an axis, and
-             an ``x`` with less than 3 axes.
-    Source   ``torch.nn.ZeroPad3d``'s formula.
+        y[i]  = x[i - l], or 0 where there is no such element
+        gx[j] = gy[j + l]
+
+    along each axis, for l elements added before it.
+
+    Args:
+        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 6, or one number for
+            all of them. Negative numbers remove elements.
+
+    Shape:
+        x (..., depth, height, width) → y with longer axes
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If the padding removes a whole axis.
+
+    References:
+        ``torch.nn.ZeroPad3d``.
+
+    >>> ZeroPad3d(1)({}, torch.ones(3, 3, 3)).shape
+    torch.Size([5, 5, 5])
     """
 
     axes = 3
@@ -125,13 +174,32 @@ class ZeroPad3d(ConstantLike):
 
 @frozen
 class ConstantPad1d(ConstantLike):
-    """The number ``value`` around x, along the last axis.
+    """Pad the last axis with the number ``value``.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 2, one that leaves nothing of an axis, and
-             an ``x`` with no axis.
-    Source   ``torch.nn.ConstantPad1d``'s formula.
+        y[i]  = x[i - l], or ``value`` where there is no such element
+        gx[j] = gy[j + l]
+
+    along each axis, for l elements added before it.
+
+    Args:
+        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 2, or one number for
+            all of them. Negative numbers remove elements.
+        value: The number to pad with.
+
+    Shape:
+        x (..., length) → y with longer axes
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If the padding removes a whole axis.
+
+    References:
+        ``torch.nn.ConstantPad1d``.
+
+    >>> ConstantPad1d((1, 2), 9.0)({}, torch.tensor([1.0, 2.0]))
+    tensor([9., 1., 2., 9., 9.])
     """
 
     value: float = field(validator=number())
@@ -144,13 +212,32 @@ class ConstantPad1d(ConstantLike):
 
 @frozen
 class ConstantPad2d(ConstantLike):
-    """The number ``value`` around x, along the last 2 axes.
+    """Pad the last 2 axes with the number ``value``.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 4, one that leaves nothing of an axis, and
-             an ``x`` with less than 2 axes.
-    Source   ``torch.nn.ConstantPad2d``'s formula.
+        y[i]  = x[i - l], or ``value`` where there is no such element
+        gx[j] = gy[j + l]
+
+    along each axis, for l elements added before it.
+
+    Args:
+        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 4, or one number for
+            all of them. Negative numbers remove elements.
+        value: The number to pad with.
+
+    Shape:
+        x (..., height, width) → y with longer axes
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If the padding removes a whole axis.
+
+    References:
+        ``torch.nn.ConstantPad2d``.
+
+    >>> ConstantPad2d(1, 9.0)({}, torch.ones(3, 3)).shape
+    torch.Size([5, 5])
     """
 
     value: float = field(validator=number())
@@ -163,13 +250,32 @@ class ConstantPad2d(ConstantLike):
 
 @frozen
 class ConstantPad3d(ConstantLike):
-    """The number ``value`` around x, along the last 3 axes.
+    """Pad the last 3 axes with the number ``value``.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a padding that is neither a whole number nor a tuple of 6, one that leaves nothing of an axis, and
-             an ``x`` with less than 3 axes.
-    Source   ``torch.nn.ConstantPad3d``'s formula.
+        y[i]  = x[i - l], or ``value`` where there is no such element
+        gx[j] = gy[j + l]
+
+    along each axis, for l elements added before it.
+
+    Args:
+        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 6, or one number for
+            all of them. Negative numbers remove elements.
+        value: The number to pad with.
+
+    Shape:
+        x (..., depth, height, width) → y with longer axes
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If the padding removes a whole axis.
+
+    References:
+        ``torch.nn.ConstantPad3d``.
+
+    >>> ConstantPad3d(1, 9.0)({}, torch.ones(3, 3, 3)).shape
+    torch.Size([5, 5, 5])
     """
 
     value: float = field(validator=number())

@@ -1,6 +1,6 @@
-"""Context: each step of a sequence beside the steps around it.
+"""Context windows: each step of a sequence together with the steps around it.
 
-y[t] = (x[t-w], ..., x[t+w])      gx[t] = Σ gy[t-i], part i of it, over i from -w to w      x is 0 outside
+x (..., T, E).
 """
 
 import torch
@@ -16,14 +16,28 @@ from funcnet.value import frozen
 
 @frozen
 class ExpandWindow(SingleRule):
-    """The features of ``window_size`` steps before and after beside a step's own: (..., T, E) gives (..., T, (2 w + 1) E).
+    """Concatenate the features of each step with those of ``window_size`` steps before and after it.
 
-    Beyond the ends they are 0. A ``Linear`` after it, or a ``Maxout``, is a convolution over steps.
+        y[t]  = (x[t-w], ..., x[t+w])                     x is 0 outside the sequence
+        gx[t] = Σ part i of gy[t-i], i from -w to w
 
-    Params   none.
-    Cache    the shape of ``y``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a window below 0, and when ``x`` is not a floating tensor with the axes (..., T, E).
-    Source   ``thinc.expand_window``; Collobert et al. 2011, section 3.3.1.
+    A ``Linear`` or a ``Maxout`` after it is a convolution over steps.
+
+    Args:
+        window_size: Number w of steps on each side.
+
+    Shape:
+        x (..., T, E) → y (..., T, (2 w + 1) E)
+
+    Cache:
+        The shape of ``y``, and an empty tensor of its dtype.
+
+    References:
+        Collobert et al. 2011, section 3.3.1; ``thinc.expand_window``.
+
+    >>> ExpandWindow(1)({}, torch.tensor([[1.0], [2.0]]))
+    tensor([[0., 1., 2.],
+            [1., 2., 0.]])
     """
 
     rule = "x must have the axes (..., T, E)"
@@ -44,7 +58,7 @@ class ExpandWindow(SingleRule):
 
 
 def _shifted(x: Tensor, by: int) -> Tensor:
-    """Move steps to later ones, or for a negative number to earlier ones, with zeros coming in."""
+    """Shift steps to later ones, or with a negative number to earlier ones, and fill with zeros."""
     steps = min(abs(by), x.shape[-2])
     none = x.new_zeros(*x.shape[:-2], steps, x.shape[-1])
     if by >= 0:

@@ -1,13 +1,4 @@
-"""Sampling: images read at places that are computed, as in a spatial transformer. Places are from -1 to 1 along each axis.
-
-    AffineGrid   y[n, h, w] = θ[n] (x_w, y_h, 1), with x_w, y_h spread over [-1, 1]
-                 gθ[n] = Σ gy[n, h, w] (x_w, y_h, 1)ᵀ, over h and w
-    GridSample   y[n, c, h, w] = Σ a x[n, c, i, j], over the neighbours (i, j) of grid[n, h, w]
-                 gx[n, c, i, j] = Σ a gy[n, c, h, w], over all places that have the neighbour (i, j)
-                 ggrid[n, h, w] = Σ gy[n, c, h, w] x[n, c, i, j] ∂a/∂grid[n, h, w], over channels and neighbours
-
-where a is the weight that a place gives to its neighbour.
-"""
+"""Sampling: images read at computed places, as in a spatial transformer. Places are from -1 to 1 along each axis."""
 
 import torch
 from attrs import field
@@ -23,19 +14,34 @@ from funcnet.value import frozen
 
 @frozen
 class GridSample(Operation):
-    """The values of images at places: (images, grid) to y, as ``torch.nn.functional.grid_sample``.
+    """Sample images at the places in a grid, as ``torch.nn.functional.grid_sample``.
 
-    Images are (N, C, H, W) with a grid (N, h, w, 2), or volumes (N, C, D, H, W) with a grid (N, d, h, w, 3). A place is written
-    with the last axis first, -1 for its beginning and 1 for its end: the centres of the outermost elements with
-    ``align_corners``, else their edges. ``mode`` is "bilinear", of volumes trilinear, "nearest", which
-    gives the grid the gradient 0, or "bicubic"; ``padding_mode`` says what is beyond the edges: "zeros", "border" or
-    "reflection".
+        y[n, c, h, w]     = Σ a x[n, c, i, j]          over the neighbours (i, j) of grid[n, h, w], with their weights a
+        gx[n, c, i, j]    = Σ a gy[n, c, h, w]         over all places with the neighbour (i, j)
+        ggrid[n, h, w]    = Σ gy[n, c, h, w] x[n, c, i, j] ∂a/∂grid[n, h, w]      over channels and neighbours
 
-    Params   none.
-    Cache    the images and the grid.
-    Raises   ``ValueError`` for options that are not torch's, and when ``x`` is not a pair of floating tensors of one dtype with
-             these axes, of which those of the images are not empty, or "bicubic" meets volumes.
-    Source   Jaderberg, Simonyan, Zisserman & Kavukcuoglu 2015.
+    A place is written with the last axis first; -1 is the beginning of an axis, 1 its end.
+
+    Args:
+        mode: ``"bilinear"`` (trilinear for volumes), ``"nearest"``, whose gradient for the grid is 0, or ``"bicubic"``.
+        padding_mode: What is beyond the edges: ``"zeros"``, ``"border"`` or ``"reflection"``.
+        align_corners: Whether -1 and 1 are the centers of the outermost elements, instead of their edges.
+
+    Shape:
+        (x (N, C, H, W), grid (N, h, w, 2)) → y (N, C, h, w), or (x (N, C, D, H, W), grid (N, d, h, w, 3)) → y (N, C, d, h, w)
+
+    Cache:
+        The images and the grid, not copied.
+
+    Raises:
+        ValueError: If an image is empty, or ``"bicubic"`` is used with volumes.
+
+    References:
+        Jaderberg, Simonyan, Zisserman & Kavukcuoglu 2015.
+
+    >>> image, places = torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[[0.0, 0.0]]]])
+    >>> GridSample()({}, (image, places))
+    tensor([[[[2.]]]])
     """
 
     contents = "images and a grid"
@@ -61,16 +67,30 @@ class GridSample(Operation):
 
 @frozen
 class AffineGrid(Layer):
-    """Places for ``GridSample`` by affine maps: (N, 2, 3) to (N, h, w, 2), or (N, 3, 4) to (N, d, h, w, 3).
+    """Compute the places for ``GridSample`` with affine maps, as ``torch.nn.functional.affine_grid``.
 
-    ``size`` is (h, w) or (d, h, w), where ``torch.nn.functional.affine_grid`` has batch and channels before them;
-    ``align_corners`` must be that of the ``GridSample``.
+        y[n, h, w] = x[n] (x_w, y_h, 1)               with x_w, y_h spread over [-1, 1]
+        gx[n]      = Σ gy[n, h, w] (x_w, y_h, 1)ᵀ     over h and w
 
-    Params   none.
-    Cache    how many rows ``x`` has, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a ``size`` that is not 2 or 3 whole numbers of at least 1, and when ``x`` is not a floating tensor
-             of matrices for it.
-    Source   Jaderberg, Simonyan, Zisserman & Kavukcuoglu 2015, eq. 1; ``torch.nn.functional.affine_grid``.
+    Args:
+        size: (h, w) for images or (d, h, w) for volumes, without torch's batch and channels.
+        align_corners: As in the ``GridSample`` that follows.
+
+    Shape:
+        x (N, 2, 3) → y (N, h, w, 2), or x (N, 3, 4) → y (N, d, h, w, 3)
+
+    Cache:
+        The number of rows of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If the matrices do not fit ``size``.
+
+    References:
+        Jaderberg, Simonyan, Zisserman & Kavukcuoglu 2015, eq. 1; ``torch.nn.functional.affine_grid``.
+
+    >>> AffineGrid((1, 2))({}, torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]))
+    tensor([[[[-0.5000,  0.0000],
+              [ 0.5000,  0.0000]]]])
     """
 
     size: Shape = field(
@@ -94,7 +114,7 @@ class AffineGrid(Layer):
         return f"x must have the axes (N, {len(self.size)}, {len(self.size) + 1})"
 
     def _locations(self, like: Tensor) -> Tensor:
-        """Return (x, y, 1), or (x, y, z, 1), of all places, one below the other; a single place is in the middle."""
+        """Return (x, y, 1), or (x, y, z, 1), of all places as rows; a single place is in the middle."""
         spread = [torch.arange(1 - n, n, 2).to(like) / max(n - self.align_corners, 1) for n in self.size]
         grids = torch.meshgrid(*spread, indexing="ij")
         return torch.stack([*reversed(grids), torch.ones_like(grids[0])], -1).reshape(-1, len(self.size) + 1)

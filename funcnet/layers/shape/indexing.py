@@ -1,11 +1,6 @@
-"""Indexing: a part of x, x in parts, or a place for each number; what was left out has the gradient 0.
+"""Indexing: a part of x, x in parts, or one-hot vectors; the elements left out have the gradient 0.
 
-Index    y = x[index]                    gx = 0, but gy at index
-Split    y = (x₁ x₂ ...) along an axis   gx = (gy₁ gy₂ ...) joined along it
-Chunk    the same, in so many parts
-OneHot   y[..., c] = 1 where x = c, else 0      x holds integers, and has no gradient
-
-x (...) is of any shape; OneHot's y is (..., classes).
+x (...) has any shape.
 """
 
 from abc import abstractmethod
@@ -24,7 +19,7 @@ from funcnet.layers.shape.reshaping import Reshaped, SingleRule
 from funcnet.value import frozen
 
 Part = int | slice | EllipsisType | None
-_Parted = tuple[tuple[Shape, ...], Tensor]  # the shapes of the parts, and an empty tensor of their kind
+_Parted = tuple[tuple[Shape, ...], Tensor]  # the shapes of the parts, and an empty tensor of their dtype
 
 
 def _comparable(index: tuple[Part, ...]) -> tuple[Any, ...]:
@@ -40,16 +35,31 @@ def _is_part(part: Any) -> bool:
 
 @frozen
 class Index(SingleRule):
-    """x[index], by ints, slices, ``...`` and ``None``, the batch axis first: ``Index[:, 0]``, or ``Index((slice(None), 0))``.
+    """Take a part of x with ints, slices, ``...`` and ``None``.
+
+        y         = x[index]
+        gx[index] = gy, 0 elsewhere
+
+    The batch axis comes first: ``Index[:, 0]``, which is short for ``Index((slice(None), 0))``.
+
+    Args:
+        index: An int, a slice with a positive step, ``...``, ``None``, or a tuple of them, read as NumPy's basic indices.
+
+    Shape:
+        x (...) → y of the shape of ``x[index]``, (...)
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
+
+    Raises:
+        ValueError: If x does not have these elements.
+
+    References:
+        ``torch.Tensor.__getitem__``.
 
     >>> import torch
     >>> Index[:, -1]({}, torch.arange(6.0).reshape(2, 3))
     tensor([2., 5.])
-
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of their kind.
-    Raises   ``ValueError`` for an index of anything else, and when ``x`` has no such elements.
-    Source   elementary; indices are read as NumPy's basic ones are.
     """
 
     rule = "x must have these elements"
@@ -79,7 +89,7 @@ class Index(SingleRule):
 
 @frozen
 class Parts(Layer):
-    """A layer whose y is a tuple of parts of x along the axis ``dim``."""
+    """Base of layers whose y is a tuple of parts of x along the axis ``dim``."""
 
     @property
     @abstractmethod
@@ -107,11 +117,11 @@ class Parts(Layer):
         return params, self.join([self._part(part, shape, kind) for part, shape in zip(gy, shapes, strict=True)])
 
     def _part(self, gy: Tensor | None, shape: Shape, kind: Tensor) -> Tensor:
-        """Return the gradient of one part, with zeros for one that is absent."""
+        """Return the gradient of one part, zeros if it is absent."""
         return kind.new_zeros(shape) if gy is None else check_gy(self, gy, shape, kind)
 
     def join(self, parts: list[Tensor]) -> Tensor:
-        """Return gx: the gradients of the parts, joined again."""
+        """Return gx: the gradients of the parts, joined."""
         return torch.cat(parts, self.dim)
 
     def complaint(self, x: Tensor) -> str | None:
@@ -120,15 +130,30 @@ class Parts(Layer):
 
 @frozen
 class Split(Parts):
-    """A tuple of x in parts along the axis ``dim``, by default the last: the reverse of ``Concat``.
+    """Split x into parts of given sizes along the axis ``dim``: the reverse of ``Concat``.
 
-    ``split_size`` is the size of each part, of which the last may have less, or a tuple of the sizes of all parts.
+        y  = (x₁, x₂, ...) along the axis
+        gx = (gy₁ gy₂ ...) joined along it
 
-    Params   none.
-    Cache    the shapes of the parts, and an empty tensor of their kind.
-    Raises   ``ValueError`` for sizes that are not whole numbers, when ``x`` has no axis ``dim``, and when the sizes do not
-             add up to it.
-    Source   elementary, as ``torch.split``.
+    Args:
+        split_size: The size of each part, except a smaller last one; or a tuple of the sizes of all parts.
+        dim: The axis.
+
+    Shape:
+        x (..., n, ...) → (y₁, y₂, ...), each (..., size, ...)
+
+    Cache:
+        The shapes of the parts, and an empty tensor of their dtype.
+
+    Raises:
+        ValueError: If a tuple of sizes does not add up to the axis.
+
+    References:
+        ``torch.split``.
+
+    >>> import torch
+    >>> Split((1, 2))({}, torch.tensor([1.0, 2.0, 3.0]))
+    (tensor([1.]), tensor([2., 3.]))
     """
 
     split_size: int | tuple[int, ...] = field(
@@ -150,12 +175,30 @@ class Split(Parts):
 
 @frozen
 class Chunk(Parts):
-    """A tuple of x in ``chunks`` parts of one size along the axis ``dim``, by default the last; as ``torch.chunk``.
+    """Split x into ``chunks`` parts of equal size along the axis ``dim``.
 
-    Params   none.
-    Cache    the shapes of the parts, and an empty tensor of their kind.
-    Raises   ``ValueError`` for a number of chunks below 1, and when ``x`` has no axis ``dim``.
-    Source   elementary, as ``torch.chunk``.
+        y  = (x₁, x₂, ...) along the axis
+        gx = (gy₁ gy₂ ...) joined along it
+
+    Args:
+        chunks: Number of parts. There are fewer, and the last is smaller, if it does not divide the axis, as in ``torch.chunk``.
+        dim: The axis.
+
+    Shape:
+        x (..., n, ...) → (y₁, y₂, ...), each (..., size, ...)
+
+    Cache:
+        The shapes of the parts, and an empty tensor of their dtype.
+
+    Raises:
+        ValueError: If x has no axis ``dim``.
+
+    References:
+        ``torch.chunk``.
+
+    >>> import torch
+    >>> Chunk(2)({}, torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    (tensor([1., 2.]), tensor([3., 4.]))
     """
 
     chunks: int = field(validator=size)
@@ -167,15 +210,33 @@ class Chunk(Parts):
 
 @frozen
 class OneHot(Layer):
-    """A last axis of ``num_classes`` zeros with a 1 at the place that x names; all zeros for a number without a place.
+    """Encode integers as one-hot vectors along a new last axis.
 
-    Unlike ``torch.nn.functional.one_hot``, y is floating, of ``dtype``, for the layer that follows; and no value is read, so that
-    numbers out of range are not refused, as with ``jax.nn.one_hot``.
+        y[..., c] = 1 where x = c, else 0
+        gx is ``None``: x holds integers
 
-    Params   none.
-    Cache    ``()``.
-    Raises   ``ValueError`` for a ``num_classes`` below 1, a dtype that is not floating, and when ``x`` does not hold integers.
-    Source   ``jax.nn.one_hot``.
+    Integers outside 0 to ``num_classes`` - 1 give zeros, without an error, as in ``jax.nn.one_hot``: no value is read. Unlike
+    that of ``torch.nn.functional.one_hot``, y is floating, for the layer that follows.
+
+    Args:
+        num_classes: Number of classes.
+        dtype: The floating dtype of y.
+
+    Shape:
+        x (...), integers → y (..., num_classes)
+
+    Cache:
+        ``()``.
+
+    Raises:
+        ValueError: If x does not hold integers.
+
+    References:
+        ``jax.nn.one_hot``.
+
+    >>> OneHot(3)({}, torch.tensor([2, 0]))
+    tensor([[0., 0., 1.],
+            [1., 0., 0.]])
     """
 
     num_classes: int = field(validator=size)

@@ -1,12 +1,6 @@
-"""Rearrangements: elements of x in another order, or several times.
+"""Rearrangement and repetition: elements of x in another order, or several times.
 
-Roll               y = x, moved round along axes                   gx = gy, moved back
-MoveDim            y = x, its axes in another order                gx = gy, the axes moved back
-Flip               y = x, backwards along axes                     gx = gy, backwards
-RepeatInterleave   y = x, each entry of an axis several times      gx = Σ gy, over the copies
-SlidingWindow      y = windows of x along an axis, as a last axis  gx = Σ gy, over the windows that an element is in
-
-x (...) is of any shape.
+x (...) has any shape.
 """
 
 import torch
@@ -24,25 +18,25 @@ from funcnet.value import frozen
 
 @frozen
 class Roll(Layer):
-    """Move x round along axes: what leaves at one end comes in at the other, as ``torch.roll``.
+    """Shift x cyclically along axes: elements that leave at one end come in at the other.
+
+        y[i]  = x[(i - shift) mod n]
+        gx[i] = gy[(i + shift) mod n]          along each axis, of size n
 
     Args:
-        shifts: How far, a number or one for each axis.
-        dims: The axis, or axes; without any, x is moved as if flat.
+        shifts: How far to shift, in elements: one number, or one for each axis.
+        dims: The axis or axes; by default x is shifted as if it were flat.
 
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        The shape of ``x``, and an empty tensor of its kind.
+        The shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: For shifts and dims of different counts, and an x without these axes.
+        ValueError: If there are not as many shifts as axes.
 
-    Source:
+    References:
         ``torch.roll``.
 
     >>> Roll(1, 0)({}, torch.tensor([1.0, 2.0, 3.0]))
@@ -73,24 +67,24 @@ class Roll(Layer):
 
 @frozen
 class Flip(Layer):
-    """Reverse x along axes, as ``torch.flip``.
+    """Reverse x along axes.
+
+        y[i]  = x[n - 1 - i]
+        gx[i] = gy[n - 1 - i]          along each axis, of size n
 
     Args:
-        dims: The axis, or axes.
+        dims: The axis or axes.
 
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        The shape of ``x``, and an empty tensor of its kind.
+        The shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: For an x without these axes.
+        ValueError: If x does not have these axes.
 
-    Source:
+    References:
         ``torch.flip``.
 
     >>> Flip(-1)({}, torch.tensor([1.0, 2.0]))
@@ -116,25 +110,25 @@ class Flip(Layer):
 
 @frozen
 class MoveDim(Layer):
-    """Move axes to other places; the others keep their order, as in ``torch.movedim``.
+    """Move axes to other places; the others keep their order.
+
+        y  = x with moved axes
+        gx = gy with the axes moved back
 
     Args:
-        source: The axis, or axes.
-        destination: Where they go.
+        source: The axis or axes to move.
+        destination: Their places in y.
 
     Shape:
         x (...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        The shape of ``y``, and an empty tensor of its kind.
+        The shape of ``y``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: For different counts, and an x without these axes.
+        ValueError: If there are not as many places as axes.
 
-    Source:
+    References:
         ``torch.movedim``.
 
     >>> MoveDim(1, -1)({}, torch.ones(2, 3, 4)).shape
@@ -165,25 +159,25 @@ class MoveDim(Layer):
 
 @frozen
 class RepeatInterleave(Along):
-    """Repeat each entry of an axis, the copies side by side, as ``torch.repeat_interleave``.
+    """Repeat each entry of an axis, with the copies next to each other.
+
+        y[i]  = x[i // repeats]
+        gx[j] = Σ gy[i] over the copies i of j
 
     Args:
-        repeats: How many copies of each.
-        dim: The axis, by default the last.
+        dim: The axis.
+        repeats: Number of copies of each entry.
 
     Shape:
         x (..., n, ...) → y (..., repeats · n, ...)
 
-    Params:
-        None.
-
     Cache:
-        The shapes of ``x`` and ``y``, and an empty tensor of their kind.
+        The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
 
     Raises:
-        ValueError: For repeats below 1, and an x that is no floating tensor or has no axis ``dim``.
+        ValueError: If x has no axis ``dim``.
 
-    Source:
+    References:
         ``torch.repeat_interleave``.
 
     >>> RepeatInterleave(repeats=2)({}, torch.tensor([1.0, 2.0]))
@@ -209,26 +203,26 @@ class RepeatInterleave(Along):
 
 @frozen
 class SlidingWindow(Layer):
-    """Windows of x along an axis, each along a new last axis, as ``torch.Tensor.unfold``.
+    """Extract windows of x along an axis; the entries of a window are along a new last axis.
+
+        y[w, ..., i] = x[step w + i]
+        gx[j]        = Σ gy[w, ..., i] over all w and i with step w + i = j
 
     Args:
         dimension: The axis.
-        size: Entries of a window.
-        step: Entries from one window to the next.
+        size: Number of entries of a window.
+        step: Number of entries from one window to the next.
 
     Shape:
         x (..., n, ...) → y (..., windows, ..., size)
 
-    Params:
-        None.
-
     Cache:
-        The shapes of ``x`` and ``y``, and an empty tensor of their kind.
+        The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
 
     Raises:
-        ValueError: For sizes below 1, and an x that is no floating tensor, has no such axis, or is shorter there.
+        ValueError: If x is shorter than a window along the axis.
 
-    Source:
+    References:
         ``torch.Tensor.unfold``.
 
     >>> SlidingWindow(0, 2, 1)({}, torch.tensor([1.0, 2.0, 3.0]))

@@ -1,8 +1,6 @@
-"""Reduction and repetition by a pattern of names, in the language of ``rearrange``.
+"""Reduction and repetition with a pattern of named axes, in the language of ``rearrange``.
 
-Reduce   y = the sum, mean, max, min or prod of x (...) over the axes that only the left side names
-         gx = gy, sent back by the rule of that reduction: repeated for a sum, repeated and divided for a mean
-Repeat   y = x (...), repeated along the axes that only the right side names      gx = Σ gy over these axes
+x (...) has the axes of the left side of the pattern, y those of the right side.
 """
 
 import math
@@ -14,7 +12,8 @@ from torch import Tensor
 from funcnet.checks import check_gy, kind_of, require_dense_floating
 from funcnet.contract import Cache, Grads, Layer, Params, Rng, Shape
 from funcnet.errors import one_of, value_error
-from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Sum
+from funcnet.layers.operands.extreme_reductions import Max, Min
+from funcnet.layers.operands.reductions import Mean, Prod, Sum
 from funcnet.layers.shape.rearrangement import (
     REST,
     Patterned,
@@ -33,7 +32,7 @@ _KINDS: dict[str, type[Sum | Mean | Max | Min | Prod]] = {"sum": Sum, "mean": Me
 
 
 def _joined(sizes: Any, lengths: dict[str, int]) -> Any:
-    """Join sizes given as a tuple of pairs and by name; the validator judges anything that is not a tuple."""
+    """Join sizes given as a tuple of pairs and by keyword; the validator judges anything but a tuple."""
     return (*sizes, *lengths.items()) if isinstance(sizes, tuple) else sizes
 
 
@@ -54,7 +53,7 @@ def _repetition_sides(layer: Any) -> tuple[Side, ...]:
 
 
 def _inner(layer: Any) -> Layer:
-    """Return the reduction of the axes that the right side does not name; made once, since compiled code makes no layers."""
+    """Return the reduction of the axes that the right side does not name; made only once, since compiled code makes no layers."""
     left, right = map(names_in, layer._both)
     dims = tuple([i for i, name in enumerate(left) if name not in right])
     return _KINDS[layer.reduction](dims) if dims else Identity()
@@ -70,30 +69,29 @@ def _joint_shape(side: Side, lengths: dict[str, int], rest: dict[str, Shape]) ->
 class Reduce(Patterned):
     """Reduce the axes that the right side of a pattern leaves out: ``Reduce("n h w c -> n c", "mean")``.
 
-    Names in parentheses are one axis of x, so ``Reduce("n (t k) c -> n t c", "max", k=2)`` pools neighbouring steps; ``...`` is
-    any number of axes and ``1`` an axis of size 1, as in ``rearrange``.
+        y  = the sum, mean, max, min or prod of x over the axes that only the left side names
+        gx = gy through the gradient of that reduction: repeated for a sum, repeated and divided by n for a mean
+
+    Names in parentheses are one axis of x: ``Reduce("n (t k) c -> n t c", "max", k=2)`` pools neighbouring steps. ``...`` is any
+    number of axes and ``1`` an axis of size 1, as in ``rearrange``.
 
     Args:
         pattern: The axes of x and of y by name.
         reduction: ``"sum"``, ``"mean"``, ``"max"``, ``"min"`` or ``"prod"``, with the gradients of the layers of these names.
         sizes: Sizes of axes, as a tuple of pairs of a name and a number.
-        lengths: The same by keyword, as ``k=2``.
+        lengths: The same by keyword: ``k=2``.
 
     Shape:
         x (...), the axes of the left side → y (...), those of the right side
 
-    Params:
-        None.
-
     Cache:
-        That of the reduction, shapes and orders of axes on the way to y and back, and an empty tensor of the kind of x.
+        That of the reduction, the shapes and orders of axes, and an empty tensor of the dtype of x.
 
     Raises:
-        ValueError: For a pattern whose right side has other names than the left, sizes of other names, an unknown reduction, and
-            an x with other axes, or axes that the sizes do not divide.
+        ValueError: If the right side has names that the left does not have, or x does not have the axes and sizes of the pattern.
 
-    Source:
-        Rogozhnikov 2022, of whose ``einops.reduce`` this has the patterns.
+    References:
+        Rogozhnikov 2022, whose ``einops.reduce`` has the same patterns.
 
     >>> import torch
     >>> Reduce("n h w c -> n c", "mean")({}, torch.ones(2, 5, 5, 3)).shape
@@ -142,28 +140,28 @@ class Reduce(Patterned):
 class Repeat(Patterned):
     """Repeat x along the axes that only the right side of a pattern names: ``Repeat("n c -> n t c", t=3)``.
 
-    Names in parentheses are one axis, so ``Repeat("n c h w -> n c (h a) (w b)", a=2, b=2)`` enlarges images twofold.
+        y  = x, repeated along the new axes
+        gx = Σ gy over the new axes
+
+    Names in parentheses are one axis: ``Repeat("n c h w -> n c (h a) (w b)", a=2, b=2)`` doubles the size of images.
 
     Args:
         pattern: The axes of x and of y by name.
-        sizes: Sizes of axes, as a tuple of pairs of a name and a number. New axes need theirs.
-        lengths: The same by keyword, as ``t=3``.
+        sizes: Sizes of axes, as a tuple of pairs of a name and a number. New axes need a size.
+        lengths: The same by keyword: ``t=3``.
 
     Shape:
         x (...), the axes of the left side → y (...), those of the right side
 
-    Params:
-        None.
-
     Cache:
-        Shapes and orders of axes on the way to y and back, and an empty tensor of the kind of x.
+        The shapes and orders of axes, and an empty tensor of the dtype of x.
 
     Raises:
-        ValueError: For a pattern whose right side lacks a name of the left, new axes without a size, sizes of other names, and an
-            x with other axes, or axes that the sizes do not divide.
+        ValueError: If the right side lacks a name of the left, a new axis has no size, or x does not have the axes and sizes of
+            the pattern.
 
-    Source:
-        Rogozhnikov 2022, of whose ``einops.repeat`` this has the patterns.
+    References:
+        Rogozhnikov 2022, whose ``einops.repeat`` has the same patterns.
 
     >>> import torch
     >>> Repeat("n c -> n t c", t=3)({}, torch.ones(2, 4)).shape

@@ -1,7 +1,4 @@
-"""Rearrangement by a pattern of names: axes are split, put in another order, and joined, as the two sides of the pattern say.
-
-y = x, split into the axes named on the left, permuted, joined as on the right      gx = gy, split, permuted back, joined
-"""
+"""Rearrangement with a pattern of named axes: they are split, permuted and joined as the two sides of the pattern say."""
 
 import functools
 import math
@@ -20,10 +17,10 @@ from funcnet.layers.shape.reshaping import SingleRule
 from funcnet.value import frozen
 
 Side = tuple[tuple[str, ...], ...]
-"""The axes of one side, each with the names that are joined in it; none for an axis of size 1."""
+"""The axes of one side, each with the names joined in it; an axis of size 1 has none."""
 
 Plan = tuple[tuple[int, ...], ...]
-"""Shapes and orders of axes on the way from x to y and back, the shape of x first and that of y last."""
+"""The shapes and orders of axes between x and y, the shape of x first and that of y last."""
 
 REST = "..."
 _AXIS = re.compile(r"\(([\w\s]*)\)|(\.\.\.|\w+)")
@@ -40,7 +37,7 @@ def names_in(side: Side) -> list[str]:
 
 
 def read_pattern(pattern: Any) -> tuple[Side, ...]:
-    """Return the two sides of a pattern, each of which names an axis once; none where it cannot be read."""
+    """Return the two sides of a pattern, each of which names an axis only once; ``()`` for an invalid pattern."""
     texts = pattern.split("->") if isinstance(pattern, str) else []
     sides = tuple(map(_side, texts))
     readable = len(texts) == 2 and not any(_AXIS.sub("", text).strip() for text in texts)
@@ -48,7 +45,7 @@ def read_pattern(pattern: Any) -> tuple[Side, ...]:
 
 
 def _parsed(layer: Any) -> tuple[Side, ...]:
-    """Return the two sides of the layer's pattern, read once: compiled code cannot search in a text."""
+    """Return the two sides of the layer's pattern, parsed only once: compiled code cannot search text."""
     sides = read_pattern(layer.pattern)
     if not sides or sorted(names_in(sides[0])) != sorted(names_in(sides[1])):
         rule = 'pattern must be two sides, such as "n (h w) c -> n c h w", that name the same axes once each'
@@ -57,11 +54,11 @@ def _parsed(layer: Any) -> tuple[Side, ...]:
 
 
 class Patterned(SingleRule):
-    """A layer with a pattern: what ``rearrange``, ``Reduce`` and ``Repeat`` share."""
+    """Base of ``rearrange``, ``Reduce`` and ``Repeat``: a layer with a pattern."""
 
     __slots__ = ()
 
-    rule = "x must have the axes on the left, and all sizes but one of each must be given"
+    rule = "x must have the axes on the left, with at most one size of each missing"
 
     label: ClassVar[str]
     """The name in errors about the pattern and the sizes."""
@@ -77,10 +74,10 @@ class Patterned(SingleRule):
 
     @abstractmethod
     def planned(self, shape: Shape) -> Plan:
-        """Work out the way from an x of this shape to y and back."""
+        """Compute the shapes and orders of axes for an x of this shape."""
 
     def plan(self, x: Tensor) -> Plan:
-        """Return the way from x to y and back; in eager mode it is worked out once for each shape, which takes some 20 µs."""
+        """Return the shapes and orders of axes for x; eager mode caches them by shape, since computing them takes about 20 µs."""
         shape = tuple(x.shape)
         return _kept_plan(self, shape) if is_eager() else self.planned(shape)
 
@@ -99,13 +96,13 @@ class Patterned(SingleRule):
         return lengths | {REST: math.prod(rest)}, {REST: rest}
 
     def _all_axes(self, side: Side, dims: int) -> Side:
-        """Return the side with names for those of ``dims`` axes that the dots replace."""
+        """Return the side with names for the axes, out of ``dims``, that the dots replace."""
         count = dims - len(self._both[0]) + 1
         rest = [(f"{REST}{i}",) for i in range(count)]
         return tuple([axis for given in side for axis in (rest if given == (REST,) else [given])])
 
     def _lengths(self, shape: Shape, left: Side) -> dict[str, int]:
-        """Return how long each named axis is."""
+        """Return the length of each named axis."""
         lengths = dict(self.sizes)
         for axis, n in zip(left, shape, strict=True):
             unknown = [name for name in axis if name not in lengths]
@@ -122,7 +119,7 @@ def _kept_plan(layer: Patterned, shape: Shape) -> Plan:
 
 
 def order_among(names: list[str], of: list[str]) -> tuple[int, ...]:
-    """Return the places of names among others."""
+    """Return the positions of names in a list."""
     return tuple([of.index(name) for name in names])
 
 
@@ -133,13 +130,26 @@ def inverse_of(order: tuple[int, ...]) -> tuple[int, ...]:
 
 @frozen
 class Rearrange(Patterned):
-    """Axes split, put in order and joined by the names of a pattern; made by ``rearrange``.
+    """Split, reorder and join axes by the names of a pattern; made with ``rearrange``.
 
-    Params   none.
-    Cache    shapes and orders of axes on the way from ``x`` to ``y`` and back, and an empty tensor of the kind of ``x``.
-    Raises   ``ValueError`` for a pattern whose sides do not name the same axes, sizes that are not of its names, and an ``x``
-             that is not floating, has other axes, or axes that the sizes do not divide.
-    Source   Rogozhnikov 2022, of whose ``einops.rearrange`` this has the patterns.
+        y  = x, split into the axes on the left, permuted, and joined as on the right
+        gx = gy, split, permuted back and joined
+
+    Args:
+        pattern: The axes of x and of y by name.
+        sizes: Sizes of axes, as a tuple of pairs of a name and a number.
+
+    Shape:
+        x (...), the axes of the left side → y (...), those of the right side
+
+    Cache:
+        The shapes and orders of axes, and an empty tensor of the dtype of x.
+
+    Raises:
+        ValueError: If the sides do not name the same axes, or x does not have the axes and sizes of the pattern.
+
+    References:
+        Rogozhnikov 2022, whose ``einops.rearrange`` has the same patterns.
     """
 
     label = "rearrange"
@@ -180,10 +190,29 @@ def call_of(name: str, sizes: tuple[tuple[str, int], ...], *words: str) -> str:
 
 
 def rearrange(pattern: str, **sizes: int) -> Rearrange:
-    """Split, reorder and join axes by their names: ``rearrange("n (h w) c -> n c h w", h=4)``.
+    """Split, reorder and join axes by name: ``rearrange("n (h w) c -> n c h w", h=4)``.
 
-    This one makes of x (N, T, C), T = h w, a y (N, C, h, w). Names in parentheses are one axis, whose sizes, by name in
-    ``sizes``, must be given but for one; ``1`` is an axis of size 1, and ``...`` stands for all axes that have no name.
+        y  = x, split into the axes on the left, permuted, and joined as on the right
+        gx = gy, split, permuted back and joined
+
+    This example turns x (N, T, C), T = h w, into y (N, C, h, w).
+
+    Args:
+        pattern: The axes of x and of y by name. Names in parentheses are one axis, ``1`` is an axis of size 1, and ``...`` stands
+            for all axes without a name.
+        sizes: Sizes of axes by keyword; in parentheses all sizes but one are required.
+
+    Shape:
+        x (...), the axes of the left side → y (...), those of the right side
+
+    Returns:
+        A layer.
+
+    Raises:
+        ValueError: If the sides do not name the same axes.
+
+    References:
+        Rogozhnikov 2022, whose ``einops.rearrange`` has the same patterns.
 
     >>> import torch
     >>> rearrange("n (h w) c -> n c h w", h=4)({}, torch.ones(2, 12, 5)).shape

@@ -1,15 +1,6 @@
-"""Shape: the same numbers in another arrangement; the gradient is arranged back.
+"""Reshaping: the same numbers with other axes; the gradient gets the axes of x again.
 
-Identity     y = x                                    gx = gy
-Flatten      y = x, some axes made one                gx = gy, with the axes of x
-Unflatten    y = x, one axis made several             gx = gy, with the axes of x
-Reshape      y = x, with other axes after the batch   gx = gy, with the axes of x
-Squeeze      y = x, without an axis of size 1         gx = gy, with the axes of x
-Unsqueeze    y = x, with one axis more, of size 1     gx = gy, with the axes of x
-Permute      y = x, its axes in another order         gx = gy, its axes in the order before
-Transpose    y = x, two axes exchanged                gx = gy, the same two exchanged
-
-x (...) is of any shape.
+x (...) has any shape.
 """
 
 import math
@@ -28,12 +19,19 @@ from funcnet.value import frozen
 
 @frozen
 class Identity(Layer):
-    """y = x, whatever x is.
+    """Return x unchanged, whatever it is.
 
-    Params   none.
-    Cache    ``x``.
-    Raises   ``ValueError`` for params.
-    Source   elementary.
+        y  = x
+        gx = gy
+
+    Shape:
+        x (...), or any tree of tensors → y as x
+
+    Cache:
+        ``x``, not copied.
+
+    References:
+        ``torch.nn.Identity``.
     """
 
     ensemble_mode = "elementwise"
@@ -52,14 +50,14 @@ class Identity(Layer):
 _IDENTITY = Unchecked(lambda params, x: (x, x), lambda params, cache, gy: (params, gy), lambda params, cache, gy: params)
 
 Shaped = tuple[Shape, Tensor]
-"""A cache: a shape, and an empty tensor of the kind of y."""
+"""A cache: a shape, and an empty tensor of the dtype of y."""
 
 Reshaped = tuple[Shape, Shape, Tensor]
-"""A cache: the shapes of x and y, and an empty tensor of their kind."""
+"""A cache: the shapes of x and y, and an empty tensor of their dtype."""
 
 
 class SingleRule(Layer):
-    """A layer with a single rule for x, which is its whole complaint when a kernel fails."""
+    """A layer with one rule for x, which is the complaint whenever a kernel fails."""
 
     __slots__ = ()
 
@@ -71,8 +69,8 @@ class SingleRule(Layer):
 
 
 @frozen
-class _Reshaping(SingleRule):
-    """A layer that keeps the elements of x in their order; ``reshaped`` gives them other axes."""
+class Reshaping(SingleRule):
+    """A layer that keeps the order of the elements; ``reshaped`` gives them other axes."""
 
     @abstractmethod
     def reshaped(self, x: Tensor) -> Tensor:
@@ -88,13 +86,31 @@ class _Reshaping(SingleRule):
 
 
 @frozen
-class Flatten(_Reshaping):
-    """Join the axes from ``start_dim`` to ``end_dim`` into one; without options, all but the batch axis.
+class Flatten(Reshaping):
+    """Join the axes from ``start_dim`` to ``end_dim`` into one; by default all axes except the batch.
 
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of their kind.
-    Raises   ``ValueError`` when ``x`` does not have these axes, in this order.
-    Source   ``torch.nn.Flatten``'s formula.
+        y  = x with the axes joined
+        gx = gy with the axes of x
+
+    Args:
+        start_dim: The first axis to join.
+        end_dim: The last axis to join.
+
+    Shape:
+        x (N, ...) → y (N, product of the sizes) by default
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
+
+    Raises:
+        ValueError: If x does not have these axes, in this order.
+
+    References:
+        ``torch.nn.Flatten``.
+
+    >>> import torch
+    >>> Flatten()({}, torch.ones(2, 3, 4)).shape
+    torch.Size([2, 12])
     """
 
     rule = "x must have the axes {0.start_dim} to {0.end_dim}"
@@ -113,7 +129,7 @@ _is_shape = valid_if(
 
 
 def _filled(layer: Layer, shape: Shape, count: int, x: Tensor) -> Shape:
-    """Return the shape of ``count`` elements, with the size that the others leave in the place of -1."""
+    """Return the shape of ``count`` elements, with the missing size in place of -1."""
     known = math.prod([n for n in shape if n >= 0])
     filled = tuple([count // max(known, 1) if n < 0 else n for n in shape])
     if math.prod(filled) != count:
@@ -122,13 +138,31 @@ def _filled(layer: Layer, shape: Shape, count: int, x: Tensor) -> Shape:
 
 
 @frozen
-class Unflatten(_Reshaping):
-    """Make several axes of the axis ``dim``; one of their sizes may be -1, for what the others leave.
+class Unflatten(Reshaping):
+    """Divide the axis ``dim`` into several axes.
 
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of their kind.
-    Raises   ``ValueError`` for sizes that are not whole numbers, and when ``x`` has no axis ``dim`` of their product.
-    Source   ``torch.nn.Unflatten``'s formula.
+        y  = x with the axis divided
+        gx = gy with the axes of x
+
+    Args:
+        dim: The axis to divide.
+        unflattened_size: The sizes of the new axes; one of them may be -1, for the rest.
+
+    Shape:
+        x (..., n, ...) → y (..., *unflattened_size, ...), with n their product
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
+
+    Raises:
+        ValueError: If x has no axis ``dim`` of that size.
+
+    References:
+        ``torch.nn.Unflatten``.
+
+    >>> import torch
+    >>> Unflatten(1, (3, -1))({}, torch.ones(2, 12)).shape
+    torch.Size([2, 3, 4])
     """
 
     rule = "x must have an axis {0.dim} that becomes {0.unflattened_size}"
@@ -147,18 +181,31 @@ class Unflatten(_Reshaping):
 
 
 @frozen
-class Reshape(_Reshaping):
-    """Give the axes after the first the shape ``shape``, where one size may be -1; ``batch_dims`` axes stay as they are.
+class Reshape(Reshaping):
+    """Give the axes after the batch a new shape.
+
+        y  = x with the axes (batch axes, *shape)
+        gx = gy with the axes of x
+
+    Args:
+        shape: The sizes of the new axes; one of them may be -1, for the rest.
+        batch_dims: Number of leading axes that stay unchanged.
+
+    Shape:
+        x (N, ...) → y (N, *shape)
+
+    Cache:
+        The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
+
+    Raises:
+        ValueError: If x has fewer than ``batch_dims`` axes, or its elements do not fill the shape.
+
+    References:
+        Haiku's ``Reshape``, whose ``preserve_dims`` is ``batch_dims``.
 
     >>> import torch
     >>> Reshape((2, -1))({}, torch.ones(5, 6)).shape
     torch.Size([5, 2, 3])
-
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of their kind.
-    Raises   ``ValueError`` for sizes that are not whole numbers, and when ``x`` has fewer axes than ``batch_dims``, or elements
-             that do not fill the shape.
-    Source   Haiku's ``Reshape``, whose ``preserve_dims`` is ``batch_dims``.
     """
 
     rule = "the elements of x must fill the shape {0.shape}"
@@ -175,102 +222,3 @@ class Reshape(_Reshaping):
             raise value_error(self, f"x must have batch_dims={self.batch_dims} axes or more", came(x))
         shape = tuple(x.shape)
         return x.reshape(shape[: self.batch_dims] + _filled(self, self.shape, math.prod(shape[self.batch_dims :]), x))
-
-
-@frozen
-class Squeeze(_Reshaping):
-    """Remove the axis ``dim`` if its size is 1; otherwise return x unchanged, as ``torch.squeeze`` does.
-
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of their kind.
-    Raises   ``ValueError`` when ``x`` has no axis ``dim``.
-    Source   elementary.
-    """
-
-    rule = "x must have an axis {0.dim}"
-
-    dim: int = field(validator=whole_number)
-
-    def reshaped(self, x: Tensor) -> Tensor:
-        return x.squeeze(self.dim)
-
-
-@frozen
-class Unsqueeze(_Reshaping):
-    """Put in an axis of size 1 that becomes the axis ``dim``.
-
-    Params   none.
-    Cache    the shapes of ``x`` and ``y``, and an empty tensor of their kind.
-    Raises   ``ValueError`` when ``x`` has too few axes for that.
-    Source   elementary.
-    """
-
-    rule = "x must have room for an axis {0.dim}"
-
-    dim: int = field(validator=whole_number)
-
-    @property
-    def batch_dependent(self) -> bool:
-        return self.dim == 0
-
-    def reshaped(self, x: Tensor) -> Tensor:
-        return x.unsqueeze(self.dim)
-
-
-def _is_permutation(dims: Any) -> bool:
-    return is_whole_tuple(dims) and sorted([d % len(dims) for d in dims]) == [*range(len(dims))]
-
-
-@frozen
-class Permute(Layer):
-    """Put the axes in the order ``dims``, as ``torch.permute``: all axes are named, the batch axis too, by 0.
-
-    Params   none.
-    Cache    the shape of ``y``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for ``dims`` that do not name each axis once, and when ``x`` has another number of axes.
-    Source   elementary.
-    """
-
-    dims: Shape = field(validator=valid_if(_is_permutation, "a tuple that names each axis once"))
-
-    @property
-    def batch_dependent(self) -> bool:
-        return bool(self.dims) and self.dims[0] % len(self.dims) != 0
-
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
-        y = require_dense(self, require_tensor(self, params, x)).permute(self.dims)
-        return y, (tuple(y.shape), kind_of(x))
-
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
-        places = [d % len(self.dims) for d in self.dims]
-        return params, check_gy(self, gy, *cache).permute([places.index(i) for i in range(len(places))])
-
-    def complaint(self, x: Tensor) -> str:
-        return f"x must have {len(self.dims)} axes"
-
-
-@frozen
-class Transpose(SingleRule):
-    """Exchange the axes ``dim0`` and ``dim1``, as ``torch.transpose``.
-
-    Params   none.
-    Cache    the shape of ``y``, and an empty tensor of its kind.
-    Raises   ``ValueError`` when ``x`` does not have these axes.
-    Source   elementary.
-    """
-
-    rule = "x must have the axes {0.dim0} and {0.dim1}"
-
-    dim0: int = field(validator=whole_number)
-    dim1: int = field(validator=whole_number)
-
-    @property
-    def batch_dependent(self) -> bool:
-        return 0 in (self.dim0, self.dim1)
-
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
-        y = require_dense(self, require_tensor(self, params, x)).transpose(self.dim0, self.dim1)
-        return y, (tuple(y.shape), kind_of(x))
-
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
-        return params, check_gy(self, gy, *cache).transpose(self.dim0, self.dim1)

@@ -1,8 +1,6 @@
-"""Resizing: images and sequences with more or fewer steps.
+"""Resizing of images, sequences and volumes to more or fewer elements.
 
-    Upsample   y = A x, each row of A holding the weights of the neighbours of one place      gx = Aᵀ gy
-
-UpsamplingNearest2d and UpsamplingBilinear2d are Upsample with a fixed mode.
+y = A x, each row of A holding the weights of the neighbours of one place      gx = Aᵀ gy
 """
 
 import math
@@ -36,7 +34,7 @@ _is_scale = valid_if(
 
 @frozen
 class Resize(Layer):
-    """Resizing of all axes after (N, C) to ``size``, or by ``scale_factor``: one number for all of them, or a tuple."""
+    """Base of resizing: all axes after (N, C) to ``size``, or scaled with ``scale_factor``; one number, or one per axis."""
 
     size: int | Shape | None = field(default=None, validator=optional(_is_size))
     scale_factor: float | tuple[float, ...] | None = field(default=None, validator=optional(_is_scale))
@@ -50,7 +48,7 @@ class Resize(Layer):
         """Return the mode, and whether corners are aligned."""
 
     def scaled(self) -> bool:
-        """Tell whether the samples are placed by the scale, rather than by the sizes of x and y."""
+        """Tell whether the scale places the samples, instead of the sizes of x and y."""
         return self.scale_factor is not None
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
@@ -71,13 +69,13 @@ class Resize(Layer):
         return f"x must have {counts} axes" if x.dim() - 2 not in self.axes() else "no axis of x or y but the batch may be empty"
 
     def axes(self) -> tuple[int, ...]:
-        """Return how many axes after (N, C) the layer can resize."""
+        """Return the numbers of axes after (N, C) that the layer can resize."""
         given = self.size if self.size is not None else self.scale_factor
         possible = kernels.axes_of(self.way()[0])
         return tuple([n for n in possible if n == len(given)]) if isinstance(given, tuple) else possible
 
     def _sizes(self, steps: Shape) -> tuple[Shape, tuple[float | None, ...]]:
-        """Return the size of y along each axis, and the scales where these place the samples."""
+        """Return the size of y along each axis, and the scales if they place the samples."""
         if self.size is not None:
             return self.size if isinstance(self.size, tuple) else (self.size,) * len(steps), (None,) * len(steps)
         given: Any = self.scale_factor
@@ -87,29 +85,47 @@ class Resize(Layer):
 
 
 def _align_corners(layer: "Upsample", attribute: Any, got: Any) -> None:
-    rule = "True or False, and None for area and the modes of the nearest"
+    rule = "True or False, and None for area, nearest and nearest-exact"
     has_corners = not layer.mode.startswith(("nearest", "area"))
     valid_if(lambda got: got is None or (isinstance(got, bool) and has_corners), rule)(layer, attribute, got)
 
 
 def _recompute_scale_factor(layer: "Upsample", attribute: Any, got: Any) -> None:
-    rule = "True or False, and True with a scale_factor alone"
+    rule = "True or False, and True only with a scale_factor"
     valid_if(lambda got: got in (None, False) or layer.scale_factor is not None, rule)(layer, attribute, got)
 
 
 @frozen
 class Upsample(Resize):
-    """Resize (N, C, length), (N, C, H, W) or (N, C, D, H, W), as ``torch.nn.Upsample``, whose arguments these are.
+    """Resize x to a size, or by a factor.
 
-    Modes: "nearest", "nearest-exact" and "area" for any x, "linear" for a length, "bilinear" and "bicubic" for images,
-    "trilinear" for volumes. "area" takes means of windows that cover x. ``recompute_scale_factor=True`` places the samples by
-    the sizes of x and y, as when ``size`` is given.
+        y  = A x         each row of A holds the weights of the neighbours of one place of y
+        gx = Aᵀ gy
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for arguments that are none of these, both or none of ``size`` and ``scale_factor``, and an ``x`` that
-             is not floating, has another number of axes or an empty one, but for the batch.
-    Source   ``torch.nn.Upsample``'s formulas; Keys 1981 for "bicubic", with a = -0.75.
+    Args:
+        size: The size of y along the axes after (N, C): one number for all of them, or a tuple.
+        scale_factor: The factor instead of the size, a number or a tuple; sizes are rounded down.
+        mode: ``"nearest"``, ``"nearest-exact"`` and ``"area"`` for any x, ``"linear"`` for sequences, ``"bilinear"`` and
+            ``"bicubic"`` for images, ``"trilinear"`` for volumes. ``"area"`` takes means of windows that cover x.
+        align_corners: Whether the centers of the corner elements stay in place; ``None``, as ``False``, for modes without
+            corners.
+        recompute_scale_factor: Whether the sizes of x and y place the samples, as with ``size``, instead of the factor.
+
+    Shape:
+        x (N, C, length), (N, C, H, W) or (N, C, D, H, W) → y with other sizes after N and C
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: Unless exactly one of ``size`` and ``scale_factor`` is given, and the mode fits the axes of x.
+
+    References:
+        ``torch.nn.Upsample``; Keys 1981 for ``"bicubic"``, with a = -0.75.
+
+    >>> import torch
+    >>> Upsample(scale_factor=2)({}, torch.tensor([[[1.0, 2.0]]]))
+    tensor([[[1., 1., 2., 2.]]])
     """
 
     mode: str = field(default="nearest", validator=one_of(*_MODES))
@@ -125,12 +141,30 @@ class Upsample(Resize):
 
 @frozen
 class UpsamplingNearest2d(Resize):
-    """Resize images (N, C, H, W): each new place gets the value of the nearest old one.
+    """Resize images: each new place gets the value of the nearest old one.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` as ``Upsample``.
-    Source   ``torch.nn.UpsamplingNearest2d``'s formula.
+        y  = x[⌊i H / h⌋, ⌊j W / w⌋] at place (i, j)
+        gx = Σ gy over the places with that neighbour
+
+    Args:
+        size: (h, w), or one number for both.
+        scale_factor: The factor instead of the size, a number or a pair; sizes are rounded down.
+
+    Shape:
+        x (N, C, H, W) → y (N, C, h, w)
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: Unless exactly one of ``size`` and ``scale_factor`` is given.
+
+    References:
+        ``torch.nn.UpsamplingNearest2d``.
+
+    >>> import torch
+    >>> UpsamplingNearest2d(scale_factor=2)({}, torch.ones(1, 1, 2, 3)).shape
+    torch.Size([1, 1, 4, 6])
     """
 
     def way(self) -> tuple[str, bool]:
@@ -142,12 +176,30 @@ class UpsamplingNearest2d(Resize):
 
 @frozen
 class UpsamplingBilinear2d(Resize):
-    """Resize images (N, C, H, W): each new place gets a mixture of the four old ones around it, and corners stay corners.
+    """Resize images with bilinear interpolation; the corner elements stay in place.
 
-    Params   none.
-    Cache    the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` as ``Upsample``.
-    Source   ``torch.nn.UpsamplingBilinear2d``'s formula.
+        y  = Σ a x over the four neighbours of a place, with their bilinear weights a
+        gx = Σ a gy over the places with that neighbour
+
+    Args:
+        size: (h, w), or one number for both.
+        scale_factor: The factor instead of the size, a number or a pair; sizes are rounded down.
+
+    Shape:
+        x (N, C, H, W) → y (N, C, h, w)
+
+    Cache:
+        The shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: Unless exactly one of ``size`` and ``scale_factor`` is given.
+
+    References:
+        ``torch.nn.UpsamplingBilinear2d``.
+
+    >>> import torch
+    >>> UpsamplingBilinear2d((1, 3))({}, torch.tensor([[[[1.0, 2.0]]]]))
+    tensor([[[[1.0000, 1.5000, 2.0000]]]])
     """
 
     def way(self) -> tuple[str, bool]:

@@ -1,8 +1,4 @@
-"""Selection: one entry of several outputs, and one element of each row.
-
-Select   y = x[index]                     gx = gy at the entry, zeros at the others
-Gather   y[...] = q[..., a[...], ...]     gq = gy at the elements taken, 0 at the others;  x = (q, a), a has no gradient
-"""
+"""Selection: one entry of several outputs, or one element of each row."""
 
 from typing import Any
 
@@ -22,25 +18,25 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 @frozen
 class Select(Layer):
-    """One entry of a tuple, or of a dict: ``serial(LSTM(4, 6), Select(0), Linear(6, 2))`` drops the LSTM's last states.
+    """Return one entry of a tuple or dict: ``serial(LSTM(4, 6), Select(0), Linear(6, 2))`` drops the last states of the LSTM.
+
+        y  = x[index]
+        gx = gy for that entry, zeros for the others
 
     Args:
-        index: The number of the entry, from the end where negative, or its name in a dict.
+        index: The position in a tuple, from the end if negative, or the name in a dict.
 
     Shape:
         x (x₀, x₁, ...), a tuple or dict of tensors or trees → y = x[index]
-
-    Params:
-        None.
 
     Cache:
         ``x``, not copied.
 
     Raises:
-        ValueError: For an index that is no whole number and no name, and an x without this entry.
+        ValueError: If x does not have this entry.
 
-    Source:
-        elementary.
+    References:
+        ``Pick`` makes no zeros: the gradients of the other entries are ``None``.
 
     >>> Select(1)({}, (torch.zeros(2), torch.ones(3)))
     tensor([1., 1., 1.])
@@ -52,7 +48,7 @@ class Select(Layer):
         require_no_params(self, params)
         if not isinstance(x, dict if isinstance(self.index, str) else tuple) or not _holds_trees(x):
             raise Misfit
-        entry: Any = x[self.index]  # type: ignore[index]  # a word for a dict, a number for a tuple
+        entry: Any = x[self.index]  # type: ignore[index]  # a name for a dict, a number for a tuple
         return entry, x
 
     def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Grads, Any]:
@@ -62,7 +58,7 @@ class Select(Layer):
         return params, tuple([self._grad(x, gy, i == at) for i, x in enumerate(cache)])
 
     def _grad(self, x: Any, gy: Any, is_selected: bool) -> Any:
-        """Return the gradient of one entry; leaves of gy that are absent count as zeros."""
+        """Return the gradient of one entry; absent leaves of gy count as zeros."""
         if not is_selected:
             return tree.map(_zeros, x)
         leaves, grads = flatten_together(x, gy)
@@ -82,12 +78,12 @@ class Select(Layer):
 
 
 def _holds_trees(x: Any) -> bool:
-    """Tell whether all entries are tensors, or tuples or dicts: numbers have no gradient to mirror."""
+    """Tell whether all entries are tensors, tuples or dicts: numbers have no gradient."""
     return all([isinstance(one, (Tensor, tuple, dict)) for one in (x.values() if isinstance(x, dict) else x)])  # noqa: C419
 
 
 def _is_name(got: Any) -> bool:
-    """Tell whether an entry can be called by this name where outputs are named, as in ``branch``; "2" is likely a mistake."""
+    """Tell whether a name could be that of an output, as in ``branch``; "2" is probably a mistake."""
     return isinstance(got, str) and got.isidentifier()
 
 
@@ -97,28 +93,26 @@ def _zeros(x: Any) -> Tensor | None:
 
 @frozen
 class Gather(Layer):
-    """The element of each row that an index names: the value Q(s)[a] of the action taken.
+    """Take from each row the element that an index names, like the value Q(s)[a] of the action taken.
 
-    x is the pair (q, a). For ``dim=-1``, q is (N, actions) and a is (N,).
+        y[...]          = q[..., a[...], ...]            x = (q, a)
+        gq[..., k, ...] = gy[...] for k = a[...], else 0          ga is ``None``
 
     Args:
         dim: The axis of q that a indexes.
 
     Shape:
-        x ((..., n, ...), (..., ...)) → y (..., ...): a and y have the axes of q without ``dim``.
-
-    Params:
-        None.
+        (q (..., n, ...), a (..., ...)) → y (..., ...): a and y have the axes of q without ``dim``. For ``dim=-1``, q is (N,
+        actions) and a is (N,).
 
     Cache:
-        ``a``, with an axis of size 1 at ``dim``, the shape of q, and an empty tensor of its kind.
+        ``a`` as int64 with an axis of size 1 at ``dim``, the shape of q, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: For an x that is no pair of a floating tensor and one of integers, an a with other axes than q without
-            ``dim``, and an index that is negative or too large.
+        ValueError: If a does not have the axes of q without ``dim``, or an index is out of range.
 
-    Source:
-        elementary, as ``torch.gather``.
+    References:
+        ``torch.gather``.
 
     >>> Gather()({}, (torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1, 0])))
     tensor([2., 3.])
@@ -139,7 +133,7 @@ class Gather(Layer):
         at = self.dim % len(shape)
         alike = q.layout is a.layout is torch.strided and q.is_cpu is a.is_cpu
         if not alike or a.shape != (*shape[:at], *shape[at + 1 :]) or a.dtype not in _INTEGERS or not q.is_floating_point():
-            raise Misfit  # torch takes an index with shorter axes
+            raise Misfit  # torch accepts an index with shorter axes
         index = (a if a.dtype is torch.int64 else a.to(torch.int64)).unsqueeze(at)
         return torch.gather(q, self.dim, index).squeeze(at), (index, shape, kind_of(q))
 

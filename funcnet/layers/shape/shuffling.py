@@ -1,9 +1,4 @@
-"""Shuffling: channels that become places, places that become channels, and channels in another order.
-
-PixelShuffle     y[c, r h + i, r w + j] = x[c r² + r i + j, h, w]      gx: PixelUnshuffle of gy
-PixelUnshuffle   the inverse of PixelShuffle                           gx: PixelShuffle of gy
-ChannelShuffle   y[k g + i] = x[i c + k], channels in g groups of c    gx: the same with c groups
-"""
+"""Shuffling: channels to pixels, pixels to channels, or channels in another order."""
 
 import torch
 from attrs import field
@@ -19,13 +14,29 @@ from funcnet.value import frozen
 
 @frozen
 class PixelShuffle(SingleRule):
-    """Make places of channels: (..., C r², H, W) becomes (..., C, r H, r W), r = ``upscale_factor``.
+    """Turn channels into pixels: r² channels become r × r pixels each.
 
-    Params   none.
-    Cache    the shape of ``y``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a factor below 1, and an ``x`` that is not floating, has less than 3 axes, or channels that
-             r² does not divide.
-    Source   Shi et al. 2016.
+        y[c, r h + i, r w + j] = x[c r² + r i + j, h, w]
+        gx = PixelUnshuffle of gy
+
+    Args:
+        upscale_factor: The factor r.
+
+    Shape:
+        x (..., C r², H, W) → y (..., C, r H, r W)
+
+    Cache:
+        The shape of ``y``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If r² does not divide the channels.
+
+    References:
+        Shi et al. 2016, eq. 4; ``torch.nn.PixelShuffle``.
+
+    >>> PixelShuffle(2)({}, torch.arange(4.0).reshape(4, 1, 1))
+    tensor([[[0., 1.],
+             [2., 3.]]])
     """
 
     rule = "x must have the axes (..., C, H, W), and C must be a multiple of {0.upscale_factor}²"
@@ -44,13 +55,28 @@ class PixelShuffle(SingleRule):
 
 @frozen
 class PixelUnshuffle(SingleRule):
-    """Make channels of places: (..., C, r H, r W) becomes (..., C r², H, W), r = ``downscale_factor``.
+    """Turn pixels into channels: the inverse of ``PixelShuffle``.
 
-    Params   none.
-    Cache    the shape of ``y``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a factor below 1, and an ``x`` that is not floating, has less than 3 axes, or places that r does
-             not divide.
-    Source   ``torch.nn.PixelUnshuffle``'s formula.
+        y[c r² + r i + j, h, w] = x[c, r h + i, r w + j]
+        gx = PixelShuffle of gy
+
+    Args:
+        downscale_factor: The factor r.
+
+    Shape:
+        x (..., C, r H, r W) → y (..., C r², H, W)
+
+    Cache:
+        The shape of ``y``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If r does not divide height and width.
+
+    References:
+        ``torch.nn.PixelUnshuffle``.
+
+    >>> PixelUnshuffle(2)({}, torch.ones(1, 4, 6)).shape
+    torch.Size([4, 2, 3])
     """
 
     rule = "x must have the axes (..., C, H, W), and H and W must be multiples of {0.downscale_factor}"
@@ -70,13 +96,28 @@ class PixelUnshuffle(SingleRule):
 
 @frozen
 class ChannelShuffle(SingleRule):
-    """Deal the channels of (N, C, ...) out anew, one from each of ``groups`` in turn, so that groups of a convolution mix.
+    """Reorder the channels, one from each of ``groups`` groups in turn, so that grouped convolutions exchange information.
 
-    Params   none.
-    Cache    the size of a group, the shape of ``x``, and an empty tensor of its kind.
-    Raises   ``ValueError`` for a number of groups below 1, and an ``x`` that is not floating, has less than 3 axes, or channels
-             that ``groups`` does not divide.
-    Source   Zhang, Zhou, Lin & Sun 2018, "ShuffleNet".
+        y[k g + i] = x[i c + k]            for channels in g groups of c
+        gx = the same of gy, with c groups
+
+    Args:
+        groups: Number g of groups.
+
+    Shape:
+        x (N, C, ...) → y (N, C, ...)
+
+    Cache:
+        The size of a group, the shape of ``x``, and an empty tensor of its dtype.
+
+    Raises:
+        ValueError: If ``groups`` does not divide the channels.
+
+    References:
+        Zhang, Zhou, Lin & Sun 2018, "ShuffleNet", section 3.1; ``torch.nn.ChannelShuffle``.
+
+    >>> ChannelShuffle(2)({}, torch.arange(4.0).reshape(1, 4, 1)).flatten()
+    tensor([0., 2., 1., 3.])
     """
 
     rule = "x must have the axes (N, C, ...), C a multiple of {0.groups}, and one more"

@@ -1,11 +1,6 @@
 """Changes of shape to sizes that depend on the shapes of inputs; x is a tensor, or a tuple whose first tensor is changed.
 
-View          y = x, with other axes                       gx = gy, with the axes of x
-Expand        y = x, repeated along axes of size 1         gx = gy, summed over the repetitions
-ConstantPad   y = x, with ``value`` around it              gx = the part of gy that was x
-RescaleBySize y = scale x + offset                         gx = scale gy
-
-x (...) is of any shape. The other tensors of a tuple are there for their shapes, or as indices, and have the gradient ``None``.
+x (...) has any shape. The other tensors of a tuple provide shapes or indices, and have the gradient ``None``.
 """
 
 import math
@@ -36,20 +31,20 @@ from funcnet.value import frozen
 
 @frozen
 class Sized(Layer):
-    """A linear layer with sizes from x in its fields: a subclass defines ``forward`` and ``backward``."""
+    """Base of linear layers with sizes from x in their fields: a subclass defines ``forward`` and ``backward``."""
 
     @abstractmethod
     def forward(self, x: Tensor, arguments: Any) -> Tensor:
-        """Return y, from the fields with sizes in place of expressions."""
+        """Return y, for the fields with sizes in place of expressions."""
 
     @abstractmethod
     def backward(self, gy: Tensor, shape: Shape, arguments: Any) -> Tensor:
-        """Return gx, of the shape of x."""
+        """Return gx, with the given shape."""
 
     @property
     @abstractmethod
     def template(self) -> Any:
-        """The fields that are evaluated at each call."""
+        """The fields that are evaluated in each call."""
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Tensor, Any]:
         require_no_params(self, params)
@@ -86,24 +81,25 @@ class Sized(Layer):
 
 @frozen
 class View(Sized):
-    """Give x the shape ``sizes``, the batch axis included; one size may be -1. ``torch.Tensor.view`` with any strides.
+    """Give x the shape ``sizes``, including the batch axis, whatever its strides.
+
+        y  = x with the axes of ``sizes``
+        gx = gy with the axes of x
 
     Args:
-        sizes: The sizes of y: numbers, and expressions of the shapes of x, such as ``InputSize(0, 0)`` for the batch.
+        sizes: The sizes of y: numbers, of which one may be -1, and expressions of the shapes of x, like ``InputSize(0, 0)`` for
+            the batch.
 
     Shape:
         x (...), or a tuple (x, others ...) → y (*sizes)
 
-    Params:
-        None.
-
     Cache:
-        The shapes of ``x`` and ``y``, and an empty tensor of their kind.
+        The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
 
     Raises:
-        ValueError: For sizes that are no such numbers, and an x whose elements do not fill the shape.
+        ValueError: If the elements of x do not fill the shape.
 
-    Source:
+    References:
         ``torch.Tensor.view``.
 
     >>> View((InputSize(0, 0), 2, -1))({}, torch.ones(5, 6)).shape
@@ -131,31 +127,31 @@ class View(Sized):
 
 
 def _filled_of_none(sizes: Shape, shape: Shape) -> Shape:
-    """Return sizes with that in place of -1 that x would have if its empty axes were of size 1; torch knows none there."""
+    """Return sizes for an empty x, with -1 replaced as if its empty axes had size 1; torch cannot infer it there."""
     filled = math.prod([n for n in shape if n]) // math.prod([n for n in sizes if n > 0])
     return tuple([filled if n == -1 else n for n in sizes])
 
 
 @frozen
 class Expand(Sized):
-    """Repeat x along its axes of size 1, and along new ones in front, to the shape ``sizes``, as ``torch.Tensor.expand``.
+    """Repeat x along its axes of size 1, and along new leading axes, to the shape ``sizes``.
+
+        y  = x, repeated
+        gx = Σ gy over the repetitions
 
     Args:
-        sizes: The sizes of y: numbers, of which -1 keeps that of x, and expressions of the shapes of x.
+        sizes: The sizes of y: numbers, -1 to keep that of x, and expressions of the shapes of x.
 
     Shape:
         x (...), or a tuple (x, others ...) → y (*sizes)
 
-    Params:
-        None.
-
     Cache:
-        The shapes of ``x`` and ``y``, and an empty tensor of their kind.
+        The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
 
     Raises:
-        ValueError: For sizes that are no such numbers, and an x that does not expand to them.
+        ValueError: If x does not expand to the shape.
 
-    Source:
+    References:
         ``torch.Tensor.expand``.
 
     >>> Expand((2, -1))({}, torch.tensor([[1.0, 2.0]]))
@@ -185,26 +181,27 @@ class Expand(Sized):
 
 @frozen
 class ConstantPad(Sized):
-    """Put ``value`` around x, or cut it off where a number is negative, as ``torch.nn.functional.pad`` in constant mode.
+    """Pad x with ``value``, by numbers of elements that may depend on the shapes of x.
+
+        y[i]  = x[i - l], or ``value`` where there is no such element
+        gx[j] = gy[j + l]                                            along each axis, for l elements added before it
 
     Args:
-        pad: Numbers before and after the last axis, then the last but one, and so on; or expressions of the shapes of x.
-        value: What is put there.
+        pad: Numbers of elements before and after the last axis, then the last but one, and so on, or expressions of the shapes of
+            x. Negative numbers remove elements.
+        value: The number to pad with.
 
     Shape:
         x (...), or a tuple (x, others ...) → y (...), with longer axes
 
-    Params:
-        None.
-
     Cache:
-        The shapes of ``x`` and ``y``, and an empty tensor of their kind.
+        The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
 
     Raises:
-        ValueError: For an odd count of numbers, and an x with fewer axes.
+        ValueError: If the count of numbers is odd, or x has too few axes.
 
-    Source:
-        ``torch.nn.functional.pad``.
+    References:
+        ``torch.nn.functional.pad`` in constant mode.
 
     >>> ConstantPad((0, SizeArithmetic("mod", InputSize(0, 1), 2)))({}, torch.ones(1, 3))
     tensor([[1., 1., 1., 0.]])
@@ -239,26 +236,26 @@ class ConstantPad(Sized):
 
 @frozen
 class RescaleBySize(Sized):
-    """Multiply x by a number, and add another, each of which may depend on the shapes of x.
+    """Multiply x by a number and add another, each of which may depend on the shapes of x.
+
+        y  = scale x + offset
+        gx = scale gy
 
     Args:
         scale: The factor.
-        offset: What is added to the product.
+        offset: The number to add.
 
     Shape:
         x (...), or a tuple (x, others ...) → y (...)
 
-    Params:
-        None.
-
     Cache:
-        The shape of ``x``, and an empty tensor of its kind.
+        The shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: For fields that are no numbers and no sizes, and an x without the axes that they are taken from.
+        ValueError: If x does not have the axes that the sizes are taken from.
 
-    Source:
-        elementary.
+    References:
+        ``Rescale`` is the same for plain numbers.
 
     >>> RescaleBySize(SizeArithmetic("truediv", 1, InputSize(0, -1)))({}, torch.ones(2, 4)).sum()
     tensor(2.)

@@ -1,9 +1,6 @@
 """Indexing with sizes and tensors from x: a tensor, or a tuple whose first tensor is indexed.
 
-GetItem   y = x[index]                                 gx = 0, with gy added at index
-Narrow    y = x[start : start + length] along an axis  gx = 0, but gy there
-
-x (...) is of any shape. The other tensors of a tuple are there for their shapes, or as indices, and have the gradient ``None``.
+x (...) has any shape. The other tensors of a tuple provide shapes or indices, and have the gradient ``None``.
 """
 
 from typing import Any
@@ -36,9 +33,12 @@ def _is_part(part: Any) -> bool:
 
 @frozen
 class GetItem(Sized):
-    """x[index], by ints, slices, ``...``, ``None``, sizes of x, and tensors of integers among the inputs.
+    """Index x with ints, slices, ``...``, ``None``, sizes of x, and integer tensors among the inputs.
 
-    ``Index`` is the same for numbers only. An index tensor may name an element several times, whose gradient is then the sum.
+        y  = x[index]
+        gx = gy added at index, 0 elsewhere
+
+    ``Index`` is the same for plain numbers. An index tensor may name an element several times; its gradient is then the sum.
 
     Args:
         index: The parts of the index. ``InputTensor(1)`` is the second tensor of x.
@@ -46,17 +46,14 @@ class GetItem(Sized):
     Shape:
         x (...), or a tuple (x, others ...) → y of the shape of ``x[index]``, (...)
 
-    Params:
-        None.
-
     Cache:
-        The shapes of ``x`` and ``y``, an empty tensor of their kind, and the index tensors.
+        The shapes of ``x`` and ``y``, an empty tensor of their dtype, and the index tensors.
 
     Raises:
-        ValueError: For an index of anything else, and when x has no such elements.
+        ValueError: If x does not have these elements.
 
-    Source:
-        elementary; indices are read as ``torch.Tensor.__getitem__`` reads them.
+    References:
+        ``torch.Tensor.__getitem__``.
 
     >>> GetItem((slice(None), InputTensor(1)))({}, (torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([2, 0])))
     tensor([[3., 1.]])
@@ -95,26 +92,26 @@ class GetItem(Sized):
 
 @frozen
 class Narrow(Sized):
-    """``length`` entries of x along the axis ``dim``, from ``start``, as ``torch.narrow``.
+    """Take ``length`` entries of x along the axis ``dim``, from ``start``.
+
+        y  = x[start : start + length] along the axis
+        gx = gy there, 0 elsewhere
 
     Args:
         dim: The axis.
-        start: The first entry, from the end where negative.
-        length: How many entries.
+        start: The first entry, from the end if negative.
+        length: Number of entries.
 
     Shape:
         x (...), or a tuple (x, others ...) → y (..., length, ...)
 
-    Params:
-        None.
-
     Cache:
-        The shapes of ``x`` and ``y``, and an empty tensor of their kind.
+        The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
 
     Raises:
-        ValueError: For fields that are no such numbers, and when x has no such entries.
+        ValueError: If x does not have these entries.
 
-    Source:
+    References:
         ``torch.narrow``.
 
     >>> Narrow(1, 1, 2)({}, torch.tensor([[1.0, 2.0, 3.0]]))

@@ -1,8 +1,5 @@
 """Resizing and pooling to sizes that depend on the shapes of inputs; x is a tensor, or a tuple whose first tensor is changed.
 
-ResizeTo            y = x sampled anew, with ``sizes`` as its last axes      gx = gy, given back to what was sampled
-AdaptiveAvgPoolTo   y = means of windows that cover x                        gx = gy / n, over each window of n elements
-
 x (N, channels, ...), y (N, channels, *sizes). The other tensors of a tuple have the gradient ``None``.
 """
 
@@ -24,26 +21,26 @@ _MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinea
 
 @frozen
 class ResizeTo(Sized):
-    """Resize the last axes of x to ``sizes``, as ``torch.nn.functional.interpolate``; ``Upsample`` takes numbers only.
+    """Resize the last axes of x to ``sizes``, which may depend on the shapes of x; ``Upsample`` takes plain numbers.
+
+        y  = A x         each row of A holds the weights of the neighbours of one place of y
+        gx = Aᵀ gy
 
     Args:
         sizes: The sizes of the last axes of y: numbers, and expressions of the shapes of x.
         mode: A mode of ``Upsample``.
-        align_corners: Whether the centers of the corners stay in place.
+        align_corners: Whether the centers of the corner elements stay in place.
 
     Shape:
         x (N, channels, ...), or a tuple (x, others ...) → y (N, channels, *sizes)
 
-    Params:
-        None.
-
     Cache:
-        The shapes of ``x`` and ``y``, and an empty tensor of their kind.
+        The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
 
     Raises:
-        ValueError: For sizes that are no such numbers, and an x with another number of axes.
+        ValueError: If x has another number of axes.
 
-    Source:
+    References:
         ``torch.nn.functional.interpolate``.
 
     >>> import torch
@@ -66,14 +63,15 @@ class ResizeTo(Sized):
         return kernels.resize_backward(gy, self.mode, arguments, shape, self.align_corners, (None,) * len(arguments))
 
     def rule(self, arguments: Any) -> str:
-        return (
-            f"x must have {len(arguments) + 2} axes, which mode={self.mode!r} can resize to {arguments}, none empty but the batch"
-        )
+        return f"x must have {len(arguments) + 2} axes, none empty except the batch, and mode={self.mode!r} must fit {arguments}"
 
 
 @frozen
 class AdaptiveAvgPoolTo(Sized):
-    """Means of windows that cover x, as many along its last axes as ``sizes`` says; ``AdaptiveAvgPool2d`` takes numbers only.
+    """Average windows that cover x, as many as ``sizes`` says; ``AdaptiveAvgPool2d`` takes plain numbers.
+
+        y  = Σ x / n over each window of n elements
+        gx = Σ gy / n over the windows that hold an element
 
     Args:
         sizes: The sizes of the last axes of y: numbers, and expressions of the shapes of x.
@@ -81,16 +79,13 @@ class AdaptiveAvgPoolTo(Sized):
     Shape:
         x (N, channels, ...), or a tuple (x, others ...) → y (N, channels, *sizes)
 
-    Params:
-        None.
-
     Cache:
-        The shapes of ``x`` and ``y``, and an empty tensor of their kind.
+        The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
 
     Raises:
-        ValueError: For sizes that are no such numbers, and an x with other axes.
+        ValueError: If x has another number of axes.
 
-    Source:
+    References:
         ``torch.nn.functional.adaptive_avg_pool2d``.
 
     >>> import torch
@@ -111,4 +106,4 @@ class AdaptiveAvgPoolTo(Sized):
         return pooling_kernels.adaptive_avg_pool_backward(gy, (shape, False), len(arguments))
 
     def rule(self, arguments: Any) -> str:
-        return f"x must have {len(arguments) + 1} axes or one more, none empty but the batch"
+        return f"x must have {len(arguments) + 1} axes or one more, none empty except the batch"

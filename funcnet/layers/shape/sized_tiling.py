@@ -1,8 +1,6 @@
-"""Copies of x side by side, as many as numbers or shapes say; x is a tensor, or a tuple whose first tensor is copied.
+"""Copies of x next to each other, in numbers that may depend on shapes; x is a tensor, or a tuple whose first tensor is copied.
 
-Tile   y = x, ``repeats`` times along each axis      gx = Σ gy, over the copies
-
-x (...) is of any shape. The other tensors of a tuple have the gradient ``None``.
+x (...) has any shape. The other tensors of a tuple have the gradient ``None``.
 """
 
 from typing import Any
@@ -19,24 +17,24 @@ from funcnet.value import frozen
 
 @frozen
 class Tile(Sized):
-    """Copies of x along its axes, and along new ones in front, as ``torch.Tensor.repeat``.
+    """Repeat the whole of x along its axes, and along new leading axes.
+
+        y[i]  = x[i mod n]
+        gx[j] = Σ gy[i] over all i with i mod n = j          along each axis, of size n
 
     Args:
         repeats: The number of copies along each axis of y: numbers, and expressions of the shapes of x.
 
     Shape:
-        x (...), or a tuple (x, others ...) → y (...), each axis times its number
-
-    Params:
-        None.
+        x (...), or a tuple (x, others ...) → y (...), each size times its number
 
     Cache:
-        The shapes of ``x`` and ``y``, and an empty tensor of their kind.
+        The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
 
     Raises:
-        ValueError: For repeats that are no such numbers, and fewer than x has axes.
+        ValueError: If there are fewer repeats than axes.
 
-    Source:
+    References:
         ``torch.Tensor.repeat``.
 
     >>> import torch
@@ -65,4 +63,4 @@ class Tile(Sized):
         return rounded(copies.sum([*range(0, len(pairs), 2)]), gy).reshape(shape) if pairs else gy
 
     def rule(self, arguments: Any) -> str:
-        return f"x must have at most as many axes as there are repeats, {len(arguments)}"
+        return f"x must have at most {len(arguments)} axes, the number of repeats"

@@ -1,9 +1,6 @@
 """Sources: layers without an input, for which x is the empty tuple ``()``.
 
-Parameter        y = params               gp = gy      gx = ()
-ConstantTensor   y, written in a field    gx = ()
-
-y has the shape of the field, such as (rows, features).
+y has the shape in a field, for example (rows, features).
 """
 
 import base64
@@ -33,28 +30,31 @@ _is_shape = valid_if(lambda got: is_whole_tuple(got, 0), "a tuple of sizes", mos
 class Parameter(Layer):
     """A parameter that is used directly: its params are one tensor, not a dict, and y is that tensor.
 
-    ``graph(...)`` takes it as a node without inputs where a forward computes with a parameter of its module.
+        y  = params
+        gp = gy, or ``None`` with ``trainable=False``        gx = ()
+
+    In ``graph(...)`` it is a node without inputs, for a forward that computes with a parameter of its module.
 
     Args:
         shape: The shape of the parameter.
-        mean: Mean of its initial values.
-        std: Standard deviation of its initial values, which are normal; 0 for all equal.
-        trainable: Whether it has a gradient; ``False`` for a buffer, whose gradient is ``None``.
+        mean: Mean of the initial values.
+        std: Standard deviation of the initial values, which are normal; 0 makes all of them equal.
+        trainable: Whether it has a gradient; ``False`` for a buffer.
 
     Shape:
         x () → y (*shape)
 
     Params:
-        One tensor (*shape).
+        One tensor: (*shape), normal with ``mean`` and ``std``.
 
     Cache:
-        The params.
+        The params, not copied.
 
     Raises:
-        ValueError: For an x that is not ``()``, and params of another shape.
+        ValueError: If x is not ``()``.
 
-    Source:
-        elementary, as ``torch.nn.Parameter``.
+    References:
+        ``torch.nn.Parameter``.
 
     >>> Parameter((2,), mean=1.0).init(0)
     tensor([1., 1.])
@@ -87,7 +87,7 @@ class Parameter(Layer):
 
 
 def _tensor(shape: Shape, dtype: str, data: str) -> Tensor:
-    """Return the tensor that is written in ``data``; compiled code gets its numbers one by one, as constants."""
+    """Return the tensor written in ``data``; compiled code gets its numbers one by one, as constants."""
     kind = getattr(torch, dtype)
     if is_compiling():
         return torch.tensor(_numbers(dtype, data), dtype=kind).reshape(shape)
@@ -97,42 +97,42 @@ def _tensor(shape: Shape, dtype: str, data: str) -> Tensor:
 
 @constant
 def _numbers(dtype: str, data: str) -> list[Any]:
-    """Return the numbers of a tensor in Python."""
+    """Return the numbers of a tensor as a list."""
     numbers = _decoded(data)
     return torch.frombuffer(numbers, dtype=getattr(torch, dtype)).tolist() if numbers else []
 
 
 @lru_cache(maxsize=256)
 def _decoded(data: str) -> bytearray:
-    """Return the bytes of a tensor: decoded once, since it takes a millisecond for 100 000 numbers."""
+    """Return the bytes of a tensor, decoded once: 100 000 numbers take a millisecond."""
     return bytearray(zlib.decompress(base64.b85decode(data)))
 
 
 @frozen
 class ConstantTensor(Layer):
-    """A tensor that never changes, written in a field: ``ConstantTensor.of(tensor)`` makes it.
+    """A constant tensor, written in a field: ``ConstantTensor.of(tensor)`` makes it.
 
-    It lies where the tensor x lies, which is read for that only; with x = ``()``, in main memory.
+        y  = the constant
+        gx = 0, or ()
+
+    y is on the device of x, which is read only for that; with x = ``()`` it is in main memory.
 
     Args:
         shape: The shape of y.
-        dtype: The name of its dtype, such as ``"float32"``.
+        dtype: The name of its dtype, like ``"float32"``.
         data: Its numbers, compressed, in base 85.
 
     Shape:
         x () or a tensor (...) → y (*shape)
 
-    Params:
-        None.
-
     Cache:
-        x.
+        ``x``, not copied.
 
     Raises:
-        ValueError: For an x that is neither ``()`` nor a tensor, and for a tensor of more than 2²⁰ elements.
+        ValueError: If ``data`` does not hold the numbers of a tensor of that shape.
 
-    Source:
-        elementary.
+    References:
+        ``torch.nn.Module.register_buffer``.
 
     >>> ConstantTensor.of(torch.tensor([1.0, 2.0]))({}, ())
     tensor([1., 2.])
@@ -146,7 +146,20 @@ class ConstantTensor(Layer):
 
     @classmethod
     def of(cls, tensor: Tensor) -> Self:
-        """Write a dense tensor of at most 2²⁰ elements."""
+        """Write a tensor in a field.
+
+        Args:
+            tensor: A dense tensor of at most 2²⁰ elements.
+
+        Returns:
+            The layer whose y is this tensor.
+
+        Raises:
+            ValueError: If it is not dense, or has more elements.
+
+        >>> ConstantTensor.of(torch.zeros(2, 3)).shape
+        (2, 3)
+        """
         if not isinstance(tensor, Tensor) or tensor.numel() > _MOST or tensor.layout is not torch.strided:
             raise value_error("ConstantTensor.of", f"tensor must be a dense tensor of at most {_MOST} elements", describe(tensor))
         flat = tensor.detach().cpu().contiguous().reshape(-1)

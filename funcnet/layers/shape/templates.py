@@ -1,10 +1,10 @@
-"""Sizes in the fields of layers: expressions of the shapes of x, evaluated at each call.
+"""Sizes in the fields of layers: expressions of the shapes of x, evaluated in each call.
 
-A template is a number, ``None``, ``...``, a slice or a tuple, in which an expression of the following may be in place of any
-number. x is a tensor, which is input 0, or a tuple of tensors.
+A template is a number, ``None``, ``...``, a slice or a tuple. Any number in it may be replaced by one of the expressions below.
+x is a tensor, which is input 0, or a tuple of tensors.
 
 InputSize        x[input].shape[axis]
-InputShape       x[input].shape[start:stop], several entries of the tuple that it is in
+InputShape       x[input].shape[start:stop], several entries of the tuple around it
 InputOnes        (1,) * (x[input].ndim - less), several entries too
 SizeArithmetic   left + right, left // right, ...
 InputTensor      x[input] itself, as an index
@@ -31,7 +31,14 @@ ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
 
 @frozen
 class InputSize(Value):
-    """The size of an axis of an input: ``x[input].shape[axis]``."""
+    """The size of an axis of an input.
+
+        value = x[input].shape[axis]
+
+    Args:
+        input: The position of the input in x.
+        axis: The axis.
+    """
 
     input: int = field(default=0, validator=whole(0))
     axis: int = field(default=0, validator=whole_number)
@@ -39,7 +46,15 @@ class InputSize(Value):
 
 @frozen
 class InputShape(Value):
-    """The sizes of consecutive axes of an input: ``x[input].shape[start:stop]``, as entries of the tuple around it."""
+    """The sizes of consecutive axes of an input, as several entries of the tuple around it.
+
+        values = x[input].shape[start:stop]
+
+    Args:
+        input: The position of the input in x.
+        start: The first axis; ``None`` for the first of all.
+        stop: The axis after the last; ``None`` for the end.
+    """
 
     input: int = field(default=0, validator=whole(0))
     start: int | None = field(default=None, validator=_optional_whole)
@@ -48,7 +63,14 @@ class InputShape(Value):
 
 @frozen
 class InputOnes(Value):
-    """A size of 1 for each axis of an input but ``less`` of them: ``(1,) * (x[input].ndim - less)``, as entries of a tuple."""
+    """A size of 1 for each axis of an input except ``less`` of them, as several entries of the tuple around it.
+
+        values = (1,) * (x[input].ndim - less)
+
+    Args:
+        input: The position of the input in x.
+        less: Number of axes without an entry.
+    """
 
     input: int = field(default=0, validator=whole(0))
     less: int = field(default=0, validator=whole(0))
@@ -56,14 +78,32 @@ class InputOnes(Value):
 
 @frozen
 class InputTensor(Value):
-    """An input itself, ``x[input]``, as an index of another one or as an argument."""
+    """An input itself, as an index of another input or as an argument.
+
+        value = x[input]
+
+    Args:
+        input: The position of the input in x.
+    """
 
     input: int = field(default=0, validator=whole(0))
 
 
 @frozen
 class SizeArithmetic(Value):
-    """A number computed from sizes: ``left + right`` for the name ``"add"``, and so on, with the names of ``operator``."""
+    """A number computed from sizes.
+
+        value = left + right for the name ``"add"``, and so on
+
+    Args:
+        name: The operation, with its name in the module ``operator``, or ``"min"`` or ``"max"``.
+        left: The left operand: a number or an expression.
+        right: The right operand.
+
+    >>> import torch
+    >>> evaluate(SizeArithmetic("floordiv", InputSize(0, 1), 2), (torch.ones(2, 6),))
+    3
+    """
 
     name: str = field(validator=one_of(*ARITHMETIC))
     left: Any
@@ -71,12 +111,12 @@ class SizeArithmetic(Value):
 
 
 def inputs_of(x: Any) -> tuple[Tensor, ...]:
-    """Return the inputs of a layer as a tuple: x itself, or the only one."""
+    """Return the inputs of a layer as a tuple: x itself, or x as the only one."""
     return x if isinstance(x, tuple) else (x,)
 
 
 def evaluate(template: Any, inputs: tuple[Tensor, ...]) -> Any:
-    """Return a template with the sizes of the inputs in place of the expressions."""
+    """Return a template with its expressions evaluated for these inputs."""
     if isinstance(template, InputSize):
         return _input(template, inputs).shape[template.axis]
     if isinstance(template, InputTensor):
@@ -91,7 +131,7 @@ def evaluate(template: Any, inputs: tuple[Tensor, ...]) -> Any:
 
 
 def _entries(template: Any, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
-    """Return what an entry of a tuple becomes: several for ``InputShape`` and ``InputOnes``."""
+    """Return the entries that replace one of a tuple: several for ``InputShape`` and ``InputOnes``."""
     if isinstance(template, InputShape):
         return tuple(_input(template, inputs).shape[template.start : template.stop])
     if isinstance(template, InputOnes):
@@ -114,7 +154,7 @@ def comparable(template: Any) -> Any:
 
 
 def is_size(template: Any, least: int = -1) -> bool:
-    """Tell whether a template is a whole number of at least ``least``, or an expression that may be one."""
+    """Tell whether a template is a whole number of at least ``least``, or an expression of one."""
     if isinstance(template, (InputSize, InputShape, InputOnes, SizeArithmetic)):
         return True
     return isinstance(template, int) and not isinstance(template, bool) and template >= least
@@ -126,24 +166,24 @@ def _are_sizes(got: Any) -> bool:
 
 _SIZES_IN_WORDS = "a tuple of whole numbers of at least -1, InputSize, InputShape, InputOnes and SizeArithmetic"
 sizes = valid_if(_are_sizes, _SIZES_IN_WORDS, most=MOST)
-"""Validate a field of sizes."""
+"""Validator of a field of sizes."""
 
 number_or_size = valid_if(
     lambda got: is_number(got) or isinstance(got, (InputSize, SizeArithmetic)),
     "a number, an InputSize or a SizeArithmetic",
 )
-"""Validate a field that is one number."""
+"""Validator of a field with one number."""
 
 
 whole_or_size = valid_if(
     lambda got: is_size(got, -(2**31)) and not isinstance(got, (InputShape, InputOnes)),
     "a whole number, an InputSize or a SizeArithmetic",
 )
-"""Validate a field that is one whole number."""
+"""Validator of a field with one whole number."""
 
 
 def keeps_batch(template: Any) -> bool:
-    """Tell whether a first size is that of x's batch, or a multiple of it: rows of y then belong to one row of x each."""
+    """Tell whether a first size is that of the batch of x, or a multiple of it: each row of y then depends on one row of x."""
     if isinstance(template, SizeArithmetic):
         return template.name == "mul" and (keeps_batch(template.left) or keeps_batch(template.right))
     if isinstance(template, InputShape):

@@ -1,9 +1,6 @@
 """Triangles of matrices: the elements above or below a diagonal, and zeros elsewhere.
 
-    Triu   y[i, j] = x[i, j] for j ≥ i + diagonal, else 0      gx = Triu of gy
-    Tril   y[i, j] = x[i, j] for j ≤ i + diagonal, else 0      gx = Tril of gy
-
-x (..., rows, columns) and y have one shape. A bool or integer x has no gradient.
+x (..., rows, columns) and y have the same shape. A bool or integer x has no gradient.
 """
 
 from abc import abstractmethod
@@ -20,7 +17,7 @@ from funcnet.value import frozen
 
 @frozen
 class _Triangle(Layer):
-    """A triangle of a matrix: what ``Triu`` and ``Tril`` share."""
+    """Base of ``Triu`` and ``Tril``."""
 
     diagonal: int = field(default=0, validator=whole_number)
 
@@ -41,25 +38,22 @@ class _Triangle(Layer):
 
 @frozen
 class Triu(_Triangle):
-    """The upper triangle of a matrix, as ``torch.triu``.
+    """The upper triangle of a matrix.
 
         y[i, j]  = x[i, j] for j ≥ i + diagonal, else 0
         gx[i, j] = gy[i, j] for j ≥ i + diagonal, else 0
 
     Args:
-        diagonal: How far above the main diagonal the triangle begins; below it where negative.
+        diagonal: How many diagonals above the main one the triangle begins; below it if negative.
 
     Shape:
-        x (..., rows, columns) → y as x
-
-    Params:
-        None.
+        x (..., rows, columns) → y (..., rows, columns)
 
     Cache:
-        The shape of ``x``, and an empty tensor of its kind.
+        The shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: For an x with less than two axes.
+        ValueError: If x has fewer than two axes.
 
     References:
         ``torch.triu``.
@@ -75,25 +69,22 @@ class Triu(_Triangle):
 
 @frozen
 class Tril(_Triangle):
-    """The lower triangle of a matrix, as ``torch.tril``.
+    """The lower triangle of a matrix.
 
         y[i, j]  = x[i, j] for j ≤ i + diagonal, else 0
         gx[i, j] = gy[i, j] for j ≤ i + diagonal, else 0
 
     Args:
-        diagonal: How far above the main diagonal the triangle ends; below it where negative.
+        diagonal: How many diagonals above the main one the triangle ends; below it if negative.
 
     Shape:
-        x (..., rows, columns) → y as x
-
-    Params:
-        None.
+        x (..., rows, columns) → y (..., rows, columns)
 
     Cache:
-        The shape of ``x``, and an empty tensor of its kind.
+        The shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: For an x with less than two axes.
+        ValueError: If x has fewer than two axes.
 
     References:
         ``torch.tril``.

@@ -1,6 +1,4 @@
-"""Functions without a gradient: comparisons, places, new tensors of sizes from x.
-
-NoGradient   y = f(arguments), with parts of x among them      gx = 0
+"""Functions without a gradient: comparisons, positions, new tensors with sizes from x.
 
 x is a tensor (...), or a tuple of tensors of any shapes.
 """
@@ -28,7 +26,7 @@ _NEW = ("zeros", "ones", "full", "arange", "linspace", "eye")
 
 
 _OF_WHOLE = frozenset((*_ARITHMETIC, *_MOVED))
-"""Functions that have a gradient for floating numbers, so that only whole ones may come."""
+"""Functions that have a gradient for floating numbers; here only whole numbers are accepted."""
 
 
 def _to(x: Tensor, dtype: torch.dtype | Tensor) -> Tensor:
@@ -47,30 +45,30 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 @frozen
 class NoGradient(Layer):
-    """A function of torch that has no gradient: a comparison, the place of a maximum, a new tensor, a sum of whole numbers.
+    """A function of torch without a gradient: a comparison, the position of a maximum, a new tensor, a sum of whole numbers.
+
+        y  = f(arguments), with parts of x among them
+        gx = 0
 
     New tensors are on the device of x; with x = ``()`` they are in main memory.
 
     Args:
-        name: The name of the function in torch, such as ``"argmax"``; or ``"to"``, for a dtype.
-        arguments: Its arguments by position; ``InputTensor(0)`` is x, and sizes of x may be in place of numbers.
-        keywords: Its arguments by name, as pairs.
+        name: The name of the function in torch, like ``"argmax"``, or ``"to"`` for a conversion.
+        arguments: The positional arguments; ``InputTensor(0)`` is x, and sizes of x may replace numbers.
+        keywords: The keyword arguments, as pairs.
 
     Shape:
-        x (...), a tuple of tensors, or () → y (...), as the function gives it
-
-    Params:
-        None.
+        x (...), a tuple of tensors, or () → y (...), as the function returns it
 
     Cache:
-        x.
+        ``x``, not copied.
 
     Raises:
-        ValueError: For another function, an x without the tensors and axes that are asked for, and floating numbers for a
-            function that has a gradient for them, such as ``"add"``.
+        ValueError: If x does not have the tensors and axes that the arguments name, or holds floating numbers for a function with
+            a gradient, like ``"add"``.
 
-    Source:
-        elementary, as the functions of ``torch.Tensor``.
+    References:
+        The functions of ``torch`` by the same names.
 
     >>> from funcnet.layers.shape.templates import InputTensor
     >>> NoGradient("gt", (InputTensor(0), 0))({}, torch.tensor([1.0, -1.0]))
@@ -117,5 +115,5 @@ class NoGradient(Layer):
     def complaint(self, x: Any) -> str:
         inputs = [one for one in inputs_of(x) if isinstance(one, Tensor)]
         if self.name in _OF_WHOLE and any(one.is_floating_point() for one in inputs):
-            return f"x must be of whole numbers, since {self.name} of floating ones has a gradient"
-        return f"x must have the tensors and axes that {self.name} asks for, not {describe(x)}"
+            return f"x must hold whole numbers: for floating ones {self.name} has a gradient"
+        return f"x must have the tensors and axes that the arguments of {self.name} name, not {describe(x)}"

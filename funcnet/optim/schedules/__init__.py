@@ -1,11 +1,10 @@
-"""Schedules: rates as functions of the step, for any hyperparameter.
+"""Schedules: hyperparameters as functions of the step, such as a learning rate that decays.
 
-Each is a frozen value that is called with a step t and returns the rate, ``schedule(t)``. Step 0 is the first update. An int
-gives a float; a 0-d tensor gives a 0-d float64 tensor, so that a schedule is compiled with the step it belongs to, and maps over
-steps under ``torch.func.vmap``. In eager mode both give the same bits. A negative step raises ``ValueError`` where its value can
-be read.
+A schedule is a frozen value: ``schedule(t)`` returns the rate at step t, and step 0 is the first update. An int gives a float; a
+0-d tensor gives a 0-d float64 tensor, which lets a schedule compile with the step that uses it, and map over steps under
+``torch.func.vmap``. In eager mode both give the same bits. A negative step raises ``ValueError`` if its value can be read.
 
-To write your own, subclass ``base.FormulaSchedule`` and define ``rate_at(t)``, or wrap a function in a ``LambdaSchedule``.
+To write a schedule, subclass ``base.FormulaSchedule`` and define ``rate_at(t)``, or wrap a function in a ``LambdaSchedule``.
 
 torch's schedulers multiply the rate of an optimizer by a factor; schedules here return the rate itself:
 
@@ -21,5 +20,5 @@ torch's schedulers multiply the rate of an optimizer by a factor; schedules here
     ChainedScheduler              a * b
     ReduceLROnPlateau             ReduceOnPlateau
 
-Those of optax have their names with ``Schedule`` at the end, and a ``start`` in place of ``init_value``.
+The schedules of optax have their names here with ``Schedule`` at the end, and ``start`` instead of ``init_value``.
 """

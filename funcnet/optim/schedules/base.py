@@ -1,10 +1,6 @@
-"""The base of schedules, how they are called, and their sums and products, and functions as schedules.
+"""The base of schedules, their sums and products, and functions as schedules.
 
-    ProductSchedule    rate = s₁(t) s₂(t) ...         a * b, 0.5 * a
-    SumSchedule        rate = s₁(t) + s₂(t) + ...     a + b, a + 0.01
-    LambdaSchedule     rate = function(t)
-
-All parts of a sum or product count the same steps t.
+s₁, s₂, ... are schedules or numbers, which all count the same steps t.
 """
 
 from abc import abstractmethod
@@ -23,7 +19,9 @@ from funcnet.value import Value, frozen, holds_tensors
 
 
 class Schedule(Value):
-    """A frozen value that gives a number for each step; subclass it with ``@frozen``.
+    """A frozen value that returns a number for each step; subclass it with ``@frozen``.
+
+        rate = schedule(t)        t = 0, 1, 2, ... counts the updates
 
     Schedules multiply and add: ``0.1 * schedule``, ``warmup * decay``, ``schedule + 1e-5``.
     """
@@ -32,7 +30,14 @@ class Schedule(Value):
 
     @abstractmethod
     def __call__(self, step: Any) -> Any:
-        """Return the value at a step, counted from 0: a float for an int, a 0-d float64 tensor for a 0-d tensor."""
+        """Return the rate at a step.
+
+        Args:
+            step: Number of updates so far, at least 0.
+
+        Returns:
+            A float for an int; a 0-d float64 tensor for a 0-d tensor.
+        """
 
     def __mul__(self, other: Any) -> "ProductSchedule":
         return ProductSchedule((*_parts(self), *_parts(other))) if _is_part(other) else NotImplemented
@@ -50,7 +55,9 @@ class Schedule(Value):
 class FormulaSchedule(Schedule):
     """A schedule with one formula for numbers and for tensors; subclass it with ``@frozen`` and define ``rate_at``.
 
-    It checks the step, and in eager mode reads it, so that a tensor gets the bits that its number gets.
+        rate = rate_at(t)
+
+    It checks the step. In eager mode it reads a tensor, and computes from its number: both give the same bits.
 
     >>> @frozen
     ... class Sawtooth(FormulaSchedule):
@@ -67,7 +74,14 @@ class FormulaSchedule(Schedule):
 
     @abstractmethod
     def rate_at(self, t: Any) -> Any:
-        """Return the rate at a step of at least 0: a number for a number, a 0-d float64 tensor for a 0-d float64 tensor."""
+        """Return the rate at a step.
+
+        Args:
+            t: Step, at least 0: a number, or a 0-d float64 tensor.
+
+        Returns:
+            A number for a number, a 0-d float64 tensor for a tensor.
+        """
 
     def __call__(self, step: Any) -> Any:
         if not isinstance(step, Tensor):
@@ -75,7 +89,7 @@ class FormulaSchedule(Schedule):
         if step.dim() or step.is_complex() or step.dtype is torch.bool:
             raise self._refused(step)
         known = read(step)
-        if isinstance(known, Tensor):  # traced, mapped, or on another device
+        if isinstance(known, Tensor):  # traced, mapped or on another device
             return self.rate_at(known.to(torch.float64))
         return torch.as_tensor(_number(self.rate_at(self._checked(known))), dtype=torch.float64)
 
@@ -89,7 +103,7 @@ class FormulaSchedule(Schedule):
 
 
 def _number(rate: Any) -> Any:
-    """Return a rate as a float; a tensor unchanged, where one of the factors is a mapped or traced tensor."""
+    """Return a rate as a float; leave a tensor unchanged, from a factor that is mapped or traced."""
     return rate if isinstance(rate, Tensor) else float(rate)
 
 
@@ -115,7 +129,7 @@ def _several(value: Any, attribute: Any, got: Any) -> None:
 
 
 def _at(part: Any, t: Any) -> Any:
-    """Return a part at a step: a number, where it can be read, so that a tensor and its number give the same bits."""
+    """Return a part at a step, as a number if it can be read: a tensor and its number then give the same bits."""
     if isinstance(part, Schedule):
         return part(t)
     known = read(part.detach()) if isinstance(part, Tensor) and is_eager() else part
@@ -128,21 +142,20 @@ def _parts_field() -> Any:
 
 @frozen
 class ProductSchedule(FormulaSchedule):
-    """Product of schedules, numbers and 0-d tensors: rate = s₁(t) s₂(t) ... at step t.
+    """Product of schedules, numbers and 0-d tensors.
 
-    ``a * b`` and ``0.5 * a`` make it. ``torch.optim.lr_scheduler.ChainedScheduler`` is the product of its schedulers.
+        rate = s₁(t) s₂(t) ...
+
+    ``a * b`` and ``0.5 * a`` create it.
 
     Args:
-        factors: Schedules, numbers and 0-d tensors, at least one of them a schedule. ``torch.func.vmap`` over the ``lr`` of
-            ``lr * schedule`` sweeps the peak.
-
-    Units:
-        All factors count the same steps.
+        factors: Schedules, numbers and 0-d tensors, at least one of them a schedule. ``torch.func.vmap`` over the ``lr`` of ``lr
+            * schedule`` sweeps the peak.
 
     Raises:
-        ValueError: For anything but a tuple of schedules, finite numbers and 0-d tensors.
+        ValueError: If there is no schedule among the factors, or one has another type.
 
-    Source:
+    References:
         ``torch.optim.lr_scheduler.ChainedScheduler``.
 
     >>> from funcnet.optim.schedules.interpolation import LinearSchedule
@@ -162,21 +175,17 @@ class ProductSchedule(FormulaSchedule):
 
 @frozen
 class SumSchedule(FormulaSchedule):
-    """Sum of schedules, numbers and 0-d tensors: rate = s₁(t) + s₂(t) + ... at step t.
+    """Sum of schedules, numbers and 0-d tensors.
 
-    ``a + b`` and ``a + 0.01`` make it.
+        rate = s₁(t) + s₂(t) + ...
+
+    ``a + b`` and ``a + 0.01`` create it.
 
     Args:
         terms: Schedules, numbers and 0-d tensors, at least one of them a schedule.
 
-    Units:
-        All terms count the same steps.
-
     Raises:
-        ValueError: For anything but a tuple of schedules, finite numbers and 0-d tensors.
-
-    Source:
-        elementary.
+        ValueError: If there is no schedule among the terms, or one has another type.
 
     >>> from funcnet.optim.schedules.interpolation import LinearSchedule
     >>> (LinearSchedule(1.0, 0.0, 10) + 0.5)(5)
@@ -194,21 +203,21 @@ class SumSchedule(FormulaSchedule):
 
 @frozen
 class LambdaSchedule(FormulaSchedule):
-    """Any function of the step as a schedule: rate = function(t) at step t; torch's ``LambdaLR``.
+    """Any function of the step as a schedule.
 
-    The function must be pure. In eager mode it gets an int, in compiled code and under ``vmap`` a 0-d float64 tensor, for which a
-    Python ``if`` must be a ``torch.where``. Schedules compare and pickle by their function: use one that has a name in a module.
+        rate = function(t)
+
+    The function must be pure. In eager mode it gets an int; in compiled code and under ``vmap`` it gets a 0-d float64 tensor, and
+    needs ``torch.where`` instead of ``if``. Schedules compare and pickle by their function: use a named one from a module.
 
     Args:
-        function: Function of the step that returns a number or a 0-d tensor; ``0.1 * LambdaSchedule(f)`` if it is a factor.
-
-    Units:
-        The function counts updates, from 0.
+        function: Function of the step, the number of updates from 0, that returns a number or a 0-d tensor. For a factor of a
+            learning rate write ``0.1 * LambdaSchedule(f)``.
 
     Raises:
-        ValueError: For anything but a function; when called, for a function that returns something else than a finite number.
+        ValueError: If it is not a function; from a call, if it does not return a finite number.
 
-    Source:
+    References:
         ``torch.optim.lr_scheduler.LambdaLR``.
 
     >>> schedule = 0.1 * LambdaSchedule(lambda t: 0.5**t)
@@ -223,7 +232,7 @@ class LambdaSchedule(FormulaSchedule):
 
 
 def number_of(who: Any, name: str, function: Callable[[Any], Any], t: Any) -> Any:
-    """Return what a user's function makes of t: a number for a number, a 0-d float64 tensor for a 0-d tensor."""
+    """Return a user's function of t, checked: a number for a number, a 0-d float64 tensor for a 0-d tensor."""
     rate = function(t)
     if isinstance(rate, Tensor) and rate.dim() == 0 and not rate.is_complex():
         if isinstance(t, Tensor):

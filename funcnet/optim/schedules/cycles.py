@@ -1,11 +1,6 @@
-"""Schedules that rise and fall in cycles, and the one cycle.
+"""Schedules that rise and fall in cycles.
 
-    CosineAnnealingSchedule    rate = end + (start - end) (1 + cos(π t / steps)) / 2
-    CosineRestartsSchedule     rate = end + (start - end) (1 + cos(π f)) / 2           f: the part of the cycle that is over
-    CyclicSchedule             rate = base_lr + (max_lr - base_lr) h s                 h: height in the triangle, s: scale
-    OneCycleSchedule           rate = max_lr / div_factor → max_lr → max_lr / (div_factor final_div_factor)
-
-t is the step, from 0.
+t is the step, counted in updates from 0.
 """
 
 import math
@@ -21,20 +16,16 @@ from funcnet.value import frozen
 
 @frozen
 class CosineAnnealingSchedule(FormulaSchedule):
-    """A cosine down and up again: rate = end + (start - end) (1 + cos(π t / steps)) / 2 at step t.
+    """Cosine that anneals the rate, and raises it again.
+
+        rate = end + (start - end) (1 + cos(π t / steps)) / 2
 
     Args:
-        start: Rate at step 0, and again after each 2 ``steps``.
-        steps: Length of the way down, torch's ``T_max``.
+        start: Rate at step 0, and again after every 2 · ``steps`` updates.
+        steps: Number of updates from ``start`` to ``end``, torch's ``T_max``.
         end: Lowest rate, torch's ``eta_min``.
 
-    Units:
-        ``steps`` are updates; ``start`` and ``end`` are rates.
-
-    Raises:
-        ValueError: For rates that are not finite numbers, and for ``steps`` below 1.
-
-    Source:
+    References:
         ``torch.optim.lr_scheduler.CosineAnnealingLR``.
 
     >>> [CosineAnnealingSchedule(1.0, 2)(t) for t in range(5)]
@@ -46,30 +37,25 @@ class CosineAnnealingSchedule(FormulaSchedule):
     end: float = field(default=0.0, validator=number())
 
     def rate_at(self, t: Any) -> Any:
-        f = t % (2 * self.steps) / self.steps  # first the remainder: the cosine of a large angle is less exact
+        f = t % (2 * self.steps) / self.steps  # the remainder first: the cosine of a large angle is less exact
         return between(self.end, self.start, wave(choose(f <= 1.0, f, 2.0 - f)))
 
 
 @frozen
 class CosineRestartsSchedule(FormulaSchedule):
-    """Cosine decays with warm restarts: rate = end + (start - end) (1 + cos(π f)) / 2 at step t.
+    """Cosine decays with warm restarts.
 
-    f is the part of the cycle that is over. Cycle n = 0, 1, ... has t_0 · t_multⁿ steps. A product with a ``StepSchedule`` lowers
-    the peaks.
+        rate = end + (start - end) (1 + cos(π f)) / 2         f = (t - b) / T, in the cycle of T steps that begins at step b
+
+    Cycle n = 0, 1, ... has T = t_0 · t_multⁿ steps. Multiply by a ``StepSchedule`` to lower the peaks.
 
     Args:
         start: Rate at the beginning of each cycle.
-        t_0: Length of the first cycle.
-        t_mult: How many times as long each cycle is as the one before.
+        t_0: Length of the first cycle, in updates.
+        t_mult: Factor from the length of one cycle to that of the next.
         end: Rate at the end of each cycle, torch's ``eta_min``.
 
-    Units:
-        ``t_0`` is a number of updates; ``start`` and ``end`` are rates.
-
-    Raises:
-        ValueError: For rates that are not finite numbers, and a ``t_0`` or ``t_mult`` that is no whole number of at least 1.
-
-    Source:
+    References:
         Loshchilov & Hutter 2017, "SGDR", eq. 5; ``torch.optim.lr_scheduler.CosineAnnealingWarmRestarts``.
 
     >>> [CosineRestartsSchedule(1.0, 2, t_mult=2)(t) for t in range(7)]
@@ -90,7 +76,7 @@ class CosineRestartsSchedule(FormulaSchedule):
         return between(self.end, self.start, wave(f))
 
     def _cycle(self, t: Any) -> Any:
-        """Return the number of the cycle: a logarithm, which rounding may put one beside the cycle at its ends."""
+        """Return the number of the cycle: a logarithm, corrected where rounding misses the cycle by one at its ends."""
         n = floor(logarithm(t / self.t_0 * (self.t_mult - 1) + 1.0) / math.log(self.t_mult))
         n = choose(t < self._begin(n), n - 1.0, n + 0.0)
         return choose(t < self._begin(n + 1.0), n, n + 1.0)
@@ -107,29 +93,27 @@ def _function_or_none(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class CyclicSchedule(FormulaSchedule):
-    """Triangles: rate = base_lr + (max_lr - base_lr) h s at step t, where h goes from 0 to 1 and back in each cycle.
+    """Triangular cycles between two rates.
 
-    The scale s is 1 for ``"triangular"``, 2⁻ⁿ in cycle n = 0, 1, ... for ``"triangular2"``, and γᵗ for ``"exp_range"``. The
-    momentum that torch cycles in the other direction is ``CyclicSchedule(max_momentum, base_momentum, ...)``.
+        rate = base_lr + (max_lr - base_lr) h(t) s         h(t) rises from 0 to 1 and falls back in each cycle
+
+    The scale s is 1 for ``"triangular"``, 2⁻ⁿ in cycle n = 0, 1, ... for ``"triangular2"``, and γᵗ for ``"exp_range"``. For the
+    momentum that torch cycles in the opposite direction use ``CyclicSchedule(max_momentum, base_momentum, ...)``.
 
     Args:
-        base_lr: Rate at the ends of each cycle.
-        max_lr: Rate at the top of the first cycle.
-        step_size_up: Number of steps up.
-        step_size_down: Number of steps down, by default as many.
+        base_lr: Rate at both ends of each cycle.
+        max_lr: Rate at the peak of the first cycle.
+        step_size_up: Number of updates on the way up.
+        step_size_down: Number of updates on the way down; ``None`` for ``step_size_up``.
         mode: ``"triangular"``, ``"triangular2"`` or ``"exp_range"``.
-        gamma: γ of ``"exp_range"``.
-        scale_fn: Function that returns s, in place of ``mode``.
-        scale_mode: Whether ``scale_fn`` gets the number of the cycle, from 1 (``"cycle"``), or the step (``"iterations"``).
-
-    Units:
-        ``step_size_up`` and ``step_size_down`` are updates; ``base_lr`` and ``max_lr`` are rates.
+        gamma: The factor γ of ``"exp_range"``, at least 0.
+        scale_fn: Function that returns s, instead of ``mode``.
+        scale_mode: Argument of ``scale_fn``: ``"cycle"``, the number of the cycle from 1, or ``"iterations"``, the step.
 
     Raises:
-        ValueError: For rates that are not finite numbers, step sizes below 1, a ``gamma`` below 0, another mode, and a
-            ``scale_fn`` that is no function; when called, for one that returns something else than a finite number.
+        ValueError: If ``scale_fn`` is not a function; from a call, if it does not return a finite number.
 
-    Source:
+    References:
         Smith 2017, "Cyclical learning rates for training neural networks"; ``torch.optim.lr_scheduler.CyclicLR``.
 
     >>> [CyclicSchedule(0.0, 1.0, 2, mode="triangular2")(t) for t in range(9)]
@@ -161,7 +145,7 @@ class CyclicSchedule(FormulaSchedule):
 
 
 def _ends(total: int, pct_start: float, three_phase: bool) -> tuple[float, ...]:
-    """Return the steps at which the phases of one cycle end; torch's formulas."""
+    """Return the steps at which the phases of one cycle end, by torch's formulas."""
     if three_phase:
         return pct_start * total - 1, 2 * pct_start * total - 2, total - 1
     return pct_start * total - 1, total - 1
@@ -172,31 +156,24 @@ _STRATEGIES = {"cos": SHAPES["cosine"], "linear": SHAPES["linear"]}
 
 @frozen
 class OneCycleSchedule(FormulaSchedule):
-    """One cycle, up and far down: rates at each step t.
+    """One cycle: the learning rate rises to a peak, and decays far below its start.
 
-        rate = r₀ → max_lr, up to step pct_start · total_steps - 1,  then → r₁, up to step total_steps - 1
+        rate = r₀ → max_lr → r₁         r₀ = max_lr / div_factor, r₁ = r₀ / final_div_factor
+                                        max_lr at t = pct_start · total_steps - 1, r₁ from t = total_steps - 1 on
 
-    With ``three_phase``, rate = r₀ → max_lr → r₀ in two equal phases, and then → r₁. Here r₀ = max_lr / div_factor and
-    r₁ = r₀ / final_div_factor. Each way is half a cosine, or a straight line. From step total_steps - 1 on the rate stays at r₁,
-    where torch raises an error.
+    Each arrow is half a cosine, or a straight line. With ``three_phase`` the rate returns to r₀ in as many steps as it rose, and
+    then goes to r₁. After its steps it stays at r₁, where torch raises an error.
 
     Args:
         max_lr: Highest rate.
-        total_steps: Number of steps.
-        pct_start: Part of the steps on the way up, between 0 and 1.
+        total_steps: Length of the cycle, in updates.
+        pct_start: Share of the steps on the way up, from 0 to 1.
         anneal_strategy: ``"cos"`` or ``"linear"``.
-        div_factor: max_lr / r₀.
-        final_div_factor: r₀ / r₁.
-        three_phase: Whether to come down to r₀ first.
+        div_factor: max_lr / r₀, above 0.
+        final_div_factor: r₀ / r₁, above 0.
+        three_phase: Whether to return to r₀ first.
 
-    Units:
-        ``total_steps`` are updates; ``max_lr`` is a rate.
-
-    Raises:
-        ValueError: For a ``max_lr`` that is not a finite number, ``total_steps`` below 1, a ``pct_start`` outside 0 to 1, factors
-            that are not above 0, and another strategy.
-
-    Source:
+    References:
         Smith & Topin 2019, "Super-convergence"; ``torch.optim.lr_scheduler.OneCycleLR``.
 
     >>> [round(OneCycleSchedule(1.0, 5, pct_start=0.4, anneal_strategy="linear")(t), 3) for t in range(5)]
@@ -221,28 +198,21 @@ class OneCycleSchedule(FormulaSchedule):
 
 @frozen
 class OneCycleMomentumSchedule(FormulaSchedule):
-    """The momentum of one cycle, low where the learning rate is high: rates at each step t.
+    """Momentum for one cycle: low while the learning rate is high.
 
-        rate = max_momentum → base_momentum, up to step pct_start · total_steps - 1,  then → max_momentum
+        rate = max_momentum → base_momentum → max_momentum         base_momentum at t = pct_start · total_steps - 1
 
     Use it beside a ``OneCycleSchedule`` with the same ``total_steps``, ``pct_start``, ``anneal_strategy`` and ``three_phase``.
 
     Args:
-        total_steps: Number of steps.
+        total_steps: Length of the cycle, in updates.
         base_momentum: Lowest momentum.
         max_momentum: Momentum at the first and the last step.
-        pct_start: Part of the steps on the way down, between 0 and 1.
+        pct_start: Share of the steps on the way down, from 0 to 1.
         anneal_strategy: ``"cos"`` or ``"linear"``.
         three_phase: Whether the way back takes as many steps as the way down, and the momentum then stays.
 
-    Units:
-        ``total_steps`` are updates; momenta are numbers.
-
-    Raises:
-        ValueError: For momenta that are not finite numbers, ``total_steps`` below 1, a ``pct_start`` outside 0 to 1, and another
-            strategy.
-
-    Source:
+    References:
         Smith & Topin 2019, "Super-convergence"; ``torch.optim.lr_scheduler.OneCycleLR``.
 
     >>> [round(OneCycleMomentumSchedule(5, pct_start=0.4)(t), 3) for t in range(5)]

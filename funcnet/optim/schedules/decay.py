@@ -1,12 +1,6 @@
-"""Schedules that decay without an end, or by steps.
+"""Schedules that decay without end, or in steps.
 
-    ExponentialSchedule          rate = start γˣ                     x = max(t - begin, 0) / steps
-    InverseTimeSchedule          rate = start / (1 + decay t / steps)
-    InverseSquareRootSchedule    rate = peak / √(1 + (t - warmup) / timescale)         from step ``warmup`` on
-    StepSchedule                 rate = start γ^⌊t / step_size⌋
-    MultiStepSchedule            rate = start γⁿ                     n = number of milestones ≤ t
-
-t is the step, from 0.
+t is the step, counted in updates from 0.
 """
 
 import math
@@ -31,26 +25,22 @@ def _bound(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class ExponentialSchedule(FormulaSchedule):
-    """Exponential decay, or growth: rate = start γˣ at step t, x = max(t - begin, 0) / steps.
+    """Exponential decay, or growth.
 
-    torch's ``ExponentialLR`` has ``steps=1``. thinc's ``compounding`` is ``ExponentialSchedule(start, compound, end=stop)``; as a
-    batch size, which must be a whole number, use ``round(schedule(epoch))``.
+        rate = start γˣ         x = max(t - begin, 0) / steps
+
+    torch's ``ExponentialLR`` has ``steps=1``. thinc's ``compounding`` is ``ExponentialSchedule(start, compound, end=stop)``; for
+    a batch size, which must be a whole number, use ``round(schedule(epoch))``.
 
     Args:
         start: Rate up to step ``begin``.
-        gamma: γ, the factor of ``steps`` steps.
-        steps: Number of steps for one factor.
-        staircase: Whether x is rounded down, so that the rate falls every ``steps`` steps.
+        gamma: The factor γ for every ``steps`` updates, at least 0.
+        steps: Number of updates for one factor.
+        staircase: Whether x is rounded down: the rate then changes only every ``steps`` updates.
         begin: Step at which the decay begins.
-        end: Bound that the rate does not cross: the least rate for γ < 1, the largest otherwise; none by default.
+        end: Bound that the rate does not cross: the lowest rate for γ < 1, otherwise the highest; ``None`` for no bound.
 
-    Units:
-        ``steps`` and ``begin`` are updates; ``start`` and ``end`` are rates, ``gamma`` a factor.
-
-    Raises:
-        ValueError: For rates that are not finite numbers, a ``gamma`` below 0, ``steps`` below 1, and a ``begin`` below 0.
-
-    Source:
+    References:
         ``optax.exponential_decay`` and ``torch.optim.lr_scheduler.ExponentialLR``.
 
     >>> [ExponentialSchedule(1.0, 0.5, end=0.2)(t) for t in range(5)]
@@ -74,21 +64,17 @@ class ExponentialSchedule(FormulaSchedule):
 
 @frozen
 class InverseTimeSchedule(FormulaSchedule):
-    """Hyperbolic decay: rate = start / (1 + decay t / steps) at step t.
+    """Hyperbolic decay.
+
+        rate = start / (1 + decay · t / steps)
 
     Args:
         start: Rate at step 0.
-        decay: Decay of ``steps`` steps; after ``steps / decay`` of them the rate is half of ``start``.
-        steps: Unit of time.
+        decay: Decay over ``steps`` updates, at least 0: after ``steps / decay`` updates the rate is half of ``start``.
+        steps: Unit of time, in updates.
         staircase: Whether t / steps is rounded down.
 
-    Units:
-        ``steps`` are updates, ``start`` is a rate, ``decay`` a number.
-
-    Raises:
-        ValueError: For a ``start`` that is not finite, a ``decay`` below 0, and ``steps`` below 1.
-
-    Source:
+    References:
         Robbins & Monro 1951, "A stochastic approximation method"; ``jax.example_libraries.optimizers.inverse_time_decay``.
 
     >>> [InverseTimeSchedule(1.0, 0.5)(t) for t in (0, 2, 6)]
@@ -107,23 +93,21 @@ class InverseTimeSchedule(FormulaSchedule):
 
 @frozen
 class InverseSquareRootSchedule(FormulaSchedule):
-    """Linear warm-up, then decay with the root of time: rate = peak / √(1 + (t - warmup) / timescale) at step t ≥ warmup.
+    """Linear warm-up, then decay with the square root of time.
 
-    Before, rate = start + (peak - start) t / warmup. With the default timescale the decay is peak √(warmup / t).
+        rate = start + (peak - start) t / warmup                    t < warmup
+        rate = peak / √(1 + (t - warmup) / timescale)               t ≥ warmup
+
+    With the default timescale the decay is peak √(warmup / t).
 
     Args:
         peak: Rate at step ``warmup``.
-        warmup: Length of the warm-up; with 0 the decay begins at once.
+        warmup: Length of the warm-up, in updates; 0 for none.
         start: Rate at step 0, if there is a warm-up.
-        timescale: After three of them the rate is half of ``peak``; by default ``warmup``, or 1 without a warm-up.
+        timescale: Time scale of the decay, in updates: after three of them the rate is half of ``peak``. ``None`` for ``warmup``,
+            or for 1 without a warm-up.
 
-    Units:
-        ``warmup`` and ``timescale`` are updates; ``peak`` and ``start`` are rates.
-
-    Raises:
-        ValueError: For rates that are not finite numbers, a ``warmup`` below 0, and a ``timescale`` below 1.
-
-    Source:
+    References:
         Vaswani et al. 2017, "Attention is all you need", eq. 3, whose peak is 1 / √(features · warmup).
 
     >>> [InverseSquareRootSchedule(1.0, 4)(t) for t in (0, 2, 4, 16, 64)]
@@ -143,20 +127,16 @@ class InverseSquareRootSchedule(FormulaSchedule):
 
 @frozen
 class StepSchedule(FormulaSchedule):
-    """Times ``gamma`` after every ``step_size`` steps: rate = start · gamma^⌊t / step_size⌋ at step t.
+    """Multiply the rate by ``gamma`` every ``step_size`` updates.
+
+        rate = start · gamma^⌊t / step_size⌋
 
     Args:
         start: Rate at step 0.
-        step_size: Number of steps at each rate.
-        gamma: Factor from each rate to the next.
+        step_size: Number of updates at each rate.
+        gamma: Factor from each rate to the next, at least 0.
 
-    Units:
-        ``step_size`` is a number of updates, ``start`` a rate, ``gamma`` a factor.
-
-    Raises:
-        ValueError: For a ``start`` that is not finite, a ``gamma`` below 0 or not finite, and a ``step_size`` below 1.
-
-    Source:
+    References:
         ``torch.optim.lr_scheduler.StepLR``.
 
     >>> [StepSchedule(1.0, 2, gamma=0.5)(t) for t in range(5)]
@@ -179,20 +159,19 @@ def _ascending(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class MultiStepSchedule(FormulaSchedule):
-    """Times ``gamma`` at every milestone: rate = start · gammaⁿ at step t, where n milestones are not above t.
+    """Multiply the rate by ``gamma`` at every milestone.
+
+        rate = start · gammaⁿ         n = number of milestones ≤ t
 
     Args:
         start: Rate before the first milestone.
-        milestones: Steps, in order; one that is there twice counts twice.
-        gamma: Factor at a milestone.
-
-    Units:
-        ``milestones`` are numbers of updates, ``start`` is a rate, ``gamma`` a factor.
+        milestones: Steps, in ascending order; a repeated milestone counts twice.
+        gamma: Factor at each milestone, at least 0.
 
     Raises:
-        ValueError: For a ``start`` that is not finite, milestones that are not whole numbers in order, and a ``gamma`` below 0.
+        ValueError: If the milestones are not whole numbers in ascending order.
 
-    Source:
+    References:
         ``torch.optim.lr_scheduler.MultiStepLR``.
 
     >>> [MultiStepSchedule(1.0, (2, 3), gamma=0.5)(t) for t in range(5)]

@@ -1,4 +1,4 @@
-"""Formulas for numbers and for 0-d float64 tensors alike: what schedules are computed with."""
+"""Formulas for numbers and for 0-d float64 tensors alike, from which schedules are built."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ def larger(a: Any, b: float) -> Any:
 
 
 def choose(condition: Any, a: Any, b: Any) -> Any:
-    """Return a where the condition holds and b elsewhere; a tensor of the condition gives a float64 tensor."""
+    """Return a where the condition holds, else b; a tensor condition gives a float64 tensor."""
     if not isinstance(condition, Tensor):
         return a if condition else b
     a, b = [x if isinstance(x, Tensor) else torch.full_like(condition, x, dtype=torch.float64) for x in (a, b)]
@@ -38,7 +38,7 @@ def root(a: Any) -> Any:
 
 
 def whole(a: Any) -> Any:
-    """Return the whole number nearest to a, and infinity for infinity."""
+    """Return the whole number nearest to a; infinity for infinity."""
     return a.round() if isinstance(a, Tensor) else a if math.isinf(a) else float(round(a))
 
 
@@ -48,7 +48,7 @@ def logarithm(a: Any) -> Any:
 
 
 def power(base: float, exponent: Any) -> Any:
-    """Return baseᵉˣᵖᵒⁿᵉⁿᵗ; infinity where it overflows, as tensors do."""
+    """Return baseᵉˣᵖᵒⁿᵉⁿᵗ; infinity on overflow, as tensors do."""
     try:
         return base**exponent
     except OverflowError:
@@ -56,13 +56,13 @@ def power(base: float, exponent: Any) -> Any:
 
 
 def wave(f: Any) -> Any:
-    """Return (1 + cos πf) / 2, which falls from 1 to 0 while f grows from 0 to 1."""
+    """Return (1 + cos πf) / 2, which falls from 1 to 0 as f grows from 0 to 1."""
     angle = math.pi * f
     return (1.0 + (torch.cos(angle) if isinstance(angle, Tensor) else math.cos(angle))) / 2.0
 
 
 def progress(t: Any, steps: float, begin: float = 0.0) -> Any:
-    """Return the part of a phase that is over at step t, from 0 to 1; a phase without steps is over."""
+    """Return the elapsed part of a phase at step t, from 0 to 1; a phase without steps has elapsed."""
     if steps <= 0:
         return t * 0.0 + 1.0
     f = (t - begin) / steps
@@ -70,7 +70,7 @@ def progress(t: Any, steps: float, begin: float = 0.0) -> Any:
 
 
 def between(start: float, end: float, f: Any) -> Any:
-    """Return start + (end - start) f, exactly start at f = 0, end at f = 1, and both where they are equal."""
+    """Return start + (end - start) f: exactly start at f = 0, end at f = 1, and both if they are equal."""
     if isinstance(f, Tensor):
         return torch.where(f < 0.5, start + (end - start) * f, end - (end - start) * (1.0 - f))
     return start + (end - start) * f if f < 0.5 else end - (end - start) * (1.0 - f)
@@ -83,14 +83,14 @@ SHAPES: dict[str, Shape] = {
     "cosine": wave,
     "1-sqrt": lambda f: 1.0 - root(f),
 }
-"""The part of the way that is left, from 1 to 0, when a part f of a phase is over."""
+"""The part of the way that remains, from 1 to 0, as f, the elapsed part of a phase, goes from 0 to 1."""
 
 
 def along(t: Any, values: Sequence[float], ends: Sequence[float], shape: Shape) -> Any:
-    """Return the rate at step t of phases from each value to the next one, which end at these steps."""
+    """Return the rate at step t of phases that lead from each value to the next, and end at the given steps."""
     begin, rate = 0.0, t * 0.0 + values[0]
     for (start, end), last in zip(pairwise(values), ends, strict=True):
-        begins = t > begin if begin > 0 else t >= begin  # at step 0, phases without steps are left out
+        begins = t > begin if begin > 0 else t >= begin  # at step 0, phases without steps are skipped
         rate = choose(begins, between(end, start, shape(progress(t, last - begin, begin))), rate)
         begin = last
     return rate

@@ -1,11 +1,6 @@
-"""Schedules from a start to an end in a number of steps, and constant ones; f = min(max(t - begin, 0) / steps, 1) at step t.
+"""Constant schedules, and schedules from a start to an end in a number of steps.
 
-    ConstantSchedule      rate = value
-    LinearSchedule        rate = start + (end - start) f
-    PolynomialSchedule    rate = end + (start - end) (1 - f)ᵖ                   p power
-    CosineSchedule        rate = end + (start - end) ((1 + cos πf) / 2)ᵖ        p exponent
-
-After its steps each one stays at its end.
+t is the step, counted in updates from 0. After its steps each schedule stays at its end.
 """
 
 from typing import Any
@@ -20,18 +15,14 @@ from funcnet.value import frozen
 
 @frozen
 class ConstantSchedule(FormulaSchedule):
-    """The same rate at every step t: rate = ``value``.
+    """The same rate at every step.
+
+        rate = value         for every t
 
     Args:
         value: The rate.
 
-    Units:
-        ``value`` has that of the rate it is used for; a step is an update.
-
-    Raises:
-        ValueError: For a value that is not a finite number.
-
-    Source:
+    References:
         ``optax.constant_schedule``.
 
     >>> ConstantSchedule(0.1)(1000)
@@ -46,21 +37,17 @@ class ConstantSchedule(FormulaSchedule):
 
 @frozen
 class LinearSchedule(FormulaSchedule):
-    """Straight line from ``start`` to ``end``: rate = start + (end - start) min(max(t - begin, 0) / steps, 1) at step t.
+    """Straight line from ``start`` to ``end``.
+
+        rate = start + (end - start) f         f = min(max(t - begin, 0) / steps, 1)
 
     Args:
-        start: Rate up to step ``begin``.
+        start: Rate up to step ``begin``. torch's ``LinearLR`` has a factor instead.
         end: Rate from step ``begin + steps`` on.
-        steps: Length of the line.
+        steps: Length of the line, in updates.
         begin: Step at which it begins.
 
-    Units:
-        ``steps`` and ``begin`` are updates; ``start`` and ``end`` are rates, where ``LinearLR`` has factors of one.
-
-    Raises:
-        ValueError: For rates that are not finite numbers, ``steps`` below 1, and a ``begin`` below 0.
-
-    Source:
+    References:
         ``torch.optim.lr_scheduler.LinearLR`` and ``optax.linear_schedule``.
 
     >>> [LinearSchedule(0.0, 1.0, 4)(t) for t in range(6)]
@@ -78,23 +65,18 @@ class LinearSchedule(FormulaSchedule):
 
 @frozen
 class PolynomialSchedule(FormulaSchedule):
-    """Polynomial decay: rate = end + (start - end) (1 - f)ᵖ at step t, f = min(max(t - begin, 0) / steps, 1).
+    """Polynomial decay.
+
+        rate = end + (start - end) (1 - f)ᵖ         f = min(max(t - begin, 0) / steps, 1), p = power
 
     Args:
         start: Rate up to step ``begin``.
-        steps: Length of the decay.
-        power: p; 1 is a straight line, a larger one falls faster at first.
+        steps: Length of the decay, in updates.
+        power: The exponent p, above 0; 1 is a straight line, a larger one falls faster at first.
         end: Rate from step ``begin + steps`` on.
         begin: Step at which the decay begins.
 
-    Units:
-        ``steps`` and ``begin`` are updates; ``start`` and ``end`` are rates.
-
-    Raises:
-        ValueError: For rates that are not finite numbers, ``steps`` below 1, a ``power`` that is not above 0, and a ``begin``
-            below 0.
-
-    Source:
+    References:
         ``torch.optim.lr_scheduler.PolynomialLR`` and ``optax.polynomial_schedule``.
 
     >>> [PolynomialSchedule(1.0, 4, power=2.0)(t) for t in range(6)]
@@ -114,23 +96,19 @@ class PolynomialSchedule(FormulaSchedule):
 
 @frozen
 class CosineSchedule(FormulaSchedule):
-    """Half a cosine, then flat: rate = end + (start - end) ((1 + cos(π min(t / steps, 1))) / 2)ᵖ at step t.
+    """Cosine decay to ``end``, where it stays.
 
-    ``CosineAnnealingSchedule`` climbs again after ``steps``, as torch's ``CosineAnnealingLR`` does.
+        rate = end + (start - end) ((1 + cos(π f)) / 2)ᵖ         f = min(t / steps, 1), p = exponent
+
+    ``CosineAnnealingSchedule`` rises again after ``steps``, as torch's ``CosineAnnealingLR`` does.
 
     Args:
         start: Rate at step 0.
-        steps: Length of the decay.
+        steps: Length of the decay, in updates.
         end: Rate from step ``steps`` on.
-        exponent: p.
+        exponent: The exponent p, above 0.
 
-    Units:
-        ``steps`` are updates; ``start`` and ``end`` are rates.
-
-    Raises:
-        ValueError: For rates that are not finite numbers, ``steps`` below 1, and an ``exponent`` that is not above 0.
-
-    Source:
+    References:
         Loshchilov & Hutter 2017, "SGDR", eq. 5, without restarts; ``optax.cosine_decay_schedule`` for the exponent.
 
     >>> [CosineSchedule(1.0, 2)(t) for t in range(4)]

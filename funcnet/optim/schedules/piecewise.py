@@ -1,10 +1,7 @@
-"""Schedules in pieces, each from a boundary b to the next one; the first piece begins at b₀ = 0, step t is in piece i.
+"""Schedules in pieces, each from one boundary to the next.
 
-    PiecewiseConstantSchedule       rate = valuesᵢ
-    PiecewiseInterpolateSchedule    rate = valuesᵢ + (valuesᵢ₊₁ - valuesᵢ) s(f)    f = (t - bᵢ) / (bᵢ₊₁ - bᵢ)
-    JoinedSchedule                  rate = sᵢ(t - bᵢ)
-
-The boundaries are the beginnings of the second and all later pieces.
+Step t is in piece i if bᵢ ≤ t < bᵢ₊₁, with b₀ = 0. The boundaries b₁, b₂, ... are the first steps of the second and all later
+pieces.
 """
 
 from bisect import bisect_right
@@ -28,7 +25,7 @@ def _numbers(value: Any, attribute: Any, got: Any) -> None:
 
 
 def _boundaries(pieces: str) -> Any:
-    """Make a validator for whole numbers that grow from above 0, one less than the entries of the field ``pieces``."""
+    """Make a validator for ascending whole numbers above 0, one fewer than the entries of the field ``pieces``."""
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
         who, between = type(value).__name__, len(getattr(value, pieces)) - 1
@@ -43,23 +40,20 @@ def _boundaries(pieces: str) -> Any:
 
 @frozen
 class PiecewiseConstantSchedule(FormulaSchedule):
-    """Constant between boundaries: rate = values[i] at step t, for the last i whose beginning bᵢ ≤ t.
+    """Constant between boundaries.
 
-    The first value is that of step 0, and each other one begins at its entry of ``boundaries``. optax has the factor from one
-    value to the next in place of the values.
+        rate = values[i]         for bᵢ ≤ t < bᵢ₊₁, b₀ = 0
+
+    optax takes the factor from one value to the next instead of the values.
 
     Args:
         values: Rate in each piece.
-        boundaries: Steps at which the second and each later piece begins.
-
-    Units:
-        ``boundaries`` are numbers of updates, ``values`` are rates.
+        boundaries: First step of the second and of each later piece, ascending, above 0.
 
     Raises:
-        ValueError: For values that are not finite numbers, and for ``boundaries`` that are not whole numbers, growing from above
-            0, one between each two values.
+        ValueError: If ``boundaries`` does not have one entry fewer than ``values``.
 
-    Source:
+    References:
         ``optax.piecewise_constant_schedule``.
 
     >>> [PiecewiseConstantSchedule((1.0, 0.5), (3,))(t) for t in range(5)]
@@ -80,24 +74,21 @@ class PiecewiseConstantSchedule(FormulaSchedule):
 
 @frozen
 class PiecewiseInterpolateSchedule(FormulaSchedule):
-    """From value to value: rate = values[i] + (values[i + 1] - values[i]) s(f) at step t, f = (t - bᵢ) / (bᵢ₊₁ - bᵢ).
+    """Interpolate from value to value.
 
-    s(f) = f, or (1 - cos πf) / 2 with ``"cosine"``. The first value is that of step 0, each other one that of its entry of
-    ``boundaries``; from the last boundary on the rate stays at the last value.
+        rate = values[i] + (values[i + 1] - values[i]) s(f)         f = (t - bᵢ) / (bᵢ₊₁ - bᵢ), b₀ = 0
+
+    s(f) is f for ``"linear"``, and (1 - cos πf) / 2 for ``"cosine"``. From the last boundary on the rate stays at the last value.
 
     Args:
-        values: Rates at step 0 and at the boundaries.
-        boundaries: Steps.
+        values: Rates at step 0 and at each boundary.
+        boundaries: Steps of the second and of each later value, ascending, above 0.
         interpolate: ``"linear"`` or ``"cosine"``.
 
-    Units:
-        ``boundaries`` are numbers of updates, ``values`` are rates.
-
     Raises:
-        ValueError: For values that are not finite numbers, and for ``boundaries`` that are not whole numbers, growing from above
-            0, one between each two values; for another way to interpolate.
+        ValueError: If ``boundaries`` does not have one entry fewer than ``values``.
 
-    Source:
+    References:
         ``optax.piecewise_interpolate_schedule``.
 
     >>> [PiecewiseInterpolateSchedule((0.0, 1.0, 0.0), (2, 6))(t) for t in range(7)]
@@ -119,22 +110,18 @@ def _some_schedules(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class JoinedSchedule(FormulaSchedule):
-    """One schedule after the other: rate = schedules[i](t - bᵢ) at step t, for the last i whose beginning bᵢ ≤ t.
+    """One schedule after another.
 
-    The first begins at step 0, and each other one at its entry of ``boundaries``.
+        rate = schedules[i](t - bᵢ)         for bᵢ ≤ t < bᵢ₊₁, b₀ = 0
 
     Args:
         schedules: Schedules, each of which counts from its own beginning.
-        boundaries: Steps at which the second and each later schedule begins.
-
-    Units:
-        ``boundaries`` are numbers of updates.
+        boundaries: First step of the second and of each later schedule, ascending, above 0.
 
     Raises:
-        ValueError: For anything but a tuple of schedules, and for ``boundaries`` that are not whole numbers, growing from above
-            0, one between each two schedules.
+        ValueError: If one is not a schedule, or if ``boundaries`` does not have one entry fewer than ``schedules``.
 
-    Source:
+    References:
         ``torch.optim.lr_scheduler.SequentialLR`` and ``optax.join_schedules``.
 
     >>> from funcnet.optim.schedules.interpolation import ConstantSchedule, LinearSchedule

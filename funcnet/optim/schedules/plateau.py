@@ -1,4 +1,4 @@
-"""A rate that falls when a metric stops improving: a pure function of the metrics so far, which a state sums up."""
+"""A rate that falls when a metric stops improving: a pure function of the metrics so far, which a state summarizes."""
 
 from typing import Any
 
@@ -18,37 +18,43 @@ def _is_number(x: Any) -> bool:
 
 @frozen
 class ReduceOnPlateau(Value):
-    """Rate that is multiplied by ``factor`` when a metric has not improved for ``patience`` updates: ``ReduceLROnPlateau``.
+    """Multiply the rate by ``factor`` when a metric has not improved for ``patience`` updates.
 
-        better = metric < best (1 - threshold)              best ← metric, bad ← 0; otherwise bad ← bad + 1
-        bad > patience                                      rate ← max(factor · rate, min_lr), and a cooldown begins
+        better = metric < best (1 - threshold)
+        best ← metric, bad ← 0                              if better
+        bad  ← bad + 1                                      otherwise
+        rate ← max(factor · rate, min_lr), bad ← 0          if bad > patience; then a cooldown begins
 
-    With ``"abs"`` better is metric < best - threshold, and with ``"max"`` metric > best (1 + threshold) or best + threshold. Most
-    people update it once an epoch, with the loss on validation data. NaN is not better than anything.
+    With ``threshold_mode="abs"``, better is metric < best - threshold. With ``mode="max"`` it is metric > best (1 + threshold),
+    or best + threshold. NaN is not better than anything. An update here is a metric; most users update once per epoch, with the
+    validation loss.
 
-    All verbs are pure and take tensors: they may be compiled, and mapped with ``torch.func.vmap``. An optimizer gets the rate
-    with ``opt.replace(lr=float(plateau.rate(state)))``; a step with that optimizer is compiled again after each reduction. One
-    program serves all rates where the optimizer holds a tensor of yours, ``lr = torch.tensor(0.1)`` in ``SGD(lr=lr)``: compile
-    the step once, and set ``lr.copy_(plateau.rate(state))`` between steps.
+    All methods are pure and take tensors: they can be compiled, and mapped with ``torch.func.vmap``. An optimizer gets the rate
+    with ``opt.replace(lr=float(plateau.rate(state)))``; a step with that optimizer compiles again after each reduction. To
+    compile once for all rates, give the optimizer a tensor, ``lr = torch.tensor(0.1)`` in ``SGD(lr=lr)``, and set
+    ``lr.copy_(plateau.rate(state))`` between steps.
 
     Args:
-        lr: First rate.
-        mode: ``"min"`` or ``"max"``: whether the metric should fall or rise.
+        lr: First rate, at least 0.
+        mode: Whether the metric should fall, ``"min"``, or rise, ``"max"``.
         factor: Factor of a reduction, at least 0 and below 1.
         patience: Number of updates without improvement that change nothing.
-        threshold: How much better the metric must be than the best so far.
-        threshold_mode: Whether ``threshold`` is relative to the best, ``"rel"``, or ``"abs"``.
+        threshold: Least improvement that counts, at least 0.
+        threshold_mode: Whether ``threshold`` is relative to the best metric, ``"rel"``, or absolute, ``"abs"``.
         cooldown: Number of updates after a reduction that never count as bad.
-        min_lr: Least rate.
-        eps: Least change; a reduction by less does not take place.
+        min_lr: Lowest rate.
+        eps: Least reduction; a smaller one is skipped.
 
     State:
-        ``rate`` and ``best``, 0-d float64 tensors; ``bad`` and ``cooldown``, 0-d int64 tensors: numbers of updates.
+        rate: Current rate, 0-d float64.
+        best: Best metric so far, 0-d float64.
+        bad: Number of updates since the last improvement or reduction, 0-d int64.
+        cooldown: Number of updates left of a cooldown, 0-d int64.
 
     Raises:
-        ValueError: For numbers outside their ranges; from ``update`` for a metric that is no number or 0-d tensor.
+        ValueError: From ``update``, if the metric is not a number or a 0-d tensor, or if the state has another form.
 
-    Source:
+    References:
         ``torch.optim.lr_scheduler.ReduceLROnPlateau``; ``optax.contrib.reduce_on_plateau``.
 
     >>> plateau = ReduceOnPlateau(0.1, patience=1)
@@ -70,14 +76,19 @@ class ReduceOnPlateau(Value):
     eps: float = field(default=1e-8, validator=number(0.0))
 
     def init(self) -> State:
-        """Make the state before the first metric."""
+        """Return the state before the first metric."""
         worst = torch.inf if self.mode == "min" else -torch.inf
         zero = torch.zeros((), dtype=torch.int64)
         rate, best = torch.tensor((self.lr, worst), dtype=torch.float64)
         return {"rate": rate, "best": best, "bad": zero, "cooldown": zero.clone()}
 
     def update(self, metric: Any, state: State) -> State:
-        """Return the state after another metric, a number or a 0-d tensor."""
+        """Return the state after another metric.
+
+        Args:
+            metric: A number or a 0-d tensor.
+            state: The state, as ``init`` and ``update`` return it.
+        """
         now = self._checked(metric, state)
         better, waits = self._is_better(now, state["best"]), state["cooldown"] > 0
         bad = torch.where(better | waits, 0, state["bad"] + 1)
@@ -91,11 +102,19 @@ class ReduceOnPlateau(Value):
         }
 
     def rate(self, state: State) -> Tensor:
-        """Return the rate in use, a 0-d float64 tensor: ``opt.replace(lr=float(plateau.rate(state)))``."""
+        """Return the current rate, a 0-d float64 tensor.
+
+        Args:
+            state: The state, as ``init`` and ``update`` return it.
+        """
         return self._fitting(state)["rate"]
 
     def factor_of(self, state: State) -> Tensor:
-        """Return the rate as a part of the first one, a 0-d float64 tensor."""
+        """Return the current rate divided by the first one, a 0-d float64 tensor.
+
+        Args:
+            state: The state, as ``init`` and ``update`` return it.
+        """
         return self.rate(state) / self.lr
 
     def _is_better(self, now: Tensor, best: Tensor) -> Tensor:

@@ -1,12 +1,6 @@
 """Schedules that begin with a warm-up.
 
-    WarmupSchedule              rate = start + (s(0) - start) t / warmup, then s(t - warmup)        s any schedule
-    WarmupConstantSchedule      ..., then constant            WarmupLinearSchedule     ..., then down a line
-    WarmupCosineSchedule        ..., then half a cosine       WarmupExponentialSchedule ..., then exponential decay
-    WarmupStableDecaySchedule   up a line, constant, and down
-    SlantedTriangularSchedule   up a short line and down a long one
-
-The functions return a ``JoinedSchedule`` of the two phases.
+t is the step, counted in updates from 0. The functions return a ``JoinedSchedule`` of the two phases.
 """
 
 import math
@@ -36,7 +30,7 @@ def _warmed(who: str, start: Any, peak: Any, warmup: Any, then: Schedule) -> Joi
 
 
 def _decay_steps(who: str, warmup: Any, steps: Any) -> int:
-    """Return the number of steps after a warm-up, of which there must be some."""
+    """Return the number of steps after a warm-up, at least 1."""
     _require_warmup(who, warmup)
     if not is_whole(steps) or steps <= warmup:
         raise value_error(who, f"steps must be a whole number above warmup={warmup}", repr(steps))
@@ -45,22 +39,23 @@ def _decay_steps(who: str, warmup: Any, steps: Any) -> int:
 
 @adds_location("WarmupSchedule")
 def WarmupSchedule(schedule: Schedule, warmup: int, start: float = 0.0) -> JoinedSchedule:  # noqa: N802 (it makes a value)
-    """Linear warm-up before any schedule: rate = start + (schedule(0) - start) t / warmup at a step t before ``warmup``.
+    """Linear warm-up in front of any schedule.
 
-    From there on, rate = schedule(t - warmup).
+        rate = start + (s(0) - start) t / warmup         t < warmup, s = schedule
+        rate = s(t - warmup)                             t ≥ warmup
 
     Args:
         schedule: Schedule after the warm-up, which counts from its own beginning.
-        warmup: Length of the warm-up; with 0 there is none.
+        warmup: Length of the warm-up, in updates; 0 for none.
         start: Rate at step 0, if there is a warm-up.
 
-    Units:
-        ``warmup`` is a number of updates, ``start`` a rate.
+    Returns:
+        The joined schedule.
 
     Raises:
-        ValueError: For anything but a schedule, a ``warmup`` below 0, and a ``start`` that is not a finite number.
+        ValueError: If ``schedule`` is not a schedule, or if a number is out of range.
 
-    Source:
+    References:
         Goyal et al. 2017, "Accurate, large minibatch SGD", section 2.2.
 
     >>> from funcnet.optim.schedules.decay import StepSchedule
@@ -75,20 +70,22 @@ def WarmupSchedule(schedule: Schedule, warmup: int, start: float = 0.0) -> Joine
 
 @adds_location("WarmupConstantSchedule")
 def WarmupConstantSchedule(peak: float, warmup: int, start: float = 0.0) -> JoinedSchedule:  # noqa: N802
-    """Linear warm-up, then constant: rate = start + (peak - start) min(t / warmup, 1) at step t.
+    """Linear warm-up, then constant.
+
+        rate = start + (peak - start) min(t / warmup, 1)
 
     Args:
         peak: Rate from step ``warmup`` on.
-        warmup: Length of the warm-up; with 0 there is none.
+        warmup: Length of the warm-up, in updates; 0 for none.
         start: Rate at step 0, if there is a warm-up.
 
-    Units:
-        ``warmup`` is a number of updates; ``peak`` and ``start`` are rates.
+    Returns:
+        The joined schedule.
 
     Raises:
-        ValueError: For rates that are not finite numbers, and a ``warmup`` below 0.
+        ValueError: If a number is out of range.
 
-    Source:
+    References:
         ``optax.warmup_constant_schedule``.
 
     >>> [WarmupConstantSchedule(1.0, 2)(t) for t in range(4)]
@@ -101,24 +98,25 @@ def WarmupConstantSchedule(peak: float, warmup: int, start: float = 0.0) -> Join
 def WarmupLinearSchedule(  # noqa: N802
     peak: float, warmup: int, steps: int, end: float = 0.0, start: float = 0.0
 ) -> JoinedSchedule:
-    """Up a line and down a line: rate = start + (peak - start) t / warmup at a step t before ``warmup``.
+    """Linear warm-up, then linear decay.
 
-    From there on it is the ``LinearSchedule`` from ``peak`` that is at ``end`` at step ``steps``.
+        rate = start + (peak - start) t / warmup                                    t < warmup
+        rate = peak + (end - peak) min((t - warmup) / (steps - warmup), 1)          t ≥ warmup
 
     Args:
         peak: Rate at step ``warmup``.
-        warmup: Length of the warm-up; with 0 there is none.
-        steps: Step at which the rate is ``end``, counted from step 0.
-        end: Rate from then on.
+        warmup: Length of the warm-up, in updates; 0 for none.
+        steps: Step at which the rate reaches ``end``, counted from step 0.
+        end: Rate from step ``steps`` on.
         start: Rate at step 0, if there is a warm-up.
 
-    Units:
-        ``warmup`` and ``steps`` are updates, both from step 0; ``peak``, ``end`` and ``start`` are rates.
+    Returns:
+        The joined schedule.
 
     Raises:
-        ValueError: For rates that are not finite numbers, a ``warmup`` below 0, and ``steps`` that are not above it.
+        ValueError: If a number is out of range, or if ``steps`` is not above ``warmup``.
 
-    Source:
+    References:
         Devlin et al. 2019, "BERT", appendix A.2; thinc's ``warmup_linear``.
 
     >>> [WarmupLinearSchedule(1.0, 2, 6)(t) for t in range(8)]
@@ -132,25 +130,26 @@ def WarmupLinearSchedule(  # noqa: N802
 def WarmupCosineSchedule(  # noqa: N802
     peak: float, warmup: int, steps: int, end: float = 0.0, start: float = 0.0, exponent: float = 1.0
 ) -> JoinedSchedule:
-    """Up in a line, then down half a cosine: rate = start + (peak - start) t / warmup at a step t before ``warmup``.
+    """Linear warm-up, then cosine decay.
 
-    From there on it is the ``CosineSchedule`` from ``peak`` that is at ``end`` at step ``steps``.
+        rate = start + (peak - start) t / warmup                       t < warmup
+        rate = end + (peak - end) ((1 + cos(π f)) / 2)ᵖ                t ≥ warmup, f = min((t - warmup) / (steps - warmup), 1)
 
     Args:
         peak: Rate at step ``warmup``.
-        warmup: Length of the warm-up; with 0 there is none.
-        steps: Step at which the rate is ``end``, counted from step 0.
-        end: Rate from then on.
+        warmup: Length of the warm-up, in updates; 0 for none.
+        steps: Step at which the rate reaches ``end``, counted from step 0.
+        end: Rate from step ``steps`` on.
         start: Rate at step 0, if there is a warm-up.
-        exponent: As ``CosineSchedule``'s.
+        exponent: The exponent p, above 0.
 
-    Units:
-        ``warmup`` and ``steps`` are updates, both from step 0; ``peak``, ``end`` and ``start`` are rates.
+    Returns:
+        The joined schedule.
 
     Raises:
-        ValueError: For rates that are not finite numbers, a ``warmup`` below 0, and ``steps`` that are not above it.
+        ValueError: If a number is out of range, or if ``steps`` is not above ``warmup``.
 
-    Source:
+    References:
         ``optax.warmup_cosine_decay_schedule``.
 
     >>> [WarmupCosineSchedule(1.0, 2, 4)(t) for t in range(6)]
@@ -171,27 +170,28 @@ def WarmupExponentialSchedule(  # noqa: N802
     end: float | None = None,
     start: float = 0.0,
 ) -> JoinedSchedule:
-    """Linear warm-up, then exponential decay: rate = start + (peak - start) t / warmup at a step t before ``warmup``.
+    """Linear warm-up, then exponential decay.
 
-    From there on, rate = peak γˣ with x = max(t - warmup - begin, 0) / steps, as an ``ExponentialSchedule`` from ``peak``.
+        rate = start + (peak - start) t / warmup         t < warmup
+        rate = peak γˣ                                   t ≥ warmup, x = max(t - warmup - begin, 0) / steps
 
     Args:
         peak: Rate at step ``warmup``.
-        warmup: Length of the warm-up; with 0 there is none.
-        gamma: γ, the factor of ``steps`` steps.
-        steps: Number of steps for one factor.
+        warmup: Length of the warm-up, in updates; 0 for none.
+        gamma: The factor γ for every ``steps`` updates, at least 0.
+        steps: Number of updates for one factor.
         staircase: Whether x is rounded down.
-        begin: Number of steps after the warm-up at which the decay begins.
-        end: Bound that the decay does not cross.
+        begin: Number of updates between the warm-up and the decay.
+        end: Bound that the rate does not cross; ``None`` for no bound.
         start: Rate at step 0, if there is a warm-up.
 
-    Units:
-        ``warmup``, ``steps`` and ``begin`` are updates; ``peak``, ``end`` and ``start`` are rates.
+    Returns:
+        The joined schedule.
 
     Raises:
-        ValueError: For rates that are not finite numbers, and a ``warmup`` below 0; as ``ExponentialSchedule``.
+        ValueError: If a number is out of range.
 
-    Source:
+    References:
         ``optax.warmup_exponential_decay_schedule``.
 
     >>> [WarmupExponentialSchedule(1.0, 2, 0.5)(t) for t in range(5)]
@@ -203,30 +203,25 @@ def WarmupExponentialSchedule(  # noqa: N802
 
 @frozen
 class WarmupStableDecaySchedule(FormulaSchedule):
-    """Linear warm-up, constant, then decay: three phases of the step t, with f = (t - warmup - stable) / decay.
+    """Linear warm-up, a constant phase, then decay.
 
-        rate = start + (peak - start) t / warmup  →  peak  →  end + (peak - end) d(f)  →  end
+        rate = start + (peak - start) t / warmup         t < warmup
+        rate = peak                                      warmup ≤ t < warmup + stable
+        rate = end + (peak - end) d(f)                   later, f = min((t - warmup - stable) / decay, 1)
 
-    d(f) = 1 - √f for ``"1-sqrt"``, 1 - f for ``"linear"``, (1 + cos πf) / 2 for ``"cosine"``. A run of any length can branch off
-    from the constant phase.
+    d(f) is 1 - √f for ``"1-sqrt"``, 1 - f for ``"linear"``, and (1 + cos πf) / 2 for ``"cosine"``. Runs of any length can branch
+    off from the constant phase.
 
     Args:
         peak: Rate of the constant phase.
-        warmup: Length of the warm-up; with 0 there is none.
-        stable: Length of the constant phase.
-        decay: Length of the decay.
+        warmup: Length of the warm-up, in updates; 0 for none.
+        stable: Length of the constant phase, in updates.
+        decay: Length of the decay, in updates.
         end: Rate after the decay.
         start: Rate at step 0, if there is a warm-up.
         decay_type: ``"1-sqrt"``, ``"linear"`` or ``"cosine"``.
 
-    Units:
-        ``warmup``, ``stable`` and ``decay`` are updates; ``peak``, ``end`` and ``start`` are rates.
-
-    Raises:
-        ValueError: For rates that are not finite numbers, a ``warmup`` or ``stable`` below 0, a ``decay`` below 1, and another
-            ``decay_type``.
-
-    Source:
+    References:
         Hu et al. 2024, "MiniCPM", section 4; Hägele et al. 2024, "Scaling laws and compute-optimal training beyond fixed training
         durations", for the root.
 
@@ -251,25 +246,20 @@ class WarmupStableDecaySchedule(FormulaSchedule):
 
 @frozen
 class SlantedTriangularSchedule(FormulaSchedule):
-    """Up a short line and down a long one: rate = max_rate (1 + p (ratio - 1)) / ratio at step t.
+    """Short linear warm-up, then a long linear decay.
 
-    p = t / cut up to step cut = ⌊cut_frac · num_steps⌋, and then falls from 1 to 0 at step num_steps, where it stays. The paper
-    falls at the same pace where cut_frac · num_steps is whole, and a little faster elsewhere, to below 0.
+        rate = max_rate (1 + p (ratio - 1)) / ratio         p = t / cut for t ≤ cut, cut = ⌊cut_frac · num_steps⌋
+
+    After step cut, p falls from 1 to 0 at step num_steps, where it stays. The paper's p falls at the same pace if cut_frac ·
+    num_steps is whole; otherwise slightly faster, to below 0.
 
     Args:
         max_rate: Rate at step cut.
-        num_steps: Number of steps.
-        cut_frac: Part of the steps on the way up, at least 0 and below 1.
-        ratio: How many times the lowest rate is in ``max_rate``.
+        num_steps: Length of the schedule, in updates.
+        cut_frac: Share of the steps on the way up, at least 0 and below 1.
+        ratio: ``max_rate`` over the lowest rate, above 0.
 
-    Units:
-        ``num_steps`` are updates, ``max_rate`` is a rate.
-
-    Raises:
-        ValueError: For a ``max_rate`` that is not a finite number, ``num_steps`` below 1, a ``cut_frac`` outside 0 to 1, and a
-            ``ratio`` that is not above 0.
-
-    Source:
+    References:
         Howard & Ruder 2018, "Universal language model fine-tuning", eq. 3; thinc's ``slanted_triangular``.
 
     >>> [SlantedTriangularSchedule(1.0, 6, cut_frac=0.34, ratio=4.0)(t) for t in range(8)]

@@ -1,4 +1,4 @@
-"""A net beside its module: the same outputs and gradients in float64, the same keys, and the same after a step of statistics."""
+"""Compare a net with its module: outputs and gradients in float64, keys, and running statistics after a step."""
 
 import copy
 import pickle
@@ -21,7 +21,7 @@ def in_double(values: Any) -> Any:
 
 
 def run(module: nn.Module, x: Any) -> Any:
-    """Call a module with x, or with the entries of a tuple; one of torch.nn itself with torch's arguments."""
+    """Call a module with x or with the entries of a tuple; torch.nn's own modules with torch's arguments."""
     if type(module) in (nn.Identity, *SIZED) or not isinstance(x, tuple) or len(x) == 1:
         return call(module, x)
     return module(*x)
@@ -36,7 +36,7 @@ def assert_same(what: str, got: Any, want: Any, **tolerance: Any) -> None:
 
 
 def assert_module_agrees(layer: fn.Layer, params: Any, x: Any, **tolerance: Any) -> nn.Module:
-    """Check everything that a module promises, in float64; a stochastic layer is compared in eval mode.
+    """Check all promises of a module, in float64; a stochastic layer is compared in eval mode.
 
     Tolerances apply to gradients.
     """
@@ -61,7 +61,7 @@ def assert_module_agrees(layer: fn.Layer, params: Any, x: Any, **tolerance: Any)
 
 
 def _assert_it_draws(layer: fn.Layer, module: nn.Module, params: Any, x: Any) -> None:
-    """Require what a layer that draws in evaluation too promises: other numbers at each call, repeated by a seed."""
+    """Check a layer that draws in evaluation too: each call gives other numbers, and a seed repeats them."""
     drawn = []
     for one in (module.train(), module.eval(), *_copies(module)):
         torch.manual_seed(0)

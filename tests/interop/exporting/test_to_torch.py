@@ -1,4 +1,4 @@
-"""Nets as modules of torch.nn: ties, frozen params, modes, noise, names, copies, transforms and errors."""
+"""Nets as torch.nn modules: ties, frozen params, modes, noise, names, copies, transforms and errors."""
 
 import copy
 import io
@@ -27,7 +27,7 @@ IMAGES = fn.random.normal(2, (3, 2, 5, 4))
 
 
 def trained(module, net, params, x, steps=4):
-    """Take steps of SGD, with torch.optim and with funcnet's; return the module's weights and params."""
+    """Take steps of SGD with torch.optim and with funcnet's; return the module's weights, and the params."""
     opt, ours = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9), fn.SGD(lr=0.1, momentum=0.9)
     state = ours.init(params)
     for _ in range(steps):
@@ -42,7 +42,7 @@ def trained(module, net, params, x, steps=4):
 
 
 def test_a_serial_becomes_torchs_sequential():
-    """Without and with names; inside another one too."""
+    """It may have names, and be inside another one."""
     net = fn.serial(fn.serial(a=fn.Linear(3, 4), b=fn.ReLU()), fn.Linear(4, 2))
     module = to_torch(net, net.init(0))
     assert type(module) is type(module[0]) is nn.Sequential
@@ -51,7 +51,7 @@ def test_a_serial_becomes_torchs_sequential():
 
 
 def test_training_the_module_is_training_the_net():
-    """Weights, running statistics and counts agree after steps of SGD, in float64."""
+    """Weights, running statistics and counts agree after SGD steps in float64."""
     for net, x in ((CONVOLUTIONS, IMAGES.double()), (LANGUAGE, torch.arange(14).reshape(2, 7) % 7)):
         params = tree.cast(net.init(0), torch.float64)
         weights, params = trained(to_torch(net, params), net, params, x)
@@ -59,7 +59,7 @@ def test_training_the_module_is_training_the_net():
 
 
 def test_params_are_copied():
-    """Training leaves them as they are, and nothing is drawn from torch's generator."""
+    """Training does not change them, and nothing is drawn from torch's generator."""
     params, before = CONVOLUTIONS.init(0), torch.get_rng_state()
     module, kept = to_torch(CONVOLUTIONS, params), tree.map(torch.clone, params)
     assert torch.equal(torch.get_rng_state(), before)
@@ -68,7 +68,7 @@ def test_params_are_copied():
 
 
 def test_params_made_in_inference_mode_can_be_trained():
-    """They are copied as plain tensors, also within that mode."""
+    """They are copied as plain tensors, even within that mode."""
     with torch.inference_mode():
         net = fn.Linear(3, 2)
         module = to_torch(net, net.init(0))
@@ -77,7 +77,7 @@ def test_params_made_in_inference_mode_can_be_trained():
 
 
 def test_tied_places_are_one_parameter():
-    """It is at each place; ``state_dict`` has the first, and one with all of them loads too."""
+    """It is at each place; ``state_dict`` has the first key, but all of them can be loaded."""
     module = to_torch(LANGUAGE, LANGUAGE.init(0))
     assert module[0].weight is module[2].weight
     assert [*dict(module.named_parameters())] == [*module.state_dict()] == ["0.weight"]
@@ -92,7 +92,7 @@ def test_tied_places_are_one_parameter():
 
 
 def test_a_tensor_at_several_places_is_one_parameter():
-    """In a plain net too, where each place has its own key; running statistics stay apart."""
+    """This holds in a plain net too, where each place has its own key; running statistics stay separate."""
     net = fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3), fn.Linear(3, 3), fn.BatchNorm1d(3))
     (linear, norm, *_) = net.init(0)
     module = to_torch(net, (linear, norm, linear, norm))
@@ -103,14 +103,14 @@ def test_a_tensor_at_several_places_is_one_parameter():
 
 
 def test_ties_reach_into_wrapped_layers():
-    """A layer without a native module shares its parameter as well."""
+    """A wrapped layer shares its parameter too."""
     net = fn.tied(fn.serial(fn.Scale(3), fn.Tanh(), fn.Scale(3)), ("0.weight", "2.weight"))
     module = assert_module_agrees(net, net.init(0), X)
     assert module.get_parameter("0.weight") is module.get_parameter("2.weight")
 
 
 def test_a_tie_of_a_frozen_place_and_a_trained_one_has_the_nets_gradients():
-    """Only the trained place gives one."""
+    """Only the trained place gives a gradient."""
     net = fn.tied(fn.serial(fn.freeze(fn.Linear(3, 3)), fn.Tanh(), fn.Linear(3, 3)), ("0", "2"))
     params = tree.cast(net.init(0), torch.float64)
     module, x = to_torch(net, params), X.double()
@@ -122,14 +122,14 @@ def test_a_tie_of_a_frozen_place_and_a_trained_one_has_the_nets_gradients():
 
 
 def test_frozen_layers_require_no_gradient():
-    """Their running statistics move all the same, and gradients pass through."""
+    """Their running statistics still change, and gradients pass through."""
     net = fn.serial(fn.Linear(3, 4), fn.freeze(fn.serial(fn.Linear(4, 4), fn.BatchNorm1d(4))), fn.Scale(4))
     module = assert_module_agrees(net, net.init(0), X)
     assert [path for path, leaf in module.named_parameters() if leaf.requires_grad] == ["0.weight", "0.bias", "2.weight"]
 
 
 def test_dropout_is_drawn_from_torchs_generator():
-    """In native modules and wrapped ones, in train mode only."""
+    """Native and wrapped modules draw it in train mode only."""
     net = fn.serial(fn.Dropout(0.5), fn.DropPath(0.5), fn.LSTM(3, 4, 2, dropout=0.5), fn.Select(0))
     module, x = to_torch(net, net.init(0)), X.abs().repeat(4, 8, 1)
 
@@ -144,14 +144,14 @@ def test_dropout_is_drawn_from_torchs_generator():
 
 
 def test_dropout2d_takes_images_without_a_batch():
-    """Three axes are (channels, height, width), as in the net: whole channels are dropped."""
+    """Three axes are (channels, height, width), as in the net, and whole channels are dropped."""
     torch.manual_seed(0)
     y = to_torch(fn.Dropout2d(0.5), {})(torch.ones(64, 3, 2))
     assert {*y.mean((1, 2)).tolist()} == {0.0, 2.0}
 
 
 def test_recurrent_modules_take_a_state_and_lengths():
-    """As separate arguments, and as the tuple that comes from a layer before."""
+    """They may be separate arguments, or the tuple returned by an earlier layer."""
     options = {"batch_first": True, "bidirectional": True}
     for net in (fn.LSTM(3, 4, **options), fn.GRU(3, 4, 2, **options), fn.RNN(3, 4, **options)):
         params, x, lengths = net.init(0), fn.random.normal(0, (2, 5, 3)), torch.tensor([5, 2])
@@ -172,7 +172,7 @@ def test_names_of_modules_own_attributes_are_names_of_layers_too():
 
 
 def test_padding_rows_are_zeros_whatever_the_table_holds():
-    """Where the row is 0, torch's own class is enough."""
+    """If the row is 0, torch's own class is enough."""
     layer = fn.Embedding(4, 3, padding_idx=-1)
     params, x = layer.init(0), torch.tensor([3, 0, 3])
     assert type(to_torch(layer, params)) is nn.Embedding
@@ -181,7 +181,7 @@ def test_padding_rows_are_zeros_whatever_the_table_holds():
 
 
 def test_modules_convert_dtypes_and_save():
-    """``.double()``, and ``torch.save`` of the ``state_dict``."""
+    """``.double()`` and ``torch.save`` of the ``state_dict`` work."""
     params, file = CONVOLUTIONS.init(0), io.BytesIO()
     module = to_torch(CONVOLUTIONS, params).double()
     torch.save(module.state_dict(), file)
@@ -193,7 +193,7 @@ def test_modules_convert_dtypes_and_save():
 
 
 def test_modules_work_under_torch_func():
-    """``functional_call``, ``grad`` and ``vmap`` over rows."""
+    """``functional_call``, ``grad`` and ``vmap`` over rows work."""
     module = to_torch(CONVOLUTIONS, CONVOLUTIONS.init(0)).eval()
     state = {path: leaf.detach() for path, leaf in module.named_parameters()}
 
@@ -207,13 +207,13 @@ def test_modules_work_under_torch_func():
 
 
 def test_modules_run_on_the_meta_device():
-    """Params there give a module there."""
+    """Meta params give a module on the meta device."""
     params = tree.to(CONVOLUTIONS.init(0), "meta")
     assert to_torch(CONVOLUTIONS, params)(IMAGES.to("meta")).shape == (3, 2)
 
 
 def test_a_module_prints_how_it_is_wired():
-    """Graphs say which inputs each node has."""
+    """A graph shows the inputs of each node."""
     text = repr(to_torch(CONVOLUTIONS, CONVOLUTIONS.init(0)))
     assert "(2): residual(" in text
     assert "y <- a, b" in text
@@ -222,7 +222,7 @@ def test_a_module_prints_how_it_is_wired():
 
 @pytest.mark.compiled
 def test_modules_compile_and_export_as_one_graph():
-    """Training with ``fullgraph=True``, and ``torch.export`` of the module for evaluation."""
+    """Training with ``fullgraph=True`` and ``torch.export`` in evaluation work."""
     params = CONVOLUTIONS.init(0)
     module, other = to_torch(CONVOLUTIONS, params), to_torch(CONVOLUTIONS, params)
     compiled = torch.compile(module, fullgraph=True)
@@ -261,7 +261,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("message", REFUSED)
 def test_what_is_refused(message):
-    """The error says who, the rule, what came, and where in the net."""
+    """The error has the caller, the rule, the value, and the place in the net."""
     call, notes = REFUSED[message]
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the message is compared)
         call()
@@ -271,7 +271,7 @@ def test_what_is_refused(message):
 
 @pytest.mark.compiled
 def test_transformers_compile_and_export_with_attention_that_is_wrapped():
-    """Weights and gradients agree; the module is what it was after ``torch.export``."""
+    """Weights and gradients agree, and ``torch.export`` does not change the module."""
     net = fn.tied(
         fn.serial(fn.Embedding(7, 8), fn.transformer_encoder_block(8, 2), fn.Linear(8, 7, bias=False)), ("0.weight", "2.weight")
     )

@@ -1,4 +1,4 @@
-"""Every layer of the catalogue as a module: which have native modules, and that each agrees with its layer."""
+"""Every layer of the catalogue as a module: which have native modules, and the agreement of each with its layer."""
 
 from collections import defaultdict
 
@@ -27,10 +27,10 @@ NATIVE = """
     SerialWithConstants SiLU Sigmoid Softmax Softmax2d Softmin Softplus Softshrink Softsign Tanh Tanhshrink Threshold Tied TransformerStack Unflatten Unfold Upsample
     UpsamplingBilinear2d UpsamplingNearest2d ZeroPad1d ZeroPad2d ZeroPad3d
 """
-"""The layers whose modules are those of torch.nn or subclasses of them, with some options at least."""
+"""Layers whose modules are torch.nn's or subclasses of them, at least for some options."""
 
 WIRED = "Branching ByMode EncoderDecoder Graph TransformerBlock"
-"""The combinators whose modules call the modules of their layers."""
+"""Combinators whose modules call the modules of their layers."""
 
 APPLIED = """
     Abs Add Cast Ceil Chunk Clamp Concat ConstantPad ConstantTensor Cos CosineSimilarity CumSum Div Erf Exp Expand Expm1 Flip
@@ -39,7 +39,7 @@ APPLIED = """
     Rearrange Reciprocal Reduce Repeat RepeatInterleave Rescale RescaleBySize Reshape Roll Round Rsqrt Select Sign Sin
     SlidingWindow Split Sqrt Square Squeeze Stack Std Sub Sum TopK Transpose TypeAs Unbind Unsqueeze Var View VisibleMask Where
 """
-"""The layers that autograd differentiates themselves."""
+"""Layers that autograd differentiates themselves."""
 
 LISTS = {"native": NATIVE, "wired": WIRED, "applied": APPLIED}
 
@@ -55,12 +55,12 @@ def kind_of(module):
 
 
 def test_the_table_of_converters_has_these_layers():
-    """Every other layer is wrapped by ``as_module``."""
+    """Every other layer is wrapped with ``as_module``."""
     assert sorted(one.__name__ for one in MODULES) == sorted(" ".join(LISTS.values()).split())
 
 
 def test_layers_become_the_modules_that_the_lists_say():
-    """By the best that one of a layer's cases becomes; a layer in no list is always wrapped."""
+    """The best conversion among a layer's cases counts; a layer in no list is always wrapped."""
     found = defaultdict(set)
     for layer, _, params, *_ in CASES.values():
         found[type(layer)].add(kind_of(to_torch(layer, params)))
@@ -78,7 +78,7 @@ def in_a_graph(layer, params):
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("family", [one.__name__.rpartition(".")[2] for one in FAMILIES])
 def test_modules_agree_with_their_layers(family):
-    """Outputs, gradients, statistics, keys, copies and evaluation, in float64."""
+    """Outputs, gradients, statistics, keys, copies and evaluation agree in float64."""
     cases = {name: case for one in FAMILIES if one.__name__.endswith(family) for name, case in one.CASES.items()}
     wrong = {}
     for name, (layer, x, params, *_) in cases.items():

@@ -1,4 +1,4 @@
-"""A converted net beside its module: outputs, gradients, running statistics and names, in both modes."""
+"""Compare a converted net with its module: outputs, gradients, running statistics and names, in both modes."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def moved(module: nn.Module, *xs: Tensor, seed: int = 0) -> tuple[Any, dict[str,
 
 
 def compare(module: nn.Module, *xs: Tensor, mode: str, inputs: Any = None) -> tuple[fn.Layer, Any]:
-    """Require the net to be equal to the module in a mode; ``inputs`` are the net's where they are not the module's."""
+    """Require the net to equal the module in a mode; ``inputs`` are the net's if they differ from the module's."""
     net, params = from_torch(module)
     module.train(mode == "train")
     one = net if mode == "train" else net.inference()

@@ -1,4 +1,4 @@
-"""Modules of torch.nn with inputs, for the tests of their converters: every class, and each option that changes what it computes."""
+"""torch.nn modules with inputs, for the tests of their converters: every class, with each option that matters."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from twins import draw
 
 
 class Sample(NamedTuple):
-    """A module, made anew by each call, its input, how the module is called where it takes several, and torch's rounding error."""
+    """A function that makes a module, its input, its call if it takes several inputs, and torch's rounding error."""
 
     make: Callable[[], nn.Module]
     x: Any

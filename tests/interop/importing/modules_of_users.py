@@ -1,4 +1,4 @@
-"""Modules as people write them: residuals, U-Nets, siamese nets, classifiers on sequences, auxiliary outputs."""
+"""Modules as users write them: residuals, U-Nets, siamese nets, sequence classifiers, auxiliary outputs."""
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class UNet(nn.Module):
 
 
 class LastOutput(nn.Module):
-    """A classifier of sequences by the last output of an LSTM."""
+    """A classifier of sequences that uses the last output of an LSTM."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class LastOutput(nn.Module):
 
 
 class LastState(nn.Module):
-    """A classifier of sequences by the last hidden states of an LSTM and a GRU."""
+    """A classifier of sequences that uses the last hidden states of an LSTM and a GRU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class LastState(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """A net with a second output, and dropout, in training only."""
+    """A net with a second output and dropout, both only in training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Tied(nn.Module):
 
 
 class Everything(nn.Module):
-    """Parameters and buffers that are used directly, unused ones, several outputs, constants and sizes."""
+    """Parameters and buffers used directly, unused ones, several outputs, constants and sizes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class Everything(nn.Module):
 
 
 class Masked(nn.Module):
-    """Attention with a mask of padding, handed on through a module."""
+    """Attention with a padding mask, passed through a module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class Masked(nn.Module):
 
 
 class OwnMask(nn.Module):
-    """Attention with masks that the code makes: of padding tokens, and a causal one in a buffer."""
+    """Attention with masks made in the code: for padding tokens, and a causal one in a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class OwnMask(nn.Module):
 
 
 class Repeated(nn.Sequential):
-    """A sequence in which one module comes twice."""
+    """A sequence that contains one module twice."""
 
     def __init__(self) -> None:
         layer = nn.Linear(6, 6)
@@ -184,10 +184,10 @@ class Repeated(nn.Sequential):
 
 
 class Dense(nn.Module):
-    """Layers that take a list of all outputs before them, as in DenseNet."""
+    """Layers that take a list of all previous outputs, as in DenseNet."""
 
     class Layer(nn.Module):
-        """A layer of a list of tensors."""
+        """A layer that takes a list of tensors."""
 
         def __init__(self, width: int) -> None:
             super().__init__()
@@ -208,7 +208,7 @@ class Dense(nn.Module):
 
 
 class Pair(nn.Module):
-    """Modules that hand on tuples and sizes."""
+    """Modules that pass tuples and sizes on."""
 
     class Halves(nn.Module):
         """A module with two outputs."""
@@ -218,7 +218,7 @@ class Pair(nn.Module):
             return a, torch.sigmoid(b)
 
     class Joined(nn.Module):
-        """A module of a tuple and a number."""
+        """A module that takes a tuple and a number."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -237,7 +237,7 @@ class Pair(nn.Module):
 
 
 class OwnNorm(nn.Module):
-    """A layer norm that asks a parameter for its shape."""
+    """A layer norm that reads the shape of a parameter."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -248,7 +248,7 @@ class OwnNorm(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Attention by matrix products, with a causal mask cut out of a buffer."""
+    """Attention by matrix products, with a causal mask sliced from a buffer."""
 
     def __init__(self) -> None:
         super().__init__()

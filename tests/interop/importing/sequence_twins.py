@@ -1,4 +1,4 @@
-"""Sequence modules of torch.nn beside what they are converted to: params, values and gradients, also as code calls them."""
+"""Compare sequence modules of torch.nn with their conversions: params, values and gradients, also for calls in code."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def converted(module: nn.Module, name: str = "") -> tuple[fn.Layer, Any]:
-    """Convert a module of torch.nn with the tables; nothing is copied."""
+    """Convert a torch.nn module with the tables, without copies."""
     return converter_of(module)(module, converted)
 
 
 def assert_converts(module: nn.Module, x: Any, **how: Any) -> fn.Layer:
-    """Check that a module's params are its own tensors by its names, and that values and gradients are the module's."""
+    """Check that params are the module's own tensors by name, and that values and gradients agree."""
     layer, params = converted(module.double())
     state = module.state_dict()
     assert {path: leaf.data_ptr() for path, leaf in tree.names(params).items()} == {
@@ -34,7 +34,7 @@ def assert_converts(module: nn.Module, x: Any, **how: Any) -> fn.Layer:
 
 
 def assert_in_single(layer: fn.Layer, module: nn.Module, x: Any, call: Any) -> None:
-    """Check that float32 gives the value to 1e-5."""
+    """Check that float32 values agree to 1e-5."""
     want = tree.map(lambda leaf: leaf.detach(), call(module, x))
     got = layer(tree.cast(params_of(layer, module), torch.float32), tree.cast(x, torch.float32))
     for one, other in zip(tree.leaves(got), tree.leaves(want), strict=True):
@@ -42,7 +42,7 @@ def assert_in_single(layer: fn.Layer, module: nn.Module, x: Any, call: Any) -> N
 
 
 def wired(node: Node, *inputs: str) -> tuple[fn.Layer, Any]:
-    """Wire a node and those that lead to it, each once, into a graph of these inputs; return it with its params."""
+    """Wire a node and its ancestors, each once, into a graph with the given inputs; return it with its params."""
     names: dict[int, str] = {}
     nodes: dict[str, Any] = {}
     params: dict[str, Any] = {}
@@ -60,7 +60,7 @@ def wired(node: Node, *inputs: str) -> tuple[fn.Layer, Any]:
 
 
 def called(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Return what the table makes of a call in traced code."""
+    """Return the table's result for a call in traced code."""
     layer, params = converted(module)
     return call_of(module)(module, layer, params, *args, **kwargs)
 
@@ -78,7 +78,7 @@ def assert_called(
     rewrite: Any = lambda node: node,
     constants: tuple[str, ...] = (),
 ) -> None:
-    """Check that a call has the value and the gradients of torch's.
+    """Check that a call has torch's value and gradients.
 
     ``arrange(**x)`` makes the keyword arguments of the inputs x, tensors for the module and names for the net.
     ``rewrite(node)`` is called on what the table makes of the call. The gradients of ``constants`` are not compared.

@@ -1,4 +1,4 @@
-"""Converters of layers that draw: the same distribution as the module, and the module itself in evaluation."""
+"""Converters of random layers: the distribution of the module, and the module itself in evaluation."""
 
 import pytest
 import torch
@@ -28,14 +28,14 @@ def _converted(module: nn.Module) -> fn.Layer:
 
 
 def _moments(y: Tensor) -> Tensor:
-    """Return the mean and spread of all elements, and the mean spread within a channel, which is 0 where all are drawn as one."""
+    """Return mean and spread of all elements, and the mean spread within a channel, which is 0 if a channel is drawn as one."""
     channels = y.reshape(4000, -1)
     return torch.stack((y.mean(), y.std(), channels.std(1).mean()))
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_what_is_drawn_has_the_modules_distribution(name: str) -> None:
-    """Mean, spread, and whether a channel is drawn as one, to three standard errors of 4000 draws; in evaluation y is equal."""
+    """Mean, spread and channel-wise draws agree to three standard errors of 4000 draws; y is equal in evaluation."""
     module, x = DRAWN[name]
     layer = _converted(module)
     with torch.random.fork_rng():
@@ -46,7 +46,7 @@ def test_what_is_drawn_has_the_modules_distribution(name: str) -> None:
 
 
 def test_a_fractional_pooling_draws_its_windows() -> None:
-    """From those that torch.nn draws from; in ``inference()`` they are fixed."""
+    """They have torch.nn's distribution; in ``inference()`` they are fixed."""
     module = nn.FractionalMaxPool2d(2, output_size=3)
     layer = _converted(module)
     x = torch.arange(56.0).reshape(1, 1, 7, 8)
@@ -60,7 +60,7 @@ def test_a_fractional_pooling_draws_its_windows() -> None:
 
 
 class StochasticDepth(nn.Module):
-    """A class that is known by its name only, and holds what torchvision's does."""
+    """A class known only by its name, with the attributes of torchvision's."""
 
     def __init__(self, p: float, mode: str) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ StochasticDepth.__module__ = "torchvision.ops.stochastic_depth"
 
 
 def test_a_class_of_a_package_that_need_not_be_installed_is_known_by_its_name() -> None:
-    """Such as torchvision's dropout of whole rows; that of the whole batch has no counterpart."""
+    """An example is torchvision's dropout of whole rows; that of the whole batch has no counterpart."""
     assert _converted(StochasticDepth(0.2, "row")) == fn.DropPath(0.2)
     with pytest.raises(UnsupportedError, match="mode='batch' has no counterpart: rows are dropped one by one"):
         _converted(StochasticDepth(0.2, "batch"))

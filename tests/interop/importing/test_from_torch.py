@@ -1,4 +1,4 @@
-"""``from_torch`` on modules as people write them: equal to the module in outputs, gradients, statistics and names."""
+"""``from_torch`` on modules as users write them: outputs, gradients, statistics and names agree."""
 
 import copy
 
@@ -36,7 +36,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_net_equals_its_module(name):
-    """Outputs, gradients, running statistics and names, in both modes and two dtypes; and the net is a value."""
+    """Outputs, gradients, running statistics and names agree in both modes and two dtypes; the net is a value."""
     make, xs = CASES[name]
     net, params = agree(make, *xs)
     assert eval(repr(net), {**vars(fn), "torch": torch}) == net
@@ -47,20 +47,20 @@ def test_a_net_equals_its_module(name):
 
 @pytest.mark.parametrize("name", ["residual", "siamese", "tied", "everything", "one module twice", "last states"])
 def test_the_laws_hold(name):
-    """For the graphs that tracing makes, as for any layer."""
+    """This holds for graphs made by tracing, as for any layer."""
     make, xs = CASES[name]
     net, params = from_torch(make())
     fn.testing.check_laws(net, xs if len(xs) > 1 else xs[0], params, compiled=False)
 
 
 def test_masks_that_are_inputs_have_our_meaning():
-    """True for what may be seen, through modules and into Transformers."""
+    """They are True where attention is allowed, through modules and into Transformers."""
     x = fn.random.normal(KEY, (3, 5, 8))
     agree(users.Masked, x, HIDDEN, inputs=(x, ~HIDDEN))
 
 
 def test_structures_are_named_serials_and_graphs():
-    """A chain is a serial, all else a graph, by the names of the modules; a call that comes again names its node."""
+    """A chain is a serial, anything else a graph, with the modules' names; a repeated call names its first node."""
     net, _ = from_torch(users.ResNet())
     assert list(net.children()) == ["stem", "layers", "pool", "flatten", "fc"]
     block = fn.at(net, "layers.1")
@@ -70,7 +70,7 @@ def test_structures_are_named_serials_and_graphs():
 
 
 def test_the_module_stays_as_it_was():
-    """Its modes, its tensors and its attributes; the params share no memory with it."""
+    """Modes, tensors and attributes do not change; params share no memory with it."""
     module = users.Auxiliary()
     module.norm.eval()
     before = copy.deepcopy(module.state_dict())
@@ -81,12 +81,12 @@ def test_the_module_stays_as_it_was():
 
 
 def test_evaluation_does_not_depend_on_the_mode_of_the_module():
-    """Converted in training or in evaluation mode, the net is the same."""
+    """A module in training or evaluation mode gives the same net."""
     assert from_torch(users.Auxiliary().eval())[0] == from_torch(users.Auxiliary())[0]
 
 
 def test_frozen_modules_are_frozen_layers():
-    """A module without trainable parameters gets no gradients; one with some is refused."""
+    """A module without trainable parameters gets no gradients; one with some of them is refused."""
     module = users.ResNet().double()
     module.stem.requires_grad_(False)
     module.layers[0].requires_grad_(False)
@@ -97,7 +97,7 @@ def test_frozen_modules_are_frozen_layers():
 
 
 def test_a_converted_net_trains_as_its_module():
-    """Five steps of SGD with momentum give the same params, running statistics included."""
+    """Five steps of SGD with momentum give the same params, including running statistics."""
     module = users.ResNet().double()
     net, params = from_torch(module)
     step, opt = None, fn.SGD(lr=0.1, momentum=0.9)
@@ -114,7 +114,7 @@ def test_a_converted_net_trains_as_its_module():
 
 
 class FrozenNorm(nn.Module):
-    """A net whose batch norm stays in evaluation, as in detectors."""
+    """A net whose batch norm stays in evaluation mode, as in detectors."""
 
     def __init__(self):
         super().__init__()
@@ -133,13 +133,13 @@ class FrozenNorm(nn.Module):
 
 
 def test_what_train_leaves_in_evaluation_stays_there():
-    """A ``train`` that keeps parts of a module in evaluation is called on a copy, and the net does the same."""
+    """A ``train`` that keeps parts in evaluation mode is called on a copy, and the net does the same."""
     net, _ = agree(FrozenNorm, ROWS)
     assert not net.has_running_stats
 
 
 class Stopped(nn.Module):
-    """A net whose backbone gets no gradients, and a part that detaches its own input."""
+    """A net whose backbone gets no gradients, with a part that detaches its own input."""
 
     class Head(nn.Module):
         """A head on a detached input."""
@@ -177,14 +177,14 @@ BEFORE = ["before.weight", "before.bias"]
 
 
 class Branching(nn.Module):
-    """A forward that asks for a value."""
+    """A forward that branches on a value."""
 
     def forward(self, x):
         return x if x.sum() > 0 else -x
 
 
 class Unknown(nn.Module):
-    """A forward with a function that has no layer."""
+    """A forward with a function without a layer."""
 
     def forward(self, x):
         return torch.linalg.svd(x)[0]
@@ -219,7 +219,7 @@ class Several(nn.Module):
     ],
 )
 def test_a_refusal_says_what_and_where(module, sentence):
-    """The class, the path and the reason, in fewer than 500 characters."""
+    """The error has the class, the path and the reason, in fewer than 500 characters."""
     with pytest.raises(ValueError, match=sentence) as raised:
         from_torch(module)
     assert len(str(raised.value)) < 500

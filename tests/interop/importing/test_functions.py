@@ -1,4 +1,4 @@
-"""Functions and methods in traced code: each converted, and compared with torch and its autograd in float64."""
+"""Functions and methods in traced code: each is converted and compared with torch and its autograd in float64."""
 
 # ruff: noqa: PLW0108 (functions are traced through lambdas, whose arguments are counted)
 
@@ -98,6 +98,6 @@ ROWS = [(table, name) for table, rows in TABLES.items() for name in rows]
 
 @pytest.mark.parametrize(("table", "name"), ROWS)
 def test_a_function_is_converted_to_layers_with_its_values_and_gradients(table: str, name: str) -> None:
-    """Output, dtype and the gradients of all inputs."""
+    """Output, dtype and the gradients of all inputs agree."""
     for function in TABLES[table][name]:
         check(function, A, B)

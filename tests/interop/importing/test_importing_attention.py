@@ -1,4 +1,4 @@
-"""``nn.MultiheadAttention``, converted and called: every option, every kind of mask, alone and both together."""
+"""``nn.MultiheadAttention``, converted and called: every option, and every kind of mask, separately and together."""
 
 import pytest
 import torch
@@ -13,12 +13,12 @@ from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedErro
 
 ROWS, QUERIES, KEYS = 2, 3, 4
 MIXED = pytest.mark.filterwarnings("ignore:Support for mismatched")
-"""torch.nn adds floating masks to bool ones, and warns that it will not for ever."""
+"""torch.nn adds floating masks to bool ones, with a deprecation warning."""
 
 
 @st.composite
 def attentions(draw_from, *, options=()):
-    """Draw a module, whether x has a batch axis, and query, key and value for it; ``options`` are those that may be set."""
+    """Draw a module, whether x has a batch axis, and query, key and value; ``options`` are the possible options."""
     flags, heads = st.booleans(), draw_from(st.integers(1, 2))
     size = heads * draw_from(st.integers(1, 2))
     given = {name: draw_from(flags) for name in ("bias", "batch_first", *options)}
@@ -35,14 +35,14 @@ def sequences(module, batched):
 
 
 def hidden(shape, seed):
-    """Draw a bool mask of torch.nn that hides about a third, and never the first key."""
+    """Draw a bool mask of torch.nn that hides about a third, but never the first key."""
     return fn.random.bernoulli(seed, shape, 0.33).index_fill(-1, torch.tensor([0]), value=False)
 
 
 @given(attentions(options=("add_bias_kv", "add_zero_attn")), st.sampled_from(["none", "bool", "floating"]))
 @settings(max_examples=60)
 def test_attention_is_converted(case, mask):
-    """To another sequence, with every option, and masks of ours."""
+    """Attention to another sequence is converted, with every option and our masks."""
     module, xs, batched = case
     x, shape = tuple(xs.values()), (ROWS if batched else 1, 1, QUERIES, KEYS)
     visible = ~hidden(shape, 7) if mask == "bool" else draw(shape, 7)
@@ -60,7 +60,7 @@ def test_attention_is_converted(case, mask):
 @given(attentions())
 @settings(max_examples=15)
 def test_self_attention_is_converted(case):
-    """Of x alone, and of x and a mask."""
+    """x may come with a mask."""
     module, xs, batched = case
     x, lead = xs["query"], (ROWS, 1, 1) if batched else (1,)
     assert_converts(module, x, call=lambda m, x: m(x, x, x, need_weights=False)[0])
@@ -71,7 +71,7 @@ def test_self_attention_is_converted(case):
 
 
 def masks_of_torch(draw_from, heads, batched, lengths=(QUERIES, KEYS)):
-    """Draw masks in the forms that torch.nn takes, by the names of its arguments: bool, floating, with heads, or none."""
+    """Draw masks in all forms of torch.nn, by argument name: bool, floating, with heads, or none."""
     given = {}
     kind, padding = (draw_from(st.sampled_from(["none", "bool", "floating"])) for _ in range(2))
     lead = ((ROWS if batched else 1) * heads,) * draw_from(st.booleans())
@@ -88,7 +88,7 @@ def masks_of_torch(draw_from, heads, batched, lengths=(QUERIES, KEYS)):
 @given(attentions(options=("add_bias_kv", "add_zero_attn")), st.data(), st.booleans(), st.booleans())
 @settings(max_examples=60)
 def test_attention_is_called(case, data, need_weights, average_attn_weights):
-    """With masks of torch.nn, which have gradients where they are floating; with the weights and without."""
+    """Masks are torch.nn's, with gradients if floating; weights are returned or not."""
     module, xs, batched = case
     given = {**xs, **masks_of_torch(data.draw, module.num_heads, batched)}
     fixed = {"need_weights": need_weights, "average_attn_weights": average_attn_weights}
@@ -96,7 +96,7 @@ def test_attention_is_called(case, data, need_weights, average_attn_weights):
 
 
 def left_alone(pair):
-    """Return the node of y, which comes with ``None`` in the place of the weights."""
+    """Return the node for y, which comes with ``None`` instead of weights."""
     node, weights = pair
     assert weights is None
     return node
@@ -106,7 +106,7 @@ def left_alone(pair):
 @given(attentions(), st.data())
 @settings(max_examples=15)
 def test_self_attention_is_called(case, data):
-    """One input for all three: one product makes queries, keys and values."""
+    """With one input for all three, a single product computes queries, keys and values."""
     module, xs, batched = case
     given = {"x": xs["query"], **masks_of_torch(data.draw, module.num_heads, batched, (QUERIES, QUERIES))}
 
@@ -120,14 +120,14 @@ def test_self_attention_is_called(case, data):
 
 
 def test_options_are_those_of_the_layer():
-    """Of a module without further arguments, and of one with every size."""
+    """A module may have no further arguments, or every size."""
     assert converted(nn.MultiheadAttention(4, 2, batch_first=True))[0] == fn.MultiHeadAttention(4, 2)
     sizes = {"kdim": 3, "vdim": 4}
     assert converted(nn.MultiheadAttention(4, 2, **sizes))[0] == fn.MultiHeadAttention(4, 2, kdim=3, batch_first=False)
 
 
 def test_evaluation_on_the_fast_path():
-    """The kernel that torch takes in evaluation, without gradients, gives the same."""
+    """torch's fast kernel for evaluation without gradients gives the same."""
     module = nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True).double().eval()
     layer, params = converted(module)
     x, padding = draw((2, 5, 4)), hidden((2, 5), 3)
@@ -139,12 +139,12 @@ def test_evaluation_on_the_fast_path():
 
 
 def visible(layer, x):
-    """Return what a layer makes of a mask that has our meaning."""
+    """Return the result of a layer for a mask with our meaning."""
     return layer.replace(hidden=False)({}, x)
 
 
 def test_masks_that_are_ours_already():
-    """Padding may be (N, S) or what ``padding_mask`` makes, attention masks (L, S), (heads, L, S), (N heads, L, S) or with 4 axes."""
+    """Padding may be (N, S) or from ``padding_mask``; attention masks (L, S), (heads, L, S), (N heads, L, S) or with 4 axes."""
     padding, attention = fn.padding_mask(torch.tensor([3, 1]), 3), fn.causal_mask(3)
     assert torch.equal(visible(fn.VisibleMask("padding"), padding), padding)
     assert torch.equal(visible(fn.VisibleMask("padding"), padding[:, 0, 0]), padding)
@@ -164,7 +164,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("sentence", REFUSALS)
 def test_refusals(sentence):
-    """What torch.nn refuses too, and what is known only when the net runs."""
+    """Examples are arguments that torch.nn refuses too, and values known only at run time."""
     x = Ref("x")
     with pytest.raises(UnsupportedError) as raised:
         called(nn.MultiheadAttention(4, 2), **{"query": x, "key": x, "value": x, **REFUSALS[sentence]})
@@ -172,7 +172,7 @@ def test_refusals(sentence):
 
 
 def test_a_causal_hint_needs_its_mask_only():
-    """With ``is_causal`` the mask is what counts, as in torch.nn where the hint is right."""
+    """With ``is_causal`` the mask decides, as in torch.nn if the hint is right."""
     x, mask = Ref("x"), Ref("mask")
     node, _ = called(nn.MultiheadAttention(4, 2), x, x, x, None, False, mask, is_causal=True)
     assert isinstance(node, Node)

@@ -1,4 +1,4 @@
-"""Recurrent modules of torch.nn, converted and called: every option, with the state given and not, of several forms."""
+"""Recurrent torch.nn modules, converted and called: every option, with and without a state in several forms."""
 
 import pytest
 import torch
@@ -36,21 +36,21 @@ def nets(draw_from):
 @given(nets(), st.booleans())
 @settings(max_examples=40)
 def test_a_recurrent_net_is_converted(case, stated):
-    """The flat weights by name, with every option; of a sequence, or of it and a state."""
+    """The flat weights have their names, with every option; the input is a sequence, or a sequence and a state."""
     module, x, state = case
     layer = assert_converts(module, (x, state), call=lambda m, x: m(*x)) if stated else assert_converts(module, x)
     assert type(layer) is KINDS[type(module)]
 
 
 def with_pair(input, h, c):  # noqa: A002 (the name in torch)
-    """Arrange an input and both states as an LSTM takes them."""
+    """Arrange an input and both states in an LSTM's form."""
     return {"input": input, "hx": (h, c)}
 
 
 @given(nets(), st.booleans())
 @settings(max_examples=25)
 def test_a_recurrent_net_is_called(case, stated):
-    """With a state from elsewhere, for an LSTM a pair of two values."""
+    """The state comes from elsewhere; for an LSTM it is a pair of values."""
     module, x, state = case
     if isinstance(state, tuple) and stated:
         assert_called(module, {"input": x, "h": state[0], "c": state[1]}, with_pair)
@@ -72,7 +72,7 @@ def cells(draw_from):
 @given(cells(), st.booleans())
 @settings(max_examples=30)
 def test_a_cell_is_converted_and_called(case, stated):
-    """With its state, or without for zeros."""
+    """The state is given, or zeros."""
     module, x, state = case
     layer = assert_converts(module, (x, state), call=lambda m, x: m(*x)) if stated else assert_converts(module, x)
     assert type(layer) is CELLS[type(module)]
@@ -83,7 +83,7 @@ def test_a_cell_is_converted_and_called(case, stated):
 
 
 def test_dropout_and_structures():
-    """Dropout between layers is the module's; the values of calls have the structure of torch's."""
+    """Dropout between layers is the module's; the values of calls have torch's structure."""
     assert converted(nn.GRU(2, 3, 2, dropout=0.25))[0] == fn.GRU(2, 3, 2, dropout=0.25)
     sequence, pair = Ref("x"), (None, None)
     parts = {kind: called(kind(2, 3), sequence).parts for kind in [*KINDS, *CELLS]}
@@ -100,7 +100,7 @@ def test_dropout_and_structures():
 
 
 def test_gradients_of_one_output_alone():
-    """The last hidden state, or the last cell state, of an LSTM: the other gradients are absent."""
+    """For the last hidden or cell state of an LSTM, the other gradients are absent."""
     module = nn.LSTM(2, 3, 2, batch_first=True, bidirectional=True).double()
     layer, params = converted(module)
     x = draw((2, 4, 2)).requires_grad_()
@@ -123,7 +123,7 @@ REFUSALS = {
 
 
 def widened():
-    """Return a module with a parameter of another shape than it was made with."""
+    """Return a module with a parameter of another shape than at construction."""
     module = nn.GRU(2, 3)
     module.weight_ih_l0 = nn.Parameter(torch.ones(9, 4))
     return module
@@ -131,14 +131,14 @@ def widened():
 
 @pytest.mark.parametrize("sentence", REFUSALS)
 def test_refusals(sentence):
-    """Constants in the place of tensors, and params of another layer."""
+    """Examples are constants instead of tensors, and params of another layer."""
     with pytest.raises(UnsupportedError) as raised:
         REFUSALS[sentence]()
     assert str(raised.value) == sentence
 
 
 class Packing(nn.Module):
-    """An LSTM of sequences of several lengths."""
+    """An LSTM on sequences of different lengths."""
 
     def __init__(self):
         super().__init__()
@@ -150,7 +150,7 @@ class Packing(nn.Module):
 
 
 def test_packed_sequences_are_refused():
-    """The refusal names two alternatives, which work: ``lift``, and an LSTM with lengths."""
+    """The error names two working alternatives: ``lift``, and an LSTM with lengths."""
     module, x, lengths = Packing().double(), draw((3, 4, 2)), torch.tensor([4, 1, 2])
     with pytest.raises(
         ValueError, match=r"^from_torch: Packing cannot .*pack_padded_sequence: .*\(sequence, state, lengths\); lift"

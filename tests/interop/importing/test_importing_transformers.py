@@ -1,4 +1,4 @@
-"""Transformers of torch.nn, converted and called: every option, masks of each kind, in training and in evaluation."""
+"""torch.nn Transformers, converted and called: every option, masks of each kind, in training and in evaluation."""
 
 import functools
 
@@ -19,7 +19,7 @@ from funcnet.interop.torch_nn.importing.values import Node, Ref, UnsupportedErro
 ROWS, LENGTH, STEPS = 2, 3, 4
 ACTIVATIONS = ["relu", "gelu", F.relu, F.gelu, nn.Tanh(), nn.PReLU()]
 OF_COPIES = ACTIVATIONS[:-1]
-"""In a decoder of torch.nn no activation with a parameter is used: its blocks are copies, which take ``F.relu`` for a module."""
+"""A torch.nn decoder uses no activation with a parameter: its blocks are copies, which replace a module with ``F.relu``."""
 
 NESTED = pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
 MIXED = pytest.mark.filterwarnings("ignore:Support for mismatched")
@@ -40,19 +40,19 @@ def arguments(draw_from, activations=ACTIVATIONS):
 
 
 def sequence(module_options, length, size, seed, *, batched=True):
-    """Draw a sequence as a module with these options takes it."""
+    """Draw a sequence in the layout of a module with the given options."""
     if not batched:
         return draw((length, size), seed)
     return draw((ROWS, length, size) if module_options["batch_first"] else (length, ROWS, size), seed)
 
 
 def hidden(shape, seed):
-    """Draw a bool mask of torch.nn that hides about a third, and never the first key."""
+    """Draw a bool mask of torch.nn that hides about a third, but never the first key."""
     return fn.random.bernoulli(seed, shape, 0.33).index_fill(-1, torch.tensor([0]), value=False)
 
 
 def drawn_masks(data, prefixes, heads, shapes, *, batched=True):
-    """Draw masks as torch.nn takes them, by argument: ``prefixes`` of "src_", shapes (queries, keys)."""
+    """Draw masks of torch.nn, by argument: ``prefixes`` such as "src_", shapes (queries, keys)."""
     found = {}
     for i, (prefix, (queries, keys)) in enumerate(zip(prefixes, shapes, strict=True)):
         lead = (ROWS * heads,) * (batched and data.draw(st.booleans()))
@@ -65,7 +65,7 @@ def drawn_masks(data, prefixes, heads, shapes, *, batched=True):
 
 
 def of_torch(mask):
-    """Return a padding mask as torch.nn has it: (N, keys), True for padding."""
+    """Return a padding mask in torch's form: (N, keys), True for padding."""
     return ~mask[:, 0, 0]
 
 
@@ -74,7 +74,7 @@ def of_torch(mask):
 )
 @settings(max_examples=40)
 def test_an_encoder_is_converted(case, masked, num_layers, norm, training):
-    """One block, or a stack of them with a final norm of several kinds; x, or x and a mask."""
+    """It is one block, or a stack with a final norm of several kinds; the input is x, or x and a mask."""
     sizes, options = case
     module = nn.TransformerEncoderLayer(*sizes, **options)
     if num_layers is not None:
@@ -92,7 +92,7 @@ def test_an_encoder_is_converted(case, masked, num_layers, norm, training):
 @given(arguments(OF_COPIES), st.sampled_from([0, 1, 2]), st.sampled_from([None, 1, 2]), st.booleans())
 @settings(max_examples=40)
 def test_a_decoder_is_converted(case, masks, num_layers, training):
-    """With a causal mask it is causal, and without it is not."""
+    """It is causal exactly with a causal mask."""
     sizes, options = case
     module = nn.TransformerDecoderLayer(*sizes, **options)
     module = module if num_layers is None else nn.TransformerDecoder(module, num_layers, nn.LayerNorm(sizes[0]))
@@ -107,7 +107,7 @@ def test_a_decoder_is_converted(case, masks, num_layers, training):
 
 
 def transformer(sizes, options):
-    """Make a transformer of two blocks and one."""
+    """Make a transformer of two encoder blocks and one decoder block."""
     return nn.Transformer(*sizes[:2], 2, 1, sizes[2], **options)
 
 
@@ -115,7 +115,7 @@ def transformer(sizes, options):
 @given(arguments(OF_COPIES), st.integers(0, 3))
 @settings(max_examples=30)
 def test_a_transformer_is_converted(case, masks):
-    """Source and target, with masks of both, and one of the memory in the place of the source's."""
+    """Source and target have masks; the memory may have its own instead of the source's."""
     sizes, options = case
     module = transformer(sizes, options)
     xs = sequence(options, STEPS, sizes[0], 1), sequence(options, LENGTH, sizes[0], 2)
@@ -136,7 +136,7 @@ def test_a_transformer_is_converted(case, masks):
 @given(arguments(), st.booleans(), st.data())
 @settings(max_examples=50)
 def test_an_encoder_is_called(case, batched, data):
-    """With both masks of every kind, one block and a stack."""
+    """Both masks are of every kind, for one block and a stack."""
     sizes, options = case
     module, prefix = nn.TransformerEncoderLayer(*sizes, **options), "src_"
     x = {"src": sequence(options, LENGTH, sizes[0], 1, batched=batched)}
@@ -151,7 +151,7 @@ def test_an_encoder_is_called(case, batched, data):
 @given(arguments(OF_COPIES), st.booleans(), st.data())
 @settings(max_examples=50)
 def test_a_decoder_is_called(case, batched, data):
-    """With up to four masks of every kind, one block and a stack."""
+    """Up to four masks are of every kind, for one block and a stack."""
     sizes, options = case
     module = nn.TransformerDecoderLayer(*sizes, **options)
     module = nn.TransformerDecoder(module, 2) if data.draw(st.booleans()) else module
@@ -166,7 +166,7 @@ def test_a_decoder_is_called(case, batched, data):
 @given(arguments(OF_COPIES), st.data())
 @settings(max_examples=50)
 def test_a_transformer_is_called(case, data):
-    """With up to six masks of every kind."""
+    """Up to six masks are of every kind."""
     sizes, options = case
     x = {"src": sequence(options, STEPS, sizes[0], 1), "tgt": sequence(options, LENGTH, sizes[0], 2)}
     shapes = [(STEPS, STEPS), (LENGTH, LENGTH), (LENGTH, STEPS)]
@@ -176,7 +176,7 @@ def test_a_transformer_is_called(case, data):
 
 @NESTED
 def test_a_transformer_called_as_its_authors_do():
-    """Floating masks of -∞ from ``generate_square_subsequent_mask``, in their place, and one padding for source and memory."""
+    """Floating masks of -∞ from ``generate_square_subsequent_mask``, and one padding mask for source and memory, work."""
     options = {"batch_first": True, "dropout": 0.0}
     module = transformer((4, 2, 3), options)
     x = {"src": draw((ROWS, STEPS, 4), 1), "tgt": draw((ROWS, LENGTH, 4), 2)}
@@ -194,7 +194,7 @@ def test_a_transformer_called_as_its_authors_do():
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_evaluation_with_nested_tensors():
-    """In evaluation torch packs rows that are padded; what is seen is the same, and the rest is zeros there."""
+    """In evaluation torch packs padded rows; visible positions agree, and the others are zeros there."""
     options = {"batch_first": True, "dropout": 0.3}
     module = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 3, **options), 2).double().eval()
     layer, params = converted(module)
@@ -208,7 +208,7 @@ def test_evaluation_with_nested_tensors():
 
 
 def test_modules_of_other_kinds_within():
-    """A custom norm, a custom activation, dropout in every place: each by its name."""
+    """A custom norm, a custom activation, and dropout everywhere keep their names."""
     module = nn.TransformerEncoderLayer(4, 2, 3, 0.25, nn.PReLU(3), batch_first=True)
     module.norm2 = nn.RMSNorm(4)
     layer, params = converted(module)
@@ -218,14 +218,14 @@ def test_modules_of_other_kinds_within():
 
 
 def test_a_copy_of_a_decoder_layer_computes_a_relu():
-    """The blocks of a decoder are copies, which in torch.nn take ``F.relu`` for an activation that is a module."""
+    """The blocks of a torch.nn decoder are copies, which replace an activation module with ``F.relu``."""
     module = nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, 3, activation=nn.Tanh()), 1)
     assert converted(module)[0].layers[0].layers[0].activation == fn.ReLU()
     assert converted(nn.TransformerDecoderLayer(4, 2, 3, activation=nn.Tanh()))[0].activation == fn.Tanh()
 
 
 def test_activations_that_are_functions(monkeypatch):
-    """Those in the table of functions, with further arguments too."""
+    """They are those in the table of functions, also with further arguments."""
     made = lambda x, approximate="none": Node(fn.GELU(approximate), (x,))
     monkeypatch.setitem(FUNCTIONS, F.gelu, made)
     partial = functools.partial(F.gelu, approximate="tanh")
@@ -242,7 +242,7 @@ def test_a_converted_net_is_a_value():
 
 
 def twice(x):
-    """Double x: a function that nobody knows."""
+    """Double x: an unknown function."""
     return 2 * x
 
 
@@ -255,7 +255,7 @@ REFUSALS = {
     "it computes relu, as copies of a decoder layer do, and not its activation PReLU(num_parameters=1)": lambda: converted(
         nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, activation=nn.PReLU()), 1)
     ),
-    "the activation twice has no counterpart; give a function of torch or a module, such as nn.GELU()": lambda: converted(
+    "the activation twice has no counterpart; use a torch function or a module, such as nn.GELU()": lambda: converted(
         with_activation(twice)
     ),
     "there must be at least one layer": lambda: converted(nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2), 0)),
@@ -270,7 +270,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("sentence", REFUSALS)
 def test_refusals(sentence):
-    """What has no counterpart, and what torch.nn refuses too."""
+    """Examples have no counterpart, or are refused by torch.nn too."""
     with pytest.raises(UnsupportedError) as raised:
         REFUSALS[sentence]()
     assert str(raised.value) == sentence

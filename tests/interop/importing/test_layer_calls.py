@@ -1,4 +1,4 @@
-"""How traced code calls layers with several inputs or outputs: with the arguments of the module, in its order or by name."""
+"""Calls of layers with several inputs or outputs in traced code: with the module's arguments, by position or name."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def _node(module: nn.Module, *args: Any, **kwargs: Any) -> Node:
 
 @pytest.mark.parametrize("name", CALLED)
 def test_a_call_is_that_of_the_module(name: str) -> None:
-    """With tensors for its inputs, the node gives the module's output, in the structure that it says."""
+    """For tensor inputs, the node gives the module's output in its structure."""
     module, args, kwargs = CALLED[name]
     known: dict[str, Tensor] = {}
 
@@ -79,7 +79,7 @@ def test_a_call_is_that_of_the_module(name: str) -> None:
 
 
 def test_every_module_with_several_inputs_or_outputs_has_a_call() -> None:
-    """Those of the table of samples that are called with a tuple, or return one."""
+    """These are the samples that are called with a tuple, or return one."""
     missing = []
     for name, sample in SAMPLES.items():
         module = sample.make().double()
@@ -100,7 +100,7 @@ OF_A_TENSOR = {
 
 @pytest.mark.parametrize("sizes", OF_A_TENSOR)
 def test_an_output_size_that_a_tensor_has_makes_it_an_input(sizes: str) -> None:
-    """Whichever way it is written: the layer then gives y those lengths."""
+    """However it is written, the layer then gives y those lengths."""
     size, like = OF_A_TENSOR[sizes], torch.zeros(1, 2, 5, 7)
     node = _node(nn.MaxUnpool2d(2), A, B, output_size=size)
     assert node.inputs == (A, B, C)
@@ -126,7 +126,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_a_call_that_has_no_counterpart_is_refused(reason: str) -> None:
-    """With the reason, in a sentence."""
+    """The error has the reason."""
     with pytest.raises(UnsupportedError) as caught:
         REFUSED[reason]()
     assert str(caught.value).startswith(reason)

@@ -1,4 +1,4 @@
-"""Converters of torch.nn's layers: outputs, gradients, statistics and names are the module's, in training and in evaluation."""
+"""Converters of torch.nn's layers: outputs, gradients, statistics and names agree, in training and in evaluation."""
 
 import copy
 import warnings
@@ -38,7 +38,7 @@ def _cast(x: Any, dtype: torch.dtype) -> Any:
 
 
 def _made(sample: Sample, dtype: torch.dtype) -> nn.Module:
-    """Make a module with weights and statistics off their first values, and a padding row of 0."""
+    """Make a module with weights and statistics away from their initial values, and a padding row of 0."""
     module = varied(sample.make().to(dtype), 7)
     for name, buffer in module.named_buffers():
         if name in ("running_mean", "running_var"):
@@ -89,7 +89,7 @@ def _compare(sample: Sample, module: nn.Module, layer: fn.Layer, params: Any, x:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_layer_is_its_module(name: str) -> None:
-    """In training and evaluation: y, all gradients, the moved statistics, and the names of the params, in both precisions."""
+    """y, all gradients, updated statistics and the names of params agree, in both modes and precisions."""
     sample = SAMPLES[name]
     for dtype in (torch.float64, torch.float32):
         module, x = _made(sample, dtype), _cast(sample.x, dtype)
@@ -107,7 +107,7 @@ OF_OTHERS = {
     *("Transformer", "TransformerEncoder", "TransformerEncoderLayer", "TransformerDecoder", "TransformerDecoderLayer"),
     *("Sequential", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict", "Container"),
 }
-"""Sequences and containers have their tests in other files."""
+"""Sequences and containers are tested in other files."""
 
 BASES = {"Module", "RNNBase", "RNNCellBase"}
 
@@ -135,7 +135,7 @@ def _loaded(sample: Sample, state: dict[str, Tensor], dtype: torch.dtype) -> nn.
 REFUSED: dict[str, Any] = {
     "a loss is no layer: take it out of the module and use fn.MSE as the loss of (y, target)": nn.MSELoss,
     "LazyLinear has no sizes yet: call the module once with an input": lambda: nn.LazyLinear(3),
-    "torch.nn.CrossMapLRN2d leaves the formula": lambda: nn.CrossMapLRN2d(3),
+    "torch.nn.CrossMapLRN2d deviates from its formula": lambda: nn.CrossMapLRN2d(3),
     "Unflatten: dim must be a whole number, got 'C'": lambda: nn.Unflatten("C", (2, 2)),
     "scale_grad_by_freq=True has no counterpart": lambda: nn.Embedding(4, 3, scale_grad_by_freq=True),
     "sparse=True has no counterpart: gradients are dense; set module.sparse = False": lambda: nn.Embedding(4, 3, sparse=True),
@@ -149,7 +149,7 @@ REFUSED: dict[str, Any] = {
     "more must be missing for ReLU, got (2,)": lambda: _with(nn.ReLU(), more=torch.ones(2)),
     "track_running_stats=False must say whether there are running statistics": lambda: _untracked(nn.BatchNorm1d(3)),
 }
-"""What is not converted, by the start of the reason."""
+"""Refused modules, by the beginning of the reason."""
 
 
 def _with(module: nn.Module, **tensors: Tensor) -> nn.Module:
@@ -165,7 +165,7 @@ def _untracked(module: nn.BatchNorm1d) -> nn.BatchNorm1d:
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_has_no_counterpart_is_refused_with_the_reason(reason: str) -> None:
-    """In one short sentence, without a path, which the caller knows."""
+    """It is one short sentence, without a path, which the caller knows."""
     with pytest.raises(UnsupportedError) as caught:
         converted(REFUSED[reason]())
     assert str(caught.value).startswith(reason)
@@ -173,13 +173,13 @@ def test_what_has_no_counterpart_is_refused_with_the_reason(reason: str) -> None
 
 
 def test_every_loss_names_one_that_there_is() -> None:
-    """The hint of each is a loss of funcnet."""
+    """Each hint names a loss of funcnet."""
     for source, name in refused.LOSSES.items():
         assert issubclass(getattr(fn, name), fn.Loss), source
 
 
 def test_the_options_are_written_as_people_write_them() -> None:
-    """One number for several equal ones, no stride that is the kernel's size, and no option at its default."""
+    """Equal numbers are written once, a stride equal to the kernel is left out, and so are defaults."""
     assert repr(converted(nn.Conv2d(3, 8, (3, 3), padding=1))[0]) == repr(fn.Conv2d(3, 8, 3, padding=1))
     assert converted(nn.MaxPool2d(2))[0] == fn.MaxPool2d(2)
     assert converted(nn.AvgPool1d(2))[0] == fn.AvgPool1d(2)
@@ -190,7 +190,7 @@ def test_the_options_are_written_as_people_write_them() -> None:
 
 
 def test_the_params_are_views_of_the_modules_tensors() -> None:
-    """So the caller can copy them, and see which are tied; they require no gradient."""
+    """The caller can therefore copy them and find ties; they require no gradient."""
     module = nn.BatchNorm1d(3)
     convert = converter_of(module)
     assert convert is not None
@@ -207,7 +207,7 @@ def test_an_initialised_lazy_module_is_converted() -> None:
 
 
 def test_a_sync_batch_norm_is_a_batch_norm_of_images() -> None:
-    """With its statistics; torch.nn's own trains only on a GPU."""
+    """It has its statistics; torch.nn's own trains only on a GPU."""
     module = nn.SyncBatchNorm.convert_sync_batchnorm(nn.BatchNorm2d(4, momentum=0.2))
     layer, params = converted(module.eval())
     assert layer == fn.BatchNorm2d(4, momentum=0.2)
@@ -216,7 +216,7 @@ def test_a_sync_batch_norm_is_a_batch_norm_of_images() -> None:
 
 
 def test_tensors_on_the_meta_device_are_converted() -> None:
-    """A padding row is then taken to be 0."""
+    """Their padding row is assumed to be 0."""
     layer, params = registry.LAYERS[nn.Embedding](nn.Embedding(4, 3, padding_idx=0, device="meta"), None)
     assert layer == fn.Embedding(4, 3, padding_idx=0)
     assert params["weight"].is_meta
@@ -224,11 +224,11 @@ def test_tensors_on_the_meta_device_are_converted() -> None:
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 4), (2, 3, 2, 2)])
 def test_an_implicit_axis_keeps_the_laws(shape: tuple[int, ...]) -> None:
-    """The implicit axis depends on the number of axes, and all of them are tried."""
+    """It depends on the number of axes, and all of them are tried."""
     check_laws(ImplicitAxis("Softmin"), draw(shape), batched=False, compiled=False)
 
 
 @pytest.mark.compiled
 def test_an_implicit_axis_compiles() -> None:
-    """In one graph."""
+    """It compiles to one graph."""
     check_laws(ImplicitAxis("LogSoftmax"), draw((2, 3)), batched=False)

@@ -1,4 +1,4 @@
-"""Every converted layer by ``from_torch``: by itself, and called by a module that is traced."""
+"""Every converted layer through ``from_torch``: by itself, and called by a traced module."""
 
 from typing import Any
 
@@ -24,21 +24,21 @@ class Calling(nn.Module):
 
 
 class CallingWithTwo(Calling):
-    """With two."""
+    """A module that calls another one with two inputs."""
 
     def forward(self, a: Tensor, b: Tensor) -> Any:
         return self.inner(a, b)
 
 
 class CallingWithWeights(Calling):
-    """With integers and weights, as an embedding bag may be called."""
+    """A module that calls another one with integers and weights, like an embedding bag."""
 
     def forward(self, a: Tensor, b: Tensor) -> Any:
         return self.inner(a, per_sample_weights=b)
 
 
 class CallingWithThree(Calling):
-    """With three."""
+    """A module that calls another one with three inputs."""
 
     def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Any:
         return self.inner(a, b, c)
@@ -54,7 +54,7 @@ def _calling(name: str, sample: Sample, module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", SAMPLES)
 @pytest.mark.filterwarnings("ignore:Implicit dimension choice", "ignore:Using padding='same' with even kernel lengths")
 def test_a_layer_is_its_module_in_a_net_too(name: str) -> None:
-    """With the same output and the keys of the state dict, by itself and in a traced module."""
+    """Outputs and keys of the state dict agree, by itself and in a traced module."""
     sample = SAMPLES[name]
     module = sample.make().double()
     if getattr(module, "padding_idx", None) is not None:
@@ -70,12 +70,12 @@ def test_a_layer_is_its_module_in_a_net_too(name: str) -> None:
 
 
 def _derived(kind: type[nn.Module]) -> type[nn.Module]:
-    """Derive a class that adds a name only."""
+    """Derive a class that only adds a name."""
     return type(f"Custom{kind.__name__}", (kind,), {})
 
 
 def test_a_class_that_keeps_the_forward_is_converted_like_its_base() -> None:
-    """Every layer, derived by a class that adds a name only, is the same layer."""
+    """Every layer is converted the same from a class that only adds a name."""
     for name, sample in SAMPLES.items():
         module = sample.make()
         if getattr(module, "padding_idx", None) is not None:
@@ -95,7 +95,7 @@ def test_a_class_that_keeps_the_forward_may_be_parametrized() -> None:
 
 
 class Decoder(nn.Module):
-    """A convolution and a pooling, undone to the sizes before them."""
+    """A convolution and a pooling, inverted to the sizes before them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
 
 
 def test_a_decoder_restores_sizes_that_are_known_when_it_is_called() -> None:
-    """Of images of several sizes, with one net: outputs and gradients are the module's."""
+    """One net handles images of several sizes: outputs and gradients are the module's."""
     module = Decoder().double()
     net, params = from_torch(module)
     for size in ((10, 13), (9, 12)):
@@ -127,7 +127,7 @@ def test_a_decoder_restores_sizes_that_are_known_when_it_is_called() -> None:
 
 
 def test_a_refusal_names_the_class_and_the_path() -> None:
-    """Before the reason."""
+    """They precede the reason."""
     with pytest.raises(
         ValueError, match=r"from_torch: CrossMapLRN2d at .1\.0. cannot be converted: torch\.nn\.CrossMapLRN2d leaves"
     ):

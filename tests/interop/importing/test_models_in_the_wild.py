@@ -61,7 +61,7 @@ class Fields(nn.Module):
 
 
 class Pooled(nn.Module):
-    """Means and last outputs of sequences with lengths, and a mask of padding that is multiplied with."""
+    """Means and last outputs of sequences with lengths, and multiplication with a padding mask."""
 
     def __init__(self):
         super().__init__()
@@ -76,7 +76,7 @@ class Pooled(nn.Module):
 
 
 class Causal(nn.Module):
-    """Attention with floating masks in torch's default dtype, and positions in sines."""
+    """Attention with floating masks in torch's default dtype, and sinusoidal positions."""
 
     def __init__(self):
         super().__init__()
@@ -91,7 +91,7 @@ class Causal(nn.Module):
 
 
 class Heads(nn.Module):
-    """Views to shapes that are put together and handed on with a star."""
+    """Views to shapes that are concatenated and unpacked with a star."""
 
     def split(self, x):
         sizes = x.size()[:-1] + (2, 4)  # noqa: RUF005 (as people write it)
@@ -104,7 +104,7 @@ class Heads(nn.Module):
 
 
 class Parts(nn.Module):
-    """Loops over parts and over the list that another module returns."""
+    """Loops over parts, and over a list returned by another module."""
 
     class Levels(nn.Module):
         """A list of outputs."""
@@ -144,7 +144,7 @@ class NamedOutput(nn.Module):
 
 
 class Fielded(nn.Module):
-    """A module that asks for the fields of such a tuple."""
+    """A module that reads the fields of such a tuple."""
 
     def __init__(self):
         super().__init__()
@@ -156,7 +156,7 @@ class Fielded(nn.Module):
 
 
 class Called(nn.Module):
-    """A module that is called with tensors only, and with a number too."""
+    """A module that is called with only tensors, and also with a number."""
 
     class Scaled(nn.Module):
         """A module with a context and a scale."""
@@ -177,7 +177,7 @@ class Called(nn.Module):
 
 
 class Frozen(nn.Module):
-    """A parameter and a module that are not trained, and a parameter that is asked for its dtype."""
+    """A frozen parameter and module, and a parameter that is only read for its dtype."""
 
     def __init__(self):
         super().__init__()
@@ -206,7 +206,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_net_equals_its_module(name):
-    """In both modes and two dtypes; the net is a value, and goes back."""
+    """This holds in both modes and two dtypes; the net is a value, and converts back."""
     make, xs = CASES[name]
     net, params = agree(make, *xs)
     assert eval(repr(net), {**vars(fn), "torch": torch}) == net
@@ -218,7 +218,7 @@ def test_a_net_equals_its_module(name):
 
 
 def test_a_frozen_parameter_goes_back_as_one():
-    """With ``requires_grad=False``, and no gradient."""
+    """It has ``requires_grad=False``, and no gradient."""
     back = to_torch(*from_torch(Frozen()))
     assert not dict(back.named_parameters())["scale"].requires_grad
 
@@ -235,14 +235,14 @@ class Loss(nn.Module):
 
 
 def test_outputs_that_are_none_are_left_out():
-    """A net returns tensors."""
+    """A net only returns tensors."""
     module = Loss()
     net, params = from_torch(module)
     torch.testing.assert_close(net(params, ROWS), module(ROWS)[0].detach())
 
 
 def drop_path(x, p, training):
-    """Drop rows, as in timm."""
+    """Drop rows, like timm."""
     if not training:
         return x
     shape = (x.shape[0],) + (1,) * (x.ndim - 1)
@@ -263,7 +263,7 @@ class Dropping(nn.Module):
 
 
 def test_rows_are_dropped_with_any_number_of_axes():
-    """Whole rows, of the same number in expectation; none in evaluation."""
+    """Whole rows are dropped, equally many in expectation, and none in evaluation."""
     x = torch.ones(2000, 2, 8)
     net, params = from_torch(Dropping())
     y, plain = net(params, x, KEY), net.inference()(params, x)
@@ -289,7 +289,7 @@ class Autoencoder(nn.Module):
 
 
 def test_a_sample_is_drawn_from_the_key():
-    """With gradients for its mean and variance; the mean in evaluation."""
+    """Mean and variance have gradients; evaluation returns the mean."""
     module = Autoencoder().double()
     net, params = from_torch(module)
     compare(module, ROWS.double(), mode="eval")
@@ -301,7 +301,7 @@ def test_a_sample_is_drawn_from_the_key():
 
 
 class TwoNames(nn.Module):
-    """One batch norm, called by two names."""
+    """One batch norm that is called by two names."""
 
     def __init__(self):
         super().__init__()
@@ -313,7 +313,7 @@ class TwoNames(nn.Module):
 
 
 def test_statistics_with_two_names_are_refused():
-    """Each place would move its own ones; a module that is only held by two names converts."""
+    """Each place would update its own; a module that merely has two names converts."""
     with pytest.raises(ValueError, match=r"from_torch: a module with running statistics must be called by one name, got .* norm"):
         from_torch(TwoNames())
 
@@ -336,7 +336,7 @@ class Checkpointed(nn.Module):
 
 
 def test_checkpoints_are_plain_calls():
-    """The values are the same; ``remat`` is funcnet's. torch's function is in its place again afterwards."""
+    """The values are the same; use ``remat`` instead. torch's function is restored afterwards."""
     agree(Checkpointed, ROWS)
     assert checkpoint is torch.utils.checkpoint.checkpoint
     assert torch.autograd.Function.apply.__func__ is torch.autograd.Function.__dict__["apply"].__func__
@@ -369,6 +369,6 @@ def test_functions_of_autograd_are_refused():
 
 
 def test_sums_without_gradient_are_of_whole_numbers():
-    """Floating ones would get a gradient of 0 in silence."""
-    with pytest.raises(ValueError, match="x must be of whole numbers, since add of floating ones has a gradient"):
+    """Floating ones would silently get a gradient of 0."""
+    with pytest.raises(ValueError, match="x must hold whole numbers: for floating ones add has a gradient"):
         fn.NoGradient("add", (fn.InputTensor(0), 1))({}, ROWS)

@@ -1,4 +1,4 @@
-"""Functions of neural networks in traced code: each converted, and compared with torch and its autograd in float64."""
+"""Neural-network functions in traced code: each is converted and compared with torch and its autograd in float64."""
 
 # ruff: noqa: PLW0108 (functions are traced through lambdas, whose arguments are counted)
 
@@ -169,7 +169,7 @@ def _of_one(function: Any) -> Any:
 
 
 def test_activations_are_converted() -> None:
-    """Functions of torch and of torch.nn.functional, and methods."""
+    """They are functions of torch and torch.nn.functional, and methods."""
     for function in ACTIVATIONS:
         check(_of_one(function), A)
     for function in OF_POSITIVE:
@@ -181,25 +181,25 @@ def test_activations_are_converted() -> None:
 
 @pytest.mark.parametrize("table", [WITH_OPTIONS, REDUCTIONS, ORDERS, CHOICES], ids=["options", "reductions", "orders", "choices"])
 def test_functions_of_one_or_two_tensors_are_converted(table: list[Any]) -> None:
-    """Output, dtype and the gradients of all inputs."""
+    """Output, dtype and the gradients of all inputs agree."""
     for function in table:
         check(function, A, B)
 
 
 def test_functions_of_images_are_converted() -> None:
-    """Pooling, resizing, padding, and norms without weights."""
+    """They are pooling, resizing, padding, and norms without weights."""
     for function in OF_IMAGES:
         check(function, IMAGE)
 
 
 def test_functions_with_weights_among_their_tensors_are_converted() -> None:
-    """Convolutions, linear maps, norms, embeddings, attention."""
+    """They are convolutions, linear maps, norms, embeddings and attention."""
     for function, *tensors in WEIGHTED:
         check(function, *tensors)
 
 
 def test_dropout_depends_on_training() -> None:
-    """In training it is a layer, in evaluation nothing."""
+    """It is a layer in training, and nothing in evaluation."""
     assert repr(converted(lambda a: F.dropout(a, 0.3, training=True)).layer) == "Dropout(p=0.3)"
     assert converted(lambda a: F.dropout2d(a, 0.3, training=False)) == values.Ref("a")
 
@@ -221,7 +221,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("words", REFUSED)
 def test_what_has_no_layer_is_refused_with_the_reason(words: str) -> None:
-    """The reason is in the error, without a path, which the caller adds."""
+    """The error has the reason without a path, which the caller adds."""
     with pytest.raises(values.UnsupportedError) as caught:
         converted(REFUSED[words])
     assert words in str(caught.value)

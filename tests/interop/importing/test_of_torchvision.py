@@ -1,4 +1,4 @@
-"""Functions of torchvision that are not traced into: stochastic depth, and attention within shifted windows."""
+"""torchvision functions that are not traced into: stochastic depth, and attention in shifted windows."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
 
 
 def _swin(second: bool) -> torch.nn.Module:
-    """Make a small Swin Transformer, whose images do not divide into windows, and whose last ones are smaller than two."""
+    """Make a small Swin Transformer with images that do not divide into windows, the last ones smaller than two."""
     library.models()
     from torchvision.models import swin_transformer as swin
 
@@ -25,7 +25,7 @@ def _swin(second: bool) -> torch.nn.Module:
 
 @pytest.mark.parametrize("second", [False, True], ids=["swin", "swin v2"])
 def test_attention_within_shifted_windows_agrees(second: bool) -> None:
-    """Outputs, and the gradients of all parameters and of the image."""
+    """Outputs and the gradients of all parameters and of the image agree."""
     module = _swin(second)
     x = fn.random.normal(1, (2, 3, 45, 27), dtype=torch.float64)
     net, params = from_torch(module)
@@ -44,7 +44,7 @@ def test_attention_within_shifted_windows_agrees(second: bool) -> None:
 
 
 def test_stochastic_depth_is_drop_path() -> None:
-    """In evaluation, and with probability 0, it is nothing; whole batches are refused."""
+    """It is nothing in evaluation and with probability 0; whole batches are refused."""
     convert, x = FUNCTIONS["torchvision.ops.stochastic_depth.stochastic_depth"], values.Ref("x")
     assert convert(x, 0.5, "row").layer == fn.DropPath(0.5)
     assert convert(x, 0.5, "row", training=False) is convert(x, 0.0, "batch") is x

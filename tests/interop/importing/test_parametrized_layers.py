@@ -1,4 +1,4 @@
-"""Converters of modules with weight norm, spectral norm and orthogonal weights: paths, outputs and gradients are the module's."""
+"""Converters of modules with weight norm, spectral norm and orthogonal weights: paths, outputs and gradients agree."""
 
 from collections.abc import Callable
 
@@ -47,7 +47,7 @@ def _made(name: str) -> tuple[nn.Module, Tensor]:
 
 @pytest.mark.parametrize("name", PARAMETRIZED)
 def test_a_parametrized_layer_is_its_module(name: str) -> None:
-    """The paths of the params, y and all gradients, in evaluation, after which spectral norm's vectors are what they were."""
+    """Paths, y and all gradients agree in evaluation, which does not change spectral norm's vectors."""
     module, x = _made(name)
     before = {key: leaf.clone() for key, leaf in module.state_dict().items()}
     convert = converter_of(module)
@@ -69,7 +69,7 @@ def test_a_parametrized_layer_is_its_module(name: str) -> None:
 
 
 def test_a_parametrized_module_in_training_is_left_as_it_was() -> None:
-    """Reading its weight would move the vectors of spectral norm."""
+    """Reading its weight would change the vectors of spectral norm."""
     module = parametrizations.spectral_norm(_linear()).train()
     before = {key: leaf.clone() for key, leaf in module.state_dict().items()}
     convert = converter_of(module)
@@ -79,7 +79,7 @@ def test_a_parametrized_module_in_training_is_left_as_it_was() -> None:
 
 
 def test_a_step_in_training_moves_the_vectors_to_those_of_the_module() -> None:
-    """The module moves them before y is computed, and the layer after it, from the same weight."""
+    """The module updates them before computing y, the layer afterwards, from the same weight."""
     module, x = _made("spectral_norm")
     convert = converter_of(module)
     assert convert is not None
@@ -104,8 +104,8 @@ def _custom() -> nn.Module:
 
 
 REFUSED = {
-    "weight must be parametrized by one of weight_norm, spectral_norm and orthogonal, got _Twice": _custom,
-    "weight must be parametrized by one of weight_norm, spectral_norm and orthogonal, got _WeightNorm, _SpectralNorm": (
+    "weight must be parametrized with weight_norm, spectral_norm or orthogonal, got _Twice": _custom,
+    "weight must be parametrized with weight_norm, spectral_norm or orthogonal, got _WeightNorm, _SpectralNorm": (
         lambda: parametrizations.spectral_norm(parametrizations.weight_norm(_linear()))
     ),
     "bias must have two axes at least for spectral_norm": lambda: parametrizations.spectral_norm(_linear(), "bias"),
@@ -114,7 +114,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_other_parametrizations_are_refused(reason: str) -> None:
-    """By the names of their classes."""
+    """The error has the names of their classes."""
     module = REFUSED[reason]()
     convert = converter_of(module)
     assert convert is not None
@@ -123,7 +123,7 @@ def test_other_parametrizations_are_refused(reason: str) -> None:
 
 
 def test_what_has_no_converter_has_none_when_it_is_parametrized() -> None:
-    """A parametrized module is known by the class that it had."""
+    """A parametrized module is known by its original class."""
 
     class Custom(nn.Module):
         def __init__(self) -> None:

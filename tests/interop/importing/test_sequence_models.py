@@ -1,4 +1,4 @@
-"""Models of sequences as people write them, converted whole: outputs and all gradients, in both modes, with masks of ours."""
+"""Sequence models as users write them, converted as a whole: outputs and all gradients, in both modes, with our masks."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ NESTED = pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
 
 
 class Classifier(nn.Module):
-    """Classes from the outputs of the last step."""
+    """Classes from the outputs at the last step."""
 
     def __init__(self, kind):
         super().__init__()
@@ -28,7 +28,7 @@ class Classifier(nn.Module):
 
 
 class LastStates(Classifier):
-    """Classes from the last states of both directions, h, and the mean of the outputs."""
+    """Classes from the last hidden states of both directions and the mean of the outputs."""
 
     def forward(self, words: Tensor) -> Tensor:
         y, state = self.encoder(self.embedding(words))
@@ -37,7 +37,7 @@ class LastStates(Classifier):
 
 
 class FromZeros(nn.Module):
-    """An LSTM with a state that is made here, and whose cell state is returned."""
+    """An LSTM with a state made in the code, which also returns the cell state."""
 
     def __init__(self):
         super().__init__()
@@ -63,7 +63,7 @@ class Cells(nn.Module):
 
 
 class Attending(nn.Module):
-    """A block with self-attention, whose weights nobody uses, or are returned."""
+    """A block with self-attention whose weights are unused, or returned."""
 
     def __init__(self, returned=False):
         super().__init__()
@@ -77,7 +77,7 @@ class Attending(nn.Module):
 
 
 class FirstEntry(nn.Module):
-    """The output of attention by its number, in a series."""
+    """The output of attention, selected by number, in a series."""
 
     def __init__(self):
         super().__init__()
@@ -88,7 +88,7 @@ class FirstEntry(nn.Module):
 
 
 class Encoding(nn.Module):
-    """Words, positions, an encoder with a mask, and the mean over what is seen."""
+    """Words, positions, an encoder with a mask, and the mean over visible positions."""
 
     def __init__(self, batch_first=True):
         super().__init__()
@@ -103,14 +103,14 @@ class Encoding(nn.Module):
 
 
 class PaddingOfWords(Encoding):
-    """The same, with the padding found from the words: a mask of torch's meaning within."""
+    """The same, with padding found from the words: a mask of torch's meaning inside."""
 
     def forward(self, words: Tensor) -> Tensor:
         return super().forward(words, words == 0)
 
 
 class Translating(nn.Module):
-    """Source and target words, and a causal mask from outside."""
+    """Source and target words, and an external causal mask."""
 
     def __init__(self):
         super().__init__()
@@ -124,7 +124,7 @@ class Translating(nn.Module):
 
 
 class Decoding(nn.Module):
-    """A language model: a decoder that sees a memory."""
+    """A language model: a decoder with a memory."""
 
     def __init__(self):
         super().__init__()
@@ -135,7 +135,7 @@ class Decoding(nn.Module):
 
 
 class Encoder(nn.Module):
-    """An encoder for others to call."""
+    """An encoder that other modules call."""
 
     def __init__(self):
         super().__init__()
@@ -144,7 +144,7 @@ class Encoder(nn.Module):
 
 
 class OwnMask(Encoder):
-    """An encoder with a causal mask that is made here, for any length."""
+    """An encoder with a causal mask made in the code, for any length."""
 
     def forward(self, x: Tensor) -> Tensor:
         mask = nn.Transformer.generate_square_subsequent_mask(x.size(1), dtype=torch.float64)
@@ -152,7 +152,7 @@ class OwnMask(Encoder):
 
 
 class HeldMask(Encoder):
-    """An encoder with a causal mask in a buffer, of -∞, cut to the length."""
+    """An encoder with a causal mask of -∞ in a buffer, sliced to the length."""
 
     def __init__(self):
         super().__init__()
@@ -163,7 +163,7 @@ class HeldMask(Encoder):
 
 
 class FromNothing(nn.Module):
-    """A cell whose first state is made with the number of rows in the first place."""
+    """A cell whose first state is created from the number of rows."""
 
     def __init__(self):
         super().__init__()
@@ -184,7 +184,7 @@ class UpTo(nn.Module):
 
 
 class Counted(nn.Module):
-    """A number of elements, which a kernel must not take for a tensor."""
+    """A number of elements, which a kernel must not treat as a tensor."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.arange(0, x.numel())
@@ -241,7 +241,7 @@ def assert_same(net, params, module, inputs):
 @NESTED
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_is_converted(name):
-    """In training and in evaluation, by the same params, whose paths are those of the state dict."""
+    """The same params serve both modes, and their paths are those of the state dict."""
     make, inputs = MODELS[name]
     module = make().double()
     net, params = from_torch(module)
@@ -260,7 +260,7 @@ def as_input(inputs):
 @NESTED
 @pytest.mark.parametrize("name", ["attending, with weights", "first entry", "last states, RNN"])
 def test_the_laws_hold(name):
-    """Of converted nets as of any, where outputs are picked from tuples and masks translated."""
+    """This includes outputs picked from tuples and translated masks."""
     make, inputs = MODELS[name]
     fn.testing.check_laws(from_torch(make())[0], as_input(inputs), compiled=False)
 
@@ -268,7 +268,7 @@ def test_the_laws_hold(name):
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", ["encoding, padding of words", "cells"])
 def test_converted_nets_compile(name):
-    """A step of value and gradients in one graph."""
+    """A step of value and gradients is one graph."""
     make, inputs = MODELS[name]
     net, params = from_torch(make().double())
 
@@ -283,12 +283,12 @@ def test_converted_nets_compile(name):
 
 
 def attentions(net):
-    """Return the attentions of a net."""
+    """Return the attention layers of a net."""
     return [layer for _, layer in fn.walk(net) if isinstance(layer, fn.MultiHeadAttention)]
 
 
 def test_weights_that_nobody_uses_are_not_computed():
-    """In a graph and in a series; those that are returned are."""
+    """This holds in a graph and in a series; returned weights are computed."""
     for module in (Attending(), FirstEntry()):
         (attention,) = attentions(from_torch(module)[0])
         assert not attention.need_weights
@@ -312,6 +312,6 @@ def test_frozen_attention():
 
 @pytest.mark.parametrize(("module", "sentence"), [(UpTo(), "torch.zeros"), (Counted(), "Tensor.numel: numel\\(\\) depends on")])
 def test_numbers_that_depend_on_values(module, sentence):
-    """They are refused: kernels that took what is traced for a tensor read memory that was not theirs."""
+    """They are refused: kernels that treated a traced value as a tensor read invalid memory."""
     with pytest.raises(ValueError, match=f"from_torch: {type(module).__name__} cannot be converted: {sentence}"):
         from_torch(module)

@@ -1,4 +1,4 @@
-"""Writes in traced code: what reads a tensor after a write sees it, as in the module, or the module is refused."""
+"""Writes in traced code: a read after a write sees it, as in the module, or the module is refused."""
 
 from collections.abc import Callable
 
@@ -31,11 +31,11 @@ class Traced(nn.Module):
 
 
 class Named(nn.LeakyReLU):
-    """A class that adds a name only."""
+    """A class that only adds a name."""
 
 
 class Inner(nn.Module):
-    """A module that writes to its input, and returns something else."""
+    """A module that writes to its input, and returns another value."""
 
     def forward(self, x: Tensor) -> Tensor:
         x += 1
@@ -113,12 +113,12 @@ CODE: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 
 
 WITHOUT_AUTOGRAD = {"two writes", "x += y"}
-"""Code whose gradient autograd refuses to compute, as it needs what was written over."""
+"""Code whose gradient autograd refuses to compute, because it needs overwritten values."""
 
 
 @pytest.mark.parametrize("name", CODE)
 def test_what_is_read_after_a_write_is_what_was_written(name: str) -> None:
-    """In y and in the gradient, in training and in evaluation."""
+    """This holds for y and the gradient, in training and in evaluation."""
     module, x = Traced(CODE[name]).double(), fn.random.normal(0, (2, 3), dtype=torch.float64)
     net, params = from_torch(module)
     given = x.clone().requires_grad_()
@@ -145,7 +145,7 @@ REFUSED: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_a_write_that_has_no_form_without_writes_is_refused(reason: str) -> None:
-    """To what is read by another name, to the module's own tensors, and past autograd; nothing is written."""
+    """Examples are reads under another name, the module's own tensors, and writes past autograd; nothing is written."""
     module = Traced(REFUSED[reason])
     with pytest.raises(ValueError, match=f"from_torch: Traced cannot be converted: {reason.partition(', ')[0]}"):
         from_torch(module)

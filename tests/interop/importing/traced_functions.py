@@ -1,4 +1,4 @@
-"""Evaluate traced code node by node, forward and backward, with the layers that functions convert to."""
+"""Evaluate traced code node by node, forward and backward, with the converted layers."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class Module(torch.nn.Module):
             self.register_parameter(name, torch.nn.Parameter(value))
 
     def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Any:
-        """Give up to three tensors to the function."""
+        """Pass up to three tensors to the function."""
         given = (a, b, c)[: self.function.__code__.co_argcount]
         return self.function(*given)
 
@@ -33,7 +33,7 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
 
 
 def converted(function: Any) -> Any:
-    """Trace a function and return the value of its output: nodes, references, or a tuple."""
+    """Trace a function and return its output's value: nodes, references, or a tuple."""
     traced = fx.symbolic_trace(Module(function))
     known: dict[fx.Node, Any] = {}
     for node in traced.graph.nodes:
@@ -46,7 +46,7 @@ def converted(function: Any) -> Any:
 
 
 def _called(node: fx.Node, args: Any, kwargs: Any) -> Any:
-    """Return the value of a call: of shapes here, of all else as registered."""
+    """Return the value of a call: shape functions are computed here, others as registered."""
     if node.target is getattr and args[1] == "shape":
         return values.Shape(args[0])
     if node.target == "size":
@@ -58,7 +58,7 @@ def _called(node: fx.Node, args: Any, kwargs: Any) -> Any:
 
 
 def evaluate(value: Any, given: dict[str, Tensor], kept: dict[int, Any], order: list[Any]) -> Any:
-    """Return what a value is for given inputs; each node is applied once, and its cache is kept."""
+    """Return a value for given inputs; each node is applied once, and its cache is kept."""
     if isinstance(value, values.Ref):
         return given[value.name]
     if isinstance(value, (tuple, list)):
@@ -102,7 +102,7 @@ def _sum(a: Any, b: Any) -> Any:
 
 
 def check(function: Any, *tensors: Tensor, tolerance: float = 1e-10) -> None:
-    """Compare a function with what it is converted to: the output, its dtype, and the gradients of all floating inputs."""
+    """Compare a function with its conversion: the output, its dtype, and the gradients of all floating inputs."""
     given = dict(zip("abc"[: function.__code__.co_argcount], tensors, strict=False))
     kept: dict[int, Any] = {}
     order: list[Any] = []

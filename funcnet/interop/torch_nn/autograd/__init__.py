@@ -1,1 +1,1 @@
-"""Nets within autograd: as modules of torch.nn, and as differentiable functions, whose backward pass is the VJP."""
+"""Nets within autograd, as torch.nn modules and as differentiable functions; the backward pass is the VJP."""

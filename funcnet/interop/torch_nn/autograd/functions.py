@@ -2,8 +2,8 @@
 
     y, cache = net.apply(p, x)      gp, gx = net.vjp(p, cache, gy)
 
-The leaves of p and x go through ``torch.autograd.Function`` in one row. The first derivative needs the cache only. Further ones
-compute the net again, since the cache depends on p and x:
+The leaves of p and x are passed to ``torch.autograd.Function`` in one row. The first derivative needs only the cache. Higher
+ones compute the net again, because the cache depends on p and x:
 
     (gy, p, x) ↦ net.vjp(p, cache of net.apply(p, x), gy)      differentiated with ``torch.func``
     ẏ = the derivative of ⟨ṗ, gp⟩ + ⟨ẋ, gx⟩ with respect to gy       forward mode: vjp is linear in gy
@@ -30,7 +30,7 @@ from funcnet.walking import require_layer
 
 
 def _writable(y: Any, inputs: Row) -> Any:
-    """Return y so that autograd permits writes to it, unless it shares memory with an input, and refuses them there."""
+    """Return y so that autograd permits in-place writes to it, or refuses them if y shares memory with an input."""
     if y is None:
         return None
     if y._is_view():
@@ -66,7 +66,7 @@ class Recorded(Function):
 
 
 class Transformed(Function):
-    """A net as one operation within the transforms of ``torch.func``, which want the cache among the results."""
+    """A net as one operation within the transforms of ``torch.func``, which need the cache among the results."""
 
     generate_vmap_rule = True
 
@@ -88,7 +88,7 @@ class Transformed(Function):
         ctx.mark_non_differentiable(*[leaf for leaf in others if leaf is not None])
         saved = *ys, *row, *others[len(result.places) :]
         ctx.save_for_backward(*saved)
-        ctx.save_for_forward(*saved)  # the same ones: the rule for vmap remembers one list of axes for both
+        ctx.save_for_forward(*saved)  # the same tensors: the vmap rule remembers one list of axes for both
 
     @staticmethod
     def backward(ctx: Any, *gys: Any) -> Any:
@@ -114,7 +114,7 @@ class Transformed(Function):
 
 
 def _back(ctx: Any, gys: Row, saved: Row) -> Any:
-    """Return the gradients of the arguments of a function, from what it saved: its row and the cache."""
+    """Return the gradients of a function's arguments from its saved row and cache."""
     plan, result, needs = ctx.plan, ctx.result, ctx.needs_input_grad[1:]
     gys = gys[1 : 1 + result.count]
     if all([g is None for g in gys]):  # noqa: C419 (compiled code has no generators)
@@ -127,7 +127,7 @@ def _back(ctx: Any, gys: Row, saved: Row) -> Any:
 
 def _gradients(plan: Plan, result: Result, needs: tuple[bool, ...], gys: Row, saved: Row) -> Any:
     if is_compiling():
-        dense = [None if g is None else g.contiguous() for g in gys]  # Dynamo knows no strides of gradients
+        dense = [None if g is None else g.contiguous() for g in gys]  # Dynamo does not know the strides of gradients
         return Task(plan, result, needs).gradients((*dense, *saved))
     if torch.is_grad_enabled():
         return Gradients.apply(Task(plan, result, needs), *gys, *saved)  # type: ignore[no-untyped-call]
@@ -138,7 +138,7 @@ def _gradients(plan: Plan, result: Result, needs: tuple[bool, ...], gys: Row, sa
 
 
 def applied(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
-    """Return y, as a function of the row for autograd, and the statistics that moved, by their places."""
+    """Return y as a function of the row for autograd, and the updated statistics by place."""
     return in_autocast_dtype(_applied, plan, row) if is_autocast() else _applied(plan, row)
 
 
@@ -161,9 +161,10 @@ def _results(found: Any) -> tuple[Any, dict[int, Tensor]]:
 
 
 def _differentiated_by_torch(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
-    """Compute the net with torch's derivatives, where one forward mode is within another.
+    """Compute the net with torch's own derivatives, for nested forward modes.
 
-    The outer one is off while torch (2.13.0) calls the ``jvp`` of a function in the inner one, and would silently give 0.
+    torch (2.13.0) turns the outer mode off while it calls the ``jvp`` of a function in the inner one; the outer derivative would
+    silently be 0.
     """
     if plan.net.surrogate:
         raise value_error(plan.net, "a surrogate has no second derivative in forward mode; use reverse mode within", "jvp of jvp")
@@ -175,7 +176,7 @@ def _wants_gradient(leaf: Any) -> bool:
 
 
 def _computed(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
-    """Return what ``applied`` does where no one needs a gradient: nothing of the cache is kept."""
+    """Return the result of ``applied`` if no gradient is needed; the cache is not kept."""
     if not plan.stats:
         params, x, rng = plan.arguments(row)
         return plan.net(params, x, rng), {}
@@ -213,15 +214,18 @@ def differentiable(net: Layer) -> Differentiable:
 
         y = net(params, x, rng)      gradients: gp, gx = net.vjp(params, cache, gy)
 
-    It serves where tensors ask for gradients and no module is wanted: in a function for ``torch.func.grad`` or ``vmap``, or in a
-    loss that someone differentiates with ``torch.autograd.grad``. It is pure: running statistics do not move, which
-    ``net.update_stats`` and ``as_module`` do. ``torch.autocast`` has the effect that ``as_module`` describes.
+    Use it for tensors with gradients but without a module: in a function for ``torch.func.grad`` or ``vmap``, or in a loss that
+    is differentiated with ``torch.autograd.grad``. It is pure: running statistics do not change, unlike with
+    ``net.update_stats`` and ``as_module``. ``torch.autocast`` has the same effect as in ``as_module``.
 
     Args:
-        net: The net. ``differentiable(net.inference())`` is for evaluation.
+        net: The net. Use ``differentiable(net.inference())`` for evaluation.
+
+    Returns:
+        The function; several inputs are a tree x, as for the net.
 
     Raises:
-        ValueError: ``net`` is no layer.
+        ValueError: If ``net`` is no layer.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> layer = Linear(3, 1, bias=False, initializer="ones")

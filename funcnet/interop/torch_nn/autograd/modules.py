@@ -1,8 +1,8 @@
-"""Nets as modules of torch.nn: ``as_module``, whose backward pass is the VJP of the net.
+"""Nets as torch.nn modules: ``as_module``, whose backward pass is the VJP of the net.
 
     module(x) = net(params, x)      gradients: net.vjp
 
-The module computes what the net computes, with the same kernels; ``autograd`` has the function that autograd differentiates.
+The module computes the net with the same kernels; ``functions`` has the function that autograd differentiates.
 """
 
 from typing import Any
@@ -23,11 +23,11 @@ from funcnet.tree.mapping import same_leaf
 from funcnet.walking import require_layer
 
 _LONE = "weight"
-"""The name of the parameter where params are a single tensor, whose path is empty."""
+"""The name of the parameter if params are a single tensor, whose path is empty."""
 
 
 class Holder(nn.Module):
-    """A module that holds parameters and other holders; it computes nothing."""
+    """A module that holds parameters and other holders, and computes nothing."""
 
     def put(self, path: str, leaf: Tensor, *, is_buffer: bool) -> None:
         """Register a parameter or a buffer under a dotted path."""
@@ -50,12 +50,12 @@ class Holder(nn.Module):
         super().__delattr__(name)
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
-        """Add a module, but not in the place of one that holds parameters of the net."""
+        """Add a module, but refuse to replace one that holds parameters of the net."""
         self._refuse_to_replace(name, module)
         super().add_module(name, module)
 
     def _refuse_to_replace(self, name: str, value: Any) -> None:
-        """Refuse a module in the place of a layer, as ``model.fc = nn.Linear(512, 10)``: the net would not call it."""
+        """Refuse to replace a layer, as in ``model.fc = nn.Linear(512, 10)``: the net would not call the new module."""
         if isinstance(vars(self).get("_modules", {}).get(name), Holder):
             rule = f"{name!r} is a layer of the net, which calls its own layers; replace it in the net, with fn.replace"
             raise value_error("as_module", rule, f"{type(value).__name__} as {name!r}")
@@ -67,7 +67,7 @@ class Holder(nn.Module):
 
 
 class NetModule(Holder):
-    """A net as a module of torch.nn; made by ``as_module``."""
+    """A net as a torch.nn module; made by ``as_module``."""
 
     def __init__(self, net: Layer, params: Params) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class NetModule(Holder):
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make what every call needs: it is not pickled, but made again."""
+        """Prepare the objects that every call needs; they are not pickled, but made again."""
         self._places = [self._place(name) for name in self._names]
         self._codec = TreeCodec(self._structure.tree)
         stats = [i for i, name in enumerate(self._names) if self._net.has_running_stats and name in self._roles.buffers]
@@ -110,7 +110,7 @@ class NetModule(Holder):
         self._prepare()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Accept the other names of tied parameters, which the ``state_dict`` of a module of torch.nn has."""
+        """Accept the other names of tied parameters, which the ``state_dict`` of a torch.nn module has."""
         kept = [state_dict[prefix + name] for name in self._names if name is not None and prefix + name in state_dict]
         for name in [prefix + path for path in self._absent if prefix + path in state_dict]:
             if any(same_leaf(state_dict[name], one) for one in kept):
@@ -125,7 +125,7 @@ class NetModule(Holder):
             plan = plan.with_x(shape)
         row = [*self._leaves(), *entries]
         for i in plan.stats:
-            row[i] = row[i].clone()  # the buffer is written to, and the backward pass may need what was in it
+            row[i] = row[i].clone()  # the buffer is written to, but the backward pass may need its old values
         row.append(_drawn_key(row) if self._draws[self.training] else None)
         y, moved = applied(plan, row)
         if moved:
@@ -133,7 +133,7 @@ class NetModule(Holder):
         return y
 
     def params(self) -> Params:
-        """Return the params and statistics in the net's own tree, copied and without requests for gradients."""
+        """Return copies of the current params and statistics as the net's tree; they require no gradient."""
         made: Params = self._codec.write([None if leaf is None else leaf.detach().clone() for leaf in self._leaves()])
         return made
 
@@ -141,7 +141,7 @@ class NetModule(Holder):
         return str(self._net)
 
     def _leaves(self) -> list[Any]:
-        """List the parameters and buffers, whatever is in their places now, as within ``functional_call``."""
+        """List the parameters and buffers that are currently set, as within ``functional_call``."""
         found = [
             None if name is None else (holder._buffers if is_buffer else holder._parameters).get(name)
             for holder, name, is_buffer in self._places
@@ -152,7 +152,7 @@ class NetModule(Holder):
         return found
 
     def _move(self, moved: dict[int, Tensor]) -> None:
-        """Write moved statistics into the buffers, in place."""
+        """Write updated statistics to the buffers, in place."""
         with torch.no_grad():
             for i, leaf in moved.items():
                 holder, name, _ = self._places[i]
@@ -170,32 +170,32 @@ def _drawn_key(row: list[Any]) -> Tensor:
 
 
 def as_module(net: Layer, params: Params) -> NetModule:
-    """Make a module of torch.nn that computes a net, and whose backward pass is the net's VJP.
+    """Make a torch.nn module that computes a net; its backward pass is the net's VJP.
 
         module(x) = net(params, x)      gradients: gp, gx = net.vjp(params, cache, gy)
 
-    In training mode the module applies ``net``, and moves running statistics in place. In evaluation it applies
-    ``net.inference()``. A stochastic net draws a key from torch's generator at each call: ``torch.manual_seed`` repeats it, and
-    activation checkpoints draw the same noise again. The module takes a tensor or a tree; several arguments are the entries of a
-    tuple.
+    In training mode the module applies ``net`` and updates running statistics in place. In evaluation mode it applies
+    ``net.inference()``. A stochastic net draws a key from torch's generator at each call: ``torch.manual_seed`` makes the noise
+    reproducible, and activation checkpoints draw the same noise again. The module takes a tensor or a tree; several arguments are
+    the entries of a tuple.
 
-    Everything that autograd does works: derivatives of any order, ``torch.func``, forward mode, hooks, ``torch.compile`` as one
-    graph, ``DistributedDataParallel``. Only the gradients that someone asks for are computed, and no cache is kept where no one
-    does. Derivatives beyond the first compute the net again. Under ``torch.autocast`` the whole net is computed in its dtype, as
-    ``cast(net, dtype)`` does: y has that dtype, and statistics and gradients keep theirs.
+    All features of autograd work: derivatives of any order, ``torch.func``, forward mode, hooks, ``torch.compile`` as one graph,
+    ``DistributedDataParallel``. Only the required gradients are computed, and no cache is kept without any. Higher derivatives
+    compute the net again. ``torch.autocast`` acts as ``cast(net, dtype)``: the whole net is computed in the dtype of autocast, y
+    has that dtype, and statistics and gradients keep theirs.
 
     Args:
         net: The net, with all sizes inferred.
-        params: Its params, which are copied. Their dotted paths become the names of parameters, in nested modules. Running
-            statistics, integers and other tensors without a gradient become buffers. Parameters within ``freeze`` ask for no
+        params: Its params, which are copied. Their dotted paths become the names of parameters in nested modules. Running
+            statistics, integers and other tensors without a gradient become buffers. Parameters within ``freeze`` require no
             gradient. One tensor at two paths becomes one parameter.
 
     Returns:
-        The module; its method ``params()`` returns the params as they are now.
+        The module; its method ``params()`` returns the current params.
 
     Raises:
-        ValueError: ``net`` is no layer, ``params`` do not have the paths and shapes of the net's, or a name is one that every
-            ``torch.nn.Module`` has.
+        ValueError: If ``net`` is no layer, ``params`` do not have the paths and shapes of the net's, or a name is an attribute of
+            ``torch.nn.Module``.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.linear.linear import Linear

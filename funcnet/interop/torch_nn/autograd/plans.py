@@ -16,14 +16,14 @@ from funcnet.walking import walk
 
 @define(eq=False)
 class Result:
-    """What to know of the results of a net, beside their tensors.
+    """The facts about the results of a net, apart from their tensors.
 
     Args:
         y: The shape of y.
         cache: The shape of the cache.
-        places: The places in the row of the statistics that have moved.
-        kinds: Shape, dtype and device of each leaf of y, of several; ``None`` for those without a gradient.
-        count: How many leaves y has.
+        places: The places of the updated statistics in the row.
+        kinds: Shape, dtype and device of each leaf if y has several; ``None`` for leaves without a gradient.
+        count: Number of leaves of y.
     """
 
     y: Shape
@@ -33,7 +33,7 @@ class Result:
     count: int
 
     def gy(self, gys: Row) -> Tree:
-        """Build gy, of zeros where a leaf has no gradient."""
+        """Build gy, with zeros for leaves without a gradient."""
         return self.y.write([_zeros(kind) if g is None else g for g, kind in zip(gys, self.kinds, strict=True)])
 
 
@@ -48,26 +48,26 @@ def _zeros(kind: Any) -> Tensor | None:
 
 
 def is_inline(net: Layer) -> bool:
-    """Tell whether compiled code must differentiate a net by its own rules: ``lift`` fills a module for each call.
+    """Tell whether compiled code must differentiate a net with its own rules: ``lift`` fills a module at each call.
 
-    Dynamo permits no such writes within an operation with a rule for its derivative.
+    Dynamo does not permit these writes within an operation that has a custom derivative.
     """
     return any(isinstance(layer, Lifted) for _, layer in walk(net)) and not net.surrogate
 
 
 @define(eq=False)
 class Plan:
-    """A net, and how its arguments lie in a row: the leaves of params, those of x, and the key.
+    """A net, and the order of its arguments in a row: the leaves of params, those of x, and the key.
 
     Args:
         net: The net.
         params: The structure of params.
         x: The shape of x.
-        count: How many leaves params have.
-        stats: The places of the leaves that ``update_stats`` may move.
-        caches: What remembers how to take the cache apart.
-        casts: The net in each dtype of autocast, from ``casts_of``; compiled code can make no values.
-        is_inline: Whether compiled code differentiates the net by its own rules, as ``is_inline`` says.
+        count: Number of leaves of params.
+        stats: The places of the leaves that ``update_stats`` may change.
+        caches: The remembered structure of the cache.
+        casts: The net in each dtype of autocast, from ``casts_of``, because compiled code cannot make values.
+        is_inline: Whether compiled code differentiates the net with its own rules; see ``is_inline``.
     """
 
     net: Layer
@@ -92,7 +92,7 @@ class Plan:
         return self.params.write(row[: self.count]), self.x.write(row[self.count : -1]), row[-1]
 
     def forward(self, row: Row) -> tuple[Result, list[Any], list[Any], list[Any]]:
-        """Apply the net; return the result, and the tensors of y, of moved statistics, and of the cache."""
+        """Apply the net; return the result, and the tensors of y, of updated statistics, and of the cache."""
         params, x, rng = self.arguments(row)
         y, cache = self.net.apply(params, x, rng)
         moved = self.params.read(self.net.update_stats(params, cache)) if self.stats else row
@@ -102,12 +102,12 @@ class Plan:
         return Result(of_y, of_cache, places, _kinds(ys), len(ys)), ys, [moved[i] for i in places], kept
 
     def gradients(self, result: Result, row: Row, kept: Row, gys: Row, needs: Sequence[bool]) -> list[Any]:
-        """Return the gradients of the tensors in the row: ``None`` for those that need none, or have none."""
+        """Return the gradients of the tensors in the row; ``None`` if one is not needed or does not exist."""
         params, x, _ = self.arguments(row)
         return self.backward(params, x, result.cache.write(kept), result.gy(gys), needs)
 
     def backward(self, params: Params, x: Any, cache: Any, gy: Any, needs: Sequence[bool]) -> list[Any]:
-        """Call the method that computes what is needed, and no more."""
+        """Call the method that computes exactly the needed gradients."""
         gparams, gx = None, None
         if not any(needs[self.count :]):
             gparams = self.net.grads(params, cache, gy)

@@ -2,7 +2,7 @@
 
     y = cast(net, dtype)(p, x̃)      x̃: x in the dtype; gradients in the dtypes of p and x
 
-Kernels under autocast each cast their operands as a list of torch says, and a VJP called later would not know how.
+Under autocast each kernel casts its operands according to a list of torch's, which a VJP called later would not know.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ def casts_of(net: Layer) -> dict[torch.dtype, Layer]:
 
 
 def device_of(row: Sequence[Any]) -> torch.device:
-    """Return the device of the last tensor in a row: of x, where x has tensors."""
+    """Return the device of the last tensor in a row, which is one of x if x has tensors."""
     return next((leaf.device for leaf in reversed(row) if isinstance(leaf, Tensor)), torch.device("cpu"))
 
 
@@ -34,7 +34,7 @@ def autocast_off(row: Sequence[Any]) -> AbstractContextManager[Any]:
 
 
 def in_autocast_dtype(function: Callable[..., Any], plan: Any, row: Sequence[Any]) -> Any:
-    """Call ``function(plan, row)`` with the net cast to the dtype of autocast; float64 stays float64, as in torch's list."""
+    """Call ``function(plan, row)`` with the net cast to the dtype of autocast; float64 stays float64, as in torch."""
     kind = device_of(row).type
     is_double = [isinstance(leaf, Tensor) and leaf.dtype is torch.float64 for leaf in row]
     casts = torch.is_autocast_enabled(kind) and not any(is_double)

@@ -45,7 +45,7 @@ def _is_within(path: str, heads: set[str]) -> bool:
 
 
 def _is_trained_elsewhere(net: Layer, path: str, heads: set[str]) -> bool:
-    """Tell whether a leaf is tied to a place outside of all heads."""
+    """Tell whether a leaf is tied to a place outside all heads."""
     groups = [(at, group) for at, layer in walk(net) if isinstance(layer, Tied) for group in layer.groups]
     for at, (first, *others) in groups:
         start = join(at, first)
@@ -56,20 +56,20 @@ def _is_trained_elsewhere(net: Layer, path: str, heads: set[str]) -> bool:
 
 
 def _non_trainable(net: Layer) -> Iterator[str]:
-    """Yield the paths that ``non_trainable`` names, of layers and of what they are in evaluation, as a BatchNorm."""
+    """Yield the paths named in ``non_trainable`` of layers, and of their inference forms, as for BatchNorm."""
     for path, layer in walk(net):
         evaluated = layer if isinstance(layer, Combinator) else layer.inference()
         yield from (join(path, name) for name in (*layer.non_trainable, *evaluated.non_trainable))
 
 
 def require_params(who: str, net: Layer, params: Params) -> None:
-    """Raise ``ValueError`` unless params have the paths and shapes of those that the net's ``init`` makes."""
+    """Raise ``ValueError`` unless params have the paths and shapes of ``net.init(key)``."""
     odd = next((path for path, leaf in named_leaves("", params) if not isinstance(leaf, Tensor | None)), None)
     if odd is not None:
         raise value_error(who, "every leaf of params must be a tensor", f"another at {odd!r}")
     given, wanted = _shapes(params), _shapes(meta_params(net))
     words = [f"no {path!r}" for path in wanted if path not in given]
-    words += [f"{path!r}, which the net does not have" for path in given if path not in wanted]
+    words += [f"{path!r}, which the net lacks" for path in given if path not in wanted]
     words += [
         f"{path!r} of shape {given[path]} instead of {shape}" for path, shape in wanted.items() if given.get(path, shape) != shape
     ]

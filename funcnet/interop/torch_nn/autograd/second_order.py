@@ -1,9 +1,9 @@
-"""The VJP of a net as an operation of autograd, which differentiates it for derivatives beyond the first.
+"""The VJP of a net as an operation of autograd, which differentiates it for higher derivatives.
 
     (gy, p, x) ↦ net.vjp(p, cache of net.apply(p, x), gy)
 
-The gradients themselves come from the cache at hand. Their derivatives need a new one, which ``torch.func`` follows back to p
-and x.
+The gradients themselves are computed from the existing cache. Their derivatives need a new one, which ``torch.func`` traces back
+to p and x.
 """
 
 from collections.abc import Callable
@@ -26,14 +26,14 @@ jvp_of: Callable[..., Any] = torch.func.jvp
 
 @define(eq=False)
 class Task:
-    """Which gradients are wanted of what."""
+    """The net, the results and the needed gradients of a VJP."""
 
     plan: Plan
     result: Result
     needs: tuple[bool, ...]
 
     def cut(self, tensors: Row) -> tuple[Row, Row, Row]:
-        """Cut a row in those of gy, of the arguments and of the cache."""
+        """Split a row into the tensors of gy, of the arguments and of the cache."""
         return cut(tensors, self.result.count, len(self.needs))
 
     def gradients(self, tensors: Row) -> Any:
@@ -42,7 +42,7 @@ class Task:
         return tuple(self.plan.gradients(self.result, row, kept, gys, self.needs))
 
     def whole(self, tensors: Row, chosen: list[int]) -> Any:
-        """Return the gradients as a function of the tensors at some places, with a new cache; the others are constants."""
+        """Return the gradients as a function of some of the tensors, with a new cache; the others are constants."""
 
         def vjp(*some: Tensor) -> Any:
             gys, row, _ = self.cut(placed(tensors, chosen, some))
@@ -89,7 +89,7 @@ class Gradients(Function):
         saved = ctx.saved_tensors
         chosen = [i for i in range(len(saved)) if tangents[i] is not None]
         given = tuple([saved[i] for i in chosen]), tuple([tangents[i] for i in chosen])
-        nested = is_forward_mode() and not forward_levels()  # within ``dual_level``, in which torch begins no other one
+        nested = is_forward_mode() and not forward_levels()  # in a ``dual_level``; torch cannot nest another one in it
         moved = (_jvp_by_vjps if nested else _jvp)(ctx.task.whole(saved, chosen), *given)
         return tuple(placed([None for _ in ctx.task.needs], ctx.given, moved))
 
@@ -108,7 +108,7 @@ def _jvp_by_vjps(function: Callable[..., Any], arguments: Row, tangents: Row) ->
 def within_a_transform(function: Any, tensors: Row) -> Any:
     """Return ``function(tensors)``, computed within a transform that does nothing.
 
-    Where ``autograd.grad`` has a batch of gys at once, kernels cannot look at numbers, as in ``vmap``, but nothing tells them so.
+    When ``autograd.grad`` gets a batch of gys, kernels cannot read values, as in ``vmap``, but nothing else tells them.
     """
     count: int = len(tensors)
     places: list[int] = []

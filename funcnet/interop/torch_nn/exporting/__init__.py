@@ -1,1 +1,1 @@
-"""Nets as modules of torch.nn."""
+"""Nets as torch.nn modules."""

@@ -1,4 +1,4 @@
-"""Activations as modules of torch.nn."""
+"""Activations as torch.nn modules."""
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ same_names([Softmax, LogSoftmax, Softmin, Softmax2d])
 
 @native(CELU)
 def _celu(layer: CELU, params: Params) -> nn.Module:
-    """Convert CELU; the layer itself where float32, to which torch rounds alpha in its gradient, does not have the number."""
+    """Convert CELU, unless alpha is not a float32 number: torch rounds it in the gradient, so the layer itself is wrapped."""
     exact = torch.tensor(layer.alpha, dtype=torch.float32).item() == layer.alpha
     module: nn.Module = namesake(nn.CELU, layer, params)
     return module if exact else Applied(layer)

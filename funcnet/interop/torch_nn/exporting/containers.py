@@ -34,7 +34,7 @@ Held = dict[str, nn.Module | Tensor]
 
 
 def _held(net: Any, params: Params, convert: Convert) -> Held:
-    """Convert the layers within a net, with their own entries of params; a ``Parameter`` becomes a parameter or a buffer."""
+    """Convert the layers of a net with their entries of params; a ``Parameter`` becomes a parameter or a buffer."""
     entries = net.entries(params)
     return dict(zip(net.children(), net.each(lambda i, layer: _converted(layer, entries[i], convert)), strict=True))
 
@@ -50,7 +50,7 @@ def _converted(layer: Any, entry: Params, convert: Convert) -> nn.Module | Tenso
 
 
 def _modules(net: Any, params: Params, convert: Convert) -> dict[str, nn.Module] | None:
-    """Convert the layers within a net; ``None`` if one has a tensor for its params."""
+    """Convert the layers of a net; return ``None`` if the params of one are a tensor."""
     held = _held(net, params, convert)
     return None if any(isinstance(one, Tensor) for one in held.values()) else held  # type: ignore[return-value]
 
@@ -89,7 +89,7 @@ def _graph(net: Graph, params: Params, convert: Convert) -> nn.Module:
 
 @container(ByMode)
 def _by_mode(net: ByMode, params: Params, convert: Convert) -> nn.Module | None:
-    """Convert two graphs; those of other layers that have params are wrapped."""
+    """Convert two graphs; other layers with params are wrapped."""
     graphs: Any = net.layer, net.evaluation
     if any(type(graph) is not Graph for graph in graphs) or graphs[0].children().keys() != graphs[1].children().keys():
         return None

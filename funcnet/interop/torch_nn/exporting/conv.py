@@ -1,4 +1,4 @@
-"""Convolutions as modules of torch.nn."""
+"""Convolutions as torch.nn modules."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ same_names([ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Fold, Unfold])
 
 @native(Conv1d, Conv2d, Conv3d)
 def _conv(layer: Any, params: Params) -> nn.Module | None:
-    """Convert a convolution that is padded alike before and after x."""
+    """Convert a convolution with symmetric padding."""
     pads = layer.padding if isinstance(layer.padding, tuple) else (layer.padding,)
     is_known = layer.padding in ("same", "valid") or all(isinstance(pad, int) for pad in pads)
     return namesake(getattr(nn, type(layer).__name__), layer, params) if is_known else None

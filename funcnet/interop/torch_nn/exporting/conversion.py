@@ -1,4 +1,4 @@
-"""``to_torch``: a net and its params as a module of torch.nn, of native modules wherever torch.nn has them."""
+"""``to_torch``: a net and its params as a torch.nn module, with native modules where torch.nn has them."""
 
 import torch
 from torch import nn
@@ -27,30 +27,29 @@ FAMILIES = (activation, containers, conv, embedding, linear, noise, norm, operat
 
 
 def to_torch(net: Layer, params: Params) -> nn.Module:
-    """Convert a net and its params to a module of torch.nn with the same outputs and gradients.
+    """Convert a net and its params to a torch.nn module with the same outputs and gradients.
 
         module(x) = net(params, x, key)      module.eval()(x) = net.inference()(params, x)
 
-    A layer that torch.nn has becomes torch's own module, which autograd differentiates. An unnamed or named ``serial`` becomes an
+    A layer that torch.nn has becomes torch's own module, which autograd differentiates. A ``serial`` becomes an
     ``nn.Sequential``; branches, graphs and transformer blocks become modules that call the modules of their layers. Any other
-    layer becomes what ``as_module`` makes of it, whose backward pass is the layer's own. In train mode running statistics move
-    with each call, and noise is drawn from torch's generator.
+    layer is wrapped with ``as_module``, so its backward pass is the layer's VJP. In train mode, running statistics are updated at
+    each call, and noise is drawn from torch's generator.
 
-    ``nn.Hardsigmoid`` rounds 1/6 to float32 in its gradient, so that in float64 its gradients differ by 3e-8 of their size.
+    ``nn.Hardsigmoid`` rounds 1/6 to float32 in its gradient; its float64 gradients therefore differ by a relative 3e-8.
 
     Args:
-        net: The net. One for evaluation, after ``inference()``, becomes a module that evaluates in train mode too.
-        params: Its params, which are copied. Floating leaves become parameters, those of ``freeze`` with
-            ``requires_grad=False``; running statistics become buffers. A tensor at several places becomes one parameter, as do
-            the places of ``tied``.
+        net: The net. The result of ``inference()`` becomes a module that evaluates in train mode too.
+        params: Its params, which are copied. Floating leaves become parameters, with ``requires_grad=False`` within ``freeze``;
+            running statistics become buffers. A tensor at several places becomes one parameter, as do the places of ``tied``.
 
     Returns:
-        The module. It takes x as the net does, and the entries of a tuple as separate arguments; a single module of torch.nn
-        takes torch's arguments. The keys of its ``state_dict`` are the paths of params. A tied parameter has only its first key
-        there; ``load_state_dict`` also takes one with all keys. The module can be pickled and copied.
+        The module. It takes x as the net does, and the entries of a tuple as separate arguments; a single torch.nn module takes
+        torch's arguments. The keys of its ``state_dict`` are the paths of params. A tied parameter has only its first key;
+        ``load_state_dict`` also accepts all of its keys. The module can be pickled and copied.
 
     Raises:
-        ValueError: For anything but a layer, and for params of another net; it says where in the net.
+        ValueError: If ``net`` is no layer, or ``params`` belong to another net; the error names the place in the net.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.activation.sigmoids import Tanh
@@ -70,7 +69,7 @@ def to_torch(net: Layer, params: Params) -> nn.Module:
 
 
 def _converted(layer: Layer, params: Params) -> nn.Module:
-    """Return the native module of a layer, or the layer as a module where there is none."""
+    """Return the native module of a layer, or the wrapped layer if there is none."""
     convert = MODULES.get(type(layer))
     module = None if convert is None else convert(layer, params, _converted)
     return as_module(layer, params) if module is None else module

@@ -1,4 +1,4 @@
-"""Embeddings as modules of torch.nn."""
+"""Embeddings as torch.nn modules."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from funcnet.layers.embedding.embedding_bag import EmbeddingBag
 
 
 class PaddedEmbedding(nn.Embedding):
-    """``nn.Embedding`` that returns zeros for ``padding_idx``, whatever the table holds there."""
+    """``nn.Embedding`` that returns zeros for ``padding_idx``, whatever its row in the table."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Look up rows."""
@@ -19,7 +19,7 @@ class PaddedEmbedding(nn.Embedding):
 
 
 class Bags(nn.EmbeddingBag):
-    """``nn.EmbeddingBag`` that takes the forms of x of funcnet's: offsets only where the integers have one axis."""
+    """``nn.EmbeddingBag`` that takes x as funcnet's layer does: offsets only for integers with one axis."""
 
     def forward(self, *xs: Any) -> Tensor:
         """Reduce the rows of each bag."""
@@ -30,7 +30,7 @@ class Bags(nn.EmbeddingBag):
 
 @native(Embedding)
 def _embedding(layer: Embedding, params: Params) -> Any:
-    """Convert a table without ``max_norm``, for which torch writes to the table."""
+    """Convert a table without ``max_norm``; with it, torch writes to the table."""
     if layer.max_norm is not None:
         return None
     sizes = {"num_embeddings": layer.num_embeddings, "embedding_dim": layer.embedding_dim, "padding_idx": layer.padding_idx}

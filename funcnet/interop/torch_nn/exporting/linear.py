@@ -1,4 +1,4 @@
-"""Linear maps, and the distance of two inputs, as modules of torch.nn."""
+"""Linear maps, and the distance between two inputs, as torch.nn modules."""
 
 from funcnet.interop.torch_nn.exporting.registry import same_names
 from funcnet.layers.linear.bilinear import Bilinear

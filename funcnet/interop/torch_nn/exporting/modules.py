@@ -1,6 +1,6 @@
-"""Modules for nets: containers, which call the modules of a net's layers as the net does, and layers that autograd follows.
+"""Modules for nets: containers, which call the modules of their layers as the net does, and layers that autograd differentiates.
 
-Each takes x as its layer does, and the entries of a tuple as separate arguments or as one tuple.
+Each takes x as its layer does; the entries of a tuple may be separate arguments or one tuple.
 """
 
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ SEVERAL = (
     *(nn.Bilinear, nn.PairwiseDistance, nn.RNNBase, nn.RNNCellBase, nn.EmbeddingBag),
     *(nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d),
 )
-"""Modules of torch.nn that take several inputs as separate arguments."""
+"""torch.nn modules that take several inputs as separate arguments."""
 
 _UNPOOLING: dict[type, int] = {nn.MaxUnpool1d: 1, nn.MaxUnpool2d: 2, nn.MaxUnpool3d: 3}
 _TRANSPOSED: dict[type, int] = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
 SIZED = _UNPOOLING | _TRANSPOSED
-"""The number of axes of modules that may be called with the sizes of y; a layer takes a tensor with these sizes instead."""
+"""The number of axes of modules that may be called with the sizes of y; the layer takes a tensor of these sizes instead."""
 
 
 def call(module: nn.Module, x: Any) -> Any:
-    """Call a module with x, or with the entries of x where the module takes several inputs."""
+    """Call a module with x, or with the entries of x if it takes several inputs."""
     if type(x) is not tuple:
         return module(x)
     axes = SIZED.get(type(module))
@@ -43,12 +43,12 @@ def entry(xs: tuple[Any, ...]) -> Any:
 
 
 def takes_one(module: nn.Module) -> bool:
-    """Return whether a module is of torch.nn itself, and takes one input."""
+    """Return whether a module belongs to torch.nn itself and takes one input."""
     return type(module).__module__.startswith("torch.nn.") and not isinstance(module, SEVERAL)
 
 
 def place(root: nn.Module, path: str, child: nn.Module | Tensor) -> None:
-    """Put a module, a parameter or a buffer at a dotted path; a name of an attribute of ``nn.Module`` is taken too."""
+    """Register a module, a parameter or a buffer at a dotted path; names of ``nn.Module``'s attributes are allowed."""
     *holders, last = path.split(".")
     for name in holders:
         root = root._modules.setdefault(name, nn.Module())  # type: ignore[assignment]
@@ -73,10 +73,10 @@ def held_at(root: nn.Module, path: str) -> Any:
 
 
 class Chain(nn.Sequential):
-    """``nn.Sequential`` that takes several inputs, and hands the entries of a tuple on to modules with several."""
+    """``nn.Sequential`` that takes several inputs, and passes the entries of a tuple to modules with several."""
 
     def forward(self, *xs: Any) -> Any:
-        """Return what the last module returns."""
+        """Return the output of the last module."""
         x = entry(xs)
         for module in self._modules.values():
             x = call(module, x)
@@ -84,10 +84,10 @@ class Chain(nn.Sequential):
 
 
 class ChainWithConstants(Chain):
-    """Modules in series which all get the same constants after x: the module of ``serial_with_constants``."""
+    """Modules in series that all receive the same constants after x: the module of ``serial_with_constants``."""
 
     def forward(self, *xs: Any) -> Any:
-        """Return what the last module returns."""
+        """Return the output of the last module."""
         x, *constants = xs if len(xs) > 1 else xs[0] if isinstance(xs[0], tuple) else xs
         for module in self._modules.values():
             x = call(module, (x, *constants) if constants else x)
@@ -95,7 +95,7 @@ class ChainWithConstants(Chain):
 
 
 class Container(nn.Module):
-    """A module for each layer of a net, by the net's names; the net, which holds no params, says how they are wired."""
+    """A module for each layer of a net, by the net's names; the net defines how they are wired."""
 
     def __init__(self, net: Any, held: Mapping[str, nn.Module | Tensor]) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class GraphModule(Container):
         return self.evaluated(self.net, entry(xs))
 
     def evaluated(self, graph: Graph, x: Any) -> Any:
-        """Evaluate a graph with what is held in the place of its layers; a layer for which nothing is held has no params."""
+        """Evaluate a graph with the held modules in place of its layers; a layer without one has no params."""
         paths: Any = graph.pack(graph.children())  # in the place of params
         return graph.evaluate(paths, x, lambda name, layer, path, value: self.value_of(path, layer, value))
 
@@ -132,13 +132,13 @@ class GraphModule(Container):
 
 
 class ModeModule(GraphModule):
-    """The module of a ``by_mode`` of two graphs, which share what holds params.
+    """The module of a ``by_mode`` of two graphs, which share the modules with params.
 
     Args:
         net: The graph for training.
         held: Its modules and parameters.
         evaluation: The graph for evaluation.
-        others: Modules without params of layers that are others in evaluation.
+        others: Modules without params for layers that differ in evaluation.
     """
 
     def __init__(self, net: Graph, held: Mapping[str, Any], evaluation: Graph, others: dict[str, nn.Module]) -> None:
@@ -147,7 +147,7 @@ class ModeModule(GraphModule):
         self.others = {name: module.eval() for name, module in others.items()}
 
     def forward(self, *xs: Any) -> Any:
-        """Return what the graph of the mode returns."""
+        """Return the output of the graph for the current mode."""
         return self.evaluated(self.net if self.training else self.evaluation, entry(xs))
 
     def value_of(self, path: str, layer: Layer, x: Any) -> Any:
@@ -157,7 +157,7 @@ class ModeModule(GraphModule):
 
 
 class WiredModule(GraphModule):
-    """The module of a transformer block, and of other blocks whose wiring depends on the number of inputs."""
+    """The module of a transformer block, or of another block whose wiring depends on the number of inputs."""
 
     net: Wired
 
@@ -177,7 +177,7 @@ class BranchModule(Container):
     net: Branching
 
     def forward(self, *xs: Any) -> Any:
-        """Return the outputs of the modules as a tuple, or what the last module makes of them."""
+        """Return the outputs of the modules as a tuple, or the output of the last module for them."""
         x, modules = entry(xs), [*self._modules.values()]
         merge = None if self.net.merge is None else modules.pop()
         inputs = [x] * len(modules) if self.net.one_input else x if isinstance(x, tuple) else xs
@@ -189,7 +189,7 @@ class BranchModule(Container):
 
 
 class Applied(nn.Module):
-    """A layer without params, made of torch's functions, which autograd differentiates.
+    """A layer without params, made from torch functions that autograd differentiates.
 
     Args:
         layer: The layer.
@@ -208,7 +208,7 @@ class Applied(nn.Module):
 
 
 class Detached(Applied):
-    """A layer without params whose output depends on x without a gradient, even where torch's function has one."""
+    """A layer without params whose output has no gradient, even if torch's function has one."""
 
     def forward(self, *xs: Any) -> Any:
         """Return the layer's output."""

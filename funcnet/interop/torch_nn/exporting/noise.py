@@ -1,4 +1,4 @@
-"""Dropouts as modules of torch.nn, which draw from torch's generator."""
+"""Dropouts as torch.nn modules, which draw from torch's generator."""
 
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ same_names([Dropout, Dropout1d, Dropout3d, AlphaDropout, FeatureAlphaDropout])
 
 
 class Dropout2dModule(nn.Dropout2d):
-    """``nn.Dropout2d`` for which three axes are (channels, height, width); for torch's they are (N, channels, length)."""
+    """``nn.Dropout2d`` that reads three axes as (channels, height, width); torch reads them as (N, channels, length)."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Drop channels."""

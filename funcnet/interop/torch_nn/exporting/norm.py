@@ -1,4 +1,4 @@
-"""Norms as modules of torch.nn, with their running statistics as buffers."""
+"""Norms as torch.nn modules, with their running statistics as buffers."""
 
 from typing import Any, Self
 
@@ -65,7 +65,7 @@ def _running(layer: Any, params: Params) -> Any:
 
 @native(InstanceNorm1d, InstanceNorm2d, InstanceNorm3d)
 def _instance(layer: Any, params: Params) -> Any:
-    """Convert a norm whose running statistics move at a fixed rate: torch's do not count batches."""
+    """Convert a norm whose running statistics have a fixed rate: torch's instance norms do not count batches."""
     if layer.track_running_stats and layer.momentum is None:
         return None
     return namesake(getattr(nn, type(layer).__name__), layer, params)

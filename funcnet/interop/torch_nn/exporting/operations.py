@@ -1,4 +1,4 @@
-"""Layers that are torch's functions, such as sums and changes of shape: autograd differentiates the layer itself."""
+"""Layers made from torch functions, such as sums and changes of shape: autograd differentiates the layer itself."""
 
 from typing import Any
 
@@ -14,19 +14,23 @@ from funcnet.layers.activation.powers import Expm1, Log, Log1p, PowScalar, Recip
 from funcnet.layers.activation.softmaxes import LogSumExp
 from funcnet.layers.attention.mask_layers import FullMask, JointMask, VisibleMask
 from funcnet.layers.linear.rescaling import Rescale
-from funcnet.layers.operands.arithmetic import Add, Concat, Div, MatMul, Mul, Pow, Sub
+from funcnet.layers.operands.arithmetic import Add, Div, Mul, Pow, Sub
 from funcnet.layers.operands.choices import Maximum, Minimum, TypeAs, Where
 from funcnet.layers.operands.distances import CosineSimilarity
-from funcnet.layers.operands.picking import Pick, Stack, Unbind
+from funcnet.layers.operands.extreme_reductions import Max, Min
+from funcnet.layers.operands.matmul import MatMul
+from funcnet.layers.operands.picking import Concat, Pick, Stack, Unbind
 from funcnet.layers.operands.ranking import CumSum, GatherElements, MaxWithIndices, MinWithIndices, TopK
-from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Std, Sum, Var
-from funcnet.layers.pooling.adaptive import GlobalAvgPool, GlobalMaxPool, GlobalSumPool
+from funcnet.layers.operands.reductions import Mean, Prod, Sum
+from funcnet.layers.operands.spread_reductions import Std, Var
+from funcnet.layers.pooling.global_pool import GlobalAvgPool, GlobalMaxPool, GlobalSumPool
+from funcnet.layers.shape.axes import Permute, Squeeze, Transpose, Unsqueeze
 from funcnet.layers.shape.casting import Cast
 from funcnet.layers.shape.indexing import Chunk, Index, OneHot, Split
 from funcnet.layers.shape.moving import Flip, RepeatInterleave, Roll, SlidingWindow
 from funcnet.layers.shape.pattern_reduction import Reduce, Repeat
 from funcnet.layers.shape.rearrangement import Rearrange
-from funcnet.layers.shape.reshaping import Permute, Reshape, Squeeze, Transpose, Unsqueeze
+from funcnet.layers.shape.reshaping import Reshape
 from funcnet.layers.shape.selecting import Gather, Select
 from funcnet.layers.shape.sized import ConstantPad, Expand, RescaleBySize, View
 from funcnet.layers.shape.sized_indexing import GetItem, Narrow
@@ -43,7 +47,7 @@ OPERATIONS = (
     *(VisibleMask, JointMask, FullMask),
     *(Sin, Cos, Exp, Erf, Abs, Sign, Square, LogSumExp, Rescale, CosineSimilarity),
 )
-"""The layers that their modules hold and call."""
+"""The layers whose modules hold and call them."""
 
 
 @native(*OPERATIONS)

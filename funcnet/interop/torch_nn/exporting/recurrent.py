@@ -1,4 +1,4 @@
-"""Recurrent nets as modules of torch.nn, which take lengths too."""
+"""Recurrent nets as torch.nn modules that also take lengths."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ same_names([RNNCell, LSTMCell, GRUCell])
 
 
 class _TakesLengths(nn.RNNBase):
-    """A recurrent module whose third input may be the lengths of the rows; autograd then differentiates funcnet's layer."""
+    """A recurrent module with an optional third input, the lengths of the rows; autograd then differentiates our layer."""
 
     layer: Any
 
     def forward(self, *xs: Any) -> Any:
-        """Return the outputs and the last state, from a sequence, a state and lengths, of which the last two may be missing."""
+        """Return the outputs and the last state for a sequence, an optional state and optional lengths."""
         x = entry(xs)
         if not isinstance(x, tuple) or len(x) < 3:
             return super().forward(*x) if isinstance(x, tuple) else super().forward(x)

@@ -1,4 +1,4 @@
-"""Converters of layers, in a table that the files of this package fill, and what they are made with."""
+"""Converters of layers, in a table filled by the files of this package, and their helpers."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -14,10 +14,10 @@ from funcnet.errors import describe, value_error
 
 F = TypeVar("F", bound=Callable[..., Any])
 Convert = Callable[[Layer, Params], nn.Module]
-"""Convert a layer within another one, given its params."""
+"""Convert an inner layer, given its params."""
 
 MODULES: dict[type, Callable[[Any, Params, Convert], nn.Module | None]] = {}
-"""For each class of layers: ``(layer, params, convert) -> module``, or ``None`` where no module of torch.nn computes the same."""
+"""For each class of layers: ``(layer, params, convert) -> module``, or ``None`` if no torch.nn module computes the same."""
 
 _UNUSED_BY_APPLY = ("initializer", "init")
 
@@ -33,7 +33,7 @@ def native(*classes: type) -> Callable[[F], F]:
 
 
 def container(*classes: type) -> Callable[[F], F]:
-    """Register ``(layer, params, convert) -> module``, which converts the layers inside with ``convert(child, params)``."""
+    """Register ``(layer, params, convert) -> module``, which converts inner layers with ``convert(child, params)``."""
 
     def register(convert: F) -> F:
         MODULES.update(dict.fromkeys(classes, convert))
@@ -53,7 +53,7 @@ def _by_name(kind: Any) -> Callable[[Layer, Params], nn.Module | None]:
 
 
 def namesake(kind: Any, layer: Any, params: Params, /, **more: Any) -> Any:
-    """Make a module with the layer's fields as arguments; ``None`` where the layer has an option that the module lacks.
+    """Make a module with the layer's fields as arguments, or return ``None`` if the module lacks one of the options.
 
     Args:
         kind: The class of the module.
@@ -71,7 +71,7 @@ def namesake(kind: Any, layer: Any, params: Params, /, **more: Any) -> Any:
 
 
 def filled(kind: Any, layer: Layer, params: Params, **arguments: Any) -> Any:
-    """Make a module with copies of the params; nothing is drawn for its first weights."""
+    """Make a module with copies of the params, without drawing initial weights."""
     require_sizes(layer)
     with torch.device("meta"):
         module = kind(**arguments)
@@ -79,7 +79,7 @@ def filled(kind: Any, layer: Layer, params: Params, **arguments: Any) -> Any:
 
 
 def fill(module: Any, layer: Layer, params: Any) -> Any:
-    """Give a module copies of the params by name, those of buffers as buffers."""
+    """Give a module copies of the params by name, as parameters or buffers like its own."""
     require_params(layer, module, params)
     for name, leaf in params.items():
         copied = leaf.detach().clone()

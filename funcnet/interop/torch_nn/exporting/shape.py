@@ -1,10 +1,7 @@
-"""Reshapings, paddings and resizings as modules of torch.nn."""
+"""Reshaping, padding and resizing as torch.nn modules."""
 
 from funcnet.interop.torch_nn.exporting.registry import same_names
 from funcnet.layers.shape.boundary_padding import (
-    CircularPad1d,
-    CircularPad2d,
-    CircularPad3d,
     ReflectionPad1d,
     ReflectionPad2d,
     ReflectionPad3d,
@@ -12,6 +9,7 @@ from funcnet.layers.shape.boundary_padding import (
     ReplicationPad2d,
     ReplicationPad3d,
 )
+from funcnet.layers.shape.circular_padding import CircularPad1d, CircularPad2d, CircularPad3d
 from funcnet.layers.shape.constant_padding import (
     ConstantPad1d,
     ConstantPad2d,

@@ -14,10 +14,10 @@ Groups = Iterable[tuple[str, ...]]
 
 
 class _LaterPlaces:
-    """Hooks that keep only the first place of each tied parameter in a ``state_dict``, and load one with all of them too.
+    """Hooks that keep only the first place of each tied parameter in a ``state_dict``, but also load one with all places.
 
     Args:
-        first: For each later place, the first one.
+        first: The first place for each later place.
     """
 
     def __init__(self, first: dict[str, str]) -> None:
@@ -36,7 +36,7 @@ class _LaterPlaces:
 
 
 def with_ties(params: Params, groups: Groups) -> Params:
-    """Return params with the tensors of the first place at the other places of each group too."""
+    """Return params with the tensor of the first place at all places of each group."""
     for first, *others in groups:
         for path in others:
             params = tree.replace(params, path, tree.at(params, first))
@@ -44,9 +44,9 @@ def with_ties(params: Params, groups: Groups) -> Params:
 
 
 def tied_module(module: nn.Module, params: Params, groups: Groups) -> nn.Module | None:
-    """Tie the parameters of a module; the keys of its ``state_dict`` are first places only.
+    """Tie the parameters of a module; its ``state_dict`` has only the first places as keys.
 
-    ``None`` where tied places are buffers, or parameters of which only some are frozen.
+    Return ``None`` if tied places are buffers, or if only some of the parameters are frozen.
     """
     first = dict(_later_places(params, groups))
     if not all(tie(module, path, one) for path, one in first.items()):
@@ -65,7 +65,7 @@ def _later_places(params: Params, groups: Groups) -> Iterable[tuple[str, str]]:
 
 
 def tie(module: nn.Module, path: str, first: str) -> bool:
-    """Register the parameter at ``first`` at ``path`` too, unless one is a buffer or frozen alone; return whether it is."""
+    """Register the parameter at ``first`` at ``path`` too, unless one is a buffer or only one is frozen; return success."""
     (owner, name), (other, its_name) = _owner(module, path), _owner(module, first)
     one, two = owner.get(name), other.get(its_name)
     if one is None or two is None or one.requires_grad != two.requires_grad:
@@ -80,7 +80,7 @@ def _owner(module: nn.Module, path: str) -> tuple[dict[str, nn.Parameter | None]
 
 
 def tie_equal_leaves(module: nn.Module, params: Params) -> None:
-    """Tie the parameters whose leaves are one tensor; buffers stay apart, as each moves with its layer."""
+    """Tie the parameters whose leaves are one tensor; buffers stay separate, because each is updated with its layer."""
     firsts: dict[int, str] = {}
     for path, leaf in tree.names(params).items():
         first = firsts.setdefault(id(leaf), path)

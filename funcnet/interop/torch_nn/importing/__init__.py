@@ -1,1 +1,1 @@
-"""Modules of torch.nn and traced code as layers."""
+"""torch.nn modules and traced code as layers."""

@@ -1,4 +1,4 @@
-"""Activations, and softmaxes along an axis that torch.nn chooses."""
+"""Activations, and softmaxes along torch.nn's implicit axis."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ _ALONG = {kind.__name__: (kind(0), kind(1)) for kind in _SOFTMAXES.values()}
 
 @frozen
 class ImplicitAxis(Layer):
-    """A softmax along the axis that torch.nn chooses where none is given: 0 for an x of 0, 1 or 3 axes, else 1.
+    """A softmax along torch.nn's implicit axis: 0 if x has 0, 1 or 3 axes, else 1.
 
     Args:
         kind: The name of the layer, ``"Softmax"``, ``"LogSoftmax"`` or ``"Softmin"``.
@@ -87,6 +87,6 @@ class ImplicitAxis(Layer):
 
 @layer(*_SOFTMAXES)
 def softmax(module: Any) -> Converted:
-    """Convert a softmax along an axis, or without one along that which torch.nn chooses."""
+    """Convert a softmax along the given axis, or along torch.nn's implicit axis."""
     kind = entry_of(module, _SOFTMAXES)
     return (ImplicitAxis(kind.__name__), {}) if module.dim is None else made(kind, module, dim=module.dim)

@@ -1,4 +1,4 @@
-"""``torch.nn.MultiheadAttention`` as ``MultiHeadAttention``, and how code calls it.
+"""``torch.nn.MultiheadAttention`` as ``MultiHeadAttention``, and calls of it in code.
 
 A converted module takes (query, key, value) or (query, key, value, mask), and for self-attention x or (x, mask). Sequences have
 the axes of the module: (N, L, features) with its ``batch_first``, else (L, N, features), or (L, features). The mask is True where
@@ -51,7 +51,7 @@ def call_multihead_attention(
     average_attn_weights: Any = True,
     is_causal: Any = False,
 ) -> Any:
-    """Apply the layer to query, key, value and the mask; return a node of (y, weights), or (a node of y, ``None``)."""
+    """Apply the layer to query, key, value and mask; return a node for (y, weights), or (a node for y, ``None``)."""
     xs = tuple([require_value(name, one) for name, one in (("query", query), ("key", key), ("value", value))])
     is_self = xs[0] == xs[1] == xs[2] and "in_proj_weight" in params
     mask = joint_mask(attn_mask, key_padding_mask, is_causal, module.num_heads)

@@ -1,4 +1,4 @@
-"""Building: the nodes of a traced module, one after the other, as a serial or a graph with its params."""
+"""Building: collect the nodes of a traced module into a serial or a graph with its params."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ Inputs = tuple[str, ...]
 
 
 def without_absent(output: Any) -> Any:
-    """Leave out the entries of an output that are ``None``, such as a loss without targets; one that remains is alone."""
+    """Leave out the ``None`` entries of an output, such as a loss without targets; unwrap a single remaining entry."""
     if isinstance(output, dict):
         return {key: one for key, one in output.items() if one is not None}
     if not isinstance(output, (tuple, list)) or None not in [one if one is None else ... for one in output]:
@@ -38,11 +38,11 @@ class Imported:
 
 @define(eq=False)
 class Builder:
-    """The nodes of a graph to be.
+    """The nodes of a graph under construction.
 
     Args:
         inputs: The names of the graph's inputs.
-        taken: Names that a node without a module may not have: those of the modules and params of the module.
+        taken: Reserved names, those of the modules and params of the module; a node without a module may not use them.
     """
 
     inputs: Inputs
@@ -56,7 +56,7 @@ class Builder:
     _found: dict[int, tuple[Node, Ref]] = attribute(factory=dict)
 
     def fresh(self, name: str) -> str:
-        """Return a name that nothing has yet."""
+        """Return an unused name."""
         while name in self.nodes or name in self.taken or name in self.inputs:
             name += "_"
         return name
@@ -89,11 +89,11 @@ class Builder:
         return Ref(name, node.parts, numbers=node.numbers)
 
     def link(self, node: Node, ref: Ref) -> None:
-        """Let a reference take the place of a node in what is added later."""
+        """Replace a node with a reference in all nodes added later."""
         self._found[id(node)] = (node, ref)
 
     def hold(self, name: str, layer: Layer, params: Params) -> None:
-        """Keep a layer that is not evaluated, for its params."""
+        """Keep a layer only for its params; it is not evaluated."""
         self.nodes[name], self.params[name] = (layer, ()), params
 
     def output(self, value: Any) -> Any:
@@ -107,7 +107,7 @@ class Builder:
         raise UnsupportedError(f"its output must be tensors, got {value!r}")
 
     def _as_one(self, value: Any) -> Ref:
-        """Return a reference to a value, of several tensors a tuple."""
+        """Return a reference to a value; several tensors become a tuple."""
         value = self.output(value)
         if isinstance(value, dict):
             raise UnsupportedError("its output has a dict within another one or a tuple")
@@ -116,7 +116,7 @@ class Builder:
         return value  # type: ignore[no-any-return]
 
     def prune(self) -> None:
-        """Take away the nodes that lead to no output; of those with params, whose names count, keep these."""
+        """Remove the nodes that lead to no output, but keep their params, whose names matter."""
         ends = self._output_names()
         wanted = {*ends}
         for name, (_, inputs) in reversed(self.nodes.items()):
@@ -135,17 +135,17 @@ class Builder:
         return {one.name for one in ([outputs] if isinstance(outputs, Ref) else outputs)}
 
     def finish(self) -> Imported:
-        """Return the net: a serial where each node has the value of the one before, else a graph."""
+        """Return the net: a serial if each node takes the value of the previous one, else a graph."""
         net = self._serial() or self.graph()
         return Imported(net, self.packed(net), self.parts(), self.numbers())
 
     def packed(self, net: Combinator) -> Params:
-        """Return the params of a net that was made of the nodes."""
+        """Return the params of a net made from the nodes."""
         made: Params = net.pack([self.params[name] for name in net.children()])
         return made
 
     def output_names(self, through: dict[str, str]) -> Any:
-        """Return the names in the output, those in ``through`` replaced."""
+        """Return the names in the output, with those in ``through`` replaced."""
         if isinstance(self.outputs, dict):
             return {key: through.get(one.name, one.name) for key, one in self.outputs.items()}
         outputs = (self.outputs,) if isinstance(self.outputs, Ref) else self.outputs
@@ -160,7 +160,7 @@ class Builder:
         return tuple([one.parts for one in self.outputs])
 
     def numbers(self) -> Numbers:
-        """Return the numbers in the output; of several tensors, floating ones."""
+        """Return the kind of numbers in the output; floating ones for several tensors."""
         return self.outputs.numbers if isinstance(self.outputs, Ref) else None
 
     def _serial(self) -> Serial | None:

@@ -1,7 +1,7 @@
-"""Checks in traced code: ``assert condition`` and ``if condition: raise ...``, which are taken as passed.
+"""Checks in traced code: ``assert condition`` and ``if condition: raise ...`` are assumed to pass.
 
-Tracing knows no sizes, so the condition has no value. Python asks for one, and the instructions that follow tell a check from
-other branches.
+Sizes are unknown during tracing, so the condition has no value. Python asks for one; the instructions that follow distinguish a
+check from other branches.
 """
 
 import dis
@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import CodeType, FrameType
 
 _BEFORE_JUMP = ("UNARY_NOT", "TO_BOOL", "CACHE", "NOP")
-"""What may come before the jump that depends on a truth value; before Python 3.13 the jump itself asks for it."""
+"""Instructions that may precede the conditional jump; before Python 3.13 the jump itself asks for the truth value."""
 
 
 @lru_cache(maxsize=64)
@@ -18,7 +18,7 @@ def _instructions(code: CodeType) -> list[dis.Instruction]:
 
 
 def passing(frame: FrameType) -> bool | None:
-    """Return the truth value for which a check in a frame passes; ``None`` if the code is no check."""
+    """Return the truth value with which a check in a frame passes, or ``None`` if the code is no check."""
     steps = _instructions(frame.f_code)
     at = next((i for i, step in enumerate(steps) if step.offset == frame.f_lasti), None)
     if at is None:
@@ -34,13 +34,13 @@ def passing(frame: FrameType) -> bool | None:
 
 
 def is_unpacked_with_star(frame: FrameType) -> bool:
-    """Tell whether the code in a frame asks for the entries of a value to hand all of them on: ``f(*value)``, ``(1, *value)``."""
+    """Tell whether the code in a frame unpacks a value to pass all entries on: ``f(*value)``, ``(1, *value)``."""
     step = next((one for one in _instructions(frame.f_code) if one.offset == frame.f_lasti), None)
     return step is not None and step.opname in ("LIST_EXTEND", "CALL_FUNCTION_EX")
 
 
 def counts_beside_star(frame: FrameType) -> tuple[int, int] | None:
-    """Return how many names are before and after the one with a star, in ``first, *others, last = value``."""
+    """Return the numbers of names before and after the starred one in ``first, *others, last = value``."""
     step = next((one for one in _instructions(frame.f_code) if one.offset == frame.f_lasti), None)
     return (step.arg & 255, step.arg >> 8) if step is not None and step.opname == "UNPACK_EX" and step.arg is not None else None
 

@@ -1,4 +1,4 @@
-"""Convolutions, transposed convolutions, and the windows of images as columns."""
+"""Convolutions, transposed convolutions, and image windows as columns."""
 
 from typing import Any
 
@@ -35,12 +35,12 @@ def conv(module: Any) -> Converted:
 
 @layer(*_TRANSPOSED)
 def conv_transpose(module: Any) -> Converted:
-    """Convert a transposed convolution, whose padding torch.nn always fills with zeros."""
+    """Convert a transposed convolution; torch.nn always pads it with zeros."""
     return made(entry_of(module, _TRANSPOSED), module, **_options(module, "output_padding"))
 
 
 def _options(module: Any, *more: str) -> dict[str, Any]:
-    """Return the arguments that both kinds have, and some more by name."""
+    """Return the arguments of both kinds, and further ones by name."""
     return {name: compact(getattr(module, name)) for name in (*_NAMES, *more)} | {"bias": module.bias is not None}
 
 
@@ -52,10 +52,10 @@ def call_conv_transpose(
     input: Ref | Node,  # noqa: A002 (torch's name)
     output_size: Any = None,
 ) -> Node:
-    """Apply the layer; with ``output_size``, y has the lengths of another tensor."""
+    """Apply the layer; ``output_size`` gives y the lengths of another tensor."""
     if output_size is None:
         return Node(layer, (input,), params)
     if whole_numbers_in(output_size, layer.axes) is not None:
-        rule = "output_size must be sizes of a tensor: in numbers it has no counterpart but output_padding of the module"
+        rule = "output_size must be sizes of a tensor; the counterpart of a numeric one is the module's output_padding"
         raise UnsupportedError(rule)
     return Node(layer, (input, tensor_of_lengths(output_size, layer.axes)), params)

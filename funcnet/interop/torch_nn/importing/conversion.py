@@ -1,6 +1,6 @@
-"""What the converters of layers share: a module's tensors, its options, and the layer made from them.
+"""Helpers of the converters of layers: a module's tensors, its options, and the layer made from them.
 
-A converter usually says which attributes of the module are the arguments of which layer: ``same(nn.ELU, ELU, "alpha")``.
+A converter usually maps attributes of the module to arguments of the layer: ``same(nn.ELU, ELU, "alpha")``.
 """
 
 from collections.abc import Mapping
@@ -18,24 +18,24 @@ L = TypeVar("L", bound=Layer)
 
 
 def entry_of(module: nn.Module, table: Mapping[Any, E]) -> E:
-    """Return the entry of a table for the class of a module, or for the nearest one that it derives from."""
+    """Return the entry of a table for the class of a module, or for its nearest base class."""
     return next(table[one] for one in type(module).__mro__ if one in table)
 
 
 def tensors(module: nn.Module) -> Params:
-    """Return the module's ``state_dict`` as a tree of detached tensors, which share its memory."""
+    """Return the module's ``state_dict`` as a tree of detached tensors that share its memory."""
     return tree.from_names(dict(module.state_dict())) if module.state_dict() else {}
 
 
 def compact(option: Any) -> Any:
-    """Return an option in its usual form: (3, 3) becomes 3, and a list a tuple."""
+    """Return an option in its shortest form: (3, 3) becomes 3, and a list becomes a tuple."""
     if not isinstance(option, (list, tuple)):
         return option
     return option[0] if len({*option}) == 1 else tuple(option)
 
 
 def made(target: type[L], module: nn.Module, **options: Any) -> tuple[L, Params]:
-    """Return ``target(**options)`` with the module's tensors; raise ``UnsupportedError`` for options or tensors it lacks."""
+    """Return ``target(**options)`` with the module's tensors; raise ``UnsupportedError`` if it lacks options or tensors."""
     try:
         converted = target(**options)
     except ValueError as error:
@@ -46,7 +46,7 @@ def made(target: type[L], module: nn.Module, **options: Any) -> tuple[L, Params]
 
 
 def require_shapes(converted: Layer, params: Params) -> None:
-    """Raise ``UnsupportedError`` unless params have the names and shapes that the layer's must have."""
+    """Raise ``UnsupportedError`` unless params have the names and shapes of the layer's."""
     wanted, found = converted.param_shapes() or {}, {name: tuple(leaf.shape) for name, leaf in tree.names(params).items()}
     differ = sorted(name for name in {**wanted, **found} if wanted.get(name) != found.get(name))
     if differ:
@@ -61,8 +61,8 @@ def same(source: type[nn.Module], target: type[Layer], *names: str, **renamed: s
     Args:
         source: The class of the module.
         target: The class of the layer.
-        names: Attributes that are arguments with the same name.
-        renamed: For other arguments, the names of the attributes.
+        names: Attributes with the names of arguments.
+        renamed: The attributes for other arguments, by argument.
     """
     arguments = {**dict.fromkeys(names), **renamed}
     pairs = [(ours, theirs or ours) for ours, theirs in arguments.items()]
@@ -73,12 +73,12 @@ def same(source: type[nn.Module], target: type[Layer], *names: str, **renamed: s
 
 
 def require_default(module: nn.Module, why: str, **defaults: Any) -> None:
-    """Raise ``UnsupportedError`` where an option has another value than its default: the layer has no such option.
+    """Raise ``UnsupportedError`` unless an option that the layer lacks has its default.
 
     Args:
         module: The module.
-        why: What the layer does instead.
-        defaults: The values that the attributes must have.
+        why: The fixed behavior of the layer.
+        defaults: The required values of the attributes.
     """
     for name, default in defaults.items():
         got = getattr(module, name)

@@ -1,7 +1,7 @@
-"""Embeddings and bags of them.
+"""Embeddings and bags of embeddings.
 
-Rows longer than ``max_norm`` are shortened alike. torch.nn then writes them into the table, and computes the gradient at the
-new table; here the table stays, and the gradient is that of what was computed.
+Rows longer than ``max_norm`` are shortened in the same way. torch.nn then writes them to the table, and computes the gradient at
+the new table; here the table does not change, and the gradient is that of the computed function.
 """
 
 from typing import Any
@@ -41,7 +41,7 @@ def _require_plain_gradients(module: nn.Module) -> None:
 
 
 def _require_zero_row(weight: Tensor, padding_idx: int | None) -> None:
-    """Raise ``UnsupportedError`` for a padding row other than 0, which the layer would replace by 0."""
+    """Raise ``UnsupportedError`` for a nonzero padding row, which the layer would replace with 0."""
     if padding_idx is not None and not weight.is_meta and weight.detach()[padding_idx].any():
         rule = f"the row padding_idx={padding_idx} of weight must be 0, as the layer returns 0 for it"
         raise UnsupportedError(f"{rule}: set it to 0, or module.padding_idx = None to train it")
@@ -56,6 +56,6 @@ def call_embedding_bag(
     offsets: Ref | Node | None = None,
     per_sample_weights: Ref | Node | None = None,
 ) -> Node:
-    """Apply the layer to integers, offsets and weights, of which the last two may be missing."""
+    """Apply the layer to integers, optional offsets and optional weights."""
     given = tuple([one for one in (input, offsets, per_sample_weights) if one is not None])
     return Node(layer, given, params)

@@ -1,4 +1,4 @@
-"""``from_torch``: a module of torch.nn as a net and its params."""
+"""``from_torch``: a torch.nn module as a net and its params."""
 
 import copy
 import inspect
@@ -26,34 +26,34 @@ _LONGEST = 300
 
 
 def from_torch(module: nn.Module) -> tuple[Layer, Params]:
-    """Convert a module of torch.nn, or of classes that use it, to a net and its params.
+    """Convert a torch.nn module to a net and its params.
 
-        y = module(x) in training    = net(params, x)
-        y = module(x) in evaluation  = net.inference()(params, x)
+        net(params, x)             = module(x) in training mode
+        net.inference()(params, x) = module(x) in evaluation mode
 
-    Layers of torch.nn become those of funcnet with the same name, ``nn.Sequential`` becomes ``serial``, and the forward of any
-    other class is traced by ``torch.fx``: it becomes a ``serial`` with names, or a ``graph`` with a node for each module and
-    each function. A forward that asks ``self.training`` gives a ``by_mode`` of two graphs. A module that is called twice is one
-    layer, with one set of params.
+    torch.nn layers become the funcnet layers of the same name, ``nn.Sequential`` becomes ``serial``, and the forward of any other
+    class is traced with ``torch.fx``: it becomes a named ``serial``, or a ``graph`` with a node for each module and function. A
+    forward that reads ``self.training`` becomes a ``by_mode`` of two graphs. A module that is called twice becomes one layer with
+    one set of params.
 
-    The forward may not branch on the values of tensors, nor on their number of axes; sizes may be computed with. Random numbers
-    of the forward have the same distributions, drawn from the key, in evaluation too where it draws them there. Activation
-    checkpoints are plain calls; ``remat`` is funcnet's.
+    The forward may compute with sizes, but not branch on the values of tensors or on their number of axes. Its random numbers
+    have the same distributions, drawn from the key, in evaluation too if it draws them there. Activation checkpoints become plain
+    calls; use ``remat`` instead.
 
     Args:
         module: The module, in any mode. It does not change, and its tensors are copied.
 
     Returns:
-        The net and its params. Their paths are the keys of the module's ``state_dict``; a tensor with several keys has the
-        first, and the net is ``tied``. Layers whose parameters require no gradient are frozen, by ``freeze``.
+        The net and its params. Their paths are the keys of the module's ``state_dict``; a tensor with several keys keeps the
+        first, and the net is ``tied``. Layers whose parameters require no gradient are frozen with ``freeze``.
 
-        The net takes the arguments of ``forward`` that have no default; several are a tuple. Outputs that are ``None``, such as a
-        loss without targets, are left out. Masks are funcnet's, True for
-        what may be seen: in attention and Transformers, and wherever an input is used as a mask only.
+        The net takes the arguments of ``forward`` without a default; several are a tuple. ``None`` outputs, such as a loss
+        without targets, are left out. Masks follow funcnet's convention, ``True`` where attention is allowed, in attention and
+        Transformers and wherever an input is only used as a mask.
 
     Raises:
-        ValueError: If a module or a function has no counterpart, or a forward cannot be traced. It names the class, the path
-            and the function.
+        ValueError: If a module or a function has no counterpart, or a forward cannot be traced; the error names the class, the
+            path and the function.
         TypeError: If ``module`` is not a module.
 
     >>> import torch
@@ -75,7 +75,7 @@ def from_torch(module: nn.Module) -> tuple[Layer, Params]:
 
 
 def _imported(module: nn.Module) -> Imported:
-    """Convert a module; again, where a use of its inputs shows that they hold whole numbers."""
+    """Convert a module, and convert it again if a use of its inputs shows that they hold whole numbers."""
     floating = (one.dtype for one in module.state_dict().values() if one.is_floating_point())
     token = PRECISION.set(next(floating, None))
     try:
@@ -91,14 +91,14 @@ def _imported(module: nn.Module) -> Imported:
 
 
 def _with_same_tensors(module: nn.Module) -> nn.Module:
-    """Copy a module, but for its tensors: tracing may write to its attributes."""
+    """Copy a module without its tensors, because tracing may write to its attributes."""
     held = [*module.parameters(), *module.buffers()]
     held += [one for part in module.modules() for one in vars(part).values() if isinstance(one, Tensor)]
     try:
         return copy.deepcopy(module, {id(tensor): tensor for tensor in held})
     except Exception as error:
         raise value_error(
-            "from_torch", "module must be one that copy.deepcopy copies", f"{type(error).__name__}: {error}"
+            "from_torch", "copy.deepcopy must be able to copy module", f"{type(error).__name__}: {error}"
         ) from error
 
 
@@ -109,7 +109,7 @@ def _refusal(error: PlacedError) -> ValueError:
 
 
 def _state(module: nn.Module) -> dict[str, Any]:
-    """Return the tensors of the state dict, and other names of its parameters, which a hook may have left out."""
+    """Return the tensors of the state dict, including names of its parameters that a hook may have left out."""
     state = module.state_dict(keep_vars=True)
     known = {id(tensor) for tensor in state.values()}
     others = module.named_parameters(remove_duplicate=False)
@@ -117,7 +117,7 @@ def _state(module: nn.Module) -> dict[str, Any]:
 
 
 def _require_one_place(net: Layer, groups: list[tuple[str, ...]]) -> None:
-    """Refuse running statistics that calls at several places would have to move one after the other."""
+    """Refuse running statistics that calls at several places would have to update one after another."""
     moving = {*_moving(net, "")}
     for group in groups:
         places = [path for path in group if path.rpartition(".")[0] in moving]
@@ -127,7 +127,7 @@ def _require_one_place(net: Layer, groups: list[tuple[str, ...]]) -> None:
 
 
 def _moving(layer: Layer, path: str) -> Iterator[str]:
-    """Yield the paths of the layers that move running statistics, without those that a graph only keeps."""
+    """Yield the paths of the layers that update running statistics, without layers that a graph does not evaluate."""
     if not layer.has_running_stats:
         return
     if not isinstance(layer, Combinator):
@@ -144,7 +144,7 @@ def _moving(layer: Layer, path: str) -> Iterator[str]:
 
 
 def _tied(net: Layer, params: Params, state: dict[str, Any]) -> tuple[Layer, Params]:
-    """Tie what is one tensor in the module, and copy the params."""
+    """Tie the leaves that are one tensor in the module, and copy the params."""
     names = {*tree.names(params)}
     places: dict[int, list[str]] = {}
     for path, tensor in state.items():
@@ -152,7 +152,7 @@ def _tied(net: Layer, params: Params, state: dict[str, Any]) -> tuple[Layer, Par
     groups = [tuple([path for path in paths if path in names]) for paths in places.values()]
     if not names <= state.keys() or not all(groups):
         found = {*names} ^ {paths[0] for paths in places.values()}
-        raise value_error("from_torch", "the params must have the keys of the state dict", f"other ones: {sorted(found)[:5]}")
+        raise value_error("from_torch", "the params must have the keys of the state dict", f"others: {sorted(found)[:5]}")
     groups = [group for group in groups if len(group) > 1]
     _require_one_place(net, groups)
     for _, *others in groups:

@@ -1,4 +1,4 @@
-"""The modules that ``to_torch`` and ``as_module`` make beside those of torch.nn, back as the layers they were made from."""
+"""Modules made by ``to_torch`` and ``as_module`` that are not torch.nn's, converted back to their layers."""
 
 from typing import Any
 
@@ -74,7 +74,7 @@ def convert_chain_with_constants(module: ChainWithConstants, convert: Convert) -
 
 @container(BranchModule, WiredModule, GraphModule)
 def convert_container(module: Container, convert: Convert) -> Converted:
-    """Convert to the net, with the layers that its modules are converted to."""
+    """Convert to the net, with the layers converted from its modules."""
     pairs: dict[str, tuple[Layer, Any]] = {}
     for path, one in module.net.children().items():
         held = held_at(module, path)
@@ -140,7 +140,7 @@ def call_with_inputs(module: nn.Module, converted: Any, params: Any, *xs: Any) -
 
 
 def parts_of(converted: Layer) -> Parts:
-    """Return the structure of a layer's output, as far as its class says it."""
+    """Return the structure of a layer's output, as far as its class determines it."""
     if isinstance(converted, Wrapper):
         return parts_of(converted.layer)
     if isinstance(converted, Serial) and converted.layers:

@@ -1,4 +1,4 @@
-"""What the forward of a module does not use: its params are kept, so that the params have all keys of the state dict."""
+"""Modules and params that a forward does not use: they are kept, so that params have all keys of the state dict."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ Convert = Callable[[nn.Module, str], Converted]
 
 
 def hold_the_rest(module: nn.Module, builder: Builder, convert: Convert) -> None:
-    """Add the modules and params that no node has yet; of tensors under two names the first one counts."""
+    """Add the modules and params that no node has yet; a tensor with two names is added under the first."""
     rest = _missing(module, builder)
     for name, child in module._modules.items():
         own = [path for path in rest if path.startswith(f"{name}.")]
@@ -25,7 +25,7 @@ def hold_the_rest(module: nn.Module, builder: Builder, convert: Convert) -> None
 
 
 def _hold_child(child: nn.Module, name: str, own: list[str], rest: dict[str, Tensor], builder: Builder, convert: Convert) -> None:
-    """Keep a module as the layer that it is, or tensor by tensor where its code cannot be converted."""
+    """Keep a module as a layer, or tensor by tensor if its code cannot be converted."""
     try:
         builder.hold(name, *convert(child, name))
     except UnsupportedError:
@@ -45,7 +45,7 @@ def _missing(module: nn.Module, builder: Builder) -> dict[str, Tensor]:
 
 
 def _first_names(module: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of the state dict, each under its first name only."""
+    """Return the tensors of the state dict, each under its first name."""
     found: dict[int, str] = {}
     state = module.state_dict(keep_vars=True)
     for path, tensor in state.items():

@@ -1,4 +1,4 @@
-"""Interpretation: a recorded forward, node by node, as the nodes of a graph."""
+"""Interpretation: convert a recorded forward, node by node, to the nodes of a graph."""
 
 import math
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def interpret(graph: fx.Graph, module: nn.Module, inputs: dict[str, Ref], builde
 
 
 def _computed(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return the value of a function or a method: a node, or what is known while tracing."""
+    """Return the value of a function or a method: a node, or a value known while tracing."""
     target = node.target
     if getattr(target, "__name__", "") in _ASSERTIONS:
         return None
@@ -67,7 +67,7 @@ def _computed(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 
 def _without_layer(node: fx.Node, key: Any) -> UnsupportedError:
-    """Return the error; the field of a module's output is known where the module is a part of the code that asks."""
+    """Return the error for a missing layer; a field of a module's output is known only if the module is traced inline."""
     error = UnsupportedError(f"there is no layer for {_name_of(node, key)}")
     made = node.args[0] if node.target is getattr else None
     is_field = isinstance(made, fx.Node) and made.op == "call_module" and not hasattr(Tensor, key)
@@ -75,7 +75,7 @@ def _without_layer(node: fx.Node, key: Any) -> UnsupportedError:
 
 
 def _without_dtypes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Leave out the dtypes of tensors: what is computed becomes one of that dtype afterwards."""
+    """Leave out the dtypes of tensors: the result is converted to that dtype afterwards."""
     named = {name: one for name, one in kwargs.items() if not isinstance(one, Dtype)}
     return tuple([one for one in args if not isinstance(one, Dtype)]), named
 
@@ -90,7 +90,7 @@ def _converted(convert: Any, node: fx.Node, key: Any, args: tuple[Any, ...], kwa
 
 
 def _method_of_tensors(target: Any) -> Any:
-    """Return the converter of a method that is called as a function, as on a parameter: ``weight.new_zeros(x.size(0))``."""
+    """Return the converter of a method recorded as a function, as for a parameter: ``weight.new_zeros(x.size(0))``."""
     is_method = isinstance(target, MethodDescriptorType) and hasattr(Tensor, target.__name__)
     return FUNCTIONS.get(target.__name__) if is_method else None
 
@@ -109,7 +109,7 @@ _OF_KIND = ("dtype", "device", "layout", "new_zeros", "new_ones", "new_full", "n
 
 
 def _kind_only(module: nn.Module, node: fx.Node) -> Node | None:
-    """Return an empty tensor for a parameter that code asks only for its dtype or device, as in ``weight.new_zeros(n)``."""
+    """Return an empty tensor for a parameter used only for its dtype or device, as in ``weight.new_zeros(n)``."""
     asked = [user.args[1] if user.target is getattr else getattr(user.target, "__name__", user.target) for user in node.users]
     if not asked or not all(one in _OF_KIND for one in asked):
         return None
@@ -118,7 +118,7 @@ def _kind_only(module: nn.Module, node: fx.Node) -> Node | None:
 
 
 def _attribute(module: nn.Module, path: str, builder: Builder) -> Ref:
-    """Return the reference to a parameter, a buffer or another tensor, which becomes a node the first time."""
+    """Return the reference to a parameter, a buffer or another tensor; it becomes a node on first use."""
     tensor: Any = module
     for part in path.split("."):
         tensor = getattr(tensor, part)
@@ -132,7 +132,7 @@ def _attribute(module: nn.Module, path: str, builder: Builder) -> Ref:
 
 
 def parameter_node(tensor: Tensor) -> Node:
-    """Return the node of a parameter or a buffer that code uses directly."""
+    """Return the node of a parameter or a buffer used directly in code."""
     numbers = tensor.detach().double()
     spread = float(numbers.std(correction=0)) if tensor.is_floating_point() and tensor.numel() else 0.0
     mean = float(numbers.mean()) if tensor.numel() else 0.0
@@ -145,7 +145,7 @@ def parameter_node(tensor: Tensor) -> Node:
 
 
 def constant_node(tensor: Tensor, path: str, beside: Ref) -> Node:
-    """Return the node of a tensor that is no part of the state, such as a mask; it is put where another value lies."""
+    """Return the node of a tensor outside the state, such as a mask; it is moved to the device of another value."""
     if tensor.requires_grad:
         raise UnsupportedError(f"its attribute {path} is a tensor with a gradient that is no nn.Parameter")
     return Node(ConstantTensor.of(tensor), (beside,), shape=tuple(tensor.shape), numbers=settled(tensor.dtype))

@@ -1,4 +1,4 @@
-"""The converters of torch.nn's layers: importing this module enters those of every family in the table."""
+"""The converters of torch.nn's layers: importing this module registers those of every family."""
 
 from collections.abc import Callable
 from typing import Any
@@ -64,14 +64,14 @@ FAMILIES = (
 
 
 def class_of(module: nn.Module) -> type[nn.Module] | None:
-    """Return the class in the tables whose forward a module has: its own, or one that it only adds attributes to."""
+    """Return the class in the tables whose forward a module uses: its own class, or a base class without another forward."""
     kind = parametrized.plain_class(module)
     forward = kind.forward
     return next((one for one in kind.__mro__ if one in LAYERS and getattr(one, "forward", None) is forward), None)
 
 
 def converter_of(module: nn.Module) -> Callable[[Any, Convert], Converted] | None:
-    """Return the converter of a module; ``None`` if its class has none, whether or not a tensor of it is parametrized."""
+    """Return the converter of a module, which may be parametrized, or ``None`` if its class has none."""
     kind = class_of(module)
     if kind is None:
         return LAYERS_BY_NAME.get(f"{type(module).__module__}.{type(module).__qualname__}")
@@ -79,5 +79,5 @@ def converter_of(module: nn.Module) -> Callable[[Any, Convert], Converted] | Non
 
 
 def call_of(module: nn.Module) -> Callable[..., Any] | None:
-    """Return how traced code calls a module; ``None`` if it takes one tensor and returns one."""
+    """Return the function for calls of a module in traced code, or ``None`` if it takes one tensor and returns one."""
     return CALLS.get(class_of(module) or nn.Module)

@@ -31,7 +31,7 @@ def bilinear(module: nn.Bilinear) -> Converted:
 
 @layer(nn.AdaptiveLogSoftmaxWithLoss)
 def adaptive_softmax(module: nn.AdaptiveLogSoftmaxWithLoss) -> Converted:
-    """Convert an adaptive softmax, whose module keeps the number of classes as its last cutoff."""
+    """Convert an adaptive softmax; the last cutoff of the module is the number of classes."""
     names = ("in_features", "n_classes", "div_value", "head_bias")
     options = {name: getattr(module, name) for name in names}
     converted, params = made(AdaptiveLogSoftmaxWithLoss, module, cutoffs=tuple(module.cutoffs[:-1]), **options)
@@ -39,7 +39,7 @@ def adaptive_softmax(module: nn.AdaptiveLogSoftmaxWithLoss) -> Converted:
 
 
 def by_number(params: Params) -> Params:
-    """Return the params with the clusters, and the two maps of each, in dicts with numbers as keys, as the layer has them."""
+    """Return the params with the clusters, and the two maps of each, in dicts with numeric keys, as in the layer."""
     clusters = [dict(zip("01", maps, strict=True)) for maps in params["tail"]]
     return {"head": params["head"], "tail": {str(i): maps for i, maps in enumerate(clusters)}}
 

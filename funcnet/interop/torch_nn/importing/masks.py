@@ -1,7 +1,7 @@
-"""Masks in code that calls attention: torch's, True for what is hidden, become ours, True for what may be seen.
+"""Masks in code that calls attention: torch's (True where hidden) become ours (True where allowed).
 
-A mask of the net itself, an input that code hands on to attention and uses for nothing else, has our meaning already:
-``visible`` says so to its ``VisibleMask``.
+A mask that is an input of the net, passed to attention and not used otherwise, already has our meaning; ``visible`` tells its
+``VisibleMask``.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ Mask = Node | None
 
 
 def as_mask(mask: Ref | Node, kind: str, num_heads: int | None = None) -> Node:
-    """Return the node that translates a mask of torch.nn of a kind, "padding" or "attention"."""
+    """Return the node that translates a torch.nn mask of a kind, "padding" or "attention"."""
     mask = require_value("a mask", mask)
     if isinstance(mask.numbers, torch.dtype) and mask.numbers.is_floating_point:  # as of torch.full(size, -math.inf)
         mask = Node(Cast(precision()), (mask,))
@@ -25,9 +25,9 @@ def as_mask(mask: Ref | Node, kind: str, num_heads: int | None = None) -> Node:
 
 
 def joint_mask(attention: Any, padding: Any, is_causal: Any, num_heads: int | None) -> Mask:
-    """Return what an attention mask and a padding mask of torch.nn show together; ``is_causal`` only says what the first is.
+    """Combine an attention mask and a padding mask of torch.nn; ``is_causal`` only describes the first.
 
-    Without a mask, torch.nn refuses ``is_causal=True``, and so does this.
+    ``is_causal=True`` without a mask is refused, as in torch.nn.
     """
     if attention is None and is_causal not in (None, False):
         raise UnsupportedError("is_causal must come with the attention mask that it describes, as in torch.nn")
@@ -37,12 +37,12 @@ def joint_mask(attention: Any, padding: Any, is_causal: Any, num_heads: int | No
 
 
 def full_mask(mask: Mask) -> Node:
-    """Return a mask that hides nothing, made from another one."""
+    """Return a mask that hides nothing, with the form of another one."""
     return Node(FullMask(), (require_value("a mask", mask),))
 
 
 def up_to_last(*masks: Mask) -> list[Node]:
-    """Return the masks up to the last that there is, with masks that hide nothing in the gaps."""
+    """Return the masks up to the last given one, with masks that hide nothing in the gaps."""
     present = [i for i, mask in enumerate(masks) if mask is not None]
     last = present[-1] if present else -1
     return [full_mask(masks[last]) if mask is None else mask for mask in masks[: last + 1]]

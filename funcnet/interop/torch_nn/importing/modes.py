@@ -1,4 +1,4 @@
-"""Training and evaluation: a module whose forward asks ``self.training`` is traced in both modes."""
+"""Training and evaluation: a module whose forward reads ``self.training`` is traced in both modes."""
 
 import copy
 from collections.abc import Callable, Collection, Iterator
@@ -14,9 +14,9 @@ from funcnet.layers.shape.reshaping import Identity
 
 
 def kept_in_evaluation(module: nn.Module) -> set[int]:
-    """Return the ids of the modules within one that its ``train`` leaves in evaluation, as that of a frozen batch norm does.
+    """Return the ids of the inner modules that ``train`` leaves in evaluation mode, as for a frozen batch norm.
 
-    It calls ``train`` on a copy of the module and its tensors: a custom ``train`` may write to weights.
+    ``train`` is called on a copy of the module and its tensors, because a custom one may write to weights.
     """
     if all(type(one).train is nn.Module.train for one in module.modules()):
         return set()
@@ -37,9 +37,9 @@ def _mode(module: nn.Module, *, training: bool, kept: Collection[int]) -> Iterat
 
 
 def in_both_modes(module: nn.Module, build: Callable[[], Builder], kept: Collection[int]) -> Imported:
-    """Return the net of a module, which differs from mode to mode where the nodes that ``build`` makes differ.
+    """Return the net of a module; it depends on the mode if the nodes made by ``build`` do.
 
-    Modules in ``kept``, by their ids, are in evaluation in both.
+    The modules whose ids are in ``kept`` are in evaluation mode in both.
     """
     with _mode(module, training=True, kept=kept):
         training = build()
@@ -53,7 +53,7 @@ def in_both_modes(module: nn.Module, build: Callable[[], Builder], kept: Collect
 
 
 def _seen(builder: Builder) -> Any:
-    """Return what is computed in evaluation: layers that do nothing then are left out."""
+    """Return the computation in evaluation, without layers that do nothing then."""
     through: dict[str, str] = {}
     nodes: dict[str, Any] = {}
     for name, (layer, given) in builder.nodes.items():
@@ -67,7 +67,7 @@ def _seen(builder: Builder) -> Any:
 
 
 def _complete(training: Builder, evaluation: Builder) -> None:
-    """Let both have the nodes of both, in one order, so that both take the same params: what one lacks, it does not evaluate."""
+    """Give both the nodes of both, in one order, so that both take the same params; added nodes are not evaluated."""
     names = [*dict.fromkeys([*training.nodes, *evaluation.nodes])]
     for builder, other in ((training, evaluation), (evaluation, training)):
         for name in [name for name in names if name not in builder.nodes and isinstance(other.nodes[name][0], Layer)]:

@@ -1,4 +1,4 @@
-"""Modules as layers: by their class where torch.nn has it, else by tracing their forward."""
+"""Modules as layers: by class if it is torch.nn's, else by tracing the forward."""
 
 import inspect
 from typing import Any
@@ -48,7 +48,7 @@ class PlacedError(UnsupportedError):
 
 @define(eq=False)
 class Importer:
-    """Converts modules, each once for each way in which it is called."""
+    """Converts modules, once for each way in which they are called."""
 
     root: nn.Module
     _known: dict[Any, Imported] = attribute(factory=dict)
@@ -59,7 +59,7 @@ class Importer:
         self._kept = kept_in_evaluation(self.root)
 
     def convert(self, module: nn.Module, path: str, numbers: tuple[Numbers, ...] = ()) -> Imported:
-        """Return a module of one input, or with those that its forward demands, as a layer; ``numbers`` are those in them."""
+        """Convert a module with one input, or with those its forward requires; ``numbers`` are the kinds of numbers in them."""
         if converter_of(module) or _is_sequential(module):
             return self._of(module, path, ("x",), (None,), {}, numbers[:1] or (None,))
         try:
@@ -70,7 +70,7 @@ class Importer:
         return self._of(module, path, names, missing, {}, (*numbers, *missing)[: len(names)])
 
     def call(self, builder: Builder, owner: str, module: nn.Module, name: str, args: Any, kwargs: Any) -> Any:
-        """Add a call of a module to a builder, and return the value; ``owner`` is the path of the module that calls it."""
+        """Add a call of a module to a builder, and return the value; ``owner`` is the path of the calling module."""
         path = join(owner, name)
         if not converter_of(module):
             return self._add(builder, module, name, self._traced_call(module, path, name, args, kwargs))
@@ -104,7 +104,7 @@ class Importer:
         return Node(imported.layer, tuple(tensors.values()), imported.params, imported.parts, numbers=imported.numbers)
 
     def _add(self, builder: Builder, module: nn.Module, name: str, value: Any) -> Any:
-        """Add what a call computes: the node with the module's params under its name, which a second call uses again."""
+        """Add the result of a call: the node with the module's params, under its name; a second call reuses it."""
         main = _with_params(value) or value
         if isinstance(main, Node):
             self._add_main(builder, module, name, main)
@@ -118,7 +118,7 @@ class Importer:
         elif before[1] == main.layer:
             builder.link(main, builder.reuse(main, before[0], name))
         else:
-            raise InlineError(name, UnsupportedError("it is called in two ways that need two layers with the same params"))
+            raise InlineError(name, UnsupportedError("its two calls need two layers with the same params"))
 
     def _of(self, module: nn.Module, path: str, names: Any, parts: Any, constants: Constants, numbers: Any) -> Imported:
         key = (id(module), names, parts, repr(constants), numbers)
@@ -140,7 +140,7 @@ class Importer:
             raise
         except UnsupportedError as error:
             raise PlacedError(module, path, str(error)) from error
-        except (ValueError, TypeError, LookupError, RuntimeError) as error:  # a layer or a graph refuses what it is made of
+        except (ValueError, TypeError, LookupError, RuntimeError) as error:  # a layer or a graph refuses its arguments
             raise PlacedError(module, path, f"{type(error).__name__}: {error}") from error
 
     def _pair(self, module: nn.Module, path: str) -> Converted:
@@ -148,9 +148,9 @@ class Importer:
         return imported.layer, imported.params
 
     def _frozen(self, module: nn.Module, path: str, imported: Imported) -> Imported:
-        """Freeze a layer all of whose params require no gradient; a layer of torch.nn must have all or none.
+        """Freeze a layer if none of its params requires a gradient; a torch.nn layer must be frozen as a whole.
 
-        One that ``train`` leaves in evaluation becomes the layer for evaluation.
+        A layer that ``train`` leaves in evaluation mode becomes the layer for evaluation.
         """
         if id(module) in self._kept and converter_of(module):
             imported = evolve(imported, layer=imported.layer.inference())
@@ -176,7 +176,7 @@ class Importer:
         return builder.finish()
 
     def _traced(self, module: nn.Module, path: str, inputs: dict[str, Ref], constants: Constants) -> Builder:
-        """Return the nodes of a forward; a module that cannot be one node is traced as a part of this one."""
+        """Return the nodes of a forward; a module that cannot be one node is traced inline."""
         inlined: dict[str, UnsupportedError] = {}
         while True:
             try:
@@ -198,14 +198,14 @@ class Importer:
         builder = Builder(tuple([ref.name for ref in refs.values()]), taken)
         value = interpret(graph, module, refs, builder, lambda *given: self.call(builder, path, *given))
         value = without_absent(value) if module is self.root else value
-        self._follow_writes(module, graph)  # now that it is known which of the modules called write to their inputs
+        self._follow_writes(module, graph)  # now it is known which called modules write to their inputs
         builder.outputs = builder.output(value)
         builder.prune()
         hold_the_rest(module, builder, lambda child, name: self._pair(child, join(path, name)))
         return builder
 
     def _follow_writes(self, module: nn.Module, graph: fx.Graph) -> None:
-        """Let what is read after a write be its result; a module that writes to what is read later is traced inline."""
+        """Redirect reads after a write to its result; a module that writes to a tensor read later is traced inline."""
         try:
             if Writes(module, self._is_writer).follow(graph):
                 self._writers.add(id(module))
@@ -223,7 +223,7 @@ def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _unlike(name: str, taken: set[str]) -> str:
-    """Return a name for an input that has the name of a module or a parameter: paths keep theirs."""
+    """Return a free name for an input: modules and parameters keep theirs."""
     while name in taken:
         name += "_"
     return name
@@ -238,7 +238,7 @@ def _is_sequential(module: nn.Module) -> bool:
 
 
 def _with_params(value: Any) -> Node | None:
-    """Return the node with params, of a value and the nodes among its entries and inputs."""
+    """Return the node with params among a value, its entries and their inputs."""
     if isinstance(value, Node) and has_params(value.params):
         return value
     inner = value.inputs if isinstance(value, Node) else value if isinstance(value, tuple) else ()
@@ -258,10 +258,10 @@ def _call_with_one(module: nn.Module, layer: Any, params: Any, *args: Any, **kwa
 
 
 def _require_plain(module: nn.Module) -> None:
-    """Raise ``UnsupportedError`` for hooks, which are code beside the forward, and for sizes that are not known yet."""
+    """Raise ``UnsupportedError`` for hooks, which are code outside the forward, and for unknown sizes."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     found = [name for name in hooks if getattr(module, name, None)]
     if found:
         raise UnsupportedError(f"it has hooks ({', '.join(name.strip('_') for name in found)}), which a layer cannot have")
     if any(nn.parameter.is_lazy(one) for one in [*module.parameters(recurse=False), *module.buffers(recurse=False)]):
-        raise UnsupportedError("its sizes are not known before the first batch: call it once")
+        raise UnsupportedError("its sizes are unknown before the first batch: call it once")

@@ -1,6 +1,6 @@
 """Dropout: the same distribution, drawn from a key.
 
-``Dropout2d`` takes three axes for (channels, height, width); torch.nn takes them for (N, channels, length).
+``Dropout2d`` reads three axes as (channels, height, width); torch.nn reads them as (N, channels, length).
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Normalization: by the batch, by rows, groups, instances and neighbouring channels."""
+"""Normalization over the batch, rows, groups, instances and neighboring channels."""
 
 from typing import Any
 
@@ -34,20 +34,20 @@ same(nn.LocalResponseNorm, LocalResponseNorm, "size", "alpha", "beta", "k")
 def batch_norm(module: Any) -> Converted:
     """Convert a batch normalization.
 
-    A ``SyncBatchNorm``, which does not say how many axes x has, becomes a ``BatchNorm2d`` of the rows in one process.
+    A ``SyncBatchNorm``, whose number of axes is unknown, becomes a ``BatchNorm2d`` over the rows of one process.
     """
     return made(entry_of(module, _BATCH), module, momentum=module.momentum, **_channels(module))
 
 
 @layer(*_INSTANCE)
 def instance_norm(module: Any) -> Converted:
-    """Convert an instance normalization; with ``momentum=None`` torch.nn's statistics never move."""
+    """Convert an instance normalization; with ``momentum=None`` torch.nn's statistics never change."""
     momentum = 0.0 if module.momentum is None else module.momentum
     return made(entry_of(module, _INSTANCE), module, momentum=momentum, **_channels(module))
 
 
 def _channels(module: Any) -> dict[str, Any]:
-    """Return the options of a normalization with running statistics; they are there or not, whatever the module's flags say."""
+    """Return the options of a normalization; whether it has running statistics depends on its buffers, not its flags."""
     tracked = module.running_mean is not None
     if module.track_running_stats is not tracked:
         rule = f"track_running_stats={module.track_running_stats} must say whether there are running statistics"
@@ -57,27 +57,27 @@ def _channels(module: Any) -> dict[str, Any]:
 
 
 def _affine(module: Any, name: str) -> dict[str, bool]:
-    """Return whether there are a weight and a bias; ``name`` is that of the option for both."""
+    """Return whether there are a weight and a bias; ``name`` is the option for both."""
     affine = module.weight is not None
     return {name: affine, "bias": module.bias is not None or not affine}
 
 
 @layer(nn.GroupNorm)
 def group_norm(module: nn.GroupNorm) -> Converted:
-    """Convert a normalization of groups of channels."""
+    """Convert a normalization over groups of channels."""
     options = {name: getattr(module, name) for name in ("num_groups", "num_channels", "eps")}
     return made(GroupNorm, module, **options, **_affine(module, "affine"))
 
 
 @layer(nn.LayerNorm)
 def layer_norm(module: nn.LayerNorm) -> Converted:
-    """Convert a normalization of rows."""
+    """Convert a normalization over rows."""
     affine = _affine(module, "elementwise_affine")
     return made(LayerNorm, module, normalized_shape=tuple(module.normalized_shape), eps=module.eps, **affine)
 
 
 @layer(nn.RMSNorm)
 def rms_norm(module: nn.RMSNorm) -> Converted:
-    """Convert a normalization of rows by their mean square."""
+    """Convert a root-mean-square normalization over rows."""
     shape, affine = tuple(module.normalized_shape), module.weight is not None
     return made(RMSNorm, module, normalized_shape=shape, eps=module.eps, elementwise_affine=affine)

@@ -1,4 +1,4 @@
-"""The ``output_size`` of a call: whole numbers, or the sizes of a tensor, which then says how long y is.
+"""The ``output_size`` of a call: whole numbers, or the sizes of a tensor.
 
 ``output_size`` may be ``skip.size()``, ``skip.shape[-2:]`` or ``(h, w)``, where h and w are sizes of one tensor.
 """
@@ -9,7 +9,7 @@ from funcnet.interop.torch_nn.importing.values import Node, Ref, Shape, Size, Un
 
 
 def whole_numbers_in(output_size: Any, axes: int) -> tuple[int, ...] | None:
-    """Return the lengths in an ``output_size`` of whole numbers, without batch and channels; ``None`` for sizes of a tensor."""
+    """Return the lengths in a numeric ``output_size``, without batch and channels, or ``None`` for sizes of a tensor."""
     if not isinstance(output_size, (list, tuple)) or not all(isinstance(n, int) for n in output_size):
         return None
     if len(output_size) not in (axes, axes + 2):
@@ -19,7 +19,7 @@ def whole_numbers_in(output_size: Any, axes: int) -> tuple[int, ...] | None:
 
 
 def tensor_of_lengths(output_size: Any, axes: int) -> Ref | Node:
-    """Return the tensor whose last sizes are an ``output_size``; raise ``UnsupportedError`` where they are no such sizes."""
+    """Return the tensor whose last sizes are ``output_size``; raise ``UnsupportedError`` for anything else."""
     if isinstance(output_size, Shape) and output_size.stop is None and output_size.start in (None, 0, 2, -axes):
         return output_size.of
     if isinstance(output_size, (list, tuple)) and len(output_size) in (axes, axes + 2):

@@ -1,8 +1,8 @@
 """Modules with a parametrized tensor: weight norm, spectral norm and orthogonal weights of ``torch.nn.utils.parametrizations``.
 
-Torch gives such a module a new subclass of the layer's class, and its tensors have the paths of the params of
-``weight_norm``, ``spectral_norm`` and ``orthogonal``. Spectral norm iterates after a step instead of before it, so that y in
-training differs by one iteration; in evaluation it is the same.
+Torch gives the module a new subclass of the layer's class, and its tensors have the paths of the params of ``weight_norm``,
+``spectral_norm`` and ``orthogonal``. Our spectral norm iterates after a step instead of before it: y differs by one iteration in
+training, and is the same in evaluation.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from funcnet.interop.torch_nn.importing.values import UnsupportedError
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
-    """Return the class of a module, without the subclass that a parametrization has made of it."""
+    """Return the class of a module without the subclass made by a parametrization."""
     return type(module).__mro__[1] if parametrize.is_parametrized(module) else type(module)
 
 
@@ -32,7 +32,7 @@ def parametrized(module: Any, convert: Convert) -> Converted:
     params = tensors(module)
     for name, maps in lists.items():
         if name not in inner:
-            raise UnsupportedError(f"{name} is parametrized, and not a tensor of {type(made).__name__}")
+            raise UnsupportedError(f"{name} is parametrized, but {type(made).__name__} has no such tensor")
         made = _wrapped(made, name, maps)
         params["parametrizations"][name].setdefault("0", {})
     if tree.names(params).keys() != module.state_dict().keys():
@@ -45,7 +45,7 @@ def _converted(plain: Any, convert: Convert) -> Converted:
 
 
 def _plain(module: Any, lists: dict[str, Any]) -> Any:
-    """Return the module as it would be without parametrizations, with originals of the same shape for what they compute."""
+    """Return the module without parametrizations; originals of the same shape replace the computed tensors."""
     plain_type = plain_class(module)
     plain = plain_type.__new__(plain_type)
     rest = {name: child for name, child in module._modules.items() if name != "parametrizations"}
@@ -55,15 +55,15 @@ def _plain(module: Any, lists: dict[str, Any]) -> Any:
 
 
 def _shaped_like(maps: Any) -> Any:
-    """Return the original that has the shape of the parametrized tensor: of weight norm the second, the direction."""
+    """Return the original with the shape of the parametrized tensor; for weight norm the second, the direction."""
     return maps.original if hasattr(maps, "original") else maps.original1
 
 
 def _wrapped(layer: Layer, name: str, maps: Any) -> Layer:
-    """Return the layer whose tensor ``name`` is computed as the module computes it."""
+    """Return the layer whose tensor ``name`` is computed as in the module."""
     if len(maps) != 1 or (type(maps[0]).__module__, type(maps[0]).__name__) not in _MAPS:
         kinds = ", ".join(type(one).__name__ for one in maps)
-        raise UnsupportedError(f"{name} must be parametrized by one of weight_norm, spectral_norm and orthogonal, got {kinds}")
+        raise UnsupportedError(f"{name} must be parametrized with weight_norm, spectral_norm or orthogonal, got {kinds}")
     try:
         return _MAPS[type(maps[0]).__module__, type(maps[0]).__name__](layer, name, maps[0])
     except ValueError as error:
@@ -92,4 +92,4 @@ _MAPS: dict[tuple[str, str], Callable[[Layer, str, Any], Layer]] = {
     (_HOME, "_SpectralNorm"): _spectral_norm,
     (_HOME, "_Orthogonal"): _orthogonal,
 }
-"""The combinator for each class of torch's, which are private and so known by name."""
+"""The combinator for each parametrization of torch, by class name because the classes are private."""

@@ -1,4 +1,4 @@
-"""Pooling of windows, to a given size and of places that are drawn, and its inverse."""
+"""Pooling: fixed windows, adaptive and fractional pooling, and unpooling."""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ same(nn.AdaptiveMaxPool3d, AdaptiveMaxPool3d, "output_size", "return_indices")
 
 @layer(*_WINDOWS)
 def pool(module: Any) -> Converted:
-    """Convert a pooling of windows; a stride of the windows' size is the default."""
+    """Convert a pooling of windows; the default stride is the window size."""
     target, names = entry_of(module, _WINDOWS)
     kernel, stride = compact(module.kernel_size), compact(module.stride)
     options = {name: compact(getattr(module, name)) for name in names}
@@ -72,9 +72,9 @@ def pool(module: Any) -> Converted:
 
 @layer(*_FRACTIONAL)
 def fractional_pool(module: Any) -> Converted:
-    """Convert a fractional pooling; ``inference()`` has fixed windows, where torch.nn draws them in evaluation too."""
+    """Convert a fractional pooling; ``inference()`` uses fixed windows, but torch.nn draws them in evaluation too."""
     if module._random_samples is not None:
-        raise UnsupportedError("_random_samples, given places of the windows, has no counterpart: a key draws them")
+        raise UnsupportedError("_random_samples has no counterpart: the windows are drawn from a key")
     names = ("kernel_size", "output_size", "output_ratio", "return_indices")
     return made(entry_of(module, _FRACTIONAL), module, **{name: compact(getattr(module, name)) for name in names})
 
@@ -94,7 +94,7 @@ def call_unpool(
     indices: Ref | Node,
     output_size: Any = None,
 ) -> Node:
-    """Apply the layer to values and indices; an ``output_size`` in numbers becomes the layer's."""
+    """Apply the layer to values and indices; a numeric ``output_size`` becomes the layer's."""
     if output_size is None:
         return Node(layer, (input, indices), params)
     lengths = whole_numbers_in(output_size, layer.axes)

@@ -1,8 +1,8 @@
-"""Recurrent modules of torch.nn as layers, and how code calls them.
+"""Recurrent torch.nn modules as layers, and calls of them in code.
 
-A converted net takes a sequence, (sequence, state) or (sequence, state, lengths), and a cell the input or (input, state), as the
-layers ``RNN``, ``LSTM``, ``GRU`` and their cells do. Sequences have the axes of the module: (N, T, features) with its
-``batch_first``, else (T, N, features), or (T, features). y is (outputs, last state), for a cell the next state.
+A converted net takes a sequence, (sequence, state) or (sequence, state, lengths), and a cell takes the input or (input, state),
+as the layers ``RNN``, ``LSTM``, ``GRU`` and their cells do. Sequences have the axes of the module: (N, T, features) with its
+``batch_first``, else (T, N, features), or (T, features). y is (outputs, last state), or the next state for a cell.
 """
 
 from typing import Any, NoReturn
@@ -70,25 +70,25 @@ def convert_gru_cell(module: nn.GRUCell) -> Converted:
 
 @call(nn.LSTM)
 def call_lstm(module: nn.LSTM, net: Layer, params: Params, input: Any, hx: Any = None) -> Node:  # noqa: A002 (torch's name)
-    """Apply the layer to the sequence, and to the pair of states where they are given; y is (outputs, (h, c))."""
+    """Apply the layer to the sequence and an optional pair of states; y is (outputs, (h, c))."""
     return _call(net, params, input, _pair(hx), (None, _PAIR))
 
 
 @call(nn.RNN, nn.GRU)
 def call_recurrent(module: nn.Module, net: Layer, params: Params, input: Any, hx: Any = None) -> Node:  # noqa: A002
-    """Apply the layer to the sequence, and to the state where it is given; y is (outputs, h)."""
+    """Apply the layer to the sequence and an optional state; y is (outputs, h)."""
     return _call(net, params, input, hx, _PAIR)
 
 
 @call(nn.LSTMCell)
 def call_lstm_cell(module: nn.LSTMCell, net: Layer, params: Params, input: Any, hx: Any = None) -> Node:  # noqa: A002
-    """Apply the cell to the input, and to the pair of states where they are given; y is (h, c)."""
+    """Apply the cell to the input and an optional pair of states; y is (h, c)."""
     return _call(net, params, input, _pair(hx), _PAIR)
 
 
 @call(nn.RNNCell, nn.GRUCell)
 def call_cell(module: nn.Module, net: Layer, params: Params, input: Any, hx: Any = None) -> Node:  # noqa: A002
-    """Apply the cell to the input, and to the state where it is given; y is h."""
+    """Apply the cell to the input and an optional state; y is h."""
     return _call(net, params, input, hx, None)
 
 
@@ -102,8 +102,8 @@ def call_cell(module: nn.Module, net: Layer, params: Params, input: Any, hx: Any
 )
 def _refuse_packing(*arguments: Any, **keywords: Any) -> NoReturn:
     raise UnsupportedError(
-        "there are no packed sequences: a recurrent layer of funcnet takes (sequence, state, lengths); "
-        "lift(module, example) makes a layer of the unchanged module"
+        "packed sequences are not supported: a recurrent layer takes (sequence, state, lengths); "
+        "lift(module, example) makes a layer from the unchanged module"
     )
 
 

@@ -1,4 +1,4 @@
-"""Modules that are not converted: losses, lazy modules, and one whose gradient is not that of its output."""
+"""Modules that are not converted: losses, lazy modules, and one with a wrong gradient."""
 
 from typing import Any, NoReturn
 
@@ -58,8 +58,8 @@ def lazy(module: Any) -> NoReturn:
 
 @layer(nn.CrossMapLRN2d)
 def cross_map_norm(module: nn.Module) -> NoReturn:
-    """Refuse a module that keeps the first channel in all of its sums (torch 2.13.0), where ``fn.CrossMapLRN2d`` does not."""
+    """Refuse a module that keeps the first channel in all of its sums (torch 2.13.0), unlike ``fn.CrossMapLRN2d``."""
     raise UnsupportedError(
-        "torch.nn.CrossMapLRN2d leaves the formula beyond its first channels, and its gradient is not that of its output: "
+        "torch.nn.CrossMapLRN2d deviates from its formula after the first channels, and its gradient is wrong: "
         "use nn.LocalResponseNorm, which has the same options"
     )

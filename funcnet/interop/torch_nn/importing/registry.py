@@ -1,4 +1,4 @@
-"""Converters of modules, functions and methods, in tables that the files of this package fill."""
+"""Converters of modules, functions and methods, in tables filled by the files of this package."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,19 +10,19 @@ from funcnet.contract import Layer, Params
 F = TypeVar("F", bound=Callable[..., Any])
 Converted = tuple[Layer, Params]
 Convert = Callable[[nn.Module, str], Converted]
-"""Convert a module within another one, given its name there, which becomes a part of the path in errors."""
+"""Convert an inner module, given its name, which becomes part of the path in errors."""
 
 LAYERS: dict[type, Callable[[Any, Convert], Converted]] = {}
-"""For each class of modules: ``(module, convert) -> (layer, params)``, in the conventions of funcnet for x and y."""
+"""For each class of modules: ``(module, convert) -> (layer, params)``, with funcnet's conventions for x and y."""
 
 LAYERS_BY_NAME: dict[str, Callable[[Any, Convert], Converted]] = {}
-"""The same for classes of packages that need not be installed, by their dotted names."""
+"""The same for classes of optional packages, by dotted name."""
 
 CALLS: dict[type, Callable[..., Any]] = {}
-"""For modules with other arguments or results than the layer: ``(module, layer, params, *args, **kwargs) -> Node``."""
+"""For modules whose arguments or results differ from the layer's: ``(module, layer, params, *args, **kwargs) -> Node``."""
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}
-"""For each function, and each method by its name: a function with the same arguments that returns a ``Node`` or a value."""
+"""For each function, and for each method by name: a function with the same arguments that returns a ``Node`` or a value."""
 
 
 def layer(*classes: type) -> Callable[[F], F]:
@@ -46,7 +46,7 @@ def layer_named(name: str) -> Callable[[F], F]:
 
 
 def container(*classes: type) -> Callable[[F], F]:
-    """Register ``(module, convert) -> (layer, params)``, which converts the modules inside with ``convert(child, name)``."""
+    """Register ``(module, convert) -> (layer, params)``, which converts inner modules with ``convert(child, name)``."""
 
     def register(convert: F) -> F:
         LAYERS.update(dict.fromkeys(classes, convert))
@@ -56,7 +56,7 @@ def container(*classes: type) -> Callable[[F], F]:
 
 
 def call(*classes: type) -> Callable[[F], F]:
-    """Register how traced code calls modules: ``(module, layer, params, *args, **kwargs) -> Node``."""
+    """Register the function for calls of modules in traced code: ``(module, layer, params, *args, **kwargs) -> Node``."""
 
     def register(convert: F) -> F:
         CALLS.update(dict.fromkeys(classes, convert))
@@ -66,7 +66,7 @@ def call(*classes: type) -> Callable[[F], F]:
 
 
 def function(*targets: Any) -> Callable[[F], F]:
-    """Register a function with the arguments of torch's, for functions and for names of methods."""
+    """Register a function with torch's arguments, for functions and for names of methods."""
 
     def register(convert: F) -> F:
         FUNCTIONS.update(dict.fromkeys(targets, convert))

@@ -8,9 +8,6 @@ from funcnet.contract import Layer
 from funcnet.interop.torch_nn.importing.conversion import entry_of, made, same
 from funcnet.interop.torch_nn.importing.registry import Converted, layer
 from funcnet.layers.shape.boundary_padding import (
-    CircularPad1d,
-    CircularPad2d,
-    CircularPad3d,
     ReflectionPad1d,
     ReflectionPad2d,
     ReflectionPad3d,
@@ -18,6 +15,7 @@ from funcnet.layers.shape.boundary_padding import (
     ReplicationPad2d,
     ReplicationPad3d,
 )
+from funcnet.layers.shape.circular_padding import CircularPad1d, CircularPad2d, CircularPad3d
 from funcnet.layers.shape.constant_padding import ConstantPad1d, ConstantPad2d, ConstantPad3d, ZeroPad1d, ZeroPad2d, ZeroPad3d
 from funcnet.layers.shape.reshaping import Flatten, Unflatten
 from funcnet.layers.shape.resizing import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
@@ -52,13 +50,13 @@ same(nn.ZeroPad3d, ZeroPad3d, "padding")
 
 @layer(nn.Unflatten)
 def unflatten(module: nn.Unflatten) -> Converted:
-    """Convert an axis made several; a name in place of its number is refused."""
+    """Convert the splitting of an axis; a named axis is refused."""
     return made(Unflatten, module, dim=module.dim, unflattened_size=tuple(module.unflattened_size))
 
 
 @layer(*_RESIZED)
 def resize(module: Any) -> Converted:
-    """Convert a resizing; a size in several numbers keeps them all: they say how many axes x has."""
+    """Convert a resizing; a size with several numbers keeps them all, because they determine the number of axes."""
     target, names = entry_of(module, _RESIZED)
     options = {name: _as_tuple(getattr(module, name)) for name in ("size", "scale_factor", *names)}
     return made(target, module, **options)

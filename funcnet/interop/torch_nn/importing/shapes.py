@@ -1,4 +1,4 @@
-"""Shapes: the part of traced code that computes with sizes, whose values are known only when tensors come."""
+"""Shapes: the part of traced code that computes with sizes, whose values are known only at run time."""
 
 import builtins
 import math
@@ -42,13 +42,13 @@ def evaluate(target: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _count(x: Any) -> Any:
-    """Return the number of entries of a tuple, the size of the first axis of a tensor, or the number of axes in a shape."""
+    """Return the length of a tuple, the size of the first axis of a tensor, or the number of axes in a shape."""
     if isinstance(x, Shape):
         return Axes(x.of) if (x.start, x.stop) == (None, None) else Unknown("the number of axes is not known while tracing")
     if isinstance(x.parts, (tuple, dict)):
         return len(x.parts)
     if x.parts is not None:
-        raise UnsupportedError("the number of entries of a tuple of tensors is not known")
+        raise UnsupportedError("the number of entries of a tuple of tensors is unknown")
     return evaluate(operator.getitem, (_shape_of(x), 0))
 
 
@@ -79,7 +79,7 @@ def _attribute(x: Any, name: str) -> Any:
 
 
 def _shape_of(x: Any) -> Any:
-    """Return the shape of a tensor: numbers for a parameter, else a shape that is known when the tensor comes."""
+    """Return the shape of a tensor: numbers for a parameter, else a shape that is known at run time."""
     return x.shape if isinstance(x, (Ref, Node)) and x.shape is not None else Shape(x)
 
 
@@ -96,7 +96,7 @@ def _entry(shape: Shape, index: Any) -> Any:
 
 
 def _computed(function: Any, args: tuple[Any, ...]) -> Any:
-    """Call a function of numbers, or write its formula where some are sizes."""
+    """Call a function of numbers, or build its formula if some are sizes."""
     if holds(args, (Axes, Unknown)):
         return next((one for one in args if isinstance(one, Unknown)), None) or _of_axes(function, args)
     if not holds(args, _SIZES):
@@ -113,7 +113,7 @@ def _computed(function: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _of_axes(function: Any, args: tuple[Any, ...]) -> Any:
-    """Return a number of axes less another number, or as many sizes of 1; anything else is not known."""
+    """Return a number of axes minus another number, or that many sizes of 1; anything else is unknown."""
     left, right = (*args, None)[:2]
     if function is operator.sub and isinstance(left, Axes) and isinstance(right, int):
         return Axes(left.of, left.less + right)
@@ -129,7 +129,7 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 def holds(values: Any, kinds: tuple[type, ...]) -> bool:
-    """Tell whether a value of these kinds is among the values, or in a tuple, list or dict of them."""
+    """Tell whether a value of one of the kinds is among the values, or inside their tuples, lists and dicts."""
     if isinstance(values, kinds):
         return True
     if isinstance(values, dict):

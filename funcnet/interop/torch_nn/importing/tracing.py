@@ -1,4 +1,4 @@
-"""Tracing: the forward of a module, recorded by ``torch.fx`` down to the modules and functions that it calls."""
+"""Tracing: record the forward of a module with ``torch.fx``, down to the modules and functions that it calls."""
 
 import builtins
 import inspect
@@ -19,7 +19,7 @@ from funcnet.interop.torch_nn.importing.values import InlineError, UnsupportedEr
 from funcnet.interop.torch_nn.importing.writing import AUGMENTED, WITHOUT_GRADIENT, RefusedWrites
 
 _MADE = "_made_while_traced"
-"""The attribute with the names of modules that a forward makes: tracing again takes them again, for modules of that trace."""
+"""The attribute with the names of modules created in a forward: a second tracing reuses the names for its modules."""
 
 _MAKERS = (torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.arange, torch.randn, torch.rand)
 
@@ -27,7 +27,7 @@ _OF_SHAPES: set[Any] = {"shape", "ndim", "size", "dim", "device", "dtype"}
 
 
 def is_of_shapes(node: fx.Node) -> bool:
-    """Tell whether the value of a node is a size or shape, or computed from such only."""
+    """Tell whether the value of a node is a size or shape, or computed only from sizes and shapes."""
     if node.op == "call_method":
         return node.target in _OF_SHAPES
     if node.op != "call_function" or not node.all_input_nodes:
@@ -40,28 +40,28 @@ def is_of_shapes(node: fx.Node) -> bool:
 
 
 class _Proxy(fx.Proxy):
-    """A proxy that passes for a tensor where code asks ``isinstance``."""
+    """A proxy that counts as a tensor for ``isinstance``."""
 
     def __len__(self) -> int:
-        raise TypeError("the number of entries is not known while tracing")  # which f(*x) takes for no hint
+        raise TypeError("the number of entries is not known while tracing")  # f(*x) ignores a TypeError here
 
     def __getattr__(self, k: str) -> Any:
         return _Attribute(self, k)
 
 
 class _Attribute(fx.proxy.Attribute, _Proxy):
-    """An attribute of what is traced, such as ``x.shape``, or a method that is called next."""
+    """An attribute of a traced value, such as ``x.shape``, or a method that is called next."""
 
 
 def _is_instance(value: Any, kind: Any) -> bool:
-    """Tell whether a value is of a kind, as ``isinstance``; what is traced is a tensor, but for sizes and shapes."""
+    """Tell whether a value is of a kind, as ``isinstance`` does; a traced value is a tensor unless it is a size or shape."""
     if issubclass(type(value), _Proxy) and not is_of_shapes(value.node):
         return _PLAIN(value, kind) or issubclass(Tensor, kind)
     return _PLAIN(value, kind)
 
 
 def _count(value: Any) -> Any:
-    """Return the number of entries, as ``len``; of what is traced, a traced number."""
+    """Return the number of entries, as ``len`` does; a traced number for a traced value."""
     if issubclass(type(value), _Proxy):
         return value.tracer.create_proxy("call_function", _COUNT, (value,), {}, name="len_")
     return _COUNT(value)
@@ -71,13 +71,13 @@ _PLAIN, _COUNT = builtins.isinstance, builtins.len
 
 
 def _checkpoint(function: Any, *args: Any, use_reentrant: Any = None, context_fn: Any = None, **kwargs: Any) -> Any:
-    """Call a function as ``torch.utils.checkpoint.checkpoint`` does, whose options change no value."""
+    """Call a function as ``torch.utils.checkpoint.checkpoint`` does; its options do not change values."""
     options = ("determinism_check", "debug", "early_stop", "preserve_rng_state")
     return function(*args, **{name: one for name, one in kwargs.items() if name not in options})
 
 
 def _refused_function(kind: Any, *args: Any, **kwargs: Any) -> Any:
-    """Refuse a custom function of autograd that is applied to what is traced; apply it to anything else."""
+    """Refuse a custom autograd function applied to traced values; apply it to anything else."""
     if any(issubclass(type(one), fx.Proxy) for one in (*args, *kwargs.values())):
         raise UnsupportedError(f"{kind.__name__} is a torch.autograd.Function, whose backward is code: use lift(module, example)")
     return _APPLY.__func__(kind, *args, **kwargs)
@@ -88,7 +88,7 @@ _APPLY: Any = torch.autograd.Function.__dict__["apply"]
 
 @contextmanager
 def _without_autograd(module: nn.Module) -> Iterator[None]:
-    """Let activation checkpoints be plain calls, by whatever name the code has them, and refuse functions of autograd."""
+    """Replace activation checkpoints, under any name, with plain calls, and refuse autograd functions."""
     spaces = {id(vars(checkpoint)): vars(checkpoint)}
     for one in module.modules():
         found = getattr(type(one).forward, "__globals__", {})
@@ -110,10 +110,10 @@ _CHECKPOINT = checkpoint.checkpoint
 
 @contextmanager
 def _passing_for_tensors() -> Iterator[None]:
-    """Let Python code take traced values for tensors; ``fx`` replaces functions of all modules likewise while it traces.
+    """Make Python code treat traced values as tensors; ``fx`` replaces functions of all modules in the same way.
 
-    A proxy that itself gave ``Tensor`` for its class would be taken for one by kernels too, which then read memory that is not
-    theirs: ``torch.arange(x.max())`` ended the process.
+    If a proxy reported ``Tensor`` as its class, kernels would treat it as one too and read invalid memory:
+    ``torch.arange(x.max())`` ended the process.
     """
     builtins.isinstance, builtins.len = _is_instance, _count
     try:
@@ -123,7 +123,7 @@ def _passing_for_tensors() -> Iterator[None]:
 
 
 def _augmented(plain: str) -> Callable[[Any, Any], Any]:
-    """Return a method for ``x += y`` and the like, which writes to a tensor, and makes another size of a size."""
+    """Return a method for operators such as ``x += y``, which writes to a tensor but returns a new size for a size."""
 
     def method(self: Any, other: Any) -> Any:
         target = getattr(operator, plain) if is_of_shapes(self.node) else AUGMENTED[plain]
@@ -137,12 +137,12 @@ for _plain in AUGMENTED:
 
 
 class Tracer(fx.Tracer):
-    """A tracer that stops at every module, but for those that get or give something else than tensors.
+    """A tracer that stops at every module except those that take or return anything but tensors.
 
     Args:
         opaque: Whether a module is converted by its class, whatever its arguments are.
-        inlined: Paths of modules whose forward is recorded as a part of this one.
-        flat: Whether that holds for all modules that are not opaque: the code then sees the tuples and dicts that they return.
+        inlined: Paths of modules whose forward is recorded inline.
+        flat: Whether all modules that are not opaque are inlined; the code then sees the tuples and dicts that they return.
     """
 
     def __init__(self, opaque: Callable[[nn.Module], bool], inlined: Collection[str], *, flat: bool = False) -> None:
@@ -153,7 +153,7 @@ class Tracer(fx.Tracer):
         self._opened: set[str] = set()
 
     def with_buffers(self) -> "Tracer":
-        """Return a tracer to which buffers are values like parameters, so that code may cut them to a size that is traced."""
+        """Return a tracer that treats buffers as traced values like parameters, so that code may slice them to a traced size."""
         tracer = Tracer(self._opaque, self._inlined, flat=self._flat)
         tracer.proxy_buffer_attributes = True
         return tracer
@@ -166,7 +166,7 @@ class Tracer(fx.Tracer):
         return _Proxy(node, self)
 
     def create_proxy(self, kind: str, target: Any, *arguments: Any, **keywords: Any) -> Any:
-        """Record a call; what is computed under ``torch.no_grad`` is detached."""
+        """Record a call; its result is detached under ``torch.no_grad``."""
         proxy = super().create_proxy(kind, target, *arguments, **keywords)
         if torch.is_grad_enabled() or not kind.startswith("call_") or is_of_shapes(proxy.node):
             return proxy
@@ -174,10 +174,10 @@ class Tracer(fx.Tracer):
         return super().create_proxy("call_function", torch.detach, (proxy,), {})
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        """Return the parts that ``chunk`` makes, whose number the code says; in ``*shape`` the shape is one entry for several."""
+        """Return the parts made by ``chunk``, whose number is in the code; in ``*shape`` one entry represents the shape."""
         node = obj.node
         parts: Any = obj
-        frame = sys._getframe(2)  # of the code, beyond Proxy.__iter__
+        frame = sys._getframe(2)  # the frame of the code, beyond Proxy.__iter__
         if is_of_shapes(node) and is_unpacked_with_star(frame):
             return iter([obj])
         if is_of_shapes(node) and (ends := counts_beside_star(frame)):
@@ -191,7 +191,7 @@ class Tracer(fx.Tracer):
         return super().iter(obj)
 
     def path_of_module(self, mod: nn.Module) -> str:
-        """Return the path of a module; one without params that the code itself makes becomes a part of the root."""
+        """Return the path of a module; a module without params that the code creates becomes a part of the root."""
         try:
             return self._made.get(mod) or super().path_of_module(mod)
         except NameError:
@@ -209,15 +209,15 @@ class Tracer(fx.Tracer):
         return a.node if issubclass(type(a), fx.Proxy) else super().create_arg(a)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Return the truth value of a proxy where only a check asks for it: the one for which the check passes."""
-        frame = sys._getframe(2)  # of the code that asks, beyond Proxy.__bool__
+        """Return the truth value of a proxy in a check: the one with which the check passes."""
+        frame = sys._getframe(2)  # the frame of the code, beyond Proxy.__bool__
         found = passing(frame)
         return super().to_bool(obj) if found is None else found
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             path = self.path_of_module(m)
-        except NameError:  # as of self.layers[:2], made of modules that have a path
+        except NameError:  # as for self.layers[:2], whose modules have paths
             return forward(*args, **kwargs)
         given = [*args, *kwargs.values()]
         is_plain = all(issubclass(type(one), fx.Proxy) and not is_of_shapes(one.node) for one in given)
@@ -227,7 +227,7 @@ class Tracer(fx.Tracer):
         return forward(*args, **kwargs)
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
-        """Record a forward; a module is a node in all of its calls, or a part of the recorded code in all of them."""
+        """Record a forward; a module is a node in all of its calls, or inlined in all of them."""
         graph = super().trace(root, concrete_args)
         both = sorted(self._opened & {str(node.target) for node in graph.nodes if node.op == "call_module"})
         if both:
@@ -236,17 +236,18 @@ class Tracer(fx.Tracer):
 
 
 def _wrapped_functions() -> tuple[Callable[..., Any], ...]:
-    """Return the functions that are recorded as calls although torch would not hand them over to a traced value.
+    """Return the functions that are recorded as calls although torch would not dispatch them to a traced value.
 
-    These are functions that are not torch's, and those that make tensors, which take a size in the first place for no value.
+    These are functions outside torch, and functions that create tensors, for which a size argument triggers no dispatch.
     """
     return (*[one for one in FUNCTIONS if inspect.isfunction(one)], *_MAKERS)
 
 
 def required_inputs(module: nn.Module) -> tuple[str, ...]:
-    """Return the names of the arguments of ``forward`` that have no default.
+    """Return the names of the arguments of ``forward`` without a default.
 
-    Raises   ``UnsupportedError`` for ``*args``, whose number is unknown, and where there are none.
+    Raises:
+        UnsupportedError: If there are none, or an unknown number, ``*args``.
     """
     parameters = inspect.signature(module.forward).parameters.values()
     if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters):
@@ -259,9 +260,10 @@ def required_inputs(module: nn.Module) -> tuple[str, ...]:
 
 
 def trace(module: nn.Module, inputs: tuple[str, ...], constants: dict[str, Any], tracer: Tracer) -> fx.Graph:
-    """Record the forward of a module whose arguments ``inputs`` are tensors; the others are constants, or their defaults.
+    """Record the forward of a module whose arguments ``inputs`` are tensors; the others are constants or defaults.
 
-    Raises   ``UnsupportedError`` where the code cannot be recorded, as with branches that depend on values.
+    Raises:
+        UnsupportedError: If the code cannot be recorded, for example because it branches on values.
     """
     parameters = inspect.signature(module.forward).parameters
     defaults = {name: one.default for name, one in parameters.items() if one.default is not inspect.Parameter.empty}

@@ -1,7 +1,7 @@
-"""Transformers of torch.nn as blocks, and how code calls them.
+"""torch.nn Transformers as blocks, and calls of them in code.
 
-Masks are ours: True where a query may see a key, or floating, of a shape that broadcasts to (N, heads, L, S), as
-``padding_mask`` and ``causal_mask`` make them. A converted net takes
+Masks are ours: True where a query may see a key, or floating, with a shape that broadcasts to (N, heads, L, S), as returned by
+``padding_mask`` and ``causal_mask``. A converted net takes
 
     TransformerEncoderLayer, TransformerEncoder    src or (src, mask)
     TransformerDecoderLayer, TransformerDecoder    (tgt, memory), (tgt, memory, memory_mask) or (tgt, memory, memory_mask, mask)
@@ -9,14 +9,14 @@ Masks are ours: True where a query may see a key, or floating, of a shape that b
 
 Sequences have the axes of the module: (N, L, features) with its ``batch_first``, else (L, N, features), or (L, features).
 
-A decoder of torch.nn is causal only by its ``tgt_mask``, and so is a converted one: give it ``causal_mask(length)`` as ``mask``,
-after ``FullMask()({}, mask)`` where nothing of the memory is hidden.
+A torch.nn decoder is causal only through its ``tgt_mask``, and so is a converted one: pass ``causal_mask(length)`` as ``mask``,
+after ``FullMask()({}, mask)`` if nothing of the memory is hidden.
 
-The blocks of a decoder of torch.nn are copies, which take ``F.relu`` for an activation that is a module. So do those of a
-converted one; an activation with parameters, which are never used then, is refused.
+The blocks of a torch.nn decoder are copies, which replace an activation module with ``F.relu``. Converted blocks do the same; an
+activation with parameters, which would never be used, is refused.
 
-In evaluation ``torch.nn.TransformerEncoder`` may pack padded rows, and then gives zeros at padded places
-(``enable_nested_tensor``). A converted encoder computes there the same values as in training; no other place sees them.
+In evaluation ``torch.nn.TransformerEncoder`` may pack padded rows, and then returns zeros at padded positions
+(``enable_nested_tensor``). A converted encoder returns the same values there as in training; no other position depends on them.
 """
 
 import functools
@@ -37,12 +37,12 @@ from funcnet.layers.activation.rectifiers import ReLU
 from funcnet.layers.activation.self_gated import GELU
 
 _ACTIVATIONS: dict[Any, Layer] = {F.relu: ReLU(), F.gelu: GELU()}
-"""The functions that torch.nn makes of the words "relu" and "gelu"."""
+"""torch.nn's functions for the names "relu" and "gelu"."""
 
 _SEQUENCES, _KINDS = ("src", "tgt", "memory"), ("mask", "key_padding_mask", "is_causal")
 
 _MASKS = [f"{name}_{kind}" for kind in _KINDS for name in _SEQUENCES]
-"""The arguments of a ``Transformer`` after source and target, in their order."""
+"""The arguments of a ``Transformer`` after source and target, in order."""
 
 _OPTIONAL = ("dropout", "dropout1", "dropout2", "dropout3")
 
@@ -66,7 +66,7 @@ def _is_idle(name: str, child: nn.Module) -> bool:
 
 
 def _activation(function: Any) -> Converted:
-    """Convert an activation that is a function: those of torch, with further arguments in a ``functools.partial``."""
+    """Convert an activation function of torch; further arguments may be bound with ``functools.partial``."""
     if function in _ACTIVATIONS:
         return _ACTIVATIONS[function], {}
     call_of = function if isinstance(function, functools.partial) else functools.partial(function)
@@ -74,9 +74,7 @@ def _activation(function: Any) -> Converted:
     node = None if convert is None else convert(x, *call_of.args, **call_of.keywords)
     if not isinstance(node, Node) or node.inputs != (x,):
         name = getattr(call_of.func, "__name__", call_of.func)
-        raise UnsupportedError(
-            f"the activation {name} has no counterpart; give a function of torch or a module, such as nn.GELU()"
-        )
+        raise UnsupportedError(f"the activation {name} has no counterpart; use a torch function or a module, such as nn.GELU()")
     return node.layer, node.params
 
 
@@ -102,7 +100,7 @@ def convert_transformer(module: nn.Transformer, convert: Convert) -> Converted:
 
 
 def _heads(module: Any) -> int | None:
-    """Return the number of heads, which an attention mask with 3 axes needs; ``None`` for layers of another kind."""
+    """Return the number of heads, needed for an attention mask with 3 axes, or ``None`` for other layers."""
     block = module.layers[0] if hasattr(module, "layers") else module
     heads: int | None = getattr(getattr(block, "self_attn", None), "num_heads", None)
     return heads
@@ -118,7 +116,7 @@ def call_encoder_layer(
     src_key_padding_mask: Any = None,
     is_causal: Any = False,
 ) -> Node:
-    """Apply the block to the sequence, and to what both masks show."""
+    """Apply the block to the sequence and the combined mask."""
     mask = joint_mask(src_mask, src_key_padding_mask, is_causal, _heads(module))
     return Node(net, (require_value("src", src), *up_to_last(mask)), params)
 
@@ -133,7 +131,7 @@ def call_encoder(
     src_key_padding_mask: Any = None,
     is_causal: Any = None,
 ) -> Node:
-    """Apply the stack to the sequence, and to what both masks show."""
+    """Apply the stack to the sequence and the combined mask."""
     return call_encoder_layer(module, net, params, src, mask, src_key_padding_mask, is_causal)
 
 
@@ -151,7 +149,7 @@ def call_decoder(
     tgt_is_causal: Any = None,
     memory_is_causal: Any = False,
 ) -> Node:
-    """Apply the block or stack to target and memory, and to what the masks of each show."""
+    """Apply the block or stack to target, memory and the combined mask of each."""
     of_memory = joint_mask(memory_mask, memory_key_padding_mask, memory_is_causal, _heads(module))
     of_target = joint_mask(tgt_mask, tgt_key_padding_mask, tgt_is_causal, _heads(module))
     xs = require_value("tgt", tgt), require_value("memory", memory)
@@ -159,14 +157,14 @@ def call_decoder(
 
 
 def _mask_of(given: dict[str, Any], name: str, heads: int) -> Mask:
-    """Return what the masks of a sequence show."""
+    """Return the combined mask of a sequence."""
     attention, padding, is_causal = [given.get(f"{name}_{kind}") for kind in _KINDS]
     return joint_mask(attention, padding, is_causal, heads)
 
 
 @call(nn.Transformer)
 def call_transformer(module: Any, net: Layer, params: Params, src: Any, tgt: Any, *masks: Any, **named: Any) -> Node:
-    """Apply the net to source and target, and to what the masks of source, target and memory show."""
+    """Apply the net to source, target and the combined masks of source, target and memory."""
     given = dict(zip(_MASKS[: len(masks)], masks, strict=True)) | named
     of_source, of_target, of_memory = [_mask_of(given, name, module.nhead) for name in _SEQUENCES]
     xs = require_value("src", src), require_value("tgt", tgt)

@@ -1,6 +1,6 @@
-"""Attention weights that nothing uses: torch.nn returns them by default, and code takes the first entry of (y, weights).
+"""Unused attention weights: torch.nn returns them by default, and code takes the first entry of (y, weights).
 
-Without them attention takes a quicker kernel, which needs no memory in proportion to the product of the lengths.
+Without them attention uses a faster kernel, whose memory is not proportional to the product of the lengths.
 """
 
 from itertools import pairwise
@@ -19,12 +19,12 @@ from funcnet.wrapper import Wrapper
 
 
 def without_unused_weights(net: Layer) -> Layer:
-    """Return a net whose attentions compute no weights that nothing uses."""
+    """Return a net whose attention layers do not compute unused weights."""
     return map_layers(_lean, net)
 
 
 def _lean(layer: Layer) -> Layer:
-    """Replace, among a graph's or a serial's layers, attentions with unused weights and what takes y from their output."""
+    """In a graph or serial, replace attention layers with unused weights, and the layers that take y from their output."""
     if not isinstance(layer, (Graph, Serial)):
         return layer
     children, users = layer.children(), _users(layer)
@@ -36,7 +36,7 @@ def _lean(layer: Layer) -> Layer:
 
 
 def _users(layer: Any) -> dict[str, list[str]]:
-    """Return for each layer that is used once those that take its output; none for one whose output is y's."""
+    """Return the users of each layer that is called once; none for a layer whose output is the net's."""
     if isinstance(layer, Serial):
         return {one: [other] for one, other in pairwise(layer.children())}
     live = in_order(layer.nodes, layer.outputs)
@@ -46,7 +46,7 @@ def _users(layer: Any) -> dict[str, list[str]]:
 
 
 def _returns_weights(layer: Any) -> bool:
-    """Tell whether a layer is an attention that returns (y, weights)."""
+    """Tell whether a layer is an attention layer that returns (y, weights)."""
     while isinstance(layer, Wrapper):
         layer = layer.layer
     return isinstance(layer, MultiHeadAttention) and layer.need_weights

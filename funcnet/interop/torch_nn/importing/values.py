@@ -1,4 +1,4 @@
-"""Values in a traced forward: tensors by name, sizes of tensors, and the nodes that compute further ones."""
+"""Values in a traced forward: tensors by name, sizes of tensors, and nodes that compute further values."""
 
 from contextvars import ContextVar
 from typing import Any
@@ -14,41 +14,41 @@ Parts = Any
 
 
 class UnsupportedError(Exception):
-    """The reason why something has no counterpart in funcnet, without the path, which the caller adds."""
+    """The reason why something has no counterpart in funcnet; the caller adds the path."""
 
 
 @define(eq=False)
 class Undecided:
-    """The numbers in an input of the net: whole ones if a use shows it, such as an index of embeddings; else floating ones."""
+    """The kind of numbers in an input of the net: whole if a use shows it, such as an embedding lookup, else floating."""
 
     are_whole: bool = False
 
 
 Numbers = torch.dtype | Undecided | None
-"""The numbers in a tensor: ``None`` for floating ones in the dtype of the module's params, which is ``PRECISION``."""
+"""The kind of numbers in a tensor; ``None`` for floating ones in the dtype of the module's params, ``PRECISION``."""
 
 PRECISION: ContextVar[torch.dtype | None] = ContextVar("PRECISION", default=None)
 
 
 def precision() -> torch.dtype:
-    """Return the dtype of the floating params of the module that is converted; without any, torch's default."""
+    """Return the dtype of the floating params of the converted module, or torch's default without any."""
     return PRECISION.get() or torch.get_default_dtype()
 
 
 def settled(dtype: torch.dtype) -> Numbers:
-    """Return the numbers in a tensor of a dtype."""
+    """Return the kind of numbers in a tensor of a dtype."""
     return None if dtype == precision() else dtype
 
 
 def is_whole(numbers: Numbers) -> bool:
-    """Tell whether the numbers are known to be integers or booleans."""
+    """Tell whether numbers are known to be integers or booleans."""
     if isinstance(numbers, Undecided):
         return numbers.are_whole
     return numbers is not None and not numbers.is_floating_point and not numbers.is_complex
 
 
 def promoted(a: Numbers, b: Numbers) -> Numbers:
-    """Return the numbers that torch computes of two kinds."""
+    """Return the kind of numbers that torch computes from two kinds."""
     return a if a is b else settled(torch.promote_types(dtype_of(a), dtype_of(b)))
 
 
@@ -60,14 +60,14 @@ def dtype_of(numbers: Numbers) -> torch.dtype:
 
 
 def show_whole(*values: Any) -> None:
-    """Note that tensors hold whole numbers: something uses them that takes no others."""
+    """Note that tensors hold whole numbers, because they are used by something that requires them."""
     for one in values:
         if isinstance(one, (Ref, Node)) and isinstance(one.numbers, Undecided):
             one.numbers.are_whole = True
 
 
 class InlineError(UnsupportedError):
-    """A module, given its path, that must be traced as a part of the one that calls it."""
+    """A module, given its path, that must be traced inline."""
 
     def __init__(self, path: str, reason: UnsupportedError) -> None:
         super().__init__(str(reason))
@@ -90,11 +90,11 @@ class Node:
 
     Args:
         layer: The layer.
-        inputs: Its inputs, each a ``Ref`` or another ``Node``. A layer with several gets them as a tuple; one without, ``()``.
+        inputs: Its inputs, each a ``Ref`` or another ``Node``. A layer takes several as a tuple, and none as ``()``.
         params: Its params.
         parts: The structure of its output.
-        shape: The shape of its output, where it is known.
-        numbers: The numbers in its output.
+        shape: The shape of its output, if known.
+        numbers: The kind of numbers in its output.
     """
 
     layer: Layer
@@ -115,7 +115,7 @@ class Size:
 
 @define(frozen=True)
 class Shape:
-    """``x.shape[start:stop]``, of which the number of entries is unknown."""
+    """``x.shape[start:stop]``, with an unknown number of entries."""
 
     of: "Ref | Node"
     start: int | None = None
@@ -149,7 +149,7 @@ class Arithmetic:
 
 @define(frozen=True)
 class Unknown:
-    """A value that is not known while tracing, for a reason; assertions may use it, nothing else."""
+    """A value unknown while tracing, with the reason; only assertions may use it."""
 
     reason: str
 
@@ -165,7 +165,7 @@ class Dtype:
 
 
 def require_value(name: str, value: Any) -> "Ref | Node":
-    """Return a value that must be a tensor, or tensors, of the traced code, and no constant."""
+    """Return a value that must be a tensor, or tensors, of the traced code, not a constant."""
     if not isinstance(value, (Ref, Node)):
         raise UnsupportedError(f"{name} must be a tensor that the code gets or computes, got {type(value).__name__}")
     return value

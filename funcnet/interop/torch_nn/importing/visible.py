@@ -1,6 +1,6 @@
-"""Masks of a whole net: an input that its forward uses as a mask only has funcnet's meaning, True for what may be seen.
+"""Masks of a whole net: an input that is only used as a mask has funcnet's meaning, True where attention is allowed.
 
-Inside, code may still compute with masks of torch's meaning, which a ``VisibleMask`` translates where they reach attention.
+Code inside may still compute with masks of torch's meaning, which a ``VisibleMask`` translates before attention.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ from funcnet.layers.attention.mask_layers import VisibleMask
 from funcnet.wrapper import Wrapper
 
 Use = tuple[str, Layer, int]
-"""A node that an input goes to: its name, its layer, and the number of the input there."""
+"""A node that takes an input: its name, its layer, and the position of the input."""
 
 
 def with_visible_masks(net: Layer) -> Layer:
-    """Return a net whose inputs that are used as masks only have funcnet's meaning."""
+    """Return a net whose pure mask inputs have funcnet's meaning."""
     graph = _graph(net)
     if graph is None:
         return net
@@ -32,7 +32,7 @@ def _graph(net: Layer) -> Graph | None:
 
 
 def _is_mask(layer: Layer, i: int) -> bool:
-    """Tell whether a layer uses its input i as a mask of torch.nn and for nothing else."""
+    """Tell whether a layer uses its input i only as a torch.nn mask."""
     if isinstance(layer, ByMode):
         return _is_mask(layer.layer, i) and _is_mask(layer.evaluation, i)
     if isinstance(layer, Wrapper):
@@ -52,7 +52,7 @@ def _uses(graph: Graph, name: str) -> list[Use]:
 
 
 def _agree(graph: Graph, uses: list[Use]) -> bool:
-    """Tell whether no layer that would be rewritten is used again with another value in the place of the mask."""
+    """Tell whether no rewritten layer is used again with another value as its mask."""
     owners = {node: f if isinstance(f, str) else node for node, f, _ in graph.nodes}
     places = {(owners[node], k) for node, _, k in uses}
     counts = sum(1 for node in owners for owner, k in places if owners[node] == owner)

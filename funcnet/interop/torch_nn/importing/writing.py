@@ -1,10 +1,10 @@
-"""Writes in a recorded forward: what reads a tensor after a write to it reads the result of the write.
+"""Writes in a recorded forward: a read after a write to a tensor becomes a read of the result of the write.
 
     y = relu_(x)                 y = relu_(x)
     z = x + y          is        z = y + y
 
-Functions of funcnet write to nothing, so the order of writes and reads must be in the graph itself. A write to a tensor of which
-an alias is read later has no such form, and is refused.
+funcnet's functions write to nothing, so the graph itself must contain the order of writes and reads. A write to a tensor with an
+alias that is read later cannot be expressed in this way and is refused.
 """
 
 import inspect
@@ -22,10 +22,10 @@ from funcnet.interop.torch_nn.importing.values import UnsupportedError
 AUGMENTED = {
     one: getattr(operator, f"i{one.strip('_')}") for one in ("add", "sub", "mul", "truediv", "pow", "and_", "or_", "xor")
 }
-"""The function that Python calls for ``x += y`` and the like, by the name of that for ``x + y``."""
+"""The functions for augmented assignments such as ``x += y``, by the name of the function for ``x + y``."""
 
 WITHOUT_GRADIENT = "without gradient"
-"""The key in ``node.meta`` of what is computed under ``torch.no_grad``."""
+"""The key in ``node.meta`` of nodes computed under ``torch.no_grad``."""
 
 _VIEWS = {
     *("view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "contiguous", "detach", "to", "type_as"),
@@ -44,11 +44,11 @@ _ALIASING = (
 
 @define(eq=False)
 class Writes:
-    """What a recorded forward writes to.
+    """The writes of a recorded forward.
 
     Args:
         module: The module.
-        is_writer: Whether a module within it is known to write to its input.
+        is_writer: Whether an inner module is known to write to its input.
     """
 
     module: nn.Module
@@ -57,7 +57,7 @@ class Writes:
     _tensors: dict[fx.Node, fx.Node] = attribute(factory=dict)
 
     def follow(self, graph: fx.Graph) -> bool:
-        """Let reads after a write read its result, and tell whether an input of the graph is written to."""
+        """Redirect reads after a write to its result, and tell whether an input of the graph is written to."""
         place = {node: i for i, node in enumerate(graph.nodes)}
         writes_to_input = False
         for node in graph.nodes:
@@ -74,7 +74,7 @@ class Writes:
         return writes_to_input
 
     def _redirect(self, write: fx.Node, source: fx.Node, place: dict[fx.Node, int]) -> None:
-        """Let those who read a tensor after a write read its result; refuse other readers of the same memory."""
+        """Redirect later readers of a tensor to the result of a write; refuse readers of its aliases."""
         if self._origin(source).op == "get_attr":
             raise UnsupportedError(f"it writes to its tensor {self._origin(source).target}")
         earlier = [one for one in place if place[one] < place[write] and self._origin(one) is self._origin(source)]
@@ -115,7 +115,7 @@ class Writes:
 
 
 class LostWriteError(UnsupportedError):
-    """A write to a tensor that is read afterwards by another name; ``node`` is the call that writes."""
+    """A write to a tensor that is read later under another name; ``node`` is the writing call."""
 
     def __init__(self, node: fx.Node) -> None:
         super().__init__(f"{node.target if node.op == 'call_module' else _name_of(node)} writes to a tensor that is read later")
@@ -123,7 +123,7 @@ class LostWriteError(UnsupportedError):
 
 
 def is_in_place(module: nn.Module) -> bool:
-    """Tell whether a module has the forward of one of torch.nn, and writes its output to its input."""
+    """Tell whether a module with a torch.nn forward writes its output to its input."""
     return getattr(module, "inplace", False) is True and type(module).forward.__module__.startswith("torch.nn.")
 
 
@@ -163,7 +163,7 @@ def _is_writing_name(name: str) -> bool:
 
 
 def _argument(node: fx.Node, name: str) -> Any:
-    """Return an argument of a call by its name; ``None`` where the function does not say what its arguments are."""
+    """Return an argument of a call by name, or ``None`` if the function has no signature."""
     target: Any = node.target
     try:
         return inspect.signature(target).bind(*node.args, **node.kwargs).arguments.get(name)
@@ -172,10 +172,10 @@ def _argument(node: fx.Node, name: str) -> Any:
 
 
 class RefusedWrites(TorchFunctionMode):
-    """Refuse code that writes to a module's tensors while it is traced, before it does.
+    """Refuse code that would write to a module's tensors while it is traced.
 
     Args:
-        module: The module; its parameters, buffers and other tensors are meant.
+        module: The module, whose parameters, buffers and other tensors are protected.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -196,5 +196,5 @@ _WRITING_METHODS = {"__setitem__", *[f"__{one.__name__}__" for one in AUGMENTED.
 
 
 def _memory(tensor: Tensor) -> int:
-    """Return a number for the memory of a tensor; its own where it has none, as on the meta device."""
+    """Return a number for the memory of a tensor, or for the tensor itself if it has none, as on the meta device."""
     return tensor.untyped_storage().data_ptr() or id(tensor)

@@ -1,1 +1,1 @@
-"""Modules of torch.nn as layers, differentiated by ``torch.func`` and autograd."""
+"""torch.nn modules as layers, differentiated with ``torch.func`` and autograd."""

@@ -18,7 +18,7 @@ Dropout = Callable[[Tensor, float], Tensor]
 
 
 class without_fused_attention:  # noqa: N801 (called as a context by ``with``)
-    """Context that keeps ``nn.TransformerEncoder`` and ``nn.MultiheadAttention`` from kernels that have no derivative."""
+    """Context that keeps ``nn.TransformerEncoder`` and ``nn.MultiheadAttention`` from using kernels without a derivative."""
 
     def __enter__(self) -> None:
         self._before = _allow_fused_kernels(False)
@@ -29,7 +29,7 @@ class without_fused_attention:  # noqa: N801 (called as a context by ``with``)
 
 @constant  # torch's switch works while Dynamo traces, but may not be traced itself
 def _allow_fused_kernels(allowed: bool) -> bool:
-    """Turn the switch, and return how it was."""
+    """Set the switch, and return its old value."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(allowed)
     return before
@@ -46,7 +46,7 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Compute what ``F.scaled_dot_product_attention`` does with these arguments; its masks are ``True`` where allowed."""
+    """Compute ``F.scaled_dot_product_attention`` from its arguments; its masks are ``True`` where attention is allowed."""
     if enable_gqa:
         key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
     scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
@@ -86,7 +86,7 @@ def multi_head_attention(  # noqa: PLR0917 (torch's arguments)
     average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute what ``F.multi_head_attention_forward`` does with these arguments, where masks are ``True`` if forbidden."""
+    """Compute ``F.multi_head_attention_forward`` from its arguments; its masks are ``True`` where attention is forbidden."""
     is_batched = query.dim() == 3
     inputs = [x if is_batched else x.unsqueeze(1) for x in (query, key, value)]
     weights = (q_proj_weight, k_proj_weight, v_proj_weight) if use_separate_proj_weight else _thirds(in_proj_weight)
@@ -109,12 +109,12 @@ def _thirds(x: Tensor | None) -> Any:
 
 
 def _longer(x: Tensor, more: Tensor | None) -> Tensor:
-    """Return a sequence with one more entry, where there is one."""
+    """Append an entry to a sequence, if there is one."""
     return x if more is None else torch.cat((x, more.expand(1, x.shape[1], -1)))
 
 
 def _masks(attn_mask: Tensor | None, key_padding_mask: Tensor | None, scores: Tensor, is_batched: bool) -> list[Tensor]:
-    """Return both masks as numbers to add to the scores (N, heads, L, S); entries beyond a mask are allowed."""
+    """Return both masks as numbers to add to the scores (N, heads, L, S); entries outside a mask are allowed."""
     masks = []
     if attn_mask is not None:
         by_head = attn_mask.dim() == 3

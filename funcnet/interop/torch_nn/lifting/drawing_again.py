@@ -1,4 +1,4 @@
-"""Fresh parameters of lifted modules, drawn as the modules draw them, or from what a layer knows of the first ones."""
+"""Initial parameters of lifted modules, drawn as the modules draw them, or from the statistics of the first ones."""
 
 import torch
 from attrs import field
@@ -11,7 +11,7 @@ from funcnet.saving.tensors import buffer
 from funcnet.value import Value, frozen
 
 Ties = tuple[tuple[str, str], ...]
-"""The further names of tensors, each with the first one."""
+"""The other names of tensors, each with the first name."""
 
 _RESETS = ("reset_parameters", "_reset_parameters")
 _SCALES = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase, nn.PReLU)
@@ -19,7 +19,7 @@ _SCALES = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBas
 
 @frozen
 class Leaf(Value):
-    """What a lifted layer knows of a tensor of its module.
+    """The facts that a lifted layer keeps about a tensor of its module.
 
     Args:
         name: The dotted name.
@@ -27,7 +27,7 @@ class Leaf(Value):
         dtype: The dtype.
         trains: Whether it has a gradient.
         is_buffer: Whether it is a buffer, or another attribute of a module.
-        is_scale: Whether it is the scale of a norm, which does not decay.
+        is_scale: Whether it is the scale of a norm, which weight decay skips.
         mean: The mean of a parameter.
         deviation: The standard deviation of a parameter.
         contents: The bytes of a buffer.
@@ -44,7 +44,7 @@ class Leaf(Value):
     contents: bytes = field(default=b"", repr=False)
 
     def drawn(self, key: Key) -> Tensor:
-        """Return a tensor for a leaf that no module resets: a parameter is drawn, a buffer keeps its values."""
+        """Return a tensor for a leaf that no module resets: drawn for a parameter, the old values for a buffer."""
         if self.is_buffer:
             return (
                 torch.frombuffer(bytearray(self.contents), dtype=self.dtype).reshape(self.shape)
@@ -79,7 +79,7 @@ def leaf_of(module: nn.Module, name: str, kind: str, x: Tensor) -> Leaf:
 
 
 def _moments(x: Tensor) -> tuple[float, float]:
-    """Return the mean and the standard deviation of a tensor; a constant one has the deviation 0 exactly."""
+    """Return the mean and standard deviation of a tensor; a constant tensor has exactly the deviation 0."""
     if x.is_meta or x.numel() == 0:
         return 0.0, 0.0
     x = x.double() if not x.is_complex() else x.real.double()
@@ -88,19 +88,19 @@ def _moments(x: Tensor) -> tuple[float, float]:
 
 
 def without_values(skeleton: Skeleton, leaves: tuple[Leaf, ...], ties: Ties) -> tuple[Leaf, ...]:
-    """Return what a layer must know of its leaves: nothing of the values of those that the modules reset.
+    """Return the leaves without statistics and contents if the modules reset them.
 
     Layers of equal modules are then equal, however they were trained.
     """
     try:
         _, reset_ones = _reset(skeleton, leaves, ties, "meta")
-    except Exception:  # a reset that reads values, which must then be known
+    except Exception:  # a reset that reads values, so they must be known
         return leaves
     return tuple([leaf.replace(mean=0.0, deviation=0.0, contents=b"") if leaf.name in reset_ones else leaf for leaf in leaves])
 
 
 def redrawn(skeleton: Skeleton, leaves: tuple[Leaf, ...], ties: Ties, key: Key) -> dict[str, Tensor]:
-    """Return fresh tensors by name, with what modules draw from the global generator; the caller seeds it."""
+    """Return new tensors by name, drawn by the modules from the global generator, which the caller seeds."""
     after, reset_ones = _reset(skeleton, leaves, ties, "cpu")
     return {
         leaf.name: after[leaf.name].detach() if leaf.name in reset_ones else leaf.drawn(random.fold_in(key, i))
@@ -114,7 +114,7 @@ def _reset(skeleton: Skeleton, leaves: tuple[Leaf, ...], ties: Ties, device: str
         given = {leaf.name: leaf.zeros(device) for leaf in leaves}
         module = skeleton.filled(given | {name: given[first] for name, first in ties})
         before = {name: (leaf, leaf._version) for (name, _), leaf in slots_of(module).items()}
-        for one in reversed([*module.modules()]):  # those within first, as their constructors do
+        for one in reversed([*module.modules()]):  # inner modules first, like their constructors
             for reset in [getattr(one, name, None) for name in _RESETS]:
                 if callable(reset):
                     reset()

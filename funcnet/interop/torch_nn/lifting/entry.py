@@ -1,4 +1,4 @@
-"""Lifting: any module of torch.nn as a layer, from the module and an example of its input."""
+"""Lifting: any torch.nn module as a layer, from the module and an example input."""
 
 from typing import Any
 
@@ -14,31 +14,31 @@ from funcnet.interop.torch_nn.lifting.trials import require_one_call, traits_of
 
 
 def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
-    """Make a layer of any module of torch.nn, and return it with the module's parameters and buffers as params.
+    """Turn any torch.nn module into a layer, and return it with the module's parameters and buffers as params.
 
         y      = module(x), or module(*x) for a tuple x
-        gp, gx = the vector-Jacobian product of it at gy
+        gp, gx = the vector-Jacobian product of this function at gy
 
-    The layer runs the module in its present mode, train or eval, and ``inference()`` runs it in eval mode. It needs a key if the
+    The layer runs the module in its current mode, train or eval; ``inference()`` runs it in eval mode. It needs a key if the
     module draws random numbers: torch's random functions then draw from that key. Buffers that a call changes, such as running
-    statistics, change in ``update_stats`` only. The module does not change, and params are copies.
+    statistics, change only in ``update_stats``. The module itself does not change, and params are copies.
 
     The layer holds no tensors. It compares by the module's classes and settings, and pickles if the module does. Its ``repr`` is
     not code. In eager mode its cache has autograd's graph of the call; in compiled code, and within transforms of ``torch.func``,
-    the backward pass computes y again. A kernel that torch cannot differentiate or map cannot be within such a layer either.
+    the backward pass computes y again. The layer cannot contain a kernel that torch cannot differentiate or map.
 
     Args:
-        module: The module. What its forward stores in attributes of modules is forgotten after each call.
-        example: An input: a tensor or tree of tensors, or a tuple of the arguments of a module with several. It shows which
-            random numbers are drawn, what is written to, and whether rows of the output depend on others: give two rows or more.
+        module: The module. Values that its forward stores in attributes are forgotten after each call.
+        example: An input: a tensor or tree of tensors, or a tuple of arguments for a module with several. A trial call with it
+            shows which random numbers are drawn, which tensors are written to, and whether output rows depend on each other, so
+            pass at least two rows.
 
     Returns:
-        The layer and its params, which are nested by the names in the ``state_dict``.
+        The layer and its params, nested by the names in the ``state_dict``.
 
     Raises:
-        ValueError: For anything but a module, one that fails on the example, writes to its parameters, holds tensors in lists,
-            has an output that is no tree of tensors, gives another output when it is called again, or calls modules again in the
-            backward pass.
+        ValueError: If ``module`` is no module, fails on the example, writes to its parameters, holds tensors in lists, returns
+            anything but a tree of tensors, returns another output in a second call, or calls modules again in the backward pass.
 
     >>> import torch
     >>> layer, params = lift(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), torch.ones(4, 3))
@@ -63,7 +63,7 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
 
 
 def _named(module: nn.Module) -> tuple[dict[tuple[str, str], Tensor], tuple[tuple[str, str], ...]]:
-    """Return the tensors of a module by their first names, and the other names, each with the first one."""
+    """Return the tensors of a module by their first names, and the other names, each with the first name."""
     first: dict[int, str] = {}
     named, ties = {}, []
     for (name, kind), leaf in slots_of(module).items():

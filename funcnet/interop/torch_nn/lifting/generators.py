@@ -1,4 +1,4 @@
-"""Global generators, from which a module may draw beside torch's random functions: in kernels, or with Python and numpy."""
+"""Global generators, from which a module may draw outside torch's random functions: in kernels, or with Python and numpy."""
 
 import random as python_random
 import sys
@@ -14,13 +14,13 @@ from funcnet.random.keys import Key
 
 
 def _gpus(tensors: Iterable[Any]) -> list[int]:
-    """Return the numbers of the GPUs on which tensors are."""
+    """Return the numbers of the GPUs that hold the tensors."""
     return sorted({x.device.index for x in tensors if isinstance(x, Tensor) and x.is_cuda})
 
 
 @contextmanager
 def all_seeded(key: Key, tensors: Iterable[Any]) -> Iterator[None]:
-    """Seed the global generators with a key, those of the GPUs of ``tensors`` too, and restore their states afterwards."""
+    """Seed the global generators and those of the tensors' GPUs with a key, and restore their states afterwards."""
     gpus = _gpus(tensors)
     with seeded(key), torch.random.fork_rng(gpus, enabled=bool(gpus)):
         for gpu in gpus:
@@ -29,7 +29,7 @@ def all_seeded(key: Key, tensors: Iterable[Any]) -> Iterator[None]:
 
 
 def states(tensors: Iterable[Any]) -> list[Any]:
-    """Return the states of the global generators as lists, which compare."""
+    """Return the states of the global generators as lists, which can be compared."""
     numpy = getattr(sys.modules.get("numpy"), "random", None)
     of_torch = [torch.get_rng_state(), *[torch.cuda.get_rng_state(gpu) for gpu in _gpus(tensors)]]
     of_numpy = [] if numpy is None else [list(one) if hasattr(one, "tobytes") else one for one in numpy.get_state()]

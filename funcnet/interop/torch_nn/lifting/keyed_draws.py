@@ -1,7 +1,7 @@
 """Keyed draws: while a module runs, torch's random functions draw from a key.
 
-Each call takes the next key, ``fold_in(key, n)``, so that the draws are the same in eager and compiled code and within ``vmap``.
-What torch draws inside of a kernel, such as the dropout between the layers of an ``LSTM``, comes from its generator instead.
+Each call takes the next key, ``fold_in(key, n)``, so the draws are the same in eager code, in compiled code and within ``vmap``.
+Draws inside a torch kernel, such as the dropout between the layers of an ``LSTM``, come from torch's generator instead.
 """
 
 import functools
@@ -20,7 +20,7 @@ from funcnet.interop.torch_nn.lifting.recurrent_formulas import STEPS, recurrent
 from funcnet.random.keys import Key
 
 _ALPHA = -1.7580993408473766
-"""The value of SELU at minus infinity, which alpha dropout puts in place of what it drops."""
+"""The value of SELU at minus infinity, which replaces dropped elements in alpha dropout."""
 
 
 class KeyedDraws(TorchFunctionMode):
@@ -28,12 +28,12 @@ class KeyedDraws(TorchFunctionMode):
 
     Args:
         key: The key; ``None`` for a module that draws nothing.
-        writes_out: Whether to replace fused kernels by formulas, which every transform knows.
+        writes_out: Whether to replace fused kernels with formulas, which every transform supports.
 
     Attributes:
         drawn: Number of draws so far.
-        hidden: Whether there was a draw of which tracing tells no mode, as of ``randn_like``.
-        fused: Whether there was a call of a kernel that not every transform knows, of attention or recurrence.
+        hidden: Whether there was a draw that a tracer does not report to modes, such as ``randn_like``.
+        fused: Whether an attention or recurrence kernel was called that some transforms do not support.
     """
 
     def __init__(self, key: Key | None, *, writes_out: bool = False) -> None:
@@ -41,7 +41,7 @@ class KeyedDraws(TorchFunctionMode):
         self.key, self.writes_out, self.drawn, self.hidden, self.fused = key, writes_out, 0, False, False
 
     def __torch_function__(self, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a function of torch, or what draws in its place."""
+        """Call a torch function, or its counterpart that draws from the key."""
         draw, options = DRAWS.get(f), kwargs or {}
         if draw is None:
             return f(*args, **options)
@@ -71,7 +71,7 @@ class KeyedDraws(TorchFunctionMode):
 
 
 DRAWS: dict[Any, Callable[..., Any]] = {}
-"""For each function of torch, the one with its arguments, after the mode, that draws from the key."""
+"""For each torch function, the counterpart that draws from the key; it takes the mode and then the same arguments."""
 
 
 def _of(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -96,7 +96,7 @@ def _masked(x: Tensor, keep: Tensor, p: float, inplace: bool) -> Tensor:
 
 
 def _made(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a function that makes a tensor to be filled by draws: ``vmap`` writes no draws of many keys to a tensor of none."""
+    """Wrap a function that makes a tensor for draws: ``vmap`` cannot write the draws of several keys to an unbatched tensor."""
 
     def make(draws: KeyedDraws, *args: Any, **options: Any) -> Tensor:
         made = f(*args, **options)
@@ -115,7 +115,7 @@ def _dropout(draws: KeyedDraws, input: Tensor, p: float = 0.5, training: bool = 
 
 
 def _channels(axes: int) -> Callable[..., Tensor]:
-    """Return dropout of whole channels, which are followed by some axes; a batch may be missing."""
+    """Return dropout of whole channels, followed by some axes; the batch axis is optional."""
 
     def dropout(draws: KeyedDraws, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
         lead = input.dim() - axes if axes else min(input.dim(), 2)
@@ -169,7 +169,7 @@ def _multi_head_attention(draws: KeyedDraws, *inputs: Any, **options: Any) -> An
 
 
 def _recurrent(f: Any) -> Callable[..., Any]:
-    """Return the counterpart of a recurrent layer; packed sequences, which have one argument less after x, stay with torch."""
+    """Return the counterpart of a recurrent function; packed sequences, with one argument less after x, stay with torch."""
 
     def run(draws: KeyedDraws, x: Tensor, *rest: Any) -> Any:
         draws.fused = True

@@ -1,12 +1,12 @@
-"""Lifted layers: modules of torch.nn as layers, differentiated by autograd and ``torch.func`` instead of a rule by hand.
+"""Lifted layers: torch.nn modules as layers, differentiated with autograd and ``torch.func`` instead of a rule by hand.
 
 y      = module(x) with params in the places of its parameters and buffers
 gp, gx = the vector-Jacobian product of that at gy
 
-In eager mode the cache has autograd's graph of the forward pass: a step takes 1.0 to 1.2 times as long as plain autograd in nets
-of some size, 1.9 in one of 1500 parameters, and up to 1.4 times the memory, as a cache stays usable after the backward pass.
-``torch.func.vjp``, which computes y again, takes 1.4 to 2.8 times as long; it serves compiled code and transforms, which know no
-graphs.
+In eager mode the cache has autograd's graph of the forward pass. A step takes 1.0 to 1.2 times as long as plain autograd, 1.9
+times in a net of 1500 parameters, and up to 1.4 times the memory, because a cache stays usable after the backward pass.
+``torch.func.vjp``, which computes y again, takes 1.4 to 2.8 times as long; it is used in compiled code and transforms, which have
+no graphs.
 """
 
 from collections.abc import Iterator
@@ -36,19 +36,19 @@ from funcnet.value import Value, frozen
 
 @frozen
 class Traits(Value):
-    """How a module behaves in one mode, learned from an example.
+    """The behavior of a module in one mode, learned from an example.
 
     Args:
-        draws: Whether it calls random functions of torch.
+        draws: Whether it calls torch's random functions.
         draws_in_kernels: Whether it draws from global generators in another way: in a kernel, as ``RReLU``, or with Python.
-        draws_hidden: Whether it draws with functions that a compiler does not tell of, such as ``torch.randn_like``.
+        draws_hidden: Whether it draws with functions that a compiler does not report, such as ``torch.randn_like``.
         stores: Names of the attributes that it sets on modules.
-        changes: Names of the attributes, lists and dicts, that it writes to.
-        fused: Whether it calls kernels of attention or recurrence, which not every transform knows.
+        changes: Names of the attributes (lists and dicts) that it writes to.
+        fused: Whether it calls attention or recurrence kernels that some transforms do not support.
         moves: Whether it changes its buffers.
         writes_to_x: Whether it writes to its input.
         batch_dependent: Whether a row of its output depends on other rows.
-        floating: For each leaf of its output, whether it is floating; ``None`` for an absent leaf.
+        floating: Whether each leaf of its output is floating; ``None`` for an absent leaf.
     """
 
     draws: bool = False
@@ -65,16 +65,16 @@ class Traits(Value):
 
 @frozen
 class Lifted(Layer):
-    """A module of torch.nn as a layer; made by ``lift``.
+    """A torch.nn module as a layer; made by ``lift``.
 
         y      = module(x), or module(*x) for a tuple x
-        gp, gx = the vector-Jacobian product of it at gy
+        gp, gx = the vector-Jacobian product of this function at gy
 
     Shape:
-        Those of the module; x may have any tensors, of which floating ones have gradients.
+        Those of the module; x may have any tensors, and floating ones have gradients.
 
     Params:
-        The parameters and buffers of the module by their names, nested; tied ones once, by their first name. Buffers, and
+        The parameters and buffers of the module, nested by name; tied ones appear once, by their first name. Buffers, and
         parameters that do not require grad, have the gradient ``None``.
 
     Cache:
@@ -117,9 +117,9 @@ class Lifted(Layer):
         return any([leaf.trains for leaf in self.leaves])  # noqa: C419 (compiled code has no generators)
 
     def init(self, rng: Key | int) -> Params:
-        """Draw parameters as the modules do in ``reset_parameters``; those that none draws keep their mean and deviation.
+        """Draw parameters with the modules' ``reset_parameters``; others are drawn with their old mean and deviation.
 
-        Buffers that no module resets, such as tables, get the values that they had.
+        Buffers that no module resets, such as tables, keep their old values.
         """
         key = as_key(rng)
         if key.is_meta:
@@ -165,7 +165,7 @@ class Lifted(Layer):
         return f"lift({self.skeleton!r})"
 
     def _tensors(self, params: Params) -> dict[str, Tensor]:
-        """Return the leaves of params by name, those at several names of the module once."""
+        """Return the leaves of params by name; a tensor with several names appears once."""
         named = tree.names(params)
         if named.keys() != {leaf.name for leaf in self.leaves}:
             missing = [leaf.name for leaf in self.leaves if leaf.name not in named]
@@ -184,8 +184,8 @@ class Lifted(Layer):
         x = tree.map(torch.clone, x) if self.traits.writes_to_x else x
         writes_out = self.traits.fused and not plain
         if key is not None and (self.traits.draws_hidden or self.traits.draws_in_kernels) and is_compiling():
-            rule = "compiled code draws from a key with functions such as torch.randn and dropout, not randn_like or kernels' own"
-            raise ValueError(f"{self!r}: {rule}, got a module with such draws")  # the compiler follows no value_error
+            rule = "compiled code must draw with functions such as torch.randn and dropout, not randn_like or inside kernels"
+            raise ValueError(f"{self!r}: {rule}, got a module with such draws")  # the compiler cannot trace value_error
         draws = nullcontext() if key is None and not writes_out else KeyedDraws(key, writes_out=not plain)
         is_seeded = key is not None and self.traits.draws_in_kernels
         chance = all_seeded(as_key(key), (*named.values(), *tree.leaves(x))) if is_seeded else nullcontext()  # type: ignore[arg-type]
@@ -195,7 +195,7 @@ class Lifted(Layer):
         return y, {leaf.name: after[leaf.name] for leaf in self.leaves if leaf.is_buffer} if self.traits.moves else None
 
     def _recorded(self, named: dict[str, Tensor], x: Any, key: Key | None) -> tuple[Any, Cache]:
-        """Return y and a cache with autograd's graph of it."""
+        """Return y and a cache with autograd's graph."""
         with recording():
             trained = {leaf.name: normal(named[leaf.name]).requires_grad_() for leaf in self.leaves if leaf.trains}
             held = {name: normal(leaf) for name, leaf in named.items() if name not in trained}
@@ -205,14 +205,14 @@ class Lifted(Layer):
         return tree.map(torch.detach, y), (x, key, moved and tree.map(torch.detach, moved), graph)
 
     def _pulled_back(self, params: Params, cache: Cache, gy: Any, *, of_params: bool = True, of_x: bool = True) -> Any:
-        """Return the gradients of params and of x; ``None`` in each leaf of what is not asked for."""
+        """Return the gradients of params and of x, with ``None`` leaves for those not requested."""
         x, key, _, graph = cache
         named, xs, gys = self._tensors(params), flatten_together(x)[0], flatten_together(gy)[0]
         if not is_usable(graph, gys) and may_record((*named.values(), *tree.leaves((xs, gys)))):
-            graph = self._recorded(named, x, key)[1][3]  # that of a copied cache, by the same kernels
+            graph = self._recorded(named, x, key)[1][3]  # for a copied cache, with the same kernels
         if is_usable(graph, gys):
             return self._packed(params, x, *gradients(graph, self._gys(gy, graph.ys), of_params, of_x), of_x)
-        plain = is_eager()  # else someone differentiates this derivative, or maps or traces it
+        plain = is_eager()  # else this derivative is differentiated, mapped or traced
         trained = {leaf.name: named[leaf.name] for leaf in self.leaves if leaf.trains and of_params}
         floats = [one for one in xs if of_x and one is not None and one.is_floating_point()]
 
@@ -250,6 +250,6 @@ class Lifted(Layer):
 
 
 def _merged(xs: list[Any], floats: list[Tensor]) -> Iterator[Any]:
-    """Put other floating leaves in the places of those of xs."""
+    """Replace the floating leaves of xs."""
     rest = iter(floats)
     return iter([next(rest) if one is not None and one.is_floating_point() else one for one in xs])

@@ -1,7 +1,7 @@
 """Recorded graphs: in eager mode a cache holds autograd's graph of the forward pass, so that nothing is computed twice.
 
-A graph is made of tensors: the floating leaves of y, which know how they were computed, and the leaves from which they were.
-A copy of them knows nothing; then, as in compiled code and within transforms of ``torch.func``, y is computed again.
+A graph consists of tensors: the floating leaves of y, which carry autograd's graph, and the leaves they were computed from. A
+copy of these tensors loses the graph; then y is computed again, as in compiled code and within transforms of ``torch.func``.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from funcnet.kernels.tracing import is_eager
 
 
 class Graph(NamedTuple):
-    """A recorded forward pass: outputs, and the parameters by name and inputs for which there are gradients."""
+    """A recorded forward pass: the outputs, and the parameters (by name) and inputs that have gradients."""
 
     ys: tuple[Tensor, ...]
     trained: dict[str, Tensor]
@@ -35,13 +35,13 @@ class recording:  # noqa: N801 (called as a context by ``with``)
 
 
 def may_record(tensors: Iterable[Any]) -> bool:
-    """Tell whether these are plain tensors with values, of which no one else follows the derivative."""
+    """Tell whether the tensors are plain, have values, and are not being differentiated otherwise."""
     followed = torch.is_grad_enabled()
     return is_eager() and all(isinstance(x, Tensor) and not x.is_meta and not (followed and x.requires_grad) for x in tensors)
 
 
 def normal(x: Tensor) -> Tensor:
-    """Return a tensor that autograd may save: one of inference mode is copied."""
+    """Return a tensor that autograd may save; an inference tensor is copied."""
     return x.clone() if x.is_inference() else x.detach()
 
 
@@ -61,7 +61,7 @@ def gradients(graph: Any, gys: Sequence[Tensor], of_params: bool, of_x: bool) ->
 
 
 def is_usable(graph: Any, gys: Iterable[Any]) -> bool:
-    """Tell whether a graph is unchanged since it was recorded, and no one differentiates the backward pass."""
+    """Tell whether a graph is unchanged since it was recorded and the backward pass is not being differentiated."""
     if not isinstance(graph, Graph) or not may_record(one for one in gys if one is not None):
         return False
     leaves = [*graph.trained.values(), *graph.xs]

@@ -1,4 +1,4 @@
-"""Recurrent layers written out, for transforms of ``torch.func``, which do not know torch's kernels, and for keyed dropout.
+"""Recurrent layers written out, for transforms of ``torch.func``, which do not support torch's kernels, and for keyed dropout.
 
 a = w_ih x_t + b_ih      b = w_hh h + b_hh
 RNN    h′ = tanh(a + b), or relu
@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812 (its usual name)
 
 States = tuple[Tensor, ...]
 Step = Callable[[Tensor, States, Sequence[Tensor]], States]
-"""From w_ih x + b_ih, the states, and the weights (w_hh and b_hh, or only w_hh), to the next states."""
+"""A function of w_ih x + b_ih, the states and the weights (w_hh and b_hh, or only w_hh) that returns the next states."""
 
 
 def _hidden(h: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -72,9 +72,9 @@ def recurrent(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Tensor, ...]:
-    """Compute what ``torch.lstm`` or one of its relatives does, layer by layer with dropout between them.
+    """Compute ``torch.lstm`` or a similar function layer by layer, with dropout between the layers.
 
-    Each layer is one call of the kernel ``f``, or with ``writes_out`` the formula of its steps.
+    Each layer is one call of the kernel ``f``, or the formula of its steps with ``writes_out``.
     """
     states: States = (hx,) if isinstance(hx, Tensor) else tuple(hx)
     directions, last = 1 + bidirectional, []

@@ -1,4 +1,4 @@
-"""Skeletons: modules of torch.nn without their tensors, which are put in for one call and taken out again."""
+"""Skeletons: torch.nn modules without tensors; tensors are inserted for one call and removed again."""
 
 import copy
 import hashlib
@@ -20,7 +20,7 @@ from funcnet.value import unpacked
 PARAMETER, BUFFER, ATTRIBUTE = "parameter", "buffer", "attribute"
 _INTERNAL = ("_parameters", "_buffers", "_modules")
 _OF_MODULES = frozenset(vars(nn.RNN(1, 1)))
-"""Attributes of torch's own, of which no forward pass changes a container."""
+"""Attributes of torch itself; no forward pass changes a container in them."""
 
 _CONTAINERS = (list, dict, set, bytearray, deque)
 
@@ -31,7 +31,7 @@ Slot = tuple[str, str]
 
 
 def slots_of(module: nn.Module) -> dict[Slot, Tensor]:
-    """Return the tensors of a module, those at several names too; attributes that are tensors count, derived ones do not."""
+    """Return the tensors of a module under all their names, including attributes that are tensors, but not derived tensors."""
     found: dict[Slot, Tensor] = {}
     for path, one in module.named_modules(remove_duplicate=False):
         kinds = {PARAMETER: one._parameters, BUFFER: one._buffers, ATTRIBUTE: vars(one)}
@@ -43,20 +43,18 @@ def slots_of(module: nn.Module) -> dict[Slot, Tensor]:
 
 
 def _require_plain(module: nn.Module) -> None:
-    """Refuse modules whose tensors are not at hand: of TorchScript, and lazy ones before their first call."""
+    """Refuse modules with inaccessible tensors: TorchScript modules, and lazy ones before their first call."""
     who = f"lift({type(module).__name__})"
     for path, one in module.named_modules():
         if isinstance(one, torch.jit.ScriptModule):
-            raise value_error(
-                who, "the module must be one of Python; lift the one that was compiled", f"TorchScript {path}".strip()
-            )
+            raise value_error(who, "the module must be a Python module; lift the uncompiled one", f"TorchScript {path}".strip())
     lazy = [name for name, leaf in (*module.named_parameters(), *module.named_buffers()) if is_lazy(leaf)]
     if lazy:
-        raise value_error(who, "parameters must have values; call a lazy module once before", f"none at {', '.join(lazy[:5])}")
+        raise value_error(who, "parameters must have values; call a lazy module once first", f"none at {', '.join(lazy[:5])}")
 
 
 def _require_reachable(module: nn.Module) -> None:
-    """Refuse tensors in lists and dicts, of which a functional call would know nothing."""
+    """Refuse tensors in lists and dicts, which a functional call would miss."""
     for path, one in module.named_modules():
         for name, got in vars(one).items():
             known = name in _INTERNAL or isinstance(got, Tensor) or (isinstance(one, nn.RNNBase) and name == "_flat_weights")
@@ -70,7 +68,7 @@ def _require_reachable(module: nn.Module) -> None:
 class Skeleton:
     """A module without its tensors. Skeletons are equal if their modules have the same classes and settings.
 
-    A module that pickle refuses, such as one of a local class, has a skeleton that equals only itself.
+    The skeleton of a module that cannot be pickled, such as one of a local class, equals only itself.
     """
 
     __slots__ = ("_code", "_lock", "_modules", "_name", "changed", "module", "places", "stored")
@@ -79,14 +77,14 @@ class Skeleton:
     """Names of the attributes that the last call set on modules."""
 
     changed: tuple[str, ...]
-    """Names of the containers that the last call changed in place, of those that it was given copies of."""
+    """Names of the copied containers that the last call changed in place."""
 
     def __init__(self, module: nn.Module, slots: tuple[Slot, ...]) -> None:
         self.module, self._lock = module, RLock()
         self.stored, self.changed = (), ()
         owners = dict(module.named_modules(remove_duplicate=False))
         self._modules = [*module.modules()]
-        for one in self._modules:  # derived tensors, as those of weight_norm, are computed anew in each call
+        for one in self._modules:  # derived tensors, as in weight_norm, are computed again in each call
             vars(one).update({name: None for name, got in vars(one).items() if isinstance(got, Tensor)})
         self.places = [(name, kind, owners[name.rpartition(".")[0]], name.rpartition(".")[2]) for name, kind in slots]
         self._empty()
@@ -95,7 +93,7 @@ class Skeleton:
 
     @classmethod
     def of(cls, module: nn.Module) -> "Skeleton":
-        """Copy a module without the values of its tensors."""
+        """Copy a module without its tensors' values."""
         _require_plain(module)
         _require_reachable(module)
         slots = slots_of(module)
@@ -128,12 +126,12 @@ class Skeleton:
 
     @property
     def is_training(self) -> bool:
-        """Whether a module within is in train mode."""
+        """Whether any inner module is in train mode."""
         return any(one.training for one in self._modules)
 
     @property
     def containers(self) -> tuple[str, ...]:
-        """The names of the attributes that are lists, dicts and the like."""
+        """The names of the attributes that are containers, such as lists and dicts."""
         return tuple(
             f"{path}.{name}".lstrip(".")
             for path, one in self.module.named_modules()
@@ -144,10 +142,10 @@ class Skeleton:
     def call(
         self, tensors: dict[str, Tensor], arguments: tuple[Any, ...], stores: tuple[str, ...] = (), changes: tuple[str, ...] = ()
     ) -> tuple[Any, dict[str, Tensor]]:
-        """Call the module with these tensors; return its output, and the tensors that it has afterwards.
+        """Call the module with the given tensors; return its output, and its tensors afterwards.
 
-        All else that the call stores in attributes of the module is forgotten; ``stores`` tells the compiler which they are.
-        ``changes`` names the lists, dicts and the like that the call may write to: it gets copies of these.
+        Other attributes set by the call are forgotten; ``stores`` lists their names for the compiler. ``changes`` names the
+        containers, such as lists and dicts, that the call may write to: it gets copies of them.
         """
         copied = [self._place(name) for name in changes]
         if is_compiling():
@@ -189,7 +187,7 @@ class Skeleton:
         return self.module.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
 
     def _stored(self, before: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
-        """Return the names of attributes that are others than before, without those of tensors."""
+        """Return the names of the attributes that changed, except tensors."""
         paths = {id(vars(one)): path for path, one in self.module.named_modules()}
         names = [
             f"{paths[id(now)]}.{name}".lstrip(".")
@@ -201,7 +199,7 @@ class Skeleton:
         return [name for name in names if name not in known and not name.endswith("_flat_weights")]
 
     def filled(self, tensors: dict[str, Tensor]) -> nn.Module:
-        """Return a new module with these tensors as its parameters and buffers."""
+        """Return a new module with the given tensors as its parameters and buffers."""
         made = Skeleton(copy.deepcopy(self.module), tuple((name, kind) for name, kind, _, _ in self.places))
         kinds = {name: kind for name, kind, _, _ in self.places}
         return made._filled({name: nn.Parameter(x, False) if kinds[name] == PARAMETER else x for name, x in tensors.items()})
@@ -239,8 +237,8 @@ def _taken(owner: nn.Module, kind: str, key: str) -> Any:
 
 
 def _replace(owner: nn.Module, key: str) -> Any:
-    """Put a copy of a container in its place, and return the copy."""
-    made = getattr(owner, key).copy()  # the compiler does not know ``copy.copy``
+    """Replace a container with a copy, and return the copy."""
+    made = getattr(owner, key).copy()  # the compiler does not support ``copy.copy``
     setattr(owner, key, made)
     return made
 
@@ -268,8 +266,8 @@ class _Pickler(pickle.Pickler):
 
 
 def _code_of(module: nn.Module) -> bytes | None:
-    """Return bytes that equal modules share; ``None`` where pickle refuses. Without a memo, they do not depend on identities."""
-    for fast in (True, False):  # a module with circles in it needs the memo
+    """Return bytes that equal modules share, or ``None`` if pickle fails. Without a memo they do not depend on identities."""
+    for fast in (True, False):  # a module with reference cycles needs the memo
         with suppress(Exception), io.BytesIO() as file:
             pickler = _Pickler(file)
             pickler.fast = fast

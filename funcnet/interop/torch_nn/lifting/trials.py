@@ -1,4 +1,4 @@
-"""Trials: what a module does with an example, which a layer must know before it runs."""
+"""Trials: the behavior of a module on an example, which a layer must know before it runs."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,11 +19,11 @@ from funcnet.random.keys import Key
 
 
 def traits_of(layer: Lifted, params: Params, x: Any) -> Traits:
-    """Call the module of a layer on copies of params and of an example, and return what it did.
+    """Call the module of a layer on copies of params and of an example, and return its traits.
 
     Raises:
-        ValueError: If the module fails, writes to its parameters, has an output that is no tree of tensors, or another one when
-            it is called again.
+        ValueError: If the module fails, writes to its parameters, returns anything but a tree of tensors, or returns another
+            output in a second call.
     """
     who = f"lift({type(layer.skeleton.module).__name__})"
     for leaf in flatten_together(x)[0]:
@@ -47,18 +47,18 @@ def traits_of(layer: Lifted, params: Params, x: Any) -> Traits:
 
 
 def _key_beside(tensors: Sequence[Tensor]) -> Key:
-    """Return a key on the device of tensors, on which draws are then too."""
+    """Return a key on the device of the tensors, so that draws are on it too."""
     return random.key(0).to(tensors[0].device if tensors else "cpu")
 
 
 class _Trial:
-    """One call of a module on copies of everything that it may write to."""
+    """One call of a module on copies of all tensors that it may write to."""
 
     def __init__(self, who: str, layer: Lifted, params: Params, x: Any) -> None:
         named = {name: leaf.detach().clone() for name, leaf in tree.names(params).items()}
         x = tree.map(lambda leaf: leaf.detach().clone(), x)
         tensors = (*named.values(), *tree.leaves(x))
-        versions = {id(one): one._version for one in tensors}  # not 0 in copies of tensors of inference mode
+        versions = {id(one): one._version for one in tensors}  # copies of inference tensors do not start at 0
 
         def is_written(one: Tensor) -> bool:
             return bool(one._version != versions[id(one)])
@@ -76,7 +76,7 @@ class _Trial:
 
 
 def _called(who: str, layer: Lifted, named: dict[str, Tensor], x: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Return the output of the module, and the buffers that it has afterwards."""
+    """Return the output of the module, and its buffers afterwards."""
     held = named | {name: named[first] for name, first in layer.ties}
     try:
         return layer.skeleton.call(held, x if isinstance(x, tuple) else (x,), changes=layer.skeleton.containers)
@@ -87,7 +87,7 @@ def _called(who: str, layer: Lifted, named: dict[str, Tensor], x: Any) -> tuple[
 
 
 def _check(who: str, outputs: list[Any], written: list[str]) -> None:
-    """Refuse parameters that were written to, and outputs that are no tensors."""
+    """Refuse writes to parameters, and outputs that are not tensors."""
     if written:
         raise value_error(who, "forward must not write to parameters", f"one that writes to {', '.join(written)}")
     for one in outputs:
@@ -97,16 +97,16 @@ def _check(who: str, outputs: list[Any], written: list[str]) -> None:
 
 
 def _require_repeatable(who: str, trial: _Trial, layer: Lifted, params: Params, x: Any) -> None:
-    """Refuse modules that remember their calls, or draw from a generator that no one seeds."""
+    """Refuse modules that remember their calls, or draw from a generator that cannot be seeded here."""
     with all_seeded(random.key(0), tree.leaves((params, x))):
         again = _Trial(who, layer, params, x)
     if len(again.leaves) != len(trial.leaves) or not all(map(_is_close, trial.leaves, again.leaves)):
-        rule = "forward must give equal outputs for equal inputs, draw from global generators, and keep no state but in buffers"
+        rule = "forward must return equal outputs for equal inputs, draw from global generators, and keep state only in buffers"
         raise value_error(who, rule, "another output in a second call")
 
 
 def _is_close(a: Any, b: Any) -> bool:
-    """Tell whether two outputs are equal up to the rounding of sums in another order, as some kernels of GPUs have it."""
+    """Tell whether two outputs are equal up to rounding: some GPU kernels add in varying order."""
     if a is None or b is None or a.is_meta:
         return a is b or (a is not None and b is not None and a.shape == b.shape)
     return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
@@ -117,7 +117,7 @@ def _buffers(layer: Lifted) -> list[Leaf]:
 
 
 def _is_batch_dependent(trial: _Trial, layer: Lifted, params: Params, x: Any) -> bool:
-    """Tell whether the first row of y changes if all other rows of x become the first one."""
+    """Tell whether the first row of y changes if all other rows of x are replaced with the first one."""
     xs = tree.leaves(x)
     rows = {leaf.shape[0] if leaf.dim() else 0 for leaf in xs}
     if len(rows) != 1 or min(rows) < 2 or xs[0].is_meta:
@@ -130,12 +130,12 @@ def _is_batch_dependent(trial: _Trial, layer: Lifted, params: Params, x: Any) ->
 
 
 def require_one_call(layer: Lifted, params: Params, x: Any) -> None:
-    """Refuse modules that are called again in the backward pass, when their parameters are no longer in them."""
+    """Refuse modules that are called again in the backward pass, after their parameters were removed."""
     calls: list[str] = []
     handle = nn.modules.module.register_module_forward_pre_hook(lambda module, _: calls.append(type(module).__name__))
     first: int | None = None
     try:
-        with suppress(Exception):  # a kernel without a derivative may serve for outputs only
+        with suppress(Exception):  # a kernel without a derivative can still compute outputs
             y, cache = layer.apply(params, tree.map(lambda leaf: leaf.detach().clone(), x), _key_beside(tree.leaves(x)))
             first = len(calls)
             layer.grads(params, cache, y)

@@ -1,4 +1,4 @@
-"""Activations and other functions of single elements, and softmaxes."""
+"""Activations and other elementwise functions, and softmaxes."""
 
 import math
 from collections.abc import Callable
@@ -57,7 +57,7 @@ _ELEMENTWISE: dict[str, Layer] = {
     "floor": Floor(),
     "ceil": Ceil(),
 }
-"""The functions that are layers without options; ``inplace`` makes no difference to a layer."""
+"""Functions that correspond to layers without options; ``inplace`` does not matter to a layer."""
 
 
 def _register(name: str, layer: Layer) -> None:
@@ -172,7 +172,7 @@ def _clamp_max(input: Tensor, max: Any) -> Node:
 
 def _along(kind: Callable[[int], Layer], input: Tensor, dim: Any, dtype: Any) -> Node:
     if dim is None:
-        raise UnsupportedError("a softmax needs its dim: without it the axis depends on the number of axes")
+        raise UnsupportedError("a softmax needs dim: the implicit axis depends on the number of axes")
     return node(kind(whole(dim, "dim")), input if dtype is None else node(Cast(dtype), input))
 
 

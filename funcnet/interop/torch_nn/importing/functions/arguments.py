@@ -1,4 +1,4 @@
-"""What the converters share: kinds of arguments, names of functions and methods, and sizes as fields of layers."""
+"""Helpers of the converters: kinds of arguments, names of functions and methods, and sizes as fields of layers."""
 
 import operator
 from typing import Any
@@ -17,7 +17,7 @@ Tensor = Ref | Node
 
 
 def named(*names: str) -> list[Any]:
-    """Return the functions of torch with these names, and the methods, each also with the ending of the in-place form."""
+    """Return the torch functions and methods with the given names, and their in-place forms."""
     found: list[Any] = []
     for name in [form for one in names for form in (one, f"{one}_")]:
         spaces = (torch, nn.functional, torch.special)
@@ -37,7 +37,7 @@ def is_size(value: Any) -> bool:
 
 
 def has_sizes(value: Any) -> bool:
-    """Tell whether sizes known only from shapes are in a value."""
+    """Tell whether a value contains sizes that are known only from shapes."""
     if isinstance(value, slice):
         return any(map(has_sizes, (value.start, value.stop, value.step)))
     if isinstance(value, (tuple, list)):
@@ -46,14 +46,14 @@ def has_sizes(value: Any) -> bool:
 
 
 def as_sizes(given: tuple[Any, ...]) -> Any:
-    """Return sizes given one by one, or as one tuple, list or shape."""
+    """Return sizes passed one by one, or as one tuple, list or shape."""
     if len(given) == 1 and not is_size(given[0]) and not isinstance(given[0], int):
         return tuple(given[0]) if isinstance(given[0], (tuple, list)) else given[0]
     return given
 
 
 def entries(sizes: Any) -> tuple[Any, ...]:
-    """Return sizes as a tuple, in which shapes are entries: ``x.shape[:2] + (3,)`` too."""
+    """Return sizes as a tuple whose entries may be shapes, as in ``x.shape[:2] + (3,)``."""
     if isinstance(sizes, Arithmetic) and sizes.name in ("add", "concat"):
         return (*entries(sizes.left), *entries(sizes.right))
     return tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)
@@ -76,13 +76,13 @@ def require_tensor(value: Any) -> Tensor:
 
 
 class Inputs:
-    """The inputs of a layer, each once, as they are found in arguments."""
+    """The distinct inputs of a layer, collected from arguments."""
 
     def __init__(self, *first: Tensor) -> None:
         self.found: list[Tensor] = list(first)
 
     def number(self, one: Tensor) -> int:
-        """Return the number of an input, which is added if it is new."""
+        """Return the number of an input; a new input is added."""
         for i, other in enumerate(self.found):
             if one is other or (isinstance(one, Ref) and one == other):
                 return i
@@ -106,7 +106,7 @@ class Inputs:
 
 
 def sized(kind: type[Sized], x: Tensor, *fields: Any, **named_fields: Any) -> Node:
-    """Return the node of a layer with sizes in its fields; their tensors become inputs after x."""
+    """Return the node of a layer whose fields contain sizes; the tensors of the sizes become inputs after x."""
     inputs = Inputs(require_tensor(x))
     values = [inputs.template(one) for one in fields]
     named_values = {name: inputs.template(one) for name, one in named_fields.items()}
@@ -114,22 +114,22 @@ def sized(kind: type[Sized], x: Tensor, *fields: Any, **named_fields: Any) -> No
 
 
 def arithmetic(name: str, left: Any, right: Any) -> Any:
-    """Return the result of an operation between numbers, of which some may be known only from shapes."""
+    """Return the result of an operation on numbers, some of which may be known only from shapes."""
     if is_size(left) or is_size(right):
         return Arithmetic(name, left, right)
     return getattr(operator, name)(left, right)
 
 
 def refuse_out(out: Any) -> None:
-    """Refuse the argument ``out``, a tensor to be written to."""
+    """Refuse the argument ``out``, a tensor to write to."""
     if out is not None:
-        raise UnsupportedError("out= is a tensor to be written to, and layers write to nothing")
+        raise UnsupportedError("out= is a tensor to write to, and layers write to nothing")
 
 
 def whole(value: Any, name: str) -> int:
     """Return an argument that must be a whole number, known when the module is traced."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise UnsupportedError(f"{name} must be a whole number that is known when the module is traced, got {value!r}")
+        raise UnsupportedError(f"{name} must be a whole number known when the module is traced, got {value!r}")
     return value
 
 

@@ -24,7 +24,8 @@ from funcnet.interop.torch_nn.importing.values import Arithmetic, Node, Size, Un
 from funcnet.layers.activation.elementary import Exp
 from funcnet.layers.activation.powers import PowScalar, Reciprocal
 from funcnet.layers.linear.rescaling import Rescale
-from funcnet.layers.operands.arithmetic import Add, Div, MatMul, Mul, Pow, Sub
+from funcnet.layers.operands.arithmetic import Add, Div, Mul, Pow, Sub
+from funcnet.layers.operands.matmul import MatMul
 from funcnet.layers.shape.sized import RescaleBySize
 
 
@@ -41,13 +42,13 @@ def rescale(x: Tensor, scale: Any = 1, offset: Any = 0) -> Node:
 
 
 def _of_whole(x: Tensor, scale: Any, offset: Any) -> Node:
-    """Return scale x + offset of whole numbers."""
+    """Return scale x + offset for whole numbers."""
     y = x if scale == 1 else without_gradient("mul", x, scale)
     return y if offset == 0 else without_gradient("add", y, offset)  # type: ignore[return-value]
 
 
 def _is_whole_number(value: Any) -> bool:
-    """Tell whether a number is whole, or computed from sizes by operations that keep them whole."""
+    """Tell whether a number is whole, or computed from sizes with operations that keep them whole."""
     if isinstance(value, Arithmetic):
         return value.name != "truediv" and all(map(_is_whole_number, (value.left, value.right)))
     return isinstance(value, Size) or (isinstance(value, int) and not isinstance(value, bool))
@@ -127,7 +128,7 @@ def _between_numbers(name: str, input: Any, other: Any) -> Any:
     if is_tensor(input) and is_whole(input.numbers) and not is_tensor(other) and _is_whole_number(other):
         return without_gradient({"floordiv": "floor_divide", "mod": "remainder"}[name], input, other)
     if is_tensor(input) or is_tensor(other):
-        raise UnsupportedError(f"operator.{name} of tensors has no layer, but for whole numbers")
+        raise UnsupportedError(f"operator.{name} of tensors has a layer only for whole numbers")
     return arithmetic(name, input, other)
 
 

@@ -36,7 +36,7 @@ from funcnet.layers.shape.without_gradient import NoGradient
 
 
 def without_gradient(name: str, *arguments: Any, **keywords: Any) -> Node:
-    """Return the node of a function that has no gradient, whose arguments may be tensors and sizes."""
+    """Return the node of a function without gradient; its arguments may be tensors and sizes."""
     inputs = Inputs()
     given = tuple(map(inputs.template, arguments))
     options = tuple((key, inputs.template(one)) for key, one in keywords.items())
@@ -49,7 +49,7 @@ _PLACES = ("argmax", "argmin", "argsort", "one_hot")
 
 
 def _numbers(name: str, arguments: Any, keywords: Any, inputs: list[Tensor]) -> Numbers:
-    """Return the numbers that a function without gradient gives."""
+    """Return the kind of numbers that a function without gradient returns."""
     if name in _TRUTHS or name.startswith("logical"):
         return torch.bool
     dtypes = [one for one in (*arguments, *keywords.values()) if isinstance(one, torch.dtype)]
@@ -90,7 +90,7 @@ def _minimum(input: Tensor, other: Tensor, *, out: Any = None) -> Node:
 @function(torch.where)
 def _where(condition: Tensor, input: Any = None, other: Any = None) -> Node:
     if input is None or other is None:
-        raise UnsupportedError("where with a condition only gives places whose number is not known")
+        raise UnsupportedError("where with only a condition returns an unknown number of indices")
     a, b = [None if is_tensor(one) else constant(one, "a number of where") for one in (input, other)]
     if a is not None and b is not None:
         raise UnsupportedError("where of two numbers has no gradient; multiply the condition, as floating numbers, with them")
@@ -156,7 +156,7 @@ def _argsort(input: Tensor, dim: int = -1, descending: bool = False) -> Node:
 @function(torch.nn.functional.one_hot)
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Node:
     if not isinstance(num_classes, int) or num_classes < 1:
-        raise UnsupportedError("one_hot needs num_classes, since the largest of the numbers is not known")
+        raise UnsupportedError("one_hot needs num_classes, because the largest label is unknown")
     show_whole(tensor)
     return without_gradient("one_hot", tensor, num_classes)
 

@@ -29,7 +29,7 @@ def _getitem(input: Any, index: Any) -> Any:
         return pick(input, index)
     parts = tuple([_as_tensor(part, input) for part in (index if isinstance(index, tuple) else (index,))])
     if any(isinstance(part, (list, bool, torch.Tensor)) for part in parts):
-        raise UnsupportedError("an index must be of ints, slices, ..., None and tensors of integers computed by the module")
+        raise UnsupportedError("an index must consist of ints, slices, ..., None and integer tensors computed by the module")
     if any(isinstance(part, slice) and isinstance(part.step, int) and part.step < 1 for part in parts):
         raise UnsupportedError("a slice must have a step above 0")
     show_whole(*parts)
@@ -50,7 +50,7 @@ def _narrow(input: Tensor, dim: int, start: Any, length: Any) -> Node:
 
 
 def at(input: Tensor, dim: int, part: Any) -> Node:
-    """Return x with ``part`` as the index of the axis ``dim``, and all of the others."""
+    """Index the axis ``dim`` of x with ``part``."""
     full = (slice(None),)
     before = full * dim if dim >= 0 else (Ellipsis,)
     return _getitem(input, (*before, part, *full * (-1 - dim if dim < 0 else 0)))  # type: ignore[no-any-return]

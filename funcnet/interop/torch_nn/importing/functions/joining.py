@@ -1,4 +1,4 @@
-"""Tensors joined along an axis, taken apart along one, and picked from tuples."""
+"""Tensors joined along an axis, split along an axis, and picked from tuples."""
 
 from typing import Any
 
@@ -17,10 +17,9 @@ from funcnet.interop.torch_nn.importing.functions.arguments import (
 )
 from funcnet.interop.torch_nn.importing.registry import function
 from funcnet.interop.torch_nn.importing.values import Node, UnsupportedError
-from funcnet.layers.operands.arithmetic import Concat
-from funcnet.layers.operands.picking import Pick, Stack, Unbind
+from funcnet.layers.operands.picking import Concat, Pick, Stack, Unbind
+from funcnet.layers.shape.axes import Unsqueeze
 from funcnet.layers.shape.indexing import Chunk, Split
-from funcnet.layers.shape.reshaping import Unsqueeze
 from funcnet.layers.shape.sized_indexing import Narrow
 
 
@@ -43,7 +42,7 @@ def _stack(tensors: Any, dim: int = 0, *, out: Any = None) -> Node:
 
 
 def _joined(layer: Concat | Stack, tensors: tuple[Tensor, ...]) -> Node:
-    """Join several tensors, or one, which a layer gets without a tuple around it."""
+    """Join several tensors, or a single one, which the layer takes without a tuple."""
     if len(tensors) > 1:
         return node(layer, *tensors)
     if not tensors:
@@ -84,7 +83,7 @@ def _sections(tensor: Tensor, sizes: Any, dim: int) -> Any:
 
 @define(frozen=True)
 class _Pieces:
-    """The parts of a split into an unknown number, of a size that depends on shapes: each is cut out where code takes it."""
+    """The parts of a split with an unknown number of parts, of a size that depends on shapes: each is cut when it is used."""
 
     tensor: Tensor
     size: Any
@@ -92,7 +91,7 @@ class _Pieces:
 
     def __getitem__(self, index: Any) -> Node:
         if not isinstance(index, int) or index < 0:
-            raise UnsupportedError("parts of a split whose number is not known are taken by numbers from 0 on")
+            raise UnsupportedError("parts of a split into an unknown number must be indexed from 0 on")
         return sized(Narrow, self.tensor, self.dim, arithmetic("mul", self.size, index), self.size)
 
 
@@ -105,7 +104,7 @@ def pick(value: Tensor, index: Any) -> Any:
     """Return an entry of a tuple of tensors, or a tuple of some."""
     if isinstance(index, slice):
         if not isinstance(value.parts, tuple):
-            raise UnsupportedError("a slice of a tuple of tensors, whose length is not known")
+            raise UnsupportedError("a slice of a tuple of tensors of unknown length")
         return tuple([pick(value, i) for i in range(len(value.parts))[index]])
     index = whole(index, "the index of a tuple")
     if isinstance(value.parts, tuple) and not -len(value.parts) <= index < len(value.parts):

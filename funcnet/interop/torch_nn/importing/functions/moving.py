@@ -1,4 +1,4 @@
-"""Elements in another order, and several times: rolled, flipped, repeated, windows, axes moved."""
+"""Elements moved and repeated: roll, flip, repeat, windows, and moved axes."""
 
 from typing import Any
 

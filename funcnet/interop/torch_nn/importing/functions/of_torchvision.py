@@ -1,4 +1,4 @@
-"""Functions of torchvision that are not traced into, by their qualified names: nothing is imported."""
+"""torchvision functions that are not traced into, known by their qualified names: nothing is imported."""
 
 from math import log
 from typing import Any
@@ -16,10 +16,10 @@ from funcnet.layers.attention.shifted_windows import ShiftedWindowMask, WindowSh
 from funcnet.layers.linear.functional_linear import FunctionalLinear
 from funcnet.layers.noise.dropout import Dropout, DropPath
 from funcnet.layers.norm.standardize import Normalize
-from funcnet.layers.operands.arithmetic import Concat, MatMul
-from funcnet.layers.operands.picking import Unbind
+from funcnet.layers.operands.matmul import MatMul
+from funcnet.layers.operands.picking import Concat, Unbind
+from funcnet.layers.shape.axes import Permute, Transpose, Unsqueeze
 from funcnet.layers.shape.indexing import Chunk
-from funcnet.layers.shape.reshaping import Permute, Transpose, Unsqueeze
 from funcnet.layers.shape.sized import ConstantPad, View
 
 _SWIN = "torchvision.models.swin_transformer"
@@ -82,7 +82,7 @@ def _shifted_window_attention(  # noqa: PLR0917 (the arguments are torchvision's
 
 
 def _missing(x: Tensor, axis: int, window: int) -> Arithmetic:
-    """Return how much an axis lacks to be full of windows."""
+    """Return the padding that makes an axis a multiple of the window."""
     return Arithmetic("mod", Arithmetic("sub", window, Arithmetic("mod", Size(x, axis), window)), window)
 
 
@@ -98,7 +98,7 @@ def _windows(x: Tensor, window: tuple[int, ...]) -> Node:
 
 
 def _image(y: Tensor, x: Tensor, window: tuple[int, ...]) -> Node:
-    """Put windows together to images of the size of x."""
+    """Join windows to images of the size of x."""
     y = sized(View, y, (Size(x, 0), *_counts(x, window), *window, Size(x, 3)))
     return sized(View, node(Permute((0, 1, 3, 2, 4, 5)), y), (Size(x, 0), Size(x, 1), Size(x, 2), Size(x, 3)))
 
@@ -122,7 +122,7 @@ def _heads(qkv: Tensor, heads: int) -> list[Tensor]:
 
 
 def _scores(q: Tensor, k: Tensor, logit_scale: Any) -> Any:
-    """Return products of queries and keys, scaled; with a learned scale their cosines."""
+    """Return the scaled products of queries and keys, or their cosines with a learned scale."""
     if logit_scale is None:
         return node(MatMul(), rescale(q, Arithmetic("pow", Size(q, 3), -0.5)), node(Transpose(-2, -1), k))
     cosines = node(MatMul(), node(Normalize(dim=-1), q), node(Transpose(-2, -1), node(Normalize(dim=-1), k)))

@@ -25,9 +25,6 @@ from funcnet.layers.pooling.avg_pool import AvgPool1d, AvgPool2d, AvgPool3d
 from funcnet.layers.pooling.lp_pool import LPPool1d, LPPool2d
 from funcnet.layers.pooling.max_pool import MaxPool1d, MaxPool2d, MaxPool3d
 from funcnet.layers.shape.boundary_padding import (
-    CircularPad1d,
-    CircularPad2d,
-    CircularPad3d,
     ReflectionPad1d,
     ReflectionPad2d,
     ReflectionPad3d,
@@ -35,6 +32,7 @@ from funcnet.layers.shape.boundary_padding import (
     ReplicationPad2d,
     ReplicationPad3d,
 )
+from funcnet.layers.shape.circular_padding import CircularPad1d, CircularPad2d, CircularPad3d
 from funcnet.layers.shape.grid_sampling import GridSample
 from funcnet.layers.shape.resizing import Upsample
 from funcnet.layers.shape.shuffling import ChannelShuffle, PixelShuffle, PixelUnshuffle

@@ -1,8 +1,10 @@
-"""Dtypes in traced code: operands of several dtypes, and arithmetic of whole numbers, as torch computes with them.
+"""Dtypes in traced code: operands of several dtypes, and arithmetic of whole numbers, with torch's rules.
 
-whole and floating      the whole numbers become floating ones first
-whole numbers only      ``NoGradient``, since nothing has a gradient
-float32 and float64     the narrower one becomes the wider one first
+    whole and floating      the whole numbers are converted to floating ones first
+    whole numbers only      ``NoGradient``, because nothing has a gradient
+    float32 and float64     the narrower dtype is converted to the wider one first
+
+Whole numbers are integers and booleans.
 """
 
 from functools import reduce
@@ -16,9 +18,10 @@ from funcnet.layers.activation.base import Activation
 from funcnet.layers.activation.bounds import Clamp
 from funcnet.layers.activation.elementary import Abs, Sign
 from funcnet.layers.activation.powers import PowScalar
-from funcnet.layers.operands.arithmetic import Add, Concat, Div, MatMul, Mul, Pow, Sub
+from funcnet.layers.operands.arithmetic import Add, Div, Mul, Pow, Sub
 from funcnet.layers.operands.choices import Maximum, Minimum, TypeAs, Where
-from funcnet.layers.operands.picking import Stack
+from funcnet.layers.operands.matmul import MatMul
+from funcnet.layers.operands.picking import Concat, Stack
 from funcnet.layers.operands.ranking import CumSum
 from funcnet.layers.operands.reductions import Reduction, Sum
 from funcnet.layers.shape.casting import Cast
@@ -45,7 +48,7 @@ _OPERATIONS: dict[type, str] = {
 
 
 def numbers_of(layer: Layer, inputs: tuple[Tensor, ...]) -> Numbers:
-    """Return the numbers in the output of a layer: those of its first input where it only moves elements."""
+    """Return the kind of numbers in the output of a layer; that of its first input if it only moves elements."""
     if not inputs:
         return None
     kind = type(layer).__module__
@@ -54,7 +57,7 @@ def numbers_of(layer: Layer, inputs: tuple[Tensor, ...]) -> Numbers:
 
 
 def computed(layer: Layer, inputs: tuple[Tensor, ...], parts: Any) -> Node:
-    """Return the node of a layer whose inputs may be whole numbers, or floating numbers of several dtypes."""
+    """Return the node of a layer whose inputs may be whole numbers or floating numbers of several dtypes."""
     if all(one.numbers is None for one in inputs):
         return Node(layer, inputs, {}, parts)
     if type(layer) in _OPERATIONS:
@@ -68,7 +71,7 @@ def computed(layer: Layer, inputs: tuple[Tensor, ...], parts: Any) -> Node:
 
 
 def whole(name: str, *arguments: Any, numbers: Numbers = None, **keywords: Any) -> Node:
-    """Return the node of a function of whole numbers, some of its arguments tensors or tuples of them."""
+    """Return the node of a function of whole numbers; some arguments may be tensors or tuples of tensors."""
     found: list[Tensor] = []
 
     def template(value: Any) -> Any:
@@ -114,7 +117,7 @@ def _exact(value: Any) -> Any:
 
 
 def _in_one_dtype(operands: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Numbers]:
-    """Return operands in the dtype of the widest floating one, and their numbers."""
+    """Convert operands to the widest floating dtype among them; return them and their kind of numbers."""
     floats = [one for one in operands if not is_whole(one.numbers)]
     dtype = reduce(torch.promote_types, [dtype_of(one.numbers) for one in floats])
     widest = next(one for one in sorted(floats, key=_is_undecided) if dtype_of(one.numbers) == dtype)
@@ -142,7 +145,7 @@ def _of_floating(layer: Any, x: Tensor, parts: Any) -> Node:
 
 
 def _closed(layer: Any, x: Tensor) -> Node | None:
-    """Return the node of a function that gives whole numbers of whole numbers; ``None`` for any other."""
+    """Return the node of a function that maps whole numbers to whole numbers, or ``None``."""
     if isinstance(layer, PowScalar) and layer.exponent.is_integer() and layer.exponent >= 0:
         return whole("pow", x, int(layer.exponent))
     if isinstance(layer, CumSum):

@@ -13,7 +13,7 @@ from funcnet.layers.shape.casting import Cast
 
 
 def _drawn(distribution: str, shape: Any, dtype: torch.dtype | None = None, like: Any = None, p: float = 0.5) -> Node:
-    """Return the node of a random tensor; with ``like`` it has the dtype of that tensor, unless one is given."""
+    """Return the node of a random tensor, in the given dtype or that of ``like``."""
     inputs = Inputs(*([] if like is None else [require_tensor(like)]))
     sizes = tuple(map(inputs.template, entries(shape)))
     if not inputs.found:

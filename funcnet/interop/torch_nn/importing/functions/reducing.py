@@ -14,9 +14,11 @@ from funcnet.interop.torch_nn.importing.values import Node, UnsupportedError
 from funcnet.layers.activation.softmaxes import LogSumExp
 from funcnet.layers.norm.standardize import Normalize
 from funcnet.layers.operands.distances import CosineSimilarity, PairwiseDistance
+from funcnet.layers.operands.extreme_reductions import Max, Min
 from funcnet.layers.operands.norms import VectorNorm
 from funcnet.layers.operands.ranking import CumSum, GatherElements, MaxWithIndices, MinWithIndices, TopK
-from funcnet.layers.operands.reductions import Max, Mean, Min, Prod, Std, Sum, Var
+from funcnet.layers.operands.reductions import Mean, Prod, Sum
+from funcnet.layers.operands.spread_reductions import Std, Var
 
 _PAIR = (None, None)
 

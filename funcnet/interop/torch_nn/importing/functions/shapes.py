@@ -1,4 +1,4 @@
-"""Functions and methods that give the elements of a tensor other axes."""
+"""Functions and methods that rearrange the axes of a tensor."""
 
 from functools import reduce
 from typing import Any
@@ -18,7 +18,8 @@ from funcnet.interop.torch_nn.importing.functions.arguments import (
 )
 from funcnet.interop.torch_nn.importing.registry import function
 from funcnet.interop.torch_nn.importing.values import Node, Shape, UnsupportedError
-from funcnet.layers.shape.reshaping import Flatten, Permute, Squeeze, Transpose, Unflatten, Unsqueeze
+from funcnet.layers.shape.axes import Permute, Squeeze, Transpose, Unsqueeze
+from funcnet.layers.shape.reshaping import Flatten, Unflatten
 from funcnet.layers.shape.sized import Expand, View
 
 

@@ -25,7 +25,7 @@ F = nn.functional
 
 
 def _given(layer: Layer, *tensors: Any) -> Node:
-    """Return the node of a layer of the tensors that are not ``None``."""
+    """Return the node of a layer that takes the tensors other than ``None``."""
     return node(layer, *[one for one in tensors if one is not None])
 
 
@@ -60,7 +60,7 @@ def _register_conv_transpose(axes: int, *functions: Any) -> None:
 
 
 def _sizes(value: Any) -> Any:
-    """Return an option of a convolution as a field: lists become tuples, and tuples of one number that number."""
+    """Return an option of a convolution as a field: lists become tuples, and tuples of one number become the number."""
     value = constant(value, "an option of a convolution")
     value = tuple(value) if isinstance(value, (tuple, list)) else value
     return value[0] if isinstance(value, tuple) and len(value) == 1 else value
