@@ -106,7 +106,14 @@ def entry(name: str) -> list[str]:
         home, _, last = name.rpartition(".")
         return [f".. py:data:: {last}", f"{INDENT}:module: {home}", "", *said, ""]
     shown = public_names.members(value) if kind == "class" else []
-    return [f".. auto{kind}:: {name}", *[f"{INDENT}:members: {', '.join(shown)}"] * bool(shown), ""]
+    inner = [f"{INDENT}.. auto{role}:: {name}.{member}" for member, role in roles(value, shown)]
+    return [f".. auto{kind}:: {name}", "", *[line for one in inner for line in (one, "")]]
+
+
+def roles(cls: type, members: list[str]) -> list[tuple[str, str]]:
+    """Return the members of a class with what they are: methods in their order, and then properties."""
+    found = [(one, "method" if callable(getattr(cls, one, None)) else "property") for one in members]
+    return sorted(found, key=lambda pair: pair[1])
 
 
 def linker(name: str) -> Any:
@@ -123,8 +130,8 @@ def linker(name: str) -> Any:
 
 
 def process_docstring(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Convert a docstring in place."""
-    lines[:] = converted(lines, linker(name))
+    """Convert a docstring in place; napoleon would read the first line of a property as its type."""
+    lines[:] = [*[""] * (what in ("property", "attribute")), *converted(lines, linker(name))]
 
 
 def process_signature(app: Sphinx, what: str, name: str, value: Any, *rest: Any) -> tuple[str, str | None] | None:
