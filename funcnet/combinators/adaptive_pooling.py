@@ -138,7 +138,7 @@ class AdaptivePool1d(_AdaptivePool):
         ``torch.nn.AdaptiveAvgPool1d`` (windows); Kidger & Garcia 2021 (Equinox), ``AdaptivePool1d`` (any reduction).
 
     >>> import torch
-    >>> from funcnet.layers.operands.reductions import Max
+    >>> from funcnet.layers.operands.extreme_reductions import Max
     >>> AdaptivePool1d(Max(-1), 3)({}, torch.ones(2, 4, 10)).shape
     torch.Size([2, 4, 3])
     """
@@ -177,7 +177,7 @@ class AdaptivePool2d(_AdaptivePool):
         ``torch.nn.AdaptiveAvgPool2d`` (windows); Kidger & Garcia 2021 (Equinox), ``AdaptivePool2d`` (any reduction).
 
     >>> import torch
-    >>> from funcnet.layers.operands.reductions import Max
+    >>> from funcnet.layers.operands.extreme_reductions import Max
     >>> AdaptivePool2d(Max(-1), (3, None))({}, torch.ones(2, 4, 10, 5)).shape
     torch.Size([2, 4, 3, 5])
     """
@@ -216,7 +216,7 @@ class AdaptivePool3d(_AdaptivePool):
         ``torch.nn.AdaptiveAvgPool3d`` (windows); Kidger & Garcia 2021 (Equinox), ``AdaptivePool3d`` (any reduction).
 
     >>> import torch
-    >>> from funcnet.layers.operands.reductions import Max
+    >>> from funcnet.layers.operands.extreme_reductions import Max
     >>> AdaptivePool3d(Max(-1), 2)({}, torch.ones(2, 4, 5, 6, 7)).shape
     torch.Size([2, 4, 2, 2, 2])
     """

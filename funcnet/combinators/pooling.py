@@ -160,7 +160,7 @@ class Pool1d(_Pool):
         ``flax.linen.pool``, whose ``reduce_fn`` combines two numbers.
 
     >>> import torch
-    >>> from funcnet.layers.operands.reductions import Std
+    >>> from funcnet.layers.operands.spread_reductions import Std
     >>> Pool1d(Std(-1), 2)({}, torch.tensor([[1.0, 3.0, 5.0, 5.0]]))
     tensor([[1.4142, 0.0000]])
     """

@@ -212,7 +212,7 @@ def test_a_compiled_step_pickles_without_its_programs():
 
 def test_a_function_that_does_not_pickle_is_refused():
     """A lambda has no name to be found under."""
-    with pytest.raises(pickle.PicklingError, match=r"compile: to pickle, step must pickle, as a train step .*, got <function"):
+    with pytest.raises(pickle.PicklingError, match=r"compile: to pickle, step must pickle, like a train step .*, got <function"):
         pickle.dumps(fn.compile(lambda x: x))
 
 
