@@ -1,18 +1,22 @@
 """Characters: a causal transformer learns to write like the help texts of Python itself, character by character.
 
-The text is ``pydoc_data.topics``, which every Python carries: 0.47 million characters. The last tenth is held out. A step takes
-32 pieces of 128 characters, and predicts each character from those before it in its piece. For comparison, the held-out text is
-also judged by the frequencies of characters in the training text (unigram), and of pairs (bigram).
+The text is ``pydoc_data.topics``, which is part of every Python: 0.47 million characters, of which the last tenth is held out. A
+step takes 32 pieces of 128 characters, and predicts each character from the previous ones in its piece. The baselines are the
+frequencies of characters (unigram) and of pairs of characters (bigram) in the training text.
 
     python -m examples.characters --steps 800 --seed 0 --out out
 """
 
 from pydoc_data import topics
+from typing import Any
 
 import torch
+from torch import Tensor
 
 import funcnet as fn
 from examples import common
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 LENGTH, BATCH, WIDTH, HEADS, BLOCKS, LR = 128, 32, 128, 4, 3, 2e-3
 PROMPT = "The "
@@ -22,7 +26,7 @@ alphabet = sorted(set(text))
 codes = {character: code for code, character in enumerate(alphabet)}
 loss = fn.CrossEntropy()
 
-# Rotations of queries and keys tell the positions; the output of all pieces is one long list of rows.
+# Rotations of queries and keys encode the positions; the output of all pieces is one long list of rows.
 net = fn.serial(
     fn.Embedding(len(alphabet), WIDTH),
     fn.transformer_encoder(WIDTH, HEADS, BLOCKS, is_causal=True, rotary=fn.RotaryEmbedding(WIDTH // HEADS)),
@@ -31,33 +35,33 @@ net = fn.serial(
 )
 
 
-def encoded(words):
+def encoded(words: str) -> Tensor:
     """Return the codes of a text's characters."""
     return torch.tensor([codes[character] for character in words])
 
 
-def split_text():
+def split_text() -> tuple[Tensor, Tensor]:
     """Return the codes of the text: nine tenths for training, and the last tenth."""
     data = encoded(text)
     return data[: len(data) * 9 // 10], data[len(data) * 9 // 10 :]
 
 
-def pieces(data, rng, count):
+def pieces(data: Tensor, rng: Key, count: int) -> tuple[Tensor, Tensor]:
     """Draw pieces of the text, and for each position the character that follows."""
     starts = fn.random.permutation(rng, len(data) - LENGTH)[:count]
     rows = data[starts[:, None] + torch.arange(LENGTH + 1)]
     return rows[:, :-1], rows[:, 1:].flatten()
 
 
-def in_order(data):
-    """Return the whole of a text as batches of pieces that follow one another."""
+def in_order(data: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return a whole text as batches of consecutive pieces."""
     rows = data[: (len(data) - 1) // LENGTH * LENGTH + 1]
     x, target = rows[:-1].view(-1, LENGTH).split(BATCH), rows[1:].view(-1, LENGTH).split(BATCH)
     return [(part, after.flatten()) for part, after in zip(x, target, strict=True)]
 
 
-def by_counting(train, test):
-    """Return the loss of the unigram and of the bigram model, each count one more than it is."""
+def by_counting(train: Tensor, test: Tensor) -> tuple[float, float]:
+    """Return the loss of the unigram and of the bigram model, with add-one smoothing."""
     n = len(alphabet)
     singles = torch.bincount(train, minlength=n).double() + 1
     pairs = torch.bincount(train[:-1] * n + train[1:], minlength=n * n).view(n, n).double() + 1
@@ -65,20 +69,20 @@ def by_counting(train, test):
     return float(-(singles / singles.sum()).log()[test].mean()), float(-bigram.mean())
 
 
-def optimizer(steps):
-    """Return the optimizer for a training of ``steps`` steps."""
+def optimizer(steps: int) -> fn.Optimizer:
+    """Return the optimizer for ``steps`` training steps."""
     return fn.AdamW(lr=fn.WarmupCosineSchedule(LR, min(100, steps), steps + 1), betas=(0.9, 0.95))
 
 
-def trained(train, test, steps, rng, checkpoints=None):
-    """Train on pieces drawn at each step, and measure the held-out loss at ten points on the way."""
+def trained(train: Tensor, test: Tensor, steps: int, rng: Key, checkpoints: fn.Checkpoints | None = None) -> fn.Fit:
+    """Train on pieces drawn at each step, and measure the held-out loss ten times."""
     first, drawn = fn.split(rng)
     batches, epochs = common.in_epochs(lambda i: pieces(train, fn.fold_in(drawn, i), BATCH), steps)
-    how = {"params": net.init(first), "validation": in_order(test), "checkpoints": checkpoints}
+    how: dict[str, Any] = {"params": net.init(first), "validation": in_order(test), "checkpoints": checkpoints}
     return fn.fit(net, loss, optimizer(steps), batches, epochs=epochs, key=drawn, **how)
 
 
-def sample(params, count, rng, temperature=0.7):
+def sample(params: Params, count: int, rng: Key, temperature: float = 0.7) -> str:
     """Write ``count`` characters, each drawn from the net's probabilities after the ``LENGTH`` characters before it."""
     written = encoded(PROMPT)
     with torch.inference_mode():
@@ -88,8 +92,8 @@ def sample(params, count, rng, temperature=0.7):
     return "".join(alphabet[code] for code in written.tolist())
 
 
-def picture(history, counted):
-    """Draw the training and held-out losses, and those of the models that count."""
+def picture(history: fn.History, counted: dict[str, float]) -> Any:
+    """Draw the training and held-out losses, and those of the counting models."""
     figure = history.plot(["loss", "validation_loss"])
     panel = figure.axes[0]
     for (name, value), style in zip(counted.items(), ("--", ":"), strict=True):
@@ -99,7 +103,7 @@ def picture(history, counted):
     return figure
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train, print the losses, write a sample and save the picture."""
     others = {"sample": (600, "number of characters to write")}
     options = common.arguments(__doc__, given, others, threads=None, steps=800)
@@ -107,7 +111,7 @@ def main(given=None):
     train_key, sample_key = fn.split(fn.key(options.seed))
     checkpoints = common.checkpoints(options, "characters", every=20)
     params, _, history = trained(train, test, options.steps, train_key, checkpoints)
-    counted = dict(zip(("unigram", "bigram"), by_counting(train, test), strict=True))
+    counted: dict[str, float] = dict(zip(("unigram", "bigram"), by_counting(train, test), strict=True))
     print(f"parameters             {fn.tree.size(params)}")
     print(f"training               {sum(history['seconds']):.1f} s")
     for name, value in {"transformer": history["validation_loss"][-1], **counted}.items():
