@@ -308,7 +308,7 @@ def test_a_phase_without_steps_is_left_out(schedule: Schedule, rates: list[float
 
 @pytest.mark.parametrize("t_mult", [2, 3, 7])
 def test_every_restart_is_at_its_step(t_mult: int) -> None:
-    """At t_0 (t_multⁿ - 1) / (t_mult - 1), where a logarithm rounds either way, the rate is the start, and one before the least."""
+    """At t_0 (t_multⁿ - 1) / (t_mult - 1), where a logarithm may round, the rate is the start; a step earlier it is not."""
     for t_0 in (1, 3, 10):
         schedule = CosineRestartsSchedule(1.0, t_0, t_mult)
         begins = [t_0 * (t_mult**n - 1) // (t_mult - 1) for n in range(1, 16)]
