@@ -1,8 +1,8 @@
 """Characters: a causal transformer learns to write like the help texts of Python itself, character by character.
 
-The text is ``pydoc_data.topics``, which every Python carries: 0.47 million characters. The last tenth is held out. A step takes
-32 pieces of 128 characters, and predicts each character from those before it in its piece. For comparison, the held-out text is
-also judged by the frequencies of characters in the training text (unigram), and of pairs (bigram).
+The text is ``pydoc_data.topics``, which is part of every Python: 0.47 million characters, of which the last tenth is held out. A
+step takes 32 pieces of 128 characters, and predicts each character from the previous ones in its piece. The baselines are the
+frequencies of characters (unigram) and of pairs of characters (bigram) in the training text.
 
     python -m examples.characters --steps 800 --seed 0 --out out
 """
@@ -26,7 +26,7 @@ alphabet = sorted(set(text))
 codes = {character: code for code, character in enumerate(alphabet)}
 loss = fn.CrossEntropy()
 
-# Rotations of queries and keys tell the positions; the output of all pieces is one long list of rows.
+# Rotations of queries and keys encode the positions; the output of all pieces is one long list of rows.
 net = fn.serial(
     fn.Embedding(len(alphabet), WIDTH),
     fn.transformer_encoder(WIDTH, HEADS, BLOCKS, is_causal=True, rotary=fn.RotaryEmbedding(WIDTH // HEADS)),
@@ -54,14 +54,14 @@ def pieces(data: Tensor, rng: Key, count: int) -> tuple[Tensor, Tensor]:
 
 
 def in_order(data: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return the whole of a text as batches of pieces that follow one another."""
+    """Return a whole text as batches of consecutive pieces."""
     rows = data[: (len(data) - 1) // LENGTH * LENGTH + 1]
     x, target = rows[:-1].view(-1, LENGTH).split(BATCH), rows[1:].view(-1, LENGTH).split(BATCH)
     return [(part, after.flatten()) for part, after in zip(x, target, strict=True)]
 
 
 def by_counting(train: Tensor, test: Tensor) -> tuple[float, float]:
-    """Return the loss of the unigram and of the bigram model, each count one more than it is."""
+    """Return the loss of the unigram and of the bigram model, with add-one smoothing."""
     n = len(alphabet)
     singles = torch.bincount(train, minlength=n).double() + 1
     pairs = torch.bincount(train[:-1] * n + train[1:], minlength=n * n).view(n, n).double() + 1
@@ -70,12 +70,12 @@ def by_counting(train: Tensor, test: Tensor) -> tuple[float, float]:
 
 
 def optimizer(steps: int) -> fn.Optimizer:
-    """Return the optimizer for a training of ``steps`` steps."""
+    """Return the optimizer for ``steps`` training steps."""
     return fn.AdamW(lr=fn.WarmupCosineSchedule(LR, min(100, steps), steps + 1), betas=(0.9, 0.95))
 
 
 def trained(train: Tensor, test: Tensor, steps: int, rng: Key, checkpoints: fn.Checkpoints | None = None) -> fn.Fit:
-    """Train on pieces drawn at each step, and measure the held-out loss at ten points on the way."""
+    """Train on pieces drawn at each step, and measure the held-out loss ten times."""
     first, drawn = fn.split(rng)
     batches, epochs = common.in_epochs(lambda i: pieces(train, fn.fold_in(drawn, i), BATCH), steps)
     how: dict[str, Any] = {"params": net.init(first), "validation": in_order(test), "checkpoints": checkpoints}
@@ -93,7 +93,7 @@ def sample(params: Params, count: int, rng: Key, temperature: float = 0.7) -> st
 
 
 def picture(history: fn.History, counted: dict[str, float]) -> Any:
-    """Draw the training and held-out losses, and those of the models that count."""
+    """Draw the training and held-out losses, and those of the counting models."""
     figure = history.plot(["loss", "validation_loss"])
     panel = figure.axes[0]
     for (name, value), style in zip(counted.items(), ("--", ":"), strict=True):

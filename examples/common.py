@@ -1,4 +1,4 @@
-"""What the examples share: the digits, the arguments of a command, checkpoints, and saving a picture."""
+"""Helpers of the examples: the digits, command-line options, checkpoints, and saving a picture."""
 
 import argparse
 import shutil
@@ -41,13 +41,13 @@ def arguments(
     resumable: bool = True,
     **counts: Any,
 ) -> Namespace:
-    """Parse the options of an example: each of ``counts`` (``epochs=20``), the seed, and the folder for what it writes.
+    """Parse the options of an example: each of ``counts`` (``epochs=20``), the seed, and the output folder.
 
-    The first paragraph of ``doc`` is the description; ``given`` is the command line by default. A count may have a help of its
-    own: ``batch=(32, "number of rows of a step")``. ``others`` do not change the training: numbers, or words to choose from, the
-    first of which is the default, each with its help: ``{"sample": (600, "number of characters to write")}``.
-    ``threads`` is one, since for nets as small as these more cost more than they bring, or ``None`` for torch's number.
-    ``resumable`` says that the training is saved in ``checkpoints``, which ``--fresh`` empties.
+    The first paragraph of ``doc`` is the description; ``given`` defaults to the command line. A count may have its own help:
+    ``batch=(32, "number of rows of a step")``. ``others`` do not change the training: they are numbers, or lists of choices that
+    begin with the default, each with its help: ``{"sample": (600, "number of characters to write")}``.
+    ``threads`` is 1, because further threads slow down nets as small as these, or ``None`` for torch's default. ``resumable``
+    says whether the training is saved in ``checkpoints``, which ``--fresh`` empties.
     """
     parser = argparse.ArgumentParser(
         description=(doc or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -75,8 +75,8 @@ def arguments(
 def checkpoints(options: Namespace, name: str, every: int | None = None) -> fn.Checkpoints:
     """Return the checkpoints of a training: a folder for each example, number of epochs and seed.
 
-    They are for a training that is interrupted: the same command continues it, and ends with the same params, bit for bit.
-    ``finished`` deletes them, so that the next call trains anew; ``--fresh`` deletes them before the training.
+    The same command continues an interrupted training, which ends with the same params, bit for bit. ``finished`` deletes the
+    checkpoints, so that the next call starts a new training; ``--fresh`` deletes them before the training.
 
     Args:
         options: The options of the command.
@@ -93,16 +93,16 @@ def checkpoints(options: Namespace, name: str, every: int | None = None) -> fn.C
 
 def finished(kept: fn.Checkpoints) -> None:
     """Delete the checkpoints of a training, and the folder of all of them if no other training has any."""
-    with kept.locked():  # refused while another process trains there
+    with kept.locked():  # raises an error while another process trains there
         shutil.rmtree(kept.folder)
-    with suppress(OSError):  # there are others
+    with suppress(OSError):  # other trainings have some
         kept.folder.parent.rmdir()
 
 
 def in_epochs(batch_of: Callable[[int], Batch], steps: int, epochs: int = 10) -> tuple[Callable[[int], Iterator[Batch]], int]:
-    """Return data for ``fit`` that are made step by step, a function of the epoch, and the number of epochs.
+    """Return data for ``fit`` that are generated step by step, as a function of the epoch, and the number of epochs.
 
-    ``batch_of`` returns the batch of a step, from 1. The epochs are of equal size, but the last one may be smaller.
+    ``batch_of`` returns the batch of a step, counted from 1. The epochs have equal sizes; the last one may be smaller.
     """
     size = max(1, steps // epochs)
 
@@ -114,7 +114,7 @@ def in_epochs(batch_of: Callable[[int], Batch], steps: int, epochs: int = 10) ->
 
 
 def save(figure: Figure, options: Namespace, name: str) -> None:
-    """Save a figure in the folder of the options as ``name``.png, and print where."""
+    """Save a figure in the folder of the options as ``name``.png, and print its path."""
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{name}.png"
     figure.savefig(path, dpi=130)

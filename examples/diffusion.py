@@ -1,4 +1,4 @@
-"""Diffusion: a small U-Net learns to draw digits by taking noise away, step by step.
+"""Diffusion: a small U-Net learns to draw digits by removing noise, step by step.
 
 A digit x becomes α x + σ ε with normal noise ε, where α² + σ² = 1 and σ grows from 0 to 1 over the time t. The U-Net, one graph
 with a skip connection, estimates ε from the noisy digit, the time and the label; the loss is the mean squared error. The learning
@@ -77,7 +77,7 @@ def noised(x: Tensor, rng: Key) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def task(batch: Any, rng: Key) -> tuple[Any, Tensor]:
-    """Return what the net gets of a batch of digits and labels, with fresh noise, and the noise that it is to find."""
+    """Add new noise to a batch of digits and labels; return the input of the net, and the noise to predict."""
     x, labels = batch
     noisy, t, noise = noised(x, rng)
     return (noisy, t, labels), noise
@@ -92,7 +92,7 @@ def trained(data: Any, epochs: int, rng: Key, checkpoints: fn.Checkpoints | None
 
 
 def drawn(params: Params, labels: Tensor, rng: Key) -> list[Tensor]:
-    """Draw an image of each label by DDIM, and return the images at all steps."""
+    """Draw an image for each label with DDIM, and return the images at all steps."""
     x = fn.random.normal(rng, (len(labels), 1, 8, 8))
     times, images = torch.linspace(1, 0, STEPS + 1), [x]
     for t, earlier in zip(times[:-1].clamp_max(0.99), times[1:], strict=True):
@@ -114,7 +114,7 @@ def linear(x: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
 
 
 def picture(params: Params, x: Tensor, rng: Key, options: Namespace) -> None:
-    """Draw digits on their way into noise, new ones on their way out of it, and new ones of each label."""
+    """Draw digits turning into noise, noise turning into new digits, and new digits of each label."""
     of_noise, of_way, of_all = fn.split(rng, 3)
     alpha, sigma = levels(torch.linspace(0, 1, 11))
     into = alpha * x[:7, None] + sigma * fn.random.normal(of_noise, (7, 1, 1, 8, 8))
@@ -134,7 +134,7 @@ def picture(params: Params, x: Tensor, rng: Key, options: Namespace) -> None:
 
 
 def main(given: list[str] | None = None) -> None:
-    """Train, print the error in the noise of held-out digits and how well new ones are read, and save the picture."""
+    """Train, print the error of the predicted noise for held-out digits and the accuracy on new ones, and save the picture."""
     options = arguments(__doc__, given, epochs=60)
     split_key, fit_key, test_key, sample_key = fn.split(fn.key(options.seed), 4)
     (train, labels), (test, test_labels) = [(2 * x - 1, target) for x, target in digits(split_key)]

@@ -1,7 +1,7 @@
 """Digits: a convolutional network learns scikit-learn's 1797 handwritten digits of 8x8 pixels.
 
-A fifth of the digits is set aside for the test and looked at once, at the end; a tenth of the rest shows, as validation, how the
-training goes. The net, its dropout and the number of epochs were chosen by validation accuracy, on three seeds.
+A fifth of the digits is set aside for a single test at the end; a tenth of the rest is used for validation during training. The
+net, its dropout and the number of epochs were chosen by validation accuracy, with three seeds.
 
     python -m examples.digits --epochs 40 --seed 0 --out out
 """
@@ -58,7 +58,7 @@ def trained(
 
 
 def picture(history: fn.History, labels: Tensor, said: Tensor, images: Tensor) -> Figure:
-    """Draw the learning curves, the confusion matrix, and the digits that were misread."""
+    """Draw the learning curves, the confusion matrix, and the misread digits."""
     figure = plt.figure(figsize=(13.5, 4.2), layout="constrained")
     left, others = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 2)).flat
     history.plot(["loss", "validation_loss"], left)

@@ -1,12 +1,12 @@
-"""Ensemble: twenty nets in one say how sure they are, from 200 noisy points of a sine with a gap.
+"""Ensemble: twenty nets in one estimate their uncertainty, from 200 noisy points of a sine with a gap.
 
-Each net has two outputs, the mean and the variance of y at x, and learns both by ``GaussianNLL``. The nets agree on the noise,
-which is in the variance that each predicts; where there are no data they disagree on the mean:
+Each net has two outputs, the mean and the variance of y at x, and learns both with ``GaussianNLL``. The nets agree on the noise,
+which is the variance that each predicts; where data are missing, they disagree on the mean:
 
     total variance = mean of the nets' variances + variance of the nets' means
 
-``ensemble(net, n)`` and ``ensemble(loss, n)`` train all nets in one step, each as it would be trained alone. Coverage is the
-share of 10 000 new points within 2 standard deviations of the mean: 0.954 is right for normal noise.
+``ensemble(net, n)`` and ``ensemble(loss, n)`` train all nets in one step, each as if trained separately. Coverage is the fraction
+of 10 000 new points within 2 standard deviations of the mean: 0.954 is correct for normal noise.
 
     python -m examples.ensemble --epochs 1500 --seed 0 --out out
 """
@@ -27,7 +27,7 @@ NETS, WIDTH, LR, POINTS = 20, 50, 1e-2, 200
 REGIONS = {"left of the gap": (-4.0, -0.5), "in the gap": (-0.5, 1.5), "right of the gap": (1.5, 4.0), "beyond": (4.0, 5.0)}
 
 
-# Random biases spread the bends over x, and large weights make the nets differ: both were chosen on other seeds.
+# Random biases spread the bends over x, and large weights make the nets differ; both were chosen with other seeds.
 net = fn.serial(
     fn.Rescale(2.0),
     fn.Linear(1, WIDTH, initializer="torch"),
@@ -47,7 +47,7 @@ def truth(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def points(rng: Key, count: int, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """Draw points x, evenly, and y with normal noise."""
+    """Draw points x uniformly, and y with normal noise."""
     at, noise = fn.split(rng)
     x = fn.random.uniform(at, (count,), low, high)
     mean, std = truth(x)
@@ -73,7 +73,7 @@ def trained(
 
 
 def covered(params: Params, rng: Key, low: float, high: float) -> list[float]:
-    """Return the coverage by all nets and by one, and the mean deviations: the nets' spread, and the total one."""
+    """Return the coverage of all nets and of one, and the mean deviations: the nets' spread, and the total."""
     x, y = points(rng, 10_000, low, high)
     mean, spread, total, (one, std) = predicted(params, x)
     shares = [((y - m).abs() < 2 * s).float().mean() for m, s in ((mean, total), (one, std))]
@@ -81,7 +81,7 @@ def covered(params: Params, rng: Key, low: float, high: float) -> list[float]:
 
 
 def picture(params: Params, data: tuple[Tensor, Tensor], options: Namespace) -> None:
-    """Draw the points, the truth, and two standard deviations around the mean: of the spread, and in total."""
+    """Draw the points, the true mean, and two standard deviations around the predicted one: of the spread, and in total."""
     x = torch.linspace(-5, 5, 500)
     mean, spread, total, _ = predicted(params, x)
     figure, panel = plt.subplots(figsize=(10, 5), layout="constrained")
@@ -96,7 +96,7 @@ def picture(params: Params, data: tuple[Tensor, Tensor], options: Namespace) -> 
 
 
 def main(given: list[str] | None = None) -> None:
-    """Train, print times and coverage, and draw what the nets predict."""
+    """Train, print times and coverage, and draw the predictions of the nets."""
     options = common.arguments(__doc__, given, epochs=1500)
     drawn, first, fresh = fn.split(fn.key(options.seed), 3)
     x, y = points(drawn, POINTS, -4.0, 4.0)

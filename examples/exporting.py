@@ -1,10 +1,10 @@
-"""Export: a whole training step as a file, run by a process that cannot import funcnet.
+"""Export: a whole training step as a file, which runs in a process that cannot import funcnet.
 
-A net learns digits for some epochs. Then its training step, with dropout, running statistics, AdamW and a schedule, is exported:
-as a program of ``torch.export``, and as a package of machine code made by AOTInductor. Another process, in which ``import
-funcnet`` fails, goes on training with each file: 20 steps on new batches. The losses are compared with those of the eager step,
-and the time of a step is measured beside eager mode and ``fn.compile``. A program of ``torch.export`` is for portability: Python
-calls each of its operations, and it checks its arguments at each call.
+A net learns digits for some epochs. Then its training step, with dropout, running statistics, AdamW and a schedule, is exported
+as a program of ``torch.export`` and as a package of machine code made with AOTInductor. Another process, in which ``import
+funcnet`` fails, continues training with each file: 20 steps on new batches. The losses are compared with those of the eager step,
+and the time of a step with eager mode and ``fn.compile``. A program of ``torch.export`` is portable but not fast: Python calls
+each of its operations, and it checks its arguments at each call.
 
     python -m examples.exporting --epochs 3 --seed 0 --out out
 """
@@ -79,7 +79,7 @@ def train(
 
 
 def elsewhere(kind: str, package: Path, given: Any, folder: Path, timed: int) -> Any:
-    """Run a package in a process without funcnet; return the losses and the seconds of a step."""
+    """Run a package in a process without funcnet; return the losses and the seconds per step."""
     made = folder / "made.pt"
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", RUNNER, kind, str(package), str(given), str(made), str(timed)], check=True
@@ -88,7 +88,7 @@ def elsewhere(kind: str, package: Path, given: Any, folder: Path, timed: int) ->
 
 
 def seconds(call: Callable[..., Any], arguments: Any, timed: int) -> float:
-    """Measure a call, after one that may compile."""
+    """Time a call after a first one, which may compile."""
     call(*arguments)
     start = perf_counter()
     for _ in range(timed):
@@ -97,7 +97,7 @@ def seconds(call: Callable[..., Any], arguments: Any, timed: int) -> float:
 
 
 def main(given: list[str] | None = None) -> None:
-    """Train, export, and go on without funcnet."""
+    """Train, export, and continue without funcnet."""
     others = {"compiled": (1, "1 to make the package of machine code too, 0 to leave it out")}
     options = common.arguments(__doc__, given, others, resumable=False, epochs=3)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""PyTorch both ways: a ResNet-18 of torch.nn becomes a net, trains beside its module, goes back, and runs in ONNX Runtime.
+"""PyTorch both ways: a ResNet-18 of torch.nn becomes a net, trains like its module, is converted back, and runs in ONNX Runtime.
 
-The module is written in torch.nn here, with the layers and the names of ResNet-18 for small images, and has random weights. The
+The module is written in torch.nn here, with the layers and names of ResNet-18 for small images, and has random weights. The
 example compares and prints: outputs, gradients and running statistics in float64 and float32; the losses of a few steps with the
-same optimizer; the outputs of the module that ``to_torch`` makes from the trained params, of the module with one block wrapped by
+same optimizer; the outputs of the module returned by ``to_torch`` for the trained params, of the module with one block wrapped in
 ``as_module``, and of the ONNX file, for two batch sizes. Finally it times a training step.
 
     python -m examples.interop --steps 5 --width 64 --out out
@@ -101,7 +101,7 @@ def compared(module: torch.nn.Module, x: Tensor, labels: Tensor) -> tuple[float,
 
 
 def own_rounding(module: torch.nn.Module, x: Tensor, labels: Tensor) -> float:
-    """Return how far torch's float32 gradients are from its float64 gradients: much, where rounding turns a ReLU on or off."""
+    """Return the error of torch's own float32 gradients, which is large where rounding switches a ReLU."""
     exact = gradients(copy.deepcopy(module).double(), x.double(), labels)[1]
     return furthest(gradients(copy.deepcopy(module), x, labels)[1], exact)
 
@@ -137,8 +137,8 @@ def main(given: list[str] | None = None) -> None:
     torch.manual_seed(options.seed)
     module = ResNet(options.width)
     images = torch.randn(options.batch, 3, options.size, options.size)
-    # Both get images in the order that funcnet's convolutions prefer: in another one torch's float32 sums round differently, and
-    # where that moves a value past the kink of a ReLU, a gradient jumps.
+    # Both get images in the memory order that funcnet's convolutions prefer: in another order torch's float32 sums round
+    # differently, and a gradient jumps if a value crosses the kink of a ReLU.
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(CLASSES, (options.batch,))
     print(f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M parameters, {options.batch} images")
@@ -165,7 +165,7 @@ def main(given: list[str] | None = None) -> None:
 
 
 def exported(net: fn.Layer, params: Params, images: Tensor, path: Path) -> None:
-    """Write the net for ONNX Runtime, run it with other batch sizes, and print how far its outputs differ."""
+    """Write the net for ONNX Runtime, run it with other batch sizes, and print the differences of the outputs."""
     import onnxruntime
 
     onnx.export(net, params, images, path)
@@ -178,7 +178,7 @@ def exported(net: fn.Layer, params: Params, images: Tensor, path: Path) -> None:
 
 
 def times(module: torch.nn.Module, images: Tensor, labels: Tensor) -> None:
-    """Print the time of a training step of the net, of its module, and of the module with one block by ``as_module``."""
+    """Print the time of a training step of the net, of its module, and of the module with one block in ``as_module``."""
     net, params = from_torch(module)
     opt = fn.donate(fn.SGD(lr=RATE, momentum=0.9))
     step, state = fn.train_step(net, fn.CrossEntropy(), opt), opt.init(params)

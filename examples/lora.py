@@ -1,11 +1,11 @@
 """LoRA: a net that knows the digits 0 to 4 learns 5 to 9 from 100 images, while most of its weights stay fixed.
 
-Four ways: train only a new head on the frozen trunk; train adapters of rank 4 in the trunk too (LoRA, Hu et al. 2022); train all
-weights; train all weights from scratch. Each is the same net, rewritten in one line. ``add_lora`` puts adapters into a trained
-net, and ``merge_lora`` adds what they learned to its weights, so that prediction costs no more than before.
+Four ways are compared: train only a new head on the frozen trunk; train adapters of rank 4 in the trunk too (LoRA, Hu et al.
+2022); train all weights; train all weights from scratch. Each is the same net, rewritten in one line. ``add_lora`` inserts
+adapters in a trained net, and ``merge_lora`` adds them to its weights, so that prediction costs no more than before.
 
-The task is so small that training from scratch does as well. Adapters save storage: each task adds 4 thousand numbers instead of
-84 thousand. Learning rates were chosen on training digits left out.
+The task is so small that training from scratch works equally well. Adapters save storage: each task adds 4 thousand numbers
+instead of 84 thousand. Learning rates were chosen on held-out training digits.
 
     python -m examples.lora --epochs 60 --seed 0 --out out
 """
@@ -54,13 +54,13 @@ def in_trunk(path: str, layer: fn.Layer) -> bool:
 
 
 def trained_numbers(net: fn.Layer, params: Params, images: Tensor) -> int:
-    """Return how many numbers have a gradient."""
+    """Return the number of params with a gradient."""
     y, cache = net.apply(params, images[:1])
     return fn.tree.size(net.grads(params, cache, torch.ones_like(y)))
 
 
 def picture(curves: dict[str, Any], sizes: dict[str, int], options: Namespace) -> None:
-    """Draw the test accuracy of each way by epoch, and how many numbers it trains."""
+    """Draw the test accuracy of each way by epoch, and its number of trained params."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", width_ratios=(2, 1))
     colors = dict(zip(curves, ("tab:blue", "tab:red", "tab:green", "tab:gray"), strict=True))
     for name, curve in curves.items():
@@ -77,7 +77,7 @@ def picture(curves: dict[str, Any], sizes: dict[str, int], options: Namespace) -
 
 
 def main(given: list[str] | None = None) -> None:
-    """Train on 0 to 4, then on 5 to 9 in four ways; merge the adapters; print and draw how well it went."""
+    """Train on 0 to 4, then on 5 to 9 in four ways; merge the adapters; print and draw the results."""
     options = common.arguments(__doc__, given, resumable=False, epochs=60)
     split, first, new, order = fn.split(fn.key(options.seed), 4)
     (known, unknown), (_, test) = (halves(*part) for part in common.digits(split))

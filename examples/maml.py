@@ -1,9 +1,10 @@
-"""MAML: first weights from which a net learns a new sine from ten points, in one step.
+"""MAML: initial weights from which a net learns a new sine from ten points, in one step.
 
-A task is a sine of random amplitude and phase. Within a task the net takes steps of gradient descent on ten points, with its own
-``grads``. The outer loss is the error on ten other points after one step, and its gradient goes through that step to the first
-weights: ``torch.func`` differentiates ``grads`` like any function, a second derivative. The baseline is the same net trained on
-all tasks at once, without steps within. All errors are mean squares on held-out tasks, after steps on ten of their points.
+A task is a sine with random amplitude and phase. Within a task the net takes steps of gradient descent on ten points, with its
+own ``grads``. The outer loss is the error on ten other points after one step, and its gradient goes through that step to the
+initial weights: ``torch.func`` differentiates ``grads`` like any function, a second derivative. The baseline is the same net
+trained on all tasks at once, without inner steps. All errors are mean squares on held-out tasks, after steps on ten points of
+each.
 
     python -m examples.maml --epochs 25 --seed 0 --out out
 """
@@ -57,9 +58,9 @@ def outer_loss(params: Params, x: Tensor, target: Tensor, steps: int) -> Tensor:
 
 
 def trained(epochs: int, steps: int, rng: Key, kept: fn.Checkpoints) -> tuple[Params, float]:
-    """Train initial weights for tasks that adapt in a number of inner steps, and return them, with the seconds it took.
+    """Train initial weights for adaptation with a number of inner steps; return them and the seconds.
 
-    No loop of ``fit``, so it saves its position itself, after each epoch, and continues from there.
+    It does not use ``fit``, so it saves its position itself after each epoch, and continues from there.
     """
     first, tasks = fn.split(rng)
     params = net.init(first)
@@ -84,7 +85,7 @@ def trained_further(params: Params, state: State, opt: fn.Optimizer, epoch: int,
 
 
 def picture(weights: dict[str, Params], errors: dict[str, Any], rng: Key, options: Namespace) -> None:
-    """Draw how each net adapts to one new sine, and the errors over the steps on all tasks held out."""
+    """Draw how each net adapts to one new sine, and the errors over the steps on all held-out tasks."""
     figure, (*panels, last) = plt.subplots(1, 3, figsize=(13.5, 4.2), layout="constrained")
     points, sine = (half[0] for half in sines(rng, 1, 300))
     axis, x, target = points.sort(0)[0], points[:POINTS], sine[:POINTS]
@@ -103,7 +104,7 @@ def picture(weights: dict[str, Params], errors: dict[str, Any], rng: Key, option
 
 
 def main(given: list[str] | None = None) -> None:
-    """Train with and without steps within, print the errors on tasks held out, and save the picture."""
+    """Train with and without inner steps, print the errors on held-out tasks, and save the picture."""
     options = arguments(__doc__, given, epochs=25)
     train_key, test_key, shown_key = fn.split(fn.key(options.seed), 3)
     test, weights, errors = sines(test_key, 400, 2 * POINTS), {}, {}

@@ -1,16 +1,16 @@
-"""Private: a net learns digits with differential privacy: what it learned reveals little about any single one.
+"""Private: a net learns digits with differential privacy: the trained params reveal little about any single digit.
 
-At each step a digit takes part with probability q. Its gradient is clipped to the norm C, and normal noise of std σC hides whose
-gradients were summed (DP-SGD, Abadi et al. 2016). ``clipped_grads`` stores no gradient of a single digit, and
+At each step a digit takes part with probability q. Its gradient is clipped to the norm C, and normal noise with std σC hides
+which gradients were summed (DP-SGD, Abadi et al. 2016). ``clipped_grads`` stores no gradient of a single digit, and
 ``AddPrivacyNoise`` is a part of the optimizer:
 
     wᵢ = min(1, C / ‖gᵢ‖)      grads = (Σ wᵢ gᵢ + σC noise) / qN
 
-T steps are (ε, δ)-private, for any whole α > 1 (Mironov et al. 2019, section 3.3; Mironov 2017, proposition 3), with
+T steps are (ε, δ)-private for any whole α > 1 (Mironov et al. 2019, section 3.3; Mironov 2017, proposition 3), with
 
     ε = (T ln A + ln 1/δ) / (α - 1)      A = Σ (α over k) (1 - q)^(α-k) qᵏ exp((k² - k) / 2σ²) over k = 0 ... α
 
-Net, q, C and rate were chosen on a part of the training digits, which ε does not count: in earnest, tuning costs privacy too.
+Net, q, C and rate were chosen on a part of the training digits, which ε does not include; in practice, tuning costs privacy too.
 
     python -m examples.private --epochs 30 --seed 0 --out out
 """
@@ -49,13 +49,13 @@ def log_moment(a: int, sigma: float, q: float) -> float:
 
 
 def method(sigma: float, batch_size: float, rng: Key) -> tuple[Any, fn.Optimizer]:
-    """Return the function that gives clipped gradients, and the optimizer that adds the noise."""
+    """Return the function that computes clipped gradients, and the optimizer that adds the noise."""
     noise = fn.AddPrivacyNoise(sigma, CLIP, batch_size, seed=int(rng))
     return fn.clipped_grads(net, loss, CLIP, batch_size), fn.chain(noise, fn.SGD(lr=LR, momentum=0.9))
 
 
 def trained(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], sigma: float, epochs: int, rng: Key) -> list[Any]:
-    """Train with one noise, and return ε and the accuracy on ``test`` after each epoch."""
+    """Train with one noise level, and return ε and the accuracy on ``test`` after each epoch."""
     images, labels = train
     first, draws, noise = fn.split(rng, 3)
     grads_of, opt = method(sigma, Q * len(labels), noise)
@@ -72,7 +72,7 @@ def trained(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], sigma: fl
 
 
 def picture(curves: dict[Any, Any], options: Namespace) -> None:
-    """Draw accuracy against ε for each noise; without noise there is only the accuracy."""
+    """Draw accuracy against ε for each noise level; without noise there is only the accuracy."""
     figure, panel = plt.subplots(figsize=(8, 5), layout="constrained")
     for i, (sigma, curve) in enumerate(curves.items()):
         spent, right = zip(*curve, strict=True)
@@ -90,7 +90,7 @@ def picture(curves: dict[Any, Any], options: Namespace) -> None:
 
 
 def main(given: list[str] | None = None) -> None:
-    """Train with each noise, print what it cost and brought, and draw accuracy against ε."""
+    """Train with each noise level, print ε and accuracy, and draw accuracy against ε."""
     options = common.arguments(__doc__, given, resumable=False, epochs=30)
     split, fit = fn.split(fn.key(options.seed))
     train, test = common.digits(split)

@@ -1,11 +1,11 @@
-"""Quickstart: a network of pure functions learns a disk, beside the same network in torch.nn.
+"""Quickstart: a network of pure functions learns a disk, compared with the same network in torch.nn.
 
-1000 points of the unit square are to be told apart: inside or outside of the disk with half its area. funcnet's network and
-torch.nn's have the same first weights, in float32, and see the same batches. To show that the two train alike, their first
-epoch is also run in float64, where the weights then differ by rounding alone.
+1000 points of the unit square are classified as inside or outside the disk with half its area. funcnet's network and torch.nn's
+have the same initial weights, in float32, and see the same batches. To show that both train in the same way, their first epoch is
+also run in float64, where the weights differ only by rounding.
 
-The loss, the momentum and the first weights are the best by test accuracy of 36 settings, tried over ten seeds; most of the
-others came out at 0.95 to 0.97, so what is printed here says how the two frameworks compare, not how well such nets do unchosen.
+The loss, the momentum and the initial weights had the best test accuracy of 36 settings, tried with ten seeds; most of the others
+reached 0.95 to 0.97. The printed numbers therefore compare the two frameworks, not the quality of such nets without tuning.
 
     python examples/quickstart.py --epochs 200 --seed 0 --out out
 """
@@ -35,7 +35,7 @@ Steps = tuple[Callable[[Tensor, Tensor], Tensor], Callable[[], Params]]
 
 
 def linear(n_in: int, n_out: int) -> fn.Layer:
-    """Return a Linear with the first weights that torch.nn.Linear has."""
+    """Return a Linear with torch.nn.Linear's initial weights."""
     return fn.Linear(n_in, n_out, initializer="torch")
 
 
@@ -45,13 +45,13 @@ opt = fn.SGD(lr=LR, momentum=MOMENTUM)
 
 
 def disk(n: int, rng: Key) -> tuple[Tensor, Tensor]:
-    """Draw n points of the unit square, and label 1 those inside the disk of area ½ around the middle."""
+    """Draw n points of the unit square, with label 1 inside the disk of area ½ around its center."""
     x = fn.random.uniform(rng, (n, 2))
     return x, (((x - 0.5) ** 2).sum(1) < 1 / (2 * math.pi)).long()
 
 
 def orders(seed: Key, epochs: int) -> Iterator[Any]:
-    """Yield for each epoch the batches of row numbers, the same for both networks."""
+    """Yield the batches of row numbers for each epoch, the same for both networks."""
     for epoch in range(epochs):
         yield fn.random.permutation(fn.fold_in(seed, epoch), 1000).split(BATCH)
 
@@ -66,7 +66,7 @@ def torch_twin(params: Params) -> torch.nn.Module:
 
 
 def funcnet_steps(params: Params) -> Steps:
-    """Return a function that trains funcnet's network on a batch, and one that gives its params."""
+    """Return a function that trains funcnet's network on a batch, and one that returns its params."""
     state = opt.init(params)
 
     def step(x: Tensor, target: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def funcnet_steps(params: Params) -> Steps:
 
 
 def torch_steps(params: Params) -> Steps:
-    """Return a function that trains the torch.nn network on a batch, and one that gives its params under funcnet's names."""
+    """Return a function that trains the torch.nn network on a batch, and one that returns its params under funcnet's names."""
     twin = torch_twin(params)
     criterion = nn.MSELoss()
     optimizer = torch.optim.SGD(twin.parameters(), lr=LR, momentum=MOMENTUM)
@@ -106,7 +106,7 @@ def train(
     epochs: int,
     quiet: bool = False,
 ) -> tuple[Params, list[float], float]:
-    """Train one of the two, and return its last params, the mean loss of each epoch, and the seconds its steps took."""
+    """Train one of the two, and return its last params, the mean loss of each epoch, and the seconds of its steps."""
     step, current = steps(params)
     x, labels = data
     targets = torch.eye(2, dtype=x.dtype)[labels]
@@ -131,7 +131,7 @@ def difference_after_one_epoch(params: Params, data: tuple[Tensor, Tensor], seed
 
 
 def accuracy(params: Params, data: tuple[Tensor, Tensor]) -> float:
-    """Return the share of points on the right side."""
+    """Return the fraction of correctly classified points."""
     return float(fn.accuracy(net(params, data[0]), data[1]))
 
 
@@ -177,7 +177,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.epochs < 1:
         parser.error(f"--epochs must be at least 1, got {options.epochs}")
-    torch.set_num_threads(1)  # for networks as small as these, threads cost more than they bring
+    torch.set_num_threads(1)  # more threads slow down networks as small as these
     train_key, test_key, first_key, order_key = fn.split(fn.key(options.seed), 4)
     train_data, test_data, params = disk(1000, train_key), disk(1000, test_key), net.init(first_key)
     run = (params, train_data, order_key, options.epochs)

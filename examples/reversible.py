@@ -1,8 +1,8 @@
-"""Reversible: a net of 64 reversible blocks learns to tell two spirals apart, with the memory of a net of two.
+"""Reversible: a net of 64 reversible blocks learns to distinguish two spirals, with the memory of a net of two blocks.
 
-    y₁ = x₁ + f(x₂)      y₂ = x₂ + g(y₁)      so x₂ = y₂ - g(y₁), x₁ = y₁ - f(x₂)
+    y₁ = x₁ + f(x₂)      y₂ = x₂ + g(y₁)      therefore x₂ = y₂ - g(y₁), x₁ = y₁ - f(x₂)
 
-The backward pass restores each block's input from its output. Plain blocks with the same formula keep what each of them computed.
+The backward pass restores each block's input from its output. Plain blocks with the same formula keep all of their caches.
 
     python -m examples.reversible --epochs 20 --blocks 64 --out out
 """
@@ -36,7 +36,7 @@ def network(block: fn.Layer, n: int) -> fn.Layer:
 
 
 def spirals(rng: Key, rows: int = ROWS) -> tuple[Tensor, Tensor]:
-    """Draw points (rows, 2) on two spirals, one and a half turns long, with noise, and tell which spiral each is on."""
+    """Draw points (rows, 2) on two spirals of one and a half turns, with noise, and label each with its spiral."""
     first, second = fn.split(rng)
     along, labels = fn.random.uniform(first, (rows,)).sqrt(), torch.arange(rows) % 2
     angle = 3 * math.pi * along + math.pi * labels
@@ -50,7 +50,7 @@ def cache_bytes(block: fn.Layer, n: int, x: Tensor) -> int:
 
 
 def picture(memory: dict[str, Any], net: fn.Layer, params: Params, history: fn.History, test: tuple[Tensor, Tensor]) -> Figure:
-    """Draw the memory by depth, the learning curve, and what the net says of each point of the plane."""
+    """Draw the memory by depth, the learning curve, and the net's output over the plane."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.2), layout="constrained")
     for name, sizes in memory.items():
         left.plot(DEPTHS, [size / 1e6 for size in sizes], marker="o", label=name)
@@ -70,7 +70,7 @@ def picture(memory: dict[str, Any], net: fn.Layer, params: Params, history: fn.H
 
 
 def main(given: list[str] | None = None) -> None:
-    """Compare the memory, train, judge on points not seen before, and save the picture."""
+    """Compare the memory, train, evaluate on new points, and save the picture."""
     options = arguments(__doc__, given, epochs=20, blocks=64)
     data, held_out, first = fn.split(options.seed, 3)
     train, test = spirals(data), spirals(held_out)

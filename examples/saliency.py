@@ -1,13 +1,13 @@
-"""Saliency: which pixels made a net see a 3, by the gradient, by guided backpropagation, and by relevance propagation (LRP).
+"""Saliency: the pixels that made a net see a 3, by gradient, guided backpropagation, and relevance propagation (LRP).
 
-Each is a rule backward, and ``with_vjp`` and ``map_layers`` put it into a trained net in one line; params stay what they are:
+Each is a backward rule, which ``with_vjp`` and ``map_layers`` insert in a trained net in one line; params do not change:
 
     gradient    |gx| of the score of the class (Simonyan et al. 2014), or x ⊙ gx
-    guided      gx, where only positive gradients pass a ReLU (Springenberg et al. 2015)
-    LRP-ε       x ⊙ gx, where each layer multiplies gy by y / (y + ε sign y) first (Bach et al. 2015, eq. 58)
+    guided      gx, if only positive gradients pass through a ReLU (Springenberg et al. 2015)
+    LRP-ε       x ⊙ gx, if each layer first multiplies gy by y / (y + ε sign y) (Bach et al. 2015, eq. 58)
 
-A map is good if the net depends on what it marks: the test digits are judged again without their 5, 10 and 15 most salient pixels
-of ink. By this measure LRP-ε is no better than x ⊙ gx, of which it is a variant in nets of ReLUs (Ancona et al. 2018).
+A map is good if the net depends on the marked pixels: the test digits are classified again without their 5, 10 and 15 most
+salient pixels of ink. By this measure LRP-ε is no better than x ⊙ gx, of which it is a variant in ReLU nets (Ancona et al. 2018).
 
     python -m examples.saliency --epochs 15 --seed 0 --out out
 """
@@ -40,17 +40,17 @@ net = fn.serial(
 
 
 def guided(vjp: Callable[[Tensor], Any], x: Tensor, y: Tensor, gy: Tensor) -> Any:
-    """Let only positive gradients through."""
+    """Pass only positive gradients."""
     return vjp(gy.relu())
 
 
 def relevance(vjp: Callable[[Tensor], Any], x: Tensor, y: Tensor, gy: Tensor) -> Any:
-    """Multiply by y, and divide by y moved away from 0 by EPS: x times the gradient is then the relevance."""
+    """Multiply gy by y, and divide it by y moved away from 0 by EPS; x times the gradient is then the relevance."""
     return vjp(gy * y / (y + torch.where(y < 0, -EPS, EPS)))
 
 
 def swapped(net: fn.Layer, kinds: Any, rule: Callable[..., Any]) -> fn.Layer:
-    """Return the net with another rule backward in its layers of some kinds."""
+    """Return the net with another backward rule in layers of some kinds."""
     return fn.map_layers(lambda layer: fn.with_vjp(layer, rule) if isinstance(layer, kinds) else layer, net)
 
 
@@ -59,14 +59,14 @@ nets = {"gradient": plain, "guided": swapped(plain, fn.ReLU, guided), "LRP-ε": 
 
 
 def gradient(net: fn.Layer, params: Params, x: Tensor, labels: Tensor) -> Tensor:
-    """Return the gradient by x of the score of each image's class, by the rules of the net."""
+    """Return the gradient of the score of each image's class with respect to x, by the rules of the net."""
     y, cache = net.apply(params, x)
     gx: Tensor = net.input_grad(params, cache, torch.nn.functional.one_hot(labels, 10).to(y.dtype))
     return gx
 
 
 def saliency(params: Params, x: Tensor, labels: Tensor, rng: Key) -> dict[str, Tensor]:
-    """Return the maps by name, and one by chance."""
+    """Return the maps by name, and a random one."""
     gx = {name: gradient(one, params, x, labels) for name, one in nets.items()}
     maps = {"|gx|": gx["gradient"].abs(), "x ⊙ gx": x * gx["gradient"], "guided": gx["guided"], "LRP-ε": x * gx["LRP-ε"]}
     return {**maps, "chance": fn.random.uniform(rng, x.shape)}
@@ -79,7 +79,7 @@ def without(x: Tensor, salient: Tensor, count: int) -> Tensor:
 
 
 def picture(x: Tensor, labels: Tensor, maps: dict[str, Tensor], options: Namespace) -> None:
-    """Draw one image of each digit, and below it what each method marks: red for the class, blue against it."""
+    """Draw one image of each digit, and below it the map of each method: red for the class, blue against it."""
     rows = [int((labels == digit).nonzero()[0]) for digit in range(10)]
     figure, panels = plt.subplots(5, 10, figsize=(11, 6), layout="constrained")
     for column, row in enumerate(rows):
@@ -95,7 +95,7 @@ def picture(x: Tensor, labels: Tensor, maps: dict[str, Tensor], options: Namespa
 
 
 def main(given: list[str] | None = None) -> None:
-    """Train, print what the net still sees without the pixels that each method marks, and draw the maps."""
+    """Train, print the accuracy without the pixels marked by each method, and draw the maps."""
     options = common.arguments(__doc__, given, epochs=15)
     split, fit, chance = fn.split(fn.key(options.seed), 3)
     train, (x, labels) = common.digits(split)

@@ -1,7 +1,7 @@
-"""Schedules: every one in a picture, with the learning rates that a range test and a plateau give for a net on digits.
+"""Schedules: a picture of all of them, with the learning rates from a range test and a plateau rule for a net on digits.
 
-Each panel is one schedule over 200 steps, computed for all of them at once with ``torch.func.vmap``. Below are two rates that
-come from losses of a small net. A range test trains for some batches with a growing rate and finds where the loss falls fastest;
+Each panel is one schedule over 200 steps, computed at once with ``torch.func.vmap``. Below are two rates that are based on the
+losses of a small net. A range test trains for some batches with a growing rate and finds where the loss falls fastest;
 ``ReduceOnPlateau`` lowers the rate when the validation loss of an epoch has not improved.
 
     python -m examples.schedules --epochs 40 --seed 0 --out out
@@ -120,7 +120,7 @@ def plateau_panel(panel: Any, values: Any, used: Any) -> None:
 
 
 def picture(found: fn.RateRange, values: Any, used: Any, options: Namespace) -> None:
-    """Draw all schedules and the two rates that come from losses."""
+    """Draw all schedules and the two rates that are based on losses."""
     rows = math.ceil(len(SHOWN) / COLUMNS)
     figure = plt.figure(figsize=(13.5, 10.0), layout="constrained")
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.1, 1)).flat
@@ -138,7 +138,7 @@ def picture(found: fn.RateRange, values: Any, used: Any, options: Namespace) -> 
 
 
 def main(given: list[str] | None = None) -> None:
-    """Run the range test and the training with plateaus, print what they found, and save the picture."""
+    """Run the range test and the training with plateaus, print the results, and save the picture."""
     options = arguments(__doc__, given, resumable=False, epochs=40)
     of_data, of_params, of_order = fn.split(fn.key(options.seed), 3)
     train, test = [(images.flatten(1), labels) for images, labels in digits(of_data)]

@@ -1,9 +1,9 @@
-"""Siamese: a net learns from pairs whether two handwritten digits are the same, and tries digits that it never saw.
+"""Siamese: a net learns from pairs whether two handwritten digits are the same, and is tested on digits that it never saw.
 
-One encoder, with one set of params, turns both images into vectors; a logistic regression judges the cosine between them.
+One encoder, with one set of params, turns both images into vectors; a logistic regression classifies the cosine between them.
 ``shared`` applies the encoder to both images, draws different dropout for each and sums the gradients. The net is trained on
-pairs of the digits 0 to 6. It is tested on pairs of other images of these, and of 7, 8 and 9, which are new to it. Half of all
-pairs show the same digit. Width, dropout and epochs were chosen on pairs of two digits left out of training.
+pairs of the digits 0 to 6. It is tested on pairs of other images of these digits, and of 7, 8 and 9, which are new to it. Half of
+all pairs show the same digit. Width, dropout and epochs were chosen on pairs of two digits left out of training.
 
     python -m examples.siamese --epochs 10 --seed 0 --out out
 """
@@ -34,12 +34,12 @@ encoder = fn.serial(
     fn.Linear(2 * WIDTH * 4 * 4, 32),
 )
 cosine = fn.serial(fn.shared(encoder), fn.CosineSimilarity(), fn.Rescale(5.0), fn.Unsqueeze(1))
-net = fn.serial(cosine, fn.Linear(1, 1, initializer=fn.Ones()), fn.Flatten(0))  # more alike is more the same, from the start
+net = fn.serial(cosine, fn.Linear(1, 1, initializer=fn.Ones()), fn.Flatten(0))  # similar images are "same" from the start
 loss = fn.BCEWithLogits()
 
 
 def pairs(images: Tensor, labels: Tensor, rng: Key, count: int = PAIRS) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """Draw pairs of images, half of them of one digit, with the target 1 for those."""
+    """Draw pairs of images, half of them of the same digit, with target 1."""
     one, other = fn.random.randint(rng, (2, 10 * count), 0, len(labels))
     same = labels[one] == labels[other]
     rows = torch.cat((same.nonzero()[: count // 2], (~same).nonzero()[: count // 2])).flatten()
@@ -53,7 +53,7 @@ def only(data: tuple[Tensor, Tensor], digits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def agreement(y: Tensor, target: Tensor) -> Tensor:
-    """Return the share of pairs judged right: a logit above 0 says "same"."""
+    """Return the fraction of correctly classified pairs: a logit above 0 means "same"."""
     return ((y > 0) == (target > 0.5)).float().mean()
 
 
@@ -80,7 +80,7 @@ def picture(params: Params, test: tuple[Tensor, Tensor], new_pairs: Any, options
 
 
 def main(given: list[str] | None = None) -> None:
-    """Train, judge pairs of seen and of new digits, and save the picture."""
+    """Train, classify pairs of seen and of new digits, and save the picture."""
     options = common.arguments(__doc__, given, epochs=10)
     split, drawn, held, fit = fn.split(fn.key(options.seed), 4)
     train, test = common.digits(split)

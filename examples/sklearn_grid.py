@@ -1,7 +1,7 @@
 """Grid search: scikit-learn chooses the learning rates of four nets for the digits by cross-validation.
 
 ``Classifier`` is an estimator, and optimizers are values whose fields are parameters: ``classifier__optimizer__lr``. A fifth of
-the digits is set aside and looked at once, at the end, by the best of each net and by scikit-learn's own MLP and support vector
+the digits is set aside for a single test at the end, of the best of each net and of scikit-learn's own MLP and support vector
 machine.
 
     python -m examples.sklearn_grid --epochs 30 --seed 0 --out out
@@ -38,7 +38,7 @@ NETS = {
 
 
 def searched(net: fn.Layer, data: Any, options: Namespace) -> Any:
-    """Return the search over learning rates for one net, fitted by threefold cross-validation."""
+    """Return the search over learning rates for one net, fitted with threefold cross-validation."""
     classifier = Classifier(net, epochs=options.epochs, key=options.seed, dtype="float32")
     search = GridSearchCV(make_pipeline(MinMaxScaler(), classifier), {"classifier__optimizer__lr": RATES}, cv=3)
     return search.fit(*data)

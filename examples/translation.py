@@ -1,8 +1,8 @@
 """Translation: a transformer reads numbers aloud in German, where 742 is sieben hundert zwei und vierzig: ones before tens.
 
-The source is the digits of a number below a million, padded at the end; the target is its words, one after the other. Every
-seventh number is held out. To write, the net takes the likeliest word at each step; the keys and values of the digits, and of the
-words so far, are in a carry. The picture shows at which digits the decoder looks while it writes.
+The source is the digits of a number below a million, padded at the end; the target is its words in order. Every seventh number is
+held out. To write, the net takes the most likely word at each step; the keys and values of the digits, and of the words so far,
+are in a carry. The picture shows the attention of the decoder to the digits while it writes.
 
     python -m examples.translation --steps 400 --seed 0 --out out
 """
@@ -25,7 +25,7 @@ SMALL = ["", *["ein", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht"
 TENS = ["zwanzig", "dreißig", "vierzig", "fünfzig", "sechzig", "siebzig", "achtzig", "neunzig"]
 WORDS = ["padding", "start", "end", *SMALL[1:], "eins", "sech", "sieb", *TENS, "und", "hundert", "tausend"]
 
-# Rotations tell the decoder its steps; the encoder has its positions from the embedding.
+# Rotations encode the decoder's positions; the encoder has its positions from the embedding.
 translator = fn.transformer(WIDTH, HEADS, 2, 2, 2 * WIDTH, rotary=fn.RotaryEmbedding(WIDTH // HEADS))
 net = fn.graph(
     *("source", "target", "mask"),
@@ -61,7 +61,7 @@ def encoded(numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def numbers(rng: Key, count: int, *, held_out: bool) -> list[int]:
-    """Draw numbers of 1 to 6 digits, all lengths alike: those that leave 3 when divided by 7 are held out."""
+    """Draw numbers of 1 to 6 digits, each length equally often; numbers with remainder 3 modulo 7 are held out."""
     lengths, places = fn.split(rng)
     most = 10.0 ** fn.random.randint(lengths, (10 * count,), 1, DIGITS + 1)
     drawn = (1 + fn.random.uniform(places, most.shape, dtype=torch.float64) * (most - 1)).long()
@@ -69,7 +69,7 @@ def numbers(rng: Key, count: int, *, held_out: bool) -> list[int]:
 
 
 def trained(steps: int, rng: Key, checkpoints: fn.Checkpoints | None = None) -> fn.Fit:
-    """Train on fresh numbers at each step."""
+    """Train on new numbers at each step."""
     first, drawn = fn.split(rng)
 
     def batch(i: int) -> tuple[Any, Tensor]:
@@ -82,7 +82,7 @@ def trained(steps: int, rng: Key, checkpoints: fn.Checkpoints | None = None) -> 
 
 
 def written(params: Params, source: Tensor, mask: Tensor) -> Tensor:
-    """Write the likeliest words, one after the other, (N, 12)."""
+    """Write the most likely words one by one, (N, 12)."""
     digits = net["digits"](params["digits"], source)
     carry = translator.init_carry(len(source), STEPS, params=params["translator"], source=(digits, mask))
     words = [torch.ones(len(source), 1, dtype=torch.int64)]
@@ -93,7 +93,7 @@ def written(params: Params, source: Tensor, mask: Tensor) -> Tensor:
 
 
 def attention(params: Params, source: Tensor, mask: Tensor, words: Tensor) -> Tensor:
-    """Return how much each word looks at each digit, (N, 12, 6), the mean over heads and blocks."""
+    """Return the attention of each word to each digit, (N, 12, 6), averaged over heads and blocks."""
     seen = fn.intermediates(net, params, (source, words, mask))
     memory, found = seen["translator.encoder.norm"], []
     for i, p in enumerate(params["translator"]["decoder"]["layers"]):
@@ -104,7 +104,7 @@ def attention(params: Params, source: Tensor, mask: Tensor, words: Tensor) -> Te
 
 
 def picture(params: Params, chosen: Sequence[int]) -> Figure:
-    """Draw at which digits the decoder looks, for each word it writes."""
+    """Draw the attention of the decoder to the digits for each word it writes."""
     source, mask, target = encoded(chosen)
     weights = attention(params, source, mask, target[:, :-1])
     figure, panels = plt.subplots(1, len(chosen), figsize=(3.3 * len(chosen), 4.2), layout="constrained")
@@ -121,7 +121,7 @@ def picture(params: Params, chosen: Sequence[int]) -> Figure:
 
 
 def main(given: list[str] | None = None) -> None:
-    """Train, write what is held out, and save the picture."""
+    """Train, write held-out numbers, and save the picture."""
     options = arguments(__doc__, given, steps=400)
     fit_key, test = fn.split(fn.key(options.seed))
     kept = checkpoints(options, "translation")

@@ -37,7 +37,7 @@ loss = fn.losses_of(pixels=(DOTS, pixels), latent=fn.GaussianKL("batch"))
 
 
 def target(images: Tensor) -> dict[str, Tensor | None]:
-    """Return what the outputs are compared with: the images, and the standard normal, which needs no tensor."""
+    """Return the targets of the outputs: the images, and the standard normal distribution, which needs no tensor."""
     return {"pixels": images, "latent": None}
 
 
@@ -48,7 +48,7 @@ def constant(x: Tensor) -> Tensor:
 
 
 def decoded(params: Params, z: Tensor) -> Tensor:
-    """Return the images that the decoder makes of latent numbers."""
+    """Return the decoder's images for latent numbers."""
     return torch.sigmoid(net["logits"](params["logits"], z))
 
 
@@ -58,7 +58,7 @@ def between(one: Tensor, other: Tensor, steps: int) -> Tensor:
 
 
 def picture(params: Params, images: Tensor, labels: Tensor, rng: Key, options: Namespace) -> None:
-    """Draw held-out digits above their reconstructions, digits drawn from the prior, and digits on the way between others."""
+    """Draw held-out digits above their reconstructions, digits from the prior, and interpolations between digits."""
     shown = torch.stack([(labels == label).nonzero()[0, 0] for label in (*range(10), 0, 1)])
     y = net.inference()(params, images[shown])
     logits, (mean, _) = y["pixels"], y["latent"]
@@ -75,7 +75,7 @@ def picture(params: Params, images: Tensor, labels: Tensor, rng: Key, options: N
 
 
 def main(given: list[str] | None = None) -> None:
-    """Train, print the bound on held-out digits beside the baseline, and save the picture."""
+    """Train, print the bound on held-out digits and the baseline, and save the picture."""
     options = arguments(__doc__, given, epochs=100)
     split_key, fit_key, test_key, sample_key = fn.split(fn.key(options.seed), 4)
     (train, _), (test, labels) = digits(split_key)

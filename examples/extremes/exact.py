@@ -1,11 +1,11 @@
 """References with more than 100 digits: functions of arrays of mpmath numbers, and their gradients by central differences.
 
-A reference is a function of numpy arrays of ``mpf``, one for each floating tensor of x, which returns y as such an array. All
-others, such as labels, it gets as arrays of integers. Its gradient needs no formula: with numbers of 250 digits and steps that
-are smaller than x by 10⁻⁸⁰, central differences are exact to more than 100 digits.
+A reference is a function of numpy arrays of ``mpf``, one for each floating tensor of x, and returns y as an array of ``mpf``.
+Other tensors, such as labels, are arrays of integers. Its gradient needs no formula: with numbers of 250 digits and steps of
+10⁻⁸⁰ times x, central differences are exact to more than 100 digits.
 
-Infinities become ±10⁶⁰, beyond all numbers of float32: what a function has there, rounded, is its limit. NaN, which may only be
-given where x does not count, becomes 0.
+Infinities become ±10⁶⁰, beyond all float32 numbers: the rounded value of a function there is its limit. NaN is only allowed where
+x is ignored, and becomes 0.
 """
 
 import math

@@ -1,8 +1,8 @@
-"""Judging: how far a layer and its twin of torch.nn are from the exact value and gradient, in ulps.
+"""Judging: the errors of a layer and of its twin in torch.nn, in value and gradient, in ulps.
 
-An ulp is the distance of neighbouring numbers of the dtype at the exact result, and below the normal numbers that of subnormal
-ones. A result that overflows is exactly ±inf. The figure is the largest over all elements; infinite where a finite number came
-for an infinite one or the reverse, and NaN where NaN came.
+An ulp is the distance between neighboring numbers of the dtype at the exact result, or between subnormal numbers below the normal
+ones. A result that overflows is exactly ±inf. The error is the largest over all elements. It is infinite if a finite result is
+expected to be infinite or the reverse, and NaN if the result is NaN.
 """
 
 import math
@@ -26,10 +26,10 @@ Errors = tuple[float, float]  # of the value, and of the gradient
 class Row:
     """A layer, its reference, its twin and its inputs by kind.
 
-    ``exact`` is a function of arrays, described in ``examples.extremes.exact``. ``twin`` takes what the layer takes, and is
-    ``None`` where torch has nothing like it. ``elementwise`` says that y[i] depends on x[i] only. ``by_row`` measures errors in
-    ulps of the largest element along the last axis, where terms of the others cancel. ``params`` are constants: only gradients of
-    x are judged. An x is a tensor, or a tuple of tensors.
+    ``exact`` is a function of arrays, as described in ``examples.extremes.exact``. ``twin`` has the layer's arguments; it is
+    ``None`` if torch has no such layer. ``elementwise`` says that y[i] depends only on x[i]. ``by_row`` measures errors in ulps
+    of the largest element along the last axis, for sums whose terms cancel. ``params`` are constants: only gradients of x are
+    judged. An x is a tensor, or a tuple of tensors.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Judged:
-    """The errors of one row for inputs of one kind; ``twin`` is ``None`` where there is none."""
+    """The errors of one row for inputs of one kind; ``twin`` is ``None`` without a twin."""
 
     row: str
     kind: str
@@ -52,7 +52,7 @@ class Judged:
     twin: Errors | None
 
     def faults(self, floor: float = 2.0) -> list[str]:
-        """Say what breaks the rule: NaN, or more than twice as far off as the twin and more than ``floor`` ulps."""
+        """Describe violations of the rule: NaN, or an error above ``floor`` ulps and twice that of the twin."""
         return [
             f"{self.row}, {self.kind}: {part} of {ours:.3g} ulps, torch {'-' if twin is None else f'{twin:.3g}'}"
             for part, ours, twin in zip(("value", "gradient"), self.ours, self.twin or (None, None), strict=True)
@@ -89,7 +89,7 @@ def weights_like(y: Tensor) -> Tensor:
 
 
 def by_autograd(twin: Callable[..., Tensor], x: tuple[Tensor, ...], gy: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """Return what torch computes: y, and the gradients of all floating tensors of x."""
+    """Return torch's y and the gradients of all floating tensors of x."""
     leaves = [part.clone().requires_grad_() if part.is_floating_point() else part for part in x]
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
     y = twin(*leaves)

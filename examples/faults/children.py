@@ -1,4 +1,4 @@
-"""Child processes: forked from one that has imported everything, so that a kill costs little, and heard through a pipe."""
+"""Child processes: forked from one that has imported everything, so that kills are cheap, and read through a pipe."""
 
 import os
 import signal
@@ -17,26 +17,26 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended: its lines, and its exit code, which is minus the signal that killed it."""
+    """The end of a child: its lines, and its exit code, which is minus the signal that killed it."""
 
     code: int
     lines: tuple[str, ...]
 
     @property
     def error(self) -> str:
-        """Return the exception with which the work ended, ``"Type: message"``, or nothing."""
+        """Return the exception that ended the work, ``"Type: message"``, or ``""``."""
         return next((line.removeprefix("error ") for line in self.lines if line.startswith("error ")), "")
 
     def told(self, word: str) -> list[str]:
-        """Return what the child said after a word, line by line."""
+        """Return the rest of each line of the child that begins with a word."""
         return [line.removeprefix(f"{word} ") for line in self.lines if line.startswith(f"{word} ")]
 
 
 class Child:
-    """A forked process that does some work and tells of it in lines; it leads a group, with the workers that it forks."""
+    """A forked process that works and reports in lines; it leads a process group with the workers that it forks."""
 
     def __init__(self, work: Callable[[Tell], Any]) -> None:
-        """Fork, and begin."""
+        """Fork, and start the work."""
         self.out, into = os.pipe()
         os.set_blocking(self.out, False)
         self.heard = ""
@@ -49,14 +49,14 @@ class Child:
         os.close(into)
 
     def kill(self, number: int = signal.SIGKILL) -> bool:
-        """Send a signal, and tell whether the child was there to get it."""
+        """Send a signal, and tell whether the child was still running."""
         if self._ended():
             return False
         os.kill(self.pid, number)
         return True
 
     def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until the child has ended, or a condition holds, and tell whether it has ended; a child that hangs is killed."""
+        """Wait until the child has ended or a condition holds, and tell whether it has ended; a hanging child is killed."""
         deadline = time.monotonic() + PATIENCE
         while not self._ended() and not until():
             if time.monotonic() > deadline:
@@ -66,14 +66,14 @@ class Child:
         return self.code is not None
 
     def ended(self) -> Ended:
-        """Wait for the end, and return what the child said; its workers may live on and hold the pipe."""
+        """Wait for the end, and return the child's lines; its workers may live on and keep the pipe open."""
         self.wait()
         self.has("")
         os.close(self.out)
         return Ended(self.code or 0, tuple(self.heard.splitlines()))
 
     def has(self, word: str) -> bool:
-        """Listen, and tell whether the child has said a word."""
+        """Read the pipe, and tell whether the child has written a word."""
         try:
             self.heard += os.read(self.out, 1 << 20).decode()
         except BlockingIOError:
@@ -81,7 +81,7 @@ class Child:
         return word in self.heard
 
     def end_group(self) -> None:
-        """Kill the workers that have outlived the child."""
+        """Kill workers that have outlived the child."""
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -95,7 +95,7 @@ class Child:
 
 
 def _work_and_exit(work: Callable[[Tell], Any], into: int) -> None:
-    """Do the work in the child, without the parent's group, output and handlers, and end with 1 after an exception."""
+    """Do the work in the child, without the parent's group, output and handlers; exit with 1 after an exception."""
     code = 1
     try:
         os.setsid()

@@ -1,4 +1,4 @@
-"""Damage: bits flipped in the newest file, and files cut off, in every part of the format."""
+"""Damage: flipped bits in the newest file, and truncated files, in every part of the format."""
 
 import warnings
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def _damages(judge: Judge, count: int, what: str, damaged: Callable[[bytes, int]
 
 
 def _losses(path: Path, content: bytes) -> list[str]:
-    """Write the damaged file, and say how loading fails to warn of it, or to return the checkpoint before."""
+    """Write the damaged file, and describe how loading fails to warn about it, or to return the previous checkpoint."""
     path.write_bytes(content)
     checkpoints = fn.Checkpoints(path.parent)
     with warnings.catch_warnings(record=True) as told:

@@ -1,4 +1,4 @@
-"""Disks and folders: no space left, no permission, and two processes with one folder."""
+"""Disks and folders: no space left, no permission, and two processes in one folder."""
 
 import os
 import resource
@@ -86,7 +86,7 @@ def unwritable_folder(judge: Judge, count: int) -> Row:
 
         def as_nobody(tell: Tell) -> Any:
             vars(fn)  # imports all modules, which the other user may not read
-            if os.geteuid() == 0:  # whom permissions do not bind
+            if os.geteuid() == 0:  # permissions do not apply to root
                 os.setuid(_NOBODY)
             return train(folder, tell)
 
@@ -100,7 +100,7 @@ def unwritable_folder(judge: Judge, count: int) -> Row:
 
 
 def two_trainings(judge: Judge, count: int) -> Row:
-    """Make the call again while it runs."""
+    """Make the same call while it is running."""
 
     def once() -> list[str]:
         folder = judge.new_folder()
@@ -121,7 +121,7 @@ def two_trainings(judge: Judge, count: int) -> Row:
 
 
 def two_savers(judge: Judge, count: int) -> Row:
-    """Save from two processes at once, each the steps of one parity."""
+    """Save from two processes at once, one the even steps and one the odd steps."""
 
     def once() -> list[str]:
         checkpoints = fn.Checkpoints(judge.new_folder(), None)

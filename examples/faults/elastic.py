@@ -1,4 +1,4 @@
-r"""A training of several workers that goes on from its last checkpoint when torchrun has started them again.
+r"""A training of several workers that continues from its last checkpoint after torchrun has restarted them.
 
 TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --standalone --nproc-per-node=2 --max-restarts=3 \
     -m examples.faults.elastic --folder out/elastic
@@ -7,7 +7,7 @@ The order of the data follows from the key, the epoch and the place in it, not f
 rows of every batch. A checkpoint holds params, state and the number of steps, from which everything else follows, so the params
 at the end have the same bits whether workers were killed or not.
 
-The variable has torchrun make a new store for workers that it starts again. In the old one, gloo may find the address of a killed
+The variable makes torchrun create a new store for restarted workers. In the old one, gloo may find the address of a killed
 worker, and a start is lost.
 """
 
@@ -70,7 +70,7 @@ def digest(params: fn.tree.Tree) -> str:
 
 
 def killer(rank: int, number: int) -> Callable[[int], object]:
-    """Return a function for ``at`` that kills a worker before a step, in the first attempt of torchrun only."""
+    """Return a function for ``at`` that kills a worker before a step, only in the first attempt of torchrun."""
 
     def at(now: int) -> None:
         if (dist.get_rank(), now, os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == (rank, number, "0"):
@@ -80,7 +80,7 @@ def killer(rank: int, number: int) -> Callable[[int], object]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train as a worker of torchrun; rank 0 prints the digest of the params, and how often the workers were started again."""
+    """Train as a worker of torchrun; rank 0 prints the digest of the params, and how often the workers were restarted."""
     new = argparse.ArgumentParser(
         "examples.faults.elastic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -98,4 +98,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     main(sys.argv[1:])
     sys.stdout.flush()
-    os._exit(0)  # after torch's checkpoints some processes abort while Python ends, in a thread that lets go of a tensor
+    os._exit(0)  # after torch's checkpoints some processes abort in Python's shutdown, in a thread that releases a tensor

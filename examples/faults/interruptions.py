@@ -1,4 +1,4 @@
-"""Interruptions from within: Ctrl-C, NaN, a training that diverges, a data worker that dies, and a callback that raises."""
+"""Interruptions from inside: Ctrl-C, NaN, a diverging training, a dying data worker, and a callback that raises an error."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from examples.faults.trainings import EPOCHS, ROWS, STEPS, fresh_params, loader,
 
 
 def ctrl_c(judge: Judge, count: int) -> Row:
-    """Interrupt the training at random moments; the params that the caller gave must stay as they are."""
+    """Interrupt the training at random moments; the caller's params must not change."""
 
     def once() -> list[str] | None:
         """Return ``None`` if the training was faster."""
@@ -30,7 +30,7 @@ def ctrl_c(judge: Judge, count: int) -> Row:
             try:
                 return train(folder, tell, params=params)
             finally:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # a late one is none of the training's
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # a late signal is outside the training
                 tell(f"params {fn.tree.equal(params, before)}")
 
         child = Child(interrupted)
@@ -63,7 +63,7 @@ def nan_in_the_data(judge: Judge, count: int) -> Row:
 
 
 def divergence(judge: Judge, count: int) -> Row:
-    """Make the learning rate enormous from some step on; params as large as that may be saved before the loss overflows."""
+    """Make the learning rate enormous from some step on; very large params may be saved before the loss overflows."""
 
     def once() -> list[str]:
         at = judge.random.randrange(STEPS - 1)  # at the last step it would be too late
@@ -75,7 +75,7 @@ def divergence(judge: Judge, count: int) -> Row:
 
 
 def _diverging(judge: Judge, work: Callable[[Tell, Path], Any], at: int = STEPS) -> list[str]:
-    """Train until a number is not finite, and then soundly from the newest checkpoint up to step ``at``; say what was lost."""
+    """Train until a number is not finite, then correctly from the newest checkpoint up to step ``at``; describe losses."""
     folder = judge.new_folder()
     ended = run(lambda tell: work(tell, folder))
     found = losses(folder, ended, "FloatingPointError: fit")
@@ -93,10 +93,10 @@ def _diverging(judge: Judge, work: Callable[[Tell, Path], Any], at: int = STEPS)
 
 
 class Mortal(Dataset):
-    """The data, of which one row kills the process that reads it, as long as a file is there."""
+    """The data; one row kills the process that reads it, as long as a file exists."""
 
     def __init__(self, death: Path, at: int) -> None:
-        """Kill at the row ``at``, while the file ``death`` is there."""
+        """Kill at the row ``at`` while the file ``death`` exists."""
         self.death, self.at, self.data = death, at, tensors()
 
     def __len__(self) -> int:

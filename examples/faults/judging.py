@@ -1,4 +1,4 @@
-"""Judging: what a fault must leave, and that the same call, made again, ends as if nothing had happened."""
+"""Judging: a fault must leave complete checkpoints, and the same call must then end like an undisturbed training."""
 
 import random
 import re
@@ -16,9 +16,9 @@ class Judge:
     """Runs trainings, each in its folder, and compares them with an undisturbed one.
 
     Attributes:
-        folder: Where the folders are made.
-        random: Draws the moments and places of faults, from a seed.
-        seconds: How long the undisturbed training takes.
+        folder: The parent of the folders.
+        random: The seeded generator for the moments and places of faults.
+        seconds: The duration of the undisturbed training.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -38,7 +38,7 @@ class Judge:
         return self._digests[data]
 
     def new_folder(self, like: Path | None = None) -> Path:
-        """Return the path of a folder to be made, or a copy of another."""
+        """Return the path of a new folder, or of a copy of another."""
         self._count += 1
         folder = self.folder / f"{self._count:05d}"
         return folder if like is None else Path(shutil.copytree(like, folder))
@@ -52,17 +52,17 @@ class Judge:
         return folder
 
     def losses_again(self, folder: Path, data: Callable[[], Any] = tensors) -> list[str]:
-        """Make the same call again, and say how it differs from the undisturbed one."""
+        """Make the same call again, and describe its differences from the undisturbed one."""
         return difference(run(lambda tell: train(folder, tell, data())), self.expected(data))
 
     def struck(self, folder: Path, work: Callable[[Tell], Any], error: str, data: Callable[[], Any] = tensors) -> list[str]:
-        """Train in a folder under a fault, which must end with an error, and then without it; say what was lost."""
+        """Train in a folder under a fault, which must end with an error, and then without it; describe losses."""
         known = newest(folder) or 0
         return losses(folder, run(work), error, known) + self.losses_again(folder, data)
 
 
 def losses(folder: Path, ended: Ended, error: str, known: int = 0) -> list[str]:
-    """Say what a fault has cost: a step known to be saved, an error that matches ``error``, a folder without leftovers."""
+    """Describe the losses of a fault: a saved step, an error that does not match ``error``, leftovers in the folder."""
     known, kept = max([known, *map(int, ended.told("saved"))]), newest(folder) or 0
     found = [f"step {known} was saved, the newest checkpoint is {kept}"] * (kept < known)
     found += [f"it ended with {ended.error or 'no error'!r}, not with {error!r}"] * (not re.search(error, ended.error))
@@ -70,7 +70,7 @@ def losses(folder: Path, ended: Ended, error: str, known: int = 0) -> list[str]:
 
 
 def difference(ended: Ended, expected: str) -> list[str]:
-    """Say how a training that has ended differs from the undisturbed one."""
+    """Describe how a finished training differs from the undisturbed one."""
     if ended.code:
         return [f"the same call, made again, ended with {ended.error or ended.code}"]
     return [] if _digest(ended) == expected else ["the same call, made again, gave other bits"]

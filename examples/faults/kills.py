@@ -19,9 +19,9 @@ class Chain:
 
     Attributes:
         kills: Number of kills.
-        torn: Number of those within a save, which left its temporary file.
+        torn: Number of kills within a save, which left a temporary file.
         known: The newest step known to be saved.
-        lost: What was lost.
+        lost: Descriptions of losses.
     """
 
     kills: int = 0
@@ -30,7 +30,7 @@ class Chain:
     lost: list[str] = field(default_factory=list)
 
     def killed(self, folder: Path, ended: Ended) -> None:
-        """Judge what a kill has left."""
+        """Judge the state after a kill."""
         self.kills += 1
         self.torn += bool(leftovers(folder))
         self.known = max([self.known, *map(int, ended.told("saved"))])
@@ -39,7 +39,7 @@ class Chain:
 
 
 def chain(judge: Judge, most: int, data: Callable[[], Any] = tensors, *, background: bool = False) -> Chain:
-    """Kill a training up to ``most`` times, and let it end; the workers of killed ones live on meanwhile."""
+    """Kill a training up to ``most`` times, then let it end; the workers of killed ones live on meanwhile."""
     found, folder, children = Chain(), judge.new_folder(), []
     expected = judge.expected(data)
     while True:
@@ -69,12 +69,12 @@ def kills(judge: Judge, count: int) -> Row:
 
 
 def kills_with_workers(judge: Judge, count: int) -> Row:
-    """Kill ``count`` trainings that two worker processes feed, up to three times each."""
+    """Kill ``count`` trainings with two data workers, up to three times each."""
     return _trainings(judge, count, "SIGKILL, with 2 data workers", "also within an epoch", data=loader)
 
 
 def kills_in_the_background(judge: Judge, count: int) -> Row:
-    """Kill ``count`` trainings that a thread saves, up to three times each."""
+    """Kill ``count`` trainings that save in a thread, up to three times each."""
     return _trainings(judge, count, "SIGKILL, with saves in the background", "also from a thread", background=True)
 
 

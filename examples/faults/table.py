@@ -22,7 +22,7 @@ bits.
 
 @dataclass(frozen=True)
 class Row:
-    """A fault: how often it was tried, what was lost in which try, and what happens when it strikes."""
+    """A fault: the number of tries, the losses by try, and its effect."""
 
     fault: str
     tried: int
@@ -35,16 +35,16 @@ class Row:
 
 
 def row_of(fault: str, tries: Sequence[Sequence[str]], happens: str) -> Row:
-    """Make the row of a fault from what each try has lost."""
+    """Make the row of a fault from the losses of each try."""
     return Row(fault, len(tries), ["; ".join(one) for one in tries if one], happens)
 
 
 def repeated(fault: str, count: int, once: Callable[[], Sequence[str]], happens: str) -> Row:
-    """Try a fault ``count`` times, and make its row; ``once`` returns what was lost."""
+    """Try a fault ``count`` times, and make its row; ``once`` returns the losses."""
     return row_of(fault, [once() for _ in range(count)], happens)
 
 
 def page(rows: Sequence[Row], **facts: object) -> str:
-    """Write the page: the head, the rows, and what was lost."""
+    """Write the page: the head, the rows, and the losses."""
     lost = [f"- {row.fault}: {what}\n" for row in rows for what in row.lost]
     return HEAD.format(**facts) + "".join(f"{row}\n" for row in rows) + "".join(["\n## Lost\n\n", *lost] if lost else [])

@@ -33,13 +33,13 @@ def tensors() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def loader(dataset: Any = None) -> DataLoader[Any]:
-    """Return the data in shuffled batches, which two worker processes load."""
+    """Return the data in shuffled batches, loaded by two worker processes."""
     order = torch.Generator().manual_seed(3)
     return DataLoader(dataset or TensorDataset(*tensors()), BATCH, shuffle=True, num_workers=2, generator=order)
 
 
 def fresh_params() -> fn.tree.Tree:
-    """Return the params with which every training begins."""
+    """Return the initial params of every training."""
     return net.init(5)
 
 
@@ -66,7 +66,7 @@ def train(
     epochs: int = EPOCHS,
     background: bool = False,
 ) -> fn.Fit:
-    """Train with checkpoints in a folder, from the newest of those that are there, and tell a digest of the result."""
+    """Train with checkpoints in a folder, from the newest one on, and report a digest of the result."""
     checkpoints = Told(folder, KEEP, every=EVERY, background=background, tell=tell)
     data, params = tensors() if data is None else data, fresh_params() if params is None else params
     options = {
@@ -84,7 +84,7 @@ def train(
 
 
 def digest(made: fn.Fit) -> str:
-    """Return a hash of the bits of params and state, and of the history without its seconds."""
+    """Return a hash of the bits of params and state, and of the history without times."""
     found = hashlib.sha256()
     for leaf in (*fn.tree.leaves(made.params), *fn.tree.leaves(made.state)):
         found.update(leaf.contiguous().numpy().tobytes())

@@ -1,6 +1,6 @@
-"""Faults of workers: one is killed, hangs, begins with other params, or may not write; then the job is started again.
+"""Faults of workers: one is killed, hangs, starts with other params, or lacks write permission; then the job is restarted.
 
-A job here is a few forked workers that meet in a gloo group, and end together when one has failed, as those of torchrun do.
+A job consists of a few forked workers that form a gloo group, and end together after a failure, as with torchrun.
 """
 
 import os
@@ -29,19 +29,19 @@ TIMEOUT = 6.0
 NOBODY = 65534
 
 Act = Callable[[int, int], object]
-"""What a worker does before a step, of its rank and the step's number."""
+"""A function of the rank and the step's number that a worker calls before each step."""
 
 
 @dataclass
 class Job:
-    """Workers that train in a folder; ``seconds`` is how long they took to end."""
+    """Workers that train in a folder; ``seconds`` is the time until their end."""
 
     ended: list[Ended]
     seconds: float
 
     @property
     def digests(self) -> set[str]:
-        """Return what the workers that came to the end say of their params."""
+        """Return the digests of params reported by the workers that finished."""
         return {one.told("digest")[0] for one in self.ended if one.told("digest")}
 
 
@@ -59,7 +59,7 @@ def job(folder: Path, act: Act = lambda rank, number: None, kill: Callable[[list
 
 
 def together(work: Callable[[int, Tell], object], kill: Callable[[list[Child]], object] = lambda workers: None) -> Job:
-    """Have workers meet and do something."""
+    """Run a function on workers in a common group."""
     with tempfile.TemporaryDirectory() as meeting:
         Path(meeting).chmod(0o777)
         began = time.monotonic()
@@ -86,7 +86,7 @@ def _meeting(rank: int, store: str, work: Callable[[int, Tell], object]) -> Call
 
 
 def _losses(folder: Path, found: Job, error: str, lost: set[int], expected: set[str]) -> list[str]:
-    """Say what a fault has cost, when every worker but those of ``lost`` must raise ``error``; start the job again."""
+    """Describe the losses of a fault; all workers except ``lost`` must raise ``error``. Then restart the job."""
     said = [
         f"rank {rank} ended with {one.error or one.code!r}, not with {error!r}"
         for rank, one in enumerate(found.ended)
@@ -100,7 +100,7 @@ def _losses(folder: Path, found: Job, error: str, lost: set[int], expected: set[
 
 
 def _again(folder: Path, expected: set[str]) -> list[str]:
-    """Start the job again, and say how it differs from an undisturbed one."""
+    """Restart the job, and describe how it differs from an undisturbed one."""
     again = job(folder)
     said = [f"started again, a worker ended with {one.error or one.code}" for one in again.ended if one.code]
     left = [path.name for path in folder.glob(".*")]
@@ -109,7 +109,7 @@ def _again(folder: Path, expected: set[str]) -> list[str]:
 
 
 def _naming(rank: int) -> str:
-    """Return the pattern of an error that names a rank, perhaps beside one that still waits within torch's checkpoints."""
+    """Return the pattern of an error that names a rank, perhaps with one that still waits in torch's checkpoints."""
     return rf"WorkerError: .*no word from ranks? (\d, )*{rank}(, \d)* within"
 
 
@@ -128,7 +128,7 @@ def kills(judge: Judge, count: int) -> Row:
 
         killed: list[bool] = []
         found = job(folder, kill=kill)
-        if not killed[0] or found.digests:  # it had made all steps
+        if not killed[0] or found.digests:  # all steps were done
             return _again(folder, expected)
         return _losses(folder, found, _naming(rank), {rank}, expected)
 
@@ -137,7 +137,7 @@ def kills(judge: Judge, count: int) -> Row:
 
 
 def hangs(judge: Judge, count: int) -> Row:
-    """Have a worker do nothing before some step, for longer than the timeout."""
+    """Let a worker sleep before some step for longer than the timeout."""
     expected = job(judge.new_folder()).digests
 
     def once() -> list[str]:
@@ -155,7 +155,7 @@ def hangs(judge: Judge, count: int) -> Row:
 
 
 def other_params(judge: Judge, count: int) -> Row:
-    """Give a worker other params than the others."""
+    """Give one worker different params."""
 
     def once() -> list[str]:
         rank = judge.random.randrange(1, SIZE)
@@ -177,7 +177,7 @@ def _other_params(*, is_other: bool) -> None:
 
 
 def unwritable(judge: Judge, count: int) -> Row:
-    """Take away a worker's right to write, before its second save."""
+    """Remove a worker's write permission before its second save."""
     expected = job(judge.new_folder()).digests
 
     def once() -> list[str]:

@@ -1,1 +1,1 @@
-"""Examples for several workers, which ``torchrun`` starts; each also runs as one plain process."""
+"""Examples for several workers, started with ``torchrun``; each also runs in a single process."""

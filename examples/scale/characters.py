@@ -1,7 +1,7 @@
-"""Characters by several workers: the transformer of ``examples.characters``, trained data-parallel.
+"""Characters on several workers: the transformer of ``examples.characters``, trained data-parallel.
 
 Every worker draws the same batch, from the key and the number of the step, and takes its rows. The batches do not depend on the
-number of workers. The training is saved every 20 steps, and after a restart it goes on from there, with as many or other
+number of workers. The training is saved every 20 steps, and continues from there after a restart, even with another number of
 workers.
 
     torchrun --nproc-per-node=2 examples/scale/characters.py --steps 800 --out out
@@ -9,7 +9,7 @@ workers.
     TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --nproc-per-node=2 --max-restarts=3 examples/scale/characters.py
     python -m examples.scale.characters
 
-The variable has torchrun make a new store for workers that it starts again.
+The variable makes torchrun create a new store for restarted workers.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-if not __package__:  # torchrun and python put the folder of the script first
+if not __package__:  # torchrun and python add the folder of the script to the path
     sys.path[0] = str(Path(__file__).parents[2])
 
 import funcnet as fn
@@ -41,7 +41,7 @@ def rows(train, rng, step, count, device):
 
 
 def start(options, device, rng):
-    """Return the step, the params and the state of its optimizer, divided over the workers as ``--shard`` says."""
+    """Return the step, the params and the optimizer's state, divided over the workers according to ``--shard``."""
     opt, params = characters.optimizer(options.steps), fn.tree.to(characters.net.init(rng), device)
     if options.shard == "optimizer":
         opt = distributed.shard_optimizer(opt)
@@ -69,7 +69,7 @@ def trained(options, train, rng, checkpoints, device):
 
 
 def held_out(params, test, device):
-    """Return the loss on the held-out text: each worker judges some of the batches, and the sums are added up."""
+    """Return the loss on the held-out text: each worker evaluates some of the batches, and the sums are added up."""
     metric = fn.Average(characters.loss)
     total = metric.start()
     with torch.inference_mode():
@@ -109,7 +109,7 @@ def main(given=None):
         value = held_out(params, test, device)
         if is_first:
             report(options, params, train, test, value, sample_key)
-        dist.barrier()  # whoever fails before is started again, and finds the checkpoints
+        dist.barrier()  # a worker that fails before is restarted, and finds the checkpoints
         if is_first:
             shutil.rmtree(folder, ignore_errors=True)
 

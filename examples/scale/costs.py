@@ -1,4 +1,4 @@
-"""What a training step costs on n devices, by formula: computation, bytes, latency, and what of them overlaps.
+"""The cost of a training step on n devices, by formula: computation, bytes, latency, and their overlap.
 
 Bytes B in a ring of n devices, each of bandwidth β and latency α:
 
@@ -28,7 +28,7 @@ class Link:
     bandwidth: float
 
     def send(self, size: float) -> float:
-        """Return the seconds in which bytes reach the neighbour."""
+        """Return the seconds until bytes reach the neighbor."""
         return self.latency + size / self.bandwidth
 
     def gather(self, n: float, size: float) -> float:
@@ -47,8 +47,8 @@ class Machine:
         per_node: Devices in a node.
         within: The link within a node.
         between: The link between nodes.
-        overlap: The share of communication that takes nothing from computation beside it.
-        cores: How many devices compute at once; more share their rate. ``None`` for all.
+        overlap: The fraction of communication that does not slow down simultaneous computation.
+        cores: Number of devices that compute at once; more devices share their rate. ``None`` for all.
         overhead: Seconds of a step that do not depend on the batch.
     """
 
@@ -68,13 +68,13 @@ class Machine:
         return self.within.gather(k, size) + self.between.gather(n // k, size / k)
 
     def slowdown(self, n: int) -> float:
-        """Return by how much n devices compute more slowly than one, where they share cores."""
+        """Return the slowdown of n devices that share cores, relative to one."""
         return max(1.0, n / self.cores) if self.cores else 1.0
 
 
 @frozen
 class Net:
-    """What is trained: FLOPs are those of one sequence, bytes those of the whole net.
+    """The trained net: FLOPs are those of one sequence, bytes those of the whole net.
 
     Args:
         layers: Number of blocks.
@@ -106,7 +106,7 @@ class Net:
 
 @frozen
 class Cost:
-    """A step: its seconds, those of computation alone, those in which communication or a bubble is waited for, and memory."""
+    """A step: its seconds, the seconds of computation only, the seconds of waiting for communication or a bubble, and memory."""
 
     seconds: float
     computing: float
@@ -116,7 +116,7 @@ class Cost:
 
     @property
     def efficiency(self) -> float:
-        """The share of the step in which devices compute what one device would."""
+        """The fraction of the step in which devices do the work that one device would do."""
         return self.computing / self.seconds
 
 
@@ -127,7 +127,7 @@ def exposed(bucket: float, buckets: int, window: float, overlap: float = 1.0) ->
 
 
 def bubble_share(stages: int, microbatches: float, zero_bubble: bool = False) -> float:
-    """Return the share of a pipelined step in which a stage waits; forward and both backward halves take one unit each."""
+    """Return the fraction of a pipelined step in which a stage waits; forward and both backward halves take one unit each."""
     idle = (stages - 1) * (1 / 3 if zero_bubble else 1)
     return idle / (microbatches + idle)
 
@@ -135,7 +135,7 @@ def bubble_share(stages: int, microbatches: float, zero_bubble: bool = False) ->
 def step_cost(
     strategy: str, net: Net, machine: Machine, n: int, sequences: int, buckets: int = 8, ways: int = 8, zero_bubble: bool = True
 ) -> Cost:
-    """Return the cost of a step on n devices for a whole batch of so many sequences, one micro-batch for each sequence.
+    """Return the cost of a step on n devices for a batch of the given sequences, one micro-batch for each sequence.
 
     ``ways`` is the number of devices that share a replica, for tensor and pipeline parallelism.
     """
@@ -189,9 +189,9 @@ def _between_replicas(machine: Machine, n: int, ways: int, size: float) -> float
 
 
 def _gathered_by_layer(net: Net, machine: Machine, n: int, forward: float, backward: float) -> float:
-    """Return the seconds in which a micro-batch waits for params of layers or the sums of their gradients.
+    """Return the seconds that a micro-batch waits for params of layers or the sums of their gradients.
 
-    A layer's params are gathered while the layer before it computes, forward and backward; its gradients are sent meanwhile.
+    A layer's params are gathered while the previous layer computes, forward and backward; its gradients are sent meanwhile.
     """
     one = machine.gather(n, net.size / net.layers)
     f, b = forward / net.layers * machine.overlap, backward / net.layers * machine.overlap
@@ -200,7 +200,7 @@ def _gathered_by_layer(net: Net, machine: Machine, n: int, forward: float, backw
 
 
 def memory_of(strategy: str, net: Net, n: int, ways: int, own: float) -> float:
-    """Return the bytes that a device holds: params, gradients, state, and what the micro-batches on their way need."""
+    """Return the bytes that a device holds: params, gradients, state, and the caches of micro-batches in flight."""
     divided = n if strategy == "sharded params" else ways
     state = net.params * net.state_bytes / (n if strategy.startswith("sharded") else ways)
     together = min(own, ways) if strategy == "pipeline × data" else 1.0

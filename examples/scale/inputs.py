@@ -1,4 +1,4 @@
-"""Inputs of the simulation: a net and a cluster on paper, and the numbers of this machine, which are measured."""
+"""Inputs of the simulation: a net and a cluster on paper, and measured numbers of this machine."""
 
 import statistics
 import time
@@ -18,7 +18,7 @@ from examples.scale.costs import Link, Machine, Net
 BLOCKS, WIDTH, HEADS, LENGTH, VOCABULARY, SEQUENCES = 32, 4096, 32, 4096, 50304, 1024
 PEAK, REACHED, HBM, LINKS_REACHED = 989e12, 0.45, 3.35e12, 0.8
 SMALL, LARGE = 1 << 10, 1 << 22
-"""Bytes of the sums from which latency and bandwidth are computed."""
+"""Bytes of the sums used to compute latency and bandwidth."""
 
 CLUSTER = Machine(
     flops=PEAK * REACHED,
@@ -69,7 +69,7 @@ def gpt() -> Net:
 
 
 def median(run: Callable[[], Any], count: int) -> float:
-    """Return the median seconds of some calls, after two that do not count."""
+    """Return the median seconds of some calls, after two warm-up calls."""
     times = []
     for _ in range(count + 2):
         began = time.perf_counter()
@@ -124,7 +124,7 @@ def of_workload(name: str) -> Net:
 
 
 def machine_of(net: Net, times: dict[str, float], between: Link, cores: int) -> Machine:
-    """Return this machine: computation and communication share its cores, so nothing overlaps."""
+    """Return this machine, whose computation and communication share the cores, so nothing overlaps."""
     return Machine(
         flops=(net.forward + net.backward) / times["batch"],
         update=net.params * net.update_bytes / times["update"],

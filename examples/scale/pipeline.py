@@ -1,7 +1,7 @@
 """A pipeline: a residual net on scikit-learn's digits, whose layers are divided over the workers.
 
-Each worker computes and updates its own layers, on several micro-batches at a time. The picture of what the workers do at what
-time, and the share of it that they wait, come from ``timeline`` and ``bubble``.
+Each worker computes and updates its own layers, on several micro-batches at a time. ``timeline`` draws the actions of the workers
+over time, and ``bubble`` computes the fraction spent waiting.
 
     torchrun --nproc-per-node=2 examples/scale/pipeline.py --schedule zero_bubble
     python -m examples.scale.pipeline
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-if not __package__:  # torchrun and python put the folder of the script first
+if not __package__:  # torchrun and python add the folder of the script to the path
     sys.path[0] = str(Path(__file__).parents[2])
 
 import funcnet as fn

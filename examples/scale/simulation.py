@@ -1,6 +1,6 @@
-"""How a training scales from 8 to 1024 devices: a simulation on paper, checked with 2 and 4 processes on this machine.
+"""Scaling of a training from 8 to 1024 devices: a simulation on paper, checked with 2 and 4 processes on this machine.
 
-The same formulas (``costs``) with this machine's numbers, measured by the same command, predict steps that are measured too.
+The same formulas (``costs``) with this machine's numbers, measured by the same command, predict steps that are also measured.
 
     python -m examples.scale.simulation --out examples/scale/results
 """
@@ -85,7 +85,7 @@ def results_table(costs: dict[str, list[Cost]]) -> str:
 
 
 def checked(names: Sequence[str], count: int) -> Iterator[list[str]]:
-    """Measure steps of 2 and 4 processes, and yield them beside what the formulas say."""
+    """Measure steps of 2 and 4 processes, and yield them with the predictions of the formulas."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     links = {n: inputs.link(n, count) for n in (2, 4)}
     for name in names:
@@ -107,7 +107,7 @@ CHECK_HEADER = [
 
 
 def plot(costs: dict[str, list[Cost]], path: Path) -> None:
-    """Draw the time of a step and the efficiency, dotted where the training does not fit into memory."""
+    """Draw the time of a step and the efficiency, dotted where the training exceeds the memory."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -149,7 +149,7 @@ def _axes(axes: Any, what: str) -> None:
 
 
 def _labels(axes: Any, costs: dict[str, list[Cost]]) -> None:
-    """Write each name at the right end of its line, moved apart where lines are near each other."""
+    """Write each name at the right end of its line, moved apart for lines that are close to each other."""
     last, y = {name: 100 * column[-1].efficiency for name, column in costs.items()}, float("-inf")
     for name in sorted(last, key=lambda name: last[name]):
         y = max(y + 5.5, last[name])
@@ -159,7 +159,7 @@ def _labels(axes: Any, costs: dict[str, list[Cost]]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Simulate, measure what the check needs, and write the page and the plot."""
+    """Simulate, measure the inputs of the check, and write the page and the plot."""
     parser = argparse.ArgumentParser("python -m examples.scale.simulation", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out/scale"), help="folder for the page and the plot (out/scale)")
     parser.add_argument("--count", type=int, default=30, help="how many steps and sums are measured (30)")

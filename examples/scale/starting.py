@@ -1,4 +1,4 @@
-"""What the examples share: how a worker meets the others, where it computes, and who prints."""
+"""Helpers of the examples: joining the other workers, the device of a worker, and printing on rank 0."""
 
 import os
 import sys
@@ -9,14 +9,14 @@ import torch
 import torch.distributed as dist
 
 TIMEOUT = timedelta(minutes=5)
-"""How long a worker waits for the others before it raises an error."""
+"""Time that a worker waits for the others before it raises an error."""
 
 
 @contextmanager
 def workers():
-    """Meet the workers that torchrun has started, or work without others; yields the device of this worker.
+    """Join the workers started by torchrun, or work alone; yield the device of this worker.
 
-    They talk through gloo on CPUs and NCCL on GPUs, one GPU for each worker of a host. Only rank 0 prints.
+    They communicate through gloo on CPUs and NCCL on GPUs, with one GPU for each worker of a host. Only rank 0 prints.
     """
     on_gpus = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpus else torch.device("cpu")
@@ -30,9 +30,9 @@ def workers():
 
 
 def leave():
-    """End the process at once: after torch's checkpoints some abort while Python ends, in a thread that lets go of a tensor.
+    """End the process at once: after torch's checkpoints some abort in Python's shutdown, in a thread that releases a tensor.
 
-    torchrun would take that for a failure, and start all workers again.
+    torchrun would treat this as a failure and restart all workers.
     """
     sys.stdout.flush()
     sys.stderr.flush()

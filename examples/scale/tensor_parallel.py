@@ -1,7 +1,7 @@
-"""Tensor parallel: the transformer of ``examples.characters``, with every large matrix divided over the workers.
+"""Tensor parallelism: the transformer of ``examples.characters``, with every large matrix divided over the workers.
 
-Attention is divided by heads, the other layers of a block by columns and by rows, the embedding by rows. All workers take the
-whole batch, and the layers are those of one process.
+Attention is divided by heads, the other layers of a block by columns and by rows, and the embedding by rows. All workers take the
+whole batch, and the layers are the same as in one process.
 
     torchrun --nproc-per-node=2 examples/scale/tensor_parallel.py --steps 100
     python -m examples.scale.tensor_parallel
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-if not __package__:  # torchrun and python put the folder of the script first
+if not __package__:  # torchrun and python add the folder of the script to the path
     sys.path[0] = str(Path(__file__).parents[2])
 
 import funcnet as fn

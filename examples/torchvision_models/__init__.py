@@ -1,1 +1,1 @@
-"""The classification models of torchvision as nets, and the table of which of them agree."""
+"""torchvision's classification models as nets, and a table of their agreement."""

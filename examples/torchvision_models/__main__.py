@@ -1,4 +1,4 @@
-"""Every classification model of torchvision through ``from_torch``: which convert, and how far they differ.
+"""Every classification model of torchvision through ``from_torch``: which ones convert, and their differences.
 
 Each model has random weights. Models of up to 40 million parameters are compared in float64, in training and in evaluation;
 larger ones in float32, in evaluation. It takes a quarter of an hour, and up to 15 GB of memory.
@@ -47,7 +47,7 @@ def row(one):
 
 
 def page(found):
-    """Write the page: the table, and the reasons for what is not converted."""
+    """Write the page: the table, and the reasons for models that are not converted."""
     versions = {"torch": torch.__version__.partition("+")[0], "torchvision": library.version()}
     text = HEAD.format(**versions, agree=sum(one.agrees for one in found), all=len(found)) + "".join(map(row, found))
     reasons = [f"- `{one.name}`: {one.reason}\n" for one in found if one.reason]

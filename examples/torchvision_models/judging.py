@@ -1,4 +1,4 @@
-"""One model beside the net that ``from_torch`` makes of it: outputs, gradients and running statistics."""
+"""Compare one model with its net from ``from_torch``: outputs, gradients and running statistics."""
 
 from dataclasses import dataclass
 
@@ -65,7 +65,7 @@ def compared(module, net, params, x, stats=True):
     y, cache = net.apply(params, x, fn.key(0))
     grads = net.grads(params, cache, tuple(gys) if isinstance(y, tuple) else gys[0])
     theirs = {path: p.grad for path, p in module.named_parameters() if p.grad is not None}
-    # The gradient of a bias before a batch norm is 0 but for rounding: such numbers are measured by the largest gradient of all.
+    # The gradient of a bias before a batch norm is 0 up to rounding: it is compared with the largest gradient of all.
     least = 1e-5 * max(float(grad.abs().max()) for grad in theirs.values())
     found = [
         max(map(difference, listed(y), want)),

@@ -1,4 +1,4 @@
-"""torchvision's classification models, without weights and without its C++ operators, which none of them calls."""
+"""torchvision's classification models, without weights and without its C++ operators, which the models do not call."""
 
 import torch
 from torch import nn
@@ -7,11 +7,11 @@ OPERATORS = (
     *("nms", "qnms", "roi_align", "_roi_align_backward", "ps_roi_align", "_ps_roi_align_backward"),
     *("roi_pool", "_roi_pool_backward", "ps_roi_pool", "_ps_roi_pool_backward", "deform_conv2d", "_deform_conv2d_backward"),
 )
-"""The operators whose names the import of torchvision asks for; a CPU build of torch cannot load their code."""
+"""The operators whose names torchvision needs at import; a CPU build of torch cannot load their code."""
 
 
 def models():
-    """Import ``torchvision.models``, after declaring the names of the operators where their library cannot be loaded."""
+    """Import ``torchvision.models``, after declaring the names of the operators if their library cannot be loaded."""
     try:
         torch.ops.torchvision.nms  # noqa: B018 (raises where it is not declared)
     except AttributeError:
@@ -31,7 +31,7 @@ def names():
 
 
 def make(name):
-    """Make a model with random weights, those that are 0 at first too, and without dropout and stochastic depth."""
+    """Make a model with random weights, also those initialized to 0, without dropout and stochastic depth."""
     aux = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     module = models().get_model(name, weights=None, **aux)
     for part in module.modules():
@@ -45,7 +45,7 @@ def make(name):
 
 
 def size(name, module):
-    """Return the size of a square image for a model: its own, where the layers depend on it, or a small one."""
+    """Return the size of a square image for a model: its own if the layers depend on it, otherwise a small one."""
     fixed = getattr(module, "image_size", None)
     return fixed or (299 if name.startswith("inception") else 224 if name.startswith(("maxvit", "swin")) else 64)
 

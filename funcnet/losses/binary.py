@@ -26,7 +26,7 @@ Weighted = tuple[Tensor, Tensor, Factor]
 
 @frozen
 class BCE(ElementwiseLoss):
-    """Binary cross-entropy of probabilities: ``torch.nn.BCELoss``. ``BCEWithLogits`` of logits is more accurate.
+    """Binary cross-entropy of probabilities: ``torch.nn.BCELoss``. ``BCEWithLogits`` on logits is more accurate.
 
         ℓ     = -t log y - (1 - t) log(1 - y)
         ∂ℓ/∂y = (y - t) / (y (1 - y))           ∂ℓ/∂t = log(1 - y) - log y

@@ -19,7 +19,7 @@
     the next update by name.
 6.  No graph: in eager mode the results of ``update`` require no gradient, whatever its arguments require, as if they were
     detached. To differentiate through a step, use the transforms of ``torch.func``.
-7.  All checks precede the first write: an update that refuses its arguments has written to nothing, donated or not.
+7.  All checks precede the first write: an update that refuses its arguments has not written to anything, donated or not.
 8.  All of this works under ``torch.compile(fullgraph=True)``, ``torch.func.vmap`` and on the meta device.
 9.  ``acts_on`` says what the step of an element depends on: ``"elements"``, its own gradient and moments only; ``"leaves"``, its
     whole leaf; ``"tree"``, the default, all leaves, as with a norm of all gradients. Unless it is ``"tree"``, updating a part

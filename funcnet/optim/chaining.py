@@ -60,7 +60,7 @@ class Chain(Optimizer):
         return tuple([part.init(params) for part in self._parts])
 
     def rates(self, state: Any) -> dict[str, Any]:
-        """Return the rates of all parts. For equal names the later part counts, last the optimizer."""
+        """Return the rates of all parts. If parts share a name, the last of them counts."""
         self._require_state(state)
         return {name: one for part, own in zip(self._parts, state, strict=True) for name, one in part.rates(own).items()}
 
@@ -141,9 +141,9 @@ def donate(optimizer: Optimizer) -> Optimizer:
     The results are the same, bit for bit; the given tensors may hold the new values. On large nets this saves more time than the
     arithmetic takes, because fresh memory is slow. Gradients are not given up, and must not share memory with params.
 
-    An update that raises has written to nothing. One that is interrupted, as with Ctrl-C, may have written to some leaves only:
-    in a custom loop keep a copy, or handle the interrupt between updates; ``fit`` trains on a copy. Compiled code checks for
-    shared memory only at the first call of a kind.
+    An update that raises has not written to anything. One that is interrupted, as with Ctrl-C, may have written to some leaves
+    only: in a custom loop keep a copy, or handle the interrupt between updates; ``fit`` trains on a copy. Compiled code checks
+    for shared memory only at the first call of a kind.
 
     Args:
         optimizer: The optimizer; it may be a chain.

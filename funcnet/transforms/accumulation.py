@@ -101,7 +101,7 @@ class Accumulated(Value):
         sizes = {row_count(leaf) for leaf in tree.leaves((x, target))}
         if len(sizes) != 1 or -1 in sizes:
             raise value_error(
-                self, "x and target must be dense, and must have one number of rows", f"{describe(x)} and {describe(target)}"
+                self, "x and target must be dense, and must have the same number of rows", f"{describe(x)} and {describe(target)}"
             )
         (n,) = sizes
         k = self.k if exactly else max(1, min(self.k, n))

@@ -36,10 +36,10 @@ _CALLS_EACH_CHILD_ONCE = (Serial, Branching, Graph, Rearranging)
 
 def _of_rows(value: Any, attribute: Any, step: ValueAndGrads) -> None:
     if step.net.batch_dependent:
-        rule = "a row of the output may not depend on other rows, as it does with batch statistics"
+        rule = "a row of the output must not depend on other rows, as it does with batch statistics"
         raise value_error(value, rule, "a net that is batch_dependent")
     if step.loss.batch_dependent:
-        rule = "a term of the loss may not depend on other rows, as those of contrastive losses do"
+        rule = "a term of the loss must not depend on other rows, as those of contrastive losses do"
         raise value_error(value, rule, "a loss that is batch_dependent")
 
 
@@ -85,7 +85,7 @@ class PerExample(Value):
     def _rows(self, x: Any, target: Any) -> int:
         sizes = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else -1 for leaf in tree.leaves((x, target))}
         if len(sizes) != 1 or -1 in sizes:
-            rule = "x and target must have one number of rows"
+            rule = "x and target must have the same number of rows"
             raise value_error(self, rule, f"{describe(x)} and {describe(target)}")
         return int(sizes.pop())
 

@@ -273,9 +273,9 @@ MESSAGES = {
     "MultiHeadAttention: num_kv_heads must divide num_heads, got num_kv_heads=3, num_heads=4": lambda: fn.MultiHeadAttention(4, 4, num_kv_heads=3),
     "MultiHeadAttention: qk_norm must be a layer, such as RMSNorm, got 4": lambda: fn.MultiHeadAttention(4, 2, qk_norm=4),
     "out_proj.bias (4,), q_norm.weight (2,), k_norm.weight (2,), got in_proj_weight (12, 4)": lambda: fn.MultiHeadAttention(4, 2, qk_norm=fn.RMSNorm(2))(P, X),
-    "MultiHeadAttention: rotary's dim must be that of a head, 2, got RotaryEmbedding(dim=4)": lambda: fn.MultiHeadAttention(4, 2, rotary=fn.RotaryEmbedding(4)),
+    "MultiHeadAttention: rotary.dim must be the size of a head, 2, got RotaryEmbedding(dim=4)": lambda: fn.MultiHeadAttention(4, 2, rotary=fn.RotaryEmbedding(4)),
     "x must be a floating tensor with the axes (N, L, 4) or (L, 4), got x of shape (2, 3, 5)": lambda: MHA(P, torch.ones(2, 3, 5)),
-    "key must be a floating tensor with the axes (N, L, 4) or (L, 4), as the others, got shapes (2, 3, 4) and (3, 4) and (2, 3, 4)": lambda: MHA(P, (X, X[0], X)),
+    "key must be a floating tensor with the axes (N, L, 4) or (L, 4), like the others, got shapes (2, 3, 4) and (3, 4) and (2, 3, 4)": lambda: MHA(P, (X, X[0], X)),
     "x must be a tensor, (x, mask), (query, key, value) or (query, key, value, mask), got shapes (2, 3, 4) and (2, 3, 4)": lambda: MHA(P, (X,) * 5),
     "out_proj.weight (4, 4), out_proj.bias (4,), got in_proj_weight (12, 4), in_proj_bias (12,), out_proj.weight (4, 4)": lambda: MHA({**P, "out_proj": {"weight": P["out_proj"]["weight"]}}, X),
     "MultiHeadAttention(embed_dim=4, num_heads=2): x must have the dtype of the params, torch.float32, got torch.float64": lambda: MHA(P, X.double()),
@@ -303,7 +303,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)
@@ -311,7 +311,7 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
 
 def test_steps_of_rotary_embedding_do_not_broadcast_x():
     """Steps with more axes than x would make a y of another shape."""
-    with pytest.raises(ValueError, match="steps must be a tensor that broadcasts to the axes of x but the last"):
+    with pytest.raises(ValueError, match="steps must be a tensor that broadcasts to the axes of x except the last"):
         fn.RotaryEmbedding(4)({}, (torch.randn(3, 4), torch.arange(3).expand(5, 3)))
 
 

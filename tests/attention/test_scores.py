@@ -177,7 +177,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         REFUSED[sentence]()
     assert sentence in str(caught.value)

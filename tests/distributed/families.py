@@ -1,4 +1,4 @@
-"""Nets of every family of layers, and the batches on which tests of several workers train them."""
+"""Nets of every family of layers, and batches for the tests of training on several workers."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import funcnet as fn
 from funcnet import random, tree
 
 ROWS = 7
-"""On two workers shards of 3 and 4 rows, on four of 1, 2, 2 and 2."""
+"""The shards have 3 and 4 rows on two workers, and 1, 2, 2 and 2 on four."""
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:

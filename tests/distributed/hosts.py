@@ -1,4 +1,4 @@
-"""Two hosts for tests: processes in networks of their own, joined by a link that delays and loses packets, and can be cut.
+"""Two hosts for tests: processes in separate networks, joined by a link that delays and loses packets, and can be cut.
 
 A host is a process in new network and PID namespaces of Linux. Whatever it starts ends with it, and the namespaces end with their
 last process, so nothing is left of them after a failure or a kill. Its network has one device, a TUN device, whose packets a
@@ -20,13 +20,13 @@ from collections import deque
 from contextlib import ExitStack, suppress
 
 ADDRESSES = ("198.18.0.1", "198.18.0.2")
-"""Addresses of the hosts, from the network that RFC 2544 sets apart for tests of devices."""
+"""Addresses of the hosts, from the network that RFC 2544 reserves for tests of devices."""
 
 DEVICE = "link0"
 
 
 class Link:
-    """A link between two devices: a packet arrives after ``delay`` seconds, except for the share ``loss`` of them, at random."""
+    """A link between two devices: a packet arrives after ``delay`` seconds, except for a random fraction ``loss``."""
 
     def __init__(self, devices: list[int], delay: float, loss: float) -> None:
         self.delay, self.loss, self.carried, self.lost, self.is_cut = delay, loss, 0, 0, False
@@ -37,7 +37,7 @@ class Link:
         self._thread.start()
 
     def cut(self) -> None:
-        """Lose every packet from now on; no host is told."""
+        """Lose every packet from now on, without telling the hosts."""
         self.is_cut = True
 
     def mend(self) -> None:
@@ -115,20 +115,20 @@ class Hosts:
             process.wait(10)
 
     def wait(self, seconds: float) -> list[int]:
-        """Wait until both commands have ended, and return their codes; ``TimeoutExpired`` after so many seconds."""
+        """Wait until both commands have ended, and return their exit codes; raise ``TimeoutExpired`` after the given seconds."""
         end = time.monotonic() + seconds
         return [process.wait(max(0.0, end - time.monotonic())) for process in self.processes]
 
 
 def _started(control: int, address: str, command, out, env) -> subprocess.Popen:
-    """Start a host in namespaces of its own."""
+    """Start a host in its own namespaces."""
     own = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", *["--map-root-user"] * (os.geteuid() != 0)]
     words = [*own, sys.executable, __file__, str(control), address, *command]
     return subprocess.Popen(words, pass_fds=[control], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env)
 
 
 def _device_of(control: socket.socket, output) -> list[int]:
-    """Receive the device of a host, or raise what it printed."""
+    """Receive the device of a host, or raise its output."""
     devices = socket.recv_fds(control, 2, 1)[1]
     if not devices:
         raise OSError(f"a host needs Linux, unshare, /dev/net/tun and the right to make namespaces: {output.read_text()}")
@@ -143,7 +143,7 @@ def _set_up(network: socket.socket, name: str) -> None:
 
 
 def _tun(address: str) -> int:
-    """Make the device of the host, with its address, and bring it and loopback up."""
+    """Create the device of the host with its address, and activate it and loopback."""
     device = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(device, 0x400454CA, struct.pack("16sh22x", DEVICE.encode(), 0x1001))  # TUNSETIFF: packets, without a header
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as network:
@@ -156,7 +156,7 @@ def _tun(address: str) -> int:
 
 
 def _end_with(control: socket.socket) -> None:
-    """End the host, and all that runs on it, when the test closes its end of the control or dies."""
+    """End the host and all its processes when the test closes its end of the control or dies."""
     control.recv(1)
     os._exit(1)
 

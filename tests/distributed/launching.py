@@ -1,4 +1,4 @@
-"""Workers for tests: processes that meet in a gloo group, run one function, and hand back what it returns.
+"""Workers for tests: processes that form a gloo group, run one function, and return its results.
 
 They are forked from a server that has imported torch and funcnet once, so four of them start in a fraction of a second.
 """
@@ -45,7 +45,7 @@ def _work(results: Any, folder: str, rank: int, size: int, timeout: float, f: Ca
 
 
 def outcomes(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0, lost: tuple[int, ...] = ()) -> list[Any]:
-    """Run ``f(*args)`` in ``size`` workers; return by rank what each returned, or the error that it raised.
+    """Run ``f(*args)`` in ``size`` workers; return the result or the error of each, by rank.
 
     ``f`` is a function of a module, and what it returns pickles: no tensors that share memory, so ``tolist`` or ``clone`` them.
     ``timeout`` is that of the group's collectives, in seconds. ``lost`` are workers that are not expected to return anything.
@@ -81,7 +81,7 @@ def outcomes(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0
 
 
 def run(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0) -> list[Any]:
-    """Run ``f(*args)`` in ``size`` workers and return what each returned, by rank; an error of a worker is raised."""
+    """Run ``f(*args)`` in ``size`` workers and return the results by rank; raise an error of a worker."""
     found = outcomes(size, f, *args, timeout=timeout)
     for one in found:
         if isinstance(one, BaseException):

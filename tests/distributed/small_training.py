@@ -1,4 +1,4 @@
-"""A small training for the workers of tests: it tells the digest of params and state after each step, and resumes where it was.
+"""A small training for the workers of tests: it prints the digest of params and state after each step, and can resume.
 
 torchrun --nproc-per-node=2 tests/distributed/small_training.py FOLDER STEPS TIMEOUT
 """
@@ -34,7 +34,7 @@ def digest(tree: object) -> str:
 
 
 def train(tell: Callable[[int, str], object], steps: int, checkpoints: fn.Checkpoints | None = None) -> None:
-    """Train from the newest checkpoint on; rank 0 saves after each step."""
+    """Train from the newest checkpoint; rank 0 saves after each step."""
     opt = fn.AdamW(1e-2)
     step = distributed.data_parallel(fn.train_step(NET, fn.CrossEntropy(), opt))
     params = NET.init(0)
@@ -50,14 +50,14 @@ def train(tell: Callable[[int, str], object], steps: int, checkpoints: fn.Checkp
 
 
 def digests(steps: int) -> list[str]:
-    """Return the digests of a training, by step."""
+    """Return the digests of a training by step."""
     told: list[str] = []
     train(lambda step, found: told.append(found), steps)
     return told
 
 
 def main(folder: str, steps: str, timeout: str) -> None:
-    """Train in a process that torchrun started, and print a line for each step."""
+    """Train in a process started by torchrun, and print a line for each step."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", timeout=timedelta(seconds=float(timeout)))
     train(lambda step, found: print("step", step, found, flush=True), int(steps), fn.Checkpoints(folder))

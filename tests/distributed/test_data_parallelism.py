@@ -1,4 +1,4 @@
-"""Data parallel: the step of all workers is that of one process on the whole batch."""
+"""Data parallelism: the step of all workers equals that of one process on the whole batch."""
 
 import torch
 from distributed.launching import run
@@ -58,7 +58,7 @@ def together(accumulate):
 
 
 def test_the_step_is_that_of_the_whole_batch():
-    """On uneven and empty shards too, with ignored labels and sums of losses."""
+    """Shards are uneven or empty, with ignored labels and sums of losses."""
     for size in (1, 2, 4):
         for accumulate in (1, 3):
             for found in run(size, together, accumulate):
@@ -70,7 +70,7 @@ def deep(width=8, layers=50):
 
 
 def counted():
-    """Return what was sent in a step of a net of a hundred leaves, before and after the first layer's turn."""
+    """Return the messages in a step of a net of a hundred leaves, before and after the first layer's turn."""
     import torch.distributed as dist
 
     sent, at_first = [], []
@@ -96,7 +96,7 @@ def counted():
 
 
 def climbed():
-    """Return how far the weights of a step of SAM are from those of one process; each shard has the statistics of the whole."""
+    """Return the difference of weights after a step of SAM from one process; each shard has the statistics of the whole."""
     net, opt = fn.serial(fn.Linear(6, 4), fn.BatchNorm1d(4), fn.Linear(4, 3)), fn.SAM(fn.SGD(lr=0.1), rho=0.1)
     x, target = (torch.cat((one, one)) for one in (normal(1, 4, 6), normal(2, 4, 3)))
     alone, together = (train(net, fn.MSE(), opt, x, target, parallel=parallel)[0] for parallel in (False, True))
@@ -127,7 +127,7 @@ def told(f):
 
 
 def repeated(alone):
-    """Fail, on rank 1 only or on all workers some times, and make the step again at once; return what was told and the params."""
+    """Fail a few times on rank 1 only or on all workers, repeat the step at once, and return the errors and the params."""
     step, params, state, x, target = begun()
     params, state, _ = step(params, state, x, target)
     fails = not alone or torch.distributed.get_rank() == 1
@@ -139,7 +139,7 @@ def repeated(alone):
 
 
 def test_a_step_is_repeated_after_an_error_of_all_workers():
-    """That of the same worker alone would be added to the step before of the others, which still wait for it."""
+    """A repetition by one worker only would be added to the previous step of the others, which still wait for it."""
     for first, second, params in (found := run(2, repeated, False)):
         assert "ValueError: MSE(): target must have the shape of y" in first
         assert second == "no error"
@@ -150,7 +150,7 @@ def test_a_step_is_repeated_after_an_error_of_all_workers():
 
 
 def differing():
-    """Return the errors of params that have another structure on rank 1."""
+    """Return the errors for params with another structure on rank 1."""
     step, params, state, x, target = begun()
     others = [[*params], params[:-1], (dict(reversed(params[0].items())), *params[1:])]
     second = torch.distributed.get_rank() == 1
@@ -158,7 +158,7 @@ def differing():
 
 
 def test_another_structure_is_found_at_the_first_step():
-    """A list in the place of a tuple, a layer less, and keys in another order, in which leaves would be sent."""
+    """Examples are a list instead of a tuple, a missing layer, and another order of keys, which is the order of sending."""
     for found in run(2, differing):
         assert "params differs, got a tuple of 4 on rank 0 and a list of 4 on rank 1" in found[0]
         assert "params differs, got a tuple of 4 on rank 0 and a tuple of 3 on rank 1" in found[1]
@@ -181,7 +181,7 @@ class Turned(fn.Layer):
 
 
 def complex_gradients():
-    """Return how far complex gradients are from those of the whole batch."""
+    """Return the difference of complex gradients from those of the whole batch."""
     x, target = normal(1, 8, 6), normal(2, 8, 3)
     found = []
     for net in (Turned(), fn.serial(Turned(), fn.Linear(6, 3))):
@@ -194,13 +194,13 @@ def complex_gradients():
 
 
 def test_complex_gradients_are_those_of_the_whole_batch():
-    """Of a layer with complex params only, which has no floating leaf."""
+    """The layer has only complex params, and no floating leaf."""
     for found in run(2, complex_gradients):
         assert max(found) < 1e-12
 
 
 def in_half():
-    """Return the weights after a step in float16, and the gradients, for samples that count for 10⁵ each."""
+    """Return the weights after a step in float16, and the gradients, for samples of weight 10⁵."""
     x, target, weights = torch.ones(4, 2), torch.zeros(4, 1), torch.full((4,), 1e5)
     found, loss, opt = [], fn.weighted(fn.MSE()), fn.SGD(lr=0.125)
     for net, dtype in ((fn.cast(fn.Linear(2, 1), torch.float16), torch.float32), (fn.Linear(2, 1), torch.float16)):
@@ -211,12 +211,12 @@ def in_half():
 
 
 def test_in_half_precision_weights_do_not_overflow():
-    """The gradient of y times what the batch counts for would be infinite in float16; those of params are float32 by then."""
+    """gy times the weight of the batch would be infinite in float16; gradients of params are float32 by then."""
     assert run(2, in_half) == [[[[0.5, 0.5]]] * 2] * 2
 
 
 def test_the_gradient_of_y_is_weighed_in_its_own_precision():
-    """In half precision it could overflow: then the gradients of params are weighed, which are summed in float32."""
+    """In half precision it could overflow: then the gradients of params, summed in float32, are weighted instead."""
     gy, half, params = torch.ones(2), torch.ones(2).half(), {"weight": torch.ones(2)}
     new, rest = weighed_gy(gy, 3.0, params)
     assert (new.tolist(), rest, gy.tolist()) == ([3.0, 3.0], 1.0, [1.0, 1.0])

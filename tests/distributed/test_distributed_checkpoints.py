@@ -1,4 +1,4 @@
-"""Distributed checkpoints: bit for bit across numbers of workers, whole after a kill, and one error on all workers."""
+"""Distributed checkpoints: bit for bit across numbers of workers, complete after a kill, and one error on all workers."""
 
 import os
 import pickle
@@ -50,7 +50,7 @@ def zeros(one: Any) -> Any:
 
 
 def cut(one: Any, rank: int, size: int, *, offset: int = 0) -> Any:
-    """Return the tree with a DTensor and a ``Pieces`` of this worker's rows; rank 0 holds nothing of the latter, if it can."""
+    """Return the tree with a DTensor and a ``Pieces`` of this worker's rows; rank 0 has none of the latter, if possible."""
     mesh = init_device_mesh("cpu", (size,))
     weight = distribute_tensor(one[0]["weight"], mesh, [Shard(offset)])
     moment = one[1]["m"]["w"]
@@ -61,7 +61,7 @@ def cut(one: Any, rank: int, size: int, *, offset: int = 0) -> Any:
 
 
 def bits(one: Any) -> list[Any]:
-    """Return every leaf as words, with tensors as their bytes, shapes and strides."""
+    """Return every leaf as a string, with the bytes, shapes and strides of tensors."""
     leaves = [leaf.full_tensor() if isinstance(leaf, DTensor) else leaf for leaf in tree.leaves(one)]
     return [
         (pickle.dumps(leaf.contiguous().view(torch.uint8).tolist()), leaf.dtype, leaf.stride()) if leaf.dim() else leaf.item()
@@ -75,14 +75,14 @@ def equal(one: Any, two: Any) -> bool:
 
 
 def written(folder: str) -> None:
-    """Save a whole tree and one that is cut."""
+    """Save a whole tree and a divided one."""
     one = whole()
     save(f"{folder}/whole-{dist.get_world_size()}", one, {"workers": dist.get_world_size()})
     save(f"{folder}/cut-{dist.get_world_size()}", cut(one, dist.get_rank(), dist.get_world_size()))
 
 
 def loaded(folder: str) -> list[bool]:
-    """Load all that is there, whole and cut in two ways, with and without ``like``."""
+    """Load everything, whole and divided in two ways, with and without ``like``."""
     one, rank, size = whole(), dist.get_rank(), dist.get_world_size()
     found = []
     for name in names(folder):
@@ -101,7 +101,7 @@ def loaded(folder: str) -> list[bool]:
 
 
 def test_any_number_of_workers_loads_what_any_number_has_saved(tmp_path: Path) -> None:
-    """By none, 2 and 4 workers, whole or divided along two axes, with and without ``like``, and in 1, 2 and 4 workers."""
+    """None, 2 and 4 workers save, whole or divided along two axes; 1, 2 and 4 workers load, with and without ``like``."""
     for size in (2, 4):
         run(size, written, str(tmp_path))
     save(tmp_path / "whole-0", whole(), {"workers": 0})
@@ -116,7 +116,7 @@ def test_any_number_of_workers_loads_what_any_number_has_saved(tmp_path: Path) -
 
 
 def trained(folder: str, name: str) -> bool:
-    """Make two steps with a sharded optimizer from the checkpoint that is there, and save; tell whether it is loaded as it was."""
+    """Make two steps with a sharded optimizer from the checkpoint, and save; tell whether it was loaded unchanged."""
     net, opt = fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.Linear(5, 2)), fn.distributed.shard_optimizer(fn.Adam(lr=0.1))
     step = fn.distributed.data_parallel(fn.train_step(net, fn.MSE(), opt))
     params = tree.cast(net.init(0), torch.float64)
@@ -131,7 +131,7 @@ def trained(folder: str, name: str) -> bool:
 
 
 def test_the_state_of_a_sharded_optimizer_goes_on_in_other_workers_and_in_one(tmp_path: Path) -> None:
-    """Two steps of four workers, and two of two, are four steps of one process to 1e-12, which loads the state whole."""
+    """Two steps of four workers and two of two equal four of one process to 1e-12; the latter loads the state whole."""
     assert run(4, trained, str(tmp_path), "state") == [True] * 4
     assert run(2, trained, str(tmp_path), "state") == [True] * 2
     plain = tree.cast(fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.Linear(5, 2)).init(0), torch.float64)
@@ -145,7 +145,7 @@ def test_the_state_of_a_sharded_optimizer_goes_on_in_other_workers_and_in_one(tm
 
 
 def test_plain_tensors_are_spread_over_the_workers_and_saved_once(tmp_path: Path) -> None:
-    """Two files that are together hardly larger than one."""
+    """The two files together are hardly larger than one."""
     run(2, written, str(tmp_path))
     sizes = [path.stat().st_size for path in sorted((tmp_path / "whole-2").glob("*.distcp"))]
     save(tmp_path / "one", whole())
@@ -162,7 +162,7 @@ def told(f: Any) -> str:
 
 
 def refused(folder: str) -> list[str]:
-    """Return the errors of calls that fail on every worker, or on rank 1 only; then save and load again."""
+    """Return the errors of calls that fail on every worker, or only on rank 1; then save and load again."""
     rank, path = dist.get_rank(), f"{folder}/net"
     one = {"weight": torch.ones(4, 2)}
     save(path, one, "first")
@@ -185,7 +185,7 @@ def refused(folder: str) -> list[str]:
 
 
 def test_every_worker_raises_the_error_of_one(tmp_path: Path) -> None:
-    """Of arguments, trees that differ, folders that one worker does not see, and leaves of ``like``; the old checkpoint stays."""
+    """Examples are arguments, differing trees, folders that a worker does not see, and ``like``; the old checkpoint stays."""
     one, two = run(2, refused, str(tmp_path))
     for i, (rule, alike) in enumerate(
         [
@@ -210,7 +210,7 @@ def test_every_worker_raises_the_error_of_one(tmp_path: Path) -> None:
 
 
 def as_nobody(folder: str) -> str:
-    """Save again, as a user who may not write on rank 1, where permissions bind."""
+    """Save again as a user without write permission on rank 1, if permissions apply."""
     path = f"{folder}/net"
     save(path, {"weight": torch.ones(4, 2)}, "first")
     Path(folder).chmod(0o755)
@@ -222,7 +222,7 @@ def as_nobody(folder: str) -> str:
 
 
 def test_a_worker_that_may_not_write_is_named_and_the_old_checkpoint_stays(tmp_path: Path) -> None:
-    """In the error of the system, on every worker; and nothing is left of the new one."""
+    """The system's error is raised on every worker, and nothing of the new checkpoint remains."""
     tmp_path.chmod(0o755)
     for parent in list(tmp_path.parents)[:3]:
         parent.chmod(0o755)
@@ -235,7 +235,7 @@ def test_a_worker_that_may_not_write_is_named_and_the_old_checkpoint_stays(tmp_p
 
 
 def killed(folder: str, at: str) -> Any:
-    """Kill rank 1 or rank 0 in mid-save."""
+    """Kill rank 1 or rank 0 during a save."""
     save(f"{folder}/net", {"weight": torch.ones(4, 2)})
     if dist.get_rank() == (at != "rename"):
         place = checkpoints.finish.__globals__ if at == "rename" else vars(checkpoints)
@@ -245,7 +245,7 @@ def killed(folder: str, at: str) -> Any:
 
 @pytest.mark.parametrize("other", ["notes.txt", "data/rows.pt", "__1_0.distcp/rows.pt"])
 def test_a_folder_with_anything_but_a_checkpoint_is_never_replaced(tmp_path: Path, other: str) -> None:
-    """All that was in the folder would be deleted, as of a folder of results, or a home."""
+    """Otherwise a folder of results, or a home folder, could be deleted."""
     save(tmp_path / "net", {"w": torch.ones(2)})
     save(tmp_path / "net", {"w": torch.zeros(2)})  # a checkpoint is
     (tmp_path / "empty").mkdir()
@@ -261,7 +261,7 @@ def test_a_folder_with_anything_but_a_checkpoint_is_never_replaced(tmp_path: Pat
 
 @pytest.mark.parametrize(("at", "lost"), [("write", 1), ("rename", 0)])
 def test_a_killed_save_leaves_the_old_checkpoint(tmp_path: Path, at: str, lost: int) -> None:
-    """Rank 1 is killed when it has written, rank 0 before it renames; the next save removes what is left."""
+    """Rank 1 is killed after writing, rank 0 before renaming; the next save removes the leftovers."""
     found: list[Any] = outcomes(2, killed, str(tmp_path), at, lost=(lost,))
     assert isinstance(found[1 - lost], WorkerError), found
     assert found[1 - lost].missing == (lost,)
@@ -272,7 +272,7 @@ def test_a_killed_save_leaves_the_old_checkpoint(tmp_path: Path, at: str, lost: 
 
 
 def test_a_save_that_is_killed_between_two_names_leaves_the_old_checkpoint(tmp_path: Path) -> None:
-    """Under its other name, where loads, metadata and kept checkpoints find it."""
+    """It is under its other name, where loads, metadata and kept checkpoints find it."""
     path = tmp_path / "net"
     save(path, {"weight": torch.ones(2)}, "old")
     path.rename(tmp_path / ".net.old")
@@ -286,7 +286,7 @@ def test_a_save_that_is_killed_between_two_names_leaves_the_old_checkpoint(tmp_p
 
 
 def test_every_damaged_file_is_found(tmp_path: Path) -> None:
-    """One that is cut off, empty, changed in one byte, or missing, of each kind."""
+    """A file of each kind is truncated, empty, changed in one byte, or missing."""
     path = tmp_path / "net"
     save(path, whole())
     for name in ("tree.fn", ".metadata", "__0_0.distcp"):
@@ -300,7 +300,7 @@ def test_every_damaged_file_is_found(tmp_path: Path) -> None:
 
 
 def test_an_attribute_in_a_pickle_is_a_member_of_an_enumeration(tmp_path: Path) -> None:
-    """Python before 3.11.4 pickles members so; any other attribute could lead to code that runs."""
+    """Python before 3.11.4 pickles members in this way; any other attribute could lead to code that runs."""
     for kind, name in (("torch\nSize", "__new__"), ("torch.distributed.checkpoint.metadata\n_MEM_FORMAT_ENCODING", "mro")):
         (tmp_path / ".metadata").write_bytes(f"cbuiltins\ngetattr\n(c{kind}\nV{name}\ntR.".encode())
         with pytest.raises(Damaged, match=f"a file .metadata that asks .* for {name}"):
@@ -313,7 +313,7 @@ def test_an_attribute_in_a_pickle_is_a_member_of_an_enumeration(tmp_path: Path) 
 
 
 def test_nothing_is_unpickled_but_the_classes_of_torch(tmp_path: Path) -> None:
-    """A pickle with right checksums that would make a folder is refused."""
+    """A pickle with valid checksums that would create a folder is refused."""
     path = tmp_path / "net"
     save(path, {"weight": torch.ones(2)})
     before = (path / ".metadata").read_bytes()
@@ -334,7 +334,7 @@ def test_nothing_is_unpickled_but_the_classes_of_torch(tmp_path: Path) -> None:
 
 
 def kept(folder: str) -> list[Any]:
-    """Save five steps, then damage the newest one, and load on all workers."""
+    """Save five steps, then damage the newest, and load on all workers."""
     checkpoints = Checkpoints(folder, keep=2)
     found: list[Any] = [checkpoints.latest(), told(checkpoints.load)]
     for step in range(5):
@@ -356,7 +356,7 @@ def kept(folder: str) -> list[Any]:
 
 
 def test_kept_checkpoints_fall_back_together(tmp_path: Path) -> None:
-    """Both workers read the one before; only rank 0 warns. Missing steps and other trees are errors."""
+    """Both workers read the previous one; only rank 0 warns. Missing steps and other trees are errors."""
     folder = tmp_path / "kept"
     one, two = run(2, kept, str(folder))
     assert one[2:7] == [[3, 4], 4, 4, 3, 4]
@@ -385,7 +385,7 @@ def test_checkpoints_is_a_value() -> None:
 
 
 def test_nothing_but_a_checkpoint_is_replaced_or_deleted(tmp_path: Path) -> None:
-    """A folder of the user's is refused and stays, and so are paths that do not end with a name."""
+    """A user's folder is refused and kept, and so are paths that do not end with a name."""
     user = tmp_path / "user"
     user.mkdir()
     for name in ("notes.txt", "tree.fn"):  # a file that ``fn.save`` may have written is the user's too
@@ -417,7 +417,7 @@ def test_nothing_but_a_checkpoint_is_replaced_or_deleted(tmp_path: Path) -> None
 
 
 def test_what_another_save_is_writing_stays(tmp_path):
-    """Only what killed saves have left of this path is deleted, not the folder for "net.part" nor that for "next"."""
+    """Only leftovers of killed saves of this path are deleted, not the folders of "net.part" or "next"."""
     token = "0123456789abcdef"
     left, part, other = [folders.beside(tmp_path / name, token) for name in ("n[e]*", "n[e]*.part", "next")]
     for one in (left, part, other):

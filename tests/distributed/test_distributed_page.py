@@ -23,7 +23,7 @@ def snippets(text):
 
 
 def programs():
-    """Return the programs by section: the imports of the page, and then the snippets of the section."""
+    """Return the programs by section: the imports of the page, followed by the snippets of the section."""
     first, *sections = PAGE.split("\n## ")
     start = snippets(first)
     found = {section.splitlines()[0]: "\n".join([*start, *parts]) for section in sections if (parts := snippets(section))}
@@ -34,7 +34,7 @@ PROGRAMS = programs()
 
 
 def outcomes():
-    """Run all programs one after the other, in the process group that is there, and return what failed, by section."""
+    """Run all programs in order in the current process group, and return the failures by section."""
     found = {}
     for name, text in PROGRAMS.items():
         with mock.patch.multiple(dist, init_process_group=mock.DEFAULT, destroy_process_group=mock.DEFAULT):
@@ -47,7 +47,7 @@ def outcomes():
 
 @pytest.fixture(scope="module")
 def failed():
-    """Return what failed on each of two workers, by section."""
+    """Return the failures on each of two workers, by section."""
     return run(2, outcomes)
 
 

@@ -1,4 +1,4 @@
-"""Elastic training: a worker is killed, the job goes on from the last checkpoint, and the params have the same bits."""
+"""Elastic training: a worker is killed, the job continues from the last checkpoint, and the params have the same bits."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from funcnet.distributed import Checkpoints, WorkerError, shard_rows
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-"""torchrun hands one store to workers that it starts again, in which gloo may find the addresses of killed ones."""
+"""torchrun gives restarted workers the old store, in which gloo may find the addresses of killed ones."""
 
 
 def undisturbed(folder: str, dropout: float = 0.2, steps: int = STEPS) -> str:
@@ -27,7 +27,7 @@ def killed(folder: str, rank: int, number: int) -> str:
 
 
 def test_a_job_of_torchrun_goes_on_when_a_worker_was_killed(tmp_path: Path) -> None:
-    """With the bits of an undisturbed run."""
+    """The bits are those of an undisturbed run."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     command += ["-m", "examples.faults.elastic", "--folder", str(tmp_path / "job"), "--kill", "1", "10"]
     ended = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
@@ -38,7 +38,7 @@ def test_a_job_of_torchrun_goes_on_when_a_worker_was_killed(tmp_path: Path) -> N
 
 
 def test_four_workers_go_on_with_the_same_bits(tmp_path: Path) -> None:
-    """After two kills, of which the others name the rank."""
+    """There are two kills, and the other workers name the rank."""
     expected = run(4, undisturbed, str(tmp_path / "undisturbed"))
     job = str(tmp_path / "job")
     for rank, number in ((2, 10), (0, 17)):
@@ -50,7 +50,7 @@ def test_four_workers_go_on_with_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_two_workers_and_one_go_on_from_four(tmp_path: Path) -> None:
-    """To 1e-12 of what four give, since data and keys do not depend on their number."""
+    """They agree to 1e-12 with four workers, because data and keys do not depend on their number."""
     run(4, undisturbed, str(tmp_path / "four"), 0.0)
     for size, until in ((4, 8), (2, 16), (1, STEPS)):
         run(size, undisturbed, str(tmp_path / "fewer"), 0.0, until)
@@ -66,7 +66,7 @@ def rows(number: int) -> list[list[float]]:
 
 
 def test_the_order_of_the_data_does_not_depend_on_the_number_of_workers() -> None:
-    """Their rows in order are the batch."""
+    """The workers' rows in order are the batch."""
     whole = batch(7)[0].tolist()
     for size in (1, 2, 4):
         assert [row for found in run(size, rows, 7) for row in found] == whole

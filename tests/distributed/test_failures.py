@@ -1,4 +1,4 @@
-"""Failures: the error of every worker names the ones that are missing, and says what others have raised."""
+"""Failures: the error of every worker names the missing ones, and quotes the errors of others."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def killed(lost: int) -> float:
 
 
 def test_the_survivors_of_a_kill_name_the_rank() -> None:
-    """Also the one that no connection with it tells."""
+    """Even a worker without a broken connection names it."""
     found = outcomes(4, killed, 2, lost=(2,))
     for rank in (0, 1, 3):
         error: Any = found[rank]
@@ -53,17 +53,17 @@ def hanging(lost: int) -> float:
 
 
 def test_a_hung_worker_is_named_after_the_timeout() -> None:
-    """Of 2 seconds, and a grace of one."""
+    """The timeout is 2 seconds, followed by a grace period of one."""
     start = time.monotonic()
     found: list[Any] = outcomes(2, hanging, 0, timeout=2.0, lost=(0,))
     assert time.monotonic() - start < 40
     assert isinstance(found[1], WorkerError)
     assert found[1].missing == (0,)
-    assert "got no word from rank 0 within 1 s: killed, hanging, cut off or still busy" in str(found[1])
+    assert "got no word from rank 0 within 1 s: killed, hanging, unreachable or still busy" in str(found[1])
 
 
 def raising() -> tuple[float, tuple[int, ...], dict[int, str], float]:
-    """Fail alike on all workers, then on one only, which goes on; the others must not wait until the timeout.
+    """Fail equally on all workers, then on one, which continues; the others must not wait until the timeout.
 
     After that nobody makes a step: the next sum of rank 1 would meet the one that the others have begun.
     """
@@ -89,7 +89,7 @@ def raising() -> tuple[float, tuple[int, ...], dict[int, str], float]:
 
 
 def test_the_error_of_one_worker_reaches_the_others_at_once() -> None:
-    """Its words too, while it lives on; errors that all have raised before do not disturb."""
+    """Its message reaches them while it lives on; earlier errors of all workers do not matter."""
     for rank, (value, missing, raised, seconds) in enumerate(run(4, raising)):
         assert value == 4.0
         if rank != 1:
@@ -98,7 +98,7 @@ def test_the_error_of_one_worker_reaches_the_others_at_once() -> None:
 
 
 def gathering() -> str:
-    """Fail on one worker, before the other joins, which then waits to exchange objects; that is not watched itself."""
+    """Fail on one worker before the other joins, which then waits to exchange objects; that is not watched itself."""
     time.sleep(0.5 * (1 - dist.get_rank()))
     workers = workers_of("test")
     if workers.rank == 1:
@@ -112,12 +112,12 @@ def gathering() -> str:
 
 
 def test_an_error_reaches_workers_that_exchange_objects() -> None:
-    """Long before the timeout of the group."""
+    """It arrives long before the timeout of the group."""
     assert run(2, gathering)[0].endswith("rank 1 raised ValueError: rows of another size")
 
 
 def test_the_end_of_the_process_waits_for_threads_that_ask_a_store() -> None:
-    """Python aborts the process when such a thread comes back from C++ at the very end."""
+    """Python aborts the process if such a thread returns from C++ during shutdown."""
     waiting = posts.asked(lambda: time.sleep(0.3))
     posts._finish_asking()
     assert waiting.done()
@@ -125,20 +125,20 @@ def test_the_end_of_the_process_waits_for_threads_that_ask_a_store() -> None:
 
 
 class UnspeakableError(Exception):
-    """An error whose words cannot be had."""
+    """An error whose message cannot be computed."""
 
     def __str__(self) -> str:
         raise LookupError
 
 
 def test_every_error_can_be_told() -> None:
-    """Also one that has no words, and one with very many."""
+    """Errors may have no message, or a very long one."""
     assert failures._worded(UnspeakableError()) == "UnspeakableError, whose words raise LookupError"
     assert len(failures._worded(ValueError("x" * 10**6))) < 600
 
 
 def untouched() -> int:
-    """Count what a working step asks of the store."""
+    """Count the calls of the store in a successful step."""
     workers = workers_of("test")
     collective(workers)
     before = dist.distributed_c10d._get_default_store().num_keys()
@@ -147,12 +147,12 @@ def untouched() -> int:
 
 
 def test_a_step_that_works_leaves_the_store_alone() -> None:
-    """No key is made."""
+    """No key is created."""
     assert run(2, untouched) == [0, 0]
 
 
 def started_again() -> tuple[float, tuple[int, ...]]:
-    """Go on with a store in which killed workers have left a post, as those of torchrun do when it starts them again."""
+    """Continue with a store that has the post of killed workers, as after a restart by torchrun."""
     workers, store = workers_of("test"), dist.distributed_c10d._get_default_store()
     if workers.rank == 0:
         store.set("funcnet/report/0", json.dumps(posts.Report(1, "ValueError: old", True, ["of", "other", "processes"])))
@@ -169,13 +169,13 @@ def started_again() -> tuple[float, tuple[int, ...]]:
 
 
 def test_posts_of_workers_that_were_killed_are_not_taken_for_new_ones() -> None:
-    """Neither by those that wait, nor for a later failure."""
+    """This holds for waiting workers and for a later failure."""
     found = outcomes(3, started_again, lost=(2,))
     assert found[:2] == [(3.0, (2,)), (3.0, (2,))], found
 
 
 def without_store(port: int) -> float:
-    """Kill rank 0, which holds the store of a second group."""
+    """Kill rank 0, which has the store of a second group."""
     rank = dist.get_rank()
     dist.destroy_process_group()
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=3, timeout=timedelta(seconds=10))
@@ -183,7 +183,7 @@ def without_store(port: int) -> float:
 
 
 def test_the_loss_of_the_store_is_told() -> None:
-    """With the rank that holds it."""
+    """The error names the rank that has it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -197,12 +197,12 @@ def test_the_loss_of_the_store_is_told() -> None:
 
 
 def test_one_process_needs_no_store() -> None:
-    """Its error stays as it is."""
+    """Its error does not change."""
     with pytest.raises(RuntimeError, match="as it was"), explained(Workers(None, 0, 1), "a step"):
         raise RuntimeError("as it was")
 
 
 def test_the_error_pickles() -> None:
-    """With its fields."""
+    """Its fields are kept."""
     error = pickle.loads(pickle.dumps(WorkerError("a step: ...", (1, 2), {3: "ValueError: x"})))
     assert (str(error), error.missing, error.raised) == ("a step: ...", (1, 2), {3: "ValueError: x"})

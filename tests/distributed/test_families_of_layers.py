@@ -1,4 +1,4 @@
-"""Data parallel for every family: ten steps of several workers are those of one process on the whole batch."""
+"""Data parallelism for every family: ten steps of several workers equal those of one process on the whole batch."""
 
 import io
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ OPTIMIZERS = {
 
 
 def tasks() -> dict[str, Task]:
-    """Return what is trained: each net, and each loss and each optimizer with one net or two."""
+    """Return the tasks: each net, and each loss and each optimizer with one or two nets."""
     nets = {f"net: {name}": Task(sync_batch_norm(net), fn.MSE(), MOMENTUM, x, WANTED) for name, (net, x) in NETS.items()}
     losses = {
         f"loss: {name}, {k} at a time": Task(net, loss, MOMENTUM, VECTORS, target, k)
@@ -79,7 +79,7 @@ def tasks() -> dict[str, Task]:
 
 
 def train(task: Task, how: str = "alone", steps: int = STEPS) -> list[Any]:
-    """Return the leaves of params after the steps, and the values; those of the state too, where it is whole."""
+    """Return the leaves of params after the steps, the values, and the leaves of the state if it is whole."""
     step, params, start, whole = begun(task, how)
     batch = shard_rows((task.x, task.target)) if how in ("data", "optimizer") else (task.x, task.target)
     state, values = start(params), []
@@ -91,7 +91,7 @@ def train(task: Task, how: str = "alone", steps: int = STEPS) -> list[Any]:
 
 
 def begun(task: Task, how: str) -> tuple[Any, ...]:
-    """Return the step, its params, what makes its state, and what makes params whole again."""
+    """Return the step, its params, a function that makes its state, and one that makes params whole."""
     params, opt, k = double(task.net), task.opt, 1 if how == "alone" else task.accumulate
     if how == "optimizer":
         opt = shard_optimizer(opt)
@@ -108,12 +108,12 @@ def trained(kinds: tuple[str, ...], how: str) -> dict[str, list[Any]]:
 
 
 def may(task: Task, how: str) -> bool:
-    """Tell whether a task can be trained so: pipelines take serial nets whose rows are apart."""
+    """Tell whether a task can be trained in this way: pipelines take serial nets that do not mix rows."""
     return how != "pipeline" or (isinstance(task.net, type(PERCEPTRON)) and not task.net.batch_dependent)
 
 
 def assert_same(name: str, workers: list[list[Any]], want: list[Any]) -> None:
-    """Require what one process found of all workers, to rounding, and the same bits on all of them."""
+    """Require the result of one process on all workers, up to rounding, and the same bits on all of them."""
     first, *others = workers
     for found, leaf in zip(first, want, strict=True):
         most = max(1.0, float(abs(leaf).max())) if leaf.size else 1.0
@@ -136,7 +136,7 @@ ALL = ("net", "loss", "optimizer")
     ],
 )
 def test_ten_steps_are_those_of_the_whole_batch(how, size, kinds):
-    """Params, values and states, in float64; and the same bits on all workers."""
+    """Params, values and states agree in float64, with the same bits on all workers."""
     workers = run(size, trained, kinds, how)
     assert len(workers[0]) > 3
     for name in workers[0]:
@@ -145,7 +145,7 @@ def test_ten_steps_are_those_of_the_whole_batch(how, size, kinds):
 
 
 def one_step(net: fn.Layer, params: Any, x: Any, target: torch.Tensor, *, parallel: bool) -> list[Any]:
-    """Return what a step gives."""
+    """Return the result of a step."""
     step = fn.train_step(net, fn.MSE(), MOMENTUM)
     batch = shard_rows((x, target)) if parallel else (x, target)
     found = (data_parallel(step) if parallel else step)(params, MOMENTUM.init(params), *batch)
@@ -153,7 +153,7 @@ def one_step(net: fn.Layer, params: Any, x: Any, target: torch.Tensor, *, parall
 
 
 def packed(found: Any) -> bytes:
-    """Write layers and tensors as bytes: workers would otherwise share each tensor by a file of its own."""
+    """Encode layers and tensors as bytes: otherwise workers would share each tensor through a file."""
     file = io.BytesIO()
     torch.save(found, file)
     return file.getvalue()
@@ -166,7 +166,7 @@ def catalogued(found: bytes) -> dict[str, list[Any]]:
 
 
 def divisible() -> dict[str, Any]:
-    """Return what a step takes, of combinators and of a layer of each type in the catalogue, in float64 and without noise."""
+    """Return the arguments of a step for combinators and one layer of each type, in float64 and without noise."""
     from cases import CASES  # workers do not need it, and it takes seconds
 
     found = {}
@@ -184,13 +184,13 @@ def divisible() -> dict[str, Any]:
 
 
 def goes_by_row(layer: fn.Layer) -> bool:
-    """Tell whether rows may be computed apart, and in float64."""
+    """Tell whether rows may be computed separately, and in float64."""
     alone = isinstance(layer, (fn.Combinator, SyncBatchNorm)) or not layer.batch_dependent
     return alone and getattr(layer, "dtype", torch.float64) is torch.float64
 
 
 def has_rows(x: Any, y: Any) -> bool:
-    """Tell whether y is a tensor, and its rows are those of x: more than numbers of one vector."""
+    """Tell whether y is a tensor whose rows are those of x, more than numbers of one vector."""
     leaves = tree.leaves((x, y))
     if not isinstance(y, torch.Tensor) or y.dtype is not torch.float64 or len({leaf.shape[:1] for leaf in leaves}) > 1:
         return False
@@ -198,7 +198,7 @@ def has_rows(x: Any, y: Any) -> bool:
 
 
 def test_a_step_of_every_layer_is_that_of_the_whole_batch():
-    """Of the catalogue."""
+    """The layers are those of the catalogue."""
     cases = divisible()
     assert len(cases) > 300
     workers = run(2, catalogued, packed(cases))
@@ -207,7 +207,7 @@ def test_a_step_of_every_layer_is_that_of_the_whole_batch():
 
 
 def in_micro_batches() -> list[Any]:
-    """Make a step of a normed net from two micro-batches; workers with one row have nothing in the first of them."""
+    """Make a step of a normed net from two micro-batches; workers with one row have nothing in the first."""
     net = sync_batch_norm(NORMED)
     step, params = data_parallel(fn.train_step(net, fn.MSE(), fn.SGD(1.0), accumulate=2)), double(net)
     found = step(params, fn.SGD(1.0).init(params), *shard_rows((VECTORS[:6], WANTED[:6])))
@@ -215,7 +215,7 @@ def in_micro_batches() -> list[Any]:
 
 
 def test_workers_normalize_their_micro_batches_together():
-    """The first ones of all workers, then the second ones, however many rows they have: of 6 rows four workers have 1, 2, 1, 2."""
+    """First and second ones are matched, whatever their sizes: of 6 rows four workers have 1, 2, 1, 2."""
     params, grads, value, cache = double(NORMED), None, 0.0, None
     for rows in ([1, 4], [0, 2, 3, 5]):
         v, g, cache = fn.value_and_grads(NORMED, fn.MSE())(params, VECTORS[rows], WANTED[rows])

@@ -1,4 +1,4 @@
-"""Layers, losses and optimizers take DTensors as they are: nothing but the params and the batch says that there are workers."""
+"""Layers, losses and optimizers accept DTensors directly: only the params and the batch depend on the workers."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def whole_on_each(values: Any, mesh: Any) -> Any:
 
 
 def steps() -> list[float]:
-    """Return how far three steps on divided params are from those of one process."""
+    """Return the differences of three steps on divided params from those of one process."""
     mesh, found = init_device_mesh("cpu", (dist.get_world_size(),)), []
     x, words = random.normal(1, (3, 5, E), dtype=torch.float64), random.randint(2, (3, 5), 0, 12)
     blocks = fn.transformer_encoder(E, 4, 2, hidden=16, is_causal=True)
@@ -47,7 +47,7 @@ def steps() -> list[float]:
 
 
 def test_steps_on_divided_params_equal_those_of_one_process():
-    """By columns and rows, by heads, and a table by rows that the output shares, with dropout from one key."""
+    """Params are divided by columns, rows, heads, and a shared table by rows, with dropout from one key."""
     assert max(run(2, steps)[0]) <= 1e-12
 
 
@@ -60,7 +60,7 @@ def first_cases() -> list[str]:
 
 
 def trials(names: list[str]) -> dict[str, str]:
-    """Return what goes wrong with each layer on DTensors that are whole on each worker: the verbs, and their results."""
+    """Return the failures of each layer on DTensors that are whole on each worker: verbs and results."""
     mesh, _ = init_device_mesh("cpu", (dist.get_world_size(),)), distributed.shard  # whose module registers funcnet's rules
     return {name: wrong for name in names if (wrong := trial(name, mesh))}
 
@@ -84,7 +84,7 @@ def trial(name: str, mesh: Any) -> str:
 
 
 def test_layers_take_dtensors():
-    """The first case of each type of layer in the catalogue, with keys that are DTensors too."""
+    """The first case of each type in the catalogue is tried, with DTensor keys too."""
     assert run(1, trials, first_cases()) == [{}]
 
 
@@ -99,7 +99,7 @@ def mixed() -> str:
 
 
 def test_plain_tensors_beside_dtensors():
-    """The error says which steps take divided params, and what makes them whole; neither x nor params are blamed."""
+    """The error names steps that accept divided params, and the way to make them whole, without blaming x or params."""
     said = run(1, mixed)[0]
     assert "need a step of distributed.data_parallel or distributed.tensor_parallel; distributed.unshard(params)" in said
     assert "got a DTensor of shape" in said

@@ -1,4 +1,4 @@
-"""shard_optimizer: the params of the unsharded optimizer, and on each worker the state of its pieces only."""
+"""shard_optimizer: the params of the unsharded optimizer, and on each worker only the state of its pieces."""
 
 import functools
 import pickle
@@ -56,7 +56,7 @@ def draw(i: int, *shape: int) -> torch.Tensor:
 
 
 def params() -> dict:
-    """Return params with leaves that are short, empty, without axes, integer, and without a gradient."""
+    """Return params with leaves that are short, empty, 0-d, integer, or without a gradient."""
     leaves = {"short": draw(1, 3), "scalar": draw(2), "empty": draw(0, 0, 3), "count": torch.tensor(4), "still": draw(5, 4)}
     return {**leaves, "weight": draw(6, 7, 3), "layers": (draw(3, 8, 8), draw(4, 8, 2), {})}
 
@@ -68,7 +68,7 @@ def gradients(i: int) -> dict:
 
 
 def trained(opt: fn.Optimizer, *, donated: bool = False, steps: int = STEPS) -> tuple:
-    """Return the params after some updates, those to evaluate, and the state."""
+    """Return the params after some updates, those for evaluation, and the state."""
     now = params()
     state = opt.init(now)
     opt = fn.donate(opt) if donated else opt
@@ -79,12 +79,12 @@ def trained(opt: fn.Optimizer, *, donated: bool = False, steps: int = STEPS) -> 
 
 @functools.cache
 def of_one_process(opt: fn.Optimizer) -> tuple:
-    """Return what training with the optimizer gives in one process."""
+    """Return the result of training with the optimizer in one process."""
     return trained(opt)
 
 
 def donated_on_each() -> dict:
-    """Tell for each optimizer whether donated and pure steps have the same bits."""
+    """Tell whether donated and pure steps have the same bits, for each optimizer."""
     found = {}
     for name, opt in ANY.items():
         one, two = trained(shard_optimizer(opt), steps=3), trained(shard_optimizer(opt), steps=3, donated=True)
@@ -93,7 +93,7 @@ def donated_on_each() -> dict:
 
 
 def test_donated_steps_have_the_same_bits() -> None:
-    """What a donated optimizer writes to its pieces is what a pure one returns."""
+    """The values that a donated optimizer writes to its pieces are those that a pure one returns."""
     assert run(2, donated_on_each) == [dict.fromkeys(ANY, True)] * 2
 
 
@@ -103,7 +103,7 @@ def numbers(tree) -> dict:
 
 
 def on_each(names) -> dict:
-    """Train with sharded optimizers; return params, those to evaluate, and the bytes of the state and its pieces."""
+    """Train with sharded optimizers; return params, those for evaluation, and the bytes of the state and its pieces."""
     found = {}
     for name in names:
         one = trained(shard_optimizer(ANY[name]))
@@ -180,13 +180,13 @@ STEPPED = {
 
 
 def batches() -> list:
-    """Return ten batches of seven images and labels, of which some are ignored."""
+    """Return ten batches of seven images and labels, some of them ignored."""
     x = [fn.random.normal(i, (7, 1, 4, 4), dtype=torch.float64) for i in range(STEPS)]
     return [(one, torch.tensor([0, 1, 2, -100, i % 3, 1, -100])) for i, one in enumerate(x)]
 
 
 def stepped(opt: fn.Optimizer, parallel, rows, norm: fn.Layer, **options) -> tuple:
-    """Return params, those to evaluate, and losses of ten steps."""
+    """Return params, those for evaluation, and losses of ten steps."""
     step = parallel(fn.train_step(net(norm), fn.CrossEntropy(), opt, **options))
     now = fn.tree.cast(net(norm).init(0), torch.float64)
     state, values = opt.init(now), []
@@ -197,7 +197,7 @@ def stepped(opt: fn.Optimizer, parallel, rows, norm: fn.Layer, **options) -> tup
 
 
 def stepped_on_each() -> dict:
-    """Train on this worker's rows, donated too; and with running statistics and micro-batches, with whole states too."""
+    """Train on this worker's rows, also donated, with running statistics and micro-batches, and with whole states."""
     parallel, rows, opt = fn.distributed.data_parallel, fn.distributed.shard_rows, STEPPED["adamw"]
     found = {name: stepped(shard_optimizer(opt), parallel, rows, fn.GroupNorm(2, 6)) for name, opt in STEPPED.items()}
     found["donated"] = stepped(fn.donate(shard_optimizer(opt)), parallel, rows, fn.GroupNorm(2, 6))
@@ -208,7 +208,7 @@ def stepped_on_each() -> dict:
 
 
 def alone_on_each() -> dict:
-    """Train with a message for each leaf that is cut evenly, and count what is gathered in the memory of leaves."""
+    """Train with a message for each evenly cut leaf, and count the gathers in the memory of leaves."""
     shard_plans.ALONE, gather, gathered = 1, shard_plans.gather_into, []
     shard_plans.gather_into = lambda *args: (gathered.append(args[1].shape), gather(*args))[1]
     parallel, rows, opt = fn.distributed.data_parallel, fn.distributed.shard_rows, shard_optimizer(STEPPED["adamw"])
@@ -218,7 +218,7 @@ def alone_on_each() -> dict:
 
 
 def evenly(sharded, parallel, rows) -> dict:
-    """Return the params of a net of which two and four workers have equally many rows, pure and donated."""
+    """Return the params of a net that two and four workers divide evenly, pure and donated."""
     found, net = {}, fn.serial(fn.Linear(8, 8), fn.Tanh(), fn.Linear(8, 4, bias=False))
     for name, wrap in {"pure": lambda opt: opt, "donated": fn.donate}.items():
         now, opt = fn.tree.cast(net.init(0), torch.float64), wrap(sharded(fn.Adam(lr=0.1)))
@@ -231,7 +231,7 @@ def evenly(sharded, parallel, rows) -> dict:
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_steps_equal_those_of_one_process(size: int) -> None:
-    """Under ``data_parallel``, with pieces of gradients, ten steps are those of one process on the whole batch."""
+    """Under ``data_parallel``, with pieces of gradients, ten steps equal those of one process on the whole batch."""
     found = run(size, stepped_on_each)
     whole = {name: stepped(opt, lambda step: step, lambda batch: batch, fn.GroupNorm(2, 6)) for name, opt in STEPPED.items()}
     whole |= dict.fromkeys(("donated", "alone", "donated alone"), whole["adamw"])
@@ -246,7 +246,7 @@ def test_steps_equal_those_of_one_process(size: int) -> None:
 
 
 def of_large_params() -> tuple:
-    """Return the bytes of the state, what was sent in a step, the bits of a repeated step, and the errors of wrong arguments."""
+    """Return the bytes of the state, the messages of a step, the bits of a repeated step, and the errors of wrong arguments."""
     large = {f"{i}": torch.ones(40, 16) for i in range(25)} | {f"b{i}": torch.ones(40) for i in range(75)}
     opt = shard_optimizer(fn.chain(fn.ClipByGlobalNorm(1.0), fn.Adam(lr=0.1)))
     state, grads = opt.init(large), fn.tree.map(lambda p: fn.random.normal(3, tuple(p.shape)), large)
@@ -278,7 +278,7 @@ def patch(name: str, sent: list[str]) -> None:
 
 
 def said(f) -> str:
-    """Return the sentence of the error that a function raises."""
+    """Return the message of the error that a function raises."""
     try:
         f()
     except ValueError as error:
@@ -303,7 +303,7 @@ def test_bytes_messages_and_errors() -> None:
 
 
 def halves() -> list:
-    """Return params and losses of steps in bfloat16 with float32 masters, and of a step whose params have another dtype each."""
+    """Return params and losses of steps in bfloat16 with float32 masters, and of a step with different dtypes of params."""
     found = []
     for opt in (fn.MasterWeights(fn.AdamW(lr=0.1)), fn.AdamW(lr=0.1)):
         for one in (opt, shard_optimizer(opt)):
@@ -318,7 +318,7 @@ def halves() -> list:
 
 
 def test_half_precision_and_several_dtypes_keep_their_bits() -> None:
-    """Pieces in bfloat16, float32 and float64 take the steps of the whole, bit for bit, and no graph comes with them."""
+    """Pieces in bfloat16, float32 and float64 take the steps of whole leaves, bit for bit, without autograd's graph."""
     for found in run(4, halves):
         assert found[0] == found[1]
         assert found[2] == found[3]
@@ -332,7 +332,7 @@ def saved(path: str) -> None:
 
 
 def loaded(path: str, *, whole: bool) -> list:
-    """Return the params after three steps more, from the saved state in whole or in pieces."""
+    """Return the params after three more steps, from the saved state in whole or in pieces."""
     found = []
     for name in SAVED:
         opt = ANY[name] if whole else shard_optimizer(ANY[name])
@@ -348,7 +348,7 @@ SAVED = ("clipped", "by path", "averaged")
 
 
 def test_a_saved_state_goes_on_with_any_number_of_workers(tmp_path: Path) -> None:
-    """What four workers saved goes on in two, with pieces or with the whole state, as without interruption."""
+    """The state of four workers continues on two, in pieces or whole, as without interruption."""
     run(4, saved, str(tmp_path))
     wanted = [numbers(trained(ANY[name], steps=6)[0]) for name in SAVED]
     for whole in (False, True):
@@ -358,7 +358,7 @@ def test_a_saved_state_goes_on_with_any_number_of_workers(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("n", [0, 1, 3, 8, 9])
 def test_rows_are_those_of_chunk(n: int) -> None:
-    """Worker r has chunk r of a leaf that is cut, and nothing where there are fewer chunks."""
+    """Worker r has chunk r of a divided leaf, and nothing if there are fewer chunks."""
     leaf = torch.arange(2.0 * n).view(n, 2)
     (cut,) = cuts([leaf], ["elements"], 4)
     chunks = [*leaf.chunk(4), *[None] * 4][:4] if n else [leaf, None, None, None]
@@ -369,14 +369,14 @@ def test_rows_are_those_of_chunk(n: int) -> None:
 
 
 def test_whole_leaves_are_dealt_out_by_size() -> None:
-    """The largest leaf goes first, each to the worker that holds least; counters are not cut."""
+    """From the largest leaf down, each goes to the worker that holds least; counters are not cut."""
     leaves = [torch.ones(2, 2), torch.ones(9, 9), torch.ones(8, 8), torch.ones(3), torch.tensor(1), None]
     found = cuts(leaves, ["leaves"] * 6, 2)
     assert [cut and [count for _, count in cut.rows] for cut in found] == [[0, 2], [9, 0], [0, 8], [0, 3], None, None]
 
 
 def test_matrices_give_back_what_they_hold() -> None:
-    """A row has the pieces of its worker, and all rows the whole leaves."""
+    """A row has the pieces of its worker, and all rows together the whole leaves."""
     leaves = [draw(1, 5, 2), draw(2), draw(3, 9), draw(4, 3, 3)]
     cut = cuts(leaves, ["elements", "elements", "elements", "leaves"], 4)
     matrix = Matrix(cut, 4)
@@ -392,7 +392,7 @@ def test_matrices_give_back_what_they_hold() -> None:
 
 
 def test_scopes_and_choices_are_those_of_whole_leaves() -> None:
-    """Each leaf is cut or not as its group needs; a mask and groups by size are chosen before leaves are cut."""
+    """Each leaf is cut or not according to its group; masks and groups by size are chosen before cutting."""
     leaves = {"norm": {"weight": torch.ones(8), "bias": torch.ones(8)}, "weight": torch.ones(16, 4)}
     large = lambda path, leaf: leaf.numel() > 40
     opt = fn.by_path({large: fn.Muon(), "*": fn.chain(fn.AddDecayedWeights(0.1), fn.LAMB()), "never": fn.SGD()})
@@ -406,7 +406,7 @@ def test_scopes_and_choices_are_those_of_whole_leaves() -> None:
 
 
 def test_pieces_are_listed_and_put_back() -> None:
-    """The paths are those of the tree without marks, and other leaves take the same places."""
+    """The paths are those of the tree without marks, and other leaves can replace the old ones."""
     rows = {"m": torch.tensor([4, 6, 3]), "none": torch.tensor([0, 2]), "step": None}
     state = ({"opt": Pieces({"m": torch.ones(2, 3), "none": None, "step": torch.tensor(1)}, rows)}, torch.zeros(2))
     listed = pieces_of(state)
@@ -431,19 +431,19 @@ def test_pieces_are_listed_and_put_back() -> None:
     ],
 )
 def test_what_cannot_be_sharded_is_refused(opt: fn.Optimizer, rule: str) -> None:
-    """An optimizer without pieces is refused when it is made, with the reason."""
+    """An optimizer that cannot use pieces is refused by the constructor, with the reason."""
     with pytest.raises(ValueError, match=rule):
         ShardedOptimizer(opt)
 
 
 def test_a_process_group_is_needed() -> None:
-    """Outside of ``torchrun`` the error says what to call."""
+    """Without ``torchrun`` the error names the function to call."""
     with pytest.raises(ValueError, match="init_process_group must be called first"):
         shard_optimizer(fn.Adam())
 
 
 def test_what_counts_for_nothing_is_sent_as_zeros() -> None:
-    """A leaf that is sent alone is weighed in one pass: what counts for nothing may be NaN, and is 0."""
+    """A leaf in a separate message is weighted in one pass: with weight 0 it may be NaN, and becomes 0."""
     leaf, nan = torch.ones(4), torch.full((4,), torch.nan)
     assert weighed(leaf, None) is leaf
     assert weighed(leaf, 1.0) is leaf

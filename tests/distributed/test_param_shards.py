@@ -1,4 +1,4 @@
-"""Divided params: the step of pieces is that of whole params, what a worker holds is its part, and layers are gathered in turn."""
+"""Divided params: steps on pieces equal those on whole params, a worker holds its part, and layers are gathered in turn."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def mesh_of_all():
 
 
 def in_small_groups():
-    """Let a few leaves be a group, so that small nets have three."""
+    """Make groups of a few leaves, so that small nets have three groups."""
     from funcnet.distributed.replicas import buckets
 
     buckets.LEAVES = 2
@@ -31,7 +31,7 @@ def in_small_groups():
 
 @fn.frozen
 class Scale(fn.Layer):
-    """A layer with a param without axes, which every worker has whole."""
+    """A layer with a 0-d param, which every worker has whole."""
 
     def init(self, rng):
         return {"scale": torch.ones(())}
@@ -62,7 +62,7 @@ def convolutional():
 
 
 def transformer():
-    """Return a net with one embedding at both ends, and another optimizer for biases."""
+    """Return a net with one embedding at both ends, and a separate optimizer for biases."""
     net = fn.serial(fn.Embedding(11, 8), fn.transformer_encoder(8, 2, 2, 12), fn.Linear(8, 11, bias=False), fn.Transpose(1, 2))
     opt = fn.by_path({"*bias": fn.SGD(lr=0.1), "*": fn.AdamW(lr=0.01)})
     tokens = torch.arange(8 * 5).reshape(8, 5) * 7 % 11
@@ -75,7 +75,7 @@ def recurrent():
 
 
 def recomputed():
-    """Return a frozen layer, segments that are computed again in the backward pass, stacked copies, and a run of inverses."""
+    """Return a frozen layer, recomputed segments, stacked copies, and a run of invertible layers."""
     block, half = fn.serial(fn.Linear(6, 6), fn.Tanh()), fn.serial(fn.Linear(3, 3), fn.Tanh())
     inverses = fn.serial(fn.reversible(half, half), fn.reversible(half, half))
     recomputed = fn.remat(fn.serial(*[block] * 4), segments=2)
@@ -84,14 +84,14 @@ def recomputed():
 
 
 def noisy():
-    """Return a net with dropout and batch statistics, on shards of which some are empty, and a frozen net with statistics."""
+    """Return a net with dropout and batch statistics on shards that may be empty, and a frozen net with statistics."""
     frozen = fn.freeze(fn.serial(fn.Conv1d(4, 6, 1), fn.BatchNorm1d(6)))
     net = fn.serial(frozen, fn.Conv1d(6, 5, 1), fn.BatchNorm1d(5), fn.Dropout(0.5), fn.Flatten(), fn.Linear(25, 3))
     return net, fn.MSE(), fn.SGD(lr=0.1), normal(1, 3, 4, 5), normal(2, 3, 3)
 
 
 def rounded():
-    """Return a net in half precision around which params stay float64, with statistics."""
+    """Return a net in half precision with statistics, whose params stay float64."""
     net = fn.serial(
         fn.Linear(6, 8), fn.cast(fn.serial(fn.Linear(8, 8), fn.BatchNorm1d(8), fn.Tanh()), torch.bfloat16), fn.Linear(8, 3)
     )
@@ -136,21 +136,21 @@ def against_whole_params():
 
 
 def test_the_step_is_that_of_whole_params_on_the_whole_batch():
-    """Of every family of layers, on uneven and empty pieces and shards, with micro-batches and norms of all gradients."""
+    """Every family of layers is tried, on uneven and empty pieces and shards, with micro-batches and norms of all gradients."""
     for size in (1, 2, 4):
         for found in run(size, against_one_process):
             assert max(found) < 1e-12, (size, found)
 
 
 def test_noise_and_statistics_are_those_of_whole_params():
-    """Placements along other axes and of whole leaves give the same step too."""
+    """Placements along other axes, and whole leaves, give the same step too."""
     for size in (2, 4):
         for found in run(size, against_whole_params):
             assert max(found) < 1e-12, (size, found)
 
 
 def values_and_gradients():
-    """Return the differences from one process of values and gradients that a donated optimizer then uses, by hand."""
+    """Return the differences from one process in values and gradients, which a donated optimizer then uses."""
     net, loss, opt, x, target = perceptron()
     params = fn.tree.cast(net.init(0), torch.float64)
     alone, own = fn.value_and_grads(net, loss)(params, x, target), shard_rows((x, target))
@@ -173,7 +173,7 @@ def deep(width=32, layers=16):
 
 
 def sent(collectives):
-    """Return what was sent in the second step of a deep net, in order, between the layers of which the first has number 0."""
+    """Return the messages in the second step of a deep net, in order, between its layers, which count from 0."""
     import torch.distributed as dist
 
     events = []
@@ -207,7 +207,7 @@ def sent(collectives):
 
 
 def test_groups_are_gathered_ahead_and_scattered_behind():
-    """Three groups of six layers: five gathers and three scatters, of which only those that nothing can hide are waited for."""
+    """Three groups of six layers need five gathers and three scatters; only those without overlap are awaited."""
     names = ("all_reduce", "all_gather_single", "all_to_all_single", "reduce_scatter_single", "all_gather_object", "broadcast")
     for events in run(2, sent, names):
         gather, scatter = "all_gather_single", "all_to_all_single"
@@ -220,7 +220,7 @@ def test_groups_are_gathered_ahead_and_scattered_behind():
 
 
 def memories():
-    """Return the bytes of whole params, of what this worker holds of params, gradients and state, and the peak of all tensors."""
+    """Return the bytes of whole params, of this worker's params, gradients and state, and the peak of all tensors."""
     import gc
 
     from funcnet.distributed.replicas import buckets
@@ -259,7 +259,7 @@ def memories():
 
 
 def test_a_worker_holds_its_part():
-    """Of params, gradients and moments; beside them in memory are at most six groups of eight: params, and gradients on their way.
+    """At most six of eight groups are in memory besides them: params, and gradients being sent.
 
     All whole params and gradients would be sixteen. The threads of gloo let a tensor go a moment after it has arrived.
     """
@@ -270,7 +270,7 @@ def test_a_worker_holds_its_part():
 
 
 def refused():
-    """Return the errors for what cannot be divided, and for steps that cannot be made with pieces."""
+    """Return the errors for indivisible params, and for steps that cannot use pieces."""
     import torch.distributed as dist
     from torch.distributed.tensor import Partial, Shard
 
@@ -304,7 +304,7 @@ def refused():
 
 
 def test_what_cannot_be_divided_is_refused():
-    """On every worker, with the path."""
+    """The error is raised on every worker, with the path."""
     for found in run(2, refused):
         words = [
             "mesh must be a DeviceMesh",
@@ -327,7 +327,7 @@ def test_what_cannot_be_divided_is_refused():
 
 
 def test_layouts_cut_as_chunk_does():
-    """Pieces go into what is sent and come back, whole leaves too, along every axis and for more workers than rows."""
+    """Pieces and whole leaves are restored from messages along every axis, also for more workers than rows."""
     for shape in ((5, 3), (4, 2), (1, 4), (0, 2), (7,), (3, 5, 2)):
         for axis in range(len(shape)):
             for size in (2, 3, 4):
@@ -345,7 +345,7 @@ def test_layouts_cut_as_chunk_does():
 
 
 def as_whole():
-    """Return what a worker holds of a tree, and whether it is whole again."""
+    """Return a worker's part of a tree, and whether it is whole again."""
     params = {"a": normal(1, 5, 2), "n": torch.tensor(3), "s": torch.ones(()), "none": None}
     pieces = shard(params, mesh_of_all())
     held = [tuple(leaf.to_local().shape) for leaf in fn.tree.leaves(pieces)]
@@ -353,6 +353,6 @@ def as_whole():
 
 
 def test_unshard_is_the_way_back():
-    """Leaves without axes, counters and absent ones are whole everywhere."""
+    """0-d leaves, counters and absent leaves are whole everywhere."""
     found = run(4, as_whole)
     assert found == [([(rows, 2), (), ()], 16 * rows + 16 - 4, True, "DTensor") for rows in (2, 2, 1, 0)]

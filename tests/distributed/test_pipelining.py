@@ -1,4 +1,4 @@
-"""Pipelines: a net in stages on several workers makes the step of one process that accumulates the same micro-batches."""
+"""Pipelines: a net in stages on several workers makes the same step as one process that accumulates the micro-batches."""
 
 import pickle
 import time
@@ -74,7 +74,7 @@ def transformer(rows):
 
 @fn.frozen
 class WithMask(fn.Layer):
-    """x with a mask, which has no gradient; what goes from stage to stage is a pair."""
+    """Return x with a mask, which has no gradient; stages exchange a pair."""
 
     def apply(self, params, x, rng=None):
         return (x, x > 0), ()
@@ -85,7 +85,7 @@ class WithMask(fn.Layer):
 
 @fn.frozen
 class Masked(fn.Layer):
-    """The pair of x and a mask as x where the mask is true."""
+    """Multiply x with its mask."""
 
     def apply(self, params, x, rng=None):
         return x[0] * x[1], x[1]
@@ -100,7 +100,7 @@ def masked(rows):
 
 
 def frozen(rows):
-    """Of the first stage only the last layer is trained; the optimizer asks for two gradients."""
+    """In the first stage only the last layer is trained; the optimizer evaluates two gradients."""
     half = fn.weight_norm(fn.Linear(8, 8))
     layers = [
         fn.freeze(fn.Linear(4, 8)),
@@ -122,7 +122,7 @@ def invertible(rows):
 
 
 def wide(rows):
-    """float64 within float32: what is sent has the dtype of the computation; three uses of one weight in two stages."""
+    """float64 within float32: messages have the dtype of the computation; one weight is used three times in two stages."""
     net = fn.serial(
         a=fn.Linear(4, 4), b=fn.Tanh(), c=fn.Linear(4, 4), d=fn.Linear(4, 4), e=fn.cast(fn.Linear(4, 4), torch.float64)
     )
@@ -145,7 +145,7 @@ def train(step, net, opt, x, target):
 
 
 def flat(params, state, values):
-    """Return all numbers of a training and their dtypes, as what another process can send."""
+    """Return all numbers and dtypes of a training, in a form that processes can send."""
     return [(leaf.tolist(), leaf.dtype) for leaf in fn.tree.leaves((params, state, values))]
 
 
@@ -163,12 +163,12 @@ def in_stages(cases, size, microbatches, rows):
 
 @pytest.mark.parametrize(("size", "microbatches", "rows"), [(1, 3, 7), (2, 3, 8), (4, 5, 7), (4, 4, 3)])
 def test_the_step_is_that_of_one_process(size, microbatches, rows):
-    """With dropout, tied embeddings, running statistics, clipping by the norm of all, ignored labels and uneven micro-batches."""
+    """This includes dropout, tied embeddings, running statistics, global clipping, ignored labels and uneven micro-batches."""
     require_equal(CASES, run(size, in_stages, [*CASES], size, microbatches, rows), microbatches, rows)
 
 
 def test_the_step_is_that_of_one_process_for_other_nets_and_optimizers():
-    """Pairs with masks, frozen layers, runs of invertible layers, mixed precision, and optimizers of every kind."""
+    """Examples are pairs with masks, frozen layers, invertible layers, mixed precision, and every kind of optimizer."""
     require_equal(OTHERS, run(2, in_stages, [*OTHERS], 2, 4, 9), 4, 9)
 
 
@@ -229,7 +229,7 @@ def begun(step):
     ],
 )
 def test_what_cannot_be_cut_is_refused(options, sentence):
-    """With the rule and what came, before there is any worker."""
+    """The error has the rule and the value, and needs no workers."""
     with pytest.raises(ValueError, match=r".") as caught:
         pipeline(**{"step": small(), "cuts": (1,), **options})
     assert sentence in str(caught.value)
@@ -252,7 +252,7 @@ def said(f):
 
 
 def refusals():
-    """Return what this worker is told for steps that do not work; all of them end on all workers."""
+    """Return this worker's errors for invalid steps, each of which ends on all workers."""
     rank = torch.distributed.get_rank()
     params, state = begun(small())
     double = fn.tied(fn.serial(fn.Linear(3, 3), fn.Linear(3, 3)), ("0", "1"))
@@ -273,7 +273,7 @@ def refusals():
 
 
 def test_what_workers_cannot_do_together_is_refused_on_all():
-    """Other pipelines, other shared params, other shapes: nobody is left waiting."""
+    """Pipelines, shared params or shapes differ; no worker is left waiting."""
     for rank, found in enumerate(run(2, refusals)):
         count, lbfgs, other, shared, shapes, rows, key = found
         assert count == "pipeline: there must be a worker for each of the 3 stages of 2 cuts, got 2 workers"
@@ -281,7 +281,7 @@ def test_what_workers_cannot_do_together_is_refused_on_all():
         assert other.startswith("pipeline: all workers must make the same pipeline, got pipeline(")
         assert "params at '0' differ, got other numbers on rank" in shared
         assert f"and here their shapes, dtypes and key are (((({4 + rank}, 3)" in shapes
-        assert "x and target must be dense, and must have one number of rows" in rows
+        assert "x and target must be dense, and must have the same number of rows" in rows
         assert "pipeline: a stochastic net needs a key, rng, got None" in key
 
 
@@ -296,7 +296,7 @@ def in_groups():
 
 
 def test_a_group_of_processes_is_a_pipeline():
-    """Two groups make the same step beside each other."""
+    """Two groups make the same step simultaneously."""
     step = small(opt=fn.chain(fn.ClipByGlobalNorm(0.1), fn.Adam(0.1)), accumulate=2)
     wanted = flat(*step(*begun(step), *batch()))
     for found in run(4, in_groups):
@@ -305,7 +305,7 @@ def test_a_group_of_processes_is_a_pipeline():
 
 
 def in_parts():
-    """Train on the part of this worker only, twice, and once with whole params."""
+    """Train twice on this worker's part only, and once with whole params."""
     step = pipeline(small(), ("two",), "zero_bubble", 3)
     params, state = begun(step.step)
     own = step.part(params)
@@ -321,7 +321,7 @@ def in_parts():
 
 
 def test_a_worker_needs_its_part_only():
-    """Params and state in parts make the same step, the same bits each time; the rest of whole params comes back as it was."""
+    """Params and state in parts give the same step with the same bits; the rest of whole params does not change."""
     found = run(2, in_parts)
     assert [one[0] for one in found] == [(16, 16), (30, 30)]
     assert [one[1:3] for one in found] == [(True, True)] * 2
@@ -330,7 +330,7 @@ def test_a_worker_needs_its_part_only():
 
 
 def in_batches():
-    """Return whether messages sent in one batch, as NCCL needs them, make the same bits."""
+    """Return whether messages in one batch, which NCCL needs, give the same bits."""
     params, state = begun(small())
     one = pipeline(small(), (2,), "1f1b", 3)(params, state, *batch())
     batched, original, backend = [], torch.distributed.batch_isend_irecv, torch.distributed.get_backend
@@ -344,7 +344,7 @@ def in_batches():
 
 
 def test_messages_go_in_batches_where_the_backend_needs_it():
-    """For three micro-batches of two shapes: three tensors each way, and two headers of two tensors each way."""
+    """Three micro-batches of two shapes need three tensors each way, and two headers of two tensors each way."""
     assert run(2, in_batches) == [(True, 14)] * 2
 
 
@@ -365,7 +365,7 @@ class Failing(fn.Layer):
 
 @fn.frozen
 class Ragged(fn.Layer):
-    """A layer whose y has a shape that depends on numbers."""
+    """A layer whose output shape depends on values."""
 
     def apply(self, params, x, rng=None):
         return x[:, : 1 + int(x[0, 0] < 1)], x
@@ -375,7 +375,7 @@ class Ragged(fn.Layer):
 
 
 def failing(kind):
-    """Make a step in which the first or the last stage fails, or the first sends what it did not send before."""
+    """Make a step in which the first or the last stage fails, or the first changes the form of its output."""
     first = Ragged() if kind == "form" else Failing(2 if kind == "first" else 9)
     net = fn.serial(first, fn.Tanh(), fn.Linear(2, 2), Failing(2 if kind == "last" else 9))
     step = pipeline(fn.train_step(net, fn.MSE(), fn.SGD(0.1)), (2,), "1f1b", 3)
@@ -412,7 +412,7 @@ def test_a_stage_that_fails_says_so_and_others_do_not_hang(kind, rank, sentence)
 
 
 def differing():
-    """Return what is told where a worker has another batch or key than before, or params that are none."""
+    """Return the errors if a worker has another batch or key than before, or invalid params."""
     rank = torch.distributed.get_rank()
     step = pipeline(small(), (1,))
     params, state = begun(small())
@@ -426,7 +426,7 @@ def differing():
 
 
 def test_later_steps_must_be_the_same_on_all_workers_too():
-    """They are compared before anything is sent, so that the next one is right; an error before that ends the others' waits."""
+    """They are compared before anything is sent, so the next step works; an earlier error ends the others' waits."""
     zero, one = run(2, differing)
     for found in (zero, one):
         assert "x, target and rng must be the same on all workers" in found[0]
@@ -441,7 +441,7 @@ called = []
 
 @fn.frozen
 class Told(fn.Linear):
-    """A Linear that tells which verbs are called."""
+    """A Linear that records the called verbs."""
 
     def vjp(self, params, cache, gy):
         called.append("vjp")
@@ -458,7 +458,7 @@ class Told(fn.Linear):
 
 @fn.frozen
 class Whole(Told):
-    """The same, with halves that would repeat work."""
+    """A Linear that records them, with halves that would repeat work."""
 
     halves_share_work = True
 
@@ -476,7 +476,7 @@ class Whole(Told):
     ],
 )
 def test_the_backward_pass_falls_into_halves(layers, first, then):
-    """Within combinators too; what does not fall into halves is computed at once, and nothing twice."""
+    """Combinators are split too; other layers compute both halves at once, and nothing twice."""
     net = fn.serial(*layers)
     params = fn.tree.cast(net.init(0), torch.float64)
     _, cache = net.apply(params, normal(1, 5, 4))
@@ -492,7 +492,7 @@ def test_the_backward_pass_falls_into_halves(layers, first, then):
 
 
 def test_the_first_stage_needs_no_gradient_of_its_input():
-    """Nor do the layers before the first trained one."""
+    """Layers before the first trained one need none either."""
     net = fn.serial(fn.freeze(Told(4, 4)), fn.Tanh(), Told(4, 4), Told(4, 4))
     params = fn.tree.cast(net.init(0), torch.float64)
     _, cache = net.apply(params, normal(1, 5, 4))
@@ -505,7 +505,7 @@ def test_the_first_stage_needs_no_gradient_of_its_input():
 
 
 def test_every_action_comes_once_and_in_order():
-    """F before B before W, on the neighbour first, with the promised number of micro-batches in flight."""
+    """F precedes B and B precedes W, the neighbor's comes first, and the micro-batches in flight are as documented."""
     for schedule in SCHEDULES:
         for stages in range(1, 6):
             for batches in range(1, 9):
@@ -525,7 +525,7 @@ def test_every_action_comes_once_and_in_order():
 
 
 def test_bubbles_are_those_of_the_papers():
-    """For GPipe and 1F1B with any counts; for ZB-H1 with as many micro-batches as stages and W no longer than F and B."""
+    """They agree for GPipe and 1F1B with any counts, and for ZB-H1 with as many micro-batches as stages and short W."""
     for p in range(1, 6):
         for m in range(1, 9):
             assert bubble("gpipe", p, m) == pytest.approx((p - 1) / (m + p - 1))
@@ -537,7 +537,7 @@ def test_bubbles_are_those_of_the_papers():
 
 
 def test_a_timeline_is_drawn():
-    """A row for each stage, a column for each unit of time."""
+    """It has a row for each stage and a column for each unit of time."""
     assert timeline("zero_bubble", 2, 3).splitlines() == [
         "stage 0  F0 F1 .  B0 W0 F2 B1 W1 B2 W2",
         "stage 1  .  F0 B0 F1 B1 W0 F2 B2 W1 W2",
@@ -546,7 +546,7 @@ def test_a_timeline_is_drawn():
 
 
 def test_counts_may_be_of_numpy():
-    """They give the same numbers and pictures."""
+    """They give the same numbers and drawings."""
     two, three = np.int64(2), np.int64(3)
     assert bubble("1f1b", two, three) == bubble("1f1b", 2, 3)
     assert timeline("1f1b", two, three) == timeline("1f1b", 2, 3)
@@ -563,7 +563,7 @@ def test_counts_may_be_of_numpy():
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused(f, arguments, sentence):
-    """With the names that there are, or the rule for numbers."""
+    """The error has the known names, or the rule for numbers."""
     with pytest.raises(ValueError, match=r".") as caught:
         f(*arguments)
     assert sentence in str(caught.value)

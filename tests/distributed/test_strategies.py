@@ -1,4 +1,4 @@
-"""Every way to divide the work, for nets of every family: ten steps are those of one process on the whole batch."""
+"""Every way to divide the work, for nets of every family: ten steps equal those of one process on the whole batch."""
 
 from typing import Any, NamedTuple
 
@@ -16,25 +16,25 @@ STEPS, EXACT = 10, 1e-12
 WANTED = normal(7, ROWS, 3)
 MOMENTUM = fn.SGD(lr=0.02, momentum=0.9)
 ADAM = fn.chain(fn.ClipByGlobalNorm(0.5), fn.Adam(lr=0.01, eps=1e-3))
-"""With a large eps, or Adam turns the rounding errors of a gradient that is zero, as that of a key's bias, into whole steps."""
+"""eps is large: otherwise Adam would turn rounding errors of a zero gradient, such as that of a key's bias, into full steps."""
 
 STRATEGIES = {"optimizer": ADAM, "params": MOMENTUM, "tensor": ADAM, "pipeline": ADAM, "tensor, every leaf": MOMENTUM}
-"""What each is trained with."""
+"""The optimizer and loss for each net."""
 
 
 def nets() -> dict[str, tuple[fn.Layer, Any]]:
-    """Return the nets, with the layers of a serial and some more, so that four workers have a stage each."""
+    """Return the nets, with further layers, so that four workers have a stage each."""
     return {name: (longer(net), x) for name, (net, x) in NETS.items()}
 
 
 def longer(net: fn.Layer) -> fn.Layer:
-    """Return a serial net of five layers or more; a net within ``tied`` has them already."""
+    """Return a serial net of at least five layers; a net within ``tied`` already has them."""
     layers = tuple(net.layers) if isinstance(net, type(fn.serial())) else (net,)
     return net if hasattr(net, "groups") else fn.serial(*layers, fn.Tanh(), fn.Linear(3, 4), fn.SiLU(), fn.Linear(4, 3))
 
 
 class Training(NamedTuple):
-    """A step on several workers, its params, its optimizer and its batch, and what makes params and state whole."""
+    """A step on several workers with its params, optimizer and batch, and functions that make params and state whole."""
 
     step: Any
     params: Any
@@ -45,7 +45,7 @@ class Training(NamedTuple):
 
 
 def begun(how: str, net: fn.Layer, x: Any) -> Training:
-    """Divide the work in a way."""
+    """Divide the work in the given way."""
     opt, params, batch = STRATEGIES[how], double(net), (x, WANTED)
     synced, rows = distributed.sync_batch_norm(net), distributed.shard_rows(batch)
     if how == "pipeline":
@@ -63,7 +63,7 @@ def begun(how: str, net: fn.Layer, x: Any) -> Training:
 
 
 def pipelined(net: fn.Layer, step: Any) -> Any:
-    """Cut a net into stages of as many layers; one with statistics of the batch takes the whole batch at once."""
+    """Cut a net into stages of equal numbers of layers; with batch statistics, the whole batch is one micro-batch."""
     size, n = dist.get_world_size(), len(inner(net).layers)
     kind, k = ("1f1b", 1) if net.batch_dependent else ("zero_bubble", 3)
     return distributed.pipeline(step, [n * i // size for i in range(1, size)], kind, k)
@@ -84,14 +84,14 @@ def trained(step: Any, opt: fn.Optimizer, params: Any, batch: Any) -> tuple[Any,
 
 
 def alone(how: str, net: fn.Layer, x: Any) -> Any:
-    """Return what one process finds with the whole batch."""
+    """Return the result of one process with the whole batch."""
     opt = STRATEGIES[how]
     params, state, values = trained(fn.train_step(net, fn.MSE(), opt), opt, double(net), (x, WANTED))
     return params, values, () if how == "optimizer" else state
 
 
 def together(how: str, net: fn.Layer, x: Any) -> Any:
-    """Return what several workers find, each with its part of the work."""
+    """Return the results of several workers, each with its part of the work."""
     one = begun(how, net, x)
     params, state, values = trained(one.step, one.opt, one.params, one.batch)
     return one.whole(params), values, one.whole_state(state)
@@ -102,12 +102,12 @@ def leaves(found: Any) -> list[Any]:
 
 
 def all_together(pairs: list[tuple[str, str]]) -> dict[tuple[str, str], list[Any]]:
-    """Train nets in ways."""
+    """Train nets in several ways."""
     return {pair: leaves(together(pair[0], *nets()[pair[1]])) for pair in pairs}
 
 
 def pairs_for(workers: int) -> list[tuple[str, str]]:
-    """Return which nets are trained in which ways: on two workers in all but the slow last one, on one and four in turn."""
+    """Return which nets are trained in which ways: on two workers in all but the slow last one, alternately on one and four."""
     ways = list(STRATEGIES) if workers == 1 else list(STRATEGIES)[:-1]
     in_turn = [(ways[i % len(ways)], name) for i, name in enumerate(NETS)]
     return [(how, name) for how in ways for name in NETS] if workers == 2 else in_turn
@@ -115,7 +115,7 @@ def pairs_for(workers: int) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_ten_steps_are_those_of_one_process(workers):
-    """Params, states and values to 1e-12, and the same bits on all workers."""
+    """Params, states and values agree to 1e-12, with the same bits on all workers."""
     pairs = pairs_for(workers)
     first, *others = run(workers, all_together, pairs)
     for pair in pairs:

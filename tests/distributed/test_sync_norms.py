@@ -1,4 +1,4 @@
-"""Synchronized batch norms: the statistics and gradients of the whole batch, however its rows are spread over workers."""
+"""Synchronized batch norms: the statistics and gradients of the whole batch, for any distribution of rows over workers."""
 
 import pickle
 from typing import Any
@@ -15,7 +15,7 @@ from funcnet.testing import check_laws
 
 EXACT = 1e-12
 SHARES = {1: (7,), 2: (3, 4), 4: (2, 0, 4, 1)}
-"""The rows that each worker has, of 7: an empty shard, and one of one row, too."""
+"""The rows of each worker, 7 in total: one shard is empty, and one has a single row."""
 
 NORMS = {
     "1d": (fn.BatchNorm1d(3), (7, 3)),
@@ -28,7 +28,7 @@ NORMS = {
 
 
 def numbers(n: int, *shape: int) -> torch.Tensor:
-    """Draw numbers far from 0 and from each other's scale, so that a mistake in a moment shows."""
+    """Draw numbers far from 0 and of different scales, so that an error in a moment is visible."""
     return random.normal(random.key(n), shape).double() * torch.arange(1.0, 4.0).reshape(-1, *[1] * (len(shape) - 2)) + 5
 
 
@@ -65,7 +65,7 @@ def in_parts(dtype: torch.dtype, scale: float = 1.0) -> dict[str, Any]:
 
 
 def assert_whole(name: str, parts: list[dict[str, Any]], dtype: torch.dtype, off: float, scale: float = 1.0) -> None:
-    """Compare what workers found with the plain norm on the whole batch: rows side by side, gradients of params added up."""
+    """Compare the workers' results with the plain norm on the whole batch: rows concatenated, gradients of params added up."""
     norm, shape = NORMS[name]
     params = tree.map(lambda leaf: leaf.to(dtype).double() if leaf.is_floating_point() else leaf, stirred(norm))
     x, gy = (numbers(n, *shape).mul(scale).to(dtype).double() for n in (1, 2))
@@ -85,7 +85,7 @@ def assert_whole(name: str, parts: list[dict[str, Any]], dtype: torch.dtype, off
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_all_verbs_are_those_of_the_whole_batch(size):
-    """In float64 to rounding, on uneven and empty shards; halves are those of the vjp, and statistics equal on all workers."""
+    """float64 agrees up to rounding on uneven and empty shards; halves equal those of the vjp, and statistics agree."""
     parts = run(size, in_parts, torch.float64)
     for name in NORMS:
         assert_whole(name, parts, torch.float64, EXACT)
@@ -96,14 +96,14 @@ def test_all_verbs_are_those_of_the_whole_batch(size):
     [(torch.float32, 1.0, 1e-5), (torch.float32, 1e18, 1e-5), (torch.bfloat16, 1.0, 0.02), (torch.float16, 1.0, 0.003)],
 )
 def test_statistics_are_at_least_in_float32(dtype, scale, off):
-    """Of half precision, y and gx are rounded once; of numbers whose cubes float32 does not hold, they are right too."""
+    """In half precision, y and gx are rounded once; numbers whose cubes overflow float32 are handled too."""
     parts = run(4, in_parts, dtype, scale)
     for name in NORMS:
         assert_whole(name, parts, dtype, off, scale)
 
 
 def far_from_0() -> list[float]:
-    """Return the largest error of x̂, of gx and of σ² where x is 10⁶ from 0 and a channel is constant, in units of rounding."""
+    """Return the largest error of x̂, gx and σ², in units of rounding, for x 10⁶ from 0 and a constant channel."""
     x = 1e6 + numbers(1, 7, 3)
     x[:, 0] = 0.1 + 1e6
     norm, gy = SyncBatchNorm1d(3, affine=False), numbers(2, 7, 3)
@@ -115,13 +115,13 @@ def far_from_0() -> list[float]:
 
 
 def test_moments_far_from_0_lose_no_digits():
-    """The moments of several batches are merged without a difference of large squares, which would leave 4 digits of 16 here."""
+    """Moments of batches are merged without a difference of large squares, which would leave 4 of 16 digits here."""
     for one in run(2, far_from_0):
         assert max(one) < 1e-8
 
 
 def nothing_and_little() -> list[Any]:
-    """Normalize one value per channel and nothing, nothing at all, and values of another channel count."""
+    """Normalize one value per channel and none, none at all, and values with another number of channels."""
     norm, said = SyncBatchNorm1d(3), []
     params, rank = norm.init(0), dist.get_rank()
     for x in (torch.ones(1 - rank, 3), torch.ones(1, 3, 1 - rank)):
@@ -141,7 +141,7 @@ def nothing_and_little() -> list[Any]:
 
 
 def test_one_value_in_all_raises_on_every_worker():
-    """Also on the one without any; one value on each of two workers is a batch of two, and no values at all are fine."""
+    """A worker without rows raises it too; one value on each of two workers is a batch of two, and no values are accepted."""
     first, second = run(2, nothing_and_little)
     assert first[2:] == second[2:]
     assert first[2] == pytest.approx([0.9 + 0.1 * 0.5] * 3)
@@ -157,7 +157,7 @@ NETS = fn.serial(
     fn.remat(fn.residual(fn.serial(fn.BatchNorm1d(4), fn.Linear(4, 4)))),
     fn.ensemble(fn.serial(fn.Linear(4, 2), fn.BatchNorm1d(2), fn.residual(fn.serial(fn.BatchNorm1d(2), fn.Sin()))), 2),
 )
-"""Norms whose verbs are called by loops, by copies, and twice in a step."""
+"""Norms whose verbs are called in loops, in copies, and twice in a step."""
 
 
 def in_float64(net: fn.Layer) -> Any:
@@ -174,7 +174,7 @@ def verbs(net: fn.Layer, x: torch.Tensor, gy: torch.Tensor) -> dict[str, Any]:
 
 
 def in_pairs() -> dict[str, Any]:
-    """Normalize in the pair that this worker is in, with a net that was pickled; say what other groups are told."""
+    """Normalize in this worker's pair, with a pickled net; return the errors of other groups."""
     pairs = [dist.new_group([0, 1]), dist.new_group([2, 3])]
     rank = dist.get_rank()
     own, other = pairs[rank // 2], pairs[1 - rank // 2]
@@ -191,7 +191,7 @@ def in_pairs() -> dict[str, Any]:
 
 
 def test_a_group_and_combinators_normalize_together():
-    """Pairs of four workers, within ``repeat``, ``remat``, ``residual`` and ``ensemble``; the layer holds the group's name."""
+    """Pairs of four workers also work within ``repeat``, ``remat``, ``residual`` and ``ensemble``; the layer names the group."""
     parts = [tree.map(torch.from_numpy, one) for one in run(4, in_pairs)]
     for pair in (0, 1):
         first, second = parts[2 * pair : 2 * pair + 2]
@@ -208,7 +208,7 @@ def test_a_group_and_combinators_normalize_together():
 
 
 def in_stages() -> str:
-    """Return what a pipeline says of norms that wait for other stages."""
+    """Return the error of a pipeline for norms that wait for other stages."""
     net = sync_batch_norm(fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Linear(4, 2)))
     step, params = fn.train_step(net, fn.MSE(), fn.SGD(0.1)), in_float64(net)
     with pytest.raises(ValueError, match="pipeline") as error:
@@ -217,13 +217,13 @@ def in_stages() -> str:
 
 
 def test_norms_of_a_pipeline_do_not_wait_for_other_stages():
-    """They would wait forever: other stages call other layers."""
+    """They would wait forever, because other stages call other layers."""
     said = "pipeline: norms must be synchronized over workers of one stage, sync_batch_norm(net, group), got SyncBatchNorm1d"
     assert all(one.startswith(said) for one in run(2, in_stages))
 
 
 def compiled() -> float:
-    """Return how far a compiled step is from the same step in eager mode."""
+    """Return the difference of a compiled step from the same step in eager mode."""
     net = sync_batch_norm(fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Linear(4, 2)), dist.group.WORLD)
     step = fn.train_step(net, fn.MSE(), fn.SGD(0.1))
     params, x, target = in_float64(net), mine(numbers(1, 7, 3)), mine(numbers(2, 7, 3)[:, :2])
@@ -234,7 +234,7 @@ def compiled() -> float:
 
 @pytest.mark.compiled
 def test_a_compiled_step_has_the_collectives_in_its_graph():
-    """Whole, for a group by name too."""
+    """The graph is complete, also for a group given by name."""
     assert max(run(2, compiled, timeout=60.0)) < EXACT
 
 
@@ -247,7 +247,7 @@ ALONE = {
 
 @pytest.mark.parametrize("kind", ALONE)
 def test_in_one_process_it_is_a_batch_norm(kind):
-    """It keeps all laws, has the bits of the plain norm, and its params and ``inference()``, whatever its options are."""
+    """All laws hold, and bits, params and ``inference()`` are those of the plain norm, for all options."""
     plain, shape = ALONE[kind]
     x = numbers(1, *shape)
     options = [{}, {"eps": 0.1, "momentum": None}, {"affine": False}, {"bias": False}, {"track_running_stats": False}]
@@ -262,7 +262,7 @@ def test_in_one_process_it_is_a_batch_norm(kind):
 
 
 def test_other_layers_stay_as_they_are():
-    """A subclass may compute something else; anything but a layer is refused by a sentence."""
+    """A subclass may compute something else; anything but a layer is refused."""
 
     @fn.frozen
     class Own(fn.BatchNorm1d):

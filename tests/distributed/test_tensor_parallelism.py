@@ -36,7 +36,7 @@ ADAM, ADAMW = fn.Adam(1e-2, eps=1e-3), fn.AdamW(1e-2, eps=1e-3)
 
 
 class Case(NamedTuple):
-    """A net and what it is trained on; ``plan`` is the net's own plan unless given."""
+    """A net with its training; ``plan`` is the net's own plan by default."""
 
     net: Any
     x: Any
@@ -59,7 +59,7 @@ def attention(x: Any = None, plan: Any = None, **options: Any) -> Case:
 
 
 def trained() -> dict[str, Case]:
-    """Return what is trained for ten steps."""
+    """Return the cases that are trained for ten steps."""
     gated = fn.serial(fn.Linear(6, 16), fn.SwiGLU(), fn.Linear(8, 4))
     logits = fn.serial(TIED, fn.Transpose(1, -1))
     return {
@@ -73,7 +73,7 @@ def trained() -> dict[str, Case]:
 
 
 def others() -> dict[str, Case]:
-    """Return what every way, and gathering where there is none, is tried on."""
+    """Return the cases for every way, and for gathering."""
     x, y = numbers(3, 2, 6, 6), numbers(3, 3)
     by_rows = {"0.weight": Shard(0), "0.bias": Shard(0), "3.weight": Shard(1), "4.weight": Shard(0), "4.running_mean": Shard(0)}
     hidden = random.bernoulli(7, (2, 4, 3, 3), 0.7), random.normal(8, (2, 4, 3, 3), dtype=torch.float64)
@@ -124,7 +124,7 @@ def furthest(one: Any, other: Any) -> float:
 
 
 def train(names: list[str], count: int) -> list[Any]:
-    """Train with pieces and with whole params; return the distances, the shares of bytes, and the last values."""
+    """Train with pieces and with whole params; return the differences, the fractions of bytes, and the last values."""
     mesh, found = init_device_mesh("cpu", (dist.get_world_size(),)), []
     for case in [(trained() | others())[name] for name in names]:
         step = fn.train_step(case.net, case.loss, case.opt)
@@ -147,7 +147,7 @@ def train(names: list[str], count: int) -> list[Any]:
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_steps_equal_those_of_one_process(workers):
-    """Ten steps, to 1e-12, with the same value on all workers; params and state are divided."""
+    """Ten steps agree to 1e-12, with the same value on all workers; params and state are divided."""
     names = [*trained()]
     by_rank = run(workers, train, names, 10)
     for name, *found in zip(names, *by_rank, strict=True):
@@ -159,14 +159,14 @@ def test_steps_equal_those_of_one_process(workers):
 
 
 def test_every_way_equals_one_process():
-    """Layers by columns, by rows and by heads, tables, and those that gather their params; params keep their placements."""
+    """Layers are divided by columns, rows and heads, or gather their params; params keep their placements."""
     names = [*others()]
     for name, (apart, *_) in zip(names, run(2, train, names, 3)[0], strict=True):
         assert apart <= 1e-12, name
 
 
 def input_gradients() -> list[float]:
-    """Return how far gx of a worker's part is from that of the net, from ``vjp`` and from ``input_grad``."""
+    """Return the difference of gx of a worker's part from that of the net, for ``vjp`` and ``input_grad``."""
     mesh, found = init_device_mesh("cpu", (dist.get_world_size(),)), []
     workers = distributed.tensor_parallel(fn.value_and_grads(WORDS, fn.MSE()), mesh)._workers
     for case in others().values():
@@ -183,7 +183,7 @@ def input_gradients() -> list[float]:
 
 
 def test_input_gradients_of_parts():
-    """From ``vjp`` and from ``input_grad``; y without a cache is y."""
+    """``vjp`` and ``input_grad`` agree, and y without a cache equals y."""
     assert max(run(2, input_gradients)[0]) <= 1e-12
 
 
@@ -206,12 +206,12 @@ def on_two_axes() -> float:
 
 
 def test_data_and_tensor_parallel():
-    """A mesh of two axes, with shards of the batch of two and one rows, micro-batches, and a norm of all gradients."""
+    """A mesh has two axes, with shards of two and one rows, micro-batches, and a norm of all gradients."""
     assert max(run(4, on_two_axes)) <= 1e-12
 
 
 def other_steps() -> list[float]:
-    """Return how far the other kinds of steps are from one process."""
+    """Return the differences of the other kinds of steps from one process."""
     mesh, case, found = init_device_mesh("cpu", (dist.get_world_size(),)), trained()["mlp, dropout, clipped"], []
     params, key = start(case), fn.key(2)
     pieces = divided(case, params, mesh)
@@ -234,7 +234,7 @@ def test_gradients_updates_in_the_backward_pass_and_optimizers_that_evaluate():
 
 
 def counts() -> list[tuple[int, int]]:
-    """Count sums and gathers of a step, made once before."""
+    """Count sums and gathers of a step, after a first one."""
     mesh, found = init_device_mesh("cpu", (dist.get_world_size(),)), []
     called: dict[str, int] = {}
     for name in ("all_reduce", "all_gather_single"):
@@ -259,7 +259,7 @@ def counted(called: dict[str, int], name: str, f: Any) -> Any:
 
 
 def test_a_pair_of_layers_needs_one_sum_forward_and_one_back():
-    """Of the first layer gx is not asked for; two blocks have four pairs, and the first norm needs the gradient of the first."""
+    """The first layer needs no gx; two blocks have four pairs, and the first norm needs the gradient of the first."""
     assert run(2, counts)[0] == [(1, 0), (8, 0), (0, 1)]
 
 
@@ -288,7 +288,7 @@ def message(call: Any) -> str:
 
 
 def test_errors():
-    """On every worker: a word out of range is not zeros, and meshes, params and steps that do not fit are refused."""
+    """Every worker raises them: an index out of range gives no zeros, and misfitting meshes, params and steps are refused."""
     for too_large, negative, elsewhere, two_axes, no_step in run(2, errors):
         assert "must be from 0 to" in too_large
         assert "must be from 0 to" in negative
@@ -298,7 +298,7 @@ def test_errors():
 
 
 def test_plans():
-    """Pairs of Linears, gated ones in two stretches, heads in three; what is tied once; what does not divide stays whole."""
+    """Linears are paired, gated ones have two stretches, heads three; tied leaves appear once; indivisible ones stay whole."""
     plan = distributed.tensor_parallel_plan
     gated = fn.serial(fn.Linear(6, 16), fn.SwiGLU(), fn.Linear(8, 4))
     assert plan(gated) == {"0.weight": TWO, "0.bias": TWO, "2.weight": Shard(1)}
@@ -321,13 +321,13 @@ def test_plans():
 
 @pytest.mark.parametrize(("net", "mesh"), [(3, None), (WORDS, 2)])
 def test_plans_refuse(net, mesh):
-    """What is no layer, or no mesh."""
+    """Anything but a layer, or but a mesh, is refused."""
     with pytest.raises(ValueError, match="tensor_parallel_plan"):
         distributed.tensor_parallel_plan(net, mesh)
 
 
 def test_parts_of_an_axis_and_back():
-    """An axis is cut in stretches, each for itself, and joined again."""
+    """An axis is cut in separate stretches, and joined again."""
     x = torch.arange(48.0).reshape(2, 12, 2)
     for cut in (Cut(-2), Cut(-2, 3), Cut(-1), Cut(-2, 2)):
         parts = torch.stack([cut.of(x, Workers(None, rank, 2)) for rank in range(2)])
@@ -350,5 +350,5 @@ def moves() -> list[bool]:
 
 
 def test_leaves_that_are_kept_elsewhere_come_as_plain_tensors():
-    """Layers ask for the very class; gradients that have parts are summed, and come back as the leaf is kept."""
+    """Layers get exact tensors; gradients with parts are summed, and returned in the leaf's placement."""
     assert run(2, moves) == [[True] * 4] * 2

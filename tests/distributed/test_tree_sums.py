@@ -1,4 +1,4 @@
-"""Sums over workers, and what plain functions say of divided params: an error with the way out, or whole numbers."""
+"""Sums over workers, and plain functions of divided params: an error with the solution, or the numbers of the whole."""
 
 from functools import cache
 from unittest import mock
@@ -21,7 +21,7 @@ def data():
 
 
 def message(f, *args):
-    """Return what an error says, or what a call without one returned."""
+    """Return the message of an error, or the result of a call without one."""
     try:
         return repr(f(*args))
     except ValueError as error:
@@ -29,7 +29,7 @@ def message(f, *args):
 
 
 def sums(rank, size):
-    """Sum a tree of several dtypes, with another order of keys on rank 1 and halves that must be rounded once only."""
+    """Sum a tree of several dtypes, with another order of keys on rank 1, and half precision that must be rounded once."""
     half = torch.full((3,), 1.0 if rank else 256.0, dtype=torch.bfloat16)
     given = {"f": torch.tensor([1.0, 2.0]) * rank, "i": torch.tensor(rank), "none": None, "half": half}
     given["d"] = (torch.ones(0, 2), torch.ones(2, 1).double())
@@ -44,7 +44,7 @@ def sums(rank, size):
 
 
 def evaluated():
-    """Tell whether metrics that each worker measured on its rows are those of one process."""
+    """Tell whether metrics that each worker measured on its rows equal those of one process."""
     params, (x, target) = NET.init(0), data()
     rows, labels = distributed.shard_rows((x, target))
     total = METRIC.add(METRIC.start(), NET(params, rows), labels)
@@ -53,14 +53,14 @@ def evaluated():
 
 
 def refusals(rank):
-    """Return what all_reduce says of trees that differ, and of leaves that are no numbers."""
+    """Return the errors of all_reduce for different trees, and for leaves that are not numbers."""
     shapes, paths = {"a": torch.zeros(2 + rank)}, {"a" if rank else "b": torch.zeros(2)}
     mixed = {"a": torch.tensor(True) if rank else torch.tensor(1)}
     return [message(distributed.all_reduce, one) for one in (shapes, paths, {"a": 3}, mixed)]
 
 
 def beside():
-    """Return what plain functions give for divided params, and what they say if they cannot take them."""
+    """Return the results of plain functions for divided params, or their errors."""
     params, (x, target), tree = NET.init(0), data(), fn.tree
     mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
     broken = tree.replace(params, "0.weight", torch.zeros(16, 4).index_fill(0, torch.tensor([15]), torch.nan))
@@ -90,31 +90,31 @@ def beside():
 
 
 def work():
-    """Do all of it in one start of the workers."""
+    """Do everything in one start of the workers."""
     rank, size = dist.get_rank(), dist.get_world_size()
     return sums(rank, size), evaluated(), refusals(rank), beside()
 
 
 @cache
 def found(size):
-    """Return what the workers found, by rank."""
+    """Return the results of the workers, by rank."""
     return run(size, work)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_a_sum_is_that_of_all_workers_with_one_collective_for_each_dtype(size):
-    """Half precision goes with float32."""
+    """Half precision is summed together with float32."""
     assert [one[0] for one in found(size)] == [(True, True, 3)] * size
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_metrics_of_rows_on_several_workers_are_those_of_all_rows(size):
-    """Their totals are trees, which add up."""
+    """Their totals are trees that add up."""
     assert all(one[1] for one in found(size))
 
 
 def test_trees_that_differ_and_leaves_without_numbers_are_refused_on_every_worker():
-    """With the path, and what is where."""
+    """The error has the path and both values."""
     for shapes, paths, number, mixed in [one[2] for one in found(2)]:
         assert shapes.endswith(
             "'a' differs, got shape (2,) and torch.float32 on rank 0 and shape (3,) and torch.float32 on rank 1"
@@ -125,12 +125,12 @@ def test_trees_that_differ_and_leaves_without_numbers_are_refused_on_every_worke
 
 
 def test_numbers_of_a_tree_of_divided_params_are_those_of_the_whole():
-    """A number of a DTensor of which each worker has a part is that of this worker only."""
+    """A number from a divided DTensor is this worker's only."""
     assert [one[3][0] for one in found(2)] == [[True] * 6] * 2
 
 
 def test_what_cannot_take_divided_params_says_what_to_do():
-    """Torch says that all plain tensors should become DTensors."""
+    """torch's own error says that all plain tensors should become DTensors."""
     for said in [one[3][1] for one in found(2)]:
         for name in ("layer", "step", "evaluate", "fit"):
             assert "need a step of distributed.data_parallel or distributed.tensor_parallel" in said[name], (name, said[name])
@@ -141,6 +141,6 @@ def test_what_cannot_take_divided_params_says_what_to_do():
 
 
 def test_a_sum_needs_a_process_group():
-    """Or it would be that of one process, unnoticed."""
+    """Otherwise it would silently be the sum of one process."""
     with pytest.raises(ValueError, match=r"all_reduce: torch\.distributed\.init_process_group must be called first"):
         distributed.all_reduce({"a": torch.zeros(2)})

@@ -1,4 +1,4 @@
-"""Two hosts that train together over a slow link that loses packets, until it is cut: the same bits as on one host, and no hang."""
+"""Two hosts train together over a slow, lossy link, until it is cut: the same bits as on one host, and no hang."""
 
 import os
 import re
@@ -15,28 +15,28 @@ import funcnet as fn
 
 ROOT = Path(__file__).parents[2]
 ENDLESS, TIMEOUT = 100_000, 8
-"""Steps of a training that is cut off, and seconds that its collectives may take."""
+"""Steps of the interrupted training, and the timeout of its collectives in seconds."""
 
 
 def torchrun(host, *options):
-    """Return the command that starts one of two workers, on a host."""
+    """Return the command that starts one of two workers on a host."""
     start = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
     return [*start, f"--rdzv-endpoint={ADDRESSES[0]}:29400", f"--local-addr={ADDRESSES[host]}", *options, small_training.__file__]
 
 
 def environment():
-    """Return the environment of both hosts: their device, and a new store for workers that are started again."""
+    """Return the environment of both hosts: their device, and a new store for restarted workers."""
     path = f"{ROOT}:{ROOT / 'tests'}"
     return {**os.environ, "GLOO_SOCKET_IFNAME": DEVICE, "PYTHONPATH": path, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def told(output):
-    """Return the digests that a host has printed, by step."""
+    """Return the digests printed by a host, by step."""
     return {int(step): found for step, found in re.findall(r"^step (\d+) (\w{64})$", output.read_text(), re.MULTILINE)}
 
 
 def wait_for(hosts, outputs, done, seconds=240.0):
-    """Wait until ``done`` is true of what every host has printed."""
+    """Wait until ``done`` is true of the output of every host."""
     end = time.monotonic() + seconds
     while not all(done(output) for output in outputs):
         ended = [process.poll() for process in hosts.processes]
@@ -47,7 +47,7 @@ def wait_for(hosts, outputs, done, seconds=240.0):
 
 @pytest.fixture(scope="module")
 def cut_off(tmp_path_factory):
-    """Return what two hosts print, their exit codes, the link and the checkpoints of a training whose link is cut after step 8."""
+    """Return the output of two hosts, their exit codes, the link and the checkpoints; the link is cut after step 8."""
     folder = tmp_path_factory.mktemp("hosts")
     outputs = [folder / f"host-{host}.txt" for host in (0, 1)]
     arguments = [str(folder / "checkpoints"), str(ENDLESS), str(TIMEOUT)]
@@ -60,7 +60,7 @@ def cut_off(tmp_path_factory):
 
 
 def test_a_slow_link_that_loses_packets_changes_no_bit(cut_off):
-    """Both hosts have the params of a training on one host, after every step; and packets were lost."""
+    """Both hosts have the params of a training on one host after every step, although packets were lost."""
     outputs, _, link, _ = cut_off
     first, second = map(told, outputs)
     expected = dict(enumerate(run(2, small_training.digests, max(*first, *second))[0], start=1))
@@ -70,7 +70,7 @@ def test_a_slow_link_that_loses_packets_changes_no_bit(cut_off):
 
 
 def test_both_hosts_of_a_cut_link_end_and_name_the_missing_rank(cut_off):
-    """Each the other one."""
+    """Each names the other one."""
     outputs, codes, _, _ = cut_off
     assert 0 not in codes
     for output, other in zip(outputs, (1, 0), strict=True):
@@ -78,7 +78,7 @@ def test_both_hosts_of_a_cut_link_end_and_name_the_missing_rank(cut_off):
 
 
 def test_the_last_checkpoint_before_the_cut_loads(cut_off):
-    """With the bits of its step: that which rank 0 told last."""
+    """It has the bits of its step, the last one that rank 0 printed."""
     outputs, _, _, checkpoints = cut_off
     first = told(outputs[0])
     assert checkpoints.latest() == max(first)
@@ -87,7 +87,7 @@ def test_the_last_checkpoint_before_the_cut_loads(cut_off):
 
 @pytest.mark.long
 def test_two_hosts_go_on_when_the_link_is_mended(tmp_path):
-    """With ``--max-restarts``, from the last checkpoint, and to the same end: steps are told again with the same digests."""
+    """With ``--max-restarts`` they continue from the last checkpoint to the same end; repeated steps have the same digests."""
     outputs = [tmp_path / f"host-{host}.txt" for host in (0, 1)]
     commands = [
         [*torchrun(host, "--rdzv-backend=c10d", f"--rdzv-conf=is_host={host == 0}", "--max-restarts=3"), str(tmp_path), "40", "5"]

@@ -1,4 +1,4 @@
-"""What holds for every test of an example: the parts of a step are timed over a few rounds; no test judges a time."""
+"""Settings of the tests of examples: the parts of a step are timed in a few rounds; no test asserts on a time."""
 
 import pytest
 

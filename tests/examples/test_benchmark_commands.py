@@ -1,4 +1,4 @@
-"""Commands of the benchmarks: their help, arguments that are refused before anything is measured, and Ctrl-C."""
+"""Commands of the benchmarks: their help, arguments that are refused before measuring, and Ctrl-C."""
 
 import importlib
 import os
@@ -29,7 +29,7 @@ def main_of(name: str):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_names_the_command(name: str, capsys: pytest.CaptureFixture[str]):
-    """It begins with what is typed, says what the command is for, and measures nothing; no list or None is its default."""
+    """It begins with the typed command, describes it, and measures nothing; no default is a list or None."""
     with pytest.raises(SystemExit) as ended:
         main_of(name)(["--help"])
     said = capsys.readouterr().out
@@ -62,7 +62,7 @@ def test_help_names_the_command(name: str, capsys: pytest.CaptureFixture[str]):
     ],
 )
 def test_wrong_arguments_are_refused(name: str, arguments: str, problem: str, capsys: pytest.CaptureFixture[str]):
-    """The error has the rule and what came."""
+    """The error has the rule and the value."""
     with pytest.raises(SystemExit) as ended:
         main_of(name)(arguments.split())
     assert ended.value.code == 2
@@ -70,7 +70,7 @@ def test_wrong_arguments_are_refused(name: str, arguments: str, problem: str, ca
 
 
 def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Whether it exists or is to be made within one that may not be written to."""
+    """The folder may exist, or would have to be created in one without permission."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     for path in (tmp_path, tmp_path / "new" / "one"):
         with pytest.raises(command.argparse.ArgumentTypeError, match="must be a folder that can be written to"):
@@ -88,7 +88,7 @@ def test_names_come_with_commas_or_spaces():
 
 
 def test_ctrl_c_ends_a_table_with_a_line(capsys: pytest.CaptureFixture[str]):
-    """The lines before it are kept, those of the family that it interrupts too."""
+    """The lines before it are kept, also those of the interrupted family."""
 
     def stopped():
         raise KeyboardInterrupt
@@ -102,7 +102,7 @@ def test_ctrl_c_ends_a_table_with_a_line(capsys: pytest.CaptureFixture[str]):
 
 
 def test_ctrl_c_ends_a_command_without_a_traceback():
-    """A process that is interrupted says so in one line, and its status is that of a program that SIGINT ended."""
+    """An interrupted process prints one line, and exits with the status for SIGINT."""
     code = (
         "import signal, time; from examples.benchmarks.command import run_command; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs ignore SIGINT

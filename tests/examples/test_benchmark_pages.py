@@ -11,14 +11,14 @@ from examples.benchmarks.workloads import WORKLOADS
 
 @pytest.fixture
 def threads():
-    """Set the number of threads back that a command sets to 1."""
+    """Restore the number of threads, which a command sets to 1."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
 
 
 def test_the_page_of_compile_time_has_the_slope(capsys, monkeypatch, tmp_path):
-    """A row for each net and depth; seconds a block more are those between two rows of one net."""
+    """Each net and depth has a row; the slope is the difference in seconds per block between two rows of a net."""
     monkeypatch.setattr(compile_time, "_in_a_process", lambda job: (1.0 + 0.5 * job[1], 2.0, 3.0))
     compile_time.main(["--page", str(tmp_path / "page.md"), "--size", "4"])
     printed = capsys.readouterr().out
@@ -34,7 +34,7 @@ def test_the_page_of_compile_time_has_the_slope(capsys, monkeypatch, tmp_path):
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", compile_time.NETS)
 def test_the_time_to_compile_is_measured(name, threads):
-    """Of a small net in this process."""
+    """A small net is measured in this process."""
     own, compiler, ms = compile_time.measure(name, 1, 4, 2)
     assert own > 0
     assert compiler >= 0
@@ -43,7 +43,7 @@ def test_the_time_to_compile_is_measured(name, threads):
 
 @pytest.mark.parametrize("name", half_precision.NAMES)
 def test_a_step_in_bfloat16_is_near_that_in_float32(name):
-    """The loss of the first step, of both frameworks."""
+    """The losses of the first step of both frameworks are compared."""
     for make in (half_precision.ours, half_precision.theirs):
         single, half = (float(make(name, dtype, False)()) for dtype in (torch.float32, torch.bfloat16))
         assert half != single
@@ -63,7 +63,7 @@ def test_the_page_of_bfloat16_has_a_row_for_each_contender(capsys, tmp_path, thr
 
 
 def test_the_loop_of_blocks_takes_the_steps_of_the_blocks_written_out():
-    """To the bit, from params that are those of the other form, stacked."""
+    """They agree bit for bit, from the same params, stacked."""
     losses = []
     for loop in (False, True):
         training = funcnet.FuncnetTraining(WORKLOADS["deep"], loop=loop)
@@ -73,7 +73,7 @@ def test_the_loop_of_blocks_takes_the_steps_of_the_blocks_written_out():
 
 
 def test_the_deep_net_is_compiled_as_a_loop_only():
-    """A hundred blocks written out take minutes, by torch.nn too."""
+    """A hundred separate blocks take minutes to compile, in torch.nn too."""
     ours = [one.label for one in funcnet.contenders(WORKLOADS["deep"], ("eager", "compiled"))]
     names = ("eager", "eager, repeat", "compiled, repeat")
     assert ours == [f"funcnet {name}{donated}" for name in names for donated in ("", ", donated")]

@@ -1,4 +1,4 @@
-"""The benchmark: both frameworks take the same steps, and the page says what was measured. No time is judged here."""
+"""The benchmark: both frameworks take the same steps, and the page has the measurements. No test asserts on a time."""
 
 import functools
 import importlib
@@ -50,7 +50,7 @@ def by_funcnet(name, donated):
 
 @functools.lru_cache(maxsize=1)
 def steps_of_torch_nn(name):
-    """Take them once for both forms of funcnet, from funcnet's weights."""
+    """Take steps once for both forms of funcnet, from funcnet's weights."""
     training = torch_nn.TorchTraining(WORKLOADS[name], "eager", "default", torch.float64)
     training.module.load_state_dict(fn.tree.map(torch.clone, by_funcnet(name, False)[1]()))
     return steps_of(training, training.module.state_dict)
@@ -59,12 +59,12 @@ def steps_of_torch_nn(name):
 @pytest.mark.parametrize("donated", [False, True])
 @pytest.mark.parametrize("name", SINGLE)
 def test_the_twin_takes_the_same_steps(name, donated):
-    """From the same weights, in float64, losses and weights of funcnet and torch.nn agree for three steps."""
+    """From the same weights, losses and weights of funcnet and torch.nn agree in float64 for three steps."""
     assert_same_steps(steps_of(*by_funcnet(name, donated)), steps_of_torch_nn(name))
 
 
 def assert_rows_of_faults(text):
-    """Check that each contender has a line, with ms, page faults and peak MB by default and with freed memory retained."""
+    """Check that each contender has a line with ms, page faults and peak MB, by default and with freed memory retained."""
     _, *lines = text.splitlines()
     assert [line[:40].strip() for line in lines] == [f"lstm, {peer}" for peer in faults.PEERS]
     for line in lines:
@@ -75,7 +75,7 @@ def assert_rows_of_faults(text):
 
 @pytest.mark.parametrize("name", [*memory.NETS, *memory.SCANS])
 def test_the_memory_of_a_net_is_measured(name):
-    """The cache, the peak and the time of a small one; recomputation keeps less than what it recomputes."""
+    """It has cache, peak and time of a small net; recomputation keeps less than it recomputes."""
     kept, peak, ms = memory.measure(name, 9, 4, 8)
     assert peak >= 0
     assert ms > 0
@@ -86,7 +86,7 @@ def test_the_memory_of_a_net_is_measured(name):
 
 
 def test_the_page_of_memory_has_a_row_for_each_net_and_length(capsys, monkeypatch, tmp_path):
-    """The tables are printed, and on the page they are below its head."""
+    """The tables are printed, and are on the page below its head."""
     monkeypatch.setattr(memory, "_in_a_process", lambda job: (2e6, 3e6, 4.0))
     memory.main(["--page", str(tmp_path / "page.md"), "--size", "4", "--rows", "8"])
     printed = capsys.readouterr().out
@@ -101,7 +101,7 @@ def test_the_page_of_memory_has_a_row_for_each_net_and_length(capsys, monkeypatc
 @pytest.mark.parametrize("optimizer", memory.OPTIMIZERS)
 @pytest.mark.parametrize("name", memory.STEPPED)
 def test_the_memory_of_a_step_is_measured(name, optimizer, in_backward):
-    """The size of the params, the peak and the time of a small one."""
+    """It has params, peak and time of a small net."""
     size, peak, ms = memory.measure_steps(name, optimizer, in_backward, 3, 16, 4)
     assert size == 4 * 3 * 16 * 17
     assert peak >= 0
@@ -116,7 +116,7 @@ def memory_rows():
 
 
 def test_the_committed_memory_is_what_depth_and_length_promise():
-    """Reversible caches do not grow, recomputed ones as the root does, and a step in the backward pass saves 67 MB of gradients."""
+    """Reversible caches are constant, recomputed ones grow as the root, and updates in the backward pass save 67 MB."""
     rows = memory_rows()
     cache = lambda name, n: float(rows[name, str(n)][0])
     for name in ("reversible", "repeat of reversible"):
@@ -149,7 +149,7 @@ def test_page_faults_are_a_line_of_each_contender(capsys, monkeypatch):
 
 @pytest.mark.parametrize("peer", faults.PEERS)
 def test_page_faults_are_counted(peer):
-    """Of a step in this process: a time and a peak above 0, and how many there were."""
+    """A step in this process has a time and a peak above 0, and a number of faults."""
     ms, count, peak = faults.measure("lstm", peer, 1)
     assert min(ms, peak) > 0
     assert count >= 0
@@ -163,7 +163,7 @@ def test_page_faults_are_counted_in_a_process_each(capsys):
 
 
 def test_the_ensemble_takes_the_same_steps():
-    """All twenty members, beside vmap of grad."""
+    """All twenty members are compared with vmap of grad."""
     ours, weights = by_funcnet("ensemble20", True)
     theirs = torch_nn.EnsembleTraining(WORKLOADS["ensemble20"], "eager", torch.float64)
     theirs.params = fn.tree.map(torch.clone, weights())
@@ -172,14 +172,14 @@ def test_the_ensemble_takes_the_same_steps():
 
 @pytest.mark.parametrize(("name", "count"), [("disk_mlp", 100 * 2 * 1350), ("bigmlp", 256 * 2 * (784 * 1024 + 1024 * 1034))])
 def test_flops_are_those_of_the_products(name, count):
-    """Three products a layer, two for the first: its input needs no gradient."""
+    """There are three products a layer, two for the first, whose input needs no gradient."""
     first = {"disk_mlp": 100 * 2 * 50, "bigmlp": 256 * 2 * 784 * 1024}[name]
     assert torch_nn.flops(WORKLOADS[name]) == 3 * count - first
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Measure two workloads for a moment."""
+    """Measure two workloads briefly."""
     folder = tmp_path_factory.mktemp("out")
     small = ["--peers", "nn,thinc", "--funcnet", "eager", "--rounds", "2", "--turn", "0.002", "--no-memory"]
     where = ["--json", str(folder / "all.json"), "--out", str(folder)]
@@ -192,7 +192,7 @@ def run(tmp_path_factory):
 
 
 def test_the_page_holds_the_numbers_measured(run):
-    """Medians in the table are those of the JSON file, and quotients those of the medians of the best of each family."""
+    """Medians in the table are those of the JSON file, and quotients those of the best medians of each family."""
     assert run.out.strip() == (run.folder / "BENCHMARKS.md").read_text().strip()
     for result in run.results["results"]:
         section = report.section(result)
@@ -206,13 +206,13 @@ def test_the_page_holds_the_numbers_measured(run):
 
 
 def medians(section, family):
-    """Return the medians of a family, as numbers and as they stand."""
+    """Return the medians of a family, as numbers and as text."""
     rows = [[c.strip() for c in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith(f"| {family}")]
     return [(float(row[2]), row[2]) for row in rows]
 
 
 def test_every_contender_of_the_peers_asked_for_is_there(run):
-    """funcnet plain and donated, torch.nn with each implementation of its optimizer, the ensemble by vmap."""
+    """They are funcnet plain and donated, torch.nn with each implementation of its optimizer, and the ensemble with vmap."""
     labels = {result["workload"]: [row["label"] for row in result["rows"]] for result in run.results["results"]}
     ours = ["funcnet eager", "funcnet eager, donated"]
     assert labels["disk_mlp"] == ours + [f"torch.nn eager, {kind}" for kind in ("default", "foreach", "fused")]
@@ -220,7 +220,7 @@ def test_every_contender_of_the_peers_asked_for_is_there(run):
 
 
 def test_what_was_measured_is_told(run):
-    """Versions, processor, FLOPs, the best product, every time, losses that are near each other, and a chart."""
+    """The page has versions, processor, FLOPs, the best product, every time, similar losses, and a chart."""
     assert run.results["versions"]["torch"] == version("torch")  # torch.__version__ may have a build tag, such as +cu130
     assert run.results["processor"] in run.out
     for result in run.results["results"]:
@@ -231,7 +231,7 @@ def test_what_was_measured_is_told(run):
 
 
 def result_of(**medians):
-    """Return the result of bigmlp with a row of each label."""
+    """Return the result of bigmlp with a row for each label."""
     rows = [row(name.split(",")[0], median, name) for name, median in medians.items()]
     return {"workload": "bigmlp", "threads": 1, "cores": 1, "rows": rows, "flops": 3_000_000, "gemm": {"mm": 100.0}}
 
@@ -249,7 +249,7 @@ MEDIANS = {"funcnet eager": 60.0, "funcnet eager, donated": 50.0, "torch.nn eage
     ],
 )
 def test_goals_are_judged(maker, before, goal):
-    """By maker, beside the figures of the round before, which may be the goal; what was not measured is not in the table."""
+    """They depend on the maker, and may be the previous figures; unmeasured ones are left out."""
     earlier = [result_of(**{"funcnet eager": 50.0, "torch.nn eager": before})] if before else []
     found = {row[2]: row[3:] for row in cells(report.owed([result_of(**MEDIANS)], maker, earlier), "bigmlp")}
     assert found == {
@@ -260,21 +260,21 @@ def test_goals_are_judged(maker, before, goal):
 
 
 def test_pure_steps_have_a_goal():
-    """The best of the family is the donated row; the pure one is judged by itself."""
+    """The best of the family is the donated row; the pure one is judged separately."""
     result = result_of(**MEDIANS)
     assert report.quotient(result, "funcnet eager, pure", "torch.nn eager") == 1.0
     assert report.quotient(result, "funcnet eager", "torch.nn eager") == pytest.approx(50 / 60)
 
 
 def test_goals_name_workloads_and_families():
-    """Each goal is of a workload that there is, between contenders of known families."""
+    """Each goal is of an existing workload, between contenders of known families."""
     for goal in goals.GOALS:
         assert goal.workload in WORKLOADS
         assert {goal.ours.split(",")[0], goal.theirs.split(",")[0]} <= set(report.FAMILIES)
 
 
 def test_figures_of_the_round_before_are_read_from_pages(run):
-    """A page read again has the medians of the run; the committed file has rows for one thread and two."""
+    """A parsed page has the medians of the run; the committed file has rows for one and two threads."""
     found = [*goals.read_page(run.out)]
     assert [one["workload"] for one in found] == ["disk_mlp", "ensemble20"]
     for one, measured in zip(found, run.results["results"], strict=True):
@@ -301,7 +301,7 @@ def row(family, median, label):
 
 
 def test_turns_are_taken_one_after_the_other():
-    """Each contender has one turn a round, of its own number of calls, and its times are those of a step."""
+    """Each contender has one turn a round with its own number of calls, and its times are those of a step."""
     calls = []
     kinds = (("a", 1, 3), ("b", 10, 2))
     ready = [measure.Ready(Contender(name, name, None, steps), training(name, calls), 0.5, n) for name, steps, n in kinds]
@@ -316,7 +316,7 @@ def training(name, calls, loss=0.5):
 
 
 def test_a_contender_that_cannot_run_is_a_note():
-    """The others are measured all the same."""
+    """The others are still measured."""
 
     def broken():
         raise RuntimeError("no compiler\nand more")
@@ -328,7 +328,7 @@ def test_a_contender_that_cannot_run_is_a_note():
 
 @pytest.mark.parametrize(("loss", "said"), [(0.6, "is 0.6000, that of x a 0.5000"), (float("nan"), "is nan")])
 def test_a_contender_that_computes_something_else_is_a_note(loss, said):
-    """It has its framework's weights, and so its loss after ten steps; the time of anything else is no time."""
+    """Contenders of a framework share weights and therefore the loss after ten steps; otherwise the time means nothing."""
     made = {"x a": 0.5, "y b": 0.7, "x c": loss}
     contenders = [Contender(name, name, lambda name=name: training(name, [], made[name])) for name in made]
     ready, notes = measure.prepared(contenders, 1e-6)
@@ -337,7 +337,7 @@ def test_a_contender_that_computes_something_else_is_a_note(loss, said):
 
 
 def test_a_peer_that_is_missing_is_a_note(monkeypatch):
-    """Whatever else was asked for is there."""
+    """All other requested peers are measured."""
     monkeypatch.setitem(sys.modules, "jax", None)
     found, notes = worker.gathered({"workload": "lenet", "funcnet": ["eager"], "peers": ["jax", "nn"]})
     assert len(found) == 5
@@ -346,7 +346,7 @@ def test_a_peer_that_is_missing_is_a_note(monkeypatch):
 
 
 def test_peak_memory_sees_what_a_step_holds():
-    """40 MB that are written to within a step, and given back, are in the peak."""
+    """40 MB that are written to and freed within a step are in the peak."""
     contender = Contender("x", "x", lambda: SimpleNamespace(run=lambda calls: torch.ones(10_000_000).sum()))
     assert 35 < measure.memory(contender) < 80
 
@@ -362,7 +362,7 @@ def test_peak_memory_sees_what_a_step_holds():
     ],
 )
 def test_what_does_not_exist_is_refused(arguments, problem, capsys):
-    """The error names what there is."""
+    """The error lists the existing names."""
     with pytest.raises(SystemExit):
         benchmarks.main(arguments)
     assert problem in capsys.readouterr().err

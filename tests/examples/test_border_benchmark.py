@@ -1,4 +1,4 @@
-"""The benchmark of the border to autograd: all contenders give the same. No time is judged here."""
+"""The benchmark of the border to autograd: all contenders compute the same. No test asserts on a time."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from examples.benchmarks import border
 
 @pytest.mark.parametrize("case", [border.mlp, border.block])
 def test_all_ways_through_a_net_give_the_same(case):
-    """The gradients of x and of all parameters."""
+    """The gradients of x and of all parameters agree."""
     net, theirs, x = case()
     bare, module, reference = [work() for work in border.ways(net, theirs, x[:4]).values()]
     assert len(bare) == len(module) == len(reference)
@@ -18,7 +18,7 @@ def test_all_ways_through_a_net_give_the_same(case):
 
 
 def test_the_table_has_a_row_for_each_case():
-    """With three times and two quotients."""
+    """Each has three times and two quotients."""
     lines = [*border.border(rounds=1)]
     assert len(lines) == 4
     assert all(line.count("|") == 7 for line in lines)

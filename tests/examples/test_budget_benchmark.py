@@ -1,4 +1,4 @@
-"""The budget of a step: every phase is measured, and its kernels are those of the phase. No time is judged here."""
+"""The budget of a step: every phase is measured, with its own kernels. No test asserts on a time."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from examples.benchmarks import budget
 
 @pytest.mark.parametrize("name", budget.NETS)
 def test_kernels_of_the_phases_are_those_of_the_step(name: str):
-    """Forward, loss, backward, statistics and optimizer call as many kernels as the step, which calls no others."""
+    """Forward, loss, backward, statistics and optimizer together call exactly the kernels of the step."""
     counts = {phase: sorted([str(kernel) for kernel, _, _ in budget.kernels(f)]) for phase, f in budget.phases(name).items()}
     together = counts["forward, loss, backward"] + counts["statistics"] + counts["optimizer"]
     assert counts["step"] == sorted(together)
@@ -15,7 +15,7 @@ def test_kernels_of_the_phases_are_those_of_the_step(name: str):
 
 
 def test_table_has_a_row_for_each_phase(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """The command prints kernels, plans, checks and the Python between, which is the difference of the first two."""
+    """The command prints kernels, plans, checks and Python overhead, the difference of the first two."""
     monkeypatch.setattr(budget, "CALLS", 2)
     budget.main(["disk_mlp", "--rounds", "1"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line]

@@ -1,4 +1,4 @@
-"""What small examples share: how they are called, the digits they take, and where their pictures go."""
+"""Helpers of the small examples: options, digits, and the folder of pictures."""
 
 import importlib
 
@@ -12,7 +12,7 @@ from examples import common
 
 @pytest.mark.parametrize("name", ["siamese", "ensemble", "private", "lora", "saliency"])
 def test_the_examples_have_help_and_refuse_to_do_nothing(name, capsys):
-    """--help names the options, and 0 epochs are an error of usage."""
+    """--help names the options, and 0 epochs are a usage error."""
     main = importlib.import_module(f"examples.{name}").main
     for arguments, code in ((["--help"], 0), (["--epochs", "0"], 2)):
         with pytest.raises(SystemExit) as stopped:
@@ -24,7 +24,7 @@ def test_the_examples_have_help_and_refuse_to_do_nothing(name, capsys):
 
 
 def test_the_digits_are_parted_by_the_key():
-    """All 1797 of them, none twice, in an order that the key decides; pixels lie between 0 and 1."""
+    """All 1797 appear once, in an order determined by the key; pixels are between 0 and 1."""
     (images, labels), (held, held_labels) = common.digits(fn.key(1))
     assert (len(images), len(labels), len(held), len(held_labels)) == (1437, 1437, 360, 360)
     everything = torch.cat((images, held)).flatten(1)
@@ -35,7 +35,7 @@ def test_the_digits_are_parted_by_the_key():
 
 
 def test_a_picture_is_saved_where_the_options_say(tmp_path, capsys):
-    """In a folder that is made for it."""
+    """The folder is created."""
     options = common.arguments("A doc.", ["--out", str(tmp_path / "new"), "--seed", "3"], epochs=2)
     assert (options.epochs, options.seed) == (2, 3)
     common.save(plt.subplots()[0], options, "name")

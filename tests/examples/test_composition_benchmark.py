@@ -1,4 +1,4 @@
-"""The benchmark of composition: all contenders give the same. No time is judged here."""
+"""The benchmark of composition: all contenders compute the same. No test asserts on a time."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from examples.benchmarks import composition, depth, ensembles, per_example, turn
 
 @pytest.mark.parametrize("name", per_example.nets())
 def test_all_ways_to_gradients_of_each_example_give_the_same(name: str):
-    """The gradients of the loop, of ``torch.func`` and of funcnet, and the norms of these."""
+    """The gradients of the loop, of ``torch.func`` and of funcnet agree, and so do their norms."""
     net, x, target = per_example.nets()[name]
     found = {way: work() for way, work in per_example.contenders(net, x[:4], target[:4]).items()}
     want = fn.tree.names(found["loop"])
@@ -26,7 +26,7 @@ def test_all_ways_to_gradients_of_each_example_give_the_same(name: str):
 
 @pytest.mark.parametrize("name", ensembles.nets())
 def test_both_ensembles_give_the_same(name: str):
-    """Outputs and gradients of three members."""
+    """Outputs and gradients of three members agree."""
     net, module, x, target = ensembles.nets()[name]
     found = {way: work() for way, work in ensembles.contenders(net, module, x[:4], target[:4], members=3).items()}
     torch.testing.assert_close(found["ensemble, forward"], found["torch.func, forward"], rtol=1e-4, atol=1e-5)
@@ -37,7 +37,7 @@ def test_both_ensembles_give_the_same(name: str):
 
 
 def test_both_kinds_of_depth_give_the_same():
-    """Bit for bit."""
+    """They agree bit for bit."""
     found = {way: work() for way, work in depth.contenders(6, 5, n=3).items()}
     assert torch.equal(found["repeat, forward"], found["serial, forward"])
     for work in ("gradients", "SGD step", "Adam step"):
@@ -48,7 +48,7 @@ def test_both_kinds_of_depth_give_the_same():
 
 
 def test_contenders_take_turns():
-    """Each has a turn in each round, in another order; and what was set before is set again."""
+    """Each round has another order, and global settings are restored."""
     turn: list[str] = []
     threads = torch.get_num_threads()
     times = turns.measured({name: lambda name=name: turn.append(name) for name in "abc"}, rounds=5)
@@ -60,7 +60,7 @@ def test_contenders_take_turns():
 
 
 def test_the_page_has_a_row_for_each_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Written to a file as printed."""
+    """It is written to a file as printed."""
     for module in (per_example, ensembles, depth):
         ways = dict.fromkeys([one for pair in module.QUOTIENTS.values() for one in pair], lambda: sum(range(1000)))
         monkeypatch.setattr(module, "cases", lambda name=module.__name__, ways=ways: iter([(name, ways)]))
@@ -73,7 +73,7 @@ def test_the_page_has_a_row_for_each_case(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_committed_page_has_all_rows():
-    """It was written with the cases of today."""
+    """It was written with the current cases."""
     page = (Path(composition.__file__).parent / "results" / "COMPOSITION.md").read_text()
     for name in (*per_example.nets(), *ensembles.nets(), *[f"{rows} rows of {size}" for size, rows in depth.SIZES]):
         assert cells(page, name), name

@@ -1,4 +1,4 @@
-"""Examples that are interrupted: the same command continues them, and prints and draws what an undisturbed run does."""
+"""Interrupted examples: the same command continues them, and prints and draws the same as an undisturbed run."""
 
 import importlib
 import re
@@ -17,7 +17,7 @@ SMALL = {
 
 
 def ran(main, arguments, capsys):
-    """Run an example, and return what it printed, without times and places."""
+    """Run an example, and return its output without times and paths."""
     main(arguments)
     out = capsys.readouterr().out
     return re.sub(r"(training +|MAML +|pretrained +)\d+\.\d+( s)?|^(picture|sample|continuing).*\n", "", out, flags=re.MULTILINE)
@@ -25,7 +25,7 @@ def ran(main, arguments, capsys):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_an_interrupted_example_continues(name, tmp_path, monkeypatch, capsys):
-    """After Ctrl-C at the second checkpoint; the checkpoints are deleted at the end."""
+    """It is interrupted with Ctrl-C at the second checkpoint; the checkpoints are deleted at the end."""
     example, (constants, arguments) = importlib.import_module(f"examples.{name}"), SMALL[name]
     for constant, value in constants.items():
         monkeypatch.setattr(example, constant, value)
@@ -52,12 +52,12 @@ def test_an_interrupted_example_continues(name, tmp_path, monkeypatch, capsys):
 
 
 def kept_of(tmp_path, *arguments):
-    """Return the checkpoints of an example with these arguments."""
+    """Return the checkpoints of an example for the given arguments."""
     return common.checkpoints(common.arguments("A doc.", ["--out", str(tmp_path), *arguments], epochs=2), "name")
 
 
 def test_every_training_has_its_folder(tmp_path):
-    """Another seed or number of epochs is another training; the folder of all goes with the last one."""
+    """Another seed or number of epochs is another training; the common folder is deleted with the last one."""
     folders = [kept_of(tmp_path, *words).folder for words in ([], ["--seed", "1"], ["--epochs", "3"])]
     assert [folder.name for folder in folders] == ["name-epochs-2-seed-0", "name-epochs-2-seed-1", "name-epochs-3-seed-0"]
     for words in ([], ["--seed", "1"]):
@@ -69,7 +69,7 @@ def test_every_training_has_its_folder(tmp_path):
 
 
 def test_fresh_begins_anew(tmp_path, capsys):
-    """It deletes the checkpoints, which are continued otherwise; but not while a process trains with them."""
+    """It deletes the checkpoints, which would otherwise be continued, unless a process is training with them."""
     kept_of(tmp_path).save(1, {})
     kept = kept_of(tmp_path)
     assert kept.steps() == [1]
@@ -83,7 +83,7 @@ def test_fresh_begins_anew(tmp_path, capsys):
 
 
 def test_batches_are_made_step_by_step():
-    """In some ten epochs, of which the last may be smaller."""
+    """There are about ten epochs, of which the last may be smaller."""
     for steps, epochs, sizes in ((20, 10, [2] * 10), (23, 10, [2] * 11 + [1]), (3, 10, [1] * 3), (7, 2, [3, 3, 1])):
         batches, count = common.in_epochs(lambda i: i, steps, epochs)
         made = [[*batches(epoch)] for epoch in range(count)]

@@ -1,4 +1,4 @@
-"""The benchmark of a device, tried on the CPU with little time: sections, failures and the page. No time is judged here."""
+"""The benchmark of a device, on the CPU with little time: sections, failures and the page. No test asserts on a time."""
 
 import importlib
 import json
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def test_the_page_holds_every_section(tmp_path, capsys):
-    """One workload in no time gets its first contender, and the page, which is printed, says what was left out."""
+    """Without time, one workload gets its first contender, and the printed page says what was left out."""
     device.main(f"--device cpu --minutes 0.001 --workloads disk_mlp --rounds 2 --turn 0.001 --cases 1 --out {tmp_path}".split())
     text, found = (tmp_path / "DEVICE.md").read_text(), json.loads((tmp_path / "device.json").read_text())
     assert capsys.readouterr().out.strip() == text.strip()
@@ -40,7 +40,7 @@ def stopped(*_):
 
 
 def test_a_failure_is_a_line(tmp_path, monkeypatch):
-    """What a section or a contender raises is on the page; later contenders and sections follow."""
+    """An error of a section or a contender is on the page; later contenders and sections follow."""
     for module, name in ((device_steps, "Ours"), (device_checks, "key_faults"), (device_checks, "laws")):
         monkeypatch.setattr(module, name, failing)
     device.main(f"--device cpu --minutes 0.001 --workloads disk_mlp --rounds 1 --turn 0.001 --out {tmp_path}".split())
@@ -52,7 +52,7 @@ def test_a_failure_is_a_line(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
-    """It ends the command, without a traceback; the page has the sections before, and a line on the one that it ended."""
+    """It ends the command without a traceback; the page has the earlier sections, and a line for the interrupted one."""
     monkeypatch.setattr(device_steps, "contenders", stopped)
     device.main(f"--device cpu --minutes 1 --workloads disk_mlp,gpt --out {tmp_path}".split())
     text, found = (tmp_path / "DEVICE.md").read_text(), json.loads((tmp_path / "device.json").read_text())
@@ -62,7 +62,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
 
 
 def test_what_takes_too_long_is_left_out(monkeypatch):
-    """A contender that does not end is interrupted, and the next is measured; the timer is gone afterwards."""
+    """A contender that does not end is interrupted, and the next one is measured; the timer is removed."""
     monkeypatch.setattr(device_steps, "LEAST", 0.5)
     quick = SimpleNamespace(run=lambda n: None, size=1, value=lambda: 0.5)
     both = [Contender("slow", "x", lambda: time.sleep(60)), Contender("quick", "y", lambda: quick)]
@@ -76,7 +76,7 @@ def test_what_takes_too_long_is_left_out(monkeypatch):
 
 
 def test_rounds_end_with_the_time():
-    """With no time left there are three rounds; with enough, as many as asked for."""
+    """Without time there are three rounds; with enough time, the requested number."""
     ready = [
         SimpleNamespace(
             training=SimpleNamespace(run=lambda n: None, size=1),
@@ -103,14 +103,14 @@ def test_rounds_end_with_the_time():
     ],
 )
 def test_wrong_arguments_are_refused(arguments, problem, capsys):
-    """Before anything is measured, with the rule."""
+    """The error precedes any measurement, and has the rule."""
     with pytest.raises(SystemExit):
         device.main(arguments.split())
     assert problem in capsys.readouterr().err
 
 
 def test_the_laws_are_tried_in_both_dtypes():
-    """Two cases in float64 and float32; one that breaks a law is told with its name, the law and the message."""
+    """Two cases are tried in float64 and float32; a failure has the name, the law and the message."""
     found = device_checks.laws(CPU, Budget(60), 2)
     assert found["tried"] == {"float64": 2, "float32": 2}
     assert found["failures"] == []
@@ -121,7 +121,7 @@ def test_the_laws_are_tried_in_both_dtypes():
 
 
 def test_draws_that_differ_are_told(monkeypatch):
-    """A draw that depends on more than the key is a fault, and so is one that raises."""
+    """A draw that depends on more than the key is a fault, and so is an error."""
     monkeypatch.setattr(device_checks, "DRAWS", {"chance": lambda key: torch.rand(3), "none": lambda key: key[1]})
     assert {one["draw"] for one in device_checks.key_faults(CPU)} == {"chance", "none"}
     assert len(device_checks.key_faults(CPU)) == 6
@@ -129,7 +129,7 @@ def test_draws_that_differ_are_told(monkeypatch):
 
 @pytest.mark.parametrize("name", ["mlp_adam", "ensemble20", "adam"])
 def test_every_eager_contender_takes_steps(name):
-    """Funcnet's and torch.nn's, in float32 and bfloat16: the losses are finite."""
+    """They are funcnet's and torch.nn's, in float32 and bfloat16, and their losses are finite."""
     for contender in device_steps.contenders(WORKLOADS[name], CPU):
         if " eager" in contender.label:
             training = contender.make()
@@ -140,7 +140,7 @@ def test_every_eager_contender_takes_steps(name):
 
 
 def test_a_gpu_has_more_contenders():
-    """CUDA graphs and TF32 are for GPUs; reading the list needs none."""
+    """CUDA graphs and TF32 are for GPUs; the list can be read without one."""
     labels = [[one.label for one in device_steps.contenders(WORKLOADS["gpt"], torch.device(kind))] for kind in ("cpu", "cuda")]
     assert not any("graphs" in label or "TF32" in label for label in labels[0])
     assert {Way("graphs").label("funcnet"), "torch.nn graphs, fused, TF32"} <= {*labels[1]}

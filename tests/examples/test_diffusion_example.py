@@ -1,4 +1,4 @@
-"""The diffusion model, run small: it finds most of the noise, and the picture is saved; the sampler, with a net that knows."""
+"""The diffusion model, run small: it finds most of the noise, saves the picture, and samples correctly with an ideal net."""
 
 import re
 
@@ -9,7 +9,7 @@ from examples import diffusion
 
 
 def test_it_finds_the_noise(tmp_path, capsys, monkeypatch):
-    """Two epochs: less than half the error of the estimate 0; the best linear one is better than 0 too."""
+    """After two epochs the error is less than half that of the estimate 0; the best linear estimate beats 0 too."""
     monkeypatch.setattr(diffusion, "STEPS", 10)
     diffusion.main(["--epochs", "2", "--out", str(tmp_path)])
     out = capsys.readouterr().out
@@ -23,7 +23,7 @@ def test_it_finds_the_noise(tmp_path, capsys, monkeypatch):
 
 
 def test_ddim_returns_the_image_that_the_net_has_in_mind(monkeypatch):
-    """A net that finds the noise above one image draws that image, whatever noise it starts with."""
+    """A net that finds the noise on top of one image draws that image, whatever the initial noise."""
     image = torch.linspace(-1, 1, 64).view(1, 1, 8, 8)
 
     def knows(params, x):
@@ -49,7 +49,7 @@ def test_the_linear_estimate_is_the_best_one_for_normal_data():
 
 
 def test_the_net_is_one_layer():
-    """The gradients of the U-Net, for its params, the image and the time, are those that differences measure; a block obeys all laws."""
+    """The U-Net's gradients of params, image and time agree with finite differences, and a block obeys all laws."""
     x = fn.random.normal(0, (2, 1, 8, 8)), fn.random.uniform(1, (2,)), torch.tensor([3, 7])
     fn.testing.check_vjp(
         diffusion.net, fn.tree.cast(x[:2], torch.float64) + x[2:], fn.tree.cast(diffusion.net.init(0), torch.float64)

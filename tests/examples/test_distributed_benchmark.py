@@ -1,4 +1,4 @@
-"""The benchmark of training in two processes: collectives that are recorded, replaced and repeated, and the page."""
+"""The benchmark of training in two processes: collectives are recorded, replaced and repeated; and the page."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from examples.benchmarks import collectives, distributed, pipelines, processes
 
 
 def in_two():
-    """Record a sum, replace it by nothing, and make it again; return what came of it in this worker."""
+    """Record a sum, replace it with nothing, and repeat it; return the result in this worker."""
     own = torch.full((3,), dist.get_rank() + 1.0)
     with collectives.recorded() as calls:
         dist.all_reduce(own, async_op=True).wait()
@@ -20,7 +20,7 @@ def in_two():
 
 
 def test_collectives_are_recorded_and_replaced():
-    """In two workers; the sum counts once, since the second one is silent."""
+    """With two workers, the sum counts once, because the second one is silent."""
     for found, calls, nbytes in processes.together(2, in_two):
         assert found == [3.0] * 3
         assert calls == [("all_reduce", [((3,), torch.float32)])]
@@ -28,7 +28,7 @@ def test_collectives_are_recorded_and_replaced():
 
 
 def test_both_frameworks_take_turns_in_two_processes():
-    """One round of the tiny net: the times of each worker, and the losses of contenders of one framework agree."""
+    """One round of the tiny net gives the times of each worker, and equal losses within a framework."""
     for found in processes.together(2, distributed.times_of, "disk_mlp", 1, 0.001):
         labels = {one for ours, theirs in distributed.families().values() for one in (ours, *theirs)} & {*found["times"]}
         assert {
@@ -44,7 +44,7 @@ def test_both_frameworks_take_turns_in_two_processes():
 
 
 def test_the_bubble_is_the_share_of_waiting():
-    """Two stages of 10 s: one computes for 8 s of them, the other for 6."""
+    """In two stages of 10 s, one computes for 8 s, the other for 6."""
     assert pipelines.idle_share([[(0.0, 5.0), (7.0, 10.0)], [(2.0, 8.0)]]) == pytest.approx(0.3)
     assert pipelines.idle_share([[(1.0, 2.0), (2.0, 4.0)]]) == 0
 
@@ -59,7 +59,7 @@ def test_pipelines_of_both_frameworks_tell_when_they_compute():
 
 
 def test_the_page_has_a_row_for_each_workload_and_kind(capsys, monkeypatch, tmp_path):
-    """The numbers are given here: quotients are medians of the rounds', and memory is the mean of the workers'."""
+    """The numbers are given: quotients are medians of the rounds', and memory is the mean of the workers'."""
     families = distributed.families()
     labels = {one: 10.0 for _, theirs in families.values() for one in theirs} | dict.fromkeys(
         [f[0] for f in families.values()], 5.0

@@ -1,4 +1,4 @@
-"""The ensemble, run small: its spread shows the gap in the data, its loss has its gradient, and the picture is saved."""
+"""The ensemble, run small: its spread shows the gap in the data, its loss has the right gradient, and it saves the picture."""
 
 import re
 
@@ -9,7 +9,7 @@ from examples import ensemble
 
 
 def test_the_spread_shows_the_gap(tmp_path, capsys):
-    """300 steps: where there are no data the nets disagree ten times as much, and cover more points than one."""
+    """After 300 steps the nets disagree ten times as much in the gap, and cover more points than one net."""
     ensemble.main(["--epochs", "300", "--seed", "1", "--out", str(tmp_path)])
     out = capsys.readouterr().out
     rows = dict(re.findall(r"^(left of the gap|in the gap|right of the gap|beyond) +(\S.*)$", out, re.MULTILINE))
@@ -23,7 +23,7 @@ def test_the_spread_shows_the_gap(tmp_path, capsys):
 
 
 def test_a_net_predicts_a_mean_and_a_variance():
-    """Of the two numbers of its last Linear the second is the logarithm of the variance; the loss is torch's of the pair."""
+    """The second output of its last Linear is the logarithm of the variance; the loss of the pair is torch's."""
     x, t = fn.random.normal(0, (5, 1)), fn.random.normal(1, (5, 1))
     params = ensemble.net.init(0)
     y, (mean, var) = ensemble.net[:-2](params[:-2], x), ensemble.net(params, x)
@@ -32,7 +32,7 @@ def test_a_net_predicts_a_mean_and_a_variance():
 
 
 def test_members_train_as_they_would_alone():
-    """One step of three nets at once moves each net as a separate step does."""
+    """One step of three nets at once changes each net like a separate step."""
     x, t = fn.random.normal(0, (7, 1)), fn.random.normal(1, (7, 1))
     nets, opt = fn.ensemble(ensemble.net, 3), fn.SGD(lr=0.1)
     params = nets.init(0)

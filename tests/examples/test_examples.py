@@ -1,4 +1,4 @@
-"""The examples, run small: what they print and save is checked, not only that they end."""
+"""The examples, run small: their output and pictures are checked."""
 
 import importlib
 import math
@@ -14,14 +14,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments):
-    """Run a script from the root as a user would, and return what it printed."""
+    """Run a script from the root as a user would, and return its output."""
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def run_here(monkeypatch, capsys, script, *arguments):
-    """Run a script as its own program in this process, without another import of torch, and return what it printed."""
+    """Run a script as a program in this process, without importing torch again, and return its output."""
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     monkeypatch.syspath_prepend(ROOT)
     monkeypatch.setenv("MPLBACKEND", "Agg")
@@ -30,7 +30,7 @@ def run_here(monkeypatch, capsys, script, *arguments):
 
 
 def test_the_quickstart_trains_both_nets_alike(tmp_path):
-    """Two epochs: both rows have the same scores and losses, the float64 gap is rounding, and the picture is saved."""
+    """After two epochs both rows have the same scores and losses, the float64 gap is rounding, and the picture is saved."""
     out = run("examples/quickstart.py", "--epochs", "2", "--seed", "1", "--out", str(tmp_path))
     rows = {
         name: re.search(rf"^{re.escape(name)} +([\d.]+) +([\d.]+) +([\d.]+)", out, re.MULTILINE).groups()
@@ -43,14 +43,14 @@ def test_the_quickstart_trains_both_nets_alike(tmp_path):
 
 
 def test_the_benchmark_of_steps_prints_every_contender(monkeypatch, capsys):
-    """One short round: a row for each, with its share of torch.nn's time."""
+    """One short round gives a row for each, with its fraction of torch.nn's time."""
     out = run_here(monkeypatch, capsys, "examples/benchmarks/steps.py", "--rounds", "1", "--steps", "3")
     for name in ("funcnet SGD", "funcnet SGD, donated", "funcnet Adam", "torch.nn SGD, fused", "torch.nn Adam, default"):
         assert re.search(rf"^{re.escape(name)} +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+$", out, re.MULTILINE)
 
 
 def test_the_digits_are_learned(tmp_path, monkeypatch, capsys):
-    """Two epochs: the loss is below that of the labels' frequencies, most test digits are right, and the picture is saved."""
+    """After two epochs the loss is below that of label frequencies, most test digits are right, and the picture is saved."""
     out = run_here(monkeypatch, capsys, "examples/digits.py", "--epochs", "2", "--out", str(tmp_path))
     assert float(re.search(r"training loss +\S+ -> (\S+)", out).group(1)) < math.log(10) / 2
     assert float(re.search(r"test accuracy +(\S+)", out).group(1)) > 0.9
@@ -58,7 +58,7 @@ def test_the_digits_are_learned(tmp_path, monkeypatch, capsys):
 
 
 def test_the_characters_are_learned(tmp_path, monkeypatch, capsys):
-    """Forty steps on part of the text: the held-out loss is below the unigram model's, and a sample and the picture are saved."""
+    """After forty steps on part of the text the held-out loss is below the unigram model's; sample and picture are saved."""
     characters = importlib.import_module("examples.characters")
     monkeypatch.setattr(characters, "text", characters.text[:60_000])
     monkeypatch.setattr(characters, "BATCH", 16)
@@ -76,7 +76,7 @@ def test_the_characters_are_learned(tmp_path, monkeypatch, capsys):
     ("script", "option"), [("quickstart", "epochs"), ("digits", "epochs"), ("characters", "steps"), ("translation", "steps")]
 )
 def test_the_examples_have_help_and_refuse_to_do_nothing(script, option, capsys):
-    """--help names the options, and 0 of them is an error of usage."""
+    """--help names the options, and 0 of them is a usage error."""
     main = importlib.import_module(f"examples.{script}").main
     for arguments, code in ((["--help"], 0), ([f"--{option}", "0"], 2)):
         with pytest.raises(SystemExit) as stopped:

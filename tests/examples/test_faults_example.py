@@ -1,4 +1,4 @@
-"""The example of faults: a small run of all of them loses nothing, and the judge sees what is lost."""
+"""The example of faults: a small run of all of them loses nothing, and the judge detects losses."""
 
 import re
 import subprocess
@@ -22,13 +22,13 @@ ROW = re.compile(r"^\| (.+?) \| (\d+) \| (\d+) \| (\d+) \| .+ \|$", re.MULTILINE
 
 
 def rows(text):
-    """Return tried, survived and lost of each fault in a page."""
+    """Return the numbers tried, survived and lost of each fault on a page."""
     return {fault: (int(tried), int(survived), int(lost)) for fault, tried, survived, lost in ROW.findall(text)}
 
 
 @pytest.fixture(scope="module")
 def small_page(tmp_path_factory):
-    """Return the page of a run with three kills, in a process that no test has given threads."""
+    """Return the page of a run with three kills, in a process without threads of other tests."""
     out = tmp_path_factory.mktemp("faults") / "page.md"
     command = [sys.executable, "-m", "examples.faults", "--kills", "3", "--seed", "2", "--out", str(out)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -37,14 +37,14 @@ def small_page(tmp_path_factory):
 
 
 def test_killed_trainings_resume_bit_for_bit(small_page):
-    """Three kills; one training more with two data workers, and one with saves in the background, of up to three kills each."""
+    """There are three kills, a training with two data workers, and one with background saves, of up to three kills each."""
     found = rows(small_page)
     assert found["SIGKILL"] == (3, 3, 0)
     assert found["SIGKILL, with 2 data workers"] == found["SIGKILL, with saves in the background"] == (1, 1, 0)
 
 
 def test_no_fault_loses_a_checkpoint_or_goes_on_silently(small_page):
-    """Every fault of the page in the repository is tried, but for those that only root may cause."""
+    """Every fault of the committed page is tried, except those that require root."""
     found = rows(small_page)
     assert all(survived == tried and lost == 0 for tried, survived, lost in found.values())
     untried = {fault for fault, (tried, _, _) in found.items() if not tried}
@@ -54,7 +54,7 @@ def test_no_fault_loses_a_checkpoint_or_goes_on_silently(small_page):
 
 
 def test_the_page_in_the_repository_has_no_losses():
-    """Of 200 kills, of 20 trainings with data workers, and of all else."""
+    """This includes 200 kills, 20 trainings with data workers, and all other faults."""
     text = PAGE.read_text()
     assert "`python -m examples.faults`" in text
     assert rows(text)["SIGKILL"] == (200, 200, 0)
@@ -69,14 +69,14 @@ def test_the_page_in_the_repository_has_no_losses():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Return a folder with the checkpoints of a training, and what that told."""
+    """Return a folder with the checkpoints of a training, and the lines of the training."""
     folder, told = tmp_path_factory.mktemp("trained"), []
     train(folder, told.append, epochs=1)
     return folder, Ended(0, tuple(told))
 
 
 def test_a_training_tells_its_saves_and_its_digest(trained):
-    """Every second step, and the last of the epoch."""
+    """It reports every second step, and the last one of the epoch."""
     folder, ended = trained
     assert ended.told("saved") == ["2", "4", "6", "8", "9"]
     assert len(fn.Checkpoints(folder).steps()) == KEEP
@@ -84,7 +84,7 @@ def test_a_training_tells_its_saves_and_its_digest(trained):
 
 
 def test_the_judge_sees_a_lost_step_a_silent_end_and_leftovers(trained):
-    """And another error than the one to expect."""
+    """It also detects an unexpected error."""
     folder, ended = trained
     stopped = Ended(1, (*ended.lines, "error OSError: full"))
     assert losses(folder, stopped, "OSError") == []
@@ -100,7 +100,7 @@ def test_the_judge_sees_a_lost_step_a_silent_end_and_leftovers(trained):
 
 
 def test_the_judge_sees_other_bits():
-    """Of one number in params, or in the history; the seconds do not count."""
+    """One number in params or in the history differs; times do not count."""
     history = {"loss": [1.0], "seconds": [2.0]}
     fit = fn.Fit({"w": torch.ones(2)}, {"step": torch.tensor(1)}, history)
     changed = {"w": torch.ones(2).nextafter(torch.zeros(()))}
@@ -130,7 +130,7 @@ def test_the_parts_of_a_file_leave_nothing_out(tmp_path):
 
 
 def test_a_row_counts_tries_and_losses():
-    """And the page lists what was lost."""
+    """The page lists the losses."""
     tries = iter([[], ["a", "b"], []])
     row = repeated("Fault", 3, lambda: next(tries), "something happens")
     assert str(row) == "| Fault | 3 | 2 | 1 | something happens |"
@@ -141,7 +141,7 @@ def test_a_row_counts_tries_and_losses():
 
 
 def test_the_command_reads_its_options(capsys):
-    """Groups by name, and at least one kill."""
+    """Groups are given by name, and there is at least one kill."""
     assert options_of(["--only", "kills", "damage"]).only == ["kills", "damage"]
     assert (options_of([]).only, options_of([]).kills) == ([*GROUPS], 200)
     for given in (["--kills", "0"], ["--only", "others"]):

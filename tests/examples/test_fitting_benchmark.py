@@ -1,4 +1,4 @@
-"""The benchmark of ``fit``: both contenders end with the same params. No time is judged here."""
+"""The benchmark of ``fit``: both contenders end with the same params. No test asserts on a time."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_both_end_with_the_same_params(name: str):
-    """Bit for bit, on the batches of the same order, with the same noise; a second training is the first again."""
+    """They agree bit for bit, with the same batches and noise; a second training repeats the first."""
     case = CASES[name]()
     ways = fitting.contenders(case)
     loop, fit, again = (fn.tree.leaves(ways[way]()) for way in ("loop", "fit", "fit"))
@@ -31,7 +31,7 @@ def test_both_end_with_the_same_params(name: str):
 
 
 def test_the_page_has_two_rows_for_each_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    """One for each clock, written to a file as printed, below the head; the number of threads stays what it was."""
+    """There is one for each clock, written to a file as printed, below the head; the number of threads is restored."""
     small = {name: make() for name, make in CASES.items()}
     monkeypatch.setattr(fitting, "cases", small.items)
     threads = torch.get_num_threads()
@@ -46,7 +46,7 @@ def test_the_page_has_two_rows_for_each_case(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_committed_page_has_all_rows():
-    """It was written with the cases of today."""
+    """It was written with the current cases."""
     page = (Path(fitting.__file__).parent / "results" / "FITTING.md").read_text()
     for name, _ in fitting.cases():
         assert [row[1] for row in cells(page, name)] == [*fitting.CLOCKS]

@@ -1,4 +1,4 @@
-"""The flow, run small: it finds more of the density than a normal distribution, and the picture is saved."""
+"""The flow, run small: it finds more of the density than a normal distribution, and saves the picture."""
 
 import re
 
@@ -9,7 +9,7 @@ from examples import flow
 
 
 def test_it_finds_the_density_of_the_moons(tmp_path, capsys):
-    """Six epochs: nearer to the true density than to the baseline's nats, never below the true ones, and invertible."""
+    """Six epochs come nearer to the true density than to the baseline, and never below the true one; the flow inverts."""
     flow.main(["--epochs", "6", "--out", str(tmp_path)])
     out = capsys.readouterr().out
     normal, found, true = (float(number) for number in re.findall(r"([\d.]+) nats per point", out))
@@ -19,7 +19,7 @@ def test_it_finds_the_density_of_the_moons(tmp_path, capsys):
 
 
 def test_the_density_sums_to_one():
-    """Of a flow with fresh weights, over a fine grid."""
+    """The flow has initial weights, and the sum is over a fine grid."""
     axis = torch.linspace(-9, 9, 361)
     points = torch.cartesian_prod(axis, axis)
     density = torch.exp(-flow.negative_log_density(flow.net(flow.net.init(3), flow.triple(points))))
@@ -27,7 +27,7 @@ def test_the_density_sums_to_one():
 
 
 def test_the_gradient_of_the_loss_is_that_of_its_value():
-    """As torch.func finds it, for all three outputs."""
+    """It agrees with torch.func for all three outputs."""
     y = tuple(fn.random.normal(seed, (5, 1)) for seed in (0, 1))
     y = (*y, fn.random.normal(2, (5,)))
     loss = flow.NormalNLL()
@@ -35,7 +35,7 @@ def test_the_gradient_of_the_loss_is_that_of_its_value():
 
 
 def test_the_flow_obeys_the_laws():
-    """Couplings in a run, of which one output is kept however many there are."""
+    """A run of couplings keeps one output, however many there are."""
     x = flow.triple(fn.random.normal(0, (4, 2)))
     fn.testing.check_laws(flow.net[:2], x, compiled=False, dtypes=(torch.float64, torch.float32))
     assert fn.tree.nbytes(flow.net.apply(flow.net.init(0), x)[1]) == fn.tree.nbytes(x)

@@ -1,4 +1,4 @@
-"""How cost grows by size, and import time: the commands' lines, exponents and pages. No time is judged here."""
+"""The growth of cost with size, and import time: output of the commands, exponents and pages. No test asserts on a time."""
 
 import json
 
@@ -18,7 +18,7 @@ def power(exponent, *sizes, factor=1.0):
 @pytest.mark.parametrize("axis", growth_nets.AXES)
 @pytest.mark.parametrize("name", ["funcnet eager", "funcnet donated", "torch.nn eager", "JAX donated"])
 def test_each_training_takes_steps(name, axis):
-    """Twice, at a small size."""
+    """It takes two steps at a small size."""
     step = growth_nets.contenders()[name](axis, SMALL[axis])
     assert step() is None
     assert step() is None
@@ -26,7 +26,7 @@ def test_each_training_takes_steps(name, axis):
 
 @pytest.mark.parametrize("axis", growth_nets.AXES)
 def test_nets_have_the_same_parameters_and_outputs(axis):
-    """funcnet's net has the shape of y that the batch's target has."""
+    """y of funcnet's net has the shape of the batch's target."""
     n = SMALL[axis]
     x, target = growth_nets.batch(axis, n)
     if axis == "cells":
@@ -43,7 +43,7 @@ def law(exponent, constant=0.0, sizes=(4, 16, 64), factor=1.0):
 
 @pytest.mark.parametrize("constant", [0.0, 1000.0])
 def test_an_exponent_does_not_depend_on_a_constant_cost(constant):
-    """Of sizes that grow by the same factor; of costs that fall, and of two sizes, there is none."""
+    """Sizes grow by the same factor; falling costs and two sizes give no exponent."""
     points = law(1.5, constant)
     assert growth_exponents.exponent(points, ["4", "16", "64"]) == pytest.approx(1.5)
     assert growth_exponents.exponent(points, ["4", "16"]) is None
@@ -51,7 +51,7 @@ def test_an_exponent_does_not_depend_on_a_constant_cost(constant):
 
 
 def test_the_upper_end_has_the_largest_sizes_of_both_lines():
-    """Three, unless they grow unevenly."""
+    """There are three, unless they grow unevenly."""
     longer = law(1.0, sizes=(1, 4, 16, 64))
     assert growth_exponents.upper_end(longer, law(1.0, sizes=(1, 4, 16))) == ["1", "4", "16"]
     assert growth_exponents.upper_end(longer, longer) == ["4", "16", "64"]
@@ -73,7 +73,7 @@ def test_an_exponent_is_above_if_it_is_in_whichever_runs(ours, said, noise):
 
 
 def test_the_largest_ratio_leaves_small_memory_out():
-    """Where both take less than the least; a pair without points has no row."""
+    """Sizes at which both take less than the minimum are left out; a pair without points has no row."""
     lines = {"a": {"4": 3.0, "16": 20.0, "64": 30.0}, "b": {"4": 1.0, "16": 5.0, "64": 10.0}}
     found = growth_exponents.compare({"memory": lines}, "memory", "a", "b")
     assert (found.ratios, found.worst) == ({"16": 4.0, "64": 3.0}, "16")
@@ -82,25 +82,25 @@ def test_the_largest_ratio_leaves_small_memory_out():
 
 @pytest.mark.parametrize(("low", "high"), [(0.02, 500_000.0), (3.0, 40.0), (90.0, 110.0)])
 def test_an_axis_has_few_ticks(low, high):
-    """At least one, and at most seven."""
+    """It has between one and seven."""
     assert 1 <= len(growth_plots.y_ticks(low, high)) <= 7
 
 
 def test_the_least_of_two_runs_counts():
-    """Only points that both runs have."""
+    """Only points of both runs count."""
     one, other = {"a": power(1.0, 4, 16), "b": power(1.0, 4)}, {"a": power(1.0, 4, factor=0.5)}
     assert growth.least([one, other]) == {"a": {"4": 2.0}}
 
 
 def test_a_line_is_foreseen():
-    """It goes on as steep as between its last two points, at least linearly; nothing is foreseen from one."""
+    """The line continues with the slope of its last two points, at least linearly; one point gives no prediction."""
     assert growth_jobs._foreseen(power(2.0, 4, 16), 64) == pytest.approx(64.0**2)
     assert growth_jobs._foreseen(power(0.0, 4, 16, factor=5.0), 64) == pytest.approx(20.0)
     assert growth_jobs._foreseen(power(2.0, 4), 16) == 0.0
 
 
 def test_the_page_has_exponents_plots_and_points(tmp_path):
-    """From the points of a run, and of another one for another contender."""
+    """They come from the points of a run, and of another one for another contender."""
     lines = {"funcnet eager": power(2.0, 16, 64, 256, factor=8.0), "torch.nn eager": power(1.0, 16, 64, 256, factor=8.0)}
     first = growth.merged({}, {"width": {"time": lines, "memory": {}}})
     both = growth.merged(
@@ -122,7 +122,7 @@ def test_the_page_has_exponents_plots_and_points(tmp_path):
 
 
 def answers(stop_at):
-    """Return a function in the place of ``perform``, which the user stops at a job."""
+    """Return a replacement of ``perform`` that the user interrupts at a job."""
     jobs = []
 
     def perform(job, cached):
@@ -139,7 +139,7 @@ def answers(stop_at):
 
 @pytest.mark.parametrize(("stop_at", "having"), [(2, ["memory"]), (4, ["time", "memory"])])
 def test_what_was_measured_is_kept_when_the_user_stops(stop_at, having, tmp_path, monkeypatch):
-    """The page is written from it, with the command that was given."""
+    """The page is written from it, with the given command."""
     monkeypatch.setattr(growth, "perform", answers(stop_at))
     given = ["width", "--contenders", "funcnet eager,JAX jit", "--out", str(tmp_path)]
     with pytest.raises(SystemExit, match=r"Stopped by Ctrl-C; the points of the processes that had ended are in"):
@@ -161,7 +161,7 @@ def test_a_run_measures_memory_and_times_twice(tmp_path, monkeypatch, capsys):
 
 
 def test_times_of_imports_are_compared_with_those_of_torch(capsys, monkeypatch, tmp_path):
-    """Medians and the least of the rounds after the first."""
+    """They are medians and minima of the rounds after the first."""
     times = iter([9.0] * len(import_time.CODE) + [float(i) for i in range(len(import_time.CODE))] * 2)
     monkeypatch.setattr(import_time, "milliseconds", lambda program, cached: next(times))
     import_time.main(["--rounds", "2", "--page", str(tmp_path / "page.md")])
@@ -171,14 +171,14 @@ def test_times_of_imports_are_compared_with_those_of_torch(capsys, monkeypatch, 
 
 @pytest.mark.parametrize("rounds", ["0", "-1"])
 def test_no_rounds_are_refused(rounds, capsys):
-    """Before a process is started."""
+    """No process is started."""
     with pytest.raises(SystemExit):
         import_time.main(["--rounds", rounds])
     assert f"argument --rounds: must be a whole number of at least 1, got {rounds}" in capsys.readouterr().err
 
 
 def test_the_time_of_a_program_is_that_of_its_process(tmp_path):
-    """A process that works for a while takes longer than nothing."""
+    """A process that works takes longer than one that does nothing."""
     assert import_time.milliseconds("sum(range(10**6))", str(tmp_path)) > 0
 
 
@@ -191,7 +191,7 @@ def test_the_time_of_a_program_is_that_of_its_process(tmp_path):
     ],
 )
 def test_bad_arguments_of_growth_are_refused(arguments, said, capsys, tmp_path):
-    """Before anything is measured or written."""
+    """The error precedes any measurement or file."""
     with pytest.raises(SystemExit):
         growth.main([*arguments, "--out", str(tmp_path / "new")])
     assert said in capsys.readouterr().err

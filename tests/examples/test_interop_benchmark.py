@@ -1,4 +1,4 @@
-"""The benchmark of interop: contenders compute the same, and the page has all rows. No time is judged here."""
+"""The benchmark of interop: contenders compute the same, and the page has all rows. No test asserts on a time."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_net_and_its_module_compute_the_same(name: str):
-    """Outputs, gradients, and the losses of three steps with momentum."""
+    """Outputs, gradients, and the losses of three steps with momentum agree."""
     found = [*interop.passes(CASES[name]).values()]
     torch.testing.assert_close(found[0](), found[1](), rtol=1e-4, atol=1e-5)
     ours, theirs = fn.tree.leaves(found[2]()), found[3]()
@@ -33,7 +33,7 @@ def test_a_net_and_its_module_compute_the_same(name: str):
 
 
 def test_the_quick_page_is_written_as_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    """Below the head; every row has all its columns, with positive numbers."""
+    """It is below the head; every row has all columns, with positive numbers."""
     monkeypatch.setattr(interop, "cases", lambda: CASES)
     interop.main(["--rounds", "1", "--quick", "--page", str(tmp_path / "page.md")])
     printed, page = capsys.readouterr().out, (tmp_path / "page.md").read_text()
@@ -44,14 +44,14 @@ def test_the_quick_page_is_written_as_it_is_printed(tmp_path: Path, monkeypatch:
 
 
 def test_a_replaced_block_leaves_the_loss_as_it_is(monkeypatch: pytest.MonkeyPatch):
-    """The module, the module with a block by as_module, and the net."""
+    """The module, the module with a block in as_module, and the net agree."""
     make = cases()["ResNet-18 of width 16, 16 images"][0]
     losses = [float(step()) for step in interop.replaced((make, torch.randn(2, 3, 8, 8), 1)).values()]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-3)
 
 
 def test_the_committed_page_has_all_rows():
-    """It was written with the nets of today."""
+    """It was written with the current nets."""
     page = (Path(interop.__file__).parent / "results" / "INTEROP.md").read_text()
     for name in cases():
         assert len(cells(page, name)[0]) == 10
@@ -61,7 +61,7 @@ def test_the_committed_page_has_all_rows():
 
 
 def test_a_step_of_a_module_leaves_the_module_as_it_is():
-    """It trains a copy."""
+    """The step trains a copy."""
     module = nn.Linear(2, 10)
     before = module.weight.clone()
     interop.step_of_module(module, torch.randn(4, 2), torch.zeros(4, dtype=torch.int64))()

@@ -10,7 +10,7 @@ from examples.torchvision_models.__main__ import page
 
 
 def test_the_example_compares_and_exports(tmp_path, capsys):
-    """Float64 within 1e-10, float32 within 1e-5, the same losses, names and gradients, and the ONNX file too."""
+    """float64 agrees within 1e-10, float32 within 1e-5, losses, names and gradients agree, and so does the ONNX file."""
     interop.main(["--steps", "2", "--batch", "4", "--width", "4", "--size", "16", "--out", str(tmp_path)])
     out = capsys.readouterr().out
     doubles, singles = (
@@ -41,7 +41,7 @@ class Branching(torch.nn.Module):
 
 
 def test_the_table_tells_what_agrees(monkeypatch):
-    """A residual net agrees in both modes; a module that is refused has its reason on the page."""
+    """A residual net agrees in both modes; a refused module has its reason on the page."""
     made = {"resnet": lambda: interop.ResNet(4), "branching": Branching}
     monkeypatch.setattr(library, "make", lambda name: made[name]())
     monkeypatch.setattr(library, "size", lambda name, module: 16)

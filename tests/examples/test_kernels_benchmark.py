@@ -1,4 +1,4 @@
-"""The benchmark of kernels: contenders of a row compute the same. No time is judged here."""
+"""The benchmark of kernels: contenders of a row compute the same. No test asserts on a time."""
 
 from pathlib import Path
 
@@ -22,13 +22,13 @@ def test_names_of_rows_are_unique_in_a_family():
 
 @pytest.mark.parametrize(("family", "name"), [(family, row.name) for family, row in ALL])
 def test_the_pages_in_the_repository_have_each_row(family: str, name: str):
-    """They were made with the rows of today."""
+    """They were made with the current rows."""
     for page in RESULTS.glob("*.md"):
         assert cells(page.read_text(), name), f"{page.name} lacks {name} of {family}"
 
 
 def test_a_table_has_a_column_for_each_contender():
-    """A contender of one row only leaves the cells of other rows empty; the share is that of the first two."""
+    """A contender of a single row leaves the cells of other rows empty; the fraction is that of the first two."""
     first = rows.Row("first", lambda: {"funcnet": lambda: None, "torch.nn": lambda: None})
     second = rows.Row("second", lambda: {"funcnet": lambda: None, "by hand": lambda: None})
     head, line, *body = rows.table([first, second], rounds=1, turn=1e-4)
@@ -40,7 +40,7 @@ def test_a_table_has_a_column_for_each_contender():
 
 
 def test_contenders_run_as_in_a_step():
-    """torch.nn's with autograd, the others in inference mode, as many times as a turn has calls."""
+    """torch.nn's run with autograd, the others in inference mode, once for each call of a turn."""
     seen = {"torch.nn": [], "funcnet": []}
     ways = {name: lambda calls=calls: calls.append(torch.is_inference_mode_enabled()) for name, calls in seen.items()}
     assert all(0 <= time < 1e6 for time in rows.quickest(ways, 2, 1e-4).values())
@@ -49,7 +49,7 @@ def test_contenders_run_as_in_a_step():
 
 
 def test_autograd_gives_the_gradients_that_are_asked_for():
-    """Of inputs that require one, again and again."""
+    """Inputs that require gradients get them, repeatedly."""
     x, w = rows.noise(3, 2), rows.leaf(rows.noise(2, seed=1))
     forward, backward = rows.through_autograd(lambda x, w: x * w, x, w)
     assert torch.equal(forward(), x * w)

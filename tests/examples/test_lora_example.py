@@ -1,4 +1,4 @@
-"""Fine-tuning, run small: few numbers train, the others stay, merging changes no output, and the picture is saved."""
+"""Fine-tuning, run small: few params train, the others do not change, merging changes no output, and the picture is saved."""
 
 import re
 
@@ -9,7 +9,7 @@ from examples import lora
 
 
 def test_adapters_learn_the_new_digits(tmp_path, capsys):
-    """12 epochs: adapters train a twentieth of the numbers and beat the head alone, and merge to the plain net."""
+    """After 12 epochs adapters, a twentieth of the params, beat the head only, and merge into the plain net."""
     lora.main(["--epochs", "12", "--seed", "1", "--out", str(tmp_path)])
     out = capsys.readouterr().out
     rows = {name: (int(size), float(right)) for name, size, right in re.findall(r"^(\w.*?) +(\d+) +(0\.\d+)$", out, re.MULTILINE)}
@@ -22,7 +22,7 @@ def test_adapters_learn_the_new_digits(tmp_path, capsys):
 
 
 def test_each_way_starts_from_the_trunk_and_leaves_the_rest():
-    """Frozen trunk and adapters predict at first what the plain net does; one step moves only what has gradients."""
+    """Frozen trunk and adapters first predict like the plain net; one step changes only params with gradients."""
     pretrained, x, target = lora.net.init(0), fn.random.uniform(1, (6, 1, 8, 8)), torch.arange(6) % 5
     found = lora.ways(pretrained, fn.key(2))
     want = lora.net(found["all weights"][1], x)

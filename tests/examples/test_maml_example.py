@@ -9,7 +9,7 @@ from examples import maml
 
 
 def test_it_adapts_in_a_step(tmp_path, capsys):
-    """Five epochs: after one step the error is below that of the first weights, and of the pretrained net after as many."""
+    """After five epochs the error after one step is below that of the initial weights, and of the pretrained net."""
     maml.main(["--epochs", "5", "--out", str(tmp_path)])
     rows = re.findall(
         r"^(MAML|pretrained) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", capsys.readouterr().out, re.MULTILINE
@@ -21,7 +21,7 @@ def test_it_adapts_in_a_step(tmp_path, capsys):
 
 
 def test_the_outer_gradient_goes_through_the_steps():
-    """It has the curvature of the inner loss: each slope is what differences measure, in float64, and stopping there would not do."""
+    """It includes the curvature of the inner loss: each slope agrees with float64 differences, unlike a first-order one."""
     params, (x, target) = fn.tree.cast((maml.net.init(0), maml.sines(1, 3, 2 * maml.POINTS)), torch.float64)
     direction = fn.tree.unravel(fn.random.normal(2, (fn.tree.size(params),), dtype=torch.float64), params)
     grads = torch.func.grad(maml.outer_loss)(params, x, target, 2)

@@ -1,4 +1,4 @@
-"""The benchmark of optimizers: both contenders take the same steps. No time is judged here."""
+"""The benchmark of optimizers: both contenders take the same steps. No test asserts on a time."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from examples.benchmarks import muon, optimizers
 
 @pytest.mark.parametrize("name", optimizers.optimizers())
 def test_both_take_the_same_steps(name: str):
-    """From the same params, with the same gradients, three times."""
+    """Three steps start from the same params, with the same gradients."""
     ways = optimizers.contenders(name, count=2, shape=(5, 7))
     for _ in range(3):
         found, wanted = [ways[way]() for way in ("funcnet", "torch")]
@@ -23,7 +23,7 @@ def test_both_take_the_same_steps(name: str):
 def test_the_page_has_a_row_for_each_optimizer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """Of all tables, written to a file as printed."""
+    """All tables are written to a file as printed."""
     monkeypatch.setattr(optimizers, "cases", lambda: ((n, optimizers.contenders(n, 2, (5, 7))) for n in optimizers.optimizers()))
     ours = [*optimizers.cases_of_ours(2, (5, 7))]
     monkeypatch.setattr(optimizers, "cases_of_ours", lambda: ours)
@@ -39,7 +39,7 @@ def test_the_page_has_a_row_for_each_optimizer(
 
 
 def test_all_ways_of_muon_take_the_same_steps():
-    """Ours are torch's, and in float32 near them, three times."""
+    """Three steps agree with torch's, and approximately in float32."""
     params = muon.matrices(1, 16)
     ways = muon.contenders(params)
     for _ in range(3):
@@ -53,7 +53,7 @@ def test_all_ways_of_muon_take_the_same_steps():
 
 
 def test_the_committed_page_has_all_rows():
-    """It was written with the optimizers of today."""
+    """It was written with the current optimizers."""
     page = (Path(optimizers.__file__).parent / "results" / "OPTIMIZERS.md").read_text()
     for name in (*optimizers.optimizers(), *optimizers.OURS_ONLY, *muon.SIZES):
         assert cells(page, name), name

@@ -1,4 +1,4 @@
-"""Private training, run small: it learns, its gradients are clipped one by one, and its ε is that of the literature."""
+"""Private training, run small: it learns, gradients are clipped separately, and its ε agrees with the literature."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from examples import common, private
 
 
 def test_it_learns_in_private(tmp_path, capsys):
-    """Six epochs: far better than chance at any noise, and less noise costs more privacy."""
+    """After six epochs it is far better than chance at any noise, and less noise costs more privacy."""
     private.main(["--epochs", "6", "--seed", "1", "--out", str(tmp_path)])
     rows = re.findall(r"^ +([\d.]+) +(inf|[\d.]+) +([\d.]+)$", capsys.readouterr().out, re.MULTILINE)
     spent, right = [float(row[1]) for row in rows], [float(row[2]) for row in rows]
@@ -27,13 +27,13 @@ def test_it_learns_in_private(tmp_path, capsys):
     ("steps", "sigma", "q", "delta", "want"), [(10_000, 4.0, 0.01, 1e-5, 1.26), (3515, 1.3, 256 / 60_000, 1e-5, 1.19)]
 )
 def test_epsilon_is_that_of_the_literature(steps, sigma, q, delta, want):
-    """Abadi et al. 2016, section 3.1, by their accountant; and the first row of results in the tutorial of TF Privacy."""
+    """The values are from Abadi et al. 2016, section 3.1, and the first result in the tutorial of TF Privacy."""
     assert private.epsilon(steps, sigma, q, delta) == pytest.approx(want, abs=0.005)
 
 
 @pytest.mark.parametrize(("order", "sigma", "q"), [(2, 1.0, 0.1), (5, 2.0, 0.25), (16, 4.0, 0.5)])
 def test_the_moment_is_the_integral(order, sigma, q):
-    """A = E ((1 - q) + q exp((2z - 1) / 2σ²))^α of a normal z with std σ, by the trapezoidal rule."""
+    """A = E ((1 - q) + q exp((2z - 1) / 2σ²))^α for a normal z with std σ, by the trapezoidal rule."""
     z = torch.linspace(-30 * sigma, 40 * sigma, 200_001, dtype=torch.float64)
     density = torch.exp(-(z**2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
     ratio = (1 - q) + q * torch.exp((2 * z - 1) / (2 * sigma**2))
@@ -42,12 +42,12 @@ def test_the_moment_is_the_integral(order, sigma, q):
 
 
 def test_without_sampling_the_moment_is_that_of_the_gaussian():
-    """ln A = α (α - 1) / 2σ² at q = 1, to which it grows."""
+    """ln A = α (α - 1) / 2σ² at q = 1, the limit for growing q."""
     assert private.log_moment(8, 3.0, 1 - 1e-12) == pytest.approx(8 * 7 / (2 * 9.0))
 
 
 def test_each_gradient_is_clipped():
-    """Their sum over the batch size takes those of ``per_example_grads``."""
+    """Their sum over the batch size equals that from ``per_example_grads``."""
     (images, labels), _ = common.digits(0)
     x, target, params = images[:20], labels[:20], private.net.init(0)
     _, got = private.method(0.0, 5.0, fn.key(1))[0](params, x, target)
@@ -59,7 +59,7 @@ def test_each_gradient_is_clipped():
 
 
 def test_the_noise_has_its_size():
-    """Of std σC over the batch size, beside the step without noise, in all params."""
+    """Its std is σC over the batch size in all params, relative to the step without noise."""
     params = private.net.init(0)
     opts = [private.method(sigma, 2.0, fn.key(1))[1] for sigma in (4.0, 0.0)]
     noisy, clean = [opt.update(params, opt.init(params), params)[0] for opt in opts]

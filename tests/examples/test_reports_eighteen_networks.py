@@ -1,4 +1,4 @@
-"""Report 003, run small: its tables, its files, and what they hold."""
+"""Report 003, run small: its tables, its files, and their contents."""
 
 import re
 
@@ -18,7 +18,7 @@ def run(folder):
 
 
 def test_the_page_sets_funcnet_beside_torch_nn_and_a_rerun_trains_nothing(tmp_path, monkeypatch):
-    """All eighteen rows agree, the float64 gap is rounding, the figures are PNGs, and the second page is the first."""
+    """All eighteen rows agree, the float64 gap is rounding, the figures are PNGs, and the second page equals the first."""
     page = run(tmp_path)
     for i, row in enumerate(eighteen_networks.ROWS):
         rows = cells(page, ", ".join(row))
@@ -35,7 +35,7 @@ def test_the_page_sets_funcnet_beside_torch_nn_and_a_rerun_trains_nothing(tmp_pa
 
 
 def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
-    """Stopped in the third run: the first row is there, dashes stand for the others, and the maps that are missing stay empty."""
+    """After a stop in the third run the first row exists, the others have dashes, and missing maps stay empty."""
     monkeypatch.setattr(paper, "perform", stopped_after(2))
     page = run(tmp_path)
     assert "—" not in cells(page, "MSE, SGD")[0]
@@ -44,7 +44,7 @@ def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
 
 
 def test_the_experiments_are_those_of_the_report():
-    """Eighteen nets 2-25-25-25-1, batches of 5; 300 epochs, of Adam 150; the momentum is averaged."""
+    """There are eighteen nets 2-25-25-25-1, batches of 5, and 300 epochs, or 150 for Adam; momentum is averaged."""
     options = parser("", "", "", 1).parse_args([])
     found = eighteen_networks.experiments(options)
     assert len({one.name for one in found}) == 18
@@ -65,7 +65,7 @@ def test_every_net_learns(activation, row):
 
 
 def test_averaged_momentum_is_the_formula_of_the_report():
-    """v ← m v + (1 - m) g from v = 0, then p ← p - lr v, for two steps by hand."""
+    """v ← m v + (1 - m) g from v = 0, then p ← p - lr v, is computed by hand for two steps."""
     one = eighteen_networks.experiment("Tanh", "MSE", "SGD")
     params = fn.tree.cast(one.net.init(0), torch.float64)
     x, target = fn.random.normal(1, (5, 2), dtype=torch.float64), torch.ones(5, 1, dtype=torch.float64)

@@ -19,13 +19,13 @@ def run(folder):
 
 
 def cells(page, first):
-    """Return the cells of the one row whose first cell is this."""
+    """Return the cells of the only row that begins with the given cell."""
     (row,) = pages.cells(page, first)
     return row
 
 
 def test_the_page_compares_all_models_and_a_rerun_trains_nothing(tmp_path, monkeypatch):
-    """Both frameworks' cells agree, each model has a row, the float64 gap is rounding, and the second page is the first."""
+    """Both frameworks' cells agree, each model has a row, the float64 gap is rounding, and the second page equals the first."""
     page = run(tmp_path)
     for measure in ("train accuracy, %", "test accuracy, %"):
         ours, theirs = cells(page, measure)[2:4]
@@ -40,7 +40,7 @@ def test_the_page_compares_all_models_and_a_rerun_trains_nothing(tmp_path, monke
 
 
 def test_ctrl_c_among_the_baselines_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
-    """The net's own numbers are there, and dashes stand for the baselines."""
+    """The net's own numbers are there, and the baselines have dashes."""
     monkeypatch.setattr(hotgrad, "baseline", interrupt)
     page = run(tmp_path)
     assert "—" not in cells(page, "funcnet")
@@ -54,7 +54,7 @@ def test_linear_of_operations_keeps_the_laws():
 
 
 def test_linear_of_operations_trains_as_linear_does():
-    """Outputs and gradients are those of fn.Linear, to rounding."""
+    """Outputs and gradients equal those of fn.Linear up to rounding."""
     plain, made = hotgrad.network(fn.Linear), hotgrad.network(operations.linear_of_operations)
     params, x = fn.tree.cast((plain.init(1), fn.random.normal(2, (9, 2))), torch.float64)
     y, cache = plain.apply(params, x)
@@ -82,7 +82,7 @@ def test_grads_asks_nothing_of_nodes_before_the_first_parameter():
 
 
 def test_every_mistake_gets_a_sentence():
-    """Who, the rule, and what came; where there is a net around it, also where in it."""
+    """The error has the caller, the rule and the value, and the place in a net."""
     messages = operations.errors(hotgrad.network(fn.Linear))
     assert all(re.match(r"ValueError: .+: .+, got ", message) for message in messages)
     assert messages[0].endswith("\n  in serial, layer 0")

@@ -18,7 +18,7 @@ Calls = list[tuple[str, list[str]]]
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
-    """Put five reports in place that note how they are called and write a page with a figure."""
+    """Replace five reports with fakes that record their calls and write a page with a figure."""
     calls: Calls = []
 
     def fake(name: str) -> Callable[[Sequence[str]], None]:
@@ -37,12 +37,12 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
 
 @pytest.mark.parametrize("name", reports.NAMES)
 def test_every_report_has_a_main(name: str) -> None:
-    """The five modules are there."""
+    """The five modules exist."""
     assert callable(importlib.import_module(f"examples.reports.{name}").main)
 
 
 def test_the_page_holds_every_report(fakes: Calls, tmp_path: Path) -> None:
-    """All pages stand in it, one level down and in order, and its links work from where it lies."""
+    """It contains all pages in order, one heading level down, and its links work from its own path."""
     page = reports.main(["--out", str(tmp_path)])
     text = page.read_text()
     assert re.findall(r"^#+ .*$", text, re.MULTILINE)[1:] == [f"## Report {name}" for name in reports.NAMES]
@@ -53,7 +53,7 @@ def test_the_page_holds_every_report(fakes: Calls, tmp_path: Path) -> None:
 
 
 def test_the_head_says_how_the_page_was_made(fakes: Calls, tmp_path: Path) -> None:
-    """The command to the letter, versions, processor, threads and date."""
+    """It has the exact command, versions, processor, threads and date."""
     text = reports.main(["--out", str(tmp_path), "--only", "hotgrad", "--runs", "3"]).read_text()
     assert f"    python -m examples.reports --out {tmp_path} --only hotgrad --runs 3\n" in text
     assert re.search(r"Python 3\.\d+\.\d+, torch \d+\.\d+\.\d+\S*, funcnet \S+", text)
@@ -61,7 +61,7 @@ def test_the_head_says_how_the_page_was_made(fakes: Calls, tmp_path: Path) -> No
 
 
 def test_options_are_passed_on(fakes: Calls, tmp_path: Path) -> None:
-    """Each report gets what was given, and keeps its own number of runs and epochs where nothing was."""
+    """Each report gets the given options, and keeps its own numbers of runs and epochs otherwise."""
     reports.main(["--only", "ten_folds", "pychrot", "--out", str(tmp_path), "--quick", "--epochs", "4"])
     reports.main(["--only", "hotgrad", "--out", str(tmp_path), "--runs", "2", "--seed", "5", "--device", "meta"])
     first = ["--epochs", "4", "--seed", "0", "--out", str(tmp_path), "--device", "cpu", "--quick"]
@@ -73,14 +73,14 @@ def test_options_are_passed_on(fakes: Calls, tmp_path: Path) -> None:
 
 
 def test_an_unknown_report_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """The error names those that there are."""
+    """The error lists the known ones."""
     with pytest.raises(SystemExit):
         reports.main(["--only", "hotgard"])
     assert "hotgrad" in capsys.readouterr().err
 
 
 def interrupted_inside(arguments: Sequence[str]) -> None:
-    """Do as a report does: take Ctrl-C as the end of its runs, and write its page."""
+    """Act like a report: treat Ctrl-C as the end of its runs, and write its page."""
     try:
         os.kill(os.getpid(), signal.SIGINT)
     except KeyboardInterrupt:
@@ -99,7 +99,7 @@ def interrupted_outside(arguments: Sequence[str]) -> None:
 def test_ctrl_c_leaves_the_page_of_what_there_is(
     stop: Callable[[Sequence[str]], None], kept: list[str], fakes: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No further report is begun, the page is written, and Ctrl-C means again what it meant before."""
+    """No further report starts, the page is written, and the handler of Ctrl-C is restored."""
     monkeypatch.setitem(sys.modules, "examples.reports.ten_folds", SimpleNamespace(main=stop))
     before = signal.getsignal(signal.SIGINT)
     text = reports.main(["--out", str(tmp_path)]).read_text()
@@ -110,7 +110,7 @@ def test_ctrl_c_leaves_the_page_of_what_there_is(
 
 @pytest.mark.parametrize("name", ["", *(f".{name}" for name in reports.NAMES)])
 def test_help_begins_with_the_command(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """``python -m`` and the module's name, and no markup."""
+    """It has ``python -m`` and the module's name, without markup."""
     monkeypatch.setenv("COLUMNS", "120")
     module = importlib.import_module(f"examples.reports{name or '.__main__'}")
     with pytest.raises(SystemExit):

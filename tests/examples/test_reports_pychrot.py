@@ -1,4 +1,4 @@
-"""Report 000, run small: its tables, its files, and what they hold."""
+"""Report 000, run small: its tables, its files, and their contents."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def table(page, title):
 
 
 def near(cell, **tolerance):
-    """Return the number in a cell, to be compared; two that are not finite are equal."""
+    """Return the number in a cell for comparison; two non-finite numbers are equal."""
     return pytest.approx(float(cell), nan_ok=True, **tolerance)
 
 
@@ -37,7 +37,7 @@ def defaults():
 
 
 def test_the_page_sets_funcnet_beside_torch_nn_and_a_rerun_trains_nothing(tmp_path, monkeypatch):
-    """The cells of both agree, the float64 gap is rounding, the figures are PNGs, and the second page is the first."""
+    """Both cells agree, the float64 gap is rounding, the figures are PNGs, and the second page equals the first."""
     page = run(tmp_path)
     for title in ("Table I:", "Table II:", "Longer training", "Other rates", "Logistic regression"):
         rows = [row for row in table(page, title) if row["measure"] != "seconds"]
@@ -52,7 +52,7 @@ def test_the_page_sets_funcnet_beside_torch_nn_and_a_rerun_trains_nothing(tmp_pa
 
 
 def fixed(experiment, framework, *rest):
-    """Stand for a run: numbers that tell which it was."""
+    """Replace a run: return numbers that identify it."""
     part = 0.5 if "mean over elements" in experiment.name else 1.0
     names = ("loss", *[f"{p} {m}" for p in ("train", "test") for m in ("accuracy", "precision", "recall", "f1")])
     value, seconds = {"funcnet": (0.9, 2.0), "torch.nn": (0.8, 5.0)}[framework]
@@ -62,13 +62,13 @@ def fixed(experiment, framework, *rest):
 
 @pytest.fixture
 def stubbed(monkeypatch):
-    """Put ``fixed`` in the place of training."""
+    """Replace training with ``fixed``."""
     monkeypatch.setattr(paper, "perform", fixed)
     monkeypatch.setattr(paper, "first_epoch_gap", lambda *arguments: 0.0)
 
 
 def test_the_figures_of_the_report_stand_beside_those_measured(tmp_path, stubbed):
-    """Table II has the report's six figures for each of six nets, funcnet's, torch.nn's, and the ratio of their seconds."""
+    """Table II has the report's six figures for each of six nets, funcnet's, torch.nn's, and the ratio of seconds."""
     rows = table(run(tmp_path), "Table II:")
     names, measures = list(pychrot.PRINTED), [*pychrot.MEASURES, "seconds"]
     assert [(row["model"], row["measure"]) for row in rows] == [(name, measure) for name in names for measure in measures]
@@ -80,7 +80,7 @@ def test_the_figures_of_the_report_stand_beside_those_measured(tmp_path, stubbed
 
 
 def test_table_three_has_the_mean_over_elements_with_its_loss_doubled(tmp_path, stubbed):
-    """Half the loss is shown whole, its F1 as it is, and the report's ratio of seconds beside both of torch.nn's."""
+    """Half of the loss is doubled, its F1 is unchanged, and the report's ratio is shown with both of torch.nn's."""
     rows = {(row["model"], row["measure"]): row for row in table(run(tmp_path), "Table III:")}
     column = "torch.nn, mean over elements"
     assert (rows["Tanh", "loss"][column], rows["Tanh", "F1"][column], rows["Tanh", "F1"]["torch.nn"]) == (
@@ -93,7 +93,7 @@ def test_table_three_has_the_mean_over_elements_with_its_loss_doubled(tmp_path, 
 
 
 def test_the_page_says_which_nets_take_more_than_half_the_seconds(tmp_path, monkeypatch, stubbed):
-    """A net with a ratio of 1.25 is named; where all have 2.5, none is."""
+    """A net with a ratio of 1.25 is named; if all have 2.5, none is."""
     assert "It does for every net of Table II." in run(tmp_path / "fast")
     slow = {"seconds": 4.0}
     monkeypatch.setattr(paper, "perform", lambda e, f, *rest: fixed(e, f) | (slow if (e.name, f) == ("Tanh", "funcnet") else {}))
@@ -101,7 +101,7 @@ def test_the_page_says_which_nets_take_more_than_half_the_seconds(tmp_path, monk
 
 
 def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
-    """Stopped in the fourth run: the first net is there, half of the second, and dashes stand for the others."""
+    """After a stop in the fourth run the first net and half of the second exist, and the others have dashes."""
     monkeypatch.setattr(paper, "perform", stopped_after(3))
     page = run(tmp_path)
     rows = {(row["model"], row["measure"]): row for row in table(page, "Table II:")}
@@ -112,7 +112,7 @@ def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
 
 
 def test_a_missing_run_alone_is_made_up_for(tmp_path, monkeypatch, stubbed):
-    """With one file of a run deleted, a rerun trains that run and no other."""
+    """If one file of a run is deleted, a second run trains only that run."""
     run(tmp_path)
     files = [file for file in sorted((tmp_path / "pychrot" / "runs").glob("*.json")) if "seconds" in file.read_text()]
     assert len(files) == 2 * len(defaults())
@@ -125,7 +125,7 @@ def test_a_missing_run_alone_is_made_up_for(tmp_path, monkeypatch, stubbed):
 
 
 def test_the_experiments_are_those_of_the_report():
-    """Six nets for 200 epochs, five of (Linear, activation[, BatchNorm]) and Linear(20, 2), batches of 10, the loss by batch."""
+    """Six nets train for 200 epochs: five of (Linear, activation[, BatchNorm]) and Linear(20, 2), batches of 10."""
     found = defaults()
     for name in pychrot.PRINTED:
         one, kinds = found[name], [type(pychrot.ACTIVATIONS[name.split(" ")[0]]), *[fn.BatchNorm1d] * ("BN" in name)]
@@ -142,7 +142,7 @@ def test_the_rate_that_the_report_prints_is_tried():
 
 
 def test_both_judge_by_the_running_statistics():
-    """After ten steps in float64 the predictions with BatchNorm agree, and a point alone gets what it gets among others."""
+    """After ten float64 steps predictions with BatchNorm agree, and a point's does not depend on other points."""
     one = defaults()["Tanh + BN"]
     train, test = data(one, 0, torch.float64)
     said = []
@@ -161,7 +161,7 @@ def test_the_quadratic_features_are_a_layer():
 
 
 def test_a_line_in_the_quadratic_features_is_the_border_of_the_disk():
-    """With the right five weights and bias, every test point is on its side."""
+    """With the right five weights and bias, every test point is on the right side."""
     one = defaults()["logistic regression, degree 2"]
     _, test = data(one, 0)
     x = pychrot.quadratic(test.x)

@@ -1,4 +1,4 @@
-"""Report 001, run small: its tables, its files, and what it says of them."""
+"""Report 001, run small: its tables, its files, and its statements about them."""
 
 import re
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ def run(folder):
 
 
 def test_the_page_sets_funcnet_beside_torch_nn_and_a_rerun_trains_nothing(tmp_path, monkeypatch):
-    """Both frameworks' cells agree, the float64 gap is rounding, the figures are PNGs, and the second page is the first."""
+    """Both cells agree, the float64 gap is rounding, the figures are PNGs, and the second page equals the first."""
     page = run(tmp_path)
     for model in ("Custom framework", "PyTorch"):
         for part in ("train", "test"):
@@ -33,7 +33,7 @@ def test_the_page_sets_funcnet_beside_torch_nn_and_a_rerun_trains_nothing(tmp_pa
 
 
 def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
-    """Stopped in the third run: the first two are in the tables, and dashes stand for the others."""
+    """After a stop in the third run the first two are in the tables, and the others have dashes."""
     monkeypatch.setattr(paper, "perform", stopped_after(2))
     page = run(tmp_path)
     assert "—" not in cells(page, "Custom framework, train")[0]
@@ -41,7 +41,7 @@ def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
 
 
 def test_effects_are_those_of_the_two_by_two():
-    """Uniform weights add 10 with either reduction, the mean takes away 2: effects of 10, -2 and 0, and the weights explain it."""
+    """Uniform weights add 10 with either reduction, the mean subtracts 2: the effects 10, -2 and 0 are due to the weights."""
     errors = {
         ("batch", "Custom framework"): 6.0,
         ("batch", "PyTorch"): 16.0,
@@ -60,7 +60,7 @@ def test_effects_are_those_of_the_two_by_two():
 
 
 def test_ten_repetitions_have_the_test_error_of_the_report():
-    """Four linear layers in all, Xavier weights and the mean give a test error of at most 4.9 %, the report's 4.88."""
+    """Four linear layers in total, Xavier weights and the mean give a test error of at most 4.9 %; the report has 4.88."""
     wanted = ten_folds.name(ten_folds.FOUR_IN_ALL, "mean", "Custom framework")
     (experiment,) = [e for e in ten_folds.experiments(SimpleNamespace(epochs=None)) if e.name == wanted]
     finals = [perform(experiment, "funcnet", seed)["final"]["test accuracy"] for seed in range(ten_folds.RUNS)]

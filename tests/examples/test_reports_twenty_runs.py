@@ -1,4 +1,4 @@
-"""Report 004, run small: its tables, its files, and what it says of them; and twenty nets at once in full."""
+"""Report 004, run small: its tables, its files, and its statements about them; and twenty nets at once at full size."""
 
 import math
 import re
@@ -19,12 +19,12 @@ def run(folder):
 
 
 def numbers(cell):
-    """Return the mean and the deviation in a cell."""
+    """Return the mean and the deviation from a cell."""
     return [float(word) for word in cell.split(" ± ")]
 
 
 def test_the_page_sets_funcnet_beside_torch_nn_and_a_rerun_trains_nothing(tmp_path, monkeypatch):
-    """Both frameworks' cells agree, the float64 gap is rounding, the figure is a PNG, and the second page is the first."""
+    """Both cells agree, the float64 gap is rounding, the figure is a PNG, and the second page equals the first."""
     page = run(tmp_path)
     for (loss, who, momentum), printed in twenty_runs.PRINTED.items():
         first = who + ", momentum" * bool(momentum)
@@ -41,7 +41,7 @@ def test_the_page_sets_funcnet_beside_torch_nn_and_a_rerun_trains_nothing(tmp_pa
 
 
 def test_the_page_says_what_twenty_at_once_take_and_how_they_agree(tmp_path):
-    """Times stand in runs of either framework, and no weight is far from that of a net alone."""
+    """Times are in runs of either framework, and all weights are close to those of separate nets."""
     page = run(tmp_path)
     kinds = ["three alone, funcnet", "three alone, torch.nn", "20 at once", "20 nets' kernels"]
     for loss in twenty_runs.LOSSES:
@@ -55,7 +55,7 @@ def test_the_page_says_what_twenty_at_once_take_and_how_they_agree(tmp_path):
 
 
 def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
-    """Stopped in the third run: the first seed's row is there, and dashes stand for all else."""
+    """After a stop in the third run the first seed's row exists, and all others have dashes."""
     monkeypatch.setattr(paper, "perform", stopped_after(2))
     page = run(tmp_path)
     assert "—" not in cells(page, "ours")[0]
@@ -64,7 +64,7 @@ def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
 
 
 def test_the_training_loss_is_the_sum_over_the_batches_of_the_last_epoch(tmp_path):
-    """Ten batches of a hundred points: ten times the mean of the last epoch's losses."""
+    """For ten batches of a hundred points it is ten times the mean of the last epoch's losses."""
     options = parser("", "", "", 1).parse_args(["--epochs", "2", "--out", str(tmp_path)])
     page = paper.start("twenty_runs", options)
     one = twenty_runs.experiment("MSE", epochs=2)
@@ -74,7 +74,7 @@ def test_the_training_loss_is_the_sum_over_the_batches_of_the_last_epoch(tmp_pat
 
 
 def test_the_distance_compares_losses_and_errors():
-    """A loss or an error twice too large counts ln 2 each; what is not finite or has not finished is infinitely far."""
+    """A loss or error twice as large counts ln 2; a non-finite or missing one is infinitely far."""
     printed = [0.2, 0.02, 98.0, 97.0]
     assert twenty_runs.distance([[0.1, 0.3], [0.02], [98.0], [97.0]], printed) == pytest.approx(0)
     assert twenty_runs.distance([[0.4], [0.02], [96.0], [97.0]], printed) == pytest.approx(math.log(2) / 2)
@@ -83,14 +83,14 @@ def test_the_distance_compares_losses_and_errors():
 
 
 def test_members_are_initialized_as_nets_alone():
-    """What trains at once and what trains alone starts from the same keys."""
+    """Training at once and separately starts from the same keys."""
     of = twenty_runs.experiment("MSE")
     params = fn.ensemble(of.net, 20).init(3)
     assert fn.tree.equal(fn.tree.map(lambda leaf: leaf[4], params), of.net.init(fn.fold_in(3, 4)))
 
 
 def test_twenty_nets_at_once_reach_the_accuracy_of_the_report():
-    """MSE with momentum, all 200 epochs: the mean test accuracy is at least the 97.6 % of the report's tables."""
+    """With MSE, momentum and 200 epochs the mean test accuracy is at least the 97.6 % of the report's tables."""
     of = twenty_runs.experiment("MSE", momentum=twenty_runs.MOMENTUM)
     train, test = data(of, 0)
     epoch, current = twenty_runs.together(of, fn.ensemble(of.net, 20).init(1))

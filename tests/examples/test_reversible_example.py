@@ -1,4 +1,4 @@
-"""The example of a reversible net, run small: what it prints is what it says of its memory, and it learns."""
+"""The example of a reversible net, run small: its printed memory is right, and it learns."""
 
 import re
 
@@ -11,7 +11,7 @@ from examples import reversible
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
-    """Run eight epochs of a net of eight blocks; return what was printed, and the folder."""
+    """Run eight epochs of a net of eight blocks; return the output and the folder."""
     folder = tmp_path_factory.mktemp("reversible")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reversible, "DEPTHS", (2, 6))
@@ -22,7 +22,7 @@ def printed(tmp_path_factory):
 
 
 def test_the_memory_of_reversible_blocks_does_not_grow(printed):
-    """Plain blocks keep three times as much for three times the depth, but for the layers around them."""
+    """Plain blocks keep three times as much for three times the depth, apart from the surrounding layers."""
     rows = re.findall(r"^ +(\d+) +([\d.]+) +([\d.]+)$", printed[0], re.MULTILINE)
     (_, few, one), (_, many, other) = rows
     assert one == other
@@ -30,13 +30,13 @@ def test_the_memory_of_reversible_blocks_does_not_grow(printed):
 
 
 def test_it_learns_and_saves_a_picture(printed):
-    """Nearly all points of the test are told right after eight epochs."""
+    """Nearly all test points are classified correctly after eight epochs."""
     assert float(re.search(r"test accuracy ([\d.]+)", printed[0])[1]) > 0.9
     assert (printed[1] / "reversible.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_both_kinds_of_blocks_are_one_function():
-    """Value and gradients agree, with the same params in other places."""
+    """Value and gradients agree for the same params in other places."""
     params = reversible.reversible_block.init(0)
     named = {"f": params[0], "y1": {}, "g": params[1], "y2": {}}
     x = tuple(fn.random.normal(i, (3, reversible.WIDTH)) for i in (1, 2))

@@ -1,4 +1,4 @@
-"""Saliency, run small: the net needs the pixels that each rule marks, the rules change no output, and the picture is saved."""
+"""Saliency, run small: the net needs the marked pixels, the rules change no output, and the picture is saved."""
 
 import re
 
@@ -9,7 +9,7 @@ from examples import common, saliency
 
 
 def test_the_net_needs_what_the_maps_mark(tmp_path, capsys):
-    """Three epochs: without 10 salient pixels fewer digits are right than without 10 by chance."""
+    """After three epochs, removing 10 salient pixels costs more accuracy than removing 10 random ones."""
     saliency.main(["--epochs", "3", "--seed", "1", "--out", str(tmp_path)])
     out = capsys.readouterr().out
     rows = {name: float(right) for name, right in re.findall(r"^(\S.*?) +0\.\d+ +(0\.\d+) +0\.\d+$", out, re.MULTILINE)}
@@ -21,7 +21,7 @@ def test_the_net_needs_what_the_maps_mark(tmp_path, capsys):
 
 
 def test_the_rules_change_the_gradient_alone():
-    """The nets have one set of params and one output, and are surrogates."""
+    """The nets have the same params and output, and are surrogates."""
     (x, labels), _ = common.digits(0)
     params = saliency.net.init(1)
     want = saliency.plain(params, x[:8])
@@ -33,7 +33,7 @@ def test_the_rules_change_the_gradient_alone():
 
 
 def test_relevance_is_conserved(monkeypatch):
-    """All of the score of the class is handed down to the pixels, as ε goes to 0 in a net without biases."""
+    """The whole score of the class is distributed to the pixels, as ε goes to 0 in a net without biases."""
     monkeypatch.setattr(saliency, "EPS", 1e-12)
     (x, labels), _ = common.digits(0)
     params = fn.tree.cast(saliency.net.init(1), torch.float64)  # biases are zeros at first
@@ -44,7 +44,7 @@ def test_relevance_is_conserved(monkeypatch):
 
 
 def test_the_most_salient_ink_is_removed():
-    """And nothing else; pixels without ink do not count."""
+    """Nothing else is removed; pixels without ink do not count."""
     x = torch.tensor([[[[0.0, 1.0], [0.5, 0.2]]]])
     salient = torch.tensor([[[[9.0, 1.0], [3.0, 2.0]]]])
     assert saliency.without(x, salient, 2).flatten().tolist() == [0.0, 1.0, 0.0, 0.0]

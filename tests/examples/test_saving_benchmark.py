@@ -1,10 +1,10 @@
-"""The benchmark of saving and loading, on a tree of a few numbers."""
+"""The benchmark of saving and loading, for a small tree."""
 
 from examples.benchmarks import saving
 
 
 def test_every_way_is_in_a_table_and_does_its_work(tmp_path):
-    """Those that save come first, since the others read their files."""
+    """Saving comes first, because loading reads the files."""
     assert [*saving.SAVED, *saving.LOADED] == [*saving.ways()]
     for name in saving.ways():
         called, summed, peak = saving.measure(name, 2, 10, str(tmp_path))
@@ -14,7 +14,7 @@ def test_every_way_is_in_a_table_and_does_its_work(tmp_path):
 
 
 def test_the_page_has_a_row_for_each_way(capsys, monkeypatch, tmp_path):
-    """And the command that makes it; measured in this process here."""
+    """It has the command too, and is measured in this process here."""
     monkeypatch.setattr(saving, "measured", lambda names, *sizes: {name: [1.0, 2.0, 3e6] for name in names})
     saving.main(["--count", "2", "--size", "10", "--rounds", "1", "--page", str(tmp_path / "page.md")])
     page = (tmp_path / "page.md").read_text()
@@ -24,7 +24,7 @@ def test_the_page_has_a_row_for_each_way(capsys, monkeypatch, tmp_path):
 
 
 def test_the_medians_are_those_of_processes(monkeypatch):
-    """Each contender runs once a round, in a separate process."""
+    """Each contender runs once per round, in a separate process."""
     calls = []
 
     def ran(command, **how):

@@ -1,4 +1,4 @@
-"""The examples for several workers, run small: two workers print what one process prints, and resume where they were."""
+"""The examples for several workers, run small: two workers print the same as one process, and resume."""
 
 import io
 import re
@@ -28,13 +28,13 @@ SMALL = {
         fn.Flatten(0, 1),
     ),
 }
-"""A part of the text and a small net."""
+"""A part of the text, and a small net."""
 
 CHARACTERS = ["--steps", "4", "--batch", "3", "--sample", "3"]
 
 
 def printed(main, *arguments):
-    """Run an example in the process group that is there, on a small net and a part of the text, and return what this worker prints."""
+    """Run an example in the current process group, with a small net and part of the text, and return this worker's output."""
     out = io.StringIO()
     group = {"init_process_group": mock.DEFAULT, "destroy_process_group": mock.DEFAULT}
     with mock.patch.multiple(dist, **group), mock.patch.multiple(characters, **SMALL), redirect_stdout(out):
@@ -48,7 +48,7 @@ def numbers(out):
 
 
 def of_two_workers(folder):
-    """Return what each example prints on this worker."""
+    """Return the output of each example on this worker."""
     shards = {shard: ["--shard", shard, "--out", f"{folder}/{shard}"] for shard in scale_characters.SHARD}
     found = {shard: printed(scale_characters.main, *CHARACTERS, *words) for shard, words in shards.items()}
     found["pipeline"] = printed(pipeline.main, "--steps", "5", "--microbatches", "4", "--schedule", "zero_bubble")
@@ -58,13 +58,13 @@ def of_two_workers(folder):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """Return what two workers print, by rank and example."""
+    """Return the output of two workers, by rank and example."""
     folder = tmp_path_factory.mktemp("scale")
     return folder, run(2, of_two_workers, str(folder))
 
 
 def alone(main, monkeypatch, capsys, *arguments):
-    """Return what an example prints as a plain process."""
+    """Return the output of an example in a single process."""
     for name, value in SMALL.items():
         monkeypatch.setattr(characters, name, value)
     main([*arguments])
@@ -72,7 +72,7 @@ def alone(main, monkeypatch, capsys, *arguments):
 
 
 def test_the_characters_of_two_workers_are_those_of_one(two, tmp_path, monkeypatch, capsys):
-    """Whatever is divided over them; only rank 0 prints, and it writes the sample and removes the checkpoints."""
+    """This holds for every division; only rank 0 prints, writes the sample and removes the checkpoints."""
     folder, (first, second) = two
     expected = alone(scale_characters.main, monkeypatch, capsys, *CHARACTERS, "--out", str(tmp_path))
     assert len(numbers(expected)) == 5
@@ -84,7 +84,7 @@ def test_the_characters_of_two_workers_are_those_of_one(two, tmp_path, monkeypat
 
 
 def test_a_pipeline_and_divided_matrices_learn_what_one_process_learns(two, monkeypatch, capsys):
-    """With the schedule as a picture, and fewer params on each worker; the embedding of an odd alphabet stays whole."""
+    """The schedule is drawn, and each worker has fewer params; the embedding of an odd alphabet stays whole."""
     _, (first, second) = two
     for name, main, arguments in (
         ("pipeline", pipeline.main, ["--steps", "5", "--microbatches", "4"]),
@@ -98,7 +98,7 @@ def test_a_pipeline_and_divided_matrices_learn_what_one_process_learns(two, monk
 
 
 def interrupted(folder):
-    """Return what two workers print after the second save of a training was interrupted."""
+    """Return the output of two workers when a training is interrupted after its second save."""
     saved, save = [], distributed.Checkpoints.save
 
     def second_fails(kept, step, *rest):
@@ -115,7 +115,7 @@ def interrupted(folder):
 
 
 def test_two_workers_resume_an_interrupted_training(two, tmp_path):
-    """From the checkpoint, with the same numbers."""
+    """They continue from the checkpoint with the same numbers."""
     again, _ = run(2, interrupted, str(tmp_path))
     assert "continuing after step 1 of" in again
     assert numbers(again) == numbers(two[1][0]["optimizer"])[1:]
@@ -123,7 +123,7 @@ def test_two_workers_resume_an_interrupted_training(two, tmp_path):
 
 @pytest.mark.parametrize("script", ["characters", "pipeline", "tensor_parallel"])
 def test_a_script_finds_the_examples(script, monkeypatch):
-    """``torchrun`` and ``python`` put the folder of the script first; the root takes its place."""
+    """``torchrun`` and ``python`` add the folder of the script to the path; the root replaces it."""
     folder = ROOT / "examples" / "scale"
     monkeypatch.setattr(sys, "path", [str(folder), *[path for path in sys.path if Path(path) != ROOT]])
     runpy.run_path(str(folder / f"{script}.py"), run_name="script")

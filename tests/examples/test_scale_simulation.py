@@ -1,4 +1,4 @@
-"""The simulation of many devices: its formulas at their limits, against a simulation event by event, and its page."""
+"""The simulation of many devices: its formulas in limiting cases and against an event simulation, and its page."""
 
 import math
 from itertools import pairwise
@@ -15,14 +15,14 @@ MACHINE = inputs.CLUSTER
 
 
 def test_a_ring_sends_each_part_to_every_device():
-    """Counted hop by hop: n - 1 hops, each with an n-th of the bytes."""
+    """There are n - 1 hops, each with an n-th of the bytes."""
     link, n, size = Link(1e-5, 1e9), 5, 1e7
     assert link.gather(n, size) == pytest.approx(sum(link.send(size / n) for _ in range(n - 1)))
     assert link.gather(1, size) == 0
 
 
 def test_nodes_gather_within_and_between():
-    """Each of the 8 devices of a node sends an eighth of the bytes to the other nodes; one node needs no other."""
+    """Each of the 8 devices of a node sends an eighth of the bytes to the other nodes; a single node needs no other."""
     within, between = MACHINE.within, MACHINE.between
     assert MACHINE.gather(32, 8e9) == pytest.approx(within.gather(8, 8e9) + between.gather(4, 1e9))
     assert MACHINE.gather(8, 8e9) == within.gather(8, 8e9)
@@ -30,7 +30,7 @@ def test_nodes_gather_within_and_between():
 
 
 def events(bucket, buckets, window):
-    """Return the time after the backward pass: a bucket is ready after its part of the window, and they are sent in turn."""
+    """Return the time after the backward pass: buckets are ready after their part of the window, and sent in turn."""
     end = 0.0
     for i in range(1, buckets + 1):
         end = max(end, window * i / buckets) + bucket
@@ -39,7 +39,7 @@ def events(bucket, buckets, window):
 
 @pytest.mark.parametrize("bucket", [0.01, 0.1, 0.3, 2.0])
 def test_what_is_exposed_is_what_events_say(bucket):
-    """All of it without overlap; the last bucket at least."""
+    """It is everything without overlap, and at least the last bucket."""
     for buckets in (1, 2, 8):
         for window in (0.0, 0.5, 1.0, 20.0):
             assert exposed(bucket, buckets, window) == pytest.approx(events(bucket, buckets, window))
@@ -48,7 +48,7 @@ def test_what_is_exposed_is_what_events_say(bucket):
 
 
 def test_bubbles():
-    """(p - 1)/(m + p - 1) of one stage a device, and none of one stage; zero-bubble has a third of the idle time."""
+    """It is (p - 1)/(m + p - 1), and 0 for one stage; zero-bubble has a third of the idle time."""
     assert bubble_share(1, 4) == 0
     assert bubble_share(4, 8) == pytest.approx(3 / 11)
     assert bubble_share(4, 8, zero_bubble=True) == pytest.approx(1 / 9)
@@ -56,7 +56,7 @@ def test_bubbles():
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_one_device_neither_communicates_nor_waits(strategy):
-    """It takes all sequences one after the other, and updates."""
+    """It takes all sequences in turn, and updates."""
     cost = step_cost(strategy, NET, MACHINE, 1, 64)
     update = NET.params * NET.update_bytes / MACHINE.update
     assert (cost.communication, cost.bubble) == (0, 0)
@@ -66,7 +66,7 @@ def test_one_device_neither_communicates_nor_waits(strategy):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_more_devices_take_less_time_at_less_efficiency(strategy):
-    """And never more memory; without latency, infinite links cost nothing."""
+    """They never need more memory; without latency, infinite links cost nothing."""
     column = [step_cost(strategy, NET, MACHINE, n, 1024) for n in simulation.DEVICES]
     for fewer, more in pairwise(column):
         assert more.seconds < fewer.seconds
@@ -77,7 +77,7 @@ def test_more_devices_take_less_time_at_less_efficiency(strategy):
 
 
 def test_what_is_sharded_is_divided():
-    """Params and gradients take 8 bytes of a param, the state another 8."""
+    """Params and gradients take 8 bytes per param, the state another 8."""
     memory = {one: step_cost(one, NET, MACHINE, 1000, 8000).memory - NET.kept for one in STRATEGIES[:3]}
     assert memory["data parallel"] == pytest.approx(16e9)
     assert memory["sharded optimizer"] == pytest.approx(8e9, rel=0.01)
@@ -85,7 +85,7 @@ def test_what_is_sharded_is_divided():
 
 
 def test_processes_share_cores():
-    """Four on two cores compute as fast as two, each with half of the rate; nothing is hidden without overlap."""
+    """Four on two cores are as fast as two, each with half the rate; without overlap nothing is hidden."""
     machine = Machine(1e9, 1e9, 0, 1, Link(1e-4, 1e9), Link(1e-4, 1e9), overlap=0.0, cores=2, overhead=1e-3)
     net = Net(1, 1e6, 1e9, 2e9, 0, 0)
     four = step_cost("data parallel", inputs.part_of(net, 4), machine, 4, 4, buckets=3)
@@ -124,7 +124,7 @@ def test_the_page_has_inputs_results_and_the_check(capsys, monkeypatch, tmp_path
 
 
 def test_costs_are_the_sum_of_their_parts():
-    """Of each strategy: computation of this device, the update, what is waited for, and the bubble."""
+    """They are computation, the update, exposed communication, and the bubble, for each strategy."""
     for strategy in STRATEGIES:
         cost = costs.step_cost(strategy, NET, MACHINE, 64, 1024)
         update = cost.seconds - cost.computing - cost.communication - cost.bubble

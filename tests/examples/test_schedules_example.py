@@ -1,4 +1,4 @@
-"""The picture of schedules, run small: the suggestion trains the net, every kind of schedule is shown, and the picture is saved."""
+"""The picture of schedules, run small: the suggested rate trains the net, and every kind of schedule is drawn."""
 
 import re
 
@@ -8,7 +8,7 @@ from funcnet.value import parts
 
 
 def test_the_suggested_rate_trains_the_net(tmp_path, capsys):
-    """Three epochs: the validation loss falls by half, and the picture is saved."""
+    """After three epochs the validation loss has halved, and the picture is saved."""
     schedules.main(["--epochs", "3", "--out", str(tmp_path)])
     out = capsys.readouterr().out
     first, last = map(float, re.search(r"validation loss ([\d.]+) -> ([\d.]+), learning rate", out).groups())
@@ -18,7 +18,7 @@ def test_the_suggested_rate_trains_the_net(tmp_path, capsys):
 
 
 def test_every_schedule_is_shown():
-    """But for the sum and the function, which are what they are made of; rates lie between 0 and 1."""
+    """The exceptions are sums and functions, which the others consist of; rates are between 0 and 1."""
     shown = {type(part) for schedule in schedules.SHOWN.values() for part in parts(schedule)}
     public = {value for value in vars(fn).values() if isinstance(value, type) and issubclass(value, fn.Schedule)}
     assert public - shown == {fn.FormulaSchedule, fn.Schedule, fn.SumSchedule, fn.LambdaSchedule}

@@ -1,4 +1,4 @@
-"""The siamese net, run small: it judges pairs of digits better than chance, of new digits too, and saves its picture."""
+"""The siamese net, run small: it classifies pairs of digits better than chance, even new digits, and saves its picture."""
 
 import re
 
@@ -9,7 +9,7 @@ from examples import common, siamese
 
 
 def test_it_learns_pairs(tmp_path, capsys):
-    """Four epochs: most pairs of known digits are right, and far more than half of those of new ones."""
+    """After four epochs most pairs of known digits are right, and far more than half of new ones."""
     siamese.main(["--epochs", "4", "--seed", "3", "--out", str(tmp_path)])
     seen, new = (float(share) for share in re.findall(r"^pairs of .* (\S+) right$", capsys.readouterr().out, re.MULTILINE))
     assert seen > 0.9
@@ -18,7 +18,7 @@ def test_it_learns_pairs(tmp_path, capsys):
 
 
 def test_half_of_the_pairs_are_of_one_digit():
-    """The target says which, and the digits left out are not among them."""
+    """The target marks them, and held-out digits are not among them."""
     train, _ = common.digits(0)
     images, labels = siamese.only(train, torch.tensor([2, 5, 6]))
     assert set(labels.tolist()) == {2, 5, 6}
@@ -28,7 +28,7 @@ def test_half_of_the_pairs_are_of_one_digit():
 
 
 def test_both_images_share_the_encoder():
-    """One set of params, and the same answer if the images change places."""
+    """There is one set of params, and the answer does not change if the images are exchanged."""
     params = siamese.net.init(0)
     assert fn.tree.structure(params[0][0]) == fn.tree.structure(siamese.encoder.init(0))
     one, other = fn.random.uniform(0, (2, 5, 1, 8, 8))

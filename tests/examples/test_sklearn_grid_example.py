@@ -1,4 +1,4 @@
-"""The example of a grid search, run small: every net has a row with the rate of its best score, and the picture is saved."""
+"""The example of a grid search, run small: every net has a row with its best rate, and the picture is saved."""
 
 import re
 
@@ -6,7 +6,7 @@ from examples import sklearn_grid
 
 
 def test_every_net_is_searched(tmp_path, capsys, monkeypatch):
-    """Three epochs and two rates: validated and tested nets are better than chance, the perceptron by far."""
+    """After three epochs with two rates, validated and tested nets are better than chance, the perceptron by far."""
     monkeypatch.setattr(sklearn_grid, "RATES", [1e-4, 1e-2])
     monkeypatch.delitem(sklearn_grid.NETS, "with dropout")
     sklearn_grid.main(["--epochs", "3", "--out", str(tmp_path)])

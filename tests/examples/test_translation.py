@@ -1,4 +1,4 @@
-"""The translation example, run small: it learns, its German is right, and the picture is saved."""
+"""The translation example, run small: it learns, its German is correct, and the picture is saved."""
 
 import importlib
 import re
@@ -23,7 +23,7 @@ SPOKEN = {
 
 
 def test_numbers_are_spoken_as_in_german():
-    """The targets, padded behind the end."""
+    """The targets are padded at the end."""
     source, mask, target = translation.encoded([*SPOKEN])
     words = [[translation.WORDS[word] for word in row] for row in target.tolist()]
     assert [" ".join(row[1 : row.index("end")]) for row in words] == [*SPOKEN.values()]
@@ -33,14 +33,14 @@ def test_numbers_are_spoken_as_in_german():
 
 
 def test_held_out_numbers_are_no_training_numbers():
-    """And both have 1 to 6 digits."""
+    """Both have 1 to 6 digits."""
     drawn = {held_out: translation.numbers(0, 600, held_out=held_out) for held_out in (True, False)}
     assert {held_out: {n % 7 == 3 for n in ns} for held_out, ns in drawn.items()} == {True: {True}, False: {False}}
     assert {len(str(n)) for n in drawn[True]} == {len(str(n)) for n in drawn[False]} == {1, 2, 3, 4, 5, 6}
 
 
 def test_writing_step_by_step_gives_the_likeliest_words():
-    """Decoding with the carry gives the output of the whole net for the words written so far."""
+    """Decoding with the carry gives the output of the whole net for the words so far."""
     params = translation.net.init(0)
     source, mask, _ = translation.encoded([7, 4321, 999_999])
     words = translation.written(params, source, mask)
@@ -49,7 +49,7 @@ def test_writing_step_by_step_gives_the_likeliest_words():
 
 
 def test_the_translator_learns(tmp_path, monkeypatch, capsys):
-    """After 100 steps far more held-out numbers are right than the none of chance; and the picture is saved."""
+    """After 100 steps far more held-out numbers are right than by chance, and the picture is saved."""
     monkeypatch.setattr(translation, "TEST", 100)
     translation.main(["--steps", "100", "--out", str(tmp_path)])
     out = capsys.readouterr().out

@@ -10,12 +10,12 @@ from examples import common, vae
 
 
 def figures(out):
-    """Return the figures that were printed, by name."""
+    """Return the printed figures by name."""
     return {name.strip(): float(number) for name, number in re.findall(r"^([a-z ]+?) +(-?[\d.]+)", out, re.MULTILINE)}
 
 
 def test_it_encodes_digits(tmp_path, capsys):
-    """Eight epochs: three quarters of the baseline's nats at most, some of them latent."""
+    """After eight epochs they cost at most three quarters of the baseline's nats, some of them latent."""
     vae.main(["--epochs", "8", "--out", str(tmp_path)])
     found = figures(capsys.readouterr().out)
     assert found["negative bound"] < 0.75 * found["mean digit"]
@@ -39,12 +39,12 @@ def test_the_loss_is_the_negative_bound():
 
 
 def test_the_net_obeys_the_laws():
-    """Encoder, draw and decoder as one layer."""
+    """Encoder, draw and decoder are one layer."""
     fn.testing.check_laws(vae.net, fn.random.normal(0, (3, 1, 8, 8)), compiled=False, dtypes=(torch.float64, torch.float32))
 
 
 def test_a_montage_lays_out_rows():
-    """Each digit in its place, with a margin of one pixel around it."""
+    """Each digit is in its place, with a margin of one pixel."""
     rows = fn.random.uniform(0, (2, 3, 1, 8, 8))
     image = torch.tensor(common.montage(rows))
     assert image.shape == (20, 30)

@@ -1,4 +1,4 @@
-"""The benchmark of a large vocabulary: all contenders give the same. No time is judged here."""
+"""The benchmark of a large vocabulary: all contenders compute the same. No test asserts on a time."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ SIZES = (24, 50, 8)
 
 @pytest.mark.parametrize("dtype", vocabulary.DTYPES)
 def test_all_contenders_give_the_same(dtype: str):
-    """Value and gradients; funcnet's value alone too."""
+    """Values and gradients agree, and so does funcnet's value without gradients."""
     given = vocabulary.drawn(dtype, *SIZES)
     found = {name: vocabulary.contender(name, *given)() for name in (*vocabulary.OURS, *vocabulary.THEIRS)}
     want = found[vocabulary.OURS[0]]
@@ -37,7 +37,7 @@ def test_every_contender_is_measured():
 
 
 def test_the_page_has_a_row_for_each_contender_and_dtype(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    """Written to a file as printed, below the head."""
+    """It is written to a file as printed, below the head."""
     seconds = dict.fromkeys((*vocabulary.OURS, *vocabulary.THEIRS), 2.0)
     monkeypatch.setattr(vocabulary, "_in_a_process", lambda *job: seconds if job[0] == "times" else 3e6)
     vocabulary.main(["--rows", "64", "--page", str(tmp_path / "page.md")])
@@ -50,7 +50,7 @@ def test_the_page_has_a_row_for_each_contender_and_dtype(tmp_path: Path, monkeyp
 
 
 def test_the_committed_page_has_all_rows():
-    """It was written with the contenders of today, in one dtype at least."""
+    """It was written with the current contenders, in at least one dtype."""
     page = (Path(vocabulary.__file__).parent / "results" / "VOCABULARY.md").read_text()
     for name in (*vocabulary.OURS, *vocabulary.THEIRS):
         assert [row[1] for row in cells(page, name)] == [*vocabulary.DTYPES][: len(cells(page, name))] != []

@@ -249,7 +249,7 @@ REFUSED = {
     "args[0]['a'] must be a tensor, None": (lambda a: a, ({"a": Pair(torch.ones(2), torch.ones(2))},), {}),
     "args[0] must be a dense tensor": (torch.sin, (torch.eye(2).to_sparse(),), {}),
     "step must return a tree of dicts, tuples and lists": (lambda x: Pair(x, x), (torch.ones(2),), {}),
-    "must not read the loss inside": (fn.train_step(NET, fn.MSE(), fn.LBFGS()), (), {}),
+    "must not read the loss during the update": (fn.train_step(NET, fn.MSE(), fn.LBFGS()), (), {}),
     "a tensor in a step, such as a rate": (fn.train_step(NET, fn.MSE(), fn.SGD(torch.tensor(0.1))), (), {}),
     "write to nothing but its arguments": (HELD.add_, (torch.ones(2),), {}),
     "that torch.export can trace": (lambda x: x if x.sum() > 0 else -x, (torch.ones(2),), {}),

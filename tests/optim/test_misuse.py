@@ -82,7 +82,7 @@ def test_class_weights_in_a_tensor_say_how_to_write_them() -> None:
 def test_a_compiled_step_of_lbfgs_is_refused_at_once() -> None:
     """It reads the loss on its way; the functions that it asks may be compiled."""
     step = fn.train_step(fn.Linear(2, 1), fn.MSE(), fn.LBFGS())
-    with pytest.raises(ValueError, match=r"^compile: a step must not read the loss inside, as that of LBFGS does"):
+    with pytest.raises(ValueError, match=r"^compile: a step must not read the loss during the update, as LBFGS does"):
         fn.compile(step)
     assert fn.compile(fn.train_step(fn.Linear(2, 1), fn.MSE(), fn.SAM(fn.SGD()))).programs == 0
 

@@ -221,7 +221,7 @@ MESSAGES = {
     "Index(index=(0, 0, 0)): x must have these elements": lambda: fn.Index[0, 0, 0]({}, X),
     "Split: split_size must be a whole number of at least 1, or a tuple of sizes, got 0": lambda: fn.Split(0),
     "Split(split_size=(2, 2)): split_size must add up to the axis -1 of x, got x of shape (2, 3)": lambda: fn.Split((2, 2))({}, X),
-    "Split(split_size=2): gy must be a tuple of 2 parts, as y is, got a tuple of 1": lambda: back(fn.Split(2), X, (X[:, :2],)),
+    "Split(split_size=2): gy must be a tuple of 2 parts, like y, got a tuple of 1": lambda: back(fn.Split(2), X, (X[:, :2],)),
     "Split(split_size=2): gy must have the shape of y, (2, 1), got gy of shape (2, 3)": lambda: back(fn.Split(2), X, (X[:, :2], X)),
     "Chunk: chunks must be a whole number of at least 1, got 0": lambda: fn.Chunk(0),
     "OneHot: num_classes must be a whole number of at least 1, got 0": lambda: fn.OneHot(0),
@@ -229,13 +229,13 @@ MESSAGES = {
     "OneHot(num_classes=2): x must be a tensor of integers, got a tensor of shape (2, 3) and dtype torch.float32": lambda: fn.OneHot(2)({}, X),
     "ZeroPad1d: padding must be a whole number, or a tuple of 2 of them, the last axis first, got (1,)": lambda: fn.ZeroPad1d((1,)),
     "ReflectionPad2d: padding must be a whole number, or a tuple of 4 of them, the last axis first, got 1.5": lambda: fn.ReflectionPad2d(1.5),
-    "ReflectionPad1d(padding=-2): the padding must be below the size of each axis, and leave something of it, got x of shape (2, 3)": lambda: fn.ReflectionPad1d(-2)({}, X),
-    "CircularPad1d(padding=(-2, 2)): the padding must be at most what is left of each axis, got x of shape (2, 3)": lambda: fn.CircularPad1d((-2, 2))({}, X),
-    "ReflectionPad1d(padding=3): the padding must be below the size of each axis, and leave something of it, got x of shape (2, 3)": lambda: fn.ReflectionPad1d(3)({}, X),
+    "ReflectionPad1d(padding=-2): the padding must be less than the size of each axis, and must not remove all of it, got x of shape (2, 3)": lambda: fn.ReflectionPad1d(-2)({}, X),
+    "CircularPad1d(padding=(-2, 2)): the padding must be at most the remaining size of each axis, got x of shape (2, 3)": lambda: fn.CircularPad1d((-2, 2))({}, X),
+    "ReflectionPad1d(padding=3): the padding must be less than the size of each axis, and must not remove all of it, got x of shape (2, 3)": lambda: fn.ReflectionPad1d(3)({}, X),
     "ReflectionPad2d(padding=1): x must have 3 or 4 axes, got x of shape (2, 3)": lambda: fn.ReflectionPad2d(1)({}, X),
-    "CircularPad1d(padding=4): the padding must be at most what is left of each axis, got x of shape (2, 3)": lambda: fn.CircularPad1d(4)({}, X),
-    "ReplicationPad1d(padding=1): x must have something to repeat, and the padding must leave something of each axis, got x of shape (2, 0)": lambda: fn.ReplicationPad1d(1)({}, X[:, :0]),
-    "ZeroPad1d(padding=-2): the padding must leave something of each axis, got x of shape (2, 3)": lambda: fn.ZeroPad1d(-2)({}, X),
+    "CircularPad1d(padding=4): the padding must be at most the remaining size of each axis, got x of shape (2, 3)": lambda: fn.CircularPad1d(4)({}, X),
+    "ReplicationPad1d(padding=1): x must not be empty, and the padding must not remove a whole axis, got x of shape (2, 0)": lambda: fn.ReplicationPad1d(1)({}, X[:, :0]),
+    "ZeroPad1d(padding=-2): the padding must not remove a whole axis, got x of shape (2, 3)": lambda: fn.ZeroPad1d(-2)({}, X),
     "ZeroPad3d(padding=1): x must have 3 or more axes, got x of shape (2, 3)": lambda: fn.ZeroPad3d(1)({}, X),
     "ConstantPad1d: value must be a finite number, got nan": lambda: fn.ConstantPad1d(1, float("nan")),
 }  # fmt: skip
@@ -243,7 +243,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert str(caught.value).startswith(sentence)

@@ -70,7 +70,7 @@ class RotaryEmbedding(Layer):
             isinstance(steps, Tensor) and not steps.is_nested and broadcasts_to(steps.shape, x.shape[:-1])
         ):
             raise value_error(
-                self, f"steps must be a tensor that broadcasts to the axes of x but the last, {tuple(x.shape[:-1])}", steps
+                self, f"steps must be a tensor that broadcasts to the axes of x except the last, {tuple(x.shape[:-1])}", steps
             )
         t = torch.arange(self.offset, self.offset + x.shape[-2], device=x.device) if steps is None else steps + self.offset
         a = _angles(t, self.dim // 2, self.dim, self.base, x.dtype)

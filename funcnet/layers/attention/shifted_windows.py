@@ -36,7 +36,7 @@ class _OfWindows(Layer):
         return x
 
     def complaint(self, x: Tensor) -> str | None:
-        rule = f"x must have the axes (N, height, width, channels), which window_size={self.window_size} divides"
+        rule = f"x must have the axes (N, height, width, channels), height and width divisible by window_size={self.window_size}"
         return floating_complaint(x) or rule
 
 

@@ -127,7 +127,7 @@ class VarlenAttention(Layer):
         if not x[0].is_cpu is x[1].is_cpu is x[2].is_cpu:
             raise Misfit
         if any(one.dim() != 1 or one.dtype not in _INTEGERS for one in x[3:]) or x[3].shape != x[-1].shape:
-            raise value_error(self, "lengths must be integers with one axis, as many for keys as for queries", x[3])
+            raise value_error(self, "lengths must be integers with one axis, equally many for keys and queries", x[3])
         for rows, lengths in ((x[0], x[3]), (x[1], x[-1])):
             if is_plain(lengths) and ((lengths < 0).any() or lengths.sum() > len(rows)):
                 rule = f"lengths must be at least 0, and add up to at most {len(rows)}, the number of rows"

@@ -50,7 +50,7 @@ class BatchNorm(ChannelNorm):
     @property
     @abstractmethod
     def _running(self) -> "type[RunningBatchNorm]":
-        """Return the class that normalizes x of these axes by the running statistics."""
+        """Return the class that normalizes x of these axes with the running statistics."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
         w, b = weight_and_bias(self, params, x, 3 * self.track_running_stats)

@@ -191,5 +191,5 @@ class GroupStandardize(Layer):
     def complaint(self, x: Tensor) -> str | None:
         return (
             floating_complaint(x)
-            or f"x must have the axes (N, channels, ...), with channels that num_groups={self.num_groups} divides"
+            or f"x must have the axes (N, channels, ...), with channels divisible by num_groups={self.num_groups}"
         )

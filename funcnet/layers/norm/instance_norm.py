@@ -45,7 +45,7 @@ class InstanceNorm(PerRowNorm):
     @property
     @abstractmethod
     def _running(self) -> "type[RunningInstanceNorm]":
-        """Return the class that normalizes x of these axes by the running statistics."""
+        """Return the class that normalizes x of these axes with the running statistics."""
 
     def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
         self._require_valid(params, x)

@@ -155,7 +155,7 @@ class PairwiseDistance(Operation):
         return y if self.keepdim else y.squeeze(-1)
 
     def complaint(self, x: Pair) -> str:
-        return super().complaint(x) or "the operands must have an axis that is not empty"
+        return super().complaint(x) or "the operands must have a last axis that is not empty"
 
 
 @frozen

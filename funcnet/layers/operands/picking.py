@@ -186,4 +186,4 @@ class Concat(VariadicOperation):
 
     def complaint(self, x: Operands) -> str | None:
         axes = [axis_complaint(operand, self.dim) for operand in x]
-        return first_complaint(*axes, f"the operands must agree in every axis but {self.dim}")
+        return first_complaint(*axes, f"the operands must have the same size along every axis except {self.dim}")

@@ -79,7 +79,7 @@ class Ranked(Along):
     def vjp(self, params: Params, cache: Any, gy: tuple[Tensor | None, Any]) -> tuple[Grads, Tensor | None]:
         places, shape, kind = cache
         if not isinstance(gy, tuple) or len(gy) != 2:
-            raise value_error(self, "gy must be a pair, for the elements and for their places, the second None", gy)
+            raise value_error(self, "gy must be a pair, a gradient for the elements and None for their positions", gy)
         if gy[0] is None:
             return params, kind.new_zeros(shape)
         g = check_gy(self, gy[0], tuple(places.shape), kind)

@@ -192,7 +192,7 @@ class Recurrent(Layer):
         ends = gstate if isinstance(gstate, tuple) else (None,) * len(shapes) if gstate is None else (gstate,)
         fits = g.shape == shape and len(ends) == len(shapes)
         if not fits or any([end is not None and end.shape != n for end, n in zip(ends, shapes, strict=True)]):  # noqa: C419
-            raise value_error(self, "gy must be a pair with the shapes of y, each of them or None", gy)
+            raise value_error(self, "gy must be a pair with the shapes of y; either part may be None", gy)
         check_gy(self, g, shape, y)
         pairs = zip(ends, shapes, strict=True)
         return g, self._split(tuple([y.new_zeros(n) if end is None else check_gy(self, end, n, y) for end, n in pairs]), y)

@@ -64,7 +64,7 @@ class ConstantLike(Pad):
     """Padding with a number, for any number of axes."""
 
     more = (0, math.inf)
-    rule = "the padding must leave something of each axis"
+    rule = "the padding must not remove a whole axis"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
         return torch.constant_pad_nd(x, pads, self._number())

@@ -111,7 +111,7 @@ class Parts(Layer):
     def vjp(self, params: Params, cache: _Parted, gy: tuple[Tensor | None, ...]) -> tuple[Grads, Tensor | None]:
         shapes, kind = cache
         if not isinstance(gy, (tuple, list)) or len(gy) != len(shapes):
-            raise value_error(self, f"gy must be a tuple of {len(shapes)} parts, as y is", gy)
+            raise value_error(self, f"gy must be a tuple of {len(shapes)} parts, like y", gy)
         if not kind.is_floating_point() or all([part is None for part in gy]):  # noqa: C419
             return params, None
         return params, self.join([self._part(part, shape, kind) for part, shape in zip(gy, shapes, strict=True)])

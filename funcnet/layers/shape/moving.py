@@ -198,7 +198,7 @@ class RepeatInterleave(Along):
         return params, rounded(g.sum(at + 1), kind)
 
     def complaint(self, x: Tensor) -> str | None:
-        return super().complaint(x) or "x must have an axis at least"
+        return super().complaint(x) or "x must have at least one axis"
 
 
 @frozen

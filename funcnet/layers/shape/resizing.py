@@ -41,7 +41,7 @@ class Resize(Layer):
 
     def __attrs_post_init__(self) -> None:
         if (self.size is None) is (self.scale_factor is None):
-            raise fields_error(self, "one of size and scale_factor must be given", "size", "scale_factor")
+            raise fields_error(self, "exactly one of size and scale_factor must be given", "size", "scale_factor")
 
     @abstractmethod
     def way(self) -> tuple[str, bool]:
@@ -66,7 +66,9 @@ class Resize(Layer):
 
     def complaint(self, x: Tensor) -> str:
         counts = " or ".join(str(n + 2) for n in self.axes())
-        return f"x must have {counts} axes" if x.dim() - 2 not in self.axes() else "no axis of x or y but the batch may be empty"
+        return (
+            f"x must have {counts} axes" if x.dim() - 2 not in self.axes() else "no axis of x or y except the batch may be empty"
+        )
 
     def axes(self) -> tuple[int, ...]:
         """Return the numbers of axes after (N, C) that the layer can resize."""

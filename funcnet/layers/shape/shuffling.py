@@ -120,7 +120,7 @@ class ChannelShuffle(SingleRule):
     tensor([0., 2., 1., 3.])
     """
 
-    rule = "x must have the axes (N, C, ...), C a multiple of {0.groups}, and one more"
+    rule = "x must have the axes (N, C, length, ...), with C a multiple of {0.groups}"
 
     groups: int = field(validator=size)
 

@@ -71,7 +71,7 @@ class Sized(Layer):
         except (Misfit, IndexError):
             return "x must have the inputs and axes that the sizes are taken from"
         except ZeroDivisionError:
-            return "sizes of x that divide must not be 0"
+            return "sizes of x used as divisors must not be 0"
         return self.rule(arguments)
 
     @abstractmethod

@@ -142,7 +142,7 @@ REFUSED: dict[str, Any] = {
     "max_norm=1.0 has no counterpart: rows are used as they are": lambda: nn.EmbeddingBag(4, 3, max_norm=1.0),
     "include_last_offset=True has no counterpart": lambda: nn.EmbeddingBag(4, 3, include_last_offset=True),
     "the row padding_idx=2 of weight must be 0": lambda: nn.Embedding.from_pretrained(torch.ones(4, 3), padding_idx=2),
-    "_random_samples, given places": lambda: nn.FractionalMaxPool2d(2, 3, _random_samples=torch.zeros(1, 1, 2)),
+    "_random_samples has no counterpart": lambda: nn.FractionalMaxPool2d(2, 3, _random_samples=torch.zeros(1, 1, 2)),
     "BatchNorm2d: eps must be a finite number above 0.0, got 0.0": lambda: nn.BatchNorm2d(4, eps=0.0),
     "weight must have the shape (3, 4) for Linear, got (3, 5)": lambda: _with(nn.Linear(4, 3), weight=torch.ones(3, 5)),
     "more must be missing for Linear, got (2,)": lambda: _with(nn.Linear(4, 3), more=torch.ones(2)),

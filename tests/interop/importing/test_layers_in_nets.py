@@ -129,6 +129,6 @@ def test_a_decoder_restores_sizes_that_are_known_when_it_is_called() -> None:
 def test_a_refusal_names_the_class_and_the_path() -> None:
     """They precede the reason."""
     with pytest.raises(
-        ValueError, match=r"from_torch: CrossMapLRN2d at .1\.0. cannot be converted: torch\.nn\.CrossMapLRN2d leaves"
+        ValueError, match=r"from_torch: CrossMapLRN2d at .1\.0. cannot be converted: torch\.nn\.CrossMapLRN2d deviates"
     ):
         from_torch(nn.Sequential(nn.ReLU(), nn.Sequential(nn.CrossMapLRN2d(3))))

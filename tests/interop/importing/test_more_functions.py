@@ -207,7 +207,7 @@ def test_dropout_depends_on_training() -> None:
 REFUSED = {
     "out= is": lambda a: torch.add(a, 1, out=a),
     "squeeze without dim": lambda a: a.squeeze(),
-    "needs its dim": lambda a: F.softmax(a),
+    "a softmax needs dim": lambda a: F.softmax(a),
     "antialias": lambda a: F.interpolate(a, size=3, antialias=True),
     "would not move": lambda a, b: F.batch_norm(a, b, b, training=True),
     "rounding_mode": lambda a: torch.div(a, 2, rounding_mode="floor"),
