@@ -39,7 +39,7 @@ def test_a_rate_may_be_any_function_of_the_step() -> None:
 
 def test_a_chain_says_how_it_ends() -> None:
     """Optax's last part is a transform."""
-    with pytest.raises(ValueError, match=r"^chain: its last part must be an optimizer, such as SGD\(lr=0.1\), got ScaleBy"):
+    with pytest.raises(ValueError, match=r"^chain: the last part must be an optimizer, like SGD\(lr=0.1\), got ScaleBy"):
         fn.chain(fn.ScaleByAdam(), fn.ScaleByLearningRate(0.1))
 
 
