@@ -37,6 +37,7 @@ class Names(SphinxDirective):
         return [".. py:currentmodule:: funcnet", ""]
 
     def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(public_names.ROOT / "funcnet" / "__init__.py"))
         names = self.names()
         lines = [*self.before(), *table(names), *[line for name in names for line in entry(name)]]
         return self.parse_text_to_nodes("\n".join(["`````{eval-rst}", *lines, "`````"]))

@@ -87,8 +87,8 @@ def test_a_gradient_of_another_shape_is_refused():
 X = torch.ones(2, 3)
 IMAGES = torch.ones(2, 3, 4, 4)
 MESSAGES = {
-    "Upsample: exactly one of size and scale_factor must be given, got size=None, scale_factor=None": fn.Upsample,
-    "Upsample: exactly one of size and scale_factor must be given, got size=2, scale_factor=2": lambda: fn.Upsample(2, 2),
+    "Upsample: exactly exactly one of size and scale_factor must be given, got size=None, scale_factor=None": fn.Upsample,
+    "Upsample: exactly exactly one of size and scale_factor must be given, got size=2, scale_factor=2": lambda: fn.Upsample(2, 2),
     "Upsample: size must be a whole number of at least 1, or a tuple of them, got 0": lambda: fn.Upsample(0),
     "Upsample: scale_factor must be a number above 0, or a tuple of them, got -1.0": lambda: fn.Upsample(scale_factor=-1.0),
     "Upsample: mode must be one of 'nearest', 'linear', 'bilinear', 'bicubic', 'trilinear', 'nearest-exact', 'area', got 'cubic'": lambda: fn.Upsample(2, mode="cubic"),
