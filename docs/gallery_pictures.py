@@ -29,7 +29,7 @@ def shrunk(picture: Path, kept: Path) -> None:
     with Image.open(picture) as image:
         size = (min(WIDTH, image.width), round(image.height * min(1.0, WIDTH / image.width)))
         small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    small.quantize(COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(kept, optimize=True)
+    small.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(kept, optimize=True)
 
 
 def draw(name: str, out: Path) -> None:

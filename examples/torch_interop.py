@@ -14,6 +14,7 @@ from funcnet.interop.torch_nn.exporting import containers, operations
 from funcnet.interop.torch_nn.exporting.registry import MODULES
 from funcnet.interop.torch_nn.importing import refused
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS, LAYERS
+from funcnet.layers.shape.without_gradient import NoGradient
 
 PAGE = Path(__file__).parents[1] / "docs" / "torch_interop.md"
 
@@ -85,15 +86,13 @@ def classes() -> dict[str, list[str]]:
     kinds: dict[str, list[str]] = {"native": [], "containers": [], "operations": []}
     for one in MODULES:
         is_container = any(one is held for held in vars(containers).values())
-        kind = (
-            "operations" if one in (*operations.OPERATIONS, operations.NoGradient) else "containers" if is_container else "native"
-        )
+        kind = "operations" if one in (*operations.OPERATIONS, NoGradient) else "containers" if is_container else "native"
         kinds[kind].append(one.__name__)
     return {kind: sorted(names) for kind, names in kinds.items()}
 
 
 def _kind(layer: type) -> str:
-    if layer in (*operations.OPERATIONS, operations.NoGradient):
+    if layer in (*operations.OPERATIONS, NoGradient):
         return "operations"
     return "containers" if layer in vars(containers).values() else "native"
 

@@ -10,7 +10,7 @@ COLORS = ("#3b82c4", "#d9822b", "#3a9d5d", "#c94f4f", "#8a6bbf", "#8c6d46", "#c7
 """Colors of lines, as bright on white as on black."""
 
 _WIDTH, _HEIGHT = 320, 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 312, 40, 164
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 312, 46, 164
 _MOST_POINTS, _MOST_MARKERS = 600, 30
 
 

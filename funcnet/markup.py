@@ -8,17 +8,18 @@ from collections.abc import Iterable, Sequence
 
 STYLE = """
 .funcnet { font-family: system-ui, sans-serif; font-size: 13px; line-height: 1.45; color: inherit; }
+.funcnet table { font-size: inherit; color: inherit; }
 .funcnet table { border-collapse: collapse; margin: 6px 0; font-variant-numeric: tabular-nums; }
 .funcnet th, .funcnet td { padding: 2px 10px; border-bottom: 1px solid rgba(128, 128, 128, 0.3); }
 .funcnet th, .funcnet td { text-align: right; white-space: nowrap; background: none; }
 .funcnet th.word, .funcnet td.word { text-align: left; }
 .funcnet tfoot th { border-bottom: none; }
 .funcnet code { font-family: ui-monospace, monospace; font-size: 12px; color: inherit; background: none; padding: 0; }
-.funcnet details { margin: 1px 0; }
+.funcnet details { margin: 2px 0; }
 .funcnet summary { cursor: pointer; }
 .funcnet .inside { margin-left: 18px; }
-.funcnet .note { opacity: 0.7; margin-left: 8px; }
-.funcnet .charts { display: flex; flex-wrap: wrap; gap: 8px 20px; }
+.funcnet .note { opacity: 0.7; margin-left: 8px; white-space: nowrap; }
+.funcnet .charts { display: flex; flex-wrap: wrap; gap: 8px 20px; margin-bottom: 8px; }
 .funcnet .chart { width: 300px; max-width: 100%; height: auto; }
 .funcnet .scroll { overflow-x: auto; }
 """

@@ -59,8 +59,8 @@ def _words(layer: Any) -> str:
         return call if len(call) <= _LONGEST else f"{call[:_LONGEST]}..."
     fields = [one for one in attrs.fields(type(layer)) if one.init and not one.name.startswith("_")]
     given = [(one.name, getattr(layer, one.name)) for one in fields if getattr(layer, one.name) != one.default]
-    words = [f"{name}={value!r}" for name, value in given if isinstance(value, (int, float, str))]
-    return f"{layer.label}({', '.join(words)})"
+    words = [f"{name}={value!r}" for name, value in given if isinstance(value, (int, float, str)) and value is not True]
+    return f"{layer.label}({', '.join(words)})" if words else str(layer.label)
 
 
 def _repr_html_(self: Layer) -> str:

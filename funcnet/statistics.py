@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet.errors import describe, value_error
-from funcnet.markup import output, table
+from funcnet.markup import element, output, table
 from funcnet.tables import aligned
 
 _HEADER = ("path", "shape", "mean", "std", "min", "max", "NaNs", "zeros")
@@ -41,7 +41,7 @@ class Description(dict[str, Statistics]):
         return "\n".join(aligned([_HEADER, *self._rows()], 2))
 
     def _repr_html_(self) -> str:
-        return output(table(_HEADER, self._rows(), words=2))
+        return output(element("div", table(_HEADER, self._rows(), words=2), class_="scroll"))
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [(path, str(one.shape), *[f"{n:.4g}" for n in one[1:5]], *map(str, one[5:])) for path, one in self.items()]

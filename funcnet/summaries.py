@@ -13,7 +13,7 @@ import torch
 
 from funcnet import tree
 from funcnet.contract import Layer, Params, meta_params
-from funcnet.markup import Markup, output, table
+from funcnet.markup import Markup, element, output, table
 from funcnet.metering import Record, Storages, measure, storages
 from funcnet.sizes import infer_sizes, on_meta
 from funcnet.tables import aligned, short
@@ -68,7 +68,7 @@ class Summary(NamedTuple):
         return str(self)
 
     def _repr_html_(self) -> str:
-        return output(table_of(self))
+        return output(element("div", table_of(self), class_="scroll"))
 
 
 def table_of(found: Summary) -> Markup:

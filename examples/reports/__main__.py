@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     options = options_of(arguments)
     done = run(options.only, passed_on(options))
     options.out.mkdir(parents=True, exist_ok=True)
-    page = options.out / "RESULTS.md"
+    page: Path = options.out / "RESULTS.md"
     page.write_text("\n\n".join([head(arguments, options), *gathered(options.out, done)]) + "\n")
     print(f"\n{page}")
     return page

@@ -17,6 +17,7 @@ Readings, where the report cannot be meant as printed, or leaves something open:
 """
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -108,10 +109,10 @@ def all_scores(paper: Paper) -> dict[str, list[Scores]]:
 
     scores: dict[str, list[Scores]] = {f: paper.of(EXPERIMENT, f, of_run) for f in FRAMEWORKS}
     makers: dict[str, Callable[[int], Scores]] = {OPERATIONS: lambda seed: fitted(experiment, seed)}
-    makers |= {name: lambda seed, name=name: baseline(experiment, name, seed) for name in BASELINES}
+    makers |= {name: functools.partial(baseline, experiment, name) for name in BASELINES}
     for name, make in tqdm(makers.items(), desc="other models", unit="model"):
         what = [(f"{name} {experiment!r} {seed}", seed) for seed in paper.seeds()]
-        found = [paper.once(words, lambda seed=seed, make=make: make(seed)) for words, seed in what]
+        found = [paper.once(words, functools.partial(make, seed)) for words, seed in what]
         scores[name] = [one for one in found if one]
     return scores
 
@@ -163,7 +164,7 @@ def figure(paper: Paper, scores: dict[str, list[Scores]]) -> None:
 
 def write(paper: Paper) -> None:
     """Make the page."""
-    paper.say(__doc__.rpartition("\n\n")[0].replace("Report", "# Report", 1))
+    paper.say((__doc__ or "").rpartition("\n\n")[0].replace("Report", "# Report", 1))
     scores = all_scores(paper)
     table_of_accuracies(paper, scores)
     paper.gaps(experiments(paper.options))

@@ -1,5 +1,6 @@
 """Parts: what a step of training is made of, so that a page can say where the time goes and not only how much of it there is."""
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -63,7 +64,8 @@ def _stepping(experiment: Experiment, params: Any, batch: tuple[Any, Any]) -> Ca
 def table(paper: Paper, experiments: Sequence[Experiment]) -> None:
     """Add the table of parts, and what it says of a ratio that is not reached."""
     found = {
-        e.name: paper.once(f"parts {e!r} {paper.options.seed}", lambda e=e: parts(e, paper.options.seed)) for e in experiments
+        e.name: paper.once(f"parts {e!r} {paper.options.seed}", functools.partial(parts, e, paper.options.seed))
+        for e in experiments
     }
     known = {name: row for name, row in found.items() if row is not None}
     rows = [[name, *[f"{row[part]:.0f}" for part in (*PARTS, "funcnet", "torch.nn")]] for name, row in known.items()]

@@ -34,6 +34,8 @@ from typing import Any
 
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 import funcnet as fn
@@ -76,7 +78,7 @@ def quadratic(x: Tensor) -> Tensor:
 class Quadratic(fn.Layer):
     """The polynomial features of degree 2 of two numbers."""
 
-    def apply(self, params: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Any, x: Tensor, rng: Any = None) -> tuple[Tensor, Tensor]:
         """Make five numbers of two."""
         return quadratic(x), x
 
@@ -263,7 +265,7 @@ def figure_two(paper: Paper) -> None:
     parts = data(readable(paper.options)[0], paper.options.seed)
     for axes, points, title in zip(panels, parts, ("training points", "test points"), strict=True):
         axes.scatter(*points.x.T, c=points.labels, cmap="coolwarm", s=8, linewidths=0)
-        axes.add_patch(plt.Circle((0.5, 0.5), (0.5 / torch.pi) ** 0.5, fill=False, color="black", lw=1, ls="--"))
+        axes.add_patch(Circle((0.5, 0.5), (0.5 / torch.pi) ** 0.5, fill=False, color="black", lw=1, ls="--"))
         axes.set(title=title, aspect="equal", xlim=(0, 1), ylim=(0, 1), xlabel="$x_1$", ylabel="$x_2$")
     paper.figure("figure_2.png", "Figure 2: the points of the first run; red is inside, dashed the true border", drawing)
 
@@ -276,7 +278,7 @@ def figure_four(paper: Paper) -> None:
             band(axes, paper.curve("ReLU + BN", framework, f"{part} precision"), part, colour)
         axes.set(title=framework, xlabel="epoch", ylabel="precision" if axes is panels[0] else "")
         axes.grid(alpha=0.3)
-        axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend(axes)
     paper.figure("figure_4.png", "Figure 4: training and test precision with ReLU and BatchNorm, mean and deviation", drawing)
 
@@ -291,14 +293,14 @@ def figure_five(paper: Paper) -> None:
             band(axes, paper.curve(activation + norm, "torch.nn", "loss"), name, "black", ":")
         axes.set(title=title, xlabel="epoch", ylabel="training loss" if norm else "", yscale="log")
         axes.grid(alpha=0.3)
-        axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(panels[0])
     paper.figure("figure_5.png", "Figure 5: training loss of the activations, mean and deviation", drawing)
 
 
 def write(paper: Paper) -> None:
     """Make the page."""
-    paper.say(__doc__.rpartition("\n\n")[0].replace("Report", "# Report", 1))
+    paper.say((__doc__ or "").rpartition("\n\n")[0].replace("Report", "# Report", 1))
     figure_two(paper)
     tables_one_and_two(paper)
     figure_four(paper)

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 import funcnet as fn
 from examples.reports.experiment import FRAMEWORKS, Experiment, data, first_params, grid_map
@@ -211,6 +212,7 @@ def figure_one(paper: Paper) -> None:
     untrained = grid_map(experiment, lambda x: experiment.net(params, x))
     trained = paper.of(experiment.name, "funcnet", lambda result: result["map"])[:1]
     titles = ["untrained", f"after {experiment.epochs} epochs"]
+    shades: Any = None
     for axes, title, grid in zip(maps, titles, [untrained, *trained], strict=False):
         shades = decision_map(axes, grid, title, centred=True)
         if min(map(min, grid)) < 0 < max(map(max, grid)):
@@ -241,7 +243,7 @@ def _row_of_figure_two(paper: Paper, net: str, panels: Sequence[Any]) -> None:
     for axes, title in zip(panels, ["training loss", "train error, %", "test error, %"], strict=True):
         axes.set(title=f"{title}, {net}", ylim=(0, None))
         axes.grid(alpha=0.3)
-        axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _curves(paper: Paper, experiment: str, framework: str) -> list[list[list[float]]]:
@@ -254,7 +256,7 @@ def _curves(paper: Paper, experiment: str, framework: str) -> list[list[list[flo
 
 def write(paper: Paper) -> None:
     """Make the page."""
-    paper.say(__doc__.rpartition("\n\n")[0].replace("Report", "# Report", 1))
+    paper.say((__doc__ or "").rpartition("\n\n")[0].replace("Report", "# Report", 1))
     for net in NETS:
         table_three(paper, net)
     table_of_readings(paper)

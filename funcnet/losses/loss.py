@@ -94,14 +94,14 @@ class Loss(Summand):
         """
         return None
 
-    def __call__(self, y: Tensor, target: Tensor) -> Tensor:
+    def __call__(self, y: Any, target: Any) -> Tensor:
         """Return the value only."""
         try:
             return self.forward(y, target)[0]
         except Exception as error:
             raise_explained(explain_loss_error(self, y, target, error), error)
 
-    def value_and_grad(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def value_and_grad(self, y: Any, target: Any) -> tuple[Tensor, Any]:
         """Return the value and the gradient of y: ``(value, gy)``.
 
         Args:

@@ -242,8 +242,7 @@ def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
     ``"*.bias"``: ``*`` is any text, ``?`` any character and ``[ab]`` one of several. Functions like ``is_matrix`` get the path
     and the leaf, and may test its shape and dtype. ``None`` in place of an optimizer freezes a group.
 
-    A chain of a group sees its gradients only: its ``ClipByGlobalNorm`` takes the norm of the group.
-    ``chain(clip, by_path(...))`` takes the norm of all.
+    The chain of a group clips by the norm of that group; ``chain(clip, by_path(...))`` clips by the norm of all.
 
     Args:
         groups: The optimizers by pattern or function; the order matters. Each optimizer counts the same updates.
@@ -252,8 +251,8 @@ def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
         A tuple with the state of each group's optimizer for its leaves, ``{}`` for ``None``: ``"0.exp_avg.0.weight"``.
 
     Raises:
-        ValueError: If ``groups`` is not such a dict; from ``init`` and ``update`` if no group takes a floating leaf, with its
-            path; from ``init`` if a pattern of ``None`` begins with a name and matches no path.
+        ValueError: If ``groups`` is not such a dict; from ``init`` if no group takes a floating leaf, or if a pattern of ``None``
+            begins with a name and matches no path.
 
     References:
         ``optax.partition``, and the param groups of ``torch.optim.Optimizer``.

@@ -22,7 +22,7 @@ def test_a_net_is_shown_layer_by_layer() -> None:
     """A combinator is a list of its layers, with its own arguments; each line has the params at and below it."""
     net = fn.serial(fn.Linear(4, 3), fn.lora(fn.Linear(3, 2), rank=1), fn.residual(fn.serial(fn.Tanh(), fn.Linear(2, 2))))
     lines = words_of(net)
-    assert lines[0].startswith("serial()")
+    assert lines[0].startswith("serial")
     assert lines[0].endswith(f"{fn.tree.size(net.init(0))} params")
     assert lines[1] == "0: Linear(in_features=4, out_features=3)15 params"
     assert lines[2].startswith("1: lora(rank=1")

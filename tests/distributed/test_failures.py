@@ -59,7 +59,7 @@ def test_a_hung_worker_is_named_after_the_timeout() -> None:
     assert time.monotonic() - start < 40
     assert isinstance(found[1], WorkerError)
     assert found[1].missing == (0,)
-    assert "got no word from rank 0 within 1 s: killed, hanging, cut off or still busy" in str(found[1])
+    assert "got no word from rank 0 within 1 s: killed, hanging, unreachable or still busy" in str(found[1])
 
 
 def raising() -> tuple[float, tuple[int, ...], dict[int, str], float]:

@@ -191,7 +191,7 @@ def in_pairs() -> dict[str, Any]:
 
 
 def test_a_group_and_combinators_normalize_together():
-    """Pairs of four workers, within ``repeat``, ``remat``, ``residual`` and ``ensemble``; the layer holds the group's name."""
+    """Pairs of four workers also work within ``repeat``, ``remat``, ``residual`` and ``ensemble``; the layer names the group."""
     parts = [tree.map(torch.from_numpy, one) for one in run(4, in_pairs)]
     for pair in (0, 1):
         first, second = parts[2 * pair : 2 * pair + 2]

@@ -9,7 +9,7 @@ from examples import flow
 
 
 def test_it_finds_the_density_of_the_moons(tmp_path, capsys):
-    """Six epochs: nearer to the true density than to the baseline's nats, never below the true ones, and invertible."""
+    """Six epochs come nearer to the true density than to the baseline, and never below the true one; the flow inverts."""
     flow.main(["--epochs", "6", "--out", str(tmp_path)])
     out = capsys.readouterr().out
     normal, found, true = (float(number) for number in re.findall(r"([\d.]+) nats per point", out))

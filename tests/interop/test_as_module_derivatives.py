@@ -1,4 +1,4 @@
-"""as_module and differentiable: gradients are the net's VJP, derivatives of any order and mode, and what autograd may do besides."""
+"""Derivatives through as_module and differentiable: gradients are the net's VJP, and every order and mode works."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Digests of training steps, each choice between kernels at its rule: ``python digests.py eager`` or ``compiled``.
+"""Print digests of training steps, each choice between kernels by its rule: ``python digests.py eager`` or ``compiled``.
 
 Sizes are large enough for the kernels of large inputs: oneDNN's products and tanh, pooling by slices, channels_last.
 """
@@ -52,7 +52,7 @@ def digest(net: fn.Layer, x: Any, compiled: bool) -> str:
 
 
 def main() -> None:
-    """Print a line for each net; compiled, only for the smallest, since a compilation takes long."""
+    """Print a line for each net; compiled, only for the smallest, since compiling takes long."""
     torch.set_num_threads(1)
     compiled = sys.argv[1] == "compiled"
     for make in (two_layers,) if compiled else (rows, images, sequences):

@@ -1,4 +1,4 @@
-"""The catalogues on a GPU that does not exist: ``python fake_gpu.py WHAT DTYPE NAME...`` prints the faults by name, as JSON.
+"""Try the catalogues on a fake GPU: ``python fake_gpu.py WHAT DTYPE NAME...`` prints the faults by name, as JSON.
 
 Fake tensors have a shape, a dtype and a device, and no numbers. A kernel refuses fake tensors on two devices, as on a GPU, and a
 question about a value fails, where a GPU would make the program wait. The device is torch's own for backends in Python, since
@@ -31,7 +31,7 @@ from funcnet.testing.comparison import everything, run
 DEVICE = "privateuseone"
 NET = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2))
 READING = (fn.LBFGS, fn.SAM)
-"""Optimizers that ask for the loss at other params, which a step makes for them."""
+"""Optimizers that evaluate the loss at other params; a step makes that loss for them."""
 
 
 class FakeMode(FakeTensorMode):
@@ -51,7 +51,7 @@ def on_gpu(mode: FakeMode, values: Any) -> Any:
 
 @contextlib.contextmanager
 def fake_gpu() -> Iterator[Callable[[Any], Any]]:
-    """Give the function that moves trees to the GPU; whether tensors share memory is not asked of those without any."""
+    """Give the function that moves trees to the GPU; the check for shared memory is off, as fake tensors have no memory."""
     with FakeMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
         modules = [module for module in sys.modules.values() if getattr(module, "overlapping", None) is aliasing.overlapping]
         with contextlib.ExitStack() as stack:
@@ -61,14 +61,14 @@ def fake_gpu() -> Iterator[Callable[[Any], Any]]:
 
 
 def require_there(values: Any) -> None:
-    """Raise for a tensor that is elsewhere."""
+    """Raise an error if a tensor is on another device."""
     for path, leaf in tree.names(values).items():
         if isinstance(leaf, Tensor) and leaf.device.type != DEVICE:
             raise RuntimeError(f"{path} is on {leaf.device}")
 
 
 def try_layer(case: Any, dtype: torch.dtype) -> None:
-    """Go forward and backward."""
+    """Run forward and backward."""
     with fake_gpu() as move:
         params, x, key = move(tree.cast((case.params, case.x, fn.key(1)), dtype))
         y, _ = run(case.layer, params, x, key)
@@ -80,11 +80,11 @@ def try_layer(case: Any, dtype: torch.dtype) -> None:
 
 
 FORMS = ((False, False), (True, True), (False, True), (True, False))
-"""Whether a step is donated, and whether its counters are on the GPU; without ``forms`` only the first two are tried."""
+"""The forms of a step: whether it is donated, and whether its counters are on the GPU. Without ``forms`` only two are tried."""
 
 
 def try_optimizer(opt: fn.Optimizer, dtype: torch.dtype, forms: Sequence[tuple[bool, bool]] = FORMS[:2]) -> None:
-    """Take two steps in each form; every leaf stays where it is."""
+    """Take two steps in each form; every leaf must stay where it is."""
     shapes = {"a": torch.ones(3, 4), "b": torch.ones(2, 5)} if opt in MATRICES else NET.init(0)
     for donated, counters_too in forms:
         with fake_gpu() as move:
@@ -124,7 +124,7 @@ def catalogue(what: str) -> tuple[dict[str, Any], Callable[[Any, torch.dtype], N
 
 
 def fault(error: BaseException) -> str:
-    """Return the first cause of an error, without the questions that were asked to explain it."""
+    """Return the first cause of an error, without the errors that arose while it was explained."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -1,4 +1,4 @@
-"""Which kernels a computation calls, and which choices it asks: how the tests find what a choice between kernels concerns."""
+"""Record which kernels a computation calls and which choices it reads, to find what a choice between kernels affects."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,40 +35,40 @@ class Calls(TorchDispatchMode):
 
 
 def calls(work: Callable[..., Any], *arguments: Any) -> list[Call]:
-    """Return the kernels that a call of ``work`` calls, in order."""
+    """Return the kernels that ``work`` calls, in order."""
     with Calls() as recorded:
         work(*arguments)
     return recorded.found
 
 
 def calls_of(case: Case) -> list[Call]:
-    """Return the kernels of forward and backward of a case, in float32 and half precision."""
+    """Return the kernels that forward and backward of a case call, in float32 and half precision."""
     return [call for dtype in DTYPES for call in calls(compute, case, dtype)]
 
 
 def compute(case: Case, dtype: torch.dtype) -> Any:
-    """Return all that a layer computes, by the contract, in a dtype."""
+    """Compute all that a layer computes in a dtype, by the contract."""
     params, x = prepared(case.layer, case.x, case.params, 0, dtype)
     gy = noise_like(run(case.layer, params, x, 0)[0], random.fold_in(0, 1))
     return everything(case.layer, params, x, gy, 0)
 
 
 class _Asked(Choice):
-    """A choice that notes each question for its value; an instance of ``Choice`` becomes one for a while."""
+    """A choice that records each read of its value; for a while an instance of ``Choice`` gets this class."""
 
     __slots__ = ()
     names: ClassVar[set[str]] = set()
 
     @property
     def value(self) -> int:
-        """The value, after a note of the question."""
+        """Record the read, and return the value."""
         self.names.add(self.name)
         return Choice.value.__get__(self)
 
 
 @contextmanager
 def asked() -> Iterator[set[str]]:
-    """Collect the names of the choices that are asked in the block."""
+    """Collect the names of the choices that are read in the block."""
     _Asked.names = names = set()
     for one in CHOICES.values():
         one.__class__ = _Asked

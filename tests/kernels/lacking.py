@@ -1,4 +1,4 @@
-"""A torch that lacks names, and a script that works with one: ``python lacking.py WORK NAME...``.
+"""Run work with a torch that lacks names: ``python lacking.py WORK NAME...``.
 
 The names are taken away while funcnet is imported and put back for torch's own use. WORK is ``compile``, a file for the
 results of the whole catalogue, or ``laws`` and a file, with a comma between them.
@@ -17,7 +17,7 @@ LAYERS = ["PReLU", "Softmax", "LSTM", "BatchNorm1d", "repeat", "GELU"]
 
 @contextmanager
 def lacking(name: str) -> Iterator[None]:
-    """Take a name away from torch. Operators come back when they are asked for, so one without overloads takes their place."""
+    """Remove a name from torch. An operator would come back on access, so one without overloads replaces it."""
     path = name.removesuffix(".default")
     owner, _, last = path.rpartition(".")
     place: Any = attrgetter(owner)(torch) if owner else torch
@@ -34,7 +34,7 @@ def lacking(name: str) -> Iterator[None]:
 
 @contextmanager
 def lacking_all(names: Sequence[str]) -> Iterator[None]:
-    """Take several names away."""
+    """Remove several names."""
     with ExitStack() as stack:
         for name in names:
             stack.enter_context(lacking(name))
@@ -42,7 +42,7 @@ def lacking_all(names: Sequence[str]) -> Iterator[None]:
 
 
 def all_names() -> dict[str, bool]:
-    """Return whether torch has each name, once all kernels are imported: a layer's are imported with the layer only."""
+    """Return whether torch has each name, once all kernels, also those of layers imported on demand, are imported."""
     from funcnet.kernels.choices import CHOICES
     from funcnet.kernels.private_names import FOUND
 
@@ -72,7 +72,7 @@ def results() -> dict[str, Any]:
 
 
 def keep_laws() -> None:
-    """Try the laws, ``vmap`` and second derivatives among them, on layers and optimizers whose kernels are missing."""
+    """Try the laws, also ``vmap`` and second derivatives, on layers and optimizers whose kernels are missing."""
     from cases import CASES
     from optim.training import leaves
 
@@ -86,7 +86,7 @@ def keep_laws() -> None:
 
 
 def compile_steps() -> None:
-    """Compare compiled training steps with those of eager mode: kernels, a loop, dropout, running statistics, Adam.
+    """Compare compiled training steps with eager ones: kernels, a loop, dropout, running statistics and Adam.
 
     torch's own loop is not looked up before, and so it is missing here.
     """
@@ -108,7 +108,7 @@ def compile_steps() -> None:
 
 
 def main() -> None:
-    """Take the names away, import funcnet, and do the work."""
+    """Remove the names, import funcnet, and do the work."""
     work, *names = sys.argv[1:]
     torch.set_num_threads(1)
     with lacking_all(names):

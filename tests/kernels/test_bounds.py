@@ -1,4 +1,4 @@
-"""Bounds for someone who differentiates: the slope at a bound is that of the inside, whatever torch's clamp has."""
+"""Derivatives at bounds: the slope at a bound is the one inside, whatever torch's clamp has."""
 
 import math
 
@@ -21,13 +21,13 @@ def test_values_are_those_of_clamp(differentiates):
 
 
 def test_the_slope_at_a_bound_is_1():
-    """As in the gradients that the losses give; torch's clamp has 1 there up to 2.13, and 0 from 2.14 on."""
+    """This matches the gradients of the losses; torch's clamp has slope 1 there up to torch 2.13, and 0 from 2.14 on."""
     assert torch.func.grad(lambda x: positive_part(x).sum())(X[:-1]).tolist() == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     assert torch.func.grad(lambda x: bounded(x, -1.0, 1.0).sum())(X[:-1]).tolist() == [0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
 
 
 def test_margin_losses_have_one_slope_at_their_kink():
-    """``vjp`` and someone who differentiates ``apply`` agree for each of them."""
+    """``vjp`` and autograd through ``apply`` give the same slope."""
     one, two = torch.ones(3, 2, dtype=torch.float64), torch.zeros(3, 2, dtype=torch.float64)
     two[:, 0] = 1.0
     across = torch.tensor([[0.0, 1.0]] * 3, dtype=torch.float64)
@@ -45,7 +45,7 @@ def test_margin_losses_have_one_slope_at_their_kink():
 
 
 def test_a_radial_basis_curves_at_its_center():
-    """Where the distance is 0, its bound: the second derivative is -2 γ."""
+    """At distance 0, its bound, the second derivative is -2 γ."""
     layer, center = fn.RBF(2, 1, gamma=0.5), torch.tensor([[0.3, -0.2]], dtype=torch.float64)
     hessian = torch.func.hessian(lambda x: layer({"centers": center}, x)[0, 0])(center)
     torch.testing.assert_close(hessian.reshape(2, 2), -torch.eye(2, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""The catalogues on a fake GPU: no kernel gets tensors on two devices, and no value is asked for, which would make a step wait."""
+"""The catalogues on a fake GPU: no kernel mixes devices, and no value is read, which would make a step wait."""
 
 import json
 import os
@@ -18,14 +18,14 @@ WAITING = {
     "checked": "DataDependentOutputException",
     "checked in a scan": "DataDependentOutputException",
 }
-"""Layers that look at values by design: how many rows differ, and whether a number is finite."""
+"""Layers that read values on purpose: the number of rows that differ, or whether a number is finite."""
 
 LACKING = {"orthogonal, square, by householder": "NotImplementedError"}
-"""A kernel that has no fake form, ``geqrf``."""
+"""``geqrf`` has no kernel for fake tensors."""
 
 
 def faults_of(what: str, dtype: str, *names: str) -> tuple[int, dict[str, str]]:
-    """Return how many cases were tried, and the kind of error of those that failed."""
+    """Return the number of cases that were tried, and the kind of error of those that failed."""
     path = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, str(HERE / "fake_gpu.py"), what, dtype, *names]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
@@ -35,7 +35,7 @@ def faults_of(what: str, dtype: str, *names: str) -> tuple[int, dict[str, str]]:
 
 
 def kinds(faults: dict[str, str]) -> dict[str, str]:
-    """Return the kinds of errors, with their messages where the kind is none of those that are known."""
+    """Return the kinds of errors, with the message of each unknown kind."""
     known = WAITING | LACKING
     return {name: text.split(":")[0] if text.startswith(known.get(name, "?")) else text for name, text in faults.items()}
 
@@ -51,7 +51,7 @@ def test_a_sample_of_layers_stays_on_the_gpu():
 @pytest.mark.long
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_every_layer_stays_on_the_gpu(dtype):
-    """The whole catalogue, forward and backward, in both halves and for inference."""
+    """The whole catalogue runs forward, backward and in inference, in both half precisions."""
     tried, faults = faults_of("layers", dtype)
     assert tried == len(CASES)
     assert kinds(faults) == WAITING | LACKING
@@ -59,7 +59,7 @@ def test_every_layer_stays_on_the_gpu(dtype):
 
 @pytest.mark.parametrize(("what", "least"), [("optimizers", 70), ("metrics", 30)])
 def test_optimizers_and_metrics_stay_on_the_gpu(what, least):
-    """Every optimizer and gradient transform, with counters in main memory and on the GPU; every metric over two batches."""
+    """Optimizers and gradient transforms run with counters in main memory and on the GPU; metrics run over two batches."""
     tried, faults = faults_of(what, "float32")
     assert tried >= least
     assert faults == {}
@@ -67,14 +67,14 @@ def test_optimizers_and_metrics_stay_on_the_gpu(what, least):
 
 @pytest.mark.long
 def test_optimizers_in_all_forms_stay_on_the_gpu():
-    """Plain and donated, each with counters in main memory and on the GPU."""
+    """Steps are plain and donated, each with counters in main memory and on the GPU."""
     tried, faults = faults_of("forms", "float32")
     assert tried >= 70
     assert faults == {}
 
 
 def test_the_fake_gpu_refuses_what_a_gpu_refuses():
-    """A layer that makes a tensor in main memory fails, and so does one that asks for a value: the tests above can fail."""
+    """A layer that makes a tensor in main memory fails, and so does one that reads a value: the tests above can fail."""
     program = (
         "import fake_gpu, torch, funcnet as fn\n"
         "from cases.making import case\n"

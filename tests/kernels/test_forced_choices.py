@@ -1,4 +1,4 @@
-"""Each choice between kernels, forced to each of its options: the layers, losses and optimizers that it concerns keep the laws.
+"""The layers, losses and optimizers that a choice between kernels affects keep the laws with each of its options.
 
 Small inputs take the kernels of small sizes by themselves; forced, they take those of large sizes too.
 """
@@ -41,7 +41,7 @@ def options(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def other_options(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the choices with each option that small inputs do not take by themselves."""
+    """Return the choices with each option that small inputs do not already use."""
     return [(name, option) for name, option in options(names) if _is_other(CHOICES[name], CHOICES[name].options[option])]
 
 
@@ -57,7 +57,7 @@ def keep_laws(name: str, option: str, one: Case, *, compiled: bool = False) -> N
 
 @pytest.mark.parametrize(("name", "option"), other_options(IN_LAYERS))
 def test_the_laws_hold_with_an_option_forced(name, option):
-    """On two entries of different classes at least. A choice that is not in layers is named at the top of this file."""
+    """At least two entries of different classes are tried. Choices that are not in layers are named at the top of this file."""
     found = [*islice(concerned(name, option), 2)]
     assert found, f"no kernel changes anywhere in the catalogue with {option!r} forced"
     for one in found:
@@ -68,7 +68,7 @@ def test_the_laws_hold_with_an_option_forced(name, option):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", sorted(IN_LAYERS))
 def test_the_laws_hold_on_every_entry_with_each_option_forced(name, family):
-    """Whatever a choice concerns in the whole catalogue, the first entry of each family compiled too."""
+    """All affected entries of the catalogue are tried, and the first one of each family also compiled."""
     for option in CHOICES[name].options:
         for i, one in enumerate(concerned(name, option, [family])):
             keep_laws(name, option, one, compiled=i == 0)
@@ -88,7 +88,7 @@ def doubled(found):
     ],
 )
 def test_a_wrong_kernel_of_an_option_breaks_a_law(name, option, module, kernel, monkeypatch):
-    """The same entry keeps the laws with another option, which does not call the kernel."""
+    """The same entry keeps the laws with another option, which does not call the broken kernel."""
     right = getattr(module, kernel)
     other = next(one for one in CHOICES[name].options if one != option)
     with forced(name, other):
@@ -101,7 +101,7 @@ def test_a_wrong_kernel_of_an_option_breaks_a_law(name, option, module, kernel, 
 
 @pytest.mark.parametrize(("name", "option"), options(IN_OPTIMIZERS))
 def test_optimizers_keep_their_contract_with_an_option_forced(name, option):
-    """Each optimizer that asks for the choice; its steps are those of the other option, to rounding."""
+    """The steps of each optimizer that reads the choice are those of the other option, to rounding."""
     tried = 0
     for opt in OPTIMIZERS:
         with asked() as names:
@@ -125,7 +125,7 @@ X, LABELS = random.normal(1, (5, 3, 6, 6)), torch.arange(5) % 3
 @pytest.mark.compiled
 @pytest.mark.parametrize(("name", "option"), options(IN_COMPILED_STEPS))
 def test_compiled_steps_are_those_of_eager_mode_with_an_option_forced(name, option):
-    """Two steps, with running statistics and momentum."""
+    """The net has running statistics, and the two steps have momentum."""
     step = fn.train_step(_net(), fn.CrossEntropy(), opt := fn.SGD(lr=0.1, momentum=0.9))
     params = step.net.init(0)
     want = got = params, opt.init(params)
@@ -138,7 +138,7 @@ def test_compiled_steps_are_those_of_eager_mode_with_an_option_forced(name, opti
 
 @pytest.mark.parametrize(("name", "option"), options(IN_GRADIENTS_OF_EXAMPLES))
 def test_gradients_of_examples_are_those_of_a_loop_with_an_option_forced(name, option):
-    """And so are their norms."""
+    """Their norms agree too."""
     net, loss = fn.serial(fn.Conv2d(3, 4, 3, padding=1), fn.Tanh(), fn.Flatten(), fn.Linear(144, 3)), fn.CrossEntropy()
     params = net.init(0)
     with forced(name, option):

@@ -1,4 +1,4 @@
-"""Freed memory: kept for the next tensors, where the C library is glibc."""
+"""Freed memory is kept for the next tensors where the C library is glibc."""
 
 import os
 import platform
@@ -48,7 +48,7 @@ print(mapped())
 
 
 def test_what_goes_back_is_kept():
-    """A tensor of 16 MB is mapped separately and unmapped when freed; with retain_freed_memory it comes from the heap."""
+    """A tensor of 16 MB is mapped and unmapped by itself; with retain_freed_memory it comes from the heap."""
     if platform.libc_ver()[0] == "glibc":
         before, after = _numbers(PROGRAM)
         assert before >= 16 << 20
@@ -56,7 +56,7 @@ def test_what_goes_back_is_kept():
 
 
 def test_a_training_step_retains_it_from_the_start():
-    """A loop of steps frees caches and gradients together, so ``train_step`` calls it."""
+    """A training loop frees caches and gradients together, so ``train_step`` calls retain_freed_memory."""
     if platform.libc_ver()[0] == "glibc":
         made = "import funcnet as fn; fn.train_step(fn.Linear(2, 2), fn.MSE(), fn.SGD(0.1))"
         before, after = _numbers(PROGRAM.replace("retain_freed_memory()", made))
@@ -69,7 +69,7 @@ OPTIMIZERS = ["fn.SGD(0.1)", "fn.donate(fn.AdamW())", "fn.chain(fn.ClipByGlobalN
 
 @pytest.mark.parametrize("opt", OPTIMIZERS)
 def test_a_bare_loop_retains_it_from_the_init_of_its_optimizer(opt):
-    """A loop of the four lines calls neither ``train_step`` nor ``fit``, but ``init``."""
+    """A hand-written loop calls neither ``train_step`` nor ``fit``, but it calls ``init``."""
     if platform.libc_ver()[0] == "glibc":
         made = f"import funcnet as fn; {opt}.init(fn.Linear(2, 2).init(0))"
         before, after = _numbers(PROGRAM.replace("retain_freed_memory()", made))
@@ -78,14 +78,14 @@ def test_a_bare_loop_retains_it_from_the_init_of_its_optimizer(opt):
 
 
 def test_init_is_traced_whole():
-    """Memory is retained while the program is traced; the program itself has tensors only."""
+    """Memory is retained during tracing; the program itself contains only tensor operations."""
     params = fn.Linear(2, 2).init(0)
     state = torch.compile(fn.Adam().init, backend="eager", fullgraph=True)(params)
     assert fn.tree.equal(state, fn.Adam().init(params))
 
 
 def test_blocks_above_32_mb_are_kept_on_request():
-    """glibc maps them one by one, whatever the threshold, unless it may map none."""
+    """glibc maps such blocks one by one whatever the threshold, unless mapping is off."""
     if platform.libc_ver()[0] == "glibc":
         larger = PROGRAM.replace("16 << 20", "48 << 20")
         assert min(_numbers(larger)) >= 48 << 20
@@ -95,7 +95,7 @@ def test_blocks_above_32_mb_are_kept_on_request():
 
 
 def test_hundreds_of_megabytes_are_kept():
-    """256 MB that are freed and allocated again come page by page, and without a fault once they are retained."""
+    """256 MB that are freed and allocated again fault on every page; once retained, on none."""
     if platform.libc_ver()[0] == "glibc":
         before, after = _numbers(KEPT)
         assert before > 10_000
@@ -103,7 +103,7 @@ def test_hundreds_of_megabytes_are_kept():
 
 
 def test_thresholds_from_the_environment_stay():
-    """Where the environment sets a threshold, nothing is changed: the tensor of 16 MB is still mapped separately."""
+    """If the environment sets a threshold, nothing changes: the tensor of 16 MB is still mapped by itself."""
     if platform.libc_ver()[0] == "glibc":
         assert min(_numbers(PROGRAM, MALLOC_MMAP_THRESHOLD_="131072")) >= 16 << 20
 

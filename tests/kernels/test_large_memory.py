@@ -1,4 +1,4 @@
-"""Memory for large results: what is returned is a tensor like any other, whatever the system says to the request."""
+"""Memory for large results: the result is an ordinary tensor, whether or not the system grants huge pages."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from funcnet.kernels import large_memory
 @pytest.mark.parametrize("shape", [(), (0,), (3, 5), (1 << 20,), (3, 1 << 20), (5, 1 << 19, 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_it_is_memory_of_the_shape_and_dtype(shape: tuple[int, ...], dtype: torch.dtype):
-    """It holds what is written to it, and its neighbours keep what they hold."""
+    """It holds what is written to it, and writes do not reach its neighbours."""
     like = torch.ones(2, dtype=dtype)
     before = torch.full(shape, 3.0, dtype=dtype)
     x = large_memory.empty(shape, like).fill_(7.0)
@@ -19,7 +19,7 @@ def test_it_is_memory_of_the_shape_and_dtype(shape: tuple[int, ...], dtype: torc
 
 
 def test_only_whole_pages_of_large_memory_are_asked_for(monkeypatch: pytest.MonkeyPatch):
-    """They lie within the tensor, and are asked for in huge pages."""
+    """Whole pages within the tensor are requested as huge pages."""
     asked: list[tuple[int, ...]] = []
     monkeypatch.setattr(large_memory, "_advise", lambda: lambda *request: asked.append(request))
     large_memory.empty((1000,), torch.ones(1))
@@ -34,7 +34,7 @@ def test_only_whole_pages_of_large_memory_are_asked_for(monkeypatch: pytest.Monk
 
 
 def test_a_system_without_the_request_gives_plain_memory(monkeypatch: pytest.MonkeyPatch):
-    """Where the C library has none, nothing is asked for."""
+    """If the C library lacks the call, nothing is requested."""
     monkeypatch.setattr(large_memory, "_is_linux", lambda: False)
     large_memory._advise.cache_clear()
     try:

@@ -1,4 +1,4 @@
-"""Which library forms matrix products: every layer that has one keeps the laws with either, and gives the same numbers."""
+"""Which library computes matrix products: layers that have one keep the laws with either, and give the same numbers."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ TRIALS = [
 
 
 def used(monkeypatch):
-    """Count the products that oneDNN forms from here on."""
+    """Count the products that oneDNN computes from here on."""
     calls = []
     formed = products._by_onednn
     monkeypatch.setattr(products, "_by_onednn", lambda *tensors: calls.append(1) or formed(*tensors))
@@ -27,14 +27,14 @@ def used(monkeypatch):
 
 @pytest.mark.parametrize(("law", "case"), TRIALS)
 def test_the_law_holds_by_onednn(law: str, case: Case) -> None:
-    """As ``tests/testing/test_laws.py`` tries it with the library that size and processor choose."""
+    """``tests/testing/test_laws.py`` tries the laws with the library that size and processor choose; here it is oneDNN."""
     with fn.kernels.matmul_library("onednn"):
         LAWS[law](case.layer, case.x, case.params)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_both_libraries_agree(case: Case) -> None:
-    """To the rounding of float32, forward and backward."""
+    """They agree to the rounding of float32, forward and backward."""
     found = []
     for library in ("mkl", "onednn"):
         with fn.kernels.matmul_library(library):
@@ -46,7 +46,7 @@ def test_both_libraries_agree(case: Case) -> None:
 
 
 def test_the_choice_goes_by_size(monkeypatch):
-    """With a threshold of n multiplications a product of n goes to oneDNN, and one below it does not; so backward."""
+    """With a threshold of n multiplications, oneDNN computes a product of n and not a smaller one, also backward."""
     calls = used(monkeypatch)
     layer = fn.Linear(5, 6)
     params = layer.init(0)
@@ -58,7 +58,7 @@ def test_the_choice_goes_by_size(monkeypatch):
 
 
 def test_double_precision_and_someones_autograd_stay_with_torchs_own(monkeypatch):
-    """OneDNN has no float64, and its product no derivative in autograd."""
+    """OneDNN has no float64, and autograd has no derivative of its product."""
     calls = used(monkeypatch)
     with fn.kernels.matmul_library("onednn"):
         products.linear(torch.ones(2, 3, dtype=torch.float64), torch.ones(4, 3, dtype=torch.float64))
@@ -69,7 +69,7 @@ def test_double_precision_and_someones_autograd_stay_with_torchs_own(monkeypatch
 
 
 def test_bfloat16_goes_to_onednn_but_for_the_weights_gradient(monkeypatch):
-    """Where the processor has instructions for it. Results are those of float64, to the rounding of bfloat16."""
+    """This holds on processors with bfloat16 instructions. Results are those of float64, to the rounding of bfloat16."""
     calls, layer = used(monkeypatch), fn.Linear(5, 6)
     x, gy = (fn.random.normal(i, (4, n)).bfloat16() for i, n in ((1, 5), (2, 6)))
     params = {"weight": fn.random.normal(3, (6, 5)).bfloat16(), "bias": fn.random.normal(4, (6,)).bfloat16()}
@@ -87,7 +87,7 @@ def test_bfloat16_goes_to_onednn_but_for_the_weights_gradient(monkeypatch):
 @pytest.mark.compiled
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_code_goes_to_onednn_too(backend, monkeypatch):
-    """A compiled step has the products of the eager one."""
+    """A compiled step has the same products as an eager one."""
     torch.compiler.reset()  # every compiled object counts towards one limit in a process
     step = fn.train_step(fn.serial(fn.Linear(5, 6), fn.Tanh(), fn.Linear(6, 3)), fn.MSE(), fn.SGD(lr=0.1))
     params = step.net.init(0)
@@ -106,7 +106,7 @@ def test_compiled_code_goes_to_onednn_too(backend, monkeypatch):
 )
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (2, 4, 5)])
 def test_compiled_code_maps_over_the_product(axes, shape):
-    """Over the rows, the params or both, along any axis, as eager vmap does."""
+    """Compiled vmap over the rows, the params or both, along any axis, gives the results of eager vmap."""
     torch._dynamo.reset()  # it counts how often one function is compiled
     layer, n = fn.Linear(5, 6), 3
     params = {"weight": fn.random.normal(0, (6, 5)), "bias": fn.random.normal(1, (6,))}
@@ -122,7 +122,7 @@ def test_compiled_code_maps_over_the_product(axes, shape):
 
 
 def test_a_large_tanh_is_the_same_by_both():
-    """To the rounding of float32, at both ends and of NaN; in float64, for someone's autograd and under vmap by torch's own."""
+    """They agree to the rounding of float32, at both ends and for NaN; float64, autograd and vmap use torch's own."""
     x = torch.cat((fn.random.normal(0, (20_000,)) * 3, torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0, 1e-30, 89.0])))
     layer = fn.Tanh()
     with fn.kernels.forced("tanh", "onednn"):
@@ -135,7 +135,7 @@ def test_a_large_tanh_is_the_same_by_both():
 
 
 def test_the_preference_ends_with_its_block():
-    """And holds from the call on without one."""
+    """A call without a block sets it from then on."""
     before = products.PRODUCTS.value
     with fn.kernels.matmul_library("onednn"):
         assert products.PRODUCTS.value == 0
@@ -147,12 +147,12 @@ def test_the_preference_ends_with_its_block():
 
 
 def test_without_onednn_every_preference_is_torchs_own():
-    """A build of torch without it has the same options."""
+    """A torch built without oneDNN has the same options."""
     assert products._options(None) == {"mkl": NEVER, "onednn": NEVER}
 
 
 def test_an_unknown_library_is_refused():
-    """By its name."""
+    """The message has its name."""
     with pytest.raises(ValueError, match="set_matmul_library: library must be one of 'auto', 'mkl', 'onednn', got 'blas'"):
         fn.kernels.set_matmul_library("blas")
     with pytest.raises(ValueError, match="matmul_library: library must be one of"), fn.kernels.matmul_library("blas"):

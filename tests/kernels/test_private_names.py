@@ -1,4 +1,4 @@
-"""Private names of torch: each may be missing, and the plain code in its place gives the same results."""
+"""Private names of torch: any of them may be missing, and the plain code in its place gives the same results."""
 
 import importlib.util
 import pickle
@@ -18,11 +18,11 @@ from funcnet.kernels.private_names import constant, found
 FOUND = lacking.all_names()
 
 ROUNDING = ("fused", "softmax", "flash", "weight_norm", "mkldnn", "adaptive_avg_pool", "_exact", "functorch")
-"""Parts of the names whose plain code has other roundings, or none of whose answers is known within ``vmap``."""
+"""Names whose plain code rounds differently, or does not work within ``vmap``."""
 
 
 def load() -> ModuleType:
-    """Return a new copy of the module that looks the names up."""
+    """Return a new copy of the module that looks up the names."""
     spec = importlib.util.spec_from_file_location("looked_up_anew", private_names.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -30,13 +30,13 @@ def load() -> ModuleType:
 
 
 def test_this_torch_has_all_names():
-    """Hence every step takes the kernels that the figures were measured with. A release that lacks one is entered here."""
+    """The figures were measured with these kernels. A release that lacks a name is entered here."""
     lacks = {"2.11": ["_foreach_clone"]}.get(".".join(torch.__version__.split(".")[:2]), [])
     assert [name for name, there in FOUND.items() if not there] == lacks
 
 
 def test_each_name_may_be_missing():
-    """Whichever it is, only its own place is taken by plain code."""
+    """Only the part with the missing name runs plain code."""
     before = load()
     for name in before.FOUND:
         with lacking.lacking(name):
@@ -45,7 +45,7 @@ def test_each_name_may_be_missing():
 
 
 def test_a_name_that_refuses_its_call_is_missing(monkeypatch):
-    """One that takes other arguments than it did is of no use."""
+    """A name that takes other arguments than it did counts as missing."""
     monkeypatch.setattr(torch, "_foreach_add", lambda xs, ys: xs)
     module = load()
     assert not module.FOUND["_foreach_add"]
@@ -53,7 +53,7 @@ def test_a_name_that_refuses_its_call_is_missing(monkeypatch):
 
 
 def test_found_gives_what_torch_has(monkeypatch):
-    """Without a Python function around it, which would take time at each call."""
+    """No Python function wraps it, which would take time at each call."""
     monkeypatch.setattr(private_names, "FOUND", {})
     assert found("_foreach_add", None) is torch._foreach_add
     assert found("_no.such", 3) == 3
@@ -61,13 +61,13 @@ def test_found_gives_what_torch_has(monkeypatch):
 
 
 def test_constant_marks_as_torch_does():
-    """``torch.compiler.assume_constant_result`` sets the same attribute, and no other."""
+    """The attribute is the one that ``torch.compiler.assume_constant_result`` sets, and no other."""
     ours, torchs = (mark(eval("lambda: 0")) for mark in (constant, torch.compiler.assume_constant_result))
     assert vars(ours) == vars(torchs)
 
 
 def work(what: str, names: list[str]) -> None:
-    """Have another process work without the names."""
+    """Do the work in another process, without the names."""
     path = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
     code = f"import sys; sys.path[:0] = {path}; from kernels import lacking; lacking.main()"
     done = subprocess.run([sys.executable, "-c", code, what, *names], capture_output=True, text=True, check=False)
@@ -76,7 +76,7 @@ def work(what: str, names: list[str]) -> None:
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_results_without_the_names_are_the_same(exact, tmp_path):
-    """In every bit where the plain code is the same arithmetic, else but for rounding: all layers and optimizers.
+    """All layers and optimizers agree: bit for bit where the plain code does the same arithmetic, else to rounding.
 
     Without all of the names, the laws hold too, ``vmap`` and derivatives of second order among them.
     """
@@ -87,7 +87,7 @@ def test_results_without_the_names_are_the_same(exact, tmp_path):
 
 
 def alike(got: object, want: object, tolerance: float) -> bool:
-    """Tell whether two trees differ at most by a part of their largest element."""
+    """Return whether two trees differ at most by a fraction of their largest element."""
     if tolerance == 0:
         return tree.equal(got, want)
     (one, other), like = ([x for x in flattening.flatten_together(t)[0] if x is not None] for t in (got, want)), pickle.dumps
@@ -102,5 +102,5 @@ def alike(got: object, want: object, tolerance: float) -> bool:
 
 @pytest.mark.compiled
 def test_steps_compile_without_the_names():
-    """Those of a net with a loop, dropout and running statistics give what eager mode gives."""
+    """Compiled steps of a net with a loop, dropout and running statistics agree with eager ones."""
     work("compile", [name for name, there in FOUND.items() if there])

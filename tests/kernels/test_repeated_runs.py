@@ -1,4 +1,4 @@
-"""Results repeat bit for bit from run to run, since no choice between kernels depends on a timing."""
+"""Results repeat bit for bit from run to run, as no choice between kernels depends on a timing."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ def lines(kind: str, **environment: str) -> list[str]:
 
 
 def test_eager_training_repeats_in_fresh_processes():
-    """Three nets, large enough for the kernels of large sizes; the order of sets and dicts of strings differs."""
+    """Three nets use the kernels of large sizes; the order of sets and dicts of strings differs between the processes."""
     first = lines("eager", PYTHONHASHSEED="1")
     assert len(first) == 3
     assert len(set(first)) == 3
@@ -28,7 +28,7 @@ def test_eager_training_repeats_in_fresh_processes():
 
 @pytest.mark.compiled
 def test_compiled_training_repeats_in_fresh_processes(tmp_path):
-    """Compiled anew each time, in a folder of its own."""
+    """Each process compiles anew, in its own folder."""
     first, second = (lines("compiled", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / name)) for name in "ab")
     assert len(first) == 1
     assert first == second

@@ -1,4 +1,4 @@
-"""Threads: small kernels run on the calling thread, with the bits of one thread, and leave its number of threads as it was."""
+"""Threads: small kernels run on the calling thread, give the bits of one thread, and leave the number of threads unchanged."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,7 +23,7 @@ NETS: dict[str, tuple[fn.Layer, tuple[int, int]]] = {
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    """Two threads, and afterwards as many as before."""
+    """Use two threads, and restore the number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -31,7 +31,7 @@ def two_threads() -> Iterator[None]:
 
 
 def found(net: fn.Layer, x: Any, opt: fn.Optimizer) -> list[Any]:
-    """Return all that four calls give of each verb, and of a train step: with checks at first, by plan at last."""
+    """Return all results of four calls of each verb and of a train step; the first calls have checks, the last run a plan."""
     params, results = net.init(0), []
     step, state = fn.train_step(net, fn.MSE(), opt), opt.init(params)
     target = torch.ones(len(x), 3)
@@ -62,7 +62,7 @@ def test_plans_on_two_threads_give_the_bits_of_the_checks(name: str, two_threads
 @pytest.mark.parametrize("option", ["one", "all"])
 @pytest.mark.parametrize("name", ["threads of small products", "threads of small batch norms"])
 def test_the_laws_hold_on_two_threads(name: str, option: str, two_threads: None) -> None:
-    """With few threads for each size, and with all."""
+    """All products count as small, or none."""
     with forced(name, option):
         fn.testing.check_laws(fn.Linear(3, 4), fn.random.normal(1, (5, 3)), compiled=False)
         fn.testing.check_laws(fn.BatchNorm1d(3), fn.random.normal(1, (5, 3)), batched=False, compiled=False)
@@ -71,7 +71,7 @@ def test_the_laws_hold_on_two_threads(name: str, option: str, two_threads: None)
 @pytest.mark.parametrize("name", ["tiny", "no bias", "batch norm"])
 @pytest.mark.parametrize("opt", [fn.SGD(0.1), fn.SGD(0.1, momentum=0.9), fn.Adam(0.01)])
 def test_a_small_net_has_the_same_bits_on_one_thread_and_on_two(name: str, opt: fn.Optimizer, two_threads: None) -> None:
-    """Also the updates of an optimizer."""
+    """The updates of an optimizer agree too."""
     net, shape = NETS[name]
     x = fn.random.normal(1, shape)
     two = found(net.replace(), x, opt)
@@ -80,7 +80,7 @@ def test_a_small_net_has_the_same_bits_on_one_thread_and_on_two(name: str, opt: 
 
 
 def test_plans_are_for_one_number_of_threads(two_threads: None) -> None:
-    """One that was made on one thread is not used on two, where other kernels may share out the work."""
+    """A plan made on one thread is not used on two, where other kernels may split the work."""
     net, shape = NETS["tiny"]
     net, x = net.replace(), fn.random.normal(1, shape)
     params = net.init(0)
@@ -108,7 +108,7 @@ def failing(*operands: Any) -> None:
 
 @pytest.mark.parametrize("wrap", [threads.with_one_mkl_thread, threads.with_one_openmp_thread, threads.with_one_thread])
 def test_a_call_restores_the_number_of_threads(wrap: Callable[..., Any], two_threads: None) -> None:
-    """Also if the kernel raises an error."""
+    """The number is restored after an error too."""
     before = counts()
     assert wrap(lambda one, *, two: (one, two))(1, two=2) == (1, 2)
     assert counts() == before
@@ -118,13 +118,13 @@ def test_a_call_restores_the_number_of_threads(wrap: Callable[..., Any], two_thr
 
 
 def test_within_a_call_there_is_one_thread(two_threads: None) -> None:
-    """Whatever the kernel asks; where OpenMP has no setter the kernel is called as it is."""
+    """The kernel sees one thread; without a setter in OpenMP it is called directly."""
     inner = threads.with_one_thread(counts)()
     assert inner == (1 if threads.openmp_threads() else 2, 1 if threads.mkl_threads() else 0)
 
 
 def test_without_setters_a_kernel_is_called_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It then has the threads of the process."""
+    """It then runs with the threads of the process."""
     monkeypatch.setattr(threads, "mkl_threads", lambda: None)
     monkeypatch.setattr(threads, "openmp_threads", lambda: None)
     assert threads.with_one_thread(failing) is failing
@@ -136,7 +136,7 @@ def test_an_unknown_function_is_no_setter() -> None:
 
 
 def test_the_size_decides(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products below the threshold have one MKL thread; the rest, and all with the option ``all``, those of the process."""
+    """Products below the threshold use one MKL thread; the others, and all with the option ``all``, those of the process."""
     seen: list[int] = []
     monkeypatch.setattr("funcnet.kernels.linear._both_on_one_thread", lambda *one: seen.append(1) or (one[0], one[0]))
     monkeypatch.setattr("funcnet.kernels.linear._both", lambda *one: seen.append(2) or (one[0], one[0]))

@@ -1,4 +1,4 @@
-"""Strides as traced and as computed: a compiler plans views by the first, which the kernels must then have."""
+"""Strides as traced and as computed: a compiler plans views by the traced ones, so kernels must have the same."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ LAYERS = {
 
 
 def transposed(values: Any) -> Any:
-    """Return tensors with the same numbers, whose axes but the first lie in memory in the opposite order."""
+    """Return tensors with the same elements, whose axes except the first lie in memory in the opposite order."""
     return tree.map(lambda x: x.transpose(0, 1).contiguous().transpose(0, 1) if x.dim() == 2 else _reversed(x), values)
 
 
@@ -41,7 +41,7 @@ def _reversed(x: Tensor) -> Tensor:
 
 
 class Comparing(Interpreter):
-    """Run a graph, and note each result whose strides are not those that were traced."""
+    """Run a graph, and record each result whose strides differ from the traced ones."""
 
     def __init__(self, graph: GraphModule, found: list[str]) -> None:
         super().__init__(graph)
@@ -60,14 +60,14 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def _strides(x: Tensor) -> list[int]:
-    """Return the strides of the axes along which there is more than one element."""
+    """Return the strides of the axes with more than one element."""
     return [stride for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1] if x.numel() else []
 
 
 @pytest.mark.compiled
 @pytest.mark.parametrize(("layer", "shape"), LAYERS.values(), ids=LAYERS)
 def test_kernels_have_the_strides_that_were_traced(layer: fn.Layer, shape: tuple[int, ...]) -> None:
-    """Forward and backward, on x and gy that are not contiguous; the numbers are those of eager mode."""
+    """Forward and backward run on x and gy that are not contiguous; the numbers are those of eager mode."""
     found: list[str] = []
 
     def compiler(graph: GraphModule, inputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The adaptive softmax beside torch's, its probabilities, and the errors."""
+"""The adaptive softmax compared with torch's, its probabilities, and the errors."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def pair(cutoffs, div_value, head_bias, seed=0):
     seed=st.integers(0, 999),
 )
 def test_it_is_torchs(cutoffs, div_value, head_bias, rows, seed):
-    """Output, loss and all gradients, for labels of all clusters or of some; all log-probabilities, and the prediction."""
+    """Output, loss and all gradients agree for labels of all clusters or of some, and so do log-probabilities and prediction."""
     layer, params, module = pair(cutoffs, div_value, head_bias, seed)
     h = random.normal(seed, (*rows, 16), dtype=F64).requires_grad_()
     t = random.randint(seed, rows, 0, 30)
@@ -51,7 +51,7 @@ def test_it_is_torchs(cutoffs, div_value, head_bias, rows, seed):
 
 
 def test_probabilities_add_up_to_one():
-    """Over all classes; and ``apply`` gives those of the labels."""
+    """The sum is over all classes; ``apply`` gives the probabilities of the labels."""
     layer = fn.AdaptiveLogSoftmaxWithLoss(8, 20, (4, 9), 2.0)
     params, h = layer.init(0), random.normal(1, (5, 8))
     logp = layer.log_prob(params, h)
@@ -63,7 +63,7 @@ def test_probabilities_add_up_to_one():
 
 
 def test_the_prediction_is_the_likeliest_class():
-    """In eager mode and under ``vmap``, for rows of the shortlist, of a cluster, and of both."""
+    """This holds in eager mode and under ``vmap``, for rows of the shortlist, of a cluster, and of both."""
     layer = fn.AdaptiveLogSoftmaxWithLoss(8, 12, (4, 6), 2.0)
     params, h = tree.scale(layer.init(0), 5.0), random.normal(1, (40, 8))
     want = layer.log_prob(params, h).argmax(-1)
@@ -76,7 +76,7 @@ def test_the_prediction_is_the_likeliest_class():
 
 
 def test_rare_classes_are_computed_for_their_rows_only(monkeypatch: pytest.MonkeyPatch):
-    """A cluster of which no label is has the gradient 0; each softmax gets as many rows as have its labels."""
+    """A cluster without labels has the gradient 0; each softmax gets only the rows with its labels."""
     from funcnet.layers.linear import adaptive_softmax
 
     seen, plain = [], adaptive_softmax.log_softmax
@@ -91,7 +91,7 @@ def test_rare_classes_are_computed_for_their_rows_only(monkeypatch: pytest.Monke
 
 
 def test_four_lines_train_it():
-    """The value is a part of y: its gradient is 1, and that of the output absent."""
+    """The value is a part of y: its gradient is 1, and that of the output is absent."""
     net = fn.serial(fn.parallel(fn.Linear(4, 8), fn.Identity()), fn.AdaptiveLogSoftmaxWithLoss(8, 20, (4, 9), 2.0))
     x = random.normal(1, (32, 4)), torch.arange(32) % 20
     params, opt, values = net.init(0), fn.Adam(lr=0.05), []
@@ -104,7 +104,7 @@ def test_four_lines_train_it():
 
 
 def test_torchs_initial_weights_have_its_bounds():
-    """±1/√(features), in the head and its bias, and in both weights of a cluster."""
+    """The bounds are ±1/√(features), for the head and its bias, and for both weights of a cluster."""
     layer = fn.AdaptiveLogSoftmaxWithLoss(16, 400, (100,), 4.0, True, "torch")
     for name, leaf in tree.names(layer.init(0)).items():
         features = 16 if name != "tail.0.1.weight" else 4
@@ -129,7 +129,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

@@ -1,4 +1,4 @@
-"""Linear: against ``torch.nn.functional.linear`` and its autograd, in float64, and every error by its sentence."""
+"""Linear compared with ``torch.nn.functional.linear`` and autograd in float64, and every error message."""
 
 import pytest
 import torch
@@ -42,14 +42,14 @@ def assert_agrees(layer, x, gy):
 
 @given(shapes, sizes, sizes, st.booleans())
 def test_linear_agrees_with_autograd(batch, in_features, out_features, bias):
-    """For every batch shape: none, empty, one axis, several; to rounding in float64."""
+    """They agree to rounding in float64 for every batch shape: none, empty, one axis, several."""
     assert_agrees(Linear(in_features, out_features, bias=bias), drawn(2, *batch, in_features), drawn(3, *batch, out_features))
 
 
 @twin_of("Linear")
 @given(shapes, sizes, sizes, st.booleans(), st.integers(0, 99))
 def test_linear_agrees_with_its_twin(batch, in_features, out_features, bias, seed):
-    """With the weights of torch.nn.Linear's state_dict, for every batch shape."""
+    """The weights are those of torch.nn.Linear's state_dict; every batch shape agrees."""
     module = torch.nn.Linear(in_features, out_features, bias)
     assert_twins(Linear(in_features, out_features, bias), module, draw((*batch, in_features), seed))
 
@@ -57,7 +57,7 @@ def test_linear_agrees_with_its_twin(batch, in_features, out_features, bias, see
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("axes", [1, 2])
 def test_linear_takes_strided_tensors(axes, bias):
-    """Transposed x and gy, as they come out of a permutation, and steps of two."""
+    """x and gy may be transposed, or take every second element."""
     x = drawn(4, 4, *[6, 10][:axes]).movedim(0, -1)[::2]
     gy = drawn(5, 3, *[6, 10][:axes]).movedim(0, -1)[::2]
     assert not x.is_contiguous()
@@ -67,13 +67,13 @@ def test_linear_takes_strided_tensors(axes, bias):
 @pytest.mark.parametrize("batch", [(6,), (2, 5)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_takes_expanded_tensors(batch, bias):
-    """One row repeated, and the gradient of a sum, which is a single 1 repeated."""
+    """x may be one row repeated, and gy the gradient of a sum, which is a single 1 repeated."""
     assert_agrees(Linear(4, 3, bias=bias), drawn(6, 4).expand(*batch, 4), torch.ones((), dtype=torch.float64).expand(*batch, 3))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_linear_keeps_the_dtype(dtype):
-    """Of params and x, forward and backward."""
+    """The results have the dtype of params and x, forward and backward."""
     layer, x = Linear(4, 3), torch.ones(2, 4, dtype=dtype)
     params = tree.cast(layer.init(0), dtype)
     y, cache = layer.apply(params, x)
@@ -82,13 +82,13 @@ def test_linear_keeps_the_dtype(dtype):
 
 
 def test_the_cache_is_x_itself():
-    """Not a copy."""
+    """It is not a copy."""
     x = torch.ones(2, 4)
     assert Linear(4, 3).apply(Linear(4, 3).init(0), x)[1] is x
 
 
 def test_params_have_torchs_names_shapes_and_order():
-    """Those of ``torch.nn.Linear``'s state_dict."""
+    """They are those of ``torch.nn.Linear``'s state_dict."""
     assert {name: leaf.shape for name, leaf in Linear(4, 3).init(0).items()} == {
         name: leaf.shape for name, leaf in torch.nn.Linear(4, 3).state_dict().items()
     }
@@ -97,7 +97,7 @@ def test_params_have_torchs_names_shapes_and_order():
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_state_dict_is_params(bias):
-    """As it comes from ``torch.nn.Linear``, an ``OrderedDict``, it works in every verb."""
+    """The ``OrderedDict`` of ``torch.nn.Linear`` works in every verb as it is."""
     module, layer, x = torch.nn.Linear(4, 3, bias=bias), Linear(4, 3, bias=bias), torch.ones(5, 4)
     params = module.state_dict()
     y, cache = layer.apply(params, x)
@@ -106,14 +106,14 @@ def test_a_state_dict_is_params(bias):
 
 
 def test_init_is_xavier_normal_and_zeros():
-    """Unless another initializer is named: std √(2 / (in + out)), and no offset."""
+    """The default has standard deviation √(2 / (in + out)) and bias 0; another initializer may be named."""
     params = Linear(300, 500).init(0)
     assert params["weight"].std().item() == pytest.approx((2 / 800) ** 0.5, rel=0.01)
     assert torch.equal(params["bias"], torch.zeros(500))
 
 
 def test_init_takes_a_key_or_its_seed():
-    """And draws the same from both."""
+    """Both give the same params."""
     assert tree.equal(Linear(4, 3).init(7), Linear(4, 3).init(random.key(7)))
 
 
@@ -125,7 +125,7 @@ def step(layer, params, x, gy):
 @pytest.mark.compiled
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_compiles_whole(bias):
-    """Forward and backward in one graph, without the error paths in the way."""
+    """Forward and backward compile to one graph, and the error paths do not break it."""
     layer = Linear(4, 3, bias=bias)
     arguments = layer.init(0), torch.ones(5, 4), torch.ones(5, 3)
     compiled = torch.compile(lambda *xs: step(layer, *xs), fullgraph=True, backend="aot_eager")
@@ -134,7 +134,7 @@ def test_linear_compiles_whole(bias):
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_works_under_vmap(bias):
-    """Over members with params of their own."""
+    """Each member has its own params."""
     layer = Linear(4, 3, bias=bias)
     params = torch.func.vmap(lambda key: tree.cast(layer.init(key), torch.float64))(random.split(0, 6))
     x, gy = drawn(1, 6, 5, 4), drawn(2, 6, 5, 3)
@@ -144,7 +144,7 @@ def test_linear_works_under_vmap(bias):
 
 
 def test_linear_works_on_the_meta_device():
-    """Shapes without numbers."""
+    """The results have shapes without numbers."""
     layer = Linear(4, 3)
     y, gparams, gx = step(layer, tree.to(layer.init(0), "meta"), torch.ones(5, 4, device="meta"), torch.ones(5, 3, device="meta"))
     assert (y.shape, gx.shape) == ((5, 3), (5, 4))
@@ -179,7 +179,7 @@ WRONG_X = {
 @pytest.mark.parametrize(("x", "message"), WRONG_X.values(), ids=WRONG_X)
 @pytest.mark.parametrize("verb", [lambda layer, params, x: layer.apply(params, x), lambda layer, params, x: layer(params, x)])
 def test_a_wrong_x_is_refused(verb, x, message):
-    """Its shape, dtype or kind, by sentence, from ``apply`` and from the call."""
+    """``apply`` and the call refuse a wrong shape, dtype or kind."""
     with pytest.raises(ValueError, match="Linear") as caught:
         verb(Linear(4, 3), RIGHT, x)
     assert str(caught.value) == WHO + message
@@ -205,14 +205,14 @@ WRONG_PARAMS = {
 
 @pytest.mark.parametrize(("params", "got"), WRONG_PARAMS.values(), ids=WRONG_PARAMS)
 def test_wrong_params_are_refused(params, got):
-    """Those of another layer, missing leaves and extra ones, also where the kernel would not mind."""
+    """Params of another layer, with missing or extra leaves, are refused, even where the kernel would not notice."""
     with pytest.raises(ValueError, match="Linear") as caught:
         Linear(4, 3).apply(params, torch.zeros(8, 4))
     assert str(caught.value) == WHO + PARAMS_RULE + got
 
 
 def test_a_bias_is_refused_where_there_is_none():
-    """``bias=False`` has one leaf."""
+    """With ``bias=False`` the params have one leaf."""
     with pytest.raises(ValueError, match="Linear") as caught:
         Linear(4, 3, bias=False).apply(RIGHT, torch.zeros(8, 4))
     assert str(caught.value) == (
@@ -232,7 +232,7 @@ WRONG_FIELDS = [
 
 @pytest.mark.parametrize(("fields", "message"), WRONG_FIELDS)
 def test_a_wrong_field_is_refused(fields, message):
-    """When the layer is made."""
+    """The error is raised when the layer is made."""
     with pytest.raises(ValueError, match="Linear") as caught:
         Linear(**{"in_features": 4, "out_features": 3, **fields})
     assert str(caught.value) == "Linear: " + message

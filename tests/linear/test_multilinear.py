@@ -1,4 +1,4 @@
-"""Linear maps of other shapes against torch.nn or autograd, in float64, and the errors by their sentences."""
+"""Linear maps of other shapes compared with torch.nn or autograd in float64, and the error messages."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ BATCHES = st.lists(st.integers(0, 3), max_size=2).map(tuple)
 
 
 def assert_autograd(layer, f, x):
-    """Check a layer, params drawn, against a function f(x, **params), and the gradients of that by autograd."""
+    """Compare a layer with drawn params to a function f(x, **params) and its gradients by autograd."""
     params = tree.map(lambda leaf: draw(leaf.shape, leaf.numel()), layer.init(0))
     y, cache = layer.apply(params, x)
     gy = draw(y.shape, 3)
@@ -29,13 +29,13 @@ def assert_autograd(layer, f, x):
 @given(BATCHES, SIZES, SIZES, SIZES, st.booleans(), st.integers(0, 99))
 @settings(max_examples=40)
 def test_bilinear_is_torchs(batch, n, m, out, bias, seed):
-    """Value and all gradients, for any batch, or none."""
+    """Value and all gradients agree, for any batch shape, or none."""
     pair = draw((*batch, n), seed), draw((*batch, m), seed + 1)
     assert_twins(fn.Bilinear(n, m, out, bias), nn.Bilinear(n, m, out, bias), pair, call=lambda module, x: module(*x))
 
 
 def test_bilinear_is_drawn_as_torchs():
-    """With ``initializer="torch"``: evenly in ±1/√in1, the bias too."""
+    """With ``initializer="torch"`` the weight and the bias are uniform in ±1/√in1."""
     for leaf in fn.Bilinear(25, 40, 200, initializer="torch").init(0).values():
         assert 0.19 < float(leaf.abs().max()) <= 0.2
     assert [*fn.Bilinear(25, 4, 3, bias=False, initializer="torch").init(0)] == ["weight"]
@@ -45,7 +45,7 @@ def test_bilinear_is_drawn_as_torchs():
 @given(st.permutations(range(4)), st.integers(1, 3), st.integers(1, 3), st.booleans(), st.integers(0, 99))
 @settings(max_examples=40)
 def test_linear_general_contracts_axes(order, n_in, n_out, bias, seed):
-    """Of any number and in any order, counted from either end, into any number of new ones."""
+    """Any number of axes, in any order and counted from either end, are contracted to any number of new ones."""
     shape = (2, 3, 1, 4)
     axes = tuple(order[:n_in])
     axis = tuple(a - 4 if (seed >> i) % 2 else a for i, a in enumerate(axes))
@@ -56,7 +56,7 @@ def test_linear_general_contracts_axes(order, n_in, n_out, bias, seed):
 
 
 def test_linear_general_is_linear_of_one_axis():
-    """With the same params, from the same key."""
+    """Both layers draw the same params from the same key."""
     x = draw((5, 3)).float()
     general, linear = fn.LinearGeneral(3, 2), fn.Linear(3, 2)
     assert tree.equal(general.init(1), linear.init(1))
@@ -78,20 +78,20 @@ EQUATIONS = {
 
 @pytest.mark.parametrize("equation", EQUATIONS)
 def test_einsum_is_torchs(equation):
-    """Sums, outer products, batches and ellipses, on an empty batch too."""
+    """Sums, outer products, batches and ellipses agree, also for an empty batch."""
     shape, x = EQUATIONS[equation]
     assert_autograd(fn.Einsum(equation, shape), lambda x, weight: torch.einsum(equation, x, weight), draw(x))
 
 
 def test_einsum_is_drawn_by_the_sizes_that_it_sums_over():
-    """Xavier normal: std √(2 / (in + out)), in being what y lacks."""
+    """Xavier normal has standard deviation √(2 / (in + out)); in is the size of the axes that y lacks."""
     w = fn.Einsum("btc,hcd->bthd", (20, 300, 10)).init(0)["weight"]
     assert w.std().item() == pytest.approx((2 / 500) ** 0.5, rel=0.01)
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (3, 1), (3, 4), (2, 1, 1), (1, 1)], ids=str)
 def test_scale_and_bias_repeat_along_the_other_axes(shape):
-    """As torch broadcasts them."""
+    """They broadcast as in torch."""
     assert_autograd(fn.Scale(shape), lambda x, weight: x * weight, draw((2, 3, 4)))
     assert_autograd(fn.Bias(shape), lambda x, bias: x + bias, draw((2, 3, 4)))
 
@@ -99,7 +99,7 @@ def test_scale_and_bias_repeat_along_the_other_axes(shape):
 @given(BATCHES, SIZES, SIZES, SIZES, st.integers(0, 99))
 @settings(max_examples=30)
 def test_maxout_is_the_largest_piece(batch, n, out, pieces, seed):
-    """Value and gradients, which the largest piece alone gets."""
+    """Value and gradients agree; only the largest piece gets a gradient."""
 
     def largest(x, weight, bias):
         return nn.functional.linear(x, weight, bias).reshape(*batch, out, pieces).amax(-1)
@@ -108,7 +108,7 @@ def test_maxout_is_the_largest_piece(batch, n, out, pieces, seed):
 
 
 def test_of_equal_pieces_one_gets_the_gradient():
-    """Not each of them all of it, nor each a part."""
+    """The gradient is not given to each of them, nor split between them."""
     layer = fn.Maxout(1, 1, 3, bias=False)
     params = {"weight": torch.ones(3, 1)}
     y, cache = layer.apply(params, torch.ones(2, 1))
@@ -159,13 +159,13 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)
 
 
 def test_a_size_is_a_tuple_of_one():
-    """As it is given, and shown as the tuple."""
+    """An int becomes a tuple with one size, which the repr shows."""
     assert fn.LinearGeneral(3, 2, -1) == fn.LinearGeneral((3,), [2], (-1,))
     assert repr(fn.Scale(3)) == "Scale(shape=(3,))"

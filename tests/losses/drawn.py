@@ -1,4 +1,4 @@
-"""Outputs and targets, drawn for losses."""
+"""Outputs and targets drawn for tests of losses."""
 
 import math
 from typing import Any
@@ -36,7 +36,7 @@ class HalfMSE(nn.Module):
 
 
 def reduced(terms):
-    """Return a class of modules with a reduction of these terms, a function of y and target."""
+    """Return a class of modules that reduce the given terms, a function of y and target."""
 
     class Reduced(nn.Module):
         def __init__(self, reduction: str) -> None:
@@ -54,7 +54,7 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 
 def shares(seed: int, *shape: int) -> Tensor:
-    """Numbers within 0 to 1, away from both."""
+    """Draw numbers within 0 to 1, away from both ends."""
     return random.uniform(seed, shape, 0.05, 0.95, dtype=F64)
 
 
@@ -91,7 +91,7 @@ ELEMENTWISE = {
 
 
 def by_torch(module, reduction: str, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return torch's value, a gradient of it, and by autograd those of y and of a floating target; ``batch`` is sum / N."""
+    """Return torch's value, its gradient, and autograd's of y and of a floating target; ``batch`` is sum / N."""
     y = y.clone().requires_grad_()
     target = target.clone().requires_grad_(target.is_floating_point())
     value = module("sum" if reduction == "batch" else reduction)(y, target)
@@ -111,13 +111,13 @@ def by_layer(loss, y: Tensor, target: Tensor, g: Tensor) -> tuple[Tensor, Tensor
 
 
 def assert_loss_twins(loss, module, y: Any, target: Any, call: Any = None) -> None:
-    """Compare the loss as a layer, whose weights are fields: torch's buffers are taken out of its ``state_dict``."""
+    """Compare the loss as a layer, whose weights are fields: torch's buffers are removed from its ``state_dict``."""
     module._non_persistent_buffers_set.update(module._buffers)
     assert_twins(loss.as_layer(), module, (y, target), call=call or (lambda module, x: module(*x)))
 
 
 def assert_agrees(loss, module, y: Tensor, target: Tensor) -> None:
-    """Require torch's numbers of the value and the gradients, of the layer and of ``value_and_grad``."""
+    """Require torch's value and gradients from the layer and from ``value_and_grad``."""
     value, g, gy, gtarget = by_torch(module, loss.reduction, y, target)
     torch.testing.assert_close(by_layer(loss, y, target, g), (value, gy, gtarget), rtol=1e-10, atol=1e-12)
     ones = by_layer(loss, y, target, torch.ones_like(g))
@@ -126,14 +126,14 @@ def assert_agrees(loss, module, y: Tensor, target: Tensor) -> None:
 
 
 def assert_as_torch(loss, module, y, target) -> None:
-    """Require torch.nn's values and gradients of a loss as a layer; y may be a tuple of its arguments, and ``target`` ``None``."""
+    """Require torch.nn's value and gradients from a loss as a layer; y may be a tuple of arguments, and ``target`` ``None``."""
     more = [] if target is None else [target]
     call = lambda module, x: module(*(x[0] if isinstance(y, tuple) else x[:1]), *x[1:][: len(more)])
     assert_loss_twins(loss, module, y, target, call)
 
 
 def assert_derived(loss, formula, y, target) -> None:
-    """Require the value of ``formula(y, target)``, and the gradients that autograd finds of it."""
+    """Require the value of ``formula(y, target)``, and autograd's gradients of it."""
     inputs = [y, target] if isinstance(target, Tensor) and target.is_floating_point() else [y]
     leaves = tree.leaves(tree.map(lambda leaf: leaf.clone().requires_grad_(), inputs))
     paired, rest = (tuple(leaves[: len(y)]), leaves[len(y) :]) if isinstance(y, tuple) else (leaves[0], leaves[1:])

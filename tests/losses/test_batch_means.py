@@ -1,4 +1,4 @@
-"""Means over batches: ``evaluate``, ``fit`` and ``accumulate`` give the value of all rows, however they are batched."""
+"""Means over batches: ``evaluate``, ``fit`` and ``accumulate`` give the value of all rows, for any batch sizes."""
 
 import pytest
 import torch
@@ -38,12 +38,12 @@ for name, case in catalogue.CASES.items():
         sizes = {leaf.shape[0] if leaf.dim() else 0 for leaf in tree.leaves(case.x)}
         if len(sizes) == 1 and sizes != {0}:
             LOSSES[name] = (case.layer.loss, *tree.cast(case.x, torch.float64))
-"""Losses, an output, and a target: those of the catalogue that have rows too."""
+"""Losses, each with an output and a target: those of the catalogue, and others that have rows."""
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_batches_of_any_size_give_the_value_of_all_rows(name):
-    """In ``evaluate`` and ``fit`` as a number, in ``accumulate`` with micro-batches, part by part where there are several."""
+    """``evaluate`` and ``fit`` give it as a number, ``accumulate`` for micro-batches, and for each part if there are several."""
     loss, y, target = LOSSES[name]
     want, rows = loss(y, target), len(tree.leaves(y)[0])
     columns = {f"loss.{key}": value.item() for key, (value, _) in loss.parts(y, target).items()}
@@ -65,7 +65,7 @@ def test_batches_of_any_size_give_the_value_of_all_rows(name):
     st.integers(0, 99),
 )
 def test_micro_batches_give_the_gradient_of_all_rows(name, k, seed):
-    """However labels and weights are spread over them."""
+    """Labels and weights may be spread over them in any way."""
     loss, _, target = LOSSES[name]
     order = fn.random.permutation(seed, 8)
     target, x, net = tree.map(lambda leaf: leaf[order], target), normal(seed, 8, 4), fn.Linear(4, 3)
@@ -75,7 +75,7 @@ def test_micro_batches_give_the_gradient_of_all_rows(name, k, seed):
 
 
 def test_half_precision_micro_batches_keep_the_dtype_of_params():
-    """Their sums are formed in float32."""
+    """Their sums are in float32."""
     net, loss = fn.Linear(4, 3), fn.MSE() + 0.5 * fn.L1()
     params = tree.cast(net.init(0), torch.bfloat16)
     x, target = normal(1, 8, 4).bfloat16(), normal(2, 8, 3).bfloat16()
@@ -86,12 +86,12 @@ def test_half_precision_micro_batches_keep_the_dtype_of_params():
 
 
 def test_a_loss_that_is_a_metric_has_its_weight_too():
-    """Beside another loss, by its name."""
+    """It stands beside another loss, under its name."""
     found = fn.evaluate(fn.Identity(), {}, (Y, LABELS), (COUNTED,), fn.CrossEntropy(), batch_size=3)
     assert found == pytest.approx({"loss": fn.CrossEntropy()(Y, LABELS).item(), str(COUNTED): COUNTED(Y, LABELS).item()})
 
 
 def test_an_error_in_a_part_is_explained():
-    """With the loss and what came."""
+    """The note has the loss and what it got."""
     with pytest.raises(ValueError, match="target must have the shape of y"):
         fn.evaluate(fn.Identity(), {}, (Y, T[:, :2]), loss=fn.MSE() + fn.L1())

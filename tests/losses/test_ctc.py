@@ -1,4 +1,4 @@
-"""Connectionist temporal classification beside torch's, beside all alignments written out, and at the limits."""
+"""Connectionist temporal classification compared with torch's and with a sum over all alignments, and its limits."""
 
 import itertools
 import math
@@ -30,7 +30,7 @@ TARGET = LABELS, STEPS, COUNTS
     seed=st.integers(0, 999),
 )
 def test_it_agrees_with_its_twin(blank, reduction, zero_infinity, steps, n, form, seed):
-    """After log_softmax: value and gradient, of padded labels, of labels one after the other, and of one sequence."""
+    """Value and gradient agree after log_softmax, for padded labels, concatenated labels, and one sequence."""
     n = 1 if form == "one" else n
     others = torch.tensor([c for c in range(4) if c != blank])
     labels = others[random.randint(seed, (n, 3), 0, 3)]
@@ -51,7 +51,7 @@ def test_it_agrees_with_its_twin(blank, reduction, zero_infinity, steps, n, form
 
 
 def likelihood(y, labels, blank):
-    """Return log Σ over all alignments that collapse to the labels, written out."""
+    """Return the log of the sum over all alignments that collapse to the labels, one by one."""
     total = y.new_full((), -INF)
     for path in itertools.product(range(y.shape[1]), repeat=len(y)):
         merged = [c for c, _ in itertools.groupby(path) if c != blank]
@@ -62,7 +62,7 @@ def likelihood(y, labels, blank):
 
 @pytest.mark.parametrize("labels", [[], [1], [1, 1], [2, 1, 2], [1, 1, 2]])
 def test_it_is_the_sum_over_all_alignments(labels):
-    """Value and derivative by y, whose numbers are no logarithms of probabilities; 1, 1, 2 has one alignment with 4 steps."""
+    """Value and derivative agree for a y that holds no log-probabilities; 1, 1, 2 has one alignment in 4 steps."""
     y = normal(3, 4, 3).requires_grad_()
     want = -likelihood(y, labels, 0)
     target = torch.tensor([labels], dtype=torch.long), torch.tensor([4]), torch.tensor([len(labels)])
@@ -72,7 +72,7 @@ def test_it_is_the_sum_over_all_alignments(labels):
 
 
 def test_it_has_all_derivatives():
-    """The Hessian is that of all alignments, also where classes are impossible."""
+    """The Hessian is that of the sum over all alignments, also if classes are impossible."""
     y = normal(4, 4, 3)
     target = torch.tensor([[1, 2]]), torch.tensor([4]), torch.tensor([2])
     want = torch.func.hessian(lambda y: -likelihood(y, [1, 2], 0))(y)
@@ -84,7 +84,7 @@ def test_it_has_all_derivatives():
 
 
 def test_an_impossible_class_costs_nothing_where_it_is_not_needed():
-    """With the logarithm -∞; where it is needed, the value is ∞, or with ``zero_infinity`` 0 with the gradient 0."""
+    """Its log-probability is -∞. If it is needed, the value is ∞, or 0 with gradient 0 if ``zero_infinity``."""
     y = normal(5, 6, 3, 3).log_softmax(2)
     y[:, 1, 1] = -INF
     value, gy = fn.CTC(reduction="none").value_and_grad(y, TARGET)
@@ -99,7 +99,7 @@ def test_an_impossible_class_costs_nothing_where_it_is_not_needed():
 
 
 def test_labels_that_do_not_fit_are_as_torch_has_them():
-    """∞ with the gradient NaN in that sequence alone; no steps have the likelihood 1 of no labels."""
+    """The value is ∞ and the gradient NaN in that sequence only; zero steps give no labels the likelihood 1."""
     y = normal(6, 3, 3, 3).log_softmax(2)
     target = torch.tensor([[1, 1], [1, 2], [0, 0]]), torch.tensor([2, 3, 0]), torch.tensor([2, 2, 0])
     value, gy = fn.CTC(reduction="none").value_and_grad(y, target)
@@ -110,7 +110,7 @@ def test_labels_that_do_not_fit_are_as_torch_has_them():
 
 
 def test_long_sequences_are_exact_in_single():
-    """Of 600 steps the value has 6 digits, and the gradient 4."""
+    """For 600 steps the value has 6 correct digits, and the gradient 4."""
     y = normal(7, 600, 2, 5).log_softmax(2)
     labels = random.randint(8, (2, 100), 1, 5)
     target = labels, torch.tensor([600, 450]), torch.tensor([100, 80])
@@ -121,7 +121,7 @@ def test_long_sequences_are_exact_in_single():
 
 
 def test_a_sequence_does_not_see_the_others():
-    """Nor steps and labels beyond its lengths, which may hold anything."""
+    """Steps and labels beyond its lengths may hold anything too."""
     y = normal(9, 6, 3, 3)
     value, gy = fn.CTC(reduction="none").value_and_grad(y, TARGET)
     for i, (steps, count) in enumerate(zip(STEPS.tolist(), COUNTS.tolist(), strict=True)):
@@ -134,13 +134,13 @@ def test_a_sequence_does_not_see_the_others():
 
 
 def test_lengths_may_be_tuples():
-    """As in torch."""
+    """torch takes tuples too."""
     y = normal(10, 6, 3, 3)
     assert torch.equal(fn.CTC()(y, (LABELS, (6, 4, 5), (4, 0, 2))), fn.CTC()(y, TARGET))
 
 
 def test_half_precision_is_computed_in_single():
-    """And rounded once."""
+    """The result is rounded once."""
     y = normal(11, 6, 3, 3).bfloat16()
     value, gy = fn.CTC().value_and_grad(y, TARGET)
     want = fn.CTC().value_and_grad(y.float(), TARGET)
@@ -149,7 +149,7 @@ def test_half_precision_is_computed_in_single():
 
 
 def test_a_batch_counts_for_its_sequences():
-    """Also where the labels lie one after the other; of none the mean is NaN."""
+    """This holds for concatenated labels too; the mean of no sequences is NaN."""
     joined = torch.tensor([1, 2, 2, 1, 1, 1]), STEPS, COUNTS
     assert [fn.CTC().weight_of(target) for target in (TARGET, joined, (LABELS, (6, 4, 5), (4, 0, 2)))] == [3, 3, 3]
     none = torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
@@ -158,7 +158,7 @@ def test_a_batch_counts_for_its_sequences():
 
 
 def test_sequences_have_weights():
-    """For the sum and the batch; the mean divides each term by its own number of labels, and has none."""
+    """The sum and "batch" take weights; the mean divides each term by its number of labels, and refuses them."""
     y, w = normal(12, 6, 3, 3), torch.tensor([0.5, 0.0, 2.0], dtype=F64)
     terms = fn.CTC(reduction="none")(y, TARGET)
     broken = y.index_fill(1, torch.tensor([1]), math.nan)
@@ -171,7 +171,7 @@ def test_sequences_have_weights():
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_vmap_is_a_loop(reduction):
-    """Over y and over the lengths."""
+    """The mapped axis may be one of y and of the lengths."""
     y, loss = normal(13, 2, 6, 3, 3), fn.CTC(reduction=reduction)
     steps = torch.stack([STEPS, STEPS.flip(0)])
     mapped = torch.func.vmap(lambda y, steps: loss.value_and_grad(y, (LABELS, steps, COUNTS)))(y, steps)
@@ -181,7 +181,7 @@ def test_vmap_is_a_loop(reduction):
 
 @pytest.mark.compiled
 def test_compiled_it_is_the_same():
-    """Of labels one after the other, whose longest cannot be looked at."""
+    """The labels are concatenated, so their largest length cannot be read."""
     y, loss = normal(14, 6, 3, 3), fn.CTC()
     joined = torch.tensor([1, 2, 2, 1, 1, 1]), STEPS, COUNTS
     compiled = torch.compile(loss.value_and_grad, fullgraph=True, backend="aot_eager")
@@ -209,7 +209,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

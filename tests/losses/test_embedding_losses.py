@@ -1,4 +1,4 @@
-"""Losses of embeddings beside torch.nn's, or beside formulas with autograd; equal and zero vectors, far numbers, and the errors."""
+"""Losses of embeddings compared with torch.nn's or with formulas and autograd; equal and zero vectors, and the errors."""
 
 import math
 
@@ -33,7 +33,7 @@ def several(count, seed, *shape):
 @quick
 @given(rows=ROWS, features=st.integers(1, 4), margin=st.floats(-1, 1), reduction=SHARED, seed=SEEDS)
 def test_cosine_embedding_is_torchs(rows, features, margin, reduction, seed):
-    """For either sign, of one pair too."""
+    """This holds for both signs, also for a single pair."""
     target = random.randint(seed, rows, 0, 2) * 2 - 1
     y = several(2, seed, *rows, features)
     assert_as_torch(fn.CosineEmbedding(margin, reduction), nn.CosineEmbeddingLoss(margin, reduction=reduction), y, target)
@@ -52,7 +52,7 @@ def test_cosine_embedding_is_torchs(rows, features, margin, reduction, seed):
     seed=SEEDS,
 )
 def test_triplet_margin_is_torchs(rows, features, margin, p, eps, swap, reduction, seed):
-    """With every option, of one triplet too."""
+    """Every option agrees, also for a single triplet."""
     options = {"margin": margin, "p": p, "eps": eps, "swap": swap, "reduction": reduction}
     assert_as_torch(fn.TripletMargin(**options), nn.TripletMarginLoss(**options), several(3, seed, *rows, features), None)
 
@@ -68,21 +68,21 @@ def test_triplet_margin_is_torchs(rows, features, margin, p, eps, swap, reductio
     seed=SEEDS,
 )
 def test_triplet_margin_with_a_distance_is_torchs(n, distance, margin, swap, reduction, seed):
-    """Of a layer, and of layers in series, whose vjp gives the gradients."""
+    """The distance is a layer, or layers in series, whose vjp gives the gradients."""
     options = {"margin": margin, "swap": swap, "reduction": reduction}
     module = nn.TripletMarginWithDistanceLoss(distance_function=DISTANCES[distance], **options)
     assert_as_torch(fn.TripletMarginWithDistance(distance, **options), module, several(3, seed, n, 3), None)
 
 
 def test_the_distance_is_by_default_that_of_triplet_margin():
-    """The p-norm with p = 2."""
+    """The default distance is the p-norm with p = 2."""
     y = several(3, 1, 4, 3)
     want = fn.TripletMargin().value_and_grad(y, None)
     torch.testing.assert_close(fn.TripletMarginWithDistance().value_and_grad(y, None), want, rtol=0, atol=0)
 
 
 def test_the_layer_of_a_distance_is_reached():
-    """``walk`` and ``map_layers`` find it in the loss as a layer."""
+    """``walk`` and ``map_layers`` find the distance in the loss as a layer."""
     layer = fn.TripletMarginWithDistance(MINUS_COSINE).as_layer()
     assert [name for name, _ in fn.walk(layer)][:2] == ["", "distance_function"]
     other = fn.map_layers(lambda one: fn.Rescale(-2.0) if one == fn.Rescale(-1.0) else one, layer)
@@ -90,7 +90,7 @@ def test_the_layer_of_a_distance_is_reached():
 
 
 def by_cosines(temperature, symmetric):
-    """Return InfoNCE's terms as torch would write them."""
+    """Compute InfoNCE's terms with torch functions."""
 
     def terms(y):
         s = normalize(y[0]) @ normalize(y[1]).T / temperature
@@ -105,7 +105,7 @@ def by_cosines(temperature, symmetric):
 @quick
 @given(n=st.integers(1, 5), features=st.integers(1, 4), temperature=st.floats(0.05, 2), symmetric=st.booleans(), seed=SEEDS)
 def test_info_nce_is_the_cross_entropy_of_cosines(reduction, n, features, temperature, symmetric, seed):
-    """One way, and both ways."""
+    """This holds in one direction and in both."""
     loss = fn.InfoNCE(temperature, symmetric, reduction)
     assert_derived(loss, by_cosines(temperature, symmetric), several(2, seed, n, features), None)
 
@@ -113,7 +113,7 @@ def test_info_nce_is_the_cross_entropy_of_cosines(reduction, n, features, temper
 @quick
 @given(n=st.integers(1, 6), classes=st.integers(1, 3), temperature=st.floats(0.05, 2), seed=SEEDS)
 def test_ntxent_is_the_mean_over_pairs_of_one_label(n, classes, temperature, seed):
-    """Written out pair by pair; the mean of no pairs is 0."""
+    """The reference is written pair by pair; the mean of no pairs is 0."""
     x, labels = normal(seed, n, 3), random.randint(seed + 1, (n,), 0, classes)
 
     def total(x, labels):
@@ -130,7 +130,7 @@ def test_ntxent_is_the_mean_over_pairs_of_one_label(n, classes, temperature, see
 
 
 def test_equal_examples_have_no_slope():
-    """At the distance 0, for every p; torch's is NaN for those between 1 and 2."""
+    """The gradient at distance 0 is 0 for every p; torch's is NaN for p between 1 and 2."""
     a, far = torch.ones(1, 3), torch.zeros(1, 3)
     for p in (1.0, 1.5, 2.0, 3.0, math.inf):
         value, (_, gb, gc) = fn.TripletMargin(9.0, p, 0.0).value_and_grad((a, a, far), None)
@@ -141,7 +141,7 @@ def test_equal_examples_have_no_slope():
 
 @pytest.mark.parametrize("loss", [fn.CosineEmbedding(-0.5), fn.InfoNCE(), fn.InfoNCE(symmetric=True)], ids=str)
 def test_zero_vectors_have_finite_gradients(loss):
-    """Their cosines are 0, and so is what they give to others."""
+    """Their cosines are 0, and so is their part in the gradients of others."""
     u = torch.stack([torch.zeros(3), torch.ones(3)])
     target = torch.tensor([1, -1]) if isinstance(loss, fn.CosineEmbedding) else None
     value, (gu, gv) = loss.value_and_grad((u, u.flip(0)), target)
@@ -153,7 +153,7 @@ def test_zero_vectors_have_finite_gradients(loss):
 @pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e25])
 @pytest.mark.parametrize("loss", [fn.CosineEmbedding(), fn.InfoNCE(), fn.NTXent(), fn.TripletMargin()], ids=str)
 def test_float32_serves_where_squares_do_not_fit(loss, scale):
-    """The value is that of float64, and the gradient to the digits of float32, for tiny and for huge vectors."""
+    """The value is that of float64, and the gradient has the digits of float32, for tiny and for huge vectors."""
     y = several(3 if isinstance(loss, fn.TripletMargin) else 2, 1, 4, 3)
     y, target = (y[0], torch.tensor([0, 1, 0, 1])) if isinstance(loss, fn.NTXent) else (y, None)
     target = torch.tensor([1, -1, 1, -1]) if isinstance(loss, fn.CosineEmbedding) else target
@@ -181,7 +181,7 @@ def test_half_precision_is_rounded_once():
 
 
 def test_only_the_sign_of_a_floating_target_counts():
-    """For torch.nn's habit of targets in floating point."""
+    """torch.nn takes floating-point targets too."""
     y, signs = several(2, 1, 4, 3), torch.tensor([1, -1, 1, -1])
     want = fn.CosineEmbedding().value_and_grad(y, signs)
     torch.testing.assert_close(fn.CosineEmbedding().value_and_grad(y, signs.float()), want, rtol=0, atol=0)
@@ -210,14 +210,14 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)
 
 
 def test_an_error_in_the_distance_says_where():
-    """The layer complains, with a note of the loss."""
+    """The layer raises the error, and a note names the loss."""
     with pytest.raises(ValueError, match="Flatten") as caught:
         fn.TripletMarginWithDistance(fn.Flatten())((U, U, U), None)
     assert caught.value.__notes__ == ["  in TripletMarginWithDistance, distance_function"]
@@ -225,7 +225,7 @@ def test_an_error_in_the_distance_says_where():
 
 @pytest.mark.parametrize("loss", [fn.InfoNCE(0.5, True), fn.NTXent(0.5)], ids=str)
 def test_a_row_without_weight_still_has_the_gradient_of_others(loss):
-    """It is a negative of theirs: the gradients of a weighted loss are those that autograd finds of it."""
+    """It is a negative example for them: autograd gives the same gradients of the weighted loss."""
     y, target = (
         (several(2, 1, 4, 3), None) if isinstance(loss, fn.InfoNCE) else (several(1, 1, 4, 3)[0], torch.tensor([0, 1, 0, 1]))
     )

@@ -1,4 +1,4 @@
-"""The divergence of normal distributions beside torch's, its limits, and the errors."""
+"""The divergence of normal distributions compared with torch's, its limits, and the errors."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ REDUCTIONS = {"mean": torch.mean, "sum": torch.sum, "batch": lambda t: t.sum() /
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("has_prior", [True, False])
 def test_it_is_the_divergence_of_torch(reduction, has_prior):
-    """Value, and the gradients of both pairs."""
+    """Value and the gradients of both pairs agree."""
     y, prior = pairs()
     target = prior if has_prior else None
     other = prior if has_prior else (torch.zeros(()), torch.zeros(()))
@@ -35,7 +35,7 @@ def test_it_is_the_divergence_of_torch(reduction, has_prior):
 
 
 def test_equal_distributions_are_at_distance_zero():
-    """With the gradient 0; and nearly equal ones are no further than the square of what they differ by."""
+    """The gradient is 0 too; for nearly equal ones the divergence is of the order of the squared difference."""
     y, _ = pairs()
     value, gy = fn.GaussianKL().value_and_grad(y, y)
     assert value == 0
@@ -45,14 +45,14 @@ def test_equal_distributions_are_at_distance_zero():
 
 
 def test_half_precision_is_computed_in_single():
-    """The value and the gradients have the dtype of y, and a square beyond float16 has its gradient."""
+    """Value and gradients have the dtype of y, and a square beyond float16 still has its gradient."""
     y = (torch.full((1,), 300.0, dtype=torch.float16), torch.zeros(1, dtype=torch.float16))
     value, gy = fn.GaussianKL().value_and_grad(y, None)
     assert (value.item(), gy[0].item(), gy[0].dtype) == (44992.0, 300.0, torch.float16)  # 45000, rounded
 
 
 def test_a_batch_counts_for_its_terms():
-    """As the mean of all rows needs it."""
+    """The mean over all rows needs this weight."""
     _, prior = pairs()
     assert [fn.GaussianKL(reduction).weight_of(prior) for reduction in ("mean", "batch")] == [12, 4]
 
@@ -68,7 +68,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

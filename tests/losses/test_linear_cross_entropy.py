@@ -1,4 +1,4 @@
-"""Cross-entropy of logits that are computed in the loss: beside torch's, block by block, at the limits, and in training."""
+"""Cross-entropy of logits computed within the loss: compared with torch's, by blocks, at the limits, and in training."""
 
 import math
 from itertools import product
@@ -24,7 +24,7 @@ LABELS = torch.tensor([[0, 6, -100], [3, 3, 2], [-100, 1, 5], [4, 2, 2]])
 
 @pytest.fixture
 def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take three rows of seven words at a time, and two words in a tile."""
+    """Use blocks of three rows with seven words, and tiles of two words."""
     monkeypatch.setattr(kernels.BLOCKS, "value", 3 * WORDS)
     monkeypatch.setattr(kernels, "_TILE", 2 * FEATURES)
 
@@ -49,7 +49,7 @@ def in_two_steps(loss: fn.LinearCrossEntropy, y, target):
 
 
 def by_autograd(loss, y, target, g=None):
-    """Return the value of all logits, and its gradients."""
+    """Return the value for all logits, and autograd's gradients."""
     leaves = tuple([one.clone().requires_grad_() for one in y])
     value = in_two_steps(loss, leaves, target)
     return value.detach(), torch.autograd.grad(value, leaves, torch.ones_like(value) if g is None else g)
@@ -72,7 +72,7 @@ ALL_OPTIONS = [
     seed=st.integers(0, 99),
 )
 def test_it_agrees_with_its_twin(reduction, weight, ignore_index, label_smoothing, rows, bias, seed):
-    """Value and all gradients, with and without a batch axis, for all options."""
+    """Value and all gradients agree, with and without a batch axis, for all options."""
     of_words = None if weight is None else torch.tensor(weight)
     module = nn.LinearCrossEntropyLoss(
         FEATURES, WORDS, reduction=reduction, weight=of_words, ignore_index=ignore_index, label_smoothing=label_smoothing
@@ -93,7 +93,7 @@ def test_it_agrees_with_its_twin(reduction, weight, ignore_index, label_smoothin
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_block_by_block_it_is_the_loss_of_all_logits(bias, blocks):
-    """Value and gradients, in one pass and in two, for all options, with either library for the products."""
+    """Value and gradients agree, in one pass and in two, for all options, with either library for the products."""
     y = operands(4, 3, bias=bias)
     for i, loss in enumerate(ALL_OPTIONS):
         labels = LABELS.clamp_min(loss.ignore_index)
@@ -108,7 +108,7 @@ def test_block_by_block_it_is_the_loss_of_all_logits(bias, blocks):
 
 
 class Largest(TorchDispatchMode):
-    """Keeps the size of the largest tensor that a kernel gives."""
+    """Records the size of the largest tensor that a kernel returns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1, "z_loss": 1e-4}], ids=["plain", "smoothed"])
 def test_the_logits_of_all_rows_are_never_in_memory(dtype, options):
-    """No tensor on the way is larger than the limit of a block, of three blocks and more."""
+    """With three blocks and more, no intermediate tensor exceeds the limit of a block."""
     rows, words = 300, 50_000
     y = random.normal(1, (rows, 2)).to(dtype), random.normal(2, (words, 2)).to(dtype)
     labels, loss = torch.arange(rows), fn.LinearCrossEntropy(**options)
@@ -137,7 +137,7 @@ def test_the_logits_of_all_rows_are_never_in_memory(dtype, options):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_lower_precision_is_summed_in_single_and_rounded_once(dtype, blocks):
-    """Value and gradients of many blocks are as near to those of float64 as their dtype allows."""
+    """The error to float64 is that of the dtype, for values and gradients over many blocks."""
     y, labels = tuple([one.to(dtype) for one in operands(60)]), torch.arange(60) % WORDS
     loss = fn.LinearCrossEntropy(label_smoothing=0.1, z_loss=0.01)
     value, gradients = loss.value_and_grad(y, labels)
@@ -149,7 +149,7 @@ def test_lower_precision_is_summed_in_single_and_rounded_once(dtype, blocks):
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_a_share_multiplies_the_gradient(reduction, blocks):
-    """That of a micro-batch, a number or a tensor, in one pass; the value is that of all."""
+    """The share of a micro-batch is a number or a tensor, in one pass; the value is unchanged."""
     y, loss = operands(4, 3), fn.LinearCrossEntropy(reduction=reduction, z_loss=0.1)
     value, gradients = loss.value_and_grad(y, LABELS)
     for share in (0.25, torch.tensor(0.25, dtype=F64)):
@@ -159,7 +159,7 @@ def test_a_share_multiplies_the_gradient(reduction, blocks):
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_rows_that_do_not_count_may_hold_anything(reduction, blocks):
-    """NaN and infinities in h change no number, and have the gradient 0."""
+    """NaN and infinities in their h change no number, and have the gradient 0."""
     loss = fn.LinearCrossEntropy(reduction=reduction, label_smoothing=0.1, z_loss=0.1)
     y = operands(4, 3)
     h = y[0].clone()
@@ -182,7 +182,7 @@ def test_a_word_of_weight_zero_may_be_impossible(blocks):
 
 
 def test_of_nothing_the_mean_is_that_of_cross_entropy():
-    """0 where every row is ignored, also by weights of 0, and NaN in an empty batch; the gradients are 0."""
+    """It is 0 if every row is ignored or has weight 0, and NaN for an empty batch; the gradients are 0."""
     y = operands(2)
     for loss, label in ((fn.LinearCrossEntropy(label_smoothing=0.1), -100), (fn.LinearCrossEntropy(WEIGHT), 3)):
         value, gradients = loss.value_and_grad(y, torch.full((2,), label))
@@ -199,7 +199,7 @@ def test_of_nothing_the_mean_is_that_of_cross_entropy():
 
 @pytest.mark.parametrize("dims", [(0, None, None), (None, 0, 0), (0, 0, 0)])
 def test_vmap_is_a_loop_over_blocks(dims, blocks):
-    """Over h, over the weights, and over both."""
+    """The mapped axis may be one of h, of the weights, or of both."""
     y, loss = operands(4, 3), fn.LinearCrossEntropy(WEIGHT, label_smoothing=0.1, z_loss=0.1)
     several = tuple([one if dim is None else torch.stack([one, 0.5 * one]) for one, dim in zip(y, dims, strict=True)])
     alone = [
@@ -211,7 +211,7 @@ def test_vmap_is_a_loop_over_blocks(dims, blocks):
 
 
 def test_it_has_derivatives_of_second_order_across_blocks(blocks):
-    """The Hessian by h, and the derivative of the gradient along all operands, are those of all logits."""
+    """The Hessian by h, and the derivative of the gradient along all operands, are those for all logits."""
     y, loss = operands(4, 3), fn.LinearCrossEntropy(WEIGHT, label_smoothing=0.1, z_loss=0.1)
     hessian = torch.func.jacrev(lambda h: loss.value_and_grad((h, *y[1:]), LABELS)[1][0])(y[0])
     want = torch.func.hessian(lambda h: in_two_steps(loss, (h, *y[1:]), LABELS))(y[0])
@@ -224,7 +224,7 @@ def test_it_has_derivatives_of_second_order_across_blocks(blocks):
 
 @pytest.mark.compiled
 def test_compiled_blocks_are_those_of_eager_mode():
-    """Gradients have the same bits; mapped over they, and the values, differ by rounding."""
+    """Gradients agree bit for bit; values, and gradients under vmap, to rounding."""
     y = random.normal(1, (100, 3)), random.normal(2, (60_000, 3)), random.normal(3, (60_000,))
     labels, loss = torch.arange(100), fn.LinearCrossEntropy(label_smoothing=0.1, z_loss=0.01)
     compiled = torch.compile(loss.value_and_grad, fullgraph=True)
@@ -244,7 +244,7 @@ NET = fn.serial(fn.Embedding(30, 8), fn.Linear(8, 8), fn.Tanh(), fn.DeferredLine
 
 
 def test_a_net_that_ends_in_a_deferred_product_trains_as_the_plain_net():
-    """One step gives the params of ``Linear`` and ``CrossEntropy``, tied to the embedding and not; the paths are the same."""
+    """One step gives the params of ``Linear`` and ``CrossEntropy``, tied to the embedding or not, at the same paths."""
     plain = fn.serial(*[fn.replace(NET, "3", fn.Linear(8, 30, bias=False))[i] for i in range(4)], fn.Flatten(0, 1))
     target = WORDS_IN_ROW.roll(1, 1)
     for ours, theirs in ((NET, plain), *[tuple(fn.tied(net, ("0.weight", "3.weight")) for net in (NET, plain))]):
@@ -258,7 +258,7 @@ def test_a_net_that_ends_in_a_deferred_product_trains_as_the_plain_net():
 
 
 def test_fit_and_evaluate_take_it():
-    """A small net learns rows by heart, validation included; and micro-batches of padded rows count by their labels."""
+    """A small net learns rows by heart, with validation; micro-batches of padded rows count by their labels."""
     net, loss = fn.tied(NET, ("0.weight", "3.weight")), fn.LinearCrossEntropy()
     data = WORDS_IN_ROW, WORDS_IN_ROW
     fit = fn.fit(net, loss, fn.Adam(lr=0.03), data, epochs=40, batch_size=6, key=0, validation=data, progress=False)
@@ -270,7 +270,7 @@ def test_fit_and_evaluate_take_it():
 
 
 def test_a_batch_counts_for_its_labels():
-    """As ``CrossEntropy`` counts them."""
+    """Its weight is that of ``CrossEntropy``."""
     for options in product((None, WEIGHT), (-100, 2), REDUCTIONS):
         labels = LABELS.clamp_min(options[1])
         assert fn.LinearCrossEntropy(*options).weight_of(labels) == fn.CrossEntropy(*options).weight_of(labels)
@@ -278,7 +278,7 @@ def test_a_batch_counts_for_its_labels():
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_rows_have_weights_and_masks(reduction, blocks):
-    """As those of ``CrossEntropy`` of the logits; rows of weight 0 may hold anything, and have the gradient 0."""
+    """They work as in ``CrossEntropy`` of the logits; rows of weight 0 may hold anything, and have the gradient 0."""
     y, w = operands(12), random.uniform(5, (12,), 0.5, 2.0, dtype=F64).index_fill(0, torch.tensor([4]), 0.0)
     labels = torch.arange(12) % WORDS
     options = {"reduction": reduction, "weight": WEIGHT, "label_smoothing": 0.1}
@@ -291,12 +291,12 @@ def test_rows_have_weights_and_masks(reduction, blocks):
 
 
 def test_it_keeps_the_laws_and_rules():
-    """As ``check_loss`` tries them, of more words than rows."""
+    """``check_loss`` passes, with more words than rows."""
     fn.testing.check_loss(fn.LinearCrossEntropy(label_smoothing=0.1), operands(4), torch.tensor([0, 6, -100, 3]), compiled=False)
 
 
 def test_the_loss_of_many_equal_words_is_the_logarithm_of_their_number():
-    """Of logits 0, ln V and its square by ``z_loss``."""
+    """With logits 0 it is ln V; ``z_loss`` adds its square."""
     y = torch.zeros(3, 2), torch.zeros(1000, 2)
     assert fn.LinearCrossEntropy(z_loss=0.5)(y, torch.arange(3)).item() == pytest.approx(
         math.log(1000) + 0.5 * math.log(1000) ** 2, rel=1e-6
@@ -324,7 +324,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

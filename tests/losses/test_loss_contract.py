@@ -1,4 +1,4 @@
-"""Losses: what all of them keep to, custom ones too, and the errors they raise."""
+"""The contract of losses, custom ones among them, and the errors they raise."""
 
 import pickle
 import re
@@ -44,7 +44,7 @@ def test_compiled_as_one_graph_it_is_the_same(loss, y, target):
 @everywhere
 @pytest.mark.parametrize("dims", [(0, 0), (0, None), (None, 0)])
 def test_vmap_is_a_loop(dims, loss, y, target):
-    """Mapped over both arguments, or over one alone, it gives what each pair gives alone."""
+    """Mapped over both arguments or over one, it gives what each pair gives alone."""
     ys, targets = torch.stack([y, 0.5 * y]), torch.stack([target, target.flip(0)])
     pairs = zip(ys if dims[0] == 0 else (y, y), targets if dims[1] == 0 else (target, target), strict=True)
     alone = [loss.value_and_grad(*pair) for pair in pairs]
@@ -54,7 +54,7 @@ def test_vmap_is_a_loop(dims, loss, y, target):
 
 @everywhere
 def test_meta_tensors_give_the_shapes(loss, y, target):
-    """On the meta device value and gradient have their shapes and dtypes."""
+    """On the meta device value and gradient have the right shapes and dtypes."""
     want = loss.value_and_grad(y, target)
     got = loss.value_and_grad(y.to("meta"), target.to("meta"))
     assert [(g.shape, g.dtype, g.is_meta) for g in got] == [(w.shape, w.dtype, True) for w in want]
@@ -62,7 +62,7 @@ def test_meta_tensors_give_the_shapes(loss, y, target):
 
 @everywhere
 def test_strides_do_not_matter(loss, y, target):
-    """Transposed and expanded tensors give the numbers of contiguous ones."""
+    """Transposed and expanded tensors give the results of contiguous ones."""
     twisted = y.movedim(0, -1).contiguous().movedim(-1, 0)
     g = torch.ones_like(loss(y, target).flatten()[:1]).reshape([1] * loss(y, target).dim()).expand_as(loss(y, target))
     torch.testing.assert_close(by_layer(loss, twisted, target, g), by_layer(loss, y, target, g.contiguous()))
@@ -70,14 +70,14 @@ def test_strides_do_not_matter(loss, y, target):
 
 @everywhere
 def test_the_gradient_of_the_value_may_be_a_number(loss, y, target):
-    """So a custom loss can weigh the losses it is made of."""
+    """A custom loss can thus weight the losses it consists of."""
     value, cache = loss.forward(y, target)
     torch.testing.assert_close(loss.backward(cache, 3.0), loss.backward(cache, torch.full_like(value, 3.0)))
 
 
 @everywhere
 def test_nothing_is_written_to(loss, y, target):
-    """Both arguments keep their versions, in value and in both gradients, and a cache serves twice."""
+    """Both arguments keep their versions, in the value and both gradients, and a cache can be used twice."""
     versions, layer = (y._version, target._version), loss.as_layer()
     value, cache = layer.apply({}, (y, target))
     once, twice = (layer.vjp({}, cache, torch.ones_like(value)) for _ in range(2))
@@ -87,7 +87,7 @@ def test_nothing_is_written_to(loss, y, target):
 
 @everywhere
 def test_a_loss_is_a_value(loss, y, target):
-    """Its repr evaluates back, its pickle too, and equal losses hash alike; so does its layer."""
+    """Its repr and its pickle give an equal loss, and equal losses have equal hashes; the same holds for its layer."""
     for one in (loss, loss.as_layer()):
         again = eval(repr(one), vars(fn))
         assert again == one == pickle.loads(pickle.dumps(one))
@@ -104,21 +104,21 @@ def test_half_precision_keeps_its_dtype(loss, y, target):
 
 
 def test_the_layer_has_no_params_and_mixes_the_batch():
-    """No params, whatever the seed; a mean depends on every row."""
+    """It has no params for any seed; a mean depends on every row."""
     assert MSE().as_layer().init(0) == {}
     assert MSE().as_layer().batch_dependent
     assert repr(MSE("sum").as_layer()) == "MSE(reduction='sum').as_layer()"
 
 
 def test_defaults_are_torchs():
-    """The mean, no weights, ignore_index -100 and no smoothing."""
+    """The defaults are the mean, no weights, ignore_index -100 and no smoothing."""
     assert repr(CrossEntropy(None, -100, "mean", 0.0)) == "CrossEntropy()"
     assert repr(BCEWithLogits("mean", None)) == "BCEWithLogits()"
 
 
 @frozen
 class LogCosh(ElementwiseLoss):
-    """A user's loss: log cosh (y - t)."""
+    """A custom loss: log cosh (y - t)."""
 
     def cache(self, y, t):
         return y - t
@@ -135,7 +135,7 @@ class LogCosh(ElementwiseLoss):
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_a_loss_of_ones_own_is_four_lines(reduction):
-    """An Elementwise subclass gets the reductions, the gradients and the layer."""
+    """A subclass of Elementwise gets the reductions, the gradients and the layer."""
     assert_agrees(LogCosh(reduction), reduced(lambda y, t: (y - t).cosh().log()), normal(1, 4, 3), normal(2, 4, 3))
 
 
@@ -238,13 +238,13 @@ WORDS = {
 
 @pytest.mark.parametrize("sentence", WORDS)
 def test_misuse_is_explained(sentence):
-    """The error says who, the rule with its numbers, and what came."""
+    """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         WORDS[sentence]()
 
 
 def test_a_loss_cannot_be_changed():
-    """It is frozen; replace makes another."""
+    """It is frozen; replace makes another one."""
     loss = CrossEntropy()
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         loss.reduction = "sum"
@@ -256,7 +256,7 @@ def test_a_loss_cannot_be_changed():
 @pytest.mark.parametrize("kind", ["sparse", "nested", "meta"])
 @everywhere
 def test_tensors_of_other_kinds_are_refused(loss, y, target, kind, place):
-    """Sparse, nested and meta tensors beside dense ones: the loss says so in every verb."""
+    """Every verb refuses sparse and nested tensors, and meta tensors mixed with others."""
     nested = torch.nested.nested_tensor
     change = {"sparse": torch.Tensor.to_sparse, "nested": lambda x: nested([x]), "meta": lambda x: x.to("meta")}[kind]
     given = (change(y), target) if place == "y" else (y, change(target))
@@ -270,14 +270,14 @@ OF_LABELS = [fn.MultiMargin(), fn.MulticlassHinge(), fn.MulticlassFocal(), fn.Po
 
 @pytest.mark.parametrize("loss", OF_LABELS, ids=str)
 def test_labels_on_another_device_are_refused(loss):
-    """Kernels would read whatever memory they get."""
+    """Kernels would read arbitrary memory."""
     with pytest.raises(ValueError, match="target must be on the device of y, cpu, got labels on meta"):
         loss(normal(1, 4, 3), torch.empty(4, dtype=torch.int64, device="meta"))
 
 
 @pytest.mark.parametrize("loss", [fn.CrossEntropy(), fn.NLL((1.0,) * 200), fn.weighted(fn.CrossEntropy())], ids=str)
 def test_labels_of_uint8_count_as_those_of_int64(loss):
-    """156 is -100 as uint8, and not ignored."""
+    """As uint8, -100 is 156, which is not ignored."""
     y, labels = normal(1, 2, 200), torch.tensor([156, 1])
     small = labels.to(torch.uint8)
     by, small_by = [(one, torch.ones(2)) if "weighted" in str(loss) else one for one in (labels, small)]

@@ -1,4 +1,4 @@
-"""Losses at infinite logits and at probabilities of 0 and 1: limits, in eager mode, mapped, compiled and differentiated."""
+"""Losses at infinite logits and at probabilities of 0 and 1: limits in eager mode, mapped, compiled and differentiated."""
 
 import math
 
@@ -12,7 +12,7 @@ INF = math.inf
 
 
 def labelled(y: Tensor, label: int) -> tuple[Tensor, Tensor]:
-    """Return value and gradient of one row."""
+    """Return value and gradient for one row."""
     return fn.CrossEntropy().value_and_grad(y, torch.tensor(label))
 
 
@@ -30,7 +30,7 @@ def test_an_infinite_logit_has_the_probability_1(label, value, gradient, dtype):
 @pytest.mark.parametrize("reduction", ["none", "sum", "batch", "mean"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_row_with_an_infinite_logit_leaves_others_as_they_are(reduction, smoothing):
-    """Their gradients are the same bits, for labels and for probabilities."""
+    """Their gradients agree bit for bit, for labels and for probabilities."""
     loss = fn.CrossEntropy(reduction=reduction, label_smoothing=smoothing)
     y = torch.tensor([[0.3, -1.0, 2.0], [1.0, 2.0, 0.5]])
     other = torch.tensor([[INF, 1.0, 0.0], [1.0, 2.0, 0.5]])
@@ -43,7 +43,7 @@ def test_a_row_with_an_infinite_logit_leaves_others_as_they_are(reduction, smoot
 
 @pytest.mark.compiled
 def test_compiled_cross_entropy_has_the_limits():
-    """Of rows with ∞ at the label and elsewhere, as in eager mode."""
+    """The rows have ∞ at the label and elsewhere; the results are those of eager mode."""
     y, labels = torch.tensor([[INF, 1.0, 2.0], [INF, 1.0, 2.0], [0.5, 0.1, 0.2]]), torch.tensor([0, 1, 2])
     loss = fn.CrossEntropy(reduction="none")
     got = torch.compile(loss.value_and_grad, fullgraph=True)(y, labels)
@@ -52,7 +52,7 @@ def test_compiled_cross_entropy_has_the_limits():
 
 
 def test_rows_that_are_ignored_may_hold_anything():
-    """NaN and both infinities; of nothing but such rows the mean is 0."""
+    """They may hold NaN and both infinities; the mean of such rows only is 0."""
     y = torch.tensor([[INF, -INF, math.nan], [math.nan, 1.0, 2.0]])
     value, gy = fn.CrossEntropy().value_and_grad(y, torch.tensor([-100, -100]))
     assert (value.item(), gy.any().item()) == (0, False)
@@ -60,7 +60,7 @@ def test_rows_that_are_ignored_may_hold_anything():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_the_slope_of_bce_where_y_is_the_target_is_its_limit(dtype):
-    """1 at 0 and -1 at 1, as anyone who differentiates it finds too."""
+    """It is 1 at 0 and -1 at 1, also by autograd."""
     y = torch.tensor([0.0, 1.0, 0.25], dtype=dtype)
     want = torch.tensor([1.0, -1.0, 0.0], dtype=dtype)
     value, gy = fn.BCE("sum").value_and_grad(y[:2], y[:2])
@@ -71,7 +71,7 @@ def test_the_slope_of_bce_where_y_is_the_target_is_its_limit(dtype):
 
 
 def test_the_slope_of_bce_near_an_edge_has_the_sign_of_the_error():
-    """Where y and a target other than 0 and 1 are both within 1e-12 of an edge; no share of the limit is added."""
+    """Here y, and a target other than 0 and 1, are both within 1e-12 of an edge; no part of the limit is added."""
     y, t = torch.tensor([[1e-13, 3e-13, 2e-13], [2e-13, 2e-13, 2e-13]], dtype=torch.float64)
     for gy in (fn.BCE("sum").value_and_grad(y, t)[1], torch.func.grad(lambda p: fn.BCE("sum")(p, t))(y)):
         assert gy.sign().tolist() == [-1, 1, 0]

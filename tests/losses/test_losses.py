@@ -1,4 +1,4 @@
-"""Losses against torch.nn's with autograd, and at the edges of the numbers."""
+"""Losses compared with torch.nn's and autograd, and their limits."""
 
 import math
 
@@ -40,7 +40,7 @@ def test_elementwise_losses_are_torchs(name, reduction, leading, seed):
     seed=st.integers(0, 99),
 )
 def test_an_elementwise_loss_agrees_with_its_twin(kind, reduction, shape, weight, seed):
-    """As a layer on (y, target), with all gradients, for any shape, one number too."""
+    """As a layer on (y, target) it has the same value and gradients, for any shape, also for one number."""
     ours, theirs, draw_y, draw_target = ELEMENTWISE[kind.removesuffix("Loss")]
     weighted = weight is not None and ours is BCEWithLogits
     module = theirs(reduction=reduction, **({"pos_weight": torch.tensor(weight)} if weighted else {}))
@@ -59,7 +59,7 @@ def test_one_number_is_a_loss_too(name):
 
 @pytest.mark.parametrize("name", ["MSE", "L1", "L2", "BCE", "BCEWithLogits"])
 def test_a_vector_is_a_batch_of_numbers(name):
-    """Of a y with one axis, that axis is the batch, and "batch" is the mean."""
+    """The only axis of y is the batch, and "batch" equals the mean."""
     ours, _, draw_y, draw_target = ELEMENTWISE[name]
     y, target = draw_y(1, 5), draw_target(2, 5)
     torch.testing.assert_close(ours("batch").value_and_grad(y, target), ours("mean").value_and_grad(y, target))
@@ -68,7 +68,7 @@ def test_a_vector_is_a_batch_of_numbers(name):
 @pytest.mark.parametrize("name", ["MSE", "L1", "L2", "BCEWithLogits"])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
 def test_integers_and_booleans_are_targets_without_gradient(name, dtype):
-    """They count as numbers, and their gradient is None."""
+    """They are converted to numbers, and their gradient is None."""
     loss = ELEMENTWISE[name][0]("mean")
     y, target = normal(1, 4, 3), shares(2, 4, 3) > 0.5
     value, gy, gtarget = by_layer(loss, y, target.to(dtype), torch.tensor(0.7, dtype=F64))
@@ -77,7 +77,7 @@ def test_integers_and_booleans_are_targets_without_gradient(name, dtype):
 
 
 def test_the_edges_of_probability_are_torchs_or_limits():
-    """BCE at y = 0 and 1 has torch's clamped values and slopes, but where y = t, its limits; the target's is of the logs."""
+    """BCE at y = 0 and 1 has torch's clamped values and slopes, but limits where y = t; the target's is of the logs."""
     y, target = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=F64), torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=F64)
     value, g, gy, _ = by_torch(lambda reduction: nn.BCELoss(reduction=reduction), "none", y, target)
     got = by_layer(BCE("none"), y, target, g)
@@ -91,7 +91,7 @@ def test_the_edges_of_probability_are_torchs_or_limits():
 
 @st.composite
 def cross_entropies(draw, soft: bool):
-    """Draw a loss with any options, torch's, logits and a target: (N, C, ...) or (C,)."""
+    """Draw a loss with any options, torch's loss, logits of shape (N, C, ...) or (C,), and a target."""
     classes, inner = draw(st.integers(2, 5)), draw(st.lists(st.integers(1, 3), max_size=3))
     shape = draw(st.sampled_from([(classes,), (draw(st.integers(1, 5)), classes, *inner)]))
     seed, reduction = draw(st.integers(0, 2**30)), draw(st.sampled_from(REDUCTIONS))
@@ -121,7 +121,7 @@ def test_cross_entropy_of_labels_is_torchs(case):
 @settings(deadline=None, max_examples=60)
 @given(case=st.booleans().flatmap(lambda soft: cross_entropies(soft=soft)))
 def test_cross_entropy_agrees_with_its_twin(case):
-    """As a layer on (y, target), of labels and of probabilities, which have a gradient."""
+    """It is a layer on (y, target), for labels and for probabilities, which have a gradient."""
     loss, theirs, y, target = case
     if loss.reduction != "batch":  # which torch has not
         assert_loss_twins(loss, theirs(loss.reduction), y, target)
@@ -136,7 +136,7 @@ def test_cross_entropy_of_probabilities_is_torchs(case):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_class_weight_of_zero_is_torchs(smoothing):
-    """Rows of a class of weight 0 count for nothing but the smoothing."""
+    """Rows of such a class contribute only through the smoothing."""
     weight, target = (0.5, 0.0, 2.0), torch.tensor([0, 1, 2, 1])
     tensor = torch.tensor(weight, dtype=F64)
     assert_agrees(
@@ -149,7 +149,7 @@ def test_a_class_weight_of_zero_is_torchs(smoothing):
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool])
 def test_labels_may_be_of_any_integer_type(dtype):
-    """Labels of a narrower type mean the same as int64."""
+    """Labels of a narrower type give the results of int64."""
     y, target = normal(1, 4, 2), torch.tensor([0, 1, 1, 0])
     got = CrossEntropy().value_and_grad(y, target.to(dtype))
     torch.testing.assert_close(got, CrossEntropy().value_and_grad(y, target), rtol=0, atol=0)
@@ -165,7 +165,7 @@ DIFFERENTIABLE = {
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_gradients_are_central_differences(name):
-    """The change of the value along a random direction of y and target is the product of that with both gradients."""
+    """The change of the value along a random direction equals its product with the gradients of y and target."""
     loss, y, target = DIFFERENTIABLE[name]
     vy, vt, h = normal(3, 4, 3), normal(4, 4, 3), 1e-6
     _, gy, gtarget = by_layer(loss, y, target, torch.tensor(1.0, dtype=F64))
@@ -182,14 +182,14 @@ LARGE = torch.tensor([[1000.0, -1000.0, 0.0], [-1000.0, 1000.0, 1000.0]])
     "loss", [CrossEntropy(reduction="none"), CrossEntropy(reduction="none", weight=(1.0, 1.0, 1.0))], ids=str
 )
 def test_large_logits_give_exact_cross_entropies(loss):
-    """Logits of ±1000 in float32: 2000 nats for the impossible, log 2 for one of two, and gradients of 0, ½ and 1."""
+    """Logits of ±1000 in float32 give 2000 for the impossible class, log 2 for one of two, and gradients 0, ½ and 1."""
     value, gy = loss.value_and_grad(LARGE, torch.tensor([1, 1]))
     torch.testing.assert_close(value, torch.tensor([2000.0, math.log(2)]))
     torch.testing.assert_close(gy, torch.tensor([[1.0, -1.0, 0.0], [0.0, -0.5, 0.5]]))
 
 
 def test_large_logits_give_exact_binary_cross_entropies():
-    """Logits of ±1000 in float32 cost 1000 on the wrong side and 0 on the right one, with gradients of ±1 and 0."""
+    """Logits of ±1000 in float32 cost 1000 on the wrong side and 0 on the right one, with gradients ±1 and 0."""
     y, target = torch.tensor([1000.0, 1000.0, -1000.0, -1000.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
     value, gy = BCEWithLogits("none").value_and_grad(y, target)
     assert value.tolist() == [1000.0, 0.0, 0.0, 1000.0]

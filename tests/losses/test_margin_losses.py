@@ -1,4 +1,4 @@
-"""Margin losses beside torch.nn's, or beside formulas with autograd; their kinks, their limits, and the errors."""
+"""Margin losses compared with torch.nn's or with formulas and autograd; their kinks, their limits, and the errors."""
 
 import math
 
@@ -24,7 +24,7 @@ def signs(seed, *shape):
 
 
 def listed(seed, *shape):
-    """Draw labels, duplicates among them, that end at a -1."""
+    """Draw labels, with duplicates, that end at a -1."""
     return random.randint(seed, shape, -1, shape[-1])
 
 
@@ -40,7 +40,7 @@ def listed(seed, *shape):
     seed=SEEDS,
 )
 def test_multi_margin_is_torchs(rows, classes, p, margin, is_weighted, reduction, seed):
-    """With every option, of one row too."""
+    """Every option agrees, also for a single row."""
     weight = tuple(random.uniform(seed, (classes,), dtype=F64).tolist()) if is_weighted else None
     module = nn.MultiMarginLoss(p, margin, torch.tensor(weight, dtype=F64) if weight else None, reduction=reduction)
     labels = random.randint(seed + 1, rows, 0, classes)
@@ -51,7 +51,7 @@ def test_multi_margin_is_torchs(rows, classes, p, margin, is_weighted, reduction
 @quick
 @given(rows=ROWS, classes=st.integers(1, 5), reduction=SHARED, seed=SEEDS)
 def test_multi_label_margin_is_torchs(rows, classes, reduction, seed):
-    """For any labels before a -1, twice the same too; by the kernel, and mapped by the formula."""
+    """Labels before a -1 may repeat; the kernel agrees, and so does the formula under vmap."""
     loss, y, labels = fn.MultiLabelMargin(reduction), normal(seed, *rows, classes), listed(seed + 1, *rows, classes)
     assert_as_torch(loss, nn.MultiLabelMarginLoss(reduction=reduction), y, labels)
     mapped = torch.func.vmap(loss.value_and_grad)(torch.stack([y, -y]), torch.stack([labels, labels]))
@@ -65,7 +65,7 @@ def test_multi_label_margin_is_torchs(rows, classes, reduction, seed):
     shape=st.lists(st.integers(1, 3), max_size=3), margin=st.floats(-1, 3), reduction=SHARED, floating=st.booleans(), seed=SEEDS
 )
 def test_margin_ranking_is_torchs(shape, margin, reduction, floating, seed):
-    """Of any shape, with integers or factors as the target."""
+    """Shapes are arbitrary, and the target has integers or factors."""
     y, target = (normal(seed, *shape), normal(seed + 1, *shape)), normal(seed + 2, *shape) if floating else signs(seed, *shape)
     assert_as_torch(fn.MarginRanking(margin, reduction), nn.MarginRankingLoss(margin, reduction=reduction), y, target)
 
@@ -74,7 +74,7 @@ def test_margin_ranking_is_torchs(shape, margin, reduction, floating, seed):
 @quick
 @given(shape=st.lists(st.integers(1, 3), min_size=1, max_size=3), margin=st.floats(0, 2), floating=st.booleans(), seed=SEEDS)
 def test_hinge_is_its_formula(reduction, shape, margin, floating, seed):
-    """The value and both gradients, with a margin of 0 those of the perceptron."""
+    """Value and both gradients agree; a margin of 0 gives those of the perceptron."""
     y, target = normal(seed, *shape), normal(seed + 1, *shape) if floating else signs(seed, *shape)
     assert_derived(fn.Hinge(reduction, margin), lambda y, t: torch.clamp_min(margin - t * y, 0), y, target)
 
@@ -83,7 +83,7 @@ def test_hinge_is_its_formula(reduction, shape, margin, floating, seed):
 @quick
 @given(n=st.integers(1, 4), classes=st.integers(1, 4), margin=st.floats(0, 2), seed=SEEDS)
 def test_multiclass_hinge_is_its_formula(reduction, n, classes, margin, seed):
-    """The largest margin but for that of the label, at least 0."""
+    """The terms are the largest margin over the classes except the label, at least 0."""
     y, labels = normal(seed, n, classes), random.randint(seed + 1, (n,), 0, classes)
     one_hot = nn.functional.one_hot(labels, classes).double()
 
@@ -94,7 +94,7 @@ def test_multiclass_hinge_is_its_formula(reduction, n, classes, margin, seed):
 
 
 def test_slopes_at_the_kinks_are_torchs():
-    """Of two sides the inner one with ``clamp_min``, the outer one with torch's loops; halfway where classes are equal."""
+    """With ``clamp_min`` the slope is that inside, with torch's loops that outside; between equal classes it is the mean."""
     zero, one = torch.zeros(1), torch.ones(1)
     assert fn.Hinge().value_and_grad(one, one)[1].tolist() == [-1.0]
     assert fn.Hinge(margin=0.0).value_and_grad(zero, -one)[1].tolist() == [1.0]
@@ -106,7 +106,7 @@ def test_slopes_at_the_kinks_are_torchs():
 
 @pytest.mark.parametrize("loss", [fn.MultiMargin(), fn.MulticlassHinge()], ids=str)
 def test_infinite_scores_have_their_limits(loss):
-    """On the right side they cost nothing, on the wrong one infinitely much, with finite gradients."""
+    """They cost nothing on the right side and ∞ on the wrong one, with finite gradients."""
     y = torch.tensor([math.inf, 0.0, -math.inf])
     assert loss.value_and_grad(y, torch.tensor(0))[0] == 0
     value, gy = loss.value_and_grad(y, torch.tensor(1))
@@ -127,7 +127,7 @@ each = pytest.mark.parametrize(("loss", "y", "target"), LOSSES, ids=[str(loss) f
 
 @each
 def test_a_mean_over_batches_is_that_of_all_rows(loss, y, target):
-    """Weighted by ``weight_of``, for batches of 4 and 2 rows."""
+    """Batches of 4 and 2 rows are weighted by ``weight_of``."""
     for reduction in ("mean", "batch"):
         one = loss.replace(reduction=reduction)
         parts = [(fn.tree.map(lambda leaf, at=at: leaf[at], (y, target))) for at in (slice(4), slice(4, 6))]
@@ -140,7 +140,7 @@ def test_a_mean_over_batches_is_that_of_all_rows(loss, y, target):
 @each
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_is_rounded_once(loss, y, target, half):
-    """The value and the gradient are those in float32 of the same numbers, rounded."""
+    """Value and gradient are those in float32 of the same numbers, rounded."""
     y = fn.tree.cast(y, half)
     got, want = loss.value_and_grad(y, target), loss.value_and_grad(fn.tree.cast(y, torch.float32), target)
     torch.testing.assert_close(got, fn.tree.cast(want, half), rtol=0, atol=0)
@@ -148,7 +148,7 @@ def test_half_precision_is_rounded_once(loss, y, target, half):
 
 @each
 def test_nan_is_not_hidden(loss, y, target):
-    """Torch's kernel of several labels hides it in a class that is none."""
+    """Torch's kernel for several labels hides a NaN in a class that is no label."""
     nan = fn.tree.map(lambda leaf: leaf.clone().index_fill(0, torch.tensor([0]), math.nan), y)
     assert loss(nan, target).isnan()
 
@@ -179,7 +179,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

@@ -1,4 +1,4 @@
-"""Losses of named outputs: against each loss by itself, in every place that takes a loss, and errors."""
+"""Losses of named outputs: compared with each loss by itself, wherever a loss is used; and the errors."""
 
 import pickle
 
@@ -27,7 +27,7 @@ PARAMS = fn.tree.cast(NET.init(0), torch.float64)
 
 
 def test_it_is_the_sum_of_the_losses():
-    """Value and gradients, for each output its own."""
+    """The value is the sum, and each output has its own gradient."""
     value, gy = LOSS.value_and_grad(Y, TARGET)
     each = {name: loss.value_and_grad(Y[name], TARGET[name]) for name, _, loss in LOSS.terms}
     torch.testing.assert_close(value, sum([f * each[name][0] for name, f, _ in LOSS.terms]))
@@ -36,7 +36,7 @@ def test_it_is_the_sum_of_the_losses():
 
 
 def test_the_judge_finds_nothing():
-    """As a layer too, with the targets' gradients where they have any."""
+    """The judge also tests it as a layer, with gradients of the targets that have one."""
     check_loss(LOSS, Y, TARGET, compiled=False, dtypes=(torch.float64, torch.float16))
     weighed = fn.losses_of(a=fn.weighted(fn.CrossEntropy(ignore_index=0)), b=(2, fn.MSE()))
     target = {"a": (LABELS.clamp_min(0), normal(7, 7).abs()), "b": normal(8, 7, 2)}
@@ -45,7 +45,7 @@ def test_the_judge_finds_nothing():
 
 @pytest.mark.compiled
 def test_it_compiles_as_one_graph():
-    """With the net, and with dicts of outputs, targets and gradients; aot_eager gives the same bits."""
+    """The graph includes the net, with dicts of outputs, targets and gradients; aot_eager gives the same bits."""
     step = fn.value_and_grads(NET, LOSS)
     found = torch.compile(step, fullgraph=True, backend="aot_eager")(PARAMS, X, TARGET)
     torch.testing.assert_close(found[:2], step(PARAMS, X, TARGET)[:2], rtol=0, atol=0)
@@ -60,7 +60,7 @@ def test_parts_are_named_by_output():
 
 
 def test_it_is_a_value():
-    """It prints as the call that makes it, and pickles."""
+    """Its repr is the call that makes it, and it pickles."""
     assert eval(repr(LOSS), vars(fn)) == LOSS == pickle.loads(pickle.dumps(LOSS))
     assert repr(fn.losses_of(a=fn.MSE(), b=(2, fn.L1()))) == "losses_of(a=MSE(), b=(2, L1()))"
     odd = fn.losses_of(**{"a b": fn.MSE()})
@@ -69,7 +69,7 @@ def test_it_is_a_value():
 
 
 def test_the_history_has_every_part():
-    """While training and in validation, each without its factor; with a rate of 0 they are those of all rows."""
+    """Training and validation show parts without their factors; with a rate of 0 they are those of all rows."""
     columns = {"loss": LOSS(NET(PARAMS, X), TARGET)}
     columns |= {f"loss.{name}": value for name, (value, _) in LOSS.parts(NET(PARAMS, X), TARGET).items()}
     result = fn.fit(
@@ -83,7 +83,7 @@ def test_the_history_has_every_part():
 
 
 def test_training_is_that_of_the_step():
-    """Showing the parts changes no bit of the params."""
+    """Recording the parts changes no bit of the params."""
     result = fn.fit(NET, LOSS, fn.SGD(0.1), (X, TARGET), epochs=2, batch_size=7, key=0, params=PARAMS, progress=False)
     step, params = fn.train_step(NET, LOSS, fn.SGD(0.1)), PARAMS
     state, order = step.opt.init(params), fn.random.split(0, 3)[1]
@@ -94,14 +94,14 @@ def test_training_is_that_of_the_step():
 
 
 def test_a_step_in_the_backward_pass_is_the_plain_step():
-    """Bit for bit."""
+    """The results agree bit for bit."""
     plain, early = (fn.train_step(NET, LOSS, fn.Adam(0.1), in_backward=flag) for flag in (False, True))
     state = plain.opt.init(PARAMS)
     assert fn.tree.equal(early(PARAMS, state, X, TARGET), plain(PARAMS, state, X, TARGET))
 
 
 def test_a_net_with_named_outputs_is_shown_as_others_are():
-    """In a table and a drawing, and its sizes are inferred."""
+    """It has a table and a drawing, and its sizes are inferred."""
     assert "moments" in str(fn.summary(NET, X))
     assert "moments" in fn.draw(NET).dot
     net = fn.graph("x", a=(fn.Linear(None, 3), "x"), b=(fn.Linear(None, 2), "x"), output={"one": "a", "two": "b"})
@@ -110,7 +110,7 @@ def test_a_net_with_named_outputs_is_shown_as_others_are():
 
 
 def test_each_row_has_its_gradient():
-    """As by itself in a batch of one."""
+    """The gradient is that of the row in a batch of one."""
     values, grads = fn.per_example_grads(NET, LOSS)(PARAMS, X, TARGET)
     for i in range(7):
         row = fn.tree.map(lambda leaf, i=i: leaf[i : i + 1], (X, TARGET))
@@ -119,7 +119,7 @@ def test_each_row_has_its_gradient():
 
 
 def test_members_of_an_ensemble_have_each_their_loss():
-    """Value and gradients, and the means over members in the history, part by part."""
+    """Value and gradients are per member, and the history has means over members, part by part."""
     nets, losses = fn.ensemble(NET, 2), fn.ensemble(LOSS, 2)
     params = fn.tree.cast(nets.init(0), torch.float64)
     values, grads, _ = fn.value_and_grads(nets, losses)(params, X, TARGET)
@@ -152,14 +152,14 @@ REFUSED = {
 
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule, and what came."""
+    """The message names the loss, the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         REFUSED[sentence]()
     assert sentence in str(caught.value)
 
 
 def test_an_error_says_in_which_output():
-    """With a note, as in a net."""
+    """A note names the output, as in a net."""
     with pytest.raises(ValueError, match="MSE") as caught:
         fn.losses_of(a=fn.MSE(), b=fn.MSE())({"a": X, "b": X}, {"a": X, "b": X[0]})
     assert caught.value.__notes__ == ["  in losses_of, 'b'"]

@@ -1,4 +1,4 @@
-"""Weights and masks of samples: values against plain formulas, gradients by the judge, exact zeros, and errors."""
+"""Weights and masks of samples: values compared with plain formulas, gradients by the judge, exact zeros, and errors."""
 
 import pickle
 
@@ -23,7 +23,7 @@ EACH = shares(3, 5, 3) * (normal(4, 5, 3) > -0.5)
 
 
 def expected(terms, w, counts, reduction):
-    """Return Σ w ℓ over what the reduction divides by; ``counts`` is what each term counts for in the mean."""
+    """Return Σ w ℓ divided by the weight of the reduction; ``counts`` is the weight of each term in the mean."""
     w = w.to(terms.dtype).reshape(*w.shape, *[1] * (terms.dim() - w.dim())).expand(terms.shape)
     by = {"mean": (w * counts).sum(), "batch": len(terms), "sum": 1}
     return w * terms if reduction == "none" else (w * terms).sum() / by[reduction]
@@ -34,7 +34,7 @@ def expected(terms, w, counts, reduction):
     "w", [W, W > 0.3, (2 * W).long(), EACH, EACH > 0.5], ids=["rows", "mask", "whole", "terms", "mask of terms"]
 )
 def test_elementwise_losses_are_weighted_sums_of_their_terms(w, reduction):
-    """By row or by element, with numbers and masks, for one of each file of losses."""
+    """Weights and masks are per row or per element, for one loss of each file."""
     for loss, y, t in [
         (fn.MSE, Y, T),
         (fn.L1, Y, T),
@@ -47,7 +47,7 @@ def test_elementwise_losses_are_weighted_sums_of_their_terms(w, reduction):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_class_weights_multiply(smoothing, reduction):
-    """In both sums of the mean, and ignored rows count for nothing: the mean is torch's with a factor for each row."""
+    """They are in both sums of the mean, and ignored rows have weight 0: the result is torch's with a factor for each row."""
     class_weight = (0.5, 1.0, 3.0)
     loss = fn.CrossEntropy(class_weight, reduction=reduction, label_smoothing=smoothing)
     counts = torch.tensor([0.5, 3.0, 1.0, 0.0, 3.0], dtype=torch.float64)
@@ -62,7 +62,7 @@ def test_class_weights_multiply(smoothing, reduction):
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_ones_change_nothing(reduction):
-    """A weight of 1 for each row or term gives the loss itself."""
+    """A weight of 1 for each row or term gives the loss without weights."""
     for loss, y, t in [
         (fn.MSE(reduction), Y, T),
         (fn.CrossEntropy((1.0, 2.0, 3.0), reduction=reduction), Y, LABELS),
@@ -85,7 +85,7 @@ def test_whole_weights_repeat_rows(counts, reduction):
 @pytest.mark.parametrize("worst", [NAN, INF, -INF])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_a_weight_of_zero_counts_for_nothing(worst, reduction):
-    """Even where the term is infinite or NaN: value and gradients are those with another number there, and 0 at its place."""
+    """The term may be infinite or NaN: value and gradients are those with another number there, and its own gradient is 0."""
     for loss, t in [(fn.MSE(reduction), T), (fn.CrossEntropy(reduction=reduction), LABELS)]:
         bad = Y.clone()
         bad[1] = worst
@@ -101,7 +101,7 @@ def test_a_weight_of_zero_counts_for_nothing(worst, reduction):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bool])
 def test_if_all_weights_are_zero_the_mean_is_zero(dtype):
-    """Value and gradient; of no rows it is NaN, as without weights."""
+    """Value and gradient are 0; the mean of no rows is NaN, as without weights."""
     value, gy = fn.weighted(fn.MSE()).value_and_grad(Y, (T, torch.zeros(5, dtype=dtype)))
     assert value == 0
     assert not gy.any()
@@ -123,7 +123,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_judge_finds_nothing(name):
-    """Gradients of y, target and weights, and the weight of every split of the rows."""
+    """It tests the gradients of y, target and weights, and the weight of every split of the rows."""
     loss, y, target = LOSSES[name]
     check_loss(loss, y, target, compiled=False, dtypes=(torch.float64, torch.bfloat16))
     weights = target[1] * torch.tensor([1, 0, 1, 0, 1]).reshape(5, *[1] * (target[1].dim() - 1))
@@ -133,28 +133,28 @@ def test_the_judge_finds_nothing(name):
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", ["rows", "labels"])
 def test_it_compiles_as_one_graph(name):
-    """With the gradient of the weights."""
+    """The graph includes the gradient of the weights."""
     loss, y, target = LOSSES[name]
     check_loss(loss, y, target, dtypes=(torch.float64,))
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_weighted_loss_is_a_value(name):
-    """It prints as the call that makes it, and pickles."""
+    """Its repr is the call that makes it, and it pickles."""
     loss = LOSSES[name][0]
     assert eval(repr(loss), vars(fn)) == loss == pickle.loads(pickle.dumps(loss))
 
 
 @pytest.mark.parametrize("reduction", ["sum", "batch", "none"])
 def test_weights_may_be_negative_where_nothing_is_divided_by_them(reduction):
-    """As advantages are, in policy gradients."""
+    """Advantages in policy gradients may be negative."""
     loss = fn.weighted(fn.CrossEntropy(reduction=reduction))
     torch.testing.assert_close(loss(Y, (LABELS, -W)), -loss(Y, (LABELS, W)))
 
 
 @pytest.mark.parametrize("loss", [fn.weighted(fn.MSE()), fn.weighted(fn.CrossEntropy())], ids=repr)
 def test_members_of_an_ensemble_share_the_weights(loss):
-    """Each has the value and the gradient that it has by itself, and so has each row."""
+    """Each member has the value and gradient that it has by itself, and so has each row."""
     target = (T if isinstance(loss.loss, fn.MSE) else LABELS, W)
     ys = torch.stack([Y, 2 * Y])
     values, gy = fn.ensemble(loss, 2).value_and_grad(ys, target)
@@ -170,7 +170,7 @@ def test_members_of_an_ensemble_share_the_weights(loss):
 
 
 def test_a_sum_weighs_each_of_its_terms():
-    """So that each has its own mean."""
+    """Each term thus has its own mean."""
     assert fn.weighted(fn.MSE() + 0.5 * fn.L1("sum")) == fn.weighted(fn.MSE()) + 0.5 * fn.weighted(fn.L1("sum"))
     assert repr(fn.weighted(fn.MSE() + 0.5 * fn.L1())) == "weighted(MSE()) + 0.5 * weighted(L1())"
 
@@ -181,12 +181,12 @@ OF_EACH_KIND = {
     if isinstance(one.layer, LossLayer) and one.batched
 }
 WITHOUT_WEIGHTS = {NamedLosses, WeightedLoss}
-"""Those whose weights are in the losses within, or are there."""
+"""Losses whose weights are in the losses within, or which take them by themselves."""
 
 
 @pytest.mark.parametrize("kind", [kind for kind in OF_EACH_KIND if kind not in WITHOUT_WEIGHTS], ids=lambda kind: kind.__name__)
 def test_every_loss_takes_weights(kind):
-    """By row, with every reduction: the gradients are measured, and the rules of losses tried."""
+    """Weights are per row, with every reduction: gradients are measured, and the rules of losses are tested."""
     loss, y, target = OF_EACH_KIND[kind]
     loss = loss if loss.mean_of_terms else loss.with_reduction("sum")
     terms = loss.with_reduction("none")(*fn.tree.cast((y, target), torch.float64))
@@ -196,7 +196,7 @@ def test_every_loss_takes_weights(kind):
 
 
 def test_a_custom_loss_has_weights_if_it_has_terms():
-    """Terms of rows, and labels that count for nothing, as its ``weight_of`` says."""
+    """It has terms for rows, and its ``weight_of`` leaves out some labels."""
 
     @fn.frozen
     class Rows(fn.Loss):
@@ -239,7 +239,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         REFUSED[sentence]()
     assert sentence in str(caught.value)

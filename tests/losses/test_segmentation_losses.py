@@ -1,4 +1,4 @@
-"""Focal and Dice losses beside formulas with autograd, those of optax written out; certain predictions, nothing to find, errors."""
+"""Focal and Dice losses compared with formulas and autograd, also optax's; certain predictions, empty masks, errors."""
 
 import math
 
@@ -22,7 +22,7 @@ reductions = pytest.mark.parametrize("reduction", REDUCTIONS)
 @quick
 @given(shape=SHAPES, alpha=st.none() | st.floats(0, 1), gamma=st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.3]), seed=SEEDS)
 def test_focal_is_its_formula(reduction, shape, alpha, gamma, seed):
-    """With the gradients of y and of targets between 0 and 1."""
+    """The gradients of y and of targets between 0 and 1 agree too."""
 
     def formula(y, t):
         known = t * torch.sigmoid(y) + (1 - t) * torch.sigmoid(-y)
@@ -41,7 +41,7 @@ def test_focal_is_its_formula(reduction, shape, alpha, gamma, seed):
     seed=SEEDS,
 )
 def test_multiclass_focal_is_its_formula(reduction, rest, gamma, is_weighted, seed):
-    """Of rows and of pixels, with weights and without."""
+    """This holds for rows and for pixels, with weights and without."""
     w = random.uniform(seed, (3,), dtype=F64)
     labels = random.randint(seed + 1, (4, *rest), 0, 3)
 
@@ -54,7 +54,7 @@ def test_multiclass_focal_is_its_formula(reduction, rest, gamma, is_weighted, se
 
 
 def test_without_gamma_they_are_cross_entropies():
-    """Binary and of classes."""
+    """This holds for the binary loss and for classes."""
     y, t, labels = normal(1, 4, 3), shares(2, 4, 3), torch.tensor([0, 2, 1, 2])
     torch.testing.assert_close(fn.Focal(gamma=0.0).value_and_grad(y, t), fn.BCEWithLogits().value_and_grad(y, t))
     torch.testing.assert_close(
@@ -64,7 +64,7 @@ def test_without_gamma_they_are_cross_entropies():
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
 def test_certain_logits_cost_nothing_when_right(gamma):
-    """And the logit's size when wrong, with the gradient ±1; at ±200 in float32, where probabilities are 0 and 1, and at ±∞."""
+    """When wrong they cost the size of the logit, with gradient ±1: at ±200 in float32, and at ±∞."""
     for far in (200.0, math.inf):
         y, t = torch.tensor([far, -far, -far, far]), torch.tensor([1.0, 0.0, 1.0, 0.0])
         value, gy = fn.Focal(gamma=gamma, reduction="none").value_and_grad(y, t)
@@ -79,7 +79,7 @@ def test_certain_logits_cost_nothing_when_right(gamma):
 
 
 def dice(p, t, dims, smooth, alpha, beta):
-    """Return the Dice terms of probabilities as optax forms them."""
+    """Return the Dice terms of probabilities by optax's formula."""
     both, of_p, of_t = (p * t).sum(dims), p.sum(dims), t.sum(dims)
     return 1 - (both + smooth) / (both + alpha * (of_p - both) + beta * (of_t - both) + smooth)
 
@@ -91,7 +91,7 @@ OPTIONS = {"smooth": st.sampled_from([0.0, 0.1, 1.0]), "alpha": st.floats(0.1, 1
 @quick
 @given(shape=st.lists(st.integers(1, 3), min_size=2, max_size=3), logits=st.booleans(), **OPTIONS)
 def test_dice_is_its_formula(reduction, shape, logits, smooth, alpha, beta, seed):
-    """Of one foreground, with the gradients of both."""
+    """There is one foreground class; both gradients agree."""
     loss = fn.Dice(smooth, alpha, beta, logits=logits, reduction=reduction)
     y, t = normal(seed, *shape) if logits else shares(seed, *shape), shares(seed + 1, *shape)
     dims = [*range(1, len(shape))]
@@ -109,7 +109,7 @@ def test_dice_is_its_formula(reduction, shape, logits, smooth, alpha, beta, seed
     **OPTIONS,
 )
 def test_dice_of_classes_is_its_formula(reduction, rest, logits, is_weighted, generalized, ignored, smooth, alpha, beta, seed):
-    """With all options: weights, weights by the batch's sizes, and without the background."""
+    """All options agree: weights, weights by the sizes in the batch, and no background."""
     w = random.uniform(seed, (3,), dtype=F64)
     weight = tuple(w.tolist()) if is_weighted else None
     y, t = normal(seed, 4, 3, *rest) if logits else shares(seed, 4, 3, *rest), shares(seed + 1, 4, 3, *rest)
@@ -125,14 +125,14 @@ def test_dice_of_classes_is_its_formula(reduction, rest, logits, is_weighted, ge
 
 
 def test_labels_are_one_hot():
-    """Integers without the axis of classes, and with it."""
+    """Labels may be integers without the axis of classes, or have the axis."""
     y, labels = normal(1, 2, 3, 4), torch.tensor([[0, 1, 2, 2], [1, 1, 0, 0]])
     want = fn.Dice(multiclass=True).value_and_grad(y, one_hot(labels, 3).movedim(-1, 1))
     torch.testing.assert_close(fn.Dice(multiclass=True).value_and_grad(y, labels), want, rtol=0, atol=0)
 
 
 def test_nothing_found_where_there_is_nothing_costs_nothing():
-    """Without ``smooth`` too, where the fraction is 0 / 0; and NaN stays NaN."""
+    """This holds without ``smooth`` too, where the fraction is 0 / 0; NaN stays NaN."""
     y = torch.full((1, 4), -math.inf)
     value, gy = fn.Dice(smooth=0.0).value_and_grad(y, torch.zeros(1, 4))
     assert value == 0
@@ -141,7 +141,7 @@ def test_nothing_found_where_there_is_nothing_costs_nothing():
 
 
 def test_a_perfect_mask_of_a_million_pixels_in_half_precision():
-    """The sums are beyond float16, and are formed in float32."""
+    """The sums exceed float16, and are computed in float32."""
     t = (torch.arange(2**20) % 2).reshape(1, -1)
     value, gy = fn.Dice().value_and_grad((40.0 * t - 20).half(), t)
     assert value.dtype is gy.dtype is torch.float16
@@ -152,7 +152,7 @@ def test_a_perfect_mask_of_a_million_pixels_in_half_precision():
 
 @pytest.mark.parametrize("loss", [fn.Focal(0.25), fn.MulticlassFocal(), fn.Dice(multiclass=True)], ids=str)
 def test_a_mean_over_batches_is_that_of_all_rows(loss):
-    """Weighted by ``weight_of``, for batches of 4 and 2 rows."""
+    """Batches of 4 and 2 rows are weighted by ``weight_of``."""
     y, labels = normal(1, 6, 3, 2), random.randint(2, (6, 2), 0, 3)
     target = shares(2, 6, 3, 2) if isinstance(loss, fn.Focal) else labels
     parts = [(y[at], target[at]) for at in (slice(4), slice(4, 6))]
@@ -162,7 +162,7 @@ def test_a_mean_over_batches_is_that_of_all_rows(loss):
 
 
 def test_cross_entropy_is_the_softmax_loss_of_rankings():
-    """``optax.ranking_softmax_loss``: the relevance of each item of a list is a target that need not sum to 1."""
+    """``optax.ranking_softmax_loss``: the relevance of the items in a list is a target that need not sum to 1."""
     scores, relevance = normal(1, 4, 5), shares(2, 4, 5) * 3
     want = -(relevance * torch.log_softmax(scores, 1)).sum(1).mean()
     torch.testing.assert_close(fn.CrossEntropy()(scores, relevance), want)
@@ -189,7 +189,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

@@ -1,4 +1,4 @@
-"""Sums of losses: arithmetic, values and gradients against the terms by themselves, and errors."""
+"""Sums of losses: arithmetic, values and gradients compared with those of the terms, and errors."""
 
 import pickle
 
@@ -19,7 +19,7 @@ TERMS = st.lists(st.tuples(FACTORS, st.sampled_from([fn.MSE(), fn.L1("sum"), fn.
 
 @given(TERMS)
 def test_a_sum_is_the_sum_of_its_terms(terms):
-    """Value, the gradient of y, and that of the target through the layer."""
+    """The value, the gradient of y, and through the layer that of the target are sums."""
     loss = sum([factor * one for factor, one in terms])
     layer = loss.as_layer()
     value, cache = layer.apply({}, (Y, T))
@@ -34,7 +34,7 @@ def test_a_sum_is_the_sum_of_its_terms(terms):
 
 @given(TERMS)
 def test_a_sum_prints_as_the_sum_that_makes_it(terms):
-    """It evaluates back, alone and as a layer; its pickle and its hash agree too."""
+    """The repr of the sum and of its layer evaluates to an equal one; pickle and hash agree too."""
     loss = sum([factor * one for factor, one in terms])
     assert eval(repr(loss), vars(fn)) == loss == pickle.loads(pickle.dumps(loss))
     assert eval(repr(loss.as_layer()), vars(fn)) == loss.as_layer()
@@ -42,7 +42,7 @@ def test_a_sum_prints_as_the_sum_that_makes_it(terms):
 
 
 def test_arithmetic_is_written_as_usual():
-    """Sums within become part of the sum, and a loss times 1 is the loss."""
+    """Nested sums are flattened, and a loss times 1 is the loss."""
     a, b = fn.MSE(), fn.L1()
     assert repr(a + 0.1 * b) == "MSE() + 0.1 * L1()"
     assert repr(2 * (a - 3 * b) - a / 4) == "2 * MSE() - 6 * L1() - 0.25 * MSE()"
@@ -55,7 +55,7 @@ def test_arithmetic_is_written_as_usual():
 
 
 def test_reductions_are_those_of_the_terms():
-    """Terms with terms add up to terms, and means and sums may be mixed."""
+    """Unreduced terms add up to terms, and means and sums may be mixed."""
     terms = fn.MSE("none") + 0.5 * fn.L1("none")
     value, gy = terms.value_and_grad(Y, T)
     torch.testing.assert_close(value, (Y - T) ** 2 + 0.5 * (Y - T).abs())
@@ -66,7 +66,7 @@ def test_reductions_are_those_of_the_terms():
 
 
 def test_the_gradient_of_the_value_may_be_a_number_or_a_tensor():
-    """And ``None`` means ones."""
+    """``None`` means ones."""
     loss = fn.BCEWithLogits() - 0.5 * fn.MSE()
     y, t = Y, shares(3, 4, 3)
     _, cache = loss.forward(y, t)
@@ -104,7 +104,7 @@ def test_parts_have_names_values_and_weights():
 
 
 def test_the_weight_of_a_sum_is_what_its_parts_agree_on():
-    """One weight for parts that count differently would be wrong, so there is none."""
+    """If the parts have different weights, no single weight is right, so there is none."""
     assert (fn.MSE() + fn.L1("batch")).weight_of(T) == 4
     assert (fn.CrossEntropy() + 2 * fn.CrossEntropy(label_smoothing=0.1)).weight_of(LABELS) == 3
     assert (2 * fn.CrossEntropy()).weight_of(LABELS) == 3
@@ -140,7 +140,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_bad_sums_are_refused_with_their_sentence(sentence):
-    """Each message says who, the rule, and what came."""
+    """The message names the loss, the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         REFUSED[sentence]()
     assert sentence in str(caught.value)
@@ -148,7 +148,7 @@ def test_bad_sums_are_refused_with_their_sentence(sentence):
 
 @pytest.mark.parametrize("other", [1, 0.5, "a", None])
 def test_only_losses_are_added(other):
-    """Python says so, as for its own numbers; ``sum`` starts from 0."""
+    """Python raises its own error for other operands; ``sum`` starts from 0."""
     with pytest.raises(TypeError, match="unsupported operand"):
         fn.MSE() + other
     with pytest.raises(TypeError, match="unsupported operand"):

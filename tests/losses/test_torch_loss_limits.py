@@ -1,4 +1,4 @@
-"""Losses at the edges of the numbers: at 0, infinities and NaN, at kinks, for huge and tiny numbers, and what they refuse."""
+"""Limits of losses: at 0, infinities and NaN, at kinks, for huge and tiny numbers; and what they refuse."""
 
 import math
 import re
@@ -15,7 +15,7 @@ INF, NAN = math.inf, math.nan
 
 
 def everywhere(loss, y, target):
-    """Return the terms and their slopes in eager mode, mapped, and of the terms by ``torch.func``, which must agree."""
+    """Return the terms and their slopes in eager mode, under vmap, and by ``torch.func``, which must agree."""
     loss = loss.replace(reduction="none")
     value, gy = loss.value_and_grad(y, target)
     mapped = vmap(loss.value_and_grad)(y[None], target[None])
@@ -30,7 +30,7 @@ def everywhere(loss, y, target):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_log_cosh_is_exact(dtype):
-    """To a few units in the last place, from 1e-18 to the largest number; the logarithm of cosh overflows from 89 on."""
+    """The error is a few units in the last place for 1e-18 to the largest number; cosh itself overflows from 89 on."""
     y = torch.cat([10.0 ** torch.arange(-18, 38, dtype=dtype), torch.linspace(0.5, 1.5, 41, dtype=dtype)])
     with mpmath.workdps(120):
         want = [float(abs(d) + mpmath.log1p(mpmath.expm1(-2 * d) / 2)) for d in map(mpmath.mpf, y.tolist())]
@@ -40,7 +40,7 @@ def test_log_cosh_is_exact(dtype):
 
 
 def test_huber_and_smooth_l1_at_kinks_and_infinities():
-    """As torch's, in the kernel and in the formula alike."""
+    """The kernel and the formula both give torch's values."""
     y, zeros = torch.tensor([2.0, -2.0, 1.0, INF, -INF, 0.0]), torch.zeros(6)
     assert everywhere(fn.Huber(delta=2.0), y, zeros) == ([2.0, 2.0, 0.5, INF, INF, 0.0], [2.0, -2.0, 1.0, 2.0, -2.0, 0.0])
     assert everywhere(fn.SmoothL1(beta=2.0), y, zeros) == ([1.0, 1.0, 0.25, INF, INF, 0.0], [1.0, -1.0, 0.5, 1.0, -1.0, 0.0])
@@ -48,7 +48,7 @@ def test_huber_and_smooth_l1_at_kinks_and_infinities():
 
 
 def test_smooth_l1_neither_overflows_nor_underflows():
-    """Where β is huge or tiny; torch has ∞ and 0."""
+    """This holds for huge or tiny β; torch has ∞ and 0."""
     (huge,), (slope,) = everywhere(fn.SmoothL1(beta=1e30), torch.tensor([1e25]), torch.zeros(1))
     assert (huge, slope) == (pytest.approx(5e19, rel=1e-6), pytest.approx(1e-5, rel=1e-6))
     (tiny,), (slope,) = everywhere(fn.SmoothL1(beta=1e-30), torch.tensor([1e-31]), torch.zeros(1))
@@ -56,7 +56,7 @@ def test_smooth_l1_neither_overflows_nor_underflows():
 
 
 def test_what_is_impossible_and_does_not_occur_has_no_divergence():
-    """A probability of 0, with a log-probability of ±∞ or any other, and also in logarithms; torch has NaN."""
+    """A target probability of 0 adds 0, even if the log-probability is ±∞, also with targets in logarithms; torch has NaN."""
     y, t = torch.tensor([-INF, INF, -2.0, -INF]), torch.tensor([0.0, 0.0, 0.0, 0.5])
     assert everywhere(fn.KLDiv(), y, t) == ([0.0, 0.0, 0.0, INF], [0.0, 0.0, 0.0, -0.5])
     logs = torch.tensor([-INF, -200.0, -INF, 0.0])
@@ -65,7 +65,7 @@ def test_what_is_impossible_and_does_not_occur_has_no_divergence():
 
 
 def test_the_gradient_of_a_target_passes_a_softmax_with_masked_classes():
-    """Where a probability of the target is exactly 0: the gradient of its logits is 0, and those of the others are finite."""
+    """If a target probability is exactly 0, the gradient of its logits is 0, and the others are finite."""
     softmax, logits = fn.Softmax(dim=0), torch.tensor([0.5, 1.0, -INF])
     t, cache = softmax.apply({}, logits)
     layer = fn.KLDiv("sum").as_layer()
@@ -78,7 +78,7 @@ def test_the_gradient_of_a_target_passes_a_softmax_with_masked_classes():
 
 
 def test_counts_at_rates_of_0_and_infinity():
-    """No count at no rate costs 0, any count there ∞, and an infinite rate costs ∞; torch has NaN for three of them."""
+    """Count 0 at rate 0 costs 0, any other count there ∞, and an infinite rate costs ∞; torch has NaN for three of them."""
     y, t = torch.tensor([-INF, -INF, INF, INF]), torch.tensor([0.0, 2.0, 0.0, 2.0])
     assert everywhere(fn.PoissonNLL(), y, t) == ([0.0, INF, INF, INF], [0.0, -2.0, INF, INF])
     values, slopes = everywhere(fn.PoissonNLL(log_input=False), torch.tensor([0.0, INF, INF]), torch.tensor([0.0, 0.0, 2.0]))
@@ -86,7 +86,7 @@ def test_counts_at_rates_of_0_and_infinity():
 
 
 def test_poly_cross_entropy_of_masked_and_certain_classes():
-    """A logit of -∞ without a share costs nothing, and one of ∞ is certain."""
+    """A logit of -∞ with target 0 costs nothing, and a logit of ∞ is certain."""
     y, t = torch.tensor([[-INF, 1.0, 1.0], [INF, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     for target in (t, t.argmax(1)):
         value, gy = fn.PolyCrossEntropy(1.0, "none").value_and_grad(y, target)
@@ -96,7 +96,7 @@ def test_poly_cross_entropy_of_masked_and_certain_classes():
 
 @pytest.mark.parametrize("loss", [fn.SoftMargin(), fn.HingeEmbedding(), fn.Hinge()], ids=str)
 def test_nan_is_not_hidden_by_signs(loss):
-    """In y; a target of NaN has no sign, and is refused."""
+    """NaN in y is not hidden; a target of NaN has no sign, and is refused."""
     assert loss(torch.tensor([NAN, 1.0]), torch.tensor([-1.0, 1.0])).isnan()
     for target in ([NAN, 1.0], [0.0, 1.0]):
         with pytest.raises(ValueError, match="target must hold -1 and 1"):
@@ -104,7 +104,7 @@ def test_nan_is_not_hidden_by_signs(loss):
 
 
 def test_soft_margin_of_large_scores():
-    """Linear on the wrong side, where torch overflows from 89 on, and 0 on the right one."""
+    """It is linear on the wrong side, where torch overflows from 89 on, and 0 on the right one."""
     y, t = torch.tensor([1e30, -1e30, INF, -INF, 104.0]), torch.tensor([-1, 1, 1, 1, -1])
     assert everywhere(fn.SoftMargin(), y, t) == ([y[0].item(), y[0].item(), 0.0, INF, 104.0], [1.0, -1.0, 0.0, -1.0, 1.0])
     assert fn.SoftMargin()(torch.tensor([30.0]), torch.tensor([1])).item() == pytest.approx(math.exp(-30), rel=1e-6)
@@ -120,7 +120,7 @@ def test_hinge_embedding_on_its_kink():
 
 
 def test_normal_numbers_far_away_do_not_overflow():
-    """d² may be beyond the largest number where d²/v is not; torch has ∞."""
+    """d² may exceed the largest number where d²/v does not; torch has ∞."""
     y = torch.tensor([1e25]), torch.tensor([1e30])
     value, (gmean, gvar) = fn.GaussianNLL().value_and_grad(y, torch.zeros(1))
     assert value.item() == pytest.approx(0.5 * (math.log(1e30) + 1e20), rel=1e-6)
@@ -130,7 +130,7 @@ def test_normal_numbers_far_away_do_not_overflow():
 
 @pytest.mark.parametrize("var", [0.0, 1e-9])
 def test_a_variance_below_eps_has_the_gradient_at_eps(var):
-    """In ``value_and_grad`` and for someone who differentiates; torch's too."""
+    """This holds in ``value_and_grad`` and for autograd; torch's is the same."""
     mean, v, target = (torch.tensor([one], dtype=torch.float64) for one in (1.0, var, 0.5))
     loss = fn.GaussianNLL(eps=1e-3)
     value, gy = loss.value_and_grad((mean, v), target)
@@ -140,7 +140,7 @@ def test_a_variance_below_eps_has_the_gradient_at_eps(var):
 
 
 def test_a_negative_variance_and_labels_out_of_range_are_nan_where_they_cannot_be_read():
-    """Under ``vmap``; in eager mode they raise."""
+    """Under ``vmap`` they give NaN; in eager mode they raise an error."""
     assert vmap(fn.GaussianNLL())((torch.zeros(2, 1), torch.tensor([[1.0], [-1.0]])), torch.zeros(2, 1)).isnan().tolist() == [
         False,
         True,
@@ -149,7 +149,7 @@ def test_a_negative_variance_and_labels_out_of_range_are_nan_where_they_cannot_b
 
 
 def test_nll_of_ignored_rows_and_of_classes_without_weight():
-    """Ignored rows may hold NaN, and a class of weight 0 a log-probability of -∞; if nothing counts the mean is 0."""
+    """Ignored rows may hold NaN, and a class of weight 0 a log-probability of -∞; if nothing counts, the mean is 0."""
     y = torch.tensor([[NAN, 0.0], [-INF, -1.0], [-3.0, -2.0]])
     value, gy = fn.NLL((0.0, 2.0)).value_and_grad(y, torch.tensor([-100, 0, 1]))
     assert (value.item(), gy.tolist()) == (2.0, [[0.0, 0.0], [0.0, 0.0], [0.0, -1.0]])
@@ -173,7 +173,7 @@ OF_NUMBERS = [
 
 @pytest.mark.parametrize("loss", OF_NUMBERS, ids=str)
 def test_nan_is_not_hidden(loss):
-    """In y where the target is 0 too, and in the target."""
+    """NaN in y counts where the target is 0 too, and so does NaN in the target."""
     for y, target in (([NAN, 1.0], [0.0, 1.0]), ([0.5, NAN], [0.0, 1.0]), ([0.5, 1.0], [NAN, 1.0])):
         assert loss(torch.tensor(y), torch.tensor(target)).isnan()
 
@@ -183,7 +183,7 @@ def test_nan_is_not_hidden(loss):
 )
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_is_rounded_once(loss, half):
-    """Value and both gradients are those of float32, rounded: sums, differences and slopes do not round before."""
+    """Value and both gradients are those of float32, rounded; nothing is rounded before."""
     y, target = (normal(seed, 300, 30).abs().mul(10).to(half) for seed in (1, 2))
     g = torch.tensor(0.7, dtype=half)
     layer = loss.as_layer()
@@ -204,7 +204,7 @@ def test_members_in_half_precision_do_not_overflow():
 
 @pytest.mark.compiled
 def test_compiled_losses_have_the_limits():
-    """As in eager mode, at infinities and zeros."""
+    """The limits at infinities and zeros are those of eager mode."""
     edge = torch.tensor([-INF, INF, 0.0, 100.0, -100.0])
     zero_or_one = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0])
     losses = [fn.KLDiv("none"), fn.PoissonNLL(reduction="none"), fn.LogCosh("none"), fn.SmoothL1("none", 0.5)]
@@ -216,7 +216,7 @@ def test_compiled_losses_have_the_limits():
 
 
 def test_a_shared_variance_is_not_disturbed_by_terms_that_count_for_nothing():
-    """Of weight 0 and NaN; a variance of nothing but such terms has the gradient 0."""
+    """Such terms have weight 0 and NaN; a variance that only they share has the gradient 0."""
     mean, var, target = torch.tensor([[1.0, NAN], [NAN, NAN]]), torch.tensor([[2.0], [NAN]]), torch.zeros(2, 2)
     weights = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     value, gy = fn.weighted(fn.GaussianNLL()).value_and_grad((mean, var), (target, weights))
@@ -225,7 +225,7 @@ def test_a_shared_variance_is_not_disturbed_by_terms_that_count_for_nothing():
 
 
 def test_weights_of_rows_leave_out_their_last_axis():
-    """In y of as many rows as classes too, where the axes could be confused."""
+    """This also holds if y has as many rows as classes, where the axes could be confused."""
     y, target, weights = normal(1, 2, 3, 3), normal(2, 2, 3, 3).sigmoid(), torch.ones(2, 3, dtype=torch.float64)
     y[0, 1], weights[0, 1] = NAN, 0.0
     gy = fn.weighted(fn.MultiLabelSoftMargin(reduction="sum")).value_and_grad(y, (target, weights))[1]
@@ -235,7 +235,7 @@ def test_weights_of_rows_leave_out_their_last_axis():
 
 
 def test_cosine_distance_of_zeros_and_of_huge_vectors():
-    """A vector of zeros is at a right angle to all, with a finite gradient, and squares do not overflow."""
+    """A zero vector is orthogonal to all, with a finite gradient, and squares do not overflow."""
     y, target = torch.tensor([[0.0, 0.0], [1e30, 0.0]]), torch.tensor([[1.0, 0.0], [1e30, 1e30]])
     value, gy = fn.CosineDistance(reduction="none").value_and_grad(y, target)
     torch.testing.assert_close(value, torch.tensor([1.0, 1 - 0.5**0.5]))
@@ -276,18 +276,18 @@ WORDS = {
 
 @pytest.mark.parametrize("sentence", WORDS)
 def test_misuse_is_explained(sentence):
-    """The error says who, the rule with its numbers, and what came."""
+    """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         WORDS[sentence]()
 
 
 def test_torchs_word_for_batch_is_taken():
-    """``batchmean``, and it prints as ours."""
+    """``batchmean`` is accepted; the repr has our word."""
     assert repr(fn.KLDiv("batchmean")) == "KLDiv(reduction='batch')"
 
 
 def test_arguments_are_in_torchs_order():
-    """Without the deprecated ones."""
+    """Only the deprecated ones are missing."""
     assert repr(fn.PoissonNLL(True, False, 1e-8, "mean")) == "PoissonNLL()"
     assert repr(fn.NLL(None, -100, "mean")) == "NLL()"
     assert repr(fn.HingeEmbedding(1.0, "mean")) == "HingeEmbedding()"

@@ -1,4 +1,4 @@
-"""The losses of ``robust``, ``divergences``, ``likelihoods``, ``soft_margin`` and ``NLL`` beside torch.nn's, with all options."""
+"""The losses of ``robust``, ``divergences``, ``likelihoods``, ``soft_margin`` and ``NLL`` compared with torch.nn's."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ DRAWN = {
 @quick
 @given(data=st.data(), shape=shapes, seed=seeds, reduction=torchs_reductions)
 def test_an_elementwise_loss_agrees_with_its_twin(kind, data, shape, seed, reduction):
-    """Value and gradients, for any options and shape, one number too."""
+    """Value and gradients agree for any options and shape, also for one number."""
     options = {name: data.draw(drawn, name) for name, drawn in OPTIONS[kind].items()} | {"reduction": reduction}
     draw_y, draw_target = DRAWN.get(kind, (normal, normal))
     loss = getattr(fn, kind.removesuffix("Loss"))(**options)
@@ -54,7 +54,7 @@ def test_an_elementwise_loss_agrees_with_its_twin(kind, data, shape, seed, reduc
 
 
 def variances(shape):
-    """Return a strategy of the shapes that a variance may have."""
+    """Return a strategy for the shapes that a variance may have."""
     shared = [(*shape[:i], 1, *shape[i + 1 :]) for i in range(len(shape))]
     return st.sampled_from([shape, *shared, *([shape[:-1]] if shape else [])])
 
@@ -63,7 +63,7 @@ def variances(shape):
 @quick
 @given(data=st.data(), shape=shapes, seed=seeds, full=flags, eps=st.sampled_from([1e-6, 0.5]), reduction=torchs_reductions)
 def test_gaussian_nll_agrees_with_its_twin(data, shape, seed, full, eps, reduction):
-    """With the gradients of mean, variance and target, and variances below eps too."""
+    """The gradients of mean, variance and target agree, also for variances below eps."""
     var = shares(seed + 1, *data.draw(variances(shape)))
     options = {"full": full, "eps": eps, "reduction": reduction}
     y, target = (normal(seed, *shape), var), normal(seed + 2, *shape)
@@ -71,7 +71,7 @@ def test_gaussian_nll_agrees_with_its_twin(data, shape, seed, full, eps, reducti
 
 
 def weights(draw, seed, classes):
-    """Draw no weights, or some of which one may be 0."""
+    """Draw no weights, or weights of which one may be 0."""
     return draw(st.sampled_from([None, tuple(shares(seed, classes).tolist()), (*shares(seed, classes - 1).tolist(), 0.0)]))
 
 
@@ -81,7 +81,7 @@ def as_tensor(weight):
 
 @st.composite
 def labels(draw):
-    """Draw options of NLL, log-probabilities and labels, of which one at least counts."""
+    """Draw options of NLL, log-probabilities, and labels at least one of which counts."""
     classes, inner, seed = draw(st.integers(2, 5)), draw(st.lists(st.integers(1, 3), max_size=2)), draw(seeds)
     shape = draw(st.sampled_from([(classes,), (draw(st.integers(1, 5)), classes, *inner)]))
     weight, found = weights(draw, seed, classes), random.bits(seed, shape[: len(shape) > 1] + shape[2:]).remainder(classes)
@@ -94,7 +94,7 @@ def labels(draw):
 @quick
 @given(case=labels(), reduction=torchs_reductions)
 def test_nll_agrees_with_its_twin(case, reduction):
-    """For all weights and ignored labels, of rows, pixels and one vector."""
+    """This holds for all weights and ignored labels, for rows, pixels and one vector."""
     options, y, target = case
     options["reduction"] = reduction
     assert_loss_twins(fn.NLL(**options), nn.NLLLoss(**options | {"weight": as_tensor(options["weight"])}), y, target)
@@ -103,7 +103,7 @@ def test_nll_agrees_with_its_twin(case, reduction):
 @quick
 @given(case=labels(), reduction=st.sampled_from(["mean", "sum", "none", "batch"]))
 def test_nll_of_log_softmax_is_cross_entropy(case, reduction):
-    """Values, and gradients after the vjp of LogSoftmax."""
+    """Values agree, and so do gradients after the vjp of LogSoftmax."""
     options, y, target = case
     softmax = fn.LogSoftmax(dim=min(1, y.dim() - 1))
     logp, cache = softmax.apply({}, y)
@@ -116,7 +116,7 @@ def test_nll_of_log_softmax_is_cross_entropy(case, reduction):
 @quick
 @given(data=st.data(), leading=st.lists(st.integers(1, 4), max_size=2), seed=seeds, reduction=torchs_reductions)
 def test_multi_label_soft_margin_agrees_with_its_twin(data, leading, seed, reduction):
-    """For all weights, of one row, several, and several axes of them."""
+    """This holds for all weights, for one row, several rows, and several axes of rows."""
     weight, shape = weights(data.draw, seed, 3), (*leading, 3)
     module = nn.MultiLabelSoftMarginLoss(as_tensor(weight), reduction=reduction)
     assert_loss_twins(fn.MultiLabelSoftMargin(weight, reduction), module, normal(seed, *shape), shares(seed + 1, *shape))
@@ -130,7 +130,7 @@ def test_multi_label_soft_margin_agrees_with_its_twin(data, leading, seed, reduc
     reduction=st.sampled_from(["mean", "sum", "none"]),
 )
 def test_cosine_distance_is_one_minus_torchs_similarity(leading, dim, seed, reduction):
-    """Value and both gradients, along the last axis and the first."""
+    """Value and both gradients agree, along the last axis and the first."""
     y, target = normal(seed, *leading, 3), normal(seed + 1, *leading, 3)
     module = reduced(lambda y, t: 1 - torch.nn.functional.cosine_similarity(y, t, dim=dim))
     assert_loss_twins(fn.CosineDistance(dim, reduction=reduction), module(reduction), y, target)
@@ -139,7 +139,7 @@ def test_cosine_distance_is_one_minus_torchs_similarity(leading, dim, seed, redu
 @quick
 @given(case=labels(), epsilon=st.sampled_from([2.0, -0.5]), soft=flags, reduction=torchs_reductions)
 def test_poly_cross_entropy_is_its_formula(case, epsilon, soft, reduction):
-    """Value and gradients by autograd, of labels and of probabilities."""
+    """Value and autograd's gradients agree, for labels and for probabilities."""
     (_, y, target), axis = case, min(1, case[1].dim() - 1)
     shares_of_y = torch.nn.functional.one_hot(target, y.shape[axis]).movedim(-1, axis).double()
     target = y.sigmoid() if soft else target
@@ -165,7 +165,7 @@ BATCH = {
 
 @pytest.mark.parametrize(("loss", "y", "target"), BATCH.values(), ids=BATCH)
 def test_batch_is_the_sum_divided_by_the_number_of_rows(loss, y, target):
-    """And its gradient."""
+    """The gradient is divided too."""
     value, gy = loss.replace(reduction="sum").value_and_grad(y, target)
     quarter = fn.tree.map(lambda x: x / 4, (value, gy))
     torch.testing.assert_close(loss.replace(reduction="batch").value_and_grad(y, target), quarter)
@@ -173,7 +173,7 @@ def test_batch_is_the_sum_divided_by_the_number_of_rows(loss, y, target):
 
 @pytest.mark.parametrize(("loss", "y", "target"), BATCH.values(), ids=BATCH)
 def test_batches_count_as_the_mean_of_all_rows_needs_it(loss, y, target):
-    """Σ w value / Σ w over a batch of one row and one of three is the value of all; also without rows."""
+    """Σ w value / Σ w over batches of one and of three rows is the value of all; also if there are no rows."""
     for reduction in ("mean", "batch"):
         loss = loss.replace(reduction=reduction)
         batches = [fn.tree.map(lambda x, at=at: x[at], (y, target)) for at in (slice(0, 1), slice(1, 4))]
@@ -184,7 +184,7 @@ def test_batches_count_as_the_mean_of_all_rows_needs_it(loss, y, target):
 
 @pytest.mark.parametrize("name", BATCH)
 def test_an_empty_batch_is_torchs(name):
-    """NaN for a mean, 0 for the sum, no terms for none, and empty gradients."""
+    """A mean is NaN, the sum 0, the terms are empty, and so are the gradients."""
     loss, y, target = BATCH[name]
     y, target = fn.tree.map(lambda x: x[:0], (y, target))
     found = {

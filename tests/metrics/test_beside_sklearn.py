@@ -1,4 +1,4 @@
-"""Metrics beside sklearn's on drawn data, ties and absent classes among it, added up over batches."""
+"""Metrics compared with sklearn's on drawn data with ties and absent classes, added up over batches."""
 
 import math
 import warnings
@@ -17,7 +17,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def in_batches(metric, y, target, seed):
-    """Return the value of rows that are split at random places."""
+    """Return the value for rows that are split at random places."""
     ends = sorted(numpy.random.default_rng(seed).integers(0, len(target) + 1, 3))
     total = metric.start()
     for rows in torch.arange(len(target)).tensor_split([int(end) for end in ends]):
@@ -26,7 +26,7 @@ def in_batches(metric, y, target, seed):
 
 
 def drawn(seed, classes):
-    """Draw 1 to 30 rows: predicted and true classes, of which some may be absent."""
+    """Draw 1 to 30 rows of predicted and true classes, some of which may be absent."""
     rng = numpy.random.default_rng(seed)
     rows, most = rng.integers(1, 31), rng.integers(1, classes + 1)
     return rng.integers(0, classes, rows), rng.integers(0, most, rows)
@@ -61,7 +61,7 @@ SCORES = {
     st.integers(2, 5),
 )
 def test_scores_of_labels_are_sklearns(seed, kind, average, zero, classes):
-    """For every average and what 0 / 0 is, with all classes in ``labels``."""
+    """Every average and every value for 0 / 0 agrees, with all classes in ``labels``."""
     said, true = drawn(seed, classes)
     options = {"average": average, "zero_division": zero, "labels": range(classes)}
     got = in_batches(kind(average, num_classes=classes, zero_division=zero), torch.tensor(said), torch.tensor(true), seed)
@@ -71,7 +71,7 @@ def test_scores_of_labels_are_sklearns(seed, kind, average, zero, classes):
 @quick
 @given(SEEDS, st.sampled_from(["macro", None]), st.integers(2, 5))
 def test_what_divides_by_zero_may_be_left_out(seed, average, classes):
-    """As by NaN in sklearn, of precision and recall."""
+    """Precision and recall leave it out where sklearn gives NaN."""
     said, true = drawn(seed, classes)
     for kind in (fn.Precision, fn.Recall):
         got = in_batches(kind(average, num_classes=classes, zero_division=None), torch.tensor(said), torch.tensor(true), seed)
@@ -82,7 +82,7 @@ def test_what_divides_by_zero_may_be_left_out(seed, average, classes):
 @quick
 @given(SEEDS, st.sampled_from([*SCORES]), st.sampled_from(["macro", "micro", "weighted", None]), st.floats(-1, 1))
 def test_scores_of_many_labels_are_sklearns(seed, kind, average, threshold):
-    """Columns above a threshold, each a label by itself."""
+    """Each column above a threshold is a label by itself."""
     rng = numpy.random.default_rng(seed)
     y, true = rng.normal(size=(11, 3)), rng.integers(0, 2, (11, 3))
     got = in_batches(kind(average, multilabel=True, threshold=threshold), torch.tensor(y), torch.tensor(true), seed)
@@ -92,7 +92,7 @@ def test_scores_of_many_labels_are_sklearns(seed, kind, average, threshold):
 @quick
 @given(SEEDS, st.sampled_from([0.5, 1.0, 2.0]))
 def test_binary_scores_are_sklearns(seed, beta):
-    """Of logits in one column, and of both classes."""
+    """Logits are in one column, and both classes are scored."""
     rng = numpy.random.default_rng(seed)
     y, true = rng.normal(size=11), rng.integers(0, 2, 11)
     want = silent(sk.fbeta_score, true, y > 0, beta=beta, zero_division=0.0)
@@ -104,7 +104,7 @@ def test_binary_scores_are_sklearns(seed, beta):
 @quick
 @given(SEEDS, st.integers(2, 5))
 def test_what_comes_from_the_confusion_matrix_is_sklearns(seed, classes):
-    """The matrix and its shares, balanced accuracy, kappa with every weight, and Matthews' correlation."""
+    """The matrix and its shares, balanced accuracy, kappa with every weight, and Matthews' correlation agree."""
     said, true = drawn(seed, classes)
     y, t, labels = torch.tensor(said), torch.tensor(true), range(classes)
     for normalize in (None, "true", "pred", "all"):
@@ -121,7 +121,7 @@ def test_what_comes_from_the_confusion_matrix_is_sklearns(seed, classes):
 @quick
 @given(SEEDS, st.integers(1, 4))
 def test_top_k_is_sklearns(seed, k):
-    """Of outputs without ties."""
+    """The outputs have no ties."""
     rng = numpy.random.default_rng(seed)
     y, true = rng.normal(size=(9, 4)), rng.integers(0, 4, 9)
     want = silent(sk.top_k_accuracy_score, true, y, k=k, labels=range(4))
@@ -129,13 +129,13 @@ def test_top_k_is_sklearns(seed, k):
 
 
 def test_of_equal_outputs_the_first_are_the_largest():
-    """So that top_k counts no more than k of them, and top 1 is argmax."""
+    """Hence top_k counts no more than k of them, and top 1 is argmax."""
     y = torch.zeros(4, 4)
     assert [fn.Accuracy(k)(y, torch.arange(4)).item() for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
 
 
 def ranked(seed, columns):
-    """Draw scores with ties, and truth in which each column has both kinds."""
+    """Draw scores with ties, and targets with both classes in each column."""
     rng = numpy.random.default_rng(seed)
     rows = rng.integers(4, 40)
     true = rng.integers(0, 2, (rows, columns))
@@ -146,7 +146,7 @@ def ranked(seed, columns):
 @quick
 @given(SEEDS, st.sampled_from(["macro", "micro", "weighted", None]))
 def test_areas_are_sklearns_with_ties(seed, average):
-    """Of labels by themselves, by every average."""
+    """Each label is scored by itself, with every average."""
     y, true = ranked(seed, 3)
     for kind, theirs in ((fn.AUROC, sk.roc_auc_score), (fn.AveragePrecision, sk.average_precision_score)):
         got = in_batches(kind(average=average), torch.tensor(y), torch.tensor(true), seed)
@@ -156,7 +156,7 @@ def test_areas_are_sklearns_with_ties(seed, average):
 @quick
 @given(SEEDS, st.integers(2, 12))
 def test_between_thresholds_scores_are_ties(seed, n):
-    """The area is sklearn's of the numbers of thresholds that a probability reaches."""
+    """The area is sklearn's for the number of thresholds that each probability reaches."""
     y, true = ranked(seed, 1)
     p = 1 / (1 + numpy.exp(-y))
     reached = (p[:, :1] >= numpy.linspace(0, 1, n)).sum(1)
@@ -168,7 +168,7 @@ def test_between_thresholds_scores_are_ties(seed, n):
 @quick
 @given(SEEDS, st.sampled_from(["macro", "weighted"]))
 def test_the_area_of_classes_is_sklearns_one_against_the_rest(seed, average):
-    """Of logits, whose softmax sklearn gets."""
+    """The scores are logits, and sklearn gets their softmax."""
     rng = numpy.random.default_rng(seed)
     y, true = rng.normal(size=(14, 3)), numpy.append(numpy.arange(3), rng.integers(0, 3, 11))
     want = sk.roc_auc_score(true, torch.tensor(y).softmax(1).numpy(), multi_class="ovr", average=average)
@@ -176,7 +176,7 @@ def test_the_area_of_classes_is_sklearns_one_against_the_rest(seed, average):
 
 
 def test_a_label_of_one_kind_has_no_area():
-    """It is NaN, and averages leave it out; infinite scores are the largest."""
+    """The area is NaN, and averages leave it out; infinite scores are the largest."""
     y = torch.tensor([[1.0, -torch.inf], [2.0, 0.0], [3.0, torch.inf]])
     true = torch.tensor([[1, 0], [1, 1], [1, 1]])
     each = fn.AUROC(average=None)(y, true)
@@ -188,7 +188,7 @@ def test_a_label_of_one_kind_has_no_area():
 @quick
 @given(SEEDS, st.sampled_from(["uniform_average", "variance_weighted", "raw_values"]))
 def test_regression_is_sklearns(seed, multioutput):
-    """Of two outputs, one of which may be constant."""
+    """There are two outputs, one of which may be constant."""
     rng = numpy.random.default_rng(seed)
     y, target = rng.normal(size=(9, 2)), rng.normal(size=(9, 2)) * rng.integers(0, 2, 2) + 0.125
     a, b = torch.tensor(y), torch.tensor(target)
@@ -201,7 +201,7 @@ def test_regression_is_sklearns(seed, multioutput):
 
 
 def test_r2_is_stable_far_from_zero():
-    """At 2³⁰ with a spread of 1, where Σ t² - (Σ t)² / n keeps no digit and means of float64 seven; constants have no variance by rounding."""
+    """At 2³⁰ with a spread of 1, Σ t² - (Σ t)² / n loses all digits; the metric keeps seven. Constants have no variance."""
     near = (torch.linspace(-1, 1, 101, dtype=torch.float64) * 2**20).round() / 2**20
     y, target = near.roll(1) + 2**30, near + 2**30
     want = fn.R2()(near.roll(1), near).item()
@@ -217,7 +217,7 @@ def test_r2_is_stable_far_from_zero():
 @quick
 @given(SEEDS, st.sampled_from(["l1", "l2", "max"]), st.integers(1, 7))
 def test_calibration_is_its_formula(seed, norm, bins):
-    """Written out with a loop over intervals; of several classes, and of one column."""
+    """The formula is a loop over intervals, for several classes and for one column."""
     rng = numpy.random.default_rng(seed)
     y, true = rng.normal(size=(20, 3)), rng.integers(0, 3, 20)
     p = torch.tensor(y).softmax(1).numpy()
@@ -238,7 +238,7 @@ def test_calibration_is_its_formula(seed, norm, bins):
 @quick
 @given(SEEDS)
 def test_perplexity_is_that_of_log_loss(seed):
-    """With labels that are left out."""
+    """Ignored labels are among them."""
     rng = numpy.random.default_rng(seed)
     y, true = torch.tensor(rng.normal(size=(9, 3))), numpy.append(numpy.arange(3), rng.integers(0, 3, 6))
     want = math.exp(sk.log_loss(true[:7], y[:7].softmax(1).numpy(), labels=range(3)))

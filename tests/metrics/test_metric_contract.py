@@ -1,4 +1,4 @@
-"""The contract of metrics: totals that add up, for every metric, in every mode; and what is refused."""
+"""The contract of metrics: totals add up, for every metric and in every mode; and what is refused."""
 
 import pickle
 import warnings
@@ -19,14 +19,14 @@ EXACT = ("accuracy", "top", "matrix", "recall", "AUROC", "IoU", "FBeta")
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_metric_keeps_the_contract(name):
-    """Batches add up, totals merge in any order, nothing is written to, it maps and pickles."""
+    """Batches add up, totals merge in any order, nothing is written in place, and it works with vmap and pickle."""
     check_metric(*CASES[name])
 
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_any_split_and_any_order_of_merges_give_the_value_of_the_whole(data):
-    """Of totals in a random tree of merges; counts agree bit for bit."""
+    """Totals are merged in a random tree; counts agree bit for bit."""
     name = data.draw(st.sampled_from([*CASES]))
     metric, y, target = CASES[name]
     rows = torch.tensor(data.draw(st.permutations(range(N))))
@@ -41,7 +41,7 @@ def test_any_split_and_any_order_of_merges_give_the_value_of_the_whole(data):
 
 
 def test_every_public_metric_is_tried():
-    """In the cases above."""
+    """Each one is in the cases above."""
     kinds = {type(part) for case in CASES.values() for part in getattr(case[0], "metrics", case[:1])}
     public = {kind for kind in vars(fn).values() if isinstance(kind, type) and issubclass(kind, fn.Metric)}
     assert public - kinds == {fn.Metric}
@@ -58,7 +58,7 @@ def test_metrics_work_on_the_meta_device():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_outputs_are_those_of_float32(dtype):
-    """To the last bit: nothing is computed in half precision."""
+    """They agree bit for bit: nothing is computed in half precision."""
     for name, (metric, y, target) in CASES.items():
         if y.is_floating_point() and not isinstance(metric, fn.Average):
             assert fn.tree.equal(metric(y.to(dtype), target), metric(y.to(dtype).float(), target)), name
@@ -66,7 +66,7 @@ def test_half_precision_outputs_are_those_of_float32(dtype):
 
 @pytest.mark.compiled
 def test_compiled_metrics_give_the_bits_of_eager_ones():
-    """As one graph for each, in which no value is read."""
+    """Each metric compiles to one graph, in which no value is read."""
     chosen = ["accuracy", "top two", "confusion matrix", "binary F1", "AUROC between thresholds", "calibration", "R2", "AUROC"]
     for name in chosen:
         metric, y, target = CASES[name]
@@ -79,7 +79,7 @@ def test_compiled_metrics_give_the_bits_of_eager_ones():
 
 
 def test_counts_do_not_stop_where_float32_does():
-    """2²⁴ + 1 right ones of 2²⁴ + 2, exactly."""
+    """2²⁴ + 1 right answers of 2²⁴ + 2 give the exact share."""
     metric, many = fn.Accuracy(), 2**24
     total = {"right": torch.tensor(many), "counted": torch.tensor(many)}
     for label in (0, 1):
@@ -92,7 +92,7 @@ def test_counts_do_not_stop_where_float32_does():
 
 
 def test_totals_hold_no_graph():
-    """Metrics of outputs that require gradients do not."""
+    """This holds for outputs that require gradients."""
     for metric, y, target in CASES.values():
         if y.is_floating_point():
             total = metric.add(metric.start(), y.clone().requires_grad_(), target)
@@ -100,7 +100,7 @@ def test_totals_hold_no_graph():
 
 
 def test_a_metric_is_a_value():
-    """Its repr gives it back, and it pickles."""
+    """Its repr evaluates to it, and it pickles."""
     names = vars(fn) | {"SeveralMetrics": type(fn.metrics_of())}
     for metric, _, _ in CASES.values():
         assert eval(repr(metric), names | {"first": first}) == metric == pickle.loads(pickle.dumps(metric))
@@ -124,12 +124,12 @@ def test_a_metric_is_a_value():
     ],
 )
 def test_a_column_has_the_name_of_the_class_or_the_one_given(metric, column):
-    """In snake case."""
+    """The name of the class is in snake case."""
     assert metric.column == column
 
 
 def test_before_the_first_batch_there_is_no_value():
-    """Means are NaN, and what needs the number of classes says so; nothing warns."""
+    """Means are NaN, and a metric that needs the number of classes raises an error; nothing warns."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for metric in (fn.Accuracy(), fn.AUROC(), fn.AUROC(5), fn.R2(), fn.MeanAbsoluteError(), fn.CalibrationError(norm="max")):
@@ -140,14 +140,14 @@ def test_before_the_first_batch_there_is_no_value():
 
 
 def test_ranks_merge_their_totals():
-    """Three ranks, one of them without a batch."""
+    """One of the three ranks has no batch."""
     metric = fn.metrics_of(fn.Accuracy(), fn.AUROC(), fn.ConfusionMatrix())
     ranks = [metric.add(metric.start(), Y[:5], T[:5]), metric.start(), metric.add(metric.start(), Y[5:], T[5:])]
     assert fn.tree.equal(metric.value(reduce(metric.merge, ranks)), metric(Y, T))
 
 
 def test_labels_of_every_integer_type_are_the_same():
-    """One of uint8 is never ignored: 156 is not -100."""
+    """A label of uint8 is never ignored: 156 is not -100."""
     for metric in (fn.Accuracy(), fn.Accuracy(2), fn.F1(), fn.AUROC(), fn.CalibrationError(), fn.Perplexity()):
         for dtype in (torch.uint8, torch.int8, torch.int32):
             assert torch.equal(metric(Y, TRUE.to(dtype)), metric(Y, TRUE))
@@ -157,7 +157,7 @@ def test_labels_of_every_integer_type_are_the_same():
 
 
 def test_most_totals_are_sums():
-    """``tree.add`` merges them, that of a batch without rows too; all but four metrics have such totals."""
+    """``tree.add`` merges them, also with totals of no rows; only four metrics have other totals."""
     for metric, y, target in CASES.values():
         exact = isinstance(metric, (fn.AUROC, fn.AveragePrecision)) and metric.thresholds is None
         if not exact and not isinstance(metric, (fn.R2, fn.ExplainedVariance)):
@@ -208,14 +208,14 @@ REFUSED = {
 
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Who, the rule, and what came."""
+    """The message names the metric, the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         REFUSED[sentence]()
     assert sentence in str(caught.value)
 
 
 def test_what_is_ignored_may_be_anything():
-    """A predicted class out of range or NaN, in a row that does not count."""
+    """A predicted class may be out of range or NaN in an ignored row."""
     for metric, y, target in CASES.values():
         if y.is_floating_point() and torch.equal(target, T) and not isinstance(metric, fn.Average):
             broken = torch.where((T == -100).unsqueeze(1), torch.nan, y)

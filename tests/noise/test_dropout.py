@@ -1,4 +1,4 @@
-"""Dropout: how much is dropped, by the key and in inference, and the errors it raises."""
+"""Dropout: how much is dropped, with a key and in inference, and the errors it raises."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ import funcnet as fn
 
 
 def test_dropout_drops_the_fraction_p_and_keeps_the_mean():
-    """About p of the elements become 0, the others are divided by 1 - p, and the backward pass has the same mask."""
+    """About p of the elements become 0, the others are divided by 1 - p, and the backward pass uses the same mask."""
     layer, x = fn.Dropout(0.3), torch.ones(100_000)
     y, cache = layer.apply({}, x, fn.key(0))
     assert abs(float((y == 0).double().mean()) - 0.3) < 0.01
@@ -22,7 +22,7 @@ def test_dropout_of_nothing_and_of_all(p, value):
 
 
 def test_dropout_is_the_identity_in_inference_and_depends_on_the_key_alone():
-    """The same key drops the same elements, another key others, and inference() none."""
+    """The same key drops the same elements, another key drops others, and inference() drops none."""
     layer, x = fn.Dropout(0.5), torch.ones(64)
     assert torch.equal(layer({}, x, 1), layer({}, x, fn.key(1)))
     assert not torch.equal(layer({}, x, 1), layer({}, x, 2))
@@ -40,7 +40,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

@@ -12,7 +12,7 @@ N = 100_000
 
 @pytest.mark.parametrize(("mean", "log_variance"), [(0.0, 0.0), (3.0, -2.0), (-1.0, 1.5)])
 def test_samples_have_the_mean_and_the_variance(mean, log_variance):
-    """Within 5 standard errors, of 100 000 draws."""
+    """They are within 5 standard errors for 100 000 draws."""
     x = (torch.full((N,), mean, dtype=torch.float64), torch.full((N,), log_variance, dtype=torch.float64))
     y, std = fn.GaussianSample()({}, x, 1), math.exp(log_variance / 2)
     assert y.mean().item() == pytest.approx(mean, abs=5 * std / math.sqrt(N))
@@ -20,7 +20,7 @@ def test_samples_have_the_mean_and_the_variance(mean, log_variance):
 
 
 def test_a_variance_of_zero_gives_the_mean():
-    """As does ``inference()``; a log variance of -∞ has the gradient 0."""
+    """``inference()`` gives it too; a log variance of -∞ has the gradient 0."""
     x = (torch.tensor([1.0, 2.0]), torch.full((2,), -math.inf))
     y, cache = fn.GaussianSample().apply({}, x, 0)
     assert torch.equal(y, x[0])
@@ -29,7 +29,7 @@ def test_a_variance_of_zero_gives_the_mean():
 
 
 def test_the_gradient_of_the_mean_square_is_that_of_its_expectation():
-    """E y² = m² + exp(v): its slopes are 2 m and exp(v)."""
+    """E y² = m² + exp(v), whose slopes are 2 m and exp(v)."""
     mean, log_variance = torch.full((N,), 0.7, dtype=torch.float64), torch.full((N,), -0.4, dtype=torch.float64)
     y, cache = fn.GaussianSample().apply({}, (mean, log_variance), 2)
     gm, gv = fn.GaussianSample().vjp({}, cache, 2 * y)[1]
@@ -48,7 +48,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

@@ -1,4 +1,4 @@
-"""Noise: what is dropped together, the moments that are kept, torch.nn's formula with the same mask, and the errors."""
+"""Noise: what is dropped together, which moments are kept, torch.nn's formula with the same mask, and the errors."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def share_of_zeros(y):
     ids=repr,
 )
 def test_parts_are_dropped_as_a_whole(layer, x, axes):
-    """Each channel, or row, is zeros or all there; about p of them are, and the mean is kept."""
+    """Each channel or row is dropped or kept as a whole; about p of them are dropped, and the mean is kept."""
     y, cache = layer.apply({}, x, 1)
     assert torch.equal(y.amin(axes), y.amax(axes))
     assert abs(share_of_zeros(y.amax(axes)) - 0.3) < 0.04
@@ -47,13 +47,13 @@ AXES = {"Dropout": 3, "Dropout1d": 3, "Dropout2d": 4, "Dropout3d": 5, "AlphaDrop
 @given(p=st.floats(0.0, 1.0), sizes=st.lists(st.integers(0, 3), min_size=5, max_size=5), seed=st.integers(0, 99))
 @settings(max_examples=60)
 def test_in_inference_a_layer_agrees_with_its_twin(name, p, sizes, seed):
-    """In evaluation torch.nn drops nothing either; what is dropped in training another generator says."""
+    """In evaluation torch.nn drops nothing either; in training its generator differs."""
     layer, module = getattr(fn, name)(p), getattr(nn, name)(p)
     assert_twins(layer.inference(), module.eval(), draw(sizes[: AXES[name]], seed))
 
 
 def by_torch(x, keep, p):
-    """Return what ``torch.nn.AlphaDropout`` makes of x with this mask, as its source has it."""
+    """Return what ``torch.nn.AlphaDropout`` computes from x with this mask, by its source."""
     alpha = 1.7580993408473766
     a = 1 / ((alpha * alpha * p + 1) * (1 - p)) ** 0.5
     return x * keep * a + (keep.double() - 1) * alpha * a + alpha * a * p
@@ -61,7 +61,7 @@ def by_torch(x, keep, p):
 
 @pytest.mark.parametrize("name", [*AXES, "DropPath"])
 def test_without_dropout_no_key_is_needed(name):
-    """With p = 0 a layer is the identity, forward and back."""
+    """With p = 0 a layer is the identity, forward and backward."""
     layer, x = getattr(fn, name)(0.0), draw((2, 3, 4, 4, 4)[: AXES.get(name, 3)])
     assert not layer.stochastic
     y, cache = layer.apply({}, x)
@@ -72,7 +72,7 @@ def test_without_dropout_no_key_is_needed(name):
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("kind", [fn.AlphaDropout, fn.FeatureAlphaDropout])
 def test_alpha_dropout_has_torchs_formula(kind, p):
-    """Value and gradient, with the mask that the key gives."""
+    """Value and gradient agree, with the mask drawn from the key."""
     layer, x = kind(p), draw((4, 5, 3)).requires_grad_()
     y, cache = layer.apply({}, x.detach(), 1)
     keep = cache[0]
@@ -84,7 +84,7 @@ def test_alpha_dropout_has_torchs_formula(kind, p):
 
 @pytest.mark.parametrize(("dims", "shape"), [((1,), (30, 1, 40)), ((-1, 0), (1, 5, 1)), ((), (30, 5, 40))], ids=str)
 def test_along_broadcast_dims_all_is_dropped_together(dims, shape):
-    """The mask has one entry there, forward and back, and its mean elsewhere."""
+    """The mask has one entry there, forward and backward, and its mean elsewhere."""
     layer, x = fn.Dropout(0.4, dims), torch.ones(30, 5, 40)
     y, cache = layer.apply({}, x, 1)
     keep = cache[0]
@@ -95,7 +95,7 @@ def test_along_broadcast_dims_all_is_dropped_together(dims, shape):
 
 
 def test_axes_that_are_not_there_are_refused():
-    """By what is wrong with them."""
+    """The message says what is wrong with them."""
     assert fn.Dropout(0.4, 1) == fn.Dropout(0.4, (1,))
     with pytest.raises(ValueError, match="Dropout: broadcast_dims must be a tuple of whole numbers, got 'all'"):
         fn.Dropout(0.4, "all")
@@ -105,20 +105,20 @@ def test_axes_that_are_not_there_are_refused():
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_alpha_dropout_keeps_mean_and_variance(p):
-    """Of what has mean 0 and variance 1."""
+    """This holds for inputs with mean 0 and variance 1."""
     y = fn.AlphaDropout(p)({}, random.normal(1, (200_000,)), 2)
     assert abs(float(y.mean())) < 0.01
     assert abs(float(y.var()) - 1) < 0.02
 
 
 def test_alpha_dropout_of_all_gives_zeros():
-    """As in torch.nn."""
+    """torch.nn gives zeros too."""
     x = random.normal(1, (4, 3))
     assert torch.equal(fn.AlphaDropout(1.0)({}, x, 1), torch.nn.AlphaDropout(1.0)(x))
 
 
 def test_feature_alpha_dropout_drops_channels():
-    """The same number wherever a channel is dropped, and all of it."""
+    """A dropped channel has the same number everywhere."""
     y, (keep, *_) = fn.FeatureAlphaDropout(0.4).apply({}, random.normal(1, (30, 40, 5)), 2)
     assert keep.shape == (30, 40, 1)
     assert abs(float(keep.double().mean()) - 0.6) < 0.05
@@ -127,7 +127,7 @@ def test_feature_alpha_dropout_drops_channels():
 
 
 def test_gaussian_noise_has_its_deviation():
-    """About a mean of 0; another key draws other noise, and none is drawn in inference."""
+    """Its mean is 0; another key draws other noise, and inference draws none."""
     layer, x = fn.GaussianNoise(0.5), torch.full((100_000,), 3.0)
     noise = layer({}, x, 1) - x
     assert abs(float(noise.mean())) < 0.01
@@ -138,7 +138,7 @@ def test_gaussian_noise_has_its_deviation():
 
 
 def test_drop_connect_is_linear_with_a_part_of_its_weights():
-    """About p of the weights are dropped, for all rows the same, and the others are divided by 1 - p."""
+    """About p of the weights are dropped, the same ones for all rows, and the others are divided by 1 - p."""
     layer = fn.DropConnect(30, 40, 0.25)
     params, x, gy = layer.init(0), random.normal(1, (5, 30)), random.normal(2, (5, 40))
     y, cache = layer.apply(params, x, 3)
@@ -151,7 +151,7 @@ def test_drop_connect_is_linear_with_a_part_of_its_weights():
 
 
 def test_drop_connect_is_its_linear_in_inference():
-    """With the same params, drawn by the same initializer."""
+    """The params are the same, drawn by the same initializer."""
     layer = fn.DropConnect(3, 2, 0.3, bias=False, initializer="torch")
     assert layer.inference() == fn.Linear(3, 2, bias=False, initializer="torch")
     assert tree.equal(layer.init(1), layer.inference().init(1))
@@ -161,7 +161,7 @@ def test_drop_connect_is_its_linear_in_inference():
 @pytest.mark.parametrize("dim", [-1, 0, 1])
 @pytest.mark.parametrize("tau", [0.1, 1, 3.0])
 def test_gumbel_softmax_is_torchs_of_the_same_noise(tau, dim, monkeypatch):
-    """Value and gradient, with the numbers that the key gives in place of those of torch's generator."""
+    """Value and gradient agree when torch uses the numbers drawn from the key."""
     layer, x, gy = fn.GumbelSoftmax(tau, dim), draw((4, 5, 3)).requires_grad_(), draw((4, 5, 3), 2)
     noise = random.gumbel(7, (4, 5, 3), torch.float64)
     monkeypatch.setattr(torch.Tensor, "exponential_", lambda self: torch.exp(-noise))
@@ -173,7 +173,7 @@ def test_gumbel_softmax_is_torchs_of_the_same_noise(tau, dim, monkeypatch):
 
 
 def test_the_largest_share_of_a_gumbel_softmax_is_drawn_by_the_shares_of_a_softmax():
-    """To within 5 of the standard errors of its frequencies."""
+    """Frequencies are within 5 standard errors of the shares."""
     x = torch.tensor([1.0, 0.0, -1.0, 2.0]).log_softmax(0)
     y = fn.GumbelSoftmax(0.01)({}, x.expand(100_000, 4), 3)
     found = torch.bincount(y.argmax(1), minlength=4) / 100_000
@@ -198,7 +198,7 @@ STOCHASTIC = [
 
 @pytest.mark.parametrize("layer", STOCHASTIC, ids=repr)
 def test_without_a_key_all_of_them_refuse(layer):
-    """They never pass silently."""
+    """They never pass x through silently."""
     with pytest.raises(ValueError, match="key") as caught:
         layer(layer.init(0), torch.ones(2, 3))
     assert str(caught.value) == f"{layer}: {NO_KEY}"
@@ -231,7 +231,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

@@ -1,4 +1,4 @@
-"""``RandomTensor``: distributions, sizes from x, and dtypes; and ``InputOnes``."""
+"""``RandomTensor``: distributions, sizes taken from x, and dtypes; and ``InputOnes``."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ X = torch.ones(400, 5)
 
 
 def test_the_distributions():
-    """Mean and variance, within four standard errors of 2000 numbers."""
+    """Mean and variance are within four standard errors for 2000 numbers."""
     for name, p, mean, variance in (("normal", 0.5, 0, 1), ("uniform", 0.5, 1 / 2, 1 / 12), ("bernoulli", 0.3, 0.3, 0.21)):
         y = fn.RandomTensor(name, p=p)({}, X, 3)
         assert y.shape == X.shape
@@ -19,7 +19,7 @@ def test_the_distributions():
 
 
 def test_sizes_and_dtypes_come_from_x_or_are_said():
-    """A size of 1 for each axis but the first; tokens say sizes only."""
+    """``InputOnes`` gives size 1 to each axis except the first; the dtype is that of x, unless x holds tokens."""
     rows = fn.RandomTensor("uniform", (fn.InputSize(), fn.InputOnes(less=1)))
     assert rows({}, torch.ones(4, 3, 2), 0).shape == (4, 1, 1)
     assert rows({}, torch.ones(4, dtype=torch.float64), 0).dtype is torch.float64
@@ -31,7 +31,7 @@ def test_sizes_and_dtypes_come_from_x_or_are_said():
 
 
 def test_it_draws_in_evaluation_too():
-    """As a module that calls ``torch.randn`` does."""
+    """A module that calls ``torch.randn`` draws there too."""
     layer = fn.RandomTensor()
     assert layer.inference() == layer
     assert torch.equal(layer({}, X, 1), layer({}, X, 1))
@@ -51,6 +51,6 @@ def test_it_draws_in_evaluation_too():
     ],
 )
 def test_bad_arguments(make, sentence):
-    """What is wrong, in words."""
+    """The message says what is wrong."""
     with pytest.raises(ValueError, match=sentence):
         make()

@@ -1,4 +1,4 @@
-"""Batch norms beside torch.nn's, their running statistics, and the errors they raise."""
+"""Batch norms compared with torch.nn's, their running statistics, and the errors they raise."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ SAMPLES = {1: [(4,), (3, 2)], 2: [(2, 2, 3), (3, 1, 1)], 3: [(2, 1, 2, 3), (3, 2
 )
 @settings(max_examples=25)
 def test_batch_norm_of_any_axes_is_torchs(axes, data, n, affine, bias, track, eps, momentum, seed):
-    """Value, gradients, moved statistics, and all that again of ``inference()``."""
+    """Value, gradients and moved statistics agree, also for ``inference()``."""
     row = data.draw(st.sampled_from(SAMPLES[axes]))
     kind, twin = (getattr(package, f"BatchNorm{axes}d") for package in (fn, nn))
     options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track, "bias": bias}
@@ -49,7 +49,7 @@ def test_batch_norm_of_any_axes_is_torchs(axes, data, n, affine, bias, track, ep
 )
 @settings(max_examples=40)
 def test_batch_norm_agrees_with_torch(channels, sizes, affine, eps, seed):
-    """Value, gradients, and the moved running statistics are torch.nn.BatchNorm1d's in training."""
+    """Value, gradients and moved running statistics are those of torch.nn.BatchNorm1d in training."""
     layer = fn.BatchNorm1d(channels, eps=eps, affine=affine)
     module = nn.BatchNorm1d(channels, eps=eps, affine=affine, dtype=torch.float64)
     x = draw((sizes[0], channels, *sizes[1:]), seed) * 3 + 1
@@ -63,7 +63,7 @@ def test_batch_norm_agrees_with_torch(channels, sizes, affine, eps, seed):
 
 @pytest.mark.parametrize("momentum", [0.1, 1.0, 0.0, None])
 def test_running_statistics_follow_torch_over_batches(momentum):
-    """update_stats moves them as torch does, by a rate or as the mean of all batches; inference() reads them."""
+    """update_stats moves them as torch does, by a rate or as the mean of all batches; inference() uses them."""
     layer = fn.BatchNorm1d(3, momentum=momentum)
     module = nn.BatchNorm1d(3, momentum=momentum, dtype=torch.float64)
     params = fn.tree.cast(layer.init(0), torch.float64)
@@ -77,7 +77,7 @@ def test_running_statistics_follow_torch_over_batches(momentum):
 
 
 def test_batch_norm_without_running_statistics_goes_by_the_batch_in_inference():
-    """As torch's, it has no statistics to read, so its params hold none and its inference is itself."""
+    """Like torch's, it has no statistics: its params hold none, and its inference is itself."""
     layer = fn.BatchNorm1d(3, track_running_stats=False)
     assert layer.inference() == layer
     assert set(layer.init(0)) == {"weight", "bias"}
@@ -86,7 +86,7 @@ def test_batch_norm_without_running_statistics_goes_by_the_batch_in_inference():
 
 
 def test_a_constant_channel_keeps_its_running_variance_at_least_0():
-    """The variance that comes back from 1 / √(σ² + ε) is never negative by rounding."""
+    """The variance recovered from 1 / √(σ² + ε) is not made negative by rounding."""
     layer = fn.BatchNorm1d(1, momentum=1.0)
     params = layer.init(0)
     moved = layer.update_stats(params, layer.apply(params, torch.full((5, 1), 3.0))[1])
@@ -95,7 +95,7 @@ def test_a_constant_channel_keeps_its_running_variance_at_least_0():
 
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_statistics_of_two_batches_add_up_though_both_were_applied_with_the_same_params(momentum):
-    """They are moved from where they are by then, as torch.nn moves them by one batch after the other."""
+    """Each batch moves the statistics from their current values, as two calls of torch.nn do."""
     layer, twin = fn.BatchNorm1d(3, momentum=momentum), nn.BatchNorm1d(3, momentum=momentum, dtype=torch.float64)
     params, batches = fn.tree.cast(layer.init(0), torch.float64), [draw((5, 3)), 2 * draw((4, 3)) + 1]
     caches = [layer.apply(params, x)[1] for x in batches]
@@ -107,7 +107,7 @@ def test_statistics_of_two_batches_add_up_though_both_were_applied_with_the_same
 
 @pytest.mark.compiled
 def test_an_ensemble_s_statistics_are_those_of_its_members_compiled_too():
-    """Under ``vmap``, in eager and in compiled code, the kernel that moves them on the way does not serve."""
+    """Under ``vmap`` the kernel that moves them within apply is not used, in eager and in compiled code."""
     layer, x = fn.BatchNorm1d(3), draw((5, 3)).float()
     net = fn.ensemble(layer, 2)
     params = net.init(0)
@@ -141,7 +141,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

@@ -1,4 +1,4 @@
-"""LayerNorm and RMSNorm of another axis than the last, beside the same norm between two permutations."""
+"""LayerNorm and RMSNorm of another axis than the last, compared with the same norm between two permutations."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ X = torch.ones(2, 3, 4, 5)
 @pytest.mark.parametrize("norm", [fn.LayerNorm, fn.RMSNorm])
 @given(dim=st.sampled_from([-3, -2, 0, 1, 2]), affine=st.booleans(), seed=st.integers(0, 99))
 def test_a_norm_of_an_axis_is_the_norm_of_the_last_one_between_permutations(norm, dim, affine, seed):
-    """Value and all gradients, bit for bit."""
+    """Value and all gradients agree bit for bit."""
     x, size = draw((2, 3, 4), seed), (2, 3, 4)[dim]
     layer, last = norm(size, elementwise_affine=affine, dim=dim), norm(size, elementwise_affine=affine)
     params = fn.tree.map(lambda leaf: leaf.double() + draw(leaf.shape, seed + 1), layer.init(0))
@@ -27,7 +27,7 @@ def test_a_norm_of_an_axis_is_the_norm_of_the_last_one_between_permutations(norm
 
 
 def test_only_a_norm_of_the_first_axis_mixes_rows():
-    """Where that axis is the batch."""
+    """The first axis is then the batch."""
     assert fn.LayerNorm(3, dim=0).batch_dependent
     assert not fn.LayerNorm(3, dim=1).batch_dependent
 
@@ -42,7 +42,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

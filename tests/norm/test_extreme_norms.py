@@ -1,4 +1,4 @@
-"""Norms, lengths, spreads and powers of numbers whose squares float32 has not, against float64, and of zeros."""
+"""Norms, lengths, spreads and powers of numbers whose squares overflow or underflow float32, against float64; and of zeros."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def results(layer: fn.Layer, params: object, x: object, gy: Tensor) -> dict[str,
 
 
 def assert_as_in_double(layer: fn.Layer, x: object) -> None:
-    """Check values and gradients in float32 against those in float64 of the same numbers, to 8 ulps of the largest."""
+    """Compare values and gradients in float32 with those in float64, to 8 ulps of the largest."""
     params = layer.init(0)
     gy = random.normal(1, layer(params, x).shape)
     got = results(layer, params, x, gy)
@@ -63,14 +63,14 @@ def assert_as_in_double(layer: fn.Layer, x: object) -> None:
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", LAYERS)
 def test_numbers_whose_squares_float32_has_not(name: str, scale: float) -> None:
-    """A norm does not depend on the size of x, and a length is as large as x: neither needs a square that overflows."""
+    """A norm does not depend on the size of x, and a length is as large as x: no square may overflow."""
     layer, x = LAYERS[name]
     assert_as_in_double(layer, tree.map(lambda leaf: leaf * scale, x))
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_one_row_far_out_leaves_the_others_right(name: str) -> None:
-    """Rows of one batch may be of very different sizes."""
+    """The rows of one batch may have very different sizes."""
     layer, x = LAYERS[name]
     scales = (
         torch.tensor([1e25, 1.0, 1.0, 1e15, 1.0, 1.0]) if layer.batch_dependent else torch.tensor([1e25, 1, 1e-3, 1e15, 1, 10])
@@ -82,7 +82,7 @@ def test_one_row_far_out_leaves_the_others_right(name: str) -> None:
     "name", ["RMSNorm", "Normalize", "Standardize", "Std", "LPPool2d", "CosineSimilarity", "PairwiseDistance"]
 )
 def test_so_are_values_that_no_one_can_look_at(name: str) -> None:
-    """Under ``vmap`` the formula is right for all sizes."""
+    """Under ``vmap``, where no value can be read, the formula is right for all sizes."""
     layer, x = LAYERS[name]
     params, x = layer.init(0), tree.map(lambda leaf: leaf * 1e25, x)
     gy = random.normal(1, layer(params, x).shape)
@@ -98,7 +98,7 @@ def test_so_are_values_that_no_one_can_look_at(name: str) -> None:
 
 
 def test_running_statistics_of_large_numbers() -> None:
-    """The mean moves as for others; a variance that float32 has not is not finite."""
+    """The mean moves as usual; a variance beyond float32 is not finite."""
     for momentum in (0.1, None):
         layer = fn.BatchNorm1d(2, momentum=momentum)
         params = layer.init(0)
@@ -117,7 +117,7 @@ def test_running_statistics_of_large_numbers() -> None:
     ids=repr,
 )
 def test_zeros_in_half_precision_are_zeros(layer: fn.Layer, half: torch.dtype) -> None:
-    """An ε below what float16 has is not 0."""
+    """An ε below the smallest number of float16 does not become 0."""
     params, x = tree.cast((layer.init(0), torch.zeros(3, 4)), half)
     y, cache = layer.apply(params, x)
     assert y.dtype is half
@@ -129,7 +129,7 @@ def test_zeros_in_half_precision_are_zeros(layer: fn.Layer, half: torch.dtype) -
 
 @pytest.mark.parametrize("half", HALVES, ids=str)
 def test_zero_vectors_in_half_precision(half: torch.dtype) -> None:
-    """Their cosine is 0, and their distance ε √n; gradients are finite."""
+    """Their cosine is 0 and their distance is ε √n; gradients are finite."""
     x = torch.zeros(2, 4, dtype=half), torch.zeros(2, 4, dtype=half)
     y, cache = fn.CosineSimilarity().apply({}, x)
     assert torch.equal(y, torch.zeros(2, dtype=half))
@@ -140,7 +140,7 @@ def test_zero_vectors_in_half_precision(half: torch.dtype) -> None:
 
 
 def test_the_mean_of_large_numbers_in_bfloat16_is_kept_in_single() -> None:
-    """A layer norm of numbers near 300 subtracts their mean, and not its neighbour in bfloat16, 2 away."""
+    """A layer norm of numbers near 300 subtracts their mean, not the bfloat16 number next to it, which is 2 away."""
     x = (300 + 4 * random.normal(0, (5, 64))).to(torch.bfloat16)
     for layer in (fn.LayerNorm(64), fn.LayerNorm(64, elementwise_affine=False)):
         params = layer.init(0)
@@ -153,7 +153,7 @@ def test_the_mean_of_large_numbers_in_bfloat16_is_kept_in_single() -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_torch_func_finds_the_gradients_of_vjp_and_finite_second_ones(name: str) -> None:
-    """Of numbers around 1e20, whose squares no float32 has."""
+    """The inputs are around 1e20, and their squares overflow float32."""
     layer, v = LAYERS[name]
     x, params = tree.scale(v, 1e20), layer.init(0)
     y, cache = layer.apply(params, x)

@@ -1,4 +1,4 @@
-"""Normalization against torch.nn and autograd, in float64, and the errors by their sentences."""
+"""Normalization layers compared with torch.nn and autograd in float64, and the error messages."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ EPS = st.sampled_from([1e-5, 0.1])
 @given(BATCHES, SHAPES, EPS, st.booleans(), st.booleans(), st.integers(0, 99))
 @settings(max_examples=30)
 def test_layer_norm_is_torchs(batch, shape, eps, affine, bias, seed):
-    """Value and gradients, over one axis or several, without a batch axis and on an empty batch."""
+    """Value and gradients agree over one axis or several, without a batch axis and for an empty batch."""
     options = {"eps": eps, "elementwise_affine": affine, "bias": bias}
     module = varied(nn.LayerNorm(shape, **options), seed)
     assert_twins(fn.LayerNorm(shape, **options), module, draw(batch + shape, seed) * 3 + 1)
@@ -30,13 +30,13 @@ def test_layer_norm_is_torchs(batch, shape, eps, affine, bias, seed):
 @given(BATCHES, SHAPES, st.sampled_from([None, 1e-5, 0.1]), st.booleans(), st.integers(0, 99))
 @settings(max_examples=30)
 def test_rms_norm_is_torchs(batch, shape, eps, affine, seed):
-    """Value and gradients, over one axis or several, without a batch axis and on an empty batch."""
+    """Value and gradients agree over one axis or several, without a batch axis and for an empty batch."""
     module = varied(nn.RMSNorm(shape, eps=eps, elementwise_affine=affine), seed)
     assert_twins(fn.RMSNorm(shape, eps=eps, elementwise_affine=affine), module, draw(batch + shape, seed) * 3 + 1)
 
 
 def by_kernel(module, x):
-    """Call a GroupNorm without torch.nn's check, which refuses one row of one number a group, though not two such rows."""
+    """Call a GroupNorm without torch.nn's check, which refuses one row with one number a group, but not two such rows."""
     return torch.group_norm(x, module.num_groups, module.weight, module.bias, module.eps)
 
 
@@ -54,7 +54,7 @@ def by_kernel(module, x):
 )
 @settings(max_examples=30)
 def test_group_norm_is_torchs(n, groups, share, space, affine, bias, last, eps, seed):
-    """Value and gradients, with and without axes after the channels, and with the channels last in memory."""
+    """Value and gradients agree, with and without axes after the channels, and with channels last in memory."""
     options = {"eps": eps, "affine": affine, "bias": bias}
     channels = groups * share
     x = draw((n, channels, *space), seed) * 3 + 1
@@ -65,7 +65,7 @@ def test_group_norm_is_torchs(n, groups, share, space, affine, bias, last, eps, 
 
 @pytest.mark.parametrize("affine", [False, True])
 def test_a_large_group_norm_with_channels_last_is_torchs(affine):
-    """The kernel has a way of its own for that, which wants all gradients at once, and gy in the same order."""
+    """That kernel has a separate path, which needs all gradients at once and gy in the same memory format."""
     x = draw((4, 16, 9, 7)).to(memory_format=torch.channels_last)
     layer, module = fn.GroupNorm(4, 16, affine=affine), varied(nn.GroupNorm(4, 16, affine=affine), 1)
     assert_twins(layer, module, x)
@@ -84,7 +84,7 @@ INSTANCE_NORMS = {
 
 
 def test_instance_norm_without_momentum_keeps_the_mean_of_all_batches():
-    """As BatchNorm does, where torch's InstanceNorm stops moving."""
+    """BatchNorm does the same; torch's InstanceNorm stops moving."""
     layer, batches = fn.InstanceNorm1d(3, momentum=None, track_running_stats=True), [draw((4, 3, 5), seed) for seed in range(3)]
     params = fn.tree.cast(layer.init(0), torch.float64)
     for x in batches:
@@ -110,7 +110,7 @@ def test_instance_norm_without_momentum_keeps_the_mean_of_all_batches():
 )
 @settings(max_examples=25)
 def test_instance_norm_is_torchs(axes, batch, channels, affine, bias, track, momentum, eps, seed):
-    """Value, gradients, moved statistics, and all that again of ``inference()``; with and without a batch."""
+    """Value, gradients and moved statistics agree, also for ``inference()``, with and without a batch axis."""
     kind, twin, space = INSTANCE_NORMS[axes]
     options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track, "bias": bias}
     layer, module = kind(channels, **options), varied(twin(channels, **options), seed)
@@ -123,7 +123,7 @@ def test_instance_norm_is_torchs(axes, batch, channels, affine, bias, track, mom
 
 
 def test_the_statistics_of_no_rows_move_nothing():
-    """Where there is no mean, the running one stays."""
+    """If there is no mean, the running one stays."""
     layer = fn.InstanceNorm1d(2, track_running_stats=True)
     params = layer.init(0)
     assert layer.update_stats(params, layer.apply(params, torch.ones(0, 2, 3))[1]) is params
@@ -141,7 +141,7 @@ def test_the_statistics_of_no_rows_move_nothing():
 )
 @settings(max_examples=30)
 def test_local_response_norm_is_torchs(size, channels, space, n, alpha, beta, seed):
-    """Value and gradient, for windows of any size, even and odd, beyond the channels too."""
+    """Value and gradient agree for windows of even and odd size, also larger than the channels."""
     options = {"alpha": alpha, "beta": beta, "k": 1.0 + seed % 3}
     assert_twins(
         fn.LocalResponseNorm(size, **options), nn.LocalResponseNorm(size, **options), draw((n, channels, *space), seed) * 2
@@ -152,7 +152,7 @@ def test_local_response_norm_is_torchs(size, channels, space, n, alpha, beta, se
 @given(st.integers(2, 9), st.data(), st.floats(0.1, 2), st.floats(-1, 2), st.floats(0.5, 3), st.integers(0, 9999))
 @settings(max_examples=40)
 def test_cross_map_normalization_of_few_channels_is_torchs(size, data, alpha, beta, k, seed):
-    """Of up to size // 2 channels, beyond which torch's sums keep the first one, and its gradient is not its output's."""
+    """This holds up to size // 2 channels; beyond, torch's sums keep the first one, and its gradient does not match."""
     shape = data.draw(st.tuples(st.integers(1, 2), st.integers(1, size // 2), st.integers(1, 3), st.integers(1, 3)))
     layer, twin = fn.CrossMapLRN2d(size, alpha, beta, k), nn.CrossMapLRN2d(size, alpha, beta, k)
     assert_twins(layer, twin, draw(shape, seed))
@@ -160,7 +160,7 @@ def test_cross_map_normalization_of_few_channels_is_torchs(size, data, alpha, be
 
 @pytest.mark.parametrize("size", [1, 2, 3, 6])
 def test_cross_map_normalization_is_the_local_one(size):
-    """Of as many channels as there may be, y and gx."""
+    """y and gx agree for sizes up to six and nine channels."""
     x, options = draw((2, 9, 3, 2)), (size, 0.5, 0.6, 2.0)
     got, want = (kind(*options).apply({}, x) for kind in (fn.CrossMapLRN2d, fn.LocalResponseNorm))
     assert torch.equal(got[0], want[0])
@@ -168,7 +168,7 @@ def test_cross_map_normalization_is_the_local_one(size):
 
 
 def halves(layer, module, x):
-    """Return what a layer, and what its twin, makes of x: y and gx, gy being x turned around."""
+    """Return y and gx of a layer and of its twin; gy is x flipped."""
     params = {name: leaf.detach() for name, leaf in module.state_dict().items()}
     y, cache = layer.apply(params, x)
     leaf = x.clone().requires_grad_()
@@ -184,7 +184,7 @@ ROWS = [(fn.LayerNorm(8), nn.LayerNorm), (fn.RMSNorm(8), nn.RMSNorm)]
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
 def test_rows_of_half_precision_are_torchs(layer, twin, dtype, scale):
-    """Their sums of squares are in single precision, and so is the ε that RMSNorm has by default."""
+    """Sums of squares are in single precision, and so is the default ε of RMSNorm."""
     got, want = halves(layer, varied(twin(8), 1).to(dtype), (draw((4, 8)) * scale).to(dtype))
     torch.testing.assert_close(got, want, rtol=0.02, atol=0.02 * float(want[1].abs().max()))
 
@@ -203,7 +203,7 @@ MIXED = [
 @pytest.mark.parametrize("layer", MIXED, ids=repr)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_beside_moments_in_single_goes_through_vmap_and_compile(layer, dtype):
-    """With the numbers, and the dtypes, of eager code."""
+    """Numbers and dtypes are those of eager code."""
     params, x, gy = tree.cast((layer.init(0), draw((4, 3, 5, 2)), draw((4, 3, 5, 2), 1)), dtype)
 
     def work(x, gy):
@@ -221,21 +221,21 @@ def test_half_precision_beside_moments_in_single_goes_through_vmap_and_compile(l
 @pytest.mark.parametrize(("layer", "twin"), ROWS, ids=["LayerNorm", "RMSNorm"])
 @pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e11])
 def test_rows_of_extreme_size_are_torchs(layer, twin, scale):
-    """Tiny ones vanish beside ε, and large ones come to the same size as any."""
+    """Tiny rows vanish beside ε, and large rows give the same size as any."""
     got, want = halves(layer, twin(8), (draw((4, 8)) * scale).float())
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5 * float(want[1].abs().max()))
 
 
 @pytest.mark.parametrize("layer", [layer for layer, _ in ROWS], ids=["LayerNorm", "RMSNorm"])
 def test_a_constant_row_has_finite_gradients(layer):
-    """Its variance is 0, or its mean square, and ε keeps the root away from it."""
+    """Its variance, or mean square, is 0, and ε keeps the root above 0."""
     x = torch.zeros(2, 8)
     y, cache = layer.apply(layer.init(0), x)
     assert tree.all_finite((y, layer.vjp(layer.init(0), cache, x + 1)))
 
 
 def test_a_size_is_a_shape_of_one_axis():
-    """As an int or in a tuple or list, as torch.nn takes it, and shown as the tuple."""
+    """The size may be an int, a tuple or a list, as in torch.nn; the repr has a tuple."""
     assert fn.LayerNorm(3) == fn.LayerNorm((3,)) == fn.LayerNorm([3])
     assert repr(fn.RMSNorm(3)) == "RMSNorm(normalized_shape=(3,))"
 
@@ -276,7 +276,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its numbers, and what came."""
+    """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

@@ -1,4 +1,4 @@
-"""Params with gaps between their elements, as a column of a matrix is, give the numbers of contiguous ones."""
+"""Params with gaps between their elements, such as a column of a matrix, give the results of contiguous ones."""
 
 import torch
 from cases import CASES
@@ -11,7 +11,7 @@ def with_gaps(leaf):
 
 
 def difference(case):
-    """Return the largest difference of y and the gradients, of 1 and of large numbers by their size."""
+    """Return the largest difference of y and of the gradients, absolute up to 1 and relative above."""
     rng, found = fn.key(0) if case.layer.stochastic else None, []
     for params in (case.params, fn.tree.map(with_gaps, case.params)):
         y, cache = case.layer.apply(params, case.x, rng)
@@ -22,5 +22,5 @@ def difference(case):
 
 
 def test_params_with_gaps():
-    """Of every layer in the catalogue: torch's kernels of group norm, and of batch norm in evaluation, read across the gaps."""
+    """Every layer of the catalogue is tried: torch's kernels of group norm, and of batch norm in evaluation, ignore the gaps."""
     assert [name for name, case in CASES.items() if fn.tree.leaves(case.params) and difference(case) > 1e-4] == []

@@ -164,7 +164,7 @@ class Stopped(nn.Module):
 
 
 def test_what_no_gradient_reaches_is_frozen():
-    """Where autograd leaves gradients ``None``, under ``no_grad`` and before ``detach``, so does the net; statistics still move."""
+    """Where autograd leaves gradients ``None`` (``no_grad``, before ``detach``), so does the net; statistics still move."""
     net, params = agree(Stopped, ROWS)
     assert net.has_running_stats
     step = fn.train_step(net, fn.MSE(), opt := fn.SGD(lr=0.1, weight_decay=0.1))
