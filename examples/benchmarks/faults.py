@@ -1,4 +1,4 @@
-"""What page faults cost: steps of funcnet and of torch.nn, each in its own process, with and without ``retain_freed_memory``.
+"""The cost of page faults: steps of funcnet and torch.nn in their own processes, with and without ``retain_freed_memory``.
 
 A step gives back what it kept, and glibc may hand that on to the system, from which it comes again page by page. The medians
 of the steps' ms and page faults are printed, and the peak of the resident memory, on one thread. funcnet's are a bare loop of
@@ -23,11 +23,11 @@ WORKLOADS = ("lenet", "bigmlp", "gpt", "lstm", "resnet")
 
 
 PEERS = ("funcnet, bare loop", "funcnet, donated step", "torch.nn, fused")
-AS_IT_COMES = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7"}  # its default
+AS_IT_COMES = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7"}  # glibc's default
 
 
 def measure(workload: str, peer: str, steps: int) -> tuple[float, float, float]:
-    """Take steps in this process; return the medians of their ms and page faults, and the peak of the resident MB."""
+    """Take steps in this process; return the medians of ms and page faults, and the peak of resident memory in MB."""
     import torch
 
     from examples.benchmarks.measure import peak
@@ -47,7 +47,7 @@ def measure(workload: str, peer: str, steps: int) -> tuple[float, float, float]:
 
 
 def training(workload: str, peer: str):
-    """Return a function that takes so many steps."""
+    """Return a function that takes a number of steps."""
     from examples.benchmarks.peers import funcnet, torch_nn
     from examples.benchmarks.workloads import WORKLOADS as ALL
 
@@ -82,7 +82,7 @@ def bare_loop(workload):
 
 
 def main(arguments=None):
-    """Measure all in turn, and print the table."""
+    """Measure all in turns, and print the table."""
     parser = new_parser("faults", __doc__)
     add_names(parser, "workload", tuple(WORKLOADS))
     parser.add_argument("--steps", type=positive, default=40, help="how many steps are taken of each")

@@ -1,4 +1,4 @@
-"""Report 002, Hotgrad: layers made of operations, a 2-25-25-25-2 net ending in Tanh, and other classifiers on the disk.
+"""Report 002, Hotgrad: layers made of operations, a 2-25-25-25-2 net that ends in Tanh, and other classifiers.
 
 Its net, trained with targets of ±1 and the mean squared error, had about 98 % of the test points right, slightly more than any of
 its baselines. It made Linear of MatMul and Add, and its last paragraph wishes that no gradient were computed for what needs none.
@@ -61,7 +61,7 @@ LOSS, OPT = fn.MSE(), fn.SGD(lr=RATE)
 
 
 def experiments(options: argparse.Namespace) -> list[Experiment]:
-    """Return the one net of the report."""
+    """Return the only net of the report."""
     epochs = options.epochs or EPOCHS
     return [Experiment(EXPERIMENT, network(fn.Linear), LOSS, OPT, epochs, BATCH, "signs", "centred")]
 
@@ -70,7 +70,7 @@ Scores = dict[str, float]
 
 
 def fitted(experiment: Experiment, seed: int) -> Scores:
-    """Train the net of operations with ``fn.fit`` from the first weights that the others have."""
+    """Train the net of operations with ``fn.fit`` from the initial weights of the others."""
     net = network(linear_of_operations)
     train, test = data(experiment, seed)
     done = fn.fit(
