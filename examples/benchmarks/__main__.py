@@ -1,8 +1,8 @@
 """The cost of a training step: funcnet beside torch.nn, torch.compile, JAX and thinc, on eleven workloads in float32.
 
-Each workload and number of threads is measured in a process of its own, where all contenders take turns; peak memory in a
-process for each contender. A peer that is not installed, or a contender that cannot run here, is left out, and a note says so.
-The page and the charts go to the folder --out. Ctrl-C leaves the page of what there is.
+Each workload and number of threads is measured in its own process, where all contenders take turns; peak memory is measured in
+a process for each contender. A peer that is not installed, or a contender that cannot run here, is left out with a note. The
+page and the charts go to the folder --out. After Ctrl-C the page has the results so far.
 
     pip install -c constraints.txt -e ".[bench]"
     python -m examples.benchmarks disk_mlp lenet --peers nn,jax --threads 1,2 --rounds 30 --json times.json
@@ -106,7 +106,7 @@ def versions() -> Iterator[tuple[str, str]]:
 
 
 def facts(arguments: Sequence[str]) -> dict[str, Any]:
-    """Yield the command, the versions and the machine."""
+    """Return the command, the versions and the machine."""
     return {
         "command": shlex.join(["python", "-m", "examples.benchmarks", *arguments]),
         "versions": dict(versions()),

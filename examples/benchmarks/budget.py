@@ -1,15 +1,15 @@
 """The parts of an eager step's time, for nets whose kernels take as long as the Python around them.
 
-Every number is µs of the processor's time on one thread, the median of rounds in which all ways take turns:
+Every number is the processor time in µs on one thread, the median of rounds in which all take turns:
 
 kernels      the kernels of one phase, recorded once and called in a row with the same arguments, by their functions in C
 by plan      the phase as a user's own loop calls it, after calls with arguments of the same shapes
-with checks  the same where no plan is found, as in the first calls
+with checks  the same without a plan, as in the first calls
 
-``fn.train_step`` calls forward, loss and backward with one plan for all three, which looks at the arguments once.
+``fn.train_step`` calls forward, loss and backward with one plan for all three, which checks the arguments once.
 
-A phase timed alone finds its operands in the cache and gets back the memory that it has just freed. So the phases of a step add
-up to less than the step, and what is left over is in the row "memory, caches, the step's own Python".
+A phase timed alone has its operands in the cache and reuses the memory that it has just freed. So the phases of a step add up
+to less than the step, and the rest is in the row "memory, caches, the step's own Python".
 
     python -m examples.benchmarks.budget --rounds 20
 """

@@ -1,7 +1,7 @@
 """The collectives of a step: recorded, replaced by nothing, and repeated without the step.
 
-A module that calls ``torch.distributed``'s functions by its attributes takes the replacements; how much communication a step
-hides follows from three times:
+Code that calls functions as attributes of ``torch.distributed`` gets the replacements. Three times give the share of
+communication that a step hides:
 
     hidden share = 1 - (step - step without communication) / communication
 """

@@ -1,8 +1,7 @@
 """The time to compile a whole train step by depth, for ``serial`` and ``repeat`` of residual blocks.
 
-Each row is measured in its own process, on one thread, with an empty cache of Inductor's; what the first compilation of a process
-does once, precompiling headers, is done before. The time is that of the processor, the C++ compiler's included, so that other
-work on the machine counts little.
+Each row is measured in its own process, on one thread, with an empty Inductor cache, after a first compilation has precompiled
+the headers. The time is processor time, including the C++ compiler's, so that other work on the machine matters little.
 
     python -m examples.benchmarks.compile_time --page examples/benchmarks/results/COMPILE_TIME.md
 """

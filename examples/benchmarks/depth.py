@@ -1,6 +1,6 @@
 """Depth: ``repeat`` of 32 residual blocks beside ``serial`` of the same blocks, in eager mode.
 
-Both give the same numbers. Their params are the same too, 32 leaves in the one where there is one leaf in the other.
+Both give the same numbers, and their params are the same: 32 leaves of one are a single leaf of the other.
 """
 
 from collections.abc import Iterator

@@ -2,8 +2,8 @@
 
     python -m examples.benchmarks.device --out FOLDER --device cuda --minutes 8
 
-Each section has a share of the time, and both files are written again after each section, so there is a page whatever happens.
-A contender that takes too long, a failure and Ctrl-C each become a line of the page. With ``--device cpu`` the same code runs
+Each section has a share of the time, and both files are updated after each section, so there is always a page. A contender that
+takes too long, a failure and Ctrl-C each become a line of the page. With ``--device cpu`` the same code runs
 without CUDA graphs and TF32.
 """
 

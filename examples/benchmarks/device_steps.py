@@ -1,7 +1,7 @@
 """Train steps on one device: funcnet beside torch.nn, in float32, with TF32 and in bfloat16, with peak memory.
 
-A way is eager or compiled; ``graphs`` replays CUDA graphs, ``launched`` launches each kernel. A turn ends with a synchronization,
-so its time on the wall is that of the device too. The most telling contenders come first, since time may run out.
+A step is eager or compiled; ``graphs`` replays CUDA graphs, ``launched`` launches each kernel. A turn ends with a
+synchronization, so its wall time includes the device's. The most important contenders come first, as time may run out.
 """
 
 import gc

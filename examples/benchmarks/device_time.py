@@ -30,8 +30,8 @@ class Budget:
 def limited(seconds: float) -> Iterator[None]:
     """Raise ``TimeoutError`` if the block takes longer.
 
-    The error is raised between two instructions of Python's, so a kernel that never ends is not interrupted. Without timers, as
-    on Windows, and in other threads than the main one, nothing is limited.
+    The error is raised between two Python instructions, so a kernel that never ends is not interrupted. Without timers, as on
+    Windows, and outside the main thread, there is no limit.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield

@@ -1,6 +1,6 @@
 """The cost of training in two processes, beside DistributedDataParallel, ZeRO, FSDP2 and torch's pipelines.
 
-Two workers on one thread each meet in a gloo group on this machine. All contenders of a workload take turns in the same two
+Two workers with one thread each form a gloo group on this machine. All contenders of a workload take turns in the same two
 processes; peak memory is measured in two processes for each contender.
 
     python -m examples.benchmarks.distributed --page examples/benchmarks/results/DISTRIBUTED.md

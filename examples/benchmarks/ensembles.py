@@ -1,6 +1,6 @@
 """Ensembles of 20: ``ensemble`` beside ``torch.func``, which uses ``vmap`` over stacked params of modules.
 
-Both have the same params and give the same numbers. ``vmap`` does not know torch.nn's LSTM, so that one is written out in steps.
+Both have the same params and give the same numbers. ``vmap`` does not support torch.nn's LSTM, so that is a loop over steps.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
 """The cost of page faults: steps of funcnet and torch.nn in their own processes, with and without ``retain_freed_memory``.
 
-A step gives back what it kept, and glibc may hand that on to the system, from which it comes again page by page. The medians
-of the steps' ms and page faults are printed, and the peak of the resident memory, on one thread. funcnet's are a bare loop of
-``apply``, ``value_and_grad``, ``grads`` and ``update``, and ``train_step`` with a donated optimizer. As it comes, a variable in
-the environment that changes nothing else keeps funcnet from calling ``retain_freed_memory``.
+A step frees its memory, and glibc may return it to the system, from which it comes back page by page. The medians of the steps'
+ms and page faults, and the peak of the resident memory, are printed for one thread. funcnet's contenders are a plain loop of
+``apply``, ``value_and_grad``, ``grads`` and ``update``, and ``train_step`` with a donated optimizer. For the default of glibc, a
+variable in the environment with no other effect keeps funcnet from calling ``retain_freed_memory``.
 
     python -m examples.benchmarks.faults --steps 40
 """

@@ -1,9 +1,8 @@
 """The lower limit: only the kernels of a step, called in order, without layers, trees and checks.
 
-A step of funcnet's is taken once while every kernel that it calls is written down with its arguments; a call of the floor calls
-them again, one after the other. What a step takes besides is the library's own. Kernels are called by way of ``torch.ops``, which
-costs up to half a µs a call more than by the names that the library uses, so the floor of a step of many small kernels lies a
-little high.
+One step of funcnet records every kernel that it calls with its arguments, and a call of the floor repeats them in order. The rest
+of a step's time is the library's own. Kernels are called through ``torch.ops``, which costs up to half a µs per call more than
+the names that the library uses, so the limit for a step of many small kernels is slightly too high.
 """
 
 from typing import Any

@@ -2,7 +2,7 @@
 
     python -m examples.benchmarks.goals
 
-makes that file from the committed pages, before a new round replaces them.
+writes that file from the committed pages before a new round replaces them.
 """
 
 import json
@@ -34,7 +34,7 @@ JITTED = (*SMALL, "ensemble20", *LARGE, "deep")
 class Goal:
     """A quotient that must be at most ``limit``: of the median times of two rows, or of the best of two families.
 
-    A ``limit`` of ``None`` is the figure of the round before; ``maker`` is the maker of the processors that it holds on.
+    A ``limit`` of ``None`` is the result of the last round; ``maker`` is the maker of the processors that it applies to.
     """
 
     workload: str

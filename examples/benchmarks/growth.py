@@ -1,8 +1,8 @@
 """How the cost of a training step grows: time and peak memory by width, depth, batch and sequence length.
 
-funcnet pure, donated and compiled beside torch.nn and JAX, on one thread in float32. Times are processor time: the median of some
-rounds, in which contenders take turns, in two processes for each axis; memory is measured twice, in a process for each contender.
-A line ends before the point that would take too long or too much memory. The page has a table of exponents, the largest ratio
+funcnet pure, donated and compiled beside torch.nn and JAX, on one thread in float32. Times are processor time: the median of
+rounds in which contenders take turns, in two processes for each axis; memory is measured twice, in a process for each contender.
+A line ends before a point that would take too long or too much memory. The page has a table of exponents, the largest ratio
 of each pair of contenders, and plots.
 
     python -m examples.benchmarks.growth --out examples/benchmarks/results/growth

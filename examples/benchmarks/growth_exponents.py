@@ -1,10 +1,10 @@
 """Exponents of cost: the slope of a line at its upper end, and the cost relative to another one.
 
-Where the cost is a + b nᵖ and three sizes grow by the same factor r, its increments grow by rᵖ:
+If the cost is a + b nᵖ and three sizes grow by the same factor r, its increments grow by rᵖ:
 
     (y₃ - y₂) / (y₂ - y₁) = rᵖ
 
-So p does not depend on a, what a step costs at any size.
+So p does not depend on a, the constant part of the cost.
 """
 
 import math

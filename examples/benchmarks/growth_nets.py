@@ -1,6 +1,6 @@
 """The trainings measured by size: one net for each axis in funcnet, torch.nn and JAX, with MSE and plain SGD.
 
-Each function returns the step of a training as a function without arguments, which takes it from where the last one ended.
+Each function returns a training step as a function without arguments, which continues from the last step.
 """
 
 from collections.abc import Callable

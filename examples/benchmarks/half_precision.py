@@ -1,7 +1,7 @@
 """The cost of a training step in bfloat16: ``fn.cast`` beside float32, and beside torch.nn under autocast.
 
-All contenders of a workload take turns in one process. On one thread a time is that of the processor, so that other work on the
-machine counts little; on several it is the wall's. Params, gradients and the optimizer's state are float32 for all, the optimizer
+All contenders of a workload take turns in one process. On one thread a time is processor time, so that other work on the machine
+matters little; on several it is wall time. Params, gradients and the optimizer's state are float32 for all, the optimizer
 is fused, and funcnet's is donated.
 
     python -m examples.benchmarks.half_precision --page examples/benchmarks/results/HALF_PRECISION.md

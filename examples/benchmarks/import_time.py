@@ -1,7 +1,7 @@
 """The import time of funcnet beside that of torch, in many fresh processes in turns.
 
-Times are the median and the least processor time in ms, the interpreter's start included. Bytecode is cached, as for an installed
-package: the first round, which writes it, does not count.
+Times are the median and the smallest processor time in ms, including the interpreter's start. Bytecode is cached, as for an
+installed package: the first round, which writes it, does not count.
 
     python -m examples.benchmarks.import_time --page examples/benchmarks/results/IMPORT_TIME.md
 """

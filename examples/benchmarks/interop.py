@@ -2,7 +2,7 @@
 
     python -m examples.benchmarks.interop --page examples/benchmarks/results/INTEROP.md
 
-It takes some four minutes. ``--quick`` measures the two smallest nets in few rounds, without compiling.
+It takes about four minutes. ``--quick`` measures the two smallest nets in few rounds, without compiling.
 """
 
 import copy

@@ -1,7 +1,7 @@
 """Measuring: turns and rounds, peak memory, and the machine's best product.
 
-Every contender of a workload is warmed up, and then all take turns, round after round, so that all meet the same noise. A turn
-is as many calls as take about the time given; the garbage collector is off meanwhile, as in ``timeit``. What is kept is the µs a
+Every contender of a workload is warmed up, and then all take turns for many rounds, so that all have the same noise. A turn has
+as many calls as take about the given time; the garbage collector is off meanwhile, as in ``timeit``. The results are the µs per
 step of each turn.
 """
 
@@ -118,8 +118,8 @@ def spread(column: Sequence[float]) -> dict[str, float]:
 def memory(contender: Contender) -> float:
     """Return a training's peak in MB during steps: params, state, batch, gradients, and temporary memory.
 
-    It is the peak of the process's resident memory during steps, after two to warm up, above what was resident before the
-    training was made; a compiler's work is over by then. Where the system cannot begin a new peak, it is its growth over all.
+    It is the peak of the process's resident memory during steps, after two for warm-up and compilation, above the memory resident
+    before the training was made. If the system cannot reset the peak, it is the growth of the peak over the whole training.
     """
     give_back()
     before = resident()

@@ -1,8 +1,8 @@
 """The memory of the backward pass: caches and peaks of deep nets and long scans, and peaks of whole training steps.
 
 Each row is measured in its own process, on one thread. The cache is the bytes of its tensors, a shared one counted once, without
-those of params and x. The peak is how far one forward and one backward pass, or a step, raise the resident memory, params'
-gradients and whatever the allocator holds included.
+those of params and x. The peak is the rise of the resident memory in one forward and one backward pass, or a step, including the
+gradients of params and the memory that the allocator keeps.
 
     python -m examples.benchmarks.memory --page examples/benchmarks/results/MEMORY.md
 """
@@ -102,7 +102,7 @@ def measure(name, n, size, rows):
 def measure_steps(name, optimizer, in_backward, n, size, rows):
     """Return the bytes of the params and of the peak, and the ms of a training step in this process.
 
-    The memory of what the first step returns is in the peak, unless the optimizer is donated.
+    The peak includes the results of the first step, unless the optimizer is donated.
     """
     import torch
 

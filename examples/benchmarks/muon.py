@@ -1,7 +1,7 @@
 """Muon: a step on the matrices of a GPT, ours pure and donated, and torch.optim.Muon's.
 
-A block of width d has matrices of (3 d, d), (d, d), (4 d, d) and (d, 4 d). The Newton-Schulz steps are in bfloat16, as torch's
-are, and in float32.
+A block of width d has matrices of (3 d, d), (d, d), (4 d, d) and (d, 4 d). The Newton-Schulz steps are in bfloat16, as in torch,
+and in float32.
 """
 
 from collections.abc import Iterator

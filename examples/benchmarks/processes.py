@@ -1,6 +1,6 @@
 """Worker processes for measurements, in a gloo group on this machine, with one thread each.
 
-They are forked from a server that has imported torch and funcnet, so that a group starts in a fraction of a second.
+A server that has imported torch and funcnet forks them, so a group starts in a fraction of a second.
 """
 
 import functools

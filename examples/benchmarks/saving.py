@@ -1,7 +1,7 @@
 """The cost of saving and loading a tree, in time and memory, beside torch.save and safetensors.
 
-Each contender runs in its own process, on one thread, and they take turns. The peak is how far it raises the resident memory,
-beyond the tree itself. Files that are read were just written, so that they come from the system's cache.
+Each contender runs in its own process, on one thread, and they take turns. The peak is the rise of the resident memory beyond
+the tree itself. Files that are read were just written, so they come from the system's cache.
 
     python -m examples.benchmarks.saving --page examples/benchmarks/results/SAVING.md
 """

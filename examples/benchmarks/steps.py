@@ -1,7 +1,7 @@
 """The cost of a training step: funcnet's pure functions beside torch.nn, autograd and torch.optim.
 
-The net is 2-25-25-25-2 with tanh, the loss MSE, the batch 100, float32, on one thread. Every contender steps in turn for a
-round of steps, for many rounds, so that all meet the same noise; the median and the quartiles of the rounds are printed.
+The net is 2-25-25-25-2 with tanh, the loss MSE, the batch 100, float32, on one thread. The contenders take turns
+for many rounds of steps, so that all have the same noise; the median and the quartiles of the rounds are printed.
 
     python -m examples.benchmarks.steps --rounds 30 --steps 200
 """

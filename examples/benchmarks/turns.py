@@ -1,7 +1,7 @@
 """Contenders measured in turns in one process, and tables of their times.
 
-A time is the median of the process's CPU time in ms on one thread, which other programs on the machine disturb less than time on
-the wall; with more threads it is time on the wall. In each round the order is another, and the garbage collector is off.
+A time is the median CPU time of the process in ms on one thread, which other programs affect less than wall time; with more
+threads it is wall time. The order changes in each round, and the garbage collector is off.
 """
 
 import gc

@@ -1,6 +1,6 @@
 """The cost of a loss over a large vocabulary: time and memory of value and gradients, beside torch's losses.
 
-All contenders of a dtype take turns in one process, on one thread, and then each has a process for its memory.
+All contenders of a dtype take turns in one process, on one thread; the memory of each is measured in its own process.
 
     python -m examples.benchmarks.vocabulary --page examples/benchmarks/results/VOCABULARY.md
 """

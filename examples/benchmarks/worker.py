@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 Job = dict[str, Any]
 """``task``, "time", "memory" or "machine", ``threads``, ``turn``; ``workload``, ``funcnet``, ``peers``, ``rounds``; ``label``.
 
-``cache`` is the folder of what Inductor compiles; it is empty when a run begins, so that first calls compile."""
+``cache`` is Inductor's folder of compiled code; it is empty when a run begins, so that first calls compile."""
 
 
 def cores(threads: int) -> list[int]:

@@ -1,6 +1,6 @@
 """The workloads: the batch, the loss and the optimizer of each, equal for every contender.
 
-The nets stand in the modules of ``peers``, once for each framework.
+The nets are in the modules of ``peers``, once for each framework.
 """
 
 import math
@@ -127,7 +127,7 @@ WORKLOADS = {
 class Contender:
     """One kind of step: ``make()`` returns a ``Training``.
 
-    Contenders of one ``family`` differ by settings alone, and the best of them stands for it. A call takes ``steps`` steps.
+    Contenders of one ``family`` differ only in settings, and the best of them represents it. A call takes ``steps`` steps.
     """
 
     label: str

@@ -1,7 +1,7 @@
 """Run all five reports, and write one page with all their tables and figures: ``RESULTS.md`` in the folder --out.
 
-The page in the repository, examples/reports/results/RESULTS.md, is made by the command that stands at its head. Runs that have
-finished are kept in --out, so that a call that was stopped goes on where it was; Ctrl-C leaves the page of what there is.
+The page in the repository, examples/reports/results/RESULTS.md, was made by the command at its head. Finished runs are kept in
+--out, so that a stopped call can be continued; after Ctrl-C the page has the results so far.
 
     python -m examples.reports --out out
     python -m examples.reports --only hotgrad twenty_runs --quick

@@ -67,7 +67,7 @@ def percent(paper: Paper, name: str, framework: str, part: str) -> str:
 
 
 def table(paper: Paper, number: int, activation: str) -> None:
-    """Return one of the report's tables, and the seconds beside it."""
+    """Add one of the report's tables, and the seconds beside it."""
     lines = []
     for row, printed in zip(ROWS, PRINTED[activation], strict=True):
         name = ", ".join([activation, *row])

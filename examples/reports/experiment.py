@@ -1,6 +1,6 @@
 """Experiments: train one network once on the disk, by funcnet or by its twin in torch.nn.
 
-The twin has the same layers, the same first weights, the same batches in the same order, and torch's own loss and optimizer
+The twin has the same layers, initial weights and batches in the same order, and torch's own loss and optimizer
 with the same settings. Both are eager and on one thread, and only their training steps are timed.
 """
 

@@ -87,7 +87,7 @@ SECONDS = ["funcnet s", "torch.nn s", "torch.nn / funcnet"]
 
 
 def table_three(paper: Paper, net: str) -> None:
-    """Return the report's Table III for one of the nets, with the mean of both models."""
+    """Add the report's Table III for one of the nets, with the mean of both models."""
     rows = []
     for (model, part), (middle, deviation) in PRINTED.items():
         experiment = name(net, "mean", model)
@@ -129,7 +129,7 @@ REASONS = (
 
 
 def table_of_factors(paper: Paper, net: str) -> None:
-    """Make the 2 × 2 table of reduction and initial weights, and say which explains the difference in test error."""
+    """Add the 2 × 2 table of reduction and initial weights, and say which explains the difference in test error."""
     rows = []
     for reduction in ("batch", "mean"):
         for model, initializer in WEIGHTS.items():

@@ -42,7 +42,7 @@ class Step(fn.Value):
 def test_an_attribute_of_an_argument_is_that_of_this_call(name, computes):
     """A view that Dynamo takes of the argument is not a constant, whether or not a kernel computes something else.
 
-    From torch 2.14 on transposes are part of the graph, and so their program is kept.
+    From torch 2.14 on transposes are part of the graph, so their program is kept.
     """
     x = torch.complex(X, X + 1)
     step = Step(lambda x, y: (getattr(x, name), 2 * y if computes else None))

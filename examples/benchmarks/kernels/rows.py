@@ -96,8 +96,8 @@ def with_options(name: str, f: Callable[[], Any]) -> Ways:
 def quickest(ways: Ways, rounds: int, turn: float) -> dict[str, float]:
     """Return the µs per call of each contender's fastest turn.
 
-    Contenders take turns, each as many calls as take about ``turn`` seconds, in CPU time. Work of others on the machine only ever
-    adds to a turn, so the quickest of many is what repeats. torch.nn's run with autograd, all others in inference mode.
+    A turn has as many calls as take about ``turn`` seconds of CPU time. Other work on the machine can only slow a turn down, so
+    the fastest of many is reproducible. torch.nn's contenders run with autograd, all others in inference mode.
     """
     runs = {name: _repeated(f, autograd=name.startswith("torch.nn")) for name, f in ways.items()}
     counts = {name: calls_of(run, turn) for name, run in runs.items()}
@@ -123,7 +123,7 @@ def _repeated(f: Callable[[], Any], autograd: bool) -> Callable[[int], None]:
 def table(rows: Sequence[Row], rounds: int, turn: float) -> Iterator[str]:
     """Yield the lines of a family's table: a row for each kernel, a column for each contender.
 
-    Ctrl-C is raised again after the lines of what was measured before it.
+    Ctrl-C is raised again after the lines measured before it.
     """
     found, stopped = {}, None
     try:

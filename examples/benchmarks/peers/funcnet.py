@@ -1,10 +1,10 @@
 """funcnet's nets as expressions of public layers and combinators, and its kinds of steps.
 
-eager       ``fn.train_step``, in inference mode, which is entered once a turn, as ``fn.fit`` enters it once
+eager       ``fn.train_step`` in inference mode, which is entered once per turn, as ``fn.fit`` does
 compiled    ``fn.compile`` of the same step
 scan        ``fn.scan_steps`` of the same step, ten in one call
-floor       the kernels of an eager, donated step alone
-donated     any but the floor with ``fn.donate`` of the optimizer, and SGD with ``fused=True``
+floor       only the kernels of an eager, donated step
+donated     any of these except the floor, with ``fn.donate`` of the optimizer, and SGD with ``fused=True``
 repeat      the blocks of a deep net as a ``fn.repeat``, which compiled code runs as a loop; compiled as a ``fn.serial`` they
             would take minutes
 """

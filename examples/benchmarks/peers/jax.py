@@ -1,11 +1,11 @@
 """The same nets in JAX: stax for the plain ones, equinox for what stax lacks, and optimizers from optax.
 
-jit     the whole step, value and gradients and update, under ``jax.jit``; donated: ``donate_argnums`` for params and state
+jit     the whole step, with value, gradients and update, under ``jax.jit``; donated: ``donate_argnums`` for params and state
 scan    ``jax.lax.scan`` over ten such steps, under ``jax.jit``
 
 The blocks of the deep net are a ``jax.lax.scan`` of a block under ``jax.checkpoint``. A run ends with ``block_until_ready``.
-Images are (N, height, width, channels), the one order XLA has fast convolutions for on a CPU. stax's BatchNorm keeps no running
-statistics, and equinox's LSTM has one bias where torch.nn's has two.
+Images are (N, height, width, channels), the only order for which XLA has fast convolutions on a CPU. stax's BatchNorm has no
+running statistics, and equinox's LSTM has one bias where torch.nn's has two.
 """
 
 import importlib

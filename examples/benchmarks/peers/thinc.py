@@ -1,6 +1,6 @@
 """The same nets in thinc, if it has their layers: it lacks Tanh and convolutions, and its Adam does not correct √v.
 
-thinc's arrays are numpy's, its products blis's, on one thread.
+thinc uses numpy's arrays and blis's products, on one thread.
 """
 
 import importlib

@@ -1,6 +1,6 @@
 """torch's distributed training: DistributedDataParallel, ZeroRedundancyOptimizer, FSDP2 and its pipelines.
 
-Nets, losses and optimizers are those of ``torch_nn``, the optimizers in their fused implementation, but for SGD on sharded
+Nets, losses and optimizers are those of ``torch_nn``, the optimizers in their fused implementation, except SGD on sharded
 parameters, which has none.
 """
 

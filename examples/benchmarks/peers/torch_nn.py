@@ -1,11 +1,11 @@
 """The twins of funcnet's nets in torch.nn, with the same parameters by name, and torch.nn's kinds of steps.
 
 eager       autograd and the optimizer of ``torch.optim``, in each of its implementations
-compiled    ``torch.compile`` of net and loss as one graph, and so of its backward graph; the fused optimizer, not compiled.
-            Not of the deep net, whose hundred blocks take minutes
+compiled    ``torch.compile`` of net and loss as one graph, and of its backward graph; the fused optimizer is not compiled. The
+            deep net is left out, as its hundred blocks take minutes
 
-Of the optimizer alone, compiled is ``torch.compile`` of its ``step``. Of the ensemble, eager is ``torch.func.vmap`` of
-``torch.func.grad``, with SGD written out, and compiled is that, whole.
+For the optimizer only, compiled is ``torch.compile`` of its ``step``. For the ensemble, eager is ``torch.func.vmap`` of
+``torch.func.grad`` with SGD by hand, and compiled is ``torch.compile`` of all that.
 """
 
 import warnings
@@ -281,7 +281,7 @@ def start(contender: Contender) -> None:
 def flops(workload: Workload) -> int:
     """Count the multiplications and additions of products and convolutions in a step, forward and backward.
 
-    Attention and recurrence are counted as written out in products, with all of the scores, half of which causal attention masks.
+    Attention and recurrence count as their products, with all scores, half of which causal attention masks.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
