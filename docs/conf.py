@@ -25,7 +25,7 @@ extensions = [
     "docs._ext.links",
 ]
 exclude_patterns = ["_ext"]
-smartquotes = False  # a shape has "..." in it
+smartquotes_action = "D"  # dashes only: a shape has "..." in it
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]

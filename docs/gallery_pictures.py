@@ -3,7 +3,7 @@
     python docs/gallery_pictures.py                 all of them: a quarter of an hour on one core
     python docs/gallery_pictures.py digits flow     only these
 
-Needs the extra `examples`. A picture is at most 1000 pixels wide and has at most 64 colors.
+Needs the extra `examples`. A picture is at most 1000 pixels wide and has at most 128 colors.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "docs" / "_static" / "gallery"
-WIDTH, COLORS = 1000, 64
+WIDTH, COLORS = 1000, 128
 
 
 def names() -> list[str]:
@@ -29,7 +29,7 @@ def shrunk(picture: Path, kept: Path) -> None:
     with Image.open(picture) as image:
         size = (min(WIDTH, image.width), round(image.height * min(1.0, WIDTH / image.width)))
         small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    small.quantize(COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(kept, optimize=True)
+    small.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(kept, optimize=True)
 
 
 def draw(name: str, out: Path) -> None:

@@ -8,11 +8,15 @@ frequencies of characters (unigram) and of pairs of characters (bigram) in the t
 """
 
 from pydoc_data import topics
+from typing import Any
 
 import torch
+from torch import Tensor
 
 import funcnet as fn
 from examples import common
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 LENGTH, BATCH, WIDTH, HEADS, BLOCKS, LR = 128, 32, 128, 4, 3, 2e-3
 PROMPT = "The "
@@ -31,32 +35,32 @@ net = fn.serial(
 )
 
 
-def encoded(words):
+def encoded(words: str) -> Tensor:
     """Return the codes of a text's characters."""
     return torch.tensor([codes[character] for character in words])
 
 
-def split_text():
+def split_text() -> tuple[Tensor, Tensor]:
     """Return the codes of the text: nine tenths for training, and the last tenth."""
     data = encoded(text)
     return data[: len(data) * 9 // 10], data[len(data) * 9 // 10 :]
 
 
-def pieces(data, rng, count):
+def pieces(data: Tensor, rng: Key, count: int) -> tuple[Tensor, Tensor]:
     """Draw pieces of the text, and for each position the character that follows."""
     starts = fn.random.permutation(rng, len(data) - LENGTH)[:count]
     rows = data[starts[:, None] + torch.arange(LENGTH + 1)]
     return rows[:, :-1], rows[:, 1:].flatten()
 
 
-def in_order(data):
+def in_order(data: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return a whole text as batches of consecutive pieces."""
     rows = data[: (len(data) - 1) // LENGTH * LENGTH + 1]
     x, target = rows[:-1].view(-1, LENGTH).split(BATCH), rows[1:].view(-1, LENGTH).split(BATCH)
     return [(part, after.flatten()) for part, after in zip(x, target, strict=True)]
 
 
-def by_counting(train, test):
+def by_counting(train: Tensor, test: Tensor) -> tuple[float, float]:
     """Return the loss of the unigram and of the bigram model, with add-one smoothing."""
     n = len(alphabet)
     singles = torch.bincount(train, minlength=n).double() + 1
@@ -65,20 +69,20 @@ def by_counting(train, test):
     return float(-(singles / singles.sum()).log()[test].mean()), float(-bigram.mean())
 
 
-def optimizer(steps):
+def optimizer(steps: int) -> fn.Optimizer:
     """Return the optimizer for ``steps`` training steps."""
     return fn.AdamW(lr=fn.WarmupCosineSchedule(LR, min(100, steps), steps + 1), betas=(0.9, 0.95))
 
 
-def trained(train, test, steps, rng, checkpoints=None):
+def trained(train: Tensor, test: Tensor, steps: int, rng: Key, checkpoints: fn.Checkpoints | None = None) -> fn.Fit:
     """Train on pieces drawn at each step, and measure the held-out loss ten times."""
     first, drawn = fn.split(rng)
     batches, epochs = common.in_epochs(lambda i: pieces(train, fn.fold_in(drawn, i), BATCH), steps)
-    how = {"params": net.init(first), "validation": in_order(test), "checkpoints": checkpoints}
+    how: dict[str, Any] = {"params": net.init(first), "validation": in_order(test), "checkpoints": checkpoints}
     return fn.fit(net, loss, optimizer(steps), batches, epochs=epochs, key=drawn, **how)
 
 
-def sample(params, count, rng, temperature=0.7):
+def sample(params: Params, count: int, rng: Key, temperature: float = 0.7) -> str:
     """Write ``count`` characters, each drawn from the net's probabilities after the ``LENGTH`` characters before it."""
     written = encoded(PROMPT)
     with torch.inference_mode():
@@ -88,7 +92,7 @@ def sample(params, count, rng, temperature=0.7):
     return "".join(alphabet[code] for code in written.tolist())
 
 
-def picture(history, counted):
+def picture(history: fn.History, counted: dict[str, float]) -> Any:
     """Draw the training and held-out losses, and those of the counting models."""
     figure = history.plot(["loss", "validation_loss"])
     panel = figure.axes[0]
@@ -99,7 +103,7 @@ def picture(history, counted):
     return figure
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train, print the losses, write a sample and save the picture."""
     others = {"sample": (600, "number of characters to write")}
     options = common.arguments(__doc__, given, others, threads=None, steps=800)
@@ -107,7 +111,7 @@ def main(given=None):
     train_key, sample_key = fn.split(fn.key(options.seed))
     checkpoints = common.checkpoints(options, "characters", every=20)
     params, _, history = trained(train, test, options.steps, train_key, checkpoints)
-    counted = dict(zip(("unigram", "bigram"), by_counting(train, test), strict=True))
+    counted: dict[str, float] = dict(zip(("unigram", "bigram"), by_counting(train, test), strict=True))
     print(f"parameters             {fn.tree.size(params)}")
     print(f"training               {sum(history['seconds']):.1f} s")
     for name, value in {"transformer": history["validation_loss"][-1], **counted}.items():

@@ -10,23 +10,28 @@ one. A nearest neighbor among the training digits reads the new digits, and held
 """
 
 import math
+from argparse import Namespace
+from typing import Any
 
 import torch
 from matplotlib import pyplot as plt
 from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
 
 import funcnet as fn
 from examples.common import arguments, checkpoints, digits, finished, montage, save
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 CHANNELS, WIDTH, BATCH, LR, DECAY, STEPS = 24, 64, 32, 5e-3, 0.998, 50
 
 
-def conv(channels, out):
+def conv(channels: int, out: int) -> fn.Layer:
     """Return a norm, an activation and a convolution that keeps height and width."""
     return fn.GroupNorm(4, channels) >> fn.SiLU() >> fn.Conv2d(channels, out, 3, padding=1)
 
 
-def block(channels, out):
+def block(channels: int, out: int) -> fn.Layer:
     """Return a residual block of two inputs: an image, and a vector that shifts its channels."""
     return fn.graph(
         *("x", "condition"),
@@ -57,13 +62,13 @@ net = fn.graph(
 loss = fn.MSE()
 
 
-def levels(t):
+def levels(t: Tensor) -> tuple[Tensor, Tensor]:
     """Return α and σ at times t (N,), as factors of images."""
     angle = t[:, None, None, None] * math.pi / 2
     return torch.cos(angle), torch.sin(angle)
 
 
-def noised(x, rng):
+def noised(x: Tensor, rng: Key) -> tuple[Tensor, Tensor, Tensor]:
     """Draw a time and noise for each image, and return the noisy images, the times and the noise."""
     of_time, of_noise = fn.split(rng)
     t, noise = fn.random.uniform(of_time, (len(x),)), fn.random.normal(of_noise, tuple(x.shape))
@@ -71,22 +76,22 @@ def noised(x, rng):
     return alpha * x + sigma * noise, t, noise
 
 
-def task(batch, rng):
+def task(batch: Any, rng: Key) -> tuple[Any, Tensor]:
     """Add new noise to a batch of digits and labels; return the input of the net, and the noise to predict."""
     x, labels = batch
     noisy, t, noise = noised(x, rng)
     return (noisy, t, labels), noise
 
 
-def trained(data, epochs, rng, checkpoints=None):
+def trained(data: Any, epochs: int, rng: Key, checkpoints: fn.Checkpoints | None = None) -> tuple[Params, Params, fn.History]:
     """Train the U-Net; return its params, their average over the last steps, and the history."""
     opt = fn.Averaged(fn.Adam(fn.WarmupConstantSchedule(LR, len(data[0]) // BATCH)), fn.EMA(DECAY, warmup=True))
-    how = {"batch_size": BATCH, "drop_last": True, "transform": task, "checkpoints": checkpoints}
+    how: dict[str, Any] = {"batch_size": BATCH, "drop_last": True, "transform": task, "checkpoints": checkpoints}
     params, state, history = fn.fit(net, loss, opt, data, epochs=epochs, key=rng, **how)
     return params, opt.eval_params(state, params), history
 
 
-def drawn(params, labels, rng):
+def drawn(params: Params, labels: Tensor, rng: Key) -> list[Tensor]:
     """Draw an image for each label with DDIM, and return the images at all steps."""
     x = fn.random.normal(rng, (len(labels), 1, 8, 8))
     times, images = torch.linspace(1, 0, STEPS + 1), [x]
@@ -98,16 +103,17 @@ def drawn(params, labels, rng):
     return images
 
 
-def linear(x, noisy, t):
+def linear(x: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
     """Return the best linear estimate of the noise: the exact one if images were normal, with x's mean and covariance."""
     (alpha, sigma), mean = levels(t), x.flatten(1).mean(0)
     variances, axes = torch.linalg.eigh(torch.cov(x.flatten(1).T))
     alpha, sigma = alpha[:, :, 0, 0], sigma[:, :, 0, 0]
     factors = sigma / (alpha**2 * variances.clamp_min(0) + sigma**2)
-    return (factors * ((noisy.flatten(1) - alpha * mean) @ axes) @ axes.T).view_as(noisy)
+    found: Tensor = (factors * ((noisy.flatten(1) - alpha * mean) @ axes) @ axes.T).view_as(noisy)
+    return found
 
 
-def picture(params, x, rng, options):
+def picture(params: Params, x: Tensor, rng: Key, options: Namespace) -> None:
     """Draw digits turning into noise, noise turning into new digits, and new digits of each label."""
     of_noise, of_way, of_all = fn.split(rng, 3)
     alpha, sigma = levels(torch.linspace(0, 1, 11))
@@ -127,7 +133,7 @@ def picture(params, x, rng, options):
     save(figure, options, "diffusion")
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train, print the error of the predicted noise for held-out digits and the accuracy on new ones, and save the picture."""
     options = arguments(__doc__, given, epochs=60)
     split_key, fit_key, test_key, sample_key = fn.split(fn.key(options.seed), 4)

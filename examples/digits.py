@@ -7,16 +7,20 @@ net, its dropout and the number of epochs were chosen by validation accuracy, wi
 """
 
 import math
+from typing import Any
 
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
 
 import funcnet as fn
 from examples import common
+from funcnet.random.keys import Key
 
 BATCH, LR, WIDTH = 64, 3e-3, 32
 
 
-def block(channels, out):
+def block(channels: int, out: int) -> fn.Layer:
     """Return a convolution that keeps height and width, with batch norm and ReLU."""
     return fn.serial(fn.Conv2d(channels, out, 3, padding="same", bias=False), fn.BatchNorm2d(out), fn.ReLU())
 
@@ -33,24 +37,30 @@ net = fn.serial(
 loss = fn.CrossEntropy(label_smoothing=0.05)
 
 
-def digits(rng):
+def digits(rng: Key) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return training, validation and test data, each a pair of images (N, 1, 8, 8) between 0 and 1 and labels (N,)."""
     (images, labels), test = common.digits(rng)
     return (images[:-143], labels[:-143]), (images[-143:], labels[-143:]), test
 
 
-def trained(train, validation, epochs, rng, checkpoints=None):
+def trained(
+    train: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor],
+    epochs: int,
+    rng: Key,
+    checkpoints: fn.Checkpoints | None = None,
+) -> fn.Fit:
     """Train with AdamW and a learning rate that decays along a cosine over all steps."""
     steps = epochs * -(-len(train[0]) // BATCH)
     opt = fn.AdamW(lr=fn.CosineSchedule(LR, steps))
-    how = {"validation": validation, "metrics": (fn.accuracy,), "checkpoints": checkpoints}
+    how: dict[str, Any] = {"validation": validation, "metrics": (fn.accuracy,), "checkpoints": checkpoints}
     return fn.fit(net, loss, opt, train, epochs=epochs, batch_size=BATCH, key=rng, **how)
 
 
-def picture(history, labels, said, images):
+def picture(history: fn.History, labels: Tensor, said: Tensor, images: Tensor) -> Figure:
     """Draw the learning curves, the confusion matrix, and the misread digits."""
     figure = plt.figure(figsize=(13.5, 4.2), layout="constrained")
-    left, others = figure.subfigures(1, 2, width_ratios=(1, 2))
+    left, others = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 2)).flat
     history.plot(["loss", "validation_loss"], left)
     middle, right = others.subplots(1, 2)
     counts = fn.ConfusionMatrix(num_classes=10)(said, labels)
@@ -71,7 +81,7 @@ def picture(history, labels, said, images):
     return figure
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train, evaluate on the test digits, and save the picture."""
     options = common.arguments(__doc__, given, epochs=40)
     split_key, fit_key = fn.split(fn.key(options.seed))

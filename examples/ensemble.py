@@ -11,11 +11,17 @@ of 10 000 new points within 2 standard deviations of the mean: 0.954 is correct 
     python -m examples.ensemble --epochs 1500 --seed 0 --out out
 """
 
+from argparse import Namespace
+from typing import Any
+
 import torch
 from matplotlib import pyplot as plt
+from torch import Tensor
 
 import funcnet as fn
 from examples import common
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 NETS, WIDTH, LR, POINTS = 20, 50, 1e-2, 200
 REGIONS = {"left of the gap": (-4.0, -0.5), "in the gap": (-0.5, 1.5), "right of the gap": (1.5, 4.0), "beyond": (4.0, 5.0)}
@@ -35,12 +41,12 @@ net = fn.serial(
 loss = fn.GaussianNLL()
 
 
-def truth(x):
+def truth(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation of y at x."""
     return torch.sin(1.5 * x) * (1 + x / 8), 0.05 + 0.2 * torch.sigmoid(2 * x)
 
 
-def points(rng, count, low, high):
+def points(rng: Key, count: int, low: float, high: float) -> tuple[Tensor, Tensor]:
     """Draw points x uniformly, and y with normal noise."""
     at, noise = fn.split(rng)
     x = fn.random.uniform(at, (count,), low, high)
@@ -48,23 +54,25 @@ def points(rng, count, low, high):
     return x, mean + std * fn.random.normal(noise, (count,))
 
 
-def predicted(params, x):
+def predicted(params: Params, x: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Return the mean of the nets' means, their spread, and the total standard deviation; and one net's mean and deviation."""
     m, v = (output.squeeze(2) for output in fn.ensemble(net, NETS)(params, x[:, None]))
     spread = m.var(0, correction=0)
     return m.mean(0), spread.sqrt(), (spread + v.mean(0)).sqrt(), (m[0], v[0].sqrt())
 
 
-def trained(net, loss, data, steps, rng, checkpoints=None):
+def trained(
+    net: fn.Layer, loss: fn.Loss, data: tuple[Tensor, Tensor], steps: int, rng: Key, checkpoints: fn.Checkpoints | None = None
+) -> tuple[Params, float]:
     """Train with Adam, with all points at each step, and return the params and the seconds."""
     batch = data[0][:, None], data[1][:, None]
     batches, epochs = common.in_epochs(lambda i: batch, steps, 10 if checkpoints else 1)
-    how = {"epochs": epochs, "key": rng, "params": net.init(rng), "checkpoints": checkpoints, "progress": False}
+    how: dict[str, Any] = {"epochs": epochs, "key": rng, "params": net.init(rng), "checkpoints": checkpoints, "progress": False}
     params, _, history = fn.fit(net, loss, fn.Adam(lr=fn.CosineSchedule(LR, steps)), batches, **how)
     return params, sum(history["seconds"])
 
 
-def covered(params, rng, low, high):
+def covered(params: Params, rng: Key, low: float, high: float) -> list[float]:
     """Return the coverage of all nets and of one, and the mean deviations: the nets' spread, and the total."""
     x, y = points(rng, 10_000, low, high)
     mean, spread, total, (one, std) = predicted(params, x)
@@ -72,7 +80,7 @@ def covered(params, rng, low, high):
     return [float(value) for value in (*shares, spread.mean(), total.mean(), truth(x)[1].mean())]
 
 
-def picture(params, data, options):
+def picture(params: Params, data: tuple[Tensor, Tensor], options: Namespace) -> None:
     """Draw the points, the true mean, and two standard deviations around the predicted one: of the spread, and in total."""
     x = torch.linspace(-5, 5, 500)
     mean, spread, total, _ = predicted(params, x)
@@ -87,7 +95,7 @@ def picture(params, data, options):
     common.save(figure, options, "ensemble")
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train, print times and coverage, and draw the predictions of the nets."""
     options = common.arguments(__doc__, given, epochs=1500)
     drawn, first, fresh = fn.split(fn.key(options.seed), 3)

@@ -11,12 +11,19 @@ each of its operations, and it checks its arguments at each call.
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
+from torch import Tensor
 
 import funcnet as fn
 from examples import common
+from funcnet.contract import Params
+from funcnet.optim.base import State
+from funcnet.random.keys import Key
 
 ROWS, STEPS, TIMED = 50, 20, 200
 
@@ -52,7 +59,7 @@ torch.save((torch.stack(values), (perf_counter() - start) / int(timed)), made)
 """
 
 
-def batches(images, labels, rng, count):
+def batches(images: Tensor, labels: Tensor, rng: Key, count: int) -> Iterator[tuple[Tensor, ...]]:
     """Yield batches in a random order, each with a key for dropout."""
     order = fn.random.permutation(rng, len(labels))
     for i in range(count):
@@ -60,7 +67,9 @@ def batches(images, labels, rng, count):
         yield images[rows], labels[rows], fn.fold_in(rng, i)
 
 
-def train(call, params, state, data):
+def train(
+    call: Callable[..., Any], params: Params, state: State, data: Iterable[tuple[Tensor, ...]]
+) -> tuple[Params, State, Tensor]:
     """Train with a step; return params, state, and the loss of each batch."""
     values = []
     for x, target, key in data:
@@ -69,7 +78,7 @@ def train(call, params, state, data):
     return params, state, torch.stack(values)
 
 
-def elsewhere(kind, package, given, folder, timed):
+def elsewhere(kind: str, package: Path, given: Any, folder: Path, timed: int) -> Any:
     """Run a package in a process without funcnet; return the losses and the seconds per step."""
     made = folder / "made.pt"
     subprocess.run(
@@ -78,7 +87,7 @@ def elsewhere(kind, package, given, folder, timed):
     return torch.load(made)
 
 
-def seconds(call, arguments, timed):
+def seconds(call: Callable[..., Any], arguments: Any, timed: int) -> float:
     """Time a call after a first one, which may compile."""
     call(*arguments)
     start = perf_counter()
@@ -87,7 +96,7 @@ def seconds(call, arguments, timed):
     return (perf_counter() - start) / timed
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train, export, and continue without funcnet."""
     others = {"compiled": (1, "1 to make the package of machine code too, 0 to leave it out")}
     options = common.arguments(__doc__, given, others, resumable=False, epochs=3)

@@ -9,19 +9,24 @@ points. All figures are nats per held-out point.
 """
 
 import math
+from argparse import Namespace
+from typing import Any
 
 import torch
 from matplotlib import pyplot as plt
 from sklearn.datasets import make_moons
+from torch import Tensor
 
 import funcnet as fn
 from examples.common import arguments, checkpoints, finished, save
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 NOISE, POINTS, BATCH, LR, WIDTH, COUPLINGS = 0.08, 8000, 100, 5e-3, 32, 6
 SPREAD = torch.tensor([0.87, 0.5])
 
 
-def scale_and_shift():
+def scale_and_shift() -> fn.Layer:
     """Return a layer that maps one half to the log scale of the other, between -1 and 1, and its shift."""
     return fn.mlp([1, WIDTH, WIDTH, 2], fn.SiLU()) >> fn.Chunk(2) >> fn.parallel(fn.Tanh(), fn.Identity())
 
@@ -29,10 +34,11 @@ def scale_and_shift():
 net = fn.serial(*[fn.affine_coupling(scale_and_shift(), scale_and_shift())] * COUPLINGS)
 
 
-def negative_log_density(y):
+def negative_log_density(y: Any) -> Tensor:
     """Return the nats of each point from the output of the flow: ½ |z|² + log 2π - log_det, where z is both halves."""
     half, other, log_det = y
-    return 0.5 * (half**2 + other**2).sum(1) + math.log(2 * math.pi) - log_det
+    nats: Tensor = 0.5 * (half**2 + other**2).sum(1) + math.log(2 * math.pi) - log_det
+    return nats
 
 
 @fn.frozen
@@ -41,33 +47,34 @@ class NormalNLL(fn.Loss):
 
     reduction: str = "batch"
 
-    def forward(self, y, target):
+    def forward(self, y: Any, target: Any) -> tuple[Tensor, Any]:
         return negative_log_density(y).mean(), y
 
-    def backward(self, cache, g=1.0):
+    def backward(self, cache: Any, g: Any = 1.0) -> Any:
         half, other, log_det = cache
         c = g / len(log_det)
         return half * c, other * c, torch.full_like(log_det, -1.0) * c
 
 
-def moons(n, rng):
+def moons(n: int, rng: Key) -> tuple[Tensor, Tensor]:
     """Return n points on two half circles, with mean about 0 and deviation about 1, and the same points with noise."""
     circles = (torch.tensor(make_moons(n, shuffle=False)[0], dtype=torch.float32) - torch.tensor([0.5, 0.25])) / SPREAD
     return circles, circles + NOISE / SPREAD * fn.random.normal(rng, (n, 2))
 
 
-def normal_nll(points, centres, covariance):
+def normal_nll(points: Tensor, centres: Tensor, covariance: Tensor) -> Tensor:
     """Return the mean nats of points under a uniform mixture of normal distributions around the centers."""
-    normals = torch.distributions.MultivariateNormal(centres, covariance)
-    return math.log(len(centres)) - normals.log_prob(points[:, None]).logsumexp(1).mean()
+    normals: Any = torch.distributions.MultivariateNormal(centres, covariance)
+    nats: Tensor = math.log(len(centres)) - normals.log_prob(points[:, None]).logsumexp(1).mean()
+    return nats
 
 
-def triple(points):
+def triple(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return points in the flow's form: two halves, and a log-determinant of 0."""
     return points[:, :1], points[:, 1:], torch.zeros(len(points))
 
 
-def picture(params, test, rng, options):
+def picture(params: Params, test: Tensor, rng: Key, options: Namespace) -> None:
     """Draw the held-out points, the same number from the flow, and the density."""
     normal = fn.random.normal(rng, tuple(test.shape))
     drawn = torch.cat(net.inverse(params, triple(normal))[:2], 1)
@@ -85,7 +92,7 @@ def picture(params, test, rng, options):
     save(figure, options, "flow")
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train the flow, print the nats of held-out points, and save the picture."""
     options = arguments(__doc__, given, epochs=40)
     train_key, test_key, fit_key, sample_key = fn.split(fn.key(options.seed), 4)

@@ -9,7 +9,10 @@ same optimizer; the outputs of the module returned by ``to_torch`` for the train
 """
 
 import copy
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 import funcnet as fn
 from examples import common
 from examples.benchmarks import turns
+from funcnet.contract import Params
 from funcnet.interop import onnx
 from funcnet.interop.torch_nn import as_module, from_torch, to_torch
 
@@ -26,7 +30,7 @@ CLASSES, RATE = 10, 0.01
 class BasicBlock(nn.Module):
     """Two convolutions and a shortcut."""
 
-    def __init__(self, inputs, outputs, stride):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
@@ -43,13 +47,14 @@ class BasicBlock(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         out += identity
-        return self.relu(out)
+        y: Tensor = self.relu(out)
+        return y
 
 
 class ResNet(nn.Module):
     """ResNet-18 (He et al. 2016, table 1), whose stem keeps small images as large as they are."""
 
-    def __init__(self, width):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -64,16 +69,17 @@ class ResNet(nn.Module):
         """Return a score for each class."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(torch.flatten(self.avgpool(x), 1))
+        y: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
+        return y
 
 
-def furthest(ours, theirs):
+def furthest(ours: Any, theirs: Any) -> float:
     """Return the largest difference between two trees, relative to the largest number of each leaf."""
     pairs = zip(fn.tree.leaves(ours), fn.tree.leaves(theirs), strict=True)
     return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in pairs if b.is_floating_point())
 
 
-def gradients(module, x, labels):
+def gradients(module: torch.nn.Module, x: Tensor, labels: Tensor) -> tuple[Any, ...]:
     """Return the output of a module and its gradients by path, computed by autograd."""
     module.zero_grad()
     y = module(x)
@@ -81,7 +87,7 @@ def gradients(module, x, labels):
     return y.detach(), {path: parameter.grad for path, parameter in module.named_parameters()}
 
 
-def compared(module, x, labels):
+def compared(module: torch.nn.Module, x: Tensor, labels: Tensor) -> tuple[float, ...]:
     """Compare a module with its net in training: return the differences of outputs, gradients and running statistics."""
     net, params = from_torch(module)
     want, grads = gradients(module, x, labels)
@@ -94,13 +100,13 @@ def compared(module, x, labels):
     return furthest(y, want), furthest(ours[0], grads), furthest(ours[1], buffers)
 
 
-def own_rounding(module, x, labels):
+def own_rounding(module: torch.nn.Module, x: Tensor, labels: Tensor) -> float:
     """Return the error of torch's own float32 gradients, which is large where rounding switches a ReLU."""
     exact = gradients(copy.deepcopy(module).double(), x.double(), labels)[1]
     return furthest(gradients(copy.deepcopy(module), x, labels)[1], exact)
 
 
-def trained(module, x, labels, steps):
+def trained(module: torch.nn.Module, x: Tensor, labels: Tensor, steps: int) -> tuple[fn.Layer, Params, list[tuple[float, float]]]:
     """Train a net and its module with SGD and momentum; return the net, its params and the losses of both."""
     net, params = from_torch(module)
     opt = fn.SGD(lr=RATE, momentum=0.9)
@@ -117,14 +123,14 @@ def trained(module, x, labels, steps):
     return net, params, losses
 
 
-def with_our_block(module):
+def with_our_block(module: Any) -> torch.nn.Module:
     """Return a copy of a module in which one block is a net of funcnet, whose gradients are its own VJP."""
     module = copy.deepcopy(module)
     module.layer2[1] = as_module(*from_torch(module.layer2[1]))
-    return module
+    return module  # type: ignore[no-any-return]
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Convert, compare, train, go back, export and time; print each result."""
     numbers = {"width": (64, "channels of the first stage"), "size": (32, "pixels of a side")}
     options = common.arguments(__doc__, given, numbers, resumable=False, steps=5, batch=16)
@@ -158,7 +164,7 @@ def main(given=None):
     times(module, images, labels)
 
 
-def exported(net, params, images, path):
+def exported(net: fn.Layer, params: Params, images: Tensor, path: Path) -> None:
     """Write the net for ONNX Runtime, run it with other batch sizes, and print the differences of the outputs."""
     import onnxruntime
 
@@ -171,23 +177,23 @@ def exported(net, params, images, path):
         print(f"ONNX Runtime, {count} images: outputs differ by {difference:.1e}")
 
 
-def times(module, images, labels):
+def times(module: torch.nn.Module, images: Tensor, labels: Tensor) -> None:
     """Print the time of a training step of the net, of its module, and of the module with one block in ``as_module``."""
     net, params = from_torch(module)
     opt = fn.donate(fn.SGD(lr=RATE, momentum=0.9))
     step, state = fn.train_step(net, fn.CrossEntropy(), opt), opt.init(params)
-    ways = {"funcnet": lambda: step(params, state, images, labels)}
+    ways: dict[str, Callable[[], Any]] = {"funcnet": lambda: step(params, state, images, labels)}
     for name, one in {"torch.nn": copy.deepcopy(module), "one block by as_module": with_our_block(module)}.items():
         ways[name] = theirs(one, images, labels)
     found = turns.measured(ways, rounds=5)
     print("a training step:", ", ".join(f"{name} {time:.0f} ms ({time / found['torch.nn']:.2f})" for name, time in found.items()))
 
 
-def theirs(module, images, labels):
+def theirs(module: torch.nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
     """Return a training step of a module."""
     opt = torch.optim.SGD(module.parameters(), lr=RATE, momentum=0.9)
 
-    def step():
+    def step() -> None:
         opt.zero_grad()
         nn.functional.cross_entropy(module(images), labels).backward()
         opt.step()

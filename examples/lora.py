@@ -10,11 +10,17 @@ instead of 84 thousand. Learning rates were chosen on held-out training digits.
     python -m examples.lora --epochs 60 --seed 0 --out out
 """
 
+from argparse import Namespace
+from typing import Any
+
 import torch
 from matplotlib import pyplot as plt
+from torch import Tensor
 
 import funcnet as fn
 from examples import common
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 WIDTH, RANK, IMAGES = 256, 4, 100
 
@@ -24,16 +30,16 @@ net = fn.serial(trunk=trunk, head=head)
 loss = fn.CrossEntropy()
 
 
-def halves(images, labels):
+def halves(images: Tensor, labels: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return the digits 0 to 4, and 5 to 9 with labels from 0."""
     low = labels < 5
     return (images[low], labels[low]), (images[~low], labels[~low] - 5)
 
 
-def ways(pretrained, rng):
+def ways(pretrained: Params, rng: Key) -> dict[str, tuple[fn.Layer, Params, Any]]:
     """Return a net, its first params and a learning rate for each way."""
     drawn, adapters, scratch = fn.split(rng, 3)
-    params = {**pretrained, "head": head.init(drawn)}
+    params = fn.tree.replace(pretrained, "head", head.init(drawn))
     return {
         "head only": (fn.serial(trunk=fn.freeze(trunk), head=head), params, 1e-2),
         "LoRA": (*fn.add_lora(net, params, RANK, adapters, where=in_trunk), 1e-2),
@@ -42,18 +48,18 @@ def ways(pretrained, rng):
     }
 
 
-def in_trunk(path, layer):
+def in_trunk(path: str, layer: fn.Layer) -> bool:
     """Tell whether a layer is a Linear of the trunk."""
     return path.startswith("trunk") and isinstance(layer, fn.Linear)
 
 
-def trained_numbers(net, params, images):
+def trained_numbers(net: fn.Layer, params: Params, images: Tensor) -> int:
     """Return the number of params with a gradient."""
     y, cache = net.apply(params, images[:1])
     return fn.tree.size(net.grads(params, cache, torch.ones_like(y)))
 
 
-def picture(curves, sizes, options):
+def picture(curves: dict[str, Any], sizes: dict[str, int], options: Namespace) -> None:
     """Draw the test accuracy of each way by epoch, and its number of trained params."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", width_ratios=(2, 1))
     colors = dict(zip(curves, ("tab:blue", "tab:red", "tab:green", "tab:gray"), strict=True))
@@ -70,13 +76,13 @@ def picture(curves, sizes, options):
     common.save(figure, options, "lora")
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train on 0 to 4, then on 5 to 9 in four ways; merge the adapters; print and draw the results."""
     options = common.arguments(__doc__, given, resumable=False, epochs=60)
     split, first, new, order = fn.split(fn.key(options.seed), 4)
     (known, unknown), (_, test) = (halves(*part) for part in common.digits(split))
     few = unknown[0][:IMAGES], unknown[1][:IMAGES]
-    quiet = {"batch_size": 25, "validation": test, "metrics": (fn.accuracy,), "progress": False}
+    quiet: dict[str, Any] = {"batch_size": 25, "validation": test, "metrics": (fn.accuracy,), "progress": False}
     pretrained = fn.fit(net, loss, fn.AdamW(lr=3e-3), known, epochs=15, batch_size=64, key=first, progress=False).params
     curves, sizes, found = {}, {}, {}
     print("               numbers trained   test accuracy")

@@ -11,12 +11,18 @@ each.
 
 import math
 import time
+from argparse import Namespace
+from typing import Any
 
 import torch
 from matplotlib import pyplot as plt
+from torch import Tensor
 
 import funcnet as fn
 from examples.common import arguments, checkpoints, finished, save
+from funcnet.contract import Params
+from funcnet.optim.base import State
+from funcnet.random.keys import Key
 
 TASKS, POINTS, WIDTH, INNER_LR, LR, STEPS_PER_EPOCH, SHOWN = 25, 10, 40, 0.01, 3e-3, 100, 10
 
@@ -24,7 +30,7 @@ net = fn.mlp([1, WIDTH, WIDTH, 1], fn.ReLU())
 loss = fn.MSE()
 
 
-def sines(rng, tasks, points=POINTS):
+def sines(rng: Key, tasks: int, points: int = POINTS) -> tuple[Tensor, Tensor]:
     """Draw points of sines a sin(x - b): x and y (tasks, points, 1), a between 0.1 and 5, b up to π, x between -5 and 5."""
     of_a, of_b, of_x = fn.split(rng, 3)
     a = fn.random.uniform(of_a, (tasks, 1, 1), 0.1, 5.0)
@@ -33,7 +39,7 @@ def sines(rng, tasks, points=POINTS):
     return x, a * torch.sin(x - b)
 
 
-def adapted(params, x, target, steps):
+def adapted(params: Params, x: Tensor, target: Tensor, steps: int) -> Params:
     """Return the params after gradient descent on the points of one task for a number of steps."""
     for _ in range(steps):
         y, cache = net.apply(params, x)
@@ -42,16 +48,16 @@ def adapted(params, x, target, steps):
     return params
 
 
-def outer_loss(params, x, target, steps):
+def outer_loss(params: Params, x: Tensor, target: Tensor, steps: int) -> Tensor:
     """Return the mean over tasks of the loss on the second half of the points, after steps on the first half."""
 
-    def of_task(x, target):
+    def of_task(x: Tensor, target: Tensor) -> Tensor:
         return loss(net(adapted(params, x[:POINTS], target[:POINTS], steps), x[POINTS:]), target[POINTS:])
 
     return torch.func.vmap(of_task)(x, target).mean()
 
 
-def trained(epochs, steps, rng, kept):
+def trained(epochs: int, steps: int, rng: Key, kept: fn.Checkpoints) -> tuple[Params, float]:
     """Train initial weights for adaptation with a number of inner steps; return them and the seconds.
 
     It does not use ``fit``, so it saves its position itself after each epoch, and continues from there.
@@ -59,7 +65,7 @@ def trained(epochs, steps, rng, kept):
     first, tasks = fn.split(rng)
     params = net.init(first)
     opt = fn.Adam(fn.CosineSchedule(LR, epochs * STEPS_PER_EPOCH))
-    at = {"epoch": 0, "seconds": 0.0, "params": params, "state": opt.init(params)}
+    at: dict[str, Any] = {"epoch": 0, "seconds": 0.0, "params": params, "state": opt.init(params)}
     at = kept.load(like=at) if kept.steps() else at
     for epoch in range(at["epoch"], epochs):
         began = time.perf_counter()
@@ -70,7 +76,7 @@ def trained(epochs, steps, rng, kept):
     return at["params"], at["seconds"]
 
 
-def trained_further(params, state, opt, epoch, steps, tasks):
+def trained_further(params: Params, state: State, opt: fn.Optimizer, epoch: int, steps: int, tasks: Key) -> tuple[Params, State]:
     """Return the params and the optimizer's state after the steps of an epoch."""
     for i in range(epoch * STEPS_PER_EPOCH, (epoch + 1) * STEPS_PER_EPOCH):
         grads = torch.func.grad(outer_loss)(params, *sines(fn.fold_in(tasks, i), TASKS, 2 * POINTS), steps)
@@ -78,7 +84,7 @@ def trained_further(params, state, opt, epoch, steps, tasks):
     return params, state
 
 
-def picture(weights, errors, rng, options):
+def picture(weights: dict[str, Params], errors: dict[str, Any], rng: Key, options: Namespace) -> None:
     """Draw how each net adapts to one new sine, and the errors over the steps on all held-out tasks."""
     figure, (*panels, last) = plt.subplots(1, 3, figsize=(13.5, 4.2), layout="constrained")
     points, sine = (half[0] for half in sines(rng, 1, 300))
@@ -97,7 +103,7 @@ def picture(weights, errors, rng, options):
     save(figure, options, "maml")
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train with and without inner steps, print the errors on held-out tasks, and save the picture."""
     options = arguments(__doc__, given, epochs=25)
     train_key, test_key, shown_key = fn.split(fn.key(options.seed), 3)

@@ -16,12 +16,16 @@ Net, q, C and rate were chosen on a part of the training digits, which ε does n
 """
 
 import math
+from argparse import Namespace
+from typing import Any
 
 import torch
 from matplotlib import pyplot as plt
+from torch import Tensor
 
 import funcnet as fn
 from examples import common
+from funcnet.random.keys import Key
 
 Q, CLIP, LR, DELTA, NOISE = 0.25, 1.0, 0.25, 1e-4, (0.0, 2.0, 4.0, 8.0)
 
@@ -29,14 +33,14 @@ net = fn.serial(fn.Flatten(), fn.Rescale(2.0, -0.6), fn.Linear(64, 64), fn.Tanh(
 loss = fn.CrossEntropy()
 
 
-def epsilon(steps, sigma, q=Q, delta=DELTA):
+def epsilon(steps: int, sigma: float, q: float = Q, delta: float = DELTA) -> float:
     """Return the least ε over the orders α from 2 to 256; without noise there is no bound."""
     if sigma == 0:
         return math.inf
     return min((steps * log_moment(a, sigma, q) + math.log(1 / delta)) / (a - 1) for a in range(2, 257))
 
 
-def log_moment(a, sigma, q):
+def log_moment(a: int, sigma: float, q: float) -> float:
     """Return ln A of order a."""
     k = torch.arange(a + 1, dtype=torch.float64)
     binomial = math.lgamma(a + 1) - torch.lgamma(k + 1) - torch.lgamma(a - k + 1)
@@ -44,13 +48,13 @@ def log_moment(a, sigma, q):
     return float(torch.logsumexp(terms, 0))
 
 
-def method(sigma, batch_size, rng):
+def method(sigma: float, batch_size: float, rng: Key) -> tuple[Any, fn.Optimizer]:
     """Return the function that computes clipped gradients, and the optimizer that adds the noise."""
     noise = fn.AddPrivacyNoise(sigma, CLIP, batch_size, seed=int(rng))
     return fn.clipped_grads(net, loss, CLIP, batch_size), fn.chain(noise, fn.SGD(lr=LR, momentum=0.9))
 
 
-def trained(train, test, sigma, epochs, rng):
+def trained(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], sigma: float, epochs: int, rng: Key) -> list[Any]:
     """Train with one noise level, and return ε and the accuracy on ``test`` after each epoch."""
     images, labels = train
     first, draws, noise = fn.split(rng, 3)
@@ -67,7 +71,7 @@ def trained(train, test, sigma, epochs, rng):
     return curve
 
 
-def picture(curves, options):
+def picture(curves: dict[Any, Any], options: Namespace) -> None:
     """Draw accuracy against ε for each noise level; without noise there is only the accuracy."""
     figure, panel = plt.subplots(figsize=(8, 5), layout="constrained")
     for i, (sigma, curve) in enumerate(curves.items()):
@@ -85,7 +89,7 @@ def picture(curves, options):
     common.save(figure, options, "private")
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train with each noise level, print ε and accuracy, and draw accuracy against ε."""
     options = common.arguments(__doc__, given, resumable=False, epochs=30)
     split, fit = fn.split(fn.key(options.seed))

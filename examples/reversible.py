@@ -8,12 +8,17 @@ The backward pass restores each block's input from its output. Plain blocks with
 """
 
 import math
+from typing import Any
 
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
 
 import funcnet as fn
 from examples.common import arguments, checkpoints, finished, save
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 WIDTH, ROWS = 16, 600
 DEPTHS = 2, 8, 32, 128
@@ -25,12 +30,12 @@ plain_block = fn.graph(
 )  # fmt: skip
 
 
-def network(block, n):
+def network(block: fn.Layer, n: int) -> fn.Layer:
     """Return a classifier of points in the plane with n blocks, whose input is a pair."""
     return fn.serial(fn.branch(fn.Linear(2, WIDTH), fn.Linear(2, WIDTH)), *[block] * n, fn.Concat(-1), fn.Linear(2 * WIDTH, 2))
 
 
-def spirals(rng, rows=ROWS):
+def spirals(rng: Key, rows: int = ROWS) -> tuple[Tensor, Tensor]:
     """Draw points (rows, 2) on two spirals of one and a half turns, with noise, and label each with its spiral."""
     first, second = fn.split(rng)
     along, labels = fn.random.uniform(first, (rows,)).sqrt(), torch.arange(rows) % 2
@@ -39,12 +44,12 @@ def spirals(rng, rows=ROWS):
     return points + 0.02 * fn.random.normal(second, (rows, 2)), labels
 
 
-def cache_bytes(block, n, x):
+def cache_bytes(block: fn.Layer, n: int, x: Tensor) -> int:
     """Return the bytes that a net of n blocks keeps for the backward pass."""
     return fn.summary(network(block, n), x).total.cache_bytes
 
 
-def picture(memory, net, params, history, test):
+def picture(memory: dict[str, Any], net: fn.Layer, params: Params, history: fn.History, test: tuple[Tensor, Tensor]) -> Figure:
     """Draw the memory by depth, the learning curve, and the net's output over the plane."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.2), layout="constrained")
     for name, sizes in memory.items():
@@ -64,7 +69,7 @@ def picture(memory, net, params, history, test):
     return figure
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Compare the memory, train, evaluate on new points, and save the picture."""
     options = arguments(__doc__, given, epochs=20, blocks=64)
     data, held_out, first = fn.split(options.seed, 3)

@@ -12,11 +12,18 @@ salient pixels of ink. By this measure LRP-ε is no better than x ⊙ gx, of whi
     python -m examples.saliency --epochs 15 --seed 0 --out out
 """
 
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from matplotlib import pyplot as plt
+from torch import Tensor
 
 import funcnet as fn
 from examples import common
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 LR, BATCH, EPS, REMOVED = 3e-3, 64, 0.1, (5, 10, 15)
 
@@ -32,17 +39,17 @@ net = fn.serial(
 )
 
 
-def guided(vjp, x, y, gy):
+def guided(vjp: Callable[[Tensor], Any], x: Tensor, y: Tensor, gy: Tensor) -> Any:
     """Pass only positive gradients."""
     return vjp(gy.relu())
 
 
-def relevance(vjp, x, y, gy):
+def relevance(vjp: Callable[[Tensor], Any], x: Tensor, y: Tensor, gy: Tensor) -> Any:
     """Multiply gy by y, and divide it by y moved away from 0 by EPS; x times the gradient is then the relevance."""
     return vjp(gy * y / (y + torch.where(y < 0, -EPS, EPS)))
 
 
-def swapped(net, kinds, rule):
+def swapped(net: fn.Layer, kinds: Any, rule: Callable[..., Any]) -> fn.Layer:
     """Return the net with another backward rule in layers of some kinds."""
     return fn.map_layers(lambda layer: fn.with_vjp(layer, rule) if isinstance(layer, kinds) else layer, net)
 
@@ -51,26 +58,27 @@ plain = net.inference()
 nets = {"gradient": plain, "guided": swapped(plain, fn.ReLU, guided), "LRP-ε": swapped(plain, (fn.Conv2d, fn.Linear), relevance)}
 
 
-def gradient(net, params, x, labels):
+def gradient(net: fn.Layer, params: Params, x: Tensor, labels: Tensor) -> Tensor:
     """Return the gradient of the score of each image's class with respect to x, by the rules of the net."""
     y, cache = net.apply(params, x)
-    return net.input_grad(params, cache, torch.nn.functional.one_hot(labels, 10).to(y.dtype))
+    gx: Tensor = net.input_grad(params, cache, torch.nn.functional.one_hot(labels, 10).to(y.dtype))
+    return gx
 
 
-def saliency(params, x, labels, rng):
+def saliency(params: Params, x: Tensor, labels: Tensor, rng: Key) -> dict[str, Tensor]:
     """Return the maps by name, and a random one."""
     gx = {name: gradient(one, params, x, labels) for name, one in nets.items()}
     maps = {"|gx|": gx["gradient"].abs(), "x ⊙ gx": x * gx["gradient"], "guided": gx["guided"], "LRP-ε": x * gx["LRP-ε"]}
     return {**maps, "chance": fn.random.uniform(rng, x.shape)}
 
 
-def without(x, salient, count):
+def without(x: Tensor, salient: Tensor, count: int) -> Tensor:
     """Return the images with their most salient pixels set to 0, among those with ink."""
     flat = torch.where(x > 0, salient, -torch.inf).flatten(1)
     return x.flatten(1).scatter(1, flat.topk(count).indices, 0.0).view_as(x)
 
 
-def picture(x, labels, maps, options):
+def picture(x: Tensor, labels: Tensor, maps: dict[str, Tensor], options: Namespace) -> None:
     """Draw one image of each digit, and below it the map of each method: red for the class, blue against it."""
     rows = [int((labels == digit).nonzero()[0]) for digit in range(10)]
     figure, panels = plt.subplots(5, 10, figsize=(11, 6), layout="constrained")
@@ -86,7 +94,7 @@ def picture(x, labels, maps, options):
     common.save(figure, options, "saliency")
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train, print the accuracy without the pixels marked by each method, and draw the maps."""
     options = common.arguments(__doc__, given, epochs=15)
     split, fit, chance = fn.split(fn.key(options.seed), 3)

@@ -8,12 +8,18 @@ losses of a small net. A range test trains for some batches with a growing rate 
 """
 
 import math
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from matplotlib import pyplot as plt
+from torch import Tensor
 
 import funcnet as fn
 from examples.common import arguments, digits, save
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 STEPS, BATCH, COLUMNS = 200, 64, 6
 BLUE, RED, GREY = "#31688e", "#c44e52", "#9a9a9a"
@@ -49,18 +55,21 @@ net = fn.mlp([64, 64, 10], fn.ReLU())
 loss = fn.CrossEntropy()
 
 
-def rates(schedule):
+def rates(schedule: Callable[[Any], Any]) -> Tensor:
     """Return the rates of all steps."""
-    return torch.func.vmap(schedule)(torch.arange(STEPS))
+    found: Tensor = torch.func.vmap(schedule)(torch.arange(STEPS))
+    return found
 
 
-def batches(rng, data):
+def batches(rng: Key, data: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Return the batches of an epoch, in an order drawn from ``rng``."""
     x, target = data
     return [(x[rows], target[rows]) for rows in fn.random.permutation(rng, len(target)).split(BATCH)]
 
 
-def plateau(params, lr, train, test, epochs, rng):
+def plateau(
+    params: Params, lr: float, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], epochs: int, rng: Key
+) -> list[Any]:
     """Train with momentum, and lower the rate on plateaus; return the validation losses and the rates of all epochs."""
     reduce = fn.ReduceOnPlateau(lr, patience=2, factor=0.3, threshold=1e-3, min_lr=1e-4)
     opt = fn.SGD(lr, momentum=0.9)
@@ -75,7 +84,7 @@ def plateau(params, lr, train, test, epochs, rng):
     return [*zip(*history, strict=True)]
 
 
-def gallery(panels):
+def gallery(panels: Any) -> None:
     """Draw each schedule into its panel."""
     for panel, (name, schedule) in zip(panels, SHOWN.items(), strict=True):
         values = rates(schedule)
@@ -87,7 +96,7 @@ def gallery(panels):
         panel.label_outer()
 
 
-def range_panel(panel, found):
+def range_panel(panel: Any, found: fn.RateRange) -> None:
     """Draw the range test."""
     panel.plot(found.rates, found.losses, color="#c8c8c8", lw=1, label="loss of each batch")
     panel.plot(found.rates, found.smoothed, color=BLUE, lw=1.8, label="running average")
@@ -97,7 +106,7 @@ def range_panel(panel, found):
     panel.legend(frameon=False, fontsize=8, loc="lower left")
 
 
-def plateau_panel(panel, values, used):
+def plateau_panel(panel: Any, values: Any, used: Any) -> None:
     """Draw the validation loss of each epoch, and the rate on a second axis."""
     panel.plot(range(1, len(values) + 1), values, "o-", color=BLUE, ms=2.5, lw=1.2)
     panel.set_title("ReduceOnPlateau: the rate falls when the loss does not", fontsize=9.5, loc="left")
@@ -110,11 +119,11 @@ def plateau_panel(panel, values, used):
     right.spines[["top"]].set_visible(False)
 
 
-def picture(found, values, used, options):
+def picture(found: fn.RateRange, values: Any, used: Any, options: Namespace) -> None:
     """Draw all schedules and the two rates that are based on losses."""
     rows = math.ceil(len(SHOWN) / COLUMNS)
     figure = plt.figure(figsize=(13.5, 10.0), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(2.1, 1))
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.1, 1)).flat
     panels = above.subplots(rows, COLUMNS)
     gallery(panels.flat)
     both = below.subplots(1, 2)
@@ -128,7 +137,7 @@ def picture(found, values, used, options):
     save(figure, options, "schedules")
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Run the range test and the training with plateaus, print the results, and save the picture."""
     options = arguments(__doc__, given, resumable=False, epochs=40)
     of_data, of_params, of_order = fn.split(fn.key(options.seed), 3)
@@ -137,7 +146,7 @@ def main(given=None):
     step = fn.train_step(net, loss, opt)
     found = fn.lr_range(step, params, opt.init(params), batches(of_order, train), low=1e-4, steps=150)
     print(found)
-    values, used = plateau(params, found.suggestion, train, test, options.epochs, of_order)
+    values, used = plateau(params, found.suggestion or 0.1, train, test, options.epochs, of_order)
     print(f"validation loss {values[0]:.3f} -> {values[-1]:.3f}, learning rate {used[0]:.3g} -> {used[-1]:.3g}")
     picture(found, values, used, options)
 

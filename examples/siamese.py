@@ -8,12 +8,18 @@ all pairs show the same digit. Width, dropout and epochs were chosen on pairs of
     python -m examples.siamese --epochs 10 --seed 0 --out out
 """
 
+from argparse import Namespace
+from typing import Any
+
 import torch
 from matplotlib import pyplot as plt
 from sklearn.manifold import TSNE
+from torch import Tensor
 
 import funcnet as fn
 from examples import common
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 SEEN, PAIRS, BATCH, LR, WIDTH = 7, 8192, 128, 2e-3, 32
 
@@ -32,7 +38,7 @@ net = fn.serial(cosine, fn.Linear(1, 1, initializer=fn.Ones()), fn.Flatten(0))  
 loss = fn.BCEWithLogits()
 
 
-def pairs(images, labels, rng, count=PAIRS):
+def pairs(images: Tensor, labels: Tensor, rng: Key, count: int = PAIRS) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """Draw pairs of images, half of them of the same digit, with target 1."""
     one, other = fn.random.randint(rng, (2, 10 * count), 0, len(labels))
     same = labels[one] == labels[other]
@@ -40,18 +46,18 @@ def pairs(images, labels, rng, count=PAIRS):
     return (images[one[rows]], images[other[rows]]), same[rows].float()
 
 
-def only(data, digits):
+def only(data: tuple[Tensor, Tensor], digits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the images and labels of some digits."""
     rows = torch.isin(data[1], digits)
     return data[0][rows], data[1][rows]
 
 
-def agreement(y, target):
+def agreement(y: Tensor, target: Tensor) -> Tensor:
     """Return the fraction of correctly classified pairs: a logit above 0 means "same"."""
     return ((y > 0) == (target > 0.5)).float().mean()
 
 
-def picture(params, test, new_pairs, options):
+def picture(params: Params, test: tuple[Tensor, Tensor], new_pairs: Any, options: Namespace) -> None:
     """Draw the vectors of the test digits in two dimensions, and the cosines of pairs of new digits."""
     images, labels = test
     vectors = encoder.inference()(params[0][0], images)
@@ -73,7 +79,7 @@ def picture(params, test, new_pairs, options):
     common.save(figure, options, "siamese")
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train, classify pairs of seen and of new digits, and save the picture."""
     options = common.arguments(__doc__, given, epochs=10)
     split, drawn, held, fit = fn.split(fn.key(options.seed), 4)

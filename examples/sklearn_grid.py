@@ -8,8 +8,11 @@ machine.
 """
 
 import time
+from argparse import Namespace
+from typing import Any
 
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neural_network import MLPClassifier
@@ -34,14 +37,14 @@ NETS = {
 }
 
 
-def searched(net, data, options):
+def searched(net: fn.Layer, data: Any, options: Namespace) -> Any:
     """Return the search over learning rates for one net, fitted with threefold cross-validation."""
     classifier = Classifier(net, epochs=options.epochs, key=options.seed, dtype="float32")
     search = GridSearchCV(make_pipeline(MinMaxScaler(), classifier), {"classifier__optimizer__lr": RATES}, cv=3)
     return search.fit(*data)
 
 
-def row(name, model, chosen, validated, test, began):
+def row(name: str, model: Any, chosen: Any, validated: float | None, test: Any, began: float) -> Any:
     """Print and return a row of the table: the choice, the accuracies in percent, and the seconds since it began."""
     found = {"name": name, "chosen": chosen, "validated": validated, "test": 100 * model.score(*test)}
     shown = f"{validated:9.1f} %" if validated else " " * 11
@@ -49,7 +52,7 @@ def row(name, model, chosen, validated, test, began):
     return found
 
 
-def picture(scores, rows):
+def picture(scores: Any, rows: Any) -> Figure:
     """Draw the cross-validated accuracy of each net by learning rate, and the test accuracies."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for name, of_rates in scores.items():
@@ -62,7 +65,7 @@ def picture(scores, rows):
     return figure
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Search for each net, print the table, and save the picture."""
     options = common.arguments(__doc__, given, resumable=False, epochs=30)
     x, y = load_digits(return_X_y=True)

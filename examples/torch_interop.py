@@ -14,18 +14,29 @@ from funcnet.interop.torch_nn.exporting import containers, operations
 from funcnet.interop.torch_nn.exporting.registry import MODULES
 from funcnet.interop.torch_nn.importing import refused
 from funcnet.interop.torch_nn.importing.registry import FUNCTIONS, LAYERS
+from funcnet.layers.shape.without_gradient import NoGradient
 
 PAGE = Path(__file__).parents[1] / "docs" / "torch_interop.md"
 
 PROGRAM = """
-net, params = from_torch(module)         # net.inference()(params, x) equals module.eval()(x)
-module = to_torch(net, params)           # modules of torch.nn where it has them
-module = as_module(net, params)          # one module, whose backward is the VJP of the net
+import torch
+from torch import nn
+
+from funcnet.interop.torch_nn import as_module, from_torch, to_torch
+
+module, x = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU()), torch.randn(16, 4)
+
+net, params = from_torch(module)          # a net; net.inference() computes what module.eval() does
+native = to_torch(net, params)            # modules of torch.nn where it has them
+wrapped = as_module(net, params)          # one module, whose backward pass is the VJP of the net
+
+for one in (native, wrapped):
+    assert torch.allclose(one.eval()(x), module.eval()(x), atol=1e-6)
 """
 
 KEYS = """\
-The paths of params are the keys of the `state_dict`, in each direction. A module takes several inputs as separate
-arguments, a net takes them as a tuple. The masks of nets are True for what may be seen."""
+The paths of params are the keys of the `state_dict`, in both directions. A module takes several inputs as separate
+arguments, a net takes them as a tuple. Masks of nets are True where attention is allowed."""
 
 WRAPPED = """\
 `as_module` converts every other layer, and each layer with an option that torch.nn lacks, such as
@@ -75,15 +86,13 @@ def classes() -> dict[str, list[str]]:
     kinds: dict[str, list[str]] = {"native": [], "containers": [], "operations": []}
     for one in MODULES:
         is_container = any(one is held for held in vars(containers).values())
-        kind = (
-            "operations" if one in (*operations.OPERATIONS, operations.NoGradient) else "containers" if is_container else "native"
-        )
+        kind = "operations" if one in (*operations.OPERATIONS, NoGradient) else "containers" if is_container else "native"
         kinds[kind].append(one.__name__)
     return {kind: sorted(names) for kind, names in kinds.items()}
 
 
 def _kind(layer: type) -> str:
-    if layer in (*operations.OPERATIONS, operations.NoGradient):
+    if layer in (*operations.OPERATIONS, NoGradient):
         return "operations"
     return "containers" if layer in vars(containers).values() else "native"
 
@@ -136,7 +145,7 @@ def page() -> str:
     parts = [
         "# torch.nn and funcnet",
         "Made by `python -m examples.torch_interop`.",
-        f"```python{PROGRAM}```",
+        f"## Both ways\n\n```python{PROGRAM}```",
         KEYS,
         f"## From torch.nn\n\n`from_torch` converts {len(of['converted'])} modules of torch.nn:",
         table("family", by_family(of["converted"])),

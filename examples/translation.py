@@ -7,11 +7,18 @@ are in a carry. The picture shows the attention of the decoder to the digits whi
     python -m examples.translation --steps 400 --seed 0 --out out
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
 
 import funcnet as fn
 from examples.common import arguments, checkpoints, finished, in_epochs, save
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 WIDTH, HEADS, BATCH, TEST, DIGITS, STEPS = 64, 4, 128, 600, 6, 12
 SMALL = ["", *["ein", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf"]]
@@ -30,7 +37,7 @@ net = fn.graph(
 loss = fn.CrossEntropy(ignore_index=0)
 
 
-def spoken(n):
+def spoken(n: int) -> list[str]:
     """Return the words of a number below a million."""
     if n >= 1000:
         return [*spoken(n // 1000), "tausend", *spoken(n % 1000)]
@@ -42,7 +49,7 @@ def spoken(n):
     return words + ([SMALL[n % 100]] if n % 100 else [])
 
 
-def encoded(numbers):
+def encoded(numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Return the digits (N, 6) and their mask, and the words (N, 13), from start to end."""
     words = [[*spoken(n)[:-1], "eins" if spoken(n)[-1] == "ein" else spoken(n)[-1]] for n in numbers]
     rows = [[int(digit) + 1 for digit in str(n)] for n in numbers], [[1, *map(WORDS.index, one), 2] for one in words]
@@ -53,7 +60,7 @@ def encoded(numbers):
     return source, fn.padding_mask((source > 0).sum(1), DIGITS), target
 
 
-def numbers(rng, count, *, held_out):
+def numbers(rng: Key, count: int, *, held_out: bool) -> list[int]:
     """Draw numbers of 1 to 6 digits, each length equally often; numbers with remainder 3 modulo 7 are held out."""
     lengths, places = fn.split(rng)
     most = 10.0 ** fn.random.randint(lengths, (10 * count,), 1, DIGITS + 1)
@@ -61,11 +68,11 @@ def numbers(rng, count, *, held_out):
     return drawn[(drawn % 7 == 3) == held_out][:count].tolist()
 
 
-def trained(steps, rng, checkpoints=None):
+def trained(steps: int, rng: Key, checkpoints: fn.Checkpoints | None = None) -> fn.Fit:
     """Train on new numbers at each step."""
     first, drawn = fn.split(rng)
 
-    def batch(i):
+    def batch(i: int) -> tuple[Any, Tensor]:
         source, mask, target = encoded(numbers(fn.fold_in(drawn, i), BATCH, held_out=False))
         return (source, target[:, :-1], mask), target[:, 1:]
 
@@ -74,7 +81,7 @@ def trained(steps, rng, checkpoints=None):
     return fn.fit(net, loss, opt, batches, epochs=epochs, key=first, checkpoints=checkpoints)
 
 
-def written(params, source, mask):
+def written(params: Params, source: Tensor, mask: Tensor) -> Tensor:
     """Write the most likely words one by one, (N, 12)."""
     digits = net["digits"](params["digits"], source)
     carry = translator.init_carry(len(source), STEPS, params=params["translator"], source=(digits, mask))
@@ -85,7 +92,7 @@ def written(params, source, mask):
     return torch.cat(words[1:], 1)
 
 
-def attention(params, source, mask, words):
+def attention(params: Params, source: Tensor, mask: Tensor, words: Tensor) -> Tensor:
     """Return the attention of each word to each digit, (N, 12, 6), averaged over heads and blocks."""
     seen = fn.intermediates(net, params, (source, words, mask))
     memory, found = seen["translator.encoder.norm"], []
@@ -96,11 +103,12 @@ def attention(params, source, mask, words):
     return torch.stack(found).mean(0)
 
 
-def picture(params, chosen):
+def picture(params: Params, chosen: Sequence[int]) -> Figure:
     """Draw the attention of the decoder to the digits for each word it writes."""
     source, mask, target = encoded(chosen)
     weights = attention(params, source, mask, target[:, :-1])
     figure, panels = plt.subplots(1, len(chosen), figsize=(3.3 * len(chosen), 4.2), layout="constrained")
+    image: Any = None
     for panel, n, rows, words in zip(panels, chosen, weights, target[:, 1:].tolist(), strict=True):
         count, names = words.index(2) + 1, [WORDS[word] for word in words]
         image = panel.imshow(rows[:count, : len(str(n))].numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -112,7 +120,7 @@ def picture(params, chosen):
     return figure
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train, write held-out numbers, and save the picture."""
     options = arguments(__doc__, given, steps=400)
     fit_key, test = fn.split(fn.key(options.seed))

@@ -8,11 +8,16 @@ the training digits. All figures are nats per held-out digit.
     python -m examples.vae --epochs 100 --seed 0 --out out
 """
 
+from argparse import Namespace
+
 import torch
 from matplotlib import pyplot as plt
+from torch import Tensor
 
 import funcnet as fn
 from examples.common import arguments, checkpoints, digits, finished, montage, save
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 DOTS, LATENT, WIDTH, BATCH, LR = 16, 8, 128, 64, 2e-3
 
@@ -31,28 +36,28 @@ pixels = fn.BCEWithLogits("batch")
 loss = fn.losses_of(pixels=(DOTS, pixels), latent=fn.GaussianKL("batch"))
 
 
-def target(images):
+def target(images: Tensor) -> dict[str, Tensor | None]:
     """Return the targets of the outputs: the images, and the standard normal distribution, which needs no tensor."""
     return {"pixels": images, "latent": None}
 
 
-def constant(x):
+def constant(x: Tensor) -> Tensor:
     """Return the mean over digits of the logarithms of their binomial coefficients."""
     n, k = torch.tensor(DOTS + 1.0), DOTS * x
     return (torch.lgamma(n) - torch.lgamma(k + 1) - torch.lgamma(n - k)).sum() / len(x)
 
 
-def decoded(params, z):
+def decoded(params: Params, z: Tensor) -> Tensor:
     """Return the decoder's images for latent numbers."""
     return torch.sigmoid(net["logits"](params["logits"], z))
 
 
-def between(one, other, steps):
+def between(one: Tensor, other: Tensor, steps: int) -> Tensor:
     """Return the points from one row of latent numbers to another, on a straight line."""
     return one + torch.linspace(0, 1, steps)[:, None] * (other - one)
 
 
-def picture(params, images, labels, rng, options):
+def picture(params: Params, images: Tensor, labels: Tensor, rng: Key, options: Namespace) -> None:
     """Draw held-out digits above their reconstructions, digits from the prior, and interpolations between digits."""
     shown = torch.stack([(labels == label).nonzero()[0, 0] for label in (*range(10), 0, 1)])
     y = net.inference()(params, images[shown])
@@ -69,7 +74,7 @@ def picture(params, images, labels, rng, options):
     save(figure, options, "vae")
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train, print the bound on held-out digits and the baseline, and save the picture."""
     options = arguments(__doc__, given, epochs=100)
     split_key, fit_key, test_key, sample_key = fn.split(fn.key(options.seed), 4)

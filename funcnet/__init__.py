@@ -29,7 +29,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     initializers           first values of params
     functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
     metrics                values that add up over batches and ranks
-    training               steps, compiled and exported steps, the loop fit, its callbacks and history, and predictions
+    training               steps, compiled and exported steps, the loop fit, its callbacks, history and report, and predictions
     saving                 params and other trees in files with checksums, and checkpoints to resume from
     several workers        funcnet.distributed: one step in many processes
     other libraries        funcnet.interop: torch.nn, export, ONNX, scikit-learn, TensorBoard
@@ -37,6 +37,7 @@ The names, by group; ``funcnet.__all__`` lists them in this order:
     kernels and testing    the choices between kernels; the laws as functions
 """
 
+from funcnet import outline as _outline  # noqa: F401 (defines what notebooks show of a net)
 from funcnet.combinators import sequential as _sequential  # noqa: F401 (defines f >> g)
 from funcnet.lazy_imports import is_lazy
 from funcnet.losses import sums as _sums  # noqa: F401 (defines loss + loss)
@@ -97,6 +98,7 @@ if not is_lazy(__name__):
     from funcnet.fitting.history import History
     from funcnet.fitting.loop import fit
     from funcnet.fitting.result import Fit
+    from funcnet.fitting.run_report import report
     from funcnet.gradients import value_and_grads
     from funcnet.initializers.elementary import Constant, Initializer, Normal, Ones, TruncatedNormal, Uniform, Zeros
     from funcnet.initializers.scaled import (
@@ -372,7 +374,7 @@ if not is_lazy(__name__):
     from funcnet.walking import at, map_layers, replace, walk
     from funcnet.wrapper import Rearranging, Wrapper
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # fmt: off
 __all__ = [
@@ -478,7 +480,7 @@ __all__ = [
     "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
     # training
     "value_and_grads", "train_step", "compile", "scan_steps", "export", "lr_range", "RateRange",
-    "fit", "Fit", "History", "evaluate", "predict", "Callback", "Epoch", "Step", "EarlyStopping", "stop",
+    "fit", "Fit", "History", "report", "evaluate", "predict", "Callback", "Epoch", "Step", "EarlyStopping", "stop",
     # saving
     "save", "load", "load_metadata", "save_in_background", "Checkpoints",
     # several workers

@@ -135,7 +135,7 @@ class Combinator(Layer):
         return None
 
     def init(self, rng: Key | int) -> Params:
-        return self.pack(self.each(lambda i, child: child.init(random.fold_in(rng, i))))
+        return self.pack(self.each(lambda i, child: child.init(random.fold_in(rng, i))))  # type: ignore[no-any-return]
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         moved: list[Params] = []
@@ -189,7 +189,7 @@ class Combinator(Layer):
         children = self.children()
         return [cache[name] for name in children] if isinstance(cache, dict) else cache[: len(children)]
 
-    def _repacked(self, params: Params, entries: Iterable[Any]) -> Params:
+    def _repacked(self, params: Any, entries: Iterable[Any]) -> Params:
         """Return params with other entries for the children, in the same order."""
         packed = self.pack(entries)
         return {**params, **packed} if isinstance(packed, dict) else packed
@@ -271,7 +271,7 @@ def add_gradients(who: str, one: Any, other: Any) -> Any:
 
 def absent(tree_of_params: Params) -> Params:
     """Return the tree with ``None`` for each leaf, which must be a tensor: the gradients of params that have none."""
-    return tree.map(_no_gradient, tree_of_params)
+    return tree.map(_no_gradient, tree_of_params)  # type: ignore[no-any-return]
 
 
 def _no_gradient(leaf: Any) -> None:

@@ -46,11 +46,11 @@ nor ``apply`` until ``infer_sizes(net, x)`` has rewritten the net with the sizes
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 
-from funcnet import random, tree
+from funcnet import annotations, random, tree
 from funcnet.checks import missing_sizes, size_in
 from funcnet.errors import value_error
 from funcnet.guards import GUARDS, verbs
@@ -58,23 +58,14 @@ from funcnet.plans import Unchecked
 from funcnet.random.keys import Key
 from funcnet.traits import Traits
 
-Params = Any
-"""Parameters: a tree of tensors. A layer has a dict with ``torch.nn``'s names, ``{}`` for none; a combinator has a tuple or a
-dict of its children's params. Their gradients are a tree of the same structure, with ``None`` for a leaf without a gradient."""
+Params: TypeAlias = annotations.Params
+Grads: TypeAlias = annotations.Grads
+Cache: TypeAlias = annotations.Cache
+Shape: TypeAlias = annotations.Shape
+Size = annotations.Size
 
-Cache = Any
-"""What ``apply`` keeps for ``vjp``: a tree with exactly what the backward pass needs. It may alias x and y, and copies neither.
-Treat it as opaque; the docstring of each layer says what it holds."""
-
-Rng = Key | int | None
+Rng: TypeAlias = Key | int | None
 """The source of randomness of one call: a key (``funcnet.key``), an int seed, or ``None`` if the layer needs no key."""
-
-Shape = tuple[int, ...]
-"""The shape of a tensor, or any tuple with one whole number for each axis."""
-
-Size = int | Any
-"""The size of an axis of x: a whole number of at least 1, or ``None`` until ``infer_sizes`` has read it from x. It includes
-``Any`` to save layers a check for ``None`` wherever they read the field."""
 
 
 class Layer(Traits):
@@ -151,7 +142,7 @@ class Layer(Traits):
         """
 
     @abstractmethod
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         """Return the gradients of the parameters and of the input.
 
         Args:
@@ -167,7 +158,7 @@ class Layer(Traits):
         """Return only the output, for prediction."""
         return self.apply(params, x, rng)[0]
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         """Return only the gradients of the parameters; override it if that saves work."""
         return self.vjp(params, cache, gy)[0]
 
@@ -263,6 +254,9 @@ class Layer(Traits):
     __rshift__: ClassVar[Callable[[Any, "Layer"], "Layer"]]
     """``f >> g`` is ``serial(f, g)``; defined in ``combinators.sequential``."""
 
+    _repr_html_: ClassVar[Callable[[Any], str]]
+    """What notebooks show; defined in ``outline``."""
+
     @classmethod
     def _when_frozen(cls) -> None:
         """Wrap the verbs so that they explain their errors: the only ``try`` for all layers.
@@ -289,7 +283,8 @@ def meta_params(layer: Layer) -> Params:
         params = layer.init(random.key(0).to("meta"))
     except Exception:
         params = layer.init(0)  # an ``init`` may read the key
-    return tree.cast(tree.to(params, "meta"), torch.get_default_dtype())
+    made: Params = tree.cast(tree.to(params, "meta"), torch.get_default_dtype())
+    return made
 
 
 def meta_key(layer: Layer) -> Rng:

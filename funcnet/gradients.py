@@ -7,7 +7,7 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Cache, Layer, Params
+from funcnet.contract import Cache, Grads, Layer, Params
 from funcnet.errors import instances, value_error
 from funcnet.losses.loss import HOOKS, Loss
 from funcnet.plans import VERBS, Plans, Unchecked, has_own
@@ -46,10 +46,10 @@ class ValueAndGrads(Value):
 
     _plans: Plans[_Run] = field(init=False, eq=False, factory=Plans)
 
-    def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Params, Cache]:
+    def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Grads, Cache]:
         return self.scaled(params, x, target, rng, None)
 
-    def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
+    def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Grads, Cache]:
         """Return the value, the gradient of ``scale`` times the value (of the value without a scale), and the cache.
 
         Args:

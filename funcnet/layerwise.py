@@ -16,7 +16,7 @@ from funcnet.combinator import absent, errors_at, has_params
 from funcnet.combinators.depth import Repeat, Way
 from funcnet.combinators.mixed_precision import MixedPrecision, with_dtypes_of
 from funcnet.combinators.stacking import entry
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.flattening import Tree, flatten_together, rebuild
 from funcnet.kernels.optim_steps import fills_steps
@@ -60,11 +60,11 @@ class Updating(StandIn):
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         return self.original(_params(params), x, rng)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = self.original.vjp(_params(params), cache, gy)
         return self.updated(params, gparams), gx
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return self.updated(params, self.original.grads(_params(params), cache, gy))
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
@@ -76,7 +76,7 @@ class Updating(StandIn):
     def restore(self, params: Params, y: Any, rng: Rng = None) -> tuple[Any, Cache]:
         return self.original.restore(_params(params), y, rng)
 
-    def updated(self, part: Params, gparams: Params) -> Params:
+    def updated(self, part: Params, gparams: Grads) -> Grads:
         """Return the new params and state; for a layer without params, its gradient unchanged."""
         if type(part) is not Part:
             return gparams
@@ -93,10 +93,10 @@ class UpdatingCopies(Updating):
 
     layer: Layer
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return self._back(params, cache, gy) if self._is_parted(params) else super().vjp(params, cache, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return self._back(params, cache, gy, first=0)[0] if self._is_parted(params) else super().grads(params, cache, gy)
 
     def _is_parted(self, part: Params) -> bool:
@@ -104,7 +104,7 @@ class UpdatingCopies(Updating):
             return False
         return all([fills_steps(leaf[0].numel()) for leaf in tree.leaves(part.start) if leaf.is_floating_point()])  # noqa: C419
 
-    def _back(self, part: Part, cache: Cache, gy: Any, first: int = -1) -> tuple[Updated, Any]:
+    def _back(self, part: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[Updated, Any]:
         """Go back to the input, or to the params of copy ``first``."""
         repeat: Any = self.original
         stacks, way = Stacks(self.opt, part), Way(repeat, part.params, cache)
@@ -145,7 +145,7 @@ class Stacks:
         self.new: dict[int, Tensor] = {}
         self.last: State = part.state
 
-    def update(self, i: int, gparams: Params) -> None:
+    def update(self, i: int, gparams: Grads) -> None:
         """Make the step of copy number i."""
         start, state = entry(self.part.start, i), self.opt.map_state(lambda one: entry(one, i), self.part.state)
         params, self.last = self.opt.update(with_dtypes_of(gparams, start), state, start)

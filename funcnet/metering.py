@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinator import Combinator
-from funcnet.contract import Cache, Layer, Params, Rng, meta_key
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, meta_key
 from funcnet.flattening import join
 from funcnet.kernels.flops import flops_of
 from funcnet.kernels.private_names import DispatchMode
@@ -106,11 +106,11 @@ class StandIn(Layer):
         self.record.output = y if self.record.output is None else self.record.output
         return y
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with self.meter.of(self.record):
             return self.metered.vjp(params, cache, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         with self.meter.of(self.record):
             return self.metered.grads(params, cache, gy)
 

@@ -5,7 +5,7 @@ from typing import Any, TypeGuard
 
 from funcnet.combinator import Combinator
 from funcnet.combinators.mixed_precision import MixedPrecision, with_dtypes_of
-from funcnet.contract import Layer, Params
+from funcnet.contract import Grads, Layer, Params
 from funcnet.flattening import Tree
 from funcnet.stand_ins import StandIn
 from funcnet.value import frozen
@@ -55,9 +55,9 @@ class OpenCast(MixedPrecision):
 
     passes_gradients_on = True
 
-    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = self.layer.vjp(self._cast(params), cache[0], self._inside(gy, cache[2]))
         return gparams, with_dtypes_of(gx, cache[1])
 
-    def grads(self, params: Params, cache: Any, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Any, gy: Any) -> Grads:
         return self.layer.grads(self._cast(params), cache[0], self._inside(gy, cache[2]))

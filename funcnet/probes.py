@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 
 
 class Probe(Layer):
@@ -26,7 +26,7 @@ class Probe(Layer):
         self.layer, y = self.layer.infer(x)
         return y, ()
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return params, gy
 
     def __repr__(self) -> str:

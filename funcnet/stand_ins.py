@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import attrs
 
 from funcnet.combinator import Children, Combinator
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 
 _S = TypeVar("_S", bound="StandIn")
 
@@ -33,10 +33,10 @@ class StandIn(Layer):
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         return self.apply(params, x, rng)[0]
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return self.original.vjp(params, cache, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return self.original.grads(params, cache, gy)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:

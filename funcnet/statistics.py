@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 from funcnet.errors import describe, value_error
+from funcnet.markup import element, output, table
 from funcnet.tables import aligned
+
+_HEADER = ("path", "shape", "mean", "std", "min", "max", "NaNs", "zeros")
 
 
 class Statistics(NamedTuple):
@@ -35,10 +38,13 @@ class Description(dict[str, Statistics]):
     """Statistics by path, which print as a table."""
 
     def __repr__(self) -> str:
-        rows = [
-            (path, str(one.shape), *[f"{number:.4g}" for number in one[1:5]], *map(str, one[5:])) for path, one in self.items()
-        ]
-        return "\n".join(aligned([("path", "shape", "mean", "std", "min", "max", "NaNs", "zeros"), *rows], 2))
+        return "\n".join(aligned([_HEADER, *self._rows()], 2))
+
+    def _repr_html_(self) -> str:
+        return output(element("div", table(_HEADER, self._rows(), words=2), class_="scroll"))
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [(path, str(one.shape), *[f"{n:.4g}" for n in one[1:5]], *map(str, one[5:])) for path, one in self.items()]
 
 
 def statistics_of(path: str, leaf: Tensor) -> Statistics:

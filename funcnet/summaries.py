@@ -13,9 +13,10 @@ import torch
 
 from funcnet import tree
 from funcnet.contract import Layer, Params, meta_params
+from funcnet.markup import Markup, element, output, table
 from funcnet.metering import Record, Storages, measure, storages
 from funcnet.sizes import infer_sizes, on_meta
-from funcnet.tables import aligned, html_table, short
+from funcnet.tables import aligned, short
 from funcnet.walking import require_layer
 
 _LONGEST = 40
@@ -67,7 +68,12 @@ class Summary(NamedTuple):
         return str(self)
 
     def _repr_html_(self) -> str:
-        return html_table(_HEADER, [*map(_cells, self.rows)], ("total", "", *_cells(self.total)[2:]))
+        return output(element("div", table_of(self), class_="scroll"))
+
+
+def table_of(found: Summary) -> Markup:
+    """Return a summary as a table of HTML."""
+    return table(_HEADER, map(_cells, found.rows), ("total", "", *_cells(found.total)[2:]), words=3)
 
 
 def summary(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Summary:

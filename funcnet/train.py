@@ -13,7 +13,7 @@ from typing import Any
 from attrs import field
 from torch import Tensor
 
-from funcnet.contract import Cache, Layer, Params
+from funcnet.contract import Cache, Grads, Layer, Params
 from funcnet.errors import flag, instances, value_error, whole
 from funcnet.flattening import Tree
 from funcnet.gradients import ValueAndGrads, has_one_value, is_layer, value_and_grads
@@ -111,7 +111,7 @@ class TrainStep(Value):
         caches: list[Cache] = []
         scale = self._loss_scale(state)  # for all gradients: it does not change the direction that SAM climbs
 
-        def value_and_grads(params: Params) -> tuple[Tensor, Params]:
+        def value_and_grads(params: Params) -> tuple[Tensor, Grads]:
             value, grads, cache = self._gradient.scaled(params, x, target, rng, scale)
             caches.append(cache if not caches and self._has_running_stats else None)
             return value, grads
@@ -189,7 +189,7 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = Fa
         in_backward: Whether to update each layer as soon as the backward pass has its gradient, which is then released. The
             result is the same, bit for bit.
         accumulate: Number of micro-batches from which the gradient is computed, one after the other, in a fraction of the memory
-            of activations. The gradient is that of the whole batch, up to rounding, as of ``accumulate(net, loss, k)``; running
+            of activations. The gradient is that of the whole batch, up to rounding, as with ``accumulate(net, loss, k)``; running
             statistics are those of the last micro-batch.
 
     Raises:

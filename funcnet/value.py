@@ -76,6 +76,7 @@ def _annotate_arguments(made: Any) -> None:
     """Give ``__init__`` the types of the fields for ``help``: attrs uses those of their converters, which accept anything."""
     types = {one.alias: one.type for one in made.__attrs_attrs__ if one.init and one.type is not None}
     made.__init__.__annotations__.update(types)
+    made.__init__.__doc__ = None  # attrs says only that it has made the method
 
 
 def _natively(converter: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Self, TypeVar
 
 from funcnet.combinator import Children, Combinator, Rewrite, errors_at
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import PathError
 from funcnet.random.keys import Key
 
@@ -112,12 +112,12 @@ class Rearranging(Wrapper):
         with errors_at(self, ""):
             return self.leave(self.layer(params, self.enter(x), rng), context)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with errors_at(self, ""):
             gparams, g = self.layer.vjp(params, cache[0], self.enter(gy))
         return gparams, self.leave(g, cache[1])
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         with errors_at(self, ""):
             return self.layer.grads(params, cache[0], self.enter(gy))
 

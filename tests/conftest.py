@@ -11,6 +11,9 @@ settings.load_profile("funcnet")
 
 torch.set_num_threads(1)
 
+collect_ignore = ["house/wrong_types.py"]
+"""A module that type checkers read, and that cannot be imported."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--long``."""

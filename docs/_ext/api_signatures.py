@@ -21,7 +21,7 @@ def signature_of(value: Any) -> tuple[str, str | None]:
         return arguments(parameters, types_of_class(value), defaults_of(value)), None
     source = definition(value)
     types = types_of_function(source) if isinstance(source, ast.FunctionDef) else {}
-    returned = ast.unparse(source.returns) if isinstance(source, ast.FunctionDef) and source.returns else None
+    returned = written(source.returns) if isinstance(source, ast.FunctionDef) and source.returns else None
     shown = [one for one in parameters if one.name not in ("self", "cls") or one is not parameters[0]]
     return arguments(shown, types, {}), returned
 
@@ -73,7 +73,7 @@ def types_of_class(cls: type) -> dict[str, str]:
         source = definition(one) if one.__module__.startswith("funcnet") else None
         for part in getattr(source, "body", []):
             if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
-                found[part.target.id.lstrip("_")] = ast.unparse(part.annotation)
+                found[part.target.id.lstrip("_")] = written(part.annotation)
             elif isinstance(part, ast.FunctionDef) and part.name in ("__init__", "__new__"):
                 found |= types_of_function(part)
     return found
@@ -83,7 +83,13 @@ def types_of_function(source: ast.FunctionDef) -> dict[str, str]:
     """Return the types of a function's arguments as they are written."""
     given = source.args
     every = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
-    return {one.arg: ast.unparse(one.annotation) for one in every if one is not None and one.annotation is not None}
+    return {one.arg: written(one.annotation) for one in every if one is not None and one.annotation is not None}
+
+
+def written(annotation: ast.expr) -> str:
+    """Return a type as it is written, without the quotes of names that are defined later."""
+    text = ast.unparse(annotation)
+    return text if "Literal[" in text else text.replace("'", "")
 
 
 def defaults_of(cls: type) -> dict[str, Any]:

@@ -19,10 +19,12 @@ Lines = list[str]
 Linked = Callable[[str], str | None]
 """Returns the full name of what a literal names, or ``None``."""
 
-_HEADER = re.compile(r"(Args|Shape|Params|Cache|State|Units|Returns|Yields|Raises|Source|References|Notes?|Examples?):$")
+_HEADER = re.compile(
+    r"(Args|Attributes|Shape|Params|Cache|State|Units|Returns|Yields|Raises|Source|References|Notes?|Examples?):$"
+)
 _OLD_ENTRY = re.compile(r"(Params|Cache|State|Units|Raises|Source) {2,}(?=\S)")
 _ITEM = re.compile(r"(-|\d+\.) (?=\S)")
-_ENTRY = re.compile(r"(\*{0,2}[\w.]+): +(?=\S)|(\*{0,2}[\w.]+):$")
+_ENTRY = re.compile(r"(\*{0,2}[\w.]+(?:, [\w.]+)*): +(?=\S)|(\*{0,2}[\w.]+):$")
 _SHAPE = re.compile(r"(\w[\w']*(, \w[\w']*)*|\([\w, ']+\)) *(\(|:|→)|\(")
 _SPAN = re.compile(r"``(.+?)``")
 
@@ -98,9 +100,11 @@ def is_aligned(lines: Lines) -> bool:
 
 
 def literal(lines: Lines) -> Lines:
-    """Return a block whose lines stay as they are: a program, or a formula."""
-    kind = [".. code-block:: python", ""] if is_program(lines) else [".. code-block:: text", "   :class: formula", ""]
-    return [*kind, *[f"   {line}" if line else "" for line in lines]]
+    """Return a block whose lines stay as they are: a program, or a formula, in which all is code without backquotes."""
+    if is_program(lines):
+        return [".. code-block:: python", "", *[f"   {line}" if line else "" for line in lines]]
+    formula = [line.replace("``", "") for line in lines]
+    return [".. code-block:: text", "   :class: formula", "", *[f"   {line}" if line else "" for line in formula]]
 
 
 def is_program(lines: Lines) -> bool:
@@ -138,7 +142,7 @@ def _section(name: str, lines: Lines, linked: Linked) -> Lines:
         return _arguments(name, lines, linked)
     if name == "Shape":
         return _field(name, [f"- {line}" for line in shapes(lines)] if len(shapes(lines)) > 1 else shapes(lines), linked)
-    if name in ("Params", "State") and any(_ENTRY.match(line) for line in lines):
+    if name in ("Attributes", "Params", "State") and any(_ENTRY.match(line) for line in lines):
         return _field(name, [line for entry in entries(lines) for line in _listed(entry)], linked)
     return _field({"Note": "Notes", "Example": "Examples"}.get(name, name), lines, linked)
 

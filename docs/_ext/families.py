@@ -2,6 +2,7 @@
 
     {family} linear maps         a table of a group of ``funcnet.__all__`` with summaries, and then every name of it
     {public-names} funcnet.tree  the same for what a module offers
+    {types}                      what ``Params`` and other names of types in signatures stand for
 
 A page is written by hand around them. A group without a page, and a page of a group that is gone, end the build.
 """
@@ -12,6 +13,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import make_refnode
 
 from docs._ext import public_names
 from docs._ext.api_signatures import signature_of
@@ -35,6 +37,7 @@ class Names(SphinxDirective):
         return [".. py:currentmodule:: funcnet", ""]
 
     def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(public_names.ROOT / "funcnet" / "__init__.py"))
         names = self.names()
         lines = [*self.before(), *table(names), *[line for name in names for line in entry(name)]]
         return self.parse_text_to_nodes("\n".join(["`````{eval-rst}", *lines, "`````"]))
@@ -58,6 +61,24 @@ class Module(Names):
 
     def before(self) -> list[str]:
         return [f".. py:module:: {self.arguments[0]}", "", *converted(public_names.docstring(self.arguments[0]).split("\n")), ""]
+
+
+class Types(SphinxDirective):
+    """What the types in signatures are."""
+
+    def run(self) -> list[nodes.Node]:
+        lines = []
+        for name, home in public_names.TYPES.items():
+            said = converted(public_names.said_of_type(name).split("\n"))
+            lines += [f".. py:type:: {name}", f"{INDENT}:module: {home}", "", *[f"{INDENT}{line}" for line in said], ""]
+        return self.parse_text_to_nodes("\n".join(["`````{eval-rst}", *lines, "`````"]))
+
+
+def resolve_type(app: Sphinx, env: Any, node: Any, shown: Any) -> nodes.reference | None:
+    """Return the link from a type in a signature to what it is."""
+    name = node["reftarget"].rpartition(".")[2] if node.get("refdomain") == "py" else ""
+    entry = env.domains["py"].objects.get(f"{public_names.TYPES.get(name)}.{name}")
+    return entry and make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, shown, name)
 
 
 def table(names: list[str]) -> list[str]:
@@ -86,7 +107,14 @@ def entry(name: str) -> list[str]:
         home, _, last = name.rpartition(".")
         return [f".. py:data:: {last}", f"{INDENT}:module: {home}", "", *said, ""]
     shown = public_names.members(value) if kind == "class" else []
-    return [f".. auto{kind}:: {name}", *[f"{INDENT}:members: {', '.join(shown)}"] * bool(shown), ""]
+    inner = [f"{INDENT}.. auto{role}:: {name}.{member}" for member, role in roles(value, shown)]
+    return [f".. auto{kind}:: {name}", "", *[line for one in inner for line in (one, "")]]
+
+
+def roles(cls: type, members: list[str]) -> list[tuple[str, str]]:
+    """Return the members of a class with what they are: methods in their order, and then properties."""
+    found = [(one, "method" if callable(getattr(cls, one, None)) else "property") for one in members]
+    return sorted(found, key=lambda pair: pair[1])
 
 
 def linker(name: str) -> Any:
@@ -103,8 +131,8 @@ def linker(name: str) -> Any:
 
 
 def process_docstring(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Convert a docstring in place."""
-    lines[:] = converted(lines, linker(name))
+    """Convert a docstring in place; napoleon would read the first line of a property as its type."""
+    lines[:] = [*[""] * (what in ("property", "attribute")), *converted(lines, linker(name))]
 
 
 def process_signature(app: Sphinx, what: str, name: str, value: Any, *rest: Any) -> tuple[str, str | None] | None:
@@ -129,6 +157,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Add the directives, and convert docstrings before napoleon sees them."""
     app.add_directive("family", Family)
     app.add_directive("public-names", Module)
+    app.add_directive("types", Types)
+    app.connect("missing-reference", resolve_type)
     app.connect("builder-inited", require_pages)
     app.connect("autodoc-process-docstring", process_docstring, priority=400)
     app.connect("autodoc-process-signature", process_signature)

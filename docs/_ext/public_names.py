@@ -17,6 +17,17 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("tree", "random", "initializers", "kernels", "testing", "distributed")
 """The modules whose names are public, beside those of funcnet itself; and those of ``interop``."""
 
+TYPES = {
+    **dict.fromkeys(["Params", "Grads", "State", "Cache", "Shape", "Size"], "funcnet.annotations"),
+    "Rng": "funcnet.contract",
+    "Key": "funcnet.random.keys",
+    "Tree": "funcnet.flattening",
+    "Rate": "funcnet.optim.rates",
+    "Sizes": "funcnet.layers.conv.window",
+    "Pad": "funcnet.layers.conv.padding",
+}
+"""The names of types in signatures, and the module that defines and explains each."""
+
 INHERITED = ("decode", "init_carry", "memory_carry")
 """Methods for users that several layers inherit from a base of their family."""
 
@@ -123,8 +134,22 @@ def _strings_after(name: str) -> Iterator[str]:
     """Yield the strings that follow an assignment to this name at the top of any module of the package."""
     pattern = re.compile(rf"^{name}(: [^=\n]+)? = ", re.MULTILINE)
     sources = [path.read_text() for path in sorted((ROOT / "funcnet").rglob("*.py"))]
-    for one, after in [pair for source in sources if pattern.search(source) for pair in pairwise(ast.parse(source).body)]:
+    for source in sources:
+        if pattern.search(source):
+            yield from strings_after(name, source)
+
+
+def strings_after(name: str, source: str) -> Iterator[str]:
+    """Yield the strings that follow an assignment to this name at the top of a module."""
+    for one, after in pairwise(ast.parse(source).body):
         targets = one.targets if isinstance(one, ast.Assign) else [getattr(one, "target", None)]
         said = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
         if isinstance(said, str) and name in [getattr(target, "id", None) for target in targets]:
             yield inspect.cleandoc(said)
+
+
+def said_of_type(name: str) -> str:
+    """Return what is said of a type in signatures: after its assignment, or by the class that type checkers see in its place."""
+    source = Path(inspect.getfile(import_module(TYPES[name]))).read_text()
+    classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef) and node.name == name]
+    return next(strings_after(name, source), None) or "".join(ast.get_docstring(one) or "" for one in classes)

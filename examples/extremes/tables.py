@@ -23,7 +23,7 @@ their ulps are those of the largest element of a row.
 - A line without parentheses: torch.nn has no such layer.
 - An empty cell: there is no such input, or no limit.
 
-Inputs are float32 where the kind names no other dtype.
+Inputs are float32 unless the kind names another dtype.
 
 No value and no gradient of funcnet's is NaN, and none is more than twice as far off as torch.nn's and more than 2 ulps; a test
 checks it.

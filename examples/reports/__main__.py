@@ -103,8 +103,8 @@ def head(arguments: Sequence[str], options: argparse.Namespace) -> str:
         f"- {processor()}, {threads} thread{'s' * (threads > 1)}, device {options.device}",
         f"- {datetime.datetime.now(datetime.UTC).date().isoformat()}",
         "",
-        "What stands under funcnet and torch.nn was measured by this call, or by one that it continues; what stands under report",
-        "was printed there. Both frameworks start from the same weights and see the same batches in the same order.",
+        "The columns funcnet and torch.nn were measured by this command, or by one that it continues; the column report has the",
+        "printed figures. Both frameworks start from the same weights and see the same batches in the same order.",
     ]
     return "\n".join(lines)
 
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     options = options_of(arguments)
     done = run(options.only, passed_on(options))
     options.out.mkdir(parents=True, exist_ok=True)
-    page = options.out / "RESULTS.md"
+    page: Path = options.out / "RESULTS.md"
     page.write_text("\n\n".join([head(arguments, options), *gathered(options.out, done)]) + "\n")
     print(f"\n{page}")
     return page

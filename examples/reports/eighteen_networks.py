@@ -3,7 +3,7 @@
 Tables 1 to 3 hold training and test accuracy of {Tanh, ReLU, LeakyReLU} × {MSE, BCE} × {SGD with momentum for 300 epochs, Adam
 for 150, None for 300}, Figures 2 to 4 what the six nets of each activation say of the test points.
 
-Readings, where the report cannot be meant as printed or leaves something open:
+Readings, where the report cannot be meant as printed, or leaves something open:
 
 - The last activation is Sigmoid, the fourth that the report lists: BCE needs probabilities, and the labels are 0 and 1.
 - BCE is printed with prediction and label exchanged and without a mean, its gradient as that of the logits; torch.nn's is meant.

@@ -131,14 +131,14 @@ def torch_training(experiment: Experiment, params: Any) -> tuple[Train, Predict,
     def predict(x: Tensor) -> Tensor:
         net.eval()
         with torch.inference_mode():
-            y = net(x)
+            y: Tensor = net(x)
         net.train()
         return y
 
     return train, predict, lambda: fn.tree.from_names(dict(net.state_dict()), params)
 
 
-TRAININGS = dict(zip(FRAMEWORKS, (funcnet_training, torch_training), strict=True))
+TRAININGS: dict[str, Callable[..., Any]] = dict(zip(FRAMEWORKS, (funcnet_training, torch_training), strict=True))
 
 TWINS: dict[type, Callable[[Any], nn.Module]] = {
     fn.Linear: lambda f: nn.Linear(f.in_features, f.out_features, f.bias),
@@ -160,9 +160,10 @@ def torch_net(net: Any, params: Any) -> nn.Module:
 
 def torch_loss(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """Return torch's loss of the same name; a sum over features with the mean over rows is a sum divided by N."""
-    make = {fn.MSE: nn.MSELoss, fn.L1: nn.L1Loss, fn.BCE: nn.BCELoss, fn.CrossEntropy: nn.CrossEntropyLoss}[type(loss)]
+    makers: dict[Any, Any] = {fn.MSE: nn.MSELoss, fn.L1: nn.L1Loss, fn.BCE: nn.BCELoss, fn.CrossEntropy: nn.CrossEntropyLoss}
+    make = makers[type(loss)]
     if loss.reduction != "batch":
-        return make(reduction=loss.reduction)
+        return make(reduction=loss.reduction)  # type: ignore[no-any-return]
     total = make(reduction="sum")
     return lambda y, target: total(y, target) / len(y)
 
@@ -170,7 +171,8 @@ def torch_loss(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
 def torch_optimizer(opt: Any, net: nn.Module) -> torch.optim.Optimizer:
     """Return torch's optimizer with the same settings."""
     if isinstance(opt, fn.Adam):
-        return torch.optim.Adam(net.parameters(), opt.lr, opt.betas, opt.eps)
+        settings: Any = opt.lr, opt.betas, opt.eps
+        return torch.optim.Adam(net.parameters(), *settings)
     if not opt.averaged:
         return torch.optim.SGD(net.parameters(), opt.lr, opt.momentum)
     # v <- m v + (1 - m) g from v = 0 is torch's dampened momentum except for torch's first step, v = g, so we set v = 0.

@@ -1,21 +1,23 @@
 """Report 002, Hotgrad: layers made of operations, a 2-25-25-25-2 net that ends in Tanh, and other classifiers.
 
-Its net, trained with targets of ±1 and the mean squared error, had about 98 % of the test points right, slightly more than any of
-its baselines. It made Linear of MatMul and Add, and its last paragraph wishes that no gradient were computed for what needs none.
+Its net, trained with targets of ±1 and the mean squared error, classified about 98 % of the test points correctly, slightly
+more than any of its baselines. It built Linear from MatMul and Add, and its last paragraph asks for no gradients where none are
+needed.
 
-Readings, where the report cannot be meant as printed or leaves something open:
+Readings, where the report cannot be meant as printed, or leaves something open:
 
 - The root in the disk's radius covers 2π: 1/√(2π), half the area of the square.
 - The step is p - η ∇L, not p + η ∇L.
-- Open are the activation of the hidden layers (here ReLU), the first weights (Xavier), the rate (0.02), the size of a batch
-  (100), the epochs (500), and whether the inputs are centred: here the square is shifted and stretched to [-1, 1]², for every
-  model. They were tried out on other draws of the points.
-- Its figure of the comparison is not in the text. The baselines are scikit-learn's, with their defaults.
+- The report leaves open the activation of the hidden layers (here ReLU), the first weights (Xavier), the rate (0.02), the batch
+  size (100), the epochs (500), and whether the inputs are centered: here the square is shifted and stretched to [-1, 1]², for
+  every model. These were chosen on other draws of the points.
+- Its figure of the comparison is missing from the text. The baselines are scikit-learn's, with their defaults.
 
     python -m examples.reports.hotgrad --out out
 """
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -107,10 +109,10 @@ def all_scores(paper: Paper) -> dict[str, list[Scores]]:
 
     scores: dict[str, list[Scores]] = {f: paper.of(EXPERIMENT, f, of_run) for f in FRAMEWORKS}
     makers: dict[str, Callable[[int], Scores]] = {OPERATIONS: lambda seed: fitted(experiment, seed)}
-    makers |= {name: lambda seed, name=name: baseline(experiment, name, seed) for name in BASELINES}
+    makers |= {name: functools.partial(baseline, experiment, name) for name in BASELINES}
     for name, make in tqdm(makers.items(), desc="other models", unit="model"):
         what = [(f"{name} {experiment!r} {seed}", seed) for seed in paper.seeds()]
-        found = [paper.once(words, lambda seed=seed, make=make: make(seed)) for words, seed in what]
+        found = [paper.once(words, functools.partial(make, seed)) for words, seed in what]
         scores[name] = [one for one in found if one]
     return scores
 
@@ -162,7 +164,7 @@ def figure(paper: Paper, scores: dict[str, list[Scores]]) -> None:
 
 def write(paper: Paper) -> None:
     """Make the page."""
-    paper.say(__doc__.rpartition("\n\n")[0].replace("Report", "# Report", 1))
+    paper.say((__doc__ or "").rpartition("\n\n")[0].replace("Report", "# Report", 1))
     scores = all_scores(paper)
     table_of_accuracies(paper, scores)
     paper.gaps(experiments(paper.options))
@@ -173,8 +175,8 @@ def write(paper: Paper) -> None:
         "Gradients that are sums", ["gradient of Σ y", "by vjp", "by central differences"], operations.sums_of_gradients()
     )
     header = ["node", *[f"asked by the graph's `{verb}`" for verb in VERBS]]
-    paper.table("No gradient for what needs none", header, operations.only_what_is_needed())
-    paper.say("**Errors of its own**\n\n```\n" + "\n".join(operations.errors(network(fn.Linear))) + "\n```")
+    paper.table("No gradients where none are needed", header, operations.only_what_is_needed())
+    paper.say("**Error messages**\n\n```\n" + "\n".join(operations.errors(network(fn.Linear))) + "\n```")
 
 
 def main(arguments: Sequence[str] | None = None) -> Any:

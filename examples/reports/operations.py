@@ -38,7 +38,7 @@ class Weight(fn.Layer):
     def init(self, rng: Any) -> Any:
         return {"value": self.initializer(rng, self.shape)}
 
-    def apply(self, params: Any, x: Any) -> tuple[Tensor, tuple[()]]:
+    def apply(self, params: Any, x: Any, rng: Any = None) -> tuple[Tensor, tuple[()]]:
         return params["value"], ()
 
     def vjp(self, params: Any, cache: tuple[()], gy: Tensor) -> tuple[Any, None]:
@@ -71,10 +71,11 @@ def same_numbers(
     made = fn.fit(network(linear_of_operations), loss, opt, points, params=as_operations(params), **settings).params
     gap = (fn.tree.ravel(as_operations(plain)) - fn.tree.ravel(made)).abs().max()
     checked = fn.testing.check_vjp(linear_of_operations(3, 2), fn.random.normal(0, (5, 3)))
+    error = max([one or 0.0 for one in checked.values()])
     return (
         f"Linear as `{linear_of_operations(2, 25)!r}` gives the numbers of `fn.Linear`: after 5 epochs of `fn.fit` with batches "
         f"of {batch_size}, in float64, the largest difference of a weight between the two nets is {gap:.1e}. Beyond rounding, "
-        f"its gradients ({', '.join(checked)}) differ from central differences by {max(map(float, checked.values())):.1e}."
+        f"its gradients ({', '.join(checked)}) differ from central differences by {error:.1e}."
     )
 
 
@@ -111,8 +112,8 @@ class Counted(fn.Layer):
     def init(self, rng: Any) -> Any:
         return self.layer.init(rng)
 
-    def apply(self, params: Any, x: Any) -> Any:
-        return self.layer.apply(params, x)
+    def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
+        return self.layer.apply(params, x, rng)
 
     def vjp(self, params: Any, cache: Any, gy: Any) -> Any:
         CALLS[self.name, "vjp"] += 1
@@ -146,7 +147,8 @@ def only_what_is_needed() -> list[list[str]]:
         "active": (fn.ReLU(), "hidden"),
         "y": (fn.Linear(25, 2), "active"),
     }
-    net = fn.graph("x", **{name: (Counted(name, layer), *ins) for name, (layer, *ins) in nodes.items()})
+    counted: dict[str, Any] = {name: (Counted(name, layer), *ins) for name, (layer, *ins) in nodes.items()}
+    net = fn.graph("x", **counted)
     params = net.init(0)
     y, cache = net.apply(params, fn.random.uniform(0, (8, 2)))
     asked = [_asked(getattr(net, verb), params, cache, torch.ones_like(y)) for verb in VERBS]

@@ -17,6 +17,7 @@ from typing import Any
 import matplotlib as mpl
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.patches import Circle
 from tqdm import tqdm
 
 from examples.reports.experiment import FRAMEWORKS, Experiment, first_epoch_gap, perform
@@ -24,9 +25,9 @@ from examples.reports.experiment import FRAMEWORKS, Experiment, first_epoch_gap,
 COLOURS = {"funcnet": "tab:red", "torch.nn": "tab:blue"}
 
 
-def parser(module: str, doc: str, epochs: str, runs: int | None) -> argparse.ArgumentParser:
+def parser(module: str, doc: str | None, epochs: str, runs: int | None) -> argparse.ArgumentParser:
     """Return the options of every report; ``module`` follows ``python -m``, and ``doc`` is that module's docstring."""
-    description = doc.split("\n\n", maxsplit=1)[0].replace("``", "")
+    description = (doc or "").split("\n\n", maxsplit=1)[0].replace("``", "")
     new = argparse.ArgumentParser(f"python -m {module}", description=description)
     new.add_argument("--epochs", type=int, help=f"epochs of every experiment, instead of the report's {epochs}")
     repeated = "repetitions of every experiment, each with data and weights of its own"
@@ -70,7 +71,8 @@ class Paper:
 
     def _path(self, experiment: Experiment, framework: str, seed: int) -> Path:
         digest = hashlib.sha256(f"{experiment!r} {framework} {seed} {self.options.device}".encode()).hexdigest()[:16]
-        return self.folder / "runs" / f"{digest}.json"
+        path: Path = self.folder / "runs" / f"{digest}.json"
+        return path
 
     def _load(self, experiment: Experiment, framework: str, seed: int) -> bool:
         path = self._path(experiment, framework, seed)
@@ -140,7 +142,7 @@ class Paper:
 
     def save(self) -> Path:
         """Write the page, ``out``/``name``.md."""
-        path = self.options.out / f"{self.name}.md"
+        path: Path = self.options.out / f"{self.name}.md"
         path.write_text("\n\n".join(self.page) + "\n")
         return path
 
@@ -205,7 +207,7 @@ def _frame(axes: Any, title: str, centred: bool) -> None:
     """Draw the border of the disk in the square."""
     low = -1 if centred else 0
     middle, radius = (0, (2 / torch.pi) ** 0.5) if centred else (0.5, (0.5 / torch.pi) ** 0.5)
-    axes.add_patch(plt.Circle((middle, middle), radius, fill=False, color="black", lw=1, ls="--"))
+    axes.add_patch(Circle((middle, middle), radius, fill=False, color="black", lw=1, ls="--"))
     axes.set(title=title, aspect="equal", xlim=(low, 1), ylim=(low, 1), xticks=[low, 1], yticks=[low, 1])
 
 
@@ -222,7 +224,7 @@ def start(name: str, options: argparse.Namespace) -> Paper:
 
 def report(
     name: str,
-    doc: str,
+    doc: str | None,
     epochs: str,
     runs: int | None,
     experiments: Callable[[argparse.Namespace], Sequence[Experiment]],

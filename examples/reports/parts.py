@@ -1,5 +1,6 @@
 """The parts of a training step, to show on a page where the time goes."""
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -63,7 +64,8 @@ def _stepping(experiment: Experiment, params: Any, batch: tuple[Any, Any]) -> Ca
 def table(paper: Paper, experiments: Sequence[Experiment]) -> None:
     """Add the table of parts, and its explanation of a ratio above its goal."""
     found = {
-        e.name: paper.once(f"parts {e!r} {paper.options.seed}", lambda e=e: parts(e, paper.options.seed)) for e in experiments
+        e.name: paper.once(f"parts {e!r} {paper.options.seed}", functools.partial(parts, e, paper.options.seed))
+        for e in experiments
     }
     known = {name: row for name, row in found.items() if row is not None}
     rows = [[name, *[f"{row[part]:.0f}" for part in (*PARTS, "funcnet", "torch.nn")]] for name, row in known.items()]
@@ -71,8 +73,8 @@ def table(paper: Paper, experiments: Sequence[Experiment]) -> None:
     shares = {name: (row["forward"] + row["backward"]) / row["torch.nn"] for name, row in known.items()}
     rest = {name: row["funcnet"] / row["torch.nn"] - shares[name] for name, row in known.items()}
     paper.say(
-        "Forward and backward call the kernels that torch.nn calls too, and have little else to do. Of torch.nn's step they "
-        f"alone take {_listed(shares)}; loss, statistics and optimizer take {_listed(rest)}."
+        "Forward and backward passes call the kernels that torch.nn calls too, and do little else. Their share of torch.nn's "
+        f"step is {_listed(shares)}; that of loss, statistics and optimizer is {_listed(rest)}."
     )
 
 
@@ -81,9 +83,9 @@ def owed(paper: Paper, experiments: Sequence[Experiment]) -> None:
     spent = {e.name: [paper.seconds(e.name, framework) for framework in FRAMEWORKS] for e in experiments}
     ratios = {name: float(ratio(*pair)) for name, pair in spent.items() if all(pair)}
     low = [f"{name} ({value})" for name, value in ratios.items() if value < 2]
-    told = f"It does not for {'; '.join(low)}" if low else "It does for every net"
+    told = f"It misses that for {'; '.join(low)}" if low else "It reaches that for every net"
     if ratios:
-        paper.say(f"funcnet is to take at most half of torch.nn's seconds, a ratio of 2. {told}.")
+        paper.say(f"funcnet should take at most half of torch.nn's seconds, a ratio of 2. {told}.")
     table(paper, experiments)
 
 

@@ -1,19 +1,19 @@
 """Report 001, a mini framework over ten folds: 1000 points of [-1, 1]², 20 epochs, rate 0.1, batches of 100.
 
-Its custom framework (Xavier normal weights, zero biases) reached a test error of 4.88 %, PyTorch (uniform weights) 16.59 %. Two
-reasons are offered: gradients summed sample by sample against averaged ones, and the first weights. Both are tried in a 2 × 2.
+Its custom framework (Xavier normal weights, zero biases) reached a test error of 4.88 %, PyTorch (uniform weights) 16.59 %. It
+offers two reasons: gradients summed sample by sample instead of averaged, and the first weights. A 2 × 2 design tries both.
 
-Readings, where the report cannot be meant as printed or leaves something open:
+Readings, where the report cannot be meant as printed, or leaves something open:
 
 - A disk of radius 2/√π would cover the whole square, and the classes are said to be balanced: the radius is √(2/π).
 - "Four linear layers of size 25, followed by an output layer of size 2" is 2-25-25-25-25-2, five linear layers. Four linear
-  layers, with the output among them, are 2-25-25-25-2, the net of reports 002 and 004. Both are run; ten repetitions
-  scatter much, and with more of them (``--runs 100``) the second comes closer to the printed figures in both rows.
-- Gradients summed over the 100 samples of a batch, at rate 0.1, diverge, and that is run too. What can be meant is the sum over
-  the two outputs of a sample, averaged over the batch (reduction "batch"), which is twice the gradient of the mean over samples
-  and outputs (reduction "mean", PyTorch's). Table III takes the mean in both models, which then differ in their first weights.
-- Taken at its word, "updated at each sample" is a step for each sample, with the rate divided by the size of a batch. That is
-  run as well, on the net as printed.
+  layers, with the output among them, are 2-25-25-25-2, the net of reports 002 and 004. Both are run. Ten repetitions scatter
+  widely; with more of them (``--runs 100``) the second comes closer to the printed figures in both rows.
+- Gradients summed over the 100 samples of a batch, at rate 0.1, diverge; that is run too. Probably meant is the sum over the
+  two outputs of a sample, averaged over the batch (reduction "batch"), which is twice the gradient of the mean over samples and
+  outputs (reduction "mean", PyTorch's). Table III takes the mean in both models, which then differ in their first weights.
+- Taken literally, "updated at each sample" is a step for each sample, with the rate divided by the batch size. That is run as
+  well, on the net as printed.
 
     python -m examples.reports.ten_folds --out out
 """
@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 import funcnet as fn
 from examples.reports.experiment import FRAMEWORKS, Experiment, data, first_params, grid_map
@@ -211,6 +212,7 @@ def figure_one(paper: Paper) -> None:
     untrained = grid_map(experiment, lambda x: experiment.net(params, x))
     trained = paper.of(experiment.name, "funcnet", lambda result: result["map"])[:1]
     titles = ["untrained", f"after {experiment.epochs} epochs"]
+    shades: Any = None
     for axes, title, grid in zip(maps, titles, [untrained, *trained], strict=False):
         shades = decision_map(axes, grid, title, centred=True)
         if min(map(min, grid)) < 0 < max(map(max, grid)):
@@ -228,7 +230,7 @@ def figure_two(paper: Paper) -> None:
     legend(rows[0][0], fontsize=8)
     for axes in rows[-1]:
         axes.set_xlabel("epoch")
-    caption = "Figure 2: mean over the repetitions, and one deviation; funcnet and torch.nn lie on each other"
+    caption = "Figure 2: mean over the repetitions, and one deviation; funcnet and torch.nn coincide"
     paper.figure("figure_2.png", caption, figure)
 
 
@@ -241,7 +243,7 @@ def _row_of_figure_two(paper: Paper, net: str, panels: Sequence[Any]) -> None:
     for axes, title in zip(panels, ["training loss", "train error, %", "test error, %"], strict=True):
         axes.set(title=f"{title}, {net}", ylim=(0, None))
         axes.grid(alpha=0.3)
-        axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _curves(paper: Paper, experiment: str, framework: str) -> list[list[list[float]]]:
@@ -254,7 +256,7 @@ def _curves(paper: Paper, experiment: str, framework: str) -> list[list[list[flo
 
 def write(paper: Paper) -> None:
     """Make the page."""
-    paper.say(__doc__.rpartition("\n\n")[0].replace("Report", "# Report", 1))
+    paper.say((__doc__ or "").rpartition("\n\n")[0].replace("Report", "# Report", 1))
     for net in NETS:
         table_three(paper, net)
     table_of_readings(paper)

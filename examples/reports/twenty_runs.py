@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 import funcnet as fn
@@ -164,8 +165,8 @@ def figure_two(paper: Paper) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
         legend(axes)
-        axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
-    caption = "Figure 2: MSE with momentum, mean and one deviation of the runs; the two frameworks lie on each other"
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    caption = "Figure 2: MSE with momentum, mean and one deviation of the runs; the two frameworks coincide"
     paper.figure("figure_2.png", caption, figure)
 
 
@@ -284,7 +285,7 @@ def table_of_members(paper: Paper) -> None:
         if found is None:
             continue
         taken = found["seconds"]
-        three = {f: sum(taken[f"one in {f}, run {i}"] for i in range(SINGLES)) for f in FRAMEWORKS}
+        three: dict[str, float] = {f: sum(taken[f"one in {f}, run {i}"] for i in range(SINGLES)) for f in FRAMEWORKS}
         kinds = [("20 at once", "ensemble"), ("20 at once, compiled", "ensemble, compiled"), ("20 nets' kernels", "kernels")]
         rows += [[loss, f"three alone, {f}", f"{s:.3f}", *_in_singles(s, three), ""] for f, s in three.items()]
         for words, key in [(words, key) for words, key in kinds if key in taken]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from funcnet.combinators.sequential import Serial, serial
-from funcnet.contract import Layer, Size
+from funcnet.contract import Layer
 from funcnet.errors import adds_location, describe, is_number, is_whole, value_error
 from funcnet.initializers.elementary import Initializer
 from funcnet.layers.activation.rectifiers import ReLU
@@ -23,7 +23,7 @@ def _dropped(p: float) -> list[Layer]:
 
 @adds_location("mlp")
 def mlp(
-    sizes: Sequence[Size],
+    sizes: Sequence[int | None],
     activation: Layer = _RELU,
     *,
     output_activation: Layer | None = None,

@@ -84,7 +84,7 @@ class TransformerBlock(Wired):
         if (self.multihead_attn is None) != (self.norm3 is None):
             raise value_error(self.label, "norm3 must come with multihead_attn, and only with it", self.norm3)
         if self.multihead_attn is None and self.dropout3 is not None:
-            raise value_error(self.label, "dropout3 must come with multihead_attn; without, dropout2 is the last", self.dropout3)
+            raise value_error(self.label, "dropout3 requires multihead_attn; without it, dropout2 is the last", self.dropout3)
         super().__attrs_post_init__()
 
     def forms(self) -> Forms:
@@ -127,7 +127,7 @@ class TransformerBlock(Wired):
         batch: int | None,
         max_length: int,
         *,
-        params: Params = None,
+        params: Params | None = None,
         memory: Any = None,
         dtype: torch.dtype | None = None,
         device: Any = None,
@@ -197,5 +197,7 @@ class TransformerBlock(Wired):
         """Return an attention that can decode."""
         attention = getattr(self, name)
         if not hasattr(attention, "decode"):
-            raise value_error(self.label, f"to decode, {name} must have init_carry and decode, as MultiHeadAttention", attention)
+            raise value_error(
+                self.label, f"to decode, {name} must have init_carry and decode, like MultiHeadAttention", attention
+            )
         return attention

@@ -54,7 +54,7 @@ class TransformerStack(Serial):
         batch: int | None,
         max_length: int,
         *,
-        params: Params = None,
+        params: Params | None = None,
         memory: Any = None,
         dtype: torch.dtype | None = None,
         device: Any = None,

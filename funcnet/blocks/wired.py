@@ -14,7 +14,7 @@ from attrs import field
 from funcnet.combinator import Children, Combinator
 from funcnet.combinators.dag import Graph
 from funcnet.combinators.wiring import Names, Node
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.layers.operands.arithmetic import Add
 from funcnet.value import frozen
@@ -104,11 +104,11 @@ class Wired(Combinator):
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         return self._graphs[self._form(x)](self.node_params(params), x, rng)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = self._graph_of(cache).vjp(self.node_params(params), cache, gy)
         return self._of_children(gparams), gx
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return self._of_children(self._graph_of(cache).grads(self.node_params(params), cache, gy))
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
@@ -123,7 +123,7 @@ class Wired(Combinator):
             raise value_error(self.label, "cache must be what apply returned", describe(cache))
         return self._graphs[cache["form"]]
 
-    def node_params(self, params: Params) -> Params:
+    def node_params(self, params: Any) -> Params:
         """Return the params of all nodes; sums have none."""
         if not isinstance(params, dict) or params.keys() != self._names:
             self.entries(params)  # which raises

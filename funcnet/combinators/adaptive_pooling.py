@@ -18,7 +18,7 @@ from torch import Tensor
 from funcnet.combinator import errors_at, layers_only
 from funcnet.combinators.pooling import Reduced
 from funcnet.combinators.sharing import Shared
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import MANY, value_error
 from funcnet.layers.conv.window import hashable
 from funcnet.layers.pooling.adaptive import empty_complaint, output_sizes, sizes_for
@@ -56,12 +56,12 @@ class _AdaptivePool(Reduced):
             ys = self._each(params, seen, rng)
         return self._joined(ys, seen, shape)
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Tensor]:
         with errors_at(self, ""):
             gparams, gs = self._each.vjp(params, cache[0], self._columns(gy, cache[2]).unbind(2))
         return gparams, self._gathered(gs, *cache[1:])
 
-    def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Any, gy: Tensor) -> Grads:
         with errors_at(self, ""):
             return self._each.grads(params, cache[0], self._columns(gy, cache[2]).unbind(2))
 
@@ -138,7 +138,7 @@ class AdaptivePool1d(_AdaptivePool):
         ``torch.nn.AdaptiveAvgPool1d`` (windows); Kidger & Garcia 2021 (Equinox), ``AdaptivePool1d`` (any reduction).
 
     >>> import torch
-    >>> from funcnet.layers.operands.reductions import Max
+    >>> from funcnet.layers.operands.extreme_reductions import Max
     >>> AdaptivePool1d(Max(-1), 3)({}, torch.ones(2, 4, 10)).shape
     torch.Size([2, 4, 3])
     """
@@ -177,7 +177,7 @@ class AdaptivePool2d(_AdaptivePool):
         ``torch.nn.AdaptiveAvgPool2d`` (windows); Kidger & Garcia 2021 (Equinox), ``AdaptivePool2d`` (any reduction).
 
     >>> import torch
-    >>> from funcnet.layers.operands.reductions import Max
+    >>> from funcnet.layers.operands.extreme_reductions import Max
     >>> AdaptivePool2d(Max(-1), (3, None))({}, torch.ones(2, 4, 10, 5)).shape
     torch.Size([2, 4, 3, 5])
     """
@@ -216,7 +216,7 @@ class AdaptivePool3d(_AdaptivePool):
         ``torch.nn.AdaptiveAvgPool3d`` (windows); Kidger & Garcia 2021 (Equinox), ``AdaptivePool3d`` (any reduction).
 
     >>> import torch
-    >>> from funcnet.layers.operands.reductions import Max
+    >>> from funcnet.layers.operands.extreme_reductions import Max
     >>> AdaptivePool3d(Max(-1), 2)({}, torch.ones(2, 4, 5, 6, 7)).shape
     torch.Size([2, 4, 2, 2, 2])
     """

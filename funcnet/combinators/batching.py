@@ -26,7 +26,7 @@ from funcnet import random, tree
 from funcnet.checks import Misfit, check_gy
 from funcnet.combinators.sequential import Serial
 from funcnet.combinators.vmapping import mapped, require_members
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.flattening import Tree
 from funcnet.kernels import linear
 from funcnet.kernels.tracing import is_eager
@@ -95,10 +95,10 @@ class Linears(Members):
         y = torch.bmm(w, x3.mT) if b is None else torch.baddbmm(b.unsqueeze(2), w, x3.mT)
         return y.mT.reshape(*x.shape[:-1], w.shape[1]), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Grads:
         x, w = cache, self._weight(params, cache)
         g = self._gradient(gy, x)
         if self.shared:
@@ -179,18 +179,20 @@ class Mapped(Members):
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         return self._forward(self.layer, params, x, rng)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = mapped(self.n, self.layer.vjp, params, cache, gy)
         return gparams, self._gathered(gx)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return mapped(self.n, self.layer.grads, params, cache, gy)
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
+        made: Params = mapped(self.n, self.layer.grads, params, cache, gy)
+        return made
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         return self._gathered(mapped(self.n, self.layer.input_grad, params, cache, gy))
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        return mapped(self.n, self.layer.update_stats, params, cache)
+        made: Params = mapped(self.n, self.layer.update_stats, params, cache)
+        return made
 
     def _forward(self, verb: Callable[..., Any], params: Params, x: Any, rng: Rng) -> Any:
         return mapped(self.n, verb, params, x, *self._keys(rng), shares=(1,) if self.shared else ())
@@ -258,16 +260,17 @@ class Looped(Members):
         for i in range(self.all.n):
             yield _member(params, i), x if self.all.shared else _member(x, i), *[key[i] for key in keys]
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         if "all" in cache:
             return self.all.vjp(params, cache["all"], gy)
         gparams, gx = self._back(self.all.layer.vjp, params, cache, gy)
         return gparams, self.all._gathered(gx)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         if "all" in cache:
             return self.all.grads(params, cache["all"], gy)
-        return self._back(self.all.layer.grads, params, cache, gy)
+        made: Params = self._back(self.all.layer.grads, params, cache, gy)
+        return made
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         if "all" in cache:
@@ -280,7 +283,8 @@ class Looped(Members):
         if "all" in cache:
             return self.all.update_stats(params, cache["all"])
         update = self.all.layer.update_stats
-        return _stacked([update(_member(params, i), one) for i, one in enumerate(cache["each"])])
+        made: Params = _stacked([update(_member(params, i), one) for i, one in enumerate(cache["each"])])
+        return made
 
     def _back(self, f: Callable[..., Any], params: Params, cache: Cache, gy: Any) -> Any:
         return _stacked([f(_member(params, i), one, _member(gy, i)) for i, one in enumerate(cache["each"])])

@@ -16,7 +16,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.checks import kind_of
 from funcnet.combinator import Children, Combinator, child_key, errors_at, layer_or_none, tuple_of_layers
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, flag, value_error
 from funcnet.layers.operands.arithmetic import Add
 from funcnet.layers.shape.reshaping import Identity
@@ -118,13 +118,13 @@ class Branching(Combinator):
             self.locate(error, len(ys))
             raise
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         entries = self.entries(params)
         merged, gys = self._unmerged(entries, cache, gy)
         pairs = self._back("vjp", entries, cache, gys)
         return (*[gp for gp, _ in pairs], *merged), self._gathered([gx for _, gx in pairs])
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         entries = self.entries(params)
         merged, gys = self._unmerged(entries, cache, gy)
         return (*self._back("grads", entries, cache, gys), *merged)
@@ -146,7 +146,7 @@ class Branching(Combinator):
         f, s = [layer.unchecked(p, c) for layer, p, c in zip(self.layers, params[:2], cache[:2], strict=True)]
         return None if f is None or s is None else _unchecked_residual(f, s)
 
-    def _unmerged(self, entries: Params, cache: Cache, gy: Any) -> tuple[list[Params], Any]:
+    def _unmerged(self, entries: Params, cache: Cache, gy: Any) -> tuple[list[Grads], Any]:
         """Go back through ``merge``: return the gradients of its params, as a list of one or none, and of the layers' outputs."""
         if self.merge is None:
             return [], gy
@@ -196,11 +196,11 @@ def _unchecked_residual(f: Unchecked, s: Unchecked) -> Unchecked:
         y = one + other
         return y, (kept, kept_too, ((shape, shape), shape, kind_of(y)))
 
-    def vjp(params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         (gp, gx), (gp_too, gx_too) = f.vjp(params[0], cache[0], gy), s.vjp(params[1], cache[1], gy)
         return (gp, gp_too, params[2]), gx + gx_too
 
-    def grads(params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(params: Params, cache: Cache, gy: Any) -> Grads:
         return f.grads(params[0], cache[0], gy), s.grads(params[1], cache[1], gy), params[2]
 
     return Unchecked(apply, vjp, grads)

@@ -13,7 +13,7 @@ from attrs import field
 
 from funcnet.combinator import Children, Combinator, add_gradients, errors_at, layers_only, tuple_of_layers
 from funcnet.combinators.sequential import Serial
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper
@@ -35,11 +35,11 @@ class _Kept(Wrapper):
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         return _followed(self.layer(params, x, rng), x)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = self.layer.vjp(params, cache, _first(gy))
         return gparams, self._with_later(gx, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return self.layer.grads(params, cache, _first(gy))
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
@@ -88,11 +88,11 @@ class KeepConstants(_Kept):
         with errors_at(self, ""):
             return super().__call__(params, x, rng)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with errors_at(self, ""):
             return super().vjp(params, cache, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         with errors_at(self, ""):
             return super().grads(params, cache, gy)
 
@@ -199,10 +199,10 @@ class SerialWithConstants(Combinator):
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         return self._series(params, x, rng)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return self._series.vjp(params, cache, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return self._series.grads(params, cache, gy)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from funcnet.checks import check_gy, floating_complaint
 from funcnet.combinator import Children, Combinator, child_key, errors_at, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng, output
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, output
 from funcnet.errors import describe, value_error
 from funcnet.value import frozen
 
@@ -98,7 +98,7 @@ class AffineCoupling(Combinator):
         x = first[0] / first[1], x2, log_det - (_sum(s, log_det) + _sum(u, log_det))
         return x, (cache_f, cache_g, first, second, tuple(log_det.shape))
 
-    def vjp(self, params: Params, cache: Cache, gy: _Triple) -> tuple[Params, _Triple]:
+    def vjp(self, params: Params, cache: Cache, gy: _Triple) -> tuple[Grads, _Triple]:
         (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _checked(cache, gy)
         with errors_at(self, 1):
             gq, back = self.g.vjp(q, cache_g, _pulled(second, g2, k))
@@ -107,7 +107,7 @@ class AffineCoupling(Combinator):
             gp, back = self.f.vjp(p, cache_f, _pulled(first, h, k))
         return (gp, gq), (h * first[1], g2 * second[1] + back, k)
 
-    def grads(self, params: Params, cache: Cache, gy: _Triple) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: _Triple) -> Grads:
         (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _checked(cache, gy)
         with errors_at(self, 1):
             gq, back = self.g.vjp(q, cache_g, _pulled(second, g2, k))

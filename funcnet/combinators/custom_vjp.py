@@ -13,14 +13,14 @@ from torch import Tensor
 
 from funcnet.checks import check_gys
 from funcnet.combinator import errors_at, has_params, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, function, value_error
 from funcnet.flattening import flatten_together
 from funcnet.signatures import name_of
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper, infer_unchanged
 
-Vjp = Callable[[Any], tuple[Params, Any]]
+Vjp = Callable[[Any], tuple[Grads, Any]]
 """A function of gy that returns the gradients of params and of x."""
 
 
@@ -49,7 +49,7 @@ class WithVjp(Wrapper):
     surrogate = True
 
     layer: Layer = field(validator=layers_only)
-    rule: Callable[[Vjp, Any, Any, Any], tuple[Params, Any]] = field(validator=function)
+    rule: Callable[[Vjp, Any, Any, Any], tuple[Grads, Any]] = field(validator=function)
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         with errors_at(self, ""):
@@ -60,7 +60,7 @@ class WithVjp(Wrapper):
         with errors_at(self, ""):
             return self.layer(params, x, rng)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         if not isinstance(cache, tuple) or len(cache) != 3:
             raise value_error(self, "cache must be what apply returned, a tuple of 3", describe(cache))
         inner, x, y = cache
@@ -69,13 +69,13 @@ class WithVjp(Wrapper):
             found = self.rule(lambda g: self.layer.vjp(params, inner, g), x, y, gy)
         return self._checked(x, found)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return self.vjp(params, cache, gy)[0] if has_params(params) else params
 
     def inner_cache(self, cache: Cache) -> Cache:
         return cache[0]
 
-    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Params, Any]:
+    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Grads, Any]:
         y, cache = self.layer.apply(params, x, rng)
         return self.rule(lambda g: self.layer.vjp(params, cache, g), x, y, gy)
 
@@ -101,7 +101,7 @@ def _kind(leaf: Any) -> Any:
     return (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf
 
 
-def with_vjp(layer: Layer, rule: Callable[[Vjp, Any, Any, Any], tuple[Params, Any]]) -> WithVjp:
+def with_vjp(layer: Layer, rule: Callable[[Vjp, Any, Any, Any], tuple[Grads, Any]]) -> WithVjp:
     """Apply a layer unchanged, and compute its gradients with a custom rule.
 
         y = f(p, x)      gp, gx = rule(f.vjp, x, y, gy)

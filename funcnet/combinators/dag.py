@@ -9,7 +9,7 @@ from torch import Tensor
 from funcnet.combinator import Children, Combinator, absent, add_gradients, child_key, errors_at, has_params
 from funcnet.combinators import wiring
 from funcnet.combinators.wiring import AnyNode, Names, Values
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.naming import listed, named_arguments
 from funcnet.value import frozen
@@ -109,7 +109,7 @@ class Graph(Combinator):
                 raise
         return self._output(values)
 
-    def evaluate(self, params: Params, x: Any, call: Callable[[str, Layer, Params, Any], Any]) -> Any:
+    def evaluate(self, params: Params, x: Any, call: Callable[[str, Layer, Any, Any], Any]) -> Any:
         """Compute the output with ``call(name, layer, params, entry)`` in place of each layer's own call.
 
         Args:
@@ -126,7 +126,7 @@ class Graph(Combinator):
                 values[name] = call(name, layer, params[owner], wiring.pick(values, ins))
         return self._output(values)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gvalues, params = self._start_back(gy), self._by_name(params)
         gparams: dict[str, Any] = {}
         for _, name, owner, layer, ins in reversed(self._order):
@@ -142,7 +142,7 @@ class Graph(Combinator):
             wiring.collect(gvalues, ins, gx)
         return self._packed(params, gparams), self._inputs_of(gvalues)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         """Go back only through the nodes that have trainable params or come after one."""
         gvalues, params = self._start_back(gy), self._by_name(params)
         gparams: dict[str, Any] = {}
@@ -204,7 +204,7 @@ class Graph(Combinator):
             raise value_error("graph", f"params must be a dict with the keys {listed(self.children())}", describe(params))
         return {name: params[name] for name in self._names}
 
-    def _packed(self, params: Params, gparams: dict[str, Any]) -> dict[str, Any]:
+    def _packed(self, params: Any, gparams: dict[str, Any]) -> dict[str, Any]:
         """Pack the gradients of params, with ``None`` leaves for layers that no gradient reached."""
         return self.pack([gparams[name] if name in gparams else _absent(p) for name, p in params.items()])
 

@@ -1,6 +1,6 @@
 """Depth: many copies of one layer in series.
 
-    x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)       y  = xₙ
+    x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)        y  = xₙ
     gₙ = gy    gp[i], gᵢ₋₁ = f.vjp(p[i], cᵢ, gᵢ)   gx = g₀
 
 i = 1 ... n numbers the copies, in a first axis of the leaves of params.
@@ -15,7 +15,7 @@ from funcnet import random
 from funcnet.combinator import Rewrite, absent, errors_at, has_params, layers_only
 from funcnet.combinators.runs import kept
 from funcnet.combinators.stacking import Stack, looped, restack, stack, unstack
-from funcnet.contract import Cache, Layer, Params, Rng, output
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, output
 from funcnet.errors import number_of_parts
 from funcnet.flattening import flatten_together
 from funcnet.kernels.looping import are_odd, is_traced
@@ -29,7 +29,7 @@ from funcnet.wrapper import Wrapper
 class Repeat(Wrapper):
     """n copies of one layer in series, each with its own params; made by ``repeat``.
 
-        x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)       y  = xₙ
+        x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)        y  = xₙ
         gₙ = gy    gp[i], gᵢ₋₁ = f.vjp(p[i], cᵢ, gᵢ)   gx = g₀
 
     Args:
@@ -64,7 +64,8 @@ class Repeat(Wrapper):
         with errors_at(self, lambda: len(made)):
             for i in range(self.n):
                 made.append(self.layer.init(random.fold_in(rng, i)))  # noqa: PERF401 (the error says how many there are)
-        return stack(made)
+        result: Params = stack(made)
+        return result
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         if self.invertible and self.n > 1:
@@ -93,14 +94,14 @@ class Repeat(Wrapper):
                 done += 1
         return x
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         found = self._loop_back(params, cache, gy)
         if found is not None:
             return found[1], found[0]
         made, gx = self._back(params, cache, gy, -1)
         return made.tree(), gx
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         """Go back to the first copy, and compute only the gradients of params there."""
         if not has_params(params) or not self.layer.trainable:
             return absent(params)
@@ -108,7 +109,8 @@ class Repeat(Wrapper):
         if found is not None:
             return found[1]
         made, _ = self._back(params, cache, gy, 0)
-        return made.tree()
+        result: Params = made.tree()
+        return result
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         if "all" in cache:
@@ -130,7 +132,8 @@ class Repeat(Wrapper):
             p, c = way.at(i)
             with errors_at(self, i):
                 moved.append(self.layer.update_stats(p, c))
-        return restack(params, way.each, moved[::-1])
+        made: Params = restack(params, way.each, moved[::-1])
+        return made
 
     def inverse(self, params: Params, y: Any, rng: Rng = None) -> Any:
         rows = [*enumerate(zip(self._each(params), unstack(self.label, self._keys(rng), self.n), strict=True))]
@@ -192,7 +195,7 @@ class Repeat(Wrapper):
         step = lambda g, p, c: self.layer.vjp(p, c, g)[::-1]
         return looped(step, gy, params, cache["all"], n=self.n, reverse=True)
 
-    def _restored_step(self, carry: tuple[Any, Any], p: Params, key: Rng) -> tuple[tuple[Any, Any], Params]:
+    def _restored_step(self, carry: tuple[Any, Any], p: Params, key: Rng) -> tuple[tuple[Any, Any], Grads]:
         """Go back through one invertible copy, from its output and the gradient there to its input and the gradient there."""
         x, cache = self.layer.restore(p, carry[0], key)
         gp, gx = self.layer.vjp(p, cache, carry[1])
@@ -245,7 +248,7 @@ def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
 def repeat(layer: Layer, n: int) -> Repeat:
     """Compose n copies of a layer in series, each with its own params, stacked along a first axis of n.
 
-        x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)       y  = xₙ
+        x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)        y  = xₙ
         gₙ = gy    gp[i], gᵢ₋₁ = f.vjp(p[i], cᵢ, gᵢ)   gx = g₀
 
     It equals ``serial`` of n copies bit for bit: values, gradients, fresh params and noise. With invertible layers it keeps one

@@ -18,7 +18,7 @@ from funcnet.combinator import Rewrite, errors_at, layers_only
 from funcnet.combinators import batching, member_losses
 from funcnet.combinators.stacking import unstack
 from funcnet.combinators.vmapping import mapped, require_members
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import flag, instances, number_of_parts
 from funcnet.flattening import Tree
 from funcnet.losses.loss import Loss
@@ -71,7 +71,8 @@ class Ensemble(Wrapper):
 
     def init(self, rng: Key | int) -> Params:
         with errors_at(self, ""):
-            return _stack([self.layer.init(random.fold_in(rng, i)) for i in range(self.n)])
+            made: Params = _stack([self.layer.init(random.fold_in(rng, i)) for i in range(self.n)])
+            return made
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         y, cache = self._forward(self._batched.apply, params, x, rng)
@@ -90,11 +91,11 @@ class Ensemble(Wrapper):
                 told = self._explained(error, (params, x, rng))
             raise told  # outside of the handler, which would replace the context of the error
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with errors_at(self, ""):
             return self._batched.vjp(params, cache, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         with errors_at(self, ""):
             return self._batched.grads(params, cache, gy)
 

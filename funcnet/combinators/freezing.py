@@ -5,7 +5,7 @@ from typing import Any
 from attrs import field
 
 from funcnet.combinator import absent, errors_at, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper, infer_unchanged
 
@@ -47,10 +47,10 @@ class Frozen(Wrapper):
         with errors_at(self, ""):
             return self.layer(params, x, rng)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return absent(params), self.input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return absent(params)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from funcnet.checks import check_gys
 from funcnet.combinator import errors_at, has_params, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import adds_location, describe, is_number, number, value_error
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.layers.shape.reshaping import Identity
@@ -40,7 +40,7 @@ class GradientRule(Identity):
             gy: Gradient of y.
         """
 
-    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Grads, Any]:
         gy = check_gys(self, gy, cache)
         if type(gy) is Tensor:
             return params, self.backward(gy)
@@ -70,7 +70,7 @@ class ScaleGradient(GradientRule):
     def backward(self, gy: Tensor) -> Tensor:
         return gy * self.c
 
-    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Params, Any]:
+    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Grads, Any]:
         return params, _by_leaf(lambda g: self.c * g, x, gy)
 
     def __repr__(self) -> str:
@@ -97,7 +97,7 @@ class ClipGradient(GradientRule):
     def backward(self, gy: Tensor) -> Tensor:
         return gy.clamp(-self.bound, self.bound)
 
-    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Params, Any]:
+    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Grads, Any]:
         return params, _by_leaf(lambda g: g.where(g.abs() <= self.bound, self.bound * g.sign()), x, gy)
 
     def __repr__(self) -> str:
@@ -144,11 +144,11 @@ class StraightThrough(Wrapper):
             y = self.layer(params, x, rng)
         return self._alike(x, y)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gx = self.input_grad(params, cache, gy)
         return self.grads(params, cache, gx), gx
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         gy = self.input_grad(params, cache, gy)
         if not has_params(params):
             return params
@@ -161,7 +161,7 @@ class StraightThrough(Wrapper):
     def inner_cache(self, cache: Cache) -> Cache:
         return cache[0]
 
-    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Params, Any]:
+    def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Grads, Any]:
         return self.layer.vjp(params, self.layer.apply(params, x, rng)[1], gy)[0], gy
 
     def _alike(self, x: Any, y: Any) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor
 from funcnet import initializers, random, tree
 from funcnet.checks import check_gy, require_kind
 from funcnet.combinator import Children, Combinator, Rewrite, child_key, errors_at, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, number, size, value_error
 from funcnet.kernels import linear
 from funcnet.layers.linear.linear import Linear
@@ -80,7 +80,7 @@ class LoRA(Combinator):
         a = initializers.initialize(random.fold_in(rng, 1), (self.rank, w[0].numel()), "torch")
         return {"layer": params, "lora_A": a.to(w.dtype), "lora_B": w.new_zeros(len(w), self.rank)}
 
-    def merged(self, params: Params) -> Params:
+    def merged(self, params: Any) -> Params:
         """Return params for the layer itself, with w' as its weight.
 
         Args:
@@ -102,14 +102,14 @@ class LoRA(Combinator):
                 return self._beside(params, x)[0]
             return self.layer(self.merged(params), x, child_key(self.layer, rng, 0))
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         if self._thin():
             return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
         with errors_at(self, "layer"):
             ginner, gx = self.layer.vjp(self.merged(params), cache, gy)
         return self._gparams(params, ginner), gx
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         if not self._thin():
             with errors_at(self, "layer"):
                 return self._gparams(params, self.layer.grads(self.merged(params), cache, gy))
@@ -127,11 +127,11 @@ class LoRA(Combinator):
             gx = self.layer.input_grad(inner, cache[0], gy)
             return gx + linear.matmul_input_grad(linear.matmul_input_grad(gy, b) * self._scale(), a)
 
-    def update_stats(self, params: Params, cache: Cache) -> Params:
+    def update_stats(self, params: Any, cache: Cache) -> Params:
         with errors_at(self, "layer"):
             return {**params, "layer": self.layer.update_stats(params["layer"], cache)}
 
-    def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
+    def map_with_params(self, f: Rewrite, params: Any) -> tuple[Self, Params]:
         layer, inner = f(self.layer, self._parts(params)[0])
         return self.with_children({"layer": layer}), {**params, "layer": inner}
 
@@ -155,16 +155,16 @@ class LoRA(Combinator):
         y, h = self.layer.apply(inner, x)[0], linear.linear(x, a)
         return torch.add(y, linear.linear(h, b), alpha=self._scale()), (x, h)
 
-    def _gparams(self, params: Params, ginner: Params) -> Params:
+    def _gparams(self, params: Params, ginner: Grads) -> Params:
         gw = ginner["weight"].flatten(1) * self._scale()
         return self._held(ginner, params["lora_B"].mT @ gw, gw @ params["lora_A"].mT)
 
-    def _held(self, inner: Params, ga: Tensor, gb: Tensor) -> Params:
+    def _held(self, inner: Any, ga: Tensor, gb: Tensor) -> Params:
         """Return the gradients, ``None`` for the layer; ``inner`` has the structure of its params."""
         none = dict.fromkeys(inner) if self._thin() else tree.map(lambda _: None, inner)
         return {"layer": none, "lora_A": ga, "lora_B": gb}
 
-    def _parts(self, params: Params) -> tuple[Params, Tensor, Tensor]:
+    def _parts(self, params: Params) -> tuple[Any, Tensor, Tensor]:
         """Return the layer's params, ``lora_A`` and ``lora_B``, after checking shapes: products and sums would broadcast."""
         if not isinstance(params, dict) or params.keys() != {"layer", "lora_A", "lora_B"}:
             raise value_error("lora", "params must be a dict with the keys layer, lora_A, lora_B", describe(params))

@@ -9,7 +9,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.checks import Misfit, kind_of
 from funcnet.combinator import errors_at, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import valid_if, value_error
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.value import frozen
@@ -60,17 +60,18 @@ class MixedPrecision(Wrapper):
             y = self.layer(*arguments, rng)
         return tree.cast(y, _home(params, x, y).dtype)
 
-    def vjp(self, params: Params, cache: _Kept, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: _Kept, gy: Any) -> tuple[Grads, Any]:
         inner, gy = self._cast(params), self._inside(gy, cache[2])
         with errors_at(self, ""):
             gparams, gx = self.layer.vjp(inner, cache[0], gy)
         return with_dtypes_of(gparams, params), with_dtypes_of(gx, cache[1])
 
-    def grads(self, params: Params, cache: _Kept, gy: Any) -> Params:
+    def grads(self, params: Params, cache: _Kept, gy: Any) -> Grads:
         inner, gy = self._cast(params), self._inside(gy, cache[2])
         with errors_at(self, ""):
             gparams = self.layer.grads(inner, cache[0], gy)
-        return with_dtypes_of(gparams, params)
+        made: Params = with_dtypes_of(gparams, params)
+        return made
 
     def input_grad(self, params: Params, cache: _Kept, gy: Any) -> Any:
         inner, gy = self._cast(params), self._inside(gy, cache[2])
@@ -83,7 +84,8 @@ class MixedPrecision(Wrapper):
         with errors_at(self, ""):
             wide = tree.map(self._wide, params)
             moved = self.layer.update_stats(wide, cache[0])
-        return tree.map(lambda new, given, old: old if new is given else new.to(old.dtype), moved, wide, params)
+        made: Params = tree.map(lambda new, given, old: old if new is given else new.to(old.dtype), moved, wide, params)
+        return made
 
     infer = infer_unchanged
 

@@ -5,7 +5,7 @@ from typing import Any, Self
 from attrs import field
 
 from funcnet.combinator import Children, Combinator, errors_at, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper, infer_unchanged
 
@@ -49,11 +49,11 @@ class ByMode(Wrapper):
         with errors_at(self, ""):
             return self.layer(params, x, rng)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with errors_at(self, ""):
             return self.layer.vjp(params, cache, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         with errors_at(self, ""):
             return self.layer.grads(params, cache, gy)
 

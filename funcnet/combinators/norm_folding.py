@@ -106,7 +106,7 @@ def _channels(layer: Any, params: Params) -> int:
     return w.shape[0] if layer.weight_output_axis == 0 else w.shape[1] * layer.groups
 
 
-def _scaled(layer: Layer, params: Params, norm: Any, stats: Params) -> Params:
+def _scaled(layer: Layer, params: Any, norm: Any, stats: Params) -> Params:
     r = torch.rsqrt(stats["running_var"] + norm.eps)
     scale = r * stats["weight"] if norm.affine else r
     b = params.get("bias", 0.0) - stats["running_mean"]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.combinators.parametrization import Parametrization, Parametrized
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import adds_location, flag, one_of, value_error
 from funcnet.random.keys import Key, key_beside
 from funcnet.value import frozen
@@ -148,7 +148,7 @@ class _Orthogonal(Parametrization):
         w = torch.matmul(self._base(params, z, x), q) if self.use_trivialization else q
         return _as_was(w, x).to(x.dtype), (x, full)
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         x, full = cache
         z, g = _tall(x).to(full.dtype), _tall(gy).to(full.dtype)
         g = torch.matmul(self._base(params, z, x).mT, g) if self.use_trivialization else g

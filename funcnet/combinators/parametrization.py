@@ -15,7 +15,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.combinator import Children, Combinator, Rewrite, child_key, errors_at, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng, Shape
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, Shape
 from funcnet.errors import describe, instances, value_error
 from funcnet.random.keys import Key
 from funcnet.value import frozen
@@ -139,13 +139,13 @@ class Parametrized(Combinator):
         with errors_at(self, ""):
             return self.layer(inner, x, child_key(self.layer, rng, 0))
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         inner, w, made = cache
         with errors_at(self, ""):
             ginner, gx = self.layer.vjp(self._inner(params, w), inner, gy)
         return self._gparams(params, made, ginner), gx
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         inner, w, made = cache
         with errors_at(self, ""):
             ginner = self.layer.grads(self._inner(params, w), inner, gy)
@@ -193,19 +193,19 @@ class Parametrized(Combinator):
         with errors_at(self, self.name):
             return self.parametrization.apply(p, raw)
 
-    def _inner(self, params: Params, w: Tensor) -> Params:
+    def _inner(self, params: Any, w: Tensor) -> Params:
         """Return the layer's params; those of other parametrizations stay, for a layer with several."""
         others = {name: entry for name, entry in params[_GROUP].items() if name != self.name}
         rest = {name: leaf for name, leaf in params.items() if name != _GROUP}
         return {**rest, self.name: w, **({_GROUP: others} if others else {})}
 
-    def _joined(self, inner: Params, raw: Any, p: Params) -> Params:
+    def _joined(self, inner: Any, raw: Any, p: Grads) -> Params:
         """Put the originals and the params of the parametrization in their place; the inverse of ``_inner``."""
         originals = {f"original{i}": one for i, one in enumerate(raw)} if isinstance(raw, tuple) else {"original": raw}
         rest = {name: leaf for name, leaf in inner.items() if name not in (self.name, _GROUP)}
         return {**rest, _GROUP: {**inner.get(_GROUP, {}), self.name: {**originals, "0": p}}}
 
-    def _gparams(self, params: Params, made: Cache, ginner: Params) -> Params:
+    def _gparams(self, params: Params, made: Cache, ginner: Grads) -> Params:
         with errors_at(self, self.name):
             gp, graw = self.parametrization.vjp(self._sources(params)[1], made, ginner[self.name])
         return self._joined(ginner, graw, gp)

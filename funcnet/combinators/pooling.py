@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet.checks import check_gy
 from funcnet.combinator import errors_at, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng, Shape
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, Shape
 from funcnet.errors import describe, value_error, whole_numbers
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.window import Sizes, Window, axes_complaint, each, hashable
@@ -84,12 +84,12 @@ class _Pool(Reduced):
             y = self.layer(params, seen, rng)
         return self._placed(y, seen).reshape(shape)
 
-    def vjp(self, params: Params, cache: _Kept, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: _Kept, gy: Tensor) -> tuple[Grads, Tensor]:
         with errors_at(self, ""):
             gparams, g = self.layer.vjp(params, cache[0], self._columns(gy, cache[2]))
         return gparams, self._folded(g, cache[1])
 
-    def grads(self, params: Params, cache: _Kept, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: _Kept, gy: Tensor) -> Grads:
         with errors_at(self, ""):
             return self.layer.grads(params, cache[0], self._columns(gy, cache[2]))
 
@@ -129,7 +129,7 @@ class Pool1d(_Pool):
     """Reduce each window of a sequence with a layer.
 
         y[t]  = f(x[s t + d k - p], k = 0 ... K - 1)      f reduces the last axis
-        gx[i] = Σ g[t, k] over s t + d k - p = i       g[t] = gradient of f at window t, from gy[t]
+        gx[i] = Σ g[t, k] over s t + d k - p = i          g[t] = gradient of f at window t, from gy[t]
 
     The layer sees (N, channels, windows, elements), and reduces the last axis: ``Prod(-1)``, ``LogSumExp()``, or a layer with
     params such as ``serial(Linear(3, 1), Squeeze(-1))``. The windows are copied, so a dedicated pooling layer is faster: the
@@ -137,9 +137,9 @@ class Pool1d(_Pool):
 
     Args:
         layer: The layer f, which reduces the last axis.
-        kernel_size: Size of a window, a number.
+        kernel_size: Size of a window.
         stride: Step from one window to the next; by default ``kernel_size``.
-        padding: Number of elements added on both sides, a number.
+        padding: Number of elements added on both sides.
         dilation: Distance between the elements of a window.
         padding_value: What the added elements hold; it may be infinite.
 
@@ -160,7 +160,7 @@ class Pool1d(_Pool):
         ``flax.linen.pool``, whose ``reduce_fn`` combines two numbers.
 
     >>> import torch
-    >>> from funcnet.layers.operands.reductions import Std
+    >>> from funcnet.layers.operands.spread_reductions import Std
     >>> Pool1d(Std(-1), 2)({}, torch.tensor([[1.0, 3.0, 5.0, 5.0]]))
     tensor([[1.4142, 0.0000]])
     """
@@ -173,7 +173,7 @@ class Pool2d(_Pool):
     """Reduce each window of an image with a layer.
 
         y[t]  = f(x[s t + d k - p], k over the window)      f reduces the last axis
-        gx[i] = Σ g[t, k] over s t + d k - p = i       g[t] = gradient of f at window t, from gy[t]
+        gx[i] = Σ g[t, k] over s t + d k - p = i            g[t] = gradient of f at window t, from gy[t]
 
     The layer sees (N, channels, windows, elements), the elements row by row, and reduces the last axis: ``Prod(-1)``,
     ``LogSumExp()``, or a layer with params such as ``serial(Linear(4, 1), Squeeze(-1))``. The windows are copied, so a dedicated
@@ -217,7 +217,7 @@ class Pool3d(_Pool):
     """Reduce each window of a volume with a layer.
 
         y[t]  = f(x[s t + d k - p], k over the window)      f reduces the last axis
-        gx[i] = Σ g[t, k] over s t + d k - p = i       g[t] = gradient of f at window t, from gy[t]
+        gx[i] = Σ g[t, k] over s t + d k - p = i            g[t] = gradient of f at window t, from gy[t]
 
     The layer sees (N, channels, windows, elements), the elements row by row, and reduces the last axis: ``Prod(-1)``,
     ``LogSumExp()``, or a layer with params such as ``serial(Linear(8, 1), Squeeze(-1))``. The windows are copied, so a dedicated

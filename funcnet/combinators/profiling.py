@@ -7,7 +7,7 @@ from attrs import field
 from torch.profiler import record_function
 
 from funcnet.combinator import errors_at, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import instances
 from funcnet.kernels.tracing import is_eager
 from funcnet.value import frozen
@@ -49,11 +49,11 @@ class Profiled(Wrapper):
         with errors_at(self, ""), self._range("apply"):
             return self.layer(params, x, rng)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with errors_at(self, ""), self._range("vjp"):
             return self.layer.vjp(params, cache, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         with errors_at(self, ""), self._range("grads"):
             return self.layer.grads(params, cache, gy)
 

@@ -9,7 +9,7 @@ from attrs import field
 from funcnet import random
 from funcnet.combinator import Children, Combinator, Rewrite, absent, child_key, errors_at, has_params, layers_only
 from funcnet.combinators.sequential import Serial
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import add_location, number_of_parts, value_error
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper, infer_unchanged
@@ -82,11 +82,11 @@ class Remat(Wrapper):
         with errors_at(self, ""):
             return self.layer(params, x, rng)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = self._back(params, cache, gy, -1)
         return self._packed(gparams), gx
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         """Go back to the first stage with trainable params, and recompute nothing before its segment."""
         stages = self._stages(params, cache[1])
         for first, stage in enumerate(stages):  # noqa: B007 (the number is used after the loop)
@@ -95,7 +95,8 @@ class Remat(Wrapper):
         else:
             return absent(params)
         later, _ = self._back(params, cache, gy, first)
-        return self._packed([*[absent(stage.params) for stage in stages[:first]], *later])
+        made: Params = self._packed([*[absent(stage.params) for stage in stages[:first]], *later])
+        return made
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         stages = self._stages(params, cache[1])
@@ -115,7 +116,8 @@ class Remat(Wrapper):
             with self._at(i):
                 x, one = stage.layer.apply(stage.params, x, stage.key)
                 moved.append(stage.layer.update_stats(stage.params, one))
-        return self._packed(moved)
+        made: Params = self._packed(moved)
+        return made
 
     def infer(self, x: Any) -> tuple[Self, Any]:
         return infer_unchanged(self, x)
@@ -160,7 +162,7 @@ class Remat(Wrapper):
             caches.append(cache)
         return caches
 
-    def _back(self, params: Params, cache: Cache, gy: Any, first: int) -> tuple[list[Params], Any]:
+    def _back(self, params: Params, cache: Cache, gy: Any, first: int) -> tuple[list[Grads], Any]:
         """Go back to the input, or to the params of stage ``first``; return the gradients of params in order, and gy there."""
         stages, gparams = self._stages(params, cache[1]), []
         for x, (start, end) in reversed([*zip(cache[0], self._bounds(stages), strict=True)]):

@@ -20,7 +20,7 @@ from funcnet.combinator import (
     layers_only,
 )
 from funcnet.combinators.stacking import Stack
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, flag, number_of_parts, value_error
 from funcnet.value import frozen
 from funcnet.wrapper import Wrapper
@@ -92,7 +92,7 @@ class Scan(Wrapper):
         carry, _ = self._run(predict, params, x, x[1], steps, rng, ys)
         return ys.tree(), carry
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         total: Any = None
         gxs, (gys, g) = Stack(self._number(cache)), self._gradients(cache, gy)
         constants: list[Any] = []
@@ -105,7 +105,7 @@ class Scan(Wrapper):
                 gxs.put(t, gx)
         return total, (gxs.tree(), g, *constants)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         wanted = self.layer.trainable and has_params(params)
         return self.vjp(params, cache, gy)[0] if wanted else absent(params)
 

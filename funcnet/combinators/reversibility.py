@@ -15,7 +15,7 @@ from torch import Tensor
 from funcnet.checks import check_gy, require_pair
 from funcnet.combinator import Children, Combinator, child_key, errors_at, layers_only
 from funcnet.combinators.runs import Output, kept
-from funcnet.contract import Cache, Layer, Params, Rng, output
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, output
 from funcnet.errors import describe, value_error
 from funcnet.value import frozen
 
@@ -84,7 +84,7 @@ class Reversible(Combinator):
             step, cache_f = self.f.apply(p, x2, child_key(self.f, rng, 0))
         return (y1 - step, x2), (cache_f, cache_g)
 
-    def vjp(self, params: Params, cache: Cache, gy: _Pair) -> tuple[Params, _Pair]:
+    def vjp(self, params: Params, cache: Cache, gy: _Pair) -> tuple[Grads, _Pair]:
         (p, q), (cache_f, cache_g), (g1, g2) = self._backward(params, cache, gy)
         with errors_at(self, 1):
             gq, back = self.g.vjp(q, cache_g, g2)
@@ -93,7 +93,7 @@ class Reversible(Combinator):
             gp, back = self.f.vjp(p, cache_f, h)
         return (gp, gq), (h, g2 + back)
 
-    def grads(self, params: Params, cache: Cache, gy: _Pair) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: _Pair) -> Grads:
         (p, q), (cache_f, cache_g), (g1, g2) = self._backward(params, cache, gy)
         with errors_at(self, 1):
             gq, back = self.g.vjp(q, cache_g, g2)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from funcnet import random
 from funcnet.combinator import child_key, errors_at
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 
 Ends = tuple[int, ...]
 """For each layer the number of the last layer in its run, or -1 if it keeps its cache; empty without runs."""
@@ -67,9 +67,9 @@ def cache_at(net: Any, ends: Ends, entries: Any, cache: Cache, i: int, after: Ou
     return restored, Output(x, here.rng)
 
 
-def back(net: Any, ends: Ends, entries: Any, cache: Cache, gy: Any, first: int) -> tuple[list[Params], Any]:
+def back(net: Any, ends: Ends, entries: Any, cache: Cache, gy: Any, first: int) -> tuple[list[Grads], Any]:
     """Go back to the input, or to the params of layer ``first``; return the gradients of params, in order, and gy there."""
-    gparams: list[Params] = []
+    gparams: list[Grads] = []
     place: Output | None = None
     with errors_at(net, lambda: len(net.layers) - 1 - len(gparams)):
         for i in range(len(net.layers) - 1, max(first, 0) - 1, -1):

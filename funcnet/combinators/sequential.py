@@ -9,7 +9,7 @@ from attrs import field
 from funcnet.checks import check_gys
 from funcnet.combinator import Children, Combinator, absent, child_key, errors_at, has_params, tuple_of_layers
 from funcnet.combinators import runs, straight
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.naming import named_arguments, require_names
 from funcnet.plans import Plans, Unchecked
@@ -106,7 +106,7 @@ class Serial(Combinator):
             raise
         return x, tuple(caches) if caches else (x,)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         known = None if self._backward is None else self._backward.find((params, cache, gy))
         if known is not None:
             try:
@@ -137,12 +137,13 @@ class Serial(Combinator):
             raise
         return x
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         """Go back to the first layer with trainable params, and compute only the gradients of params there."""
         known = None if self._half is None else self._half.find((params, cache, gy))
         if known is not None:
             try:
-                return known.grads(params, cache, gy)
+                made: Params = known.grads(params, cache, gy)
+                return made
             except Exception:
                 known = None  # as in ``apply``
         found = self._grads(params, cache, gy)
@@ -158,7 +159,8 @@ class Serial(Combinator):
         else:
             return absent(params)
         before = [p and absent(p) for p in entries[:first]]
-        return self.pack([*before, *self._back(entries, cache, gy, first)[0]])
+        made: Params = self.pack([*before, *self._back(entries, cache, gy, first)[0]])
+        return made
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         if not self.layers:
@@ -203,11 +205,11 @@ class Serial(Combinator):
             raise value_error("serial", rule, describe(cache))
         return cache
 
-    def _back(self, entries: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[list[Params], Any]:
+    def _back(self, entries: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[list[Grads], Any]:
         """Go back to the input, or to the params of layer ``first``; return the gradients of params in order, and gy there."""
         if self._ends:
             return runs.back(self, self._ends, entries, cache, gy, first)
-        gparams: list[Params] = []
+        gparams: list[Grads] = []
         rows = [*zip(self.layers, entries, cache, strict=True)]
         try:
             for layer, p, c in reversed(rows[first + 1 :]):

@@ -13,7 +13,7 @@ from attrs import field
 
 from funcnet import tree
 from funcnet.combinator import Rewrite, absent, child_key, errors_at, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
 from funcnet.random.keys import Key
@@ -63,12 +63,13 @@ class Shared(Wrapper):
                 ys.append(self.layer(params, one, child_key(self.layer, rng, i)))
         return tuple(ys)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         pairs = self._back("vjp", params, cache, gy)
         return reduce(tree.add, [gp for gp, _ in pairs]), tuple([gx for _, gx in pairs])
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return reduce(tree.add, self._back("grads", params, cache, gy))
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
+        made: Params = reduce(tree.add, self._back("grads", params, cache, gy))
+        return made
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         return tuple(self._back("input_grad", params, cache, gy))
@@ -177,12 +178,12 @@ class Tied(Wrapper):
         with errors_at(self, ""):
             return self.layer(self.filled(params), x, rng)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with errors_at(self, ""):
             gparams, gx = self.layer.vjp(self.filled(params), cache, gy)
         return self.gathered(gparams), gx
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         with errors_at(self, ""):
             return self.gathered(self.layer.grads(self.filled(params), cache, gy))
 
@@ -192,7 +193,8 @@ class Tied(Wrapper):
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         with errors_at(self, ""):
-            return self.without_copies(self.layer.update_stats(self.filled(params), cache))
+            moved: Params = self.without_copies(self.layer.update_stats(self.filled(params), cache))
+            return moved
 
     def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
         """Change nothing: params of the layers inside are shared, so no layer can be rewritten together with its params."""
@@ -224,7 +226,7 @@ class Tied(Wrapper):
                 params = tree.replace(params, path, value)
         return params
 
-    def gathered(self, gparams: Params) -> Params:
+    def gathered(self, gparams: Grads) -> Grads:
         """Sum the gradients of each group at its first path; the transpose of ``filled``.
 
         Args:
@@ -233,9 +235,10 @@ class Tied(Wrapper):
         for first, *others in reversed(self.groups):
             total = reduce(tree.add, [tree.at(gparams, path) for path in (first, *others)])
             gparams = tree.replace(gparams, first, total)
-        return self.without_copies(gparams)
+        kept: Grads = self.without_copies(gparams)
+        return kept
 
-    def without_copies(self, params: Params) -> Params:
+    def without_copies(self, params: Any) -> Any:
         """Replace the leaves at all but the first path of each group with ``None``.
 
         Args:

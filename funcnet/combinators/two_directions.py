@@ -7,7 +7,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinator import Children, Combinator, child_key, errors_at, layers_only, tuple_of_layers
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, value_error, whole
 from funcnet.layers.operands.picking import Concat
 from funcnet.value import frozen
@@ -80,13 +80,13 @@ class Bidirectional(Combinator):
             y = self.merge(entries[2], ys, child_key(self.merge, rng, 2))
         return y if carries is None else (y, carries)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with errors_at(self, 2):
             gmerge, gs = self.merge.vjp(self.entries(params)[2], cache[2], _parted(gy)[0])
         (gp, gx), (gq, more) = self._back("vjp", params, cache, gy, gs)
         return (gp, gq, gmerge), self._summed(gx, more)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         with errors_at(self, 2):
             gmerge, gs = self.merge.vjp(self.entries(params)[2], cache[2], _parted(gy)[0])
         return (*self._back("grads", params, cache, gy, gs), gmerge)

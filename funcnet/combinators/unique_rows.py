@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinator import errors_at, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.kernels.sharding_rules import is_dtensor
 from funcnet.kernels.tracing import is_eager
@@ -66,10 +66,10 @@ class Uniqued(Wrapper):
         with errors_at(self, ""):
             return _handed(self.layer(params, rows), which)
 
-    def vjp(self, params: Params, cache: _Kept, gy: Any) -> tuple[Params, None]:
+    def vjp(self, params: Params, cache: _Kept, gy: Any) -> tuple[Grads, None]:
         return self.grads(params, cache, gy), None
 
-    def grads(self, params: Params, cache: _Kept, gy: Any) -> Params:
+    def grads(self, params: Params, cache: _Kept, gy: Any) -> Grads:
         inner, which, count = cache
         with errors_at(self, ""):
             return self.layer.grads(params, inner, gy if which is None else tree.map(lambda g: _gathered(g, which, count), gy))

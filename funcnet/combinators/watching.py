@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinator import errors_at, layers_only
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.flattening import flatten_together
 from funcnet.kernels.tracing import is_eager
@@ -65,12 +65,12 @@ class Tap(Wrapper):
         _tell(self.on_apply, y)
         return y
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         _tell(self.on_vjp, gy)
         with errors_at(self, ""):
             return self.layer.vjp(params, cache, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         _tell(self.on_vjp, gy)
         with errors_at(self, ""):
             return self.layer.grads(params, cache, gy)
@@ -168,15 +168,16 @@ class Checked(Wrapper):
             self._find_forward(params, x, rng, y)
         return y
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with errors_at(self, ""):
             found = self.layer.vjp(params, cache[0], gy)
         return self._judged(params, cache, gy, found)  # type: ignore[no-any-return]
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         with errors_at(self, ""):
             found = self.layer.grads(params, cache[0], gy)
-        return self._judged(params, cache, gy, found)
+        made: Params = self._judged(params, cache, gy, found)
+        return made
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         with errors_at(self, ""):
@@ -252,13 +253,13 @@ class _Watched(StandIn):
             _raise(self.original, self.path, "the output", "forward")
         return y, cache
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         found = self.original.vjp(params, cache, gy)
         if not _is_finite(found):
             _raise(self.original, self.path, "a gradient", "backward")
         return found
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return self.vjp(params, cache, gy)[0]
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:

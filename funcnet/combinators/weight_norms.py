@@ -15,7 +15,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.combinators.parametrization import Parametrization, Parametrized
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import adds_location, number, size, value_error, whole
 from funcnet.kernels import parametrization as kernels
 from funcnet.kernels.extremes import length
@@ -55,7 +55,7 @@ class _WeightNorm(Parametrization):
         w, *kept = kernels.weight_norm(v, g, self.dim)
         return w, (g, v, *kept)
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, tuple[Tensor, Tensor]]:
         g, v, lengths, ordinary = cache
         gv, gg = kernels.weight_norm_backward(gy, v, g, lengths, self.dim, ordinary)
         return params, (gg, gv)
@@ -126,7 +126,7 @@ class _SpectralNorm(Parametrization):
             sigma = torch.where(sigma == 0, 1.0, sigma)
         return rounded(wide / sigma, x), (x, sigma)
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         x, sigma = cache
         w = in_single(x) / sigma
         u, v = map(in_single, self._vectors(params, x, self._matrix(x)))

@@ -265,6 +265,6 @@ def compile(step: Callable[P, R]) -> Compiled[P, R]:  # noqa: A001 (torch's word
         raise value_error("compile", "step must be a function", step)
     reader = next((part for part in parts(step) if getattr(part, "reads_values", False)), None)
     if reader is not None:
-        rule = "a step must not read the loss inside, as that of LBFGS does; compile its value_and_grads, and call opt.step"
+        rule = "a step must not read the loss during the update, as LBFGS does; compile its value_and_grads, and call opt.step"
         raise value_error("compile", rule, repr(reader))
     return Compiled(step)

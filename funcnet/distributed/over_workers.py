@@ -18,7 +18,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.distributed.workers import Workers, gather_rows
 from funcnet.errors import value_error
 from funcnet.flattening import Tree, flatten_together
@@ -96,7 +96,7 @@ class Together:
 
     over: Over
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Any, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Any, State]:
         """Make the part's update, knowing the leaves that this worker counts."""
         over = self.over.among(grads)
         part: Any = self if over is self.over else attrs.evolve(self, over=over)  # type: ignore[misc]
@@ -134,7 +134,7 @@ class NormalizeOverWorkers(Together, NormalizeByUpdateNorm):
 
     over: Over = over_field()
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
         if not tree.leaves(grads):  # the update needs no norm then, but the others wait for this worker's
             self.norm_of_all([])
         return Together.update(self, grads, state, params)
@@ -188,7 +188,7 @@ class MonitorOverWorkers(Together, Monitor):
 
     over: Over = over_field()
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: Any, params: Params) -> tuple[Grads, State]:
         grads, state = Monitor.update(self, grads, state, params)
         counted = self.over.among(grads).counting(tree.leaves(grads))
         return grads, {**state, "measured": self.over.norm(tree.norm(counted))}

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from funcnet.errors import describe, value_error
+from funcnet.fitting.curves import curves_of
 from funcnet.fitting.plotting import Figure, draw
-from funcnet.tables import aligned, html_table
+from funcnet.markup import Markup, element, folded, joined, output, table
+from funcnet.tables import aligned
 
-_MOST_ROWS, _ENDS = 20, 5
+MOST_ROWS, _ENDS = 20, 5
 """Rows shown at the beginning and at the end of a longer table."""
 _WIDTH = 120
 """Characters of the longest line; a wider table is split into several."""
@@ -149,13 +151,12 @@ class History(dict[str, list[Any]]):
         return "\n\n".join(["\n".join(aligned(block, 0)) for block in _blocks(cells)]) if cells[1:] and cells[0] else "no epochs"
 
     def _repr_html_(self) -> str:
-        head, *rows = self._cells()
-        return html_table(head, rows)
+        return output(content_of(self, most=MOST_ROWS))
 
-    def _cells(self) -> list[tuple[str, ...]]:
+    def _cells(self, most: int | None = MOST_ROWS) -> list[tuple[str, ...]]:
         names = [name for name in self if self._is_numeric(name)]
         rows = [tuple([_cell(row.get(name)) for name in names]) for row in self.rows()]
-        if len(rows) > _MOST_ROWS:
+        if most is not None and len(rows) > most:
             rows = [*rows[:_ENDS], ("...",) * len(names), *rows[-_ENDS:]]
         return [tuple(names), *rows]
 
@@ -174,6 +175,21 @@ class History(dict[str, list[Any]]):
     def _require(self, who: str, name: object) -> None:
         if not isinstance(name, str) or name not in self:
             raise value_error(who, f"a column must be one of the history's ({', '.join(self) or 'it has none'})", repr(name))
+
+
+def content_of(history: History, most: int | None) -> Markup:
+    """Return the curves and the table of a history as HTML.
+
+    Args:
+        history: The history.
+        most: The most rows of the table; a longer history shows only its first and last epochs. ``None`` for no limit.
+    """
+    head, *rows = history._cells(most)
+    if not rows or not head:
+        return element("p", "no epochs")
+    columns = {name: history[name] for name in head if name != "epoch"}
+    values = element("div", table(head, rows), class_="scroll")
+    return joined([curves_of(columns, history._numbers()), folded("values of each epoch", values, is_open=len(rows) <= _ENDS)])
 
 
 _BETTER: dict[str, Callable[..., dict[str, Any]]] = {"min": min, "max": max}

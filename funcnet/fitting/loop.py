@@ -43,7 +43,7 @@ def fit(
     epochs: int,
     batch_size: int | None = None,
     key: Key | int,
-    params: Params = None,
+    params: Params | None = None,
     state: Tree = None,
     validation: Any = None,
     metrics: Metrics = (),

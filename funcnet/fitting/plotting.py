@@ -1,7 +1,7 @@
 """Plots of histories, drawn with matplotlib."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 Figure = Any
@@ -13,10 +13,10 @@ _MOST_MARKERS = 30
 _WIDEST_LINEAR, _FARTHEST_MEDIAN = 20.0, 5.0
 """An axis is logarithmic if the largest value is more than 20 times the smallest, and more than 5 times the median of a line:
 a loss that falls by a constant factor qualifies, a rate on a cosine does not."""
-_PARTS, _NORMS, _RATES, _SECONDS = "parts of the loss", "norms", "learning rate", "seconds per epoch"
+_PARTS, _NORMS, _RATES, SECONDS = "parts of the loss", "norms", "learning rate", "seconds per epoch"
 _BY_NAME = (_PARTS, _NORMS, _RATES)
 """Panels whose lines are labeled with their names; the others have one line for training and one for validation."""
-_LAST = (_PARTS, _NORMS, _RATES, _SECONDS)
+_LAST = (_PARTS, _NORMS, _RATES, SECONDS)
 """Panels after those of the loss and the metrics."""
 _MAY_BE_LOGARITHMIC = ("loss", *_BY_NAME)
 """Panels that may be logarithmic below 1 too; most metrics below 1 are fractions, such as an accuracy."""
@@ -42,9 +42,7 @@ class Line(NamedTuple):
 
 def draw(columns: dict[str, Column], epochs: Sequence[int], figure: Figure = None) -> Figure:
     """Draw columns of numbers over the epochs, with a panel for each kind, and return the figure."""
-    panels: dict[str, list[Line]] = {}
-    for line in sorted(map(_line, columns), key=lambda line: _LAST.index(line.panel) if line.panel in _LAST else -1):
-        panels.setdefault(line.panel, []).append(line)
+    panels = panels_of(columns)
     across, down = _grid(len(panels))
     figure = _new(across, down) if figure is None else figure
     for i, (title, lines) in enumerate(panels.items()):
@@ -53,6 +51,14 @@ def draw(columns: dict[str, Column], epochs: Sequence[int], figure: Figure = Non
         if i + across >= len(panels):
             axes.set_xlabel("epoch")
     return figure
+
+
+def panels_of(columns: Iterable[str]) -> dict[str, list[Line]]:
+    """Return the lines of each panel, by its title: first the loss and the metrics, then what comes last."""
+    panels: dict[str, list[Line]] = {}
+    for line in sorted(map(_line, columns), key=lambda line: _LAST.index(line.panel) if line.panel in _LAST else -1):
+        panels.setdefault(line.panel, []).append(line)
+    return panels
 
 
 def _new(across: int, down: int) -> Figure:
@@ -80,18 +86,18 @@ def _line(name: str) -> Line:
         return Line(name, base.replace("_", " "), _NORMS)
     if base == "learning_rate" or "lr" in base.replace(".", "_").split("_"):
         return Line(name, base.replace("_", " "), _RATES)
-    return Line(name, which, _SECONDS if name == "seconds" else base.replace("_", " "))
+    return Line(name, which, SECONDS if name == "seconds" else base.replace("_", " "))
 
 
 def _panel(axes: Any, title: str, lines: list[Line], columns: dict[str, Column], epochs: Sequence[int]) -> None:
     """Draw the lines of one panel."""
     from matplotlib.ticker import MaxNLocator  # type: ignore[import-not-found, unused-ignore]
 
-    drawn = {line: _gapped(columns[line.name], len(epochs)) for line in lines}
+    drawn = {line: gapped(columns[line.name], len(epochs)) for line in lines}
     for (line, values), style in zip(drawn.items(), _styles(lines), strict=True):
         axes.plot(epochs, values, **style, label=_escaped(line.label), marker="o", ms=3.5, lw=1.4, markevery=_marked(values))
-    axes.set_title(_escaped(_title(title, lines)), fontsize="medium")
-    _scale(axes, title, [*filter(None, [sorted(filter(math.isfinite, values)) for values in drawn.values()])])
+    axes.set_title(_escaped(title_of(title, lines)), fontsize="medium")
+    _scale(axes, title, [*drawn.values()])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     axes.set_xlim(*_limits(epochs))
     axes.spines[["top", "right"]].set_visible(False)
@@ -100,19 +106,27 @@ def _panel(axes: Any, title: str, lines: list[Line], columns: dict[str, Column],
 
 
 def _styles(lines: list[Line]) -> list[dict[str, str]]:
-    """Return the color and dashes of each line: a part of the loss has one color, dashed for the validation data."""
+    return [{"color": f"C{color % 10}", "ls": "--" if is_dashed else "-"} for color, is_dashed in colors_of(lines)]
+
+
+def colors_of(lines: list[Line]) -> list[tuple[int, bool]]:
+    """Return the number of each line's color, and whether it is dashed.
+
+    A part of the loss has one color, dashed for the validation data; elsewhere training and validation have two colors.
+    """
     if lines[0].panel in _BY_NAME:
         bases = [*dict.fromkeys(line.base for line in lines)]
-        return [{"color": f"C{bases.index(line.base) % 10}", "ls": "--" if line.is_validation else "-"} for line in lines]
-    return [{"color": "C1" if line.is_validation else "C0"} for line in lines]
+        return [(bases.index(line.base), line.is_validation) for line in lines]
+    return [(int(line.is_validation), False) for line in lines]
 
 
-def _title(title: str, lines: list[Line]) -> str:
+def title_of(title: str, lines: list[Line]) -> str:
+    """Return the words above a panel, which say where all its lines are of the validation data."""
     only_validation = title not in _BY_NAME and all(line.is_validation for line in lines)
     return f"validation {title}" if only_validation else title
 
 
-def _gapped(column: Column, count: int) -> list[float]:
+def gapped(column: Column, count: int) -> list[float]:
     """Return a value for each epoch: NaN, which leaves a gap, for a missing or non-finite one."""
     missing = [math.nan] * (count - len(column))
     return missing + [value if value is not None and math.isfinite(value) else math.nan for value in column]
@@ -126,18 +140,27 @@ def _marked(values: list[float]) -> list[int]:
 
 
 def _scale(axes: Any, title: str, drawn: list[list[float]]) -> None:
-    """Choose the axis from the sorted values of each line; write a note if there are none."""
-    if not drawn:
+    """Choose the axis from the values of each line; write a note if there are none."""
+    finite = [value for values in drawn for value in values if math.isfinite(value)]
+    if not finite:
         axes.text(0.5, 0.5, "no finite values", transform=axes.transAxes, ha="center", va="center", color="0.5")
         axes.set_yticks([])
         return
-    least, most = min(values[0] for values in drawn), max(values[-1] for values in drawn)
-    median = min(values[len(values) // 2] for values in drawn)
-    is_wide = least > 0 and most > _WIDEST_LINEAR * least and most > _FARTHEST_MEDIAN * median
-    if title == _SECONDS:
-        axes.set_ylim(0, 1.1 * most or 1.0)
-    elif is_wide and (title in _MAY_BE_LOGARITHMIC or most > 1):
+    if title == SECONDS:
+        axes.set_ylim(0, 1.1 * max(finite) or 1.0)
+    elif is_logarithmic(title, drawn):
         axes.set_yscale("log")
+
+
+def is_logarithmic(title: str, drawn: list[list[float]]) -> bool:
+    """Tell whether a linear axis would squeeze most values of the lines together."""
+    if title == SECONDS:
+        return False
+    rows = [sorted(filter(math.isfinite, values)) for values in drawn]
+    least, most = min(row[0] for row in rows if row), max(row[-1] for row in rows if row)
+    median = min(row[len(row) // 2] for row in rows if row)
+    is_wide = least > 0 and most > _WIDEST_LINEAR * least and most > _FARTHEST_MEDIAN * median
+    return is_wide and (title in _MAY_BE_LOGARITHMIC or most > 1)
 
 
 def _limits(epochs: Sequence[int]) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcnet.contract import Layer, Params
+from funcnet.contract import Layer
 from funcnet.errors import value_error
 from funcnet.fitting.history import History
 from funcnet.flattening import Tree
@@ -38,7 +38,7 @@ class Position(NamedTuple):
     epoch: int
     step: int
     steps: int
-    params: Params
+    params: Any
     state: Tree
     memory: dict[str, Tree]
     history: History

@@ -84,7 +84,7 @@ def require_progress(progress: object, who: str = "fit") -> None:
 
 def _tqdm() -> Any:
     try:
-        from tqdm import tqdm  # type: ignore[import-untyped]
+        from tqdm import tqdm
     except ImportError:
         return None
     return tqdm

@@ -9,9 +9,10 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.contract import Params
 from funcnet.errors import describe, value_error
-from funcnet.fitting.history import History
+from funcnet.fitting.history import MOST_ROWS, History, content_of
 from funcnet.fitting.plotting import Figure
 from funcnet.flattening import Tree
+from funcnet.markup import output, table
 from funcnet.saving.files import PathLike, load, load_metadata, save
 from funcnet.tables import aligned, short
 
@@ -91,6 +92,10 @@ class Fit(NamedTuple):
             ValueError: If a column is missing or has no numbers, or ``figure`` has another type.
         """
         return History(self.history).plot(columns, figure)
+
+    def _repr_html_(self) -> str:
+        sizes = [_size("params", self.params), _size("optimizer state", self.state)]
+        return output(table(("", "numbers", "memory"), sizes, words=1), content_of(History(self.history), most=MOST_ROWS))
 
     def __str__(self) -> str:
         sizes = aligned([_size("params", self.params), _size("optimizer state", self.state)], 1)

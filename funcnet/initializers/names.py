@@ -91,7 +91,7 @@ def _named(who: str, initializer: str | Initializer) -> Initializer:
     """Return an initializer that may be given by name."""
     found = NAMES.get(initializer) if isinstance(initializer, str) else initializer
     if not isinstance(found, Initializer):
-        raise value_error(who, f"the initializer must be one or a name of one, {', '.join(NAMES)}", repr(initializer))
+        raise value_error(who, f"initializer must be an initializer or one of {', '.join(NAMES)}", repr(initializer))
     return found
 
 
@@ -125,7 +125,7 @@ def weight_and_bias(
     """
     rng = random.as_key(rng)
     if not isinstance(shapes, dict) or "weight" not in shapes:
-        raise value_error("weight_and_bias", "shapes must be a dict with that of the weight", describe(shapes))
+        raise value_error("weight_and_bias", "shapes must be a dict with the shape of the weight", describe(shapes))
     draw, shape = _named("weight_and_bias", initializer), shapes["weight"]
     key = random.fold_in(rng, 0)
     _require_memory(key, shape)

@@ -32,7 +32,7 @@ def each_leaf(formula: Formula, columns: Sequence[Tensors], numbers: dict[str, A
 def _leaf(formula: Formula, row: Tensors, numbers: dict[str, Any], donated: bool) -> Tensors:
     p, g, *moments = given = [x.contiguous() for x in row]  # equal values give equal bits, whatever their strides
     new = formula(p, g, *moments, **{name: narrowed(one, p) for name, one in numbers.items()})
-    if donated:  # copy what the cache keeps of the old values before writing to them
+    if donated:  # new values that are old tensors are cloned before these are written to
         new = tuple([y.clone() if any([y is x for x in given]) else y for y in new])  # noqa: C419
     return [placed(y, x, donated) for y, x in zip(new, [row[0], *row[2:]], strict=True)]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.checks import check_gy, require_dense_floating, require_key
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, flag, function, value_error
 from funcnet.random.keys import Key
 from funcnet.signatures import name_of
@@ -37,12 +37,9 @@ class FunctionLayer(Layer):
     Args:
         apply_function: Function (params, x) → (y, cache).
         vjp_function: Function (params, cache, gy) → (gparams, gx).
-        init_function: Function rng → params.
+        init_function: Function rng → params, which makes the parameters.
         stochastic: Whether ``apply_function`` gets the key as its third argument.
         batch_dependent: Whether a row of y depends on other rows of x.
-
-    Params:
-        The result of ``init_function``.
 
     Cache:
         The second result of ``apply_function``.
@@ -62,7 +59,7 @@ class FunctionLayer(Layer):
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         return self.apply_function(params, x, require_key(self, rng)) if self.stochastic else self.apply_function(params, x)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return self.vjp_function(params, cache, gy)
 
     def __repr__(self) -> str:
@@ -91,12 +88,9 @@ def layer(
     Args:
         apply: Function (params, x) → (y, cache); with ``stochastic``, (params, x, rng) → (y, cache).
         vjp: Function (params, cache, gy) → (gparams, gx).
-        init: Function rng → params; by default the layer has no parameters.
+        init: Function rng → params, which makes the parameters; by default there are none.
         stochastic: Whether ``apply`` needs a key.
         batch_dependent: Whether a row of y depends on other rows of x.
-
-    Params:
-        The result of ``init``; by default none.
 
     Cache:
         The second result of ``apply``.
@@ -142,7 +136,7 @@ class ElementwiseFunction(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         return self.f(require_dense_floating(self, params, x)), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, check_gy(self, gy, cache.shape, cache) * self.df(cache)
 
     def __repr__(self) -> str:
@@ -206,7 +200,7 @@ class ShapeDependent(Layer):
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         raise self._not_made()
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         raise self._not_made()
 
     def __repr__(self) -> str:

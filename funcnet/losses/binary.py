@@ -26,7 +26,7 @@ Weighted = tuple[Tensor, Tensor, Factor]
 
 @frozen
 class BCE(ElementwiseLoss):
-    """Binary cross-entropy of probabilities: ``torch.nn.BCELoss``. ``BCEWithLogits`` of logits is more accurate.
+    """Binary cross-entropy of probabilities: ``torch.nn.BCELoss``. ``BCEWithLogits`` on logits is more accurate.
 
         ℓ     = -t log y - (1 - t) log(1 - y)
         ∂ℓ/∂y = (y - t) / (y (1 - y))           ∂ℓ/∂t = log(1 - y) - log y
@@ -126,7 +126,7 @@ class BCEWithLogits(ElementwiseLoss):
         if not isinstance(self.pos_weight, tuple):
             return y, t, 1.0 if self.pos_weight is None else self.pos_weight
         if y.dim() == 0 or y.shape[-1] != len(self.pos_weight):
-            rule = f"the last axis of y must be the {len(self.pos_weight)} numbers of pos_weight"
+            rule = f"the last axis of y must have the size of pos_weight, {len(self.pos_weight)}"
             raise value_error(self, rule, f"y of shape {tuple(y.shape)}")
         return y, t, torch.tensor(self.pos_weight, dtype=y.dtype, device=y.device)
 

@@ -98,9 +98,9 @@ class MarginRanking(_Margin):
 
         ℓ      = max(0, z)                  z = margin - t (x₁ - x₂)
         ∂ℓ/∂x₁ = -t [z ≥ 0]                 ∂ℓ/∂x₂ = -∂ℓ/∂x₁
-        ∂ℓ/∂t  = -(x₁ - x₂) [z ≥ 0]
+        ∂ℓ/∂t  = -(x₁ - x₂) [z ≥ 0]         gy = g c (∂ℓ/∂x₁, ∂ℓ/∂x₂)
 
-    y is the pair (x₁, x₂), and its gradient gy = g c (∂ℓ/∂x₁, ∂ℓ/∂x₂) is a pair too. The target 1 asks for x₁ to be larger, -1
+    y is the pair (x₁, x₂), and its gradient is a pair too. The target 1 asks for x₁ to be larger, -1
     for x₂. With the default margin of 0, equal scores cost nothing but have the slope -t, as in torch.nn.
 
     Args:

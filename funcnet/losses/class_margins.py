@@ -95,7 +95,7 @@ class MultiMargin(TermLoss):
     def _row_weights(self, z: Tensor, at: Tensor) -> Tensor:
         w = self.weight or ()
         if len(w) != z.shape[-1]:
-            rule = f"the last axis of y must be the {len(w)} numbers of weight"
+            rule = f"the last axis of y must have the size of weight, {len(w)}"
             raise value_error(self, rule, f"y of shape {tuple(z.shape)}")
         return torch.tensor(w, dtype=z.dtype, device=z.device).expand_as(z).gather(-1, at).squeeze(-1)
 

@@ -47,7 +47,7 @@ class CrossEntropy(LabelLoss):
 
     Args:
         weight: w, a factor for the terms of each class.
-        ignore_index: Rows with this label count for nothing. Their gradient is 0, even if their logits are infinite or NaN.
+        ignore_index: Rows with this label are ignored. Their gradient is 0, even if their logits are infinite or NaN.
         reduction: ``"mean"`` over rows, with weights divided by their sum; ``"sum"``; ``"none"`` for one value per row; or
             ``"batch"`` for the sum divided by N.
         label_smoothing: ε, the share of each target that is spread evenly over all classes.
@@ -167,7 +167,7 @@ class CrossEntropy(LabelLoss):
 
     def _probabilities(self, y: Tensor, target: Tensor) -> None:
         if target.shape != y.shape or target.dtype != y.dtype:
-            rule = f"a floating target is probabilities, of the shape {tuple(y.shape)} and dtype {y.dtype} of y"
+            rule = f"a floating target must hold probabilities in the shape of y, {tuple(y.shape)}, and its dtype, {y.dtype}"
             raise value_error(self, f"{rule}; labels must be integers", target)
         if self.ignore_index >= 0:
             raise value_error(self, "ignore_index must be negative if the target holds probabilities", str(self.ignore_index))
@@ -185,7 +185,7 @@ class NLL(LabelLoss):
 
     Args:
         weight: w, a factor for the terms of each class.
-        ignore_index: Rows with this label count for nothing.
+        ignore_index: Rows with this label are ignored.
         reduction: ``"mean"``, the sum divided by that of the rows' weights; ``"sum"``; ``"none"`` for one value per row; or
             ``"batch"`` for the sum divided by N.
 

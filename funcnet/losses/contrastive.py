@@ -37,7 +37,7 @@ _EPS = 1e-8
 
 @frozen
 class _BatchLoss(TermLoss):
-    """A loss whose terms depend on other rows too: a row whose own term counts for nothing may still have a gradient."""
+    """A loss whose terms depend on other rows too: a row whose own term is ignored may still have a gradient."""
 
     @property
     def batch_dependent(self) -> bool:
@@ -64,8 +64,9 @@ class CosineEmbedding(TermLoss):
 
         ℓ  = 1 - c where t > 0, else max(0, c - margin)           c = û · v̂,  û = u / n(u),  n(u) = √(‖u‖² + 1e-12)
         gu = s (v̂ - c û) / n(u)      gv = s (û - c v̂) / n(v)      s = -1 where t > 0, else [c ≥ margin]
+        gy = (gu, gv)                times the gradient of ℓ
 
-    y is the pair (u, v), and gy = (gu, gv), times the gradient of ℓ. The cosines are correct even if squares overflow float32.
+    y is the pair (u, v), and its gradient is a pair too. The cosines are correct even if squares overflow float32.
 
     Args:
         margin: The cosine up to which a pair with the target -1 costs nothing, from -1 to 1.
@@ -123,10 +124,11 @@ class InfoNCE(_BatchLoss):
     """Cross-entropy of finding each query's key among all keys of the batch, by their cosines: the loss of CLIP, CPC and SimCLR.
 
         ℓᵢ = -log p(Sᵢ)ᵢ             S = q̂ k̂ᵀ / τ,  p = softmax over the keys,  û = u / n(u),  n(u) = √(‖u‖² + 1e-16)
-        gS = p - I                   gq̂ = gS k̂ / τ,  gk̂ = gSᵀ q̂ / τ,  gu = (gû - (gû · û) û) / n(u)
+        gS = p - I                   gq̂ = gS k̂ / τ,  gk̂ = gSᵀ q̂ / τ
+        gy = (gq, gk)                gu = (gû - (gû · û) û) / n(u), times the gradient of ℓ
 
-    y is the pair (q, k) of queries and keys, in which equal rows belong together, and gy = (gq, gk), times the gradient of ℓ. The
-    other rows of the batch are the negatives: larger batches make harder tasks. With ``shared``, both come from one encoder.
+    y is the pair (q, k) of queries and keys: row i of q belongs to row i of k. Its gradient is a pair too. The other rows of the
+    batch are the negatives: larger batches make harder tasks. With ``shared``, both come from one encoder.
 
     Args:
         temperature: τ, the divisor of the cosines.

@@ -150,7 +150,7 @@ class Dice(TermLoss):
         if not is_dense(y) or y.dim() < 2 + self.multiclass or (self.multiclass and y.shape[1] < 1 + self.ignore_background):
             raise value_error(self, f"y must be a dense floating tensor with the axes {axes}", y)
         if self.weight is not None and len(self.weight) != y.shape[1]:
-            raise value_error(self, f"y must have the {len(self.weight)} classes of weight", f"y of shape {tuple(y.shape)}")
+            raise value_error(self, f"y must have one class for each weight, {len(self.weight)}", f"y of shape {tuple(y.shape)}")
 
     def _target(self, y: Tensor, target: Any) -> Tensor:
         if not self.multiclass or not isinstance(target, Tensor) or target.dim() == y.dim():

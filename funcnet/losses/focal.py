@@ -1,4 +1,4 @@
-"""Focal losses: cross-entropies that weigh well-classified examples down.
+"""Focal losses: cross-entropies that down-weight well-classified examples.
 
     Focal             ℓ = a e qᵞ      e = -t log σ(y) - (1 - t) log σ(-y)         a = α t + (1 - α) (1 - t), or 1 without α
                       ∂ℓ/∂y = a qᵞ (σ(y) - t + γ e (1 - 2 t) r)                   q = t σ(-y) + (1 - t) σ(y),  r = σ(y) σ(-y) / q
@@ -67,7 +67,7 @@ class Focal(TermLoss):
 
     Args:
         alpha: α, the weight of the target 1; that of 0 is 1 - α. ``None`` gives both the weight 1; torchvision's default is 0.25.
-        gamma: γ, how strongly well-classified examples are weighed down.
+        gamma: γ, how strongly well-classified examples are down-weighted.
         reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
             divided by the length of axis 0.
 
@@ -129,7 +129,7 @@ class MulticlassFocal(TermLoss):
 
     Args:
         weight: w, a factor for the terms of each class. The mean divides by the number of terms, not by the sum of weights.
-        gamma: γ, how strongly well-classified examples are weighed down.
+        gamma: γ, how strongly well-classified examples are down-weighted.
         reduction: ``"mean"`` over all labels, ``"sum"``, ``"none"`` for one value per label, or ``"batch"`` for the sum divided
             by N.
 
@@ -189,6 +189,6 @@ class MulticlassFocal(TermLoss):
     def _class_weights(self, logp: Tensor, axis: int) -> Tensor:
         w = self.weight or ()
         if len(w) != logp.shape[axis]:
-            raise value_error(self, f"y must have the {len(w)} classes of weight", f"y of shape {tuple(logp.shape)}")
+            raise value_error(self, f"y must have one class for each weight, {len(w)}", f"y of shape {tuple(logp.shape)}")
         own = torch.tensor(w, dtype=logp.dtype, device=logp.device)
         return own.reshape(-1, *[1] * (logp.dim() - axis - 1)).expand_as(logp)

@@ -93,6 +93,7 @@ class GaussianNLL(TermLoss):
         ℓ     = ½ (log v + d²/v)               d = m - t,  v at least ε
         ∂ℓ/∂m = d/v                            ∂ℓ/∂t = -d/v
         ∂ℓ/∂v = ½ (1/v - d²/v²)                summed over the elements that share one v
+        gy    = g c (∂ℓ/∂m, ∂ℓ/∂v)             c = 1/n for "mean", 1 for "sum" and "none", 1/N for "batch"
 
     y is the pair (mean, var), torch's first and third argument; its gradient is a pair too. A net with two heads computes it:
     ``branch(Linear(n, 1), serial(Linear(n, 1), Softplus()))``. As in torch, a variance below ε counts as ε and gets the gradient

@@ -54,7 +54,7 @@ class LinearCrossEntropy(LabelLoss):
 
     Args:
         weight: w, a factor for the terms of each word.
-        ignore_index: Rows with this label count for nothing. Their gradient is 0, whatever h is.
+        ignore_index: Rows with this label are ignored. Their gradient is 0, even if h is infinite or NaN.
         reduction: ``"mean"`` over rows, with weights divided by their sum; ``"sum"``; ``"none"`` for one value per row; or
             ``"batch"`` for the sum divided by N.
         label_smoothing: ε, the share of each target that is spread evenly over all words.

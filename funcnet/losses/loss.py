@@ -27,7 +27,7 @@ from torch import Tensor, strided
 
 from funcnet import tree
 from funcnet.checks import check_gy, require_no_params
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, is_number, one_of, value_error
 from funcnet.explanations import explain_loss_error, raise_explained
 from funcnet.kernels import losses as kernels
@@ -57,7 +57,7 @@ def weights(value: Any, attribute: Any, got: Any) -> None:
 def weight_or_weights(value: Any, attribute: Any, got: Any) -> None:
     """Validate a field that must be ``None``, a finite, non-negative number, or a tuple of such numbers."""
     if not _nonnegative(got) and not (got is None or (isinstance(got, tuple) and got and all(map(_nonnegative, got)))):
-        rule = f"{attribute.name} must be None, a finite number of at least 0, or a tuple of such"
+        rule = f"{attribute.name} must be None, a finite number of at least 0, or a tuple of such numbers"
         raise value_error(type(value).__name__, rule, repr(got))
 
 
@@ -94,14 +94,14 @@ class Loss(Summand):
         """
         return None
 
-    def __call__(self, y: Tensor, target: Tensor) -> Tensor:
+    def __call__(self, y: Any, target: Any) -> Tensor:
         """Return the value only."""
         try:
             return self.forward(y, target)[0]
         except Exception as error:
             raise_explained(explain_loss_error(self, y, target, error), error)
 
-    def value_and_grad(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def value_and_grad(self, y: Any, target: Any) -> tuple[Tensor, Any]:
         """Return the value and the gradient of y: ``(value, gy)``.
 
         Args:
@@ -215,7 +215,7 @@ class LossLayer(Layer):
             raise value_error(self, "x must be a pair (y, target)", x)
         return x
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Tensor, Any]]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, tuple[Tensor, Any]]:
         kept, target, value = cache
         check_gy(self, gy, value.shape, value)
         gtarget = target_gradient(self.loss, kept, target, gy)

@@ -30,7 +30,7 @@ def _reduction(terms: Any) -> str:
             raise value_error("losses_of", "the terms must be losses, or pairs of a finite factor and a loss", repr(entry))
     reduction = common_reduction("losses_of", [loss for _, _, loss in terms])
     if reduction == "none":
-        raise value_error("losses_of", 'each loss must have one value: reduction "mean", "sum" or "batch"', "reduction 'none'")
+        raise value_error("losses_of", 'each loss must return one value: reduction "mean", "sum" or "batch"', "reduction 'none'")
     return reduction
 
 

@@ -72,7 +72,7 @@ class PolyCrossEntropy(TermLoss):
             labels = require_labels(self, y, target, y.shape[:axis] + y.shape[axis + 1 :])
             return logp, labels, self._at(logp, labels)
         if target.shape != y.shape or target.dtype is not y.dtype:
-            rule = f"a floating target is probabilities, of the shape {tuple(y.shape)} and dtype {y.dtype} of y"
+            rule = f"a floating target must hold probabilities in the shape of y, {tuple(y.shape)}, and its dtype, {y.dtype}"
             raise value_error(self, f"{rule}; labels must be integers", target)
         return logp, in_single(target), None
 

@@ -113,10 +113,11 @@ class SmoothL1(ElementwiseLoss):
 
 @frozen
 class LogCosh(ElementwiseLoss):
-    """Logarithm of the hyperbolic cosine of the error: ½ d² near 0, |d| - log 2 far away, and smooth everywhere.
+    """Logarithm of the hyperbolic cosine of the error: quadratic near 0, linear far away, and smooth everywhere.
 
         ℓ     = log cosh d            d = y - t
         ∂ℓ/∂y = tanh d                ∂ℓ/∂t = -tanh d
+        ℓ     ≈ ½ d² near 0,  |d| - log 2 far away
 
     It is accurate to a few ulps for any d. ``optax.log_cosh`` subtracts log 2 and loses the digits of small errors.
 

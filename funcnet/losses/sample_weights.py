@@ -5,7 +5,7 @@
                   gy = g c w ∂ℓᵢ/∂y                 c the factor of the sum
                   gw = g c (ℓᵢ - k ℓ) for "mean", else g c ℓᵢ, summed over the axes that w lacks
 
-A term of weight 0 counts for nothing: even if ℓᵢ is infinite or NaN, it adds 0 to the value and to the gradients of y and t.
+A term of weight 0 is ignored: even if ℓᵢ is infinite or NaN, it adds 0 to the value and to the gradients of y and t.
 """
 
 import math
@@ -191,7 +191,7 @@ def weighted(loss: Loss) -> Loss:
 
     ``weight`` is a tensor of numbers or booleans with the shape of the terms (those of ``reduction="none"``) or of their first
     axes, like (N,) for one weight per row. Nothing else is broadcast. The mean is 0 if all weights are 0. A term of weight 0
-    counts for nothing, even if it is infinite or NaN, and its gradient is exactly 0. The vjp of ``as_layer()`` also returns the
+    is ignored, even if it is infinite or NaN, and its gradient is exactly 0. The vjp of ``as_layer()`` also returns the
     gradient of the weights.
 
     ``torch.nn.BCELoss(weight=...)`` has such weights too, but its mean divides by the number of terms. For that, use

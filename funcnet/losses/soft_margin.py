@@ -151,7 +151,7 @@ class MultiLabelSoftMargin(TermLoss):
         """Return w / classes, for each class."""
         classes = y.shape[-1] if y.dim() else 0
         if not classes:
-            raise value_error(self, "the last axis of y must be one or more classes", y)
+            raise value_error(self, "the last axis of y must hold one or more classes", y)
         if self.weight and len(self.weight) != classes:
             raise value_error(
                 self, f"weight must have one number for each of the {classes} classes", f"{len(self.weight)} numbers"

@@ -32,7 +32,7 @@ def common_reduction(who: str, losses: Iterable[Loss]) -> str:
     """Return the common reduction of losses, or ``"mixed"`` if they differ; "none" mixes with no other."""
     found = {loss.reduction for loss in losses}
     if "none" in found and len(found) > 1:
-        rule = 'losses that are added must all have one value, or all have reduction "none"'
+        rule = 'the losses of a sum must all return one value, or all have reduction "none"'
         raise value_error(who, rule, f"reductions {', '.join(map(repr, sorted(found)))}")
     return found.pop() if len(found) == 1 else "mixed"
 

@@ -153,7 +153,7 @@ def _deterministic(value: Any, attribute: Any, got: Any) -> None:
     if not isinstance(got, Layer):
         raise value_error(type(value).__name__, f"{attribute.name} must be a layer on a pair", got)
     if got.stochastic:
-        raise value_error(type(value).__name__, f"{attribute.name} must need no key", got)
+        raise value_error(type(value).__name__, f"{attribute.name} must not need a key", got)
 
 
 @frozen

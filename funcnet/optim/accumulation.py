@@ -1,4 +1,4 @@
-"""MultiSteps: one step for the mean of several gradients."""
+"""MultiSteps: one step with the mean of several gradients."""
 
 import torch
 from attrs import field
@@ -14,25 +14,27 @@ from funcnet.value import frozen
 
 @frozen
 class MultiSteps(OptimizerWrapper):
-    """Add up k gradients, and make one step with their mean: ``optax.MultiSteps``.
+    """Accumulate k gradients, and make one step with their mean: ``optax.MultiSteps``.
 
         a ← a + g / k
         every k updates:  p ← the step of ``optimizer`` with the gradient a      a ← 0
 
-    Between two steps params and the state of ``optimizer`` do not change, and its schedules count steps. A batch that does not
-    fit in memory is trained in k parts of equal size. A gradient that is absent adds nothing; a leaf whose gradient is absent in
-    the k-th update keeps its sum for the next step.
+    Between two steps params and the state of ``optimizer`` do not change, and its schedules count steps. It trains on a batch
+    that does not fit in memory in k parts of equal size. An absent gradient adds nothing; a leaf whose gradient is absent in the
+    k-th update keeps its sum for the next step.
 
     Args:
         optimizer: The optimizer that makes the steps.
-        k: The number of gradients for a step.
-        donated: Set by ``donate``.
+        k: Number of gradients per step.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of gradients; ``sum`` a; ``optimizer``, the state of the optimizer.
+        step: Number of gradients.
+        sum: a, like params.
+        optimizer: The state of the optimizer.
 
     Raises:
-        ValueError: For arguments of the wrong kind; from ``update`` for state, gradients and params that do not fit each other.
+        ValueError: If ``k`` is below 1.
 
     References:
         ``optax.MultiSteps``.

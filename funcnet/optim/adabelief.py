@@ -30,9 +30,9 @@ class AdaBelief(MomentOptimizer):
         eps: ε, added to the root, in the unit of g.
         eps_root: ε₀, added to s at each step, in the unit of g².
         weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
+        donated: Whether params and state may be overwritten; set by ``donate``.
         nesterov: Whether the step looks ahead along the momentum.
         maximize: Whether to maximize the loss.
-        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
         step: Number of updates made.

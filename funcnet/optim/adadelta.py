@@ -27,8 +27,8 @@ class Adadelta(MomentOptimizer):
         rho: ρ, the decay rate of v and a.
         eps: ε, added to both; the first steps are about √ε.
         weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.
-        maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made.

@@ -38,8 +38,8 @@ class Adafactor(MomentOptimizer):
         eps: (ε₁, ε₂), the lower bounds of √v and of rms(p); ε₁ ``None`` for the eps of the dtype in which the step is computed.
         d: The upper bound of the root mean square of u.
         weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
-        maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made.
@@ -63,7 +63,7 @@ class Adafactor(MomentOptimizer):
     lr: Rate = rate_field(1e-2)
     beta2_decay: float = field(default=-0.8, validator=number(at_most=0.0))
     eps: tuple[float | None, float] = field(
-        default=(None, 1e-3), validator=valid_if(_is_pair, "a tuple of two numbers of at least 0, of which the first may be None")
+        default=(None, 1e-3), validator=valid_if(_is_pair, "a tuple of two numbers of at least 0; the first may be None")
     )
     d: float = field(default=1.0, validator=number(1.0))
     weight_decay: Rate = rate_field(0.0)

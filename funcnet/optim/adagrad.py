@@ -31,8 +31,8 @@ class Adagrad(MomentOptimizer):
         weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.
         initial_accumulator_value: The initial value of s, in the unit of g².
         eps: ε, added to the denominator, in the unit of g.
-        maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made.

@@ -78,8 +78,8 @@ class Adam(_AdamBase):
         weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p; ``AdamW`` decays p itself.
         amsgrad: Whether the denominator uses the largest v so far.
         maximize: Whether to maximize the loss.
-        decoupled_weight_decay: Whether p itself decays: ``AdamW`` with another default.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        decoupled_weight_decay: Whether p itself decays: ``AdamW`` with another default.
 
     State:
         step: Number of updates made.
@@ -119,8 +119,8 @@ class AdamW(_AdamBase):
         m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²      -g in place of g with maximize
         p ← p - η m̂ / (√v̂ + ε)                                 m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
-    All params decay, as in torch. To exclude biases and norms, use a chain of the same steps: ``chain(ScaleByAdam(),
-    AddDecayedWeights(λ, mask=net), SGD(lr))``.
+    All params decay, as in torch. To exclude biases and norms, use a chain of the same steps:
+    ``chain(ScaleByAdam(), AddDecayedWeights(λ, mask=net), SGD(lr))``.
 
     Args:
         lr: η, the learning rate, in the unit of p, which changes by about η per step. Like ``betas`` and ``weight_decay`` it is a

@@ -31,8 +31,8 @@ class Adamax(MomentOptimizer):
         betas: (β₁, β₂), the decay rates of m and u.
         eps: ε, added to the absolute gradient, in the unit of g.
         weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.
-        maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made.

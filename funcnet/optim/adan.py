@@ -33,8 +33,8 @@ class Adan(MomentOptimizer):
         eps: ε, added to the root, in the unit of g.
         eps_root: ε₀, added under the root, in the unit of g².
         weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
-        maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made.

@@ -32,9 +32,9 @@ class AdEMAMix(MomentOptimizer):
         alpha: α, the weight of the slow average.
         eps: ε, added to the root, in the unit of g.
         weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
+        donated: Whether params and state may be overwritten; set by ``donate``.
         eps_root: ε₀, added under the root, in the unit of g².
         maximize: Whether to maximize the loss.
-        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
         step: Number of updates made.

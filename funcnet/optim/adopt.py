@@ -32,10 +32,10 @@ class ADOPT(MomentOptimizer):
         betas: (β₁, β₂), the decay rates of m and v.
         eps: ε, the smallest denominator, in the unit of g.
         weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
+        donated: Whether params and state may be overwritten; set by ``donate``.
         nesterov: Whether the step looks ahead along the momentum.
         use_clipping: Whether to clip normalized gradients, which bounds the first steps.
         maximize: Whether to maximize the loss.
-        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
         step: Number of updates made.

@@ -31,8 +31,8 @@ class ASGD(MomentOptimizer):
         alpha: α, the exponent of the decay of the rate.
         t0: t₀, the step after which a is an average; before it, a is p.
         weight_decay: κ, the coefficient of an L2 penalty, in the unit of g / p.
-        maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made. The rate and μ are computed from it; torch stores them.

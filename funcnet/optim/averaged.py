@@ -1,4 +1,4 @@
-"""Averaged: an optimizer that also keeps an average of the params, for evaluation."""
+"""Averaged: an optimizer that also keeps an average of the params for evaluation."""
 
 from typing import Any, ClassVar
 
@@ -6,9 +6,8 @@ import torch
 from attrs import field
 
 from funcnet import flattening, tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import add_location, instances
-from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.averages import EMA, SWA, Average
@@ -21,31 +20,34 @@ from funcnet.value import frozen, parts
 
 @frozen
 class Averaged(OptimizerWrapper):
-    """Make the steps of an optimizer, and keep an average of the params, updated after each step.
+    """Wrap an optimizer to keep an average of the params, updated after each step.
 
         p ← the step of ``optimizer``
         a ← a + w (p - a)              w the weight of this step in ``average``
 
-    Train with p; evaluate and save a, which is ``opt.eval_params(state, params)``. ``fit`` evaluates a. The average equals
+    Train with p; evaluate and save a, which ``opt.eval_params(state, params)`` returns. ``fit`` evaluates a. The average equals
     that of ``average`` in a hand-written loop, bit for bit. It includes every floating leaf, with or without a gradient: running
-    statistics are averaged too, and ``refresh_stats`` computes them anew. Counters keep their last value.
+    statistics are averaged too, and ``refresh_stats`` recomputes them. Counters keep their last value.
 
     ``MultiSteps(Averaged(opt, EMA()), k)`` averages after each step, ``Averaged(MultiSteps(opt, k), EMA())`` after each gradient.
     In ``SAM`` the average has the running statistics from before the step, because ``train_step`` updates them after it.
 
     Args:
-        optimizer: The optimizer that makes the steps. If it has params for evaluation itself, as ``ScheduleFree`` has, the
-            average of the trained params replaces them.
+        optimizer: The optimizer that makes the steps. If it has its own params for evaluation, like ``ScheduleFree``, the average
+            of the trained params replaces them.
         average: ``EMA(decay)`` or ``SWA()``; ``EMA(decay, warmup=True)`` forgets the first params sooner.
-        donated: Set by ``donate``.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``bias`` of an ``EMA`` with ``debias``, ``count`` of an ``SWA``; ``average`` a, in
-        float32 for params in half precision; ``optimizer``, the state of the optimizer.
+        step: Number of updates made.
+        bias: Π d of an ``EMA`` with ``debias``.
+        count: Number of averaged params of an ``SWA``.
+        average: a, in float32 for params in half precision.
+        optimizer: The state of the optimizer.
 
     Raises:
-        ValueError: For arguments of another type; from ``update``, for state, gradients and params that do not fit each other;
-            from ``eval_params`` of an ``EMA`` with ``debias``, before the first update.
+        ValueError: If ``average`` is neither an ``EMA`` nor an ``SWA``; from ``eval_params`` of an ``EMA`` with ``debias``,
+            before the first update.
 
     References:
         Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging".
@@ -76,9 +78,10 @@ class Averaged(OptimizerWrapper):
         return self.average.first(p)
 
     def init(self, params: Params) -> State:
-        return {**super().init(params), **self.average.counts()}
+        state: Any = super().init(params)
+        return {**state, **self.average.counts()}
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Params, State]:
         self._require_state(state)
         column, places, old = self._averages(state, params)
         weight, numbers = self.average.weigh(state)
@@ -95,7 +98,7 @@ class Averaged(OptimizerWrapper):
         return params, {**counts, "average": average, "optimizer": inner}
 
     def _averages(self, state: State, params: Params) -> tuple[list[Any], list[int], list[torch.Tensor]]:
-        """Return the leaves of the average, the indices of dense ones, and these, checked for a step."""
+        """Return the leaves of the average, the indices of dense ones, and the dense ones, checked for a step."""
         try:
             ps, column = flattening.flatten_together(params, state["average"])
             places = [i for i, p in enumerate(ps) if is_dense(p)]
@@ -106,7 +109,7 @@ class Averaged(OptimizerWrapper):
             raise self._explained(error, steppable, state, params) from None
 
     def _ready(self, columns: Columns, step: torch.Tensor) -> list[torch.Tensor]:
-        """Return the last column, the averages; ``LookupError`` for misfits, and for shared memory if donated."""
+        """Return the last column, the averages; raise ``LookupError`` for misfits, and for shared memory if donated."""
         if self.donated and is_eager():
             self._guards.require_apart([columns[0], columns[2]], step)
         elif columns[0] and self._guards.find(columns, step) is None:
@@ -114,10 +117,15 @@ class Averaged(OptimizerWrapper):
         return [*columns[2]]
 
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
-        raise NotImplementedError  # update is defined for all leaves, with a gradient or without
+        raise NotImplementedError  # update handles all leaves, with or without a gradient
 
     def eval_params(self, state: State, params: Params) -> Params:
-        """Return the average in the dtypes of params, with the leaves of ``params`` that are not averaged."""
+        """Return the average in the dtypes of params, with the leaves of ``params`` that are not averaged.
+
+        Args:
+            state: The state of the optimizer.
+            params: The params that are trained.
+        """
         self._require_state(state)
         rows = zip(*flattening.flatten_together(params, state["average"]), strict=True)
         whole = flattening.unflatten(params, iter([p if a is None else a for p, a in rows]))

@@ -1,4 +1,4 @@
-"""Averages of params along a training run, which often generalize better than the last ones: EMA and SWA.
+"""Averages of params over a training run, which often generalize better than the last params: EMA and SWA.
 
     average = EMA(0.999)
     state = average.init(params)
@@ -8,12 +8,12 @@
     ...
     net.inference()(average.params(state), x)                      the averaged params
 
-``Averaged(opt, EMA(0.999))`` does so within an optimizer, whose ``eval_params(state, params)`` are the averaged params; ``fit``
-then validates them.
+``Averaged(opt, EMA(0.999))`` does this inside an optimizer, whose ``eval_params(state, params)`` returns the averaged params;
+``fit`` then validates them.
 
-Floating leaves of at least 16 bits are averaged, in float32 for those in half precision, and rounded by ``params``; of others,
-such as counters, the last value counts. Running statistics are averaged as they are; ``refresh_stats`` computes them anew for the
-averaged params.
+Floating leaves of at least 16 bits are averaged, those in half precision in float32, and ``params`` rounds them. Other leaves,
+like counters, keep their last value. Running statistics are averaged too; ``refresh_stats`` recomputes them for the averaged
+params.
 """
 
 from abc import ABC, abstractmethod
@@ -35,7 +35,10 @@ from funcnet.value import Value, frozen
 
 
 class Average(Value, ABC):
-    """A frozen value with ``init``, ``update`` and ``params``: a ← a + w (p - a), w from ``weigh``."""
+    """The base of averages: a frozen value with ``init``, ``update`` and ``params``.
+
+    a ← a + w (p - a)        w from ``weigh``
+    """
 
     __slots__ = ()
 
@@ -45,20 +48,37 @@ class Average(Value, ABC):
 
     @abstractmethod
     def weigh(self, state: State) -> tuple[Any, dict[str, Tensor]]:
-        """Return the weight w of the next params, and the numbers in the state after them."""
+        """Return the weight w of the next params, and the numbers in the state after them.
+
+        Args:
+            state: The state of the average.
+        """
 
     def first(self, p: Tensor) -> Tensor:
-        """Return the average before the first update."""
+        """Return the average before the first update.
+
+        Args:
+            p: A leaf of params.
+        """
         return p.detach().to(kernels.wide(p.dtype), copy=True)
 
     def init(self, params: Params) -> State:
-        """Make the state before the first update; the average shares no memory with ``params``, which may be donated."""
+        """Return the state before the first update. It shares no memory with ``params``, which may be donated.
+
+        Args:
+            params: The initial params.
+        """
         _require_tensors(self, params)
         average = tree.map(lambda p: self.first(p) if is_dense(p) else p.clone(), params)
         return {**self.counts(), "average": average, "dtypes": tree.map(_dtype_of, params)}
 
     def update(self, state: State, params: Params) -> State:
-        """Return the state with these params in the average."""
+        """Return the state with these params in the average.
+
+        Args:
+            state: The state of the average.
+            params: The params after a step.
+        """
         columns = self._columns(state, params)
         weight, counts = self.weigh(state)
         places = [i for i, p in enumerate(columns[1]) if is_dense(p)]
@@ -69,17 +89,22 @@ class Average(Value, ABC):
         return {**counts, "average": flattening.unflatten(state["average"], iter(average)), "dtypes": state["dtypes"]}
 
     def params(self, state: State) -> Params:
-        """Return the averaged params, in the dtypes of params."""
+        """Return the averaged params, in the dtypes of params.
+
+        Args:
+            state: The state of the average.
+        """
         self._require_state(state)
         rows = [*zip(*self._together("params: average against dtypes", state["average"], state["dtypes"]), strict=True)]
         for a, kind in rows:
             if not (a is kind is None or (isinstance(a, Tensor) and isinstance(kind, Tensor))):
                 rule = "state must have a tensor in dtypes for each in average"
                 raise value_error(self, rule, f"{describe(a)} and {describe(kind)}")
-        return flattening.unflatten(state["average"], iter([None if a is None else a.to(kind.dtype) for a, kind in rows]))
+        made: Params = flattening.unflatten(state["average"], iter([None if a is None else a.to(kind.dtype) for a, kind in rows]))
+        return made
 
     def _together(self, which: str, one: Any, other: Any) -> list[list[Any]]:
-        """Return the leaves of two trees side by side; an error says which trees do not agree."""
+        """Return the leaves of two trees side by side; an error names the trees that disagree."""
         try:
             return flattening.flatten_together(one, other)
         except ValueError as misfit:
@@ -92,7 +117,7 @@ class Average(Value, ABC):
         for i, (a, p) in enumerate(zip(*columns, strict=True)):
             if not _fits(a, p):
                 path = [*tree.names(params)][i - sum(one is None for one in columns[1][:i])] if p is not None else f"leaf {i}"
-                raise value_error(self, f"params must have at {path!r} what the state has, {describe(a)}", describe(p))
+                raise value_error(self, f"params at {path!r} must match the state, {describe(a)}", describe(p))
         return columns
 
     def _require_state(self, state: State) -> None:
@@ -102,12 +127,12 @@ class Average(Value, ABC):
 
 
 def _dtype_of(p: Tensor) -> Tensor:
-    """Return a tensor without elements in the dtype of a leaf, for ``params`` to know it."""
+    """Return an empty tensor in the dtype of a leaf, for ``params`` to round to."""
     return torch.empty((0,), dtype=p.dtype, device=p.device)
 
 
 def _require_tensors(average: Value, params: Params) -> None:
-    """Refuse leaves that are no tensors, with their path."""
+    """Raise for leaves that are not tensors, with their path."""
     for path, p in tree.names(params).items():
         if not isinstance(p, Tensor):
             raise value_error(average, f"params must have a tensor at {path!r}", describe(p))
@@ -133,21 +158,28 @@ def _least(one: Any, other: Any) -> Any:
 class EMA(Average):
     """Exponential moving average of params: ``torch.optim.swa_utils.get_ema_avg_fn``, ``optax.ema``.
 
-        a ← d a + (1 - d) p      a the params of ``init`` at first, or 0 with debias
-        params  a,  with debias  a / (1 - Π d)
+        a ← d a + (1 - d) p            from the params of ``init``; with debias from 0
+        params = a                     with debias: a / (1 - Π d)
 
     Args:
-        decay: d, the share of the average that stays: a number, a schedule or a 0-d tensor. 0.999 averages over some 1000 steps.
-        debias: Whether the params of ``init`` do not count; ``params`` then needs an update before it.
-        warmup: Whether d is at most (1 + t) / (10 + t) after t updates, so that the first params are soon forgotten.
+        decay: d, the decay rate per update: a number, a schedule of the number of updates made, or a 0-d tensor. 0.999 averages
+            over some 1000 steps.
+        debias: Whether to ignore the params of ``init``; ``params`` then needs an update first.
+        warmup: Whether d is at most (1 + t) / (10 + t) after t updates, which forgets the first params soon.
+
+    State:
+        step: Number of updates made.
+        bias: Π d, a 0-d float64 tensor, with ``debias``.
+        average: a, in float32 for params in half precision.
+        dtypes: Empty tensors in the dtypes of params.
 
     Raises:
-        ValueError: For a ``decay`` outside 0 ≤ d < 1; from ``update`` and ``params`` for a state of another average, and params
-            that do not fit it, with the path; from ``params`` with ``debias`` before the first update.
+        ValueError: If ``decay`` is outside 0 ≤ d < 1; from ``update`` and ``params`` if the state is that of another average or
+            does not fit the params, with the path; from ``params`` with ``debias`` before the first update.
 
     References:
-        Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging"; for ``debias`` Kingma & Ba 2015,
-        section 3.
+        Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging"; for ``debias`` Kingma & Ba 2015, section
+        3.
 
     >>> average = EMA(0.75)
     >>> state = average.init({"w": torch.zeros(1)})
@@ -178,10 +210,11 @@ class EMA(Average):
         if not self.debias:
             return found
         if is_eager() and not state["step"].is_meta and not state["step"]:
-            raise value_error(self, "with debias an update must come before params", "a state without any")
+            raise value_error(self, "with debias an update must come before params", "a state without updates")
         share = 1 - state["bias"]
         rows = zip(*flattening.flatten_together(found, state["average"]), strict=True)
-        return flattening.unflatten(found, iter([_over(p, a, share) for p, a in rows]))
+        made: Params = flattening.unflatten(found, iter([_over(p, a, share) for p, a in rows]))
+        return made
 
 
 def _over(p: Any, a: Any, share: Tensor) -> Any:
@@ -191,18 +224,26 @@ def _over(p: Any, a: Any, share: Tensor) -> Any:
 
 @frozen
 class SWA(Average):
-    """Average of params with equal weights: ``torch.optim.swa_utils.AveragedModel``, Polyak averaging with ``start=0``.
+    """Average of params with equal weights: ``torch.optim.swa_utils.AveragedModel``; with ``start=0`` Polyak averaging.
 
-        a ← a + (p - a) / (n + 1)      n ← n + 1      at update ``start`` and every ``every`` after it, counted from 0
+        a ← a + (p - a) / (n + 1)      n ← n + 1      at update ``start`` and every ``every`` updates after it, counted from 0
 
-    Before that ``params`` are the last ones. SWA goes with a constant or a cyclic learning rate: average at the end of cycles.
+    Before ``start`` the average is the last params. SWA is used with a constant or cyclic learning rate, and averages at the end
+    of each cycle.
 
     Args:
         start: The first update that counts.
         every: The number of updates from one that counts to the next.
 
+    State:
+        step: Number of updates made.
+        count: n, the number of updates that count.
+        average: a, in float32 for params in half precision.
+        dtypes: Empty tensors in the dtypes of params.
+
     Raises:
-        ValueError: For a ``start`` below 0 and an ``every`` below 1; from ``update`` and ``params`` as ``EMA``.
+        ValueError: If ``start`` is below 0 or ``every`` below 1; from ``update`` and ``params`` if the state is that of another
+            average or does not fit the params, with the path.
 
     References:
         Izmailov, Podoprikhin, Garipov, Vetrov & Wilson 2018, "Averaging weights leads to wider optima and better generalization".

@@ -19,7 +19,7 @@
     the next update by name.
 6.  No graph: in eager mode the results of ``update`` require no gradient, whatever its arguments require, as if they were
     detached. To differentiate through a step, use the transforms of ``torch.func``.
-7.  All checks precede the first write: an update that refuses its arguments has written to nothing, donated or not.
+7.  All checks precede the first write: an update that refuses its arguments has not written to anything, donated or not.
 8.  All of this works under ``torch.compile(fullgraph=True)``, ``torch.func.vmap`` and on the meta device.
 9.  ``acts_on`` says what the step of an element depends on: ``"elements"``, its own gradient and moments only; ``"leaves"``, its
     whole leaf; ``"tree"``, the default, all leaves, as with a norm of all gradients. Unless it is ``"tree"``, updating a part
@@ -29,17 +29,18 @@
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from funcnet.contract import Params
+from funcnet import annotations
+from funcnet.contract import Grads, Params
 from funcnet.errors import add_location, describe, explains, value_error
 from funcnet.flattening import Tree
 from funcnet.value import Value
 
-State = Any
-"""A tree of tensors."""
+State: TypeAlias = annotations.State
+"""The state of an optimizer or of a gradient transform; see ``annotations``."""
 
 
 class GradientTransform(Value, ABC):
@@ -76,7 +77,7 @@ class GradientTransform(Value, ABC):
         return {}
 
     @abstractmethod
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
         """Return the gradients for the next part of the chain, and the state.
 
         Args:
@@ -148,7 +149,7 @@ class Optimizer(Value, ABC):
         """
 
     @abstractmethod
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Params, State]:
         """Return the params and the state after a step.
 
         Args:

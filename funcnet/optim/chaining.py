@@ -1,11 +1,11 @@
-"""chain: gradient transforms, then an optimizer, as one optimizer. donate: an optimizer that may reuse memory."""
+"""``chain``: gradient transforms followed by an optimizer, as one optimizer. ``donate``: an optimizer that may reuse memory."""
 
 from collections.abc import Callable
 from typing import Any
 
 from attrs import field
 
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import add_location, instances, value_error
 from funcnet.flattening import Tree
 from funcnet.optim.base import GradientTransform, Optimizer, State
@@ -23,13 +23,23 @@ def _tuple_of_transforms(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class Chain(Optimizer):
-    """An optimizer that gets its gradients through transforms, the first one first: g ← t₁(g), ..., tₙ(g), then its own step.
+    """Gradient transforms followed by an optimizer; made by ``chain``.
 
-    State    a tuple: the state of each transform, then that of the optimizer.
-    Units    those of the parts, all of which count the same updates.
-    Raises   ``ValueError`` for parts of another kind, and for a state that is not a tuple of that length; a part's own error gets
-             a note with its number.
-    Source   ``optax.chain``.
+        g ← t₁(g), ..., g ← tₙ(g)
+        p ← the step of ``optimizer`` with g
+
+    Args:
+        transforms: The gradient transforms, in order.
+        optimizer: The optimizer.
+
+    State:
+        A tuple: the state of each transform, then that of the optimizer.
+
+    Raises:
+        ValueError: If the state is not a tuple of that length. An error of a part gets a note with its number.
+
+    References:
+        ``optax.chain``.
     """
 
     label = "chain"
@@ -49,8 +59,8 @@ class Chain(Optimizer):
     def init(self, params: Params) -> State:
         return tuple([part.init(params) for part in self._parts])
 
-    def rates(self, state: State) -> dict[str, Any]:
-        """Return the rates of all parts; where two have one name, those of the later one, in the end the optimizer."""
+    def rates(self, state: Any) -> dict[str, Any]:
+        """Return the rates of all parts. If parts share a name, the last of them counts."""
         self._require_state(state)
         return {name: one for part, own in zip(self._parts, state, strict=True) for name, one in part.rates(own).items()}
 
@@ -58,7 +68,7 @@ class Chain(Optimizer):
         self._require_state(state)
         return self.optimizer.eval_params(state[-1], params)
 
-    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+    def map_state(self, f: Callable[..., Tree], state: Any, *others: Any) -> State:
         self._require_state(state)
         return tuple([part.map_state(f, *own) for part, *own in zip(self._parts, state, *others, strict=True)])
 
@@ -70,7 +80,7 @@ class Chain(Optimizer):
             add_location(error, f"chain, part {len(self.transforms)}")
             raise
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: Any, params: Params) -> tuple[Any, State]:
         self._require_state(state)
         result, after = grads, []
         for i, (part, own) in enumerate(zip(self._parts, state, strict=True)):
@@ -94,16 +104,25 @@ class Chain(Optimizer):
 
 
 def chain(*parts: GradientTransform | Optimizer) -> Chain:
-    """Make one optimizer of gradient transforms and, as the last part, an optimizer.
+    """Combine gradient transforms and an optimizer, the last part, to one optimizer.
 
-    The last part subtracts: with ``SGD(lr)`` a chain of transforms is the optimizer that optax ends with
-    ``scale_by_learning_rate``. An optimizer around others goes around the chain: ``SAM(chain(ClipByGlobalNorm(1.0), SGD(0.1)))``.
+        g ← t₁(g), ..., g ← tₙ(g)
+        p ← the step of the optimizer with g
+
+    The optimizer subtracts: a chain of transforms that ends with ``SGD(lr)`` corresponds to one of optax that ends with
+    ``scale_by_learning_rate``. Optimizers like ``SAM`` wrap the whole chain: ``SAM(chain(ClipByGlobalNorm(1.0), SGD(0.1)))``.
 
     Args:
         parts: Gradient transforms in the order in which gradients pass them, then an optimizer.
 
+    State:
+        A tuple with the state of each part. All parts count the same updates.
+
     Raises:
-        ValueError: For parts of another kind, and where the last is no optimizer.
+        ValueError: If the last part is not an optimizer, or another part is not a gradient transform.
+
+    References:
+        ``optax.chain``.
 
     >>> from funcnet.optim.sgd import SGD
     >>> from funcnet.optim.clipping import ClipByGlobalNorm
@@ -111,32 +130,35 @@ def chain(*parts: GradientTransform | Optimizer) -> Chain:
     chain(ClipByGlobalNorm(max_norm=1.0), SGD(lr=0.1))
     """
     if not parts or not isinstance(parts[-1], Optimizer):
-        rule = "its last part must be an optimizer, such as SGD(lr=0.1)"
+        rule = "the last part must be an optimizer, like SGD(lr=0.1)"
         raise value_error("chain", rule, repr(parts[-1]) if parts else "no parts")
-    return Chain(parts[:-1], parts[-1])  # type: ignore[arg-type]  # its validator looks at each
+    return Chain(parts[:-1], parts[-1])  # type: ignore[arg-type]  # a validator checks each
 
 
 def donate(optimizer: Optimizer) -> Optimizer:
-    """Let an optimizer write to the ``params`` and ``state`` it gets, which the caller gives up.
+    """Return an optimizer that may write to its ``params`` and ``state``, which the caller gives up.
 
-    The results are the same, bit for bit; the tensors given up may hold the new values. On large nets this saves more time than
-    the arithmetic takes, because fresh memory is slow. Gradients are not given up, and must not share memory with params.
+    The results are the same, bit for bit; the given tensors may hold the new values. On large nets this saves more time than the
+    arithmetic takes, because fresh memory is slow. Gradients are not given up, and must not share memory with params.
 
-    An update that is refused has written to nothing. One that is interrupted, as by Ctrl-C, may have written to some leaves and
-    not to others: in a loop of your own keep a copy, or take the interrupt between updates; ``fit`` trains on a copy. Compiled
-    code looks for shared memory only at the first call of a kind.
+    An update that raises has not written to anything. One that is interrupted, as with Ctrl-C, may have written to some leaves
+    only: in a custom loop keep a copy, or handle the interrupt between updates; ``fit`` trains on a copy. Compiled code checks
+    for shared memory only at the first call of a kind.
 
     Args:
-        optimizer: The optimizer, a chain too.
+        optimizer: The optimizer; it may be a chain.
+
+    Returns:
+        The optimizer with ``donated=True``, also in its parts.
 
     Raises:
-        ValueError: For what is no optimizer; from ``update`` also for two elements of params and state that share memory, and
-            outside inference mode for tensors made in it.
+        ValueError: If ``optimizer`` is not an optimizer; from ``update`` also if two elements of params and state share memory,
+            and outside inference mode for tensors made in it.
 
     >>> from funcnet.optim.adam import Adam
     >>> donate(Adam(lr=0.1))
     Adam(donated=True, lr=0.1)
     """
     if not isinstance(optimizer, Optimizer):
-        raise value_error("donate", "it must be an optimizer", optimizer)
+        raise value_error("donate", "the argument must be an optimizer", optimizer)
     return optimizer.donate()

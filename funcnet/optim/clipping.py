@@ -1,7 +1,7 @@
-"""Gradient transforms: clipping, for a ``chain`` before an optimizer.
+"""Gradient transforms that clip, for use in a ``chain`` before an optimizer.
 
-ClipByGlobalNorm   g ← g · min(1, max_norm / (‖g‖ + 10⁻⁶))    ‖g‖ = √Σ g², over all leaves together
-ClipByValue        g ← min(max(g, -clip_value), clip_value)    each element by itself
+    ClipByGlobalNorm   g ← g · min(1, max_norm / (‖g‖ + 10⁻⁶))    ‖g‖ = √Σ g², over all leaves together
+    ClipByValue        g ← min(max(g, -clip_value), clip_value)    for each element
 
 Infinite gradients are not hidden: an infinite norm makes every finite gradient 0 and every infinite one NaN, as in torch.
 ``max_norm`` and ``clip_value`` have the unit of the gradients. They are numbers above 0, schedules, or 0-d tensors.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from funcnet import flattening, tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
@@ -33,7 +33,7 @@ class _Clipping(GradientTransform):
 
     @abstractmethod
     def clip(self, present: Sequence[Tensor], limit: Any) -> Sequence[Tensor]:
-        """Return the clipped gradients, of those that are there; the limit is a number or a 0-d tensor."""
+        """Return the clipped gradients of the leaves that have one; the limit is a number or a 0-d tensor."""
 
     @property
     @abstractmethod
@@ -54,7 +54,7 @@ class _Clipping(GradientTransform):
             raise value_error(self, "state must be a dict of step, as init makes it", state)
         return {name: checked(self, at(state["step"], limit), state["step"], ())[0]}
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
         (limit,) = self.rates(state).values()
         columns = flattening.flatten_together(grads)[0]
         present = [g for g in columns if g is not None]
@@ -74,7 +74,7 @@ class _Clipping(GradientTransform):
         return value_error(self, rule, describe(limit))
 
     def _explained(self, grads: Tree) -> Exception | None:
-        """Find the first gradient that is no dense floating tensor, or is on another device than the first one."""
+        """Return an error for the first gradient that is not a dense floating tensor, or is on another device than the first."""
         devices = []
         for path, g in tree.names(grads).items():
             if not is_dense(g):
@@ -87,23 +87,29 @@ class _Clipping(GradientTransform):
 
 @frozen
 class ClipByGlobalNorm(_Clipping):
-    """Scale all gradients by one factor, so that their common norm is at most ``max_norm``; ``torch.nn.utils.clip_grad_norm_``.
+    """Scale all gradients by one factor that limits their joint norm: ``torch.nn.utils.clip_grad_norm_``.
 
-    The norm is taken in float64, so that no float32 overflows in the squares; those of float64 are scaled. A norm of 0 leaves
-    zeros, and a NaN anywhere makes every gradient NaN, as the factor is.
+        g ← g · min(1, max_norm / (‖g‖ + 10⁻⁶))        ‖g‖ = √Σ g², over all leaves together
+
+    The norm is computed in float64, in which no square of a float32 overflows; float64 gradients are scaled first. Zeros stay
+    zeros. A NaN anywhere makes the factor NaN, and with it every gradient.
 
     Args:
-        max_norm: A number, a schedule or a 0-d tensor.
+        max_norm: The largest norm, in the unit of g: a number, a schedule of the number of updates made, or a 0-d tensor.
 
     State:
-        ``{}``; with a schedule ``step``, the number of updates made.
+        step: Number of updates made, with a schedule; otherwise the state is ``{}``.
 
     Raises:
-        ValueError: For a ``max_norm`` that is not above 0 or not finite; from ``update`` for gradients that are no dense floating
-            tensors on one device, and for what a schedule may not return.
+        ValueError: If ``max_norm`` is not a finite number above 0; from ``update`` if gradients are not dense floating tensors on
+            one device, or if a schedule returns something else than a finite, non-negative number.
 
     References:
         Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
+
+    >>> transform = ClipByGlobalNorm(1.0)
+    >>> transform.update({"w": torch.full((4,), 5.0)}, transform.init({}), {})[0]
+    {'w': tensor([0.5000, 0.5000, 0.5000, 0.5000])}
     """
 
     max_norm: Rate = limit_field()
@@ -113,7 +119,11 @@ class ClipByGlobalNorm(_Clipping):
         return {"max_norm": self.max_norm}
 
     def norm_of_all(self, present: Sequence[Tensor]) -> Tensor:
-        """Return the common norm of the gradients."""
+        """Return the joint norm of the gradients.
+
+        Args:
+            present: The gradients.
+        """
         return kernels.norm_of_all(present)
 
     def clip(self, present: Sequence[Tensor], limit: Any) -> Sequence[Tensor]:
@@ -123,19 +133,27 @@ class ClipByGlobalNorm(_Clipping):
 
 @frozen
 class ClipByValue(_Clipping):
-    """Cut every element of the gradients off at ±``clip_value``; ``torch.nn.utils.clip_grad_value_``.
+    """Clip every element of the gradients to ±``clip_value``: ``torch.nn.utils.clip_grad_value_``.
+
+        g ← min(max(g, -clip_value), clip_value)
 
     Args:
-        clip_value: A number, a schedule or a 0-d tensor.
+        clip_value: The largest absolute value, in the unit of g: a number, a schedule of the number of updates made, or a 0-d
+            tensor.
 
     State:
-        As ``ClipByGlobalNorm``'s.
+        step: Number of updates made, with a schedule; otherwise the state is ``{}``.
 
     Raises:
-        ValueError: As ``ClipByGlobalNorm``.
+        ValueError: If ``clip_value`` is not a finite number above 0; from ``update`` if gradients are not dense floating tensors
+            on one device, or if a schedule returns something else than a finite, non-negative number.
 
     References:
         ``torch.nn.utils.clip_grad_value_``.
+
+    >>> transform = ClipByValue(1.0)
+    >>> transform.update({"w": torch.tensor([3.0, -0.5])}, transform.init({}), {})[0]
+    {'w': tensor([ 1.0000, -0.5000])}
     """
 
     acts_on = "elements"

@@ -1,8 +1,8 @@
-"""Columns: the leaves of params, gradients and moments side by side, and what is checked of them before a step.
+"""Columns: the leaves of params, gradients and moments side by side, and the checks that precede a step.
 
-A step reads and writes lists of tensors with kernels that would broadcast, promote, or stop half-way. Everything is therefore
-checked before anything is written, once for each kind of columns: what agreed is remembered as a guard of dtypes, devices,
-shapes and strides.
+A step reads and writes lists of tensors with kernels that would broadcast, promote, or stop halfway. Everything is therefore
+checked before anything is written, once for each kind of columns: the result is remembered as a guard of dtypes, devices, shapes
+and strides.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,22 +20,22 @@ from funcnet.kernels.optim_steps import in_rows
 from funcnet.kernels.tracing import any_nested, is_eager, tensor_guard
 
 Columns = Sequence[Sequence[Tensor]]
-"""Lists of the tensors that belong to the same leaves of params: params, gradients, then the moments."""
+"""Lists of tensors for the same leaves of params: params, gradients, then the moments."""
 
 Shapes = Callable[[int, torch.Size], Sequence[int]]
-"""Returns the shape of moment number i of a parameter of a shape."""
+"""A function of the number of a moment and the shape of a parameter that returns the shape of the moment."""
 
 Write = Callable[[Sequence[Any]], Tree]
 
-# Two nets, or groups of params, that take turns find their guards; a search through 8 that do not fit takes 1.5 µs.
+# Several nets, or groups of params, that alternate all find their guards; a search through 8 misfits takes 1.5 µs.
 GUARDS = 8
 
 
 class Agreed:
-    """What is known of columns that agree: their guard, whether any are in half precision, and whether all lie in rows.
+    """What is known about columns that agree: their guard, whether any are in half precision, and whether all are in rows.
 
-    ``places`` are the addresses of params and moments that were found not to share memory, in order and as a set, in which empty
-    tensors have none: only donated steps need to know.
+    ``places`` holds the addresses of params and moments that share no memory, in order and as a set without those of empty
+    tensors. Only donated steps need it.
     """
 
     __slots__ = ("count", "guard", "half", "in_rows", "places")
@@ -47,23 +47,23 @@ class Agreed:
         self.places: dict[tuple[int, ...], frozenset[int]] = {}
 
     def is_apart(self, columns: Columns) -> bool:
-        """Tell that params and moments are where they were when they shared no memory, and no gradient begins in one of them.
+        """Return whether params and moments have addresses known to be separate, and no gradient begins at one of them.
 
-        It takes 0.1 µs for each tensor.
+        It takes 0.1 µs per tensor.
         """
         written = self.places.get(_places(columns))
         return written is not None and written.isdisjoint(map(Tensor.data_ptr, columns[1]))
 
 
 def _places(columns: Columns) -> tuple[int, ...]:
-    """Return the addresses of all tensors but the gradients, which are in the second column."""
+    """Return the addresses of all tensors except the gradients, the second column."""
     return tuple([place for i, column in enumerate(columns) if i != 1 for place in map(Tensor.data_ptr, column)])
 
 
 class GuardCache:
-    """The structures and the columns that an optimizer met last, as codecs and guards; it pickles and copies empty.
+    """The structures and columns that an optimizer met last, as codecs and guards; it pickles and copies empty.
 
-    What it holds is never written to, only exchanged, so threads may share an optimizer.
+    Its contents are replaced, never modified: threads may share an optimizer.
     """
 
     __slots__ = ("codecs", "guards")
@@ -78,9 +78,10 @@ class GuardCache:
         return GuardCache, ()
 
     def flatten(self, trees: tuple[Tree, ...]) -> tuple[list[list[Any]], Write]:
-        """Return the leaves of trees that agree, and the function that makes a tree of leaves.
+        """Return the leaves of trees of the same structure, and a function that makes a tree from leaves.
 
-        Three trees of eight leaves take 1.5 µs with the code that a codec writes, and 2.7 node by node; to make two, 0.6 and 2.0.
+        Three trees of eight leaves take 1.5 µs with the code that a codec writes, and 2.7 µs node by node; building two takes 0.6
+        and 2.0 µs.
         """
         is_known = is_eager()
         for first, others in self.codecs if is_known else ():
@@ -89,16 +90,16 @@ class GuardCache:
             except LookupError:
                 continue
         columns = flattening.flatten_together(*trees)
-        if is_known and len(self.codecs) < GUARDS:  # keys come out in the order of the first tree
+        if is_known and len(self.codecs) < GUARDS:  # keys get the order of the first tree
             self.codecs = (*self.codecs, (TreeCodec(trees[0], ordered=True), TreeCodec(trees[0])))
         return columns, lambda column: flattening.unflatten(trees[0], iter(column))
 
     def find(self, columns: Columns, step: Tensor | None = None) -> Agreed | None:
-        """Return what is known of columns like these; ``None`` if they need a closer look. Guards die of nested tensors."""
+        """Return what is known about columns like these; ``None`` if they must be checked. Nested tensors would crash guards."""
         tensors = [] if step is None else [step]
         for column in columns:
             tensors += column
-        # Dynamo may not see the guards, which change: it would trace again.
+        # Dynamo must not see the guards: it would retrace whenever they change.
         if not is_eager() or not self.guards or any_nested(tensors):
             return None
         count = len(tensors)
@@ -108,9 +109,9 @@ class GuardCache:
         return None
 
     def judge(self, columns: Columns, step: Tensor | None, donated: bool, shapes: Shapes | None = None) -> tuple[Columns, Agreed]:
-        """Return columns ready for a step, and what is known of them; ``LookupError`` for those that do not fit.
+        """Return columns ready for a step, and what is known about them; raise ``LookupError`` if they do not fit.
 
-        Columns that fit as they came are remembered.
+        Columns that need no conversion are remembered.
         """
         if not agree(columns, shapes) or not (step is None or is_count(step)):
             raise LookupError
@@ -124,7 +125,7 @@ class GuardCache:
         return columns, self._learn(columns, step, tensors, donated)
 
     def require_apart(self, columns: Columns, step: Tensor | None, shapes: Shapes | None = None) -> None:
-        """Raise ``LookupError`` unless params and moments agree, and no two elements of what is written share memory."""
+        """Raise ``LookupError`` unless params and moments agree and no two elements that will be written share memory."""
         rows = [row for row in zip(*columns, strict=True) if is_dense(row[0])]
         if not rows:
             if step is not None and not (is_count(step) and is_writable(step)):
@@ -155,7 +156,7 @@ class GuardCache:
 
 
 def agree(columns: Columns, shapes: Shapes | None = None) -> bool:
-    """Tell that in every row kind, shape, dtype and device agree, where kernels would broadcast or promote."""
+    """Return whether kind, shape, dtype and device agree in every row; otherwise kernels would broadcast or promote."""
     for p, g, *moments in zip(*columns, strict=True):
         if not is_dense(p) or not _is_like(g, p, p.dtype, p.shape):
             return False
@@ -171,22 +172,22 @@ def _is_like(x: Tensor, p: Tensor, dtype: torch.dtype, shape: Sequence[int]) -> 
 
 
 def is_dense(leaf: Any) -> bool:
-    """Tell whether optimizers step a leaf of params: a dense tensor of 16, 32 or 64 floating bits."""
+    """Return whether optimizers step a leaf of params: a dense tensor of 16, 32 or 64 floating bits."""
     return isinstance(leaf, Tensor) and leaf.dtype in kernels.DTYPES and leaf.layout is strided and not leaf.is_nested
 
 
 def moment_like(p: Tensor) -> Tensor:
-    """Return a first moment of a parameter: zeros, in float32 for half precision."""
+    """Return the first moment of a parameter: zeros, in float32 for half precision."""
     return torch.zeros_like(p, dtype=kernels.wide(p.dtype))
 
 
 def is_count(step: Any) -> bool:
-    """Tell whether a value is a count of updates."""
+    """Return whether a value is a count of updates."""
     return isinstance(step, Tensor) and step.dim() == 0 and step.dtype is torch.int64
 
 
 def is_scalar(number: Any) -> bool:
-    """Tell whether a value is a number that the state holds beside the moments."""
+    """Return whether a value is one of the scalars in a state."""
     return isinstance(number, Tensor) and number.dim() == 0 and number.dtype is torch.float64
 
 
@@ -199,14 +200,14 @@ def replaced(column: Sequence[Any], places: Sequence[int], new: Sequence[Any]) -
 
 
 def _spread(x: Tensor) -> Tensor:
-    """Return a tensor whose elements are one number in memory as one of as many: kernels round a broadcast number otherwise."""
+    """Return a tensor with all strides 0 as a contiguous one: kernels round a broadcast number differently."""
     return x if x.numel() < 2 or any(x.stride()) else x.contiguous()
 
 
 def _ready(columns: Columns, steps: list[Tensor], donated: bool) -> Columns:
-    """Return the columns themselves, or with other tensors for those that a kernel could not take as they are.
+    """Return the columns, with replacements for tensors that a kernel cannot take as they are; themselves if there are none.
 
-    A gradient that shares memory with what is written is copied, so that every element is read before it is written.
+    A gradient that shares memory with a tensor that is written is copied: every element is read before it is written.
     """
     ready = [[_spread(plain(x)) for x in column] for column in columns]
     if donated:

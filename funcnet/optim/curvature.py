@@ -1,4 +1,4 @@
-"""The memory of L-BFGS: steps and the changes of the gradient along them, from which a direction is computed."""
+"""The memory of L-BFGS: pairs of steps and changes of the gradient, from which a direction is computed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from funcnet.kernels.optim import narrowed, plus, read
 from funcnet.kernels.tracing import can_look_at
 
 _LEAST = 1e-10
-"""The least curvature y s of a pair that is kept."""
+"""The smallest curvature y s of a kept pair."""
 
 
 class Pairs:
-    """Pairs of a step s and the change y of the gradient along it, the oldest first, and the scale of the rest.
+    """Pairs of a step s and the change y of the gradient along it, the oldest first, and the scale of the initial H.
 
-    In eager mode there are as many as were kept; elsewhere there are always ``size``, of which the first ones may be zeros.
+    In eager mode it holds the kept pairs; elsewhere always ``size`` pairs, the first of which may be zeros.
     """
 
     def __init__(self, size: int, ys: Tensor, ss: Tensor, count: Any, scale: Any) -> None:
@@ -28,7 +28,7 @@ class Pairs:
         self.count = count
 
     def add(self, y: Tensor, s: Tensor) -> None:
-        """Keep a pair in the place of the oldest one, if its curvature is positive."""
+        """Add a pair if its curvature is positive; a full memory drops the oldest."""
         curvature = read(y.dot(s))
         fits = curvature > _LEAST
         if self.is_known and not fits:
@@ -44,14 +44,14 @@ class Pairs:
             self._choose(fits, *before, scale)
 
     def _choose(self, fits: Tensor, ys: list[Tensor], ss: list[Tensor], ro: list[Any], count: Any, scale: Any) -> None:
-        """Go back to the memory before, where the new pair does not fit."""
+        """Restore the previous memory where the new pair does not fit."""
         pairs = ((self.ys, ys), (self.ss, ss), (self.ro, ro), ([self.count, self.scale], [count, scale]))
         self.ys, self.ss, self.ro, (self.count, self.scale) = (
             [torch.where(fits, x, y) for x, y in zip(new, old, strict=True)] for new, old in pairs
         )
 
     def direction(self, g: Tensor) -> Tensor:
-        """Return minus the inverse Hessian times g, by two loops over the pairs."""
+        """Return minus the inverse Hessian times g, with two loops over the pairs."""
         q, shares = -g, []
         for y, s, ro in zip(reversed(self.ys), reversed(self.ss), reversed(self.ro), strict=True):
             shares.append(read(s.dot(q)) * ro)
@@ -62,13 +62,13 @@ class Pairs:
         return q
 
     def stacks(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return y and s of all pairs, stacked, after zeros in the place of those that are missing."""
+        """Return y and s of all pairs, stacked, with leading zeros for missing ones."""
         empty = [torch.zeros_like(like)] * (self.size - len(self.ys))
         return torch.stack([*empty, *self.ys]), torch.stack([*empty, *self.ss])
 
 
 def _inverse(curvature: Any) -> Any:
-    """Return 1 / y s, and 0 for a pair without curvature, which then counts for nothing."""
+    """Return 1 / y s, or 0 for a pair without curvature, which then has no effect."""
     if not isinstance(curvature, Tensor):
         return 1 / curvature if curvature > _LEAST else 0.0
     fits = curvature > _LEAST
@@ -76,13 +76,13 @@ def _inverse(curvature: Any) -> Any:
 
 
 def flat(xs: Sequence[Tensor], rows: int | None = None) -> Tensor:
-    """Join tensors into one vector, or stacks of as many ``rows`` into one matrix."""
+    """Join tensors into one vector, or stacks of ``rows`` rows into one matrix."""
     if rows is None:
         return torch.cat([x.reshape(-1) for x in xs])
     return torch.cat([x.reshape(rows, -1) for x in xs], 1)
 
 
 def parted(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Cut a vector, or the rows of a matrix, into tensors with the shapes of others."""
+    """Split a vector, or the rows of a matrix, into tensors with the shapes of others."""
     parts = torch.split(vector, [p.numel() for p in like], -1)
     return [part.reshape((*vector.shape[:-1], *p.shape)).contiguous() for part, p in zip(parts, like, strict=True)]

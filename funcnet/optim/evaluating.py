@@ -1,4 +1,4 @@
-"""The base of optimizers that ask for the loss and its gradient at other params than the present ones."""
+"""The base of optimizers that evaluate the loss and its gradient at several params per step."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -13,33 +13,33 @@ from funcnet.optim.base import Optimizer, State
 from funcnet.value import parts
 
 ValueAndGrads = Callable[[Params], tuple[Tensor, Tree]]
-"""A function of params that returns the loss and its gradient."""
+"""A function from params to the loss and its gradient."""
 
 
 class EvaluatingOptimizer(Optimizer):
-    """An optimizer whose whole step needs the loss at several params; ``train_step`` and ``fit`` call its ``step``.
+    """An optimizer whose step evaluates the loss at several params; ``train_step`` and ``fit`` call its ``step``.
 
-    ``update`` makes the part of a step that needs no more than one gradient; each optimizer says which part that is.
+    ``update`` makes the part of a step that needs a single gradient; each optimizer says which part that is.
     """
 
     __slots__ = ()
 
     reads_values: ClassVar[bool] = False
-    """Whether ``step`` reads values as numbers, so that it cannot be compiled."""
+    """Whether ``step`` reads values as Python numbers and cannot be compiled."""
 
     @abstractmethod
     def step(self, value_and_grads: ValueAndGrads, state: State, params: Params) -> tuple[Params, State, Any]:
         """Return the params, the state, and the loss before the step.
 
         Args:
-            value_and_grads: Function ``params -> (value, grads)``, which is called as often as the step needs.
-            state: The state, as ``init`` makes it.
-            params: The params to start from.
+            value_and_grads: Function ``params -> (value, grads)``, called as often as the step needs.
+            state: The state that ``init`` or the last ``step`` returned.
+            params: The params before the step.
         """
 
 
 def inner_optimizer(value: Any, attribute: Any, got: Any) -> None:
-    """Validate a field with an optimizer that is asked for ``update`` only, which is not the whole step of some."""
+    """Validate a field with an optimizer of which only ``update`` is called; for some that is not the whole step."""
     instances(Optimizer, "an optimizer")(value, attribute, got)
     found = [part for part in parts(got) if isinstance(part, EvaluatingOptimizer)]
     if found:

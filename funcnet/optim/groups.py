@@ -1,4 +1,4 @@
-"""by_path: another optimizer for each group of params, chosen by path, shape or role. freeze_params: none for some of them."""
+"""``by_path``: a separate optimizer for each group of params. ``freeze_params``: no steps for some of them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import flattening
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import add_location, adds_location, describe, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels.tracing import is_eager
@@ -26,11 +26,16 @@ Groups = tuple[tuple[Chooser, Optimizer | None], ...]
 
 
 def is_matrix(path: str, leaf: Tensor) -> bool:
-    """Tell whether a leaf is a matrix, of two axes, for ``by_path``.
+    """Return whether a leaf is a matrix with two axes, for ``by_path``.
 
-    The bias vectors of layers that ``repeat`` or ``ensemble`` stacks have two axes too: choose by pattern there.
+    The bias vectors of layers stacked by ``repeat`` or ``ensemble`` have two axes too: select them by pattern.
 
-    Raises   ``ValueError`` for a leaf that is no tensor.
+    Args:
+        path: The dotted path of the leaf, which does not matter.
+        leaf: A tensor of params.
+
+    Raises:
+        ValueError: If ``leaf`` is not a tensor.
 
     >>> import torch
     >>> is_matrix("0.weight", torch.ones(3, 2)), is_matrix("0.bias", torch.ones(3))
@@ -47,9 +52,9 @@ def _groups(value: Any, attribute: Any, got: Any) -> None:
         raise value_error("by_path", "groups must be a dict of optimizers by pattern or function", got)
     for chooser, opt in got:
         if not isinstance(chooser, str) and not callable(chooser):
-            raise value_error("by_path", "a group is chosen by a pattern, or by a function of path and leaf", chooser)
+            raise value_error("by_path", "a group must be chosen with a pattern, or with a function of path and leaf", chooser)
         if opt is not None and not isinstance(opt, Optimizer):
-            raise value_error("by_path", f"the group {_label(chooser)!r} must have an optimizer, or None to leave it alone", opt)
+            raise value_error("by_path", f"the group {_label(chooser)!r} must have an optimizer, or None to freeze it", opt)
         if opt is not None:
             inner_optimizer(value, attribute, opt)
 
@@ -63,7 +68,7 @@ def _takes(chooser: Chooser, path: str, leaf: Any) -> bool:
 
 
 class GroupCache(GuardCache):
-    """The numbers of the groups by the structure and shapes of params, beside what ``GuardCache`` remembers."""
+    """The group numbers by structure and shapes of params, in addition to the contents of ``GuardCache``."""
 
     __slots__ = ("numbers",)
 
@@ -79,7 +84,11 @@ class GroupCache(GuardCache):
 
 @frozen
 class ByPath(Optimizer):
-    """An optimizer for each group of params; made by ``by_path``."""
+    """An optimizer for each group of params; made by ``by_path``.
+
+    Args:
+        groups: Pairs of a pattern or a function, and an optimizer or ``None``.
+    """
 
     label = "by_path"
 
@@ -92,7 +101,7 @@ class ByPath(Optimizer):
 
     @property
     def acts_on(self) -> str:
-        return "tree"  # a part of params has other paths
+        return "tree"  # paths differ in a part of params
 
     def init(self, params: Params) -> State:
         leaves, chosen = flattening.flatten_together(params)[0], self.chosen(params)
@@ -101,19 +110,19 @@ class ByPath(Optimizer):
         return tuple([{} if opt is None else self._init(i, opt, own[i]) for i, (_, opt) in enumerate(self.groups)])
 
     def _require_frozen(self, params: Params) -> None:
-        """Refuse a pattern of ``None`` that begins with a name and matches nothing: a typing error would train the params."""
+        """Raise if a pattern of ``None`` that begins with a name matches nothing: after a typo the params would be trained."""
         paths = [path for path, leaf in named_leaves("", params) if leaf is not None]
         for chooser, opt in self.groups if paths else ():
             named = opt is None and isinstance(chooser, str) and chooser[:1] not in ("*", "?", "[")
             if named and not any([matches(path, str(chooser)) for path in paths]):  # noqa: C419
-                rule = f"the pattern {chooser!r}, whose params are left alone, must match a path in params"
+                rule = f"the pattern {chooser!r} of frozen params must match a path in params"
                 raise value_error(self, rule, f"the paths {', '.join(map(repr, paths[:6]))}{', ...' * (len(paths) > 6)}")
 
     def _init(self, i: int, opt: Optimizer, part: Params) -> State:
         with self._located(i):
             return opt.init(part)
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: Any, params: Params) -> tuple[Params, State]:
         self._require_state(state)
         (ps, gs), write, chosen = self._judged(grads, state, params)
         new, after = ps, list(state)
@@ -133,15 +142,15 @@ class ByPath(Optimizer):
                 part = opt.eval_params(state[i], flattening.unflatten(params, iter(_own(leaves, chosen, i))))
             found = flattening.flatten_together(part)[0]
             new = [x if j == i else p for x, p, j in zip(found, new, chosen, strict=True)]
-        return flattening.unflatten(params, iter(new))
+        made: Params = flattening.unflatten(params, iter(new))
+        return made
 
     def _judged(self, grads: Tree, state: State, params: Params) -> tuple[list[list[Any]], Write, list[int | None]]:
-        """Return the leaves of params and gradients, and the group of each; donated, nothing is written before all fits."""
+        """Return the leaves of params and gradients, and the group of each. If donated, all checks precede the first write."""
         try:
             columns, write = self._guards.flatten((params, grads))
-            present = [
-                [*column] for column in zip(*[row for row in zip(*columns, strict=True) if row[1] is not None], strict=True)
-            ]
+            rows = [row for row in zip(*columns, strict=True) if row[1] is not None]
+            present = [[*column] for column in zip(*rows, strict=True)]
             known = self._guards.find(present) if present else None
             if present and (known is None or (self._donated and not known.is_apart(present))):
                 self._guards.judge(present, None, self._donated)
@@ -159,7 +168,7 @@ class ByPath(Optimizer):
                 opt.rates(state[i])
 
     def _remembered(self, params: Params, leaves: list[Any], write: Any) -> list[int | None]:
-        """Return the group of each leaf: 2 µs a leaf by pattern, and looked up for params of a known structure."""
+        """Return the group of each leaf, looked up for params of a known structure: patterns take 2 µs per leaf."""
         if not any([write == codec.write for codec, _ in self._guards.codecs]):  # noqa: C419
             return self.chosen(params)
         key = (write, *[(x.shape, x.dtype) if isinstance(x, Tensor) else None for x in leaves])
@@ -169,14 +178,14 @@ class ByPath(Optimizer):
         return self._guards.numbers[key]
 
     def chosen(self, params: Params) -> list[int | None]:
-        """Return the number of the first group that takes each leaf, ``None`` for what no optimizer steps."""
+        """Return the number of the first group that takes each leaf, ``None`` for leaves that no optimizer steps."""
         return [self._group(path, leaf) if is_dense(leaf) else None for path, leaf in named_leaves("", params)]
 
     def _group(self, path: str, leaf: Tensor) -> int:
         for i, (chooser, _) in enumerate(self.groups):
             if _takes(chooser, path, leaf):
                 return i
-        rule = 'every floating leaf of params must belong to a group; end with "*", and with None to leave the others alone'
+        rule = 'every floating leaf of params must belong to a group; add a last group "*", with None to freeze the others'
         raise value_error(self, rule, f"none for {path!r}")
 
     def require_fit(self, state: State, params: Params) -> None:
@@ -186,12 +195,12 @@ class ByPath(Optimizer):
             self._require_parts(state, leaves, write, self._remembered(params, leaves, write))
 
     def rates(self, state: State) -> dict[str, Any]:
-        """Return the rates of all groups, each after the pattern or the name of the function: ``"*.bias.lr"``."""
+        """Return the rates of all groups, prefixed with the pattern or the name of the function: ``"*.bias.lr"``."""
         self._require_state(state)
         rates = [(_label(self.groups[i][0]), opt.rates(state[i])) for i, opt in self._optimizers()]
         return {f"{label}.{name}": one for label, own in rates for name, one in own.items()}
 
-    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+    def map_state(self, f: Callable[..., Tree], state: Any, *others: Any) -> State:
         self._require_state(state)
         rows = zip(self.groups, state, *others, strict=True)
         return tuple([{} if opt is None else opt.map_state(f, *own) for (_, opt), *own in rows])
@@ -220,18 +229,33 @@ class ByPath(Optimizer):
 
 
 def _own(leaves: list[Any], chosen: list[int | None], i: int) -> list[Any]:
-    """Return the leaves of one group, with ``None`` for those of others."""
+    """Return the leaves of one group, with ``None`` in place of all others."""
     return [x if j == i else None for x, j in zip(leaves, chosen, strict=True)]
 
 
 def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
-    """Make one optimizer of several, each for a group of params.
+    """Combine optimizers, each for a group of params.
 
         p ← the step of the optimizer of the first group that takes p
 
-    A leaf belongs to the first group that takes it: by a pattern for its dotted path, such as ``"encoder.*"`` or ``"*.bias"``, in
-    which ``*`` is any text, ``?`` any character and ``[ab]`` one of several; or by a function of path and leaf, such as
-    ``is_matrix``, which may ask for the shape and the dtype. ``None`` in the place of an optimizer leaves the leaves alone.
+    A leaf belongs to the first group whose pattern or function takes it. Patterns match its dotted path, like ``"encoder.*"`` or
+    ``"*.bias"``: ``*`` is any text, ``?`` any character and ``[ab]`` one of several. Functions like ``is_matrix`` get the path
+    and the leaf, and may test its shape and dtype. ``None`` in place of an optimizer freezes a group.
+
+    The chain of a group clips by the norm of that group; ``chain(clip, by_path(...))`` clips by the norm of all.
+
+    Args:
+        groups: The optimizers by pattern or function; the order matters. Each optimizer counts the same updates.
+
+    State:
+        A tuple with the state of each group's optimizer for its leaves, ``{}`` for ``None``: ``"0.exp_avg.0.weight"``.
+
+    Raises:
+        ValueError: If ``groups`` is not such a dict; from ``init`` if no group takes a floating leaf, or if a pattern of ``None``
+            begins with a name and matches no path.
+
+    References:
+        ``optax.partition``, and the param groups of ``torch.optim.Optimizer``.
 
     >>> import torch
     >>> from funcnet.optim.adam import AdamW
@@ -239,26 +263,6 @@ def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
     >>> opt = by_path({is_matrix: Muon(lr=0.02), "*": AdamW(lr=3e-4)})
     >>> opt.rates(opt.init({"weight": torch.ones(2, 2), "bias": torch.ones(2)}))["*.lr"]
     0.0003
-
-    Norms, such as ``ClipByGlobalNorm``'s, are those of the group, where a group has a chain; ``chain(clip, by_path(...))`` clips
-    all together.
-
-    Args:
-        groups: The optimizers by pattern, or by function; the order counts.
-
-    State:
-        A tuple, with the state of each group's optimizer for its leaves, ``{}`` for ``None``: ``"0.exp_avg.0.weight"``.
-
-    Units:
-        Each optimizer counts the same updates.
-
-    Raises:
-        ValueError: For groups of another kind; from ``init`` and ``update`` for a floating leaf that no group takes, with its
-            path, and for trees and tensors that do not fit each other; from ``init`` for a pattern of ``None`` that begins
-            with a name and matches no path.
-
-    References:
-        ``optax.partition``, and the param groups of ``torch.optim.Optimizer``.
     """
     if not isinstance(groups, Mapping):
         raise value_error("by_path", "groups must be a dict of optimizers by pattern or function", groups)
@@ -267,31 +271,28 @@ def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
 
 @adds_location("freeze_params")
 def freeze_params(optimizer: Optimizer, *patterns: Chooser) -> ByPath:
-    """Make an optimizer that leaves the params that a pattern or function takes as they are.
+    """Make an optimizer that freezes the params selected by patterns or functions.
 
-        p ← p where one of the ``patterns`` takes p, else the step of ``optimizer``
+        p ← p if one of the ``patterns`` takes p, else the step of ``optimizer``
 
-    Gradients are still computed: to save their work, wrap the layer in ``freeze``.
-
-    >>> from funcnet.optim.sgd import SGD
-    >>> freeze_params(SGD(0.1), "encoder.*")
-    by_path({'encoder.*': None, '*': SGD(lr=0.1)})
+    Gradients are still computed: wrap the layer in ``freeze`` to save that work.
 
     Args:
         optimizer: The optimizer of the other params.
         patterns: Patterns for dotted paths, or functions of path and leaf, as in ``by_path``.
 
     State:
-        That of ``by_path``: the state of ``optimizer`` is the last.
-
-    Units:
-        Those of ``optimizer``, which counts the updates.
+        The state of ``by_path``; the last entry is the state of ``optimizer``.
 
     Raises:
-        ValueError: As ``by_path``.
+        ValueError: If a pattern is neither a string nor a function, or if one that begins with a name matches no path.
 
     References:
         ``optax.freeze``.
+
+    >>> from funcnet.optim.sgd import SGD
+    >>> freeze_params(SGD(0.1), "encoder.*")
+    by_path({'encoder.*': None, '*': SGD(lr=0.1)})
     """
     for pattern in patterns:
         if not isinstance(pattern, str) and not callable(pattern):

@@ -1,4 +1,4 @@
-"""Inner: the step of an optimizer within another one, which sees lists of the leaves that have a gradient."""
+"""Inner: the step of a wrapped optimizer, on lists of the leaves that have a gradient."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,26 +15,26 @@ from funcnet.optim.columns import replaced
 
 Leaves = Sequence[Tensor]
 Trees = tuple[Tree, list[Any], Tree, list[Any], list[int]]
-"""Params and their leaves, gradients and theirs, and the places of the leaves with a gradient."""
+"""Params and their leaves, gradients and their leaves, and the indices of the leaves with a gradient."""
 
 
 class Inner:
     """The inner optimizer during one update; ``state`` is its state, after ``update`` the new one."""
 
     def __init__(self, pure: Optimizer, given: Optimizer, donated: bool, state: State, ps: Leaves, trees: Trees) -> None:
-        """Take the optimizer in its pure form and in the one that writes to what it gets where ``donated``."""
+        """Take the optimizer in its pure form and, if ``donated``, in the form that writes to its arguments."""
         self.pure, self.given, self.donated, self.state, self.ps, self.trees = pure, given, donated, state, ps, trees
 
     def rate(self, name: str) -> Any:
-        """Return a rate of the next step, 1 where the optimizer has none of this name."""
+        """Return a rate of the next step, or 1 if the optimizer has none of this name."""
         return self.pure.rates(self.state).get(name, 1.0)
 
     def update(self, gs: Leaves, ps: Leaves | None = None) -> Leaves:
-        """Make a step with gradients, from other params where ``ps`` are given, and return the new params."""
+        """Make a step with gradients, from ``ps`` if given, and return the new params."""
         return self._update(self.given, gs, ps)
 
     def update_if(self, condition: Any, gs: Callable[[], Leaves]) -> Leaves:
-        """Make a step where ``condition`` is true, a bool or a 0-d tensor; where it is false nothing changes."""
+        """Make a step if ``condition``, a bool or a 0-d tensor, is true; otherwise change nothing."""
         if not isinstance(condition, Tensor):
             return self.update(gs()) if condition else self.ps
         old = self.state
@@ -43,7 +43,7 @@ class Inner:
         return [torch.where(beside(condition, p), q, p) for q, p in zip(new, self.ps, strict=True)]
 
     def _chosen(self, condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
-        """Return the new tensor of a state, or the old one; with ``donated`` in its memory."""
+        """Return the new tensor of a state or the old one; with ``donated`` in its memory."""
         one = torch.where(beside(condition, old), new, old)
         return old.copy_(one) if self.donated else one
 

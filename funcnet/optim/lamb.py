@@ -29,9 +29,9 @@ class LAMB(MomentOptimizer):
         betas: (β₁, β₂), the decay rates of m and v.
         eps: ε, added to the root, in the unit of g.
         weight_decay: λ, in the unit of 1 / p.
+        donated: Whether params and state may be overwritten; set by ``donate``.
         eps_root: ε₀, added under the root, in the unit of g².
         maximize: Whether to maximize the loss.
-        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
         step: Number of updates made.

@@ -29,8 +29,8 @@ class LARS(MomentOptimizer):
         eps: ε, added to the norm of the gradient.
         momentum: μ, the decay rate of the buffer b; 0 keeps no buffer.
         nesterov: Whether the step looks ahead along the buffer.
-        maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made.

@@ -1,4 +1,4 @@
-"""L-BFGS: steps along an inverse Hessian that the last steps tell."""
+"""L-BFGS: steps with an inverse Hessian estimated from the last steps."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,42 +25,47 @@ from funcnet.optim.rates import Rate, Rates, rate_field
 from funcnet.value import frozen
 
 Evaluate = Callable[[Sequence[Tensor]], tuple[float, Tensor]]
-"""A function of the leaves with a gradient that returns the loss and the flat gradient."""
+"""A function from the leaves with a gradient to the loss and the flat gradient."""
 
 
 @frozen
 class LBFGS(MomentOptimizer, EvaluatingOptimizer):
-    """Quasi-Newton steps with a memory of the last pairs: ``torch.optim.LBFGS``.
+    """Limited-memory quasi-Newton method: ``torch.optim.LBFGS``.
 
         s = the last step, y = the change of the gradient g along it: kept if y s > 10⁻¹⁰
-        d = -H g                       H the inverse Hessian, from the last pairs by two loops, and (y s) / y² elsewhere
-        p ← p + t d                    t = η, at the first iteration η min(1, 1 / ‖g‖₁), or by line search
+        d = -H g                       H the inverse Hessian: two loops over the kept pairs, starting from (y s) / y²
+        p ← p + t d                    t = η, at the first iteration η min(1, 1 / ‖g‖₁), or from a line search
 
-    ``opt.step(value_and_grads, state, params)`` makes up to ``max_iter`` iterations for one function, as torch's ``step`` with a
-    closure does; ``train_step`` and ``fit`` call it. It reads values on its way, so it is neither compiled nor mapped, but
-    ``value_and_grads`` may be compiled. ``update`` makes one iteration with the gradient it gets, without line search: what torch
-    does with ``max_iter=1``.
+    ``opt.step(value_and_grads, state, params)`` makes up to ``max_iter`` iterations on one function, like torch's ``step`` with a
+    closure; ``train_step`` and ``fit`` call it. It reads values as numbers and can therefore be neither compiled nor mapped, but
+    ``value_and_grads`` may be compiled. ``update`` makes one iteration with the given gradient, without line search, like torch
+    with ``max_iter=1``.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor; a schedule counts steps.
-        max_iter: The most iterations of a ``step``.
-        max_eval: The most evaluations of a ``step``; ``None`` for 5 / 4 of ``max_iter``.
-        tolerance_grad: Params stay where no element of the gradient is larger.
-        tolerance_change: A step ends where no element, or the loss, changes by more.
-        history_size: The number of pairs that are kept.
-        line_search_fn: "strong_wolfe", or ``None`` for steps of the length t.
-        maximize: Whether to ascend: steps of the negated loss.
-        donated: Set by ``donate``.
+        lr: η, a factor without unit: a number, a schedule of the number of steps made, or a 0-d tensor.
+        max_iter: Maximal number of iterations per ``step``.
+        max_eval: Maximal number of evaluations per ``step``; ``None`` for 5 / 4 of ``max_iter``.
+        tolerance_grad: Params do not move if no element of the gradient is larger.
+        tolerance_change: A step ends if neither an element nor the loss changes by more.
+        history_size: Number of kept pairs.
+        line_search_fn: ``"strong_wolfe"``, or ``None`` for the fixed length t.
+        donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
-        ``step``, the number of updates made; 0-d float64 tensors: ``n_iter``, the number of iterations, the last length ``t``,
-        the scale ``H_diag`` of H, and ``n_pairs``; ``d``, the last direction, and ``prev_grad``; ``old_dirs`` y and ``old_stps``
-        s, stacked, the newest last: 2 ``history_size`` + 2 numbers for each parameter. A leaf should have a gradient always or
-        never: the pairs keep what they had of a leaf that is absent now and then.
+        step: Number of updates made.
+        n_iter: Number of iterations, like the next three a 0-d float64 tensor.
+        t: The last length.
+        H_diag: The scale (y s) / y² of H.
+        n_pairs: Number of kept pairs.
+        d: The last direction.
+        prev_grad: The last gradient.
+        old_dirs: The kept y, stacked, the newest last.
+        old_stps: The kept s, stacked, the newest last. The state takes 2 ``history_size`` + 2 numbers for each parameter. A leaf
+            should have a gradient always or never: the pairs of a leaf that is absent now and then become stale.
 
     Raises:
-        ValueError: For arguments of the wrong kind; from ``update`` and ``step`` as ``SGD``, and from ``step`` where it is
-            compiled or mapped.
+        ValueError: If an argument is outside its bounds; from ``step`` if it is compiled or mapped.
 
     References:
         Nocedal & Wright 2006, "Numerical optimization", algorithms 7.4 and 7.5.
@@ -98,11 +103,11 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
     def moment_shape(self, name: str, shape: Size) -> Size:
         return Size((self.history_size, *shape)) if name.startswith("old") else shape
 
-    def step(  # type: ignore[override]  # the driver asks only rules without scalars for the step of its columns
+    def step(  # type: ignore[override]  # the driver calls step with columns only without scalars
         self, value_and_grads: ValueAndGrads, state: State, params: Params
     ) -> tuple[Params, State, Any]:
         if not is_eager():
-            rule = "step reads the loss on its way, so it is neither compiled nor mapped; compile value_and_grads"
+            rule = "step reads values as numbers and can be neither compiled nor mapped; compile value_and_grads"
             raise value_error(self, rule, "a step that is traced")
         value, grads = value_and_grads(params)
         searching = self.replace()
@@ -157,7 +162,7 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
                 return
 
     def _walk(self, run: "Descent", evaluate: Evaluate, f: float, *, is_last: bool) -> tuple[float, int]:
-        """Move by t d; return the loss there and how often it was evaluated: not after the last iteration."""
+        """Move by t d; return the loss there and the number of evaluations: 0 after the last iteration."""
         run.move(run.t)
         if is_last:
             return f, 0
@@ -165,7 +170,7 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
         return f, 1
 
     def _search(self, run: "Descent", evaluate: Evaluate, first: Point, most: int) -> tuple[float, int]:
-        """Move by the length that the line search finds; return the loss there and how often it was evaluated."""
+        """Move by the length from the line search; return the loss there and the number of evaluations."""
 
         def at(t: float) -> Point:
             f, g = evaluate(run.at(t))
@@ -178,7 +183,7 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
 
 
 class Descent:
-    """The state of a descent, with params as leaves and all else as vectors."""
+    """The state of a descent, with params as leaves and everything else as vectors."""
 
     def __init__(self, ps: Sequence[Tensor], g: Tensor, vectors: Sequence[Tensor], now: dict[str, Any]) -> None:
         self.ps, self.g, self.t, self.n_iter = ps, g, now["t"], now["n_iter"]
@@ -186,7 +191,7 @@ class Descent:
         self.pairs = Pairs(len(ys), ys, ss, now["n_pairs"], now["H_diag"])
 
     def turn(self, lr: Any) -> None:
-        """Set the direction and the first length for this iteration."""
+        """Set the direction and the initial length for this iteration."""
         self.pairs.add(self.g - self.last_g, self.d * kernels.narrowed(self.t, self.d))
         self.d, self.last_g, self.n_iter = self.pairs.direction(self.g), self.g, self.n_iter + 1
         self.t = self._first_length(lr)
@@ -202,7 +207,7 @@ class Descent:
         return [kernels.plus(p, d.to(p.dtype), t) for p, d in zip(self.ps, parted(self.d, self.ps), strict=True)]
 
     def move(self, t: Any, condition: Any = True) -> None:
-        """Move by t d where the condition is true."""
+        """Move by t d if the condition is true."""
         if isinstance(condition, Tensor):
             self.ps = [torch.where(condition, x, p) for x, p in zip(self.at(t), self.ps, strict=True)]
         elif condition:
@@ -218,12 +223,12 @@ class Descent:
 
 
 def _not(condition: Any) -> Any:
-    """Return the contrary of a bool or of a tensor: of a comparison with NaN it is true, so that NaN is not hidden."""
+    """Return the negation of a bool or a tensor. It is true for a comparison with NaN, which keeps NaN visible."""
     return ~condition if isinstance(condition, Tensor) else not condition
 
 
 def _chosen(condition: Tensor, new: Any, old: Tensor) -> Tensor:
-    """Return the new tensor or number where a condition is true, else the old one, on the device of the condition."""
+    """Return the new tensor or number if a condition is true, else the old one, on the device of the condition."""
     return torch.where(condition, torch.as_tensor(new).to(condition.device, old.dtype), old.to(condition.device))
 
 

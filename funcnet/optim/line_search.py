@@ -1,9 +1,9 @@
-"""The line search of L-BFGS: a step length that fulfils the strong Wolfe conditions, as ``torch.optim.LBFGS`` finds it.
+"""The line search of L-BFGS: a step length that satisfies the strong Wolfe conditions, as in ``torch.optim.LBFGS``.
 
     f(t) ≤ f(0) + c₁ t f'(0)      |f'(t)| ≤ c₂ |f'(0)|
 
-First the length grows until two lengths bracket such a point, then cubic interpolation narrows the bracket: Nocedal & Wright
-2006, "Numerical optimization", algorithms 3.5 and 3.6.
+The length grows until two lengths bracket a solution, then cubic interpolation narrows the bracket: Nocedal & Wright 2006,
+"Numerical optimization", algorithms 3.5 and 3.6.
 """
 
 from collections.abc import Callable
@@ -28,15 +28,15 @@ Evaluate = Callable[[float], Point]
 
 
 def strong_wolfe(evaluate: Evaluate, first: Point, t: float, size: float, tolerance: float, most: int) -> tuple[Point, int]:
-    """Return a point, and how often the line was evaluated.
+    """Return a point, and the number of evaluations.
 
     Args:
         evaluate: Function of a length that returns the point.
         first: The point of length 0.
         t: The first length to try.
         size: The largest element of the direction.
-        tolerance: The least change of an element for which the bracket is narrowed.
-        most: The most evaluations after the first.
+        tolerance: The smallest change of an element for which the bracket is narrowed.
+        most: Maximal number of evaluations after the first.
     """
     points, done, count = _bracket(evaluate, first, t, most)
     low = 0 if points[0].f <= points[-1].f else 1
@@ -49,7 +49,7 @@ def strong_wolfe(evaluate: Evaluate, first: Point, t: float, size: float, tolera
 
 
 def _bracket(evaluate: Evaluate, first: Point, t: float, most: int) -> tuple[list[Point], bool, int]:
-    """Return two points around one that fulfils the conditions, or that one and ``True``, and the evaluations after the first."""
+    """Return two points around a solution, or a solution and ``True``, and the number of evaluations after the first."""
     last, now = first, evaluate(t)
     for i in range(most):
         if _is_too_far(now, first) or (i > 1 and now.f >= last.f):
@@ -64,7 +64,7 @@ def _bracket(evaluate: Evaluate, first: Point, t: float, most: int) -> tuple[lis
 
 
 def _narrow(points: list[Point], low: int, new: Point, first: Point) -> tuple[int, bool]:
-    """Put a new point into the bracket; return the place of the lower one, and whether it fulfils the conditions."""
+    """Put a new point into the bracket; return the index of the lower one, and whether it satisfies the conditions."""
     if _is_too_far(new, first) or new.f >= points[low].f:
         points[1 - low] = new
         return (0 if points[0].f <= points[1].f else 1), False
@@ -84,7 +84,7 @@ def _is_flat(point: Point, first: Point) -> bool:
 
 
 def _kept_inside(t: float, points: list[Point], is_slow: bool) -> tuple[float, bool]:
-    """Move a length away from an end of the bracket, at the second time that it comes near one; return whether it was near."""
+    """Move a length away from an end of the bracket if it is near one for the second time; return whether it was near."""
     least, most = sorted([points[0].t, points[1].t])
     margin = 0.1 * (most - least)
     if not min(most - t, t - least) < margin:
@@ -95,7 +95,7 @@ def _kept_inside(t: float, points: list[Point], is_slow: bool) -> tuple[float, b
 
 
 def _cubic(a: Point, b: Point, bounds: tuple[float, float] | None = None) -> float:
-    """Return where the cubic through two points with their slopes is least, between ``bounds``, by default the points."""
+    """Return the minimizer of the cubic through two points with their slopes, within ``bounds``, by default the points."""
     least, most = bounds or (min(a.t, b.t), max(a.t, b.t))
     near, far = (a, b) if a.t <= b.t else (b, a)
     d1 = a.slope + b.slope - _ratio(3 * (a.f - b.f), a.t - b.t)
@@ -108,5 +108,5 @@ def _cubic(a: Point, b: Point, bounds: tuple[float, float] | None = None) -> flo
 
 
 def _ratio(a: float, b: float) -> float:
-    """Divide as floats do in tensors: by 0 too."""
+    """Divide with the rules of floating tensors, also by 0."""
     return a / b if b else inf * a if a else nan

@@ -1,4 +1,4 @@
-"""Lookahead: slow params that follow those of another optimizer."""
+"""Lookahead: slow params that follow the fast ones of another optimizer."""
 
 from typing import Any
 
@@ -18,24 +18,26 @@ from funcnet.value import frozen
 
 @frozen
 class Lookahead(OptimizerWrapper):
-    """Let an optimizer run ahead, and every k steps pull its params back to slow ones: ``optax.lookahead``.
+    """Let an optimizer run ahead, and every k steps pull its params back towards slow ones: ``optax.lookahead``.
 
         p ← the step of ``optimizer``
         every k updates:  s ← s + α (p - s)      p ← s
 
-    Params are the fast ones, p; evaluate with the slow ones, ``opt.eval_params(state, params)``.
+    The params p are the fast ones; evaluate with the slow ones, which ``opt.eval_params(state, params)`` returns.
 
     Args:
         optimizer: The optimizer that makes the fast steps.
         sync_period: k, the number of updates between two of the slow params.
-        slow_step_size: α, the share of the way that the slow params go.
-        donated: Set by ``donate``.
+        slow_step_size: α, the share of the way that the slow params move.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``slow`` s; ``optimizer``, the state of the optimizer.
+        step: Number of updates made.
+        slow: s, like params.
+        optimizer: The state of the optimizer.
 
     Raises:
-        ValueError: For arguments of the wrong kind; from ``update`` for state, gradients and params that do not fit each other.
+        ValueError: If an argument is outside its bounds.
 
     References:
         Zhang et al. 2019, "Lookahead optimizer: k steps forward, 1 step back", algorithm 1.
@@ -63,14 +65,20 @@ class Lookahead(OptimizerWrapper):
         return numbers, zip(_where(synced, fast, ps), _where(synced, new, slow), strict=True)
 
     def eval_params(self, state: State, params: Params) -> Params:
-        """Return the slow params, in the dtypes of params, and the leaves of ``params`` that the optimizer does not step."""
+        """Return the slow params in the dtypes of params, and the leaves of ``params`` that the optimizer does not step.
+
+        Args:
+            state: The state of the optimizer.
+            params: The params that are trained.
+        """
         self._require_state(state)
         slow = tree.names(state["slow"])
-        return tree.map_with_path(lambda path, p: slow[path].to(p.dtype) if path in slow else p, params)
+        made: Params = tree.map_with_path(lambda path, p: slow[path].to(p.dtype) if path in slow else p, params)
+        return made
 
 
 def _where(condition: Any, new: Leaves, old: Leaves) -> Leaves:
-    """Choose, where the condition is a tensor; where it is true in eager mode, take the new ones."""
+    """Return the new leaves if the condition is ``True``; choose element-wise if it is a tensor."""
     if not isinstance(condition, Tensor):
         return new
     return [torch.where(condition.to(x.device), y.to(x.dtype), x) for y, x in zip(new, old, strict=True)]

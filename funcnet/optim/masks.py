@@ -1,12 +1,12 @@
-"""Masks say on which leaves of params a transform acts.
+"""Masks select the leaves of params on which a transform acts.
 
 A mask is one of these:
 
-a tree of bools like params       as ``decay_mask`` makes it, or ``tree.map_with_path``
-a function (path, leaf) -> bool   of what the leaf is, not of its values: it is called once for each structure and shapes
-a pattern, or a tuple of them     of paths: "*.weight", "encoder.*"; a path that matches one of them is in
-a net                             what ``decay_mask(net, params)`` says
-None                              what names and shapes say, where there is no net; see ``AddDecayedWeights``
+    a tree of bools like params       from ``decay_mask`` or ``tree.map_with_path``
+    a function (path, leaf) -> bool   of the kind of the leaf, not its values: it is called once per structure and shapes
+    a pattern, or a tuple of them     of paths: "*.weight", "encoder.*"; a path must match one of them
+    a net                             for ``decay_mask(net, params)``
+    None                              a choice by names and shapes, without a net; see ``AddDecayedWeights``
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ RULE = "a tree of bools, a function (path, leaf) -> bool, a pattern or a tuple o
 
 
 def is_pattern(mask: Mask) -> bool:
-    """Tell whether a mask is a pattern of paths, or a tuple of them."""
+    """Return whether a mask is a pattern of paths or a tuple of patterns."""
     return isinstance(mask, str) or (isinstance(mask, tuple) and bool(mask) and all(isinstance(one, str) for one in mask))
 
 
@@ -43,24 +43,27 @@ def mask_validator(value: Any, attribute: Any, got: Any) -> None:
 
 
 def comparable(mask: Mask) -> Any:
-    """Return what a mask is compared and hashed by: itself, but a tree by its leaves and their paths."""
+    """Return the key by which a mask is compared and hashed: the mask itself, or the leaves and paths of a tree."""
     is_tree = isinstance(mask, NODES) and not is_pattern(mask)
     return ("tree", *named_leaves("", mask)) if is_tree else mask
 
 
 def decay_mask(net: Layer, params: Params) -> Tree:
-    """Return a tree of bools like ``params``: ``True`` for what weight decay should make smaller, the weights of ``net``.
+    """Return a tree of bools like ``params``: ``True`` for leaves that weight decay should shrink, the weights of ``net``.
 
-    Biases are left alone, known by their names, and what a layer names in ``undecayed``: the scales of norms, ``Scale``,
-    ``PReLU`` and ``CauchySimilarity``. The number of axes does not matter, so the norms of an ``ensemble`` or a ``repeat``, whose
-    params are stacked, are left alone too. Embeddings decay. A custom layer declares ``undecayed = ("gain",)``.
+    Excluded are biases, recognized by their names, and the leaves that a layer names in ``undecayed``: the scales of norms,
+    ``Scale``, ``PReLU`` and ``CauchySimilarity``. The number of axes does not matter: the stacked norms of an ``ensemble`` or a
+    ``repeat`` are excluded too. Embeddings decay. A custom layer declares ``undecayed = ("gain",)``.
 
     Args:
         net: The net.
         params: Its params.
 
+    Returns:
+        A tree of bools in the structure of ``params``.
+
     Raises:
-        ValueError: For what is no layer.
+        ValueError: If ``net`` is not a layer.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.linear.linear import Linear
@@ -79,7 +82,7 @@ def _is_bias(path: str) -> bool:
 
 
 def _by_names(path: str, node: Tree, beside: Sequence[Any]) -> Tree:
-    """Return a tree of bools by names and shapes: ``False`` for a bias, and for what has the shape of a bias beside it."""
+    """Return a tree of bools by names and shapes: ``False`` for a bias, and for leaves with the shape of a bias beside them."""
     if not isinstance(node, NODES):
         shapes = [one.shape for one in beside]
         return node is not None and is_dense(node) and not _is_bias(path) and node.shape not in shapes
@@ -89,7 +92,7 @@ def _by_names(path: str, node: Tree, beside: Sequence[Any]) -> Tree:
 
 
 def flags_of(who: Any, mask: Mask, params: Params) -> list[bool]:
-    """Return for each leaf of params, absent ones too, whether the mask has it."""
+    """Return for each leaf of params, including absent ones, whether the mask selects it."""
     pairs = [*named_leaves("", params)]
     if mask is None:
         return [bool(one) for one in flatten_together(_by_names("", params, ()))[0]]
@@ -124,7 +127,7 @@ class FlagCache:
         return FlagCache, ()
 
     def flags(self, who: Any, mask: Mask, params: Params) -> list[bool]:
-        """Return for each leaf of params, absent ones too, whether the mask has it. Known ones of eight tensors take 2 µs."""
+        """Return for each leaf of params whether the mask selects it. The lookup of eight known tensors takes 2 µs."""
         for codec, kinds, flags in self.known if is_eager() else ():
             try:
                 if [*map(_kind, codec.read(params))] == kinds:

@@ -1,4 +1,4 @@
-"""MasterWeights: an optimizer for params in half precision, whose small steps add up in float32 copies of them."""
+"""MasterWeights: an optimizer for params in half precision that accumulates small steps in float32 copies."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import flattening, tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import add_location, flag, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
@@ -22,34 +22,31 @@ from funcnet.value import frozen
 
 @frozen
 class MasterWeights(Optimizer):
-    """Run an optimizer on float32 copies, the masters, of the params in half precision, and round them to params once a step.
+    """Run an optimizer on float32 copies of half-precision params, the masters, and round them to params after each step.
 
-        w ← w where w rounded is p, and p elsewhere          w master of p, in float32
-        w ← the step of ``optimizer`` from w by g in float32
+        w ← w if w rounded is p, else p                      w master of p, in float32
+        w ← the step of ``optimizer`` from w with g in float32
         p ← w rounded to the dtype of p
 
-    A bfloat16 number has 8 bits: 1 - 1e-4 is 1, and a param would stay where it is for ever. Its master moves at each step, and
-    the param follows once half of its last bit has come together. Params in float32 and float64 have no masters.
+    A bfloat16 number has 8 significant bits: 1 - 1e-4 rounds to 1, and such steps would never move a param. Its master moves at
+    each step, and the param follows once half of its last bit has accumulated. Params in float32 and float64 have no masters.
 
-    Params win over masters: where p was changed from outside, as by ``update_stats`` or by loading other weights, p is no
-    longer w rounded, and the step begins from p. Masters may be saved with the state, or made anew from params by ``init``.
+    Params take precedence over masters: if p was changed elsewhere, as by ``update_stats`` or by loading other weights, p is no
+    longer w rounded, and the step starts from p. Masters may be saved with the state, or recreated from params with ``init``.
 
     Args:
-        optimizer: The optimizer that steps; of a chain the transforms see the gradients in float32.
-        donated: Whether params and state may be overwritten, as ``donate`` sets it.
+        optimizer: The optimizer that makes the steps; the transforms of a chain get the gradients in float32.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``masters``, a tree like params with the float32 copies and ``None`` elsewhere: 4 bytes a parameter; ``optimizer``, the
-        state of the optimizer for params in float32.
-
-    Units:
-        Those of ``optimizer``, which counts the updates.
+        masters: A tree like params with the float32 copies, ``None`` for wider params: 4 bytes per parameter.
+        optimizer: The state of the optimizer for params in float32.
 
     Raises:
-        ValueError: For what is no optimizer; in ``update`` for a state of another optimizer, and for trees and tensors
-            that do not fit each other.
+        ValueError: If ``optimizer`` is not an optimizer; from ``update`` if the state is that of another optimizer, or if trees
+            or tensors do not fit each other.
 
-    Source:
+    References:
         Micikevicius et al. 2018, "Mixed precision training", section 3.1.
 
     >>> import torch
@@ -93,7 +90,8 @@ class MasterWeights(Optimizer):
 
     def eval_params(self, state: State, params: Params) -> Params:
         wide = self.optimizer.eval_params(state["optimizer"], _over(params, state["masters"]))
-        return tree.map(lambda p, w: w.to(p.dtype), params, wide)
+        made: Params = tree.map(lambda p, w: w.to(p.dtype), params, wide)
+        return made
 
     def donate(self) -> "MasterWeights":
         return self.replace(optimizer=self.optimizer.donate(), donated=True)
@@ -102,7 +100,7 @@ class MasterWeights(Optimizer):
         masters = tree.map(lambda p: p.detach().float() if _is_half(p) else None, params)
         return {"masters": masters, "optimizer": self.optimizer.init(_over(params, masters))}
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: Any, params: Params) -> tuple[Params, State]:
         try:
             if state.keys() != {"masters", "optimizer"}:
                 raise LookupError
@@ -114,7 +112,7 @@ class MasterWeights(Optimizer):
         return self._stepped(columns, places, ready, grads, state, params)
 
     def _judged(self, columns: Columns) -> Columns:
-        """Return params in half precision, their gradients and masters, ready for a step; ``LookupError`` for misfits."""
+        """Return params in half precision, their gradients and masters, ready for a step; raise ``LookupError`` for misfits."""
         known = self._guards.find(columns) if columns[0] else None
         if not columns[0] or (known is not None and (not self.donated or known.is_apart(columns))):
             return columns
@@ -123,7 +121,7 @@ class MasterWeights(Optimizer):
     def _stepped(
         self, columns: Columns, places: list[int], ready: Columns, grads: Tree, state: State, params: Params
     ) -> tuple[Params, State]:
-        """Make the step; a failing optimizer has written to nothing but the tensors that are made here."""
+        """Make the step; an optimizer that raises has written only to tensors made here."""
         ps, gs, ms = ready
         wide = [torch.where(m.to(p.dtype) == p, m, p.float()) for p, m in zip(ps, ms, strict=True)]
         steps = replaced(columns[1], places, [g.float() for g in gs])
@@ -138,7 +136,7 @@ class MasterWeights(Optimizer):
     def _rounded(
         self, columns: Columns, places: list[int], ready: Columns, new: list[Tensor], inner: State, params: Tree
     ) -> tuple[Params, State]:
-        """Return the new params and state: halves have their new master and that one rounded, all others what came."""
+        """Return the new params and state: rounded masters for params in half precision, the optimizer's results for others."""
         ps, _, ms = ready
         masters: Sequence[Tensor] = [new[i] for i in places]
         rounded: Sequence[Tensor] = [w.to(p.dtype) for w, p in zip(masters, ps, strict=True)]
@@ -155,7 +153,7 @@ class MasterWeights(Optimizer):
             raise value_error(self, "state must be a dict of masters and optimizer, as init makes it", state)
 
     def _explained(self, error: Exception, grads: Tree, state: State, params: Params) -> Exception:
-        """Turn an error into ours: the state first, then the trees, then the leaves in half precision."""
+        """Return our error: first for the state, then the trees, then the leaves in half precision."""
         self._require_state(state)
         return explained(self, error, params, {"grads": grads, "masters": state["masters"]}, self.donated, _is_half)
 
@@ -169,6 +167,6 @@ def _as(like: Tree, leaves: Sequence[Any]) -> Tree:
 
 
 def _over(params: Tree, masters: Tree) -> Tree:
-    """Return the tree of masters, with the params in the places without one."""
+    """Return the tree of masters, with params in place of missing ones."""
     rows = zip(*flattening.flatten_together(params, masters), strict=True)
     return _as(params, [p if m is None else m for p, m in rows])

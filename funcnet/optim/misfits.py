@@ -1,4 +1,4 @@
-"""Misfits: why an update was refused, by path: the trees first, then their leaves, then what a donated update would write to."""
+"""Misfits: why an update was refused, by path. The trees are compared first, then their leaves, then memory that is written."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from funcnet.kernels.tracing import is_eager
 from funcnet.optim.columns import is_count, is_dense, moment_like
 
 Named = dict[str, dict[str, Any]]
-"""The leaves of some trees by the name of the tree, and the path."""
+"""The leaves of trees by the name of the tree and the path."""
 
 Like = Callable[[str, Tensor], Tensor]
 
@@ -27,16 +27,16 @@ def explained(
     concerns: Callable[[Any], bool] | None = None,
     like: Like | None = None,
 ) -> Exception:
-    """Return our error for an update that failed with ``error``, or that error where nothing is wrong with what it got.
+    """Return our error for an update that failed with ``error``, or that error if the arguments are right.
 
     Args:
         who: The optimizer.
-        error: What was raised.
+        error: The error that was raised.
         params: The params.
         others: ``grads`` and the state: ``step``, which may be missing, and trees of float32 or wider tensors.
         donated: Whether the update writes to params and state.
-        concerns: Which leaves of params the update looks at; by default all that have a gradient.
-        like: A function of the name of a moment and a param that makes the first moment; zeros like the param by default.
+        concerns: A function that selects the leaves of params that the update reads; by default all with a gradient.
+        like: A function of the name of a moment and a param that makes the first moment; by default zeros like the param.
     """
     step, trees = others.get("step"), {name: one for name, one in others.items() if name != "step"}
     try:
@@ -56,9 +56,9 @@ def explained(
         and not step.is_cpu
         and any(leaf.device != step.device for leaf in leaves.values())
     ):
-        found = value_error(who, "step must be on the CPU, or where params are", _kind(step))
+        found = value_error(who, "step must be on the CPU, or on the device of params", _kind(step))
     if found is None and isinstance(error, (OverflowError, RuntimeError)) and "overflow" in str(error):
-        found = value_error(who, "its hyperparameters must be numbers that the dtype of params can hold", str(error))
+        found = value_error(who, "hyperparameters must be numbers that the dtype of params can hold", str(error))
     if found is None and donated and is_eager():
         steps = {"step": {"": step}} if "step" in others else {}
         found = _unwritable(who, {"params": leaves, **named}, steps)
@@ -66,39 +66,39 @@ def explained(
 
 
 def require_dense(who: Any, grads: Tree) -> None:
-    """Raise ``ValueError`` for a gradient that is no dense floating tensor of at least 16 bits, with its path."""
+    """Raise ``ValueError`` for a gradient that is not a dense floating tensor of at least 16 bits, with its path."""
     for path, g in tree.names(grads).items():
         if not is_dense(g):
             raise value_error(who, f"grads must have a dense floating tensor of at least 16 bits at {path!r}", g)
 
 
 def _leaf(who: Any, params: dict[str, Any], others: Named, first: Like) -> Exception | None:
-    """Find the first leaf with a gradient where something is not as its parameter is."""
+    """Return an error for the first leaf with a gradient in which a tensor does not fit its parameter."""
     for path, g in others["grads"].items():
         p = params.get(path)
         if p is None or not is_dense(p):
-            return value_error(who, f"grads must have None at {path!r}, where params has {describe(p)}", g)
+            return value_error(who, f"grads must be None at {path!r}, where params is {describe(p)}", g)
         for name, other in others.items():
             like = p if name == "grads" else first(name, p.detach())
             if not isinstance(other.get(path), Tensor) or _kind(other[path]) != _kind(like):
-                what = "what params has" if like.shape == p.shape else "what init makes"
-                rule = f"{name} must have at {path!r} {what}, {_kind(like)}"
+                rule = "match params" if like.shape == p.shape else "be as init makes it"
+                rule = f"{name} at {path!r} must {rule}, {_kind(like)}"
                 return value_error(who, rule, _kind(other.get(path)))
     return None
 
 
 def _unwritable(who: Any, named: Named, steps: Named) -> Exception | None:
-    """Find what a donated update could not write to; asked only once all is of the right kind."""
+    """Return an error for tensors that a donated update cannot write to; called once everything has the right kind."""
     grads = named.pop("grads")
     written = {f"{name} at {path!r}": leaves[path] for path in grads for name, leaves in named.items()}
     written |= {name: leaf for name, leaves in steps.items() for leaf in leaves.values()}
     for name, leaf in written.items():
         if not is_writable(leaf):
-            rule = f"donated, it writes to {name}: no inference tensor outside inference mode, negated view or lazy zeros"
+            rule = f"a donated optimizer writes to {name}: it must not be an inference tensor, a negated view or lazy zeros"
             return value_error(who, rule, leaf)
     names = [*written]
     shared = [names[i] for i in sorted(overlapping([*written.values()]))]
-    rule = "donated, it writes to params and state, of which no two elements may share memory"
+    rule = "a donated optimizer writes to params and state, in which no two elements may share memory"
     return value_error(who, rule, "shared memory in " + " and ".join(shared[:2])) if shared else None
 
 

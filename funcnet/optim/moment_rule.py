@@ -184,7 +184,7 @@ class MomentRule(Value):
         counts = {name: state[name].clone() if self._writes else state[name] for name in ("step", *self._numbers)}
         return {**counts, **{name: f(*row) for name, row in rows.items()}}
 
-    def _update(self, carrier: Tree, grads: Tree, state: State, params: Params) -> tuple[Columns, Columns, Any, State]:
+    def _update(self, carrier: Tree, grads: Tree, state: State, params: Tree) -> tuple[Columns, Columns, Any, dict[str, Any]]:
         """Return the columns, the new ones, the function that makes a tree from a column, and the new counts."""
         try:
             if len(state) != self._length:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 from attrs import field
 
 from funcnet import flattening, tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import flag
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
@@ -88,7 +88,7 @@ class MomentOptimizer(MomentRule, Optimizer):
         """
         return None
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: Any, params: Params) -> tuple[Params, State]:
         found = self._plans.find(grads, state, params)
         if found is not None:
             return self._by_plan(*found, grads, state, params)
@@ -99,7 +99,7 @@ class MomentOptimizer(MomentRule, Optimizer):
         params, *moments = [write(column) for column in new]
         return params, {**counts, **dict(zip(self._names, moments, strict=True))}
 
-    def _by_plan(self, plan: Plan, found: Any, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def _by_plan(self, plan: Plan, found: Any, grads: Tree, state: Any, params: Params) -> tuple[Params, State]:
         columns, others, step = found
         try:
             rates = self._fixed or self._rates(step)
@@ -160,7 +160,7 @@ class MomentTransform(MomentRule, GradientTransform):
     reads_params: ClassVar[bool] = False
     """Whether ``formula`` needs the params; if not, its ``p`` is the gradient, and ``update`` ignores params."""
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: Any, params: Params) -> tuple[Grads, State]:
         carrier = params if self.reads_params else grads
         columns, new, write, counts = self._update(carrier, grads, state, carrier)
         after = [None if g is None else y for g, y in zip(columns[1], new[0], strict=True)]

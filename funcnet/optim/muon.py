@@ -53,9 +53,9 @@ class Muon(MomentOptimizer):
         ns_steps: Number of Newton-Schulz steps, below 100.
         adjust_lr_fn: The choice of r: ``"original"`` or ``None``, or ``"match_rms_adamw"`` for steps of the size of AdamW's.
         ns_dtype: The dtype of the Newton-Schulz steps; ``None`` for that of params. The default is torch's.
+        donated: Whether params and state may be overwritten; set by ``donate``.
         stacked: Whether to accept further leading axes, as stacks of matrices with separate steps: the params of ``repeat`` and
             ``ensemble``.
-        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
         step: Number of updates made.

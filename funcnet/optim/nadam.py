@@ -32,8 +32,8 @@ class NAdam(MomentOptimizer):
         weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p; of 1 / ``lr`` if decoupled.
         momentum_decay: ψ, how fast the momentum grows to β₁, per update.
         decoupled_weight_decay: Whether p itself decays, as in ``AdamW``.
-        maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made.

@@ -32,9 +32,9 @@ class NovoGrad(MomentOptimizer):
         betas: (β₁, β₂), the decay rates of m and n.
         eps: ε, added to the root, in the unit of g.
         weight_decay: λ: λ p is added to the normalized gradient.
+        donated: Whether params and state may be overwritten; set by ``donate``.
         eps_root: ε₀, added under the root, in the unit of g².
         maximize: Whether to maximize the loss.
-        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
         step: Number of updates made.

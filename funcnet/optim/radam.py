@@ -33,8 +33,8 @@ class RAdam(MomentOptimizer):
         eps: ε, added to the denominator, in the unit of g.
         weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p; of 1 / ``lr`` if decoupled.
         decoupled_weight_decay: Whether p itself decays, as in ``AdamW``.
-        maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made.

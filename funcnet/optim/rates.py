@@ -1,11 +1,10 @@
 """Rates: hyperparameters that are numbers, schedules, or 0-d tensors.
 
 A number is a constant of compiled code. A schedule is called with the number of updates made before: an int in eager mode, a 0-d
-int64 tensor in compiled code and under ``vmap``. Torch divides that in float32; a ``Schedule`` computes in float64, and
-``LambdaSchedule(f)`` gives a plain function a float64 tensor. A 0-d tensor is read at each update: it may be batched by
-``torch.func.vmap``, which sweeps a rate, it may be traced by ``torch.func.grad``, and compiled code reads a value that was
-written into it, as with ``lr.fill_(0.01)``, without being compiled again. An optimizer with a tensor compares that field by
-identity.
+int64 tensor in compiled code and under ``vmap``. Torch divides that tensor in float32; a ``Schedule`` computes in float64, and
+``LambdaSchedule(f)`` passes a float64 tensor to a plain function. A 0-d tensor is read at each update. It may be batched with
+``torch.func.vmap``, which sweeps a rate, and differentiated with ``torch.func.grad``. After ``lr.fill_(0.01)`` compiled code uses
+the new value without recompiling. Optimizers with a tensor compare that field by identity.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,11 +26,11 @@ Rate = float | Tensor | Callable[[Any], Any]
 """A number, a 0-d tensor, or a schedule: a function of the step, an int or a 0-d tensor."""
 
 Rates = Sequence[Any]
-"""Rates at one step: numbers, or 0-d tensors."""
+"""Rates at one step: numbers or 0-d tensors."""
 
 
 def is_rate(value: Any, below: float = inf, at_least: float = 0.0) -> bool:
-    """Tell whether a value is a number from a lower bound on that float32 can hold, below a bound."""
+    """Return whether a value is a number between bounds that float32 can hold."""
     return is_number(value) and at_least <= value < below and value <= kernels.MOST
 
 
@@ -56,12 +55,12 @@ def rate(at_least: float = 0.0, below: float = inf) -> Validator:
 
 
 def pair_of_rates(below: float = 1.0) -> Validator:
-    """Make a validator for a tuple of two rates of at least 0 and below a bound."""
+    """Make a validator for a tuple of two non-negative rates below a bound."""
     return tuple_of_rates(2, below)
 
 
 def tuple_of_rates(length: int, below: float = 1.0) -> Validator:
-    """Make a validator for a tuple of rates of at least 0 and below a bound."""
+    """Make a validator for a tuple of non-negative rates below a bound."""
     words = {2: "two", 3: "three"}
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
@@ -79,23 +78,23 @@ def _is_valid(one: Any, below: float) -> bool:
 
 
 def rate_field(default: Any = attrs.NOTHING, *, at_least: float = 0.0, below: float = inf, validator: Any = None) -> Any:
-    """Make a field for a rate: a number between bounds, a schedule, or a 0-d tensor, which compares by identity.
+    """Make a field for a rate: a number between bounds, a schedule, or a 0-d tensor, which is compared by identity.
 
-    With ``validator``, as ``pair_of_rates`` makes one, the field may hold a tuple of rates.
+    With ``validator``, like one from ``pair_of_rates``, the field may hold a tuple of rates.
     """
     judge = rate(at_least, below) if validator is None else validator
     return attrs.field(default=default, validator=judge, eq=comparable, metadata=holds_tensors)
 
 
 def comparable(value: Any) -> Any:
-    """Return what a rate is compared and hashed by: itself, but a tensor by its identity."""
+    """Return the key by which a rate is compared and hashed: the rate itself, or the identity of a tensor."""
     if isinstance(value, tuple):
         return tuple(map(comparable, value))
     return ("tensor", id(value)) if isinstance(value, Tensor) else value
 
 
 def limit_field() -> Any:
-    """Make a field without default for a limit: a number above 0, a schedule, or a 0-d tensor."""
+    """Make a required field for a limit: a number above 0, a schedule, or a 0-d tensor."""
     return rate_field(validator=_limit)
 
 
@@ -105,17 +104,17 @@ def _limit(value: Any, attribute: Any, got: Any) -> None:
 
 
 def fixed(*rates: Rate) -> Rates | None:
-    """Return rates that are all numbers; ``None`` where one is a schedule or a tensor."""
+    """Return rates that are all numbers; ``None`` if one is a schedule or a tensor."""
     return None if any(callable(one) or isinstance(one, Tensor) for one in rates) else rates
 
 
 def is_zero(rate: Rate) -> bool:
-    """Tell whether a rate is the number 0, so that what it multiplies is left out; a tensor or a schedule never is."""
+    """Return whether a rate is the number 0, whose product can be skipped; a tensor or a schedule never is."""
     return is_number(rate) and bool(rate == 0)
 
 
 def at(step: Tensor, *rates: Rate) -> Rates:
-    """Return each rate's value at a step: a number, or a 0-d tensor in compiled code."""
+    """Return the value of each rate at a step: a number, or a 0-d tensor in compiled code."""
     now = kernels.read(step)
     return [kernels.materialize_scalar(_read(one(now) if callable(one) else one)) for one in rates]
 
@@ -126,12 +125,12 @@ def _read(rate: Any) -> Any:
 
 
 def as_floats(rates: Rates | None) -> Rates | None:
-    """Return numbers as floats: kernels take no others of numpy, and no large int."""
+    """Return numbers as floats: kernels take neither other numpy numbers nor large ints."""
     return None if rates is None else tuple([float(one) if is_number(one) else one for one in rates])
 
 
 def checked(who: Any, rates: Rates, step: Tensor, below: Sequence[float]) -> Rates:
-    """Return the rates of a step, which must be numbers below bounds or 0-d tensors, before anything is written."""
+    """Return the rates of a step, after checking that they are numbers below their bounds or 0-d tensors."""
     rates = as_floats([*map(_read, rates)]) or ()
     for one, bound in zip(rates, below or [inf] * len(rates), strict=True):
         if not (_is_scalar(one, step) if isinstance(one, Tensor) else is_rate(one, bound)):
@@ -141,10 +140,10 @@ def checked(who: Any, rates: Rates, step: Tensor, below: Sequence[float]) -> Rat
 
 
 def _is_scalar(rate: Tensor, step: Tensor) -> bool:
-    """Tell whether a tensor can be a rate: real, 0-d, and not without memory where the step has some."""
+    """Return whether a tensor can be a rate: real, 0-d, and on the meta device only if the step is."""
     return rate.dim() == 0 and not rate.is_complex() and bool(rate.is_meta <= step.is_meta)
 
 
 def as_wide(t: Any) -> Any:
-    """Return the number of an update, from a 0-d tensor in float64."""
+    """Return the number of an update; a 0-d tensor becomes float64."""
     return t.to(torch.float64) if isinstance(t, Tensor) else t

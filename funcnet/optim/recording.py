@@ -22,7 +22,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import flag, instances, value_error
 from funcnet.flattening import Tree, flatten_together
 from funcnet.kernels.aliasing import without_graph
@@ -96,7 +96,7 @@ class Recorder(Optimizer):
     def init(self, params: Params) -> State:
         return self.wrap(self.optimizer.init(params))
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Params, State]:
         self._require_state(state)
         before, scale = self._before(grads, params), self._scale(state)
         new, inner = self.optimizer.update(grads, state["optimizer"], params)
@@ -135,7 +135,7 @@ class Recorder(Optimizer):
         """
         return norm_of_difference(before, after, overwrite=self._writes)
 
-    def _added(self, state: State, inner: State, norm: Tensor, before: Before, new: Params) -> State:
+    def _added(self, state: Any, inner: State, norm: Tensor, before: Before, new: Params) -> State:
         """Return the new state, with the norms of this step added to the sums."""
         pairs = [(p, q) for p, q in zip(before, *flatten_together(new), strict=True) if p is not None]
         moved = self.norm_of_difference([p for p, _ in pairs], [q for _, q in pairs])
@@ -161,7 +161,7 @@ class Recorder(Optimizer):
     def donate(self) -> Optimizer:
         return self.replace(optimizer=self.optimizer.donate(), donated=True)
 
-    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+    def map_state(self, f: Callable[..., Tree], state: Any, *others: Any) -> State:
         self._require_state(state)
         return {**state, "optimizer": self.optimizer.map_state(f, *[one["optimizer"] for one in (state, *others)])}
 

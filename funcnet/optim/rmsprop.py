@@ -33,8 +33,8 @@ class RMSprop(MomentOptimizer):
         weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.
         momentum: μ, the decay rate of the buffer b; 0 keeps no buffer.
         centered: Whether to divide by the standard deviation of the gradient.
-        maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made.

@@ -48,8 +48,8 @@ class Rprop(MomentOptimizer):
         lr: The initial step size s, in the unit of p, a number or a 0-d tensor. Later sizes depend on the gradients only.
         etas: (η⁻, η⁺), the factors of a step size after a sign change and without one.
         step_sizes: (s_min, s_max), the limits of the step sizes, in the unit of p.
-        maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made.

@@ -1,4 +1,4 @@
-"""ScheduleFree: an average of the steps in the place of a schedule."""
+"""ScheduleFree: an average of the steps in place of a schedule."""
 
 from typing import Any, ClassVar
 
@@ -19,29 +19,32 @@ from funcnet.value import frozen
 
 @frozen
 class ScheduleFree(OptimizerWrapper):
-    """Average the steps of an optimizer without momentum, so that no schedule is needed: ``optax.contrib.schedule_free``.
+    """Average the steps of an optimizer without momentum, which makes a schedule unnecessary: ``optax.contrib.schedule_free``.
 
         x = (y - (1 - β) z) / β                     y params, at which gradients are taken; x their average, for evaluation
         z ← z + the step of ``optimizer`` from y
-        w = (largest η yet)^r      W ← W + w
+        w = (largest η so far)^r      W ← W + w
         x ← x + w / W (z - x)
         y ← β x + (1 - β) z
 
-    Switch the momentum of the optimizer off, as with ``Adam(betas=(0.0, 0.999))``: β takes its place. Evaluate and save with
-    ``opt.eval_params(state, params)``, which is x. η is the optimizer's rate ``lr``, 1 where it has none.
+    Disable the momentum of the optimizer, as with ``Adam(betas=(0.0, 0.999))``: β replaces it. Evaluate and save x, which
+    ``opt.eval_params(state, params)`` returns. η is the optimizer's rate ``lr``, or 1 if it has none.
 
     Args:
-        optimizer: The optimizer that makes the steps; its learning rate is a constant, or a warm-up that ends in one.
+        optimizer: The optimizer that makes the steps; its learning rate is a constant, or a warm-up to a constant.
         b1: β, the share of the average in the params.
-        weight_lr_power: r, with which a step at a higher rate counts for more in the average.
-        donated: Set by ``donate``.
+        weight_lr_power: r, how strongly a higher rate increases the weight of a step in the average.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates made; ``weight_sum`` W and ``max_lr`` the largest η yet, 0-d float64 tensors; ``z``;
-        ``optimizer``, the state of the optimizer.
+        step: Number of updates made.
+        weight_sum: W, a 0-d float64 tensor.
+        max_lr: The largest η so far, a 0-d float64 tensor.
+        z: z, like params.
+        optimizer: The state of the optimizer.
 
     Raises:
-        ValueError: For arguments of the wrong kind; from ``update`` for state, gradients and params that do not fit each other.
+        ValueError: If an argument is outside its bounds.
 
     References:
         Defazio et al. 2024, "The road less scheduled", equations 3 to 5.
@@ -65,7 +68,7 @@ class ScheduleFree(OptimizerWrapper):
         total = numbers["weight_sum"] + weight
         share = weight / total if not isinstance(total, Tensor) and total else _quotient(weight, total)
         ys = [y.to(z.dtype) for y, z in zip(columns[0], columns[2], strict=True)]
-        start = [y.clone() for y in ys] if self.donated else ys  # a donated optimizer writes to what it steps from
+        start = [y.clone() for y in ys] if self.donated else ys  # a donated optimizer overwrites the params it gets
         steps = inner.update([g.to(y.dtype) for g, y in zip(columns[1], ys, strict=True)], start)
         rows = (self._moved(*row, share) for row in zip(ys, steps, columns[2], strict=True))
         return {"step": numbers["step"], "weight_sum": total, "max_lr": most}, rows
@@ -80,11 +83,17 @@ class ScheduleFree(OptimizerWrapper):
         return plus(y, z, self.b1 - 1) / self.b1
 
     def eval_params(self, state: State, params: Params) -> Params:
-        """Return the average x, in the dtypes of params, and the leaves of ``params`` that the optimizer does not step."""
+        """Return the average x in the dtypes of params, and the leaves of ``params`` that the optimizer does not step.
+
+        Args:
+            state: The state of the optimizer.
+            params: The params that are trained.
+        """
         self._require_state(state)
         rows = zip(*flattening.flatten_together(params, state["z"]), strict=True)
         found = [y if z is None else self._average(y.to(z.dtype), z).to(y.dtype) for y, z in rows]
-        return flattening.unflatten(params, iter(found))
+        made: Params = flattening.unflatten(params, iter(found))
+        return made
 
 
 def _larger(a: Any, b: Any) -> Any:
@@ -95,7 +104,7 @@ def _larger(a: Any, b: Any) -> Any:
 
 
 def _quotient(weight: Any, total: Any) -> Any:
-    """Return weight / total, 0 where all weights were 0."""
+    """Return weight / total, or 0 if all weights were 0."""
     if not isinstance(total, Tensor):
         return 0.0
     return torch.where(total > 0, weight / torch.where(total > 0, total, 1.0), 0.0)

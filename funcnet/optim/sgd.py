@@ -62,9 +62,9 @@ class SGD(MomentOptimizer):
         nesterov: Whether to step by g + μ b instead of b.
         maximize: Whether to maximize the loss.
         averaged: Whether b is a running average that starts at 0, with 1 - μ in place of 1 - τ at every update.
+        donated: Whether params and state may be overwritten; set by ``donate``.
         fused: Whether a single kernel makes the whole step of a tensor, with slightly different rounding: on the CPU, in float32
             or float64, and in eager mode. It pays off with ``donate``.
-        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
         step: Number of updates made.

@@ -1,4 +1,4 @@
-"""SAM: steps against the gradient at the worst params nearby."""
+"""SAM: steps with the gradient at the worst params nearby."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import flattening
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import flag, number
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
@@ -26,21 +26,20 @@ class SAM(EvaluatingOptimizer):
         q = p + ρ p² g / (‖p g‖ + 10⁻¹²)                     with adaptive
         p ← the step of ``optimizer`` from p with the gradient at q
 
-    A step takes two gradients of the same batch. ``train_step`` and ``fit`` take both; in a loop of your own call
-    ``opt.step(value_and_grads, state, params)``, or take them apart: ``worst = opt.climb(grads, params)``, then ``opt.update``
-    with the gradient at ``worst``. ``update`` by itself is that of ``optimizer``.
+    A step takes two gradients of the same batch. ``train_step`` and ``fit`` compute both; in a custom loop call
+    ``opt.step(value_and_grads, state, params)``, or call its parts: ``worst = opt.climb(grads, params)``, then ``opt.update``
+    with the gradient at ``worst``.
 
     Args:
-        optimizer: The optimizer that makes the steps, which counts the updates.
-        rho: ρ, the distance.
-        adaptive: Whether distances are measured in units of each p, so that a rescaled net climbs alike.
+        optimizer: The optimizer that makes the steps and counts the updates.
+        rho: ρ, the distance, in the unit of p.
+        adaptive: Whether distances are relative to each p, which makes the climb invariant to rescaling the net.
 
     State:
-        That of ``optimizer``.
+        The state of ``optimizer``.
 
     Raises:
-        ValueError: For arguments of the wrong kind; from ``climb`` for gradients and params that do not fit each other, and from
-            ``update`` as ``optimizer``.
+        ValueError: If an argument is outside its bounds; from ``climb`` if gradients and params do not fit each other.
 
     References:
         Foret et al. 2021, "Sharpness-aware minimization for efficiently improving generalization", algorithm 1; for ``adaptive``
@@ -62,8 +61,14 @@ class SAM(EvaluatingOptimizer):
     def init(self, params: Params) -> State:
         return self.optimizer.init(params)
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
-        """Make the second half of a step: ``grads`` are those at ``climb(grads, params)``."""
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Params, State]:
+        """Make the second half of a step.
+
+        Args:
+            grads: The gradients at ``climb(grads, params)``.
+            state: The state that ``init`` or the last ``update`` returned.
+            params: The params before the step.
+        """
         return self.optimizer.update(grads, state, params)
 
     def eval_params(self, state: State, params: Params) -> Params:
@@ -75,7 +80,12 @@ class SAM(EvaluatingOptimizer):
         return *self.optimizer.update(value_and_grads(worst)[1], state, params), value
 
     def climb(self, grads: Tree, params: Params) -> Params:
-        """Return the params at the distance ``rho`` in the direction in which the loss grows fastest."""
+        """Return the params at the distance ``rho`` in the direction of the steepest ascent.
+
+        Args:
+            grads: The gradients at ``params``.
+            params: The params.
+        """
         try:
             ps, gs = flattening.flatten_together(params, grads)
             present = [i for i, g in enumerate(gs) if g is not None]
@@ -85,10 +95,15 @@ class SAM(EvaluatingOptimizer):
         except Exception as error:
             raise explained(self, error, params, {"grads": grads}, False) from None
         after = dict(zip(present, new, strict=True))
-        return flattening.unflatten(params, iter([after.get(i, p) for i, p in enumerate(ps)]))
+        made: Params = flattening.unflatten(params, iter([after.get(i, p) for i, p in enumerate(ps)]))
+        return made
 
     def norm_of_all(self, slopes: list[Tensor]) -> Tensor:
-        """Return the common norm of the slopes."""
+        """Return the joint norm of the slopes.
+
+        Args:
+            slopes: A tensor for each leaf.
+        """
         return kernels.norm_of_all(slopes)
 
     def _climbed(self, ps: list[Tensor], gs: list[Tensor]) -> list[Tensor]:

@@ -25,8 +25,8 @@ class SignSGD(MomentOptimizer):
             number of updates made, or a 0-d tensor.
         momentum: μ, the decay rate of m; 0 keeps no average.
         weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
-        maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made.

@@ -1,4 +1,4 @@
-"""SkipNonFinite: no step where a gradient is NaN or infinite."""
+"""SkipNonFinite: no step for gradients with NaN or infinity."""
 
 from typing import Any, ClassVar
 
@@ -19,25 +19,27 @@ from funcnet.value import frozen, parts
 
 @frozen
 class SkipNonFinite(OptimizerWrapper):
-    """Make no step where any element of any gradient is NaN or infinite, and count: ``optax.apply_if_finite``.
+    """Skip and count updates whose gradients contain NaN or infinity: ``optax.apply_if_finite``.
 
-        p ← the step of ``optimizer`` where all of g is finite, or more than ``max_consecutive`` updates in a row were not; else p
+        p ← p if an element of g is not finite, else the step of ``optimizer``
+        p ← the step of ``optimizer`` anyway after more than ``max_consecutive`` such updates in a row
 
     A skipped update changes neither params nor the state of ``optimizer``, only the counts.
 
     Args:
         optimizer: The optimizer that makes the steps.
-        max_consecutive: The most updates in a row that are skipped; the next one is made whatever its gradient is, so that a net
-            that is lost ends in NaN and not in silence. ``None`` for no bound.
-        donated: Set by ``donate``.
+        max_consecutive: Maximal number of consecutive skips. The next update is made with any gradient: a diverged net ends in
+            NaN instead of silence. ``None`` for no limit.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, the number of updates, with the skipped ones; ``skipped``, how many were skipped; ``consecutive``, how many in a
-        row were not finite; ``optimizer``, the state of the optimizer.
+        step: Number of updates, including skipped ones.
+        skipped: Number of skipped updates.
+        consecutive: Number of consecutive updates that were not finite.
+        optimizer: The state of the optimizer.
 
     Raises:
-        ValueError: For arguments of the wrong kind, and an ``optimizer`` with a ``LossScale`` in it; from ``update``
-            for state, gradients and params that do not fit each other.
+        ValueError: If ``max_consecutive`` is below 0, or if ``optimizer`` contains a ``LossScale``.
 
     References:
         ``optax.apply_if_finite``.
@@ -62,7 +64,11 @@ class SkipNonFinite(OptimizerWrapper):
             raise value_error("SkipNonFinite", f"{rule} no state and could not lower the factor", repr(self.optimizer))
 
     def all_finite(self, gs: Leaves) -> Any:
-        """Tell whether all elements are finite: a bool, or a 0-d tensor."""
+        """Return whether all elements are finite: a bool, or a 0-d tensor.
+
+        Args:
+            gs: The gradients.
+        """
         return _all_finite(gs)
 
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
@@ -76,9 +82,10 @@ class SkipNonFinite(OptimizerWrapper):
 
 
 def _all_finite(gs: Leaves) -> Any:
-    """Tell whether all elements are finite: a bool in eager mode, else a 0-d tensor.
+    """Return whether all elements are finite: a bool in eager mode, else a 0-d tensor.
 
-    In eager mode finite sums tell it of 10 million numbers in 1.5 ms, and looking at each takes 25; a sum may overflow.
+    In eager mode finite sums prove it for 10 million numbers in 1.5 ms; looking at each takes 25 ms. A sum may overflow, so a sum
+    that is not finite proves nothing.
     """
     if not gs or (is_eager() and read(torch.stack([g.sum().double() for g in gs]).isfinite().all()) is True):
         return True

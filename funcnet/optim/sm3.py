@@ -30,9 +30,9 @@ class SM3(MomentOptimizer):
         lr: η, the learning rate, in the unit of p. Like ``momentum`` it is a number, a schedule of the number of updates made, or
             a 0-d tensor.
         momentum: μ, the decay rate of m.
+        donated: Whether params and state may be overwritten; set by ``donate``.
         eps: ε, added under the root, in the unit of g².
         maximize: Whether to maximize the loss.
-        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
         step: Number of updates made.

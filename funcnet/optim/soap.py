@@ -41,8 +41,8 @@ class SOAP(MomentOptimizer):
         weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
         precondition_frequency: k, the number of updates between two refreshes of the bases.
         max_size: The longest side of a matrix that gets a basis; longer sides keep the identity.
-        maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
+        maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made.

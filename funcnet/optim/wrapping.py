@@ -1,4 +1,4 @@
-"""The base of optimizers around another one, which add numbers and trees to its state."""
+"""The base of optimizers that wrap another one and add numbers and trees to its state."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +9,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import flattening, tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import flag, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
@@ -24,31 +24,37 @@ from funcnet.optim.misfits import explained
 from funcnet.value import frozen, parts
 
 Numbers = dict[str, Any]
-"""Numbers by name: Python's in eager mode, else 0-d tensors."""
+"""Numbers by name: Python numbers in eager mode, else 0-d tensors."""
 
 Rows = Iterable[Sequence[Tensor]]
-"""For each leaf its new param, then its entry of each of the trees."""
+"""For each leaf its new param, then its new entry in each of the trees."""
 
 
 def _pure(value: Any, attribute: Any, got: Any) -> None:
     inner_optimizer(value, attribute, got)
     if any([getattr(part, "donated", False) for part in parts(got)]):  # noqa: C419
-        raise value_error(type(value).__name__, "optimizer must not be donated itself; donate the whole", repr(got))
+        raise value_error(type(value).__name__, "optimizer must not be donated; donate the wrapper instead", repr(got))
 
 
 @frozen
 class OptimizerWrapper(Optimizer):
-    """An optimizer around another one; a subclass defines ``numbers``, ``trees`` and ``step``.
+    """The base of optimizers that wrap another one; a subclass defines ``numbers``, ``trees`` and ``step``.
 
-    The base class brings ``init``, absent gradients, donation, half precision of the trees, and errors with paths.
+    The base class adds ``init``, absent gradients, donation, half precision of the trees, and errors with paths.
+
+    Args:
+        optimizer: The inner optimizer.
+        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        ``step``, a 0-d int64 tensor that counts the updates; further ``numbers``; ``trees`` like params, in float32 for params in
-        half precision; ``optimizer``, the state of the inner optimizer.
+        step: Number of updates made, a 0-d int64 tensor.
+        numbers: A 0-d tensor for each further name in ``numbers``.
+        trees: A tree like params for each name in ``trees``, in float32 for params in half precision.
+        optimizer: The state of the inner optimizer.
     """
 
     numbers: ClassVar[dict[str, torch.dtype]] = {"step": torch.int64}
-    """The names and dtypes of the numbers, ``step`` among them, which begin with 0."""
+    """The names and dtypes of the numbers, including ``step``; they start at 0."""
     trees: ClassVar[tuple[str, ...]] = ()
     """The names of the trees."""
 
@@ -63,9 +69,9 @@ class OptimizerWrapper(Optimizer):
 
     @abstractmethod
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
-        """Return the new numbers, and for each leaf the new param and its entries of ``trees``.
+        """Return the new numbers, and for each leaf the new param and its entries in ``trees``.
 
-        Rows that are made one at a time reuse memory.
+        Rows that are generated one by one reuse memory.
 
         Args:
             numbers: The numbers of the state, with this update counted in ``step``.
@@ -85,7 +91,12 @@ class OptimizerWrapper(Optimizer):
         return tree.map(lambda p: self.initial(name, p.detach()) if is_dense(p) else None, params)
 
     def initial(self, name: str, p: Tensor) -> Tensor:
-        """Return the first value of a tree for the parameter ``p``: a copy, in float32 for half precision."""
+        """Return the initial value of a tree: a copy of the parameter, in float32 for half precision.
+
+        Args:
+            name: The name of the tree.
+            p: The parameter.
+        """
         return p.to(kernels.wide(p.dtype), copy=True)
 
     def rates(self, state: State) -> dict[str, Any]:
@@ -99,7 +110,7 @@ class OptimizerWrapper(Optimizer):
     def donate(self) -> Self:
         return self.replace(donated=True)
 
-    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+    def map_state(self, f: Callable[..., Tree], state: Any, *others: Any) -> State:
         self._require_state(state)
         rows = {name: [one[name] for one in (state, *others)] for name in state}
         counts = {name: state[name].clone() if self.donated else state[name] for name in self.numbers}
@@ -118,7 +129,7 @@ class OptimizerWrapper(Optimizer):
             steppable = tree.map(lambda p: p if is_dense(p) else None, params)
             raise self._explained(error, steppable, state, params) from None
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Params, State]:
         self._require_state(state)
         try:
             columns = flattening.flatten_together(params, grads, *[state[name] for name in self.trees])
@@ -138,7 +149,7 @@ class OptimizerWrapper(Optimizer):
         return params, {**counts, **dict(zip(self.trees, own, strict=True)), "optimizer": inner.state}
 
     def _judged(self, columns: Columns, step: Tensor) -> Columns:
-        """Return the columns of leaves with a gradient, ready for a step; ``LookupError`` for misfits."""
+        """Return the columns of leaves with a gradient, ready for a step; raise ``LookupError`` for misfits."""
         if self.donated and is_eager() and not is_writable(step):
             raise LookupError
         known = self._guards.find(columns, step) if columns[0] else None
@@ -147,7 +158,7 @@ class OptimizerWrapper(Optimizer):
         return self._guards.judge(columns, step, self.donated)[0]
 
     def _number(self, old: Tensor, new: Any) -> Tensor:
-        """Return a number as a tensor, in the memory of the old one with ``donated``."""
+        """Return a number as a tensor, with ``donated`` in the memory of the old one."""
         made = kernels.beside(torch.as_tensor(new, dtype=old.dtype), old)
         return old.copy_(made) if self.donated else made
 

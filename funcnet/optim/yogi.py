@@ -27,9 +27,9 @@ class Yogi(MomentOptimizer):
             0-d tensor.
         betas: (β₁, β₂): β₁ is the decay rate of m, and v changes by (1 - β₂) g² per update.
         eps: ε, added to the denominator, in the unit of g.
+        donated: Whether params and state may be overwritten; set by ``donate``.
         initial_accumulator_value: The initial value of m and v.
         maximize: Whether to maximize the loss.
-        donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
         step: Number of updates made.

@@ -168,7 +168,7 @@ def _in_tail(u: Tensor, a: float, b: float) -> Tensor:
     """Draw from a standard normal given -b ≤ z ≤ -a, 0 < a < b."""
     near, far = (math.erfc(bound / math.sqrt(2)) / 2 for bound in (a, b))
     if near < sys.float_info.min:
-        raise value_error("truncated_normal", "the bounds must come within 37 std of the mean", f"bounds {a:g} std off")
+        raise value_error("truncated_normal", "a bound must be within 37 std of the mean", f"bounds {a:g} std off")
     z: Tensor = torch.special.ndtri(far + (near - far) * u)
     return z
 

@@ -163,7 +163,7 @@ def fold_in(rng: Key | int, data: int | str | Tensor) -> Key:
     if isinstance(data, str):
         data = _hash(data)
     if not is_whole(data) and not (isinstance(data, Tensor) and data.dtype in _INTEGERS):
-        raise value_error("fold_in", "data must be a whole number, a word or an integer tensor", data)
+        raise value_error("fold_in", "data must be a whole number, a string or an integer tensor", data)
     word = data.to(torch.int64) if isinstance(data, Tensor) else key(data)
     return _mix(_multiples(word.to(rng.device)) + _mix(rng + _FOLD))
 
@@ -216,7 +216,7 @@ def count_of(shape: tuple[int, ...], who: str = "random") -> int:
         raise value_error(who, "the shape must be a tuple of whole numbers of at least 0", repr(shape))
     count = math.prod(shape)
     if isinstance(count, int) and count > _MOST_ELEMENTS:
-        raise value_error(who, "the shape must be of less than 2**60 elements", str(tuple(shape)))
+        raise value_error(who, "the shape must have fewer than 2**60 elements", str(tuple(shape)))
     return count
 
 

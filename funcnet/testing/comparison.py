@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from funcnet import flattening, random, tree
-from funcnet.contract import Layer, Params
+from funcnet.contract import Grads, Layer, Params
 from funcnet.errors import describe, value_error
 from funcnet.flattening import Tree
 from funcnet.random.keys import Key
@@ -55,7 +55,9 @@ def run(layer: Layer, params: Params, x: Any, rng: Key | int) -> tuple[Any, Any]
     return apply(params, x, rng) if layer.stochastic else apply(params, x)
 
 
-def prepared(layer: Layer, x: Any, params: Params, rng: Key | int, dtype: torch.dtype = torch.float64) -> tuple[Params, Any]:
+def prepared(
+    layer: Layer, x: Any, params: Params | None, rng: Key | int, dtype: torch.dtype = torch.float64
+) -> tuple[Params, Any]:
     """Return params (fresh ones for ``None``) and x, both in the dtype."""
     return tree.cast(layer.init(rng) if params is None else params, dtype), tree.cast(x, dtype)
 
@@ -71,7 +73,7 @@ def noise_like(values: Tree, rng: Key | int) -> Tree:
     return tree.map(draw, values)
 
 
-def named(pair: tuple[Params, Any]) -> dict[str, Tree]:
+def named(pair: tuple[Grads, Any]) -> dict[str, Tree]:
     """Make one tree of params and x, or of their gradients, whose paths start with which of the two it is."""
     params, x = pair
     return {"params": params, "x": x}

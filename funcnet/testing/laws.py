@@ -39,7 +39,7 @@ _LOWER = (*_FIRST, "transpose", "rows", "strides", "halves", "transforms", "seco
 def check_laws(
     layer: Layer,
     x: Any,
-    params: Params = None,
+    params: Params | None = None,
     rng: Key | int = 0,
     *,
     batched: bool = True,

@@ -20,7 +20,9 @@ from funcnet.testing.second_order import check_second_order
 
 
 @law(1, "transpose")
-def law_transpose(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
+def law_transpose(
+    layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64
+) -> None:
     """Require that ``vjp`` is the transpose of the derivative J of ``apply``.
 
         ⟨gy, J v⟩ = ⟨vjp(gy), v⟩ for all v
@@ -45,7 +47,7 @@ def law_transpose(layer: Layer, x: Any, params: Params = None, rng: Key | int = 
 
 
 @law(2, "linear")
-def law_linear(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
+def law_linear(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0) -> None:
     """Require that ``vjp`` is linear in gy; of a surrogate, which may clip, require only vjp(0) = 0.
 
         vjp(2 g - 3 h) = 2 vjp(g) - 3 vjp(h)      vjp(0) = 0
@@ -72,7 +74,7 @@ def law_linear(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) 
 
 
 @law(5, "rows")
-def law_rows(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
+def law_rows(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
     """Require that a row of the batch gives the same y and gx as when it is the whole batch.
 
     The gradients of params must add up over the rows, and be 0 for an empty batch. x has rows if all its tensors have the same
@@ -93,7 +95,7 @@ def law_rows(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *,
 
 
 @law(6, "strides")
-def law_strides(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
+def law_strides(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
     """Require that transposed, strided and expanded x and gy give the same numbers as contiguous ones.
 
     Args:
@@ -134,7 +136,7 @@ _LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @law(7, "halves")
-def law_halves(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
+def law_halves(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
     """Require that ``grads`` and ``input_grad`` are the halves of ``vjp``, and ``layer(params, x)`` the y of ``apply``.
 
     Args:
@@ -156,7 +158,9 @@ def law_halves(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, 
 
 
 @law(11, "second order")
-def law_second_order(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
+def law_second_order(
+    layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64
+) -> None:
     """Require that ``torch.func`` differentiates ``apply`` as ``vjp`` does, and ``vjp``, ``grads`` and ``input_grad`` again.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.combinator import Combinator
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.kernels.tracing import is_mapped
 from funcnet.random.keys import Key
 from funcnet.value import Value
@@ -33,7 +33,7 @@ class Call(NamedTuple):
     verb: str
     name: str
     key: Any = None
-    params: Params = None
+    params: Any = None
     given: Any = None
     result: Any = None
     settled: bool = False
@@ -102,10 +102,10 @@ class Spy(Layer):
         self._enter("__call__", key=self._key(rng), params=params, given=x)
         return self.spied(params, x, self._inner_key(rng))
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return self.spied.vjp(params, self._untagged(cache), gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return self.spied.grads(params, self._untagged(cache), gy)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
@@ -114,7 +114,8 @@ class Spy(Layer):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         moved = tree.map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, params)
         self._enter("update_stats", params=params, given=cache, result=moved)
-        return moved
+        made: Params = moved
+        return made
 
     def inverse(self, params: Params, y: Any, rng: Rng = None) -> Any:
         return self.spied.inverse(params, y, self._inner_key(rng))

@@ -20,7 +20,7 @@ from funcnet.value import Value, parts
 
 
 @law(3, "pure")
-def law_pure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
+def law_pure(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
     """Require equal bits from equal arguments, no writes to arguments or caches, and no randomness without a key.
 
     Args:
@@ -37,7 +37,9 @@ def law_pure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *,
 
 
 @law(4, "structure")
-def law_structure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
+def law_structure(
+    layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64
+) -> None:
     """Require that gradients have the shapes, dtypes and devices of params and x, and y their dtype.
 
     y may also have the ``output_dtype`` that a layer, or a layer in it, declares. ``inference()`` must give a y of the same shape
@@ -73,7 +75,7 @@ def law_structure(layer: Layer, x: Any, params: Params = None, rng: Key | int = 
 def law_transforms(
     layer: Layer,
     x: Any,
-    params: Params = None,
+    params: Params | None = None,
     rng: Key | int = 0,
     *,
     compiled: bool = True,
@@ -103,7 +105,7 @@ def law_transforms(
 
 
 @law(9, "value")
-def law_value(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
+def law_value(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0) -> None:
     """Require that ``eval(repr(layer)) == layer``, that its pickle equals it too, that hashes agree, and that it holds no tensor.
 
     ``eval`` knows the names of funcnet, and those of the classes and functions that the layer holds.
@@ -133,7 +135,7 @@ def law_value(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -
 
 
 @law(10, "reach")
-def law_reach(layer: Layer, x: Any, params: Params = None, rng: Key | int = 0) -> None:
+def law_reach(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0) -> None:
     """Require that ``inference``, ``update_stats``, keys and ``map_layers`` reach every layer in ``layer``.
 
     Stand-ins for the inner layers record which calls, keys, params and caches reach them.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from funcnet.combinator import Combinator
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.kernels.tracing import is_mapped
 from funcnet.random.keys import Key
@@ -129,7 +129,7 @@ class _Recorder(_InPlace):
         self.log.append(_Call(self.place, (params, x), y))
         return y, (len(self.log) - 1, cache)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         i, inner = cache
         gradients = self.layer.vjp(params, inner, gy)
         self.log[i].back = (gy, gradients)
@@ -149,7 +149,7 @@ class _Replay(_InPlace):
         steps = [y if g is None else y + moved * g for y, g in zip(*flatten_together(call.y, gy), strict=True)]
         return unflatten(call.y, iter(steps)), call.back
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         own, gradients = cache
         pairs = [(g, h) for g, h in zip(*flatten_together(own, gy), strict=True) if g is not None]
         share = sum([(g * h).sum() for g, h in pairs], torch.zeros(()))

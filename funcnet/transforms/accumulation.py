@@ -101,7 +101,7 @@ class Accumulated(Value):
         sizes = {row_count(leaf) for leaf in tree.leaves((x, target))}
         if len(sizes) != 1 or -1 in sizes:
             raise value_error(
-                self, "x and target must be dense, and must have one number of rows", f"{describe(x)} and {describe(target)}"
+                self, "x and target must be dense, and must have the same number of rows", f"{describe(x)} and {describe(target)}"
             )
         (n,) = sizes
         k = self.k if exactly else max(1, min(self.k, n))
@@ -151,7 +151,8 @@ def _times(one: Tensor, w: float | Tensor) -> Tensor:
 def _divided(grads: Params, share: Any, params: Params) -> Params:
     """Divide the gradients that are present, in the dtypes of params."""
     pairs = zip(*flatten_together(grads, params), strict=True)
-    return unflatten(grads, iter([None if g is None else rounded(g / share, p) for g, p in pairs]))
+    made: Params = unflatten(grads, iter([None if g is None else rounded(g / share, p) for g, p in pairs]))
+    return made
 
 
 @adds_location("accumulate")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinators.vmapping import mapped
-from funcnet.contract import Layer, Params
+from funcnet.contract import Grads, Layer, Params
 from funcnet.errors import adds_location, number
 from funcnet.gradients import ValueAndGrads, value_and_grads
 from funcnet.losses.loss import Loss
@@ -48,7 +48,7 @@ class ClippedGrads(Value):
         return ClippedGrads, (self.step, self.max_norm, self.batch_size)
 
     @adds_location("clipped_grads")
-    def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Params]:
+    def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Grads]:
         if self.step.net.stochastic:  # the noise of a row comes from its own key, while a batch has only one
             return self._of_stored(params, x, target, rng)
         values, norms = self._norms(params, x, target)

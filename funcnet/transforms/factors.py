@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinator import has_params
-from funcnet.contract import Cache, Layer, Params
+from funcnet.contract import Cache, Grads, Layer, Params
 from funcnet.flattening import NODES, Tree
 from funcnet.kernels import example_gradients as kernels
 from funcnet.kernels.large_memory import empty
@@ -37,10 +37,10 @@ class Factors(NamedTuple):
 class Factored(StandIn):
     """A layer that returns factors instead of its gradient."""
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return self.grads(params, cache, gy), self.original.input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return Factors(self.original, cache, gy) if has_params(params) else params
 
 

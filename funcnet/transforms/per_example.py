@@ -20,7 +20,7 @@ from funcnet.combinators.branching import Branching
 from funcnet.combinators.dag import Graph
 from funcnet.combinators.sequential import Serial
 from funcnet.combinators.vmapping import mapped
-from funcnet.contract import Cache, Layer, Params
+from funcnet.contract import Cache, Grads, Layer, Params
 from funcnet.errors import adds_location, describe, value_error
 from funcnet.gradients import ValueAndGrads, value_and_grads
 from funcnet.losses.loss import Loss
@@ -36,10 +36,10 @@ _CALLS_EACH_CHILD_ONCE = (Serial, Branching, Graph, Rearranging)
 
 def _of_rows(value: Any, attribute: Any, step: ValueAndGrads) -> None:
     if step.net.batch_dependent:
-        rule = "a row of the output may not depend on other rows, as it does with batch statistics"
+        rule = "a row of the output must not depend on other rows, as it does with batch statistics"
         raise value_error(value, rule, "a net that is batch_dependent")
     if step.loss.batch_dependent:
-        rule = "a term of the loss may not depend on other rows, as those of contrastive losses do"
+        rule = "a term of the loss must not depend on other rows, as those of contrastive losses do"
         raise value_error(value, rule, "a loss that is batch_dependent")
 
 
@@ -85,7 +85,7 @@ class PerExample(Value):
     def _rows(self, x: Any, target: Any) -> int:
         sizes = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else -1 for leaf in tree.leaves((x, target))}
         if len(sizes) != 1 or -1 in sizes:
-            rule = "x and target must have one number of rows"
+            rule = "x and target must have the same number of rows"
             raise value_error(self, rule, f"{describe(x)} and {describe(target)}")
         return int(sizes.pop())
 
@@ -102,12 +102,13 @@ class PerExample(Value):
 class _Measured(StandIn):
     """A layer that returns the square of the norm of its gradient instead of the gradient."""
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = self.original.vjp(params, cache, gy)
         return _sum_of_squares(gparams), gx
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return _sum_of_squares(self.original.grads(params, cache, gy))
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
+        made: Params = _sum_of_squares(self.original.grads(params, cache, gy))
+        return made
 
 
 def _factored(layer: Layer, *, only_norms: bool) -> Layer:

@@ -92,7 +92,8 @@ def _fresh(net: Layer) -> dict[str, Any]:
     """Return the initial statistics of every norm by path: params that evaluation reads but nothing trains, and counters."""
     found: dict[str, Any] = {}
     for path, layer in _norms(net, ""):
-        names, first = layer.inference().non_trainable, layer.init(0)
+        names = layer.inference().non_trainable
+        first: Any = layer.init(0)
         found |= {join(path, name): one for name, one in first.items() if name in names or not one.is_floating_point()}
     return found
 

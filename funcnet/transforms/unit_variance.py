@@ -38,7 +38,7 @@ class _Scaling(StandIn):
     path: str
     search: _Search
 
-    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+    def apply(self, params: Any, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         search, given = self.search, params.get("weight") if isinstance(params, dict) else None
         stored = search.weights.get(self.path)
         if stored is None or given is None or stored.shape != given.shape or transform_level() != search.level:
@@ -47,7 +47,7 @@ class _Scaling(StandIn):
             search.found[self.path] = self._scaled(params, x, rng)
         return self.original.apply({**params, "weight": search.found[self.path].to(given.dtype)}, x, rng)
 
-    def _scaled(self, params: Params, x: Any, rng: Rng) -> Tensor:
+    def _scaled(self, params: Any, x: Any, rng: Rng) -> Tensor:
         """Divide the weight by the standard deviation of the output until that is near 1; with zero biases once is enough."""
         w = self.search.first(self.path)
         for _ in range(self.search.iterations):
@@ -114,7 +114,8 @@ def lsuv(
     _with_scaling(net, "", search).apply(params, x, noise if net.stochastic else None)
     if not search.found:
         raise value_error("lsuv", "the net must have a linear layer or convolution to scale", repr(net))
-    return tree.map_with_path(search.found.get, params)
+    made: Params = tree.map_with_path(search.found.get, params)
+    return made
 
 
 def _with_scaling(layer: Layer, path: str, search: _Search) -> Layer:

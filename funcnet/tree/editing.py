@@ -100,7 +100,7 @@ def combine(a: Tree, b: Tree) -> Tree:
     """
     for (path, x), y in zip(named_leaves("", a), flatten_together(a, b)[1], strict=True):
         if x is not None and y is not None:
-            raise value_error("combine", "at each place one tree must have the leaf", f"two at {path!r}")
+            raise value_error("combine", "each leaf must be in only one of the trees", f"two at {path!r}")
     return unflatten(a, iter([y if x is None else x for x, y in zip(*flatten_together(a, b), strict=True)]))
 
 

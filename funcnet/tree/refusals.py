@@ -38,7 +38,7 @@ def _explained(who: str, arguments: tuple[Any, ...], trees: int, other: str) -> 
             if leaf is not None and not isinstance(leaf, Tensor):
                 return value_error(who, "every leaf must be a tensor", described(leaf) + f" at {path!r}" * bool(path))
             if hasattr(leaf, "device_mesh"):
-                rule = "every leaf must be a plain tensor; funcnet.distributed.unshard(tree) makes divided ones whole"
+                rule = "every leaf must be a plain tensor; funcnet.distributed.unshard(tree) gathers sharded ones"
                 return value_error(who, rule, described(leaf) + f" at {path!r}" * bool(path))
     came = " and ".join(map(described, arguments[trees:] or arguments))
     return value_error(who, other or "the tensors of the trees must fit each other", came)

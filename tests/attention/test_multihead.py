@@ -164,7 +164,7 @@ def test_its_layers_are_found_by_their_paths():
     assert [path for path, _ in walking.walk(layer)] == ["", "q_norm", "k_norm", "rotary"]
     tighter = walking.map_layers(lambda f: f.replace(eps=0.1) if isinstance(f, fn.RMSNorm) else f, layer)
     assert tighter == layer.replace(qk_norm=fn.RMSNorm(2, eps=0.1))
-    with pytest.raises(ValueError, match="q_norm and k_norm must be one layer, qk_norm, got LayerNorm"):
+    with pytest.raises(ValueError, match="q_norm and k_norm must be the same layer, qk_norm, got LayerNorm"):
         walking.replace(layer, "q_norm", fn.LayerNorm(2))
 
 
@@ -190,11 +190,11 @@ X, Q = torch.ones(2, 3, 4), torch.ones(2, 2, 3, 4)
 MORE, SHOWN = fn.MultiHeadAttention(4, 2, add_bias_kv=True, is_causal=True), fn.MultiHeadAttention(4, 2, need_weights=True)
 P, W = SHOWN.init(0), fn.ScaledDotProductAttention(return_weights=True)
 MESSAGES = {
-    "MultiHeadAttention: average_attn_weights=False must come with need_weights=True, got need_weights=False": lambda: fn.MultiHeadAttention(4, 2, average_attn_weights=False),
+    "MultiHeadAttention: average_attn_weights=False requires need_weights=True, got need_weights=False": lambda: fn.MultiHeadAttention(4, 2, average_attn_weights=False),
     "MultiHeadAttention: add_zero_attn must be True or False, got 1": lambda: fn.MultiHeadAttention(4, 2, add_zero_attn=1),
     "out_proj.bias (4,), bias_k (1, 1, 4), bias_v (1, 1, 4), got in_proj_weight (12, 4)": lambda: MORE(P, X),
     "bias_k (1, 1, 4), bias_v (1, 1, 4), got in_proj_weight (12, 4), in_proj_bias (12,), bias_k (4,)": lambda: MORE({**MORE.init(0), "bias_k": torch.ones(4)}, X),
-    "(2, 2, 3, 3); padding has the shape (N, 1, 1, S), True where a key may be seen: see padding_mask, got a tensor": lambda: (
+    "(2, 2, 3, 3); a padding mask has the shape (N, 1, 1, S), True for visible keys: see padding_mask, got a tensor": lambda: (
         MORE(MORE.init(0), (X, torch.ones(2, 3, dtype=torch.bool)))
     ),
     "is_causal=True): the mask must be bool or torch.float32, and broadcast to (..., heads, L, S), (2, 2, 3, 3), got a tensor of shape (3, 2)": lambda: MORE(MORE.init(0), (X, torch.ones(3, 2, dtype=torch.bool))),

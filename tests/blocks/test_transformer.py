@@ -278,7 +278,7 @@ MESSAGES = {
     "TransformerBlock: params must be a dict with the keys norm1, self_attn, norm2, linear1, activation, linear2, got": lambda: ENCODER({"layers": ({}, {}), "norm": {}}, X),
     "TransformerBlock: norm3 must come with multihead_attn, and only with it, got": lambda: DECODER.replace(norm3=None),
     "TransformerBlock: init_carry must be given params and memory for a block with multihead_attn, and only then, got None": lambda: DECODER.init_carry(1, 2),
-    "TransformerBlock: to decode, self_attn must have init_carry and decode, as MultiHeadAttention, got": lambda: TWISTED.init_carry(1, 2),
+    "TransformerBlock: to decode, self_attn must have init_carry and decode, like MultiHeadAttention, got": lambda: TWISTED.init_carry(1, 2),
     "TransformerStack: to decode, every block must have init_carry and decode, got Tanh()": lambda: fn.replace(ENCODER, "layers.0", fn.Tanh()).init_carry(1, 2),
     "decode needs one tensor, and a layer with is_causal=True": lambda: fn.transformer_encoder(4, 2, 1).decode(fn.transformer_encoder(4, 2, 1).init(0), X, ENCODER.init_carry(2, 3)[:1]),
     "TransformerStack: carry must be a tuple of 2, one entry per block, as init_carry makes it, got an empty dict": lambda: ENCODER.decode(P, X, {}),

@@ -198,10 +198,10 @@ def test_updates_in_the_backward_pass_are_refused() -> None:
 
 def test_rows_that_do_not_fit_are_refused() -> None:
     """The error names the rows."""
-    with pytest.raises(ValueError, match=r"accumulate\(.*x and target must be dense, and must have one number of rows"):
+    with pytest.raises(ValueError, match=r"accumulate\(.*x and target must be dense, and must have the same number of rows"):
         fn.train_step(NET, LOSS, OPT, accumulate=2)(*start(), X, LABELS[:5])
     with pytest.raises(
-        ValueError, match=r"must be dense, and must have one number of rows, got a tensor of layout torch\.sparse_coo"
+        ValueError, match=r"must be dense, and must have the same number of rows, got a tensor of layout torch\.sparse_coo"
     ):
         fn.train_step(NET, LOSS, OPT, accumulate=2)(*start(), X.to_sparse(), LABELS)
 

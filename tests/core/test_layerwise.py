@@ -317,7 +317,7 @@ def test_a_state_that_cannot_be_parted_is_refused() -> None:
     """The optimizer must define the split."""
     params = DENSE.init(0)
     step = fn.train_step(DENSE, LOSS, Listed(), in_backward=True)
-    with pytest.raises(ValueError, match=r"Listed\(\): map_state must be defined for a state that is no dict"):
+    with pytest.raises(ValueError, match=r"Listed\(\): a class whose state is not a dict of counts"):
         step(params, (Separate().init(params),), X, ROWS)
 
 
@@ -400,7 +400,7 @@ def test_a_donated_master_weight_is_not_shared() -> None:
     state["masters"][0]["weight"] = state["masters"][1]["weight"]
     before = tree.map(torch.clone, (params, state))
     error = error_of(fn.train_step(net, LOSS, opt, in_backward=True), params, state, X.bfloat16(), ROWS.bfloat16())
-    assert "of which no two elements may share memory" in error
+    assert "in which no two elements may share memory" in error
     assert tree.equal((params, state), before)
 
 

@@ -255,7 +255,7 @@ def test_split_refuses_what_is_no_count(n):
 @pytest.mark.parametrize("data", [1.5, True, None, torch.tensor(0.5)])
 def test_fold_in_refuses_what_is_no_whole_number(data):
     """A float would be truncated silently."""
-    with pytest.raises(ValueError, match="fold_in: data must be a whole number, a word or an integer tensor, got "):
+    with pytest.raises(ValueError, match="fold_in: data must be a whole number, a string or an integer tensor, got "):
         random.fold_in(0, data)
 
 

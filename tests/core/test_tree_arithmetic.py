@@ -285,7 +285,7 @@ def test_combine_is_the_way_back_from_partition(value, salt):
 
 def test_combine_refuses_two_leaves_at_one_place():
     """The error names the first such path."""
-    with pytest.raises(ValueError, match=r"combine: at each place one tree must have the leaf, got two at 'b\.0'"):
+    with pytest.raises(ValueError, match=r"combine: each leaf must be in only one of the trees, got two at 'b\.0'"):
         tree.combine({"a": 1, "b": (2,)}, {"b": (3,), "a": None})
 
 

@@ -162,5 +162,5 @@ def test_only_layers_take_the_places_of_layers() -> None:
         fn.map_layers(lambda layer: None, INNER)
     with pytest.raises(ValueError, match=r"replace: the layer must be a layer .*, got a tensor"):
         fn.replace(INNER, "0", torch.ones(2))
-    with pytest.raises(ValueError, match="q_norm and k_norm must be one layer, qk_norm"):
+    with pytest.raises(ValueError, match="q_norm and k_norm must be the same layer, qk_norm"):
         fn.replace(NETS["MultiHeadAttention"][0], "q_norm", fn.RMSNorm(4, eps=0.1))

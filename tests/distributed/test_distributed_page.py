@@ -1,4 +1,4 @@
-"""The page about several workers and README's section: two workers run their snippets with the assertions on the page."""
+"""The page of distributed.md and the section of scale.md: two workers run what they show, with the assertions on the pages."""
 
 import re
 import traceback
@@ -13,7 +13,8 @@ from funcnet import distributed
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "distributed.md").read_text()
-README = (ROOT / "README.md").read_text().partition("\n## Several workers\n")[2].partition("\n## ")[0]
+SCALE = (ROOT / "docs" / "scale.md").read_text()
+SECTION = SCALE.partition("\n## Several workers\n")[2].partition("\n## ")[0]
 
 
 def snippets(text):
@@ -26,7 +27,7 @@ def programs():
     first, *sections = PAGE.split("\n## ")
     start = snippets(first)
     found = {section.splitlines()[0]: "\n".join([*start, *parts]) for section in sections if (parts := snippets(section))}
-    return found | {"README": "\n".join(snippets(README))}
+    return found | {"scale": "\n".join([*snippets(SCALE)[:1], *snippets(SECTION)])}
 
 
 PROGRAMS = programs()
@@ -52,14 +53,14 @@ def failed():
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_section_runs_on_two_workers(name, failed):
-    """The sections of the page assert that the numbers are right, on both workers."""
-    assert name == "README" or "assert" in PROGRAMS[name]
+    """On both of them; the sections of the page assert that the numbers are right."""
+    assert "assert" in PROGRAMS[name]
     assert [one.get(name) for one in failed] == [None, None]
 
 
-def test_the_page_and_the_readme_name_every_function():
-    """The page names the functions, README all names."""
+def test_the_pages_name_every_function():
+    """Those that start with a small letter."""
     assert len(PROGRAMS) > 9
-    row = re.search(r"^\| several workers \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)[1]
-    assert [name for name in distributed.__all__ if not re.search(rf"`{name}`", row)] == []
-    assert [name for name in distributed.__all__ if name[0].islower() and not re.search(rf"\b{name}\b", PAGE)] == []
+    functions = [name for name in distributed.__all__ if name[0].islower()]
+    assert [name for name in functions if not re.search(rf"\b{name}\b", PAGE)] == []
+    assert [name for name in functions if not re.search(rf"\b{name}\b", SCALE)] == []

@@ -281,7 +281,7 @@ def test_what_workers_cannot_do_together_is_refused_on_all():
         assert other.startswith("pipeline: all workers must make the same pipeline, got pipeline(")
         assert "params at '0' differ, got other numbers on rank" in shared
         assert f"and here their shapes, dtypes and key are (((({4 + rank}, 3)" in shapes
-        assert "x and target must be dense, and must have one number of rows" in rows
+        assert "x and target must be dense, and must have the same number of rows" in rows
         assert "pipeline: a stochastic net needs a key, rng, got None" in key
 
 

@@ -97,7 +97,7 @@ def test_the_page_says_which_nets_take_more_than_half_the_seconds(tmp_path, monk
     assert "It does for every net of Table II." in run(tmp_path / "fast")
     slow = {"seconds": 4.0}
     monkeypatch.setattr(paper, "perform", lambda e, f, *rest: fixed(e, f) | (slow if (e.name, f) == ("Tanh", "funcnet") else {}))
-    assert "It does not for Tanh (1.25)." in run(tmp_path / "slow")
+    assert "It misses that for Tanh (1.25)." in run(tmp_path / "slow")
 
 
 def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):

@@ -41,7 +41,7 @@ SENTENCES: dict[str, Callable[[], Any]] = {
     "bubble: stages times microbatches must be at most 1000000, got 9 times 2147483648": lambda: distributed.bubble("gpipe", 9, 2**31),
     "shard_rows: group must be a process group, or None for all processes, got 'world'": lambda: sharded_rows("world"),
     "shard_rows: group must be a process group, or None for all processes, got a tensor": lambda: sharded_rows(X),
-    "shard_rows: the tensors of a batch must be dense, and must have": lambda: in_a_group(distributed.shard_rows)(batch=X.to_sparse()),
+    "shard_rows: the tensors of a batch must be dense, with the same number": lambda: in_a_group(distributed.shard_rows)(batch=X.to_sparse()),
     "Adam(): state must be a dict of step, exp_avg, exp_avg_sq": lambda: fn.Adam().map_state(lambda one: one, {0: 1, 1: 2, 2: 3}),
     "lr_range: steps must be below 2**31, got 2147483648": lambda: lr_range(steps=2**31),
     "check_schedule: steps must be at most 1048576, got 2147483648": lambda: testing.check_schedule(fn.StepSchedule(0.1, 3), 2**31),
@@ -74,7 +74,7 @@ SENTENCES: dict[str, Callable[[], Any]] = {
     "graph: output_keys must be 2 different names": lambda: GRAPH.replace(output_keys=("a",)),
     "bidirectional: layers must be a pair": lambda: fn.bidirectional(LINEAR).replace(layers=(LINEAR,)),
     "initialize: the shape must be a tuple of whole numbers": lambda: initializers.initialize(0, {"a": 1}, "zeros"),
-    "random: the shape must be of less than 2**60 elements": lambda: fn.split(0, 10**30),
+    "random: the shape must have fewer than 2**60 elements": lambda: fn.split(0, 10**30),
     "choice: a must be below 2**63": lambda: random.choice(0, 2**63),
     "Eye(): shape must be a tuple of whole numbers of at least 0, and dtype": lambda: fn.Eye()(0, (3, 3), b"a"),  # type: ignore[arg-type]
     "output_shape: x must have a shape of less than 2**63 bytes": lambda: fn.output_shape(LINEAR, (10**30, 2)),
@@ -89,7 +89,7 @@ SENTENCES: dict[str, Callable[[], Any]] = {
     "SWA(): state must have a tensor in dtypes": lambda: SWA.params({**STATE, "average": {"w": True}}),
     "scale: factor must be a number": lambda: tree.scale(X, HUGE),
     "ScaleByRSS(): state must have a 0-d int64 tensor as step": lambda: fn.ScaleByRSS().rates({"step": X, "sum": X}),
-    "dropout3 must come with multihead_attn": lambda: fn.transformer_encoder_block(4, 2).replace(dropout3=fn.Dropout(0.1)),
+    "dropout3 requires multihead_attn": lambda: fn.transformer_encoder_block(4, 2).replace(dropout3=fn.Dropout(0.1)),
     "walk: path must be a string, got a tensor": lambda: fn.walk(LINEAR, torch.ones(2)),  # type: ignore[arg-type]
     "walk: the layer must be a layer": lambda: fn.walk(3),  # type: ignore[arg-type]
     "weight_and_bias: shapes must be a dict": lambda: initializers.weight_and_bias(0, None, "torch"),  # type: ignore[arg-type]
@@ -97,7 +97,7 @@ SENTENCES: dict[str, Callable[[], Any]] = {
     "ConstantPad: pad must be below 2**31": lambda: fn.ConstantPad((2**31, 0)),
     "ResizeTo: sizes must be below 2**31": lambda: fn.ResizeTo((2**31, 2)),
     "Parameter: shape must be below 2**31": lambda: fn.Parameter((2**31, 2)),
-    "sizes of x that divide must not be 0": lambda: DIVIDED.apply({}, torch.ones(2, 0)),
+    "sizes of x used as divisors must not be 0": lambda: DIVIDED.apply({}, torch.ones(2, 0)),
     "Linear(in_features=2, out_features=3): params must be a dict of weight (3, 2), bias (3,), got a tuple of 0": lambda: fn.lsuv(LINEAR, (), torch.ones(4, 2)),
     "freeze_params: patterns must be strings": lambda: fn.freeze_params(fn.SGD(), {}),  # type: ignore[arg-type]
     "finite_difference: step must be a finite number above 0, and side 0, 1 or -1": lambda: testing.finite_difference(torch.sum, X, X, side=[0]),  # type: ignore[arg-type]

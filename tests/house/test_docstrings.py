@@ -97,9 +97,9 @@ def test_a_sound_docstring_breaks_no_rule(kind: str) -> None:
 
 
 CHANGES = {
-    "two lines of summary": ("number.\n\n", "number\nthat is given.\n\n", "the summary must be one line"),
+    "two lines of summary": ("number.\n\n", "number.\nIt is given.\n\n", "the summary must be one line"),
     "no period": ("Multiply by a number.", "Multiply by a number", "ends with a period"),
-    "an unknown section": ("Cache:", "Source:", "unknown section Source"),
+    "an unknown section": ("References:", "Source:", "unknown section Source"),
     "sections in another order": ("Raises:", "Yields:", None),
     "the order": (
         "Shape:\n    x (..., in) → y (..., out)\n\nParams:",

@@ -44,11 +44,25 @@ FLOORS = {
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
     1: [
-        *["contract", "traits", "plans", "naming", "probes", "combinator", "wrapper", "stand_ins", "walking", "sizes"],
+        *["contract", "traits", "plans", "naming", "probes", "combinator", "wrapper", "stand_ins", "walking", "sizes", "outline"],
         *["initializers", "kernels"],
     ],
     0: [
-        *["tree", "paths", "precision", "flattening", "codec", "random", "errors", "indentation", "tables", "statistics"],
+        *[
+            "tree",
+            "annotations",
+            "paths",
+            "precision",
+            "flattening",
+            "codec",
+            "random",
+            "errors",
+            "indentation",
+            "tables",
+            "statistics",
+            "markup",
+            "charts",
+        ],
         *["arguments", "checks", "explanations", "guards", "lazy_imports", "signatures", "value"],
     ],
 }

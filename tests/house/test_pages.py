@@ -1,16 +1,25 @@
-"""The pages for users of other libraries: each section runs by itself, after the imports of its page."""
+"""The pages of docs: each section of each page runs by itself, names exist, links lead somewhere, tables are complete."""
 
 import importlib
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import funcnet as fn
 from funcnet.interop import torch_nn
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = {path.stem: path.read_text() for path in sorted(DOCS.glob("*.md"))}
+TUTORIALS = {"start"}
+"""Pages whose snippets are one program."""
+RUN_ELSEWHERE = {"distributed": "tests/distributed/test_distributed_page.py"}
+"""Pages that need several processes, and the file that runs them."""
+COMPILES = ("compile(", "scan_steps(", "compiled=True", "donate(")
 
 
 def snippets(text: str) -> list[str]:
@@ -21,30 +30,85 @@ def snippets(text: str) -> list[str]:
 def programs() -> dict[str, str]:
     """Return the programs by page and section: the page's first snippets, the imports, followed by those of the section."""
     found = {}
-    for page in ("from_torch_nn", "from_jax", "interop", "kernels"):
-        first, *sections = (DOCS / f"{page}.md").read_text().split("\n## ")
-        for section in sections:
-            if parts := snippets(section):
-                found[f"{page}: {section.splitlines()[0]}"] = "\n".join([*snippets(first), *parts])
+    for page, text in PAGES.items():
+        first, *sections = text.split("\n## ")
+        if page in TUTORIALS:
+            found[f"{page}: all"] = "\n".join(snippets(text))
+        elif page not in RUN_ELSEWHERE:
+            parts = {section.splitlines()[0]: snippets(section) for section in sections}
+            found |= {f"{page}: {name}": "\n".join([*snippets(first), *part]) for name, part in parts.items() if part}
     return found
 
 
 PROGRAMS = programs()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.compiled] * ("compile(" in text)) for name, text in PROGRAMS.items()]
-)
-def test_a_section_runs(name, tmp_path, monkeypatch):
-    """The assertions on the page, which compare both libraries, hold."""
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Return a function that runs a program as a module in a file, as a reader would, or ``torchrun`` with one worker."""
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert "assert" in PROGRAMS[name]
-    exec(compile(PROGRAMS[name], name, "exec"), {"__name__": "page"})
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+
+    def run(text: str) -> None:
+        (tmp_path / "a_page.py").write_text(text)
+        importlib.import_module("a_page")
+
+    yield run
+    sys.modules.pop("a_page", None)
 
 
-def rows(page: str) -> list[tuple[str, str]]:
-    """Return the rows of a page's two-column tables, without their headers."""
-    found = re.findall(r"^\| (.+?) \| (.+) \|$", (DOCS / f"{page}.md").read_text(), re.MULTILINE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.compiled] * any(word in text for word in COMPILES))
+        for name, text in PROGRAMS.items()
+    ],
+)
+def test_a_section_runs(name, run):
+    """With the assertions or checks on the page, which say what it shows."""
+    assert re.search(r"assert |testing\.check_", PROGRAMS[name])
+    run(PROGRAMS[name])
+
+
+def test_every_snippet_of_every_page_is_in_a_program():
+    """Those of the pages that another file runs are named there, and no page has its only snippets before its first section."""
+    for page, text in PAGES.items():
+        if page in RUN_ELSEWHERE:
+            assert f"{page}.md" in (ROOT / RUN_ELSEWHERE[page]).read_text()
+        else:
+            run_here = "\n".join(text for name, text in PROGRAMS.items() if name.startswith(f"{page}: "))
+            assert [snippet for snippet in snippets(text) if snippet not in run_here] == [], page
+
+
+TASKS = {
+    "train": "Train a net",
+    "save": "Save and load",
+    "load": "Save and load",
+    "freeze": "Freeze layers",
+    "write a layer": "Write a layer",
+    "write a loss": "Write a loss",
+    "per-group rates": "Give groups of parameters their own rates",
+    "mask a transformer": "Mask a transformer",
+    "import a torch.nn module": "Import a module of torch.nn",
+    "find where a NaN arises": "Find where a NaN arises",
+    "use a GPU": "Use a GPU",
+    "use torch.func": "Use torch.func",
+    "take RNN outputs": "Take the outputs of an RNN",
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_is_two_clicks_from_the_readme(task):
+    """README links to the page of answers, whose section has a snippet that runs."""
+    assert "](docs/howto.md" in (ROOT / "README.md").read_text()
+    assert f"howto: {TASKS[task]}" in PROGRAMS
+
+
+def rows(text: str) -> list[tuple[str, str]]:
+    """Return the rows of the tables of two columns in a text, without their heads."""
+    found = re.findall(r"^\| (.+?) \| (.+) \|$", text, re.MULTILINE)
     heads = [i - 1 for i, row in enumerate(found) if row[0] == "---"]
     return [row for i, row in enumerate(found) if i not in heads and row[0] != "---"]
 
@@ -52,16 +116,25 @@ def rows(page: str) -> list[tuple[str, str]]:
 def test_the_names_of_funcnet_in_the_tables_exist():
     """Every name in backquotes in the right columns exists."""
     homes = (fn, fn.tree, fn.random, fn.testing)
-    spoken = {"apply", "vjp", "params", "net", "print", "None", "False", "True"}
+    spoken = {"apply", "vjp", "params", "net", "print", "None", "False", "True", "load_state_dict", "step"}
     for page in ("from_torch_nn", "from_jax"):
-        names = {name for _, right in rows(page) for name in re.findall(r"`([A-Za-z]\w+)(?=[`(])", right)}
+        names = {name for _, right in rows(PAGES[page]) for name in re.findall(r"`([A-Za-z]\w+)(?=[`(])", right)}
         assert len(names) > 15
         assert [name for name in sorted(names - spoken) if not any(hasattr(home, name) for home in homes)] == []
 
 
+def test_the_names_of_torch_in_the_tables_exist():
+    """In the left columns of the page's last section, where they are names of classes and functions."""
+    table = rows(PAGES["from_torch_nn"].partition("\n## Names\n")[2])
+    homes = (torch, torch.nn, torch.optim, torch.optim.lr_scheduler, torch.optim.swa_utils, torch.nn.utils, torch.amp)
+    theirs = {name for left, _ in table for name in re.findall(r"`(?:nn\.)?([A-Z]\w+|\w+_\w+)(?=[`(.])", left)}
+    assert len(theirs) > 20
+    assert [name for name in sorted(theirs) if not any(hasattr(home, name) for home in homes)] == []
+
+
 def test_the_names_of_jax_in_the_tables_exist():
-    """Every name in the left columns of the JAX page exists."""
-    names = {name for left, _ in rows("from_jax") for name in re.findall(r"`((?:jax|stax|eqx|optax)\.[\w.]+)", left)}
+    """In the left columns of the page from JAX."""
+    names = {name for left, _ in rows(PAGES["from_jax"]) for name in re.findall(r"`((?:jax|stax|eqx|optax)\.[\w.]+)", left)}
     assert len(names) > 100
     homes = {"jax": "jax", "stax": "jax.example_libraries.stax", "eqx": "equinox", "optax": "optax"}
     for name in sorted(names):
@@ -79,17 +152,27 @@ def found(home: str, path: str) -> bool:
     return hasattr(module, last) or importlib.util.find_spec(f"{module.__name__}.{last}") is not None
 
 
+def whole(page: Path) -> str:
+    """Return the text of a page, with that of the files it includes."""
+    include = r"```\{include\} (\S+)\n.*?```"
+    return re.sub(include, lambda one: (page.parent / one[1]).read_text(), page.read_text(), flags=re.DOTALL)
+
+
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, in GitHub's format."""
-    heads = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", whole(page), flags=re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
 def test_links_between_pages_lead_somewhere():
-    """They lead to existing files and headings."""
-    pages = [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]
+    """To files that exist, and to headings in them; ``tests/site`` looks at the galleries."""
+    pages = [
+        *[page for page in DOCS.glob("*.md") if "gallery" not in page.name],
+        *ROOT.glob("*.md"),
+        ROOT / "examples" / "README.md",
+    ]
     links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text())]
-    assert len(links) > 30
+    assert len(links) > 100
     for page, link in links:
         name, _, anchor = link.partition("#")
         target = (page.parent / name).resolve() if name else page
@@ -98,22 +181,27 @@ def test_links_between_pages_lead_somewhere():
 
 
 def test_the_page_of_interop_names_every_function():
-    """Every function exported by ``funcnet.interop.torch_nn`` is in a heading or the table."""
-    page = (DOCS / "interop.md").read_text()
+    """Those that ``funcnet.interop.torch_nn`` exports, in a heading or the table."""
     exported = re.findall(r"import (\w+) as \1", Path(torch_nn.__file__).read_text())
     assert len(exported) >= 6
-    assert [name for name in exported if f"`{name}`" not in page] == []
+    assert [name for name in exported if f"`{name}`" not in PAGES["interop"]] == []
+
+
+def test_the_page_of_laws_has_every_law():
+    """By number and name, in a row each."""
+    numbered = re.findall(r"^\| (\d+) \| ([\w ]+) \|", PAGES["laws"], re.MULTILINE)
+    assert numbered == [(str(i), name) for i, name in enumerate(fn.testing.LAWS, 1)]
 
 
 def test_the_files_of_the_architecture_exist():
     """The files are in the folder that heads their table; in interop every file has a line of its own or of its family."""
     tables = re.findall(
-        r"\| `(funcnet/\S+)` \| holds \|\n\| --- \| --- \|\n((?:\|.*\n)+)", (DOCS.parent / "ARCHITECTURE.md").read_text()
+        r"\| `(funcnet/\S+)` \| holds \|\n\| --- \| --- \|\n((?:\|.*\n)+)", (ROOT / "ARCHITECTURE.md").read_text()
     )
     assert len(tables) > 8
     for folder, lines in tables:
         named = {name for row in lines.splitlines() for name in re.findall(r"`(\w+(?:\.py|/))`", row.split(" | ")[0])}
-        there = {one.name + "/" * one.is_dir() for one in (DOCS.parent / folder).iterdir() if one.name[:2] != "__"}
+        there = {one.name + "/" * one.is_dir() for one in (ROOT / folder).iterdir() if one.name[:2] != "__"}
         assert named <= there, folder
         assert "interop" not in folder or "| the others |" in lines or there - named <= {"state_dicts.py"}, (
             folder,
@@ -127,8 +215,8 @@ def _choices_in(cell: str) -> list[str]:
 
 
 def test_the_page_of_kernels_has_every_choice():
-    """Each choice lists its options ordered by size. A choice that fails here needs a row in the table of docs/kernels.md."""
-    text = (DOCS / "kernels.md").read_text().partition("## All choices")[2]
+    """With its options, in the order of their sizes. A choice that fails here needs a row in the table of docs/kernels.md."""
+    text = PAGES["kernels"].partition("## All choices")[2]
     table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
     found = {name: row[1].strip(" |").split(", ") for row in table for name in _choices_in(row[0])}
     assert found == {name: [*one.options] for name, one in fn.kernels.CHOICES.items()}

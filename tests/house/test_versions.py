@@ -1,4 +1,4 @@
-"""Versions: one constant, README's table, the dependency on torch and the classifiers agree; newer versions warn once."""
+"""Versions: one constant, the table in docs/start.md, the dependency on torch and the classifiers say the same; newer ones warn once."""
 
 import importlib
 import re
@@ -13,12 +13,12 @@ from funcnet.kernels import versions
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-SECTION = (ROOT / "README.md").read_text().partition("\n## Versions\n")[2].partition("\n## ")[0]
+SECTION = (ROOT / "docs" / "start.md").read_text().partition("\n## Versions\n")[2].partition("\n## ")[0]
 HEAD, _, *ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in SECTION.splitlines() if line.startswith("|")]
 
 
-def test_readme_has_the_versions_of_torch_that_were_tried():
-    """The versions are in order; the first is the oldest supported, and there is no upper bound."""
+def test_the_page_has_the_versions_of_torch_that_were_tried():
+    """In its order; the first is the oldest that is admitted, and none is excluded from above."""
     assert tuple(row[0] for row in ROWS) == versions.TRIED_TORCH
     assert f"torch>={versions.TRIED_TORCH[0]}" in PROJECT["dependencies"]
     pinned = re.search(r"^torch==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)

@@ -198,7 +198,7 @@ MESSAGES = {
     "TripletMargin(): target must be None, got a tensor of shape (2, 3)": lambda: fn.TripletMargin()((U, U, U), U),
     "TripletMargin: margin must be a finite number above 0, got 0": lambda: fn.TripletMargin(0),
     "TripletMarginWithDistance: distance_function must be a layer on a pair, got the class PairwiseDistance": lambda: fn.TripletMarginWithDistance(fn.PairwiseDistance),
-    "TripletMarginWithDistance: distance_function must need no key, got Dropout()": lambda: fn.TripletMarginWithDistance(fn.Dropout()),
+    "TripletMarginWithDistance: distance_function must not need a key, got Dropout()": lambda: fn.TripletMarginWithDistance(fn.Dropout()),
     "CauchySimilarity(in_features=3): params must be a dict of weight (3,), got": lambda: fn.TripletMarginWithDistance(fn.CauchySimilarity(3))((U, U, U), None),
     "InfoNCE(): queries, keys must have one shape, dtype and device, got": lambda: fn.InfoNCE()((U, U.double()), None),
     "InfoNCE(): queries and keys must have the axes (N, features), got a tensor of shape (3,)": lambda: fn.InfoNCE()((U[0], U[0]), None),

@@ -163,7 +163,7 @@ WORDS = {
         y43 - 1, t43
     ),
     "BCEWithLogits(): target must have the shape of y, (4, 3), got shape (4,)": lambda: BCEWithLogits()(y43, t43[:, 0]),
-    "BCEWithLogits(pos_weight=(1.0, 2.0)): the last axis of y must be the 2 numbers of pos_weight, got y of shape (4, 3)": (
+    "BCEWithLogits(pos_weight=(1.0, 2.0)): the last axis of y must have the size of pos_weight, 2, got y of shape (4, 3)": (
         lambda: BCEWithLogits(pos_weight=(1.0, 2.0))(y43, t43)
     ),
     "CrossEntropy(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, "
@@ -172,9 +172,9 @@ WORDS = {
     "got a tensor of shape (4,) and dtype torch.int64": lambda: CrossEntropy()(torch.zeros(4, 3, 2), labels4),
     "CrossEntropy(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, "
     "got a tensor of shape (4,) and dtype torch.complex64": lambda: CrossEntropy()(y43, labels4 + 0j),
-    "CrossEntropy(): a floating target is probabilities, of the shape (4, 3) and dtype torch.float32 of y; "
+    "CrossEntropy(): a floating target must hold probabilities in the shape of y, (4, 3), and its dtype, torch.float32; "
     "labels must be integers, got a tensor of shape (4,) and dtype torch.float32": lambda: CrossEntropy()(y43, labels4.float()),
-    "CrossEntropy(): a floating target is probabilities, of the shape (4, 3) and dtype torch.float32 of y; "
+    "CrossEntropy(): a floating target must hold probabilities in the shape of y, (4, 3), and its dtype, torch.float32; "
     "labels must be integers, got a tensor of shape (4, 3) and dtype torch.float64": lambda: CrossEntropy()(y43, t43.double()),
     "CrossEntropy(ignore_index=0): ignore_index must be negative if the target holds probabilities, got 0": lambda: CrossEntropy(
         ignore_index=0
@@ -207,13 +207,13 @@ WORDS = {
     ),
     "MSE: reduction must be one of 'mean', 'sum', 'none', 'batch', got 'average'": lambda: MSE("average"),
     "CrossEntropy: reduction must be one of 'mean', 'sum', 'none', 'batch', got None": lambda: CrossEntropy(reduction=None),
-    "BCEWithLogits: pos_weight must be None, a finite number of at least 0, or a tuple of such, got nan": lambda: BCEWithLogits(
-        pos_weight=NAN
+    "BCEWithLogits: pos_weight must be None, a finite number of at least 0, or a tuple of such numbers, got nan": lambda: (
+        BCEWithLogits(pos_weight=NAN)
     ),
-    "BCEWithLogits: pos_weight must be None, a finite number of at least 0, or a tuple of such, got -1.0": lambda: BCEWithLogits(
-        pos_weight=-1.0
+    "BCEWithLogits: pos_weight must be None, a finite number of at least 0, or a tuple of such numbers, got -1.0": lambda: (
+        BCEWithLogits(pos_weight=-1.0)
     ),
-    "BCEWithLogits: pos_weight must be None, a finite number of at least 0, or a tuple of such, got (1.0, -1.0)": lambda: (
+    "BCEWithLogits: pos_weight must be None, a finite number of at least 0, or a tuple of such numbers, got (1.0, -1.0)": lambda: (
         BCEWithLogits(pos_weight=(1.0, -1.0))
     ),
     "BCEWithLogits: pos_weight must not hold a tensor, but numbers, tuples or values; write a vector as tuple(pos_weight.tolist()); params come from init, got a tensor of shape (1,)": lambda: (

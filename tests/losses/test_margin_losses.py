@@ -169,7 +169,7 @@ MESSAGES = {
     "MultiMargin(): target must be integer labels of shape (2,), got a tensor of shape (2, 3)": lambda: fn.MultiMargin()(Y, Y.long()),
     "MultiMargin(): target must be integer labels of shape (2,), got a tensor of shape (2,) and dtype torch.float32": lambda: fn.MultiMargin()(Y, T.float()),
     "MultiMargin(): y must be a dense floating tensor with the axes (N, classes) or (classes,), got a tensor of shape (1, 2, 3)": lambda: fn.MultiMargin()(Y[None], T[None]),
-    "MultiMargin(weight=(1.0, 2.0)): the last axis of y must be the 2 numbers of weight, got y of shape (2, 3)": lambda: fn.MultiMargin(weight=(1.0, 2.0))(Y, T),
+    "MultiMargin(weight=(1.0, 2.0)): the last axis of y must have the size of weight, 2, got y of shape (2, 3)": lambda: fn.MultiMargin(weight=(1.0, 2.0))(Y, T),
     "MultiMargin: p must be 1 or 2, got 3": lambda: fn.MultiMargin(3),
     "MulticlassHinge(): every label must be from 0 to 2, got 3": lambda: fn.MulticlassHinge()(Y, T + 2),
     "MultiLabelMargin(): every label must be from 0 to 2, or -1 after the last, got numbers from 0 to 3": lambda: fn.MultiLabelMargin()(Y, T[:, None].expand(2, 3) * 3),

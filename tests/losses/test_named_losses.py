@@ -142,7 +142,7 @@ REFUSED = {
     "losses_of: the terms must be losses, or pairs of a finite factor and a loss, got ('a', 1, 2, MSE())": lambda: fn.losses_of(a=(1, 2, fn.MSE())),
     "losses_of: the terms must be losses, or pairs of a finite factor and a loss, got ('a', nan, MSE())": lambda: fn.losses_of(a=(float("nan"), fn.MSE())),
     "losses_of: the terms must be losses, or pairs of a finite factor and a loss, got 1": lambda: NamedLosses(1),
-    "losses_of: each loss must have one value: reduction \"mean\", \"sum\" or \"batch\", got reduction 'none'": lambda: fn.losses_of(a=fn.MSE("none")),
+    "losses_of: each loss must return one value: reduction \"mean\", \"sum\" or \"batch\", got reduction 'none'": lambda: fn.losses_of(a=fn.MSE("none")),
     "losses_of: a name must be a non-empty str without a dot, and not a number, got 'a.b'": lambda: fn.losses_of(**{"a.b": fn.MSE()}),
     "losses_of(a=MSE()): y must be a dict with the keys 'a', got a tensor of shape (7, 4) and dtype torch.float64": lambda: fn.losses_of(a=fn.MSE())(X, X),
     "losses_of(a=MSE()): y must be a dict with the keys 'a', got a dict with the keys 'a', 'b'": lambda: fn.losses_of(a=fn.MSE())({"a": X, "b": X}, {"a": X}),

@@ -131,7 +131,7 @@ REFUSED = {
     "MSE(): a loss must be multiplied by a finite number, got a tensor of shape () and dtype torch.float32": lambda: torch.tensor(2.0) * fn.MSE(),
     "MSE(): a loss must be divided by a finite number other than 0, got 0": lambda: fn.MSE() / 0,
     "MSE(): a loss must be divided by a finite number other than 0, got MSE()": lambda: fn.MSE() / fn.MSE(),
-    "LossSum: losses that are added must all have one value, or all have reduction \"none\", got reductions 'mean', 'none'": lambda: fn.MSE() + fn.L1("none"),
+    "LossSum: the losses of a sum must all return one value, or all have reduction \"none\", got reductions 'mean', 'none'": lambda: fn.MSE() + fn.L1("none"),
     "LossSum: terms must be a tuple of pairs, each of a finite factor and a loss, got 3": lambda: LossSum(((1, fn.MSE()), 3)),
     "LossSum: terms must be a tuple of pairs, each of a finite factor and a loss, got a tuple of 0": lambda: LossSum(()),
     "MSE(): target must have the dtype of y, torch.float16, or hold integers or booleans, got torch.float64": lambda: (fn.MSE() + fn.L1())(Y.half(), T),

@@ -113,7 +113,7 @@ MESSAGES = {
     "Mul(): x must be a tuple of one or more tensors, got a tensor of shape (2, 3) and dtype torch.float32": lambda: fn.Mul()({}, X),
     "Div(): the operands must have one dtype, got torch.float32 and torch.float64": lambda: fn.Div()({}, (X, X.double())),
     "MatMul(): the last axis of a must match the last but one of b, and the axes before them must broadcast, got shapes (2, 3) and (2, 3)": lambda: fn.MatMul()({}, (X, X)),
-    "Concat(): the operands must agree in every axis but -1, got shapes (2, 3) and (1, 3)": lambda: fn.Concat()({}, (X, X[:1])),
+    "Concat(): the operands must have the same size along every axis except -1, got shapes (2, 3) and (1, 3)": lambda: fn.Concat()({}, (X, X[:1])),
     "Mean(dim=5): x must have an axis 5, got x of shape (2, 3)": lambda: fn.Mean(5)({}, X),
 }  # fmt: skip
 

@@ -185,7 +185,7 @@ MESSAGES = {
     "CosineSimilarity: eps must be a finite number above 0.0, got 0": lambda: fn.CosineSimilarity(eps=0),
     "PairwiseDistance(): the operands must have one dtype, got torch.float32 and torch.float64": lambda: fn.PairwiseDistance()({}, (X, X.double())),
     "PairwiseDistance(): the operands must broadcast together, got shapes (2, 3) and (2, 2)": lambda: fn.PairwiseDistance()({}, (X, X[:, :2])),
-    "PairwiseDistance(): the operands must have an axis that is not empty, got shapes () and ()": lambda: fn.PairwiseDistance()({}, (X[0, 0], X[0, 0])),
+    "PairwiseDistance(): the operands must have a last axis that is not empty, got shapes () and ()": lambda: fn.PairwiseDistance()({}, (X[0, 0], X[0, 0])),
     "PairwiseDistance: p must be a finite number, or infinity, got nan": lambda: fn.PairwiseDistance(float("nan")),
     "PairwiseDistance(): params must be an empty dict, got weight (2, 3)": lambda: fn.PairwiseDistance()({"weight": X}, (X, X)),
     "CauchySimilarity(in_features=3): params must be a dict of weight (3,), got an empty dict": lambda: fn.CauchySimilarity(3)({}, (X, X)),

@@ -127,9 +127,9 @@ def test_it_refuses_what_does_not_fit() -> None:
     for opt in (fn.Averaged(fn.SGD(0.1), fn.SWA()), fn.donate(fn.Averaged(fn.SGD(0.1), fn.SWA()))):
         state = opt.init(params)
         for bad, rule in (
-            (tree.replace(state, "average.mean", torch.ones(4)), "average must have at 'mean' what params has"),
+            (tree.replace(state, "average.mean", torch.ones(4)), "average at 'mean' must match params"),
             ({**state, "count": torch.tensor(0.0)}, "state must have a 0-d int64 tensor as count"),
-            (tree.replace(state, "average.mean", torch.ones(3, dtype=torch.float64)), "average must have at 'mean'"),
+            (tree.replace(state, "average.mean", torch.ones(3, dtype=torch.float64)), "average at 'mean' must"),
         ):
             with pytest.raises(ValueError, match=rule):
                 opt.update(grads, bad, params)
@@ -150,6 +150,6 @@ def test_an_average_in_the_memory_of_params_is_refused_before_it_is_written() ->
     """A donated update would write to the average through params."""
     opt, params = fn.donate(fn.Averaged(fn.SGD(0.1), fn.EMA())), {"w": torch.ones(2)}
     state = {**opt.init(params), "average": params}
-    with pytest.raises(ValueError, match="of which no two elements may share memory"):
+    with pytest.raises(ValueError, match="in which no two elements may share memory"):
         opt.update({"w": torch.ones(2)}, state, params)
     assert torch.equal(params["w"], torch.ones(2))

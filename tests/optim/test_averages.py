@@ -142,7 +142,7 @@ def test_misfits_are_refused(average: fn.EMA | fn.SWA) -> None:
     state = average.init({"a": torch.ones(2), "b": None, "w": torch.ones(2, 3)})
     with pytest.raises(ValueError, match="state must be a dict of average, "):
         average.update({"step": 1}, {})
-    with pytest.raises(ValueError, match=r"params must have at 'w' what the state has, .*\(2, 3\).*, got .*\(3,\)"):
+    with pytest.raises(ValueError, match=r"params at 'w' must match the state, .*\(2, 3\).*, got .*\(3,\)"):
         average.update(state, {"a": torch.ones(2), "b": None, "w": torch.ones(3)})
     with pytest.raises(ValueError, match=r"at 'w' .*float32, got .*float64"):
         average.update(state, {"a": torch.ones(2), "b": None, "w": torch.ones(2, 3, dtype=torch.float64)})

@@ -75,6 +75,6 @@ def test_what_was_given_up_is_as_it_was_where_the_gradients_do_not_fit(gradient)
     params = {"weight": torch.ones(3)}
     state = optimizer.init(params)
     before = tree.map(torch.clone, (params, state))
-    with pytest.raises(ValueError, match="grads must have at 'weight' what params has"):
+    with pytest.raises(ValueError, match="grads at 'weight' must match params"):
         optimizer.update({"weight": gradient}, state, params)
     assert tree.equal((params, state), before)

@@ -65,6 +65,6 @@ def test_gradients_that_are_no_dense_tensors_are_refused(opt: fn.Optimizer) -> N
     opt.update(tree.map(torch.ones_like, params), state, params)
     before = tree.map(torch.clone, (params, state))
     for odd in (torch.nested.nested_tensor([torch.ones(3)]), torch.ones(3).to_sparse(), torch.ones(3, device="meta")):
-        with pytest.raises(ValueError, match="grads must have at 'w' what params has"):
+        with pytest.raises(ValueError, match="grads at 'w' must match params"):
             opt.update({"w": odd, "b": torch.ones(2)}, state, params)
     assert tree.equal((params, state), before)

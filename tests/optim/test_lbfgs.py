@@ -164,14 +164,14 @@ def test_step_refuses_to_be_traced() -> None:
     opt, params = fn.LBFGS(), {"w": torch.ones(3, 2)}
     bowl = lambda p: ((p["w"] ** 2).sum(), p)
     mapped = torch.func.vmap(lambda p: opt.step(bowl, opt.init(p), p)[0])
-    with pytest.raises(ValueError, match="step reads the loss on its way, so it is neither compiled nor mapped"):
+    with pytest.raises(ValueError, match="step reads values as numbers and can be neither compiled nor mapped"):
         mapped(params)
 
 
 def test_a_gradient_that_does_not_fit_is_refused() -> None:
     """The first evaluation raises the error, with the path."""
     opt, params = fn.LBFGS(), {"w": torch.ones(2)}
-    with pytest.raises(ValueError, match=r"LBFGS\(\): grads must have at 'w' what params has"):
+    with pytest.raises(ValueError, match=r"LBFGS\(\): grads at 'w' must match params"):
         opt.step(lambda p: (torch.zeros(()), {"w": torch.ones(3)}), opt.init(params), params)
 
 

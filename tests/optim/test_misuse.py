@@ -38,8 +38,8 @@ def test_a_rate_may_be_any_function_of_the_step() -> None:
 
 
 def test_a_chain_says_how_it_ends() -> None:
-    """In optax the last part is a transform."""
-    with pytest.raises(ValueError, match=r"^chain: its last part must be an optimizer, such as SGD\(lr=0.1\), got ScaleBy"):
+    """Optax's last part is a transform."""
+    with pytest.raises(ValueError, match=r"^chain: the last part must be an optimizer, like SGD\(lr=0.1\), got ScaleBy"):
         fn.chain(fn.ScaleByAdam(), fn.ScaleByLearningRate(0.1))
 
 
@@ -82,7 +82,7 @@ def test_class_weights_in_a_tensor_say_how_to_write_them() -> None:
 def test_a_compiled_step_of_lbfgs_is_refused_at_once() -> None:
     """The loss depends on values; functions that it calls may be compiled."""
     step = fn.train_step(fn.Linear(2, 1), fn.MSE(), fn.LBFGS())
-    with pytest.raises(ValueError, match=r"^compile: a step must not read the loss inside, as that of LBFGS does"):
+    with pytest.raises(ValueError, match=r"^compile: a step must not read the loss during the update, as LBFGS does"):
         fn.compile(step)
     assert fn.compile(fn.train_step(fn.Linear(2, 1), fn.MSE(), fn.SAM(fn.SGD()))).programs == 0
 

@@ -199,14 +199,14 @@ def test_donating_makes_another_value() -> None:
             lambda: AdamW(betas=[0.9, 0.99]),
             "AdamW: betas must be a tuple of two numbers of at least 0 and below 1, or schedules, got [0.9, 0.99]",
         ),
-        (chain, "chain: its last part must be an optimizer, such as SGD(lr=0.1), got no parts"),
+        (chain, "chain: the last part must be an optimizer, like SGD(lr=0.1), got no parts"),
         (
             lambda: chain(ClipByValue(1.0)),
-            "chain: its last part must be an optimizer, such as SGD(lr=0.1), got ClipByValue(clip_value=1.0)",
+            "chain: the last part must be an optimizer, like SGD(lr=0.1), got ClipByValue(clip_value=1.0)",
         ),
         (
             lambda: chain(SGD(), ClipByValue(1.0)),
-            "chain: its last part must be an optimizer, such as SGD(lr=0.1), got ClipByValue(clip_value=1.0)",
+            "chain: the last part must be an optimizer, like SGD(lr=0.1), got ClipByValue(clip_value=1.0)",
         ),
         (
             lambda: chain(SGD(), SGD()),
@@ -239,7 +239,7 @@ def test_a_gradient_of_another_shape_is_refused_with_the_path(optimizer: Optimiz
     """A gradient that only broadcasts to its parameter is refused."""
     grads = tree.replace(leaves(1), "0.bias", torch.ones(1, dtype=torch.float64))
     assert str(misfit(grads=grads, optimizer=optimizer)) == (
-        f"{optimizer}: grads must have at '0.bias' what params has, a tensor of shape (5,) and dtype torch.float64, "
+        f"{optimizer}: grads at '0.bias' must match params, a tensor of shape (5,) and dtype torch.float64, "
         "got a tensor of shape (1,) and dtype torch.float64"
     )
 
@@ -254,14 +254,14 @@ def test_what_fits_is_told_from_what_does_not_whatever_came_before(optimizer: Op
             optimizer.update(params, optimizer.init(params), params)
         assert tree.equal(update(optimizer, grads), update(optimizer, leaves(1)))
         for wrong in (other, wide):
-            assert "what params has" in str(misfit(grads=wrong, optimizer=optimizer))
+            assert "must match params" in str(misfit(grads=wrong, optimizer=optimizer))
 
 
 @pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.9), Adam(), donate(Adam())], ids=repr)
 def test_a_gradient_of_another_dtype_is_refused_with_the_path(optimizer: Optimizer) -> None:
     """A gradient that would promote its parameter is refused."""
     grads = tree.replace(leaves(1), "0.bias", torch.ones(5))
-    assert "grads must have at '0.bias' what params has" in str(misfit(grads=grads, optimizer=optimizer))
+    assert "grads at '0.bias' must match params" in str(misfit(grads=grads, optimizer=optimizer))
 
 
 def test_a_gradient_on_another_device_is_refused_with_the_path() -> None:
@@ -275,7 +275,7 @@ def test_a_state_of_another_net_is_refused_with_the_path(optimizer: Optimizer) -
     """Moments must have the shapes of params."""
     other = tree.replace(leaves(0), "0.weight", torch.ones(1, 7, dtype=torch.float64))
     message = str(misfit(state=optimizer.init(other), optimizer=optimizer))
-    assert "at '0.weight' what params has, a tensor of shape (5, 7)" in message
+    assert "at '0.weight' must match params, a tensor of shape (5, 7)" in message
 
 
 def test_a_state_of_another_optimizer_is_refused() -> None:
@@ -295,7 +295,7 @@ def test_a_moment_too_many_is_refused() -> None:
 def test_a_gradient_for_a_counter_is_refused(optimizer: Optimizer) -> None:
     """An integer leaf takes no gradient except None."""
     params, grads = {"n": torch.tensor(3)}, {"n": torch.tensor(1)}
-    assert "grads must have None at 'n', where params has a tensor of shape () and dtype torch.int64" in str(
+    assert "grads must be None at 'n', where params is a tensor of shape () and dtype torch.int64" in str(
         misfit(grads, optimizer.init(params), params, optimizer)
     )
 
@@ -303,7 +303,7 @@ def test_a_gradient_for_a_counter_is_refused(optimizer: Optimizer) -> None:
 def test_a_gradient_for_an_absent_parameter_is_refused() -> None:
     """Where params has None, grads must have None."""
     params, grads = {"w": None}, {"w": torch.ones(2)}
-    assert "grads must have None at 'w', where params has None" in str(misfit(grads, SGD().init(params), params, SGD()))
+    assert "grads must be None at 'w', where params is None" in str(misfit(grads, SGD().init(params), params, SGD()))
 
 
 @pytest.mark.parametrize("form", [lambda o: o, donate], ids=["pure", "donated"])

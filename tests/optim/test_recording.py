@@ -159,7 +159,7 @@ def test_it_refuses_updates_in_the_backward_pass_and_other_states() -> None:
     with pytest.raises(ValueError, match=r"state must be a dict of optimizer, steps, .*, as wrap makes it"):
         recorder.update(params, fn.SGD(0.1).init(params), params)
     for form in (recorder, recorder.donate()):
-        with pytest.raises(ValueError, match="grads must have at 'w' what params has"):
+        with pytest.raises(ValueError, match="grads at 'w' must match params"):
             form.update({"w": torch.ones(3)}, form.init(params), params)
         with pytest.raises(ValueError, match="v"):
             form.update({"v": torch.ones(2)}, form.init(params), params)

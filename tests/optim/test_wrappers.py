@@ -202,7 +202,7 @@ def test_a_step_with_sam_compiles_whole() -> None:
 def test_sam_refuses_gradients_that_do_not_fit() -> None:
     """The message has the path."""
     opt, params = fn.SAM(fn.SGD()), {"w": torch.ones(2)}
-    with pytest.raises(ValueError, match=r"SAM\(.*grads must have at 'w' what params has"):
+    with pytest.raises(ValueError, match=r"SAM\(.*grads at 'w' must match params"):
         opt.climb({"w": torch.ones(3)}, params)
     assert opt.climb({"w": None}, params)["w"] is params["w"]
 
@@ -260,8 +260,8 @@ def test_wrappers_refuse_what_they_cannot_hold(wrap: Any) -> None:
     """This includes other values, optimizers already donated, and those whose ``update`` is not their whole step."""
     for inner, rule in [
         (fn.MSE(), "must be an optimizer"),
-        (fn.donate(fn.SGD()), "must not be donated itself; donate the whole"),
-        (fn.chain(fn.ClipByValue(1.0), fn.SGD()).donate(), "must not be donated itself"),
+        (fn.donate(fn.SGD()), "must not be donated; donate the wrapper instead"),
+        (fn.chain(fn.ClipByValue(1.0), fn.SGD()).donate(), "must not be donated"),
         (fn.SAM(fn.SGD()), "must be the outermost, where train_step calls its step"),
         (fn.LBFGS(), "must be the outermost"),
     ]:
@@ -287,9 +287,9 @@ def test_wrappers_refuse_before_they_write(wrap: Any, form: Any) -> None:
             tree.map(torch.sin, params),
             [name for name in state if isinstance(state[name], dict) and name != "optimizer"],
         )
-        bad = [({**grads, "b": torch.ones(3)}, state, "grads must have at 'b'")]
-        bad += [(grads, tree.replace(state, f"{name}.b", torch.ones(3)), f"{name} must have at 'b'") for name in own]
-        bad += [(grads, tree.replace(state, "optimizer.exp_avg.b", torch.ones(3)), "exp_avg must have at 'b'")]
+        bad = [({**grads, "b": torch.ones(3)}, state, "grads at 'b' must")]
+        bad += [(grads, tree.replace(state, f"{name}.b", torch.ones(3)), f"{name} at 'b' must") for name in own]
+        bad += [(grads, tree.replace(state, "optimizer.exp_avg.b", torch.ones(3)), "exp_avg at 'b' must")]
         bad += [(grads, {**state, "step": torch.tensor(1.0)}, "state must have a 0-d int64 tensor as step")]
         bad += [(grads, {"step": state["step"]}, "state must be a dict of step, ")]
         for g, s, rule in bad:

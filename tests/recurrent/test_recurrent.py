@@ -256,7 +256,7 @@ MESSAGES = {
     "lengths must be from 0 to 5, the number of steps, got [9, 1]": lambda: NET(NET.init(0), (X, None, torch.tensor([9, 1]))),
     "lengths must be from 0 to 5, the number of steps, got [-1, 1]": lambda: NET(NET.init(0), (X, None, torch.tensor([-1, 1]))),
     "x must be a sequence, (sequence, state) or (sequence, state, lengths), got shapes (5, 2, 3)": lambda: NET(NET.init(0), (X,)),
-    "gy must be a pair with the shapes of y, each of them or None": lambda: NET.vjp(NET.init(0), NET.apply(NET.init(0), X)[1], (X, None)),
+    "gy must be a pair with the shapes of y; either part may be None": lambda: NET.vjp(NET.init(0), NET.apply(NET.init(0), X)[1], (X, None)),
     "apply must be given a key, apply(params, x, rng); for evaluation use inference(), got no key": lambda: fn.GRU(3, 4, 2, dropout=0.5)({}, X),
     "params must be a dict of weight_ih_l0 (4, 3), weight_hh_l0 (4, 4), bias_ih_l0 (4,), bias_hh_l0 (4,), got": lambda: fn.RNN(3, 4)({}, X),
 }  # fmt: skip

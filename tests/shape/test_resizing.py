@@ -87,8 +87,8 @@ def test_a_gradient_of_another_shape_is_refused():
 X = torch.ones(2, 3)
 IMAGES = torch.ones(2, 3, 4, 4)
 MESSAGES = {
-    "Upsample: one of size and scale_factor must be given, got size=None, scale_factor=None": fn.Upsample,
-    "Upsample: one of size and scale_factor must be given, got size=2, scale_factor=2": lambda: fn.Upsample(2, 2),
+    "Upsample: exactly one of size and scale_factor must be given, got size=None, scale_factor=None": fn.Upsample,
+    "Upsample: exactly one of size and scale_factor must be given, got size=2, scale_factor=2": lambda: fn.Upsample(2, 2),
     "Upsample: size must be a whole number of at least 1, or a tuple of them, got 0": lambda: fn.Upsample(0),
     "Upsample: scale_factor must be a number above 0, or a tuple of them, got -1.0": lambda: fn.Upsample(scale_factor=-1.0),
     "Upsample: mode must be one of 'nearest', 'linear', 'bilinear', 'bicubic', 'trilinear', 'nearest-exact', 'area', got 'cubic'": lambda: fn.Upsample(2, mode="cubic"),
@@ -97,11 +97,11 @@ MESSAGES = {
     "Upsample(size=2): x must have 3 or 4 or 5 axes, got x of shape (2, 3)": lambda: fn.Upsample(2)({}, X),
     "Upsample(size=(2, 2)): x must have 4 axes, got x of shape (2, 3, 3)": lambda: fn.Upsample((2, 2))({}, IMAGES[..., 0, :3]),
     "UpsamplingNearest2d(size=2): x must have 4 axes, got x of shape (2, 3)": lambda: fn.UpsamplingNearest2d(2)({}, X),
-    "Upsample(scale_factor=0.1): no axis of x or y but the batch may be empty, got x of shape (2, 3, 4, 4)": lambda: fn.Upsample(scale_factor=0.1)({}, IMAGES),
+    "Upsample(scale_factor=0.1): no axis of x or y except the batch may be empty, got x of shape (2, 3, 4, 4)": lambda: fn.Upsample(scale_factor=0.1)({}, IMAGES),
     "PixelShuffle(upscale_factor=2): x must have the axes (..., C, H, W), and C must be a multiple of 2², got x of shape (2, 3, 4, 4)": lambda: fn.PixelShuffle(2)({}, IMAGES),
     "PixelUnshuffle(downscale_factor=3): x must have the axes (..., C, H, W), and H and W must be multiples of 3, got x of shape (2, 3, 4, 4)": lambda: fn.PixelUnshuffle(3)({}, IMAGES),
     "PixelShuffle: upscale_factor must be a whole number of at least 1, got 0": lambda: fn.PixelShuffle(0),
-    "ChannelShuffle(groups=2): x must have the axes (N, C, ...), C a multiple of 2, and one more, got x of shape (2, 3, 4, 4)": lambda: fn.ChannelShuffle(2)({}, IMAGES),
+    "ChannelShuffle(groups=2): x must have the axes (N, C, length, ...), with C a multiple of 2, got x of shape (2, 3, 4, 4)": lambda: fn.ChannelShuffle(2)({}, IMAGES),
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ CALLABLE = {name: value for name, value in public_names.documented().items() if 
         ),
         (fn.serial, ("(*layers: Layer, **named: Layer)", "Serial")),
         (fn.key, ("(seed: int)", "Key")),
-        (fn.Layer.vjp, ("(params: Params, cache: Cache, gy: Any)", "tuple[Params, Any]")),
+        (fn.Layer.vjp, ("(params: Params, cache: Cache, gy: Any)", "tuple[Grads, Any]")),
     ],
 )
 def test_a_signature_is_that_of_the_source(value, signature):
@@ -39,7 +39,7 @@ def test_a_star_is_before_arguments_for_keywords():
         ("a", '"a"'),
         (1e-8, "1e-08"),
         (None, "None"),
-        (fn.Zeros(), "Zeros()"),
+        (fn.Constant(0.5), "Constant(value=0.5)"),
         (len, "len"),
         (lambda: 0, "..."),
         (object(), "..."),

@@ -58,4 +58,4 @@ def test_a_picture_is_shrunk(tmp_path):
     gallery_pictures.shrunk(tmp_path / "big.png", tmp_path / "small.png")
     with Image.open(tmp_path / "small.png") as small:
         assert small.size == (1000, 500)
-        assert len(small.getcolors()) <= 64
+        assert len(small.getcolors()) <= 128

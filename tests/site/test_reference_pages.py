@@ -60,6 +60,13 @@ def test_data_is_documented_by_the_string_after_it():
     assert public_names.kind(fn.stop) == "data"
 
 
+@pytest.mark.parametrize("name", public_names.TYPES)
+def test_a_type_in_signatures_is_explained(name):
+    """In the module that defines it."""
+    assert public_names.said_of_type(name).rstrip().endswith(".")
+    assert len(public_names.said_of_type(name)) > 10
+
+
 @pytest.fixture
 def tree(tmp_path):
     """Return the docs of a small repository, whose page ``contributing`` includes a file."""

@@ -94,7 +94,7 @@ def test_it_is_a_value_and_refuses_bad_arguments() -> None:
     for how, sentence in (({"max_norm": 0.0}, "max_norm"), ({"max_norm": 1.0, "batch_size": 0}, "batch_size")):
         with pytest.raises(ValueError, match=f"clipped_grads: {sentence} must be a finite number above 0"):
             fn.clipped_grads(fn.Linear(2, 2), fn.MSE(), **how)
-    with pytest.raises(ValueError, match="may not depend on other rows"):
+    with pytest.raises(ValueError, match="must not depend on other rows"):
         fn.clipped_grads(fn.BatchNorm1d(2), fn.MSE(), 1.0)
 
 
@@ -118,6 +118,6 @@ def test_private_steps_compile_whole() -> None:
 def test_a_loss_over_other_rows_is_refused(make: Any, loss: fn.Loss) -> None:
     """By itself a row would have no pair, and no gradient."""
     with pytest.raises(
-        ValueError, match=r"a term of the loss may not depend on other rows, .*got a loss that is batch_dependent"
+        ValueError, match=r"a term of the loss must not depend on other rows, .*got a loss that is batch_dependent"
     ):
         make(fn.Linear(3, 2), loss)

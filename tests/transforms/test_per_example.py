@@ -163,15 +163,15 @@ NET, LOSS = fn.Linear(4, 3), fn.CrossEntropy()
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: fn.per_example_grads(fn.BatchNorm1d(3), LOSS), "a row of the output may not depend on other rows"),
+        (lambda: fn.per_example_grads(fn.BatchNorm1d(3), LOSS), "a row of the output must not depend on other rows"),
         (lambda: fn.per_example_norms(NET, fn.CrossEntropy(reduction="none")), "the loss must have one value"),
-        (lambda: fn.per_example_grads(NET, LOSS)(NET.init(0), torch.ones(3, 4), LABELS), "must have one number of rows"),
+        (lambda: fn.per_example_grads(NET, LOSS)(NET.init(0), torch.ones(3, 4), LABELS), "must have the same number of rows"),
         (
             lambda: fn.per_example_grads(NET, LOSS)(NET.init(0), torch.ones(7, 5), LABELS),
             "the last axis of x must be in_features=4",
         ),
         (lambda: fn.accumulate(NET, LOSS, 0), "k must be a whole number of at least 1"),
-        (lambda: fn.accumulate(NET, LOSS, 2)(NET.init(0), torch.ones(3, 4), LABELS), "must have one number of rows"),
+        (lambda: fn.accumulate(NET, LOSS, 2)(NET.init(0), torch.ones(3, 4), LABELS), "must have the same number of rows"),
         (lambda: fn.accumulate(NET, MIXED, 2), "must be a loss"),
     ],
 )

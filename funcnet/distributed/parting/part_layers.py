@@ -15,7 +15,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.distributed.parting.passages import Cut, Move, Passage, start_sum
 from funcnet.distributed.workers import Workers
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention
@@ -46,7 +46,7 @@ class Parted(Wrapper):
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         return self.after.forward(self.layer(self._own(params), self.before.forward(x), rng))
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         own, gy = self._own(params), self.after.back(gy)
         if isinstance(self.layer, MultiHeadAttention) or self.before.kind != "copy":
             gparams, gx = self.layer.vjp(own, cache, gy)
@@ -54,8 +54,9 @@ class Parted(Wrapper):
         gx = self.before.start_back(self.layer.input_grad(own, cache, gy))  # sent while the params' half is computed
         return self._kept(self.layer.grads(own, cache, gy)), gx.wait()
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return self._kept(self.layer.grads(self._own(params), cache, self.after.back(gy)))
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
+        made: Grads = self._kept(self.layer.grads(self._own(params), cache, self.after.back(gy)))
+        return made
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         return self.before.back(self.layer.input_grad(self._own(params), cache, self.after.back(gy)))
@@ -63,10 +64,11 @@ class Parted(Wrapper):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         if not self.layer.has_running_stats:
             return params
-        moved = self.layer.update_stats(self._own(params), cache)
+        moved: Any = self.layer.update_stats(self._own(params), cache)
         for path in self.once:
             moved = tree.replace(moved, path, tree.at(params, path))
-        return self._kept(moved)
+        kept: Params = self._kept(moved)
+        return kept
 
     def _own(self, params: Params) -> Params:
         """Return the params as the layer needs them."""
@@ -76,7 +78,7 @@ class Parted(Wrapper):
             params = tree.replace(params, path, torch.zeros_like(tree.at(params, path)))
         return params
 
-    def _kept(self, gparams: Params) -> Params:
+    def _kept(self, gparams: Any) -> Any:
         """Return gradients in the placements of the params."""
         for move in self.moves:
             gradient = tree.at(gparams, move.path)
@@ -102,10 +104,10 @@ class TablePart(Wrapper):
         y, cache = self.layer.apply(params, i, rng)
         return start_sum(_where(own, y), self.workers).wait(), (own, cache)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return self.layer.vjp(params, cache[1], _where(cache[0], gy))
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return self.layer.grads(params, cache[1], _where(cache[0], gy))
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
@@ -171,11 +173,11 @@ class HeadsPart(MultiHeadAttention):
         y, cache = super().apply(params, own, rng)
         return y, (cache, own is not x)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = super().vjp(params, cache[0], gy)
         return gparams, self._with_whole_mask(gx) if cache[1] else gx
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return super().grads(params, cache[0], gy)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:

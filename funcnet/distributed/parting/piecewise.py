@@ -12,7 +12,7 @@ from attrs import field
 from torch import Tensor
 from torch.distributed.tensor.experimental import implicit_replication
 
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.distributed.over_workers import over_workers
 from funcnet.distributed.sharding.param_shards import local_pieces, of_piece
 from funcnet.distributed.sharding.placements import is_divided
@@ -88,9 +88,10 @@ class TransformOfPieces(GradientTransform):
     state: Layout = field(repr=False)
 
     def init(self, params: Params) -> State:
-        return local_pieces(_over_dtensors(self.original.init, self.params.whole(params)))
+        state: State = local_pieces(_over_dtensors(self.original.init, self.params.whole(params)))
+        return state
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
         args = self.params.whole(grads), self.state.whole(state), self.params.whole(params)
         return local_pieces(_over_dtensors(self.original.update, *args))  # type: ignore[no-any-return]
 
@@ -110,9 +111,10 @@ class OptimizerOfPieces(Optimizer):
     state: Layout = field(repr=False)
 
     def init(self, params: Params) -> State:
-        return local_pieces(_over_dtensors(self.original.init, self.params.whole(params)))
+        state: State = local_pieces(_over_dtensors(self.original.init, self.params.whole(params)))
+        return state
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Params, State]:
         args = self.params.whole(grads), self.state.whole(state), self.params.whole(params)
         return local_pieces(_over_dtensors(self.original.update, *args))  # type: ignore[no-any-return]
 
@@ -132,9 +134,10 @@ class EvaluatingOfPieces(EvaluatingOptimizer):
     state: Layout = field(repr=False)
 
     def init(self, params: Params) -> State:
-        return local_pieces(_over_dtensors(self.original.init, self.params.whole(params)))
+        state: State = local_pieces(_over_dtensors(self.original.init, self.params.whole(params)))
+        return state
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Params, State]:
         args = self.params.whole(grads), self.state.whole(state), self.params.whole(params)
         return local_pieces(_over_dtensors(self.original.update, *args))  # type: ignore[no-any-return]
 

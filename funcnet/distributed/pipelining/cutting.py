@@ -15,7 +15,7 @@ from funcnet import tree
 from funcnet.combinators.mixed_precision import MixedPrecision
 from funcnet.combinators.sequential import Serial
 from funcnet.combinators.sharing import Tied
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, is_whole, value_error
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.naming import listed
@@ -29,7 +29,7 @@ class Elsewhere(Layer):
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         return x, ()
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return params, gy
 
 
@@ -108,7 +108,7 @@ class CutNet:
             params = one.filled(params)
         return self.entries_of(params, stage) if self.ties else params
 
-    def gathered(self, gparams: Params) -> Params:
+    def gathered(self, gparams: Grads) -> Grads:
         """Return the gradients of the part that a stage holds, from those of its layers' params."""
         for one in reversed(self.ties):
             gparams = one.gathered(gparams)

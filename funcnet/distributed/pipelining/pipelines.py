@@ -204,7 +204,8 @@ class Pipeline(Value):
         for pending in [broadcast_from(workers, leaf.contiguous(), rank) for rank, leaf in rows]:
             pending.wait()
         leaves = [next((leaf for leaf in row if leaf is not None), None) for row in zip(*columns, strict=True)]
-        return unflatten(params, iter(leaves))
+        made: Params = unflatten(params, iter(leaves))
+        return made
 
     def whole_state(self, state: Tree) -> Tree:
         """Gather every stage's part of the optimizer's state, and return the whole state on every worker.

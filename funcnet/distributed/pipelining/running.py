@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.contract import Cache, Params
+from funcnet.contract import Cache, Grads, Params
 from funcnet.distributed.pipelining.cutting import CutNet, changed, merged
 from funcnet.distributed.pipelining.messages import Form, Kind, Mail, form_of
 from funcnet.distributed.pipelining.schedules import Action, Timed, actions_of, has_halves
@@ -70,7 +70,8 @@ class StageGradient:
 
     def update_stats(self, params: Params, moved: Params) -> Params:
         """Return the params with the new running statistics computed by ``scaled``."""
-        return params if moved is None else merged(moved, params)
+        made: Params = params if moved is None else merged(moved, params)
+        return made
 
     def begin(self) -> None:
         """Check once that all workers make the same step."""
@@ -78,10 +79,11 @@ class StageGradient:
             meet, self.meet = self.meet, None
             meet()
 
-    def _rounded(self, grads: Params, params: Params) -> Params:
+    def _rounded(self, grads: Grads, params: Params) -> Params:
         """Return the gradients in the dtypes of params."""
         pairs = zip(*flatten_together(grads, params), strict=True)
-        return unflatten(grads, iter([None if g is None else rounded(g, p) for g, p in pairs]))
+        made: Params = unflatten(grads, iter([None if g is None else rounded(g, p) for g, p in pairs]))
+        return made
 
     def _value(self, run: "Run") -> Tensor:
         """Return the last stage's value on every worker, at least in float32."""
@@ -111,8 +113,8 @@ class Run:
         self.later: dict[int, Later] = {}
         self.values: list[list[Tensor]] = []
         self.is_double = False
-        self.grads: Params = None
-        self.moved: Params = None
+        self.grads: Any = None
+        self.moved: Any = None
 
     def go(self, actions: tuple[Action, ...], trace: list[Timed] | None) -> None:
         """Do all actions; receive messages for the next two during each."""
@@ -193,7 +195,7 @@ class Run:
         grads = tree.map(in_single, self.stage.gradients(gparams, self.filled))
         self.grads = grads if self.grads is None else tree.add(self.grads, grads)
 
-    def summed_over_uses(self) -> Params:
+    def summed_over_uses(self) -> Grads:
         """Return the gradients of the stage's params; those of tied params are summed over the stages that use them."""
         grads, here = self.of.cut.gathered(self.grads), self.stage.number
         shared = [(path, stages) for path, stages in self.of.cut.shared.items() if here in stages]

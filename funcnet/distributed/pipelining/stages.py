@@ -15,12 +15,12 @@ from funcnet.combinator import Combinator, absent
 from funcnet.combinators import runs
 from funcnet.combinators.mixed_precision import MixedPrecision, with_dtypes_of
 from funcnet.combinators.sequential import Serial
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.distributed.pipelining.cutting import CutNet, Elsewhere
 from funcnet.places import OpenCast, Places, is_open
 from funcnet.stand_ins import StandIn, stand_in_for
 
-Later = list[Callable[[], Params] | None]
+Later = list[Callable[[], Grads] | None]
 """The function that computes the gradient for each place of a stage, or ``None``."""
 
 
@@ -102,7 +102,8 @@ class Halves:
     def params_half(self, params: Params, later: Later) -> Params:
         """Return the gradients of the params."""
         entries = zip(self.places.entries(params), later, strict=True)
-        return self.places.whole(iter([absent(one) if compute is None else compute() for one, compute in entries]))
+        made: Params = self.places.whole(iter([absent(one) if compute is None else compute() for one, compute in entries]))
+        return made
 
 
 class Stage:
@@ -123,7 +124,7 @@ class Stage:
         """Return the output of the stage and its cache."""
         return self.net.apply(params, self.inside(x) if self.is_first else x, rng)
 
-    def back(self, params: Params, cache: Cache, gy: Any) -> tuple[Any, Params, Later | None]:
+    def back(self, params: Params, cache: Cache, gy: Any) -> tuple[Any, Any, Later | None]:
         """Compute the backward pass; return gx, and the gradients of params or the deferred work for ``params_half``."""
         if self._halves is not None:
             gx, later = self._halves.input_half(params, cache, gy)

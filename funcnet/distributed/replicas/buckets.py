@@ -96,7 +96,7 @@ class AllReduce:
         weigh(flat[: -len(numbers[0])] if numbers else flat, self._weight)
         return Sent(leaves, [part.shape for part in parts], sum_over(self.workers, flat))
 
-    def finish(self, total: Weight | None = None) -> list[Params]:
+    def finish(self, total: Weight | None = None) -> list[Any]:
         """Return the sums, divided by the total weight: the given one, or the one in ``numbers``."""
         while self._next < len(self._missing):  # layers that were not reached have no gradient
             self._send()

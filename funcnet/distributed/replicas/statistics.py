@@ -52,14 +52,16 @@ class Averaging:
         means = torch.where(found[-1] == 0, _flat(chosen), found[:-1] / found[-1])
         for i, old, new in zip(self._moving or (), chosen, torch.split(means, [leaf.numel() for leaf in chosen]), strict=True):
             leaves[i] = (new if old.is_floating_point() else new.round()).to(old.dtype).view(old.shape)
-        return unflatten(moved, iter(leaves))
+        made: Params = unflatten(moved, iter(leaves))
+        return made
 
     def put(self, params: Params, averaged: Params) -> Params:
         """Return params with the statistics of ``averaged``."""
         leaves, found = flatten_together(params, averaged)
         for i in self._moving or ():
             leaves[i] = found[i]
-        return unflatten(params, iter(leaves))
+        made: Params = unflatten(params, iter(leaves))
+        return made
 
 
 def _flat(leaves: list[Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.distributed.workers import Workers, stack_now, sum_now, workers_of
 from funcnet.errors import value_error
 from funcnet.kernels import batch_norm as plain_kernels
@@ -87,27 +87,29 @@ class SyncBatchNorm(BatchNorm):
 
     def _moments(self, workers: Workers, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return m, μ and σ² of all workers."""
-        local = x.numel() // self.num_features
+        n: Any = self.num_features
+        local = x.numel() // n
         mean, var = kernels.channel_moments(x)
         rows = stack_now(workers, torch.cat([mean.new_full((1,), local), mean, var]))
-        found = kernels.merged(*torch.split(rows, [1, self.num_features, self.num_features], 1))
+        found = kernels.merged(*torch.split(rows, [1, n, n], 1))
         # If this worker has two values per channel, the total is at least two. Otherwise all workers check, and all raise.
         if local < 2 and can_look_at(found[0]) and found[0].item() == 1:
             rule = "the batches of all workers must together have more than one value per channel"
             raise value_error(self, rule, f"x of shape {tuple(x.shape)} here, and one value in all")
         return found
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         if not _is_of_many(cache):
             return super().vjp(params, cache, gy)
         x, count, mean, var = cache
         w, how = self._weight(params), (self.eps, (mean, var))
         g, gw, gb = kernels.gradient_and_sums(check_gy(self, gy, x.shape, x), x, w, *how)
         sums = sum_now(self._known_workers(x), torch.cat([gw.double(), gb.double()]))
-        gx = kernels.input_gradient(g, x, w, *how, count, torch.split(sums, self.num_features))
+        n: Any = self.num_features
+        gx = kernels.input_gradient(g, x, w, *how, count, torch.split(sums, n))
         return self._gparams(params, gw, gb), gx
 
-    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Grads:
         """Return this worker's sums, without a collective."""
         if not _is_of_many(cache):
             return super().grads(params, cache, gy)
@@ -129,7 +131,7 @@ class SyncBatchNorm(BatchNorm):
         like = params["weight"] if self.affine else gw
         return norm_params.gparams(params, gw.to(like.dtype), gb.to(like.dtype))
 
-    def update_stats(self, params: Params, cache: Cache) -> Params:
+    def update_stats(self, params: Any, cache: Cache) -> Any:
         if not _is_of_many(cache) or not self.track_running_stats:
             return super().update_stats(params, cache)
         x, m, mean, var = cache

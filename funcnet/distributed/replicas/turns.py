@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from funcnet import tree
 from funcnet.combinator import has_params
 from funcnet.combinators.mixed_precision import MixedPrecision
-from funcnet.contract import Cache, Layer, Params
+from funcnet.contract import Cache, Grads, Layer, Params
 from funcnet.places import OpenCast, Places, is_open
 from funcnet.precision import in_single
 from funcnet.stand_ins import StandIn, stand_in_for
@@ -24,7 +24,7 @@ class Reducer(Protocol):
     def report(self, place: int, gradient: Params) -> None:
         """Take the finished gradient of the layer at a place, and perhaps send it."""
 
-    def finish(self) -> list[Params]:
+    def finish(self) -> list[Any]:
         """Wait for all messages; return the gradient of each place, or ``None`` if none was reported."""
 
 
@@ -43,11 +43,11 @@ class Reporting(StandIn):
     place: int
     turns: "Turns"
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = self.original.vjp(params, cache, gy)
         return self.turns.take(self.place, gparams), gx
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Any:
         return self.turns.take(self.place, self.original.grads(params, cache, gy))
 
 
@@ -70,7 +70,7 @@ class Turns:
             return OpenCast(self._with_turns(layer.layer), layer.dtype)
         return stand_in_for(layer, Reporting, place=-1, turns=self)
 
-    def take(self, place: int, gradient: Params) -> Params:
+    def take(self, place: int, gradient: Any) -> Any:
         """Pass the gradient of a place to the reducer, added to that of earlier micro-batches."""
         if not has_params(self._entries[place]):
             return gradient
@@ -81,7 +81,7 @@ class Turns:
 
     def grads(
         self, reducer: Reducer, params: Params, cache: Cache, gy: Any, *, earlier: Params | None = None, **more: Any
-    ) -> Params:
+    ) -> Grads:
         """Return the gradient of the net on all workers; ``earlier`` is added to this worker's own.
 
         Other arguments are passed to the reducer's ``begin``.
@@ -94,4 +94,5 @@ class Turns:
         summed = reducer.finish()
         self._entries, self._earlier = [], None  # nothing is held between steps
         entries = [all_of if one is SENT else one for one, all_of in zip(found, summed, strict=True)]
-        return self.places.whole(iter(entries))
+        made: Params = self.places.whole(iter(entries))
+        return made

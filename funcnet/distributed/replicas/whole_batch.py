@@ -7,7 +7,7 @@ from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.combinators.mixed_precision import MixedPrecision
-from funcnet.contract import Cache, Layer, Params
+from funcnet.contract import Cache, Grads, Layer, Params
 from funcnet.distributed.replicas.buckets import AllReduce
 from funcnet.distributed.replicas.shares import (
     Share,
@@ -47,13 +47,13 @@ class WholeBatch:
         self._casts = any([_casts(part) for part in parts(step.net)])  # noqa: C419
         self._without_rows: tuple[Layer, Turns] | None = None
 
-    def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
+    def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Grads, Cache]:
         """Return the value, the gradient of ``scale`` times it (if there is a scale), and the argument for ``update_stats``."""
         by_shares = isinstance(self.one, Accumulated) or self.loss.part_count > 1 or self._weights_first
         whole = self._by_shares if by_shares else self._by_weight
         return whole(params, x, target, rng, scale)
 
-    def _by_weight(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
+    def _by_weight(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Grads, Cache]:
         """Multiply value and gradient by the weight of the shard, and divide the sums by the sum of weights.
 
         The gradient of y is multiplied, which is less work; in half precision it is the gradients of params.
@@ -74,7 +74,7 @@ class WholeBatch:
         value = (total if w is None else total / or_one(weight)).to(value.dtype)
         return value, grads, self._averaged(moved, statistics, cache)
 
-    def _by_shares(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
+    def _by_shares(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Grads, Cache]:
         """Sum the weights first, because each part of a loss and each micro-batch has its own.
 
         The norms of several workers mix their gradients on the way back, which must have their weights by then; and what
@@ -85,7 +85,7 @@ class WholeBatch:
         net, turns = self._of_shard(x)
         shares: list[Share] = []
         values: list[list[Tensor]] = []
-        earlier: Params = None
+        earlier: Params | None = None
         for (x_i, target_i), key in zip(batches, keys, strict=True):
             y, cache = net.apply(params, x_i, key)
             shares = shares or started.of_parts()

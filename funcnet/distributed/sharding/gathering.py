@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinators.mixed_precision import MixedPrecision
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.distributed.replicas.turns import Reporting, Turns
 from funcnet.distributed.sharding.layouts import Layout, split_rows
 from funcnet.distributed.workers import Pending, Workers, gather_rows
@@ -44,11 +44,12 @@ class Gathering(Reporting):
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         return self.original(self._whole(params), x, rng)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return super().vjp(self._whole(params), cache, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return super().grads(self._whole(params), cache, gy)
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
+        gparams: Grads = super().grads(self._whole(params), cache, gy)
+        return gparams
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         return self.original.input_grad(self._whole(params), cache, gy)
@@ -189,7 +190,8 @@ class GatheringTurns(Turns):
         entry, layer = self._pieces[place], self.places.layers[place]
         for dtype in layer.dtypes if isinstance(layer, Gathering) else ():
             entry = tree.cast(entry, dtype)
-        return entry
+        made: Params = entry
+        return made
 
     def take(self, place: int, gradient: Params) -> Params:
         return super().take(place, gradient) if self._reports and self.places.layers[place].trainable else gradient
@@ -207,9 +209,10 @@ class GatheringTurns(Turns):
         given, whole = flatten_together(params, self._statistics[layer.place])
         wide = [w.to(p.dtype) if isinstance(w, Tensor) else w for p, w in zip(given, whole, strict=True)]
         found = flatten_together(layer.original.update_stats(unflatten(params, iter(wide)), cache))[0]
-        return unflatten(params, iter([found[i] if i in moving else p for i, p in enumerate(given)]))
+        made: Params = unflatten(params, iter([found[i] if i in moving else p for i, p in enumerate(given)]))
+        return made
 
-    def grads(self, *arguments: Any, **more: Any) -> Params:
+    def grads(self, *arguments: Any, **more: Any) -> Grads:
         """Return the gradient on all workers, as ``Turns`` does; outside this call layers return their own whole gradients."""
         self._reports = True
         try:

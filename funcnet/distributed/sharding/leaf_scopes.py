@@ -42,7 +42,8 @@ def _of_groups(part: ByPath, params: Params) -> list[str]:
 
 def _group(params: Params, chosen: list[int | None], i: int) -> Params:
     leaves = zip(flatten_together(params)[0], chosen, strict=True)
-    return unflatten(params, iter([leaf if j == i else None for leaf, j in leaves]))
+    made: Params = unflatten(params, iter([leaf if j == i else None for leaf, j in leaves]))
+    return made
 
 
 def _own_scope(part: Optimizer | GradientTransform) -> str:

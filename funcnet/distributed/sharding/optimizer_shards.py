@@ -13,7 +13,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.distributed.over_workers import over_workers
 from funcnet.distributed.pieces import Piece, Pieces, pieces_of, with_pieces
 from funcnet.distributed.sharding.shard_plans import Plan, Plans, gathered
@@ -100,7 +100,7 @@ class ShardedOptimizer(Optimizer):
         found, own = self.optimizer.map_state(marks, state, whole), {id(one) for one in tree.leaves(made)}
         return Pieces(state, tree.map(lambda one: one if id(one) in own else None, found))
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Params, State]:
+    def update(self, grads: Grads, state: Any, params: Params) -> tuple[Params, State]:
         plan, inner = self.plan(params), self._inner(state)
         gs = self._gradients(plan, grads, params)
         has_gradient = [g is not None for g in flatten_together(plan.whole, grads)[1]]
@@ -127,7 +127,8 @@ class ShardedOptimizer(Optimizer):
     def _gathered(self, plan: Plan, pieces: Tree, params: Params, wanted: Sequence[bool], *, writes: bool) -> Params:
         """Return the wanted params from the pieces of all workers, and the others unchanged."""
         ps, own = flatten_together(params, pieces)
-        return unflatten(params, iter(gathered(plan, own, ps, tuple(wanted), writes=writes)))
+        made: Params = unflatten(params, iter(gathered(plan, own, ps, tuple(wanted), writes=writes)))
+        return made
 
     def eval_params(self, state: State, params: Params) -> Params:
         """Return the params to evaluate; every worker must call it, because averages are gathered from all.
@@ -149,7 +150,7 @@ class ShardedOptimizer(Optimizer):
     def donate(self) -> "ShardedOptimizer":
         return self.replace(donated=True)
 
-    def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
+    def map_state(self, f: Callable[..., Tree], state: Any, *others: Any) -> State:
         """Return the state with ``f`` applied to each tree of pieces in it.
 
         Args:
@@ -164,7 +165,7 @@ class ShardedOptimizer(Optimizer):
         plan = self.plan(params)
         plan.optimizer.require_fit(self._inner(state), plan.pieces(params))
 
-    def _inner(self, state: State) -> State:
+    def _inner(self, state: State) -> Any:
         if not isinstance(state, Pieces):
             raise value_error(self, "state must be that of this worker's pieces, as init returns it", describe(state))
         return state.tree

@@ -58,7 +58,8 @@ def shard(params: Params, mesh: DeviceMesh, placements: Mapping[Chooser, Any] | 
     for axis in range(mesh.ndim):
         require_agreement(Workers(mesh.get_group(axis), mesh.get_local_rank(axis), mesh.size(axis)), "shard", params=params)
     pieces = iter([_piece(path, leaf, mesh, chosen) for path, leaf in named])
-    return unflatten(params, iter([None if leaf is None else next(pieces) for _, leaf in named_leaves("", params)]))
+    made: Params = unflatten(params, iter([None if leaf is None else next(pieces) for _, leaf in named_leaves("", params)]))
+    return made
 
 
 def unshard(params: Tree) -> Tree:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
 from funcnet import tree
-from funcnet.contract import Cache, Layer, Params
+from funcnet.contract import Cache, Grads, Layer, Params
 from funcnet.distributed.over_workers import over_workers
 from funcnet.distributed.replicas.buckets import plan
 from funcnet.distributed.replicas.statistics import for_no_rows, moving_on_meta
@@ -86,7 +86,7 @@ class ShardedBatch(WholeBatch):
         self._division, self._is_ready = division, False
         self._empty: GatheringTurns | None = None
 
-    def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
+    def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Grads, Cache]:
         if not self._is_ready:
             self._prepare(x)
         self._params = params
@@ -105,7 +105,8 @@ class ShardedBatch(WholeBatch):
         for i in self._moving:
             layout = layouts[i]
             new[i] = new[i] if layout is None else layout.cut(new[i])
-        return unflatten(params, iter(new))
+        made: Params = unflatten(params, iter(new))
+        return made
 
     def _prepare(self, x: Any) -> None:
         """Choose the groups to gather; nets with running statistics need the shapes of x."""

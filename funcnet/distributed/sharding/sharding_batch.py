@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from funcnet.contract import Cache, Params
+from funcnet.contract import Cache, Grads, Params
 from funcnet.distributed.replicas.buckets import AllReduce, Sent, weigh, weighed
 from funcnet.distributed.replicas.whole_batch import WholeBatch
 from funcnet.distributed.sharding.matrices import Matrix
@@ -81,7 +81,7 @@ class ShardingBatch(WholeBatch):
         self.opt, self.reducer = opt, ShardReducer(workers)
         self._plan: Plan | None = None
 
-    def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Cache]:
+    def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Grads, Cache]:
         plan = self.opt.plan(params)
         if plan is not self._plan:
             numbers = unflatten(plan.whole, iter(range(len(plan.cuts))))

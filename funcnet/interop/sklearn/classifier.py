@@ -4,9 +4,9 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.special import expit, log_expit, log_softmax, logit, softmax  # type: ignore[import-untyped]
-from sklearn.base import ClassifierMixin  # type: ignore[import-untyped]
-from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight  # type: ignore[import-untyped]
-from sklearn.utils.multiclass import check_classification_targets, type_of_target  # type: ignore[import-untyped]
+from sklearn.base import ClassifierMixin
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from torch import Tensor, int64
 
 from funcnet.errors import describe, value_error

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
-from sklearn.utils import check_random_state  # type: ignore[import-untyped]
-from sklearn.utils.validation import check_is_fitted  # type: ignore[import-untyped]
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from funcnet import random, tree
 from funcnet.arguments import require_whole
-from funcnet.contract import Layer, Params
+from funcnet.contract import Layer
 from funcnet.errors import describe, is_number, is_whole, value_error
 from funcnet.fitting.arguments import LOSS, OPTIMIZER, require
 from funcnet.fitting.callbacks import Callback
@@ -43,7 +43,7 @@ class Training(NamedTuple):
     given: Any
     loss: Loss
     net: Layer
-    params: Params
+    params: Any
     state: Tree
     history: History
     key: Key

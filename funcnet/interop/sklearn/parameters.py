@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from sklearn.base import BaseEstimator  # type: ignore[import-untyped]
+from sklearn.base import BaseEstimator
 
 from funcnet.interop.sklearn.nested_fields import nested, with_fields
 from funcnet.optim.adam import Adam

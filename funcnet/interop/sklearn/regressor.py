@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from sklearn.base import RegressorMixin  # type: ignore[import-untyped]
+from sklearn.base import RegressorMixin
 from torch import Tensor
 
 from funcnet.errors import value_error

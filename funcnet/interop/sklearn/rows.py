@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import is_classifier, is_regressor  # type: ignore[import-untyped]
-from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data  # type: ignore[import-untyped]
+from sklearn.base import is_classifier, is_regressor
+from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
 from funcnet.errors import describe, value_error
 

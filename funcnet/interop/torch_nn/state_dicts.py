@@ -66,7 +66,8 @@ def load_state_dict(
     if words:
         rule = "state_dict must hold the names and shapes of params" if strict else "the values of state_dict must fit params"
         raise value_error(_WHO, rule, "; ".join(words))
-    return mapped(lambda path, leaf: _copied(loaded[path], leaf) if path in loaded else leaf, params)
+    made: Params = mapped(lambda path, leaf: _copied(loaded[path], leaf) if path in loaded else leaf, params)
+    return made
 
 
 def _tensors(state_dict: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def _numbers(mode: str, padding: str, align_corners: bool) -> tuple[Any, ...]:
 
 
 def _unsafe(x: Tensor, mode: str, padding: str) -> bool:
-    """Tell whether torch's kernel reads and writes out of bounds for a place that is NaN or infinite."""
+    """Tell whether torch's kernel reads and writes out of bounds for a place that is not a number."""
     return x.dim() == 4 and mode == "bilinear" and padding != "zeros"
 
 

@@ -14,7 +14,7 @@ from attrs import field
 from torch import Tensor, strided
 
 from funcnet.checks import axis_complaint, check_gy, floating_complaint, require_dense_floating, require_no_params
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import whole_number
 from funcnet.plans import Unchecked
 from funcnet.value import frozen
@@ -82,7 +82,7 @@ class Activation(Layer):
             require_dense_floating(self, params, x)  # called only if something may be wrong: it saves small layers a call
         return self.forward(x)
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         if (
             params
             or gy.shape != cache.shape
@@ -107,7 +107,7 @@ def unchecked_activation(
     def apply(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         return forward(x)
 
-    def vjp(params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, backward(gy, cache)
 
     return Unchecked(apply, vjp, no_grads)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, require_dense_floating
-from funcnet.contract import Params, Rng
+from funcnet.contract import Grads, Params, Rng
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation, Along
 from funcnet.layers.activation.rectifiers import ReLU
@@ -59,7 +59,7 @@ class GLU(_Halving):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         return kernels.glu(require_dense_floating(self, params, x), self.dim), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         half = cache.narrow(self.dim, 0, cache.shape[self.dim] // 2)
         return params, kernels.glu_backward(check_gy(self, gy, half.shape, half), cache, self.dim)
 
@@ -77,7 +77,7 @@ class Gated(_Halving):
         f, cache = self.activation.forward(b)
         return a * f, (a, f, cache)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         a, f, inner = cache
         gb = self.activation.backward(check_gy(self, gy, a.shape, a) * a, inner)
         return params, torch.cat((gy * f, gb), self.dim)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.checks import Misfit, check_gy, check_param, floating_complaint, require_dense_floating, require_key
-from funcnet.contract import Layer, Params, Rng, Size
+from funcnet.contract import Grads, Layer, Params, Rng, Size
 from funcnet.errors import describe, fields_error, number, size_or_none, value_error
 from funcnet.kernels import activation as kernels
 from funcnet.layers.activation.base import Activation
@@ -87,7 +87,7 @@ class PReLU(Layer):
 
     undecayed = ("weight",)
 
-    num_parameters: Size = field(default=1, validator=size_or_none)
+    num_parameters: Size = field(default=1, validator=size_or_none)  # type: ignore[assignment]
     _init: float = field(default=0.25, validator=number())
 
     @property
@@ -105,7 +105,7 @@ class PReLU(Layer):
             raise value_error(self, "weight and x must be dense tensors", f"{describe(w)} and {describe(x)}")
         return kernels.prelu(x, w), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         gx, gw = self._backward(params, cache, gy)
         return {"weight": gw.sum([i for i in range(gw.dim()) if i != 1 or self.num_parameters == 1]).reshape(-1)}, gx
 
@@ -167,7 +167,7 @@ class RReLU(Layer):
         slopes = torch.where(x > 0, 1.0, random.uniform(key_beside(key, x), shape, self.lower, self.upper, dtype=x.dtype))
         return x * slopes, slopes
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, check_gy(self, gy, cache.shape, cache) * cache
 
     def inference(self) -> Layer:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet import initializers
 from funcnet.checks import Misfit, check_gy, check_param, require_params
-from funcnet.contract import Layer, Params, Rng, Shape, Size
+from funcnet.contract import Grads, Layer, Params, Rng, Shape, Size
 from funcnet.errors import number, size, size_or_none, value_error
 from funcnet.initializers.elementary import Initializer, Normal
 from funcnet.kernels.activation import positive_part
@@ -80,10 +80,10 @@ class RBF(Layer):
         y = torch.exp(-self.gamma * positive_part(squares))
         return y.to(x.dtype), (x, y)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Grads:
         z, c = self._centered(params, cache[0])
         g = self._weights(cache, gy).reshape(-1, self.out_features)
         gc = torch.matmul(g.mT, z.reshape(-1, self.in_features)) - g.sum(0).unsqueeze(-1) * c

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.checks import axis_complaint, came, check_gy, require_dense_floating, require_key
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import MOST, flag, is_whole_tuple, number, valid_if, value_error, whole_number
 from funcnet.kernels import activation as kernels
 from funcnet.kernels.limits import log_softmax, logsumexp, softmax
@@ -57,7 +57,7 @@ class Softmax(Along):
         y = softmax(z, self.dim)
         return y, y
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, self._scaled(
             kernels.softmax_backward(check_gy(self, gy, cache.shape, cache), cache, self.dim, cache.dtype)
         )
@@ -109,7 +109,7 @@ class GumbelSoftmax(Layer):
         y = softmax((x + noise) / self.tau, self.dim).to(x.dtype)
         return y, y
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, kernels.softmax_backward(check_gy(self, gy, cache.shape, cache), cache, self.dim, cache.dtype) / self.tau
 
     def inference(self) -> Layer:
@@ -146,7 +146,7 @@ class Softmin(Along):
         y = softmax(-require_dense_floating(self, params, x), self.dim)
         return y, y
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, -kernels.softmax_backward(check_gy(self, gy, cache.shape, cache), cache, self.dim, cache.dtype)
 
 
@@ -176,7 +176,7 @@ class Softmax2d(Layer):
         y = softmax(x, -3)
         return y, y
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, kernels.softmax_backward(check_gy(self, gy, cache.shape, cache), cache, -3, cache.dtype)
 
 
@@ -215,7 +215,7 @@ class MultiSoftmax(Layer):
         y = torch.cat([softmax(group, -1) for group in groups], -1)
         return y, y
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         pairs = zip(*[torch.split(z, list(self.sizes), -1) for z in (check_gy(self, gy, cache.shape, cache), cache)], strict=True)
         return params, torch.cat([kernels.softmax_backward(g, y, -1, y.dtype) for g, y in pairs], -1)
 
@@ -250,7 +250,7 @@ class LogSoftmax(Along):
         y = log_softmax(require_dense_floating(self, params, x), self.dim)
         return y, y
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, kernels.log_softmax_backward(check_gy(self, gy, cache.shape, cache), cache, self.dim, cache.dtype)
 
 
@@ -286,7 +286,7 @@ class LogSumExp(Along):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         return logsumexp(require_dense_floating(self, params, x), self.dim, self.keepdim), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         dim, y = self.dim % max(cache.dim(), 1), softmax(cache, self.dim)
         gy = check_gy(self, gy, (*cache.shape[:dim], *(1,) * (self.keepdim and cache.dim() > 0), *cache.shape[dim + 1 :]), cache)
         return params, (gy if self.keepdim or not cache.dim() else gy.unsqueeze(dim)) * y

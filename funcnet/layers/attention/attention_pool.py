@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet import initializers
 from funcnet.checks import Misfit, axes_complaint, check_gy, check_param, floating_complaint
-from funcnet.contract import Cache, Layer, Params, Rng, Size
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, Size
 from funcnet.errors import size_or_none
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels.activation import softmax_backward
@@ -75,11 +75,11 @@ class AttentionPool(Layer):
         p = p if mask is None else p.masked_fill(~mask, 0.0)  # without any row softmax gives NaN
         return rounded(torch.matmul(p.unsqueeze(-2), wide).squeeze(-2), rows), (rows, p, isinstance(x, tuple))
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Any]:
         wide, rows, p, gs = self._scores(cache, gy)
         return self._query_grad(gs, rows, gy), self._x_grad(params, cache, wide, p, gs)
 
-    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Grads:
         _, rows, _, gs = self._scores(cache, gy)
         return self._query_grad(gs, rows, gy)
 

@@ -178,14 +178,14 @@ class Decoding(Heads):
             return one.squeeze(0)
         return one if self.batch_first else one.transpose(0, 1)
 
-    def _heads(self, params: Params, xs: tuple[Tensor, ...]) -> list[Tensor]:
+    def _heads(self, params: Any, xs: tuple[Tensor, ...]) -> list[Tensor]:
         """Return q, k and v, split into heads."""
         if len(xs) > 1:
             return [self._project(params, i, one) for i, one in enumerate(xs)]
         joint = self._split(kernels.linear(xs[0], params["in_proj_weight"], params.get("in_proj_bias")))
         return list(torch.split(joint, [rows // self._head() for rows in self._rows()], 1))
 
-    def _project(self, params: Params, i: int, one: Tensor) -> Tensor:
+    def _project(self, params: Any, i: int, one: Tensor) -> Tensor:
         """Return q, k or v (number i), split into heads."""
         b = params.get("in_proj_bias")
         return self._split(kernels.linear(one, self._weights(params)[i], b if b is None else b.split(self._rows())[i]))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.checks import Misfit, check_gy, first_complaint, floating_complaint, require_arguments, require_key
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import MOST, flag, is_whole, number, valid_if, value_error
 from funcnet.kernels import attention as kernels
 from funcnet.kernels.operands import masked_scale
@@ -129,7 +129,7 @@ class ScaledDotProductAttention(Layer):
         y = kernels.weighted(dropped, v)
         return (y, rounded(dropped, q)) if self.return_weights else y, (x, {"p": p, "keep": keep})
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         x, kept = cache
         (q, k, v), mask = x[:3], x[3] if len(x) == 4 else None
         gy, gweights = self._pair(gy, q, k, v)

@@ -76,9 +76,9 @@ class Heads(Combinator):
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_own", tuple(self._own_shapes().items()))
         if self.rotary is not None and self.rotary.dim != self._head():
-            raise value_error(self.label, f"rotary's dim must be that of a head, {self._head()}", repr(self.rotary))
+            raise value_error(self.label, f"rotary.dim must be the size of a head, {self._head()}", repr(self.rotary))
         if not self.average_attn_weights and not self.need_weights:
-            raise value_error(self.label, "average_attn_weights=False must come with need_weights=True", "need_weights=False")
+            raise value_error(self.label, "average_attn_weights=False requires need_weights=True", "need_weights=False")
         if self.alibi and self._added_keys():
             raise value_error(self.label, "alibi=True must come without added keys, which have no position", "added keys")
 
@@ -93,13 +93,13 @@ class Heads(Combinator):
     def with_children(self, children: Children) -> Self:
         norms = [children[name] for name in NORMS if name in children]
         if norms[1:] != norms[:1]:
-            raise value_error(self.label, "q_norm and k_norm must be one layer, qk_norm", " and ".join(map(repr, norms)))
+            raise value_error(self.label, "q_norm and k_norm must be the same layer, qk_norm", " and ".join(map(repr, norms)))
         return self.replace(qk_norm=norms[0] if norms else None, rotary=children.get("rotary"))
 
     def location(self, name: Any) -> str:
         return f"{self.label}, {name}"
 
-    def map_with_params(self, f: Rewrite, params: Params) -> tuple[Self, Params]:
+    def map_with_params(self, f: Rewrite, params: Any) -> tuple[Self, Params]:
         pairs = {name: f(self.qk_norm, params[name]) for name in NORMS if self.qk_norm is not None}
         children = {**self.children(), **{name: layer for name, (layer, _) in pairs.items()}}
         return self.with_children(children), {**params, **{name: p for name, (_, p) in pairs.items()}}
@@ -213,7 +213,7 @@ class Heads(Combinator):
         if count not in ((3, 4) if is_separate else (0, 2, 3, 4)):
             return forms[0] + forms[1] * (not is_separate) + forms[2] + ", with kdim or vdim" * is_separate
         xs = x[: 1 if count == 2 else 3] if count else (x,)
-        names, several = (("query", "key", "value"), ", as the others") if xs[1:] else (("x",), "")
+        names, several = (("query", "key", "value"), ", like the others") if xs[1:] else (("x",), "")
         for name, one, width in zip(names, xs, self._widths()[: len(xs)], strict=True):
             if floating_complaint(one) or one.dim() not in (2, 3) or one.dim() != xs[0].dim() or one.shape[-1] != width:
                 return f"{name} must be a floating tensor with the axes (N, L, {width}) or (L, {width}){several}"

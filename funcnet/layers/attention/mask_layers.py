@@ -10,7 +10,7 @@ from attrs import field, validators
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, kind_of, require_no_params
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import flag, one_of, size
 from funcnet.kernels.operands import unbroadcast
 from funcnet.value import frozen
@@ -69,7 +69,7 @@ class VisibleMask(Layer):
         y = ~x if self.hidden and x.dtype is torch.bool else x
         return y.reshape(shape), (tuple(x.shape), shape, kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Shape, Tensor], gy: Any) -> tuple[Params, Tensor | None]:
+    def vjp(self, params: Params, cache: tuple[Shape, Shape, Tensor], gy: Any) -> tuple[Grads, Tensor | None]:
         shape, shape_of_y, like = cache
         if not like.is_floating_point():
             return params, None
@@ -130,7 +130,7 @@ class JointMask(Layer):
             y = torch.where(a, b, -torch.inf) if a.dtype is torch.bool else torch.where(b, a, -torch.inf)
         return y, (a, b, tuple(y.shape))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Any) -> tuple[Params, tuple[Any, Any]]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Any) -> tuple[Grads, tuple[Any, Any]]:
         a, b, shape = cache
         return params, (self._grad(a, b, shape, gy), self._grad(b, a, shape, gy))
 
@@ -182,7 +182,7 @@ class FullMask(Layer):
             raise Misfit
         return torch.ones((1, 1, 1, 1), dtype=torch.bool, device=x.device), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Any) -> tuple[Params, Tensor | None]:
+    def vjp(self, params: Params, cache: Tensor, gy: Any) -> tuple[Grads, Tensor | None]:
         return params, torch.zeros_like(cache) if cache.is_floating_point() else None
 
     def complaint(self, x: Any) -> str | None:

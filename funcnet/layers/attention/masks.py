@@ -159,7 +159,7 @@ def require_mask(layer: Any, mask: Any, shape: tuple[int, ...], like: Tensor) ->
     valid = isinstance(mask, Tensor) and not mask.is_nested and mask.dtype in (torch.bool, like.dtype)
     if not valid or not broadcasts_to(mask.shape, shape):
         is_padding = len(shape) == 4 and getattr(mask, "shape", None) == (shape[0], shape[3])
-        hint = "; padding has the shape (N, 1, 1, S), True where a key may be seen: see padding_mask" if is_padding else ""
+        hint = "; a padding mask has the shape (N, 1, 1, S), True for visible keys: see padding_mask" if is_padding else ""
         rule = f"the mask must be bool or {like.dtype}, and broadcast to (..., heads, L, S), {shape}{hint}"
         raise value_error(layer, rule, mask)
     if mask.is_cpu is not like.is_cpu:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet.checks import check_gy, check_param
 from funcnet.combinator import errors_at
-from funcnet.contract import Cache, Params, Rng
+from funcnet.contract import Cache, Grads, Params, Rng
 from funcnet.kernels import linear as kernels
 from funcnet.kernels.operands import unbroadcast
 from funcnet.layers.attention.decoding import Decoding, batched
@@ -108,11 +108,11 @@ class MultiHeadAttention(Decoding):
         y = self._outward(kernels.linear(a, out["weight"], out.get("bias")), x)
         return y if p is None else (y, self._weights_out(p, x)), (x, cache, a, normed)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gs, gmask, others = self._back(params, cache, gy, weights=True)
         return self._gparams(cache, gs, others), self._gx(params, cache, gs, gmask)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         gs, _, others = self._back(params, cache, gy, weights=True)
         return self._gparams(cache, gs, others)
 
@@ -120,7 +120,7 @@ class MultiHeadAttention(Decoding):
         gs, gmask, _ = self._back(params, cache, gy, weights=False)
         return self._gx(params, cache, gs, gmask)
 
-    def _back(self, params: Params, cache: Cache, gy: Any, *, weights: bool) -> tuple[list[Tensor], Any, Params]:
+    def _back(self, params: Any, cache: Cache, gy: Any, *, weights: bool) -> tuple[list[Tensor], Any, dict[str, Any]]:
         """Return the gradients of each input's projection, of the mask, and of all params except the input projection."""
         x, inner, a, normed = cache
         gy, gp = self._incoming(cache, gy)
@@ -158,7 +158,7 @@ class MultiHeadAttention(Decoding):
         p = p.mean(1) if self.average_attn_weights else p
         return p if batched(x) else p.squeeze(0)
 
-    def _gparams(self, cache: Cache, gs: list[Tensor], others: Params) -> Params:
+    def _gparams(self, cache: Cache, gs: list[Tensor], others: Any) -> Params:
         pairs = [_weight_grads(x, g, bias=self.bias) for x, g in zip(self._inputs(cache[0])[0], gs, strict=True)]
         ws = [pair["weight"] for pair in pairs]
         inner = dict(zip(PROJECTIONS, ws, strict=True)) if self._is_separate() else {"in_proj_weight": _stacked(ws)}
@@ -202,7 +202,7 @@ class MultiHeadAttention(Decoding):
             return combine_masks(local, mask)
         return torch.where(local, mask, -torch.inf)
 
-    def _normalize_back(self, params: Params, i: int, cache: Any, g: Tensor, weights: bool) -> tuple[Tensor, Params]:
+    def _normalize_back(self, params: Params, i: int, cache: Any, g: Tensor, weights: bool) -> tuple[Tensor, Any]:
         """Return the gradient before rotation and norm, and that of the params of the norm."""
         if self.rotary is not None:
             with errors_at(self, "rotary"):
@@ -216,7 +216,7 @@ class MultiHeadAttention(Decoding):
             gp, g = self.qk_norm.vjp(p, cache[0], g)
         return g, {NORMS[i]: gp}
 
-    def update_stats(self, params: Params, cache: Cache) -> Params:
+    def update_stats(self, params: Any, cache: Cache) -> Params:
         updated = {}
         for name, (norm_cache, _) in zip(NORMS, cache[3], strict=True):
             if self.qk_norm is not None:
@@ -225,7 +225,7 @@ class MultiHeadAttention(Decoding):
         return {**params, **updated}
 
 
-def _learned_grads(gk: Tensor, gv: Tensor, added: int) -> Params:
+def _learned_grads(gk: Tensor, gv: Tensor, added: int) -> dict[str, Any]:
     """Return the gradients of the learned key and value, which are the first added ones."""
     return {name: g[:, :, -added].sum(0).reshape(1, 1, -1) for name, g in zip(LEARNED, (gk, gv), strict=True)}
 
@@ -235,7 +235,7 @@ def _mask_grad(gmask: Tensor | None, mask: Tensor | None, added: int) -> Tensor 
     return None if gmask is None or mask is None else unbroadcast(gmask[..., :-added], tuple(mask.shape))
 
 
-def _weight_grads(x: Tensor, gy: Tensor, *, bias: bool) -> Params:
+def _weight_grads(x: Tensor, gy: Tensor, *, bias: bool) -> dict[str, Any]:
     """Return the gradients of the weight and, if there is one, the bias of a linear map."""
     if not bias:
         return {"weight": kernels.matmul_weight_grad(gy, x)}

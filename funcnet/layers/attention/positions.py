@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet import initializers
 from funcnet.checks import Misfit, axes_complaint, check_gy, floating_complaint, kind_of, require_floating
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import flag, number, size, valid_if, value_error, whole
 from funcnet.initializers.elementary import Initializer
 from funcnet.layers.attention.masks import broadcasts_to
@@ -70,7 +70,7 @@ class RotaryEmbedding(Layer):
             isinstance(steps, Tensor) and not steps.is_nested and broadcasts_to(steps.shape, x.shape[:-1])
         ):
             raise value_error(
-                self, f"steps must be a tensor that broadcasts to the axes of x but the last, {tuple(x.shape[:-1])}", steps
+                self, f"steps must be a tensor that broadcasts to the axes of x except the last, {tuple(x.shape[:-1])}", steps
             )
         t = torch.arange(self.offset, self.offset + x.shape[-2], device=x.device) if steps is None else steps + self.offset
         a = _angles(t, self.dim // 2, self.dim, self.base, x.dtype)
@@ -78,7 +78,7 @@ class RotaryEmbedding(Layer):
         shape = tuple(x.shape)
         return self._rotate(x, cos, sin), (cos, sin, shape) if steps is None else (cos, sin, shape, True)
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Any]:
         cos, sin, shape = cache[:3]
         gx = self._rotate(check_gy(self, gy, shape, cos), cos, -sin)
         return params, gx if len(cache) == 3 else (gx, None)
@@ -130,7 +130,7 @@ class SinusoidalPositions(Layer):
         p = torch.stack((torch.sin(a), torch.cos(a)), -1).flatten(-2)[:, :dim]
         return x + p.to(x.dtype), (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, check_gy(self, gy, *cache)
 
     def complaint(self, x: Tensor) -> str | None:
@@ -182,10 +182,10 @@ class LearnedPositions(Layer):
             raise Misfit
         return x + w[:length], (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         return self._weight_grad(check_gy(self, gy, *cache)), gy
 
-    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Grads:
         return self._weight_grad(check_gy(self, gy, *cache))
 
     def input_grad(self, params: Params, cache: Cache, gy: Tensor) -> Tensor:

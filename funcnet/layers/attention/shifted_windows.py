@@ -9,7 +9,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, floating_complaint, kind_of, require_dense_floating
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import flag, is_whole_tuple, valid_if
 from funcnet.value import frozen
 
@@ -36,7 +36,7 @@ class _OfWindows(Layer):
         return x
 
     def complaint(self, x: Tensor) -> str | None:
-        rule = f"x must have the axes (N, height, width, channels), which window_size={self.window_size} divides"
+        rule = f"x must have the axes (N, height, width, channels), height and width divisible by window_size={self.window_size}"
         return floating_complaint(x) or rule
 
 
@@ -75,7 +75,7 @@ class WindowShift(_OfWindows):
         shift = shift if self.back else tuple([-n for n in shift])
         return torch.roll(x, shift, (1, 2)), (tuple(x.shape), kind_of(x), shift)
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         shape, kind, shift = cache
         return params, torch.roll(check_gy(self, gy, shape, kind), tuple([-n for n in shift]), (1, 2))
 
@@ -127,6 +127,6 @@ class ShiftedWindowMask(_OfWindows):
         places = torch.arange(n, device=x.device)
         return (places >= n - window).long() + (places >= n - shift).long()
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         shape, kind = cache
         return params, kind.new_zeros(()).expand(shape)

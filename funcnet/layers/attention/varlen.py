@@ -12,7 +12,7 @@ from attrs import Factory, field, validators
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, require_arguments
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import adds_location, flag, number, value_error
 from funcnet.kernels.tracing import is_plain
 from funcnet.layers.attention.dot_product import ScaledDotProductAttention, steps_around, window_of_steps
@@ -88,7 +88,7 @@ class VarlenAttention(Layer):
         y, kept = self._all.apply({}, entries)
         return _as_rows(y), (x, {"all": kept})
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, tuple[Any, ...]]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, tuple[Any, ...]]:
         x, kept = cache
         q, k, v, *lengths = x
         gy = check_gy(self, gy, (*q.shape[:2], v.shape[2]), q)
@@ -127,7 +127,7 @@ class VarlenAttention(Layer):
         if not x[0].is_cpu is x[1].is_cpu is x[2].is_cpu:
             raise Misfit
         if any(one.dim() != 1 or one.dtype not in _INTEGERS for one in x[3:]) or x[3].shape != x[-1].shape:
-            raise value_error(self, "lengths must be integers with one axis, as many for keys as for queries", x[3])
+            raise value_error(self, "lengths must be integers with one axis, equally many for keys and queries", x[3])
         for rows, lengths in ((x[0], x[3]), (x[1], x[-1])):
             if is_plain(lengths) and ((lengths < 0).any() or lengths.sum() > len(rows)):
                 rule = f"lengths must be at least 0, and add up to at most {len(rows)}, the number of rows"

@@ -5,14 +5,14 @@ number for each axis (one to three). Outside its range x is zero, or a copy of i
 gradient goes to their originals.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
 from funcnet.checks import check_gy, check_param, require_kind, require_params
-from funcnet.contract import Params, Rng, Shape, Size
+from funcnet.contract import Grads, Params, Rng, Shape, Size
 from funcnet.errors import divides, fields_error, flag, one_of, size, size_or_none, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import conv as kernels
@@ -59,18 +59,18 @@ class _Conv(Windowed):
         fans = kernel_fans(self.in_channels, self.out_channels, self.groups, self._window.kernel)
         return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer, fans)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         require_params(self, params)
         require_kind(self, params, x)
         x = kernels.pad(x, *self._outside(), self.padding_mode)
         options = (self._window.stride, self._inside, self._window.dilation, self.groups)
         return kernels.convolution(x, params["weight"], params.get("bias"), *options)
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         gx, gparams = self._backward(params, cache, gy, needs_x=True, needs_params=True)
         return gparams, kernels.pad_backward(gx, *self._outside(), self.padding_mode)
 
-    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Grads:
         return self._backward(params, cache, gy, needs_x=False, needs_params=True)[1]
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from funcnet import initializers, random
 from funcnet.checks import check_gy, check_param, require_arguments, require_kind, require_sizes, several_sizes_complaint
-from funcnet.contract import Params, Rng, Shape, Size
+from funcnet.contract import Grads, Params, Rng, Shape, Size
 from funcnet.errors import fields_error, flag, size, size_or_none, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import conv as kernels
@@ -75,10 +75,10 @@ class _ConvLocal(Windowed):
         y = y.reshape(*x.shape[: -self.axes - 1], self.out_channels, *self._places)
         return y + params["bias"] if self.bias else y, x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Grads:
         g, shapes = self._rows(cache, gy), self.param_shapes()
         gw = torch.bmm(g.movedim(-1, 0).transpose(1, 2), self._columns(cache).transpose(1, 2)).reshape(shapes["weight"])
         return {"weight": gw, "bias": g.sum(0).reshape(shapes["bias"])} if self.bias else {"weight": gw}

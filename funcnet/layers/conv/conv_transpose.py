@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet import initializers
 from funcnet.checks import Misfit, check_gy, check_param, require_kind, require_params
-from funcnet.contract import Params, Rng, Shape, Size
+from funcnet.contract import Grads, Params, Rng, Shape, Size
 from funcnet.errors import divides, fields_error, flag, size, size_or_none, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import conv as kernels
@@ -62,7 +62,7 @@ class _ConvTranspose(Windowed):
             return self._spread(params, z, extra), (z, extra)
         return self._spread(params, x, self._options[3]), x
 
-    def _spread(self, params: Params, x: Tensor, extra: Shape) -> Tensor:
+    def _spread(self, params: Any, x: Tensor, extra: Shape) -> Tensor:
         """Return y for the output padding ``extra``."""
         require_params(self, params)
         require_kind(self, params, x)
@@ -82,11 +82,11 @@ class _ConvTranspose(Windowed):
         least = self._lengths_from(x.shape[-self.axes :], (0,) * self.axes)
         return tuple([n - shortest for n, shortest in zip(like.shape[-self.axes :], least, strict=True)])
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Any]:
         gx, gparams = self._backward(params, cache, gy, needs_x=True, needs_params=True)
         return gparams, (gx, None) if isinstance(cache, tuple) else gx
 
-    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Grads:
         return self._backward(params, cache, gy, needs_x=False, needs_params=True)[1]
 
     def input_grad(self, params: Params, cache: Cache, gy: Tensor) -> Any:

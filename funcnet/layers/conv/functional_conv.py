@@ -11,7 +11,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, floating_complaint, require_no_params
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import MOST, is_whole, size, valid_if, whole_numbers
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.window import Sizes, each, hashable
@@ -110,7 +110,7 @@ class FunctionalConv(_Functional):
         )
         return y, ((given, w, b), tuple(y.shape))
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, tuple[Any, ...]]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, tuple[Any, ...]]:
         stride, padding, dilation, extra = self._options(cache[0][1])
         gx, *rest = self.gradients(cache, gy, (stride, padding, dilation, False, (0,) * self.axes, self.groups))
         return params, (kernels.pad_backward(gx, (0,) * self.axes, extra, "zeros"), *rest)
@@ -172,7 +172,7 @@ class FunctionalConvTranspose(_Functional):
         y = kernels.transposed[self.axes](given, w, b, stride, padding, added, groups, dilation)
         return y, ((given, w, b), tuple(y.shape))
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, tuple[Any, ...]]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, tuple[Any, ...]]:
         return params, self.gradients(cache, gy, self._options())
 
     def _options(self) -> tuple[Any, ...]:

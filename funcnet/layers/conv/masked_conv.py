@@ -12,7 +12,7 @@ from torch import Tensor
 
 from funcnet.checks import params_error
 from funcnet.combinator import errors_at
-from funcnet.contract import Params, Rng
+from funcnet.contract import Grads, Params, Rng
 from funcnet.errors import instances, one_of
 from funcnet.layers.conv.conv import Conv1d, Conv2d, Conv3d
 from funcnet.layers.conv.window import each
@@ -68,12 +68,12 @@ class MaskedConv(Wrapper):
         with errors_at(self, ""):
             return self.layer.apply(self._masked(params), x, rng)
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Tensor]:
         with errors_at(self, ""):
             gparams, gx = self.layer.vjp(self._masked(params), cache, gy)
         return self._masked(gparams), gx
 
-    def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Any, gy: Tensor) -> Grads:
         with errors_at(self, ""):
             return self._masked(self.layer.grads(self._masked(params), cache, gy))
 
@@ -83,7 +83,7 @@ class MaskedConv(Wrapper):
 
     infer = infer_unchanged
 
-    def _masked(self, params: Params) -> Params:
+    def _masked(self, params: Grads) -> Params:
         """Return params, or their gradients, with masked weights set to 0; the layer refuses params without a fitting weight."""
         if not isinstance(params, dict) or "weight" not in params:
             raise params_error(self.layer, params)

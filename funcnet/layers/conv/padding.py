@@ -10,6 +10,7 @@ from funcnet.errors import MOST, fields_error, is_whole, valid_if
 from funcnet.layers.conv.window import Window, each
 
 Pad = int | str | tuple[int, int]
+"""The padding of one axis: a number for both ends, a pair (before, after), or ``"same"``, ``"valid"`` or ``"causal"``."""
 
 _WORDS = ("same", "valid", "causal")
 

@@ -11,7 +11,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, floating_complaint, kind_of, require_floating
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import fields_error, whole_numbers
 from funcnet.kernels import conv as kernels
 from funcnet.layers.conv.window import Sizes, Window, Windowed, each, hashable
@@ -75,7 +75,7 @@ class Unfold(Windowed):
         y = kernels.unfold(x, *_options(self))
         return y, (tuple(x.shape[-2:]), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Shape, Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         lengths, shape, kind = cache
         return params, kernels.fold(check_gy(self, gy, shape, kind), lengths, *_options(self))
 
@@ -139,7 +139,7 @@ class Fold(Windowed):
         y = kernels.fold(x, self._lengths(), *_options(self))
         return y, (tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         return params, kernels.unfold(check_gy(self, gy, *cache), *_options(self))
 
     def complaint(self, x: Tensor) -> str | None:

@@ -15,6 +15,7 @@ from funcnet.contract import Layer, Params, Shape
 from funcnet.value import frozen
 
 Sizes = int | tuple[int, ...]
+"""A whole number for all axes of a window, or a tuple with one for each axis."""
 
 _NAMES = {1: "length", 2: "height, width", 3: "depth, height, width"}
 

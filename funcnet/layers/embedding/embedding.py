@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet import initializers, random
 from funcnet.checks import Misfit, check_gy, require_params
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import describe, number, size, value_error, whole_number
 from funcnet.initializers.elementary import Initializer, Normal, Uniform
 from funcnet.kernels import embedding as kernels
@@ -168,7 +168,7 @@ class Embedding(PaddedTable):
         y = kernels.embedding(w, x) if self.padding_idx is None else kernels.padded_embedding(w, x, self.padding_row)
         return y if self.max_norm is None else y * self._scale_of(y, self.max_norm)[0], x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, None]:
         gy = self._checked(params, cache, gy)
         if self.max_norm is not None:
             gy = self._scaled_grad(kernels.embedding(params["weight"], cache), gy, self.max_norm)
@@ -236,7 +236,7 @@ class HashEmbed(Table):
         rows = [random.fold_in(random.fold_in(key, i), x).remainder(count) for i in range(self.num_hashes)]
         return reduce(torch.add, [self._rows(params, one) for one in rows]), torch.stack(rows, -1)
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, None]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, None]:
         gy = self._checked(params, cache, gy).unsqueeze(-2).expand(*cache.shape, -1)
         return {"weight": kernels.embedding_backward(gy, cache, self.num_embeddings, -1)}, None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from funcnet import initializers
 from funcnet.checks import Misfit
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import describe, one_of, value_error, whole_number
 from funcnet.initializers.elementary import Initializer, Normal
 from funcnet.kernels import embedding as kernels
@@ -162,10 +162,10 @@ class EmbeddingBag(PaddedTable):
         )
         return ids.index_select(0, places.flatten()).reshape(places.shape)
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Any]:
         return self.grads(params, cache, gy), self._input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Any, gy: Tensor) -> Grads:
         ids, bag, share, *_ = cache
         if self.mode == "max":
             g = in_single(self._checked(params, cache, gy))

@@ -10,7 +10,7 @@ from attrs import field, validators
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, floating_complaint, require_no_params
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import whole_number
 from funcnet.kernels.embedding import embedding_backward
 from funcnet.value import frozen
@@ -55,7 +55,7 @@ class FunctionalEmbedding(Layer):
             raise Misfit
         return torch.embedding(x[1], x[0]), x
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, tuple[None, Tensor]]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Grads, tuple[None, Tensor]]:
         indices, w = cache
         gy = check_gy(self, gy, (*indices.shape, w.shape[1]), w)
         padding = -1 if self.padding_idx is None else self.padding_idx % w.shape[0]

@@ -8,7 +8,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, require_dense_floating
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import number, size, valid_if
 from funcnet.value import frozen
 
@@ -49,7 +49,7 @@ class SinusoidalEmbedding(Layer):
         angles = self._angles(require_dense_floating(self, params, x))[0]
         return torch.stack((torch.sin(angles), torch.cos(angles)), -1).flatten(-2).to(x.dtype), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         angles, frequencies = self._angles(cache)
         g_sin, g_cos = torch.unflatten(check_gy(self, gy, (*cache.shape, self.dim), cache), -1, (-1, 2)).unbind(-1)
         return params, ((g_sin * torch.cos(angles) - g_cos * torch.sin(angles)) * frequencies).sum(-1).to(cache.dtype)

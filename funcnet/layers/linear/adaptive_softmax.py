@@ -14,7 +14,7 @@ from torch import Tensor
 
 from funcnet import initializers, random, tree
 from funcnet.checks import Misfit, check_gys, floating_complaint, require_kind
-from funcnet.contract import Cache, Layer, Params, Rng, Shape
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, flag, number, size, value_error, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import linear
@@ -164,7 +164,7 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
         y = rounded(output, x[0]).reshape(x[1].shape), rounded(-output.mean(), x[0])
         return y, (h, tuple(kept), y)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, tuple[Tensor, None]]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, tuple[Tensor, None]]:
         h, (head, *clusters), y = cache
         of_output, of_value = check_gys(self, gy, y)
         g = in_single(of_output).reshape(-1) - in_single(of_value) / h.shape[0]

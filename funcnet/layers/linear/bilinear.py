@@ -12,7 +12,7 @@ from torch import Tensor
 
 from funcnet import initializers, random
 from funcnet.checks import Misfit, check_gy, check_param, missing_sizes, pair_complaint, require_arguments, require_pair, size_in
-from funcnet.contract import Layer, Params, Rng, Shape, Size
+from funcnet.contract import Grads, Layer, Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers.elementary import Initializer, Uniform
 from funcnet.kernels import linear as kernels
@@ -79,16 +79,16 @@ class Bilinear(Layer):
         bias = {"bias": draw(random.fold_in(rng, 1), (self.out_features,))} if self.bias else {}
         return {"weight": draw(random.fold_in(rng, 0), self.param_shapes()["weight"]), **bias}
 
-    def apply(self, params: Params, x: Pair, rng: Rng = None) -> tuple[Tensor, Pair]:
+    def apply(self, params: Any, x: Pair, rng: Rng = None) -> tuple[Tensor, Pair]:
         require_arguments(self, params, x)
         if x[0].dtype is not x[1].dtype:
             raise Misfit
         return kernels.linear(self._outer(x), params["weight"].flatten(1), params.get("bias")), x
 
-    def vjp(self, params: Params, cache: Pair, gy: Tensor) -> tuple[Params, Pair]:
+    def vjp(self, params: Params, cache: Pair, gy: Tensor) -> tuple[Grads, Pair]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: Pair, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Pair, gy: Tensor) -> Grads:
         gw, gb = kernels.linear_grads(self._outer(cache), self._checked(gy, cache[0]))
         gw = gw.reshape(self._weight_shape)
         return {"weight": gw, "bias": gb} if self.bias else {"weight": gw}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from funcnet import initializers
 from funcnet.checks import Misfit, check_gys, require_kind
-from funcnet.contract import Layer, Params, Rng, Shape, Size
+from funcnet.contract import Grads, Layer, Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers.elementary import Initializer
 from funcnet.random.keys import Key
@@ -67,7 +67,7 @@ class DeferredLinear(Layer):
     def init(self, rng: Key | int) -> Params:
         return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         if self.complaint(x) or params.keys() != self.param_shapes().keys():
             raise Misfit
         y = (x, *[self._fitting(params, name) for name in self.param_shapes()])
@@ -80,7 +80,7 @@ class DeferredLinear(Layer):
             raise Misfit
         return leaf
 
-    def vjp(self, params: Params, cache: tuple[Tensor, ...], gy: Any) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, ...], gy: Any) -> tuple[Grads, Tensor]:
         gx, *gparams = check_gys(self, gy, cache)
         return dict(zip(self.param_shapes(), gparams, strict=True)), gx
 

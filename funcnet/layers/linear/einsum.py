@@ -12,7 +12,7 @@ from torch import Tensor
 
 from funcnet import initializers
 from funcnet.checks import Misfit, check_gy, check_param, floating_complaint, require_arguments
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, fields_error, valid_if, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.random.keys import Key
@@ -100,10 +100,10 @@ class Einsum(Layer):
             raise Misfit
         return torch.einsum(self.equation, x, w), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Grads:
         x, w, y = self._operands
         return {"weight": torch.einsum(f"{x},{y}->{w}", cache, self._checked(gy, cache))}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet import initializers
 from funcnet.checks import Misfit, check_gy, check_param, floating_complaint, kind_of
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import operands as arithmetic
@@ -90,10 +90,10 @@ class Scale(_ElementwiseAffine):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         return x * self._checked(params, x, "weight"), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return self.grads(params, cache, gy), gy * check_param(self, params, "weight", self.shape, cache)
 
-    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Grads:
         return {"weight": arithmetic.unbroadcast(check_gy(self, gy, cache.shape, cache) * cache, self.shape)}
 
     def input_grad(self, params: Params, cache: Tensor, gy: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class Bias(_ElementwiseAffine):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Shape, Tensor]]:
         return x + self._checked(params, x, "bias"), (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         gy = check_gy(self, gy, *cache)
         return {"bias": arithmetic.unbroadcast(gy, self.shape)}, gy
 

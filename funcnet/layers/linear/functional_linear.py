@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, floating_complaint, require_no_params
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.kernels import linear as kernels
 from funcnet.value import frozen
 
@@ -44,7 +44,7 @@ class FunctionalLinear(Layer):
         y = kernels.linear(*x)
         return y, (x, tuple(y.shape))
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, tuple[Tensor, ...]]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, tuple[Tensor, ...]]:
         (x, w, *rest), of = cache
         gw, gb, gx = kernels.linear_vjp(check_gy(self, gy, of, x), x, w, bool(rest))
         return params, (gx, gw) if gb is None else (gx, gw, gb)

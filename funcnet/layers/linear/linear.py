@@ -13,7 +13,7 @@ from torch import Tensor, strided
 
 from funcnet import initializers
 from funcnet.checks import Misfit, check_gy
-from funcnet.contract import Layer, Params, Rng, Shape, Size
+from funcnet.contract import Grads, Layer, Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import linear as kernels
@@ -76,7 +76,7 @@ class Linear(Layer):
             raise Misfit  # the kernel would broadcast a bias of another shape
         return kernels.linear(x, w, b), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         w = params["weight"]
         if gy.dim() != 2 or gy.layout is not strided:
             self._checked(gy, cache)
@@ -85,7 +85,7 @@ class Linear(Layer):
             raise Misfit
         return {"weight": gw, "bias": gb} if self.bias else {"weight": gw}, gx
 
-    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Grads:
         gw = kernels.matmul_weight_grad(self._checked(gy, cache), cache)
         return {"weight": gw, "bias": kernels.sum_of_rows(gy)} if self.bias else {"weight": gw}
 
@@ -124,11 +124,11 @@ def _with_bias(linear: _Product, mm: _Product, both: _Products) -> Unchecked:
     def apply(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         return linear(x, params["weight"], params["bias"]), x
 
-    def vjp(params: Params, x: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(params: Params, x: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         gw, gx = both(gy, x, params["weight"])
         return {"weight": gw, "bias": gy.sum(0)}, gx
 
-    def grads(params: Params, x: Tensor, gy: Tensor) -> Params:
+    def grads(params: Params, x: Tensor, gy: Tensor) -> Grads:
         return {"weight": mm(gy.t(), x), "bias": gy.sum(0)}
 
     return Unchecked(apply, vjp, grads)
@@ -139,11 +139,11 @@ def _without_bias(linear: _Product, mm: _Product, both: _Products) -> Unchecked:
     def apply(params: Params, x: Tensor) -> tuple[Tensor, Tensor]:
         return linear(x, params["weight"]), x
 
-    def vjp(params: Params, x: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(params: Params, x: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         gw, gx = both(gy, x, params["weight"])
         return {"weight": gw}, gx
 
-    def grads(params: Params, x: Tensor, gy: Tensor) -> Params:
+    def grads(params: Params, x: Tensor, gy: Tensor) -> Grads:
         return {"weight": mm(gy.t(), x)}
 
     return Unchecked(apply, vjp, grads)

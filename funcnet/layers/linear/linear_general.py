@@ -12,7 +12,7 @@ from torch import Tensor
 
 from funcnet import initializers
 from funcnet.checks import Misfit, check_gy, check_param, floating_complaint, require_params, several_sizes_complaint
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, fields_error, flag, whole_numbers
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import linear as kernels
@@ -87,10 +87,10 @@ class LinearGeneral(Layer):
         flat, b = moved.flatten(len(batch)), params["bias"].flatten() if self.bias else None
         return kernels.linear(flat, self._matrix(params), b).reshape(*batch, *self.out_features), flat
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Tensor, gy: Tensor) -> Grads:
         gw, gb = kernels.linear_grads(cache, self._flat(gy, cache))
         found = {"weight": gw, "bias": gb}
         return {name: found[name].reshape(shape) for name, shape in self.param_shapes().items()}

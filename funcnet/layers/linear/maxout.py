@@ -3,12 +3,14 @@
 x (..., in_features), wₚ (out_features, in_features), bₚ (out_features,), y (..., out_features), for each piece p.
 """
 
+from typing import Any
+
 from attrs import field
 from torch import Tensor
 
 from funcnet import initializers
 from funcnet.checks import check_gy, check_param, require_params
-from funcnet.contract import Layer, Params, Rng, Shape, Size
+from funcnet.contract import Grads, Layer, Params, Rng, Shape, Size
 from funcnet.errors import flag, size, size_or_none
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import linear as kernels
@@ -62,17 +64,17 @@ class Maxout(Layer):
     def init(self, rng: Key | int) -> Params:
         return initializers.weight_and_bias(rng, self.param_shapes(), self.initializer)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         require_params(self, params)
         z = kernels.linear(x, params["weight"], params.get("bias"))
         y, piece = z.reshape(*x.shape[:-1], self.out_features, self.pieces).max(-1)
         return y, (x, piece)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         g = self._spread(cache, gy)
         return self._gparams(cache, g), self._gx(params, cache, g)
 
-    def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Grads:
         return self._gparams(cache, self._spread(cache, gy))
 
     def input_grad(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, kind_of, require_dense_floating
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import number
 from funcnet.value import frozen
 
@@ -44,5 +44,5 @@ class Rescale(Layer):
         y = require_dense_floating(self, params, x) * self.scale
         return y + self.offset if self.offset else y, (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         return params, check_gy(self, gy, *cache) * self.scale

@@ -3,13 +3,15 @@
 x (..., in_features), w and the mask m (out_features, in_features), b (out_features,). ⊙ is the elementwise product.
 """
 
+from typing import Any
+
 import torch
 from attrs import Factory, field
 from torch import Tensor
 
 from funcnet import initializers, random
 from funcnet.checks import check_gy, check_param, require_key, require_params
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import adds_location, flag, number, size, value_error
 from funcnet.initializers.elementary import Initializer
 from funcnet.kernels import operands as arithmetic
@@ -65,7 +67,7 @@ class DropConnect(Layer):
     def init(self, rng: Key | int) -> Params:
         return self._linear.init(rng)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         require_params(self, params)  # a weight of another shape would broadcast
         if x.is_nested:
             raise value_error(self, "x must be a dense tensor", x)
@@ -76,12 +78,12 @@ class DropConnect(Layer):
         dropped = {**params, "weight": self._dropped(params["weight"], keep)}
         return self._linear.apply(dropped, x)[0], (x, keep)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         return self.grads(params, cache, gy), self.input_grad(params, cache, gy)
 
-    def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Params:
+    def grads(self, params: Any, cache: tuple[Tensor, Tensor], gy: Tensor) -> Grads:
         x, keep = cache
-        gparams = self._linear.grads(params, x, self._checked(gy, x))
+        gparams: Any = self._linear.grads(params, x, self._checked(gy, x))
         return {**gparams, "weight": self._dropped(gparams["weight"], keep)}
 
     def input_grad(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:

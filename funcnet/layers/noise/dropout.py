@@ -15,7 +15,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.checks import Misfit, axes_complaint, check_gy, kind_of, require_axis, require_dense_floating, require_key
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, is_whole_tuple, number, valid_if
 from funcnet.kernels import operands as kernels
 from funcnet.layers.shape.reshaping import Identity
@@ -48,7 +48,7 @@ class Dropping(Layer):
         keep = None if rng is None else self.draw(key_beside(rng, x), shape)
         return x if keep is None else self.masked(x, keep), (keep, tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Tensor | None, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor | None, Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         keep, shape, like = cache
         gy = check_gy(self, gy, shape, like)  # the mask would broadcast it
         return params, gy if keep is None else kernels.masked_scale(gy, keep, self.scale())

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.checks import check_gy, kind_of, require_dense_floating, require_key
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import number
 from funcnet.layers.shape.reshaping import Identity
 from funcnet.random.keys import key_beside
@@ -45,7 +45,7 @@ class GaussianNoise(Layer):
         rng, shape = require_key(self, rng), tuple(require_dense_floating(self, params, x).shape)
         return x + random.normal(key_beside(rng, x), shape, 0.0, self.std, x.dtype), (shape, kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         return params, check_gy(self, gy, *cache)
 
     def inference(self) -> Layer:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.checks import Misfit, check_gy, pair_complaint, require_dense, require_key, require_no_params
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.layers.shape.selecting import Select
 from funcnet.random.keys import key_beside
 from funcnet.value import frozen
@@ -56,7 +56,7 @@ class GaussianSample(Layer):
         s = torch.exp(log_variance * 0.5) * random.normal(key_beside(rng, mean), tuple(mean.shape), dtype=mean.dtype)
         return mean + s, s
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, tuple[Tensor, Tensor]]:
         gy = check_gy(self, gy, cache.shape, cache)
         return params, (gy, gy * cache * 0.5)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.checks import Misfit, kind_of, require_key, require_no_params
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import number, one_of, valid_if
 from funcnet.layers.shape.templates import InputOnes, InputShape, InputSize, SizeArithmetic, evaluate, inputs_of, sizes
 from funcnet.value import frozen
@@ -77,7 +77,7 @@ class RandomTensor(Layer):
         draw = random.normal if self.distribution == "normal" else random.uniform
         return draw(rng, shape, dtype=dtype)
 
-    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Grads, Any]:
         if isinstance(cache, int):
             return params, (None,) * cache
         shape, kind = cache

@@ -16,7 +16,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import flag, value_error
 from funcnet.kernels import batch_norm as kernels
 from funcnet.layers.norm import params as norm_params
@@ -50,7 +50,7 @@ class BatchNorm(ChannelNorm):
     @property
     @abstractmethod
     def _running(self) -> "type[RunningBatchNorm]":
-        """Return the class that normalizes x of these axes by the running statistics."""
+        """Return the class that normalizes x of these axes with the running statistics."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
         w, b = weight_and_bias(self, params, x, 3 * self.track_running_stats)
@@ -63,7 +63,7 @@ class BatchNorm(ChannelNorm):
         y, mean, r, ahead = kernels.batch_norm_ahead(x, w, b, self.eps, running, self.momentum)
         return y, (x, mean, r, running, ahead)
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         x, mean, r, _, _ = cache
         gy, (w,) = check_gy(self, gy, x.shape, x), norm_params.backward_params(self, params, self.num_features)
         gx, gw, gb = kernels.batch_norm_backward(gy, x, w, self.eps, batch=(mean, r))
@@ -77,7 +77,7 @@ class BatchNorm(ChannelNorm):
             return None
         return _unchecked(self.eps, self.momentum, kernels.forward_of(x), kernels.backward_of(x))
 
-    def update_stats(self, params: Params, cache: Cache) -> Params:
+    def update_stats(self, params: Any, cache: Cache) -> Any:
         if not self.track_running_stats:
             return params
         _, like, _, before, ahead = cache
@@ -114,12 +114,12 @@ def _unchecked(eps: float, momentum: float, forward: kernels.Kernel, backward: k
         y, mean, r, ahead = kernels.unchecked_ahead(forward, x, params["weight"], params["bias"], eps, running, momentum)
         return y, (x, mean, r, running, ahead)
 
-    def vjp(params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(params: Any, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         x, mean, r, _, _ = cache
         gx, gw, gb = kernels.unchecked_backward(backward, gy, x, params["weight"], eps, (mean, r))
         return {**params, **_NO_STATS, "weight": gw, "bias": gb}, gx  # in the order of params
 
-    def grads(params: Params, cache: Cache, gy: Tensor) -> Params:
+    def grads(params: Params, cache: Cache, gy: Tensor) -> Grads:
         return vjp(params, cache, gy)[0]
 
     return Unchecked(apply, vjp, grads)

@@ -10,7 +10,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, floating_complaint, require_dense_floating, require_no_params
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import number, size_or_none
 from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
@@ -72,7 +72,7 @@ class ChannelAffine(_OfChannels):
         y = in_single(given) * _along_channels(w, given)
         return rounded(y + _along_channels(b[0], given) if b else y, given), x
 
-    def vjp(self, params: Params, cache: tuple[Tensor, ...], gy: Tensor) -> tuple[Params, tuple[Tensor, ...]]:
+    def vjp(self, params: Params, cache: tuple[Tensor, ...], gy: Tensor) -> tuple[Grads, tuple[Tensor, ...]]:
         x, w, *b = cache
         g = in_single(check_gy(self, gy, x.shape, x))
         found = [g * _along_channels(w, x), _sum(g * in_single(x)), *[_sum(g)] * len(b)]
@@ -123,7 +123,7 @@ class FunctionalBatchNorm(_OfChannels):
     def _r(self, x: Tensor, rest: list[Tensor]) -> Tensor:
         return torch.rsqrt(_along_channels(rest[1], x) + self.eps)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, ...], gy: Tensor) -> tuple[Params, tuple[Tensor, ...]]:
+    def vjp(self, params: Params, cache: tuple[Tensor, ...], gy: Tensor) -> tuple[Grads, tuple[Tensor, ...]]:
         x, *rest = cache
         g = in_single(check_gy(self, gy, x.shape, x))
         r, y = self._r(x, rest), self._standardized(x, rest)
@@ -179,7 +179,7 @@ class GroupStandardize(Layer):
         y = rounded(((rows - mean) * r).reshape(x.shape), x)
         return y, (y, r, tuple(rows.shape))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         y, r, shape = cache
         if not y.numel():
             return params, check_gy(self, gy, y.shape, y)
@@ -191,5 +191,5 @@ class GroupStandardize(Layer):
     def complaint(self, x: Tensor) -> str | None:
         return (
             floating_complaint(x)
-            or f"x must have the axes (N, channels, ...), with channels that num_groups={self.num_groups} divides"
+            or f"x must have the axes (N, channels, ...), with channels divisible by num_groups={self.num_groups}"
         )

@@ -3,11 +3,13 @@
 A group holds m elements: neighbouring channels of one row of x (N, channels, ...), with all axes after them.
 """
 
+from typing import Any
+
 from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, axes_complaint, check_gy
-from funcnet.contract import Layer, Params, Rng, Size
+from funcnet.contract import Grads, Layer, Params, Rng, Size
 from funcnet.errors import fields_error, flag, size, size_or_none
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
@@ -70,7 +72,7 @@ class GroupNorm(Layer):
     def init(self, rng: Key | int) -> Params:
         return norm_params.initialize(rng, self)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         w, b = params["weight"] if self.affine else None, params["bias"] if self.affine and self.bias else None
         wrong = x.size(1) != self.num_channels or not x.is_floating_point() or len(params) != self.affine * (1 + self.bias)
         if wrong or any([p.dtype is not x.dtype or p.numel() != self.num_channels for p in params.values()]):  # noqa: C419
@@ -78,10 +80,10 @@ class GroupNorm(Layer):
         y, kept, mean, r = kernels.group_norm(x, self.num_groups, w, b, self.eps)
         return y, (kept, mean, r)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         return self._back(params, cache, gy, [True, self.affine, self.affine and self.bias])
 
-    def grads(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> Grads:
         return self._back(params, cache, gy, [False, self.affine, self.affine and self.bias])[0]
 
     def input_grad(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import flag, value_error
 from funcnet.kernels import batch_norm as kernels
 from funcnet.kernels.norm import group_norm, group_norm_backward
@@ -45,20 +45,20 @@ class InstanceNorm(PerRowNorm):
     @property
     @abstractmethod
     def _running(self) -> "type[RunningInstanceNorm]":
-        """Return the class that normalizes x of these axes by the running statistics."""
+        """Return the class that normalizes x of these axes with the running statistics."""
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
+    def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
         self._require_valid(params, x)
         if x.shape[-self._space :].numel() == 1:
             raise value_error(self, "x must have more than one value per channel and row", f"x of shape {tuple(x.shape)}")
-        w, b = params.get("weight"), params.get("bias")
-        y, kept, mean, r = group_norm(self._batch(x), self.num_features, w, b, self.eps)
+        n: Any = self.num_features
+        y, kept, mean, r = group_norm(self._batch(x), n, params.get("weight"), params.get("bias"), self.eps)
         return y.reshape(x.shape), (kept if x.dim() == kept.dim() else kept[0], mean, r)
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         return self._back(params, cache, gy, [True, self.affine, self.affine and self.bias])
 
-    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Tensor) -> Grads:
         return self._back(params, cache, gy, [False, self.affine, self.affine and self.bias])[0]
 
     def input_grad(self, params: Params, cache: Cache, gy: Tensor) -> Tensor:
@@ -66,12 +66,13 @@ class InstanceNorm(PerRowNorm):
 
     def _back(self, params: Params, cache: Cache, gy: Tensor, mask: list[bool]) -> tuple[Params, Tensor]:
         x, mean, r = cache
-        channels = self._batch(check_gy(self, gy, x.shape, x)), self._batch(x), self.num_features
-        (w,) = norm_params.backward_params(self, params, self.num_features)
-        gx, gw, gb = group_norm_backward(*channels, (mean, r), w, mask)
+        n: Any = self.num_features
+        rows = self._batch(check_gy(self, gy, x.shape, x)), self._batch(x)
+        (w,) = norm_params.backward_params(self, params, n)
+        gx, gw, gb = group_norm_backward(*rows, n, (mean, r), w, mask)
         return norm_params.gparams(params, gw, gb), gx.reshape(gy.shape) if mask[0] else gx
 
-    def update_stats(self, params: Params, cache: Cache) -> Params:
+    def update_stats(self, params: Any, cache: Cache) -> Any:
         x, mean, r = cache
         if not self.track_running_stats or not x.numel():
             return params

@@ -12,7 +12,7 @@ from attrs import field, validators
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, check_param, floating_complaint, several_sizes_complaint
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, fields_error, flag, whole_number, whole_numbers
 from funcnet.kernels import norm as kernels
 from funcnet.layers.norm import params as norm_params
@@ -44,7 +44,7 @@ class _RowNorm(Layer):
     def init(self, rng: Key | int) -> Params:
         return norm_params.initialize(rng, self)
 
-    def _require_rows(self, params: Params, x: Tensor, count: int) -> None:
+    def _require_rows(self, params: Any, x: Tensor, count: int) -> None:
         """Raise ``Misfit`` unless x and params have rows of ``normalized_shape`` and one dtype: kernels check only some of it."""
         shape, dtype, cpu = self.normalized_shape, x.dtype, x.is_cpu
         if x.shape[-len(shape) :] != shape or not dtype.is_floating_point or len(params) != count:
@@ -131,10 +131,10 @@ class LayerNorm(_RowNorm):
         y, mean, r = kernels.layer_norm(x, self.normalized_shape, w, b, self.eps)
         return self._moved_back(y), (x, mean, r)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         return self._back(params, cache, gy, needs_x=True, needs_params=True)
 
-    def grads(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> Grads:
         return self._back(params, cache, gy, needs_x=False, needs_params=True)[0]
 
     def input_grad(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> Tensor:
@@ -204,10 +204,10 @@ class RMSNorm(_RowNorm):
         y, r = kernels.rms_norm(x, axes, params["weight"] if self.elementwise_affine else None, eps)
         return self._moved_back(y), (x, r)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         return self._back(params, cache, gy, [True, self.elementwise_affine])
 
-    def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Grads:
         return self._back(params, cache, gy, [False, self.elementwise_affine])[0]
 
     def input_grad(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import came, check_gy, require_floating
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import number, size, value_error
 from funcnet.kernels.extremes import for_squares
 from funcnet.kernels.tracing import can_look_at
@@ -59,7 +59,7 @@ class _ResponseNorm(Layer):
         """Return s, before the power."""
         return _windows(x * x, self.size // 2, (self.size - 1) // 2) * (self.alpha / self.size) + self.k
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Tensor]:
         x, s = cache
         g = check_gy(self, gy, x.shape, x) * s**-self.beta
         around = _windows(g * (x / s), (self.size - 1) // 2, self.size // 2)

@@ -34,7 +34,7 @@ SPACE = {0: "", 1: ", length", 2: ", height, width", 3: ", depth, height, width"
 """The names of the axes after the channels."""
 
 
-def shapes_of_channels(channels: int, affine: bool, bias: bool, tracked: bool) -> Shapes:
+def shapes_of_channels(channels: Any, affine: bool, bias: bool, tracked: bool) -> Shapes:
     """Return the names and shapes of params with one entry per channel; a bias requires a weight."""
     both: Shapes = {"weight": (channels,), "bias": (channels,)} if bias else {"weight": (channels,)}
     weights = both if affine else {}
@@ -56,7 +56,7 @@ def gparams(params: Params, gw: Tensor, gb: Tensor) -> Params:
     return {name: known.get(name) for name in params}
 
 
-def backward_params(layer: Any, params: Params, channels: int, *, running: bool = False) -> Any:
+def backward_params(layer: Any, params: Params, channels: Any, *, running: bool = False) -> Any:
     """Return what a backward method reads: the weight (``None`` if absent), and the running mean and variance.
 
     Kernels check dtypes and devices, but read past the end of a short weight, and take ``None`` for ones.

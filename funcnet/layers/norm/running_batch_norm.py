@@ -13,7 +13,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, axes_complaint, check_gy
-from funcnet.contract import Layer, Params, Rng, Size
+from funcnet.contract import Grads, Layer, Params, Rng, Size
 from funcnet.errors import flag, size_or_none
 from funcnet.kernels import batch_norm as kernels
 from funcnet.layers.norm import params as norm_params
@@ -46,7 +46,7 @@ class ChannelNorm(Layer):
         return axes_complaint(self, x, *["N, num_features" + norm_params.SPACE[dim - 2] for dim in self._dims])
 
 
-def weight_and_bias(layer: Any, params: Params, x: Tensor, stats: int) -> tuple[Any, Any]:
+def weight_and_bias(layer: Any, params: Any, x: Tensor, stats: int) -> tuple[Any, Any]:
     """Return weight and bias, after checking the sizes that the kernel trusts: it would read past the end of shorter tensors."""
     n, affine = layer.num_features, layer.affine
     found = params["weight"] if affine else None, params["bias"] if affine and layer.bias else None
@@ -79,7 +79,7 @@ class RunningBatchNorm(ChannelNorm):
             norm_params.require_dtypes(x, mean, var)
         return kernels.batch_norm(x, w, b, self.eps, (mean, var))[0], x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         gy = check_gy(self, gy, cache.shape, cache)
         w, mean, var = norm_params.backward_params(self, params, self.num_features, running=True)
         gx, gw, gb = kernels.batch_norm_backward(gy, cache, w, self.eps, running=(mean, var))

@@ -7,12 +7,13 @@
 """
 
 from abc import abstractmethod
+from typing import Any
 
 from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, axes_complaint, check_gy, require_params
-from funcnet.contract import Layer, Params, Rng, Size
+from funcnet.contract import Grads, Layer, Params, Rng, Size
 from funcnet.errors import flag, size_or_none
 from funcnet.kernels import batch_norm as kernels
 from funcnet.layers.norm import params as norm_params
@@ -45,7 +46,7 @@ class PerRowNorm(Layer):
         """Return x with a batch axis."""
         return x if x.dim() == self._space + 2 else x.unsqueeze(0)
 
-    def _require_valid(self, params: Params, x: Tensor) -> None:
+    def _require_valid(self, params: Any, x: Tensor) -> None:
         """Raise ``Misfit`` if sizes or dtypes do not fit: the kernels trust sizes, and accept mixed dtypes."""
         require_params(self, params)
         if x.dim() - self._space not in (1, 2) or x.size(-1 - self._space) != self.num_features or not x.is_floating_point():
@@ -72,12 +73,12 @@ class RunningInstanceNorm(PerRowNorm):
     affine: bool = field(default=False, validator=flag)
     bias: bool = field(default=True, kw_only=True, validator=flag)
 
-    def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         self._require_valid(params, x)
         w, b, moments = params.get("weight"), params.get("bias"), self._moments(params)
         return kernels.batch_norm(self._batch(x), w, b, self.eps, moments)[0].reshape(x.shape), x
 
-    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
         rows = self._batch(check_gy(self, gy, cache.shape, cache)), self._batch(cache)
         w, mean, var = norm_params.backward_params(self, params, self.num_features, running=True)
         gx, gw, gb = kernels.batch_norm_backward(*rows, w, self.eps, running=(mean, var))

@@ -7,7 +7,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, require_axis, require_floating
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import number, whole_number
 from funcnet.kernels.extremes import for_squares, is_far, length
 from funcnet.layers.operands.distances import degree, norm_slope
@@ -59,7 +59,7 @@ class Normalize(Layer):
         norm = length(x, self.p, dims, self.eps)
         return rounded(x / norm.clamp_min(self.eps), x), (x, norm)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         x, norm = cache
         dims, n, gy = self._dims(x), norm.clamp_min(self.eps), check_gy(self, gy, x.shape, x)
         y = x / n
@@ -117,7 +117,7 @@ class Standardize(Layer):
         y = rounded((wide - mean) * r, x)
         return y, (y, rounded(r, in_single(x)))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         y, r = cache
         dims: Any = list(self._named())
         g = in_single(check_gy(self, gy, y.shape, y))

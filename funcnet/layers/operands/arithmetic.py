@@ -13,7 +13,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import came, check_gy, kind_of, require_floating
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import describe, flag, value_error
 from funcnet.kernels import operands as kernels
 from funcnet.value import frozen
@@ -118,7 +118,7 @@ class Add(VariadicOperation):
         y = reduce(torch.add, x)
         return y, (shapes, tuple(y.shape), kind_of(y))
 
-    def vjp(self, params: Params, cache: _Shaped, gy: Tensor) -> tuple[Params, Operands]:
+    def vjp(self, params: Params, cache: _Shaped, gy: Tensor) -> tuple[Grads, Operands]:
         shapes, of, kind = cache
         gy = check_gy(self, gy, of, kind)
         return params, tuple([kernels.unbroadcast(gy, shape) for shape in shapes])
@@ -152,7 +152,7 @@ class Sub(Operation):
         y = a - b
         return y, (shapes_of(x), tuple(y.shape), kind_of(y))
 
-    def vjp(self, params: Params, cache: _Shaped, gy: Tensor) -> tuple[Params, Operands]:
+    def vjp(self, params: Params, cache: _Shaped, gy: Tensor) -> tuple[Grads, Operands]:
         (a, b), of, kind = cache
         gy = check_gy(self, gy, of, kind)
         return params, (kernels.unbroadcast(gy, a), -kernels.unbroadcast(gy, b))
@@ -185,7 +185,7 @@ class Mul(VariadicOperation):
         y = reduce(torch.mul, self.operands(params, x))
         return y, (x, tuple(y.shape))
 
-    def vjp(self, params: Params, cache: tuple[Operands, Shape], gy: Tensor) -> tuple[Params, Operands]:
+    def vjp(self, params: Params, cache: tuple[Operands, Shape], gy: Tensor) -> tuple[Grads, Operands]:
         operands, of = cache
         before = accumulate(operands[:-1], mul, initial=check_gy(self, gy, of, operands[0]))
         after = [None, *accumulate(reversed(operands[1:]), mul)][::-1]
@@ -221,7 +221,7 @@ class Div(Operation):
         y = a / b
         return y, (y, b, tuple(a.shape))
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Operands]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Operands]:
         y, b, shape = cache
         ga = check_gy(self, gy, y.shape, y) / b
         return params, (kernels.unbroadcast(ga, shape), -kernels.unbroadcast(ga * y, tuple(b.shape)))
@@ -256,7 +256,7 @@ class Pow(Operation):
         y = torch.pow(a, b)
         return y, (a, b, y)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Params, Operands]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Grads, Operands]:
         a, b, y = cache
         gy = check_gy(self, gy, y.shape, y)
         ga = gy * torch.where(b == 0, 0.0, b * torch.pow(a, b - 1))

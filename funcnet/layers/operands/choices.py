@@ -12,7 +12,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, kind_of, require_dense, require_no_params
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import is_number, valid_if
 from funcnet.kernels.operands import unbroadcast
 from funcnet.layers.operands.arithmetic import Operands, Operation
@@ -65,7 +65,7 @@ class Where(Layer):
         y = torch.where(condition, a, b)
         return y.to(rest[0].dtype), (condition, [tuple(one.shape) for one in rest], tuple(y.shape), kind_of(rest[0]))
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, tuple[Tensor | None, ...]]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, tuple[Tensor | None, ...]]:
         condition, shapes, of, kind = cache
         gy = check_gy(self, gy, of, kind)
         parts = [torch.where(condition, gy, 0.0)] if self.a is None else []
@@ -101,7 +101,7 @@ class _Extreme(Operation):
         y = type(self).choose(a, b)
         return y, (x, tuple(y.shape))
 
-    def vjp(self, params: Params, cache: tuple[Operands, tuple[int, ...]], gy: Tensor) -> tuple[Params, Operands]:
+    def vjp(self, params: Params, cache: tuple[Operands, tuple[int, ...]], gy: Tensor) -> tuple[Grads, Operands]:
         (a, b), of = cache
         gy = check_gy(self, gy, of, a)
         ga = torch.where(type(self).first(a, b), gy, torch.where(a == b, gy * 0.5, 0.0))
@@ -193,7 +193,7 @@ class TypeAs(Layer):
         y = require_dense(self, x[0]).to(x[1].dtype)
         return y, (tuple(y.shape), kind_of(x[0]), kind_of(y))
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, tuple[Tensor | None, None]]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, tuple[Tensor | None, None]]:
         shape, kind, like = cache
         return params, (check_gy(self, gy, shape, like).to(kind.dtype) if kind.is_floating_point() else None, None)
 

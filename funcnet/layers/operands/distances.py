@@ -14,7 +14,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, kind_of, require_axis, require_params, sizes_complaint
-from funcnet.contract import Params, Rng, Shape, Size
+from funcnet.contract import Grads, Params, Rng, Shape, Size
 from funcnet.errors import describe, flag, is_number, number, size_or_none, valid_if, value_error, whole_number
 from funcnet.kernels import operands as kernels
 from funcnet.kernels.extremes import length
@@ -90,7 +90,7 @@ class CosineSimilarity(Operation):
         y = (u / lengths[0] * (v / lengths[1])).sum(dims, keepdim=True)
         return rounded(self._without_dim(y), u), (u, v, *lengths, y, shapes_of(x))
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Pair]:
         u, v, nu, nv, y, shapes = cache
         g = check_gy(self, gy, self._without_dim(y).shape, u).reshape(y.shape)
         a, b = u / nu, v / nv
@@ -145,7 +145,7 @@ class PairwiseDistance(Operation):
             y = length(d, self.p, [-1])
         return rounded(self._without_dim(y), u), (d, y, shapes_of(x), kind_of(u))
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Pair]:
         d, y, shapes, kind = cache
         gd = check_gy(self, gy, self._without_dim(y).shape, kind).reshape(y.shape) * norm_slope(d, y, self.p, [-1])
         gd = rounded(gd, kind)
@@ -155,7 +155,7 @@ class PairwiseDistance(Operation):
         return y if self.keepdim else y.squeeze(-1)
 
     def complaint(self, x: Pair) -> str:
-        return super().complaint(x) or "the operands must have an axis that is not empty"
+        return super().complaint(x) or "the operands must have a last axis that is not empty"
 
 
 @frozen
@@ -207,11 +207,11 @@ class CauchySimilarity(Operation):
         y = 1 / (1 + torch.matmul(d * d, params["weight"]))
         return y, (d, y, shapes_of(x))
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Pair]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Pair]:
         gd = self._gradient_of_distance(cache, gy) * 2 * self._weight(params, cache[0]) * cache[0]
         return self.grads(params, cache, gy), _unbroadcast(gd, -gd, cache[2])
 
-    def grads(self, params: Params, cache: Any, gy: Tensor) -> Params:
+    def grads(self, params: Params, cache: Any, gy: Tensor) -> Grads:
         d = cache[0].reshape(-1, self.in_features)
         return {"weight": torch.matmul(self._gradient_of_distance(cache, gy).reshape(-1), d * d)}
 

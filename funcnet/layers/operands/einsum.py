@@ -10,7 +10,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import valid_if
 from funcnet.layers.operands.arithmetic import Operands, Operation
 from funcnet.value import frozen
@@ -67,7 +67,7 @@ class EinsumOperands(Operation):
         y = torch.einsum(self.equation, *self.operands(params, x))
         return y, (x, tuple(y.shape))
 
-    def vjp(self, params: Params, cache: tuple[Operands, Shape], gy: Tensor) -> tuple[Params, Operands]:
+    def vjp(self, params: Params, cache: tuple[Operands, Shape], gy: Tensor) -> tuple[Grads, Operands]:
         operands, of = cache
         gy = check_gy(self, gy, of, operands[0])
         left, _, y = self.equation.replace(" ", "").partition("->")

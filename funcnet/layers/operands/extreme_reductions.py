@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from funcnet.checks import check_gy
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.layers.operands.reductions import Reduction, of_none
 from funcnet.precision import HALF, rounded
 from funcnet.value import frozen
@@ -48,7 +48,7 @@ class Max(Reduction):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
         return _extreme(self, torch.amax, params, x)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         return params, _extreme_grad(self, cache, gy)
 
 
@@ -84,7 +84,7 @@ class Min(Reduction):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
         return _extreme(self, torch.amin, params, x)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         return params, _extreme_grad(self, cache, gy)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from funcnet.checks import check_gy
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.kernels import operands as kernels
 from funcnet.layers.operands.arithmetic import Operands, Operation
 from funcnet.value import frozen
@@ -43,7 +43,7 @@ class MatMul(Operation):
         y = torch.matmul(*self.operands(params, x))
         return y, (x, tuple(y.shape))
 
-    def vjp(self, params: Params, cache: tuple[Operands, Shape], gy: Tensor) -> tuple[Params, Operands]:
+    def vjp(self, params: Params, cache: tuple[Operands, Shape], gy: Tensor) -> tuple[Grads, Operands]:
         (a, b), of = cache
         gy = check_gy(self, gy, of, a)
         rows, columns = a.unsqueeze(0) if a.dim() == 1 else a, b.unsqueeze(1) if b.dim() == 1 else b

@@ -7,7 +7,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.kernels.extremes import length
 from funcnet.layers.operands.distances import degree, norm_slope
 from funcnet.layers.operands.reductions import Reduction
@@ -51,7 +51,7 @@ class VectorNorm(Reduction):
         y = length(x, self.p, dims)
         return rounded(self.given(y, dims), x), (x, y, tuple(dims))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         x, y, dims = cache
         shape = tuple([n for i, n in enumerate(y.shape) if self.keepdim or i not in dims])
         g = in_single(check_gy(self, gy, shape, x)).reshape(y.shape)

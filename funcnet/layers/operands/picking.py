@@ -10,7 +10,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, axis_complaint, check_gy, check_gys, first_complaint, kind_of, require_no_params
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import whole_number
 from funcnet.layers.operands.arithmetic import Operands, Operation, VariadicOperation
 from funcnet.layers.shape.indexing import Parts
@@ -52,7 +52,7 @@ class Pick(Layer):
         y = x[self.index]
         return y, (len(x), y)
 
-    def vjp(self, params: Params, cache: tuple[int, Any], gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: tuple[int, Any], gy: Any) -> tuple[Grads, Any]:
         count, y = cache
         at = self.index % count
         gx = None if gy is None else check_gys(self, gy, y)
@@ -102,7 +102,7 @@ class Stack(Operation):
         y = torch.stack(self.operands(params, x), self.dim)
         return y, (tuple(y.shape), kind_of(y))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, tuple[Tensor, ...]]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, tuple[Tensor, ...]]:
         return params, check_gy(self, gy, *cache).unbind(self.dim)
 
     def complaint(self, x: tuple[Tensor, ...]) -> str | None:
@@ -180,10 +180,10 @@ class Concat(VariadicOperation):
         y = torch.cat(self.operands(params, x), self.dim)
         return y, (tuple([operand.shape[self.dim] for operand in x]), tuple(y.shape), kind_of(y))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Shape, Tensor], gy: Tensor) -> tuple[Params, Operands]:
+    def vjp(self, params: Params, cache: tuple[Shape, Shape, Tensor], gy: Tensor) -> tuple[Grads, Operands]:
         sizes, of, kind = cache
         return params, torch.split(check_gy(self, gy, of, kind), list(sizes), self.dim)
 
     def complaint(self, x: Operands) -> str | None:
         axes = [axis_complaint(operand, self.dim) for operand in x]
-        return first_complaint(*axes, f"the operands must agree in every axis but {self.dim}")
+        return first_complaint(*axes, f"the operands must have the same size along every axis except {self.dim}")

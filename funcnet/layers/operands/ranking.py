@@ -20,7 +20,7 @@ from funcnet.checks import (
     require_dense_floating,
     require_no_params,
 )
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import flag, size, value_error
 from funcnet.layers.activation.base import Along
 from funcnet.precision import in_single, rounded
@@ -57,7 +57,7 @@ class CumSum(Along):
         y = torch.cumsum(in_single(require_dense_floating(self, params, x)), self.dim)
         return rounded(y, x), (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         g = in_single(check_gy(self, gy, *cache))
         if not g.dim():
             return params, gy
@@ -76,10 +76,10 @@ class Ranked(Along):
         y, places = self.ranked(require_dense_floating(self, params, x))
         return (y, places), (places, tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Any, gy: tuple[Tensor | None, Any]) -> tuple[Params, Tensor | None]:
+    def vjp(self, params: Params, cache: Any, gy: tuple[Tensor | None, Any]) -> tuple[Grads, Tensor | None]:
         places, shape, kind = cache
         if not isinstance(gy, tuple) or len(gy) != 2:
-            raise value_error(self, "gy must be a pair, for the elements and for their places, the second None", gy)
+            raise value_error(self, "gy must be a pair, a gradient for the elements and None for their positions", gy)
         if gy[0] is None:
             return params, kind.new_zeros(shape)
         g = check_gy(self, gy[0], tuple(places.shape), kind)
@@ -235,7 +235,7 @@ class GatherElements(Along):
             raise Misfit
         return torch.gather(require_dense(self, x[0]), self.dim, x[1]), (x[1], tuple(x[0].shape), kind_of(x[0]))
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, tuple[Tensor, None]]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, tuple[Tensor, None]]:
         index, shape, kind = cache
         g = in_single(check_gy(self, gy, tuple(index.shape), kind))
         return params, (rounded(g.new_zeros(shape).scatter_add(self.dim, index, g), gy), None)

@@ -10,7 +10,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, kind_of, require_axis, require_dense, require_floating
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import flag, is_whole, is_whole_tuple, valid_if
 from funcnet.value import frozen
 
@@ -77,7 +77,7 @@ class Sum(Reduction):
         dims = self.dims(params, x)
         return torch.sum(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims), kind_of(x))
 
-    def vjp(self, params: Params, cache: _Reduced, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: _Reduced, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, _with_dims(self, cache, gy).expand(cache[0])
 
 
@@ -112,7 +112,7 @@ class Mean(Reduction):
         dims = self.dims(params, x)
         return torch.mean(x, dims, keepdim=self.keepdim), (tuple(x.shape), tuple(dims), kind_of(x))
 
-    def vjp(self, params: Params, cache: _Reduced, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: _Reduced, gy: Tensor) -> tuple[Grads, Tensor]:
         count = math.prod([cache[0][d] for d in cache[1] if cache[0]])
         return params, (_with_dims(self, cache, gy) / max(count, 1)).expand(cache[0])
 
@@ -162,7 +162,7 @@ class Prod(Reduction):
         given = self.given(y, dims)
         return given, (x, tuple(given.shape), tuple(dims))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         x, shape, dims = cache
         factors = _flattened(x, [*dims])
         others = _products_of_others(factors.to(_accumulation_dtype(x))).to(x.dtype)

@@ -10,7 +10,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import came, check_gy
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import value_error, whole
 from funcnet.kernels.extremes import for_squares
 from funcnet.kernels.operands import divisor
@@ -53,7 +53,7 @@ class Var(Reduction):
         centred, variance, dims = _moments(self, params, x)
         return self.given(variance, dims), (centred, tuple(dims))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         centred, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
         with_dims = [1 if i in dims else n for i, n in enumerate(centred.shape)]
@@ -97,7 +97,7 @@ class Std(Reduction):
         centred, y, dims = _moments(self, params, x)
         return self.given(y, dims), (centred, y, tuple(dims))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         centred, y, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
         gy = in_single(check_gy(self, gy, self.given(y, list(dims)).shape, y)).reshape(y.shape)

@@ -10,7 +10,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, kind_of
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import MOST, flag, is_whole, valid_if
 from funcnet.kernels import adaptive_pooling as kernels
 from funcnet.kernels.windows import Origin, origin
@@ -56,7 +56,7 @@ class _AdaptiveAvgPool(_AdaptivePool):
         y = kernels.adaptive_avg_pool(x, sizes_for(self, x))
         return y, (origin(x, self.axes), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Origin, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Origin, Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         of, shape, kind = cache
         return params, kernels.adaptive_avg_pool_backward(check_gy(self, gy, shape, kind), of, self.axes)
 
@@ -171,7 +171,7 @@ class _AdaptiveMaxPool(_AdaptivePool):
         y, indices = kernels.adaptive_max_pool(x, sizes_for(self, x))
         return (y, indices) if self.return_indices else y, (indices, origin(x, self.axes), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Origin, Tensor], gy: Any) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Origin, Tensor], gy: Any) -> tuple[Grads, Tensor]:
         indices, of, kind = cache
         gy = check_gy(self, gy[0] if self.return_indices else gy, indices.shape, kind)
         return params, kernels.adaptive_max_pool_backward(gy, indices, of, self.axes)

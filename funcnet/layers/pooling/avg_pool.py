@@ -9,7 +9,7 @@ from attrs import field, validators
 from torch import Tensor
 
 from funcnet.checks import check_gy, kind_of
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import flag, size, whole_numbers
 from funcnet.kernels import pooling as kernels
 from funcnet.kernels.windows import Origin, origin
@@ -34,7 +34,7 @@ class _MeanPool(SlidingPool):
         y = kernels.avg_pool(require_axes(self, params, x), *self._options)
         return y, (origin(x, self.axes), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Mean, gy: Tensor) -> tuple[Grads, Tensor]:
         of, shape, kind = cache
         return params, kernels.avg_pool_backward(check_gy(self, gy, shape, kind), of, *self._options)
 

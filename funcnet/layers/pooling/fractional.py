@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.checks import Misfit, check_gy, kind_of, require_key
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import fields_error, flag, is_number, number, valid_if, whole_numbers
 from funcnet.kernels import index_pooling as kernels
 from funcnet.layers.conv.window import Sizes, Windowed, each, hashable, require_axes
@@ -54,7 +54,7 @@ class _FractionalMaxPool(Windowed):
         y, indices = kernels.fractional_max_pool(x, each(self.kernel_size, self.axes), counts, samples)
         return (y, indices) if self.return_indices else y, (indices, tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Any) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Any) -> tuple[Grads, Tensor]:
         indices, shape, kind = cache
         gy = check_gy(self, gy[0] if self.return_indices else gy, indices.shape, kind)
         return params, kernels.fractional_max_pool_backward(gy, indices, shape[-self.axes :])

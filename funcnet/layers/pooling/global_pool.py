@@ -9,7 +9,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, floating_complaint, kind_of, require_dense_floating
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import flag
 from funcnet.kernels.index_pooling import scatter_to_index
 from funcnet.value import frozen
@@ -68,7 +68,7 @@ class GlobalAvgPool(_Global):
         axes = self._pooled_axes(params, x)
         return x.mean(axes, self.keepdim), (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         g, (shape, _) = self._column(gy, *cache), cache
         return params, (g / math.prod(shape[2:])).reshape(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)
 
@@ -97,7 +97,7 @@ class GlobalSumPool(_Global):
         axes = self._pooled_axes(params, x)
         return x.sum(axes, self.keepdim), (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         g, (shape, _) = self._column(gy, *cache), cache
         return params, g.reshape(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)
 
@@ -130,7 +130,7 @@ class GlobalMaxPool(_Global):
         y, index = x.flatten(2).max(2, keepdim=True)
         return y.reshape(*y.shape[:2], *[1] * len(axes) * self.keepdim), (index, tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         index, shape, kind = cache
         return params, scatter_to_index(self._column(gy, shape, kind), index, (math.prod(shape[2:]),)).reshape(shape)
 

@@ -11,7 +11,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy
-from funcnet.contract import Params, Rng
+from funcnet.contract import Grads, Params, Rng
 from funcnet.errors import flag, number, whole_numbers
 from funcnet.kernels import pooling as kernels
 from funcnet.kernels.extremes import are_powers_kept, for_squares
@@ -44,7 +44,7 @@ class _LPPool(SlidingPool):
             y = self._norm(x / m) * m
         return rounded(y, x), (x, y)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         x, y = cache
         of, p, gy = origin(x, self.axes), self.norm_type, check_gy(self, gy, y.shape, x)
         m = self._largest(x) if y.dtype is torch.float64 else None

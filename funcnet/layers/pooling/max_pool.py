@@ -9,7 +9,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, kind_of
-from funcnet.contract import Params, Rng
+from funcnet.contract import Grads, Params, Rng
 from funcnet.errors import flag, whole_numbers
 from funcnet.kernels import pooling as kernels
 from funcnet.kernels.windows import Origin, origin
@@ -44,7 +44,7 @@ class _MaxPool(SlidingPool):
         y, indices = kernels.max_pool(x, *self._options)
         return (y, indices) if self.return_indices else y, (indices, origin(x, self.axes), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Origin, Tensor], gy: Any) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Origin, Tensor], gy: Any) -> tuple[Grads, Tensor]:
         indices, of, kind = cache
         gy = check_gy(self, gy[0] if self.return_indices else gy, indices.shape, kind)
         return params, kernels.max_pool_backward(gy, indices, of, *self._options)

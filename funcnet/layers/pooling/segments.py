@@ -11,7 +11,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, kind_of, require_no_params
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import one_of, value_error
 from funcnet.kernels.tracing import is_differentiated, is_plain, is_untransformed
 from funcnet.precision import in_single, rounded
@@ -66,7 +66,7 @@ class SegmentPool(Layer):
         y, more = self._over(values, segments, lengths)
         return y, (segments, more, tuple(values.shape), tuple(y.shape), kind_of(values))
 
-    def vjp(self, params: Params, cache: SegmentCache, gy: Tensor) -> tuple[Params, tuple[Tensor, None]]:
+    def vjp(self, params: Params, cache: SegmentCache, gy: Tensor) -> tuple[Grads, tuple[Tensor, None]]:
         where, more, shape, of, kind = cache
         gy = check_gy(self, gy, of, kind)
         if self.reduction in ("first", "last"):

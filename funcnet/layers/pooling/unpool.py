@@ -11,7 +11,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, kind_of
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import whole_numbers
 from funcnet.kernels import index_pooling as kernels
 from funcnet.layers.conv.window import Sizes, Windowed, axes_complaint, each, hashable, require_axes
@@ -39,7 +39,7 @@ class _MaxUnpool(Windowed):
 
     def vjp(
         self, params: Params, cache: tuple[Tensor, Shape, Tensor, int], gy: Tensor
-    ) -> tuple[Params, tuple[Tensor | None, ...]]:
+    ) -> tuple[Grads, tuple[Tensor | None, ...]]:
         indices, shape, kind, more = cache
         overlap = any(k > s for k, s in zip(each(self.kernel_size, self.axes), self._stride(), strict=True))
         gx = kernels.gather_from_index(check_gy(self, gy, shape, kind), indices, self.axes, twice=overlap)

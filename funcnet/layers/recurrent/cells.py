@@ -17,7 +17,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.checks import axes_complaint, check_gy, check_param, floating_complaint, require_arguments, require_kind
-from funcnet.contract import Cache, Layer, Params, Rng, Size
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, Size
 from funcnet.errors import flag, one_of, size, size_or_none
 from funcnet.initializers.elementary import Uniform
 from funcnet.kernels import linear as kernels
@@ -55,7 +55,7 @@ class _Cell(Layer):
     def init(self, rng: Key | int) -> Params:
         return initialize(rng, self.param_shapes(), self.hidden_size)
 
-    def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
+    def apply(self, params: Any, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         require_arguments(self, params, x)
         one, h, c = self._parts(x)
         require_kind(self, params, one)
@@ -64,13 +64,13 @@ class _Cell(Layer):
         y, after, kept = KINDS[self.kind].step(pre, hid, h, c)
         return (y if after is None else (y, after)), (x, kept)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         x, _ = cache
         one, h, _ = self._parts(x)
         g, ghid, gh, gc = self._back(cache, gy)
         return self._gparams(one, h, g, ghid), self._gx(params, x, g, ghid, gh, gc)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         one, h, _ = self._parts(cache[0])
         return self._gparams(one, h, *self._back(cache, gy)[:2])
 

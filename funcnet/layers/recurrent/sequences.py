@@ -13,7 +13,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.checks import axes_complaint, check_gy, check_param, floating_complaint, require_arguments, require_key, require_kind
-from funcnet.contract import Cache, Layer, Params, Rng, Size
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, Size
 from funcnet.errors import flag, number, number_of_parts, size, size_or_none, value_error
 from funcnet.kernels.operands import masked_scale
 from funcnet.kernels.recurrent.sequences import Weights, run, run_back
@@ -96,10 +96,10 @@ class Recurrent(Layer):
             caches.append(cache)
         return ys[0] if len(ys) == 1 else torch.cat(ys, -1), ends, tuple(caches)
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         return self._back(params, cache, gy)
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return self._back(params, cache, gy, inputs=False)[0]
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
@@ -125,10 +125,12 @@ class Recurrent(Layer):
             return gparams, self._outward(g, x) if inputs else None
         return gparams, (self._outward(g, x), None if x[1] is None else self._stack(gends, x), None)[: len(x)]
 
-    def _directions(self, params: Params, layer: int) -> list[tuple[int, Weights]]:
+    def _directions(self, params: Any, layer: int) -> list[tuple[int, Weights]]:
         """Return the number of the state, and the params, of each direction of a layer."""
         directions = 1 + self.bidirectional
-        found = [{name: params.get(_name(name, layer, direction)) for name in _NAMES} for direction in range(directions)]
+        found: list[dict[str, Any]] = [
+            {name: params.get(_name(name, layer, direction)) for name in _NAMES} for direction in range(directions)
+        ]
         return [(directions * layer + direction, Weights(*one.values())) for direction, one in enumerate(found)]
 
     def _by_name(self, gw: Weights, layer: int, direction: int) -> Params:
@@ -190,7 +192,7 @@ class Recurrent(Layer):
         ends = gstate if isinstance(gstate, tuple) else (None,) * len(shapes) if gstate is None else (gstate,)
         fits = g.shape == shape and len(ends) == len(shapes)
         if not fits or any([end is not None and end.shape != n for end, n in zip(ends, shapes, strict=True)]):  # noqa: C419
-            raise value_error(self, "gy must be a pair with the shapes of y, each of them or None", gy)
+            raise value_error(self, "gy must be a pair with the shapes of y; either part may be None", gy)
         check_gy(self, g, shape, y)
         pairs = zip(ends, shapes, strict=True)
         return g, self._split(tuple([y.new_zeros(n) if end is None else check_gy(self, end, n, y) for end, n in pairs]), y)

@@ -9,7 +9,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, kind_of, require_dense, require_tensor
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import is_whole_tuple, valid_if, whole_number
 from funcnet.layers.shape.reshaping import Reshaping, Shaped, SingleRule
 from funcnet.value import frozen
@@ -130,7 +130,7 @@ class Permute(Layer):
         y = require_dense(self, require_tensor(self, params, x)).permute(self.dims)
         return y, (tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         places = [d % len(self.dims) for d in self.dims]
         return params, check_gy(self, gy, *cache).permute([places.index(i) for i in range(len(places))])
 
@@ -179,5 +179,5 @@ class Transpose(SingleRule):
         y = require_dense(self, require_tensor(self, params, x)).transpose(self.dim0, self.dim1)
         return y, (tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, check_gy(self, gy, *cache).transpose(self.dim0, self.dim1)

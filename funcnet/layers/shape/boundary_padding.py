@@ -17,7 +17,7 @@ from funcnet.value import frozen
 class Reflection(Pad):
     """Padding with mirror images."""
 
-    rule = "the padding must be below the size of each axis, and leave something of it"
+    rule = "the padding must be less than the size of each axis, and must not remove all of it"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
         return kernels.reflection(x, pads)
@@ -30,7 +30,7 @@ class Reflection(Pad):
 class Replication(Pad):
     """Padding with the nearest elements."""
 
-    rule = "x must have something to repeat, and the padding must leave something of each axis"
+    rule = "x must not be empty, and the padding must not remove a whole axis"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
         return kernels.replication(x, pads)

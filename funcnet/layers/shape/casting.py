@@ -8,7 +8,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, kind_of, require_dense, require_tensor
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import valid_if, value_error
 from funcnet.value import frozen
 
@@ -55,7 +55,7 @@ class Cast(Layer):
         y = x.to(self.dtype)
         return y, (tuple(x.shape), kind_of(x), kind_of(y))
 
-    def vjp(self, params: Params, cache: tuple[Shape, Tensor, Tensor], gy: Tensor) -> tuple[Params, Tensor | None]:
+    def vjp(self, params: Params, cache: tuple[Shape, Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor | None]:
         shape, kind, like = cache
         g = check_gy(self, gy, shape, like)
         return params, g.to(kind.dtype) if kind.is_floating_point() else None

@@ -17,7 +17,7 @@ from funcnet.value import frozen
 class Circular(Pad):
     """Wrap-around padding."""
 
-    rule = "the padding must be at most what is left of each axis"
+    rule = "the padding must be at most the remaining size of each axis"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
         return kernels.circular(x, pads)

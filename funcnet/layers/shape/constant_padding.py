@@ -13,7 +13,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import came, check_gy, kind_of, require_floating
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import MOST, is_whole_tuple, number, valid_if, value_error
 from funcnet.layers.shape.reshaping import Shaped, SingleRule
 from funcnet.value import frozen
@@ -48,7 +48,7 @@ class Pad(SingleRule):
             raise value_error(self, f"x must have {least} or {'more' if math.isinf(most) else most} axes", came(x))
         return self.pad(x, list(self._pads())), (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         shape, kind = cache
         pads, fixed = list(self._pads()), len(shape) - self.axes
         sums = [pads[2 * i] + pads[2 * i + 1] for i in reversed(range(self.axes))]
@@ -64,7 +64,7 @@ class ConstantLike(Pad):
     """Padding with a number, for any number of axes."""
 
     more = (0, math.inf)
-    rule = "the padding must leave something of each axis"
+    rule = "the padding must not remove a whole axis"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
         return torch.constant_pad_nd(x, pads, self._number())

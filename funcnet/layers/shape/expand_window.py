@@ -8,7 +8,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, kind_of, require_floating
-from funcnet.contract import Params, Rng
+from funcnet.contract import Grads, Params, Rng
 from funcnet.errors import whole
 from funcnet.layers.shape.reshaping import Shaped, SingleRule
 from funcnet.value import frozen
@@ -49,7 +49,7 @@ class ExpandWindow(SingleRule):
         y = torch.cat([_shifted(require_floating(self, params, x), -i) for i in range(-w, w + 1)], -1)
         return y, (tuple(y.shape), kind_of(y))
 
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         w = self.window_size
         parts = torch.split(check_gy(self, gy, *cache), cache[0][-1] // (2 * w + 1), -1)
         return params, sum(

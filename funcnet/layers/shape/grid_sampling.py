@@ -5,7 +5,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, kind_of, require_floating
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import MOST, flag, is_whole_tuple, one_of, valid_if
 from funcnet.kernels.shape import grid_sampling as kernels
 from funcnet.layers.operands.arithmetic import Operation
@@ -54,7 +54,7 @@ class GridSample(Operation):
         images, grid = self.operands(params, x)
         return kernels.grid_sample(images, grid, self.mode, self.padding_mode, self.align_corners), (images, grid)
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Grads, tuple[Tensor, Tensor]]:
         images, grid = cache
         check_gy(self, gy, tuple(images.shape[:2]) + tuple(grid.shape[1:-1]), images)
         return params, kernels.grid_sample_backward(gy, images, grid, self.mode, self.padding_mode, self.align_corners)
@@ -105,7 +105,7 @@ class AffineGrid(Layer):
         y = torch.matmul(self._locations(x), x.mT)
         return y.reshape(rows, *self.size, len(self.size)), (rows, kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[int, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[int, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         rows, kind = cache
         check_gy(self, gy, (rows, *self.size, len(self.size)), kind)
         return params, torch.matmul(gy.flatten(1, -2).mT, self._locations(gy))

@@ -13,7 +13,7 @@ from attrs.validators import deep_iterable
 from torch import Tensor
 
 from funcnet.checks import axis_complaint, check_gy, kind_of, require_dense, require_tensor
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import MOST, is_whole, is_whole_tuple, size, valid_if, value_error, whole_number
 from funcnet.layers.shape.reshaping import Reshaped, SingleRule
 from funcnet.value import frozen
@@ -81,7 +81,7 @@ class Index(SingleRule):
         y = require_dense(self, require_tensor(self, params, x))[self.index]
         return y, (tuple(x.shape), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Reshaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Reshaped, gy: Tensor) -> tuple[Grads, Tensor]:
         gx = check_gy(self, gy, *cache[1:]).new_zeros(cache[0])
         gx[self.index] = gy
         return params, gx
@@ -108,10 +108,10 @@ class Parts(Layer):
         y = self.parts(require_dense(self, require_tensor(self, params, x)))
         return y, (tuple([tuple(part.shape) for part in y]), kind_of(x))
 
-    def vjp(self, params: Params, cache: _Parted, gy: tuple[Tensor | None, ...]) -> tuple[Params, Tensor | None]:
+    def vjp(self, params: Params, cache: _Parted, gy: tuple[Tensor | None, ...]) -> tuple[Grads, Tensor | None]:
         shapes, kind = cache
         if not isinstance(gy, (tuple, list)) or len(gy) != len(shapes):
-            raise value_error(self, f"gy must be a tuple of {len(shapes)} parts, as y is", gy)
+            raise value_error(self, f"gy must be a tuple of {len(shapes)} parts, like y", gy)
         if not kind.is_floating_point() or all([part is None for part in gy]):  # noqa: C419
             return params, None
         return params, self.join([self._part(part, shape, kind) for part, shape in zip(gy, shapes, strict=True)])
@@ -250,5 +250,5 @@ class OneHot(Layer):
             raise value_error(self, "x must be a tensor of integers", x)
         return (x.unsqueeze(-1) == torch.arange(self.num_classes, device=x.device)).to(self.dtype), ()
 
-    def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Params, None]:
+    def vjp(self, params: Params, cache: tuple[()], gy: Tensor) -> tuple[Grads, None]:
         return params, None

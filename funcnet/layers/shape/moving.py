@@ -8,7 +8,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import axis_complaint, check_gy, kind_of, require_axis, require_dense, require_dense_floating, require_tensor
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import as_tuple, fields_error, is_whole_tuple, size, valid_if, whole, whole_number, whole_numbers
 from funcnet.layers.activation.base import Along
 from funcnet.layers.shape.reshaping import Reshaped, Shaped
@@ -58,7 +58,7 @@ class Roll(Layer):
         y = torch.roll(require_dense(self, require_tensor(self, params, x)), self.shifts, self.dims)
         return y, (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, torch.roll(check_gy(self, gy, *cache), [-n for n in self.shifts], self.dims)
 
     def complaint(self, x: Tensor) -> str | None:
@@ -101,7 +101,7 @@ class Flip(Layer):
         y = torch.flip(require_dense(self, require_tensor(self, params, x)), self.dims)
         return y, (tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, torch.flip(check_gy(self, gy, *cache), self.dims)
 
     def complaint(self, x: Tensor) -> str | None:
@@ -150,7 +150,7 @@ class MoveDim(Layer):
         y = torch.movedim(require_dense(self, require_tensor(self, params, x)), self.source, self.destination)
         return y, (tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, torch.movedim(check_gy(self, gy, *cache), self.destination, self.source)
 
     def complaint(self, x: Tensor) -> str | None:
@@ -190,7 +190,7 @@ class RepeatInterleave(Along):
         y = torch.repeat_interleave(require_dense_floating(self, params, x), self.repeats, self.dim)
         return y, (tuple(x.shape), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Reshaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Reshaped, gy: Tensor) -> tuple[Grads, Tensor]:
         shape, of, kind = cache
         g = check_gy(self, gy, of, kind)
         at = self.dim % len(shape)
@@ -198,7 +198,7 @@ class RepeatInterleave(Along):
         return params, rounded(g.sum(at + 1), kind)
 
     def complaint(self, x: Tensor) -> str | None:
-        return super().complaint(x) or "x must have an axis at least"
+        return super().complaint(x) or "x must have at least one axis"
 
 
 @frozen
@@ -242,7 +242,7 @@ class SlidingWindow(Layer):
         y = require_dense_floating(self, params, x).unfold(self.dimension, self.size, self.step)
         return y, (tuple(x.shape), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Reshaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Reshaped, gy: Tensor) -> tuple[Grads, Tensor]:
         shape, of, kind = cache
         g = in_single(check_gy(self, gy, of, kind))
         at = require_axis(self, g[..., 0], self.dimension) % len(shape)

@@ -10,7 +10,7 @@ from attrs import Factory, field
 from torch import Tensor
 
 from funcnet.checks import check_gy, kind_of, require_dense_floating
-from funcnet.contract import Cache, Layer, Params, Rng, Shape
+from funcnet.contract import Cache, Grads, Layer, Params, Rng, Shape
 from funcnet.errors import one_of, value_error
 from funcnet.layers.operands.extreme_reductions import Max, Min
 from funcnet.layers.operands.reductions import Mean, Prod, Sum
@@ -127,7 +127,7 @@ class Reduce(Patterned):
         y, inner = self._inner.apply({}, x.reshape(split))
         return y.permute(order).reshape(of), (inner, plan, kind_of(x))
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         inner, (shape, _, _, permuted, back, of), kind = cache
         g = check_gy(self, gy, of, kind).reshape(permuted).permute(back)
         return params, self._inner.input_grad({}, inner, g).reshape(shape)
@@ -199,7 +199,7 @@ class Repeat(Patterned):
         _, split, order, thin, whole, _, _, of = plan
         return x.reshape(split).permute(order).reshape(thin).expand(whole).reshape(of), (plan, kind_of(x))
 
-    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         (shape, _, _, _, whole, new, back, of), kind = cache
         g = check_gy(self, gy, of, kind).reshape(whole)
         g = g.sum(new) if new else g

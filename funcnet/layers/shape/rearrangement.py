@@ -10,7 +10,7 @@ from attrs import Factory, field
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, kind_of, require_floating
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import is_whole, value_error
 from funcnet.kernels.tracing import is_eager
 from funcnet.layers.shape.reshaping import SingleRule
@@ -176,7 +176,7 @@ class Rearrange(Patterned):
         _, split, order, _, _, of = plan
         return x.reshape(split).permute(order).reshape(of), (plan, kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[Plan, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[Plan, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         (shape, _, _, permuted, back, of), kind = cache
         return params, check_gy(self, gy, of, kind).reshape(permuted).permute(back).reshape(shape)
 

@@ -11,7 +11,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import came, check_gy, check_gys, kind_of, require_axis, require_dense, require_no_params, require_tensor
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import MOST, is_whole_tuple, valid_if, value_error, whole, whole_number
 from funcnet.plans import Unchecked
 from funcnet.value import frozen
@@ -40,7 +40,7 @@ class Identity(Layer):
         require_no_params(self, params)
         return x, x
 
-    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Grads, Any]:
         return params, check_gys(self, gy, cache)
 
     def unchecked(self, params: Params, cache: Any) -> Unchecked | None:
@@ -80,7 +80,7 @@ class Reshaping(SingleRule):
         y = self.reshaped(require_dense(self, require_tensor(self, params, x)))
         return y, (tuple(x.shape), tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Reshaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Reshaped, gy: Tensor) -> tuple[Grads, Tensor]:
         shape, of, kind = cache
         return params, check_gy(self, gy, of, kind).reshape(shape)
 

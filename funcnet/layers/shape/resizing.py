@@ -12,7 +12,7 @@ from attrs.validators import optional
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, kind_of, require_floating
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import MOST, fields_error, flag, is_number, is_whole_tuple, one_of, valid_if
 from funcnet.kernels.shape import resizing as kernels
 from funcnet.layers.shape.reshaping import Shaped
@@ -41,7 +41,7 @@ class Resize(Layer):
 
     def __attrs_post_init__(self) -> None:
         if (self.size is None) is (self.scale_factor is None):
-            raise fields_error(self, "one of size and scale_factor must be given", "size", "scale_factor")
+            raise fields_error(self, "exactly one of size and scale_factor must be given", "size", "scale_factor")
 
     @abstractmethod
     def way(self) -> tuple[str, bool]:
@@ -58,7 +58,7 @@ class Resize(Layer):
         y_size, scales = self._sizes(shape[2:])
         return kernels.resize(x, mode, y_size, align, scales), (shape, kind_of(x))
 
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         shape, kind = cache
         (mode, align), (y_size, scales) = self.way(), self._sizes(shape[2:])
         check_gy(self, gy, shape[:2] + y_size, kind)
@@ -66,7 +66,9 @@ class Resize(Layer):
 
     def complaint(self, x: Tensor) -> str:
         counts = " or ".join(str(n + 2) for n in self.axes())
-        return f"x must have {counts} axes" if x.dim() - 2 not in self.axes() else "no axis of x or y but the batch may be empty"
+        return (
+            f"x must have {counts} axes" if x.dim() - 2 not in self.axes() else "no axis of x or y except the batch may be empty"
+        )
 
     def axes(self) -> tuple[int, ...]:
         """Return the numbers of axes after (N, C) that the layer can resize."""

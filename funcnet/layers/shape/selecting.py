@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.checks import Misfit, check_gy, floating_complaint, kind_of, require_dense, require_no_params
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import is_whole, valid_if, value_error, whole_number
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.value import frozen
@@ -51,7 +51,7 @@ class Select(Layer):
         entry: Any = x[self.index]  # type: ignore[index]  # a name for a dict, a number for a tuple
         return entry, x
 
-    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Grads, Any]:
         if isinstance(cache, dict):
             return params, {name: self._grad(x, gy, name == self.index) for name, x in cache.items()}
         at = int(self.index) % len(cache)
@@ -137,7 +137,7 @@ class Gather(Layer):
         index = (a if a.dtype is torch.int64 else a.to(torch.int64)).unsqueeze(at)
         return torch.gather(q, self.dim, index).squeeze(at), (index, shape, kind_of(q))
 
-    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Params, tuple[Tensor, None]]:
+    def vjp(self, params: Params, cache: tuple[Tensor, Shape, Tensor], gy: Tensor) -> tuple[Grads, tuple[Tensor, None]]:
         index, shape, kind = cache
         at = self.dim % len(shape)
         g = check_gy(self, gy, (*shape[:at], *shape[at + 1 :]), kind)

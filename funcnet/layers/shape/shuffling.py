@@ -5,7 +5,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, kind_of, require_floating
-from funcnet.contract import Params, Rng, Shape
+from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import size
 from funcnet.kernels.shape import resizing as kernels
 from funcnet.layers.shape.reshaping import Shaped, SingleRule
@@ -49,7 +49,7 @@ class PixelShuffle(SingleRule):
         y = kernels.pixel_shuffle(x, self.upscale_factor)
         return y, (tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, kernels.pixel_unshuffle(check_gy(self, gy, *cache), self.upscale_factor)
 
 
@@ -90,7 +90,7 @@ class PixelUnshuffle(SingleRule):
         y = kernels.pixel_unshuffle(x, self.downscale_factor)
         return y, (tuple(y.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         return params, kernels.pixel_shuffle(check_gy(self, gy, *cache), self.downscale_factor)
 
 
@@ -120,7 +120,7 @@ class ChannelShuffle(SingleRule):
     tensor([0., 2., 1., 3.])
     """
 
-    rule = "x must have the axes (N, C, ...), C a multiple of {0.groups}, and one more"
+    rule = "x must have the axes (N, C, length, ...), with C a multiple of {0.groups}"
 
     groups: int = field(validator=size)
 
@@ -128,5 +128,5 @@ class ChannelShuffle(SingleRule):
         y = torch.channel_shuffle(require_floating(self, params, x), self.groups)
         return y, (max(x.shape[1] // self.groups, 1), tuple(x.shape), kind_of(x))
 
-    def vjp(self, params: Params, cache: tuple[int, Shape, Tensor], gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: tuple[int, Shape, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         return params, torch.channel_shuffle(check_gy(self, gy, *cache[1:]), cache[0])

@@ -12,7 +12,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, check_gy, kind_of, require_dense, require_no_params
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import MOST, number, valid_if
 from funcnet.kernels.operands import unbroadcast
 from funcnet.layers.shape.templates import (
@@ -57,7 +57,7 @@ class Sized(Layer):
         y = self.forward(inputs[0], arguments)
         return y, (tuple(inputs[0].shape), tuple(y.shape), kind_of(y), arguments, len(x) if isinstance(x, tuple) else 0)
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Any]:
         shape, of, kind, arguments, count = cache
         gx = self.backward(check_gy(self, gy, of, kind), shape, arguments) if kind.is_floating_point() else None
         return params, (gx, *[None] * (count - 1)) if count else gx
@@ -71,7 +71,7 @@ class Sized(Layer):
         except (Misfit, IndexError):
             return "x must have the inputs and axes that the sizes are taken from"
         except ZeroDivisionError:
-            return "sizes of x that divide must not be 0"
+            return "sizes of x used as divisors must not be 0"
         return self.rule(arguments)
 
     @abstractmethod

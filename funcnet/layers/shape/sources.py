@@ -15,7 +15,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.checks import Misfit, check_gy
-from funcnet.contract import Layer, Params, Rng, Shape
+from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import MOST, describe, flag, is_whole_tuple, number, valid_if, value_error
 from funcnet.kernels.private_names import constant
 from funcnet.kernels.tracing import is_compiling
@@ -65,17 +65,17 @@ class Parameter(Layer):
     std: float = field(default=0.0, validator=number(0.0))
     trainable: bool = field(default=True, validator=flag)
 
-    def init(self, rng: Key | int) -> Tensor:
+    def init(self, rng: Key | int) -> Any:
         if not self.std:
             return torch.full(self.shape, float(self.mean), device=random.as_key(rng).device)
         return random.normal(rng, self.shape) * self.std + self.mean
 
-    def apply(self, params: Tensor, x: tuple[()], rng: Rng = None) -> tuple[Tensor, Tensor]:
+    def apply(self, params: Any, x: tuple[()], rng: Rng = None) -> tuple[Tensor, Tensor]:
         if x != () or not isinstance(params, Tensor) or params.shape != self.shape:
             raise Misfit
         return params, params
 
-    def vjp(self, params: Tensor, cache: Tensor, gy: Tensor) -> tuple[Tensor | None, tuple[()]]:
+    def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> tuple[Any, tuple[()]]:
         trained = self.trainable and cache.is_floating_point()
         return check_gy(self, gy, cache.shape, cache) if trained else None, ()
 
@@ -188,7 +188,7 @@ class ConstantTensor(Layer):
         y = _tensor(self.shape, self.dtype, self.data)
         return (y.clone() if bare else y.to(x.device, copy=True)), x
 
-    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Grads, Any]:
         if isinstance(cache, tuple):
             return params, ()
         return params, torch.zeros_like(cache) if cache.is_floating_point() else None

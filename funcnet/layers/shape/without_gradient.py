@@ -11,7 +11,7 @@ from attrs import field
 from torch import Tensor
 
 from funcnet.checks import Misfit, require_no_params
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import describe, one_of, valid_if
 from funcnet.layers.shape.templates import comparable, evaluate, inputs_of
 from funcnet.value import frozen
@@ -107,7 +107,7 @@ class NoGradient(Layer):
             keywords["device"] = inputs[0].device
         return FUNCTIONS[self.name](*arguments, **keywords), x
 
-    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Grads, Any]:
         if isinstance(cache, tuple):
             return params, tuple([None for _ in cache])
         return params, torch.zeros_like(cache) if cache.is_floating_point() else None

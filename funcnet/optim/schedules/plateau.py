@@ -46,7 +46,10 @@ class ReduceOnPlateau(Value):
         eps: Least reduction; a smaller one is skipped.
 
     State:
-        ``rate`` and ``best``, 0-d float64 tensors; ``bad`` and ``cooldown``, numbers of updates, 0-d int64 tensors.
+        rate: Current rate, 0-d float64.
+        best: Best metric so far, 0-d float64.
+        bad: Number of updates since the last improvement or reduction, 0-d int64.
+        cooldown: Number of updates left of a cooldown, 0-d int64.
 
     Raises:
         ValueError: From ``update``, if the metric is not a number or a 0-d tensor, or if the state has another form.

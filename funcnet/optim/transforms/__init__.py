@@ -1,1 +1,1 @@
-"""Gradient transforms: the parts of a ``chain``, by family. They keep the sign: the optimizer at the end goes down."""
+"""Gradient transforms: the parts of a ``chain``, by family. They keep the sign: the optimizer at the end subtracts."""

@@ -1,8 +1,8 @@
-"""Gradient transforms that divide by moments of past gradients, and the momentum of Lion: the first parts of adaptive optimizers.
+"""Gradient transforms that divide by moments of past gradients, and Lion's momentum: the first parts of adaptive optimizers.
 
-With t = 1, 2, ... for the number of the update, all elements by themselves:
+t = 1, 2, ... counts the updates, and each element has its own moments:
 
-    m ← β₁ m + (1 - β₁) g      m̂ = m / (1 - β₁ᵗ)          both in state as exp_avg
+    m ← β₁ m + (1 - β₁) g      m̂ = m / (1 - β₁ᵗ)          in the state as exp_avg
     v ← β₂ v + (1 - β₂) g²     v̂ = v / (1 - β₂ᵗ)          and exp_avg_sq
 """
 
@@ -23,7 +23,7 @@ from funcnet.value import frozen
 
 
 class _TwoBetas(MomentTransform):
-    """What transforms with two running averages share: betas, and the corrections of their bias."""
+    """The common part of transforms with two running averages: betas, and bias corrections."""
 
     __slots__ = ()
 
@@ -44,9 +44,10 @@ class _TwoBetas(MomentTransform):
 
 @frozen
 class ScaleByAdam(_TwoBetas):
-    """Adam's direction: ``optax.scale_by_adam``.
+    """Replace gradients with Adam's direction: ``optax.scale_by_adam``.
 
-        g ← m̂ / (√(v̂ + ε₀) + ε)
+        m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²
+        g ← m̂ / (√(v̂ + ε₀) + ε)    m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
     ``chain(ScaleByAdam(), SGD(lr))`` is ``Adam(lr)``, and with ``AddDecayedWeights`` between them ``AdamW``:
 
@@ -56,17 +57,18 @@ class ScaleByAdam(_TwoBetas):
     >>> opt = chain(ScaleByAdam(), AddDecayedWeights(0.01), SGD(lr=1e-3))
 
     Args:
-        betas: (β₁, β₂), the shares of m and v that stay; numbers, schedules or 0-d tensors.
-        eps: ε, added to the root.
-        eps_root: ε₀, added below the root.
-        nesterov: Whether m̂ is β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ), a step ahead.
+        betas: (β₁, β₂), the decay rates of m and v: numbers, schedules of the number of updates made, or 0-d tensors.
+        eps: ε, added to the root, in the unit of g.
+        eps_root: ε₀, added inside the root, in the unit of g².
+        nesterov: Whether m̂ looks one step ahead: β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ).
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m and ``exp_avg_sq`` v.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_sq: v, like params.
 
     Raises:
-        ValueError: For numbers below 0 or not finite, and betas outside 0 ≤ β < 1; from ``update`` for a state of another
-            transform, and, with the path, for gradients that do not fit it or are no dense floating tensors.
+        ValueError: If a number is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Kingma & Ba 2015, algorithm 1; for ``nesterov`` Dozat 2016.
@@ -92,21 +94,25 @@ class ScaleByAdam(_TwoBetas):
 
 @frozen
 class ScaleByAMSGrad(_TwoBetas):
-    """Adam's direction with the largest v so far: the formula of ``torch.optim.Adam(amsgrad=True)``.
+    """Replace gradients with Adam's direction for the largest v so far, as in ``torch.optim.Adam(amsgrad=True)``.
 
-        x ← max(x, v)      g ← m̂ / (√(x / (1 - β₂ᵗ)) + ε)
+        m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²      x ← max(x, v)
+        g ← m̂ / (√(x / (1 - β₂ᵗ)) + ε)                         m̂ = m / (1 - β₁ᵗ)
 
     ``optax.scale_by_amsgrad`` takes the maximum of v̂ instead.
 
     Args:
-        betas: As ``ScaleByAdam``'s.
-        eps: As ``ScaleByAdam``'s.
+        betas: (β₁, β₂), the decay rates of m and v: numbers, schedules of the number of updates made, or 0-d tensors.
+        eps: ε, added to the root, in the unit of g.
 
     State:
-        ``step``; ``exp_avg`` m, ``exp_avg_sq`` v and ``max_exp_avg_sq`` x.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_sq: v, like params.
+        max_exp_avg_sq: x, like params.
 
     Raises:
-        ValueError: As ``ScaleByAdam``.
+        ValueError: If ``eps`` is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Reddi, Kale & Kumar 2018, "On the convergence of Adam and beyond", algorithm 2.
@@ -131,21 +137,23 @@ class ScaleByAMSGrad(_TwoBetas):
 
 @frozen
 class ScaleByBelief(_TwoBetas):
-    """AdaBelief's direction: by how far gradients are from their average: ``optax.scale_by_belief``.
+    """Replace gradients with AdaBelief's direction, divided by their deviation from the average: ``optax.scale_by_belief``.
 
         m ← β₁ m + (1 - β₁) g      s ← β₂ s + (1 - β₂) (g - m)² + ε₀
-        g ← m̂ / (√ŝ + ε)                                           ŝ = s / (1 - β₂ᵗ)
+        g ← m̂ / (√ŝ + ε)           m̂ = m / (1 - β₁ᵗ), ŝ = s / (1 - β₂ᵗ)
 
     Args:
-        betas: As ``ScaleByAdam``'s.
-        eps: ε, added to the root.
-        eps_root: ε₀, added to s.
+        betas: (β₁, β₂), the decay rates of m and s: numbers, schedules of the number of updates made, or 0-d tensors.
+        eps: ε, added to the root, in the unit of g.
+        eps_root: ε₀, added to s at each step, in the unit of g².
 
     State:
-        ``step``; ``exp_avg`` m and ``exp_avg_var`` s.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_var: s, like params.
 
     Raises:
-        ValueError: As ``ScaleByAdam``.
+        ValueError: If a number is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Zhuang et al. 2020, "AdaBelief optimizer", algorithm 2.
@@ -170,20 +178,23 @@ class ScaleByBelief(_TwoBetas):
 
 @frozen
 class ScaleByYogi(_TwoBetas):
-    """Yogi's direction: Adam's, with a v that changes by (1 - β₂) g² at most: ``optax.scale_by_yogi``.
+    """Replace gradients with Yogi's direction: Adam's, with a v that changes by at most (1 - β₂) g²: ``optax.scale_by_yogi``.
 
-        v ← v - (1 - β₂) sign(v - g²) g²      g ← m̂ / (√v̂ + ε)
+        m ← β₁ m + (1 - β₁) g      v ← v - (1 - β₂) sign(v - g²) g²
+        g ← m̂ / (√v̂ + ε)           m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
     Args:
-        betas: As ``ScaleByAdam``'s.
-        eps: ε, added to the root.
-        initial_accumulator_value: What m and v are at first.
+        betas: (β₁, β₂): numbers, schedules of the number of updates made, or 0-d tensors.
+        eps: ε, added to the root, in the unit of g.
+        initial_accumulator_value: The initial value of m and v.
 
     State:
-        ``step``; ``exp_avg`` m and ``exp_avg_sq`` v.
+        step: Number of updates made.
+        exp_avg: m, like params.
+        exp_avg_sq: v, like params.
 
     Raises:
-        ValueError: As ``ScaleByAdam``.
+        ValueError: If a number is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
         Zaheer, Reddi, Sachan, Kale & Kumar 2018, "Adaptive methods for nonconvex optimization", algorithm 2.
@@ -210,18 +221,21 @@ class ScaleByYogi(_TwoBetas):
 
 @frozen
 class ScaleByLion(_TwoBetas):
-    """Lion's direction: ``optax.scale_by_lion``.
+    """Replace gradients with Lion's direction: ``optax.scale_by_lion``.
 
-        g ← sign(β₁ m + (1 - β₁) g)      m ← β₂ m + (1 - β₂) g
+        g ← sign(β₁ m + (1 - β₁) g)
+        m ← β₂ m + (1 - β₂) g                  with the g before
 
     Args:
-        betas: (β₁, β₂), the shares of m in the direction, and of m that stay; numbers, schedules or 0-d tensors.
+        betas: (β₁, β₂), the weight of m in the direction, and the decay rate of m: numbers, schedules of the number of updates
+            made, or 0-d tensors.
 
     State:
-        ``step``, the number of updates made; ``exp_avg`` m.
+        step: Number of updates made.
+        exp_avg: m, like params.
 
     Raises:
-        ValueError: As ``ScaleByAdam``.
+        ValueError: If a beta is outside 0 ≤ β < 1.
 
     References:
         Chen et al. 2023, "Symbolic discovery of optimization algorithms", program 1.

@@ -1,6 +1,6 @@
 """Gradient transforms that clip each leaf, or each unit of a leaf, by its size.
 
-A threshold is a number, a schedule or a 0-d tensor. Norms are taken in float64, so that no square of a float32 overflows.
+A threshold is a number, a schedule or a 0-d tensor. Norms are computed in float64, in which no square of a float32 overflows.
 """
 
 from typing import Any
@@ -16,23 +16,23 @@ from funcnet.optim.rates import Rate, limit_field
 from funcnet.value import frozen
 
 _MARGIN = 1e-6
-"""What ``torch.nn.utils.clip_grad_norm_`` adds to a norm."""
+"""The number that ``torch.nn.utils.clip_grad_norm_`` adds to a norm."""
 
 
 @frozen
 class ClipByNorm(MomentTransform):
-    """Scale each gradient by itself, so that its norm is at most ``max_norm``.
+    """Scale each gradient separately to limit its norm.
 
-        g ← g min(1, c / (‖g‖ + 10⁻⁶))
+        g ← g min(1, c / (‖g‖ + 10⁻⁶))        ‖g‖ of each leaf
 
     Args:
-        max_norm: c, a number, a schedule or a 0-d tensor.
+        max_norm: c, the largest norm, in the unit of g: a number, a schedule of the number of updates made, or a 0-d tensor.
 
     State:
-        ``step``, the number of updates made.
+        step: Number of updates made.
 
     Raises:
-        ValueError: For a ``max_norm`` that is not above 0 or not finite; from ``update`` as ``ScaleByAdam``.
+        ValueError: If ``max_norm`` is not a finite number above 0.
 
     References:
         ``torch.nn.utils.clip_grad_norm_``, for one leaf at a time.
@@ -58,18 +58,19 @@ class ClipByNorm(MomentTransform):
 
 @frozen
 class ClipByBlockRMS(MomentTransform):
-    """Scale each gradient by itself, so that its root mean square is at most ``threshold``: ``optax.clip_by_block_rms``.
+    """Scale each gradient separately to limit its root mean square: ``optax.clip_by_block_rms``.
 
         g ← g / max(1, rms(g) / d)
 
     Args:
-        threshold: d, a number, a schedule or a 0-d tensor.
+        threshold: d, the largest root mean square, in the unit of g: a number, a schedule of the number of updates made, or a 0-d
+            tensor.
 
     State:
-        ``step``, the number of updates made.
+        step: Number of updates made.
 
     Raises:
-        ValueError: For a ``threshold`` that is not above 0 or not finite; from ``update`` as ``ScaleByAdam``.
+        ValueError: If ``threshold`` is not a finite number above 0.
 
     References:
         Shazeer & Stern 2018, "Adafactor: adaptive learning rates with sublinear memory cost", section 6.
@@ -98,21 +99,20 @@ class ClipByBlockRMS(MomentTransform):
 class AdaptiveClip(MomentTransform):
     """Clip the gradient of each unit to a share of the unit's norm: ``optax.adaptive_grad_clip``.
 
-        g ← g c max(‖p‖, ε) / ‖g‖  where ‖g‖ is larger than c max(‖p‖, ε)
+        g ← g c max(‖p‖, ε) / ‖g‖  where ‖g‖ > c max(‖p‖, ε)
 
-    The norms are those of units: what belongs to one entry of axis 0, which numbers the outputs of ``Linear`` and of
-    convolutions; a vector is one unit.
+    The norms are those of units: the elements of one entry of axis 0, which numbers the outputs of ``Linear`` and of
+    convolutions. A vector is one unit.
 
     Args:
-        clipping: c, the largest ratio of the norms: a number, a schedule or a 0-d tensor.
-        eps: ε, the least that the norm of p counts for, so that zeros may be trained.
+        clipping: c, the largest ratio of the norms: a number, a schedule of the number of updates made, or a 0-d tensor.
+        eps: ε, the lower bound of the norm of p, which lets zeros be trained.
 
     State:
-        ``step``, the number of updates made.
+        step: Number of updates made.
 
     Raises:
-        ValueError: For a ``clipping`` that is not above 0, an ``eps`` below 0, and numbers that are not finite; from ``update``
-            as ``ScaleByAdam``.
+        ValueError: If ``clipping`` is not a finite number above 0, or if ``eps`` is negative.
 
     References:
         Brock, De, Smith & Simonyan 2021, "High-performance large-scale image recognition without normalization", equation 3.

@@ -1,4 +1,4 @@
-"""AddDecayedWeights: weight decay as a gradient transform, of the leaves that a mask has; ``optim.masks`` explains masks."""
+"""AddDecayedWeights: weight decay as a gradient transform, for the leaves that a mask selects; ``optim.masks`` explains masks."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import attrs
 from torch import Tensor
 
 from funcnet import flattening
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import add_location
 from funcnet.flattening import Tree
 from funcnet.kernels.aliasing import without_graph
@@ -23,27 +23,27 @@ from funcnet.value import frozen
 class AddDecayedWeights(MomentTransform):
     """Add weight decay to the gradients: ``optax.add_decayed_weights``.
 
-        g ← g + λ p    for the leaves that the mask has
+        g ← g + λ p    for the leaves that the mask selects
 
-    Before the other parts of a chain it is a penalty λ ‖p‖² / 2; after them, and before the optimizer's rate η, it is the
-    decoupled decay of ``AdamW``: p ← p - η (direction + λ p).
+    At the start of a chain this is the gradient of a penalty λ ‖p‖² / 2. After the other transforms, before the optimizer's rate
+    η, it is the decoupled decay of ``AdamW``: p ← p - η (direction + λ p).
 
-    By default weights decay, and biases and norms are left alone. Give the net as the mask, so that its layers say what they
-    are: ``mask=net`` is ``decay_mask(net, params)``. Without a net names and shapes must do: a bias is known by its name, and
-    the scale of a norm by a bias or running statistics of the same shape beside it. A norm without either, such as
-    ``RMSNorm``, cannot be told from a weight by its params, and decays.
+    By default weights decay, and biases and norms do not. Pass the net as the mask to let its layers decide: ``mask=net`` is
+    ``decay_mask(net, params)``. Without a net, names and shapes decide: a bias is recognized by its name, and the scale of a norm
+    by a bias or running statistics of the same shape beside it. A norm without either, like ``RMSNorm``, cannot be told from a
+    weight by its params, and decays.
 
     Args:
-        weight_decay: λ, a number, a schedule or a 0-d tensor.
+        weight_decay: λ, in the unit of g / p: a number, a schedule of the number of updates made, or a 0-d tensor.
         mask: The leaves that decay: a tree of bools like params, a function (path, leaf) → bool, a pattern of paths or a tuple of
-            them, a net, or ``None``. ``mask="*"`` is all.
+            patterns, a net, or ``None``. ``"*"`` selects all.
 
     State:
-        ``step``, the number of updates made.
+        step: Number of updates made.
 
     Raises:
-        ValueError: For a ``weight_decay`` below 0 or not finite, and a ``mask`` of another kind; from ``update`` as
-            ``ScaleByAdam``, and for a mask of another structure than params.
+        ValueError: If ``weight_decay`` is negative or not finite, or if ``mask`` is of another kind; from ``update`` if the mask
+            has another structure than params.
 
     References:
         Loshchilov & Hutter 2019, "Decoupled weight decay regularization".
@@ -65,14 +65,14 @@ class AddDecayedWeights(MomentTransform):
 
     @property
     def acts_on(self) -> str:
-        """``"tree"``, since a path is one in the whole tree, unless all leaves decay."""
+        """``"tree"``, since paths refer to the whole tree; ``"elements"`` if all leaves decay."""
         return "elements" if self.mask == "*" else "tree"
 
     @property
     def hyperparameters(self) -> dict[str, Rate]:
         return {"weight_decay": self.weight_decay}
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
         given, flags = self._parted(grads, params)
         chosen = flattening.unflatten(params, iter([g if flag else None for g, flag in zip(given, flags, strict=True)]))
         if not all([flag or g is None or is_dense(g) for g, flag in zip(given, flags, strict=True)]):  # noqa: C419
@@ -82,7 +82,7 @@ class AddDecayedWeights(MomentTransform):
         return flattening.unflatten(params, iter([y if flag or g is None else without_graph(g) for g, flag, y in after])), state
 
     def _parted(self, grads: Tree, params: Params) -> tuple[list[Any], list[bool]]:
-        """Return the gradients in a row, and for each whether the mask has it."""
+        """Return the leaves of the gradients, and for each whether the mask selects it."""
         try:
             flags = self._flags.flags(self, self.mask, params)
             return flattening.flatten_together(params, grads)[1], flags

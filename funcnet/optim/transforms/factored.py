@@ -1,4 +1,4 @@
-"""ScaleByFactoredRMS: gradients over the root of their mean squares, of which only row and column means are kept."""
+"""ScaleByFactoredRMS: gradients divided by the root of their mean squares, stored as row and column means."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,26 +18,29 @@ _NONE = (0,)
 
 @frozen
 class ScaleByFactoredRMS(MomentTransform):
-    """Divide by the root of a running mean of squares, kept as two factors, as Adafactor does: ``optax.scale_by_factored_rms``.
+    """Divide by the root of a running mean of squares, stored as two factors as in Adafactor: ``optax.scale_by_factored_rms``.
 
         r ← β r + (1 - β) mean (g² + ε) over columns      c the same over rows      β = 1 - (t - t₀)^-κ
         g ← g / √(r c / mean r)
 
-    Rows and columns are the two longest axes of a leaf. A leaf that has no two axes of ``min_dim_size_to_factor`` keeps all mean
-    squares, n: g ← g / √n. For a matrix of 1024 × 1024 the state is 8 KB, where Adam's is 8 MB.
+    Rows and columns are the two longest axes of a leaf. A leaf without two axes of at least ``min_dim_size_to_factor`` keeps all
+    mean squares, n: g ← g / √n. For a 1024 × 1024 matrix the state takes 8 KB; Adam's takes 8 MB.
 
     Args:
-        factored: Whether to keep factors; ``False`` keeps all mean squares.
-        decay_rate: κ, how fast β goes to 1.
-        step_offset: t₀, the updates made before, where training goes on with a new state.
-        min_dim_size_to_factor: The least size of both axes.
-        epsilon: ε, added to the squares.
+        factored: Whether to store factors; ``False`` stores all mean squares.
+        decay_rate: κ, how fast β approaches 1.
+        step_offset: t₀, the number of updates after which β restarts, for fine-tuning with the state of earlier training.
+        min_dim_size_to_factor: The smallest size of both axes.
+        epsilon: ε, added to the squares, in the unit of g².
 
     State:
-        ``step`` t, the number of updates made; ``row_avg`` r, ``col_avg`` c and ``square_avg`` n, without elements where unused.
+        step: t, the number of updates made.
+        row_avg: r, without elements where unused, like the next two.
+        col_avg: c.
+        square_avg: n.
 
     Raises:
-        ValueError: For arguments of the wrong kind; from ``update`` as ``ScaleByAdam``.
+        ValueError: If an argument is outside its bounds.
 
     References:
         Shazeer & Stern 2018, "Adafactor: adaptive learning rates with sublinear memory cost", algorithm 4.
@@ -81,7 +84,7 @@ class ScaleByFactoredRMS(MomentTransform):
         return g * share.rsqrt().unsqueeze(long) * c.rsqrt().unsqueeze(short), r, c, n
 
     def _axes(self, shape: torch.Size) -> tuple[int, int] | None:
-        """Return the second longest axis and the longest; ``None`` for a leaf whose squares are all kept."""
+        """Return the second longest axis and the longest; ``None`` for a leaf whose squares are all stored."""
         if not self.factored or len(shape) < 2:
             return None
         *_, short, long = sorted(range(len(shape)), key=lambda i: shape[i])

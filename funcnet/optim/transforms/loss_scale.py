@@ -1,4 +1,4 @@
-"""LossScale: gradients of a loss that was multiplied, so that none vanishes in float16, and the rule that finds the factor."""
+"""LossScale: a factor of the loss that keeps gradients from vanishing in float16, and the rule that adapts it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,29 +21,30 @@ class LossScale(MomentTransform):
     """Divide gradients by the factor of the loss, and adapt that factor: the rule of ``torch.amp.GradScaler``.
 
         g ← g / s
-        s ← b s  where a gradient is infinite or NaN;  a s  after n updates without;  n starts anew after either
+        s ← b s  if a gradient is infinite or NaN;  s ← a s  after n updates without;  the count restarts after either
 
-    A gradient below 6e-8 is 0 in float16. Where the optimizer has a ``LossScale``, ``train_step`` multiplies the gradient of the
-    loss by s, and the ``LossScale`` divides by it in float32. It lets infinite gradients pass, so that the optimizer after it
-    skips that update: put the optimizer in ``SkipNonFinite``.
+    A gradient below 6e-8 is 0 in float16. If the optimizer contains a ``LossScale``, ``train_step`` multiplies the gradient of
+    the loss by s, and the ``LossScale`` divides by it in float32. Infinite gradients pass through it: wrap the optimizer after it
+    in ``SkipNonFinite``, which skips such updates.
 
     - float32 params of a net in ``cast(net, torch.float16)``: ``chain(LossScale(), SkipNonFinite(AdamW(lr)))``.
     - float16 params: ``MasterWeights`` keeps float32 copies, ``MasterWeights(chain(LossScale(), SkipNonFinite(AdamW(lr))))``.
 
-    In a loop of your own, multiply gy by ``opt.rates(state)["loss_scale"]`` before ``net.grads``.
+    In a custom loop, multiply gy by ``opt.rates(state)["loss_scale"]`` before ``net.grads``.
 
     Args:
-        init_scale: s at first.
-        growth_factor: a.
-        backoff_factor: b.
-        growth_interval: n.
+        init_scale: The initial value of s.
+        growth_factor: a, above 1.
+        backoff_factor: b, between 0 and 1.
+        growth_interval: n, the number of updates between two increases.
 
     State:
-        ``step``, the number of updates made; ``scale`` s and ``growth_tracker``, the updates since s changed, float64 numbers.
+        step: Number of updates made.
+        scale: s, a 0-d float64 tensor.
+        growth_tracker: Number of updates since s changed, a 0-d float64 tensor.
 
     Raises:
-        ValueError: For an ``init_scale`` of 0, a ``growth_factor`` of at most 1, a ``backoff_factor`` outside 0 < b < 1, and
-            a ``growth_interval`` below 1; from ``update`` as ``ScaleByAdam``.
+        ValueError: If an argument is outside its bounds.
 
     References:
         Micikevicius et al. 2018, "Mixed precision training", section 3.2.
@@ -65,7 +66,11 @@ class LossScale(MomentTransform):
         return {"scale": float(self.init_scale), "growth_tracker": 0.0}
 
     def scale(self, state: State) -> Tensor:
-        """Return the factor s for the loss, or its gradient, before the next update: for a loop of your own."""
+        """Return s, the factor of the loss or of its gradient before the next update, for a custom loop.
+
+        Args:
+            state: The state of the transform.
+        """
         found: Tensor = state["scale"]
         return found
 
@@ -73,7 +78,11 @@ class LossScale(MomentTransform):
         return {**super().rates(state), "loss_scale": self.scale(state)}
 
     def all_finite(self, gs: Sequence[Tensor]) -> Tensor:
-        """Tell whether all elements are finite, as a 0-d tensor."""
+        """Return whether all elements are finite, as a 0-d tensor.
+
+        Args:
+            gs: The gradients.
+        """
         return kernels.all_finite(gs)
 
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:

@@ -1,9 +1,9 @@
 """Gradient transforms that add normal noise, drawn from a key in their state.
 
-    g ← g + σ(t) z      z normal draws of the key fold_in(fold_in(k, t), i) for leaf i, t the number of updates made before
+    g ← g + σ(t) z      z drawn with the key fold_in(fold_in(k, t), i) for leaf i, t the number of updates made before
 
-Equal states give equal noise, in eager and in compiled code. Runs side by side under ``vmap`` need another key each, in their
-states: ``state | {"key": fn.key(i)}``. The noise is drawn in float32 at least, and added before the sum is rounded.
+Equal states give equal noise, in eager and in compiled code. Parallel runs under ``vmap`` need different keys in their states:
+``state | {"key": fn.key(i)}``. The noise is drawn in float32 or wider, and added before the sum is rounded.
 """
 
 from abc import abstractmethod
@@ -14,9 +14,8 @@ from attrs import field
 from torch import Tensor
 
 from funcnet import flattening, random
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import number, value_error, whole_number
-from funcnet.flattening import Tree
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.aliasing import without_graph
 from funcnet.optim.base import GradientTransform, State
@@ -28,7 +27,7 @@ from funcnet.value import frozen
 
 
 class _Noise(GradientTransform):
-    """A transform that adds normal noise; ``std`` says how much at a step."""
+    """A transform that adds normal noise with the standard deviation ``std`` of the step."""
 
     __slots__ = ()
 
@@ -41,7 +40,7 @@ class _Noise(GradientTransform):
     def init(self, params: Params) -> State:
         return {"step": torch.zeros((), dtype=torch.int64), "key": random.key(self.seed)}
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: Any, params: Params) -> tuple[Grads, State]:
         self._require_state(state)
         column = flattening.flatten_together(grads)[0]
         if not all([g is None or is_dense(g) for g in column]):  # noqa: C419
@@ -62,21 +61,23 @@ class _Noise(GradientTransform):
 
 @frozen
 class AddNoise(_Noise):
-    """Add normal noise that fades: ``optax.add_noise``.
+    """Add normal noise that decays: ``optax.add_noise``.
 
-        g ← g + σ z      σ² = η / (1 + t)^γ
+        g ← g + σ z      σ² = η / (1 + t)^γ, z standard normal
 
     Args:
-        eta: η, the variance of the noise at the first update.
-        gamma: γ, how fast it fades.
+        eta: η, the variance of the noise at the first update: a number, a schedule of the number of updates made, or a 0-d
+            tensor.
+        gamma: γ, the exponent of the decay.
         seed: The seed of the key.
 
     State:
-        ``step`` t, the number of updates made; ``key`` k, a key.
+        step: t, the number of updates made.
+        key: k, a key.
 
     Raises:
-        ValueError: For numbers below 0 or not finite, and a ``seed`` that is no whole number; from ``update`` for a state of
-            another transform, and, with the path, for gradients that are no dense floating tensors.
+        ValueError: If a number is negative or not finite, or if ``seed`` is not an integer; from ``update`` if the state is that
+            of another transform, or, with the path, if gradients are not dense floating tensors.
 
     References:
         Neelakantan et al. 2015, "Adding gradient noise improves learning for very deep networks", equation 1.
@@ -102,25 +103,27 @@ class AddNoise(_Noise):
 
 @frozen
 class AddPrivacyNoise(_Noise):
-    """Add the noise of differentially private training to the mean of clipped gradients, as ``clipped_grads`` makes it.
+    """Add the noise of differentially private training to the mean of clipped gradients from ``clipped_grads``.
 
-        g ← g + σ C / B z
+        g ← g + σ C / B z      z standard normal
 
-    It hides which examples a batch of B had: with it before an optimizer, training is DP-SGD. How private it is depends on σ, the
-    share of all examples in a batch, and the number of updates; the key must be secret, and no other run may use it.
+    The noise hides which examples were in a batch of size B: with it before an optimizer, training is DP-SGD. The privacy depends
+    on σ, the sampling rate of the batches, and the number of updates. The key must be secret, and must not be used in another
+    run.
 
     Args:
-        noise_multiplier: σ, the std of the noise beside the largest norm of one example's gradient.
-        max_norm: C, to which the gradient of each example was clipped.
-        batch_size: B, the divisor of their sum; with batches drawn at random, the mean of their lengths.
+        noise_multiplier: σ, the standard deviation of the noise relative to C.
+        max_norm: C, the norm to which the gradient of each example was clipped.
+        batch_size: B, the divisor of the sum of gradients; for randomly sampled batches, their mean length.
         seed: The seed of the key.
 
     State:
-        ``step`` t, the number of updates made; ``key`` k, a key.
+        step: t, the number of updates made.
+        key: k, a key.
 
     Raises:
-        ValueError: For numbers below 0 or not finite, a ``max_norm`` or a ``batch_size`` of 0, and a ``seed`` that is no whole
-            number; from ``update`` as ``AddNoise``.
+        ValueError: If a number is negative or not finite, if ``max_norm`` or ``batch_size`` is 0, or if ``seed`` is not an
+            integer.
 
     References:
         Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1.

@@ -1,7 +1,7 @@
-"""Gradient transforms that scale by norms of leaves, or by the norm of all leaves together.
+"""Gradient transforms that scale by norms of leaves, or by the joint norm of all leaves.
 
-Norms are taken in float64, so that no square of a float32 overflows or vanishes. ‖g‖ and ‖p‖ are those of one leaf, rms its norm
-over the root of its length.
+Norms are computed in float64, in which no square of a float32 overflows or vanishes. ‖g‖ and ‖p‖ are those of one leaf, and rms
+is its norm divided by the root of its length.
 """
 
 from collections.abc import Sequence
@@ -23,20 +23,21 @@ from funcnet.value import frozen
 
 @frozen
 class ScaleByTrustRatio(MomentTransform):
-    """Scale each leaf by the ratio of its norm to that of its gradient: ``optax.scale_by_trust_ratio``, the last part of LAMB.
+    """Scale each gradient by the ratio of the norms of param and gradient: ``optax.scale_by_trust_ratio``, the last part of LAMB.
 
-        g ← g c max(‖p‖, μ) / (max(‖g‖, μ) + ε);  where one of the norms is 0, g stays
+        g ← g c max(‖p‖, μ) / (max(‖g‖, μ) + ε)        g does not change where one of the norms is 0
 
     Args:
-        min_norm: μ, the least that a norm counts for.
-        trust_coefficient: c, the ratio of step to param: a number, a schedule or a 0-d tensor.
+        min_norm: μ, the lower bound of both norms.
+        trust_coefficient: c, the norm of the step relative to that of p: a number, a schedule of the number of updates made, or a
+            0-d tensor.
         eps: ε, added to the norm of g.
 
     State:
-        ``step``, the number of updates made.
+        step: Number of updates made.
 
     Raises:
-        ValueError: For numbers below 0 or not finite; from ``update`` as ``ScaleByAdam``.
+        ValueError: If a number is negative or not finite.
 
     References:
         You et al. 2020, "Large batch optimization for deep learning: training BERT in 76 minutes", algorithm 2.
@@ -67,18 +68,18 @@ class ScaleByTrustRatio(MomentTransform):
 
 @frozen
 class ScaleByParamBlockNorm(MomentTransform):
-    """Scale each gradient by the norm of its leaf: ``optax.scale_by_param_block_norm``.
+    """Scale each gradient by the norm of its param: ``optax.scale_by_param_block_norm``.
 
         g ← g max(‖p‖, s)
 
     Args:
-        min_scale: s, the least factor.
+        min_scale: s, the smallest factor.
 
     State:
-        ``step``, the number of updates made.
+        step: Number of updates made.
 
     Raises:
-        ValueError: For a ``min_scale`` below 0 or not finite; from ``update`` as ``ScaleByAdam``.
+        ValueError: If ``min_scale`` is negative or not finite.
 
     References:
         ``optax.scale_by_param_block_norm``.
@@ -99,18 +100,18 @@ class ScaleByParamBlockNorm(MomentTransform):
 
 @frozen
 class ScaleByParamBlockRMS(MomentTransform):
-    """Scale each gradient by the root mean square of its leaf, as Adafactor does: ``optax.scale_by_param_block_rms``.
+    """Scale each gradient by the root mean square of its param, as Adafactor does: ``optax.scale_by_param_block_rms``.
 
         g ← g max(rms(p), s)
 
     Args:
-        min_scale: s, the least factor.
+        min_scale: s, the smallest factor.
 
     State:
-        ``step``, the number of updates made.
+        step: Number of updates made.
 
     Raises:
-        ValueError: For a ``min_scale`` below 0 or not finite; from ``update`` as ``ScaleByAdam``.
+        ValueError: If ``min_scale`` is negative or not finite.
 
     References:
         Shazeer & Stern 2018, "Adafactor: adaptive learning rates with sublinear memory cost", section 8.
@@ -133,19 +134,19 @@ class ScaleByParamBlockRMS(MomentTransform):
 
 @frozen
 class NormalizeByUpdateNorm(MomentTransform):
-    """Scale all gradients together to one norm: ``optax.normalize_by_update_norm``.
+    """Scale all gradients to a fixed joint norm: ``optax.normalize_by_update_norm``.
 
-        g ← g c / (‖all g‖ + ε)
+        g ← g c / (‖g‖ + ε)        ‖g‖ over all leaves
 
     Args:
-        scale_factor: c, the norm afterwards: a number, a schedule or a 0-d tensor.
+        scale_factor: c, the norm afterwards: a number, a schedule of the number of updates made, or a 0-d tensor.
         eps: ε, added to the norm.
 
     State:
-        ``step``, the number of updates made.
+        step: Number of updates made.
 
     Raises:
-        ValueError: For numbers below 0 or not finite; from ``update`` as ``ScaleByAdam``.
+        ValueError: If a number is negative or not finite.
 
     References:
         ``optax.normalize_by_update_norm``.
@@ -166,7 +167,11 @@ class NormalizeByUpdateNorm(MomentTransform):
         return {"scale_factor": self.scale_factor}
 
     def norm_of_all(self, gs: Sequence[Tensor]) -> Tensor:
-        """Return the common norm of the gradients."""
+        """Return the joint norm of the gradients.
+
+        Args:
+            gs: The gradients.
+        """
         return norm_of_all(gs)
 
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:

@@ -1,4 +1,4 @@
-"""Monitor: a gradient transform that changes nothing and keeps in its state what it saw."""
+"""Monitor: a gradient transform that changes nothing and records a measure in its state."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from attrs import field
 
 from funcnet import tree
-from funcnet.contract import Params
+from funcnet.contract import Grads, Params
 from funcnet.errors import function, value_error
 from funcnet.flattening import Tree
 from funcnet.kernels.aliasing import without_graph
@@ -19,22 +19,23 @@ from funcnet.value import frozen
 
 @frozen
 class Monitor(GradientTransform):
-    """Keep a measure of what passes at its place in a chain: ``optax.monitor``, and with the identity ``optax.snapshot``.
+    """Record a measure of the gradients at this place of a chain: ``optax.monitor``; with the identity ``optax.snapshot``.
 
         g ← g      measured ← f(g)
 
-    Two of them, before and after clipping, tell how much is clipped; ``Monitor(lambda g: g)`` keeps the gradients themselves.
-    The measure is part of the step, compiled with it.
+    One before and one after clipping show how much is clipped; ``Monitor(lambda g: g)`` records the gradients themselves. The
+    measure is part of the step and is compiled with it.
 
     Args:
-        measure: f, a function of the tree of gradients that returns a tensor, or a tree of them, of the same shapes each time. By
-            default the norm of all gradients together.
+        measure: f, a function from the tree of gradients to a tensor, or a tree of tensors, of fixed shapes. The default is the
+            joint norm of all gradients.
 
     State:
-        ``step``, the number of updates made; ``measured``, at first f of zeros.
+        step: Number of updates made.
+        measured: f(g) of the last update, at first f of zeros.
 
     Raises:
-        ValueError: For a ``measure`` that is no function; from ``update`` for a state of another transform.
+        ValueError: If ``measure`` is not a function; from ``update`` if the state is that of another transform.
 
     References:
         ``optax.monitor``.
@@ -54,7 +55,7 @@ class Monitor(GradientTransform):
         zeros = tree.map(lambda p: torch.zeros_like(p.detach()) if is_dense(p) else None, params)
         return {"step": torch.zeros((), dtype=torch.int64), "measured": self.measure(zeros)}
 
-    def update(self, grads: Tree, state: State, params: Params) -> tuple[Tree, State]:
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
         if not isinstance(state, dict) or state.keys() != {"step", "measured"} or not is_count(state["step"]):
             raise value_error(self, "state must be a dict of step and measured, as init makes it", state)
         require_dense(self, grads)
@@ -62,5 +63,11 @@ class Monitor(GradientTransform):
         return grads, {"step": state["step"] + 1, "measured": self.measure(grads)}
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
-        """Return the state unchanged: its trees need not be like params."""
+        """Return the state unchanged: its trees need not be like params.
+
+        Args:
+            f: A function, which is not called.
+            state: The state.
+            others: Further states, which are ignored.
+        """
         return state

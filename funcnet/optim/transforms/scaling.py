@@ -1,11 +1,11 @@
-"""Gradient transforms that multiply by a number or by signs: for every element by itself.
+"""Gradient transforms that multiply each element by a number, or replace it with its sign or momentum.
 
-A transform in a ``chain`` keeps the sign of the gradient: the optimizer at the end subtracts what comes. There ``SGD(lr)`` makes
-p ← p - η g, so that an optimizer is built from blocks like this, AdamW for example:
+A transform in a ``chain`` keeps the sign of the gradient: the optimizer at the end subtracts. ``SGD(lr)`` makes the step p ← p -
+η g, and turns blocks like these into an optimizer. AdamW, for example, is
 
     chain(ScaleByAdam(), AddDecayedWeights(0.01), SGD(lr=1e-3))
 
-``ScaleByLearningRate`` is for a rate inside a chain, before ``SGD(lr=1.0)``.
+``ScaleByLearningRate`` is a rate inside a chain, before ``SGD(lr=1.0)``.
 """
 
 from typing import Any
@@ -30,10 +30,10 @@ class ScaleBy(MomentTransform):
         factor: c, of either sign.
 
     State:
-        ``step``, the number of updates made.
+        step: Number of updates made.
 
     Raises:
-        ValueError: For a ``factor`` that is no finite number; from ``update`` as ``ScaleByAdam``.
+        ValueError: If ``factor`` is not a finite number.
 
     References:
         ``optax.scale``.
@@ -63,18 +63,17 @@ class ScaleBySchedule(MomentTransform):
 
         g ← s(t) g
 
-    Before an optimizer whose step is proportional to the gradient, as ``SGD``'s, it multiplies the learning rate: a base rate
-    and a shape may be apart.
+    Before an optimizer like ``SGD``, whose step is proportional to the gradient, it multiplies the learning rate: the base rate
+    and its shape are separate.
 
     Args:
         schedule: s, a function of the number of updates made before; or a number or a 0-d tensor.
 
     State:
-        ``step``, the number of updates made.
+        step: t, the number of updates made.
 
     Raises:
-        ValueError: For a ``schedule`` of another kind; from ``update`` for one that returns a number below 0, and as
-            ``ScaleByAdam``.
+        ValueError: If ``schedule`` is neither; from ``update`` if it returns a negative number.
 
     References:
         ``optax.scale_by_schedule``.
@@ -108,13 +107,13 @@ class ScaleByLearningRate(MomentTransform):
     Unlike optax's it keeps the sign, since the optimizer at the end subtracts.
 
     Args:
-        lr: η, a number, a schedule or a 0-d tensor.
+        lr: η, a number, a schedule of the number of updates made, or a 0-d tensor.
 
     State:
-        ``step``, the number of updates made.
+        step: Number of updates made.
 
     Raises:
-        ValueError: For an ``lr`` below 0 or not finite; from ``update`` as ``ScaleByAdam``.
+        ValueError: If ``lr`` is negative or not finite.
 
     References:
         ``optax.scale_by_learning_rate``.
@@ -140,15 +139,12 @@ class ScaleByLearningRate(MomentTransform):
 
 @frozen
 class ScaleBySign(MomentTransform):
-    """Replace gradients by their signs: ``optax.scale_by_sign``.
+    """Replace gradients with their signs: ``optax.scale_by_sign``.
 
         g ← sign(g)
 
     State:
-        ``step``, the number of updates made.
-
-    Raises:
-        ValueError: From ``update`` as ``ScaleByAdam``.
+        step: Number of updates made.
 
     References:
         Bernstein, Wang, Azizzadenesheli & Anandkumar 2018, "signSGD", algorithm 1.
@@ -170,19 +166,21 @@ class ScaleBySign(MomentTransform):
 class Trace(MomentTransform):
     """Accumulate gradients into a momentum: ``optax.trace``.
 
-        b ← g + μ b      g ← b,  with nesterov  g + μ b
+        b ← g + μ b
+        g ← b,      nesterov: g ← g + μ b
 
     ``chain(Trace(0.9), SGD(lr))`` is ``SGD(lr, momentum=0.9)``.
 
     Args:
-        decay: μ, a number, a schedule or a 0-d tensor.
+        decay: μ, the decay rate of b: a number, a schedule of the number of updates made, or a 0-d tensor.
         nesterov: Whether to look ahead along the momentum.
 
     State:
-        ``step``, the number of updates made; ``momentum_buffer`` b.
+        step: Number of updates made.
+        momentum_buffer: b, like params.
 
     Raises:
-        ValueError: For a ``decay`` below 0 or not finite; from ``update`` as ``ScaleByAdam``.
+        ValueError: If ``decay`` is negative or not finite.
 
     References:
         Sutskever, Martens, Dahl & Hinton 2013, "On the importance of initialization and momentum in deep learning".

@@ -1,4 +1,4 @@
-"""Gradient transforms that shape what comes: centered, without NaNs, kept from making params negative, held back."""
+"""Gradient transforms that reshape gradients: centering them, removing NaNs, and keeping params non-negative."""
 
 import torch
 from torch import Tensor
@@ -9,17 +9,14 @@ from funcnet.value import frozen
 
 @frozen
 class Centralize(MomentTransform):
-    """Subtract from the gradient of each unit its mean: ``optax.centralize``.
+    """Subtract the mean from the gradient of each unit: ``optax.centralize``.
 
-        g ← g - mean g    over all axes but the first; vectors and numbers stay as they are
+        g ← g - mean g    over all axes but the first; vectors and scalars do not change
 
-    Axis 0 numbers the outputs of ``Linear`` and of convolutions.
+    Axis 0 numbers the output units of ``Linear`` and of convolutions.
 
     State:
-        ``step``, the number of updates made.
-
-    Raises:
-        ValueError: From ``update`` as ``ScaleByAdam``.
+        step: Number of updates made.
 
     References:
         Yong, Huang, Hua & Zhang 2020, "Gradient centralization", equation 1.
@@ -40,17 +37,16 @@ class Centralize(MomentTransform):
 
 @frozen
 class ZeroNaNs(MomentTransform):
-    """Replace NaNs by zeros, and count for each leaf the updates in which it had some: ``optax.zero_nans``.
+    """Replace NaNs with zeros, and count for each leaf the updates that had some: ``optax.zero_nans``.
 
-        g ← 0 where g is NaN, element by element;  n ← n + 1 where a leaf has a NaN
+        g ← 0 where g is NaN, for each element
+        n ← n + 1 if the leaf has a NaN
 
-    Infinite gradients stay. A NaN at every update is a fault in the net or its data: look at the counts.
+    Infinite gradients do not change. NaNs at every update are a fault in the net or its data: check the counts.
 
     State:
-        ``step``, the number of updates made; ``nan_count`` n, a 0-d tensor for each leaf.
-
-    Raises:
-        ValueError: From ``update`` as ``ScaleByAdam``.
+        step: Number of updates made.
+        nan_count: n, a 0-d tensor for each leaf.
 
     References:
         ``optax.zero_nans``.
@@ -74,18 +70,15 @@ class ZeroNaNs(MomentTransform):
 
 @frozen
 class KeepParamsNonnegative(MomentTransform):
-    """Limit gradients so that a step of the gradient itself makes no param negative: ``optax.keep_params_nonnegative``.
+    """Limit gradients to p, which keeps a step of size 1 from making params negative: ``optax.keep_params_nonnegative``.
 
         g ← min(g, p)
 
-    It is the last part of a chain before ``SGD(lr=1.0)``, whose step p ← p - g then ends at 0 instead of below. Params must not
-    be negative at first.
+    Use it as the last transform of a chain before ``SGD(lr=1.0)``, whose step p ← p - g then ends at 0 instead of below. The
+    initial params must not be negative.
 
     State:
-        ``step``, the number of updates made.
-
-    Raises:
-        ValueError: From ``update`` as ``ScaleByAdam``.
+        step: Number of updates made.
 
     References:
         ``optax.keep_params_nonnegative``.

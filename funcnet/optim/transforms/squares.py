@@ -1,7 +1,9 @@
 """Gradient transforms that divide by the root of a mean or a sum of squares: the first parts of RMSprop and Adagrad.
 
-n ← ρ n + (1 - ρ) g²      n̂ = n / (1 - ρᵗ) with bias_correction, else n
-m ← ρ m + (1 - ρ) g       m̂ the same                                            where gradients are centered
+    n ← ρ n + (1 - ρ) g²      n̂ = n / (1 - ρᵗ) with bias_correction, else n
+    m ← ρ m + (1 - ρ) g       m̂ the same, for centered gradients
+
+They act on each element separately.
 """
 
 from typing import Any
@@ -19,7 +21,7 @@ from funcnet.value import frozen
 
 
 class _MeanOfSquares(MomentTransform):
-    """What ``ScaleByRMS`` and ``ScaleByStddev`` share."""
+    """The common part of ``ScaleByRMS`` and ``ScaleByStddev``."""
 
     __slots__ = ()
 
@@ -51,22 +53,24 @@ class _MeanOfSquares(MomentTransform):
 class ScaleByRMS(_MeanOfSquares):
     """Divide by the root of a running mean of squares: ``optax.scale_by_rms``.
 
-        g ← g / √(n̂ + ε),  or  g / (√n̂ + ε)
+        n ← ρ n + (1 - ρ) g²      n̂ = n / (1 - ρᵗ) with bias_correction, else n
+        g ← g / √(n̂ + ε),         g / (√n̂ + ε) with eps_in_sqrt=False
 
-    ``chain(ScaleByRMS(0.99, eps_in_sqrt=False), SGD(lr))`` is RMSprop as torch has it.
+    ``chain(ScaleByRMS(0.99, eps_in_sqrt=False), SGD(lr))`` is torch's RMSprop.
 
     Args:
-        decay: ρ, the share of n that stays: a number, a schedule or a 0-d tensor.
-        eps: ε.
-        initial_scale: What n is at first.
-        eps_in_sqrt: Whether ε is below the root.
-        bias_correction: Whether n is divided by 1 - ρᵗ.
+        decay: ρ, the decay rate of n: a number, a schedule of the number of updates made, or a 0-d tensor.
+        eps: ε, in the unit of g², or of g outside the root.
+        initial_scale: The initial value of n.
+        eps_in_sqrt: Whether ε is inside the root.
+        bias_correction: Whether to divide n by 1 - ρᵗ.
 
     State:
-        ``step``, the number of updates made; ``square_avg`` n.
+        step: Number of updates made.
+        square_avg: n, like params.
 
     Raises:
-        ValueError: For a ``decay`` outside 0 ≤ ρ < 1, and numbers below 0 or not finite; from ``update`` as ``ScaleByAdam``.
+        ValueError: If ``decay`` is outside 0 ≤ ρ < 1, or if a number is negative or not finite.
 
     References:
         Tieleman & Hinton 2012, "Neural networks for machine learning", lecture 6.5.
@@ -92,20 +96,25 @@ class ScaleByRMS(_MeanOfSquares):
 class ScaleByStddev(_MeanOfSquares):
     """Divide by a running standard deviation, as centered RMSprop does: ``optax.scale_by_stddev``.
 
-        g ← g / √(n̂ - m̂² + ε),  or  g / (√(n̂ - m̂²) + ε)
+        n ← ρ n + (1 - ρ) g²      m ← ρ m + (1 - ρ) g
+        g ← g / √(n̂ - m̂² + ε),    g / (√(n̂ - m̂²) + ε) with eps_in_sqrt=False
+
+    n̂ and m̂ are n and m, divided by 1 - ρᵗ with bias_correction.
 
     Args:
-        decay: ρ, the share of n and m that stays: a number, a schedule or a 0-d tensor.
-        eps: ε.
-        initial_scale: What n is at first.
-        eps_in_sqrt: Whether ε is below the root.
-        bias_correction: Whether n and m are divided by 1 - ρᵗ.
+        decay: ρ, the decay rate of n and m: a number, a schedule of the number of updates made, or a 0-d tensor.
+        eps: ε, in the unit of g², or of g outside the root.
+        initial_scale: The initial value of n.
+        eps_in_sqrt: Whether ε is inside the root.
+        bias_correction: Whether to divide n and m by 1 - ρᵗ.
 
     State:
-        ``step``, the number of updates made; ``square_avg`` n and ``grad_avg`` m.
+        step: Number of updates made.
+        square_avg: n, like params.
+        grad_avg: m, like params.
 
     Raises:
-        ValueError: As ``ScaleByRMS``.
+        ValueError: If ``decay`` is outside 0 ≤ ρ < 1, or if a number is negative or not finite.
 
     References:
         Graves 2013, "Generating sequences with recurrent neural networks", equations 38 to 41.
@@ -125,7 +134,7 @@ class ScaleByStddev(_MeanOfSquares):
     def formula(self, _: Tensor, g: Tensor, n: Tensor, m: Tensor, *, decay: Any, c: Any) -> tuple[Tensor, Tensor, Tensor]:
         n = decay * n + (1 - decay) * g * g
         m = decay * m + (1 - decay) * g
-        variance = (n / c - (m / c) * (m / c)).clamp(min=0.0)  # rounding makes it negative where all gradients are alike
+        variance = (n / c - (m / c) * (m / c)).clamp(min=0.0)  # rounding may make it negative for equal gradients
         return g / self.root(variance), n, m
 
 
@@ -133,17 +142,19 @@ class ScaleByStddev(_MeanOfSquares):
 class ScaleByRSS(MomentTransform):
     """Divide by the root of the sum of squares of all gradients so far, as Adagrad does: ``optax.scale_by_rss``.
 
-        s ← s + g²      g ← g / √(s + ε),  0 where s is 0
+        s ← s + g²
+        g ← g / √(s + ε), 0 where s is 0
 
     Args:
-        initial_accumulator_value: What s is at first.
-        eps: ε, below the root.
+        initial_accumulator_value: The initial value of s, in the unit of g².
+        eps: ε, inside the root, in the unit of g².
 
     State:
-        ``step``, the number of updates made; ``sum`` s.
+        step: Number of updates made.
+        sum: s, like params.
 
     Raises:
-        ValueError: For numbers below 0 or not finite; from ``update`` as ``ScaleByAdam``.
+        ValueError: If a number is negative or not finite.
 
     References:
         Duchi, Hazan & Singer 2011, "Adaptive subgradient methods for online learning and stochastic optimization", figure 1.

@@ -134,7 +134,8 @@ class NetModule(Holder):
 
     def params(self) -> Params:
         """Return copies of the current params and statistics as the net's tree; they require no gradient."""
-        return self._codec.write([None if leaf is None else leaf.detach().clone() for leaf in self._leaves()])
+        made: Params = self._codec.write([None if leaf is None else leaf.detach().clone() for leaf in self._leaves()])
+        return made
 
     def extra_repr(self) -> str:
         return str(self._net)

@@ -78,7 +78,7 @@ def filled(kind: Any, layer: Layer, params: Params, **arguments: Any) -> Any:
     return fill(module, layer, params)
 
 
-def fill(module: Any, layer: Layer, params: Params) -> Any:
+def fill(module: Any, layer: Layer, params: Any) -> Any:
     """Give a module copies of the params by name, as parameters or buffers like its own."""
     require_params(layer, module, params)
     for name, leaf in params.items():
@@ -87,7 +87,7 @@ def fill(module: Any, layer: Layer, params: Params) -> Any:
     return module
 
 
-def require_params(layer: Layer, module: nn.Module, params: Params) -> None:
+def require_params(layer: Layer, module: nn.Module, params: Any) -> None:
     """Raise ``ValueError`` unless params have the names and shapes of the module's parameters and buffers."""
     shapes = {name: tuple(leaf.shape) for name, leaf in module.state_dict().items()}
     given = {name: _shape(leaf) for name, leaf in params.items()} if isinstance(params, dict) else None

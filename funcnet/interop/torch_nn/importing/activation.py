@@ -5,7 +5,7 @@ from typing import Any
 from attrs import field
 from torch import Tensor, nn
 
-from funcnet.contract import Layer, Params, Rng
+from funcnet.contract import Grads, Layer, Params, Rng
 from funcnet.errors import one_of
 from funcnet.interop.torch_nn.importing.conversion import entry_of, made, same
 from funcnet.interop.torch_nn.importing.registry import Converted, layer
@@ -77,7 +77,7 @@ class ImplicitAxis(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Any]:
         return self._along(x).apply(params, x)
 
-    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Params, Tensor]:
+    def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Tensor]:
         return self._along(cache).vjp(params, cache, gy)
 
     def _along(self, x: Tensor) -> Along:

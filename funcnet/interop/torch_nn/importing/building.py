@@ -141,7 +141,8 @@ class Builder:
 
     def packed(self, net: Combinator) -> Params:
         """Return the params of a net made from the nodes."""
-        return net.pack([self.params[name] for name in net.children()])
+        made: Params = net.pack([self.params[name] for name in net.children()])
+        return made
 
     def output_names(self, through: dict[str, str]) -> Any:
         """Return the names in the output, with those in ``through`` replaced."""

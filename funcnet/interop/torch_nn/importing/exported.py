@@ -75,7 +75,7 @@ def convert_chain_with_constants(module: ChainWithConstants, convert: Convert) -
 @container(BranchModule, WiredModule, GraphModule)
 def convert_container(module: Container, convert: Convert) -> Converted:
     """Convert to the net, with the layers converted from its modules."""
-    pairs: Pairs = {}
+    pairs: dict[str, tuple[Layer, Any]] = {}
     for path, one in module.net.children().items():
         held = held_at(module, path)
         pairs[path] = (one, held.detach()) if isinstance(held, Tensor) else convert(held, path)

@@ -7,7 +7,7 @@ import torch
 from attrs import define
 from attrs import field as attribute
 
-from funcnet.contract import Layer, Params
+from funcnet.contract import Layer
 
 Parts = Any
 """The structure of a value: ``None`` for a tensor, a tuple of structures, or ``...`` for any number of tensors in a tuple."""
@@ -99,7 +99,7 @@ class Node:
 
     layer: Layer
     inputs: "tuple[Ref | Node, ...]"
-    params: Params = attribute(factory=dict)
+    params: Any = attribute(factory=dict)
     parts: Parts = None
     shape: tuple[int, ...] | None = None
     numbers: Numbers = None

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.checks import check_gy, require_key
-from funcnet.contract import Cache, Layer, Params, Rng
+from funcnet.contract import Cache, Grads, Layer, Params, Rng
 from funcnet.errors import describe, value_error
 from funcnet.fitting.global_randomness import seeded
 from funcnet.flattening import flatten_together, unflatten
@@ -141,12 +141,13 @@ class Lifted(Layer):
         key = as_key(require_key(self, rng)) if self.stochastic else None
         return self._forward(self._tensors(params), x, key, is_eager())[0]
 
-    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
+    def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = self._pulled_back(params, cache, gy)
         return gparams, gx
 
-    def grads(self, params: Params, cache: Cache, gy: Any) -> Params:
-        return self._pulled_back(params, cache, gy, of_x=False)[0]
+    def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
+        made: Params = self._pulled_back(params, cache, gy, of_x=False)[0]
+        return made
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         return self._pulled_back(params, cache, gy, of_params=False)[1]

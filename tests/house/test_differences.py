@@ -1,0 +1,89 @@
+"""The page of differences: each difference between the signatures of torch's classes and funcnet's is named there."""
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import funcnet as fn
+
+PAGE = (Path(__file__).parents[2] / "docs" / "differences.md").read_text()
+ROWS = [row for row in PAGE.splitlines() if row.startswith("| ")]
+NAMED = {
+    "MultiheadAttention": "MultiHeadAttention",
+    "Sequential": "serial",
+    "Transformer": "transformer",
+    "TransformerEncoder": "transformer_encoder",
+    "TransformerDecoder": "transformer_decoder",
+    "TransformerEncoderLayer": "transformer_encoder_block",
+    "TransformerDecoderLayer": "transformer_decoder_block",
+}
+"""Classes whose name differs by more than the suffix Loss."""
+ABSENT = {"inplace", "device", "dtype", "size_average", "reduce"}
+"""Arguments that no layer and no loss has; the rows of all layers and of reductions name them."""
+OF_OPTIMIZERS = {"params", "foreach", "fused", "capturable", "differentiable", "donated"}
+"""Arguments that no optimizer has, and the one of all."""
+
+
+def classes() -> dict[str, Any]:
+    """Return the classes of torch that have a counterpart by name: modules and optimizers."""
+    homes = ((nn, nn.Module), (torch.optim, torch.optim.Optimizer))
+    return {
+        name: one for home, base in homes for name, one in vars(home).items() if inspect.isclass(one) and issubclass(one, base)
+    }
+
+
+def counterpart(name: str) -> Any:
+    """Return what funcnet has for a class of torch, or ``None``."""
+    return getattr(fn, NAMED.get(name, name), None) or getattr(fn, name.removesuffix("Loss"), None)
+
+
+def signature(one: Callable[..., Any]) -> dict[str, Any]:
+    """Return the defaults of the arguments by name."""
+    parameters = inspect.signature(one).parameters
+    return {name: each.default for name, each in parameters.items() if name not in {"args", "kwargs", "layers", "named"}}
+
+
+def differences(theirs: Any, ours: Any) -> set[str]:
+    """Return the names of arguments that one of the two has, or that have another default."""
+    a, b = signature(theirs), signature(ours)
+    return {name for name in a.keys() | b.keys() if name not in a or name not in b or a[name] != b[name]}
+
+
+PAIRS = {name: (theirs, counterpart(name)) for name, theirs in classes().items() if counterpart(name) and name != "Optimizer"}
+
+
+def told_of(name: str) -> str:
+    """Return the rows of the table that speak of a class, or of transformers, whose rows name all of them."""
+    family = (
+        re.sub(r"(Loss|[123]d)$", "", name).replace("Layer", "") if "Transformer" in name else re.sub(r"(Loss|[123]d)$", "", name)
+    )
+    words = [family, "transformer"] if "Transformer" in name else [family, NAMED.get(name, name)]
+    return "\n".join(row for row in ROWS if any(word in row for word in words))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_difference_of_signatures_is_named(name):
+    """In a row that names the class, but for arguments that no layer, or no optimizer, has."""
+    known = OF_OPTIMIZERS if issubclass(PAIRS[name][0], torch.optim.Optimizer) else ABSENT
+    told = told_of(name)
+    assert sorted(one for one in differences(*PAIRS[name]) - known if not re.search(rf"\b{one}\b", told)) == []
+
+
+def test_the_arguments_that_nothing_has_are_named():
+    """In the rows of all layers, of reductions and of optimizers."""
+    assert [name for name in sorted(ABSENT | OF_OPTIMIZERS) if not re.search(rf"\b{name}|donate\b", PAGE)] == []
+
+
+def test_what_has_no_counterpart_is_named():
+    """Modules that hold others, lazy ones, and an optimizer of sparse gradients."""
+    bases = {"Module", "RNNBase", "RNNCellBase", "NLLLoss2d", "Optimizer"}
+    missing = [name for name in classes() if name not in PAIRS and name not in bases and not name.startswith("Lazy")]
+    assert [name for name in missing if name not in PAGE] == []
+    assert len(missing) < 12
+    assert "LazyLinear" in PAGE
