@@ -144,7 +144,7 @@ def contenders(case: Case, seed: int = 0) -> dict[str, Callable[[], Any]]:
 
 
 def _from_the_start(data: Any, train: Callable[[], Any]) -> Callable[[], Any]:
-    """Return the training with a DataLoader whose order starts anew."""
+    """Return the training with a DataLoader whose order restarts."""
 
     def run() -> Any:
         if isinstance(data, DataLoader):

@@ -152,7 +152,7 @@ def test_a_class_out_of_range_is_refused_by_the_loss():
     step, params = fn.value_and_grads(net, loss), net.init(0)
     fast = fn.compile(step)
     fast(params, X, torch.tensor([0, 3]))
-    with pytest.raises(ValueError) as want:  # noqa: PT011 (the sentence is compared)
+    with pytest.raises(ValueError) as want:  # noqa: PT011 (the message is compared)
         step(params, X, torch.tensor([0, 4]))
     with pytest.raises(ValueError) as got:  # noqa: PT011
         fast(params, X, torch.tensor([0, 4]))
