@@ -93,8 +93,8 @@ UNASKED = {
     ("straight_through", "input_grad"),
     ("serial", "update_stats"),
 } | {("TripletMarginWithDistance", verb) for verb in ("vjp", "grads", "update_stats", "infer")}
-"""Methods that have nothing to ask: integers and frozen params have no gradient, straight through goes gy itself, and a distance
-has no params: only its ``input_grad`` is called. A serial asks only layers with running statistics to move them."""
+"""Methods that do not call the layer: integers and frozen params have no gradient, straight through passes gy itself, and a
+distance has no params: only its ``input_grad`` is called. A serial moves only layers with running statistics."""
 
 
 def test_a_kernel_that_a_combinator_calls_itself_is_explained_where_it_is() -> None:

@@ -63,7 +63,7 @@ def test_training_moves_the_narrow_matrices_alone():
 
 
 def test_lora_without_alpha_has_the_scale_1():
-    """Its repr shows the effect."""
+    """The default alpha is the rank."""
     assert fn.lora(fn.Linear(3, 4), 2) == fn.lora(fn.Linear(3, 4), 2, alpha=2)
     assert fn.lora(fn.Linear(3, 4), 2).inference() == fn.lora(fn.Linear(3, 4), 2)
 

@@ -101,7 +101,7 @@ def test_training_moves_the_originals_and_the_vectors():
 
 
 def test_running_statistics_of_the_layer_within_are_moved():
-    """This holds even if nothing that computes the weight has any; if nothing has any, a step does not ask for them."""
+    """This holds even if the parametrization has none; if nothing has any, ``has_running_stats`` is false."""
     layer = fn.weight_norm(fn.BatchNorm1d(3))
     params = layer.init(0)
     moved = layer.update_stats(params, layer.apply(params, draw((5, 3)).float())[1])

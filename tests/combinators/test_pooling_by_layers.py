@@ -38,7 +38,7 @@ def test_by_a_reduction_it_is_the_pooling_of_that_name(name, axes, kernel, strid
 @settings(max_examples=20)
 @given(st.none() | st.integers(1, 4), st.booleans(), st.integers(0, 10**6))
 def test_by_a_reduction_to_a_given_size_it_is_the_adaptive_pooling_of_that_name(name, axes, size, batch, seed):
-    """Values and gradients, with and without a batch, for sizes that divide the length and others, longer than it too."""
+    """Values and gradients agree, with and without a batch, for sizes that divide the length or not, also larger ones."""
     reducer, kind = {"mean": (fn.Mean(-1), "Avg"), "max": (fn.Max(-1), "Max")}[name]
     ours, theirs = getattr(fn, f"AdaptivePool{axes}d")(reducer, size), getattr(fn, f"Adaptive{kind}Pool{axes}d")(size)
     x = draw((*[2] * batch, 2, *range(3, 3 + axes)), seed)

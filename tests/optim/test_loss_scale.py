@@ -118,7 +118,7 @@ def test_a_factor_for_some_params_only_is_refused() -> None:
             return {"group": self.inner.rates(state["inner"])}
 
     opt = Groups(fn.chain(fn.LossScale(), fn.SGD(1.0)))
-    with pytest.raises(ValueError, match="train_step: a LossScale must be in a chain of all params"):
+    with pytest.raises(ValueError, match="train_step: a LossScale must be in a chain for all params"):
         fn.train_step(NET, fn.MSE(), opt)(PARAMS, opt.init(PARAMS), X, TARGET)
 
 
