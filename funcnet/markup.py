@@ -18,7 +18,7 @@ STYLE = """
 .funcnet details { margin: 2px 0; }
 .funcnet summary { cursor: pointer; }
 .funcnet .inside { margin-left: 18px; }
-.funcnet .note { opacity: 0.7; margin-left: 8px; }
+.funcnet .note { opacity: 0.7; margin-left: 8px; white-space: nowrap; }
 .funcnet .charts { display: flex; flex-wrap: wrap; gap: 8px 20px; margin-bottom: 8px; }
 .funcnet .chart { width: 300px; max-width: 100%; height: auto; }
 .funcnet .scroll { overflow-x: auto; }

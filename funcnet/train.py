@@ -189,7 +189,7 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = Fa
         in_backward: Whether to update each layer as soon as the backward pass has its gradient, which is then released. The
             result is the same, bit for bit.
         accumulate: Number of micro-batches from which the gradient is computed, one after the other, in a fraction of the memory
-            of activations. The gradient is that of the whole batch, up to rounding, as of ``accumulate(net, loss, k)``; running
+            of activations. The gradient is that of the whole batch, up to rounding, as with ``accumulate(net, loss, k)``; running
             statistics are those of the last micro-batch.
 
     Raises:

@@ -16,7 +16,7 @@ from funcnet.testing.spies import CLAIMS, Call, Claims, Log, inner_layers, with_
 Judge = Callable[[Layer, Params, Any, Key | int], Any]
 """A function of a layer, params, x and a key that raises ``LawError``."""
 
-_CALLS = 4  # calls of one layer that are checked, as of a cell in a scan
+_CALLS = 4  # how many calls of one layer are checked, such as a cell in a scan
 
 
 class _Wrong(NamedTuple):

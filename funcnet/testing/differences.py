@@ -153,7 +153,7 @@ class _Measure:
     def lost(self) -> dict[str, Tensor]:
         """How much of the slope and of each gradient is rounding, by path: how far they move with the last digits of the input.
 
-        Where large terms cancel, a true gradient of 0 leaves nothing else. A jump, as of a gradient at a kink, is not rounding.
+        Where large terms cancel, a true gradient of 0 leaves nothing else. A jump of a gradient at a kink is not rounding.
         """
         moved = moves(self._slope_and_gradients, (self.values, self.gy), 2.0**-52)
         size = max([largest(leaf) for leaf in tree.leaves((self.values, self.gy))], default=0.0)

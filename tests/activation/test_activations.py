@@ -1,4 +1,4 @@
-"""Activations against torch.nn in float64, what they give at the ends of the number line, and their errors."""
+"""Activations compared with torch.nn in float64, their values for large and infinite inputs, and their errors."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ shapes = st.lists(st.integers(0, 4), min_size=0, max_size=4)
 
 
 class Hardsigmoid(nn.Module):
-    """Torch's function without its kernel, whose gradient in float64 is a 1/6 of float32."""
+    """Torch's function without its kernel, whose gradient in float64 uses the float32 value of 1/6."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.hardtanh(x, -3.0, 3.0) / 6 + 0.5
@@ -53,7 +53,7 @@ EXACT = {"Hardsigmoid": Hardsigmoid}
 @given(data=st.data())
 @settings(max_examples=40)
 def test_an_activation_agrees_with_its_twin(name, data):
-    """Value and gradient are torch.nn's on any shape and scale, for any arguments, and on every kink."""
+    """Value and gradient are torch.nn's for any shape, scale and arguments, and at every kink."""
     arguments, kinks = ELEMENTWISE[name]
     chosen = data.draw(arguments)
     x = draw(data.draw(shapes), data.draw(st.integers(0, 99))) * data.draw(st.sampled_from([1e-8, 1.0, 8.0]))
@@ -66,7 +66,7 @@ def test_an_activation_agrees_with_its_twin(name, data):
 @given(shapes, st.integers(0, 99), st.sampled_from([1e-8, 1.0, 8.0]))
 @settings(max_examples=80)
 def test_hardsigmoid_agrees_with_its_twin(shape, seed, scale):
-    """Torch multiplies by the 1/6 of float32 in float64 too, 3e-8 off: there our gradient is that of the formula."""
+    """Torch multiplies by the float32 value of 1/6 in float64 too, 3e-8 off: there our gradient is that of the formula."""
     kinks = torch.tensor([-3.0, 3.0, -0.0, 0.0, 1e4, -1e4], dtype=torch.float64)
     x = torch.cat((draw(shape, seed).flatten() * scale, kinks))
     layer = fn.Hardsigmoid()
@@ -91,7 +91,7 @@ PLAIN = [
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layer", PLAIN, ids=repr)
 def test_nothing_overflows_at_a_thousand(layer, dtype):
-    """Value and gradient are finite at ±1000, ±100 and near 0, and of the dtype of x."""
+    """Value and gradient are finite at ±1000, ±100 and near 0, and have the dtype of x."""
     x = torch.tensor([1e3, -1e3, 100.0, -100.0, 1e-7, -1e-7, 0.0], dtype=dtype)
     y, cache = layer.apply({}, x)
     gx = layer.vjp({}, cache, torch.ones_like(y))[1]
@@ -115,7 +115,7 @@ ARGUMENTS = {"Hardtanh": lambda v: (-v, v), "Threshold": lambda v: (v, v), "ReLU
 @pytest.mark.parametrize("bound", [0.1, 0.3, 0.7, 1.1, 2.3])
 @pytest.mark.parametrize("name", BOUNDED)
 def test_a_bound_that_the_dtype_rounds_still_bounds(name, bound, dtype):
-    """Where 0.7 becomes 0.6992 in y, the gradient beyond the bound is 0 all the same, as torch has it, and at the bound too."""
+    """If 0.7 becomes 0.6992 in y, the gradient beyond the bound is still 0, as in torch, and also at the bound."""
     arguments = ARGUMENTS.get(name, lambda v: (v,))(bound)
     x = torch.cat([torch.linspace(-7, 7, 141), torch.tensor([bound, -bound])]).to(dtype)
     y, cache = getattr(fn, name)(*arguments).apply({}, x)
@@ -127,7 +127,7 @@ def test_a_bound_that_the_dtype_rounds_still_bounds(name, bound, dtype):
 
 
 def test_a_clipped_line_stays_clipped_in_half_precision():
-    """Beyond its bounds the gradient is 0, whatever these are rounded to."""
+    """Beyond its bounds the gradient is 0, however these are rounded."""
     x = torch.linspace(-7, 7, 141)
     for bound in (0.1, 0.3, 0.7, 1.1, 2.3):
         for layer in (fn.ClippedLinear(max_val=bound, min_val=-bound), fn.ReLUK(bound)):
@@ -175,7 +175,7 @@ class Formula(nn.Module):
 
 @pytest.mark.parametrize("layer", FORMULAS, ids=repr)
 def test_what_torch_has_not_agrees_with_its_formula(layer):
-    """Value and gradient, by autograd, on small and large numbers."""
+    """Value and autograd's gradient agree for small and large numbers."""
     assert_twins(layer, Formula(FORMULAS[layer]), draw((5, 4)) * torch.tensor([[1e-6], [0.1], [1.0], [3.0], [10.0]]))
 
 
@@ -183,7 +183,7 @@ def test_what_torch_has_not_agrees_with_its_formula(layer):
 @given(st.integers(1, 4), st.sampled_from([(5,), (3, 2), (2, 2, 3), (0,), (0, 2)]), st.floats(-1, 1), st.integers(0, 99))
 @settings(max_examples=30)
 def test_prelu_agrees_with_its_twin(channels, sizes, first, seed):
-    """Value and gradients, of the slopes too, for one slope and for one a channel."""
+    """Value and gradients, also of the slopes, agree for one slope and for one per channel."""
     x = draw((sizes[0], channels, *sizes[1:]), seed)
     for count in {1, channels}:
         assert_twins(fn.PReLU(count, init=first), nn.PReLU(count, init=first), x)
@@ -192,12 +192,12 @@ def test_prelu_agrees_with_its_twin(channels, sizes, first, seed):
 
 @pytest.mark.parametrize("shape", [(), (3,)])
 def test_prelu_with_one_slope_takes_any_shape(shape):
-    """A number and a vector, as torch.nn.PReLU does."""
+    """Numbers and vectors work, as in torch.nn.PReLU."""
     assert_twins(fn.PReLU(), nn.PReLU(), draw(shape) - 1)
 
 
 def test_prelu_begins_as_torchs_does():
-    """With slopes of 0.25, or of ``init``."""
+    """Slopes are initially 0.25, or ``init``."""
     torch.testing.assert_close(fn.PReLU(3).init(0), dict(nn.PReLU(3).state_dict()))
     assert torch.equal(fn.PReLU(2, init=0.1).init(0)["weight"], torch.tensor([0.1, 0.1]))
 
@@ -206,7 +206,7 @@ def test_prelu_begins_as_torchs_does():
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(-4, 3), st.integers(0, 99))
 @settings(max_examples=30)
 def test_glu_agrees_with_its_twin(sizes, dim, seed):
-    """Along any axis with two halves."""
+    """Every axis that has two halves is tried."""
     dim = dim % len(sizes)
     x = draw([n * 2 if i == dim else n for i, n in enumerate(sizes)], seed)
     assert_twins(fn.GLU(dim), nn.GLU(dim), x)
@@ -218,7 +218,7 @@ def test_glu_agrees_with_its_twin(sizes, dim, seed):
 @given(sizes=st.lists(st.integers(0, 4), min_size=1, max_size=4), dim=st.integers(-4, 3), seed=st.integers(0, 99))
 @settings(max_examples=40)
 def test_a_softmax_agrees_with_its_twin(name, sizes, dim, seed):
-    """Along any axis."""
+    """Every axis is tried."""
     dim = dim % len(sizes)
     assert_twins(getattr(fn, name)(dim), getattr(nn, name)(dim), draw(sizes, seed) * 5)
 
@@ -227,12 +227,12 @@ def test_a_softmax_agrees_with_its_twin(name, sizes, dim, seed):
 @given(st.lists(st.integers(0, 4), min_size=3, max_size=4), st.integers(0, 99))
 @settings(max_examples=40)
 def test_softmax2d_agrees_with_its_twin(sizes, seed):
-    """Over channels, with a batch and without."""
+    """Softmax is over channels, with a batch and without."""
     assert_twins(fn.Softmax2d(), nn.Softmax2d(), draw(sizes, seed))
 
 
 def test_rrelu_draws_its_slopes_evenly_and_keeps_them():
-    """From lower to upper for x ≤ 0, their mean in inference, the same by the same key, and the gradient has the same slopes."""
+    """Slopes are uniform from lower to upper for x ≤ 0, their mean in inference, the same for one key, and in the gradient."""
     layer, x = fn.RReLU(0.1, 0.5), torch.cat([-torch.ones(50_000), torch.ones(3)])
     y, cache = layer.apply({}, x, fn.key(0))
     slopes = -y[:-3]
@@ -250,14 +250,14 @@ def test_rrelu_draws_its_slopes_evenly_and_keeps_them():
 @given(st.floats(0.0, 0.5), st.floats(0.5, 1.0), shapes, st.integers(0, 99))
 @settings(max_examples=30)
 def test_rrelu_in_inference_agrees_with_its_twin(lower, upper, shape, seed):
-    """A LeakyReLU with the mean slope is what torch.nn.RReLU is in evaluation."""
+    """In evaluation torch.nn.RReLU is a LeakyReLU with the mean slope."""
     assert_twins(fn.RReLU(lower, upper).inference(), nn.RReLU(lower, upper).eval(), draw(shape, seed))
 
 
 @pytest.mark.parametrize("layer", [fn.Dish(), fn.Squareplus()], ids=repr)
 @pytest.mark.parametrize("x", [-1e20, 1e20, -3e3, 3e3])
 def test_nothing_cancels_and_nothing_overflows_in_float32(layer, x):
-    """Where the textbook formula gives infinity, or a difference of two large numbers, the digits are those of float64."""
+    """Where the usual formula gives infinity or cancels, the digits are those of float64."""
     y, cache = layer.apply({}, torch.tensor([x]))
     wide, wide_cache = layer.apply({}, torch.tensor([x], dtype=torch.float64))
     torch.testing.assert_close(y.double(), wide, rtol=1e-6, atol=0.0)
@@ -287,7 +287,7 @@ ACTIVATIONS = [
 )
 @settings(max_examples=20)
 def test_a_layer_without_params_agrees_with_torch(layer, module, shape, scale, seed):
-    """Value and gradient are torch's, on any shape and scale, at the kink too."""
+    """Value and gradient are torch's for any shape and scale, also at the kink."""
     x = draw(shape, seed) * scale
     assert_twins(layer, module, x, tolerance=TIGHT)
     assert_twins(layer, module, x * (x > 0), tolerance=TIGHT)
@@ -295,7 +295,7 @@ def test_a_layer_without_params_agrees_with_torch(layer, module, shape, scale, s
 
 @pytest.mark.parametrize(("layer", "module"), ACTIVATIONS, ids=[repr(layer) for layer, _ in ACTIVATIONS])
 def test_extreme_values_give_what_torch_gives(layer, module):
-    """No overflow at ±1000, and infinities go where the formula sends them."""
+    """Nothing overflows at ±1000, and infinities give the limits of the formula."""
     x = torch.tensor([[1e3, -1e3, 0.0], [500.0, 500.0, -500.0]], dtype=torch.float64)
     y = layer({}, x)
     assert fn.tree.all_finite(y)
@@ -352,7 +352,7 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
 
 
 def test_an_ensemble_takes_activations_as_they_are():
-    """What is done to each element needs no vmap over members."""
+    """Elementwise functions need no vmap over members."""
     net = fn.ensemble(fn.serial(fn.Linear(3, 4), fn.GELU()), 2)
     params, x = net.init(0), torch.ones(5, 3)
     alone = [fn.serial(fn.Linear(3, 4), fn.GELU())(fn.tree.map(lambda leaf, i=i: leaf[i], params), x) for i in range(2)]
@@ -360,7 +360,7 @@ def test_an_ensemble_takes_activations_as_they_are():
 
 
 def test_a_hardswish_of_any_slope_is_its_formula():
-    """At the slope 1/6 that of torch's kernel, its gradient at the kinks too."""
+    """At the slope 1/6 it is torch's kernel, also its gradient at the kinks."""
     x = torch.tensor([-8.0, -3.0, -2.5, -1.0, 0.0, 1.0, 2.5, 3.0, 8.0], dtype=torch.float64)
     ours, kernel = (fn.Hardswish(slope) for slope in (1 / 6 + 1e-14, 1 / 6))
     (y, cache), (want, kept) = (layer.apply({}, x) for layer in (ours, kernel))

@@ -1,4 +1,4 @@
-"""AttentionPool beside its formula by autograd, its masks, and the errors it raises."""
+"""AttentionPool compared with its formula by autograd, its masks, and the errors it raises."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ import funcnet as fn
 
 
 class Pool(nn.Module):
-    """Its formula, with a mask of what counts."""
+    """The formula, with a mask of rows that count."""
 
     def __init__(self, size):
         super().__init__()
@@ -33,7 +33,7 @@ class Pool(nn.Module):
 )
 @settings(max_examples=60)
 def test_it_is_the_weighted_mean_of_the_rows(lead, length, size, kind, seed):
-    """Value and gradients are the formula's, on any axes before the last two, with a mask, lengths or neither."""
+    """Value and gradients are the formula's, for any axes before the last two, with a mask, lengths or neither."""
     x = draw((*lead, length, size), seed)
     mask = (draw((length,), seed + 1) > 0).index_fill(0, torch.tensor(0), value=True)
     lengths = torch.randint(1, length + 1, lead, generator=torch.Generator().manual_seed(seed))
@@ -41,7 +41,7 @@ def test_it_is_the_weighted_mean_of_the_rows(lead, length, size, kind, seed):
 
 
 def test_at_first_it_is_the_mean():
-    """With a query of zeros, over the rows that count."""
+    """The query is zeros; the mean is over the rows that count."""
     layer, x = fn.AttentionPool(3), draw((2, 4, 3)).float()
     params = layer.init(0)
     torch.testing.assert_close(layer(params, x), x.mean(1))
@@ -49,7 +49,7 @@ def test_at_first_it_is_the_mean():
 
 
 def test_a_sequence_without_rows_gives_zero():
-    """By its mask, its length, or because there are none; it takes no gradient."""
+    """Its mask, its length or its size says so; it has no gradient."""
     layer, x = fn.AttentionPool(3, initializer="ones"), draw((2, 4, 3)).float()
     params = layer.init(0)
     y, cache = layer.apply(params, (x, torch.tensor([0, 2])))
@@ -62,7 +62,7 @@ def test_a_sequence_without_rows_gives_zero():
 
 @pytest.mark.parametrize("counts", [torch.tensor([2, 3]), torch.tensor([[True, True, False], [True, True, True]])])
 def test_rows_that_do_not_count_are_left_out(counts):
-    """NaN in them changes nothing: neither y nor a gradient."""
+    """NaN in them changes neither y nor a gradient."""
     layer, params, x = fn.AttentionPool(4), {"query": draw((4,), 2)}, draw((2, 3, 4))
     hidden = x.clone()
     hidden[0, 2] = torch.nan
@@ -74,7 +74,7 @@ def test_rows_that_do_not_count_are_left_out(counts):
 
 
 def test_its_size_is_inferred():
-    """From the last axis of x, also beside lengths."""
+    """It is the size of the last axis of x, also beside lengths."""
     assert fn.infer_sizes(fn.AttentionPool(None), torch.ones(2, 4, 3)) == fn.AttentionPool(3)
     assert fn.infer_sizes(fn.AttentionPool(None), (torch.ones(2, 4, 3), torch.tensor([1, 2]))) == fn.AttentionPool(3)
 

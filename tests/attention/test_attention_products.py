@@ -1,4 +1,4 @@
-"""Attention's backward pass in bfloat16 by products of matrices: the numbers, the sizes it is taken for, and compiled code."""
+"""Attention's backward pass in bfloat16 by matrix products: the numbers, the sizes for which it is used, and compiled code."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def drawn(shape, keys):
 @pytest.mark.parametrize("causal", [False, True], ids=["all keys", "causal"])
 @pytest.mark.parametrize(("shape", "keys"), SHAPES, ids=str)
 def test_gradients_are_those_of_float64(shape, keys, causal):
-    """To the rounding of bfloat16: one block and several, more queries than keys and fewer."""
+    """They agree to the rounding of bfloat16 for one block and several, with more queries than keys and fewer."""
     layer, given = fn.ScaledDotProductAttention(causal), drawn(shape, keys)
     with forced(kernels.BACKWARD.name, "products"):
         found = gradients(layer, *given)
@@ -42,7 +42,7 @@ def test_gradients_are_those_of_float64(shape, keys, causal):
 
 @pytest.mark.parametrize("keys", [40, 513], ids=["few keys", "many keys"])
 def test_the_choice_goes_by_size(monkeypatch, keys):
-    """Products from a number of multiplications on, for up to 512 keys; fewer stay with the flash kernel, in float32 too."""
+    """Products are used from some size on, for up to 512 keys; smaller sizes and float32 use the flash kernel."""
     calls, backward = [], kernels.backward
     monkeypatch.setattr(kernels, "backward", lambda *args: calls.append(args[0].shape[2]) or backward(*args))
     layer = fn.ScaledDotProductAttention()
@@ -54,7 +54,7 @@ def test_the_choice_goes_by_size(monkeypatch, keys):
 
 
 def test_grouped_heads_and_masks_stay_with_the_flash_kernel(monkeypatch):
-    """Products have no form for them."""
+    """The products do not support them."""
     monkeypatch.setattr(kernels, "backward", None)
     q, k, v, gy = drawn((2, 2, 6, 4), 6)
     with forced(kernels.BACKWARD.name, "products"):
@@ -63,7 +63,7 @@ def test_grouped_heads_and_masks_stay_with_the_flash_kernel(monkeypatch):
 
 
 def test_compiled_code_gives_the_same():
-    """The gradients of a causal layer with two blocks, from one graph."""
+    """A causal layer with two blocks has the same gradients from one graph."""
     layer, given = fn.ScaledDotProductAttention(is_causal=True), drawn((1, 2, 150, 8), 150)
     with forced(kernels.BACKWARD.name, "products"):
         found = torch.compile(lambda *args: gradients(layer, *args), fullgraph=True)(*given)
@@ -72,7 +72,7 @@ def test_compiled_code_gives_the_same():
 
 
 def test_results_repeat_bit_for_bit():
-    """Blocks are summed in one order."""
+    """Blocks are always summed in one order."""
     layer, given = fn.ScaledDotProductAttention(is_causal=True), drawn((2, 2, 300, 16), 300)
     with forced(kernels.BACKWARD.name, "products"):
         once, again = gradients(layer, *given), gradients(layer, *given)
@@ -80,7 +80,7 @@ def test_results_repeat_bit_for_bit():
 
 
 def test_values_far_from_zero_and_infinite_keys():
-    """A large offset of the values costs no more than its rounding; a NaN in a head stays in that head."""
+    """A large offset of the values costs only its rounding; a NaN in a head stays in that head."""
     layer, (q, k, v, gy) = fn.ScaledDotProductAttention(), drawn((1, 2, 12, 8), 12)
     far = v + 100
     broken = k.clone()
@@ -93,7 +93,7 @@ def test_values_far_from_zero_and_infinite_keys():
 
 
 def test_the_rule_asks_for_instructions_for_bfloat16():
-    """Others multiply bfloat16 more slowly than float32."""
+    """Other processors multiply bfloat16 more slowly than float32."""
     assert kernels.BACKWARD.rule(Processor("amd", avx512=True)) == NEVER
     assert kernels.BACKWARD.rule(Processor("intel", avx512=True, bf16=True, amx=True)) < NEVER
 
@@ -101,6 +101,6 @@ def test_the_rule_asks_for_instructions_for_bfloat16():
 @pytest.mark.parametrize("law", ["pure", "structure", "halves"])
 @pytest.mark.parametrize("case", attention.CASES.values(), ids=attention.CASES)
 def test_the_law_holds_with_products(law, case):
-    """As ``tests/testing/test_laws.py`` tries it with the kernel that size and processor choose."""
+    """``tests/testing/test_laws.py`` tries the law with the kernel that size and processor choose."""
     with forced(kernels.BACKWARD.name, "products"):
         LAWS[law](case.layer, case.x, case.params)

@@ -10,7 +10,7 @@ INF = torch.inf
 
 
 def test_visible_masks_of_each_form():
-    """Bool masks are inverted, floating ones are not; the axes are those that broadcast to (N, heads, L, S)."""
+    """Bool masks are inverted, floating ones are not; the axes broadcast to (N, heads, L, S)."""
     padding, attention = fn.VisibleMask("padding"), fn.VisibleMask("attention", 2)
     assert torch.equal(padding({}, HIDDEN), ~HIDDEN[:, None, None])
     assert torch.equal(padding({}, HIDDEN[0]), ~HIDDEN[None, None, 0])
@@ -22,7 +22,7 @@ def test_visible_masks_of_each_form():
 
 
 def test_two_masks_as_one():
-    """Where a bool mask hides, a floating one is not added, and has no gradient; in either order."""
+    """Where a bool mask hides, a floating one is not added and has no gradient, in either order."""
     seen, added = ~HIDDEN, torch.tensor([1.0, 2.0, 3.0])
     for x in ((seen, added), (added, seen)):
         y, cache = fn.JointMask().apply({}, x)
@@ -34,7 +34,7 @@ def test_two_masks_as_one():
 
 
 def test_no_gradient_is_zeros():
-    """A floating mask whose output nobody used has zeros for a gradient."""
+    """A floating mask whose output is not used has zeros as its gradient."""
     x = torch.ones(2, 3)
     cache = fn.VisibleMask("padding").apply({}, x)[1]
     assert torch.equal(fn.VisibleMask("padding").input_grad({}, cache, None), torch.zeros(2, 3))
@@ -43,7 +43,7 @@ def test_no_gradient_is_zeros():
 
 
 def test_a_full_mask_hides_nothing():
-    """It changes no number of attention."""
+    """It does not change the results of attention."""
     layer, x = fn.MultiHeadAttention(4, 2), fn.random.normal(1, (2, 3, 4))
     full, params = fn.FullMask()({}, HIDDEN), layer.init(0)
     torch.testing.assert_close(layer(params, (x, full)), layer(params, x))
@@ -74,7 +74,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("sentence", REFUSALS)
 def test_refusals(sentence):
-    """Masks of other kinds, axes and dtypes."""
+    """Masks of wrong kinds, axes and dtypes are refused."""
     layer, x = REFUSALS[sentence]
     with pytest.raises(ValueError, match=r"x must|masks must") as raised:
         layer({}, x)
@@ -83,6 +83,6 @@ def test_refusals(sentence):
 
 @pytest.mark.parametrize("arguments", [{"kind": "both"}, {"num_heads": 0}, {"hidden": 1}])
 def test_options_are_checked(arguments):
-    """Another kind, no heads, and a number in the place of a flag."""
+    """Another kind, no heads, and a number for a flag are refused."""
     with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be"):
         fn.VisibleMask(**arguments)

@@ -1,4 +1,4 @@
-"""Multi-head attention's added keys and returned weights beside torch.nn's, and the errors they raise."""
+"""Multi-head attention's added keys and returned weights compared with torch.nn's, and the errors they raise."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from funcnet import tree, walking
 
 @st.composite
 def configurations(draw_from):
-    """Draw a MultiHeadAttention with all options that torch.nn's has, that module, and an input with a mask or none."""
+    """Draw a MultiHeadAttention with all options of torch.nn's, that module, and an input with a mask or none."""
     count, flag = draw_from(st.integers(1, 3)), st.booleans()
     embed = count * draw_from(st.integers(1, 3))
     kdim, vdim = draw_from(st.sampled_from([(embed, embed), (2, 3), (embed, 2)]))
@@ -36,7 +36,7 @@ def arranged(steps, batch, size, first):
 
 
 def called(weights):
-    """Return a function that calls torch.nn's module, whose masks are the other way round and have one axis for row and head."""
+    """Return a function that calls torch.nn's module, whose masks are inverted and have one axis for row and head."""
 
     def call(module, x):
         mask = x[3] if len(x) == 4 else None
@@ -51,7 +51,7 @@ def called(weights):
 @given(configurations())
 @settings(max_examples=80)
 def test_added_keys_and_returned_weights_are_torch_s(case):
-    """Output, weights and all gradients, those of bias_k and bias_v too, with masks and without, from the state_dict."""
+    """Output, weights and all gradients, also of bias_k and bias_v, agree with the state_dict, with masks and without."""
     embed, count, options, weights, x = case
     shown = {} if weights is None else {"need_weights": True, **weights}
     module = nn.MultiheadAttention(embed, count, **options)
@@ -61,7 +61,7 @@ def test_added_keys_and_returned_weights_are_torch_s(case):
 @pytest.mark.parametrize("options", [{"is_causal": True}, {"window": 1}, {"window": (2, 0)}, {"is_causal": True, "window": 1}])
 @pytest.mark.parametrize("kind", ["none", "bool", "float", "number"])
 def test_added_keys_are_seen_whatever_else_is_not(options, kind):
-    """is_causal and window are masks of the input's keys alone, joined with one that is given."""
+    """is_causal and window are masks of the input's keys only, combined with a given one."""
     x, flags = draw((2, 4, 6)), {"add_bias_kv": True, "add_zero_attn": True, "need_weights": True, "num_kv_heads": 1}
     mask = {"none": None, "bool": draw((4, 4), 1) > 0, "float": draw((2, 1, 1, 4), 1), "number": draw((), 1)}[kind]
     layer = fn.MultiHeadAttention(6, 2, **flags, **options)
@@ -78,7 +78,7 @@ def test_added_keys_are_seen_whatever_else_is_not(options, kind):
 
 
 def test_a_gradient_that_is_none_is_one_of_zeros():
-    """So that a loss of y alone, or of the weights alone, needs no zeros of its own."""
+    """A loss of y only, or of the weights only, needs no zeros for the other."""
     layer = fn.MultiHeadAttention(4, 2, need_weights=True)
     params, x = tree.cast(layer.init(0), torch.float64), draw((2, 3, 4))
     (y, weights), cache = layer.apply(params, x)
@@ -91,7 +91,7 @@ def test_a_gradient_that_is_none_is_one_of_zeros():
 
 @pytest.mark.parametrize("options", [{}, {"average_attn_weights": False}], ids=str)
 def test_returned_weights_are_those_by_which_the_values_are_summed(options):
-    """Also those that dropout has left, which are 0 or divided by 1 - p."""
+    """They include the effect of dropout: they are 0 or divided by 1 - p."""
     layer = fn.MultiHeadAttention(4, 1, dropout=0.5, bias=False, need_weights=True, **options)
     params, x = tree.cast(layer.init(0), torch.float64), draw((2, 3, 4))
     y, weights = layer(params, x, 0)
@@ -103,7 +103,7 @@ def test_returned_weights_are_those_by_which_the_values_are_summed(options):
 
 
 def test_the_first_learned_keys_are_torch_s():
-    """Xavier normal of the shape (1, 1, embed_dim): a standard deviation of 1 / √embed_dim; the other draws stay as they were."""
+    """They are Xavier normal of shape (1, 1, embed_dim), with std 1 / √embed_dim; the other draws do not change."""
     layer = fn.MultiHeadAttention(4096, 1, add_bias_kv=True, initializer="zeros")
     params = layer.init(0)
     assert {name: params[name].shape for name in ("bias_k", "bias_v")} == dict.fromkeys(("bias_k", "bias_v"), (1, 1, 4096))
@@ -121,7 +121,7 @@ def batch_normalized():
 
 
 def test_update_stats_moves_the_statistics_of_both_norms():
-    """Each by its own half of the cache: queries and keys have different means."""
+    """Each uses its own half of the cache: queries and keys have different means."""
     layer, params, x = batch_normalized()
     updated = layer.update_stats(params, layer.apply(params, x)[1])
     for name, norm in (("q_norm", updated["q_norm"]), ("k_norm", updated["k_norm"])):
@@ -132,7 +132,7 @@ def test_update_stats_moves_the_statistics_of_both_norms():
 
 
 def test_a_norm_s_properties_are_those_of_the_attention():
-    """Running statistics, dependence on the batch and the layer for evaluation, with the norm's formula by hand."""
+    """Running statistics, dependence on the batch and the inference layer are tried, with the norm's formula by hand."""
     layer, params, x = batch_normalized()
     assert layer.has_running_stats
     assert layer.batch_dependent
@@ -148,7 +148,7 @@ def test_a_norm_s_properties_are_those_of_the_attention():
 
 
 def test_a_stochastic_norm_gets_a_key_for_queries_and_another_for_keys():
-    """Without a key it raises; the masks differ."""
+    """Without a key it raises an error; the two masks differ."""
     layer, x = fn.MultiHeadAttention(4, 2, qk_norm=fn.Dropout(0.5)), draw((2, 8, 4)).float()
     params = layer.init(0)
     (q, _), (k, _) = layer.apply(params, x, 0)[1][3]
@@ -169,7 +169,7 @@ def test_its_layers_are_found_by_their_paths():
 
 
 def test_an_error_in_a_norm_says_in_which():
-    """Forward, backward and in ``init``."""
+    """Forward, backward and ``init`` are tried."""
     layer = fn.MultiHeadAttention(4, 2, qk_norm=fn.RMSNorm(3))
     unsized = fn.MultiHeadAttention(4, 2, qk_norm=fn.RMSNorm(None))
     good, params, x = batch_normalized()

@@ -1,4 +1,4 @@
-"""ALiBi and soft caps: what becomes of attention's scores, beside autograd of the formulas, at extremes and in half precision."""
+"""ALiBi and soft caps: attention's scores compared with autograd of the formulas, at extremes and in half precision."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def distances(length, keys):
 
 
 class Formula(nn.Module):
-    """Attention from its formula: the oracle."""
+    """Attention by its formula, as the reference."""
 
     def __init__(self, layer, slopes):
         super().__init__()
@@ -71,14 +71,14 @@ def attentions(draw_from):
 @given(attentions())
 @settings(max_examples=80)
 def test_values_and_gradients_are_those_of_the_formula(case):
-    """By autograd, the mask's gradient too, with masks and causal, grouped and not, on the flash kernel and without it."""
+    """Autograd agrees, also for the mask, with masks and causal, grouped and not, with the flash kernel and without."""
     heads, layer, x = case
     assert_twins(layer, Formula(layer, torch.tensor(SLOPES[heads], dtype=torch.float64)), x)
 
 
 @pytest.mark.parametrize("heads", SLOPES)
 def test_the_slopes_are_the_paper_s(heads):
-    """Read off the weights that keys of equal scores have: their log falls by the slope with every step."""
+    """They are read from the weights of keys with equal scores, whose log falls by the slope with every step."""
     x = tuple(torch.zeros(1, heads, 4, 2, dtype=torch.float64) for _ in range(3))
     p = SDPA(alibi=True, return_weights=True)({}, x)[1]
     fall = -p[0, :, 0].log().diff(dim=-1)
@@ -86,7 +86,7 @@ def test_the_slopes_are_the_paper_s(heads):
 
 
 def test_alibi_keeps_the_flash_kernel():
-    """Its cache has no matrix of queries by keys, and values and gradients agree with the formula's, which vmap takes."""
+    """Its cache has no matrix of queries by keys; values and gradients agree with the formula's, which vmap uses."""
     layer, x = SDPA(alibi=True, is_causal=True), tuple(draw((2, 3, 64, 4), i) for i in range(3))
 
     def work(*x):
@@ -101,7 +101,7 @@ def test_alibi_keeps_the_flash_kernel():
 @pytest.mark.parametrize("options", [{"alibi": True}, {"soft_cap": 2.0}, {"alibi": True, "soft_cap": 2.0}], ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_in_half_precision_scores_are_of_float32(options, dtype):
-    """At distance 400 and scores of 20 y and the gradients are within rounding of float64; in bfloat16 400/16 itself is 0.06 off."""
+    """At distance 400 and scores of 20 results are within rounding of float64; in bfloat16 400/16 itself is 0.06 off."""
     x = tuple((draw((1, 5, 400, 8), i) * (3 if i < 2 else 1)).to(dtype) for i in range(3))
     layer, wide = SDPA(**options), tuple(one.double() for one in x)
     y, cache = layer.apply({}, x)
@@ -114,7 +114,7 @@ def test_in_half_precision_scores_are_of_float32(options, dtype):
 
 @pytest.mark.parametrize("size", [1e-20, 1e10, 1e18])
 def test_a_soft_cap_bounds_huge_scores_and_keeps_tiny_ones(size):
-    """Scores of 1e36 count as the cap and pass no gradient; tiny ones are what they are without a cap."""
+    """Scores of 1e36 become the cap and pass no gradient; tiny ones are as without a cap."""
     q, k, v = (draw((1, 1, 3, 2), i).float() for i in range(3))
     layer = SDPA(soft_cap=5.0)
     y, cache = layer.apply({}, (q * size, k * size, v))
@@ -127,7 +127,7 @@ def test_a_soft_cap_bounds_huge_scores_and_keeps_tiny_ones(size):
 
 @pytest.mark.parametrize("options", [{"alibi": True}, {"soft_cap": 2.0}], ids=str)
 def test_a_query_that_sees_nothing_gives_zero(options):
-    """Forward and backward, also where nobody sees anything; a key that nobody sees has no gradient."""
+    """This holds forward and backward, even if all queries see nothing; a key that no query sees has no gradient."""
     x = tuple(draw((2, 2, 3, 4), i) for i in range(3))
     for mask in (torch.zeros(1, dtype=torch.bool), torch.tensor([[True, True, False], [False] * 3, [True, False, False]])):
         y, cache = SDPA(**options).apply({}, (*x, mask))
@@ -137,7 +137,7 @@ def test_a_query_that_sees_nothing_gives_zero(options):
 
 
 def test_multihead_attention_hands_its_options_to_its_heads():
-    """Its y is that of the heads, put together by hand."""
+    """Its y is that of the heads, combined by hand."""
     layer = fn.MultiHeadAttention(6, 3, alibi=True, soft_cap=0.5, is_causal=True, bias=False)
     params, x = fn.tree.cast(layer.init(0), torch.float64), draw((2, 4, 6))
     qkv = [one.unflatten(-1, (3, 2)).transpose(1, 2) for one in (x @ params["in_proj_weight"].T).split(6, -1)]
@@ -154,7 +154,7 @@ MEMORIES = {
 
 @pytest.mark.parametrize("layer", MEMORIES.values(), ids=MEMORIES)
 def test_keys_of_a_memory_are_computed_once(layer):
-    """Step by step, decoding gives the layer's output for the whole sequence; the carry does not change."""
+    """Decoding step by step gives the layer's output for the whole sequence; the carry does not change."""
     x, memory = draw((2, 3, 8)), draw((2, 5, layer.kdim or 8), 1)
     params, mask = fn.tree.cast(layer.init(0), torch.float64), fn.padding_mask(torch.tensor([5, 2]), 5)
     for one in (None, mask, draw((2, 1, 1, 5), 2)):

@@ -1,4 +1,4 @@
-"""Attention without padding beside attention with padding and a mask, and the errors it raises."""
+"""Attention without padding compared with padding and a mask, and the errors it raises."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ import funcnet as fn
 
 @st.composite
 def packed(draw_from):
-    """Draw options, queries, keys and values of sequences one behind the other, and their lengths, some of them 0."""
+    """Draw options, queries, keys and values of concatenated sequences, and their lengths, some of them 0."""
     count, group = draw_from(st.integers(0, 4)), draw_from(st.sampled_from([1, 2]))
     queries, keys = ([draw_from(st.integers(0, 4)) for _ in range(count)] for _ in range(2))
     keys = queries if draw_from(st.booleans()) else keys
@@ -25,7 +25,7 @@ def packed(draw_from):
 
 
 def padded(x, counts):
-    """Return (N, heads, longest, size), and which of its rows there are."""
+    """Return (N, heads, longest, size), and which of its rows are valid."""
     steps = torch.arange(max(counts, default=0)).unsqueeze(0) < torch.tensor(counts, dtype=torch.int64).unsqueeze(1)
     rows = x.new_zeros((*steps.shape, *x.shape[1:]))
     rows[steps] = x[: sum(counts)]
@@ -40,7 +40,7 @@ def unpadded(x, steps, like):
 @given(packed())
 @settings(max_examples=100)
 def test_it_is_attention_with_padding_and_a_mask(case):
-    """Value and gradients, for any lengths, of other keys too; rows behind the last sequence give 0 and take no gradient."""
+    """Value and gradients agree for any lengths, with other keys too; rows after the last sequence give 0 and no gradient."""
     options, x, queries, keys = case
     layer, lengths = fn.VarlenAttention(**options), [torch.tensor(n, dtype=torch.int64) for n in (queries, keys)]
     y, cache = layer.apply({}, (*x, *lengths))
@@ -59,7 +59,7 @@ def test_it_is_attention_with_padding_and_a_mask(case):
 @given(packed())
 @settings(max_examples=40)
 def test_one_by_one_and_all_with_a_mask_give_the_same(case):
-    """Under vmap, where lengths are unknown, as in main memory."""
+    """Under vmap, where lengths cannot be read, results are those of eager mode."""
     options, x, queries, keys = case
     layer, lengths = fn.VarlenAttention(**options), [torch.tensor(n, dtype=torch.int64) for n in (queries, keys)]
 
@@ -72,7 +72,7 @@ def test_one_by_one_and_all_with_a_mask_give_the_same(case):
 
 
 def test_a_cache_keeps_y_once():
-    """What the sequences keep of y are parts of y itself."""
+    """Each sequence's y in the cache is a view of y."""
     layer, x = fn.VarlenAttention(), tuple(torch.ones(5, 2, 3) for _ in range(3))
     y, (_, kept) = layer.apply({}, (*x, torch.tensor([2, 3])))
     assert [one["y"].untyped_storage().data_ptr() for _, one in kept["each"]] == [y.untyped_storage().data_ptr()] * 2

@@ -16,7 +16,7 @@ def test_an_mlp_is_its_linears_with_the_activation_between():
 
 @pytest.mark.parametrize("sizes", [[3], [], [3, 0], [3, 2.5]], ids=str)
 def test_sizes_of_an_mlp_are_whole_numbers(sizes):
-    """At least the input's and the output's."""
+    """There are at least two sizes."""
     with pytest.raises(
         ValueError, match="mlp: sizes must be two or more whole numbers, the input's and each layer's, got a list of"
     ):
@@ -26,7 +26,7 @@ def test_sizes_of_an_mlp_are_whole_numbers(sizes):
 @pytest.mark.parametrize(("layer", "shape"), [(fn.resnet_block(4, 4), (2, 4, 6, 6)), (fn.resnet_block(4, 8, 2), (2, 8, 3, 3)),
                                               (fn.resnet_bottleneck(4, 3, 2), (2, 12, 3, 3))], ids=str)  # fmt: skip
 def test_a_resnet_block_halves_the_picture_by_its_stride(layer, shape):
-    """The shortcut is the identity where the shape stays, and a convolution where it does not."""
+    """The shortcut is the identity if the shape stays, and a convolution otherwise."""
     params = layer.init(0)
     assert tuple(layer(params, draw((2, 4, 6, 6)).float()).shape) == shape
     assert bool(tree.leaves(params[0][1])) == (shape[1] != 4)

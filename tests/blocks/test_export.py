@@ -1,4 +1,4 @@
-"""Export: ``torch.export`` of nets for any batch, whose size is a symbol, and the program gives what the net gives."""
+"""``torch.export`` of nets for any batch size: the program gives the outputs of the net."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ NETS = {
 
 
 class Net(nn.Module):
-    """A net with its params, as ``torch.export`` wants it."""
+    """A module with a net and its params for ``torch.export``."""
 
     def __init__(self, net: fn.Layer) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize("name", NETS)
 def test_a_net_exports_for_any_batch(name: str) -> None:
-    """One of 3 rows is traced; 2, 7 and 2000 rows, the last beyond the sizes at which kernels change, give the same."""
+    """It is traced with 3 rows; 2, 7 and 2000 rows agree, the last beyond the sizes at which kernels change."""
     layer, shape = NETS[name]
     net = Net(layer)
     example = fn.random.normal(1, (3, *shape))

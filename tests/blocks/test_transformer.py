@@ -1,4 +1,4 @@
-"""Transformers beside torch.nn's: params by name, values and all gradients, with padding, causal, norms first and last."""
+"""Transformers compared with torch.nn's: params by name, values and all gradients, padding, causal, norm first or last."""
 
 import itertools
 
@@ -19,7 +19,7 @@ ACTIVATIONS = {"relu": fn.ReLU(), "gelu": fn.GELU()}
 
 @st.composite
 def options(draw_from):
-    """Draw what our blocks and torch.nn's layers both have: our arguments and torch's."""
+    """Draw options that our blocks and torch.nn's layers share: our arguments and torch's."""
     flags, seed = st.booleans(), draw_from(st.integers(0, 99))
     name, both = draw_from(st.sampled_from([*ACTIVATIONS])), {"norm_first": draw_from(flags), "bias": draw_from(flags)}
     heads = draw_from(st.integers(1, 3))
@@ -34,19 +34,19 @@ def causal(length):
 
 
 def of_torch(mask):
-    """Return a padding mask as torch.nn has it: (N, keys), True for padding."""
+    """Return torch's padding mask: (N, keys), True for padding."""
     return None if mask is None else ~mask[:, 0, 0]
 
 
 def called(module, x, *, is_causal):
-    """Call an encoder, or its layer, of torch.nn."""
+    """Call an encoder of torch.nn, or its layer."""
     x, mask = x if isinstance(x, tuple) else (x, None)
     kind = "mask" if isinstance(module, nn.TransformerEncoder) else "src_mask"
     return module(x, **{kind: causal(x.shape[1]) if is_causal else None}, src_key_padding_mask=of_torch(mask))
 
 
 def decoded(module, x):
-    """Call a decoder, or its layer, of torch.nn, which sees only what came before."""
+    """Call a decoder of torch.nn, or its layer, with a causal mask."""
     x, memory, *masks = x
     of_memory, of_x = (*masks, None, None)[:2]
     masks = {"memory_key_padding_mask": of_torch(of_memory), "tgt_key_padding_mask": of_torch(of_x)}
@@ -56,7 +56,7 @@ def decoded(module, x):
 @given(options(), st.booleans(), st.booleans(), st.sampled_from([None, 1, 2]), st.booleans())
 @settings(max_examples=40)
 def test_an_encoder_is_torch_s(case, padded, is_causal, num_layers, final_norm):
-    """One block, or a stack of them, from the state_dict; the mask rides along to every block."""
+    """One block or a stack of them agrees by the state_dict; every block gets the mask."""
     sizes, ours, theirs, seed = case
     module = nn.TransformerEncoderLayer(*sizes, **theirs)
     layer = fn.transformer_encoder_block(*sizes, is_causal=is_causal, **ours)
@@ -72,7 +72,7 @@ def test_an_encoder_is_torch_s(case, padded, is_causal, num_layers, final_norm):
 @given(options(), st.integers(0, 2), st.sampled_from([None, 1, 2]), st.booleans())
 @settings(max_examples=40)
 def test_a_decoder_is_torch_s(case, masks, num_layers, final_norm):
-    """One block, or a stack of them, with the gradient of the memory, which all blocks see."""
+    """One block or a stack of them agrees, with the gradient of the memory, which all blocks see."""
     sizes, ours, theirs, seed = case
     module, layer = nn.TransformerDecoderLayer(*sizes, **theirs), fn.transformer_decoder_block(*sizes, **ours)
     if num_layers is not None:
@@ -88,7 +88,7 @@ def test_a_decoder_is_torch_s(case, masks, num_layers, final_norm):
 @given(options(), st.integers(0, 2))
 @settings(max_examples=30)
 def test_a_transformer_is_torch_s(case, masks):
-    """Encoder and decoder, with the gradients of source and target."""
+    """Encoder and decoder agree, with the gradients of source and target."""
     sizes, ours, theirs, seed = case
     module = nn.Transformer(*sizes[:2], 2, 1, sizes[2], **theirs)
     layer = fn.transformer(*sizes[:2], 2, 1, sizes[2], **ours)
@@ -107,7 +107,7 @@ def test_a_transformer_is_torch_s(case, masks):
 @pytest.mark.parametrize("make", [fn.transformer_encoder_block, fn.transformer_decoder_block])
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_dropout_is_where_torch_has_it(make, norm_first):
-    """Of attention weights, within the mlp and of each branch, by torch's names, each with its own key; none in inference."""
+    """Dropout of attention weights, within the mlp and of each branch has torch's names and its own keys; inference has none."""
     layer = make(8, 2, 5, dropout=0.3, norm_first=norm_first)
     twin = {fn.transformer_encoder_block: nn.TransformerEncoderLayer, fn.transformer_decoder_block: nn.TransformerDecoderLayer}
     module = twin[make](8, 2, 5, 0.3)
@@ -149,7 +149,7 @@ def stepped(net, params, x, carry, sizes):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("num_layers", [None, 1, 3])
 def test_an_encoder_decodes_step_by_step(way, num_layers):
-    """Step by step, a causal block or stack gives the output of the whole sequence."""
+    """A causal block or stack gives the output for the whole sequence."""
     make, count = (fn.transformer_encoder_block, ()) if num_layers is None else (fn.transformer_encoder, (num_layers,))
     net = make(8, 4, *count, is_causal=True, **WAYS[way]).inference()
     params, x = tree.cast(net.init(0), torch.float64), draw((2, 6, 8))
@@ -163,7 +163,7 @@ def test_an_encoder_decodes_step_by_step(way, num_layers):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", ["block", "decoder", "transformer"])
 def test_a_decoder_decodes_step_by_step(way, kind):
-    """With the keys and values of the memory computed once, of padded and of whole memories."""
+    """Keys and values of the memory are computed once, for padded and whole memories."""
     make = {"block": fn.transformer_decoder_block, "decoder": fn.transformer_decoder, "transformer": fn.transformer}[kind]
     net = make(8, 4, *{"block": (), "decoder": (2,), "transformer": (1, 2)}[kind], **WAYS[way]).inference()
     params = tree.cast(net.init(0), torch.float64)
@@ -176,7 +176,7 @@ def test_a_decoder_decodes_step_by_step(way, kind):
 
 @pytest.mark.compiled
 def test_decoding_compiles():
-    """One graph for every step of a stack with a memory, the same numbers as in eager mode."""
+    """One graph serves every step of a stack with a memory, with the numbers of eager mode."""
     net = fn.transformer_decoder(8, 2, 2, rotary=fn.RotaryEmbedding(4))
     params, x, memory = net.init(0), draw((2, 3, 8)).float(), draw((2, KEYS, 8), 1).float()
     carry = net.init_carry(2, 4, params=params, memory=(memory, PADDING))
@@ -192,7 +192,7 @@ def test_decoding_compiles():
     "net", [fn.transformer_encoder(8, 2, 2), fn.transformer_encoder(8, 2, 2, norm_first=False)], ids=["first", "last"]
 )
 def test_padding_changes_nothing(net):
-    """What stands at padded steps reaches no other step, has no gradient where they have none, and may be cut off."""
+    """Padded steps do not affect others, have no gradient, and may be cut off."""
     params, x = tree.cast(net.init(0), torch.float64), draw((2, KEYS, 8))
     y, cache = net.apply(params, (x, PADDING))
     other = net(params, (x.masked_fill(~PADDING[:, 0, 0, :, None], 7.0), PADDING))
@@ -205,14 +205,14 @@ def test_padding_changes_nothing(net):
 
 
 def test_a_mask_of_scores_has_the_sum_of_its_gradients():
-    """A floating mask that all blocks see, as a learned bias of positions, gets the gradients of all of them."""
+    """A floating mask that all blocks see, such as a learned bias of positions, gets the sum of their gradients."""
     net = fn.transformer_encoder(4, 2, 3)
     params, x = tree.cast(net.init(0), torch.float64), (draw((2, 3, 4)), draw((2, 1, 3), 1))
     fn.testing.check_vjp(net, x, params)
 
 
 def test_layers_are_found_and_replaced_by_their_paths():
-    """By torch.nn's names, down to the heads; a replaced layer is used, and the print is the net's code."""
+    """Paths are torch.nn's, down to the heads; a replaced layer is used, and the repr is the net's code."""
     net = fn.transformer(8, 2, 2, 1)
     path = "encoder.layers.0.self_attn"
     assert fn.at(net, path) == fn.MultiHeadAttention(8, 2)
@@ -231,7 +231,7 @@ def test_layers_are_found_and_replaced_by_their_paths():
 
 
 def test_sizes_are_inferred_and_summed_up():
-    """A norm without sizes learns them at each of its places; a summary and a drawing name the layers."""
+    """A norm without sizes gets them in each of its places; a summary and a drawing name the layers."""
     net = fn.transformer_encoder(8, 2, 2, 16, qk_norm=fn.RMSNorm(None))
     sized = fn.infer_sizes(net, (torch.ones(2, 3, 8), torch.ones(1, 3, dtype=torch.bool)))
     assert sized == fn.transformer_encoder(8, 2, 2, 16, qk_norm=fn.RMSNorm(4))
@@ -246,7 +246,7 @@ def test_sizes_are_inferred_and_summed_up():
 
 
 def test_a_gated_activation_doubles_its_features():
-    """So that ``hidden`` is what the last layer gets."""
+    """Thus ``hidden`` is the input size of the last layer."""
     layer = fn.transformer_encoder_block(4, 2, 6, activation=fn.GEGLU())
     params, x = layer.init(0), draw((2, 3, 4)).float()
     assert params["linear1"]["weight"].shape == (12, 4)
@@ -255,7 +255,7 @@ def test_a_gated_activation_doubles_its_features():
 
 
 def test_blocks_repeat_with_their_mask():
-    """As a loop over stacked params, the numbers are those of the stack."""
+    """As a loop over stacked params, they give the numbers of the stack."""
     stack = fn.transformer_encoder(4, 2, 3, final_norm=False)
     params, x = tree.cast(stack.init(0), torch.float64), (draw((2, 3, 4)), fn.padding_mask(torch.tensor([3, 1]), 3))
     net = fn.serial(fn.repeat(fn.keep_constants(fn.transformer_encoder_block(4, 2)), 3), fn.Select(0))
@@ -310,7 +310,7 @@ def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
 
 
 def test_an_error_says_where():
-    """Down the names, forward and backward, in decoding too."""
+    """Notes have the names, forward and backward, and in decoding."""
     place = [
         "  in TransformerBlock, layer 'self_attn'",
         "  in serial_with_constants, layer 1",
@@ -331,6 +331,6 @@ def test_an_error_says_where():
 
 
 def test_unknown_fields_are_refused():
-    """By Python's own error."""
+    """Python raises its own error."""
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
         fn.transformer_encoder(4, 2, 1, colour=3)

@@ -1,4 +1,4 @@
-"""The catalogue, a file for each family: every layer with every option and in odd sizes, on small inputs.
+"""The catalogue, one file for each family: every layer with every option and odd sizes, on small inputs.
 
 What is entered here, every law is tried on.
 

@@ -10,13 +10,13 @@ SDPA, MHA = fn.ScaledDotProductAttention, fn.MultiHeadAttention
 
 
 def qkv(*lead: int, steps: tuple[int, int] = (3, 4), sizes: tuple[int, int] = (2, 2), heads: int | None = None):
-    """Draw q, k and v, with other heads for k and v where their number is given."""
+    """Draw q, k and v, with another number of heads for k and v if given."""
     other = lead if heads is None else (*lead[:-1], heads)
     return normal(*lead, steps[0], sizes[0]), normal(*other, steps[1], sizes[0]), normal(*other, steps[1], sizes[1])
 
 
 def mask(*shape: int):
-    """Draw a mask that allows about two thirds."""
+    """Draw a mask that is True for about two thirds."""
     return random.bernoulli(7, shape, 0.66)
 
 
@@ -83,7 +83,7 @@ VARLEN, LENGTHS = fn.VarlenAttention, torch.tensor([1, 0, 3, 2])
 
 
 def rows(queries: int, keys: int, heads: tuple[int, int] = (2, 2), sizes: tuple[int, int] = (2, 2)):
-    """Draw q, k and v of sequences that stand one behind the other."""
+    """Draw q, k and v of concatenated sequences."""
     return normal(queries, heads[0], sizes[0]), normal(keys, heads[1], sizes[0]), normal(keys, heads[1], sizes[1])
 
 

@@ -1,4 +1,4 @@
-"""Networks as expressions of layers. Their norms are of four numbers: of two they are ±1, and pass no gradient."""
+"""Networks as expressions of layers. Their norms are of four numbers: with two the outputs are ±1, without a gradient."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Embeddings, of integers."""
+"""Embeddings of integers."""
 
 import torch
 

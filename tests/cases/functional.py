@@ -1,4 +1,4 @@
-"""Layers of what code computes with tensors: sizes from x in fields, weights in x, choices, orders along axes, sources."""
+"""Layers for functions of tensors: sizes from x in fields, weights in x, choices, orders along axes, sources."""
 
 import torch
 
@@ -11,7 +11,7 @@ IS = torch.tensor([[True, False, True]] * 4)
 
 
 def quick(made: Case) -> Case:
-    """Leave out the compiler: the code of these layers is that of others in the catalogue, or a single kernel."""
+    """Skip the compiler: the code of these layers is that of others in the catalogue, or a single kernel."""
     return made._replace(compiled=False)
 
 
@@ -136,7 +136,7 @@ ELEMENTWISE = {
 
 
 def first_compiled(cases: dict[str, Case]) -> dict[str, Case]:
-    """Compile the first case of each layer, unless another one is compiled: no layer escapes the compiler."""
+    """Compile the first case of each layer, unless another one is compiled already."""
     compiled = {type(one.layer) for one in cases.values() if one.compiled is not False}
     found = {}
     for name, one in cases.items():

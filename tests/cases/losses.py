@@ -1,4 +1,4 @@
-"""Losses as layers, and nets that end in one."""
+"""Losses as layers, and nets that end in a loss."""
 
 from typing import Any
 

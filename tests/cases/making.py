@@ -1,4 +1,4 @@
-"""What the catalogue is made with."""
+"""Helpers to make the catalogue."""
 
 import sys
 from collections import Counter
@@ -30,24 +30,24 @@ _drawn: Counter[str] = Counter()
 
 
 def normal(*shape: int) -> Tensor:
-    """Draw normal numbers, others at every call."""
+    """Draw normal numbers, different ones in every call."""
     return random.normal(_key("normal", shape), shape)
 
 
 def between(low: float, high: float, *shape: int) -> Tensor:
-    """Draw evenly between two bounds, others at every call."""
+    """Draw uniform numbers between two bounds, different ones in every call."""
     return random.uniform(_key(f"between {low} {high}", shape), shape, low, high)
 
 
 def _key(kind: str, shape: tuple[int, ...]) -> Tensor:
-    """Return a key made from the caller's file, the draw, and its number among equal ones: a new case moves no data of others."""
+    """Return a key from the caller's file, the draw, and its number among equal ones: a new case does not change others."""
     draw = f"{sys._getframe(2).f_globals['__name__']} {kind} {shape}"
     _drawn[draw] += 1
     return random.fold_in(_drawn[draw], draw)
 
 
 def stirred(layer: fn.Layer) -> Any:
-    """Return initial params whose floating leaves are moved by 0.2 to 0.8, by numbers that only the layer determines."""
+    """Return initial params with floating leaves moved by 0.2 to 0.8; the numbers depend on the layer only."""
     numbers, rng = count(), random.fold_in(0, repr(layer))
     return tree.map(lambda leaf: _moved(leaf, random.fold_in(rng, next(numbers))), layer.init(0))
 
@@ -61,7 +61,7 @@ def case(layer: fn.Layer, x: Any, *, batched: bool = True, compiled: bool | None
 
 
 def loose(layer: fn.Layer, x: Any, *, compiled: bool | None = None) -> Case:
-    """Make a case whose first axis is no batch."""
+    """Make a case whose first axis is not a batch."""
     return case(layer, x, batched=False, compiled=compiled)
 
 

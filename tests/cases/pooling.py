@@ -1,4 +1,4 @@
-"""Pooling, of windows and of segments of rows."""
+"""Pooling of windows and of segments of rows."""
 
 import torch
 
@@ -70,7 +70,7 @@ ADAPTIVE = {
 
 
 def pair(pool: fn.Layer, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the largest elements, less 1 so that 0 is nothing special, and their indices."""
+    """Return the largest elements, minus 1 so that 0 has no special role, and their indices."""
     y, indices = pool({}, x)
     return y - 1, indices
 

@@ -1,4 +1,4 @@
-"""Nets for ensembles, and members of what they hold."""
+"""Nets for ensembles, and single members of params and other trees."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Nets at random: any combinator around any other, over leaves from the catalogue, with shapes that fit; and their gradients by autograd.
+"""Random nets: any combinator around any other, over layers of the catalogue; and their gradients by autograd.
 
 A net is grown from the shape of its input. ``Grower.net`` gives a layer of any output, ``Grower.endo`` one whose output has the
 shape of its input. A combinator that does not fit a shape falls back to a leaf.
@@ -27,35 +27,35 @@ from funcnet.value import parts
 Shape = tuple[int, ...]
 
 INPUTS: tuple[Shape, ...] = ((4, 3), (3, 2), (2, 3, 5), (2, 2, 4, 4), (3, 2, 2))
-"""Shapes of x to begin with: those of many entries of the catalogue."""
+"""Initial shapes of x: those of many cases of the catalogue."""
 
 _MOST = 400
 
 
 RULES = ScaleGradient, ClipGradient, StraightThrough
-"""Gradient rules of which ``declared`` knows the derivative."""
+"""Gradient rules whose derivative ``declared`` knows."""
 
 
 def _is_leaf(layer: Layer) -> bool:
-    """Tell whether a layer rounds nothing to a lower precision; layers of custom functions have their own errors for shapes."""
+    """Return whether a layer never rounds to a lower precision; layers of custom functions have their own errors for shapes."""
     kinds = MixedPrecision, fn.Cast, FunctionLayer, ElementwiseFunction, ShapeDependent
     layers = [one for one in parts(layer) if isinstance(one, Layer)]
     return not any(isinstance(one, kinds) or (is_own_surrogate(one) and not isinstance(one, RULES)) for one in layers)
 
 
 LEAVES: tuple[Layer, ...] = tuple(dict.fromkeys(case.layer for case in CASES.values() if _is_leaf(case.layer)))
-"""The layers of the catalogue, combinators included, each once."""
+"""The layers of the catalogue, also within combinators, each once."""
 
 EMBEDDINGS = (fn.Embedding(5, 3), fn.uniqued(fn.serial(fn.Embedding(5, 3), fn.Tanh())), fn.HashEmbed(6, 3))
 
 
 def look(value: Any) -> None:
-    """Look at an output or a gradient, and change nothing."""
+    """Read an output or a gradient without changing it."""
 
 
 @functools.cache
 def shape_after(layer: Layer, shape: Any) -> Shape | None:
-    """Return the shape of the output; ``None`` where the layer does not take the input, or gives no single tensor."""
+    """Return the shape of the output; ``None`` if the layer does not take the input, or does not return one tensor."""
     try:
         found: Any = fn.output_shape(layer, shape)
     except ValueError:
@@ -65,7 +65,7 @@ def shape_after(layer: Layer, shape: Any) -> Shape | None:
 
 
 def _is_floating(layer: Layer, shape: Any) -> bool:
-    """Tell whether the output is floating, with rows that are not empty, in training too: a norm may need several rows."""
+    """Return whether the output is floating with non-empty rows, in training too: a norm may need several rows."""
     try:
         y = layer.apply(layer.init(0), torch.zeros(shape), 0)[0]
     except ValueError:
@@ -84,7 +84,7 @@ def nets(draw: Any, depth: int = 6) -> tuple[Layer, Any]:
 
 
 class Grower:
-    """Layers that fit a shape, as hypothesis draws them."""
+    """Draws layers that fit a shape."""
 
     def __init__(self, draw: Any) -> None:
         self.draw = draw
@@ -109,13 +109,13 @@ class Grower:
         return self._fitting(self.pick(*ENDO_KINDS)(self, shape, depth - 1), shape, shape)
 
     def leaf(self, shape: Shape, to: Shape | None = None) -> Layer:
-        """Draw an entry of the catalogue; the next that fits where the one that was drawn does not."""
+        """Draw a case of the catalogue, or the next one that fits."""
         start = self.number(0, len(LEAVES) - 1)
         rotated = (*LEAVES[start:], *LEAVES[:start])
         return next((one for one in rotated if _fits(one, shape, to)), fn.Identity())
 
     def weighted(self, shape: Shape, to: Shape | None = None) -> Layer:
-        """Draw a layer with a matrix of weights, for the combinators that change these."""
+        """Draw a layer with a weight matrix, for the combinators that change it."""
         made = [fn.Linear(shape[-1], n) for n in (shape[-1], 2) if to is None or n == to[-1]]
         made += [one for one in WEIGHTED if _fits(one, shape, to)]
         return self.pick(*made)
@@ -185,7 +185,7 @@ def _shared(g: Grower, shape: Shape, depth: int) -> Layer:
 
 
 def _graph(g: Grower, shape: Shape, depth: int) -> Layer:
-    """Draw values of one shape, each made of one or two that were there before; what nobody uses is added up at the end."""
+    """Draw values of one shape, each computed from one or two earlier ones; unused ones are added at the end."""
     values, unused, nodes = ["x"], ["x"], {}
     for i in range(g.number(1, 4)):
         ins = [g.pick(*values) for _ in range(g.number(1, 2))]
@@ -235,7 +235,7 @@ def _parametrize(g: Grower, shape: Shape, depth: int) -> Layer:
 
 
 def _scan(g: Grower, shape: Shape, depth: int) -> Layer | None:
-    """Draw a recurrence along the first axis, whose carry begins as the mean over it; constants are that mean too."""
+    """Draw a recurrence along the first axis, whose initial carry and constants are the mean over it."""
     if len(shape) < 2:
         return None
     step = g.endo(shape[1:], depth)
@@ -274,7 +274,7 @@ def _remat_in_segments(g: Grower, shape: Shape, depth: int) -> Layer:
 
 
 def _reversible(g: Grower, shape: Shape, depth: int) -> Layer:
-    """Draw a run of one to three pairs of steps, on x beside something made of x."""
+    """Draw a run of one to three pairs of steps, on x and a value computed from x."""
     steps = [fn.reversible(g.endo(shape, depth), g.endo(shape, depth)) for _ in range(g.number(1, 3))]
     return fn.serial(fn.branch(fn.Identity(), g.endo(shape, 0)), *steps, fn.Mul())
 
@@ -318,7 +318,7 @@ ENDO_KINDS: tuple[Kind, ...] = (
 
 
 def declared(net: Layer) -> Layer:
-    """Return the net whose derivative by autograd is what its gradient rules declare, and that holds frozen params fixed."""
+    """Return the net whose autograd derivative follows its gradient rules, and which keeps frozen params fixed."""
     return fn.map_layers(_declared, net)
 
 
@@ -353,7 +353,7 @@ class _Rule(torch.autograd.Function):
 
 
 class ForAutograd(Layer):
-    """A layer of which autograd finds another derivative than that of its values; it has no ``vjp``."""
+    """A layer with another autograd derivative than that of its values; it has no ``vjp``."""
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         raise NotImplementedError
@@ -369,7 +369,7 @@ class Ruled(ForAutograd):
 
 @fn.frozen
 class Passed(ForAutograd):
-    """A layer of which x gets the gradient of y."""
+    """A layer that passes the gradient of y on to x."""
 
     layer: Layer
 
@@ -384,7 +384,7 @@ class Passed(ForAutograd):
 
 @fn.frozen
 class Expanded(ForAutograd):
-    """An ensemble that hands each member an x, so that ``vmap`` applies a gradient rule once for each."""
+    """An ensemble that gives each member an x, so that ``vmap`` applies a gradient rule once for each."""
 
     layer: Layer
 
@@ -399,7 +399,7 @@ class Expanded(ForAutograd):
 
 @fn.frozen
 class Detached(ForAutograd):
-    """A layer whose params are held fixed."""
+    """A layer whose params are kept fixed."""
 
     layer: Layer
 
@@ -412,14 +412,14 @@ class Detached(ForAutograd):
 
 
 def moved(params: Params) -> Params:
-    """Return params off their first values, and running variances above 0."""
+    """Return params changed from their initial values, with running variances above 0."""
     seeds = iter(range(len(tree.leaves(params))))
     shifted = lambda leaf: leaf.double() + 0.3 * fn.random.uniform(next(seeds), leaf.shape, dtype=torch.float64)
     return tree.map(lambda leaf: shifted(leaf) if leaf.is_floating_point() else leaf, params)
 
 
 def by_autograd(net: Layer, params: Params, x: Any, gy: Tensor, rng: Rng) -> tuple[Tensor, list[Tensor | None]]:
-    """Return y, and the gradient of every tensor in params and x, in order; ``None`` where y does not depend on it."""
+    """Return y, and the gradient of every tensor in params and x in order; ``None`` if y does not depend on it."""
     arguments = tree.map(lambda leaf: leaf.clone().requires_grad_() if leaf.is_floating_point() else leaf, (params, x))
     y = declared(net).apply(*arguments, rng)[0]
     leaves = [leaf for leaf in tree.leaves(arguments) if leaf.requires_grad]

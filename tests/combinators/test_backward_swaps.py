@@ -1,4 +1,4 @@
-"""Swapping a backward rule is one line: guided ReLU, LRP and clipping by ``map_layers``, against values computed by hand."""
+"""A backward rule is replaced in one line: guided ReLU, LRP and clipping by ``map_layers``, against values by hand."""
 
 import copy
 import pickle
@@ -21,12 +21,12 @@ EPS = 0.5
 
 
 def guided(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
-    """Let only positive gradients through a ReLU."""
+    """Pass only positive gradients through a ReLU."""
     return vjp(gy.relu())
 
 
 def relevance(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
-    """Divide by a sum moved away from 0 by EPS: LRP-ε, of which the gradient is the relevance over the value."""
+    """Divide by a sum moved away from 0 by EPS: LRP-ε, whose gradient is the relevance over the value."""
     return vjp(gy * y / torch.where(y < 0, y - EPS, y + EPS))
 
 
@@ -40,7 +40,7 @@ def swapped(kind: type, rule: Any, net: fn.Layer = NET) -> fn.Layer:
 
 
 def gradient(net: fn.Layer, params: Any, x: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
-    """Return gx, which must be the same by both verbs, after looking at y."""
+    """Return gx, which both verbs must agree on, after a read of y."""
     y, cache = net.apply(params, x)
     assert torch.equal(y, NET(params, x))
     gparams, gx = net.vjp(params, cache, gy)
@@ -50,7 +50,7 @@ def gradient(net: fn.Layer, params: Any, x: torch.Tensor, gy: torch.Tensor) -> t
 
 
 def test_a_guided_relu_stops_negative_gradients():
-    """All hidden units are active, with gradients 1, -1 and 5: the second passes by the derivative, and not by the rule."""
+    """All hidden units are active, with gradients 1, -1 and 5: the derivative passes the second, and the rule does not."""
     params = (
         {"weight": torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), "bias": torch.zeros(3)},
         {},
@@ -61,7 +61,7 @@ def test_a_guided_relu_stops_negative_gradients():
 
 
 def test_lrp_gives_the_relevances_by_its_formula():
-    """R = a w / (z + ε sign z) R' from layer to layer: by hand, and all of y without an ε."""
+    """R = a w / (z + ε sign z) R' for each layer: values by hand, and all of y without an ε."""
     y = NET(PARAMS, X)
     got = X * gradient(swapped(fn.Linear, relevance), PARAMS, X, torch.ones(1, 1))
     hidden = 3.0 * 1.0 / (3.0 + EPS) * 3.0  # only the first unit is active
@@ -72,7 +72,7 @@ def test_lrp_gives_the_relevances_by_its_formula():
 
 
 def test_clipping_everywhere():
-    """Each Linear gets a gradient within ±0.5: of gy = 10 it is 0.5, so the hidden gradient is 0.5 and stays."""
+    """Each Linear gets a gradient within ±0.5: gy = 10 becomes 0.5, so the hidden gradient is 0.5 and stays."""
     assert gradient(swapped(fn.Linear, clipped), PARAMS, X, torch.full((1, 1), 10.0)).tolist() == [[0.5, 0.5]]
     everywhere = fn.map_layers(lambda layer: layer >> fn.clip_gradient(0.5) if isinstance(layer, fn.Linear) else layer, NET)
     params = ((PARAMS[0], {}), {}, (PARAMS[2], {}))
@@ -80,7 +80,7 @@ def test_clipping_everywhere():
 
 
 def test_the_params_stay_what_they_are():
-    """Same paths, same initial values, and the gradients of params follow the rule too."""
+    """Paths and initial values are the same, and the gradients of params follow the rule too."""
     net = swapped(fn.Linear, clipped)
     assert fn.tree.equal(net.init(3), NET.init(3))
     _, cache = net.apply(PARAMS, X)
@@ -92,7 +92,7 @@ def test_the_params_stay_what_they_are():
 
 
 def test_it_is_a_value():
-    """Equal by layer and rule, hashed, pickled, and printed by the name of its rule."""
+    """It is equal by layer and rule, has a hash, pickles, and its repr has the name of its rule."""
     net = swapped(fn.ReLU, guided)
     assert net == swapped(fn.ReLU, guided) != swapped(fn.ReLU, clipped)
     assert hash(net) == hash(copy.deepcopy(net))
@@ -101,7 +101,7 @@ def test_it_is_a_value():
 
 
 def test_sizes_are_inferred_through_it():
-    """By its layer."""
+    """They are those of its layer."""
     net = fn.infer_sizes(fn.with_vjp(fn.Linear(None, 3), clipped), X)
     assert net.layer == fn.Linear(2, 3)
 
@@ -116,7 +116,7 @@ WRONG = {
 
 @pytest.mark.parametrize("sentence", WRONG)
 def test_a_rule_that_returns_something_else_is_refused(sentence):
-    """With what it must return, in every backward verb."""
+    """The message says what it must return, for every backward verb."""
     layer = fn.with_vjp(fn.ReLU(), WRONG[sentence])
     _, cache = layer.apply({}, X)
     for verb in (layer.vjp, layer.input_grad):
@@ -149,6 +149,6 @@ def test_a_rule_that_returns_something_else_is_refused(sentence):
     ],
 )
 def test_what_does_not_fit_is_refused(make, words):
-    """A rule, and what came."""
+    """The message has the rule, and what it got."""
     with pytest.raises(ValueError, match=words):
         make()

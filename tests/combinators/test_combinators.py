@@ -1,4 +1,4 @@
-"""Combinators: their algebra, the names of their params, sums of gradients, and errors that say where in the net."""
+"""Combinators: their algebra, the names of their params, sums of gradients, and errors with their place in the net."""
 
 import pickle
 
@@ -25,7 +25,7 @@ def double(net, rng=0):
 
 
 def test_serial_of_nothing_is_the_identity():
-    """serial() gives x, and gy as its gradient, which must be one of x."""
+    """serial() returns x, and gy as its gradient, which must be a valid one of x."""
     y, cache = fn.serial().apply((), X)
     assert y is X
     assert fn.serial().vjp((), cache, X) == ((), X)
@@ -35,7 +35,7 @@ def test_serial_of_nothing_is_the_identity():
 
 
 def test_serial_is_associative():
-    """However layers are grouped, with the params grouped alike, output and gradients are the same bits."""
+    """However layers and their params are grouped, output and gradients agree bit for bit."""
     pf, pg, ph = double(F), (), double(H)
     pg = {}
     flat = parts(fn.serial(F, G, H), (pf, pg, ph), X)
@@ -48,7 +48,7 @@ def test_serial_is_associative():
 
 
 def test_identity_is_the_unit_of_serial():
-    """An Identity before or behind a layer changes nothing."""
+    """An Identity before or after a layer changes nothing."""
     params = double(F)
     alone = parts(F, params, X)
     for net, ps in ((fn.serial(fn.Identity(), F), ({}, params)), (fn.serial(F, fn.Identity()), (params, {}))):
@@ -98,7 +98,7 @@ def test_a_named_serial_is_the_unnamed_one_by_names():
     ids=repr,
 )
 def test_a_net_is_a_value(net):
-    """Its repr evaluates to an equal net, with an equal hash, and it pickles."""
+    """Its repr evaluates to an equal net with an equal hash, and it pickles."""
     again = eval(repr(net), dict(vars(fn)))
     assert again == net
     assert hash(again) == hash(net)
@@ -106,7 +106,7 @@ def test_a_net_is_a_value(net):
 
 
 def test_parallel_is_block_diagonal():
-    """Each layer sees its own entry, and its gradient comes from its own output."""
+    """Each layer gets its own entry, whose gradient comes from its own output."""
     net, xs = fn.parallel(F, H), (X, fn.random.normal(3, (5, 4), dtype=torch.float64))
     params = double(net)
     y, gparams, gx = parts(net, params, xs)
@@ -115,7 +115,7 @@ def test_parallel_is_block_diagonal():
 
 
 def test_branch_sums_the_gradients_of_its_input():
-    """x -> (f(x), g(x)) has the gradient of f plus that of g."""
+    """x -> (f(x), g(x)) has the sum of the gradients of f and g."""
     net = fn.branch(F, fn.serial(F, G))
     params = double(net)
     y, _, gx = parts(net, params, X)
@@ -125,7 +125,7 @@ def test_branch_sums_the_gradients_of_its_input():
 
 
 def test_a_branch_with_merge_is_a_branch_and_the_merge_in_series():
-    """branch(f, g, merge=m) is serial(branch(f, g), m), whose params it holds side by side."""
+    """branch(f, g, merge=m) is serial(branch(f, g), m), with the params side by side."""
     merged, plain = fn.branch(F, F, merge=fn.Concat()), fn.serial(fn.branch(F, F), fn.Concat())
     params = double(merged)
     assert fn.tree.structure(params) == ({"weight": "*", "bias": "*"}, {"weight": "*", "bias": "*"}, {})
@@ -147,7 +147,7 @@ def test_residual_adds_layer_and_shortcut(shortcut):
 
 
 def test_a_node_used_twice_gets_the_sum_of_its_gradients():
-    """The graph of h + tanh(h) has the gradient of h counted from both uses."""
+    """The graph of h + tanh(h) has the gradient of h from both uses."""
     net = fn.graph("x", h=(fn.Linear(2, 25), "x"), a=(fn.Tanh(), "h"), y=(fn.Add(), "a", "h"), output="y")
     params, x = double(net), X[:, :2]
     y, gparams, gx = parts(net, params, x)
@@ -179,7 +179,7 @@ def test_a_graph_takes_several_inputs_and_gives_several_outputs_in_any_order_of_
 
 @fn.frozen
 class Counting(fn.Layer):
-    """The identity, which counts how often its input's gradient is asked for."""
+    """The identity, which counts the calls for its input's gradient."""
 
     seen: list
 
@@ -192,7 +192,7 @@ class Counting(fn.Layer):
 
 
 def test_a_graph_names_its_outputs():
-    """y and gy are dicts with the keys in their order; it prints as the call that makes it."""
+    """y and gy are dicts with the keys in order; the repr is the call that makes it."""
     net = fn.graph("x", h=(fn.Linear(3, 2), "x"), a=(fn.Tanh(), "h"), output={"last": "a", "first": "h"})
     plain = net.replace(output_keys=None)
     params, x = net.init(0), fn.random.normal(0, (4, 3))
@@ -205,7 +205,7 @@ def test_a_graph_names_its_outputs():
 
 
 def test_grads_of_a_graph_computes_no_gradient_for_what_needs_none():
-    """Nodes that no parameter lies before are never gone back through, while vjp goes through all."""
+    """The backward pass skips nodes without params before them; vjp goes through all."""
     before, behind = Counting([]), Counting([])
     net = fn.graph("x", a=(before, "x"), h=(F, "a"), b=(behind, "h"))
     params = double(net)
@@ -217,7 +217,7 @@ def test_grads_of_a_graph_computes_no_gradient_for_what_needs_none():
 
 
 def test_grads_of_a_serial_stops_at_the_first_layer_with_params():
-    """Layers before it are not gone back through, and their entries of gparams have no leaves."""
+    """Layers before it have no backward pass, and their entries of gparams have no leaves."""
     before = Counting([])
     net = fn.serial(before, fn.serial(before), F, G)
     params = double(net)
@@ -228,7 +228,7 @@ def test_grads_of_a_serial_stops_at_the_first_layer_with_params():
 
 
 def test_one_key_makes_every_layer_s_params_and_noise():
-    """Child i has the key fold_in(rng, i), so two equal layers differ, and the same key gives the same net and noise."""
+    """Child i gets the key fold_in(rng, i), so two equal layers differ, and the same key gives the same net and noise."""
     net = fn.serial(fn.Linear(4, 4), fn.Dropout(0.5), fn.Linear(4, 4), fn.Dropout(0.5))
     params = net.init(7)
     assert fn.tree.equal(params, net.init(fn.key(7)))
@@ -252,7 +252,7 @@ STOCHASTIC = {
 
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_dropout_anywhere_needs_a_key_and_is_gone_in_inference(name):
-    """A combinator that holds dropout refuses to run without a key; its inference() is deterministic and fits the params."""
+    """Without a key the combinator refuses to run; its inference() is deterministic and takes the params."""
     net = STOCHASTIC[name]
     x = (X.float(),) if name == "parallel" else X.float()
     params = net.init(0)
@@ -277,7 +277,7 @@ NORMED = {
 
 @pytest.mark.parametrize("name", NORMED)
 def test_update_stats_reaches_every_batch_norm_and_leaves_the_rest(name):
-    """Only the statistics move, and without any, nothing."""
+    """Only the statistics change; without any, nothing does."""
     net, find = NORMED[name]
     params = double(net)
     _, cache = net.apply(params, X)
@@ -291,7 +291,7 @@ def test_update_stats_reaches_every_batch_norm_and_leaves_the_rest(name):
 
 
 def message(act):
-    """Return the error's sentence, and the notes that say where."""
+    """Return the message of the error and its notes, which say where."""
     with pytest.raises(ValueError, match=r".") as caught:
         act()
     return str(caught.value), getattr(caught.value, "__notes__", [])
@@ -302,7 +302,7 @@ NET = fn.serial(fn.Linear(4, 3), fn.Tanh(), fn.serial(fn.Tanh(), fn.Linear(4, 3)
 
 @pytest.mark.parametrize("run", [NET.apply, NET], ids=["apply", "call"])
 def test_an_error_says_where_in_the_net(run):
-    """A note for each level, the innermost first."""
+    """There is a note for each level, the innermost first."""
     assert message(lambda: run(NET.init(0), torch.ones(8, 4))) == (
         "Linear(in_features=4, out_features=3): the last axis of x must be in_features=4, got x of shape (8, 3)",
         ["  in serial, layer 1", "  in serial, layer 2"],
@@ -322,7 +322,7 @@ def test_an_error_says_where_in_the_net(run):
     ids=lambda value: repr(value) if isinstance(value, fn.Layer) else "",
 )
 def test_every_combinator_says_where(net, x, where):
-    """The layer's own sentence, with a note by the combinator that holds it, in apply and in the call."""
+    """The combinator adds a note to the layer's own message, in apply and in the call."""
     for run in (net.apply, net):
         sentence, notes = message(lambda run=run: run(double(net), x))
         assert "the last axis of x must be in_features=4, got x of shape (5, 3)" in sentence
@@ -330,7 +330,7 @@ def test_every_combinator_says_where(net, x, where):
 
 
 def test_an_error_on_the_way_back_says_where():
-    """A gradient that does not fit is met by the layer that cannot take it, with the place in the net."""
+    """The layer that cannot take a gradient raises the error, with its place in the net."""
     params = double(NORMED["serial"][0])
     _, cache = NORMED["serial"][0].apply(params, X)
     with pytest.raises(ValueError, match=r"gy must have the shape of y, \(5, 4\), got gy of shape \(7, 9\)") as caught:
@@ -384,13 +384,13 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_bad_input_is_refused_with_its_sentence(sentence):
-    """Each message says who, the rule with its names and numbers, and what came."""
+    """The message names the layer, the rule with its names and numbers, and what it got."""
     assert sentence in message(MESSAGES[sentence])[0]
 
 
 @pytest.mark.parametrize("names", [["for"], ["a b", "c"], ["x", "ü"]])
 def test_any_name_prints_as_a_call_that_makes_the_net(names):
-    """Words of Python and names with spaces in a dict."""
+    """A dict allows names that are Python keywords or contain spaces."""
     sources = ["in", *names]
     nodes = {name: (fn.Tanh(), source) for name, source in zip(names, sources, strict=False)}
     made = fn.serial(**dict.fromkeys(names, fn.Tanh())), fn.graph("in", **nodes)
@@ -399,14 +399,14 @@ def test_any_name_prints_as_a_call_that_makes_the_net(names):
 
 
 def test_no_layer_of_a_named_serial_is_the_serial_of_none():
-    """It has params, and prints, as any other."""
+    """It has params and a repr like any other."""
     net = fn.serial(a=F)[0:0]
     assert net == fn.serial()
     assert net(net.init(0), X) is X
 
 
 def test_an_unknown_name_in_a_serial_is_a_lookup_error_that_lists_the_names():
-    """net["x"] of a net without x says which names there are."""
+    """net["x"] of a net without x lists the names."""
     with pytest.raises(LookupError, match=r"serial: no layer 'x'; there are a, b"):
         fn.serial(a=F, b=G)["x"]
 
@@ -416,7 +416,7 @@ def test_an_unknown_name_in_a_serial_is_a_lookup_error_that_lists_the_names():
     "net", [fn.serial(F, H), fn.serial(a=F, b=H), fn.freeze(fn.serial(F, H)), fn.serial(*[STEP] * 2)], ids=repr
 )
 def test_a_serial_refuses_a_cache_of_another_net(net, cache):
-    """In every verb that takes one, whether it keeps the cache of each layer or of a run of them."""
+    """Every verb that takes a cache refuses it, whether it has a cache for each layer or for a run of them."""
     x = (X, X) if net == fn.serial(*[STEP] * 2) else X
     params = double(net)
     gy = net(params, x)

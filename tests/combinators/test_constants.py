@@ -1,4 +1,4 @@
-"""Constants that layers in series share: values and gradients by hand, paths, and what replaces a layer."""
+"""Constants that layers in series share: values and gradients by hand, paths, and replacing a layer."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ MUL = fn.Mul()
 
 
 def test_layers_in_series_see_the_same_constants():
-    """Of three products by c and d: x c³ d³, whose gradients are known."""
+    """Three products by c and d give x c³ d³, whose gradients are known."""
     net = fn.serial_with_constants(MUL, MUL, MUL)
     y, cache = net.apply(({}, {}, {}), (X, C, D))
     torch.testing.assert_close(y, X * C**3 * D**3, **CLOSE)
@@ -20,7 +20,7 @@ def test_layers_in_series_see_the_same_constants():
 
 
 def test_an_output_is_followed_by_its_constants():
-    """The gradient of a constant is the layer's and the output's."""
+    """The gradient of a constant is the sum of the layer's and the output's."""
     net = fn.keep_constants(MUL)
     (y, kept), cache = net.apply({}, (X, C))
     torch.testing.assert_close((y, kept), (X * C, C), **CLOSE)
@@ -30,7 +30,7 @@ def test_an_output_is_followed_by_its_constants():
 
 
 def test_it_is_a_serial_of_layers_that_keep_them():
-    """With the same params, draws and gradients, frozen layers included."""
+    """Params, draws and gradients agree, also with frozen layers."""
     block = fn.serial(fn.Mul(), fn.Linear(2, 2), fn.Dropout(0.5))
     layers = fn.freeze(block), block, fn.serial(fn.Add(), fn.Linear(2, 1))
     net, plain = fn.serial_with_constants(*layers), fn.serial(*map(fn.keep_constants, layers[:2]), layers[2])
@@ -51,6 +51,6 @@ def test_a_replaced_layer_sees_the_constants_too():
 
 
 def test_there_must_be_a_layer():
-    """Since the constants of none would have nowhere to go."""
+    """Without a layer the constants would have no use."""
     with pytest.raises(ValueError, match="serial_with_constants: there must be at least one layer, got none"):
         fn.serial_with_constants()

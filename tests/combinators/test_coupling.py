@@ -1,4 +1,4 @@
-"""Affine couplings: the formula, the determinant and the inverse against torch.func; runs in a serial; the errors by sentence."""
+"""Affine couplings: formula, determinant and inverse against torch.func; runs in a serial; the error messages."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def doubled(layer):
 
 
 def formula(params, x):
-    """Return the two couplings as they are written in the paper."""
+    """Return the two couplings by the formula of the paper."""
     s, t = F(params[0], x[1])
     y1 = x[0] * torch.exp(s) + t
     u, v = G(params[1], y1)
@@ -35,7 +35,7 @@ def through(params, x):
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_the_gradients_are_those_of_the_formula(depth):
-    """As autograd finds them, of one layer and of runs; in all backward methods."""
+    """Autograd finds the same ones, for one layer and for runs, in all backward methods."""
     net = fn.serial(*[LAYER] * depth)
     params = doubled(net)
     y, cache = net.apply(params, X)
@@ -47,7 +47,7 @@ def test_the_gradients_are_those_of_the_formula(depth):
 
 
 def test_the_last_entry_is_the_logarithm_of_the_determinant():
-    """Of the Jacobian of each row, through three couplings."""
+    """It is that of the Jacobian of each row, through three couplings."""
     net = fn.serial(*[LAYER] * 3)
     params = doubled(net)
 
@@ -61,7 +61,7 @@ def test_the_last_entry_is_the_logarithm_of_the_determinant():
 
 @pytest.mark.parametrize("net", [LAYER, fn.serial(LAYER, fn.freeze(LAYER)), fn.serial(a=LAYER, b=fn.serial(LAYER))])
 def test_the_inverse_restores_x(net):
-    """Of a layer and of nets, log_det too; ``restore`` gives the cache, from which the gradients are those of ``apply``'s."""
+    """This holds for a layer and for nets, and for log_det; the cache of ``restore`` gives the gradients of ``apply``'s."""
     params = doubled(net)
     y, cache = net.apply(params, X)
     assert net.invertible
@@ -72,7 +72,7 @@ def test_the_inverse_restores_x(net):
 
 
 def test_the_inverse_of_a_stochastic_net_takes_the_key_of_apply():
-    """Each layer has the key that it has in ``apply``."""
+    """Each layer gets the key that it has in ``apply``."""
     net = fn.serial(*[fn.affine_coupling(fn.serial(fn.Dropout(0.5), F), G)] * 3)
     params = doubled(net)
     torch.testing.assert_close(net.inverse(params, net(params, X, 7), 7), X)
@@ -80,7 +80,7 @@ def test_the_inverse_of_a_stochastic_net_takes_the_key_of_apply():
 
 
 def test_a_run_keeps_one_output_whatever_its_depth():
-    """As many bytes for 64 couplings as for 2."""
+    """64 couplings keep as many bytes as 2."""
 
     def kept(depth):
         net = fn.serial(*[LAYER] * depth)
@@ -90,7 +90,7 @@ def test_a_run_keeps_one_output_whatever_its_depth():
 
 
 def test_the_determinant_may_have_several_axes():
-    """Those with which both halves begin; the scales of the others are summed."""
+    """They are the first axes of both halves; the scales along the other axes are summed."""
     layer = fn.affine_coupling(*[fn.branch(fn.Sin(), fn.Cos())] * 2)
     x = draw((2, 3, 5)), draw((2, 3, 5)), torch.zeros(2, 3, dtype=torch.float64)
     y = layer(layer.init(0), x)
@@ -98,7 +98,7 @@ def test_the_determinant_may_have_several_axes():
 
 
 def test_sizes_are_inferred():
-    """f's from the second half, g's from the first."""
+    """f's come from the second half, g's from the first."""
     lazy = fn.affine_coupling(fn.Linear(None, 4) >> fn.Chunk(2), fn.Linear(None, 6) >> fn.Chunk(2))
     assert fn.infer_sizes(lazy, X) == fn.affine_coupling(fn.Linear(3, 4) >> fn.Chunk(2), fn.Linear(2, 6) >> fn.Chunk(2))
 
@@ -135,13 +135,13 @@ SINGLE = tree.cast(X, torch.float32)
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):
-    """Who, the rule, what came."""
+    """The message names the layer, the rule, and what it got."""
     with pytest.raises(ValueError, match=message):
         call()
 
 
 def test_an_error_says_where():
-    """Which of the two layers, and which layer of the serial."""
+    """A note names one of the two layers, and the layer of the serial."""
     net = fn.serial(LAYER, fn.affine_coupling(F, fn.Linear(4, 6) >> fn.Chunk(2)))
     with pytest.raises(ValueError, match="must be in_features=4") as error:
         net.apply(net.init(0), SINGLE)
@@ -149,5 +149,5 @@ def test_an_error_says_where():
 
 
 def test_the_second_layer_follows_the_first():
-    """As ``draw`` shows it: g gets y₁, which comes from f and x; each half of y comes from x and its layer."""
+    """``draw`` shows it: g gets y₁, which comes from f and x; each half of y comes from x and its layer."""
     assert {*LAYER.wires()} == {(None, "0"), (None, "1"), ("0", "1"), (None, None), ("0", None), ("1", None)}

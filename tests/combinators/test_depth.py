@@ -1,4 +1,4 @@
-"""Copies in series: ``repeat`` is ``serial`` bit for bit, and compiled code is a loop."""
+"""Copies in series: ``repeat`` equals ``serial`` bit for bit, and compiled code is a loop."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ DTYPES = torch.float32, torch.float64
 
 
 def block(size, more=2):
-    """Return a block of everything that repeats: keys, batch statistics, a shortcut, products of odd sizes."""
+    """Return a block with everything that a copy may need: keys, batch statistics, a shortcut, products of odd sizes."""
     inner = fn.Linear(size, size + more), fn.BatchNorm1d(size + more), fn.Tanh(), fn.Dropout(0.2), fn.Linear(size + more, size)
     return fn.residual(fn.serial(*inner))
 
@@ -21,7 +21,7 @@ def copy(values, i):
 
 
 def assert_copies(stacked, each):
-    """Require of a stack the bits of what it is a stack of."""
+    """Compare a stack bit for bit with the copies that it consists of."""
     assert tree.leaves(stacked)
     for i, one in enumerate(each):
         assert tree.equal(copy(stacked, i), one)
@@ -30,7 +30,7 @@ def assert_copies(stacked, each):
 @pytest.mark.parametrize("size", [3, 16, 25, 33, 90])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_repeat_is_serial_bit_for_bit(size, dtype):
-    """Fresh params, y, the gradients, their halves and the moved statistics, with one key."""
+    """Initial params, y, gradients, their halves and moved statistics agree, with one key."""
     n, key = 4, fn.key(5)
     many, plain = fn.repeat(block(size), n), fn.serial(*[block(size)] * n)
     params, each = (tree.cast(net.init(3), dtype) for net in (many, plain))
@@ -48,7 +48,7 @@ def test_repeat_is_serial_bit_for_bit(size, dtype):
 
 
 def test_repeat_of_invertible_layers_is_serial_bit_for_bit():
-    """Restored caches, noise and running statistics included; and its inverse is that of serial."""
+    """Restored caches, noise and running statistics agree too; so does its inverse."""
     layer, key = fn.reversible(block(3), fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3))), fn.key(5)
     many, plain = fn.repeat(layer, 3), fn.serial(*[layer] * 3)
     params, each = many.init(3), plain.init(3)
@@ -67,14 +67,14 @@ def test_repeat_of_invertible_layers_is_serial_bit_for_bit():
 
 @pytest.mark.parametrize("n", [2, 9])
 def test_repeat_of_invertible_layers_keeps_one_output(n):
-    """However many copies there are."""
+    """The number of copies does not matter."""
     net = fn.repeat(fn.reversible(fn.Linear(3, 3), fn.Tanh()), n)
     y, cache = net.apply(net.init(0), (draw((6, 3), 1).float(), draw((6, 3), 2).float()))
     assert [id(leaf) for leaf in tree.leaves(cache)] == [id(leaf) for leaf in tree.leaves(y)]
 
 
 def test_statistics_move_and_weights_stay_where_they_are():
-    """The stacks of weights are those that came: nothing is copied that has not changed."""
+    """The new stacks of weights are the old ones: what does not change is not copied."""
     net = fn.repeat(block(4), 3)
     params = net.init(0)
     moved = tree.names(net.update_stats(params, net.apply(params, draw((6, 4), 1).float(), 1)[1]))
@@ -83,7 +83,7 @@ def test_statistics_move_and_weights_stay_where_they_are():
 
 
 def test_the_way_back_takes_the_params_that_it_is_given():
-    """Not those of the forward pass, which the cache keeps views of: equal ones, other ones, and some with one leaf replaced."""
+    """The cache has views of those of the forward pass; the new ones are equal, different, or have one leaf replaced."""
     net, x = fn.repeat(fn.serial(fn.Linear(4, 4), fn.Tanh()), 4), draw((5, 4), 1).float()
     params = net.init(0)
     _, cache = net.apply(params, x)
@@ -102,7 +102,7 @@ def test_the_way_back_takes_the_params_that_it_is_given():
 
 @pytest.mark.parametrize(("size", "kept"), [(4, {"each", "params"}), (3, {"each"})])
 def test_the_cache_holds_views_of_params_but_no_copies(size, kept):
-    """Matrices at odd addresses are copied for MKL, and copied again on the way back."""
+    """Matrices at odd addresses are copied for MKL, and copied again in the backward pass."""
     net, x = fn.repeat(fn.Linear(size, size), 3), draw((5, size)).float()
     params = net.init(0)
     _, cache = net.apply(params, x)
@@ -113,7 +113,7 @@ def test_the_cache_holds_views_of_params_but_no_copies(size, kept):
 
 @pytest.mark.parametrize("features", [3, 4])
 def test_the_way_back_follows_params_that_were_written_to(features: int):
-    """As a donated optimizer does. The matrices of 3 features are copied for each copy, those of 4 are views, which are kept."""
+    """A donated optimizer writes to them. Matrices of 3 features are copied for each copy, those of 4 are kept as views."""
     net, x = fn.repeat(fn.serial(fn.Linear(features, features), fn.Tanh()), 4), draw((5, features), 1).float()
     params = net.init(0)
     _, cache = net.apply(params, x)
@@ -125,7 +125,7 @@ def test_the_way_back_follows_params_that_were_written_to(features: int):
 
 @fn.frozen
 class Shrinking(fn.Layer):
-    """A layer whose gradient has another shape at each call."""
+    """A layer whose gradient has another shape in each call."""
 
     def init(self, rng):
         return {"weight": torch.ones(100, 100)}
@@ -139,7 +139,7 @@ class Shrinking(fn.Layer):
 
 
 def test_large_gradients_must_be_alike():
-    """A copy into the stack would broadcast one of another shape."""
+    """Copying into the stack would broadcast another shape."""
     net = fn.repeat(Shrinking(), 3)
     params, x = net.init(0), torch.ones(2, 2)
     _, cache = net.apply(params, x)
@@ -148,7 +148,7 @@ def test_large_gradients_must_be_alike():
 
 
 def test_inference_and_walking_reach_the_layer():
-    """The layer within has the path of the repeat; a rewrite of it is one of all copies."""
+    """The layer within has the path of the repeat; a rewrite of it changes all copies."""
     net = fn.serial(fn.Linear(2, 3), fn.repeat(fn.serial(fn.Dropout(0.5), fn.Linear(3, 3)), 2))
     assert fn.at(net, "1.1") == fn.Linear(3, 3)
     assert fn.replace(net, "1.0", fn.Tanh())[1] == fn.repeat(fn.serial(fn.Tanh(), fn.Linear(3, 3)), 2)
@@ -158,7 +158,7 @@ def test_inference_and_walking_reach_the_layer():
 
 
 def test_sizes_are_inferred_once_for_all_copies():
-    """The layer learns its sizes from x; one whose output does not fit itself is refused by the copy that it does not fit."""
+    """The layer gets its sizes from x; if its output does not fit its input, the next copy refuses it."""
     x = torch.zeros(2, 3)
     assert fn.infer_sizes(fn.repeat(fn.Linear(None, 3), 4), x) == fn.repeat(fn.Linear(3, 3), 4)
     with pytest.raises(ValueError, match=r"the last axis of x must be in_features=3[\s\S]*in repeat, copy 1"):
@@ -166,7 +166,7 @@ def test_sizes_are_inferred_once_for_all_copies():
 
 
 def test_a_copy_may_change_the_shape_of_x():
-    """Pooling halves the length in each copy, in compiled code too, where there is no loop then."""
+    """Each copy halves the length by pooling, in compiled code too, which has no loop then."""
     net, x = fn.repeat(fn.AvgPool1d(2), 4), draw((2, 3, 16))
     want = x.unflatten(2, (1, 16)).mean(-1)
     torch.testing.assert_close(net({}, x), want)
@@ -174,7 +174,7 @@ def test_a_copy_may_change_the_shape_of_x():
 
 
 def test_batch_norms_of_copies_fold_into_their_linear_maps():
-    """A rewrite of params comes to every copy."""
+    """A rewrite of params changes every copy."""
     net = fn.repeat(fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3)), 3)
     params, x = tree.map(lambda leaf: leaf + 0.25, net.init(0)), draw((4, 3)).float()
     folded, less = fn.fold_batch_norm(net, params)
@@ -184,13 +184,13 @@ def test_batch_norms_of_copies_fold_into_their_linear_maps():
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, None])
 def test_n_is_a_number_of_copies(n):
-    """Anything but a whole number of at least 1 is refused."""
+    """Only a whole number of at least 1 is accepted."""
     with pytest.raises((ValueError, TypeError), match="n must be"):
         fn.repeat(fn.Tanh(), n)
 
 
 def test_errors_say_which_copy():
-    """Params of another number, a missing key, a copy's own error forward and backward."""
+    """The errors are params of another number, a missing key, and a copy's own error forward and backward."""
     net = fn.repeat(fn.Linear(3, 3), 3)
     params, x = net.init(0), torch.zeros(2, 3)
     with pytest.raises(ValueError, match=r"the first axis of every leaf must be n=3"):
@@ -229,7 +229,7 @@ def _everything(net, params, x, key):
 
 @pytest.mark.compiled
 def test_caches_go_between_compiled_and_eager_code():
-    """The gradients of a compiled cache in eager mode, and of an eager one in compiled code."""
+    """A compiled cache has its gradients in eager mode, and an eager one in compiled code."""
     net, x = fn.repeat(block(4), 5), draw((6, 4))
     params, key = tree.cast(net.init(0), torch.float64), fn.key(1)
     y, cache = net.apply(params, x, key)
@@ -246,7 +246,7 @@ def test_caches_go_between_compiled_and_eager_code():
 @pytest.mark.compiled
 @pytest.mark.parametrize("layer", [fn.Linear(3, 3), fn.freeze(fn.Linear(3, 3))], ids=repr)
 def test_a_loop_may_give_nothing_but_its_last_carry(layer):
-    """As in prediction, and in the backward pass of copies whose params have no gradient."""
+    """This is so in prediction, and in the backward pass of copies whose params have no gradient."""
     net, x = fn.repeat(layer, 5), draw((6, 3))
     params = tree.cast(net.init(0), torch.float64)
 
@@ -259,7 +259,7 @@ def test_a_loop_may_give_nothing_but_its_last_carry(layer):
 
 
 def test_copies_may_have_absent_params():
-    """As a tied net has, whose second place holds none."""
+    """The second place of a tied net has none."""
     net, x = fn.repeat(fn.tied(fn.serial(fn.Linear(4, 4), fn.Tanh(), fn.Linear(4, 4)), ("0", "2")), 3), draw((5, 4)).float()
     params = net.init(0)
     y, cache = net.apply(params, x)

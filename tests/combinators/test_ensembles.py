@@ -1,4 +1,4 @@
-"""Ensembles: n members at once do, each of them, what one does alone."""
+"""Ensembles: each of n members computes what it computes alone."""
 
 import pickle
 from typing import Any
@@ -39,7 +39,7 @@ def no_vmap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_member_i_is_initialized_with_the_key_folded_with_i(net: fn.Layer) -> None:
-    """Params of member i are what the layer alone makes of ``fold_in(rng, i)``."""
+    """Params of member i are what ``fold_in(rng, i)`` gives the layer alone."""
     params = fn.ensemble(net, N).init(7)
     for i in range(N):
         assert tree.equal(member(params, i), net.init(fn.fold_in(7, i)))
@@ -48,7 +48,7 @@ def test_member_i_is_initialized_with_the_key_folded_with_i(net: fn.Layer) -> No
 @pytest.mark.parametrize("dtype", TIGHT, ids=str)
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_each_member_gives_what_it_gives_alone(net: fn.Layer, dtype: torch.dtype) -> None:
-    """Output, prediction and gradients by the params are the member's own, and the shared x has the sum of the gradients."""
+    """Output, prediction and gradients by the params are the member's own; the shared x has the sum of the gradients."""
     many = fn.ensemble(net, N)
     params, x = tree.cast(many.init(0), dtype), drawn(1, 6, 3, dtype=dtype)
     y, cache = many.apply(params, x)
@@ -93,7 +93,7 @@ APART: dict[str, tuple[fn.Layer, tuple[int, ...]]] = {
 def test_members_one_after_the_other_give_what_they_give_at_once(
     layer: fn.Layer, shape: tuple[int, ...], shared: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """Without vmap where x is much, of recurrent nets, attention and pooling: the same output, gradients and dropped elements."""
+    """This needs no vmap for a large x; output, gradients and dropped elements agree, also for recurrent nets and attention."""
     at_once = members.Mapped(layer, N, shared)
     params, x = tree.cast(fn.ensemble(layer, N).init(0), torch.float64), drawn(1, *(shape if shared else (N, *shape)))
     key = (fn.key(5),) if layer.stochastic else ()
@@ -109,7 +109,7 @@ def test_members_one_after_the_other_give_what_they_give_at_once(
 
 
 def test_only_much_of_x_is_taken_one_after_the_other() -> None:
-    """A small x goes by vmap, but of an LSTM; so does any under vmap itself."""
+    """A small x uses vmap, except for an LSTM; under vmap itself every x does."""
     small, large = torch.ones(2, 3, 4), torch.ones(2, 3000, 8)
     gru, lstm, pool = fn.GRU(4, 2), fn.LSTM(4, 2), fn.MaxPool1d(2)
     forms = [fn.ensemble(layer, N).apply(fn.ensemble(layer, N).init(0), x)[1].keys() for layer, x in
@@ -123,7 +123,7 @@ def test_only_much_of_x_is_taken_one_after_the_other() -> None:
 
 
 def test_a_member_taken_alone_says_what_is_wrong() -> None:
-    """With the note of where, and for params of other members with their numbers."""
+    """A note says where it is, and params of other members are named with their numbers."""
     many = fn.ensemble(fn.LSTM(4, 2), N)
     with pytest.raises(ValueError, match="input_size=4") as caught:
         many(many.init(0), torch.ones(5, 2, 3))
@@ -135,7 +135,7 @@ def test_a_member_taken_alone_says_what_is_wrong() -> None:
 @pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 3), (2, 1, 4, 3), (0, 3)], ids=str)
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
 def test_rows_may_have_any_axes(shape: tuple[int, ...], shared: bool) -> None:
-    """A vector, a batch, a batch of sequences and an empty batch go through the Linears as through one Linear."""
+    """The Linears take a vector, a batch, a batch of sequences and an empty batch as a single Linear does."""
     net = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2))
     many = fn.ensemble(net, N, shared_input=shared)
     params, x = tree.cast(many.init(0), torch.float64), drawn(1, *(shape if shared else (N, *shape)))
@@ -178,7 +178,7 @@ LOSSES: dict[str, tuple[fn.Loss, fn.Layer, Tensor]] = {
 @pytest.mark.parametrize("dtype", TIGHT, ids=str)
 @pytest.mark.parametrize(("loss", "net", "target"), LOSSES.values(), ids=LOSSES)
 def test_ten_steps_batched_are_ten_steps_alone(loss: fn.Loss, net: fn.Layer, target: Tensor, dtype: torch.dtype) -> None:
-    """``train_step`` of ensembles trains every member, and gives its loss, as if it were alone with the same keys."""
+    """``train_step`` of an ensemble gives each member the params and loss that it gets alone with the same keys."""
     many, opt, x = fn.ensemble(net, N), fn.SGD(lr=0.05, momentum=0.5), drawn(1, 8, 3, dtype=dtype)
     target = tree.cast(target, dtype)
     batched, alone = fn.train_step(many, fn.ensemble(loss, N), opt), fn.train_step(net, loss, opt)
@@ -206,7 +206,7 @@ def test_cross_entropy_takes_any_axes(shape: tuple[int, ...], reduction: str) ->
 
 
 def test_adam_trains_members_as_alone() -> None:
-    """An optimizer that treats each number on its own does not see that there are members."""
+    """An optimizer that treats each number by itself is not affected by the axis of members."""
     net, loss, opt, x, target = mlp(fn.Tanh()), fn.MSE(), fn.Adam(lr=0.01), drawn(1, 8, 3), drawn(3, 8, 2)
     many = fn.ensemble(net, N)
     params = tree.cast(many.init(0), torch.float64)
@@ -222,7 +222,7 @@ def test_adam_trains_members_as_alone() -> None:
     ("loss", "target"), [(fn.MSE(), drawn(3, 8, 2)), (fn.CrossEntropy(), labels(8, 2))], ids=["MSE", "CrossEntropy"]
 )
 def test_a_step_of_linears_and_activations_needs_no_vmap(loss: fn.Loss, target: Tensor, no_vmap: None) -> None:
-    """Such nets, and the usual losses, go by kernels for all members: ``vmap`` takes five times as long."""
+    """Such nets, and the usual losses, use kernels for all members: ``vmap`` takes five times as long."""
     many, opt = fn.ensemble(mlp(fn.ReLU()), N), fn.SGD(lr=0.1)
     params = tree.cast(many.init(0), torch.float64)
     _, _, value = fn.train_step(many, fn.ensemble(loss, N), opt)(params, opt.init(params), drawn(1, 8, 3), target)
@@ -231,7 +231,7 @@ def test_a_step_of_linears_and_activations_needs_no_vmap(loss: fn.Loss, target: 
 
 @pytest.mark.parametrize("net", [mlp(fn.Tanh()), NETS["batch norm"], fn.serial(fn.Linear(3, 2), fn.Dropout(0.5))], ids=str)
 def test_the_cache_is_plain(net: fn.Layer) -> None:
-    """No tensor that ``vmap`` wraps leaves it, and all but the shared x have a first axis of n."""
+    """It contains no tensor wrapped by ``vmap``, and all except the shared x have a first axis of n."""
     many, x = fn.ensemble(net, N), drawn(1, 6, 3, dtype=torch.float32)
     arguments = (many.init(0), x, 3) if many.stochastic else (many.init(0), x)
     kept = [leaf for leaf in tree.leaves(many.apply(*arguments)[1]) if isinstance(leaf, Tensor)]
@@ -243,7 +243,7 @@ DROPPED = fn.serial(fn.Linear(3, 8), fn.Dropout(0.5), fn.Linear(8, 2))
 
 
 def test_members_draw_noise_of_their_own() -> None:
-    """Members of equal params differ by their masks; each has the mask that ``fold_in(rng, i)`` gives it alone."""
+    """Members with equal params have different masks; each has the mask that ``fold_in(rng, i)`` gives it alone."""
     many, x = fn.ensemble(DROPPED, N), drawn(1, 6, 3)
     one = tree.cast(DROPPED.init(0), torch.float64)
     params = tree.map(lambda leaf: leaf.expand(N, *leaf.shape), one)
@@ -254,13 +254,13 @@ def test_members_draw_noise_of_their_own() -> None:
 
 
 def test_a_stochastic_ensemble_refuses_without_a_key() -> None:
-    """Nothing is dropped, and nothing passes, without a key."""
+    """Without a key nothing passes."""
     with pytest.raises(ValueError, match="must be given a key"):
         fn.ensemble(DROPPED, N).apply(fn.ensemble(DROPPED, N).init(0), drawn(1, 6, 3, dtype=torch.float32))
 
 
 def test_inference_of_an_ensemble_is_an_ensemble_of_inference() -> None:
-    """Dropout goes, the params stay."""
+    """Dropout is removed, the params stay."""
     many, x = fn.ensemble(DROPPED, N), drawn(1, 6, 3, dtype=torch.float32)
     params = many.init(0)
     assert many.inference() == fn.ensemble(DROPPED.inference(), N)
@@ -268,7 +268,7 @@ def test_inference_of_an_ensemble_is_an_ensemble_of_inference() -> None:
 
 
 def test_batch_statistics_are_each_members_own() -> None:
-    """``update_stats`` moves member i's running statistics by its own batch statistics, and ``inference`` reads them."""
+    """``update_stats`` moves member i's statistics by its own batch, and ``inference`` uses them."""
     net = fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Linear(4, 2))
     many, x = fn.ensemble(net, N), drawn(1, 6, 3)
     params = tree.cast(many.init(0), torch.float64)
@@ -280,7 +280,7 @@ def test_batch_statistics_are_each_members_own() -> None:
 
 
 def test_without_statistics_params_stay_the_same_objects() -> None:
-    """``update_stats`` of linears and activations costs nothing."""
+    """``update_stats`` of linears and activations does no work."""
     many = fn.ensemble(fn.Linear(3, 2), N)
     params = many.init(0)
     assert many.update_stats(params, many.apply(params, torch.ones(4, 3))[1]) is params
@@ -288,7 +288,7 @@ def test_without_statistics_params_stay_the_same_objects() -> None:
 
 @pytest.mark.parametrize("loss", [fn.MSE(), fn.L1("none"), fn.MSE("sum"), fn.CrossEntropy()], ids=str)
 def test_the_loss_of_an_ensemble_is_each_members_own(loss: fn.Loss) -> None:
-    """Value, both gradients and ``as_layer`` of one member are those of the loss alone; a target's gradients add up."""
+    """Value, both gradients and ``as_layer`` of a member are those of the loss alone; a target's gradients add up."""
     many, y, target = fn.ensemble(loss, N), drawn(1, N, 8, 2), drawn(3, 8, 2).softmax(1)
     value, gy = many.value_and_grad(y, target)
     g = drawn(4, *value.shape)
@@ -304,7 +304,7 @@ def test_the_loss_of_an_ensemble_is_each_members_own(loss: fn.Loss) -> None:
 
 
 def test_an_impossible_class_of_weight_0_costs_nothing() -> None:
-    """As for one net, 0 times an infinite logarithm is 0."""
+    """0 times an infinite logarithm is 0, as for one net."""
     loss, y, target = fn.CrossEntropy((1.0, 0.0)), drawn(1, N, 8, 2), labels(8, 2)
     y[:, :, 1] = -torch.inf
     value, gy = fn.ensemble(loss, N).value_and_grad(y, target)
@@ -327,7 +327,7 @@ def test_a_compiled_step_is_the_eager_one(net: fn.Layer, loss: fn.Loss, target: 
 
 
 def test_an_ensemble_comes_back_from_a_pickle() -> None:
-    """What it holds for speed is neither shown nor compared, and survives."""
+    """What it holds for speed is not part of the repr or of equality."""
     many = fn.ensemble(mlp(fn.Tanh()), N, shared_input=False)
     again = pickle.loads(pickle.dumps(many))
     assert again == many
@@ -336,13 +336,13 @@ def test_an_ensemble_comes_back_from_a_pickle() -> None:
 
 
 def test_what_a_serial_holds_is_arranged_one_by_one() -> None:
-    """A layer without kernels of its own is mapped by itself, among others that are not."""
+    """A layer without kernels of its own uses vmap alone, among others that do not."""
     kinds = [type(one) for one in members.batched(NETS["softmax"], N, shared=True)]
     assert kinds == [members.Linears, members.Mapped, members.Linears]
 
 
 def test_members_one_after_the_other_move_their_statistics() -> None:
-    """A layer that is looped over has those of each member as alone."""
+    """Each member in the loop has the statistics that it has alone."""
 
     @fn.frozen
     class Looped(fn.BatchNorm1d):

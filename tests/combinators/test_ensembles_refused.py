@@ -1,4 +1,4 @@
-"""Ensembles: the errors say which member, which layer, and which rule."""
+"""Ensembles: errors name the member, the layer, and the rule."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ ERRORS: dict[str, tuple[fn.Layer, Any, tuple[int, ...], str]] = {
 
 @pytest.mark.parametrize(("net", "dtype", "shape", "rule"), ERRORS.values(), ids=ERRORS)
 def test_a_members_error_speaks_of_the_member(net: fn.Layer, dtype: Any, shape: tuple[int, ...], rule: str) -> None:
-    """The sentence is the layer's own, with a member's shapes, and a note says that it was in an ensemble."""
+    """The message is the layer's own with a member's shapes, and a note says that it is in an ensemble."""
     many = fn.ensemble(net, N)
     params = tree.cast(many.init(0), dtype or torch.float32)
     with pytest.raises(ValueError, match=rule) as caught:
@@ -48,14 +48,14 @@ def test_an_error_deep_inside_says_where() -> None:
 
 @pytest.mark.parametrize("net", [fn.Linear(3, 2), mlp(fn.Tanh()), NETS["batch norm"]], ids=str)
 def test_params_of_other_sizes_are_refused(net: fn.Layer) -> None:
-    """Params of four members are not for three."""
+    """Params of four members do not fit three."""
     params = fn.ensemble(net, 4).init(0)
     with pytest.raises(ValueError, match="the first axis of every tensor that is not shared must be n=3, got sizes 4"):
         fn.ensemble(net, 3).apply(params, torch.ones(6, 3))
 
 
 def test_an_absent_bias_is_refused() -> None:
-    """Nothing is computed without it."""
+    """It is not just left out."""
     many = fn.ensemble(fn.Linear(3, 2), N)
     params = {**many.init(0), "bias": None}
     with pytest.raises(
@@ -72,13 +72,13 @@ OTHERS: dict[str, tuple[fn.Layer, fn.Layer]] = {
 
 @pytest.mark.parametrize(("net", "other"), OTHERS.values(), ids=OTHERS)
 def test_params_of_another_layer_are_refused(net: fn.Layer, other: fn.Layer) -> None:
-    """The sentence is the Linear's, with a member's shapes."""
+    """The message is the Linear's, with a member's shapes."""
     with pytest.raises(ValueError, match=r"params must be a dict of weight \(2, 3\), got weight"):
         fn.ensemble(net, N).apply(fn.ensemble(other, N).init(0), torch.ones(6, 3))
 
 
 def test_a_bias_of_another_size_is_refused() -> None:
-    """Nothing is broadcast."""
+    """It is not broadcast."""
     many = fn.ensemble(fn.Linear(3, 2), N)
     params = many.init(0)
     with pytest.raises(ValueError, match="must be a dict of"):
@@ -87,7 +87,7 @@ def test_a_bias_of_another_size_is_refused() -> None:
 
 @pytest.mark.parametrize("net", [fn.Tanh(), fn.Linear(3, 2)], ids=str)
 def test_an_input_for_each_must_be_one_for_each(net: fn.Layer) -> None:
-    """With ``shared_input=False`` the first axis of x is that of members."""
+    """With ``shared_input=False`` the first axis of x is the members."""
     many = fn.ensemble(net, 3, shared_input=False)
     with pytest.raises(ValueError, match=r"ensemble: the first axis .* must be n=3, got sizes 6"):
         many.apply(many.init(0), torch.ones(6, 4, 3))
@@ -95,7 +95,7 @@ def test_an_input_for_each_must_be_one_for_each(net: fn.Layer) -> None:
 
 @pytest.mark.parametrize("loss", [fn.MSE(), fn.CrossEntropy()], ids=str)
 def test_a_loss_refuses_outputs_of_other_sizes(loss: fn.Loss) -> None:
-    """Outputs of four members are not for a loss of three."""
+    """Outputs of four members do not fit a loss of three."""
     with pytest.raises(ValueError, match="must be n=3, got sizes 4"):
         fn.ensemble(loss, 3).value_and_grad(torch.ones(4, 6, 2), torch.ones(6, 2))
 
@@ -111,7 +111,7 @@ LOSS_ERRORS: dict[str, tuple[fn.Loss, Tensor, str]] = {
 
 @pytest.mark.parametrize(("loss", "target", "rule"), LOSS_ERRORS.values(), ids=LOSS_ERRORS)
 def test_a_loss_says_what_is_wrong_with_a_members_target(loss: fn.Loss, target: Tensor, rule: str) -> None:
-    """The sentence is the loss's own, with a member's shapes, and a note says that it was in an ensemble."""
+    """The message is the loss's own with a member's shapes, and a note says that it is in an ensemble."""
     with pytest.raises(ValueError, match=rule) as caught:
         fn.ensemble(loss, N).value_and_grad(torch.full((N, 6, 2), 0.5), target)
     assert caught.value.__notes__[-1] == "  in ensemble"
@@ -125,6 +125,6 @@ def test_the_number_of_members_is_judged(n: Any) -> None:
 
 
 def test_only_layers_and_losses_have_members() -> None:
-    """A function is no layer."""
+    """A function is not a layer."""
     with pytest.raises(ValueError, match="layer must be a layer"):
         fn.ensemble(torch.tanh, 3)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Freezing: only the gradients of params change, no work is spent on them, and running statistics still move."""
+"""Freezing: only the gradients of params change, they cost no work, and running statistics still move."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ X = fn.random.normal(0, (5, 3))
 
 @fn.frozen
 class Untouchable(fn.Layer):
-    """y = w x, that may go forward only."""
+    """y = w x, without a backward pass."""
 
     def init(self, rng):
         return {"w": torch.ones(())}
@@ -25,7 +25,7 @@ class Untouchable(fn.Layer):
 
 
 def test_only_the_gradients_of_params_change():
-    """y, the cache, the params, gx and the statistics have the bits of the layer itself."""
+    """y, the cache, the params, gx and the statistics agree with those of the layer bit for bit."""
     frozen = fn.freeze(TRUNK)
     params = frozen.init(0)
     assert tree.equal(params, TRUNK.init(0))
@@ -59,7 +59,7 @@ def _none(leaf):
     ids=str,
 )
 def test_grads_stop_where_all_earlier_layers_are_frozen(net):
-    """The layers before may not even be able to go back; their gradients are ``None``, the others are right."""
+    """Layers before may have no backward pass; their gradients are ``None``, and the others are right."""
     params, x = net.init(0), (X,) if "parallel" in str(net) else X
     y, cache = net.apply(params, x)
     named = tree.names(net.grads(params, cache, torch.ones_like(y)))
@@ -69,7 +69,7 @@ def test_grads_stop_where_all_earlier_layers_are_frozen(net):
 
 
 def test_a_net_of_frozen_layers_only_has_no_gradients():
-    """And is not gone back through at all."""
+    """It has no backward pass at all."""
     net = fn.serial(fn.freeze(Untouchable()), fn.Tanh())
     params = net.init(0)
     y, cache = net.apply(params, X)
@@ -81,7 +81,7 @@ def test_a_net_of_frozen_layers_only_has_no_gradients():
     "wrap", [fn.remat, lambda one: fn.repeat(one, 5), fn.scan, fn.freeze, fn.checked, fn.tap], ids=lambda one: one.__name__
 )
 def test_grads_of_a_frozen_layer_do_no_work_in_what_holds_it(wrap):
-    """No copy, step or recomputation goes back."""
+    """No copy, step or recomputation runs backward."""
     net = wrap(fn.serial(fn.freeze(fn.shared(Untouchable()))))
     params, x = net.init(0), (X, X[0])
     gy, cache = net.apply(params, x)
@@ -90,7 +90,7 @@ def test_grads_of_a_frozen_layer_do_no_work_in_what_holds_it(wrap):
 
 
 def test_training_moves_the_rest_and_running_statistics():
-    """With an optimizer that decays weights and keeps moments: frozen params keep their bits."""
+    """The optimizer decays weights and keeps moments: frozen params keep their bits."""
     net = fn.serial(fn.freeze(TRUNK), fn.Linear(4, 2))
     step = fn.train_step(net, fn.MSE(), fn.AdamW(0.1))
     params = net.init(0)
@@ -104,7 +104,7 @@ def test_training_moves_the_rest_and_running_statistics():
 
 @pytest.mark.parametrize("in_backward", [False, True])
 def test_a_state_of_the_trained_half_has_no_moments_of_the_frozen_one(in_backward):
-    """The steps have the bits of those with a state of all params."""
+    """The steps agree bit for bit with those of a state for all params."""
     net = fn.serial(fn.freeze(TRUNK), fn.Linear(4, 2))
     opt, params = fn.Adam(0.1), net.init(0)
     step = fn.train_step(net, fn.MSE(), opt, in_backward=in_backward)
@@ -118,7 +118,7 @@ def test_a_state_of_the_trained_half_has_no_moments_of_the_frozen_one(in_backwar
 
 
 def test_freezing_a_layer_within_a_net_is_a_rewrite():
-    """The paths of params stay, so the params do; and ``map_layers`` thaws."""
+    """The paths of params stay, so the params fit; ``map_layers`` can undo it."""
     net = fn.serial(TRUNK, fn.Linear(4, 2))
     frozen = fn.replace(net, "0", fn.freeze(TRUNK))
     assert {*tree.names(frozen.init(0))} == {*tree.names(net.init(0))}
@@ -127,7 +127,7 @@ def test_freezing_a_layer_within_a_net_is_a_rewrite():
 
 
 def test_what_is_no_layer_is_refused():
-    """Params among them; the decorator of values says where to look."""
+    """Params are refused too; for the decorator of values the message says where to look."""
     with pytest.raises(ValueError, match=r"freeze: layer must be a layer \(a value with init, apply and vjp\), got {}"):
         fn.freeze({})
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Layers with another rule backward: their formulas, their errors, and laws 1, 2, 10 and 11 on surrogates that break them."""
+"""Layers with another backward rule: their formulas, their errors, and broken surrogates under laws 1, 2, 10 and 11."""
 
 import re
 from typing import Any
@@ -15,7 +15,7 @@ GY = torch.tensor([[0.4, -3.0, 0.0], [float("inf"), 0.5, float("-inf")]])
 
 
 def back(layer: fn.Layer, gy: Tensor, x: Tensor = X) -> Tensor:
-    """Return gx of a layer without params, after looking at y."""
+    """Return gx of a layer without params, after a read of y."""
     y, cache = layer.apply({}, x)
     assert torch.equal(y, x)
     params, gx = layer.vjp({}, cache, gy)
@@ -24,7 +24,7 @@ def back(layer: fn.Layer, gy: Tensor, x: Tensor = X) -> Tensor:
 
 
 def test_the_gradient_is_scaled_reversed_and_clipped():
-    """y is x; gx is c gy, -c gy, and gy within the bounds."""
+    """y is x; gx is c gy, -c gy, and gy limited to the bounds."""
     assert torch.equal(back(fn.scale_gradient(0.5), GY), 0.5 * GY)
     assert torch.equal(back(fn.reverse_gradient(), GY), -GY)
     assert torch.equal(back(fn.reverse_gradient(2.0), GY), -2 * GY)
@@ -47,14 +47,14 @@ def test_straight_through_hands_the_gradient_on():
 
 
 def test_surrogates_say_so_and_so_do_nets_that_hold_one():
-    """At any depth; other nets do not."""
+    """This holds at any depth; other nets do not declare it."""
     net = fn.serial(fn.Linear(3, 3), fn.residual(fn.serial(fn.clip_gradient(1.0))))
     assert all(one.surrogate for one in (net, fn.straight_through(fn.Tanh()), fn.scale_gradient(1.0)))
     assert not fn.serial(fn.Linear(3, 3), fn.Tanh()).surrogate
 
 
 def test_swapping_a_rule_is_one_line():
-    """Clipping after every activation by ``map_layers``."""
+    """``map_layers`` clips after every activation."""
     net = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2), fn.Tanh())
     clipped = fn.map_layers(lambda one: one >> fn.clip_gradient(0.1) if isinstance(one, fn.Tanh) else one, net)
     assert sum(one == fn.clip_gradient(0.1) for _, one in fn.walk(clipped)) == 2
@@ -74,14 +74,14 @@ def test_swapping_a_rule_is_one_line():
     ],
 )
 def test_what_does_not_fit_is_refused(make: Any, words: str):
-    """A rule, and what came."""
+    """The message has the rule, and what it got."""
     with pytest.raises(ValueError, match=re.escape(words)):
         make()
 
 
 @fn.frozen
 class Misdeclared(fn.Layer):
-    """A surrogate whose vjp is not what it declares."""
+    """A surrogate whose vjp is not the one it declares."""
 
     surrogate = True
 
@@ -110,7 +110,7 @@ class Guided(fn.Layer):
 
 @fn.frozen
 class Forgetful(fn.Wrapper):
-    """A wrapper that passes by the rule of its layer."""
+    """A wrapper that ignores the rule of its layer."""
 
     layer: fn.Layer
 
@@ -124,7 +124,7 @@ class Forgetful(fn.Wrapper):
 
 @fn.frozen
 class Silent(Forgetful):
-    """A wrapper that does not say that its layer is a surrogate."""
+    """A wrapper that does not declare that its layer is a surrogate."""
 
     surrogate = False
 
@@ -133,7 +133,7 @@ class Silent(Forgetful):
 
 
 def test_law_1_compares_with_the_declared_rule():
-    """A layer with its formula, a net with the chain rule through the rules of its layers; a custom layer needs no formula."""
+    """A layer has its formula, a net the chain rule over the rules of its layers; a custom layer needs no formula."""
     x = fn.random.normal(0, (4, 3))
     check_laws(fn.serial(fn.Linear(3, 4), Guided(), fn.Linear(4, 2)), x, compiled=False)
     with pytest.raises(AssertionError, match="law 1, transpose: vjp must give what declared_vjp gives"):
@@ -143,13 +143,13 @@ def test_law_1_compares_with_the_declared_rule():
 
 
 def test_law_10_finds_a_combinator_that_hides_a_surrogate():
-    """``surrogate`` must be that of any layer within."""
+    """``surrogate`` must be true if it is for any layer within."""
     with pytest.raises(AssertionError, match="law 10, reach: surrogate must be True"):
         LAWS["reach"](Silent(fn.scale_gradient(0.5)), fn.random.normal(0, (4, 3)))
 
 
 def test_straight_through_counts_an_absent_gradient_as_zeros_in_every_verb():
-    """As the identity does, which its x has backward."""
+    """The identity, which x gets in the backward pass, does so too."""
     layer = fn.straight_through(fn.Linear(3, 3))
     params, x = layer.init(0), torch.ones(2, 3)
     cache = layer.apply(params, x)[1]

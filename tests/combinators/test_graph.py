@@ -1,4 +1,4 @@
-"""Graphs with layers used again, dotted names, nodes without inputs, and values that have no gradient."""
+"""Graphs with reused layers, dotted names, nodes without inputs, and values without a gradient."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def test_the_laws_hold(net):
 
 
 def test_a_layer_used_again_sums_its_gradients():
-    """y = f(a) - f(b): the layer is there once, and its gradient is the sum."""
+    """y = f(a) - f(b): there is one layer, and its gradient is the sum."""
     net = fn.graph("a", "b", f=(fn.Linear(3, 4), "a"), g=("f", "b"), y=(fn.Sub(), "f", "g"))
     params, (a, b) = net.init(0), fn.random.normal(fn.key(1), (2, 5, 3))
     assert list(params) == ["f", "y"]
@@ -33,7 +33,7 @@ def test_a_layer_used_again_sums_its_gradients():
 
 
 def test_running_statistics_move_once_for_each_use():
-    """In the order of evaluation, each from where the last one left them."""
+    """They move in the order of evaluation, each time from their last values."""
     a, b = fn.random.normal(fn.key(1), (2, 5, 3))
     params = SIAMESE.init(0)
     _, cache = SIAMESE.apply(params, (a, b))
@@ -54,7 +54,7 @@ def test_noise_differs_from_use_to_use():
 
 
 def test_dotted_names_nest_params():
-    """The paths of params are those of the names, and other params are refused."""
+    """The paths of params follow the names, and other params are refused."""
     params = DOTTED.init(0)
     assert list(fn.tree.names(params)) == ["blocks.0.weight", "blocks.0.bias", "blocks.1.weight", "blocks.1.bias"]
     assert fn.at(DOTTED, "blocks.1") == fn.Linear(3, 2)
@@ -66,7 +66,7 @@ def test_dotted_names_nest_params():
 
 
 def test_what_is_not_used_is_kept_and_not_evaluated():
-    """A layer without inputs that leads nowhere has params, no cache and no gradients."""
+    """A layer without inputs whose output is not used has params, but no cache and no gradients."""
     net = fn.graph("x", y=(fn.Linear(3, 2), "x"), unused=(fn.Linear(7, 7),), output="y")
     params, x = net.init(0), torch.ones(4, 3)
     y, cache = net.apply(params, x)
@@ -77,7 +77,7 @@ def test_what_is_not_used_is_kept_and_not_evaluated():
 
 
 def test_layers_used_again_train_layer_by_layer_as_all_at_once():
-    """Updates in the backward pass and gradients of each example do not take half of a sum."""
+    """Updates in the backward pass, and gradients per example, must not use half of a sum."""
     net = fn.graph("x", f=(fn.Linear(3, 3), "x"), h=(fn.Tanh(), "f"), y=("f", "h"), unused=(fn.Linear(2, 2),), output="y")
     params, x = net.init(0), fn.random.normal(fn.key(1), (5, 3))
     opt = fn.SGD(lr=0.1, momentum=0.9)
@@ -99,13 +99,13 @@ def test_layers_used_again_train_layer_by_layer_as_all_at_once():
     ],
 )
 def test_bad_wiring_is_refused(make, sentence):
-    """Each mistake has its sentence."""
+    """Each mistake has its message."""
     with pytest.raises(ValueError, match=sentence):
         make()
 
 
 def test_params_may_come_in_any_order_and_stay_as_they_are():
-    """Their order is not that of the nodes, and moving statistics writes to no dict that was given."""
+    """Their order need not be that of the nodes, and moving statistics writes to no given dict."""
     net = fn.graph("x", h=(fn.BatchNorm1d(3), "x"), y=(fn.Linear(3, 2), "h"))
     params, x = net.init(0), torch.randn(4, 3)
     turned = dict(reversed(params.items()))
@@ -123,7 +123,7 @@ def test_params_may_come_in_any_order_and_stay_as_they_are():
 @pytest.mark.parametrize("verb", ["vjp", "grads", "input_grad"])
 @pytest.mark.parametrize("output", ["y", ("f", "y"), {"one": "f", "two": "y"}], ids=["one", "several", "named"])
 def test_a_gradient_must_come(verb, output):
-    """An absent gy is refused, and so are several that are all absent."""
+    """An absent gy is refused, and so are several if all are absent."""
     net = fn.graph("x", f=(fn.Linear(3, 3), "x"), y=(fn.Tanh(), "f"), output=output)
     params, x = net.init(0), torch.ones(2, 3)
     cache = net.apply(params, x)[1]

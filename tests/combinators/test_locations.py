@@ -1,4 +1,4 @@
-"""Where an error happened: every method of every combinator says in which of its layers."""
+"""Where an error happened: every method of every combinator names the layer within."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ VERBS = ("init", "apply", "__call__", "vjp", "grads", "input_grad", "update_stat
 
 
 def combinators() -> dict[str, Case]:
-    """Return one case for each combinator, by the word it has in errors: one with as many layers as there are."""
+    """Return one case for each combinator, by its name in errors: one with as many layers as possible."""
     cases = [case for case in CASES.values() if isinstance(case.layer, Combinator) and case.layer.children()]
     cases.sort(key=lambda case: len(case.layer.children()))
     return {case.layer.label.partition(",")[0]: case for case in cases}
@@ -25,7 +25,7 @@ NETS = combinators()
 
 
 class FailureError(Exception):
-    """What a layer within raises."""
+    """The error that a layer within raises."""
 
 
 def fail(*arguments: Any, **options: Any) -> Any:
@@ -33,14 +33,14 @@ def fail(*arguments: Any, **options: Any) -> Any:
 
 
 def spied(layer: Any, name: str) -> tuple[Combinator, type]:
-    """Return the combinator with a spy at ``name``, and its class; a layer that is there under two names is the same spy."""
+    """Return the combinator with a spy at ``name``, and its class; a layer under two names gets the same spy."""
     children = layer.children()
     spy = make_spy(children[name], name, Log())
     return layer.with_children({other: spy if one is children[name] else one for other, one in children.items()}), type(spy)
 
 
 def call(net: fn.Layer, spy: type, case: Case, verb: str) -> None:
-    """Call a method of a net whose spy raises in it."""
+    """Call a method of a net whose spy raises an error in it."""
     p, x, rng = case.params, case.x, 0 if net.stochastic else None
     y, cache = net.apply(p, x, rng)
     for one in {verb, *FALLS_BACK_ON.get(verb, ())}:
@@ -57,11 +57,11 @@ def call(net: fn.Layer, spy: type, case: Case, verb: str) -> None:
 
 
 FALLS_BACK_ON = {"__call__": ["apply"], "apply": ["__call__"], "vjp": ["grads"], "grads": ["vjp"], "input_grad": ["vjp"]}
-"""The methods of a layer that a combinator without its own form of a method calls instead."""
+"""The method that a combinator calls instead of one that it does not define."""
 
 
 def outcome(case: Case, name: str, verb: str) -> list[str] | None:
-    """Return the notes of the error, innermost first; ``None`` where the layer is not asked."""
+    """Return the notes of the error, innermost first; ``None`` if the layer is not called."""
     net, spy = spied(case.layer, name)
     try:
         call(net, spy, case, verb)
@@ -73,7 +73,7 @@ def outcome(case: Case, name: str, verb: str) -> list[str] | None:
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("label", NETS)
 def test_an_error_says_where_in_the_combinator(label: str, verb: str) -> None:
-    """In all nine methods, for every layer that the method calls."""
+    """This covers all nine methods, and every layer that the method calls."""
     case = NETS[label]
     outcomes = {name: outcome(case, name, verb) for name in case.layer.children()}
     asked = {name: notes for name, notes in outcomes.items() if notes is not None}
@@ -93,12 +93,12 @@ UNASKED = {
     ("straight_through", "input_grad"),
     ("serial", "update_stats"),
 } | {("TripletMarginWithDistance", verb) for verb in ("vjp", "grads", "update_stats", "infer")}
-"""Methods that have nothing to ask: integers and frozen params have no gradient, straight through goes gy itself, and a distance
-has no params: only its ``input_grad`` is called. A serial asks only layers with running statistics to move them."""
+"""Methods that do not call the layer: integers and frozen params have no gradient, straight through passes gy itself, and a
+distance has no params: only its ``input_grad`` is called. A serial moves only layers with running statistics."""
 
 
 def test_a_kernel_that_a_combinator_calls_itself_is_explained_where_it_is() -> None:
-    """The combinator speaks, the places stay, and the kernel's words are the cause."""
+    """The combinator raises its own message, the places stay, and the kernel's error is the cause."""
     net = fn.serial(fn.uniqued(fn.serial(fn.Embedding(5, 3), fn.Linear(3, 2))))
     params = net.init(0)
     cache = net.apply(params, torch.tensor([1, 2, 1, 4]))[1]

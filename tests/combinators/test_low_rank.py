@@ -1,4 +1,4 @@
-"""LoRA: against autograd, that nothing else is trained, and the errors by their sentences."""
+"""LoRA: compared with autograd, nothing else is trained, and the error messages."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def drawn(layer):
 
 
 def test_lora_has_the_gradients_of_autograd():
-    """Of the two narrow matrices and of x; the layer's own are absent."""
+    """They are those of the two narrow matrices and of x; the layer's own are absent."""
     params, x, gy = drawn(LAYER), draw((5, 3), 1), draw((5, 4), 2)
     y, cache = LAYER.apply(params, x)
     a, b, x_ = (leaf.clone().requires_grad_() for leaf in (params["lora_A"], params["lora_B"], x))
@@ -28,7 +28,7 @@ def test_lora_has_the_gradients_of_autograd():
 
 
 def test_a_linear_is_changed_without_its_changed_weight():
-    """y, the gradients and both halves are those by the merged weight, for rows of more axes and without a bias."""
+    """y, the gradients and both halves are those for the merged weight, with several axes of rows and without a bias."""
     layer = fn.lora(fn.Linear(3, 4, bias=False), 2, alpha=6.0)
     params, x, gy = drawn(layer), draw((2, 5, 3), 1), draw((2, 5, 4), 2)
     (y, cache), merged = layer.apply(params, x), layer.merged(params)
@@ -49,7 +49,7 @@ def test_at_first_lora_changes_nothing():
 
 
 def test_training_moves_the_narrow_matrices_alone():
-    """And the merged params are those of a plain layer that does the same."""
+    """The merged params fit a plain layer, which gives the same."""
     params, x, target = LAYER.init(0), draw((5, 3)).float(), draw((5, 4), 1).float()
     opt = fn.Adam(lr=0.1)
     held, state, losses = params["layer"], opt.init(params), []
@@ -63,7 +63,7 @@ def test_training_moves_the_narrow_matrices_alone():
 
 
 def test_lora_without_alpha_has_the_scale_1():
-    """So that its value shows what it does."""
+    """The default alpha is the rank."""
     assert fn.lora(fn.Linear(3, 4), 2) == fn.lora(fn.Linear(3, 4), 2, alpha=2)
     assert fn.lora(fn.Linear(3, 4), 2).inference() == fn.lora(fn.Linear(3, 4), 2)
 
@@ -113,7 +113,7 @@ def moved(params):
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_adapters_come_and_go(net):
-    """Adding changes no output; merging gives the old net, with the predictions of the adapted one."""
+    """Adding changes no output; merging gives the old net with the predictions of the adapted one."""
     params, x = tree.cast(net.init(0), torch.float64), draw((5, 3))
     adapted, params_adapted = fn.add_lora(net, params, 2, rng=1)
     assert tree.structure(params_adapted) == tree.structure(adapted.init(0))
@@ -129,7 +129,7 @@ def test_adapters_come_and_go(net):
 
 
 def test_where_says_which_layers_are_adapted():
-    """By path and layer; a convolution too. Adapters that are there stay, with what they have learned."""
+    """It selects by path and layer, convolutions too; existing adapters stay with their trained values."""
     net = fn.serial(fn.Conv1d(2, 3, 2), fn.Flatten(), fn.lora(fn.Linear(9, 4), 1), fn.Linear(4, 2))
     params = moved(net.init(0))
     adapted, params_adapted = fn.add_lora(net, params, 2, 1, alpha=6.0, where=lambda _, layer: isinstance(layer, fn.Conv1d))
@@ -144,7 +144,7 @@ def test_where_says_which_layers_are_adapted():
 
 
 def test_only_adapters_train_beside_a_frozen_rest():
-    """``add_lora`` draws each adapter from its own key, and gradients reach the adapters alone."""
+    """``add_lora`` draws each adapter with its own key, and only the adapters get gradients."""
     net = fn.serial(fn.freeze(fn.Linear(3, 3)), fn.Linear(3, 3), fn.Linear(3, 3))
     adapted, params = fn.add_lora(net, net.init(0), 2, 1, where=lambda path, _: path in ("1", "2"))
     assert not torch.equal(params[1]["lora_A"], params[2]["lora_A"])
@@ -154,7 +154,7 @@ def test_only_adapters_train_beside_a_frozen_rest():
 
 
 def test_adapters_that_do_not_fit_are_refused():
-    """A layer without a weight, params without it, and what is no net."""
+    """A layer without a weight, params without one, and a value that is no net are refused."""
     with pytest.raises(ValueError, match="the layer's params must have a weight with at least two axes"):
         fn.add_lora(fn.Tanh(), {}, 1, 0, where=lambda *_: True)
     with pytest.raises(LookupError, match=r"nothing at '0\.weight'"):

@@ -1,4 +1,4 @@
-"""Mixed precision: the formula bit for bit in each dtype, what stays in float32, transforms, training, and the errors."""
+"""Mixed precision: the formula bit for bit in each dtype, what stays in float32, transforms, training, and errors."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ LOW = torch.bfloat16, torch.float16
 
 @pytest.mark.parametrize("dtype", [*LOW, torch.float64], ids=str)
 def test_all_verbs_compute_in_the_other_dtype(dtype):
-    """The bits of the layer called with params, x and gy in that dtype, and rounded to float32."""
+    """They give the bits of the layer with params, x and gy in that dtype, rounded to float32."""
     layer, key = fn.cast(NET, dtype), fn.key(3)
     params = layer.init(0)
     inner = tree.cast(params, dtype)
@@ -33,13 +33,13 @@ def test_all_verbs_compute_in_the_other_dtype(dtype):
 @pytest.mark.parametrize("law", ["pure", "structure", "halves", "reach"])
 @pytest.mark.parametrize("dtype", LOW, ids=str)
 def test_a_layer_in_half_precision_keeps_the_laws_without_slopes(law, dtype):
-    """As it is, with float32 outside: the laws themselves are tried on what computes no less precisely than the outside."""
+    """With float32 outside only these laws apply; the others are tried with a cast that loses no precision."""
     LAWS[law].__wrapped__(fn.cast(NET, dtype), X, None, 0, **({} if law == "reach" else {"dtype": torch.float32}))
 
 
 @pytest.mark.parametrize("dtype", LOW, ids=str)
 def test_half_precision_under_vmap_and_on_meta(dtype):
-    """Examples one by one, and no computation at all."""
+    """vmap is over single examples, and meta computes nothing."""
     layer = fn.cast(fn.serial(fn.Linear(3, 4), fn.Tanh()), dtype)
     params = layer.init(0)
     mapped = torch.func.vmap(lambda x: layer.vjp(params, layer.apply(params, x)[1], torch.ones(4)))(X)
@@ -53,7 +53,7 @@ def test_half_precision_under_vmap_and_on_meta(dtype):
 
 @pytest.mark.compiled
 def test_a_step_in_bfloat16_compiles():
-    """Within the rounding of bfloat16, which compiled code may leave out in between."""
+    """They agree to the rounding of bfloat16, which compiled code may skip on the way."""
     step = fn.train_step(fn.cast(fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2)), torch.bfloat16), fn.MSE(), fn.SGD(0.1))
     params = step.net.init(0)
     state, target = step.opt.init(params), torch.zeros(6, 2)
@@ -73,7 +73,7 @@ def test_running_statistics_move_in_float32():
 
 
 def test_training_keeps_float32_params_and_learns():
-    """A thousand small steps, of which params in bfloat16 would lose most."""
+    """There are a thousand small steps, most of which params in bfloat16 would lose."""
     net = fn.cast(fn.Linear(3, 1), torch.bfloat16)
     step, target = fn.train_step(net, fn.MSE(), fn.SGD(0.01)), X @ torch.tensor([[1.0], [-2.0], [0.5]])
     params = net.init(0)
@@ -85,7 +85,7 @@ def test_training_keeps_float32_params_and_learns():
 
 
 def test_y_has_the_dtype_of_x_or_else_of_the_params():
-    """Indices have none to come back to."""
+    """An x of indices has no floating dtype."""
     table = fn.cast(fn.Embedding(5, 3), torch.bfloat16)
     assert table(table.init(0), torch.tensor([1])).dtype is torch.float32
     linear = fn.cast(fn.Linear(3, 2), torch.float64)
@@ -109,13 +109,13 @@ def test_the_judge_computes_as_precisely_as_it_measures():
     ],
 )
 def test_what_cannot_be_cast_is_refused(call, message):
-    """Anything but a layer and a floating dtype."""
+    """Only a layer and a floating dtype are accepted."""
     with pytest.raises(ValueError, match=message):
         call()
 
 
 def test_errors_of_the_layer_get_a_note():
-    """And a gy of another dtype than y is refused, although it could be cast."""
+    """A gy of another dtype than y is refused, although it could be cast."""
     layer = fn.cast(fn.Linear(3, 2), torch.bfloat16)
     params = layer.init(0)
     with pytest.raises(ValueError, match="must be in_features=3, got x of shape") as error:
@@ -128,7 +128,7 @@ def test_errors_of_the_layer_get_a_note():
 @pytest.mark.parametrize("verb", ["vjp", "grads"])
 @pytest.mark.parametrize("bias", [None, torch.zeros(2, dtype=torch.int64)], ids=str)
 def test_gradients_have_a_floating_leaf_to_mirror(verb, bias):
-    """Of a leaf that is absent or not floating there is no gradient to round to its dtype."""
+    """An absent or integer leaf has no gradient to round to its dtype."""
     layer = fn.cast(fn.Linear(3, 2), torch.bfloat16)
     params = layer.init(0)
     y, cache = layer.apply(params, X)
@@ -138,7 +138,7 @@ def test_gradients_have_a_floating_leaf_to_mirror(verb, bias):
 
 @pytest.mark.parametrize("argument", ["params", "x"])
 def test_sparse_tensors_are_refused(argument):
-    """They would be computed by other kernels, or lose their form."""
+    """Other kernels would compute them, or they would become dense."""
     layer = fn.cast(fn.Linear(3, 2, bias=False), torch.bfloat16)
     arguments = {"params": layer.init(0), "x": X}
     with pytest.raises(ValueError, match="params and x must be trees of dense tensors on one device, got a tensor of layout"):

@@ -1,4 +1,4 @@
-"""``by_mode``: other layers for evaluation, which rewrites reach too."""
+"""``by_mode``: another layer for inference, which rewrites reach too."""
 
 import torch
 
@@ -10,7 +10,7 @@ NET = fn.by_mode(TRAINING, EVALUATION)
 
 
 def test_inference_takes_the_other_layer_with_the_same_params():
-    """A net with an auxiliary output loses it in evaluation; the params stay."""
+    """A net with an auxiliary output loses it in inference; the params stay."""
     params, x = NET.init(0), fn.random.normal(fn.key(1), (4, 3))
     y, aux = NET(params, x)
     assert aux.shape == (4, 2)
@@ -28,6 +28,6 @@ def test_rewrites_reach_both_layers():
 
 
 def test_it_is_a_value():
-    """It prints as the call that makes it."""
+    """Its repr is the call that makes it."""
     assert eval(repr(NET), vars(fn)) == NET
     assert [path for path, _ in fn.walk(NET)] == ["", "", "body", "aux"]

@@ -1,4 +1,4 @@
-"""Folding of batch norms: the folded net against the net in inference, and which norms are gone."""
+"""Folding of batch norms: the folded net equals the net in inference, and which norms are removed."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ BLOCK = fn.serial(fn.Linear(3, 4), BN(4), fn.ReLU())
 
 
 def moved(net):
-    """Return params off their first values, running variances and all, in float64."""
+    """Return params changed from their initial values, also running variances, in float64."""
     leaves = tree.names(net.init(0))
     drawn = {
         path: leaf
@@ -126,7 +126,7 @@ NETS = {
 
 @pytest.mark.parametrize(("net", "want", "shape"), NETS.values(), ids=NETS)
 def test_the_folded_net_is_the_net_in_inference(net, want, shape):
-    """The norms that can be folded are gone, and what is left gives the same, with params that fit it."""
+    """Norms that can be folded are removed, and the rest gives the same outputs, with params that fit it."""
     params, x = moved(net), fn.random.normal(9, shape, dtype=torch.float64)
     folded, p = fn.fold_batch_norm(net, params)
     assert folded == want
@@ -135,7 +135,7 @@ def test_the_folded_net_is_the_net_in_inference(net, want, shape):
 
 
 def test_folding_leaves_the_params_alone():
-    """New ones are made, of the dtype of the old."""
+    """The new ones have the dtype of the old ones."""
     params = BLOCK.init(0)
     before = tree.map(torch.clone, params)
     folded = fn.fold_batch_norm(BLOCK, params)[1]
@@ -144,6 +144,6 @@ def test_folding_leaves_the_params_alone():
 
 
 def test_params_that_do_not_fit_are_refused():
-    """By the serial that they do not fit."""
+    """The serial that they do not fit raises the error."""
     with pytest.raises(ValueError, match="serial: params must be a tuple of 3, one entry per layer, got a tuple of 1"):
         fn.fold_batch_norm(BLOCK, ({},))

@@ -1,4 +1,4 @@
-"""Orthogonal weights beside torch's parametrization, what they begin as, and the errors by their sentences."""
+"""Orthogonal weights compared with torch's parametrization, their initial values, and the error messages."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ MAPS = ["matrix_exp", "cayley", "householder"]
 
 
 def pair(rows, columns, name, trivialization):
-    """Return a Linear with an orthogonal weight, and torch's, off its start."""
+    """Return a Linear with an orthogonal weight and torch's, away from the initial values."""
     layer = fn.orthogonal(fn.Linear(columns, rows), orthogonal_map=name, use_trivialization=trivialization)
     module = parametrizations.orthogonal(nn.Linear(columns, rows), "weight", name, use_trivialization=trivialization).double()
     original = module.parametrizations.weight.original
@@ -27,14 +27,14 @@ def pair(rows, columns, name, trivialization):
 @given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([None, *MAPS]), st.booleans(), st.integers(0, 99))
 @settings(max_examples=80)
 def test_it_is_torch_s(rows, columns, name, trivialization, seed):
-    """Values and gradients by the state_dict, for wide, square and tall weights, with a base and without."""
+    """Values and gradients agree by the state_dict, for wide, square and tall weights, with a base and without."""
     layer, module = pair(rows, columns, name, trivialization)
     assert_twins(layer, module, draw((3, columns), seed), tolerance={"rtol": 1e-9, "atol": 1e-9})
 
 
 @pytest.mark.parametrize("name", MAPS)
 def test_of_more_axes_it_is_a_matrix_for_each_place(name):
-    """As in torch the last two axes of a convolution's weight are those of the matrices."""
+    """As in torch, the last two axes of a convolution's weight are those of the matrices."""
     layer = fn.orthogonal(fn.Conv2d(2, 3, (3, 2)), orthogonal_map=name)
     module = parametrizations.orthogonal(nn.Conv2d(2, 3, (3, 2)).double(), "weight", name)
     assert_twins(layer, module, draw((2, 2, 4, 4)))
@@ -46,7 +46,7 @@ def test_of_more_axes_it_is_a_matrix_for_each_place(name):
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("shape", [(4, 3), (3, 3), (3, 4)], ids=str)
 def test_the_weight_is_orthogonal_and_stays_so(shape, name, trivialization):
-    """Through training, whose loss falls."""
+    """It stays so during training, whose loss falls."""
     rows, columns = shape
     layer = fn.orthogonal(fn.Linear(columns, rows), orthogonal_map=name, use_trivialization=trivialization)
     x, target, opt = draw((9, columns)).float(), draw((9, rows), 1).float(), fn.AdamW(lr=0.05)
@@ -63,7 +63,7 @@ def test_the_weight_is_orthogonal_and_stays_so(shape, name, trivialization):
 
 @pytest.mark.parametrize("shape", [(4, 3), (3, 3), (3, 4)], ids=str)
 def test_it_begins_as_the_drawn_weight_made_orthonormal(shape):
-    """With a base by any map, and by householder without one: Q of the weight's QR decomposition, as torch has it."""
+    """With a base by any map, and by householder without one, it is Q of the weight's QR decomposition, as in torch."""
     rows, columns = shape
     drawn = fn.Linear(columns, rows).init(fn.fold_in(0, 0))["weight"]
     tall = drawn if rows >= columns else drawn.mT
@@ -78,7 +78,7 @@ def test_it_begins_as_the_drawn_weight_made_orthonormal(shape):
 
 
 def test_a_diagonal_that_weight_decay_shrank_keeps_its_sign():
-    """Where torch truncates it to 0 and the columns vanish."""
+    """torch truncates it to 0, and the columns vanish."""
     layer = fn.orthogonal(fn.Linear(2, 3))
     params = layer.init(0)
     shrunk = tree.replace(params, "parametrizations.weight.original", params["parametrizations"]["weight"]["original"] * 0.3)

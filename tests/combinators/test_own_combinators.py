@@ -1,4 +1,4 @@
-"""A user-defined combinator, with its own leaves besides those of its layers: what it inherits from the base class."""
+"""A custom combinator with leaves of its own besides those of its layers: what it inherits from the base class."""
 
 from typing import Any
 
@@ -50,12 +50,12 @@ def moved(net: fn.Layer) -> Any:
     "layer", [fn.Tanh(), BLOCK, fn.serial(fn.Linear(3, 3), fn.Dropout(0.5))], ids=["plain", "normed", "noisy"]
 )
 def test_it_keeps_every_law(layer: fn.Layer) -> None:
-    """Reach among them: keys, statistics and inference come to the layer within."""
+    """This includes reach: keys, statistics and inference get to the layer within."""
     assert fn.testing.check_laws(Gated(layer, 3), X) is None
 
 
 def test_its_statistics_move_and_its_own_leaves_stay() -> None:
-    """In the order in which it made them."""
+    """The order of leaves stays."""
     net = Gated(BLOCK, 3)
     params, after = net.init(0), moved(net)
     assert [*after] == [*params]
@@ -69,7 +69,7 @@ def test_its_statistics_move_and_its_own_leaves_stay() -> None:
     ids=["alone", "in serial", "twice"],
 )
 def test_norms_within_it_are_folded(net: fn.Layer) -> None:
-    """The factors go through as they are."""
+    """The factors stay as they are."""
     params = moved(net)
     folded, folded_params = fn.fold_batch_norm(net, params)
     assert not any(isinstance(layer, fn.BatchNorm1d) for _, layer in fn.walk(folded))
@@ -78,13 +78,13 @@ def test_norms_within_it_are_folded(net: fn.Layer) -> None:
 
 
 def test_params_without_the_layers_are_refused() -> None:
-    """What is missing is said, not what is there beside it."""
+    """The message has the missing ones, not the others."""
     with pytest.raises(ValueError, match=r"^Gated: params must be a dict with the keys layer, got a dict with the keys 'gate'"):
         fn.fold_batch_norm(Gated(BLOCK, 3), {"gate": torch.ones(3)})
 
 
 def test_its_layers_are_found_and_sized() -> None:
-    """By the path of their params."""
+    """They are found by the path of their params."""
     net = fn.serial(fn.Tanh(), Gated(fn.serial(fn.Linear(None, 3), fn.BatchNorm1d(None)), 3))
     sized = fn.infer_sizes(net, X)
     assert fn.at(sized, "1.layer.0") == fn.Linear(3, 3)
@@ -93,7 +93,7 @@ def test_its_layers_are_found_and_sized() -> None:
 
 
 def test_each_step_of_a_scan_of_it_draws_anew() -> None:
-    """The key of a step comes to the dropout within, and none is drawn twice."""
+    """The dropout within gets the key of its step, and none is used twice."""
     cell = fn.serial(fn.Add(), Gated(fn.Dropout(0.5), 4), fn.branch(fn.Identity(), fn.Identity()))
     net = fn.scan(cell)
     xs, carry = torch.ones(6, 2, 4), torch.zeros(2, 4)
@@ -113,7 +113,7 @@ def test_each_step_of_a_scan_of_it_draws_anew() -> None:
     ids=["shared", "parallel"],
 )
 def test_folding_and_sizes_go_through_layers_around_it(wrap: Any) -> None:
-    """Whether one copy of the params serves several places or each place has its own."""
+    """Several places may share one copy of the params, or each have its own."""
     net = wrap(Gated(BLOCK, 3))
     params = moved(net)
     folded, folded_params = fn.fold_batch_norm(net, params)

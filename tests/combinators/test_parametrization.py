@@ -1,4 +1,4 @@
-"""Reparametrization: against torch's parametrizations, what stays as it was, and the errors by their sentences."""
+"""Reparametrization: compared with torch's parametrizations, what stays unchanged, and the error messages."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def called(module, x):
 @settings(max_examples=30)
 @given(st.sampled_from(sorted(LAYERS)), st.sampled_from([0, 1, None]), SEEDS)
 def test_weight_norm_is_torchs(name, dim, seed):
-    """With its state_dict as params: the same values and gradients, of magnitudes and directions."""
+    """With its state_dict as params, values and gradients of magnitudes and directions agree."""
     ours, theirs, shapes = LAYERS[name]
     module = parametrizations.weight_norm(theirs(), dim=dim)
     with torch.no_grad():
@@ -42,7 +42,7 @@ def test_weight_norm_is_torchs(name, dim, seed):
 @settings(max_examples=30)
 @given(st.sampled_from(sorted(LAYERS)), st.sampled_from([0, 1, None]), SEEDS)
 def test_spectral_norm_is_torchs_with_the_vectors_held(name, dim, seed):
-    """Which torch does in evaluation; the default axis is torch's too."""
+    """torch holds them in evaluation; the default axis is torch's too."""
     ours, theirs, shapes = LAYERS[name]
     module = parametrizations.spectral_norm(theirs(), dim=dim).eval()
     assert_twins(fn.spectral_norm(ours(), dim=dim), module, drawn(shapes, seed), call=called)
@@ -67,7 +67,7 @@ class _Exp(nn.Module):
 
 
 def test_any_layer_is_a_parametrization():
-    """As a module is in torch: the original begins as the weight that was drawn, and the weight is made from it."""
+    """As in torch, the original is initially the drawn weight, from which the layer computes the weight."""
     module = nn.Linear(3, 4)
     parametrize.register_parametrization(module, "weight", _Exp())
     layer = fn.parametrize(fn.Linear(3, 4), fn.Exp())
@@ -79,7 +79,7 @@ def test_any_layer_is_a_parametrization():
 
 
 def test_at_first_weight_norm_changes_nothing():
-    """And spectral norm divides by the largest singular value, nearly."""
+    """Spectral norm divides by the largest singular value, nearly."""
     first = fn.Linear(30, 20).init(fn.fold_in(0, 0))
     layer = fn.weight_norm(fn.Linear(30, 20))
     torch.testing.assert_close(layer.merged(layer.init(0)), first)
@@ -88,7 +88,7 @@ def test_at_first_weight_norm_changes_nothing():
 
 
 def test_training_moves_the_originals_and_the_vectors():
-    """Spectral norm's estimate follows the weight through the steps of ``train_step``, and the loss falls."""
+    """Its estimate follows the weight through the steps of ``train_step``, and the loss falls."""
     layer = fn.spectral_norm(fn.Linear(3, 4))
     params, x, target = layer.init(0), draw((5, 3)).float(), draw((5, 4), 1).float()
     step, opt = fn.train_step(layer, fn.MSE(), fn.Adam(lr=0.1)), fn.Adam(lr=0.1)
@@ -101,7 +101,7 @@ def test_training_moves_the_originals_and_the_vectors():
 
 
 def test_running_statistics_of_the_layer_within_are_moved():
-    """Also where nothing that makes the weight has any; without any, a step of training asks for none."""
+    """This holds even if the parametrization has none; if nothing has any, ``has_running_stats`` is false."""
     layer = fn.weight_norm(fn.BatchNorm1d(3))
     params = layer.init(0)
     moved = layer.update_stats(params, layer.apply(params, draw((5, 3)).float())[1])
@@ -112,7 +112,7 @@ def test_running_statistics_of_the_layer_within_are_moved():
 
 
 def test_sizes_are_inferred_within():
-    """As of the layer by itself."""
+    """They are those of the layer by itself."""
     assert fn.infer_sizes(fn.weight_norm(fn.Linear(None, 4)), torch.ones(2, 3)) == fn.weight_norm(fn.Linear(3, 4))
 
 

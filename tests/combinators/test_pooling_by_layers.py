@@ -1,4 +1,4 @@
-"""Windows reduced by a layer: against the pooling that there is, by autograd, as nets of their own, and the errors."""
+"""Windows reduced by a layer: compared with existing poolings, with autograd, as parts of nets, and the errors."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ NAMED = {
 @settings(max_examples=20)
 @given(st.integers(1, 3), st.none() | st.integers(1, 3), st.integers(0, 1), st.booleans(), st.integers(0, 10**6))
 def test_by_a_reduction_it_is_the_pooling_of_that_name(name, axes, kernel, stride, padding, batch, seed):
-    """Values and gradients, with and without a batch, and with what each takes for padding."""
+    """Values and gradients agree, with and without a batch, with the padding of each."""
     reducer, kind, value = NAMED[name]
     how = (kernel, stride, min(padding, kernel // 2))
     ours, theirs = getattr(fn, f"Pool{axes}d")(reducer, *how, padding_value=value), kind(axes)(*how)
@@ -38,7 +38,7 @@ def test_by_a_reduction_it_is_the_pooling_of_that_name(name, axes, kernel, strid
 @settings(max_examples=20)
 @given(st.none() | st.integers(1, 4), st.booleans(), st.integers(0, 10**6))
 def test_by_a_reduction_to_a_given_size_it_is_the_adaptive_pooling_of_that_name(name, axes, size, batch, seed):
-    """Values and gradients, with and without a batch, for sizes that divide the length and others, longer than it too."""
+    """Values and gradients agree, with and without a batch, for sizes that divide the length or not, also larger ones."""
     reducer, kind = {"mean": (fn.Mean(-1), "Avg"), "max": (fn.Max(-1), "Max")}[name]
     ours, theirs = getattr(fn, f"AdaptivePool{axes}d")(reducer, size), getattr(fn, f"Adaptive{kind}Pool{axes}d")(size)
     x = draw((*[2] * batch, 2, *range(3, 3 + axes)), seed)
@@ -49,7 +49,7 @@ def test_by_a_reduction_to_a_given_size_it_is_the_adaptive_pooling_of_that_name(
 
 
 def test_an_adaptive_reducer_s_params_and_statistics_are_one_layer_s():
-    """As of ``shared``: gradients add up over the windows, and statistics are moved by one window after the other."""
+    """They work as in ``shared``: gradients add up over the windows, and each window moves the statistics in turn."""
     layer = fn.AdaptivePool1d(fn.serial(fn.BatchNorm1d(3), fn.Mean(-1)), 2)
     params = layer.init(0)
     moved = layer.update_stats(params, layer.apply(params, draw((2, 3, 5)).float())[1])
@@ -60,7 +60,7 @@ def test_an_adaptive_reducer_s_params_and_statistics_are_one_layer_s():
 
 
 def test_a_linear_map_of_windows_is_a_convolution_of_each_channel():
-    """The elements of a window stand row by row, dilated ones too."""
+    """The elements of a window are row by row, also if dilated."""
     layer = fn.Pool2d(fn.serial(fn.Linear(6, 1), fn.Squeeze(-1)), (2, 3), (2, 1), (1, 0), (1, 2))
     params, x = fn.tree.cast(layer.init(1), torch.float64), draw((2, 1, 5, 7))
     w, b = params[0]["weight"].reshape(1, 1, 2, 3), params[0]["bias"]
@@ -68,7 +68,7 @@ def test_a_linear_map_of_windows_is_a_convolution_of_each_channel():
 
 
 def test_a_reducer_is_initialized_and_moved_as_by_itself():
-    """Its params are the pooling's, with its first child's key; its statistics move, and its size is inferred."""
+    """Its params are the pooling's, drawn with its first child's key; its statistics move, and its size is inferred."""
     layer = fn.Pool1d(fn.serial(fn.Linear(None, 1), fn.Squeeze(-1)), 3)
     assert fn.infer_sizes(layer, torch.ones(2, 4, 9)) == fn.Pool1d(fn.serial(fn.Linear(3, 1), fn.Squeeze(-1)), 3)
     normed = fn.Pool2d(fn.serial(fn.BatchNorm2d(3), fn.Mean(-1)), 2)

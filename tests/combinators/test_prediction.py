@@ -1,4 +1,4 @@
-"""Prediction: ``net(params, x)`` calls the layers within, so that a net holds the cache of one layer at a time."""
+"""Prediction: ``net(params, x)`` calls the layers within, so that only one layer's cache exists at a time."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from funcnet.contract import Layer
 from funcnet.stand_ins import StandIn, stand_in_for
 
 AS_ONE = fn.ensemble(fn.Tanh(), 1), fn.MultiHeadAttention(2, 1), fn.MaskedConv(fn.Conv1d(1, 1, 1), "A")
-"""Layers of kinds that run what they hold for all members at once, or as a part of their own formula."""
+"""Kinds of layers that run their children for all members at once, or as part of their own formula."""
 
 
 class Spy(StandIn):
@@ -26,7 +26,7 @@ class Spy(StandIn):
 
 
 def spied(layer: Layer) -> Layer:
-    """Return the net with spies in the places of the layers that hold no others."""
+    """Return the net with spies in place of the layers that hold no others."""
     if isinstance(layer, Combinator) and layer.children():
         return layer.with_children({name: spied(child) for name, child in layer.children().items()})
     return stand_in_for(layer, Spy)
@@ -39,7 +39,7 @@ def runs_its_layers(layer: Layer) -> bool:
 
 @pytest.mark.parametrize("name", [name for name in CASES if runs_its_layers(CASES[name].layer)])
 def test_prediction_applies_no_layer_within(name: str) -> None:
-    """In every combinator of the catalogue."""
+    """Every combinator of the catalogue is tried."""
     layer, x, params = CASES[name][:3]
     torch.testing.assert_close(spied(layer)(params, x, fn.key(0)), layer(params, x, fn.key(0)), equal_nan=True)
 
@@ -47,7 +47,7 @@ def test_prediction_applies_no_layer_within(name: str) -> None:
 @pytest.mark.parametrize("layer", [fn.LayerNorm(3), fn.Dropout(0.5), fn.LSTM(3, 3), fn.MaxPool2d(2)], ids=repr)
 @pytest.mark.parametrize("shared_input", [True, False])
 def test_prediction_of_an_ensemble_keeps_no_cache(layer: Layer, shared_input: bool) -> None:
-    """Its members are called, under vmap or one after the other: here caches would go through vmap too, or be held for all."""
+    """Members are called, by vmap or in turn; caches would pass through vmap too, or be held for all."""
     net = fn.ensemble(layer, 2, shared_input=shared_input)
     params, key = net.init(0), fn.key(1)
     for side in (4, 200):

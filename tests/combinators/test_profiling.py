@@ -1,4 +1,4 @@
-"""Profiling: the ranges that a profiler sees, and what does not change."""
+"""Profiling: the ranges in a profile, and what does not change."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ X = fn.random.normal(0, (5, 3))
 
 
 def ranges(work):
-    """Return the names of a profile's ranges that are ours."""
+    """Return the names of our ranges in a profile."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         work()
     return [
@@ -22,7 +22,7 @@ def ranges(work):
 
 
 def test_every_layer_of_a_net_is_profiled_by_its_path():
-    """One line with map_layers: a range for each layer and direction, within those of the layers that hold it."""
+    """One line with map_layers gives a range for each layer and direction, nested as the layers are."""
     net = fn.map_layers(lambda path, layer: fn.profiled(layer, path or "net"), NET, with_path=True)
     params = NET.init(0)
 
@@ -38,7 +38,7 @@ def test_every_layer_of_a_net_is_profiled_by_its_path():
 
 
 def test_each_verb_has_its_range():
-    """By the layer's class where no name is given; prediction counts as apply."""
+    """Without a name it has the layer's class; prediction counts as apply."""
     layer, params = fn.profiled(fn.Linear(3, 2)), fn.Linear(3, 2).init(0)
     y, cache = layer.apply(params, X)
     assert ranges(lambda: layer(params, X)) == ["Linear.apply"]
@@ -48,7 +48,7 @@ def test_each_verb_has_its_range():
 
 
 def test_nothing_else_changes():
-    """The bits, the params and the name of the place of an error."""
+    """Results agree bit for bit, as do params and the place named in an error."""
     layer, plain, params = fn.profiled(NET), NET, NET.init(0)
     assert fn.tree.equal(layer.init(0), params)
     y, cache = layer.apply(params, X)
@@ -59,7 +59,7 @@ def test_nothing_else_changes():
 
 
 def test_what_is_no_layer_or_no_name_is_refused():
-    """When it is made."""
+    """The error is raised when it is made."""
     with pytest.raises(ValueError, match="layer"):
         fn.profiled(3)
     with pytest.raises(ValueError, match="name must be a str, or None"):
@@ -67,7 +67,7 @@ def test_what_is_no_layer_or_no_name_is_refused():
 
 
 def test_a_profile_of_invertible_layers_is_that_of_a_run():
-    """They stay invertible: a serial of them keeps one output, and restores on the way back, as it does when nobody looks."""
+    """They stay invertible: a serial of them keeps one output and restores the others, as without profiling."""
     half = fn.serial(fn.Linear(3, 3), fn.Tanh())
     plain = fn.serial(*[fn.reversible(half, half)] * 3)
     net = fn.map_layers(lambda path, layer: fn.profiled(layer, path or "net"), plain, with_path=True)

@@ -1,4 +1,4 @@
-"""Combinators within combinators, drawn at random from the catalogue: values and gradients by autograd, the laws, and the algebra."""
+"""Nested combinators drawn at random from the catalogue: values and gradients by autograd, the laws, and the algebra."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ KEY, INDICES = fn.key(3), torch.tensor([4, 0, 4, 1])
 
 
 def drawn(net: Layer, shape: Any, seed: int = 0) -> tuple[Any, Tensor]:
-    """Return params and an input; a net with numbers too large to compare, here or there, is no example."""
+    """Return params and an input; a net whose numbers are too large to compare is skipped."""
     params = moved(net.init(seed))
     x = INDICES if shape is torch.int64 else fn.random.normal(seed + 1, shape, dtype=torch.float64)
     try:
@@ -38,7 +38,7 @@ def noise(y: Tensor) -> Tensor:
 
 
 def check_by_autograd(net: Layer, params: Any, x: Any) -> None:
-    """Require of y and of every gradient what autograd finds of ``apply``; absent gradients only where there is none."""
+    """Compare y and every gradient with autograd through ``apply``; they may be absent only where there is none."""
     y, cache = net.apply(params, x, KEY)
     want_y, want = by_autograd(net, params, x, noise(y), KEY)
     got = net.vjp(params, cache, noise(y))
@@ -59,7 +59,7 @@ def check_by_autograd(net: Layer, params: Any, x: Any) -> None:
 
 
 def values_and_gradients(net: Layer, params: Any, x: Any) -> tuple[Any, ...]:
-    """Return what every verb gives, with one key and one gy."""
+    """Return the results of every verb, with one key and one gy."""
     y, cache = net.apply(params, x, KEY)
     arguments = params, cache, noise(y)
     return y, *net.vjp(*arguments), net.grads(*arguments), net.input_grad(*arguments), net.update_stats(params, cache)
@@ -77,7 +77,7 @@ def trials(
 
 ANY, ENDO = trials(Grower.net), trials(Grower.endo)
 TWO = st.sampled_from(INPUTS).flatmap(lambda shape: st.tuples(*[trials(Grower.endo, (shape,), 2)] * 2))
-"""Two nets of one shape."""
+"""Two nets with equal shapes."""
 
 
 def check_a_net(net: Layer, shape: Any) -> None:
@@ -94,14 +94,14 @@ def check_laws_of(net: Layer, shape: Any, dtypes: tuple[torch.dtype, ...]) -> No
 @given(nets())
 @settings(max_examples=40)
 def test_a_net_has_the_values_and_gradients_that_autograd_finds(net):
-    """Of all params and of x, with gradient rules as they are declared and frozen params held fixed."""
+    """All params and x are compared, with gradient rules as declared and frozen params fixed."""
     check_a_net(*net)
 
 
 @given(nets(4))
 @settings(max_examples=6)
 def test_a_net_keeps_the_laws(net):
-    """All but rows and compiling, in float64."""
+    """All except rows and compiling are tried in float64."""
     check_laws_of(*net, (torch.float64,))
 
 
@@ -109,7 +109,7 @@ def test_a_net_keeps_the_laws(net):
 @given(nets())
 @settings(max_examples=2000)
 def test_many_nets_have_the_values_and_gradients_that_autograd_finds(net):
-    """The same of more nets."""
+    """More nets are tried than above."""
     check_a_net(*net)
 
 
@@ -117,14 +117,14 @@ def test_many_nets_have_the_values_and_gradients_that_autograd_finds(net):
 @given(nets(5))
 @settings(max_examples=200)
 def test_many_nets_keep_the_laws(net):
-    """The same of more nets, in float32 too."""
+    """More nets are tried than above, also in float32."""
     check_laws_of(*net, (torch.float64, torch.float32))
 
 
 @given(ENDO, st.integers(1, 4))
 @settings(max_examples=12)
 def test_repeat_is_copies_in_series(trial, n):
-    """Every verb has the bits of a serial of n copies, and so have fresh params."""
+    """Every verb, and init, agrees bit for bit with a serial of n copies."""
     layer, _, x = trial
     many, plain = fn.repeat(layer, n), fn.serial(*[layer] * n)
     params, each = moved(many.init(7)), plain.init(7)
@@ -141,14 +141,14 @@ def test_repeat_is_copies_in_series(trial, n):
 
 
 def copy(values: Any, i: int) -> Any:
-    """Return number i of a stack in separate memory: products differ in their last bits at odd addresses."""
+    """Return number i of a stack in its own memory: products at odd addresses differ in their last bits."""
     return tree.map(lambda leaf: leaf[i].clone(), values)
 
 
 @given(ANY)
 @settings(max_examples=12)
 def test_remat_is_the_layer(trial):
-    """Every verb has the bits of the layer itself, cut into segments or not."""
+    """Every verb agrees bit for bit with the layer, with segments or without."""
     layer, params, x = trial
     want = values_and_gradients(layer, params, x)
     cuts = range(1, len(layer) + 1) if isinstance(layer, type(fn.serial())) else ()
@@ -159,7 +159,7 @@ def test_remat_is_the_layer(trial):
 @given(ANY)
 @settings(max_examples=12)
 def test_freeze_changes_only_gradients_of_params(trial):
-    """These are absent; all else has the bits of the layer itself."""
+    """They are absent; everything else agrees bit for bit."""
     layer, params, x = trial
     y, gp, gx, grads, input_grad, stats = values_and_gradients(fn.freeze(layer), params, x)
     want_y, _, want_gx, _, want_input_grad, want_stats = values_and_gradients(layer, params, x)
@@ -172,7 +172,7 @@ def test_freeze_changes_only_gradients_of_params(trial):
 @given(TWO)
 @settings(max_examples=12)
 def test_reversible_is_its_formula(two):
-    """y1 = x1 + f(x2) and y2 = x2 + g(y1) as a graph, alone and three in a run, and the inverse leads back."""
+    """y1 = x1 + f(x2) and y2 = x2 + g(y1) as a graph, alone and three in a run; the inverse restores x."""
     (f, p, x), (g, q, z) = two
     nodes = {
         "f": (f, "x2"),
@@ -199,7 +199,7 @@ def test_reversible_is_its_formula(two):
 @given(ANY)
 @settings(max_examples=12)
 def test_cast_to_float64_is_float64_rounded_once(trial):
-    """On params and x in float32: y, the gradients and moved statistics are those in float64, rounded."""
+    """With params and x in float32: y, gradients and moved statistics are those in float64, rounded."""
     layer, params, x = trial
     params, x = tree.cast((params, x), torch.float32)
     wide, gy = tree.cast((params, x), torch.float64), noise(layer(params, x, KEY)).float()
@@ -215,7 +215,7 @@ def test_cast_to_float64_is_float64_rounded_once(trial):
 @given(ANY)
 @settings(max_examples=20)
 def test_a_step_in_the_backward_pass_is_the_plain_step(trial):
-    """Bit for bit, wherever the combinators pass gradients on."""
+    """They agree bit for bit in all combinators."""
     net, params, x = trial
     opt, target = fn.Adam(lr=1e-3), torch.zeros_like(net(params, x, KEY))
     state = opt.init(params)
@@ -227,7 +227,7 @@ def test_a_step_in_the_backward_pass_is_the_plain_step(trial):
 @given(ANY)
 @settings(max_examples=20)
 def test_gradients_per_example_are_those_of_each_row(trial):
-    """And so are their norms; a batch without rows has the structure of others."""
+    """Their norms agree too; an empty batch gives the structure of others."""
     net, params, x = trial
     y, loss = net(params, x, KEY), fn.MSE()
     assume(not net.batch_dependent and y.dim() and len(y) == len(x))

@@ -1,4 +1,4 @@
-"""Channels last: beside the layer on permuted tensors, without copies, with all that a layer passes on, and the errors."""
+"""Channels last: compared with the layer on permuted tensors, without copies, what a layer passes on, and errors."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def last(x):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_it_is_the_layer_between_two_permutations(name):
-    """y, the params' gradients, gx and the statistics, with the layer's own params."""
+    """y, the gradients, gx and the statistics agree; the params are the layer's own."""
     layer, shape = LAYERS[name]
     turned, x = fn.channels_last(layer), draw(shape)
     params = tree.cast(turned.init(3), torch.float64)
@@ -45,7 +45,7 @@ def test_it_is_the_layer_between_two_permutations(name):
 
 @pytest.mark.parametrize("layer", [fn.Conv2d(3, 4, 3), fn.MaxPool2d(2), fn.AvgPool2d(2), fn.BatchNorm2d(3)], ids=repr)
 def test_nothing_is_copied_into_another_order(layer):
-    """The layer gets a view of x, and y and gx lie in memory as they are read."""
+    """The layer gets a view of x, and y and gx are in memory as they are read."""
     seen = []
 
     class Watched(TorchDispatchMode):
@@ -75,7 +75,7 @@ def test_without_a_batch_the_channels_go_first():
 
 
 def test_a_net_is_passed_on_as_it_is():
-    """Whether it is stochastic or mixes the batch, its sizes, its inference, and its draws."""
+    """This covers whether it is stochastic or mixes the batch, its sizes, its inference, and its draws."""
     net = fn.channels_last(fn.serial(fn.Conv2d(None, 2, 1), fn.BatchNorm2d(None), fn.Dropout(0.5)))
     sized = fn.infer_sizes(net, torch.ones(2, 4, 5, 3))
     assert sized == fn.channels_last(fn.serial(fn.Conv2d(3, 2, 1), fn.BatchNorm2d(2), fn.Dropout(0.5)))
@@ -105,7 +105,7 @@ def test_wrong_use_is_refused_with_its_sentence(sentence):
 
 
 def test_an_error_of_the_layer_says_that_x_came_to_it_turned():
-    """By a note, since the shape that it names is not the caller's."""
+    """A note says so, since the shape in the message is not the caller's."""
     layer = fn.channels_last(fn.Conv2d(5, 1, 1))
     with pytest.raises(ValueError, match=r"got x of shape \(2, 4, 3, 3\)") as caught:
         layer(layer.init(0), torch.ones(2, 3, 3, 4))

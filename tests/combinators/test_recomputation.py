@@ -1,4 +1,4 @@
-"""Recomputation: ``remat`` is the layer itself, bit for bit, and keeps less."""
+"""Recomputation: ``remat`` equals the layer bit for bit, and keeps less."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ TRIALS = [(name, None) for name in NETS] + [("serial", 1), ("serial", 4), ("seri
 
 @pytest.mark.parametrize(("name", "segments"), TRIALS)
 def test_remat_is_the_layer_bit_for_bit(name, segments):
-    """Fresh params, y, gradients, their halves and the moved statistics, with one key."""
+    """Initial params, y, gradients, their halves and moved statistics agree, with one key."""
     plain, key = NETS[name], fn.key(5)
     net = fn.remat(plain, segments)
     params = tree.cast(plain.init(1), torch.float64)
@@ -36,7 +36,7 @@ def test_remat_is_the_layer_bit_for_bit(name, segments):
 
 
 def test_the_cache_is_the_inputs_and_the_key():
-    """x of each segment, and a key where the layer needs one: nothing else, and x is not copied."""
+    """It has x of each segment, and a key if the layer needs one; x is not copied."""
     params, x = NETS["serial"].init(0), draw((6, 5)).float()
     kept, key = fn.remat(NETS["serial"]).apply(params, x, 7)[1]
     assert kept[0] is x
@@ -66,13 +66,13 @@ def test_walking_and_inference_reach_the_layer():
 
 @pytest.mark.parametrize(("layer", "segments"), [(fn.Tanh(), 2), (fn.serial(fn.Tanh()), 2), (fn.serial(fn.Tanh()), 0)])
 def test_segments_need_a_serial_of_as_many_layers(layer, segments):
-    """Anything else is refused where the net is made."""
+    """Anything else is refused when the net is made."""
     with pytest.raises(ValueError, match="segments"):
         fn.remat(layer, segments)
 
 
 def test_errors_say_where_forward_and_backward():
-    """The layer of the serial, and then the remat."""
+    """Notes name the layer of the serial, then the remat."""
     net = fn.remat(fn.serial(fn.Tanh(), fn.Linear(3, 3)), segments=2)
     params, x = net.init(0), torch.zeros(2, 3)
     with pytest.raises(ValueError, match=r"in_features=3[\s\S]*in serial, layer 1\n  in remat"):
@@ -83,7 +83,7 @@ def test_errors_say_where_forward_and_backward():
 
 
 def test_a_rewrite_to_fewer_layers_has_fewer_segments():
-    """So that what comes out still evaluates back: a folded norm leaves one layer, and a single layer is no serial."""
+    """The repr must still evaluate: a folded norm leaves one layer, and a single layer is no serial."""
     net = fn.remat(fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3), fn.Tanh()), segments=3)
     folded, _ = fn.fold_batch_norm(net, net.init(0))
     assert folded == fn.remat(fn.serial(fn.Linear(3, 3), fn.Tanh()), segments=2)

@@ -1,4 +1,4 @@
-"""Layers along time beside the loop written out, and beside the recurrent nets that do the same."""
+"""Layers along time compared with loops, and with recurrent nets that compute the same."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def in_double(layer):
 
 
 def along(layer, params, xs, carry, gys, gcarry):
-    """Return what a scan gives, and its gradients, by a loop."""
+    """Return what a scan returns, and its gradients, by a loop."""
     ys, caches, gxs, total = [], [], [], tree.zeros_like(params)
     for x in xs:
         (y, carry), cache = layer.apply(params, (x, carry))
@@ -32,7 +32,7 @@ STEP = fn.serial(fn.Concat(), fn.Linear(5, 4), fn.Tanh(), fn.branch(fn.Linear(4,
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_scan_is_the_loop_over_time(steps, reverse):
-    """Outputs, last carry and all gradients; a reverse scan is the loop from the end."""
+    """Outputs, last carry and all gradients agree; a reverse scan is the loop from the end."""
     layer, turn = fn.scan(STEP, reverse=reverse), (lambda x: x.flip(0)) if reverse else (lambda x: x)
     params, xs, carry = in_double(STEP), draw((steps, 2, 3), 1), draw((2, 2), 2)
     gys, gcarry = draw((steps, 2, 3), 3), draw((2, 2), 4)
@@ -43,7 +43,7 @@ def test_a_scan_is_the_loop_over_time(steps, reverse):
 
 
 def test_a_scan_of_a_cell_is_the_net():
-    """scan(GRUCell) has the outputs and gradients of GRU, which computes them another way."""
+    """scan(GRUCell) has the outputs and gradients of GRU, which computes them in another way."""
     cell, net = fn.scan(fn.GRUCell(3, 4), output_is_carry=True), fn.GRU(3, 4)
     params, xs, h = in_double(cell), draw((5, 2, 3)), draw((2, 4), 1)
     named = {f"{name}_l0": leaf for name, leaf in params.items()}
@@ -57,7 +57,7 @@ def test_a_scan_of_a_cell_is_the_net():
 
 
 def test_each_step_of_a_scan_has_a_key_of_its_own():
-    """The same key gives the same masks, and no two steps drop alike."""
+    """The same key gives the same masks, and no two steps drop the same elements."""
     layer = fn.scan(fn.parallel(fn.Dropout(0.5), fn.Identity()))
     x = (torch.ones(6, 64), torch.zeros(()))
     ys, _ = layer(layer.init(0), x, 3)
@@ -69,7 +69,7 @@ def test_each_step_of_a_scan_has_a_key_of_its_own():
 @pytest.mark.parametrize("every", [1, 2, 3, 5, 7])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_scan_with_checkpoints_is_the_scan_bit_for_bit(every, reverse):
-    """Outputs, gradients, their halves and statistics of 5 steps with dropout, with carries kept after so many steps."""
+    """Outputs, gradients, their halves and statistics of 5 steps with dropout agree for each interval of kept carries."""
     step = fn.serial(STEP, fn.parallel(fn.serial(fn.BatchNorm1d(3), fn.Dropout(0.3)), fn.Tanh()))
     plain, layer = fn.scan(step, reverse=reverse), fn.scan(step, reverse=reverse, checkpoint_every=every)
     params, x, gy = in_double(step), (draw((5, 4, 3), 1), draw((4, 2), 2)), (draw((5, 4, 3), 3), draw((4, 2), 4))
@@ -92,7 +92,7 @@ def test_a_scan_with_checkpoints_keeps_x_and_some_carries():
 
 
 def test_constants_come_to_every_step_and_get_the_sum_of_gradients():
-    """The outputs and gradients of the loop written out, in which each step has a gradient of the constants."""
+    """Outputs and gradients are those of the loop, in which each step has a gradient of the constants."""
     step = fn.serial(fn.Concat(), fn.Linear(7, 4), fn.Tanh(), fn.branch(fn.Linear(4, 3), fn.Linear(4, 2)))
     params, xs, carry, e = in_double(step), draw((5, 2, 3), 1), draw((2, 2), 2), draw((2, 2), 3)
     gys, gcarry = draw((5, 2, 3), 4), draw((2, 2), 5)
@@ -124,7 +124,7 @@ def test_a_scan_folds_the_statistics_of_every_step():
 
 @pytest.mark.parametrize("kind", [fn.RNN, fn.GRU, fn.LSTM])
 def test_bidirectional_of_a_net_is_the_bidirectional_net(kind):
-    """The reverse direction's params are the second copy's; outputs stand side by side, and states are a pair."""
+    """The reverse direction has the second copy's params; outputs are concatenated, and states are a pair."""
     layer, net = fn.bidirectional(kind(3, 2)), kind(3, 2, bidirectional=True)
     params, x = in_double(layer), draw((4, 2, 3))
     named = params[0] | {f"{name}_reverse": leaf for name, leaf in params[1].items()}
@@ -194,7 +194,7 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
     ],
 )
 def test_a_layer_s_error_says_where_it_happened(layer, x, note):
-    """As a note on the layer's own sentence."""
+    """A note is added to the layer's own message."""
     with pytest.raises(ValueError, match="must be") as caught:
         layer(layer.init(0), x)
     assert note in "".join(caught.value.__notes__)

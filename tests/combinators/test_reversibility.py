@@ -1,4 +1,4 @@
-"""Reversibility: the formula and its inverse, against autograd; runs in a serial; what is kept; the errors by their sentences."""
+"""Reversibility: formula and inverse against autograd; runs in a serial; what is kept; the error messages."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def through(params, x):
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_the_gradients_are_those_of_the_formula(depth):
-    """As autograd finds them, of one layer and of runs; in all backward methods."""
+    """Autograd finds the same ones, for one layer and for runs, in all backward methods."""
     net, gy = fn.serial(*[LAYER] * depth), (draw((4, 2)), draw((4, 3)))
     params = doubled(net)
     y, cache = net.apply(params, X)
@@ -45,7 +45,7 @@ def test_the_gradients_are_those_of_the_formula(depth):
 
 @pytest.mark.parametrize("net", [LAYER, fn.serial(), fn.serial(LAYER, fn.freeze(LAYER)), fn.serial(a=LAYER, b=fn.serial(LAYER))])
 def test_the_inverse_restores_x(net):
-    """Of a layer and of nets; ``restore`` gives the cache too, from which the gradients are those of ``apply``'s."""
+    """This holds for a layer and for nets; the cache of ``restore`` gives the gradients of ``apply``'s."""
     params = doubled(net)
     y, cache = net.apply(params, X)
     assert net.invertible
@@ -56,7 +56,7 @@ def test_the_inverse_restores_x(net):
 
 
 def test_the_inverse_of_a_stochastic_net_takes_the_key_of_apply():
-    """Each layer has the key that it has in ``apply``."""
+    """Each layer gets the key that it has in ``apply``."""
     net = fn.serial(*[fn.reversible(fn.serial(fn.Dropout(0.5), F), G)] * 3)
     params = doubled(net)
     torch.testing.assert_close(net.inverse(params, net(params, X, 7), 7), X)
@@ -64,7 +64,7 @@ def test_the_inverse_of_a_stochastic_net_takes_the_key_of_apply():
 
 
 def test_a_run_keeps_one_output_whatever_its_depth():
-    """As many bytes for 128 layers as for 2, in a serial with other layers around."""
+    """128 layers keep as many bytes as 2, in a serial with other layers around."""
 
     def kept(depth):
         net = fn.serial(fn.parallel(fn.Linear(2, 2), fn.Linear(3, 3)), *[LAYER] * depth, fn.Concat())
@@ -74,7 +74,7 @@ def test_a_run_keeps_one_output_whatever_its_depth():
 
 
 def test_running_statistics_move_in_a_run():
-    """As far as in the same layers one by one, to rounding."""
+    """They move as far as in the same layers one by one, to rounding."""
     net = fn.serial(*[fn.reversible(fn.serial(fn.BatchNorm1d(3), F), G)] * 3)
     params, x, alone = doubled(net), X, []
     for layer, p in zip(net, params, strict=True):
@@ -87,13 +87,13 @@ def test_running_statistics_move_in_a_run():
 
 
 def test_sizes_are_inferred():
-    """f's from the second half, g's from the first."""
+    """f's come from the second half, g's from the first."""
     lazy = fn.reversible(fn.Linear(None, 2), fn.Linear(None, 3))
     assert fn.infer_sizes(lazy, X) == fn.reversible(fn.Linear(3, 2), fn.Linear(2, 3))
 
 
 class Doubled(fn.Layer):
-    """A user's invertible layer, y = 2 x, in three methods."""
+    """A custom invertible layer, y = 2 x, in three methods."""
 
     def apply(self, params, x):
         return 2 * x, ()
@@ -109,7 +109,7 @@ Doubled = fn.frozen(Doubled)
 
 
 def test_a_layer_of_ones_own_is_invertible_by_its_inverse():
-    """Any class that defines ``inverse``; a key is ignored, and ``restore`` follows."""
+    """Any class that defines ``inverse`` is invertible; a key is ignored, and ``restore`` works."""
     net, x = fn.serial(Doubled(), Doubled()), torch.ones(3)
     y, cache = net.apply(((), ()), x)
     assert net.invertible
@@ -137,13 +137,13 @@ def test_a_layer_of_ones_own_is_invertible_by_its_inverse():
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):
-    """Who, the rule, what came."""
+    """The message names the layer, the rule, and what it got."""
     with pytest.raises(ValueError, match=message):
         call()
 
 
 def test_an_error_says_where():
-    """Which of the two layers, and which layer of the serial, forward and back."""
+    """Notes name one of the two layers, and the layer of the serial, forward and backward."""
     net = fn.serial(LAYER, fn.reversible(F, fn.Linear(4, 3)))
     with pytest.raises(ValueError, match="must be in_features=4") as error:
         net.apply(net.init(0), tree.cast(X, torch.float32))

@@ -1,4 +1,4 @@
-"""Sharing: against autograd with the same tensor at several places, in training, and the errors by their sentences."""
+"""Sharing: compared with autograd with one tensor in several places, in training, and the error messages."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ NET = fn.tied(fn.serial(fn.Embedding(5, 3), fn.Tanh(), fn.Linear(3, 5)), ("0.wei
 
 
 def test_a_tied_weight_has_the_gradients_of_both_places():
-    """As autograd sums them for one tensor used twice."""
+    """Autograd sums them too for one tensor used twice."""
     params, x, gy = tree.cast(NET.init(0), torch.float64), torch.tensor([[4, 0], [4, 1]]), draw((2, 2, 5))
     y, cache = NET.apply(params, x)
     w, b = params[0]["weight"].clone().requires_grad_(), params[2]["bias"].clone().requires_grad_()
@@ -24,7 +24,7 @@ def test_a_tied_weight_has_the_gradients_of_both_places():
 
 
 def test_a_tied_net_holds_its_weight_once():
-    """The first place has it, and the others nothing."""
+    """Only the first place has it."""
     params = NET.init(0)
     assert {*tree.names(params)} == {"0.weight", "2.bias"}
     assert tree.equal(params[0], NET.layer.init(0)[0])
@@ -32,7 +32,7 @@ def test_a_tied_net_holds_its_weight_once():
 
 @pytest.mark.parametrize("opt", [fn.SGD(lr=0.1, momentum=0.9), fn.Adam(lr=0.1)], ids=repr)
 def test_a_tied_net_trains_as_torchs_does(opt):
-    """Ten steps of an optimizer, beside a torch.nn model whose two layers hold one Parameter."""
+    """Ten steps of an optimizer agree with a torch.nn model whose two layers share one Parameter."""
     embed, head = nn.Embedding(5, 3, dtype=torch.float64), nn.Linear(3, 5, dtype=torch.float64)
     params = tree.cast(NET.init(0), torch.float64)
     embed.weight.data, head.bias.data = params[0]["weight"].clone(), params[2]["bias"].clone()
@@ -53,7 +53,7 @@ def test_a_tied_net_trains_as_torchs_does(opt):
 
 
 def test_a_state_dict_with_both_names_of_a_tied_weight_is_taken():
-    """As torch.nn saves it; where the two differ, or a name leads nowhere, it is refused."""
+    """torch.nn saves both; if they differ, or a name leads nowhere, it is refused."""
     net = fn.tied(fn.serial(fn.Embedding(5, 3), fn.Linear(3, 5, bias=False)), ("0.weight", "1.weight"))
     twin = torch.nn.Sequential(torch.nn.Embedding(5, 3), torch.nn.Linear(3, 5, bias=False))
     twin[1].weight = twin[0].weight
@@ -67,7 +67,7 @@ def test_a_state_dict_with_both_names_of_a_tied_weight_is_taken():
 
 
 def test_a_shared_layer_is_the_layer_on_each_entry():
-    """Of any number, each with a key of its own where it takes one."""
+    """There may be any number of entries, each with its own key if the layer takes one."""
     layer, xs = fn.shared(fn.Linear(3, 2)), tuple(draw((2, 3), i).float() for i in range(3))
     params = layer.init(0)
     assert tree.equal(params, fn.Linear(3, 2).init(0))
@@ -77,7 +77,7 @@ def test_a_shared_layer_is_the_layer_on_each_entry():
 
 
 def test_a_shared_norm_s_statistics_see_every_entry():
-    """One batch after the other."""
+    """One batch follows the other."""
     norm, xs = fn.BatchNorm1d(3), (draw((4, 3), 1).float(), draw((4, 3), 2).float() + 5)
     params = norm.init(0)
     want = params
@@ -89,7 +89,7 @@ def test_a_shared_norm_s_statistics_see_every_entry():
 
 
 def test_tied_norms_of_which_one_moves():
-    """The first place's statistics are those of its own layer, as its place in the net says."""
+    """The first place's statistics are moved by its own layer only."""
     net = fn.tied(fn.serial(fn.Linear(3, 3), fn.Linear(3, 3), fn.BatchNorm1d(3)), ("0", "1"))
     params, x = net.init(0), draw((4, 3)).float()
     moved = net.update_stats(params, net.apply(params, x)[1])
@@ -120,7 +120,7 @@ def test_wrong_sharing_is_refused_with_its_sentence(sentence):
 
 
 def test_an_error_says_in_which_entry_it_happened():
-    """As a note."""
+    """A note names it."""
     with pytest.raises(ValueError, match="in_features=3") as caught:
         fn.shared(fn.Linear(3, 2))(fn.Linear(3, 2).init(0), (X, X[:, :2]))
     assert caught.value.__notes__ == ["  in shared, entry 1"]

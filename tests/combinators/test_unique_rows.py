@@ -1,4 +1,4 @@
-"""Uniqueness: as the layer by itself, with fewer rows, and the errors by their sentences."""
+"""Uniqueness: results of the layer by itself, from fewer rows, and the error messages."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ NET = fn.serial(TABLE, fn.Tanh(), fn.Linear(3, 2))
 @settings(max_examples=25)
 @given(st.lists(st.integers(0, 5), max_size=9), st.sampled_from([(), (1,), (3,), (2, 2)]), st.integers(0, 10**6))
 def test_uniqued_is_the_layer(ids, more, seed):
-    """The same values and gradients of params, for rows of any axes and however many of them are equal."""
+    """Values and gradients of params agree, for rows of any axes and any number of equal ones."""
     x = torch.tensor(ids, dtype=torch.int64).reshape(-1, *[1] * len(more)).expand(-1, *more)
     x = (x + torch.arange(x[:1].numel()).reshape(x[:1].shape)) % 6
     params = tree.cast(NET.init(seed), torch.float64)
@@ -30,7 +30,7 @@ def test_uniqued_is_the_layer(ids, more, seed):
 
 
 def test_equal_rows_are_computed_once():
-    """The layer within sees each different row, in order."""
+    """The layer within gets each different row, in order."""
     seen = []
     probe = fn.layer(
         apply=lambda params, x: (seen.append(x.tolist()) or x.float(), None), vjp=lambda params, cache, gy: (params, None)

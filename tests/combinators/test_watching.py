@@ -23,7 +23,7 @@ def params(**leaves: float) -> Any:
 
 
 def test_a_finite_net_passes_with_its_own_bits():
-    """Forward and backward; infinities that only a cache holds are no fault."""
+    """Forward and backward agree bit for bit; infinities that only a cache holds are accepted."""
     p = NET.init(0)
     y, cache = fn.checked(NET).apply(p, X)
     want, inner = NET.apply(p, X)
@@ -43,7 +43,7 @@ def test_a_finite_net_passes_with_its_own_bits():
     ],
 )
 def test_the_first_layer_that_is_not_finite_is_named_forward(leaves: dict[str, float], words: str):
-    """By its path, also where later layers squash an infinity."""
+    """It has its path, even if later layers map an infinity to a finite number."""
     with pytest.raises(FloatingPointError, match=re.escape(words)):
         fn.checked(NET).apply(params(**leaves), X)
     squashed = fn.serial(fn.Exp(), fn.Sigmoid())
@@ -52,7 +52,7 @@ def test_the_first_layer_that_is_not_finite_is_named_forward(leaves: dict[str, f
 
 
 def test_the_first_layer_that_is_not_finite_is_named_backward():
-    """By its path, in all three verbs: the slope of √x at 0 is infinite."""
+    """It has its path in all three verbs: the slope of √x at 0 is infinite."""
     net = fn.serial(fn.Tanh(), fn.elementwise(torch.sqrt, half_rsqrt), fn.Scale(2))
     p, x = net.init(0), torch.zeros(3, 2)
     layer = fn.checked(net)
@@ -71,7 +71,7 @@ def half_rsqrt(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_error_passes_combinators_as_it_is():
-    """A FloatingPointError in a scan, with a note where it was."""
+    """A FloatingPointError in a scan has a note that says where it was."""
     net = fn.scan(fn.checked(fn.GRUCell(2, 2)), output_is_carry=True)
     with pytest.raises(FloatingPointError, match="forward, the output of GRUCell") as error:
         net.apply(net.init(0), (torch.full((4, 1, 2), math.nan), torch.zeros(1, 2)))
@@ -79,7 +79,7 @@ def test_the_error_passes_combinators_as_it_is():
 
 
 def test_a_tap_calls_once_in_each_verb():
-    """``on_apply`` with y in ``apply`` and ``__call__``, ``on_vjp`` with gy in ``vjp``, ``grads`` and ``input_grad``."""
+    """``on_apply`` gets y in ``apply`` and ``__call__``; ``on_vjp`` gets gy in ``vjp``, ``grads`` and ``input_grad``."""
     seen: list[tuple[str, Any]] = []
     layer = fn.tap(fn.Linear(2, 2), lambda y: seen.append(("y", y)), lambda gy: seen.append(("gy", gy)))
     p = layer.init(0)
@@ -102,13 +102,13 @@ def test_a_tap_calls_once_in_each_verb():
     ],
 )
 def test_what_does_not_fit_is_refused(make: Any, words: str):
-    """The rule, and what came."""
+    """The message has the rule, and what it got."""
     with pytest.raises(ValueError, match=re.escape(words)):
         make()
 
 
 def test_attention_with_norms_is_named_as_a_whole():
-    """Its norm is one layer for two places, in which no two others can be."""
+    """Its norm is one layer in two places, where two different ones cannot be."""
     net = fn.checked(fn.serial(fn.Exp(), fn.MultiHeadAttention(4, 2, qk_norm=fn.LayerNorm(2))))
     params = fn.tree.map(lambda leaf: leaf * torch.inf, net.init(0))
     for run in (net.apply, net):
@@ -117,7 +117,7 @@ def test_attention_with_norms_is_named_as_a_whole():
 
 
 def test_prediction_is_watched_too():
-    """A call of the net has the checks and calls ``on_apply``, without making a cache."""
+    """A call of the net is checked and calls ``on_apply``, without making a cache."""
     seen = []
     fn.tap(fn.Tanh(), seen.append)({}, torch.ones(2))
     assert len(seen) == 1
@@ -126,7 +126,7 @@ def test_prediction_is_watched_too():
 
 
 def test_a_tap_is_not_called_where_there_are_no_numbers():
-    """Sizes are inferred, and a summary is made, with functions that read numbers."""
+    """Sizes are inferred and a summary is made, although the functions read numbers."""
     seen = []
     net = fn.serial(
         fn.Linear(None, 3), fn.tap(fn.Tanh(), lambda y: seen.append(y.mean().item()), lambda gy: seen.append(gy.mean().item()))
@@ -140,7 +140,7 @@ def test_a_tap_is_not_called_where_there_are_no_numbers():
 
 
 def test_a_net_that_is_looked_into_raises_as_it_is():
-    """What looks into a net puts stand-ins into its place, and the fault is found in these."""
+    """Code that inspects a net puts substitutes in place of layers, and the error is found there."""
     net = fn.checked(NET)
     for look in (net, lambda p, x: fn.intermediates(net, p, x)):
         with pytest.raises(FloatingPointError, match=r"checked: forward, the output of layer 'enc\.1', Exp\(\), has"):
@@ -148,7 +148,7 @@ def test_a_net_that_is_looked_into_raises_as_it_is():
 
 
 def test_tapped_layers_stay_invertible():
-    """A serial of them keeps one output, and restores on the way back without telling of it again."""
+    """A serial of them keeps one output, and restores in the backward pass without calling again."""
     half, seen = fn.serial(fn.Linear(2, 2), fn.Tanh()), []
     plain = fn.serial(*[fn.reversible(half, half)] * 3)
     net = fn.serial(*[fn.tap(layer, seen.append, seen.append) for layer in plain])

@@ -1,4 +1,4 @@
-"""A recorded program gives the same results as the function: views of arguments, order of keys, autocast and errors."""
+"""A recorded program gives the results of the function: views of arguments, order of keys, autocast and errors."""
 
 import inspect
 import logging
@@ -40,7 +40,7 @@ class Step(fn.Value):
 @pytest.mark.parametrize("name", ["T", "mT", "H", "mH", "real", "imag", "data"])
 @pytest.mark.parametrize("computes", [False, True])
 def test_an_attribute_of_an_argument_is_that_of_this_call(name, computes):
-    """A view that Dynamo takes of the argument is no constant, whether or not a kernel computes something else.
+    """A view that Dynamo takes of the argument is not a constant, whether or not a kernel computes something else.
 
     From torch 2.14 on transposes are part of the graph, and so their program is kept.
     """
@@ -54,7 +54,7 @@ def test_an_attribute_of_an_argument_is_that_of_this_call(name, computes):
 
 
 def test_the_gradient_of_an_argument_is_that_of_this_call():
-    """It is an input of the kernel, though it is no argument."""
+    """It is an input of the kernel, but not an argument."""
     fast = fn.compile(Step(lambda x: x * x.grad))
     for scale in (1.0, 2.0, 3.0):
         x = X.clone()
@@ -63,7 +63,7 @@ def test_the_gradient_of_an_argument_is_that_of_this_call():
 
 
 def test_keys_come_in_the_order_of_the_caller():
-    """A function may go through a dict in order, also deep in a tree, or in an OrderedDict."""
+    """A function may iterate over a dict, also deep in a tree, or over an OrderedDict."""
     a, b, c = torch.zeros(1), torch.ones(1), torch.ones(1) + 1
     step = Step(lambda x: torch.cat([*x["in"].values(), x["out"]]))
     fast = fn.compile(step)
@@ -77,7 +77,7 @@ def test_keys_come_in_the_order_of_the_caller():
 
 @pytest.mark.parametrize("kind", [dict, OrderedDict])
 def test_an_ordered_codec_refuses_another_order_and_other_keys(kind):
-    """Of a generated codec and of one that goes node by node."""
+    """This holds for a generated codec and for one that goes node by node."""
     read = TreeCodec((kind(a=1, b=kind(c=2)), kind(c=3, d=4)), ordered=True).read
     assert read((kind(a=1, b=kind(c=2)), kind(c=3, d=4))) == [1, 2, 3, 4]
     for other in [
@@ -101,7 +101,7 @@ NETS = {
 
 @pytest.mark.parametrize(("net", "shape"), NETS.values(), ids=NETS)
 def test_autocast_is_part_of_the_kind(net, shape):
-    """On, off, and to another dtype: each call has the dtype and the numbers of eager mode."""
+    """Autocast may be on, off, or of another dtype: each call has the dtype and the numbers of eager mode."""
     params, x = net.init(0), fn.random.uniform(1, shape)
     fast = fn.compile(net)
     for dtype in (torch.bfloat16, None, torch.float16, torch.bfloat16, None):
@@ -114,7 +114,7 @@ def test_autocast_is_part_of_the_kind(net, shape):
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_autocast_is_seen_by_the_check_of_the_last_kind(enabled):
-    """As on or off, and by its dtype; without torch compiling anything."""
+    """It checks whether it is on, and its dtype; torch compiles nothing."""
     with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
         kind = Kind((X,))
         assert kind.leaves((X,)) is not None
@@ -135,7 +135,7 @@ def embed(params, x):
 @pytest.mark.parametrize("step", [EMBED, embed], ids=["layer", "function"])
 @pytest.mark.parametrize("warm", [False, True])
 def test_an_index_out_of_range_is_refused_by_the_layer(step, warm):
-    """By the first call and by later ones: the sentence and its place are those of eager mode, without the kernel's own error."""
+    """The first call and later ones have the message and place of eager mode, without the kernel's own error."""
     params, fast = EMBED.init(0), fn.compile(step)
     if warm:
         fast(params, torch.tensor([1, 2]))
@@ -147,7 +147,7 @@ def test_an_index_out_of_range_is_refused_by_the_layer(step, warm):
 
 
 def test_a_class_out_of_range_is_refused_by_the_loss():
-    """In a warm train step."""
+    """A warm train step is tried."""
     net, loss = fn.Linear(3, 4), fn.CrossEntropy()
     step, params = fn.value_and_grads(net, loss), net.init(0)
     fast = fn.compile(step)
@@ -160,7 +160,7 @@ def test_a_class_out_of_range_is_refused_by_the_loss():
 
 
 def test_a_failure_that_eager_mode_does_not_have_is_raised(monkeypatch):
-    """It is the program's own error."""
+    """The program's own error is raised."""
     fast = fn.compile(fn.Tanh())
     fast({}, X)
 
@@ -173,7 +173,7 @@ def test_a_failure_that_eager_mode_does_not_have_is_raised(monkeypatch):
 
 
 def test_sizes_and_named_tuples_are_trees():
-    """As arguments and as results, of a plain function and of a value."""
+    """They may be arguments and results, of a plain function and of a value."""
     for wrap in (Step, lambda function: function):
         fast = fn.compile(wrap(lambda x, shape: (x.reshape(shape), x.shape)))
         for shape in (torch.Size([3, 2]), torch.Size([6, 1]), torch.Size([3, 2])):
@@ -191,7 +191,7 @@ def test_sizes_and_named_tuples_are_trees():
     "like", [torch.Size([2, 3]), (Point(1.0, (2.0,)), torch.Size([])), OrderedDict(a=torch.Size([4]))], ids=repr
 )
 def test_a_codec_of_sizes_and_named_tuples(like):
-    """It gives back types too, and refuses a plain tuple."""
+    """It restores their types, and refuses a plain tuple."""
     for ordered in (False, True):
         codec = TreeCodec(like, ordered=ordered)
         made = codec.write(codec.read(like))
@@ -203,7 +203,7 @@ def test_a_codec_of_sizes_and_named_tuples(like):
 
 
 class Net:
-    """A class of a user's, with compiled methods."""
+    """A custom class with compiled methods."""
 
     bounded = fn.compile(fn.Tanh())
 
@@ -223,7 +223,7 @@ def doubled(x):
 
 
 def test_a_decorated_method_binds():
-    """Of each instance, by place and by name; a compiled value in a class body is no method, as in eager mode."""
+    """It works for each instance, by place and by name; a compiled value in a class body is not a method, as in eager mode."""
     for scale in (2.0, 3.0):
         net = Net(scale)
         for _ in range(2):
@@ -235,7 +235,7 @@ def test_a_decorated_method_binds():
 
 
 def test_a_decorated_function_pickles_by_its_name():
-    """It comes back as itself, and so does a method; one within a function is refused."""
+    """It unpickles to itself, and so does a method; one within a function is refused."""
     assert pickle.loads(pickle.dumps(doubled)) is doubled
     assert pickle.loads(pickle.dumps(Net.times)) is Net.times
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
@@ -262,7 +262,7 @@ class Records(logging.Handler):
 
 @pytest.fixture
 def logged():
-    """Return what reaches the handlers of the logger of fake tensors."""
+    """Return what the handlers of the logger of fake tensors get."""
     handler, logger = Records(), logging.getLogger("torch._subclasses.fake_tensor")
     logger.addHandler(handler)
     yield handler.records
@@ -278,7 +278,7 @@ def test_a_wrong_shape_is_refused_by_one_sentence(logged):
 
 
 def test_the_log_is_kept_from_this_thread_alone_and_passed_on_when_nothing_failed(logged):
-    """Records of other threads go their way meanwhile."""
+    """Records of other threads are passed on at once."""
     logger, records = logging.getLogger("torch._subclasses.fake_tensor"), []
     with ThreadPoolExecutor(1) as pool, inductor.withheld_log(records):
         logger.error("mine")
@@ -289,7 +289,7 @@ def test_the_log_is_kept_from_this_thread_alone_and_passed_on_when_nothing_faile
 
 
 def test_dynamo_s_error_is_raised_with_its_log_where_eager_mode_has_none(logged, monkeypatch):
-    """What is withheld is not lost."""
+    """The withheld log is not lost."""
 
     def fail(graph, examples):
         logging.getLogger("torch._subclasses.fake_tensor").error("a reason")

@@ -1,4 +1,4 @@
-"""Kinds of calls: as many as there are, each compiled once, found by key, bounded in number, and released."""
+"""Kinds of calls: each is compiled once, found by key, limited in number, and released."""
 
 import gc
 import weakref
@@ -45,7 +45,7 @@ def test_twenty_batch_sizes_and_twenty_seeds(graphs):
 
 
 def test_batch_sizes_and_seeds_compiled_by_inductor():
-    """More than the eight that Dynamo compiles for one function, and more seeds, with Inductor's own kernels."""
+    """There are more than the eight that Dynamo compiles for one function, with Inductor's kernels."""
     net = fn.serial(fn.Dropout(0.5), fn.Tanh())
     fast = fn.compile(net)
     for n in range(1, 11):
@@ -56,7 +56,7 @@ def test_batch_sizes_and_seeds_compiled_by_inductor():
 
 @pytest.mark.parametrize("named", [False, True])
 def test_a_plain_function_takes_as_many_batch_sizes(graphs, named):
-    """And as many numbers, by place or by name; a second round compiles nothing."""
+    """The same holds for numbers, by place or by name; a second round compiles nothing."""
     step = lambda x, scale=1.0: scale * NET(PARAMS, x, 3)
     fast = fn.compile(step)
     for _ in range(2):
@@ -80,7 +80,7 @@ def test_scanned_steps_take_any_seed(graphs):
 
 @pytest.mark.parametrize("step", [fn.Tanh(), lambda params, x: torch.tanh(x)], ids=["layer", "function"])
 def test_programs_are_bounded_and_released(graphs, monkeypatch, step):
-    """The least recently used one goes, with what Dynamo made for it; the module of the traced functions does not grow."""
+    """The least recently used one is dropped with what Dynamo made for it; the module of traced functions does not grow."""
     assert compiled.KEPT == 64
     monkeypatch.setattr(compiled, "KEPT", 3)
     fast, refs = fn.compile(step), []
@@ -123,7 +123,7 @@ DIFFERENT = {
 @pytest.mark.parametrize("pair", DIFFERENT.values(), ids=DIFFERENT)
 @pytest.mark.parametrize("torchs_guard", [True, False])
 def test_what_differs_is_of_another_kind(pair, torchs_guard, monkeypatch):
-    """By key, and by the check of the next call, with torch's guard or without it."""
+    """The key differs, and so does the check of the next call, with torch's guard or without it."""
     if not torchs_guard:
         monkeypatch.setattr(tracing, "TensorGuards", None)
     one, other = (pair[0], T), (pair[1], T)
@@ -135,12 +135,12 @@ def test_what_differs_is_of_another_kind(pair, torchs_guard, monkeypatch):
 
 
 def test_nan_is_of_the_kind_of_nan():
-    """Though it is not equal to itself."""
+    """It is not equal to itself."""
     assert key_of(float("nan")) == key_of(float("nan"))
 
 
 def test_a_number_that_counts_by_its_sign_is_a_constant(graphs):
-    """0.0 and -0.0 are equal, and 1 / x is not."""
+    """0.0 and -0.0 are equal, but 1 / x is not."""
     fast = fn.compile(lambda x, scale: torch.copysign(x, torch.tensor(scale)))
     assert torch.equal(fast(X, 0.0), X)
     assert torch.equal(fast(X, -0.0), -X)

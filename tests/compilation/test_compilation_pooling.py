@@ -1,4 +1,4 @@
-"""Compiled pooling: values and gradients are those of eager mode, also where the last window reaches beyond the end."""
+"""Compiled pooling: values and gradients are those of eager mode, even if the last window reaches beyond the end."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ SHAPES = {1: (2, 3, 6), 2: (2, 3, 6, 5), 3: (1, 2, 6, 5, 4)}
 
 @fn.frozen
 class Vjps(fn.Value):
-    """y and gx of several layers, in one program."""
+    """Computes y and gx of several layers in one program."""
 
     layers: tuple
 
@@ -26,7 +26,7 @@ class Vjps(fn.Value):
 
 
 def layers_of(axes, dtype):
-    """Return mean, sum, power and max pools along the axes, with their options; of those along three, which take 10 s each, few."""
+    """Return mean, sum, power and max pools with their options; few of three axes, which take 10 s each."""
     avg, total, power, largest = (getattr(fn, f"{name}Pool{axes}d") for name in ("Avg", "Sum", "LP", "Max"))
     if axes == 3:
         options = {"kernel_size": 2, "ceil_mode": True}
@@ -46,7 +46,7 @@ def layers_of(axes, dtype):
 
 @pytest.mark.parametrize(("axes", "dtype"), [(1, torch.float32), (2, torch.float32), (3, torch.float32), (3, torch.bfloat16)])
 def test_compiled_pools_are_those_of_eager_mode(axes, dtype):
-    """With ``ceil_mode``: Inductor's own gradient of a mean divides by too much in a last window that hangs over."""
+    """With ``ceil_mode`` Inductor's own gradient of a mean divides by too much in a last window beyond the end."""
     layers = tuple(layers_of(axes, dtype))
     x = (fn.random.uniform(1, SHAPES[axes]) + 0.1).to(dtype)
     ys = [layer({}, x) for layer in layers]
@@ -58,7 +58,7 @@ def test_compiled_pools_are_those_of_eager_mode(axes, dtype):
 
 
 def test_counts_serve_torch_compile_and_vmap_too():
-    """The formula is for every tracer, and maps."""
+    """The formula works for every tracer, and under vmap."""
     layer, x, gy = fn.AvgPool2d(2, ceil_mode=True), torch.zeros(4, 2, 3, 5, 5), fn.random.uniform(1, (4, 2, 3, 3, 3))
 
     def gx(x, gy):
@@ -72,7 +72,7 @@ def test_counts_serve_torch_compile_and_vmap_too():
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_operators_of_maxima_give_what_eager_mode_does(order):
-    """Forward and backward, with overlapping windows, with rows that belong to no window, and after an image in channels_last."""
+    """Forward and backward agree for overlapping windows, rows outside windows, and images in channels_last."""
     first = fn.Conv2d(2, 4, 3)
     pools = [fn.MaxPool2d(2), fn.MaxPool2d(3, stride=2, padding=1), fn.serial(first, fn.MaxPool2d(2), fn.MaxPool2d((1, 2)))]
     step = Trained(tuple(pools))
@@ -88,7 +88,7 @@ def test_operators_of_maxima_give_what_eager_mode_does(order):
 
 @fn.frozen
 class Trained(fn.Value):
-    """y and gx of several layers with params, in one program."""
+    """Computes y and gx of several layers with params in one program."""
 
     layers: tuple
 

@@ -1,4 +1,4 @@
-"""Threads and fallbacks: first calls at once, state of the process, flags of a thread, and torch without its private names."""
+"""Threads and fallbacks: simultaneous first calls, state of the process, flags of a thread, and missing private names."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +21,12 @@ X, T = fn.random.uniform(1, (12, 2)), fn.random.uniform(2, (12, 2))
 
 
 def plain(params, state, x, t):
-    """Take a step, as a plain function, which Dynamo guards."""
+    """Take a step as a plain function, which Dynamo guards."""
     return STEP(params, state, x, t)
 
 
 def at_once(count, work):
-    """Call ``work`` with 0 ... count-1 in as many threads, which begin together; return the results."""
+    """Call ``work`` with 0 ... count-1 in as many threads that start together; return the results."""
     gate = threading.Barrier(count)
     with ThreadPoolExecutor(count) as pool:
         return [one.result() for one in [pool.submit(lambda i=i: (gate.wait(), work(i))[1]) for i in range(count)]]
@@ -38,7 +38,7 @@ def close(got, want):
 
 @pytest.mark.parametrize("step", [STEP, plain], ids=["step", "function"])
 def test_eight_threads_on_a_fresh_step(step):
-    """Of one kind and of four kinds at once, some while others still compile; and calls after that."""
+    """They call one kind and four kinds at once, while others still compile, and again afterwards."""
     fast = fn.compile(step)
     sizes = [12, 12, 12, 12, 12, 3, 4, 5]
 
@@ -61,7 +61,7 @@ def test_warm_calls_do_not_wait_while_another_thread_compiles():
 
 
 def test_a_call_leaves_the_process_as_it_is(monkeypatch):
-    """The number of threads is neither set nor another one for a thread that looks on or begins meanwhile."""
+    """The number of threads is not changed, also for a thread that watches or starts meanwhile."""
     before, seen, stop = torch.get_num_threads(), set(), threading.Event()
     torch.set_num_threads(2)
     try:
@@ -85,7 +85,7 @@ def test_a_call_leaves_the_process_as_it_is(monkeypatch):
 
 
 def nested_contexts(pool):
-    """Return the threads that are marked within two contexts and within one, and fail."""
+    """Return the threads that are marked within two contexts and within one, and raise an error."""
     seen = []
     try:
         with tracing.tracing_for_inductor():
@@ -98,7 +98,7 @@ def nested_contexts(pool):
 
 
 def test_flags_nest_and_belong_to_a_thread():
-    """An inner context leaves the outer one on; another thread sees neither; a failure ends both."""
+    """An inner context does not end the outer one; another thread sees neither; an error ends both."""
     thread = {threading.get_ident()}
     with ThreadPoolExecutor(1) as pool:
         assert nested_contexts(pool) == [thread, thread, False]
@@ -106,7 +106,7 @@ def test_flags_nest_and_belong_to_a_thread():
 
 
 def test_a_context_alone_changes_no_bits():
-    """Formulas for Inductor are for what is traced, not for what the thread computes itself."""
+    """Formulas for Inductor are used for tracing, not for what the thread computes itself."""
     want = NET.apply(PARAMS, X)
     with tracing.tracing_for_inductor():
         assert not tracing.is_for_inductor()
@@ -114,7 +114,7 @@ def test_a_context_alone_changes_no_bits():
 
 
 def test_another_thread_computes_in_eager_mode_meanwhile():
-    """While one thread compiles, is_compiling() of torch is on for all; the others have the kernels and bits of eager mode."""
+    """While one thread compiles, torch.compiler.is_compiling() is true for all; the others have the bits of eager mode."""
     want, found = STEP(PARAMS, STATE, X, T), []
 
     def compiling(graph, examples):
@@ -138,7 +138,7 @@ def test_a_compiler_other_than_inductor_has_no_formulas_for_it():
 
 @pytest.fixture
 def bare(request, monkeypatch):
-    """Take private names of torch away: what was found once is looked for again."""
+    """Remove private names of torch: those found earlier are looked up again."""
     clear = [inductor.inductor_options.cache_clear, inductor._backend.cache_clear, inductor.compile_lock.cache_clear]
     for one in clear:
         one()
@@ -157,7 +157,7 @@ def bare(request, monkeypatch):
 
 @pytest.mark.parametrize("bare", ["TensorGuards", "options", "compile"], indirect=True)
 def test_without_private_names_of_torch_the_numbers_are_the_same(bare):
-    """Slower, each in its way: without Inductor's own entry Dynamo makes every call."""
+    """It is slower: without Inductor's own entry Dynamo handles every call."""
     fast = fn.compile(STEP)
     for n in (12, 5, 12):
         close(fast(PARAMS, STATE, X[:n], T[:n]), STEP(PARAMS, STATE, X[:n], T[:n]))

@@ -1,4 +1,4 @@
-"""Compiled LSTMs take oneDNN's kernel for whole sequences, as eager ones do, with the same gradients."""
+"""Compiled LSTMs use oneDNN's kernel for whole sequences, as eager ones do, with the same gradients."""
 
 from functools import partial
 
@@ -43,7 +43,7 @@ def graphs(monkeypatch):
 @pytest.mark.parametrize("option", ["onednn", "buffers"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_compiled_lstm_has_the_gradients_of_the_eager_one(option, bias, graphs):
-    """The operators forward and back are in the graph only where oneDNN is chosen."""
+    """The operators are in the graph, forward and backward, only if oneDNN is chosen."""
     net = fn.LSTM(4, 6, bias=bias)
     params, gy = net.init(0), fn.random.normal(2, (5, 3, 6))
     with forced("LSTM", option):
@@ -54,7 +54,7 @@ def test_a_compiled_lstm_has_the_gradients_of_the_eager_one(option, bias, graphs
 
 
 def test_the_operators_give_the_shapes_that_they_promise():
-    """Forward, for training and for prediction, and back; neither writes to what it is given.
+    """This covers training, prediction and the backward pass; none of them writes to its arguments.
 
     No test of values: oneDNN leaves gaps in its workspace as they were.
     """

@@ -1,4 +1,4 @@
-"""CUDA graphs, as far as they go without a GPU: when a step is replayed, with which options, and what becomes of its outputs."""
+"""CUDA graphs without a GPU: when a step is replayed, with which options, and what its outputs are."""
 
 import threading
 
@@ -41,7 +41,7 @@ COUNTER = torch.zeros((), dtype=torch.int64)
     ids=["on one GPU", "with a counter", "with rows in main memory", "two GPUs", "no GPU", "64 MiB", "written to"],
 )
 def test_when_a_step_is_replayed(inputs, replayed):
-    """All inputs on one GPU or single numbers, below the limit, and none written to; the options go to Inductor."""
+    """Inputs must be on one GPU or single numbers, below the limit, and not written to; the options go to Inductor."""
     assert may_replay(inputs) is replayed
     options = []
     kernel_on_gpu(options.append, inputs)
@@ -49,7 +49,7 @@ def test_when_a_step_is_replayed(inputs, replayed):
 
 
 def test_the_choice_can_be_forced():
-    """Either way for every size."""
+    """Either option can be forced for every size."""
     with forced("CUDA graphs", "launched"):
         assert not may_replay([on_gpu(3)])
     with forced("CUDA graphs", "replayed"):
@@ -57,18 +57,18 @@ def test_the_choice_can_be_forced():
 
 
 def test_inductor_knows_the_option():
-    """An option that Inductor does not know would be dropped without a word."""
+    """Inductor ignores unknown options without an error."""
     assert {*REPLAYED} <= {*torch._inductor.list_options()}
 
 
 def test_is_on_gpu():
-    """A tensor of a tree counts."""
+    """One tensor of a tree on the GPU suffices."""
     assert is_on_gpu([1, (torch.ones(2), [on_gpu(2)])])
     assert not is_on_gpu([1, torch.ones(2)])
 
 
 def test_outputs_are_copies():
-    """What is on the GPU and is no input is copied; inputs, numbers and tensors in main memory are returned as they are."""
+    """Outputs on the GPU that are no inputs are copied; inputs, numbers and tensors in main memory are returned as they are."""
     given, made = on_gpu(2, 3), on_gpu(3)
     found = copied_out([given, made, COUNTER, 7], [given])
     assert found[0] is given
@@ -79,7 +79,7 @@ def test_outputs_are_copies():
 
 
 def test_other_threads_launch_the_kernels(monkeypatch):
-    """Recordings belong to one thread: others get a kernel that is compiled once, without graphs."""
+    """Recordings belong to one thread; others get a kernel compiled once, without graphs."""
     compiled = []
 
     def compile_with(options):
@@ -100,7 +100,7 @@ def test_other_threads_launch_the_kernels(monkeypatch):
 
 @pytest.mark.compiled
 def test_the_way_of_a_gpu_gives_the_steps_of_eager_mode(monkeypatch):
-    """The same code with tensors in main memory, for which Inductor records nothing; then from a thread without recordings."""
+    """Tensors in main memory run the same code, for which Inductor records nothing; then a thread without recordings does."""
     monkeypatch.setattr(inductor, "is_on_gpu", lambda values: True)
     monkeypatch.setattr(cuda_graphs, "may_replay", lambda inputs: True)
     monkeypatch.setattr(cuda_graphs, "is_key_in_tls", lambda name: True)

@@ -1,4 +1,4 @@
-"""Small products in compiled code: the loops compute what torch's products compute, in all orders of memory that occur."""
+"""Small products in compiled code: the loops give the results of torch's products in all memory orders that occur."""
 
 import sys
 import warnings
@@ -23,12 +23,12 @@ def normal(seed, *shape, dtype=torch.float32):
 
 
 def transposed(x):
-    """Return the same numbers, column after column in memory."""
+    """Return the same numbers, stored by columns."""
     return x.mT.contiguous().mT
 
 
 def products(a, b, addends):
-    """Return the products of each pair of orders, and the product with each addend."""
+    """Return the products of each pair of memory orders, and the product with each addend."""
     pairs = [(one, other) for one in (a, transposed(a)) for other in (b, transposed(b))]
     plain = [one @ other for one, other in pairs]
     add = torch.addmm if a.dim() == 2 else torch.baddbmm
@@ -36,12 +36,12 @@ def products(a, b, addends):
 
 
 def several(groups):
-    """Return the products of several pairs of matrices, all in one graph."""
+    """Return the products of several pairs of matrices, in one graph."""
     return [products(*group) for group in groups]
 
 
 def group(seed, sizes, *matrices, dtype=torch.float32):
-    """Draw two factors, and an addend for each pair of orders: for rows, for columns, for all numbers, and turned."""
+    """Draw two factors, and an addend for each pair of orders: for rows, for columns, a single one, and transposed."""
     rows, inner, columns = sizes
     a, b = normal(seed, *matrices, rows, inner, dtype=dtype), normal(seed + 1, *matrices, inner, columns, dtype=dtype)
     full = normal(seed + 2, *matrices, rows, columns, dtype=dtype)
@@ -50,7 +50,7 @@ def group(seed, sizes, *matrices, dtype=torch.float32):
 
 @pytest.fixture
 def replaced(monkeypatch):
-    """Return a list to which the operators of every graph are added, after the pass over it."""
+    """Return a list to which the operators of every graph are added, after the pass."""
     found, replace = [], small_products.replace_small_products
 
     def recorded(graph):
@@ -63,7 +63,7 @@ def replaced(monkeypatch):
 
 @pytest.mark.parametrize(("dtype", "matrices"), [(torch.float32, ()), (torch.float64, (3,))])
 def test_products_of_all_sizes_and_orders(dtype, matrices, replaced):
-    """Rows and columns beside whole vectors and blocks, transposed factors, and all addends that broadcast."""
+    """Rows and columns beyond whole vectors and blocks, transposed factors, and all broadcast addends are tried."""
     groups = [group(3 * i, sizes, *matrices, dtype=dtype) for i, sizes in enumerate(SIZES)]
     with fresh_inductor_cache():
         torch.testing.assert_close(fn.compile(several)(groups), several(groups), rtol=1e-5, atol=1e-5)
@@ -72,7 +72,7 @@ def test_products_of_all_sizes_and_orders(dtype, matrices, replaced):
 
 
 def test_operands_that_overlap_or_lie_apart(replaced):
-    """The same matrix twice, one entry expanded, slices with steps and offsets, and what the graph itself has made."""
+    """The same matrix twice, an expanded entry, slices with steps and offsets, and results of the graph itself are tried."""
     x, w = normal(1, 12, 18), normal(2, 3, 18, 6)
 
     def several(x, w):
@@ -85,7 +85,7 @@ def test_operands_that_overlap_or_lie_apart(replaced):
 
 
 def test_infinite_numbers_and_nan_stay_in_their_rows():
-    """What fills the last vector of a row reaches no result: neither as 0 · ∞ nor otherwise."""
+    """What fills the last vector of a row does not reach a result, also not as 0 · ∞."""
     x, w = normal(1, 5, 7), normal(2, 3, 7)
     x[0, 0], x[1, 1], w[2, 3] = torch.inf, torch.nan, torch.inf
     several = lambda x, w: (x @ w.T, x.T @ x, w @ x.T)
@@ -100,7 +100,7 @@ def graph_of(function, *arguments):
 
 
 def test_other_products_stay_with_their_library():
-    """Large ones, long ones, which need too much of the stack, empty ones, half precision, integers, scaled ones, and all of them where the choice is forced."""
+    """They are large, too long for the stack, empty, half precision, integers or scaled; or the choice is forced."""
     x = normal(1, 8, 8)
     small = "funcnet.small_product.default"
     assert graph_of(torch.mm, x, x) == [small]
@@ -112,7 +112,7 @@ def test_other_products_stay_with_their_library():
 
 
 def test_the_operator_by_itself():
-    """In eager mode, too, and with the shape and strides that it promises."""
+    """It works in eager mode too, with the shape and strides that it promises."""
     a, b, c = normal(1, 3, 4), normal(2, 5, 4).T, normal(3, 5)
     torch.testing.assert_close(torch.ops.funcnet.small_product(a, b, c), a @ b + c)
     torch.testing.assert_close(torch.ops.funcnet.small_product(a, b, None), a @ b)
@@ -120,7 +120,7 @@ def test_the_operator_by_itself():
 
 
 def test_an_inductor_without_templates_gets_no_pass(monkeypatch):
-    """In a release of torch that lacks what the loops need, products stay as they are."""
+    """If a release of torch lacks what the loops need, products are not replaced."""
     assert "post_grad_custom_post_pass" in inductor.product_options()
     monkeypatch.setitem(sys.modules, "funcnet.compilation.product_template", None)
     assert inductor.product_options() == {}
@@ -128,7 +128,7 @@ def test_an_inductor_without_templates_gets_no_pass(monkeypatch):
 
 @pytest.mark.parametrize("source", ["#error", None], ids=["C++ that does not compile", "a template that fails"])
 def test_products_go_back_to_the_library_where_the_loops_fail(source, monkeypatch, replaced):
-    """A compiler, or an Inductor, that rejects the loops costs a second compilation, and a warning: bits may differ."""
+    """If a compiler or Inductor rejects the loops, all is compiled again with a warning: bits may differ."""
     monkeypatch.setattr(product_loops, "SOURCE", source)
     if source is None:
         monkeypatch.setattr(product_template.ProductTemplate, "render", None)
@@ -142,7 +142,7 @@ def test_products_go_back_to_the_library_where_the_loops_fail(source, monkeypatc
 
 
 def test_a_failure_without_loops_is_raised(monkeypatch):
-    """Nothing is compiled again where the loops are not at fault."""
+    """If the loops are not the cause, nothing is compiled again."""
     calls = []
     monkeypatch.setattr(torch._inductor, "compile", lambda *args, **options: calls.append(options) or 1 / 0)
     with forced("small compiled products", "library"), pytest.raises(ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""Convolutions beside torch.nn's, what only ours do, and the errors they raise."""
+"""Convolutions compared with torch.nn's, what only ours do, and the errors they raise."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def convolutions(pick, axes):
 @given(st.data())
 @settings(max_examples=30, deadline=None)
 def test_a_convolution_is_torch_s(axes, data):
-    """Values and gradients, for all arguments, one for all axes or one for each, with and without a batch."""
+    """Values and gradients agree for all arguments, one for all axes or one for each, with and without a batch."""
     sizes, options, shape = data.draw(convolutions(axes))
     kind, twin = CONVOLUTIONS[axes]
     assert_twins(kind(*sizes, **options), twin(*sizes, **options), draw(shape))
@@ -54,7 +54,7 @@ def test_a_convolution_is_torch_s(axes, data):
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize("shape", [(3, 2, 5, 6), (1, 2, 5, 6), (3, 1, 5, 6)], ids=str)
 def test_channels_last_gives_the_same_numbers(shape, mode):
-    """And y keeps the memory format."""
+    """y keeps the memory format."""
     layer = fn.Conv2d(shape[1], 4, 3, padding=2, padding_mode=mode)
     params, x = fn.tree.cast(layer.init(0), torch.float64), draw(shape)
     last = x.to(memory_format=torch.channels_last)
@@ -68,7 +68,7 @@ def test_channels_last_gives_the_same_numbers(shape, mode):
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("mode", ["zeros", "replicate"])
 def test_a_causal_convolution_does_not_look_ahead(mode, stride):
-    """The gradient of y[t] is 0 at every x after stride t, and not at stride t; of L elements there are ⌈L / stride⌉ outputs."""
+    """The gradient of y[t] is 0 at every x after stride t, and not at stride t; L elements give ⌈L / stride⌉ outputs."""
     layer = fn.Conv1d(1, 1, 3, stride=stride, padding="causal", dilation=2, padding_mode=mode)
     params, x = {"weight": torch.ones(1, 1, 3), "bias": torch.zeros(1)}, torch.ones(1, 1, 8)
     y, cache = layer.apply(params, x)
@@ -80,7 +80,7 @@ def test_a_causal_convolution_does_not_look_ahead(mode, stride):
 
 
 def test_each_axis_may_have_a_padding_of_its_own():
-    """A tuple of numbers, pairs and words is what zeros put there by hand give."""
+    """A tuple of numbers, pairs and words gives the results of zeros padded by hand."""
     layer = fn.Conv3d(1, 2, 3, padding=("causal", "same", (0, 3)))
     plain = layer.replace(padding=0)
     params, x = layer.init(0), draw((2, 1, 3, 4, 5)).float()
@@ -89,7 +89,7 @@ def test_each_axis_may_have_a_padding_of_its_own():
 
 
 def test_lists_become_tuples():
-    """So that the layer has a hash; options of a tuple equal those of a list."""
+    """The layer thus has a hash, and a list gives a layer equal to that of a tuple."""
     assert fn.Conv2d(1, 1, [2, 3], padding=[[0, 1], 1]) == fn.Conv2d(1, 1, (2, 3), padding=((0, 1), 1))
     assert hash(fn.Conv2d(1, 1, [2, 3])) == hash(fn.Conv2d(1, 1, (2, 3)))
 
@@ -97,7 +97,7 @@ def test_lists_become_tuples():
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize("axes", CONVOLUTIONS)
 def test_an_empty_batch_has_empty_results(axes, mode):
-    """And zeros for the params, in every mode."""
+    """The gradients of params are zeros, in every mode."""
     layer = CONVOLUTIONS[axes][0](2, 3, 2, padding=1, padding_mode=mode)
     params, x = layer.init(0), torch.zeros(0, 2, *(4,) * axes)
     y, cache = layer.apply(params, x)
@@ -109,7 +109,7 @@ def test_an_empty_batch_has_empty_results(axes, mode):
 
 @pytest.mark.parametrize("axes", CONVOLUTIONS)
 def test_first_weights_are_drawn_within_torch_s_bounds(axes):
-    """With initializer="torch": ±1 / √fan_in, for the bias too, and over most of that."""
+    """With initializer="torch" they are within ±1 / √fan_in, also the bias, and fill most of that range."""
     layer = CONVOLUTIONS[axes][0](4, 32, 3, initializer="torch", groups=2)
     bound = (2 * 3**axes) ** -0.5
     for leaf in layer.init(0).values():
@@ -118,7 +118,7 @@ def test_first_weights_are_drawn_within_torch_s_bounds(axes):
 
 @pytest.mark.parametrize(("half", "mask"), [("grads", [False, True, True]), ("input_grad", [True, False, False])])
 def test_each_half_asks_the_kernel_for_no_more(monkeypatch, half, mask):
-    """So that a first layer, whose grads alone are wanted, saves the gradient of x: more than half of the work."""
+    """A first layer, which needs only grads, saves the gradient of x: more than half of the work."""
     asked, kernel = [], kernels.convolution_backward
     monkeypatch.setattr(kernels, "convolution_backward", lambda *inputs: asked.append(inputs[-1]) or kernel(*inputs))
     layer, x = fn.Conv2d(1, 2, 3), torch.ones(1, 1, 4, 4)
@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
     "layer", [fn.Conv1d(2, 3, 3), fn.MaskedConv(fn.Conv1d(2, 3, 3), "A"), fn.ConvTranspose1d(2, 3, 3)], ids=str
 )
 def test_every_method_backward_refuses_another_weight(layer, change, half):
-    """The kernel would read memory that is not there, or give a gradient of the other shape."""
+    """The kernel would read memory that is not there, or return a gradient of another shape."""
     params = layer.init(0)
     y, cache = layer.apply(params, torch.zeros(2, 2, 8))
     with pytest.raises(ValueError, match=r"(params|weight) .*must be .*, got "):
@@ -179,7 +179,7 @@ def test_every_method_backward_refuses_another_weight(layer, change, half):
 
 
 def test_a_large_image_of_few_channels_goes_in_the_order_channels_last():
-    """And so does what comes of it; values and gradients are torch.nn's, and those of the same images a few at a time."""
+    """Its results are in channels last too; values and gradients are torch.nn's, and those of a few images at a time."""
     layer, twin, x = (
         fn.Conv2d(3, 32, 3, stride=2, padding=1),
         nn.Conv2d(3, 32, 3, stride=2, padding=1),
@@ -199,7 +199,7 @@ def test_a_large_image_of_few_channels_goes_in_the_order_channels_last():
 
 
 def test_a_small_image_beside_a_large_weight_is_copied_instead_of_the_weight():
-    """Then y and both gradients come in the order of the weight; values and gradients are torch.nn's."""
+    """y and both gradients have the memory order of the weight; values and gradients are torch.nn's."""
     layer, twin = fn.Conv2d(384, 384, 3, padding=1), nn.Conv2d(384, 384, 3, padding=1)
     x = draw((2, 384, 4, 4)).float().contiguous(memory_format=torch.channels_last)
     params = fn.tree.from_names(dict(twin.state_dict()), like=layer.init(0))

@@ -1,4 +1,4 @@
-"""Conv1d beside torch.nn.Conv1d, its initial weights, and the errors it raises."""
+"""Conv1d compared with torch.nn.Conv1d, its initial weights, and the errors it raises."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ CLOSE = {"rtol": 1e-10, "atol": 1e-11}
 
 @st.composite
 def convolutions(draw_from):
-    """Draw the options of a Conv1d and an input's length and batch that fit them."""
+    """Draw the options of a Conv1d, and a length and batch of an input that fits."""
     groups = draw_from(st.integers(1, 3))
     kernel, dilation = draw_from(st.integers(1, 4)), draw_from(st.integers(1, 3))
     padding = draw_from(st.sampled_from([0, 1, 2, "same", "valid"]))
@@ -31,13 +31,13 @@ def convolutions(draw_from):
 @settings(max_examples=60)
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
 def test_conv1d_agrees_with_torch(case, seed):
-    """Value and gradients are torch.nn.Conv1d's, for all its options, without a batch axis and on an empty batch."""
+    """Value and gradients are torch.nn.Conv1d's for all its options, without a batch axis and for an empty batch."""
     sizes, options, shape = case
     assert_twins(fn.Conv1d(*sizes, **options), nn.Conv1d(*sizes, **options), draw(shape, seed), tolerance=CLOSE)
 
 
 def test_the_initial_weights_of_a_convolution_by_name():
-    """Xavier normal by default with zero bias; "torch" within torch's bounds, bias too."""
+    """The default is Xavier normal with zero bias; "torch" is within torch's bounds, also the bias."""
     xavier, torch_like = fn.Conv1d(8, 16, 5).init(0), fn.Conv1d(8, 16, 5, initializer="torch").init(0)
     assert abs(float(xavier["weight"].std()) / (2 / (8 * 5 + 16 * 5)) ** 0.5 - 1) < 0.1
     assert not xavier["bias"].any()

@@ -1,4 +1,4 @@
-"""Unshared and masked convolutions, beside the shared one and by what they can see, and the errors they raise."""
+"""Unshared and masked convolutions, compared with the shared one and by what they can see, and the errors they raise."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def options(pick, axes):
 @given(st.data())
 @settings(max_examples=25, deadline=None)
 def test_with_the_same_kernel_at_each_place_it_is_a_convolution(axes, data):
-    """In y and gx; the gradients of its params add up, over places, to the convolution's."""
+    """y and gx agree; the gradients of its params, summed over places, are the convolution's."""
     kernel, how, lengths, batch = data.draw(options(axes))
     kind, shared = LOCAL[axes]
     local, conv = kind(2, 3, kernel, lengths, **how), shared(2, 3, kernel, **how)
@@ -47,7 +47,7 @@ def test_with_the_same_kernel_at_each_place_it_is_a_convolution(axes, data):
 
 
 def test_each_place_has_first_weights_of_its_own():
-    """Others at every place, in the scale of a convolution's."""
+    """They differ between places, with the standard deviation of a convolution's."""
     params = fn.ConvLocal1d(8, 16, 5, 54).init(0)
     assert abs(float(params["weight"].std()) / (2 / (8 * 5 + 16 * 5)) ** 0.5 - 1) < 0.02
     assert len(params["weight"][:, 0, 0, 0].unique()) == 50
@@ -57,7 +57,7 @@ def test_each_place_has_first_weights_of_its_own():
 
 @pytest.mark.parametrize("mask", ["A", "B"])
 def test_a_masked_convolution_sees_what_comes_before_in_reading_order(mask):
-    """The pixel itself with "B", and never one behind, to the right or below."""
+    """With "B" it also sees the pixel itself, and never one after it, to the right or below."""
     layer, x = fn.MaskedConv(fn.Conv2d(1, 1, 3, padding="same", bias=False), mask), torch.ones(1, 1, 4, 5)
     params = {"weight": torch.ones(1, 1, 3, 3)}
     y, cache = layer.apply(params, x)
@@ -69,7 +69,7 @@ def test_a_masked_convolution_sees_what_comes_before_in_reading_order(mask):
 
 
 def test_what_is_masked_begins_and_stays_0():
-    """In fresh params and in gradients; whatever is put there does not matter."""
+    """This holds for initial params and gradients; other numbers at these places have no effect."""
     layer, x = fn.MaskedConv(fn.Conv2d(2, 3, (3, 5)), "A"), draw((2, 2, 4, 6)).float()
     params = layer.init(0)
     y, cache = layer.apply(params, x)

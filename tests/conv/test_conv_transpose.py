@@ -1,4 +1,4 @@
-"""Transposed convolutions beside torch.nn's, and the errors they raise."""
+"""Transposed convolutions compared with torch.nn's, and the errors they raise."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ TRANSPOSED = {n: (getattr(fn, f"ConvTranspose{n}d"), getattr(nn, f"ConvTranspose
 
 @st.composite
 def transposed(pick, axes):
-    """Draw all arguments of a transposed convolution, with a tuple for each option, and the shape of an input that fits."""
+    """Draw all arguments of a transposed convolution, a tuple for each option, and the shape of an input that fits."""
     numbers = lambda low, high: pick(st.tuples(*[st.integers(low, high)] * axes))
     kernel, stride, dilation = numbers(1, 3), numbers(1, 3), numbers(1, 2)
     extra = tuple(pick(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
@@ -33,7 +33,7 @@ def transposed(pick, axes):
 @given(st.data())
 @settings(max_examples=30, deadline=None)
 def test_a_transposed_convolution_is_torch_s(axes, data):
-    """Values and gradients, for all arguments, with and without a batch."""
+    """Values and gradients agree for all arguments, with and without a batch."""
     sizes, options, shape = data.draw(transposed(axes))
     kind, twin = TRANSPOSED[axes]
     assert_twins(kind(*sizes, **options), twin(*sizes, **options), draw(shape))
@@ -41,7 +41,7 @@ def test_a_transposed_convolution_is_torch_s(axes, data):
 
 @pytest.mark.parametrize("axes", TRANSPOSED)
 def test_the_length_of_another_tensor_is_torch_s_output_size(axes):
-    """Each that a stride of 3 leaves open; output_padding is not used."""
+    """Every length that a stride of 3 allows is tried; output_padding is not used."""
     kind, twin = TRANSPOSED[axes]
     x = draw((2, 3, *(2, 4, 3)[:axes]))
     for more in range(3):
@@ -61,7 +61,7 @@ def test_it_is_the_transpose_of_a_convolution(axes):
 
 
 def test_channels_last_gives_the_same_numbers_and_stays():
-    """In y and in gx."""
+    """This holds for y and gx."""
     layer, x = fn.ConvTranspose2d(3, 4, 3, 2, 1, 1), draw((2, 3, 4, 5))
     params, last = fn.tree.cast(layer.init(0), torch.float64), x.to(memory_format=torch.channels_last)
     (y, cache), (y_last, cache_last) = layer.apply(params, x), layer.apply(params, last)
@@ -73,7 +73,7 @@ def test_channels_last_gives_the_same_numbers_and_stays():
 
 @pytest.mark.parametrize("axes", TRANSPOSED)
 def test_first_weights_are_drawn_within_torch_s_bounds(axes):
-    """With initializer="torch": ±1 / √(out / groups · kernel), which is what torch takes for fan_in, for the bias too."""
+    """With initializer="torch" they are within ±1 / √(out / groups · kernel), torch's fan_in, also the bias."""
     layer = TRANSPOSED[axes][0](32, 64, 3, initializer="torch", groups=16)
     bound = (4 * 3**axes) ** -0.5
     for leaf in layer.init(0).values():

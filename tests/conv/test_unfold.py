@@ -1,4 +1,4 @@
-"""Windows as columns beside torch.nn's, separable convolutions, and the errors they raise."""
+"""Windows as columns compared with torch.nn's, separable convolutions, and the errors they raise."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def folds(pick):
 @given(folds(), st.integers(1, 2))
 @settings(max_examples=30, deadline=None)
 def test_unfolding_is_torch_s(options, channels):
-    """Values and gradients, for all options, with and without a batch."""
+    """Values and gradients agree for all options, with and without a batch."""
     options, size, batch = options
     assert_twins(fn.Unfold(**options), nn.Unfold(**options), draw((*batch, channels, *size)))
 
@@ -44,14 +44,14 @@ def test_unfolding_is_torch_s(options, channels):
 @given(folds(), st.integers(1, 2))
 @settings(max_examples=30, deadline=None)
 def test_folding_is_torch_s(options, channels):
-    """Values and gradients, for all options, with and without a batch."""
+    """Values and gradients agree for all options, with and without a batch."""
     options, size, batch = options
     columns = fn.Unfold(**options)({}, draw((*batch, channels, *size)))
     assert_twins(fn.Fold(size, **options), nn.Fold(size, **options), columns)
 
 
 def test_a_convolution_is_a_product_with_columns():
-    """Weight, flattened, times the columns of Unfold."""
+    """It is the flattened weight times the columns of Unfold."""
     conv, x = fn.Conv2d(2, 3, (2, 3), padding=1, bias=False), draw((2, 2, 4, 5)).float()
     params = conv.init(0)
     columns = fn.Unfold((2, 3), padding=1)({}, x)
@@ -60,7 +60,7 @@ def test_a_convolution_is_a_product_with_columns():
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_a_separable_convolution_is_one_with_a_product_for_its_weight(axes):
-    """Its two weights multiplied are a convolution's; the options go to the layers that they mean."""
+    """The product of its two weights is a convolution's weight; each option goes to the layer that it is for."""
     net = getattr(fn, f"separable_conv{axes}d")(2, 3, 3, 2, 1, multiplier=2, padding_mode="circular", initializer="torch")
     params, x = fn.tree.cast(net.init(0), torch.float64), draw((2, 2, *(5,) * axes))
     first, then = params["depthwise"]["weight"], params["pointwise"]["weight"]
@@ -73,7 +73,7 @@ def test_a_separable_convolution_is_one_with_a_product_for_its_weight(axes):
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_a_depthwise_convolution_is_one_with_as_many_groups_as_channels(axes):
-    """And a multiple of them out; other options go on."""
+    """The number of outputs is a multiple of it; other options are passed on."""
     layer = getattr(fn, f"depthwise_conv{axes}d")(3, 2, 4, stride=2, bias=False)
     assert layer == getattr(fn, f"Conv{axes}d")(3, 12, 2, 2, groups=3, bias=False)
 

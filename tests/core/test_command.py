@@ -28,10 +28,20 @@ def test_the_command_prints_versions_and_every_choice():
     assert versions.startswith(f"funcnet {fn.__version__}, torch {torch.__version__}, Python {platform.python_version()}, ")
     assert versions.endswith((" threads", " 1 thread"))
     assert eval(processor, {"Processor": fn.kernels.Processor}) == this_processor()
-    _, head, *rows = rest[torch.cuda.device_count() :]
+    _, head, *rows, empty, names = rest[torch.cuda.device_count() :]
+    assert empty == ""
+    assert names == command.names()
     assert head.split() == ["choice", "here", "options"]
     assert [row.split("  ")[0] for row in rows] == sorted(CHOICES)
     assert all(CHOICES[name].describe(CHOICES[name].automatic) in row for name, row in zip(sorted(CHOICES), rows, strict=True))
+
+
+def test_missing_private_names_are_listed(monkeypatch: pytest.MonkeyPatch):
+    """With what takes their place; a release that has all of them says only how many there are."""
+    monkeypatch.setattr(command, "FOUND", {"_a": True, "_b": True})
+    assert command.names() == "private names of torch: all 2 found"
+    monkeypatch.setattr(command, "FOUND", {"_a": False, "_c": False, "_b": True})
+    assert command.names() == "private names of torch: 1 of 3 found; plain code replaces _a, _c"
 
 
 def test_laws_that_hold(small_sample, capsys: pytest.CaptureFixture[str]):

@@ -1,4 +1,4 @@
-"""A table that is distributed: ``vjp`` on DTensors, with one process in the mesh."""
+"""A distributed table: ``vjp`` on DTensors, with one process in the mesh."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ def mesh() -> Iterator[distributed.DeviceMesh]:
 @pytest.mark.parametrize("table", ["Shard(0)", "Shard(1)", "Replicate()"])
 @pytest.mark.parametrize("batch", ["Shard(0)", "Replicate()"])
 def test_a_distributed_table_has_the_gradient_of_a_whole_one(mesh, layer, table, batch) -> None:
-    """However table and batch are laid out; of a batch in shards each process has its part of the sum."""
+    """Table and batch may have any layout; if the batch is in shards, each process has its part of the sum."""
     from torch.distributed import tensor as dtensors
 
     def spread(x: torch.Tensor, how: str) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Embeddings against torch.nn and autograd, in float64; hashes by their spread, and the errors by their sentences."""
+"""Embeddings compared with torch.nn and autograd in float64; the spread of hashes, and the error messages."""
 
 import pytest
 import torch
@@ -31,16 +31,16 @@ PADDINGS = st.sampled_from([None, 0, -1, 2, -2])
 )
 @settings(max_examples=40)
 def test_embedding_is_torchs(count, dim, shape, options, dtype, seed):
-    """Value and gradient, the padding's row held, within a bound that no row reaches, for x of any shape, empty ones too."""
+    """Value and gradient agree, with a constant padding row and a bound that no row reaches, for x of any shape, also empty."""
     assert_twins(fn.Embedding(count, dim, *options), nn.Embedding(count, dim, *options), integers(count, shape, seed).to(dtype))
 
 
 @given(SHAPES, PADDINGS, st.sampled_from([0.5, 1.0, 2.0]), st.sampled_from([1.0, 1.5, 2.0, 3.0]), st.integers(0, 99))
 @settings(max_examples=40)
 def test_bounded_rows_have_torchs_values_and_their_own_gradient(shape, padding, bound, p, seed):
-    """The values are torch.nn.Embedding's, which shortens the table itself; the gradient is autograd's through the shortening.
+    """The values are torch.nn.Embedding's, which changes the table itself; the gradient is autograd's through the bound.
 
-    The padding's row counts as zeros, whatever the table holds there.
+    The padding row counts as zeros, whatever the table holds there.
     """
     layer, module = fn.Embedding(5, 3, padding, bound, p), nn.Embedding(5, 3, padding, bound, p).double()
     x, w = integers(5, shape, seed), draw((5, 3), seed)
@@ -68,7 +68,7 @@ def test_bounded_rows_have_torchs_values_and_their_own_gradient(shape, padding, 
 )
 @settings(max_examples=60)
 def test_embedding_bag_is_torchs(count, dim, shape, padding, mode, seed):
-    """Value and gradient, by sum, mean and maximum, bags of padding alone included."""
+    """Value and gradient agree for sum, mean and maximum, also for bags of padding only."""
     options = {"mode": mode, "padding_idx": padding}
     assert_twins(fn.EmbeddingBag(count, dim, **options), nn.EmbeddingBag(count, dim, **options), integers(count, shape, seed))
 
@@ -76,7 +76,7 @@ def test_embedding_bag_is_torchs(count, dim, shape, padding, mode, seed):
 @given(st.tuples(st.integers(1, 4), st.integers(1, 5)), PADDINGS, st.integers(0, 99))
 @settings(max_examples=30)
 def test_a_weighted_embedding_bag_is_torchs(shape, padding, seed):
-    """The gradient of the weights too, which is 0 for the padding's."""
+    """The gradient of the weights agrees too; it is 0 for those of padding."""
     options = {"mode": "sum", "padding_idx": padding}
     assert_twins(
         fn.EmbeddingBag(4, 3, **options),
@@ -95,7 +95,7 @@ def test_a_weighted_embedding_bag_is_torchs(shape, padding, seed):
 )
 @settings(max_examples=80)
 def test_an_embedding_bag_by_offsets_is_torchs(sizes, padding, mode, dtype, seed):
-    """Value and gradients, bags of different sizes and empty ones included."""
+    """Value and gradients agree, for bags of different sizes and for empty ones."""
     options = {"mode": "sum" if mode == "weighted" else mode, "padding_idx": padding}
     offsets = torch.tensor([0, *sizes[:-1]]).cumsum(0).to(dtype)
     ids = integers(4, (sum(sizes),), seed).to(dtype)
@@ -106,7 +106,7 @@ def test_an_embedding_bag_by_offsets_is_torchs(sizes, padding, mode, dtype, seed
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 def test_a_bag_of_nothing_gives_zeros(mode):
-    """Where it has no integers at all, and no gradient comes of it."""
+    """This holds if there are no integers at all, and no gradient comes from it."""
     layer = fn.EmbeddingBag(4, 3, mode=mode)
     y, cache = layer.apply(layer.init(0), torch.zeros(2, 0, dtype=torch.int64))
     assert torch.equal(y, torch.zeros(2, 3))
@@ -119,7 +119,7 @@ BAGS = {"bags": torch.tensor([[1, 2], [1, 1]]), "offsets": (torch.tensor([1, 2, 
 @pytest.mark.parametrize("form", BAGS)
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 def test_the_padding_of_a_bag_is_left_out(mode, form):
-    """NaN in its row changes nothing, and an infinite weight of its index neither."""
+    """NaN in its row has no effect, and neither has an infinite weight of its index."""
     layer, x = fn.EmbeddingBag(4, 3, mode=mode, padding_idx=1), BAGS[form]
     x = x if isinstance(x, tuple) else (x,)
     if mode == "sum":
@@ -147,7 +147,7 @@ def test_the_maximum_of_infinities_is_theirs(form):
 
 @pytest.mark.parametrize("padding", [None, 0, -1])
 def test_init_is_normal_and_zeros_for_the_padding(padding):
-    """As torch.nn draws it."""
+    """torch.nn draws it so too."""
     w = fn.Embedding(500, 200, padding).init(0)["weight"]
     assert w.std().item() == pytest.approx(1, rel=0.02)
     assert int((w == 0).all(1).sum()) == (padding is not None)
@@ -155,13 +155,13 @@ def test_init_is_normal_and_zeros_for_the_padding(padding):
 
 
 def test_the_cache_of_an_embedding_is_x_itself():
-    """Not a copy."""
+    """It is not a copy."""
     x = torch.tensor([1, 2])
     assert fn.Embedding(4, 3).apply(fn.Embedding(4, 3).init(0), x)[1] is x
 
 
 def test_a_hash_embedding_sums_rows_and_spreads_over_them():
-    """Every row is named by some of 4000 integers, about as often as any other, and no two of them sum the same rows."""
+    """Each of 4000 integers selects rows, every row about equally often, and no two of them sum the same rows."""
     layer = fn.HashEmbed(100, 2)
     rows = layer.apply(layer.init(0), torch.arange(-2000, 2000) * 7919)[1]
     counts = torch.bincount(rows.flatten(), minlength=100).double()
@@ -171,7 +171,7 @@ def test_a_hash_embedding_sums_rows_and_spreads_over_them():
 
 
 def test_a_hash_is_the_same_whatever_stands_beside_it():
-    """It depends on the seed and the integer alone, int32 or int64."""
+    """It depends on the seed and the integer only, int32 or int64."""
     one, other = fn.HashEmbed(100, 2, seed=1), fn.HashEmbed(100, 2, seed=2)
     params, x = one.init(0), torch.tensor([5, 6, 5])
     y = one(params, x)
@@ -182,7 +182,7 @@ def test_a_hash_is_the_same_whatever_stands_beside_it():
 
 
 def test_a_hash_embedding_agrees_with_autograd():
-    """Rows named twice, by one integer or by two, get both gradients."""
+    """A row that is selected twice, by one integer or by two, gets both gradients."""
     layer, x, gy = fn.HashEmbed(5, 3), torch.arange(12).reshape(3, 4), draw((3, 4, 3), 1)
     params = tree.cast(layer.init(0), torch.float64)
     y, cache = layer.apply(params, x)
@@ -231,7 +231,7 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
 
 @pytest.mark.parametrize("rows", [5, 30_000])
 def test_the_padding_row_is_zeros_whether_the_table_is_copied_or_not(rows):
-    """A small table is copied with zeros in its row, of a large one the rows are found; NaN there is never seen."""
+    """A small table is copied with zeros in its row, for a large one the indices are found; NaN in the row has no effect."""
     layer, x = fn.Embedding(rows, 2, padding_idx=-1), torch.tensor([[1, rows - 1], [rows - 1, 0]])
     table = fn.random.normal(0, (rows, 2)).index_fill(0, torch.tensor([rows - 1]), torch.nan)
     kept = table.clone()

@@ -1,4 +1,4 @@
-"""Sines and cosines of a number beside the positions of a sequence, and the errors."""
+"""Sines and cosines of a number compared with the positions of a sequence, and the errors."""
 
 import pytest
 import torch
@@ -8,13 +8,13 @@ import funcnet as fn
 
 @pytest.mark.parametrize("base", [10.0, 10000.0])
 def test_of_the_steps_it_is_what_positions_add(base):
-    """The same vectors, bit for bit in float64."""
+    """The vectors agree bit for bit in float64."""
     added = fn.SinusoidalPositions(base)({}, torch.zeros(9, 6, dtype=torch.float64))
     assert torch.equal(fn.SinusoidalEmbedding(6, base)({}, torch.arange(9, dtype=torch.float64)), added)
 
 
 def test_the_gradient_is_that_of_autograd():
-    """Of any shape, none and empty ones too."""
+    """Any shape is tried, also a 0-d one and empty ones."""
     for shape in ((), (0,), (3,), (2, 1, 4)):
         x = fn.random.normal(1, shape, std=20.0, dtype=torch.float64).requires_grad_()
         y, cache = fn.SinusoidalEmbedding(8).apply({}, x)

@@ -1,4 +1,4 @@
-"""A call: a public callable by name with right arguments, one of which can be replaced."""
+"""A call of a public callable, by name, with right arguments, each of which can be replaced."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,6 +17,6 @@ class Call(NamedTuple):
     names: tuple[str, ...] = ()
 
     def __call__(self, **change: Any) -> Any:
-        """Make the call, with one argument or more replaced."""
+        """Call with one argument or more replaced."""
         arguments = {**self.arguments, **change}
         return self.f(*arguments.pop("*", ()), **arguments.pop("**", {}), **arguments)

@@ -1,4 +1,4 @@
-"""Calls of the public functions: what makes layers, walks them, trains, draws, tries; with small right arguments."""
+"""Calls of the public functions that make layers, walk them, train, draw and test, with small right arguments."""
 
 import operator
 from typing import Any
@@ -31,7 +31,7 @@ def same_leaf(leaf: Any) -> Any:
 
 
 def paired(a: Any, b: Any) -> Any:
-    """Return both, whatever they are."""
+    """Return both arguments."""
     return a, b
 
 
@@ -45,7 +45,7 @@ def _as_many(given: Any) -> tuple[Any, ...]:
 
 
 def made_by_shape(x: Any) -> fn.Layer:
-    """Return the layer for an input."""
+    """Return the layer, whatever the input."""
     return fn.Linear(x.shape[-1], 3)
 
 
@@ -65,7 +65,7 @@ def backward(params: Any, cache: Any, gy: Any) -> Any:
 
 
 def _matmul_library_for_a_moment(library: Any) -> None:
-    """Set the preference, and give it up again: it is the whole process's."""
+    """Set the preference, and restore it: it applies to the whole process."""
     try:
         fn.kernels.set_matmul_library(library)
     finally:
@@ -254,5 +254,5 @@ TRIED = [
 
 
 def all_of_functions() -> list[Call]:
-    """Return them all."""
+    """Return all of these calls."""
     return [*MAKING, *NETS, *steps(), *SEQUENCES, *TREES, *DRAWS, *TRIED]

@@ -1,4 +1,4 @@
-"""Calls of what works beside torch.nn, torch.export, scikit-learn and TensorBoard; ONNX, which takes seconds, has its own tests."""
+"""Calls for torch.nn, torch.export, scikit-learn and TensorBoard; ONNX, which takes seconds, has its own tests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ TRAINING = {
 
 
 def exported(**arguments: Any) -> Any:
-    """Export, and return the names of the inputs of the program: it has no numbers to judge."""
+    """Export, and return the names of the program's inputs: a program has no numbers to judge."""
     return [*fn.export(**arguments).graph_signature.user_inputs]
 
 
@@ -38,7 +38,7 @@ def fitted(kind: Callable[..., Any], y: Any) -> Callable[..., Any]:
 
 
 def logged(**fields: Any) -> Any:
-    """Train with a TensorBoard, in the folder where this is called."""
+    """Train with a TensorBoard, in the current folder."""
     board = TensorBoard(**fields)
     fn.fit(NET, fn.MSE(), OPT, (X, T), epochs=1, batch_size=2, key=0, params=PARAMS, callbacks=[board], progress=False)
     board.close()

@@ -1,4 +1,4 @@
-"""Calls of the training loop and of the functions that write and read files, each in a separate folder."""
+"""Calls of the training loop and of the functions that read and write files, each in its own folder."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ TREE = {"a": torch.ones(2, 3), "b": (1, None, "word")}
 
 
 def in_a_folder(f: Callable[..., Any], *, file: str = "", tree: Any = TREE) -> Callable[..., Any]:
-    """Call a function in a new folder, in which ``file`` holds a tree."""
+    """Call a function in a new folder, where ``file`` contains a tree."""
 
     def called(**arguments: Any) -> Any:
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
@@ -37,7 +37,7 @@ def in_a_folder(f: Callable[..., Any], *, file: str = "", tree: Any = TREE) -> C
 
 
 def loaded(content: bytes) -> Any:
-    """Load a file of these bytes."""
+    """Load a file with these bytes."""
     Path("tree.fn").write_bytes(content)
     return fn.load("tree.fn")
 
@@ -48,7 +48,7 @@ def saved(path: Any, tree: Any, metadata: Any) -> Any:
 
 
 def content() -> bytes:
-    """Return the bytes of a file that holds a tree."""
+    """Return the bytes of a file that contains a tree."""
     with tempfile.TemporaryDirectory() as folder:
         fn.save(Path(folder) / "tree.fn", TREE)
         return (Path(folder) / "tree.fn").read_bytes()

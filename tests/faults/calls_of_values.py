@@ -1,4 +1,4 @@
-"""Calls from the catalogues: each public class is made, used, and its methods are called."""
+"""Calls from the catalogues: each public class is made and used, and its methods are called."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,12 +28,12 @@ PARTS = {
     "Perplexity": ("CrossEntropy",),
     "WeightedLoss": ("weighted",),
 }
-"""What else an error may name: what a class is made of."""
+"""Names that an error may use besides the class itself: the parts of which it is made."""
 Use = Callable[[Any], Any]
 
 
 def made(value: Any, use: Use, *names: str) -> Iterator[Call]:
-    """Yield the call that makes a value from its fields, and uses it."""
+    """Yield the call that makes a value from its fields and uses it."""
     fields = {one.alias: getattr(value, one.name) for one in attrs.fields(type(value)) if one.init and one.name[0] != "_"}
     kind = type(value)
     if fields:
@@ -42,7 +42,7 @@ def made(value: Any, use: Use, *names: str) -> Iterator[Call]:
 
 
 def layers() -> Iterator[Call]:
-    """Each type of layer once."""
+    """Yield each type of layer once."""
     cases = {type(case.layer): case for case in reversed(CASES.values()) if not isinstance(case.layer, LossLayer)}
     for case in cases.values():
         yield from _of_layer(case.layer, case.x, case.params)
@@ -67,7 +67,7 @@ def _of_layer(layer: fn.Layer, x: Any, params: Any) -> Iterator[Call]:
 
 
 def losses() -> Iterator[Call]:
-    """Each type of loss once, in both verbs."""
+    """Yield each type of loss once, in both verbs."""
     cases = {type(case.layer.loss): case for case in reversed(CASES.values()) if isinstance(case.layer, LossLayer)}
     for case in cases.values():
         loss, (y, target) = case.layer.loss, case.x
@@ -78,7 +78,7 @@ def losses() -> Iterator[Call]:
 
 
 def optimizers() -> Iterator[Call]:
-    """Each optimizer and transform once."""
+    """Yield each optimizer and transform once."""
     for opt in one_of_each(OPTIMIZERS) + one_of_each(MATRICES) + one_of_each(TRANSFORMS):
         params, grads = (MATRIX, MATRIX_GRAD) if opt in MATRICES else (PARAMS, GRADS)
         if type(opt).__name__ == "ByPath":
@@ -110,7 +110,7 @@ def _of_optimizer(opt: Any, params: Any, grads: Any) -> Iterator[Call]:
 
 
 def schedules() -> Iterator[Call]:
-    """Each schedule once."""
+    """Yield each schedule once."""
     for schedule in one_of_each(schedule_cases.ALL):
         name = maker_of(schedule)
         yield from made(schedule, lambda one: (one(0), one(3)))
@@ -123,7 +123,7 @@ def schedules() -> Iterator[Call]:
 
 
 def initializers() -> Iterator[Call]:
-    """Each initializer once."""
+    """Yield each initializer once."""
     kinds = [
         value
         for name, value in vars(fn).items()
@@ -142,7 +142,7 @@ def initializers() -> Iterator[Call]:
 
 
 def metrics() -> Iterator[Call]:
-    """Each metric once."""
+    """Yield each metric once."""
     cases = {type(case[0]): case for case in reversed(metric_cases.CASES.values())}
     for metric, y, target in cases.values():
         name, total, more = maker_of(metric), metric.total_of(y, target), PARTS.get(type(metric).__name__, ())
@@ -154,5 +154,5 @@ def metrics() -> Iterator[Call]:
 
 
 def all_of_values() -> list[Call]:
-    """Return them all."""
+    """Return all of these calls."""
     return [call for make in (layers, losses, optimizers, schedules, initializers, metrics) for call in make()]

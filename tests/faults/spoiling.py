@@ -1,4 +1,4 @@
-"""What hypothesis puts in the place of a right argument: strangers, and values of the right kind that are wrong."""
+"""Replacements that hypothesis draws for a right argument: foreign values, and wrong values of the right kind."""
 
 import decimal
 import fractions
@@ -31,7 +31,7 @@ class Unhashable:
 
 
 def plain(*arguments: Any, **named: Any) -> None:
-    """Return nothing, whatever came."""
+    """Return None, whatever the arguments."""
 
 
 NUMBERS: list[Any] = [
@@ -94,7 +94,7 @@ MOST_RUN = 10
 
 
 def in_place_of(name: str, argument: str, value: Any) -> Strategy:
-    """Draw something in the place of an argument; in that of a cache, which only the layer makes, only strangers."""
+    """Draw a replacement for an argument; for a cache, which only the layer makes, only foreign values."""
     if isinstance(value, bytes):
         return files(value)
     if (name, argument) in LONG_RUNS:  # a number between these is right, and a long run
@@ -107,13 +107,13 @@ def in_place_of(name: str, argument: str, value: Any) -> Strategy:
 
 
 def _stays_here(path: str | bytes) -> bool:
-    """Tell whether a path is below the current folder."""
+    """Return whether a path is below the current folder."""
     parts = os.fsdecode(path).split("/") if path else []
     return ".." not in parts and (not parts or parts[0] != "")
 
 
 def spoilt(value: Any) -> Strategy:
-    """Draw something in the place of a value: of its kind twice as often as a stranger."""
+    """Draw a replacement for a value: of its kind twice as often as a foreign one."""
     mine = _of_kind(value)
     return st.sampled_from(STRANGERS) if mine is None else mine | mine | st.sampled_from(STRANGERS)
 
@@ -131,7 +131,7 @@ def _of_kind(value: Any) -> Strategy | None:
 
 
 def files(content: bytes) -> Strategy:
-    """Draw the bytes of a file that was cut, of which one bit was flipped, or that is of another kind."""
+    """Draw the bytes of a file that is cut, has one bit flipped, or is of another kind."""
     places = st.integers(0, len(content) - 1)
     flipped = st.builds(lambda i, bit: content[:i] + bytes([content[i] ^ 1 << bit]) + content[i + 1 :], places, st.integers(0, 7))
     others = [b"", b"PK\x03\x04", b"{}", b"\x80\x04.", content + b"\0", content * 2, bytes(len(content))]
@@ -163,7 +163,7 @@ _NO_NUMPY = (torch.bfloat16, torch.float8_e4m3fn)
 
 
 def trees(value: Any) -> Strategy:
-    """Draw a tree whose nodes are other ones, or one part of which is spoilt."""
+    """Draw a tree with other nodes, or with one wrong part."""
     ways: list[Any] = [None, [*value], (*value,), dict(enumerate(_parts(value))), (value,), {"a": value}, [value, value]]
     if isinstance(value, dict):
         ways += [{**value, "more": torch.ones(2)}, tuple(value.values()), {str(k).upper(): v for k, v in value.items()}]

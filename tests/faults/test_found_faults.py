@@ -1,4 +1,4 @@
-"""Faults that the draws of ``test_bad_input`` found: each once, as the call and the sentence that it must give."""
+"""Errors that ``test_bad_input`` found: each once, as the call and the message that it must raise."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -107,28 +107,28 @@ SENTENCES: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_a_found_fault_is_refused_with_its_sentence(sentence: str) -> None:
-    """Who, the rule, what came; a path that leads nowhere is a ``ValueError`` too."""
+    """The message names the caller, the rule and what it got; a path to nowhere is a ``ValueError`` too."""
     with pytest.raises(ValueError, match=r".") as caught:
         SENTENCES[sentence]()
     assert sentence in str(caught.value)
 
 
 def test_an_average_of_other_params_says_whose_it_is() -> None:
-    """As a note: the trees are compared by a helper that does not know."""
+    """A note says so: the helper that compares the trees does not know."""
     with pytest.raises(ValueError, match=r"must agree") as caught:
         SWA.params({**STATE, "average": torch.ones(2)})
     assert caught.value.__notes__ == ["  in SWA(), params: average against dtypes"]
 
 
 def test_memory_is_that_of_the_steps_that_ran() -> None:
-    """Of 2³¹ - 1 steps the first one ends the test."""
+    """The first of 2³¹ - 1 steps ends the test."""
     found = lr_range(steps=2**31 - 1, low=1e-3)
     assert found.rates == (1e-3,)
     assert found.diverged
 
 
 def test_a_value_prints_whole_numbers_of_any_size() -> None:
-    """Also those beyond the largest float."""
+    """This includes numbers beyond the largest float."""
     assert repr(fn.frozen(type("Held", (fn.Value,), {"n": 0, "__annotations__": {"n": Any}}))(HUGE)) == f"Held(n={HUGE})"
 
 
@@ -155,7 +155,7 @@ def test_a_fraction_is_a_number(draw: Callable[[Any], torch.Tensor]) -> None:
 
 
 def test_tolerances_may_be_fractions() -> None:
-    """And judge as their floats do."""
+    """They judge as their floats do."""
     assert tree.allclose(X, X + 0.4, rtol=HALF, atol=HALF)
     assert not tree.allclose(X, X + 10, rtol=HALF, atol=HALF)
     testing.assert_close(X, X + 0.4, rtol=HALF, atol=HALF)
@@ -163,7 +163,7 @@ def test_tolerances_may_be_fractions() -> None:
 
 
 def test_fields_hold_floats_in_place_of_fractions() -> None:
-    """As they do of numpy's numbers; a fraction beyond all floats is refused."""
+    """They do so for numpy's numbers too; a fraction beyond all floats is refused."""
     assert fn.Dropout(HALF) == fn.Dropout(0.5) == fn.Dropout(np.float32(0.5))
     with pytest.raises(ValueError, match=r"^Adam: eps must be "):
         fn.Adam(eps=Fraction(HUGE))

@@ -1,4 +1,4 @@
-"""The judge: how a call with one bad argument ends, and whether that is right."""
+"""The judge of a call with one bad argument: how it ends, and whether that is right."""
 
 import re
 import traceback
@@ -27,18 +27,18 @@ AS_IN_TORCH = {
     ("Normalize", "p"),
     *[(f"{name}.__call__", "target") for name in ("AUROC", "AveragePrecision")],
 }
-"""Arguments of which NaN is right.
+"""Arguments for which NaN is a right result.
 
 Roots of negative numbers, as in torch; a norm of degree 1e-6, whose root overflows; labels of one class, which have no ranking.
 """
 WITH_PATHS = ("save", "save_in_background", "load", "load_metadata", "Checkpoints", "fit", "TensorBoard", "export")
-"""Functions whose paths only the system can judge."""
+"""Functions with paths, which only the system can judge."""
 LARGE = 1e3
 TINY = 1e-30
 
 
 def judge(call: Call, argument: str, bad: Any) -> str:
-    """Return what is wrong with how a call ends in which one argument is ``bad``; ``""`` if nothing is."""
+    """Return what is wrong with the end of a call in which one argument is ``bad``; ``""`` if nothing is."""
     try:
         got = call(**{argument: bad})
     except Exception as error:
@@ -63,7 +63,7 @@ def _judge_error(call: Call, bad: Any, error: Exception) -> str:
 
 
 def _is_meant(call: Call, error: Exception) -> bool:
-    """Tell errors that are documented, and those that only the kernel or the system can know of."""
+    """Return whether an error is documented, or one that only the kernel or the system can raise."""
     if "/torch/nn/modules/linear.py" in place(error):
         return True  # a module in the place of a function, called with what the function gets
     if isinstance(error, AssertionError):
@@ -76,7 +76,7 @@ def _is_meant(call: Call, error: Exception) -> bool:
 
 
 def _names(call: Call, bad: Any) -> list[str]:
-    """Return what an error may name: the callable, and the values in its arguments."""
+    """Return the names that an error may use: the callable, and the values in its arguments."""
     return [
         "rng",
         call.name,
@@ -115,7 +115,7 @@ def _is_without_rows(total: Any) -> bool:
 
 
 def _says_the_same(bad: Any, right: Any) -> bool:
-    """Tell whether an argument is the right one in other clothes."""
+    """Return whether an argument is only another form of the right one."""
     if isinstance(bad, Tensor) and isinstance(right, Tensor):
         return _same(bad, right)
     return isinstance(bad, np.generic) and type(right) in (int, float) and bool(bad == right)
@@ -142,7 +142,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _is_moderate(value: Any) -> bool:
-    """Tell whether all numbers in an argument are so small that nothing overflows, and there are some."""
+    """Return whether an argument has numbers, all so small that nothing overflows."""
     for leaf in tree.leaves(value):
         if isinstance(leaf, (int, float)) and leaf and not TINY < abs(leaf) < LARGE:
             return False

@@ -1,6 +1,6 @@
 """Types that users feel: a type checker refuses wrong arguments, line by line, and accepts what is right.
 
-mypy tries the lines of ``wrong_types.py`` here; pyright, which needs Node, in ``.ci/types.py``.
+mypy tries the lines of ``wrong_types.py`` here; pyright, which needs Node, in ``.ci/check_pyright.py``.
 """
 
 import re

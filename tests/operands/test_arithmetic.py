@@ -1,4 +1,4 @@
-"""Operations on several operands against torch and autograd, in float64, and the errors they raise."""
+"""Operations on several operands compared with torch and autograd in float64, and the errors they raise."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_an_operation_agrees_with_torch_and_sums_over_repeated_axes(name, shapes
 @pytest.mark.parametrize("shapes", [((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((5, 2, 3), (3, 4)), ((2, 3), (5, 3, 4)),
                                     ((3,), (5, 3, 4)), ((5, 2, 3), (3,)), ((2, 1, 2, 3), (4, 3, 5)), ((0, 3), (3, 2))], ids=str)  # fmt: skip
 def test_matmul_agrees_with_torch(shapes):
-    """Vectors, matrices and batches of them, with broadcast batch axes."""
+    """Vectors, matrices and batches of them are tried, with broadcast batch axes."""
     a, b = draw(shapes[0], 1), draw(shapes[1], 2)
     want, gs = by_autograd(torch.matmul, 3, a, b)
     y, cache = fn.MatMul().apply({}, (a, b))
@@ -75,7 +75,7 @@ def test_operations_on_any_number_of_operands(layer, count):
 
 
 def test_a_product_with_zeros_has_exact_gradients():
-    """Nothing is divided by a factor, so two zeros in a product of three leave no NaN."""
+    """Nothing is divided by a factor, so two zeros in a product of three give no NaN."""
     xs = tuple(torch.tensor([0.0, 0.0, 2.0]) if i < 2 else torch.tensor([0.0, 5.0, 3.0]) for i in range(3))
     cache = fn.Mul().apply({}, xs)[1]
     gs = fn.Mul().vjp({}, cache, torch.ones(3))[1]
@@ -84,7 +84,7 @@ def test_a_product_with_zeros_has_exact_gradients():
 
 @pytest.mark.parametrize("exponent", [-1.0, 0.0, 0.5, 1.0, 2.0])
 def test_powers_of_zero_have_torch_s_gradients(exponent):
-    """At base 0 the gradients are those of torch.pow, infinities included."""
+    """At base 0 the gradients are those of torch.pow, also infinite ones."""
     a, b = torch.tensor([0.0, 2.0], dtype=torch.float64), torch.full((2,), exponent, dtype=torch.float64)
     want, gs = by_autograd(torch.pow, 3, a, b)
     y, cache = fn.Pow().apply({}, (a, b))
@@ -94,7 +94,7 @@ def test_powers_of_zero_have_torch_s_gradients(exponent):
 @pytest.mark.parametrize("keepdim", [False, True])
 @pytest.mark.parametrize("dim", [None, 0, 1, -1, (0, 2), (-1, -2)], ids=str)
 def test_mean_agrees_with_torch(dim, keepdim):
-    """Over all axes, one, or several, kept or not."""
+    """The axes may be all, one, or several, kept or not."""
     x = draw((2, 3, 4))
     want, (gx,) = by_autograd(
         lambda x: x.mean(dim, keepdim=keepdim) if dim is not None else x.mean((0, 1, 2), keepdim=keepdim), 3, x

@@ -1,4 +1,4 @@
-"""Distances, scalings and reductions against torch in float64, and their errors."""
+"""Distances, scalings and reductions compared with torch in float64, and their errors."""
 
 import math
 
@@ -40,7 +40,7 @@ def pairs(draw_from):
 @given(pairs(), st.integers(0, 2), seeds)
 @settings(max_examples=30)
 def test_cosine_similarity_agrees_with_its_twin(shapes, dim, seed):
-    """Along any axis, of tensors that broadcast together, and of a vector of zeros."""
+    """They agree along any axis, for tensors that broadcast, and for a zero vector."""
     first, second, count = shapes
     dim = dim % count
     x = draw(first, seed), draw(second, seed + 1)
@@ -53,13 +53,13 @@ def test_cosine_similarity_agrees_with_its_twin(shapes, dim, seed):
 @given(pairs(), degrees, st.sampled_from([1e-6, 0.0, 0.1]), st.booleans(), seeds)
 @settings(max_examples=60)
 def test_pairwise_distance_agrees_with_its_twin(shapes, p, eps, keepdim, seed):
-    """For any degree, of tensors that broadcast together."""
+    """They agree for any degree, and for tensors that broadcast."""
     x = draw(shapes[0], seed), draw(shapes[1], seed + 1)
     assert_twins(fn.PairwiseDistance(p, eps, keepdim), nn.PairwiseDistance(p, eps, keepdim), x, call=on_pair)
 
 
 def test_a_deviation_whose_square_overflows_does_not():
-    """In float16, whose largest number is 65504."""
+    """The dtype is float16, whose largest number is 65504."""
     y, cache = fn.Std().apply({}, torch.tensor([300.0, -300.0], dtype=torch.float16))
     assert abs(float(y) - 424.3) < 0.5
     gx = fn.Std().vjp({}, cache, torch.ones_like(y))[1]
@@ -68,13 +68,13 @@ def test_a_deviation_whose_square_overflows_does_not():
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0, math.inf])
 def test_the_distance_of_equal_vectors_has_torchs_gradient(p):
-    """0, or for the largest among equals a share, but never NaN."""
+    """It is 0, or for the largest among equals a part of it, but never NaN."""
     x = draw((4, 3))
     assert_twins(fn.PairwiseDistance(p, 0.0), nn.PairwiseDistance(p, 0.0), (x, x), call=on_pair)
 
 
 def test_cauchy_similarity_is_its_formula():
-    """1 / (1 + Σ w d²), with gradients by autograd, of the weight too; it begins with ones."""
+    """The formula is 1 / (1 + Σ w d²), with gradients by autograd, also of the weight, which is initially ones."""
     layer = fn.CauchySimilarity(3)
     assert torch.equal(layer.init(0)["weight"], torch.ones(3))
     module = Function(lambda u, v: 1 / (1 + (module.weight * (u - v) ** 2).sum(-1)))
@@ -86,7 +86,7 @@ def test_cauchy_similarity_is_its_formula():
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.integers(0, 2), degrees, st.sampled_from([1e-12, 0.5]), seeds)
 @settings(max_examples=60)
 def test_normalize_agrees_with_torch(shape, dim, p, eps, seed):
-    """Along any axis, for any degree, where ``eps`` takes over too."""
+    """They agree along any axis, for any degree, also below ``eps``."""
     dim = dim % len(shape)
     twin = Function(lambda x: nn.functional.normalize(x, p, dim, eps))
     assert_twins(fn.Normalize(p, dim, eps), twin, draw(shape, seed))
@@ -94,14 +94,14 @@ def test_normalize_agrees_with_torch(shape, dim, p, eps, seed):
 
 
 def test_normalize_of_zeros_is_zeros():
-    """With torch's gradient, gy / eps."""
+    """The gradient is torch's, gy / eps."""
     assert_twins(fn.Normalize(eps=0.1), Function(lambda x: nn.functional.normalize(x, eps=0.1)), torch.zeros(2, 3).double())
 
 
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=3), st.sampled_from([-1, 0, 1, (0, 1), (0, -1)]), seeds)
 @settings(max_examples=20)
 def test_standardize_is_a_layer_norm_along_any_axes(shape, dim, seed):
-    """By mean and variance with autograd, and that of a constant is 0."""
+    """Mean, variance and autograd agree, and a constant gives 0."""
     dims = dim if isinstance(dim, tuple) else (dim,)
     twin = Function(lambda x: (x - x.mean(dims, True)) / (x.var(dims, correction=0, keepdim=True) + 1e-5).sqrt())
     assert_twins(fn.Standardize(dim), twin, draw(shape, seed))
@@ -122,7 +122,7 @@ three = st.tuples(*[st.integers(1, 3)] * 3)
 @given(three, some_axes, st.booleans(), seeds)
 @settings(max_examples=20)
 def test_a_reduction_agrees_with_torch(name, shape, dim, keepdim, seed):
-    """Over all axes, one or several, kept or not; and equals share the gradient."""
+    """They agree over all axes, one or several, kept or not; equal elements share the gradient."""
     twin = Function(lambda x: REDUCTIONS[name](x, (0, 1, 2) if dim is None else dim, keepdim=keepdim))
     assert_twins(getattr(fn, name)(dim, keepdim), twin, draw(shape, seed))
     assert_twins(getattr(fn, name)(dim, keepdim), twin, draw(shape, seed).sign())
@@ -131,7 +131,7 @@ def test_a_reduction_agrees_with_torch(name, shape, dim, keepdim, seed):
 @given(three, some_axes, st.booleans(), st.booleans(), seeds)
 @settings(max_examples=40)
 def test_a_product_agrees_with_torch(shape, dim, keepdim, zeros, seed):
-    """Over all axes, one or several, kept or not; with none, one or more zeros among the factors."""
+    """They agree over all axes, one or several, kept or not, with none, one or more zeros among the factors."""
 
     def product(x):
         for one in sorted(
@@ -145,7 +145,7 @@ def test_a_product_agrees_with_torch(shape, dim, keepdim, zeros, seed):
 
 
 def test_a_product_of_many_in_half_precision_is_rounded_once():
-    """And so are its gradients, which a product of rounded products would leave a tenth off."""
+    """Its gradients are too; a product of rounded products would be a tenth off."""
     x = 1 + draw((20, 256)).to(torch.bfloat16) / 10
     y, cache = fn.Prod(1).apply({}, x)
     want = x.double().prod(1)
@@ -158,7 +158,7 @@ def test_a_product_of_many_in_half_precision_is_rounded_once():
 @given(st.tuples(*[st.integers(2, 4)] * 3), some_axes, st.booleans(), st.integers(0, 1), seeds)
 @settings(max_examples=20)
 def test_a_spread_agrees_with_torch(name, shape, dim, keepdim, correction, seed):
-    """Biased and unbiased, over any axes; and that of equal elements has the gradient 0."""
+    """They agree biased and unbiased, over any axes; the gradient of equal elements is 0."""
     f = getattr(torch, name.lower())
     twin = Function(lambda x: f(x, dim, correction=correction, keepdim=keepdim))
     assert_twins(getattr(fn, name)(dim, keepdim, correction), twin, draw(shape, seed))
@@ -168,7 +168,7 @@ def test_a_spread_agrees_with_torch(name, shape, dim, keepdim, correction, seed)
 
 
 def test_reductions_of_none():
-    """A sum is 0, a product 1, the largest -∞, the smallest ∞, and a spread NaN."""
+    """A sum is 0, a product 1, a maximum -∞, a minimum ∞, and a spread NaN."""
     none = torch.ones(0, 3)
     assert float(fn.Sum()({}, none)) == 0
     assert torch.equal(fn.Prod(0)({}, none), torch.ones(3))

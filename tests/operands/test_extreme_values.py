@@ -33,7 +33,7 @@ SHARES = {
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES], ids=str)
 @pytest.mark.parametrize("x", SHARES, ids=str)
 def test_log_sum_exp_shares_its_gradient_among_infinities(x: tuple[float, ...], dtype: torch.dtype) -> None:
-    """The largest have it, in even shares; a row with NaN has NaN, and the rows beside it their own."""
+    """The largest share it equally; a row with NaN has NaN, and other rows are not affected."""
     want = torch.tensor(SHARES[x], dtype=dtype)
     rows = torch.tensor([x, [0.0] * len(x), [NAN] * len(x)], dtype=dtype)
     for gx in (both(fn.LogSumExp(), rows)[1], torch.func.vmap(lambda row: both(fn.LogSumExp(), row)[1])(rows)):
@@ -43,7 +43,7 @@ def test_log_sum_exp_shares_its_gradient_among_infinities(x: tuple[float, ...], 
 
 
 def test_reductions_of_infinities() -> None:
-    """The largest of -∞ is -∞ and shares its gradient."""
+    """The maximum of -∞ is -∞, and its gradient is shared."""
     for layer, value in ((fn.Max(), -INF), (fn.Min(), INF), (fn.GlobalMaxPool(), -INF)):
         y, gx = both(layer, torch.full((1, 1, 2), value))
         assert y.flatten().tolist() == [value]
@@ -54,7 +54,7 @@ def test_reductions_of_infinities() -> None:
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_windows_of_infinities(axes: int) -> None:
-    """The padding, which is -∞ too, does not win against -∞; a mean of ∞ is ∞ in its own windows only."""
+    """The padding, which is -∞ too, is not chosen before -∞; a mean of ∞ is ∞ in its own windows only."""
     for size in (4, 26):  # kernels differ
         x = torch.full((1, 1, *(size,) * axes), -INF)
         layer = getattr(fn, f"MaxPool{axes}d")(2, padding=1)
@@ -87,7 +87,7 @@ def test_a_power_average_of_zeros_is_0_with_finite_gradients(p: float, dtype: to
 
 
 def test_zeros_do_not_hide_powers_that_vanish() -> None:
-    """Windows of zeros and of 1e-30 side by side."""
+    """Windows of zeros and of 1e-30 are side by side."""
     x = torch.tensor([[[0.0, 0.0, 3e-30, 4e-30]]])
     y, gx = both(fn.LPPool1d(2.0, 2), x)
     torch.testing.assert_close(y.flatten() * 1e30, torch.tensor([0.0, 5.0]))
@@ -97,7 +97,7 @@ def test_zeros_do_not_hide_powers_that_vanish() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES], ids=str)
 @pytest.mark.parametrize("wrapped", [fn.weight_norm, fn.spectral_norm])
 def test_a_weight_of_zeros_stays_zeros(wrapped: object, dtype: torch.dtype) -> None:
-    """What would divide by 0 divides by 1: w = 0, and gradients are those of a product with a constant, as autograd has them."""
+    """Divisors of 0 become 1: w = 0, and gradients are those of a product with a constant, as autograd gives them."""
     layer = wrapped(fn.Linear(3, 2, initializer="zeros"))  # type: ignore[operator]
     params = tree.cast(layer.init(0), dtype)
     x = torch.tensor([[1.0, 2.0, 3.0]], dtype=dtype)
@@ -113,7 +113,7 @@ def test_a_weight_of_zeros_stays_zeros(wrapped: object, dtype: torch.dtype) -> N
 
 
 def test_a_direction_of_zeros_has_the_gradient_of_its_formula() -> None:
-    """With a magnitude that is not 0 the direction learns: its gradient is g gw, in any way that it is computed."""
+    """With a magnitude other than 0 the direction learns: its gradient is g gw, however it is computed."""
     layer = fn.weight_norm(fn.Linear(3, 2, bias=False))
     params = layer.init(0)
     at = "parametrizations.weight"
@@ -170,7 +170,7 @@ def test_scores_in_half_precision_are_in_single(options: dict[str, bool], half: 
 @pytest.mark.parametrize("half", [torch.float32, *HALVES], ids=str)
 @pytest.mark.parametrize("kind", [torch.bool, None])
 def test_a_query_that_sees_nothing_is_zero(kind: torch.dtype | None, half: torch.dtype) -> None:
-    """In the flash kernel and in the formula, and no gradient comes of it."""
+    """This holds for the flash kernel and for the formula, and there is no gradient."""
     q, k, v = (random.normal(i, (1, 2, 3, 4)).to(half) for i in range(3))
     allowed = torch.tensor([[True, True, False], [False, False, False], [True, True, True]])
     mask = allowed if kind else torch.zeros(3, 3, dtype=half).masked_fill(~allowed, -INF)
@@ -183,7 +183,7 @@ def test_a_query_that_sees_nothing_is_zero(kind: torch.dtype | None, half: torch
 
 @pytest.mark.parametrize("offsets", [False, True])
 def test_the_largest_of_a_bag_may_be_infinite(offsets: bool) -> None:
-    """-∞ is the largest of a bag of -∞, and its row has the gradient; a bag of none is 0 and has none."""
+    """-∞ is the maximum of a bag of -∞, and its row gets the gradient; an empty bag is 0 and has none."""
     layer = fn.EmbeddingBag(4, 2, mode="max", padding_idx=3)
     params = {"weight": torch.tensor([[-INF, 1.0], [-INF, 2.0], [5.0, -INF], [0.0, 0.0]])}
     x = (torch.tensor([0, 1, 2, 3]), torch.tensor([0, 2, 3])) if offsets else torch.tensor([[0, 1], [2, 3], [3, 3]])
@@ -194,7 +194,7 @@ def test_the_largest_of_a_bag_may_be_infinite(offsets: bool) -> None:
 
 @pytest.mark.parametrize("half", HALVES, ids=str)
 def test_shares_of_many_equals_in_half_precision(half: torch.dtype) -> None:
-    """Their number is counted in integers: float16 has none above 65504."""
+    """Their number is an integer: float16 has no number above 65504."""
     for gx in (
         both(fn.Max(), torch.zeros(70000, dtype=half))[1],
         fn.SegmentPool("max").vjp({}, fn.SegmentPool("max").apply({}, (torch.zeros(70000, dtype=half), torch.tensor([70000])))[1], torch.ones(1, dtype=half))[1][0],

@@ -1,4 +1,4 @@
-"""Averaged: against a hand-written loop with ``EMA`` or ``SWA``, for every leaf and in every form of a step."""
+"""Averaged: compared with a hand-written loop with ``EMA`` or ``SWA``, for every leaf and in every form of a step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ NORMED = fn.serial(
     fn.repeat(fn.serial(fn.Linear(8, 8), fn.BatchNorm1d(8), fn.Tanh()), 2),
     fn.Linear(8, 2),
 )
-"""A net with running statistics beside trained params, in a frozen layer, and in one without other params."""
+"""A net with running statistics beside trained params, in a frozen layer, and in a layer without other params."""
 
 
 def trained(opt: fn.Optimizer, steps: int = 4, **how: Any) -> tuple[Tree, Tree]:
@@ -33,7 +33,7 @@ def trained(opt: fn.Optimizer, steps: int = 4, **how: Any) -> tuple[Tree, Tree]:
 
 
 def by_hand(average: Any, inner: fn.Optimizer, steps: int = 4) -> tuple[Tree, Tree]:
-    """Return params and their average after some steps, with the average updated in the loop."""
+    """Return params and their average after some steps; the loop updates the average itself."""
     step, params = fn.train_step(NORMED, LOSS, inner), NORMED.init(0)
     state, kept = inner.init(params), average.init(params)
     for i in range(steps):
@@ -46,14 +46,14 @@ def by_hand(average: Any, inner: fn.Optimizer, steps: int = 4) -> tuple[Tree, Tr
 @pytest.mark.parametrize("form", [lambda opt: opt, fn.donate], ids=["pure", "donated"])
 @pytest.mark.parametrize("in_backward", [False, True])
 def test_it_averages_as_a_loop_by_hand(average: Any, form: Callable[[fn.Optimizer], fn.Optimizer], in_backward: bool) -> None:
-    """Bit for bit, running statistics too, wherever their layer is trained, frozen, or has no other params."""
+    """They agree bit for bit, running statistics too, whether their layer is trained, frozen, or has no other params."""
     opt = fn.Averaged(fn.Adam(0.1), average)
     params, state = trained(form(opt), in_backward=in_backward)
     assert tree.equal((params, opt.eval_params(state, params)), by_hand(average, fn.Adam(0.1)))
 
 
 def test_a_part_of_an_optimizer_averages_too() -> None:
-    """In a chain, in a group of params, and around float32 masters, whose params it sees before they are rounded."""
+    """It may be in a chain, in a group of params, and around float32 masters, whose params it sees before rounding."""
     average = fn.EMA(0.5)
     params, want = by_hand(average, fn.chain(fn.ClipByValue(0.01), fn.SGD(0.1)))
     opt: fn.Optimizer = fn.chain(fn.ClipByValue(0.01), fn.Averaged(fn.SGD(0.1), average))
@@ -76,7 +76,7 @@ def test_masters_are_averaged_in_float32() -> None:
 
 
 def test_sam_averages_running_statistics_from_before_its_step() -> None:
-    """Trained params are those after it."""
+    """Trained params are averaged after the step."""
     net, opt = fn.serial(fn.Linear(3, 2), fn.BatchNorm1d(2)), fn.SAM(fn.Averaged(fn.SGD(0.1), fn.SWA()))
     first = net.init(0)
     params, state, _ = fn.train_step(net, LOSS, opt)(first, opt.init(first), X, TARGET)
@@ -87,7 +87,7 @@ def test_sam_averages_running_statistics_from_before_its_step() -> None:
 
 
 def test_members_are_averaged_one_by_one() -> None:
-    """Under ``vmap`` each member has the average it has by itself."""
+    """Under ``vmap`` each member has the average that it has by itself."""
     opt, members = fn.Averaged(fn.SGD(0.1), fn.EMA(0.9, warmup=True)), [{"w": fn.random.normal(i, (3,))} for i in range(3)]
 
     def run(params: Tree) -> Tree:
@@ -101,7 +101,7 @@ def test_members_are_averaged_one_by_one() -> None:
 
 
 def test_counters_and_other_leaves_have_their_last_value() -> None:
-    """So do leaves that are absent; a state that was taken from elsewhere is read by name."""
+    """Absent leaves stay absent; a state that comes from elsewhere is read by name."""
     opt, params = fn.Averaged(fn.SGD(1.0), fn.EMA(0.5)), {"w": torch.zeros(2), "n": torch.tensor(1), "none": None}
     state = opt.init(params)
     later = {**params, "n": torch.tensor(7)}
@@ -111,7 +111,7 @@ def test_counters_and_other_leaves_have_their_last_value() -> None:
 
 
 def test_fit_validates_the_average() -> None:
-    """The last row of the history is what ``evaluate`` gives at the average, which the returned state holds."""
+    """The last row of the history is what ``evaluate`` gives for the average, which the returned state holds."""
     data, net, opt = (X, TARGET), fn.Linear(3, 2), fn.Averaged(fn.SGD(0.1), fn.EMA(0.9))
     found = fn.fit(net, LOSS, opt, data, epochs=2, batch_size=5, key=0, validation=data, progress=False)
     judged = fn.evaluate(net, opt.eval_params(found.state, found.params), data, loss=LOSS)
@@ -119,7 +119,7 @@ def test_fit_validates_the_average() -> None:
 
 
 def test_it_refuses_what_does_not_fit() -> None:
-    """An average of another kind, a leaf of the average with or without a gradient, a decay out of range; nothing is written."""
+    """Another kind of average, a leaf that should have a gradient or not, and a decay out of range; nothing is written."""
     with pytest.raises(ValueError, match="average must be an EMA or an SWA, got"):
         fn.Averaged(fn.SGD(), 0.9)
     params = {"w": torch.ones(2), "mean": torch.ones(3)}
@@ -140,14 +140,14 @@ def test_it_refuses_what_does_not_fit() -> None:
 
 
 def test_a_debiased_average_needs_an_update_first() -> None:
-    """As ``EMA.params``."""
+    """``EMA.params`` requires one too."""
     opt = fn.Averaged(fn.SGD(), fn.EMA(debias=True))
     with pytest.raises(ValueError, match="with debias an update must come before params"):
         opt.eval_params(opt.init({"w": torch.ones(1)}), {"w": torch.ones(1)})
 
 
 def test_an_average_in_the_memory_of_params_is_refused_before_it_is_written() -> None:
-    """A donated update would write to both."""
+    """A donated update would write to the average through params."""
     opt, params = fn.donate(fn.Averaged(fn.SGD(0.1), fn.EMA())), {"w": torch.ones(2)}
     state = {**opt.init(params), "average": params}
     with pytest.raises(ValueError, match="in which no two elements may share memory"):

@@ -1,4 +1,4 @@
-"""Averages of params: against torch.optim.swa_utils, their formulas, and what states and params keep."""
+"""Averages of params: compared with torch.optim.swa_utils and their formulas, and what states and params keep."""
 
 import pytest
 import torch
@@ -23,21 +23,21 @@ def averaged(average: fn.EMA | fn.SWA, steps: int = 8, dtype: torch.dtype = torc
 
 
 class Held(torch.nn.Module):
-    """A module with the params of ``leaves``."""
+    """A module whose params are ``leaves``."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.held = torch.nn.ParameterList([torch.nn.Parameter(p.clone()) for p in tree.leaves(leaves(seed))])
 
     def load(self, seed: int) -> None:
-        """Take other values."""
+        """Set other values."""
         with torch.no_grad():
             for p, new in zip(self.held, tree.leaves(leaves(seed)), strict=True):
                 p.copy_(new)
 
 
 def by_torch(start: int = 0, every: int = 1, **how: object) -> list[list[Tensor]]:
-    """Average with ``AveragedModel``; its first update copies the model, and ours is ``init``'s or the first that counts."""
+    """Average with ``AveragedModel``; its first update copies the model, as ours does in ``init`` or at the first that counts."""
     module, found = Held(0), []
     model = AveragedModel(module, **how)
     if how:
@@ -51,14 +51,14 @@ def by_torch(start: int = 0, every: int = 1, **how: object) -> list[list[Tensor]
 
 
 def test_ema_is_that_of_torch() -> None:
-    """At each of eight steps."""
+    """They agree at each of eight steps."""
     want = by_torch(multi_avg_fn=get_ema_multi_avg_fn(0.8))
     torch.testing.assert_close([tree.leaves(one) for one in averaged(fn.EMA(0.8))], want, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(("start", "every"), [(0, 1), (2, 3), (4, 1)])
 def test_swa_is_that_of_torch(start: int, every: int) -> None:
-    """From the first update that counts; before it our average is the last params."""
+    """They agree from the first update that counts; before it our average is the last params."""
     got = [tree.leaves(one) for one in averaged(fn.SWA(start, every))]
     want = by_torch(start, every)
     torch.testing.assert_close(got[start:], want[start:], rtol=1e-12, atol=1e-14)
@@ -66,7 +66,7 @@ def test_swa_is_that_of_torch(start: int, every: int) -> None:
 
 
 def test_a_debiased_average_is_the_weighted_mean_of_what_came() -> None:
-    """With a decay that changes too; the params of ``init`` do not count."""
+    """The decay may change; the params of ``init`` do not count."""
     rising = [0.5 + 0.05 * t for t in range(8)]
     for average, decays in ((fn.EMA(0.8, debias=True), [0.8] * 8), (fn.EMA(lambda t: 0.5 + 0.05 * t, debias=True), rising)):
         total, share = torch.zeros(5, 7, dtype=torch.float64), 0.0
@@ -76,7 +76,7 @@ def test_a_debiased_average_is_the_weighted_mean_of_what_came() -> None:
 
 
 def test_warmup_forgets_the_first_params() -> None:
-    """The decay is (1 + t) / (10 + t) while that is less."""
+    """The decay is (1 + t) / (10 + t) while this is smaller."""
     want, got = leaves(0)[0]["bias"], averaged(fn.EMA(0.3, warmup=True))
     for t in range(8):
         decay = min(0.3, (1 + t) / (10 + t))
@@ -110,7 +110,7 @@ def test_states_are_pure_and_keep_their_kind(average: fn.EMA | fn.SWA) -> None:
 
 @each_average
 def test_averages_work_under_vmap_and_on_meta(average: fn.EMA | fn.SWA) -> None:
-    """As a loop over members, and with the shapes alone."""
+    """``vmap`` gives the results of a loop over members, and the meta device the shapes."""
 
     def whole(first: fn.tree.Tree, second: fn.tree.Tree) -> fn.tree.Tree:
         return average.params(average.update(average.update(average.init(first), first), second))
@@ -126,7 +126,7 @@ def test_averages_work_under_vmap_and_on_meta(average: fn.EMA | fn.SWA) -> None:
 @pytest.mark.compiled
 @pytest.mark.parametrize("average", [fn.EMA(fn.LinearSchedule(0.5, 0.9, 4), debias=True, warmup=True), fn.SWA(2, 3)], ids=repr)
 def test_averages_compile_whole(average: fn.EMA | fn.SWA) -> None:
-    """In one graph for all steps."""
+    """One graph serves all steps."""
     torch._dynamo.reset()
     update = torch.compile(average.update, fullgraph=True, backend="aot_eager")
     state = average.init(leaves(0))
@@ -138,7 +138,7 @@ def test_averages_compile_whole(average: fn.EMA | fn.SWA) -> None:
 
 @each_average
 def test_misfits_are_refused(average: fn.EMA | fn.SWA) -> None:
-    """A state of another kind, and params of another structure, shape or dtype, with the path."""
+    """A state of another kind, and params of another structure, shape or dtype, are refused with the path."""
     state = average.init({"a": torch.ones(2), "b": None, "w": torch.ones(2, 3)})
     with pytest.raises(ValueError, match="state must be a dict of average, "):
         average.update({"step": 1}, {})
@@ -151,7 +151,7 @@ def test_misfits_are_refused(average: fn.EMA | fn.SWA) -> None:
 
 
 def test_a_debiased_average_of_nothing_is_refused() -> None:
-    """It would be 0 / 0."""
+    """The result would be 0 / 0."""
     average = fn.EMA(debias=True)
     with pytest.raises(ValueError, match="with debias an update must come before params"):
         average.params(average.init({"w": torch.ones(2)}))
@@ -159,7 +159,7 @@ def test_a_debiased_average_of_nothing_is_refused() -> None:
 
 @each_average
 def test_params_without_floating_leaves_have_an_average(average: fn.EMA | fn.SWA) -> None:
-    """Those of a net without any, and counters; what is no tensor is refused."""
+    """A net may have no such leaves, or only counters; a leaf that is not a tensor is refused."""
     for first, last in (({}, {}), ({"n": torch.tensor(1)}, {"n": torch.tensor(5)}), (None, None)):
         state = average.update(average.init(first), last)
         assert tree.equal(average.params(state), last)
@@ -169,7 +169,7 @@ def test_params_without_floating_leaves_have_an_average(average: fn.EMA | fn.SWA
 
 @each_average
 def test_states_of_members_can_be_stacked(average: fn.EMA | fn.SWA) -> None:
-    """``update`` is mapped over them like over params."""
+    """``update`` is mapped over them as over params."""
     members = [(average.init(leaves(i)), leaves(9 + i)) for i in range(3)]
     want = [average.params(average.update(*one)) for one in members]
     stacked = tree.map(lambda *xs: torch.stack(xs), *members)

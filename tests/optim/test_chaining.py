@@ -54,7 +54,7 @@ def test_a_chain_threads_the_state_of_its_transforms() -> None:
 
 
 def test_a_state_that_is_not_the_chains_is_refused() -> None:
-    """The error says how many states there must be, and what came."""
+    """The error says how many states there must be, and what it got."""
     optimizer = chain(ClipByValue(1.0), SGD())
     assert "state must be a tuple of 2, one for each part, got a dict with the keys 'step'" in str(
         misfit(state=SGD().init(leaves(0)), optimizer=optimizer)
@@ -62,7 +62,7 @@ def test_a_state_that_is_not_the_chains_is_refused() -> None:
 
 
 def test_an_error_says_which_part_of_the_chain() -> None:
-    """An error within a chain carries the number of the part as a note."""
+    """A note names the number of the part."""
     optimizer = chain(ClipByValue(1.0), SGD())
     error = misfit(grads=tree.replace(leaves(1), "0.bias", torch.ones(5)), optimizer=optimizer)
     assert error.__notes__ == ["  in chain, part 1"]
@@ -70,7 +70,7 @@ def test_an_error_says_which_part_of_the_chain() -> None:
 
 @pytest.mark.parametrize("gradient", [torch.ones(2), torch.ones(3, dtype=torch.float64)])
 def test_what_was_given_up_is_as_it_was_where_the_gradients_do_not_fit(gradient) -> None:
-    """The count of steps too: the update that is refused was none."""
+    """A refused update also leaves the count of steps."""
     optimizer = SGD(lr=0.1, momentum=0.9).donate()
     params = {"weight": torch.ones(3)}
     state = optimizer.init(params)

@@ -1,4 +1,4 @@
-"""Gradient transforms: against torch.nn.utils, and the promises of the contract in funcnet/optim/base.py."""
+"""Gradient transforms that clip: compared with torch.nn.utils, and the contract in funcnet/optim/base.py."""
 
 import copy
 import math
@@ -42,20 +42,20 @@ each_transform = pytest.mark.parametrize("transform", ALL, ids=repr)
 
 @pytest.mark.parametrize("max_norm", [1e-3, 0.5, 5.0, 1e6])
 def test_clipping_by_norm_is_that_of_torch(max_norm: float) -> None:
-    """The factor is that of torch.nn.utils.clip_grad_norm_, the 10⁻⁶ below it included."""
+    """The factor is that of torch.nn.utils.clip_grad_norm_, including the 10⁻⁶ in its denominator."""
     expected = by_torch(lambda params: torch.nn.utils.clip_grad_norm_(params, max_norm), grads())
     torch.testing.assert_close(tree.leaves(clipped(ClipByGlobalNorm(max_norm), grads())), expected, rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize("clip_value", [1e-3, 0.5, 1e6])
 def test_clipping_by_value_is_that_of_torch(clip_value: float) -> None:
-    """Elements are cut off as by torch.nn.utils.clip_grad_value_."""
+    """Elements are limited as by torch.nn.utils.clip_grad_value_."""
     expected = by_torch(lambda params: torch.nn.utils.clip_grad_value_(params, clip_value), grads())
     torch.testing.assert_close(tree.leaves(clipped(ClipByValue(clip_value), grads())), expected, rtol=0, atol=0)
 
 
 def test_the_norm_afterwards_is_max_norm() -> None:
-    """Gradients that were too long have the norm max_norm, to the 10⁻⁶ of the formula."""
+    """Larger gradients get the norm max_norm, to the 10⁻⁶ of the formula."""
     assert float(tree.norm(clipped(ClipByGlobalNorm(0.5), grads()))) == pytest.approx(0.5, rel=1e-5)
 
 
@@ -66,13 +66,13 @@ def test_short_gradients_keep_every_bit() -> None:
 
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e30), (torch.float16, 3e4), (torch.bfloat16, 1e30)])
 def test_large_gradients_do_not_overflow(dtype: torch.dtype, size: float) -> None:
-    """Gradients whose squares their dtype cannot hold are clipped to max_norm."""
+    """Gradients whose squares overflow their dtype are clipped to max_norm."""
     got = clipped(ClipByGlobalNorm(1.0), {"w": torch.full((4,), size, dtype=dtype)})
     torch.testing.assert_close(got, {"w": torch.full((4,), 0.5, dtype=dtype)})
 
 
 def test_small_gradients_do_not_vanish() -> None:
-    """Gradients whose squares float32 cannot hold count in the norm."""
+    """Gradients whose squares underflow float32 count in the norm."""
     got = clipped(ClipByGlobalNorm(1e-26), {"w": torch.full((4,), 1e-25)})
     assert 0 < float(got["w"][0]) < 1e-25
 
@@ -100,7 +100,7 @@ def test_an_infinite_gradient_is_not_hidden() -> None:
 @each_transform
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_equal_gradients_are_clipped_to_equal_bits_whatever_their_strides(transform: GradientTransform, dtype: Any) -> None:
-    """The sum of squares goes through the elements in order."""
+    """The sum of squares adds the elements in logical order."""
     g = normal(key(0), (33, 17), dtype=torch.float64).to(dtype)
     for laid in (g.t().contiguous().t(), torch.stack([g, g], -1)[..., 1]):
         assert tree.equal(clipped(transform, {"w": laid}), clipped(transform, {"w": g}))
@@ -122,20 +122,20 @@ NO_GRADIENTS: dict[str, Callable[[], Any]] = {
 @each_transform
 @pytest.mark.parametrize("kind", NO_GRADIENTS)
 def test_what_is_no_gradient_is_refused(transform: GradientTransform, kind: str) -> None:
-    """With the path and what came."""
+    """The message has the path and what it got."""
     with pytest.raises(ValueError, match="grads must have a dense floating tensor of at least 16 bits at 'b', got "):
         clipped(transform, {"a": torch.ones(2), "b": NO_GRADIENTS[kind]()})
 
 
 def test_gradients_on_two_devices_have_no_norm() -> None:
-    """The error names both."""
+    """The message names both devices."""
     with pytest.raises(ValueError, match="grads must be on one device, cpu, got meta at 'b'"):
         clipped(ClipByGlobalNorm(1.0), {"a": torch.ones(2), "b": torch.ones(2, device="meta")})
 
 
 @each_transform
 def test_zero_gradients_stay_zero(transform: GradientTransform) -> None:
-    """A norm of 0 makes no NaN."""
+    """A norm of 0 gives no NaN."""
     assert tree.equal(clipped(transform, {"w": torch.zeros(3)}), {"w": torch.zeros(3)})
 
 
@@ -147,7 +147,7 @@ def test_a_nan_is_passed_on(transform: GradientTransform) -> None:
 
 @each_transform
 def test_absent_gradients_stay_absent(transform: GradientTransform) -> None:
-    """None leaves and empty nodes come back where they were."""
+    """None leaves and empty nodes stay in their places."""
     got = clipped(transform, grads())
     assert tree.structure(got) == tree.structure(grads())
     assert got[0]["running_mean"] is None
@@ -163,7 +163,7 @@ def test_a_tree_without_tensors_comes_back(transform: GradientTransform, gradien
 @each_transform
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_dtypes_are_kept(transform: GradientTransform, dtype: torch.dtype) -> None:
-    """Gradients keep their dtype, a 0-d one too."""
+    """Gradients keep their dtype, also 0-d ones."""
     assert {leaf.dtype for leaf in tree.leaves(clipped(transform, grads(dtype)))} == {dtype}
 
 
@@ -207,7 +207,7 @@ def test_meta_tensors_are_clipped(transform: GradientTransform) -> None:
 
 @each_transform
 def test_transforms_are_values(transform: GradientTransform) -> None:
-    """Repr evaluates back, equal ones hash alike, and pickle keeps them."""
+    """The repr evaluates to an equal value, equal values have equal hashes, and pickle keeps them."""
     again = eval(repr(transform))
     assert again == transform == pickle.loads(pickle.dumps(transform))
     assert hash(again) == hash(transform)
@@ -222,7 +222,7 @@ def test_transforms_are_values(transform: GradientTransform) -> None:
     ],
 )
 def test_a_wrong_argument_is_refused_by_sentence(make: Callable[[], Any], sentence: str) -> None:
-    """The error says which field of which value breaks which rule, and what came."""
+    """The message names the value, the field and the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         make()
     assert str(caught.value) == sentence

@@ -1,4 +1,4 @@
-"""Compositions: every optimizer within chains, wrappers, and layerwise steps takes the steps that it takes by itself."""
+"""Compositions: within chains, wrappers and layerwise steps every optimizer takes the steps that it takes by itself."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ X, TARGET = fn.random.normal(0, (5, 3)), fn.random.normal(1, (5, 2))
 
 
 def test_what_asks_for_several_gradients_is_no_inner_optimizer() -> None:
-    """By every combination, with its name."""
+    """Every combination refuses it, with its name."""
     for outer in (
         fn.chain,
         fn.MasterWeights,
@@ -36,7 +36,7 @@ def test_what_asks_for_several_gradients_is_no_inner_optimizer() -> None:
 
 @each_separate_optimizer
 def test_a_layerwise_step_gives_the_bits_of_a_whole_one(optimizer: fn.Optimizer) -> None:
-    """Each layer is updated in the backward pass, pure and donated; of those that act on elements or leaves."""
+    """Optimizers that act on elements or leaves update each layer in the backward pass, pure and donated."""
     params = NET.init(0)
     for used in (optimizer, fn.donate(optimizer)):
         found = []
@@ -58,7 +58,7 @@ def test_what_acts_on_the_tree_makes_no_layerwise_step(optimizer: fn.Optimizer) 
 
 @each_inner
 def test_wrappers_that_do_nothing_change_no_bit(optimizer: fn.Optimizer) -> None:
-    """A chain with a factor of 1, one gradient a step, finite gradients, one group, params in full precision, an average beside; donated too."""
+    """A factor of 1, one gradient a step, finite gradients, one group, full precision, an average beside; also donated."""
     wrapped: dict[Any, Any] = {
         fn.chain(fn.ScaleBy(1.0), optimizer): lambda state: state[-1],
         fn.MultiSteps(optimizer, 1): lambda state: state["optimizer"],
@@ -77,7 +77,7 @@ def test_wrappers_that_do_nothing_change_no_bit(optimizer: fn.Optimizer) -> None
 
 @each_inner
 def test_two_halves_of_a_gradient_make_one_step(optimizer: fn.Optimizer) -> None:
-    """``MultiSteps`` of twice the same gradient, and of the sum of two in halves."""
+    """This holds for ``MultiSteps`` with the same gradient twice, and with the sum of two in halves."""
     params, want = leaves(0), leaves(0)
     twice = fn.MultiSteps(optimizer, 2)
     state, alone = twice.init(params), optimizer.init(want)
@@ -90,7 +90,7 @@ def test_two_halves_of_a_gradient_make_one_step(optimizer: fn.Optimizer) -> None
 
 @each_inner
 def test_masters_take_the_steps_of_float32(optimizer: fn.Optimizer) -> None:
-    """From params and gradients in bfloat16; the params are the masters, rounded."""
+    """Params and gradients are in bfloat16; the params are the masters, rounded."""
     if isinstance(optimizer, fn.MasterWeights):
         return
     params, opt = leaves(0, torch.bfloat16), fn.MasterWeights(optimizer)
@@ -117,7 +117,7 @@ def steps_with_fused_code(optimizer: fn.Optimizer, grads: list[Tree], params: Tr
 @pytest.mark.compiled
 @pytest.mark.parametrize("optimizer", [fn.Lion(0.1, weight_decay=0.1), fn.NAdam(0.1), fn.Adafactor(0.1), fn.Prodigy()], ids=repr)
 def test_inductor_takes_the_steps_of_eager_mode(optimizer: fn.Optimizer) -> None:
-    """Without a new compilation at each step."""
+    """No step compiles anew."""
     grads = [{"w": leaves(seed)[0]["weight"]} for seed in (1, 2, 3)]
     params, state = want = {"w": leaves(0)[0]["weight"]}, optimizer.init({"w": leaves(0)[0]["weight"]})
     for g in grads:

@@ -1,4 +1,4 @@
-"""Descent: every optimizer comes down a bowl and Rosenbrock's valley."""
+"""Every optimizer descends a quadratic bowl and Rosenbrock's valley."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ def rosenbrock(params: Tree) -> tuple[Tensor, Tree]:
 
 
 def lowest(opt: fn.Optimizer, f: Function, start: tuple[float, float], below: float) -> float:
-    """Return the value after as many steps as it takes to come below a bound, 2000 at most, at the params for evaluation."""
+    """Return the value, at the params for evaluation, after as many steps as reach a bound, at most 2000."""
     params = {"w": torch.tensor([start], dtype=torch.float64)}
     state, value = opt.init(params), torch.inf
     for _ in range(2000):
@@ -43,12 +43,12 @@ def lowest(opt: fn.Optimizer, f: Function, start: tuple[float, float], below: fl
 
 
 def test_every_optimizer_comes_down() -> None:
-    """One of each kind is among those that are tried."""
+    """The list contains one of each kind."""
     assert {*map(type, DESCENDING)} == {*map(type, OPTIMIZERS), *map(type, MATRICES)}
 
 
 @pytest.mark.parametrize("opt", DESCENDING, ids=repr)
 def test_it_comes_down(opt: fn.Optimizer) -> None:
-    """To the bottom of a bowl from (-1, 2), where it is 7, and along the valley from (-0.5, 0.25), where it is 2.25."""
+    """It reaches the bottom of a bowl from (-1, 2), with value 7, and of the valley from (-0.5, 0.25), with value 2.25."""
     assert lowest(fn.donate(opt), bowl, (-1.0, 2.0), 1e-2) < 1e-2
     assert lowest(fn.donate(opt), rosenbrock, (-0.5, 0.25), 0.1) < 0.1

@@ -1,4 +1,4 @@
-"""Optimizers: what all of them do, with late gradients, and what some of them refuse."""
+"""Optimizers: what all of them do with late gradients, and what some of them refuse."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def test_a_late_gradient_is_one_of_the_update_that_it_comes_at(name: str) -> Non
 
 
 def test_a_late_gradient_of_adam_is_corrected_by_the_count_of_all_updates() -> None:
-    """Step 6 with (1 - β⁶), where torch.optim counts the gradients of the leaf, and corrects with (1 - β)."""
+    """Step 6 uses (1 - β⁶); torch.optim counts the gradients of the leaf, and uses (1 - β)."""
     optimizer, p, g = fn.Adam(lr=0.1, eps=0.0), torch.ones((), dtype=torch.float64), torch.tensor(3.0, dtype=torch.float64)
     state = optimizer.init(p)
     for _ in range(5):
@@ -57,7 +57,7 @@ def test_a_late_gradient_of_adam_is_corrected_by_the_count_of_all_updates() -> N
     ],
 )
 def test_rprop_refuses_what_it_cannot_use(how: dict[str, Any], sentence: str) -> None:
-    """With the rule, and what came."""
+    """The message has the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         fn.Rprop(**how)
     assert str(caught.value) == sentence
@@ -67,7 +67,7 @@ def test_rprop_refuses_what_it_cannot_use(how: dict[str, Any], sentence: str) ->
     "form", [lambda optimizer: optimizer, fn.donate, lambda optimizer: optimizer.replace(lr=torch.tensor(0.01))]
 )
 def test_a_constant_gradient_leaves_the_centered_rmsprop_finite(form: Any) -> None:
-    """The variance, which rounding makes negative, is taken as 0, where torch.optim's params become NaN."""
+    """A variance that rounding makes negative counts as 0; torch.optim's params become NaN."""
     optimizer, g = form(fn.RMSprop(centered=True, alpha=0.5)), fn.random.normal(0, (100,))
     params, theirs = torch.zeros(100), torch.nn.Parameter(torch.zeros(100))
     state, other = optimizer.init(params), torch.optim.RMSprop([theirs], centered=True, alpha=0.5)
@@ -80,7 +80,7 @@ def test_a_constant_gradient_leaves_the_centered_rmsprop_finite(form: Any) -> No
 
 
 def test_the_averaged_params_of_asgd_are_the_mean_of_the_last() -> None:
-    """From step t₀ + 1 on; before, they are the params themselves, in separate memory."""
+    """This holds from step t₀ + 1 on; before, they are the params themselves, in separate memory."""
     optimizer, params, trace = fn.ASGD(lr=0.1, t0=3), leaves(0), []
     state = optimizer.init(params)
     for seed in range(8):
@@ -92,7 +92,7 @@ def test_the_averaged_params_of_asgd_are_the_mean_of_the_last() -> None:
 
 @each_optimizer
 def test_a_gradient_may_lie_in_the_memory_of_its_param(optimizer: fn.Optimizer) -> None:
-    """Donated, each element is read before it is written: the pure optimizer's bits, four times."""
+    """A donated update reads each element before it writes: four steps give the bits of the pure optimizer."""
     params, donated = leaves(0), fn.donate(optimizer)
     given, state = tree.map(torch.clone, params), optimizer.init(params)
     held = donated.init(given)

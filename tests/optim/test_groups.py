@@ -1,4 +1,4 @@
-"""by_path: groups of params with their own optimizers."""
+"""by_path: groups of params, each with its own optimizer."""
 
 import copy
 import pickle
@@ -20,7 +20,7 @@ def start() -> tuple[Tree, Tree]:
 
 
 def test_each_group_steps_as_its_optimizer_does() -> None:
-    """The leaves of a group are those that its optimizer gives by itself, for several steps."""
+    """The leaves of a group get what its optimizer gives them by itself, for several steps."""
     params, grads = start()
     opt, sgd, adam = fn.by_path({"*.bias": fn.SGD(0.5), "*": fn.AdamW(0.1)}), fn.SGD(0.5), fn.AdamW(0.1)
     state, states, runs = opt.init(params), [sgd.init(params), adam.init(params)], [params, params]
@@ -34,7 +34,7 @@ def test_each_group_steps_as_its_optimizer_does() -> None:
 
 
 def test_the_first_group_that_takes_a_leaf_has_it() -> None:
-    """In the order of the dict; functions see the path and the leaf."""
+    """The order is that of the dict; functions get the path and the leaf."""
     params, grads = start()
     deep = lambda path, leaf: path.startswith("3.") and leaf.dim() == 2
     opt = fn.by_path({deep: None, fn.is_matrix: fn.SGD(1.0), "1.*": fn.SGD(2.0), "*": fn.SGD(0.0)})
@@ -47,7 +47,7 @@ def test_the_first_group_that_takes_a_leaf_has_it() -> None:
 
 
 def test_muon_for_matrices_and_adamw_for_the_others_in_one_line() -> None:
-    """It trains, in float32 and as a compiled-free step of ``train_step``."""
+    """It trains in float32, also with ``train_step`` in eager mode."""
     opt = fn.by_path({"3.*": fn.AdamW(0.05), fn.is_matrix: fn.Muon(0.05), "*": fn.AdamW(0.05)})
     params, x = NET.init(0), fn.random.normal(1, (32, 3))
     state, step, values = opt.init(params), fn.train_step(NET, fn.MSE(), opt), []
@@ -59,7 +59,7 @@ def test_muon_for_matrices_and_adamw_for_the_others_in_one_line() -> None:
 
 
 def test_a_pattern_takes_the_leaves_of_a_layer_by_itself() -> None:
-    """``"*.bias"`` takes ``"bias"`` too."""
+    """``"*.bias"`` matches ``"bias"`` too."""
     params = fn.Linear(2, 3).init(0)
     opt = fn.by_path({"*.bias": None, "*": fn.SGD(1.0)})
     after, _ = opt.update(params, opt.init(params), params)
@@ -68,7 +68,7 @@ def test_a_pattern_takes_the_leaves_of_a_layer_by_itself() -> None:
 
 
 def test_a_leaf_without_a_group_is_refused_with_its_path() -> None:
-    """By ``init`` and by ``update``; counters need none."""
+    """``init`` and ``update`` refuse it; counters need no group."""
     params, grads = start()
     opt = fn.by_path({"*.weight": fn.SGD(0.1), "0.*": None})
     for call in (lambda: opt.init(params), lambda: opt.update(grads, ({"step": torch.tensor(0)}, {}), params)):
@@ -81,7 +81,7 @@ def test_a_leaf_without_a_group_is_refused_with_its_path() -> None:
 
 
 def test_freeze_params_leaves_leaves_alone() -> None:
-    """Those that a pattern or a function takes are the very tensors that they were, and have no state."""
+    """Leaves that a pattern or a function selects are returned as the same tensors, and have no state."""
     params, grads = start()
     opt = fn.freeze_params(fn.Adam(0.1), "0.*", lambda path, leaf: leaf.dim() == 2)
     state = opt.init(params)
@@ -92,7 +92,7 @@ def test_freeze_params_leaves_leaves_alone() -> None:
 
 
 def test_rates_and_state_are_by_group() -> None:
-    """The rates by pattern; the state by number, which its names tell."""
+    """Rates are named by pattern; state is named by number, as its names show."""
     params, _ = start()
     opt = fn.by_path({"*.bias": fn.SGD(0.5), fn.is_matrix: fn.Adam(fn.LinearSchedule(1.0, 0.0, 4)), "*": None})
     state = opt.init(params)
@@ -104,7 +104,7 @@ def test_rates_and_state_are_by_group() -> None:
 
 
 def test_it_compares_prints_and_pickles_as_a_value() -> None:
-    """After steps too; it prints as the call that makes it."""
+    """This holds after steps too; the repr is the call that makes it."""
     opt = fn.by_path({"*.bias": fn.SGD(0.5), fn.is_matrix: fn.Adam(), "*": None})
     params, grads = start()
     opt.update(grads, opt.init(params), params)
@@ -116,7 +116,7 @@ def test_it_compares_prints_and_pickles_as_a_value() -> None:
 
 @pytest.mark.parametrize("kind", ["shape", "state", "schedule"])
 def test_a_donated_update_that_a_later_group_refuses_has_written_nothing(kind: str) -> None:
-    """A gradient that does not fit, a state that does not, a schedule that returns no rate."""
+    """A gradient or a state may not fit, or a schedule may return no rate."""
     params, grads = start()
     late = fn.Adam(lambda step: float("nan") if kind == "schedule" else 0.1)
     opt = fn.donate(fn.by_path({"0.*": fn.Adam(0.1), "*": late}))
@@ -132,7 +132,7 @@ def test_a_donated_update_that_a_later_group_refuses_has_written_nothing(kind: s
 
 
 def test_an_error_says_in_which_group() -> None:
-    """By its pattern."""
+    """A note names its pattern."""
     params, grads = start()
     opt = fn.by_path({"*.bias": fn.SGD(0.5), "*": fn.Adam()})
     state = tree.replace(opt.init(params), "1.exp_avg.0.weight", torch.ones(2))
@@ -153,13 +153,13 @@ def test_an_error_says_in_which_group() -> None:
     ids=repr,
 )
 def test_other_groups_are_refused(groups: object, rule: str) -> None:
-    """Each with its own sentence."""
+    """Each has its own message."""
     with pytest.raises(ValueError, match=rf"by_path: .*{rule}"):
         fn.by_path(groups)
 
 
 def test_a_pattern_that_freezes_nothing_is_refused() -> None:
-    """A typing error would train what should stay; patterns of optimizers may be there for other nets."""
+    """A typing error would train what should be frozen; patterns of optimizers may be meant for other nets."""
     params = {"body": {"weight": torch.ones(2)}, "head": {"weight": torch.ones(2)}}
     opt = fn.freeze_params(fn.SGD(0.1), "bdy.*")
     with pytest.raises(ValueError, match=r"the pattern 'bdy\.\*' of frozen params must match .* 'body\.weight', 'head"):

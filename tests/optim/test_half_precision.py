@@ -27,7 +27,7 @@ def trained(opt: fn.Optimizer, params: Any, grads: list[Any]) -> Any:
 @pytest.mark.parametrize("half", HALVES, ids=str)
 @pytest.mark.parametrize("opt", OPTIMIZERS, ids=repr)
 def test_a_step_in_half_is_the_step_in_single_rounded(opt: fn.Optimizer, half: torch.dtype) -> None:
-    """One step from the same numbers; beside a parameter in float32, whose step is its own."""
+    """Both start from the same numbers; a parameter in float32 beside takes its own step."""
     params = {"a": fn.random.normal(0, (6, 5)).to(half), "b": fn.random.normal(1, (3,))}
     grads = {"a": fn.random.normal(2, (6, 5)).to(half), "b": fn.random.normal(3, (3,))}
     got, state = trained(opt, params, [grads])
@@ -40,7 +40,7 @@ def test_a_step_in_half_is_the_step_in_single_rounded(opt: fn.Optimizer, half: t
 
 @pytest.mark.parametrize("half", HALVES, ids=str)
 def test_squares_of_small_gradients_do_not_vanish(half: torch.dtype) -> None:
-    """Adam(1e-3) moves by about the rate, as the formula has it, where squares in float16 would be 0."""
+    """Adam(1e-3) moves by about the rate, as in the formula; squares in float16 would be 0."""
     grads = [{"w": torch.full((1,), g, dtype=half)} for g in (1e-3, 0.0, 0.0, 0.0)]
     params, state = trained(fn.Adam(1e-3), {"w": torch.zeros(1, dtype=half)}, grads)
     assert params["w"].item() == pytest.approx(-0.0026, rel=0.03)
@@ -49,7 +49,7 @@ def test_squares_of_small_gradients_do_not_vanish(half: torch.dtype) -> None:
 
 @pytest.mark.compiled
 def test_a_compiled_step_in_half_is_the_eager_one() -> None:
-    """Moments in float32 go in and out."""
+    """The moments it takes and returns are float32."""
     opt, params = fn.Adam(1e-2), {"w": fn.random.normal(0, (4, 3)).bfloat16()}
     grads, state = {"w": fn.random.normal(1, (4, 3)).bfloat16()}, fn.Adam(1e-2).init(params)
     got = torch.compile(opt.update, fullgraph=True, backend="aot_eager")(grads, state, params)
@@ -59,7 +59,7 @@ def test_a_compiled_step_in_half_is_the_eager_one() -> None:
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("opt", [fn.SGD(0.1), fn.Adam(), fn.donate(fn.Adam())], ids=repr)
 def test_gradients_that_are_no_dense_tensors_are_refused(opt: fn.Optimizer) -> None:
-    """With the path; a nested one would end the process in the guard."""
+    """The message has the path; in the guard a nested tensor would end the process."""
     params = {"w": torch.ones(3), "b": torch.ones(2)}
     state = opt.init(params)
     opt.update(tree.map(torch.ones_like, params), state, params)

@@ -1,4 +1,4 @@
-"""LBFGS against torch.optim's, and what its pure form adds."""
+"""LBFGS compared with torch.optim's, and what its pure form adds."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ def rosenbrock(params: Tree) -> tuple[Tensor, Tree]:
 
 
 def small_net() -> tuple[Function, Tree]:
-    """Return the loss of a net of 25 parameters as a function, and its first params."""
+    """Return the loss of a net with 25 parameters as a function, and its first params."""
     net = fn.serial(fn.Linear(2, 6), fn.Tanh(), fn.Linear(6, 1))
     x = fn.random.normal(0, (16, 2), dtype=torch.float64)
     step, target = fn.value_and_grads(net, fn.MSE()), torch.sin(x.sum(1, keepdim=True))
@@ -37,7 +37,7 @@ def small_net() -> tuple[Function, Tree]:
 
 
 def ours(opt: fn.LBFGS, f: Function, params: Tree, steps: int) -> tuple[Tree, list[Tensor]]:
-    """Take steps with ours; return the params and the losses before each."""
+    """Take steps with our optimizer; return the params and the losses before each."""
     state, values = opt.init(params), []
     for _ in range(steps):
         params, state, value = opt.step(f, state, params)
@@ -46,7 +46,7 @@ def ours(opt: fn.LBFGS, f: Function, params: Tree, steps: int) -> tuple[Tree, li
 
 
 def theirs(options: dict[str, Any], f: Function, params: Tree, steps: int) -> tuple[Tree, list[Tensor]]:
-    """Take steps with torch's."""
+    """Take steps with torch's optimizer."""
     leaves = tree.map(lambda p: torch.nn.Parameter(p.clone()), params)
     opt = torch.optim.LBFGS(tree.leaves(leaves), **options)
 
@@ -62,7 +62,7 @@ def theirs(options: dict[str, Any], f: Function, params: Tree, steps: int) -> tu
 
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)
 def test_a_hundred_steps_are_torchs_on_rosenbrock(options: dict[str, Any]) -> None:
-    """Params and losses, in float64."""
+    """Params and losses agree in float64."""
     start = {"w": torch.tensor([-1.2, 1.0], dtype=torch.float64)}
     got, want = (run(one, rosenbrock, start, 100) for run, one in ((ours, fn.LBFGS(**options)), (theirs, options)))
     fn.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
@@ -70,7 +70,7 @@ def test_a_hundred_steps_are_torchs_on_rosenbrock(options: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)
 def test_steps_are_torchs_on_a_net(options: dict[str, Any]) -> None:
-    """As many as 100 iterations: there a difference of rounding grows to that of another way down."""
+    """At most 100 iterations are compared; after them a difference of rounding grows to that of another descent."""
     f, start = small_net()
     steps = 100 // options.get("max_iter", 20)
     got, want = (run(one, f, start, steps) for run, one in ((ours, fn.LBFGS(**options)), (theirs, options)))
@@ -78,7 +78,7 @@ def test_steps_are_torchs_on_a_net(options: dict[str, Any]) -> None:
 
 
 def test_an_update_is_an_iteration_without_line_search() -> None:
-    """``update`` makes what torch makes of ``max_iter=1``."""
+    """``update`` gives what torch gives with ``max_iter=1``."""
     f, params = small_net()
     opt, start = fn.LBFGS(0.05, history_size=4), params
     state = opt.init(params)
@@ -89,7 +89,7 @@ def test_an_update_is_an_iteration_without_line_search() -> None:
 
 
 def test_a_donated_step_gives_the_same_bits_in_place() -> None:
-    """Params and state lie where those given up lay."""
+    """The new params and state lie in the memory of the old ones."""
     f, params = small_net()
     opt = fn.LBFGS(history_size=3, line_search_fn="strong_wolfe")
     want = opt.step(f, opt.init(params), params)
@@ -102,7 +102,7 @@ def test_a_donated_step_gives_the_same_bits_in_place() -> None:
 
 
 def test_a_saved_state_goes_on_bit_for_bit() -> None:
-    """Five steps, and five from their state, are ten."""
+    """Five steps, and five more from the saved state, equal ten."""
     f, start = small_net()
     opt = fn.LBFGS(max_iter=3, history_size=4)
     whole, values = ours(opt, f, start, 10)
@@ -118,7 +118,7 @@ def test_a_saved_state_goes_on_bit_for_bit() -> None:
 
 @pytest.mark.parametrize("search", [None, "strong_wolfe"])
 def test_to_maximize_is_to_minimize_the_negated_loss(search) -> None:
-    """In every bit, with line search and without; the loss that is returned is not negated."""
+    """All bits agree, with line search and without; the returned loss is not negated."""
     f, start = small_net()
     negated = lambda params: tree.map(torch.neg, f(params))
     options: dict[str, Any] = {"max_iter": 4, "line_search_fn": search}
@@ -132,7 +132,7 @@ def test_to_maximize_is_to_minimize_the_negated_loss(search) -> None:
 
 
 def test_frozen_leaves_stay() -> None:
-    """A leaf without a gradient is the very tensor it was, and the others step as if there were no other."""
+    """A leaf without a gradient is returned as the same tensor, and the others step as if it were not there."""
     f, params = small_net()
 
     def partial(params: Tree) -> tuple[Tensor, Tree]:
@@ -146,7 +146,7 @@ def test_frozen_leaves_stay() -> None:
 
 
 def test_train_step_makes_whole_steps() -> None:
-    """``train_step`` asks for the losses that a step needs: one call makes up to ``max_iter`` iterations."""
+    """``train_step`` evaluates the losses that a step needs: one call makes up to ``max_iter`` iterations."""
     net = fn.serial(fn.Linear(2, 6), fn.BatchNorm1d(6), fn.Tanh(), fn.Linear(6, 1))
     x = fn.random.normal(0, (16, 2))
     target, params = torch.sin(x.sum(1, keepdim=True)), net.init(0)
@@ -160,7 +160,7 @@ def test_train_step_makes_whole_steps() -> None:
 
 
 def test_step_refuses_to_be_traced() -> None:
-    """Its length depends on values."""
+    """The number of its iterations depends on values."""
     opt, params = fn.LBFGS(), {"w": torch.ones(3, 2)}
     bowl = lambda p: ((p["w"] ** 2).sum(), p)
     mapped = torch.func.vmap(lambda p: opt.step(bowl, opt.init(p), p)[0])
@@ -169,7 +169,7 @@ def test_step_refuses_to_be_traced() -> None:
 
 
 def test_a_gradient_that_does_not_fit_is_refused() -> None:
-    """With its path, from the first evaluation."""
+    """The first evaluation raises the error, with the path."""
     opt, params = fn.LBFGS(), {"w": torch.ones(2)}
     with pytest.raises(ValueError, match=r"LBFGS\(\): grads at 'w' must match params"):
         opt.step(lambda p: (torch.zeros(()), {"w": torch.ones(3)}), opt.init(params), params)
@@ -177,5 +177,5 @@ def test_a_gradient_that_does_not_fit_is_refused() -> None:
 
 @pytest.mark.compiled
 def test_one_graph_serves_all_updates() -> None:
-    """The state that comes out has the strides of the one that went in, with several leaves too."""
+    """The new state has the strides of the old one, also with several leaves."""
     fn.testing.check_optimizer(fn.LBFGS(history_size=2), fn.mlp([2, 3, 2]).init(0))

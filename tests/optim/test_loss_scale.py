@@ -38,14 +38,14 @@ def test_gradients_that_vanish_in_float16_are_found() -> None:
 
 
 def test_float32_params_of_a_net_in_float16_need_no_masters() -> None:
-    """The gradients that come out of ``cast`` are float32 already."""
+    """The gradients that ``cast`` returns are float32 already."""
     net, params = fn.cast(NET, torch.float16), tree.cast(PARAMS, torch.float32)
     found, _ = trained(net, fn.chain(fn.LossScale(), fn.SGD(LR)), params)
     torch.testing.assert_close(found[0]["weight"], RIGHT, rtol=0, atol=0.02)
 
 
 def test_a_factor_changes_no_step_of_float32() -> None:
-    """A power of two is divided out again without rounding, and the value of the loss is not multiplied."""
+    """A power of two is divided out without rounding, and the value of the loss is not multiplied."""
     params, x = tree.cast(PARAMS, torch.float32), X.float()
     plain, scaled = [fn.train_step(NET, fn.MSE(), fn.chain(*more, fn.SGD(1.0))) for more in ((), (fn.LossScale(),))]
     want = plain(params, plain.opt.init(params), x, TARGET.float())
@@ -55,7 +55,7 @@ def test_a_factor_changes_no_step_of_float32() -> None:
 
 
 def test_the_factor_follows_the_rule_of_torch() -> None:
-    """Over updates of which some have infinite gradients or NaNs."""
+    """Some of the updates have gradients with infinities or NaNs."""
     transform = fn.LossScale(64.0, growth_factor=3.0, backoff_factor=0.25, growth_interval=3)
     scaler = torch.amp.GradScaler("cpu", 64.0, 3.0, 0.25, 3)
     p = torch.nn.Parameter(torch.ones(2))
@@ -71,14 +71,14 @@ def test_the_factor_follows_the_rule_of_torch() -> None:
 
 
 def test_the_factor_stays_finite() -> None:
-    """It does not grow beyond what float32 holds."""
+    """It does not grow beyond the range of float32."""
     transform = fn.LossScale(2.0**127, growth_interval=1)
     _, state = transform.update({"w": torch.ones(1)}, transform.init({}), {})
     assert float(state["scale"]) == 2.0**127
 
 
 def test_gradients_are_divided_and_what_is_infinite_passes() -> None:
-    """So that the optimizer, or what is around it, can skip the update."""
+    """The optimizer, or a wrapper, can then skip the update."""
     transform = fn.LossScale(4.0)
     new, _ = transform.update({"a": torch.full((1,), 8.0), "b": torch.tensor([math.inf])}, transform.init({}), {})
     assert tree.equal(new, {"a": torch.full((1,), 2.0), "b": torch.tensor([math.inf])})
@@ -86,7 +86,7 @@ def test_gradients_are_divided_and_what_is_infinite_passes() -> None:
 
 @pytest.mark.compiled
 def test_scaled_steps_compile_whole() -> None:
-    """To the steps of eager mode, to rounding."""
+    """They agree with the steps of eager mode, to rounding."""
     torch._dynamo.reset()
     opt = fn.MasterWeights(fn.chain(fn.LossScale(growth_interval=2), fn.SGD(LR)))
     got, want = trained(NET, opt, PARAMS, 6, compiled=True), trained(NET, opt, PARAMS, 6)
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_explained_as_without_a_factor() -> None:
 
 
 def test_a_factor_for_some_params_only_is_refused() -> None:
-    """The gradient of the loss is one, and its factor too."""
+    """The loss has one factor, so all gradients must be divided by it."""
 
     @fn.frozen
     class Groups(fn.Optimizer):
@@ -118,12 +118,12 @@ def test_a_factor_for_some_params_only_is_refused() -> None:
             return {"group": self.inner.rates(state["inner"])}
 
     opt = Groups(fn.chain(fn.LossScale(), fn.SGD(1.0)))
-    with pytest.raises(ValueError, match="train_step: a LossScale must be in a chain of all params"):
+    with pytest.raises(ValueError, match="train_step: a LossScale must be in a chain for all params"):
         fn.train_step(NET, fn.MSE(), opt)(PARAMS, opt.init(PARAMS), X, TARGET)
 
 
 def test_sam_climbs_and_steps_with_scaled_gradients() -> None:
-    """The direction of the climb is that of the gradient, and the step is divided again: without rounding in float64."""
+    """The climb follows the gradient, and the step is divided again; in float64 this is exact."""
     params, x, target = tree.cast(PARAMS, torch.float64), X.double(), TARGET.double()
     plain, scaled = [fn.train_step(NET, fn.MSE(), fn.SAM(fn.chain(*more, fn.SGD(1.0)), 0.5)) for more in ((), (fn.LossScale(),))]
     want = plain(params, plain.opt.init(params), x, target)
@@ -140,14 +140,14 @@ def test_a_factor_that_could_not_fall_is_refused() -> None:
 
 
 def test_two_factors_are_refused() -> None:
-    """Each would divide, and ``train_step`` multiplies once."""
+    """Each would divide, but ``train_step`` multiplies once."""
     with pytest.raises(ValueError, match="train_step: an optimizer must have at most one LossScale, got 2 in"):
         fn.train_step(NET, fn.MSE(), fn.chain(fn.LossScale(), fn.LossScale(), fn.SGD(1.0)))
 
 
 @pytest.mark.parametrize("wrap", [fn.Lookahead, lambda opt: fn.MultiSteps(opt, 2), fn.ScheduleFree])
 def test_a_factor_within_a_wrapper_changes_no_step(wrap: Any) -> None:
-    """It is one factor, though a wrapper holds its optimizer in two forms."""
+    """A wrapper holds its optimizer in two forms, but they share one factor."""
     params, x, target = tree.cast(PARAMS, torch.float64), X.double(), TARGET.double()
     ends = []
     for opt in (

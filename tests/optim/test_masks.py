@@ -1,4 +1,4 @@
-"""Masks: which params decay, by what layers declare, by pattern, function or tree, and by names where there is no net."""
+"""Masks: which params decay, by declarations of layers, by pattern, function or tree, and by names if there is no net."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ DECAYS = {
 
 
 def decayed(params: fn.tree.Tree, mask: object) -> set[str]:
-    """Return the paths of what a transform with this mask makes decay."""
+    """Return the paths of the params that a transform with this mask decays."""
     transform, zeros = fn.AddDecayedWeights(1.0, mask), tree.map(lambda p: p * 0 if p.is_floating_point() else None, params)
     params = tree.map(torch.ones_like, params)
     new, _ = transform.update(zeros, transform.init(params), params)
@@ -32,7 +32,7 @@ def decayed(params: fn.tree.Tree, mask: object) -> set[str]:
 
 
 def test_by_default_a_net_decays_its_weights() -> None:
-    """Not its biases, nor the scales of norms, however many axes they have, nor running statistics."""
+    """Biases, scales of norms with any number of axes, and running statistics do not decay."""
     params = NET.init(0)
     mask = fn.decay_mask(NET, params)
     trained = {path for path, one in tree.names(mask).items() if one and "running" not in path}
@@ -44,7 +44,7 @@ def test_by_default_a_net_decays_its_weights() -> None:
 
 
 def test_what_a_layer_declares_is_among_its_params() -> None:
-    """A name in ``undecayed`` that no param of the class has would leave nothing alone."""
+    """A name in ``undecayed`` that the class has no param for would have no effect."""
     declared, names = set(), set()
     for case in CASES.values():
         for _, layer in fn.walk(case.layer):
@@ -57,7 +57,7 @@ def test_what_a_layer_declares_is_among_its_params() -> None:
 
 
 def test_every_norm_leaves_its_scale_alone() -> None:
-    """All of those that are exported."""
+    """All exported norms are tried."""
     norms = [fn.BatchNorm2d(4), fn.RunningBatchNorm1d(4), fn.LayerNorm(4), fn.RMSNorm(4), fn.GroupNorm(2, 4)]
     for norm in [*norms, fn.InstanceNorm1d(4, affine=True), fn.RunningInstanceNorm2d(4, affine=True)]:
         mask = fn.decay_mask(norm, norm.init(0))
@@ -65,7 +65,7 @@ def test_every_norm_leaves_its_scale_alone() -> None:
 
 
 def test_without_a_net_names_and_shapes_decide() -> None:
-    """A bias by its name, a scale by a bias or running statistics of its shape; an RMSNorm cannot be told."""
+    """A bias has its name, a scale has a bias or running statistics of its shape; RMSNorm cannot be recognized."""
     params = (fn.Linear(3, 4).init(0), fn.LayerNorm(4).init(0), fn.RMSNorm(4).init(0), fn.LSTM(2, 2).init(0))
     norm = {"weight": torch.ones(2, 3), "running_mean": torch.ones(2, 3), "num_batches_tracked": torch.tensor(1)}
     found = decayed((*params, norm), None)
@@ -73,7 +73,7 @@ def test_without_a_net_names_and_shapes_decide() -> None:
 
 
 def test_patterns_functions_and_trees_choose() -> None:
-    """Of the same params."""
+    """They all choose the same params."""
     params = {"body": fn.Linear(2, 2).init(0), "head": fn.Linear(2, 2).init(0)}
     assert decayed(params, "*") == {"body.weight", "body.bias", "head.weight", "head.bias"}
     assert decayed(params, ("head.*", "*.weight")) == {"body.weight", "head.weight", "head.bias"}
@@ -84,7 +84,7 @@ def test_patterns_functions_and_trees_choose() -> None:
 
 
 def test_a_function_is_asked_once_for_params_of_a_kind() -> None:
-    """And again for others."""
+    """It is asked again for others."""
     asked: list[str] = []
     transform = fn.AddDecayedWeights(0.1, lambda path, leaf: not asked.append(path))
     for sizes in ((2, 2), (2, 2), (2, 3), (2, 2)):
@@ -94,7 +94,7 @@ def test_a_function_is_asked_once_for_params_of_a_kind() -> None:
 
 
 def test_masks_compare_and_hash() -> None:
-    """A tree of bools by its leaves."""
+    """A tree of bools compares by its leaves."""
     masks = [{"w": True, "b": False}, {"w": True, "b": True}, "*", ("*", "a"), None, fn.Linear(2, 2), (True, {})]
     values = [fn.AddDecayedWeights(0.1, mask) for mask in masks]
     assert len(set(values)) == len(values)
@@ -104,13 +104,13 @@ def test_masks_compare_and_hash() -> None:
 
 @pytest.mark.parametrize("mask", [1, 0.5, {"w": 1}, ({"w": True}, "a"), 3], ids=repr)
 def test_what_is_no_mask_is_refused(mask: object) -> None:
-    """When the transform is made."""
+    """The error is raised when the transform is made."""
     with pytest.raises(ValueError, match="AddDecayedWeights: mask must be a tree of bools, a function"):
         fn.AddDecayedWeights(0.1, mask)
 
 
 def test_a_mask_of_other_params_is_refused() -> None:
-    """With the first path where they disagree; a function must answer with a bool, and a net is a layer."""
+    """The message has the first path where they differ; a function must return a bool, and a net must be a layer."""
     params = {"w": torch.ones(2), "b": torch.ones(2)}
     state = fn.AddDecayedWeights(0.1).init(params)
     with pytest.raises(ValueError, match="tree") as caught:

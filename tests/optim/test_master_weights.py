@@ -1,4 +1,4 @@
-"""MasterWeights: half-precision params that follow float32 masters, against the same optimizer in float32."""
+"""MasterWeights: half-precision params that follow float32 masters, compared with the same optimizer in float32."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def rounded(params: Any, like: Any) -> Any:
 @each_form
 @each_inner
 def test_params_are_those_of_the_run_in_float32_rounded(inner: fn.Optimizer, form: Any, half: torch.dtype) -> None:
-    """At every step, bit for bit; leaves in float32 and float64 are the inner optimizer's own."""
+    """They agree at every step, bit for bit; leaves in float32 and float64 are the inner optimizer's own."""
     opt, params = form(fn.MasterWeights(inner)), leaves(0, half)
     state, wide = opt.init(params), widened(params)
     wide_state = inner.init(wide)
@@ -56,7 +56,7 @@ def test_params_are_those_of_the_run_in_float32_rounded(inner: fn.Optimizer, for
 
 @each_half
 def test_steps_below_half_an_ulp_add_up(half: torch.dtype) -> None:
-    """1000 steps of 1e-4 from 1.0 are the float32 run rounded, where the plain optimizer stays at 1."""
+    """1000 steps of 1e-4 from 1.0 give the float32 result rounded; the plain optimizer stays at 1."""
     plain, opt, one = fn.SGD(1e-4), fn.MasterWeights(fn.SGD(1e-4)), {"w": torch.ones(1)}
     ends = []
     for optimizer, dtype in ((plain, half), (opt, half), (plain, torch.float32)):
@@ -72,7 +72,7 @@ def test_steps_below_half_an_ulp_add_up(half: torch.dtype) -> None:
 
 @each_form
 def test_params_changed_outside_win_over_their_masters(form: Any) -> None:
-    """Element by element: a step begins from the new value where it is no rounded master, and from the master elsewhere."""
+    """A step begins from each element that is not its master rounded, and from the master for the others."""
     opt = form(fn.MasterWeights(fn.SGD(1.0)))
     params = {"w": torch.ones(3, dtype=torch.bfloat16)}
     state = opt.init(params)
@@ -84,7 +84,7 @@ def test_params_changed_outside_win_over_their_masters(form: Any) -> None:
 
 
 def test_masters_beyond_the_range_and_nan_are_kept() -> None:
-    """A float16 param at infinity comes back when its master does, and a NaN stays one."""
+    """A float16 param at infinity becomes finite when its master does, and a NaN stays."""
     opt = fn.MasterWeights(fn.SGD(1.0))
     params = {"w": torch.tensor([65504.0, 1.0], dtype=torch.float16)}
     state = opt.init(params)
@@ -95,7 +95,7 @@ def test_masters_beyond_the_range_and_nan_are_kept() -> None:
 
 @each_half
 def test_the_state_has_masters_of_the_halves_only(half: torch.dtype) -> None:
-    """In float32; and a leaf without a gradient keeps itself and its master."""
+    """They are float32; a leaf without a gradient and its master stay."""
     opt, params = fn.MasterWeights(fn.Adam()), leaves(0, half)
     state = opt.init(params)
     assert {name: x.dtype for name, x in tree.names(state["masters"]).items()} == dict.fromkeys(
@@ -124,7 +124,7 @@ def test_it_works_within_a_chain(half: torch.dtype, form: Any) -> None:
 @pytest.mark.compiled
 @each_form
 def test_a_compiled_train_step_moves_masters(form: Any) -> None:
-    """As the eager one, to a rounding of the param."""
+    """It agrees with the eager one, to a rounding of the param."""
     net, opt = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2)), form(fn.MasterWeights(fn.Adam(1e-3)))
     x, target = fn.random.normal(1, (8, 3)).bfloat16(), fn.random.normal(2, (8, 2)).bfloat16()
     step = fn.train_step(net, fn.MSE(), opt)
@@ -149,13 +149,13 @@ def test_a_compiled_train_step_moves_masters(form: Any) -> None:
     ],
 )
 def test_a_state_of_another_kind_is_refused(state: Any, sentence: str) -> None:
-    """That of the inner optimizer alone, and one made for params in float32."""
+    """This includes the state of the inner optimizer alone, and one made for params in float32."""
     half = {"w": torch.ones(2, dtype=torch.bfloat16)}
     with pytest.raises(ValueError, match=sentence):
         fn.MasterWeights(fn.SGD(0.1)).update(half, state, half)
 
 
 def test_it_wraps_optimizers_only() -> None:
-    """A transform of gradients is none."""
+    """A gradient transform is refused."""
     with pytest.raises(ValueError, match="MasterWeights: optimizer must be an optimizer, got ClipByValue"):
         fn.MasterWeights(fn.ClipByValue(1.0))

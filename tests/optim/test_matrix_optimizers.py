@@ -1,4 +1,4 @@
-"""Muon, Adafactor and Prodigy against torch.optim and the algorithm of the paper written out."""
+"""Muon, Adafactor, Prodigy and SOAP compared with torch.optim or the algorithm of the paper."""
 
 import itertools
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def draw(seed: int, shapes: dict[str, tuple[int, ...]]) -> Params:
 
 
 def gradient(step: int, params: Params) -> Params:
-    """Return the noisy gradient of half the squares: it depends on params, so that errors would grow."""
+    """Return the noisy gradient of half the squares, which depends on params, so that errors grow."""
     noise = draw(1000 + step, {name: tuple(p.shape) for name, p in params.items()})
     return {name: noise[name] + p for name, p in params.items()}
 
@@ -54,7 +54,7 @@ def grid(**options: list[Any]) -> list[dict[str, Any]]:
 
 
 def test_muon_is_torchs() -> None:
-    """A hundred steps with every two of its options, in float64, with Newton-Schulz in bfloat16 as there."""
+    """A hundred steps agree for every two of its options, in float64, with Newton-Schulz in bfloat16 as in torch."""
     options = [
         {"lr": 0.02, "weight_decay": 0.0, "momentum": 0.5, "nesterov": True, "adjust_lr_fn": None},
         {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.95, "nesterov": True, "adjust_lr_fn": None},
@@ -70,7 +70,7 @@ def test_muon_is_torchs() -> None:
 
 
 def test_adafactor_is_torchs() -> None:
-    """A hundred steps over a grid of its options, of matrices, stacks of them and vectors."""
+    """A hundred steps agree over a grid of its options, for matrices, stacks of them and vectors."""
     options = grid(lr=[0.2], beta2_decay=[-0.8, -0.5], weight_decay=[0.0, 0.1], maximize=[False, True])
     options += [{"eps": (1e-3, 0.1)}, {"d": 2.0}, {"eps": (None, 0.0)}]
     for some in options:
@@ -83,7 +83,7 @@ def test_adafactor_is_torchs() -> None:
 
 
 def prodigy(params: Params, steps: int, lr: float, decay: float, safeguard: bool, beta3: float) -> Params:
-    """Take the steps of the paper's algorithm, with bias corrections as in its code."""
+    """Take the steps of the paper's algorithm, with the bias corrections of its code."""
     beta1, beta2, eps, d0 = 0.9, 0.999, 1e-8, 1e-3
     d, numerator, first = d0, torch.zeros(()).double(), params
     m, v, s = ({name: torch.zeros_like(p) for name, p in params.items()} for _ in range(3))
@@ -101,7 +101,7 @@ def prodigy(params: Params, steps: int, lr: float, decay: float, safeguard: bool
 
 
 def test_prodigy_is_the_papers() -> None:
-    """A hundred steps, on which its estimate grows, with and without its options."""
+    """A hundred steps agree, on which its estimate grows, with and without its options."""
     for lr, decay, safeguard, beta3 in [(1.0, 0.0, False, None), (0.5, 0.1, True, None), (1.0, 0.01, False, 0.9)]:
         opt = fn.Prodigy(lr, d0=1e-3, weight_decay=decay, safeguard_warmup=safeguard, beta3=beta3)
         got, want = ours(opt, draw(0, SHAPES)), prodigy(draw(0, SHAPES), 100, lr, decay, safeguard, beta3 or 0.999**0.5)
@@ -109,7 +109,7 @@ def test_prodigy_is_the_papers() -> None:
 
 
 def test_prodigy_finds_its_rate() -> None:
-    """From an estimate that is far too small it comes to the minimum of a bowl, without a learning rate."""
+    """From an estimate that is far too small it finds the minimum of a bowl, without a learning rate."""
     opt, params = fn.Prodigy(), {"w": torch.full((4,), 3.0)}
     state = opt.init(params)
     for _ in range(400):
@@ -119,7 +119,7 @@ def test_prodigy_finds_its_rate() -> None:
 
 
 def test_muon_refuses_what_is_no_matrix() -> None:
-    """With its path; stacks are taken where they are asked for."""
+    """The message has the path; stacks are accepted on request."""
     params = {"weight": torch.ones(2, 2), "bias": torch.ones(2)}
     with pytest.raises(ValueError, match="params must have a matrix, of two axes, at 'bias'; use by_path for the others"):
         fn.Muon().init(params)
@@ -131,7 +131,7 @@ def test_muon_refuses_what_is_no_matrix() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_muon_steps_each_matrix_of_a_stack(dtype: torch.dtype) -> None:
-    """As it would by itself: to rounding, for a product of stacks rounds otherwise than one of matrices."""
+    """They agree to rounding, as a batched product rounds differently."""
     stack = draw(0, {"w": (3, 5, 4)})
     opt = fn.Muon(0.1, stacked=True, ns_dtype=dtype)
     together = ours(opt, stack, 1)["w"]
@@ -152,14 +152,14 @@ def test_the_steps_of_muon_are_nearly_orthogonal() -> None:
 
 
 def test_adafactor_holds_a_row_and_a_column() -> None:
-    """Its state of a matrix of 300 by 200 has 500 numbers, and those of a vector are its own."""
+    """The state of a matrix of 300 by 200 has 500 numbers; that of a vector has its size."""
     state = fn.Adafactor().init({"w": torch.zeros(300, 200), "b": torch.zeros(7)})
     sizes = {path: leaf.numel() for path, leaf in tree.names(state).items() if leaf.numel()}
     assert sizes == {"step": 1, "row_var.w": 300, "col_var.w": 200, "variance.b": 7}
 
 
 def soap(params: Params, steps: int, lr: float, decay: float, k: int) -> Params:
-    """Take the steps of the paper's algorithm, from the bases of the params."""
+    """Take the steps of the paper's algorithm, starting from the bases of the params."""
     beta, eps = 0.95, 1e-8
     m, v = ({name: torch.zeros_like(p) for name, p in params.items()} for _ in range(2))
     sides = {(name, axis): n for name, p in params.items() if p.dim() == 2 for axis, n in enumerate(p.shape)}
@@ -183,7 +183,7 @@ def soap(params: Params, steps: int, lr: float, decay: float, k: int) -> Params:
 
 
 def test_soap_is_the_papers() -> None:
-    """A hundred steps, in which the bases turn; a matrix whose side is too long has the basis of the other side only."""
+    """A hundred steps agree while the bases turn; a matrix with one side too long has only the basis of the other side."""
     for decay, k in [(0.0, 10), (0.1, 3)]:
         got, want = (
             ours(fn.SOAP(0.01, weight_decay=decay, precondition_frequency=k), draw(0, SHAPES)),
@@ -196,7 +196,7 @@ def test_soap_is_the_papers() -> None:
 
 
 def test_soap_finds_the_axes_of_a_correlated_bowl() -> None:
-    """Where the curvatures differ by 10⁴ along turned axes, it comes further down than Adam at the same rate."""
+    """The curvatures differ by 10⁴ along rotated axes; it descends further than Adam at the same rate."""
     turn = torch.linalg.qr(draw(3, {"q": (6, 6)})["q"])[0]
     curvature = turn @ torch.diag(10.0 ** torch.linspace(0, -4, 6, dtype=torch.float64)) @ turn.T
     ends = []

@@ -1,4 +1,4 @@
-"""What newcomers from torch and optax write first: refused where it cannot be meant, with the way that works."""
+"""What newcomers from torch and optax try first: refused, with the right way, where it cannot work."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ import funcnet as fn
 
 
 def rate(step: int, scale: float) -> float:
-    """Return a rate that no optimizer can ask for: it wants two arguments."""
+    """Return a rate of two arguments, which no optimizer can call."""
     return scale / (step + 1)
 
 
@@ -17,14 +17,14 @@ def rate(step: int, scale: float) -> float:
     ids=["layer", "loss", "class", "class with init", "function of two"],
 )
 def test_a_rate_is_no_layer_loss_class_or_function_of_more(lr: object) -> None:
-    """They can be called, but not with a step."""
+    """They are callable, but not with a step."""
     for make in (fn.SGD, fn.Muon, lambda one: fn.AdamW(betas=(0.9, one))):
         with pytest.raises(ValueError, match=r"must be a (number, a 0-d tensor, or a schedule|tuple of two numbers)"):
             make(lr)
 
 
 def test_a_rate_that_is_none_of_three_kinds_is_told_so() -> None:
-    """A plateau is none: its rate is a tensor."""
+    """The rate of a plateau is a tensor, and the plateau itself is refused."""
     with pytest.raises(ValueError, match=r"^SGD: lr must be a number, a schedule, or a real 0-d tensor, got ReduceOnPlateau\(lr"):
         fn.SGD(lr=fn.ReduceOnPlateau(0.1))
     plateau = fn.ReduceOnPlateau(0.1)
@@ -32,7 +32,7 @@ def test_a_rate_that_is_none_of_three_kinds_is_told_so() -> None:
 
 
 def test_a_rate_may_be_any_function_of_the_step() -> None:
-    """A function with a default, a method, and one without a signature."""
+    """It may have a default, be a method, or have no signature."""
     for lr in (lambda step, scale=0.1: scale, fn.CosineSchedule(0.1, 10), [0.1, 0.2].__getitem__):
         assert fn.SGD(lr).rates({"step": torch.tensor(0)})["lr"] == pytest.approx(0.1)
 
@@ -44,7 +44,7 @@ def test_a_chain_says_how_it_ends() -> None:
 
 
 def test_a_loss_scale_is_not_skipped() -> None:
-    """Within ``SkipNonFinite`` it would keep its factor for ever; before it, the factor falls until gradients are finite."""
+    """Within ``SkipNonFinite`` its factor would never change; before it, the factor falls until gradients are finite."""
     with pytest.raises(ValueError, match=r"^SkipNonFinite: a LossScale must come before it, chain\(LossScale\(\), SkipNonFinite"):
         fn.SkipNonFinite(fn.chain(fn.LossScale(), fn.SGD(0.1)))
     net = fn.cast(fn.Linear(2, 1), torch.float16)
@@ -61,7 +61,7 @@ def test_a_loss_scale_is_not_skipped() -> None:
 
 
 def test_labels_of_a_language_model_say_where_the_classes_belong() -> None:
-    """Logits (N, length, classes), as the last Linear gives them; other labels get no hint."""
+    """The last Linear gives logits (N, length, classes); labels of other shapes get no hint."""
     y = torch.zeros(2, 5, 7)
     with pytest.raises(ValueError, match=r"without axis 1, the classes; for classes in the last axis end the net with Transpose"):
         fn.CrossEntropy()(y, torch.zeros(2, 5, dtype=torch.int64))
@@ -72,7 +72,7 @@ def test_labels_of_a_language_model_say_where_the_classes_belong() -> None:
 
 
 def test_class_weights_in_a_tensor_say_how_to_write_them() -> None:
-    """Torch takes a tensor; a value holds numbers."""
+    """In torch they are a tensor; a value holds numbers."""
     weight = torch.tensor([1.0, 2.0])
     with pytest.raises(ValueError, match=r"must not hold a tensor.*write a vector as tuple\(weight.tolist\(\)\)"):
         fn.CrossEntropy(weight=weight)
@@ -80,7 +80,7 @@ def test_class_weights_in_a_tensor_say_how_to_write_them() -> None:
 
 
 def test_a_compiled_step_of_lbfgs_is_refused_at_once() -> None:
-    """It reads the loss on its way; the functions that it asks may be compiled."""
+    """The loss depends on values; functions that it calls may be compiled."""
     step = fn.train_step(fn.Linear(2, 1), fn.MSE(), fn.LBFGS())
     with pytest.raises(ValueError, match=r"^compile: a step must not read the loss during the update, as LBFGS does"):
         fn.compile(step)
@@ -88,13 +88,13 @@ def test_a_compiled_step_of_lbfgs_is_refused_at_once() -> None:
 
 
 def test_a_contrastive_loss_names_what_came() -> None:
-    """A pair where the views are stacked in one tensor."""
+    """It got a pair, but takes the views stacked in one tensor."""
     with pytest.raises(ValueError, match=r"y must be a dense floating tensor, got a tuple of 2"):
         fn.NTXent()((torch.ones(2, 3), torch.ones(2, 3)), None)
 
 
 def test_noise_for_privacy_needs_clipped_gradients() -> None:
-    """In a train step it would hide nothing; the loop that the docstring shows makes a step."""
+    """In a train step it would hide nothing; the loop in the docstring clips per example."""
     net, opt = fn.Linear(2, 1), fn.chain(fn.AddPrivacyNoise(1.0, max_norm=1.0, batch_size=4), fn.SGD(0.1))
     x, target = torch.ones(4, 2), torch.zeros(4, 1)
     for make in (
@@ -109,7 +109,7 @@ def test_noise_for_privacy_needs_clipped_gradients() -> None:
 
 
 def test_params_in_the_place_of_a_number_are_described() -> None:
-    """``torch.optim.Adam(params, lr)`` out of habit: an error of one line, without the numbers of all params."""
+    """``torch.optim.Adam(params, lr)`` out of habit gives an error of one line, without the numbers of all params."""
     params = fn.serial(fn.Linear(20, 30), fn.Linear(30, 2)).init(0)
     for make in (fn.Adam, fn.ClipByGlobalNorm, fn.EMA):
         with pytest.raises(ValueError, match=r"got a tuple of 2$"):

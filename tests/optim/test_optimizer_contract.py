@@ -1,4 +1,4 @@
-"""Optimizers: the promises of the contract, which every one of them keeps."""
+"""The contract of optimizers, which every one of them keeps."""
 
 import copy
 import io
@@ -27,7 +27,7 @@ from funcnet.value import frozen
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Return a copy of four axes whose second one is the last in memory."""
+    """Return a copy whose second of four axes is the last in memory."""
     return x.clone(memory_format=torch.channels_last)
 
 
@@ -44,7 +44,7 @@ LAYOUTS: list[Callable[[Tensor], Tensor]] = [
 
 @each_optimizer
 def test_update_writes_to_no_argument(optimizer: Optimizer) -> None:
-    """Params, gradients and state keep their values and their version counters."""
+    """Params, gradients and state keep their values and version counters."""
     params, grads = leaves(0), leaves(1)
     _, state = run(optimizer, params, steps=2)
     arguments = (params, grads, state)
@@ -56,14 +56,14 @@ def test_update_writes_to_no_argument(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_donating_changes_no_bit(optimizer: Optimizer) -> None:
-    """The donated optimizer's params and state are the pure one's, bit for bit."""
+    """Params and state of the donated optimizer equal the pure one's, bit for bit."""
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         assert tree.equal(run(donate(optimizer), leaves(0, dtype)), run(optimizer, leaves(0, dtype))), dtype
 
 
 @each_optimizer
 def test_donating_reuses_the_memory(optimizer: Optimizer) -> None:
-    """The donated optimizer's params and state lie where the ones given up lay."""
+    """The new params and state lie in the memory of the old ones."""
     params, state = run(optimizer, leaves(0), steps=1)
     places = tree.map(Tensor.data_ptr, (params, state))
     assert tree.map(Tensor.data_ptr, donate(optimizer).update(leaves(1), state, params)) == places
@@ -71,7 +71,7 @@ def test_donating_reuses_the_memory(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_donating_leaves_the_gradients(optimizer: Optimizer) -> None:
-    """The gradients are not given up."""
+    """The gradients are not donated."""
     params, state = run(optimizer, leaves(0), steps=1)
     grads = leaves(1)
     donate(optimizer).update(grads, state, params)
@@ -103,7 +103,7 @@ def test_state_is_complete_at_init(optimizer: Optimizer) -> None:
 
 
 def test_the_moments_have_the_names_of_torch() -> None:
-    """State names its moments as torch.optim's state does."""
+    """The moments have the names that torch.optim's state uses."""
     _, state = run(AdamW(amsgrad=True), leaves(0), steps=1)
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))], amsgrad=True)
     optimizer.param_groups[0]["params"][0].grad = torch.ones(2)
@@ -123,19 +123,19 @@ def test_the_moments_have_the_names_of_torch() -> None:
     ids=repr,
 )
 def test_the_state_holds_what_the_formula_needs(optimizer: Optimizer, names: list[str]) -> None:
-    """State is a dict of the step and the moments in use, no others."""
+    """The state is a dict of the step and the moments in use, no others."""
     assert list(optimizer.init(leaves(0))) == names
 
 
 def test_the_step_counts_the_updates() -> None:
-    """State's step is a 0-d int64 tensor with the number of updates made."""
+    """The step is a 0-d int64 tensor with the number of updates."""
     _, state = run(Adam(), leaves(0), steps=3)
     assert torch.equal(state["step"], torch.tensor(3))
 
 
 @each_optimizer
 def test_the_state_is_read_and_written_by_name(optimizer: Optimizer) -> None:
-    """Every leaf can be read and replaced by its path, and the next update starts from what was written."""
+    """Every leaf can be read and replaced by its path, and the next update uses what was written."""
     params, state = run(optimizer, leaves(0), steps=2)
     for path, leaf in tree.names(state).items():
         written = tree.replace(state, path, leaf + 1)
@@ -148,7 +148,7 @@ def test_the_state_is_read_and_written_by_name(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_dtypes_are_kept(optimizer: Optimizer) -> None:
-    """Params keep their dtype, a 0-d leaf's too."""
+    """Params keep their dtype, also 0-d leaves."""
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         params, _ = run(optimizer, leaves(0, dtype), steps=2)
         assert tree.map(lambda x: x.dtype, params) == tree.map(lambda _, dtype=dtype: dtype, params)
@@ -156,7 +156,7 @@ def test_dtypes_are_kept(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_low_precision_comes_close_to_float64(optimizer: Optimizer) -> None:
-    """Three steps from the same numbers differ from float64's by rounding."""
+    """Three steps from the same numbers differ from those in float64 by rounding."""
     for dtype, tolerance in {torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}.items():
         start = tree.cast(leaves(0, dtype), torch.float64)
         exact, rounded = [run(optimizer, tree.cast(start, kind), steps=3)[0] for kind in (torch.float64, dtype)]
@@ -175,7 +175,7 @@ def test_dtypes_may_be_mixed(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_a_leaf_without_gradient_is_left_untouched(optimizer: Optimizer) -> None:
-    """Where the gradient is None, the parameter and all its moments are the very tensors they were; averages follow params."""
+    """If the gradient is None, the parameter and all its moments are the same tensors as before; averages follow params."""
     params, state = run(optimizer, leaves(0), steps=2)
     grads = tree.replace(leaves(1), "0.weight", None)
     after = optimizer.update(grads, state, params)
@@ -199,7 +199,7 @@ def test_the_other_leaves_step_as_ever(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_without_any_gradient_only_the_counts_move(optimizer: Optimizer) -> None:
-    """Gradients that are all None leave params and moments; the step, the numbers beside it and averages of params go on."""
+    """If all gradients are None, params and moments stay; the step, other counts and averages of params continue."""
     params, state = run(optimizer, leaves(0), steps=2)
     after, moved = optimizer.update(tree.map(lambda _: None, params), state, params)
     changed = [path for path, leaf in tree.names(moved).items() if not torch.equal(leaf, tree.names(state)[path])]
@@ -211,7 +211,7 @@ def test_without_any_gradient_only_the_counts_move(optimizer: Optimizer) -> None
 
 @each_optimizer
 def test_a_counter_among_the_params_survives(optimizer: Optimizer) -> None:
-    """An integer leaf has no moments, and with its gradient None it is the very tensor it was."""
+    """An integer leaf has no moments, and with the gradient None it stays the same tensor."""
     count = torch.tensor(7)
     params = {"net": leaves(0), "num_batches_tracked": count}
     state = optimizer.init(params)
@@ -239,7 +239,7 @@ def test_a_tensor_alone_is_a_tree(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_layout_changes_no_bit(optimizer: Optimizer) -> None:
-    """Transposed and expanded gradients give what contiguous ones give."""
+    """Transposed and expanded gradients give the results of contiguous ones."""
     p = {"a": normal(key(0), (33, 17)), "b": normal(key(1), (33, 17))}
     transposed, expanded = normal(key(2), (17, 33)).t(), normal(key(3), (1, 17)).expand(33, 17)
     grads, dense = {"a": transposed, "b": expanded}, {"a": transposed.contiguous(), "b": expanded.contiguous()}
@@ -253,11 +253,11 @@ SIZES = {
     torch.bfloat16: [(33, 17), (129,)],
     torch.float16: [(6, 8)],
 }
-"""Sizes that fill no whole register, and some that do, which kernels may take as they lie."""
+"""Sizes that fill no whole register, and some that do, which kernels may process in the layout that they have."""
 
 
 def assert_layouts_change_nothing(used: Optimizer, plain: Optimizer, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Take three steps with params, moments and gradients in every layout, and demand the bits of contiguous ones."""
+    """Take three steps with params, moments and gradients in every layout, and compare them bit for bit with contiguous ones."""
     draw = lambda seed: {"p": normal(key(seed), shape, dtype=torch.float64).to(dtype)}
     grads, laid = [draw(i) for i in (1, 2, 3)], [layout for layout in LAYOUTS if len(shape) == 4 or layout is not channels_last]
     expected, state = draw(0), plain.init(draw(0))
@@ -274,7 +274,7 @@ def assert_layouts_change_nothing(used: Optimizer, plain: Optimizer, shape: tupl
 
 @each_optimizer
 def test_equal_values_give_equal_bits_whatever_their_strides(optimizer: Optimizer) -> None:
-    """Pure and donated, in each precision."""
+    """This holds for pure and donated steps, in each precision."""
     for dtype, sizes in SIZES.items():
         for shape in sizes:
             for used in (optimizer, donate(optimizer)):
@@ -283,7 +283,7 @@ def test_equal_values_give_equal_bits_whatever_their_strides(optimizer: Optimize
 
 @each_optimizer
 def test_a_broadcast_gradient_gives_the_bits_of_a_plain_one(optimizer: Optimizer) -> None:
-    """One number for all elements, as a sum passes back, and a param that is one."""
+    """The gradient is one number for all elements, as a sum returns it; the param may be one too."""
     for dtype in (torch.float64, torch.float32):
         p = normal(key(0), (2, 3), dtype=torch.float64).to(dtype)
         spread = {"p": normal(key(1), (), dtype=torch.float64).to(dtype).expand(2, 3)}
@@ -294,7 +294,7 @@ def test_a_broadcast_gradient_gives_the_bits_of_a_plain_one(optimizer: Optimizer
 
 @each_optimizer
 def test_strides_are_kept(optimizer: Optimizer) -> None:
-    """Params in channels_last stay so, and their moments with them."""
+    """Params in channels_last stay so, and so do their moments."""
     p = {"p": channels_last(normal(key(0), (3, 5, 7, 2)))}
     after, state = optimizer.update(p, optimizer.init(p), p)
     assert {x.stride() for x in tree.leaves((after, state)) if x.shape == p["p"].shape} == {p["p"].stride()}
@@ -302,7 +302,7 @@ def test_strides_are_kept(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_a_saved_state_continues_bit_for_bit(optimizer: Optimizer) -> None:
-    """Six steps, torch.save, torch.load and six more are twelve steps without a break."""
+    """Six steps, torch.save, torch.load and six more equal twelve steps."""
     whole = run(optimizer, leaves(0))
     file = io.BytesIO()
     torch.save(run(optimizer, leaves(0), steps=6), file)
@@ -314,7 +314,7 @@ def test_a_saved_state_continues_bit_for_bit(optimizer: Optimizer) -> None:
 @pytest.mark.compiled
 @each_optimizer
 def test_update_compiles_whole(optimizer: Optimizer) -> None:
-    """One graph of a donated update, without breaks and without a new one per step, gives the eager steps to rounding."""
+    """A donated update compiles to one graph for all steps, and gives the eager steps to rounding."""
     torch._dynamo.reset()
     step, (params, state) = (
         torch.compile(donate(optimizer).update, fullgraph=True, backend="aot_eager"),
@@ -330,7 +330,7 @@ def test_update_compiles_whole(optimizer: Optimizer) -> None:
 @pytest.mark.compiled
 @pytest.mark.parametrize("optimizer", OPTIMIZERS[:3], ids=repr)
 def test_compiled_sgd_is_bit_equal(optimizer: Optimizer) -> None:
-    """Compiled without fusion, SGD with numbers for rates computes what it computes in eager mode."""
+    """Compiled without fusion, SGD with numbers for rates agrees bit for bit with eager mode."""
     torch._dynamo.reset()
     params, grads = leaves(0, torch.float32), leaves(1, torch.float32)
     state = optimizer.init(params)
@@ -340,7 +340,7 @@ def test_compiled_sgd_is_bit_equal(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_update_works_under_vmap(optimizer: Optimizer) -> None:
-    """``update`` mapped over members, each with its params, gradients and state, equals a loop over the members."""
+    """``update`` mapped over params, gradients and states of members equals a loop over the members."""
     members = [leaves(i) for i in range(3)]
     states = [run(optimizer, member, steps=i)[1] for i, member in enumerate(members)]
     alone = [optimizer.update(leaves(9 + i), state, p) for i, (state, p) in enumerate(zip(states, members, strict=True))]
@@ -362,7 +362,7 @@ def test_meta_tensors_take_steps(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_steps_can_be_differentiated(optimizer: Optimizer) -> None:
-    """The derivative of two steps by their gradients, from ``torch.func``, equals a central difference."""
+    """The derivative of two steps by their gradients, by ``torch.func``, equals a central difference."""
     _, state = run(optimizer, leaves(0), steps=2)
 
     def after(t: Tensor) -> Tensor:
@@ -378,7 +378,7 @@ def test_steps_can_be_differentiated(optimizer: Optimizer) -> None:
 
 
 def test_nets_that_alternate_do_not_make_guards_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two param trees through one optimizer, with as many leaves in each: right, and one guard for each tree."""
+    """Two trees with equally many leaves alternate in one optimizer: results are right, with one guard for each tree."""
     made, guard = [], columns.tensor_guard
     monkeypatch.setattr(columns, "tensor_guard", lambda tensors: made.append(len(tensors)) or guard(tensors))
     optimizer = SGD(0.1, momentum=0.9)
@@ -396,7 +396,7 @@ def test_nets_that_alternate_do_not_make_guards_anew(monkeypatch: pytest.MonkeyP
 
 
 def test_trees_of_other_kinds_than_the_first_are_taken_too() -> None:
-    """Keys in another order, an ``OrderedDict`` for gradients, and more structures than there are codecs."""
+    """Keys come in another order, gradients in an ``OrderedDict``, and there are more structures than codecs."""
     optimizer = SGD(0.1, momentum=0.9)
     for n in range(1, 12):
         params = {str(i): torch.full((2,), float(i)) for i in range(n)}
@@ -411,7 +411,7 @@ def test_trees_of_other_kinds_than_the_first_are_taken_too() -> None:
 
 
 def test_guards_are_bounded_and_no_part_of_the_value() -> None:
-    """An optimizer that took steps equals, hashes, prints, pickles and copies as a new one."""
+    """An optimizer that has taken steps equals a new one, as does its hash, repr, pickle and copy."""
     optimizer, new = SGD(0.1, momentum=0.9), SGD(0.1, momentum=0.9)
     for n in range(1, 20):
         params = {"weight": torch.zeros(n)}
@@ -428,7 +428,7 @@ EXTREMES = {"zero": 0.0, "subnormal": 1e-42, "tiny": 1e-30, "large": 1e15}
 
 @each_optimizer
 def test_extreme_gradients_leave_finite_params(optimizer: Optimizer) -> None:
-    """Zeros, gradients whose squares vanish in float32, and large ones; from params that are zeros too."""
+    """Gradients are zeros, small ones whose squares underflow float32, and large ones; params may be zeros too."""
     for start in (leaves(0, torch.float32), tree.zeros_like(leaves(0, torch.float32))):
         for kind, size in EXTREMES.items():
             params, state = start, optimizer.init(start)
@@ -438,13 +438,13 @@ def test_extreme_gradients_leave_finite_params(optimizer: Optimizer) -> None:
 
 
 def finds_nan(optimizer: Optimizer, state: State, params: Tree) -> bool:
-    """Tell whether a NaN came to the params, or was counted by an optimizer that skips it."""
+    """Return whether a NaN reached the params, or was counted by an optimizer that skips it."""
     return bool(state["skipped"] == 1) if isinstance(optimizer, fn.SkipNonFinite) else bool(params["w"].isnan().all())
 
 
 @each_optimizer
 def test_a_nan_is_not_hidden(optimizer: Optimizer) -> None:
-    """It comes to its param from the third gradient, in each precision, pure, donated and mapped."""
+    """It reaches its param from the third gradient, in each precision, pure, donated and mapped."""
     for dtype in (torch.float32, torch.float16):
         ones, spoiled = [{"w": torch.full((2, 3), number, dtype=dtype)} for number in (1.0, torch.nan)]
         for used in (optimizer, donate(optimizer)):

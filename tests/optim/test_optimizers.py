@@ -1,4 +1,4 @@
-"""Optimizers: against torch.optim step by step in float64, as values, and the errors of update."""
+"""Optimizers compared with torch.optim step by step in float64, as values, and the errors of update."""
 
 import itertools
 import pickle
@@ -30,7 +30,7 @@ def update(optimizer: Optimizer, grads: Tree) -> tuple[Tree, State]:
 def torch_run(
     make: Callable[..., Any], before_step: Callable[[int, Any], None] = lambda step, optimizer: None
 ) -> list[list[Tensor]]:
-    """Take the same steps by an optimizer of torch.optim, and return the parameters after each."""
+    """Take the same steps with an optimizer of torch.optim, and return the parameters after each."""
     params = [torch.nn.Parameter(leaf.clone()) for leaf in tree.leaves(leaves(0))]
     optimizer, trace = make(params), []
     for step in range(STEPS):
@@ -69,7 +69,7 @@ ADAMS = grid(betas=((0.9, 0.999), (0.0, 0.5)), weight_decay=(0, 0.1), amsgrad=(F
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("how", SGDS, ids=repr)
 def test_sgd_takes_the_steps_of_torch(how: dict[str, Any], fused: bool) -> None:
-    """SGD equals torch.optim.SGD after every step, its first one included."""
+    """SGD equals torch.optim.SGD after every step, also the first one."""
     assert_same_trace(SGD(lr=0.05, fused=fused, **how), torch_run(lambda params: torch.optim.SGD(params, lr=0.05, **how)))
 
 
@@ -116,7 +116,7 @@ def test_the_rates_of_sgd_follow_schedules(nesterov: bool) -> None:
 
 
 def test_the_dampening_follows_a_schedule() -> None:
-    """Dampening by a schedule equals torch.optim.SGD whose dampening is set before each step."""
+    """A schedule of dampening equals torch.optim.SGD with the dampening set before each step."""
     schedule = LinearSchedule(0.1, 0.8, 10)
     trace = torch_run(
         lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9, dampening=0.1),
@@ -138,7 +138,7 @@ def test_the_rates_of_adam_follow_schedules(ours: Any, theirs: Any) -> None:
 
 @pytest.mark.parametrize("optimizer", [SGD(lr=0.3, momentum=0.5), Adam(lr=0.3), AdamW(lr=CosineSchedule(0.3, 300))], ids=repr)
 def test_a_quadratic_is_minimized(optimizer: Optimizer) -> None:
-    """300 steps down ½ (p - c)² come to c."""
+    """300 steps on ½ (p - c)² reach c."""
     params, goal = leaves(0), leaves(1)
     state = optimizer.init(params)
     for _ in range(300):
@@ -151,7 +151,7 @@ def test_a_quadratic_is_minimized(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_optimizers_are_values(optimizer: Optimizer) -> None:
-    """Repr evaluates back, equal ones hash alike, and pickle keeps them; donated ones too."""
+    """Their repr evaluates to an equal one, equal ones have equal hashes, and pickle keeps them; also donated ones."""
     for one in (optimizer, donate(optimizer)):
         again = eval(repr(one), {**vars(fn), "Chain": Chain})
         assert again == one == pickle.loads(pickle.dumps(one))
@@ -215,7 +215,7 @@ def test_donating_makes_another_value() -> None:
     ],
 )
 def test_a_wrong_argument_is_refused_by_sentence(make: Callable[[], Any], sentence: str) -> None:
-    """The error says which field of which value breaks which rule, and what came."""
+    """The message names the value, the field and the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         make()
     assert str(caught.value) == sentence
@@ -225,7 +225,7 @@ def test_a_wrong_argument_is_refused_by_sentence(make: Callable[[], Any], senten
 
 
 def test_gradients_of_another_structure_are_refused_with_the_path() -> None:
-    """The error has the first path where the trees disagree, and says which trees and whose."""
+    """The message has the first path where the trees differ, and says which trees and whose."""
     error = misfit(grads=({"weight": torch.ones(5, 7, dtype=torch.float64)}, {}, {"inner": {"scale": None}}))
     assert str(error) == (
         "tree: the trees must agree, and at '0' one has a dict with the keys 'weight', 'bias', "
@@ -236,7 +236,7 @@ def test_gradients_of_another_structure_are_refused_with_the_path() -> None:
 
 @pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.9), Adam(), donate(Adam())], ids=repr)
 def test_a_gradient_of_another_shape_is_refused_with_the_path(optimizer: Optimizer) -> None:
-    """A gradient that would only broadcast to its parameter is refused."""
+    """A gradient that only broadcasts to its parameter is refused."""
     grads = tree.replace(leaves(1), "0.bias", torch.ones(1, dtype=torch.float64))
     assert str(misfit(grads=grads, optimizer=optimizer)) == (
         f"{optimizer}: grads at '0.bias' must match params, a tensor of shape (5,) and dtype torch.float64, "
@@ -246,7 +246,7 @@ def test_a_gradient_of_another_shape_is_refused_with_the_path(optimizer: Optimiz
 
 @pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.9), Adam()], ids=repr)
 def test_what_fits_is_told_from_what_does_not_whatever_came_before(optimizer: Optimizer) -> None:
-    """Leaves are compared with the last ones first: after updates that fit, and of nets of as many leaves, nothing else passes."""
+    """Leaves are compared with the last ones first: after updates that fit, also of other nets, nothing wrong passes."""
     other, wide = tree.map(lambda leaf: leaf.unsqueeze(0).float(), leaves(0)), leaves(0, torch.float32)
     grads = tree.replace(leaves(1), "0.weight", leaves(1)[0]["weight"].t().contiguous().t())
     for _ in range(3):
@@ -265,35 +265,35 @@ def test_a_gradient_of_another_dtype_is_refused_with_the_path(optimizer: Optimiz
 
 
 def test_a_gradient_on_another_device_is_refused_with_the_path() -> None:
-    """The error names the devices where they differ."""
+    """The message names the devices where they differ."""
     grads = tree.replace(leaves(1), "0.bias", torch.ones(5, dtype=torch.float64, device="meta"))
     assert str(misfit(grads=grads)).endswith("got a tensor of shape (5,) and dtype torch.float64 on meta")
 
 
 @pytest.mark.parametrize("optimizer", [SGD(momentum=0.9), Adam(), donate(Adam())], ids=repr)
 def test_a_state_of_another_net_is_refused_with_the_path(optimizer: Optimizer) -> None:
-    """Moments that have not the shapes of params are refused."""
+    """Moments must have the shapes of params."""
     other = tree.replace(leaves(0), "0.weight", torch.ones(1, 7, dtype=torch.float64))
     message = str(misfit(state=optimizer.init(other), optimizer=optimizer))
     assert "at '0.weight' must match params, a tensor of shape (5, 7)" in message
 
 
 def test_a_state_of_another_optimizer_is_refused() -> None:
-    """The error says what the state must hold, and what came."""
+    """The message says what the state must hold, and what it got."""
     assert str(misfit(state=SGD().init(leaves(0)))) == (
         "SGD(momentum=0.9): state must be a dict of step, momentum_buffer, as init makes it, got a dict with the keys 'step'"
     )
 
 
 def test_a_moment_too_many_is_refused() -> None:
-    """State of SGD with momentum does not pass for that of SGD without."""
+    """State of SGD with momentum is refused by SGD without."""
     state = SGD(momentum=0.9).init(leaves(0))
     assert "SGD(): state must be a dict of step, as init makes it" in str(misfit(state=state, optimizer=SGD()))
 
 
 @pytest.mark.parametrize("optimizer", [SGD(), Adam()], ids=repr)
 def test_a_gradient_for_a_counter_is_refused(optimizer: Optimizer) -> None:
-    """An integer leaf takes no gradient but None."""
+    """An integer leaf takes no gradient except None."""
     params, grads = {"n": torch.tensor(3)}, {"n": torch.tensor(1)}
     assert "grads must be None at 'n', where params is a tensor of shape () and dtype torch.int64" in str(
         misfit(grads, optimizer.init(params), params, optimizer)
@@ -308,7 +308,7 @@ def test_a_gradient_for_an_absent_parameter_is_refused() -> None:
 
 @pytest.mark.parametrize("form", [lambda o: o, donate], ids=["pure", "donated"])
 def test_a_momentum_may_be_0_at_some_steps(form: Callable[[Optimizer], Optimizer]) -> None:
-    """Fused too, where the kernel takes no buffer then: the buffer becomes the gradient."""
+    """The fused kernel then takes no buffer, and the buffer becomes the gradient."""
     ends = []
     for fused in (False, True):
         optimizer = form(SGD(0.1, momentum=lambda step: 0.9 * (step != 1), fused=fused))

@@ -1,4 +1,4 @@
-"""Plans of updates: the bits of the general way, for every structure that they are made for, and no other."""
+"""Plans of updates: they give the bits of the general code for the structures that they are made for, and serve no other."""
 
 import copy
 import pickle
@@ -37,12 +37,12 @@ def drawn(seed: int, dtype: torch.dtype = torch.float32) -> Tree:
 
 
 def without_stats(grads: Tree) -> Tree:
-    """Return gradients as a batch norm's: none of its running statistics."""
+    """Return gradients as of a batch norm: none for its running statistics."""
     return (*grads[:2], {**grads[2], "running_mean": None, "num_batches_tracked": None}, *grads[3:])
 
 
 def run(optimizer: fn.Optimizer, steps: int, dtype: torch.dtype = torch.float32, *, planned: bool = True) -> Any:
-    """Take steps; without plans, each with a new optimizer."""
+    """Take steps; without plans each has a new optimizer."""
     params = drawn(0, dtype)
     state = optimizer.init(params)
     for i in range(1, steps + 1):
@@ -55,7 +55,7 @@ def run(optimizer: fn.Optimizer, steps: int, dtype: torch.dtype = torch.float32,
 @each_form
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_updates_by_a_plan_have_the_bits_of_those_without(optimizer: fn.Optimizer, donated: bool, dtype: torch.dtype) -> None:
-    """Of params and state, in the same kinds of nodes; and donated as pure."""
+    """Params and state agree, in the same kinds of nodes, donated and pure."""
     planned = fn.donate(optimizer) if donated else optimizer.replace()
     got = run(planned, 5, dtype)
     assert len(planned._plans.plans) == 1
@@ -67,7 +67,7 @@ def test_updates_by_a_plan_have_the_bits_of_those_without(optimizer: fn.Optimize
 
 @pytest.mark.parametrize("option", ["list", "fused"])
 def test_each_kernel_of_donated_sgd_gives_the_same_bits(option: str) -> None:
-    """With one thread and with two."""
+    """This holds with one thread and with two."""
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
@@ -80,7 +80,7 @@ def test_each_kernel_of_donated_sgd_gives_the_same_bits(option: str) -> None:
 
 @each_form
 def test_a_donated_update_by_a_plan_returns_the_memory_that_it_got(donated: bool) -> None:
-    """And a pure one leaves what it got as it was."""
+    """A pure update leaves its arguments unchanged."""
     optimizer = fn.donate(fn.Adam(0.1)) if donated else fn.Adam(0.1)
     params, state = run(optimizer, 3)
     kept, kept_state = copy.deepcopy((params, state))
@@ -105,7 +105,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 @each_form
 def test_what_differs_from_the_plan_goes_the_general_way(change: Any, donated: bool) -> None:
-    """With the same result as of an optimizer that knows nothing."""
+    """The result is that of an optimizer without plans."""
     optimizer = fn.SGD(0.1, momentum=0.9, donated=donated)
     params, state = run(optimizer, 3)
     assert len(optimizer._plans.plans) == 1
@@ -133,7 +133,7 @@ WRONG = {
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG.keys())
 @each_form
 def test_what_fits_no_plan_is_refused_as_without_one(change: Any, donated: bool) -> None:
-    """By the same sentence, with nothing written."""
+    """The message is the same, and nothing is written."""
     optimizer = fn.SGD(0.1, momentum=0.9, donated=donated)
     params, state = run(optimizer, 3)
     given = change(without_stats(drawn(7)), state, params)
@@ -151,7 +151,7 @@ def draw() -> dict[str, torch.Tensor]:
 
 
 def with_a_plan(optimizer: fn.Optimizer) -> tuple[Any, Any]:
-    """Return params and state after as many steps as it takes to make a plan."""
+    """Return params and state after enough steps for a plan."""
     params = draw()
     state = optimizer.init(params)
     for _ in range(4):
@@ -160,7 +160,7 @@ def with_a_plan(optimizer: fn.Optimizer) -> tuple[Any, Any]:
 
 
 def test_params_that_share_memory_are_refused_after_a_plan_was_made() -> None:
-    """By a donated optimizer, whose plan asks where params lie."""
+    """The plan of a donated optimizer checks the addresses of params."""
     optimizer = fn.donate(fn.SGD(0.1))
     _, state = with_a_plan(optimizer)
     whole = torch.zeros(12)
@@ -178,7 +178,7 @@ SHARED = {
 
 @pytest.mark.parametrize("share", SHARED.values(), ids=SHARED.keys())
 def test_moments_that_share_memory_are_refused_after_a_plan_was_made(share: Any) -> None:
-    """By a donated optimizer, though params are where they were."""
+    """A donated optimizer checks this even if params are where they were."""
     optimizer = fn.donate(fn.Adam(0.1))
     params, state = with_a_plan(optimizer)
     before = copy.deepcopy((params, state))
@@ -189,7 +189,7 @@ def test_moments_that_share_memory_are_refused_after_a_plan_was_made(share: Any)
 
 @pytest.mark.parametrize("optimizer", [fn.SGD(0.1), fn.SGD(0.1, momentum=0.9), fn.Adam(0.1)], ids=repr)
 def test_gradients_in_the_memory_of_other_params_are_read_before_it_is_written(optimizer: fn.Optimizer) -> None:
-    """By a donated optimizer with a plan: the gradient of the product of two params is each other, and may be a view of it."""
+    """In a donated update: each gradient of the product of two params is the other param, and may be a view."""
     donated = fn.donate(optimizer)
     params, grads = {"one": torch.ones(8), "two": 2 * torch.ones(8)}, {"one": torch.ones(8), "two": torch.zeros(8)}
     state = donated.init(params)
@@ -202,7 +202,7 @@ def test_gradients_in_the_memory_of_other_params_are_read_before_it_is_written(o
 
 @each_form
 def test_new_params_have_the_keys_of_the_old_in_their_order(donated: bool) -> None:
-    """Whatever the order of those that the plan was made of; so have the moments."""
+    """The order may differ from that in the plan; moments follow it too."""
     optimizer = fn.Adam(0.1, donated=donated)
     names = ("weight", "bias")
     for order in (names, names[::-1], names):
@@ -215,7 +215,7 @@ def test_new_params_have_the_keys_of_the_old_in_their_order(donated: bool) -> No
 
 @each_form
 def test_groups_by_path_are_those_of_params_whatever_the_order_of_their_keys(donated: bool) -> None:
-    """Also after params of the same names in another order, and of other shapes: a bias has the rate of biases."""
+    """Params with the same names in another order and of other shapes may come before: a bias has the rate of biases."""
     optimizer = fn.by_path({"*bias": fn.SGD(0.0), "*": fn.SGD(1.0)})
     optimizer = fn.donate(optimizer) if donated else optimizer
     for n, names in enumerate([("weight", "bias"), ("bias", "weight"), ("weight", "bias")], 2):
@@ -228,7 +228,7 @@ def test_groups_by_path_are_those_of_params_whatever_the_order_of_their_keys(don
 
 
 def test_a_rate_that_a_schedule_refuses_is_refused_by_a_plan() -> None:
-    """Before anything is written, the step included."""
+    """Nothing is written before, not even the step."""
     optimizer = fn.SGD(lambda step: 0.1 if step < 3 else -1.0, donated=True)
     params, state = run(optimizer, 3)
     before = copy.deepcopy((params, state))
@@ -238,7 +238,7 @@ def test_a_rate_that_a_schedule_refuses_is_refused_by_a_plan() -> None:
 
 
 def test_plans_are_bounded_and_no_part_of_the_value() -> None:
-    """An optimizer with plans equals, hashes, pickles and copies as a new one."""
+    """An optimizer with plans equals a new one, as does its hash, pickle and copy."""
     optimizer = fn.SGD(0.1, momentum=0.9)
     for n in range(1, 20):
         params = {str(i): torch.ones(2) for i in range(n)}
@@ -255,7 +255,7 @@ def test_plans_are_bounded_and_no_part_of_the_value() -> None:
 
 
 def test_one_update_makes_no_plan_and_nets_in_turns_have_one_each() -> None:
-    """Code is written the second time that a structure comes, and once."""
+    """Code is written once, the second time that a structure comes."""
     optimizer = fn.Adam(0.1)
     nets = [drawn(0), {"weight": torch.ones(3)}]
     runs = [(params, optimizer.init(params)) for params in nets]
@@ -266,7 +266,7 @@ def test_one_update_makes_no_plan_and_nets_in_turns_have_one_each() -> None:
 
 
 def test_updates_under_vmap_and_in_inference_mode_after_a_plan() -> None:
-    """Transforms go the general way; other modes of autograd have a plan of their own."""
+    """Transforms use the general code; other modes of autograd have their own plan."""
     optimizer = fn.Adam(0.1)
     step = lambda g: optimizer.update({"w": g}, optimizer.init({"w": torch.ones(3)}), {"w": torch.ones(3)})[0]["w"]
     batch = fn.random.normal(0, (4, 3))
@@ -279,7 +279,7 @@ def test_updates_under_vmap_and_in_inference_mode_after_a_plan() -> None:
 
 
 def test_compiled_updates_do_not_see_plans() -> None:
-    """A program that was traced before the plan was made goes on, and gives the same numbers."""
+    """A program that was traced before the plan was made gives the same numbers afterwards."""
     optimizer = fn.SGD(0.1, momentum=0.9)
     params = {"w": torch.ones(3)}
     state = optimizer.init(params)
@@ -294,7 +294,7 @@ def test_compiled_updates_do_not_see_plans() -> None:
 
 @pytest.mark.parametrize("rows", [1, 600])
 def test_large_params_are_copied_in_groups_with_the_same_bits(rows: int) -> None:
-    """Of leaves of 2.4 MB or less, some in each group, with a last group that is full or not; with a plan and without."""
+    """Leaves of up to 2.4 MB are grouped, with a last group that is full or not, with a plan and without."""
     for count in (5, 6):
         params = tuple(fn.random.normal(i, (rows, 1000)) for i in range(count))
         for optimizer in (fn.AdamW(0.1), fn.Adam(fn.LinearSchedule(0.1, 0.0, 9)), fn.SGD(0.1, momentum=0.9, fused=True)):

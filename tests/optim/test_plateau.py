@@ -1,4 +1,4 @@
-"""ReduceOnPlateau: at every metric of random sequences the rate of torch's ReduceLROnPlateau, pure, mapped and compiled."""
+"""ReduceOnPlateau has the rate of torch's ReduceLROnPlateau at every metric of random sequences, pure, mapped, compiled."""
 
 import math
 import pickle
@@ -22,7 +22,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 
 def metrics_of(seed: int, count: int = 200) -> list[float]:
-    """Draw metrics that fall and rise, with some that are not finite and some that come twice."""
+    """Draw metrics that fall and rise, some of them not finite or repeated."""
     values = fn.random.normal(seed, (count,), dtype=torch.float64) + torch.linspace(2.0, -2.0, count, dtype=torch.float64).sin()
     values[::17] = values[::17].round()
     values[40], values[41] = math.nan, math.inf
@@ -49,20 +49,20 @@ def rates_of(plateau: ReduceOnPlateau, metrics: list[Any]) -> list[float]:
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_the_rates_are_those_of_torch(mode: str, options: dict[str, Any]) -> None:
-    """After each of 200 metrics, bit for bit."""
+    """They agree after each of 200 metrics, bit for bit."""
     for seed in range(3):
         metrics = metrics_of(seed)
         assert rates_of(ReduceOnPlateau(0.1, mode, **options), metrics) == torch_rates(metrics, 0.1, mode=mode, **options)
 
 
 def test_the_rate_falls_in_these_tests() -> None:
-    """So that they compare more than a constant."""
+    """They therefore compare more than a constant."""
     for options in OPTIONS:
         assert min(rates_of(ReduceOnPlateau(0.1, **options), metrics_of(0))) < 0.1
 
 
 def test_a_metric_may_be_any_number_or_a_scalar_tensor() -> None:
-    """In any dtype; the state does not change."""
+    """It may have any dtype; the state does not change."""
     plateau = ReduceOnPlateau(0.1, patience=0)
     state = plateau.init()
     before = tree.map(torch.clone, state)
@@ -73,7 +73,7 @@ def test_a_metric_may_be_any_number_or_a_scalar_tensor() -> None:
 
 @pytest.mark.parametrize("metric", ["1", None, True, torch.ones(2), torch.tensor(1j), torch.tensor(True)], ids=repr)
 def test_a_metric_that_is_no_number_is_refused(metric: Any) -> None:
-    """With the value that refuses it."""
+    """The message has the value."""
     plateau = ReduceOnPlateau(0.1)
     with pytest.raises(ValueError, match=r"^ReduceOnPlateau\(lr=0.1\): metric must be a number, or a 0-d tensor, got "):
         plateau.update(metric, plateau.init())
@@ -81,7 +81,7 @@ def test_a_metric_that_is_no_number_is_refused(metric: Any) -> None:
 
 @pytest.mark.parametrize("state", [{}, None, {"rate": torch.tensor(0.1)}], ids=str)
 def test_a_state_of_something_else_is_refused(state: Any) -> None:
-    """By update and by rate."""
+    """Both update and rate refuse it."""
     plateau = ReduceOnPlateau(0.1)
     for call in (lambda: plateau.update(1.0, state), lambda: plateau.rate(state)):
         with pytest.raises(ValueError, match=r"state must be a dict of rate, best, bad, cooldown, as init makes it, got "):
@@ -100,7 +100,7 @@ def test_plateaus_map_over_runs() -> None:
 
 @pytest.mark.compiled
 def test_plateaus_compile() -> None:
-    """One graph serves all metrics but NaN, for which Dynamo makes a second one of any 0-d float64 input."""
+    """One graph serves all metrics except NaN, for which Dynamo makes a second one for any 0-d float64 input."""
     plateau = ReduceOnPlateau(0.1, patience=1, factor=0.5)
     update = torch.compile(plateau.update, fullgraph=True, backend="aot_eager")
     state, metrics = plateau.init(), [metric for metric in metrics_of(0, 60) if not math.isnan(metric)]
@@ -111,7 +111,7 @@ def test_plateaus_compile() -> None:
 
 
 def test_a_plateau_is_a_value_whose_state_can_be_saved() -> None:
-    """Equal ones hash and print alike, and a run goes on from a pickled state."""
+    """Equal ones have equal hashes and reprs, and a run continues from a pickled state."""
     plateau = ReduceOnPlateau(0.1, "max", patience=3)
     assert eval(repr(plateau), vars(fn)) == plateau == pickle.loads(pickle.dumps(plateau))
     state = plateau.update(1.0, plateau.init())
@@ -120,7 +120,7 @@ def test_a_plateau_is_a_value_whose_state_can_be_saved() -> None:
 
 
 def test_a_plateau_sets_the_rate_of_an_optimizer() -> None:
-    """As the docstring says, with a state of Adam that is kept."""
+    """It works as in the docstring, and Adam keeps its state."""
     plateau, opt, params = ReduceOnPlateau(0.1, patience=0), fn.Adam(0.1), {"w": torch.ones(3)}
     state, seen = opt.init(params), plateau.init()
     for loss in (1.0, 1.0, 1.0):
@@ -138,7 +138,7 @@ def test_states_hold_no_graph() -> None:
 
 
 def test_states_of_another_kind_are_refused() -> None:
-    """Numbers in place of tensors too."""
+    """Numbers in place of tensors are refused too."""
     plateau = fn.ReduceOnPlateau(0.1)
     for state in ({}, dict.fromkeys(plateau.init(), 1.0), {**plateau.init(), "best": torch.zeros(2)}):
         with pytest.raises(ValueError, match="state must be a dict of rate, best, bad, cooldown, as init makes it"):
@@ -147,7 +147,7 @@ def test_states_of_another_kind_are_refused() -> None:
 
 @pytest.mark.compiled
 def test_a_compiled_step_reads_the_rate_from_a_tensor() -> None:
-    """Without being compiled again after a reduction."""
+    """A reduction does not compile it again."""
     torch._dynamo.reset()
     lr, plateau = torch.tensor(0.5), fn.ReduceOnPlateau(0.5, patience=0, factor=0.25)
     opt, params = fn.SGD(lr), {"w": torch.ones(2)}

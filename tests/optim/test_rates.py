@@ -1,4 +1,4 @@
-"""Rates: every field that is one takes a number, a schedule and a 0-d tensor, in every optimizer and gradient transform."""
+"""Rates: every such field takes a number, a schedule and a 0-d tensor, in every optimizer and gradient transform."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ Place = tuple[str, int]
 
 
 def places(value: Value) -> list[Place]:
-    """Return the fields that hold rates, with the place in a tuple of them, or -1."""
+    """Return the fields that hold rates, each with its index if the field is a tuple, or -1."""
     fields = [one.name for one in attrs.fields(type(value)) if one.metadata == holds_tensors]
     lengths = {name: len(getattr(value, name)) if isinstance(getattr(value, name), tuple) else 0 for name in fields}
     return [(name, i) for name in fields for i in (range(lengths[name]) if lengths[name] else (-1,))]
@@ -32,7 +32,7 @@ def with_rate(value: Any, place: Place, rate: Any) -> Any:
 
 
 def inner_rates(value: Any) -> Iterator[tuple[Any, Place]]:
-    """Yield an optimizer and its rates; for one around others the rates of these, put into it."""
+    """Yield an optimizer and its rates; for a wrapper these are the inner rates, replaced within it."""
     yield from [(lambda rate, at=one: with_rate(value, at, rate), one) for one in places(value)]
     if isinstance(getattr(value, "optimizer", None), Value):
         for make, one in inner_rates(value.optimizer):
@@ -47,7 +47,7 @@ each_value = pytest.mark.parametrize("value", RATED, ids=repr)
 
 
 def some(value: Any, seed: int) -> Any:
-    """Return params, or gradients, of the shapes that it takes."""
+    """Return params or gradients of the shapes that it takes."""
     return {"weight": leaves(seed)[0]["weight"]} if value in MATRICES else leaves(seed)
 
 
@@ -63,7 +63,7 @@ def two_updates(value: Any, like: Any) -> Any:
 
 
 def test_every_rate_is_tried() -> None:
-    """All but those of optimizers that have none."""
+    """Only optimizers without rates are left out."""
     without = {type(one).__name__ for one in one_of_each([*OPTIMIZERS, *MATRICES, *TRANSFORMS])} - {
         type(one).__name__ for one in RATED
     }
@@ -73,7 +73,7 @@ def test_every_rate_is_tried() -> None:
 
 @each_value
 def test_a_rate_is_swept_by_vmap(value: Any) -> None:
-    """A 0-d tensor that ``vmap`` maps over gives what its numbers give."""
+    """``vmap`` over a 0-d tensor gives what its numbers give."""
     for make, place in inner_rates(value):
         run = lambda rate, make=make: two_updates(make(rate), value)
         together = torch.func.vmap(run)(torch.tensor([0.3, 0.6], dtype=torch.float64))
@@ -83,7 +83,7 @@ def test_a_rate_is_swept_by_vmap(value: Any) -> None:
 
 @each_value
 def test_a_tensor_gives_the_bits_of_its_number(value: Any) -> None:
-    """A tensor that is changed in place is another rate at the next update; a schedule that is constant gives the bits too."""
+    """Changed in place, a tensor is another rate at the next update; a constant schedule gives the same bits too."""
     for make, place in inner_rates(value):
         rate = torch.tensor(0.25, dtype=torch.float64)
         assert tree.equal(two_updates(make(rate), value), two_updates(make(0.25), value)), place
@@ -96,7 +96,7 @@ def test_a_tensor_gives_the_bits_of_its_number(value: Any) -> None:
 
 @each_value
 def test_a_rate_follows_a_schedule(value: Any) -> None:
-    """``rates`` reads what the next update uses, and a bad value is refused."""
+    """``rates`` returns what the next update uses, and a bad value is refused."""
     for make, place in inner_rates(value):
         if isinstance(value, fn.Rprop):
             continue
@@ -116,7 +116,7 @@ def test_a_rate_follows_a_schedule(value: Any) -> None:
 @pytest.mark.compiled
 @each_value
 def test_compiled_code_reads_a_tensor_at_each_call(value: Any) -> None:
-    """All rates at once: changed in place, they are other numbers for the same code."""
+    """All rates change in place, and the same compiled code uses the new numbers."""
     rates, rated = [], value
     for place in places(value):
         rates.append(torch.tensor(0.25, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""Recorded norms: the step of the optimizer bit for bit, and means that a hand-written loop finds."""
+"""Recorded norms: the optimizer's step is unchanged bit for bit, and the means are those of a hand-written loop."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def difference(new: Tree, old: Tree) -> Tree:
 @each_form
 @pytest.mark.parametrize("opt", one_of_each(OPTIMIZERS), ids=lambda opt: type(opt).__name__)
 def test_every_optimizer_steps_as_without_it(opt: fn.Optimizer, form: Callable[[fn.Optimizer], Any]) -> None:
-    """Bit for bit, and the norms are those of each gradient and each change of params."""
+    """They agree bit for bit, and the norms are those of each gradient and each change of params."""
     recorder, params, got = form(recorded(opt)), leaves(0, torch.float32), leaves(0, torch.float32)
     state, inner = recorder.init(got), opt.init(params)
     grad_norms, update_norms = [], []
@@ -50,14 +50,14 @@ def test_every_optimizer_steps_as_without_it(opt: fn.Optimizer, form: Callable[[
 
 
 def test_it_keeps_the_contract_of_optimizers() -> None:
-    """Under vmap, on the meta device, donated and refused."""
+    """It works under vmap, on the meta device and donated, and refuses what optimizers refuse."""
     params = {"w": torch.ones(2, 3), "n": torch.tensor(1), "b": torch.ones(3)}
     for opt in (fn.Adam(0.1), fn.MasterWeights(fn.chain(fn.LossScale(), fn.SGD(0.1))), fn.SAM(fn.SGD(0.1))):
         fn.testing.check_optimizer(recorded(opt), params, compiled=False)
 
 
 def test_a_state_is_wrapped_and_read() -> None:
-    """The optimizer's state comes back unchanged, a read resets the sums, and without an update there is no mean."""
+    """The optimizer's state is unchanged, a read resets the sums, and before the first update there is no mean."""
     opt, params = fn.Adam(0.1), {"w": torch.ones(4)}
     plain, recorder = opt.init(params), recorded(opt)
     state = recorder.wrap(plain)
@@ -72,7 +72,7 @@ def test_a_state_is_wrapped_and_read() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_norms_do_not_overflow_or_vanish(dtype: torch.dtype) -> None:
-    """Squares out of range of the dtype; updates of half precision that float16 could not hold."""
+    """Squares may exceed the range of the dtype; half-precision updates may exceed that of float16."""
     huge, tiny = {"float64": (1e200, 1e-200), "float16": (6e4, 6e-8)}.get(str(dtype)[6:], (1e30, 1e-30))
     for size in (huge, tiny):
         grads, recorder = {"w": torch.full((10_000,), size, dtype=dtype)}, recorded(fn.SGD(1.0))
@@ -84,7 +84,7 @@ def test_norms_do_not_overflow_or_vanish(dtype: torch.dtype) -> None:
 
 @each_form
 def test_a_loss_scale_is_divided_out(form: Callable[[fn.Optimizer], Any]) -> None:
-    """Norms are those of the gradient of the loss, which the step scales before it reaches the optimizer."""
+    """Norms are those of the gradient of the loss, without the factor of the loss scale."""
     scaled = form(recorded(fn.chain(fn.LossScale(), fn.SGD(0.1))))
     plain = recorded(fn.SGD(0.1))
     found = []
@@ -98,7 +98,7 @@ def test_a_loss_scale_is_divided_out(form: Callable[[fn.Optimizer], Any]) -> Non
 
 
 def test_gradients_that_a_loss_scale_made_infinite_are_left_out() -> None:
-    """The update is skipped and the factor halved, as meant; without a loss scale an infinite gradient shows."""
+    """The update is skipped and the factor halved; without a loss scale an infinite gradient is recorded."""
     params, skipping = {"w": torch.ones(1)}, fn.SkipNonFinite(fn.SGD(1.0))
     for opt, g, want in ((fn.chain(fn.LossScale(4.0), skipping), 2.0, 1.0), (skipping, 1.0, math.inf)):
         recorder = recorded(opt)
@@ -110,7 +110,7 @@ def test_gradients_that_a_loss_scale_made_infinite_are_left_out() -> None:
 @each_form
 @pytest.mark.parametrize("opt", [fn.SAM(fn.Adam(0.1), 0.2), fn.LBFGS(line_search_fn="strong_wolfe", max_iter=4)], ids=repr)
 def test_an_optimizer_that_evaluates_has_the_norm_of_the_first_gradient(opt: Any, form: Callable[[fn.Optimizer], Any]) -> None:
-    """And of its whole step, which is bit for bit its own."""
+    """The recorded update is its whole step, which is unchanged bit for bit."""
     recorder, params = form(recorded(opt)), NET.init(0)
     want, inner, value = fn.train_step(NET, LOSS, opt)(params, opt.init(params), X, TARGET)
     _, grads, _ = fn.value_and_grads(NET, LOSS)(params, X, TARGET)
@@ -123,7 +123,7 @@ def test_an_optimizer_that_evaluates_has_the_norm_of_the_first_gradient(opt: Any
 
 
 def test_a_step_records_the_accumulated_gradient() -> None:
-    """Of all micro-batches together."""
+    """The gradient is that of all micro-batches together."""
     net, recorder = fn.Linear(3, 2), recorded(fn.SGD(0.1))
     params = net.init(0)
     _, state, _ = fn.train_step(net, LOSS, recorder, accumulate=4)(params, recorder.init(params), X, TARGET)
@@ -132,7 +132,7 @@ def test_a_step_records_the_accumulated_gradient() -> None:
 
 
 def test_a_donated_optimizer_is_recorded() -> None:
-    """Whether it was donated before or after; what it will not write to is not copied."""
+    """It may be donated before or after; arguments that it will not write to are not copied."""
     params, frozen = {"w": torch.ones(4), "big": torch.ones(4)}, {"w": torch.ones(4), "big": None}
     for recorder in (recorded(fn.donate(fn.SGD(0.5))), fn.donate(recorded(fn.SGD(0.5)))):
         given = tree.map(torch.clone, params)
@@ -143,14 +143,14 @@ def test_a_donated_optimizer_is_recorded() -> None:
 
 
 def test_no_graph_is_kept() -> None:
-    """Of gradients and params that require grad."""
+    """Gradients and params may require grad."""
     recorder, w = recorded(fn.SGD(0.5)), torch.ones(4).requires_grad_()
     _, state = recorder.update({"w": w * 2}, recorder.init({"w": w}), {"w": w})
     assert not any(leaf.requires_grad for leaf in tree.leaves(state))
 
 
 def test_it_refuses_updates_in_the_backward_pass_and_other_states() -> None:
-    """With a sentence each; gradients that do not fit are refused by the optimizer, with nothing written."""
+    """Each has its message; the optimizer refuses gradients that do not fit, with nothing written."""
     with pytest.raises(
         ValueError, match=r"in_backward=True updates each layer before .*Recorder\(.*which acts on the whole tree"
     ):
@@ -169,7 +169,7 @@ def test_it_refuses_updates_in_the_backward_pass_and_other_states() -> None:
 
 @pytest.mark.compiled
 def test_a_recorded_step_compiles_whole() -> None:
-    """In one graph for all steps, donated."""
+    """One graph serves all donated steps."""
     recorder = fn.donate(recorded(fn.chain(fn.LossScale(), fn.SGD(0.1, momentum=0.9))))
     step, params = fn.train_step(fn.Linear(3, 2), LOSS, recorder), fn.Linear(3, 2).init(0)
     torch._dynamo.reset()

@@ -1,4 +1,4 @@
-"""Updates that do not fit: refused before anything is written, or taken whole, in every position of the trees."""
+"""Updates that do not fit: refused before anything is written, or done as a whole, for every position in the trees."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -63,7 +63,7 @@ def setting(optimizer: fn.Optimizer, steps: int) -> tuple[fn.Optimizer, Tree, Tr
 
 
 def refused(optimizer: fn.Optimizer, grads: Tree, state: Tree, params: Tree, match: str) -> None:
-    """Demand that an update is refused by one of our errors, and that every tensor is as it was."""
+    """Require that an update raises one of our errors, and that every tensor is unchanged."""
     dense = [x for x in tree.leaves((state, params)) if isinstance(x, Tensor) and x.device.type == "cpu" and not x.is_nested]
     dense = [x for x in dense if x.layout is torch.strided]
     before = [x.clone() for x in dense]
@@ -83,7 +83,7 @@ def settings(optimizer: fn.Optimizer, *, pure: bool = True) -> Iterator[tuple[fn
 
 
 def looked_at(optimizer: fn.Optimizer, state: Tree, name: str) -> list[str]:
-    """Return the paths in a state that end with a name, but for what an update without a step of the inner optimizer leaves."""
+    """Return the paths in a state that end with a name, except those that an update without an inner step does not touch."""
     waits = isinstance(optimizer, fn.MultiSteps) and int(state["step"] + 1) % optimizer.k
     return [
         path for path in tree.names(state) if path.rpartition(".")[2] == name and not (waits and path.startswith("optimizer"))
@@ -93,7 +93,7 @@ def looked_at(optimizer: fn.Optimizer, state: Tree, name: str) -> list[str]:
 @nested
 @each_optimizer
 def test_a_gradient_that_does_not_fit_is_refused(optimizer: Any) -> None:
-    """Of another shape, dtype, device or kind."""
+    """Its shape, dtype, device or kind is wrong."""
     for used, grads, state, params, path in settings(optimizer):
         for change in GRADS.values():
             refused(used, {**grads, path: change(grads[path])}, state, params, "grads|tree")
@@ -102,7 +102,7 @@ def test_a_gradient_that_does_not_fit_is_refused(optimizer: Any) -> None:
 @nested
 @each_optimizer
 def test_a_param_that_does_not_fit_is_refused(optimizer: Any) -> None:
-    """Beside gradients and moments of the right kind."""
+    """Gradients and moments are right."""
     for used, grads, state, params, path in settings(optimizer):
         for change in PARAMS.values():
             refused(used, grads, state, {**params, path: change(params[path])}, "must (have|match|be)|tree|must agree")
@@ -111,7 +111,7 @@ def test_a_param_that_does_not_fit_is_refused(optimizer: Any) -> None:
 @nested
 @each_optimizer
 def test_a_moment_that_does_not_fit_is_refused(optimizer: Any) -> None:
-    """Or a master weight, in every tree of the state."""
+    """The same holds for a master weight; every tree of the state is tried."""
     for used, grads, state, params, path in settings(optimizer):
         for place in looked_at(used, state, path):
             is_matrix = tree.at(state, place).dim() == 2 and len({*tree.at(state, place).shape}) == 2
@@ -127,7 +127,7 @@ def test_a_moment_that_does_not_fit_is_refused(optimizer: Any) -> None:
 
 @each_optimizer
 def test_a_count_of_steps_that_is_none_is_refused(optimizer: Any) -> None:
-    """It must be a 0-d int64 tensor, also where no gradient is there."""
+    """It must be a 0-d int64 tensor, even if all gradients are None."""
     for used, grads, state, params, path in settings(optimizer):
         for name in looked_at(used, state, "step"):
             for step in STEPS:
@@ -137,7 +137,7 @@ def test_a_count_of_steps_that_is_none_is_refused(optimizer: Any) -> None:
 
 @each_optimizer
 def test_a_state_of_another_optimizer_is_refused(optimizer: Any) -> None:
-    """By a sentence that says what it must be, for ``rates`` too; a state of equal names is one of the same optimizer."""
+    """The message says what it must be, also in ``rates``; a state with the same names counts as one of the same optimizer."""
     names = lambda state: {*state} if isinstance(state, dict) else len(state)
     for used, grads, state, params, _ in settings(optimizer):
         others = [one for one in (fn.Adam().init(params), fn.SGD().init(params), (), {}) if names(one) != names(state)]
@@ -149,7 +149,7 @@ def test_a_state_of_another_optimizer_is_refused(optimizer: Any) -> None:
 
 
 def inference(leaf: Tensor) -> Tensor:
-    """Return a copy that inference mode made."""
+    """Return a copy made in inference mode."""
     with torch.inference_mode():
         return leaf.clone()
 
@@ -166,7 +166,7 @@ UNWRITABLE: dict[str, Callable[[Tensor], Tensor]] = {
 
 @each_optimizer
 def test_params_that_cannot_be_written_to_are_refused(optimizer: Any) -> None:
-    """By a donated optimizer; the pure one takes them, and gives what it gives for copies."""
+    """The donated optimizer refuses them; the pure one gives what it gives for copies."""
     for donated, grads, state, params, path in settings(optimizer, pure=False):
         for kind in UNWRITABLE.values():
             given = {**params, path: kind(params[path])}
@@ -177,7 +177,7 @@ def test_params_that_cannot_be_written_to_are_refused(optimizer: Any) -> None:
 
 @each_optimizer
 def test_moments_that_cannot_be_written_to_are_refused(optimizer: Any) -> None:
-    """By a donated optimizer, or masters."""
+    """A donated optimizer refuses moments or masters that cannot be written to."""
     for donated, grads, state, params, path in settings(optimizer, pure=False):
         for place in looked_at(donated, state, path):
             for kind in UNWRITABLE.values():
@@ -189,7 +189,7 @@ def test_moments_that_cannot_be_written_to_are_refused(optimizer: Any) -> None:
 @each_optimizer
 @pytest.mark.parametrize("steps", [2])
 def test_a_count_made_in_inference_mode_is_refused_outside(optimizer: Any, steps: int) -> None:
-    """All is made there, as by a loop of steps, and the donated update comes after it."""
+    """A loop of steps in inference mode makes the count, and the donated update comes after it."""
     with torch.inference_mode():
         optimizer, grads, state, params = setting(fn.donate(optimizer), steps)
     refused(optimizer, grads, state, params, "inference")
@@ -206,13 +206,13 @@ SHARED: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
 
 @each_optimizer
 def test_params_that_share_memory_are_refused(optimizer: Any) -> None:
-    """By a donated optimizer, which met others of their shapes before."""
+    """A donated optimizer refuses them, also if it met other params of these shapes before."""
     for kind in SHARED:
         shared_params_are_refused(optimizer, kind)
 
 
 def shared_params_are_refused(optimizer: fn.Optimizer, kind: str) -> None:
-    """Demand it for params that share memory in one of the ways."""
+    """Require an error for params that share memory in one of the ways."""
     optimizer, _, _, params = setting(fn.donate(optimizer), 0)
     pair = dict(zip(("first", "last"), SHARED[kind](torch.ones(8, 3, dtype=params["first"].dtype)), strict=True))
     like = {name: torch.ones(4, 3, dtype=params["first"].dtype) for name in pair}
@@ -224,7 +224,7 @@ def shared_params_are_refused(optimizer: fn.Optimizer, kind: str) -> None:
 @each_optimizer
 @pytest.mark.parametrize("steps", [2])
 def test_params_cut_from_one_tensor_are_taken(optimizer: Any, steps: int) -> None:
-    """They share a storage but no element, though one lies between the elements of the other."""
+    """They share a storage but no element, even if one lies between the elements of the other."""
     dtype = torch.bfloat16 if isinstance(optimizer, fn.MasterWeights) else torch.float32
     whole = fn.random.normal(0, (4, 6)).to(dtype)
     cut = {"a": whole[:, ::2], "b": whole[:, 1::2]}
@@ -239,7 +239,7 @@ def test_params_cut_from_one_tensor_are_taken(optimizer: Any, steps: int) -> Non
 
 
 def by_grad(x: Tensor) -> Tensor:
-    """Return a tensor that requires a gradient, and is no leaf of its graph."""
+    """Return a tensor that requires grad and is no leaf of its graph."""
     return x.clone().requires_grad_() * 1
 
 
@@ -260,7 +260,7 @@ TAKEN: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
 
 @each_optimizer
 def test_what_is_taken_is_taken_whole(optimizer: Any) -> None:
-    """The step is that of plain copies, bit for bit, and nothing that comes back requires a gradient."""
+    """The step is that of plain copies, bit for bit, and no returned tensor requires grad."""
     for used, *given, path in settings(optimizer):
         for kind, change in TAKEN.items():
             grads, state, params = tree.map(torch.clone, tuple(given))
@@ -285,7 +285,7 @@ def test_a_gradient_across_two_params_is_taken_whole(optimizer: Any, steps: int)
 @each_form
 @pytest.mark.parametrize("optimizer", [fn.SGD(0.1, momentum=0.9), fn.Adam(0.1)], ids=repr)
 def test_the_parameters_of_a_module_train_without_a_graph(optimizer: Any, form: Any) -> None:
-    """From ``named_parameters``, through the four lines: as their detached copies, and no step keeps what came before it."""
+    """``named_parameters`` train in the four lines as their detached copies do, and no step keeps its graph."""
     net, loss, module = fn.Linear(3, 2), fn.MSE(), torch.nn.Linear(3, 2)
     x, target = fn.random.normal(0, (4, 3)), fn.random.normal(1, (4, 2))
     used, ends = form(optimizer), []
@@ -334,7 +334,7 @@ SCHEDULED: list[Callable[[Any], fn.Optimizer]] = [
 @each_time
 @pytest.mark.parametrize("make", SCHEDULED)
 def test_a_schedule_that_gives_no_rate_is_refused(make: Any, form: Any, steps: int) -> None:
-    """Neither the count of steps, nor moments, nor params have moved, at the first step and later."""
+    """Neither the count of steps, moments nor params have changed, at the first step and later."""
     for rate in RATES:
         optimizer, grads, state, params = setting(form(make(lambda step, rate=rate: rate if step == steps else 0.1)), steps)
         refused(optimizer, grads, state, params, "a schedule must return a finite number of at least 0")
@@ -343,7 +343,7 @@ def test_a_schedule_that_gives_no_rate_is_refused(make: Any, form: Any, steps: i
 @each_form
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_beta_of_one_is_refused_at_the_step_where_it_comes(form: Any, place: int) -> None:
-    """The moments' correction would divide by 0."""
+    """The correction of the moments would divide by 0."""
     betas = [0.9, 0.99]
     betas[place] = lambda step: 1.0 if step == 1 else 0.9
     optimizer, grads, state, params = setting(form(fn.Adam(0.1, betas=tuple(betas))), 1)
@@ -352,7 +352,7 @@ def test_a_beta_of_one_is_refused_at_the_step_where_it_comes(form: Any, place: i
 
 @each_form
 def test_the_error_of_a_schedule_stays_what_it_was(form: Any) -> None:
-    """With nothing written."""
+    """Nothing is written."""
 
     def fails(step: int) -> float:
         if step == 1:
@@ -368,7 +368,7 @@ def test_the_error_of_a_schedule_stays_what_it_was(form: Any) -> None:
 
 @each_form
 def test_a_rate_that_is_a_tensor_gives_the_bits_of_its_number(form: Any) -> None:
-    """Also where it requires a gradient."""
+    """This holds even if it requires grad."""
     got = []
     for rate in (0.125, torch.tensor(0.125), torch.tensor(0.125, requires_grad=True)):
         optimizer, grads, state, params = setting(form(fn.Adam(lambda step, rate=rate: rate, weight_decay=0.1)), 2)
@@ -383,7 +383,7 @@ def test_a_rate_that_is_a_tensor_gives_the_bits_of_its_number(form: Any) -> None
 @pytest.mark.parametrize("path", ["first", "last"])
 @pytest.mark.parametrize("optimizer", [fn.SGD(0.1, momentum=0.9), fn.Adam(0.1), fn.MasterWeights(fn.Adam(0.1))], ids=repr)
 def test_a_compiled_update_refuses_before_it_writes(optimizer: Any, form: Any, path: str) -> None:
-    """At the first call and after others; the error is that of eager mode."""
+    """It refuses at the first call and after others, with the error of eager mode."""
     optimizer, grads, state, params = setting(form(optimizer), 1)
     compiled = fn.compile(optimizer.update)
     for kind in ("longer", "float64"):
@@ -397,7 +397,7 @@ def test_a_compiled_update_refuses_before_it_writes(optimizer: Any, form: Any, p
 @pytest.mark.compiled
 @pytest.mark.parametrize("kind", ["shifted", "two views"])
 def test_a_compiled_step_refuses_params_that_share_memory_at_its_first_call(kind: str) -> None:
-    """Donated; the pure step takes them, and gives what it gives for copies."""
+    """A donated step refuses them; the pure step gives what it gives for copies."""
     net, opt = fn.serial(fn.Linear(3, 4, bias=False), fn.Tanh(), fn.Linear(4, 3, bias=False)), fn.SGD(0.1, momentum=0.9)
     whole = fn.random.normal(0, (25,))
     params = (

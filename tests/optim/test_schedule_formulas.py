@@ -1,4 +1,4 @@
-"""Schedules that torch does not have: the formula of each, written out plainly, at every step of 200."""
+"""Schedules that torch does not have, compared with their formulas at 200 steps."""
 
 import math
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def compounding(t: int) -> float:
 
 
 def inverse_square_root(t: int) -> float:
-    """Compute the formula of the paper, for 64 features and a warm-up of 30, whose peak is (64 · 30)^-½."""
+    """Compute the formula of the paper for 64 features and a warm-up of 30, whose peak is (64 · 30)^-½."""
     return 64**-0.5 * min(max(t, 1) ** -0.5, t * 30**-1.5)
 
 
@@ -78,7 +78,7 @@ def stable(shape: Callable[[float], float]) -> Callable[[int], float]:
 
 
 def slanted(t: int) -> float:
-    """Compute equation 3 of the paper, T = 200, cut_frac 0.1, ratio 32."""
+    """Compute equation 3 of the paper with T = 200, cut_frac 0.1 and ratio 32."""
     cut = math.floor(200 * 0.1)
     p = t / cut if t < cut else 1 - (t - cut) / (cut * (1 / 0.1 - 1))
     return 0.3 * (1 + p * (32 - 1)) / 32
@@ -114,11 +114,11 @@ FORMULAS = [
     ("schedule", "formula"), FORMULAS, ids=lambda value: repr(value) if isinstance(value, fn.Schedule) else ""
 )
 def test_the_rates_are_those_of_the_formula(schedule: fn.Schedule, formula: Callable[[int], float]) -> None:
-    """At every step."""
+    """Each of 200 steps is compared."""
     assert [schedule(t) for t in range(STEPS)] == pytest.approx([formula(t) for t in range(STEPS)], rel=1e-12, abs=1e-16)
 
 
 def test_a_schedule_is_a_batch_size() -> None:
-    """Rounded: whole numbers that grow to the bound."""
+    """The values are rounded: whole numbers that grow to the bound."""
     sizes = [round(fn.ExponentialSchedule(4.0, 1.5, end=32.0)(epoch)) for epoch in range(8)]
     assert sizes == [4, 6, 9, 14, 20, 30, 32, 32]

@@ -1,4 +1,4 @@
-"""Schedules: their contract, and at every step of 200 the rates of torch.optim.lr_scheduler."""
+"""Schedules: their contract, and the rates of torch.optim.lr_scheduler at 200 steps."""
 
 import math
 from collections.abc import Callable
@@ -48,7 +48,7 @@ scheduler = torch.optim.lr_scheduler
 
 
 def test_every_schedule_is_in_the_catalogue() -> None:
-    """By itself or within another one."""
+    """It is there by itself or within another one."""
     public = {value for value in vars(fn).values() if isinstance(value, type) and issubclass(value, Schedule)}
     within = [part for one in ALL for part in fn.value.parts(one)]
     assert {type(part) for part in within} >= public - {Schedule, fn.FormulaSchedule}
@@ -59,13 +59,13 @@ def test_every_schedule_is_in_the_catalogue() -> None:
 
 @each_schedule
 def test_a_schedule_keeps_the_contract(schedule: Schedule) -> None:
-    """Numbers, tensors, numpy, vmap, the meta device, and what makes it a value."""
+    """Numbers, tensors, numpy, vmap and the meta device work, and schedules are values."""
     fn.testing.check_schedule(schedule, STEPS)
 
 
 @pytest.mark.compiled
 def test_schedules_compile_whole() -> None:
-    """One graph serves every step, for all of them."""
+    """One graph of each serves every step."""
     torch._dynamo.reset()
     compiled = torch.compile(lambda step: tuple(schedule(step) for schedule in ALL), fullgraph=True, backend="aot_eager")
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -76,7 +76,7 @@ def test_schedules_compile_whole() -> None:
 
 @pytest.mark.compiled
 def test_a_compiled_step_follows_its_schedules() -> None:
-    """One program for all steps: learning rate and momentum of one cycle, and a product with a function in it."""
+    """One program serves all steps: the rate and momentum of one cycle, and a product with a function."""
     lr, momentum = OneCycleSchedule(0.3, 9), OneCycleMomentumSchedule(9)
     opt = fn.SGD(lr * LambdaSchedule(inverse), momentum, weight_decay=0.01 * CosineRestartsSchedule(1.0, 1, 2))
     step = fn.train_step(fn.Linear(3, 2), fn.MSE(), opt)
@@ -91,14 +91,14 @@ def test_a_compiled_step_follows_its_schedules() -> None:
 
 @each_schedule
 def test_a_tensor_gets_the_bits_of_its_number(schedule: Schedule) -> None:
-    """In eager mode, at steps far beyond the end too."""
+    """This holds in eager mode, also at steps far beyond the end."""
     for step in (*range(70), *HUGE):
         assert schedule(torch.tensor(step)).item() == schedule(step)
 
 
 @each_schedule
 def test_vmap_agrees_far_beyond_the_end(schedule: Schedule) -> None:
-    """Up to step 10¹⁸."""
+    """Steps up to 10¹⁸ are tried."""
     got = torch.func.vmap(schedule)(torch.tensor(HUGE)).tolist()
     assert got == pytest.approx([schedule(step) for step in HUGE], rel=1e-12, abs=1e-18)
 
@@ -108,7 +108,7 @@ NO_STEPS = [-1, torch.tensor(-1), math.nan, math.inf, torch.tensor(math.nan), Tr
 
 @each_schedule
 def test_a_step_that_is_none_is_refused(schedule: Schedule) -> None:
-    """Below 0 too: the sentence names the schedule."""
+    """Steps below 0 are refused too, and the message names the schedule."""
     for step in NO_STEPS:
         with pytest.raises(
             ValueError, match=r"Schedule\(.*\): step must be a number of at least 0, or a 0-d tensor of one, got "
@@ -118,7 +118,7 @@ def test_a_step_that_is_none_is_refused(schedule: Schedule) -> None:
 
 @each_schedule
 def test_a_schedule_is_the_call_that_makes_it(schedule: Schedule) -> None:
-    """With the names of funcnet and of the functions that it holds."""
+    """Its repr has the names of funcnet and of the functions that it holds."""
     assert eval(repr(schedule), {**vars(fn), "halved": halved}) == schedule
 
 
@@ -195,14 +195,14 @@ TORCH = [
     ("schedule", "lr", "theirs"), TORCH, ids=lambda value: repr(value) if isinstance(value, Schedule) else ""
 )
 def test_the_rates_are_those_of_torch(schedule: Schedule, lr: float, theirs: Any) -> None:
-    """At every step the schedule gives what torch.optim.lr_scheduler's formula gives."""
+    """Each of 200 steps is compared."""
     ours = [schedule(step) for step in range(STEPS)]
     assert ours == pytest.approx(torch_rates(lr, theirs, STEPS), rel=1e-12, abs=1e-15)
 
 
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[Schedule, Any]:
-    """Draw a schedule with phases of any length, and torch's."""
+    """Draw a schedule with phases of any length, and torch's schedule."""
     n, m = draw(st.integers(1, 90)), draw(st.integers(1, 5))
     part, three = draw(st.floats(0.0, 1.0).filter(lambda part: part * 99 != 1)), draw(st.booleans())  # torch divides 0 by 0
     steps = sorted(draw(st.lists(st.integers(0, 99), max_size=5)))
@@ -220,7 +220,7 @@ def pairs(draw: st.DrawFn) -> tuple[Schedule, Any]:
 @given(pairs())
 @settings(max_examples=40)
 def test_phases_of_any_length_are_those_of_torch(pair: tuple[Schedule, Any]) -> None:
-    """As numbers, and under vmap."""
+    """They agree as numbers, and under vmap."""
     schedule, theirs = pair
     expected = pytest.approx(torch_rates(0.3, theirs, 99), rel=1e-12, abs=1e-14)
     assert [schedule(step) for step in range(99)] == expected
@@ -230,7 +230,7 @@ def test_phases_of_any_length_are_those_of_torch(pair: tuple[Schedule, Any]) -> 
 @pytest.mark.parametrize("three_phase", [False, True])
 @pytest.mark.parametrize("strategy", ["cos", "linear"])
 def test_the_momentum_of_one_cycle_is_that_of_torch(strategy: str, three_phase: bool) -> None:
-    """At every step."""
+    """Each step is compared."""
     schedule = OneCycleMomentumSchedule(STEPS, 0.8, 0.99, 0.4, strategy, three_phase)
     options = {
         "pct_start": 0.4,
@@ -244,7 +244,7 @@ def test_the_momentum_of_one_cycle_is_that_of_torch(strategy: str, three_phase: 
 
 
 def test_the_cycled_momentum_is_that_of_torch() -> None:
-    """CyclicLR's momentum goes from the largest to the least: the two arguments change places."""
+    """CyclicLR's momentum goes from the largest value to the smallest, so the two arguments are swapped."""
     theirs = torch_rates(0.1, lambda o: scheduler.CyclicLR(o, 0.1, 0.3, 7, 12, "triangular2"), STEPS, "momentum")
     schedule = CyclicSchedule(0.9, 0.8, 7, 12, "triangular2")
     assert [schedule(step) for step in range(STEPS)] == pytest.approx(theirs, rel=1e-12)
@@ -272,14 +272,14 @@ def test_the_cycled_momentum_is_that_of_torch() -> None:
     ids=repr,
 )
 def test_a_schedule_begins_at_its_start_and_stays_at_its_end(schedule: Schedule, start: float, end: float) -> None:
-    """Bit for bit."""
+    """Start and end are exact."""
     assert schedule(0) == start
     assert [schedule(step) for step in (49, 50, 98, 10**9, 10**18)] == [end] * 5
 
 
 @pytest.mark.parametrize("value", [0.1, 0.3, 1e-7])
 def test_a_way_from_a_number_to_itself_is_constant(value: float) -> None:
-    """Bit for bit, where sums of parts of it would round."""
+    """It is exactly constant, although sums of parts of it would round."""
     for schedule in (LinearSchedule(value, value, 7), CosineSchedule(value, 7, value), PolynomialSchedule(value, 7, 2.0, value)):
         assert {schedule(step) for step in range(9)} == {value}
 
@@ -301,14 +301,14 @@ def test_a_way_from_a_number_to_itself_is_constant(value: float) -> None:
     ids=repr,
 )
 def test_a_phase_without_steps_is_left_out(schedule: Schedule, rates: list[float]) -> None:
-    """The next one begins at step 0."""
+    """The next phase begins at step 0."""
     assert [schedule(step) for step in range(3)] == pytest.approx(rates, rel=1e-15)
     assert torch.func.vmap(schedule)(torch.arange(3)).tolist() == pytest.approx(rates, rel=1e-15)
 
 
 @pytest.mark.parametrize("t_mult", [2, 3, 7])
 def test_every_restart_is_at_its_step(t_mult: int) -> None:
-    """At t_0 (t_multⁿ - 1) / (t_mult - 1), where a logarithm rounds either way, the rate is the start, and one before the least."""
+    """At t_0 (t_multⁿ - 1) / (t_mult - 1), where a logarithm may round, the rate is the start; a step earlier it is not."""
     for t_0 in (1, 3, 10):
         schedule = CosineRestartsSchedule(1.0, t_0, t_mult)
         begins = [t_0 * (t_mult**n - 1) // (t_mult - 1) for n in range(1, 16)]
@@ -328,7 +328,7 @@ def test_a_joined_schedule_counts_each_part_from_its_beginning() -> None:
 
 
 def test_growth_without_a_bound_ends_at_infinity() -> None:
-    """As a float and as a tensor: no error of Python's."""
+    """The result is a float or a tensor, and Python raises no error."""
     schedule = ExponentialSchedule(1.0, 1.1)
     assert schedule(10**6) == math.inf
     assert torch.func.vmap(schedule)(torch.tensor([10**6])).tolist() == [math.inf]
@@ -339,7 +339,7 @@ def test_growth_without_a_bound_ends_at_infinity() -> None:
 
 
 def test_schedules_multiply_and_add() -> None:
-    """With each other and with numbers on either side; longer products are flat."""
+    """They combine with each other and with numbers on either side; longer products are flat."""
     a, b = LinearSchedule(1.0, 2.0, 10), CosineSchedule(3.0, 7)
     for step in range(12):
         assert (a * b)(step) == a(step) * b(step)
@@ -355,14 +355,14 @@ def test_schedules_multiply_and_add() -> None:
     "other", [math.nan, True, "2", None, halved, torch.ones(2), torch.tensor(True)], ids=lambda other: type(other).__name__
 )
 def test_a_schedule_does_not_multiply_with_anything_else(other: Any) -> None:
-    """A function must be made a LambdaSchedule first."""
+    """A function must become a LambdaSchedule first."""
     for operation in (lambda: LinearSchedule(1.0, 2.0, 3) * other, lambda: LinearSchedule(1.0, 2.0, 3) + other):
         with pytest.raises(TypeError, match=r"unsupported operand|can't multiply"):
             operation()
 
 
 def test_a_function_gets_the_int_that_the_schedule_gets() -> None:
-    """So that it may look into a table; in eager mode for a tensor too."""
+    """It can therefore index a table; in eager mode it gets an int for a tensor too."""
     table = (0.3, 0.2, 0.1)
     schedule = LambdaSchedule(lambda step: table[step])
     assert [schedule(step) for step in range(3)] == [schedule(torch.tensor(step)).item() for step in range(3)] == [*table]
@@ -372,7 +372,7 @@ def test_a_function_gets_the_int_that_the_schedule_gets() -> None:
 
 @pytest.mark.parametrize("result", [None, "0.1", math.nan, True, torch.ones(2, dtype=torch.float64), torch.tensor(1j)], ids=repr)
 def test_a_function_that_returns_no_number_is_refused(result: Any) -> None:
-    """By a number and by a tensor."""
+    """This holds for a number and for a tensor as the step."""
     schedule = LambdaSchedule(lambda _: result)
     for step in (3, torch.tensor(3), torch.tensor(3, device="meta")):
         with pytest.raises(
@@ -434,7 +434,7 @@ def test_a_function_that_returns_no_number_is_refused(result: Any) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_refused_by_sentence(make: Callable[[], Any], sentence: str) -> None:
-    """The error says which field of which value breaks which rule, and what came."""
+    """The message names the value, the field and the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         make()
     assert str(caught.value) == sentence
@@ -448,7 +448,7 @@ def test_lists_become_tuples() -> None:
 
 
 def test_tensors_scale_and_shift_schedules() -> None:
-    """On both sides, with the bits of their numbers; equal by identity, as rates are."""
+    """They work on both sides, with the bits of their numbers; they are equal by identity, as rates are."""
     decay, peak = fn.LinearSchedule(1.0, 0.0, 10), torch.tensor(0.3, dtype=torch.float64)
     for made, want in ((peak * decay, 0.3 * decay), (decay * peak, decay * 0.3), (peak + decay, 0.3 + decay)):
         assert [made(t) for t in range(12)] == [want(t) for t in range(12)]
@@ -460,7 +460,7 @@ def test_tensors_scale_and_shift_schedules() -> None:
 
 
 def test_a_peak_is_swept_by_vmap() -> None:
-    """A run of Adam for each peak rate, with a schedule, as a loop of runs."""
+    """``vmap`` over the peak rate of Adam, with a schedule, equals a loop of runs."""
     net, x = fn.Linear(3, 1), fn.random.normal(0, (8, 3))
 
     def trained(peak: Any) -> torch.Tensor:
@@ -476,7 +476,7 @@ def test_a_peak_is_swept_by_vmap() -> None:
 
 
 def test_a_scale_of_cycles_must_be_a_number() -> None:
-    """For an int and for a tensor; a constant will do under ``vmap`` too."""
+    """It must be one for an int and for a tensor as the step; a constant works under ``vmap`` too."""
     schedule = fn.CyclicSchedule(0.0, 1.0, 2, scale_fn=lambda cycle: None)
     for run in (lambda: schedule(1), lambda: torch.func.vmap(schedule)(torch.arange(3))):
         with pytest.raises(ValueError, match=r"CyclicSchedule.*scale_fn must return a finite number, or a 0-d tensor, got None"):
@@ -486,6 +486,6 @@ def test_a_scale_of_cycles_must_be_a_number() -> None:
 
 
 def test_a_step_beyond_floats_is_refused() -> None:
-    """An int that no float holds is no number of updates."""
+    """An int beyond the range of floats is no number of updates."""
     with pytest.raises(ValueError, match="step must be a number of at least 0"):
         fn.CosineSchedule(0.1, 10)(10**400)

@@ -1,4 +1,4 @@
-"""Optimizers that torch.optim lacks: 100 steps against the algorithms of their papers, written out for one tensor in float64.
+"""Optimizers that torch.optim lacks: 100 steps against their papers' algorithms for one tensor in float64.
 
 Each algorithm is a generator that is sent gradients and yields params.
 """
@@ -19,7 +19,7 @@ Steps = Generator[Tensor, Tensor, None]
 
 
 def adam_moments(m: Tensor, v: Tensor, g: Tensor, betas: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Return both of Adam's running means."""
+    """Return both running means of Adam."""
     return betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g**2
 
 
@@ -198,14 +198,14 @@ PAPERS: dict[str, tuple[Callable[..., Steps], dict[str, Any]]] = {
 
 
 def with_others(others: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return no options, each other one by itself, all but each one, and all."""
+    """Return the sets of options: none, each by itself, all but each one, and all."""
     alone = [{name: one} for name, one in others.items()]
     return [{}, *alone, *[{name: others[name] for name in others if name != left} for left in others], others]
 
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_options_take_the_steps_of_the_paper(name: str) -> None:
-    """Each tensor after 100 steps, with defaults, with other options one by one, and together."""
+    """Each tensor agrees after 100 steps, with defaults, with other options one by one, and together."""
     written, others = PAPERS[name]
     for how in with_others(others):
         found, _ = with_ours(getattr(fn, name)(lr=0.02, **how))
@@ -214,7 +214,7 @@ def test_options_take_the_steps_of_the_paper(name: str) -> None:
 
 
 def stepped(run: Steps, grads: Sequence[Tensor]) -> Tensor:
-    """Return the last params of a run that is sent gradients."""
+    """Return the last params of a run with given gradients."""
     next(run)
     for g in grads:
         p = run.send(g)
@@ -223,7 +223,7 @@ def stepped(run: Steps, grads: Sequence[Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_maximizing_descends_along_the_opposite_gradient(name: str) -> None:
-    """The same bits, with all other options."""
+    """All bits agree, with all other options."""
     optimizer = getattr(fn, name)(lr=0.02, **PAPERS[name][1])
     up, _ = with_ours(optimizer.replace(maximize=True), [tree.map(torch.neg, grads) for grads in GRADS[:5]])
     assert tree.equal(up, with_ours(optimizer, GRADS[:5])[0])
@@ -231,7 +231,7 @@ def test_maximizing_descends_along_the_opposite_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_option_is_compared(name: str) -> None:
-    """All fields but the rate and the sign have another value than by default."""
+    """Every field except the rate and the sign has a value other than its default."""
     fields = {one.name: one.default for one in getattr(fn, name).__attrs_attrs__ if one.init}
     assert fields.keys() - {"lr", "maximize", "donated"} == PAPERS[name][1].keys()
     assert all(fields[option] != other for option, other in PAPERS[name][1].items())

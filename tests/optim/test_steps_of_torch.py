@@ -24,7 +24,7 @@ def grid(**choices: tuple[Any, ...]) -> list[dict[str, Any]]:
 
 
 def pairwise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return some of the combinations, in which every two options meet with each two of their values: 10 of 64."""
+    """Return some combinations in which every two values of every two options occur together: 10 of 64."""
     pairs = lambda row: {*itertools.combinations([(name, str(value)) for name, value in row.items()], 2)}
     missing, found = set().union(*map(pairs, rows)), []
     while missing:
@@ -69,7 +69,7 @@ AVERAGES = {"exp_avg", "exp_avg_sq", "exp_inf", "sum", "square_avg", "acc_delta"
 
 @pytest.fixture(autouse=True)
 def _scalars_in_float64() -> Iterator[None]:
-    """Have torch.optim keep its counts and products in float64."""
+    """Make torch.optim keep its counts and products in float64."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
@@ -77,7 +77,7 @@ def _scalars_in_float64() -> Iterator[None]:
 
 
 def drawn(seed: int) -> Tree:
-    """Draw params, or gradients, of which a third of the rows and elements are 0 at odd seeds."""
+    """Draw params or gradients; at odd seeds a third of the rows and elements are 0."""
     keys = {name: fold_in(key(seed), i) for i, name in enumerate(SHAPES)}
     values = {name: normal(one, SHAPES[name], dtype=torch.float64) for name, one in keys.items()}
     if seed % 2:
@@ -89,7 +89,7 @@ PARAMS, GRADS = drawn(0), [drawn(1 + i) for i in range(STEPS)]
 
 
 def with_torch(make: Callable[[list[Tensor]], Any]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Return the params after the steps of an optimizer of torch, and what it holds for each."""
+    """Return the params after steps of torch's optimizer, and what it holds for each."""
     params = [torch.nn.Parameter(leaf.clone()) for leaf in tree.leaves(PARAMS)]
     optimizer = make(params)
     for grads in GRADS:
@@ -100,7 +100,7 @@ def with_torch(make: Callable[[list[Tensor]], Any]) -> tuple[list[Tensor], list[
 
 
 def with_ours(optimizer: fn.Optimizer, grads: list[Tree] = GRADS) -> tuple[Tree, Tree]:
-    """Return the params and the state after as many steps, which need not be pure."""
+    """Return the params and the state after as many steps of ours, which may be donated."""
     params, optimizer = tree.map(torch.clone, PARAMS), fn.donate(optimizer)
     state = optimizer.init(params)
     for g in grads:
@@ -109,13 +109,13 @@ def with_ours(optimizer: fn.Optimizer, grads: list[Tree] = GRADS) -> tuple[Tree,
 
 
 def assert_close(found: list[Tensor], wanted: list[Tensor], how: Any) -> None:
-    """Demand equal numbers to 1e-12."""
+    """Require equal numbers to 1e-12."""
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12, msg=lambda text: f"{how}: {text}")
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_all_options_take_the_steps_of_torch(name: str) -> None:
-    """Params, and the moments that have a name of torch's, after 100 steps; the defaults too."""
+    """Params, and the moments with torch's names, agree after 100 steps; also with the defaults."""
     for how in ({}, *[{"lr": 0.02, **one} for one in pairwise(GRIDS[name])]):
         params, state = with_ours(getattr(fn, name)(**how))
         wanted, held = with_torch(lambda params, how=how: getattr(torch.optim, name)(params, **how))
@@ -126,7 +126,7 @@ def test_all_options_take_the_steps_of_torch(name: str) -> None:
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_every_option_of_torch_is_an_option(name: str) -> None:
-    """But for those that choose how torch computes."""
+    """Options that choose how torch computes are left out."""
     ways = {"params", "foreach", "fused", "capturable", "differentiable"}
     theirs = set(getattr(torch.optim, name).__init__.__annotations__) - ways - {"return"}
     assert theirs <= {one.name for one in getattr(fn, name).__attrs_attrs__}
@@ -135,7 +135,7 @@ def test_every_option_of_torch_is_an_option(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*GRIDS, "Adafactor", "Muon", "LBFGS"])
 def test_arguments_have_the_order_and_defaults_of_torch(name: str) -> None:
-    """So that ``RMSprop(0.1, 0.9)`` means the same; in order up to the first that chooses how torch computes."""
+    """``RMSprop(0.1, 0.9)`` means the same; the order holds up to the first option that chooses how torch computes."""
     ways = {"foreach", "fused", "capturable", "differentiable"}
     theirs = dict([*inspect.signature(getattr(torch.optim, name)).parameters.items()][1:])
     ours = inspect.signature(getattr(fn, name)).parameters
@@ -147,7 +147,7 @@ def test_arguments_have_the_order_and_defaults_of_torch(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "Adamax", "Lion"])
 def test_formulas_take_the_steps_of_kernels(name: str) -> None:
-    """``vmap`` runs the formula, and eager mode a kernel in place, with all options."""
+    """``vmap`` runs the formula, and eager mode a kernel in place; they agree for all options."""
     options = GRIDS.get(name) or grid(betas=((0.9, 0.99), (0.0, 0.5)), weight_decay=DECAYS, maximize=SIGNS)
     for how in options:
         optimizer = getattr(fn, name)(lr=0.02, **how)

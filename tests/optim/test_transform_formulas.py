@@ -1,4 +1,4 @@
-"""Gradient transforms: their formulas, written out plainly, and the optimizers that are built from them."""
+"""Gradient transforms compared with their formulas, and the optimizers that are built from them."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ STEPS = 12
 
 
 def passed(transform: fn.GradientTransform, params: Any = None) -> list[list[Tensor]]:
-    """Return the leaves of what comes out of a transform at each step."""
+    """Return the leaves that a transform returns at each step."""
     params = leaves(0) if params is None else params
     state, found = transform.init(params), []
     for step in range(STEPS):
@@ -26,7 +26,7 @@ def passed(transform: fn.GradientTransform, params: Any = None) -> list[list[Ten
 
 
 def plain(start: Callable[[Tensor], Any], rule: Callable[..., tuple[Tensor, Any]]) -> list[list[Tensor]]:
-    """Return what ``rule(t, p, g, state) -> (g, state)`` makes of the same gradients, leaf by leaf."""
+    """Return what ``rule(t, p, g, state) -> (g, state)`` gives for the same gradients, leaf by leaf."""
     params = tree.leaves(leaves(0))
     states, found = [start(p) for p in params], []
     for step in range(STEPS):
@@ -131,7 +131,7 @@ FORMULAS = {
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_a_transform_follows_its_formula(name: str) -> None:
-    """At each of twelve steps, for a matrix, a vector and a number."""
+    """Each of twelve steps agrees, for a matrix, a vector and a number."""
     transform, start, rule = FORMULAS[name]
     torch.testing.assert_close(passed(transform), plain(start, rule), rtol=1e-12, atol=1e-14)
 
@@ -160,7 +160,7 @@ BUILT = {
 
 @pytest.mark.parametrize("name", BUILT)
 def test_blocks_make_known_optimizers(name: str) -> None:
-    """Twelve steps of the chain are those of the optimizer, to rounding."""
+    """Twelve steps of the chain equal those of the optimizer, to rounding."""
     chain, optimizer = BUILT[name]
     got, want = run(chain, leaves(0))[0], run(optimizer, leaves(0))[0]
     torch.testing.assert_close(tree.leaves(got), tree.leaves(want), rtol=1e-12, atol=1e-13)
@@ -175,7 +175,7 @@ def test_update_norms_are_normalized_together() -> None:
 
 
 def test_a_trust_ratio_leaves_zeros_alone() -> None:
-    """Where a norm is 0 the gradient stays."""
+    """If a norm is 0, the gradient stays."""
     transform, params = fn.ScaleByTrustRatio(), {"a": torch.zeros(2), "b": torch.ones(2)}
     grads = {"a": torch.ones(2), "b": torch.zeros(2)}
     assert tree.equal(transform.update(grads, transform.init(params), params)[0], grads)
@@ -192,7 +192,7 @@ def test_clipping_neither_overflows_nor_vanishes(transform: fn.GradientTransform
 
 
 def test_thresholds_take_schedules() -> None:
-    """One that a clip reads at each step."""
+    """The clip reads the schedule at each step."""
     transform, g = fn.ClipByNorm(fn.StepSchedule(1.0, 1, 0.5)), {"w": torch.full((4,), 5.0)}
     state = transform.init(g)
     for norm in (1.0, 0.5, 0.25):
@@ -202,7 +202,7 @@ def test_thresholds_take_schedules() -> None:
 
 
 def test_nans_are_zeroed_and_counted_by_leaf() -> None:
-    """Infinite gradients stay; the counts are those of updates."""
+    """Infinite gradients stay; the counts are numbers of updates."""
     transform, params = fn.ZeroNaNs(), {"a": torch.ones(2), "b": torch.ones(2)}
     state = transform.init(params)
     for g in ([math.nan, 1.0], [1.0, 1.0], [math.nan, math.nan]):
@@ -219,7 +219,7 @@ def test_params_stay_nonnegative() -> None:
 
 
 def test_noise_has_the_std_that_fades_and_depends_on_the_key() -> None:
-    """σ² = η / (1 + t)^γ, other draws at each step, for each leaf and each seed, and the same for equal states."""
+    """σ² = η / (1 + t)^γ; draws differ by step, leaf and seed, and agree for equal states."""
     transform = fn.AddNoise(4.0, gamma=1.0, seed=1)
     zeros = {"a": torch.zeros(40000), "b": torch.zeros(40000)}
     state, seen = transform.init(zeros), []
@@ -237,7 +237,7 @@ def test_noise_has_the_std_that_fades_and_depends_on_the_key() -> None:
 
 
 def test_a_missing_gradient_changes_no_other_noise() -> None:
-    """The key of a leaf is that of its place."""
+    """The key of a leaf depends on its place only."""
     transform, zeros = fn.AddNoise(1.0), {"a": torch.zeros(3), "b": torch.zeros(3)}
     state = transform.init(zeros)
     whole, _ = transform.update(zeros, state, zeros)
@@ -245,7 +245,7 @@ def test_a_missing_gradient_changes_no_other_noise() -> None:
 
 
 def test_privacy_noise_has_the_std_of_the_mechanism() -> None:
-    """σ C / B, at every step."""
+    """It is σ C / B at every step."""
     transform, zeros = fn.AddPrivacyNoise(3.0, max_norm=0.5, batch_size=10), {"a": torch.zeros(40000)}
     new, state = transform.update(zeros, transform.init(zeros), zeros)
     again, _ = transform.update(zeros, state, zeros)
@@ -255,7 +255,7 @@ def test_privacy_noise_has_the_std_of_the_mechanism() -> None:
 
 
 def test_a_monitor_keeps_what_it_measures() -> None:
-    """Before and after a clip, and a tree where the measure is one; the gradients pass."""
+    """It stands before and after a clip, and the measure may be a tree; the gradients pass unchanged."""
     params = {"w": torch.zeros(4)}
     opt = fn.chain(fn.Monitor(), fn.ClipByGlobalNorm(1.0), fn.Monitor(), fn.Monitor(lambda g: g), fn.SGD(1.0))
     state = opt.init(params)
@@ -269,7 +269,7 @@ def test_a_monitor_keeps_what_it_measures() -> None:
 
 @pytest.mark.parametrize("kind", [fn.ClipByNorm, fn.ClipByBlockRMS, fn.AdaptiveClip], ids=lambda kind: kind.__name__)
 def test_a_limit_is_above_zero(kind: Any) -> None:
-    """With a limit of 0 nothing would be trained."""
+    """A limit of 0 would train nothing."""
     for limit in (0.0, -1.0, math.inf):
         with pytest.raises(ValueError, match=rf"{kind.__name__}: \w+ must be a finite number above 0"):
             kind(limit)

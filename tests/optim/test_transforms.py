@@ -1,4 +1,4 @@
-"""Gradient transforms: the promises of the contract in funcnet/optim/base.py, over all of them."""
+"""Gradient transforms: the contract in funcnet/optim/base.py, for all of them."""
 
 import copy
 import math
@@ -18,7 +18,7 @@ each_transform = pytest.mark.parametrize("transform", TRANSFORMS, ids=repr)
 
 
 def run(transform: fn.GradientTransform, steps: int = 3) -> Any:
-    """Take the gradients of some steps through a transform."""
+    """Pass the gradients of some steps through a transform."""
     params, found = leaves(0), []
     state = transform.init(params)
     for step in range(steps):
@@ -34,7 +34,7 @@ def kinds(values: Tree) -> Tree:
 
 @each_transform
 def test_the_judge_of_transforms_agrees(transform: fn.GradientTransform) -> None:
-    """On params with running statistics, in half precision, and on none."""
+    """Params have running statistics, are in half precision, or are empty."""
     normed = fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Tanh(), fn.Linear(4, 2)).init(0)
     empty = {"none": torch.ones(0, 3), "scale": torch.ones(()), "weight": torch.ones(2, 3)}
     for params in (normed, tree.cast(fn.Linear(3, 2).init(0), torch.bfloat16), torch.ones(3), {}, empty):
@@ -43,7 +43,7 @@ def test_the_judge_of_transforms_agrees(transform: fn.GradientTransform) -> None
 
 @each_transform
 def test_structure_dtypes_and_shapes_are_kept(transform: fn.GradientTransform) -> None:
-    """Those of the gradients and of the state, in each precision; absent gradients stay absent."""
+    """Gradients and state keep them in each precision; absent gradients stay absent."""
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         params, grads = leaves(0, dtype), tree.replace(leaves(1, dtype), "0.weight", None)
         state = transform.init(params)
@@ -55,7 +55,7 @@ def test_structure_dtypes_and_shapes_are_kept(transform: fn.GradientTransform) -
 
 @each_transform
 def test_equal_arguments_give_equal_bits_and_stay_as_they_are(transform: fn.GradientTransform) -> None:
-    """Nothing is written to, and what an update gives depends on nothing else."""
+    """Nothing is written in place, and an update depends on nothing else."""
     params, grads = leaves(0, torch.float32), leaves(1, torch.float32)
     arguments = (grads, transform.init(params), params)
     before = copy.deepcopy(arguments)
@@ -67,7 +67,7 @@ def test_equal_arguments_give_equal_bits_and_stay_as_they_are(transform: fn.Grad
 
 @each_transform
 def test_what_comes_out_has_no_graph(transform: fn.GradientTransform) -> None:
-    """Whatever came in before: a graph in the state would grow with every step."""
+    """This holds even if gradients have a graph: one in the state would grow with every step."""
     params, state = leaves(0), transform.init(leaves(0))
     for graphs in (False, True, True):
         ps, gs = [tree.map(lambda x, graphs=graphs: x.clone().requires_grad_(graphs) * 1, one) for one in (params, leaves(1))]
@@ -78,7 +78,7 @@ def test_what_comes_out_has_no_graph(transform: fn.GradientTransform) -> None:
 
 @each_transform
 def test_layout_changes_no_bit(transform: fn.GradientTransform) -> None:
-    """Transposed params and gradients give what contiguous ones give."""
+    """Transposed params and gradients give the results of contiguous ones."""
     p, g = (fn.random.normal(i, (33, 17)) for i in (0, 1))
     state = transform.init({"w": p})
     want = transform.update({"w": g}, state, {"w": p})
@@ -88,7 +88,7 @@ def test_layout_changes_no_bit(transform: fn.GradientTransform) -> None:
 
 @each_transform
 def test_half_precision_is_rounded_once(transform: fn.GradientTransform) -> None:
-    """A bfloat16 gradient comes out as the float32 result, rounded."""
+    """A bfloat16 gradient gives the float32 result, rounded."""
     params, grads = leaves(0, torch.bfloat16), leaves(1, torch.bfloat16)
     narrow = transform.update(grads, transform.init(params), params)[0]
     wide = tree.cast((params, grads), torch.float32)
@@ -98,14 +98,14 @@ def test_half_precision_is_rounded_once(transform: fn.GradientTransform) -> None
 
 @each_transform
 def test_a_tree_without_tensors_comes_back(transform: fn.GradientTransform) -> None:
-    """Empty trees, and gradients that are all absent."""
+    """Trees may be empty, and all gradients may be absent."""
     for params in ({}, (), ({}, ()), {"w": None}):
         assert transform.update(params, transform.init(params), params)[0] == params
 
 
 @each_transform
 def test_a_nan_is_passed_on(transform: fn.GradientTransform) -> None:
-    """A NaN among the gradients is not hidden, but by the transform that says so."""
+    """Only the transform made for it removes a NaN from the gradients."""
     params = {"w": torch.ones(2)}
     new, _ = transform.update({"w": torch.tensor([1.0, math.nan])}, transform.init(params), params)
     assert isinstance(transform, fn.ZeroNaNs) or math.isnan(float(new["w"][1]))
@@ -113,7 +113,7 @@ def test_a_nan_is_passed_on(transform: fn.GradientTransform) -> None:
 
 @each_transform
 def test_zero_gradients_make_no_nan(transform: fn.GradientTransform) -> None:
-    """Even where params are zeros too."""
+    """This holds even if params are zeros too."""
     params = {"w": torch.zeros(3)}
     new, _ = transform.update(params, transform.init(params), params)
     assert tree.all_finite(new)
@@ -145,13 +145,13 @@ def test_updates_work_under_vmap(transform: fn.GradientTransform) -> None:
 @pytest.mark.compiled
 @pytest.mark.parametrize("transform", one_of_each(TRANSFORMS), ids=repr)
 def test_updates_compile_whole(transform: fn.GradientTransform) -> None:
-    """In one graph, without a new one at each step, to rounding."""
+    """One graph serves all steps, and agrees to rounding."""
     fn.testing.check_transform(transform, {"weight": leaves(0)[0]["weight"]})
 
 
 @each_transform
 def test_transforms_are_values(transform: fn.GradientTransform) -> None:
-    """They compare, hash, pickle, and copy; a part of them that was used equals a new one."""
+    """They compare, hash, pickle and copy; one that was used equals a new one."""
     again = pickle.loads(pickle.dumps(transform))
     assert again.replace() == transform or isinstance(transform, (fn.ScaleBySchedule, fn.Monitor))
     run(transform, steps=1)
@@ -161,7 +161,7 @@ def test_transforms_are_values(transform: fn.GradientTransform) -> None:
 
 @each_transform
 def test_a_part_is_updated_as_in_the_whole(transform: fn.GradientTransform) -> None:
-    """Unless the transform acts on the whole tree, as ``acts_on`` says."""
+    """Transforms that act on the whole tree, by ``acts_on``, are the exception."""
     params, grads = {"a": leaves(0), "b": leaves(1)}, {"a": leaves(2), "b": leaves(3)}
     state = transform.init(params)
     new, after = transform.update(grads, state, params)
@@ -174,7 +174,7 @@ def test_a_part_is_updated_as_in_the_whole(transform: fn.GradientTransform) -> N
 
 
 def _misfits() -> dict[str, Any]:
-    """Gradients that are none, by kind."""
+    """Wrong gradients, by kind."""
     return {
         "complex": torch.ones(2, dtype=torch.complex64),
         "integer": torch.ones(2, dtype=torch.int64),
@@ -190,7 +190,7 @@ NEEDS_NO_PARAMS = {"shape", "dtype"}
 
 @each_transform
 def test_misfits_are_refused_with_their_path(transform: fn.GradientTransform) -> None:
-    """What is no gradient, and what does not fit params or state, by those that look at them."""
+    """Transforms that look at gradients refuse wrong ones, and those that do not fit params or state."""
     params = {"a": torch.ones(2), "b": torch.ones(2)}
     state = transform.init(params)
     looks = getattr(transform, "reads_params", False) or [*getattr(transform, "moments", ())] not in ([], ["nan_count"])
@@ -204,7 +204,7 @@ def test_misfits_are_refused_with_their_path(transform: fn.GradientTransform) ->
 
 @each_transform
 def test_a_state_of_another_transform_is_refused(transform: fn.GradientTransform) -> None:
-    """By a sentence that says what it must be."""
+    """The message says what it must be."""
     params = {"w": torch.ones(2)}
     for other in ({"steps": 1}, {"step": torch.tensor(0), "more": {}}, None, ()):
         with pytest.raises(ValueError, match=r"state must be (a dict of step|\{\}).*, as init makes it, got "):
@@ -212,7 +212,7 @@ def test_a_state_of_another_transform_is_refused(transform: fn.GradientTransform
 
 
 def test_a_step_counts_without_gradients_too() -> None:
-    """As the optimizers' does."""
+    """Optimizers count it too."""
     transform = fn.ScaleByAdam()
     state = transform.init({"w": torch.ones(2)})
     assert int(transform.update({"w": None}, state, {"w": torch.ones(2)})[1]["step"]) == 1

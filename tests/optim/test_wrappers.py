@@ -1,4 +1,4 @@
-"""Optimizers around others: each against the algorithm of its paper, written out."""
+"""Optimizers around others, compared with the algorithms of their papers."""
 
 import functools
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def close(got: Tree, want: Tree) -> None:
 
 
 def test_lookahead_is_the_papers() -> None:
-    """A hundred steps of algorithm 1."""
+    """A hundred steps of algorithm 1 agree."""
     opt, inner = fn.Lookahead(fn.AdamW(0.1), 7, 0.3), fn.AdamW(0.1)
     fast = slow = start()
     state = inner.init(fast)
@@ -70,7 +70,7 @@ def test_multi_steps_is_one_step_with_the_mean(k: int) -> None:
 
 
 def test_multi_steps_keeps_what_a_leaf_missed() -> None:
-    """A gradient that is absent at the step is made up for at the next one; one that is absent before adds nothing."""
+    """A gradient that is absent at the step is used at the next one; one that is absent before adds nothing."""
     opt, params = fn.MultiSteps(fn.SGD(1.0), 2), {"a": torch.zeros(1), "b": torch.zeros(1)}
     state, one = opt.init(params), torch.ones(1)
     for grads in ({"a": one, "b": None}, {"a": None, "b": one}):
@@ -82,7 +82,7 @@ def test_multi_steps_keeps_what_a_leaf_missed() -> None:
 
 
 def test_skipped_updates_change_nothing_but_counts() -> None:
-    """A hundred updates of which every third has a NaN or an infinity are those of the others."""
+    """A hundred updates, every third with a NaN or an infinity, equal the others alone."""
 
     def spoil(step: int, grads: Tree) -> Tree:
         bad = float("nan") if step % 2 else float("inf")
@@ -100,7 +100,7 @@ def test_skipped_updates_change_nothing_but_counts() -> None:
 
 
 def test_large_finite_gradients_are_no_reason_to_skip() -> None:
-    """Those whose sum overflows; an infinity that cancels in the sum, and a NaN in half precision, are."""
+    """Their sum may overflow; an infinity that cancels in the sum, and a NaN in half precision, are skipped."""
     most = torch.finfo(torch.float32).max
     opt, params = fn.SkipNonFinite(fn.Lion(0.1)), {"w": torch.zeros(4)}
     for g, skipped in [([most] * 4, 0), ([torch.inf, -torch.inf, 1.0, 1.0], 1), ([0.0, 0.0, 0.0, torch.nan], 1)]:
@@ -128,7 +128,7 @@ def test_no_more_than_so_many_updates_in_a_row_are_skipped(form: str) -> None:
 
 @pytest.mark.parametrize("power", [0.0, 2.0])
 def test_schedule_free_is_that_of_its_paper(power: float) -> None:
-    """A hundred steps with AdamW without momentum, at a constant rate: params and those for evaluation."""
+    """A hundred steps with AdamW without momentum at a constant rate agree: params and those for evaluation."""
     lr, decay, beta, total = 0.1, 0.1, 0.8, 0.0
     x, y, z, v = start(), start(), start(), tree.zeros_like(start())
     for step in range(STEPS):
@@ -146,7 +146,7 @@ def test_schedule_free_is_that_of_its_paper(power: float) -> None:
 
 
 def test_schedule_free_weighs_a_warm_up_less() -> None:
-    """The weights are squares of the largest rate yet, which the state sums; at rate 0 nothing moves."""
+    """The weights are squares of the largest rate so far, summed in the state; at rate 0 nothing moves."""
     opt, params = fn.ScheduleFree(fn.SGD(fn.LinearSchedule(0.0, 0.4, 4))), {"w": torch.ones(1)}
     state = opt.init(params)
     first, state = opt.update(params, state, params)
@@ -159,7 +159,7 @@ def test_schedule_free_weighs_a_warm_up_less() -> None:
 
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_sam_is_the_papers(adaptive: bool) -> None:
-    """A hundred steps on a function with curvature, each with the gradient at the worst params nearby."""
+    """A hundred steps on a curved function agree, each with the gradient at the worst params nearby."""
     opt, inner, rho = fn.SAM(fn.SGD(0.05, momentum=0.9), 0.1, adaptive), fn.SGD(0.05, momentum=0.9), 0.1
     params = want = start()
     state, reference = opt.init(params), inner.init(want)
@@ -176,7 +176,7 @@ def test_sam_is_the_papers(adaptive: bool) -> None:
 
 
 def test_sam_trains_within_train_step() -> None:
-    """Its step is the two halves by hand; a net's statistics are those of the first evaluation, and both take one key."""
+    """Its step is the two halves by hand; statistics are those of the first evaluation, and both use one key."""
     net = fn.serial(fn.Linear(3, 8), fn.BatchNorm1d(8), fn.Dropout(0.5), fn.Tanh(), fn.Linear(8, 2))
     x, target, params, opt = fn.random.normal(0, (16, 3)), fn.random.normal(1, (16, 2)), net.init(0), fn.SAM(fn.Adam(0.1), 0.2)
     got = fn.train_step(net, fn.MSE(), opt)(params, opt.init(params), x, target, fn.key(3))
@@ -189,7 +189,7 @@ def test_sam_trains_within_train_step() -> None:
 
 @pytest.mark.compiled
 def test_a_step_with_sam_compiles_whole() -> None:
-    """As one graph, donated too, to rounding."""
+    """It compiles to one graph, also donated, and agrees to rounding."""
     net, opt = fn.mlp([3, 8, 2]), fn.SAM(fn.SGD(0.1, momentum=0.9))
     x, target, params = fn.random.normal(0, (16, 3)), fn.random.normal(1, (16, 2)), net.init(0)
     step = fn.train_step(net, fn.MSE(), opt)
@@ -200,7 +200,7 @@ def test_a_step_with_sam_compiles_whole() -> None:
 
 
 def test_sam_refuses_gradients_that_do_not_fit() -> None:
-    """With the path."""
+    """The message has the path."""
     opt, params = fn.SAM(fn.SGD()), {"w": torch.ones(2)}
     with pytest.raises(ValueError, match=r"SAM\(.*grads at 'w' must match params"):
         opt.climb({"w": torch.ones(3)}, params)
@@ -208,7 +208,7 @@ def test_sam_refuses_gradients_that_do_not_fit() -> None:
 
 
 def test_an_update_that_makes_no_step_returns_no_graph() -> None:
-    """Params that require grad come back without it, between two steps of ``MultiSteps`` and where a gradient is NaN."""
+    """Params that require grad are returned without a graph, between steps of ``MultiSteps`` and for a NaN gradient."""
     params = {"w": torch.ones(2).requires_grad_()}
     for opt in (fn.MultiSteps(fn.SGD(), 2), fn.SkipNonFinite(fn.SGD())):
         after, _ = opt.update({"w": torch.full((2,), torch.nan)}, opt.init(params), params)
@@ -231,7 +231,7 @@ SWEPT: list[Callable[[Any], fn.Optimizer]] = [
 
 
 def test_rates_are_swept_and_differentiated() -> None:
-    """A 0-d tensor as the rate gives what its number does; ``vmap`` sweeps it, and ``torch.func.grad`` differentiates by it."""
+    """A 0-d tensor as the rate gives what its number does; ``vmap`` and ``torch.func.grad`` work over it."""
     rates = torch.tensor([0.01, 0.3], dtype=torch.float64)
     for make in SWEPT:
         swept = torch.func.vmap(lambda lr, make=make: run(make(lr), 3)[0])(rates)
@@ -257,7 +257,7 @@ each_wrapper = pytest.mark.parametrize(
 
 @each_wrapper
 def test_wrappers_refuse_what_they_cannot_hold(wrap: Any) -> None:
-    """No optimizer; one that was donated by itself; one whose ``update`` is not its whole step."""
+    """This includes other values, optimizers already donated, and those whose ``update`` is not their whole step."""
     for inner, rule in [
         (fn.MSE(), "must be an optimizer"),
         (fn.donate(fn.SGD()), "must not be donated; donate the wrapper instead"),
@@ -271,7 +271,7 @@ def test_wrappers_refuse_what_they_cannot_hold(wrap: Any) -> None:
 
 @pytest.mark.parametrize("outer", [fn.MasterWeights, lambda opt: fn.chain(fn.ClipByValue(1.0), opt)], ids=["masters", "chain"])
 def test_an_optimizer_that_evaluates_is_the_outermost(outer: Any) -> None:
-    """Within others only its ``update`` would be called, which is not its step."""
+    """A wrapper would call only its ``update``, which is not its step."""
     with pytest.raises(ValueError, match="must be the outermost"):
         outer(fn.SAM(fn.SGD()))
 
@@ -279,7 +279,7 @@ def test_an_optimizer_that_evaluates_is_the_outermost(outer: Any) -> None:
 @each_wrapper
 @pytest.mark.parametrize("form", [lambda o: o, fn.donate], ids=["pure", "donated"])
 def test_wrappers_refuse_before_they_write(wrap: Any, form: Any) -> None:
-    """Misfits of gradients, of a wrapper's trees and counts, and of the inner state, each with its name."""
+    """Gradients, a wrapper's trees and counts, and the inner state are checked, each with its name."""
     opt, params = form(wrap(fn.Adam(0.1))), {"a": torch.ones(3), "b": torch.ones(4, 3)}
     for _ in range(2):
         params, state = opt.update(tree.map(torch.cos, params), opt.init(params), params)
@@ -301,7 +301,7 @@ def test_wrappers_refuse_before_they_write(wrap: Any, form: Any) -> None:
 
 @pytest.mark.parametrize("form", [lambda o: o, fn.donate], ids=["pure", "donated"])
 def test_wrappers_step_layer_by_layer(form: Any) -> None:
-    """Those that act on leaves do so in the backward pass, bit for bit, counts and the copies of ``repeat`` too."""
+    """Those that act on leaves do so in the backward pass, bit for bit, with counts and the copies of ``repeat``."""
     net = fn.serial(fn.Linear(3, 8), fn.repeat(fn.serial(fn.Linear(8, 8), fn.Tanh()), 3), fn.Linear(8, 2))
     x, target = fn.random.normal(0, (16, 3)), fn.random.normal(1, (16, 2))
     inner = fn.Adam(0.1, betas=(0.0, 0.9))
@@ -318,7 +318,7 @@ def test_wrappers_step_layer_by_layer(form: Any) -> None:
 
 @each_wrapper
 def test_wrappers_take_names_of_their_state(wrap: Any) -> None:
-    """Read, replaced, and used by the next update: every leaf of the state can be reached by name."""
+    """Every leaf of the state can be read and replaced by name, and the next update uses it."""
     opt, params = wrap(fn.Adam(0.1)), {"a": torch.ones(3)}
     state = opt.init(params)
     for path, leaf in tree.names(state).items():
@@ -341,7 +341,7 @@ def test_wrappers_take_names_of_their_state(wrap: Any) -> None:
     ],
 )
 def test_params_for_evaluation_come_from_within(around: Callable[[fn.Optimizer], fn.Optimizer]) -> None:
-    """Whatever is around an optimizer with an average gives this average; around others, the params themselves."""
+    """Around an optimizer with an average, wrappers return this average; around others, the params themselves."""
     for opt in (fn.ScheduleFree(fn.SGD(0.1)), fn.Lookahead(fn.SGD(0.1), 7), fn.Averaged(fn.SGD(0.1), fn.EMA(0.5))):
         params, state = run(around(opt), 5)
         theirs, plain = run(opt, 5)
@@ -352,7 +352,7 @@ def test_params_for_evaluation_come_from_within(around: Callable[[fn.Optimizer],
 
 
 def test_fit_validates_the_params_for_evaluation() -> None:
-    """The last row of the history is what ``evaluate`` gives at ``opt.eval_params``; so are metrics."""
+    """The last row of the history is what ``evaluate`` gives at ``opt.eval_params``; metrics use these params too."""
     x = fn.random.normal(0, (64, 3))
     data, opt, net = (x, x.sum(1, keepdim=True)), fn.ScheduleFree(fn.SGD(0.1)), fn.Linear(3, 1)
     found = fn.fit(net, fn.MSE(), opt, data, epochs=2, batch_size=16, key=0, validation=data, progress=False)

@@ -1,4 +1,4 @@
-"""Params, gradients, and steps with an optimizer of ours or of torch."""
+"""Params, gradients, and steps with our optimizers or torch's."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ STEPS = 12
 
 
 def leaves(seed: int, dtype: torch.dtype = torch.float64) -> Tree:
-    """Make params, or gradients: a matrix, a vector that fills no whole register, a 0-d leaf and an empty node."""
+    """Make params or gradients: a matrix, a vector that fills no whole register, a 0-d leaf and an empty node."""
     shapes = {"weight": (5, 7), "bias": (5,), "scale": ()}
     drawn = {
         name: normal(fold_in(key(seed), i), shape, dtype=torch.float64).to(dtype)
@@ -24,7 +24,7 @@ def leaves(seed: int, dtype: torch.dtype = torch.float64) -> Tree:
 
 
 def run(optimizer: Optimizer, params: Tree, steps: int = STEPS, state: State = None, first: int = 0) -> tuple[Tree, State]:
-    """Take steps with gradients that depend on the step alone."""
+    """Take steps with gradients that depend on the step only."""
     state = optimizer.init(params) if state is None else state
     dtype = tree.leaves(params)[0].dtype
     for step in range(first, first + steps):
@@ -35,11 +35,11 @@ def run(optimizer: Optimizer, params: Tree, steps: int = STEPS, state: State = N
 each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 SEPARATE = [one for one in OPTIMIZERS if one.acts_on != "tree"]
 each_separate_optimizer = pytest.mark.parametrize("optimizer", SEPARATE, ids=repr)
-"""Those whose step of a leaf depends on this leaf only."""
+"""Optimizers whose step of a leaf depends on this leaf only."""
 
 
 def misfit(grads: Tree = None, state: State = None, params: Tree = None, optimizer: Optimizer | None = None) -> ValueError:
-    """Update with something that does not fit, and return the error."""
+    """Update with gradients, params or state that do not fit, and return the error."""
     optimizer = optimizer or SGD(momentum=0.9)
     with pytest.raises(ValueError, match=r".") as caught:
         optimizer.update(grads or leaves(1), state or optimizer.init(leaves(0)), params or leaves(0))

@@ -1,4 +1,4 @@
-"""Pooling to a given size, to one, and back, beside torch.nn's; and the errors."""
+"""Pooling to a given size, global pooling, and unpooling, compared with torch.nn's; and the errors."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ AXES = (1, 2, 3)
 
 
 def twins_of(name, axes):
-    """Return our layer and torch's of one name."""
+    """Return our layer and torch's by name."""
     return getattr(fn, f"{name}{axes}d"), getattr(nn, f"{name}{axes}d")
 
 
@@ -31,7 +31,7 @@ def covers(pick, axes):
 @given(st.data())
 @settings(max_examples=30, deadline=None)
 def test_adaptive_means_are_torch_s(axes, data):
-    """Values and gradients, for windows that share elements, and more of them than elements."""
+    """Values and gradients agree, for windows that share elements, and for more windows than elements."""
     size, shape = data.draw(covers(axes))
     layer, module = twins_of("AdaptiveAvgPool", axes)
     assert_twins(layer(size), module(size), draw(shape))
@@ -42,7 +42,7 @@ def test_adaptive_means_are_torch_s(axes, data):
 @given(st.data(), st.booleans(), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_adaptive_maxima_are_torch_s(axes, data, indices, ties):
-    """Values, indices and gradients, and of equal elements the first counts."""
+    """Values, indices and gradients agree; of equal elements the first counts."""
     size, shape = data.draw(covers(axes))
     layer, module = twins_of("AdaptiveMaxPool", axes)
     assert_twins(layer(size, indices), module(size, return_indices=indices), draw(shape).round() if ties else draw(shape))
@@ -53,7 +53,7 @@ def test_adaptive_maxima_are_torch_s(axes, data, indices, ties):
 @given(st.data())
 @settings(max_examples=25, deadline=None)
 def test_unpooling_is_torch_s(axes, data):
-    """Values and gradients, of the pair that a pooling gives, to the length it came from too."""
+    """Values and gradients agree for the pair from a pooling, also with the original length."""
     kernel, stride = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 2))
     padding = data.draw(st.integers(0, kernel // 2))
     lengths = tuple(data.draw(st.integers(kernel, 7)) for _ in range(axes))
@@ -67,13 +67,13 @@ def test_unpooling_is_torch_s(axes, data):
 
 @pytest.mark.parametrize("options", [(2,), (2, 3), ((2, 3), (3, 4)), ((2, 3), None, (1, 0))], ids=str)
 def test_unpooling_has_torch_s_size(options):
-    """(length - 1) stride - 2 padding + kernel_size along each axis."""
+    """It is (length - 1) stride - 2 padding + kernel_size along each axis."""
     pair = (draw((2, 3, 4, 5)), torch.zeros(2, 3, 4, 5, dtype=torch.int64))
     assert fn.MaxUnpool2d(*options)({}, pair).shape == nn.MaxUnpool2d(*options)(*pair).shape
 
 
 def test_unpooling_to_the_lengths_of_another_tensor_is_that_to_its_size():
-    """And that tensor has no gradient."""
+    """That tensor has no gradient."""
     pair, like = fn.MaxPool2d(2, return_indices=True)({}, draw((2, 3, 5, 7))), draw((1, 5, 7))
     (y, cache), want = fn.MaxUnpool2d(2).apply({}, (*pair, like)), fn.MaxUnpool2d(2, output_size=(5, 7))
     assert torch.equal(y, want({}, pair))
@@ -83,7 +83,7 @@ def test_unpooling_to_the_lengths_of_another_tensor_is_that_to_its_size():
 
 
 def test_an_element_that_two_windows_chose_has_one_gradient():
-    """The pair of an overlapping pooling is written once, and only the later of two has a gradient: what a difference finds."""
+    """An overlapping pooling writes it once, and only the later of two pairs has a gradient, as by a difference."""
     pair = nn.functional.max_pool1d(torch.tensor([[[0.0, 2.0, 1.0]]]), 2, 1, return_indices=True)
     layer = fn.MaxUnpool1d(2, 1)
     y, cache = layer.apply({}, pair)
@@ -108,7 +108,7 @@ class Over(nn.Module):
 @given(st.lists(st.integers(1, 4), min_size=3, max_size=5), st.booleans(), st.booleans())
 @settings(max_examples=20, deadline=None)
 def test_global_pooling_is_a_reduction(name, shape, keepdim, ties):
-    """Mean, sum and maximum over all axes after the channels, kept as 1 or gone; ties go to the first."""
+    """Mean, sum and maximum reduce all axes after the channels, kept as 1 or removed; ties go to the first."""
     layer = {"mean": fn.GlobalAvgPool, "sum": fn.GlobalSumPool, "max": fn.GlobalMaxPool}[name](keepdim)
     x = draw(shape).round() if ties else draw(shape)
     assert_twins(layer, Over(name, keepdim), x)

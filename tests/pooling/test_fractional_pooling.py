@@ -1,4 +1,4 @@
-"""Fractional pooling beside torch.nn's with the same samples, what is drawn, half precision, and the errors."""
+"""Fractional pooling compared with torch.nn's for equal samples, what is drawn, half precision, and the errors."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def pair_of(axes, *options, sample=None):
 @given(st.data(), st.booleans(), st.booleans(), st.floats(0, 1, exclude_max=True))
 @settings(max_examples=40, deadline=None)
 def test_of_one_sample_it_is_torch_s(axes, data, indices, by_ratio, sample):
-    """Values, indices and gradients, for sizes and ratios, with and without a batch, and of equal elements the first counts."""
+    """Values, indices and gradients agree for sizes and ratios, with and without a batch; of equal elements the first counts."""
     kernel = data.draw(st.tuples(*[st.integers(1, 3)] * axes))
     places = data.draw(st.tuples(*[st.integers(1, 3)] * axes))
     lengths = tuple(k + n - 1 + data.draw(st.integers(1, 3)) for k, n in zip(kernel, places, strict=True))
@@ -38,7 +38,7 @@ def test_of_one_sample_it_is_torch_s(axes, data, indices, by_ratio, sample):
 
 @pytest.mark.parametrize("axes", [2, 3])
 def test_of_drawn_samples_it_is_torch_s(axes):
-    """With the numbers that the key gives for each row, channel and axis."""
+    """The key gives a number for each row, channel and axis."""
     layer, twin = pair_of(axes, 2, 4, None, True)
     x = draw((3, 2, *(9,) * axes)).requires_grad_()
     samples = layer.samples(x, 5)
@@ -53,7 +53,7 @@ def test_of_drawn_samples_it_is_torch_s(axes):
 
 
 def test_another_key_gives_other_windows_and_inference_the_same():
-    """What is drawn depends on the key alone; ``inference()`` has the sample 1/2, and is its own inference."""
+    """The draw depends on the key only; ``inference()`` has the sample 1/2, and is its own inference form."""
     layer, x = fn.FractionalMaxPool2d(2, output_ratio=0.7), draw((2, 3, 20, 20))
     assert torch.equal(layer({}, x, 1), layer({}, x, fn.key(1)))
     assert not torch.equal(layer({}, x, 1), layer({}, x, 2))
@@ -65,7 +65,7 @@ def test_another_key_gives_other_windows_and_inference_the_same():
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 def test_half_precision_has_the_windows_of_single(half):
-    """On lengths that half precision could not count, every window stands within x, where it does in float32."""
+    """For lengths too large for half precision, every window is where it is in float32."""
     layer, x = fn.FractionalMaxPool2d(2, (3, 700)), draw((1, 2, 7, 3001)).to(half)
     y, (indices, *_) = layer.apply({}, x, 1)
     want, (at, *_) = layer.apply({}, x.float(), 1)

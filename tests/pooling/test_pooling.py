@@ -1,4 +1,4 @@
-"""Pooling beside torch.nn's, ties and layouts, and the errors it raises."""
+"""Pooling compared with torch.nn's, ties and layouts, and the errors it raises."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from funcnet.kernels.choices import forced
 
 
 def twins_of(name):
-    """Return our layers and torch's of one name, by the number of axes."""
+    """Return our layers and torch's by name and number of axes."""
     return {n: (getattr(fn, f"{name}{n}d"), getattr(nn, f"{name}{n}d")) for n in (1, 2, 3)}
 
 
@@ -26,7 +26,7 @@ def each(value, axes):
 
 @st.composite
 def windows(pick, axes, *, dilated):
-    """Draw a kernel, stride, padding and dilation, each one number or one for each axis, and the shape of an input that fits."""
+    """Draw a kernel, stride, padding and dilation, each one number or one for each axis, and a shape that fits."""
     one_or_each = lambda low, high: pick(st.one_of(st.integers(low, high), st.tuples(*[st.integers(low, high)] * axes)))
     kernel, stride = one_or_each(1, 3), (pick(st.booleans()) and one_or_each(1, 3)) or None
     most = min(each(kernel, axes)) // 2
@@ -42,7 +42,7 @@ def windows(pick, axes, *, dilated):
 @given(st.data(), st.booleans(), st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_max_pooling_is_torch_s(axes, data, indices, ties):
-    """Values, indices and gradients, for all arguments, and of equal elements the first counts."""
+    """Values, indices and gradients agree for all arguments; of equal elements the first counts."""
     kernel, options, shape = data.draw(windows(axes, dilated=True))
     kind, twin = MAX[axes]
     x = draw(shape).round() if ties else draw(shape)
@@ -54,7 +54,7 @@ def test_max_pooling_is_torch_s(axes, data, indices, ties):
 @given(st.data(), st.booleans(), st.sampled_from([None, None, 1, 5]))
 @settings(max_examples=40, deadline=None)
 def test_mean_pooling_is_torch_s(axes, data, count, divisor):
-    """Values and gradients, for all arguments."""
+    """Values and gradients agree for all arguments."""
     kernel, options, shape = data.draw(windows(axes, dilated=False))
     options |= {"count_include_pad": count} | ({"divisor_override": divisor} if axes > 1 else {})
     kind, twin = AVG[axes]
@@ -66,7 +66,7 @@ def test_mean_pooling_is_torch_s(axes, data, count, divisor):
 @given(st.data(), st.sampled_from([1, 2, 2.0, 3, 2.5, 0.5]))
 @settings(max_examples=30, deadline=None)
 def test_norm_pooling_is_torch_s(axes, data, p):
-    """Values and gradients, with windows of zeros in x, and negative elements where p is even."""
+    """Values and gradients agree, with windows of zeros in x, and negative elements if p is even."""
     kernel, options, shape = data.draw(windows(axes, dilated=False))
     del options["padding"]
     options["stride"] = each(options["stride"], axes) if axes > 1 and options["stride"] else options["stride"]
@@ -79,7 +79,7 @@ def test_norm_pooling_is_torch_s(axes, data, p):
 
 @pytest.mark.parametrize("axes", MAX)
 def test_sum_pooling_is_the_mean_times_the_size_of_the_window(axes):
-    """The padding counting as zeros, so that torch's mean times the kernel is the sum."""
+    """The padding counts as zeros, so torch's mean times the kernel size is the sum."""
     pool, mean = getattr(fn, f"SumPool{axes}d")(3, 2, 1), AVG[axes][0](3, 2, 1)
     x = draw((2, 2, *(6,) * axes))
     (y, cache), (want, of_mean) = pool.apply({}, x), mean.apply({}, x)
@@ -92,7 +92,7 @@ TILES = [((2, 2), (16, 16, 8, 10)), ((2, 2), (16, 16, 9, 11)), ((1, 3), (40, 8, 
 
 @pytest.fixture
 def by_slices():
-    """Take slices for all windows side by side, however small x is."""
+    """Use slices for adjacent windows, however small x is."""
     with forced("max pooling", "slices"), forced("mean pooling", "slices"):
         yield
 
@@ -101,7 +101,7 @@ def by_slices():
 @pytest.mark.parametrize(("kernel", "shape"), [*TILES, ((3, 2), (3, 9, 8)), ((2, 2, 2), (2, 4, 6, 5))], ids=str)
 @pytest.mark.parametrize("kind", ["distinct", "tied", "signed zeros", "unbounded", "strided", "transposed"])
 def test_windows_side_by_side_give_what_torch_gives(kernel, shape, kind, dtype, by_slices, monkeypatch):
-    """By slices only, with the same first of equal elements, and infinite ones and gradients too."""
+    """Slices give the same first of equal elements, also with infinities, and the same gradients."""
     axes, x = len(kernel), draw(shape).to(dtype)
     x = {"distinct": x, "tied": x.round(), "signed zeros": x.round() * 0.0, "unbounded": x.where(x < 1, -torch.inf)}.get(kind, x)
     if kind == "strided":
@@ -123,7 +123,7 @@ def test_windows_side_by_side_give_what_torch_gives(kernel, shape, kind, dtype, 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_windows_side_by_side_in_half_precision(dtype, by_slices):
-    """Give the same bits as torch, forward and backward."""
+    """They agree bit for bit with torch, forward and backward."""
     x = draw((8, 16, 12, 12)).to(dtype).requires_grad_()
     want = nn.functional.max_pool2d(x, 2)
     y, cache = fn.MaxPool2d(2).apply({}, x.detach())
@@ -135,7 +135,7 @@ def test_windows_side_by_side_in_half_precision(dtype, by_slices):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("share", [0.0001, 0.3, 1.0])
 def test_windows_side_by_side_propagate_nan(share, dtype, by_slices):
-    """A window with a NaN has NaN, and its last NaN the gradient, as torch's; infinities of both signs beside them do no harm."""
+    """A window with a NaN gives NaN, and its last NaN gets the gradient, as in torch; infinities of both signs are no problem."""
     x = torch.where(fn.random.uniform(1, (2, 64, 17, 16)) < share, torch.nan, draw((2, 64, 17, 16)).round()).to(dtype)
     layer, x = fn.MaxPool2d(2), torch.where(x.abs() > 1, x / 0.0, x).requires_grad_()
     y, cache = layer.apply({}, x.detach())
@@ -147,7 +147,7 @@ def test_windows_side_by_side_propagate_nan(share, dtype, by_slices):
 
 
 def test_windows_side_by_side_on_a_large_input_refuse_another_gy(by_slices):
-    """A gy of another dtype or on another device, as on a small input."""
+    """A gy of another dtype or device is refused, as for a small input."""
     layer, x = fn.MaxPool2d(2), draw((16, 16, 8, 10)).float()
     y, cache = layer.apply({}, x)
     assert kernels.tiles_pay(x, (2, 2), kernels.MAXIMA.value)
@@ -159,7 +159,7 @@ def test_windows_side_by_side_on_a_large_input_refuse_another_gy(by_slices):
 
 
 def test_what_eager_code_kept_serves_within_vmap_and_the_reverse(by_slices):
-    """The cache of a large input goes backward within vmap, with one x for several gy."""
+    """The cache of a large input has its backward pass within vmap, with one x for several gy."""
     layer, x = fn.MaxPool2d(2), draw((8, 16, 12, 12)).round()
     y, cache = layer.apply({}, x)
     gys = draw((3, *y.shape), 1)
@@ -171,7 +171,7 @@ def test_what_eager_code_kept_serves_within_vmap_and_the_reverse(by_slices):
 @pytest.mark.parametrize(("kernel", "shape"), [*TILES, ((3, 3), (16, 16, 10, 9))], ids=str)
 @pytest.mark.parametrize("divisor", [None, 5])
 def test_means_of_windows_side_by_side_on_a_large_input_are_torch_s(kernel, shape, divisor, by_slices):
-    """By other kernels than on a small one; without a batch too."""
+    """Other kernels compute them than for a small one; inputs without a batch work too."""
     layer, module = AVG[len(kernel)]
     more = {"divisor_override": divisor} if len(kernel) > 1 else {}
     assert kernels.tiles_pay(draw(shape), kernel, kernels.MEANS.value)
@@ -198,7 +198,7 @@ def test_channels_last_gives_the_same_numbers_and_stays(layer, shape):
 
 @pytest.mark.parametrize("kind", [fn.MaxPool2d, fn.MinPool2d, fn.AvgPool2d])
 def test_one_row_of_windows_with_an_odd_stride(kind, by_slices):
-    """Transposed, an axis of one row may have an odd stride, so that pairs of elements cannot be viewed as one number."""
+    """After a transpose an axis of one row may have an odd stride, so pairs of elements cannot be viewed as one number."""
     x, layer = draw((2, 6, 4)).float().mT, kind((3, 2))
     torch.testing.assert_close(layer({}, x), layer({}, x.contiguous()))
     (y, cache), (same, other) = layer.apply({}, x), layer.apply({}, x.contiguous())
@@ -207,7 +207,7 @@ def test_one_row_of_windows_with_an_odd_stride(kind, by_slices):
 
 @pytest.mark.parametrize("kernel", ["torch", "slices"])
 def test_windows_of_minus_infinity_in_channels_last_3d(kernel):
-    """The index lies in its window: torch's kernel for this order gives the first of x."""
+    """The index is in its window; torch's kernel for this memory order gives the first of x."""
     x, layer = torch.full((1, 2, 4, 4, 4), -torch.inf), fn.MaxPool3d(2, return_indices=True)
     with forced("max pooling", kernel):
         indices = layer({}, x.contiguous(memory_format=torch.channels_last_3d))[1]
@@ -215,7 +215,7 @@ def test_windows_of_minus_infinity_in_channels_last_3d(kernel):
 
 
 def test_pooling_in_an_ensemble():
-    """Members share the shapes that the cache holds."""
+    """Members share the shapes in the cache."""
     net = fn.serial(fn.ensemble(fn.serial(fn.Conv2d(1, 2, 3), fn.MaxPool2d(2), fn.AvgPool2d(2)), 2), fn.Mean(0))
     fn.testing.check_vjp(net, draw((2, 1, 10, 10)))
 
@@ -268,7 +268,7 @@ NO_CHANNELS = [
 
 @pytest.mark.parametrize("layer", NO_CHANNELS, ids=repr)
 def test_without_channels_the_result_is_empty(layer):
-    """With the lengths that other channels have, and so is the gradient; torch refuses most of them."""
+    """It has the lengths that other channels have, and so has the gradient; torch refuses most of them."""
     lengths = (5,) * getattr(layer, "axes", 2) if isinstance(getattr(layer, "axes", 2), int) else (5, 5)
     some = layer({}, torch.ones(2, 2, *lengths))
     y, cache = layer.apply({}, torch.ones(2, 0, *lengths))
@@ -279,6 +279,6 @@ def test_without_channels_the_result_is_empty(layer):
 
 @pytest.mark.parametrize("layer", [fn.Unfold(2), fn.LocalResponseNorm(2), fn.CrossMapLRN2d(2)], ids=repr)
 def test_what_needs_a_channel_says_so(layer):
-    """Its result is made of several of them."""
+    """Its result needs several of them."""
     with pytest.raises(ValueError, match=r"x must have a channel, got x of shape \(2, 0, 4, 4\)"):
         layer({}, torch.ones(2, 0, 4, 4))

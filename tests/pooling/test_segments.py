@@ -1,4 +1,4 @@
-"""Segments and the smallest of windows: against autograd and ``MaxPool``, empty segments, ties, and the errors."""
+"""Segments, and the minimum of windows: compared with autograd and ``MaxPool``, empty segments, ties, and the errors."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def looped(reduction, x, lengths):
     st.integers(0, 10**6),
 )  # fmt: skip
 def test_a_segment_is_reduced_as_by_itself(reduction, lengths, more, shape, seed):
-    """Values and gradients are those of autograd through a loop; empty segments give 0, and rows behind the last count nothing."""
+    """Values and gradients are autograd's through a loop; empty segments give 0, and rows after the last are ignored."""
     x, gy = draw((sum(lengths) + more, *shape), seed), draw((len(lengths), *shape), seed + 1)
     layer = fn.SegmentPool(reduction)
     y, cache = layer.apply({}, (x, torch.tensor(lengths)))
@@ -44,7 +44,7 @@ def test_a_segment_is_reduced_as_by_itself(reduction, lengths, more, shape, seed
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_no_rows_and_no_segments_are_fine(reduction):
-    """Of no rows every segment is 0; of no segments there is no y, and gx is 0."""
+    """Without rows every segment is 0; without segments y is empty, and gx is 0."""
     layer = fn.SegmentPool(reduction)
     y, cache = layer.apply({}, (torch.ones(0, 3), torch.tensor([0, 0])))
     assert torch.equal(y, torch.zeros(2, 3))
@@ -55,7 +55,7 @@ def test_no_rows_and_no_segments_are_fine(reduction):
 
 
 def test_equals_share_the_gradient():
-    """As in ``Max``; -∞ is a value like others, and rows behind the last segment have none of it."""
+    """``Max`` does the same; -∞ is a value like others, and rows after the last segment get no gradient."""
     layer, x = fn.SegmentPool("max"), torch.tensor([1.0, 1.0, 0.0, 5.0, -torch.inf, 0.0])
     y, cache = layer.apply({}, (x, torch.tensor([2, 2, 1])))
     assert y.tolist() == [1.0, 5.0, -torch.inf]
@@ -69,7 +69,7 @@ def test_equals_share_the_gradient():
     st.integers(0, 10**6),
 )  # fmt: skip
 def test_the_smallest_is_the_largest_of_the_negative(axes, kernel, stride, padding, dilation, indices, ceil, seed):
-    """With every option of ``MaxPool``, by autograd through torch's."""
+    """Every option of ``MaxPool`` is tried, with autograd through torch's."""
     options = (kernel, stride, min(padding, kernel // 2), dilation, indices, ceil)
     ours, theirs = getattr(fn, f"MinPool{axes}d")(*options), getattr(torch.nn, f"MaxPool{axes}d")(*options)
     x = draw((2, 2, *[6] * axes), seed).requires_grad_()

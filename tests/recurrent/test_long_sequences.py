@@ -11,7 +11,7 @@ from funcnet.kernels.recurrent import pieces
 LAYER = fn.LSTM(3, 4)
 PARAMS = LAYER.init(0)
 KEPT = 2 * (3 + 16 * 4)
-"""How many numbers are kept of a step of two rows."""
+"""The number of elements kept for a step of two rows."""
 
 
 def both_passes(x, limit):
@@ -27,7 +27,7 @@ def both_passes(x, limit):
 
 @pytest.mark.parametrize(("steps", "limit", "lengths"), [(10, 3 * KEPT, [3, 3, 3, 1]), (7, 0, [1] * 7), (9, 5 * KEPT, [5, 4])])
 def test_pieces_give_what_the_whole_gives(steps, limit, lengths, monkeypatch):
-    """Each of about the same length; the way back can be taken twice."""
+    """All have about the same length; the backward pass can be repeated."""
     seen, kernel = [], pieces.lstm_operators.run
     x = random.normal(0, (steps, 2, 3), dtype=torch.float32)
     want = both_passes(x, "whole")

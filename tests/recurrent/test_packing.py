@@ -1,4 +1,4 @@
-"""Packing beside torch.nn.utils.rnn."""
+"""Packing compared with torch.nn.utils.rnn."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ import funcnet as fn
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.sampled_from([(), (2,), (2, 3)]), st.booleans(), st.integers(0, 9))
 @settings(max_examples=30)
 def test_sequences_are_padded_and_packed_as_torch_does(counts, features, batch_first, seed):
-    """The padded tensor, the packed rows of falling lengths, and the ways back from both."""
+    """The padded tensor, the packed rows of decreasing lengths, and the inverses of both agree."""
     counts = sorted(counts, reverse=True)
     sequences = [draw((count, *features), seed + i) for i, count in enumerate(counts)]
     padded = fn.pad_sequence(sequences, batch_first=batch_first, padding_value=2.0)
@@ -30,7 +30,7 @@ def test_sequences_are_padded_and_packed_as_torch_does(counts, features, batch_f
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any), st.integers(0, 9))
 @settings(max_examples=20)
 def test_padding_and_packing_are_each_other_s_transposes(counts, seed):
-    """⟨g, pack x⟩ = ⟨pad g, x⟩, for lengths in any order, 0 among them."""
+    """⟨g, pack x⟩ = ⟨pad g, x⟩ for lengths in any order, also 0."""
     x, g = draw((4, len(counts), 2), seed), draw((sum(counts), 2), seed + 1)
     torch.testing.assert_close((g * fn.pack_padded(x, counts)).sum(), (fn.pad_packed(g, counts, total_length=4) * x).sum())
 

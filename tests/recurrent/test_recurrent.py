@@ -1,4 +1,4 @@
-"""Recurrent cells and nets beside torch.nn's, in float64; the ways to compute them beside each other; and their errors."""
+"""Recurrent cells and nets compared with torch.nn's in float64; their different implementations; and their errors."""
 
 import re
 
@@ -28,7 +28,7 @@ NETS = {"rnn": (fn.RNN, nn.RNN), "lstm": (fn.LSTM, nn.LSTM), "gru": (fn.GRU, nn.
 )
 @settings(max_examples=30)
 def test_a_cell_agrees_with_torch(kind, sizes, batch, bias, stated, nonlinearity, seed):
-    """New state and all gradients are torch.nn's, with and without a batch, a bias and a state."""
+    """New state and all gradients agree, with and without a batch, a bias and a state."""
     options = {"bias": bias} | ({"nonlinearity": nonlinearity} if kind == "RNNCell" else {})
     ours, theirs = getattr(fn, kind), getattr(nn, kind)
     x, h, c = draw((*batch, sizes[0]), seed), draw((*batch, sizes[1]), seed + 1), draw((*batch, sizes[1]), seed + 2)
@@ -63,7 +63,7 @@ def joined(parts):
 @given(data=st.data(), stated=st.booleans(), seed=st.integers(0, 99))
 @settings(max_examples=40)
 def test_a_net_agrees_with_torch(name, data, stated, seed):
-    """Outputs, last state and all gradients are torch.nn's from its state_dict, for all options."""
+    """Outputs, last state and all gradients agree by the state_dict for all options."""
     kind, sizes, options, shape, states = data.draw(nets(kinds=(name.lower(),)))
     ours, theirs = NETS[kind]
     x = draw(shape, seed)
@@ -75,7 +75,7 @@ def test_a_net_agrees_with_torch(name, data, stated, seed):
 @given(nets(), st.lists(st.integers(1, 4), min_size=3, max_size=3), st.integers(0, 99))
 @settings(max_examples=40)
 def test_lengths_do_what_packed_sequences_do(case, lengths, seed):
-    """Outputs are 0 beyond a row's end, states are those of its last step, and the gradients are torch.nn's of a packed sequence."""
+    """Outputs are 0 after a row's end, states are those of its last step, and gradients are torch.nn's of a packed sequence."""
     kind, sizes, options, _, _ = case
     ours, theirs = NETS[kind]
     options = options | {"batch_first": True, "dropout": 0.0}
@@ -99,7 +99,7 @@ def test_lengths_do_what_packed_sequences_do(case, lengths, seed):
 @pytest.mark.parametrize("layer", [fn.RNN(3, 4), fn.LSTM(3, 4, 2, bidirectional=True), fn.LSTM(3, 4, proj_size=2), fn.GRU(3, 4)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_padding_is_left_out(layer, dtype):
-    """NaN in steps beyond a row's end changes nothing: no output, no state, no gradient."""
+    """NaN in steps after a row's end does not affect outputs, states or gradients."""
     params, x, lengths = fn.tree.cast(layer.init(0), dtype), draw((5, 2, 3)).to(dtype), torch.tensor([5, 3])
     padded = x.clone()
     padded[3:, 1] = torch.nan
@@ -111,7 +111,7 @@ def test_padding_is_left_out(layer, dtype):
 
 
 def formulas(cell):
-    """Return the formulas of the gates in a cell's docstring, as Python: {name: expression}, in order."""
+    """Return the formulas of the gates in a cell's docstring as Python: {name: expression}, in order."""
     lines = type(cell).__doc__.split("\n\n")[1]
     pairs = [part.strip().split(" = ", 1) for part in re.split(r"\s{3,}|,  or", lines) if " = " in part]
     products = {"p", "s", "gW", "gU", "gb", "gb'", "gx", "gh"}
@@ -165,7 +165,7 @@ def everything(layer, params, x):
 
 @pytest.mark.parametrize("name", WAYS)
 def test_buffers_and_new_tensors_give_the_same(name):
-    """What eager code writes into buffers, and what vmap makes step by step, agree to rounding."""
+    """Eager code with buffers and vmap, which goes step by step, agree to rounding."""
     layer = WAYS[name]
     params, x = fn.tree.cast(layer.init(0), torch.float64), draw((5, 2, 3))
     mapped = torch.func.vmap(lambda x: everything(layer, params, x))(x.unsqueeze(0))
@@ -174,7 +174,7 @@ def test_buffers_and_new_tensors_give_the_same(name):
 
 @pytest.mark.parametrize("name", WAYS)
 def test_a_way_back_can_be_mapped_over_many_gradients(name):
-    """The rows of a Jacobian, by vmap over vjp with one cache that was made without."""
+    """vmap over vjp gives the rows of a Jacobian, with one cache made outside."""
     layer = WAYS[name]
     params = fn.tree.cast(layer.init(0), torch.float64)
     y, cache = layer.apply(params, draw((3, 2, 3)))
@@ -186,7 +186,7 @@ def test_a_way_back_can_be_mapped_over_many_gradients(name):
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_the_lstm_of_float32_is_that_of_float64(context):
-    """oneDNN's kernel gives the numbers of the formula, in every mode of autograd, and the same bits twice."""
+    """oneDNN's kernel gives the numbers of the formula in every mode of autograd, and the same bits twice."""
     layer = fn.LSTM(3, 5, 2, bidirectional=True)
     params, x = layer.init(0), draw((6, 4, 3)).float()
     with context():
@@ -199,7 +199,7 @@ def test_the_lstm_of_float32_is_that_of_float64(context):
 
 @pytest.mark.parametrize("name", WAYS)
 def test_a_state_goes_on_in_the_next_piece(name):
-    """Two pieces of a sequence, the second from the first one's last state, are the whole."""
+    """Two pieces of a sequence, the second from the last state of the first, give the whole."""
     layer = WAYS[name].replace(bidirectional=False)
     params, x = layer.init(0), draw((7, 2, 3)).float()
     first, state = layer(params, x[:4])
@@ -208,7 +208,7 @@ def test_a_state_goes_on_in_the_next_piece(name):
 
 
 def test_a_gradient_of_none_is_one_of_zeros():
-    """A loss on the outputs alone, or on the last state alone, need not make the other's zeros."""
+    """A loss on the outputs only, or on the last state only, need not make the other's zeros."""
     layer = fn.LSTM(3, 4)
     params = layer.init(0)
     y, cache = layer.apply(params, draw((5, 2, 3)).float())
@@ -218,7 +218,7 @@ def test_a_gradient_of_none_is_one_of_zeros():
 
 
 def test_dropout_stands_between_the_layers():
-    """Its mask is one of the key; everything dropped leaves the second layer an input of zeros; one layer has none."""
+    """Its mask depends on the key; if all is dropped, the second layer gets zeros; one layer has no dropout."""
     layer = fn.RNN(3, 2, 2, dropout=1.0)
     params, x = layer.init(0), draw((4, 2, 3)).float()
     second = fn.RNN(2, 2)
@@ -233,7 +233,7 @@ def test_dropout_stands_between_the_layers():
 
 @pytest.mark.parametrize("layer", [fn.LSTMCell(30, 40), fn.GRU(30, 40, 2)], ids=repr)
 def test_the_first_params_are_within_torch_s_bounds(layer):
-    """All of them even in ±1 / √hidden_size."""
+    """All of them are uniform in ±1 / √hidden_size."""
     for leaf in layer.init(0).values():
         assert 0.8 < float(leaf.abs().max()) * 40**0.5 <= 1
 

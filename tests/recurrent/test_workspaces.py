@@ -1,4 +1,4 @@
-"""The part of oneDNN's workspace that an LSTM's backward pass is given."""
+"""The part of oneDNN's workspace that an LSTM's backward pass needs."""
 
 import pytest
 import torch
@@ -7,11 +7,11 @@ import funcnet as fn
 from funcnet.kernels.recurrent import lstm_operators, workspaces
 
 SHAPES = [(1, 1, 1, 1), (3, 2, 7, 6), (5, 4, 64, 64), (9, 3, 20, 256), (4, 33, 256, 20), (17, 5, 100, 64), (2, 8, 300, 128)]
-"""Steps, rows, inputs and outputs."""
+"""Numbers of steps, rows, inputs and outputs."""
 
 
 def forward(steps, rows, inputs, outputs):
-    """Return the arguments of the kernel backward, the workspace last."""
+    """Return the arguments of the backward kernel, the workspace last."""
     draw = lambda i, *shape: fn.random.normal(fn.fold_in(0, i), shape)
     x, h, c = draw(0, steps, rows, inputs), draw(1, 1, rows, outputs), draw(2, 1, rows, outputs)
     w = [draw(3, 4 * outputs, inputs), draw(4, 4 * outputs, outputs), draw(5, 4 * outputs), draw(6, 4 * outputs)]
@@ -43,7 +43,7 @@ def test_the_backward_pass_reads_what_was_copied_only(shape, monkeypatch):
 
 
 def test_a_workspace_of_another_layout_is_copied_whole():
-    """One page more, and nothing is known of where the parts are."""
+    """With one more page, the positions of the parts are unknown."""
     x, hh = torch.zeros(3, 2, 7), torch.zeros(24, 6)
     workspace = fn.random.randint(0, (8 * 4096,), 0, 256).to(torch.uint8)
     new = workspaces.copied(workspace, x, hh)

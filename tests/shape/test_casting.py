@@ -1,4 +1,4 @@
-"""Changes of dtype: y and the gradient each in its own, all laws but those that measure slopes, and the errors."""
+"""Changes of dtype: dtypes of y and of the gradient, all laws except those of slopes, and the errors."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ X = fn.random.normal(0, (4, 3))
 @pytest.mark.parametrize("to", DTYPES)
 @pytest.mark.parametrize("given", DTYPES)
 def test_y_has_the_dtype_and_the_gradient_that_of_x(given, to):
-    """The numbers are rounded once on each way."""
+    """Numbers are rounded once in each direction."""
     x = X.to(given)
     y, cache = fn.Cast(to).apply({}, x)
     assert torch.equal(y, x.to(to))
@@ -25,7 +25,7 @@ def test_y_has_the_dtype_and_the_gradient_that_of_x(given, to):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
 def test_integers_become_numbers_without_a_gradient(dtype):
-    """As the bytes of an image do."""
+    """An example is the bytes of an image."""
     x = torch.tensor([0, 1, 1]).to(dtype)
     y, cache = fn.Cast(torch.float32).apply({}, x)
     assert torch.equal(y, torch.tensor([0.0, 1.0, 1.0]))
@@ -35,14 +35,14 @@ def test_integers_become_numbers_without_a_gradient(dtype):
 @pytest.mark.parametrize("law", ["structure", "pure", "rows", "strides", "halves"])
 @pytest.mark.parametrize("to", DTYPES)
 def test_the_laws_that_measure_no_slopes_hold_for_every_dtype(law, to):
-    """From each dtype to each; differences of rounded numbers are no slopes."""
+    """Each pair of dtypes is tried; differences of rounded numbers are not slopes."""
     for given in DTYPES:
         LAWS[law](fn.Cast(to), X, dtype=given)
     LAWS[law](fn.serial(fn.Tanh(), fn.Cast(to)), X)
 
 
 def test_only_a_declared_dtype_is_right():
-    """A layer that does not declare it breaks the law of structure still."""
+    """A layer that does not declare the change breaks the law of structure."""
     undeclared = fn.layer(apply=lambda params, x: (x.float(), ()), vjp=lambda params, cache, gy: (params, gy.double()))
     with pytest.raises(AssertionError, match=r"law 4, structure: y must be torch.float64, got torch.float32"):
         LAWS["structure"](undeclared, X)

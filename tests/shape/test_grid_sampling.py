@@ -1,4 +1,4 @@
-"""Sampling at places against torch in float64, and its errors."""
+"""Sampling at points compared with torch in float64, and its errors."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ steps = st.lists(st.integers(1, 4), min_size=2, max_size=3)
 @given(modes, paddings, st.booleans(), steps, st.integers(1, 3), st.sampled_from([0, 1, 2]), st.integers(0, 99))
 @settings(max_examples=40)
 def test_grid_sample_agrees_with_torch(mode, padding, corners, sizes, places, rows, seed):
-    """Images and volumes, every mode, padding and place of the corners, an empty batch too."""
+    """Images and volumes, every mode, padding and alignment of corners agree, also for an empty batch."""
     mode = "bilinear" if len(sizes) == 3 and mode == "bicubic" else mode
     x = draw((rows, 2, *sizes), seed), draw((rows, *[places] * len(sizes), len(sizes)), seed + 1)
     if rows == 0:
@@ -39,14 +39,14 @@ def test_grid_sample_agrees_with_torch(mode, padding, corners, sizes, places, ro
 @given(steps, st.booleans(), st.integers(1, 3), st.integers(0, 99))
 @settings(max_examples=20)
 def test_affine_grid_agrees_with_torch(sizes, corners, rows, seed):
-    """In two and three dimensions; a single place is in the middle."""
+    """They agree in two and three dimensions; a single point is in the middle."""
     corners = corners and min(sizes) > 1  # else torch warns of what it once did
     twin = Function(lambda x: nn.functional.affine_grid(x, [rows, 1, *sizes], corners))
     assert_twins(fn.AffineGrid(tuple(sizes), corners), twin, draw((rows, len(sizes), len(sizes) + 1), seed))
 
 
 def test_the_identity_map_reads_an_image_as_it_is():
-    """The grid of (1 0 0; 0 1 0) names the places of the elements themselves."""
+    """The grid of (1 0 0; 0 1 0) has the points of the elements themselves."""
     x, theta = draw((1, 2, 3, 4)), torch.eye(2, 3, dtype=torch.float64)[None]
     torch.testing.assert_close(fn.GridSample()({}, (x, fn.AffineGrid((3, 4))({}, theta))), x)
 
@@ -75,7 +75,7 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
 
 @pytest.mark.parametrize(("layer", "x"), [(fn.GridSample(), (IMAGES, GRID)), (fn.AffineGrid((2, 2)), torch.ones(3, 2, 3))])
 def test_a_gradient_of_another_shape_is_refused(layer, x):
-    """Before a kernel reads beyond its end."""
+    """No kernel reads beyond its end."""
     y, cache = layer.apply({}, x)
     with pytest.raises(ValueError, match="gy must have the shape of y"):
         layer.vjp({}, cache, y[:1])
@@ -85,7 +85,7 @@ def test_a_gradient_of_another_shape_is_refused(layer, x):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e38])
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_a_place_that_is_no_number_is_not_read(padding_mode, bad, align_corners):
-    """torch's kernel reads and writes out of bounds there; the other places keep their values and gradients."""
+    """torch's kernel reads and writes out of bounds there; other points keep their values and gradients."""
     layer = fn.GridSample("bilinear", padding_mode, align_corners)
     images, grid = draw((2, 3, 40, 40)).float(), draw((2, 4, 4, 2)).float()
     strange = grid.clone()

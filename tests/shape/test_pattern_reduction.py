@@ -1,4 +1,4 @@
-"""Reduction and repetition by patterns beside formulas of torch's, and the errors they raise."""
+"""Reduction and repetition by patterns compared with torch's functions, and the errors they raise."""
 
 import pytest
 import torch
@@ -92,7 +92,7 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
     ids=repr,
 )
 def test_the_axes_of_a_shape_are_worked_out_once(layer, monkeypatch):
-    """An x of a shape that came before takes the plan that is there."""
+    """An x with a shape that came before uses the existing plan."""
     planned, shapes = type(layer).planned, []
     monkeypatch.setattr(type(layer), "planned", lambda self, shape: shapes.append(shape) or planned(self, shape))
     for shape in ((2, 14, 3), (2, 16, 3), (2, 14, 3)):

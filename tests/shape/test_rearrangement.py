@@ -1,4 +1,4 @@
-"""Rearrangement by patterns beside einops as torch has it, steps in their context beside windows, and the errors they raise."""
+"""Rearrangement by patterns compared with einops, windows of steps with plain windows, and the errors they raise."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ PATTERNS = {
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_pattern_means_what_it_says(pattern):
-    """Value and gradient are those of views and permutations of torch's."""
+    """Value and gradient are those of torch's views and permutations."""
     shape, sizes, f = PATTERNS[pattern]
     assert_twins(fn.rearrange(pattern, **sizes), Function(f), draw(shape))
 
@@ -53,7 +53,7 @@ def test_a_pattern_means_what_it_says(pattern):
 )
 @settings(max_examples=40)
 def test_any_split_order_and_joining_is_einops(left, right, cut, join, seed):
-    """Of four names, some of them joined on either side."""
+    """Four names are tried, some of them joined on either side."""
     sizes = {"a": 2, "b": 3, "c": 1, "d": 2}
     sides = [f"({' '.join(names[:n])}) {' '.join(names[n:])}" for names, n in ((left, cut), (right, join))]
     pattern, joint = " -> ".join(sides), torch.Size([sizes[name] for name in left[:cut]]).numel()
@@ -62,7 +62,7 @@ def test_any_split_order_and_joining_is_einops(left, right, cut, join, seed):
 
 
 def test_its_repr_is_the_call_that_makes_it():
-    """With its sizes by name; the order of rows is known to stay where the first axis does."""
+    """Sizes are named; the order of rows is known to stay if the first axis does."""
     layer = fn.rearrange("n (h w) -> n h w", h=2)
     assert repr(layer) == "rearrange('n (h w) -> n h w', h=2)"
     assert not layer.batch_dependent
@@ -72,7 +72,7 @@ def test_its_repr_is_the_call_that_makes_it():
 @given(st.sampled_from([(), (2,), (2, 3)]), st.integers(1, 5), st.integers(1, 3), st.integers(0, 6), st.integers(0, 99))
 @settings(max_examples=40)
 def test_a_step_has_those_around_it(lead, steps, size, w, seed):
-    """Value and gradient are those of windows of the padded sequence, also where they reach beyond both ends."""
+    """Value and gradient are those of windows of the padded sequence, also beyond both ends."""
 
     def windows(x):
         padded = nn.functional.pad(x, (0, 0, w, w)).unfold(-2, 2 * w + 1, 1)

@@ -1,4 +1,4 @@
-"""Resizings and shuffles against torch.nn in float64, and their errors."""
+"""Resizings and shuffles compared with torch.nn in float64, and their errors."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ factors = st.floats(0.5, 3.0)
 @given(mode=st.sampled_from(list(MODES)), data=st.data())
 @settings(max_examples=120)
 def test_upsample_agrees_with_its_twin(mode, data):
-    """To a size or by a factor, one for all axes or one for each, larger and smaller, however corners and samples are placed."""
+    """A size or a factor, for all axes or each, larger and smaller, agrees for every alignment of corners and samples."""
     n = data.draw(st.sampled_from(MODES[mode]))
     steps = data.draw(st.lists(st.integers(2, 4), min_size=n, max_size=n))
     number = data.draw(st.sampled_from([st.integers(1, 6), factors]))
@@ -43,7 +43,7 @@ def test_upsample_agrees_with_its_twin(mode, data):
 )
 @settings(max_examples=20)
 def test_upsampling_in_2d_agrees_with_its_twins(steps, size, factor):
-    """Nearest and bilinear, to a size and by a factor that leaves something."""
+    """Nearest and bilinear agree, to a size and by a factor that leaves a remainder."""
     factor = max(factor, 1 / min(steps))
     for ours, theirs in ((fn.UpsamplingNearest2d, nn.UpsamplingNearest2d), (fn.UpsamplingBilinear2d, nn.UpsamplingBilinear2d)):
         assert_twins(ours(size), theirs(size), draw((2, 3, *steps)))
@@ -54,7 +54,7 @@ def test_upsampling_in_2d_agrees_with_its_twins(steps, size, factor):
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.sampled_from([(), (2,), (2, 1)]))
 @settings(max_examples=20)
 def test_pixel_shuffles_agree_with_their_twins(r, c, h, w, outer):
-    """In both directions, with several batch axes and without any; and one undoes the other."""
+    """They agree in both directions, with several batch axes and without any; one inverts the other."""
     x = draw((*outer, c * r * r, h, w))
     assert_twins(fn.PixelShuffle(r), nn.PixelShuffle(r), x)
     assert_twins(fn.PixelUnshuffle(r), nn.PixelUnshuffle(r), draw((*outer, c, h * r, w * r)))
@@ -65,19 +65,19 @@ def test_pixel_shuffles_agree_with_their_twins(r, c, h, w, outer):
 @given(st.integers(1, 4), st.integers(1, 4), st.lists(st.integers(1, 3), min_size=1, max_size=3))
 @settings(max_examples=20)
 def test_channel_shuffle_agrees_with_its_twin(groups, channels, steps):
-    """For sequences, images and volumes."""
+    """Sequences, images and volumes are tried."""
     assert_twins(fn.ChannelShuffle(groups), nn.ChannelShuffle(groups), draw((2, groups * channels, *steps)))
 
 
 def test_an_empty_batch_has_the_shape_of_a_full_one():
-    """Where torch's pixel shuffles forget it."""
+    """torch's pixel shuffles lose it."""
     assert fn.PixelShuffle(2)({}, torch.ones(0, 8, 3, 2)).shape == (0, 2, 6, 4)
     assert fn.PixelUnshuffle(2)({}, torch.ones(0, 2, 6, 4)).shape == (0, 8, 3, 2)
     assert fn.ChannelShuffle(2)({}, torch.ones(0, 4, 3)).shape == (0, 4, 3)
 
 
 def test_a_gradient_of_another_shape_is_refused():
-    """Before a kernel reads beyond its end."""
+    """No kernel reads beyond its end."""
     layer = fn.Upsample(scale_factor=2)
     y, cache = layer.apply({}, torch.ones(2, 3, 4))
     with pytest.raises(ValueError, match=r"gy must have the shape of y, \(2, 3, 8\), got gy of shape \(1, 3, 8\)"):

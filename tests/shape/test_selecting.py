@@ -1,4 +1,4 @@
-"""Selection of entries and of elements beside indexing, constant affine maps, and the errors they raise."""
+"""Selection of entries and elements compared with indexing, constant affine maps, and the errors they raise."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ import funcnet as fn
 
 
 def test_a_recurrent_net_hands_on_its_outputs():
-    """``Select(0)`` between an LSTM and a Linear gives what indexing by hand gives, forward and backward."""
+    """``Select(0)`` between an LSTM and a Linear gives what indexing gives, forward and backward."""
     net, x = fn.serial(fn.LSTM(4, 6), fn.Select(0), fn.Linear(6, 2)), fn.random.normal(1, (5, 3, 4))
     params = net.init(0)
     y, cache = net.apply(params, x)
@@ -35,7 +35,7 @@ def test_what_is_not_selected_has_the_gradient_zero():
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 3), st.booleans(), st.integers(0, 99))
 def test_gather_is_the_indexing_of_torch(shape, axis, from_the_end, seed):
-    """Value and gradient, along every axis."""
+    """Value and gradient agree along every axis."""
     axis %= len(shape)
     q = draw(shape, seed).requires_grad_()
     rest = (*shape[:axis], *shape[axis + 1 :])
@@ -49,7 +49,7 @@ def test_gather_is_the_indexing_of_torch(shape, axis, from_the_end, seed):
 
 
 def test_rescale_is_a_fixed_affine_map():
-    """A factor, then an offset; either may be left out."""
+    """A factor comes first, then an offset; either may be omitted."""
     x = torch.tensor([1.0, -2.0])
     assert torch.equal(fn.Rescale(3.0, 0.5)({}, x), 3 * x + 0.5)
     assert torch.equal(fn.Rescale(offset=1)({}, x), x + 1)

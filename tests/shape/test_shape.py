@@ -1,4 +1,4 @@
-"""Arrangements, parts and paddings against torch in float64, and their errors."""
+"""Arrangements, parts and paddings compared with torch in float64, and their errors."""
 
 import pickle
 
@@ -28,7 +28,7 @@ class Function(nn.Module):
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=3), sizes, st.integers(0, 3), st.integers(-1, 2), seeds)
 @settings(max_examples=30)
 def test_unflatten_agrees_with_its_twin(parts, shape, dim, left, seed):
-    """Any axis into any sizes, one of them -1 or none."""
+    """Any axis becomes any sizes, one of them -1 or none."""
     dim = dim % len(shape)
     shape[dim] = torch.Size(parts).numel()
     asked = tuple(-1 if i == left else n for i, n in enumerate(parts))
@@ -40,7 +40,7 @@ def test_unflatten_agrees_with_its_twin(parts, shape, dim, left, seed):
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=5), st.integers(0, 4), st.integers(0, 4), seeds)
 @settings(max_examples=40)
 def test_flatten_and_identity_agree_with_their_twins(shape, start, count, seed):
-    """From any axis to any later one, from either end, and nothing at all."""
+    """It goes from any axis to any later one, counted from either end; Identity changes nothing."""
     n, x = len(shape), draw(shape, seed)
     first = start % n
     last = min(first + count, n - 1)
@@ -63,7 +63,7 @@ WITHOUT_PARAMS = [
 )
 @settings(max_examples=20)
 def test_a_layer_without_params_agrees_with_torch(layer, module, shape, scale, seed):
-    """Value and gradient are torch's, on any shape and scale."""
+    """Value and gradient are torch's for any shape and scale."""
     x = draw(shape, seed) * scale
     assert_twins(layer, module, x, tolerance=TIGHT)
     assert_twins(layer, module, x * (x > 0), tolerance=TIGHT)
@@ -81,7 +81,7 @@ def test_extreme_values_give_what_torch_gives(layer, module):
 @given(sizes, st.randoms(use_true_random=False), st.data())
 @settings(max_examples=30)
 def test_reordered_axes_agree_with_torch(shape, random, data):
-    """Permute, Transpose, Squeeze and Unsqueeze give torch's values and gradients, for axes from either end."""
+    """Permute, Transpose, Squeeze and Unsqueeze give torch's values and gradients for axes counted from either end."""
     n, x = len(shape), draw(shape)
     order = tuple(random.sample(range(n), n))
     signed = tuple(d - n if data.draw(st.booleans()) else d for d in order)
@@ -94,7 +94,7 @@ def test_reordered_axes_agree_with_torch(shape, random, data):
 
 
 def test_reshape_keeps_the_batch_axes():
-    """Also when there are no rows, from which -1 could not be told."""
+    """This holds without rows too, when -1 cannot be computed."""
     assert fn.Reshape((2, -1))({}, torch.ones(0, 6)).shape == (0, 2, 3)
     assert fn.Reshape((-1,))({}, torch.ones(4)).shape == (4, 1)
     assert fn.Reshape((-1, 2), 0)({}, torch.ones(2, 3)).shape == (3, 2)
@@ -109,7 +109,7 @@ parts = st.integers(-2, 1) | st.builds(slice, ends, ends, st.none() | st.integer
 @given(st.lists(parts, max_size=3), st.booleans(), seeds)
 @settings(max_examples=40)
 def test_index_agrees_with_torch(index, dots, seed):
-    """Ints, slices, new axes and an ellipsis, with the gradient 0 elsewhere; and the layer is a value."""
+    """Ints, slices, new axes and an ellipsis agree, with the gradient 0 elsewhere; the layer is a value."""
     index = (*index[:1], *[...] * dots, *index[1:])
     layer, x = fn.Index[index], draw((2, 3, 4), seed)
     assert_twins(layer, Function(lambda x: x[index]), x)
@@ -118,7 +118,7 @@ def test_index_agrees_with_torch(index, dots, seed):
 
 
 def test_an_index_can_be_one_part():
-    """As x[0] is x[0,]."""
+    """x[0] equals x[0,]."""
     assert fn.Index(0) == fn.Index[0] == fn.Index((0,))
     assert fn.Index[:1] != fn.Index[:2]
     assert fn.Index[:1] != fn.Index[0]
@@ -127,7 +127,7 @@ def test_an_index_can_be_one_part():
 @given(sizes, st.integers(-4, 3), st.integers(1, 5), seeds)
 @settings(max_examples=30)
 def test_split_and_chunk_agree_with_torch(shape, dim, count, seed):
-    """Along any axis, into parts of one size, a smaller last one, or into given sizes."""
+    """They agree along any axis, for parts of one size, a smaller last one, or given sizes."""
     dim = dim % len(shape)
     first, x = shape[dim] // 2, draw(shape, seed)
     both = (first, shape[dim] - first)
@@ -143,7 +143,7 @@ def test_split_is_the_reverse_of_concat():
 
 
 def test_one_hot_agrees_with_torch_and_has_no_gradient():
-    """Its values are those of torch's function, in float32; a number out of range has none; the gradient is None."""
+    """Its values are torch's in float32; a number out of range has none; the gradient is None."""
     x = torch.tensor([[0, 2], [1, 1]])
     y, cache = fn.OneHot(4).apply({}, x)
     assert torch.equal(y, nn.functional.one_hot(x, 4).float())
@@ -160,7 +160,7 @@ PADS = [f"{kind}Pad{n}d" for kind in ("Zero", "Constant", "Reflection", "Replica
 @given(data=st.data())
 @settings(max_examples=20)
 def test_a_padding_agrees_with_its_twin(name, data):
-    """Any sizes on either side that torch takes, one number for all, with a batch and without, and with an empty batch."""
+    """Any sizes that torch takes agree, also one number for all, with a batch, without, and with an empty batch."""
     n = int(name[-2])
     shape = data.draw(st.lists(st.integers(1, 4), min_size=n, max_size=n))
     most = [size - name.startswith("Reflection") for size in reversed(shape)]
@@ -178,7 +178,7 @@ def test_a_padding_agrees_with_its_twin(name, data):
 
 
 def test_negative_padding_takes_away_what_was_mirrored_or_before_going_around():
-    """In torch's order."""
+    """The order is torch's."""
     x = torch.arange(5.0)[None]
     assert fn.ReflectionPad1d((-1, 1))({}, x).tolist() == [[1, 2, 3, 4, 3]]
     assert fn.ReflectionPad1d((-3, 4))({}, x).tolist() == [[3, 4, 3, 2, 1, 0]]
@@ -188,7 +188,7 @@ def test_negative_padding_takes_away_what_was_mirrored_or_before_going_around():
 
 @pytest.mark.parametrize("name", PADS)
 def test_a_padding_refuses_a_gradient_of_another_shape(name):
-    """Even one that differs in the channels alone, beyond which a kernel would read."""
+    """This holds even if only the channels differ, beyond which a kernel would read."""
     n = int(name[-2])
     layer = getattr(fn, name)(1, *[2.0] * name.startswith("Constant"))
     y, cache = layer.apply({}, torch.ones(2, 3, *[4] * n))
@@ -266,13 +266,13 @@ ON_A_TENSOR = [
 @pytest.mark.parametrize("x", ["x", None, 1.0, (torch.ones(2, 4),)], ids=repr)
 @pytest.mark.parametrize("layer", ON_A_TENSOR, ids=repr)
 def test_what_is_no_tensor_is_refused(layer, x):
-    """By a sentence of the layer's own, before an attribute of x is missed."""
+    """The layer raises its own message, not an AttributeError."""
     with pytest.raises(ValueError, match=r": x must be a (floating )?tensor, got"):
         layer.apply({}, x)
 
 
 def test_a_number_has_no_axis_to_part():
-    """Nor has it one for Split."""
+    """Split refuses it too."""
     for layer in (fn.Chunk(1), fn.Split(1)):
         with pytest.raises(ValueError, match=r"axis -1.*, got x of shape \(\)"):
             layer.apply({}, torch.tensor(1.0))

@@ -1,4 +1,4 @@
-"""Which cases to compile: each that takes a way through the code of funcnet that no earlier one takes."""
+"""Choose which cases to compile: each that takes a path through the code of funcnet that no earlier one takes."""
 
 import functools
 import sys
@@ -18,7 +18,7 @@ from funcnet.value import Value
 
 PACKAGE = str(Path(fn.__file__).parent)
 Step = tuple[CodeType, int, int]
-"""From one instruction of a function to the next: where these differ, a branch was taken."""
+"""A step goes from one instruction of a function to the next; where steps differ, a branch was taken."""
 
 
 def compiled_names(cases: Mapping[str, Case]) -> set[str]:
@@ -38,7 +38,7 @@ def compiled_names(cases: Mapping[str, Case]) -> set[str]:
 
 
 def steps_of(case: Case) -> set[Step]:
-    """Return the steps that the layer's methods take, as if in compiled code too."""
+    """Return the steps that the layer's methods take, also as if in compiled code."""
     params, x = prepared(case.layer, case.x, case.params, 0)
     gy = noise_like(run(case.layer, params, x, 0)[0], 1)
     work = functools.partial(everything, case.layer, params, x, gy, random.as_key(0))
@@ -48,7 +48,7 @@ def steps_of(case: Case) -> set[Step]:
 
 
 def traced(work: Callable[[], Any]) -> set[Step]:
-    """Return the steps within funcnet, apart from its tests, while ``work`` runs."""
+    """Return the steps within funcnet, without its tests, while ``work`` runs."""
     steps: set[Step] = set()
 
     def enter(frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
@@ -76,7 +76,7 @@ def traced(work: Callable[[], Any]) -> set[Step]:
 
 
 def values_in(value: Any) -> Iterator[Value]:
-    """Yield a value and those that its fields hold, at any depth."""
+    """Yield a value and the values in its fields, at any depth."""
     if isinstance(value, tuple):
         for one in value:
             yield from values_in(one)

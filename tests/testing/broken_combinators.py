@@ -1,4 +1,4 @@
-"""Broken combinators: sound ones, ``Pair`` and ``Halved``, with one thing changed."""
+"""Broken combinators: correct ones, ``Pair`` and ``Halved``, with one change each."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from funcnet.wrapper import Wrapper
 
 @fn.frozen
 class Pair(fn.Combinator):
-    """Two layers, one after the other, sound."""
+    """Two layers, one after the other; correct."""
 
     a: fn.Layer
     b: fn.Layer
@@ -117,7 +117,7 @@ class PredictionKeyIfTheFirstNeedsOne(Pair):
 
 @fn.frozen
 class StatsDropped(Pair):
-    """The second layer's statistics are computed, and forgotten."""
+    """The second layer's statistics are computed but not returned."""
 
     def update_stats(self, params: Any, cache: Any) -> Any:
         self.b.update_stats(params["b"], cache[1])
@@ -153,7 +153,7 @@ class WeightsDecay(Pair):
 
 @fn.frozen
 class Scaled(Pair):
-    """y = s f(x), with its own leaf s: sound."""
+    """y = s f(x), with its own leaf s; correct."""
 
     def init(self, rng: Any) -> Any:
         return {**super().init(rng), "s": torch.ones(())}
@@ -236,7 +236,7 @@ class NamesSwapped(OtherNames):
 
 @fn.frozen
 class SerialSwapped(Pair):
-    """For inference it is a serial, of the second layer and the first."""
+    """Its inference form is a serial of the second layer and the first."""
 
     def inference(self) -> Any:
         return Serial((self.b.inference(), self.a.inference()), ("b", "a"))
@@ -247,7 +247,7 @@ class SerialSwapped(Pair):
 
 @fn.frozen
 class Halved(Wrapper):
-    """A sound wrapper: y = f(x) / 2."""
+    """A correct wrapper: y = f(x) / 2."""
 
     layer: fn.Layer
 
@@ -267,7 +267,7 @@ class PredictionKeyless(Halved):
 
 @fn.frozen
 class CacheWithin(Halved):
-    """A wrapper that keeps more than the layer's cache, and does not say where that is."""
+    """A wrapper that keeps more than the layer's cache, and does not say where the layer's is."""
 
     def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
         y, cache = super().apply(params, x, rng)

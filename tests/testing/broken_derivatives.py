@@ -1,4 +1,4 @@
-"""Layers that keep every law but the eleventh: each is a sound one whose derivatives ``torch.func`` does not find."""
+"""Layers that keep every law except the eleventh: correct ones whose derivatives ``torch.func`` does not find."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _aten = torch.ops.aten
 
 @fn.frozen
 class Gated(fn.Layer):
-    """y = x σ(x), sound."""
+    """y = x σ(x); correct."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         return x * torch.sigmoid(x), x
@@ -25,7 +25,7 @@ class Gated(fn.Layer):
 
 @fn.frozen
 class OtherSlopeAtKink(Rectifier):
-    """The forward formula has the slope ½ at 0, ``vjp`` has 0: both are right, and they differ."""
+    """The forward formula has the slope ½ at 0, and ``vjp`` has 0: both are valid, but they differ."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         return (x + x.abs()) / 2, x
@@ -51,7 +51,7 @@ class DetachedCache(Gated):
 
 @fn.frozen
 class DetachedHalf(Affine):
-    """Only ``grads`` forgets that it depends on gy."""
+    """Only ``grads`` loses its dependence on gy."""
 
     def grads(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": gy.T @ cache, "b": gy.detach().sum(0)}
@@ -65,7 +65,7 @@ class KernelWithoutDerivative(Gated):
 
 @fn.frozen
 class WrittenInPlace(Gated):
-    """The kernel of the sigmoid keeps its output, which is then overwritten."""
+    """The kernel of the sigmoid keeps its output, which is overwritten later."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         return torch.sigmoid(x).mul_(x), x
@@ -80,7 +80,7 @@ class NoForwardMode(Affine):
 
 @fn.frozen
 class ConstantDerivative(Gated):
-    """``vjp`` takes the derivative of the gate from a constant."""
+    """``vjp`` treats the derivative of the gate as a constant."""
 
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         s = torch.sigmoid(cache)
@@ -90,7 +90,7 @@ class ConstantDerivative(Gated):
 
 @fn.frozen
 class KernelInSingle(Gated):
-    """Only in float32 there is a kernel without a derivative."""
+    """It has a kernel without a derivative, only in float32."""
 
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         if gy.dtype is torch.float32:

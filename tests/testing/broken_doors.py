@@ -1,4 +1,4 @@
-"""Layers with one fault each in what they do with wrong arguments, by the ending of the trial that finds it."""
+"""Layers with one fault each in handling wrong arguments, in the order of the results of a trial."""
 
 import os
 from typing import Any
@@ -11,7 +11,7 @@ from funcnet.checks import check_gy, require_dense_floating
 
 @fn.frozen
 class Doubled(fn.Layer):
-    """y = 2 x, without a fault: each of the layers below changes one thing."""
+    """y = 2 x; correct. Each of the layers below changes one thing."""
 
     def apply(self, params: Any, x: Any, rng: Any = None) -> tuple[Any, Any]:
         return 2 * require_dense_floating(self, params, x), x
@@ -30,7 +30,7 @@ class Broadcasting(Doubled):
 
 @fn.frozen
 class Unchecked(Doubled):
-    """Takes a gy of any shape."""
+    """Accepts a gy of any shape."""
 
     def vjp(self, params: Any, cache: Any, gy: Any) -> tuple[Any, Any]:
         return params, 2 * gy
@@ -38,7 +38,7 @@ class Unchecked(Doubled):
 
 @fn.frozen
 class Promoting(Doubled):
-    """Checks the shape of gy, and not its dtype."""
+    """Checks the shape of gy, but not its dtype."""
 
     def vjp(self, params: Any, cache: Any, gy: Any) -> tuple[Any, Any]:
         return params, 2 * check_gy(self, gy, cache.shape)
@@ -46,7 +46,7 @@ class Promoting(Doubled):
 
 @fn.frozen
 class Bare(Doubled):
-    """Lets out the words of a kernel."""
+    """Raises the bare error of a kernel."""
 
     def vjp(self, params: Any, cache: Any, gy: Any) -> tuple[Any, Any]:
         return params, 2 * torch.addmm(gy, cache, cache.mT @ cache, alpha=0)
@@ -54,7 +54,7 @@ class Bare(Doubled):
 
 @fn.frozen
 class Changing(Doubled):
-    """Gives other numbers each time for one row."""
+    """Returns other numbers each time for one row."""
 
     def apply(self, params: Any, x: Any, rng: Any = None) -> tuple[Any, Any]:
         y, cache = super().apply(params, x)

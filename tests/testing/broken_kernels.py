@@ -1,4 +1,4 @@
-"""Broken kernels: sound layers with one thing made wrong that shows in one dtype, in a workspace, or in memory that is shared."""
+"""Broken kernels: correct layers with one fault that shows in one dtype, in a workspace, or in shared memory."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ import funcnet as fn
 
 @fn.frozen
 class Scratch(Rectifier):
-    """y = max(0, x) with a kernel that needs a workspace: sound, it writes to a copy."""
+    """y = max(0, x) with a kernel that needs a workspace; correct, as it writes to a copy."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         return x.relu(), {"x": x, "workspace": torch.zeros_like(x, dtype=torch.uint8)}
@@ -25,7 +25,7 @@ class Scratch(Rectifier):
 
 @fn.frozen
 class WrittenWorkspace(Scratch):
-    """The workspace in the cache is written to, all of it, before it is read: a second ``vjp`` is none the worse."""
+    """All of the workspace in the cache is written before it is read, so a second ``vjp`` is still right."""
 
     def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
         return params, torch.where(self._mask(cache["x"], cache["workspace"]), gy, 0.0)
@@ -33,7 +33,7 @@ class WrittenWorkspace(Scratch):
 
 @fn.frozen
 class Recognized(Counted):
-    """The counter is moved ahead in ``apply``, and by another sum where other params come."""
+    """``apply`` moves the counter, and with other params it uses another sum."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         return params["s"] * x, (x, params["seen"], params["seen"] + 1)
@@ -48,7 +48,7 @@ class Recognized(Counted):
 
 @fn.frozen
 class RecognizedInCache(Rectifier):
-    """The cache is told from its clone."""
+    """It distinguishes the cache from a clone."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         return x.relu(), {"x": x, "same": x}
@@ -75,7 +75,7 @@ class SharedInit(Affine):
 
 @fn.frozen
 class WrongInFloat32(Affine):
-    """A kernel for float32 computes in fewer digits than it has, as TF32 does."""
+    """A kernel for float32 computes with fewer digits, as TF32 does."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         short = params["w"].half().float() if x.dtype is torch.float32 else params["w"]
@@ -91,7 +91,7 @@ class WrongBackInFloat32(Affine):
 
 @fn.frozen
 class Total(fn.Layer):
-    """y = Σ x, sound: torch sums in float32 and rounds once."""
+    """y = Σ x; correct, as torch sums in float32 and rounds once."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         return x.sum(-1, keepdim=True), x.shape
@@ -102,7 +102,7 @@ class Total(fn.Layer):
 
 @fn.frozen
 class SummedInHalf(Total):
-    """The sum is rounded after each term: in float32 nobody notices, in half precision it stands still where it is large."""
+    """The sum is rounded after each term: in float32 this does not show, in half precision a large sum stops growing."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         total = torch.zeros_like(x[..., :1])
@@ -113,7 +113,7 @@ class SummedInHalf(Total):
 
 @fn.frozen
 class SquaresInHalf(Rectifier):
-    """y = x² / 10⁴, whose squares float16 cannot hold: sound in all other dtypes."""
+    """y = x² / 10⁴, whose squares overflow float16; correct in all other dtypes."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         return x * x / 1e4, x
@@ -124,7 +124,7 @@ class SquaresInHalf(Rectifier):
 
 @fn.frozen
 class SquaresOfScaled(SquaresInHalf):
-    """The same, with x scaled first: sound."""
+    """The same with x scaled first; correct."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         return (x / 100) * (x / 100), x
@@ -138,7 +138,7 @@ class OutputInFloat32(Affine):
 
 @fn.frozen
 class OutputOfHalfInFloat32(Affine):
-    """What is accumulated in float32 is not rounded in the end."""
+    """A result accumulated in float32 is not rounded at the end."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         y = super().apply(params, x)[0]
@@ -150,7 +150,7 @@ class OutputOfHalfInFloat32(Affine):
 
 @fn.frozen
 class StorageReadInHalf(Rectifier):
-    """A kernel for bfloat16 reads the memory of x in the order in which it lies."""
+    """A kernel for bfloat16 reads the memory of x in storage order."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         x = x.as_strided(x.shape, (x.shape[1], 1)) if x.dtype is torch.bfloat16 else x
@@ -165,7 +165,7 @@ class OtherHalfInFloat16(Affine):
 
 @fn.frozen
 class RowsCoupledInFloat32(Rectifier):
-    """A kernel for float32 leaves a share of the first row in all others."""
+    """A kernel for float32 adds a fraction of the first row to all others."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         x = x + 1e-4 * x[:1] if x.dtype is torch.float32 else x

@@ -1,4 +1,4 @@
-"""Broken layers: sound ones with one thing made wrong, in the order of the laws."""
+"""Broken layers: correct ones with one change each, in the order of the laws."""
 
 import itertools
 import time
@@ -14,7 +14,7 @@ import funcnet as fn
 
 @fn.frozen
 class NoBiasGradient(HalfTrained):
-    """What is said not to be trained is not all that has no gradient."""
+    """The parameters declared untrained are not all that lack a gradient."""
 
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": None, "b": None}, gy @ params["w"]
@@ -75,7 +75,7 @@ class OtherOrderOfParams(Chain):
 
 @fn.frozen
 class OneOfTwoUses(Sum):
-    """The operand that was repeated gets the gradient of its first copy alone."""
+    """The repeated operand gets the gradient of its first copy only."""
 
     def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
         return params, (gy, gy[: cache[1][0]])
@@ -83,7 +83,7 @@ class OneOfTwoUses(Sum):
 
 @fn.frozen
 class NoWeightGradient(Affine):
-    """The weight is said not to be trained, and the layer does not say so."""
+    """The weight has no gradient, and the layer does not declare it untrained."""
 
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return {"w": None, "b": gy.sum(0)}, gy @ params["w"]
@@ -115,7 +115,7 @@ class ClippedGradient(Affine):
 
 @fn.frozen
 class ZeroOverZero(Rectifier):
-    """The gradient is normed and scaled back: linear, but for 0."""
+    """The gradient is normalized and scaled back: linear except at 0."""
 
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return params, torch.where(cache > 0, gy / gy.norm() * gy.norm(), 0.0)
@@ -135,7 +135,7 @@ class WrittenGy(Rectifier):
 
 @fn.frozen
 class WrittenBehindItsBack(Rectifier):
-    """Written through ``data``, which the version counter does not see."""
+    """Writes through ``data``, which the version counter does not see."""
 
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         gx = torch.where(cache > 0, gy, 0.0)
@@ -152,7 +152,7 @@ class WrittenInput(Rectifier):
 
 @fn.frozen
 class WrittenBackToTheSame(Affine):
-    """The weight is scaled and scaled back: the same numbers, but for a moment others."""
+    """The weight is scaled and scaled back: the numbers are the same, but were changed for a moment."""
 
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         params["w"].mul_(2.0)
@@ -186,7 +186,7 @@ _LATEST: dict[str, Tensor] = {}
 
 @fn.frozen
 class StaleCache(Affine):
-    """Backward uses what the latest forward left behind, not the cache."""
+    """Backward uses what the latest forward stored, not the cache."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         _LATEST["x"] = x
@@ -284,12 +284,12 @@ class RowsCoupled(Centred):
 
 @fn.frozen
 class CoupledLaterOn(RowsCoupled):
-    """Nothing is drawn any more, but the rows are centred together."""
+    """It draws nothing any more, but centres the rows together."""
 
 
 @fn.frozen
 class CoupledLater(Noise):
-    """Sound, but for what it is in inference."""
+    """Correct, except for its inference form."""
 
     def inference(self) -> fn.Layer:
         return CoupledLaterOn()
@@ -323,7 +323,7 @@ class ViewOfX(Rectifier):
 
 @fn.frozen
 class StorageRead(Rectifier):
-    """The memory of x is taken as it lies, in whatever order."""
+    """The memory of x is read in storage order."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         x = x.as_strided(x.shape, (x.shape[1], 1))
@@ -375,7 +375,7 @@ class MadeOnTheCPU(Rectifier):
 
 @fn.frozen
 class WrittenUnderVmap(Rectifier):
-    """A fresh tensor is written to: sound by itself, but ``vmap`` has no batch in it."""
+    """It writes to a fresh tensor: right by itself, but under ``vmap`` that tensor has no batch."""
 
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         return params, torch.zeros(gy.shape, dtype=gy.dtype, device=gy.device).copy_(torch.where(cache > 0, gy, 0.0))
@@ -404,7 +404,7 @@ class ReprOfAnother(Rectifier):
 
 @fn.frozen
 class Mutable(fn.Layer):
-    """The identity with a list as field, and so without a hash."""
+    """The identity with a list as a field, and so without a hash."""
 
     notes: list[int]
 
@@ -423,7 +423,7 @@ class Unpicklable(Rectifier):
 
 @fn.frozen
 class HoldsTensor(fn.Layer):
-    """The identity, with a tensor that neither ``==`` nor ``repr`` nor ``hash`` sees."""
+    """The identity, with a tensor that ``==``, ``repr`` and ``hash`` ignore."""
 
     scale: Tensor = field(default=torch.ones(()), eq=False, init=False)
 

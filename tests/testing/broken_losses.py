@@ -1,4 +1,4 @@
-"""Losses that each break one thing, and the law or rule that must say so."""
+"""Losses that each break one thing, and the law or rule that must report it."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from funcnet.losses.loss import reduction_scale, reductions
 
 @fn.frozen
 class Squares(fn.Loss):
-    """Squared error written out, on which the broken losses are built; it is sound."""
+    """The squared error as a formula, on which the broken losses are built; it is correct."""
 
     reduction: str = attrs.field(default="mean", validator=reductions)
 
@@ -44,7 +44,7 @@ class Squares(fn.Loss):
 
 @fn.frozen
 class HalfSlope(Squares):
-    """The gradient of half the value."""
+    """Returns the gradient of half the value."""
 
     def slope(self, d, c):
         return d * c
@@ -52,7 +52,7 @@ class HalfSlope(Squares):
 
 @fn.frozen
 class WrongTargetSign(Squares):
-    """The target's gradient with the sign of y's."""
+    """Gives the target's gradient the sign of y's."""
 
     def target_grad(self, cache, g):
         return -super().target_grad(cache, g)
@@ -60,7 +60,7 @@ class WrongTargetSign(Squares):
 
 @fn.frozen
 class NoTargetGradient(Squares):
-    """No gradient for a target on which the value depends."""
+    """Returns no gradient for a target on which the value depends."""
 
     def target_grad(self, cache, g):
         return None
@@ -68,7 +68,7 @@ class NoTargetGradient(Squares):
 
 @fn.frozen
 class Offset(Squares):
-    """A gradient that is not 0 for g = 0."""
+    """Returns a gradient that is not 0 for g = 0."""
 
     def slope(self, d, c):
         return 2 * d * c + 1e-3
@@ -106,7 +106,7 @@ class Noisy(Squares):
 
 @fn.frozen
 class Single(Squares):
-    """A gradient in float32, whatever y is."""
+    """Returns a gradient in float32, whatever y is."""
 
     def slope(self, d, c):
         return (2 * d * c).float()
@@ -114,7 +114,7 @@ class Single(Squares):
 
 @fn.frozen
 class Short(Squares):
-    """A gradient with one axis less."""
+    """Returns a gradient with one axis less."""
 
     def slope(self, d, c):
         return (2 * d * c).sum(-1)
@@ -122,7 +122,7 @@ class Short(Squares):
 
 @fn.frozen
 class HalfSums(Squares):
-    """Adds half precision without a wider accumulator."""
+    """Sums half precision without a wider accumulator."""
 
     def forward(self, y, target):
         value, cache = super().forward(y, target)
@@ -144,7 +144,7 @@ class Branching(Squares):
 
 @fn.frozen
 class Memory(Squares):
-    """Goes through memory as if it were contiguous."""
+    """Reads memory as if it were contiguous."""
 
     def terms(self, d):
         return d * d
@@ -165,7 +165,7 @@ class Unequal(Squares):
 
 @fn.frozen
 class Scaled(Squares):
-    """Returns another gradient beside the value than the layer has."""
+    """Returns another gradient beside the value than the layer does."""
 
     def value_and_grad(self, y, target):
         value, gy = super().value_and_grad(y, target)
@@ -174,7 +174,7 @@ class Scaled(Squares):
 
 @fn.frozen
 class Called(Squares):
-    """Called, it returns another value."""
+    """Returns another value when it is called."""
 
     def __call__(self, y, target):
         return 2 * super().__call__(y, target)
@@ -182,7 +182,7 @@ class Called(Squares):
 
 @fn.frozen
 class NoneIsHalf(Squares):
-    """Without a gradient of the value it takes one half."""
+    """Takes one half if no gradient of the value is given."""
 
     def backward(self, cache, g=None):
         return super().backward(cache, 0.5 if g is None else g)
@@ -190,7 +190,7 @@ class NoneIsHalf(Squares):
 
 @fn.frozen
 class MeanOverRows(Squares):
-    """A mean that divides by the rows."""
+    """Its mean divides by the number of rows."""
 
     def forward(self, y, target):
         if self.reduction == "mean":
@@ -203,7 +203,7 @@ class MeanOverRows(Squares):
 
 @fn.frozen
 class BatchIsMean(Squares):
-    """The mean over elements in place of that over rows."""
+    """Its "batch" is the mean over elements."""
 
     def forward(self, y, target):
         return self.with_reduction("mean").forward(y, target) if self.reduction == "batch" else super().forward(y, target)
@@ -211,7 +211,7 @@ class BatchIsMean(Squares):
 
 @fn.frozen
 class TermsByRow(Squares):
-    """Terms that are sums of rows, where the mean is over elements."""
+    """Its terms are sums of rows, but its mean is over elements."""
 
     def forward(self, y, target):
         value, (d, c) = super().forward(y, target)
@@ -227,7 +227,7 @@ class TermsByRow(Squares):
 
 @fn.frozen
 class Masked(Squares):
-    """Leaves targets of 0 out of the mean, and weighs a batch by all of them."""
+    """Leaves targets of 0 out of the mean, but counts them in the weight of a batch."""
 
     def forward(self, y, target):
         d = torch.where(target == 0, 0.0, y - target)
@@ -248,7 +248,7 @@ class WeighsNothing(Squares):
 
 @fn.frozen
 class NegativeWeight(Squares):
-    """Weighs below 0, which a ratio of sums hides."""
+    """Has negative weights, which cancel in a ratio of sums."""
 
     def weight_of(self, target):
         return -target.numel()
@@ -268,7 +268,7 @@ class Centered(Squares):
 
 @fn.frozen
 class Unpickled(Squares):
-    """Pickles to another reduction."""
+    """Its pickle has another reduction."""
 
     def __reduce__(self):
         return Unpickled, ("sum" if self.reduction == "mean" else "mean",)
@@ -276,7 +276,7 @@ class Unpickled(Squares):
 
 @fn.frozen
 class Mute(Squares):
-    """Prints no call."""
+    """Its repr is not a call."""
 
     def __repr__(self):
         return "a loss"

@@ -1,4 +1,4 @@
-"""Doors: what a layer does with an argument of another shape, dtype or kind, one leaf of it at a time.
+"""Trials of wrong arguments: what a layer does if one leaf has another shape, dtype or kind.
 
 A trial gives one leaf of gy, params or x another shape (an axis longer, shorter, of size 1, of size 0, two transposed, one more,
 one less), another dtype or another kind, and calls one verb. It must end in our ``ValueError`` or ``TypeError``, in the form
@@ -37,7 +37,7 @@ WIDTH = 48
 
 
 class Trial(NamedTuple):
-    """One leaf to change, by its number in the argument, how, and the verb to call then."""
+    """One trial: the number of the leaf to change, the change, and the verb to call."""
 
     case: str
     argument: str
@@ -68,7 +68,7 @@ def given(case: Case) -> Given:
 
 
 def changes(leaf: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Yield the names of the changes that make something else of a leaf, and what makes it."""
+    """Yield the names of the changes to a leaf, and the functions that make them."""
     if not isinstance(leaf, Tensor):
         return
     for axis in range(leaf.dim()):
@@ -115,13 +115,13 @@ def trials(name: str, case: Case) -> list[Trial]:
 
 
 def changed(values: Any, number: int, change: str) -> tuple[Any, Any]:
-    """Return a tree one leaf of which is changed, and what that leaf is now."""
+    """Return a tree with one leaf changed, and the changed leaf."""
     count, leaf = iter(range(sys.maxsize)), dict(changes(tree.leaves(values)[number]))[change]()
     return tree.map(lambda old: leaf if next(count) == number else old, values), leaf
 
 
 def judge(case: Case, known: Given, trial: Trial) -> str:
-    """Say how a trial ends: one of ``FINE``, or what is wrong."""
+    """Return how a trial ends: one of ``FINE``, or what is wrong."""
     values, leaf = changed(getattr(known, trial.argument), trial.leaf, trial.change)
     arguments = known._asdict() | {trial.argument: values}
     try:
@@ -142,7 +142,7 @@ def _is_in(leaf: Any, y: Any) -> bool:
 
 
 def call(case: Case, verb: str, arguments: dict[str, Any]) -> Any:
-    """Call a verb, those that go forward with the same key each time."""
+    """Call a verb; forward verbs get the same key each time."""
     layer, params = case.layer, arguments["params"]
     if verb in ("apply", "__call__"):
         result = getattr(layer, verb)(params, arguments["x"], random.key(0) if layer.stochastic else None)
@@ -152,7 +152,7 @@ def call(case: Case, verb: str, arguments: dict[str, Any]) -> Any:
 
 
 def _judge_numbers(case: Case, known: Given, trial: Trial, result: Any) -> str:
-    """Judge what came of wrong params or a wrong gy: only the same as of the right ones is right."""
+    """Judge the result for wrong params or a wrong gy, which must be the result for the right ones."""
     want = known.results[trial.verb]
     if trial.change == "None" and trial.argument == "gy":  # the gradient of an output that is not used
         zero = tree.map(lambda leaf: leaf, known.gy)
@@ -163,7 +163,7 @@ def _judge_numbers(case: Case, known: Given, trial: Trial, result: Any) -> str:
 
 
 def _place(values: Any, number: int) -> int:
-    """Return where among all leaves, absent ones too, a leaf is that has a number among those that are there."""
+    """Return the index among all leaves, absent ones included, of a leaf given by its index among the present ones."""
     return [i for i, leaf in enumerate(flatten_together(values)[0]) if leaf is not None][number]
 
 
@@ -190,7 +190,7 @@ def _differs(a: Any, b: Any) -> str:
 
 
 def _judge_forward(case: Case, arguments: dict[str, Any], y: Any) -> str:
-    """Judge what came of another x: the same again, and gradients that mirror x and params."""
+    """Judge the result for another x: the same result, and gradients with the structure of x and params."""
     layer, params, x = case.layer, arguments["params"], arguments["x"]
     again, cache = layer.apply(params, x, random.key(0) if layer.stochastic else None)
     if _same(again, y) != "same":
@@ -207,7 +207,7 @@ def _mirrors(gradients: Any, values: Any) -> bool:
 
 
 def run(found: list[Trial]) -> Iterator[tuple[Trial, str]]:
-    """Run trials in a child process, in another one after each crash, and yield how each ends."""
+    """Run trials in a child process, with a new one after each crash, and yield how each ends."""
     at = 0
     while at < len(found):
         ended = yield from _in_a_child(found[at:])
@@ -244,7 +244,7 @@ def _work(rest: list[Trial], done: mmap.mmap, out: Any) -> None:
 
 
 def excused(trial: Trial) -> bool:
-    """Tell a trial whose change means something, or that a user's functions judge: a table's dtype is all that y has its from.
+    """Return whether a change is valid, or a user's functions judge it: y may have its dtype from a table alone.
 
     What is cast takes params of any floating dtype, and their gradients have it too.
     """
@@ -278,7 +278,7 @@ def main() -> int:
 
 
 def summary(counts: Counter[str]) -> str:
-    """Say in one line how many trials there were, and how they ended."""
+    """Return one line with the number of trials and how they ended."""
     wrong = {ending: counts[ending] for ending in ("crash", "wrong value", "wrong shape")}
     bare = sum(n for ending, n in counts.items() if ": " in ending)
     others = counts.total() - sum(wrong.values()) - bare - sum(counts[ending] for ending in FINE)

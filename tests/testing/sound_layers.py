@@ -1,4 +1,4 @@
-"""Sound layers: models, each of which broken layers change in one thing."""
+"""Correct layers, the models of the broken layers, which change one thing each."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from funcnet.combinator import child_key
 
 @fn.frozen
 class Affine(fn.Layer):
-    """y = x wᵀ + b on rows, sound."""
+    """y = x wᵀ + b on rows; correct."""
 
     columns: int = 3
     rows: int = 3
@@ -29,7 +29,7 @@ class Affine(fn.Layer):
 
 @fn.frozen
 class Rectifier(fn.Layer):
-    """y = max(0, x), sound."""
+    """y = max(0, x); correct."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         return x.relu(), x
@@ -40,7 +40,7 @@ class Rectifier(fn.Layer):
 
 @fn.frozen
 class Sum(fn.Layer):
-    """y = a + b with broadcasting, sound."""
+    """y = a + b with broadcasting; correct."""
 
     def apply(self, params: Any, x: tuple[Tensor, Tensor]) -> Any:
         return x[0] + x[1], (x[0].shape, x[1].shape)
@@ -51,7 +51,7 @@ class Sum(fn.Layer):
 
 @fn.frozen
 class Chain(fn.Combinator):
-    """Three affine maps, one after the other, sound."""
+    """Three affine maps, one after the other; correct."""
 
     layers: tuple[fn.Layer, ...] = (Affine(), Rectifier(), Affine())
 
@@ -78,7 +78,7 @@ class Chain(fn.Combinator):
 
 @fn.frozen
 class Noise(fn.Layer):
-    """y = x ⊙ u with random u, sound."""
+    """y = x ⊙ u with random u; correct."""
 
     stochastic = True
 
@@ -92,7 +92,7 @@ class Noise(fn.Layer):
 
 @fn.frozen
 class Lookup(fn.Layer):
-    """y = rows of a table by number, sound."""
+    """y = rows of a table by number; correct."""
 
     def init(self, rng: Any) -> Any:
         return {"table": fn.random.normal(rng, (5, 2))}
@@ -106,7 +106,7 @@ class Lookup(fn.Layer):
 
 @fn.frozen
 class Counted(fn.Layer):
-    """y = s x, with a counter of batches among the params, sound."""
+    """y = s x, with a counter of batches among the params; correct."""
 
     def init(self, rng: Any) -> Any:
         return {"s": fn.random.normal(rng), "seen": torch.zeros(())}
@@ -123,7 +123,7 @@ class Counted(fn.Layer):
 
 @fn.frozen
 class Centred(fn.Layer):
-    """y = x - the batch's mean, sound."""
+    """y = x - the batch's mean; correct."""
 
     batch_dependent = True
 
@@ -136,7 +136,7 @@ class Centred(fn.Layer):
 
 @fn.frozen
 class HalfTrained(Affine):
-    """y = x wᵀ + b on rows, where w is not trained and the layer declares it: sound."""
+    """y = x wᵀ + b on rows, where w is not trained and the layer declares it; correct."""
 
     non_trainable = ("w",)
 

@@ -1,4 +1,4 @@
-"""Assertions about trees: what passes, and what is said of what does not."""
+"""Assertions about trees: what passes, and the message for what does not."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def changed(**leaves):
 
 
 def test_close_trees_pass():
-    """Within the dtype's tolerance, in any order of keys; NaN beside NaN where it is allowed."""
+    """Trees pass within the dtype's tolerance, in any order of keys; NaN equals NaN if that is allowed."""
     assert_close({"step": 3, "0": {"bias": None, "weight": WANT["0"]["weight"] + 1e-6}}, WANT)
     assert_close(changed(weight=WANT["0"]["weight"] + 0.1), WANT, rtol=0.0, atol=0.2)
     assert_close({"x": torch.tensor(torch.nan)}, {"x": torch.tensor(torch.nan)}, equal_nan=True)
@@ -34,12 +34,12 @@ def test_close_trees_pass():
     ],
 )
 def test_the_first_leaf_that_differs_is_named(got, sentence):
-    """With torch's sentence, or with what came and what should be there."""
+    """The message is torch's, or says what it got and what it should be."""
     with pytest.raises(AssertionError, match=sentence):
         assert_close(got, WANT)
 
 
 def test_one_tolerance_needs_the_other():
-    """As torch.testing has it."""
+    """torch.testing requires it too."""
     with pytest.raises(ValueError, match="rtol"):
         assert_close(WANT, WANT, rtol=0.1)

@@ -1,4 +1,4 @@
-"""Blame: of a net with one wrong layer, ``check_vjp`` names that layer and says what is wrong with it."""
+"""In a net with one wrong layer, ``check_vjp`` names that layer and its error."""
 
 import re
 from typing import Any
@@ -20,7 +20,7 @@ WRONG_HERE = "the gradient of x at "
 
 @fn.frozen
 class WrongAbove(Affine):
-    """Wrong only for large numbers, as a layer in a net may be that is tried on small ones by itself."""
+    """Wrong only for large numbers: a layer may get them within a net, but not when tried on small ones by itself."""
 
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> Any:
         gparams, gx = super().vjp(params, cache, gy)
@@ -38,7 +38,7 @@ class Hundredfold(fn.Layer):
 
 @fn.frozen
 class Within(fn.Layer):
-    """A user's layer that holds another in a field, and is no combinator: y = layer(x)."""
+    """A user's layer that holds another one in a field but is no combinator: y = layer(x)."""
 
     layer: fn.Layer = WRONG
 
@@ -75,7 +75,7 @@ NETS = {
 
 @pytest.mark.parametrize(("net", "path"), NETS.values(), ids=NETS)
 def test_the_wrong_layer_in_a_net_is_named(net: fn.Layer, path: str) -> None:
-    """The message begins with the fault of the net, then come the path, the layer and its own fault, the net last."""
+    """The message begins with the error of the net; then come the path, the layer and its own error, and the net last."""
     with pytest.raises(AssertionError) as caught:
         check_vjp(net, X)
     message = str(caught.value)
@@ -95,19 +95,19 @@ OTHER = {
 
 @pytest.mark.parametrize(("net", "x", "wrong"), OTHER.values(), ids=OTHER)
 def test_it_is_found_whatever_holds_it(net: fn.Layer, x: Any, wrong: str) -> None:
-    """Combinators of several inputs, wrappers, whose layer has no name, and users' layers with a layer in a field."""
+    """It may be in combinators of several inputs, in wrappers, which have no name for it, and in users' layers."""
     with pytest.raises(AssertionError, match=f"; the first wrong layer is {re.escape(wrong)}: the gradient of "):
         check_vjp(net, x)
 
 
 def test_where_all_layers_are_right_the_net_itself_is_wrong() -> None:
-    """Nothing within is blamed."""
+    """The message names no layer within."""
     with pytest.raises(AssertionError, match=r"; \d+ of the \d+ there are wrong; in Unreversed\("):
         check_vjp(Unreversed(), X)
 
 
 def test_below_float64_the_layer_is_named_too() -> None:
-    """Law 1 compares with the result in float64, in the net and in its layers."""
+    """Law 1 compares with the result in float64, for the net and for its layers."""
     with pytest.raises(
         AssertionError, match=r"^law 1, transpose in float32: y at .*; the first wrong layer is '1', WrongInFloat32"
     ):
@@ -127,13 +127,13 @@ ZERO = {
 
 @pytest.mark.parametrize(("net", "x", "path"), ZERO.values(), ids=ZERO)
 def test_a_gradient_of_0_passes(net: fn.Layer, x: Tensor, path: str) -> None:
-    """What rounding leaves of terms that cancel is measured, and no error."""
+    """What rounding leaves of cancelling terms is measured, but is no error."""
     assert check_vjp(net, x)[path] is not None
 
 
 @fn.frozen
 class NotQuiteZero(fn.GlobalAvgPool):
-    """The mean, with a gradient that does not quite add up to what it should."""
+    """The mean, with a gradient that does not quite have the right sum."""
 
     def vjp(self, params: Any, cache: Any, gy: Tensor) -> Any:
         gparams, gx = super().vjp(params, cache, gy)
@@ -141,6 +141,6 @@ class NotQuiteZero(fn.GlobalAvgPool):
 
 
 def test_what_is_not_0_is_told_from_rounding() -> None:
-    """A gradient of 10⁻⁶ where there is none is wrong: rounding leaves 10⁻¹⁶."""
+    """A gradient of 10⁻⁶ where it should be 0 is wrong: rounding leaves 10⁻¹⁶."""
     with pytest.raises(AssertionError, match="; the first wrong layer is '1', NotQuiteZero"):
         check_vjp(fn.serial(fn.InstanceNorm2d(3), NotQuiteZero()), fn.random.normal(0, (2, 3, 6, 5)))

@@ -1,4 +1,4 @@
-"""The judge of losses: the library's own pass, and each broken one is told which law or rule it breaks."""
+"""The judge of losses: the library's own pass, and a broken one fails with the law or rule that it breaks."""
 
 import pytest
 import torch
@@ -26,13 +26,13 @@ def test_a_broken_loss_is_told_what_it_breaks(kind: type) -> None:
 
 
 def test_the_loss_that_they_are_built_on_is_sound() -> None:
-    """So that each of them fails for what it changes."""
+    """Each of them therefore fails because of what it changes."""
     check_loss(Squares(), Y[:6], TARGET[:6], compiled=False)
 
 
 @pytest.mark.parametrize("name", LABELLED)
 def test_every_loss_of_the_catalogue_keeps_the_rules(name: str) -> None:
-    """With every reduction; the laws of their layers are tried with the catalogue."""
+    """Every reduction is tried; the laws of their layers are tried with the catalogue."""
     check_rules(LABELLED[name].layer.loss, *LABELLED[name].x, batched=LABELLED[name].batched)
 
 
@@ -43,7 +43,7 @@ def test_it_compiles_if_asked() -> None:
 
 
 def test_a_loss_over_pairs_of_rows_has_no_rows() -> None:
-    """``batched=False``, or a loss that is ``batch_dependent``, leaves out the rule of weights, and nothing else."""
+    """``batch_dependent`` losses, and ``batched=False``, skip the rule of weights and nothing else."""
 
     @fn.frozen
     class Variance(fn.Loss):
@@ -71,7 +71,7 @@ def test_a_loss_over_pairs_of_rows_has_no_rows() -> None:
 
 
 def test_weights_of_terms_must_be_at_their_terms() -> None:
-    """Their sum, which the mean divides by, is right."""
+    """Their sum, by which the mean divides, is right here."""
 
     @fn.frozen
     class Shifted(fn.CrossEntropy):

@@ -1,4 +1,4 @@
-"""The judge of metrics: each broken one is told what it breaks; the library's own are judged in ``test_metric_contract``."""
+"""The judge of metrics: a broken one fails with its rule; the library's own are judged in ``test_metric_contract``."""
 
 import itertools
 
@@ -15,7 +15,7 @@ CALLS = itertools.count()
 
 @frozen
 class Broken(fn.Metric):
-    """The largest output, in which a test breaks one thing."""
+    """The largest output; a test breaks one thing in it."""
 
     def start(self):
         return {"most": torch.tensor(-torch.inf)}
@@ -37,7 +37,7 @@ class Sound(Broken):
 
 @frozen
 class Added(Broken):
-    """Adds what does not add up."""
+    """Its totals do not add up."""
 
     def merge(self, total, other):
         return {"most": total["most"].clamp_min(0) + other["most"].clamp_min(0)}
@@ -53,7 +53,7 @@ class Last(Broken):
 
 @frozen
 class Ordered(Broken):
-    """Adds rightly, and merges by order."""
+    """Its totals add up, but merge by order."""
 
     def add(self, total, y, target):
         return Broken.merge(self, total, self.total_of(y, target))
@@ -115,7 +115,7 @@ BROKEN = {
 
 
 def test_a_sound_metric_passes():
-    """One whose total is no sum."""
+    """Its total is not a sum."""
     check_metric(Sound(), Y.clone(), TARGET)
 
 
@@ -136,7 +136,7 @@ def test_a_broken_metric_is_told_what_it_breaks(kind):
     ],
 )
 def test_the_judge_refuses_what_it_cannot_judge(arguments, sentence):
-    """By sentence."""
+    """The message says why."""
     with pytest.raises(ValueError, match=r".") as caught:
         check_metric(*arguments)
     assert str(caught.value) == sentence

@@ -1,4 +1,4 @@
-"""The judge of optimizers: the library's own pass, and each broken one is told what it breaks."""
+"""The judge of optimizers: the library's own pass, and a broken one fails with the rule that it breaks."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ TREES = {
 
 
 def test_every_optimizer_and_transform_is_in_the_catalogue() -> None:
-    """All public ones but the bases, which nobody makes."""
+    """All public ones are there except the base classes."""
     kinds = (fn.Optimizer, fn.GradientTransform)
     public = {value for value in vars(fn).values() if isinstance(value, type) and issubclass(value, kinds)}
     tried = {type(one) for one in (*OPTIMIZERS, *MATRICES, *TRANSFORMS)}
@@ -29,13 +29,13 @@ def test_every_optimizer_and_transform_is_in_the_catalogue() -> None:
 
 
 def for_matrices(params: object) -> object:
-    """Return params with a matrix in the place of each floating leaf."""
+    """Return params with a matrix for each floating leaf."""
     return tree.map(lambda p: torch.ones(2, 3, dtype=p.dtype) if p.is_floating_point() else p, params)
 
 
 @pytest.mark.parametrize("opt", [*OPTIMIZERS, *MATRICES], ids=repr)
 def test_the_optimizers_keep_the_contract(opt: fn.Optimizer) -> None:
-    """On every kind of tree, whose leaves stay as they are."""
+    """Every kind of tree is tried, and its leaves stay unchanged."""
     for params in TREES.values():
         given = for_matrices(params) if opt in MATRICES else params
         before = tree.map(torch.clone, given)
@@ -46,7 +46,7 @@ def test_the_optimizers_keep_the_contract(opt: fn.Optimizer) -> None:
 @pytest.mark.compiled
 @pytest.mark.parametrize("opt", one_of_each([*OPTIMIZERS, *MATRICES]), ids=repr)
 def test_compiled_code_is_judged_too(opt: fn.Optimizer) -> None:
-    """By default."""
+    """This is the default."""
     check_optimizer(opt, {"weight": torch.ones(2, 3).double(), "more": torch.ones(3, 2).double()})
 
 
@@ -64,7 +64,7 @@ class Broken:
 
 
 class Vanishing(Broken):
-    """The one-liner that loses running statistics."""
+    """A one-liner that loses running statistics."""
 
     def update(self, grads, state, params):
         return tree.map(lambda p, g: p - 0.1 * g, params, grads), state
@@ -79,7 +79,7 @@ class Writing(Broken):
 
 
 class Counting(Broken):
-    """Keeps its own count, so that it is no function of its arguments."""
+    """Keeps its own count, so it is not a function of its arguments."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -90,7 +90,7 @@ class Counting(Broken):
 
 
 class Widening(Broken):
-    """Gives params in double precision."""
+    """Returns params in double precision."""
 
     def update(self, grads, state, params):
         return tree.update(lambda p, g: p - 0.1 * g.double(), params, grads), state
@@ -111,7 +111,7 @@ class Decaying(Broken):
 
 
 class Forgetting(Broken):
-    """Lets the momentum of a leaf without a gradient fade."""
+    """Decays the momentum of a leaf without a gradient."""
 
     def init(self, params):
         return {"momentum": tree.map(torch.ones_like, params)}
@@ -128,7 +128,7 @@ class Single(Broken):
 
 
 class Donated(Broken):
-    """Donated, it takes another rate."""
+    """Uses another rate when donated."""
 
     def donate(self):
         return Decaying()
@@ -145,7 +145,7 @@ class Random(Broken):
 
 
 class Coupled(Broken):
-    """Divides by the norm of all gradients, and says that it acts on leaves."""
+    """Divides by the norm of all gradients, but declares that it acts on leaves."""
 
     acts_on = "leaves"
 
@@ -158,7 +158,7 @@ class Coupled(Broken):
 
 
 class Chancy(Broken):
-    """Draws from torch's generator, and does nothing with it."""
+    """Draws from torch's generator, but does not use the draw."""
 
     def update(self, grads, state, params):
         torch.rand(())
@@ -166,14 +166,14 @@ class Chancy(Broken):
 
 
 class Wordy(Broken):
-    """Keeps a word in its state."""
+    """Keeps a string in its state."""
 
     def init(self, params):
         return {"step": torch.zeros((), dtype=torch.int64), "kind": "sgd"}
 
 
 class Sharing(Broken):
-    """Keeps the very params that it returns, to which a donated update would write."""
+    """Keeps the params that it returns in its state, to which a donated update would write."""
 
     def init(self, params):
         return {"last": tree.map(torch.clone, params)}
@@ -184,7 +184,7 @@ class Sharing(Broken):
 
 
 class ByStride(Broken):
-    """Steps along memory, not along the axes."""
+    """Steps in storage order, not along the axes."""
 
     def update(self, grads, state, params):
         along = lambda p, g: p - 0.1 * g.as_strided(g.shape, torch.empty(g.shape).stride())
@@ -192,7 +192,7 @@ class ByStride(Broken):
 
 
 class Reading(Broken):
-    """Asks for a number of the gradients, which vmap has not."""
+    """Reads a number of the gradients, which vmap cannot."""
 
     def update(self, grads, state, params):
         big = any(g.sum().item() > 1e9 for g in tree.leaves(grads))
@@ -200,14 +200,14 @@ class Reading(Broken):
 
 
 class OnTheCpu(Broken):
-    """Adds a tensor of the CPU."""
+    """Adds a tensor on the CPU."""
 
     def update(self, grads, state, params):
         return tree.update(lambda p, g: p - 0.1 * g - torch.zeros(p.shape, dtype=p.dtype), params, grads), state
 
 
 class Late(Broken):
-    """Divides by the gradients seen so far, of which there are none for a leaf whose first gradient comes late."""
+    """Divides by the gradients seen so far, which is 0 for a leaf whose first gradient comes late."""
 
     def init(self, params):
         return {"step": torch.zeros((), dtype=torch.int64), "sum": tree.map(torch.zeros_like, params)}
@@ -242,7 +242,7 @@ class HalfArithmetic(Broken):
 
 
 class Graphless(Broken):
-    """Prints a gradient's number, where compiled code would break off."""
+    """Prints a gradient's number, which breaks the graph of compiled code."""
 
     def update(self, grads, state, params):
         if not torch._C._functorch.peek_interpreter_stack() and not any(g.is_meta for g in tree.leaves(grads)):
@@ -252,7 +252,7 @@ class Graphless(Broken):
 
 @fn.frozen
 class Ours(fn.Optimizer):
-    """A sound optimizer of the library's kind, whose methods the next ones replace."""
+    """A correct optimizer of the library's kind, whose methods the next ones replace."""
 
     def init(self, params):
         return {"step": torch.zeros((), dtype=torch.int64)}
@@ -267,7 +267,7 @@ class Ours(fn.Optimizer):
 
 @fn.frozen
 class Nameless(Ours):
-    """Prints as another call."""
+    """Its repr is another call."""
 
     lr: float = 0.1
 
@@ -277,7 +277,7 @@ class Nameless(Ours):
 
 @fn.frozen
 class Rateless(Ours):
-    """Says that its rate is infinite."""
+    """Claims that its rate is infinite."""
 
     def rates(self, state):
         return {"lr": float("inf")}
@@ -285,7 +285,7 @@ class Rateless(Ours):
 
 @fn.frozen
 class Credulous(Ours):
-    """Takes what does not fit."""
+    """Accepts what does not fit."""
 
     def update(self, grads, state, params):
         return Broken.update(self, grads, state, params)
@@ -293,7 +293,7 @@ class Credulous(Ours):
 
 @fn.frozen
 class Hasty(Ours):
-    """Donated, it writes leaf by leaf, and finds what does not fit when it comes to it."""
+    """When donated, it writes leaf by leaf, and finds what does not fit only when it gets there."""
 
     donated: bool = False
 
@@ -352,7 +352,7 @@ def test_a_sound_optimizer_of_a_user_need_not_be_a_value() -> None:
 
 @fn.frozen
 class Sign(fn.GradientTransform):
-    """The sign of the gradient, which has the name of a layer of funcnet."""
+    """The sign of the gradient, with the name of a layer of funcnet."""
 
     def init(self, params):
         return {}
@@ -362,13 +362,13 @@ class Sign(fn.GradientTransform):
 
 
 def test_a_custom_part_may_have_the_name_of_one_of_ours():
-    """``eval(repr)`` takes the classes of the parts."""
+    """``eval(repr)`` uses the classes of the parts."""
     check_optimizer(fn.chain(Sign(), fn.SGD(0.1)), {"w": torch.ones(2)}, compiled=False)
 
 
 @pytest.mark.compiled
 def test_what_was_compiled_before_does_not_count() -> None:
-    """Neither another optimizer's update, which has the same code, nor other shapes."""
+    """Neither another optimizer's update, which has the same code, nor other shapes count."""
     opt, params = fn.Adam(0.1), {"w": torch.ones(4, 3)}
     torch.compile(opt.update, backend="aot_eager")(params, opt.init(params), params)
     check_optimizer(fn.SGD(0.1, momentum=0.9), {"w": torch.ones(2, 3)})

@@ -1,4 +1,4 @@
-"""The judge of schedules: each broken one is told what it breaks; the library's own are judged in ``test_schedules``."""
+"""The judge of schedules: a broken one fails with its rule; the library's own are judged in ``test_schedules``."""
 
 import math
 
@@ -11,7 +11,7 @@ from funcnet.value import frozen
 
 
 class Broken(fn.Schedule):
-    """A constant, in which a test breaks one thing."""
+    """A constant; a test breaks one thing in it."""
 
     def __call__(self, step):
         return torch.full((), 0.1, dtype=torch.float64, device=step.device) if isinstance(step, torch.Tensor) else 0.1
@@ -54,7 +54,7 @@ class Single(Broken):
 
 @frozen
 class Numeric(Broken):
-    """Gives a number for a tensor."""
+    """Returns a number for a tensor."""
 
     def __call__(self, step):
         return 0.1
@@ -62,7 +62,7 @@ class Numeric(Broken):
 
 @frozen
 class Rounded(Broken):
-    """Rounds to float32 in between."""
+    """Rounds to float32 on the way."""
 
     def __call__(self, step):
         return super().__call__(step).float().double() if isinstance(step, torch.Tensor) else 0.1
@@ -78,7 +78,7 @@ class Writing(Broken):
 
 @frozen
 class Typed(Broken):
-    """Knows Python's ints only."""
+    """Accepts only Python ints."""
 
     def __call__(self, step):
         return super().__call__(step) if type(step) is int or isinstance(step, torch.Tensor) else None
@@ -86,7 +86,7 @@ class Typed(Broken):
 
 @frozen
 class Reading(Broken):
-    """Reads a value out of the tensor, where there is one."""
+    """Reads the value of the tensor, if it has one."""
 
     def __call__(self, step):
         if isinstance(step, torch.Tensor) and step.is_meta:
@@ -114,7 +114,7 @@ class Drawing(Broken):
 
 @frozen
 class Asking(Broken):
-    """Asks for the number of a tensor, which has none under vmap."""
+    """Reads the number of a tensor, which vmap cannot."""
 
     def __call__(self, step):
         assert float(step) >= 0
@@ -136,7 +136,7 @@ class Identical(Broken):
 
 @frozen(eq=False)
 class Nameless(Broken):
-    """Equals its copies, and prints where it lies in memory."""
+    """Equals its copies, but its repr has its address."""
 
     def __eq__(self, other):
         return isinstance(other, Nameless)
@@ -176,18 +176,18 @@ def test_a_broken_schedule_is_told_what_it_breaks(kind):
 
 
 def sound(step):
-    """Return half of the step; a function is no value."""
+    """Return half of the step; a function is not a value."""
     return step * 0.5 if isinstance(step, int) else step.double() * 0.5 if isinstance(step, torch.Tensor) else float(step) * 0.5
 
 
 def test_a_function_of_the_step_is_judged_too():
-    """Without what makes it a value."""
+    """The rules of values are skipped."""
     check_schedule(sound)
 
 
 @pytest.mark.compiled
 def test_compiled_schedules_are_judged():
-    """A sound one passes; one that asks whether it is compiled, and answers otherwise then, does not."""
+    """A correct one passes; one that gives other values in compiled code does not."""
     check_schedule(fn.CosineSchedule(0.1, 10), 12, compiled=True)
     odd = fn.LambdaSchedule(lambda step: step + torch.compiler.is_compiling())
     with pytest.raises(
@@ -204,13 +204,13 @@ def test_compiled_schedules_are_judged():
     ],
 )
 def test_the_judge_refuses_what_it_cannot_judge(arguments, sentence):
-    """By sentence."""
+    """The message says why."""
     with pytest.raises(ValueError, match=r".") as caught:
         check_schedule(*arguments)
     assert str(caught.value) == sentence
 
 
 def test_a_schedule_of_a_lambda_does_not_pickle():
-    """And is told so in the words of the rule."""
+    """The message says so by the rule."""
     with pytest.raises(AssertionError, match=r"^a schedule must pickle; a function in it must be defined with def in a module"):
         check_schedule(fn.LambdaSchedule(lambda t: 0.5**t))

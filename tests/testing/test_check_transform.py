@@ -1,4 +1,4 @@
-"""The judge of gradient transforms: a sound one passes, and each broken one is told what it breaks."""
+"""The judge of gradient transforms: a correct one passes, and a broken one fails with the rule that it breaks."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ class Halving:
 
 
 class Filling(Halving):
-    """Makes zeros of gradients that are absent."""
+    """Replaces absent gradients by zeros."""
 
     def update(self, grads, state, params):
         new = tree.map_with_path(
@@ -69,7 +69,7 @@ class Drawing(Halving):
 
 
 class Counting(Halving):
-    """Is another each time."""
+    """Returns something else each time."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -80,7 +80,7 @@ class Counting(Halving):
 
 
 class Wordy(Halving):
-    """Keeps a word in its state."""
+    """Keeps a string in its state."""
 
     def init(self, params):
         return {"kind": "halving"}
@@ -90,7 +90,7 @@ class Wordy(Halving):
 
 
 class ByStride(Halving):
-    """Goes along memory, not along the axes."""
+    """Works in storage order, not along the axes."""
 
     def update(self, grads, state, params):
         along = lambda g: g.as_strided(g.shape, torch.empty(g.shape).stride()) / 2
@@ -98,7 +98,7 @@ class ByStride(Halving):
 
 
 class Reading(Halving):
-    """Asks for a number of the gradients, which vmap has not."""
+    """Reads a number of the gradients, which vmap cannot."""
 
     def update(self, grads, state, params):
         big = any(g.sum().item() > 1e9 for g in tree.leaves(grads))
@@ -106,14 +106,14 @@ class Reading(Halving):
 
 
 class OnTheCpu(Halving):
-    """Adds a tensor of the CPU."""
+    """Adds a tensor on the CPU."""
 
     def update(self, grads, state, params):
         return tree.map(lambda g: g / 2 + torch.zeros(g.shape, dtype=g.dtype), grads), self.after(grads, state)
 
 
 class Late(Halving):
-    """Divides by what was summed before, 0 for a leaf whose first gradient comes late."""
+    """Divides by the sum so far, which is 0 for a leaf whose first gradient comes late."""
 
     def update(self, grads, state, params):
         first = (state["step"] == 0).float()
@@ -137,7 +137,7 @@ class HalfArithmetic(Halving):
 
 
 class Graphless(Halving):
-    """Prints a gradient's number, where compiled code would break off."""
+    """Prints a gradient's number, which breaks the graph of compiled code."""
 
     def update(self, grads, state, params):
         if not torch._C._functorch.peek_interpreter_stack() and not any(g.is_meta for g in tree.leaves(grads)):
@@ -147,7 +147,7 @@ class Graphless(Halving):
 
 @fn.frozen
 class Ours(fn.GradientTransform):
-    """A transform of the library's kind that takes whatever comes."""
+    """A transform of the library's kind that accepts everything."""
 
     def update(self, grads, state, params):
         return grads, state
@@ -155,7 +155,7 @@ class Ours(fn.GradientTransform):
 
 @fn.frozen
 class Credulous(Ours):
-    """Refuses the states of others, and takes gradients of every kind."""
+    """Refuses the states of others, but accepts gradients of every kind."""
 
     def update(self, grads, state, params):
         if state != {}:
@@ -165,7 +165,7 @@ class Credulous(Ours):
 
 @fn.frozen
 class Nameless(Ours):
-    """Prints as another call."""
+    """Its repr is another call."""
 
     factor: float = 2.0
 
@@ -175,14 +175,14 @@ class Nameless(Ours):
 
 @fn.frozen
 class Rateless(Ours):
-    """Says that its rate is infinite."""
+    """Claims that its rate is infinite."""
 
     def rates(self, state):
         return {"factor": float("inf")}
 
 
 class Growing(Halving):
-    """Has another state afterwards."""
+    """Its state has another structure afterwards."""
 
     def after(self, grads, state):
         return {**super().after(grads, state), "more": torch.zeros(())}
@@ -196,7 +196,7 @@ class Remembering(Halving):
 
 
 class Norming(Halving):
-    """Acts on the whole tree, and says that it does not."""
+    """Acts on the whole tree, but declares that it does not."""
 
     def update(self, grads, state, params):
         norm = tree.norm(grads).float()
@@ -204,7 +204,7 @@ class Norming(Halving):
 
 
 class Starting(Halving):
-    """Has another first state each time."""
+    """Its first state differs each time."""
 
     def init(self, params):
         return {**super().init(params), "step": torch.randint(1 << 40, ())}
@@ -244,13 +244,13 @@ BREAKS = {
 
 
 def test_a_sound_transform_passes() -> None:
-    """Of no class of ours too."""
+    """Transforms that do not use our classes pass too."""
     check_transform(Halving(), PARAMS, compiled=False)
     check_transform(fn.ClipByGlobalNorm(1.0), PARAMS, compiled=False)
 
 
 @pytest.mark.parametrize("kind", BREAKS)
 def test_a_broken_transform_is_told_what_it_breaks(kind: type) -> None:
-    """By the rule, with which the message begins."""
+    """The message begins with the rule."""
     with pytest.raises(AssertionError, match=f"^({BREAKS[kind]}).*{kind.__name__}"):
         check_transform(kind(), PARAMS, compiled=kind is Graphless)

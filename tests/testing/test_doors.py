@@ -1,4 +1,4 @@
-"""Wrong arguments at every verb of every layer: a sample in each run, all of them in a long one; and the harness finds faults."""
+"""Wrong arguments to every verb of every layer: a sample in each run, all with ``--long``; and the harness finds faults."""
 
 import re
 import subprocess
@@ -36,7 +36,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(("every", "least"), [(200, 900), pytest.param(1, 100_000, marks=pytest.mark.long)])
 def test_every_wrong_argument_is_refused_or_changes_nothing(every: int, least: int) -> None:
-    """Of the errors, at least 99 % say who, the rule and what came."""
+    """At least 99 % of the errors name the layer, the rule and what it got."""
     done = _run("tests/testing/doors.py", "--every", str(every))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     summary = done.stdout.splitlines()[-1]
@@ -55,13 +55,13 @@ def _endings(layer: fn.Layer) -> set[str]:
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("ending", BROKEN)
 def test_a_fault_at_a_door_is_found(ending: str) -> None:
-    """Each of these layers has one fault, which the layer that they change does not have."""
+    """Each layer has one fault that the correct layer lacks."""
     assert ending in _endings(BROKEN[ending])
     assert _endings(Doubled()) <= set(FINE)
 
 
 @pytest.mark.long
 def test_a_crash_is_a_result() -> None:
-    """A layer that ends its process is found, and the trials after it are run."""
+    """A layer that ends its process is reported, and the trials after it still run."""
     done = _run("-c", DIES)
     assert done.stdout == "crash, refused, taken\n", done.stderr

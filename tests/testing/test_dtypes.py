@@ -1,4 +1,4 @@
-"""Dtypes: what is long, or large, comes out in half precision as in float32; the laws try all else, see ``test_laws``."""
+"""Long or large sums in half precision agree with float32; everything else about dtypes is in ``test_laws``."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def results(layer: fn.Layer, params: Any, x: Any, gy: Any) -> dict[str, Tensor]:
 
 
 def in_both(layer: fn.Layer, x: Any, half: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the results in half precision, and those in float32 of the same numbers."""
+    """Return the results in half precision, and in float32 for the same numbers."""
     params, x = tree.cast((layer.init(0), x), half)
     gy = tree.cast(noise_like(run(layer, params, x, 0)[0], random.key(1)), half)
     want = results(layer, *tree.cast((params, x, gy), torch.float32))
@@ -29,7 +29,7 @@ def in_both(layer: fn.Layer, x: Any, half: torch.dtype) -> tuple[dict[str, Tenso
 
 
 def near(got: Tensor, want: Tensor, units: float) -> Tensor:
-    """Tell of each element whether it is as near as rounding brings it to that of float32, or no number where that is none."""
+    """Return for each element whether it equals that of float32 to rounding, or both are not finite."""
     allowed = units * torch.finfo(got.dtype).eps * largest(want) if got.is_floating_point() else 0.0
     return torch.isclose(got.double(), want.double(), rtol=0.0, atol=allowed, equal_nan=True)
 
@@ -83,7 +83,7 @@ LONG = {
 @pytest.mark.parametrize("half", HALVES, ids=str)
 @pytest.mark.parametrize("name", LONG)
 def test_long_sums_lose_no_more_than_short_ones(name: str, half: torch.dtype) -> None:
-    """Over thousands of rows or features, in every element, and measured by the largest of the leaf alone."""
+    """Sums over thousands of rows or features are compared element by element, relative to the largest of the leaf."""
     layer, x = LONG[name]
     got, want = in_both(layer, x, half)
     assert {path: bool(near(got[path], want[path], 4).all()) for path in want} == dict.fromkeys(want, True)
@@ -109,14 +109,14 @@ OVERFLOWING = {
 
 @pytest.mark.parametrize("name", OVERFLOWING)
 def test_squares_beyond_float16_are_no_limit(name: str) -> None:
-    """What is squared on the way comes out as in float32, of numbers near 300, whose squares float16 has not."""
+    """Numbers near 300, whose squares overflow float16, give the results of float32."""
     layer, x = OVERFLOWING[name]
     got, want = in_both(layer, x, torch.float16)
     assert {path: bool(near(got[path], want[path], UNITS).all()) for path in want} == dict.fromkeys(want, True)
 
 
 def test_a_sum_in_half_precision_is_told_from_one_in_single() -> None:
-    """The judge of the two tests above lets the rounded sum of exact terms pass, and not that of rounded partial sums."""
+    """The judge of the two tests above accepts a rounded exact sum, but not rounded partial sums."""
     terms = rows(3000).to(torch.bfloat16)
     want = terms.float().sum()
     assert near(terms.sum(), want, 4)
@@ -124,7 +124,7 @@ def test_a_sum_in_half_precision_is_told_from_one_in_single() -> None:
 
 
 def _by_steps(terms: Tensor) -> Tensor:
-    """Add up one after the other, rounding each time."""
+    """Add one after the other, rounding each time."""
     total = terms.new_zeros(())
     for term in terms:
         total = total + term

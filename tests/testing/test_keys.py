@@ -1,4 +1,4 @@
-"""Keys: a second draw from one key is found, and nothing else is."""
+"""Keys: a second draw from one key is found, and nothing else is reported."""
 
 import threading
 
@@ -23,7 +23,7 @@ X = fn.random.normal(0, (5, 3))
     ],
 )
 def test_a_second_draw_from_a_key_is_refused(draws):
-    """Of the same or another kind, through layers and through equal keys that were made twice; outside the block it is not."""
+    """It may be of the same or another kind, through layers and equal keys made twice; outside the block it is allowed."""
     draws(fn.key(0))
     with forbid_key_reuse(), pytest.raises(ValueError, match="each key may serve one draw"):
         draws(fn.key(0))
@@ -31,7 +31,7 @@ def test_a_second_draw_from_a_key_is_refused(draws):
 
 
 def test_nets_draw_once_from_each_key():
-    """``init`` and ``apply`` of nets with several stochastic children, and steps with the keys that fold_in makes of them."""
+    """``init`` and ``apply`` of nets with several stochastic children, and steps with keys from fold_in, draw once."""
     params, seen = NET.init(fn.key(0)), []
     with forbid_key_reuse():
         assert fn.tree.equal(NET.init(fn.key(0)), params)
@@ -54,7 +54,7 @@ def test_what_draws_again_by_design_is_found_in_the_backward_pass_only():
 
 
 def test_transforms_and_other_threads_are_not_watched():
-    """Under vmap keys have no numbers; another thread draws as it likes."""
+    """Under vmap keys have no numbers to compare; another thread draws freely."""
     with forbid_key_reuse():
         torch.func.vmap(lambda key: (fn.random.normal(key, (2,)), fn.random.normal(key, (2,))))(fn.split(0, 3))
         drawn = []
@@ -65,7 +65,7 @@ def test_transforms_and_other_threads_are_not_watched():
 
 
 def test_a_block_around_another_sees_its_draws():
-    """As where a fixture guards all tests, and one of them has a block too."""
+    """This happens if a fixture guards all tests, and a test has its own block."""
     with forbid_key_reuse():
         with forbid_key_reuse():
             fn.random.normal(0, (2,))

@@ -1,4 +1,4 @@
-"""Every law on every entry of the catalogue; compiling, which takes longest, on each that takes another way through the code."""
+"""Every law on every case of the catalogue; slow compiling only for cases that take another path through the code."""
 
 import inspect
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ OPTIONS = {"transforms": {"compiled": False}}
 
 @pytest.mark.parametrize(("law", "case"), TRIALS)
 def test_the_law_holds(law: str, case: Case) -> None:
-    """The layer keeps the law, with params that are neither 0 nor 1."""
+    """The params of the layer are neither 0 nor 1."""
     LAWS[law](case.layer, case.x, case.params, **OPTIONS.get(law, {}))
 
 
@@ -42,7 +42,7 @@ LONG = {dtype: [law for law in LOWER[torch.float32] if law not in laws] for dtyp
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("dtype", LOWER, ids=str)
 def test_the_laws_hold_below_float64(dtype: torch.dtype, case: Case) -> None:
-    """Whatever kernels a layer takes there; law 1 by the result in float64."""
+    """All kernels for these dtypes are tried; law 1 compares with the result in float64."""
     _try(LOWER[dtype], dtype, case)
 
 
@@ -50,7 +50,7 @@ def test_the_laws_hold_below_float64(dtype: torch.dtype, case: Case) -> None:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("dtype", [dtype for dtype, laws in LONG.items() if laws], ids=str)
 def test_the_other_laws_hold_in_half_precision(dtype: torch.dtype, case: Case) -> None:
-    """All that the test above leaves out."""
+    """These are the laws that the test above leaves out."""
     _try(LONG[dtype], dtype, case)
 
 
@@ -75,5 +75,5 @@ PUBLIC = [
 
 @pytest.mark.parametrize("layer", PUBLIC)
 def test_every_public_layer_is_in_the_catalogue_and_compiled(layer: type) -> None:
-    """By itself or inside another, so that no layer escapes the laws."""
+    """Each is there by itself or within another one."""
     assert layer in {type(value) for name in COMPILED for value in values_in(CASES[name].layer)}

@@ -1,4 +1,4 @@
-"""The laws themselves: each rejects the layers that break it, which are these sound ones with one thing made wrong."""
+"""The laws themselves: each rejects the layers that break it, which are correct ones with one change."""
 
 from typing import Any
 
@@ -198,7 +198,7 @@ SOUND = {type(sound).__name__: (sound, x) for entries in BROKEN.values() for _, 
 
 @pytest.mark.parametrize(("law", "broken", "sound", "x"), TRIALS)
 def test_the_law_rejects_the_broken_layer_and_not_the_sound_one(law: str, broken: fn.Layer, sound: fn.Layer, x: Any) -> None:
-    """What tells the two apart is one thing, and the law for that thing says so."""
+    """The two differ in one thing, and the law for that thing reports it."""
     LAWS[law](sound, tree.map(torch.clone, x))
     with pytest.raises(AssertionError, match=rf"(?s)^law \d, {law}: .*; in ({type(broken).__name__}|Rectifier\(\))"):
         LAWS[law](broken, tree.map(torch.clone, x))
@@ -212,7 +212,7 @@ def test_the_law_rejects_the_broken_layer_and_not_the_sound_one(law: str, broken
 def test_the_law_rejects_what_is_broken_in_one_dtype(
     dtype: torch.dtype, law: str, broken: fn.Layer, sound: fn.Layer, x: Any
 ) -> None:
-    """The layer passes in float64; the law says in which dtype it does not."""
+    """The layer passes in float64; the law names the dtype in which it fails."""
     LAWS[law](broken, x, **FAST.get(law, {}))
     LAWS[law](sound, x, dtype=dtype, **FAST.get(law, {}))
     name = str(dtype).removeprefix("torch.")
@@ -238,7 +238,7 @@ def test_the_law_rejects_what_is_broken_in_one_dtype(
     ids=lambda one: one if isinstance(one, str) else type(one).__name__,
 )
 def test_what_makes_nonsense_of_the_numbers_is_told_before_them(broken: fn.Layer, fault: str) -> None:
-    """Structure and purity come before derivatives, whose difference would be told otherwise."""
+    """Structure and purity are checked before derivatives, whose error would hide the cause."""
     with pytest.raises(AssertionError) as caught:
         check_laws(broken, ROWS.clone(), compiled=False)
     assert str(caught.value).startswith(fault)
@@ -246,7 +246,7 @@ def test_what_makes_nonsense_of_the_numbers_is_told_before_them(broken: fn.Layer
 
 
 def test_the_message_ends_with_the_layer_cut_where_it_is_long() -> None:
-    """Of a net of many layers there are 200 characters."""
+    """Of a net with many layers the message has 200 characters."""
     net = fn.serial(*[fn.Tanh()] * 100, OutputInFloat32())
     with pytest.raises(AssertionError) as caught:
         check_laws(net, ROWS, compiled=False)
@@ -256,14 +256,14 @@ def test_the_message_ends_with_the_layer_cut_where_it_is_long() -> None:
 
 
 def test_an_error_of_the_layer_is_told_before_the_layer() -> None:
-    """Its type and its words come first."""
+    """The type of the error and its message come first."""
     with pytest.raises(AssertionError, match=r"^law 9, value: TypeError: cannot pickle this; in Unpicklable\(\)$"):
         LAWS["value"](Unpicklable(), ROWS)
 
 
 @pytest.mark.compiled
 def test_compiling_is_what_finds_a_graph_break() -> None:
-    """Without it the layer passes law 8, and all laws."""
+    """Without compiling, the layer passes law 8 and all others."""
     for check in (LAWS["transforms"], check_laws):
         check(GraphBreak(), ROWS, compiled=False)
         with pytest.raises(AssertionError, match=r"(?s)^law 8, transforms: .*; in GraphBreak"):
@@ -271,14 +271,14 @@ def test_compiling_is_what_finds_a_graph_break() -> None:
 
 
 def test_the_other_parts_of_law_8_need_no_compiling() -> None:
-    """The meta device and ``vmap`` are tried in any case."""
+    """The meta device and ``vmap`` are always tried."""
     for broken in (Item(), BranchOnValues(), MadeOnTheCPU(), WrittenUnderVmap()):
         with pytest.raises(AssertionError, match=r"^law 8, transforms: "):
             LAWS["transforms"](broken, ROWS.clone(), compiled=False)
 
 
 def test_an_unknown_argument_is_no_broken_law() -> None:
-    """It raises the ``TypeError`` of any function."""
+    """It raises a ``TypeError`` as in any function."""
     with pytest.raises(TypeError, match="compiled"):
         LAWS["linear"](Affine(), ROWS, compiled=False)
 
@@ -286,18 +286,18 @@ def test_an_unknown_argument_is_no_broken_law() -> None:
 @pytest.mark.compiled
 @pytest.mark.parametrize(("layer", "x"), SOUND.values(), ids=SOUND)
 def test_the_sound_layers_keep_all_laws(layer: fn.Layer, x: Any) -> None:
-    """The models for the broken layers are broken in nothing."""
+    """The models of the broken layers are correct."""
     check_laws(layer, x)
 
 
 def test_the_law_of_transpose_says_which_gradient_is_not_there() -> None:
-    """The message gives the path."""
+    """The message has the path."""
     with pytest.raises(AssertionError, match=r"y depends on x\.1, so its gradient must not be None"):
         LAWS["transpose"](NoGradientOfTheSecond(), PAIR)
 
 
 def test_the_law_of_values_says_what_takes_the_place_of_a_list() -> None:
-    """Rather than that a list has no hash."""
+    """It does not just report that a list has no hash."""
     with pytest.raises(
         AssertionError, match=r"^law 9, value: a value must not hold a list, which can change: use a tuple; in Mutable"
     ):
@@ -305,7 +305,7 @@ def test_the_law_of_values_says_what_takes_the_place_of_a_list() -> None:
 
 
 def test_every_law_has_something_to_reject() -> None:
-    """No law passes whatever it is given."""
+    """Each law rejects at least one layer."""
     assert [*BROKEN, "reach", "second order"] == list(LAWS)  # the last two in test_reach and test_second_order
 
 
@@ -320,6 +320,6 @@ def test_every_law_has_something_to_reject() -> None:
     ],
 )
 def test_the_law_of_purity_says_what_was_written_to(broken: fn.Layer, path: str) -> None:
-    """The message gives the path, the cache's being that of the argument that it is."""
+    """The message has the path, and for the cache that of the argument that it holds."""
     with pytest.raises(AssertionError, match=f"nothing may be written to, and {path} was"):
         LAWS["pure"](broken, ROWS.clone())

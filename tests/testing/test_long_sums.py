@@ -1,4 +1,4 @@
-"""What is summed over many numbers of one sign comes out in half precision as in float64 of the same numbers, rounded once."""
+"""Sums over many numbers of one sign in half precision equal those in float64, rounded once."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ HALVES = (torch.bfloat16, torch.float16)
 
 
 def ones(*shape: int) -> Tensor:
-    """Return numbers from 1 / 2 to 3 / 2: a sum of them in bfloat16 stands still at 512."""
+    """Return numbers from 1 / 2 to 3 / 2, whose running sum in bfloat16 stops at 512."""
     return random.uniform(len(shape), shape) + 0.5
 
 
@@ -75,7 +75,7 @@ def results(layer: fn.Layer, params: Any, x: Any, gy: Tensor) -> dict[str, Tenso
 @pytest.mark.parametrize("half", HALVES, ids=str)
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_sum_of_many_is_rounded_once(name: str, half: torch.dtype) -> None:
-    """Every element of y and of the gradients, to two ulps of the largest of its leaf, for a gy of numbers of one sign."""
+    """Every element of y and of the gradients is right to two ulps of the largest of its leaf; gy has one sign."""
     layer, x = LAYERS[name]
     params, x = tree.cast((layer.init(0), x), half)
     gy = (random.uniform(7, run(layer, params, x, 0)[0].shape) + 0.5).to(half)
@@ -85,14 +85,14 @@ def test_a_sum_of_many_is_rounded_once(name: str, half: torch.dtype) -> None:
 
 
 def worst(got: Tensor, want: Tensor) -> float:
-    """Return the largest error in ulps of the largest number; a number below the normal ones has theirs."""
+    """Return the largest error in ulps of the largest number; subnormal numbers count with the smallest normal ulp."""
     info = torch.finfo(got.dtype)
     largest = max(want.abs().max().item(), info.tiny)
     return (got.double() - want).abs().max().item() / (info.eps * largest)
 
 
 def test_a_sum_by_steps_would_be_told() -> None:
-    """Rounding after each of 2000 additions leaves far more than two ulps."""
+    """Rounding after each of 2000 additions gives far more than two ulps."""
     terms, total = ones(2000).to(torch.bfloat16), torch.zeros((), dtype=torch.bfloat16)
     for term in terms:
         total = total + term

@@ -1,4 +1,4 @@
-"""Law 10, tried on combinators that do not reach the layers they hold."""
+"""Law 10 on combinators that do not reach the layers they hold."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ NORMED = fn.BatchNorm1d(3)
 
 @fn.frozen
 class Unsettled(Halved):
-    """A wrapper whose ``inference`` returns itself."""
+    """A wrapper whose ``inference`` returns the wrapper itself."""
 
     def inference(self) -> fn.Layer:
         return self
@@ -68,7 +68,7 @@ class Still(Halved):
 
 @fn.frozen
 class Keyless(Halved):
-    """A wrapper that keeps the key to itself."""
+    """A wrapper that does not pass on the key."""
 
     def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
         return Halved.apply(self, params, x)
@@ -76,7 +76,7 @@ class Keyless(Halved):
 
 @fn.frozen
 class OneKey(Serial):
-    """A stack whose layers all have the key of the stack."""
+    """A stack that passes its own key to all layers."""
 
     def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
         caches = []
@@ -88,7 +88,7 @@ class OneKey(Serial):
 
 @fn.frozen
 class TwinKeys(Branching):
-    """Branches of which the first two have one key in ``init``."""
+    """Branches whose first two get the same key in ``init``."""
 
     def init(self, rng: Any) -> Any:
         return tuple([layer.init(fn.fold_in(rng, max(i, 1))) for i, layer in enumerate(self)])
@@ -96,14 +96,14 @@ class TwinKeys(Branching):
 
 @fn.frozen
 class Quiet(Halved):
-    """A wrapper that says it needs no key."""
+    """A wrapper that declares that it needs no key."""
 
     stochastic = False
 
 
 @fn.frozen
 class Plain(fn.Layer):
-    """A wrapper on ``Layer`` alone, which knows nothing of the layer in its field."""
+    """A wrapper on ``Layer`` only, which does not declare the layer in its field."""
 
     inner: fn.Layer
 
@@ -119,7 +119,7 @@ class Plain(fn.Layer):
 
 @fn.frozen
 class Told(Plain):
-    """The same, which says what its layer is."""
+    """The same, with the layer declared."""
 
     stochastic = property(lambda self: self.inner.stochastic)
     batch_dependent = property(lambda self: self.inner.batch_dependent)
@@ -128,7 +128,7 @@ class Told(Plain):
 
 @fn.frozen
 class Updating(Told):
-    """The same, which hands on ``update_stats`` too."""
+    """The same, which passes on ``update_stats`` too."""
 
     def update_stats(self, params: Any, cache: Any) -> Any:
         return self.inner.update_stats(params, cache)
@@ -136,7 +136,7 @@ class Updating(Told):
 
 @fn.frozen
 class Settling(Updating):
-    """The same, which hands on ``inference`` too."""
+    """The same, which passes on ``inference`` too."""
 
     def inference(self) -> fn.Layer:
         return self.replace(inner=self.inner.inference())
@@ -144,7 +144,7 @@ class Settling(Updating):
 
 @fn.frozen
 class Forgetful(Serial):
-    """It keeps its last layer, whatever it is given."""
+    """A wrapper that keeps its last layer instead of a replacement."""
 
     def with_children(self, children):
         kept = {**children, [*children][-1]: self.layers[-1]}
@@ -153,7 +153,7 @@ class Forgetful(Serial):
 
 @fn.frozen
 class Greedy(fn.Layer):
-    """A layer that needs no key and changes with one."""
+    """A layer that declares no key but changes with one."""
 
     def apply(self, params: Any, x: Any, rng: Any = None) -> Any:
         return (x if rng is None else x + 1), ()
@@ -222,7 +222,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("sentence", BROKEN)
 def test_a_layer_that_is_not_reached_is_found_with_a_sentence(sentence: str) -> None:
-    """Also where the layer within is plain: the spies in its place claim everything."""
+    """This holds even for a plain layer within: the spies that replace it have all features."""
     for layer in (
         [BROKEN[sentence]] if not isinstance(BROKEN[sentence], Halved) else [BROKEN[sentence], type(BROKEN[sentence])(fn.Tanh())]
     ):
@@ -233,7 +233,7 @@ def test_a_layer_that_is_not_reached_is_found_with_a_sentence(sentence: str) -> 
 @pytest.mark.parametrize("layers", PAIRS)
 @pytest.mark.parametrize("broken", BROKEN_PAIRS)
 def test_a_layer_with_another_ones_things_is_found(broken: type, layers: str) -> None:
-    """Whatever the layers within are: plain, equal, or in need of a key and of statistics."""
+    """The layers within may be plain, equal, or need a key and statistics."""
     with pytest.raises(AssertionError, match=f"law 10, reach: .*{BROKEN_PAIRS[broken]}"):
         law_reach(broken(*PAIRS[layers]), X)
 
@@ -241,19 +241,19 @@ def test_a_layer_with_another_ones_things_is_found(broken: type, layers: str) ->
 @pytest.mark.parametrize("layers", PAIRS)
 @pytest.mark.parametrize("sound", [Pair, Scaled])
 def test_the_sound_ones_pass_every_law(sound: type, layers: str) -> None:
-    """Those that broken ones differ from in one thing."""
+    """Broken ones differ from these in one thing."""
     fn.testing.check_laws(sound(*PAIRS[layers]), X, compiled=False)
 
 
 @pytest.mark.compiled
 @pytest.mark.parametrize("layer", [Halved(NORMED), Halved(fn.Dropout(0.5)), Halved(Halved(fn.serial(NORMED, *DROPPED)))])
 def test_a_sound_wrapper_passes_every_law(layer: fn.Layer) -> None:
-    """A minimal wrapper is two methods long."""
+    """A minimal wrapper has two methods."""
     fn.testing.check_laws(layer, X)
 
 
 def test_the_keys_of_children_are_folded_in_by_number() -> None:
-    """Child number i has ``fold_in(rng, i)``, and one that needs no key has none."""
+    """Child number i gets ``fold_in(rng, i)``, and one that needs no key gets none."""
     key = fn.key(3)
     assert torch.equal(child_key(fn.Dropout(), key, 2), fn.fold_in(key, 2))
     assert child_key(fn.Tanh(), key, 2) is None

@@ -1,4 +1,4 @@
-"""Law 11: what breaks it, where it is judged at kinks, under ``vmap``, and a net's second derivatives by other ways."""
+"""Law 11: what breaks it, how it treats kinks and ``vmap``, and second derivatives of a net by other means."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ BROKEN: list[tuple[fn.Layer, fn.Layer, str]] = [
 
 @pytest.mark.parametrize(("broken", "sound", "fault"), BROKEN, ids=[type(broken).__name__ for broken, _, _ in BROKEN])
 def test_the_law_rejects_the_broken_layer_and_not_the_sound_one(broken: fn.Layer, sound: fn.Layer, fault: str) -> None:
-    """The other laws cannot tell the two apart."""
+    """The other laws cannot distinguish the two."""
     LAW(sound, ROWS)
     for name, law in LAWS.items():
         if name not in ("second order", "transforms", "value"):
@@ -55,7 +55,7 @@ def test_the_law_rejects_the_broken_layer_and_not_the_sound_one(broken: fn.Layer
 
 
 def test_the_law_rejects_in_float32_what_is_broken_only_there() -> None:
-    """A layer may take another kernel in each dtype."""
+    """A layer may use another kernel in each dtype."""
     LAW(KernelInSingle(), ROWS)
     with pytest.raises(AssertionError, match=r"(?s)^law 11, second order in float32: .*aten::silu_backward is not implemented"):
         LAW(KernelInSingle(), ROWS, dtype=torch.float32)
@@ -63,12 +63,12 @@ def test_the_law_rejects_in_float32_what_is_broken_only_there() -> None:
 
 @pytest.mark.parametrize("layer", [Gated(), Affine(), Rectifier()], ids=str)
 def test_the_sound_layers_keep_all_laws(layer: fn.Layer) -> None:
-    """The models for the broken ones are broken in nothing."""
+    """The models of the broken ones are correct."""
     check_laws(layer, ROWS, compiled=False)
 
 
 def test_the_law_names_the_leaf_along_which_the_derivative_is_wrong() -> None:
-    """Both numbers come with it."""
+    """The message has both numbers."""
     with pytest.raises(AssertionError, match=r"it gives \S+ along params\.w, and differences \S+"):
         LAW(DetachedWeight(), ROWS)
 
@@ -85,13 +85,13 @@ ACTIVATIONS = {
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_has_one_slope_at_every_kink(name: str) -> None:
-    """Quarters from -8 to 8 hold the kinks of all of them; large numbers overflow in a square or an exponential."""
+    """Quarters from -8 to 8 include all kinks; large numbers overflow in a square or an exponential."""
     LAW(ACTIVATIONS[name], KINKS[:-2] if name in OVERFLOWING else KINKS)
 
 
 @pytest.mark.parametrize("layer", [fn.PReLU(), fn.RReLU(), fn.GLU(), fn.SwiGLU(), fn.ReGLU()], ids=str)
 def test_so_has_a_layer_that_is_no_function_of_one_number(layer: fn.Layer) -> None:
-    """Slopes that are learned or drawn, and gates."""
+    """Slopes may be learned or drawn, and gates are tried too."""
     LAW(layer, KINKS.reshape(4, 18))
 
 
@@ -105,13 +105,13 @@ PAIR = tuple(torch.cartesian_prod(torch.arange(-3, 3.5, 0.5), torch.arange(-2, 2
 )
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none", "batch"])
 def test_a_loss_has_one_slope_at_every_kink(loss: fn.Loss, reduction: str) -> None:
-    """y and the target go through halves; both have their gradients."""
+    """y and the target take multiples of ½; both have their gradients."""
     LAW(loss.replace(reduction=reduction).as_layer(), PAIR)
 
 
 @pytest.mark.parametrize("loss", [fn.BCEWithLogits(), fn.L1(), fn.MSE()], ids=str)
 def test_the_gradient_of_a_loss_by_torch_is_its_own(loss: fn.Loss) -> None:
-    """At 0, at the target and at the corner too; and the gradient has a derivative."""
+    """This holds at 0, at the target and at the corner; the gradient has a derivative."""
     y, t = PAIR[0], (PAIR[1] > 0).float()
     gy = loss.value_and_grad(y, t)[1]
     torch.testing.assert_close(torch.func.grad(lambda y: loss(y, t))(y), gy)
@@ -132,7 +132,7 @@ def test_probabilities_that_are_certain_have_the_gradients_of_the_loss() -> None
 
 @pytest.mark.parametrize("p", [1.0, 2.0])
 def test_a_window_of_zeros_has_the_slope_of_its_pooling(p: float) -> None:
-    """The root of 0 has an infinite slope; a p of 1 takes none."""
+    """The root of 0 has an infinite slope; with p = 1 there is no root."""
     x = torch.tensor([[[0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 0.0]]])
     LAW(fn.LPPool1d(p, 2), x)
     gx = torch.func.grad(lambda x: fn.LPPool1d(p, 2)({}, x).sum())(x)
@@ -141,7 +141,7 @@ def test_a_window_of_zeros_has_the_slope_of_its_pooling(p: float) -> None:
 
 @pytest.mark.parametrize("layer", [fn.Std(1), fn.Std()], ids=str)
 def test_equal_elements_have_the_slope_of_their_deviation(layer: fn.Layer) -> None:
-    """It is 0, in forward mode too."""
+    """The slope is 0, in forward mode too."""
     LAW(layer, torch.tensor([[1.0, 1.0, 1.0], [0.5, -0.2, 0.1]]))
     LAW(layer, torch.ones(2, 3))
 
@@ -151,7 +151,7 @@ NORMS = [name for name in CASES if name.startswith(("BatchNorm", "LayerNorm", "G
 
 @pytest.mark.parametrize("name", NORMS)
 def test_norms_are_differentiated_through_vmap(name: str) -> None:
-    """``vmap`` takes some of torch's backward kernels apart, whose second derivatives are then wrong without an error."""
+    """``vmap`` decomposes some of torch's backward kernels, whose second derivatives are then wrong without an error."""
     layer, x, params = CASES[name][:3]
     both = tree.map(lambda leaf: torch.stack((leaf, leaf * 0.9)) if leaf.is_floating_point() else torch.stack((leaf, leaf)), x)
     many = tree.map(lambda leaf: torch.stack((leaf, leaf)), layer.init(0) if params is None else params)
@@ -161,7 +161,7 @@ def test_norms_are_differentiated_through_vmap(name: str) -> None:
 @pytest.mark.parametrize("name", ["SiLU", "Mish", "GLU", "GroupNorm", "RMSNorm", "SDPA", "LSTM", "Dropout", "MaxPool2d tiles"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_autograd_follows_vjp_too(name: str, dtype: torch.dtype) -> None:
-    """Without ``torch.func``: tensors that require gradients take no kernel that has none."""
+    """Without ``torch.func``, tensors that require grad use no kernel without a derivative."""
     layer, x, params = CASES[name][:3]
     params, x, key = tree.cast(layer.init(0) if params is None else params, dtype), tree.cast(x, dtype), fn.key(0)
     leaves = [leaf.requires_grad_() for leaf in tree.leaves(tree.map(torch.clone, (params, x))) if leaf.is_floating_point()]
@@ -182,7 +182,7 @@ def test_autograd_follows_vjp_too(name: str, dtype: torch.dtype) -> None:
     ids=str,
 )
 def test_a_hessian_is_that_of_differences_of_the_gradient(layer: fn.Layer) -> None:
-    """``torch.func.hessian`` composes forward mode, reverse mode and ``vmap``."""
+    """``torch.func.hessian`` combines forward mode, reverse mode and ``vmap``."""
     params = tree.cast(layer.init(0), torch.float64)
     x, t = ROWS.double(), ROWS[:, :2].double()
     flat = tree.ravel(params)
@@ -205,7 +205,7 @@ def test_a_hessian_is_that_of_differences_of_the_gradient(layer: fn.Layer) -> No
 
 
 def test_a_hessian_vector_product_of_an_mlp_is_double_backward() -> None:
-    """The recipe: forward mode over ``grads``, beside autograd over autograd."""
+    """The recipe, forward mode over ``grads``, equals autograd over autograd."""
     net, loss = fn.mlp((3, 8, 8, 2), fn.GELU()), fn.CrossEntropy()
     params = tree.cast(net.init(0), torch.float64)
     x, labels = fn.random.normal(1, (5, 3)).double(), torch.tensor([0, 1, 1, 0, 1])
@@ -229,7 +229,7 @@ def test_a_hessian_vector_product_of_an_mlp_is_double_backward() -> None:
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", ["SiLU", "GroupNorm", "RMSNorm", "SDPA", "Dropout", "ConvLocal1d", "LayerNorm"])
 def test_compiled_code_differentiates_too(name: str) -> None:
-    """``torch.func`` within ``torch.compile``, as one graph."""
+    """``torch.func`` works within ``torch.compile``, as one graph."""
     layer, x, params = CASES[name][:3]
     params, key = layer.init(0) if params is None else params, fn.key(0)
 
@@ -243,7 +243,7 @@ def test_compiled_code_differentiates_too(name: str) -> None:
 
 
 def test_an_error_about_derivatives_is_no_misfit() -> None:
-    """The words of torch go out as they are: params and x do fit each other."""
+    """Torch's message is unchanged, since params and x do fit each other."""
 
     @fn.frozen
     class Raw(fn.Layer):

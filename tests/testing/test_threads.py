@@ -1,4 +1,4 @@
-"""Threads: what eight of them compute at once, from one cache, params and state, is what one computes, bit for bit."""
+"""Eight threads that use one cache, params and state at once compute what one thread does, bit for bit."""
 
 import sys
 import threading
@@ -26,7 +26,7 @@ OPTIMIZERS = [
 
 @pytest.fixture(autouse=True)
 def _in_turns() -> Iterator[None]:
-    """Let Python go from one thread to another after 10 µs, instead of 5 ms: within nearly every call."""
+    """Let Python switch threads after 10 µs instead of 5 ms: within nearly every call."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -40,7 +40,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def at_once(pool: ThreadPoolExecutor, work: Callable[[int], Any]) -> list[Any]:
-    """Call ``work`` with the number of each thread, at the same time in all of them."""
+    """Call ``work`` in all threads at once, with the number of the thread."""
     gate = threading.Barrier(THREADS)
 
     def begun(i: int) -> Any:
@@ -51,7 +51,7 @@ def at_once(pool: ThreadPoolExecutor, work: Callable[[int], Any]) -> list[Any]:
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Tell whether two trees are equal in every bit."""
+    """Return whether two trees agree bit for bit."""
     pairs = zip(*map(tree.leaves, (one, other)), strict=True)
     return tree.structure(one) == tree.structure(other) and all(same_bits(*pair) for pair in pairs)
 
@@ -65,7 +65,7 @@ def random_gradients(params: Any, seed: int) -> Any:
 
 
 def of_threads(pool: ThreadPoolExecutor, case: Case, dtype: torch.dtype) -> bool:
-    """Tell whether threads that share one cache compute what one thread does, and leave the cache as it is."""
+    """Return whether threads with one cache compute what one thread does, and leave the cache unchanged."""
     layer = case.layer
     params, x = prepared(layer, case.x, case.params, 0, dtype)
     y, cache = run(layer, params, x, 0)
@@ -80,21 +80,21 @@ def of_threads(pool: ThreadPoolExecutor, case: Case, dtype: torch.dtype) -> bool
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
 def test_threads_share_a_layer_and_its_cache(pool: ThreadPoolExecutor, every: int, dtype: torch.dtype) -> None:
-    """Half of the calls are of ``vjp`` on one cache, the others of every verb from the beginning."""
+    """Half of the calls are ``vjp`` on one cache, the others every verb from the beginning."""
     names = dict.fromkeys([*[*CASES][::every], *RECURRENT])
     assert [name for name in names if not of_threads(pool, CASES[name], dtype)] == []
 
 
 @pytest.mark.parametrize("layer", [fn.LSTM(16, 32), fn.GRU(16, 32), fn.MultiHeadAttention(16, 4)], ids=repr)
 def test_threads_share_a_large_cache(pool: ThreadPoolExecutor, layer: fn.Layer) -> None:
-    """Of a size where one kernel runs beside another, since each lets other threads go on meanwhile."""
+    """At this size kernels run in parallel, since each lets other threads continue."""
     case = Case(layer, random.normal(2, (16, 24, 16)), layer.init(0))
     assert of_threads(pool, case, torch.float32)
 
 
 @pytest.mark.parametrize("opt", OPTIMIZERS, ids=repr)
 def test_threads_share_an_optimizer_and_its_state(pool: ThreadPoolExecutor, opt: fn.Optimizer) -> None:
-    """Twenty steps each from one state; donated, from a copy for each thread."""
+    """Each takes twenty steps from one state; if donated, from its own copy."""
     params = NET.init(0)
     state, grads = opt.init(params), [random_gradients(params, i) for i in range(20)]
 
@@ -112,7 +112,7 @@ def test_threads_share_an_optimizer_and_its_state(pool: ThreadPoolExecutor, opt:
 
 @pytest.mark.compiled
 def test_threads_share_compiled_steps(pool: ThreadPoolExecutor) -> None:
-    """Two kinds of calls in turn, from the first call on: each thread gets the bits that one gets from warm calls."""
+    """Two kinds of calls alternate from the first call on; each thread gets the bits of warm calls in one thread."""
     step = fn.train_step(NET, fn.CrossEntropy(), fn.Adam(1e-2))
     fast, params = fn.compile(step), NET.init(0)
     state = step.opt.init(params)
@@ -127,7 +127,7 @@ def test_threads_share_compiled_steps(pool: ThreadPoolExecutor) -> None:
 
 
 def test_fit_in_threads(pool: ThreadPoolExecutor) -> None:
-    """Each thread with its key, all with one optimizer: the params, state and losses of a run on its own."""
+    """Each thread has its key, and all share one optimizer: results are those of a single run."""
 
     def fitted(i: int) -> Any:
         data = (X, LABELS)

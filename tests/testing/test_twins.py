@@ -1,4 +1,4 @@
-"""The audit of twins: a layer with the name of a module of torch.nn is compared with it, and the claim of it is made good."""
+"""The audit of twins: a layer with the name of a module of torch.nn is compared with it, and the claim is checked."""
 
 import importlib
 from pathlib import Path
@@ -17,7 +17,7 @@ SHARED = sorted(
     for name, value in vars(nn).items()
     if isinstance(value, type) and issubclass(value, nn.Module) and name.removesuffix("Loss").lower() in OURS
 )
-"""The modules of torch.nn that have a namesake here, whose losses are without the suffix, and whose capitals may be others."""
+"""The modules of torch.nn with a counterpart here: losses lose the suffix, and capitals may differ."""
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def claims(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def test_every_layer_with_a_name_of_torch_nn_is_compared_with_it(claims: dict[str, str]) -> None:
-    """Each has a test, drawn by hypothesis, whose claim fails unless 20 configurations of it were compared."""
+    """Each has a test with hypothesis that fails unless it compared 20 configurations."""
     assert len(SHARED) > 100
     assert {"Linear", "MultiheadAttention", "CrossEntropyLoss"} <= set(SHARED)
     assert [name for name in SHARED if name not in claims] == []
 
 
 def test_nothing_is_claimed_that_torch_nn_has_not(claims: dict[str, str]) -> None:
-    """So that a name misspelt, or a layer renamed, is no claim."""
+    """A misspelt name, or a renamed layer, would claim nothing."""
     assert claims.keys() <= set(SHARED)
 
 
@@ -50,7 +50,7 @@ def alike(seed):
 
 
 def test_a_claim_fails_where_too_little_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One input twenty times is one configuration, and another layer's comparison none."""
+    """One input twenty times is one configuration, and the comparison of another layer does not count."""
     monkeypatch.setattr("twins.TWINS", {})
     twin_of("Sigmoid")(alike)()
     for name, count in {"Tanh": 1, "ReLU": 0}.items():
@@ -60,13 +60,13 @@ def test_a_claim_fails_where_too_little_is_compared(monkeypatch: pytest.MonkeyPa
 
 @given(st.integers(0, 9999), st.floats(0.1, 3.0))
 def always_the_same(seed, slope):
-    """Compare one layer of one slope, and another of two arguments of which one is varied."""
+    """Compare one layer with one slope, and another with two arguments of which one varies."""
     assert_twins(fn.LeakyReLU(0.5), nn.LeakyReLU(0.5), draw((2, 3), seed))
     assert_twins(fn.Threshold(slope, 1.0), nn.Threshold(slope, 1.0), draw((2, 3), seed))
 
 
 def test_a_claim_fails_where_an_argument_is_never_varied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty inputs are twenty configurations, but say nothing of an argument that is always the same."""
+    """Twenty inputs are twenty configurations, but do not test an argument that is always the same."""
     monkeypatch.setattr("twins.TWINS", {})
     for name, argument in {"LeakyReLU": "negative_slope", "Threshold": "value"}.items():
         with pytest.raises(AssertionError, match=rf"every argument must be varied, .*, got \{{'{name}': \{{'{argument}'\}}\}}"):
@@ -75,19 +75,19 @@ def test_a_claim_fails_where_an_argument_is_never_varied(monkeypatch: pytest.Mon
 
 @given(st.integers(1, 9), st.integers(0, 9999))
 def always_batched(size, seed):
-    """Compare a layer of windows, which torch.nn has without a batch too, with one."""
+    """Compare a layer of windows only with a batch; torch.nn takes inputs without one too."""
     assert_twins(fn.AdaptiveAvgPool1d(size), nn.AdaptiveAvgPool1d(size), draw((2, 3, 4), seed))
 
 
 def test_a_claim_fails_where_there_is_always_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where windows slide the first axis may be the channels."""
+    """Without a batch the first axis of such layers is the channels."""
     monkeypatch.setattr("twins.TWINS", {})
     with pytest.raises(AssertionError, match=r"x must have a batch axis, and none, .*\{'AdaptiveAvgPool1d': \{3\}\}"):
         twin_of("AdaptiveAvgPool1d")(always_batched)()
 
 
 def test_a_claim_must_be_drawn_by_hypothesis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test of one example cannot make it."""
+    """A test of one example cannot claim it."""
     monkeypatch.setattr("twins.TWINS", {})
     with pytest.raises(AssertionError, match="draw must be drawn by hypothesis"):
         twin_of("Tanh")(draw)

@@ -1,4 +1,4 @@
-"""Wrong arguments everywhere: what a public name is called with that it is not made for is refused with a sentence of ours."""
+"""Wrong arguments to all public names are refused with a message of ours."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ MOST_BARE = 0.01
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("fuzz", [trials, nearly_right])
 def test_wrong_arguments_get_good_errors(fuzz, capsys):
-    """At most 1 % of the calls end in a bare message of Python's or torch's; none crashes or hangs."""
+    """At most 1 % of the calls end in a bare message of Python or torch; none crashes or hangs."""
     results = list(fuzz(8, seed=1))
     bare = [one for one in results if one]
     assert len(results) > 1000
@@ -31,7 +31,7 @@ def test_wrong_arguments_get_good_errors(fuzz, capsys):
     ],
 )
 def test_the_judge_of_errors_tells_good_from_bare(call, good):
-    """So that the fuzzer can fail."""
+    """The fuzzer can therefore fail."""
     with pytest.raises(Exception, match=r".") as caught:  # of any kind: that is what is judged
         call()
     assert is_good(caught.value) is good

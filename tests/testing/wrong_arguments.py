@@ -1,4 +1,4 @@
-"""A fuzzer of wrong arguments: public constructors, functions and methods are called with what they are not made for.
+"""A fuzzer of wrong arguments: public constructors, functions and methods are called with unsuitable values.
 
 Every call must return, or raise an error that says what to do: one of ours, with who, the rule and what came, or Python's own
 ``TypeError`` for arguments that a signature does not have.
@@ -27,14 +27,14 @@ _LEFT_OUT = {"compile", "scan_steps", "kernels", "testing", "fit"}
 
 
 class Wrong(NamedTuple):
-    """A call whose error is none of ours."""
+    """A call whose error is not one of ours."""
 
     call: str
     error: BaseException
 
 
 def values() -> list[Any]:
-    """Return what a user may put anywhere by mistake, and what is right at some places."""
+    """Return values that a user may pass by mistake, and some that are right in places."""
     return [
         None, True, -1, 0, 2, 3, 1.5, 0.5, -0.5, float("nan"), float("inf"), 1j, "a", "", "mean", b"a", object(),
         (), (1,), (2, 3), (-1, 2), ("a", "b"), [], [1, 2], {}, {"a": 1}, {"weight": None}, slice(2), range(3), {1},
@@ -92,7 +92,7 @@ def _methods() -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def trials(count: int, seed: int) -> Iterator[Wrong | None]:
-    """Call each of the callables ``count`` times; yield what went wrong, or ``None``."""
+    """Call each of the callables ``count`` times; yield each wrong call, or ``None``."""
     chance = random.Random(seed)
     for name, f in callables().items():
         for _ in range(count):
@@ -131,7 +131,7 @@ def nearly_right(count: int, seed: int) -> Iterator[Wrong | None]:
 
 
 def _used(case: Case, **change: Any) -> None:
-    """Make a layer with another field, and use it."""
+    """Make a layer with another value of a field, and use it."""
     layer = case.layer.replace(**change)
     try:
         params = layer.init(0)
@@ -197,7 +197,7 @@ def _trial(name: str, f: Callable[..., Any], positional: list[Any], named: dict[
 
 
 def is_good(error: BaseException) -> bool:
-    """Tell whether an error says who, the rule and what came, and was raised by this package."""
+    """Return whether an error names the caller, the rule and what it got, and was raised by this package."""
     raised = traceback.extract_tb(error.__traceback__)[-1].filename
     if not isinstance(error, (ValueError, TypeError, LookupError)) or not str(error):
         return False

@@ -1,4 +1,4 @@
-"""clipped_grads: against the gradients of each row, clipped and summed."""
+"""clipped_grads compared with the gradients of each row, clipped and summed."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def by_rows(
 
 @pytest.mark.parametrize("name", NETS)
 def test_gradients_are_clipped_row_by_row(name: str) -> None:
-    """For nets of all kinds, with a norm that clips some of the rows."""
+    """Nets of all kinds are tried, with a norm that clips some of the rows."""
     net, x = NETS[name]
     x = x.double() if x.is_floating_point() else x
     params = tree.cast(net.init(0), torch.float64)
@@ -41,7 +41,7 @@ def test_gradients_are_clipped_row_by_row(name: str) -> None:
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "batch"])
 def test_the_loss_is_that_of_a_row(reduction: str) -> None:
-    """Whatever its reduction, and with targets that are ignored in other rows."""
+    """The reduction has no effect, and targets in other rows may be ignored."""
     net, x = fn.Linear(3, 2), fn.random.normal(1, (5, 3))
     target, params = fn.random.normal(2, (5, 2)), net.init(0)
     loss = fn.MSE(reduction=reduction)
@@ -51,7 +51,7 @@ def test_the_loss_is_that_of_a_row(reduction: str) -> None:
 
 
 def test_a_stochastic_net_has_a_key_for_each_row() -> None:
-    """Row i that of ``fold_in(rng, i)``, as in ``per_example_grads``."""
+    """Row i gets ``fold_in(rng, i)``, as in ``per_example_grads``."""
     net, x, target = fn.serial(fn.Linear(3, 8), fn.Dropout(0.5), fn.Linear(8, 2)), fn.random.normal(1, (5, 3)), torch.zeros(5, 2)
     params = net.init(0)
     values, total = by_rows(net, fn.MSE(), params, x, target, 0.2, fn.key(7))
@@ -68,7 +68,7 @@ def test_no_rows_have_no_gradient() -> None:
 
 
 def test_frozen_params_have_none() -> None:
-    """And count in no norm; a gradient of 0 stays one."""
+    """They count in no norm; a gradient of 0 stays 0."""
     net = fn.serial(fn.freeze(fn.Linear(3, 3)), fn.Linear(3, 2))
     params, x = net.init(0), fn.random.normal(1, (4, 3))
     _, grads = fn.clipped_grads(net, fn.MSE(), 1.0)(params, x, net(params, x))
@@ -77,7 +77,7 @@ def test_frozen_params_have_none() -> None:
 
 
 def test_one_row_moves_the_gradient_by_the_norm_at_most() -> None:
-    """However large its own is: what the analysis of privacy rests on."""
+    """This holds however large its gradient is; the analysis of privacy needs it."""
     net, x, target = fn.Linear(3, 2), fn.random.normal(1, (4, 3)), torch.zeros(4, 2)
     clipped, params = fn.clipped_grads(net, fn.MSE(), 0.5, batch_size=4.0), net.init(0)
     base = clipped(params, x, target)[1]
@@ -88,7 +88,7 @@ def test_one_row_moves_the_gradient_by_the_norm_at_most() -> None:
 
 
 def test_it_is_a_value_and_refuses_bad_arguments() -> None:
-    """A norm of 0, a batch size of 0, and nets whose rows depend on each other."""
+    """It refuses a norm of 0, a batch size of 0, and nets whose rows depend on each other."""
     made = fn.clipped_grads(fn.Linear(2, 2), fn.MSE(), 1.0, 3)
     assert eval(repr(made), vars(fn)) == made
     for how, sentence in (({"max_norm": 0.0}, "max_norm"), ({"max_norm": 1.0, "batch_size": 0}, "batch_size")):
@@ -100,7 +100,7 @@ def test_it_is_a_value_and_refuses_bad_arguments() -> None:
 
 @pytest.mark.compiled
 def test_private_steps_compile_whole() -> None:
-    """Clipped gradients, noise and the step in one graph."""
+    """Clipped gradients, noise and the step are one graph."""
     net, x, target = fn.mlp([3, 4, 2]), fn.random.normal(1, (5, 3)), torch.zeros(5, 2)
     opt, clipped = fn.chain(fn.AddPrivacyNoise(1.0, 0.5, 5), fn.SGD(0.1)), fn.clipped_grads(net, fn.MSE(), 0.5)
 
@@ -116,7 +116,7 @@ def test_private_steps_compile_whole() -> None:
 @pytest.mark.parametrize("loss", [fn.NTXent(), fn.NTXent() + fn.MSE()], ids=str)
 @pytest.mark.parametrize("make", [fn.per_example_grads, fn.per_example_norms, lambda *x: fn.clipped_grads(*x, 1.0)])
 def test_a_loss_over_other_rows_is_refused(make: Any, loss: fn.Loss) -> None:
-    """By itself each row would have no pair, and no gradient."""
+    """By itself a row would have no pair, and no gradient."""
     with pytest.raises(
         ValueError, match=r"a term of the loss must not depend on other rows, .*got a loss that is batch_dependent"
     ):

@@ -1,4 +1,4 @@
-"""Gradients of each example and their norms, against one row after the other; micro-batches against the whole batch."""
+"""Gradients of each example and their norms, compared with single rows; micro-batches compared with the whole batch."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ NETS = {
 
 @pytest.mark.parametrize("name", NETS)
 def test_gradients_and_norms_are_those_of_each_row_by_itself(name: str):
-    """``value_and_grads`` of a batch of one, with the key ``fold_in(rng, i)``."""
+    """They are those of ``value_and_grads`` of a batch of one, with the key ``fold_in(rng, i)``."""
     net, x = NETS[name]
     params, loss = tree.cast(net.init(0), torch.float64), fn.CrossEntropy()
     x = tree.cast(x, torch.float64)
@@ -83,7 +83,7 @@ def test_gradients_and_norms_are_those_of_each_row_by_itself(name: str):
 
 @pytest.mark.parametrize("net", [fn.freeze(fn.Linear(3, 2)), fn.RunningBatchNorm1d(3, affine=False)], ids=repr)
 def test_the_norm_of_no_gradients_is_zero(net: fn.Layer):
-    """Where all params are frozen, or running statistics."""
+    """All params are frozen, or running statistics."""
     x = random.normal(0, (4, 3))
     params, target = net.init(0), torch.zeros(4, net(net.init(0), x).shape[1])
     values, norms = fn.per_example_norms(net, fn.MSE())(params, x, target)
@@ -93,7 +93,7 @@ def test_the_norm_of_no_gradients_is_zero(net: fn.Layer):
 
 @pytest.mark.parametrize("chunk", [1 << 18, 5000])
 def test_gradients_of_large_convolutions_are_those_of_one_with_groups(chunk: int, monkeypatch: pytest.MonkeyPatch):
-    """In float32, where oneDNN computes them for a few examples at a time."""
+    """In float32 oneDNN computes them for a few examples at a time."""
     calls: list[tuple[int, ...]] = []
     original = example_gradients.convolution_backward
     monkeypatch.setattr(example_gradients.PIECES, "value", chunk)
@@ -127,7 +127,7 @@ IGNORING = fn.CrossEntropy(ignore_index=0, weight=(1.0, 2.0, 0.5))
 )
 @pytest.mark.parametrize("k", [1, 2, 3, 7, 20])
 def test_micro_batches_give_what_the_batch_gives(loss: Any, k: int):
-    """Value and gradients, weighted by ``weight_of``; a micro-batch of ignored labels alone counts for nothing."""
+    """Value and gradients are weighted by ``weight_of``; a micro-batch of ignored labels has no effect."""
     net = fn.serial(fn.Linear(4, 8), fn.RunningBatchNorm1d(8), fn.Linear(8, 3))
     params, x = tree.cast(net.init(0), torch.float64), random.normal(0, (7, 4), dtype=torch.float64)
     value, grads, _ = fn.value_and_grads(net, loss)(params, x, LABELS.sort()[0])
@@ -139,7 +139,7 @@ def test_micro_batches_give_what_the_batch_gives(loss: Any, k: int):
 
 
 def test_sums_of_half_precision_round_once():
-    """64 micro-batches of bfloat16, whose sum in bfloat16 would be off by far more than its last digit."""
+    """The sum of 64 micro-batches in bfloat16 would be off by far more than its last digit."""
     net, loss = fn.Linear(1, 1, bias=False), fn.MSE(reduction="sum")
     params = {"weight": torch.zeros(1, 1, dtype=torch.bfloat16)}
     x, target = torch.ones(1024, 1, dtype=torch.bfloat16), -torch.ones(1024, 1, dtype=torch.bfloat16)
@@ -149,7 +149,7 @@ def test_sums_of_half_precision_round_once():
 
 
 def test_a_stochastic_net_draws_another_key_for_each_micro_batch():
-    """Micro-batch i has the key ``fold_in(rng, i)``."""
+    """Micro-batch i gets the key ``fold_in(rng, i)``."""
     net, loss = fn.Dropout(0.5), fn.MSE(reduction="sum")
     x = torch.ones(2, 50)
     value = fn.accumulate(net, loss, 2)({}, x, torch.zeros_like(x), 3)[0]
@@ -176,7 +176,7 @@ NET, LOSS = fn.Linear(4, 3), fn.CrossEntropy()
     ],
 )
 def test_what_does_not_fit_is_refused(make: Any, words: str):
-    """The rule, and what came."""
+    """The message has the rule, and what it got."""
     with pytest.raises(ValueError, match=words):
         make()
 
@@ -185,14 +185,14 @@ MIXED = fn.Adam(0.1)
 
 
 def test_the_functions_are_values():
-    """They compare and print as what made them."""
+    """They compare by what made them, and their repr shows it."""
     for made in (fn.per_example_grads(NET, LOSS), fn.per_example_norms(NET, LOSS), fn.accumulate(NET, LOSS, 3)):
         assert eval(repr(made), vars(fn)) == made
 
 
 @pytest.mark.parametrize("name", ["words", "convolutions of groups, with strides, dilation and padding", "norms of rows"])
 def test_all_of_torch_func_works_on_them(name: str):
-    """Two sets of params at once with ``vmap``, the meta device, and the derivative of the norms by x or by params."""
+    """``vmap`` over two sets of params, the meta device, and derivatives of the norms by x or by params are tried."""
     net, x = NETS[name]
     params, loss = tree.cast(net.init(0), torch.float64), fn.CrossEntropy()
     x = tree.cast(x, torch.float64)
@@ -215,7 +215,7 @@ def test_all_of_torch_func_works_on_them(name: str):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["words", "convolution", "norms of rows"])
 def test_half_precision_is_summed_in_float32(name: str, dtype: torch.dtype):
-    """Gradients in the dtype of params, as near to those of each row as this dtype allows; norms in float32."""
+    """Gradients have the dtype of params, as near to those of each row as it allows; norms are float32."""
     net, x = NETS[name]
     params, x, loss = tree.cast(net.init(0), dtype), tree.cast(x, dtype), fn.CrossEntropy()
     _, grads = fn.per_example_grads(net, loss)(params, x, LABELS)
@@ -231,7 +231,7 @@ def test_half_precision_is_summed_in_float32(name: str, dtype: torch.dtype):
 
 @pytest.mark.parametrize("name", NETS)
 def test_a_batch_may_have_no_rows(name: str):
-    """As one drawn at random: the structure of other batches, in which nothing is left of the row."""
+    """The structure is that of other batches, with no rows."""
     net, x = NETS[name]
     params, loss, key = net.init(0), fn.CrossEntropy(), fn.key(1)
     for made in (fn.per_example_grads(net, loss), fn.per_example_norms(net, loss)):
@@ -252,7 +252,7 @@ def test_nets_of_all_kinds_compile_whole(name: str):
 
 @pytest.mark.compiled
 def test_they_compile_whole():
-    """As one graph, with the numbers of eager mode."""
+    """They are one graph, with the numbers of eager mode."""
     params, x = NET.init(0), random.normal(0, (7, 4))
     for made in (fn.per_example_grads(NET, LOSS), fn.per_example_norms(NET, LOSS), fn.accumulate(NET, LOSS, 3)):
         got = torch.compile(made, fullgraph=True, backend="eager")(params, x, LABELS)

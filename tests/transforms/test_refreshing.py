@@ -1,4 +1,4 @@
-"""refresh_stats: against torch.optim.swa_utils.update_bn, and what it leaves alone."""
+"""refresh_stats: compared with torch.optim.swa_utils.update_bn, and what it does not change."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ BATCHES = [fn.random.normal(i, (n, 3)) + i for i, n in enumerate((8, 8, 5))]
 
 
 def test_statistics_are_those_of_torch() -> None:
-    """The mean over batches of their statistics, in each norm of a net."""
+    """They are the mean over batches of their statistics, in each norm of a net."""
     net = fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Tanh(), fn.Linear(4, 4), fn.BatchNorm1d(4))
     params = net.init(0)
     params = net.update_stats(params, net.apply(params, BATCHES[2])[1])
@@ -35,7 +35,7 @@ def test_copies_and_members_have_their_own_statistics() -> None:
 
 
 def test_a_momentum_weighs_the_last_batches_more() -> None:
-    """From fresh statistics, as training does."""
+    """It starts from initial statistics, as training does."""
     net = fn.BatchNorm1d(3, momentum=0.3)
     want = net.init(0)
     for x in BATCHES:
@@ -46,7 +46,7 @@ def test_a_momentum_weighs_the_last_batches_more() -> None:
 
 
 def test_all_else_stays() -> None:
-    """Trained params, nets without norms, frozen norms, and the arguments; a stochastic net has keys."""
+    """Trained params, nets without norms, frozen norms and the arguments stay; a stochastic net gets keys."""
     net = fn.serial(fn.freeze(fn.BatchNorm1d(3)), fn.Dropout(0.5), fn.BatchNorm1d(3))
     params = tree.map(lambda p: p + 2, net.init(0))
     before = tree.map(torch.clone, params)
@@ -60,7 +60,7 @@ def test_all_else_stays() -> None:
 
 
 def test_bad_arguments_are_refused() -> None:
-    """No batches, a momentum out of range, and what is no layer."""
+    """No batches, a momentum out of range, and a value that is no layer are refused."""
     net = fn.BatchNorm1d(3)
     with pytest.raises(ValueError, match="refresh_stats: batches must hold the x of at least one batch, got none"):
         fn.refresh_stats(net, net.init(0), [])
@@ -71,7 +71,7 @@ def test_bad_arguments_are_refused() -> None:
 
 
 def test_statistics_hold_no_graph() -> None:
-    """Of params that require grad; the params themselves come back."""
+    """Params that require grad are returned themselves."""
     net = fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3))
     params = tree.map(lambda p: p.clone().requires_grad_(p.is_floating_point()), net.init(0))
     found = fn.refresh_stats(net, params, BATCHES)
@@ -81,7 +81,7 @@ def test_statistics_hold_no_graph() -> None:
 
 @pytest.mark.parametrize("batches", [BATCHES[0], 3, None], ids=["tensor", "number", "none"])
 def test_batches_must_be_several(batches: object) -> None:
-    """The rows of a tensor would be taken for batches."""
+    """The rows of a tensor would otherwise be taken for batches."""
     net = fn.BatchNorm1d(3)
     with pytest.raises(
         ValueError, match=r"^refresh_stats: batches must be a list of batches, or an iterable of them, such as x\.split"

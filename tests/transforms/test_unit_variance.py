@@ -1,4 +1,4 @@
-"""LSUV: every layer with a weight has an output of variance 1, in nets of all forms; and what keeps its params."""
+"""LSUV: the output of every layer with a weight has variance 1, in nets of all forms; and which params it does not change."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ NETS = {
 @pytest.mark.parametrize("with_key", [True, False])
 @pytest.mark.parametrize("name", NETS)
 def test_every_output_has_variance_one(name, with_key):
-    """Of the layers with weights, to the tolerance; biases and everything else stay."""
+    """The tolerance applies to layers with weights; biases and everything else stay."""
     net, x = NETS[name]
     if net.stochastic and not with_key:
         net = fn.map_layers(lambda layer: fn.Identity() if isinstance(layer, fn.Dropout) else layer, net)
@@ -54,7 +54,7 @@ def flat(params):
 
 
 def test_weights_are_orthonormal_up_to_a_factor():
-    """With a key; the direction of those in params stays without one."""
+    """This needs a key; without one the direction of the weights in params stays."""
     net = fn.mlp([6, 4, 3], fn.Tanh())
     params = net.init(0)
     for path, w in flat(fn.lsuv(net, params, X, 1)).items():
@@ -67,14 +67,14 @@ def test_weights_are_orthonormal_up_to_a_factor():
 
 
 def test_a_bias_is_scaled_around():
-    """Several steps, since the variance is not proportional to the weight then."""
+    """It takes several steps, as the variance is then not proportional to the weight."""
     net = fn.Linear(6, 4)
     params = net.init(0) | {"bias": torch.tensor([0.3, -0.3, 0.5, 0.0])}
     assert net(fn.lsuv(net, params, X, tolerance=1e-3), X).var(correction=0).item() == pytest.approx(1, abs=1e-3)
 
 
 def test_deep_nets_keep_their_signal():
-    """100 layers of ReLU, in which a Xavier net loses 30 powers of ten."""
+    """In 100 layers of ReLU a Xavier net loses 30 powers of ten."""
     net = fn.serial(*[fn.Linear(30, 30) if i % 2 == 0 else fn.ReLU() for i in range(200)])
     x, params = fn.random.normal(0, (50, 30)), net.init(0)
     assert net(params, x).var() < 1e-20
@@ -82,7 +82,7 @@ def test_deep_nets_keep_their_signal():
 
 
 def test_the_same_key_gives_the_same_bits_and_nothing_is_written_to():
-    """In half precision too, whose weights have unit variance as rounded."""
+    """This holds in half precision too, whose weights have unit variance as rounded."""
     net = fn.cast(fn.mlp([6, 8, 3], fn.Tanh()), torch.bfloat16)
     params = net.init(0)
     before = fn.tree.map(torch.clone, params)
@@ -95,7 +95,7 @@ def test_the_same_key_gives_the_same_bits_and_nothing_is_written_to():
 
 
 def test_it_maps_over_members_and_works_on_the_meta_device():
-    """Each member is what it is by itself."""
+    """Each member is as by itself."""
     net = fn.mlp([6, 8, 3], fn.Tanh())
     members = [net.init(i) for i in range(3)]
     stacked = fn.tree.map(lambda *leaves: torch.stack(leaves), *members)
@@ -106,7 +106,7 @@ def test_it_maps_over_members_and_works_on_the_meta_device():
 
 
 def test_what_is_frozen_or_made_of_other_params_stays():
-    """And the layers beside it do not."""
+    """The layers beside it are scaled."""
     inner = fn.Linear(6, 6)
     for layer in (fn.freeze(inner), fn.ensemble(inner, 3), fn.repeat(fn.residual(inner), 3), fn.weight_norm(inner)):
         net = fn.serial(fn.Linear(6, 6), layer)
@@ -117,7 +117,7 @@ def test_what_is_frozen_or_made_of_other_params_stays():
 
 
 def test_a_shared_layer_is_scaled_where_it_runs_first():
-    """Later runs see the same weight."""
+    """Later runs use the same weight."""
     net = fn.shared(fn.Linear(6, 6))
     one, other = net(fn.lsuv(net, net.init(0), (X, 3 * X), 1), (X, 3 * X))
     assert [y.std(correction=0).item() for y in (one, other)] == pytest.approx([1, 3], rel=1e-3)
@@ -134,7 +134,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("sentence", REFUSED)
 def test_what_cannot_be_scaled_is_refused(sentence):
-    """With the path of the layer."""
+    """The message has the path of the layer."""
     with pytest.raises(ValueError, match=r".") as caught:
         REFUSED[sentence]()
     assert sentence in str(caught.value)

@@ -1,4 +1,4 @@
-"""Layers from layers."""
+"""Combinators."""
 
 from cases.combinators import axes, composition, rules, weights
 

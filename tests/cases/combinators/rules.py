@@ -1,4 +1,4 @@
-"""Layers with another rule backward than the derivative, and layers that watch what passes."""
+"""Layers with another backward rule than the derivative, and layers that watch what passes."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from cases.making import case, loose, normal
 
 
 def look(value: Any) -> None:
-    """Look at an output or a gradient, and change nothing."""
+    """Read an output or a gradient without changing it."""
 
 
 def guided(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
-    """Let only positive gradients reach a ReLU."""
+    """Pass only positive gradients to a ReLU."""
     return vjp(gy.relu())
 
 

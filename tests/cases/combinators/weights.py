@@ -1,4 +1,4 @@
-"""Layers whose weights are changed, made from others, or shared."""
+"""Layers whose weights are changed, computed from others, or shared."""
 
 import torch
 
