@@ -1,4 +1,4 @@
-"""The galleries: every example that draws a picture is in it with its command, and the pictures are there and small."""
+"""The galleries: every example that draws a picture is there with its command, and the pictures exist and are small."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ REPORTS = (ROOT / "docs" / "gallery_reports.md").read_text()
 
 
 def test_every_example_with_a_picture_is_shown():
-    """Those that save a figure of their own name."""
+    """These examples save a figure with their own name."""
     drawing = {
         path.stem
         for path in (ROOT / "examples").glob("*.py")
@@ -26,7 +26,7 @@ def test_every_example_with_a_picture_is_shown():
 
 @pytest.mark.parametrize("name", gallery_pictures.names())
 def test_an_entry_is_complete(name):
-    """Its picture, two sentences or three, its command, and a link to its file."""
+    """It has a picture, two or three sentences, a command, and a link to its file."""
     section = next(part for part in GALLERY.split("\n### ") if f"gallery/{name}.png" in part)
     text = section.split("\n\n")[2]
     assert 2 <= len(re.findall(r"[.:](?: |$)", text)) <= 4
@@ -36,7 +36,7 @@ def test_an_entry_is_complete(name):
 
 @pytest.mark.parametrize("name", ["pychrot", "ten_folds", "hotgrad", "eighteen_networks", "twenty_runs"])
 def test_a_report_is_complete(name):
-    """Each of the five, in the same way."""
+    """Each of the five reports has the same parts."""
     section = next(part for part in REPORTS.split("\n## ") if f"results/{name}/" in part)
     (picture,) = re.findall(r"\]\((\S+\.png)\)", section)
     assert (ROOT / "docs" / picture).is_file()
@@ -45,7 +45,7 @@ def test_a_report_is_complete(name):
 
 
 def test_the_pictures_are_small():
-    """Each below 150 kB, all below a megabyte and a half."""
+    """Each is below 150 kB, and all are below 1.5 MB."""
     sizes = {path.name: path.stat().st_size for path in (ROOT / "docs" / "_static" / "gallery").iterdir()}
     assert sorted(sizes) == sorted(f"{name}.png" for name in gallery_pictures.names())
     assert max(sizes.values()) < 150_000
@@ -53,7 +53,7 @@ def test_the_pictures_are_small():
 
 
 def test_a_picture_is_shrunk(tmp_path):
-    """To the width, in proportion, with few colors."""
+    """It has the given width, its proportions, and few colors."""
     Image.effect_noise((2000, 1000), 50).convert("RGB").save(tmp_path / "big.png")
     gallery_pictures.shrunk(tmp_path / "big.png", tmp_path / "small.png")
     with Image.open(tmp_path / "small.png") as small:
