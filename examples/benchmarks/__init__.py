@@ -1,1 +1,1 @@
-"""What a step of training costs in funcnet, torch.nn, JAX and thinc: ``python -m examples.benchmarks``."""
+"""The cost of a training step in funcnet, torch.nn, JAX and thinc: ``python -m examples.benchmarks``."""

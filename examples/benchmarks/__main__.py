@@ -1,8 +1,8 @@
-"""What a step of training costs: funcnet beside torch.nn, torch.compile, JAX and thinc, on eleven workloads in float32.
+"""The cost of a training step: funcnet beside torch.nn, torch.compile, JAX and thinc, on eleven workloads in float32.
 
-Each workload and number of threads is measured in a process of its own, where all contenders take turns; peak memory in a
-process for each contender. A peer that is not installed, or a contender that cannot run here, is left out, and a note says so.
-The page and the charts go to the folder --out. Ctrl-C leaves the page of what there is.
+Each workload and number of threads is measured in its own process, where all contenders take turns; peak memory is measured in
+a process for each contender. A peer that is not installed, or a contender that cannot run here, is left out with a note. The
+page and the charts go to the folder --out. After Ctrl-C the page has the results so far.
 
     pip install -c constraints.txt -e ".[bench]"
     python -m examples.benchmarks disk_mlp lenet --peers nn,jax --threads 1,2 --rounds 30 --json times.json
@@ -59,15 +59,15 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def measured(options: argparse.Namespace, results: list[report.Result], notes: list[str]) -> None:
-    """Measure, and add to the results and the notes as they come."""
+    """Measure, and add results and notes as they come."""
     with tqdm(total=len(options.threads) * len(options.workloads), unit="workload", file=sys.stderr) as bar:
         for threads in options.threads:
-            with tempfile.TemporaryDirectory() as cache:  # empty at first, so that first calls compile
+            with tempfile.TemporaryDirectory() as cache:  # initially empty, so that first calls compile
                 _measure_all(options, _performer(bar, notes, threads, cache), threads, results, bar)
 
 
 def _measure_all(options: argparse.Namespace, do: Callable[..., Any], threads: int, results: list[Any], bar: Any) -> None:
-    """Measure all workloads with so many threads."""
+    """Measure all workloads with a number of threads."""
     common = {"funcnet": options.funcnet, "peers": options.peers, "turn": options.turn, "rounds": options.rounds}
     gemm = do("GEMM peak", {"task": "machine", "turn": options.turn}).get("gemm", {})
     for name in options.workloads:
@@ -82,7 +82,7 @@ def _measure_all(options: argparse.Namespace, do: Callable[..., Any], threads: i
 
 
 def _performer(bar: Any, notes: list[str], threads: int, cache: str) -> Callable[[str, worker.Job], dict[str, Any]]:
-    """Return a function that says what it does, does it, and adds its notes."""
+    """Return a function that announces a task, does it, and adds its notes."""
 
     def do(what: str, job: worker.Job) -> dict[str, Any]:
         bar.set_postfix_str(f"{what}, {threads} thread{'s' * (threads > 1)}")
@@ -96,7 +96,7 @@ def _performer(bar: Any, notes: list[str], threads: int, cache: str) -> Callable
 
 
 def versions() -> Iterator[tuple[str, str]]:
-    """Yield the version of each package that is installed."""
+    """Yield the version of each installed package."""
     yield from (("Python", platform.python_version()), ("funcnet", version()))
     for name in PACKAGES:
         try:
@@ -106,7 +106,7 @@ def versions() -> Iterator[tuple[str, str]]:
 
 
 def facts(arguments: Sequence[str]) -> dict[str, Any]:
-    """Say by which command, with what and where it was measured."""
+    """Return the command, the versions and the machine."""
     return {
         "command": shlex.join(["python", "-m", "examples.benchmarks", *arguments]),
         "versions": dict(versions()),
@@ -117,7 +117,7 @@ def facts(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def head(known: dict[str, Any], results: Sequence[report.Result]) -> str:
-    """Write the head of the page."""
+    """Return the head of the page."""
     peaks = {report.threads_of(r): ", ".join(f"{name} {peak:.0f}" for name, peak in r["gemm"].items()) for r in results}
     lines = ["# What a step of training costs", "", f"    {known['command']}", ""]
     lines += ["- " + ", ".join(f"{name} {number}" for name, number in known["versions"].items())]
@@ -127,7 +127,7 @@ def head(known: dict[str, Any], results: Sequence[report.Result]) -> str:
 
 
 def charts(folder: Path, results: Sequence[report.Result]) -> list[str]:
-    """Draw a chart for each number of threads for which torch.nn was measured, and return the files' names."""
+    """Draw a chart for each number of threads with torch.nn's results, and return the names of the files."""
     names = []
     for threads in dict.fromkeys(result["threads"] for result in results):
         same = [r for r in results if r["threads"] == threads and report.best(r, "torch.nn eager")]

@@ -1,6 +1,6 @@
-"""The border to autograd: a net within ``as_module``, beside the same modules of torch.nn and beside the bare net.
+"""The border to autograd: a net in ``as_module``, beside the same modules of torch.nn and the bare net.
 
-Each way is one forward and backward pass, from a gradient of y to the gradients of params and of x. A call of the module adds the
+Each contender runs one forward and backward pass, from a gradient of y to those of params and x. A call of the module adds the
 work of ``torch.autograd.Function`` to that of the net: it collects the parameters, saves the cache, and returns the gradients.
 An empty function of nine tensors, as 2-25-25-25-2 has, that saves seven more takes 46 µs of the 80 that a module adds.
 
@@ -46,19 +46,19 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add x to what the convolutions make of it."""
+        """Add x to the output of the convolutions."""
         return torch.relu(x + self.body(x))
 
 
 def block() -> tuple[fn.Layer, nn.Module, Tensor]:
-    """Return the block of 64 channels, and 8 images of 28×28."""
+    """Return the block with 64 channels, and 8 images of 28×28."""
     conv = lambda: fn.Conv2d(64, 64, 3, padding=1, bias=False)
     body = fn.serial(conv(), fn.BatchNorm2d(64), fn.ReLU(), conv(), fn.BatchNorm2d(64))
     return fn.serial(fn.residual(body), fn.ReLU()), Block(64), torch.randn(8, 64, 28, 28)
 
 
 def ways(net: fn.Layer, theirs: nn.Module, x: Tensor, times: int = 1) -> Ways:
-    """Return three functions that run a net forward and backward ``times`` times; each returns the gradients."""
+    """Return three functions that run a net forward and backward ``times`` times, and return the gradients."""
     params = net.init(0)
     module, given = as_module(net, params), x.clone().requires_grad_()
     gy = torch.ones_like(net(params, x))

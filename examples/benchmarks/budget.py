@@ -1,15 +1,15 @@
-"""Where the time of an eager step goes, for the nets whose kernels take as long as the Python around them.
+"""The parts of an eager step's time, for nets whose kernels take as long as the Python around them.
 
-Every number is µs of the processor's time on one thread, the median of rounds in which all ways take turns:
+Every number is the processor time in µs on one thread, the median of rounds in which all take turns:
 
 kernels      the kernels of one phase, recorded once and called in a row with the same arguments, by their functions in C
 by plan      the phase as a user's own loop calls it, after calls with arguments of the same shapes
-with checks  the same where no plan is found, as in the first calls
+with checks  the same without a plan, as in the first calls
 
-``fn.train_step`` calls forward, loss and backward with one plan for all three, which looks at the arguments once.
+``fn.train_step`` calls forward, loss and backward with one plan for all three, which checks the arguments once.
 
-A phase timed alone finds its operands in the cache and gets back the memory that it has just freed. So the phases of a step add
-up to less than the step, and what is left over is in the row "memory, caches, the step's own Python".
+A phase timed alone has its operands in the cache and reuses the memory that it has just freed. So the phases of a step add up
+to less than the step, and the rest is in the row "memory, caches, the step's own Python".
 
     python -m examples.benchmarks.budget --rounds 20
 """
@@ -36,7 +36,7 @@ Phases = dict[str, Callable[[], Any]]
 
 
 def phases(name: str) -> Phases:
-    """Return the phases of a step by name, each as a function of nothing, and the step as ``"step"``."""
+    """Return the phases of a step by name, as functions without arguments, and the step as ``"step"``."""
     step, opt, params = parts(WORKLOADS[name], donated=False)
     net, loss, state = step.net, step.loss, opt.init(params)
     x, target = WORKLOADS[name].draw()
@@ -56,7 +56,7 @@ def phases(name: str) -> Phases:
 
 
 def kernels(phase: Callable[[], Any]) -> list[Call]:
-    """Return the kernels that a phase calls with their arguments, once it has met its arguments in this mode."""
+    """Return the kernels of a phase with their arguments, after the phase has run with its arguments in this mode."""
     with torch.inference_mode(), Recording() as recording:
         for _ in range(4):
             recording.calls.clear()
@@ -65,7 +65,7 @@ def kernels(phase: Callable[[], Any]) -> list[Call]:
 
 
 def kernels_of(phase: Callable[[], Any]) -> Callable[[], None]:
-    """Return a function that calls the kernels of a phase in a row."""
+    """Return a function that calls the kernels of a phase in order."""
     calls = kernels(phase)
 
     def run() -> None:
@@ -76,7 +76,7 @@ def kernels_of(phase: Callable[[], Any]) -> Callable[[], None]:
 
 
 def repeated(f: Callable[[], Any]) -> Callable[[], None]:
-    """Return a function that calls another many times."""
+    """Return a function that calls another one many times."""
 
     def run() -> None:
         with torch.inference_mode():
@@ -87,7 +87,7 @@ def repeated(f: Callable[[], Any]) -> Callable[[], None]:
 
 
 def without_plans(f: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that calls another while no plan is found."""
+    """Return a function that calls another one without plans."""
 
     def run() -> None:
         with patch.object(Plans, "find", lambda self, arguments: None), patch.object(Plans, "is_due", lambda self: False):
@@ -97,7 +97,7 @@ def without_plans(f: Callable[[], None]) -> Callable[[], None]:
 
 
 def budget(name: str, rounds: int) -> dict[str, tuple[float, float, float]]:
-    """Return µs of each phase: its kernels alone, by plan, and with checks."""
+    """Return the µs of each phase: only its kernels, by plan, and with checks."""
     found = phases(name)
     ways: dict[str, Callable[[], Any]] = {}
     for phase, f in found.items():

@@ -1,7 +1,7 @@
-"""Collectives of a step: recorded, replaced by nothing, and run again without the step.
+"""The collectives of a step: recorded, replaced by nothing, and repeated without the step.
 
-A module that calls ``torch.distributed``'s functions by its attributes takes the replacements; how much communication a step
-hides follows from three times:
+Code that calls functions as attributes of ``torch.distributed`` gets the replacements. Three times give the share of
+communication that a step hides:
 
     hidden share = 1 - (step - step without communication) / communication
 """
@@ -22,7 +22,7 @@ Call = tuple[str, list[tuple[torch.Size, torch.dtype]]]
 
 
 class Done:
-    """A collective that has nothing to do."""
+    """A finished collective."""
 
     def wait(self, timeout: Any = None) -> bool:
         """Return at once."""
@@ -31,7 +31,7 @@ class Done:
 
 @contextmanager
 def _replaced(make: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Put functions in the places of ``torch.distributed``'s."""
+    """Replace functions of ``torch.distributed``."""
     before = {name: getattr(dist, name) for name in NAMES if hasattr(dist, name)}
     try:
         for name, function in before.items():
@@ -61,13 +61,13 @@ def recorded() -> Iterator[list[Call]]:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Replace collectives by nothing: each worker goes on with its own numbers."""
+    """Replace collectives by nothing: each worker continues with its own numbers."""
     with _replaced(lambda name, function: lambda *args, **kwargs: Done()):
         yield
 
 
 def again(calls: list[Call]) -> Callable[[], None]:
-    """Return a function that makes the collectives once more, all started before one is waited for."""
+    """Return a function that repeats the collectives, and starts them all before it waits."""
     tensors = [[torch.zeros(shape, dtype=dtype) for shape, dtype in shapes] for _, shapes in calls]
 
     def run() -> None:
@@ -78,5 +78,5 @@ def again(calls: list[Call]) -> Callable[[], None]:
 
 
 def nbytes(calls: list[Call]) -> int:
-    """Count the bytes of the largest tensor of each collective."""
+    """Return the sum over collectives of the bytes of the largest tensor."""
     return sum(max(shape.numel() * dtype.itemsize for shape, dtype in shapes) for _, shapes in calls if shapes)

@@ -1,4 +1,4 @@
-"""What the benchmark commands share: the parser, readers that refuse arguments before anything is measured, and Ctrl-C."""
+"""What the benchmark commands share: the parser, readers that check arguments before measuring, and Ctrl-C."""
 
 import argparse
 import math
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 STOPPED = "Stopped by Ctrl-C: what follows was not measured."
-"""The last line of a page that is not complete."""
+"""The last line of an incomplete page."""
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with the defaults that are numbers, words or paths."""
+    """Help that shows defaults which are numbers, words or paths."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         said = action.default is None or isinstance(action.default, bool | list)
@@ -21,13 +21,13 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def new_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
-    """Return a parser for ``python -m examples.benchmarks.NAME``; its help has the first paragraph of ``doc``."""
+    """Return a parser for ``python -m examples.benchmarks.NAME``, with the first paragraph of ``doc`` as help."""
     program = f"python -m examples.benchmarks.{name}".rstrip(".")
     return argparse.ArgumentParser(program, description=(doc or "").split("\n\n")[0], formatter_class=_Help)
 
 
 class _Flat(argparse.Action):
-    """Keep the names of all values, each of which may hold several."""
+    """Collect the names of all values, each of which may contain several."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         found = values if values is self.default else [name for names in values for name in names]
@@ -35,7 +35,7 @@ class _Flat(argparse.Action):
 
 
 def add_names(parser: argparse.ArgumentParser, what: str, names: Sequence[str], default: Sequence[str] | None = None) -> None:
-    """Let a command take names, with spaces or commas between them; ``what`` is the word for one of them."""
+    """Add names, separated by spaces or commas, to a command; ``what`` is the word for one of them."""
     by_default = "all by default" if default is None else f"{', '.join(default)} by default"
     default, about = list(names if default is None else default), f"of {', '.join(names)}; {by_default}"
     read = some_of(what, names)
@@ -43,7 +43,7 @@ def add_names(parser: argparse.ArgumentParser, what: str, names: Sequence[str], 
 
 
 def some_of(what: str, names: Sequence[str]) -> Callable[[str], list[str]]:
-    """Return a reader of names with commas between them."""
+    """Return a reader of names separated by commas."""
 
     def read(text: str) -> list[str]:
         found = [name for name in text.split(",") if name]
@@ -63,7 +63,7 @@ def positive(text: str) -> int:
 
 
 def counts(text: str) -> list[int]:
-    """Read whole numbers of at least 1, with commas between them."""
+    """Read whole numbers of at least 1, separated by commas."""
     return [positive(one) for one in text.split(",")]
 
 
@@ -79,7 +79,7 @@ def duration(text: str) -> float:
 
 
 def folder(text: str) -> Path:
-    """Read a folder that can be written to; it may be missing, and is not made here."""
+    """Read a folder that can be written to; it may be missing, and is not created here."""
     path = Path(text)
     nearest = next(one for one in (path, *path.absolute().parents) if os.path.lexists(one))
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
@@ -97,7 +97,7 @@ def file(text: str) -> Path:
 
 
 def printed(lines: Iterable[str]) -> list[str]:
-    """Print lines as they come, and return them; Ctrl-C ends them with one more line."""
+    """Print lines as they come, and return them; Ctrl-C ends them with a final line."""
     kept: list[str] = []
     try:
         for line in lines:
@@ -110,7 +110,7 @@ def printed(lines: Iterable[str]) -> list[str]:
 
 
 def run_command(main: Callable[[], object]) -> None:
-    """Run a command; Ctrl-C ends it with one line instead of a traceback, and the exit status 130 that shells expect."""
+    """Run a command; Ctrl-C ends it with one line instead of a traceback, and with exit status 130."""
     try:
         main()
     except KeyboardInterrupt:

@@ -1,8 +1,7 @@
-"""Time to compile a whole train step by depth, for ``serial`` and ``repeat`` of residual blocks.
+"""The time to compile a whole train step by depth, for ``serial`` and ``repeat`` of residual blocks.
 
-Each row is measured in its own process, on one thread, with an empty cache of Inductor's; what the first compilation of a process
-does once, precompiling headers, is done before. The time is that of the processor, the C++ compiler's included, so that other
-work on the machine counts little.
+Each row is measured in its own process, on one thread, with an empty Inductor cache, after a first compilation has precompiled
+the headers. The time is processor time, including the C++ compiler's, so that other work on the machine matters little.
 
     python -m examples.benchmarks.compile_time --page examples/benchmarks/results/COMPILE_TIME.md
 """
@@ -25,7 +24,7 @@ NETS = {
 
 
 def made(name, n, size, rows):
-    """Return a compiled step of funcnet's, and its arguments."""
+    """Return a compiled step of funcnet's and its arguments."""
     import torch
 
     import funcnet as fn
@@ -48,13 +47,13 @@ def made(name, n, size, rows):
 
 
 def seconds():
-    """Return the processor's time of this process and of those that it waited for, so far."""
+    """Return the processor time so far of this process and of those that it waited for."""
     times = os.times()
     return times.user + times.system, times.children_user + times.children_system
 
 
 def measure(name, n, size, rows):
-    """Return the seconds that a first step takes in this process and in compilers, and the ms of a later one."""
+    """Return the seconds of a first step in this process and in compilers, and the ms of a later one."""
     import torch
 
     torch.set_num_threads(1)

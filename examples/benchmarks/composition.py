@@ -1,4 +1,4 @@
-"""What composition costs: per-example gradients, ensembles and depth, beside loops, ``torch.func`` and ``serial``.
+"""The cost of composition: per-example gradients, ensembles and depth, beside loops, ``torch.func`` and ``serial``.
 
 python -m examples.benchmarks.composition --page examples/benchmarks/results/COMPOSITION.md
 """
@@ -62,7 +62,7 @@ def page(rounds: int) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all, and print the page or write it too."""
+    """Measure all, and print or write the page."""
     parser = new_parser("composition", __doc__)
     parser.add_argument("--rounds", type=positive, default=ROUNDS, help="rounds in which each contender has a turn")
     parser.add_argument("--page", type=file, help="file to write the page to")

@@ -1,6 +1,6 @@
-"""Depth: ``repeat`` of 32 residual blocks beside ``serial`` of the same, in eager mode.
+"""Depth: ``repeat`` of 32 residual blocks beside ``serial`` of the same blocks, in eager mode.
 
-Both give the same numbers. Their params are the same too, 32 leaves in the one where there is one leaf in the other.
+Both give the same numbers, and their params are the same: 32 leaves of one are a single leaf of the other.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ QUOTIENTS = {work: (f"repeat, {work}", f"serial, {work}") for work in WORK}
 
 
 def contenders(size: int, rows: int, n: int = BLOCKS) -> Ways:
-    """Return the forward pass, forward and backward pass, and steps of training, of both."""
+    """Return the forward pass, forward and backward pass, and training steps of both."""
     block = fn.residual(fn.serial(fn.LayerNorm(size), fn.Linear(size, 2 * size), fn.GELU(), fn.Linear(2 * size, size)))
     x = fn.random.normal(0, (rows, size))
     both = {"serial": fn.serial(*[block] * n), "repeat": fn.repeat(block, n)}
@@ -27,7 +27,7 @@ def contenders(size: int, rows: int, n: int = BLOCKS) -> Ways:
 
 
 def _work(net: fn.Layer, params: Any, x: torch.Tensor) -> Ways:
-    """Return the work of one net."""
+    """Return the functions for one net."""
     target, steps = torch.zeros_like(x), {"SGD step": fn.SGD(0.01), "Adam step": fn.Adam(0.001)}
     return {
         "forward": lambda: net(params, x),

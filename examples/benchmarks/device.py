@@ -2,8 +2,8 @@
 
     python -m examples.benchmarks.device --out FOLDER --device cuda --minutes 8
 
-Each section has a share of the time, and both files are written again after each section, so there is a page whatever happens.
-A contender that takes too long, a failure and Ctrl-C each become a line of the page. With ``--device cpu`` the same code runs
+Each section has a share of the time, and both files are updated after each section, so there is always a page. A contender that
+takes too long, a failure and Ctrl-C each become a line of the page. With ``--device cpu`` the same code runs
 without CUDA graphs and TF32.
 """
 
@@ -28,13 +28,13 @@ from examples.benchmarks.workloads import WORKLOADS
 from examples.reports.__main__ import processor
 
 STEPS = 0.65
-"""The share of the time that steps have; laws have what is left."""
+"""The steps' share of the time; laws have the rest."""
 
 Found = dict[str, Any]
 
 
 def device_of(text: str) -> torch.device:
-    """Read the CPU or a CUDA device that exists."""
+    """Read the CPU or an existing CUDA device."""
     try:
         device = torch.device(text)
     except RuntimeError:
@@ -68,7 +68,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def facts(device: torch.device, arguments: Sequence[str]) -> Found:
-    """Say with what and where it was measured."""
+    """Return the versions and the machine."""
     known = {
         "command": shlex.join(["python", "-m", "examples.benchmarks.device", *arguments]),
         "device": processor(),
@@ -84,7 +84,7 @@ def facts(device: torch.device, arguments: Sequence[str]) -> Found:
 
 
 def run(options: argparse.Namespace, found: Found, save: Callable[[], None]) -> None:
-    """Do all sections, each in its share of the time."""
+    """Run all sections, each in its share of the time."""
     whole = Budget(60 * options.minutes)
     with_notes(found, "keys", lambda: found.update(keys=device_checks.key_faults(options.device)))
     save()
@@ -102,7 +102,7 @@ def _steps(name: str, share: Budget, options: argparse.Namespace) -> Found:
 
 
 def with_notes(found: Found, name: str, section: Callable[[], Any]) -> None:
-    """Do a section; an error or Ctrl-C ends it with a note, and Ctrl-C goes on to the caller."""
+    """Run a section; an error or Ctrl-C ends it with a note, and Ctrl-C is raised again."""
     try:
         section()
     except KeyboardInterrupt:
@@ -170,7 +170,7 @@ def _laws(found: Found | None) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and check, and write the page and the file as they grow."""
+    """Measure and check, and update the page and the file as results come."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = options_of(arguments)
     if options.device.type == "cpu":

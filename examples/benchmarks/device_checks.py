@@ -1,4 +1,4 @@
-"""Checks on one device: random bits are those of main memory, and the layers of the catalogue obey the laws."""
+"""Checks on one device: random bits equal those in main memory, and the layers of the catalogue keep the laws."""
 
 import sys
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ LOWER = ("structure", "pure", "transpose", "rows", "strides", "halves", "transfo
 """The laws that also hold below float64."""
 
 BATCH = 25
-"""How many cases are tried before the device is waited for."""
+"""The number of cases between two waits for the device."""
 
 DRAWS = {
     "fold_in": lambda key: fn.fold_in(key, 7),
@@ -36,7 +36,7 @@ DRAWS = {
 
 
 def key_faults(device: torch.device) -> list[dict[str, Any]]:
-    """Return a fault for each draw whose bits differ from those in main memory, or that fails."""
+    """Return an error for each draw that fails, or whose bits differ from those in main memory."""
     faults = []
     for name, draw in DRAWS.items():
         for seed in (0, 1, 2**40 + 3):
@@ -56,7 +56,7 @@ def key_faults(device: torch.device) -> list[dict[str, Any]]:
 
 
 def catalogue() -> dict[str, Any]:
-    """Return the cases of the tests, one of each type of layer first, so that a part of them is a sample of all."""
+    """Return the cases of the tests, one of each type of layer first, so that any part of them is a sample."""
     if str(TESTS) not in sys.path:
         sys.path.append(str(TESTS))
     from cases import CASES
@@ -67,7 +67,7 @@ def catalogue() -> dict[str, Any]:
 
 
 def laws(device: torch.device, budget: Budget, limit: int | None = None) -> dict[str, Any]:
-    """Try the laws without compilation, until time is over; return how many cases were tried, and what failed."""
+    """Check the laws without compilation until time is over; return the number of cases and the failures."""
     cases = [*catalogue().items()][:limit]
     found: dict[str, Any] = {"cases": len(cases), "tried": {}, "failures": [], "notes": []}
     for i, (name, case) in enumerate(cases):
@@ -99,7 +99,7 @@ def _failures(case: Any, dtype: torch.dtype, device: torch.device) -> Iterator[d
 
 
 def _is_alive(device: torch.device, i: int, notes: list[str]) -> bool:
-    """Tell whether the device still answers: after an assertion in a kernel it refuses all that follows."""
+    """Return whether the device still works: after an assertion in a kernel it refuses everything."""
     if i % BATCH:
         return True
     try:

@@ -1,7 +1,7 @@
 """Train steps on one device: funcnet beside torch.nn, in float32, with TF32 and in bfloat16, with peak memory.
 
-A way is eager or compiled; ``graphs`` replays CUDA graphs, ``launched`` launches each kernel. A turn ends with a synchronization,
-so its time on the wall is that of the device too. The most telling contenders come first, since time may run out.
+A step is eager or compiled; ``graphs`` replays CUDA graphs, ``launched`` launches each kernel. A turn ends with a
+synchronization, so its wall time includes the device's. The most important contenders come first, as time may run out.
 """
 
 import gc
@@ -24,14 +24,14 @@ HALF = torch.bfloat16
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device is done."""
+    """Wait for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @contextmanager
 def precision(tf32: bool) -> Iterator[None]:
-    """Let products and convolutions use TF32 or not; by default torch does so for convolutions only."""
+    """Allow products and convolutions to use TF32 or not; torch's default allows it for convolutions only."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
@@ -54,7 +54,7 @@ class Way:
     numbers: str = "float32"
 
     def label(self, peer: str) -> str:
-        """Return the words of the table."""
+        """Return the words for the table."""
         return ", ".join(filter(None, (f"{peer} {self.mode}", self.kind, self.numbers)))
 
 
@@ -83,10 +83,10 @@ THEIRS = (
 
 
 class Ours(Training):
-    """A training of funcnet's on the device."""
+    """A training by funcnet on the device."""
 
     def __init__(self, workload: Workload, way: Way, device: torch.device) -> None:
-        """Draw params and batch in main memory, where all contenders draw them, and move them."""
+        """Draw params and batch in main memory, as for all contenders, and move them."""
         self.way, self.device = way, device
         step, opt, params = self._parts(workload)
         self.params = fn.tree.to(params, device)
@@ -123,10 +123,10 @@ class Ours(Training):
 
 
 class Theirs(Training):
-    """A training of torch.nn's on the device."""
+    """A training by torch.nn on the device."""
 
     def __init__(self, workload: Workload, way: Way, device: torch.device) -> None:
-        """Make the module, move it and the batch, and make the optimizer of what was moved."""
+        """Make the module, move it and the batch, and make the optimizer."""
         self.way, self.device = way, device
         self.inner = torch_nn.EnsembleTraining(workload) if workload.members > 1 else torch_nn.TorchTraining(workload)
         self.size = self.inner.size
@@ -162,7 +162,7 @@ class Theirs(Training):
         return forward
 
     def run(self, calls: int) -> None:
-        """Take steps, and wait for the device; outputs of a replayed graph are dropped before the next begins."""
+        """Take steps, and wait for the device; outputs of a replayed graph are dropped before the next step."""
         with precision(self.way.numbers == "TF32"):
             for _ in range(calls):
                 if self.way.mode == "graphs":
@@ -178,7 +178,7 @@ class Theirs(Training):
 
 
 def contenders(workload: Workload, device: torch.device) -> list[Contender]:
-    """Return the contenders, funcnet's and torch.nn's in turns; those that make sense for the workload and the device."""
+    """Return the contenders of funcnet and torch.nn alternately, where they suit the workload and the device."""
     found = []
     for ours, theirs in zip(OURS, THEIRS, strict=True):
         for peer, make, way in (("funcnet", Ours, ours), ("torch.nn", Theirs, theirs)):
@@ -194,19 +194,19 @@ def _makes_sense(peer: str, way: Way, workload: Workload, device: torch.device) 
         return False
     if workload.name == "adam" and way.numbers != "float32":
         return False
-    if is_torch and workload.name == "deep" and way.mode != "eager":  # takes minutes to compile
+    if is_torch and workload.name == "deep" and way.mode != "eager":  # it takes minutes to compile
         return False
-    if is_torch and workload.members > 1:  # SGD written out, in one form; its params are fed back, which graphs overwrite
+    if is_torch and workload.members > 1:  # SGD by hand, in one form; graphs would overwrite its params
         return way.kind == "fused" and way.mode != "graphs" and way.numbers == "float32"
     return True
 
 
 def measured(workload: Workload, device: torch.device, budget: Budget, rounds: int, turn: float) -> dict[str, Any]:
-    """Measure a workload: rows of contenders, and notes on those that failed or for which there was no time."""
+    """Measure a workload: rows of contenders, and notes on those that failed or had no time."""
     ready: list[measure.Ready] = []
     notes: list[str] = []
     peaks: dict[str, float] = {}
-    torch.compiler.reset()  # Dynamo compiles one function of a peer's at most 8 times, over all workloads
+    torch.compiler.reset()  # Dynamo compiles a function of a peer at most 8 times
     for contender in contenders(workload, device):
         if budget.left <= 0 and ready:
             notes.append(f"{contender.label} is left out: no time was left")
@@ -217,7 +217,7 @@ def measured(workload: Workload, device: torch.device, budget: Budget, rounds: i
             ready.append(one)
         except Exception as error:
             notes.append(f"{contender.label} is left out: {measure.told(error)}")
-            error.__traceback__ = None  # its frames hold memory of the device
+            error.__traceback__ = None  # its frames keep memory of the device
         free(device)
     rows = measure.rounds(ready, _affordable(ready, rounds, budget)) if ready else []
     for row in rows:
@@ -227,7 +227,7 @@ def measured(workload: Workload, device: torch.device, budget: Budget, rounds: i
 
 
 def _affordable(ready: list[measure.Ready], rounds: int, budget: Budget) -> int:
-    """Take a round, and return for how many like it there is time: 3 at least, and ``rounds`` at most."""
+    """Run a round, and return the number of rounds that the time allows: at least 3, at most ``rounds``."""
     began = budget.left
     measure.rounds(ready, 1)
     return min(rounds, max(3, int(budget.left / max(began - budget.left, 1e-9))))
@@ -247,12 +247,12 @@ def _prepared(contender: Contender, ready: list[measure.Ready], device: torch.de
 
 
 def held(device: torch.device) -> int:
-    """Return the bytes in use: of the GPU's allocator, or resident in main memory."""
+    """Return the bytes in use by the GPU's allocator, or resident in main memory."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else measure.resident()
 
 
 def begin_peak(device: torch.device) -> None:
-    """Begin a new peak."""
+    """Reset the peak."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -265,7 +265,7 @@ def peak_of(device: torch.device) -> int:
 
 
 def free(device: torch.device) -> None:
-    """Give unused memory back."""
+    """Free unused memory."""
     gc.collect()
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Time for the benchmark of a device: budgets that run out, and blocks of code that may not take longer."""
+"""Time limits for the benchmark of a device: budgets, and blocks of code with a limit."""
 
 import signal
 import threading
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LEAST = 45.0
-"""The seconds that a contender may take even where fewer are left: compilation for a GPU takes half a minute."""
+"""The seconds that a contender may take even if fewer are left: compilation for a GPU takes half a minute."""
 
 CASE = 30.0
 """The seconds that a case of the catalogue may take; the slowest takes less than one."""
 
 
 class Budget:
-    """Time that runs out."""
+    """A budget of time."""
 
     def __init__(self, seconds: float) -> None:
-        """Begin now."""
+        """Start now."""
         self.end = time.monotonic() + seconds
 
     @property
@@ -28,10 +28,10 @@ class Budget:
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise ``TimeoutError`` in a block that takes longer.
+    """Raise ``TimeoutError`` if the block takes longer.
 
-    The error is raised between two instructions of Python's, so a kernel that never ends is not interrupted. Without timers, as
-    on Windows, and in other threads than the main one, nothing is limited.
+    The error is raised between two Python instructions, so a kernel that never ends is not interrupted. Without timers, as on
+    Windows, and outside the main thread, there is no limit.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield

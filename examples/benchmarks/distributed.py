@@ -1,6 +1,6 @@
-"""What training in two processes costs, beside DistributedDataParallel, ZeroRedundancyOptimizer, FSDP2 and torch's pipelines.
+"""The cost of training in two processes, beside DistributedDataParallel, ZeRO, FSDP2 and torch's pipelines.
 
-Two workers on one thread each meet in a gloo group on this machine. All contenders of a workload take turns in the same two
+Two workers with one thread each form a gloo group on this machine. All contenders of a workload take turns in the same two
 processes; peak memory is measured in two processes for each contender.
 
     python -m examples.benchmarks.distributed --page examples/benchmarks/results/DISTRIBUTED.md
@@ -64,7 +64,7 @@ torch has no zero-bubble schedule for one stage a worker.
 
 
 def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[measure.Ready], list[str]]:
-    """Make all trainings and warm them up; every worker takes as many calls in a turn as the first."""
+    """Make and warm up all trainings; every worker uses the first worker's numbers of calls."""
     ready, notes = [], []
     for contender in contenders:
         try:
@@ -84,7 +84,7 @@ def agreed(number: int) -> int:
 
 
 def rounds(ready: Sequence[measure.Ready], count: int) -> dict[str, list[float]]:
-    """Let all take turns, in the same order on every worker; return this worker's ms a step."""
+    """Measure all in turns, in the same order on every worker; return this worker's ms per step."""
     times: dict[str, list[float]] = {one.contender.label: [] for one in ready}
     for i in range(count):
         for one in random.Random(i).sample(list(ready), len(ready)):
@@ -103,7 +103,7 @@ class Alone(Training):
         self.again, self.nbytes, self.count = collectives.again(calls), collectives.nbytes(calls), len(calls)
 
     def run(self, calls: int) -> None:
-        """Communicate."""
+        """Run the collectives."""
         for _ in range(calls):
             self.again()
 
@@ -130,7 +130,7 @@ def contenders(workload: Workload) -> list[Contender]:
 
 
 def times_of(name: str, count: int, turn: float) -> dict[str, Any]:
-    """Measure the contenders of a workload, in every worker."""
+    """Measure the contenders of a workload in every worker."""
     workload = WORKLOADS[name]
     ready, notes = prepared([*contenders(workload), *halves(workload)], turn)
     sent = {one.contender.label: (one.training.count, one.training.nbytes) for one in ready if isinstance(one.training, Alone)}
@@ -139,7 +139,7 @@ def times_of(name: str, count: int, turn: float) -> dict[str, Any]:
 
 
 def memory_of(name: str, label: str) -> float | None:
-    """Return the MB that a contender holds at most; it has trained before, so that all code is loaded."""
+    """Return a contender's peak memory in MB; it has trained before, so all code is loaded."""
     contender = next(one for one in contenders(WORKLOADS[name]) if one.label == label)
     try:
         contender.make().run(3)
@@ -154,7 +154,7 @@ def slowest(found: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 def families() -> dict[str, tuple[str, list[str]]]:
-    """Return for each kind of parallelism the label of funcnet's way and those of torch's."""
+    """Return for each kind of parallelism funcnet's label and torch's."""
     found: dict[str, tuple[str, list[str]]] = {kind: (f"funcnet, {kind}", []) for kind in KINDS}
     from examples.benchmarks.peers import torch_distributed
 
@@ -169,7 +169,7 @@ def quotient(tops: Sequence[float], bottoms: Sequence[float]) -> float:
 
 
 def least(labels: Iterable[str], numbers: dict[str, Any]) -> str | None:
-    """Return the label with the least number or median, of those that were measured."""
+    """Return the label with the smallest number or median among those that were measured."""
     known = [label for label in labels if numbers.get(label) is not None]
     middle = lambda label: statistics.median(numbers[label]) if isinstance(numbers[label], list) else numbers[label]
     return min(known, key=middle, default=None)
@@ -189,12 +189,12 @@ def steps_row(kind: str, name: str, times: dict[str, list[float]], memory: dict[
 
 
 def shown(column: Sequence[float] | None) -> str:
-    """Write the median with three digits."""
+    """Return the median with three digits."""
     return f"{statistics.median(column):.3g}" if column else "—"
 
 
 def hidden_rows(name: str, times: dict[str, list[float]], sent: dict[str, Any]) -> Iterator[list[str]]:
-    """Yield the two rows of a workload in the table of hidden communication."""
+    """Yield the two rows of a workload for the table of hidden communication."""
     steps = {"funcnet": "funcnet, data parallel", "torch": "DistributedDataParallel, bucket views"}
     for framework, step in steps.items():
         columns = [times.get(one) for one in (step, f"{framework}, computation", f"{framework}, communication")]
@@ -206,7 +206,7 @@ def hidden_rows(name: str, times: dict[str, list[float]], sent: dict[str, Any]) 
 
 
 def pipelines_of(count: int, turn: float) -> dict[str, Any]:
-    """Measure the pipelines, in every worker: ms a step, and when the worker computes in some steps."""
+    """Measure the pipelines in every worker: ms per step, and when the worker computes in some steps."""
     from examples.benchmarks.peers import funcnet_distributed, torch_distributed
 
     ready, notes = prepared([*funcnet_distributed.pipelines(), *torch_distributed.pipelines()], turn)
@@ -216,14 +216,14 @@ def pipelines_of(count: int, turn: float) -> dict[str, Any]:
 
 
 def traced(training: Any) -> list[Span]:
-    """Take a step after all workers are ready, and return when this one computed."""
+    """Take a step when all workers are ready, and return when this one computed."""
     dist.barrier()
     found: list[Span] = training.traced()
     return found
 
 
 def pipeline_rows(found: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
-    """Yield a row for each schedule; the bubble is the median of the steps that were traced."""
+    """Yield a row for each schedule; the bubble is the median over the traced steps."""
     times = slowest(found)
     idle = {
         label: statistics.median([idle_share(stages) for stages in zip(*[one["spans"][label] for one in found], strict=True)])

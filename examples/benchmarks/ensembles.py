@@ -1,6 +1,6 @@
-"""Ensembles of 20: ``ensemble`` beside ``torch.func``, whose way is ``vmap`` over a stack of modules' params.
+"""Ensembles of 20: ``ensemble`` beside ``torch.func``, which uses ``vmap`` over stacked params of modules.
 
-Both have the same params and give the same numbers. ``vmap`` does not know torch.nn's LSTM, so that one is written out in steps.
+Both have the same params and give the same numbers. ``vmap`` does not support torch.nn's LSTM, so that is a loop over steps.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ QUOTIENTS = {
 
 
 class StepwiseLSTM(nn.Module):
-    """An LSTM as a loop over its steps; the output of each."""
+    """An LSTM as a loop over its steps, with the output of each."""
 
     def __init__(self, inputs: int, size: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class StepwiseLSTM(nn.Module):
         self.bias_ih_l0, self.bias_hh_l0 = cell.bias_ih, cell.bias_hh
 
     def forward(self, x: Tensor) -> Tensor:
-        """Take the steps."""
+        """Run the steps."""
         h = c = x.new_zeros(len(x), self.weight_hh_l0.shape[1])
         inputs, outputs = x @ self.weight_ih_l0.T + (self.bias_ih_l0 + self.bias_hh_l0), []
         for t in range(x.shape[1]):
@@ -45,12 +45,12 @@ class Mean(nn.Module):
     """The mean over all steps."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Take it."""
+        """Compute it."""
         return x.mean(1)
 
 
 def nets() -> dict[str, tuple[fn.Layer, nn.Module, Tensor, Tensor]]:
-    """Return nets by name, each for both libraries, with a batch and labels."""
+    """Return nets by name, for both libraries, with a batch and labels."""
     labels = fn.random.permutation(0, 128) % 2
     features = (fn.Conv2d(1, 6, 5), fn.Tanh(), fn.MaxPool2d(2), fn.Conv2d(6, 16, 5), fn.Tanh(), fn.MaxPool2d(2))
     lenet = fn.serial(*features, fn.Flatten(), fn.Linear(256, 120), fn.Tanh(), fn.Linear(120, 10))

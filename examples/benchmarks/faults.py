@@ -1,9 +1,9 @@
-"""What page faults cost: steps of funcnet and of torch.nn, each in its own process, with and without ``retain_freed_memory``.
+"""The cost of page faults: steps of funcnet and torch.nn in their own processes, with and without ``retain_freed_memory``.
 
-A step gives back what it kept, and glibc may hand that on to the system, from which it comes again page by page. The medians
-of the steps' ms and page faults are printed, and the peak of the resident memory, on one thread. funcnet's are a bare loop of
-``apply``, ``value_and_grad``, ``grads`` and ``update``, and ``train_step`` with a donated optimizer. As it comes, a variable in
-the environment that changes nothing else keeps funcnet from calling ``retain_freed_memory``.
+A step frees its memory, and glibc may return it to the system, from which it comes back page by page. The medians of the steps'
+ms and page faults, and the peak of the resident memory, are printed for one thread. funcnet's contenders are a plain loop of
+``apply``, ``value_and_grad``, ``grads`` and ``update``, and ``train_step`` with a donated optimizer. For the default of glibc, a
+variable in the environment with no other effect keeps funcnet from calling ``retain_freed_memory``.
 
     python -m examples.benchmarks.faults --steps 40
 """
@@ -23,11 +23,11 @@ WORKLOADS = ("lenet", "bigmlp", "gpt", "lstm", "resnet")
 
 
 PEERS = ("funcnet, bare loop", "funcnet, donated step", "torch.nn, fused")
-AS_IT_COMES = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7"}  # its default
+AS_IT_COMES = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7"}  # glibc's default
 
 
 def measure(workload: str, peer: str, steps: int) -> tuple[float, float, float]:
-    """Take steps in this process; return the medians of their ms and page faults, and the peak of the resident MB."""
+    """Take steps in this process; return the medians of ms and page faults, and the peak of resident memory in MB."""
     import torch
 
     from examples.benchmarks.measure import peak
@@ -47,7 +47,7 @@ def measure(workload: str, peer: str, steps: int) -> tuple[float, float, float]:
 
 
 def training(workload: str, peer: str):
-    """Return a function that takes so many steps."""
+    """Return a function that takes a number of steps."""
     from examples.benchmarks.peers import funcnet, torch_nn
     from examples.benchmarks.workloads import WORKLOADS as ALL
 
@@ -82,7 +82,7 @@ def bare_loop(workload):
 
 
 def main(arguments=None):
-    """Measure all in turn, and print the table."""
+    """Measure all in turns, and print the table."""
     parser = new_parser("faults", __doc__)
     add_names(parser, "workload", tuple(WORKLOADS))
     parser.add_argument("--steps", type=positive, default=40, help="how many steps are taken of each")

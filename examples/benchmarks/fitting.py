@@ -1,4 +1,4 @@
-"""What ``fit`` adds to a step, beside the loop of four lines that it replaces, on scikit-learn's digits.
+"""The time that ``fit`` adds to a step, beside the loop of four lines that it replaces, on scikit-learn's digits.
 
 Both train the same net with the same keys on the same batches, and end with the same params. They take turns in one process.
 
@@ -50,7 +50,7 @@ first quotient is the median of the rounds' quotients, the second that of the le
 
 @frozen
 class Case:
-    """One training: ``data`` as ``fit`` takes them, and ``batches``, a function of the epoch and a key, as the loop does."""
+    """One training: ``data`` for ``fit``, and ``batches``, a function of the epoch and a key, for the loop."""
 
     net: fn.Layer
     loss: fn.Loss
@@ -68,13 +68,13 @@ def digits_net() -> fn.Layer:
 
 
 def digits(rows: int = ROWS) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return digits and labels, all of them in whole batches."""
+    """Return digits and labels, as many as fill whole batches."""
     images, labels = (torch.cat(parts) for parts in zip(*common.digits(fn.key(0)), strict=True))
     return images[:rows], labels[:rows]
 
 
 def in_order_of_fit(data: tuple[torch.Tensor, torch.Tensor], batch_size: int) -> Callable[[int, Any], Iterator[Any]]:
-    """Return the function that makes the batches of an epoch from tensors, in the order that ``fit`` takes."""
+    """Return the function that makes an epoch's batches from tensors in the order of ``fit``."""
     x, target = data
 
     def batches(epoch: int, order: Any) -> Iterator[Any]:
@@ -104,7 +104,7 @@ def from_tensors(rows: int = ROWS) -> Case:
 
 
 def tiny(listed: bool, steps: int = TINY_STEPS) -> Case:
-    """Return a training whose steps do next to nothing, with a list of batches or two tensors."""
+    """Return a training whose steps do almost nothing, with a list of batches or two tensors."""
     data, net = (torch.ones(steps, 1), torch.ones(steps, 1)), fn.Linear(1, 1)
     if not listed:
         return Case(net, fn.MSE(), data, in_order_of_fit(data, 1), steps, 1, epochs=1)
@@ -122,7 +122,7 @@ def cases() -> Iterator[tuple[str, Case]]:
 
 
 def contenders(case: Case, seed: int = 0) -> dict[str, Callable[[], Any]]:
-    """Return the loop and ``fit``, each a function that trains and returns the params."""
+    """Return the loop and ``fit``, as functions that train and return the params."""
     first, order, noise = fn.split(fn.key(seed), 3)  # as fit splits its key
     params, opt = case.net.init(first), fn.AdamW(lr=1e-3)
     step = fn.train_step(case.net, case.loss, opt.donate())
@@ -144,7 +144,7 @@ def contenders(case: Case, seed: int = 0) -> dict[str, Callable[[], Any]]:
 
 
 def _from_the_start(data: Any, train: Callable[[], Any]) -> Callable[[], Any]:
-    """Return the training with a DataLoader whose order begins anew."""
+    """Return the training with a DataLoader whose order restarts."""
 
     def run() -> Any:
         if isinstance(data, DataLoader):
@@ -155,12 +155,12 @@ def _from_the_start(data: Any, train: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def measured(case: Case, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Return the µs a step of each contender in each round, by clock; the first round does not count."""
+    """Return the µs per step of each contender in each round, by clock; the first round does not count."""
     ways, scale = contenders(case), 1e6 / (case.epochs * case.steps)
     times: dict[str, dict[str, list[float]]] = {clock: {name: [] for name in ways} for clock in CLOCKS}
     was_on, threads = gc.isenabled(), torch.get_num_threads()
     torch.set_num_threads(1)
-    fn.kernels.retain_freed_memory()  # fit calls it, for the loop after it too
+    fn.kernels.retain_freed_memory()  # fit calls it, which affects the loop too
     try:
         for turn in range(rounds + 1):
             for name in random.Random(turn).sample([*ways], len(ways)):
@@ -190,7 +190,7 @@ def table(cases: Iterable[tuple[str, Case]], rounds: int) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all, and print the table or write the page too."""
+    """Measure all, and print the table or write the page."""
     parser = new_parser("fitting", __doc__)
     parser.add_argument("--rounds", type=positive, default=ROUNDS, help="rounds in which each contender has a turn")
     parser.add_argument("--page", type=file, help="file to write the page to")

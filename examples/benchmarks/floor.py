@@ -1,9 +1,8 @@
-"""The floor: the kernels of a step alone, called in a row, with no layers, trees or checks around them.
+"""The lower limit: only the kernels of a step, called in order, without layers, trees and checks.
 
-A step of funcnet's is taken once while every kernel that it calls is written down with its arguments; a call of the floor calls
-them again, one after the other. What a step takes besides is the library's own. Kernels are called by way of ``torch.ops``, which
-costs up to half a µs a call more than by the names that the library uses, so the floor of a step of many small kernels lies a
-little high.
+One step of funcnet records every kernel that it calls with its arguments, and a call of the floor repeats them in order. The rest
+of a step's time is the library's own. Kernels are called through ``torch.ops``, which costs up to half a µs per call more than
+the names that the library uses, so the limit for a step of many small kernels is slightly too high.
 """
 
 from typing import Any
@@ -15,36 +14,36 @@ from examples.benchmarks.workloads import Training
 
 
 class Recording(TorchDispatchMode):
-    """While it is active, every kernel and its arguments are added to ``calls``."""
+    """While it is active, every kernel with its arguments is added to ``calls``."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start with no calls."""
         super().__init__()
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
 
     def __torch_dispatch__(self, kernel: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Write the call down and make it."""
+        """Record the call and make it."""
         self.calls.append((kernel, args, kwargs or {}))
         return kernel(*args, **kwargs or {})
 
 
 class KernelsAlone(Training):
-    """The kernels of one step of another training, over and over."""
+    """The kernels of one step of another training, repeated."""
 
     def __init__(self, training: Any) -> None:
-        """Take the step that is written down."""
+        """Record the step."""
         training.run(2)
         with Recording() as recording:
             training.run(1)
         self.calls, self.size = recording.calls, training.size
 
     def run(self, calls: int) -> None:
-        """Call all kernels so many times."""
+        """Call all kernels a number of times."""
         with torch.inference_mode():
             for _ in range(calls):
                 for kernel, args, kwargs in self.calls:
                     kernel(*args, **kwargs)
 
     def value(self) -> None:
-        """Return nothing: the arguments are always those of one step, so there is no loss that falls."""
+        """Return nothing: the arguments are always those of one step, so no loss falls."""
         return

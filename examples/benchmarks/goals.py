@@ -1,8 +1,8 @@
-"""Goals: which quotients a benchmark must reach, by processor, and the figures of the round before, from ``results/before.json``.
+"""Goals: quotients that a benchmark must reach, by processor, and the results of the last round in ``results/before.json``.
 
     python -m examples.benchmarks.goals
 
-makes that file from the committed pages, before a new round replaces them.
+writes that file from the committed pages before a new round replaces them.
 """
 
 import json
@@ -17,10 +17,10 @@ from examples.benchmarks.command import new_parser
 RESULTS = Path(__file__).parent / "results"
 BEFORE = RESULTS / "before.json"
 PAGES = ("two_threads", "")
-"""The folders of the pages of a round; of figures that are on several pages, the last one counts."""
+"""The folders with the pages of a round; if a result is on several pages, the last one counts."""
 
 NOISE = 1.03
-"""By what factor a figure may exceed that of the round before, and still be as before."""
+"""A result may exceed that of the last round by this factor and still count as equal."""
 
 EAGER, TORCH = "funcnet eager", "torch.nn eager"
 PURE, DONATED = "funcnet eager, pure", "funcnet eager, donated"
@@ -34,7 +34,7 @@ JITTED = (*SMALL, "ensemble20", *LARGE, "deep")
 class Goal:
     """A quotient that must be at most ``limit``: of the median times of two rows, or of the best of two families.
 
-    A ``limit`` of ``None`` is the figure of the round before; ``maker`` is the maker of the processors that it holds on.
+    A ``limit`` of ``None`` is the result of the last round; ``maker`` is the maker of the processors that it applies to.
     """
 
     workload: str
@@ -46,7 +46,7 @@ class Goal:
 
     @property
     def words(self) -> str:
-        """What is measured."""
+        """Return what is measured."""
         return f"{'time' if self.key == 'median' else 'peak memory'} of {self.ours} ÷ {self.theirs}"
 
 
@@ -74,13 +74,13 @@ def goals_of(workload: str, maker: str) -> Iterator[Goal]:
 
 
 def before() -> list[dict[str, Any]]:
-    """Return the results of the round before: ``workload``, ``threads`` and ``rows`` of label, family, median and memory."""
+    """Return the results of the last round: ``workload``, ``threads`` and ``rows`` of label, family, median and memory."""
     found: list[dict[str, Any]] = json.loads(BEFORE.read_text()) if BEFORE.exists() else []
     return found
 
 
 def read_page(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the results that a page of this benchmark holds."""
+    """Yield the results on a page of this benchmark."""
     for part in text.split("\n### ")[1:]:
         title, *lines = part.splitlines()
         name, threads = title.split(", ")

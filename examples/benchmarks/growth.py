@@ -1,8 +1,8 @@
 """How the cost of a training step grows: time and peak memory by width, depth, batch and sequence length.
 
-funcnet pure, donated and compiled beside torch.nn and JAX, on one thread in float32. Times are processor time: the median of some
-rounds, in which contenders take turns, in two processes for each axis; memory is measured twice, in a process for each contender.
-A line ends before the point that would take too long or too much memory. The page has a table of exponents, the largest ratio
+funcnet pure, donated and compiled beside torch.nn and JAX, on one thread in float32. Times are processor time: the median of
+rounds in which contenders take turns, in two processes for each axis; memory is measured twice, in a process for each contender.
+A line ends before a point that would take too long or too much memory. The page has a table of exponents, the largest ratio
 of each pair of contenders, and plots.
 
     python -m examples.benchmarks.growth --out examples/benchmarks/results/growth
@@ -24,14 +24,14 @@ NAME = "python -m examples.benchmarks.growth"
 QUANTITIES = ("time", "memory", *[f"{what}, run {i}" for what in ("time", "memory") for i in range(1, RUNS + 1)])
 
 Points = dict[str, dict[str, float]]
-"""By contender and size, which is a string as JSON has it: µs a step, or MB."""
+"""By contender and size, which JSON needs as a string: µs per step, or MB."""
 
 Found = dict[str, Points]
 """The points of an axis by quantity, one of ``QUANTITIES``."""
 
 
 def measured(axis: str, names: Sequence[str], cached: str, notes: list[str]) -> Iterator[Found]:
-    """Measure an axis, and yield what is known of it after each process: first memory, then times."""
+    """Measure an axis, and yield the results after each process: first memory, then times."""
     names = [name for name in names if (name, axis) not in SKIPPED]
     runs: dict[str, list[Points]] = {what: [{} for _ in range(RUNS)] for what in ("time", "memory")}
     for name in names:
@@ -48,7 +48,7 @@ def measured(axis: str, names: Sequence[str], cached: str, notes: list[str]) -> 
 
 
 def _quantities(runs: dict[str, list[Points]]) -> Found:
-    """Return the points of each run that has some, and the least of them."""
+    """Return the points of each run that has some, and the smallest of them."""
     found: Found = {}
     for what, some in runs.items():
         having = [run for run in some if run]
@@ -58,21 +58,21 @@ def _quantities(runs: dict[str, list[Points]]) -> Found:
 
 
 def least(runs: Sequence[Points]) -> Points:
-    """Return the least of each point that all runs have."""
+    """Return the smallest value of each point that all runs have."""
     names = [name for name in runs[0] if all(name in run for run in runs)]
     sizes = {name: [n for n in runs[0][name] if all(n in run[name] for run in runs)] for name in names}
     return {name: {n: min(run[name][n] for run in runs) for n in sizes[name]} for name in names}
 
 
 def merged(before: dict[str, Found], results: dict[str, Found]) -> dict[str, Found]:
-    """Return the points of a run, with those of runs before for other axes and contenders."""
+    """Return the points of a run, with those of earlier runs for other axes and contenders."""
     either = [axis for axis in AXES if axis in before or axis in results]
     both = lambda axis, what: {**before.get(axis, {}).get(what, {}), **results.get(axis, {}).get(what, {})}
     return {axis: {what: both(axis, what) for what in QUANTITIES} for axis in either}
 
 
 def _measure(kept: Path, head: str, axes: Sequence[str], names: Sequence[str]) -> bool:
-    """Measure axes, and keep in a file what is known after each process; return ``False`` if the user stops it."""
+    """Measure axes, and save the results after each process; return ``False`` if the user stops it."""
     known = json.loads(kept.read_text()) if kept.exists() else {"results": {}, "notes": []}
     before, notes = known["results"], [note for note in known["notes"] if note.split(":", maxsplit=1)[0] not in axes]
     try:

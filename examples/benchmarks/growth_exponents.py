@@ -1,10 +1,10 @@
-"""Exponents of cost: how steep a line grows at its upper end, and how much it costs beside another one.
+"""Exponents of cost: the slope of a line at its upper end, and the cost relative to another one.
 
-Where the cost is a + b nᵖ and three sizes grow by the same factor r, its increments grow by rᵖ:
+If the cost is a + b nᵖ and three sizes grow by the same factor r, its increments grow by rᵖ:
 
     (y₃ - y₂) / (y₂ - y₁) = rᵖ
 
-So p does not depend on a, what a step costs at any size.
+So p does not depend on a, the constant part of the cost.
 """
 
 import math
@@ -14,16 +14,16 @@ from typing import Any
 from attrs import frozen
 
 TOLERANCE = 0.05
-"""By how much an exponent may be above another: 7 % more cost for four times the size."""
+"""The tolerance of exponents: 7 % more cost for four times the size."""
 
 LEAST = {"time": 0.0, "memory": 4.0}
-"""Points below these do not count for ratios; MB in which the allocator's habits decide."""
+"""Points below these do not count for ratios; for fewer MB the allocator dominates."""
 
 Points = dict[str, float]
 
 
 def exponent(points: Points, sizes: Sequence[str]) -> float | None:
-    """Return the exponent over three sizes; ``None`` where the cost does not grow between any two of them."""
+    """Return the exponent over three sizes; ``None`` if the cost does not grow between two of them."""
     if len(sizes) < 3:
         return None
     one, two, three = (points[n] for n in sizes)
@@ -33,7 +33,7 @@ def exponent(points: Points, sizes: Sequence[str]) -> float | None:
 
 
 def upper_end(*lines: Points) -> list[str]:
-    """Return the three largest sizes that all lines have, or fewer where they do not grow by the same factor."""
+    """Return the three largest sizes that all lines have, or fewer if they do not grow by the same factor."""
     sizes = [n for n in lines[0] if all(n in line for line in lines)][-3:]
     even = len(sizes) == 3 and int(sizes[1]) ** 2 == int(sizes[0]) * int(sizes[2])
     return sizes if even else sizes[-2:]
@@ -41,7 +41,7 @@ def upper_end(*lines: Points) -> list[str]:
 
 @frozen
 class Comparison:
-    """One contender beside another on an axis: exponents of each run, and the ratio of cost at each size that both have."""
+    """Two contenders on an axis: exponents of each run, and the ratio of cost at each common size."""
 
     sizes: tuple[str, ...]
     ours: tuple[float, ...]
@@ -50,25 +50,25 @@ class Comparison:
 
     @property
     def noise(self) -> float | None:
-        """The larger difference between runs of the same contender."""
+        """Return the larger difference between runs of the same contender."""
         apart = [max(column) - min(column) for column in (self.ours, self.theirs) if len(column) > 1]
         return max(apart) if apart else None
 
     @property
     def verdict(self) -> str:
-        """Whether our exponent is above theirs, whichever runs are compared."""
+        """Return whether our exponent is above theirs for every pair of runs."""
         if not self.ours or not self.theirs:
             return "—"
         return "above" if min(self.ours) - max(self.theirs) > TOLERANCE else "not above"
 
     @property
     def worst(self) -> str | None:
-        """The size at which the ratio is largest."""
+        """Return the size with the largest ratio."""
         return max(self.ratios, key=lambda n: self.ratios[n], default=None)
 
 
 def compare(found: dict[str, Any], what: str, ours: str, theirs: str) -> Comparison | None:
-    """Compare two contenders; ``None`` where one has no points."""
+    """Compare two contenders; ``None`` if one has no points."""
     one, other = found[what].get(ours), found[what].get(theirs)
     if not one or not other:
         return None

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from examples.benchmarks.growth_nets import HEADS, INPUTS, RATE, ROWS, WIDTH, Step, batch
 
 Net = tuple[Any, Callable[[Any, Any], Any]]
-"""The first params, and the function of params and x."""
+"""The initial params, and the function of params and x."""
 
 
 def _linear(key: Any, inputs: int, outputs: int) -> tuple[Any, Any]:
@@ -78,7 +78,7 @@ def _net(axis: str, n: int) -> Net:
 
 
 def jax_jit(axis: str, n: int, *, donated: bool = False) -> Step:
-    """Return JAX's step, which ends when its result is there; a donated one may overwrite its params."""
+    """Return JAX's step, which waits for its result; a donated one may overwrite its params."""
     params, apply = _net(axis, n)
     x, target = (jnp.asarray(one.numpy()) for one in batch(axis, n))
     held = [params]

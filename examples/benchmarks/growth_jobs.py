@@ -15,16 +15,16 @@ from examples.benchmarks.worker import environment
 RUNS = 2
 ROUNDS, TURN = 7, 0.02
 LONGEST = 0.7
-"""How many seconds a step may take, and all rounds of a contender at one size."""
+"""The limit in seconds for a step, and for all rounds of a contender at one size."""
 
 LARGEST = 6000.0
-"""How many MB a training may take."""
+"""The limit in MB for a training."""
 
 COMPILING = 60.0
-"""How many seconds the first step may take."""
+"""The limit in seconds for the first step."""
 
 WARM = 4
-"""How many steps are taken before memory is measured; funcnet prepares plans in the first of them."""
+"""The number of steps before memory is measured; funcnet makes plans in the first of them."""
 
 Step = Callable[[], Any]
 
@@ -37,7 +37,7 @@ def _timed(step: Step, calls: int = 1) -> float:
 
 
 def _foreseen(points: dict[str, float], n: int) -> float:
-    """Return what the next point will be, if the line goes on as steep as between its last two, or linearly."""
+    """Return the expected next point, if the slope stays that of the last two, or is linear."""
     sizes = [int(size) for size in points]
     if len(sizes) < 2:
         return 0.0
@@ -47,7 +47,7 @@ def _foreseen(points: dict[str, float], n: int) -> float:
 
 
 def times(axis: str, names: Sequence[str]) -> dict[str, Any]:
-    """Measure the time of contenders at all sizes of an axis."""
+    """Measure the times of contenders at all sizes of an axis."""
     from funcnet.kernels import retain_freed_memory
 
     retain_freed_memory()
@@ -64,7 +64,7 @@ def times(axis: str, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _begun(name: str, make: Callable[..., Step], axis: str, n: int, notes: list[str]) -> Step | None:
-    """Return a step that has been taken once, or ``None`` where that fails or takes too long."""
+    """Return a step that has been taken once, or ``None`` if that fails or takes too long."""
     try:
         step = make(axis, n)
         first = _timed(step)
@@ -89,10 +89,10 @@ def _rounds(steps: dict[str, Step]) -> dict[str, float]:
 
 
 def memory(axis: str, name: str) -> dict[str, Any]:
-    """Measure the peak memory of one contender in several runs, in MB above what was resident before the training was made."""
+    """Measure one contender's peak memory in several runs, in MB above that resident before the training was made."""
     make, notes = growth_nets.contenders()[name], []
     sizes = growth_nets.AXES[axis].sizes
-    make(axis, sizes[0])()  # loads kernels and compilers
+    make(axis, sizes[0])()  # load kernels and compilers
     runs: list[dict[str, float]] = [{} for _ in range(RUNS)]
     for run in runs:
         seconds: dict[str, float] = {}
@@ -104,7 +104,7 @@ def memory(axis: str, name: str) -> dict[str, Any]:
 
 
 def _peak(make: Callable[..., Step], axis: str, n: int) -> tuple[float, float]:
-    """Return the peak of two steps in MB, and the seconds of one; a step that is slow is not warmed up any longer."""
+    """Return the peak of two steps in MB, and the seconds of one; a slow step has no further warm-up."""
     measure.give_back()
     before = measure.resident()
     step = make(axis, n)
@@ -120,7 +120,7 @@ def _peak(make: Callable[..., Step], axis: str, n: int) -> tuple[float, float]:
 
 
 def perform(job: Sequence[Any], cached: str) -> dict[str, Any]:
-    """Do a job in its own process; one that fails leaves a note."""
+    """Run a job in its own process; a failed one leaves a note."""
     done = subprocess.run(
         [sys.executable, "-m", "examples.benchmarks.growth", "--job", json.dumps(job)],
         env={**environment(1, cached), **_given_back(job)},
@@ -142,7 +142,7 @@ def _given_back(job: Sequence[Any]) -> dict[str, str]:
 
 
 def work(job: list[Any]) -> None:
-    """Do a job on one core, and print the answer."""
+    """Run a job on one core, and print the answer."""
     import torch
 
     torch.set_num_threads(1)

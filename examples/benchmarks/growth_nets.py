@@ -1,6 +1,6 @@
-"""The trainings whose cost is measured by size: one net for each axis, in funcnet, torch.nn and JAX, with MSE and plain SGD.
+"""The trainings measured by size: one net for each axis in funcnet, torch.nn and JAX, with MSE and plain SGD.
 
-Each function returns the step of a training as a function without arguments, which takes it from where the last one ended.
+Each function returns a training step as a function without arguments, which continues from the last step.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Step = Callable[[], Any]
 
 @frozen
 class Axis:
-    """What grows: the sizes, and the net in words."""
+    """One axis: its sizes, and a description of the net."""
 
     name: str
     about: str
@@ -59,7 +59,7 @@ SKIPPED = {
 
 
 def batch(axis: str, n: int) -> tuple[Any, Tensor]:
-    """Return x and a target of the shape of y."""
+    """Return x and a target with the shape of y."""
     shapes = {
         "width": ((64, n), (64, n)),
         "depth": ((64, WIDTH), (64, WIDTH)),
@@ -86,7 +86,7 @@ def _net(axis: str, n: int, *, loop: bool) -> fn.Layer:
 
 
 def funcnet(axis: str, n: int, *, compiled: bool = False, donated: bool = False) -> Step:
-    """Return funcnet's step; the layers of a deep net are a ``repeat`` where they are compiled."""
+    """Return funcnet's step; a compiled deep net has a ``repeat`` of layers."""
     net, opt = _net(axis, n, loop=compiled), fn.SGD(RATE)
     opt = fn.donate(opt) if donated else opt
     step = fn.train_step(net, fn.MSE(), opt)
@@ -114,7 +114,7 @@ class Attention(nn.Module):
         self.inner, self.outer = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend."""
+        """Compute attention."""
         q, k, v = self.inner(x).view(*x.shape[:2], 3, HEADS, -1).permute(2, 0, 3, 1, 4)
         y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.outer(y.transpose(1, 2).reshape(x.shape))
@@ -124,7 +124,7 @@ class FirstOf(nn.LSTM):
     """The outputs of an LSTM without its state."""
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        """Run it."""
+        """Run the LSTM."""
         return super().forward(x)[0]
 
 
@@ -141,7 +141,7 @@ class Cells(nn.LSTMCell):
 
 
 def torch_nn(axis: str, n: int) -> Step:
-    """Return torch.nn's step: autograd, and the fused SGD of torch.optim."""
+    """Return torch.nn's step, with autograd and the fused SGD of torch.optim."""
     linear = nn.Linear
     modules: dict[str, Callable[[], nn.Module]] = {
         "width": lambda: nn.Sequential(linear(n, n), nn.ReLU(), linear(n, n)),
@@ -172,7 +172,7 @@ CONTENDERS: dict[str, Callable[[str, int], Step]] = {
 
 
 def contenders() -> dict[str, Callable[[str, int], Step]]:
-    """Return all that can run here: JAX where it is installed."""
+    """Return all contenders that can run here: JAX only if installed."""
     try:
         from examples.benchmarks.growth_jax import jax_jit
     except ImportError:

@@ -41,7 +41,7 @@ before a step that is expected to take more than {LONGEST:g} s, or {LARGEST / 10
 
 
 def head(command: str) -> str:
-    """Write the head of the page: command, versions, machine, date."""
+    """Return the head of the page: command, versions, machine, date."""
     import torch
 
     from examples.reports.__main__ import processor
@@ -67,7 +67,7 @@ def _row(axis: str, what: str, found: dict[str, Any], ours: str, theirs: str) ->
 
 
 def _ratios(one: Comparison) -> list[str]:
-    """Write the largest ratio and the last one, each with its size."""
+    """Return the largest ratio and the last one, each with its size."""
     if one.worst is None:
         return ["—", "—"]
     last = [*one.ratios][-1]
@@ -75,14 +75,14 @@ def _ratios(one: Comparison) -> list[str]:
 
 
 def exponents(results: dict[str, Any]) -> str:
-    """Write the table of exponents: a row for each axis, quantity and pair of contenders."""
+    """Return the table of exponents, with a row for each axis, quantity and pair of contenders."""
     rows = [_row(axis, what, found, *pair) for axis, found in results.items() for what in UNITS for pair in PAIRS]
     names = ["axis", "what", "ours", "theirs", "sizes", "exponent of ours", "of theirs", "noise", "verdict", "largest ratio"]
     return table([*names, "ratio at the end"], [row for row in rows if row])
 
 
 def count(results: dict[str, Any]) -> str:
-    """Say how many exponents are above, and which."""
+    """Return how many exponents are above, and which."""
     every = [(axis, what, pair) for axis in results for what in UNITS for pair in PAIRS]
     judged = [(*one, compare(results[one[0]], one[1], *one[2])) for one in every]
     known = [one for one in judged if one[3] is not None and one[3].verdict != "—"]

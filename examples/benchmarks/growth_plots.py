@@ -9,7 +9,7 @@ from examples.benchmarks.growth_nets import AXES
 from examples.benchmarks.report import FAMILIES
 
 UNITS = {"time": ("ms a step", 1e-3), "memory": ("peak MB", 1.0)}
-"""By quantity: the label of the axis, and the factor of the points."""
+"""By quantity: the label of the axis, and the factor for the points."""
 
 Lines = dict[str, tuple[list[int], list[float]]]
 
@@ -39,14 +39,14 @@ def draw(axis: str, found: dict[str, Any], path: Path) -> None:
 
 
 def _style(name: str) -> dict[str, Any]:
-    """Return the look of a line: donated steps have the color of the pure ones, and dashes."""
+    """Return the style of a line: donated steps have the color of the pure ones, with dashes."""
     pure = {"funcnet donated": "funcnet eager", "JAX donated": "JAX jit"}
     look = {"ls": "--", "marker": "s", "mfc": "white"} if name in pure else {"ls": "-", "marker": "o"}
     return {"color": FAMILIES[pure.get(name, name)], "ms": 5, "lw": 1.6, **look}
 
 
 def _scales(axes: Any, axis: str, label: str, sizes: Sequence[int], lines: Lines) -> None:
-    """Set logarithmic scales with the sizes and plain numbers as ticks."""
+    """Set logarithmic scales, with the sizes and plain numbers as ticks."""
     values = [y for _, column in lines.values() for y in column if y > 0]
     low, high = min(values) / 2, max(values) * 2
     axes.set(xscale="log", yscale="log", xlabel=axis if axis in ("width", "depth", "batch") else "sequence length", ylabel=label)
@@ -61,7 +61,7 @@ def _scales(axes: Any, axis: str, label: str, sizes: Sequence[int], lines: Lines
 
 
 def y_ticks(low: float, high: float) -> list[float]:
-    """Return at most seven round numbers within two limits: powers of ten, or more where they are few."""
+    """Return at most seven round numbers within two limits: powers of ten, or more if these are few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for steps in ((1, 2, 5), (1, 3), (1,)):
         ticks = [step * 10.0**i for i in range(first, last + 1) for step in steps if low <= step * 10.0**i <= high]
@@ -71,7 +71,7 @@ def y_ticks(low: float, high: float) -> list[float]:
 
 
 def _slope_one(figure: Any, axes: Any, lines: Lines) -> None:
-    """Draw a dotted line of slope 1 below all lines, with its name along it."""
+    """Draw a dotted line of slope 1 below all lines, with its name."""
     sizes = sorted({n for column, _ in lines.values() for n in column})
     (low, _), first, last = axes.get_ylim(), sizes[0], sizes[-1]
     factor = 0.6 * min(y / n for column, values in lines.values() for n, y in zip(column, values, strict=True) if y > 0)

@@ -1,7 +1,7 @@
-"""What a step of training costs in bfloat16: ``fn.cast`` beside float32, and beside torch.nn under autocast.
+"""The cost of a training step in bfloat16: ``fn.cast`` beside float32, and beside torch.nn under autocast.
 
-All contenders of a workload take turns in one process. On one thread a time is that of the processor, so that other work on the
-machine counts little; on several it is the wall's. Params, gradients and the optimizer's state are float32 for all, the optimizer
+All contenders of a workload take turns in one process. On one thread a time is processor time, so that other work on the machine
+matters little; on several it is wall time. Params, gradients and the optimizer's state are float32 for all, the optimizer
 is fused, and funcnet's is donated.
 
     python -m examples.benchmarks.half_precision --page examples/benchmarks/results/HALF_PRECISION.md
@@ -22,11 +22,11 @@ from funcnet.kernels.processor import this_processor
 NAMES = ("bigmlp", "gpt", "lenet", "resnet")
 HALF = torch.bfloat16
 GOAL, AMX_GOAL = 0.8, 0.5
-"""What funcnet's bfloat16 may take of torch.nn's time under autocast, and, on processors with AMX, of its own in float32."""
+"""Goals for bfloat16: relative to torch.nn's time under autocast, and with AMX to funcnet's own in float32."""
 
 
 def ours(name, dtype, compiled):
-    """Return a function that takes a step of funcnet's and returns the loss; the net is cast to ``dtype``."""
+    """Return a function that takes a step of funcnet's and returns the loss, with the net cast to ``dtype``."""
     workload = WORKLOADS[name]
     net = funcnet.NETS[name]()
     net = net if dtype is torch.float32 else fn.cast(net, dtype)
@@ -46,7 +46,7 @@ def ours(name, dtype, compiled):
 
 
 def theirs(name, dtype, compiled):
-    """Return the same of torch.nn's twin, with net and loss under autocast."""
+    """Return the same for torch.nn's twin, with net and loss under autocast."""
     training = torch_nn.TorchTraining(WORKLOADS[name], "compiled" if compiled else "eager", "fused")
     x, target = training.batch
 
@@ -73,7 +73,7 @@ def contenders(name, compiled):
 
 
 def measure(steps, rounds):
-    """Return for each contender the median ms of a step, and the loss after the first ten."""
+    """Return for each contender the median ms of a step, and the loss after ten steps."""
     losses = {label: float([run() for _ in range(10)][-1]) for label, run in steps.items()}
     times = {label: [] for label in steps}
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -92,13 +92,13 @@ def table(names, rounds, compiled):
     for name in names:
         found = measure(contenders(name, compiled), rounds)
         for label, (ms, loss) in found.items():
-            way = label.split()[1]  # with its comma
+            way = label.split()[1]  # including its comma
             one, other = found[f"funcnet {way} float32"][0], found[f"torch.nn {way} bfloat16"][0]
             yield f"| {name} | {label} | {ms:.1f} | {ms / one:.2f} | {ms / other:.2f} | {goal(label)} | {loss:.3f} |"
 
 
 def goal(label):
-    """Say what a contender should reach, and ``""`` where there is no goal."""
+    """Return the goal of a contender, or ``""`` if it has none."""
     if not (label.startswith("funcnet") and label.endswith("bfloat16")):
         return ""
     return f"{GOAL} of autocast" + f", {AMX_GOAL} of float32" * this_processor().amx
@@ -117,7 +117,7 @@ steps, {clock}; all contenders of a workload took turns in one process. Each fra
 
 
 def instructions():
-    """Say which instructions for bfloat16 the processor has."""
+    """Return which instructions for bfloat16 the processor has."""
     cpu = this_processor()
     return "AMX for bfloat16" if cpu.amx else "instructions for bfloat16, no AMX" if cpu.bf16 else "no instructions for bfloat16"
 

@@ -1,7 +1,7 @@
-"""Import time of funcnet beside that of torch: many fresh processes, which take turns.
+"""The import time of funcnet beside that of torch, in many fresh processes in turns.
 
-Times are the median and the least processor time in ms, the interpreter's start included. Bytecode is cached, as for an installed
-package: the first round, which writes it, does not count.
+Times are the median and the smallest processor time in ms, including the interpreter's start. Bytecode is cached, as for an
+installed package: the first round, which writes it, does not count.
 
     python -m examples.benchmarks.import_time --page examples/benchmarks/results/IMPORT_TIME.md
 """
@@ -26,10 +26,10 @@ CODE = {
     "funcnet, fit and compile": "import torch, funcnet as fn; fn.fit, fn.compile",
     "funcnet, all names": "import torch, funcnet; vars(funcnet)",
 }
-"""By row: the program of a process."""
+"""The program of the process, by row."""
 
 GOAL = 150
-"""How many ms more than torch's import that of funcnet may take."""
+"""The limit in ms by which funcnet's import may exceed torch's."""
 
 HEAD = """# Import time
 
@@ -52,7 +52,7 @@ def milliseconds(program: str, cached: str) -> float:
 
 
 def measured(rounds: int) -> dict[str, list[float]]:
-    """Return the times of each row, one a round."""
+    """Return the times of each row, one per round."""
     times: dict[str, list[float]] = {name: [] for name in CODE}
     with tempfile.TemporaryDirectory() as cached:
         for _ in range(rounds + 1):

@@ -1,8 +1,8 @@
-"""Interop: nets made from modules beside these modules, the border to autograd, and exported nets and steps.
+"""Interop: nets made from modules beside the modules, the border to autograd, and exported nets and steps.
 
     python -m examples.benchmarks.interop --page examples/benchmarks/results/INTEROP.md
 
-It takes some four minutes. ``--quick`` measures the two smallest nets in few rounds, without compiling.
+It takes about four minutes. ``--quick`` measures the two smallest nets in few rounds, without compiling.
 """
 
 import copy
@@ -85,7 +85,7 @@ A net for evaluation in ONNX Runtime, with one thread, beside the eager net:
 def step_of(
     net: fn.Layer, params: Any, x: Tensor, labels: Tensor, wrap: Callable[[Any], Any] = lambda step: step
 ) -> Callable[[], Any]:
-    """Return a training step of a net, which remembers its params and state."""
+    """Return a training step of a net that keeps its params and state."""
     opt = fn.donate(fn.SGD(lr=RATE, momentum=MOMENTUM))
     params = fn.tree.map(torch.clone, params)
     step, held = wrap(fn.train_step(net, fn.CrossEntropy(), opt)), [params, opt.init(params)]
@@ -113,7 +113,7 @@ def step_of_module(module: nn.Module, x: Tensor, labels: Tensor) -> Callable[[],
 
 
 def repeated(ways: Ways, times: int) -> Ways:
-    """Return ways that each repeat the work ``times`` times."""
+    """Return functions that each repeat the work ``times`` times."""
     return {name: lambda way=way: [way() for _ in range(times)][-1] for name, way in ways.items()}
 
 
@@ -173,7 +173,7 @@ def lifted(case: Case) -> Ways:
 
 
 def exported(folder: Path) -> Ways:
-    """Return the ways to run an exported step."""
+    """Return the functions that run an exported step."""
     (images, labels), _ = exporting.common.digits(fn.key(0))
     params = exporting.net.init(fn.key(0))
     x, target, key = next(exporting.batches(images, labels, fn.key(1), 1))
@@ -187,7 +187,7 @@ def exported(folder: Path) -> Ways:
 
 
 def in_onnx_runtime(case: Case, path: Path) -> Ways:
-    """Return a net for evaluation, eager and in ONNX Runtime."""
+    """Return an inference net, eager and in ONNX Runtime."""
     import onnxruntime
 
     make, x, times = case
@@ -233,7 +233,7 @@ def lines(rounds: int, quick: bool) -> Iterator[str]:
 
 
 def slow_lines(chosen: dict[str, Case], rounds: int) -> Iterator[str]:
-    """Yield the lines of what compiles, and of what takes long."""
+    """Yield the lines on compiled and other slow parts."""
     names = [*chosen]
     yield from BORDER.splitlines()
     yield ""
@@ -256,7 +256,7 @@ def slow_lines(chosen: dict[str, Case], rounds: int) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all, and print the page or write it too."""
+    """Measure all, and print or write the page."""
     parser = new_parser("interop", __doc__)
     parser.add_argument("--rounds", type=positive, default=15, help="rounds in which each contender has a turn")
     parser.add_argument("--page", type=file, help="file to write the page to")

@@ -1,4 +1,4 @@
-"""Modules of torch.nn for the benchmark of interop: a transformer encoder, a U-Net, an LSTM classifier and a small MLP."""
+"""Modules of torch.nn for the interop benchmark: a transformer encoder, a U-Net, an LSTM classifier and a small MLP."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from examples.interop import CLASSES, ResNet
 
 Case = tuple[Callable[[], nn.Module], Tensor, int]
-"""A maker of a module, its input, and how often a turn repeats it."""
+"""A function that makes a module, its input, and how often a turn repeats it."""
 
 
 class MLP(nn.Module):
@@ -30,7 +30,7 @@ class Encoder(nn.Module):
     """A transformer encoder of two layers, and the mean over time."""
 
     def __init__(self) -> None:
-        """Make the encoder without dropout, so that both draw nothing."""
+        """Make the encoder without dropout, so that neither side draws."""
         super().__init__()
         layer = nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True)
         self.encoder, self.last = nn.TransformerEncoder(layer, 2), nn.Linear(64, CLASSES)
@@ -65,7 +65,7 @@ class UNet(nn.Module):
     """A U-Net of three levels, and the mean over the image."""
 
     def __init__(self, width: int) -> None:
-        """Make the levels, of 1, 2 and 4 times the width."""
+        """Make the levels, with 1, 2 and 4 times the width."""
         super().__init__()
         self.down1, self.down2 = _two_convolutions(3, width), _two_convolutions(width, 2 * width)
         self.bottom, self.pool = _two_convolutions(2 * width, 4 * width), nn.MaxPool2d(2)

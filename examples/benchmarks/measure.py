@@ -1,7 +1,7 @@
 """Measuring: turns and rounds, peak memory, and the machine's best product.
 
-Every contender of a workload is warmed up, and then all take turns, round after round, so that all meet the same noise. A turn
-is as many calls as take about the time given; the garbage collector is off meanwhile, as in ``timeit``. What is kept is the µs a
+Every contender of a workload is warmed up, and then all take turns for many rounds, so that all have the same noise. A turn has
+as many calls as take about the given time; the garbage collector is off meanwhile, as in ``timeit``. The results are the µs per
 step of each turn.
 """
 
@@ -25,7 +25,7 @@ SIDE = 1024
 
 
 def seconds(run: Callable[[int], Any], calls: int) -> float:
-    """Return how long so many calls take."""
+    """Return the time of a number of calls."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -38,14 +38,14 @@ def seconds(run: Callable[[int], Any], calls: int) -> float:
 
 
 def calls_of(run: Callable[[int], Any], turn: float) -> int:
-    """Warm up, and return how many calls take about ``turn`` seconds."""
+    """Warm up, and return the number of calls that take about ``turn`` seconds."""
     run(2)
     return max(1, round(turn / min(seconds(run, 1) for _ in range(3))))
 
 
 @frozen
 class Ready:
-    """A training that has taken ten steps, the loss then, how many calls make a turn, and how long the first call took."""
+    """A training after ten steps: the loss, the calls per turn, and the time of the first call."""
 
     contender: Contender
     training: Training
@@ -55,7 +55,7 @@ class Ready:
 
 
 def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[Ready], list[str]]:
-    """Make each contender and warm it up; the second list says which cannot run here, or compute something else, and why."""
+    """Make and warm up each contender; the second list has those that fail or compute something else, and why."""
     ready: list[Ready] = []
     notes: list[str] = []
     for contender in contenders:
@@ -73,7 +73,7 @@ def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[Ready],
 
 
 def require_the_same(contender: Contender, loss: float | None, ready: Sequence[Ready]) -> None:
-    """Raise where the loss after ten steps is not near that of the framework's first contender, which has the same weights."""
+    """Raise an error if the loss after ten steps differs from that of the framework's first contender."""
     framework = contender.family.split()[0]
     first = next((one for one in ready if one.contender.family.split()[0] == framework), None)
     if loss is not None and not math.isfinite(loss):
@@ -83,13 +83,13 @@ def require_the_same(contender: Contender, loss: float | None, ready: Sequence[R
 
 
 def told(error: Exception) -> str:
-    """Return the kind of an error and its first line."""
+    """Return the type of an error and its first line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def rounds(ready: Sequence[Ready], count: int) -> list[dict[str, Any]]:
-    """Let all take turns, and return a row for each: its times, in µs a step, their quartiles, and what it is."""
+    """Measure all in turns, and return a row for each: its times in µs per step, their quartiles, and its description."""
     times: list[list[float]] = [[] for _ in ready]
     for _ in range(count):
         for column, one in zip(times, ready, strict=True):
@@ -116,10 +116,10 @@ def spread(column: Sequence[float]) -> dict[str, float]:
 
 
 def memory(contender: Contender) -> float:
-    """Return the MB that a training holds at most while it steps: params, state, batch, gradients, and what a step needs.
+    """Return a training's peak in MB during steps: params, state, batch, gradients, and temporary memory.
 
-    It is the peak of the process's resident memory during steps, after two to warm up, above what was resident before the
-    training was made; a compiler's work is over by then. Where the system cannot begin a new peak, it is its growth over all.
+    It is the peak of the process's resident memory during steps, after two for warm-up and compilation, above the memory resident
+    before the training was made. If the system cannot reset the peak, it is the growth of the peak over the whole training.
     """
     give_back()
     before = resident()
@@ -145,13 +145,13 @@ def peak() -> int:
 
 
 def resident() -> int:
-    """Return the resident memory in bytes, or its peak where the system does not tell."""
+    """Return the resident memory in bytes, or its peak if the system has no other."""
     found = _status("VmRSS")
     return peak() if found is None else found
 
 
 def give_back() -> None:
-    """Give the memory that is free back to the system, where its C library can (glibc)."""
+    """Return free memory to the system, if the C library can (glibc)."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -159,14 +159,14 @@ def give_back() -> None:
 
 
 def begin_peak() -> None:
-    """Begin a new peak, on Linux."""
+    """Reset the peak, on Linux."""
     clear = Path("/proc/self/clear_refs")
     if clear.exists():
         clear.write_text("5")
 
 
 def gemm_peak(turn: float) -> dict[str, float]:
-    """Return the GFLOP/s of the quickest of many products of 1024×1024, by MKL and, where torch has it, by oneDNN."""
+    """Return the GFLOP/s of the fastest of many products of 1024×1024, by MKL and, if torch has it, by oneDNN."""
     a, b = torch.rand(SIDE, SIDE), torch.rand(SIDE, SIDE)
     products: dict[str, Callable[[], Any]] = {"torch.mm": lambda: torch.mm(a, b)}
     if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):

@@ -1,8 +1,8 @@
-"""What the backward pass costs in memory: caches and peaks of deep nets and long scans, and peaks of whole training steps.
+"""The memory of the backward pass: caches and peaks of deep nets and long scans, and peaks of whole training steps.
 
 Each row is measured in its own process, on one thread. The cache is the bytes of its tensors, a shared one counted once, without
-those of params and x. The peak is how far one forward and one backward pass, or a step, raise the resident memory, params'
-gradients and whatever the allocator holds included.
+those of params and x. The peak is the rise of the resident memory in one forward and one backward pass, or a step, including the
+gradients of params and the memory that the allocator keeps.
 
     python -m examples.benchmarks.memory --page examples/benchmarks/results/MEMORY.md
 """
@@ -54,7 +54,7 @@ def made(name, n, size, rows):
 
 
 def bytes_of(values, *without):
-    """Count the bytes of the memory of a tree's tensors, each once, but for the memory of other trees."""
+    """Return the bytes of a tree's memory, counted once, without that of other trees."""
     from funcnet import tree
 
     def memories(one):
@@ -66,7 +66,7 @@ def bytes_of(values, *without):
 
 
 def filled(make):
-    """Return the tensors that ``make`` describes on the meta device, with small numbers; no memory is taken but theirs."""
+    """Return the tensors that ``make`` describes on the meta device, with small numbers, without further memory."""
     import torch
 
     import funcnet as fn
@@ -76,7 +76,7 @@ def filled(make):
 
 
 def measure(name, n, size, rows):
-    """Return the bytes of the cache and of the peak, and the ms of a forward and a backward pass, in this process."""
+    """Return the bytes of the cache and of the peak, and the ms of a forward and a backward pass in this process."""
     import torch
 
     from funcnet import tree
@@ -84,7 +84,7 @@ def measure(name, n, size, rows):
     torch.set_num_threads(1)
     small, tiny = made(name, 4, size, 1)
     few = filled(small.init)
-    small.vjp(few, *small.apply(few, tiny)[::-1])  # loads the kernels
+    small.vjp(few, *small.apply(few, tiny)[::-1])  # load the kernels
     net, x = made(name, n, size, rows)
     params = filled(net.init)
     before, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
@@ -100,9 +100,9 @@ def measure(name, n, size, rows):
 
 
 def measure_steps(name, optimizer, in_backward, n, size, rows):
-    """Return the bytes of the params and of the peak, and the ms of a training step, in this process.
+    """Return the bytes of the params and of the peak, and the ms of a training step in this process.
 
-    The memory of what the first step returns is in the peak, unless the optimizer is donated.
+    The peak includes the results of the first step, unless the optimizer is donated.
     """
     import torch
 
@@ -114,10 +114,10 @@ def measure_steps(name, optimizer, in_backward, n, size, rows):
     made = {"serial": lambda n: fn.serial(*[fn.Linear(size, size)] * n), "repeat": lambda n: fn.repeat(fn.Linear(size, size), n)}
     x, few = torch.randn(rows, size), made[name](2)
     small = few.init(0)
-    fn.train_step(few, fn.MSE(), opt, in_backward=in_backward)(small, opt.init(small), x, x)  # loads the kernels
+    fn.train_step(few, fn.MSE(), opt, in_backward=in_backward)(small, opt.init(small), x, x)  # load the kernels
     step = fn.train_step(made[name](n), fn.MSE(), opt, in_backward=in_backward)
     params = filled(step.net.init)
-    state = fn.tree.map(torch.zero_, opt.init(params))  # zeros may take memory only when they are written
+    state = fn.tree.map(torch.zero_, opt.init(params))  # zeros may take memory only when written
     before, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
     for _ in range(3):
         began = time.perf_counter()
@@ -150,7 +150,7 @@ def table_of_steps():
 
 
 def _in_a_process(one):
-    """Measure a row; of whole steps with an allocator that gives back what is freed, so that the peak is what is held."""
+    """Measure a row in its own process; for whole steps the allocator returns freed memory, so the peak is what is held."""
     command = [sys.executable, "-m", "examples.benchmarks.memory", "--one", json.dumps(one)]
     given_back = {"MALLOC_MMAP_THRESHOLD_": "65536"} if len(one) > 4 else {}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **given_back})

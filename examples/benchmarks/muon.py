@@ -1,7 +1,7 @@
 """Muon: a step on the matrices of a GPT, ours pure and donated, and torch.optim.Muon's.
 
-A block of width d has matrices of (3 d, d), (d, d), (4 d, d) and (d, 4 d). The Newton-Schulz steps are in bfloat16, as torch's
-are, and in float32.
+A block of width d has matrices of (3 d, d), (d, d), (4 d, d) and (d, 4 d). The Newton-Schulz steps are in bfloat16, as in torch,
+and in float32.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def matrices(blocks: int, width: int) -> dict[str, torch.Tensor]:
 
 
 def contenders(params: dict[str, torch.Tensor]) -> Ways:
-    """Return the ways to make a step; each goes on from its own last one."""
+    """Return the functions that take a step, each from its own last result."""
     grads = fn.tree.map(torch.cos, params)
     leaves = {name: torch.nn.Parameter(p.clone()) for name, p in params.items()}
     for name, leaf in leaves.items():
@@ -39,7 +39,7 @@ def contenders(params: dict[str, torch.Tensor]) -> Ways:
 
 
 def _steps(opt: fn.Optimizer, grads: Any, params: Any) -> Any:
-    """Return a function that makes one step more, and returns the params."""
+    """Return a function that takes another step, and returns the params."""
     params = fn.tree.map(torch.clone, params)
     now = [(params, opt.init(params))]
 

@@ -1,4 +1,4 @@
-"""What a step of each optimizer costs, donated, beside torch.optim's.
+"""The cost of a donated step of each optimizer, beside torch.optim's.
 
 python -m examples.benchmarks.optimizers --page examples/benchmarks/results/OPTIMIZERS.md
 """
@@ -69,7 +69,7 @@ def tensors(seed: int, count: int, shape: tuple[int, ...]) -> list[Tensor]:
 
 
 def of_funcnet(optimizer: fn.Optimizer, params: list[Tensor], grads: list[Tensor]) -> Callable[[], list[Tensor]]:
-    """Return a function that makes a step, and returns the params."""
+    """Return a function that takes a step, and returns the params."""
     optimizer, held = fn.donate(optimizer), [params, optimizer.init(params)]
 
     def step() -> list[Tensor]:
@@ -80,13 +80,13 @@ def of_funcnet(optimizer: fn.Optimizer, params: list[Tensor], grads: list[Tensor
 
 
 def of_torch(params: list[Tensor], name: str, **how: Any) -> Callable[[], Any]:
-    """Return a function that makes a step with an optimizer of torch.optim; gradients are those of the params."""
+    """Return a function that takes a step of torch's optimizer, with gradients at the params."""
     way = {"fused": True} if name in FUSED else {"foreach": True}
     return getattr(torch.optim, name)(params, **how, **way).step
 
 
 def lion_in_lists(params: list[Tensor], lr: float = 1e-4, decay: float = 0.1) -> Callable[[], Any]:
-    """Return a function that makes a step of Lion with an operation on all tensors after another."""
+    """Return a function that takes a step of Lion by one operation after another on all tensors."""
     ms = [torch.zeros_like(p) for p in params]
 
     @torch.no_grad()
@@ -140,7 +140,7 @@ def page(rounds: int, threads: Sequence[int]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all, and print the page or write it too."""
+    """Measure all, and print or write the page."""
     parser = new_parser("optimizers", __doc__)
     parser.add_argument("--rounds", type=positive, default=ROUNDS, help="rounds in which each contender has a turn")
     parser.add_argument("--threads", type=positive, nargs="+", default=THREADS, help="numbers of threads to measure with")

@@ -40,7 +40,7 @@ def nets() -> dict[str, tuple[fn.Layer, torch.Tensor, torch.Tensor]]:
 
 
 def contenders(net: fn.Layer, x: torch.Tensor, target: torch.Tensor) -> Ways:
-    """Return the ways to the same gradients, and to their norms."""
+    """Return the functions for the same gradients, and for their norms."""
     params, loss = net.init(0), fn.CrossEntropy()
     step, grads, norms = fn.value_and_grads(net, loss), fn.per_example_grads(net, loss), fn.per_example_norms(net, loss)
 

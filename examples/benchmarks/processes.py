@@ -1,6 +1,6 @@
-"""Groups of worker processes for measurements: they meet in a gloo group on this machine, on one thread each.
+"""Worker processes for measurements, in a gloo group on this machine, with one thread each.
 
-They are forked from a server that has imported torch and funcnet, so that a group starts in a fraction of a second.
+A server that has imported torch and funcnet forks them, so a group starts in a fraction of a second.
 """
 
 import functools
@@ -39,7 +39,7 @@ def _work(folder: str, rank: int, size: int, work: Callable[..., Any], arguments
 
 
 def together(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Call a function of a module in ``size`` new processes, and return what each returned, by rank."""
+    """Call a function of a module in ``size`` new processes, and return the results by rank."""
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(size, mp_context=_context()) as pool:
         futures = [pool.submit(_work, folder, rank, size, work, arguments) for rank in range(size)]
         return [future.result() for future in futures]

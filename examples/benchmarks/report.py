@@ -19,11 +19,11 @@ FAMILIES = {
 }
 
 Result = dict[str, Any]
-"""Of one workload and number of threads: ``workload``, ``threads``, ``cores``, ``rows``, ``flops``, ``gemm``."""
+"""For one workload and number of threads: ``workload``, ``threads``, ``cores``, ``rows``, ``flops``, ``gemm``."""
 
 
 def best(result: Result, name: str) -> dict[str, Any] | None:
-    """Return the row with this label, or the one of this family with the least median; ``None`` where there is none.
+    """Return the row with this label, or that of this family with the smallest median; ``None`` if there is none.
 
     "funcnet eager, pure" is the row labelled "funcnet eager", without the donated one of its family.
     """
@@ -32,7 +32,7 @@ def best(result: Result, name: str) -> dict[str, Any] | None:
 
 
 def quotient(result: Result, name: str, other: str, key: str = "median") -> float | None:
-    """Divide the number of one row or family by that of another; ``None`` where one is missing."""
+    """Divide the number of one row or family by that of another; ``None`` if one is missing."""
     one, two = best(result, name), best(result, other)
     if one is None or two is None or one.get(key) is None or two.get(key) is None:
         return None
@@ -40,14 +40,14 @@ def quotient(result: Result, name: str, other: str, key: str = "median") -> floa
 
 
 def share(result: Result, row: dict[str, Any]) -> float | None:
-    """Return the share of the machine's best product that the FLOPs of a step in this time are."""
+    """Return the FLOPs of a step in this time as a fraction of the machine's best product."""
     if not result["flops"] or not result.get("gemm"):
         return None
     return result["flops"] / (row["median"] * 1e3) / max(result["gemm"].values())
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table, its columns aligned, numbers to the right."""
+    """Return a Markdown table with aligned columns and numbers to the right."""
     lines = [list(header), *map(list, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     texts = [
@@ -59,17 +59,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cell(value: float | None, digits: int = 2) -> str:
-    """Write a number, or a dash for none."""
+    """Return a number as a cell, or a dash for none."""
     return "—" if value is None else f"{value:.{digits}f}"
 
 
 def micro(value: float) -> str:
-    """Write µs with four digits at least, so that quotients can be checked."""
+    """Return µs with at least four digits, so that quotients can be checked."""
     return f"{value:.{max(0, 3 - len(str(int(value))) + 1)}f}"
 
 
 def section(result: Result) -> str:
-    """Write the table of one workload: a row for each contender, * at the best of several in a family."""
+    """Return the table of one workload: a row for each contender, with * at the best of several in a family."""
     bests = [best(result, family) for family in dict.fromkeys(row["family"] for row in result["rows"])]
     bases = [best(result, "funcnet eager"), best(result, "torch.nn eager")]
     rows = []
@@ -86,25 +86,25 @@ def section(result: Result) -> str:
 
 
 def compiling(row: dict[str, Any]) -> float | None:
-    """Return how many seconds a first call took that compiled; ``None`` where nothing is compiled."""
+    """Return the seconds of a first call that compiled; ``None`` if nothing is compiled."""
     return row.get("first") if row["family"].split()[-1] in ("compiled", "scan", "jit") else None
 
 
 def title(result: Result) -> str:
-    """Write the heading of a workload, with its FLOPs."""
+    """Return the heading of a workload, with its FLOPs."""
     workload = WORKLOADS[result["workload"]]
     return f"### {workload.name}, {threads_of(result)}\n\n{workload.about}. {result['flops'] / 1e6:.1f} MFLOP a step."
 
 
 def threads_of(result: Result) -> str:
-    """Say how many threads there are, and the cores where these are fewer."""
+    """Return the number of threads, and of cores if there are fewer."""
     threads, cores = result["threads"], result["cores"]
     said = f"{threads} thread{'s' * (threads > 1)}"
     return said if cores == threads else f"{said} on {cores} core{'s' * (cores > 1)}"
 
 
 def owed(results: Sequence[Result], maker: str, before: Sequence[Result] = ()) -> str:
-    """Write each goal beside what was measured and the round before, with a row where both sides of a quotient are there."""
+    """Return each goal with its result and that of the last round, with a row if both sides of a quotient exist."""
     old = {(result["workload"], result["threads"]): result for result in before}
     rows = []
     for result in results:
@@ -121,7 +121,7 @@ def owed(results: Sequence[Result], maker: str, before: Sequence[Result] = ()) -
 
 
 def _judged(goal: Goal, result: Result, known: Result) -> list[list[str]]:
-    """Return the row of a goal, or none where a side is missing; a goal without a limit is the figure before."""
+    """Return the row of a goal, or none if a side is missing; the limit may be the last result."""
     found, earlier = (quotient(one, goal.ours, goal.theirs, goal.key) for one in (result, known))
     if found is None:
         return []
@@ -144,7 +144,7 @@ without `donate`."""
 
 
 def page(head: str, results: Sequence[Result], goals: str, notes: Sequence[str], charts: Sequence[str]) -> str:
-    """Write the whole page, with the table of goals."""
+    """Return the whole page, with the table of goals."""
     parts = [head, EXPLANATION, "## Goals", goals, *[f"![Times a step]({chart})" for chart in charts]]
     parts += ["## All contenders", *map(section, results)]
     parts += ["## Notes", "\n".join(f"- {note}" for note in dict.fromkeys(notes))] if notes else []
@@ -152,7 +152,7 @@ def page(head: str, results: Sequence[Result], goals: str, notes: Sequence[str],
 
 
 def chart(results: Sequence[Result], path: Path) -> None:
-    """Draw the best of each family by workload, as a multiple of torch.nn eager's time: to the left what is faster."""
+    """Draw the best of each family by workload, as a multiple of torch.nn eager's time: faster to the left."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -177,7 +177,7 @@ def chart(results: Sequence[Result], path: Path) -> None:
 
 
 def _bars(result: Result) -> list[tuple[str, float]]:
-    """Return what is drawn of a workload: each family but torch.nn eager, which is the line at 1, and its multiple."""
+    """Return the bars of a workload: each family except torch.nn eager, which is the line at 1, with its multiple."""
     ratios = [(family, quotient(result, family, "torch.nn eager")) for family in FAMILIES if family != "torch.nn eager"]
     return [(family, ratio) for family, ratio in ratios if ratio is not None]
 

@@ -1,7 +1,7 @@
-"""What it costs to save and to load a tree, in time and memory, beside torch.save and safetensors.
+"""The cost of saving and loading a tree, in time and memory, beside torch.save and safetensors.
 
-Each contender runs in its own process, on one thread, and they take turns. The peak is how far it raises the resident memory,
-beyond the tree itself. Files that are read were just written, so that they come from the system's cache.
+Each contender runs in its own process, on one thread, and they take turns. The peak is the rise of the resident memory beyond
+the tree itself. Files that are read were just written, so they come from the system's cache.
 
     python -m examples.benchmarks.saving --page examples/benchmarks/results/SAVING.md
 """
@@ -40,7 +40,7 @@ includes a sum of all numbers; its peak counts the pages of the file.
 
 
 def synced(save: Call) -> Call:
-    """Return a way to save that puts the file on the disk, as ``fn.save`` does."""
+    """Return a save function that flushes the file to the disk, as ``fn.save`` does."""
 
     def saved(path: Path, tree: dict[str, Any]) -> None:
         save(path, tree)
@@ -51,7 +51,7 @@ def synced(save: Call) -> Call:
 
 
 def ways() -> dict[str, tuple[str, Call]]:
-    """Return how a file's name ends, and the call, by the name of the row."""
+    """Return the suffix of a file and the call, by the name of the row."""
     import safetensors.torch
     import torch
 
@@ -92,18 +92,18 @@ LOADED = {
 
 
 def memory(what: str) -> int:
-    """Return this process's resident memory in bytes: ``VmRSS`` now, or ``VmHWM``, the most since ``forget_peak``."""
+    """Return this process's resident memory in bytes: ``VmRSS`` now, or ``VmHWM``, the peak since ``forget_peak``."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
 
 
 def forget_peak() -> None:
-    """Let the peak of the resident memory begin again."""
+    """Reset the peak of the resident memory."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def measure(name: str, count: int, size: int, folder: str) -> tuple[float, float, float]:
-    """Return the ms of a call, those with a sum of all numbers, and the bytes of the peak beyond the tree, in this process."""
+    """Return the ms of a call, those with a sum of all numbers, and the peak bytes beyond the tree, in this process."""
     import torch
 
     torch.set_num_threads(1)
@@ -111,7 +111,7 @@ def measure(name: str, count: int, size: int, folder: str) -> tuple[float, float
     small, loads, where = {"w": torch.ones(3)}, name in LOADED, Path(folder)
     save = next(one for form, one in ways().values() if form == end)
     save(where / f"small.{end}", small)
-    call(where / f"small.{end}", small)  # loads the code
+    call(where / f"small.{end}", small)  # load the code
     tree = {} if loads else {f"w{i}": torch.empty(size).normal_() for i in range(count)}
     forget_peak()
     before, began = memory("VmRSS") + loads * 4 * count * size, time.perf_counter()
@@ -159,7 +159,7 @@ def head(count: int, size: int, rounds: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all, and print the page or write it too."""
+    """Measure all, and print or write the page."""
     parser = new_parser("saving", __doc__)
     parser.add_argument("--count", type=positive, default=COUNT, help="tensors")
     parser.add_argument("--size", type=positive, default=SIZE, help="numbers in each")

@@ -1,7 +1,7 @@
-"""What a training step costs: funcnet's pure functions beside torch.nn, autograd and torch.optim.
+"""The cost of a training step: funcnet's pure functions beside torch.nn, autograd and torch.optim.
 
-The net is 2-25-25-25-2 with tanh, the loss MSE, the batch 100, float32, on one thread. Every contender steps in turn for a
-round of steps, for many rounds, so that all meet the same noise; the median and the quartiles of the rounds are printed.
+The net is 2-25-25-25-2 with tanh, the loss MSE, the batch 100, float32, on one thread. The contenders take turns
+for many rounds of steps, so that all have the same noise; the median and the quartiles of the rounds are printed.
 
     python -m examples.benchmarks.steps --rounds 30 --steps 200
 """
@@ -19,7 +19,7 @@ net = fn.serial(fn.Linear(2, 25), fn.Tanh(), fn.Linear(25, 25), fn.Tanh(), fn.Li
 
 
 def ours(optimizer, x, target):
-    """Return a function that takes so many of funcnet's steps, in inference mode."""
+    """Return a function that takes a number of funcnet's steps in inference mode."""
     step = fn.train_step(net, fn.MSE(), optimizer)
     params = net.init(0)
     state = optimizer.init(params)
@@ -34,7 +34,7 @@ def ours(optimizer, x, target):
 
 
 def theirs(make, x, target):
-    """Return the same of the same net in torch.nn, with the optimizer that ``make`` makes of its parameters."""
+    """Return the same for torch.nn, with the optimizer that ``make`` makes of the parameters."""
     layers = [nn.Linear(2, 25), nn.Tanh(), nn.Linear(25, 25), nn.Tanh(), nn.Linear(25, 25), nn.Tanh(), nn.Linear(25, 2)]
     twin, criterion = nn.Sequential(*layers), nn.MSELoss()
     optimizer = make(twin.parameters())
@@ -49,7 +49,7 @@ def theirs(make, x, target):
 
 
 def contenders():
-    """Return a step for each contender, by name; the optimizers' settings are the same for both."""
+    """Return a step for each contender, by name; the settings of the optimizers are equal."""
     x, target = fn.random.uniform(1, (100, 2)), fn.random.uniform(2, (100, 2))
     sgd, adam = {"lr": 1e-3, "momentum": 0.9}, {"lr": 1e-3}
     steps = {
@@ -67,7 +67,7 @@ def contenders():
 
 
 def measure(steps, rounds, count):
-    """Return for each contender the µs a step of every round; the contenders take turns."""
+    """Return for each contender the µs per step of every round, in turns."""
     times = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, step in steps.items():
@@ -78,7 +78,7 @@ def measure(steps, rounds, count):
 
 
 def main(arguments=None):
-    """Measure and print the table."""
+    """Measure, and print the table."""
     parser = new_parser("steps", __doc__)
     parser.add_argument("--rounds", type=positive, default=30, help="how often each contender has its turn")
     parser.add_argument("--steps", type=positive, default=200, help="how many steps a turn takes")

@@ -1,6 +1,6 @@
-"""The cost of a loss over a large vocabulary: time and memory of value and gradients, beside torch's fused loss and plain ones.
+"""The cost of a loss over a large vocabulary: time and memory of value and gradients, beside torch's losses.
 
-All contenders of a dtype take turns in one process, on one thread, and then each has a process for its memory.
+All contenders of a dtype take turns in one process, on one thread; the memory of each is measured in its own process.
 
     python -m examples.benchmarks.vocabulary --page examples/benchmarks/results/VOCABULARY.md
 """
@@ -47,7 +47,7 @@ def drawn(dtype, rows, words, features):
 
 
 def contender(name, h, w, labels):
-    """Return the function of no arguments that returns a value, and gradients where it has any."""
+    """Return the function without arguments that returns a value, and gradients if it has any."""
     import torch
 
     import funcnet as fn
@@ -72,7 +72,7 @@ def contender(name, h, w, labels):
 
 
 def times(dtype, sizes, rounds):
-    """Return the seconds of each contender, the least of some rounds, in another order each."""
+    """Return the seconds of each contender: the smallest of some rounds, each in another order."""
     given, found = drawn(dtype, *sizes), {}
     for _ in range(rounds):
         for name in random.sample((*OURS, *THEIRS), len(OURS) + len(THEIRS)):
@@ -83,8 +83,8 @@ def times(dtype, sizes, rounds):
 
 
 def peak(name, dtype, sizes):
-    """Return by how many bytes a call raises the memory of this process."""
-    contender(name, *drawn(dtype, 64, 200, sizes[2]))()  # loads the kernels
+    """Return the bytes by which a call raises the memory of this process."""
+    contender(name, *drawn(dtype, 64, 200, sizes[2]))()  # load the kernels
     call = contender(name, *drawn(dtype, *sizes))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     call()

@@ -1,4 +1,4 @@
-"""One job in a process of its own: its thread count is fixed from its start. The last line it prints is the result, in JSON."""
+"""One job in its own process, with a fixed number of threads. The last line it prints is the result in JSON."""
 
 import importlib
 import json
@@ -20,20 +20,20 @@ ROOT = Path(__file__).parents[2]
 Job = dict[str, Any]
 """``task``, "time", "memory" or "machine", ``threads``, ``turn``; ``workload``, ``funcnet``, ``peers``, ``rounds``; ``label``.
 
-``cache`` is the folder of what Inductor compiles; it is empty when a run begins, so that first calls compile."""
+``cache`` is Inductor's folder of compiled code; it is empty when a run begins, so that first calls compile."""
 
 
 def cores(threads: int) -> list[int]:
-    """Return the cores for so many threads, the last ones of those allowed, fewer where there are fewer."""
+    """Return the cores for a number of threads: the last ones allowed, or fewer."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     return allowed[-threads:]
 
 
 def environment(threads: int, cache: str | None = None) -> dict[str, str]:
-    """Return the environment in which every framework has so many threads, and Inductor the folder ``cache`` for its programs."""
+    """Return the environment that gives every framework this many threads, and Inductor the folder ``cache``."""
     limits = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "BLIS")}
     flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if threads == 1 else ""
-    # One process compiles: the pool that torch starts else would share the cores with what is measured.
+    # One process compiles: torch's pool of processes would share the cores with what is measured.
     limits["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     if cache is not None:
         limits["TORCHINDUCTOR_CACHE_DIR"] = cache
@@ -42,7 +42,7 @@ def environment(threads: int, cache: str | None = None) -> dict[str, str]:
 
 
 def perform(job: Job) -> dict[str, Any]:
-    """Do a job in a process of its own; of one that fails, return notes that say how."""
+    """Run a job in its own process; if it fails, return notes that say how."""
     done = subprocess.run(
         [sys.executable, "-m", "examples.benchmarks.worker", json.dumps(job)],
         env=environment(job["threads"], job.get("cache")),
@@ -79,15 +79,15 @@ def time(job: Job) -> dict[str, Any]:
 
     found, missing = gathered(job)
     for module, contender in {contender.family: (module, contender) for module, contender in found}.values():
-        module.start(contender)  # what the first compilation of a process does once is not counted
-    retain_freed_memory()  # for all that allocate by the C library, torch.nn too
+        module.start(contender)  # the work of a process's first compilation is not counted
+    retain_freed_memory()  # for everything that uses the C library's malloc, torch.nn too
     ready, notes = measure.prepared([contender for _, contender in found], job["turn"])
     rows = measure.rounds(ready, job["rounds"])
     return {"rows": rows, "notes": missing + notes, "flops": torch_nn.flops(WORKLOADS[job["workload"]])}
 
 
 def memory(job: Job) -> dict[str, Any]:
-    """Measure the peak memory of one contender, after what its framework does at its first step has been done."""
+    """Measure the peak memory of one contender, after its framework's work for a first step."""
     from examples.benchmarks import measure
 
     module, contender = next(pair for pair in gathered(job)[0] if pair[1].label == job["label"])

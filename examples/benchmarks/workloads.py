@@ -1,6 +1,6 @@
-"""The workloads: the batch, the loss and the optimizer of each, which are the same for every contender.
+"""The workloads: the batch, the loss and the optimizer of each, equal for every contender.
 
-The nets stand in the modules of ``peers``, once for each framework.
+The nets are in the modules of ``peers``, once for each framework.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 import funcnet as fn
 
-SCANNED = 10  # the steps that a call takes where steps are scanned
+SCANNED = 10  # steps per call if steps are scanned
 
 SIZES = [(2, 25), (25, 25), (25, 25), (25, 2)]
 PYCHROT = [(2, 20), (20, 20), (20, 20), (20, 20), (20, 20)]
@@ -61,7 +61,7 @@ def _classified(*shape: int) -> Callable[[], tuple[Tensor, Tensor]]:
 
 
 def _text() -> tuple[Tensor, Tensor]:
-    """Draw 8 rows of characters, and the character that follows each, all in one row, as the net's outputs are."""
+    """Draw 8 rows of characters, and the next character of each, flattened like the net's outputs."""
     text = _labels(8 * (LENGTH + 1), VOCABULARY).view(8, LENGTH + 1)
     return text[:, :-1].contiguous(), text[:, 1:].flatten()
 
@@ -125,9 +125,9 @@ WORKLOADS = {
 
 @frozen
 class Contender:
-    """One way to take steps: ``make()`` returns a ``Training``.
+    """One kind of step: ``make()`` returns a ``Training``.
 
-    Contenders of one ``family`` differ by settings alone, and the best of them stands for it. A call takes ``steps`` steps.
+    Contenders of one ``family`` differ only in settings, and the best of them represents it. A call takes ``steps`` steps.
     """
 
     label: str
@@ -137,15 +137,15 @@ class Contender:
 
 
 class Training(ABC):
-    """A training under way: what a contender's ``make`` returns."""
+    """A running training, as a contender's ``make`` returns it."""
 
     size: int
-    """How many numbers are trained."""
+    """The number of trained parameters."""
 
     @abstractmethod
     def run(self, calls: int) -> None:
-        """Take steps, and wait until they are done."""
+        """Take steps, and wait for their results."""
 
     @abstractmethod
     def value(self) -> float | None:
-        """Return the last step's loss; ``None`` where there is none."""
+        """Return the last step's loss; ``None`` if there is none."""

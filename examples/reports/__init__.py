@@ -1,1 +1,1 @@
-"""The five reports that funcnet grew out of, rerun beside torch.nn: ``python -m examples.reports`` runs them all."""
+"""The five reports that led to funcnet, rerun beside torch.nn: ``python -m examples.reports`` runs them all."""

@@ -1,7 +1,7 @@
-"""All five reports, one after the other, and one page with all their tables and figures: ``RESULTS.md`` in the folder --out.
+"""Run all five reports, and write one page with all their tables and figures: ``RESULTS.md`` in the folder --out.
 
-The page in the repository, examples/reports/results/RESULTS.md, is made by the command at its head. Runs that have
-finished are kept in --out, so that a call that was stopped goes on where it was; Ctrl-C leaves the page of what there is.
+The page in the repository, examples/reports/results/RESULTS.md, was made by the command at its head. Finished runs are kept in
+--out, so that a stopped call can be continued; after Ctrl-C the page has the results so far.
 
     python -m examples.reports --out out
     python -m examples.reports --only hotgrad twenty_runs --quick
@@ -28,7 +28,7 @@ NAMES = ("pychrot", "ten_folds", "hotgrad", "eighteen_networks", "twenty_runs")
 
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line: the options of every report, and which of them to run."""
+    """Read the command line: the options of every report, and which reports to run."""
     new = parser("examples.reports", __doc__, "own number", runs=None)
     which = f"the reports to run, of {', '.join(NAMES)} (all)"
     new.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=which)
@@ -36,27 +36,27 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def passed_on(options: argparse.Namespace) -> list[str]:
-    """Return the arguments for a single report; what is not given is left to it."""
+    """Return the arguments for a single report, without options that are not given."""
     given = {flag: getattr(options, flag) for flag in ("epochs", "runs", "seed", "out", "device")}
     words = [word for flag, value in given.items() if value is not None for word in (f"--{flag}", str(value))]
     return [*words, *["--quick"] * options.quick]
 
 
 class Interrupts:
-    """Remembers whether Ctrl-C was pressed, which a report itself takes as the end of its own runs only."""
+    """Records whether Ctrl-C was pressed; within a report it ends only the runs of that report."""
 
     def __init__(self) -> None:
-        """Begin to listen."""
+        """Start to listen."""
         self.pressed = False
         self.before = signal.signal(signal.SIGINT, self.press)
 
     def press(self, number: int, frame: Any) -> None:
-        """Remember, and interrupt as usual."""
+        """Record the interrupt, and handle it as usual."""
         self.pressed = True
         raise KeyboardInterrupt
 
     def stop_listening(self) -> None:
-        """Put back what was there."""
+        """Restore the old handler."""
         signal.signal(signal.SIGINT, self.before)
 
 
@@ -77,7 +77,7 @@ def run(names: Sequence[str], arguments: Sequence[str]) -> list[str]:
 
 
 def processor() -> str:
-    """Return the processor's name, as far as the system tells it."""
+    """Return the processor's name, if the system has it."""
     told = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", told.read_text(), re.MULTILINE) if told.exists() else None
     return found[1].strip() if found else platform.processor() or platform.machine()
@@ -92,7 +92,7 @@ def version() -> str:
 
 
 def head(arguments: Sequence[str], options: argparse.Namespace) -> str:
-    """Say by which command, with what and where the page was made."""
+    """Return the head of the page: command, versions, machine and date."""
     threads = torch.get_num_threads()
     lines = [
         "# The five reports, rerun",
@@ -110,7 +110,7 @@ def head(arguments: Sequence[str], options: argparse.Namespace) -> str:
 
 
 def gathered(folder: Path, names: Sequence[str]) -> list[str]:
-    """Return the reports' pages, their headings one level down."""
+    """Return the reports' pages, with their headings one level down."""
     return [re.sub(r"^#", "##", (folder / f"{name}.md").read_text(), flags=re.MULTILINE).strip() for name in names]
 
 

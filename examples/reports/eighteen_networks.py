@@ -1,4 +1,4 @@
-"""Report 003, eighteen networks: 2-25-25-25-1, batches of 5, three activations, two losses and three ways to step.
+"""Report 003, eighteen networks: 2-25-25-25-1, batches of 5, three activations, two losses and three kinds of steps.
 
 Tables 1 to 3 hold training and test accuracy of {Tanh, ReLU, LeakyReLU} × {MSE, BCE} × {SGD with momentum for 300 epochs, Adam
 for 150, None for 300}, Figures 2 to 4 what the six nets of each activation say of the test points.
@@ -50,24 +50,24 @@ PRINTED = {
 
 
 def experiment(activation: str, loss: str, steps: str, epochs: int | None = None) -> Experiment:
-    """Return one of the eighteen."""
+    """Return one of the eighteen experiments."""
     a, (opt, usual) = ACTIVATIONS[activation], STEPS[steps]
     net = fn.serial(fn.Linear(2, 25), a, fn.Linear(25, 25), a, fn.Linear(25, 25), a, fn.Linear(25, 1), fn.Sigmoid())
     return Experiment(f"{activation}, {loss}, {steps}", net, LOSSES[loss], opt, epochs or usual, BATCH, "bit", "standard")
 
 
 def experiments(options: argparse.Namespace) -> list[Experiment]:
-    """Return all eighteen."""
+    """Return all eighteen experiments."""
     return [experiment(activation, *row, options.epochs) for activation in ACTIVATIONS for row in ROWS]
 
 
 def percent(paper: Paper, name: str, framework: str, part: str) -> str:
-    """Return an accuracy as a cell, in %."""
+    """Return an accuracy in % as a cell."""
     return mean(paper.final(name, framework, f"{part} accuracy"), 1, 100)
 
 
 def table(paper: Paper, number: int, activation: str) -> None:
-    """Make one of the report's tables, and the seconds beside it."""
+    """Add one of the report's tables, and the seconds beside it."""
     lines = []
     for row, printed in zip(ROWS, PRINTED[activation], strict=True):
         name = ", ".join([activation, *row])
@@ -82,7 +82,7 @@ def table(paper: Paper, number: int, activation: str) -> None:
 
 
 def conclusions(paper: Paper) -> None:
-    """Hold the report's conclusions against what was found: which loss and which steps are the best on the mean."""
+    """Compare the report's conclusions with the results: which loss and which steps are best in the mean."""
     for title, kinds in (("loss", LOSSES), ("steps", STEPS)):
         rows = []
         for kind in kinds:
@@ -106,7 +106,7 @@ def figure_one(paper: Paper) -> None:
 
 
 def maps(paper: Paper, number: int, activation: str) -> None:
-    """Draw what the six nets of an activation say, in funcnet and below it in torch.nn."""
+    """Draw the outputs of the six nets of an activation, funcnet above and torch.nn below."""
     figure, panels = plt.subplots(2, len(ROWS), figsize=(15, 5.6), layout="constrained")
     shades = None
     for framework, line in zip(FRAMEWORKS, panels, strict=True):

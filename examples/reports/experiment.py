@@ -1,6 +1,6 @@
-"""Experiments: one network trained once on the disk, by funcnet or by its twin in torch.nn.
+"""Experiments: train one network once on the disk, by funcnet or by its twin in torch.nn.
 
-The twin has the same layers, the same first weights, the same batches in the same order, and torch's own loss and optimizer
+The twin has the same layers, initial weights and batches in the same order, and torch's own loss and optimizer
 with the same settings. Both are eager and on one thread, and only their training steps are timed.
 """
 
@@ -23,7 +23,7 @@ SQUARES = {"unit": (0.0, 1.0), "centred": (-1.0, 1.0), "standard": (-math.sqrt(3
 
 @frozen
 class Experiment:
-    """All that decides a result but the seed.
+    """All that determines a result except the seed.
 
     ``target`` is how labels are put to the loss: "one-hot" rows of 0 and 1, "signs" rows of -1 and 1, "labels" the numbers
     themselves, "bit" a column of 0 and 1. ``square`` is "unit", [0, 1]², or the same square drawn to [-1, 1]², "centred", or to
@@ -42,7 +42,7 @@ class Experiment:
 
 @frozen
 class Data:
-    """Points (N, 2), their labels (N,), and the labels as the loss wants them."""
+    """Points (N, 2), their labels (N,), and the labels in the form that the loss takes."""
 
     x: Tensor
     labels: Tensor
@@ -64,12 +64,12 @@ def _disk(experiment: Experiment, key: Tensor, dtype: torch.dtype, device: str) 
 
 
 def predicted(experiment: Experiment, y: Tensor) -> Tensor:
-    """Return the label that an output says: the larger of two, or whether a single one is above ½."""
+    """Return the predicted label: the larger of two outputs, or whether a single one is above ½."""
     return (y[:, 0] > 0.5).long() if experiment.target == "bit" else y.argmax(1)
 
 
 def measures(experiment: Experiment, y: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return accuracy, and precision, recall and F1 averaged over the two classes (a class that nothing is said to be has 0)."""
+    """Return accuracy, and precision, recall and F1 averaged over the two classes; a class never predicted has 0."""
     said = predicted(experiment, y)
     hits, claims, truths = (
         [float(((a == c) & (b == c)).sum()) for c in (0, 1)] for a, b in ((said, labels), (said, said), (labels, labels))
@@ -82,7 +82,7 @@ def measures(experiment: Experiment, y: Tensor, labels: Tensor) -> dict[str, flo
 
 
 def orders(experiment: Experiment, seed: int, epochs: int, device: str) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the batches of row numbers of each epoch."""
+    """Yield the batches of row numbers for each epoch."""
     for epoch in range(epochs):
         rows = fn.random.permutation(fn.fold_in(fn.fold_in(seed, 7), epoch), POINTS)
         yield rows.to(device).split(experiment.batch_size)
@@ -94,10 +94,10 @@ Predict = Callable[[Tensor], Tensor]
 
 
 def funcnet_training(experiment: Experiment, params: Any) -> tuple[Train, Predict, Callable[[], Any]]:
-    """Return funcnet's training on some batches, its prediction, and what its params are now."""
+    """Return funcnet's training on batches, its prediction, and a function that returns its params."""
     opt = fn.donate(experiment.opt)
     step = fn.train_step(experiment.net, experiment.loss, opt)
-    params = fn.tree.map(torch.clone, params)  # the optimizer writes to them, and the twin starts from the same
+    params = fn.tree.map(torch.clone, params)  # the optimizer writes to them, and the twin starts from them too
     state = opt.init(params)
     judged = experiment.net.inference()
 
@@ -114,7 +114,7 @@ def funcnet_training(experiment: Experiment, params: Any) -> tuple[Train, Predic
 
 
 def torch_training(experiment: Experiment, params: Any) -> tuple[Train, Predict, Callable[[], Any]]:
-    """Return the same three of the twin in torch.nn."""
+    """Return the same three for the twin in torch.nn."""
     net = torch_net(experiment.net, params)
     criterion, optimizer = torch_loss(experiment.loss), torch_optimizer(experiment.opt, net)
 
@@ -151,7 +151,7 @@ TWINS: dict[type, Callable[[Any], nn.Module]] = {
 
 
 def torch_net(net: Any, params: Any) -> nn.Module:
-    """Build the twin of a serial: the same layers and the same weights."""
+    """Make the twin of a serial, with the same layers and weights."""
     twin = nn.Sequential(*[TWINS[type(layer)](layer) for layer in net])
     leaf = next(leaf for leaf in fn.tree.leaves(params) if leaf.is_floating_point())
     twin.to(leaf.device, leaf.dtype).load_state_dict(fn.tree.names(params))
@@ -159,7 +159,7 @@ def torch_net(net: Any, params: Any) -> nn.Module:
 
 
 def torch_loss(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return torch's own loss of the same name; a sum over features averaged over the batch is a sum divided by N."""
+    """Return torch's loss of the same name; a sum over features with the mean over rows is a sum divided by N."""
     makers: dict[Any, Any] = {fn.MSE: nn.MSELoss, fn.L1: nn.L1Loss, fn.BCE: nn.BCELoss, fn.CrossEntropy: nn.CrossEntropyLoss}
     make = makers[type(loss)]
     if loss.reduction != "batch":
@@ -169,13 +169,13 @@ def torch_loss(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def torch_optimizer(opt: Any, net: nn.Module) -> torch.optim.Optimizer:
-    """Return torch's own optimizer with the same settings."""
+    """Return torch's optimizer with the same settings."""
     if isinstance(opt, fn.Adam):
         settings: Any = opt.lr, opt.betas, opt.eps
         return torch.optim.Adam(net.parameters(), *settings)
     if not opt.averaged:
         return torch.optim.SGD(net.parameters(), opt.lr, opt.momentum)
-    # v <- m v + (1 - m) g from v = 0 is torch's dampened momentum, but for torch's first step, v = g: so v = 0 is given.
+    # v <- m v + (1 - m) g from v = 0 is torch's dampened momentum except for torch's first step, v = g, so we set v = 0.
     twin = torch.optim.SGD(net.parameters(), opt.lr, opt.momentum, dampening=opt.momentum)
     twin.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in net.parameters()})
     return twin
@@ -184,7 +184,7 @@ def torch_optimizer(opt: Any, net: nn.Module) -> torch.optim.Optimizer:
 def perform(
     experiment: Experiment, framework: str, seed: int, device: str = "cpu", tick: Callable[[], Any] = lambda: None
 ) -> dict[str, Any]:
-    """Train once, and return what the tables and figures need, as numbers and lists that a JSON file can hold.
+    """Train once, and return the numbers for tables and figures, which JSON can hold.
 
     ``seconds`` of training alone; ``curves`` with, after each epoch, the mean training ``loss``, and each measure of the
     training and the test points; ``final`` with their last values and the last losses; ``map`` with the prediction on a grid.
@@ -206,7 +206,7 @@ def perform(
 
 
 def first_params(experiment: Experiment, seed: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
-    """Return the first weights of a seed, which both frameworks start from."""
+    """Return the initial weights of a seed, which both frameworks start from."""
     return fn.tree.to(fn.tree.cast(experiment.net.init(fn.fold_in(seed, 1)), dtype), device)
 
 
@@ -229,7 +229,7 @@ def _losses(experiment: Experiment, predict: Predict, train: Data, test: Data) -
 
 
 def grid_map(experiment: Experiment, predict: Predict, device: str = "cpu") -> list[list[float]]:
-    """Return how far the net says "inside" on a grid of the square: the difference of two outputs, or one output minus ½."""
+    """Return the net's output for "inside" on a grid of the square: the difference of two outputs, or one minus ½."""
     axis = torch.linspace(*SQUARES[experiment.square], GRID, device=device)
     y = predict(torch.cartesian_prod(axis, axis))
     inside = y[:, 0] - 0.5 if experiment.target == "bit" else y[:, 1] - y[:, 0]

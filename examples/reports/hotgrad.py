@@ -1,4 +1,4 @@
-"""Report 002, Hotgrad: layers made of operations, a 2-25-25-25-2 net ending in Tanh, and other classifiers on the disk.
+"""Report 002, Hotgrad: layers made of operations, a 2-25-25-25-2 net that ends in Tanh, and other classifiers.
 
 Its net, trained with targets of ±1 and the mean squared error, classified about 98 % of the test points correctly, slightly
 more than any of its baselines. It built Linear from MatMul and Add, and its last paragraph asks for no gradients where none are
@@ -63,7 +63,7 @@ LOSS, OPT = fn.MSE(), fn.SGD(lr=RATE)
 
 
 def experiments(options: argparse.Namespace) -> list[Experiment]:
-    """Return the one net of the report."""
+    """Return the only net of the report."""
     epochs = options.epochs or EPOCHS
     return [Experiment(EXPERIMENT, network(fn.Linear), LOSS, OPT, epochs, BATCH, "signs", "centred")]
 
@@ -72,7 +72,7 @@ Scores = dict[str, float]
 
 
 def fitted(experiment: Experiment, seed: int) -> Scores:
-    """Train the net of operations with ``fn.fit`` from the first weights that the others have."""
+    """Train the net of operations with ``fn.fit`` from the initial weights of the others."""
     net = network(linear_of_operations)
     train, test = data(experiment, seed)
     done = fn.fit(

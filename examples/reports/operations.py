@@ -1,8 +1,7 @@
-"""Operations: a Linear made of them, and what a graph promises on the way back, in numbers; for the report Hotgrad.
+"""A Linear made of operations, and what a graph computes in the backward pass, in numbers; for the report Hotgrad.
 
-y  = x W + b            MatMul, then Add, which repeats b for each row
-gW = xᵀ gy, gx = gy Wᵀ  MatMul's
-gb = Σ gy, over rows    Add's: the gradient of a broadcast operand is summed over the axes along which it was repeated
+y = x W + b is ``MatMul``, then ``Add``, which broadcasts b over the rows. Of the gradients, gW = xᵀ gy and gx = gy Wᵀ are
+``MatMul``'s, and gb = Σ gy, over the rows, is ``Add``'s: the gradient of a broadcast operand is summed over the broadcast axes.
 """
 
 from collections import Counter
@@ -18,15 +17,19 @@ import funcnet as fn
 
 VERBS = ("vjp", "grads", "input_grad")
 CALLS: Counter[tuple[str, str]] = Counter()
-"""What ``Counted`` layers have been asked, by name and verb."""
+"""The number of calls of ``Counted`` layers, by name and verb."""
 
 
 @fn.frozen
 class Weight(fn.Layer):
-    """A parameter as a node of a graph: its own value whatever comes in, and no gradient to what came in.
+    """A parameter as a node of a graph: y is its value for every x, and x has no gradient.
 
-    Params   ``value``, of ``shape``.
-    Cache    none.
+    Args:
+        shape (tuple[int, ...]): Shape of the parameter.
+        initializer (Initializer): Initializer of the parameter. Default: ``fn.Zeros()``
+
+    Params:
+        - **value** - Tensor of ``shape``
     """
 
     shape: tuple[int, ...]
@@ -54,14 +57,14 @@ def linear_of_operations(n: int, m: int) -> fn.Layer:
 
 
 def as_operations(params: Any) -> Any:
-    """Give a net's params the form that they have where Linear is made of operations; W is the transpose of ``weight``."""
+    """Convert a net's params for a Linear made of operations; W is the transpose of ``weight``."""
     return tuple({"w": {"value": p["weight"].t()}, "b": {"value": p["bias"]}, "product": {}, "y": {}} if p else p for p in params)
 
 
 def same_numbers(
     network: Callable[[Any], fn.Layer], loss: fn.Loss, opt: fn.Optimizer, points: tuple[Tensor, Tensor], batch_size: int
 ) -> str:
-    """Say how far apart the two kinds of Linear are after some epochs of ``fn.fit`` in float64, and what the checks find."""
+    """Return the difference of the two kinds of Linear after epochs of ``fn.fit`` in float64, and the results of the checks."""
     params, points = fn.tree.cast((network(fn.Linear).init(0), points), torch.float64)
     settings: Any = {"epochs": 5, "batch_size": batch_size, "key": 0, "progress": False}
     plain = fn.fit(network(fn.Linear), loss, opt, points, params=params, **settings).params
@@ -77,7 +80,7 @@ def same_numbers(
 
 
 def sums_of_gradients() -> list[list[str]]:
-    """Return rows for the gradients of a node that is used twice and of an operand that was broadcast."""
+    """Return rows for the gradients of a node used twice and of a broadcast operand."""
     twice = fn.graph("x", t=(fn.Tanh(), "x"), square=(fn.Mul(), "t", "t"), y=(fn.Add(), "square", "t"))
     broadcast = fn.graph("x", "b", y=(fn.Mul(), "x", "b"))
     x = torch.tensor([-1.0, 0.3, 0.8], dtype=torch.float64)
@@ -101,7 +104,7 @@ def _pairs(net: fn.Layer, x: Any, pick: Callable[[Any], Tensor], along: Callable
 
 @fn.frozen
 class Counted(fn.Layer):
-    """A layer that notes in ``CALLS`` what is asked of it on the way back."""
+    """A layer that counts the calls of its backward verbs in ``CALLS``."""
 
     name: str
     layer: fn.Layer
@@ -136,7 +139,7 @@ class Kernels(TorchDispatchMode):
 
 
 def only_what_is_needed() -> list[list[str]]:
-    """Return, for a net on features of degree 2, what each verb of the graph asks of each node, and how many kernels run."""
+    """Return which verbs a backward verb of a graph calls for each node, and how many kernels run, on features of degree 2."""
     nodes: dict[str, tuple[Any, ...]] = {
         "products": (fn.Mul(), "x", "x"),
         "features": (fn.Concat(), "x", "products"),
@@ -161,7 +164,7 @@ def _asked(verb: Callable[..., Any], *arguments: Any) -> dict[str, str]:
 
 
 def errors(net: fn.Layer) -> list[str]:
-    """Return what some mistakes are answered with."""
+    """Return the error messages for some mistakes."""
     params, x, wide = net.init(0), torch.zeros(8, 2), torch.zeros(8, 3)
     mistakes: list[Callable[[], Any]] = [
         lambda: net(params, wide),
@@ -176,7 +179,7 @@ def errors(net: fn.Layer) -> list[str]:
 
 
 def _message(mistake: Callable[[], Any]) -> str:
-    """Return what a mistake is answered with, and the notes saying where in the net."""
+    """Return the error message for a mistake, with its notes."""
     try:
         mistake()
     except ValueError as error:

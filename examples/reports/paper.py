@@ -1,4 +1,4 @@
-"""Paper: what all five reports share around their experiments: options, runs that resume, tables and figures.
+"""What all five reports share: options, runs that can be resumed, tables and figures.
 
 A report is a module with ``NAME``, ``experiments(options) -> list of Experiment``, the numbers it printed, and
 ``write(paper)``, which makes its tables and figures from the results. ``report`` is its command line.
@@ -26,7 +26,7 @@ COLOURS = {"funcnet": "tab:red", "torch.nn": "tab:blue"}
 
 
 def parser(module: str, doc: str | None, epochs: str, runs: int | None) -> argparse.ArgumentParser:
-    """Return the options that every report has; ``module`` is what follows ``python -m``, ``doc`` that module's docstring."""
+    """Return the options of every report; ``module`` follows ``python -m``, and ``doc`` is that module's docstring."""
     description = (doc or "").split("\n\n", maxsplit=1)[0].replace("``", "")
     new = argparse.ArgumentParser(f"python -m {module}", description=description)
     new.add_argument("--epochs", type=int, help=f"epochs of every experiment, instead of the report's {epochs}")
@@ -40,7 +40,7 @@ def parser(module: str, doc: str | None, epochs: str, runs: int | None) -> argpa
 
 
 class Paper:
-    """The results of a report's experiments, and the page and figures made of them."""
+    """The results of a report's experiments, and its page and figures."""
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         """Prepare the folder ``out``/``name``."""
@@ -56,8 +56,8 @@ class Paper:
         return range(self.options.seed, self.options.seed + self.options.runs)
 
     def run(self, experiments: Sequence[Experiment]) -> None:
-        """Perform what no file of an earlier call holds; on Ctrl-C, stop, and go on with what has finished."""
-        torch.set_num_threads(1)  # for networks as small as these, threads cost more than they bring
+        """Run what no file of an earlier call contains; Ctrl-C stops the runs, and finished ones are used."""
+        torch.set_num_threads(1)  # for such small networks threads cost more than they save
         jobs = [(e, framework, seed) for e in experiments for seed in self.seeds() for framework in FRAMEWORKS]
         left = [job for job in jobs if not self._load(*job)]
         try:
@@ -81,12 +81,12 @@ class Paper:
         return path.exists()
 
     def _save(self, experiment: Experiment, framework: str, seed: int, result: dict[str, Any]) -> None:
-        """Keep a result, here and in a file."""
+        """Keep a result, in memory and in a file."""
         self.results[experiment.name, framework, seed] = result
         _keep(self._path(experiment, framework, seed), result)
 
     def once(self, what: str, make: Callable[[], Any]) -> Any:
-        """Return what an earlier call kept under these words, or make and keep it; ``None`` once Ctrl-C has stopped the runs."""
+        """Return a result kept under these words, or compute and keep it; ``None`` after Ctrl-C."""
         path = self.folder / "runs" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
         try:
             if not path.exists() and not self.stopped:
@@ -96,12 +96,12 @@ class Paper:
         return json.loads(path.read_text()) if path.exists() else None
 
     def of(self, name: str, framework: str, pick: Callable[[dict[str, Any]], Any]) -> list[Any]:
-        """Return what ``pick`` takes from each finished run of an experiment."""
+        """Return what ``pick`` returns for each finished run of an experiment."""
         found = [self.results.get((name, framework, seed)) for seed in self.seeds()]
         return [pick(result) for result in found if result is not None]
 
     def final(self, name: str, framework: str, measure: str) -> list[float]:
-        """Return a measure at the end of each finished run."""
+        """Return the last value of a measure for each finished run."""
         return self.of(name, framework, lambda result: result["final"][measure])
 
     def seconds(self, name: str, framework: str) -> list[float]:
@@ -109,7 +109,7 @@ class Paper:
         return self.of(name, framework, lambda result: result["seconds"])
 
     def curve(self, name: str, framework: str, measure: str) -> list[list[float]]:
-        """Return a measure by epoch of each finished run."""
+        """Return a measure by epoch for each finished run."""
         return self.of(name, framework, lambda result: result["curves"][measure])
 
     def say(self, text: str) -> None:
@@ -118,7 +118,7 @@ class Paper:
         print(f"\n{text}")
 
     def table(self, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Add a table to the page, and print it, its columns aligned."""
+        """Add a table to the page, and print it with aligned columns."""
         lines = [list(header), *map(list, rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
         texts = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
@@ -126,7 +126,7 @@ class Paper:
         self.say(f"**{title}**\n\n" + "\n".join([texts[0], rule, *texts[1:]]))
 
     def gaps(self, experiments: Iterable[Experiment]) -> None:
-        """Add the line that says how far apart the two frameworks' weights are after an epoch in float64."""
+        """Add the largest difference of the two frameworks' weights after an epoch in float64."""
         seed = self.options.seed
         found = [self.once(f"gap {e!r} {seed}", functools.partial(first_epoch_gap, e, seed)) for e in experiments]
         known = [gap for gap in found if gap is not None]
@@ -135,7 +135,7 @@ class Paper:
             self.say(f"Largest difference of a weight between funcnet and torch.nn after the first epoch, in float64: {largest}.")
 
     def figure(self, file: str, caption: str, figure: Any) -> None:
-        """Save a figure beside the page, and show it there."""
+        """Save a figure beside the page, and show it on the page."""
         figure.savefig(self.folder / file, dpi=110)
         plt.close(figure)
         self.say(f"![{caption}]({self.name}/{file})\n\n*{caption}*")
@@ -148,14 +148,14 @@ class Paper:
 
 
 def _keep(path: Path, result: Any) -> None:
-    """Write a file, which gets its name when it is whole."""
+    """Write a file under another name, and rename it when it is complete."""
     half = path.with_suffix(".half")
     half.write_text(json.dumps(result))
     half.replace(path)
 
 
 def mean(values: Sequence[float], digits: int = 3, scale: float = 1.0) -> str:
-    """Return "mean ± deviation" of a cell, the mean alone of one value, or if one is not finite, and a dash for no value."""
+    """Return "mean ± deviation" as a cell; only the mean for one value or one that is not finite, a dash for none."""
     if not values:
         return "—"
     middle = f"{scale * statistics.fmean(values):.{digits}f}"
@@ -167,12 +167,12 @@ def mean(values: Sequence[float], digits: int = 3, scale: float = 1.0) -> str:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Return how many times torch.nn's seconds are funcnet's."""
+    """Return torch.nn's seconds divided by funcnet's."""
     return f"{sum(theirs) / len(theirs) / (sum(ours) / len(ours)):.2f}" if ours and theirs else "—"
 
 
 def band(axes: Any, curves: Sequence[Sequence[float]], label: str, colour: str, style: str = "-", scale: float = 1.0) -> None:
-    """Draw the mean of some curves by epoch, and, of several, a band of one deviation."""
+    """Draw the mean of curves by epoch, and for several a band of one deviation."""
     if not curves:
         return
     stack = scale * torch.tensor(curves)
@@ -183,14 +183,14 @@ def band(axes: Any, curves: Sequence[Sequence[float]], label: str, colour: str, 
 
 
 def legend(axes: Any, spread: str = "band", **options: Any) -> None:
-    """Name the curves or bars, if any run has finished, and say what their spread is, if one is drawn."""
+    """Add the legend if a run has finished, and explain the band if there is one."""
     if axes.get_legend_handles_labels()[0]:
         title = f"{spread}: one standard deviation" if axes.collections else None
         axes.legend(title=title, title_fontsize="small", **options)
 
 
 def decision_map(axes: Any, grid: Sequence[Sequence[float]], title: str, centred: bool = False) -> Any:
-    """Draw a net's output over the square, red where it says inside, and the true disk."""
+    """Draw a net's output over the square, red for inside, and the true disk."""
     low = -1 if centred else 0
     shades = axes.imshow(grid, extent=(low, 1, low, 1), origin="lower", cmap="coolwarm", vmin=-1, vmax=1)
     _frame(axes, title, centred)
@@ -198,13 +198,13 @@ def decision_map(axes: Any, grid: Sequence[Sequence[float]], title: str, centred
 
 
 def points(axes: Any, data: Any, title: str, centred: bool = False) -> None:
-    """Draw points in the colours of their labels, red inside, and the true disk."""
+    """Draw points in the colors of their labels, red inside, and the true disk."""
     axes.scatter(*data.x.T, c=data.labels, cmap="coolwarm", s=8, linewidths=0)
     _frame(axes, title, centred)
 
 
 def _frame(axes: Any, title: str, centred: bool) -> None:
-    """Draw the border of the disk, and show the square."""
+    """Draw the border of the disk in the square."""
     low = -1 if centred else 0
     middle, radius = (0, (2 / torch.pi) ** 0.5) if centred else (0.5, (0.5 / torch.pi) ** 0.5)
     axes.add_patch(Circle((middle, middle), radius, fill=False, color="black", lw=1, ls="--"))
@@ -212,7 +212,7 @@ def _frame(axes: Any, title: str, centred: bool) -> None:
 
 
 def start(name: str, options: argparse.Namespace) -> Paper:
-    """Begin a report from its options."""
+    """Start a report from its options."""
     mpl.use("Agg")
     if options.quick:
         options.epochs, options.runs = options.epochs or 2, 1
@@ -231,7 +231,7 @@ def report(
     write: Callable[[Paper], None],
     arguments: Sequence[str] | None,
 ) -> Path:
-    """Run a report from the command line's arguments, and return where its page is."""
+    """Run a report with command-line arguments, and return the path of its page."""
     options = parser(f"examples.reports.{name}", doc, epochs, runs).parse_args(arguments)
     paper = start(name, options)
     paper.run(experiments(options))

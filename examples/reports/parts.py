@@ -1,4 +1,4 @@
-"""Parts: what a step of training is made of, so that a page can say where the time goes and not only how much of it there is."""
+"""The parts of a training step, to show on a page where the time goes."""
 
 import functools
 import statistics
@@ -18,7 +18,7 @@ ROUNDS = 400
 
 
 def parts(experiment: Experiment, seed: int) -> dict[str, float]:
-    """Return the median µs of each part of funcnet's step, of the whole, and of torch.nn's step, which take turns."""
+    """Return the median µs of each part of funcnet's step, of the whole, and of torch.nn's step, in turns."""
     train, _ = data(experiment, seed)
     batch = (train.x[: experiment.batch_size], train.targets[: experiment.batch_size])
     params = first_params(experiment, seed)
@@ -30,13 +30,13 @@ def parts(experiment: Experiment, seed: int) -> dict[str, float]:
         began = time.perf_counter()
         theirs([batch])
         row["torch.nn"] = time.perf_counter() - began
-        for name, seconds in row.items() if i >= 20 else ():  # the first ones warm up
+        for name, seconds in row.items() if i >= 20 else ():  # the first ones are the warm-up
             columns[name].append(seconds * 1e6)
     return {name: statistics.median(column) for name, column in columns.items()}
 
 
 def _stepping(experiment: Experiment, params: Any, batch: tuple[Any, Any]) -> Callable[[], dict[str, float]]:
-    """Return a function that takes a step of funcnet's, part by part, and says how long each took."""
+    """Return a function that takes a step of funcnet's, part by part, and returns their times."""
     net, loss, opt = experiment.net, experiment.loss, fn.donate(experiment.opt)
     params = fn.tree.map(torch.clone, params)
     state = opt.init(params)
@@ -62,7 +62,7 @@ def _stepping(experiment: Experiment, params: Any, batch: tuple[Any, Any]) -> Ca
 
 
 def table(paper: Paper, experiments: Sequence[Experiment]) -> None:
-    """Add the table of parts, and what it says of a ratio that is not reached."""
+    """Add the table of parts, and its explanation of a ratio above its goal."""
     found = {
         e.name: paper.once(f"parts {e!r} {paper.options.seed}", functools.partial(parts, e, paper.options.seed))
         for e in experiments
@@ -79,7 +79,7 @@ def table(paper: Paper, experiments: Sequence[Experiment]) -> None:
 
 
 def owed(paper: Paper, experiments: Sequence[Experiment]) -> None:
-    """Say which nets take more than half of torch.nn's seconds, and add the table of parts, which says why."""
+    """Name the nets that take more than half of torch.nn's seconds, and add the table of parts to explain it."""
     spent = {e.name: [paper.seconds(e.name, framework) for framework in FRAMEWORKS] for e in experiments}
     ratios = {name: float(ratio(*pair)) for name, pair in spent.items() if all(pair)}
     low = [f"{name} ({value})" for name, value in ratios.items() if value < 2]

@@ -1,4 +1,4 @@
-"""Report 000, PyChrot: five blocks of Linear(20), activation and BatchNorm, in batches of 10, with three activations.
+"""Report 000, PyChrot: five blocks of Linear(20), activation and BatchNorm, batches of 10, three activations.
 
 Table I compares the activations, Table II the nets with and without BatchNorm, Table III PyChrot with PyTorch; Figure 2 shows
 the points, Figure 4 the precision by epoch under ReLU, Figure 5 the training losses.
@@ -69,7 +69,7 @@ OTHER_RATES = {"Sigmoid + BN": 1.0, "Sigmoid": 1.0, "Tanh + BN": 1.0, "Tanh": 1.
 
 
 def quadratic(x: Tensor) -> Tensor:
-    """Return x₁, x₂, x₁², x₁x₂ and x₂², in which the border of a disk is a straight line."""
+    """Return x₁, x₂, x₁², x₁x₂ and x₂², for which the border of a disk is a straight line."""
     a, b = x.unbind(-1)
     return torch.stack((a, b, a * a, a * b, b * b), -1)
 
@@ -79,21 +79,21 @@ class Quadratic(fn.Layer):
     """The polynomial features of degree 2 of two numbers."""
 
     def apply(self, params: Any, x: Tensor, rng: Any = None) -> tuple[Tensor, Tensor]:
-        """Make five numbers of two."""
+        """Compute five features from two."""
         return quadratic(x), x
 
     def vjp(self, params: Any, cache: Tensor, gy: Tensor) -> tuple[Any, Tensor]:
-        """Sum, for each of the two numbers, over the features it is in."""
+        """Sum, for each of the two numbers, over the features that contain it."""
         a, b = cache.unbind(-1)
         ga, gb, gaa, gab, gbb = gy.unbind(-1)
         return params, torch.stack((ga + 2 * a * gaa + b * gab, gb + a * gab + 2 * b * gbb), -1)
 
 
 class QuadraticModule(nn.Module):
-    """The same in torch.nn."""
+    """The same features in torch.nn."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Make five numbers of two."""
+        """Compute five features from two."""
         return quadratic(x)
 
 
@@ -109,22 +109,22 @@ def network(name: str) -> fn.Layer:
 
 
 def trained(name: str, net: fn.Layer, rate: float, epochs: int, reduction: str = "batch") -> Experiment:
-    """Return the experiment of a net, as all of the report's are but for what is given."""
+    """Return the experiment of a net, with the report's settings unless given."""
     return Experiment(name, net, fn.MSE(reduction=reduction), fn.SGD(lr=rate), epochs, BATCH)
 
 
 def at(name: str, rate: float) -> str:
-    """Name a net of Table II that is trained with another rate."""
+    """Return the name of a net of Table II with another rate."""
     return f"{name}, rate {rate}"
 
 
 def over_elements(activation: str) -> str:
-    """Name a net of Table III whose loss is a mean over all elements."""
+    """Return the name of a net of Table III whose loss is a mean over all elements."""
     return f"{activation} + BN, mean over elements"
 
 
 def readable(options: argparse.Namespace) -> list[Experiment]:
-    """Return what is trained with rates that can be meant."""
+    """Return the experiments with other possible meanings of the rate."""
     epochs = options.epochs or EPOCHS
     found = [trained(name, network(name), RATES[name.partition(" ")[0]], epochs) for name in PRINTED]
     found += [trained(over_elements(a), network(f"{a} + BN"), RATES[a], epochs, "mean") for a in PRINTED_III]
@@ -138,7 +138,7 @@ def readable(options: argparse.Namespace) -> list[Experiment]:
 
 
 def as_printed(options: argparse.Namespace) -> list[Experiment]:
-    """Return the nets of Table II with the rate 1, briefly, to see them diverge."""
+    """Return short experiments with the nets of Table II at rate 1, which diverge."""
     epochs = min(options.epochs or EPOCHS, BRIEF)
     return [trained(at(name, rate), network(name), rate, epochs) for name, rate in OTHER_RATES.items() if rate == 1]
 
@@ -151,7 +151,7 @@ def experiments(options: argparse.Namespace) -> list[Experiment]:
 def lines(
     paper: Paper, label: str, name: str, printed: Sequence[Any], measures: Iterable[str] = tuple(MEASURES)
 ) -> list[list[str]]:
-    """Return a row for each measure of an experiment: the report's figure, funcnet's and torch.nn's; then the seconds."""
+    """Return rows for the measures of an experiment: the report's value, funcnet's and torch.nn's; then the seconds."""
     *figures, seconds = printed
     rows = [
         [
@@ -179,7 +179,7 @@ def tables_one_and_two(paper: Paper) -> None:
 
 
 def table_three(paper: Paper) -> None:
-    """Compare with PyTorch: as the report ran it, and as the exact twin."""
+    """Compare with PyTorch as the report ran it, and with the exact twin."""
     header = ["model", "measure", "PyChrot (report)", "funcnet", "PyTorch (report)", "torch.nn, mean over elements", "torch.nn"]
     rows = []
     for activation, (ours, theirs) in PRINTED_III.items():
@@ -199,7 +199,7 @@ def table_three(paper: Paper) -> None:
 
 
 def hypothesis(paper: Paper) -> None:
-    """Hold the report's reason for the difference in Table III against the same difference here."""
+    """Compare the report's reason for the difference in Table III with the same difference here."""
     whole, half = (
         [v for a in PRINTED_III for v in paper.final(name(a), "torch.nn", "test f1")]
         for name in (lambda a: f"{a} + BN", over_elements)
@@ -214,7 +214,7 @@ def hypothesis(paper: Paper) -> None:
 
 
 def table_of_rates(paper: Paper) -> None:
-    """Show the nets with the rates that were not taken."""
+    """Show the nets with the other rates."""
     rows = []
     for name, rate in OTHER_RATES.items():
         rows += [row[:-1] for row in lines(paper, f"{name}, rate {rate:g}", at(name, rate), PRINTED[name])[2:5]]
@@ -234,7 +234,7 @@ def table_of_long_run(paper: Paper) -> None:
 
 
 def table_of_features(paper: Paper) -> None:
-    """Show the report's remark at work: with features of degree 2 a linear classifier is enough."""
+    """Test the report's remark that with features of degree 2 a linear classifier suffices."""
     rows = []
     for features, name in FEATURES.items():
         rows += lines(paper, features, name, (None,) * 4, ("F1", "F1 (train)", "loss"))
@@ -242,7 +242,7 @@ def table_of_features(paper: Paper) -> None:
 
 
 def verdicts(paper: Paper) -> None:
-    """Say which net is the best after 200 epochs, and whether each takes at most half of torch.nn's seconds."""
+    """Say which net is best after 200 epochs, and whether each takes at most half of torch.nn's seconds."""
     spent = {name: [paper.seconds(name, f) for f in FRAMEWORKS] for name in PRINTED}
     ratios = {name: float(ratio(*pair)) for name, pair in spent.items() if all(pair)}
     if not ratios:
@@ -271,7 +271,7 @@ def figure_two(paper: Paper) -> None:
 
 
 def figure_four(paper: Paper) -> None:
-    """Draw training and test precision by epoch under ReLU."""
+    """Draw training and test precision by epoch for ReLU."""
     drawing, panels = plt.subplots(1, 2, figsize=(11, 4), layout="constrained", sharey=True)
     for axes, framework in zip(panels, FRAMEWORKS, strict=True):
         for part, colour in (("train", "tab:gray"), ("test", "tab:red")):

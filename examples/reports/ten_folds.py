@@ -1,4 +1,4 @@
-"""Report 001, a mini framework over ten folds: 1000 points of [-1, 1]², 20 epochs, rate 0.1, batches of 100, ten repetitions.
+"""Report 001, a mini framework over ten folds: 1000 points of [-1, 1]², 20 epochs, rate 0.1, batches of 100.
 
 Its custom framework (Xavier normal weights, zero biases) reached a test error of 4.88 %, PyTorch (uniform weights) 16.59 %. It
 offers two reasons: gradients summed sample by sample instead of averaged, and the first weights. A 2 × 2 design tries both.
@@ -49,19 +49,19 @@ READINGS = [(net, reduction) for net in NETS for reduction in ("mean", "batch")]
 
 
 def network(hidden: int, initializer: str) -> fn.Layer:
-    """Return hidden layers of 25 with ReLU, and an output of 2."""
+    """Return a net with hidden layers of 25, ReLU, and two outputs."""
     widths = [2, *[25] * hidden]
     body = [fn.Linear(n, 25, initializer=initializer) for n in widths[:-1]]
     return fn.serial(*[layer for linear in body for layer in (linear, fn.ReLU())], fn.Linear(25, 2, initializer=initializer))
 
 
 def name(net: str, reduction: str, model: str) -> str:
-    """Name an experiment."""
+    """Return the name of an experiment."""
     return f"{net}, {reduction}, {model}"
 
 
 def experiments(options: argparse.Namespace) -> list[Experiment]:
-    """Return every reading with both models' first weights, the literal sum, and steps for single samples."""
+    """Return each reading with both kinds of initial weights, the literal sum, and steps for single samples."""
     epochs = options.epochs or EPOCHS
 
     def one(net: str, reduction: str, model: str, rate: float, batch: int) -> Experiment:
@@ -74,12 +74,12 @@ def experiments(options: argparse.Namespace) -> list[Experiment]:
 
 
 def errors(paper: Paper, experiment: str, framework: str, part: str) -> list[float]:
-    """Return the error rate of each finished run, in percent."""
+    """Return the error rate of each finished run in percent."""
     return [100 * (1 - accuracy) for accuracy in paper.final(experiment, framework, f"{part} accuracy")]
 
 
 def seconds(paper: Paper, experiment: str) -> list[str]:
-    """Return both frameworks' seconds and their ratio, as cells."""
+    """Return both frameworks' seconds and their ratio as cells."""
     ours, theirs = (paper.seconds(experiment, framework) for framework in FRAMEWORKS)
     return [mean(ours), mean(theirs), ratio(ours, theirs)]
 
@@ -88,7 +88,7 @@ SECONDS = ["funcnet s", "torch.nn s", "torch.nn / funcnet"]
 
 
 def table_three(paper: Paper, net: str) -> None:
-    """Make the report's Table III with one of the nets, and the mean in both models."""
+    """Add the report's Table III for one of the nets, with the mean of both models."""
     rows = []
     for (model, part), (middle, deviation) in PRINTED.items():
         experiment = name(net, "mean", model)
@@ -98,7 +98,7 @@ def table_three(paper: Paper, net: str) -> None:
 
 
 def table_of_readings(paper: Paper) -> None:
-    """Set every reading beside the printed figures, and say which is the closest."""
+    """Compare every reading with the printed values, and say which is closest."""
     rows = [["report", *[f"{middle} ± {deviation}" for middle, deviation in PRINTED.values()], ""]]
     distances = {}
     for reading in READINGS:
@@ -116,7 +116,7 @@ def table_of_readings(paper: Paper) -> None:
 
 
 def _distance(columns: Sequence[Sequence[float]]) -> float:
-    """Return the mean difference from the printed means; infinite where nothing has finished."""
+    """Return the mean difference from the printed means; infinite if no run has finished."""
     if not all(columns):
         return math.inf
     return statistics.mean(abs(statistics.mean(c) - m) for c, (m, _) in zip(columns, PRINTED.values(), strict=True))
@@ -130,7 +130,7 @@ REASONS = (
 
 
 def table_of_factors(paper: Paper, net: str) -> None:
-    """Make the 2 × 2 of reduction and first weights, and say which of the two explains the difference in test error."""
+    """Add the 2 × 2 table of reduction and initial weights, and say which explains the difference in test error."""
     rows = []
     for reduction in ("batch", "mean"):
         for model, initializer in WEIGHTS.items():
@@ -145,7 +145,7 @@ def table_of_factors(paper: Paper, net: str) -> None:
 
 
 def effects(paper: Paper, net: str, seed: int) -> tuple[float, float, float] | None:
-    """Return what the weights, the reduction and both together change in a seed's test error, from cell to cell of the 2 × 2."""
+    """Return the changes of a seed's test error by the weights, the reduction and both, in the 2 × 2 table."""
     keys = [(name(net, reduction, model), "funcnet", seed) for reduction in ("batch", "mean") for model in WEIGHTS]
     if not all(key in paper.results for key in keys):
         return None
@@ -154,7 +154,7 @@ def effects(paper: Paper, net: str, seed: int) -> tuple[float, float, float] | N
 
 
 def verdict(net: str, found: Sequence[tuple[float, float, float]]) -> str:
-    """Put the effects into sentences."""
+    """Return the effects as sentences."""
     weights, reduction, both = zip(*found, strict=True)
     squares = [statistics.mean(effect) ** 2 for effect in (weights, reduction, both)]
     shares = [100 * square / max(sum(squares), 1e-12) for square in squares]
@@ -168,7 +168,7 @@ def verdict(net: str, found: Sequence[tuple[float, float, float]]) -> str:
 
 
 def literal_sums(paper: Paper) -> None:
-    """Say what the report's words, taken literally, give."""
+    """Show the results of the report's words taken literally."""
     parts = [(net, model, framework) for net in NETS for model in WEIGHTS for framework in FRAMEWORKS]
     losses = [loss for net, model, f in parts for loss in paper.final(name(net, "sum", model), f, "train loss")]
     lost = sum(not math.isfinite(loss) for loss in losses)
@@ -187,7 +187,7 @@ def literal_sums(paper: Paper) -> None:
 
 
 def accumulated_gap(paper: Paper) -> float:
-    """Return how far the gradients of single samples, added up, are from the gradient of their batch."""
+    """Return the difference between the summed gradients of single samples and the gradient of their batch."""
     experiment = custom(paper)
     train, _ = data(experiment, paper.options.seed, torch.float64)
     params = first_params(experiment, paper.options.seed, dtype=torch.float64)
@@ -198,12 +198,12 @@ def accumulated_gap(paper: Paper) -> float:
 
 
 def custom(paper: Paper) -> Experiment:
-    """Return the experiment that stands for the report's own framework, with the net as printed."""
+    """Return the experiment for the report's own framework, with the net as printed."""
     return next(e for e in experiments(paper.options) if e.name == name(AS_PRINTED, "mean", "Custom framework"))
 
 
 def figure_one(paper: Paper) -> None:
-    """Draw the test points, and the map of the net before and after training."""
+    """Draw the test points, and the output of the net before and after training."""
     experiment, seed = custom(paper), paper.options.seed
     _, test = data(experiment, seed)
     params = first_params(experiment, seed)
@@ -223,7 +223,7 @@ def figure_one(paper: Paper) -> None:
 
 
 def figure_two(paper: Paper) -> None:
-    """Draw loss and error rates by epoch, mean and deviation, for both models in both frameworks, and for both nets."""
+    """Draw mean and deviation of loss and error rates by epoch, for both models, frameworks and nets."""
     figure, rows = plt.subplots(len(NETS), 3, figsize=(13, 7.6), layout="constrained", sharex=True)
     for net, panels in zip(NETS, rows, strict=True):
         _row_of_figure_two(paper, net, panels)

@@ -1,4 +1,4 @@
-"""Report 004, a module against torch.nn: 2-25-25-25-2, 200 epochs in batches of 100, rate 0.1, twenty runs of each.
+"""Report 004, a module beside torch.nn: 2-25-25-25-2, 200 epochs, batches of 100, rate 0.1, twenty runs of each.
 
 It compares its module with torch.nn for CrossEntropy (Table 1) and MSE (Table 2), without and with a momentum of 0.2, and finds
 no difference but in time: its own takes up to twice as long.
@@ -68,12 +68,12 @@ def experiment(
 
 
 def name(loss: str, who: str, momentum: float, reading: str = TAKEN) -> str:
-    """Name an experiment."""
+    """Return the name of an experiment."""
     return ", ".join([loss, who, *["momentum"] * bool(momentum), *[reading] * (reading != TAKEN)])
 
 
 def experiments(options: argparse.Namespace) -> list[Experiment]:
-    """Return the rows of both tables, and the other readings of their first rows."""
+    """Return the rows of both tables, and other readings of their first rows."""
     epochs = options.epochs or EPOCHS
     rows = [experiment(*row, epochs=epochs) for row in PRINTED]
     return rows + [
@@ -82,14 +82,14 @@ def experiments(options: argparse.Namespace) -> list[Experiment]:
 
 
 def final(paper: Paper, experiment: str, framework: str, measure: str) -> list[float]:
-    """Return a measure of each finished run as the report prints it: losses of training summed over batches, accuracies in %."""
+    """Return a measure of each finished run as printed: training losses summed over batches, accuracies in %."""
     if measure == "train loss":
         return [POINTS // BATCH * curve[-1] for curve in paper.curve(experiment, framework, "loss")]
     return [(100 if "accuracy" in measure else 1) * value for value in paper.final(experiment, framework, measure)]
 
 
 def tables(paper: Paper, number: int, loss: str) -> None:
-    """Make one of the report's tables, first the losses, then the accuracies, then the seconds."""
+    """Add one of the report's tables: losses, accuracies, then seconds."""
     rows = {name(*row): printed for row, printed in PRINTED.items() if row[0] == loss}
     for kind, digits in (("loss", 4), ("accuracy", 2)):
         lines = []
@@ -116,7 +116,7 @@ ADDED = {
 
 
 def table_of_readings(paper: Paper) -> None:
-    """Set every reading beside the printed figures of the rows "ours" without momentum, and say which is the closest."""
+    """Compare every reading with the printed rows "ours" without momentum, and say which is closest."""
     distances: dict[str, list[float]] = {}
     for loss in LOSSES:
         printed = [middle for middle, _ in PRINTED[loss, "ours", 0.0]]
@@ -139,7 +139,7 @@ def table_of_readings(paper: Paper) -> None:
 
 
 def distance(columns: Sequence[Sequence[float]], printed: Sequence[float]) -> float:
-    """Return how far the means are from the printed ones, as a mean absolute logarithm; of accuracies, that of the errors."""
+    """Return the mean absolute logarithm of measured over printed means; for accuracies that of the errors."""
     if not all(columns):
         return math.inf
     found = [statistics.mean(column) for column in columns]
@@ -153,7 +153,7 @@ def distance(columns: Sequence[Sequence[float]], printed: Sequence[float]) -> fl
 
 
 def figure_two(paper: Paper) -> None:
-    """Draw loss and accuracy of MSE with momentum by epoch, mean and deviation over the runs."""
+    """Draw mean and deviation of loss and accuracy by epoch for MSE with momentum."""
     row = name("MSE", "ours", MOMENTUM)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for framework, style in zip(FRAMEWORKS, ("-", "--"), strict=True):
@@ -171,21 +171,21 @@ def figure_two(paper: Paper) -> None:
 
 
 class Contender:
-    """What trains for an epoch when its turn comes: a name, a function of an epoch's batches, the seconds it has taken."""
+    """A contender in turns: a name, a function that trains for an epoch on batches, and the seconds so far."""
 
     def __init__(self, name: str, epoch: Callable[[Any], Any]) -> None:
-        """Begin with no time taken."""
+        """Start with no time."""
         self.name, self.epoch, self.seconds = name, epoch, 0.0
 
     def turn(self, batches: Any) -> None:
-        """Train for an epoch and add up the time; the values are read, so that nothing is left to wait for."""
+        """Train for an epoch and add the time; reading the values waits for the work."""
         began = time.perf_counter()
         torch.stack(self.epoch(batches)).tolist()
         self.seconds += time.perf_counter() - began
 
 
 def single(framework: str, of: Experiment, params: Any) -> tuple[Callable[[Any], Any], Callable[[], Any]]:
-    """Return the training of one net for an epoch, and its params."""
+    """Return a function that trains one net for an epoch, and its params."""
     train, _, current = TRAININGS[framework](of, params)
     return train, current
 
@@ -193,9 +193,9 @@ def single(framework: str, of: Experiment, params: Any) -> tuple[Callable[[Any],
 def together(
     of: Experiment, params: Any, arrange: Callable[[Any], Any] | None = None
 ) -> tuple[Callable[[Any], Any], Callable[[], Any]]:
-    """Return the same for all members of an ensemble at once, their step as it is or compiled; on copies, as the single nets."""
+    """Return the same for all members at once, with a plain or compiled step; it trains copies, as the single nets do."""
     opt, params = fn.donate(of.opt), fn.tree.map(torch.clone, params)
-    mode = torch.inference_mode if arrange is None else torch.no_grad  # compiled code takes no tensors of inference mode
+    mode = torch.inference_mode if arrange is None else torch.no_grad  # compiled code refuses inference tensors
     step = (arrange or (lambda step: step))(fn.train_step(fn.ensemble(of.net, TOGETHER), fn.ensemble(of.loss, TOGETHER), opt))
     state = opt.init(params)
 
@@ -212,7 +212,7 @@ def together(
 
 
 def bare(params: Any, x: Tensor) -> Tensor:
-    """Call the kernels of a step of all members, but for the loss, with nothing around them: the floor of what a step takes."""
+    """Call only the kernels of a step of all members, without the loss: the lower limit of a step's time."""
     ws, bs = ([layer[part] for layer in params if layer] for part in ("weight", "bias"))
     hs = [torch.relu(torch.addmm(bs[0].reshape(-1, 1), ws[0].flatten(0, 1), x.t())).view(TOGETHER, -1, len(x))]
     for w, b in zip(ws[1:], bs[1:], strict=True):
@@ -227,7 +227,7 @@ def bare(params: Any, x: Tensor) -> Tensor:
 
 
 def compiled(of: Experiment, params: Any, batch: Any) -> tuple[Contender, float] | None:
-    """Return the members' training compiled, and the seconds that it took to compile; ``None`` where there is no compiler."""
+    """Return the compiled training of the members and the seconds to compile it; ``None`` without a compiler."""
     contender = Contender("ensemble, compiled", together(of, params, fn.compile)[0])
     try:
         contender.turn([batch])
@@ -239,7 +239,7 @@ def compiled(of: Experiment, params: Any, batch: Any) -> tuple[Contender, float]
 
 
 def timing(options: argparse.Namespace, loss: str) -> dict[str, Any]:
-    """Train single nets and all members at once in turns, and return seconds, test accuracies and what compiling took."""
+    """Train single nets and all members in turns, and return seconds, test accuracies and compile time."""
     of = experiment(loss, momentum=MOMENTUM, epochs=options.epochs or EPOCHS)
     train, test = data(of, options.seed, device=options.device)
     params = fn.tree.to(fn.ensemble(of.net, TOGETHER).init(fn.fold_in(options.seed, 1)), options.device)
@@ -260,7 +260,7 @@ def timing(options: argparse.Namespace, loss: str) -> dict[str, Any]:
 
 
 def agreement(options: argparse.Namespace, loss: str, dtype: torch.dtype) -> float:
-    """Return the largest difference of a weight between members trained at once and alone for an epoch, from the same keys."""
+    """Return the largest difference of a weight after an epoch between members trained at once and alone."""
     of = experiment(loss, momentum=MOMENTUM)
     train, _ = data(of, options.seed, dtype)
     rng = fn.fold_in(options.seed, 1)
@@ -277,7 +277,7 @@ def agreement(options: argparse.Namespace, loss: str, dtype: torch.dtype) -> flo
 
 
 def table_of_members(paper: Paper) -> None:
-    """Time twenty nets at once against three alone, and say how the members agree with nets trained alone."""
+    """Compare the times of twenty nets at once and three alone, and their weights."""
     rows, verdicts, options = [], [], paper.options
     for loss in LOSSES:
         what = f"turns of {experiment(loss, momentum=MOMENTUM)!r} {options.epochs} {options.seed} {options.device}"
@@ -308,7 +308,7 @@ def _in_singles(seconds: float, three: dict[str, float]) -> list[str]:
 
 
 def _verdict(loss: str, taken: dict[str, float], three: dict[str, float], accuracies: Sequence[float]) -> str:
-    """Say in which time the members trained, and what the floor is."""
+    """Say how long the members trained, and what the lower limit is."""
     told = [f"{'less' if taken['ensemble'] < three[f] else 'more'} than three of {f} alone" for f in FRAMEWORKS]
     return (
         f"{loss}: {TOGETHER} runs at once take {told[0]} and {told[1]}. Their kernels alone, called one after the other without "

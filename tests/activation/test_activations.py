@@ -9,10 +9,10 @@ from twins import assert_twins, draw, twin_of
 
 import funcnet as fn
 
-# Numbers that float32 has too: torch rounds CELU's alpha to it, in the backward pass alone.
+# Numbers that are exact in float32: torch rounds CELU's alpha to float32, but only in the backward pass.
 slopes = st.floats(0.0625, 3.0, width=32) | st.floats(-3.0, -0.0625, width=32)
 
-# For each: how its arguments are drawn, and the kinks of the function that they make, where gradients are torch's too.
+# For each: how its arguments are drawn, and the kinks of the function, where gradients are torch's too.
 ELEMENTWISE = {
     "ReLU": (st.just(()), lambda: (0,)),
     "LeakyReLU": (st.tuples(slopes), lambda slope: (0,)),
@@ -136,7 +136,7 @@ def test_a_clipped_line_stays_clipped_in_half_precision():
                 assert not layer.vjp({}, cache, torch.ones_like(y))[1].any()
 
 
-# What torch.nn has not, as torch and jax would compute it.
+# Functions that torch.nn lacks, written with torch or after jax.
 FORMULAS = {
     fn.ClippedLinear(0.2, 0.5): lambda x: (0.2 * x + 0.5).clamp(0, 1),
     fn.ReLUK(3.0): lambda x: x.clamp(0, 3),

@@ -1,4 +1,4 @@
-"""Attention and positions beside torch's own, decoding beside the whole sequence, and the errors they raise."""
+"""Attention and positions compared with torch's, decoding with the whole sequence, and the errors they raise."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def products(draw_from):
 @given(products(), st.integers(0, 99))
 @settings(max_examples=60)
 def test_attention_agrees_with_torch(case, seed):
-    """Value and all gradients, the mask's too, are those of torch.nn.functional.scaled_dot_product_attention."""
+    """Value and all gradients, also the mask's, are those of torch.nn.functional.scaled_dot_product_attention."""
     shapes, mask, where, options = case
     x = tuple(draw(shape, seed + i) for i, shape in enumerate(shapes))
     more = {None: (), "bool": (draw(where, seed) > -0.5,), "float": (draw(where, seed),)}[mask]
@@ -72,7 +72,7 @@ def arranged(steps, batch, size, first):
 @given(heads(), st.sampled_from(["plain", "mask", "bias"]), st.integers(0, 99))
 @settings(max_examples=40)
 def test_multihead_attention_agrees_with_torch(case, kind, seed):
-    """Output and gradients are torch.nn.MultiheadAttention's, from its state_dict, whose masks are the other way round."""
+    """Output and gradients are those of torch.nn.MultiheadAttention with its state_dict; torch's masks are inverted."""
     embed, count, options, batch, length, keys = case
     first = options["batch_first"]
     x = tuple(draw(arranged(n, batch, size, first), seed + i) for i, (n, size) in enumerate(
@@ -92,7 +92,7 @@ def test_multihead_attention_agrees_with_torch(case, kind, seed):
 @given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([None, 2]), st.integers(0, 99))
 @settings(max_examples=20)
 def test_self_attention_agrees_with_torch(heads, size, batch, seed):
-    """One input stands for query, key and value, and is_causal for torch's mask."""
+    """One input is query, key and value, and is_causal replaces torch's mask."""
     x = draw(arranged(4, batch, heads * size, True), seed)
     layer, module = fn.MultiHeadAttention(heads * size, heads, is_causal=True), nn.MultiheadAttention(
         heads * size, heads, batch_first=True)  # fmt: skip
@@ -101,7 +101,7 @@ def test_self_attention_agrees_with_torch(heads, size, batch, seed):
 
 
 def both_ways(layer, x):
-    """Return y and gx by the flash kernel, and by the formula, which vmap takes."""
+    """Return y and gx by the flash kernel, and by the formula, which vmap uses."""
 
     def work(*x):
         y, cache = layer.apply({}, x)
@@ -113,7 +113,7 @@ def both_ways(layer, x):
 @pytest.mark.parametrize("mask", [(), (torch.tensor([[True, False, True]] * 3 + [[False] * 3]),)], ids=["none", "a dead row"])
 @pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"window": 1, "scale": 2.0}], ids=str)
 def test_both_kernels_give_the_same(options, mask):
-    """Flash and formula agree to rounding, and a query that may see no key gives 0 and takes no gradient."""
+    """Flash and formula agree to rounding; a query that sees no key gives 0 and has no gradient."""
     x = tuple(draw((2, 2, n, 3), n) for n in (4, 3, 3))
     flash, formula = both_ways(fn.ScaledDotProductAttention(**options), (*x, *mask))
     torch.testing.assert_close(flash, tuple(formula), **CLOSE)
@@ -124,7 +124,7 @@ def test_both_kernels_give_the_same(options, mask):
 @pytest.mark.parametrize("options", [{}, {"is_causal": True}], ids=str)
 @pytest.mark.parametrize(("length", "dtype"), [(40, torch.bfloat16), (300, torch.bfloat16), (40, torch.float16)], ids=str)
 def test_half_precision_is_computed_in_single_where_that_is_quicker(monkeypatch, length, dtype, options):
-    """float16 always, bfloat16 backward for short sequences only; the dtypes stay, the numbers are near those of float64."""
+    """float16 always is, bfloat16 backward only for short sequences; dtypes stay, and numbers are near those of float32."""
     seen = []
     for name in ("_flash", "_flash_backward"):
         kernel = getattr(kernels, name)
@@ -147,7 +147,7 @@ def test_half_precision_is_computed_in_single_where_that_is_quicker(monkeypatch,
 
 
 def test_a_row_of_minus_infinity_gives_zero_and_no_nan():
-    """A floating mask that shuts a query out does as a bool one, forward and backward."""
+    """A floating mask that hides all keys works as a bool one does, forward and backward."""
     x = tuple(draw((2, 2, n, 3), n) for n in (2, 3, 3))
     bias = torch.tensor([[0.0, 1.0, 2.0], [-torch.inf] * 3], dtype=torch.float64)
     y, cache = fn.ScaledDotProductAttention().apply({}, (*x, bias))
@@ -158,7 +158,7 @@ def test_a_row_of_minus_infinity_gives_zero_and_no_nan():
 
 
 def test_the_memory_of_long_attention_grows_with_the_length():
-    """What a causal layer keeps of 1024 steps is no more than its inputs and outputs; the scores alone would be 16 times that."""
+    """A causal layer keeps only its inputs and outputs of 1024 steps; the scores alone would be 16 times that."""
     x = tuple(torch.ones(1, 2, 1024, 16) for _ in range(3))
     assert fn.tree.nbytes(fn.ScaledDotProductAttention(is_causal=True).apply({}, x)[1]) < 5 * x[0].nbytes
 
@@ -178,7 +178,7 @@ DECODERS = {
 @pytest.mark.parametrize("sizes", [[1] * 6, [3, 1, 2], [6]], ids=str)
 @pytest.mark.parametrize("layer", DECODERS.values(), ids=DECODERS)
 def test_decoding_gives_what_the_whole_sequence_gives(layer, sizes):
-    """Step by step, or some steps at a time, and with room to spare; the first carry stays as it was."""
+    """It may take one or several steps at a time, with room to spare; the first carry does not change."""
     x, params = draw((2, 6, layer.embed_dim)), fn.tree.cast(layer.init(0), torch.float64)
     carry = first = layer.init_carry(2, 7, dtype=torch.float64)
     ys = []
@@ -192,7 +192,7 @@ def test_decoding_gives_what_the_whole_sequence_gives(layer, sizes):
 
 @pytest.mark.compiled
 def test_decoding_works_without_a_batch_and_compiled():
-    """A sequence alone, one graph for every step."""
+    """A single sequence works, and one graph serves every step."""
     layer = DECODERS["grouped and rotary"]
     params, x, carry = layer.init(0), torch.ones(3, 8), layer.init_carry(None, 4)
     step = torch.compile(layer.decode, fullgraph=True, backend="aot_eager")
@@ -204,7 +204,7 @@ def test_decoding_works_without_a_batch_and_compiled():
 @given(st.integers(1, 4), st.integers(0, 5), st.booleans())
 @settings(max_examples=20)
 def test_rotary_products_depend_on_the_distance_alone(pairs, shift, interleaved):
-    """q · k at steps i and j is that at i + shift and j + shift, and step 0 turns nothing."""
+    """q · k at steps i and j equals that at i + shift and j + shift, and step 0 rotates nothing."""
     layer = fn.RotaryEmbedding(2 * pairs, interleaved=interleaved)
     q, k = draw((5, 2 * pairs), 1), draw((5, 2 * pairs), 2)
     later = layer.replace(offset=shift)
@@ -238,7 +238,7 @@ def test_learned_positions_are_an_embedding_of_the_step():
 
 
 def test_masks_say_what_may_be_seen():
-    """Causal, padding, local and combined masks, and None for no mask."""
+    """Causal, padding, local and combined masks are tried, and None for no mask."""
     assert torch.equal(fn.causal_mask(3), torch.ones(3, 3, dtype=torch.bool).tril())
     padding = fn.padding_mask(torch.tensor([0, 2]), 3)
     assert padding.tolist() == [[[[False] * 3]], [[[True, True, False]]]]
@@ -248,7 +248,7 @@ def test_masks_say_what_may_be_seen():
 
 
 def test_the_first_weights_of_multihead_attention_are_torch_s():
-    """Xavier uniform for the projection, the bounds of a Linear for out_proj's weight, and biases of 0."""
+    """They are Xavier uniform for the projection, within the bounds of a Linear for out_proj's weight, and 0 for biases."""
     params = fn.MultiHeadAttention(64, 4).init(0)
     assert 0.98 < float(params["in_proj_weight"].abs().max()) / (6 / 256) ** 0.5 <= 1
     assert 0.98 < float(params["out_proj"]["weight"].abs().max()) * 8 <= 1
@@ -257,7 +257,7 @@ def test_the_first_weights_of_multihead_attention_are_torch_s():
 
 
 def test_normalized_queries_and_keys_do_not_feel_their_scale():
-    """With RMSNorm of weight 1, a projection twice as large for queries and keys changes nothing."""
+    """With RMSNorm of weight 1, doubling the projection of queries and keys changes nothing."""
     layer = fn.MultiHeadAttention(4, 2, qk_norm=fn.RMSNorm(2, eps=1e-12))
     params, x = fn.tree.cast(layer.init(0), torch.float64), draw((2, 3, 4))
     scale = torch.tensor([2.0] * 8 + [1.0] * 4, dtype=torch.float64).unsqueeze(1)
@@ -310,13 +310,13 @@ def test_bad_input_is_refused_with_its_sentence(sentence):
 
 
 def test_steps_of_rotary_embedding_do_not_broadcast_x():
-    """Steps with more axes than x would make a y of another shape."""
+    """Steps with more axes than x would give y another shape."""
     with pytest.raises(ValueError, match="steps must be a tensor that broadcasts to the axes of x except the last"):
         fn.RotaryEmbedding(4)({}, (torch.randn(3, 4), torch.arange(3).expand(5, 3)))
 
 
 def test_gradients_have_the_order_of_the_params():
-    """Learned keys come before the output's projection in both."""
+    """Learned keys precede the output's projection in both."""
     layer = fn.MultiHeadAttention(4, 2, add_bias_kv=True)
     params = layer.init(0)
     y, cache = layer.apply(params, torch.randn(2, 3, 4))
@@ -325,7 +325,7 @@ def test_gradients_have_the_order_of_the_params():
 
 @pytest.fixture
 def without_fallback():
-    """Let vmap raise an error where it knows no kernel, and would call one for each entry, with a warning."""
+    """Make vmap raise an error where it has no kernel, instead of calling one for each entry with a warning."""
     torch._C._functorch._set_vmap_fallback_enabled(False)
     yield
     torch._C._functorch._set_vmap_fallback_enabled(True)
@@ -333,7 +333,7 @@ def without_fallback():
 
 @pytest.mark.usefixtures("without_fallback")
 def test_a_jacobian_takes_the_formula_for_all_gradients_at_once():
-    """The flash kernel has made y, and its backward cannot be batched."""
+    """The flash kernel computes y, but its backward kernel cannot be batched."""
     layer, x = fn.MultiHeadAttention(4, 2, is_causal=True), torch.randn(1, 3, 4, dtype=torch.float64)
     params = fn.tree.cast(layer.init(0), torch.float64)
     want = torch.func.jacrev(lambda x: layer(params, x))(x)

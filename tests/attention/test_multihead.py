@@ -142,7 +142,7 @@ def test_a_norm_s_properties_are_those_of_the_attention():
     assert not running.has_running_stats
     scaled = {**params, "in_proj_weight": params["in_proj_weight"].clone(), "in_proj_bias": params["in_proj_bias"].clone()}
     for leaf in (scaled["in_proj_weight"], scaled["in_proj_bias"]):
-        leaf[:8] /= (1 + 1e-5) ** 0.5  # at first the running mean is 0 and the variance 1
+        leaf[:8] /= (1 + 1e-5) ** 0.5  # initially the running mean is 0 and the variance 1
     plain = {name: leaf for name, leaf in scaled.items() if name not in ("q_norm", "k_norm")}
     torch.testing.assert_close(running(params, x), fn.MultiHeadAttention(4, 2)(plain, x), **CLOSE)
 

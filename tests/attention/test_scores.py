@@ -11,7 +11,7 @@ import funcnet as fn
 
 SDPA = fn.ScaledDotProductAttention
 
-# Of 1 to 5 heads, worked out by hand; of 8 in the paper, and of 12, of which 8 to 11 are every other slope of 16 heads.
+# For 1 to 5 heads by hand, for 8 from the paper, and for 12: 8 to 11 are every other slope of 16 heads.
 SLOPES = {
     1: [2**-8],
     2: [2**-4, 2**-8],

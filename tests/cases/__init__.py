@@ -1,9 +1,9 @@
 """The catalogue, one file for each family: every layer with every option and odd sizes, on small inputs.
 
-What is entered here, every law is tried on.
+Every law is tried on every case.
 
-Params are fresh ones moved off their first values by 0.2 to 0.8, since weights that are 1 and biases that are 0 hide a missing
-factor or term; running variances stay positive by it.
+Params are initial ones moved by 0.2 to 0.8, as weights of 1 and biases of 0 hide a missing factor or term; running variances
+stay positive.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import pkgutil
 
 from cases.making import Case as Case
 
-# In the order of their names, so that each draws the same numbers in every process.
+# Ordered by name, so that each draws the same numbers in every process.
 FAMILIES = [
     importlib.import_module(f"cases.{module.name}") for module in pkgutil.iter_modules(__path__) if module.name != "making"
 ]

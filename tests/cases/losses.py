@@ -153,7 +153,7 @@ VOCABULARY = {
     ),
 }
 
-# 4 labels at most in 6 steps; none, one, and equal neighbours
+# at most 4 labels in 6 steps; none, one, and equal neighbors
 SEQUENCES = torch.tensor([[1, 2, 2, 1], [2, 0, 0, 0], [1, 1, 0, 0]]), torch.tensor([6, 4, 5]), torch.tensor([4, 0, 2])
 
 ALIGNMENT = {
@@ -173,7 +173,7 @@ ALIGNMENT = {
 SIGNS = torch.tensor([[1, -1, 1], [-1, -1, 1], [1, 1, -1], [-1, 1, -1]])
 LOG_P = torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5], [0.6, 0.3, 0.1]]).log()
 
-ENDS = ("mean", "none")  # the reductions of an elementwise loss are the base's
+ENDS = ("mean", "none")  # an elementwise loss has the reductions of its base class
 
 ROBUST = {
     f"{criterion!r}": loss(criterion, normal(4, 3), normal(4, 3))

@@ -16,7 +16,7 @@ class Case(NamedTuple):
     """A layer, an input and params.
 
     ``batched`` says whether the first axis of the input is a batch, ``compiled`` whether law 8 compiles the layer; by default it
-    does where the layer is of a new type or takes another branch than the cases before it.
+    does if the layer is of a new type or takes another branch than the cases before it.
     """
 
     layer: fn.Layer
@@ -65,6 +65,6 @@ def loose(layer: fn.Layer, x: Any, *, compiled: bool | None = None) -> Case:
     return case(layer, x, batched=False, compiled=compiled)
 
 
-# 0 among positive and negative numbers, at a distance below every step of a difference, and alone.
+# 0 among positive and negative numbers, closer than every step of a difference, and alone.
 KINKS = torch.tensor([[0.0, 1.0, -1.0, 1e-9, -1e-9], [0.0, 0.0, -0.0, 1e-4, -2.0]])
 LARGE = torch.tensor([[50.0, -50.0, 0.0, 49.0], [-50.0, -50.0, -50.0, -50.0], [50.0, 50.0, 50.0, -1.0]])

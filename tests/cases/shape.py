@@ -124,7 +124,7 @@ RESIZING = {
     "ChannelShuffle of images": case(fn.ChannelShuffle(3), normal(2, 6, 2, 3)),
 }
 
-# None of the places is on an edge between two elements.
+# No point is on an edge between two elements.
 GRID_SAMPLING = {
     "GridSample": case(fn.GridSample(), (normal(2, 3, 3, 4), between(-1.2, 1.2, 2, 2, 3, 2))),
     "GridSample of volumes": case(

@@ -86,7 +86,7 @@ def check_a_net(net: Layer, shape: Any) -> None:
 
 def check_laws_of(net: Layer, shape: Any, dtypes: tuple[torch.dtype, ...]) -> None:
     mapped = any(isinstance(layer, Ensemble) and layer.surrogate for _, layer in fn.walk(net))
-    assume(not mapped)  # law 1 cannot look at the numbers of a surrogate within vmap
+    assume(not mapped)  # law 1 cannot read the numbers of a surrogate within vmap
     params, x = drawn(net, shape)
     check_laws(net, x, params, batched=False, compiled=False, dtypes=dtypes)
 
@@ -237,7 +237,7 @@ def test_gradients_per_example_are_those_of_each_row(trial):
             fn.value_and_grads(net, loss)(params, x[i : i + 1], target[i : i + 1], fn.fold_in(KEY, i))[1] for i in range(len(x))
         ]
     except ValueError:
-        reject()  # the first axis is no batch to this net
+        reject()  # the first axis is not a batch for this net
     _, grads = fn.per_example_grads(net, loss)(params, x, target, KEY)
     _, norms = fn.per_example_norms(net, loss)(params, x, target, KEY)
     scale = max([1.0, *[float(leaf.abs().max()) for leaf in tree.leaves(rows)]])

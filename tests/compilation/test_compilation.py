@@ -1,4 +1,4 @@
-"""Compiled functions: after the first call of a kind Dynamo is not asked again, and the numbers are those of the function."""
+"""Compiled functions: after the first call of a kind Dynamo is not called again, and the results are the function's."""
 
 import copy
 import inspect
@@ -40,7 +40,7 @@ def trained(step, opt, steps=4, x=X, t=T):
     "opt", [fn.SGD(0.1), fn.donate(fn.SGD(0.1, momentum=0.9)), fn.AdamW(0.1), fn.donate(fn.Adam(0.1, amsgrad=True))], ids=repr
 )
 def test_later_steps_go_straight_to_the_kernels(opt, graphs):
-    """One graph; all steps, statistics and counters included, are those of the eager step."""
+    """There is one graph; all steps, also their statistics and counters, are those of the eager step."""
     step = fn.train_step(NET, LOSS, opt)
     fast = fn.compile(step)
     torch.testing.assert_close(trained(fast, opt), trained(step, opt), rtol=1e-4, atol=1e-5)
@@ -49,7 +49,7 @@ def test_later_steps_go_straight_to_the_kernels(opt, graphs):
 
 
 def test_params_that_were_given_up_come_back_as_the_trees_they_were():
-    """As in eager mode: without running statistics, which are new, params are the very tree that came in."""
+    """Without running statistics, which are new, params are the same tree object, as in eager mode."""
     net, opt = fn.serial(fn.Linear(2, 5), fn.Linear(5, 2)), fn.donate(fn.SGD(0.1, momentum=0.9))
     fast, params = fn.compile(fn.train_step(net, LOSS, opt)), net.init(0)
     first = fast(params, opt.init(params), X, T)
@@ -59,7 +59,7 @@ def test_params_that_were_given_up_come_back_as_the_trees_they_were():
 
 
 def test_the_calls_of_a_long_graph_are_compiled_apart_from_its_kernels(monkeypatch):
-    """The numbers are those of the eager step; a graph of one node less than ``LARGE`` stays in one part."""
+    """The numbers are those of the eager step; a graph with one node less than ``LARGE`` stays in one part."""
     seen, compiled = [], torch._inductor.compile
     monkeypatch.setattr(
         torch._inductor,
@@ -78,7 +78,7 @@ def test_the_calls_of_a_long_graph_are_compiled_apart_from_its_kernels(monkeypat
 
 
 def test_each_kind_of_call_is_compiled_once(graphs):
-    """Another batch size, dtype, order in memory or preferred library; the program of the first kind stays."""
+    """Another batch size, dtype, memory format or preferred library is another kind; the first program stays."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
     fast = fn.compile(step)
     turned = X.t().contiguous().t()
@@ -91,7 +91,7 @@ def test_each_kind_of_call_is_compiled_once(graphs):
 
 
 def test_what_one_mode_compiled_serves_the_other():
-    """Inference mode and plain tensors, in either order."""
+    """Inference mode and plain tensors are tried in either order."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
     want = trained(step, opt)
     for modes in [(torch.no_grad, torch.inference_mode), (torch.inference_mode, torch.no_grad)]:
@@ -102,7 +102,7 @@ def test_what_one_mode_compiled_serves_the_other():
 
 
 def test_arguments_that_do_not_fit_are_refused_after_many_that_did():
-    """The sentence is the layer's, as in eager mode, and the compiled function goes on to serve."""
+    """The message is the layer's, as in eager mode, and the compiled function still works afterwards."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
     fast = fn.compile(step)
     params, state, _ = trained(fast, opt)
@@ -114,7 +114,7 @@ def test_arguments_that_do_not_fit_are_refused_after_many_that_did():
 
 
 def test_one_tensor_in_two_places_is_left_to_dynamo(graphs):
-    """Its places cannot be told apart, so Dynamo makes each call; the numbers are right."""
+    """Its places cannot be distinguished, so Dynamo handles each call; the numbers are right."""
     step = fn.train_step(NET, LOSS, fn.SGD(0.1))
     fast, params = fn.compile(step), NET.init(0)
     state = step.opt.init(params)
@@ -125,7 +125,7 @@ def test_one_tensor_in_two_places_is_left_to_dynamo(graphs):
 
 
 def test_a_plain_function_may_read_more_than_its_arguments():
-    """What it reads may change, and Dynamo sees it, though it changes more often than Dynamo compiles one function."""
+    """Dynamo sees changes of what it reads, even more of them than Dynamo's limit for one function."""
     scale = [1.0]
     fast = fn.compile(lambda x: x * scale[0])
     for scale[0] in range(12):
@@ -133,7 +133,7 @@ def test_a_plain_function_may_read_more_than_its_arguments():
 
 
 def test_arguments_by_name_are_those_by_place(graphs):
-    """A step of the package is called either way, with one program; unknown names raise the step's own error."""
+    """A step can be called either way, with one program; unknown names raise the step's own error."""
     step, params = fn.value_and_grads(NET, LOSS), NET.init(0)
     fast = fn.compile(step)
     for got in (fast(params, x=X, target=T), fast(params, X, target=T), fast(params, X, T), fast(target=T, x=X, params=params)):
@@ -144,7 +144,7 @@ def test_arguments_by_name_are_those_by_place(graphs):
 
 
 def tanh(params, x):
-    """Tanh as a function of one's own, which is no value of the package."""
+    """Compute tanh as a custom function, which is no value of the package."""
     return TANH(params, x)
 
 
@@ -153,7 +153,7 @@ TANH, SCALES = fn.Tanh(), torch.logspace(-37, 2, 1000)
 
 @pytest.mark.parametrize("function", [TANH, tanh], ids=["layer", "function"])
 def test_a_compiled_tanh_has_every_digit_but_the_last(function):
-    """Of numbers of any size, at the seam of its two formulas, at the ends of the line; in float64 it is torch's own."""
+    """Numbers of any size, at the seam of its two formulas and at infinity are tried; float64 uses torch's own."""
     x = torch.cat([SCALES, -SCALES, torch.linspace(-1, 1, 1001), torch.tensor([0.0, float("inf"), -float("inf"), float("nan")])])
     fast = fn.compile(function)
     for _ in range(2):
@@ -163,7 +163,7 @@ def test_a_compiled_tanh_has_every_digit_but_the_last(function):
 
 @pytest.fixture
 def two_threads():
-    """Have torch use two threads for a while."""
+    """Make torch use two threads for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -171,7 +171,7 @@ def two_threads():
 
 
 def test_a_small_step_has_one_thread_and_a_large_one_all(two_threads):
-    """The small step gives the bits of one that was compiled in a process of one thread; a large one is right too."""
+    """The small step gives the bits of a process with one thread; a large one is right too."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
     fast = fn.compile(step)
     got = trained(fast, opt)
@@ -182,7 +182,7 @@ def test_a_small_step_has_one_thread_and_a_large_one_all(two_threads):
 
 
 def test_no_gradient_is_recorded_and_the_function_shows_by_its_name():
-    """Params that require a gradient give values that do not."""
+    """Params that require grad give values that do not."""
     step = fn.value_and_grads(fn.Linear(2, 2), LOSS)
     params = fn.tree.map(lambda leaf: leaf.requires_grad_(), fn.Linear(2, 2).init(0))
     fast = fn.compile(step)
@@ -191,7 +191,7 @@ def test_no_gradient_is_recorded_and_the_function_shows_by_its_name():
 
 
 def test_a_compiled_function_shows_what_it_compiles():
-    """Its signature, docstring and name are the function's; a copy of it is itself."""
+    """It has the function's signature, docstring and name; its copy is itself."""
     fast, step = fn.compile(tanh), fn.train_step(NET, LOSS, fn.SGD(0.1))
     assert (fast.__wrapped__, fast.__name__, fast.__doc__) == (tanh, "tanh", tanh.__doc__)
     assert inspect.signature(fast) == inspect.signature(tanh)
@@ -200,7 +200,7 @@ def test_a_compiled_function_shows_what_it_compiles():
 
 
 def test_a_compiled_step_pickles_without_its_programs():
-    """It compiles afresh where it is loaded, and gives the same numbers."""
+    """It compiles again where it is loaded, and gives the same numbers."""
     step, params = fn.value_and_grads(fn.Linear(2, 2), LOSS), fn.Linear(2, 2).init(0)
     fast = fn.compile(step)
     want = fast(params, X, T)
@@ -211,13 +211,13 @@ def test_a_compiled_step_pickles_without_its_programs():
 
 
 def test_a_function_that_does_not_pickle_is_refused():
-    """A lambda has no name to be found under."""
+    """A lambda has no name."""
     with pytest.raises(pickle.PicklingError, match=r"compile: to pickle, step must pickle, like a train step .*, got <function"):
         pickle.dumps(fn.compile(lambda x: x))
 
 
 def test_a_compiled_function_within_a_transform_or_another_is_the_function():
-    """Mapped by vmap, and as part of another compiled function."""
+    """It may be mapped by vmap, or be part of another compiled function."""
     fast, params = fn.compile(TANH), {}
     assert torch.equal(torch.func.vmap(lambda x: fast(params, x))(X), torch.tanh(X))
     torch.testing.assert_close(fn.compile(lambda x: 2 * fast({}, x))(X), 2 * torch.tanh(X))
@@ -225,7 +225,7 @@ def test_a_compiled_function_within_a_transform_or_another_is_the_function():
 
 @pytest.mark.parametrize("warm", [True, False])
 def test_a_sparse_tensor_that_eager_mode_takes_is_refused(warm):
-    """The error says so, instead of the compiler's words, and the step goes on."""
+    """The message says so, instead of the compiler's, and the step still works afterwards."""
     step, params = fn.value_and_grads(fn.Linear(2, 2), LOSS), fn.Linear(2, 2).init(0)
     fast = fn.compile(step)
     if warm:
@@ -238,7 +238,7 @@ def test_a_sparse_tensor_that_eager_mode_takes_is_refused(warm):
 @pytest.mark.filterwarnings("ignore:.*(nested|Sparse CSR).*")
 @pytest.mark.parametrize("make", [X.to_sparse_csr, lambda: torch.nested.nested_tensor([*X])], ids=["sparse", "nested"])
 def test_a_tensor_without_strides_is_refused_by_a_warm_step(make):
-    """The error is that of eager mode, the process goes on, and so does the step."""
+    """The error is that of eager mode, and the step still works afterwards."""
     step, params = fn.value_and_grads(fn.Linear(2, 2), LOSS), fn.Linear(2, 2).init(0)
     fast = fn.compile(step)
     want = fast(params, X, T)

@@ -42,7 +42,7 @@ class Step(fn.Value):
 def test_an_attribute_of_an_argument_is_that_of_this_call(name, computes):
     """A view that Dynamo takes of the argument is not a constant, whether or not a kernel computes something else.
 
-    From torch 2.14 on transposes are part of the graph, and so their program is kept.
+    From torch 2.14 on transposes are part of the graph, so their program is kept.
     """
     x = torch.complex(X, X + 1)
     step = Step(lambda x, y: (getattr(x, name), 2 * y if computes else None))
@@ -152,7 +152,7 @@ def test_a_class_out_of_range_is_refused_by_the_loss():
     step, params = fn.value_and_grads(net, loss), net.init(0)
     fast = fn.compile(step)
     fast(params, X, torch.tensor([0, 3]))
-    with pytest.raises(ValueError) as want:  # noqa: PT011 (the sentence is compared)
+    with pytest.raises(ValueError) as want:  # noqa: PT011 (the message is compared)
         step(params, X, torch.tensor([0, 4]))
     with pytest.raises(ValueError) as got:  # noqa: PT011
         fast(params, X, torch.tensor([0, 4]))

@@ -83,7 +83,7 @@ def test_operators_of_maxima_give_what_eager_mode_does(order):
         for got, want in zip(fn.compile(step)(params, x, gys), step(params, x, gys), strict=True):
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
             assert got[0].stride() == want[0].stride()
-    assert got[0].stride(1) == 1  # of the last net
+    assert got[0].stride(1) == 1  # for the last net
 
 
 @fn.frozen

@@ -56,7 +56,7 @@ def test_a_compiled_lstm_has_the_gradients_of_the_eager_one(option, bias, graphs
 def test_the_operators_give_the_shapes_that_they_promise():
     """This covers training, prediction and the backward pass; none of them writes to its arguments.
 
-    No test of values: oneDNN leaves gaps in its workspace as they were.
+    Values are not compared: oneDNN does not write to gaps in its workspace.
     """
     check = partial(torch.library.opcheck, test_utils=("test_schema", "test_faketensor"))
     w = [fn.random.normal(i, size) for i, size in enumerate(((24, 4), (24, 6), (24,), (24,)))]

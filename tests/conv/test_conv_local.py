@@ -105,7 +105,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("sentence", MESSAGES)
 def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
-    """Options, an x, params and a gy: who, the rule with its numbers, and what came."""
+    """Options, x, params and gy are tried; the message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         MESSAGES[sentence]()
     assert sentence in str(caught.value)

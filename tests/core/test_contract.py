@@ -139,7 +139,7 @@ def test_frozen_can_compare_by_identity():
     assert call != Call(abs)
 
 
-# a layer of one's own
+# a custom layer
 
 
 def test_the_defaults_of_a_layer():

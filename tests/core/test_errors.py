@@ -117,7 +117,7 @@ WRONG_FIELDS = [
 
 @pytest.mark.parametrize(("fields", "message"), WRONG_FIELDS)
 def test_a_validator_refuses_by_sentence(fields, message):
-    """The sentence names the class, the field, the rule and what came."""
+    """The message names the class, the field, the rule and what it got."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the whole message is compared)
         Sample(**fields)
     assert str(caught.value) == message

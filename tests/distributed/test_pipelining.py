@@ -68,7 +68,7 @@ def transformer(rows):
         ("0.weight", "4.weight"),
     )
     x = torch.arange(rows * 3).reshape(rows, 3) % 5
-    opt = fn.chain(fn.ClipByGlobalNorm(0.1), fn.AdamW(lr=0.01, eps=1e-4))  # not 1e-8: some gradients are 0 but for rounding
+    opt = fn.chain(fn.ClipByGlobalNorm(0.1), fn.AdamW(lr=0.01, eps=1e-4))  # not 1e-8: some gradients are 0 up to rounding
     return net, fn.CrossEntropy(), opt, x, labels(rows, 3), (1, 2, 4)
 
 

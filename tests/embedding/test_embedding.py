@@ -238,7 +238,7 @@ def test_the_padding_row_is_zeros_whether_the_table_is_copied_or_not(rows):
     y = layer({"weight": table}, x)
     assert torch.equal(y, table.nan_to_num(0.0)[x])
     assert torch.equal(table[:-1], kept[:-1])
-    assert table[-1].isnan().all()  # the table is not written to
+    assert table[-1].isnan().all()  # the table does not change
 
 
 @pytest.mark.parametrize("count", [3, 64, 65, 200])

@@ -1,4 +1,4 @@
-"""The tables of extremes, computed anew: no NaN where a limit exists, and no error above twice that of torch.nn."""
+"""The tables of extremes, computed again: no NaN where a limit exists, and no error above twice that of torch.nn."""
 
 import math
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 class Call(NamedTuple):
     """A call that works.
 
-    ``names`` are words that an error may begin with, beside ``name`` and what the values in the arguments are called; ``tells`` says
-    whether one within a net must say where, as a note.
+    An error may begin with ``name``, one of ``names``, or the name of a value in the arguments; ``tells`` says whether an error
+    within a net must have a note that says where.
     """
 
     name: str

@@ -57,7 +57,7 @@ def _of_layer(layer: fn.Layer, x: Any, params: Any) -> Iterator[Call]:
 
     y, cache = layer.apply(params, x, rng)
     gy, name, more = noise_like(y, fn.key(1)), maker_of(layer), PARTS.get(type(layer).__name__, ())
-    if isinstance(layer, FunctionLayer):  # its verbs are a user's
+    if isinstance(layer, FunctionLayer):  # the user defines its verbs
         return
     yield from made(layer, trained, *PARTS.get(type(layer).__name__, ()))
     yield Call(f"{name}.apply", layer.apply, {"params": params, "x": x, "rng": rng}, (name, *more))

@@ -97,9 +97,9 @@ def in_place_of(name: str, argument: str, value: Any) -> Strategy:
     """Draw a replacement for an argument; for a cache, which only the layer makes, only foreign values."""
     if isinstance(value, bytes):
         return files(value)
-    if (name, argument) in LONG_RUNS:  # a number between these is right, and a long run
+    if (name, argument) in LONG_RUNS:  # a number between these is right, but takes long
         return spoilt(value).filter(lambda n: not isinstance(n, numbers.Real) or n < MOST_RUN or n > MOST)
-    if argument in ("path", "folder", "log_dir"):  # nothing is written elsewhere than in the temporary folder
+    if argument in ("path", "folder", "log_dir"):  # nothing is written outside the temporary folder
         return spoilt(value).filter(lambda path: not isinstance(path, (str, bytes)) or _stays_here(path))
     if argument == "cache":
         return st.sampled_from(STRANGERS)

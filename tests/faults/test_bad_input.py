@@ -52,7 +52,7 @@ def faults(count: int) -> list[str]:
 def test_a_spoilt_argument_gives_a_right_result_or_a_right_error(count: int, capsys: pytest.CaptureFixture[str]) -> None:
     """A ``ValueError`` or ``TypeError`` names caller, rule and value; other errors, and NaN from finite numbers, are wrong."""
     found = faults(count)
-    capsys.readouterr()  # what a print in the place of a function wrote
+    capsys.readouterr()  # the output of print as a function argument
     assert not found, "\n".join(found)
 
 

@@ -29,7 +29,8 @@ AS_IN_TORCH = {
 }
 """Arguments for which NaN is a right result.
 
-Roots of negative numbers, as in torch; a norm of degree 1e-6, whose root overflows; labels of one class, which have no ranking.
+They are roots of negative numbers, as in torch, a norm of degree 1e-6, whose root overflows, and labels of one class, which
+have no ranking.
 """
 WITH_PATHS = ("save", "save_in_background", "load", "load_metadata", "Checkpoints", "fit", "TensorBoard", "export")
 """Functions with paths, which only the system can judge."""
@@ -54,7 +55,7 @@ def _judge_error(call: Call, bad: Any, error: Exception) -> str:
     if not isinstance(error, (ValueError, TypeError)):
         return "bare " + told
     if isinstance(error, TypeError) and SIGNATURE.search(words) and "()" in words:
-        return ""  # Python's own words for arguments that a signature does not have
+        return ""  # Python's own error for arguments that a signature does not have
     found = SENTENCE.match(words)
     if not found:
         return "no sentence " + told
@@ -65,7 +66,7 @@ def _judge_error(call: Call, bad: Any, error: Exception) -> str:
 def _is_meant(call: Call, error: Exception) -> bool:
     """Return whether an error is documented, or one that only the kernel or the system can raise."""
     if "/torch/nn/modules/linear.py" in place(error):
-        return True  # a module in the place of a function, called with what the function gets
+        return True  # a module in place of a function gets its arguments
     if isinstance(error, AssertionError):
         return call.name.startswith(("check_", "law_", "assert_"))  # the verdict of a checker
     if isinstance(error, OSError):
@@ -104,7 +105,7 @@ def _judge_result(call: Call, argument: str, bad: Any, got: Any) -> str:
     if _says_the_same(bad, right) and not _alike(got, call()):
         return "other result of the same argument"
     if argument == "total" and call.name.endswith(".value") and _is_without_rows(bad):
-        return ""  # whose value is NaN, 0 / 0
+        return ""  # its value is NaN, 0 / 0
     if (call.name, argument) not in AS_IN_TORCH and _is_moderate(bad) and not _is_finite(got) and _is_finite(call()):
         return "NaN"
     return ""

@@ -125,7 +125,7 @@ def test_a_net_without_x_is_an_outline(tmp_path: Path) -> None:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_is_wrong_is_said_and_nothing_is_written(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    """Who refuses, by which rule, and what came."""
+    """The message names the caller, the rule, and what it got."""
     given = {"run": history(), "path": tmp_path / "run.html", **change}
     with pytest.raises(ValueError, match=message):
         fn.report(given.pop("run"), given.pop("path"), **given)

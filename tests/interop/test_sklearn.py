@@ -95,7 +95,7 @@ def test_calls_of_partial_fit_are_epochs_of_fit():
 
 
 def test_a_warm_start_goes_on():
-    """Two fits of two epochs equal one of four; without it the second one starts anew."""
+    """Two fits of two epochs equal one of four; without it the second one starts again."""
     whole = Classifier(epochs=4).fit(X, Y)
     warm, cold = Classifier(epochs=2, warm_start=True), Classifier(epochs=2)
     assert equal(whole, warm.fit(X, Y).fit(X, Y))

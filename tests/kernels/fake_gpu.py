@@ -1,10 +1,10 @@
 """Try the catalogues on a fake GPU: ``python fake_gpu.py WHAT DTYPE NAME...`` prints the faults by name, as JSON.
 
-Fake tensors have a shape, a dtype and a device, and no numbers. A kernel refuses fake tensors on two devices, as on a GPU, and a
-question about a value fails, where a GPU would make the program wait. The device is torch's own for backends in Python, since
-a build of torch without CUDA cannot index fake tensors on one. It belongs to the process, so tests run this as a program.
+Fake tensors have a shape, a dtype and a device, but no numbers. A kernel refuses fake tensors on two devices, as on a GPU, and
+reading a value fails where a GPU would make the program wait. The device is torch's own for backends in Python, as a build of
+torch without CUDA cannot index fake CUDA tensors. The device is set up for the process, so tests run this as a program.
 
-WHAT is ``layers``, ``optimizers``, ``forms`` or ``metrics``; without names all are tried. ``layers`` goes forward and backward,
+WHAT is ``layers``, ``optimizers``, ``forms`` or ``metrics``; without names all are tried. ``layers`` runs forward and backward,
 with both halves of the VJP; ``optimizers`` takes two steps, plain with the counters in main memory and donated with the counters
 on the GPU, and ``forms`` also tries the other two combinations.
 """
@@ -75,7 +75,7 @@ def try_layer(case: Any, dtype: torch.dtype) -> None:
         gy = tree.map(lambda leaf: torch.ones_like(leaf) if leaf.is_floating_point() else None, y)
         require_there(everything(case.layer, params, x, gy, key))
         if case.layer.stochastic:
-            run(case.layer, params, x, fn.key(1))  # a key in main memory, as of ``fn.key``
+            run(case.layer, params, x, fn.key(1))  # a key in main memory, as ``fn.key`` returns it
         require_there(case.layer.init(key))
 
 

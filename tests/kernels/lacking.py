@@ -1,6 +1,6 @@
 """Run work with a torch that lacks names: ``python lacking.py WORK NAME...``.
 
-The names are taken away while funcnet is imported and put back for torch's own use. WORK is ``compile``, a file for the
+The names are removed while funcnet is imported, and restored for torch's own use. WORK is ``compile``, a file for the
 results of the whole catalogue, or ``laws`` and a file, with a comma between them.
 """
 
@@ -46,7 +46,7 @@ def all_names() -> dict[str, bool]:
     from funcnet.kernels.choices import CHOICES
     from funcnet.kernels.private_names import FOUND
 
-    assert len(CHOICES)  # which imports them
+    assert len(CHOICES)  # this imports them
     return FOUND
 
 
@@ -88,7 +88,7 @@ def keep_laws() -> None:
 def compile_steps() -> None:
     """Compare compiled training steps with eager ones: kernels, a loop, dropout, running statistics and Adam.
 
-    torch's own loop is not looked up before, and so it is missing here.
+    torch's own loop has not been looked up before, so it is missing here.
     """
     import torch._dynamo
 

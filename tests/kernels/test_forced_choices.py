@@ -1,6 +1,6 @@
 """The layers, losses and optimizers that a choice between kernels affects keep the laws with each of its options.
 
-Small inputs take the kernels of small sizes by themselves; forced, they take those of large sizes too.
+Small inputs normally use the kernels for small sizes; if forced, they use those for large sizes too.
 """
 
 from collections.abc import Iterable

@@ -12,7 +12,7 @@ from funcnet.testing import LAWS
 FAMILIES = {name: case for family in (linear, attention, recurrent) for name, case in family.CASES.items()}
 TRIALS = [
     pytest.param(law, case, id=f"{law}: {name}")
-    for law in ("structure", "strides")  # those that try float32
+    for law in ("structure", "strides")  # laws that try float32
     for name, case in FAMILIES.items()
 ]
 

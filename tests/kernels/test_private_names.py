@@ -78,7 +78,7 @@ def work(what: str, names: list[str]) -> None:
 def test_results_without_the_names_are_the_same(exact, tmp_path):
     """All layers and optimizers agree: bit for bit where the plain code does the same arithmetic, else to rounding.
 
-    Without all of the names, the laws hold too, ``vmap`` and derivatives of second order among them.
+    Without all of the names the laws hold too, also for ``vmap`` and second derivatives.
     """
     names = [name for name, there in FOUND.items() if there and not (exact and any(part in name for part in ROUNDING))]
     work("laws," * (not exact) + str(tmp_path / "results"), names)

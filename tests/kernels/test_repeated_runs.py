@@ -28,7 +28,7 @@ def test_eager_training_repeats_in_fresh_processes():
 
 @pytest.mark.compiled
 def test_compiled_training_repeats_in_fresh_processes(tmp_path):
-    """Each process compiles anew, in its own folder."""
+    """Each process compiles again, in its own folder."""
     first, second = (lines("compiled", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / name)) for name in "ab")
     assert len(first) == 1
     assert first == second

@@ -77,7 +77,7 @@ def test_kernels_have_the_strides_that_were_traced(layer: fn.Layer, shape: tuple
         y, cache = layer.apply(params, x, 3)
         return y, layer.vjp(params, cache, gy)
 
-    torch._dynamo.reset()  # every layer makes a function of the same code
+    torch._dynamo.reset()  # each layer makes a function with the same code
     params, x = layer.init(0), transposed(fn.random.normal(1, shape))
     gy = transposed(fn.random.normal(2, layer.apply(params, x, 3)[0].shape))
     compiled = torch.compile(both, backend=aot_autograd(fw_compiler=compiler), fullgraph=True)

@@ -37,7 +37,7 @@ def test_it_agrees_with_its_twin(blank, reduction, zero_infinity, steps, n, form
     counts = random.randint(seed + 1, (n,), 0, 4)
     lengths = random.randint(seed + 2, (n,), 0 if zero_infinity else steps, steps + 1)
     if not zero_infinity:
-        counts = counts.clamp_max(2)  # what always fits, with a blank between equal ones
+        counts = counts.clamp_max(2)  # the number that always fits, with a blank between equal ones
     y = normal(seed, steps, n, 4)
     target = {
         "padded": (labels, lengths, counts),

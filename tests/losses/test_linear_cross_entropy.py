@@ -80,7 +80,7 @@ def test_it_agrees_with_its_twin(reduction, weight, ignore_index, label_smoothin
     del module.linear  # its weight is in x
     module._non_persistent_buffers_set.update(module._buffers)
     y = tuple([normal(seed + i, *shape) for i, shape in enumerate([(*rows, FEATURES), (WORDS, FEATURES), (WORDS,)][: 2 + bias])])
-    labels = random.randint(seed, rows, 0, 3)  # a row at least counts
+    labels = random.randint(seed, rows, 0, 3)  # at least one row counts
 
     def call(module, x):
         (h, w, *b), target = x

@@ -17,7 +17,7 @@ from funcnet.losses.loss import LossLayer
 from funcnet.losses.regression import L1, L2, MSE
 from funcnet.value import frozen
 
-# The house: values, transforms, layers, words
+# Values, transforms, layers, messages
 
 EVERY = {
     **{name: (ours("mean"), draw_y(1, 4, 3), draw_t(2, 4, 3)) for name, (ours, _, draw_y, draw_t) in ELEMENTWISE.items()},

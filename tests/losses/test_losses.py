@@ -123,7 +123,7 @@ def test_cross_entropy_of_labels_is_torchs(case):
 def test_cross_entropy_agrees_with_its_twin(case):
     """It is a layer on (y, target), for labels and for probabilities, which have a gradient."""
     loss, theirs, y, target = case
-    if loss.reduction != "batch":  # which torch has not
+    if loss.reduction != "batch":  # torch lacks this
         assert_loss_twins(loss, theirs(loss.reduction), y, target)
 
 
@@ -155,7 +155,7 @@ def test_labels_may_be_of_any_integer_type(dtype):
     torch.testing.assert_close(got, CrossEntropy().value_and_grad(y, target), rtol=0, atol=0)
 
 
-# The gradient is that of the value: central differences, which know nothing of torch's formulas
+# Gradients compared with central differences, which do not use torch's formulas
 
 DIFFERENTIABLE = {
     **{name: (make("mean"), draw_y(1, 4, 3), draw_t(2, 4, 3)) for name, (make, _, draw_y, draw_t) in ELEMENTWISE.items()},
@@ -173,7 +173,7 @@ def test_gradients_are_central_differences(name):
     torch.testing.assert_close((gy * vy).sum() + (gtarget * vt).sum(), measured, rtol=1e-7, atol=1e-9)
 
 
-# Numbers at the edge
+# Limits
 
 LARGE = torch.tensor([[1000.0, -1000.0, 0.0], [-1000.0, 1000.0, 1000.0]])
 

@@ -164,7 +164,7 @@ def test_a_spread_agrees_with_torch(name, shape, dim, keepdim, correction, seed)
     assert_twins(getattr(fn, name)(dim, keepdim, correction), twin, draw(shape, seed))
     assert_twins(getattr(fn, name)(dim, keepdim, correction), twin, torch.full(shape, 0.5, dtype=torch.float64))
     y, cache = fn.Std(dim, keepdim, correction).apply({}, torch.full(shape, 0.1))
-    assert not fn.Std(dim, keepdim, correction).vjp({}, cache, y + 1)[1].any()  # where torch takes rounding for a spread
+    assert not fn.Std(dim, keepdim, correction).vjp({}, cache, y + 1)[1].any()  # torch gives the rounding error as the spread
 
 
 def test_reductions_of_none():

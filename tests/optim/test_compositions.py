@@ -117,7 +117,7 @@ def steps_with_fused_code(optimizer: fn.Optimizer, grads: list[Tree], params: Tr
 @pytest.mark.compiled
 @pytest.mark.parametrize("optimizer", [fn.Lion(0.1, weight_decay=0.1), fn.NAdam(0.1), fn.Adafactor(0.1), fn.Prodigy()], ids=repr)
 def test_inductor_takes_the_steps_of_eager_mode(optimizer: fn.Optimizer) -> None:
-    """No step compiles anew."""
+    """No step compiles again."""
     grads = [{"w": leaves(seed)[0]["weight"]} for seed in (1, 2, 3)]
     params, state = want = {"w": leaves(0)[0]["weight"]}, optimizer.init({"w": leaves(0)[0]["weight"]})
     for g in grads:

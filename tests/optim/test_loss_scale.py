@@ -12,7 +12,7 @@ from funcnet.optim.base import State
 
 X = fn.random.normal(1, (256, 8)).half()
 RIGHT = fn.random.normal(2, (1, 8))
-# The last layer makes y small, so that the gradients before it, some 1e-9, are 0 in float16.
+# The last layer makes y small, so the gradients before it, about 1e-9, are 0 in float16.
 NET = fn.serial(fn.Linear(8, 1, bias=False), fn.freeze(fn.Linear(1, 1, bias=False)))
 PARAMS = ({"weight": torch.zeros(1, 8, dtype=torch.float16)}, {"weight": torch.full((1, 1), 3e-4, dtype=torch.float16)})
 TARGET = NET(tree.replace(PARAMS, "0.weight", RIGHT.half()), X)

@@ -184,7 +184,7 @@ def test_a_leaf_without_gradient_is_left_untouched(optimizer: Optimizer) -> None
     }
     same = [path for path, leaf in before.items() if leaf is tree.names(after)[path]]
     whole = tree.names(optimizer.update(leaves(1), state, params))
-    constant = [path for path in before if torch.equal(whole[path], before[path])]  # what no update changes
+    constant = [path for path in before if torch.equal(whole[path], before[path])]  # no update changes these
     assert {*same} - {*constant} == {path for path in before if path.endswith("0.weight")} - {*constant}
     assert {path for path in constant if path.endswith("0.weight")} <= {*same}
 

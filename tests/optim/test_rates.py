@@ -90,7 +90,7 @@ def test_a_tensor_gives_the_bits_of_its_number(value: Any) -> None:
         changed = make(rate)
         rate.fill_(0.5)
         assert tree.equal(two_updates(changed, value), two_updates(make(0.5), value)), place
-        if not isinstance(value, fn.Rprop):  # its one rate is the first size of all steps
+        if not isinstance(value, fn.Rprop):  # its only rate is the initial size of all steps
             assert tree.equal(two_updates(make(fn.ConstantSchedule(0.25)), value), two_updates(make(0.25), value)), place
 
 

@@ -1,6 +1,6 @@
 """Optimizers that torch.optim lacks: 100 steps against their papers' algorithms for one tensor in float64.
 
-Each algorithm is a generator that is sent gradients and yields params.
+Each algorithm is a generator: it gets gradients by ``send``, and yields params.
 """
 
 import itertools

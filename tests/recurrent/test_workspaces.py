@@ -37,7 +37,7 @@ def test_the_backward_pass_reads_what_was_copied_only(shape, monkeypatch):
     monkeypatch.setattr(workspaces.torch, "empty_like", all_nan)
     part = lstm_operators.run_back(*given)
     monkeypatch.undo()
-    assert len(poisoned) == 1  # else the layout is another, and all was copied
+    assert len(poisoned) == 1  # otherwise the layout is unknown, and all was copied
     assert all(torch.equal(one, other) for one, other in zip(whole, part, strict=True))
     assert torch.equal(given[-1], before)
 

@@ -1,8 +1,8 @@
 """Trials of wrong arguments: what a layer does if one leaf has another shape, dtype or kind.
 
 A trial gives one leaf of gy, params or x another shape (an axis longer, shorter, of size 1, of size 0, two transposed, one more,
-one less), another dtype or another kind, and calls one verb. It must end in our ``ValueError`` or ``TypeError``, in the form
-``who: rule, got what``, or in the right numbers. Trials run in child processes, so that a crash is a result too.
+one less), another dtype or another kind, and calls one verb. It must raise our ``ValueError`` or ``TypeError``, in the form
+``who: rule, got what``, or return the right numbers. Trials run in child processes, so that a crash is a result too.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def _of_axis(leaf: Tensor, axis: int) -> Iterator[tuple[str, Callable[[], Any]]]
     size = leaf.shape[axis]
     if size:
         yield f"axis {axis} longer", lambda: torch.cat((leaf, leaf.narrow(axis, 0, 1)), axis)
-        yield f"axis {axis} of size 0", lambda: leaf.narrow(axis, 0, 0).clone()  # a view would have the right memory behind it
+        yield f"axis {axis} of size 0", lambda: leaf.narrow(axis, 0, 0).clone()  # the memory after a view would be valid
     if size > 1:
         yield f"axis {axis} shorter", lambda: leaf.narrow(axis, 0, size - 1).clone()
     if size > 2:
@@ -126,7 +126,7 @@ def judge(case: Case, known: Given, trial: Trial) -> str:
     arguments = known._asdict() | {trial.argument: values}
     try:
         result = call(case, trial.verb, arguments)
-        if trial.argument == "x" and _is_in(leaf, result):  # as the identity hands it on, whatever it is
+        if trial.argument == "x" and _is_in(leaf, result):  # the identity passes on anything
             return "taken"
         if trial.argument == "x" and trial.change not in ("sparse", "nested"):
             return _judge_forward(case, arguments, result)
@@ -154,12 +154,12 @@ def call(case: Case, verb: str, arguments: dict[str, Any]) -> Any:
 def _judge_numbers(case: Case, known: Given, trial: Trial, result: Any) -> str:
     """Judge the result for wrong params or a wrong gy, which must be the result for the right ones."""
     want = known.results[trial.verb]
-    if trial.change == "None" and trial.argument == "gy":  # the gradient of an output that is not used
+    if trial.change == "None" and trial.argument == "gy":  # the gradient of an unused output
         zero = tree.map(lambda leaf: leaf, known.gy)
         count = iter(range(sys.maxsize))
         zero = tree.map(lambda leaf: torch.zeros_like(leaf) if next(count) == trial.leaf else leaf, zero)
         want = call(case, trial.verb, known._asdict() | {"gy": zero})
-    return _same(result, want, _place(known.params, trial.leaf) if trial.verb == "update_stats" else -1)  # hands params on
+    return _same(result, want, _place(known.params, trial.leaf) if trial.verb == "update_stats" else -1)  # passes params on
 
 
 def _place(values: Any, number: int) -> int:
@@ -246,7 +246,7 @@ def _work(rest: list[Trial], done: mmap.mmap, out: Any) -> None:
 def excused(trial: Trial) -> bool:
     """Return whether a change is valid, or a user's functions judge it: y may have its dtype from a table alone.
 
-    What is cast takes params of any floating dtype, and their gradients have it too.
+    A cast layer takes params of any floating dtype, and their gradients have it too.
     """
     layer = CASES[trial.case].layer
     takes_all = any(isinstance(one, MixedPrecision) for _, one in walk(layer)) and trial.argument == "params"

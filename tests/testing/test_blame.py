@@ -114,7 +114,7 @@ def test_below_float64_the_layer_is_named_too() -> None:
         LAWS["transpose"](fn.serial(fn.Tanh(), WrongInFloat32(), SOUND), X, dtype=torch.float32)
 
 
-# Nets whose true gradient is 0, of the leaf that is named, because large terms cancel.
+# Nets in which the true gradient of the named leaf is 0, because large terms cancel.
 ZERO = {
     "the mean of what has mean 0": (fn.serial(fn.InstanceNorm2d(3), fn.GlobalAvgPool()), fn.random.normal(0, (2, 3, 6, 5)), "x"),
     "a norm of one number": (fn.LayerNorm(1), X[:, :1], "x"),

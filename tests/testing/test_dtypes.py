@@ -11,7 +11,7 @@ from funcnet import random, tree
 from funcnet.testing.comparison import largest, named, noise_like, run
 
 HALVES = (torch.bfloat16, torch.float16)
-UNITS = 16  # roundings that the largest number may be off by
+UNITS = 16  # the tolerance in units of rounding of the largest number
 
 
 def results(layer: fn.Layer, params: Any, x: Any, gy: Any) -> dict[str, Tensor]:
@@ -42,7 +42,7 @@ def ids(*shape: int) -> Tensor:
     return torch.arange(torch.Size(shape).numel()).reshape(shape) % 3
 
 
-# What is summed over thousands of numbers, forward or backward: a sum in half precision stands still where they are many.
+# Sums over thousands of numbers, forward or backward: a large sum in half precision stops growing.
 LONG = {
     "Linear": (fn.Linear(4, 3), rows(5000, 4)),
     "Linear of many": (fn.Linear(3000, 4), rows(5, 3000)),

@@ -29,8 +29,8 @@ def test_the_law_holds(law: str, case: Case) -> None:
     LAWS[law](case.layer, case.x, case.params, **OPTIONS.get(law, {}))
 
 
-# Sums accumulate alike in both half precisions, whose kernels are mostly one template: float16 has a range of its own, which
-# shows in numbers. The rest is left to --long: strides and transforms take most of the time.
+# Sums accumulate in the same way in both half precisions, whose kernels mostly share a template; float16 has its own range, which
+# affects numbers. The rest needs --long: strides and transforms take most of the time.
 LOWER = {
     torch.float32: ("structure", "pure", "transpose", "rows", "strides", "halves", "transforms", "second order"),
     torch.bfloat16: ("structure", "pure", "transpose", "rows", "halves"),

@@ -306,7 +306,7 @@ def test_the_law_of_values_says_what_takes_the_place_of_a_list() -> None:
 
 def test_every_law_has_something_to_reject() -> None:
     """Each law rejects at least one layer."""
-    assert [*BROKEN, "reach", "second order"] == list(LAWS)  # the last two in test_reach and test_second_order
+    assert [*BROKEN, "reach", "second order"] == list(LAWS)  # the last two are in test_reach and test_second_order
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_the_law_names_the_leaf_along_which_the_derivative_is_wrong() -> None:
 
 KINKS = torch.cat((torch.arange(-8, 8.25, 0.25), torch.tensor([20.0, -20.0, 40.0, 1 / 6, -1 / 6, 1e4, -1e4])))
 OVERFLOWING = ("Exp", "Expm1", "CELU negative")  # their derivatives are infinite at 1e4
-OF_POSITIVE = (fn.PowScalar, fn.Sqrt, fn.Rsqrt)  # their derivatives are infinite at 0, and there are none of numbers below
+OF_POSITIVE = (fn.PowScalar, fn.Sqrt, fn.Rsqrt)  # their derivatives are infinite at 0, and undefined below
 ACTIVATIONS = {
     name: case.layer
     for name, case in CASES.items()

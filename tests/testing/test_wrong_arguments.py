@@ -23,7 +23,7 @@ def test_wrong_arguments_get_good_errors(fuzz, capsys):
     ("call", "good"),
     [
         (lambda: fn.Linear("a", 2), True),
-        (lambda: fn.Linear(2), True),  # Python's own words for a signature are good
+        (lambda: fn.Linear(2), True),  # Python's own errors about a signature are good
         (lambda: fn.at(fn.Linear(2, 3), "x"), True),
         (lambda: torch.ones(2) @ torch.ones(3), False),
         (lambda: fn.Linear(2, 3).nothing, False),
@@ -32,6 +32,6 @@ def test_wrong_arguments_get_good_errors(fuzz, capsys):
 )
 def test_the_judge_of_errors_tells_good_from_bare(call, good):
     """The fuzzer can therefore fail."""
-    with pytest.raises(Exception, match=r".") as caught:  # of any kind: that is what is judged
+    with pytest.raises(Exception, match=r".") as caught:  # any error is judged
         call()
     assert is_good(caught.value) is good

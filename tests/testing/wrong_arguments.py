@@ -1,6 +1,6 @@
 """A fuzzer of wrong arguments: public constructors, functions and methods are called with unsuitable values.
 
-Every call must return, or raise an error that says what to do: one of ours, with who, the rule and what came, or Python's own
+Every call must return, or raise one of our errors, which names the caller, the rule and what it got, or Python's own
 ``TypeError`` for arguments that a signature does not have.
 """
 
@@ -22,7 +22,7 @@ from funcnet import tree
 
 PACKAGE = str(Path(fn.__file__).parent)
 
-# What writes files, compiles, changes the process, trains for long, or is for tests.
+# These write files, compile, change the process, train for long, or are for tests.
 _LEFT_OUT = {"compile", "scan_steps", "kernels", "testing", "fit"}
 
 

@@ -1,4 +1,4 @@
-"""The outputs of all layers by path, and Jacobians against ``torch.func``."""
+"""The outputs of all layers by path, and Jacobians compared with ``torch.func``."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from funcnet import random, tree
 
 
 def test_intermediates_are_the_outputs_of_the_layers():
-    """By path, that of the net at ``""``; noise as with the same key."""
+    """They are named by path, the net's by ``""``; noise is that of the same key."""
     net = fn.serial(enc=fn.serial(fn.Linear(3, 4), fn.Dropout(0.5)), out=fn.residual(fn.serial(fn.Tanh(), fn.Linear(4, 4))))
     params, x = net.init(0), random.normal(0, (5, 3))
     found = fn.intermediates(net, params, x, 7)
@@ -21,7 +21,7 @@ def test_intermediates_are_the_outputs_of_the_layers():
 
 
 def test_layers_that_run_several_times_have_a_tuple():
-    """A scan's cell has one for each step; of a wrapper and its layer the wrapper counts; ``vmap`` hides the rest."""
+    """A scan's cell has one for each step; a wrapper counts instead of its layer; ``vmap`` hides the rest."""
     cell = fn.serial(fn.GRUCell(3, 2), fn.Tanh())
     net = fn.scan(cell, output_is_carry=True)
     params, x = net.init(0), (random.normal(0, (4, 2, 3)), random.normal(1, (2, 2)))
@@ -45,7 +45,7 @@ def test_intermediates_work_within_vmap():
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0, 3)])
 def test_the_jacobian_is_that_of_torch(shape: tuple[int, ...]):
-    """Of the shape y.shape + x.shape, for x without axes and without elements too."""
+    """Its shape is y.shape + x.shape, also for x without axes or elements."""
     net = fn.serial(fn.Linear(3, 2), fn.Softmax()) if shape else fn.Tanh()
     params, x = tree.cast(net.init(0), torch.float64), random.normal(0, shape, dtype=torch.float64)
     got = fn.jacobian(net, params, x)
@@ -55,7 +55,7 @@ def test_the_jacobian_is_that_of_torch(shape: tuple[int, ...]):
 
 
 def test_what_has_no_jacobian_is_refused():
-    """Noise, integers, and what is no layer."""
+    """Noise, integers, and a value that is no layer are refused."""
     with pytest.raises(ValueError, match="the net must not be stochastic"):
         fn.jacobian(fn.Dropout(), {}, torch.ones(3))
     with pytest.raises(ValueError, match="x must be a floating tensor"):
@@ -65,7 +65,7 @@ def test_what_has_no_jacobian_is_refused():
 
 
 def test_a_net_that_takes_one_layer_only_for_two_places_is_seen_from_outside():
-    """Attention normalizes queries and keys with one layer, for which no two recorders can be."""
+    """Attention normalizes queries and keys with one layer, which cannot become two recorders."""
     net, x = fn.serial(fn.MultiHeadAttention(4, 2, qk_norm=fn.LayerNorm(2)), fn.Tanh()), random.normal(1, (2, 3, 4))
     params = net.init(0)
     found = fn.intermediates(net, params, x)

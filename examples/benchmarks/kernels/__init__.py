@@ -1,1 +1,1 @@
-"""Kernels one by one: funcnet's beside torch.nn's and beside the alternatives that a choice rejected."""
+"""Single kernels: funcnet's beside torch.nn's and beside the alternatives that a choice rejected."""

@@ -1,7 +1,7 @@
-"""What kernels cost, one by one: funcnet's beside torch.nn's and beside the alternatives, at the sizes of the workloads.
+"""The cost of single kernels: funcnet's beside torch.nn's and the alternatives, at the sizes of the workloads.
 
-The page is FOLDER/<maker>.md, with a table for each family. A time is the quickest of many turns, in µs of CPU time a call, on
-one thread.
+The page is FOLDER/<maker>.md, with a table for each family. A time is that of the fastest of many turns, in µs of CPU time per
+call, on one thread.
 
     python -m examples.benchmarks.kernels --family conv,pool --out examples/benchmarks/results/kernels
 """

@@ -22,7 +22,7 @@ SHAPES = [(100, 25), (1024, 256), (1024, 1024)]
 
 
 def elementwise(name: str, shape: tuple[int, int], dtype: torch.dtype) -> Ways:
-    """Take a layer without params."""
+    """Return the contenders for a layer without params."""
     (layer, f), x, gy = PAIRS[name], noise(*shape).to(dtype), noise(*shape, seed=1).to(dtype)
     forward, backward = through_autograd(f, leaf(x), gy=gy)
     ours = lambda: layer.vjp({}, layer.apply({}, x)[1], gy)
@@ -30,7 +30,7 @@ def elementwise(name: str, shape: tuple[int, int], dtype: torch.dtype) -> Ways:
 
 
 def layer_norm(shape: tuple[int, int], dtype: torch.dtype) -> Ways:
-    """Take layer norm with its params, in the dtype of the input."""
+    """Return the contenders for layer norm, with params in the dtype of the input."""
     layer, x, gy = fn.LayerNorm(shape[-1]), noise(*shape).to(dtype), noise(*shape, seed=1).to(dtype)
     params = fn.tree.cast(layer.init(0), dtype)
     f = lambda x, w, b: functional.layer_norm(x, shape[-1:], w, b)

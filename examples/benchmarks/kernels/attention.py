@@ -23,7 +23,7 @@ _theirs = partial(functional.scaled_dot_product_attention, is_causal=True)
 
 
 def _heads(shape: tuple[int, int, int, int], dtype: torch.dtype, seed: int) -> torch.Tensor:
-    """Draw heads as a projection leaves them: (N, heads, steps, E), with the axes of heads and steps exchanged in memory."""
+    """Draw heads as after a projection: (N, heads, steps, E), with the axes of heads and steps swapped in memory."""
     n, heads, steps, size = shape
     return noise(n, steps, heads, size, seed=seed).to(dtype).transpose(1, 2)
 
@@ -45,7 +45,7 @@ def backward(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Ways:
 
 
 def forced(x: tuple[torch.Tensor, ...], gy: torch.Tensor, choices: dict[str, str]) -> partial:
-    """Return the backward pass with some choices forced, on a cache made with them."""
+    """Return the backward pass with forced choices, on a cache made with them."""
     _, cache = _under(choices, lambda: _layer.apply({}, x))
     return partial(_under, choices, lambda: _layer.vjp({}, cache, gy))
 

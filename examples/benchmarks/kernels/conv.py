@@ -38,7 +38,7 @@ def _last(tree: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def forward(case: Case) -> Ways:
-    """Forward pass, in memory that the process kept and in fresh memory."""
+    """Return the contenders for the forward pass, in memory kept by the process and in fresh memory."""
     layer, (x, params) = case.layer(), case.tensors()
     ours = lambda x=x, params=params: layer.apply(params, x)
     w, b = leaf(params["weight"]), leaf(params["bias"])
@@ -48,10 +48,10 @@ def forward(case: Case) -> Ways:
 
 
 def backward(case: Case) -> Ways:
-    """Backward pass: all gradients in one call or in two, and in the order channels_last."""
+    """Return the contenders for the backward pass: all gradients in one call or two, and in channels_last."""
     layer, (x, params) = case.layer(), case.tensors()
     y, cache = layer.apply(params, x)
-    gy = torch.empty_like(y).copy_(noise(*y.shape, seed=1))  # in the order of y
+    gy = torch.empty_like(y).copy_(noise(*y.shape, seed=1))  # in the memory order of y
     one = lambda params=params, cache=cache, gy=gy: layer.vjp(params, cache, gy)
     half = lambda params=params, cache=cache, gy=gy: layer.grads(params, cache, gy)
     w, b = leaf(params["weight"]), leaf(params["bias"])

@@ -15,7 +15,7 @@ def _ordered(x: Tensor, order: str) -> Tensor:
 
 
 def batch_norm(shape: tuple[int, ...], order: str) -> Ways:
-    """Forward and backward pass, with the statistics moved."""
+    """Return the contenders for forward and backward pass, with moved statistics."""
     x, layer = _ordered(noise(*shape), order), fn.BatchNorm2d(shape[1])
     params, gy = layer.init(0), _ordered(noise(*shape, seed=1), order)
     mean, variance = params["running_mean"].clone(), params["running_var"].clone()
@@ -32,7 +32,7 @@ def batch_norm(shape: tuple[int, ...], order: str) -> Ways:
 
 
 def relu(shape: tuple[int, ...]) -> Ways:
-    """Forward and backward pass of ReLU."""
+    """Return the contenders for forward and backward pass of ReLU."""
     x, layer, gy = noise(*shape), fn.ReLU(), noise(*shape, seed=1)
     forward, backward = through_autograd(functional.relu, leaf(x), gy=gy)
     ours = lambda: layer.vjp({}, layer.apply({}, x)[1], gy)

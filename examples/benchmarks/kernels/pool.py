@@ -1,4 +1,4 @@
-"""Pooling at the sizes of the LeNet and the residual net: windows of 2×2, side by side."""
+"""Pooling at the sizes of the LeNet and the residual net, with adjacent windows of 2×2."""
 
 from functools import partial
 
@@ -20,14 +20,14 @@ def _rectified(*shape: int) -> Tensor:
 
 
 def max_values(shape: tuple[int, ...]) -> Ways:
-    """Prediction: maxima without indices."""
+    """Return the contenders for prediction: maxima without indices."""
     x = _rectified(*shape)
     ours = lambda: pooling.max_pool_values(x, *HOW)
     return {"funcnet": ours, "torch.nn": lambda: functional.max_pool2d(x, 2), **with_options(MAXIMA, ours)}
 
 
 def max_forward(shape: tuple[int, ...]) -> Ways:
-    """Forward pass of training: maxima and their indices."""
+    """Return the contenders for the forward pass in training: maxima and their indices."""
     x = _rectified(*shape)
     theirs, _ = through_autograd(lambda x: functional.max_pool2d(x, 2), leaf(x))
     last = x.contiguous(memory_format=torch.channels_last)
@@ -36,7 +36,7 @@ def max_forward(shape: tuple[int, ...]) -> Ways:
 
 
 def max_backward(shape: tuple[int, ...]) -> Ways:
-    """Backward pass, from indices."""
+    """Return the contenders for the backward pass from indices."""
     x = _rectified(*shape)
     y, indices = pooling.max_pool(x, *HOW)
     gy = noise(*y.shape, seed=1)
@@ -45,7 +45,7 @@ def max_backward(shape: tuple[int, ...]) -> Ways:
 
 
 def means(shape: tuple[int, ...]) -> Ways:
-    """Means, forward and backward."""
+    """Return the contenders for means, forward and backward."""
     x = noise(*shape)
     forward, backward = through_autograd(lambda x: functional.avg_pool2d(x, 2), leaf(x))
     gy = noise(*x.shape[:2], *[n // 2 for n in x.shape[2:]], seed=1)

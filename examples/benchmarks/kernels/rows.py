@@ -1,4 +1,4 @@
-"""Rows of the kernels' tables: a name, and contenders that take turns.
+"""Rows of the kernels' tables: a name, and contenders measured in turns.
 
 To add a row, write a function that makes the tensors and returns the contenders, and name it in its family's ``ROWS``.
 """
@@ -21,7 +21,7 @@ from funcnet.kernels.choices import CHOICES, forced
 Ways = dict[str, Callable[[], Any]]
 """Contenders by column: "funcnet", "torch.nn", then the alternatives."""
 
-_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_MMAP_THRESHOLD = -3  # from glibc's malloc.h
 
 
 @frozen
@@ -38,7 +38,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def through_autograd(f: Callable[..., Tensor], *inputs: Tensor, gy: Tensor | None = None) -> tuple[Callable, Callable]:
-    """Return autograd's forward and backward pass of ``f``; the gradients are those of all inputs that require one."""
+    """Return autograd's forward and backward pass of ``f``, with the gradients of all inputs that require one."""
     wanted = [x for x in inputs if x.requires_grad]
     with torch.enable_grad():
         y = f(*inputs)
@@ -54,7 +54,7 @@ def leaf(x: Tensor) -> Tensor:
 
 @contextmanager
 def fresh_memory(least: int = 1 << 16) -> Iterator[None]:
-    """Context in which glibc takes blocks from this size on from the system, and returns them when freed."""
+    """Make glibc take blocks of at least this size from the system, and return them when freed."""
     option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if option is not None:
         option(_MMAP_THRESHOLD, least)
@@ -66,7 +66,7 @@ def fresh_memory(least: int = 1 << 16) -> Iterator[None]:
 
 
 def fresh(f: Callable[[], Any]) -> Callable[[], Any]:
-    """Return f with its results and temporaries in fresh memory, as in a process that keeps none."""
+    """Return f with results and temporaries in fresh memory, as in a process that keeps none."""
 
     def call() -> None:
         with fresh_memory():
@@ -77,7 +77,7 @@ def fresh(f: Callable[[], Any]) -> Callable[[], Any]:
 
 @frozen
 class Forced:
-    """A function with an option of a choice, which is forced for a whole turn, since that takes longer than small kernels."""
+    """A function with an option of a choice, forced for a whole turn, as forcing takes longer than small kernels."""
 
     f: Callable[[], Any]
     name: str
@@ -89,15 +89,15 @@ class Forced:
 
 
 def with_options(name: str, f: Callable[[], Any]) -> Ways:
-    """Return f with each option of a choice forced."""
+    """Return f with each option of a choice."""
     return {f"by {option}": Forced(f, name, option) for option in CHOICES[name].options}
 
 
 def quickest(ways: Ways, rounds: int, turn: float) -> dict[str, float]:
-    """Return the µs a call of each contender's quickest turn.
+    """Return the µs per call of each contender's fastest turn.
 
-    Contenders take turns, each as many calls as take about ``turn`` seconds, in CPU time. Work of others on the machine only ever
-    adds to a turn, so the quickest of many is what repeats. torch.nn's run with autograd, all others in inference mode.
+    A turn has as many calls as take about ``turn`` seconds of CPU time. Other work on the machine can only slow a turn down, so
+    the fastest of many is reproducible. torch.nn's contenders run with autograd, all others in inference mode.
     """
     runs = {name: _repeated(f, autograd=name.startswith("torch.nn")) for name, f in ways.items()}
     counts = {name: calls_of(run, turn) for name, run in runs.items()}
@@ -121,9 +121,9 @@ def _repeated(f: Callable[[], Any], autograd: bool) -> Callable[[int], None]:
 
 
 def table(rows: Sequence[Row], rounds: int, turn: float) -> Iterator[str]:
-    """Yield the lines of a family's table: a row for each kernel, a column for each contender of any of them.
+    """Yield the lines of a family's table: a row for each kernel, a column for each contender.
 
-    Ctrl-C is raised again after the lines of what was measured before it.
+    Ctrl-C is raised again after the lines measured before it.
     """
     found, stopped = {}, None
     try:

@@ -1,1 +1,1 @@
-"""The contenders: each module has ``contenders(workload)``, a list, and imports its framework where it is used."""
+"""The contenders: each module has a function ``contenders(workload)``, and imports its framework only when called."""

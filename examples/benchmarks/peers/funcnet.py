@@ -1,10 +1,10 @@
-"""funcnet's nets, as expressions of public layers and combinators, and its ways to take a step.
+"""funcnet's nets as expressions of public layers and combinators, and its kinds of steps.
 
-eager       ``fn.train_step``, in inference mode, which is entered once a turn, as ``fn.fit`` enters it once
+eager       ``fn.train_step`` in inference mode, which is entered once per turn, as ``fn.fit`` does
 compiled    ``fn.compile`` of the same step
 scan        ``fn.scan_steps`` of the same step, ten in one call
-floor       the kernels of an eager, donated step alone
-donated     any but the floor with ``fn.donate`` of the optimizer, and SGD with ``fused=True``
+floor       only the kernels of an eager, donated step
+donated     any of these except the floor, with ``fn.donate`` of the optimizer, and SGD with ``fused=True``
 repeat      the blocks of a deep net as a ``fn.repeat``, which compiled code runs as a loop; compiled as a ``fn.serial`` they
             would take minutes
 """
@@ -69,7 +69,7 @@ def _gpt() -> fn.Layer:
 
 
 def _last(params: Any, x: tuple[Tensor, Any]) -> tuple[Tensor, torch.Size]:
-    """Take the last of the outputs (N, T, features), and leave the state."""
+    """Return the last of the outputs (N, T, features), without the state."""
     outputs, _ = x
     return outputs[:, -1], outputs.shape
 
@@ -85,7 +85,7 @@ def _lstm() -> fn.Layer:
 
 
 def _block(channels: int, wider: int) -> tuple[fn.Layer, ...]:
-    """Return a residual block; a wider one has half the height and width."""
+    """Return a residual block; a wider one halves height and width."""
     stride = 1 if channels == wider else 2
     layers = [fn.Conv2d(channels, wider, 3, stride, 1, bias=False), fn.BatchNorm2d(wider), fn.ReLU()]
     layers += [fn.Conv2d(wider, wider, 3, padding=1, bias=False), fn.BatchNorm2d(wider)]
@@ -118,7 +118,7 @@ NETS: dict[str, Callable[[], fn.Layer]] = {
 }
 
 LOOPS: dict[str, Callable[[], fn.Layer]] = {"deep": lambda: fn.repeat(_deep_block(), DEPTH)}
-"""Nets again, with their blocks in a loop."""
+"""The nets again, with their blocks in a loop."""
 
 LOSSES = {"mse": fn.MSE(), "cross_entropy": fn.CrossEntropy()}
 
@@ -126,9 +126,9 @@ Step = Callable[..., tuple[Any, Any, Any]]
 
 
 def parts(workload: Workload, donated: bool, loop: bool = False) -> tuple[Step, fn.Optimizer, Any]:
-    """Return the step of a workload, its optimizer, and its first params."""
+    """Return the step of a workload, its optimizer, and its initial params."""
     kind, settings = workload.optimizer
-    fused = {"fused": True} if donated and kind == "SGD" else {}  # Adam always is
+    fused = {"fused": True} if donated and kind == "SGD" else {}  # Adam always is fused
     opt = getattr(fn, kind)(**settings, **fused)
     opt = fn.donate(opt) if donated else opt
     if workload.name == "adam":
@@ -140,7 +140,7 @@ def parts(workload: Workload, donated: bool, loop: bool = False) -> tuple[Step, 
 
 
 class FuncnetTraining(Training):
-    """A step that is called again and again, with the params and the state that it returned."""
+    """A step that is repeated with the params and the state that it returned."""
 
     def __init__(
         self,
@@ -175,14 +175,14 @@ class FuncnetTraining(Training):
         self.params, self.state, self.last = params, state, value
 
     def value(self) -> float | None:
-        """Return the mean over the members; of a call's steps the last."""
+        """Return the mean over the members, for several steps of a call that of the last."""
         if self.last is None:
             return None
         return float((self.last[-1] if self.way == "scan" else self.last).mean())
 
 
 def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contender]:
-    """Return each way, with the plain and with the donated optimizer."""
+    """Return each kind of step, with the plain and with the donated optimizer."""
     found = []
     for way in ways:
         if way == "scan" and not workload.scanned:
@@ -200,13 +200,13 @@ def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contend
 
 
 def _forms(workload: Workload, way: str) -> tuple[bool, ...]:
-    """Say in which forms the net is measured: written out, in a loop, or both."""
+    """Return the forms of the net to measure: written out, in a loop, or both."""
     if workload.name not in LOOPS:
         return (False,)
     return (False, True) if way == "eager" else (True,)
 
 
 def start(contender: Contender) -> None:
-    """Do what torch does once in a process, so that it is not counted as a training's memory."""
+    """Do what torch does once per process, so that it does not count as a training's memory."""
     if contender.family in ("funcnet compiled", "funcnet scan"):
         fn.compile(torch.sin)(torch.ones(2))

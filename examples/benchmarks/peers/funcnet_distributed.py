@@ -1,4 +1,4 @@
-"""funcnet's ways to train in several processes: the same pure step under ``data_parallel``, with what is sharded, and pipelines.
+"""funcnet's distributed training: the same pure step under ``data_parallel``, with shards, and pipelines.
 
 Nets and losses are those of ``funcnet``, and the optimizers are donated.
 """
@@ -48,15 +48,15 @@ class Parallel(Training):
         self.params, self.state, self.last = params, state, value
 
     def value(self) -> float:
-        """Return the last loss, which is that of all rows."""
+        """Return the last loss, over all rows."""
         return float(self.last)
 
 
 class Silent(Parallel):
-    """A data-parallel step whose communication is replaced by nothing."""
+    """A data-parallel step without communication."""
 
     def __init__(self, workload: Workload) -> None:
-        """Take the first step with communication, since it compares the workers' params."""
+        """Take the first step with communication, as it compares the workers' params."""
         super().__init__(workload, "data parallel")
         super().run(3)
 
@@ -73,7 +73,7 @@ class Silent(Parallel):
 
 
 def contenders(workload: Workload) -> list[Contender]:
-    """Return funcnet's way for each kind of parallelism."""
+    """Return funcnet's contender for each kind of parallelism."""
     return [Contender(f"funcnet, {kind}", f"funcnet {kind}", partial(Parallel, workload, kind)) for kind in KINDS]
 
 
@@ -81,7 +81,7 @@ class FuncnetPipeline(Pipeline):
     """A pure step whose net is cut in the middle."""
 
     def __init__(self, schedule: str) -> None:
-        """Draw the same params on every worker, of which each keeps its stage."""
+        """Draw the same params on every worker, which keeps its stage."""
         net = fn.serial(*[fn.Linear(SIDE, SIDE), fn.ReLU()] * LAYERS)
         opt = fn.donate(fn.AdamW(lr=1e-3))
         stages = dist.get_world_size()
@@ -98,7 +98,7 @@ class FuncnetPipeline(Pipeline):
                 self.params, self.state, _ = self.step(self.params, self.state, *self.batch)
 
     def traced(self) -> list[Span]:
-        """Take a step, and tell when the stage computed."""
+        """Take a step, and return when the stage computed."""
         with torch.inference_mode():
             (self.params, self.state, _), trace = self.step.traced(self.params, self.state, *self.batch)
         return [(one.start, one.end) for one in trace]

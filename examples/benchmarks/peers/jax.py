@@ -1,11 +1,11 @@
-"""The same nets in JAX: stax for the plain ones, equinox for what stax lacks, optimizers from optax.
+"""The same nets in JAX: stax for the plain ones, equinox for what stax lacks, and optimizers from optax.
 
-jit     the whole step, value and gradients and update, under ``jax.jit``; donated: ``donate_argnums`` for params and state
+jit     the whole step, with value, gradients and update, under ``jax.jit``; donated: ``donate_argnums`` for params and state
 scan    ``jax.lax.scan`` over ten such steps, under ``jax.jit``
 
 The blocks of the deep net are a ``jax.lax.scan`` of a block under ``jax.checkpoint``. A run ends with ``block_until_ready``.
-Images are (N, height, width, channels), the one order XLA has fast convolutions for on a CPU. stax's BatchNorm keeps no running
-statistics, and equinox's LSTM has one bias where torch.nn's has two.
+Images are (N, height, width, channels), the only order for which XLA has fast convolutions on a CPU. stax's BatchNorm has no
+running statistics, and equinox's LSTM has one bias where torch.nn's has two.
 """
 
 import importlib
@@ -36,7 +36,7 @@ from examples.benchmarks.workloads import (
 WAYS = ("jit", "scan")
 
 Net = tuple[Any, Callable[[Any, Any], Any]]
-"""The first params, and the function of params and x."""
+"""The initial params, and the function of params and x."""
 
 
 def _stax(shape: tuple[int, ...], *layers: Any) -> Net:
@@ -88,7 +88,7 @@ def _bigmlp() -> Net:
 
 
 def _conv(channels: int, size: int, stride: int = 1) -> Any:
-    """Return stax's convolution, without the bias that it always has."""
+    """Return stax's convolution without its bias."""
     import jax
     from jax.example_libraries import stax
 
@@ -175,7 +175,7 @@ def _lstm() -> Net:
 
 
 def _deep() -> Net:
-    """Return the blocks stacked: ``lax.scan`` runs along them, and ``jax.checkpoint`` recomputes each in the backward pass."""
+    """Return the stacked blocks: ``lax.scan`` runs over them, and ``jax.checkpoint`` recomputes each in the backward pass."""
     import equinox as eqx
     import jax
 
@@ -233,7 +233,7 @@ def _optimizer(workload: Workload) -> Any:
 
 
 def _parts(workload: Workload) -> tuple[Any, Any, Callable[..., Any]]:
-    """Return the first params and state, and the step."""
+    """Return the initial params and state, and the step."""
     import jax
     import optax
 
@@ -268,7 +268,7 @@ def _scanned(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class JaxTraining(Training):
-    """A jitted step that is called again and again, with the params and the state that it returned."""
+    """A jitted step that is repeated with the params and the state that it returned."""
 
     def __init__(self, workload: Workload, way: str = "jit", donated: bool = True) -> None:
         """Draw the params and the batch."""
@@ -296,14 +296,14 @@ class JaxTraining(Training):
         self.params, self.state, self.last = jax.block_until_ready((params, state, value))
 
     def value(self) -> float | None:
-        """Return the last step's loss, of an ensemble the mean."""
+        """Return the last step's loss, for an ensemble the mean."""
         if self.last is None:
             return None
         return float((self.last[-1] if self.way == "scan" else self.last).mean())
 
 
 def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contender]:
-    """Return each way; ``ImportError`` where JAX, equinox or optax is missing."""
+    """Return each contender; raise ``ImportError`` if JAX, equinox or optax is missing."""
     for name in ("jax", "equinox", "optax"):
         importlib.import_module(name)
     ways = tuple(way for way in ways if way == "jit" or workload.scanned)
@@ -320,7 +320,7 @@ def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contend
 
 
 def start(contender: Contender) -> None:
-    """Do what JAX does once in a process, so that it is not counted as a training's memory."""
+    """Do what JAX does once per process, so that it does not count as a training's memory."""
     import jax
 
     jax.jit(jax.grad(jax.numpy.sin))(1.0).block_until_ready()

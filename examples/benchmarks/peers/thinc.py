@@ -1,6 +1,6 @@
-"""The same nets in thinc, where it has their layers: it has no Tanh and no convolution, and its Adam divides by √v + ε unscaled.
+"""The same nets in thinc, if it has their layers: it lacks Tanh and convolutions, and its Adam does not correct √v.
 
-thinc's arrays are numpy's, its products blis's, on one thread.
+thinc uses numpy's arrays and blis's products, on one thread.
 """
 
 import importlib
@@ -31,24 +31,24 @@ class ThincTraining(Training):
         self.size = sum(node.get_param(name).size for node in self.model.walk() for name in node.param_names)
 
     def run(self, calls: int) -> None:
-        """Go forward, back, and down; the loss itself is not computed."""
+        """Run forward, backward and the optimizer; the loss itself is not computed."""
         for _ in range(calls):
             self.y, backward = self.model.begin_update(self.x)
             backward(self.loss.get_grad(self.y, self.target))
             self.model.finish_update(self.optimizer)
 
     def value(self) -> float | None:
-        """Return -log of the label's probability, in the mean."""
+        """Return the mean of -log of the label's probability."""
         import numpy as np
 
         return float(-np.log(self.y[np.arange(len(self.target)), self.target]).mean())
 
 
 def contenders(workload: Workload, ways: tuple[str, ...] = ("thinc",)) -> list[Contender]:
-    """Return one, or none for a net it lacks the layers for; ``ImportError`` where thinc is missing."""
+    """Return one contender, or none if layers are missing; raise ``ImportError`` if thinc is missing."""
     importlib.import_module("thinc")
     return [Contender("thinc", "thinc", partial(ThincTraining, workload))] * (workload.name in WIDTHS)
 
 
 def start(contender: Contender) -> None:
-    """Do nothing: what thinc needs is there when it is imported."""
+    """Do nothing: thinc is complete when it is imported."""

@@ -1,6 +1,6 @@
-"""torch's ways to train in several processes: DistributedDataParallel, ZeroRedundancyOptimizer, FSDP2 and its pipelines.
+"""torch's distributed training: DistributedDataParallel, ZeroRedundancyOptimizer, FSDP2 and its pipelines.
 
-Nets, losses and optimizers are those of ``torch_nn``, the optimizers in their fused implementation, but for SGD on sharded
+Nets, losses and optimizers are those of ``torch_nn``, the optimizers in their fused implementation, except SGD on sharded
 parameters, which has none.
 """
 
@@ -50,7 +50,7 @@ class Parallel(Training):
         self.loss = LOSSES[workload.loss]
 
     def run(self, calls: int) -> None:
-        """Forget the gradients, go forward, back, and down."""
+        """Reset the gradients, run forward, backward and the optimizer."""
         x, target = self.batch
         for _ in range(calls):
             self.optimizer.zero_grad()
@@ -67,12 +67,12 @@ class Parallel(Training):
 
 
 def data_parallel(module: nn.Module, bucket_view: bool = True) -> DistributedDataParallel:
-    """Wrap a module; with ``bucket_view`` gradients are parts of the buckets, and not copied into them."""
+    """Wrap a module; with ``bucket_view`` gradients are views of the buckets, not copied into them."""
     return DistributedDataParallel(module, gradient_as_bucket_view=bucket_view)
 
 
 def by_layer(module: nn.Module) -> nn.Module:
-    """Shard each residual block or layer with parameters, and what is left."""
+    """Shard each residual block or layer with parameters, and the rest."""
     for child in module.children():
         if isinstance(child, Residual) or any(True for _ in child.parameters()):
             fully_shard(child, mesh=_mesh())
@@ -89,7 +89,7 @@ def _mesh() -> Any:
 
 
 def contenders(workload: Workload) -> list[Contender]:
-    """Return torch's way for each kind of parallelism, in its settings."""
+    """Return torch's contender for each kind of parallelism, in its settings."""
     made = {
         ("data parallel", "DistributedDataParallel"): partial(Parallel, workload, partial(data_parallel, bucket_view=False)),
         ("data parallel", "DistributedDataParallel, bucket views"): partial(Parallel, workload, data_parallel),
@@ -101,14 +101,14 @@ def contenders(workload: Workload) -> list[Contender]:
 
 
 class Silent(Parallel):
-    """DistributedDataParallel whose communication is replaced by nothing; ``buckets`` are what it would reduce."""
+    """DistributedDataParallel without communication; ``buckets`` are what it would reduce."""
 
     def __init__(self, workload: Workload) -> None:
-        """Register a hook in the place of the all-reduce."""
+        """Register a hook instead of the all-reduce."""
         super().__init__(workload, data_parallel)
         self.found: dict[int, int] = {}
         self.module.register_comm_hook(self.found, _nothing)
-        self.run(3)  # buckets are made anew after the first step
+        self.run(3)  # buckets are rebuilt after the first step
 
     def calls(self) -> list[collectives.Call]:
         """Return the all-reduces of a step."""
@@ -139,7 +139,7 @@ class TorchPipeline(Pipeline):
         self.is_first, self.is_last = rank == 0, rank == size - 1
 
     def run(self, calls: int) -> None:
-        """Take steps: only the first stage has x, only the last the target."""
+        """Take steps: only the first stage gets x, only the last the target."""
         x, target = self.batch
         for _ in range(calls):
             self.optimizer.zero_grad()
@@ -147,7 +147,7 @@ class TorchPipeline(Pipeline):
             self.optimizer.step()
 
     def traced(self) -> list[Span]:
-        """Take a step, and tell when the stage computed."""
+        """Take a step, and return when the stage computed."""
         spans: list[Span] = []
         verbs = ("forward_one_chunk", "backward_one_chunk")
         for name in verbs:
@@ -169,5 +169,5 @@ def _timed(work: Callable[..., Any], spans: list[Span]) -> Callable[..., Any]:
 
 
 def pipelines() -> list[Contender]:
-    """Return torch's schedules of one stage a worker."""
+    """Return torch's schedules with one stage per worker."""
     return [Contender(f"torch, {name}", "torch pipeline", partial(TorchPipeline, name)) for name in SCHEDULES]

@@ -1,11 +1,11 @@
-"""The twins of funcnet's nets in torch.nn, with the same parameters by name, and torch.nn's ways to take a step.
+"""The twins of funcnet's nets in torch.nn, with the same parameters by name, and torch.nn's kinds of steps.
 
 eager       autograd and the optimizer of ``torch.optim``, in each of its implementations
-compiled    ``torch.compile`` of net and loss as one graph, and so of its backward graph; the fused optimizer, not compiled.
-            Not of the deep net, whose hundred blocks take minutes
+compiled    ``torch.compile`` of net and loss as one graph, and of its backward graph; the fused optimizer is not compiled. The
+            deep net is left out, as its hundred blocks take minutes
 
-Of the optimizer alone, compiled is ``torch.compile`` of its ``step``. Of the ensemble, eager is ``torch.func.vmap`` of
-``torch.func.grad``, with SGD written out, and compiled is that, whole.
+For the optimizer only, compiled is ``torch.compile`` of its ``step``. For the ensemble, eager is ``torch.func.vmap`` of
+``torch.func.grad`` with SGD by hand, and compiled is ``torch.compile`` of all that.
 """
 
 import warnings
@@ -47,7 +47,7 @@ class Residual(nn.Sequential):
 
 
 class Recomputed(Residual):
-    """A residual block of which only the input is kept."""
+    """A residual block that keeps only its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Add, and recompute in the backward pass."""
@@ -56,15 +56,15 @@ class Recomputed(Residual):
 
 
 class Positions(nn.Embedding):
-    """A vector added for each step."""
+    """A learned vector added for each step."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add those of the first steps."""
+        """Add the vectors of the first steps."""
         return x + self.weight[: x.shape[1]]
 
 
 class CausalAttention(nn.Module):
-    """Attention as it is usually written for speed, with the parameters of ``nn.MultiheadAttention``, which copies more."""
+    """Attention as usually written for speed, with the parameters of ``nn.MultiheadAttention``, which copies more."""
 
     def __init__(self, width: int, heads: int) -> None:
         """Make the parameters."""
@@ -75,7 +75,7 @@ class CausalAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend."""
+        """Compute attention."""
         n, length, width = x.shape
         qkv = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias).view(n, length, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -186,7 +186,7 @@ class TorchTraining(Training):
         def forward(x: Tensor, target: Tensor) -> Tensor:
             return loss(self.module(x), target)
 
-        return torch.compile(forward, dynamic=False) if compiled else forward  # of an LSTM no graph can be made
+        return torch.compile(forward, dynamic=False) if compiled else forward  # an LSTM cannot become a graph
 
     def _give_gradients(self, compiled: bool) -> None:
         for p, g in zip(self.module.parameters(), self.batch[0], strict=True):
@@ -196,7 +196,7 @@ class TorchTraining(Training):
             self.update = torch.compile(self.optimizer.step)
 
     def run(self, calls: int) -> None:
-        """Forget the gradients, go forward, back, and down."""
+        """Reset the gradients, run forward, backward and the optimizer."""
         (x, target), forward, update = self.batch, self.forward, self.update
         for _ in range(calls):
             if forward is not None:
@@ -215,7 +215,7 @@ class EnsembleTraining(Training):
     """Nets trained at once by ``torch.func``."""
 
     def __init__(self, workload: Workload, way: str = "eager", dtype: torch.dtype = torch.float32) -> None:
-        """Stack the members' parameters, and write the step."""
+        """Stack the members' parameters, and make the step."""
         torch.manual_seed(0)
         modules = [MODULES[workload.name]().to(dtype) for _ in range(workload.members)]
         self.params, _ = torch.func.stack_module_state(modules)
@@ -227,7 +227,7 @@ class EnsembleTraining(Training):
             self.step = torch.compile(self.step, fullgraph=True, dynamic=False)
 
     def run(self, calls: int) -> None:
-        """Take steps, each from what the last returned."""
+        """Take steps, each from the last result."""
         for _ in range(calls):
             self.params, self.last = self.step(self.params, *self.batch)
 
@@ -256,12 +256,12 @@ def _cast(batch: Any, dtype: torch.dtype) -> Any:
 
 
 def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contender]:
-    """Return each way, eager with each implementation of the optimizer."""
+    """Return each kind of step, eager with each implementation of the optimizer."""
     kinds = [("eager", kind) for kind in OPTIMIZERS] + [("compiled", "fused")]
     if workload.name == "deep":
         kinds.pop()
     if workload.name == "adam":
-        kinds[-1:] = [("compiled", "foreach")]  # what torch recommends to compile
+        kinds[-1:] = [("compiled", "foreach")]  # torch recommends to compile this one
     if workload.members > 1:
         made = {("eager", "vmap of grad"): EnsembleTraining, ("compiled", "vmap of grad"): EnsembleTraining}
         return [
@@ -273,15 +273,15 @@ def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contend
 
 
 def start(contender: Contender) -> None:
-    """Do what torch does once in a process, so that it is not counted as a training's memory."""
+    """Do what torch does once per process, so that it does not count as a training's memory."""
     if contender.family == "torch.nn compiled":
         torch.compile(torch.sin)(torch.ones(2, requires_grad=True)).sum().backward()
 
 
 def flops(workload: Workload) -> int:
-    """Count the multiplications and additions of the products and convolutions in a step, forward and backward.
+    """Count the multiplications and additions of products and convolutions in a step, forward and backward.
 
-    Attention and recurrence are counted as written out in products, with all of the scores, half of which causal attention masks.
+    Attention and recurrence count as their products, with all scores, half of which causal attention masks.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -290,7 +290,7 @@ def flops(workload: Workload) -> int:
         return 0
     training = EnsembleTraining(workload) if workload.members > 1 else TorchTraining(workload, kind="default")
     with (
-        warnings.catch_warnings(action="ignore"),  # of Intel's GPUs, which it asks for
+        warnings.catch_warnings(action="ignore"),  # about Intel's GPUs, which it looks for
         FlopCounterMode(display=False) as counter,
         sdpa_kernel(SDPBackend.MATH),
         torch.backends.mkldnn.flags(enabled=False),

@@ -74,7 +74,7 @@ GRAPH = {
             s=(fn.Sigmoid(), "b"),
             output="y",
         ),
-        (normal(5, 3), between(-1.0, 1.0, 5, 4)),  # no quotient whose gradient leaves the range of float16
+        (normal(5, 3), between(-1.0, 1.0, 5, 4)),  # no quotient, whose gradient would exceed the range of float16
     ),
     "graph of two outputs": case(
         fn.graph("x", h=(fn.Linear(3, 2), "x"), a=(fn.Tanh(), "h"), b=(fn.Sigmoid(), "h"), output=("a", "b")), normal(4, 3)

@@ -165,7 +165,7 @@ def _untracked(module: nn.BatchNorm1d) -> nn.BatchNorm1d:
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_has_no_counterpart_is_refused_with_the_reason(reason: str) -> None:
-    """It is one short sentence, without a path, which the caller knows."""
+    """It is one short message, without a path, which the caller knows."""
     with pytest.raises(UnsupportedError) as caught:
         converted(REFUSED[reason]())
     assert str(caught.value).startswith(reason)

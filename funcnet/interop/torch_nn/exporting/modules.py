@@ -114,7 +114,7 @@ class GraphModule(Container):
 
     def evaluated(self, graph: Graph, x: Any) -> Any:
         """Evaluate a graph with the held modules in place of its layers; a layer without one has no params."""
-        paths: Any = graph.pack(graph.children())  # in the place of params
+        paths: Any = graph.pack(graph.children())  # in place of params
         return graph.evaluate(paths, x, lambda name, layer, path, value: self.value_of(path, layer, value))
 
     def value_of(self, path: str, layer: Layer, x: Any) -> Any:
