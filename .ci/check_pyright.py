@@ -1,7 +1,7 @@
 """Try pyright: the examples must be clean, and every wrong line of ``tests/house/wrong_types.py`` must be refused.
 
-``python .ci/check_pyright.py [FILE OR FOLDER ...]``, by default the examples. ``basedpyright``, of the extra ``dev``, brings
-pyright and Node in its wheels; its rules here are those of pyright's standard mode, which pyproject.toml sets.
+``python .ci/check_pyright.py [FILE OR FOLDER ...]``, by default the examples. ``basedpyright`` of the extra ``dev`` brings
+pyright and Node in its wheels; its rules here are those of the standard mode, which pyproject.toml sets.
 """
 
 import json

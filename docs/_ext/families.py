@@ -2,6 +2,7 @@
 
     {family} linear maps         a table of a group of ``funcnet.__all__`` with summaries, and then every name of it
     {public-names} funcnet.tree  the same for what a module offers
+    {overview} GROUP, GROUP      links to the pages of groups and to all their names
     {types}                      what ``Params`` and other names of types in signatures stand for
 
 A page is written by hand around them. A group without a page, and a page of a group that is gone, end the build.
@@ -61,6 +62,20 @@ class Module(Names):
 
     def before(self) -> list[str]:
         return [f".. py:module:: {self.arguments[0]}", "", *converted(public_names.docstring(self.arguments[0]).split("\n")), ""]
+
+
+class Overview(SphinxDirective):
+    """The pages of some groups, named with commas between them, and all their names."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        lines = [".. list-table::", f"{INDENT}:class: names overview", f"{INDENT}:widths: auto", ""]
+        for group in " ".join(self.arguments[0].split()).split(", "):
+            names = " ".join(link(f"funcnet.{name}") for name in public_names.groups()[group])
+            lines += [f"{INDENT}* - :doc:`{group[0].upper()}{group[1:]} <{public_names.slug(group)}>`", f"{INDENT}  - {names}"]
+        return self.parse_text_to_nodes("\n".join(["`````{eval-rst}", *lines, "`````"]))
 
 
 class Types(SphinxDirective):
@@ -157,6 +172,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Add the directives, and convert docstrings before napoleon sees them."""
     app.add_directive("family", Family)
     app.add_directive("public-names", Module)
+    app.add_directive("overview", Overview)
     app.add_directive("types", Types)
     app.connect("missing-reference", resolve_type)
     app.connect("builder-inited", require_pages)

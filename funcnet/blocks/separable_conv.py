@@ -26,7 +26,7 @@ def _kernels(channels: int, multiplier: int) -> int:
 def depthwise_conv1d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv1d:
     """Make a ``Conv1d`` that gives each channel ``multiplier`` kernels of its own.
 
-        y[m c + i] = w[m c + i] * x[c]        for channel c, i < m = ``multiplier``, and * the cross-correlation
+        y[m c + i] = w[m c + i] * x[c] + b[m c + i]        for channel c, i < m = ``multiplier``, and * the cross-correlation
 
     Args:
         channels: Number of channels of x.
@@ -53,7 +53,7 @@ def depthwise_conv1d(channels: int, kernel_size: Sizes, multiplier: int = 1, **o
 def depthwise_conv2d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv2d:
     """Make a ``Conv2d`` that gives each channel ``multiplier`` kernels of its own.
 
-        y[m c + i] = w[m c + i] * x[c]        for channel c, i < m = ``multiplier``, and * the cross-correlation
+        y[m c + i] = w[m c + i] * x[c] + b[m c + i]        for channel c, i < m = ``multiplier``, and * the cross-correlation
 
     Args:
         channels: Number of channels of x.
@@ -80,7 +80,7 @@ def depthwise_conv2d(channels: int, kernel_size: Sizes, multiplier: int = 1, **o
 def depthwise_conv3d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv3d:
     """Make a ``Conv3d`` that gives each channel ``multiplier`` kernels of its own.
 
-        y[m c + i] = w[m c + i] * x[c]        for channel c, i < m = ``multiplier``, and * the cross-correlation
+        y[m c + i] = w[m c + i] * x[c] + b[m c + i]        for channel c, i < m = ``multiplier``, and * the cross-correlation
 
     Args:
         channels: Number of channels of x.
@@ -129,7 +129,7 @@ def separable_conv1d(
         padding: Padding, as for ``Conv1d``.
         dilation: Distance of the elements of the kernel, one number or one per axis.
         multiplier: Number of kernels for each input channel.
-        bias: Whether the pointwise convolution has a bias. The depthwise one has none, which would be redundant.
+        bias: Whether the pointwise convolution has a bias. The depthwise one has none: it would be redundant.
         options: Further fields of ``Conv1d``; ``initializer`` is used for both convolutions.
 
     Shape:
@@ -182,7 +182,7 @@ def separable_conv2d(
         padding: Padding, as for ``Conv2d``.
         dilation: Distance of the elements of the kernel, one number or one per axis.
         multiplier: Number of kernels for each input channel.
-        bias: Whether the pointwise convolution has a bias. The depthwise one has none, which would be redundant.
+        bias: Whether the pointwise convolution has a bias. The depthwise one has none: it would be redundant.
         options: Further fields of ``Conv2d``; ``initializer`` is used for both convolutions.
 
     Shape:
@@ -235,7 +235,7 @@ def separable_conv3d(
         padding: Padding, as for ``Conv3d``.
         dilation: Distance of the elements of the kernel, one number or one per axis.
         multiplier: Number of kernels for each input channel.
-        bias: Whether the pointwise convolution has a bias. The depthwise one has none, which would be redundant.
+        bias: Whether the pointwise convolution has a bias. The depthwise one has none: it would be redundant.
         options: Further fields of ``Conv3d``; ``initializer`` is used for both convolutions.
 
     Shape:

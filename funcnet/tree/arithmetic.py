@@ -8,7 +8,7 @@ from torch import Tensor
 from funcnet.errors import value_error
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.precision import in_single
-from funcnet.tree.mapping import leaves, map  # noqa: A004 (the field's word for it)
+from funcnet.tree.mapping import leaves, map  # noqa: A004 (the usual name)
 from funcnet.tree.measuring import whole_result
 from funcnet.tree.refusals import of_tensors
 

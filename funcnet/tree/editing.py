@@ -9,7 +9,7 @@ from funcnet.errors import PathError, value_error
 from funcnet.errors import describe as described
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.paths import child_at, keys_along, named_leaves, replaced
-from funcnet.tree.mapping import along, leaves, map, names  # noqa: A004 (the field's word for it)
+from funcnet.tree.mapping import along, leaves, map, names  # noqa: A004 (the usual name)
 from funcnet.tree.measuring import size
 from funcnet.tree.refusals import of_tensors, require_function
 

@@ -14,7 +14,7 @@ from funcnet.paths import grown_from, named_leaves
 from funcnet.tree.refusals import require_function
 
 
-def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (the field's word for it)
+def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (the usual name)
     """Apply ``f`` to every leaf of a tree; a place where a leaf is absent stays ``None``.
 
     Args:

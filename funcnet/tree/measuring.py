@@ -9,7 +9,7 @@ from torch import Tensor
 from funcnet.errors import is_number, value_error
 from funcnet.flattening import Tree, differences, flatten_together
 from funcnet.statistics import Description, statistics_of
-from funcnet.tree.mapping import leaves, map, names, same_leaf  # noqa: A004 (the field's word for it)
+from funcnet.tree.mapping import leaves, map, names, same_leaf  # noqa: A004 (the usual name)
 from funcnet.tree.refusals import of_tensors
 
 

@@ -125,6 +125,16 @@ def test_the_table_names_what_exists():
     assert [name for name in called if name not in known] == []
 
 
+def test_the_changelog_has_the_form_of_keepachangelog():
+    """What is not released comes first, then the version of the package with its date, and kinds of change in their order."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert versions[0] == "[Unreleased]"
+    assert re.fullmatch(rf"\[{re.escape(fn.__version__)}\] - \d{{4}}-\d\d-\d\d", versions[1])
+    kinds = re.findall(r"^### (.+)$", text, re.MULTILINE)
+    assert kinds == [kind for kind in ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security") if kind in kinds]
+
+
 def test_the_readme_is_short():
     """Longer text goes into docs."""
     assert len(README.splitlines()) <= 170

@@ -20,6 +20,12 @@ def test_each_group_has_a_page_that_shows_it():
     assert shown == {public_names.slug(group): [group] for group in public_names.groups()}
 
 
+def test_the_overview_has_each_group_once():
+    """On the first page of the reference."""
+    shown = [group for line in re.findall(r"^```{overview} (.+)$", API["index"], re.MULTILINE) for group in line.split(", ")]
+    assert sorted(shown) == sorted(public_names.groups())
+
+
 def test_the_groups_have_all_public_names():
     """They follow the order of ``funcnet.__all__``."""
     assert [name for names in public_names.groups().values() for name in names] == fn.__all__

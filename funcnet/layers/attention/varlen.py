@@ -42,8 +42,8 @@ class VarlenAttention(Layer):
         gv[i] = pᵀ gy[i]           gp = gy[i] v[i]ᵀ      gs    = p ⊙ (gp - Σ gp ⊙ p)
         gq[i] = scale gs k[i]      gk[i] = scale gsᵀ q[i]
 
-    Lengths in main memory let the sequences be computed one by one. On other devices, in compiled code and under ``vmap`` it is
-    one attention of all rows with a mask (T, S).
+    Sequences are computed one by one if their lengths can be read from main memory. On other devices, in compiled code and under
+    ``vmap``, one attention of all rows with a mask (T, S) is computed instead.
 
     A sequence may be empty. Rows after the last sequence give y = 0 and no gradient. Lengths have no gradient.
 

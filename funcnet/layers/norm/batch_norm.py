@@ -134,8 +134,8 @@ class BatchNorm1d(BatchNorm):
         gβ = Σ gy          gγ = Σ gy x̂
         gx = γ r (gy - gβ / m - x̂ gγ / m)            sums over the m elements of a channel
 
-    ``apply`` never reads the running statistics. ``update_stats(params, cache)`` moves them towards the batch, and
-    ``inference()`` returns the layer that normalizes with them:
+    ``apply`` never reads the running statistics. ``update_stats(params, cache)`` moves those in ``params`` towards
+    the batch, and ``inference()`` returns the layer that normalizes with them:
 
         running ← (1 - momentum) running + momentum batch       with the unbiased variance of the batch
 
@@ -184,8 +184,8 @@ class BatchNorm2d(BatchNorm):
         gβ = Σ gy          gγ = Σ gy x̂
         gx = γ r (gy - gβ / m - x̂ gγ / m)            sums over the m elements of a channel
 
-    ``apply`` never reads the running statistics. ``update_stats(params, cache)`` moves them towards the batch, and
-    ``inference()`` returns the layer that normalizes with them:
+    ``apply`` never reads the running statistics. ``update_stats(params, cache)`` moves those in ``params`` towards
+    the batch, and ``inference()`` returns the layer that normalizes with them:
 
         running ← (1 - momentum) running + momentum batch       with the unbiased variance of the batch
 
@@ -233,8 +233,8 @@ class BatchNorm3d(BatchNorm):
         gβ = Σ gy          gγ = Σ gy x̂
         gx = γ r (gy - gβ / m - x̂ gγ / m)            sums over the m elements of a channel
 
-    ``apply`` never reads the running statistics. ``update_stats(params, cache)`` moves them towards the batch, and
-    ``inference()`` returns the layer that normalizes with them:
+    ``apply`` never reads the running statistics. ``update_stats(params, cache)`` moves those in ``params`` towards
+    the batch, and ``inference()`` returns the layer that normalizes with them:
 
         running ← (1 - momentum) running + momentum batch       with the unbiased variance of the batch
 

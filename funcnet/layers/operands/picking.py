@@ -36,9 +36,6 @@ class Pick(Layer):
     Raises:
         ValueError: If x is not a tuple with this entry.
 
-    References:
-        ``operator.itemgetter`` for tuples.
-
     >>> Pick(1)({}, (torch.zeros(2), torch.ones(3)))
     tensor([1., 1., 1.])
     """

@@ -35,8 +35,8 @@ class RNN(Recurrent):
     Shape:
         x (T, N, input_size), (x, state) or (x, state, lengths) → (y, last state), y (T, N, hidden_size), with twice as many
         features if ``bidirectional``. The batch axis is optional. The state (layers · directions, N, hidden_size) is zeros by
-        default, or with ``None``. lengths (N,) are whole numbers: the steps of a row from its length on leave the state and give
-        y = 0.
+        default, or with ``None``. lengths (N,) are whole numbers: the steps of a row after its length leave the state unchanged
+        and give y = 0, and the reverse direction starts at the last valid step, as with torch's packed sequences.
 
     Params:
         weight_ih_l0: W (hidden_size, input_size), uniform in ±1 / √hidden_size. The names of the layers above end
@@ -168,8 +168,8 @@ class GRU(Recurrent):
     Shape:
         x (T, N, input_size), (x, state) or (x, state, lengths) → (y, last state), y (T, N, hidden_size), with twice as many
         features if ``bidirectional``. The batch axis is optional. The state (layers · directions, N, hidden_size) is zeros by
-        default, or with ``None``. lengths (N,) are whole numbers: the steps of a row from its length on leave the state and give
-        y = 0.
+        default, or with ``None``. lengths (N,) are whole numbers: the steps of a row after its length leave the state unchanged
+        and give y = 0, and the reverse direction starts at the last valid step, as with torch's packed sequences.
 
     Params:
         weight_ih_l0: W (3 · hidden_size, input_size), uniform in ±1 / √hidden_size; rows in the order r z n. The names of the

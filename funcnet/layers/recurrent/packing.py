@@ -71,7 +71,7 @@ def pad_sequence(sequences: Sequence[Tensor], *, batch_first: bool = False, padd
     >>> pad_sequence([torch.ones(2), torch.ones(1)]).tolist()
     [[1.0, 1.0], [1.0, 0.0]]
     """
-    if not is_number(padding_value) and not isinstance(padding_value, float):  # infinite ones too
+    if not is_number(padding_value) and not isinstance(padding_value, float):  # infinity is allowed
         raise value_error("pad_sequence", "padding_value must be a number", repr(padding_value))
     _require_flag("pad_sequence", batch_first)
     padding_value = padding_value if isinstance(padding_value, int) else float(padding_value)

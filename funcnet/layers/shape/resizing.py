@@ -145,7 +145,7 @@ class Upsample(Resize):
 class UpsamplingNearest2d(Resize):
     """Resize images: each new place gets the value of the nearest old one.
 
-        y  = x[⌊i H / h⌋, ⌊j W / w⌋] at place (i, j)
+        y  = x[⌊i H / h⌋, ⌊j W / w⌋] at place (i, j), or x[⌊i / scale⌋, ⌊j / scale⌋] with a factor
         gx = Σ gy over the places with that neighbour
 
     Args:

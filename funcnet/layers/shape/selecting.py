@@ -23,6 +23,8 @@ class Select(Layer):
         y  = x[index]
         gx = gy for that entry, zeros for the others
 
+    ``Pick`` makes no zeros: there the gradients of the other entries are ``None``.
+
     Args:
         index: The position in a tuple, from the end if negative, or the name in a dict.
 
@@ -34,9 +36,6 @@ class Select(Layer):
 
     Raises:
         ValueError: If x does not have this entry.
-
-    References:
-        ``Pick`` makes no zeros: the gradients of the other entries are ``None``.
 
     >>> Select(1)({}, (torch.zeros(2), torch.ones(3)))
     tensor([1., 1., 1.])

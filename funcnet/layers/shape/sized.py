@@ -236,7 +236,7 @@ class ConstantPad(Sized):
 
 @frozen
 class RescaleBySize(Sized):
-    """Multiply x by a number and add another, each of which may depend on the shapes of x.
+    """Multiply x by a number and add another, each of which may depend on the shapes of x; ``Rescale`` takes plain numbers.
 
         y  = scale x + offset
         gx = scale gy
@@ -253,9 +253,6 @@ class RescaleBySize(Sized):
 
     Raises:
         ValueError: If x does not have the axes that the sizes are taken from.
-
-    References:
-        ``Rescale`` is the same for plain numbers.
 
     >>> RescaleBySize(SizeArithmetic("truediv", 1, InputSize(0, -1)))({}, torch.ones(2, 4)).sum()
     tensor(2.)
