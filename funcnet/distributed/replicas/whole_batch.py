@@ -140,7 +140,7 @@ class WholeBatch:
 
 
 def _casts(part: Any) -> bool:
-    """Tell whether a part of a net computes in half precision, whatever the dtype of its params."""
+    """Return whether a part of a net computes in half precision, whatever the dtype of its params."""
     return isinstance(part, MixedPrecision) or (isinstance(part, Layer) and part.output_dtype in HALF)
 
 
