@@ -10,7 +10,7 @@ from funcnet import random
 from funcnet.errors import number, size, value_error
 from funcnet.initializers.elementary import Initializer, Shape
 from funcnet.initializers.scaled import Orthogonal
-from funcnet.random.keys import Key
+from funcnet.random.keys import Key, count_of
 from funcnet.value import frozen
 
 
@@ -18,6 +18,7 @@ def _require_axes(initializer: Initializer, shape: Shape, least: int, most: int)
     if not least <= len(shape) <= most:
         axes = "2 axes, (out, in)" if most == 2 else "3 to 5 axes, (out, in, *kernel)"
         raise value_error(initializer, f"a weight must have {axes}", f"shape {tuple(shape)}")
+    count_of(shape, initializer)
 
 
 def _at_the_middle(matrix: Tensor, kernel: Shape, middle: Shape) -> Tensor:

@@ -210,7 +210,7 @@ _SIZES = (Integral, torch.SymInt)
 _MOST_ELEMENTS = 2**60 - 1  # of 8 bytes each, which torch counts in 64 bits
 
 
-def count_of(shape: tuple[int, ...], who: str = "random") -> int:
+def count_of(shape: tuple[int, ...], who: object = "random") -> int:
     """Return the number of elements of a shape."""
     if not isinstance(shape, tuple) or [n for n in shape if not isinstance(n, _SIZES) or isinstance(n, bool) or n < 0]:
         raise value_error(who, "the shape must be a tuple of whole numbers of at least 0", repr(shape))

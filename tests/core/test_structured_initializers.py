@@ -116,6 +116,8 @@ REFUSED = {
     "Dirac(): a weight must have 3 to 5 axes, (out, in, *kernel), got shape (2, 3)": lambda: fn.Dirac()(0, (2, 3)),
     "Dirac(groups=2): groups=2 must divide the output channels, got shape (3, 3, 1)": lambda: fn.Dirac(2)(0, (3, 3, 1)),
     "DeltaOrthogonal(): a weight must have at most as many inputs as outputs, got shape (2, 3, 1)": lambda: fn.DeltaOrthogonal()(0, (2, 3, 1)),
+    "Eye(): the shape must have fewer than 2**60 elements, got (4611686018427387904, 2)": lambda: fn.Eye()(0, (2**62, 2)),
+    "Dirac(): the shape must have fewer than 2**60 elements, got (4611686018427387904, 2, 3)": lambda: fn.Dirac()(0, (2**62, 2, 3)),
     "Sparse: sparsity must be a finite number at least 0.0 and at most 1.0, got 1.5": lambda: fn.Sparse(1.5),
     "DeltaOrthogonal: gain must be a finite number above 0.0, got 0": lambda: fn.DeltaOrthogonal(0),
 }  # fmt: skip

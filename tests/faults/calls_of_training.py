@@ -71,6 +71,7 @@ GRADS = fn.tree.map(torch.ones_like, PARAMS)
 
 CALLS = [
     Call("fit", in_a_folder(fn.fit), LOOP, ("train_step", "Average", "evaluate")),
+    Call("report", in_a_folder(fn.report), {"run": {"epoch": [1, 2], "loss": [2.0, 1.0]}, "path": "run.html", "net": NET, "x": X, "confusion": torch.eye(2), "classes": ("a", "b"), "title": "Run"}),
     Call("evaluate", fn.evaluate, {"net": NET, "params": PARAMS, "data": (X, T), "metrics": (fn.MeanSquaredError(),), "loss": fn.MSE(), "prefix": "a_", "batch_size": 2}, ("Identity", "Average")),
     Call("predict", fn.predict, {"net": NET, "params": PARAMS, "x": X, "batch_size": 2}, ("Identity",)),
     Call("save", in_a_folder(fn.save), {"path": "tree.fn", "tree": TREE, "metadata": {"epoch": 1}}),
