@@ -49,7 +49,7 @@ def ways(pretrained: Params, rng: Key) -> dict[str, tuple[fn.Layer, Params, Any]
 
 
 def in_trunk(path: str, layer: fn.Layer) -> bool:
-    """Tell whether a layer is a Linear of the trunk."""
+    """Return whether a layer is a Linear of the trunk."""
     return path.startswith("trunk") and isinstance(layer, fn.Linear)
 
 

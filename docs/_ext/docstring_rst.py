@@ -22,7 +22,6 @@ Linked = Callable[[str], str | None]
 _HEADER = re.compile(
     r"(Args|Attributes|Shape|Params|Cache|State|Units|Returns|Yields|Raises|Source|References|Notes?|Examples?):$"
 )
-_OLD_ENTRY = re.compile(r"(Params|Cache|State|Units|Raises|Source) {2,}(?=\S)")
 _ITEM = re.compile(r"(-|\d+\.) (?=\S)")
 _ENTRY = re.compile(r"(\*{0,2}[\w.]+(?:, [\w.]+)*): +(?=\S)|(\*{0,2}[\w.]+):$")
 _SHAPE = re.compile(r"(\w[\w']*(, \w[\w']*)*|\([\w, ']+\)) *(\(|:|→)|\(")
@@ -58,7 +57,7 @@ def _length(lines: Lines, i: int) -> int:
         return len([*takewhile(bool, rest)])
     if indent_of(first):
         return _indented(rest)
-    if _HEADER.match(first) or _ITEM.match(first) or _OLD_ENTRY.match(first):
+    if _HEADER.match(first) or _ITEM.match(first):
         return 1 + _indented(rest[1:])
     return 1 + len([*takewhile(lambda line: line and not indent_of(line) and not _starts(line), rest[1:])])
 
@@ -69,7 +68,7 @@ def _indented(lines: Lines) -> int:
 
 def _starts(line: str) -> bool:
     """Tell whether a line begins a block without a blank line before it."""
-    return bool(line.startswith(">>>") or _HEADER.match(line) or _ITEM.match(line) or _OLD_ENTRY.match(line))
+    return bool(line.startswith(">>>") or _HEADER.match(line) or _ITEM.match(line))
 
 
 def _stripped(lines: Lines) -> Lines:
@@ -85,8 +84,6 @@ def _block(lines: Lines, linked: Linked) -> Lines:
         return lines
     if header := _HEADER.match(first):
         return _section(header[1], dedent("\n".join(lines[1:])).split("\n"), linked)
-    if old := _OLD_ENTRY.match(first):
-        return _field(old[1], [first[old.end() :], *dedent("\n".join(lines[1:])).split("\n")], linked)
     if indent_of(first) or is_aligned(lines):
         return literal(dedent("\n".join(lines)).split("\n"))
     if item := _ITEM.match(first):

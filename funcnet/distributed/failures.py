@@ -170,7 +170,7 @@ def _named(who: object) -> str:
 
 
 def _is_of_collective(error: BaseException) -> bool:
-    """Tell whether an error is a collective's, by its class or the place where it was raised, not this worker's own."""
+    """Return whether an error is a collective's, by its class or the place where it was raised, not this worker's own."""
     if not isinstance(error, RuntimeError):
         return False
     trace = error.__traceback__

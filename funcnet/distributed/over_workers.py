@@ -112,7 +112,7 @@ class Together:
         return self.over.norm(super().norm_of_difference(xs, ys))  # type: ignore[misc]
 
     def all_finite(self, xs: Sequence[Tensor]) -> Tensor:
-        """Tell whether all elements on all workers are finite, as a 0-d tensor."""
+        """Return whether all elements on all workers are finite, as a 0-d tensor."""
         return self.over.rows(super().all_finite(self.over.counting(xs))).amin() > 0  # type: ignore[misc]
 
     def totals(self, *sums: Sequence[Tensor]) -> list[Any]:
@@ -256,19 +256,19 @@ def _rule_of(part: Part) -> type | None:
 
 
 def _is_made_of_parts(part: Part) -> bool:
-    """Tell whether a part acts on the whole tree only through its inner optimizers, or through the paths of leaves."""
+    """Return whether a part acts on the whole tree only through its inner optimizers, or through the paths of leaves."""
     if isinstance(part, OptimizerWrapper):
         return type(part).acts_on is OptimizerWrapper.acts_on
     return isinstance(part, (Chain, MasterWeights, *_BY_PLACE))
 
 
 def is_over_all(part: Any) -> bool:
-    """Tell whether a part has a rule for several workers, or is one."""
+    """Return whether a part has a rule for several workers, or is one."""
     return type(part) in _RULES or isinstance(part, Together)
 
 
 def is_by_place(part: Any) -> bool:
-    """Tell whether a part needs the paths or places of all leaves."""
+    """Return whether a part needs the paths or places of all leaves."""
     return isinstance(part, _BY_PLACE)
 
 

@@ -122,7 +122,7 @@ def what_failed(group: Any, ranks: Iterable[int]) -> tuple[str, bool] | None:
 
 
 def has_failed() -> bool:
-    """Tell whether this process has had any failure with its workers."""
+    """Return whether this process has had any failure with its workers."""
     return _PROCESS.failures > 0
 
 
@@ -158,7 +158,7 @@ class Board:
         self.store.add("funcnet/alarms", 1)
 
     def others_failed(self) -> bool:
-        """Tell whether another worker has posted a failure that this one has not had, or the store is gone."""
+        """Return whether another worker has posted a failure that this one has not had, or the store is gone."""
         try:
             alarms = int(self.get("funcnet/alarms") or 0)
             if alarms == _PROCESS.alarms:
@@ -175,7 +175,7 @@ class Board:
         return {rank: one for rank, one in found.items() if self._is_new(rank, one)}
 
     def _is_new(self, rank: int, one: Report) -> bool:
-        """Tell whether a post is by a process that knows this one, or that failed before this one joined."""
+        """Return whether a post is by a process that knows this one, or that failed before this one joined."""
         here = one.tokens[self.rank : self.rank + 1]
         return here == [_PROCESS.token] or (here == [""] and one.tokens[rank] == self.get(f"funcnet/token/{rank}"))
 

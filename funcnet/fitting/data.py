@@ -39,12 +39,12 @@ def _as_tensor(leaf: Any) -> Any:
 
 
 def is_array(leaf: Any) -> bool:
-    """Tell whether a leaf is a numpy array."""
+    """Return whether a leaf is a numpy array."""
     return any(kind.__module__ == "numpy" and kind.__name__ == "ndarray" for kind in type(leaf).__mro__)
 
 
 def _is_plain(array: Any) -> bool:
-    """Tell whether torch has the dtype of an array and no element is masked."""
+    """Return whether torch has the dtype of an array and no element is masked."""
     return array.dtype.kind in "biufc" and array.dtype.char not in "gG" and not hasattr(array, "mask")
 
 
@@ -232,7 +232,7 @@ Source = Rows | Stream
 
 
 def is_rows(data: Any, pairs: bool) -> bool:
-    """Tell whether the data is tensors with one row per example rather than batches."""
+    """Return whether the data is tensors with one row per example rather than batches."""
     return _is_pair(data) if pairs else isinstance(data, (tuple, dict, Tensor)) or is_array(data)
 
 

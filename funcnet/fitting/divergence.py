@@ -19,12 +19,12 @@ from funcnet.value import parts
 
 
 def skips_steps(opt: Optimizer) -> bool:
-    """Tell whether an optimizer skips non-finite steps, so that the training may continue."""
+    """Return whether an optimizer skips non-finite steps, so that the training may continue."""
     return any(isinstance(part, (SkipNonFinite, LossScale)) for part in parts(opt, given=True))
 
 
 def stays_finite(params: Params, start: Params) -> bool:
-    """Tell whether params are finite, except for infinities that they started with, as in a mask."""
+    """Return whether params are finite, except for infinities that they started with, as in a mask."""
     return are_finite([leaf for leaf in tree.leaves(params) if isinstance(leaf, Tensor)]) or not first_bad(params, start)
 
 

@@ -231,7 +231,7 @@ def _blocks(rows: list[tuple[str, ...]]) -> Iterator[list[tuple[str, ...]]]:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Tell whether two columns, or two of their values, are the same."""
+    """Return whether two columns, or two of their values, are the same."""
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return all(_same(one, other) for one, other in zip_longest(a, b, fillvalue=()))
     if isinstance(a, Tensor) or isinstance(b, Tensor):

@@ -153,7 +153,7 @@ def _scale(axes: Any, title: str, drawn: list[list[float]]) -> None:
 
 
 def is_logarithmic(title: str, drawn: list[list[float]]) -> bool:
-    """Tell whether a linear axis would squeeze most values of the lines together."""
+    """Return whether a linear axis would squeeze most values of the lines together."""
     if title == SECONDS:
         return False
     rows = [sorted(filter(math.isfinite, values)) for values in drawn]

@@ -67,7 +67,7 @@ def worded(leaf: Any) -> str:
 
 
 def alike(found: Any, leaf: Any) -> bool:
-    """Tell whether a value of a file matches a leaf: a tensor by dtype and shape, anything else by type."""
+    """Return whether a value of a file matches a leaf: a tensor by dtype and shape, anything else by type."""
     if isinstance(leaf, Tensor) and isinstance(found, (Stored, Tensor)):
         dtype = DTYPES[found.dtype] if isinstance(found, Stored) else found.dtype
         return dtype is leaf.dtype and tuple(found.shape) == tuple(leaf.shape)

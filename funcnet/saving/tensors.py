@@ -98,7 +98,7 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Tell whether the elements fill their memory without gaps and overlaps; axes of size 1 may have any stride."""
+    """Return whether the elements fill their memory without gaps and overlaps; axes of size 1 may have any stride."""
     length = 1
     for stride, n in sorted([(stride, n) for stride, n in zip(strides, shape, strict=True) if n != 1]):
         if stride != length:

@@ -28,7 +28,7 @@ from funcnet.layers.linear.linear import Linear
 
 SHAPE = (200, 100, 3, 2)  # fan_in 600, fan_out 1200
 IN, OUT = 600, 1200
-CUT = 0.8796256610342398  # the standard deviation of a standard normal on condition that it lies within ±2
+CUT = 0.8796256610342398  # the standard deviation of a standard normal within ±2
 
 SCALED = {
     XavierNormal(): math.sqrt(2 / (IN + OUT)),

@@ -440,7 +440,7 @@ COMPILED = {
 def test_a_compiled_step_is_the_plain_step(name: str) -> None:
     """One graph gives the eager step's numbers up to rounding; only one of the two is compiled, to save time."""
     net, compiled = COMPILED[name]
-    opt = fn.donate(fn.Adam(lr=1e-2, eps=1e-3))  # where a gradient is nearly 0, a smaller eps would show its rounding only
+    opt = fn.donate(fn.Adam(lr=1e-2, eps=1e-3))  # for gradients near 0 a smaller eps would show only their rounding
     params = net.init(0)
     batch = tree.map(lambda leaf: leaf.expand(2, -1, -1), (X, ROWS)) if name == "in a scan" else (X, ROWS)
     plain = fn.train_step(net, LOSS, opt)

@@ -46,7 +46,7 @@ def bits(tree: Any) -> list[Any]:
 
 def met(net: fn.Layer, params: Any, x: Any, times: int = 3) -> Any:
     """Return an equal net that has seen the arguments, with gradients from both verbs, and the last y and cache."""
-    net = net.replace()  # its plans are its own, and those of NETS stay empty
+    net = net.replace()  # it has its own plans, and those of NETS stay empty
     for _ in range(times):
         y, cache = net.apply(params, x)
         net.vjp(params, cache, torch.ones_like(y))
@@ -71,7 +71,7 @@ def test_plans_give_the_bits_of_the_checks(name: str, monkeypatch: pytest.Monkey
     """Verbs with plans and with checks call the same kernels: y, caches and gradients have the same bits."""
     net, params = NETS[name], NETS[name].init(0)
     fast, _, _ = met(net, params, X)
-    assert plans(fast) == (1, int(name != "residual"))  # the cache of a sum holds shapes, which are no tensors
+    assert plans(fast) == (1, int(name != "residual"))  # the cache of a sum has shapes, not tensors
     for x, gy in ((X, GY), (X * 1e30, GY), (X * torch.nan, GY), (X, torch.zeros_like(GY)), (X.clone(), -GY)):
         y, cache = checked(monkeypatch, lambda x=x: net.apply(params, x))
         back = checked(monkeypatch, lambda cache=cache, gy=gy: (net.vjp(params, cache, gy), net.grads(params, cache, gy)))

@@ -314,7 +314,7 @@ def test_shapes_may_be_those_of_indices():
     assert fn.output_shape(fn.Identity(), {"a": (4, 3), "b": ()}) == {"a": (4, 3), "b": ()}
 
 
-# "()" is taken for the shape of a number, so that layers without an input stay out.
+# "()" would be the shape of a number, so layers without an input are left out.
 WITH_INPUT = {name: case for name, case in CASES.items() if not isinstance(case.x, tuple) or case.x}
 
 

@@ -6,7 +6,7 @@ import torch
 import funcnet as fn
 from funcnet import explanations
 
-HUGE, WIDE = (1 << 31) - 1, 1 << 24  # a size may be no larger
+HUGE, WIDE = (1 << 31) - 1, 1 << 24  # the largest allowed size
 LAYERS = [
     *[
         fn.Linear(HUGE, 4096),

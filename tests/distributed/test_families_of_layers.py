@@ -108,7 +108,7 @@ def trained(kinds: tuple[str, ...], how: str) -> dict[str, list[Any]]:
 
 
 def may(task: Task, how: str) -> bool:
-    """Tell whether a task can be trained in this way: pipelines take serial nets that do not mix rows."""
+    """Return whether a task can be trained in this way: pipelines take serial nets that do not mix rows."""
     return how != "pipeline" or (isinstance(task.net, type(PERCEPTRON)) and not task.net.batch_dependent)
 
 
@@ -184,13 +184,13 @@ def divisible() -> dict[str, Any]:
 
 
 def goes_by_row(layer: fn.Layer) -> bool:
-    """Tell whether rows may be computed separately, and in float64."""
+    """Return whether rows may be computed separately, and in float64."""
     alone = isinstance(layer, (fn.Combinator, SyncBatchNorm)) or not layer.batch_dependent
     return alone and getattr(layer, "dtype", torch.float64) is torch.float64
 
 
 def has_rows(x: Any, y: Any) -> bool:
-    """Tell whether y is a tensor whose rows are those of x, more than numbers of one vector."""
+    """Return whether y is a tensor whose rows are those of x, more than numbers of one vector."""
     leaves = tree.leaves((x, y))
     if not isinstance(y, torch.Tensor) or y.dtype is not torch.float64 or len({leaf.shape[:1] for leaf in leaves}) > 1:
         return False

@@ -84,7 +84,7 @@ def of_one_process(opt: fn.Optimizer) -> tuple:
 
 
 def donated_on_each() -> dict:
-    """Tell whether donated and pure steps have the same bits, for each optimizer."""
+    """Return whether donated and pure steps have the same bits, for each optimizer."""
     found = {}
     for name, opt in ANY.items():
         one, two = trained(shard_optimizer(opt), steps=3), trained(shard_optimizer(opt), steps=3, donated=True)
@@ -119,13 +119,13 @@ def named(state) -> dict:
 
 
 def close(found: dict, wanted: dict) -> bool:
-    """Tell whether two trees of numbers by path agree to 1e-12."""
+    """Return whether two trees of numbers by path agree to 1e-12."""
     pairs = [(torch.tensor(found[path]), torch.tensor(one)) for path, one in wanted.items()]
     return found.keys() == wanted.keys() and all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in pairs)
 
 
 def fits(found: list, state) -> bool:
-    """Tell whether the pieces of all workers are the state of a single process."""
+    """Return whether the pieces of all workers are the state of a single process."""
     whole = fn.tree.names(state)
     for path in found[0]:
         if path not in whole:

@@ -58,7 +58,7 @@ def on_each() -> dict:
 
 
 def close(a, b) -> bool:
-    """Tell whether two nested lists of numbers agree to 1e-12."""
+    """Return whether two nested lists of numbers agree to 1e-12."""
     a, b = (torch.tensor(one, dtype=torch.float64) for one in (a, b))
     return bool(torch.allclose(a, b, rtol=1e-12, atol=1e-12, equal_nan=True))
 

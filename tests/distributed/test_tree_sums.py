@@ -44,7 +44,7 @@ def sums(rank, size):
 
 
 def evaluated():
-    """Tell whether metrics that each worker measured on its rows equal those of one process."""
+    """Return whether metrics that each worker measured on its rows equal those of one process."""
     params, (x, target) = NET.init(0), data()
     rows, labels = distributed.shard_rows((x, target))
     total = METRIC.add(METRIC.start(), NET(params, rows), labels)

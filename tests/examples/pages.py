@@ -30,7 +30,7 @@ def stopped_after(runs):
 
 
 def is_quotient(cell, top, bottom, factor=1):
-    """Tell whether a cell can be the factor times the quotient of two others, given their rounding."""
+    """Return whether a cell can be the factor times the quotient of two others, given their rounding."""
     a, b, q = (half_digit(text) for text in (top, bottom, cell))
     low, high = (float(top) - a) / (float(bottom) + b), (float(top) + a) / max(float(bottom) - b, 1e-12)
     return factor * low - q <= float(cell) <= factor * high + q

@@ -1,4 +1,4 @@
-"""The check of wheel and sdist, which CI runs on what it builds, tried on lists of files that lack or hold too much."""
+"""The check of wheel and sdist, which CI runs on what it builds, tried on lists with missing or extra files."""
 
 import importlib.util
 from email.message import Message
@@ -25,7 +25,7 @@ def archives() -> ModuleType:
 
 
 def test_a_wheel_holds_the_typed_package_and_nothing_else(archives: ModuleType) -> None:
-    """No tests, no examples, no compiled files."""
+    """There are no tests, examples or compiled files."""
     assert archives.wheel_problems(WHEEL) == []
     assert archives.wheel_problems([*WHEEL, "tests/conftest.py"]) == ["the wheel holds tests"]
     assert archives.wheel_problems([*WHEEL, "funcnet/a.pyc"]) == ["the wheel holds funcnet/a.pyc"]
@@ -33,7 +33,7 @@ def test_a_wheel_holds_the_typed_package_and_nothing_else(archives: ModuleType) 
 
 
 def test_an_sdist_can_be_tested(archives: ModuleType) -> None:
-    """It holds the tests, the documentation and the pinned versions, which exist here."""
+    """It contains the tests, the documentation and the pinned versions, which exist here."""
     names = [f"funcnet-0.2.0/{name}" for name in archives.IN_SDIST]
     assert archives.sdist_problems(names) == []
     assert archives.sdist_problems(names[1:]) == ["the sdist lacks README.md"]
@@ -41,7 +41,7 @@ def test_an_sdist_can_be_tested(archives: ModuleType) -> None:
 
 
 def test_the_metadata_is_complete(archives: ModuleType) -> None:
-    """With the version of the source, and the README as Markdown."""
+    """It has the version of the source, and the README as Markdown."""
     metadata = Message()
     for field in archives.FIELDS:
         metadata[field] = "0.2.0"
@@ -54,5 +54,5 @@ def test_the_metadata_is_complete(archives: ModuleType) -> None:
 
 
 def test_the_version_is_read_from_the_source(archives: ModuleType) -> None:
-    """Where it is written once."""
+    """The source has it once."""
     assert archives.version_of((ROOT / "funcnet" / "__init__.py").read_text(encoding="utf-8")) == funcnet.__version__

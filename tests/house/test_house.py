@@ -182,7 +182,7 @@ def _names_used(source: str) -> Iterator[tuple[int, str]]:
 def names_of_autograd(name: str, source: str) -> list[str]:
     """List the uses of autograd, torch.nn and torch.optim, and other names for torch that could hide them.
 
-    Kernels may read ``requires_grad``, to keep out of the way of someone else's autograd.
+    Kernels may read ``requires_grad``, so that a user's autograd works.
     """
     marks = MARKS_OF_AUTOGRAD - {"requires_grad"} if _inside(name, "funcnet.kernels") else MARKS_OF_AUTOGRAD
     used = [*_names_used(source)]
@@ -371,8 +371,8 @@ def test_modules_import_only_runtime_dependencies_at_their_top():
 def test_there_is_no_autograd_inside():
     """The same holds for torch.nn and torch.optim: only ``interop`` uses them, and law 11 uses ``torch.func``.
 
-    ``kernels.plain`` has torch refuse a function of autograd's, to learn that a transform is at work, and the constructor of
-    DTensors, in ``distributed.param_shards``, must be told that they require no gradient.
+    ``kernels.plain`` detects a transform by an autograd function that torch refuses in it, and the constructor of DTensors in
+    ``distributed.param_shards`` needs ``requires_grad=False``.
     """
     found = all_problems(names_of_autograd, outside("funcnet.interop"))
     apart = ("funcnet.testing.second_order:", "funcnet.kernels.plain:", "funcnet.distributed.sharding.param_shards:")

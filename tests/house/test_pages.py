@@ -1,4 +1,4 @@
-"""The pages of docs: each section of each page runs by itself, names exist, links lead somewhere, tables are complete."""
+"""The pages of docs: each section of each page runs by itself, names exist, links are valid, tables are complete."""
 
 import importlib
 import importlib.util
@@ -28,7 +28,7 @@ def snippets(text: str) -> list[str]:
 
 
 def programs() -> dict[str, str]:
-    """Return the programs by page and section: the page's first snippets, the imports, followed by those of the section."""
+    """Return the programs by page and section: the page's first snippets, which import, and those of the section."""
     found = {}
     for page, text in PAGES.items():
         first, *sections = text.split("\n## ")
@@ -67,7 +67,7 @@ def run(tmp_path, monkeypatch):
     ],
 )
 def test_a_section_runs(name, run):
-    """With the assertions or checks on the page, which say what it shows."""
+    """The assertions or checks on the page run too."""
     assert re.search(r"assert |testing\.check_", PROGRAMS[name])
     run(PROGRAMS[name])
 
@@ -124,7 +124,7 @@ def test_the_names_of_funcnet_in_the_tables_exist():
 
 
 def test_the_names_of_torch_in_the_tables_exist():
-    """In the left columns of the page's last section, where they are names of classes and functions."""
+    """They are names of classes and functions in the left columns of the page's last section."""
     table = rows(PAGES["from_torch_nn"].partition("\n## Names\n")[2])
     homes = (torch, torch.nn, torch.optim, torch.optim.lr_scheduler, torch.optim.swa_utils, torch.nn.utils, torch.amp)
     theirs = {name for left, _ in table for name in re.findall(r"`(?:nn\.)?([A-Z]\w+|\w+_\w+)(?=[`(.])", left)}
@@ -133,7 +133,7 @@ def test_the_names_of_torch_in_the_tables_exist():
 
 
 def test_the_names_of_jax_in_the_tables_exist():
-    """In the left columns of the page from JAX."""
+    """They are in the left columns of the page from JAX."""
     names = {name for left, _ in rows(PAGES["from_jax"]) for name in re.findall(r"`((?:jax|stax|eqx|optax)\.[\w.]+)", left)}
     assert len(names) > 100
     homes = {"jax": "jax", "stax": "jax.example_libraries.stax", "eqx": "equinox", "optax": "optax"}
@@ -143,7 +143,7 @@ def test_the_names_of_jax_in_the_tables_exist():
 
 
 def found(home: str, path: str) -> bool:
-    """Tell whether a module has the attribute or submodule of a dotted path."""
+    """Return whether a module has the attribute or submodule of a dotted path."""
     *outer, last = path.split(".")
     try:
         module = importlib.import_module(".".join([home, *outer]))
@@ -153,7 +153,7 @@ def found(home: str, path: str) -> bool:
 
 
 def whole(page: Path) -> str:
-    """Return the text of a page, with that of the files it includes."""
+    """Return the text of a page, including the files it includes."""
     include = r"```\{include\} (\S+)\n.*?```"
     return re.sub(include, lambda one: (page.parent / one[1]).read_text(), page.read_text(), flags=re.DOTALL)
 
@@ -165,7 +165,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def test_links_between_pages_lead_somewhere():
-    """To files that exist, and to headings in them; ``tests/site`` looks at the galleries."""
+    """They link to existing files, and to headings in them; ``tests/site`` checks the galleries."""
     pages = [
         *[page for page in DOCS.glob("*.md") if "gallery" not in page.name],
         *ROOT.glob("*.md"),
@@ -181,20 +181,20 @@ def test_links_between_pages_lead_somewhere():
 
 
 def test_the_page_of_interop_names_every_function():
-    """Those that ``funcnet.interop.torch_nn`` exports, in a heading or the table."""
+    """A heading or the table has all names that ``funcnet.interop.torch_nn`` exports."""
     exported = re.findall(r"import (\w+) as \1", Path(torch_nn.__file__).read_text())
     assert len(exported) >= 6
     assert [name for name in exported if f"`{name}`" not in PAGES["interop"]] == []
 
 
 def test_the_page_of_laws_has_every_law():
-    """By number and name, in a row each."""
+    """Each law has a row with its number and name."""
     numbered = re.findall(r"^\| (\d+) \| ([\w ]+) \|", PAGES["laws"], re.MULTILINE)
     assert numbered == [(str(i), name) for i, name in enumerate(fn.testing.LAWS, 1)]
 
 
 def test_the_files_of_the_architecture_exist():
-    """The files are in the folder that heads their table; in interop every file has a line of its own or of its family."""
+    """They are in the folder above their table; in interop every file has its own line or that of its family."""
     tables = re.findall(
         r"\| `(funcnet/\S+)` \| holds \|\n\| --- \| --- \|\n((?:\|.*\n)+)", (ROOT / "ARCHITECTURE.md").read_text()
     )
@@ -215,7 +215,7 @@ def _choices_in(cell: str) -> list[str]:
 
 
 def test_the_page_of_kernels_has_every_choice():
-    """With its options, in the order of their sizes. A choice that fails here needs a row in the table of docs/kernels.md."""
+    """It has the options in order. A choice that fails here needs a row in the table of docs/kernels.md."""
     text = PAGES["kernels"].partition("## All choices")[2]
     table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
     found = {name: row[1].strip(" |").split(", ") for row in table for name in _choices_in(row[0])}

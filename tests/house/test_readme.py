@@ -1,4 +1,4 @@
-"""The pages: README's two commands are there word for word, every Python snippet runs, and README names what exists."""
+"""README has its two commands word for word, every Python snippet runs, and README names what exists."""
 
 import importlib
 import inspect
@@ -75,7 +75,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_contributing_lists_the_sections_that_are_demanded(kind):
-    """By kind, those that the rules miss in a docstring without sections."""
+    """They are listed by kind: those that the rules miss in a docstring without sections."""
     table = dict(re.findall(r"^\| (\w+) \|.*\| (.*?) ?\|$", PAGES["CONTRIBUTING"].partition("\n## Docstrings")[2], re.MULTILINE))
     found = " ".join(rules.problems(kind, "Do something.", KINDS[kind]))
     assert re.findall(r"`(\w+)`", table[kind]) == [
@@ -115,7 +115,7 @@ def test_a_command_stands_alone_on_its_line(command):
 
 
 def test_the_table_names_what_exists():
-    """Every name in the table of families, and in those of other sections where it is called a function of funcnet."""
+    """This covers the table of families, and functions of funcnet in tables of other sections."""
     table = README.partition("## What is in it")[2]
     known = {*vars(fn), *dir(fn)}
     names = re.findall(r"`(?:fn\.)?([A-Za-z_0-9]+)`", table)
@@ -136,7 +136,7 @@ def test_the_changelog_has_the_form_of_keepachangelog():
 
 
 def test_the_readme_is_short():
-    """What is longer goes into docs."""
+    """Longer text goes into docs."""
     assert len(README.splitlines()) <= 170
 
 

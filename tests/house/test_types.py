@@ -1,4 +1,4 @@
-"""Types that users feel: a type checker refuses wrong arguments, line by line, and accepts what is right.
+"""Types for users: a type checker refuses wrong arguments, line by line, and accepts right ones.
 
 mypy tries the lines of ``wrong_types.py`` here; pyright, which needs Node, in ``.ci/check_pyright.py``.
 """
@@ -23,7 +23,7 @@ def expected(source: str, checker: int) -> set[tuple[int, str]]:
 
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[int, str]]:
-    """Return what mypy refuses."""
+    """Return the lines that mypy refuses."""
     cache = tmp_path_factory.getbasetemp().parent / "mypy"
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cache), str(CASES)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -32,12 +32,12 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[int, str]]:
 
 
 def test_mypy_refuses_the_wrong_lines_and_no_other(refused: set[tuple[int, str]]) -> None:
-    """By the rule that the line names; several errors of one rule in a line count as one."""
+    """The line names the rule; several errors of one rule in a line count as one."""
     assert refused == expected(CASES.read_text(encoding="utf-8"), 0)
 
 
 def test_the_cases_try_constructors_verbs_steps_and_own_classes() -> None:
-    """A line without a mark is one that must pass; each checker has a rule for each line with one."""
+    """A line without a mark must pass; each marked line has a rule for each checker."""
     source = CASES.read_text(encoding="utf-8")
     marks = re.findall(r"# E: (.*)", source)
     assert len(marks) >= 30

@@ -1,4 +1,4 @@
-"""Code that a type checker must accept, and lines that it must refuse: each ends with the rule of mypy and that of pyright.
+"""Code that a type checker must accept, and lines that it must refuse, which end with the rules of mypy and pyright.
 
 ``test_types.py`` reads it, and never runs it.
 """

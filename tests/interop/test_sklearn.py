@@ -39,7 +39,7 @@ NET = fn.serial(fn.Linear(None, 20), fn.ReLU(), fn.Linear(None, 3))
 
 
 def equal(one, other):
-    """Tell whether two fitted estimators have equal params, bit for bit."""
+    """Return whether two fitted estimators have equal params, bit for bit."""
     return fn.tree.equal(one.params_, other.params_)
 
 

@@ -83,7 +83,7 @@ def bits(x: torch.Tensor) -> list[int]:
 
 
 def same(one: object, other: object) -> bool:
-    """Tell whether two trees are the same: classes (named tuples by name and fields), keys in order, words and tensors by bits."""
+    """Return whether two trees are the same: classes (named tuples by name and fields), keys in order, words and tensors by bits."""
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and (one.dtype, one.shape, bits(one)) == (other.dtype, other.shape, bits(other))
     if isinstance(one, dict):

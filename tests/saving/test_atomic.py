@@ -26,7 +26,7 @@ def path(request, tmp_path):
 
 
 def untouched(path: Path) -> bool:
-    """Tell whether the old file exists, and no other."""
+    """Return whether the old file exists, and no other."""
     return [*path.parent.iterdir()] == [path] and same(fn.load(path), OLD)
 
 

@@ -75,7 +75,7 @@ def test_a_changed_byte_of_a_safetensors_file_never_makes_another_tree(tmp_path,
 
 
 def harmless(path) -> bool:
-    """Tell whether a file loads unchanged, or not at all."""
+    """Return whether a file loads unchanged, or not at all."""
     try:
         return same(fn.load(path), sample())
     except ValueError:

@@ -31,7 +31,7 @@ def held_elsewhere(folder, word=""):
 
 
 def is_free(folder):
-    """Tell whether another process could lock the folder."""
+    """Return whether another process could lock the folder."""
     with (folder / ".lock").open() as file, suppress(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True

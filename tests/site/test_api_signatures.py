@@ -1,4 +1,4 @@
-"""Signatures of the reference: types as written, defaults as values, stars where arguments are only for keywords."""
+"""Signatures in the reference: types as written, defaults as values, stars before keyword-only arguments."""
 
 import attrs
 import pytest
@@ -23,12 +23,12 @@ CALLABLE = {name: value for name, value in public_names.documented().items() if 
     ],
 )
 def test_a_signature_is_that_of_the_source(value, signature):
-    """Of a class, of functions, and of a method, which has no ``self``."""
+    """A class, functions, and a method without ``self`` are tried."""
     assert signature_of(value) == signature
 
 
 def test_a_star_is_before_arguments_for_keywords():
-    """Unless another one is there already."""
+    """There is only one star."""
     assert ", *, epochs: int, batch_size: int | None = None, " in signature_of(fn.fit)[0]
     assert "*, " not in signature_of(fn.serial)[0]
 
@@ -47,13 +47,13 @@ def test_a_star_is_before_arguments_for_keywords():
     ],
 )
 def test_a_default_is_what_one_would_pass(default, text):
-    """What only the package can make is dots."""
+    """Values that only the package can make are shown as dots."""
     assert shown_default(default) == text
 
 
 @pytest.mark.parametrize("name", CALLABLE)
 def test_no_signature_shows_an_address_or_a_module(name):
-    """Each is short enough to read."""
+    """They are also short enough to read."""
     shown, returned = signature_of(CALLABLE[name])
     text = f"{shown} {returned}"
     assert not any(sign in text for sign in ("<", "0x", "NOTHING", "funcnet.", "typing.", "factory"))

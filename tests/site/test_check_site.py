@@ -1,4 +1,4 @@
-"""The check of the built site: each fault is found on a site made for it, and a sound site has none."""
+"""The check of the built site finds each error on a site made for it, and none on a correct site."""
 
 import zlib
 from collections import Counter
@@ -17,7 +17,7 @@ SOUND = {
 
 @pytest.fixture
 def site(tmp_path):
-    """Return a function that writes a site of these files."""
+    """Return a function that writes a site with given files."""
 
     def write(files):
         for name, text in files.items():
@@ -29,7 +29,7 @@ def site(tmp_path):
 
 
 def test_a_sound_site_has_no_faults(site):
-    """Links to other sites are for the reader, and are not tried."""
+    """Links to other sites are not tried."""
     assert [*check_site.broken_links(site(SOUND))] == []
     assert [*check_site.loads_from_elsewhere(site(SOUND))] == []
 
@@ -44,12 +44,12 @@ def test_a_sound_site_has_no_faults(site):
     ],
 )
 def test_a_broken_link_is_found(site, link, fault):
-    """To a file, a folder, or an anchor of another page or the same."""
+    """The link is to a file, a folder, or an anchor of another page or the same one."""
     assert [*check_site.broken_links(site(SOUND | {"index.html": f'<a id="top" href="{link}">x</a>'}))] == [fault]
 
 
 def test_a_picture_that_is_missing_is_found(site):
-    """What a page loads is followed as links are."""
+    """Files that a page loads are checked like links."""
     assert [*check_site.broken_links(site(SOUND | {"index.html": '<img id="top" src="b.png">'}))] == [
         "index.html: no file for b.png"
     ]
@@ -65,13 +65,13 @@ def test_a_picture_that_is_missing_is_found(site):
     ],
 )
 def test_what_comes_from_elsewhere_is_found(site, name, text):
-    """Scripts, links of the head, styles and fonts."""
+    """Scripts, links of the head, styles and fonts are checked."""
     (fault,) = check_site.loads_from_elsewhere(site(SOUND | {name: text}))
     assert fault.startswith(f"{name} loads ")
 
 
 def test_names_without_an_entry_and_with_two_are_found():
-    """Only objects of Python count."""
+    """Only Python objects count."""
     rows = "a.f py:function 1 p.html#$ -\na.f py:method 1 q.html#$ -\na.g py:class 1 p.html#$ -\na.h std:label 1 p.html#$ -\n"
     inventory = b"# Sphinx inventory version 2\n# Project: a\n# Version: 1\n# compressed using zlib.\n" + zlib.compress(
         rows.encode()
@@ -82,6 +82,6 @@ def test_names_without_an_entry_and_with_two_are_found():
 
 
 def test_the_command_needs_a_folder(capsys):
-    """And says so."""
+    """Without one it raises an error."""
     assert check_site.main([]) == 2
     assert "usage" in capsys.readouterr().err

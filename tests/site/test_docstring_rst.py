@@ -1,4 +1,4 @@
-"""Docstrings on the site: formulas keep their lines, sections become fields, prose means itself, and no word is lost."""
+"""Docstrings on the site: formulas keep their lines, sections become fields, prose is plain text, and no word is lost."""
 
 import re
 
@@ -14,7 +14,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def test_a_formula_keeps_its_lines_and_columns():
-    """Indented after the summary, or at the margin with columns, as in the docstrings of modules."""
+    """It is indented after the summary, or has columns at the margin, as in docstrings of modules."""
     block = ["   y  = x wᵀ + b", "   gb = Σ gy        over rows"]
     formula = [".. code-block:: text", "   :class: formula", *block]
     assert lines_of("Map.\n\n    y  = x wᵀ + b\n    gb = Σ gy        over rows\n\nMore.") == ["Map.", *formula, "More."]
@@ -24,14 +24,14 @@ def test_a_formula_keeps_its_lines_and_columns():
 
 
 def test_a_program_is_highlighted():
-    """A call of a dotted name makes an indented block one; a formula that Python could read is none."""
+    """An indented block with a call of a dotted name is a program; a formula that Python could parse is not."""
     assert lines_of("Map.\n\n    y = net.apply(params, x)")[1] == ".. code-block:: python"
     assert not is_program(["y = a * x + b"])
     assert not is_program(["y = x wᵀ"])
 
 
 def test_an_example_stays_as_it_is():
-    """With its output, whatever signs are in it."""
+    """Its output stays too, with all characters."""
     example = ">>> f(*x)\ntensor([1., 2.])"
     assert lines_of(f"Map.\n\n{example}") == ["Map.", *example.split("\n")]
 
@@ -54,12 +54,12 @@ def test_an_example_stays_as_it_is():
     ],
 )
 def test_a_section_becomes_fields(section, fields):
-    """Entries go on over indented lines, and are joined."""
+    """Entries continue over indented lines, which are joined."""
     assert lines_of(f"Map.\n\n{section}")[1:] == fields
 
 
 def test_an_entry_may_have_a_formula_and_a_list():
-    """Inside of the field."""
+    """Both are within the field."""
     text = "Args:\n    p: One of:\n\n        - ``a``: this\n          one\n        - ``b``"
     assert lines_of(text) == [":param p:", "   One of:", "   - ``a``: this one", "   - ``b``"]
 
@@ -73,19 +73,19 @@ def test_an_entry_may_have_a_formula_and_a_list():
     ],
 )
 def test_prose_means_itself(text, markup):
-    """Signs that reStructuredText would read are escaped outside of double backquotes."""
+    """Characters that reStructuredText interprets are escaped outside of double backquotes."""
     assert prose(text) == markup
 
 
 def test_a_literal_that_names_something_public_is_a_link():
-    """Only where the name is known."""
+    """The name must be known."""
     known = {"MSE": "funcnet.MSE"}
     assert prose("as ``MSE`` and ``mse``", known.get) == "as :py:obj:`MSE <funcnet.MSE>` and ``mse``"
 
 
 @pytest.mark.parametrize("name", public_names.documented())
 def test_no_word_is_lost(name):
-    """Every word of a docstring is on its page, in its order; only the names of sections change."""
+    """Every word of a docstring is on its page in order; only the names of sections change."""
     said = public_names.docstring(name)
     shown = "\n".join(converted(said.split("\n"))).replace("\\", "")
     left = iter(re.findall(r"\w+", re.sub(r"^\s*(\.\. code-block:: \w+|:class: formula)$", "", shown, flags=re.MULTILINE)))

@@ -1,4 +1,4 @@
-"""The font of formulas: every sign in docstrings and pages is in it, at one width."""
+"""The font of formulas: it has every character in docstrings and pages, with one width."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ FONT = TTFont(ROOT / "docs" / "_static" / "formulas.woff")
 
 
 def test_every_sign_is_in_the_font():
-    """A sign that is missing here would come from another font and move the columns: enter it in docs/formula_font.py."""
+    """A missing character would come from another font and shift the columns: add it in docs/formula_font.py."""
     files = [
         *(ROOT / "funcnet").rglob("*.py"),
         *ROOT.glob("*.md"),
@@ -22,10 +22,10 @@ def test_every_sign_is_in_the_font():
 
 
 def test_all_signs_are_of_one_width():
-    """Combining ones too, which the shaping of text then puts over the sign before."""
+    """Combining characters have it too; text shaping puts them above the character before."""
     assert len({FONT["hmtx"][name][0] for name in FONT.getBestCmap().values()}) == 1
 
 
 def test_the_license_is_beside_it():
-    """As it demands."""
+    """The license requires it."""
     assert "Bitstream" in (ROOT / "docs" / "_static" / "LICENSE_DEJAVU").read_text()

@@ -14,7 +14,7 @@ REPORTS = (ROOT / "docs" / "gallery_reports.md").read_text()
 
 
 def test_every_example_is_shown():
-    """With a picture or in the table; each file of the folder that is a program."""
+    """Each file of the folder that is a program has a picture, or is in the table."""
     programs = [path.stem for path in (ROOT / "examples").glob("*.py") if "__main__" in path.read_text()]
     assert len(programs) > 15
     assert [name for name in programs if f"(../examples/{name}.py)" not in GALLERY] == []

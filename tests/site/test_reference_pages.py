@@ -1,4 +1,4 @@
-"""The pages of the site: each group of public names has one, every page is in the navigation once, and links are rewritten."""
+"""The pages of the site: each group of public names has one, navigation lists every page once, and links are rewritten."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ TREE = re.compile(r"^```{toctree}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_each_group_has_a_page_that_shows_it():
-    """Named as the group, and no page shows another group."""
+    """It has the name of the group, and no other page shows the group."""
     shown = {name: re.findall(r"^```{family} (.+)$", text, re.MULTILINE) for name, text in API.items() if name != "index"}
     assert shown == {public_names.slug(group): [group] for group in public_names.groups()}
 
@@ -27,12 +27,12 @@ def test_the_overview_has_each_group_once():
 
 
 def test_the_groups_have_all_public_names():
-    """As ``funcnet.__all__`` lists them, in its order."""
+    """They follow the order of ``funcnet.__all__``."""
     assert [name for names in public_names.groups().values() for name in names] == fn.__all__
 
 
 def test_each_module_with_public_names_is_on_a_page():
-    """Also those of ``interop``."""
+    """This includes modules of ``interop``."""
     shown = re.findall(r"^```{public-names} (.+)$", "\n".join(API.values()), re.MULTILINE)
     wanted = [*public_names.MODULES, "interop", *[f"interop.{name}" for name in public_names.INTEROP]]
     assert sorted(shown) == sorted(f"funcnet.{name}" for name in wanted)
@@ -46,14 +46,14 @@ def in_trees(page: Path) -> list[Path]:
 
 
 def test_every_page_is_in_the_navigation_once():
-    """None is forgotten, and none is named that is not there."""
+    """None is missing, and every listed page exists."""
     pages = {*DOCS.rglob("*.md")}
     listed = [one for page in sorted(pages) for one in in_trees(page)]
     assert sorted(listed) == sorted(pages - {DOCS / "index.md"})
 
 
 def test_members_are_those_that_a_class_adds():
-    """The verbs of the contract are told once; what private bases define for subclasses is shown with public bases."""
+    """The verbs of the contract are documented once; members of private bases for subclasses are shown with public bases."""
     assert public_names.members(fn.Linear) == []
     assert public_names.members(fn.MultiHeadAttention)[-1] == "decode"
     assert {"init", "apply", "vjp"} <= {*public_names.members(fn.Layer)}
@@ -61,14 +61,14 @@ def test_members_are_those_that_a_class_adds():
 
 
 def test_data_is_documented_by_the_string_after_it():
-    """Or by its type."""
+    """Without a string its type documents it."""
     assert public_names.docstring("funcnet.stop").startswith("The value that a callback returns")
     assert public_names.kind(fn.stop) == "data"
 
 
 @pytest.mark.parametrize("name", public_names.TYPES)
 def test_a_type_in_signatures_is_explained(name):
-    """In the module that defines it."""
+    """The module that defines it has the explanation."""
     assert public_names.said_of_type(name).rstrip().endswith(".")
     assert len(public_names.said_of_type(name)) > 10
 
@@ -104,11 +104,11 @@ def tree(tmp_path):
     ],
 )
 def test_a_link_is_rewritten(tree, page, written, shown):
-    """To a page that includes the file, a download, or text; what is no link to a file stays."""
+    """It becomes a link to a page that includes the file, a download, or text; other links stay."""
     assert rewritten(written, tree / page, tree / page, tree) == shown
 
 
 def test_links_of_an_included_file_are_seen_from_the_page(tree):
-    """Pictures too."""
+    """This includes pictures."""
     page = tree / "contributing.md"
     assert expanded(page.read_text(), page, tree) == "[a](a.md#x) ![p](../pics/p.png)\n"

@@ -1,4 +1,4 @@
-"""The same nets in thinc, if it has their layers: it lacks Tanh and convolutions, and its Adam does not correct √v.
+"""The same nets in thinc, if it has their layers: it lacks Tanh and convolutions, and its Adam adds ε to the uncorrected √v.
 
 thinc uses numpy's arrays and blis's products, on one thread.
 """

@@ -82,7 +82,7 @@ def way_of(layer: Layer, params: Params, workers: Workers) -> Way | None:
 
 
 def opens(layer: Combinator) -> bool:
-    """Tell whether a net applies its children with their own params."""
+    """Return whether a net applies its children with their own params."""
     return isinstance(layer, _TRANSPARENT) or (layer.passes_gradients_on and not layer.computes_as_one)
 
 

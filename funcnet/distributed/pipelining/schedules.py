@@ -72,7 +72,7 @@ SCHEDULES: dict[str, Callable[[int, int, int], list[Action]]] = {
 
 
 def has_halves(schedule: str) -> bool:
-    """Tell whether a schedule computes the halves of the backward pass separately."""
+    """Return whether a schedule computes the halves of the backward pass separately."""
     return schedule == "zero_bubble"
 
 

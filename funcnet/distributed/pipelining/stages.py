@@ -46,7 +46,7 @@ class Deferring(StandIn):
 
 
 def _has_halves(layer: Layer) -> bool:
-    """Tell whether the halves of a layer's ``vjp`` together cost about as much as the whole.
+    """Return whether the halves of a layer's ``vjp`` together cost about as much as the whole.
 
     The halves take 1.0 times as long as the whole for Linear and Conv2d, 1.5 to 1.7 times for attention, and 1.6 to 1.8 times
     for LSTM and GRU.

@@ -95,7 +95,7 @@ def weighed_gy(gy: Any, w: Weight, params: Any) -> tuple[Any, Weight]:
 
 
 def _is_nothing(share: Share) -> bool | Tensor:
-    """Tell whether a micro-batch has weight 0 in any part; its gy may be NaN."""
+    """Return whether a micro-batch has weight 0 in any part; its gy may be NaN."""
     if all([isinstance(s, Tensor) for s in share]):  # noqa: C419
         return torch.stack([torch.as_tensor(s == 0) for s in share]).all()
     return not any([isinstance(s, Tensor) or s for s in share])  # noqa: C419

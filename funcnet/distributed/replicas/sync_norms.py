@@ -146,7 +146,7 @@ class SyncBatchNorm(BatchNorm):
 
 
 def _is_of_many(cache: Cache) -> bool:
-    """Tell whether a cache is that of several workers."""
+    """Return whether a cache is that of several workers."""
     return isinstance(cache, tuple) and len(cache) == 4
 
 
@@ -165,7 +165,7 @@ def converted(layer: BatchNorm, kind: type[BatchNorm], **more: Any) -> BatchNorm
 
 
 def has_sync_norms(net: Layer) -> bool:
-    """Tell whether all workers must call the methods of a net together."""
+    """Return whether all workers must call the methods of a net together."""
     return any(isinstance(layer, SyncBatchNorm) for _, layer in walk(net))
 
 

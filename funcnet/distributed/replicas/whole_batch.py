@@ -77,8 +77,8 @@ class WholeBatch:
     def _by_shares(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Grads, Cache]:
         """Sum the weights first, because each part of a loss and each micro-batch has its own.
 
-        The norms of several workers mix their gradients on the way back, which must have their weights by then; and what
-        clips gradients must see those of the whole batch.
+        Norms over several workers mix gradients in the backward pass, so these must have their weights before; and clipping
+        needs the gradients of the whole batch.
         """
         batches = self._micro_batches(x, target)
         started, keys = Shares(self.loss, batches, self.workers, _device(params)), self._keys(rng, len(batches))
@@ -140,7 +140,7 @@ class WholeBatch:
 
 
 def _casts(part: Any) -> bool:
-    """Tell whether a part of a net computes in half precision, whatever the dtype of its params."""
+    """Return whether a part of a net computes in half precision, whatever the dtype of its params."""
     return isinstance(part, MixedPrecision) or (isinstance(part, Layer) and part.output_dtype in HALF)
 
 

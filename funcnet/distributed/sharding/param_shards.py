@@ -74,7 +74,7 @@ def unshard(params: Tree) -> Tree:
 
 
 def is_sharded(params: Tree) -> bool:
-    """Tell whether a tree holds DTensors."""
+    """Return whether a tree holds DTensors."""
     return any(isinstance(leaf, DTensor) for leaf in tree.leaves(params))
 
 
@@ -153,7 +153,7 @@ def _checked(chooser: Any, where: Any, mesh: DeviceMesh) -> Placements:
 
 
 def _is_cut(one: Any) -> bool:
-    """Tell whether a value is a placement along an axis, in one or more stretches, or of whole leaves, but no pending sum."""
+    """Return whether a value is a placement along an axis, in one or more stretches, or of whole leaves, but no pending sum."""
     return isinstance(one, Placement) and (one.is_replicate() or hasattr(one, "dim"))
 
 

@@ -34,5 +34,5 @@ def cut_of(leaf: Any) -> tuple[int, int]:
 
 
 def is_divided(leaf: Any) -> bool:
-    """Tell whether each worker has a different piece of a leaf."""
+    """Return whether each worker has a different piece of a leaf."""
     return cut_of(leaf)[0] >= 0

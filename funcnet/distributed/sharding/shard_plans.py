@@ -52,7 +52,7 @@ class Plan:
         self._messages: dict[Any, list[tuple[int, ...]]] = {}
 
     def is_of(self, params: Params, workers: Workers) -> bool:
-        """Tell whether params have the structure, shapes and dtypes of the plan."""
+        """Return whether params have the structure, shapes and dtypes of the plan."""
         try:
             return self.workers == workers and _kinds(self.codec.read(params)) == self.kinds
         except LookupError:
@@ -94,7 +94,7 @@ class Plan:
         return self._messages[places]
 
     def is_alone(self, i: int) -> bool:
-        """Tell whether the leaf at a place is evenly cut and large enough for a separate message."""
+        """Return whether the leaf at a place is evenly cut and large enough for a separate message."""
         cut = self.cuts[i]
         return cut is not None and cut.is_even and cut.leaf.nbytes >= ALONE
 

@@ -49,7 +49,7 @@ class Division:
         """The params on the meta device, undivided."""
 
     def fits(self, leaves: list[Any]) -> bool:
-        """Tell whether the leaves of other params are divided in the same way."""
+        """Return whether the leaves of other params are divided in the same way."""
         pairs = zip(self.specs, map(_spec, leaves), strict=True)
         return all([one is other or one == other for one, other in pairs])  # noqa: C419 (as elsewhere)
 

@@ -47,7 +47,7 @@ class ValueParameters(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _is_field(self, path: str, params: dict[str, Any]) -> bool:
-        """Tell whether a path leads into a parameter other than an estimator; scikit-learn sets those of estimators."""
+        """Return whether a path leads into a parameter other than an estimator; scikit-learn sets those of estimators."""
         name, inner, _ = path.partition("__")
         return bool(inner) and hasattr(self, name) and not hasattr(params.get(name, getattr(self, name)), "set_params")
 

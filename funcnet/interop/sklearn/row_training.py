@@ -75,12 +75,12 @@ def _perceptron(x: Tensor, outputs: int) -> Layer:
 
 
 def is_binary(loss: Loss) -> bool:
-    """Tell whether the targets of a loss are numbers 0 and 1 for each output, instead of class labels."""
+    """Return whether the targets of a loss are numbers 0 and 1 for each output, instead of class labels."""
     return isinstance(_first(loss), (BCE, BCEWithLogits, Focal))
 
 
 def is_of_probabilities(loss: Loss) -> bool:
-    """Tell whether the loss expects probabilities as the net's outputs."""
+    """Return whether the loss expects probabilities as the net's outputs."""
     return isinstance(_first(loss), BCE)
 
 

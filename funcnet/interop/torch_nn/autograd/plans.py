@@ -48,7 +48,7 @@ def _zeros(kind: Any) -> Tensor | None:
 
 
 def is_inline(net: Layer) -> bool:
-    """Tell whether compiled code must differentiate a net with its own rules: ``lift`` fills a module at each call.
+    """Return whether compiled code must differentiate a net with its own rules: ``lift`` fills a module at each call.
 
     Dynamo does not permit these writes within an operation that has a custom derivative.
     """

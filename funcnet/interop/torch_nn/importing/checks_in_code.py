@@ -34,7 +34,7 @@ def passing(frame: FrameType) -> bool | None:
 
 
 def is_unpacked_with_star(frame: FrameType) -> bool:
-    """Tell whether the code in a frame unpacks a value to pass all entries on: ``f(*value)``, ``(1, *value)``."""
+    """Return whether the code in a frame unpacks a value to pass all entries on: ``f(*value)``, ``(1, *value)``."""
     step = next((one for one in _instructions(frame.f_code) if one.offset == frame.f_lasti), None)
     return step is not None and step.opname in ("LIST_EXTEND", "CALL_FUNCTION_EX")
 
@@ -54,7 +54,7 @@ def _passing(steps: list[dis.Instruction], at: int, *, jumps_if: bool) -> bool |
 
 
 def _only_raises(block: list[dis.Instruction]) -> bool:
-    """Tell whether a block raises before it jumps, returns or stores anything."""
+    """Return whether a block raises before it jumps, returns or stores anything."""
     for step in block:
         if step.opname in ("RAISE_VARARGS", "LOAD_ASSERTION_ERROR"):
             return True

@@ -129,7 +129,7 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 def holds(values: Any, kinds: tuple[type, ...]) -> bool:
-    """Tell whether a value of one of the kinds is among the values, or inside their tuples, lists and dicts."""
+    """Return whether a value of one of the kinds is among the values, or inside their tuples, lists and dicts."""
     if isinstance(values, kinds):
         return True
     if isinstance(values, dict):

@@ -37,7 +37,7 @@ def _reached(nodes: Nodes, outputs: set[str]) -> set[str]:
 
 
 def _stops(layer: Layer, i: int) -> bool:
-    """Tell whether no gradient of a layer's output reaches its input i."""
+    """Return whether no gradient of a layer's output reaches its input i."""
     if isinstance(layer, (Frozen, ByMode)):
         return _stops(layer.layer, i)
     if isinstance(layer, Serial):

@@ -27,7 +27,7 @@ _OF_SHAPES: set[Any] = {"shape", "ndim", "size", "dim", "device", "dtype"}
 
 
 def is_of_shapes(node: fx.Node) -> bool:
-    """Tell whether the value of a node is a size or shape, or computed only from sizes and shapes."""
+    """Return whether the value of a node is a size or shape, or computed only from sizes and shapes."""
     if node.op == "call_method":
         return node.target in _OF_SHAPES
     if node.op != "call_function" or not node.all_input_nodes:
@@ -54,7 +54,7 @@ class _Attribute(fx.proxy.Attribute, _Proxy):
 
 
 def _is_instance(value: Any, kind: Any) -> bool:
-    """Tell whether a value is of a kind, as ``isinstance`` does; a traced value is a tensor unless it is a size or shape."""
+    """Return whether a value is of a kind, as ``isinstance`` does; a traced value is a tensor unless it is a size or shape."""
     if issubclass(type(value), _Proxy) and not is_of_shapes(value.node):
         return _PLAIN(value, kind) or issubclass(Tensor, kind)
     return _PLAIN(value, kind)

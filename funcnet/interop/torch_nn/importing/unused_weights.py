@@ -46,7 +46,7 @@ def _users(layer: Any) -> dict[str, list[str]]:
 
 
 def _returns_weights(layer: Any) -> bool:
-    """Tell whether a layer is an attention layer that returns (y, weights)."""
+    """Return whether a layer is an attention layer that returns (y, weights)."""
     while isinstance(layer, Wrapper):
         layer = layer.layer
     return isinstance(layer, MultiHeadAttention) and layer.need_weights

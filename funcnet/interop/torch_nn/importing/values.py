@@ -41,7 +41,7 @@ def settled(dtype: torch.dtype) -> Numbers:
 
 
 def is_whole(numbers: Numbers) -> bool:
-    """Tell whether numbers are known to be integers or booleans."""
+    """Return whether numbers are known to be integers or booleans."""
     if isinstance(numbers, Undecided):
         return numbers.are_whole
     return numbers is not None and not numbers.is_floating_point and not numbers.is_complex

@@ -32,7 +32,7 @@ def _graph(net: Layer) -> Graph | None:
 
 
 def _is_mask(layer: Layer, i: int) -> bool:
-    """Tell whether a layer uses its input i only as a torch.nn mask."""
+    """Return whether a layer uses its input i only as a torch.nn mask."""
     if isinstance(layer, ByMode):
         return _is_mask(layer.layer, i) and _is_mask(layer.evaluation, i)
     if isinstance(layer, Wrapper):
@@ -52,7 +52,7 @@ def _uses(graph: Graph, name: str) -> list[Use]:
 
 
 def _agree(graph: Graph, uses: list[Use]) -> bool:
-    """Tell whether no rewritten layer is used again with another value as its mask."""
+    """Return whether no rewritten layer is used again with another value as its mask."""
     owners = {node: f if isinstance(f, str) else node for node, f, _ in graph.nodes}
     places = {(owners[node], k) for node, _, k in uses}
     counts = sum(1 for node in owners for owner, k in places if owners[node] == owner)

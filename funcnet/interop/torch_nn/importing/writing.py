@@ -123,12 +123,12 @@ class LostWriteError(UnsupportedError):
 
 
 def is_in_place(module: nn.Module) -> bool:
-    """Tell whether a module with a torch.nn forward writes its output to its input."""
+    """Return whether a module with a torch.nn forward writes its output to its input."""
     return getattr(module, "inplace", False) is True and type(module).forward.__module__.startswith("torch.nn.")
 
 
 def writes_first(modules: list[nn.Module], is_writer: Callable[[nn.Module], bool]) -> bool:
-    """Tell whether modules in series write to the input of the first one."""
+    """Return whether modules in series write to the input of the first one."""
     for one in modules:
         if is_writer(one) or is_in_place(one):
             return True

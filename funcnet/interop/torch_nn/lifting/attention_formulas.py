@@ -1,4 +1,4 @@
-"""Attention written out, for transforms of ``torch.func`` and for keyed dropout: torch's fused kernels know neither.
+"""Attention as a formula, for transforms of ``torch.func`` and for keyed dropout: torch's fused kernels support neither.
 
 w = softmax(q kᵀ scale + mask)      y = dropout(w) v
 """

@@ -35,7 +35,7 @@ class recording:  # noqa: N801 (called as a context by ``with``)
 
 
 def may_record(tensors: Iterable[Any]) -> bool:
-    """Tell whether the tensors are plain, have values, and are not being differentiated otherwise."""
+    """Return whether the tensors are plain, have values, and are not being differentiated otherwise."""
     followed = torch.is_grad_enabled()
     return is_eager() and all(isinstance(x, Tensor) and not x.is_meta and not (followed and x.requires_grad) for x in tensors)
 
@@ -61,7 +61,7 @@ def gradients(graph: Any, gys: Sequence[Tensor], of_params: bool, of_x: bool) ->
 
 
 def is_usable(graph: Any, gys: Iterable[Any]) -> bool:
-    """Tell whether a graph is unchanged since it was recorded and the backward pass is not being differentiated."""
+    """Return whether a graph is unchanged since it was recorded and the backward pass is not being differentiated."""
     if not isinstance(graph, Graph) or not may_record(one for one in gys if one is not None):
         return False
     leaves = [*graph.trained.values(), *graph.xs]

@@ -1,4 +1,4 @@
-"""Recurrent layers written out, for transforms of ``torch.func``, which do not support torch's kernels, and for keyed dropout.
+"""Recurrent layers as formulas, for transforms of ``torch.func``, which do not support torch's kernels, and for keyed dropout.
 
 a = w_ih x_t + b_ih      b = w_hh h + b_hh
 RNN    h′ = tanh(a + b), or relu

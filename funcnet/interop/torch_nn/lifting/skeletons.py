@@ -244,7 +244,7 @@ def _replace(owner: nn.Module, key: str) -> Any:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Tell whether two containers hold the same objects."""
+    """Return whether two containers hold the same objects."""
     if len(one) != len(other) or (isinstance(one, dict) and one.keys() != other.keys()):
         return False
     pairs = zip(one.values(), other.values(), strict=True) if isinstance(one, dict) else zip(one, other, strict=True)

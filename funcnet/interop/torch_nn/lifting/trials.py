@@ -106,7 +106,7 @@ def _require_repeatable(who: str, trial: _Trial, layer: Lifted, params: Params, 
 
 
 def _is_close(a: Any, b: Any) -> bool:
-    """Tell whether two outputs are equal up to rounding: some GPU kernels add in varying order."""
+    """Return whether two outputs are equal up to rounding: some GPU kernels add in varying order."""
     if a is None or b is None or a.is_meta:
         return a is b or (a is not None and b is not None and a.shape == b.shape)
     return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
@@ -117,7 +117,7 @@ def _buffers(layer: Lifted) -> list[Leaf]:
 
 
 def _is_batch_dependent(trial: _Trial, layer: Lifted, params: Params, x: Any) -> bool:
-    """Tell whether the first row of y changes if all other rows of x are replaced with the first one."""
+    """Return whether the first row of y changes if all other rows of x are replaced with the first one."""
     xs = tree.leaves(x)
     rows = {leaf.shape[0] if leaf.dim() else 0 for leaf in xs}
     if len(rows) != 1 or min(rows) < 2 or xs[0].is_meta:

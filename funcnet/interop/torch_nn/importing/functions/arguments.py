@@ -27,17 +27,17 @@ def named(*names: str) -> list[Any]:
 
 
 def is_tensor(value: Any) -> bool:
-    """Tell whether a value is a tensor of the traced code, or a tuple of them."""
+    """Return whether a value is a tensor of the traced code, or a tuple of them."""
     return isinstance(value, (Ref, Node))
 
 
 def is_size(value: Any) -> bool:
-    """Tell whether a value is a number known only from shapes."""
+    """Return whether a value is a number known only from shapes."""
     return isinstance(value, (Size, Arithmetic))
 
 
 def has_sizes(value: Any) -> bool:
-    """Tell whether a value contains sizes that are known only from shapes."""
+    """Return whether a value contains sizes that are known only from shapes."""
     if isinstance(value, slice):
         return any(map(has_sizes, (value.start, value.stop, value.step)))
     if isinstance(value, (tuple, list)):

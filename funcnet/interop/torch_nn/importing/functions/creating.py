@@ -1,4 +1,4 @@
-"""New tensors: constant, consecutive, or written out in the code."""
+"""New tensors: constant, consecutive, or given as literals in the code."""
 
 from typing import Any
 
