@@ -9,11 +9,11 @@ is an error, and so are gradients or a state in the place of params:
     opt.update(params, state, grads)    neither are they here
 
 Dicts, tuples and lists that you write yourself are accepted everywhere. Type checkers compare the methods: ``Params`` has more
-than ``State``, and ``State`` has more than ``Grads``.
+than ``State``, and ``State`` has more than ``Grads``. ``contract`` and ``optim.base`` make those names of the protocols here.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 
 class GradsDict(Protocol):
@@ -51,23 +51,6 @@ class ParamsTuple(StateTuple, Protocol):
     def __iter__(self) -> Iterator[Any]: ...
     def __contains__(self, key: object, /) -> bool: ...
 
-
-Params: TypeAlias = dict[Any, Any] | ParamsTuple
-"""Parameters: a tree of tensors. A layer has a dict with ``torch.nn``'s names, ``{}`` for none; a combinator has a tuple or a
-dict of its children's params."""
-
-Grads: TypeAlias = GradsDict | GradsTuple
-"""Gradients: a tree like the params, with ``None`` in place of each leaf that has no gradient."""
-
-State: TypeAlias = StateDict | StateTuple
-"""The state of an optimizer: a tree of tensors whose structure, shapes and dtypes no update changes."""
-
-Cache: TypeAlias = Any
-"""What ``apply`` keeps for ``vjp``: a tree with exactly what the backward pass needs. It may alias x and y, and copies neither.
-Treat it as opaque; the docstring of each layer says what it holds."""
-
-Shape: TypeAlias = tuple[int, ...]
-"""The shape of a tensor, or any tuple with one whole number for each axis."""
 
 if TYPE_CHECKING:
 

@@ -58,10 +58,18 @@ from funcnet.plans import Unchecked
 from funcnet.random.keys import Key
 from funcnet.traits import Traits
 
-Params: TypeAlias = annotations.Params
-Grads: TypeAlias = annotations.Grads
-Cache: TypeAlias = annotations.Cache
-Shape: TypeAlias = annotations.Shape
+Params: TypeAlias = dict[Any, Any] | annotations.ParamsTuple
+"""Parameters: a dict of tensors with ``torch.nn``'s names; of a combinator, a tuple or dict of its children's params."""
+
+Grads: TypeAlias = annotations.GradsDict | annotations.GradsTuple
+"""Gradients: a tree like the params, with ``None`` in place of each leaf that has no gradient."""
+
+Cache: TypeAlias = Any
+"""What ``apply`` keeps for ``vjp``, and nothing else. Treat it as opaque: it may share memory with x and y."""
+
+Shape: TypeAlias = tuple[int, ...]
+"""The shape of a tensor, or any tuple with one whole number for each axis."""
+
 Size = annotations.Size
 
 Rng: TypeAlias = Key | int | None

@@ -39,8 +39,8 @@ from funcnet.errors import add_location, describe, explains, value_error
 from funcnet.flattening import Tree
 from funcnet.value import Value
 
-State: TypeAlias = annotations.State
-"""The state of an optimizer or of a gradient transform; see ``annotations``."""
+State: TypeAlias = annotations.StateDict | annotations.StateTuple
+"""The state of an optimizer or gradient transform: a tree of tensors whose structure, shapes and dtypes no update changes."""
 
 
 class GradientTransform(Value, ABC):
