@@ -104,6 +104,7 @@ def test_a_task_is_two_clicks_from_the_readme(task):
     """README links to the page of answers, whose section has a snippet that runs."""
     assert "](docs/howto.md" in (ROOT / "README.md").read_text()
     assert f"howto: {TASKS[task]}" in PROGRAMS
+    assert snippets(PAGES["howto"].split("\n## ")[0]) == []  # the section's snippet runs as it stands
 
 
 def rows(text: str) -> list[tuple[str, str]]:
