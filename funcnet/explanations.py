@@ -197,7 +197,7 @@ def _unfit(layer: Any, rule: str, got: str, error: Exception) -> Exception:
 
 
 def caused(explained: Exception, error: Exception) -> Exception:
-    """Return an explanation with the kernel's error as its cause, since it is likely but not certain."""
+    """Return an explanation whose cause is the kernel's error: the explanation is likely, not certain."""
     explained.__cause__ = None if isinstance(error, Misfit) else error
     return explained
 

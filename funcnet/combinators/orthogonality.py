@@ -91,7 +91,7 @@ def _householder(x: Tensor) -> Tensor:
 
 
 def _householder_back(x: Tensor, q: Tensor, gq: Tensor) -> Tensor:
-    """Compute the gradient with products and solves: 14 ms for a ``Linear(256, 256)``; torch, which goes one by one, takes 50."""
+    """Compute the gradient with products and solves: 14 ms for ``Linear(256, 256)``, and 50 for torch, one reflection at a time."""
     v, s, u, signs = _reflections(x)
     g = gq * signs
     h = torch.linalg.solve_triangular(s.mT, -torch.matmul(v.mT, g), upper=False)

@@ -71,7 +71,7 @@ def test_categorical_draws_one_class_for_each_row():
 
 
 def test_rows_draw_independently():
-    """For two equal rows, pairs of classes have the products of their probabilities."""
+    """Two equal rows: the probability of a pair of classes is the product of their probabilities."""
     logits = torch.log(torch.tensor([[0.3, 0.7], [0.3, 0.7]]))
     one, other = random.categorical(4, logits, (40_000,)).unbind(1)
     found, most = chi_square(2 * one + other, [0.09, 0.21, 0.21, 0.49])

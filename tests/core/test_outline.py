@@ -59,7 +59,7 @@ def test_a_net_with_missing_sizes_says_so() -> None:
     ids=lambda net: type(net).__name__,
 )
 def test_every_kind_of_net_is_well_formed(net: fn.Layer) -> None:
-    """And needs nothing from outside."""
+    """It also loads nothing from outside."""
     page = net._repr_html_()
     ElementTree.fromstring(page)
     assert not re.search(r"src=|href=|url\(|https?:|<script", page)

@@ -152,7 +152,7 @@ def test_without_onednn_every_preference_is_torchs_own():
 
 
 def test_an_unknown_library_is_refused():
-    """The message has its name."""
+    """The message names the library."""
     with pytest.raises(ValueError, match="set_matmul_library: library must be one of 'auto', 'mkl', 'onednn', got 'blas'"):
         fn.kernels.set_matmul_library("blas")
     with pytest.raises(ValueError, match="matmul_library: library must be one of"), fn.kernels.matmul_library("blas"):

@@ -184,7 +184,7 @@ class Branching(nn.Module):
 
 
 class Unknown(nn.Module):
-    """A forward with a function without a layer."""
+    """A forward that calls a function without a counterpart in funcnet."""
 
     def forward(self, x):
         return torch.linalg.svd(x)[0]
