@@ -91,7 +91,7 @@ def _householder(x: Tensor) -> Tensor:
 
 
 def _householder_back(x: Tensor, q: Tensor, gq: Tensor) -> Tensor:
-    """Compute the gradient with products and solves: 14 ms for ``Linear(256, 256)``, and 50 for torch, one reflection at a time."""
+    """Compute the gradient with products and solves: 14 ms for ``Linear(256, 256)``; torch's loop over reflections takes 50."""
     v, s, u, signs = _reflections(x)
     g = gq * signs
     h = torch.linalg.solve_triangular(s.mT, -torch.matmul(v.mT, g), upper=False)
