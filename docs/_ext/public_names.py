@@ -18,8 +18,9 @@ MODULES = ("tree", "random", "initializers", "kernels", "testing", "distributed"
 """The modules whose names are public, beside those of funcnet itself; and those of ``interop``."""
 
 TYPES = {
-    **dict.fromkeys(["Params", "Grads", "State", "Cache", "Shape", "Size"], "funcnet.annotations"),
-    "Rng": "funcnet.contract",
+    **dict.fromkeys(["Params", "Grads", "Cache", "Shape", "Rng"], "funcnet.contract"),
+    "State": "funcnet.optim.base",
+    "Size": "funcnet.annotations",
     "Key": "funcnet.random.keys",
     "Tree": "funcnet.flattening",
     "Rate": "funcnet.optim.rates",
