@@ -12,6 +12,8 @@ COLORS = ("#3b82c4", "#d9822b", "#3a9d5d", "#c94f4f", "#8a6bbf", "#8c6d46", "#c7
 _WIDTH, _HEIGHT = 320, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 312, 46, 164
 _MOST_POINTS, _MOST_MARKERS = 600, 30
+_LARGEST, _LEAST = 1e300, 1e-300
+"""The ends of all axes, and the shortest one, far enough from those of floats to compute with; larger values are at the ends."""
 
 
 class Curve(NamedTuple):
@@ -40,8 +42,9 @@ class Axis(NamedTuple):
     is_log: bool = False
 
     def place(self, value: float) -> float:
-        """Return the place of a value."""
-        low, high, at = (math.log(v) if self.is_log else v for v in (self.low, self.high, value))
+        """Return the place of a value; that of an end of the axis for a value outside."""
+        inside = min(max(value, self.low), self.high)
+        low, high, at = (math.log(v) if self.is_log else v for v in (self.low, self.high, inside))
         return self.start + (self.end - self.start) * (at - low) / (high - low)
 
 
@@ -52,7 +55,7 @@ def line_chart(
 
     Args:
         title: The words above the chart.
-        xs: The x of the values, in ascending order.
+        xs: The x of the values, in any order.
         curves: The lines; their finite values set the range of y.
         is_log: Whether y is logarithmic; all values must then be positive.
         from_zero: Whether y begins at 0.
@@ -61,7 +64,7 @@ def line_chart(
     parts = [element("text", title, x=4, y=14, font_weight="600"), *_legend(curves)]
     if finite:
         y = _vertical(min([0.0, *finite] if from_zero else finite), max(finite), is_log)
-        x = Axis(xs[0] - 0.5 * (xs[0] == xs[-1]), xs[-1] + 0.5 * (xs[0] == xs[-1]), _LEFT + 6, _RIGHT - 6)
+        x = _horizontal(*map(float, (min(xs), max(xs))))
         parts += [*_grid(y), *_numbers(x, xs), *[_line(x, y, xs, curve) for curve in curves]]
     else:
         parts.append(element("text", "no finite values", x=(_LEFT + _RIGHT) / 2, y=(_TOP + _BOTTOM) / 2, text_anchor="middle"))
@@ -70,11 +73,25 @@ def line_chart(
     return element("svg", *parts, class_="chart", viewBox=box, role="img", aria_label=title, style=style)
 
 
+def _within(value: float) -> float:
+    return min(max(value, -_LARGEST), _LARGEST)
+
+
+def _horizontal(low: float, high: float) -> Axis:
+    """Return the axis of x, which is not empty for a single value."""
+    low, high = _within(low), _within(high)
+    margin = max(0.5, 1e-6 * abs(low)) if low == high else 0.0
+    return Axis(low - margin, high + margin, _LEFT + 6, _RIGHT - 6)
+
+
 def _vertical(low: float, high: float, is_log: bool) -> Axis:
     """Return the axis of y, a little longer than the values reach."""
+    low, high = _within(low), _within(high)
     if is_log:
-        return Axis(low / 1.1, high * 1.1, _BOTTOM, _TOP, is_log=True)
+        return Axis(max(low, _LEAST) / 1.1, max(high, _LEAST) * 1.1, _BOTTOM, _TOP, is_log=True)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    if high - low < _LEAST:
+        margin = max(margin, _LEAST)
     return Axis(low - margin * (low != 0), high + margin, _BOTTOM, _TOP)
 
 
@@ -107,7 +124,8 @@ def _grid(y: Axis) -> Iterator[Markup]:
 
 
 def _numbers(x: Axis, xs: Sequence[float]) -> Iterator[Markup]:
-    whole = [value for value in ticks(x, 6) if value == int(value) and xs[0] <= value <= xs[-1]] or [xs[0]]
+    first, last = min(xs), max(xs)
+    whole = [value for value in ticks(x, 6) if value == int(value) and first <= value <= last] or [float(xs[0])]
     for value in whole:
         yield element("text", f"{value:.6g}", x=round(x.place(value), 1), y=_BOTTOM + 18, text_anchor="middle", fill_opacity=0.75)
 

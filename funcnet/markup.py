@@ -4,6 +4,7 @@ What is made here needs nothing from outside: no script, no font, no image. Colo
 """
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 STYLE = """
@@ -26,6 +27,10 @@ STYLE = """
 """The style of everything inside an element of class ``funcnet``."""
 
 
+_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""Control characters and halves of characters, which no HTML or XML file may hold."""
+
+
 class Markup(str):
     """Text that is HTML already, and is not escaped again."""
 
@@ -33,12 +38,12 @@ class Markup(str):
 
 
 def escaped(content: object) -> Markup:
-    """Return words as HTML; ``Markup`` stays as it is.
+    """Return words as HTML, with U+FFFD for characters that no file can hold; ``Markup`` stays as it is.
 
     >>> escaped("<2"), escaped(Markup("<b>2</b>"))
     ('&lt;2', '<b>2</b>')
     """
-    return content if isinstance(content, Markup) else Markup(html.escape(str(content)))
+    return content if isinstance(content, Markup) else Markup(html.escape(_UNWRITABLE.sub("\ufffd", str(content))))
 
 
 def joined(parts: Iterable[object]) -> Markup:
@@ -58,7 +63,7 @@ def element(tag: str, *content: object, **attributes: object) -> Markup:
     '<td class="word">a &amp; b</td>'
     """
     given = [(name.rstrip("_").replace("_", "-"), value) for name, value in attributes.items() if value is not None]
-    words = "".join([f' {name}="{html.escape(str(value))}"' for name, value in given])
+    words = "".join([f' {name}="{escaped(str(value))}"' for name, value in given])
     return Markup(f"<{tag}{words}>{joined(content)}</{tag}>")
 
 

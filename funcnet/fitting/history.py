@@ -32,7 +32,7 @@ class History(dict[str, list[Any]]):
         columns: A dict of lists by column name; the lists are copied. ``None`` for an empty history.
 
     Raises:
-        ValueError: If a column is not a list, or a value is neither a number, a tensor nor ``None``.
+        ValueError: If a column is not a list, or a value is neither a number in the range of floats, a tensor nor ``None``.
 
     >>> history = History({"epoch": [1, 2], "loss": [0.9, 0.25]})
     >>> history.append({"epoch": 3, "loss": 0.125, "accuracy": 0.75})
@@ -63,7 +63,7 @@ class History(dict[str, list[Any]]):
             row: The values of the epoch by column name; a 0-d tensor is stored as a number.
 
         Raises:
-            ValueError: If the row is not a dict, or a value is neither a number, a tensor nor ``None``.
+            ValueError: If the row is not a dict, or a value is neither a number in the range of floats, a tensor nor ``None``.
         """
         if not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
             raise value_error("History.append", "row must be a dict of values by name", describe(row))
@@ -202,7 +202,11 @@ def _value(who: str, name: str, value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Real):  # numpy's scalars too
-        return int(value) if isinstance(value, Integral) else float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            raise value_error(who, f"the values of {name!r} must be within the range of floats", "a larger one") from None
+        return int(value) if isinstance(value, Integral) else number
     raise value_error(who, f"the values of {name!r} must be numbers, tensors or None", describe(value))
 
 

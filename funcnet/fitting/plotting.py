@@ -129,7 +129,7 @@ def title_of(title: str, lines: list[Line]) -> str:
 def gapped(column: Column, count: int) -> list[float]:
     """Return a value for each epoch: NaN, which leaves a gap, for a missing or non-finite one."""
     missing = [math.nan] * (count - len(column))
-    return missing + [value if value is not None and math.isfinite(value) else math.nan for value in column]
+    return missing + [float(value) if value is not None and math.isfinite(value) else math.nan for value in column]
 
 
 def _marked(values: list[float]) -> list[int]:

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,8 +69,8 @@ def report(
         path: The file to write, usually ending in ``.html``.
         net: The net. With ``x`` its ``summary`` is shown, without it an outline of its layers.
         x: An input of the net, or its shape, as for ``summary``.
-        confusion: A matrix of counts with a row for each true class, or the name of a column of the history that holds such
-            matrices, of which the last is shown. By default the last column that does, if there is one.
+        confusion: A matrix of counts, or of shares, with a row for each true class; or the name of a column of the history
+            that holds such matrices, of which the last is shown. By default the last column that does, if there is one.
         classes: Names of the classes, in order. By default their numbers.
         title: The title of the page.
 
@@ -79,7 +79,7 @@ def report(
 
     Raises:
         ValueError: If ``run`` has no epoch, ``net`` is no layer or ``x`` is given without it, ``confusion`` is no square matrix
-            or no column of matrices, or ``classes`` does not fit it.
+            of finite numbers of at least 0 or no column of matrices, or ``classes`` does not fit it.
         OSError: From the system, for a missing folder or a full disk.
 
     >>> import tempfile
@@ -129,10 +129,12 @@ def _section(title: str, *content: object) -> Markup:
 
 def _facts(run: Any, history: History) -> Markup:
     rows = history.rows()
-    facts = [Fact(str(rows[-1].get("epoch", len(rows))), "epochs"), *[fact for name in history for fact in _best(history, name)]]
+    last = rows[-1].get("epoch")
+    facts = [Fact(str(last if _is_number(last) else len(rows)), "epochs")]
+    facts += [fact for name in history for fact in _best(history, name)]
     if isinstance(run, Fit):
         facts.append(Fact(f"{tree.size(run.params):,}", "numbers in params"))
-    seconds = [value for value in history.get("seconds", []) if value is not None]
+    seconds = [value for value in history.get("seconds", []) if _is_number(value) and isfinite(value)]
     if seconds:
         facts.append(Fact(_time(sum(seconds)), f"of training, {_time(sum(seconds) / len(seconds))} per epoch"))
     shown = [element("div", element("b", fact.value), element("span", fact.words), class_="fact") for fact in facts]
@@ -173,23 +175,35 @@ def _net(net: Any, x: Any) -> list[Markup]:
 def _confusion(history: History, confusion: Any, classes: Any) -> list[Markup]:
     """Return the section of the confusion matrix, if there is one."""
     if confusion is None:
-        columns = [name for name in history if _is_matrix(history[name][-1])]
+        columns = [name for name in history if _is_matrix(_last(history, name))]
         confusion = columns[-1] if columns else None
     if confusion is None:
         if classes is not None:
             raise value_error("report", "classes must be those of a confusion matrix", "none")
         return []
     name = confusion if isinstance(confusion, str) else "confusion matrix"
-    matrix = history.get(confusion, [None])[-1] if isinstance(confusion, str) else confusion
+    matrix = _last(history, confusion) if isinstance(confusion, str) else confusion
     if not _is_matrix(matrix):
-        rule = "confusion must be a square matrix, or the name of a column of such matrices"
+        rule = "confusion must be a square matrix of finite numbers of at least 0, or the name of a column of such matrices"
         raise value_error("report", rule, repr(confusion) if isinstance(confusion, str) else describe(confusion))
     names = _names(classes, len(matrix))
     return [_section(name.replace("_", " ").capitalize(), element("div", _matrix(matrix, names), class_="scroll"))]
 
 
+def _last(history: History, name: str) -> Any:
+    """Return the last value of a column; ``None`` if there is none."""
+    column = history.get(name)
+    return column[-1] if column else None
+
+
 def _is_matrix(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() == 2 and value.shape[0] == value.shape[1] > 0 and not value.is_complex()
+    """Tell whether a value is a dense square matrix of finite numbers of at least 0."""
+    if not isinstance(value, Tensor) or value.is_nested or value.layout is not torch.strided:
+        return False
+    if value.is_meta or value.is_quantized or value.is_complex() or value.dim() != 2 or not value.shape[0] == value.shape[1] > 0:
+        return False
+    numbers = value.double()
+    return bool(((numbers >= 0) & numbers.isfinite()).all())
 
 
 def _names(classes: Any, count: int) -> list[str]:

@@ -97,8 +97,12 @@ def with_one_openmp_thread(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def with_one_thread(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Return the kernel with everything on the calling thread, as far as there are setters."""
-    return with_one_mkl_thread(with_one_openmp_thread(kernel))
+    """Return the kernel with everything on the calling thread, as far as there are setters.
+
+    OpenMP's number is set first: asking for the previous one makes torch give a new thread its numbers, MKL's too. The other way
+    round MKL would be restored to "no number", and ignore ``torch.set_num_threads`` in that thread from then on.
+    """
+    return with_one_openmp_thread(with_one_mkl_thread(kernel))
 
 
 def _with_one(set_threads: Setter | None, kernel: Callable[_P, _R]) -> Callable[_P, _R]:
