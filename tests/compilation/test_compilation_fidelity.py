@@ -245,7 +245,9 @@ def test_a_decorated_function_pickles_by_its_name():
     def inner(x):
         return x
 
-    with pytest.raises(pickle.PicklingError, match=r"step must pickle, as a train step does and a function that its module has"):
+    with pytest.raises(
+        pickle.PicklingError, match=r"step must pickle, like a train step or a function defined with def in a module"
+    ):
         pickle.dumps(inner)
 
 

@@ -145,7 +145,15 @@ def test_a_state_of_named_tuples_comes_back_as_it_was(tmp_path):
     assert state.count == 15
 
 
-def test_an_interrupt_leaves_params_and_checkpoint_whole(tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler of Ctrl-C, which a shell's background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_leaves_params_and_checkpoint_whole(tmp_path, ctrl_c):
     """After Ctrl-C during a step the arguments are unchanged, and the last checkpoint loads."""
     params = NET.init(0)
     before = fn.tree.map(torch.clone, params)
