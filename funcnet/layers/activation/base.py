@@ -32,7 +32,7 @@ class Activation(Layer):
         x (...) → y (...)
 
     Cache:
-        The tensor that ``forward`` returns beside y.
+        The tensor that ``forward`` returns with y.
 
     Raises:
         ValueError: If x is not a dense floating tensor, if params are not empty, or if gy does not have the shape, dtype and
@@ -71,7 +71,7 @@ class Activation(Layer):
 
         Args:
             gy: Gradient of the output, already checked.
-            cache: The tensor that ``forward`` returned beside y.
+            cache: The tensor that ``forward`` returned with y.
 
         Returns:
             The gradient of the input, a new tensor.

@@ -204,7 +204,7 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
     def predict(self, params: Params, h: Tensor) -> Tensor:
         """Return the most likely class of each row.
 
-        A cluster is computed only for the rows in which it is likelier than every class of the shortlist.
+        A cluster is computed only for the rows in which it is more likely than every class of the shortlist.
 
         Args:
             params: Parameters of the layer.

@@ -30,7 +30,7 @@ class Bilinear(Layer):
         gw[o, i, j] = Σ gy[o] a[i] b[j]                     gc[o] = Σ gy[o]            sums over all rows
         ga[i]       = Σ gy[o] w[o, i, j] b[j]               gb[j] = Σ gy[o] w[o, i, j] a[i]
 
-    Every axis before the last is batch, and the same in both inputs.
+    Every axis before the last is a batch axis, and the same in both inputs.
 
     Args:
         in1_features: Size of the last axis of a; ``None`` to infer it with ``infer_sizes``.
