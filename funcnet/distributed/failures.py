@@ -130,7 +130,7 @@ def _explain(workers: Any, who: object, error: BaseException) -> None:
     ranks = dist.get_process_group_ranks(workers.group)
     seconds = min(_GRACE, board.store.timeout.total_seconds() / 2)
     try:
-        asked(lambda: board.post(_worded(error), is_own=is_own)).result(seconds)
+        asked(lambda: board.post(_worded(error), is_own=is_own, can_continue=is_own)).result(seconds)
         if is_own:
             return
         found = asked(lambda: board.collect(ranks, seconds)).result(2 * seconds)

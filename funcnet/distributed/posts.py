@@ -32,6 +32,9 @@ _LAST = 5.0
 _LONGEST = 60.0
 """Seconds that a worker that continues after an error waits to learn whether all workers had one."""
 
+_KEPT = 100
+"""Numbers of failures that a post lists; the others ask about one of the last few."""
+
 _asking: set[threading.Thread] = set()
 
 
@@ -66,13 +69,15 @@ class Report(NamedTuple):
 
     ``number`` counts the failures of its process, ``is_own`` says whether the error is its own instead of a collective's, and
     ``tokens`` are those of the processes known to it, by rank. torchrun restarts workers with the same store, so a post with
-    another token than the reader's is outdated.
+    another token than the reader's is outdated. ``unshared`` has the numbers of its last failures that it could not continue
+    after: a worker may post again before the others have read the failure that they ask about.
     """
 
     number: int
     text: str
     is_own: bool
     tokens: list[str]
+    unshared: list[int]
 
 
 @attrs.define
@@ -84,6 +89,7 @@ class _Process:
     token: str = ""
     failures: int = 0
     alarms: int = 0
+    unshared: list[int] = attrs.field(factory=list)
     out_of_step: dict[str, tuple[str, bool]] = attrs.field(factory=dict)
     unsettled: dict[str, str] = attrs.field(factory=dict)
 
@@ -97,7 +103,7 @@ def announce() -> None:
     if store is None or (_PROCESS.pid == os.getpid() and _PROCESS.store() is store):
         return
     _PROCESS.pid, _PROCESS.store, _PROCESS.token = os.getpid(), weakref.ref(store), secrets.token_hex(8)
-    _PROCESS.failures, _PROCESS.alarms, _PROCESS.out_of_step, _PROCESS.unsettled = 0, 0, {}, {}
+    _PROCESS.failures, _PROCESS.alarms, _PROCESS.unshared, _PROCESS.out_of_step, _PROCESS.unsettled = 0, 0, [], {}, {}
     store.set(f"funcnet/token/{dist.get_rank()}", _PROCESS.token)
 
 
@@ -117,6 +123,7 @@ def what_failed(group: Any, ranks: Iterable[int]) -> tuple[str, bool] | None:
     announce()
     text = _PROCESS.unsettled.pop(_name(group), None)
     if text is not None and not _have_all_failed([*ranks]):
+        _PROCESS.unshared.append(_PROCESS.failures)
         set_out_of_step(group, text, is_own=True)
     return _PROCESS.out_of_step.get(_name(group))
 
@@ -127,14 +134,14 @@ def has_failed() -> bool:
 
 
 def _have_all_failed(ranks: list[int]) -> bool:
-    """Wait until all workers have posted their own error, or that another's error ended a wait."""
+    """Wait until all workers have posted this failure, and return whether each had an error of its own."""
     board = Board()
     seconds = min(_LONGEST, board.store.timeout.total_seconds())
     try:
         found = asked(lambda: board.collect(ranks, seconds)).result(seconds + _LAST)
     except (RuntimeError, TimeoutError):
         return False
-    return all(rank in found and (found[rank].is_own or found[rank].number > _PROCESS.failures) for rank in ranks)
+    return all(rank in found and _PROCESS.failures not in found[rank].unshared for rank in ranks)
 
 
 def _name(group: Any) -> str:
@@ -151,10 +158,13 @@ class Board:
         announce()
         self.store, self.rank, self.size = default_store(), dist.get_rank(), dist.get_world_size()
 
-    def post(self, text: str, *, is_own: bool) -> None:
-        """Post a failure."""
+    def post(self, text: str, *, is_own: bool, can_continue: bool = False) -> None:
+        """Post a failure; ``can_continue`` says whether this worker can make its next step if all others had an error too."""
         _PROCESS.failures += 1
-        self.store.set(f"funcnet/report/{self.rank}", json.dumps(Report(_PROCESS.failures, text, is_own, self.tokens())))
+        if not can_continue:
+            _PROCESS.unshared = [*_PROCESS.unshared[-_KEPT:], _PROCESS.failures]
+        report = Report(_PROCESS.failures, text, is_own, self.tokens(), _PROCESS.unshared)
+        self.store.set(f"funcnet/report/{self.rank}", json.dumps(report))
         self.store.add("funcnet/alarms", 1)
 
     def others_failed(self) -> bool:

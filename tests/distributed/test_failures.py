@@ -62,10 +62,11 @@ def test_a_hung_worker_is_named_after_the_timeout() -> None:
     assert "got no word from rank 0 within 1 s: killed, hanging, unreachable or still busy" in str(found[1])
 
 
-def raising() -> tuple[float, tuple[int, ...], dict[int, str], float]:
+def raising(late: float) -> tuple[float, tuple[int, ...], dict[int, str], float]:
     """Fail equally on all workers, then on one, which continues; the others must not wait until the timeout.
 
-    After that nobody makes a step: the next sum of rank 1 would meet the one that the others have begun.
+    After that nobody makes a step: the next sum of rank 1 would meet the one that the others have begun. Rank 1 tries it
+    ``late`` seconds after its error, so the others may have failed once more by then.
     """
     workers = workers_of("test")
     for _ in range(2):
@@ -76,6 +77,7 @@ def raising() -> tuple[float, tuple[int, ...], dict[int, str], float]:
     if workers.rank == 1:
         with pytest.raises(ValueError, match="rows"), explained(workers, "a step"):
             raise ValueError("rows of another size")
+        time.sleep(late)
         with pytest.raises(WorkerError, match="a step: after a failed collective the workers are out of step"):
             collective(workers)
         time.sleep(4)
@@ -88,9 +90,10 @@ def raising() -> tuple[float, tuple[int, ...], dict[int, str], float]:
     return value, told.value.missing, told.value.raised, seconds
 
 
-def test_the_error_of_one_worker_reaches_the_others_at_once() -> None:
+@pytest.mark.parametrize("late", [0.0, 2.0])
+def test_the_error_of_one_worker_reaches_the_others_at_once(late: float) -> None:
     """Its message reaches them while it lives on; earlier errors of all workers do not matter."""
-    for rank, (value, missing, raised, seconds) in enumerate(run(4, raising)):
+    for rank, (value, missing, raised, seconds) in enumerate(run(4, raising, late)):
         assert value == 4.0
         if rank != 1:
             assert (missing, raised) == ((), {1: "ValueError: rows of another size"})
@@ -155,7 +158,7 @@ def started_again() -> tuple[float, tuple[int, ...]]:
     """Continue with a store that has the post of killed workers, as after a restart by torchrun."""
     workers, store = workers_of("test"), dist.distributed_c10d._get_default_store()
     if workers.rank == 0:
-        store.set("funcnet/report/0", json.dumps(posts.Report(1, "ValueError: old", True, ["of", "other", "processes"])))
+        store.set("funcnet/report/0", json.dumps(posts.Report(1, "ValueError: old", True, ["of", "other", "processes"], [])))
         store.add("funcnet/alarms", 1)
     dist.barrier()
     time.sleep(workers.rank)  # the others look at the store meanwhile
