@@ -67,7 +67,7 @@ def value_error(who: object, rule: str, got: object) -> ValueError:
 
 
 def explains(error: Exception) -> bool:
-    """Tell whether an error needs no explanation: ``value_error`` made it, or a signal handler raised it."""
+    """Return whether an error needs no explanation: ``value_error`` made it, or a signal handler raised it."""
     return getattr(error, "explains", False) or _comes_from_signal(error)
 
 
@@ -124,12 +124,12 @@ def _refuse(value: object, name: str, rule: str, got: Any) -> ValueError:
 
 
 def is_whole(value: object) -> bool:
-    """Tell whether a value is an integer that is not a bool."""
+    """Return whether a value is an integer that is not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is a finite real number other than a bool; an integer must fit in 64 bits, like torch's."""
+    """Return whether a value is a finite real number other than a bool; an integer must fit in 64 bits, like torch's."""
     if isinstance(value, Integral):
         return is_whole(value) and abs(int(value)) < _WORDS
     with suppress(OverflowError):  # for a large fraction
@@ -249,7 +249,7 @@ def as_tuple(given: Any) -> Any:
 
 
 def is_whole_tuple(value: object, at_least: float = -math.inf) -> bool:
-    """Tell whether a value is a tuple of whole numbers of at least ``at_least``."""
+    """Return whether a value is a tuple of whole numbers of at least ``at_least``."""
     return isinstance(value, tuple) and all(is_whole(n) and n >= at_least for n in value)
 
 

@@ -222,12 +222,12 @@ def _is_dense(x: Tensor) -> bool:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an error says that memory ran out, which is not the fault of an argument."""
+    """Return whether an error says that memory ran out, which is not the fault of an argument."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _is_about_derivatives(error: Exception) -> bool:
-    """Tell whether a kernel has no derivative, or a transform of ``torch.func`` cannot follow a write."""
+    """Return whether a kernel has no derivative, or a transform of ``torch.func`` cannot follow a write."""
     words = str(error)
     return isinstance(error, RuntimeError) and any(
         said in words
@@ -236,13 +236,13 @@ def _is_about_derivatives(error: Exception) -> bool:
 
 
 def _is_about_dtensors(error: Exception) -> bool:
-    """Tell whether a kernel has no rule for DTensors, or got plain tensors with them."""
+    """Return whether a kernel has no rule for DTensors, or got plain tensors with them."""
     words = str(error)
     return isinstance(error, RuntimeError) and any(said in words for said in ("sharding strategy", "torch.Tensor and DTensor"))
 
 
 def _is_due_to_sharded_params(params: Any, x: Any, error: Exception) -> bool:
-    """Tell whether params are DTensors and x is not, as when a user gives sharded params to a net or a plain step."""
+    """Return whether params are DTensors and x is not, as when a user gives sharded params to a net or a plain step."""
     return _is_about_dtensors(error) and _first_dtensor(params) is not None and _first_dtensor(x) is None
 
 

@@ -29,7 +29,7 @@ def _children(tree: Tree) -> Any:
 
 
 def _is_node(kind: type) -> bool:
-    """Tell whether a type is a node's. Callers in hot paths check ``Tensor``, ``dict`` and ``tuple`` before they call it."""
+    """Return whether a type is a node's. Callers in hot paths check ``Tensor``, ``dict`` and ``tuple`` before they call it."""
     return kind is dict or kind is tuple or (kind is not Tensor and issubclass(kind, NODES))
 
 

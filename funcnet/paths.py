@@ -63,7 +63,7 @@ def child_at(tree: Tree, key: str, error: Callable[[], Exception]) -> Tree:
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Tell whether a pattern with ``*``, ``?`` and ``[]`` matches a path; ``"*.bias"`` matches ``"bias"`` too."""
+    """Return whether a pattern with ``*``, ``?`` and ``[]`` matches a path; ``"*.bias"`` matches ``"bias"`` too."""
     return fnmatchcase(path, pattern) or fnmatchcase(f".{path}", pattern)
 
 

@@ -59,7 +59,7 @@ class Plan(Generic[_R]):
         self.check = tensor_guard([tensors[i] for i in places.values()] if self.distinct else tensors)
 
     def fits(self, arguments: Any) -> bool:
-        """Tell whether arguments are like those of the plan; an error about structure or leaves means no."""
+        """Return whether arguments are like those of the plan; an error about structure or leaves means no."""
         tensors: Any = self.read(arguments)
         if self.distinct is not None:
             for i, first in zip(self.again, self.first, strict=True):
@@ -100,7 +100,7 @@ class Plans(Generic[_R]):
         return None
 
     def is_due(self) -> bool:
-        """Tell whether to make a plan after a call without one: after the 2nd, 4th, 8th ... of them.
+        """Return whether to make a plan after a call without one: after the 2nd, 4th, 8th ... of them.
 
         A plan takes a millisecond to make, and some arguments cannot have one. ``torch.jit.trace`` compares two calls, which
         would differ if a plan were made in the first.
@@ -138,14 +138,14 @@ def _on_one_thread(run: Any) -> Any:
 
 
 def _is_plain(x: Any) -> bool:
-    """Tell whether a leaf is a dense tensor in main memory, without a gradient or half precision."""
+    """Return whether a leaf is a dense tensor in main memory, without a gradient or half precision."""
     if not isinstance(x, Tensor) or not is_plain_data(x) or x.is_nested or x.layout is not strided:
         return False
     return x.numel() > 0 and x.dtype in (torch.float32, torch.float64, torch.int64)
 
 
 def has_own(kind: type, hook: str, *verbs: str) -> bool:
-    """Tell whether the hook of a class belongs to its own verbs: no class derived from the one with the hook overrides them."""
+    """Return whether the hook of a class belongs to its own verbs: no class derived from the one with the hook overrides them."""
     source = next(one for one in kind.__mro__ if hook in vars(one))
     return all([_written(kind, verb) is _written(source, verb) for verb in verbs])  # noqa: C419
 

@@ -187,7 +187,7 @@ class _Record:
         self.smoothed: list[float] = []
 
     def add(self, loss: float) -> bool:
-        """Add a loss, and tell whether to continue."""
+        """Add a loss; return whether to continue."""
         self.average = self.share * self.average + (1 - self.share) * loss
         self.losses.append(loss)
         self.smoothed.append(self.average / (1 - self.share ** len(self.losses)))

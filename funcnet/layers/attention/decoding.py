@@ -218,5 +218,5 @@ def _listed(widths: list[int]) -> str:
 
 
 def batched(x: Any) -> bool:
-    """Tell whether the inputs have a batch axis."""
+    """Return whether the inputs have a batch axis."""
     return bool((x[0] if isinstance(x, tuple) else x).dim() == 3)

@@ -222,7 +222,7 @@ class ScaledDotProductAttention(Layer):
         return None if self._fit(q, k, v) else rule
 
     def _fit(self, q: Tensor, k: Tensor, v: Tensor) -> bool:
-        """Tell whether the shapes fit each other; with ``enable_gqa`` q may have more heads."""
+        """Return whether the shapes fit each other; with ``enable_gqa`` q may have more heads."""
         if q.dim() < 2 or q.shape[-1] != k.shape[-1] or k.shape[:-1] != v.shape[:-1]:
             return False
         if not self.enable_gqa or q.dim() == 2:

@@ -21,7 +21,7 @@ def _is_mask(x: Any) -> bool:
 
 
 def _fit_each_other(a: Tensor, b: Tensor) -> bool:
-    """Tell whether two masks can be broadcast together."""
+    """Return whether two masks can be broadcast together."""
     count = min(a.dim(), b.dim())
     pairs = zip(a.shape[a.dim() - count :], b.shape[b.dim() - count :], strict=True)
     return all([n == m or 1 in (n, m) for n, m in pairs])  # noqa: C419 (compiled code has no generators)

@@ -41,7 +41,7 @@ class _ResponseNorm(Layer):
 
     @abstractmethod
     def _takes(self, dim: int) -> bool:
-        """Tell whether x may have ``dim`` axes."""
+        """Return whether x may have ``dim`` axes."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if not self._takes(require_floating(self, params, x).dim()):

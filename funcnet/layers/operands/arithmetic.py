@@ -29,7 +29,7 @@ def shapes_of(x: Operands) -> Shapes:
 
 
 def _are_alike(x: tuple[Any, ...]) -> bool:
-    """Tell whether x is dense floating tensors of one dtype on one device: 0.4 µs for two, and 1 µs rule by rule."""
+    """Return whether x is dense floating tensors of one dtype on one device: 0.4 µs for two, and 1 µs rule by rule."""
     first = x[0]
     if type(first) is not Tensor or not first.is_floating_point():
         return False

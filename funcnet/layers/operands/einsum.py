@@ -17,7 +17,7 @@ from funcnet.value import frozen
 
 
 def _is_equation(got: Any) -> bool:
-    """Tell whether each letter occurs at most once in a part, and in at least two of the parts."""
+    """Return whether each letter occurs at most once in a part, and in at least two of the parts."""
     left, arrow, y = str(got).replace(" ", "").partition("->")
     parts = [*left.split(","), y]
     letters = {letter for part in parts for letter in part}

@@ -119,7 +119,7 @@ class _Cell(Layer):
         return rule or f"x must be an input, or {form} with states of its dtype and shape {(*one.shape[:-1], self.hidden_size)}"
 
     def _is_input(self, x: Any) -> bool:
-        """Tell whether x is an input, or an input and a state that fits it: kernels would broadcast other shapes."""
+        """Return whether x is an input, or an input and a state that fits it: kernels would broadcast other shapes."""
         is_lstm, one = self.kind == "lstm", x[0] if isinstance(x, tuple) and x else x
         if isinstance(x, tuple) and (len(x) != 2 or isinstance(x[1], tuple) != is_lstm):
             return False

@@ -48,7 +48,7 @@ class Resize(Layer):
         """Return the mode, and whether corners are aligned."""
 
     def scaled(self) -> bool:
-        """Tell whether the scale places the samples, instead of the sizes of x and y."""
+        """Return whether the scale places the samples, instead of the sizes of x and y."""
         return self.scale_factor is not None
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:

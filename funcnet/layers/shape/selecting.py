@@ -77,12 +77,12 @@ class Select(Layer):
 
 
 def _holds_trees(x: Any) -> bool:
-    """Tell whether all entries are tensors, tuples or dicts: numbers have no gradient."""
+    """Return whether all entries are tensors, tuples or dicts: numbers have no gradient."""
     return all([isinstance(one, (Tensor, tuple, dict)) for one in (x.values() if isinstance(x, dict) else x)])  # noqa: C419
 
 
 def _is_name(got: Any) -> bool:
-    """Tell whether a name could be that of an output, as in ``branch``; "2" is probably a mistake."""
+    """Return whether a name could be that of an output, as in ``branch``; "2" is probably a mistake."""
     return isinstance(got, str) and got.isidentifier()
 
 

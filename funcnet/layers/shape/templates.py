@@ -154,7 +154,7 @@ def comparable(template: Any) -> Any:
 
 
 def is_size(template: Any, least: int = -1) -> bool:
-    """Tell whether a template is a whole number of at least ``least``, or an expression of one."""
+    """Return whether a template is a whole number of at least ``least``, or an expression of one."""
     if isinstance(template, (InputSize, InputShape, InputOnes, SizeArithmetic)):
         return True
     return isinstance(template, int) and not isinstance(template, bool) and template >= least
@@ -183,7 +183,7 @@ whole_or_size = valid_if(
 
 
 def keeps_batch(template: Any) -> bool:
-    """Tell whether a first size is that of the batch of x, or a multiple of it: each row of y then depends on one row of x."""
+    """Return whether a first size is that of the batch of x, or a multiple of it: each row of y then depends on one row of x."""
     if isinstance(template, SizeArithmetic):
         return template.name == "mul" and (keeps_batch(template.left) or keeps_batch(template.right))
     if isinstance(template, InputShape):
