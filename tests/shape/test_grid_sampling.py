@@ -52,7 +52,7 @@ def test_the_identity_map_reads_an_image_as_it_is():
 
 
 IMAGES, GRID = torch.ones(2, 3, 4, 4), torch.zeros(2, 5, 5, 2)
-AXES = "x must have the axes (N, C, H, W) and (N, h, w, 2), or (N, C, D, H, W) and (N, d, h, w, 3), none of an image empty"
+AXES = "x must have the axes (N, C, H, W) and (N, h, w, 2), or (N, C, D, H, W) and (N, d, h, w, 3), and no axis of an image may be empty"
 MESSAGES = {
     "GridSample: mode must be one of 'bilinear', 'nearest', 'bicubic', got 'linear'": lambda: fn.GridSample("linear"),
     "GridSample: padding_mode must be one of 'zeros', 'border', 'reflection', got 'circular'": lambda: fn.GridSample(padding_mode="circular"),

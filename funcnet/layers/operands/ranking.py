@@ -242,6 +242,6 @@ class GatherElements(Along):
 
     def complaint(self, x: Any) -> str | None:
         if not isinstance(x, tuple) or len(x) != 2 or floating_complaint(x[0]) or not isinstance(x[1], Tensor):
-            return "x must be a pair of a floating tensor and one of integers"
+            return "x must be a pair of a floating tensor and an integer tensor"
         rule = "the index must be int64, on the device of x, with as many axes, and only the axis gathered along may be longer"
         return axis_complaint(x[0], self.dim) or rule
