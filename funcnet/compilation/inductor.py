@@ -165,7 +165,7 @@ def _inputs(graph: Any, examples: list[Any]) -> list[Any]:
 
 
 def _sends(graph: Any) -> bool:
-    """Tell whether a graph has collectives."""
+    """Return whether a graph has collectives."""
     return any("c10d_functional" in str(node.target) for node in graph.graph.nodes)
 
 
@@ -180,7 +180,7 @@ def step_options(values: list[Any], inputs: list[Any]) -> dict[str, Any]:
 
 
 def _are_small(values: list[Any]) -> bool:
-    """Tell whether every tensor among the values of a graph is small; one of symbolic size is not."""
+    """Return whether every tensor among the values of a graph is small; one of symbolic size is not."""
     sizes = [value.numel() for row in values for value in tree.leaves(row) if isinstance(value, Tensor)]
     return all(type(size) is int and size < THREADS.value for size in sizes)
 
