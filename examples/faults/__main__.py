@@ -33,8 +33,8 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="number of kills; other faults are tried a tenth or a twentieth as often (%(default)s)",
     )
     new.add_argument("--seed", type=int, default=0, help="determines where and when faults strike")
-    new.add_argument("--folder", type=Path, help="where the trainings save (a temporary folder)")
-    new.add_argument("--out", type=Path, default=PAGE, help="where to write the page (%(default)s)")
+    new.add_argument("--folder", type=Path, help="folder for the checkpoints (a temporary folder)")
+    new.add_argument("--out", type=Path, default=PAGE, help="file for the page (%(default)s)")
     options = new.parse_args(arguments)
     if options.kills < 1:
         new.error(f"--kills must be at least 1, got {options.kills}")
