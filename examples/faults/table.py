@@ -11,9 +11,9 @@ A convolutional net with batch norm and dropout trains with AdamW, a schedule an
 strikes. The training survives if no complete checkpoint is lost, nothing goes on silently, and the same call, made again, ends
 with the params, optimizer state and history of an undisturbed training, bit for bit.
 
-In the rows of workers, three of them train another net in a gloo group with a timeout of 6 seconds, and save every 4 steps. All
-must end soon after the timeout at the latest, with an error that names the rank; the job, started again, must end with the same
-bits.
+In the rows of workers, three of them train another net in a gloo group, and save every 4 steps. Its timeout is a minute, and 10
+seconds where a worker hangs. All must end soon after the timeout at the latest, with an error that names the rank; the job,
+started again, must end with the same bits.
 
 | fault | tried | survived | lost | what happens |
 | --- | ---: | ---: | ---: | --- |
