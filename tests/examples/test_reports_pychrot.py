@@ -94,10 +94,10 @@ def test_table_three_has_the_mean_over_elements_with_its_loss_doubled(tmp_path, 
 
 def test_the_page_says_which_nets_take_more_than_half_the_seconds(tmp_path, monkeypatch, stubbed):
     """A net with a ratio of 1.25 is named; if all have 2.5, none is."""
-    assert "It reaches that for every net of Table II." in run(tmp_path / "fast")
+    assert "It reaches this goal for every net of Table II." in run(tmp_path / "fast")
     slow = {"seconds": 4.0}
     monkeypatch.setattr(paper, "perform", lambda e, f, *rest: fixed(e, f) | (slow if (e.name, f) == ("Tanh", "funcnet") else {}))
-    assert "It misses that for Tanh (1.25)." in run(tmp_path / "slow")
+    assert "It misses this goal for Tanh (1.25)." in run(tmp_path / "slow")
 
 
 def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
