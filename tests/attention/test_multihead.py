@@ -13,7 +13,7 @@ from funcnet import tree, walking
 
 @st.composite
 def configurations(draw_from):
-    """Draw a MultiHeadAttention with all options of torch.nn's, that module, and an input with a mask or none."""
+    """Draw a MultiHeadAttention with any options of torch.nn's, the module, and an input with or without a mask."""
     count, flag = draw_from(st.integers(1, 3)), st.booleans()
     embed = count * draw_from(st.integers(1, 3))
     kdim, vdim = draw_from(st.sampled_from([(embed, embed), (2, 3), (embed, 2)]))

@@ -167,7 +167,7 @@ def test_a_value_given_twice_to_one_node_gets_both_gradients():
 
 
 def test_a_graph_takes_several_inputs_and_gives_several_outputs_in_any_order_of_nodes():
-    """Nodes may be named before those they depend on; tuples go in and come out by the order of names."""
+    """A node may come before the nodes that it depends on; inputs and outputs are tuples in the order of names."""
     net = fn.graph("a", "b", y=(fn.Add(), "h", "b"), h=(F, "a"), output=("y", "h"))
     params, xs = double(net), (X, fn.random.normal(5, (5, 4), dtype=torch.float64))
     (y, h), gparams, (ga, gb) = parts(net, params, xs)
@@ -205,7 +205,7 @@ def test_a_graph_names_its_outputs():
 
 
 def test_grads_of_a_graph_computes_no_gradient_for_what_needs_none():
-    """The backward pass skips nodes without params before them; vjp goes through all."""
+    """The backward pass skips nodes that do not depend on params; vjp visits all nodes."""
     before, behind = Counting([]), Counting([])
     net = fn.graph("x", a=(before, "x"), h=(F, "a"), b=(behind, "h"))
     params = double(net)

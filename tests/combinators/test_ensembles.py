@@ -1,4 +1,4 @@
-"""Ensembles: each of n members computes what it computes alone."""
+"""Ensembles: each of n members computes the same as by itself."""
 
 import pickle
 from typing import Any
@@ -48,7 +48,7 @@ def test_member_i_is_initialized_with_the_key_folded_with_i(net: fn.Layer) -> No
 @pytest.mark.parametrize("dtype", TIGHT, ids=str)
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_each_member_gives_what_it_gives_alone(net: fn.Layer, dtype: torch.dtype) -> None:
-    """Output, prediction and gradients by the params are the member's own; the shared x has the sum of the gradients."""
+    """Output, prediction and gradients of params are the member's own; the gradient of the shared x is the sum."""
     many = fn.ensemble(net, N)
     params, x = tree.cast(many.init(0), dtype), drawn(1, 6, 3, dtype=dtype)
     y, cache = many.apply(params, x)
@@ -93,7 +93,7 @@ APART: dict[str, tuple[fn.Layer, tuple[int, ...]]] = {
 def test_members_one_after_the_other_give_what_they_give_at_once(
     layer: fn.Layer, shape: tuple[int, ...], shared: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """This needs no vmap for a large x; output, gradients and dropped elements agree, also for recurrent nets and attention."""
+    """A large x is computed without vmap; output, gradients and dropped elements agree, also for recurrent nets and attention."""
     at_once = members.Mapped(layer, N, shared)
     params, x = tree.cast(fn.ensemble(layer, N).init(0), torch.float64), drawn(1, *(shape if shared else (N, *shape)))
     key = (fn.key(5),) if layer.stochastic else ()
@@ -327,7 +327,7 @@ def test_a_compiled_step_is_the_eager_one(net: fn.Layer, loss: fn.Loss, target: 
 
 
 def test_an_ensemble_comes_back_from_a_pickle() -> None:
-    """What it holds for speed is not part of the repr or of equality."""
+    """Data that it caches for speed is not part of its repr or of equality."""
     many = fn.ensemble(mlp(fn.Tanh()), N, shared_input=False)
     again = pickle.loads(pickle.dumps(many))
     assert again == many
@@ -336,13 +336,13 @@ def test_an_ensemble_comes_back_from_a_pickle() -> None:
 
 
 def test_what_a_serial_holds_is_arranged_one_by_one() -> None:
-    """A layer without kernels of its own uses vmap alone, among others that do not."""
+    """Only a layer without batched kernels uses vmap; the layers around it do not."""
     kinds = [type(one) for one in members.batched(NETS["softmax"], N, shared=True)]
     assert kinds == [members.Linears, members.Mapped, members.Linears]
 
 
 def test_members_one_after_the_other_move_their_statistics() -> None:
-    """Each member in the loop has the statistics that it has alone."""
+    """Each member in the loop has the same statistics as by itself."""
 
     @fn.frozen
     class Looped(fn.BatchNorm1d):

@@ -1,4 +1,4 @@
-"""Uniqueness: results of the layer by itself, from fewer rows, and the error messages."""
+"""``uniqued``: it gives the results of the layer but computes fewer rows; and the error messages."""
 
 import pytest
 import torch

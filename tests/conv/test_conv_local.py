@@ -1,4 +1,4 @@
-"""Unshared and masked convolutions, compared with the shared one and by what they can see, and the errors they raise."""
+"""Unshared and masked convolutions: compared with shared ones, which pixels they see, and the errors they raise."""
 
 import pytest
 import torch

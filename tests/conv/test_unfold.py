@@ -60,7 +60,7 @@ def test_a_convolution_is_a_product_with_columns():
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_a_separable_convolution_is_one_with_a_product_for_its_weight(axes):
-    """The product of its two weights is a convolution's weight; each option goes to the layer that it is for."""
+    """The product of its two weights is a convolution's weight; each option goes to the layer to which it applies."""
     net = getattr(fn, f"separable_conv{axes}d")(2, 3, 3, 2, 1, multiplier=2, padding_mode="circular", initializer="torch")
     params, x = fn.tree.cast(net.init(0), torch.float64), draw((2, 2, *(5,) * axes))
     first, then = params["depthwise"]["weight"], params["pointwise"]["weight"]

@@ -124,7 +124,7 @@ def test_draws_are_functions_of_the_key(initializer):
 
 @pytest.mark.parametrize("initializer", EVERY, ids=repr)
 def test_initializers_work_under_vmap(initializer):
-    """Each row is what its key draws alone; the params of an ensemble are drawn in this way."""
+    """Each row equals the draw of its key by itself; the params of an ensemble are drawn in this way."""
     keys = random.split(1, 3)
     mapped = torch.func.vmap(lambda key: initializer(key, (5, 3)) + 0 * key)(keys)
     torch.testing.assert_close(mapped, torch.stack([initializer(key, (5, 3)) for key in keys]))

@@ -75,7 +75,7 @@ def test_the_output_of_a_net_does_not_live_through_the_backward_pass():
 
 
 def test_nor_does_it_in_a_step_by_plan():
-    """The unchecked verbs of a plan are joined without it."""
+    """The unchecked verbs of a plan do not keep it alive either."""
     refs = []
 
     def apply(params, x):
@@ -115,7 +115,7 @@ def test_a_step_writes_to_nothing():
 
 
 def test_a_step_is_a_value():
-    """It compares, prints as what it is made of, and pickles."""
+    """It compares, prints as the call that makes it, and pickles."""
     step = fn.train_step(NET, LOSS, OPT)
     assert step == fn.train_step(NET, LOSS, OPT)
     assert step != fn.train_step(NET, LOSS, OPT.replace(lr=0.2))
@@ -184,7 +184,7 @@ def test_steps_in_one_compiled_call_are_the_steps_one_by_one():
 
 
 def test_scanned_steps_are_refused_where_the_batches_are_not_k():
-    """There are too many or none along the first axis, or k is 0."""
+    """Too many batches along the first axis, no batches, and k = 0 are tried."""
     scan = ScanSteps(fn.train_step(NET, LOSS, OPT), 2)
     xs, labels = stacked(3)
     with pytest.raises(ValueError, match="the first axis of xs must be k=2, got lengths 3"):

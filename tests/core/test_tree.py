@@ -106,7 +106,7 @@ def test_columns_are_side_by_side_in_the_order_of_the_first():
 
 @given(number_tree)
 def test_three_trees_of_tensors_have_the_columns_that_each_has_alone(value):
-    """Three trees are flattened together in another way than alone; the second has reversed keys, the third has gaps."""
+    """Other code flattens three trees together than one tree; the second has reversed keys, the third has gaps."""
     one = tree.map(torch.tensor, value)
     two, three = reordered(one), tree.map(lambda leaf: None if leaf.item() % 2 else leaf, one)
     for found, other in zip(flattening.flatten_together(one, two, three), (one, two, three), strict=True):

@@ -135,7 +135,7 @@ def test_the_padding_of_a_bag_is_left_out(mode, form):
 
 @pytest.mark.parametrize("form", BAGS)
 def test_the_maximum_of_infinities_is_theirs(form):
-    """A bag of rows of -inf has -inf, whose gradient goes to the first that counts; a NaN stays NaN."""
+    """The maximum of rows of -inf is -inf, and its gradient goes to the first valid row; NaN stays NaN."""
     layer = fn.EmbeddingBag(4, 3, mode="max", padding_idx=1)
     for value in (-torch.inf, torch.nan):
         params = {"weight": torch.full((4, 3), value)}
@@ -147,7 +147,7 @@ def test_the_maximum_of_infinities_is_theirs(form):
 
 @pytest.mark.parametrize("padding", [None, 0, -1])
 def test_init_is_normal_and_zeros_for_the_padding(padding):
-    """torch.nn draws it so too."""
+    """torch.nn does the same."""
     w = fn.Embedding(500, 200, padding).init(0)["weight"]
     assert w.std().item() == pytest.approx(1, rel=0.02)
     assert int((w == 0).all(1).sum()) == (padding is not None)

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def test_the_page_holds_every_section(tmp_path, capsys):
-    """Without time, one workload gets its first contender, and the printed page says what was left out."""
+    """Without time, only the first contender of a workload is measured, and the printed page names those left out."""
     device.main(f"--device cpu --minutes 0.001 --workloads disk_mlp --rounds 2 --turn 0.001 --cases 1 --out {tmp_path}".split())
     text, found = (tmp_path / "DEVICE.md").read_text(), json.loads((tmp_path / "device.json").read_text())
     assert capsys.readouterr().out.strip() == text.strip()

@@ -279,7 +279,7 @@ def test_a_schedule_begins_at_its_start_and_stays_at_its_end(schedule: Schedule,
 
 @pytest.mark.parametrize("value", [0.1, 0.3, 1e-7])
 def test_a_way_from_a_number_to_itself_is_constant(value: float) -> None:
-    """It is exactly constant, although sums of parts of it would round."""
+    """It is exactly constant, although a sum of fractions of the number would round."""
     for schedule in (LinearSchedule(value, value, 7), CosineSchedule(value, 7, value), PolynomialSchedule(value, 7, 2.0, value)):
         assert {schedule(step) for step in range(9)} == {value}
 

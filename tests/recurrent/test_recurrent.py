@@ -217,7 +217,7 @@ def test_a_gradient_of_none_is_one_of_zeros():
         torch.testing.assert_close(layer.vjp(params, cache, gy), layer.vjp(params, cache, full))
 
 
-def test_dropout_stands_between_the_layers():
+def test_dropout_is_between_the_layers():
     """Its mask depends on the key; if all is dropped, the second layer gets zeros; one layer has no dropout."""
     layer = fn.RNN(3, 2, 2, dropout=1.0)
     params, x = layer.init(0), draw((4, 2, 3)).float()
