@@ -174,7 +174,7 @@ class Formula(nn.Module):
 
 
 @pytest.mark.parametrize("layer", FORMULAS, ids=repr)
-def test_what_torch_has_not_agrees_with_its_formula(layer):
+def test_functions_that_torch_lacks_agree_with_their_formulas(layer):
     """Value and autograd's gradient agree for small and large numbers."""
     assert_twins(layer, Formula(FORMULAS[layer]), draw((5, 4)) * torch.tensor([[1e-6], [0.1], [1.0], [3.0], [10.0]]))
 
@@ -343,12 +343,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert str(caught.value) == sentence
+        MESSAGES[message]()
+    assert str(caught.value) == message
 
 
 def test_an_ensemble_takes_activations_as_they_are():

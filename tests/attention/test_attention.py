@@ -203,7 +203,7 @@ def test_decoding_works_without_a_batch_and_compiled():
 
 @given(st.integers(1, 4), st.integers(0, 5), st.booleans())
 @settings(max_examples=20)
-def test_rotary_products_depend_on_the_distance_alone(pairs, shift, interleaved):
+def test_rotary_products_depend_only_on_the_distance(pairs, shift, interleaved):
     """q · k at steps i and j equals that at i + shift and j + shift, and step 0 rotates nothing."""
     layer = fn.RotaryEmbedding(2 * pairs, interleaved=interleaved)
     q, k = draw((5, 2 * pairs), 1), draw((5, 2 * pairs), 2)
@@ -301,12 +301,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 def test_steps_of_rotary_embedding_do_not_broadcast_x():

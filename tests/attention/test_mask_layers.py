@@ -72,13 +72,13 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("sentence", REFUSALS)
-def test_refusals(sentence):
+@pytest.mark.parametrize("message", REFUSALS)
+def test_refusals(message):
     """Masks of wrong kinds, axes and dtypes are refused."""
-    layer, x = REFUSALS[sentence]
+    layer, x = REFUSALS[message]
     with pytest.raises(ValueError, match=r"x must|masks must") as raised:
         layer({}, x)
-    assert sentence in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("arguments", [{"kind": "both"}, {"num_heads": 0}, {"hidden": 1}])

@@ -175,9 +175,9 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", REFUSED)
-def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_does_not_fit_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        REFUSED[sentence]()
-    assert sentence in str(caught.value)
+        REFUSED[message]()
+    assert message in str(caught.value)

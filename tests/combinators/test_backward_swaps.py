@@ -114,13 +114,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("sentence", WRONG)
-def test_a_rule_that_returns_something_else_is_refused(sentence):
+@pytest.mark.parametrize("message", WRONG)
+def test_a_rule_that_returns_something_else_is_refused(message):
     """The message says what it must return, for every backward verb."""
-    layer = fn.with_vjp(fn.ReLU(), WRONG[sentence])
+    layer = fn.with_vjp(fn.ReLU(), WRONG[message])
     _, cache = layer.apply({}, X)
     for verb in (layer.vjp, layer.input_grad):
-        with pytest.raises(ValueError, match=re.escape(sentence)):
+        with pytest.raises(ValueError, match=re.escape(message)):
             verb({}, cache, X)
 
 

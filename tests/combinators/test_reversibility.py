@@ -108,7 +108,7 @@ class Doubled(fn.Layer):
 Doubled = fn.frozen(Doubled)
 
 
-def test_a_layer_of_ones_own_is_invertible_by_its_inverse():
+def test_a_custom_layer_is_invertible_by_its_inverse():
     """Any class that defines ``inverse`` is invertible; a key is ignored, and ``restore`` works."""
     net, x = fn.serial(Doubled(), Doubled()), torch.ones(3)
     y, cache = net.apply(((), ()), x)

@@ -139,7 +139,7 @@ def test_a_tap_is_not_called_where_there_are_no_numbers():
     assert len(seen) == 2
 
 
-def test_a_net_that_is_looked_into_raises_as_it_is():
+def test_an_inspected_net_raises_the_same_error():
     """Code that inspects a net replaces its layers with substitutes, and still finds the error."""
     net = fn.checked(NET)
     for look in (net, lambda p, x: fn.intermediates(net, p, x)):

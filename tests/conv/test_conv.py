@@ -79,7 +79,7 @@ def test_a_causal_convolution_does_not_look_ahead(mode, stride):
         assert not gx[stride * t + 1 :].any()
 
 
-def test_each_axis_may_have_a_padding_of_its_own():
+def test_each_axis_may_have_another_padding():
     """A tuple of numbers, pairs and words gives the results of zeros padded by hand."""
     layer = fn.Conv3d(1, 2, 3, padding=("causal", "same", (0, 3)))
     plain = layer.replace(padding=0)
@@ -155,12 +155,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_what_does_not_fit_is_refused_with_its_message(message):
     """Options, x and gy are tried; the message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("half", ["vjp", "grads", "input_grad"])

@@ -48,7 +48,7 @@ def test_a_class_without_the_decorator_says_what_to_do(arguments: tuple[int, ...
         Undecorated(*arguments)
 
 
-def test_so_does_an_undecorated_subclass_of_a_decorated_class() -> None:
+def test_an_undecorated_subclass_of_a_decorated_class_says_what_to_do() -> None:
     """Its own fields would be ignored, and its verbs would be unguarded."""
 
     class Wider(Holder):

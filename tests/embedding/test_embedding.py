@@ -170,7 +170,7 @@ def test_a_hash_embedding_sums_rows_and_spreads_over_them():
     assert len(rows.unique(dim=0)) > 3990
 
 
-def test_a_hash_is_the_same_whatever_stands_beside_it():
+def test_a_hash_does_not_depend_on_its_neighbors():
     """It depends on the seed and the integer only, int32 or int64."""
     one, other = fn.HashEmbed(100, 2, seed=1), fn.HashEmbed(100, 2, seed=2)
     params, x = one.init(0), torch.tensor([5, 6, 5])
@@ -221,12 +221,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("rows", [5, 30_000])

@@ -120,7 +120,7 @@ def test_the_laws_are_tried_in_both_dtypes():
     assert "transpose" in [one["law"] for one in failures]
 
 
-def test_draws_that_differ_are_told(monkeypatch):
+def test_draws_that_differ_are_reported(monkeypatch):
     """A draw that depends on more than the key is a fault, and so is an error."""
     monkeypatch.setattr(device_checks, "DRAWS", {"chance": lambda key: torch.rand(3), "none": lambda key: key[1]})
     assert {one["draw"] for one in device_checks.key_faults(CPU)} == {"chance", "none"}

@@ -385,7 +385,7 @@ def test_a_function_that_returns_no_number_is_refused(result: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("make", "message"),
     [
         (lambda: ConstantSchedule(math.nan), "ConstantSchedule: value must be a finite number, got nan"),
         (lambda: LinearSchedule(0.1, 0.2, 0), "LinearSchedule: steps must be a whole number of at least 1, got 0"),
@@ -433,11 +433,11 @@ def test_a_function_that_returns_no_number_is_refused(result: Any) -> None:
         (lambda: WarmupSchedule(0.1, 5), "WarmupSchedule: schedule must be a schedule, got 0.1"),
     ],
 )  # fmt: skip
-def test_a_wrong_argument_is_refused_by_sentence(make: Callable[[], Any], sentence: str) -> None:
+def test_a_wrong_argument_is_refused_with_its_message(make: Callable[[], Any], message: str) -> None:
     """The message names the value, the field and the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         make()
-    assert str(caught.value) == sentence
+    assert str(caught.value) == message
 
 
 def test_lists_become_tuples() -> None:

@@ -37,7 +37,7 @@ def test_every_layer_with_a_name_of_torch_nn_is_compared_with_it(claims: dict[st
     assert [name for name in SHARED if name not in claims] == []
 
 
-def test_nothing_is_claimed_that_torch_nn_has_not(claims: dict[str, str]) -> None:
+def test_every_claimed_name_exists_in_torch_nn(claims: dict[str, str]) -> None:
     """A misspelt name, or a renamed layer, would claim nothing."""
     assert claims.keys() <= set(SHARED)
 
