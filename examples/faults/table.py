@@ -11,9 +11,9 @@ A convolutional net with batch norm and dropout trains with AdamW, a schedule an
 strikes. The training survives if no complete checkpoint is lost, no fault goes unnoticed, and the repeated call ends with the
 params, optimizer state and history of an undisturbed training, bit for bit.
 
-In the rows about workers, three workers train another net in a gloo group with a timeout of 6 seconds, and save every 4 steps.
-All must end soon after the timeout at the latest, with an error that names the rank; the restarted job must end with the same
-bits.
+In the rows about workers, three workers train another net in a gloo group and save every 4 steps. The group's timeout is a
+minute, or 10 seconds if a worker hangs. All must end soon after the timeout at the latest, with an error that names the rank; the
+restarted job must end with the same bits.
 
 | fault | tried | survived | lost | what happens |
 | --- | ---: | ---: | ---: | --- |

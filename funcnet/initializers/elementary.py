@@ -74,7 +74,7 @@ def _explained(who: Any, shape: Any, dtype: Any, error: Exception) -> Exception:
     if explains(error):
         add_location(error, repr(who))
     elif isinstance(error, (TypeError, OverflowError)) and type(who).__module__.startswith("funcnet."):
-        rule = "shape must be a tuple of whole numbers of at least 0, and dtype a floating one"
+        rule = "shape must be a tuple of whole numbers of at least 0, and dtype a floating dtype"
         return value_error(who, rule, f"{describe(shape)} and {describe(dtype)}")
     return error
 

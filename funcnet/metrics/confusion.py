@@ -186,7 +186,7 @@ class MatthewsCorrelation(FromConfusion):
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
 
     References:
-        Matthews 1975; Gorodkin 2004, eq. 8; ``sklearn.metrics.matthews_corrcoef``.
+        Matthews 1975; Gorodkin 2004; ``sklearn.metrics.matthews_corrcoef``.
 
     >>> MatthewsCorrelation(2)(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
     tensor(0.5774, dtype=torch.float64)

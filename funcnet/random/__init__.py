@@ -1,6 +1,6 @@
 """Randomness as data: a key is a 0-d int64 tensor, and every draw is a pure function of a key.
 
-The generator is SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators", figure 17): draw
+The generator is SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"): draw
 number i of a key is mix(key + i γ), i = 1, 2, ..., with γ = 0x9E3779B97F4A7C15 and, on 64-bit words,
 
     mix(z):  z ← (z ⊕ z>>30) · 0xBF58476D1CE4E5B9;  z ← (z ⊕ z>>27) · 0x94D049BB133111EB;  z ⊕ z>>31

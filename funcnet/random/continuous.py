@@ -20,7 +20,7 @@ def _floating(dtype: torch.dtype | None) -> torch.dtype:
     """Return the dtype, torch's default for ``None``, which must be a floating one of known precision."""
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or dtype not in DIGITS:
-        raise value_error("random", "the dtype must be a floating one of " + ", ".join(map(str, DIGITS)), dtype)
+        raise value_error("random", "the dtype must be one of " + ", ".join(map(str, DIGITS)), dtype)
     return dtype
 
 

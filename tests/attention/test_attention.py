@@ -285,7 +285,7 @@ MESSAGES = {
     "the carry has room for at most 3 steps, got 4": lambda: DECODERS["plain"].decode(DECODERS["plain"].init(0), torch.ones(1, 2, 8), {**DECODERS["plain"].init_carry(1, 3), "steps": torch.tensor(2)}),
     "apply must be given a key, apply(params, x, rng); for evaluation use inference(), got no key": lambda: fn.ScaledDotProductAttention(dropout_p=0.1)({}, (Q, Q, Q)),
     "x must be a tuple (q, k, v) or (q, k, v, mask), got shapes (2, 2, 3, 4) and (2, 2, 3, 4)": lambda: fn.ScaledDotProductAttention()({}, (Q, Q)),
-    "q, k and v must have one dtype, not torch.float32, torch.float64 and torch.float32": lambda: fn.ScaledDotProductAttention()({}, (Q, Q.double(), Q)),
+    "q, k and v must have the same dtype, not torch.float32, torch.float64 and torch.float32": lambda: fn.ScaledDotProductAttention()({}, (Q, Q.double(), Q)),
     "v (..., heads, S, Ev) must fit each other, got shapes (2, 2, 3, 4) and (2, 2, 3, 4) and (2, 2, 2, 4)": lambda: fn.ScaledDotProductAttention()({}, (Q, Q, Q[:, :, :2])),
     "k (..., heads, S, E) and v (..., heads, S, Ev) must fit each other, got shapes (2, 2, 3, 4) and (2, 1, 3, 4)": lambda: fn.ScaledDotProductAttention()({}, (Q, Q[:, :1], Q[:, :1])),
     "k (..., groups, S, E) and v (..., groups, S, Ev) must fit each other, groups a divisor of heads, got shapes (2, 1, 3, 4)": lambda: fn.ScaledDotProductAttention(enable_gqa=True)({}, (Q[:, :1], Q, Q)),

@@ -64,7 +64,7 @@ REFUSALS = {
     ),
     "JointMask(): x must be a pair of bool or floating tensors, got": (fn.JointMask(), X),
     "JointMask(): the masks must broadcast together, got shapes (2, 3) and (2,)": (fn.JointMask(), (X, X[:, 0])),
-    "JointMask(): floating masks must have one dtype, not torch.float32 and torch.float64, got": (
+    "JointMask(): floating masks must have the same dtype, not torch.float32 and torch.float64, got": (
         fn.JointMask(),
         (X, X.double()),
     ),

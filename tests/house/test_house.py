@@ -411,6 +411,7 @@ MAY_USE = {
         "torch._dynamo.convert_frame",
         "torch._dynamo.exc",
     ],  # imported late, each in a ``try``
+    "funcnet.compilation.options": ["torch._inductor"],  # its ``list_options``, in a ``try``
     "funcnet.interop.exporting": ["torch._inductor"],  # its ``aoti_compile_and_package``, which is documented
     "funcnet.testing": ["torch._dynamo"],  # its ``config``, which is documented
 }

@@ -62,7 +62,7 @@ MESSAGES = {
     "GaussianKL: reduction must be one of 'mean', 'sum', 'none', 'batch', got 'max'": lambda: fn.GaussianKL("max"),
     "GaussianKL(): y must be a pair (mean, log_variance) of dense floating tensors, got a tensor of shape (2, 3)": lambda: fn.GaussianKL()(X, None),
     "GaussianKL(): target must be a pair (mean, log_variance) of dense floating tensors, got a tuple of 3": lambda: fn.GaussianKL()((X, X), (X, X, X)),
-    "GaussianKL(): means and log variances must have one shape, dtype and device, got": lambda: fn.GaussianKL()((X, X), (X, X[0])),
+    "GaussianKL(): means and log variances must have the same shape, dtype and device, got": lambda: fn.GaussianKL()((X, X), (X, X[0])),
 }  # fmt: skip
 
 

@@ -166,11 +166,11 @@ WORDS = {
     "BCEWithLogits(pos_weight=(1.0, 2.0)): the last axis of y must have the size of pos_weight, 2, got y of shape (4, 3)": (
         lambda: BCEWithLogits(pos_weight=(1.0, 2.0))(y43, t43)
     ),
-    "CrossEntropy(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, "
+    "CrossEntropy(): labels must be integers of shape (4,), the shape of y (4, 3) without axis 1, the classes, "
     "got a tensor of shape (4, 1) and dtype torch.int64": lambda: CrossEntropy()(y43, labels4[:, None]),
-    "CrossEntropy(): labels must be integers of shape (4, 2), that of y (4, 3, 2) without axis 1, the classes, "
+    "CrossEntropy(): labels must be integers of shape (4, 2), the shape of y (4, 3, 2) without axis 1, the classes, "
     "got a tensor of shape (4,) and dtype torch.int64": lambda: CrossEntropy()(torch.zeros(4, 3, 2), labels4),
-    "CrossEntropy(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, "
+    "CrossEntropy(): labels must be integers of shape (4,), the shape of y (4, 3) without axis 1, the classes, "
     "got a tensor of shape (4,) and dtype torch.complex64": lambda: CrossEntropy()(y43, labels4 + 0j),
     "CrossEntropy(): a floating target must hold probabilities in the shape of y, (4, 3), and its dtype, torch.float32; "
     "labels must be integers, got a tensor of shape (4,) and dtype torch.float32": lambda: CrossEntropy()(y43, labels4.float()),

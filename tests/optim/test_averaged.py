@@ -142,7 +142,7 @@ def test_it_refuses_what_does_not_fit() -> None:
 def test_a_debiased_average_needs_an_update_first() -> None:
     """``EMA.params`` requires one too."""
     opt = fn.Averaged(fn.SGD(), fn.EMA(debias=True))
-    with pytest.raises(ValueError, match="with debias an update must come before params"):
+    with pytest.raises(ValueError, match="with debias, update must be called before params"):
         opt.eval_params(opt.init({"w": torch.ones(1)}), {"w": torch.ones(1)})
 
 

@@ -142,7 +142,7 @@ def test_a_compiled_train_step_moves_masters(form: Any) -> None:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({}, "state must be a dict of masters and optimizer, as init makes it, got an empty dict"),
+        ({}, "state must be a dict of masters and optimizer, as init returns it, got an empty dict"),
         (fn.SGD(0.1).init(torch.ones(1)), "state must be a dict of masters and optimizer"),
         ({"masters": {"w": None}, "optimizer": {"step": torch.tensor(0)}}, "masters at 'w' must match params"),
         ({"masters": {"w": torch.ones(2)}, "optimizer": {}}, "state must be a dict of step"),

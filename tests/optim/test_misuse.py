@@ -63,7 +63,7 @@ def test_a_loss_scale_is_not_skipped() -> None:
 def test_labels_of_a_language_model_say_where_the_classes_belong() -> None:
     """The last Linear gives logits (N, length, classes); labels of other shapes get no hint."""
     y = torch.zeros(2, 5, 7)
-    with pytest.raises(ValueError, match=r"without axis 1, the classes; for classes in the last axis end the net with Transpose"):
+    with pytest.raises(ValueError, match=r"the classes; if the classes are in the last axis, end the net with Transpose"):
         fn.CrossEntropy()(y, torch.zeros(2, 5, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"without axis 1, the classes, got a tensor of shape \(2, 3\)"):
         fn.CrossEntropy()(y, torch.zeros(2, 3, dtype=torch.int64))

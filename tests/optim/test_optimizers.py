@@ -281,14 +281,14 @@ def test_a_state_of_another_net_is_refused_with_the_path(optimizer: Optimizer) -
 def test_a_state_of_another_optimizer_is_refused() -> None:
     """The message says what the state must hold, and what it got."""
     assert str(misfit(state=SGD().init(leaves(0)))) == (
-        "SGD(momentum=0.9): state must be a dict of step, momentum_buffer, as init makes it, got a dict with the keys 'step'"
+        "SGD(momentum=0.9): state must be a dict of step, momentum_buffer, as init returns it, got a dict with the keys 'step'"
     )
 
 
 def test_a_moment_too_many_is_refused() -> None:
     """State of SGD with momentum is refused by SGD without."""
     state = SGD(momentum=0.9).init(leaves(0))
-    assert "SGD(): state must be a dict of step, as init makes it" in str(misfit(state=state, optimizer=SGD()))
+    assert "SGD(): state must be a dict of step, as init returns it" in str(misfit(state=state, optimizer=SGD()))
 
 
 @pytest.mark.parametrize("optimizer", [SGD(), Adam()], ids=repr)

@@ -165,7 +165,7 @@ class SELU(Activation):
         ``x``, not copied.
 
     References:
-        Klambauer, Unterthiner, Mayr & Hochreiter 2017, "Self-normalizing neural networks", eq. 2, and eq. 14 for α and s.
+        Klambauer, Unterthiner, Mayr & Hochreiter 2017, "Self-normalizing neural networks", eq. 2.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

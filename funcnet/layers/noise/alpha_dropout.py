@@ -47,7 +47,7 @@ class AlphaDropout(_Alpha):
         The mask m (bool); the shape of ``x``, and an empty tensor of its dtype and device.
 
     References:
-        Klambauer et al. 2017, "Self-normalizing neural networks", section 3; ``torch.nn.AlphaDropout``.
+        Klambauer et al. 2017, "Self-normalizing neural networks"; ``torch.nn.AlphaDropout``.
     """
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class FeatureAlphaDropout(_Alpha):
         The mask m (bool), (N, channels, 1, ...); the shape of ``x``, and an empty tensor of its dtype and device.
 
     References:
-        ``torch.nn.FeatureAlphaDropout``; Klambauer et al. 2017, section 3, for ``AlphaDropout``.
+        ``torch.nn.FeatureAlphaDropout``; Klambauer et al. 2017 for ``AlphaDropout``.
     """
 
     forms = ("N, channels, ...",)
