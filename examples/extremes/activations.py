@@ -1,4 +1,4 @@
-"""Activations, which are functions by element: references, twins and inputs."""
+"""Elementwise activations: references, twins and inputs."""
 
 import math
 from collections.abc import Callable
@@ -74,7 +74,7 @@ def gelu_by_tanh(x: Any) -> Any:
 
 
 def bounded(x: Any, low: Any, high: Any) -> Any:
-    """Return the number in the bounds that is next to x."""
+    """Return the number within the bounds that is nearest to x."""
     return min(max(low, x), high)
 
 
