@@ -19,8 +19,8 @@ laws, which ``funcnet.testing.check_laws`` tests on any layer:
 8.  Transforms. Everything works unchanged under ``torch.func.vmap``, ``torch.compile(fullgraph=True)`` and on the meta device.
 9.  Value. ``eval(repr(layer)) == layer``, equal layers have equal hashes, and a layer pickles.
 10. Reach. ``inference``, ``update_stats``, keys and ``map_layers`` reach every layer inside a layer, each with its own key.
-11. Second order. ``torch.func`` differentiates every verb, in forward and in reverse mode. The derivative of ``apply`` agrees with
-    ``vjp``, at kinks too; those of ``vjp``, ``grads`` and ``input_grad`` agree with central differences. Params in
+11. Second order. ``torch.func`` differentiates every verb, in forward and in reverse mode. The derivative of ``apply`` agrees
+    with ``vjp``, at kinks too; those of ``vjp``, ``grads`` and ``input_grad`` agree with central differences. Params in
     ``non_trainable``, and everything else whose gradient is ``None``, are held fixed.
 
 The second derivative does not exist at some points: at the kinks of piecewise linear functions, and where the order of elements
