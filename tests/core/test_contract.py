@@ -377,7 +377,7 @@ def test_a_subclass_with_its_own_apply_is_not_affine_by_inheritance():
 
 
 @pytest.mark.parametrize("x", [torch.tensor([7]), torch.tensor([7], dtype=torch.int32)])
-def test_a_layers_own_error_is_not_put_down_to_a_dtype(x):
+def test_a_layers_own_error_is_not_blamed_on_a_dtype(x):
     """An index out of range in a user's embedding is reported as such, although indices never have the dtype of the table."""
 
     @fn.frozen

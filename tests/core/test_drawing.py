@@ -55,7 +55,7 @@ def test_the_edges_are_the_connections(name: str) -> None:
 
 
 def test_a_wrapper_of_one_layer_is_a_node_and_of_several_a_box() -> None:
-    """The box shows its numbers."""
+    """The box shows the combinator's arguments."""
     assert 'n1["weight_norm(Linear(in_features=4, out_fea..."]' in fn.draw(fn.weight_norm(A)).mermaid
     assert 'n1["shared(Tanh())"]' in fn.draw(fn.shared(B)).mermaid
     assert 'subgraph n1["ensemble, n=3"]' in fn.draw(fn.ensemble(fn.serial(A, B), 3)).mermaid

@@ -149,11 +149,11 @@ SENTENCES = {
 }
 
 
-@pytest.mark.parametrize("sentence", SENTENCES)
-def test_a_path_that_does_not_exist_is_a_lookup_error_that_names_those_that_do(sentence: str) -> None:
+@pytest.mark.parametrize("message", SENTENCES)
+def test_a_path_that_does_not_exist_is_a_lookup_error_that_names_those_that_do(message: str) -> None:
     """The error names the net, the path and the existing paths."""
-    with pytest.raises(LookupError, match=f"^{re.escape(sentence)}$"):
-        SENTENCES[sentence]()
+    with pytest.raises(LookupError, match=f"^{re.escape(message)}$"):
+        SENTENCES[message]()
 
 
 def test_only_layers_take_the_places_of_layers() -> None:

@@ -135,7 +135,7 @@ def test_the_padding_of_a_bag_is_left_out(mode, form):
 
 @pytest.mark.parametrize("form", BAGS)
 def test_the_maximum_of_infinities_is_theirs(form):
-    """A bag of rows of -inf has -inf, whose gradient goes to the first that counts; a NaN stays NaN."""
+    """The maximum of rows of -inf is -inf, and its gradient goes to the first valid row; NaN stays NaN."""
     layer = fn.EmbeddingBag(4, 3, mode="max", padding_idx=1)
     for value in (-torch.inf, torch.nan):
         params = {"weight": torch.full((4, 3), value)}
@@ -147,7 +147,7 @@ def test_the_maximum_of_infinities_is_theirs(form):
 
 @pytest.mark.parametrize("padding", [None, 0, -1])
 def test_init_is_normal_and_zeros_for_the_padding(padding):
-    """torch.nn draws it so too."""
+    """torch.nn does the same."""
     w = fn.Embedding(500, 200, padding).init(0)["weight"]
     assert w.std().item() == pytest.approx(1, rel=0.02)
     assert int((w == 0).all(1).sum()) == (padding is not None)
@@ -170,7 +170,7 @@ def test_a_hash_embedding_sums_rows_and_spreads_over_them():
     assert len(rows.unique(dim=0)) > 3990
 
 
-def test_a_hash_is_the_same_whatever_stands_beside_it():
+def test_a_hash_does_not_depend_on_its_neighbors():
     """It depends on the seed and the integer only, int32 or int64."""
     one, other = fn.HashEmbed(100, 2, seed=1), fn.HashEmbed(100, 2, seed=2)
     params, x = one.init(0), torch.tensor([5, 6, 5])
@@ -221,12 +221,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("rows", [5, 30_000])

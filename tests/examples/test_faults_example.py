@@ -75,7 +75,7 @@ def trained(tmp_path_factory):
     return folder, Ended(0, tuple(told))
 
 
-def test_a_training_tells_its_saves_and_its_digest(trained):
+def test_a_training_reports_its_saves_and_its_digest(trained):
     """It reports every second step, and the last one of the epoch."""
     folder, ended = trained
     assert ended.told("saved") == ["2", "4", "6", "8", "9"]

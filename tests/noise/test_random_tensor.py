@@ -39,7 +39,7 @@ def test_it_draws_in_evaluation_too():
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("make", "message"),
     [
         (lambda: fn.RandomTensor("gamma"), "distribution must be"),
         (lambda: fn.RandomTensor("bernoulli", p=2.0), "p must be"),
@@ -50,7 +50,7 @@ def test_it_draws_in_evaluation_too():
         (lambda: fn.RandomTensor(sizes=(-1,))({}, X, 0), "the sizes must be at least 0"),
     ],
 )
-def test_bad_arguments(make, sentence):
+def test_bad_arguments(make, message):
     """The message says what is wrong."""
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=message):
         make()

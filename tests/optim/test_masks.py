@@ -83,7 +83,7 @@ def test_patterns_functions_and_trees_choose() -> None:
     assert decayed(fn.Linear(2, 2).init(0), "*.bias") == {"bias"}
 
 
-def test_a_function_is_asked_once_for_params_of_a_kind() -> None:
+def test_a_function_is_called_once_for_params_of_a_kind() -> None:
     """It is asked again for others."""
     asked: list[str] = []
     transform = fn.AddDecayedWeights(0.1, lambda path, leaf: not asked.append(path))

@@ -158,7 +158,7 @@ def test_windows_side_by_side_on_a_large_input_refuse_another_gy(by_slices):
             layer.vjp({}, cache, gy)
 
 
-def test_what_eager_code_kept_serves_within_vmap_and_the_reverse(by_slices):
+def test_caches_of_eager_code_work_within_vmap_and_the_reverse(by_slices):
     """The cache of a large input has its backward pass within vmap, with one x for several gy."""
     layer, x = fn.MaxPool2d(2), draw((8, 16, 12, 12)).round()
     y, cache = layer.apply({}, x)
@@ -247,12 +247,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_what_does_not_fit_is_refused_with_its_message(message):
     """Options, x and gy are tried; the message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 NO_CHANNELS = [

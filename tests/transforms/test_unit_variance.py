@@ -132,9 +132,9 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", REFUSED)
-def test_what_cannot_be_scaled_is_refused(sentence):
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_scaled_is_refused(message):
     """The message has the path of the layer."""
     with pytest.raises(ValueError, match=r".") as caught:
-        REFUSED[sentence]()
-    assert sentence in str(caught.value)
+        REFUSED[message]()
+    assert message in str(caught.value)
