@@ -1,4 +1,4 @@
-"""Rows: the results of a batch for each of its rows, and of an empty batch."""
+"""Rows: compare a batch with its single rows, and check an empty batch."""
 
 import functools
 from typing import Any
@@ -14,7 +14,7 @@ from funcnet.testing.precision import moves_of
 
 
 def check_rows(layer: Layer, p: Params, x: Any, rng: Key | int, dtype: torch.dtype) -> None:
-    """Require that a single row gives the same as within the batch, and an empty batch gives zeros."""
+    """Require that a single row gives the same results as within the batch, and that an empty batch gives zeros."""
     sizes = {leaf.shape[0] if leaf.dim() > leaf.is_floating_point() else None for leaf in tree.leaves(x)}
     n = sizes.pop()
     if n is None or sizes:
@@ -32,7 +32,7 @@ def _slice(values: Tree, start: int, stop: int) -> Tree:
 
 
 def _check_empty(layer: Layer, p: Params, x: Any, y: Any, rng: Key | int) -> None:
-    """Check an empty batch; ``y``, if it has rows, has the other axes that are expected."""
+    """Check an empty batch; ``y`` gives the expected shape without rows, and is ``None`` if there are no rows."""
     empty = _slice(x, 0, 0)
     nothing = run(layer, p, empty, rng)[0]
     results = everything(layer, p, empty, noise_like(nothing, rng), rng)

@@ -1,4 +1,4 @@
-"""Check of schedules: ``check_schedule`` checks their contract, also on your own."""
+"""The check of schedules: ``check_schedule`` checks their contract, for custom schedules too."""
 
 import importlib.util
 import math
@@ -19,19 +19,19 @@ _TOLERANCE = 1e-12
 def check_schedule(schedule: Callable[[Any], Any], steps: int = 200, *, compiled: bool = False) -> None:
     """Check the contract of a schedule, at the steps 0 to ``steps - 1``.
 
-    An int gives a finite float, a 0-d tensor a 0-d float64 tensor of the same number to 1e-12, and a numpy number the float of
-    its int. The same step gives the same bits, whatever was asked before. Torch's generator is not used, and a tensor of the step
-    is not written to. ``torch.func.vmap`` over the steps gives the same as a loop, and the meta device a 0-d float64 tensor. A
-    ``Schedule`` also equals its pickled copy, in hash and ``repr`` too.
+    An int gives a finite float, a 0-d tensor a 0-d float64 tensor with the same value to 1e-12, and a numpy number the same float
+    as its int. The same step gives the same bits, regardless of earlier calls. Torch's generator is not used, and a tensor of the
+    step is not written to. ``torch.func.vmap`` over the steps gives the same as a loop, and the meta device a 0-d float64 tensor.
+    A ``Schedule`` also equals its pickled copy, including hash and ``repr``.
 
     Args:
         schedule: A ``Schedule``, or any function of the step.
         steps: Number of steps to check.
-        compiled: Whether to trace it with ``torch.compile`` too, where one graph must serve all steps. It takes seconds.
+        compiled: Whether to trace it with ``torch.compile`` too, where one graph must work for all steps. This takes seconds.
 
     Raises:
         AssertionError: If the schedule breaks the contract; the message starts with the rule.
-        ValueError: If ``schedule`` is not a function, or ``steps`` not a whole number from 1 to 2²⁰.
+        ValueError: If ``schedule`` is not a function, or ``steps`` is not a whole number from 1 to 2²⁰.
 
     >>> from funcnet.optim.schedules.interpolation import CosineSchedule
     >>> check_schedule(CosineSchedule(0.1, 100))
@@ -76,7 +76,7 @@ def _same(rate: float, other: float) -> bool:
 
 
 def _check_again(schedule: Any, rates: list[float]) -> None:
-    """Ask in reverse order, to detect a schedule that counts its calls."""
+    """Call the schedule in reverse order, to detect one that counts its calls."""
     for step in reversed(range(len(rates))):
         again = schedule(step)
         got = f"and step {step} gives {rates[step]!r}, then {again!r}"

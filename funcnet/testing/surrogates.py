@@ -1,4 +1,4 @@
-"""Surrogates: layers with a custom backward rule, and nets in which each of them is the linear map that it declares.
+"""Surrogates: layers with a custom backward rule, and nets where each of them is replaced by the linear map that it declares.
 
     y = y₀ + gy₀ (⟨gx₀, x - x₀⟩ + ⟨gp₀, p - p₀⟩) / ⟨gy₀, gy₀⟩
 
@@ -64,7 +64,7 @@ def _take_gradients(calls: "list[_Call]", again: "list[_Call]") -> None:
 
 
 def is_own_surrogate(layer: Layer) -> bool:
-    """Tell whether a layer itself has a custom backward rule; a net that only holds one does not."""
+    """Return whether a layer itself has a custom backward rule; a net that only contains such a layer does not."""
     if not layer.surrogate or not isinstance(layer, Combinator):
         return layer.surrogate
     static = inspect.getattr_static(type(layer), "surrogate")
@@ -137,7 +137,7 @@ class _Recorder(_InPlace):
 
 
 class _Replay(_InPlace):
-    """The linear map that a surrogate declares, for one call after the other in the order of the log."""
+    """The linear map that a surrogate declares, for its calls in the order of the log."""
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         calls = [call for call in self.log if call.place == self.place]

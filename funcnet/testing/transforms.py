@@ -24,7 +24,7 @@ def check_meta(layer: Layer, work: Work, arguments: tuple[Tree, ...], want: Tree
 
 
 def check_vmap(layer: Layer, work: Work, arguments: tuple[Tree, ...], want: Tree, rng: Key | int, dtype: torch.dtype) -> None:
-    """Require that ``vmap`` over these arguments and others gives the same as separate calls."""
+    """Require that ``vmap`` over these arguments and other ones gives the same as separate calls."""
     others = (*other(arguments[:3]), random.fold_in(rng, 1))
     batch = tree.map(lambda one, two: torch.stack((one, two)), arguments, others)
     got = torch.func.vmap(lambda *one: tuple(tree.leaves(work(*one))), in_dims=tree.map(lambda _: 0, batch))(*batch)
