@@ -165,7 +165,7 @@ def check_equal(layer: Layer, rule: str, got: Tree, want: Tree, *, scale: Tree, 
 def check_same_bits(layer: Layer, rule: str, got: Tree, want: Tree) -> None:
     """Require that two trees are equal bit by bit, in the entries of ``got``."""
     for path, ours, theirs in _pairs(layer, rule, got, {key: want[key] for key in got}):
-        require(same_bits(ours, theirs), layer, f"{rule}, and {path} differs")
+        require(same_bits(ours, theirs), layer, f"{rule}, but {path} differs")
 
 
 def largest(leaf: Any) -> float:

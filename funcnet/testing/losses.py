@@ -113,7 +113,7 @@ def _check_agreement(loss: Any, y: Any, target: Any) -> None:
     of_layer, kept = layer.apply(params, (y, target))
     _equal(loss, "loss(y, target) must be the value of value_and_grad", {"value": loss(y, target)}, {"value": value}, y)
     found = {"value": of_layer, "gy": layer.vjp(params, kept, torch.ones_like(value))[1][0]}
-    _equal(loss, "value_and_grad must be what as_layer() and its vjp of ones give", want, found, y)
+    _equal(loss, "value_and_grad must agree with as_layer() and its vjp of ones", want, found, y)
     _, cache = loss.forward(y, target)
     for rule, g in {
         "backward(cache)": None,

@@ -65,7 +65,7 @@ def law_linear(layer: Layer, x: Any, params: Params | None = None, rng: Key | in
     y, cache = run(layer, p, x, rng)
     g, h = (noise_like(y, random.fold_in(rng, seed)) for seed in (1, 2))
     for path, leaf in tree.names(named(layer.vjp(p, cache, tree.zeros_like(g)))).items():
-        require(not leaf.any(), layer, f"vjp(0) must be 0, and the gradient of {path} is not")
+        require(not leaf.any(), layer, f"vjp(0) must be 0, but the gradient of {path} is not")
     if layer.surrogate:
         return
     apart = tree.map(lambda a, b: 2 * a - 3 * b, layer.vjp(p, cache, g), layer.vjp(p, cache, h))
@@ -113,7 +113,7 @@ def law_strides(layer: Layer, x: Any, params: Params | None = None, rng: Key | i
     for name, layout in _LAYOUTS.items():
         for part, (a, g) in {"x": (tree.map(layout, z), gy), "gy": (z, tree.map(layout, gy))}.items():
             want = everything(layer, p, tree.map(_contiguous, a), tree.map(_contiguous, g), rng)
-            rule = f"{name} {part} must give what a contiguous one gives"
+            rule = f"{name} {part} must give the same results as a contiguous one"
             moves = functools.partial(moves_of, layer, (p, a, g), rng, dtype)
             check_equal(layer, rule, everything(layer, p, a, g, rng), want, scale=(a, g), moves=moves)
 

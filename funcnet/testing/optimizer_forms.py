@@ -46,7 +46,7 @@ def check_apart(opt: Any, state: State, params: Params, fail: Fail) -> None:
     names, leaves = zip(*tree.names({"params": params, "state": state}).items(), strict=True) if tree.leaves(state) else ((), ())
     shared = [names[i] for i in sorted(overlapping(leaves))]
     if shared:
-        fail("params and state must share no memory, since donate writes to both", f"and {shared[0]!r} does")
+        fail("params and state must share no memory, since donate writes to both", f"but {shared[0]!r} does")
 
 
 def check_vmap(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like: int = PARAMS) -> None:
@@ -56,7 +56,7 @@ def check_vmap(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like
     axes = tree.map(lambda _: 0, batch)
     got = _tried("update must run under vmap", lambda: torch.func.vmap(opt.update, axes, (axes[like], axes[1]))(*batch), fail)
     for i, member in enumerate(members):
-        _compare("vmap must give what a loop over members gives", tree.map(lambda x, i=i: x[i], got), opt.update(*member), fail)
+        _compare("vmap must agree with a loop over members", tree.map(lambda x, i=i: x[i], got), opt.update(*member), fail)
 
 
 def check_meta(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like: int = PARAMS) -> None:
@@ -82,7 +82,7 @@ def check_compiled(opt: Any, steps: list[Tree], state: State, params: Params, fa
                 got = _tried("update must compile as one graph, which serves all steps", run, fail)
     finally:
         torch.compiler.reset()
-    _compare("compiled code must give what eager code gives", got, want, fail)
+    _compare("compiled code must agree with eager code", got, want, fail)
 
 
 def check_half(opt: Any, grads: Tree, params: Params, fail: Fail, like: int = PARAMS) -> None:
@@ -100,7 +100,7 @@ def check_half(opt: Any, grads: Tree, params: Params, fail: Fail, like: int = PA
             p32 = _at(single[0 if like == GRADS else 1], path)
             room = 2 * torch.finfo(dtype).eps * (p32.abs() + (one - p32).abs()) + 1e-7
             if one.is_floating_point() and not ((_at(got, path).float() - one).abs() <= room).all():
-                fail(f"a step in {dtype} must be that of float32, rounded", f"another at {path!r}")
+                fail(f"a step in {dtype} must equal the step in float32, rounded", f"another at {path!r}")
 
 
 def check_late(opt: Any, steps: list[Tree], params: Params, fail: Fail, like: int = PARAMS) -> None:
@@ -113,7 +113,7 @@ def check_late(opt: Any, steps: list[Tree], params: Params, fail: Fail, like: in
             p = new if like == PARAMS else p
         if not tree.all_finite(new):
             rule = f"{NAMES[like]} must stay finite if the first gradient of a leaf comes late"
-            fail(rule, f"NaN or infinity after that of {path!r}")
+            fail(rule, f"NaN or infinity after the gradient of {path!r}")
 
 
 def check_refused(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
@@ -144,9 +144,9 @@ def _refuse(opt: Any, what: str, arguments: tuple[Tree, State, Params], fail: Fa
         opt.update(*given)
     except (ValueError, TypeError):
         if not tree.equal(given, arguments):
-            fail("a refused update must not have written to its arguments", f"params or state written to after {what}")
+            fail("an update that raises must not have written to its arguments", f"params or state written to after {what}")
         return
-    fail("unfit arguments must be refused", what)
+    fail("invalid arguments must raise an error", what)
 
 
 def check_value(opt: Value, fail: Fail) -> None:
@@ -154,7 +154,7 @@ def check_value(opt: Value, fail: Fail) -> None:
     names = {**vars(sys.modules["funcnet"]), "torch": torch, **{type(part).__name__: type(part) for part in parts(opt)}}
     for how, again in {"eval(repr)": eval(repr(opt), names), "pickle": pickle.loads(pickle.dumps(opt))}.items():
         if again != opt or hash(again) != hash(opt):
-            fail(f"{how} must give the optimizer back", repr(again))
+            fail(f"{how} must reproduce the optimizer", repr(again))
 
 
 def check_rates(opt: Any, state: State, fail: Fail) -> None:

@@ -155,7 +155,7 @@ def _check_none(transform: Any, grads: Tree, state: State, params: Params, path:
     """Require that a gradient of ``None`` stays ``None``, and that its state does not change."""
     absent = tree.map_with_path(lambda one, g: None if one == path else g, grads)
     new, after = transform.update(absent, state, params)
-    _require(path not in tree.names(new), transform, "a gradient that is None must stay None", f"and {path!r} has one")
+    _require(path not in tree.names(new), transform, "a gradient that is None must stay None", f"but {path!r} has one")
     _check_kept(transform, "grads", new, absent)
     owners = tree.names(params)
     rule = "the state of a leaf whose gradient is None must not change"
@@ -199,7 +199,7 @@ def _check_kept(opt: Any, name: str, new: Tree, old: Tree) -> None:
     _require(tree.structure(new) == tree.structure(old), opt, f"update must keep the structure of {name}")
     for path, kind in want.items():
         rule = f"update must keep shapes, dtypes and devices of {name}"
-        _require(found[path] == kind, opt, rule, f"and {path!r} was {kind} and became {found[path]}")
+        _require(found[path] == kind, opt, rule, f"but {path!r} was {kind} and became {found[path]}")
 
 
 def _kind(leaf: Any) -> str:
@@ -223,7 +223,7 @@ def _compare(opt: Any, rule: str, new: Tree, old: Tree, concerns: Callable[[str]
         if concerns(path):
             now = found.get(path)
             right = isinstance(now, Tensor) and now.shape == leaf.shape and torch.equal(now, leaf)
-            _require(right, opt, rule, f"and {path!r} {'changed' if path in found else 'vanished'}")
+            _require(right, opt, rule, f"but {path!r} {'changed' if path in found else 'vanished'}")
 
 
 def _owner(path: str, owners: Tree) -> str | None:
@@ -248,5 +248,5 @@ def _check_parts(opt: Any, grads: Tree, state: State, params: Params) -> None:
         part = itemgetter(key)
         found = opt.update(part(grads), opt.map_state(part, state), part(params))
         want = part(whole[0]), opt.map_state(part, whole[1])
-        rule = f"with acts_on = {opt.acts_on!r}, a part of params must get the update that it gets in the whole"
-        _require(tree.equal(found, want), opt, rule, f"and {key!r} separately gets another")
+        rule = f"with acts_on = {opt.acts_on!r}, a part of params must get the same update alone as in the whole"
+        _require(tree.equal(found, want), opt, rule, f"but {key!r} alone gets another")

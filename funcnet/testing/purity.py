@@ -21,7 +21,7 @@ def check_pure(layer: Layer, p: Params, x: Any, rng: Key | int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.rand(())  # otherwise a seed that the layer set earlier would go unnoticed
         _check_calls(layer, p, x, rng, torch.random.get_rng_state())
-    require(not layer.stochastic or _refuses(layer, p, x), layer, "apply must refuse to run without a key")
+    require(not layer.stochastic or _refuses(layer, p, x), layer, "apply must raise an error without a key")
 
 
 def _check_calls(layer: Layer, p: Params, x: Any, rng: Key | int, chance: Tensor) -> None:
@@ -42,7 +42,7 @@ def _check_calls(layer: Layer, p: Params, x: Any, rng: Key | int, chance: Tensor
 
 def _require_untouched(layer: Layer, held: list["Snapshot"], chance: Tensor) -> None:
     require_unchanged(layer, held)
-    require(torch.equal(chance, torch.random.get_rng_state()), layer, "torch's global generator may not be used")
+    require(torch.equal(chance, torch.random.get_rng_state()), layer, "torch's global generator must not be used")
 
 
 def _check_clones(layer: Layer, arguments: tuple[Any, ...], cache: Any, want: Tree) -> None:
@@ -103,7 +103,7 @@ class Snapshot:
 def require_unchanged(layer: Layer, snapshots: list[Snapshot]) -> None:
     """Require that nothing was written to since the snapshots were taken."""
     for path in [path for snapshot in snapshots for path in snapshot.changed()]:
-        require(False, layer, f"nothing may be written to, and {path} was")
+        require(False, layer, f"nothing may be written to, but {path} was")
 
 
 def check_own_memory(layer: Layer, params: Params) -> None:
@@ -111,10 +111,10 @@ def check_own_memory(layer: Layer, params: Params) -> None:
     rule = "init must return each element in its own memory"
     places: dict[int, str] = {}
     for path, leaf in tree.names(params).items():
-        require(not _overlaps(leaf), layer, f"{rule}, and {path} is expanded or overlaps: clone it")
+        require(not _overlaps(leaf), layer, f"{rule}, but {path} is expanded or overlaps: clone it")
         if leaf.numel():
             memory = leaf.untyped_storage().data_ptr()
-            require(memory not in places, layer, f"{rule}, and {places.get(memory)} and {path} share theirs: clone one")
+            require(memory not in places, layer, f"{rule}, but {places.get(memory)} and {path} share memory: clone one")
             places[memory] = path
 
 

@@ -40,7 +40,7 @@ def _check_empty(layer: Layer, p: Params, x: Any, y: Any, rng: Key | int) -> Non
     if y is not None:
         check_kept(layer, "of an empty batch,", {"y": nothing}, {"y": _slice(y, 0, 0)})
     for path, leaf in tree.names({"params": results["params"], "grads": results["grads"]}).items():
-        require(not leaf.any(), layer, f"the gradients of params must be 0 for an empty batch, and {path} is not")
+        require(not leaf.any(), layer, f"the gradients of params must be 0 for an empty batch, but {path} is not")
 
 
 def _check_each(layer: Layer, p: Params, x: Any, gy: Any, n: int, dtype: torch.dtype) -> None:
@@ -55,7 +55,7 @@ def _check_each(layer: Layer, p: Params, x: Any, gy: Any, n: int, dtype: torch.d
         row = _slice({"y": whole["y"], "x": whole["x"]}, i, i + 1)
         moves = functools.partial(moves_of, layer, (p, xi, gi), 0, dtype)
         check_equal(
-            layer, f"row {i} must give by itself what it gives in the batch", {"y": y, "x": gx}, row, scale=(x, gy), moves=moves
+            layer, f"row {i} must give the same results alone as in the batch", {"y": y, "x": gx}, row, scale=(x, gy), moves=moves
         )
     got = {"params": tree.map(lambda summed, like: summed.to(like), total, whole["params"])}
     moves = functools.partial(moves_of, layer, (p, x, gy), 0, dtype)

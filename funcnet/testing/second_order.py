@@ -173,7 +173,7 @@ def _check_twice(verbs: _Verbs, point: Leaves) -> None:
     u = {path: verbs.u[f"vjp.{path}"] for path in verbs.point}
     got = torch.func.vjp(verbs.pulled_back_apply, point)[1](u)[0]
     want = torch.func.vjp(verbs.vjp_with_new_cache, point)[1](u)[0]
-    rule = "torch.func.vjp of torch.func.vjp of apply must give what torch.func.vjp of vjp gives"
+    rule = "torch.func.vjp of torch.func.vjp of apply must agree with torch.func.vjp of vjp"
     check_equal(verbs.layer, rule, got, want, scale=(point, u))
 
 

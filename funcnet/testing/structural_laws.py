@@ -130,7 +130,7 @@ def law_value(layer: Layer, x: Any, params: Params | None = None, rng: Key | int
     kinds = [type(part) if isinstance(part, Value) else part for part in held]
     names.update({kind.__name__: kind for kind in kinds if hasattr(kind, "__name__")})
     for how, again in {"eval(repr)": eval(repr(layer), names), "pickle": pickle.loads(pickle.dumps(layer))}.items():
-        require(type(again) is type(layer) and again == layer, layer, f"{how} must give the layer back, got {again!r}")
+        require(type(again) is type(layer) and again == layer, layer, f"{how} must reproduce the layer, got {again!r}")
         require(hash(again) == hash(layer), layer, f"{how} must give a layer with the same hash")
 
 

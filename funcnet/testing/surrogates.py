@@ -29,7 +29,7 @@ def check_declared(layer: Layer, params: Params, x: Any, rng: Key | int, gy: Any
     want = layer.declared_vjp(params, x, gy, key)
     if want is not None:
         got = layer.vjp(params, run(layer, params, x, rng)[1], gy)
-        check_equal(layer, "vjp must give what declared_vjp gives", named(got), named(want), scale=gy)
+        check_equal(layer, "vjp must agree with declared_vjp", named(got), named(want), scale=gy)
 
 
 def with_declared_rules(layer: Layer, params: Params, x: Any, rng: Key | int, gy: Any) -> Layer:

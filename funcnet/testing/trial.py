@@ -69,9 +69,9 @@ class Trial:
             return
         children = self.spied.children()
         lost = [name for name in self.spies if not isinstance(children.get(name), Spy)]
-        self.require(not lost, f"with_children must take every layer it is given, and loses {quoted(lost)}")
+        self.require(not lost, f"with_children must keep every layer that it is given, but loses {quoted(lost)}")
         moved = [name for name, spy in self.spies.items() if children[name] is not spy]
-        self.require(not moved, f"with_children must put every layer at its name, and children() has another at {quoted(moved)}")
+        self.require(not moved, f"with_children must put every layer at its name, but children() has another at {quoted(moved)}")
 
     def _check_claim(self, claim: str, names: Any) -> None:
         """Require that the layer has the property if only one inner layer has it."""
@@ -99,10 +99,10 @@ class Trial:
         for call in [call for call in calls if tree.leaves(call.result)]:
             names = self._names(call)
             missing = [name for name in names if not any(_is_under(path, name) for path in named)]
-            self.require(not missing, f"{rule}, and there is nothing at {quoted(missing)}")
+            self.require(not missing, f"{rule}, but there is nothing at {quoted(missing)}")
             found = [path for leaf in tree.leaves(call.result) for path in paths.get(id(leaf), [])]
             astray = [path for path in found if not any(_is_under(path, name) for name in names)]
-            self.require(not astray, f"{rule}, and those of {quoted(names)} are at {quoted(astray)}")
+            self.require(not astray, f"{rule}, but those of {quoted(names)} are at {quoted(astray)}")
 
     def _names(self, call: Call) -> list[str]:
         """Return the names of the spy of a call."""
@@ -122,7 +122,7 @@ class Trial:
         spied(self.params, self.x, self.other)
         got, want = _keys_by_name(self.log.take(*_RUNS)), _keys_by_name(applied)
         strayed = [name for name in got if name in want and got[name] != want[name]]
-        rule = f"__call__ must give every layer the key that apply gives it, and does not for {quoted(strayed)}"
+        rule = f"__call__ must give every layer the key that apply gives it, but does not for {quoted(strayed)}"
         self.require(not strayed, f"{rule}: use child_key in both, or leave __call__ out")
 
     def _check_keys_one_at_a_time(self, ran: list[Call]) -> None:
@@ -140,20 +140,20 @@ class Trial:
         """Require that no key of a method is missing, that no two keys are equal, and that none is the key of the whole."""
         seen: dict[int, str] = {}
         for name, key in [(call.name, call.key) for call in calls if not isinstance(call.key, str)]:
-            self.require(key is not None, f"{verb} must hand a key to every stochastic layer, and {name!r} gets none")
+            self.require(key is not None, f"{verb} must pass a key to every stochastic layer, but {name!r} gets none")
             number = int(random.as_key(key))
-            rule = f"{verb} must give every layer a key, fold_in(rng, i), and {seen.get(number)!r} and {name!r} have the same"
+            rule = f"{verb} must give every layer a key, fold_in(rng, i), but {seen.get(number)!r} and {name!r} have the same"
             self.require(number not in seen, rule)
             seen[number] = name
         if isinstance(self.layer, Combinator) and not isinstance(self.layer, Wrapper):  # a wrapper passes its key on
-            rule = f"{verb} must give every layer a key, fold_in(rng, i), and {seen.get(int(rng))!r} has rng itself"
+            rule = f"{verb} must give every layer a key, fold_in(rng, i), but {seen.get(int(rng))!r} has rng itself"
             self.require(int(rng) not in seen, rule)
 
     def _check_keys_follow(self, verb: str, calls: list[Call], others: list[Call]) -> None:
         """Require that another rng gives other keys."""
         one, other = _keys_by_name(calls), _keys_by_name(others)
         fixed = [name for name in one if {*one[name]} & {*other.get(name, [])} - {HIDDEN_KEY}]
-        rule = f"{verb} must make every layer's key from rng, fold_in(rng, i), and does not for {quoted(fixed)}"
+        rule = f"{verb} must derive the key of every layer from rng, fold_in(rng, i), but does not for {quoted(fixed)}"
         self.require(not fixed, rule)
 
     def _sees_x(self, call: Call) -> bool:
@@ -165,7 +165,7 @@ class Trial:
         moved = self.spied.update_stats(self.params, cache)
         calls = self.log.take("update_stats")
         deaf = sorted(self._with_stats(ran) - {call.name for call in calls})
-        rule = f"update_stats must reach every layer, and does not reach {quoted(deaf)}: override update_stats, {_BASES}"
+        rule = f"update_stats must reach every layer, but does not reach {quoted(deaf)}: override update_stats, {_BASES}"
         self.require(not deaf, rule)
         for call in calls:
             self._check_arguments(call, ran)
@@ -180,13 +180,13 @@ class Trial:
         """Require that ``update_stats`` of a layer gets its cache, and no params that only another layer got in ``apply``."""
         whose = [name for name in self.spies if isinstance(call.given, dict) and cache_tag(name) in call.given]
         got = f"that of {quoted(whose)}" if whose else describe(call.given)
-        rule = f"update_stats must give {quoted([call.name])} the cache that its apply returned, and gives {got}"
+        rule = f"update_stats must give {quoted([call.name])} the cache that its apply returned, but gives {got}"
         how = "override inner_cache" if isinstance(self.layer, Wrapper) else "begin the cache with the layers' caches, in order"
         self.require(whose == [call.name], f"{rule}: {how}, or override update_stats")
         own = {id(leaf) for one in ran if one.name == call.name for leaf in tree.leaves(one.params)}
         for one in ran:
             foreign = {id(leaf) for leaf in tree.leaves(one.params)} - own
-            rule = f"update_stats must give {quoted([call.name])} its own params, and gives those of {quoted([one.name])}"
+            rule = f"update_stats must give {quoted([call.name])} its own params, but gives those of {quoted([one.name])}"
             self.require(foreign.isdisjoint(map(id, tree.leaves(call.params))), rule)
 
     def _check_moved(self, moved: Params, calls: list[Call]) -> None:
@@ -201,11 +201,11 @@ class Trial:
         got = tree.names(moved)
         lost = [place for place in returned if got.get(place) is not want[place]]
         rule = "update_stats must return the params that the layers' update_stats return, each at its layer's place"
-        self.require(not lost, f"{rule}, and does not at {quoted(lost)}")
+        self.require(not lost, f"{rule}, but does not at {quoted(lost)}")
 
     def _check_inference(self, ran: list[Call]) -> None:
         settled = self.spied.inference()
-        rule = f"inference must reach every layer, and does not reach {{}}: override inference, {_BASES}"
+        rule = f"inference must reach every layer, but does not reach {{}}: override inference, {_BASES}"
         left = {part.spy_name for part in parts(settled) if isinstance(part, Spy) and not part.spy_settled}
         self.require(not left, rule.format(quoted(sorted(left))))
         self._check_settled_places(settled)
@@ -215,7 +215,7 @@ class Trial:
         self.require(not left, rule.format(quoted(sorted(left))))
         now = [call.name for call in calls]
         order = [call.name for call in ran if call.name in now]
-        rule = f"inference must leave every layer in its place, and {quoted(order)} then run in the order {quoted(now)}"
+        rule = f"inference must leave every layer in its place, but {quoted(order)} then run in the order {quoted(now)}"
         self.require(now * max(1, len(order) // max(1, len(now))) == order, rule)  # an ensemble may run members one by one
 
     def _check_settled_places(self, settled: Layer) -> None:
@@ -227,7 +227,7 @@ class Trial:
             for name, spy in self.spies.items()
             if children.keys() == self.spies.keys() and spy.spy_name != names.get(name, spy.spy_name)
         ]
-        rule = f"inference must leave every layer in its place, and has another at {quoted(moved)}"
+        rule = f"inference must leave every layer in its place, but has another at {quoted(moved)}"
         self.require(not moved, rule)
 
 
