@@ -53,7 +53,7 @@ class PolyCrossEntropy(TermLoss):
             range (on the CPU).
 
     References:
-        Leng et al. 2022, "PolyLoss: a polynomial expansion perspective of classification loss functions", eq. 5;
+        Leng et al. 2022, "PolyLoss: a polynomial expansion perspective of classification loss functions";
         ``optax.poly_loss_cross_entropy``.
 
     >>> PolyCrossEntropy(epsilon=1.0)(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))

@@ -46,7 +46,7 @@ class ADOPT(MomentOptimizer):
         ValueError: If a rate or ``eps`` is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
-        Taniguchi et al. 2024, "ADOPT: modified Adam can converge with any β₂ with the optimal rate", algorithm 2.
+        Taniguchi et al. 2024, "ADOPT: modified Adam can converge with any β₂ with the optimal rate", with clipping.
 
     >>> import torch
     >>> opt, params = ADOPT(lr=0.1, betas=(0.5, 0.9)), {"w": torch.ones(1)}

@@ -45,7 +45,7 @@ class NAdam(MomentOptimizer):
         ValueError: If a rate or ``eps`` is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
-        Dozat 2016, "Incorporating Nesterov momentum into Adam", algorithm 8, with the schedule of its section 3.
+        Dozat 2016, "Incorporating Nesterov momentum into Adam".
 
     >>> import torch
     >>> NAdam().init({"w": torch.ones(1)})["mu_product"]

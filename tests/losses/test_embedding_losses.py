@@ -157,7 +157,7 @@ def test_zero_vectors_have_finite_gradients(loss):
 
 @pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e25])
 @pytest.mark.parametrize("loss", [fn.CosineEmbedding(), fn.InfoNCE(), fn.NTXent(), fn.TripletMargin()], ids=str)
-def test_float32_serves_where_squares_do_not_fit(loss, scale):
+def test_float32_is_exact_although_squares_overflow_or_underflow(loss, scale):
     """The value is that of float64, and the gradient has the digits of float32, for tiny and for huge vectors."""
     y = several(3 if isinstance(loss, fn.TripletMargin) else 2, 1, 4, 3)
     y, target = (y[0], torch.tensor([0, 1, 0, 1])) if isinstance(loss, fn.NTXent) else (y, None)
@@ -213,12 +213,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 def test_an_error_in_the_distance_says_where():

@@ -134,7 +134,7 @@ class LogCosh(ElementwiseLoss):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_a_loss_of_ones_own_is_four_lines(reduction):
+def test_a_custom_loss_is_four_lines(reduction):
     """A subclass of Elementwise gets the reductions, the gradients and the layer."""
     assert_agrees(LogCosh(reduction), reduced(lambda y, t: (y - t).cosh().log()), normal(1, 4, 3), normal(2, 4, 3))
 
@@ -236,11 +236,11 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("sentence", WORDS)
-def test_misuse_is_explained(sentence):
+@pytest.mark.parametrize("message", WORDS)
+def test_misuse_is_explained(message):
     """The message names the loss, the rule with its numbers, and what it got."""
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        WORDS[sentence]()
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        WORDS[message]()
 
 
 def test_a_loss_cannot_be_changed():

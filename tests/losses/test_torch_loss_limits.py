@@ -274,11 +274,11 @@ WORDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", WORDS)
-def test_misuse_is_explained(sentence):
+@pytest.mark.parametrize("message", WORDS)
+def test_misuse_is_explained(message):
     """The message names the loss, the rule with its numbers, and what it got."""
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        WORDS[sentence]()
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        WORDS[message]()
 
 
 def test_torchs_word_for_batch_is_taken():

@@ -119,7 +119,7 @@ def test_fit_validates_the_average() -> None:
 
 
 def test_it_refuses_what_does_not_fit() -> None:
-    """Another kind of average, a leaf that should have a gradient or not, and a decay out of range; nothing is written."""
+    """Another kind of average, a missing or unexpected gradient, and a decay out of range are refused; nothing is written."""
     with pytest.raises(ValueError, match="average must be an EMA or an SWA, got"):
         fn.Averaged(fn.SGD(), 0.9)
     params = {"w": torch.ones(2), "mean": torch.ones(3)}

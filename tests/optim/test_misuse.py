@@ -23,7 +23,7 @@ def test_a_rate_is_no_layer_loss_class_or_function_of_more(lr: object) -> None:
             make(lr)
 
 
-def test_a_rate_that_is_none_of_three_kinds_is_told_so() -> None:
+def test_a_rate_of_another_kind_is_refused() -> None:
     """The rate of a plateau is a tensor, and the plateau itself is refused."""
     with pytest.raises(ValueError, match=r"^SGD: lr must be a number, a schedule, or a real 0-d tensor, got ReduceOnPlateau\(lr"):
         fn.SGD(lr=fn.ReduceOnPlateau(0.1))

@@ -1,17 +1,17 @@
-"""What oneDNN's LSTM keeps of a sequence, and how much of it the backward pass needs.
+"""The workspace that oneDNN's LSTM keeps for a sequence, and the parts of it that the backward pass reads.
 
-A workspace of float32 holds, one after the other and each starting at a whole page,
+A workspace of float32 consists of these parts, in this order, each aligned to a page:
 
     gates    T × N × 4H            read by the backward pass
-    h        T × N × H             for layers with a projection, which torch does not use
-    states   2 × (T + 1) × N × max(I, H)
+    h        T × N × H             for a projection, which torch does not use
+    states   2 × (T + 1) × N × max(I, H)      read by the backward pass
     cells    2 × (T + 1) × N × H   read by the backward pass
-    slopes   of states, of states, and of cells, which the backward pass writes before it reads them
+    gradients of the states, of the states again, and of the cells, written by the backward pass before it reads them
 
-for T steps of N rows of I numbers, and H outputs. Rows of all but the cells are padded to a multiple of 16 numbers that is not a
-multiple of 256. The kernel writes slopes into the workspace that it is given, and a cache may not change, so it is given another
-one. For 64 steps of 32×64 to 128 the workspace has 16 MB; gates, states and cells have 8.6. A step of the net takes 18.7 ms with
-a copy of these, 19.5 with a copy of all (AMD EPYC, Zen 4, one thread).
+There are T steps of N rows of I numbers, and H outputs. The rows of all parts but the cells are padded to a multiple of 16
+numbers that is not a multiple of 256. The backward kernel writes gradients into the workspace, and a cache must not change, so it
+gets a copy. For 64 steps of 32×64 to 128 the workspace has 16 MB, of which gates, states and cells are 8.6. A step of the net
+takes 18.7 ms with a copy of these, and 19.5 with a copy of everything (AMD EPYC, Zen 4, one thread).
 """
 
 import torch
@@ -40,7 +40,7 @@ def _places(steps: int, rows: int, inputs: int, outputs: int) -> list[int]:
 
 
 def copied(workspace: Tensor, x: Tensor, hh: Tensor) -> Tensor:
-    """Return a workspace with what the backward pass reads; a copy of all of it if its size is that of another layout."""
+    """Return a copy of the parts of the workspace that the backward pass reads; of all of it if its size shows another layout."""
     steps, rows, inputs = x.shape
     at = _places(steps, rows, inputs, hh.shape[1])
     if at[-1] != workspace.numel():
