@@ -251,7 +251,7 @@ REFUSED = {
     "step must return a tree of dicts, tuples and lists": (lambda x: Pair(x, x), (torch.ones(2),), {}),
     "must not read the loss during the update": (fn.train_step(NET, fn.MSE(), fn.LBFGS()), (), {}),
     "a tensor in a step, such as a rate": (fn.train_step(NET, fn.MSE(), fn.SGD(torch.tensor(0.1))), (), {}),
-    "write to nothing but its arguments": (HELD.add_, (torch.ones(2),), {}),
+    "not write to anything but its arguments": (HELD.add_, (torch.ones(2),), {}),
     "that torch.export can trace": (lambda x: x if x.sum() > 0 else -x, (torch.ones(2),), {}),
     "the last axis of x must be in_features=3": (fn.Linear(3, 2), (fn.Linear(3, 2).init(0), torch.ones(4, 5)), {}),
     "batch must name arguments among 0, 'x', got 'y'": (lambda x: x, (torch.ones(2),), {"batch": ("y",)}),

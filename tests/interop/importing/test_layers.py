@@ -133,7 +133,7 @@ def _loaded(sample: Sample, state: dict[str, Tensor], dtype: torch.dtype) -> nn.
 
 
 REFUSED: dict[str, Any] = {
-    "a loss is no layer: take it out of the module and use fn.MSE as the loss of (y, target)": nn.MSELoss,
+    "a loss is not a layer: remove it from the module and use fn.MSE as the loss of (y, target)": nn.MSELoss,
     "LazyLinear has no sizes yet: call the module once with an input": lambda: nn.LazyLinear(3),
     "torch.nn.CrossMapLRN2d deviates from its formula": lambda: nn.CrossMapLRN2d(3),
     "Unflatten: dim must be a whole number, got 'C'": lambda: nn.Unflatten("C", (2, 2)),

@@ -209,7 +209,7 @@ REFUSED = {
     "squeeze without dim": lambda a: a.squeeze(),
     "a softmax needs dim": lambda a: F.softmax(a),
     "antialias": lambda a: F.interpolate(a, size=3, antialias=True),
-    "would not move": lambda a, b: F.batch_norm(a, b, b, training=True),
+    "would not be updated": lambda a, b: F.batch_norm(a, b, b, training=True),
     "rounding_mode": lambda a: torch.div(a, 2, rounding_mode="floor"),
     "step above 0": lambda a: a[:, ::-1],
     "values of a tensor": lambda a: a * a.mean().item(),
