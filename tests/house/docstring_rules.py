@@ -47,7 +47,7 @@ Rule = Callable[[Said], Iterator[str]]
 
 
 def has_summary(said: Said) -> Iterator[str]:
-    """The docstring begins with one line that ends with a period, and a blank line."""
+    """Require one line that ends with a period, then a blank line."""
     first, *rest = said.body.split("\n")
     if not re.search(r"[.:?]$", first.rstrip()):
         yield f"the summary must be one line that ends with a period: {first!r}"
@@ -56,7 +56,7 @@ def has_summary(said: Said) -> Iterator[str]:
 
 
 def has_known_sections(said: Said) -> Iterator[str]:
-    """Sections are known, in order, and have indented text."""
+    """Require known sections, in order, with indented text."""
     yield from [f"unknown section {name}" for name in said.sections if name not in SECTIONS]
     known = [name for name in said.sections if name in SECTIONS]
     if known != sorted(known, key=SECTIONS.index):
@@ -79,7 +79,7 @@ def parameters(value: Any) -> dict[str, Any]:
 
 
 def documents_arguments(said: Said) -> Iterator[str]:
-    """Args has an entry for each parameter, in order; a default in the text is the one in the code."""
+    """Require an entry for each parameter, in order, with the default that the code has."""
     want, found = parameters(said.value), entries(said.sections.get("Args", ""))
     yield from [f"Args has no entry for {name}" for name in want if name not in found]
     yield from [f"Args has an entry for {name}, which is no parameter" for name in found if name not in want]
@@ -112,7 +112,7 @@ def has_section(name: str) -> Rule:
 
 
 def has_params(said: Said) -> Iterator[str]:
-    """A layer with params describes them."""
+    """Require a description of the params of a layer that has any."""
     own = any(getattr(said.value, verb, None) is not getattr(fn.Layer, verb) for verb in ("init", "param_shapes"))
     if own and "Params" not in said.sections:
         yield "section Params is missing"
@@ -135,14 +135,14 @@ BACKWARD = formula("gx = ...", rf"(?<!\w)\(?g(x|a|u|q|r|v|p|θ|p_a|_a|z){_EQUALS
 
 
 def says_raises(said: Said) -> Iterator[str]:
-    """A function that contains a ``raise`` names its exceptions."""
+    """Require the exceptions of a function that contains a ``raise``."""
     source = ast.parse(textwrap.dedent(inspect.getsource(said.value)))
     if any(isinstance(node, ast.Raise) for node in ast.walk(source)) and "Raises" not in said.sections:
         yield "section Raises is missing"
 
 
 def documents_methods(said: Said) -> Iterator[str]:
-    """Each public method and property that no base class documents has a docstring."""
+    """Require a docstring for each public method and property that no base class documents."""
     for name, member in vars(said.value).items():
         if (
             name[0] != "_"

@@ -169,7 +169,7 @@ def _of_one(function: Any) -> Any:
 
 
 def test_activations_are_converted() -> None:
-    """They are functions of torch and torch.nn.functional, and methods."""
+    """These are functions of torch and torch.nn.functional, and methods."""
     for function in ACTIVATIONS:
         check(_of_one(function), A)
     for function in OF_POSITIVE:
@@ -187,19 +187,19 @@ def test_functions_of_one_or_two_tensors_are_converted(table: list[Any]) -> None
 
 
 def test_functions_of_images_are_converted() -> None:
-    """They are pooling, resizing, padding, and norms without weights."""
+    """These are pooling, resizing, padding, and norms without weights."""
     for function in OF_IMAGES:
         check(function, IMAGE)
 
 
 def test_functions_with_weights_among_their_tensors_are_converted() -> None:
-    """They are convolutions, linear maps, norms, embeddings and attention."""
+    """These are convolutions, linear maps, norms, embeddings and attention."""
     for function, *tensors in WEIGHTED:
         check(function, *tensors)
 
 
 def test_dropout_depends_on_training() -> None:
-    """It is a layer in training, and nothing in evaluation."""
+    """It is a layer in training, and removed in evaluation."""
     assert repr(converted(lambda a: F.dropout(a, 0.3, training=True)).layer) == "Dropout(p=0.3)"
     assert converted(lambda a: F.dropout2d(a, 0.3, training=False)) == values.Ref("a")
 
