@@ -238,7 +238,7 @@ class Way:
 def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
     """Return what the cache keeps of params in eager mode: views, which save 0.1 to 0.3 ms for 32 residual blocks.
 
-    Copies of matrices at unaligned addresses are not kept: they need memory, and would not follow in-place changes of a leaf.
+    Copies of matrices at unaligned addresses are not kept: they take memory and do not follow in-place changes of a leaf.
     """
     leaves = flatten_together(params)[0]
     are_views = is_plain(*leaves) and not any([leaf is not None and are_unaligned(leaf) for leaf in leaves])  # noqa: C419

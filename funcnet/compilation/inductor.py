@@ -17,27 +17,10 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from funcnet import tree
 from funcnet.compilation.cuda_graphs import Kernel, is_on_gpu, kernel_on_gpu
-from funcnet.kernels import small_products
-from funcnet.kernels.choices import NEVER, choice
+from funcnet.compilation.options import are_small, known, needs_checks, product_options, sends, step_options
 from funcnet.kernels.threads import with_one_thread
-
-THREADS = choice("threads of compiled loops", {"one": NEVER, "all": 0}, lambda cpu: 8193, "elements of the largest tensor")
-"""Number of elements of the largest tensor from which a graph is compiled for several threads; see ``kernel_of``."""
-
-CALLS = choice("calls of compiled graphs", {"-O3": NEVER, "-O1": 0}, lambda cpu: 500, "nodes")
-"""Number of nodes from which the calls in a graph are compiled separately from its kernels, with ``-O1``; see ``kernel_of``."""
-
-STREAMS = choice("tensors in one compiled loop", {"up to 16": NEVER, "up to 8": 0}, lambda cpu: 1 << 23, "elements of all inputs")
-"""Number of elements of all inputs from which Inductor puts fewer independent tensors into one loop.
-
-Fused loops over many parameters read and write more streams of memory than a core prefetches. On an AMD EPYC a compiled AdamW
-step of 10 M parameters in 100 tensors takes 13.9 ms with up to 8 tensors per loop and 20.4 with up to 16; donated, it takes 9.0
-and 9.3. With 1.9 M parameters both take the same time. The time to compile grows by 0.1 s per tensor.
-"""
 
 _NUMBERS = itertools.count()
 _OWN_LOCK = threading.RLock()
@@ -54,45 +37,6 @@ def compile_lock() -> Any:
     except ImportError:
         return _OWN_LOCK
     return lock
-
-
-@cache
-def inductor_options() -> dict[str, Any]:
-    """Return Inductor's options that speed up steps, if this build of torch has them.
-
-    ``cpp_wrapper`` calls the kernels from C++ and makes a small step a tenth faster. ``cpp.threads`` is read at compile time.
-    ``cpp_wrapper_build_separate`` compiles the calls, one long C++ function, with ``-O1`` instead of ``-O3``.
-    """
-    wanted = {
-        "cpp_wrapper": True,
-        "cpp.threads": 1,
-        "cpp_wrapper_build_separate": True,
-        "cpp.max_horizontal_fusion_size": 8,
-    }
-    return _known(wanted)
-
-
-def _known(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that this build of torch has."""
-    try:
-        known = set(torch._inductor.list_options())
-    except Exception:
-        known = set()
-    return {name: value for name, value in options.items() if name in known}
-
-
-def product_options() -> dict[str, Any]:
-    """Return Inductor's options for small products; none if this release of torch lacks the private names that they use.
-
-    Loops over a product's result are not fused into the product's kernel, where they would not be faster.
-    """
-    if small_products.SMALL.value == 0:
-        return {}
-    try:
-        from funcnet.compilation.product_template import ProductPass
-    except Exception:
-        return {}
-    return {"post_grad_custom_post_pass": ProductPass(), "epilogue_fusion": False}
 
 
 def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
@@ -112,12 +56,13 @@ def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
     values = [node.meta.get("example_value") for node in graph.graph.nodes]
     if is_on_gpu(values):
         compile_with = partial(_compiled_for_gpu, graph, examples)
-        return compile_with({}) if _sends(graph) else kernel_on_gpu(compile_with, _inputs(graph, examples))
-    options = {**step_options(values, examples), **_known({"layout_optimization": False})}
-    if _sends(graph):  # calls from C++ do not support collectives
+        return compile_with({}) if sends(graph) else kernel_on_gpu(compile_with, _inputs(graph, examples))
+    checks = {} if needs_checks(graph, values) else {"size_asserts": False}
+    options = {**step_options(values, examples), **known({"layout_optimization": False, **checks})}
+    if sends(graph):  # calls from C++ do not support collectives
         options = {name: value for name, value in options.items() if name != "cpp_wrapper"}
     kernel = _compiled(graph, examples, options)
-    return with_one_thread(kernel) if _are_small(values) and torch.get_num_threads() > 1 else kernel
+    return with_one_thread(kernel) if are_small(values) and torch.get_num_threads() > 1 else kernel
 
 
 def _compiled(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kernel:
@@ -125,7 +70,7 @@ def _compiled(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kerne
 
     In the latter case warn, since the library's products can differ from the loops in the last bits.
     """
-    loops = _known(product_options())
+    loops = known(product_options())
     try:
         kernel: Kernel = torch._inductor.compile(graph, examples, options={**options, **loops} or None)
     except Exception as error:
@@ -152,9 +97,8 @@ def _restarts() -> tuple[type[Exception], ...]:
 
 def _compiled_for_gpu(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kernel:
     """Compile a graph for a GPU, without ``cpp_wrapper``, which takes long to compile there and excludes CUDA graphs."""
-    known = {name: value for name, value in options.items() if name in torch._inductor.list_options()}
     with compile_lock():
-        kernel: Kernel = torch._inductor.compile(graph, examples, options=known or None)
+        kernel: Kernel = torch._inductor.compile(graph, examples, options=known(options) or None)
     return kernel
 
 
@@ -162,33 +106,6 @@ def _inputs(graph: Any, examples: list[Any]) -> list[Any]:
     """Return a graph's inputs as traced; the version of a tensor shows whether it was written to."""
     places = [node for node in graph.graph.nodes if node.op == "placeholder"]
     return [node.meta.get("example_value", one) for node, one in zip(places, examples, strict=True)]
-
-
-def _sends(graph: Any) -> bool:
-    """Return whether a graph has collectives."""
-    return any("c10d_functional" in str(node.target) for node in graph.graph.nodes)
-
-
-def step_options(values: list[Any], inputs: list[Any]) -> dict[str, Any]:
-    """Return Inductor's options for a graph with these node values and inputs."""
-    fits = {
-        "cpp.threads": _are_small(values),
-        "cpp_wrapper_build_separate": len(values) >= CALLS.value,
-        "cpp.max_horizontal_fusion_size": _elements(inputs) >= STREAMS.value,
-    }
-    return {name: value for name, value in inductor_options().items() if fits.get(name, True)}
-
-
-def _are_small(values: list[Any]) -> bool:
-    """Return whether every tensor among the values of a graph is small; a symbolic size does not count as small."""
-    sizes = [value.numel() for row in values for value in tree.leaves(row) if isinstance(value, Tensor)]
-    return all(type(size) is int and size < THREADS.value for size in sizes)
-
-
-def _elements(inputs: list[Any]) -> int:
-    """Return the number of elements of all inputs of fixed size."""
-    sizes = [one.numel() for one in inputs if isinstance(one, Tensor)]
-    return sum(size for size in sizes if type(size) is int)
 
 
 class _Records(threading.local):

@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
 
 from funcnet import random, tree
-from funcnet.compilation.inductor import step_options
+from funcnet.compilation.options import step_options
 from funcnet.errors import describe, is_whole, value_error
 from funcnet.flattening import Tree
 from funcnet.interop.graph_writes import written_inputs

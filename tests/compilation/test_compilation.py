@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import funcnet as fn
-from funcnet.compilation import inductor
+from funcnet.compilation import inductor, options
 from funcnet.compilation.programs import Program, Traced
 
 pytestmark = pytest.mark.compiled
@@ -71,10 +71,23 @@ def test_the_calls_of_a_long_graph_are_compiled_apart_from_its_kernels(monkeypat
     for i in range(2):
         torch.testing.assert_close(trained(fn.compile(step), opt), trained(step, opt), rtol=1e-4, atol=1e-5)
         assert seen[i][1].get("cpp_wrapper_build_separate", False) is (i == 1)
-        monkeypatch.setattr(inductor.CALLS, "value", len(seen[0][0].graph.nodes))
-    monkeypatch.setattr(inductor.CALLS, "value", len(seen[0][0].graph.nodes) + 1)
+        monkeypatch.setattr(options.CALLS, "value", len(seen[0][0].graph.nodes))
+    monkeypatch.setattr(options.CALLS, "value", len(seen[0][0].graph.nodes) + 1)
     fn.compile(step)(NET.init(0), opt.init(NET.init(0)), X, T)
     assert "cpp_wrapper_build_separate" not in seen[2][1]
+
+
+def test_small_graphs_compare_sizes_once(monkeypatch):
+    """Graphs with large tensors or with custom operators compare them in compiled code too."""
+    seen, compiled = [], torch._inductor.compile
+    monkeypatch.setattr(
+        torch._inductor, "compile", lambda graph, xs, options: seen.append(options) or compiled(graph, xs, options=options)
+    )
+    for x in (torch.ones(3, 4), torch.ones(3000, 4)):
+        fn.compile(fn.Tanh())({}, x)
+    lstm = fn.LSTM(4, 4)
+    fn.compile(lstm)(lstm.init(0), torch.ones(3, 2, 4))
+    assert [one.get("size_asserts", True) for one in seen] == [False, True, True]
 
 
 def test_each_kind_of_call_is_compiled_once(graphs):

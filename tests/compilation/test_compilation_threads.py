@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import funcnet as fn
-from funcnet.compilation import inductor
+from funcnet.compilation import inductor, options
 from funcnet.compilation.programs import Program, Traced
 from funcnet.kernels import threads, tracing
 
@@ -139,7 +139,7 @@ def test_a_compiler_other_than_inductor_has_no_formulas_for_it():
 @pytest.fixture
 def bare(request, monkeypatch):
     """Remove torch's private names; names found earlier are looked up again."""
-    clear = [inductor.inductor_options.cache_clear, inductor._backend.cache_clear, inductor.compile_lock.cache_clear]
+    clear = [options.inductor_options.cache_clear, inductor._backend.cache_clear, inductor.compile_lock.cache_clear]
     for one in clear:
         one()
     if request.param == "TensorGuards":
@@ -163,7 +163,7 @@ def test_without_private_names_of_torch_the_numbers_are_the_same(bare):
         close(fast(PARAMS, STATE, X[:n], T[:n]), STEP(PARAMS, STATE, X[:n], T[:n]))
     assert type(fast._last) is (Traced if bare == "compile" else Program)
     wanted = {"cpp_wrapper", "cpp.threads", "cpp_wrapper_build_separate", "cpp.max_horizontal_fusion_size"}
-    assert set(inductor.inductor_options()) == (set() if bare == "options" else wanted)
+    assert set(options.inductor_options()) == (set() if bare == "options" else wanted)
 
 
 @pytest.mark.parametrize("bare", ["lock"], indirect=True)

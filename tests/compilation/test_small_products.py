@@ -9,7 +9,7 @@ from torch._inductor.utils import fresh_inductor_cache
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import funcnet as fn
-from funcnet.compilation import inductor, product_loops, product_template
+from funcnet.compilation import inductor, options, product_loops, product_template
 from funcnet.kernels import forced, small_products
 
 pytestmark = pytest.mark.compiled
@@ -121,9 +121,9 @@ def test_the_operator_by_itself():
 
 def test_an_inductor_without_templates_gets_no_pass(monkeypatch):
     """If a release of torch lacks the private names that the loops use, products are not replaced."""
-    assert "post_grad_custom_post_pass" in inductor.product_options()
+    assert "post_grad_custom_post_pass" in options.product_options()
     monkeypatch.setitem(sys.modules, "funcnet.compilation.product_template", None)
-    assert inductor.product_options() == {}
+    assert options.product_options() == {}
 
 
 @pytest.mark.parametrize("source", ["#error", None], ids=["C++ that does not compile", "a template that fails"])
@@ -166,7 +166,7 @@ def test_a_wish_to_trace_again_is_no_failure(monkeypatch):
 
 def test_a_forced_choice_is_a_part_of_the_key_of_the_cache():
     """Inductor does not reuse a program that was compiled with another choice."""
-    the_pass = inductor.product_options()["post_grad_custom_post_pass"]
+    the_pass = options.product_options()["post_grad_custom_post_pass"]
     before = the_pass.uuid()
     with forced("small compiled products", "library"):
         assert the_pass.uuid() != before
