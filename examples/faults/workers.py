@@ -117,7 +117,7 @@ def _again(folder: Path, expected: set[str]) -> list[str]:
 
 def _naming(rank: int) -> str:
     """Return the pattern of an error that names a rank, perhaps together with one that still waits in torch's checkpoints."""
-    return rf"WorkerError: .*no word from ranks? (\d, )*{rank}(, \d)* within"
+    return rf"WorkerError: .*no response from ranks? (\d, )*{rank}(, \d)* within"
 
 
 def kills(judge: Judge, count: int) -> Row:

@@ -1,6 +1,6 @@
-"""Types for users: a type checker refuses wrong arguments, line by line, and accepts right ones.
+"""Types for users: a type checker rejects wrong arguments, line by line, and accepts correct ones.
 
-mypy tries the lines of ``wrong_types.py`` here; pyright, which needs Node, in ``.ci/check_pyright.py``.
+mypy checks the lines of ``wrong_types.py`` here, and pyright, which needs Node, in ``.ci/check_pyright.py``.
 """
 
 import ast
@@ -22,14 +22,14 @@ SHOWN = re.compile(r"wrong_types\.py:(\d+): error: .*\[([a-z-]+)\]$", re.MULTILI
 
 
 def expected(source: str, checker: int) -> set[tuple[int, str]]:
-    """Return the lines that must be refused, with the rule of a checker: 0 for mypy, 1 for pyright."""
+    """Return the lines that must be rejected, with the rule of a checker: 0 for mypy, 1 for pyright."""
     lines = enumerate(source.splitlines(), 1)
     return {(number, line.partition("  # E: ")[2].split()[checker]) for number, line in lines if "  # E: " in line}
 
 
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[int, str]]:
-    """Return the lines that mypy refuses."""
+    """Return the lines that mypy rejects."""
     cache = tmp_path_factory.getbasetemp().parent / "mypy"
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cache), str(CASES)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -38,7 +38,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[int, str]]:
 
 
 def test_mypy_refuses_the_wrong_lines_and_no_other(refused: set[tuple[int, str]]) -> None:
-    """The line names the rule; several errors of one rule in a line count as one."""
+    """Each line names the rule; several errors of one rule on a line count as one."""
     assert refused == expected(CASES.read_text(encoding="utf-8"), 0)
 
 
