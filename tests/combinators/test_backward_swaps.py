@@ -101,7 +101,7 @@ def test_it_is_a_value():
 
 
 def test_sizes_are_inferred_through_it():
-    """They are those of its layer."""
+    """They are inferred for its layer."""
     net = fn.infer_sizes(fn.with_vjp(fn.Linear(None, 3), clipped), X)
     assert net.layer == fn.Linear(2, 3)
 

@@ -149,7 +149,7 @@ def test_law_10_finds_a_combinator_that_hides_a_surrogate():
 
 
 def test_straight_through_counts_an_absent_gradient_as_zeros_in_every_verb():
-    """The identity, which x gets in the backward pass, does so too."""
+    """The identity, which replaces the layer in the backward pass, counts it the same way."""
     layer = fn.straight_through(fn.Linear(3, 3))
     params, x = layer.init(0), torch.ones(2, 3)
     cache = layer.apply(params, x)[1]

@@ -16,7 +16,7 @@ def drawn(layer):
 
 
 def test_lora_has_the_gradients_of_autograd():
-    """They are those of the two narrow matrices and of x; the layer's own are absent."""
+    """The two narrow matrices and x have gradients; the layer's params have none."""
     params, x, gy = drawn(LAYER), draw((5, 3), 1), draw((5, 4), 2)
     y, cache = LAYER.apply(params, x)
     a, b, x_ = (leaf.clone().requires_grad_() for leaf in (params["lora_A"], params["lora_B"], x))

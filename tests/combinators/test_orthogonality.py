@@ -34,7 +34,7 @@ def test_it_is_torch_s(rows, columns, name, trivialization, seed):
 
 @pytest.mark.parametrize("name", MAPS)
 def test_of_more_axes_it_is_a_matrix_for_each_place(name):
-    """As in torch, the last two axes of a convolution's weight are those of the matrices."""
+    """As in torch, the last two axes of a convolution's weight are the axes of the matrices."""
     layer = fn.orthogonal(fn.Conv2d(2, 3, (3, 2)), orthogonal_map=name)
     module = parametrizations.orthogonal(nn.Conv2d(2, 3, (3, 2)).double(), "weight", name)
     assert_twins(layer, module, draw((2, 2, 4, 4)))

@@ -40,7 +40,7 @@ class Gated(fn.Combinator):
 
 
 def moved(net: fn.Layer) -> Any:
-    """Return params whose running statistics are those of X."""
+    """Return params with the running statistics of X."""
     params = net.init(0)
     return net.update_stats(params, net.apply(params, X, 3)[1])
 
@@ -69,7 +69,7 @@ def test_its_statistics_move_and_its_own_leaves_stay() -> None:
     ids=["alone", "in serial", "twice"],
 )
 def test_norms_within_it_are_folded(net: fn.Layer) -> None:
-    """The factors stay as they are."""
+    """The factors do not change."""
     params = moved(net)
     folded, folded_params = fn.fold_batch_norm(net, params)
     assert not any(isinstance(layer, fn.BatchNorm1d) for _, layer in fn.walk(folded))

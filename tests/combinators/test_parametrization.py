@@ -112,7 +112,7 @@ def test_running_statistics_of_the_layer_within_are_moved():
 
 
 def test_sizes_are_inferred_within():
-    """They are those of the layer by itself."""
+    """They are inferred as for the layer by itself."""
     assert fn.infer_sizes(fn.weight_norm(fn.Linear(None, 4)), torch.ones(2, 3)) == fn.weight_norm(fn.Linear(3, 4))
 
 

@@ -172,7 +172,7 @@ def test_freeze_changes_only_gradients_of_params(trial):
 @given(TWO)
 @settings(max_examples=12)
 def test_reversible_is_its_formula(two):
-    """y1 = x1 + f(x2) and y2 = x2 + g(y1) as a graph, alone and three in a run; the inverse restores x."""
+    """y1 = x1 + f(x2) and y2 = x2 + g(y1) as a graph, for a single layer and a run of three; the inverse restores x."""
     (f, p, x), (g, q, z) = two
     nodes = {
         "f": (f, "x2"),

@@ -1,4 +1,4 @@
-"""Reversibility: formula and inverse against autograd; runs in a serial; what is kept; the error messages."""
+"""Reversibility: formula and inverse against autograd; runs in a serial; the size of the cache; the error messages."""
 
 import pytest
 import torch

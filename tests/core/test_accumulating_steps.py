@@ -112,7 +112,7 @@ def test_gradients_that_vanish_in_float16_are_found_in_micro_batches() -> None:
 
 
 def test_an_optimizer_that_evaluates_gets_the_gradient_of_all_micro_batches() -> None:
-    """``SAM`` evaluates both of its params with one key; statistics are those of the first evaluation."""
+    """``SAM`` evaluates both of its params with one key; statistics come from the first evaluation."""
     opt = fn.SAM(OPT, 0.2)
     params, state = start(NOISY, opt)
     evaluate = fn.accumulate(NOISY, LOSS, 3)

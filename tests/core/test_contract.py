@@ -84,7 +84,7 @@ def test_repr_is_the_call_that_makes_the_value(value, text):
     st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False), st.text(), st.booleans()
 )
 def test_repr_evaluates_back(x, y, label, flag):
-    """It does so for all values of the fields."""
+    """This holds for all values of the fields."""
     value = Point(x, y, label, flag=flag)
     assert eval(repr(value)) == value
 
@@ -208,7 +208,7 @@ def test_a_kernels_error_is_explained(params, x, message):
 
 
 def test_an_error_without_explanation_stays_what_it_was():
-    """A user's layer raises the same error; one of ours raises an error of its own with it as the cause."""
+    """A user's layer raises the same error; one of ours raises a new error with the original as its cause."""
     assert explain_error(Doubled(), {}, torch.zeros(8, 4), KERNEL_ERROR) is KERNEL_ERROR
     error = explain_error(Linear(4, 3), RIGHT, torch.zeros(8, 4), KERNEL_ERROR)
     assert str(error) == f"{WHO}: params and x must fit each other, got x of shape (8, 4)"
@@ -361,7 +361,7 @@ def test_an_error_keeps_its_cause():
 
 
 def test_a_subclass_with_its_own_apply_is_not_affine_by_inheritance():
-    """Its apply may compute something else, so folding leaves it alone."""
+    """Its apply may compute something else, so folding does not change it."""
 
     @fn.frozen
     class Rectified(fn.Linear):

@@ -265,7 +265,7 @@ def test_a_range_wider_than_the_largest_number_is_drawn_from_evenly():
 
 @pytest.mark.parametrize(("low", "high"), [(7.9, 1e6), (-1e6, -7.9), (5.0, 5.5), (30.0, 31.0)])
 def test_the_tail_of_a_normal_is_drawn_from_its_own_end(low, high):
-    """Means are those of the density over the range, and no draw equals a bound."""
+    """Means match the density over the range, and no draw equals a bound."""
     draws = random.truncated_normal(0, (200_000,), low=low, high=high, dtype=torch.float64)
     a, b = sorted((abs(low), abs(high)))
     z = torch.linspace(a, min(b, a + 10), 2_000_001, dtype=torch.float64)

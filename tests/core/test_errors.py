@@ -58,7 +58,7 @@ def test_value_error_says_who_the_rule_and_what_it_got():
 
 
 def test_value_error_uses_words_unchanged():
-    """A string given as ``got`` is used as it is."""
+    """A string given as ``got`` is used unchanged."""
     assert (
         str(errors.value_error("Linear", "x must be floating", "x of shape (2,)"))
         == "Linear: x must be floating, got x of shape (2,)"

@@ -18,7 +18,7 @@ serial(
 
 
 def test_a_deep_net_prints_over_indented_lines() -> None:
-    """Each line has one item; brackets within strings are left alone."""
+    """Each line has one item; brackets within strings do not count."""
     net = fn.serial(fn.Linear(3, 3), fn.residual(fn.Linear(3, 3)), fn.Identity())
     text = repr(net).replace("Identity()", "rearrange('n (h w), c -> n c h w', h=4)")
     assert indented(text) == PRINTED

@@ -224,7 +224,7 @@ WRONG_KEYS = {
     ],
 )
 def test_what_is_no_key_is_refused_with_its_message(draw, rng, words):
-    """The error says what a key is, and has the argument."""
+    """The error explains the term key, and has the argument."""
     with pytest.raises(ValueError, match="must be a key") as caught:
         draw(rng)
     assert str(caught.value) == f"rng: it must be a key, fn.key(seed), or an int seed, got {words}"

@@ -144,7 +144,7 @@ def test_an_ensemble_has_the_mean_of_its_losses() -> None:
 
 @pytest.mark.compiled
 def test_a_compiled_step_is_compiled_once_for_all_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gives the losses of the eager step; the compiled step itself has no program of its own."""
+    """It gives the losses of the eager step; the given compiled step itself is not compiled."""
     opt = fn.Adam()
     made = []
     kind = fn.compilation.compiled.Compiled
@@ -275,7 +275,7 @@ WRAPPED = {
 
 @pytest.mark.parametrize("opt", WRAPPED.values(), ids=WRAPPED)
 def test_an_optimizer_may_be_wrapped(opt: Any) -> None:
-    """The wrappers change no step of SGD; donated or not, the rate is that of the inner optimizer."""
+    """The wrappers change no step of SGD; donated or not, the inner optimizer has the rate."""
     want = found(fn.SGD(), high=0.1, steps=5).losses
     for form in (opt, opt.donate()):
         assert found(form, high=0.1, steps=5).losses == pytest.approx(want)

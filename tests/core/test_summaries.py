@@ -138,7 +138,7 @@ class Recomputed(fn.Wrapper):
 
 
 def test_what_is_computed_again_is_backward_work_and_keeps_nothing() -> None:
-    """Only the input of the whole is kept, in the wrapper's row or in that of a layer that keeps it too."""
+    """Only the input of the whole is kept, in the wrapper's row or in the row of a layer that keeps it too."""
     plain = fn.serial(fn.Linear(4, 16), fn.Tanh(), fn.Linear(16, 4))
     before, after = fn.summary(plain, (N, 4)), fn.summary(Recomputed(plain), (N, 4))
     assert after.total.backward_flops == before.total.backward_flops + before.total.flops

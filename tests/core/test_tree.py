@@ -23,7 +23,7 @@ number_tree = trees(st.integers(-9, 9) | st.none())
 
 
 def test_map_keeps_the_kind_of_every_node():
-    """Dicts, tuples, lists and named tuples come back as they were."""
+    """Dicts, tuples, lists and named tuples come back with the same type."""
     mapped = tree.map(lambda leaf: leaf, sample())
     assert tree.structure(mapped) == tree.structure(sample())
     assert type(mapped["layers"]) is tuple
@@ -129,7 +129,7 @@ def test_a_codec_reads_the_trees_of_its_structure_and_no_others(like, other):
 
 @given(number_tree)
 def test_a_form_writes_the_tree_that_it_read(value):
-    """Kinds, keys, their order, empty nodes and absent leaves are those of its original tree."""
+    """Kinds, keys, their order, empty nodes and absent leaves match the original tree."""
     form = TreeCodec(value)
     written = form.write(form.read(value))
     assert written == value

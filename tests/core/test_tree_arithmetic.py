@@ -277,7 +277,7 @@ def test_partition_parts_by_the_path():
 
 @given(any_tree, st.integers(0, 2))
 def test_combine_is_the_way_back_from_partition(value, salt):
-    """It does so for any partition, and in both orders."""
+    """This holds for any partition, and in both orders."""
     one, other = tree.partition(value, lambda path: (len(path) + salt) % 3 == 0)
     assert tree.equal(tree.combine(one, other), value)
     assert tree.equal(tree.combine(other, one), value)
@@ -320,7 +320,7 @@ def test_trees_compile_whole():
 
 
 def test_trees_work_under_vmap():
-    """Each row is the same as alone."""
+    """Each row is the same as by itself."""
     rows = [tree.scale(sample(), factor) for factor in (1.0, -2.0, 3.0)]
     stacked = tree.map(lambda *leaves: torch.stack(leaves), *rows)
     mapped = torch.func.vmap(

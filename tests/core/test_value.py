@@ -43,7 +43,7 @@ class Holder(fn.Layer):
 
 @pytest.mark.parametrize("arguments", [(), (3,), (3, 4)])
 def test_a_class_without_the_decorator_says_what_to_do(arguments: tuple[int, ...]) -> None:
-    """It does so for any arguments."""
+    """The error appears for any arguments."""
     with pytest.raises(TypeError, match=r"^Undecorated must be decorated with @funcnet.frozen"):
         Undecorated(*arguments)
 

@@ -76,7 +76,7 @@ def test_embedding_bag_is_torchs(count, dim, shape, padding, mode, seed):
 @given(st.tuples(st.integers(1, 4), st.integers(1, 5)), PADDINGS, st.integers(0, 99))
 @settings(max_examples=30)
 def test_a_weighted_embedding_bag_is_torchs(shape, padding, seed):
-    """The gradient of the weights agrees too; it is 0 for those of padding."""
+    """The gradient of the weights agrees too; it is 0 for weights of padding."""
     options = {"mode": "sum", "padding_idx": padding}
     assert_twins(
         fn.EmbeddingBag(4, 3, **options),

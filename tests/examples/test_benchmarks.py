@@ -30,7 +30,7 @@ def steps_of(training, weights):
     losses = []
     for _ in range(3):
         training.run(1)
-        losses.append(training.value() or 0.0)  # of an optimizer alone there is none
+        losses.append(training.value() or 0.0)  # an optimizer by itself has no loss
     return losses, training.size, weights()
 
 
@@ -192,7 +192,7 @@ def run(tmp_path_factory):
 
 
 def test_the_page_holds_the_numbers_measured(run):
-    """Medians in the table are those of the JSON file, and quotients those of the best medians of each family."""
+    """Medians in the table match the JSON file, and quotients use the best median of each family."""
     assert run.out.strip() == (run.folder / "BENCHMARKS.md").read_text().strip()
     for result in run.results["results"]:
         section = report.section(result)
@@ -260,7 +260,7 @@ def test_goals_are_judged(maker, before, goal):
 
 
 def test_pure_steps_have_a_goal():
-    """The best of the family is the donated row; the pure one is judged separately."""
+    """The best row of the family is the donated one; the pure one has a separate goal."""
     result = result_of(**MEDIANS)
     assert report.quotient(result, "funcnet eager, pure", "torch.nn eager") == 1.0
     assert report.quotient(result, "funcnet eager", "torch.nn eager") == pytest.approx(50 / 60)
@@ -301,7 +301,7 @@ def row(family, median, label):
 
 
 def test_turns_are_taken_one_after_the_other():
-    """Each contender has one turn a round with its own number of calls, and its times are those of a step."""
+    """Each contender has one turn a round with its own number of calls, and its times are per step."""
     calls = []
     kinds = (("a", 1, 3), ("b", 10, 2))
     ready = [measure.Ready(Contender(name, name, None, steps), training(name, calls), 0.5, n) for name, steps, n in kinds]

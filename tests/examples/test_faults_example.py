@@ -1,4 +1,4 @@
-"""The example of faults: a small run of all of them loses nothing, and the judge detects losses."""
+"""The example of faults: a small run of all of them loses nothing, and the checks detect losses."""
 
 import re
 import subprocess
@@ -64,7 +64,7 @@ def test_the_page_in_the_repository_has_no_losses():
     }
 
 
-# the judge
+# the checks
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def test_the_pages_in_the_repository_have_each_row(family: str, name: str):
 
 
 def test_a_table_has_a_column_for_each_contender():
-    """A contender of a single row leaves the cells of other rows empty; the fraction is that of the first two."""
+    """A contender of a single row leaves the cells of other rows empty; the fraction compares the first two."""
     first = rows.Row("first", lambda: {"funcnet": lambda: None, "torch.nn": lambda: None})
     second = rows.Row("second", lambda: {"funcnet": lambda: None, "by hand": lambda: None})
     head, line, *body = rows.table([first, second], rounds=1, turn=1e-4)

@@ -9,7 +9,7 @@ from examples import maml
 
 
 def test_it_adapts_in_a_step(tmp_path, capsys):
-    """After five epochs the error after one step is below that of the initial weights, and of the pretrained net."""
+    """After five epochs the error after one step is below the error with the initial weights, and below the pretrained net's."""
     maml.main(["--epochs", "5", "--out", str(tmp_path)])
     rows = re.findall(
         r"^(MAML|pretrained) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", capsys.readouterr().out, re.MULTILINE

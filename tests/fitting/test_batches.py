@@ -44,7 +44,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_batches_of_every_kind_train_alike(name):
-    """Params, losses, validation and metrics equal those of a plain list, bit for bit."""
+    """Params, losses, validation and metrics match a plain list, bit for bit."""
     want = fit(PAIRS, validation=PAIRS, metrics=[fn.R2()])
     found = fit(STREAMS[name], validation=STREAMS[name], metrics=[fn.R2()])
     assert fn.tree.equal(found[:2], want[:2])

@@ -1,4 +1,4 @@
-"""Callbacks: their arguments, how they stop a training, and what they remember."""
+"""Callbacks: their arguments, their memory, and stopping a training."""
 
 import functools
 import math
@@ -107,7 +107,7 @@ def test_early_stopping_waits_and_keeps_the_best(name):
 
 
 def test_early_stopping_gives_back_the_best_params():
-    """They are those of the best epoch, even if it has not stopped, or the last ones with ``restore_best=False``."""
+    """They come from the best epoch, even if it has not stopped, or from the last one with ``restore_best=False``."""
     seen = []
     options = {"epochs": 6, "validation": (X, -TARGET)}  # the better it fits, the worse this is
     done = fit(callbacks=[fn.EarlyStopping(50), seen.append], **options)

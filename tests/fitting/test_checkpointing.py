@@ -31,7 +31,7 @@ def fit(folder, **changed):
 
 
 def test_epochs_count_those_in_the_checkpoint(tmp_path):
-    """After three of five epochs two more follow; the result equals that of five at once."""
+    """After three of five epochs two more follow; the result matches five epochs at once."""
     fit(tmp_path, epochs=3)
     found = fit(str(tmp_path), epochs=5)
     want = fn.fit(**{**ARGUMENTS, "epochs": 5})

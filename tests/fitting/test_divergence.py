@@ -74,7 +74,7 @@ def test_an_optimizer_that_skips_steps_goes_on():
 
 
 def test_batches_that_come_once_are_not_requested_again():
-    """The path is that of the final params."""
+    """The path is in the final params."""
     batches = ((X[rows] * (math.nan if rows[0] == 16 else 1), TARGET[rows]) for rows in torch.arange(40).split(8))
     with pytest.raises(FloatingPointError, match=r"step 3 of epoch 1; first bad leaf: 'params\.0\.weight'"):
         fn.fit(NET, fn.MSE(), fn.SGD(0.1), batches, epochs=1, key=0, progress=False)
@@ -135,7 +135,7 @@ def test_infinities_in_the_data_that_do_no_harm_are_not_blamed():
 
 
 def test_data_that_cannot_be_had_again_do_not_hide_the_divergence():
-    """If they raise an error the second time, the report has what is known."""
+    """If they raise an error the second time, the error has the remaining facts."""
     asked = []
 
     def batches(epoch):

@@ -91,7 +91,7 @@ def test_rare_classes_are_computed_for_their_rows_only(monkeypatch: pytest.Monke
 
 
 def test_four_lines_train_it():
-    """The value is a part of y: its gradient is 1, and that of the output is absent."""
+    """The value is a part of y: its gradient is 1, and the gradient of the output is absent."""
     net = fn.serial(fn.parallel(fn.Linear(4, 8), fn.Identity()), fn.AdaptiveLogSoftmaxWithLoss(8, 20, (4, 9), 2.0))
     x = random.normal(1, (32, 4)), torch.arange(32) % 20
     params, opt, values = net.init(0), fn.Adam(lr=0.05), []

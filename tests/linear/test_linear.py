@@ -49,7 +49,7 @@ def test_linear_agrees_with_autograd(batch, in_features, out_features, bias):
 @twin_of("Linear")
 @given(shapes, sizes, sizes, st.booleans(), st.integers(0, 99))
 def test_linear_agrees_with_its_twin(batch, in_features, out_features, bias, seed):
-    """The weights are those of torch.nn.Linear's state_dict; every batch shape agrees."""
+    """The weights come from torch.nn.Linear's state_dict; every batch shape agrees."""
     module = torch.nn.Linear(in_features, out_features, bias)
     assert_twins(Linear(in_features, out_features, bias), module, draw((*batch, in_features), seed))
 
@@ -88,7 +88,7 @@ def test_the_cache_is_x_itself():
 
 
 def test_params_have_torchs_names_shapes_and_order():
-    """They are those of ``torch.nn.Linear``'s state_dict."""
+    """They match ``torch.nn.Linear``'s state_dict."""
     assert {name: leaf.shape for name, leaf in Linear(4, 3).init(0).items()} == {
         name: leaf.shape for name, leaf in torch.nn.Linear(4, 3).state_dict().items()
     }
@@ -97,7 +97,7 @@ def test_params_have_torchs_names_shapes_and_order():
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_state_dict_is_params(bias):
-    """The ``OrderedDict`` of ``torch.nn.Linear`` works in every verb as it is."""
+    """The ``OrderedDict`` of ``torch.nn.Linear`` works in every verb without conversion."""
     module, layer, x = torch.nn.Linear(4, 3, bias=bias), Linear(4, 3, bias=bias), torch.ones(5, 4)
     params = module.state_dict()
     y, cache = layer.apply(params, x)

@@ -158,7 +158,7 @@ def test_zero_vectors_have_finite_gradients(loss):
 @pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e25])
 @pytest.mark.parametrize("loss", [fn.CosineEmbedding(), fn.InfoNCE(), fn.NTXent(), fn.TripletMargin()], ids=str)
 def test_float32_is_exact_although_squares_overflow_or_underflow(loss, scale):
-    """The value is that of float64, and the gradient has the digits of float32, for tiny and for huge vectors."""
+    """The value matches float64, and the gradient has the digits of float32, for tiny and for huge vectors."""
     y = several(3 if isinstance(loss, fn.TripletMargin) else 2, 1, 4, 3)
     y, target = (y[0], torch.tensor([0, 1, 0, 1])) if isinstance(loss, fn.NTXent) else (y, None)
     target = torch.tensor([1, -1, 1, -1]) if isinstance(loss, fn.CosineEmbedding) else target
@@ -171,7 +171,7 @@ def test_float32_is_exact_although_squares_overflow_or_underflow(loss, scale):
 
 
 def test_half_precision_is_rounded_once():
-    """Distances and cosines of bfloat16 are computed in float32: the gradients are those of float32, rounded."""
+    """Distances and cosines of bfloat16 are computed in float32: the gradients match float32's, rounded."""
     y = fn.tree.cast(several(3, 1, 4, 3), torch.bfloat16)
     signs = torch.tensor([1, -1, 1, -1])
     for loss, y, target in [  # noqa: B020

@@ -137,7 +137,7 @@ def test_the_logits_of_all_rows_are_never_in_memory(dtype, options):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_lower_precision_is_summed_in_single_and_rounded_once(dtype, blocks):
-    """The error to float64 is that of the dtype, for values and gradients over many blocks."""
+    """The difference from float64 is the rounding of the dtype, for values and gradients over many blocks."""
     y, labels = tuple([one.to(dtype) for one in operands(60)]), torch.arange(60) % WORDS
     loss = fn.LinearCrossEntropy(label_smoothing=0.1, z_loss=0.01)
     value, gradients = loss.value_and_grad(y, labels)
@@ -270,7 +270,7 @@ def test_fit_and_evaluate_take_it():
 
 
 def test_a_batch_counts_for_its_labels():
-    """Its weight is that of ``CrossEntropy``."""
+    """It has the same weight as ``CrossEntropy``."""
     for options in product((None, WEIGHT), (-100, 2), REDUCTIONS):
         labels = LABELS.clamp_min(options[1])
         assert fn.LinearCrossEntropy(*options).weight_of(labels) == fn.CrossEntropy(*options).weight_of(labels)

@@ -23,7 +23,7 @@ quick = settings(deadline=None, max_examples=40)
 @quick
 @given(leading=st.lists(st.integers(1, 4), min_size=1, max_size=3), seed=st.integers(0, 2**30))
 def test_elementwise_losses_are_torchs(name, reduction, leading, seed):
-    """Value, gy and gtarget are those of torch.nn and autograd, in float64, for any shape."""
+    """Value, gy and gtarget match torch.nn and autograd, in float64, for any shape."""
     ours, theirs, draw_y, draw_target = ELEMENTWISE[name]
     shape = (*leading, 3)
     y, target = draw_y(2 * seed, *shape), draw_target(2 * seed + 1, *shape)
@@ -113,7 +113,7 @@ def cross_entropies(draw, soft: bool):
 @settings(deadline=None, max_examples=200)
 @given(case=cross_entropies(soft=False))
 def test_cross_entropy_of_labels_is_torchs(case):
-    """Value and gy are those of torch.nn and autograd for every shape, weight, ignored label, smoothing and reduction."""
+    """Value and gy match torch.nn and autograd for every shape, weight, ignored label, smoothing and reduction."""
     assert_agrees(*case)
 
 
@@ -130,7 +130,7 @@ def test_cross_entropy_agrees_with_its_twin(case):
 @settings(deadline=None, max_examples=100)
 @given(case=cross_entropies(soft=True))
 def test_cross_entropy_of_probabilities_is_torchs(case):
-    """Value, gy and gtarget are those of torch.nn and autograd for every shape, weight, smoothing and reduction."""
+    """Value, gy and gtarget match torch.nn and autograd for every shape, weight, smoothing and reduction."""
     assert_agrees(*case)
 
 

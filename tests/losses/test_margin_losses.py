@@ -74,7 +74,7 @@ def test_margin_ranking_is_torchs(shape, margin, reduction, floating, seed):
 @quick
 @given(shape=st.lists(st.integers(1, 3), min_size=1, max_size=3), margin=st.floats(0, 2), floating=st.booleans(), seed=SEEDS)
 def test_hinge_is_its_formula(reduction, shape, margin, floating, seed):
-    """Value and both gradients agree; a margin of 0 gives those of the perceptron."""
+    """Value and both gradients agree; a margin of 0 gives the perceptron's."""
     y, target = normal(seed, *shape), normal(seed + 1, *shape) if floating else signs(seed, *shape)
     assert_derived(fn.Hinge(reduction, margin), lambda y, t: torch.clamp_min(margin - t * y, 0), y, target)
 

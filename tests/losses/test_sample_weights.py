@@ -1,4 +1,4 @@
-"""Weights and masks of samples: values compared with plain formulas, gradients by the judge, exact zeros, and errors."""
+"""Weights and masks of samples: values compared with plain formulas, gradients checked by ``check_loss``, exact zeros, and errors."""
 
 import pickle
 
@@ -122,8 +122,8 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_judge_finds_nothing(name):
-    """It tests the gradients of y, target and weights, and the weight of every split of the rows."""
+def test_it_passes_check_loss(name):
+    """This covers the gradients of y, target and weights, and the weight of every split of the rows."""
     loss, y, target = LOSSES[name]
     check_loss(loss, y, target, compiled=False, dtypes=(torch.float64, torch.bfloat16))
     weights = target[1] * torch.tensor([1, 0, 1, 0, 1]).reshape(5, *[1] * (target[1].dim() - 1))

@@ -1,4 +1,4 @@
-"""Limits of losses: at 0, infinities and NaN, at kinks, for huge and tiny numbers; and what they refuse."""
+"""Limits of losses: at 0, infinities and NaN, at kinks, for huge and tiny numbers; and refused arguments."""
 
 import math
 import re
@@ -183,7 +183,7 @@ def test_nan_is_not_hidden(loss):
 )
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_is_rounded_once(loss, half):
-    """Value and both gradients are those of float32, rounded; nothing is rounded before."""
+    """Value and both gradients match float32's, rounded; nothing is rounded before."""
     y, target = (normal(seed, 300, 30).abs().mul(10).to(half) for seed in (1, 2))
     g = torch.tensor(0.7, dtype=half)
     layer = loss.as_layer()
@@ -204,7 +204,7 @@ def test_members_in_half_precision_do_not_overflow():
 
 @pytest.mark.compiled
 def test_compiled_losses_have_the_limits():
-    """The limits at infinities and zeros are those of eager mode."""
+    """The limits at infinities and zeros match eager mode."""
     edge = torch.tensor([-INF, INF, 0.0, 100.0, -100.0])
     zero_or_one = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0])
     losses = [fn.KLDiv("none"), fn.PoissonNLL(reduction="none"), fn.LogCosh("none"), fn.SmoothL1("none", 0.5)]

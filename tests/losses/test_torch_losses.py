@@ -71,7 +71,7 @@ def test_gaussian_nll_agrees_with_its_twin(data, shape, seed, full, eps, reducti
 
 
 def weights(draw, seed, classes):
-    """Draw no weights, or weights of which one may be 0."""
+    """Draw no weights, or weights with perhaps one 0."""
     return draw(st.sampled_from([None, tuple(shares(seed, classes).tolist()), (*shares(seed, classes - 1).tolist(), 0.0)]))
 
 
@@ -81,7 +81,7 @@ def as_tensor(weight):
 
 @st.composite
 def labels(draw):
-    """Draw options of NLL, log-probabilities, and labels at least one of which counts."""
+    """Draw options of NLL, log-probabilities, and labels, at least one of them not ignored."""
     classes, inner, seed = draw(st.integers(2, 5)), draw(st.lists(st.integers(1, 3), max_size=2)), draw(seeds)
     shape = draw(st.sampled_from([(classes,), (draw(st.integers(1, 5)), classes, *inner)]))
     weight, found = weights(draw, seed, classes), random.bits(seed, shape[: len(shape) > 1] + shape[2:]).remainder(classes)

@@ -56,7 +56,7 @@ def test_bad_arguments_are_refused_with_their_message(message):
 
 
 def test_the_accuracy_of_the_largest_outputs_has_its_own_column() -> None:
-    """It can therefore stand beside the accuracy."""
+    """It can therefore be used beside the accuracy."""
     y, target = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), torch.tensor([1, 2])
     found = fn.evaluate(fn.Identity(), {}, (y, target), [fn.accuracy, fn.Accuracy(top_k=2), fn.Accuracy(3, name="three")])
     assert found == {"accuracy": 0.0, "top_2_accuracy": 0.5, "three": 1.0}

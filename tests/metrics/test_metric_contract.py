@@ -1,4 +1,4 @@
-"""The contract of metrics: totals add up, for every metric and in every mode; and what is refused."""
+"""The contract of metrics: totals add up, for every metric and in every mode; and refused arguments."""
 
 import pickle
 import warnings

@@ -1,4 +1,4 @@
-"""Noise: what is dropped together, which moments are kept, torch.nn's formula with the same mask, and the errors."""
+"""Noise: the elements dropped together, the preserved moments, torch.nn's formula with the same mask, and the errors."""
 
 import pytest
 import torch
@@ -95,7 +95,7 @@ def test_along_broadcast_dims_all_is_dropped_together(dims, shape):
 
 
 def test_axes_that_are_not_there_are_refused():
-    """The message says what is wrong with them."""
+    """The message has the rule for axes."""
     assert fn.Dropout(0.4, 1) == fn.Dropout(0.4, (1,))
     with pytest.raises(ValueError, match="Dropout: broadcast_dims must be a tuple of whole numbers, got 'all'"):
         fn.Dropout(0.4, "all")

@@ -203,7 +203,7 @@ MIXED = [
 @pytest.mark.parametrize("layer", MIXED, ids=repr)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_beside_moments_in_single_goes_through_vmap_and_compile(layer, dtype):
-    """Numbers and dtypes are those of eager code."""
+    """Numbers and dtypes match eager code."""
     params, x, gy = tree.cast((layer.init(0), draw((4, 3, 5, 2)), draw((4, 3, 5, 2), 1)), dtype)
 
     def work(x, gy):

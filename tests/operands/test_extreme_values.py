@@ -97,7 +97,7 @@ def test_zeros_do_not_hide_powers_that_vanish() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES], ids=str)
 @pytest.mark.parametrize("wrapped", [fn.weight_norm, fn.spectral_norm])
 def test_a_weight_of_zeros_stays_zeros(wrapped: object, dtype: torch.dtype) -> None:
-    """Divisors of 0 become 1: w = 0, and gradients are those of a product with a constant, as autograd gives them."""
+    """Divisors of 0 become 1: w = 0, and the gradients match autograd through a product with a constant."""
     layer = wrapped(fn.Linear(3, 2, initializer="zeros"))  # type: ignore[operator]
     params = tree.cast(layer.init(0), dtype)
     x = torch.tensor([[1.0, 2.0, 3.0]], dtype=dtype)

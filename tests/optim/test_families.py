@@ -1,4 +1,4 @@
-"""Optimizers: what all of them do with late gradients, and what some of them refuse."""
+"""Optimizers: late gradients in all of them, and arguments that some of them refuse."""
 
 from typing import Any
 

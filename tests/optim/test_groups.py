@@ -34,7 +34,7 @@ def test_each_group_steps_as_its_optimizer_does() -> None:
 
 
 def test_the_first_group_that_takes_a_leaf_has_it() -> None:
-    """The order is that of the dict; functions get the path and the leaf."""
+    """The dict determines the order; functions get the path and the leaf."""
     params, grads = start()
     deep = lambda path, leaf: path.startswith("3.") and leaf.dim() == 2
     opt = fn.by_path({deep: None, fn.is_matrix: fn.SGD(1.0), "1.*": fn.SGD(2.0), "*": fn.SGD(0.0)})

@@ -94,7 +94,7 @@ def test_scaled_steps_compile_whole() -> None:
 
 
 def test_what_does_not_fit_is_explained_as_without_a_factor() -> None:
-    """The loss says what is wrong with the target."""
+    """The loss raises its usual error about the target."""
     opt = fn.chain(fn.LossScale(), fn.SGD(1.0))
     step = fn.train_step(NET, fn.MSE(), opt)
     with pytest.raises(ValueError, match=r"MSE\(\): target must have the shape of y"):

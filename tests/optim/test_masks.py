@@ -84,7 +84,7 @@ def test_patterns_functions_and_trees_choose() -> None:
 
 
 def test_a_function_is_called_once_for_params_of_a_kind() -> None:
-    """It is asked again for others."""
+    """It is called again for other params."""
     asked: list[str] = []
     transform = fn.AddDecayedWeights(0.1, lambda path, leaf: not asked.append(path))
     for sizes in ((2, 2), (2, 2), (2, 3), (2, 2)):

@@ -149,7 +149,7 @@ def test_a_compiled_train_step_moves_masters(form: Any) -> None:
     ],
 )
 def test_a_state_of_another_kind_is_refused(state: Any, message: str) -> None:
-    """This includes the state of the inner optimizer alone, and one made for params in float32."""
+    """Examples are the state of the inner optimizer by itself, and a state made for params in float32."""
     half = {"w": torch.ones(2, dtype=torch.bfloat16)}
     with pytest.raises(ValueError, match=message):
         fn.MasterWeights(fn.SGD(0.1)).update(half, state, half)

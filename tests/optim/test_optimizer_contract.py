@@ -135,7 +135,7 @@ def test_the_step_counts_the_updates() -> None:
 
 @each_optimizer
 def test_the_state_is_read_and_written_by_name(optimizer: Optimizer) -> None:
-    """Every leaf can be read and replaced by its path, and the next update uses what was written."""
+    """Every leaf can be read and replaced by its path, and the next update uses the new value."""
     params, state = run(optimizer, leaves(0), steps=2)
     for path, leaf in tree.names(state).items():
         written = tree.replace(state, path, leaf + 1)

@@ -105,7 +105,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 @each_form
 def test_what_differs_from_the_plan_goes_the_general_way(change: Any, donated: bool) -> None:
-    """The result is that of an optimizer without plans."""
+    """The result matches an optimizer without plans."""
     optimizer = fn.SGD(0.1, momentum=0.9, donated=donated)
     params, state = run(optimizer, 3)
     assert len(optimizer._plans.plans) == 1

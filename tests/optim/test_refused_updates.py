@@ -83,7 +83,7 @@ def settings(optimizer: fn.Optimizer, *, pure: bool = True) -> Iterator[tuple[fn
 
 
 def looked_at(optimizer: fn.Optimizer, state: Tree, name: str) -> list[str]:
-    """Return the paths in a state that end with a name, except those that an update without an inner step does not touch."""
+    """Return the paths in a state that end with a name, except paths that an update without an inner step does not touch."""
     waits = isinstance(optimizer, fn.MultiSteps) and int(state["step"] + 1) % optimizer.k
     return [
         path for path in tree.names(state) if path.rpartition(".")[2] == name and not (waits and path.startswith("optimizer"))
@@ -260,7 +260,7 @@ TAKEN: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
 
 @each_optimizer
 def test_what_is_taken_is_taken_whole(optimizer: Any) -> None:
-    """The step is that of plain copies, bit for bit, and no returned tensor requires grad."""
+    """The step matches a step with plain copies, bit for bit, and no returned tensor requires grad."""
     for used, *given, path in settings(optimizer):
         for kind, change in TAKEN.items():
             grads, state, params = tree.map(torch.clone, tuple(given))

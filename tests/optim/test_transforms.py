@@ -190,7 +190,7 @@ NEEDS_NO_PARAMS = {"shape", "dtype"}
 
 @each_transform
 def test_misfits_are_refused_with_their_path(transform: fn.GradientTransform) -> None:
-    """Transforms that look at gradients refuse wrong ones, and those that do not fit params or state."""
+    """Transforms that read gradients refuse wrong ones, and gradients that do not fit params or state."""
     params = {"a": torch.ones(2), "b": torch.ones(2)}
     state = transform.init(params)
     looks = getattr(transform, "reads_params", False) or [*getattr(transform, "moments", ())] not in ([], ["nan_count"])

@@ -1,4 +1,4 @@
-"""Checkpoints: which files are kept, which one is loaded, and what is refused."""
+"""Checkpoints: which files are kept, which one is loaded, and which arguments are refused."""
 
 import math
 import pickle

@@ -1,4 +1,4 @@
-"""Files in the safetensors format: its library reads ours, and we read those of others."""
+"""Files in the safetensors format: its library reads our files, and we read files of other programs."""
 
 import json
 import sys

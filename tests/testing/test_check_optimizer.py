@@ -1,4 +1,4 @@
-"""The judge of optimizers: the library's own pass, and a broken one fails with the rule that it breaks."""
+"""``check_optimizer``: the library's optimizers pass, and a broken one fails with the rule that it breaks."""
 
 import pytest
 import torch

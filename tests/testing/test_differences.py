@@ -269,6 +269,6 @@ def test_laws_that_depend_on_no_dtype_are_tried_in_any_case() -> None:
 
 
 def test_there_are_eleven_laws() -> None:
-    """Their order is that of the contract."""
+    """They have the order of the contract."""
     names = ["transpose", "linear", "pure", "structure", "rows", "strides", "halves", "transforms", "value", "reach"]
     assert list(LAWS) == [*names, "second order"]

@@ -320,6 +320,6 @@ def test_every_law_has_something_to_reject() -> None:
     ],
 )
 def test_the_law_of_purity_says_what_was_written_to(broken: fn.Layer, path: str) -> None:
-    """The message has the path, and for the cache that of the argument that it holds."""
+    """The message has the path; for the cache, the path of the argument that the cache holds."""
     with pytest.raises(AssertionError, match=f"nothing may be written to, and {path} was"):
         LAWS["pure"](broken, ROWS.clone())

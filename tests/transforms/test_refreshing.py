@@ -24,7 +24,7 @@ def test_statistics_are_those_of_torch() -> None:
 
 
 def test_copies_and_members_have_their_own_statistics() -> None:
-    """Each entry of a stack is that of a net by itself."""
+    """Each entry of a stack matches a net by itself."""
     layer = fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3))
     net = fn.ensemble(layer, 2)
     params = net.init(0)
