@@ -248,7 +248,7 @@ def test_masks_say_what_may_be_seen():
 
 
 def test_the_first_weights_of_multihead_attention_are_torch_s():
-    """They are Xavier uniform for the projection, within the bounds of a Linear for out_proj's weight, and 0 for biases."""
+    """Projections are Xavier uniform, out_proj's weight is within a Linear's bounds, and biases are 0."""
     params = fn.MultiHeadAttention(64, 4).init(0)
     assert 0.98 < float(params["in_proj_weight"].abs().max()) / (6 / 256) ** 0.5 <= 1
     assert 0.98 < float(params["out_proj"]["weight"].abs().max()) * 8 <= 1

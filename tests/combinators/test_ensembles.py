@@ -231,7 +231,7 @@ def test_a_step_of_linears_and_activations_needs_no_vmap(loss: fn.Loss, target: 
 
 @pytest.mark.parametrize("net", [mlp(fn.Tanh()), NETS["batch norm"], fn.serial(fn.Linear(3, 2), fn.Dropout(0.5))], ids=str)
 def test_the_cache_is_plain(net: fn.Layer) -> None:
-    """It contains no tensor wrapped by ``vmap``, and all except the shared x have a first axis of n."""
+    """No tensor is wrapped by ``vmap``, and all tensors except the shared x have a first axis of n."""
     many, x = fn.ensemble(net, N), drawn(1, 6, 3, dtype=torch.float32)
     arguments = (many.init(0), x, 3) if many.stochastic else (many.init(0), x)
     kept = [leaf for leaf in tree.leaves(many.apply(*arguments)[1]) if isinstance(leaf, Tensor)]

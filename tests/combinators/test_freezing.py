@@ -69,7 +69,7 @@ def test_grads_stop_where_all_earlier_layers_are_frozen(net):
 
 
 def test_a_net_of_frozen_layers_only_has_no_gradients():
-    """It has no backward pass at all."""
+    """The net has no backward pass at all."""
     net = fn.serial(fn.freeze(Untouchable()), fn.Tanh())
     params = net.init(0)
     y, cache = net.apply(params, X)

@@ -47,7 +47,7 @@ def test_straight_through_hands_the_gradient_on():
 
 
 def test_surrogates_say_so_and_so_do_nets_that_hold_one():
-    """This holds at any depth; other nets do not declare it."""
+    """``surrogate`` is True at any depth, and False for other nets."""
     net = fn.serial(fn.Linear(3, 3), fn.residual(fn.serial(fn.clip_gradient(1.0))))
     assert all(one.surrogate for one in (net, fn.straight_through(fn.Tanh()), fn.scale_gradient(1.0)))
     assert not fn.serial(fn.Linear(3, 3), fn.Tanh()).surrogate

@@ -33,7 +33,7 @@ def test_a_layer_used_again_sums_its_gradients():
 
 
 def test_running_statistics_move_once_for_each_use():
-    """They move in the order of evaluation, each time from their last values."""
+    """The statistics move in the order of evaluation, each time from their last values."""
     a, b = fn.random.normal(fn.key(1), (2, 5, 3))
     params = SIAMESE.init(0)
     _, cache = SIAMESE.apply(params, (a, b))

@@ -129,7 +129,7 @@ def test_adapters_come_and_go(net):
 
 
 def test_where_says_which_layers_are_adapted():
-    """It selects by path and layer, convolutions too; existing adapters stay with their trained values."""
+    """``where`` selects by path and layer, convolutions too; existing adapters keep their trained values."""
     net = fn.serial(fn.Conv1d(2, 3, 2), fn.Flatten(), fn.lora(fn.Linear(9, 4), 1), fn.Linear(4, 2))
     params = moved(net.init(0))
     adapted, params_adapted = fn.add_lora(net, params, 2, 1, alpha=6.0, where=lambda _, layer: isinstance(layer, fn.Conv1d))

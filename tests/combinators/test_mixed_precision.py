@@ -14,7 +14,7 @@ LOW = torch.bfloat16, torch.float16
 
 @pytest.mark.parametrize("dtype", [*LOW, torch.float64], ids=str)
 def test_all_verbs_compute_in_the_other_dtype(dtype):
-    """They give the bits of the layer with params, x and gy in that dtype, rounded to float32."""
+    """Results have the bits of the layer with params, x and gy in that dtype, rounded to float32."""
     layer, key = fn.cast(NET, dtype), fn.key(3)
     params = layer.init(0)
     inner = tree.cast(params, dtype)

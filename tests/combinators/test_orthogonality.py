@@ -46,7 +46,7 @@ def test_of_more_axes_it_is_a_matrix_for_each_place(name):
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("shape", [(4, 3), (3, 3), (3, 4)], ids=str)
 def test_the_weight_is_orthogonal_and_stays_so(shape, name, trivialization):
-    """It stays so during training, whose loss falls."""
+    """The weight stays orthogonal during training, while the loss falls."""
     rows, columns = shape
     layer = fn.orthogonal(fn.Linear(columns, rows), orthogonal_map=name, use_trivialization=trivialization)
     x, target, opt = draw((9, columns)).float(), draw((9, rows), 1).float(), fn.AdamW(lr=0.05)

@@ -50,7 +50,7 @@ def moved(net: fn.Layer) -> Any:
     "layer", [fn.Tanh(), BLOCK, fn.serial(fn.Linear(3, 3), fn.Dropout(0.5))], ids=["plain", "normed", "noisy"]
 )
 def test_it_keeps_every_law(layer: fn.Layer) -> None:
-    """This includes reach: keys, statistics and inference get to the layer within."""
+    """The laws include reach: keys, statistics and inference get to the layer within."""
     assert fn.testing.check_laws(Gated(layer, 3), X) is None
 
 
@@ -84,7 +84,7 @@ def test_params_without_the_layers_are_refused() -> None:
 
 
 def test_its_layers_are_found_and_sized() -> None:
-    """They are found by the path of their params."""
+    """Layers are found by the paths of their params."""
     net = fn.serial(fn.Tanh(), Gated(fn.serial(fn.Linear(None, 3), fn.BatchNorm1d(None)), 3))
     sized = fn.infer_sizes(net, X)
     assert fn.at(sized, "1.layer.0") == fn.Linear(3, 3)

@@ -25,7 +25,7 @@ def chi_square(draws, probabilities):
 
 @given(st.integers(0, WORDS - 1), st.integers(-(2**63), 2**63 - 1), st.integers(1, 2**64))
 def test_randint_is_the_upper_half_of_a_product(word, low, n):
-    """This holds for every word and range, as in integer arithmetic."""
+    """Every word and range agrees with integer arithmetic."""
     high = min(low + n, 2**63)
     got = random.randint(key_of_first_word(word), (1,), low, high).item()
     assert got == low + (word * (high - low) >> 64)

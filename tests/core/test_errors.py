@@ -166,7 +166,7 @@ def test_is_number_accepts_only_finite_reals(value, number):
 
 @pytest.mark.parametrize("verb", ["apply", "vjp", "add"])
 def test_the_error_of_a_signal_handler_is_not_explained_away(verb, monkeypatch):
-    """It can be raised in any line; a DataLoader's error about a dead worker is a RuntimeError, like a kernel's."""
+    """A handler can raise in any line; a DataLoader's error about a dead worker is a RuntimeError, like a kernel's."""
 
     def handler(number, frame):
         raise RuntimeError("a worker died")

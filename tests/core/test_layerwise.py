@@ -165,7 +165,7 @@ def test_every_combinator_of_the_catalogue_is_updated_as_a_whole(name: str) -> N
 @pytest.mark.parametrize("opt", [*OPTIMIZERS, *map(fn.donate, OPTIMIZERS)], ids=repr)
 @pytest.mark.parametrize("name", ["serial", "repeat"])
 def test_every_optimizer_takes_its_own_steps(name: str, opt: fn.Optimizer, dtype: torch.dtype) -> None:
-    """This holds for donated and plain optimizers, in every precision."""
+    """Donated and plain optimizers are tried, in every precision."""
     assert_steps_alike(NETS[name], opt, dtype)
 
 
@@ -405,7 +405,7 @@ def test_a_donated_master_weight_is_not_shared() -> None:
 
 
 def test_it_is_a_value() -> None:
-    """It compares, prints, evaluates and pickles."""
+    """A layerwise step compares, prints, evaluates and pickles."""
     step = fn.train_step(fn.serial(DENSE, fn.Tanh()), LOSS, fn.Adam(), in_backward=True)
     assert step != fn.train_step(step.net, LOSS, step.opt)
     assert eval(repr(step), vars(fn)) == step == pickle.loads(pickle.dumps(step)) == step.replace()
@@ -415,7 +415,7 @@ def test_it_is_a_value() -> None:
 
 
 def test_it_works_under_vmap_and_on_the_meta_device() -> None:
-    """This matches the plain step: three members with separate steps, and a step of shapes."""
+    """Three members match separate plain steps, and a step on the meta device has the shapes."""
     net, opt = fn.serial(NOISY, fn.repeat(fn.residual(DENSE), 2), DENSE), fn.Adam(lr=1e-2)
     params = [net.init(i) for i in range(3)]
     stacks = tree.map(lambda *leaves: torch.stack(leaves), *[(p, opt.init(p)) for p in params])

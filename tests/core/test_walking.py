@@ -75,7 +75,7 @@ def test_at_returns_the_outermost_layer_of_a_path(net: fn.Layer, paths: list[str
 
 @each_net
 def test_replacing_a_layer_by_itself_gives_the_net(net: fn.Layer, paths: list[str]) -> None:
-    """This holds at every path; a map that changes nothing gives an equal net too."""
+    """Every path is tried; a map that changes nothing gives an equal net too."""
     for path in paths:
         if path not in ("q_norm", "k_norm"):  # one field, two paths
             assert fn.replace(net, path, fn.at(net, path)) == net

@@ -75,7 +75,7 @@ def assert_rows_of_faults(text):
 
 @pytest.mark.parametrize("name", [*memory.NETS, *memory.SCANS])
 def test_the_memory_of_a_net_is_measured(name):
-    """It has cache, peak and time of a small net; recomputation keeps less than it recomputes."""
+    """Cache, peak and time of a small net are measured; recomputation keeps less than it recomputes."""
     kept, peak, ms = memory.measure(name, 9, 4, 8)
     assert peak >= 0
     assert ms > 0
@@ -101,7 +101,7 @@ def test_the_page_of_memory_has_a_row_for_each_net_and_length(capsys, monkeypatc
 @pytest.mark.parametrize("optimizer", memory.OPTIMIZERS)
 @pytest.mark.parametrize("name", memory.STEPPED)
 def test_the_memory_of_a_step_is_measured(name, optimizer, in_backward):
-    """It has params, peak and time of a small net."""
+    """Params, peak and time of a small net are measured."""
     size, peak, ms = memory.measure_steps(name, optimizer, in_backward, 3, 16, 4)
     assert size == 4 * 3 * 16 * 17
     assert peak >= 0
@@ -212,7 +212,7 @@ def medians(section, family):
 
 
 def test_every_contender_of_the_requested_peers_is_measured(run):
-    """They are funcnet plain and donated, torch.nn with each implementation of its optimizer, and the ensemble with vmap."""
+    """The rows are funcnet plain and donated, torch.nn with each implementation of its optimizer, and vmap for the ensemble."""
     labels = {result["workload"]: [row["label"] for row in result["rows"]] for result in run.results["results"]}
     ours = ["funcnet eager", "funcnet eager, donated"]
     assert labels["disk_mlp"] == ours + [f"torch.nn eager, {kind}" for kind in ("default", "foreach", "fused")]
@@ -249,7 +249,7 @@ MEDIANS = {"funcnet eager": 60.0, "funcnet eager, donated": 50.0, "torch.nn eage
     ],
 )
 def test_goals_are_judged(maker, before, goal):
-    """They depend on the maker, and may be the previous figures; unmeasured ones are left out."""
+    """Goals depend on the maker, and may be the previous figures; unmeasured goals are left out."""
     earlier = [result_of(**{"funcnet eager": 50.0, "torch.nn eager": before})] if before else []
     found = {row[2]: row[3:] for row in cells(report.owed([result_of(**MEDIANS)], maker, earlier), "bigmlp")}
     assert found == {
@@ -287,7 +287,7 @@ def test_figures_of_the_round_before_are_read_from_pages(run):
 
 
 def test_the_quick_form_has_fewer_rounds_and_peers():
-    """It is the same command with other defaults."""
+    """``--quick`` is the same command with other defaults."""
     options = benchmarks.options_of(["disk_mlp", "--quick", "--threads", "1,2"])
     assert (options.peers, options.rounds, options.memory, options.threads) == (["nn", "jax"], 6, False, [1, 2])
     options = benchmarks.options_of(["--quick", "--memory", "--rounds", "9", "--peers", "thinc"])

@@ -38,7 +38,7 @@ def test_ddim_returns_the_image_that_the_net_has_in_mind(monkeypatch):
 
 
 def test_the_linear_estimate_is_the_best_one_for_normal_data():
-    """It has the error of the posterior mean, α² λ / (α² λ + σ²) for each variance λ."""
+    """The estimate has the error of the posterior mean, α² λ / (α² λ + σ²) for each variance λ."""
     scales = torch.linspace(0.1, 2.0, 64).view(1, 1, 8, 8)
     x = scales * fn.random.normal(0, (20_000, 1, 8, 8))
     t = torch.full((len(x),), 0.5)

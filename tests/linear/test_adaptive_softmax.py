@@ -63,7 +63,7 @@ def test_probabilities_add_up_to_one():
 
 
 def test_the_prediction_is_the_likeliest_class():
-    """This holds in eager mode and under ``vmap``, for rows of the shortlist, of a cluster, and of both."""
+    """Eager mode and ``vmap`` are tried, for rows of the shortlist, of a cluster, and of both."""
     layer = fn.AdaptiveLogSoftmaxWithLoss(8, 12, (4, 6), 2.0)
     params, h = tree.scale(layer.init(0), 5.0), random.normal(1, (40, 8))
     want = layer.log_prob(params, h).argmax(-1)

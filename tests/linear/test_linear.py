@@ -42,7 +42,7 @@ def assert_agrees(layer, x, gy):
 
 @given(shapes, sizes, sizes, st.booleans())
 def test_linear_agrees_with_autograd(batch, in_features, out_features, bias):
-    """They agree to rounding in float64 for every batch shape: none, empty, one axis, several."""
+    """Results agree to rounding in float64 for every batch shape: none, empty, one axis, several."""
     assert_agrees(Linear(in_features, out_features, bias=bias), drawn(2, *batch, in_features), drawn(3, *batch, out_features))
 
 
@@ -82,13 +82,13 @@ def test_linear_keeps_the_dtype(dtype):
 
 
 def test_the_cache_is_x_itself():
-    """It is not a copy."""
+    """x is not copied."""
     x = torch.ones(2, 4)
     assert Linear(4, 3).apply(Linear(4, 3).init(0), x)[1] is x
 
 
 def test_params_have_torchs_names_shapes_and_order():
-    """They match ``torch.nn.Linear``'s state_dict."""
+    """Params match ``torch.nn.Linear``'s state_dict."""
     assert {name: leaf.shape for name, leaf in Linear(4, 3).init(0).items()} == {
         name: leaf.shape for name, leaf in torch.nn.Linear(4, 3).state_dict().items()
     }

@@ -35,7 +35,7 @@ everywhere = pytest.mark.parametrize(("loss", "y", "target"), EVERY.values(), id
 @pytest.mark.compiled
 @everywhere
 def test_compiled_as_one_graph_it_is_the_same(loss, y, target):
-    """It compiles with fullgraph, and aot_eager gives the same bits."""
+    """Each loss compiles with fullgraph, and aot_eager gives the same bits."""
     torch._dynamo.reset()
     compiled = torch.compile(loss.value_and_grad, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(y, target), loss.value_and_grad(y, target), rtol=0, atol=0)
@@ -104,7 +104,7 @@ def test_half_precision_keeps_its_dtype(loss, y, target):
 
 
 def test_the_layer_has_no_params_and_mixes_the_batch():
-    """It has no params for any seed; a mean depends on every row."""
+    """No seed makes params; a mean depends on every row."""
     assert MSE().as_layer().init(0) == {}
     assert MSE().as_layer().batch_dependent
     assert repr(MSE("sum").as_layer()) == "MSE(reduction='sum').as_layer()"
@@ -244,7 +244,7 @@ def test_misuse_is_explained(message):
 
 
 def test_a_loss_cannot_be_changed():
-    """It is frozen; replace makes another one."""
+    """A loss is frozen; replace makes another one."""
     loss = CrossEntropy()
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         loss.reduction = "sum"

@@ -68,7 +68,7 @@ def test_a_vector_is_a_batch_of_numbers(name):
 @pytest.mark.parametrize("name", ["MSE", "L1", "L2", "BCEWithLogits"])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
 def test_integers_and_booleans_are_targets_without_gradient(name, dtype):
-    """They are converted to numbers, and their gradient is None."""
+    """The targets are converted to numbers, and their gradient is None."""
     loss = ELEMENTWISE[name][0]("mean")
     y, target = normal(1, 4, 3), shares(2, 4, 3) > 0.5
     value, gy, gtarget = by_layer(loss, y, target.to(dtype), torch.tensor(0.7, dtype=F64))
@@ -121,7 +121,7 @@ def test_cross_entropy_of_labels_is_torchs(case):
 @settings(deadline=None, max_examples=60)
 @given(case=st.booleans().flatmap(lambda soft: cross_entropies(soft=soft)))
 def test_cross_entropy_agrees_with_its_twin(case):
-    """It is a layer on (y, target), for labels and for probabilities, which have a gradient."""
+    """The layer on (y, target) agrees, for labels and for probabilities, which have a gradient."""
     loss, theirs, y, target = case
     if loss.reduction != "batch":  # torch lacks this
         assert_loss_twins(loss, theirs(loss.reduction), y, target)
@@ -347,6 +347,6 @@ def test_where_no_weight_counts_the_mean_is_0_with_smoothing_too():
 
 @pytest.mark.parametrize("pos_weight", [None, 3.0])
 def test_the_derivative_of_logits_at_0_is_the_slope(pos_weight):
-    """This holds for autograd of the forward formula too, which has no kink there."""
+    """Autograd of the forward formula agrees, which has no kink there."""
     loss, y, t = BCEWithLogits(pos_weight=pos_weight), torch.zeros(3), torch.tensor([0.0, 0.3, 1.0])
     torch.testing.assert_close(torch.func.grad(lambda y: loss(y, t))(y), loss.value_and_grad(y, t)[1])

@@ -106,7 +106,7 @@ def test_slopes_at_the_kinks_are_torchs():
 
 @pytest.mark.parametrize("loss", [fn.MultiMargin(), fn.MulticlassHinge()], ids=str)
 def test_infinite_scores_have_their_limits(loss):
-    """They cost nothing on the right side and ∞ on the wrong one, with finite gradients."""
+    """Infinite scores cost nothing on the right side and ∞ on the wrong one, with finite gradients."""
     y = torch.tensor([math.inf, 0.0, -math.inf])
     assert loss.value_and_grad(y, torch.tensor(0))[0] == 0
     value, gy = loss.value_and_grad(y, torch.tensor(1))

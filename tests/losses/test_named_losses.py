@@ -101,7 +101,7 @@ def test_a_step_in_the_backward_pass_is_the_plain_step():
 
 
 def test_a_net_with_named_outputs_is_shown_as_others_are():
-    """It has a table and a drawing, and its sizes are inferred."""
+    """The net has a table and a drawing, and its sizes are inferred."""
     assert "moments" in str(fn.summary(NET, X))
     assert "moments" in fn.draw(NET).dot
     net = fn.graph("x", a=(fn.Linear(None, 3), "x"), b=(fn.Linear(None, 2), "x"), output={"one": "a", "two": "b"})

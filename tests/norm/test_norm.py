@@ -152,7 +152,7 @@ def test_local_response_norm_is_torchs(size, channels, space, n, alpha, beta, se
 @given(st.integers(2, 9), st.data(), st.floats(0.1, 2), st.floats(-1, 2), st.floats(0.5, 3), st.integers(0, 9999))
 @settings(max_examples=40)
 def test_cross_map_normalization_of_few_channels_is_torchs(size, data, alpha, beta, k, seed):
-    """This holds up to size // 2 channels; beyond, torch's sums keep the first one, and its gradient does not match."""
+    """Up to size // 2 channels agree; beyond, torch's sums keep the first channel, and its gradient does not match."""
     shape = data.draw(st.tuples(st.integers(1, 2), st.integers(1, size // 2), st.integers(1, 3), st.integers(1, 3)))
     layer, twin = fn.CrossMapLRN2d(size, alpha, beta, k), nn.CrossMapLRN2d(size, alpha, beta, k)
     assert_twins(layer, twin, draw(shape, seed))

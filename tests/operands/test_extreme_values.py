@@ -170,7 +170,7 @@ def test_scores_in_half_precision_are_in_single(options: dict[str, bool], half: 
 @pytest.mark.parametrize("half", [torch.float32, *HALVES], ids=str)
 @pytest.mark.parametrize("kind", [torch.bool, None])
 def test_a_query_that_sees_nothing_is_zero(kind: torch.dtype | None, half: torch.dtype) -> None:
-    """This holds for the flash kernel and for the formula, and there is no gradient."""
+    """The flash kernel and the formula are tried; there is no gradient."""
     q, k, v = (random.normal(i, (1, 2, 3, 4)).to(half) for i in range(3))
     allowed = torch.tensor([[True, True, False], [False, False, False], [True, True, True]])
     mask = allowed if kind else torch.zeros(3, 3, dtype=half).masked_fill(~allowed, -INF)

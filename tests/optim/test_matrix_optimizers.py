@@ -131,7 +131,7 @@ def test_muon_refuses_what_is_no_matrix() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_muon_steps_each_matrix_of_a_stack(dtype: torch.dtype) -> None:
-    """They agree to rounding, as a batched product rounds differently."""
+    """Steps agree up to rounding, because a batched product rounds differently."""
     stack = draw(0, {"w": (3, 5, 4)})
     opt = fn.Muon(0.1, stacked=True, ns_dtype=dtype)
     together = ours(opt, stack, 1)["w"]

@@ -67,7 +67,7 @@ def test_updates_by_a_plan_have_the_bits_of_those_without(optimizer: fn.Optimize
 
 @pytest.mark.parametrize("option", ["list", "fused"])
 def test_each_kernel_of_donated_sgd_gives_the_same_bits(option: str) -> None:
-    """This holds with one thread and with two."""
+    """One thread and two are tried."""
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):

@@ -189,7 +189,7 @@ def test_sam_trains_within_train_step() -> None:
 
 @pytest.mark.compiled
 def test_a_step_with_sam_compiles_whole() -> None:
-    """It compiles to one graph, also donated, and agrees to rounding."""
+    """The step compiles to one graph, also donated, and agrees up to rounding."""
     net, opt = fn.mlp([3, 8, 2]), fn.SAM(fn.SGD(0.1, momentum=0.9))
     x, target, params = fn.random.normal(0, (16, 3)), fn.random.normal(1, (16, 2)), net.init(0)
     step = fn.train_step(net, fn.MSE(), opt)
@@ -257,7 +257,7 @@ each_wrapper = pytest.mark.parametrize(
 
 @each_wrapper
 def test_wrappers_refuse_what_they_cannot_hold(wrap: Any) -> None:
-    """This includes other values, optimizers already donated, and those whose ``update`` is not their whole step."""
+    """Examples are other values, donated optimizers, and optimizers whose ``update`` is not their whole step."""
     for inner, rule in [
         (fn.MSE(), "must be an optimizer"),
         (fn.donate(fn.SGD()), "must not be donated; donate the wrapper instead"),

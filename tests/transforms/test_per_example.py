@@ -65,7 +65,7 @@ NETS = {
 
 @pytest.mark.parametrize("name", NETS)
 def test_gradients_and_norms_are_those_of_each_row_by_itself(name: str):
-    """They match ``value_and_grads`` of a batch of one, with the key ``fold_in(rng, i)``."""
+    """Results match ``value_and_grads`` of a batch of one, with the key ``fold_in(rng, i)``."""
     net, x = NETS[name]
     params, loss = tree.cast(net.init(0), torch.float64), fn.CrossEntropy()
     x = tree.cast(x, torch.float64)
@@ -185,7 +185,7 @@ MIXED = fn.Adam(0.1)
 
 
 def test_the_functions_are_values():
-    """They compare by what made them, and their repr shows it."""
+    """The functions compare by their net and loss, which their repr shows."""
     for made in (fn.per_example_grads(NET, LOSS), fn.per_example_norms(NET, LOSS), fn.accumulate(NET, LOSS, 3)):
         assert eval(repr(made), vars(fn)) == made
 
@@ -252,7 +252,7 @@ def test_nets_of_all_kinds_compile_whole(name: str):
 
 @pytest.mark.compiled
 def test_they_compile_whole():
-    """They are one graph, with the numbers of eager mode."""
+    """Each function is one graph, with the numbers of eager mode."""
     params, x = NET.init(0), random.normal(0, (7, 4))
     for made in (fn.per_example_grads(NET, LOSS), fn.per_example_norms(NET, LOSS), fn.accumulate(NET, LOSS, 3)):
         got = torch.compile(made, fullgraph=True, backend="eager")(params, x, LABELS)
