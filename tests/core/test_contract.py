@@ -312,9 +312,7 @@ def test_a_verb_must_be_a_function_of_the_layer(kind, name, base):
     """A static method would get the layer as its params."""
     verbs = {"apply": lambda *_: None, "vjp": lambda *_: None, "init": lambda *_: None}
     made = type("Static", (base,), {**verbs, name: kind(verbs[name])})
-    with pytest.raises(
-        TypeError, match=rf"^Static: {name} must be a function of the layer, def {name}\(self, ...\), got a {kind.__name__}"
-    ):
+    with pytest.raises(TypeError, match=rf"^Static: {name} must be a method, def {name}\(self, ...\), got a {kind.__name__}"):
         fn.frozen(made)
 
 

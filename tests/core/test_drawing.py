@@ -115,7 +115,7 @@ def test_without_graphviz_there_is_no_picture(tmp_path: Path, monkeypatch: pytes
     drawing = fn.draw(A)
     assert drawing.svg is None
     assert drawing._repr_mimebundle_().keys() == {"text/vnd.mermaid", "text/plain"}
-    with pytest.raises(ValueError, match=r"^Drawing.save: a picture needs Graphviz's program dot"):
+    with pytest.raises(ValueError, match=r"^Drawing.save: a picture requires Graphviz's program dot"):
         drawing.save(tmp_path / "net.svg")
 
 
@@ -135,6 +135,6 @@ def test_graphviz_makes_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_what_is_no_layer_is_refused() -> None:
     """The error names it."""
-    with pytest.raises(ValueError, match=r"^draw: the layer must be a layer"):
+    with pytest.raises(ValueError, match=r"^draw: a layer is required"):
         fn.draw(3)
     assert str(fn.draw(A)) == repr(fn.draw(A)) == fn.draw(A).mermaid

@@ -214,10 +214,10 @@ MESSAGES = {
     'x must be integers with two axes, (bags, integers of a bag), or with one and offsets; with mode="sum" weights of the shape of the integers may come last, got x of shape (2,)': lambda: B(P, IDS[0]),
     'with mode="sum" weights of the shape of the integers may come last, got shapes (2, 2) and (2, 2)': lambda: B(P, (IDS, IDS.float())),
     "weights of the shape of the integers may come last, got shapes (2, 2) and (2, 2) and (2, 2)": lambda: B(P, (IDS, IDS, IDS)),
-    "the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (1,)": lambda: B(P, (IDS[0], torch.tensor([1]))),
-    "the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (3,)": lambda: B(P, (IDS[0], torch.tensor([0, 2, 1]))),
-    "the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (2,)": lambda: B(P, (IDS[0], torch.tensor([0, 3]))),
-    "EmbeddingBag(num_embeddings=4, embedding_dim=3): the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (2,)": lambda: B(P, (IDS[0], torch.zeros(2))),
+    "the offsets must be integers that start at 0, do not decrease and are at most 2, got shapes (2,) and (1,)": lambda: B(P, (IDS[0], torch.tensor([1]))),
+    "the offsets must be integers that start at 0, do not decrease and are at most 2, got shapes (2,) and (3,)": lambda: B(P, (IDS[0], torch.tensor([0, 2, 1]))),
+    "the offsets must be integers that start at 0, do not decrease and are at most 2, got shapes (2,) and (2,)": lambda: B(P, (IDS[0], torch.tensor([0, 3]))),
+    "EmbeddingBag(num_embeddings=4, embedding_dim=3): the offsets must be integers that start at 0, do not decrease and are at most 2, got shapes (2,) and (2,)": lambda: B(P, (IDS[0], torch.zeros(2))),
 }  # fmt: skip
 
 
@@ -248,5 +248,5 @@ def test_many_offsets_must_rise_as_few_must(count):
     params, offsets = layer.init(0), torch.arange(count)
     assert torch.equal(layer(params, (ids, offsets)), params["weight"][ids])
     offsets[-1] = 0
-    with pytest.raises(ValueError, match="and rise"):
+    with pytest.raises(ValueError, match="do not decrease"):
         layer(params, (ids, offsets))

@@ -118,5 +118,5 @@ def test_a_mask_of_other_params_is_refused() -> None:
     assert "params against grads and mask" in "".join(caught.value.__notes__)
     with pytest.raises(ValueError, match=r"mask must return True or False, at 'w', got 1"):
         fn.AddDecayedWeights(0.1, lambda path, leaf: 1).update(params, state, params)
-    with pytest.raises(ValueError, match="decay_mask: the layer must be a layer"):
+    with pytest.raises(ValueError, match="decay_mask: a layer is required"):
         fn.decay_mask(fn.MSE(), params)

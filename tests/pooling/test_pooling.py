@@ -241,7 +241,7 @@ MESSAGES = {
     "LPPool2d(norm_type=2, kernel_size=4): x must be at least (4, 4) long": lambda: called(fn.LPPool2d(2, 4), 1, 2, 3, 4),
     "gy must have the shape of y, (2, 1, 2), got gy of shape (1, 1, 2)": lambda: called(fn.AvgPool1d(2), 2, 1, 4, gy=(1, 1, 2)),
     "gy must have the shape of y, (2, 1, 1, 1, 1), got gy of shape (1, 1, 1, 1, 1)": lambda: called(fn.MaxPool3d(2), 2, 1, 2, 2, 2, gy=(1, 1, 1, 1, 1)),
-    "MaxUnpool1d(kernel_size=2): x must be a pair (x, indices), as a max pooling with return_indices returns it, got": lambda: fn.MaxUnpool1d(2)({}, (torch.zeros(1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.complex64))),
+    "MaxUnpool1d(kernel_size=2): x must be a pair (x, indices), as max pooling with return_indices=True returns it, got": lambda: fn.MaxUnpool1d(2)({}, (torch.zeros(1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.complex64))),
     "MaxUnpool1d(kernel_size=2): params and x must be trees of dense tensors on one device, got": lambda: fn.MaxUnpool1d(2)({}, (torch.zeros(1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.int64, device="meta"))),
     "MaxPool1d(kernel_size=2): params must be an empty dict, got weight 1": lambda: fn.MaxPool1d(2)({"weight": 1}, torch.zeros(1, 1, 2)),
 }  # fmt: skip

@@ -128,7 +128,7 @@ REFUSED = {
     "lsuv: the output of the layer at '0' must vary over x, got the variance 0": lambda: fn.lsuv(fn.serial(fn.Linear(6, 2)), fn.serial(fn.Linear(6, 2)).init(0), 0 * X),
     "lsuv: the output of the layer at '' must vary over x, got the variance nan": lambda: fn.lsuv(fn.Linear(6, 2), fn.Linear(6, 2).init(0), X / 0),
     "and iterations a whole number of at least 1, got 0.1 and 0": lambda: fn.lsuv(fn.Linear(6, 2), fn.Linear(6, 2).init(0), X, tolerance=0.1, iterations=0),
-    "lsuv: the layer must be a layer": lambda: fn.lsuv(None, {}, X),
+    "lsuv: a layer is required": lambda: fn.lsuv(None, {}, X),
 }  # fmt: skip
 
 
