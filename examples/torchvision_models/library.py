@@ -31,7 +31,7 @@ def names():
 
 
 def make(name):
-    """Make a model without dropout and stochastic depth. All weights are random, even those that are initialized to 0."""
+    """Make a model without dropout and stochastic depth. All weights are random, even those that torchvision sets to 0."""
     aux = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     module = models().get_model(name, weights=None, **aux)
     for part in module.modules():
