@@ -89,7 +89,7 @@ def times(dtype: str, sizes: Sizes, rounds: int) -> dict[str, float]:
 
 
 def peak(name: str, dtype: str, sizes: Sizes) -> int:
-    """Return the bytes by which a call raises the memory of this process."""
+    """Return the increase of this process's memory by a call, in bytes."""
     contender(name, *drawn(dtype, 64, 200, sizes[2]))()  # load the kernels
     call = contender(name, *drawn(dtype, *sizes))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -34,7 +34,7 @@ def names() -> list[str]:
 
 
 def make(name: str) -> nn.Module:
-    """Make a model without dropout and stochastic depth. All weights are random, even those that are initialized to 0."""
+    """Make a model without dropout and stochastic depth. All weights are random, even those that torchvision sets to 0."""
     aux = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     module: nn.Module = models().get_model(name, weights=None, **aux)
     for part in module.modules():

@@ -52,7 +52,7 @@ def test_a_failure_is_a_line(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
-    """It ends the command without a traceback; the page has the earlier sections, and a line for the interrupted one."""
+    """The command ends without a traceback; the page has the earlier sections, and a line for the interrupted one."""
     monkeypatch.setattr(device_steps, "contenders", stopped)
     device.main(f"--device cpu --minutes 1 --workloads disk_mlp,gpt --out {tmp_path}".split())
     text, found = (tmp_path / "DEVICE.md").read_text(), json.loads((tmp_path / "device.json").read_text())
@@ -129,7 +129,7 @@ def test_draws_that_differ_are_reported(monkeypatch):
 
 @pytest.mark.parametrize("name", ["mlp_adam", "ensemble20", "adam"])
 def test_every_eager_contender_takes_steps(name):
-    """They are funcnet's and torch.nn's, in float32 and bfloat16, and their losses are finite."""
+    """funcnet's and torch.nn's contenders, in float32 and bfloat16, have finite losses."""
     for contender in device_steps.contenders(WORKLOADS[name], CPU):
         if " eager" in contender.label:
             training = contender.make()
