@@ -213,7 +213,7 @@ NETS: dict[str, Callable[[], Net]] = {
 
 def _loss(workload: Workload, apply: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     import jax.numpy as jnp
-    import optax  # type: ignore[import-untyped]
+    import optax
 
     def mse(params: Any, x: Any, target: Any) -> Any:
         return jnp.mean((apply(params, x) - target) ** 2)
