@@ -77,6 +77,7 @@ def test_the_calls_of_a_long_graph_are_compiled_apart_from_its_kernels(monkeypat
     assert "cpp_wrapper_build_separate" not in seen[2][1]
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_each_kind_of_call_is_compiled_once(graphs):
     """Another batch size, dtype, memory format or preferred library is another kind; the first program stays."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
@@ -90,6 +91,7 @@ def test_each_kind_of_call_is_compiled_once(graphs):
     assert len(graphs) == 5
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_what_one_mode_compiled_serves_the_other():
     """Inference mode and plain tensors are tried in either order."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
@@ -101,6 +103,7 @@ def test_what_one_mode_compiled_serves_the_other():
                 torch.testing.assert_close(trained(fast, opt), want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_arguments_that_do_not_fit_are_refused_after_many_that_did():
     """The message is the layer's, as in eager mode, and the compiled function still works afterwards."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
@@ -113,6 +116,7 @@ def test_arguments_that_do_not_fit_are_refused_after_many_that_did():
     torch.testing.assert_close(fast(params, state, X, T), step(params, state, X, T), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_one_tensor_in_two_places_is_left_to_dynamo(graphs):
     """Its places cannot be distinguished, so Dynamo handles each call; the numbers are right."""
     step = fn.train_step(NET, LOSS, fn.SGD(0.1))
@@ -124,6 +128,7 @@ def test_one_tensor_in_two_places_is_left_to_dynamo(graphs):
     assert type(fast._last) is Traced
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_plain_function_may_read_more_than_its_arguments():
     """Dynamo sees changes of what it reads, even more of them than Dynamo's limit for one function."""
     scale = [1.0]
@@ -132,6 +137,7 @@ def test_a_plain_function_may_read_more_than_its_arguments():
         assert torch.equal(fast(X), scale[0] * X)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_arguments_by_name_are_those_by_place(graphs):
     """A step can be called either way, with one program; unknown names raise the step's own error."""
     step, params = fn.value_and_grads(NET, LOSS), NET.init(0)
@@ -181,6 +187,7 @@ def test_a_small_step_has_one_thread_and_a_large_one_all(two_threads):
     assert fn.tree.equal(got, trained(fn.compile(step), opt))
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_no_gradient_is_recorded_and_the_function_shows_by_its_name():
     """Params that require grad give values that do not."""
     step = fn.value_and_grads(fn.Linear(2, 2), LOSS)
@@ -199,6 +206,7 @@ def test_a_compiled_function_shows_what_it_compiles():
     assert copy.deepcopy(fast) is fast
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_compiled_step_pickles_without_its_programs():
     """It compiles again where it is loaded, and gives the same numbers."""
     step, params = fn.value_and_grads(fn.Linear(2, 2), LOSS), fn.Linear(2, 2).init(0)
@@ -224,6 +232,7 @@ def test_a_compiled_function_within_a_transform_or_another_is_the_function():
 
 
 @pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.usefixtures("without_kernels")
 def test_a_sparse_tensor_that_eager_mode_takes_is_refused(warm):
     """The message says so, instead of the compiler's, and the step still works afterwards."""
     step, params = fn.value_and_grads(fn.Linear(2, 2), LOSS), fn.Linear(2, 2).init(0)
@@ -237,6 +246,7 @@ def test_a_sparse_tensor_that_eager_mode_takes_is_refused(warm):
 
 @pytest.mark.filterwarnings("ignore:.*(nested|Sparse CSR).*")
 @pytest.mark.parametrize("make", [X.to_sparse_csr, lambda: torch.nested.nested_tensor([*X])], ids=["sparse", "nested"])
+@pytest.mark.usefixtures("without_kernels")
 def test_a_tensor_without_strides_is_refused_by_a_warm_step(make):
     """The error is that of eager mode, and the step still works afterwards."""
     step, params = fn.value_and_grads(fn.Linear(2, 2), LOSS), fn.Linear(2, 2).init(0)
