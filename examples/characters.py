@@ -26,7 +26,7 @@ alphabet = sorted(set(text))
 codes = {character: code for code, character in enumerate(alphabet)}
 loss = fn.CrossEntropy()
 
-# Rotations of queries and keys encode the positions; the output of all pieces is one long list of rows.
+# Rotations of queries and keys encode the positions; the outputs of all pieces form one long list of rows.
 net = fn.serial(
     fn.Embedding(len(alphabet), WIDTH),
     fn.transformer_encoder(WIDTH, HEADS, BLOCKS, is_causal=True, rotary=fn.RotaryEmbedding(WIDTH // HEADS)),
@@ -47,7 +47,7 @@ def split_text() -> tuple[Tensor, Tensor]:
 
 
 def pieces(data: Tensor, rng: Key, count: int) -> tuple[Tensor, Tensor]:
-    """Draw pieces of the text, and for each position the character that follows."""
+    """Draw pieces of the text, and for each position the next character."""
     starts = fn.random.permutation(rng, len(data) - LENGTH)[:count]
     rows = data[starts[:, None] + torch.arange(LENGTH + 1)]
     return rows[:, :-1], rows[:, 1:].flatten()
@@ -98,7 +98,7 @@ def picture(history: fn.History, counted: dict[str, float]) -> Any:
     panel = figure.axes[0]
     for (name, value), style in zip(counted.items(), ("--", ":"), strict=True):
         panel.axhline(value, ls=style, color="black", lw=1, label=f"{name}, held out")
-    panel.set(title="a causal transformer on Python's help texts", xlabel="tenth of the steps", ylabel="nats a character")
+    panel.set(title="a causal transformer on Python's help texts", xlabel="tenth of the steps", ylabel="nats per character")
     panel.legend()
     return figure
 
@@ -115,7 +115,7 @@ def main(given: list[str] | None = None) -> None:
     print(f"parameters             {fn.tree.size(params)}")
     print(f"training               {sum(history['seconds']):.1f} s")
     for name, value in {"transformer": history["validation_loss"][-1], **counted}.items():
-        print(f"{name:12} held out  {value:.3f} nats a character")
+        print(f"{name:12} held out  {value:.3f} nats per character")
     words = sample(params, options.sample, sample_key)
     print(f"\n{words}\n")
     common.save(picture(history, counted), options, "characters")

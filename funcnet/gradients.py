@@ -1,4 +1,4 @@
-"""The loss of a net and its gradient as one function: the first three lines of a step."""
+"""The loss of a net and its gradient as one function: the first three lines of a training step."""
 
 from collections.abc import Callable
 from functools import partial

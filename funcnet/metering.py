@@ -26,7 +26,7 @@ Storages = dict[int, torch.UntypedStorage]
 
 
 def storages(values: Any) -> Storages:
-    """Return the memory of the tensors of a tree, which is unknown within ``vmap``."""
+    """Return the storages of the tensors in a tree; none within ``vmap``, where they are unknown."""
     leaves = [leaf for leaf in tree.leaves(values) if isinstance(leaf, Tensor)] if is_eager() else []
     return {id(one): one for one in [leaf.untyped_storage() for leaf in leaves]}
 
@@ -69,7 +69,7 @@ class Meter(DispatchMode):  # type: ignore[misc]  # torch's own class is untyped
             self.at_work[-1].flops += count
 
     def _settle(self) -> None:
-        """Give the current record what was counted meanwhile, on systems that do not see kernels."""
+        """Add the FLOPs since the last call to the current record, if the mode sees no kernels and torch counts instead."""
         if self.at_work and hasattr(self, "counted"):
             before, self._counted = self._counted, self.counted()
             self._add(self._counted - before)
@@ -119,7 +119,7 @@ class StandIn(Layer):
             return self.metered.input_grad(params, cache, gy)
 
     def replace(self, **changes: Any) -> Any:
-        """Return another layer, without recording."""
+        """Return the layer with other fields; it does not record."""
         return self.metered.replace(**changes)
 
 

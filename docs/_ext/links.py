@@ -1,4 +1,4 @@
-"""Links, for Sphinx: those of pages are rewritten as they are read, and names in code lead to the reference."""
+"""Links, for Sphinx: links on pages are rewritten when a page is read, and names in code link to the reference."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ def read_page(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 class NamesInCode(SphinxTransform):
-    """Makes of ``fn.Linear`` in a page's prose a link to its entry in the reference."""
+    """Turns ``fn.Linear`` in a page's prose into a link to its entry in the reference."""
 
     default_priority = 5
 

@@ -1,4 +1,4 @@
-"""What the benchmark commands share: the parser, readers that check arguments before measuring, and Ctrl-C."""
+"""Helpers of the benchmark commands: the parser, readers that check arguments before measuring, and Ctrl-C."""
 
 import argparse
 import math

@@ -1,4 +1,4 @@
-"""Activations, which are functions by element: references, twins and inputs."""
+"""Elementwise activations: references, twins and inputs."""
 
 import math
 
@@ -72,7 +72,7 @@ def gelu_by_tanh(x):
 
 
 def bounded(x, low, high):
-    """Return the number in the bounds that is next to x."""
+    """Return the number within the bounds that is nearest to x."""
     return min(max(low, x), high)
 
 

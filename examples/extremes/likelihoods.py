@@ -1,4 +1,4 @@
-"""Losses of log-probabilities, rates and scores: references, twins and inputs. The terms of the sums are judged one by one."""
+"""Losses of log-probabilities, rates and scores: references, twins and inputs. Terms are measured one by one, without sums."""
 
 import mpmath
 from mpmath import mpf
@@ -50,7 +50,7 @@ SCORES = {
     "float16": labelled([0.3, -1.2, 20.0, 1e4], [1, -1, -1, 1], HALF),
     "bfloat16": labelled([0.3, -1.2, 20.0, 1e20], [1, -1, -1, 1], BRAIN),
 }
-EPS = mpf(1e-8)  # as torch has it, a float64
+EPS = mpf(1e-8)  # as in torch, a float64
 
 
 @by_element

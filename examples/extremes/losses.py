@@ -1,4 +1,4 @@
-"""Losses on pairs (y, target): references, twins and inputs. The gradient of the target is judged where both have one."""
+"""Losses on pairs (y, target): references, twins and inputs. The target's gradient is measured if layer and twin have one."""
 
 import math
 
@@ -112,7 +112,7 @@ def bce_with_logits(y, t, w=1):
 
 
 def cross_entropy(y, labels):
-    """Return the mean of -log p at the labels; ignored rows count for nothing, and 0 is the mean of none."""
+    """Return the mean of -log p at the labels; ignored rows do not count, and the mean of no rows is 0."""
     kept = [row for row, label in enumerate(labels) if label >= 0]
     terms = [logsumexp(y[row]) - y[row][labels[row]] for row in kept]
     return sum(terms, mpf(0)) / max(len(kept), 1)

@@ -37,7 +37,7 @@ def var(x):
 
 
 def pairs(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each row, and another in other order."""
+    """Return x, and x with its rows in another order."""
     return x, x.roll(1, 0).flip(-1)
 
 
@@ -58,7 +58,7 @@ POWERS = {name: x.abs().unsqueeze(0) for name, x in KINDS.items() if name not in
 
 
 def windows(f):
-    """Return a function of windows of two, side by side."""
+    """Return a function of adjacent windows of two."""
     return lambda x: f(x.reshape(*x.shape[:-1], -1, 2))
 
 
@@ -84,7 +84,7 @@ def attention(q, k, v, bias=0):
 
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return torch's attention, of one head."""
+    """Return torch's attention with one head."""
     return nn.functional.scaled_dot_product_attention(q, k, v, mask)
 
 

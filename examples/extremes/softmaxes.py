@@ -32,12 +32,12 @@ KINDS = {
     "bfloat16": rows([20.0, 1e20, -1e30, 0.0], [1.0, 2.0, -0.5, 0.3], dtype=torch.bfloat16),
     "float16 inf": rows([INF, 9990.0, -65504.0, 0.0], [1.0, -INF, -0.5, 0.3], dtype=torch.float16),
 }
-# To a total of -inf, equal terms contribute equally.
+# If the sum is -inf, equal terms have equal shares.
 SUMMED = {**KINDS, "all -inf": rows([-INF, -INF, -INF])}
 
 
 def halves(a: list[float], b: list[float], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return each a beside each b, in rows (a b)."""
+    """Return all pairs of an a and a b, as rows (a b)."""
     return torch.tensor([[x, y] for x in a for y in b], dtype=dtype)
 
 
@@ -68,12 +68,12 @@ def logsumexp(x):
 
 
 def groups(x):
-    """Return the softmax of the first element, which is 1, and that of all others."""
+    """Return the softmax of the first element by itself, which is 1, and of all others."""
     return np.concatenate([softmax(x[..., :1]), softmax(x[..., 1:])], -1)
 
 
 def split_softmax(x: Tensor) -> Tensor:
-    """Return what ``groups`` does, by torch."""
+    """Compute ``groups`` with torch."""
     return torch.cat([torch.softmax(x[..., :1], -1), torch.softmax(x[..., 1:], -1)], -1)
 
 
@@ -83,7 +83,7 @@ def gated(f):
 
 
 def gated_twin(f):
-    """Return the gated unit a ⊙ f(b) by torch."""
+    """Return the gated unit a ⊙ f(b) in torch."""
     return lambda x: x[..., :1] * f(x[..., 1:])
 
 

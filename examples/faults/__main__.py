@@ -5,6 +5,7 @@ python -m examples.faults --only kills damage --kills 20 --out out/faults.md
 """
 
 import argparse
+import importlib
 import shlex
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+import funcnet as fn
 from examples.faults import damage, disks, interruptions, kills, workers
 from examples.faults.judging import Judge
 from examples.faults.table import Row, page
@@ -33,8 +35,8 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="number of kills; other faults are tried a tenth or a twentieth as often (%(default)s)",
     )
     new.add_argument("--seed", type=int, default=0, help="determines where and when faults strike")
-    new.add_argument("--folder", type=Path, help="where the trainings save (a temporary folder)")
-    new.add_argument("--out", type=Path, default=PAGE, help="where to write the page (%(default)s)")
+    new.add_argument("--folder", type=Path, help="folder for the checkpoints (a temporary folder)")
+    new.add_argument("--out", type=Path, default=PAGE, help="file for the page (%(default)s)")
     options = new.parse_args(arguments)
     if options.kills < 1:
         new.error(f"--kills must be at least 1, got {options.kills}")
@@ -71,11 +73,21 @@ def rows_of(group: str, judge: Judge, count: int) -> Iterator[Row]:
         yield workers.unwritable(judge, few)
 
 
+def import_all() -> None:
+    """Import what the trainings use before the first fork; otherwise every child takes a second to do so."""
+    for name in ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.tensor"):
+        importlib.import_module(name)
+    for package in (fn, fn.distributed):
+        for name in dir(package):
+            getattr(package, name)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try the faults, print the page and write it; return 1 if anything was lost."""
     torch.set_num_threads(1)  # before any operation: a process that has started threads must not fork
     given = sys.argv[1:] if arguments is None else arguments
     options = options_of(given)
+    import_all()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         Path(folder).chmod(0o755)  # one fault is tried as another user
         judge, rows = Judge(Path(folder), options.seed), []

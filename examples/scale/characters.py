@@ -1,8 +1,8 @@
 """Characters on several workers: the transformer of ``examples.characters``, trained data-parallel.
 
-Every worker draws the same batch, from the key and the number of the step, and takes its rows. The batches do not depend on the
-number of workers. The training is saved every 20 steps, and continues from there after a restart, even with another number of
-workers.
+Every worker draws the same batch from the key and the number of the step, and takes its rows. The batches do not depend on the
+number of workers. The training is saved every 20 steps. After a restart it continues from the last checkpoint, even with another
+number of workers.
 
     torchrun --nproc-per-node=2 examples/scale/characters.py --steps 800 --out out
     torchrun --nproc-per-node=2 examples/scale/characters.py --shard optimizer
@@ -58,7 +58,7 @@ def trained(options, train, rng, checkpoints, device):
     done = 0
     if checkpoints.latest():
         done, params, state = checkpoints.load(like=(done, params, state))
-        print(f"continuing after step {done} of {checkpoints.folder}; --fresh begins anew")
+        print(f"continuing after step {done} of {checkpoints.folder}; --fresh starts again")
     for i in range(done + 1, options.steps + 1):
         params, state, value = step(params, state, *rows(train, drawn, i, options.batch, device))
         if i % EVERY == 0:
@@ -84,7 +84,7 @@ def report(options, params, train, test, value, rng):
     print(f"parameters             {fn.tree.size(params)}")
     counted = zip(("unigram", "bigram"), characters.by_counting(train, test), strict=True)
     for name, found in (("transformer", value), *counted):
-        print(f"{name:12} held out  {found:.3f} nats a character")
+        print(f"{name:12} held out  {found:.3f} nats per character")
     words = characters.sample(fn.tree.to(params, "cpu"), options.sample, rng)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "scale-characters.txt"
@@ -94,8 +94,8 @@ def report(options, params, train, test, value, rng):
 
 def main(given=None):
     """Train, and print and write on rank 0."""
-    others = {"sample": (600, "number of characters to write"), "shard": (SHARD, "what each worker holds only a part of")}
-    batch = (characters.BATCH, "number of pieces of a step, over all workers")
+    others = {"sample": (600, "number of characters to write"), "shard": (SHARD, "trees that are divided over the workers")}
+    batch = (characters.BATCH, "number of pieces per step, over all workers")
     options = common.arguments(__doc__, given, others, threads=None, steps=800, batch=batch)
     train, test = characters.split_text()
     train_key, sample_key = fn.split(fn.key(options.seed))
@@ -109,7 +109,7 @@ def main(given=None):
         value = held_out(params, test, device)
         if is_first:
             report(options, params, train, test, value, sample_key)
-        dist.barrier()  # a worker that fails before is restarted, and finds the checkpoints
+        dist.barrier()  # until all workers are here, a restarted one can still need the checkpoints
         if is_first:
             shutil.rmtree(folder, ignore_errors=True)
 

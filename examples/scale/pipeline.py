@@ -1,7 +1,7 @@
 """A pipeline: a residual net on scikit-learn's digits, whose layers are divided over the workers.
 
-Each worker computes and updates its own layers, on several micro-batches at a time. ``timeline`` draws the actions of the workers
-over time, and ``bubble`` computes the fraction spent waiting.
+Each worker computes and updates its own layers. Several micro-batches are in flight at a time. ``timeline`` draws the actions of
+the workers over time, and ``bubble`` computes the fraction of time spent waiting.
 
     torchrun --nproc-per-node=2 examples/scale/pipeline.py --schedule zero_bubble
     python -m examples.scale.pipeline
@@ -46,7 +46,7 @@ def trained(train, options, rng, device):
 def main(given=None):
     """Draw the schedule, train, and print the accuracy."""
     schedules = {"schedule": (("1f1b", "gpipe", "zero_bubble"), "order of the work")}
-    micro = (8, "number of micro-batches of a step")
+    micro = (8, "number of micro-batches per step")
     options = common.arguments(__doc__, given, schedules, resumable=False, steps=150, microbatches=micro)
     data, rng = fn.split(fn.key(options.seed))
     train, (images, labels) = common.digits(data)

@@ -1,4 +1,4 @@
-"""Helpers of the examples: joining the other workers, the device of a worker, and printing on rank 0."""
+"""Helpers of the examples: join the other workers, choose a worker's device, and print on rank 0."""
 
 import os
 import sys
@@ -9,12 +9,12 @@ import torch
 import torch.distributed as dist
 
 TIMEOUT = timedelta(minutes=5)
-"""Time that a worker waits for the others before it raises an error."""
+"""The time that a worker waits for the others before it raises an error."""
 
 
 @contextmanager
 def workers():
-    """Join the workers started by torchrun, or work alone; yield the device of this worker.
+    """Join the workers started by torchrun, or run as a single process; yield the device of this worker.
 
     They communicate through gloo on CPUs and NCCL on GPUs, with one GPU for each worker of a host. Only rank 0 prints.
     """
@@ -26,13 +26,14 @@ def workers():
     dist.init_process_group("nccl" if on_gpus else "gloo", timeout=TIMEOUT, **alone)
     with redirect_stdout(None if dist.get_rank() else sys.stdout):
         yield device
-    dist.destroy_process_group()  # not after an error: the others may be gone, and the process ends anyway
+    dist.destroy_process_group()  # not after an error: the others may have ended, and the process ends anyway
 
 
 def leave():
-    """End the process at once: after torch's checkpoints some abort in Python's shutdown, in a thread that releases a tensor.
+    """End the process at once.
 
-    torchrun would treat this as a failure and restart all workers.
+    After torch's checkpoints some processes abort at Python's shutdown, in a thread that releases a tensor. torchrun would treat
+    this as a failure and restart all workers.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,7 +1,7 @@
 """Tensor parallelism: the transformer of ``examples.characters``, with every large matrix divided over the workers.
 
-Attention is divided by heads, the other layers of a block by columns and by rows, and the embedding by rows. All workers take the
-whole batch, and the layers are the same as in one process.
+Attention is divided by heads, the other layers of a block by columns and by rows, and the embedding by rows. All workers compute
+the whole batch, and the layers are the same as in one process.
 
     torchrun --nproc-per-node=2 examples/scale/tensor_parallel.py --steps 100
     python -m examples.scale.tensor_parallel
@@ -22,7 +22,7 @@ from funcnet import distributed
 
 
 def trained(train, options, rng, device):
-    """Train on the pieces of each matrix, and return the whole params."""
+    """Train with each matrix divided over the workers, and return the whole params."""
     first, drawn = fn.split(rng)
     mesh = dist.init_device_mesh(device.type, (dist.get_world_size(),))
     plan = distributed.tensor_parallel_plan(characters.net, mesh)
@@ -41,14 +41,14 @@ def trained(train, options, rng, device):
 
 def main(given=None):
     """Train, and print the held-out loss."""
-    batch = (characters.BATCH, "number of pieces of a step")
+    batch = (characters.BATCH, "number of pieces per step")
     options = common.arguments(__doc__, given, threads=None, resumable=False, steps=100, batch=batch)
     train, test = characters.split_text()
     with starting.workers() as device:
         params = trained(train, options, fn.key(options.seed), device)
         if dist.get_rank() == 0:
             found = fn.evaluate(characters.net, params, characters.in_order(test), loss=characters.loss)
-            print(f"held out {found['loss']:.3f} nats a character")
+            print(f"held out {found['loss']:.3f} nats per character")
 
 
 if __name__ == "__main__":

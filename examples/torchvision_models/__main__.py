@@ -1,4 +1,4 @@
-"""Every classification model of torchvision through ``from_torch``: which ones convert, and their differences.
+"""Convert every classification model of torchvision with ``from_torch``, and compare the net with its module.
 
 Each model has random weights. Models of up to 40 million parameters are compared in float64, in training and in evaluation;
 larger ones in float32, in evaluation. It takes a quarter of an hour, and up to 15 GB of memory.
@@ -22,11 +22,11 @@ Made by `python -m examples.torchvision_models` with torch {torch} and torchvisi
 
 Every classification model, with random weights, is converted by `from_torch` and compared with its module: outputs, gradients of
 all parameters and, in training, running statistics. A difference is the largest one, relative to the tensor's largest number; for
-a gradient that is 0 but for rounding, to 1e-5 of the largest gradient of the model.
-Dropout and stochastic depth are switched off. Models of up to 40 million parameters are compared in float64, in training
-and in evaluation; larger ones in float32, in evaluation.
+a gradient that is 0 up to rounding, relative to 1e-5 of the model's largest gradient. Dropout and stochastic depth are switched
+off. Models of up to 40 million parameters are compared in float64, in training and in evaluation; larger ones in float32, in
+evaluation.
 
-A model agrees if all differences are below 1e-7 in float64 and 1e-4 in float32. `mobilenet_v3` differs by 3e-8 since torch
+A model agrees if all differences are below 1e-7 in float64 and 1e-4 in float32. `mobilenet_v3` differs by 3e-8 because torch
 rounds the 1/6 in the gradient of `hardsigmoid` to float32.
 
 {agree} of {all} models agree.
@@ -55,9 +55,9 @@ def page(found):
 
 
 def main(given=None):
-    """Judge the models, print a line for each, and write the page."""
+    """Compare the models, print a line for each, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--models", default="", help="names with commas between them; all models by default")
+    parser.add_argument("--models", default="", help="comma-separated names; all models by default")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the page torchvision.md")
     options = parser.parse_args(given)
     options.out.mkdir(parents=True, exist_ok=True)

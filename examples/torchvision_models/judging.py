@@ -16,7 +16,7 @@ LARGE = 40_000_000
 
 @dataclass(frozen=True)
 class Judged:
-    """The differences of one model, relative to the largest number of the tensor; or the reason why it is not converted."""
+    """The differences of one model, relative to the tensor's largest number; or the reason why it was not converted."""
 
     name: str
     params: int
@@ -49,7 +49,7 @@ def judge(name):
     x = fn.random.normal(fn.key(0), (BATCH, 3, side, side), dtype=next(module.parameters()).dtype)
     x = x.contiguous(
         memory_format=torch.channels_last
-    )  # as funcnet's kernels prefer it: in another order float32 rounds differently
+    )  # the memory order that funcnet's kernels prefer: in another order float32 rounds differently
     training = None if is_large else compared(module.train(), net, params, x)
     evaluation = compared(module.eval(), net.inference(), params, x, stats=False)
     return Judged(name, count, dtype, training, evaluation)

@@ -7,7 +7,7 @@ OPERATORS = (
     *("nms", "qnms", "roi_align", "_roi_align_backward", "ps_roi_align", "_ps_roi_align_backward"),
     *("roi_pool", "_roi_pool_backward", "ps_roi_pool", "_ps_roi_pool_backward", "deform_conv2d", "_deform_conv2d_backward"),
 )
-"""The operators whose names torchvision needs at import; a CPU build of torch cannot load their code."""
+"""The operators that torchvision looks up at import; a CPU build of torch cannot load their code."""
 
 
 def models():
@@ -18,7 +18,7 @@ def models():
         declared = torch.library.Library("torchvision", "FRAGMENT")
         for name in OPERATORS:
             declared.define(f"{name}(Tensor x) -> Tensor")
-        models.declared = declared  # the names live as long as this object
+        models.declared = declared  # the operators stay declared as long as this object lives
     from torchvision import models as found
 
     return found
@@ -31,7 +31,7 @@ def names():
 
 
 def make(name):
-    """Make a model with random weights, also those initialized to 0, without dropout and stochastic depth."""
+    """Make a model without dropout and stochastic depth. All weights are random, even those that are initialized to 0."""
     aux = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     module = models().get_model(name, weights=None, **aux)
     for part in module.modules():
@@ -45,7 +45,7 @@ def make(name):
 
 
 def size(name, module):
-    """Return the size of a square image for a model: its own if the layers depend on it, otherwise a small one."""
+    """Return the size of a square image for a model: the model's size if its layers depend on it, otherwise a small size."""
     fixed = getattr(module, "image_size", None)
     return fixed or (299 if name.startswith("inception") else 224 if name.startswith(("maxvit", "swin")) else 64)
 

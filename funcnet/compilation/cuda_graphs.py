@@ -31,7 +31,7 @@ REPLAYED = {"triton.cudagraphs": True}
 
 
 def is_on_gpu(values: Sequence[Any]) -> bool:
-    """Tell whether any tensor among the values of a graph's nodes is on a CUDA device."""
+    """Return whether any tensor among the values of a graph's nodes is on a CUDA device."""
     return any(isinstance(value, Tensor) and value.is_cuda for row in values for value in tree.leaves(row))
 
 
@@ -41,7 +41,7 @@ def kernel_on_gpu(compile_with: Compile, inputs: Sequence[Any]) -> Kernel:
 
 
 def may_replay(inputs: Sequence[Any]) -> bool:
-    """Tell whether to replay a graph with these inputs.
+    """Return whether to replay a graph with these inputs.
 
     All sizes must be fixed, all inputs on one GPU or 0-d tensors in main memory, and the step may not write to its inputs: a
     donated one does, and a recording would write to its copies.

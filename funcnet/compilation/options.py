@@ -75,7 +75,7 @@ def step_options(values: list[Any], inputs: list[Any]) -> dict[str, Any]:
 
 
 def are_small(values: list[Any]) -> bool:
-    """Tell whether every tensor among the values of a graph is small; one of symbolic size is not."""
+    """Return whether every tensor among the values of a graph is small; one of symbolic size is not."""
     sizes = [value.numel() for row in values for value in tree.leaves(row) if isinstance(value, Tensor)]
     return all(type(size) is int and size < THREADS.value for size in sizes)
 
@@ -87,12 +87,12 @@ def _elements(inputs: list[Any]) -> int:
 
 
 def sends(graph: Any) -> bool:
-    """Tell whether a graph has collectives."""
+    """Return whether a graph has collectives."""
     return any("c10d_functional" in str(node.target) for node in graph.graph.nodes)
 
 
 def needs_checks(graph: Any, values: list[Any]) -> bool:
-    """Tell whether compiled code itself must compare sizes and strides: those of inputs, and of results of other kernels.
+    """Return whether compiled code itself must compare sizes and strides: those of inputs, and of results of other kernels.
 
     The guard of a program has compared its inputs, a second comparison in C++ takes 0.25 µs for each. A step of pychrot, with 40
     inputs, takes 57 µs without and 68 with them, that of the 2-25-25-25-2 net 37 and 40, with Adam 56 and 64 (AMD EPYC). Results
@@ -103,6 +103,6 @@ def needs_checks(graph: Any, values: list[Any]) -> bool:
 
 
 def _is_custom(node: Any) -> bool:
-    """Tell whether a node calls an operator that is not torch's."""
+    """Return whether a node calls an operator that is not torch's."""
     target = node.target
     return type(target).__module__ == "torch._ops" and str(target).partition(".")[0] not in ("aten", "prims")

@@ -79,7 +79,7 @@ def _loops(steps: list[Strides], size: list[int], inner: int, start: list[str], 
 
 
 def _is_better_turned(rows: int, columns: int, inner: int, am: int, bn: int, lanes: int) -> bool:
-    """Tell whether the transposed product takes fewer steps, including the copies."""
+    """Return whether the transposed product takes fewer steps, including the copies."""
 
     def cost(m: int, n: int, step: int) -> int:
         return m * -(-n // lanes) * inner + (0 if step == 1 else n * inner)

@@ -159,5 +159,5 @@ def _is_dense(leaf: Tensor) -> bool:
 
 
 def _is_plain(leaf: Any) -> bool:
-    """Tell whether a leaf is a tensor in main memory or on a GPU, a constant, or ``None``."""
+    """Return whether a leaf is a tensor in main memory or on a GPU, a constant, or ``None``."""
     return (leaf.is_cpu or leaf.is_cuda) if type(leaf) is Tensor else type(leaf) in CONSTANTS

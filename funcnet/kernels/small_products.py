@@ -1,7 +1,7 @@
 """Small matrix products in compiled code: loops for their exact sizes instead of library calls.
 
-A call of MKL's product costs 1 to 2 µs before it multiplies, and on AMD's processors it then runs MKL's plainest loops. The
-loops are one C++ template (``compilation.product_loops``), which holds a block of the result in registers. µs of x wᵀ, gy w and
+A call of MKL's product takes 1 to 2 µs before it multiplies, and on AMD processors MKL then runs its slowest loops. The loops
+here are one C++ template (``compilation.product_loops``), which keeps a block of the result in registers. µs of x wᵀ, gy w and
 gyᵀ x for x (rows, in) and w (out, in), in float32 on one core of an AMD EPYC with AVX-512:
 
     rows, in, out        MKL                    loops
@@ -11,12 +11,12 @@ gyᵀ x for x (rows, in) and w (out, in), in float32 on one core of an AMD EPYC 
     64, 64, 64           6.7   6.7   6.7        4.8   4.6   4.6
     100, 128, 128        34    34    35         29    28    28
 
-A scanned step of the 2-25-25-25-2 net takes 0.44 of the time with MKL's products, a compiled one 0.63. Sums of products that
-Inductor fuses with their neighbors, for products of up to 4096 multiplications, are slower too: a step of five layers of 20 with
-batch norm, in batches of 10, takes 22 µs scanned and 75 compiled with these loops, 42 and 86 with such sums.
+A scanned step of the 2-25-25-25-2 net takes 0.44 times as long as with MKL's products, a compiled one 0.63 times. The alternative
+for products of up to 4096 multiplications, sums that Inductor fuses with their neighbors, is slower too: a step of five layers of
+20 with batch norm, in batches of 10, takes 22 µs scanned and 75 compiled with these loops, and 42 and 86 with sums.
 
-A pass over Inductor's graph replaces each small ``mm``, ``addmm``, ``bmm`` and ``baddbmm`` with an operator of ours, whichever
-layer or transform made it, and a lowering turns the operator into the loops.
+A pass over Inductor's graph replaces each small ``mm``, ``addmm``, ``bmm`` and ``baddbmm`` with a custom operator, whichever
+layer or transform it comes from, and a lowering turns the operator into the loops.
 """
 
 from typing import Any
@@ -44,7 +44,7 @@ SHARED = 1 << 20
 
 DTYPES = {torch.float32: "float", torch.float64: "double"}
 
-_KEPT = 1 << 19  # bytes on the stack: a transposed factor, in whole vectors, and a transposed result
+_KEPT = 1 << 19  # bytes on the stack, for a transposed factor, in whole vectors, and a transposed result
 _VECTOR = 16  # the largest number of elements in a vector
 
 _aten = torch.ops.aten
@@ -85,7 +85,7 @@ def _operands(node: Any) -> tuple[Any, ...] | None:
 
 
 def _is_small(a: Any, b: Any, addend: Any = None) -> bool:
-    """Tell whether the loops support a product: of fixed sizes, not empty, of one dtype, in main memory."""
+    """Return whether the loops support a product: not empty, of fixed sizes and one dtype, in main memory."""
     given = [a, b] if addend is None else [a, b, addend]
     if not all(isinstance(x, Tensor) and x.is_cpu and x.dtype is a.dtype and x.dtype in DTYPES for x in given):
         return False

@@ -1,4 +1,4 @@
-"""Terms that many formulas share. A weight decay of exactly 0 does not read the parameter, even an infinite one."""
+"""Terms that many formulas share. A weight decay of exactly 0 ignores the parameter: 0 times infinity would be NaN."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def mean(m: Tensor, x: Tensor, beta: Any) -> Tensor:
 
 
 def mean_square(v: Tensor, x: Tensor, beta: Any) -> Tensor:
-    """Return β v + (1 - β) x². With ``mean``, an infinite square would give NaN at the next step: ∞ + (1 - β) (x² - ∞)."""
+    """Return β v + (1 - β) x². ``mean`` would turn an infinite square into NaN at the next step: ∞ + (1 - β) (x² - ∞)."""
     return beta * v + (1 - beta) * x * x if isinstance(beta, Tensor) else torch.addcmul(v * beta, x, x, value=1 - beta)
 
 

@@ -1,10 +1,10 @@
 """Rates: hyperparameters that are numbers, schedules, or 0-d tensors.
 
-A number is a constant of compiled code. A schedule is called with the number of updates made before: an int in eager mode, a 0-d
+A number is a constant in compiled code. A schedule is called with the number of updates made before: an int in eager mode, a 0-d
 int64 tensor in compiled code and under ``vmap``. Torch divides that tensor in float32; a ``Schedule`` computes in float64, and
-``LambdaSchedule(f)`` passes a float64 tensor to a plain function. A 0-d tensor is read at each update. It may be batched with
-``torch.func.vmap``, which sweeps a rate, and differentiated with ``torch.func.grad``. After ``lr.fill_(0.01)`` compiled code uses
-the new value without recompiling. Optimizers with a tensor compare that field by identity.
+``LambdaSchedule(f)`` passes a float64 tensor to a plain function. A 0-d tensor is read at each update. It can be batched with
+``torch.func.vmap``, which sweeps a rate, and differentiated with ``torch.func.grad``. After ``lr.fill_(0.01)``, compiled code
+uses the new value without recompiling. Optimizers compare a field with a tensor by identity.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,7 +80,7 @@ def _is_valid(one: Any, below: float) -> bool:
 def rate_field(default: Any = attrs.NOTHING, *, at_least: float = 0.0, below: float = inf, validator: Any = None) -> Any:
     """Make a field for a rate: a number between bounds, a schedule, or a 0-d tensor, which is compared by identity.
 
-    With ``validator``, like one from ``pair_of_rates``, the field may hold a tuple of rates.
+    With ``validator``, for example from ``pair_of_rates``, the field can hold a tuple of rates.
     """
     judge = rate(at_least, below) if validator is None else validator
     return attrs.field(default=default, validator=judge, eq=comparable, metadata=holds_tensors)
@@ -109,7 +109,7 @@ def fixed(*rates: Rate) -> Rates | None:
 
 
 def is_zero(rate: Rate) -> bool:
-    """Return whether a rate is the number 0, whose product can be skipped; a tensor or a schedule never is."""
+    """Return whether a rate is the number 0, so that its product can be skipped; ``False`` for a tensor or a schedule."""
     return is_number(rate) and bool(rate == 0)
 
 
@@ -125,7 +125,7 @@ def _read(rate: Any) -> Any:
 
 
 def as_floats(rates: Rates | None) -> Rates | None:
-    """Return numbers as floats: kernels take neither other numpy numbers nor large ints."""
+    """Convert numbers to floats: kernels accept neither other NumPy numbers nor large ints."""
     return None if rates is None else tuple([float(one) if is_number(one) else one for one in rates])
 
 
@@ -145,5 +145,5 @@ def _is_scalar(rate: Tensor, step: Tensor) -> bool:
 
 
 def as_wide(t: Any) -> Any:
-    """Return the number of an update; a 0-d tensor becomes float64."""
+    """Return the number of an update; a 0-d tensor is converted to float64."""
     return t.to(torch.float64) if isinstance(t, Tensor) else t

@@ -54,7 +54,7 @@ class SGD(MomentOptimizer):
         p ← p - η b,      nesterov: p ← p - η (g + μ b)
 
     Args:
-        lr: η, the learning rate, in the unit of p / g. Like ``momentum``, ``dampening`` and ``weight_decay`` it is a number, a
+        lr: η, the learning rate, in the unit of p / g. Like ``momentum``, ``dampening`` and ``weight_decay``, it is a number, a
             schedule of the number of updates made, or a 0-d tensor.
         momentum: μ, the decay rate of the buffer b; 0 keeps no buffer.
         dampening: τ, used from the second update on.

@@ -43,7 +43,7 @@ class SAM(EvaluatingOptimizer):
 
     References:
         Foret et al. 2021, "Sharpness-aware minimization for efficiently improving generalization", algorithm 1; for ``adaptive``
-        Kwon et al. 2021, "ASAM", equation 8.
+        Kwon et al. 2021, "ASAM".
 
     >>> import torch
     >>> from funcnet.optim.sgd import SGD

@@ -33,7 +33,7 @@ class SOAP(MomentOptimizer):
     at each step and keep every k-th.
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``betas``, ``shampoo_beta`` and ``weight_decay`` it is a number, a
+        lr: η, the learning rate, in the unit of p. Like ``betas``, ``shampoo_beta`` and ``weight_decay``, it is a number, a
             schedule of the number of updates made, or a 0-d tensor.
         betas: (β₁, β₂), the decay rates of m and v.
         shampoo_beta: β₃, the decay rate of A and B.

@@ -134,7 +134,7 @@ class OptimizerWrapper(Optimizer):
         try:
             columns = flattening.flatten_together(params, grads, *[state[name] for name in self.trees])
             places = [i for i, g in enumerate(columns[1]) if g is not None]
-            ready = self._judged([[column[i] for i in places] for column in columns], state["step"])
+            ready = self._checked([[column[i] for i in places] for column in columns], state["step"])
         except Exception as error:
             raise self._explained(error, grads, state, params) from None
         trees = (params, columns[0], grads, columns[1], places)
@@ -148,14 +148,14 @@ class OptimizerWrapper(Optimizer):
         counts = {name: self._number(state[name], one) for name, one in numbers.items()}
         return params, {**counts, **dict(zip(self.trees, own, strict=True)), "optimizer": inner.state}
 
-    def _judged(self, columns: Columns, step: Tensor) -> Columns:
+    def _checked(self, columns: Columns, step: Tensor) -> Columns:
         """Return the columns of leaves with a gradient, ready for a step; raise ``LookupError`` for misfits."""
         if self.donated and is_eager() and not is_writable(step):
             raise LookupError
         known = self._guards.find(columns, step) if columns[0] else None
         if known is not None and (not self.donated or known.is_apart(columns)):
             return columns
-        return self._guards.judge(columns, step, self.donated)[0]
+        return self._guards.check(columns, step, self.donated)[0]
 
     def _number(self, old: Tensor, new: Any) -> Tensor:
         """Return a number as a tensor, with ``donated`` in the memory of the old one."""
@@ -165,7 +165,7 @@ class OptimizerWrapper(Optimizer):
     def _require_state(self, state: State) -> None:
         names = [*self.numbers, *self.trees, "optimizer"]
         if not isinstance(state, dict) or {*state} != {*names}:
-            raise value_error(self, f"state must be a dict of {', '.join(names)}, as init makes it", state)
+            raise value_error(self, f"state must be a dict of {', '.join(names)}, as init returns it", state)
         for name, dtype in self.numbers.items():
             found = state[name]
             if not isinstance(found, Tensor) or found.dim() or found.dtype is not dtype:

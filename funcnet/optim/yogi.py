@@ -23,7 +23,7 @@ class Yogi(MomentOptimizer):
         p ← p - η m̂ / (√v̂ + ε)                          m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``betas`` it is a number, a schedule of the number of updates made, or a
+        lr: η, the learning rate, in the unit of p. Like ``betas``, it is a number, a schedule of the number of updates made, or a
             0-d tensor.
         betas: (β₁, β₂): β₁ is the decay rate of m, and v changes by (1 - β₂) g² per update.
         eps: ε, added to the denominator, in the unit of g.

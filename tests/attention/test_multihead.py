@@ -13,7 +13,7 @@ from funcnet import tree, walking
 
 @st.composite
 def configurations(draw_from):
-    """Draw a MultiHeadAttention with all options of torch.nn's, that module, and an input with a mask or none."""
+    """Draw a MultiHeadAttention with any options of torch.nn's, the module, and an input with or without a mask."""
     count, flag = draw_from(st.integers(1, 3)), st.booleans()
     embed = count * draw_from(st.integers(1, 3))
     kdim, vdim = draw_from(st.sampled_from([(embed, embed), (2, 3), (embed, 2)]))
@@ -206,9 +206,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_use_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_use_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

@@ -47,7 +47,7 @@ def test_the_gradients_are_those_of_the_formula(depth):
 
 
 def test_the_last_entry_is_the_logarithm_of_the_determinant():
-    """It is that of the Jacobian of each row, through three couplings."""
+    """It is the determinant of each row's Jacobian, through three couplings."""
     net = fn.serial(*[LAYER] * 3)
     params = doubled(net)
 

@@ -29,7 +29,7 @@ ERRORS: dict[str, tuple[fn.Layer, Any, tuple[int, ...], str]] = {
 
 
 @pytest.mark.parametrize(("net", "dtype", "shape", "rule"), ERRORS.values(), ids=ERRORS)
-def test_a_members_error_speaks_of_the_member(net: fn.Layer, dtype: Any, shape: tuple[int, ...], rule: str) -> None:
+def test_a_members_error_has_the_shapes_of_the_member(net: fn.Layer, dtype: Any, shape: tuple[int, ...], rule: str) -> None:
     """The message is the layer's own with a member's shapes, and a note says that it is in an ensemble."""
     many = fn.ensemble(net, N)
     params = tree.cast(many.init(0), dtype or torch.float32)

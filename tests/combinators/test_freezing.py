@@ -59,7 +59,7 @@ def _none(leaf):
     ids=str,
 )
 def test_grads_stop_where_all_earlier_layers_are_frozen(net):
-    """Layers before may have no backward pass; their gradients are ``None``, and the others are right."""
+    """Frozen layers before it may lack a backward pass; their gradients are ``None``, and the others are right."""
     params, x = net.init(0), (X,) if "parallel" in str(net) else X
     y, cache = net.apply(params, x)
     named = tree.names(net.grads(params, cache, torch.ones_like(y)))

@@ -15,7 +15,7 @@ GY = torch.tensor([[0.4, -3.0, 0.0], [float("inf"), 0.5, float("-inf")]])
 
 
 def back(layer: fn.Layer, gy: Tensor, x: Tensor = X) -> Tensor:
-    """Return gx of a layer without params, after a read of y."""
+    """Return gx of a layer without params, after reading y."""
     y, cache = layer.apply({}, x)
     assert torch.equal(y, x)
     params, gx = layer.vjp({}, cache, gy)

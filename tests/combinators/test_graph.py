@@ -89,7 +89,7 @@ def test_layers_used_again_train_layer_by_layer_as_all_at_once():
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("make", "message"),
     [
         (lambda: fn.graph("x", y=("f", "x")), "graph: node 'y' must use the layer of one of"),
         (lambda: fn.graph("x", f=(fn.Tanh(), "x"), y=("y", "f")), "graph: node 'y' must use the layer of one of f"),
@@ -98,9 +98,9 @@ def test_layers_used_again_train_layer_by_layer_as_all_at_once():
         (lambda: fn.graph("x", a=(fn.Tanh(), "x"), b=("a", "x"), output="a"), "must lead to the output, got b"),
     ],
 )
-def test_bad_wiring_is_refused(make, sentence):
+def test_bad_wiring_is_refused(make, message):
     """Each mistake has its message."""
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=message):
         make()
 
 

@@ -33,7 +33,7 @@ def fail(*arguments: Any, **options: Any) -> Any:
 
 
 def spied(layer: Any, name: str) -> tuple[Combinator, type]:
-    """Return the combinator with a spy at ``name``, and its class; a layer under two names gets the same spy."""
+    """Return the combinator with a spy at ``name``, and the spy's class; a layer under two names gets the same spy."""
     children = layer.children()
     spy = make_spy(children[name], name, Log())
     return layer.with_children({other: spy if one is children[name] else one for other, one in children.items()}), type(spy)

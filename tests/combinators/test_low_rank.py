@@ -48,7 +48,7 @@ def test_at_first_lora_changes_nothing():
     assert tree.equal(params["layer"], LAYER.layer.init(fn.fold_in(0, 0)))
 
 
-def test_training_moves_the_narrow_matrices_alone():
+def test_training_moves_only_the_narrow_matrices():
     """The merged params fit a plain layer, which gives the same."""
     params, x, target = LAYER.init(0), draw((5, 3)).float(), draw((5, 4), 1).float()
     opt = fn.Adam(lr=0.1)
@@ -79,12 +79,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_wrong_use_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_wrong_use_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 def test_batch_norms_fold_beside_an_adapted_layer():

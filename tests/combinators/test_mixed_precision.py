@@ -53,7 +53,7 @@ def test_half_precision_under_vmap_and_on_meta(dtype):
 
 @pytest.mark.compiled
 def test_a_step_in_bfloat16_compiles():
-    """They agree to the rounding of bfloat16, which compiled code may skip on the way."""
+    """Results agree up to the rounding of bfloat16, which compiled code may skip for intermediate values."""
     step = fn.train_step(fn.cast(fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2)), torch.bfloat16), fn.MSE(), fn.SGD(0.1))
     params = step.net.init(0)
     state, target = step.opt.init(params), torch.zeros(6, 2)

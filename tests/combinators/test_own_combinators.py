@@ -1,4 +1,4 @@
-"""A custom combinator with leaves of its own besides those of its layers: what it inherits from the base class."""
+"""A custom combinator with a leaf beside its layers' params: the features that it inherits from the base class."""
 
 from typing import Any
 

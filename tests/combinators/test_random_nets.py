@@ -38,7 +38,7 @@ def noise(y: Tensor) -> Tensor:
 
 
 def check_by_autograd(net: Layer, params: Any, x: Any) -> None:
-    """Compare y and every gradient with autograd through ``apply``; they may be absent only where there is none."""
+    """Compare y and every gradient with autograd through ``apply``; a gradient may be absent only if autograd finds none."""
     y, cache = net.apply(params, x, KEY)
     want_y, want = by_autograd(net, params, x, noise(y), KEY)
     got = net.vjp(params, cache, noise(y))
@@ -227,7 +227,7 @@ def test_a_step_in_the_backward_pass_is_the_plain_step(trial):
 @given(ANY)
 @settings(max_examples=20)
 def test_gradients_per_example_are_those_of_each_row(trial):
-    """Their norms agree too; an empty batch gives the structure of others."""
+    """Their norms agree too; an empty batch gives the same structure as other batches."""
     net, params, x = trial
     y, loss = net(params, x, KEY), fn.MSE()
     assume(not net.batch_dependent and y.dim() and len(y) == len(x))

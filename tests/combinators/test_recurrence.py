@@ -56,7 +56,7 @@ def test_a_scan_of_a_cell_is_the_net():
     torch.testing.assert_close(({f"{name}_l0": g for name, g in gp.items()}, gx, gh), (gnamed, gxs, ghs[0]), **CLOSE)
 
 
-def test_each_step_of_a_scan_has_a_key_of_its_own():
+def test_each_step_of_a_scan_has_another_key():
     """The same key gives the same masks, and no two steps drop the same elements."""
     layer = fn.scan(fn.parallel(fn.Dropout(0.5), fn.Identity()))
     x = (torch.ones(6, 64), torch.zeros(()))
@@ -177,12 +177,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_run_keeps_one_output_whatever_its_depth():
 
 
 def test_running_statistics_move_in_a_run():
-    """They move as far as in the same layers one by one, to rounding."""
+    """They move as they do in the same layers run one by one, up to rounding."""
     net = fn.serial(*[fn.reversible(fn.serial(fn.BatchNorm1d(3), F), G)] * 3)
     params, x, alone = doubled(net), X, []
     for layer, p in zip(net, params, strict=True):
@@ -108,7 +108,7 @@ class Doubled(fn.Layer):
 Doubled = fn.frozen(Doubled)
 
 
-def test_a_layer_of_ones_own_is_invertible_by_its_inverse():
+def test_a_custom_layer_is_invertible_by_its_inverse():
     """Any class that defines ``inverse`` is invertible; a key is ignored, and ``restore`` works."""
     net, x = fn.serial(Doubled(), Doubled()), torch.ones(3)
     y, cache = net.apply(((), ()), x)

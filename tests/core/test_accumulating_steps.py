@@ -132,8 +132,8 @@ def test_line_searches_see_the_loss_of_all_micro_batches() -> None:
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_the_parts_of_a_loss_have_values_of_their_own(k: int) -> None:
-    """Each part has its own mean without its factor, as ``fit`` needs it, also with a loss scale."""
+def test_the_parts_of_a_loss_have_separate_values(k: int) -> None:
+    """Each part has its own mean, without its factor, also with a loss scale; ``fit`` records these means."""
     y = NET(start()[0], X)
     want = torch.stack([value for value, _ in SUMMED.parts(y, LABELS).values()])
     for opt in (OPT, fn.chain(fn.LossScale(), OPT)):

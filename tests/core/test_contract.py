@@ -312,9 +312,7 @@ def test_a_verb_must_be_a_function_of_the_layer(kind, name, base):
     """A static method would get the layer as its params."""
     verbs = {"apply": lambda *_: None, "vjp": lambda *_: None, "init": lambda *_: None}
     made = type("Static", (base,), {**verbs, name: kind(verbs[name])})
-    with pytest.raises(
-        TypeError, match=rf"^Static: {name} must be a function of the layer, def {name}\(self, ...\), got a {kind.__name__}"
-    ):
+    with pytest.raises(TypeError, match=rf"^Static: {name} must be a method, def {name}\(self, ...\), got a {kind.__name__}"):
         fn.frozen(made)
 
 
@@ -379,7 +377,7 @@ def test_a_subclass_with_its_own_apply_is_not_affine_by_inheritance():
 
 
 @pytest.mark.parametrize("x", [torch.tensor([7]), torch.tensor([7], dtype=torch.int32)])
-def test_a_layers_own_error_is_not_put_down_to_a_dtype(x):
+def test_a_layers_own_error_is_not_blamed_on_a_dtype(x):
     """An index out of range in a user's embedding is reported as such, although indices never have the dtype of the table."""
 
     @fn.frozen

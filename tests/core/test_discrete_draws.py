@@ -170,9 +170,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_arguments_are_refused_with_their_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_arguments_are_refused_with_their_message(message):
     """Each message names the function, the rule with its numbers, and the argument."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

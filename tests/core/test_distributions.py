@@ -73,9 +73,7 @@ def test_draws_have_torchs_default_dtype(draw):
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
 def test_draws_refuse_a_dtype_that_is_not_floating(draw, dtype):
     """The error lists the floating dtypes."""
-    with pytest.raises(
-        ValueError, match=r"random: the dtype must be a floating one of torch.float64, .*torch.bfloat16, got torch"
-    ):
+    with pytest.raises(ValueError, match=r"random: the dtype must be one of torch.float64, .*torch.bfloat16, got torch"):
         draw(0, (2,), dtype=dtype)
 
 

@@ -55,7 +55,7 @@ def test_a_print_over_lines_evaluates_to_the_value() -> None:
 
 
 @pytest.mark.parametrize("text", ["a" * 100, "f(" * 60 + ")" * 59, ")" * 100, "f()" + "g" * 100])
-def test_what_has_no_items_to_break_stays_as_it_is(text: str) -> None:
+def test_text_without_items_to_break_stays_unchanged(text: str) -> None:
     """Text with no brackets, unbalanced ones or empty ones does not change."""
     assert indented(text) == text
 

@@ -124,7 +124,7 @@ def test_draws_are_functions_of_the_key(initializer):
 
 @pytest.mark.parametrize("initializer", EVERY, ids=repr)
 def test_initializers_work_under_vmap(initializer):
-    """Each row is what its key draws alone; the params of an ensemble are drawn in this way."""
+    """Each row equals the draw of its key by itself; the params of an ensemble are drawn in this way."""
     keys = random.split(1, 3)
     mapped = torch.func.vmap(lambda key: initializer(key, (5, 3)) + 0 * key)(keys)
     torch.testing.assert_close(mapped, torch.stack([initializer(key, (5, 3)) for key in keys]))
@@ -213,7 +213,7 @@ def test_weight_and_bias_are_drawn_from_different_keys():
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "torch"])
-def test_a_name_stands_for_its_value(name):
+def test_a_name_means_its_value(name):
     """A layer with the name draws the same as a layer with the value."""
     layer = fn.Conv1d(3, 4, 3) if name in ("dirac", "delta_orthogonal") else Linear(4, 3)
     drawn = [layer.replace(initializer=one).init(1)["weight"] for one in (name, NAMES[name])]
@@ -245,7 +245,7 @@ FANS = {
 
 @pytest.mark.parametrize("layer", FANS, ids=repr)
 @pytest.mark.parametrize("name", ["kaiming_normal", "xavier_uniform", VarianceScaling(1.0, "fan_out")])
-def test_a_layer_tells_its_fans(layer, name):
+def test_a_layer_passes_its_fans(layer, name):
     """Fans account for groups and for the axes of the weight; the spread follows from them."""
     fan_in, fan_out = FANS[layer]
     variance = {"kaiming_normal": 2 / fan_in, "xavier_uniform": 2 / (fan_in + fan_out)}.get(name, 1 / fan_out)

@@ -305,12 +305,12 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", REFUSED)
-def test_an_optimizer_that_needs_all_gradients_is_refused(sentence: str) -> None:
+@pytest.mark.parametrize("message", REFUSED)
+def test_an_optimizer_that_needs_all_gradients_is_refused(message: str) -> None:
     """The constructor of the step raises the error, which names the part."""
     with pytest.raises(ValueError, match=r".") as caught:
-        fn.train_step(DENSE, LOSS, REFUSED[sentence], in_backward=True)
-    assert sentence in str(caught.value)
+        fn.train_step(DENSE, LOSS, REFUSED[message], in_backward=True)
+    assert message in str(caught.value)
 
 
 def test_a_state_that_cannot_be_parted_is_refused() -> None:

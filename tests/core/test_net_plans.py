@@ -1,4 +1,4 @@
-"""Plans: for arguments like those of earlier calls, a net computes the same bits without checks, and explains errors equally."""
+"""Plans: for arguments like those of earlier calls, a net computes the same bits without checks, and raises the same errors."""
 
 import pickle
 from collections.abc import Callable
@@ -301,8 +301,8 @@ def test_a_class_that_overrides_a_verb_is_called():
     assert len({both(params, X, GY)[0].item() for _ in range(5)}) == 1
 
 
-def test_stand_ins_are_called():
-    """Intermediates, which use stand-ins, see every layer of a net with plans."""
+def test_replaced_layers_are_called():
+    """``intermediates`` replaces layers with recorders, and sees every layer of a net with plans."""
     net = NETS["nested"]
     params = net.init(0)
     fast, y, _ = met(net, params, X)

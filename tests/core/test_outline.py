@@ -1,4 +1,4 @@
-"""What a notebook shows of a net: its layers as lists that fold, with the numbers of params."""
+"""The display of a net in a notebook: its layers as foldable lists, with the numbers of params."""
 
 import re
 from typing import Any
@@ -68,7 +68,7 @@ def test_every_kind_of_net_is_well_formed(net: fn.Layer) -> None:
 
 
 def test_names_are_escaped() -> None:
-    """Those of nodes and of functions."""
+    """Names of nodes and of functions are tried."""
     net: Any = fn.serial(**{"<script>": fn.elementwise(torch.sin, torch.cos)})
     assert "<script>" not in net._repr_html_()
     assert "&lt;script&gt;" in net._repr_html_()

@@ -110,7 +110,7 @@ class Noting(StandIn):
 
 
 @pytest.mark.usefixtures("planning")
-def test_a_stand_in_for_the_sum_of_a_residual_is_called():
+def test_a_layer_that_replaces_the_sum_of_a_residual_is_called():
     """It has the same repr as the sum, but overrides its verbs."""
     notes: list[str] = []
     one = fn.residual(fn.Linear(4, 4))

@@ -162,7 +162,7 @@ def test_a_compiled_function_takes_changing_numbers():
     ]
 
 
-def test_vmap_draws_what_each_key_draws_alone():
+def test_vmap_draws_the_same_as_each_key_by_itself():
     """``vmap`` maps over a vector of keys."""
     keys = random.split(0, 4)
     alone = zip(*[every_draw(key) + every_rounded_draw(key) for key in keys], strict=True)
@@ -223,7 +223,7 @@ WRONG_KEYS = {
         lambda rng: random.bernoulli(rng, (), 1.0),
     ],
 )
-def test_what_is_no_key_is_refused_by_sentence(draw, rng, words):
+def test_what_is_no_key_is_refused_with_its_message(draw, rng, words):
     """The error says what a key is, and has the argument."""
     with pytest.raises(ValueError, match="must be a key") as caught:
         draw(rng)

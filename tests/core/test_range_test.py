@@ -201,7 +201,7 @@ def test_the_result_draws_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "message"),
     [
         ({"low": 0.0}, "lr_range: low and high must be finite numbers, 0 < low < high, got low=0.0, high=10.0"),
         ({"high": 1e-5}, "lr_range: low and high must be finite numbers, 0 < low < high, got low=0.0001, high=1e-05"),
@@ -211,15 +211,15 @@ def test_the_result_draws_itself() -> None:
         ({"early_stop_threshold": 1.0}, "lr_range: early_stop_threshold must be a number above 1, or None, got 1.0"),
     ],
 )
-def test_a_wrong_option_is_refused_by_sentence(options: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_option_is_refused_with_its_message(options: dict[str, Any], message: str) -> None:
     """The error names the function, the rule and the argument."""
     with pytest.raises(ValueError, match=r".") as caught:
         found(**options)
-    assert str(caught.value) == sentence
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
-    ("step", "batches", "sentence"),
+    ("step", "batches", "message"),
     [
         (3, BATCHES, "lr_range: step must be a train step, or a function, got 3"),
         (step_of(), 3, "lr_range: batches must be a list of pairs (x, target), or an iterable of them, got 3"),
@@ -228,11 +228,11 @@ def test_a_wrong_option_is_refused_by_sentence(options: dict[str, Any], sentence
         (step_of(), [X], "lr_range: each batch must be a pair (x, target), got a tensor of shape (64, 3) and dtype torch.float32"),
     ],
 )  # fmt: skip
-def test_a_step_or_batch_of_another_kind_is_refused_by_sentence(step: Any, batches: Any, sentence: str) -> None:
+def test_a_step_or_batch_of_another_kind_is_refused_with_its_message(step: Any, batches: Any, message: str) -> None:
     """An iterator, which ends, is not a list."""
     with pytest.raises(ValueError, match=r".") as caught:
         lr_range(step, PARAMS, fn.SGD().init(PARAMS), batches)
-    assert str(caught.value) == sentence
+    assert str(caught.value) == message
 
 
 def test_an_optimizer_without_a_rate_is_refused() -> None:

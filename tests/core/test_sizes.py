@@ -206,7 +206,7 @@ def test_a_net_of_known_sizes_comes_back_equal(net, x, want):
 
 
 @EVERY
-def test_the_shape_of_the_output_is_told_without_computing(net, x, want):
+def test_the_shape_of_the_output_is_inferred_without_computing(net, x, want):
     """A net without sizes gives the same shape as the net with sizes."""
     net_of_one_row = want.inference()
     shapes = tree.map(lambda leaf: leaf.shape, net_of_one_row(net_of_one_row.init(0), drawn(x)))
@@ -229,10 +229,10 @@ def test_a_net_without_sizes_is_a_value(net, x, want):
 @LEAVES
 def test_a_layer_without_a_size_says_how_to_infer_it(layer, x, want):
     """The error appears in ``init`` and in ``apply``."""
-    sentence = "must be inferred first, with fn.infer_sizes\\(net, x\\), got None"
-    with pytest.raises(ValueError, match=sentence):
+    message = "must be inferred first, with fn.infer_sizes\\(net, x\\), got None"
+    with pytest.raises(ValueError, match=message):
         layer.init(0)
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=message):
         layer.inference()(want.init(0), drawn(x))
 
 
@@ -374,7 +374,7 @@ class Gain(fn.Layer):
         return {"w": (gy * cache).flatten(0, -2).sum(0)}, gy * params["w"]
 
 
-def test_a_layer_of_ones_own_says_where_its_sizes_come_from():
+def test_a_custom_layer_declares_where_its_sizes_come_from():
     """It declares ``inferred_sizes``; it may read its key, draw in evaluation too, and have params of any dtype."""
     net = fn.infer_sizes(fn.serial(Gain(), fn.Tanh(), Gain(noisy=True), fn.Linear(None, 2)), (4, 5))
     assert net == fn.serial(Gain(5), fn.Tanh(), Gain(5, noisy=True), fn.Linear(5, 2))

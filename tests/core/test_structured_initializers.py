@@ -123,9 +123,9 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", REFUSED)
-def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_does_not_fit_is_refused_with_its_message(message):
     """The error names the initializer, the rule and the argument."""
     with pytest.raises(ValueError, match=r".") as caught:
-        REFUSED[sentence]()
-    assert str(caught.value) == sentence
+        REFUSED[message]()
+    assert str(caught.value) == message

@@ -216,7 +216,7 @@ def test_numbers_are_short(number: int) -> None:
 
 def test_what_is_no_layer_is_refused() -> None:
     """An x that does not fit is refused too, with its place."""
-    with pytest.raises(ValueError, match=r"^summary: the layer must be a layer"):
+    with pytest.raises(ValueError, match=r"^summary: a layer is required"):
         fn.summary(torch.tanh, (2, 2))
     with pytest.raises(ValueError, match=r"the last axis of x must be in_features=4") as caught:
         fn.summary(fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.serial(fn.Tanh(), fn.Linear(4, 2), fn.Linear(4, 2))), (N, 3))

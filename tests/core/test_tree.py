@@ -105,8 +105,8 @@ def test_columns_are_side_by_side_in_the_order_of_the_first():
 
 
 @given(number_tree)
-def test_three_trees_of_tensors_have_the_columns_that_each_has_alone(value):
-    """Three trees are flattened together in another way than alone; the second has reversed keys, the third has gaps."""
+def test_three_trees_are_flattened_like_each_by_itself(value):
+    """Other code flattens three trees together than one tree; the second has reversed keys, the third has gaps."""
     one = tree.map(torch.tensor, value)
     two, three = reordered(one), tree.map(lambda leaf: None if leaf.item() % 2 else leaf, one)
     for found, other in zip(flattening.flatten_together(one, two, three), (one, two, three), strict=True):
@@ -212,7 +212,7 @@ def test_a_third_tree_that_disagrees_is_found_too():
 
 
 @given(any_tree, any_tree)
-def test_two_trees_either_fit_or_disagree_by_sentence(one, other):
+def test_two_trees_either_fit_or_disagree_with_its_message(one, other):
     """A pair of trees raises no other error, and exactly those with the same structure and kinds match."""
     fits = not [*differences("", one, other)]
     try:

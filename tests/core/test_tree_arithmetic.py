@@ -161,7 +161,7 @@ def test_equal_tells_a_nan_from_itself():
 
 
 @given(trees(tensors | st.none() | st.integers() | st.text()))
-def test_equal_does_not_mind_the_order_of_keys(value):
+def test_equal_ignores_the_order_of_keys(value):
     """A tree equals its copy with reversed keys."""
     copy = tree.map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, reordered(value))
     assert tree.equal(value, copy) is True
@@ -408,7 +408,7 @@ def test_where_takes_one_condition_for_all_or_a_tree_of_them():
     assert tree.equal(tree.where(by_element["x"], new["x"], old["x"]), tensor(1, 20))
 
 
-def test_allclose_tells_near_from_far():
+def test_allclose_distinguishes_near_from_far():
     """Structure, shape and numbers count; different dtypes are compared in their common one; NaN is equal only if allowed."""
     one = {"x": tensor(1.0, torch.nan), "n": 3}
     near = {"x": tensor(1.0 + 1e-6, torch.nan), "n": 3}

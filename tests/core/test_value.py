@@ -48,7 +48,7 @@ def test_a_class_without_the_decorator_says_what_to_do(arguments: tuple[int, ...
         Undecorated(*arguments)
 
 
-def test_so_does_an_undecorated_subclass_of_a_decorated_class() -> None:
+def test_an_undecorated_subclass_of_a_decorated_class_says_what_to_do() -> None:
     """Its own fields would be ignored, and its verbs would be unguarded."""
 
     class Wider(Holder):
@@ -69,7 +69,7 @@ def test_a_tensor_in_a_field_is_refused_with_what_to_do(held: Any) -> None:
 
 @pytest.mark.parametrize("held", [numpy.ones((2, 1)), (numpy.ones((2, 1)),), {"a": [numpy.ones((2, 1))]}])
 def test_an_array_in_a_field_is_refused_as_a_tensor_is(held: Any) -> None:
-    """It holds the same numbers, and has no truth value either."""
+    """It holds the same kind of data, and has no truth value either."""
     with pytest.raises(ValueError, match=r"^Holder: held must not hold an array, .*; params come from init, got .* \(2, 1\)"):
         Holder(held)
 
@@ -135,7 +135,7 @@ MADE = [
 
 @pytest.mark.parametrize("made", MADE, ids=repr)
 def test_what_functions_make_prints_as_their_call(made: Any) -> None:
-    """The private class behind it does not appear."""
+    """Its private class does not appear."""
     assert eval(repr(made), vars(fn)) == made
 
 

@@ -149,18 +149,18 @@ SENTENCES = {
 }
 
 
-@pytest.mark.parametrize("sentence", SENTENCES)
-def test_a_path_that_does_not_exist_is_a_lookup_error_that_names_those_that_do(sentence: str) -> None:
+@pytest.mark.parametrize("message", SENTENCES)
+def test_a_path_that_does_not_exist_is_a_lookup_error_that_names_those_that_do(message: str) -> None:
     """The error names the net, the path and the existing paths."""
-    with pytest.raises(LookupError, match=f"^{re.escape(sentence)}$"):
-        SENTENCES[sentence]()
+    with pytest.raises(LookupError, match=f"^{re.escape(message)}$"):
+        SENTENCES[message]()
 
 
 def test_only_layers_take_the_places_of_layers() -> None:
     """A function that returns nothing, because of a forgotten ``return``, is named."""
-    with pytest.raises(ValueError, match="map_layers: the layer must be a layer"):
+    with pytest.raises(ValueError, match="map_layers: a layer is required"):
         fn.map_layers(lambda layer: None, INNER)
-    with pytest.raises(ValueError, match=r"replace: the layer must be a layer .*, got a tensor"):
+    with pytest.raises(ValueError, match=r"replace: a layer is required .*, got a tensor"):
         fn.replace(INNER, "0", torch.ones(2))
     with pytest.raises(ValueError, match="q_norm and k_norm must be the same layer, qk_norm"):
         fn.replace(NETS["MultiHeadAttention"][0], "q_norm", fn.RMSNorm(4, eps=0.1))

@@ -80,6 +80,15 @@ def outcomes(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0
     return [found[rank] for rank in range(size)]
 
 
+def wait_for_all(place: str) -> None:
+    """Wait in a worker until all workers have come to this place, without a collective, since those may be out of step."""
+    import torch.distributed as dist
+
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"{place}/{dist.get_rank()}", "")
+    store.wait([f"{place}/{rank}" for rank in range(dist.get_world_size())], timedelta(minutes=1))
+
+
 def run(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0) -> list[Any]:
     """Run ``f(*args)`` in ``size`` workers and return the results by rank; raise an error of a worker."""
     found = outcomes(size, f, *args, timeout=timeout)

@@ -1,12 +1,11 @@
 """Pipelines: a net in stages on several workers makes the same step as one process that accumulates the micro-batches."""
 
 import pickle
-import time
 
 import numpy as np
 import pytest
 import torch
-from distributed.launching import outcomes, run
+from distributed.launching import outcomes, run, wait_for_all
 
 import funcnet as fn
 from funcnet.distributed import WorkerError, bubble, pipeline, timeline
@@ -385,7 +384,7 @@ def failing(kind):
         with pytest.raises((RuntimeError, ValueError)) as error:
             step(*arguments)
         errors.append(error.value)
-        time.sleep(1)  # this worker lives on
+        wait_for_all(f"failed {len(errors)}")  # this worker lives on
     return [(isinstance(one, WorkerError), str(one)) for one in errors]
 
 
@@ -421,7 +420,7 @@ def differing():
     value = step(params, state, *batch())[2]
     with pytest.raises((ValueError, WorkerError)) as error:
         step(params if rank else 5, state, *batch())
-    time.sleep(1)
+    wait_for_all("end")
     return [*found, float(value), str(error.value)]
 
 

@@ -270,7 +270,7 @@ def test_other_layers_stay_as_they_are():
 
     net = fn.serial(Own(3), fn.LayerNorm(3), fn.BatchNorm1d(3).inference())
     assert sync_batch_norm(net) is net
-    with pytest.raises(ValueError, match="sync_batch_norm: the layer must be a layer"):
+    with pytest.raises(ValueError, match="sync_batch_norm: a layer is required"):
         sync_batch_norm("net")
     with pytest.raises(ValueError, match=r"group must be a process group.*, its name, or None for all, got 2"):
         SyncBatchNorm1d(3, group=2)

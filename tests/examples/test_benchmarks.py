@@ -211,7 +211,7 @@ def medians(section, family):
     return [(float(row[2]), row[2]) for row in rows]
 
 
-def test_every_contender_of_the_peers_asked_for_is_there(run):
+def test_every_contender_of_the_requested_peers_is_measured(run):
     """They are funcnet plain and donated, torch.nn with each implementation of its optimizer, and the ensemble with vmap."""
     labels = {result["workload"]: [row["label"] for row in result["rows"]] for result in run.results["results"]}
     ours = ["funcnet eager", "funcnet eager, donated"]
@@ -219,7 +219,7 @@ def test_every_contender_of_the_peers_asked_for_is_there(run):
     assert labels["ensemble20"] == [*ours, "torch.nn eager, vmap of grad"]
 
 
-def test_what_was_measured_is_told(run):
+def test_the_page_has_all_measurements(run):
     """The page has versions, processor, FLOPs, the best product, every time, similar losses, and a chart."""
     assert run.results["versions"]["torch"] == version("torch")  # torch.__version__ may have a build tag, such as +cu130
     assert run.results["processor"] in run.out

@@ -73,7 +73,7 @@ def test_fresh_begins_anew(tmp_path, capsys):
     kept_of(tmp_path).save(1, {})
     kept = kept_of(tmp_path)
     assert kept.steps() == [1]
-    assert capsys.readouterr().out == f"continuing the training in {kept.folder}; --fresh begins anew\n"
+    assert capsys.readouterr().out == f"continuing the training in {kept.folder}; --fresh starts again\n"
     with kept.locked(), pytest.raises(ValueError, match="train"):
         kept_of(tmp_path, "--fresh")
     assert kept.steps() == [1]

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def test_the_page_holds_every_section(tmp_path, capsys):
-    """Without time, one workload gets its first contender, and the printed page says what was left out."""
+    """Without time, only the first contender of a workload is measured, and the printed page names those left out."""
     device.main(f"--device cpu --minutes 0.001 --workloads disk_mlp --rounds 2 --turn 0.001 --cases 1 --out {tmp_path}".split())
     text, found = (tmp_path / "DEVICE.md").read_text(), json.loads((tmp_path / "device.json").read_text())
     assert capsys.readouterr().out.strip() == text.strip()
@@ -120,7 +120,7 @@ def test_the_laws_are_tried_in_both_dtypes():
     assert "transpose" in [one["law"] for one in failures]
 
 
-def test_draws_that_differ_are_told(monkeypatch):
+def test_draws_that_differ_are_reported(monkeypatch):
     """A draw that depends on more than the key is a fault, and so is an error."""
     monkeypatch.setattr(device_checks, "DRAWS", {"chance": lambda key: torch.rand(3), "none": lambda key: key[1]})
     assert {one["draw"] for one in device_checks.key_faults(CPU)} == {"chance", "none"}

@@ -75,7 +75,7 @@ def trained(tmp_path_factory):
     return folder, Ended(0, tuple(told))
 
 
-def test_a_training_tells_its_saves_and_its_digest(trained):
+def test_a_training_reports_its_saves_and_its_digest(trained):
     """It reports every second step, and the last one of the epoch."""
     folder, ended = trained
     assert ended.told("saved") == ["2", "4", "6", "8", "9"]
@@ -107,8 +107,8 @@ def test_the_judge_sees_other_bits():
     assert digest(fit) == digest(fit._replace(history={**history, "seconds": [3.0]}))
     assert digest(fit) != digest(fit._replace(params=changed))
     assert digest(fit) != digest(fit._replace(history={**history, "loss": [1.5]}))
-    assert difference(Ended(0, ("digest a",)), "b") == ["the same call, made again, gave other bits"]
-    assert difference(Ended(1, ("error ValueError: no",)), "b") == ["the same call, made again, ended with ValueError: no"]
+    assert difference(Ended(0, ("digest a",)), "b") == ["the repeated call gave other bits"]
+    assert difference(Ended(1, ("error ValueError: no",)), "b") == ["the repeated call ended with ValueError: no"]
 
 
 def test_a_damaged_checkpoint_is_an_error_of_the_judge(tmp_path):

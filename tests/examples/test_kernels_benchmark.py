@@ -48,7 +48,7 @@ def test_contenders_run_as_in_a_step():
     assert set(seen["funcnet"]) == {True}
 
 
-def test_autograd_gives_the_gradients_that_are_asked_for():
+def test_autograd_gives_the_requested_gradients():
     """Inputs that require gradients get them, repeatedly."""
     x, w = rows.noise(3, 2), rows.leaf(rows.noise(2, seed=1))
     forward, backward = rows.through_autograd(lambda x, w: x * w, x, w)

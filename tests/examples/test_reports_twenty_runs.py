@@ -82,7 +82,7 @@ def test_the_distance_compares_losses_and_errors():
     assert twenty_runs.distance([[], [0.02], [98.0], [97.0]], printed) == math.inf
 
 
-def test_members_are_initialized_as_nets_alone():
+def test_members_are_initialized_like_separate_nets():
     """Training at once and separately starts from the same keys."""
     of = twenty_runs.experiment("MSE")
     params = fn.ensemble(of.net, 20).init(3)

@@ -19,7 +19,7 @@ def test_it_encodes_digits(tmp_path, capsys):
     vae.main(["--epochs", "8", "--out", str(tmp_path)])
     found = figures(capsys.readouterr().out)
     assert found["negative bound"] < 0.75 * found["mean digit"]
-    assert found["of that latent"] > 5
+    assert found["latent part"] > 5
     assert (tmp_path / "vae.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -48,7 +48,7 @@ SENTENCES: dict[str, Callable[[], Any]] = {
     "chain: transforms must not hold a tensor": lambda: fn.chain(torch.ones(()), fn.SGD()),
     "losses_of: the terms must be losses, or pairs": lambda: type(fn.losses_of(a=fn.MSE()))((torch.ones(()),)),
     "replace: no layer at slice(None, 2, None); there are 0, 1": lambda: fn.replace(NORMED, slice(2), LINEAR),
-    "replace: the layer must be a layer (a value with init, apply and vjp), got 3": lambda: fn.replace(3, "", LINEAR),
+    "replace: a layer is required (a value with init, apply and vjp), got 3": lambda: fn.replace(3, "", LINEAR),
     "unpad_sequence: lengths must be a dense tensor of numbers": lambda: fn.unpad_sequence(X, META),
     "pack_padded: lengths must be a dense tensor of numbers": lambda: fn.pack_padded(X, torch.tensor([1, 1]).to_sparse()),
     "pad_packed: lengths must be a dense tensor of numbers": lambda: fn.pad_packed(X, META),
@@ -91,7 +91,7 @@ SENTENCES: dict[str, Callable[[], Any]] = {
     "ScaleByRSS(): state must have a 0-d int64 tensor as step": lambda: fn.ScaleByRSS().rates({"step": X, "sum": X}),
     "dropout3 requires multihead_attn": lambda: fn.transformer_encoder_block(4, 2).replace(dropout3=fn.Dropout(0.1)),
     "walk: path must be a string, got a tensor": lambda: fn.walk(LINEAR, torch.ones(2)),  # type: ignore[arg-type]
-    "walk: the layer must be a layer": lambda: fn.walk(3),  # type: ignore[arg-type]
+    "walk: a layer is required": lambda: fn.walk(3),  # type: ignore[arg-type]
     "weight_and_bias: shapes must be a dict": lambda: initializers.weight_and_bias(0, None, "torch"),  # type: ignore[arg-type]
     "Tile: repeats must be below 2**31": lambda: fn.Tile((2**31, 1)),
     "ConstantPad: pad must be below 2**31": lambda: fn.ConstantPad((2**31, 0)),

@@ -107,11 +107,11 @@ def test_validation_that_comes_once_serves_one_epoch():
     assert one == other
     with pytest.raises(ValueError, match="an iterator of batches lasts for one epoch"):
         fit(PAIRS, validation=iter(PAIRS))
-    for data, sentence in (
+    for data, message in (
         ([(X[:, :2], TARGET)], "in_features=3"),
         ([], "fit: validation must have at least one batch, got none"),
     ):
-        with pytest.raises(ValueError, match=sentence) as caught:
+        with pytest.raises(ValueError, match=message) as caught:
             fit(PAIRS, validation=data)
         assert caught.value.__notes__[-1] == "  in fit, validation after epoch 1"
 
@@ -139,7 +139,7 @@ def test_the_order_of_a_loader_is_that_of_the_key():
     assert not fn.tree.allclose(fit(loader, key=1).params, one.params)
 
 
-def test_a_sampler_is_told_the_epoch():
+def test_a_sampler_gets_the_epoch():
     """Epochs count from 0, as samplers for several processes expect."""
     told = []
 
@@ -224,12 +224,12 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", REFUSED)
-def test_wrong_data_is_refused(sentence):
+@pytest.mark.parametrize("message", REFUSED)
+def test_wrong_data_is_refused(message):
     """The error describes the data."""
     with pytest.raises(ValueError, match=r".") as caught:
-        fit(**REFUSED[sentence])
-    assert sentence in str(caught.value)
+        fit(**REFUSED[message])
+    assert message in str(caught.value)
 
 
 def test_an_error_in_a_batch_says_where():

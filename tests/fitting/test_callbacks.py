@@ -181,12 +181,12 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", WRONG)
-def test_wrong_callbacks_are_refused(sentence):
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_callbacks_are_refused(message):
     """The error describes the callback."""
     with pytest.raises(ValueError, match=r".") as caught:
-        fit(epochs=1, **WRONG[sentence])
-    assert sentence in str(caught.value)
+        fit(epochs=1, **WRONG[message])
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -70,13 +70,13 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("sentence", OTHERS)
-def test_the_checkpoint_of_another_training_is_refused(sentence, tmp_path):
+@pytest.mark.parametrize("message", OTHERS)
+def test_the_checkpoint_of_another_training_is_refused(message, tmp_path):
     """The error names the difference, before anything is trained or saved."""
     fit(tmp_path)
     before = [path.read_bytes() for path in sorted(tmp_path.glob("*.fn"))]
-    with pytest.raises(ValueError, match=sentence), warnings.catch_warnings(action="ignore"):
-        fit(tmp_path, **OTHERS[sentence])
+    with pytest.raises(ValueError, match=message), warnings.catch_warnings(action="ignore"):
+        fit(tmp_path, **OTHERS[message])
     assert [path.read_bytes() for path in sorted(tmp_path.glob("*.fn"))] == before
 
 
@@ -180,7 +180,7 @@ def test_another_training_is_refused_before_anything_is_warned_of(tmp_path):
         fit(tmp_path, opt=fn.SGD(0.3), key=99)
 
 
-def test_callbacks_that_come_and_go_are_told(tmp_path):
+def test_callbacks_that_come_and_go_are_reported(tmp_path):
     """A missing one with a memory gives a warning; a new one starts."""
     early = functools.partial(fn.EarlyStopping, monitor="loss")
     fit(tmp_path, callbacks=[early(9)])

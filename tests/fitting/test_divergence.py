@@ -73,7 +73,7 @@ def test_an_optimizer_that_skips_steps_goes_on():
         fitted(x, opt=fn.SkipNonFinite(fn.SGD(0.1), max_consecutive=0))
 
 
-def test_batches_that_come_once_are_not_asked_for_again():
+def test_batches_that_come_once_are_not_requested_again():
     """The path is that of the final params."""
     batches = ((X[rows] * (math.nan if rows[0] == 16 else 1), TARGET[rows]) for rows in torch.arange(40).split(8))
     with pytest.raises(FloatingPointError, match=r"step 3 of epoch 1; first bad leaf: 'params\.0\.weight'"):

@@ -134,14 +134,14 @@ COLLISIONS = {
 }
 
 
-@pytest.mark.parametrize("sentence", COLLISIONS)
-def test_metrics_need_names_of_their_own(sentence):
+@pytest.mark.parametrize("message", COLLISIONS)
+def test_metrics_need_unique_names(message):
     """No metric overwrites another one or a column of the history."""
     with pytest.raises(ValueError, match=r".") as caught:
-        fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), metrics=COLLISIONS[sentence], **ARGUMENTS)
-    assert sentence in str(caught.value)
+        fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), metrics=COLLISIONS[message], **ARGUMENTS)
+    assert message in str(caught.value)
     with pytest.raises(ValueError, match=r"evaluate: (each metric|metrics) must"):
-        fn.evaluate(NET, NET.init(0), (X, LABELS), COLLISIONS[sentence])
+        fn.evaluate(NET, NET.init(0), (X, LABELS), COLLISIONS[message])
 
 
 DATA = (X, LABELS)
@@ -163,12 +163,12 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", WRONG)
-def test_arguments_of_another_kind_are_refused(sentence):
+@pytest.mark.parametrize("message", WRONG)
+def test_arguments_of_another_kind_are_refused(message):
     """The error precedes any training."""
     with pytest.raises(ValueError, match=r".") as caught:
-        WRONG[sentence]()
-    assert sentence in str(caught.value)
+        WRONG[message]()
+    assert message in str(caught.value)
 
 
 NORMED = fn.serial(fn.Linear(2, 8), fn.BatchNorm1d(8), fn.Linear(8, 3))

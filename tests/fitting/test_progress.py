@@ -128,7 +128,7 @@ def test_an_interrupted_bar_is_closed(monkeypatch):
     assert terminal.getvalue().endswith("\n")
 
 
-def test_a_message_is_a_line_of_its_own(monkeypatch):
+def test_a_message_is_a_separate_line(monkeypatch):
     """It is above a bar, among lines, or passed to a function; without progress there is none."""
     terminal = on(Terminal(), monkeypatch)
     lines = []
@@ -140,7 +140,7 @@ def test_a_message_is_a_line_of_its_own(monkeypatch):
     assert lines == ["continues at epoch 1"]
 
 
-def test_each_kind_of_progress_can_be_asked_for(monkeypatch):
+def test_each_kind_of_progress_can_be_requested(monkeypatch):
     """Lines may be chosen on a terminal, a bar elsewhere; without tqdm, a requested bar is an error, an automatic one lines."""
     terminal = on(Terminal(), monkeypatch)
     fit("lines")

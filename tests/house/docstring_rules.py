@@ -92,7 +92,7 @@ def documents_arguments(said: Said) -> Iterator[str]:
 
 
 def is_default(text: str, default: Any) -> bool:
-    """Tell whether a text is the repr of a default, or a literal that equals it."""
+    """Return whether a text is the repr of a default, or a literal that equals it."""
     if text == repr(default):
         return True
     try:

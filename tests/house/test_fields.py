@@ -106,7 +106,7 @@ REFUSED = {
     "depthwise_conv: multiplier must be a whole number of at least 1, got True": lambda: fn.depthwise_conv1d(2, 3, True),
     "depthwise_conv: channels must be a whole number of at least 1, got '2'": lambda: fn.separable_conv2d("2", 3, 3),
     "depthwise_conv: multiplier must be a whole number of at least 1, got 0": lambda: fn.separable_conv3d(2, 3, 3, multiplier=0),
-    "mlp: sizes must be two or more whole numbers, the input's and each layer's, got a list of 2": lambda: fn.mlp([2, True]),
+    "mlp: sizes must be two or more whole numbers, of the input and of each layer, got a list of 2": lambda: fn.mlp([2, True]),
     "Dropout: p must be a finite number at least 0.0 and at most 1.0, got None": lambda: fn.mlp([2, 3], dropout=None),
     "Dropout: p must be a finite number at least 0.0 and at most 1.0, got False": lambda: fn.mlp([2, 3], dropout=False),
     "transformer_encoder_block: hidden must be a whole number of at least 1, or None for 4 embed_dim, got 0": lambda: fn.transformer_encoder_block(4, 2, 0),

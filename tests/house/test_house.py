@@ -144,6 +144,19 @@ def circles(sources: dict[str, str]) -> list[str]:
     return []
 
 
+def never_imported(sources: dict[str, str]) -> list[str]:
+    """Return the modules, but no packages, that no other module imports; ``_MODULES`` are imported on first use."""
+    used = {one for name, source in sources.items() for one in imported(source, set(sources)) - {name}}
+    used |= {f"{name}.{one}" for name, source in sources.items() for one in _on_first_use(source)}
+    used |= {name.rpartition(".")[0] for name in sources}
+    return sorted(sources.keys() - used)
+
+
+def _on_first_use(source: str) -> list[str]:
+    found = re.search(r"^_MODULES = (\(.+\))$", source, re.M)
+    return list(ast.literal_eval(found[1])) if found else []
+
+
 def strangers(name: str, source: str) -> list[str]:
     """List imports at the top of a module from other packages that are not runtime dependencies."""
     tops = parsed(source).body
@@ -356,6 +369,11 @@ def test_modules_import_from_the_concrete_module():
 def test_no_modules_import_each_other_in_a_circle():
     """The modules of one floor are ordered too."""
     assert circles(SOURCES) == []
+
+
+def test_every_module_is_imported():
+    """A module that was split must not stay beside its parts."""
+    assert never_imported(SOURCES) == ["funcnet.__main__"]
 
 
 def test_modules_import_only_runtime_dependencies_at_their_top():
@@ -594,6 +612,17 @@ def test_steps_down_and_aside_pass():
     """Imports from lower floors, and along the order of one floor, pass."""
     assert steps_up("funcnet.fitting.loop", "from funcnet import tree\nfrom funcnet.layers.linear import Linear", MODULES) == []
     assert steps_up("funcnet.layers.linear", "from funcnet.layers import linear\nimport math", MODULES) == []
+
+
+def test_a_module_that_nothing_imports_is_found():
+    """Its own import of itself does not count, and a package may list modules to import on first use."""
+    sources = {
+        "funcnet.layers": '"""Layers."""\n_MODULES = ("late",)',
+        "funcnet.layers.linear": "from funcnet import layers",
+        "funcnet.layers.late": "from funcnet.layers.linear import Linear",
+        "funcnet.layers.old": "from funcnet.layers.old import Old",
+    }
+    assert never_imported(sources) == ["funcnet.layers.old"]
 
 
 def test_a_circle_is_found():

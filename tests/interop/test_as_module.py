@@ -333,7 +333,7 @@ def test_errors_of_the_net_pass_through():
 
 
 REFUSED = {
-    "no layer": (nn.Linear(3, 2), {}, "as_module: the layer must be a layer"),
+    "no layer": (nn.Linear(3, 2), {}, "as_module: a layer is required"),
     "missing": (NET, (PARAMS[0], PARAMS[1], {}, {"weight": PARAMS[3]["weight"]}), "no '3.bias'"),
     "extra": (fn.Linear(3, 2), {**fn.Linear(3, 2).init(0), "scale": torch.ones(2)}, "'scale', which the net lacks"),
     "shape": (fn.Linear(3, 2), fn.Linear(3, 4).init(0), r"'weight' of shape \(4, 3\) instead of \(2, 3\)"),

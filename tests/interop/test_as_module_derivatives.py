@@ -326,7 +326,7 @@ def test_differentiable_refuses_params_that_are_no_tensors():
 
 def test_differentiable_refuses_what_is_no_layer():
     """Errors of the net pass through, forward and backward."""
-    with pytest.raises(ValueError, match="differentiable: the layer must be a layer"):
+    with pytest.raises(ValueError, match="differentiable: a layer is required"):
         differentiable(torch.tanh)
     with pytest.raises(ValueError, match="it must be a key"):
         differentiable(NET)(PARAMS, X, 0.5)

@@ -200,16 +200,16 @@ MESSAGES = {
     "CTC(): target_lengths must be integers, got a tensor of shape (2,) and dtype torch.float32": lambda: fn.CTC()(Y, (T, S, L.float())),
     "CTC(): input_lengths must be from 0 to 4, got 4 to 5": lambda: fn.CTC()(Y, (T, torch.tensor([4, 5]), L)),
     "CTC(): target_lengths must be from 0 to 2, got -1 to 2": lambda: fn.CTC()(Y, (T, S, torch.tensor([2, -1]))),
-    "CTC(): labels must be other classes than blank=0, got 0": lambda: fn.CTC()(Y, (T, S, torch.tensor([2, 2]))),
+    "CTC(): labels must differ from blank=0, got 0": lambda: fn.CTC()(Y, (T, S, torch.tensor([2, 2]))),
     "CTC(): labels must be of shape (2, S), or all in one axis with 3 in all, got a tensor of shape (2,)": lambda: fn.CTC()(Y, (T[0], S, L)),
     "CTC(): labels must be of shape (2, S), or all in one axis with 3 in all, got a tensor of shape (1, 2)": lambda: fn.CTC()(Y, (T[:1], S, L)),
     "CTC(): every label must be from 0 to 2, got 6": lambda: fn.CTC()(Y, (T + 5, S, L)),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

@@ -310,11 +310,11 @@ MESSAGES = {
     "LinearCrossEntropy: reduction must be one of 'mean', 'sum', 'none', 'batch', got 'max'": lambda: fn.LinearCrossEntropy(reduction="max"),
     "LinearCrossEntropy(): y must be (h, w) or (h, w, b), dense floating tensors of one dtype, got a tensor of shape (4, 3)": lambda: LOSS(H, T),
     "LinearCrossEntropy(): y must be (h, w) or (h, w, b), dense floating tensors of one dtype, got a tuple of 1": lambda: LOSS((H,), T),
-    "LinearCrossEntropy(): y must be (h, w) or (h, w, b), of the shapes (N, ..., features), (words, features), (words,) and one dtype, got a tensor of shape (4, 3) and dtype torch.float32 and a tensor of shape (5,) and dtype torch.float32": lambda: LOSS((H, B), T),
+    "LinearCrossEntropy(): y must be (h, w) or (h, w, b) with shapes (N, ..., features), (words, features), (words,) and one dtype, got a tensor of shape (4, 3) and dtype torch.float32 and a tensor of shape (5,) and dtype torch.float32": lambda: LOSS((H, B), T),
     "and one dtype, got a tensor of shape (4, 3) and dtype torch.float32 and a tensor of shape (5, 3) and dtype torch.float64": lambda: LOSS.value_and_grad((H, W.double()), T),
     "and a tensor of shape (4,) and dtype torch.float32": lambda: LOSS((H, W, B[1:]), T),
-    "LinearCrossEntropy(): labels must be integers of shape (4,), that of h (4, 3) without the last axis, got a tensor of shape (3,)": lambda: LOSS((H, W), T[1:]),
-    "LinearCrossEntropy(): labels must be integers of shape (4,), that of h (4, 3) without the last axis, got a tensor of shape (4, 5)": lambda: LOSS((H, W), H @ W.T),
+    "LinearCrossEntropy(): labels must be integers of shape (4,), the shape of h (4, 3) without the last axis, got a tensor of shape (3,)": lambda: LOSS((H, W), T[1:]),
+    "LinearCrossEntropy(): labels must be integers of shape (4,), the shape of h (4, 3) without the last axis, got a tensor of shape (4, 5)": lambda: LOSS((H, W), H @ W.T),
     "LinearCrossEntropy(): every label must be from 0 to 4, or ignore_index=-100, got 5": lambda: LOSS((H, W), T + 5),
     "LinearCrossEntropy(): every label must be from 0 to 4, or ignore_index=-100, got -1": lambda: LOSS.value_and_grad((H, W), T - 1),
     "every label must be from 0 to 4, or ignore_index=-100, got 7": lambda: fn.LinearCrossEntropy((1.0,) * 5).value_and_grad((H, W), T + 7),
@@ -322,9 +322,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

@@ -134,7 +134,7 @@ class LogCosh(ElementwiseLoss):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_a_loss_of_ones_own_is_four_lines(reduction):
+def test_a_custom_loss_is_four_lines(reduction):
     """A subclass of Elementwise gets the reductions, the gradients and the layer."""
     assert_agrees(LogCosh(reduction), reduced(lambda y, t: (y - t).cosh().log()), normal(1, 4, 3), normal(2, 4, 3))
 
@@ -166,11 +166,11 @@ WORDS = {
     "BCEWithLogits(pos_weight=(1.0, 2.0)): the last axis of y must have the size of pos_weight, 2, got y of shape (4, 3)": (
         lambda: BCEWithLogits(pos_weight=(1.0, 2.0))(y43, t43)
     ),
-    "CrossEntropy(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, "
+    "CrossEntropy(): labels must be integers of shape (4,), the shape of y (4, 3) without axis 1, the classes, "
     "got a tensor of shape (4, 1) and dtype torch.int64": lambda: CrossEntropy()(y43, labels4[:, None]),
-    "CrossEntropy(): labels must be integers of shape (4, 2), that of y (4, 3, 2) without axis 1, the classes, "
+    "CrossEntropy(): labels must be integers of shape (4, 2), the shape of y (4, 3, 2) without axis 1, the classes, "
     "got a tensor of shape (4,) and dtype torch.int64": lambda: CrossEntropy()(torch.zeros(4, 3, 2), labels4),
-    "CrossEntropy(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, "
+    "CrossEntropy(): labels must be integers of shape (4,), the shape of y (4, 3) without axis 1, the classes, "
     "got a tensor of shape (4,) and dtype torch.complex64": lambda: CrossEntropy()(y43, labels4 + 0j),
     "CrossEntropy(): a floating target must hold probabilities in the shape of y, (4, 3), and its dtype, torch.float32; "
     "labels must be integers, got a tensor of shape (4,) and dtype torch.float32": lambda: CrossEntropy()(y43, labels4.float()),
@@ -236,11 +236,11 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("sentence", WORDS)
-def test_misuse_is_explained(sentence):
+@pytest.mark.parametrize("message", WORDS)
+def test_misuse_is_explained(message):
     """The message names the loss, the rule with its numbers, and what it got."""
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        WORDS[sentence]()
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        WORDS[message]()
 
 
 def test_a_loss_cannot_be_changed():

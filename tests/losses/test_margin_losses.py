@@ -162,7 +162,7 @@ MESSAGES = {
     "Hinge(): target must have the dtype of y, torch.float32, or hold integers or booleans, got torch.float64": lambda: fn.Hinge()(Y, Y.double()),
     "Hinge: reduction must be one of 'mean', 'sum', 'none', 'batch', got 1.0": lambda: fn.Hinge(1.0),
     "MarginRanking(): y must be (x1, x2), dense floating tensors, got a tensor of shape (2, 3)": lambda: fn.MarginRanking()(Y, T),
-    "MarginRanking(): x1, x2 must have one shape, dtype and device, got a tensor of shape (2,)": lambda: fn.MarginRanking()((Y[:, 0], Y), T),
+    "MarginRanking(): x1, x2 must have the same shape, dtype and device, got a tensor of shape (2,)": lambda: fn.MarginRanking()((Y[:, 0], Y), T),
     "MarginRanking(): target must hold -1 and 1, got numbers from 0 to 0": lambda: fn.MarginRanking()((Y, Y), Y),
     "MultiMargin(): every label must be from 0 to 2, got 3": lambda: fn.MultiMargin()(Y, T + 2),
     "MultiMargin(): every label must be from 0 to 2, got -1": lambda: fn.MultiMargin()(Y, T - 1),
@@ -177,9 +177,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

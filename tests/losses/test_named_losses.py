@@ -150,12 +150,12 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", REFUSED)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", REFUSED)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the loss, the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        REFUSED[sentence]()
-    assert sentence in str(caught.value)
+        REFUSED[message]()
+    assert message in str(caught.value)
 
 
 def test_an_error_says_in_which_output():

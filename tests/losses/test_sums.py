@@ -138,12 +138,12 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", REFUSED)
-def test_bad_sums_are_refused_with_their_sentence(sentence):
+@pytest.mark.parametrize("message", REFUSED)
+def test_bad_sums_are_refused_with_their_message(message):
     """The message names the loss, the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        REFUSED[sentence]()
-    assert sentence in str(caught.value)
+        REFUSED[message]()
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("other", [1, 0.5, "a", None])

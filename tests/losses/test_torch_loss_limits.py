@@ -268,17 +268,17 @@ WORDS = {
     "HingeEmbedding(): target must hold -1 and 1, got torch.bool": lambda: fn.HingeEmbedding()(X[:, 0], LABELS > 0),
     "MultiLabelSoftMargin(weight=(1.0, 2.0)): weight must have one number for each of the 3 classes, got 2 numbers": lambda: fn.MultiLabelSoftMargin((1.0, 2.0))(X, X),
     "MultiLabelSoftMargin(): the last axis of y must hold one or more classes, got a tensor of shape () and dtype torch.float32": lambda: fn.MultiLabelSoftMargin()(X[0, 0], X[0, 0]),
-    "NLL(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, got a tensor of shape (4, 3) and dtype torch.float32": lambda: fn.NLL()(X, X),
+    "NLL(): labels must be integers of shape (4,), the shape of y (4, 3) without axis 1, the classes, got a tensor of shape (4, 3) and dtype torch.float32": lambda: fn.NLL()(X, X),
     "NLL(): every label must be from 0 to 2, or ignore_index=-100, got 12": lambda: fn.NLL()(X, torch.tensor([0, 1, 12, 0])),
     "NLL(weight=(0.0, 1.0, 2.0)): every label must be from 0 to 2, or ignore_index=-100, got -1": lambda: fn.NLL((0.0, 1.0, 2.0))(X, LABELS - 1),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", WORDS)
-def test_misuse_is_explained(sentence):
+@pytest.mark.parametrize("message", WORDS)
+def test_misuse_is_explained(message):
     """The message names the loss, the rule with its numbers, and what it got."""
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        WORDS[sentence]()
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        WORDS[message]()
 
 
 def test_torchs_word_for_batch_is_taken():

@@ -47,12 +47,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_arguments_are_refused_with_their_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_arguments_are_refused_with_their_message(message):
     """The message names the metric, the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 def test_the_accuracy_of_the_largest_outputs_has_its_own_column() -> None:

@@ -39,18 +39,18 @@ def test_it_draws_in_evaluation_too():
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("make", "message"),
     [
         (lambda: fn.RandomTensor("gamma"), "distribution must be"),
         (lambda: fn.RandomTensor("bernoulli", p=2.0), "p must be"),
         (lambda: fn.RandomTensor(dtype=torch.int64), "dtype must be a floating dtype, or None"),
         (lambda: fn.RandomTensor()({}, X), "must be given a key"),
-        (lambda: fn.RandomTensor()({}, X.long(), 0), "x must be a floating tensor where dtype=None"),
+        (lambda: fn.RandomTensor()({}, X.long(), 0), "x must be a floating tensor if dtype=None"),
         (lambda: fn.RandomTensor(sizes=(fn.InputSize(0, 4),))({}, X, 0), "x must have the inputs and axes"),
         (lambda: fn.RandomTensor(sizes=(-1,))({}, X, 0), "the sizes must be at least 0"),
     ],
 )
-def test_bad_arguments(make, sentence):
+def test_bad_arguments(make, message):
     """The message says what is wrong."""
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=message):
         make()

@@ -76,7 +76,7 @@ def test_running_statistics_follow_torch_over_batches(momentum):
     torch.testing.assert_close(layer.inference()(params, x), module.eval()(x), **CLOSE)
 
 
-def test_batch_norm_without_running_statistics_goes_by_the_batch_in_inference():
+def test_batch_norm_without_running_statistics_uses_the_batch_in_inference():
     """Like torch's, it has no statistics: its params hold none, and its inference is itself."""
     layer = fn.BatchNorm1d(3, track_running_stats=False)
     assert layer.inference() == layer
@@ -139,9 +139,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

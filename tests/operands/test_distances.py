@@ -183,7 +183,7 @@ MESSAGES = {
     "CosineSimilarity(): the operands must broadcast together, got shapes (2, 3) and (3, 2)": lambda: fn.CosineSimilarity()({}, (X, X.T)),
     "CosineSimilarity(dim=2): x must have an axis 2, got x of shape (2, 3)": lambda: fn.CosineSimilarity(2)({}, (X, X)),
     "CosineSimilarity: eps must be a finite number above 0.0, got 0": lambda: fn.CosineSimilarity(eps=0),
-    "PairwiseDistance(): the operands must have one dtype, got torch.float32 and torch.float64": lambda: fn.PairwiseDistance()({}, (X, X.double())),
+    "PairwiseDistance(): the operands must have the same dtype, got torch.float32 and torch.float64": lambda: fn.PairwiseDistance()({}, (X, X.double())),
     "PairwiseDistance(): the operands must broadcast together, got shapes (2, 3) and (2, 2)": lambda: fn.PairwiseDistance()({}, (X, X[:, :2])),
     "PairwiseDistance(): the operands must have a last axis that is not empty, got shapes () and ()": lambda: fn.PairwiseDistance()({}, (X[0, 0], X[0, 0])),
     "PairwiseDistance: p must be a finite number, or infinity, got nan": lambda: fn.PairwiseDistance(float("nan")),
@@ -200,12 +200,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the caller, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert str(caught.value) == sentence
+        MESSAGES[message]()
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

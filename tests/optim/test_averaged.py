@@ -119,7 +119,7 @@ def test_fit_validates_the_average() -> None:
 
 
 def test_it_refuses_what_does_not_fit() -> None:
-    """Another kind of average, a leaf that should have a gradient or not, and a decay out of range; nothing is written."""
+    """Another kind of average, a missing or unexpected gradient, and a decay out of range are refused; nothing is written."""
     with pytest.raises(ValueError, match="average must be an EMA or an SWA, got"):
         fn.Averaged(fn.SGD(), 0.9)
     params = {"w": torch.ones(2), "mean": torch.ones(3)}
@@ -142,7 +142,7 @@ def test_it_refuses_what_does_not_fit() -> None:
 def test_a_debiased_average_needs_an_update_first() -> None:
     """``EMA.params`` requires one too."""
     opt = fn.Averaged(fn.SGD(), fn.EMA(debias=True))
-    with pytest.raises(ValueError, match="with debias an update must come before params"):
+    with pytest.raises(ValueError, match="with debias, update must be called before params"):
         opt.eval_params(opt.init({"w": torch.ones(1)}), {"w": torch.ones(1)})
 
 

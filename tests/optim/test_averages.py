@@ -153,7 +153,7 @@ def test_misfits_are_refused(average: fn.EMA | fn.SWA) -> None:
 def test_a_debiased_average_of_nothing_is_refused() -> None:
     """The result would be 0 / 0."""
     average = fn.EMA(debias=True)
-    with pytest.raises(ValueError, match="with debias an update must come before params"):
+    with pytest.raises(ValueError, match="with debias, update must be called before params"):
         average.params(average.init({"w": torch.ones(2)}))
 
 

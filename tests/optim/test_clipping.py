@@ -214,18 +214,18 @@ def test_transforms_are_values(transform: GradientTransform) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("make", "message"),
     [
         (lambda: ClipByGlobalNorm(0.0), "ClipByGlobalNorm: max_norm must be a finite number above 0.0, got 0.0"),
         (lambda: ClipByGlobalNorm(math.nan), "ClipByGlobalNorm: max_norm must be a finite number above 0.0, got nan"),
         (lambda: ClipByValue(-1.0), "ClipByValue: clip_value must be a finite number above 0.0, got -1.0"),
     ],
 )
-def test_a_wrong_argument_is_refused_by_sentence(make: Callable[[], Any], sentence: str) -> None:
+def test_a_wrong_argument_is_refused_with_its_message(make: Callable[[], Any], message: str) -> None:
     """The message names the value, the field and the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         make()
-    assert str(caught.value) == sentence
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("kind", [ClipByGlobalNorm, ClipByValue])

@@ -42,7 +42,7 @@ def test_a_late_gradient_of_adam_is_corrected_by_the_count_of_all_updates() -> N
 
 
 @pytest.mark.parametrize(
-    ("how", "sentence"),
+    ("how", "message"),
     [
         (
             {"lr": fn.ConstantSchedule(0.1)},
@@ -56,11 +56,11 @@ def test_a_late_gradient_of_adam_is_corrected_by_the_count_of_all_updates() -> N
         ),
     ],
 )
-def test_rprop_refuses_what_it_cannot_use(how: dict[str, Any], sentence: str) -> None:
+def test_rprop_refuses_what_it_cannot_use(how: dict[str, Any], message: str) -> None:
     """The message has the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         fn.Rprop(**how)
-    assert str(caught.value) == sentence
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

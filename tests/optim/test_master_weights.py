@@ -140,18 +140,18 @@ def test_a_compiled_train_step_moves_masters(form: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "sentence"),
+    ("state", "message"),
     [
-        ({}, "state must be a dict of masters and optimizer, as init makes it, got an empty dict"),
+        ({}, "state must be a dict of masters and optimizer, as init returns it, got an empty dict"),
         (fn.SGD(0.1).init(torch.ones(1)), "state must be a dict of masters and optimizer"),
         ({"masters": {"w": None}, "optimizer": {"step": torch.tensor(0)}}, "masters at 'w' must match params"),
         ({"masters": {"w": torch.ones(2)}, "optimizer": {}}, "state must be a dict of step"),
     ],
 )
-def test_a_state_of_another_kind_is_refused(state: Any, sentence: str) -> None:
+def test_a_state_of_another_kind_is_refused(state: Any, message: str) -> None:
     """This includes the state of the inner optimizer alone, and one made for params in float32."""
     half = {"w": torch.ones(2, dtype=torch.bfloat16)}
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=message):
         fn.MasterWeights(fn.SGD(0.1)).update(half, state, half)
 
 

@@ -23,7 +23,7 @@ def test_a_rate_is_no_layer_loss_class_or_function_of_more(lr: object) -> None:
             make(lr)
 
 
-def test_a_rate_that_is_none_of_three_kinds_is_told_so() -> None:
+def test_a_rate_of_another_kind_is_refused() -> None:
     """The rate of a plateau is a tensor, and the plateau itself is refused."""
     with pytest.raises(ValueError, match=r"^SGD: lr must be a number, a schedule, or a real 0-d tensor, got ReduceOnPlateau\(lr"):
         fn.SGD(lr=fn.ReduceOnPlateau(0.1))
@@ -63,7 +63,7 @@ def test_a_loss_scale_is_not_skipped() -> None:
 def test_labels_of_a_language_model_say_where_the_classes_belong() -> None:
     """The last Linear gives logits (N, length, classes); labels of other shapes get no hint."""
     y = torch.zeros(2, 5, 7)
-    with pytest.raises(ValueError, match=r"without axis 1, the classes; for classes in the last axis end the net with Transpose"):
+    with pytest.raises(ValueError, match=r"the classes; if the classes are in the last axis, end the net with Transpose"):
         fn.CrossEntropy()(y, torch.zeros(2, 5, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"without axis 1, the classes, got a tensor of shape \(2, 3\)"):
         fn.CrossEntropy()(y, torch.zeros(2, 3, dtype=torch.int64))

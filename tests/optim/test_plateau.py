@@ -84,7 +84,7 @@ def test_a_state_of_something_else_is_refused(state: Any) -> None:
     """Both update and rate refuse it."""
     plateau = ReduceOnPlateau(0.1)
     for call in (lambda: plateau.update(1.0, state), lambda: plateau.rate(state)):
-        with pytest.raises(ValueError, match=r"state must be a dict of rate, best, bad, cooldown, as init makes it, got "):
+        with pytest.raises(ValueError, match=r"state must be a dict of rate, best, bad, cooldown, as init returns it, got "):
             call()
 
 
@@ -141,7 +141,7 @@ def test_states_of_another_kind_are_refused() -> None:
     """Numbers in place of tensors are refused too."""
     plateau = fn.ReduceOnPlateau(0.1)
     for state in ({}, dict.fromkeys(plateau.init(), 1.0), {**plateau.init(), "best": torch.zeros(2)}):
-        with pytest.raises(ValueError, match="state must be a dict of rate, best, bad, cooldown, as init makes it"):
+        with pytest.raises(ValueError, match="state must be a dict of rate, best, bad, cooldown, as init returns it"):
             plateau.update(1.0, state)
 
 

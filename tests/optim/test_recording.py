@@ -156,7 +156,7 @@ def test_it_refuses_updates_in_the_backward_pass_and_other_states() -> None:
     ):
         fn.train_step(NET, LOSS, recorded(fn.SGD()), in_backward=True)
     recorder, params = recorded(fn.SGD(0.1)), {"w": torch.ones(2)}
-    with pytest.raises(ValueError, match=r"state must be a dict of optimizer, steps, .*, as wrap makes it"):
+    with pytest.raises(ValueError, match=r"state must be a dict of optimizer, steps, .*, as wrap returns it"):
         recorder.update(params, fn.SGD(0.1).init(params), params)
     for form in (recorder, recorder.donate()):
         with pytest.raises(ValueError, match="grads at 'w' must match params"):

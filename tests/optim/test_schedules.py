@@ -279,7 +279,7 @@ def test_a_schedule_begins_at_its_start_and_stays_at_its_end(schedule: Schedule,
 
 @pytest.mark.parametrize("value", [0.1, 0.3, 1e-7])
 def test_a_way_from_a_number_to_itself_is_constant(value: float) -> None:
-    """It is exactly constant, although sums of parts of it would round."""
+    """It is exactly constant, although a sum of fractions of the number would round."""
     for schedule in (LinearSchedule(value, value, 7), CosineSchedule(value, 7, value), PolynomialSchedule(value, 7, 2.0, value)):
         assert {schedule(step) for step in range(9)} == {value}
 
@@ -385,7 +385,7 @@ def test_a_function_that_returns_no_number_is_refused(result: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("make", "message"),
     [
         (lambda: ConstantSchedule(math.nan), "ConstantSchedule: value must be a finite number, got nan"),
         (lambda: LinearSchedule(0.1, 0.2, 0), "LinearSchedule: steps must be a whole number of at least 1, got 0"),
@@ -433,11 +433,11 @@ def test_a_function_that_returns_no_number_is_refused(result: Any) -> None:
         (lambda: WarmupSchedule(0.1, 5), "WarmupSchedule: schedule must be a schedule, got 0.1"),
     ],
 )  # fmt: skip
-def test_a_wrong_argument_is_refused_by_sentence(make: Callable[[], Any], sentence: str) -> None:
+def test_a_wrong_argument_is_refused_with_its_message(make: Callable[[], Any], message: str) -> None:
     """The message names the value, the field and the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         make()
-    assert str(caught.value) == sentence
+    assert str(caught.value) == message
 
 
 def test_lists_become_tuples() -> None:

@@ -207,7 +207,7 @@ def test_a_state_of_another_transform_is_refused(transform: fn.GradientTransform
     """The message says what it must be."""
     params = {"w": torch.ones(2)}
     for other in ({"steps": 1}, {"step": torch.tensor(0), "more": {}}, None, ()):
-        with pytest.raises(ValueError, match=r"state must be (a dict of step|\{\}).*, as init makes it, got "):
+        with pytest.raises(ValueError, match=r"state must be (a dict of step|\{\}).*, as init returns it, got "):
             transform.update(params, other, params)
 
 

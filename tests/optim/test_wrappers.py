@@ -111,7 +111,7 @@ def test_large_finite_gradients_are_no_reason_to_skip() -> None:
 
 
 @pytest.mark.parametrize("form", ["eager", "vmap", pytest.param("compiled", marks=pytest.mark.compiled)])
-def test_no_more_than_so_many_updates_in_a_row_are_skipped(form: str) -> None:
+def test_at_most_a_given_number_of_updates_in_a_row_is_skipped(form: str) -> None:
     """The next update is made even with NaN; a finite gradient resets the count."""
     opt, params = fn.SkipNonFinite(fn.SGD(1.0), max_consecutive=2), {"w": torch.zeros(2)}
     update: Any = fn.compile(opt.update) if form == "compiled" else opt.update

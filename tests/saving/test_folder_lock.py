@@ -260,7 +260,7 @@ bad.save(2, torch.ones(1000))
 """
 
 
-def test_the_end_of_the_interpreter_waits_and_tells_the_error(tmp_path):
+def test_the_end_of_the_interpreter_waits_and_reports_the_error(tmp_path):
     """It runs in a separate process, which does not wait itself."""
     ended = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False)
     assert "step-000000002.fn" in ended.stderr

@@ -225,7 +225,7 @@ MESSAGES = {
     "Split(split_size=2): gy must have the shape of y, (2, 1), got gy of shape (2, 3)": lambda: back(fn.Split(2), X, (X[:, :2], X)),
     "Chunk: chunks must be a whole number of at least 1, got 0": lambda: fn.Chunk(0),
     "OneHot: num_classes must be a whole number of at least 1, got 0": lambda: fn.OneHot(0),
-    "OneHot: dtype must be a floating one, got torch.int64": lambda: fn.OneHot(2, torch.int64),
+    "OneHot: dtype must be a floating dtype, got torch.int64": lambda: fn.OneHot(2, torch.int64),
     "OneHot(num_classes=2): x must be a tensor of integers, got a tensor of shape (2, 3) and dtype torch.float32": lambda: fn.OneHot(2)({}, X),
     "ZeroPad1d: padding must be a whole number, or a tuple of 2 of them, the last axis first, got (1,)": lambda: fn.ZeroPad1d((1,)),
     "ReflectionPad2d: padding must be a whole number, or a tuple of 4 of them, the last axis first, got 1.5": lambda: fn.ReflectionPad2d(1.5),
@@ -241,12 +241,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert str(caught.value).startswith(sentence)
+        MESSAGES[message]()
+    assert str(caught.value).startswith(message)
 
 
 ON_A_TENSOR = [

@@ -21,7 +21,7 @@ def test_each_group_has_a_page_that_shows_it():
 
 
 def test_the_overview_has_each_group_once():
-    """On the first page of the reference."""
+    """It is on the first page of the reference."""
     shown = [group for line in re.findall(r"^```{overview} (.+)$", API["index"], re.MULTILINE) for group in line.split(", ")]
     assert sorted(shown) == sorted(public_names.groups())
 

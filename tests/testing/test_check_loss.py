@@ -17,7 +17,7 @@ LABELLED = {name: case for name, case in catalogue.CASES.items() if isinstance(c
 
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
-def test_a_broken_loss_is_told_what_it_breaks(kind: type) -> None:
+def test_a_broken_loss_fails_with_the_rule_it_breaks(kind: type) -> None:
     """The message begins with the name of the law or rule, and ends with the loss."""
     y, target = (40 * Y, 0 * TARGET) if kind is HalfSums else (Y[:6], TARGET[:6])  # there the sum overflows, not the mean
     with pytest.raises(AssertionError) as caught:

@@ -338,7 +338,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
-def test_a_broken_optimizer_is_told_what_it_breaks(kind: type) -> None:
+def test_a_broken_optimizer_fails_with_the_rule_it_breaks(kind: type) -> None:
     """The message begins with the rule."""
     with pytest.raises(AssertionError) as caught:
         check_optimizer(kind(), NORMED, compiled=kind is Graphless)

@@ -168,7 +168,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
-def test_a_broken_schedule_is_told_what_it_breaks(kind):
+def test_a_broken_schedule_fails_with_the_rule_it_breaks(kind):
     """The message begins with the rule, and says at which step."""
     with pytest.raises(AssertionError) as caught:
         check_schedule(kind(), 20)
@@ -197,17 +197,17 @@ def test_compiled_schedules_are_judged():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
         ((0.1,), "check_schedule: schedule must be a function of the step, got 0.1"),
         ((sound, 0), "check_schedule: steps must be a whole number of at least 1, got 0"),
     ],
 )
-def test_the_judge_refuses_what_it_cannot_judge(arguments, sentence):
+def test_the_judge_refuses_what_it_cannot_judge(arguments, message):
     """The message says why."""
     with pytest.raises(ValueError, match=r".") as caught:
         check_schedule(*arguments)
-    assert str(caught.value) == sentence
+    assert str(caught.value) == message
 
 
 def test_a_schedule_of_a_lambda_does_not_pickle():

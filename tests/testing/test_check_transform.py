@@ -250,7 +250,7 @@ def test_a_sound_transform_passes() -> None:
 
 
 @pytest.mark.parametrize("kind", BREAKS)
-def test_a_broken_transform_is_told_what_it_breaks(kind: type) -> None:
+def test_a_broken_transform_fails_with_the_rule_it_breaks(kind: type) -> None:
     """The message begins with the rule."""
     with pytest.raises(AssertionError, match=f"^({BREAKS[kind]}).*{kind.__name__}"):
         check_transform(kind(), PARAMS, compiled=kind is Graphless)

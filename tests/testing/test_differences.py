@@ -198,7 +198,7 @@ def test_integers_are_left_alone() -> None:
     assert errors["x.0"] is not None
 
 
-def test_a_gradient_of_another_shape_is_told_from_a_wrong_number() -> None:
+def test_a_gradient_of_another_shape_is_reported_as_such() -> None:
     """The shapes are compared first."""
     with pytest.raises(AssertionError, match=r"the gradient of x must have its shape \(4, 3\), got \(3,\)"):
         check_vjp(fn.layer(apply=lambda _, x: (x.sum(0), ()), vjp=lambda p, _, gy: (p, gy)), rows(4))

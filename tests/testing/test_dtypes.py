@@ -115,7 +115,7 @@ def test_squares_beyond_float16_are_no_limit(name: str) -> None:
     assert {path: bool(near(got[path], want[path], UNITS).all()) for path in want} == dict.fromkeys(want, True)
 
 
-def test_a_sum_in_half_precision_is_told_from_one_in_single() -> None:
+def test_a_sum_in_half_precision_is_distinguished_from_one_in_single() -> None:
     """The judge of the two tests above accepts a rounded exact sum, but not rounded partial sums."""
     terms = rows(3000).to(torch.bfloat16)
     want = terms.float().sum()

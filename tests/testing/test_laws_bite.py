@@ -237,7 +237,7 @@ def test_the_law_rejects_what_is_broken_in_one_dtype(
     ],
     ids=lambda one: one if isinstance(one, str) else type(one).__name__,
 )
-def test_what_makes_nonsense_of_the_numbers_is_told_before_them(broken: fn.Layer, fault: str) -> None:
+def test_structure_and_purity_are_checked_before_derivatives(broken: fn.Layer, fault: str) -> None:
     """Structure and purity are checked before derivatives, whose error would hide the cause."""
     with pytest.raises(AssertionError) as caught:
         check_laws(broken, ROWS.clone(), compiled=False)
@@ -255,7 +255,7 @@ def test_the_message_ends_with_the_layer_cut_where_it_is_long() -> None:
     assert layer == f"{net!r:.197}..."
 
 
-def test_an_error_of_the_layer_is_told_before_the_layer() -> None:
+def test_the_error_of_a_layer_comes_before_the_layer() -> None:
     """The type of the error and its message come first."""
     with pytest.raises(AssertionError, match=r"^law 9, value: TypeError: cannot pickle this; in Unpicklable\(\)$"):
         LAWS["value"](Unpicklable(), ROWS)

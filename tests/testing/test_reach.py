@@ -220,13 +220,13 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("sentence", BROKEN)
-def test_a_layer_that_is_not_reached_is_found_with_a_sentence(sentence: str) -> None:
+@pytest.mark.parametrize("message", BROKEN)
+def test_a_layer_that_is_not_reached_is_found_with_a_sentence(message: str) -> None:
     """This holds even for a plain layer within: the spies that replace it have all features."""
     for layer in (
-        [BROKEN[sentence]] if not isinstance(BROKEN[sentence], Halved) else [BROKEN[sentence], type(BROKEN[sentence])(fn.Tanh())]
+        [BROKEN[message]] if not isinstance(BROKEN[message], Halved) else [BROKEN[message], type(BROKEN[message])(fn.Tanh())]
     ):
-        with pytest.raises(AssertionError, match=f"law 10, reach: .*{sentence}"):
+        with pytest.raises(AssertionError, match=f"law 10, reach: .*{message}"):
             law_reach(layer, X)
 
 

@@ -90,7 +90,7 @@ def test_an_activation_has_one_slope_at_every_kink(name: str) -> None:
 
 
 @pytest.mark.parametrize("layer", [fn.PReLU(), fn.RReLU(), fn.GLU(), fn.SwiGLU(), fn.ReGLU()], ids=str)
-def test_so_has_a_layer_that_is_no_function_of_one_number(layer: fn.Layer) -> None:
+def test_a_layer_of_several_numbers_has_one_slope_at_every_kink(layer: fn.Layer) -> None:
     """Slopes may be learned or drawn, and gates are tried too."""
     LAW(layer, KINKS.reshape(4, 18))
 

@@ -91,8 +91,8 @@ def test_it_is_a_value_and_refuses_bad_arguments() -> None:
     """It refuses a norm of 0, a batch size of 0, and nets whose rows depend on each other."""
     made = fn.clipped_grads(fn.Linear(2, 2), fn.MSE(), 1.0, 3)
     assert eval(repr(made), vars(fn)) == made
-    for how, sentence in (({"max_norm": 0.0}, "max_norm"), ({"max_norm": 1.0, "batch_size": 0}, "batch_size")):
-        with pytest.raises(ValueError, match=f"clipped_grads: {sentence} must be a finite number above 0"):
+    for how, message in (({"max_norm": 0.0}, "max_norm"), ({"max_norm": 1.0, "batch_size": 0}, "batch_size")):
+        with pytest.raises(ValueError, match=f"clipped_grads: {message} must be a finite number above 0"):
             fn.clipped_grads(fn.Linear(2, 2), fn.MSE(), **how)
     with pytest.raises(ValueError, match="must not depend on other rows"):
         fn.clipped_grads(fn.BatchNorm1d(2), fn.MSE(), 1.0)

@@ -66,7 +66,7 @@ def test_bad_arguments_are_refused() -> None:
         fn.refresh_stats(net, net.init(0), [])
     with pytest.raises(ValueError, match="refresh_stats: momentum must be"):
         fn.refresh_stats(net, net.init(0), BATCHES, momentum=2.0)
-    with pytest.raises(ValueError, match="refresh_stats: the layer must be a layer"):
+    with pytest.raises(ValueError, match="refresh_stats: a layer is required"):
         fn.refresh_stats(fn.MSE(), {}, BATCHES)
 
 

@@ -128,13 +128,13 @@ REFUSED = {
     "lsuv: the output of the layer at '0' must vary over x, got the variance 0": lambda: fn.lsuv(fn.serial(fn.Linear(6, 2)), fn.serial(fn.Linear(6, 2)).init(0), 0 * X),
     "lsuv: the output of the layer at '' must vary over x, got the variance nan": lambda: fn.lsuv(fn.Linear(6, 2), fn.Linear(6, 2).init(0), X / 0),
     "and iterations a whole number of at least 1, got 0.1 and 0": lambda: fn.lsuv(fn.Linear(6, 2), fn.Linear(6, 2).init(0), X, tolerance=0.1, iterations=0),
-    "lsuv: the layer must be a layer": lambda: fn.lsuv(None, {}, X),
+    "lsuv: a layer is required": lambda: fn.lsuv(None, {}, X),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", REFUSED)
-def test_what_cannot_be_scaled_is_refused(sentence):
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_scaled_is_refused(message):
     """The message has the path of the layer."""
     with pytest.raises(ValueError, match=r".") as caught:
-        REFUSED[sentence]()
-    assert sentence in str(caught.value)
+        REFUSED[message]()
+    assert message in str(caught.value)

@@ -89,7 +89,7 @@ def opens(layer: Combinator) -> bool:
 def _with_parts(net: Combinator, params: Params, workers: Workers) -> Layer:
     """Return a combinator of parts; elementwise layers between a layer by columns and one by rows see a part of their x."""
     children = net.children()
-    entries = [params] if [*children] == [""] else net._childrens(params)
+    entries = [params] if [*children] == [""] else net._child_entries(params)
     given = dict(zip(children, entries, strict=True))
     ways = {name: way_of(child, given[name], workers) for name, child in children.items()}
     made: dict[str, Layer] = {}

@@ -1,8 +1,8 @@
 """oneDNN's LSTM over long sequences, piece by piece.
 
-The kernel keeps about 16 numbers for each row, step and feature. A block above 32 MB goes back to the system when it is freed,
-and its pages come back one by one in the next step. Pieces have smaller blocks, which stay in the process. Forward and backward
-pass in ms, whole and in pieces of at most 32 MB (one core of an AMD EPYC, Zen 4; freed memory retained):
+The kernel keeps about 16 numbers for each row, step and feature. A block of memory above 32 MB is returned to the system when it
+is freed, and provided again page by page in the next step. Pieces have smaller blocks, which stay in the process. Forward and
+backward pass in ms, whole and in pieces of at most 32 MB (one core of an AMD EPYC, Zen 4; freed memory retained):
 
     steps × rows × inputs to outputs     whole     pieces     torch.nn's calls
     4096 × 4 × 32 to 64                     72         45     46
@@ -22,11 +22,11 @@ from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.recurrent import lstm_operators
 
 PIECES = choice("long LSTM", {"whole": NEVER, "pieces": 0}, lambda cpu: 1 << 23, "numbers kept")
-"""How many numbers oneDNN may keep of a sequence before it is cut into pieces that keep at most that many."""
+"""Number of elements that oneDNN keeps for a sequence above which it is split into pieces that keep at most as many."""
 
 
 def run(x: Tensor, *given: Any) -> tuple[Any, ...]:
-    """Return all outputs, the last state, and what the kernel keeps; for several pieces a tuple of it and each state before."""
+    """Return all outputs, the last state, and the workspace; for several pieces the workspace and the initial state of each."""
     *weights, h, c, training = given
     steps = _steps(x, h.shape[-1]) if training else len(x)
     if steps >= len(x):
@@ -41,7 +41,7 @@ def run(x: Tensor, *given: Any) -> tuple[Any, ...]:
 
 
 def run_back(kernel: Callable[..., tuple[Tensor, ...]], *given: Any) -> tuple[Tensor, ...]:
-    """Return the gradients of x, both weights, both biases and the first state, without writing to what was kept."""
+    """Return the gradients of x, both weights, both biases and the first state, without writing to the workspaces."""
     x, *weights, _, _, y, h_n, c_n, gy, gh, gc, kept = given
     if isinstance(kept, Tensor):
         return kernel(*given)
@@ -56,6 +56,6 @@ def run_back(kernel: Callable[..., tuple[Tensor, ...]], *given: Any) -> tuple[Te
 
 
 def _steps(x: Tensor, outputs: int) -> int:
-    """Return the number of steps of a piece; pieces differ as little as possible."""
+    """Return the number of steps of a piece; the lengths of pieces differ as little as possible."""
     kept = x.shape[1] * (x.shape[2] + 16 * outputs)
     return -(-len(x) // -(-len(x) // max(1, PIECES.value // kept)))

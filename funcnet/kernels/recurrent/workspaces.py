@@ -1,20 +1,20 @@
-"""What oneDNN's LSTM keeps of a sequence, and how much of it the backward pass needs.
+"""The workspace that oneDNN's LSTM keeps for a sequence, and the parts of it that the backward pass reads.
 
-A workspace of float32 holds, one after the other and each starting at a whole page,
+A workspace of float32 consists of these parts, in this order, each aligned to a page:
 
     gates    T × N × 4H            read by the backward pass
-    h        T × N × H             for layers with a projection, which torch does not use
-    states   2 × (T + 1) × N × max(I, H)
+    h        T × N × H             for a projection, which torch does not use
+    states   2 × (T + 1) × N × max(I, H)      read by the backward pass
     cells    2 × (T + 1) × N × H   read by the backward pass
-    slopes   of states, of states, and of cells, which the backward pass writes before it reads them
+    gradients of the states, of the states again, and of the cells, written by the backward pass before it reads them
 
-for T steps of N rows of I numbers, and H outputs. Rows of all but the cells are padded to a multiple of 16 numbers that is not a
-multiple of 256. The kernel writes slopes into the workspace that it is given, and a cache may not change, so a cache holds the
-part up to the slopes only. That tensor is a view which remembers the whole workspace, and the backward pass borrows it. If it is
-lent to another thread, or if the tensor is a copy, what is read is copied to a new workspace.
+There are T steps of N rows of I numbers, and H outputs. The rows of all parts but the cells are padded to a multiple of 16
+numbers that is not a multiple of 256. The backward kernel writes gradients into the workspace, and a cache must not change, so a
+cache has only the part before the gradients: a view that remembers the whole workspace. The backward pass borrows the workspace
+for one call. If the view is a copy, or another thread has borrowed its workspace, the parts are copied to a new one.
 
-For 64 steps of 32×64 to 128 the workspace has 16 MB; gates, states and cells have 8.6. A step of the net takes 14.9 ms, with a
-copy of these 16.0, as long as torch.nn's 15.2 (AMD EPYC, Zen 4, one thread).
+For 64 steps of 32×64 to 128 the workspace has 16 MB, of which gates, states and cells are 8.6. A step of the net takes 14.9 ms,
+with copies of these 16.0, in torch.nn 15.2 (AMD EPYC, Zen 4, one thread).
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 _PAGE, _ROW, _BYTES = 4096, 16, 4
-_H, _STATES, _SLOPES = 1, 2, 4  # positions of parts in what ``_places`` returns
+_H, _STATES, _GRADIENTS = 1, 2, 4  # indices of parts in the result of ``_places``
 _WHOLE = "whole_workspace"
 
 
@@ -48,11 +48,11 @@ def _places(x: Tensor, hh: Tensor) -> list[int]:
 
 
 def kept_of(workspace: Tensor, x: Tensor, hh: Tensor) -> Tensor:
-    """Return what a cache holds of a new workspace: what is read; all of it if its size is that of another layout."""
+    """Return the part of a new workspace that a cache has; all of it if its size shows another layout."""
     at = _places(x, hh)
     if at[-1] != workspace.numel():
         return workspace
-    kept = workspace[: at[_SLOPES]]
+    kept = workspace[: at[_GRADIENTS]]
     vars(kept)[_WHOLE] = workspace
     return kept
 
@@ -71,11 +71,11 @@ def workspace_of(kept: Tensor, x: Tensor, hh: Tensor) -> Iterator[Tensor]:
 
 
 def copied(kept: Tensor, x: Tensor, hh: Tensor) -> Tensor:
-    """Return a workspace with what the backward pass reads; a copy of all that is kept if its size is that of another layout."""
+    """Return a new workspace with the parts that the backward pass reads; a copy of all if the size shows another layout."""
     at = _places(x, hh)
-    if kept.numel() != at[_SLOPES]:
+    if kept.numel() != at[_GRADIENTS]:
         return kept.clone()
     new = kept.new_empty(at[-1])
-    for begin, end in ((0, at[_H]), (at[_STATES], at[_SLOPES])):
+    for begin, end in ((0, at[_H]), (at[_STATES], at[_GRADIENTS])):
         new[begin:end].copy_(kept[begin:end])
     return new

@@ -138,5 +138,5 @@ class ReduceOnPlateau(Value):
     def _fitting(self, state: State) -> State:
         names = ["rate", "best", "bad", "cooldown"]
         if not isinstance(state, dict) or {*state} != {*names} or not all(map(_is_number, state.values())):
-            raise value_error(self, f"state must be a dict of {', '.join(names)}, as init makes it", describe(state))
+            raise value_error(self, f"state must be a dict of {', '.join(names)}, as init returns it", describe(state))
         return state

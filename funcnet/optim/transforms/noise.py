@@ -56,7 +56,7 @@ class _Noise(GradientTransform):
 
     def _require_state(self, state: State) -> None:
         if not isinstance(state, dict) or state.keys() != {"step", "key"} or not all(map(is_count, state.values())):
-            raise value_error(self, "state must be a dict of step and key, 0-d int64 tensors, as init makes it", state)
+            raise value_error(self, "state must be a dict of step and key, 0-d int64 tensors, as init returns it", state)
 
 
 @frozen

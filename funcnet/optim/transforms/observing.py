@@ -35,7 +35,7 @@ class Monitor(GradientTransform):
         measured: f(g) of the last update, at first f of zeros.
 
     Raises:
-        ValueError: If ``measure`` is not a function; from ``update`` if the state is that of another transform.
+        ValueError: If ``measure`` is not a function; from ``update`` if the state belongs to another transform.
 
     References:
         ``optax.monitor``.
@@ -57,7 +57,7 @@ class Monitor(GradientTransform):
 
     def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
         if not isinstance(state, dict) or state.keys() != {"step", "measured"} or not is_count(state["step"]):
-            raise value_error(self, "state must be a dict of step and measured, as init makes it", state)
+            raise value_error(self, "state must be a dict of step and measured, as init returns it", state)
         require_dense(self, grads)
         grads = tree.map(without_graph, grads)
         return grads, {"step": state["step"] + 1, "measured": self.measure(grads)}

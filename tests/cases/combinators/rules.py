@@ -1,4 +1,4 @@
-"""Layers with another backward rule than the derivative, and layers that watch what passes."""
+"""Layers whose backward rule is not the derivative, and layers that observe values and gradients."""
 
 from typing import Any
 

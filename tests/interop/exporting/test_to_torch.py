@@ -234,7 +234,7 @@ def test_modules_compile_and_export_as_one_graph():
 
 
 REFUSED = {
-    "to_torch: the layer must be a layer (a value with init, apply and vjp), got Linear(in_features=3, out_features=2": (
+    "to_torch: a layer is required (a value with init, apply and vjp), got Linear(in_features=3, out_features=2": (
         lambda: to_torch(nn.Linear(3, 2), {}),
         [],
     ),
