@@ -90,7 +90,7 @@ def _rounds(steps: dict[str, Step]) -> dict[str, float]:
 
 def memory(axis: str, name: str) -> dict[str, Any]:
     """Measure one contender's peak memory in several runs, in MB above the resident memory before the training was made."""
-    make, notes = growth_nets.contenders()[name], []
+    make, notes = growth_nets.contenders()[name], list[str]()
     sizes = growth_nets.AXES[axis].sizes
     make(axis, sizes[0])()  # load kernels and compilers
     runs: list[dict[str, float]] = [{} for _ in range(RUNS)]
