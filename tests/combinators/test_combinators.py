@@ -399,7 +399,7 @@ def test_any_name_prints_as_a_call_that_makes_the_net(names):
 
 
 def test_no_layer_of_a_named_serial_is_the_serial_of_none():
-    """It has params and a repr like any other."""
+    """A serial of no named layers has params and a repr like any other."""
     net = fn.serial(a=F)[0:0]
     assert net == fn.serial()
     assert net(net.init(0), X) is X

@@ -1,4 +1,4 @@
-"""Combinators as containers: serials, branches, graphs and blocks of native modules, and layers that are frozen or tied."""
+"""Combinators as containers: serials, branches, graphs and blocks of native modules, and frozen or tied layers."""
 
 from typing import Any
 
