@@ -29,7 +29,7 @@ def options(draw_from):
 
 
 def causal(length):
-    """Return torch's mask, which is True where nothing may be seen."""
+    """Return torch's mask, which is True for hidden keys."""
     return ~fn.causal_mask(length)
 
 
@@ -231,7 +231,7 @@ def test_layers_are_found_and_replaced_by_their_paths():
 
 
 def test_sizes_are_inferred_and_summed_up():
-    """A norm without sizes gets them in each of its places; a summary and a drawing name the layers."""
+    """A norm without sizes gets its sizes in each place; a summary and a drawing name the layers."""
     net = fn.transformer_encoder(8, 2, 2, 16, qk_norm=fn.RMSNorm(None))
     sized = fn.infer_sizes(net, (torch.ones(2, 3, 8), torch.ones(1, 3, dtype=torch.bool)))
     assert sized == fn.transformer_encoder(8, 2, 2, 16, qk_norm=fn.RMSNorm(4))
@@ -246,7 +246,7 @@ def test_sizes_are_inferred_and_summed_up():
 
 
 def test_a_gated_activation_doubles_its_features():
-    """Thus ``hidden`` is the input size of the last layer."""
+    """``hidden`` is therefore the input size of the last layer."""
     layer = fn.transformer_encoder_block(4, 2, 6, activation=fn.GEGLU())
     params, x = layer.init(0), draw((2, 3, 4)).float()
     assert params["linear1"]["weight"].shape == (12, 4)
@@ -301,12 +301,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_what_does_not_fit_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 def test_an_error_says_where():

@@ -39,7 +39,7 @@ def test_grid_sample_agrees_with_torch(mode, padding, corners, sizes, places, ro
 @given(steps, st.booleans(), st.integers(1, 3), st.integers(0, 99))
 @settings(max_examples=20)
 def test_affine_grid_agrees_with_torch(sizes, corners, rows, seed):
-    """They agree in two and three dimensions; a single point is in the middle."""
+    """Two and three dimensions agree; a single point is in the middle."""
     corners = corners and min(sizes) > 1  # otherwise torch warns about its old default
     twin = Function(lambda x: nn.functional.affine_grid(x, [rows, 1, *sizes], corners))
     assert_twins(fn.AffineGrid(tuple(sizes), corners), twin, draw((rows, len(sizes), len(sizes) + 1), seed))
@@ -65,12 +65,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert str(caught.value) == sentence
+        MESSAGES[message]()
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(("layer", "x"), [(fn.GridSample(), (IMAGES, GRID)), (fn.AffineGrid((2, 2)), torch.ones(3, 2, 3))])

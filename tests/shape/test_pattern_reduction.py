@@ -41,14 +41,14 @@ REPEATED = {
 
 @pytest.mark.parametrize("pattern", REDUCED)
 def test_a_reduction_means_what_its_pattern_says(pattern):
-    """Value and gradient are those of torch's reductions."""
+    """Value and gradient match torch's reductions."""
     shape, reduction, sizes, f = REDUCED[pattern]
     assert_twins(fn.Reduce(pattern, reduction, **sizes), Function(f), draw(shape))
 
 
 @pytest.mark.parametrize("pattern", REPEATED)
 def test_a_repetition_means_what_its_pattern_says(pattern):
-    """Value and gradient are those of expanded and repeated tensors."""
+    """Value and gradient match expanded and repeated tensors."""
     shape, sizes, f = REPEATED[pattern]
     assert_twins(fn.Repeat(pattern, **sizes), Function(f), draw(shape))
 
@@ -78,12 +78,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
