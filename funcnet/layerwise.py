@@ -13,7 +13,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinator import absent, errors_at, has_params
-from funcnet.combinators.depth import Repeat, Way
+from funcnet.combinators.depth import Repeat, ReversedCopies
 from funcnet.combinators.mixed_precision import MixedPrecision, with_dtypes_of
 from funcnet.combinators.stacking import entry
 from funcnet.contract import Cache, Grads, Layer, Params, Rng
@@ -111,9 +111,9 @@ class UpdatingCopies(Updating):
     def _run_backward(self, part: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[Updated, Any]:
         """Run the backward pass to the input, or only to the params of copy ``first``."""
         repeat: Any = self.original
-        stacks, way = Stacks(self.opt, part), Way(repeat, part.params, cache)
+        stacks, copies = Stacks(self.opt, part), ReversedCopies(repeat, part.params, cache)
         for i in reversed(range(repeat.n)):
-            p, c = way.at(i)
+            p, c = copies.at(i)
             with errors_at(repeat, i):
                 gy = self._run_copy_backward(stacks, i, p, c, gy, only_params=i == first)
         return stacks.updated(), gy

@@ -55,8 +55,8 @@ def refused(layer, x):
 
 
 MESSAGES = {
-    "uniqued: the layer may neither be stochastic nor batch_dependent, got Dropout(p=0.4)": lambda: fn.uniqued(fn.Dropout(0.4)),
-    "uniqued: the layer may neither be stochastic nor batch_dependent, got BatchNorm1d": lambda: fn.uniqued(fn.BatchNorm1d(3)),
+    "uniqued: the layer must be neither stochastic nor batch_dependent, got Dropout(p=0.4)": lambda: fn.uniqued(fn.Dropout(0.4)),
+    "uniqued: the layer must be neither stochastic nor batch_dependent, got BatchNorm1d": lambda: fn.uniqued(fn.BatchNorm1d(3)),
     "uniqued: layer must be a layer (a value with init, apply and vjp), got 3": lambda: fn.uniqued(3),
     "uniqued: x must be integers with at least one axis, got a tensor of shape (2,) and dtype torch.float32": lambda: refused(TABLE, torch.ones(2)),
     "uniqued: x must be integers with at least one axis, got a tensor of shape () and dtype torch.int64": lambda: refused(TABLE, torch.tensor(1)),
