@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field
 
@@ -71,6 +71,12 @@ class Checkpoints(Value):
     keep: int | None = field(default=3, validator=size_or_none)
     every: int | None = field(default=None, kw_only=True, validator=size_or_none)
     background: bool = field(default=False, kw_only=True, validator=flag)
+
+    if TYPE_CHECKING:  # a type checker would refuse a folder of type ``str``
+
+        def __init__(
+            self, folder: Path | str, keep: int | None = 3, *, every: int | None = None, background: bool = False
+        ) -> None: ...
 
     def save(self, step: int, tree: Tree, metadata: Any = None) -> None:
         """Save a tree as the checkpoint of a step, then delete the files beyond ``keep``.

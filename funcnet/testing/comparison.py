@@ -3,6 +3,7 @@
 Every ``check`` raises ``LawError``, an ``AssertionError`` with the broken rule, the path of the leaf, and the layer.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -151,6 +152,7 @@ def check_equal(layer: Layer, rule: str, got: Tree, want: Tree, *, scale: Tree, 
     ``moves`` returns how far rounding of the arguments moves each element. Below float64, this is allowed in addition.
     """
     floor = max([largest(leaf) for leaf in tree.leaves(scale)], default=0.0)
+    moves = moves and functools.cache(moves)
     for path, ours, theirs in _pairs(layer, rule, got, want):
         same = ours.shape == theirs.shape and ours.dtype == theirs.dtype
         require(same, layer, f"{rule}; {path} is {describe(ours)} and should be {describe(theirs)}")

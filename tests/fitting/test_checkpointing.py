@@ -31,7 +31,7 @@ def fit(folder, **changed):
 
 
 def test_epochs_count_those_in_the_checkpoint(tmp_path):
-    """After three of five epochs two more follow; the result equals that of five at once."""
+    """After three of five epochs two more follow; the result matches five epochs at once."""
     fit(tmp_path, epochs=3)
     found = fit(str(tmp_path), epochs=5)
     want = fn.fit(**{**ARGUMENTS, "epochs": 5})
@@ -43,7 +43,7 @@ def test_epochs_count_those_in_the_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("background", [False, True])
 def test_a_save_within_an_epoch_is_of_that_step(tmp_path, background):
-    """It is consistent, although donated steps keep writing while a thread saves."""
+    """The file is consistent, although donated steps keep writing while a thread saves."""
     kept = fn.Checkpoints(tmp_path, keep=None, every=1, background=background)
     fit(kept)
     assert kept.steps() == [*range(1, 11)]
@@ -138,7 +138,7 @@ class Counting(fn.Optimizer):
 
 
 def test_a_state_of_named_tuples_comes_back_as_it_was(tmp_path):
-    """It has the optimizer's class, which the file does not contain."""
+    """The state has the optimizer's class, which the file does not contain."""
     fit(tmp_path, opt=Counting())
     state = fit(tmp_path, opt=Counting(), epochs=3).state
     assert type(state) is Velocity

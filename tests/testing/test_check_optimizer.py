@@ -1,4 +1,4 @@
-"""The judge of optimizers: the library's own pass, and a broken one fails with the rule that it breaks."""
+"""``check_optimizer``: the library's optimizers pass, and a broken one fails with the rule that it breaks."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_the_optimizers_keep_the_contract(opt: fn.Optimizer) -> None:
 @pytest.mark.compiled
 @pytest.mark.parametrize("opt", one_of_each([*OPTIMIZERS, *MATRICES]), ids=repr)
 def test_compiled_code_is_judged_too(opt: fn.Optimizer) -> None:
-    """This is the default."""
+    """Compilation is checked by default."""
     check_optimizer(opt, {"weight": torch.ones(2, 3).double(), "more": torch.ones(3, 2).double()})
 
 

@@ -1,4 +1,4 @@
-"""The judge of schedules: a broken one fails with its rule; the library's own are judged in ``test_schedules``."""
+"""``check_schedule``: a broken schedule fails with its rule; ``test_schedules`` checks the library's schedules."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The judge of gradient transforms: a correct one passes, and a broken one fails with the rule that it breaks."""
+"""``check_transform``: a correct transform passes, and a broken one fails with the rule that it breaks."""
 
 from typing import Any
 

@@ -278,7 +278,7 @@ def test_the_other_parts_of_law_8_need_no_compiling() -> None:
 
 
 def test_an_unknown_argument_is_no_broken_law() -> None:
-    """It raises a ``TypeError`` as in any function."""
+    """The call raises a ``TypeError`` as for any function."""
     with pytest.raises(TypeError, match="compiled"):
         LAWS["linear"](Affine(), ROWS, compiled=False)
 
@@ -297,7 +297,7 @@ def test_the_law_of_transpose_says_which_gradient_is_not_there() -> None:
 
 
 def test_the_law_of_values_says_what_takes_the_place_of_a_list() -> None:
-    """It does not just report that a list has no hash."""
+    """The message suggests a tuple, and does not just report that a list has no hash."""
     with pytest.raises(
         AssertionError, match=r"^law 9, value: a value must not hold a list, which can change: use a tuple; in Mutable"
     ):
@@ -320,6 +320,6 @@ def test_every_law_has_something_to_reject() -> None:
     ],
 )
 def test_the_law_of_purity_says_what_was_written_to(broken: fn.Layer, path: str) -> None:
-    """The message has the path, and for the cache that of the argument that it holds."""
+    """The message has the path; for the cache, the path of the argument that the cache holds."""
     with pytest.raises(AssertionError, match=f"nothing may be written to, but {path} was"):
         LAWS["pure"](broken, ROWS.clone())

@@ -222,7 +222,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("message", BROKEN)
 def test_a_layer_that_is_not_reached_is_found_with_a_sentence(message: str) -> None:
-    """This holds even for a plain layer within: the spies that replace it have all features."""
+    """The layer within may be plain: the spies that replace it have all features."""
     for layer in (
         [BROKEN[message]] if not isinstance(BROKEN[message], Halved) else [BROKEN[message], type(BROKEN[message])(fn.Tanh())]
     ):
