@@ -52,7 +52,7 @@ class Checkpoints(Value):
             deleted: a run that resumes from before a damaged file keeps the good ones. ``None`` keeps all files.
         every: Number of steps between the saves of ``fit`` within an epoch; ``None`` to save only after each epoch.
         background: Whether ``save`` returns while a thread writes, as in ``save_in_background``. The next call, ``wait`` and the
-            end of the interpreter wait for the thread and raise its error.
+            exit of the interpreter wait for the thread and raise its error.
 
     Raises:
         ValueError: If ``folder`` is empty or not a path, or if ``keep`` or ``every`` is below 1.

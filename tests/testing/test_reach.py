@@ -205,7 +205,7 @@ BROKEN_PAIRS = {
     OwnLeafLost: "update_stats must return all of params, with its structure; .*'s'",
     OwnLeafReset: "update_stats (must not change params|may change only running statistics).*, but changes 's'",
     OwnLeafReshaped: r"update_stats must keep shapes and dtypes: s must be of \(\(\)",
-    ChildrenSwapped: r"with_children must put every layer at its name, and children\(\) has another at 'a', 'b'",
+    ChildrenSwapped: r"with_children must put every layer at its name, but children\(\) has another at 'a', 'b'",
     SettledSwapped: "inference must leave every layer in its place, but has another at 'a', 'b'",
     SettledTwice: "inference must leave every layer in its place, but has another at 'b'",
     SerialSwapped: "inference must leave every layer in its place, but 'a', 'b' then run in the order 'b', 'a'",
