@@ -83,9 +83,9 @@ def owed(paper: Paper, experiments: Sequence[Experiment]) -> None:
     spent = {e.name: [paper.seconds(e.name, framework) for framework in FRAMEWORKS] for e in experiments}
     ratios = {name: float(ratio(*pair)) for name, pair in spent.items() if all(pair)}
     low = [f"{name} ({value})" for name, value in ratios.items() if value < 2]
-    told = f"It misses this goal for {'; '.join(low)}" if low else "It reaches this goal for every net"
+    verdict = f"It misses this goal for {'; '.join(low)}" if low else "It reaches this goal for every net"
     if ratios:
-        paper.say(f"funcnet should take at most half of torch.nn's seconds, a ratio of 2. {told}.")
+        paper.say(f"funcnet should take at most half of torch.nn's seconds, a ratio of 2. {verdict}.")
     table(paper, experiments)
 
 
