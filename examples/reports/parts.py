@@ -30,7 +30,7 @@ def parts(experiment: Experiment, seed: int) -> dict[str, float]:
         began = time.perf_counter()
         theirs([batch])
         row["torch.nn"] = time.perf_counter() - began
-        for name, seconds in row.items() if i >= 20 else ():  # the first ones are the warm-up
+        for name, seconds in row.items() if i >= 20 else ():  # the first rounds are the warm-up
             columns[name].append(seconds * 1e6)
     return {name: statistics.median(column) for name, column in columns.items()}
 

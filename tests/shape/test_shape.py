@@ -114,7 +114,7 @@ def test_split_is_the_reverse_of_concat():
 
 
 def test_one_hot_agrees_with_torch_and_has_no_gradient():
-    """Its values are torch's in float32; a number out of range has none; the gradient is None."""
+    """The values match torch's in float32; a number out of range has only zeros; the gradient is None."""
     x = torch.tensor([[0, 2], [1, 1]])
     y, cache = fn.OneHot(4).apply({}, x)
     assert torch.equal(y, nn.functional.one_hot(x, 4).float())
@@ -131,7 +131,7 @@ PADS = [f"{kind}Pad{n}d" for kind in ("Zero", "Constant", "Reflection", "Replica
 @given(data=st.data())
 @settings(max_examples=20)
 def test_a_padding_agrees_with_its_twin(name, data):
-    """Any sizes that torch takes agree, also one number for all, with a batch, without, and with an empty batch."""
+    """All sizes that torch accepts agree, including one number for all; with a batch, without one, and with an empty batch."""
     n = int(name[-2])
     shape = data.draw(st.lists(st.integers(1, 4), min_size=n, max_size=n))
     most = [size - name.startswith("Reflection") for size in reversed(shape)]

@@ -38,7 +38,7 @@ def compiled_names(cases: Mapping[str, Case]) -> set[str]:
 
 
 def steps_of(case: Case) -> set[Step]:
-    """Return the steps that the layer's methods take, also as if in compiled code."""
+    """Return the steps that the layer's methods take, in eager mode and as if in compiled code."""
     params, x = prepared(case.layer, case.x, case.params, 0)
     gy = noise_like(run(case.layer, params, x, 0)[0], 1)
     work = functools.partial(everything, case.layer, params, x, gy, random.as_key(0))
