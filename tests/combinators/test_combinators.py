@@ -363,7 +363,7 @@ MESSAGES = {
     "parallel: x must be a tuple of 2, one entry per layer, got a tensor of shape (5, 3)": lambda: fn.parallel(F, F)(double(fn.parallel(F, F)), X),
     "parallel: params must be a tuple of 2, one entry per layer, got a tuple of 3": lambda: fn.parallel(F, F)(P, (X, X)),
     "branch: there must be at least one layer, got none": fn.branch,
-    "Add(broadcast=False): the operands must have one shape, got shapes (5, 4) and (5, 3)": lambda: fn.residual(F)(double(fn.residual(F)), X),
+    "Add(broadcast=False): the operands must have the same shape, got shapes (5, 4) and (5, 3)": lambda: fn.residual(F)(double(fn.residual(F)), X),
     "graph: there must be at least one input and one node, got 1 inputs and 0 nodes": lambda: fn.graph("x"),
     "graph: there must be at least one input and one node, got 0 inputs and 1 nodes": lambda: fn.graph(y=(F, "y")),
     "graph: the nodes must not form a cycle, got a -> b -> a": lambda: fn.graph("x", a=(G, "b"), b=(G, "a")),

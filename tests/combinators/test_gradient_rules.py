@@ -136,7 +136,7 @@ def test_law_1_compares_with_the_declared_rule():
     """A layer has its formula, a net the chain rule over the rules of its layers; a custom layer needs no formula."""
     x = fn.random.normal(0, (4, 3))
     check_laws(fn.serial(fn.Linear(3, 4), Guided(), fn.Linear(4, 2)), x, compiled=False)
-    with pytest.raises(AssertionError, match="law 1, transpose: vjp must give what declared_vjp gives"):
+    with pytest.raises(AssertionError, match="law 1, transpose: vjp must agree with declared_vjp"):
         LAWS["transpose"](Misdeclared(), x)
     with pytest.raises(AssertionError, match="law 1, transpose: the gradient of x"):
         LAWS["transpose"](Forgetful(fn.scale_gradient(0.5)), x)

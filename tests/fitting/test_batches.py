@@ -210,7 +210,7 @@ def test_params_on_another_device_than_the_batches_are_explained():
 REFUSED = {
     "fit: data must be batches; DataLoader(dataset, batch_size=...) makes them": {"data": TensorDataset(X, TARGET)},
     "fit: a batch must be a pair (x, target); transform=lambda batch, key: (x, target) makes one, got a tensor": {"data": [X]},
-    "fit: a batch of validation must be a pair (x, target); a function of the epoch may make them: lambda epoch: ": {"data": PAIRS, "validation": [{"x": X, "y": TARGET}]},
+    "fit: a batch of validation must be a pair (x, target); a function of the epoch can make them: lambda epoch: ": {"data": PAIRS, "validation": [{"x": X, "y": TARGET}]},
     "fit: the result of transform must be a pair (x, target)": {"data": PAIRS, "transform": lambda batch, key: batch[0]},
     "fit: data, a function of the epoch, must return an iterable of batches, got 3": {"data": lambda epoch: 3},
     "fit: data must have at least one batch in each epoch, got none in epoch 1": {"data": []},
@@ -219,7 +219,7 @@ REFUSED = {
     "fit: transform must be a function (batch, key) -> (x, target), or None, got 3": {"data": PAIRS, "transform": 3},
     "fit: metrics need validation data if data has a transform or is an iterator": {"data": iter(PAIRS), "metrics": [fn.R2()]},
     "fit: all of data must have the same number of rows, at least 1, got 39 and 40": {"data": {"a": X, "b": X[1:]}, "batch_size": 8, "transform": lambda batch, key: (batch["a"], None)},
-    "fit: epochs_done needs a training without checkpoints": {"data": PAIRS, "checkpoints": "folder", "epochs_done": 2},
+    "fit: epochs_done must be 0 with checkpoints": {"data": PAIRS, "checkpoints": "folder", "epochs_done": 2},
     "fit: checkpoints must be a folder, fn.Checkpoints(folder), or None, got 3": {"data": PAIRS, "checkpoints": 3},
 }  # fmt: skip
 

@@ -60,7 +60,7 @@ def test_a_save_within_an_epoch_is_of_that_step(tmp_path, background):
 
 OTHERS = {
     "net must be": {"net": fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.Linear(5, 2))},
-    "key must be 0, got 1; use another folder for another training": {"key": 1},
+    "key must be 0, got 1; use another folder for another run": {"key": 1},
     "batch_size must be 8, got 10": {"batch_size": 10},
     "rows must be 40, got 30": {"data": (X[:30], TARGET[:30])},
     "drop_last must be False, got True": {"drop_last": True},
@@ -94,7 +94,7 @@ def test_another_rate_or_loss_is_a_warning(tmp_path):
 def test_something_else_in_the_folder_is_refused(tmp_path):
     """The tree was not saved by fit."""
     fn.Checkpoints(tmp_path).save(3, NET.init(0))
-    with pytest.raises(ValueError, match="fit: checkpoints must be of an earlier fit"):
+    with pytest.raises(ValueError, match="fit: checkpoints must come from an earlier fit"):
         fit(tmp_path)
 
 

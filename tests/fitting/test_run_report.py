@@ -119,7 +119,7 @@ def test_a_net_without_x_is_an_outline(tmp_path: Path) -> None:
         ({"confusion": torch.zeros(2, 3)}, r"report: confusion must be a square matrix of finite numbers"),
         ({"confusion": "loss"}, r"report: confusion must be a square matrix .* got 'loss'"),
         ({"confusion": torch.eye(2), "classes": ["a"]}, r"report: classes must be a list of 2 names"),
-        ({"classes": ["a"]}, r"report: classes must be those of a confusion matrix, got none"),
+        ({"classes": ["a"]}, r"report: classes must be given with a confusion matrix, got none"),
         ({"title": None}, r"report: title must be a string"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -67,7 +67,7 @@ def test_a_run_does_not_wait_for_another_process(tmp_path, word, said):
     checkpoints = Checkpoints(tmp_path)
     with (
         held_elsewhere(tmp_path, word),
-        pytest.raises(ValueError, match=rf"^Checkpoints\(.*one training at a time.*another process is {said}"),
+        pytest.raises(ValueError, match=rf"^Checkpoints\(.*only one run at a time.*another process is {said}"),
         checkpoints.locked(),
     ):
         pass

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from saved_trees import ORDINARY, same, sample, tensor, tensors, trees, words
 
 import funcnet as fn
-from funcnet.saving.safetensors_format import _LACKED
+from funcnet.saving.safetensors_format import _UNSUPPORTED
 from funcnet.saving.tensors import DTYPES
 
-HELD = [name for name in ORDINARY if name not in _LACKED]
+HELD = [name for name in ORDINARY if name not in _UNSUPPORTED]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_dtypes_that_the_format_lacks_are_refused(path):
     """The error has the path; all other dtypes are saved."""
     for name in DTYPES:
         x = tensor("uint8", (4, DTYPES[name].itemsize), 0).view(DTYPES[name])
-        if name in _LACKED:
+        if name in _UNSUPPORTED:
             with pytest.raises(ValueError, match=rf"must hold dtypes of that format, got torch\.{name} at 'a\.0'"):
                 fn.save(path, {"a": [x]})
         else:

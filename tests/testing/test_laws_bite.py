@@ -225,11 +225,11 @@ def test_the_law_rejects_what_is_broken_in_one_dtype(
 @pytest.mark.parametrize(
     ("broken", "fault"),
     [
-        (WrittenInput(), "law 3, pure: nothing may be written to, and x was"),
-        (WrittenGy(), "law 3, pure: nothing may be written to, and gy was"),
-        (WrittenWorkspace(), "law 3, pure: nothing may be written to, and cache.workspace was"),
-        (ChanceWithoutKey(), "law 3, pure: torch's global generator may not be used"),
-        (SeededByItself(), "law 3, pure: torch's global generator may not be used"),
+        (WrittenInput(), "law 3, pure: nothing may be written to, but x was"),
+        (WrittenGy(), "law 3, pure: nothing may be written to, but gy was"),
+        (WrittenWorkspace(), "law 3, pure: nothing may be written to, but cache.workspace was"),
+        (ChanceWithoutKey(), "law 3, pure: torch's global generator must not be used"),
+        (SeededByItself(), "law 3, pure: torch's global generator must not be used"),
         (OutputInFloat32(), "law 4, structure: y must be torch.float64, got torch.float32"),
         (BiasNotSummed(), "law 4, structure: the gradient of params.b must have its shape"),
         (ExpandedInit(), "law 4, structure: init must return each element in its own memory, and b is expanded"),
@@ -321,5 +321,5 @@ def test_every_law_has_something_to_reject() -> None:
 )
 def test_the_law_of_purity_says_what_was_written_to(broken: fn.Layer, path: str) -> None:
     """The message has the path; for the cache, the path of the argument that the cache holds."""
-    with pytest.raises(AssertionError, match=f"nothing may be written to, and {path} was"):
+    with pytest.raises(AssertionError, match=f"nothing may be written to, but {path} was"):
         LAWS["pure"](broken, ROWS.clone())
