@@ -127,7 +127,7 @@ def two_savers(judge: Judge, count: int) -> Row:
     def once() -> list[str]:
         checkpoints = fn.Checkpoints(judge.new_folder(), None)
 
-        def save(first: int, tell: Tell) -> None:
+        def save(first: int, report: Report) -> None:
             for step in range(first, 20, 2):
                 checkpoints.save(step, (step, *tensors()))
 
