@@ -1,7 +1,7 @@
-"""Check what is in the wheel and the sdist of a folder: ``python .ci/archives.py FOLDER``.
+"""Check the contents of the wheel and the sdist in a folder: ``python .ci/archives.py FOLDER``.
 
-The wheel holds the package, with ``py.typed``, and nothing else; the sdist holds what is needed to test and document it too. The
-metadata says version, license, Python versions and extras, and shows the README.
+The wheel must contain the package with ``py.typed``, and nothing else. The sdist must also contain everything needed to test and
+document the package. The metadata must state version, license, Python versions and extras, and include the README.
 """
 
 import sys
@@ -16,7 +16,7 @@ IN_SDIST = ("README.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "pyprojec
 
 
 def wheel_problems(names: list[str]) -> list[str]:
-    """List what is wrong with the files of a wheel."""
+    """List the problems with the files of a wheel."""
     tops = {name.partition("/")[0] for name in names}
     strange = sorted(top for top in tops if top != "funcnet" and not top.endswith(".dist-info"))
     missing = [name for name in ("funcnet/py.typed", "funcnet/__init__.py") if name not in names]
@@ -25,28 +25,28 @@ def wheel_problems(names: list[str]) -> list[str]:
 
 
 def sdist_problems(names: list[str]) -> list[str]:
-    """List what is missing from the files of an sdist, whose names begin with its folder."""
+    """List the files missing from an sdist; its file names begin with its folder."""
     inner = {name.partition("/")[2] for name in names}
     return [f"the sdist lacks {name}" for name in IN_SDIST if name not in inner]
 
 
 def metadata_problems(metadata: Message, version: str) -> list[str]:
-    """List what the metadata lacks."""
+    """List the problems with the metadata."""
     problems = [f"the metadata lacks {field}" for field in FIELDS if not metadata.get(field)]
     if metadata.get("Version") != version:
         problems.append(f"the version must be {version}, got {metadata.get('Version')}")
     if metadata.get("Description-Content-Type") != "text/markdown" or "funcnet" not in str(metadata.get_payload()):
-        problems.append("the metadata must show the README as Markdown")
+        problems.append("the metadata must include the README as Markdown")
     return problems
 
 
 def version_of(source: str) -> str:
-    """Return the version that the package's source says."""
+    """Return the version declared in the package's source."""
     return next(line.split('"')[1] for line in source.splitlines() if line.startswith("__version__"))
 
 
 def main(folder: str) -> int:
-    """Print what is wrong, and return the exit status."""
+    """Print all problems, and return the exit status."""
     (wheel,), (sdist,) = Path(folder).glob("*.whl"), Path(folder).glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()

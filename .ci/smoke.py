@@ -1,7 +1,7 @@
-"""Try the installed wheel from outside of the source tree: ``python smoke.py SOURCE``, in an environment of the oldest versions.
+"""Test the installed wheel from outside the source tree, with the oldest supported dependencies: ``python smoke.py SOURCE``.
 
-Every file of the package is installed, every module imports, a net trains, and laws hold; attrs and typing-extensions are the
-oldest that SOURCE admits. Warnings are errors.
+Every file of the package must be installed, every module must import, a net must train, and laws must hold. attrs and
+typing-extensions must be the oldest versions that SOURCE supports. Warnings are errors.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 warnings.simplefilter("error")
-for category in (DeprecationWarning, FutureWarning):  # torch's own use of what it deprecates
+for category in (DeprecationWarning, FutureWarning):  # torch itself uses APIs that it deprecates
     warnings.filterwarnings("ignore", category=category, module="torch")
 
 SUBCLASSED = {"funcnet.interop.sklearn": "sklearn"}
@@ -22,7 +22,7 @@ SUBCLASSED = {"funcnet.interop.sklearn": "sklearn"}
 
 
 def check_files(source: Path, installed: Path) -> None:
-    """Compare the files of the package with those that were installed."""
+    """Compare the files of the package with the installed files."""
     there, here = (
         {path.relative_to(root) for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"}
         for root in (source / "funcnet", installed)
@@ -39,7 +39,7 @@ def check_versions(source: Path) -> None:
 
 
 def train() -> None:
-    """Train a net to tell the points inside a disk from those outside."""
+    """Train a net to separate the points inside a disk from those outside."""
     import torch
 
     import funcnet as fn
@@ -53,11 +53,11 @@ def train() -> None:
     for _ in range(300):
         params, state, _ = step(params, state, x, labels)
     right = (net(params, x).argmax(-1) == labels).double().mean()
-    assert right > 0.95, f"the share of points on their side must be above 0.95, got {right:.3f}"
+    assert right > 0.95, f"the fraction of correctly classified points must be above 0.95, got {right:.3f}"
 
 
 def check_laws() -> None:
-    """Try the laws of layers and of optimizers."""
+    """Check laws of a layer and of an optimizer."""
     import funcnet as fn
 
     for layer, shape in {
@@ -71,13 +71,13 @@ def check_laws() -> None:
 
 
 def lacks_extra(module: str) -> bool:
-    """Tell a module of classes that subclass those of an extra which is not installed."""
+    """Return whether a module subclasses classes of a package that is not installed, such as scikit-learn's."""
     needed = [extra for package, extra in SUBCLASSED.items() if f"{module}.".startswith(f"{package}.")]
     return any(importlib.util.find_spec(extra) is None for extra in needed)
 
 
 def main() -> None:
-    """Try everything."""
+    """Run all checks."""
     source = Path(sys.argv[1]).resolve()
     package = importlib.import_module("funcnet")
     installed = Path(package.__file__).parent

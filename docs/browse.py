@@ -2,9 +2,10 @@
 
     python docs/browse.py out/site             needs Debian's chromium and chromium-driver, and the extra `browser`
 
-For each page and width: the console has no error, every request is answered by the site itself, and the page is no wider than
-the window. A search for a name finds its entry among the first three results. The pictures are in ``out/browser``, dark ones too.
-Ends with the status 1 after naming every fault.
+For each page and width, the console must have no errors, the site itself must answer every request, and the page must not be
+wider than the window. On a desktop no formula of the reference may be wider than its frame. A search for a name must find its
+entry among the first three results. Screenshots, including dark ones, go to ``out/browser``. Prints every fault, and exits with
+status 1 if there are any.
 """
 
 import argparse
@@ -29,14 +30,20 @@ WIDTHS = {"desktop": (1280, 1000), "phone": (390, 844)}
 PAGES = [
     "index",
     "start",
+    "howto",
     "performance",
     "gallery",
     "differences",
     "results/benchmarks",
     "api/index",
+    "api/attention",
     "api/linear_maps",
     "api/losses",
+    "api/optimizers",
 ]
+REFERENCE = [f"api/{page.stem}" for page in sorted((Path(__file__).parent / "api").glob("*.md"))]
+"""Pages without a picture, opened on a desktop for their formulas."""
+DARK = ["index", "howto", "performance", "api/losses"]
 SEARCHES = {
     "Conv2d": "#funcnet.Conv2d",
     "AdamW": "#funcnet.AdamW",
@@ -47,7 +54,7 @@ FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-u
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves files without a word."""
+    """Serves files without logging."""
 
     def log_message(self, *arguments: Any) -> None:
         """Print nothing."""
@@ -66,7 +73,7 @@ def served(site: Path) -> Iterator[str]:
 
 @contextmanager
 def browser(chromium: str, driver: str) -> Iterator[webdriver.Chrome]:
-    """Start the browser without a window, and yield it."""
+    """Start a headless browser, and yield it."""
     options = Options()
     options.binary_location = chromium
     for flag in FLAGS:
@@ -91,7 +98,7 @@ class Visit:
         chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
     def open(self, path: str) -> None:
-        """Open a page, and collect what is wrong with it."""
+        """Open a page, and collect its faults."""
         self.chrome.get(f"{self.address}/{path}")
         self.chrome.execute_script("return document.fonts.ready")
         self.faults += [f"{path}, {self.width}: {fault}" for fault in [*self.console(), *self.requests(), *self.overflow()]]
@@ -101,7 +108,7 @@ class Visit:
         return [f"console: {row['message']}" for row in self.chrome.get_log("browser") if row["level"] in ("SEVERE", "WARNING")]
 
     def requests(self) -> Iterator[str]:
-        """Yield the requests that left the site, or were answered by an error."""
+        """Yield the requests that left the site or failed."""
         for row in self.chrome.get_log("performance"):
             event = json.loads(row["message"])["message"]
             answer = event["params"].get("response", {})
@@ -112,12 +119,18 @@ class Visit:
                 yield f"status {answer['status']} for {url}"
 
     def overflow(self) -> list[str]:
-        """Return by how much the page is wider than the window."""
+        """Return a fault if the page is wider than the window."""
         wide = self.chrome.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
         return [f"{wide} pixels too wide"] * (wide > 0)
 
+    def formulas(self) -> None:
+        """Collect the formulas that have to be scrolled."""
+        wide = "return [...document.querySelectorAll('.formula pre')].filter(p => p.scrollWidth > p.clientWidth)"
+        found = self.chrome.execute_script(f"{wide}.map(p => p.innerText)")
+        self.faults += [f"{self.chrome.current_url}, {self.width}: wider than its frame: {text}" for text in found]
+
     def picture(self, name: str) -> None:
-        """Save what the window shows."""
+        """Save a screenshot of the window."""
         data = self.chrome.execute_cdp_cmd("Page.captureScreenshot", {})["data"]
         (self.out / f"{name}_{self.width}.png").write_bytes(base64.b64decode(data))
 
@@ -126,7 +139,7 @@ class Visit:
         self.chrome.execute_script("document.body.dataset.theme = 'dark'")
 
     def search(self, words: str, wanted: str) -> None:
-        """Search for words, and demand an entry of the reference among the first three results."""
+        """Search for words, and require an entry of the reference among the first three results."""
         self.open(f"search.html?q={words.replace(' ', '+')}")
         results: list[str] = []
         for _ in range(100):
@@ -143,10 +156,13 @@ def visit(visit: Visit) -> list[str]:
     for path in PAGES:
         visit.open(f"{path}.html")
         visit.picture(path.replace("/", "_"))
+    for path in REFERENCE if visit.width == "desktop" else []:
+        visit.open(f"{path}.html")
+        visit.formulas()
     for words, wanted in SEARCHES.items():
         visit.search(words, wanted)
     visit.picture("search")
-    for path in ("index", "api/losses"):
+    for path in DARK:
         visit.open(f"{path}.html")
         visit.dark()
         visit.picture(f"{path.replace('/', '_')}_dark")
@@ -154,7 +170,7 @@ def visit(visit: Visit) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Browse the site in a folder, print the faults, and return the status."""
+    """Browse the site in a folder, print the faults, and return the exit status."""
     parser = argparse.ArgumentParser(prog="docs/browse.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("site", type=Path)
     parser.add_argument("--out", type=Path, default=Path("out/browser"), help="the folder for pictures")
@@ -164,7 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     with served(given.site) as address, browser(given.chromium, given.driver) as chrome:
         faults = [fault for width in WIDTHS for fault in visit(Visit(chrome, address, width, given.out))]
-    print(*faults, f"{len(WIDTHS) * (len(PAGES) + len(SEARCHES) + 2)} pages opened, {len(faults)} faults", sep="\n")
+    opened = len(WIDTHS) * (len(PAGES) + len(SEARCHES) + len(DARK)) + len(REFERENCE)
+    print(*faults, f"{opened} pages opened, {len(faults)} faults", sep="\n")
     return int(bool(faults))
 
 

@@ -1,10 +1,11 @@
-"""Open a report of a run, and what notebooks show, in a real browser, and look for faults.
+"""Open a report of a run and a page of notebook output in a real browser, and look for faults.
 
-    python docs/browse_report.py               needs what docs/browse.py needs
+    python docs/browse_report.py               has the requirements of docs/browse.py
 
-A small net is trained. Its report and its notebook page are opened at the width of a desktop and of a phone: the console has no
-error, nothing is requested from outside, no page is wider than the window, each curve is drawn, and a click unfolds the table.
-The pictures are in ``out/browser``, dark ones too. Ends with the status 1 after naming every fault.
+A small net is trained. Its report and its notebook page are opened at the width of a desktop and of a phone. The console must
+have no errors, no page may request anything from outside or be wider than the window, each curve must be drawn, and a click must
+unfold the table. Screenshots, including dark ones, go to ``out/browser``. Prints every fault, and exits with status 1 if there
+are any.
 """
 
 import argparse
@@ -21,7 +22,7 @@ CHARTS = 4
 
 
 def write(folder: Path) -> None:
-    """Train, and write the report and a page with what a notebook shows."""
+    """Train, and write the report and a page with the output of a notebook."""
     net = fn.serial(fn.Linear(8, 32), fn.residual(fn.LayerNorm(32) >> fn.Linear(32, 32) >> fn.GELU()), fn.Linear(32, 4))
     x = fn.random.normal(1, (400, 8))
     data = x, x[:, :4].argmax(1)
@@ -57,7 +58,7 @@ def visit(visit: Visit) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write and browse the pages, print the faults, and return the status."""
+    """Write and browse the pages, print the faults, and return the exit status."""
     parser = argparse.ArgumentParser(prog="docs/browse_report.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out/browser"), help="the folder for pages and pictures")
     parser.add_argument("--chromium", default="/usr/bin/chromium")

@@ -1,9 +1,10 @@
-"""Check a built site: no link leads nowhere, nothing comes from elsewhere, and every public name has one entry.
+"""Check a built site: no link is broken, nothing loads from other hosts, and every public name has exactly one entry.
 
     python docs/check_site.py out/site
 
-Links are followed to files and to anchors in them. What a page loads (scripts, styles, fonts, pictures) must be part of the site.
-Links for the reader may lead to other sites; they are not tried. Ends with the status 1 after naming every fault.
+Links are followed to files and to anchors in them. Everything that a page loads (scripts, styles, fonts, pictures) must be part
+of the site. Links for the reader may lead to other sites; they are not checked. Prints every fault, and exits with status 1 if
+there are any.
 """
 
 import re
@@ -22,7 +23,7 @@ GENERATED = {"genindex.html", "search.html", "py-modindex.html"}
 
 
 class Page(HTMLParser):
-    """What a page has: the names of its anchors, where its links lead, and what it loads."""
+    """The contents of a page: the names of its anchors, the targets of its links, and the files that it loads."""
 
     def __init__(self, text: str) -> None:
         """Read a page."""
@@ -33,7 +34,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Take down the attributes that count."""
+        """Record the relevant attributes."""
         given = {name: value for name, value in attrs if value}
         self.anchors |= {given[name] for name in ("id", "name") if name in given}
         if tag == "a" and "href" in given:
@@ -47,7 +48,7 @@ def pages_of(site: Path) -> dict[Path, Page]:
 
 
 def broken_links(site: Path) -> Iterator[str]:
-    """Yield the links, and what pages load, that lead to no file or to no anchor of it."""
+    """Yield the links and loaded files whose file or anchor is missing."""
     pages = pages_of(site)
     for path, page in pages.items():
         for link in dict.fromkeys([*page.links, *page.loads]):
@@ -62,7 +63,7 @@ def broken_links(site: Path) -> Iterator[str]:
 
 
 def loads_from_elsewhere(site: Path) -> Iterator[str]:
-    """Yield what pages, styles and scripts of a site fetch from other hosts."""
+    """Yield everything that pages, styles and scripts of a site fetch from other hosts."""
     outside = re.compile(r"(https?:)?//")
     for path, page in pages_of(site).items():
         yield from (f"{path.relative_to(site.resolve())} loads {one}" for one in page.loads if outside.match(one))
@@ -74,7 +75,7 @@ def loads_from_elsewhere(site: Path) -> Iterator[str]:
 def entries(inventory: bytes) -> Counter[str]:
     """Return the names of Python objects in an ``objects.inv``, with the number of their entries on pages."""
     header, _, rest = inventory.partition(b"zlib.\n")
-    assert header.startswith(b"# Sphinx inventory version 2"), "not an inventory of Sphinx"
+    assert header.startswith(b"# Sphinx inventory version 2"), "not a Sphinx inventory"
     rows = [line.split(" ", 4) for line in zlib.decompress(rest).decode().splitlines()]
     return Counter(name for name, role, *_ in rows if role.startswith("py:"))
 
@@ -85,7 +86,7 @@ def wrong_names(found: Counter[str], wanted: Iterable[str]) -> Iterator[str]:
 
 
 def faults(site: Path) -> list[str]:
-    """Return everything that is wrong with a site."""
+    """Return all faults of a site."""
     from docs._ext.public_names import documented
 
     found = entries((site / "objects.inv").read_bytes())
@@ -93,7 +94,7 @@ def faults(site: Path) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the faults of the site in a folder, and return the status."""
+    """Print the faults of the site in a folder, and return the exit status."""
     if len(arguments) != 1:
         print("usage: python docs/check_site.py FOLDER", file=sys.stderr)
         return 2

@@ -2,8 +2,8 @@
 
 sphinx-build -W --keep-going docs out/site
 
-Nothing is fetched, neither when the site is built nor when it is read: no inventory of other projects, no font, no script from
-elsewhere. Formulas are text, and ``_static/formulas.woff`` has every sign in them with one width, so that columns stay aligned.
+Nothing is fetched from other hosts, neither to build the site nor to read it: no inventories of other projects, no fonts, no
+scripts. Formulas are text, and ``_static/formulas.woff`` has all their characters in one width, so that columns stay aligned.
 """
 
 import sys
@@ -22,6 +22,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "docs._ext.families",
+    "docs._ext.formulas",
     "docs._ext.links",
 ]
 exclude_patterns = ["_ext"]

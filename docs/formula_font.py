@@ -1,7 +1,7 @@
-"""The font of formulas and code: the signs of DejaVu Sans Mono that mathematics needs, and those that it lacks, at one width.
+"""The font of formulas and code: mathematical characters of DejaVu Sans Mono, and others that it lacks, all of one width.
 
-Fonts of phones and of many desktops lack ᵢ, ⱼ or ℓ, and take them from a font of another width, which breaks the columns of a
-formula. The font comes from the copy of DejaVu in matplotlib, so nothing is downloaded. Its license is beside it.
+The fonts of phones and many desktops lack ᵢ, ⱼ or ℓ and fall back to a font of another width, which breaks the columns of a
+formula. The font comes from the copy of DejaVu in matplotlib, so nothing is downloaded. Its license is in the same folder.
 
     python docs/formula_font.py            writes docs/_static/formulas.woff and docs/_static/LICENSE_DEJAVU
 """
@@ -32,7 +32,7 @@ def wanted() -> set[int]:
 
 
 def add_missing(font: TTFont, other: TTFont) -> None:
-    """Add the signs that only the proportional font has, made as narrow as the others."""
+    """Add the characters that only the proportional font has, made as narrow as the others."""
     ours, theirs = font.getBestCmap(), other.getBestCmap()
     width = font["hmtx"]["x"][0]
     for point in sorted(wanted() & theirs.keys() - ours.keys()):
@@ -44,7 +44,7 @@ def add_missing(font: TTFont, other: TTFont) -> None:
 
 
 def add_glyph(font: TTFont, name: str, other: TTFont, glyph: str, width: int) -> None:
-    """Draw a glyph of another font in the middle of this width, narrowed where it is wider."""
+    """Draw a glyph of another font centered in this width, narrowed if it is wider."""
     glyphs = other.getGlyphSet()
     outline = DecomposingRecordingPen(glyphs)
     glyphs[glyph].draw(outline)
@@ -57,7 +57,7 @@ def add_glyph(font: TTFont, name: str, other: TTFont, glyph: str, width: int) ->
 
 
 def rename(font: TTFont) -> None:
-    """Give the font a name of its own, as its license asks of changed copies."""
+    """Rename the font, as its license requires for modified copies."""
     for record in font["name"].names:
         if record.nameID in (1, 3, 4, 6, 16):
             record.string = "Formulas"

@@ -1,4 +1,4 @@
-"""The pictures of the gallery: run the examples, and keep what each draws as a small file in docs/_static/gallery.
+"""The pictures of the gallery: run the examples, and keep each picture as a small file in docs/_static/gallery.
 
     python docs/gallery_pictures.py                 all of them: a quarter of an hour on one core
     python docs/gallery_pictures.py digits flow     only these
@@ -33,14 +33,14 @@ def shrunk(picture: Path, kept: Path) -> None:
 
 
 def draw(name: str, out: Path) -> None:
-    """Run an example with its own settings, and keep its picture."""
+    """Run an example with its default settings, and keep its picture."""
     subprocess.run([sys.executable, "-m", f"examples.{name}", "--out", str(out)], cwd=ROOT, check=True)
     KEPT.mkdir(parents=True, exist_ok=True)
     shrunk(out / f"{name}.png", KEPT / f"{name}.png")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Draw the pictures that are asked for."""
+    """Draw the requested pictures."""
     parser = argparse.ArgumentParser(prog="docs/gallery_pictures.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())} (all)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="the folder for the examples' own pictures")

@@ -46,8 +46,8 @@ def arguments(
     The first paragraph of ``doc`` is the description; ``given`` defaults to the command line. A count may have its own help:
     ``batch=(32, "number of rows of a step")``. ``others`` do not change the training: they are numbers, or lists of choices that
     begin with the default, each with its help: ``{"sample": (600, "number of characters to write")}``.
-    ``threads`` is 1, because further threads slow down nets as small as these, or ``None`` for torch's default. ``resumable``
-    says whether the training is saved in ``checkpoints``, which ``--fresh`` empties.
+    ``threads`` is 1, because more threads slow down nets as small as these, or ``None`` for torch's default. ``resumable`` says
+    whether the training is saved in ``checkpoints``, which ``--fresh`` deletes.
     """
     parser = argparse.ArgumentParser(
         description=(doc or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -59,9 +59,9 @@ def arguments(
     for name, (default, words) in (others or {}).items():
         kind = {"choices": default, "default": default[0]} if isinstance(default, tuple) else {"type": int, "default": default}
         parser.add_argument(f"--{name}", help=words, **kind)
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for what it writes")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="output folder")
     if resumable:
-        parser.add_argument("--fresh", action="store_true", help="begin anew where an interrupted training would be continued")
+        parser.add_argument("--fresh", action="store_true", help="start again instead of continuing an interrupted training")
     options = parser.parse_args(given)
     for name in counts:
         if getattr(options, name) < 1:
@@ -87,20 +87,20 @@ def checkpoints(options: Namespace, name: str, every: int | None = None) -> fn.C
     if options.fresh and kept.folder.exists():
         finished(kept)
     if kept.steps():
-        print(f"continuing the training in {kept.folder}; --fresh begins anew")
+        print(f"continuing the training in {kept.folder}; --fresh starts again")
     return kept
 
 
 def finished(kept: fn.Checkpoints) -> None:
-    """Delete the checkpoints of a training, and the folder of all of them if no other training has any."""
+    """Delete the checkpoints of a training, and the common folder if no other training has any."""
     with kept.locked():  # raises an error while another process trains there
         shutil.rmtree(kept.folder)
-    with suppress(OSError):  # other trainings have some
+    with suppress(OSError):  # other trainings have checkpoints
         kept.folder.parent.rmdir()
 
 
 def in_epochs(batch_of: Callable[[int], Batch], steps: int, epochs: int = 10) -> tuple[Callable[[int], Iterator[Batch]], int]:
-    """Return data for ``fit`` that are generated step by step, as a function of the epoch, and the number of epochs.
+    """Return data for ``fit`` that is generated step by step, as a function of the epoch, and the number of epochs.
 
     ``batch_of`` returns the batch of a step, counted from 1. The epochs have equal sizes; the last one may be smaller.
     """

@@ -4,7 +4,7 @@ A digit x becomes α x + σ ε with normal noise ε, where α² + σ² = 1 and �
 with a skip connection, estimates ε from the noisy digit, the time and the label; the loss is the mean squared error. The learning
 rate stays high to the end, and ``Averaged`` keeps an ``EMA`` of the params, over the last 500 steps or so. To draw a digit with
 the average, DDIM starts with noise and goes back in time (Song et al. 2021). The baselines are the estimate 0 and the best linear
-one. A nearest neighbor among the training digits reads the new digits, and held-out ones for comparison.
+estimate. A nearest-neighbor classifier, fitted to the training digits, reads the new digits, and held-out digits for comparison.
 
     python -m examples.diffusion --epochs 60 --seed 0 --out out
 """
@@ -104,7 +104,7 @@ def drawn(params: Params, labels: Tensor, rng: Key) -> list[Tensor]:
 
 
 def linear(x: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
-    """Return the best linear estimate of the noise: the exact one if images were normal, with x's mean and covariance."""
+    """Return the best linear estimate of the noise: optimal for normally distributed images with x's mean and covariance."""
     (alpha, sigma), mean = levels(t), x.flatten(1).mean(0)
     variances, axes = torch.linalg.eigh(torch.cov(x.flatten(1).T))
     alpha, sigma = alpha[:, :, 0, 0], sigma[:, :, 0, 0]
@@ -147,7 +147,7 @@ def main(given: list[str] | None = None) -> None:
     print(f"parameters          {fn.tree.size(params)}")
     print(f"training            {sum(history['seconds']):.1f} s")
     print(f"estimate 0          {loss(torch.zeros_like(noise), noise):.4f} error in the noise")
-    print(f"best linear one     {loss(linear(train, noisy, t), noise):.4f}")
+    print(f"best linear         {loss(linear(train, noisy, t), noise):.4f}")
     seen = noisy, t, test_labels.repeat(10)
     print(f"U-Net               {loss(net(params, seen), noise):.4f}")
     print(f"its last params     {loss(net(last, seen), noise):.4f}")

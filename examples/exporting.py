@@ -2,9 +2,9 @@
 
 A net learns digits for some epochs. Then its training step, with dropout, running statistics, AdamW and a schedule, is exported
 as a program of ``torch.export`` and as a package of machine code made with AOTInductor. Another process, in which ``import
-funcnet`` fails, continues training with each file: 20 steps on new batches. The losses are compared with those of the eager step,
-and the time of a step with eager mode and ``fn.compile``. A program of ``torch.export`` is portable but not fast: Python calls
-each of its operations, and it checks its arguments at each call.
+funcnet`` fails, continues training with each file: 20 steps on new batches. Its losses are compared with the eager step's, and
+its time per step with eager mode and ``fn.compile``. A program of ``torch.export`` is portable but slow: Python calls each of its
+operations, and every call checks its arguments.
 
     python -m examples.exporting --epochs 3 --seed 0 --out out
 """
@@ -88,7 +88,7 @@ def elsewhere(kind: str, package: Path, given: Any, folder: Path, timed: int) ->
 
 
 def seconds(call: Callable[..., Any], arguments: Any, timed: int) -> float:
-    """Time a call after a first one, which may compile."""
+    """Time a call after a warm-up call, which can compile."""
     call(*arguments)
     start = perf_counter()
     for _ in range(timed):
@@ -98,7 +98,7 @@ def seconds(call: Callable[..., Any], arguments: Any, timed: int) -> float:
 
 def main(given: list[str] | None = None) -> None:
     """Train, export, and continue without funcnet."""
-    others = {"compiled": (1, "1 to make the package of machine code too, 0 to leave it out")}
+    others = {"compiled": (1, "1 to make the package of machine code too, 0 to skip it")}
     options = common.arguments(__doc__, given, others, resumable=False, epochs=3)
     options.out.mkdir(parents=True, exist_ok=True)
     (images, labels), _ = common.digits(fn.key(options.seed))

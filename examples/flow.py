@@ -1,9 +1,9 @@
 """Flow: a normalizing flow of affine couplings learns the density of two moons.
 
 The flow maps points to standard normal numbers and adds up its log-determinant on the way. The loss is the negative log density
-of the points: that of the normal numbers minus the log-determinant. The inverse of the flow turns normal numbers into new points.
-The baseline is a normal distribution with the mean and covariance of the training points; the limit is the true density of the
-points. All figures are nats per held-out point.
+of the points: the negative log density of the normal numbers, minus the log-determinant. The inverse of the flow turns normal
+numbers into new points. The baseline is a normal distribution with the mean and covariance of the training points; the limit is
+the true density of the points. All figures are nats per held-out point.
 
     python -m examples.flow --epochs 40 --seed 0 --out out
 """
@@ -27,7 +27,7 @@ SPREAD = torch.tensor([0.87, 0.5])
 
 
 def scale_and_shift() -> fn.Layer:
-    """Return a layer that maps one half to the log scale of the other, between -1 and 1, and its shift."""
+    """Return a layer that maps one half to the log scale, between -1 and 1, and the shift of the other half."""
     return fn.mlp([1, WIDTH, WIDTH, 2], fn.SiLU()) >> fn.Chunk(2) >> fn.parallel(fn.Tanh(), fn.Identity())
 
 
@@ -62,10 +62,10 @@ def moons(n: int, rng: Key) -> tuple[Tensor, Tensor]:
     return circles, circles + NOISE / SPREAD * fn.random.normal(rng, (n, 2))
 
 
-def normal_nll(points: Tensor, centres: Tensor, covariance: Tensor) -> Tensor:
+def normal_nll(points: Tensor, centers: Tensor, covariance: Tensor) -> Tensor:
     """Return the mean nats of points under a uniform mixture of normal distributions around the centers."""
-    normals: Any = torch.distributions.MultivariateNormal(centres, covariance)
-    nats: Tensor = math.log(len(centres)) - normals.log_prob(points[:, None]).logsumexp(1).mean()
+    normals: Any = torch.distributions.MultivariateNormal(centers, covariance)
+    nats: Tensor = math.log(len(centers)) - normals.log_prob(points[:, None]).logsumexp(1).mean()
     return nats
 
 
@@ -75,7 +75,7 @@ def triple(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def picture(params: Params, test: Tensor, rng: Key, options: Namespace) -> None:
-    """Draw the held-out points, the same number from the flow, and the density."""
+    """Draw the held-out points, as many points from the flow, and the density."""
     normal = fn.random.normal(rng, tuple(test.shape))
     drawn = torch.cat(net.inverse(params, triple(normal))[:2], 1)
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13.5, 4.3), layout="constrained", sharex=True, sharey=True)

@@ -1,9 +1,9 @@
-"""PyTorch both ways: a ResNet-18 of torch.nn becomes a net, trains like its module, is converted back, and runs in ONNX Runtime.
+"""PyTorch interop: a ResNet-18 of torch.nn becomes a net, trains like its module, is converted back, and runs in ONNX Runtime.
 
-The module is written in torch.nn here, with the layers and names of ResNet-18 for small images, and has random weights. The
-example compares and prints: outputs, gradients and running statistics in float64 and float32; the losses of a few steps with the
-same optimizer; the outputs of the module returned by ``to_torch`` for the trained params, of the module with one block wrapped in
-``as_module``, and of the ONNX file, for two batch sizes. Finally it times a training step.
+The module is defined here in torch.nn, with random weights and the layers and names of ResNet-18 for small images. The example
+compares and prints outputs, gradients and running statistics in float64 and float32, and the losses of a few steps with the same
+optimizer. It also compares the outputs of the module that ``to_torch`` returns for the trained params, of a module with one block
+wrapped in ``as_module``, and of the ONNX file with two batch sizes. Finally it times a training step.
 
     python -m examples.interop --steps 5 --width 64 --out out
 """
@@ -52,7 +52,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet-18 (He et al. 2016, table 1), whose stem keeps small images as large as they are."""
+    """ResNet-18 (He et al. 2016, table 1) with a stem that keeps the size of small images."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ def trained(module: torch.nn.Module, x: Tensor, labels: Tensor, steps: int) -> t
 
 
 def with_our_block(module: Any) -> torch.nn.Module:
-    """Return a copy of a module in which one block is a net of funcnet, whose gradients are its own VJP."""
+    """Return a copy of a module in which one block is a funcnet net, differentiated by its own VJP."""
     module = copy.deepcopy(module)
     module.layer2[1] = as_module(*from_torch(module.layer2[1]))
     return module  # type: ignore[no-any-return]
@@ -132,7 +132,7 @@ def with_our_block(module: Any) -> torch.nn.Module:
 
 def main(given: list[str] | None = None) -> None:
     """Convert, compare, train, go back, export and time; print each result."""
-    numbers = {"width": (64, "channels of the first stage"), "size": (32, "pixels of a side")}
+    numbers = {"width": (64, "number of channels of the first stage"), "size": (32, "image size in pixels")}
     options = common.arguments(__doc__, given, numbers, resumable=False, steps=5, batch=16)
     torch.manual_seed(options.seed)
     module = ResNet(options.width)

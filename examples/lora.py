@@ -1,4 +1,4 @@
-"""LoRA: a net that knows the digits 0 to 4 learns 5 to 9 from 100 images, while most of its weights stay fixed.
+"""LoRA: a net trained on the digits 0 to 4 learns 5 to 9 from 100 images, while most of its weights stay fixed.
 
 Four ways are compared: train only a new head on the frozen trunk; train adapters of rank 4 in the trunk too (LoRA, Hu et al.
 2022); train all weights; train all weights from scratch. Each is the same net, rewritten in one line. ``add_lora`` inserts

@@ -31,7 +31,7 @@ loss = fn.MSE()
 
 
 def sines(rng: Key, tasks: int, points: int = POINTS) -> tuple[Tensor, Tensor]:
-    """Draw points of sines a sin(x - b): x and y (tasks, points, 1), a between 0.1 and 5, b up to π, x between -5 and 5."""
+    """Draw points of sines y = a sin(x - b): x and y (tasks, points, 1), a between 0.1 and 5, b up to π, x between -5 and 5."""
     of_a, of_b, of_x = fn.split(rng, 3)
     a = fn.random.uniform(of_a, (tasks, 1, 1), 0.1, 5.0)
     b = fn.random.uniform(of_b, (tasks, 1, 1), 0.0, math.pi)
@@ -60,7 +60,7 @@ def outer_loss(params: Params, x: Tensor, target: Tensor, steps: int) -> Tensor:
 def trained(epochs: int, steps: int, rng: Key, kept: fn.Checkpoints) -> tuple[Params, float]:
     """Train initial weights for adaptation with a number of inner steps; return them and the seconds.
 
-    It does not use ``fit``, so it saves its position itself after each epoch, and continues from there.
+    It does not use ``fit``: it saves its own checkpoint after each epoch, and continues from the newest one.
     """
     first, tasks = fn.split(rng)
     params = net.init(first)

@@ -1,4 +1,4 @@
-"""Private: a net learns digits with differential privacy: the trained params reveal little about any single digit.
+"""Private: a net learns digits with differential privacy, so that the trained params reveal little about any single digit.
 
 At each step a digit takes part with probability q. Its gradient is clipped to the norm C, and normal noise with std σC hides
 which gradients were summed (DP-SGD, Abadi et al. 2016). ``clipped_grads`` stores no gradient of a single digit, and

@@ -57,7 +57,7 @@ def orders(seed: Key, epochs: int) -> Iterator[Any]:
 
 
 def torch_twin(params: Params) -> torch.nn.Module:
-    """Build the same network in torch.nn; the names of funcnet's params are the keys of its state_dict."""
+    """Build the same network in torch.nn; its state_dict has the names of funcnet's params as keys."""
     twin = nn.Sequential(
         nn.Linear(2, 25), nn.Tanh(), nn.Linear(25, 25), nn.Tanh(), nn.Linear(25, 25), nn.Tanh(), nn.Linear(25, 2)
     )
@@ -106,7 +106,7 @@ def train(
     epochs: int,
     quiet: bool = False,
 ) -> tuple[Params, list[float], float]:
-    """Train one of the two, and return its last params, the mean loss of each epoch, and the seconds of its steps."""
+    """Train one network, and return its final params, the mean loss of each epoch, and the seconds of its steps."""
     step, current = steps(params)
     x, labels = data
     targets = torch.eye(2, dtype=x.dtype)[labels]
@@ -171,9 +171,9 @@ def picture(results: dict[str, Any], test_data: tuple[Tensor, Tensor], path: Pat
 def main(arguments: list[str] | None = None) -> None:
     """Train both networks, print the table and save the picture."""
     parser = argparse.ArgumentParser(description=ABOUT, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=200, help="how often each network sees the 1000 training points")
-    parser.add_argument("--seed", type=int, default=0, help="decides the data, the first weights and the batches")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="the folder for quickstart.png")
+    parser.add_argument("--epochs", type=int, default=200, help="number of passes over the 1000 training points")
+    parser.add_argument("--seed", type=int, default=0, help="determines data, initial weights and batches")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for quickstart.png")
     options = parser.parse_args(arguments)
     if options.epochs < 1:
         parser.error(f"--epochs must be at least 1, got {options.epochs}")

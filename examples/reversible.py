@@ -1,8 +1,8 @@
-"""Reversible: a net of 64 reversible blocks learns to distinguish two spirals, with the memory of a net of two blocks.
+"""Reversible: a net of 64 reversible blocks learns to separate two spirals, with the memory of a net of two blocks.
 
     y₁ = x₁ + f(x₂)      y₂ = x₂ + g(y₁)      therefore x₂ = y₂ - g(y₁), x₁ = y₁ - f(x₂)
 
-The backward pass restores each block's input from its output. Plain blocks with the same formula keep all of their caches.
+The backward pass restores each block's input from its output. Plain blocks with the same formula keep all their caches.
 
     python -m examples.reversible --epochs 20 --blocks 64 --out out
 """

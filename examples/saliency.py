@@ -1,6 +1,6 @@
 """Saliency: the pixels that made a net see a 3, by gradient, guided backpropagation, and relevance propagation (LRP).
 
-Each is a backward rule, which ``with_vjp`` and ``map_layers`` insert in a trained net in one line; params do not change:
+Each method is a backward rule, which ``with_vjp`` and ``map_layers`` insert in a trained net in one line; params do not change:
 
     gradient    |gx| of the score of the class (Simonyan et al. 2014), or x ⊙ gx
     guided      gx, if only positive gradients pass through a ReLU (Springenberg et al. 2015)
@@ -45,7 +45,7 @@ def guided(vjp: Callable[[Tensor], Any], x: Tensor, y: Tensor, gy: Tensor) -> An
 
 
 def relevance(vjp: Callable[[Tensor], Any], x: Tensor, y: Tensor, gy: Tensor) -> Any:
-    """Multiply gy by y, and divide it by y moved away from 0 by EPS; x times the gradient is then the relevance."""
+    """Multiply gy by y / (y + ε sign y), with ε = EPS; x times the gradient is then the relevance."""
     return vjp(gy * y / (y + torch.where(y < 0, -EPS, EPS)))
 
 
@@ -79,7 +79,7 @@ def without(x: Tensor, salient: Tensor, count: int) -> Tensor:
 
 
 def picture(x: Tensor, labels: Tensor, maps: dict[str, Tensor], options: Namespace) -> None:
-    """Draw one image of each digit, and below it the map of each method: red for the class, blue against it."""
+    """Draw one image of each digit, and below it the map of each method: red pixels support the class, blue ones oppose it."""
     rows = [int((labels == digit).nonzero()[0]) for digit in range(10)]
     figure, panels = plt.subplots(5, 10, figsize=(11, 6), layout="constrained")
     for column, row in enumerate(rows):

@@ -1,7 +1,7 @@
 """Schedules: a picture of all of them, with the learning rates from a range test and a plateau rule for a net on digits.
 
-Each panel is one schedule over 200 steps, computed at once with ``torch.func.vmap``. Below are two rates that are based on the
-losses of a small net. A range test trains for some batches with a growing rate and finds where the loss falls fastest;
+Each panel is one schedule over 200 steps, computed at once with ``torch.func.vmap``. The two panels below show rates that depend
+on the losses of a small net. A range test trains for some batches with a growing rate and finds where the loss falls fastest;
 ``ReduceOnPlateau`` lowers the rate when the validation loss of an epoch has not improved.
 
     python -m examples.schedules --epochs 40 --seed 0 --out out

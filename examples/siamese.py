@@ -1,9 +1,9 @@
-"""Siamese: a net learns from pairs whether two handwritten digits are the same, and is tested on digits that it never saw.
+"""Siamese: a net learns from pairs whether two handwritten digits are the same, and is tested on digits that it has never seen.
 
-One encoder, with one set of params, turns both images into vectors; a logistic regression classifies the cosine between them.
+One encoder, with one set of params, turns both images into vectors; a logistic regression classifies their cosine.
 ``shared`` applies the encoder to both images, draws different dropout for each and sums the gradients. The net is trained on
-pairs of the digits 0 to 6. It is tested on pairs of other images of these digits, and of 7, 8 and 9, which are new to it. Half of
-all pairs show the same digit. Width, dropout and epochs were chosen on pairs of two digits left out of training.
+pairs of the digits 0 to 6. It is tested on pairs of other images of these digits, and on pairs of 7, 8 and 9, which are new to
+it. Half of all pairs show the same digit. Width, dropout and epochs were chosen on pairs of two digits left out of training.
 
     python -m examples.siamese --epochs 10 --seed 0 --out out
 """
@@ -53,7 +53,7 @@ def only(data: tuple[Tensor, Tensor], digits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def agreement(y: Tensor, target: Tensor) -> Tensor:
-    """Return the fraction of correctly classified pairs: a logit above 0 means "same"."""
+    """Return the fraction of correctly classified pairs; a logit above 0 means "same"."""
     return ((y > 0) == (target > 0.5)).float().mean()
 
 

@@ -1,8 +1,8 @@
 """Grid search: scikit-learn chooses the learning rates of four nets for the digits by cross-validation.
 
 ``Classifier`` is an estimator, and optimizers are values whose fields are parameters: ``classifier__optimizer__lr``. A fifth of
-the digits is set aside for a single test at the end, of the best of each net and of scikit-learn's own MLP and support vector
-machine.
+the digits is set aside for a single test at the end: of the best model with each net, and of scikit-learn's MLP and support
+vector machine.
 
     python -m examples.sklearn_grid --epochs 30 --seed 0 --out out
 """

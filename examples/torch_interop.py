@@ -27,16 +27,16 @@ from funcnet.interop.torch_nn import as_module, from_torch, to_torch
 module, x = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU()), torch.randn(16, 4)
 
 net, params = from_torch(module)          # a net; net.inference() computes what module.eval() does
-native = to_torch(net, params)            # modules of torch.nn where it has them
-wrapped = as_module(net, params)          # one module, whose backward pass is the VJP of the net
+native = to_torch(net, params)            # modules of torch.nn, where torch.nn has them
+wrapped = as_module(net, params)          # one module; its backward pass is the VJP of the net
 
 for one in (native, wrapped):
     assert torch.allclose(one.eval()(x), module.eval()(x), atol=1e-6)
 """
 
 KEYS = """\
-The paths of params are the keys of the `state_dict`, in both directions. A module takes several inputs as separate
-arguments, a net takes them as a tuple. Masks of nets are True where attention is allowed."""
+The paths of params are the keys of the `state_dict`, in both directions. A module takes several inputs as separate arguments; a
+net takes them as a tuple. In a net, masks are True where attention is allowed."""
 
 WRAPPED = """\
 `as_module` converts every other layer, and each layer with an option that torch.nn lacks, such as
@@ -56,7 +56,7 @@ FAMILIES = {
     "shapes": "flatten channelshuffle pixelshuffle padding upsampling",
     "distances": "distance",
 }
-"""The files of torch.nn.modules in which the modules of each family are."""
+"""The files of torch.nn.modules that define the modules of each family."""
 
 GROUPS = {
     "arithmetic": "arithmetic",
@@ -74,15 +74,15 @@ GROUPS = {
     "passing": "handed on, with a gradient or without",
     "of_torchvision": "of torchvision",
 }
-"""What the functions of each file of converters do."""
+"""The purpose of the functions in each file of converters."""
 
 FUNCTIONS_SAID = """\
-In a traced forward it converts these functions and methods, wherever torch has them: as `torch.name`,
-`torch.nn.functional.name` or `x.name()`, in place (`x.name_()`) and as operators."""
+In a traced forward it converts these functions and methods in each form that torch has: `torch.name`,
+`torch.nn.functional.name`, `x.name()`, in place (`x.name_()`), and as operators."""
 
 
 def classes() -> dict[str, list[str]]:
-    """Return the names of the layers of each kind of module, of all that ``to_torch`` has a converter for."""
+    """Return the names of all layers that ``to_torch`` converts, by the kind of module that they become."""
     kinds: dict[str, list[str]] = {"native": [], "containers": [], "operations": []}
     for one in MODULES:
         is_container = any(one is held for held in vars(containers).values())
@@ -91,14 +91,8 @@ def classes() -> dict[str, list[str]]:
     return {kind: sorted(names) for kind, names in kinds.items()}
 
 
-def _kind(layer: type) -> str:
-    if layer in (*operations.OPERATIONS, NoGradient):
-        return "operations"
-    return "containers" if layer in vars(containers).values() else "native"
-
-
 def sources() -> dict[str, list[str]]:
-    """Return the names of the modules of torch.nn that ``from_torch`` converts, and of those that it refuses."""
+    """Return the names of the modules of torch.nn that ``from_torch`` converts, and of those it rejects."""
     known = {one for one in LAYERS if one.__module__.startswith("torch.")}
     losses = {one for one in known if one in refused.LOSSES}
     others = {one for one in known - losses if one in refused.LAZY or one is nn.CrossMapLRN2d}
@@ -117,7 +111,7 @@ def by_family(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def functions() -> dict[str, list[str]]:
-    """Return the names of the functions and methods that traced code may call, by what they do."""
+    """Return the names of the functions and methods that traced code can call, by purpose."""
     found: dict[str, set[str]] = {group: set() for group in GROUPS.values()}
     for target, convert in FUNCTIONS.items():
         name = target.rpartition(".")[2] if isinstance(target, str) else target.__name__
@@ -152,13 +146,13 @@ def page() -> str:
         "It traces the forward of any other module with `torch.fx`, and names the functions that it cannot convert.",
         FUNCTIONS_SAID,
         table("what they do", functions()),
-        f"It refuses {len(of['losses'])} losses, such as `nn.MSELoss`: use those of funcnet, such as `fn.MSE`. It also refuses:",
+        f"It rejects {len(of['losses'])} losses, such as `nn.MSELoss`: use funcnet's, such as `fn.MSE`. It also rejects:",
         listed(of["refused"]),
         f"## To torch.nn\n\n`to_torch` converts {len(to['native'])} layers to modules of torch.nn, or to subclasses of them:",
         listed(to["native"]),
-        f"These {len(to['containers'])} combinators become containers of the modules within them:",
+        f"These {len(to['containers'])} combinators become containers of the modules of their layers:",
         listed(to["containers"]),
-        f"The modules of these {len(to['operations'])} layers without params call the layer, and autograd differentiates it:",
+        f"These {len(to['operations'])} layers without params become modules that call the layer; autograd differentiates it:",
         listed(to["operations"]),
         WRAPPED,
     ]

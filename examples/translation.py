@@ -1,8 +1,8 @@
-"""Translation: a transformer reads numbers aloud in German, where 742 is sieben hundert zwei und vierzig: ones before tens.
+"""Translation: a transformer reads numbers aloud in German, which puts ones before tens: 742 is sieben hundert zwei und vierzig.
 
-The source is the digits of a number below a million, padded at the end; the target is its words in order. Every seventh number is
-held out. To write, the net takes the most likely word at each step; the keys and values of the digits, and of the words so far,
-are in a carry. The picture shows the attention of the decoder to the digits while it writes.
+The source is the digits of a number below a million, padded at the end; the target is its words. Every seventh number is held
+out. To write, the net chooses the most likely word at each step; a carry holds the keys and values of the digits and of the
+previous words. The picture shows the attention of the decoder to the digits while it writes.
 
     python -m examples.translation --steps 400 --seed 0 --out out
 """
@@ -25,7 +25,7 @@ SMALL = ["", *["ein", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht"
 TENS = ["zwanzig", "dreißig", "vierzig", "fünfzig", "sechzig", "siebzig", "achtzig", "neunzig"]
 WORDS = ["padding", "start", "end", *SMALL[1:], "eins", "sech", "sieb", *TENS, "und", "hundert", "tausend"]
 
-# Rotations encode the decoder's positions; the encoder has its positions from the embedding.
+# Rotations encode the decoder's positions; the encoder's positions are embedded.
 translator = fn.transformer(WIDTH, HEADS, 2, 2, 2 * WIDTH, rotary=fn.RotaryEmbedding(WIDTH // HEADS))
 net = fn.graph(
     *("source", "target", "mask"),

@@ -1,9 +1,9 @@
 """VAE: a variational autoencoder learns to draw digits from a few numbers.
 
-Encoder, draw and decoder are one graph with two named outputs: the logits of the pixels, and the mean and log variance of the
-latent numbers. The loss, the negative evidence lower bound, is the sum of a loss for each output. A pixel counts the dark ones of
-16 dots and is binomial given the latent numbers. The baseline has no latent numbers: each pixel is binomial with its mean over
-the training digits. All figures are nats per held-out digit.
+The encoder, the sampling of latent numbers and the decoder are one graph with two named outputs: the logits of the pixels, and
+the mean and log variance of the latent numbers. The loss, the negative evidence lower bound, is the sum of a loss for each
+output. A pixel is the number of dark dots among 16; given the latent numbers, it has a binomial distribution. The baseline has no
+latent numbers: each pixel is binomial with its mean over the training digits. All figures are nats per held-out digit.
 
     python -m examples.vae --epochs 100 --seed 0 --out out
 """
@@ -53,7 +53,7 @@ def decoded(params: Params, z: Tensor) -> Tensor:
 
 
 def between(one: Tensor, other: Tensor, steps: int) -> Tensor:
-    """Return the points from one row of latent numbers to another, on a straight line."""
+    """Return points on the straight line from one row of latent numbers to another."""
     return one + torch.linspace(0, 1, steps)[:, None] * (other - one)
 
 
@@ -88,7 +88,7 @@ def main(given: list[str] | None = None) -> None:
     print(f"training         {sum(history['seconds']):.1f} s")
     print(f"mean digit       {DOTS * pixels(mean.logit(), test) - constant(test):.2f} nats per digit")
     print(f"negative bound   {loss(y, target(test)) - constant(test):.2f} nats per digit")
-    print(f"  of that latent {loss.parts(y, target(test))['latent'][0]:.2f}")
+    print(f"  latent part    {loss.parts(y, target(test))['latent'][0]:.2f}")
     picture(params, test, labels, sample_key, options)
     finished(kept)
 

@@ -1,40 +1,40 @@
 """Functional, stateless neural-network layers on PyTorch tensors: no autograd, every gradient derived by hand.
 
-The names, by group; ``funcnet.__all__`` lists them in this order:
+Names by group, in the order of ``funcnet.__all__``:
 
     contract               the layer, and the decorator of all values
     randomness             keys, and funcnet.random
     trees and sizes        params as trees, and sizes inferred from an input
     linear maps            Linear and its relatives
-    convolutions           in one to three axes, transposed, unshared, masked, separable
+    convolutions           over one to three axes: plain, transposed, locally connected, masked, separable
     pooling                over windows, adaptive, global, over segments, and with any layer
     normalization          over batches, layers, groups, instances
     recurrent layers       whole sequences, single cells, and packing
     attention              attention, masks and positions
-    embeddings             rows of a table
+    embeddings             lookup tables of vectors
     shapes                 reshaping, indexing, padding, resizing, sampling
     noise                  dropout and its relatives
     activations            elementwise functions, softmaxes, gated units
     operands               arithmetic of several tensors, distances, reductions along axes
-    combinators            layers made of layers
+    combinators            layers that contain layers
     gradient rules and watching  custom backward rules; layers that observe values and gradients
     blocks                 common nets
     walking and rewriting  the layers of a net by path
-    seeing                 a net as a table, with memory and FLOPs, and as a graph
-    losses                 each with the reductions mean, sum, none, batch
+    seeing                 a net as a table with memory and FLOPs, or as a graph
+    losses                 with the reductions mean, sum, none and batch
     optimizers             pure updates of params and state
     gradient transforms    the steps of a chain before its optimizer
-    averages of params     along a training run, and refreshed statistics of norms for them
+    averages of params     over a training run, with refreshed running statistics
     schedules              for any hyperparameter
-    initializers           first values of params
-    functions of nets      micro-batches, gradients of each example, outputs of all layers, Jacobians
+    initializers           initial values of params
+    functions of nets      micro-batches, per-example gradients, outputs of all layers, Jacobians
     metrics                values that add up over batches and ranks
-    training               steps, compiled and exported steps, the loop fit, its callbacks, history and report, and predictions
+    training               steps, plain, compiled or exported; the loop fit with callbacks, history and report; predictions
     saving                 params and other trees in files with checksums, and checkpoints to resume from
-    several workers        funcnet.distributed: one step in many processes
+    several workers        funcnet.distributed: one training step in many processes
     other libraries        funcnet.interop: torch.nn, export, ONNX, scikit-learn, TensorBoard
-    bases                  to subclass with @frozen for your own layers, losses and optimizers
-    kernels and testing    the choices between kernels; the laws as functions
+    bases                  subclass them with @frozen to write your own layers, losses and optimizers
+    kernels and testing    kernel choices; functions that check the laws
 """
 
 from funcnet import outline as _outline  # noqa: F401 (defines what notebooks show of a net)
@@ -478,6 +478,10 @@ __all__ = [
     "Sparse", "initializers",
     # functions of nets
     "accumulate", "per_example_grads", "per_example_norms", "clipped_grads", "intermediates", "jacobian", "lsuv",
+    # metrics
+    "accuracy", "Accuracy", "BalancedAccuracy", "ConfusionMatrix", "Precision", "Recall", "F1", "FBeta", "IoU", "CohenKappa",
+    "MatthewsCorrelation", "AUROC", "AveragePrecision", "CalibrationError", "MeanAbsoluteError", "MeanSquaredError",
+    "RootMeanSquaredError", "R2", "ExplainedVariance", "Perplexity", "Average", "metrics_of",
     # training
     "value_and_grads", "train_step", "compile", "scan_steps", "export", "lr_range", "RateRange",
     "fit", "Fit", "History", "report", "evaluate", "predict", "Callback", "Epoch", "Step", "EarlyStopping", "stop",
@@ -487,10 +491,6 @@ __all__ = [
     "distributed",
     # other libraries
     "interop",
-    # metrics
-    "accuracy", "Accuracy", "BalancedAccuracy", "ConfusionMatrix", "Precision", "Recall", "F1", "FBeta", "IoU", "CohenKappa",
-    "MatthewsCorrelation", "AUROC", "AveragePrecision", "CalibrationError", "MeanAbsoluteError", "MeanSquaredError",
-    "RootMeanSquaredError", "R2", "ExplainedVariance", "Perplexity", "Average", "metrics_of",
     # bases
     "Activation", "Combinator", "Wrapper", "Rearranging", "Parametrization", "Loss", "ElementwiseLoss", "Optimizer",
     "MomentOptimizer", "GradientTransform", "MomentTransform", "Schedule", "FormulaSchedule", "Initializer", "Metric", "layer",

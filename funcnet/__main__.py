@@ -1,4 +1,4 @@
-"""``python -m funcnet``: versions, the processor, the kernels chosen, torch's private names, and the laws of some layers here."""
+"""``python -m funcnet``: print versions, processor, kernel choices and torch's private names; check the laws of some layers."""
 
 import argparse
 import platform
@@ -45,15 +45,15 @@ SAMPLE: dict[str, tuple[Layer, tuple[int, ...]]] = {
     "Dropout": (Dropout(0.3), (4, 5)),
     "serial": (serial(Linear(5, 4), Tanh(), Linear(4, 2)), (4, 5)),
 }
-"""Layers with the shapes of their inputs: at least one of each family of kernels."""
+"""Layers with the shapes of their inputs: at least one layer for each family of kernels."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     new = argparse.ArgumentParser("python -m funcnet", description=(__doc__ or "").partition(": ")[2].capitalize())
-    about = "check the laws of the sample (yes): under 20 s; the exit status is 1 if one is broken"
+    about = "check the laws of sample layers (default: yes) in under 20 s; the exit status is 1 if a law is broken"
     new.add_argument("--check", action=argparse.BooleanOptionalAction, default=True, help=about)
-    new.add_argument("--compiled", action="store_true", help="check compiled layers too; needs a C++ compiler, takes minutes")
+    new.add_argument("--compiled", action="store_true", help="check compiled layers too; it needs a C++ compiler and minutes")
     return new
 
 
@@ -74,7 +74,7 @@ def choices() -> Iterator[str]:
 
 
 def names() -> str:
-    """Return how many private names of torch funcnet uses, and those that this release of torch lacks or refuses."""
+    """Report how many private names of torch were found, and which ones this release of torch lacks or rejects."""
     missing = sorted(name for name, is_found in FOUND.items() if not is_found)
     if not missing:
         return f"private names of torch: all {len(FOUND)} found"
@@ -83,7 +83,7 @@ def names() -> str:
 
 
 def broken(name: str, compiled: bool) -> str | None:
-    """Return the law that a layer of the sample breaks, in words, or ``None``."""
+    """Return the message about the law that a sample layer breaks; ``None`` if all laws hold."""
     layer, shape = SAMPLE[name]
     try:
         check_laws(layer, normal(0, shape), compiled=compiled, dtypes=(torch.float64, torch.float32))

@@ -1,15 +1,16 @@
 """Annotations: the types of params, gradients, states, caches and sizes, as type checkers and editors show them.
 
-A tree is a dict, tuple or list of tensors and of other trees; which one it is depends on the layers of a net, which its type does
-not say. Indexing gives ``Any``, so ``params["0"]["weight"]`` needs no cast. A tensor, a number or a layer in the place of a tree
-is an error, and so are gradients or a state in the place of params:
+A tree is a dict, tuple or list of tensors and other trees. Which of them it is depends on the layers of a net, and the type of a
+net does not record these. Indexing returns ``Any``, so ``params["0"]["weight"]`` needs no cast. Type checkers reject a tensor, a
+number or a layer where a tree is expected, and gradients or a state where params are expected:
 
-    net.apply(x, params)                x is no tree
-    net.apply(grads, x)                 gradients are no params
-    opt.update(params, state, grads)    neither are they here
+    net.apply(x, params)                x is not a tree
+    net.apply(grads, x)                 gradients are not params
+    opt.update(params, state, grads)    params and gradients are swapped
 
-Dicts, tuples and lists that you write yourself are accepted everywhere. Type checkers compare the methods: ``Params`` has more
-than ``State``, and ``State`` has more than ``Grads``. ``contract`` and ``optim.base`` make those names of the protocols here.
+Dicts, tuples and lists that you write yourself are accepted everywhere. Type checkers compare methods: ``Params`` has more
+methods than ``State``, and ``State`` has more than ``Grads``. ``contract`` and ``optim.base`` define these names from the
+protocols below.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 
 class GradsDict(Protocol):
-    """Gradients by name; see ``Grads``."""
+    """A dict of gradients; see ``Grads``."""
 
     def __getitem__(self, key: Any, /) -> Any: ...
     def keys(self) -> Any: ...
@@ -26,7 +27,7 @@ class GradsDict(Protocol):
 
 
 class GradsTuple(Protocol):
-    """Gradients by number; see ``Grads``."""
+    """A tuple of gradients; see ``Grads``."""
 
     def __getitem__(self, key: Any, /) -> Any: ...
     def index(self, value: Any, /) -> int: ...
@@ -34,19 +35,19 @@ class GradsTuple(Protocol):
 
 
 class StateDict(GradsDict, Protocol):
-    """A state by name; see ``State``."""
+    """A state that is a dict; see ``State``."""
 
     def __len__(self) -> int: ...
 
 
 class StateTuple(GradsTuple, Protocol):
-    """A state by number; see ``State``."""
+    """A state that is a tuple; see ``State``."""
 
     def __len__(self) -> int: ...
 
 
 class ParamsTuple(StateTuple, Protocol):
-    """Params by number; see ``Params``."""
+    """A tuple of params; see ``Params``."""
 
     def __iter__(self) -> Iterator[Any]: ...
     def __contains__(self, key: object, /) -> bool: ...
@@ -55,9 +56,9 @@ class ParamsTuple(StateTuple, Protocol):
 if TYPE_CHECKING:
 
     class Size:
-        """The size of an axis of x: the argument is a whole number, or ``None`` until ``infer_sizes`` has read it from x.
+        """The size of an axis of x: a whole number, or ``None`` until ``infer_sizes`` reads it from x.
 
-        The field is read as an ``int``, to save layers a check for ``None``.
+        Type checkers see the field as an ``int``, so layers need no check for ``None``.
         """
 
         def __get__(self, instance: object, owner: Any, /) -> int: ...

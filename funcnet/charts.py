@@ -1,4 +1,4 @@
-"""Line charts as SVG, small enough for a notebook and a report, with text and axes in the color of the page around them."""
+"""Line charts as SVG, small enough for notebooks and reports; text and axes have the text color of the surrounding page."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,23 +7,23 @@ from typing import NamedTuple
 from funcnet.markup import Markup, element, joined
 
 COLORS = ("#3b82c4", "#d9822b", "#3a9d5d", "#c94f4f", "#8a6bbf", "#8c6d46", "#c765a8", "#7f8c8d", "#9a9a2f", "#2fa3b5")
-"""Colors of lines, as bright on white as on black."""
+"""Line colors, equally visible on white and on black."""
 
 _WIDTH, _HEIGHT = 320, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 312, 46, 164
 _MOST_POINTS, _MOST_MARKERS = 600, 30
 _LARGEST, _LEAST = 1e300, 1e-300
-"""The ends of all axes, and the shortest one, far enough from those of floats to compute with; larger values are at the ends."""
+"""Bounds of axis values and axis lengths, far enough from the limits of floats to compute with; larger values are clamped."""
 
 
 class Curve(NamedTuple):
     """One line of a chart.
 
     Args:
-        label: Its words in the legend.
+        label: Text in the legend.
         values: A value for each x; NaN leaves a gap.
-        color: The number of its color.
-        is_dashed: Whether it is dashed.
+        color: Index of the color in ``COLORS``; it wraps around.
+        is_dashed: Whether the line is dashed.
     """
 
     label: str
@@ -33,7 +33,7 @@ class Curve(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """How values become places: from ``low`` and ``high`` to ``start`` and ``end``, on a linear or a logarithmic scale."""
+    """A map from values between ``low`` and ``high`` to coordinates between ``start`` and ``end``, linear or logarithmic."""
 
     low: float
     high: float
@@ -42,7 +42,7 @@ class Axis(NamedTuple):
     is_log: bool = False
 
     def place(self, value: float) -> float:
-        """Return the place of a value; that of an end of the axis for a value outside."""
+        """Return the coordinate of a value; values outside the axis are clamped to its ends."""
         inside = min(max(value, self.low), self.high)
         low, high, at = (math.log(v) if self.is_log else v for v in (self.low, self.high, inside))
         return self.start + (self.end - self.start) * (at - low) / (high - low)
@@ -51,12 +51,12 @@ class Axis(NamedTuple):
 def line_chart(
     title: str, xs: Sequence[float], curves: Sequence[Curve], *, is_log: bool = False, from_zero: bool = False
 ) -> Markup:
-    """Return a chart of curves over common x, as an ``svg`` element of class ``chart``.
+    """Return a chart of curves that share an x axis, as an ``svg`` element of class ``chart``.
 
     Args:
-        title: The words above the chart.
-        xs: The x of the values, in any order.
-        curves: The lines; their finite values set the range of y.
+        title: Text above the chart.
+        xs: The x coordinates of the values, in any order.
+        curves: The curves; their finite values set the range of y.
         is_log: Whether y is logarithmic; all values must then be positive.
         from_zero: Whether y begins at 0.
     """
@@ -78,14 +78,14 @@ def _within(value: float) -> float:
 
 
 def _horizontal(low: float, high: float) -> Axis:
-    """Return the axis of x, which is not empty for a single value."""
+    """Return the x axis, which has a length even for a single value."""
     low, high = _within(low), _within(high)
     margin = max(0.5, 1e-6 * abs(low)) if low == high else 0.0
     return Axis(low - margin, high + margin, _LEFT + 6, _RIGHT - 6)
 
 
 def _vertical(low: float, high: float, is_log: bool) -> Axis:
-    """Return the axis of y, a little longer than the values reach."""
+    """Return the y axis, with a small margin beyond the values."""
     low, high = _within(low), _within(high)
     if is_log:
         return Axis(max(low, _LEAST) / 1.1, max(high, _LEAST) * 1.1, _BOTTOM, _TOP, is_log=True)
@@ -96,7 +96,7 @@ def _vertical(low: float, high: float, is_log: bool) -> Axis:
 
 
 def ticks(axis: Axis, most: int) -> list[float]:
-    """Return round numbers along an axis: multiples of 1, 2 or 5 times a power of ten, or on a logarithmic axis such numbers.
+    """Return round numbers along an axis: 1, 2 or 5 times a power of ten, or multiples of one of these on a linear axis.
 
     >>> ticks(Axis(0.0, 1.0, 0.0, 1.0), 5)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -149,7 +149,7 @@ def _stroke(curve: Curve) -> dict[str, object]:
 
 
 def _line(x: Axis, y: Axis, xs: Sequence[float], curve: Curve) -> Markup:
-    """Return the strokes between neighbors, and a dot for each value of a short line and each without neighbors."""
+    """Return a polyline for each run of values, and dots for all values of a short curve and for isolated values."""
     points = [(x.place(at), y.place(v), at, v) if math.isfinite(v) else None for at, v in zip(xs, curve.values, strict=True)]
     runs = list(_runs(points))
     drawn = [" ".join([f"{a:.1f},{b:.1f}" for a, b, *_ in thinned(run)]) for run in runs if len(run) > 1]
@@ -168,7 +168,7 @@ Point = tuple[float, float, float, float]
 
 
 def _runs(points: Sequence[Point | None]) -> Iterator[list[Point]]:
-    """Yield the points between gaps."""
+    """Yield each run of points between two gaps."""
     run: list[Point] = []
     for point in [*points, None]:
         if point is not None:
@@ -179,7 +179,7 @@ def _runs(points: Sequence[Point | None]) -> Iterator[list[Point]]:
 
 
 def thinned(run: list[Point]) -> list[Point]:
-    """Return a long run as the least and the greatest y of each of 300 equal parts, in order: what a picture shows of it."""
+    """Reduce a long run to the smallest and largest y of each of 300 equal parts, in order: the picture looks the same."""
     if len(run) <= _MOST_POINTS:
         return run
     size = math.ceil(len(run) / (_MOST_POINTS / 2))

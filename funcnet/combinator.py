@@ -1,9 +1,10 @@
-"""Combinators: layers that hold layers. A subclass says which they are and how to replace them; the rest follows.
+"""Combinators: layers that contain layers. A subclass lists them and says how to replace them; the rest follows.
 
     children()                  the layers, by name: the names are the components of parameter paths
     with_children(children)     the same combinator around other layers
 
-Child number i has the key ``fold_in(rng, i)``, for its params and its noise. Combinators of one layer have a base in ``wrapper``.
+Child number i gets the key ``fold_in(rng, i)``, for its params and its noise. The module ``wrapper`` has the base of combinators
+of a single layer.
 """
 
 from abc import abstractmethod
@@ -34,11 +35,11 @@ tuple_of_layers = instances(Layer, "layers (values with init, apply and vjp)", s
 
 Children = dict[str, Layer]
 Rewrite = Callable[[Layer, Params], tuple[Layer, Params]]
-_BASE = "funcnet.combinator"  # the module of the ``init`` that adds no leaves to the params of the children
+_BASE = "funcnet.combinator"  # the module of the default ``init``, which adds no leaves to the params of the children
 
 
 class errors_at:  # noqa: N801 (called as a context manager)
-    """Add to an error its location in a combinator, ``combinator.location(name)``; ``name`` may be a function that returns it."""
+    """Add ``combinator.location(name)`` to errors raised in the block; ``name`` can also be a function that returns the name."""
 
     __slots__ = ("combinator", "name")
 
@@ -59,13 +60,13 @@ def child_key(layer: Layer, rng: Rng, i: int) -> Rng:
 
 
 class Combinator(Layer):
-    """A layer made of layers. A subclass defines ``children``, ``with_children``, ``apply`` and ``vjp``.
+    """Base of layers that contain layers. A subclass defines ``children``, ``with_children``, ``apply`` and ``vjp``.
 
     Keys, ``init``, ``inference``, ``update_stats``, size inference and the properties follow from the children.
 
     Params:
-        A tuple with one entry per child if the names are 0, 1, ..., else a dict by name, to which a subclass may add other
-        leaves.
+        A tuple with one entry per child if the names are 0, 1, ..., else a dict by name. A subclass can add other leaves to the
+            dict.
 
     Cache:
         A tuple that starts with the children's caches, or a dict with them by name; ``update_stats`` reads it.
@@ -74,20 +75,20 @@ class Combinator(Layer):
     __slots__ = ()
 
     computes: ClassVar[bool] = True
-    """Whether the combinator itself computes something; then its own errors are explained."""
+    """Whether the combinator computes something beyond calling its children; its own errors are then explained."""
 
     computes_as_one: ClassVar[bool] = False
-    """Whether the layers inside are not applied one after the other: ``summary`` then has one row for all of them."""
+    """Whether the layers inside run together rather than one by one: ``summary`` then has one row for all of them."""
 
     following: ClassVar[tuple[str, ...]] = ()
     """Fields whose layers ``with_children`` rewrites together with the children, such as ``evaluation`` in ``by_mode``."""
 
     passes_gradients_on: ClassVar[bool] = False
-    """Whether params are those of the layers inside, and gradients are packed unchanged: a step may update layer by layer."""
+    """Whether params and gradients are exactly those of the layers inside: a step can then update layer by layer."""
 
     @property
     def calls_each_child_once(self) -> bool:
-        """Whether no child is applied twice; asked of a combinator that passes gradients on."""
+        """Whether no child is applied twice; read only if ``passes_gradients_on``."""
         return True
 
     @abstractmethod
@@ -99,9 +100,9 @@ class Combinator(Layer):
         """Return the same combinator around other layers of the same names."""
 
     def wires(self) -> list[tuple[str | None, str | None]]:
-        """Return the connections of the children as pairs of names (source, target); ``None`` is the source x or the target y.
+        """Return the connections of the children as pairs of names (source, target); ``None`` is x as a source, y as a target.
 
-        ``draw`` uses them. By default each child gets x and makes a part of y.
+        ``draw`` uses them. By default, every child gets x and contributes to y.
         """
         return [wire for name in self.children() for wire in ((None, name), (name, None))]
 
@@ -139,8 +140,8 @@ class Combinator(Layer):
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         moved: list[Params] = []
-        entries = self._childrens(params)
-        rows = zip(self, entries, self._caches(cache), strict=True)
+        entries = self._child_entries(params)
+        rows = zip(self, entries, self._child_caches(cache), strict=True)
         with errors_at(self, lambda: self._nth(len(moved))):
             for child, p, c in rows:
                 moved.append(child.update_stats(p, c))
@@ -150,13 +151,13 @@ class Combinator(Layer):
         return self.with_children(dict(zip(self.children(), self.each(lambda i, child: child.inference()), strict=True)))
 
     def infer(self, x: Any) -> tuple[Layer, Any]:
-        """Send x through, with a probe in place of each child that infers the child's sizes from its input."""
+        """Run x through probes in place of the children; each probe infers the sizes of its child from its input."""
         probes = {name: Probe(child) for name, child in self.children().items()}
         y = output(self.with_children({**probes}), x)
         return self.with_children({name: probe.layer for name, probe in probes.items()}), y
 
     def each(self, f: Callable[[int, Layer], Any]) -> list[Any]:
-        """Call ``f(i, child)`` for every child; an error says for which."""
+        """Call ``f(i, child)`` for every child; errors name the child."""
         results: list[Any] = []
         with errors_at(self, lambda: self._nth(len(results))):
             for i, child in enumerate(self.children().values()):
@@ -168,35 +169,35 @@ class Combinator(Layer):
         return entries(self.label, tuple(self.children()), params)
 
     def pack(self, entries: Iterable[Any]) -> Any:
-        """Make the tuple or dict of the children's entries; the inverse of ``entries``."""
+        """Pack the children's entries into a tuple or dict; the inverse of ``entries``."""
         return pack(tuple(self.children()), entries)
 
     def map_with_params(self, f: "Rewrite", params: Params) -> tuple[Self, Params]:
         """Rewrite the children together with their params: ``f(child, p)`` returns another layer and its params."""
-        entries = self._childrens(params)
+        entries = self._child_entries(params)
         pairs = self.each(lambda i, child: f(child, entries[i]))
         children = dict(zip(self.children(), [child for child, _ in pairs], strict=True))
         return self.with_children(children), self._repacked(params, [p for _, p in pairs])
 
-    def _childrens(self, params: Params) -> Any:
-        """Return the children's entries, without the leaves that a subclass adds."""
+    def _child_entries(self, params: Params) -> Any:
+        """Return the children's entries, without leaves that a subclass has added."""
         names = self.children()
         more = isinstance(params, dict) and params.keys() > names.keys()
         return tuple([params[name] for name in names]) if more else self.entries(params)
 
-    def _caches(self, cache: Cache) -> Any:
+    def _child_caches(self, cache: Cache) -> Any:
         """Return the children's caches, in their order."""
         children = self.children()
         return [cache[name] for name in children] if isinstance(cache, dict) else cache[: len(children)]
 
     def _repacked(self, params: Any, entries: Iterable[Any]) -> Params:
-        """Return params with other entries for the children, in the same order."""
+        """Return params with new entries for the children, given in order."""
         packed = self.pack(entries)
         return {**params, **packed} if isinstance(packed, dict) else packed
 
     @property
     def label(self) -> str:
-        """The word for this combinator in errors."""
+        """The name of this combinator in errors."""
         return type(self).__name__
 
     def location(self, name: Any) -> str:
@@ -210,7 +211,7 @@ class Combinator(Layer):
         return names[min(i, len(names) - 1)]
 
     def locate(self, error: Exception, name: Any) -> None:
-        """Add the location of a child to an error; for loops that are too hot for ``errors_at``."""
+        """Add the location of a child to an error; for hot loops, where ``errors_at`` costs too much."""
         add_location(error, self.location(name))
 
     def __len__(self) -> int:
@@ -247,14 +248,14 @@ class Combinator(Layer):
 
 
 def has_params(params: Params) -> bool:
-    """Tell whether params have a place for a tensor, and so may have gradients; a place with ``None`` counts."""
+    """Return whether params have any leaf, so that gradients are possible; a leaf of ``None`` counts."""
     return Tensor in map(type, params.values() if isinstance(params, dict) else ()) or bool(flatten_together(params)[0])
 
 
 def add_gradients(who: str, one: Any, other: Any) -> Any:
-    """Add two gradients of one value, like ``tree.add``; raise for other shapes or dtypes, which torch would broadcast.
+    """Add two gradients of the same value, like ``tree.add``; raise if shapes or dtypes differ, which torch would broadcast.
 
-    ``None`` is no gradient, of a tensor or of a tuple. Adding two tensors directly is 8 µs faster than as trees.
+    ``None`` means that a tensor or tuple has no gradient. Adding two tensors directly is 8 µs faster than adding them as trees.
     """
     if type(one) is Tensor and type(other) is Tensor and one.shape == other.shape and one.dtype is other.dtype:
         return one + other
@@ -270,7 +271,7 @@ def add_gradients(who: str, one: Any, other: Any) -> Any:
 
 
 def absent(tree_of_params: Params) -> Params:
-    """Return the tree with ``None`` for each leaf, which must be a tensor: the gradients of params that have none."""
+    """Return a tree of ``None`` for params that have no gradients; every leaf must be a tensor."""
     return tree.map(_no_gradient, tree_of_params)  # type: ignore[no-any-return]
 
 

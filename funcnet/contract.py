@@ -9,7 +9,7 @@ laws, which ``funcnet.testing.check_laws`` tests on any layer:
 
 1.  Transpose. ``vjp`` is the exact transpose of the derivative J of ``apply``: ⟨gy, J v⟩ = ⟨vjp(gy), v⟩ for all v.
 2.  Linear. ``vjp`` is linear in ``gy``, hence ``vjp(0) = 0``.
-3.  Pure. Equal arguments, clones included, give equal bits; no argument and no cache is written to; no other state is read.
+3.  Pure. Equal arguments, clones included, give equal bits; no argument or cache is written to; no other state is read.
 4.  Structure. ``gparams`` mirrors ``params`` and ``gx`` mirrors ``x``, leaf by leaf, in shape, dtype and device. A leaf without a
     gradient (a running statistic, a label) has ``None``; the params among them on which y depends are listed in
     ``non_trainable``. No two elements of the leaves of ``init`` share memory.
@@ -19,8 +19,8 @@ laws, which ``funcnet.testing.check_laws`` tests on any layer:
 8.  Transforms. Everything works unchanged under ``torch.func.vmap``, ``torch.compile(fullgraph=True)`` and on the meta device.
 9.  Value. ``eval(repr(layer)) == layer``, equal layers have equal hashes, and a layer pickles.
 10. Reach. ``inference``, ``update_stats``, keys and ``map_layers`` reach every layer inside a layer, each with its own key.
-11. Second order. ``torch.func`` differentiates every verb, in forward and in reverse mode. The derivative of ``apply`` is what
-    ``vjp`` gives, at kinks too; those of ``vjp``, ``grads`` and ``input_grad`` agree with central differences. Params in
+11. Second order. ``torch.func`` differentiates every verb, in forward and in reverse mode. The derivative of ``apply`` agrees
+    with ``vjp``, at kinks too; those of ``vjp``, ``grads`` and ``input_grad`` agree with central differences. Params in
     ``non_trainable``, and everything else whose gradient is ``None``, are held fixed.
 
 The second derivative does not exist at some points: at the kinks of piecewise linear functions, and where the order of elements
@@ -28,20 +28,20 @@ changes in a maximum, a median or a top k (around these points it is 0); at vect
 distances and deviations; and at 0, for powers between 1 and 2. There ``torch.func`` gives a one-sided value, 0 or NaN. Indices,
 labels, lengths, masks and keys are integers, and have no derivative at all.
 
-A surrogate is a layer whose backward rule is not the derivative. It says ``surrogate = True``, as ``scale_gradient`` and
-``straight_through`` do; a net that holds one is a surrogate too. Law 1 compares the ``vjp`` of a surrogate with its
+A surrogate is a layer whose backward rule is not the derivative. It declares ``surrogate = True``, as ``scale_gradient`` and
+``straight_through`` do; a net that contains one is a surrogate too. Law 1 compares the ``vjp`` of a surrogate with its
 ``declared_vjp``. In a net, law 1 replaces each surrogate by the linear map that its ``vjp`` applies to the gy that reaches it.
-Law 2 demands of a surrogate only ``vjp(0) = 0``, since clipping is not linear. Law 11 demands nothing of its ``apply``, where
-``torch.func`` finds the true derivative; its ``vjp``, ``grads`` and ``input_grad`` must have the measured derivatives, as in
-every layer.
+Law 2 demands of a surrogate only ``vjp(0) = 0``, since clipping is not linear. Law 11 demands nothing of its ``apply``, whose
+true derivative ``torch.func`` finds; its ``vjp``, ``grads`` and ``input_grad`` must have the measured derivatives, as in every
+layer.
 
-Laws 1 and 2 are tested in float64. The others, wherever they compare numbers, are also tested in float32, bfloat16 and float16: a
-layer may use another kernel in each. There y and all gradients are compared with those that float64 gives for the same numbers.
-They may differ by 8 units in the last place of the largest number in their leaf, plus the error from rounding params, x and gy
-(``funcnet.testing.precision``). Sums are accumulated in float32 at least, and rounded once.
+Laws 1 and 2 are tested in float64. The others, wherever they compare numbers, are also tested in float32, bfloat16 and float16,
+since each dtype can select another kernel. In these dtypes, y and all gradients are compared with the float64 results for the
+same numbers. They may differ by 8 units in the last place of the largest number in their leaf, plus the error from rounding
+params, x and gy (``funcnet.testing.precision``). Sums are accumulated in float32 at least, and rounded once.
 
-A size that describes x may be ``None`` at first, in the fields that ``inferred_sizes`` names. Such a layer has neither ``init``
-nor ``apply`` until ``infer_sizes(net, x)`` has rewritten the net with the sizes of x.
+The fields that ``inferred_sizes`` lists are sizes of x, and can be ``None`` at first. The layer then cannot run ``init`` or
+``apply`` until ``infer_sizes(net, x)`` returns the net with the sizes of x.
 """
 
 from abc import abstractmethod
@@ -59,13 +59,13 @@ from funcnet.random.keys import Key
 from funcnet.traits import Traits
 
 Params: TypeAlias = dict[Any, Any] | annotations.ParamsTuple
-"""Parameters: a dict of tensors with ``torch.nn``'s names; of a combinator, a tuple or dict of its children's params."""
+"""Parameters: a dict of tensors with ``torch.nn``'s names; for a combinator, a tuple or dict of its children's params."""
 
 Grads: TypeAlias = annotations.GradsDict | annotations.GradsTuple
 """Gradients: a tree like the params, with ``None`` in place of each leaf that has no gradient."""
 
 Cache: TypeAlias = Any
-"""What ``apply`` keeps for ``vjp``, and nothing else. Treat it as opaque: it may share memory with x and y."""
+"""Exactly what ``apply`` keeps for ``vjp``. Treat it as opaque: it can share memory with x and y."""
 
 Shape: TypeAlias = tuple[int, ...]
 """The shape of a tensor, or any tuple with one whole number for each axis."""
@@ -83,7 +83,7 @@ class Layer(Traits):
         gparams, gx = layer.vjp(params, cache, gy)
 
     A subclass defines ``apply`` and ``vjp``, and ``init`` if it has params. Every other method has a default. The hooks
-    ``param_shapes`` and ``complaint`` are optional: they turn an error inside ``apply`` into a sentence that says what does not
+    ``param_shapes`` and ``complaint`` are optional: they turn an error inside ``apply`` into a message that says what does not
     fit.
 
     Raises:
@@ -117,7 +117,7 @@ class Layer(Traits):
 
     @property
     def trainable(self) -> bool:
-        """Whether params may have gradients: ``False`` for a layer without ``init``, and for one that ``freeze`` returned."""
+        """Whether params can have gradients: ``False`` for a layer without ``init``, and for the result of ``freeze``."""
         return getattr(type(self).init, "__wrapped__", type(self).init) is not Layer.init
 
     @property
@@ -138,7 +138,7 @@ class Layer(Traits):
 
     @abstractmethod
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        """Return the output, and what ``vjp`` will need.
+        """Return the output, and the cache that ``vjp`` needs.
 
         Args:
             params: Parameters, as ``init`` returns them.
@@ -207,9 +207,9 @@ class Layer(Traits):
         return self
 
     def in_precision(self, dtype: torch.dtype) -> "Layer":
-        """Return the layer for numbers of ``dtype``: layers made by ``cast`` then compute at least as precisely as that dtype.
+        """Return the layer for tensors of ``dtype``: layers made by ``cast`` then compute at least as precisely as that dtype.
 
-        The laws are tested on that layer: slopes cannot be measured in float64 if a layer inside rounds to bfloat16.
+        The laws are tested on the returned layer: derivatives cannot be measured in float64 if a layer inside rounds to bfloat16.
 
         Args:
             dtype: A floating dtype.
@@ -246,16 +246,16 @@ class Layer(Traits):
         """Return ``apply``, ``vjp`` and ``grads`` without their checks, for a layer whose checks take as long as its kernels.
 
         ``serial`` calls them in eager mode, with arguments like those of the call that made ``cache``, which passed all checks:
-        plain dense tensors in main memory, of the same shapes, strides and dtypes. They must call the same kernels as the verbs,
-        and give the same bits.
+        plain dense tensors in main memory, of the same shapes, strides and dtypes. The functions must call the same kernels as
+        the verbs, and return the same bits.
 
         Args:
             params: The parameters of that call.
             cache: The cache that it returned.
 
         Returns:
-            The functions; ``None``, the default, to have ``serial`` call the verbs. A class that overrides a verb gets ``None``
-            too.
+            The functions. With ``None``, the default, ``serial`` calls the verbs; it also does so for a class that overrides a
+            verb.
         """
         return None
 
@@ -281,7 +281,7 @@ class Layer(Traits):
 
 def output(layer: Layer, x: Any) -> Any:
     """Return a layer's output for an x on the meta device; nothing is computed."""
-    layer = layer.inference()  # in evaluation one row is a batch too
+    layer = layer.inference()  # in evaluation mode a batch can have a single row
     return layer(meta_params(layer), x, meta_key(layer))
 
 
@@ -290,7 +290,7 @@ def meta_params(layer: Layer) -> Params:
     try:
         params = layer.init(random.key(0).to("meta"))
     except Exception:
-        params = layer.init(0)  # an ``init`` may read the key
+        params = layer.init(0)  # a custom ``init`` may read the key
     made: Params = tree.cast(tree.to(params, "meta"), torch.get_default_dtype())
     return made
 

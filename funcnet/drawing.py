@@ -1,6 +1,6 @@
 """Drawings: a net as a graph of its layers, in the languages of Graphviz and Mermaid.
 
-Layers are nodes, each with its path. Combinators are boxes around their layers; their ``wires`` say what goes where.
+Layers are nodes, each with its path. Combinators are boxes around their layers; their ``wires`` become edges.
 """
 
 import shutil
@@ -45,7 +45,7 @@ class Box(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """A net as a graph, from ``draw``. It shows itself in notebooks, and prints as Mermaid text.
+    """A net as a graph, returned by ``draw``. Notebooks show it as a picture; ``print`` writes Mermaid text.
 
     Args:
         dot: The graph in Graphviz's language.
@@ -64,7 +64,7 @@ class Drawing(NamedTuple):
         """Write the drawing to a file, in the format of its suffix.
 
         Args:
-            path: A name that ends in ``.dot`` or ``.gv``, ``.mmd`` or ``.mermaid``, or, with Graphviz installed, in ``.svg``,
+            path: A file name that ends in ``.dot``, ``.gv``, ``.mmd`` or ``.mermaid``; with Graphviz installed, also in ``.svg``,
                 ``.png`` or ``.pdf``.
 
         Raises:
@@ -78,7 +78,7 @@ class Drawing(NamedTuple):
             ends = ", ".join([*_LANGUAGES, *_RENDERED])
             raise value_error("Drawing.save", f"the path must end in one of {ends}", repr(str(path)))
         if not shutil.which("dot"):
-            rule = "a picture needs Graphviz's program dot on the PATH, while .dot and .mmd need nothing"
+            rule = "a picture requires Graphviz's program dot on the PATH; .dot and .mmd do not"
             raise value_error("Drawing.save", rule, repr(str(path)))
         Path(path).write_bytes(_rendered(self.dot, end[1:]))
 
@@ -96,7 +96,7 @@ class Drawing(NamedTuple):
 def draw(net: Layer, x: Any = None, dtype: torch.dtype | None = None) -> Drawing:
     """Draw a net as a graph of its layers, with the shapes of their outputs if an input is given.
 
-    A layer is a node with its path; ``Identity`` is only an edge. A nested combinator is a box around its layers. A custom
+    A layer is a node with its path; ``Identity`` becomes an edge. A nested combinator is a box around its layers. A custom
     combinator returns its connections from ``wires``.
 
     Args:
@@ -157,7 +157,7 @@ class Sketch:
         """Add a layer to a box, after the nodes ``sources``; return the nodes that its output comes from."""
         if type(layer) is Identity:  # gradient rules, which are subclasses, have nodes
             return sources
-        if not _is_opened(layer):
+        if not _is_box(layer):
             return [self.node(layer, path, sources, inside)]
         if not (outermost and not isinstance(layer, Wrapper)):
             return self.box(layer, path, sources, inside)
@@ -202,15 +202,15 @@ class Sketch:
         return f"n{self.count}"
 
 
-def _is_opened(layer: Layer) -> bool:
-    """Tell whether a layer is a box: a combinator, except a wrapper of a single layer and one that computes as one."""
+def _is_box(layer: Layer) -> bool:
+    """Return whether a layer is a box: a combinator, unless it wraps a single layer or computes as one."""
     if isinstance(layer, Wrapper):
-        return isinstance(layer.layer, Combinator) and _is_opened(layer.layer)
+        return isinstance(layer.layer, Combinator) and _is_box(layer.layer)
     return isinstance(layer, Combinator) and bool(layer.children()) and not layer.computes_as_one
 
 
 def _title(layer: Any, path: str) -> str:
-    """Return the name of a combinator, with its fields that are numbers or words."""
+    """Return the name of a combinator, with its fields that are numbers, strings or dtypes."""
     fields = [(one.name, getattr(layer, one.name), one.default) for one in attrs.fields(type(layer)) if one.init]
     words = [
         f"{name}={value!r}"

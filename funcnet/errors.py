@@ -5,7 +5,7 @@ Every message has the form ``who: rule, got what``; each combinator that an erro
     ValueError: Linear(in_features=4, out_features=3): the last axis of x must be in_features=4, got x of shape (8, 5)
       in serial, layer 2
 
-The validators below are for ``attrs.field(validator=...)``: they check the fields of a value when it is made.
+The validators below are for ``attrs.field(validator=...)``: they check the fields of a value when it is created.
 """
 
 import functools
@@ -24,7 +24,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _LONGEST = 300
-"""Number of characters up to which an error shows a repr; longer ones, as of params given by mistake, become a description."""
+"""The longest repr that an error shows, in characters; a longer one, as of params passed by mistake, becomes a description."""
 
 
 def describe(value: object) -> str:
@@ -54,7 +54,7 @@ def _describe_tensor(x: Tensor) -> str:
 
 
 class PathError(LookupError, ValueError):
-    """Raised for a path that leads nowhere: a ``LookupError`` by its nature, and a ``ValueError`` like all errors of funcnet."""
+    """Raised for a path that does not exist: a ``LookupError``, and also a ``ValueError`` like all errors of funcnet."""
 
 
 def value_error(who: object, rule: str, got: object) -> ValueError:
@@ -67,18 +67,18 @@ def value_error(who: object, rule: str, got: object) -> ValueError:
 
 
 def explains(error: Exception) -> bool:
-    """Tell whether an error needs no explanation: ``value_error`` made it, or a signal handler raised it."""
-    return getattr(error, "explains", False) or _is_of_a_signal(error)
+    """Return whether an error needs no explanation: ``value_error`` made it, or a signal handler raised it."""
+    return getattr(error, "explains", False) or _comes_from_signal(error)
 
 
-def _is_of_a_signal(error: Exception) -> bool:
-    """Tell whether a signal handler raised an error, such as that of a DataLoader for a dead worker."""
+def _comes_from_signal(error: Exception) -> bool:
+    """Return whether a signal handler raised an error, as that of a DataLoader does for a dead worker."""
     handlers = [getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()]
     return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def is_located(error: Exception) -> bool:
-    """Tell whether an error has passed a combinator on its way out."""
+    """Return whether a combinator has added its location to an error."""
     return bool(getattr(error, "__notes__", ()))
 
 
@@ -88,7 +88,7 @@ def add_location(error: BaseException, where: str) -> None:
 
 
 def adds_location(where: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Make a decorator for functions that make values: errors get the name ``where`` as a note, unless they start with it."""
+    """Make a decorator for functions that create values: it adds the note ``where`` to errors that do not start with that."""
 
     def decorate(make: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(make)
@@ -106,13 +106,13 @@ def adds_location(where: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
 
 
 def made_by(kind: type) -> str:
-    """Return the word that makes a value of a class: its ``label``, such as ``freeze``, or its name."""
+    """Return the name of the callable that creates values of a class: its ``label``, such as ``freeze``, or the class name."""
     label = getattr(kind, "label", None)
     return label if isinstance(label, str) else kind.__name__
 
 
 def maker_of(value: object) -> str:
-    """Return the word that makes a value, also if it depends on the fields, as for ``residual``; the fields may be invalid."""
+    """Do as ``made_by`` for a value, whose label may depend on its fields, as in ``residual``; the fields may be invalid."""
     with suppress(Exception):
         return value.label.partition(",")[0]  # type: ignore[attr-defined,no-any-return]
     return made_by(type(value))
@@ -124,12 +124,12 @@ def _refuse(value: object, name: str, rule: str, got: Any) -> ValueError:
 
 
 def is_whole(value: object) -> bool:
-    """Tell whether a value is an integer that is not a bool."""
+    """Return whether a value is an integer that is not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is a finite real number other than a bool; an integer must fit in 64 bits, like torch's."""
+    """Return whether a value is a finite real number other than a bool; an integer must fit in 64 bits, like torch's."""
     if isinstance(value, Integral):
         return is_whole(value) and abs(int(value)) < _WORDS
     with suppress(OverflowError):  # for a large fraction
@@ -191,7 +191,7 @@ def one_of(*choices: object) -> Validator:
 
 
 def instances(kind: type | tuple[type, ...], rule: str, *, several: bool = False) -> Validator:
-    """Make a validator for a value of a type, or with ``several`` for a tuple of them; ``rule`` is the description."""
+    """Make a validator for a value of a type, or with ``several`` for a tuple of such values; ``rule`` describes them."""
 
     def validate(value: Any, attribute: Any, got: Any) -> None:
         if several and not isinstance(got, tuple):
@@ -220,11 +220,11 @@ size = whole(1)
 
 
 MANY = 1 << 20
-"""The largest number of parts that are made one by one: layers, members, steps."""
+"""The largest number of parts that are created one by one: layers, members, steps."""
 
 
 def number_of_parts(value: Any, attribute: Any, got: Any) -> None:
-    """Validate a count of parts that are made one by one; a size given by mistake would take hours."""
+    """Validate a count of parts that are created one by one; a size passed by mistake would take hours."""
     size(value, attribute, got)
     if got > MANY:
         raise _refuse(value, attribute.name, f"a whole number of at most {MANY}", got)
@@ -249,7 +249,7 @@ def as_tuple(given: Any) -> Any:
 
 
 def is_whole_tuple(value: object, at_least: float = -math.inf) -> bool:
-    """Tell whether a value is a tuple of whole numbers of at least ``at_least``."""
+    """Return whether a value is a tuple of whole numbers of at least ``at_least``."""
     return isinstance(value, tuple) and all(is_whole(n) and n >= at_least for n in value)
 
 
@@ -264,7 +264,7 @@ def valid_if(
         several: Whether a tuple of such values is valid too; it must have ``axes`` entries if the layer has ``axes``.
         optional: Whether ``None`` is valid.
         empty: Whether an empty tuple is valid, with ``several``.
-        most: The largest valid whole number, also in a tuple: ``MOST`` for sizes; by default the largest of 64 bits.
+        most: The largest valid whole number, also in a tuple: ``MOST`` for sizes; by default the largest 64-bit integer.
     """
 
     def validate(value: Any, attribute: Any, got: Any) -> None:

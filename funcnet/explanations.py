@@ -1,4 +1,4 @@
-"""Explanations: which argument is wrong when a layer fails, searched only then.
+"""Explanations: find out which argument is wrong after a layer has failed.
 
 A kernel fails with its own message, or a cheap comparison raises ``Misfit``. These functions look for the reason in this order:
 sizes not inferred yet, params of other shapes, the layer's own rule for x, tensors that are sparse, nested or on other devices,
@@ -18,15 +18,15 @@ from funcnet.checks import Misfit, came, missing_sizes, params_error, shapes_of,
 from funcnet.errors import add_location, describe, explains, is_located, value_error
 from funcnet.value import Value, parts
 
-# The bytes of main memory; no bound if the system does not say.
+# The size of main memory in bytes; infinite if the system does not report it.
 _MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
 
-# The errors of kernels, and of Python functions before them, for unfit tensors.
+# The errors that kernels, and the Python code before them, raise for invalid tensors.
 _KERNELS = (Misfit, RuntimeError, LookupError, TypeError, AttributeError, ValueError, ZeroDivisionError, OverflowError)
 
-_DIVIDED = (
+_SHARDED = (
     "params that are sharded over workers need a step of distributed.data_parallel or distributed.tensor_parallel; "
-    "distributed.unshard(params) makes them whole"
+    "distributed.unshard(params) gathers them"
 )
 
 
@@ -35,32 +35,32 @@ def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any 
 
     ``apply`` is the function that raised it: the layer's own, or one that it calls with ``super()``.
     """
-    if _is_of_divided_params(params, x, error):
-        return value_error(layer, _DIVIDED, f"{_first_dtensor(params)} and {described(x)}")
+    if _is_due_to_sharded_params(params, x, error):
+        return value_error(layer, _SHARDED, f"{_first_dtensor(params)} and {described(x)}")
     if _is_final(layer, error):
-        return _named(layer, error)
+        return _with_note(layer, error)
     if missing_sizes(layer):
         return unsized(layer)
     shapes = layer.param_shapes()
     if shapes is not None and shapes_of(params) != shapes:
         return params_error(layer, params)
-    rule = layer.complaint(x) if _speaks_for(layer, apply or type(layer).apply) else None
+    rule = layer.complaint(x) if _complaint_applies(layer, apply or type(layer).apply) else None
     if rule:
         return value_error(layer, rule, came(x))
     return _unlike(layer, params, x, error) or _unfit(layer, "params and x must fit each other", came(x), error)
 
 
 def require_memory(layer: Any, rng: Any) -> None:
-    """Raise for params that main memory cannot hold before drawing them, which may take hours if memory is overcommitted."""
+    """Raise for params that do not fit in main memory, before sampling them: with overcommitted memory that could take hours."""
     with suppress(TypeError):  # if sizes of an inner layer are missing
         if not missing_sizes(layer) and not fits(rng, *(layer.param_shapes() or {}).values()):
             raise _too_large(layer)
 
 
 def fits(rng: Any, *shapes: tuple[int, ...]) -> bool:
-    """Tell whether main memory can hold float32 tensors of these shapes, and 8 more bytes per element while the largest is drawn.
+    """Return whether float32 tensors of these shapes fit in main memory, with 8 more bytes per element to sample the largest.
 
-    A key on another device means that they are not in main memory.
+    With a key on another device, they are not in main memory.
     """
     counts = [math.prod(shape) for shape in shapes]
     return not counts or (isinstance(rng, Tensor) and not rng.is_cpu) or 4 * sum(counts) + 8 * max(counts) <= _MEMORY
@@ -69,7 +69,9 @@ def fits(rng: Any, *shapes: tuple[int, ...]) -> bool:
 def explain_init_error(layer: Any, error: Exception) -> Exception:
     """Return the error for params that are too large if ``init`` ran out of memory; else ``error`` itself."""
     return (
-        _too_large(layer) if _is_out_of_memory(error) and not explains(error) and layer.param_shapes() else _named(layer, error)
+        _too_large(layer)
+        if _is_out_of_memory(error) and not explains(error) and layer.param_shapes()
+        else _with_note(layer, error)
     )
 
 
@@ -81,21 +83,21 @@ def _too_large(layer: Any) -> ValueError:
 
 
 def _is_final(layer: Any, error: Exception) -> bool:
-    """Tell whether an error goes out unchanged: it is clear, no argument is wrong, or a user's code inside raised it."""
-    within = is_located(error) and _holds_code_of_users(layer)
+    """Return whether to raise an error unchanged: it is clear, no argument is wrong, or user code inside raised it."""
+    within = is_located(error) and _has_user_code(layer)
     apart = _is_out_of_memory(error) or _is_about_derivatives(error) or _is_about_dtensors(error)
     return explains(error) or apart or within
 
 
-def _named(layer: Any, error: Exception) -> Exception:
-    """Return an error that goes out; an error of trees, keys or draws gets a note with the layer."""
+def _with_note(layer: Any, error: Exception) -> Exception:
+    """Return an error that needs no explanation; one about trees, keys or random numbers gets a note with the layer."""
     if explains(error) and not is_located(error) and str(error).startswith(("tree:", "rng:", "random:")):
         add_location(error, repr(layer))
     return error
 
 
-def _speaks_for(layer: Any, apply: Any) -> bool:
-    """Tell whether ``complaint`` is about this ``apply``, and not about one of funcnet that a user's class overrides."""
+def _complaint_applies(layer: Any, apply: Any) -> bool:
+    """Return whether ``complaint`` describes this ``apply``, and not one of funcnet that a user's class overrides."""
     complaint = type(layer).complaint
     return _is_ours(apply) or not _is_ours(complaint) or complaint.__module__ == "funcnet.contract"
 
@@ -104,19 +106,19 @@ def _is_ours(kind: Any) -> bool:
     return str(getattr(kind, "__module__", "")).startswith(("funcnet.", "torch"))
 
 
-def _holds_code_of_users(layer: Any) -> bool:
-    """Tell whether a layer, or a layer or function in its fields, is a user's: it may fail for other reasons."""
+def _has_user_code(layer: Any) -> bool:
+    """Return whether a layer, or a layer or function in its fields, is user code, which can fail for other reasons."""
     code = [type(one) if isinstance(one, Value) else one for one in parts(layer) if isinstance(one, Value) or callable(one)]
     return not all(map(_is_ours, code))
 
 
 def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -> Exception:
     """Return the error that names the wrong argument if a backward method raised ``error``; ``error`` itself if none is found."""
-    if isinstance(error, (ValueError, *_KERNELS)) and not is_located(error) and _is_of_autocast(params, gy):
+    if isinstance(error, (ValueError, *_KERNELS)) and not is_located(error) and _is_due_to_autocast(params, gy):
         rule = "gradients must be computed outside of torch.autocast, which is for predictions; use cast(layer, dtype) to train"
         return value_error(layer, rule, described(gy))
     if _is_final(layer, error):
-        return _named(layer, error)
+        return _with_note(layer, error)
     shapes = layer.param_shapes()
     if shapes is not None and shapes_of(params) != shapes:
         return params_error(layer, params)
@@ -129,8 +131,8 @@ def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -
     return _unfit(layer, rule, described(gy), error)
 
 
-def _is_of_autocast(params: Any, gy: Any) -> bool:
-    """Tell whether gy or a param has another dtype than the rest because autocast is on."""
+def _is_due_to_autocast(params: Any, gy: Any) -> bool:
+    """Return whether gy or a param differs in dtype from the rest because autocast is on."""
     devices = {leaf.device.type for leaf in tree.leaves(gy) if isinstance(leaf, Tensor)}
     dtypes = _dtypes(gy) | _dtypes(params)
     return len(dtypes) > 1 and any(map(torch.is_autocast_enabled, devices))
@@ -139,7 +141,7 @@ def _is_of_autocast(params: Any, gy: Any) -> bool:
 def explain_inverse_error(layer: Any, params: Any, y: Any, error: Exception) -> Exception:
     """Return the error that names the wrong argument if ``inverse`` raised ``error``; ``error`` itself if none is found."""
     if _is_final(layer, error):
-        return _named(layer, error)
+        return _with_note(layer, error)
     shapes = layer.param_shapes()
     if shapes is not None and shapes_of(params) != shapes:
         return params_error(layer, params)
@@ -151,19 +153,19 @@ def explain_inverse_error(layer: Any, params: Any, y: Any, error: Exception) -> 
 def explain_update_error(layer: Any, params: Any, error: Exception) -> Exception:
     """Return the error that names the wrong argument if ``update_stats`` raised ``error``; ``error`` itself if none is found."""
     if _is_final(layer, error):
-        return _named(layer, error)
+        return _with_note(layer, error)
     shapes = layer.param_shapes()
     if shapes is not None and shapes_of(params) != shapes:
         return params_error(layer, params)
     odd = _oddity(params)
-    rule = "params must be a tree of dense tensors on one device" if odd else "params and cache must be of one call of apply"
+    rule = "params must be a tree of dense tensors on one device" if odd else "params and cache must be of the same call of apply"
     return _unfit(layer, rule, odd or f"params of {_listed(_dtypes(params)) or 'no dtype'}", error)
 
 
 def explain_loss_error(loss: Any, y: Any, target: Any, error: Exception) -> Exception:
     """Return the error that names the wrong argument if a loss raised ``error``; ``error`` itself if none is found."""
     if _is_final(loss, error):
-        return _named(loss, error)
+        return _with_note(loss, error)
     odd = _oddity((y, target))
     rule = "y and target must be dense tensors on one device" if odd else "y and target must fit each other"
     return _unfit(loss, rule, odd or f"{described(y)} and {described(target)}", error)
@@ -172,13 +174,13 @@ def explain_loss_error(loss: Any, y: Any, target: Any, error: Exception) -> Exce
 def explain_metric_error(metric: Any, rule: str, given: tuple[Any, ...], error: Exception) -> Exception:
     """Return the error with the broken rule of a metric that raised ``error``; ``error`` itself if it is final."""
     if _is_final(metric, error):
-        return _named(metric, error)
+        return _with_note(metric, error)
     odd = _oddity(given)
     return _unfit(metric, rule, odd or " and ".join(map(describe, given)), error)
 
 
 def _unlike(layer: Any, params: Any, x: Any, error: Exception) -> Exception | None:
-    """Explain an error by tensors of other kinds, devices or dtypes than the rest."""
+    """Explain an error if some tensors differ from the rest in kind, device or dtype."""
     odd = _oddity((params, x))
     if odd and isinstance(error, _KERNELS):
         return caused(value_error(layer, "params and x must be trees of dense tensors on one device", odd), error)
@@ -191,7 +193,7 @@ def _unlike(layer: Any, params: Any, x: Any, error: Exception) -> Exception | No
 
 def _unfit(layer: Any, rule: str, got: str, error: Exception) -> Exception:
     """Explain an error of a kernel; an error in a user's code stays unchanged."""
-    if isinstance(error, Misfit) or (isinstance(error, _KERNELS) and not _holds_code_of_users(layer)):
+    if isinstance(error, Misfit) or (isinstance(error, _KERNELS) and not _has_user_code(layer)):
         return caused(value_error(layer, rule, got), error)
     return error
 
@@ -208,7 +210,7 @@ def described(values: Any) -> str:
 
 
 def _oddity(values: Any) -> str:
-    """Describe the first leaf that is not a dense tensor, or on another device than the first; ``""`` if there is none."""
+    """Describe the first leaf that is not a dense tensor or not on the device of the first tensor; ``""`` if all are fine."""
     leaves = tree.leaves(values)
     device = next((leaf.device for leaf in leaves if isinstance(leaf, Tensor)), None)
     odd = (one for one in leaves if not isinstance(one, Tensor) or not _is_dense(one) or one.device != device)
@@ -220,12 +222,12 @@ def _is_dense(x: Tensor) -> bool:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an error says that memory ran out, which is not the fault of an argument."""
+    """Return whether an error says that memory ran out, which is not the fault of an argument."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _is_about_derivatives(error: Exception) -> bool:
-    """Tell whether a kernel has no derivative, or a transform of ``torch.func`` cannot follow a write."""
+    """Return whether a kernel has no derivative, or a transform of ``torch.func`` cannot follow a write."""
     words = str(error)
     return isinstance(error, RuntimeError) and any(
         said in words
@@ -234,13 +236,13 @@ def _is_about_derivatives(error: Exception) -> bool:
 
 
 def _is_about_dtensors(error: Exception) -> bool:
-    """Tell whether a kernel has no rule for DTensors, or got plain tensors with them."""
+    """Return whether a kernel has no rule for DTensors, or got plain tensors with them."""
     words = str(error)
     return isinstance(error, RuntimeError) and any(said in words for said in ("sharding strategy", "torch.Tensor and DTensor"))
 
 
-def _is_of_divided_params(params: Any, x: Any, error: Exception) -> bool:
-    """Tell whether params are DTensors and x is not, as when a user gives sharded params to a net or a plain step."""
+def _is_due_to_sharded_params(params: Any, x: Any, error: Exception) -> bool:
+    """Return whether params are DTensors and x is not, as when a user gives sharded params to a net or a plain step."""
     return _is_about_dtensors(error) and _first_dtensor(params) is not None and _first_dtensor(x) is None
 
 

@@ -1,4 +1,4 @@
-"""The loss of a net and its gradient as one function: the first three lines of a step."""
+"""The loss of a net and its gradient as one function: the first three lines of a training step."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +28,7 @@ def has_one_value(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class ValueAndGrads(Value):
-    """The loss of a net and its gradient, as one function; made by ``value_and_grads``.
+    """The loss of a net and its gradient, as one function; created by ``value_and_grads``.
 
         y, cache  = net.apply(params, x)
         value, gy = loss.value_and_grad(y, target)

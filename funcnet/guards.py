@@ -1,6 +1,7 @@
-"""Guards: the only ``try`` for all layers. Each wraps one verb, so that an error names the wrong argument and its place.
+"""Guards: each wraps one verb of a layer, so that errors name the wrong argument and its location.
 
-The working path pays for one call; ``explanations`` are searched only after a verb has failed.
+They have the only ``try`` of all layers. A successful call pays for one more function call; the functions in ``explanations`` run
+only after a verb has failed.
 """
 
 import functools
@@ -110,10 +111,10 @@ GUARDS: dict[str, Callable[[Verb], Verb]] = {
 
 
 def verbs(cls: type) -> dict[str, Verb]:
-    """Return the verbs of a class by name; raise ``TypeError`` for one that is not a function of the layer."""
+    """Return the verbs of a class by name; raise ``TypeError`` for one that is not an ordinary method."""
     for name in GUARDS:
         kind = type(inspect.getattr_static(cls, name))
         if kind in (staticmethod, classmethod, property):
-            rule = f"{name} must be a function of the layer, def {name}(self, ...)"
+            rule = f"{name} must be a method, def {name}(self, ...)"
             raise TypeError(f"{cls.__name__}: {rule}, got a {kind.__name__}")
     return {name: getattr(cls, name) for name in GUARDS}

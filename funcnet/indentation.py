@@ -1,13 +1,13 @@
-"""Indentation: a long call, such as the ``repr`` of a value, printed over several lines.
+"""Indentation: format a long call, such as the ``repr`` of a value, over several lines.
 
-The text stays the same expression: line breaks are only put inside of brackets, before and after their items.
+The result is the same expression: line breaks are added only inside brackets, before and after their items.
 """
 
 import re
 from itertools import pairwise
 
 WIDTH = 88
-"""The longest line that is not broken; longer ones without brackets are kept too."""
+"""The longest line that is not broken; a longer one without brackets is not broken either."""
 
 _STEP = 4
 _TOKENS = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[()\[\]{},]""")

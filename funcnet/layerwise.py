@@ -1,9 +1,9 @@
-"""Layer by layer: an optimizer's step for each layer during the backward pass, after which the layer's gradient is released.
+"""Layerwise updates: the optimizer updates each layer during the backward pass, and the layer's gradient is then released.
 
     gpᵢ, gᵢ₋₁ = fᵢ.vjp(pᵢ, cᵢ, gᵢ)      pᵢ, sᵢ ← opt.update(gpᵢ, sᵢ, pᵢ)      for i = n, ..., 1
 
 The backward pass of the net runs with a stand-in for each layer, which returns its new params and state instead of the gradient.
-Combinators that pass gradients on pass these on. The layers of other combinators are updated together.
+Combinators that pass gradients on pass on these results as well. The layers of other combinators are updated together.
 """
 
 from copy import deepcopy
@@ -29,7 +29,7 @@ from funcnet.value import frozen, parts
 
 
 class Part(NamedTuple):
-    """What a layer gets in place of its params: these, those from which the optimizer steps, and its part of the state."""
+    """Passed to a layer in place of its params: the params, those that the optimizer updates, and its part of the state."""
 
     params: Params
     start: Params
@@ -37,18 +37,18 @@ class Part(NamedTuple):
 
 
 class Updated(NamedTuple):
-    """What a layer returns in place of its gradient: new params, and its part of the new state."""
+    """Returned by a layer in place of its gradient: its new params, and its part of the new state."""
 
     params: Params
     state: State
 
 
 class Updating(StandIn):
-    """A stand-in for a layer that makes the optimizer's step as soon as it has its gradient."""
+    """A stand-in for a layer that runs the optimizer as soon as it has the layer's gradient."""
 
     opt: Optimizer
     rounds: bool
-    """Whether its gradients may differ in dtype from the params from which the optimizer steps."""
+    """Whether gradients can differ in dtype from the params that the optimizer updates."""
 
     @property
     def invertible(self) -> bool:
@@ -105,7 +105,7 @@ class UpdatingCopies(Updating):
         return all([fills_steps(leaf[0].numel()) for leaf in tree.leaves(part.start) if leaf.is_floating_point()])  # noqa: C419
 
     def _back(self, part: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[Updated, Any]:
-        """Go back to the input, or to the params of copy ``first``."""
+        """Run the backward pass to the input, or only to the params of copy ``first``."""
         repeat: Any = self.original
         stacks, way = Stacks(self.opt, part), Way(repeat, part.params, cache)
         for i in reversed(range(repeat.n)):
@@ -115,7 +115,7 @@ class UpdatingCopies(Updating):
         return stacks.updated(), gy
 
     def _copy_back(self, stacks: "Stacks", i: int, params: Params, cache: Cache, gy: Any, *, only_params: bool) -> Any:
-        """Go back through one copy and update it; its gradient is released on return."""
+        """Run the backward pass of one copy and update it; its gradient is released on return."""
         layer: Layer = self.layer
         gparams, gx = (layer.grads(params, cache, gy), None) if only_params else layer.vjp(params, cache, gy)
         stacks.update(i, gparams)
@@ -124,7 +124,7 @@ class UpdatingCopies(Updating):
 
 @frozen
 class UpdatingCast(OpenCast):
-    """A ``cast`` whose layers are updated one by one: they compute in its dtype, and the optimizer steps in that of params."""
+    """A ``cast`` whose layers are updated one by one: they compute in its dtype, and the optimizer in that of the params."""
 
     def _cast(self, values: Tree) -> Tree:
         if type(values) is Part:
@@ -137,7 +137,7 @@ class UpdatingCast(OpenCast):
 class Stacks:
     """Stacked params and state that are updated one copy at a time.
 
-    The tensors that a donated optimizer writes to are in place already; all others are copied into new stacks.
+    A donated optimizer updates tensors in place; all other tensors are copied into new stacks.
     """
 
     def __init__(self, opt: Optimizer, part: Part) -> None:
@@ -146,7 +146,7 @@ class Stacks:
         self.last: State = part.state
 
     def update(self, i: int, gparams: Grads) -> None:
-        """Make the step of copy number i."""
+        """Update copy number i."""
         start, state = entry(self.part.start, i), self.opt.map_state(lambda one: entry(one, i), self.part.state)
         params, self.last = self.opt.update(with_dtypes_of(gparams, start), state, start)
         self._put(i, self.part.start, start, params)
@@ -160,7 +160,7 @@ class Stacks:
                 self.new[id(stack)][i].copy_(after)
 
     def updated(self) -> Updated:
-        """Return the stacks, and the count of the last copy."""
+        """Return the updated stacks, with the step count of the last copy."""
         state = self.opt.map_state(lambda _, stacks: self._found(stacks), self.last, self.part.state)
         return Updated(self._found(self.part.start), state)
 
@@ -186,7 +186,7 @@ class Updater:
 
         Args:
             params: The params of the forward pass.
-            start: The params from which the optimizer steps: those with new running statistics.
+            start: The params that the optimizer updates: those with new running statistics.
             state: The optimizer's state.
             cache: The cache of the forward pass.
             gy: The gradient of the net's output.
@@ -208,9 +208,9 @@ class Updater:
         return Updated(self.places.whole(iter(after)), self.opt.map_state(lambda _: next(trees), found[done[0]].state))
 
     def _parted(self, params: Params, start: Params, state: State) -> tuple[list[Any], list[Any], list[list[Any]]]:
-        """Return what each layer gets for its params, the entries of ``start``, and those of each tree in the state.
+        """Return, by layer, what replaces its params, the entries of ``start``, and the entries of each tree in the state.
 
-        Unfit arguments raise the error of a whole update before anything is written.
+        Invalid arguments raise the error of a whole update before anything is written.
         """
         self.opt.require_fit(state, start)
         try:

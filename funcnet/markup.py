@@ -1,6 +1,6 @@
 """HTML and SVG as text: elements whose content is escaped, and the tables and styles of notebooks and reports.
 
-What is made here needs nothing from outside: no script, no font, no image. Colors follow the page around it, light or dark.
+The output is self-contained: it has no scripts, fonts or images. Colors follow the surrounding page, light or dark.
 """
 
 import html
@@ -28,7 +28,7 @@ STYLE = """
 
 
 _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-"""Control characters and halves of characters, which no HTML or XML file may hold."""
+"""Control characters and lone surrogates, which are not allowed in HTML and XML."""
 
 
 class Markup(str):
@@ -38,7 +38,7 @@ class Markup(str):
 
 
 def escaped(content: object) -> Markup:
-    """Return words as HTML, with U+FFFD for characters that no file can hold; ``Markup`` stays as it is.
+    """Escape text as HTML, with U+FFFD for characters that are not allowed; ``Markup`` is returned unchanged.
 
     >>> escaped("<2"), escaped(Markup("<b>2</b>"))
     ('&lt;2', '<b>2</b>')
@@ -47,7 +47,7 @@ def escaped(content: object) -> Markup:
 
 
 def joined(parts: Iterable[object]) -> Markup:
-    """Return the parts one after the other."""
+    """Concatenate the parts, each escaped."""
     return Markup("".join([escaped(part) for part in parts]))
 
 
@@ -56,8 +56,9 @@ def element(tag: str, *content: object, **attributes: object) -> Markup:
 
     Args:
         tag: The name of the element.
-        *content: Words, which are escaped, and ``Markup``, which is not.
-        **attributes: The attributes. ``class_`` is ``class``, ``stroke_width`` is ``stroke-width``; ``None`` leaves one out.
+        *content: Text, which is escaped, and ``Markup``, which is not.
+        **attributes: The attributes. ``class_`` becomes ``class``, ``stroke_width`` becomes ``stroke-width``; an attribute of
+            ``None`` is omitted.
 
     >>> element("td", "a & b", class_="word")
     '<td class="word">a &amp; b</td>'
@@ -68,7 +69,7 @@ def element(tag: str, *content: object, **attributes: object) -> Markup:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], foot: Sequence[str] | None = None, *, words: int = 0) -> Markup:
-    """Return rows of cells as a table, under a head and above a foot; its first ``words`` columns are aligned to the left.
+    """Return a table with a head, rows of cells and an optional foot; its first ``words`` columns are aligned to the left.
 
     >>> table(("a", "b"), [("1", "<2")])
     '<table><thead><tr><th>a</th><th>b</th></tr></thead><tbody><tr><td>1</td><td>&lt;2</td></tr></tbody></table>'
@@ -84,10 +85,10 @@ def _row(tag: str, cells: Sequence[object], words: int) -> Markup:
 
 
 def folded(title: object, *content: object, is_open: bool = False) -> Markup:
-    """Return content under a title that shows and hides it."""
+    """Return content under a title; a click on the title shows or hides it."""
     return element("details", element("summary", title), *content, open="" if is_open else None)
 
 
 def output(*content: object) -> str:
-    """Return what a notebook shows for a value: the content with its style."""
+    """Return the HTML that a notebook shows for a value: the content with its style."""
     return str(element("div", element("style", Markup(STYLE)), *content, class_="funcnet"))

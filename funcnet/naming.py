@@ -28,12 +28,12 @@ def _numbered(names: tuple[str, ...]) -> bool:
 
 
 def listed(names: Iterable[str]) -> str:
-    """List names, for errors; a layer that adds no component to paths has none."""
+    """Join names for errors, without the empty names of layers that add no component to paths."""
     return ", ".join(filter(None, names)) or "none"
 
 
 def named_arguments(values: dict[str, str]) -> list[str]:
-    """Write keyword arguments, as ``**{...}`` if one of the names is not an identifier."""
+    """Format keyword arguments, as ``**{...}`` if one of the names is not an identifier."""
     if all(name.isidentifier() and not iskeyword(name) for name in values):
         return [f"{name}={value}" for name, value in values.items()]
     return [f"**{{{', '.join([f'{name!r}: {value}' for name, value in values.items()])}}}"]

@@ -1,4 +1,4 @@
-"""Outlines: what a notebook shows of a net, its layers as nested lists that fold, each with the number of its params.
+"""Outlines: how notebooks show a net, as nested, collapsible lists of its layers with their numbers of params.
 
 Importing this module defines ``_repr_html_`` of all layers, as ``combinators.sequential`` defines ``f >> g``.
 """
@@ -16,14 +16,14 @@ from funcnet.walking import children_of
 _OPEN_LEVELS, _LONGEST = 2, 200
 
 Counts = dict[str, int]
-"""How many numbers each leaf of the params holds, by path."""
+"""The number of elements of each leaf of the params, by path."""
 
 
 def outline_of(net: Layer) -> Markup:
-    """Return a net as nested lists: those of the first two levels are open.
+    """Return a net as nested lists; the first two levels are expanded.
 
     Args:
-        net: The net. If its params cannot be counted, because sizes are missing, no numbers are shown.
+        net: The net. If sizes are missing, its params cannot be counted, and no numbers are shown.
     """
     return _entry("", net, "", _counts(net), 0)
 
@@ -31,7 +31,7 @@ def outline_of(net: Layer) -> Markup:
 def _counts(net: Layer) -> Counts | None:
     try:
         return {path: leaf.numel() for path, leaf in tree.names(meta_params(net)).items()}
-    except Exception:  # sizes are missing, or an ``init`` of the user's does not work on the meta device
+    except Exception:  # sizes are missing, or a custom ``init`` does not work on the meta device
         return None
 
 
@@ -53,7 +53,7 @@ def _note(path: str, counts: Counts | None) -> Markup:
 
 
 def _words(layer: Any) -> str:
-    """Return the call that makes a layer; of one that holds layers, its name and its other arguments that are not defaults."""
+    """Return the call that creates a layer; for a combinator, its name and its arguments that are not layers or defaults."""
     if not children_of(layer):
         call = repr(layer)
         return call if len(call) <= _LONGEST else f"{call[:_LONGEST]}..."

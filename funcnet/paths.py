@@ -1,4 +1,4 @@
-"""Paths: the leaves of a tree by their dotted paths, and nodes found, replaced and built along them."""
+"""Paths: name the leaves of a tree by dotted paths, and find, replace and build nodes along these."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -23,8 +23,8 @@ def named_leaves(path: str, tree: Tree) -> Iterator[tuple[str, Any]]:
         yield path, tree
 
 
-def grown_from(at: str, named: dict[str, Any]) -> Tree:
-    """Build the tree at the path ``at`` from the leaves below it, by the rest of their paths."""
+def build_tree(at: str, named: dict[str, Any]) -> Tree:
+    """Build the tree at the path ``at`` from the leaves below it, named by the rest of their paths."""
     if "" in named:
         if len(named) > 1:
             raise value_error("from_names", "no path may continue below a leaf", f"{at!r} and also {sorted(named)[1]!r} below it")
@@ -33,14 +33,14 @@ def grown_from(at: str, named: dict[str, Any]) -> Tree:
     for path, leaf in named.items():
         head, _, tail = path.partition(".")
         groups.setdefault(head, {})[tail] = leaf
-    grown = {head: grown_from(join(at, head), group) for head, group in groups.items()}
+    grown = {head: build_tree(join(at, head), group) for head, group in groups.items()}
     if not grown or not all(head.isdecimal() and head == str(int(head)) for head in grown):
         return grown
     return tuple(grown.get(str(i), {}) for i in range(1 + max(map(int, grown))))
 
 
 def keys_along(who: str, path: str) -> list[str]:
-    """Return the keys along a path; raise for anything but a ``str``, in the name of ``who``."""
+    """Return the keys along a path; raise in the name of ``who`` if it is not a ``str``."""
     if not isinstance(path, str):
         raise value_error(who, "path must be a str, names joined by dots", describe(path))
     return path.split(".") if path else []
@@ -63,7 +63,7 @@ def child_at(tree: Tree, key: str, error: Callable[[], Exception]) -> Tree:
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Tell whether a pattern with ``*``, ``?`` and ``[]`` matches a path; ``"*.bias"`` matches ``"bias"`` too."""
+    """Return whether a pattern with ``*``, ``?`` and ``[]`` matches a path; ``"*.bias"`` matches ``"bias"`` too."""
     return fnmatchcase(path, pattern) or fnmatchcase(f".{path}", pattern)
 
 
@@ -71,15 +71,15 @@ matches._dynamo_marked_constant = True  # type: ignore[attr-defined]  # fnmatch 
 
 
 def renamed(path: str, pattern: str, new: str) -> str | None:
-    """Return ``new`` with each ``*`` replaced by what the same ``*`` of a pattern matches; ``None`` without a match.
+    """Return ``new`` with each ``*`` replaced by what the same ``*`` of ``pattern`` matches; ``None`` without a match.
 
-    A ``*`` matches as little as possible, the last one all that is left.
+    Each ``*`` matches as little as possible; the last one matches the rest.
 
     >>> renamed("old.0.weight", "old.*.weight", "new.*.w")
     'new.0.w'
     """
     pieces = [piece for piece in re.split(r"(\*|\[!?\]?[^]]*\])", pattern) if piece]
-    regex = re.compile("".join(["(?s:(.*?))" if piece == "*" else translate(piece)[:-2] for piece in pieces]))  # without the end
+    regex = re.compile("".join(["(?s:(.*?))" if piece == "*" else translate(piece)[:-2] for piece in pieces]))  # without the \Z
     found = regex.fullmatch(path)
     before = "" if found else "."  # as in ``matches``
     found = found or regex.fullmatch(f".{path}")

@@ -1,4 +1,4 @@
-"""Places: the positions of a net's layers in a tree like params, as far as the backward pass can take the layers one by one."""
+"""Places: where the layers of a net are in a tree like params, if the backward pass can update them one by one."""
 
 from collections.abc import Iterator
 from typing import Any, TypeGuard
@@ -13,7 +13,7 @@ from funcnet.wrapper import Wrapper
 
 
 def is_open(layer: Layer) -> TypeGuard[Combinator]:
-    """Tell whether the layers inside have their own gradients, once each, which the combinator passes on."""
+    """Return whether a layer is a combinator that passes on the gradients of the layers inside, one for each."""
     if not isinstance(layer, Combinator) or isinstance(layer, StandIn):
         return False
     return layer.passes_gradients_on and layer.calls_each_child_once

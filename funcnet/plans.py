@@ -1,9 +1,9 @@
-"""Plans: how a net that is applied repeatedly skips what the first call has found out.
+"""Plans: how a net that is applied repeatedly skips checks that its arguments passed before.
 
-A small layer takes as long to check its arguments as to compute: 4 of 9 µs of a ``Linear(25, 25)`` on 100 rows. A value may
-therefore keep what it knows of earlier arguments: their structure and, as a guard in C, type, dtype, device, shape and strides of
-all their tensors. Arguments like those passed all checks before, so the layers' ``unchecked`` verbs compute from them, with the
-same kernels and the same bits. If these fail, the checked verbs run instead, and explain the error.
+In a small layer, checks take as long as the computation: 4 of 9 µs in a ``Linear(25, 25)`` on 100 rows. A value can therefore
+keep a description of earlier arguments: their structure and, as a guard in C, the type, dtype, device, shape and strides of all
+their tensors. Arguments that match it have passed all checks before, so the layers' ``unchecked`` verbs compute from them, with
+the same kernels and the same bits. If these fail, the checked verbs run instead and explain the error.
 
 A plan is made for plain tensors in main memory, in eager mode, and without autocast, gradients or transforms.
 """
@@ -40,10 +40,10 @@ class Unchecked(NamedTuple):
 
 
 class Plan(Generic[_R]):
-    """What to run for arguments like earlier ones, with the same choices between kernels and number of threads.
+    """The function to run for arguments like earlier ones, if kernel choices and the number of threads are still the same.
 
-    The guard takes each tensor once. In a cache most tensors occur twice, as the output of one layer and the input of the next;
-    they must do so again.
+    The guard checks each tensor once. In a cache, most tensors occur twice, as the output of one layer and the input of the next;
+    the same two places must then hold the same tensor again.
     """
 
     __slots__ = ("again", "check", "choices", "distinct", "first", "read", "run", "threads")
@@ -59,7 +59,7 @@ class Plan(Generic[_R]):
         self.check = tensor_guard([tensors[i] for i in places.values()] if self.distinct else tensors)
 
     def fits(self, arguments: Any) -> bool:
-        """Tell whether arguments are like those of the plan; an error about structure or leaves means no."""
+        """Return whether arguments are like those of the plan; an error about structure or leaves means no."""
         tensors: Any = self.read(arguments)
         if self.distinct is not None:
             for i, first in zip(self.again, self.first, strict=True):
@@ -88,7 +88,7 @@ class Plans(Generic[_R]):
         return Plans, ()
 
     def find(self, arguments: Any) -> _R | None:
-        """Return what to run for arguments like these; ``None`` without a plan. It takes 1.9 µs for ten tensors."""
+        """Return the function for arguments like these; ``None`` without a plan. It takes 1.9 µs for ten tensors."""
         if not is_eager():  # hide plans from Dynamo: it would trace again whenever they change
             return None
         for plan in self.known:
@@ -100,7 +100,7 @@ class Plans(Generic[_R]):
         return None
 
     def is_due(self) -> bool:
-        """Tell whether to make a plan after a call without one: after the 2nd, 4th, 8th ... of them.
+        """Return whether to make a plan after a call without one: after the 2nd, 4th, 8th ... of them.
 
         A plan takes a millisecond to make, and some arguments cannot have one. ``torch.jit.trace`` compares two calls, which
         would differ if a plan were made in the first.
@@ -111,12 +111,13 @@ class Plans(Generic[_R]):
         return self.missed > 1 and self.missed & (self.missed - 1) == 0
 
     def learn(self, arguments: Any, make: Callable[[], _R | None], results: Any) -> None:
-        """Keep the result of ``make`` as what to run for arguments like these, unless they need a check in each call.
+        """Keep the result of ``make`` as the function for arguments like these, unless they need a check in each call.
 
-        If all kernels for these arguments and results use one thread, it is set once around all of them; the bits are the same.
+        If all kernels for these arguments and results use one thread, the number of threads is set once around all of them; the
+        bits are the same.
 
-        An error means no plan: a verb may have accepted an argument that it does not read, such as a weight that is no tensor in
-        ``grads``.
+        An error means no plan: a verb may have accepted an argument that it does not read, such as a weight that is not a tensor
+        in ``grads``.
         """
         try:
             tensors = flatten_together(arguments)[0]
@@ -138,20 +139,20 @@ def _on_one_thread(run: Any) -> Any:
 
 
 def _is_plain(x: Any) -> bool:
-    """Tell whether a leaf is a dense tensor in main memory, without a gradient or half precision."""
+    """Return whether a leaf is a dense tensor in main memory, without a gradient or half precision."""
     if not isinstance(x, Tensor) or not is_plain_data(x) or x.is_nested or x.layout is not strided:
         return False
     return x.numel() > 0 and x.dtype in (torch.float32, torch.float64, torch.int64)
 
 
 def has_own(kind: type, hook: str, *verbs: str) -> bool:
-    """Tell whether the hook of a class belongs to its own verbs: no class derived from the one with the hook overrides them."""
+    """Return whether the hook of a class belongs to its own verbs: no class derived from the one with the hook overrides them."""
     source = next(one for one in kind.__mro__ if hook in vars(one))
     return all([_written(kind, verb) is _written(source, verb) for verb in verbs])  # noqa: C419
 
 
 def _written(kind: type, verb: str) -> Any:
-    """Return a verb as it was written, without guards."""
+    """Return a verb without the guards around it."""
     f: Any = getattr(kind, verb, None)
     while hasattr(f, "__wrapped__"):
         f = f.__wrapped__

@@ -7,10 +7,10 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def in_single(x: Tensor) -> Tensor:
-    """Return x in float32 if it is of half precision, to sum and to square it."""
+    """Return x in float32 if it has half precision, before it is summed or squared."""
     return x.float() if x.dtype in HALF else x
 
 
 def rounded(y: Tensor, like: Tensor) -> Tensor:
-    """Return y in the dtype of ``like``. The test saves 0.8 µs of ``y.to`` if y has it already."""
+    """Return y in the dtype of ``like``. If y has it already, skipping ``y.to`` saves 0.8 µs."""
     return y if y.dtype is like.dtype else y.to(like.dtype)

@@ -41,7 +41,7 @@ class RateRange(NamedTuple):
     def suggestion(self) -> float | None:
         """The rate at which the smoothed loss falls fastest; ``None`` if it never falls.
 
-        The first tenth of the steps, where the average is of few losses, is ignored, and so are the steps after the minimum.
+        The steps after the minimum are ignored, and so is the first tenth of the steps, where the average covers few losses.
         """
         values = [value for value in self.smoothed if math.isfinite(value)]
         lowest = values.index(min(values)) if values else 0
@@ -134,7 +134,7 @@ def lr_range(
         high: Last rate.
         steps: Number of steps, at least 2.
         mode: ``"exponential"`` or ``"linear"``, how the rate grows.
-        smoothing: Share of the running average that remains at each step, at least 0 and below 1.
+        smoothing: Decay of the running average per step, at least 0 and below 1.
         early_stop_threshold: Stop when the smoothed loss exceeds the smallest one by this factor; ``None`` to continue to
             ``high``. A loss that is not finite always ends the test.
         rng: Key or seed, for a stochastic net.
@@ -187,7 +187,7 @@ class _Record:
         self.smoothed: list[float] = []
 
     def add(self, loss: float) -> bool:
-        """Add a loss, and tell whether to continue."""
+        """Add a loss; return whether to continue."""
         self.average = self.share * self.average + (1 - self.share) * loss
         self.losses.append(loss)
         self.smoothed.append(self.average / (1 - self.share ** len(self.losses)))
@@ -202,7 +202,7 @@ def _rate_by_step(low: Any, high: Any, steps: Any, mode: Any) -> Callable[[int],
     if not is_number(low) or not is_number(high) or not 0 < low < high:
         raise value_error("lr_range", "low and high must be finite numbers, 0 < low < high", f"low={low!r}, high={high!r}")
     require_whole("lr_range", "steps", 2, steps)
-    low, high, last = float(low), float(high), int(steps) - 1  # numbers of numpy would give numbers of numpy
+    low, high, last = float(low), float(high), int(steps) - 1  # NumPy numbers would give NumPy numbers
     if mode == "exponential":
         return lambda i: low * (high / low) ** (i / last)
     if mode == "linear":

@@ -1,11 +1,11 @@
-"""Size inference: a net with ``None`` for the sizes of its inputs, and the same net with all sizes.
+"""Size inference: turn a net with ``None`` for the sizes of its inputs into the same net with all sizes.
 
     net = serial(Conv2d(None, 16, 3), ReLU(), Flatten(), Linear(None, 10))
     net = infer_sizes(net, (64, 1, 28, 28))        y₀ = x;   fᵢ with the sizes of yᵢ₋₁;   yᵢ = fᵢ(yᵢ₋₁)
 
-A layer without its sizes is a value like any other, but has no params. It is rewritten, as by ``inference()``: x goes through
-the layers on the meta device, where tensors have a shape and no data, so nothing is computed and no memory is used, except by a
-custom ``init`` that reads its key.
+A layer with missing sizes is a value like any other, but has no params. ``infer_sizes`` returns a new net, as ``inference()``
+does. x goes through the layers on the meta device, where tensors have a shape but no data: nothing is computed and no memory is
+used, except by a custom ``init`` that reads its key.
 """
 
 from typing import Any, TypeVar
@@ -24,8 +24,8 @@ _L = TypeVar("_L", bound=Layer)
 def infer_sizes(net: _L, x: Any, dtype: torch.dtype | None = None) -> _L:
     """Return the net with every size of ``None`` inferred from an input.
 
-    A net whose sizes are known is returned unchanged, after x went through it, so unfit sizes are found before training. The
-    floating dtype of x does not matter, nor does the number of rows, unless a layer needs more.
+    A net without missing sizes is returned unchanged, but x goes through it too: wrong sizes are found before training. The
+    floating dtype of x does not matter, and neither does the number of rows, unless a layer requires several.
 
     Args:
         net: The net.
@@ -33,7 +33,7 @@ def infer_sizes(net: _L, x: Any, dtype: torch.dtype | None = None) -> _L:
         dtype: The dtype of inputs given as shapes; for indices ``torch.int64``.
 
     Raises:
-        ValueError: If x is none of these, or a layer rejects it; a note says which.
+        ValueError: If x is none of these, or a layer rejects it; a note says which layer.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.linear.linear import Linear
@@ -53,7 +53,7 @@ def output_shape(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Any:
         dtype: The dtype of inputs given as shapes; for indices ``torch.int64``.
 
     Raises:
-        ValueError: If x is none of these, or a layer rejects it; a note says which.
+        ValueError: If x is none of these, or a layer rejects it; a note says which layer.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> output_shape(Linear(None, 10), (64, 784))

@@ -1,7 +1,7 @@
 """Stand-ins: objects in place of the layers of a net, with their class, fields and verbs; subclasses change a verb.
 
 A combinator accepts a stand-in in place of the layer, since it has the layer's class and fields. A stand-in is not a value: it
-lives as long as the call that made it, and may keep what it sees.
+lives as long as the call that made it, and can keep data.
 """
 
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ _S = TypeVar("_S", bound="StandIn")
 
 
 class StandIn(Layer):
-    """A layer that passes every verb on to another, ``original``; made by ``stand_in_for``."""
+    """A layer that passes every verb on to another, ``original``; created by ``stand_in_for``."""
 
     original: Layer
 

@@ -35,7 +35,7 @@ class Statistics(NamedTuple):
 
 
 class Description(dict[str, Statistics]):
-    """Statistics by path, which print as a table."""
+    """Statistics by path; they print as a table."""
 
     def __repr__(self) -> str:
         return "\n".join(aligned([_HEADER, *self._rows()], 2))

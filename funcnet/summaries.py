@@ -3,7 +3,7 @@
     net = mlp((784, 256, 10))
     print(summary(net, (64, 784)))
 
-A net and a batch may be far larger than this machine. ``metering`` does the measuring.
+The net and the batch can be far larger than the memory of this machine. ``metering`` does the measuring.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The table of a net from ``summary``. It prints as text, and shows itself as HTML in notebooks.
+    """The table of a net, returned by ``summary``. It prints as text; notebooks show it as HTML.
 
     Args:
         rows: A ``Row`` for each layer, in the order of ``walk``.
@@ -82,12 +82,12 @@ def summary(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Summary:
     A FLOP is a multiplication or an addition. Matrix products, convolutions and attention count, two FLOPs for each pair of
     factors, as in ``torch.utils.flop_counter``; elementwise functions, sums and normalization do not. Params that several layers
     share count once, in the row of the first. A tensor that several layers cache counts in each of their rows, and once in the
-    total, which is the memory that the cache of one training step holds. The kernels are those of main memory, except for an LSTM
-    in float32, whose kernel there keeps two to three times as much. Layers whose cache depends on the data, such as ``uniqued``
+    total, which is the memory that the cache of one training step holds. The kernels are those of the CPU, except for a float32
+    LSTM, whose kernel on the CPU keeps two to three times as much. Layers whose cache depends on the data, such as ``uniqued``
     and ``EmbeddingBag`` with offsets, count as if all rows were distinct.
 
-    Every layer that holds no others has a row; a combinator has one for what it holds, keeps or computes itself. Ensembles,
-    ``lora``, ``parametrize`` and attention with norms have one row, the layers inside included.
+    Every layer without layers inside has a row; a combinator has one if it has params, caches or computes something itself.
+    Ensembles, ``lora``, ``parametrize`` and attention with norms have one row that includes the layers inside.
 
     Args:
         net: The net; sizes of ``None`` are inferred.
@@ -120,7 +120,7 @@ def summary(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Summary:
 
 
 def _rows(record: Record, params: Params, kept: Storages) -> Iterator[Row]:
-    """Yield a row for each record that holds no others, and for those that have something besides their inner layers."""
+    """Yield a row for each record without inner records, and for each whose layer has something besides its inner layers."""
     own = _owned(record, params)
     for one in record.walk():
         within = set[int]().union(*[inner.kept for inner in one.walk() if inner is not one])
@@ -131,7 +131,7 @@ def _rows(record: Record, params: Params, kept: Storages) -> Iterator[Row]:
 
 
 def _owned(record: Record, params: Params) -> dict[int, list[Any]]:
-    """Give each parameter to the innermost layer on its path."""
+    """Assign each parameter to the innermost layer on its path."""
     owned: dict[int, list[Any]] = {id(one): [] for one in record.walk()}
     innermost = {one.path: id(one) for one in record.walk()}  # the last of those with the same path
     for path, leaf in tree.names(params).items():
@@ -167,7 +167,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def shape_words(shape: Any) -> str:
-    """Write a shape, or the tree of shapes, without the name ``torch.Size``."""
+    """Format a shape, or the tree of shapes, without the name ``torch.Size``."""
     if isinstance(shape, dict):
         return f"{{{', '.join([f'{name}: {shape_words(one)}' for name, one in shape.items()])}}}"
     if isinstance(shape, tuple) and not isinstance(shape, torch.Size):

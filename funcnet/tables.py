@@ -4,7 +4,7 @@ _UNITS = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
 def aligned(rows: list[tuple[str, ...]], words: int) -> list[str]:
-    """Write rows of cells as lines: the first ``words`` columns left-aligned, the others, which are numbers, right-aligned.
+    """Format rows of cells as lines: the first ``words`` columns are left-aligned, the others, with numbers, right-aligned.
 
     >>> aligned([("path", "params"), ("0.weight", "12")], 1)
     ['path      params', '0.weight      12']
@@ -19,7 +19,7 @@ def _line(row: tuple[str, ...], widths: list[int], words: int) -> str:
 
 
 def short(number: int) -> str:
-    """Write a number with three digits and a unit.
+    """Format a number with three digits and a unit.
 
     >>> short(1_234_567)
     '1.23 M'

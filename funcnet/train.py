@@ -1,11 +1,11 @@
-"""Training: the four lines as pure functions of params, state and a batch.
+"""Training: the four lines of a step as one pure function of params, state and a batch.
 
     y, cache      = net.apply(params, x)
     value, gy     = loss.value_and_grad(y, target)
     grads         = net.grads(params, cache, gy)
     params, state = opt.update(grads, state, params)
 
-Each function here is a value: it compares, prints and pickles like its parts.
+The function is a value: it compares, prints and pickles like its parts.
 """
 
 from typing import Any
@@ -30,15 +30,15 @@ from funcnet.value import Value, frozen, parts
 
 
 def _has_loss_scale(opt: Optimizer) -> bool:
-    """Tell whether an optimizer has a ``LossScale``; two would both divide by the factor of one."""
+    """Return whether an optimizer has a ``LossScale``; raise if it has two, which would both divide by the factor of one."""
     found = [part for part in parts(opt, given=True) if isinstance(part, LossScale)]
     if len(found) > 1:
         raise value_error("train_step", "an optimizer must have at most one LossScale", f"{len(found)} in {opt!r}")
     return bool(found)
 
 
-def _require_public(opt: Optimizer) -> None:
-    """Raise for privacy noise on gradients that are not clipped row by row: it would hide nothing."""
+def _reject_privacy_noise(opt: Optimizer) -> None:
+    """Raise for ``AddPrivacyNoise``: gradients here are not clipped row by row, and the noise would hide nothing."""
     if any([isinstance(part, AddPrivacyNoise) for part in parts(opt, given=True)]):  # noqa: C419
         rule = "AddPrivacyNoise needs the gradients of clipped_grads, which a train step does not make; call opt.update with them"
         raise value_error("train_step", rule, repr(opt))
@@ -46,7 +46,7 @@ def _require_public(opt: Optimizer) -> None:
 
 @frozen
 class TrainStep(Value):
-    """A step of training as one pure function; made by ``train_step``.
+    """A training step as one pure function; created by ``train_step``.
 
         y, cache      = net.apply(params, x)
         value, gy     = loss.value_and_grad(y, target)
@@ -75,7 +75,7 @@ class TrainStep(Value):
     _evaluating: EvaluatingOptimizer | None = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        _require_public(self.opt)
+        _reject_privacy_noise(self.opt)
         if self.in_backward and self.accumulate > 1:
             rule = "in_backward=True updates layers in each backward pass, so gradients cannot be accumulated over several"
             raise value_error("train_step", rule, f"accumulate={self.accumulate}")
@@ -107,7 +107,7 @@ class TrainStep(Value):
     def _with_evaluations(
         self, opt: EvaluatingOptimizer, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None
     ) -> tuple[Params, Tree, Tensor]:
-        """Make the step of an optimizer that asks for several gradients; statistics are those of the first."""
+        """Run the step of an optimizer that evaluates several gradients; running statistics come from the first."""
         caches: list[Cache] = []
         scale = self._loss_scale(state)  # for all gradients: it does not change the direction that SAM climbs
 
@@ -132,7 +132,7 @@ class TrainStep(Value):
     def _layer_by_layer(
         self, update: Updater, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None
     ) -> tuple[Params, Tree, Tensor]:
-        """Make the step with the optimizer's update of each layer during the backward pass."""
+        """Run the step with an update of each layer during the backward pass."""
         y, cache = self.net.apply(params, x, rng)
         value, gy = self.loss.value_and_grad(y, target)
         del y
@@ -173,18 +173,18 @@ def train_step(net: Layer, loss: Loss, opt: Optimizer, *, in_backward: bool = Fa
     It calls ``kernels.retain_freed_memory``: a step frees caches and gradients together, and glibc would return them to the
     system. A step of an LSTM of 128 features on 32 sequences of 50 takes 30 ms instead of 57.
 
-    Params that require grad, as those of a module do, cost autograd's graph in the first step; the new ones require none.
+    If params require grad, as those of a module do, autograd builds its graph in the first step; new params do not require grad.
 
-    With ``in_backward`` all gradients are never in memory at once: training 64 ``Linear(512, 512)`` with a donated Adam takes 7
-    MB besides params and state, and 73 without; 8 transformer blocks of 256 features take 6 and 30. Each layer takes 12 to 23 µs
-    more. ``repeat`` updates its copies one after the other in eager mode; layers in ``shared``, ``tied``, ``scan`` or
+    With ``in_backward``, the gradients are never all in memory at once: training 64 ``Linear(512, 512)`` with a donated Adam
+    takes 7 MB besides params and state, and 73 without; 8 transformer blocks of 256 features take 6 and 30. Each layer takes 12
+    to 23 µs more. ``repeat`` updates its copies one after the other in eager mode; layers in ``shared``, ``tied``, ``scan`` or
     ``ensemble`` are updated together. If the backward pass raises an error, a donated optimizer has already written to the params
     of the later layers.
 
     Args:
         net: The net.
         loss: A loss with one value.
-        opt: The optimizer. One that needs gradients at other params too, such as ``SAM`` and ``LBFGS``, gets them for the same
+        opt: The optimizer. If it needs gradients at other params too, as ``SAM`` and ``LBFGS`` do, they are computed for the same
             batch and key.
         in_backward: Whether to update each layer as soon as the backward pass has its gradient, which is then released. The
             result is the same, bit for bit.

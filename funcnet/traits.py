@@ -1,6 +1,6 @@
-"""What a layer says about itself: class attributes, properties and hooks, each with a default.
+"""Traits: what a layer declares about itself, as class attributes, properties and hooks, each with a default.
 
-Combinators, optimizers and error messages read them; a layer overrides those that it deviates from.
+Combinators, optimizers and error messages read them; a layer overrides defaults that are wrong for it.
 """
 
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ class Traits(Value):
 
     @property
     def surrogate(self) -> bool:
-        """Whether ``vjp`` follows another rule than the derivative of ``apply``, as in straight-through estimators."""
+        """Whether ``vjp`` follows a rule other than the derivative of ``apply``, as in straight-through estimators."""
         return False
 
     def declared_vjp(self, params: Any, x: Any, gy: Any, rng: Key | int | None = None) -> tuple[Any, Any] | None:
@@ -73,7 +73,7 @@ class Traits(Value):
 
     @property
     def inferred_sizes(self) -> Mapping[str, int | tuple[int, ...]]:
-        """The fields that may be ``None`` until ``infer_sizes``, each with the axis or axes of x whose size it is.
+        """The fields that can be ``None`` until ``infer_sizes``, each with the axis or axes of x that it is the size of.
 
         If x has several tensors, the first one counts.
         """
@@ -88,6 +88,6 @@ class Traits(Value):
             x: Input that ``apply`` got.
 
         Returns:
-            A sentence; ``None`` if x breaks no rule.
+            The rule as text; ``None`` if x breaks none.
         """
         return sizes_complaint(self, x) if self.inferred_sizes else None

@@ -1,7 +1,7 @@
-"""Values: frozen objects made of numbers, strings, tuples, functions and other values; never of tensors.
+"""Values: frozen objects that hold numbers, strings, tuples, functions and other values, but no tensors.
 
-Layers, losses, optimizers, schedules and initializers are values. Two equal values are interchangeable: they compare and hash
-by their fields, pickle, and print as the call that makes them.
+Layers, losses, optimizers, schedules and initializers are values. Two equal values are interchangeable: they compare and hash by
+their fields, pickle, and print as the call that creates them.
 """
 
 from abc import ABCMeta
@@ -24,7 +24,7 @@ from funcnet.indentation import indented
 _T = TypeVar("_T")
 
 holds_tensors = {"holds_tensors": True}
-"""The metadata of a field that may hold tensors, such as a rate; its own validator checks them."""
+"""The metadata of a field that can hold tensors, such as a rate; its own validator checks them."""
 
 
 @overload
@@ -33,14 +33,15 @@ def frozen(cls: type[_T]) -> type[_T]: ...
 def frozen(*, eq: bool = True) -> Callable[[type[_T]], type[_T]]: ...
 @dataclass_transform(frozen_default=True, field_specifiers=(field, attrs.field))
 def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
-    """Decorate a class to make frozen values that compare by their fields: ``attrs.frozen`` with the inherited ``repr``.
+    """Make instances of a class frozen values that compare by their fields: ``attrs.frozen`` with the inherited ``repr``.
 
-    A field that holds a tensor, an array or a ``torch.nn`` module, however deep, raises ``ValueError``. Numbers of numpy become
-    Python's, so that every value prints as a call that Python can evaluate.
+    A field that holds a tensor, an array or a ``torch.nn`` module, at any depth, raises ``ValueError``. NumPy numbers become
+    Python numbers, so that every value prints as a call that Python can evaluate.
 
     Args:
         cls: The class to decorate.
-        eq: Whether values compare by their fields; with ``False``, for fields that do not compare, each equals only itself.
+        eq: Whether values compare by their fields. With ``False``, for fields that cannot be compared, a value equals only
+            itself.
 
     Raises:
         TypeError: For anything but a class, and for a class that is frozen already.
@@ -58,7 +59,7 @@ def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
         raise TypeError(f"frozen: it decorates classes, got {cls!r}; to freeze the params of a layer, use freeze(layer)")
     if "__attrs_attrs__" in cls.__dict__:
         raise TypeError(f"frozen: {cls.__name__} must be decorated once, got a class that is frozen already")
-    made = attrs.frozen(cls, repr=False, eq=eq, field_transformer=_judged)
+    made = attrs.frozen(cls, repr=False, eq=eq, field_transformer=_checked_fields)
     if "__init__" not in cls.__dict__:
         _annotate_arguments(made)
     if issubclass(made, Value):
@@ -66,25 +67,28 @@ def frozen(cls: type[_T] | None = None, *, eq: bool = True) -> Any:
     return made
 
 
-def _judged(cls: type, fields: list[Any]) -> list[Any]:
-    """Make every field convert numbers of numpy first, and reject tensors before its validator runs."""
+def _checked_fields(cls: type, fields: list[Any]) -> list[Any]:
+    """Make every field convert NumPy numbers first, and reject tensors before its validator runs."""
     own = [one for one in fields if one.init and not one.inherited]
-    return [one.evolve(validator=_judging(one), converter=_natively(one.converter)) if one in own else one for one in fields]
+    return [
+        one.evolve(validator=_without_tensors(one), converter=_with_native_numbers(one.converter)) if one in own else one
+        for one in fields
+    ]
 
 
 def _annotate_arguments(made: Any) -> None:
-    """Give ``__init__`` the types of the fields for ``help``: attrs uses those of their converters, which accept anything."""
+    """Annotate ``__init__`` with the types of the fields for ``help``: attrs uses the types of converters, which accept all."""
     types = {one.alias: one.type for one in made.__attrs_attrs__ if one.init and one.type is not None}
     made.__init__.__annotations__.update(types)
-    made.__init__.__doc__ = None  # attrs says only that it has made the method
+    made.__init__.__doc__ = None  # attrs says only that it generated the method
 
 
-def _natively(converter: Any) -> Any:
+def _with_native_numbers(converter: Any) -> Any:
     return attrs.converters.pipe(_native, converter) if converter else _native
 
 
 def _native(got: Any) -> Any:
-    """Convert numbers of numpy and fractions, also in tuples and lists, to Python's, which kernels accept.
+    """Convert NumPy numbers and fractions, also in tuples and lists, to Python numbers, which kernels accept.
 
     The number stays the same: float32(0.1) becomes 0.10000000149. A fraction becomes the nearest float.
     """
@@ -96,13 +100,13 @@ def _native(got: Any) -> Any:
 
 
 def _as_float(got: Fraction) -> Any:
-    """Return a fraction as a float; one beyond all floats stays, and is rejected later."""
+    """Return a fraction as a float; one that is too large is returned unchanged, and rejected later."""
     with suppress(OverflowError):
         return float(got)
     return got
 
 
-def _judging(one: Any) -> Any:
+def _without_tensors(one: Any) -> Any:
     """Return the validator of a field, after one that rejects tensors."""
     if one.metadata == holds_tensors:
         return one.validator
@@ -128,7 +132,7 @@ def _kind(part: Any) -> str:
 
 
 def unpacked(got: Any) -> Iterator[Any]:
-    """Yield the contents of containers, recursively; values were checked when they were made."""
+    """Yield the contents of containers, recursively; values were checked when they were created."""
     is_container = isinstance(got, (tuple, list, set, frozenset, dict))
     yield from (part for one in _inner(got) for part in unpacked(one)) if is_container else (got,)
 
@@ -140,8 +144,8 @@ def _inner(container: Any) -> Any:
 def parts(value: Any, *, given: bool = False) -> Iterator[Any]:
     """Yield a value, and everything within its fields, tuples, lists and dicts.
 
-    With ``given`` only constructor arguments are searched: a wrapper makes a second form of its optimizer, which would be counted
-    twice.
+    With ``given`` only constructor arguments are searched: a wrapper keeps a second form of its optimizer, which would otherwise
+    count twice.
     """
     yield value
     inner = _inner(value) if isinstance(value, (tuple, list, dict)) else ()
@@ -159,10 +163,10 @@ def _default(value: Any, attribute: Any) -> Any:
     return (made.factory(value) if made.takes_self else made.factory()) if isinstance(made, attrs.Factory) else made  # type: ignore[arg-type]
 
 
-def _call_of(value: Any) -> str:
-    """Write a field as an argument: functions by name, ``inf`` and numbers of numpy so that Python can evaluate them."""
+def _written(value: Any) -> str:
+    """Write a field as an argument: functions by name, ``inf`` and NumPy numbers as expressions that Python can evaluate."""
     if type(value) is tuple:
-        return f"({', '.join(map(_call_of, value))}{',' * (len(value) == 1)})"
+        return f"({', '.join(map(_written, value))}{',' * (len(value) == 1)})"
     if isinstance(value, FunctionType | BuiltinFunctionType):
         return value.__name__
     if not isinstance(value, Real) or isinstance(value, bool):
@@ -174,7 +178,7 @@ def _call_of(value: Any) -> str:
 
 
 class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract methods)
-    """A frozen value whose ``repr`` is the call that makes it, with the arguments that are not defaults.
+    """A frozen value whose ``repr`` is the call that creates it, with the arguments that are not defaults.
 
     ``print`` breaks a long call into indented lines, which still evaluate to the value. Decorate subclasses with ``frozen``.
     """
@@ -191,12 +195,12 @@ class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract 
     def __repr__(self) -> str:
         shown = [(f.name, getattr(self, f.name), _default(self, f)) for f in getattr(type(self), "__attrs_attrs__", ()) if f.init]
         words = [
-            f"{name.lstrip('_')}={_call_of(value)}" for name, value, default in shown if _call_of(value) != _call_of(default)
+            f"{name.lstrip('_')}={_written(value)}" for name, value, default in shown if _written(value) != _written(default)
         ]
         return f"{type(self).__name__}({', '.join(words)})"
 
     def __str__(self) -> str:
-        """Write the ``repr`` for people: the same call, over indented lines if it is long."""
+        """Return the ``repr``, over several indented lines if it is long."""
         return indented(repr(self))
 
     def replace(self, **changes: Any) -> Self:
@@ -205,9 +209,9 @@ class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract 
         Args:
             changes: New values of fields, by name.
         """
-        return attrs.evolve(self, **changes)  # type: ignore[misc]  # every subclass is made by frozen
+        return attrs.evolve(self, **changes)  # type: ignore[misc]  # every subclass is decorated with frozen
 
     @classmethod
     def _when_frozen(cls) -> None:
-        """Finish a class that ``frozen`` has made; a layer then guards its verbs."""
+        """Finish a class decorated with ``frozen``; a layer then guards its verbs."""
         return

@@ -1,7 +1,7 @@
 """Walking: the layers of a net by their paths, and nets with some layers replaced.
 
-A path is the dotted path of the layer's params: ``"encoder.0"`` if those are ``"encoder.0.weight"``. The net itself has the
-path ``""``. A wrapper adds no component, so it shares its path with the layer it holds; the outermost counts.
+A path is the dotted path of the layer's params: ``"encoder.0"`` if those are ``"encoder.0.weight"``. The net itself has the path
+``""``. A wrapper adds no component, so it shares its path with the layer inside; the path then means the outermost layer.
 
 >>> from funcnet.combinators.sequential import serial
 >>> from funcnet.layers.linear.linear import Linear
@@ -35,7 +35,7 @@ def walk(net: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
         path: The path of the net itself.
 
     Raises:
-        ValueError: If ``net`` is not a layer, or ``path`` not a string.
+        ValueError: If ``net`` is not a layer, or ``path`` is not a string.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.activation.sigmoids import Tanh
@@ -163,7 +163,7 @@ def _inside(path: str, name: str) -> str:
 def require_layer(who: str, layer: Any) -> Layer:
     """Return a layer; raise ``ValueError`` for anything else."""
     if not isinstance(layer, Layer):
-        raise value_error(who, "the layer must be a layer (a value with init, apply and vjp)", layer)
+        raise value_error(who, "a layer is required (a value with init, apply and vjp)", layer)
     return layer
 
 

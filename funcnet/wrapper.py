@@ -20,8 +20,8 @@ _W = TypeVar("_W", bound="Wrapper")
 class Wrapper(Combinator):
     """A combinator of one layer, in the field ``layer``, with the layer's params.
 
-    It adds no component to paths: the path of the wrapper is that of the layer. It passes its key on. ``update_stats`` gives the
-    wrapper's cache to the layer; override ``inner_cache`` if the layer's is a part of it.
+    It adds no component to paths, so the layer inside has the same path. It passes its key on. ``update_stats`` passes the
+    wrapper's cache to the layer; override ``inner_cache`` if the layer's cache is only a part of it.
     """
 
     __slots__ = ()
@@ -70,7 +70,7 @@ class Wrapper(Combinator):
 
 
 def infer_unchanged(wrapper: _W, x: Any) -> tuple[_W, Any]:
-    """Infer the sizes of a wrapper whose layer gets x and returns y unchanged."""
+    """Infer the sizes of a wrapper that passes x to its layer, and y from it, unchanged."""
     with errors_at(wrapper, ""):
         layer, y = wrapper.layer.infer(x)
     return wrapper.replace(layer=layer), y
@@ -82,7 +82,7 @@ class Rearranging(Wrapper):
         y = M⁻¹ f(p, M x)      gp, g = f.vjp(p, c, M gy)      gx = M⁻¹ g      M: enter, M⁻¹: leave
 
     Cache:
-        A pair, the layer's and the context.
+        A pair, the layer's cache and the context.
     """
 
     __slots__ = ()
@@ -95,10 +95,10 @@ class Rearranging(Wrapper):
 
     @abstractmethod
     def leave(self, values: Any, context: Any) -> Any:
-        """Rearrange y, or a gradient of x, as the caller has it; the inverse of ``enter``."""
+        """Undo the rearrangement for y, or for a gradient of x; the inverse of ``enter``."""
 
     def context(self, x: Any) -> Any:
-        """Return what ``leave`` needs to know of x, after checking it."""
+        """Check x, and return what ``leave`` needs about it."""
         return ()
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:

@@ -52,7 +52,8 @@ def params_of(layer: fn.Layer, module: nn.Module) -> Any:
 def twin_of(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Claim that a hypothesis test compares the named torch.nn modules with ours; the test fails if it does not.
 
-    Every argument that both have must take two values at least, and where windows slide x must have a batch axis and none. Where the test is parametrized above ``given``, ``{argument}`` in a name stands for each value of that argument.
+    Every argument that both have must take at least two values. If windows slide over x, it must be tried with a batch axis and
+    without. If the test is parametrized above ``given``, ``{argument}`` in a name is replaced with each value of that argument.
     """
 
     def claim(test: Callable[..., None]) -> Callable[..., None]:
@@ -67,11 +68,11 @@ def twin_of(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]
             test(**arguments)
             claimed = [name.format(**arguments) for name in names]
             few = {name: len(_compared[name]) for name in claimed if len(_compared[name]) < ENOUGH}
-            assert few == {}, f"{ENOUGH} configurations at least must be compared with torch.nn's, got {few}"
+            assert few == {}, f"at least {ENOUGH} configurations must be compared with torch.nn's, got {few}"
             fixed = {name: still for name in claimed if (still := _fixed(name) - arguments.keys())}
-            assert fixed == {}, f"every argument must be varied, but by chance or by the test's own, got {fixed}"
+            assert fixed == {}, f"every argument must be varied, except those of random draws and of the test, got {fixed}"
             batched = {name: _axes[name] for name in claimed if len(_axes[name]) == 1}
-            assert batched == {}, f"x must have a batch axis, and none, got these numbers of axes alone: {batched}"
+            assert batched == {}, f"x must be tried with a batch axis and without, got only these numbers of axes: {batched}"
 
         return counted
 

@@ -15,7 +15,7 @@ KINDS_WITH_STAR = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
 
 
 def signature_of(value: Any) -> tuple[str, str | None]:
-    """Return the arguments of a class or function in parentheses, and the type of what a function returns."""
+    """Return the arguments of a class or function in parentheses, followed by the return type of a function."""
     parameters = [*inspect.signature(value).parameters.values()]
     if isinstance(value, type):
         return arguments(parameters, types_of_class(value), defaults_of(value)), None
@@ -27,7 +27,7 @@ def signature_of(value: Any) -> tuple[str, str | None]:
 
 
 def arguments(parameters: list[Parameter], types: dict[str, str], defaults: dict[str, Any]) -> str:
-    """Write parameters with their types and defaults; ``*`` before the first that is only for keywords."""
+    """Write parameters with their types and defaults, with ``*`` before the first keyword-only one."""
     shown: list[str] = []
     keyword_only = False
     for one in parameters:
@@ -49,7 +49,7 @@ def argument(parameter: Parameter, kind: str | None, default: Any) -> str:
 
 
 def shown_default(value: Any) -> str:
-    """Write a default as one would pass it; a function by its name, and what only the package can make as dots."""
+    """Write a default as a caller would pass it: a function by its name, and a value that has no public expression as dots."""
     if inspect.isroutine(value) or isinstance(value, type):
         return "..." if value.__name__[0] in "_<" else value.__name__
     text = json.dumps(value) if isinstance(value, str) else repr(value)
@@ -58,7 +58,7 @@ def shown_default(value: Any) -> str:
 
 @cache
 def definition(value: Callable[..., Any]) -> ast.AST | None:
-    """Return the definition of a class or a function in its source, without what decorates it."""
+    """Return the definition of a class or function from its source, without its decorators."""
     try:
         body = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(value)))).body
     except (OSError, TypeError, SyntaxError):
@@ -67,7 +67,7 @@ def definition(value: Callable[..., Any]) -> ast.AST | None:
 
 
 def types_of_class(cls: type) -> dict[str, str]:
-    """Return the types of a class's fields, or of the arguments of its ``__init__``, as they are written."""
+    """Return the types of a class's fields, or of the arguments of its ``__init__``, as written in the source."""
     found: dict[str, str] = {}
     for one in reversed(cls.__mro__):
         source = definition(one) if one.__module__.startswith("funcnet") else None
@@ -80,20 +80,20 @@ def types_of_class(cls: type) -> dict[str, str]:
 
 
 def types_of_function(source: ast.FunctionDef) -> dict[str, str]:
-    """Return the types of a function's arguments as they are written."""
+    """Return the types of a function's arguments as written in the source."""
     given = source.args
     every = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
     return {one.arg: written(one.annotation) for one in every if one is not None and one.annotation is not None}
 
 
 def written(annotation: ast.expr) -> str:
-    """Return a type as it is written, without the quotes of names that are defined later."""
+    """Return a type as written in the source, without the quotes around forward references."""
     text = ast.unparse(annotation)
     return text if "Literal[" in text else text.replace("'", "")
 
 
 def defaults_of(cls: type) -> dict[str, Any]:
-    """Return the defaults that attrs makes by a function."""
+    """Return the defaults that attrs makes with a factory."""
     fields = attrs.fields(cls) if attrs.has(cls) else ()
     made = {one.alias or one.name: one.default for one in fields if isinstance(one.default, attrs.Factory)}  # type: ignore[arg-type]
     return {name: "..." if default.takes_self else default.factory() for name, default in made.items()}

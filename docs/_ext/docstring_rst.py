@@ -29,7 +29,7 @@ _SPAN = re.compile(r"``(.+?)``")
 
 
 def indent_of(line: str) -> int:
-    """Return the number of blanks that a line begins with."""
+    """Return the number of spaces at the start of a line."""
     return len(line) - len(line.lstrip(" "))
 
 
@@ -67,7 +67,7 @@ def _indented(lines: Lines) -> int:
 
 
 def _starts(line: str) -> bool:
-    """Tell whether a line begins a block without a blank line before it."""
+    """Return whether a line begins a block without a blank line before it."""
     return bool(line.startswith(">>>") or _HEADER.match(line) or _ITEM.match(line))
 
 
@@ -92,12 +92,12 @@ def _block(lines: Lines, linked: Linked) -> Lines:
 
 
 def is_aligned(lines: Lines) -> bool:
-    """Tell lines with columns, as formulas have them, from prose."""
+    """Return whether lines are aligned in columns, like formulas, rather than prose."""
     return len(lines) > 1 and 2 * sum(re.search(r"\S {2,}\S", line) is not None for line in lines) >= len(lines)
 
 
 def literal(lines: Lines) -> Lines:
-    """Return a block whose lines stay as they are: a program, or a formula, in which all is code without backquotes."""
+    """Return a block whose lines stay unchanged: a program, or a formula, whose text is all code and needs no backquotes."""
     if is_program(lines):
         return [".. code-block:: python", "", *[f"   {line}" if line else "" for line in lines]]
     formula = [line.replace("``", "") for line in lines]
@@ -105,7 +105,7 @@ def literal(lines: Lines) -> Lines:
 
 
 def is_program(lines: Lines) -> bool:
-    """Tell Python with a call of a dotted name or an import, which formulas have not, even where they are valid Python."""
+    """Return whether lines are Python with an import or a call of a dotted name; formulas have neither, even if they parse."""
     try:
         ast.parse("\n".join(lines))
     except SyntaxError:
@@ -120,7 +120,7 @@ def _item(item: re.Match[str], lines: Lines, linked: Linked) -> Lines:
 
 
 def _hanging(mark: str, lines: Lines) -> Lines:
-    """Return lines behind a mark, the later ones indented as far."""
+    """Return lines after a mark, with the later ones indented to match."""
     first, *more = lines or [""]
     return [f"{mark}{first}".rstrip(), *[f"{' ' * len(mark)}{line}" if line else "" for line in more]]
 
@@ -145,7 +145,7 @@ def _section(name: str, lines: Lines, linked: Linked) -> Lines:
 
 
 def _arguments(name: str, lines: Lines, linked: Linked) -> Lines:
-    """Return the fields that Sphinx knows: one for each argument or exception, or one for what is returned."""
+    """Return Sphinx's fields: one for each argument or exception, or one for the return value."""
     word = {"Args": "param", "Raises": "raises", "Yields": "yields", "Returns": "returns"}[name]
     if name in ("Yields", "Returns"):
         return _field(word, lines, linked)
@@ -179,7 +179,7 @@ def _listed(entry: Lines) -> Lines:
 
 
 def shapes(lines: Lines) -> Lines:
-    """Return the shapes of a section, each on one line; a line that begins with no shape belongs to the one before."""
+    """Return the shapes of a section, each on one line; a line that does not begin with a shape belongs to the previous one."""
     found: Lines = []
     for line in filter(None, lines):
         if found and (indent_of(line) or not _SHAPE.match(line)):

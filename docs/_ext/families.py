@@ -1,11 +1,11 @@
 """Families: the directives that fill the pages of the reference from the package itself, so that no public name can be missing.
 
     {family} linear maps         a table of a group of ``funcnet.__all__`` with summaries, and then every name of it
-    {public-names} funcnet.tree  the same for what a module offers
+    {public-names} funcnet.tree  the same for the public names of a module
     {overview} GROUP, GROUP      links to the pages of groups and to all their names
-    {types}                      what ``Params`` and other names of types in signatures stand for
+    {types}                      the meaning of ``Params`` and of other type names in signatures
 
-A page is written by hand around them. A group without a page, and a page of a group that is gone, end the build.
+The rest of a page is written by hand. A group without a page, or a page without a group, fails the build.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ INDENT = "   "
 
 
 class Names(SphinxDirective):
-    """A table of names, and what autodoc shows of each."""
+    """A table of names, followed by autodoc's entry for each."""
 
     required_arguments = 1
     final_argument_whitespace = True
@@ -55,7 +55,7 @@ class Family(Names):
 
 
 class Module(Names):
-    """What a module offers, after what its docstring says."""
+    """The docstring of a module, followed by its public names."""
 
     def names(self) -> list[str]:
         return public_names.names_in(self.arguments[0])
@@ -65,7 +65,7 @@ class Module(Names):
 
 
 class Overview(SphinxDirective):
-    """The pages of some groups, named with commas between them, and all their names."""
+    """The pages of some groups, given as a comma-separated list, and all their names."""
 
     required_arguments = 1
     final_argument_whitespace = True
@@ -79,7 +79,7 @@ class Overview(SphinxDirective):
 
 
 class Types(SphinxDirective):
-    """What the types in signatures are."""
+    """The meaning of the types in signatures."""
 
     def run(self) -> list[nodes.Node]:
         lines = []
@@ -90,7 +90,7 @@ class Types(SphinxDirective):
 
 
 def resolve_type(app: Sphinx, env: Any, node: Any, shown: Any) -> nodes.reference | None:
-    """Return the link from a type in a signature to what it is."""
+    """Return the link from a type in a signature to its explanation."""
     name = node["reftarget"].rpartition(".")[2] if node.get("refdomain") == "py" else ""
     entry = env.domains["py"].objects.get(f"{public_names.TYPES.get(name)}.{name}")
     return entry and make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, shown, name)
@@ -112,7 +112,7 @@ def link(name: str) -> str:
 
 
 def entry(name: str) -> list[str]:
-    """Return the directive that shows a name; a module has a directive of its own on the page."""
+    """Return the directive that shows a name; a module has a separate directive on the page."""
     value = public_names.value_of(name)
     kind = public_names.kind(value)
     if kind == "module":
@@ -127,13 +127,13 @@ def entry(name: str) -> list[str]:
 
 
 def roles(cls: type, members: list[str]) -> list[tuple[str, str]]:
-    """Return the members of a class with what they are: methods in their order, and then properties."""
+    """Return the members of a class by role: methods in their order, then properties."""
     found = [(one, "method" if callable(getattr(cls, one, None)) else "property") for one in members]
     return sorted(found, key=lambda pair: pair[1])
 
 
 def linker(name: str) -> Any:
-    """Return the function that finds what a literal in the docstring of ``name`` names."""
+    """Return a function that resolves the literals in the docstring of ``name`` to public names."""
 
     def linked(code: str) -> str | None:
         known = public_names.documented()
@@ -151,7 +151,7 @@ def process_docstring(app: Sphinx, what: str, name: str, value: Any, options: An
 
 
 def process_signature(app: Sphinx, what: str, name: str, value: Any, *rest: Any) -> tuple[str, str | None] | None:
-    """Return the signature as the source has it."""
+    """Return the signature as written in the source."""
     if what in ("class", "function", "method"):
         try:
             return signature_of(value)
@@ -161,7 +161,7 @@ def process_signature(app: Sphinx, what: str, name: str, value: Any, *rest: Any)
 
 
 def require_pages(app: Sphinx) -> None:
-    """Raise where the pages are not those of the groups."""
+    """Raise an error unless every group has a page and every page has a group."""
     pages = {path.stem for path in (Path(app.srcdir) / "api").glob("*.md")} - {"index"}
     groups = {public_names.slug(group) for group in public_names.groups()}
     if pages != groups:

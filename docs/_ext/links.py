@@ -1,4 +1,4 @@
-"""Links, for Sphinx: those of pages are rewritten as they are read, and names in code lead to the reference."""
+"""Links, for Sphinx: links on pages are rewritten when a page is read, and names in code link to the reference."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from docs._ext.page_links import INCLUDE, expanded
 
 
 def read_page(app: Sphinx, name: str, source: list[str]) -> None:
-    """Rewrite a page as it is read, and read it again when a file that it includes has changed."""
+    """Rewrite a page when it is read, and read it again when a file that it includes has changed."""
     docs = Path(app.srcdir)
     page = docs / f"{name}.md"
     for path in INCLUDE.findall(source[0]):
@@ -23,7 +23,7 @@ def read_page(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 class NamesInCode(SphinxTransform):
-    """Makes of ``fn.Linear`` in a page's prose a link to its entry in the reference."""
+    """Turns ``fn.Linear`` in a page's prose into a link to its entry in the reference."""
 
     default_priority = 5
 

@@ -1,7 +1,7 @@
-"""Links on pages: to files outside of ``docs``, which are right on GitHub, as the site has them.
+"""Rewrites links to files outside ``docs``, which work on GitHub, into links that work on the site.
 
-A page is read in the repository too, where a link to ``../CONTRIBUTING.md`` is right; on the site that is the page that includes
-this file. Files that are no page become downloads. Folders cannot: only the text of a link to one stays.
+Pages are also read in the repository, where a link to ``../CONTRIBUTING.md`` works. On the site it leads to the page that
+includes this file. Files that are not pages become downloads. Folders cannot: a link to a folder becomes plain text.
 """
 
 import os
@@ -13,11 +13,11 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)#\s]+)(#[^)\s]*)?\)
 INCLUDE = re.compile(r"^```{include} (\S+)\n(?:[:%].*\n)*```$", re.MULTILINE)
 
 PAGES = {"README.md": "index.md", "examples/README.md": "gallery.md", "docs": "index.md"}
-"""Paths in the repository that no page includes, and the pages in their place."""
+"""Paths in the repository that no page includes, and the pages that replace them."""
 
 
 def rewritten(text: str, origin: Path, page: Path, docs: Path) -> str:
-    """Return Markdown from the file ``origin``, as part of ``page``, with its links to files as the site has them."""
+    """Return Markdown from the file ``origin``, as part of ``page``, with its links to files rewritten for the site."""
 
     def link(match: re.Match[str]) -> str:
         mark, label, path, anchor = match[1], match[2], match[3], match[4] or ""
@@ -34,7 +34,7 @@ def rewritten(text: str, origin: Path, page: Path, docs: Path) -> str:
 
 
 def site_page(target: Path, docs: Path) -> str | None:
-    """Return the page, below ``docs``, that a file of the repository is or is included by."""
+    """Return the page in ``docs`` that is, or includes, a file of the repository."""
     if target.is_relative_to(docs) and target.suffix == ".md":
         return target.relative_to(docs).as_posix()
     path = os.path.relpath(target, docs.parent)

@@ -1,4 +1,4 @@
-"""Public names: the groups of ``funcnet.__all__``, what each module among them offers, and the members worth showing."""
+"""Public names: the groups of ``funcnet.__all__``, the names that each module offers, and the members worth showing."""
 
 import ast
 import inspect
@@ -37,7 +37,7 @@ INTEROP = ("torch_nn", "onnx", "sklearn", "tensorboard")
 
 @cache
 def groups() -> dict[str, list[str]]:
-    """Return the names of ``funcnet.__all__`` by group, as the comments in its source name them."""
+    """Return the names of ``funcnet.__all__`` by group; comments in its source name the groups."""
     listed = (ROOT / "funcnet" / "__init__.py").read_text().partition("__all__")[2]
     found = re.split(r"^    # (.+)\n", listed, flags=re.MULTILINE)[1:]
     return {group: re.findall(r'"(\w+)"', names) for group, names in zip(found[::2], found[1::2], strict=True)}
@@ -45,7 +45,7 @@ def groups() -> dict[str, list[str]]:
 
 @cache
 def explanations() -> dict[str, str]:
-    """Return what the docstring of the package says of each group."""
+    """Return the explanation of each group in the docstring of the package."""
     return dict(re.findall(r"^    (\S.*?)  +(\S.*)$", fn.__doc__ or "", re.MULTILINE))
 
 
@@ -55,7 +55,7 @@ def slug(group: str) -> str:
 
 
 def value_of(name: str) -> Any:
-    """Return what a full name such as ``funcnet.tree.map`` names."""
+    """Return the object with a full name, such as ``funcnet.tree.map``."""
     home, _, last = name.rpartition(".")
     if not home:
         return fn
@@ -64,7 +64,7 @@ def value_of(name: str) -> Any:
 
 
 def names_in(module: str) -> list[str]:
-    """Return the full names that a module offers; what ``funcnet`` itself exports is documented there."""
+    """Return the full names that a module offers, except those that ``funcnet`` itself exports and documents."""
     value = value_of(module)
     listed = getattr(value, "__all__", None) or [name for name in dir(value) if name[0] != "_"]
     above = {id(getattr(fn, name)) for name in fn.__all__}
@@ -73,7 +73,7 @@ def names_in(module: str) -> list[str]:
 
 
 def is_own(value: Any, module: str) -> bool:
-    """Tell what a module offers from what it imports: a package offers what it imports from funcnet."""
+    """Return whether a module offers a value or only imports it; a package offers everything that it imports from funcnet."""
     if isinstance(value, ModuleType):
         return False
     home = getattr(value, "__module__", "funcnet" if not callable(value) else "")
@@ -90,7 +90,7 @@ def documented() -> dict[str, Any]:
 
 
 def kind(value: Any) -> str:
-    """Return which directive of autodoc shows a value."""
+    """Return the name of the autodoc directive for a value."""
     if isinstance(value, ModuleType):
         return "module"
     if isinstance(value, type):
@@ -101,7 +101,7 @@ def kind(value: Any) -> str:
 def members(cls: type) -> list[str]:
     """Return the documented methods and properties that a class adds to all of its bases.
 
-    Of the classes that are there to be subclassed it is also what private bases add to public ones: hooks to override.
+    For classes meant to be subclassed, include the methods that private bases add to public ones: hooks to override.
     """
     public = {id(getattr(fn, name)) for name in fn.__all__}
     is_base = cls.__name__ in {*groups()["bases"], *groups()["contract"]}
@@ -119,12 +119,12 @@ def _has_doc(value: Any) -> bool:
 
 
 def summary(name: str) -> str:
-    """Return the first paragraph of what is said of a name, in one line."""
+    """Return the first paragraph of the docstring of a name, in one line."""
     return " ".join(docstring(name).partition("\n\n")[0].split())
 
 
 def docstring(name: str) -> str:
-    """Return the docstring of a name; of data, the string after its assignment, or what its type says."""
+    """Return the docstring of a name; for data, the string after its assignment, or its type's docstring."""
     value = documented().get(name) if name in documented() else value_of(name)
     if kind(value) != "data":
         return inspect.getdoc(value) or ""
@@ -150,7 +150,7 @@ def strings_after(name: str, source: str) -> Iterator[str]:
 
 
 def said_of_type(name: str) -> str:
-    """Return what is said of a type in signatures: after its assignment, or by the class that type checkers see in its place."""
+    """Return the explanation of a type: the string after its assignment, or the docstring of the class that type checkers see."""
     source = Path(inspect.getfile(import_module(TYPES[name]))).read_text()
     classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef) and node.name == name]
     return next(strings_after(name, source), None) or "".join(ast.get_docstring(one) or "" for one in classes)

@@ -44,13 +44,13 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     peers, ways = tuple(worker.PEERS), funcnet.WAYS
     new.add_argument("--peers", type=some_of("peer", peers), help=f"of {','.join(peers)}; all by default")
     new.add_argument("--funcnet", type=some_of("way", ways), default=list(ways), help=f"of {','.join(ways)}; all by default")
-    new.add_argument("--threads", type=counts, default=[1], help="numbers of threads with commas between them, such as 1,2 (1)")
-    new.add_argument("--quick", action="store_true", help="15 minutes: other defaults, 6 rounds of 0.05 s, nn,jax and no memory")
-    new.add_argument("--rounds", type=positive, help="how often each contender has its turn (30)")
-    new.add_argument("--turn", type=duration, help="about how many seconds a turn takes (0.1)")
-    new.add_argument("--memory", action=argparse.BooleanOptionalAction, help="measure peak memory too, which is the default")
-    new.add_argument("--json", type=file, help="a file for everything that was measured")
-    new.add_argument("--out", type=folder, default="out/benchmarks", help="the folder for the page and charts")
+    new.add_argument("--threads", type=counts, default=[1], help="comma-separated numbers of threads, such as 1,2 (1)")
+    new.add_argument("--quick", action="store_true", help="15 minutes: by default 6 rounds of 0.05 s, peers nn,jax, no memory")
+    new.add_argument("--rounds", type=positive, help="number of turns of each contender (30)")
+    new.add_argument("--turn", type=duration, help="approximate seconds per turn (0.1)")
+    new.add_argument("--memory", action=argparse.BooleanOptionalAction, help="measure peak memory too (yes)")
+    new.add_argument("--json", type=file, help="file for all measurements")
+    new.add_argument("--out", type=folder, default="out/benchmarks", help="folder for the page and the charts")
     options = new.parse_args(arguments)
     for name, default in (QUICK if options.quick else {"peers": list(peers), "rounds": 30, "turn": 0.1, "memory": True}).items():
         if getattr(options, name) is None:
@@ -119,7 +119,7 @@ def facts(arguments: Sequence[str]) -> dict[str, Any]:
 def head(known: dict[str, Any], results: Sequence[report.Result]) -> str:
     """Return the head of the page."""
     peaks = {report.threads_of(r): ", ".join(f"{name} {peak:.0f}" for name, peak in r["gemm"].items()) for r in results}
-    lines = ["# What a step of training costs", "", f"    {known['command']}", ""]
+    lines = ["# Cost of a training step", "", f"    {known['command']}", ""]
     lines += ["- " + ", ".join(f"{name} {number}" for name, number in known["versions"].items())]
     lines += [f"- {known['processor']}, {known['capability']}, {known['date']}"]
     lines += [f"- products of 1024×1024 in GFLOP/s, {threads}: {peak}" for threads, peak in peaks.items()]
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured(options, results, notes)
     except KeyboardInterrupt:
         notes.append(
-            f"stopped by Ctrl-C; the page holds {len(results)} of {len(options.threads) * len(options.workloads)} workloads"
+            f"stopped by Ctrl-C; the page has {len(results)} of {len(options.threads) * len(options.workloads)} workloads"
         )
     known = facts(arguments)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,15 @@
 """The parts of an eager step's time, for nets whose kernels take as long as the Python around them.
 
-Every number is the processor time in µs on one thread, the median of rounds in which all take turns:
+Every number is the CPU time in µs on one thread, the median of rounds in which all take turns:
 
-kernels      the kernels of one phase, recorded once and called in a row with the same arguments, by their functions in C
-by plan      the phase as a user's own loop calls it, after calls with arguments of the same shapes
-with checks  the same without a plan, as in the first calls
+kernels      the kernels of one phase, recorded once and called in order with the same arguments, through their C functions
+by plan      the phase as a custom loop calls it, after calls with arguments of the same shapes
+with checks  the phase without a plan, as in the first calls
 
 ``fn.train_step`` calls forward, loss and backward with one plan for all three, which checks the arguments once.
 
-A phase timed alone has its operands in the cache and reuses the memory that it has just freed. So the phases of a step add up
-to less than the step, and the rest is in the row "memory, caches, the step's own Python".
+A phase that is timed by itself has its operands in the cache and reuses the memory that it has just freed. The phases therefore
+add up to less than the step; the row "memory, caches, the step's own Python" has the rest.
 
     python -m examples.benchmarks.budget --rounds 20
 """
@@ -56,7 +56,7 @@ def phases(name: str) -> Phases:
 
 
 def kernels(phase: Callable[[], Any]) -> list[Call]:
-    """Return the kernels of a phase with their arguments, after the phase has run with its arguments in this mode."""
+    """Return the kernels that a phase calls, with their arguments; the phase has run before."""
     with torch.inference_mode(), Recording() as recording:
         for _ in range(4):
             recording.calls.clear()
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print the tables."""
     parser = new_parser("budget", __doc__)
     add_names(parser, "net", NETS)
-    parser.add_argument("--rounds", type=positive, default=20, help="how often each way has its turn")
+    parser.add_argument("--rounds", type=positive, default=20, help="number of turns of each variant")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     printed(line for name in options.nets for line in (*table(name, budget(name, options.rounds)), ""))

@@ -1,6 +1,6 @@
-"""The collectives of a step: recorded, replaced by nothing, and repeated without the step.
+"""The collectives of a step: recorded, replaced with no-ops, and repeated without the step.
 
-Code that calls functions as attributes of ``torch.distributed`` gets the replacements. Three times give the share of
+The replacements affect code that calls functions as attributes of ``torch.distributed``. Three times determine the share of
 communication that a step hides:
 
     hidden share = 1 - (step - step without communication) / communication
@@ -61,7 +61,7 @@ def recorded() -> Iterator[list[Call]]:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Replace collectives by nothing: each worker continues with its own numbers."""
+    """Replace collectives with no-ops: each worker continues with its own numbers."""
     with _replaced(lambda name, function: lambda *args, **kwargs: Done()):
         yield
 

@@ -1,7 +1,7 @@
 """The time to compile a whole train step by depth, for ``serial`` and ``repeat`` of residual blocks.
 
 Each row is measured in its own process, on one thread, with an empty Inductor cache, after a first compilation has precompiled
-the headers. The time is processor time, including the C++ compiler's, so that other work on the machine matters little.
+the headers. Times are CPU time, including the C++ compiler's, so that other work on the machine matters little.
 
     python -m examples.benchmarks.compile_time --page examples/benchmarks/results/COMPILE_TIME.md
 """
@@ -24,7 +24,7 @@ NETS = {
 
 
 def made(name, n, size, rows):
-    """Return a compiled step of funcnet's and its arguments."""
+    """Return a compiled step of funcnet and its arguments."""
     import torch
 
     import funcnet as fn
@@ -47,13 +47,13 @@ def made(name, n, size, rows):
 
 
 def seconds():
-    """Return the processor time so far of this process and of those that it waited for."""
+    """Return the CPU time so far of this process and of its finished child processes."""
     times = os.times()
     return times.user + times.system, times.children_user + times.children_system
 
 
 def measure(name, n, size, rows):
-    """Return the seconds of a first step in this process and in compilers, and the ms of a later one."""
+    """Return the seconds of the first step in this process and in compilers, and the ms of a later step."""
     import torch
 
     torch.set_num_threads(1)
@@ -97,9 +97,8 @@ HEAD = """# Time to compile a train step, by depth
 torch {torch}, {machine}, one thread, float32.
 
 A block is `residual(serial(LayerNorm({size}), Linear({size}, {wide}), GELU(), Linear({wide}, {size})))` on {rows} rows, and the
-step is `compile(train_step(net, MSE(), SGD(0.1)))`. Times are seconds of the processor for the first step, with an empty cache:
-Dynamo's and Inductor's own in Python, and those of the C++ compiler. A later step is the quickest of five, by the processor's
-time too.
+step is `compile(train_step(net, MSE(), SGD(0.1)))`. Times are seconds of CPU time of the first step, with an empty cache: of
+Dynamo and Inductor in Python, and of the C++ compiler. The last column is the CPU time of a later step, the fastest of five.
 
 """
 
@@ -107,8 +106,8 @@ time too.
 def main(arguments=None):
     """Measure all rows, and print the table or write the page."""
     parser = new_parser("compile_time", __doc__)
-    parser.add_argument("--size", type=positive, default=64, help="features of a row")
-    parser.add_argument("--rows", type=positive, default=32, help="rows of x")
+    parser.add_argument("--size", type=positive, default=64, help="number of features")
+    parser.add_argument("--rows", type=positive, default=32, help="number of rows of x")
     parser.add_argument("--page", type=file, help="file to write the page to")
     parser.add_argument("--one", help=SUPPRESS)
     options = parser.parse_args(arguments)

@@ -13,7 +13,7 @@ from examples.reports.__main__ import processor
 
 ROUNDS = 30
 
-HEAD = """# What composition costs
+HEAD = """# Cost of composition
 
 `python -m examples.benchmarks.composition --rounds {rounds} --page examples/benchmarks/results/COMPOSITION.md`,
 torch {torch}, {processor}, one thread, float32.
@@ -25,28 +25,28 @@ of the process's CPU time, with the garbage collector off.
 PER_EXAMPLE = """
 ## Per-example gradients
 
-`loop` calls `value_and_grads` for each row, and stacks. `vmap(grad)` is that of `torch.func`, over the same net. `norms of
-stored` are the norms of `per_example_grads`, and `per_example_norms` those without. `batch` is the one gradient of the whole
-batch. The last three columns are quotients of times: above 1, funcnet's function is the quicker one.
+`loop` calls `value_and_grads` for each row and stacks the gradients. `vmap(grad)` uses `torch.func` on the same net. `norms of
+stored` computes the norms of the results of `per_example_grads`; `per_example_norms` does not store gradients. `batch` is the
+single gradient of the whole batch. The last three columns are quotients of times: above 1, funcnet's function is faster.
 
-Where a gradient costs more to compute than to write, like that of a convolution of many channels, no way is much quicker than
-another: the products are the same. Where it is large, like that of a wide Linear, its memory is the cost: 4 KB that the process
-gets anew take the system 1 to 3 µs here. `per_example_grads` asks for huge pages, and `per_example_norms` needs no memory.
+If a gradient costs more to compute than to write, as for a convolution of many channels, all ways take about the same time: the
+products are the same. If it is large, as for a wide Linear, its memory dominates: the system takes 1 to 3 µs here for 4 KB of new
+memory. `per_example_grads` asks for huge pages, and `per_example_norms` needs no memory for gradients.
 """
 
 ENSEMBLES = """
 ## Ensembles of {members}
 
-`torch.func` is `vmap` of `functional_call`, or of the `grad_and_value` of a loss of that. The last columns are funcnet's time
-as a part of torch.func's.
+`torch.func` is `vmap` of `functional_call`, or of `grad_and_value` of its loss. The last columns are funcnet's time as a fraction
+of torch.func's.
 """
 
 DEPTH = """
 ## `repeat` and `serial` of {blocks} residual blocks, in eager mode
 
 A block is `residual(serial(LayerNorm(n), Linear(n, 2n), GELU(), Linear(2n, n)))`. The last columns are the time of `repeat` as a
-part of that of `serial`. `repeat` stacks the gradients of its copies, which `serial` leaves where they are; its optimizer has 6
-leaves to go through instead of {leaves}.
+fraction of `serial`'s. `repeat` stacks the gradients of its copies, while `serial` copies nothing; its optimizer updates 6 leaves
+instead of {leaves}.
 """
 
 
@@ -62,9 +62,9 @@ def page(rounds: int) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all, and print or write the page."""
+    """Measure all tables, and print or write the page."""
     parser = new_parser("composition", __doc__)
-    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="number of rounds, with one turn per contender")
     parser.add_argument("--page", type=file, help="file to write the page to")
     options = parser.parse_args(arguments)
     lines = printed(page(options.rounds))

@@ -1,6 +1,6 @@
 """Depth: ``repeat`` of 32 residual blocks beside ``serial`` of the same blocks, in eager mode.
 
-Both give the same numbers, and their params are the same: 32 leaves of one are a single leaf of the other.
+Both have the same params and compute the same numbers: 32 leaves of ``serial`` are one stacked leaf of ``repeat``.
 """
 
 from collections.abc import Iterator

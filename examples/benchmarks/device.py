@@ -1,10 +1,10 @@
-"""What funcnet does on a GPU: laws, random bits, and train steps beside torch.nn; one JSON file and one page.
+"""funcnet on a GPU: laws, random bits, and train steps beside torch.nn; writes one JSON file and one page.
 
     python -m examples.benchmarks.device --out FOLDER --device cuda --minutes 8
 
-Each section has a share of the time, and both files are updated after each section, so there is always a page. A contender that
-takes too long, a failure and Ctrl-C each become a line of the page. With ``--device cpu`` the same code runs
-without CUDA graphs and TF32.
+Each section has a share of the time, and both files are updated after each section, so that there is always a page. The page also
+mentions contenders that took too long, failures and Ctrl-C. With ``--device cpu`` the same code runs without CUDA graphs and
+TF32.
 """
 
 import argparse
@@ -53,17 +53,17 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     new = new_parser("device", __doc__)
     names = tuple(WORKLOADS)
-    new.add_argument("--out", type=folder, default="out/device", help="the folder for DEVICE.md and device.json")
+    new.add_argument("--out", type=folder, default="out/device", help="folder for DEVICE.md and device.json")
     new.add_argument(
         "--device", type=device_of, default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda or cuda:<number>"
     )
-    new.add_argument("--minutes", type=duration, default=8.0, help="how long it may take")
+    new.add_argument("--minutes", type=duration, default=8.0, help="time limit in minutes")
     new.add_argument(
         "--workloads", type=some_of("workload", names), default=list(names), help=f"of {', '.join(names)}; all by default"
     )
-    new.add_argument("--rounds", type=positive, default=12, help="how often each contender has its turn")
-    new.add_argument("--turn", type=duration, default=0.03, help="about how many seconds a turn takes")
-    new.add_argument("--cases", type=positive, help="how many cases of the catalogue to try; all by default, while time lasts")
+    new.add_argument("--rounds", type=positive, default=12, help="number of turns of each contender")
+    new.add_argument("--turn", type=duration, default=0.03, help="approximate seconds per turn")
+    new.add_argument("--cases", type=positive, help="number of cases of the catalogue to try; all by default, as time permits")
     return new.parse_args(arguments)
 
 
@@ -124,9 +124,9 @@ def page(found: Found) -> Iterator[str]:
     yield ""
     yield "- " + ", ".join(f"{name} {value}" for name, value in known.items() if name not in ("command", "device"))
     if "CUDA" not in known:
-        yield "- This is no GPU: CUDA graphs and TF32 are left out."
+        yield "- This is not a GPU: CUDA graphs and TF32 are left out."
     yield '- `graphs` replays CUDA graphs (`fn.compile`; `mode="reduce-overhead"`), `launched` compiles without them.'
-    yield "- bfloat16 is `fn.cast` and `torch.autocast`. Float32 is without TF32, in convolutions too."
+    yield "- bfloat16 is `fn.cast` and `torch.autocast`. Float32 does not use TF32, in convolutions either."
     yield from [f"- {note}" for note in found["notes"]]
     for result in found["steps"]:
         yield from _table(result)
@@ -154,7 +154,7 @@ def _keys(faults: list[Found] | None) -> Iterator[str]:
         yield "Not tried."
         return
     draws = ", ".join(device_checks.DRAWS)
-    yield f"{'All' if not faults else 'Not all'} draws have the bits of main memory: {draws}."
+    yield f"{'All' if not faults else 'Not all'} draws have the same bits as in main memory: {draws}."
     yield from ["", *[f"- {one['draw']}, seed {one['seed']}: {one['fault']}" for one in faults]]
 
 

@@ -17,7 +17,7 @@ LOWER = ("structure", "pure", "transpose", "rows", "strides", "halves", "transfo
 """The laws that also hold below float64."""
 
 BATCH = 25
-"""The number of cases between two waits for the device."""
+"""The number of cases between two synchronizations with the device."""
 
 DRAWS = {
     "fold_in": lambda key: fn.fold_in(key, 7),
@@ -67,12 +67,12 @@ def catalogue() -> dict[str, Any]:
 
 
 def laws(device: torch.device, budget: Budget, limit: int | None = None) -> dict[str, Any]:
-    """Check the laws without compilation until time is over; return the number of cases and the failures."""
+    """Check the laws, without compilation, until the time is up; return the number of cases and the failures."""
     cases = [*catalogue().items()][:limit]
     found: dict[str, Any] = {"cases": len(cases), "tried": {}, "failures": [], "notes": []}
     for i, (name, case) in enumerate(cases):
         if budget.left <= 0:
-            found["notes"].append(f"time was over after {i} of {len(cases)} cases")
+            found["notes"].append(f"the time was up after {i} of {len(cases)} cases")
             break
         for dtype in (torch.float64, torch.float32):
             kind = str(dtype).removeprefix("torch.")
@@ -99,7 +99,7 @@ def _failures(case: Any, dtype: torch.dtype, device: torch.device) -> Iterator[d
 
 
 def _is_alive(device: torch.device, i: int, notes: list[str]) -> bool:
-    """Return whether the device still works: after an assertion in a kernel it refuses everything."""
+    """Return whether the device still works: after an assertion in a kernel every call fails."""
     if i % BATCH:
         return True
     try:

@@ -44,7 +44,7 @@ def precision(tf32: bool) -> Iterator[None]:
 
 @frozen
 class Way:
-    """How steps are taken.
+    """The way in which steps are taken.
 
     ``mode`` is "eager", "graphs" or "launched", ``kind`` the form of the optimizer, and ``numbers`` the precision.
     """
@@ -83,10 +83,10 @@ THEIRS = (
 
 
 class Ours(Training):
-    """A training by funcnet on the device."""
+    """A training with funcnet on the device."""
 
     def __init__(self, workload: Workload, way: Way, device: torch.device) -> None:
-        """Draw params and batch in main memory, as for all contenders, and move them."""
+        """Draw params and batch in main memory, the same for all contenders, and move them to the device."""
         self.way, self.device = way, device
         step, opt, params = self._parts(workload)
         self.params = fn.tree.to(params, device)
@@ -123,10 +123,10 @@ class Ours(Training):
 
 
 class Theirs(Training):
-    """A training by torch.nn on the device."""
+    """A training with torch.nn on the device."""
 
     def __init__(self, workload: Workload, way: Way, device: torch.device) -> None:
-        """Make the module, move it and the batch, and make the optimizer."""
+        """Make the module, move it and the batch to the device, and make the optimizer."""
         self.way, self.device = way, device
         self.inner = torch_nn.EnsembleTraining(workload) if workload.members > 1 else torch_nn.TorchTraining(workload)
         self.size = self.inner.size
@@ -178,7 +178,7 @@ class Theirs(Training):
 
 
 def contenders(workload: Workload, device: torch.device) -> list[Contender]:
-    """Return the contenders of funcnet and torch.nn alternately, where they suit the workload and the device."""
+    """Return the contenders of funcnet and torch.nn alternately, if they suit the workload and the device."""
     found = []
     for ours, theirs in zip(OURS, THEIRS, strict=True):
         for peer, make, way in (("funcnet", Ours, ours), ("torch.nn", Theirs, theirs)):
@@ -196,13 +196,13 @@ def _makes_sense(peer: str, way: Way, workload: Workload, device: torch.device) 
         return False
     if is_torch and workload.name == "deep" and way.mode != "eager":  # it takes minutes to compile
         return False
-    if is_torch and workload.members > 1:  # SGD by hand, in one form; graphs would overwrite its params
+    if is_torch and workload.members > 1:  # handwritten SGD, in one form; graphs would overwrite its params
         return way.kind == "fused" and way.mode != "graphs" and way.numbers == "float32"
     return True
 
 
 def measured(workload: Workload, device: torch.device, budget: Budget, rounds: int, turn: float) -> dict[str, Any]:
-    """Measure a workload: rows of contenders, and notes on those that failed or had no time."""
+    """Measure a workload: return rows of contenders, and notes on those that failed or for which there was no time."""
     ready: list[measure.Ready] = []
     notes: list[str] = []
     peaks: dict[str, float] = {}
@@ -217,7 +217,7 @@ def measured(workload: Workload, device: torch.device, budget: Budget, rounds: i
             ready.append(one)
         except Exception as error:
             notes.append(f"{contender.label} is left out: {measure.told(error)}")
-            error.__traceback__ = None  # its frames keep memory of the device
+            error.__traceback__ = None  # its frames keep device memory alive
         free(device)
     rows = measure.rounds(ready, _affordable(ready, rounds, budget)) if ready else []
     for row in rows:

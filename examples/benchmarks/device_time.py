@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LEAST = 45.0
-"""The seconds that a contender may take even if fewer are left: compilation for a GPU takes half a minute."""
+"""The seconds that a contender can take even if fewer are left: compilation for a GPU takes half a minute."""
 
 CASE = 30.0
-"""The seconds that a case of the catalogue may take; the slowest takes less than one."""
+"""The time limit in seconds for a case of the catalogue; the slowest takes less than one."""
 
 
 class Budget:
@@ -30,8 +30,8 @@ class Budget:
 def limited(seconds: float) -> Iterator[None]:
     """Raise ``TimeoutError`` if the block takes longer.
 
-    The error is raised between two Python instructions, so a kernel that never ends is not interrupted. Without timers, as on
-    Windows, and outside the main thread, there is no limit.
+    The error is raised between two Python instructions, so a kernel that never ends is not interrupted. There is no limit without
+    timers, as on Windows, or outside the main thread.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield

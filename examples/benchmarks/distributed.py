@@ -29,37 +29,37 @@ from funcnet.distributed import bubble
 NAMES = ("disk_mlp", "bigmlp", "lenet", "gpt")
 KINDS = ("data parallel", "sharded optimizer", "sharded params")
 SIZE, ROUNDS, TURN, REPEATS = 2, 25, 0.08, 2
-HEAD = """# What training in two processes costs
+HEAD = """# Cost of training in two processes
 
 `python -m examples.benchmarks.distributed{quick} --page examples/benchmarks/results/DISTRIBUTED.md`,
 torch {torch}, {processor}, {date}.
 
-Two processes, one thread each, meet in a gloo group on this machine and share its {cores} cores with gloo's threads. Each takes
-half of the rows. All contenders of a workload take turns in the same two processes, in another order each round, and a step lasts
-as long as on the slower worker. Times are medians of {rounds} rounds. A quotient is the median of the rounds' quotients: below 1,
-funcnet is faster. Of torch's settings the fastest is compared: DistributedDataParallel with and without bucket views,
-`fully_shard` of each layer and of the whole net. Optimizers are torch's fused ones and funcnet's donated ones.
+Two processes with one thread each form a gloo group on this machine and share its {cores} cores with gloo's threads. Each
+computes half of the rows. All contenders of a workload take turns in the same two processes, in another order each round. The
+time of a step is the slower worker's. Times are medians of {rounds} rounds. A quotient is the median of the rounds' quotients:
+below 1, funcnet is faster. The comparison is with the fastest of torch's settings: DistributedDataParallel with and without
+bucket views, `fully_shard` of each layer and of the whole net. Optimizers are fused in torch and donated in funcnet.
 
-Memory is the peak of a worker's resident memory during steps above that before the training was made: params, state, batch,
-gradients, and what a step needs. Each contender has its own processes, in which the same training has run before, so that
-code does not count. A number is the mean of both workers and of {repeats} runs. Of torch's settings the
-smallest is compared. The tiny net's is left out: it is below the noise.
+Memory is the peak of a worker's resident memory during steps, above the level before the training was made: params, state, batch,
+gradients and temporary memory. Each contender has its own processes, in which the same training has run before, so that code does
+not count. A number is the mean over both workers and {repeats} runs. The comparison is with the smallest of torch's settings. The
+tiny net is left out, as its memory is below the noise.
 """
 HIDDEN = """
 ## Communication hidden by data parallelism
 
-Three times: a step, the same step with its collectives replaced by nothing, and these collectives without the step, all of them
-started at once. The hidden share is 1 - (step - step without communication) / communication. Both workers compute all the time
-and the machine has no more cores, so what gloo copies is taken from the computation; only waiting can be hidden. The share is
-uncertain where communication is a small part of a step.
+Three times are measured: a step, the same step with its collectives replaced with no-ops, and these collectives without the step,
+all started at once. The hidden share is 1 - (step - step without communication) / communication. Both workers compute all the
+time and the machine has no other cores, so gloo's copying slows the computation down; only waiting can be hidden. The share is
+uncertain if communication is a small part of a step.
 """
 PIPELINES = """
 ## Pipelines
 
-A net of 16 layers `Linear(512, 512)`-ReLU in two stages, MSE, AdamW, {rows} rows in {microbatches} micro-batches. The bubble
-is the share of a step, from the first forward pass to the last backward pass, in which a stage computes neither; messages and the
-schedule's own work are in it. By formula, a forward pass and both halves of a backward pass take one unit each, messages none.
-torch has no zero-bubble schedule for one stage a worker.
+A net of 16 layers `Linear(512, 512)`-ReLU in two stages, MSE, AdamW, {rows} rows in {microbatches} micro-batches. The bubble is
+the share of a step, from the first forward pass to the last backward pass, in which a stage computes neither; it includes
+messages and the schedule's own work. In the formula, a forward pass and each half of a backward pass take one unit, and messages
+take none. torch has no zero-bubble schedule with one stage per worker.
 """
 
 
@@ -77,14 +77,14 @@ def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[measure
 
 
 def agreed(number: int) -> int:
-    """Return the number of the first worker."""
+    """Return the first worker's number on every worker."""
     found = torch.tensor(number)
     dist.broadcast(found, 0)
     return int(found)
 
 
 def rounds(ready: Sequence[measure.Ready], count: int) -> dict[str, list[float]]:
-    """Measure all in turns, in the same order on every worker; return this worker's ms per step."""
+    """Measure all contenders in turns, in the same order on every worker; return this worker's ms per step."""
     times: dict[str, list[float]] = {one.contender.label: [] for one in ready}
     for i in range(count):
         for one in random.Random(i).sample(list(ready), len(ready)):
@@ -139,7 +139,7 @@ def times_of(name: str, count: int, turn: float) -> dict[str, Any]:
 
 
 def memory_of(name: str, label: str) -> float | None:
-    """Return a contender's peak memory in MB; it has trained before, so all code is loaded."""
+    """Return a contender's peak memory in MB; it has trained before, so that all code is loaded."""
     contender = next(one for one in contenders(WORKLOADS[name]) if one.label == label)
     try:
         contender.make().run(3)
@@ -169,7 +169,7 @@ def quotient(tops: Sequence[float], bottoms: Sequence[float]) -> float:
 
 
 def least(labels: Iterable[str], numbers: dict[str, Any]) -> str | None:
-    """Return the label with the smallest number or median among those that were measured."""
+    """Return the measured label with the smallest number or median."""
     known = [label for label in labels if numbers.get(label) is not None]
     middle = lambda label: statistics.median(numbers[label]) if isinstance(numbers[label], list) else numbers[label]
     return min(known, key=middle, default=None)
@@ -206,7 +206,7 @@ def hidden_rows(name: str, times: dict[str, list[float]], sent: dict[str, Any]) 
 
 
 def pipelines_of(count: int, turn: float) -> dict[str, Any]:
-    """Measure the pipelines in every worker: ms per step, and when the worker computes in some steps."""
+    """Measure the pipelines in every worker: ms per step, and the worker's times of computation in some steps."""
     from examples.benchmarks.peers import funcnet_distributed, torch_distributed
 
     ready, notes = prepared([*funcnet_distributed.pipelines(), *torch_distributed.pipelines()], turn)
@@ -216,7 +216,7 @@ def pipelines_of(count: int, turn: float) -> dict[str, Any]:
 
 
 def traced(training: Any) -> list[Span]:
-    """Take a step when all workers are ready, and return when this one computed."""
+    """Take a step when all workers are ready, and return this worker's times of computation."""
     dist.barrier()
     found: list[Span] = training.traced()
     return found
@@ -266,10 +266,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the tables, and write the page."""
     parser = new_parser("distributed", __doc__)
     add_names(parser, "workload", NAMES)
-    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="how often each contender has its turn")
-    parser.add_argument("--turn", type=duration, default=TURN, help="about how many seconds a turn takes")
-    parser.add_argument("--repeats", type=positive, default=REPEATS, help="how often peak memory is measured")
-    parser.add_argument("--quick", action="store_true", help="few short turns of the two smallest nets")
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="number of turns of each contender")
+    parser.add_argument("--turn", type=duration, default=TURN, help="approximate seconds per turn")
+    parser.add_argument("--repeats", type=positive, default=REPEATS, help="number of measurements of peak memory")
+    parser.add_argument("--quick", action="store_true", help="take few short turns of the two smallest nets")
     parser.add_argument("--page", type=file, help="file to write the page to")
     options = parser.parse_args(arguments)
     if options.quick:

@@ -1,6 +1,7 @@
 """Ensembles of 20: ``ensemble`` beside ``torch.func``, which uses ``vmap`` over stacked params of modules.
 
-Both have the same params and give the same numbers. ``vmap`` does not support torch.nn's LSTM, so that is a loop over steps.
+Both have the same params and compute the same numbers. ``vmap`` does not support torch.nn's LSTM, so a loop over steps replaces
+it.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
 """The cost of page faults: steps of funcnet and torch.nn in their own processes, with and without ``retain_freed_memory``.
 
-A step frees its memory, and glibc may return it to the system, from which it comes back page by page. The medians of the steps'
-ms and page faults, and the peak of the resident memory, are printed for one thread. funcnet's contenders are a plain loop of
-``apply``, ``value_and_grad``, ``grads`` and ``update``, and ``train_step`` with a donated optimizer. For the default of glibc, a
-variable in the environment with no other effect keeps funcnet from calling ``retain_freed_memory``.
+A step frees its memory, and glibc can return it to the system, which then supplies it again page by page. The command prints the
+median ms and page faults of the steps, and the peak of the resident memory, for one thread. funcnet's contenders are a plain loop
+of ``apply``, ``value_and_grad``, ``grads`` and ``update``, and ``train_step`` with a donated optimizer. To measure glibc's
+default, an environment variable with no other effect keeps funcnet from calling ``retain_freed_memory``.
 
     python -m examples.benchmarks.faults --steps 40
 """
@@ -27,7 +27,7 @@ AS_IT_COMES = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7"}  # glibc's defau
 
 
 def measure(workload: str, peer: str, steps: int) -> tuple[float, float, float]:
-    """Take steps in this process; return the medians of ms and page faults, and the peak of resident memory in MB."""
+    """Take steps in this process; return the median ms and page faults, and the peak of the resident memory in MB."""
     import torch
 
     from examples.benchmarks.measure import peak
@@ -58,7 +58,7 @@ def training(workload: str, peer: str):
 
 
 def bare_loop(workload):
-    """Return the loop of a user who calls neither ``train_step`` nor ``fit``."""
+    """Return a custom loop that calls neither ``train_step`` nor ``fit``."""
     import torch
 
     import funcnet as fn
@@ -85,7 +85,7 @@ def main(arguments=None):
     """Measure all in turns, and print the table."""
     parser = new_parser("faults", __doc__)
     add_names(parser, "workload", tuple(WORKLOADS))
-    parser.add_argument("--steps", type=positive, default=40, help="how many steps are taken of each")
+    parser.add_argument("--steps", type=positive, default=40, help="number of steps of each contender")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:

@@ -1,4 +1,4 @@
-"""The time that ``fit`` adds to a step, beside the loop of four lines that it replaces, on scikit-learn's digits.
+"""The time that ``fit`` adds to a step of the four-line loop that it replaces, on scikit-learn's digits.
 
 Both train the same net with the same keys on the same batches, and end with the same params. They take turns in one process.
 
@@ -24,27 +24,27 @@ from examples.reports.__main__ import processor
 ROUNDS, EPOCHS, BATCH, ROWS, TINY_STEPS = 10, 8, 64, 1792, 1000
 CLOCKS = {"CPU": process_time, "wall": perf_counter}
 
-HEAD = """# What `fit` adds to a step
+HEAD = """# Time that `fit` adds to a step
 
 `python -m examples.benchmarks.fitting --rounds {rounds} --page examples/benchmarks/results/FITTING.md`,
 torch {torch}, {processor}, one thread.
 
-`fit` beside the loop of four lines, which has the same net, keys and batches, and ends with the same params:
+`fit` beside this four-line loop, which has the same net, keys and batches, and ends with the same params:
 
     with torch.inference_mode():
         for epoch in range(epochs):
             for i, (x, target) in enumerate(batches(epoch)):
                 params, state, value = step(params, state, x, target, fn.fold_in(keys[epoch], i))
 
-A turn is a training of {epochs} epochs of {steps} batches of {batch} digits, with a convolutional net with dropout and a donated
-AdamW. The call of `fit` is timed as a whole, so that copies of params, the history and the search for values that are not finite
-count. The workers of a DataLoader stay from turn to turn; their batches come in another order in `fit`, which draws a seed more.
-Without workers `fit` fetches them outside of inference mode, since a dataset may keep its tensors: 2 % of such a step.
-The step of the last two rows does next to nothing, so that they show the cost of `fit` in µs. Contenders take turns in one
-process, in another order each round.
+A turn is a training of {epochs} epochs of {steps} batches of {batch} digits, with dropout in a convolutional net and a donated
+AdamW. The whole call of `fit` is timed, including copies of params, the history and the check for non-finite values. The workers
+of a DataLoader persist from turn to turn; their batches come in another order in `fit`, which draws one more seed. Without
+workers `fit` fetches batches outside inference mode, since a dataset can keep its tensors; this takes 2 % of a step. The step of
+the last two rows does next to nothing, so that they show the cost of `fit` in µs. Contenders take turns in one process, in
+another order each round.
 
-Times are µs a step, medians of {rounds} rounds: the CPU time of the process, without that of workers, or time on the wall. The
-first quotient is the median of the rounds' quotients, the second that of the least times.
+Times are µs per step, medians of {rounds} rounds: the CPU time of the process without its workers, or wall time. The first
+quotient is the median of the rounds' quotients, the second the quotient of the smallest times.
 """
 
 
@@ -68,7 +68,7 @@ def digits_net() -> fn.Layer:
 
 
 def digits(rows: int = ROWS) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return digits and labels, as many as fill whole batches."""
+    """Return digits and labels, their number rounded down to whole batches."""
     images, labels = (torch.cat(parts) for parts in zip(*common.digits(fn.key(0)), strict=True))
     return images[:rows], labels[:rows]
 
@@ -122,7 +122,7 @@ def cases() -> Iterator[tuple[str, Case]]:
 
 
 def contenders(case: Case, seed: int = 0) -> dict[str, Callable[[], Any]]:
-    """Return the loop and ``fit``, as functions that train and return the params."""
+    """Return the loop and ``fit`` as functions that train and return the params."""
     first, order, noise = fn.split(fn.key(seed), 3)  # as fit splits its key
     params, opt = case.net.init(first), fn.AdamW(lr=1e-3)
     step = fn.train_step(case.net, case.loss, opt.donate())
@@ -160,7 +160,7 @@ def measured(case: Case, rounds: int) -> dict[str, dict[str, list[float]]]:
     times: dict[str, dict[str, list[float]]] = {clock: {name: [] for name in ways} for clock in CLOCKS}
     was_on, threads = gc.isenabled(), torch.get_num_threads()
     torch.set_num_threads(1)
-    fn.kernels.retain_freed_memory()  # fit calls it, which affects the loop too
+    fn.kernels.retain_freed_memory()  # fit calls it, and it affects the loop too
     try:
         for turn in range(rounds + 1):
             for name in random.Random(turn).sample([*ways], len(ways)):
@@ -190,9 +190,9 @@ def table(cases: Iterable[tuple[str, Case]], rounds: int) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all, and print the table or write the page."""
+    """Measure all rows, and print the table or write the page."""
     parser = new_parser("fitting", __doc__)
-    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="number of rounds, with one turn per contender")
     parser.add_argument("--page", type=file, help="file to write the page to")
     options = parser.parse_args(arguments)
     lines = printed(table(cases(), options.rounds))

@@ -1,7 +1,7 @@
-"""The lower limit: only the kernels of a step, called in order, without layers, trees and checks.
+"""The lower limit of a step's time: only its kernels, called in order, without layers, trees and checks.
 
-One step of funcnet records every kernel that it calls with its arguments, and a call of the floor repeats them in order. The rest
-of a step's time is the library's own. Kernels are called through ``torch.ops``, which costs up to half a µs per call more than
+During one step of funcnet every kernel is recorded with its arguments; a call of the floor repeats them in order. The rest of a
+step's time is overhead of the library. Kernels are called through ``torch.ops``, which costs up to half a µs per call more than
 the names that the library uses, so the limit for a step of many small kernels is slightly too high.
 """
 
@@ -14,7 +14,7 @@ from examples.benchmarks.workloads import Training
 
 
 class Recording(TorchDispatchMode):
-    """While it is active, every kernel with its arguments is added to ``calls``."""
+    """A mode that adds every kernel with its arguments to ``calls``."""
 
     def __init__(self) -> None:
         """Start with no calls."""
@@ -45,5 +45,5 @@ class KernelsAlone(Training):
                     kernel(*args, **kwargs)
 
     def value(self) -> None:
-        """Return nothing: the arguments are always those of one step, so no loss falls."""
+        """Return nothing: the arguments are always the same, so the loss does not change."""
         return

@@ -1,4 +1,4 @@
-"""Goals: quotients that a benchmark must reach, by processor, and the results of the last round in ``results/before.json``.
+"""The quotients that a benchmark must reach, by processor, and the results of the last round in ``results/before.json``.
 
     python -m examples.benchmarks.goals
 
@@ -34,7 +34,7 @@ JITTED = (*SMALL, "ensemble20", *LARGE, "deep")
 class Goal:
     """A quotient that must be at most ``limit``: of the median times of two rows, or of the best of two families.
 
-    A ``limit`` of ``None`` is the result of the last round; ``maker`` is the maker of the processors that it applies to.
+    A ``limit`` of ``None`` is the result of the last round; ``maker`` is the maker of the processors to which the goal applies.
     """
 
     workload: str
@@ -46,7 +46,7 @@ class Goal:
 
     @property
     def words(self) -> str:
-        """Return what is measured."""
+        """Return a description of the measured quantity."""
         return f"{'time' if self.key == 'median' else 'peak memory'} of {self.ours} ÷ {self.theirs}"
 
 
@@ -65,7 +65,7 @@ GOALS = (
 )
 
 LEAST_SHARE = {"bigmlp": {"intel": 0.8, "amd": 0.75}}
-"""The share of the machine's best product, by workload and maker."""
+"""The least share of the machine's best product, by workload and maker."""
 
 
 def goals_of(workload: str, maker: str) -> Iterator[Goal]:

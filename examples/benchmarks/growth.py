@@ -1,6 +1,6 @@
 """How the cost of a training step grows: time and peak memory by width, depth, batch and sequence length.
 
-funcnet pure, donated and compiled beside torch.nn and JAX, on one thread in float32. Times are processor time: the median of
+funcnet pure, donated and compiled beside torch.nn and JAX, on one thread in float32. Times are CPU time: the median of
 rounds in which contenders take turns, in two processes for each axis; memory is measured twice, in a process for each contender.
 A line ends before a point that would take too long or too much memory. The page has a table of exponents, the largest ratio
 of each pair of contenders, and plots.
@@ -48,7 +48,7 @@ def measured(axis: str, names: Sequence[str], cached: str, notes: list[str]) -> 
 
 
 def _quantities(runs: dict[str, list[Points]]) -> Found:
-    """Return the points of each run that has some, and the smallest of them."""
+    """Return the points of each run that has any, and the smallest values over the runs."""
     found: Found = {}
     for what, some in runs.items():
         having = [run for run in some if run]
@@ -72,7 +72,7 @@ def merged(before: dict[str, Found], results: dict[str, Found]) -> dict[str, Fou
 
 
 def _measure(kept: Path, head: str, axes: Sequence[str], names: Sequence[str]) -> bool:
-    """Measure axes, and save the results after each process; return ``False`` if the user stops it."""
+    """Measure axes, and save the results after each process; return ``False`` after Ctrl-C."""
     known = json.loads(kept.read_text()) if kept.exists() else {"results": {}, "notes": []}
     before, notes = known["results"], [note for note in known["notes"] if note.split(":", maxsplit=1)[0] not in axes]
     try:
@@ -93,10 +93,10 @@ def _measure(kept: Path, head: str, axes: Sequence[str], names: Sequence[str]) -
 def _read(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = new_parser("growth", __doc__)
     parser.add_argument("axes", nargs="*", metavar="axis", help=f"of {', '.join(AXES)}; all by default")
-    about = f"of {', '.join(NAMES)}, with commas between them; all by default"
+    about = f"of {', '.join(NAMES)}, separated by commas; all by default"
     parser.add_argument("--contenders", type=some_of("contender", NAMES), default=[*NAMES], help=about)
     parser.add_argument("--out", type=folder, default=Path("out/growth"), help="folder for the page, the plots and the points")
-    parser.add_argument("--redraw", action="store_true", help="write the page from the points in the folder, measuring nothing")
+    parser.add_argument("--redraw", action="store_true", help="write the page from the points in the folder, without measuring")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     options.kept = options.out / "points.json"

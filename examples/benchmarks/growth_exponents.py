@@ -4,7 +4,7 @@ If the cost is a + b nᵖ and three sizes grow by the same factor r, its increme
 
     (y₃ - y₂) / (y₂ - y₁) = rᵖ
 
-So p does not depend on a, the constant part of the cost.
+The exponent p therefore does not depend on a, the constant part of the cost.
 """
 
 import math

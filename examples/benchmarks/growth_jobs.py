@@ -37,7 +37,7 @@ def _timed(step: Step, calls: int = 1) -> float:
 
 
 def _foreseen(points: dict[str, float], n: int) -> float:
-    """Return the expected next point, if the slope stays that of the last two, or is linear."""
+    """Return the expected next point: extrapolated from the slope of the last two, or linearly from one."""
     sizes = [int(size) for size in points]
     if len(sizes) < 2:
         return 0.0
@@ -89,7 +89,7 @@ def _rounds(steps: dict[str, Step]) -> dict[str, float]:
 
 
 def memory(axis: str, name: str) -> dict[str, Any]:
-    """Measure one contender's peak memory in several runs, in MB above that resident before the training was made."""
+    """Measure one contender's peak memory in several runs, in MB above the resident memory before the training was made."""
     make, notes = growth_nets.contenders()[name], []
     sizes = growth_nets.AXES[axis].sizes
     make(axis, sizes[0])()  # load kernels and compilers
@@ -104,7 +104,7 @@ def memory(axis: str, name: str) -> dict[str, Any]:
 
 
 def _peak(make: Callable[..., Step], axis: str, n: int) -> tuple[float, float]:
-    """Return the peak of two steps in MB, and the seconds of one; a slow step has no further warm-up."""
+    """Return the peak of two steps in MB, and the seconds of one; a slow step is not warmed up further."""
     measure.give_back()
     before = measure.resident()
     step = make(axis, n)

@@ -1,4 +1,4 @@
-"""The trainings measured by size: one net for each axis in funcnet, torch.nn and JAX, with MSE and plain SGD.
+"""The trainings that ``growth`` measures: one net for each axis in funcnet, torch.nn and JAX, with MSE and plain SGD.
 
 Each function returns a training step as a function without arguments, which continues from the last step.
 """
@@ -52,8 +52,8 @@ NAMES = (
 """All contenders. A donated step may overwrite its params, as torch.nn's step always does."""
 
 SKIPPED = {
-    ("funcnet compiled", "cells"): "a scan is compiled as written out, in time that grows with n",
-    ("funcnet compiled", "attention"): "its time is that of torch's kernel, which the eager step calls too",
+    ("funcnet compiled", "cells"): "compilation unrolls a scan, so its time grows with n",
+    ("funcnet compiled", "attention"): "it calls the same torch kernel as the eager step",
 }
 """Contenders that are not measured along an axis, and why."""
 

@@ -1,8 +1,8 @@
 """The cost of a training step in bfloat16: ``fn.cast`` beside float32, and beside torch.nn under autocast.
 
-All contenders of a workload take turns in one process. On one thread a time is processor time, so that other work on the machine
-matters little; on several it is wall time. Params, gradients and the optimizer's state are float32 for all, the optimizer
-is fused, and funcnet's is donated.
+All contenders of a workload take turns in one process. Times are CPU time on one thread, so that other work on the machine
+matters little, and wall time on several. Params, gradients and the optimizer's state are float32 for all, the optimizer is fused,
+and funcnet's is donated.
 
     python -m examples.benchmarks.half_precision --page examples/benchmarks/results/HALF_PRECISION.md
 """
@@ -26,7 +26,7 @@ GOAL, AMX_GOAL = 0.8, 0.5
 
 
 def ours(name, dtype, compiled):
-    """Return a function that takes a step of funcnet's and returns the loss, with the net cast to ``dtype``."""
+    """Return a function that takes a step of funcnet, with the net cast to ``dtype``, and returns the loss."""
     workload = WORKLOADS[name]
     net = funcnet.NETS[name]()
     net = net if dtype is torch.float32 else fn.cast(net, dtype)
@@ -104,14 +104,14 @@ def goal(label):
     return f"{GOAL} of autocast" + f", {AMX_GOAL} of float32" * this_processor().amx
 
 
-HEAD = """# A step of training in bfloat16
+HEAD = """# Cost of a training step in bfloat16
 
 `python -m examples.benchmarks.half_precision {given} --page {page}`,
 torch {torch}, {machine}, {halves}, {threads}.
 
-Workloads and optimizers are those of `BENCHMARKS.md`. In bfloat16 funcnet's net is `fn.cast(net, torch.bfloat16)`, and torch.nn's
-runs under `torch.autocast`. Params, gradients and the optimizer's state are float32 for all. A time is the median of {rounds}
-steps, {clock}; all contenders of a workload took turns in one process. Each framework draws its own initial weights.
+The workloads and optimizers are the same as in `BENCHMARKS.md`. In bfloat16 funcnet's net is `fn.cast(net, torch.bfloat16)`, and
+torch.nn's runs under `torch.autocast`. Params, gradients and the optimizer's state are float32 for all. A time is the median of
+{rounds} steps, in {clock}; all contenders of a workload take turns in one process. Each framework draws its own initial weights.
 
 """
 
@@ -126,8 +126,8 @@ def main(arguments=None):
     """Measure, and print the table or write the page."""
     parser = new_parser("half_precision", __doc__)
     add_names(parser, "workload", tuple(funcnet.NETS), NAMES)
-    parser.add_argument("--rounds", type=positive, default=25, help="how often each contender has its turn")
-    parser.add_argument("--threads", type=positive, default=1, help="how many threads each contender has")
+    parser.add_argument("--rounds", type=positive, default=25, help="number of turns of each contender")
+    parser.add_argument("--threads", type=positive, default=1, help="number of threads of each contender")
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True, help="measure compiled steps too")
     parser.add_argument("--page", type=file, help="file to write the page to")
     options = parser.parse_args(arguments)
@@ -141,7 +141,7 @@ def main(arguments=None):
         given += f" --threads {options.threads}" * (options.threads > 1) + " --no-compiled" * (not options.compiled)
         where = {"torch": torch.__version__, "machine": processor(), "halves": instructions()}
         where["threads"] = "one thread" if options.threads == 1 else f"{options.threads} threads"
-        where["clock"] = "in time of the processor" if options.threads == 1 else "by the wall clock"
+        where["clock"] = "CPU time" if options.threads == 1 else "wall time"
         options.page.write_text(
             HEAD.format(given=given, page=options.page, rounds=options.rounds, **where) + "\n".join(lines) + "\n"
         )

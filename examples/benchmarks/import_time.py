@@ -1,6 +1,6 @@
-"""The import time of funcnet beside that of torch, in many fresh processes in turns.
+"""The import times of funcnet and of torch, measured in turns in many fresh processes.
 
-Times are the median and the smallest processor time in ms, including the interpreter's start. Bytecode is cached, as for an
+Times are the median and the smallest CPU time in ms, including the start of the interpreter. Bytecode is cached, as for an
 installed package: the first round, which writes it, does not count.
 
     python -m examples.benchmarks.import_time --page examples/benchmarks/results/IMPORT_TIME.md
@@ -36,14 +36,14 @@ HEAD = """# Import time
 `{command}`,
 Python {python}, torch {torch}, {machine}.
 
-Processor time of a fresh process in ms, {rounds} of each in turns; bytecode is cached. Goal: `import funcnet` takes at most
-{goal} ms more than `import torch`. Names of funcnet are imported when they are first read, so what a program uses counts.
+CPU time of a fresh process in ms, in {rounds} rounds; bytecode is cached. Goal: `import funcnet` takes at most {goal} ms more
+than `import torch`. Names of funcnet are imported when they are first used, so the time depends on the program.
 
 """
 
 
 def milliseconds(program: str, cached: str) -> float:
-    """Return the processor time of a process that runs a program."""
+    """Return the CPU time of a process that runs a program."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before = os.times()
     subprocess.run([sys.executable, "-c", program], check=True, env={**environment, "PYTHONPYCACHEPREFIX": cached})
@@ -75,7 +75,7 @@ def table(times: dict[str, list[float]]) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print the table or write the page."""
     parser = new_parser("import_time", __doc__)
-    parser.add_argument("--rounds", type=positive, default=15, help="processes of each kind")
+    parser.add_argument("--rounds", type=positive, default=15, help="number of processes of each kind")
     parser.add_argument("--page", type=file, help="file to write the page to")
     options = parser.parse_args(arguments)
     text = "\n".join(table(measured(options.rounds)))

@@ -1,4 +1,4 @@
-"""Interop: nets made from modules beside the modules, the border to autograd, and exported nets and steps.
+"""The cost of interop: nets made from modules beside the modules, the border to autograd, and exported nets and steps.
 
     python -m examples.benchmarks.interop --page examples/benchmarks/results/INTEROP.md
 
@@ -31,30 +31,30 @@ from funcnet.interop.torch_nn import from_torch, lift
 RATE, MOMENTUM = 1e-3, 0.9
 FROM_TORCHVISION = ("resnet50", "mobilenet_v3_small", "densenet121", "vit_b_16")
 
-HEAD = """# PyTorch both ways: what it costs
+HEAD = """# Cost of PyTorch interop
 
 `python -m examples.benchmarks.interop --page examples/benchmarks/results/INTEROP.md`,
 torch {torch}, {processor}, one thread.
 
-Times are ms of CPU time, medians of turns that contenders take in one process, in another order each round. All keep freed memory
-(`kernels.retain_freed_memory`), the modules too.
+Times are ms of CPU time. Contenders take turns in one process, in another order each round; a time is the median over the rounds.
+All contenders, modules too, keep freed memory (`kernels.retain_freed_memory`).
 """
 
 STEPS = """
 ## Nets made from modules
 
-`from_torch(module)` beside the module: the forward pass without gradients, forward and backward pass, and the step of training
-with SGD and momentum, which is donated here and `torch.optim.SGD` there.
+`from_torch(module)` beside the module: the forward pass without gradients, the forward and backward pass, and a training step
+with SGD and momentum, donated in funcnet and `torch.optim.SGD` in torch.
 """
 
 COMPILED = """
-The same steps compiled, by `fn.compile` and `torch.compile`:
+The same steps compiled with `fn.compile` and `torch.compile`:
 """
 
 CONVERSION = """
 ## Conversion
 
-Seconds of CPU time that `from_torch` takes, with copies of all parameters:
+Seconds of CPU time of `from_torch`, which copies all parameters:
 """
 
 BORDER = """
@@ -67,18 +67,18 @@ BORDER = """
 LIFT = """
 ## Lifted modules
 
-`lift(module, x)`: `apply` and `vjp` of the layer, which call autograd within, beside autograd itself.
+`lift(module, x)`: `apply` and `vjp` of the layer, which call autograd internally, beside plain autograd.
 """
 
 EXPORT = """
 ## Exported steps and nets
 
-A step of training on 50 digits, of `examples/exporting.py`: eager, compiled, as an `ExportedProgram`, whose operations Python
-calls one by one, and as a package of AOTInductor.
+The training step of `examples/exporting.py` on 50 digits: eager, compiled, as an `ExportedProgram`, whose operations Python calls
+one by one, and as an AOTInductor package.
 """
 
 ONNX = """
-A net for evaluation in ONNX Runtime, with one thread, beside the eager net:
+An inference net in ONNX Runtime, with one thread, beside the eager net:
 """
 
 
@@ -118,7 +118,7 @@ def repeated(ways: Ways, times: int) -> Ways:
 
 
 def passes(case: Case) -> Ways:
-    """Return forward pass, both passes and step of a net made from a module, each beside the module's."""
+    """Return the forward pass, both passes and the step of a net made from a module, each beside the module's."""
     make, x, times = case
     torch.manual_seed(0)
     module = make()
@@ -149,7 +149,7 @@ def compiled(case: Case) -> Ways:
 
 
 def replaced(case: Case) -> Ways:
-    """Return steps of a ResNet, of it with one block by ``as_module``, and of the whole as a net."""
+    """Return steps of a ResNet, of a copy with one block wrapped in ``as_module``, and of the whole ResNet as a net."""
     make, x, _ = case
     module, labels = make(), torch.zeros(len(x), dtype=torch.int64)
     return {
@@ -256,9 +256,9 @@ def slow_lines(chosen: dict[str, Case], rounds: int) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all, and print or write the page."""
+    """Measure all tables, and print or write the page."""
     parser = new_parser("interop", __doc__)
-    parser.add_argument("--rounds", type=positive, default=15, help="rounds in which each contender has a turn")
+    parser.add_argument("--rounds", type=positive, default=15, help="number of rounds, with one turn per contender")
     parser.add_argument("--page", type=file, help="file to write the page to")
     parser.add_argument("--quick", action="store_true", help="measure the two smallest nets only, and compile nothing")
     options = parser.parse_args(arguments)

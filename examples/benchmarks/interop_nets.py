@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from examples.interop import CLASSES, ResNet
 
 Case = tuple[Callable[[], nn.Module], Tensor, int]
-"""A function that makes a module, its input, and how often a turn repeats it."""
+"""A function that makes a module, its input, and the number of repetitions per turn."""
 
 
 class MLP(nn.Module):
@@ -30,7 +30,7 @@ class Encoder(nn.Module):
     """A transformer encoder of two layers, and the mean over time."""
 
     def __init__(self) -> None:
-        """Make the encoder without dropout, so that neither side draws."""
+        """Make the encoder without dropout, so that neither side draws random numbers."""
         super().__init__()
         layer = nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True)
         self.encoder, self.last = nn.TransformerEncoder(layer, 2), nn.Linear(64, CLASSES)
@@ -41,7 +41,7 @@ class Encoder(nn.Module):
 
 
 class LSTMClassifier(nn.Module):
-    """An embedding, an LSTM, and a linear layer of its last output."""
+    """An embedding, an LSTM, and a linear layer on its last output."""
 
     def __init__(self) -> None:
         """Make the layers."""

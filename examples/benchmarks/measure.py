@@ -1,7 +1,7 @@
 """Measuring: turns and rounds, peak memory, and the machine's best product.
 
-Every contender of a workload is warmed up, and then all take turns for many rounds, so that all have the same noise. A turn has
-as many calls as take about the given time; the garbage collector is off meanwhile, as in ``timeit``. The results are the µs per
+Every contender of a workload is warmed up, and then all take turns for many rounds, so that all have the same noise. A turn
+repeats the call for about the given time; the garbage collector is off meanwhile, as in ``timeit``. The results are the µs per
 step of each turn.
 """
 
@@ -55,7 +55,7 @@ class Ready:
 
 
 def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[Ready], list[str]]:
-    """Make and warm up each contender; the second list has those that fail or compute something else, and why."""
+    """Make and warm up each contender; the second list has a note on each that fails or computes something else."""
     ready: list[Ready] = []
     notes: list[str] = []
     for contender in contenders:
@@ -73,7 +73,7 @@ def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[Ready],
 
 
 def require_the_same(contender: Contender, loss: float | None, ready: Sequence[Ready]) -> None:
-    """Raise an error if the loss after ten steps differs from that of the framework's first contender."""
+    """Raise an error unless the loss after ten steps equals that of the framework's first contender."""
     framework = contender.family.split()[0]
     first = next((one for one in ready if one.contender.family.split()[0] == framework), None)
     if loss is not None and not math.isfinite(loss):
@@ -89,7 +89,7 @@ def told(error: Exception) -> str:
 
 
 def rounds(ready: Sequence[Ready], count: int) -> list[dict[str, Any]]:
-    """Measure all in turns, and return a row for each: its times in µs per step, their quartiles, and its description."""
+    """Measure all contenders in turns; return a row for each: its times in µs per step, their quartiles, and its description."""
     times: list[list[float]] = [[] for _ in ready]
     for _ in range(count):
         for column, one in zip(times, ready, strict=True):

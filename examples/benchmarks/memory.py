@@ -1,8 +1,8 @@
-"""The memory of the backward pass: caches and peaks of deep nets and long scans, and peaks of whole training steps.
+"""The memory for the backward pass: caches and peaks of deep nets and long scans, and peaks of whole training steps.
 
-Each row is measured in its own process, on one thread. The cache is the bytes of its tensors, a shared one counted once, without
-those of params and x. The peak is the rise of the resident memory in one forward and one backward pass, or a step, including the
-gradients of params and the memory that the allocator keeps.
+Each row is measured in its own process, on one thread. The size of the cache is the bytes of its tensors, counting shared memory
+once, without params and x. The peak is the rise of the resident memory in one forward and one backward pass, or in a step,
+including the gradients of params and the memory that the allocator keeps.
 
     python -m examples.benchmarks.memory --page examples/benchmarks/results/MEMORY.md
 """
@@ -54,7 +54,7 @@ def made(name, n, size, rows):
 
 
 def bytes_of(values, *without):
-    """Return the bytes of a tree's memory, counted once, without that of other trees."""
+    """Return the bytes of a tree's memory, counting shared memory once, without the memory of other trees."""
     from funcnet import tree
 
     def memories(one):
@@ -66,7 +66,7 @@ def bytes_of(values, *without):
 
 
 def filled(make):
-    """Return the tensors that ``make`` describes on the meta device, with small numbers, without further memory."""
+    """Return the tensors that ``make`` describes on the meta device, filled with small numbers, without using more memory."""
     import torch
 
     import funcnet as fn
@@ -117,7 +117,7 @@ def measure_steps(name, optimizer, in_backward, n, size, rows):
     fn.train_step(few, fn.MSE(), opt, in_backward=in_backward)(small, opt.init(small), x, x)  # load the kernels
     step = fn.train_step(made[name](n), fn.MSE(), opt, in_backward=in_backward)
     params = filled(step.net.init)
-    state = fn.tree.map(torch.zero_, opt.init(params))  # zeros may take memory only when written
+    state = fn.tree.map(torch.zero_, opt.init(params))  # zeros can take memory only when written
     before, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
     for _ in range(3):
         began = time.perf_counter()
@@ -150,33 +150,33 @@ def table_of_steps():
 
 
 def _in_a_process(one):
-    """Measure a row in its own process; for whole steps the allocator returns freed memory, so the peak is what is held."""
+    """Measure a row in its own process; for whole steps the allocator returns freed memory, so the peak is the memory in use."""
     command = [sys.executable, "-m", "examples.benchmarks.memory", "--one", json.dumps(one)]
     given_back = {"MALLOC_MMAP_THRESHOLD_": "65536"} if len(one) > 4 else {}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **given_back})
     return json.loads(done.stdout)
 
 
-HEAD = """# Memory of the backward pass
+HEAD = """# Memory for the backward pass
 
 `python -m examples.benchmarks.memory --page examples/benchmarks/results/MEMORY.md`,
 torch {torch}, {machine}, one thread, float32.
 
-A block is `residual(serial(LayerNorm({size}), Linear({size}, {wide}), GELU(), Linear({wide}, {size})))` on {rows} rows, and there
-are n of them. A reversible net has pairs of {rows} rows, and n/2 layers `reversible(f, f)`, where f is the `serial` within the
-block. A scan is of n steps of `LSTMCell({size}, {size})` on {rows} rows. The cache is what the forward pass keeps for the
-backward pass, without params and x. The peak is how far a forward and a backward pass raise the memory of the process: y, gy, gx
-and the gradients of the params are in it. The time is that of both passes.
+A block is `residual(serial(LayerNorm({size}), Linear({size}, {wide}), GELU(), Linear({wide}, {size})))` on {rows} rows, and a net
+has n blocks. A reversible net has pairs of {rows} rows, and n/2 layers `reversible(f, f)`, where f is the `serial` in the block.
+A scan takes n steps of `LSTMCell({size}, {size})` on {rows} rows. The cache is everything that the forward pass keeps for the
+backward pass, without params and x. The peak is the rise of the process's memory in a forward and a backward pass, including y,
+gy, gx and the gradients of the params. The time includes both passes.
 
 """
 
 STEP_HEAD = """
 ## Whole training steps
 
-The peak is how far three steps of `train_step(net, MSE(), opt)` raise the memory of the process, and three of
-`train_step(net, MSE(), opt, in_backward=True)`, which updates each layer in the backward pass and releases its gradient. The net
-is {layers} layers `Linear({wide}, {wide})`, {mb:.0f} MB of params, on {few} rows. Without `donate`, new params and state are in
-the peak. Freed memory goes back to the system (`MALLOC_MMAP_THRESHOLD_=65536`), so that the peak is what is held.
+The peak is the rise of the process's memory in three steps of `train_step(net, MSE(), opt)`, and in three of `train_step(net,
+MSE(), opt, in_backward=True)`, which updates each layer in the backward pass and releases its gradient. The net has {layers}
+layers `Linear({wide}, {wide})`, {mb:.0f} MB of params, and {few} rows. Without `donate`, the peak includes new params and state.
+Freed memory goes back to the system (`MALLOC_MMAP_THRESHOLD_=65536`), so that the peak is the memory in use.
 
 """
 
@@ -184,8 +184,8 @@ the peak. Freed memory goes back to the system (`MALLOC_MMAP_THRESHOLD_=65536`),
 def main(arguments=None):
     """Measure all rows, and print the table or write the page."""
     parser = new_parser("memory", __doc__)
-    parser.add_argument("--size", type=positive, default=64, help="features of a row")
-    parser.add_argument("--rows", type=positive, default=512, help="rows of x")
+    parser.add_argument("--size", type=positive, default=64, help="number of features")
+    parser.add_argument("--rows", type=positive, default=512, help="number of rows of x")
     parser.add_argument("--page", type=file, help="file to write the page to")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

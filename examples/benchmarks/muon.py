@@ -1,4 +1,4 @@
-"""Muon: a step on the matrices of a GPT, ours pure and donated, and torch.optim.Muon's.
+"""Muon: a step on the matrices of a GPT, pure and donated, beside torch.optim.Muon.
 
 A block of width d has matrices of (3 d, d), (d, d), (4 d, d) and (d, 4 d). The Newton-Schulz steps are in bfloat16, as in torch,
 and in float32.
@@ -24,7 +24,7 @@ def matrices(blocks: int, width: int) -> dict[str, torch.Tensor]:
 
 
 def contenders(params: dict[str, torch.Tensor]) -> Ways:
-    """Return the functions that take a step, each from its own last result."""
+    """Return functions that take a step, each continuing from its last result."""
     grads = fn.tree.map(torch.cos, params)
     leaves = {name: torch.nn.Parameter(p.clone()) for name, p in params.items()}
     for name, leaf in leaves.items():

@@ -22,33 +22,33 @@ OURS_ONLY = ("LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "SignSGD", "A
 QUOTIENTS = {"funcnet / torch": ("funcnet", "torch")}
 QUOTIENTS_OF_OURS = {"/ AdamW": ("step", "AdamW")}
 
-HEAD = """# What optimizers cost
+HEAD = """# Cost of optimizers
 
 `python -m examples.benchmarks.optimizers --rounds {rounds} --threads {threads} --page examples/benchmarks/results/OPTIMIZERS.md`,
 torch {torch}, {processor}, float32.
 
 One step of {millions:g} million parameters in {count} tensors of shape {shape}. funcnet's optimizers are donated. torch's are
-fused where torch has a fused kernel, else foreach; Lion, which torch lacks, is its formula in `torch._foreach` operations.
-Contenders take turns in one process, in another order each round. A number is the median of {rounds} rounds, in ms: of the
-process's CPU time on one thread, on the wall with more. A quotient below 1 says that funcnet's step is the quicker one.
+fused if torch has a fused kernel, else foreach; torch lacks Lion, so its formula is written with `torch._foreach` operations.
+Contenders take turns in one process, in another order each round. A number is the median of {rounds} rounds in ms: CPU time of
+the process on one thread, wall time on more. A quotient below 1 means that funcnet's step is faster.
 """
 
 OTHERS = """
 ## Optimizers that torch lacks, on one thread
 
-The last column is the time as a multiple of a step of funcnet's AdamW.
+The last column is the time as a multiple of an AdamW step in funcnet.
 """
 
 MATRICES = """
 ## Muon on the matrices of a GPT, on one thread
 
-A block of width d has matrices of shape (3 d, d), (d, d), (4 d, d) and (d, 4 d). The Newton-Schulz steps are in bfloat16, torch's
-too, but for the column that says float32.
+A block of width d has matrices of shape (3 d, d), (d, d), (4 d, d) and (d, 4 d). The Newton-Schulz steps are in bfloat16, as in
+torch, except in the float32 column.
 """
 
 
 def optimizers() -> dict[str, tuple[fn.Optimizer, Callable[[list[Tensor]], Callable[[], Any]]]]:
-    """Return funcnet's optimizer, and a function of params that makes torch's step, by the name of the row."""
+    """Return, by the name of the row, funcnet's optimizer and a function of params that makes torch's step."""
     pairs: dict[str, tuple[fn.Optimizer, Callable[[list[Tensor]], Callable[[], Any]]]] = {
         "SGD with momentum, fused": (fn.SGD(**MOMENTUM, fused=True), lambda ps: of_torch(ps, "SGD", **MOMENTUM)),
         "SGD with momentum": (fn.SGD(**MOMENTUM), lambda ps: of_torch(ps, "SGD", **MOMENTUM)),
@@ -80,13 +80,13 @@ def of_funcnet(optimizer: fn.Optimizer, params: list[Tensor], grads: list[Tensor
 
 
 def of_torch(params: list[Tensor], name: str, **how: Any) -> Callable[[], Any]:
-    """Return a function that takes a step of torch's optimizer, with gradients at the params."""
+    """Return a function that takes a step of torch's optimizer, with the gradients already in ``grad`` of the params."""
     way = {"fused": True} if name in FUSED else {"foreach": True}
     return getattr(torch.optim, name)(params, **how, **way).step
 
 
 def lion_in_lists(params: list[Tensor], lr: float = 1e-4, decay: float = 0.1) -> Callable[[], Any]:
-    """Return a function that takes a step of Lion by one operation after another on all tensors."""
+    """Return a function that takes a step of Lion, one ``torch._foreach`` operation at a time on all tensors."""
     ms = [torch.zeros_like(p) for p in params]
 
     @torch.no_grad()
@@ -112,7 +112,7 @@ def contenders(name: str, count: int = COUNT, shape: tuple[int, ...] = SHAPE) ->
 
 
 def cases() -> Iterator[tuple[str, Ways]]:
-    """Yield the rows of the tables beside torch."""
+    """Yield the rows of the tables that compare with torch."""
     for name in optimizers():
         yield name, contenders(name)
 
@@ -140,9 +140,9 @@ def page(rounds: int, threads: Sequence[int]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all, and print or write the page."""
+    """Measure all tables, and print or write the page."""
     parser = new_parser("optimizers", __doc__)
-    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="number of rounds, with one turn per contender")
     parser.add_argument("--threads", type=positive, nargs="+", default=THREADS, help="numbers of threads to measure with")
     parser.add_argument("--page", type=file, help="file to write the page to")
     options = parser.parse_args(arguments)

@@ -1,6 +1,7 @@
 """Gradients of each example: a Python loop, ``torch.func.vmap`` of ``torch.func.grad``, and funcnet; and their norms.
 
-The loop stacks its gradients, so that all give the same. ``batch`` is the ordinary gradient of the whole batch, for comparison.
+The loop stacks its gradients, so that all contenders return the same result. ``batch`` is the ordinary gradient of the whole
+batch, for comparison.
 """
 
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def nets() -> dict[str, tuple[fn.Layer, torch.Tensor, torch.Tensor]]:
 
 
 def contenders(net: fn.Layer, x: torch.Tensor, target: torch.Tensor) -> Ways:
-    """Return the functions for the same gradients, and for their norms."""
+    """Return functions that compute the same gradients, or their norms."""
     params, loss = net.init(0), fn.CrossEntropy()
     step, grads, norms = fn.value_and_grads(net, loss), fn.per_example_grads(net, loss), fn.per_example_norms(net, loss)
 

@@ -1,4 +1,4 @@
-"""Pipelines: the net that is cut into stages, and how long stages wait."""
+"""Pipelines: the net that is divided into stages, and the time that stages wait."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ LAYERS, SIDE, BATCH, MICROBATCHES = 16, 512, 256, 4
 SCHEDULES = ("gpipe", "1f1b", "zero_bubble")
 
 Span = tuple[float, float]
-"""When an action of a stage began and ended, in seconds of ``time.perf_counter``, which processes share."""
+"""The start and end of an action of a stage, in seconds of ``time.perf_counter``, which all processes share."""
 
 
 class Pipeline(Training):
@@ -19,7 +19,7 @@ class Pipeline(Training):
 
     @abstractmethod
     def traced(self) -> list[Span]:
-        """Take a step; return what this worker computes in it, without the optimizer's update."""
+        """Take a step; return the spans in which this worker computes, without the optimizer's update."""
 
     def value(self) -> None:
         """Return nothing: workers have different parts of the net."""

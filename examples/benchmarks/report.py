@@ -1,4 +1,4 @@
-"""The page: a table for each workload and number of threads, the goals, and a chart for each number of threads."""
+"""The page of results: a table for each workload and number of threads, the goals, and a chart for each number of threads."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ Result = dict[str, Any]
 
 
 def best(result: Result, name: str) -> dict[str, Any] | None:
-    """Return the row with this label, or that of this family with the smallest median; ``None`` if there is none.
+    """Return the row with this label, or the fastest row of this family; ``None`` if there is none.
 
     "funcnet eager, pure" is the row labelled "funcnet eager", without the donated one of its family.
     """
@@ -32,7 +32,7 @@ def best(result: Result, name: str) -> dict[str, Any] | None:
 
 
 def quotient(result: Result, name: str, other: str, key: str = "median") -> float | None:
-    """Divide the number of one row or family by that of another; ``None`` if one is missing."""
+    """Return the quotient of a number of two rows or families; ``None`` if one is missing."""
     one, two = best(result, name), best(result, other)
     if one is None or two is None or one.get(key) is None or two.get(key) is None:
         return None
@@ -59,7 +59,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def cell(value: float | None, digits: int = 2) -> str:
-    """Return a number as a cell, or a dash for none."""
+    """Return a number as a cell, or a dash for ``None``."""
     return "—" if value is None else f"{value:.{digits}f}"
 
 
@@ -69,7 +69,7 @@ def micro(value: float) -> str:
 
 
 def section(result: Result) -> str:
-    """Return the table of one workload: a row for each contender, with * at the best of several in a family."""
+    """Return the table of one workload: a row for each contender, with * at the best one of a family of several."""
     bests = [best(result, family) for family in dict.fromkeys(row["family"] for row in result["rows"])]
     bases = [best(result, "funcnet eager"), best(result, "torch.nn eager")]
     rows = []
@@ -104,7 +104,7 @@ def threads_of(result: Result) -> str:
 
 
 def owed(results: Sequence[Result], maker: str, before: Sequence[Result] = ()) -> str:
-    """Return each goal with its result and that of the last round, with a row if both sides of a quotient exist."""
+    """Return the table of goals, with the results of this round and the last; a goal needs both sides of its quotient."""
     old = {(result["workload"], result["threads"]): result for result in before}
     rows = []
     for result in results:
@@ -121,7 +121,7 @@ def owed(results: Sequence[Result], maker: str, before: Sequence[Result] = ()) -
 
 
 def _judged(goal: Goal, result: Result, known: Result) -> list[list[str]]:
-    """Return the row of a goal, or none if a side is missing; the limit may be the last result."""
+    """Return the row of a goal, or no row if a side is missing; the limit can be the last result."""
     found, earlier = (quotient(one, goal.ours, goal.theirs, goal.key) for one in (result, known))
     if found is None:
         return []
@@ -132,15 +132,14 @@ def _judged(goal: Goal, result: Result, known: Result) -> list[list[str]]:
 
 
 EXPLANATION = """\
-The quartiles and the median are those of the rounds, in µs a step; where steps are scanned, ten in a call, too. Of the
-contenders of one family, * marks the best, and families are compared by their best. FLOPs are those of products and convolutions,
-counted on torch.nn's net, and the share is that of the best product of 1024×1024 on as many threads. Peak MB is the peak of the
-resident memory during steps, in a process for each contender, above what was resident before the training was made: params,
-state, batch, gradients and what a step needs, and the kernels' code that was loaded meanwhile. Compile s are the seconds to
-the first result, with nothing compiled before but what a framework compiles once in a process. The loss after ten steps
-compares only contenders of the same framework: each framework draws its own initial weights. The figures before are those of
-the round before, in `results/before.json`, on the machine of its pages; "as before" allows 3 % of noise. "Pure" is funcnet's step
-without `donate`."""
+Quartiles and medians are over the rounds, in µs per step, even if a call scans ten steps. In a family of contenders, * marks the
+best one, which represents the family in comparisons. FLOPs count products and convolutions of torch.nn's net; the share is
+relative to the best product of 1024×1024 on the same number of threads. Peak MB is the peak of the resident memory during steps,
+in a process for each contender, above the level before the training was made: params, state, batch, gradients, temporary memory,
+and the code of kernels loaded meanwhile. Compile s are the seconds to the first result; only the code that a framework compiles
+once per process was compiled before. The loss after ten steps is only comparable within a framework, as each draws its own
+initial weights. The column "before" has the figures of the previous round, from `results/before.json`, measured on the machine of
+its pages; "as before" allows 3 % of noise. "Pure" is funcnet's step without `donate`."""
 
 
 def page(head: str, results: Sequence[Result], goals: str, notes: Sequence[str], charts: Sequence[str]) -> str:
@@ -152,7 +151,7 @@ def page(head: str, results: Sequence[Result], goals: str, notes: Sequence[str],
 
 
 def chart(results: Sequence[Result], path: Path) -> None:
-    """Draw the best of each family by workload, as a multiple of torch.nn eager's time: faster to the left."""
+    """Draw the best of each family by workload, as a multiple of torch.nn eager's time: faster is to the left."""
     import matplotlib as mpl
 
     mpl.use("Agg")

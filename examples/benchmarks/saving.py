@@ -1,7 +1,7 @@
 """The cost of saving and loading a tree, in time and memory, beside torch.save and safetensors.
 
 Each contender runs in its own process, on one thread, and they take turns. The peak is the rise of the resident memory beyond
-the tree itself. Files that are read were just written, so they come from the system's cache.
+the tree itself. Files are read right after they were written, so they come from the system's cache.
 
     python -m examples.benchmarks.saving --page examples/benchmarks/results/SAVING.md
 """
@@ -25,17 +25,17 @@ from examples.benchmarks.command import file, new_parser, positive, printed, run
 COUNT, SIZE, ROUNDS = 100, 1_000_000, 5
 Call = Callable[[Path, dict[str, Any]], Any]
 
-HEAD = """# What saving and loading cost
+HEAD = """# Cost of saving and loading
 
 `python -m examples.benchmarks.saving --count {count} --size {size} --rounds {rounds}`, with
 `--page examples/benchmarks/results/SAVING.md`, torch {torch}, safetensors {safetensors},
 {processor}, one thread.
 
 The tree has {count} tensors of {size} float32 numbers, {mb:.0f} MB. Each contender runs in its own process; they take turns, in
-another order each round, and a number is the median of {rounds} rounds. The peak is how far the resident memory rises beyond the
-tree. On the disk: whether the call returns only when the file is there after a power failure (fsync). Files come from the
-system's cache when they are read. safetensors maps a file into memory and reads it when the numbers are used, so the second time
-includes a sum of all numbers; its peak counts the pages of the file.
+another order each round, and a number is the median of {rounds} rounds. The peak is the rise of the resident memory beyond the
+tree. "On the disk" means that the call returns only when the file would survive a power failure (fsync). Files are read from the
+system's cache. safetensors maps a file into memory and reads it when the numbers are used, so the second time includes a sum of
+all numbers; its peak includes the pages of the file.
 """
 
 
@@ -51,7 +51,7 @@ def synced(save: Call) -> Call:
 
 
 def ways() -> dict[str, tuple[str, Call]]:
-    """Return the suffix of a file and the call, by the name of the row."""
+    """Return, by the name of the row, the suffix of a file and the call."""
     import safetensors.torch
     import torch
 
@@ -103,7 +103,7 @@ def forget_peak() -> None:
 
 
 def measure(name: str, count: int, size: int, folder: str) -> tuple[float, float, float]:
-    """Return the ms of a call, those with a sum of all numbers, and the peak bytes beyond the tree, in this process."""
+    """Return the ms of a call, the ms including a sum of all numbers, and the peak bytes beyond the tree, in this process."""
     import torch
 
     torch.set_num_threads(1)
@@ -159,11 +159,11 @@ def head(count: int, size: int, rounds: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all, and print or write the page."""
+    """Measure both tables, and print or write the page."""
     parser = new_parser("saving", __doc__)
     parser.add_argument("--count", type=positive, default=COUNT, help="tensors")
-    parser.add_argument("--size", type=positive, default=SIZE, help="numbers in each")
-    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--size", type=positive, default=SIZE, help="numbers per tensor")
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="number of rounds, with one turn per contender")
     parser.add_argument("--page", type=file, help="file to write the page to")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -19,7 +19,7 @@ net = fn.serial(fn.Linear(2, 25), fn.Tanh(), fn.Linear(25, 25), fn.Tanh(), fn.Li
 
 
 def ours(optimizer, x, target):
-    """Return a function that takes a number of funcnet's steps in inference mode."""
+    """Return a function that takes a number of funcnet steps in inference mode."""
     step = fn.train_step(net, fn.MSE(), optimizer)
     params = net.init(0)
     state = optimizer.init(params)
@@ -34,7 +34,7 @@ def ours(optimizer, x, target):
 
 
 def theirs(make, x, target):
-    """Return the same for torch.nn, with the optimizer that ``make`` makes of the parameters."""
+    """Return the same for torch.nn, with the optimizer that ``make`` makes from the parameters."""
     layers = [nn.Linear(2, 25), nn.Tanh(), nn.Linear(25, 25), nn.Tanh(), nn.Linear(25, 25), nn.Tanh(), nn.Linear(25, 2)]
     twin, criterion = nn.Sequential(*layers), nn.MSELoss()
     optimizer = make(twin.parameters())
@@ -80,8 +80,8 @@ def measure(steps, rounds, count):
 def main(arguments=None):
     """Measure, and print the table."""
     parser = new_parser("steps", __doc__)
-    parser.add_argument("--rounds", type=positive, default=30, help="how often each contender has its turn")
-    parser.add_argument("--steps", type=positive, default=200, help="how many steps a turn takes")
+    parser.add_argument("--rounds", type=positive, default=30, help="number of turns of each contender")
+    parser.add_argument("--steps", type=positive, default=200, help="number of steps per turn")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     times = measure(contenders(), options.rounds, options.steps)

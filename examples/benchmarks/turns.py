@@ -1,7 +1,7 @@
 """Contenders measured in turns in one process, and tables of their times.
 
-A time is the median CPU time of the process in ms on one thread, which other programs affect less than wall time; with more
-threads it is wall time. The order changes in each round, and the garbage collector is off.
+A time is a median in ms: on one thread of the CPU time of the process, which other programs affect less, on more threads of wall
+time. The order changes in each round, and the garbage collector is off.
 """
 
 import gc
@@ -17,7 +17,7 @@ Ways = dict[str, Callable[[], Any]]
 
 
 def measured(ways: Ways, rounds: int, threads: int = 1) -> dict[str, float]:
-    """Return the median time of each way in ms; the first round does not count."""
+    """Return the median time of each contender in ms; the first round does not count."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     was_on, before, clock = gc.isenabled(), torch.get_num_threads(), process_time if threads == 1 else perf_counter
     gc.disable()
@@ -45,7 +45,7 @@ def _time(work: Callable[[], Any], clock: Callable[[], float]) -> float:
 def table(
     cases: Iterable[tuple[str, Ways]], quotients: dict[str, tuple[str, str]], rounds: int, threads: int = 1
 ) -> Iterator[str]:
-    """Yield the lines of a Markdown table: a row for each case, with the times of all ways and some of their quotients."""
+    """Yield the lines of a Markdown table: a row for each case, with the times of all contenders and some of their quotients."""
     is_first = True
     for name, ways in cases:
         found = measured(ways, rounds, threads)

@@ -27,17 +27,17 @@ HEAD = """# A loss over a large vocabulary
 `python -m examples.benchmarks.vocabulary --dtypes {dtypes} --rounds {rounds} --page examples/benchmarks/results/VOCABULARY.md`,
 torch {torch}, {processor}, one thread.
 
-{rows} rows of {features} features and {words} words: a value, and the gradients of the rows and of the weight, {grads}.
-Torch's are by autograd, its fused loss with each of its strategies of chunking. The time is the process's CPU time, the least of
-{rounds}, and contenders take turns in one process. The second column of times is a part of that of funcnet's
+{rows} rows of {features} features and {words} words: the value, and the gradients of the rows and of the weight, {grads}. torch
+computes gradients with autograd, and its fused loss runs with each of its chunking strategies. Contenders take turns in one
+process; the time is the smallest CPU time of {rounds} rounds. The second column of times is relative to funcnet's
 `LinearCrossEntropy`. The peak is the growth of memory during one call in a separate process, gradients included; freed memory
-goes back to the system (`MALLOC_MMAP_THRESHOLD_=65536`), so that the peak is what is held.
+goes back to the system (`MALLOC_MMAP_THRESHOLD_=65536`), so that the peak is the memory in use.
 
 """
 
 
 def drawn(dtype, rows, words, features):
-    """Return hidden rows, a weight and labels."""
+    """Draw hidden rows, a weight and labels."""
     import torch
 
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def drawn(dtype, rows, words, features):
 
 
 def contender(name, h, w, labels):
-    """Return the function without arguments that returns a value, and gradients if it has any."""
+    """Return a function without arguments that returns the value, and gradients if the contender computes them."""
     import torch
 
     import funcnet as fn
@@ -72,7 +72,7 @@ def contender(name, h, w, labels):
 
 
 def times(dtype, sizes, rounds):
-    """Return the seconds of each contender: the smallest of some rounds, each in another order."""
+    """Return the seconds of each contender: the smallest over rounds, each in another order."""
     given, found = drawn(dtype, *sizes), {}
     for _ in range(rounds):
         for name in random.sample((*OURS, *THEIRS), len(OURS) + len(THEIRS)):
@@ -83,7 +83,7 @@ def times(dtype, sizes, rounds):
 
 
 def peak(name, dtype, sizes):
-    """Return the bytes by which a call raises the memory of this process."""
+    """Return the increase of this process's memory by a call, in bytes."""
     contender(name, *drawn(dtype, 64, 200, sizes[2]))()  # load the kernels
     call = contender(name, *drawn(dtype, *sizes))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -120,11 +120,11 @@ def table(dtypes, sizes, rounds):
 def main(arguments=None):
     """Measure all rows, and print the table or write the page."""
     parser = new_parser("vocabulary", __doc__)
-    parser.add_argument("--rows", type=positive, default=ROWS, help="rows of the batch")
-    parser.add_argument("--words", type=positive, default=WORDS, help="words of the vocabulary")
-    parser.add_argument("--features", type=positive, default=FEATURES, help="features of a row")
+    parser.add_argument("--rows", type=positive, default=ROWS, help="number of rows in the batch")
+    parser.add_argument("--words", type=positive, default=WORDS, help="number of words in the vocabulary")
+    parser.add_argument("--features", type=positive, default=FEATURES, help="number of features")
     parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES, help="dtypes of the rows and the weight")
-    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="rounds in which each contender has a turn")
+    parser.add_argument("--rounds", type=positive, default=ROUNDS, help="number of rounds, with one turn per contender")
     parser.add_argument("--page", type=file, help="file to write the page to")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -30,10 +30,10 @@ def cores(threads: int) -> list[int]:
 
 
 def environment(threads: int, cache: str | None = None) -> dict[str, str]:
-    """Return the environment that gives every framework this many threads, and Inductor the folder ``cache``."""
+    """Return environment variables that give every framework this many threads, and Inductor the folder ``cache``."""
     limits = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "BLIS")}
     flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1" if threads == 1 else ""
-    # One process compiles: torch's pool of processes would share the cores with what is measured.
+    # Compile in one process: torch's pool of processes would share the cores with the measurement.
     limits["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     if cache is not None:
         limits["TORCHINDUCTOR_CACHE_DIR"] = cache
@@ -42,7 +42,7 @@ def environment(threads: int, cache: str | None = None) -> dict[str, str]:
 
 
 def perform(job: Job) -> dict[str, Any]:
-    """Run a job in its own process; if it fails, return notes that say how."""
+    """Run a job in its own process; if it fails, return notes about the failure."""
     done = subprocess.run(
         [sys.executable, "-m", "examples.benchmarks.worker", json.dumps(job)],
         env=environment(job["threads"], job.get("cache")),
@@ -79,7 +79,7 @@ def time(job: Job) -> dict[str, Any]:
 
     found, missing = gathered(job)
     for module, contender in {contender.family: (module, contender) for module, contender in found}.values():
-        module.start(contender)  # the work of a process's first compilation is not counted
+        module.start(contender)  # the additional work of a process's first compilation does not count
     retain_freed_memory()  # for everything that uses the C library's malloc, torch.nn too
     ready, notes = measure.prepared([contender for _, contender in found], job["turn"])
     rows = measure.rounds(ready, job["rounds"])
@@ -87,7 +87,7 @@ def time(job: Job) -> dict[str, Any]:
 
 
 def memory(job: Job) -> dict[str, Any]:
-    """Measure the peak memory of one contender, after its framework's work for a first step."""
+    """Measure the peak memory of one contender, after its framework has initialized itself."""
     from examples.benchmarks import measure
 
     module, contender = next(pair for pair in gathered(job)[0] if pair[1].label == job["label"])

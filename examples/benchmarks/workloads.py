@@ -13,7 +13,7 @@ from torch import Tensor
 
 import funcnet as fn
 
-SCANNED = 10  # steps per call if steps are scanned
+SCANNED = 10  # steps per call of a scan
 
 SIZES = [(2, 25), (25, 25), (25, 25), (25, 2)]
 PYCHROT = [(2, 20), (20, 20), (20, 20), (20, 20), (20, 20)]
@@ -24,10 +24,10 @@ DEPTH, NARROW = 100, 64
 
 @frozen
 class Workload:
-    """What is trained.
+    """The training of one workload.
 
-    ``draw`` makes the batch (x, target), ``optimizer`` is the class's name in ``torch.optim`` with its settings, ``members`` is
-    how many nets are trained at once, and ``scanned`` says whether contenders also take ten steps in one call.
+    ``draw`` makes the batch (x, target), ``optimizer`` is the name of a class in ``torch.optim`` with its settings, ``members``
+    is the number of nets trained at once, and ``scanned`` means that contenders also take ten steps in one call.
     """
 
     name: str
@@ -46,7 +46,7 @@ def _disk() -> tuple[Tensor, Tensor]:
 
 
 def _rows(count: int) -> tuple[Tensor, Tensor]:
-    """Return points of the disk, and a row of 0 and 1 for each."""
+    """Draw points of the disk task, and a one-hot row for each."""
     x, labels = _disk()
     return x[:count], fn.tree.map(lambda t: (t[:, None] == t.new_tensor([0, 1])).float(), labels[:count])
 
@@ -56,7 +56,7 @@ def _labels(count: int, classes: int) -> Tensor:
 
 
 def _classified(*shape: int) -> Callable[[], tuple[Tensor, Tensor]]:
-    """Return a function that draws noise of this shape, and one of ten labels for each."""
+    """Return a function that draws noise of this shape, and one of ten labels for each row."""
     return lambda: (fn.random.normal(1, shape), _labels(shape[0], 10))
 
 
@@ -127,7 +127,7 @@ WORKLOADS = {
 class Contender:
     """One kind of step: ``make()`` returns a ``Training``.
 
-    Contenders of one ``family`` differ only in settings, and the best of them represents it. A call takes ``steps`` steps.
+    Contenders of one ``family`` differ only in settings, and the best one represents the family. A call takes ``steps`` steps.
     """
 
     label: str
@@ -137,7 +137,7 @@ class Contender:
 
 
 class Training(ABC):
-    """A running training, as a contender's ``make`` returns it."""
+    """A running training, returned by a contender's ``make``."""
 
     size: int
     """The number of trained parameters."""

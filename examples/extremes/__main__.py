@@ -18,12 +18,12 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     new = argparse.ArgumentParser("examples.extremes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     new.add_argument("--only", nargs="+", choices=FAMILIES, default=list(FAMILIES), metavar="FAMILY", help=", ".join(FAMILIES))
-    new.add_argument("--out", type=Path, default=PAGE, help="where to write the page (%(default)s)")
+    new.add_argument("--out", type=Path, default=PAGE, help="file for the page (%(default)s)")
     return new.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Judge all rows, print the page and write it."""
+    """Measure all rows, print the page and write it."""
     options = options_of(arguments)
     text = page({family: judge_all(rows_of(family)) for family in options.only})
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
-"""References with more than 100 digits: functions of arrays of mpmath numbers, and their gradients by central differences.
+"""References with more than 100 digits: functions of arrays of mpmath numbers, and gradients by central differences.
 
 A reference is a function of numpy arrays of ``mpf``, one for each floating tensor of x, and returns y as an array of ``mpf``.
 Other tensors, such as labels, are arrays of integers. Its gradient needs no formula: with numbers of 250 digits and steps of
 10⁻⁸⁰ times x, central differences are exact to more than 100 digits.
 
-Infinities become ±10⁶⁰, beyond all float32 numbers: the rounded value of a function there is its limit. NaN is only allowed where
-x is ignored, and becomes 0.
+Infinities become ±10⁶⁰, beyond all float32 numbers: the rounded value of a function there is its limit. NaN is only allowed in
+ignored elements of x, and becomes 0.
 """
 
 import math
@@ -25,7 +25,7 @@ STEP, LEAST = mpmath.mpf(10) ** -80, mpmath.mpf(10) ** -50
 
 
 def by_element(f: Callable[[Any], Any]) -> Exact:
-    """Return f, a function of one number, as a function of an array."""
+    """Turn f, a function of one number, into an elementwise function of arrays."""
     return np.vectorize(f, otypes=[object])
 
 
@@ -70,13 +70,13 @@ def _step(number: Any) -> Any:
 
 
 def _slopes(f: Exact, x: Array) -> Array:
-    """Return the derivative of a function by element."""
+    """Return the derivative of an elementwise function."""
     h = by_element(_step)(x) if x.size else x
     return (f(x + h) - f(x - h)) / (2 * h)
 
 
 def _partial_slopes(f: Callable[[Array], Any], x: Array) -> Array:
-    """Return the derivatives of a number with respect to each element of x."""
+    """Return the partial derivatives of a scalar function with respect to each element of x."""
     slopes = np.zeros_like(x)
     for place in np.ndindex(*x.shape):
         h = _step(x[place])

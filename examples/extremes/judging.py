@@ -1,8 +1,8 @@
-"""Judging: the errors of a layer and of its twin in torch.nn, in value and gradient, in ulps.
+"""Measures the errors of a layer and of its twin in torch.nn, in value and gradient, in ulps.
 
-An ulp is the distance between neighboring numbers of the dtype at the exact result, or between subnormal numbers below the normal
-ones. A result that overflows is exactly ±inf. The error is the largest over all elements. It is infinite if a finite result is
-expected to be infinite or the reverse, and NaN if the result is NaN.
+An ulp is the distance between neighboring numbers of the dtype at the exact result; below the normal range, between subnormal
+numbers. An exact result that overflows counts as ±inf. The error is the largest over all elements. It is infinite if the result
+or the exact result is infinite and they differ, and NaN if the result is NaN.
 """
 
 import math
@@ -29,7 +29,7 @@ class Row:
     ``exact`` is a function of arrays, as described in ``examples.extremes.exact``. ``twin`` has the layer's arguments; it is
     ``None`` if torch has no such layer. ``elementwise`` says that y[i] depends only on x[i]. ``by_row`` measures errors in ulps
     of the largest element along the last axis, for sums whose terms cancel. ``params`` are constants: only gradients of x are
-    judged. An x is a tensor, or a tuple of tensors.
+    measured. An x is a tensor, or a tuple of tensors.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Judged:
-    """The errors of one row for inputs of one kind; ``twin`` is ``None`` without a twin."""
+    """The errors of one row for inputs of one kind; ``twin`` is ``None`` if the layer has no twin."""
 
     row: str
     kind: str
@@ -52,7 +52,7 @@ class Judged:
     twin: Errors | None
 
     def faults(self, floor: float = 2.0) -> list[str]:
-        """Describe violations of the rule: NaN, or an error above ``floor`` ulps and twice that of the twin."""
+        """Describe violations of the rule: NaN, or an error above both ``floor`` ulps and twice the twin's error."""
         return [
             f"{self.row}, {self.kind}: {part} of {ours:.3g} ulps, torch {'-' if twin is None else f'{twin:.3g}'}"
             for part, ours, twin in zip(("value", "gradient"), self.ours, self.twin or (None, None), strict=True)
@@ -61,7 +61,7 @@ class Judged:
 
 
 def judge(row: Row, kind: str) -> Judged:
-    """Judge a row for its inputs of one kind."""
+    """Measure a row for its inputs of one kind."""
     given = row.inputs[kind]
     x = given if isinstance(given, tuple) else (given,)
     y = row.layer(row.params, given)
@@ -78,12 +78,12 @@ def judge(row: Row, kind: str) -> Judged:
 
 
 def judge_all(rows: list[Row]) -> list[Judged]:
-    """Judge each row for each kind of its inputs."""
+    """Measure each row for each kind of its inputs."""
     return [judge(row, kind) for row in rows for kind in row.inputs]
 
 
 def weights_like(y: Tensor) -> Tensor:
-    """Return a gy of powers of 2 with both signs, which no dtype rounds."""
+    """Return a gy of powers of 2 with both signs, which are exact in every dtype."""
     powers = torch.tensor([1.0, -0.5, 2.0, 0.25, -1.0], dtype=y.dtype)
     return powers.repeat(y.numel() // 5 + 1)[: y.numel()].reshape(y.shape)
 
@@ -98,7 +98,7 @@ def by_autograd(twin: Callable[..., Tensor], x: tuple[Tensor, ...], gy: Tensor) 
 
 
 def _worst(found: tuple[Tensor | None, ...], slopes: list[Any], by_row: bool) -> float:
-    """Return the largest error of the gradients that came; a missing one is not judged."""
+    """Return the largest error of the gradients; a missing gradient is not measured."""
     errors = [
         ulps_off(g, slope, by_row=by_row) for g, slope in zip(found, slopes, strict=True) if g is not None and slope is not None
     ]

@@ -1,4 +1,4 @@
-"""Norms, and scalings to one length: references, twins and inputs."""
+"""Norms, and scaling to unit length: references, twins and inputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import funcnet as fn
-from examples.extremes.exact import Exact, by_element, sqrt
+from examples.extremes.exact import Array, Exact, by_element, sqrt
 from examples.extremes.judging import Row
 from examples.extremes.softmaxes import rows
 
@@ -18,7 +18,7 @@ SHAPE = [0.3, -1.2, 2.5, 0.7], [0.5, 0.4, -3.0, 0.1], [0.2, 0.9, -0.8, -0.6]
 
 
 def scaled(scale: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return the same rows in another size."""
+    """Return the same rows, scaled."""
     return (torch.tensor(SHAPE, dtype=torch.float64) * scale).to(dtype)
 
 
@@ -38,35 +38,35 @@ KINDS = {
     "bfloat16": scaled(1.0, torch.bfloat16),
     "bfloat16 1e20": scaled(1e20, torch.bfloat16),
 }
-# Of each channel there are several sizes in a batch, and only the largest are left of them.
+# Batch norm sees all sizes of a channel in one batch, and only the largest are left in the result.
 BATCHES = {name: x for name, x in KINDS.items() if name != "several"}
 
 
-def standardized(x, axis):
+def standardized(x: Array, axis: int | tuple[int, ...]) -> Array:
     """Return (x - μ) / √(σ² + ε) along one axis."""
     mean = x.sum(axis, keepdims=True) / x.shape[axis]
     variance = ((x - mean) ** 2).sum(axis, keepdims=True) / x.shape[axis]
     return (x - mean) / sqrt(variance + EPS)
 
 
-def rms(x):
+def rms(x: Array) -> Array:
     """Return x / √(x̄² + ε) of each row."""
     return x / sqrt((x**2).sum(-1, keepdims=True) / x.shape[-1] + EPS)
 
 
-def length(x, p=2):
+def length(x: Array, p: float = 2) -> Array:
     """Return the p-norm of each row."""
     total = (by_element(abs)(x) ** p).sum(-1, keepdims=True)
     return by_element(lambda number: number ** (1 / p) if number else number)(total) if p != 2 else sqrt(total)
 
 
-def unit(x):
+def unit(x: Array) -> Array:
     """Return x / max(‖x‖, ε) of each row."""
     return x / by_element(lambda number: max(number, 1e-12))(length(x))
 
 
-def response(x):
-    """Return x / (1 + ε Σ x² / 3)^(1/2), over three neighbours."""
+def response(x: Array) -> Array:
+    """Return x / (1 + ε Σ x² / 3)^(1/2), over three neighbors."""
     squares = x**2
     around = squares.copy()
     around[..., 1:] += squares[..., :-1]
@@ -74,8 +74,8 @@ def response(x):
     return x / sqrt(1 + EPS * around / 3)
 
 
-def weight_of(g, v):
-    """Return g v / ‖v‖, where a length of 0 counts as 1."""
+def weight_of(g: Array, v: Array) -> Array:
+    """Return g v / ‖v‖, in which a length of 0 counts as 1."""
     return g * v / by_element(lambda number: number or 1)(length(v))
 
 
@@ -85,12 +85,12 @@ DIRECTIONS = {
 
 
 def row(name: str, layer: fn.Layer, exact: Exact, twin: Callable[..., Tensor] | None, inputs: dict[str, Any] = KINDS) -> Row:
-    """Return a row whose errors are measured by the largest of each row of x: the terms of the others cancel."""
+    """Return a row whose errors are measured in ulps of the largest element in each row of x: terms of the others cancel."""
     return Row(name, layer, exact, inputs, twin, by_row=True)
 
 
-def by_rows(x):
-    """Return each row of x, standardized."""
+def by_rows(x: Array) -> Array:
+    """Standardize each row of x."""
     return standardized(x, -1)
 
 

@@ -1,4 +1,4 @@
-"""Tables in Markdown: one for each family, a line for each layer's value and one for its gradient, a column for each kind."""
+"""Tables in Markdown, one for each family: a line for each layer's value, a line for its gradient, a column for each kind."""
 
 import importlib
 import math
@@ -14,19 +14,18 @@ HEAD = f"""# Extremes
 Made by `python -m examples.extremes` with torch {torch.__version__}, on the CPU.
 
 The largest error of each layer for inputs of each kind, in units in the last place (ulps) of the exact result, which mpmath
-computes with 250 digits; in parentheses that of torch.nn with autograd. An error of half an ulp is that of rounding. Where an
-input is infinite, the exact result is the limit. In norms, distances and attention an element may be a sum of terms that cancel:
-their ulps are those of the largest element of a row.
+computes with 250 digits; in parentheses the error of torch.nn with autograd. Correct rounding has an error of at most half an
+ulp. If an input is infinite, the exact result is the limit. In norms, distances and attention an element can be a sum of terms
+that cancel: their errors are in ulps of the largest element of a row.
 
 - NaN: the result is NaN, though a limit exists.
-- ∞: the result is infinite and the exact one finite, or the reverse.
+- ∞: the result or the exact result is infinite, and they differ.
 - A line without parentheses: torch.nn has no such layer.
 - An empty cell: there is no such input, or no limit.
 
 Inputs are float32 unless the kind names another dtype.
 
-No value and no gradient of funcnet's is NaN, and none is more than twice as far off as torch.nn's and more than 2 ulps; a test
-checks it.
+A test checks that no value or gradient of funcnet is NaN, and that no error exceeds both 2 ulps and twice torch.nn's error.
 """
 
 
@@ -42,7 +41,7 @@ def page(judged: dict[str, list[Judged]]) -> str:
 
 
 def table(results: list[Judged]) -> str:
-    """Write the tables of one family; a row begins a new one if it has other kinds than those before, and not only fewer."""
+    """Write the tables of one family; a row begins a new table if it has a kind that the current table lacks."""
     by_row: dict[str, dict[str, Judged]] = {}
     for result in results:
         by_row.setdefault(result.row, {})[result.kind] = result
@@ -55,7 +54,7 @@ def table(results: list[Judged]) -> str:
 
 
 def _table(kinds: list[str], rows: dict[str, dict[str, Judged]]) -> str:
-    """Write one table; a kind that a row does not have is left empty."""
+    """Write one table; the cells of kinds that a row lacks are empty."""
     lines = [["layer", "", *kinds], ["---"] * (len(kinds) + 2)]
     for row, found in rows.items():
         for part, name in enumerate(("value", "gradient")):

@@ -35,8 +35,8 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="number of kills; other faults are tried a tenth or a twentieth as often (%(default)s)",
     )
     new.add_argument("--seed", type=int, default=0, help="determines where and when faults strike")
-    new.add_argument("--folder", type=Path, help="where the trainings save (a temporary folder)")
-    new.add_argument("--out", type=Path, default=PAGE, help="where to write the page (%(default)s)")
+    new.add_argument("--folder", type=Path, help="folder for the checkpoints (a temporary folder)")
+    new.add_argument("--out", type=Path, default=PAGE, help="file for the page (%(default)s)")
     options = new.parse_args(arguments)
     if options.kills < 1:
         new.error(f"--kills must be at least 1, got {options.kills}")
@@ -74,7 +74,7 @@ def rows_of(group: str, judge: Judge, count: int) -> Iterator[Row]:
 
 
 def import_all() -> None:
-    """Import what the trainings use before the first fork; otherwise every child takes a second to do so."""
+    """Import the modules of the trainings before the first fork; otherwise every child imports them, for a second."""
     for name in ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.tensor"):
         importlib.import_module(name)
     for package in (fn, fn.distributed):

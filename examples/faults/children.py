@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PATIENCE = 120.0
-"""Seconds after which a child counts as hanging."""
+"""The number of seconds after which a child counts as hanging."""
 
 Tell = Callable[[str], None]
 
@@ -49,14 +49,14 @@ class Child:
         os.close(into)
 
     def kill(self, number: int = signal.SIGKILL) -> bool:
-        """Send a signal, and tell whether the child was still running."""
+        """Send a signal, and return whether the child was still running."""
         if self._ended():
             return False
         os.kill(self.pid, number)
         return True
 
     def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until the child has ended or a condition holds, and tell whether it has ended; a hanging child is killed."""
+        """Wait until the child has ended or a condition holds; return whether it has ended. A hanging child is killed."""
         deadline = time.monotonic() + PATIENCE
         while not self._ended() and not until():
             if time.monotonic() > deadline:
@@ -66,14 +66,14 @@ class Child:
         return self.code is not None
 
     def ended(self) -> Ended:
-        """Wait for the end, and return the child's lines; its workers may live on and keep the pipe open."""
+        """Wait for the end, and return the child's lines; its workers can outlive it and keep the pipe open."""
         self.wait()
         self.has("")
         os.close(self.out)
         return Ended(self.code or 0, tuple(self.heard.splitlines()))
 
     def has(self, word: str) -> bool:
-        """Read the pipe, and tell whether the child has written a word."""
+        """Read the pipe, and return whether the child has written a word."""
         try:
             self.heard += os.read(self.out, 1 << 20).decode()
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Damage: flipped bits in the newest file, and truncated files, in every part of the format."""
+"""Damage: flipped bits and truncation of the newest file, in every part of the format."""
 
 import warnings
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def cuts(judge: Judge, count: int) -> list[Row]:
 
 
 def _damages(judge: Judge, count: int, what: str, damaged: Callable[[bytes, int], bytes]) -> list[Row]:
-    """Load after each damage, and after the last of every part make the same call again."""
+    """Damage the newest file and load after each damage; after the last one in every part, repeat the call of ``fit``."""
     begun = judge.begun()
     path = begun / f"step-{fn.Checkpoints(begun).steps()[-1]:09d}.fn"
     content, rows = path.read_bytes(), []
@@ -51,12 +51,12 @@ def _damages(judge: Judge, count: int, what: str, damaged: Callable[[bytes, int]
         lost = [_losses(path, one) for one in tries]
         lost[-1] += judge.losses_again(judge.new_folder(like=begun))
         path.write_bytes(content)
-        rows.append(row_of(f"{what} {name}", lost, "the checkpoint before is loaded, with a warning"))
+        rows.append(row_of(f"{what} {name}", lost, "the previous checkpoint is loaded, with a warning"))
     return rows
 
 
 def _losses(path: Path, content: bytes) -> list[str]:
-    """Write the damaged file, and describe how loading fails to warn about it, or to return the previous checkpoint."""
+    """Write the damaged file, and describe violations: loading must warn once and return the previous checkpoint."""
     path.write_bytes(content)
     checkpoints = fn.Checkpoints(path.parent)
     with warnings.catch_warnings(record=True) as told:

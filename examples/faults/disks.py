@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def _size(folder: Path) -> int:
 
 
 def file_too_large(judge: Judge, count: int) -> Row:
-    """Limit the size of files to less than a checkpoint has."""
+    """Limit the size of files to less than the size of a checkpoint."""
     begun = judge.begun()
 
     def once() -> list[str]:
@@ -42,7 +43,7 @@ def file_too_large(judge: Judge, count: int) -> Row:
 
 
 def full_disk(judge: Judge, count: int) -> Row:
-    """Train on a small file system in memory, which is full after some checkpoints; then make it larger."""
+    """Train on a small file system in memory, which is full after some checkpoints; then enlarge it."""
     size = _size(judge.begun())
 
     def once() -> list[str] | None:
@@ -56,7 +57,7 @@ def full_disk(judge: Judge, count: int) -> Row:
 
     tries = [once() for _ in range(count)]
     if None in tries:
-        return Row("A full disk", 0, [], "not tried, since this process may not mount a file system")
+        return Row("A full disk", 0, [], "not tried, since this process must not mount a file system")
     return row_of("A full disk", [one for one in tries if one is not None], _FULL)
 
 
@@ -75,7 +76,7 @@ def _mounted(folder: Path, size: int) -> Iterator[Callable[[], Any] | None]:
 
 
 def unwritable_folder(judge: Judge, count: int) -> Row:
-    """Take away the permission to write: before the training, and after it has its lock."""
+    """Remove the write permission: before the training, and after it has its lock."""
     begun = judge.begun()
 
     def once(*, locked: bool) -> list[str]:
@@ -85,7 +86,7 @@ def unwritable_folder(judge: Judge, count: int) -> Row:
             (folder / ".lock").unlink()
 
         def as_nobody(tell: Tell) -> Any:
-            vars(fn)  # imports all modules, which the other user may not read
+            vars(fn)  # imports all modules, which the other user cannot read
             if os.geteuid() == 0:  # permissions do not apply to root
                 os.setuid(_NOBODY)
             return train(folder, tell)
@@ -116,7 +117,7 @@ def two_trainings(judge: Judge, count: int) -> Row:
         said = [] if "another process is training with this folder" in error else [f"the second ended with {error or 'no error'}"]
         return said + difference(first.ended(), judge.expected(tensors))
 
-    happens = "the second is refused with a `ValueError` that names the process of the first, which goes on"
+    happens = "the second raises a `ValueError` that names the process of the first, which continues"
     return repeated("A second training with the folder", count, once, happens)
 
 
@@ -126,15 +127,15 @@ def two_savers(judge: Judge, count: int) -> Row:
     def once() -> list[str]:
         checkpoints = fn.Checkpoints(judge.new_folder(), None)
 
-        def save(first: int) -> None:
+        def save(first: int, tell: Tell) -> None:
             for step in range(first, 20, 2):
                 checkpoints.save(step, (step, *tensors()))
 
-        children = [Child(lambda tell, first=first: save(first)) for first in (0, 1)]
+        children = [Child(partial(save, first)) for first in (0, 1)]
         found = [child.ended().error for child in children]
         steps = checkpoints.steps()
-        found += [f"of 20 steps there are {steps}"] * (steps != [*range(20)])
-        found += [f"step {step} has the tree of another" for step in steps if checkpoints.load(step)[0] != step]
+        found += [f"of 20 steps only {steps} were saved"] * (steps != [*range(20)])
+        found += [f"step {step} has the tree of another step" for step in steps if checkpoints.load(step)[0] != step]
         return [one for one in found if one]
 
     return repeated("Two processes that save at once", count, once, "each save waits for the other; every file is whole")

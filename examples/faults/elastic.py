@@ -3,9 +3,9 @@ r"""A training of several workers that continues from its last checkpoint after 
 TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --standalone --nproc-per-node=2 --max-restarts=3 \
     -m examples.faults.elastic --folder out/elastic
 
-The order of the data follows from the key, the epoch and the place in it, not from the number of workers; each worker takes its
-rows of every batch. A checkpoint holds params, state and the number of steps, from which everything else follows, so the params
-at the end have the same bits whether workers were killed or not.
+The order of the data depends on the key, the epoch and the position in it, but not on the number of workers; each worker takes
+its rows of every batch. A checkpoint contains params, state and the number of steps, which determine everything else, so the
+final params have the same bits whether workers were killed or not.
 
 The variable makes torchrun create a new store for restarted workers. In the old one, gloo may find the address of a killed
 worker, and a start is lost.
@@ -29,7 +29,7 @@ ROWS, BATCH, STEPS, EVERY, KEY = 60, 12, 20, 4, 7
 
 
 def net_of(dropout: float) -> fn.Layer:
-    """Return a small net for numbers of 64 bits."""
+    """Return a small net; it is trained in float64."""
     return fn.serial(fn.Linear(6, 16), fn.Tanh(), fn.Dropout(dropout), fn.Linear(16, 3))
 
 
@@ -39,7 +39,7 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def batch(number: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the batch of a step, which all workers know: the rows of an epoch in an order from its key."""
+    """Return the batch of a step, the same on all workers: the rows of an epoch in an order drawn from its key."""
     epoch, place = divmod(number, ROWS // BATCH)
     order = fn.random.permutation(fn.fold_in(KEY, epoch), ROWS)[place * BATCH : (place + 1) * BATCH]
     x, target = data()
@@ -47,7 +47,7 @@ def batch(number: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def train(folder: Path | str, dropout: float = 0.2, at: Callable[[int], object] = lambda number: None, steps: int = STEPS) -> str:
-    """Train from the newest checkpoint on, and return a digest of the params; ``at`` is called with each step before it."""
+    """Train from the newest checkpoint on, and return a digest of the params; ``at`` gets the number of each step before it."""
     net, opt = net_of(dropout), fn.AdamW(lr=1e-2)
     step = distributed.data_parallel(fn.train_step(net, fn.CrossEntropy(), opt))
     checkpoints = distributed.Checkpoints(folder)
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     new = argparse.ArgumentParser(
         "examples.faults.elastic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    new.add_argument("--folder", type=Path, required=True, help="where the checkpoints are")
+    new.add_argument("--folder", type=Path, required=True, help="folder of the checkpoints")
     new.add_argument("--kill", type=int, nargs=2, metavar=("RANK", "STEP"), help="kill a worker before a step")
     options = new.parse_args(arguments)
     torch.set_num_threads(1)

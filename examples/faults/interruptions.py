@@ -1,4 +1,4 @@
-"""Interruptions from inside: Ctrl-C, NaN, a diverging training, a dying data worker, and a callback that raises an error."""
+"""Interruptions from within: Ctrl-C, NaN, a diverging training, a dying data worker, and a callback that raises an error."""
 
 import os
 import re
@@ -15,7 +15,7 @@ import funcnet as fn
 from examples.faults.children import Child, Tell, run
 from examples.faults.judging import Judge, losses
 from examples.faults.table import Row, repeated, row_of
-from examples.faults.trainings import EPOCHS, ROWS, STEPS, fresh_params, loader, opt, tensors, train
+from examples.faults.trainings import EPOCHS, ROWS, STEPS, fresh_params, loader, opt, schedule, tensors, train
 
 
 def ctrl_c(judge: Judge, count: int) -> Row:
@@ -63,36 +63,36 @@ def nan_in_the_data(judge: Judge, count: int) -> Row:
 
 
 def divergence(judge: Judge, count: int) -> Row:
-    """Make the learning rate enormous from some step on; very large params may be saved before the loss overflows."""
+    """Make the learning rate enormous from some step on; very large params can be saved before the loss overflows."""
 
     def once() -> list[str]:
         at = judge.random.randrange(STEPS - 1)  # at the last step it would be too late
-        wild = fn.LambdaSchedule(lambda step: opt.lr(step) if step < at else 1e38)
+        wild = fn.LambdaSchedule(lambda step: schedule(step) if step < at else 1e38)
         return _diverging(judge, lambda tell, folder: train(folder, tell, opt=opt.replace(lr=wild)), at)
 
-    happens = "the same; a checkpoint of the steps before is kept, from which the call goes on"
+    happens = "the same; an earlier checkpoint is kept, from which the call continues"
     return repeated("A training that diverges", count, once, happens)
 
 
 def _diverging(judge: Judge, work: Callable[[Tell, Path], Any], at: int = STEPS) -> list[str]:
-    """Train until a number is not finite, then correctly from the newest checkpoint up to step ``at``; describe losses."""
+    """Train until a number is not finite, then, without the fault, from the newest checkpoint to step ``at``; describe losses."""
     folder = judge.new_folder()
     ended = run(lambda tell: work(tell, folder))
     found = losses(folder, ended, "FloatingPointError: fit")
     said = re.search(r"in step \d+ of epoch \d.*first bad leaf: '\w", ended.error)
-    found += [f"it says only {ended.error}"] * (said is None)
+    found += [f"the error only says {ended.error}"] * (said is None)
     checkpoints = fn.Checkpoints(folder)
     found += [
         f"step {step} is not finite" for step in checkpoints.steps() if not fn.tree.all_finite(checkpoints.load(step)["params"])
     ]
     saved = [step for step in map(int, ended.told("saved")) if step <= at]
-    found += ["no checkpoint from before is left"] * (saved != [] and saved[-1] not in checkpoints.steps())
+    found += ["no earlier checkpoint is left"] * (saved != [] and saved[-1] not in checkpoints.steps())
     for path in [path for path in folder.glob("*.fn") if int(path.stem[5:]) > at]:
         path.unlink()
     return found + judge.losses_again(folder)
 
 
-class Mortal(Dataset):
+class Mortal(Dataset[Any]):
     """The data; one row kills the process that reads it, as long as a file exists."""
 
     def __init__(self, death: Path, at: int) -> None:
@@ -104,7 +104,7 @@ class Mortal(Dataset):
         return ROWS
 
     def __getitem__(self, i: int) -> Any:
-        """Return a row, or die."""
+        """Return a row, or kill this process."""
         if i == self.at and self.death.exists():
             os.kill(os.getpid(), signal.SIGKILL)
         return self.data[0][i], self.data[1][i]
@@ -135,4 +135,4 @@ def raising_callback(judge: Judge, count: int) -> Row:
 
         return judge.struck(folder, lambda tell: train(folder, tell, callbacks=[callback]), "RuntimeError: of the callback")
 
-    return repeated("A callback that raises", count, once, "`fit` raises its error; the steps before are saved")
+    return repeated("A callback that raises", count, once, "`fit` raises its error; the earlier steps are saved")

@@ -1,4 +1,4 @@
-"""Judging: a fault must leave complete checkpoints, and the same call must then end like an undisturbed training."""
+"""The checks after a fault: it must leave complete checkpoints, and the repeated call must end like an undisturbed training."""
 
 import random
 import re
@@ -13,7 +13,7 @@ from examples.faults.trainings import leftovers, newest, tensors, train
 
 
 class Judge:
-    """Runs trainings, each in its folder, and compares them with an undisturbed one.
+    """Runs trainings, each in its own folder, and compares them with an undisturbed one.
 
     Attributes:
         folder: The parent of the folders.
@@ -22,7 +22,7 @@ class Judge:
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
-        """Train undisturbed, and time it."""
+        """Run and time the undisturbed training."""
         self.folder, self.random = folder, random.Random(seed)
         self._digests: dict[Callable[[], Any], str] = {}
         self._count = 0
@@ -31,7 +31,7 @@ class Judge:
         self.seconds = time.monotonic() - began
 
     def expected(self, data: Callable[[], Any]) -> str:
-        """Return the digest of the undisturbed training with this data."""
+        """Return the digest of an undisturbed training with this data."""
         if data not in self._digests:
             folder = self.new_folder()
             self._digests[data] = _digest(run(lambda tell: train(folder, tell, data())))
@@ -52,17 +52,17 @@ class Judge:
         return folder
 
     def losses_again(self, folder: Path, data: Callable[[], Any] = tensors) -> list[str]:
-        """Make the same call again, and describe its differences from the undisturbed one."""
+        """Repeat the call, and describe its differences from the undisturbed training."""
         return difference(run(lambda tell: train(folder, tell, data())), self.expected(data))
 
     def struck(self, folder: Path, work: Callable[[Tell], Any], error: str, data: Callable[[], Any] = tensors) -> list[str]:
-        """Train in a folder under a fault, which must end with an error, and then without it; describe losses."""
+        """Train in a folder with a fault, which must end with an error, and then without it; describe losses."""
         known = newest(folder) or 0
         return losses(folder, run(work), error, known) + self.losses_again(folder, data)
 
 
 def losses(folder: Path, ended: Ended, error: str, known: int = 0) -> list[str]:
-    """Describe the losses of a fault: a saved step, an error that does not match ``error``, leftovers in the folder."""
+    """Describe what a fault broke: a saved step was lost, the error does not match ``error``, or temporary files are left."""
     known, kept = max([known, *map(int, ended.told("saved"))]), newest(folder) or 0
     found = [f"step {known} was saved, the newest checkpoint is {kept}"] * (kept < known)
     found += [f"it ended with {ended.error or 'no error'!r}, not with {error!r}"] * (not re.search(error, ended.error))
@@ -72,8 +72,8 @@ def losses(folder: Path, ended: Ended, error: str, known: int = 0) -> list[str]:
 def difference(ended: Ended, expected: str) -> list[str]:
     """Describe how a finished training differs from the undisturbed one."""
     if ended.code:
-        return [f"the same call, made again, ended with {ended.error or ended.code}"]
-    return [] if _digest(ended) == expected else ["the same call, made again, gave other bits"]
+        return [f"the repeated call ended with {ended.error or ended.code}"]
+    return [] if _digest(ended) == expected else ["the repeated call gave other bits"]
 
 
 def _digest(ended: Ended) -> str:

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a training that saves, and the same call made again, until it ends."""
+"""SIGKILL at random moments of a training that saves; the same call is repeated until it ends."""
 
 import signal
 import time
@@ -20,7 +20,7 @@ class Chain:
     Attributes:
         kills: Number of kills.
         torn: Number of kills within a save, which left a temporary file.
-        known: The newest step known to be saved.
+        known: The newest step that was reported as saved.
         lost: Descriptions of losses.
     """
 
@@ -30,7 +30,7 @@ class Chain:
     lost: list[str] = field(default_factory=list)
 
     def killed(self, folder: Path, ended: Ended) -> None:
-        """Judge the state after a kill."""
+        """Check the state after a kill."""
         self.kills += 1
         self.torn += bool(leftovers(folder))
         self.known = max([self.known, *map(int, ended.told("saved"))])
@@ -39,7 +39,7 @@ class Chain:
 
 
 def chain(judge: Judge, most: int, data: Callable[[], Any] = tensors, *, background: bool = False) -> Chain:
-    """Kill a training up to ``most`` times, then let it end; the workers of killed ones live on meanwhile."""
+    """Kill a training up to ``most`` times, then train to the end; the workers of killed trainings keep running meanwhile."""
     found, folder, children = Chain(), judge.new_folder(), []
     expected = judge.expected(data)
     while True:
@@ -64,7 +64,7 @@ def kills(judge: Judge, count: int) -> Row:
     while (left := count - sum(one.kills for one in chains)) > 0:
         chains.append(chain(judge, min(10, left)))
     torn = sum(one.torn for one in chains)
-    happens = f"{torn} kills within a save; the same call goes on from the newest checkpoint, and its bits are the same"
+    happens = f"{torn} kills within a save; the same call continues from the newest checkpoint and gives the same bits"
     return Row("SIGKILL", count, [what for one in chains for what in one.lost], happens)
 
 
@@ -79,7 +79,7 @@ def kills_in_the_background(judge: Judge, count: int) -> Row:
 
 
 def _trainings(judge: Judge, count: int, fault: str, how: str, **options: Any) -> Row:
-    """Kill trainings; one that ended before the first kill does not count, unless it lost something."""
+    """Kill trainings; a training that ended before the first kill does not count, unless it lost something."""
     chains: list[Chain] = []
     while len(chains) < count:
         one = chain(judge, judge.random.randint(1, 3), **options)

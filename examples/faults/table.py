@@ -8,12 +8,12 @@ HEAD = """# Faults
 Made by `{command}` with torch {torch}, on the CPU.
 
 A convolutional net with batch norm and dropout trains with AdamW, a schedule and a checkpoint every {every} steps, until a fault
-strikes. The training survives if no complete checkpoint is lost, nothing goes on silently, and the same call, made again, ends
-with the params, optimizer state and history of an undisturbed training, bit for bit.
+strikes. The training survives if no complete checkpoint is lost, no fault goes unnoticed, and the repeated call ends with the
+params, optimizer state and history of an undisturbed training, bit for bit.
 
-In the rows of workers, three of them train another net in a gloo group, and save every 4 steps. Its timeout is a minute, and 10
-seconds where a worker hangs. All must end soon after the timeout at the latest, with an error that names the rank; the job,
-started again, must end with the same bits.
+In the rows about workers, three workers train another net in a gloo group and save every 4 steps. The group's timeout is a
+minute, or 10 seconds if a worker hangs. All must end soon after the timeout at the latest, with an error that names the rank; the
+restarted job must end with the same bits.
 
 | fault | tried | survived | lost | what happens |
 | --- | ---: | ---: | ---: | --- |
@@ -22,7 +22,7 @@ started again, must end with the same bits.
 
 @dataclass(frozen=True)
 class Row:
-    """A fault: the number of tries, the losses by try, and its effect."""
+    """A fault: the number of tries, the losses in each try, and the effect."""
 
     fault: str
     tried: int

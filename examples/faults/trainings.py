@@ -1,4 +1,4 @@
-"""The training that faults strike: a conv net with batch norm and dropout, AdamW with a schedule, and many checkpoints."""
+"""The training that faults hit: a conv net with batch norm and dropout, AdamW with a schedule, and many checkpoints."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -24,7 +24,8 @@ net = fn.serial(
     fn.Dropout(0.2),
     fn.Linear(36, 10),
 )
-opt = fn.AdamW(lr=fn.WarmupCosineSchedule(1e-2, 5, STEPS))
+schedule = fn.WarmupCosineSchedule(1e-2, 5, STEPS)
+opt = fn.AdamW(lr=schedule)
 
 
 def tensors() -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,7 +46,7 @@ def fresh_params() -> fn.tree.Tree:
 
 @fn.frozen
 class Told(fn.Checkpoints):
-    """Checkpoints that report each save when it is complete, at the latest when ``save`` returns."""
+    """Checkpoints that report each save as soon as it is complete."""
 
     tell: Tell = field(default=print, kw_only=True)
 
@@ -93,7 +94,7 @@ def digest(made: fn.Fit) -> str:
 
 
 def newest(folder: Path) -> int | None:
-    """Return the step of the newest checkpoint, or ``None`` before the first; a damaged one raises."""
+    """Return the step of the newest checkpoint, or ``None`` if there is none; a damaged checkpoint raises an error."""
     checkpoints = fn.Checkpoints(folder)
     for step in checkpoints.steps():
         checkpoints.load(step)
@@ -101,5 +102,5 @@ def newest(folder: Path) -> int | None:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Return the temporary files in a folder, which a killed save leaves."""
+    """Return the temporary files that a killed save leaves in a folder."""
     return [path.name for path in folder.glob(".*.tmp")]

@@ -1,4 +1,4 @@
-"""Faults of workers: one is killed, hangs, starts with other params, or lacks write permission; then the job is restarted.
+"""Faults of workers: one is killed, hangs, starts with different params, or loses write permission; then the job is restarted.
 
 A job consists of a few forked workers that form a gloo group, and end together after a failure, as with torchrun.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,7 +41,7 @@ Kill = Callable[[list[Child]], object]
 
 @dataclass
 class Job:
-    """Workers that train in a folder; ``seconds`` is the time until their end."""
+    """Workers that train in a folder; ``seconds`` is the time until they ended."""
 
     ended: list[Ended]
     seconds: float
@@ -82,7 +83,7 @@ def together(work: Callable[[int, Tell], object], kill: Kill = lambda workers: N
 def _meeting(rank: int, store: str, work: Callable[[int, Tell], object], timeout: float) -> Callable[[Tell], None]:
     def run(tell: Tell) -> None:
         torch.set_num_threads(1)
-        given = {"rank": rank, "world_size": SIZE, "timeout": timedelta(seconds=timeout)}
+        given: dict[str, Any] = {"rank": rank, "world_size": SIZE, "timeout": timedelta(seconds=timeout)}
         dist.init_process_group("gloo", init_method=f"file://{store}", **given)
         if not rank:
             Path(store).chmod(0o666)  # one worker becomes another user
@@ -92,7 +93,7 @@ def _meeting(rank: int, store: str, work: Callable[[int, Tell], object], timeout
 
 
 def _losses(folder: Path, found: Job, error: str, lost: set[int], expected: set[str]) -> list[str]:
-    """Describe the losses of a fault; all workers except ``lost`` must raise ``error``. Then restart the job."""
+    """Describe what a fault broke, including after a restart; all workers except ``lost`` must raise ``error``."""
     said = [
         f"rank {rank} ended with {one.error or one.code!r}, not with {error!r}"
         for rank, one in enumerate(found.ended)
@@ -108,19 +109,19 @@ def _losses(folder: Path, found: Job, error: str, lost: set[int], expected: set[
 def _again(folder: Path, expected: set[str]) -> list[str]:
     """Restart the job, and describe how it differs from an undisturbed one."""
     again = job(folder)
-    said = [f"started again, a worker ended with {one.error or one.code}" for one in again.ended if one.code]
+    said = [f"after the restart a worker ended with {one.error or one.code}" for one in again.ended if one.code]
     left = [path.name for path in folder.glob(".*")]
     said += [f"it left {', '.join(left)}"] * bool(left)
-    return said + ["started again, it gave other bits"] * (again.digests != expected or len(expected) != 1)
+    return said + ["the restarted job gave other bits"] * (again.digests != expected or len(expected) != 1)
 
 
 def _naming(rank: int) -> str:
-    """Return the pattern of an error that names a rank, perhaps with one that still waits in torch's checkpoints."""
-    return rf"WorkerError: .*no word from ranks? (\d, )*{rank}(, \d)* within"
+    """Return the pattern of an error that names a rank, perhaps together with one that still waits in torch's checkpoints."""
+    return rf"WorkerError: .*no response from ranks? (\d, )*{rank}(, \d)* within"
 
 
 def kills(judge: Judge, count: int) -> Row:
-    """Kill a worker at random moments, from outside."""
+    """Kill a worker at random moments, from another process."""
     undisturbed = job(judge.new_folder())
     expected = undisturbed.digests
 
@@ -138,12 +139,12 @@ def kills(judge: Judge, count: int) -> Row:
             return _again(folder, expected)
         return _losses(folder, found, _naming(rank), {rank}, expected)
 
-    happens = "the others raise `WorkerError`, which names the rank; started again, the job gives the bits of an undisturbed one"
+    happens = "the others raise `WorkerError`, which names the rank; the restarted job gives the same bits as an undisturbed one"
     return row_of(f"One of {SIZE} workers is killed", [once() for _ in range(count)], happens)
 
 
 def hangs(judge: Judge, count: int) -> Row:
-    """Let a worker sleep before some step for longer than the timeout."""
+    """Make a worker sleep before some step for longer than the timeout."""
     expected = job(judge.new_folder()).digests
 
     def once() -> list[str]:
@@ -170,7 +171,7 @@ def other_params(judge: Judge, count: int) -> Row:
         return [f"it ended with {one.error!r}" for one in found if not re.search(rule, one.error)]
 
     happens = "every worker raises `ValueError` at the first step, with the path and the rank"
-    return row_of("A worker begins with other params", [once() for _ in range(count)], happens)
+    return row_of("A worker starts with different params", [once() for _ in range(count)], happens)
 
 
 def _other_params(*, is_other: bool) -> None:
@@ -191,7 +192,7 @@ def unwritable(judge: Judge, count: int) -> Row:
 
         def act(here: int, number: int) -> None:
             if number == elastic.EVERY and here == rank:
-                vars(fn)  # imports all modules, which the other user may not read
+                vars(fn)  # imports all modules, which the other user cannot read
                 os.setuid(NOBODY)
 
         found = job(folder, act)
@@ -200,6 +201,6 @@ def unwritable(judge: Judge, count: int) -> Row:
 
     fault = "The checkpoint folder is unwritable for one worker"
     if os.geteuid():
-        return Row(fault, 0, [], "not tried, since this process may not become another user")
-    happens = "every worker raises `OSError` with the rank; the checkpoint before stays, from which the job goes on"
+        return Row(fault, 0, [], "not tried, since this process must not become another user")
+    happens = "every worker raises `OSError` with the rank; the previous checkpoint stays, and the job continues from it"
     return row_of(fault, [once() for _ in range(count)], happens)

@@ -43,7 +43,7 @@ def passed_on(options: argparse.Namespace) -> list[str]:
 
 
 class Interrupts:
-    """Records whether Ctrl-C was pressed; within a report it ends only the runs of that report."""
+    """Records whether Ctrl-C was pressed; during a report it ends only the runs of that report."""
 
     def __init__(self) -> None:
         """Start to listen."""
@@ -70,21 +70,21 @@ def run(names: Sequence[str], arguments: Sequence[str]) -> list[str]:
             if interrupts.pressed:
                 break
     except KeyboardInterrupt:
-        print(f"\nstopped; the page holds {len(done)} of {len(names)} reports")
+        print(f"\nstopped; the page has {len(done)} of {len(names)} reports")
     finally:
         interrupts.stop_listening()
     return done
 
 
 def processor() -> str:
-    """Return the processor's name, if the system has it."""
+    """Return the name of the processor, if the system reports it."""
     told = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", told.read_text(), re.MULTILINE) if told.exists() else None
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def version() -> str:
-    """Return funcnet's version; a tree that is not installed has none."""
+    """Return funcnet's version, or a description if the source tree is not installed."""
     try:
         return importlib.metadata.version("funcnet")
     except importlib.metadata.PackageNotFoundError:
@@ -103,8 +103,8 @@ def head(arguments: Sequence[str], options: argparse.Namespace) -> str:
         f"- {processor()}, {threads} thread{'s' * (threads > 1)}, device {options.device}",
         f"- {datetime.datetime.now(datetime.UTC).date().isoformat()}",
         "",
-        "The columns funcnet and torch.nn were measured by this command, or by one that it continues; the column report has the",
-        "printed figures. Both frameworks start from the same weights and see the same batches in the same order.",
+        "The columns funcnet and torch.nn were measured by this command, or by a call that it continues; the column report has",
+        "the printed figures. Both frameworks start from the same weights and see the same batches in the same order.",
     ]
     return "\n".join(lines)
 

@@ -1,20 +1,23 @@
 """Report 003, eighteen networks: 2-25-25-25-1, batches of 5, three activations, two losses and three kinds of steps.
 
-Tables 1 to 3 hold training and test accuracy of {Tanh, ReLU, LeakyReLU} × {MSE, BCE} × {SGD with momentum for 300 epochs, Adam
-for 150, None for 300}, Figures 2 to 4 what the six nets of each activation say of the test points.
+Tables 1 to 3 have training and test accuracy of {Tanh, ReLU, LeakyReLU} × {MSE, BCE} × {SGD with momentum for 300 epochs, Adam
+for 150, None for 300}. Figures 2 to 4 show the outputs of the six nets with each activation.
 
-Readings, where the report cannot be meant as printed, or leaves something open:
+Interpretations, where the report contains errors or leaves something open:
 
-- The last activation is Sigmoid, the fourth that the report lists: BCE needs probabilities, and the labels are 0 and 1.
-- BCE is printed with prediction and label exchanged and without a mean, its gradient as that of the logits; torch.nn's is meant.
-  The gradients of both losses are printed as sums over the batch, one number for all its rows; each row's own is meant.
-- SGD is printed to step along the gradient, which would leave the velocity v ← m v + (1 - m) g without use: it steps along v.
+- The last activation is Sigmoid, the fourth activation that the report lists: BCE needs probabilities, and the labels are 0 and
+  1.
+- BCE is printed with prediction and label exchanged and without a mean, and its gradient with respect to the logits; torch.nn's
+  BCE is meant. The gradients of both losses are printed as sums over the batch, one number for all rows; a gradient for each row
+  is meant.
+- SGD is printed as a step along the gradient, which would not use the velocity v ← m v + (1 - m) g: it steps along v.
 - Adam's second moment is printed as an average of gᵗ, and its corrections with 1 - β²: g² and 1 - βᵗ are meant.
 - "None" is a plain step down the gradient.
-- Neither rates nor momentum are given. RATES are those, of powers of 10, by which all eighteen nets train well; the momentum m is
-  0.9, and Adam's β are torch.optim's. With the rates in the code that one of the authors has published (0.001 for SGD and None,
-  0.01 for Adam) Tanh with MSE learns too slowly, and Tanh with Adam is restless: their gradients are summed, those meant are not.
-- As in that code the points are standardized: the unit square is drawn to [-√3, √3]², where coordinates have variance 1.
+- Neither rates nor momentum are given. RATES are the powers of 10 with which all eighteen nets train well; the momentum m is 0.9,
+  and Adam's β are torch.optim's defaults. With the rates in the code published by one of the authors (0.001 for SGD and None,
+  0.01 for Adam), Tanh with MSE learns too slowly, and Tanh with Adam is unstable: that code sums gradients, while the report
+  means averages.
+- As in that code, the points are standardized: the unit square is mapped to [-√3, √3]², so that coordinates have variance 1.
 
     python -m examples.reports.eighteen_networks --out out
 """
@@ -82,7 +85,7 @@ def table(paper: Paper, number: int, activation: str) -> None:
 
 
 def conclusions(paper: Paper) -> None:
-    """Compare the report's conclusions with the results: which loss and which steps are best in the mean."""
+    """Compare the report's conclusions with the results: which loss and which steps are best on average."""
     for title, kinds in (("loss", LOSSES), ("steps", STEPS)):
         rows = []
         for kind in kinds:
@@ -102,7 +105,7 @@ def figure_one(paper: Paper) -> None:
     _, test = data(one, paper.options.seed)
     figure, axes = plt.subplots(figsize=(4.4, 4.4), layout="constrained")
     points(axes, test, "")
-    paper.figure("figure_1.png", "Figure 1: test points with their labels; dashed the border of the disk", figure)
+    paper.figure("figure_1.png", "Figure 1: test points with their labels; the dashed line is the border of the disk", figure)
 
 
 def maps(paper: Paper, number: int, activation: str) -> None:
@@ -124,7 +127,8 @@ def maps(paper: Paper, number: int, activation: str) -> None:
         bar = figure.colorbar(shades, ax=panels, shrink=0.7)
         bar.set_ticks([-1, 0, 1], labels=["-1, outside", "0", "1, inside"])
         bar.set_label("2 × output - 1")
-    caption = f"Figure {number}: what the six nets with {activation} say; dashed the true border, solid theirs"
+    borders = "the dashed line is the true border, the solid one theirs"
+    caption = f"Figure {number}: outputs of the six nets with {activation}; {borders}"
     paper.figure(f"figure_{number}.png", caption, figure)
 
 

@@ -1,7 +1,7 @@
-"""Experiments: train one network once on the disk, by funcnet or by its twin in torch.nn.
+"""Experiments: train one network once on the disk, in funcnet or as its twin in torch.nn.
 
-The twin has the same layers, initial weights and batches in the same order, and torch's own loss and optimizer
-with the same settings. Both are eager and on one thread, and only their training steps are timed.
+The twin has the same layers, the same initial weights, and the same batches in the same order; its loss and optimizer are
+torch's, with the same settings. Both run eagerly on one thread, and only their training steps are timed.
 """
 
 import math
@@ -23,10 +23,10 @@ SQUARES = {"unit": (0.0, 1.0), "centred": (-1.0, 1.0), "standard": (-math.sqrt(3
 
 @frozen
 class Experiment:
-    """All that determines a result except the seed.
+    """Everything that determines a result except the seed.
 
-    ``target`` is how labels are put to the loss: "one-hot" rows of 0 and 1, "signs" rows of -1 and 1, "labels" the numbers
-    themselves, "bit" a column of 0 and 1. ``square`` is "unit", [0, 1]², or the same square drawn to [-1, 1]², "centred", or to
+    ``target`` is the form of labels for the loss: "one-hot" rows of 0 and 1, "signs" rows of -1 and 1, "labels" the numbers
+    themselves, "bit" a column of 0 and 1. ``square`` is "unit", [0, 1]², or the same square mapped to [-1, 1]², "centred", or to
     [-√3, √3]², "standard", so that coordinates have mean 0 and variance 1.
     """
 
@@ -42,7 +42,7 @@ class Experiment:
 
 @frozen
 class Data:
-    """Points (N, 2), their labels (N,), and the labels in the form that the loss takes."""
+    """Points (N, 2), their labels (N,), and the labels in the form for the loss."""
 
     x: Tensor
     labels: Tensor
@@ -69,7 +69,7 @@ def predicted(experiment: Experiment, y: Tensor) -> Tensor:
 
 
 def measures(experiment: Experiment, y: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return accuracy, and precision, recall and F1 averaged over the two classes; a class never predicted has 0."""
+    """Return accuracy, and precision, recall and F1 averaged over the two classes; a class never predicted counts as 0."""
     said = predicted(experiment, y)
     hits, claims, truths = (
         [float(((a == c) & (b == c)).sum()) for c in (0, 1)] for a, b in ((said, labels), (said, said), (labels, labels))
@@ -97,7 +97,7 @@ def funcnet_training(experiment: Experiment, params: Any) -> tuple[Train, Predic
     """Return funcnet's training on batches, its prediction, and a function that returns its params."""
     opt = fn.donate(experiment.opt)
     step = fn.train_step(experiment.net, experiment.loss, opt)
-    params = fn.tree.map(torch.clone, params)  # the optimizer writes to them, and the twin starts from them too
+    params = fn.tree.map(torch.clone, params)  # a copy, since the optimizer writes to it and the twin starts from the same params
     state = opt.init(params)
     judged = experiment.net.inference()
 
@@ -159,7 +159,7 @@ def torch_net(net: Any, params: Any) -> nn.Module:
 
 
 def torch_loss(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return torch's loss of the same name; a sum over features with the mean over rows is a sum divided by N."""
+    """Return torch's loss of the same name; a sum over features and mean over rows is torch's sum divided by N."""
     makers: dict[Any, Any] = {fn.MSE: nn.MSELoss, fn.L1: nn.L1Loss, fn.BCE: nn.BCELoss, fn.CrossEntropy: nn.CrossEntropyLoss}
     make = makers[type(loss)]
     if loss.reduction != "batch":
@@ -175,7 +175,7 @@ def torch_optimizer(opt: Any, net: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(net.parameters(), *settings)
     if not opt.averaged:
         return torch.optim.SGD(net.parameters(), opt.lr, opt.momentum)
-    # v <- m v + (1 - m) g from v = 0 is torch's dampened momentum except for torch's first step, v = g, so we set v = 0.
+    # v <- m v + (1 - m) g from v = 0 is torch's dampened momentum, but torch's first step sets v = g, so v is set to 0 here.
     twin = torch.optim.SGD(net.parameters(), opt.lr, opt.momentum, dampening=opt.momentum)
     twin.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in net.parameters()})
     return twin
@@ -186,8 +186,9 @@ def perform(
 ) -> dict[str, Any]:
     """Train once, and return the numbers for tables and figures, which JSON can hold.
 
-    ``seconds`` of training alone; ``curves`` with, after each epoch, the mean training ``loss``, and each measure of the
-    training and the test points; ``final`` with their last values and the last losses; ``map`` with the prediction on a grid.
+    ``seconds`` is the time of training only; ``curves`` has the mean training ``loss`` of each epoch, and each measure on the
+    training and the test points after it; ``final`` has their last values and the last losses; ``map`` is the prediction on a
+    grid.
     """
     train, test = data(experiment, seed, device=device)
     fit, predict, _ = TRAININGS[framework](experiment, first_params(experiment, seed, device))

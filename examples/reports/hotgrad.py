@@ -1,17 +1,17 @@
 """Report 002, Hotgrad: layers made of operations, a 2-25-25-25-2 net that ends in Tanh, and other classifiers.
 
 Its net, trained with targets of ±1 and the mean squared error, classified about 98 % of the test points correctly, slightly
-more than any of its baselines. It built Linear from MatMul and Add, and its last paragraph asks for no gradients where none are
-needed.
+more than any of its baselines. It built Linear from MatMul and Add, and its last paragraph asks for a backward pass that skips
+gradients that are not needed.
 
-Readings, where the report cannot be meant as printed, or leaves something open:
+Interpretations, where the report contains errors or leaves something open:
 
 - The root in the disk's radius covers 2π: 1/√(2π), half the area of the square.
 - The step is p - η ∇L, not p + η ∇L.
-- The report leaves open the activation of the hidden layers (here ReLU), the first weights (Xavier), the rate (0.02), the batch
-  size (100), the epochs (500), and whether the inputs are centered: here the square is shifted and stretched to [-1, 1]², for
-  every model. These were chosen on other draws of the points.
-- Its figure of the comparison is missing from the text. The baselines are scikit-learn's, with their defaults.
+- The report does not specify the activation of the hidden layers (here ReLU), the initial weights (Xavier), the rate (0.02), the
+  batch size (100), the epochs (500), and whether the inputs are centered: here the square is mapped to [-1, 1]² for every model.
+  These settings were chosen on other draws of the points.
+- Its comparison figure is missing from the text. The baselines are scikit-learn's, with their defaults.
 
     python -m examples.reports.hotgrad --out out
 """
@@ -118,7 +118,7 @@ def all_scores(paper: Paper) -> dict[str, list[Scores]]:
 
 
 def table_of_accuracies(paper: Paper, scores: dict[str, list[Scores]]) -> None:
-    """Compare the net in both frameworks with the report, and every model with every other."""
+    """Compare the net in both frameworks with the report, and all models with each other."""
     column = {key: [[one[key] for one in scores[f]] for f in FRAMEWORKS] for key in ("train", "test", "seconds")}
     cells = {key: [mean(c, 2, 100 if key != "seconds" else 1) for c in pair] for key, pair in column.items()}
     rows = [["train accuracy, %", "", *cells["train"], ""], ["test accuracy, %", PRINTED, *cells["test"], ""]]
@@ -134,8 +134,8 @@ def table_of_accuracies(paper: Paper, scores: dict[str, list[Scores]]) -> None:
         best = max([name for name in BASELINES if name != FEATURES], key=lambda name: middles[name])
         ahead, behind = (middles["funcnet"] - middles[name] for name in (best, FEATURES))
         paper.say(
-            f"funcnet's mean test accuracy less that of the best baseline on the coordinates alone, {best}: {ahead:+.2f} points; "
-            f"less that of {FEATURES}, for which the disk is linear: {behind:+.2f} points."
+            f"funcnet's mean test accuracy minus the best baseline's on the coordinates only, {best}: {ahead:+.2f} points; "
+            f"minus the accuracy of {FEATURES}, for which the disk is linear: {behind:+.2f} points."
         )
 
 

@@ -1,4 +1,4 @@
-"""A Linear made of operations, and what a graph computes in the backward pass, in numbers; for the report Hotgrad.
+"""A Linear composed of operations, and counts of the work in a graph's backward pass, for the report Hotgrad.
 
 y = x W + b is ``MatMul``, then ``Add``, which broadcasts b over the rows. Of the gradients, gW = xᵀ gy and gx = gy Wᵀ are
 ``MatMul``'s, and gb = Σ gy, over the rows, is ``Add``'s: the gradient of a broadcast operand is summed over the broadcast axes.
@@ -22,7 +22,7 @@ CALLS: Counter[tuple[str, str]] = Counter()
 
 @fn.frozen
 class Weight(fn.Layer):
-    """A parameter as a node of a graph: y is its value for every x, and x has no gradient.
+    """A parameter as a node of a graph: y is the parameter for every x, and x has no gradient.
 
     Args:
         shape (tuple[int, ...]): Shape of the parameter.
@@ -57,14 +57,14 @@ def linear_of_operations(n: int, m: int) -> fn.Layer:
 
 
 def as_operations(params: Any) -> Any:
-    """Convert a net's params for a Linear made of operations; W is the transpose of ``weight``."""
+    """Convert a net's params to those of a net whose Linears are composed of operations; W is the transpose of ``weight``."""
     return tuple({"w": {"value": p["weight"].t()}, "b": {"value": p["bias"]}, "product": {}, "y": {}} if p else p for p in params)
 
 
 def same_numbers(
     network: Callable[[Any], fn.Layer], loss: fn.Loss, opt: fn.Optimizer, points: tuple[Tensor, Tensor], batch_size: int
 ) -> str:
-    """Return the difference of the two kinds of Linear after epochs of ``fn.fit`` in float64, and the results of the checks."""
+    """Describe the difference between the two kinds of Linear after some epochs of ``fn.fit`` in float64, and gradient checks."""
     params, points = fn.tree.cast((network(fn.Linear).init(0), points), torch.float64)
     settings: Any = {"epochs": 5, "batch_size": batch_size, "key": 0, "progress": False}
     plain = fn.fit(network(fn.Linear), loss, opt, points, params=params, **settings).params
@@ -93,7 +93,7 @@ def sums_of_gradients() -> list[list[str]]:
 
 
 def _pairs(net: fn.Layer, x: Any, pick: Callable[[Any], Tensor], along: Callable[[Tensor], Any]) -> list[list[str]]:
-    """Return each element of a gradient by ``vjp`` and by central differences."""
+    """Return each element of a gradient from ``vjp`` and from central differences."""
     params = net.init(0)
     y, cache = net.apply(params, x)
     g = pick(net.vjp(params, cache, torch.ones_like(y))[1])
@@ -139,7 +139,7 @@ class Kernels(TorchDispatchMode):
 
 
 def only_what_is_needed() -> list[list[str]]:
-    """Return which verbs a backward verb of a graph calls for each node, and how many kernels run, on features of degree 2."""
+    """Return the verbs that a graph's backward verbs call on each node, and the number of kernels, on features of degree 2."""
     nodes: dict[str, tuple[Any, ...]] = {
         "products": (fn.Mul(), "x", "x"),
         "features": (fn.Concat(), "x", "products"),
@@ -184,4 +184,4 @@ def _message(mistake: Callable[[], Any]) -> str:
         mistake()
     except ValueError as error:
         return "\n".join([f"ValueError: {error}", *getattr(error, "__notes__", [])])
-    raise AssertionError("nothing was wrong")
+    raise AssertionError("no error was raised")

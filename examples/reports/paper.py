@@ -1,7 +1,7 @@
-"""What all five reports share: options, runs that can be resumed, tables and figures.
+"""Helpers of all five reports: options, runs that can be resumed, tables and figures.
 
-A report is a module with ``NAME``, ``experiments(options) -> list of Experiment``, the numbers it printed, and
-``write(paper)``, which makes its tables and figures from the results. ``report`` is its command line.
+A report is a module with ``NAME``, ``experiments(options) -> list of Experiment``, the numbers printed in the report, and
+``write(paper)``, which makes its tables and figures from the results. ``report`` runs its command line.
 """
 
 import argparse
@@ -30,12 +30,12 @@ def parser(module: str, doc: str | None, epochs: str, runs: int | None) -> argpa
     description = (doc or "").split("\n\n", maxsplit=1)[0].replace("``", "")
     new = argparse.ArgumentParser(f"python -m {module}", description=description)
     new.add_argument("--epochs", type=int, help=f"epochs of every experiment, instead of the report's {epochs}")
-    repeated = "repetitions of every experiment, each with data and weights of its own"
+    repeated = "repetitions of every experiment, each with its own data and weights"
     new.add_argument("--runs", type=int, default=runs, help=f"{repeated} ({runs or 'as many as each report has'})")
-    new.add_argument("--seed", type=int, default=0, help="the seed of the first repetition; the next has the next seed (0)")
-    new.add_argument("--out", type=Path, default=Path("out"), help="the folder for tables, figures and finished runs (out)")
+    new.add_argument("--seed", type=int, default=0, help="seed of the first repetition; each repetition increments it (0)")
+    new.add_argument("--out", type=Path, default=Path("out"), help="folder for tables, figures and finished runs (out)")
     new.add_argument("--quick", action="store_true", help="two epochs and one repetition of everything, to try it out")
-    new.add_argument("--device", default="cpu", help="where to train, a name torch knows (cpu)")
+    new.add_argument("--device", default="cpu", help="torch device for training (cpu)")
     return new
 
 
@@ -56,8 +56,8 @@ class Paper:
         return range(self.options.seed, self.options.seed + self.options.runs)
 
     def run(self, experiments: Sequence[Experiment]) -> None:
-        """Run what no file of an earlier call contains; Ctrl-C stops the runs, and finished ones are used."""
-        torch.set_num_threads(1)  # for such small networks threads cost more than they save
+        """Run the experiments that no earlier call has finished; after Ctrl-C the finished runs are used."""
+        torch.set_num_threads(1)  # for networks as small as these, more threads cost more than they save
         jobs = [(e, framework, seed) for e in experiments for seed in self.seeds() for framework in FRAMEWORKS]
         left = [job for job in jobs if not self._load(*job)]
         try:
@@ -67,7 +67,7 @@ class Paper:
                     self._save(experiment, framework, seed, perform(experiment, framework, seed, self.options.device, bar.update))
         except KeyboardInterrupt:
             self.stopped = True
-            print(f"\n{self.name}: stopped; the tables hold the {len(self.results)} runs that have finished")
+            print(f"\n{self.name}: stopped; the tables contain the {len(self.results)} finished runs")
 
     def _path(self, experiment: Experiment, framework: str, seed: int) -> Path:
         digest = hashlib.sha256(f"{experiment!r} {framework} {seed} {self.options.device}".encode()).hexdigest()[:16]
@@ -86,7 +86,7 @@ class Paper:
         _keep(self._path(experiment, framework, seed), result)
 
     def once(self, what: str, make: Callable[[], Any]) -> Any:
-        """Return a result kept under these words, or compute and keep it; ``None`` after Ctrl-C."""
+        """Return the result stored under this key, or compute and store it; ``None`` after Ctrl-C."""
         path = self.folder / "runs" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
         try:
             if not path.exists() and not self.stopped:
@@ -155,7 +155,7 @@ def _keep(path: Path, result: Any) -> None:
 
 
 def mean(values: Sequence[float], digits: int = 3, scale: float = 1.0) -> str:
-    """Return "mean ± deviation" as a cell; only the mean for one value or one that is not finite, a dash for none."""
+    """Return "mean ± deviation" as a cell; only the mean for one value or a non-finite one, a dash for none."""
     if not values:
         return "—"
     middle = f"{scale * statistics.fmean(values):.{digits}f}"
@@ -172,7 +172,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 
 def band(axes: Any, curves: Sequence[Sequence[float]], label: str, colour: str, style: str = "-", scale: float = 1.0) -> None:
-    """Draw the mean of curves by epoch, and for several a band of one deviation."""
+    """Draw the mean of curves by epoch, and a band of one deviation if there are several."""
     if not curves:
         return
     stack = scale * torch.tensor(curves)

@@ -1,4 +1,4 @@
-"""The parts of a training step, to show on a page where the time goes."""
+"""Times of the parts of a training step, which show on a page where the time goes."""
 
 import functools
 import statistics
@@ -62,19 +62,19 @@ def _stepping(experiment: Experiment, params: Any, batch: tuple[Any, Any]) -> Ca
 
 
 def table(paper: Paper, experiments: Sequence[Experiment]) -> None:
-    """Add the table of parts, and its explanation of a ratio above its goal."""
+    """Add the table of parts, and the shares of torch.nn's step."""
     found = {
         e.name: paper.once(f"parts {e!r} {paper.options.seed}", functools.partial(parts, e, paper.options.seed))
         for e in experiments
     }
     known = {name: row for name, row in found.items() if row is not None}
     rows = [[name, *[f"{row[part]:.0f}" for part in (*PARTS, "funcnet", "torch.nn")]] for name, row in known.items()]
-    paper.table("What a step takes, in µs, part by part", ["net", *PARTS, "funcnet", "torch.nn"], rows)
+    paper.table("Time of a step in µs, by part", ["net", *PARTS, "funcnet", "torch.nn"], rows)
     shares = {name: (row["forward"] + row["backward"]) / row["torch.nn"] for name, row in known.items()}
     rest = {name: row["funcnet"] / row["torch.nn"] - shares[name] for name, row in known.items()}
     paper.say(
-        "Forward and backward passes call the kernels that torch.nn calls too, and do little else. Their share of torch.nn's "
-        f"step is {_listed(shares)}; that of loss, statistics and optimizer is {_listed(rest)}."
+        "Forward and backward passes call the same kernels as torch.nn, and do little else. Their share of torch.nn's "
+        f"step is {_listed(shares)}; the share of loss, statistics and optimizer is {_listed(rest)}."
     )
 
 
@@ -83,7 +83,7 @@ def owed(paper: Paper, experiments: Sequence[Experiment]) -> None:
     spent = {e.name: [paper.seconds(e.name, framework) for framework in FRAMEWORKS] for e in experiments}
     ratios = {name: float(ratio(*pair)) for name, pair in spent.items() if all(pair)}
     low = [f"{name} ({value})" for name, value in ratios.items() if value < 2]
-    told = f"It misses that for {'; '.join(low)}" if low else "It reaches that for every net"
+    told = f"It misses this goal for {'; '.join(low)}" if low else "It reaches this goal for every net"
     if ratios:
         paper.say(f"funcnet should take at most half of torch.nn's seconds, a ratio of 2. {told}.")
     table(paper, experiments)

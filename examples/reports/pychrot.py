@@ -3,25 +3,25 @@
 Table I compares the activations, Table II the nets with and without BatchNorm, Table III PyChrot with PyTorch; Figure 2 shows
 the points, Figure 4 the precision by epoch under ReLU, Figure 5 the training losses.
 
-Readings, where the report cannot be meant as printed, or leaves something open:
+Interpretations, where the report contains errors or leaves something open:
 
-- A unit circle around (0.5, 0.5) contains the whole square, and so does the set of the sign formula. Meant is the disk with
-  half the area of the square.
+- A unit circle around (0.5, 0.5) contains the whole square, and so does the set in the sign formula. The disk with half the area
+  of the square is meant.
 - The output layer is neither described nor shown in Figure 3. Here it is a Linear(20, 2) after the fifth block, and the last
-  layer. Targets are one-hot rows; precision, recall and F1 are means over the two classes. Weights start as Xavier's, biases at
-  0.
-- The loss is that of training, the mean over the batches of the last epoch. Evaluation uses BatchNorm's running statistics, as
-  torch.nn's eval mode does; the report does not say which it uses.
-- The rate of 1, printed for Tanh and Sigmoid, cannot be meant. With this loss the curvature of the output layer's bias is 2, so
+  layer. Targets are one-hot rows; precision, recall and F1 are means over the two classes. Weights start from Xavier's
+  distribution, biases from 0.
+- The loss is the training loss, the mean over the batches of the last epoch. Evaluation uses BatchNorm's running statistics, as
+  torch.nn's eval mode does; the report does not say which statistics it uses.
+- The rate of 1, printed for Tanh and Sigmoid, must be an error. With this loss the curvature of the output layer's bias is 2, so
   a step of 1 overshoots by the whole error, and the weights of 20 features add to that: training diverges, as the page shows.
-  The rate here is 0.01. It comes close to their rows with BatchNorm, and to Tanh's without; it was chosen by test F1 on other
+  The rate here is 0.01. It comes close to both rows with BatchNorm, and to Tanh's without; it was chosen by test F1 on other
   draws of the points.
 - Sigmoid without BatchNorm does not leave the constant output ½, loss ½, at any rate tried from 0.0003 to 0.3.
-- ReLU's rate is 0.001, as printed. It comes close to the printed row with BatchNorm; without BatchNorm it gives far better
-  figures than the report's. 0.0003 comes closer to those, and is shown too.
-- The report's PyTorch averaged the squares over all elements, which is half of PyChrot's loss. Table III has that beside the
-  exact twin, with its loss doubled, as the report's must have been to be so close.
-- For 500 epochs the report gives an F1 but no net. Here it is its best net, Tanh without BatchNorm, at half the rate, 0.005,
+- ReLU's rate is 0.001, as printed. It comes close to the printed row with BatchNorm; without BatchNorm the figures are far better
+  than the report's. 0.0003 comes closer to the report, and is shown too.
+- The report's PyTorch averaged the squares over all elements, which is half of PyChrot's loss. Table III has this loss beside the
+  exact twin, doubled as the report's must have been to be so close.
+- For 500 epochs the report gives an F1 but no net. Here it is the best net, Tanh without BatchNorm, at half the rate, 0.005,
   chosen in the same way.
 - The report has one run of each experiment; here are several, each with its own points and weights.
 
@@ -69,7 +69,7 @@ OTHER_RATES = {"Sigmoid + BN": 1.0, "Sigmoid": 1.0, "Tanh + BN": 1.0, "Tanh": 1.
 
 
 def quadratic(x: Tensor) -> Tensor:
-    """Return x₁, x₂, x₁², x₁x₂ and x₂², for which the border of a disk is a straight line."""
+    """Return x₁, x₂, x₁², x₁x₂ and x₂², in which the border of a disk is linear."""
     a, b = x.unbind(-1)
     return torch.stack((a, b, a * a, a * b, b * b), -1)
 
@@ -124,7 +124,7 @@ def over_elements(activation: str) -> str:
 
 
 def readable(options: argparse.Namespace) -> list[Experiment]:
-    """Return the experiments with other possible meanings of the rate."""
+    """Return the experiments with other possible rates."""
     epochs = options.epochs or EPOCHS
     found = [trained(name, network(name), RATES[name.partition(" ")[0]], epochs) for name in PRINTED]
     found += [trained(over_elements(a), network(f"{a} + BN"), RATES[a], epochs, "mean") for a in PRINTED_III]
@@ -199,7 +199,7 @@ def table_three(paper: Paper) -> None:
 
 
 def hypothesis(paper: Paper) -> None:
-    """Compare the report's reason for the difference in Table III with the same difference here."""
+    """Test the report's explanation of the difference in Table III."""
     whole, half = (
         [v for a in PRINTED_III for v in paper.final(name(a), "torch.nn", "test f1")]
         for name in (lambda a: f"{a} + BN", over_elements)
@@ -234,7 +234,7 @@ def table_of_long_run(paper: Paper) -> None:
 
 
 def table_of_features(paper: Paper) -> None:
-    """Test the report's remark that with features of degree 2 a linear classifier suffices."""
+    """Test the report's remark that a linear classifier suffices with features of degree 2."""
     rows = []
     for features, name in FEATURES.items():
         rows += lines(paper, features, name, (None,) * 4, ("F1", "F1 (train)", "loss"))
@@ -250,7 +250,7 @@ def verdicts(paper: Paper) -> None:
     f1 = {name: torch.tensor(paper.final(name, "funcnet", "test f1")).mean().item() for name in ratios}
     best = max(f1, key=lambda name: f1[name])
     low = sorted([f"{name} ({value})" for name, value in ratios.items() if value < 2])
-    owed = f"It misses that for {', '.join(low)}." if low else "It reaches that for every net of Table II."
+    owed = f"It misses this goal for {', '.join(low)}." if low else "It reaches this goal for every net of Table II."
     (*_, ours), (*_, theirs) = PRINTED_III["Tanh"]
     paper.say(
         f"funcnet's best net of Table II is {best}, test F1 {f1[best]:.3f}; the report's is Tanh, {PRINTED['Tanh'][2]}. "
@@ -267,7 +267,9 @@ def figure_two(paper: Paper) -> None:
         axes.scatter(*points.x.T, c=points.labels, cmap="coolwarm", s=8, linewidths=0)
         axes.add_patch(Circle((0.5, 0.5), (0.5 / torch.pi) ** 0.5, fill=False, color="black", lw=1, ls="--"))
         axes.set(title=title, aspect="equal", xlim=(0, 1), ylim=(0, 1), xlabel="$x_1$", ylabel="$x_2$")
-    paper.figure("figure_2.png", "Figure 2: the points of the first run; red is inside, dashed the true border", drawing)
+    paper.figure(
+        "figure_2.png", "Figure 2: the points of the first run; red is inside, the dashed line is the true border", drawing
+    )
 
 
 def figure_four(paper: Paper) -> None:

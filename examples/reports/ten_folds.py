@@ -1,19 +1,19 @@
 """Report 001, a mini framework over ten folds: 1000 points of [-1, 1]², 20 epochs, rate 0.1, batches of 100.
 
 Its custom framework (Xavier normal weights, zero biases) reached a test error of 4.88 %, PyTorch (uniform weights) 16.59 %. It
-offers two reasons: gradients summed sample by sample instead of averaged, and the first weights. A 2 × 2 design tries both.
+offers two reasons: gradients summed sample by sample instead of averaged, and the initial weights. A 2 × 2 design tries both.
 
-Readings, where the report cannot be meant as printed, or leaves something open:
+Interpretations, where the report contains errors or leaves something open:
 
 - A disk of radius 2/√π would cover the whole square, and the classes are said to be balanced: the radius is √(2/π).
 - "Four linear layers of size 25, followed by an output layer of size 2" is 2-25-25-25-25-2, five linear layers. Four linear
-  layers, with the output among them, are 2-25-25-25-2, the net of reports 002 and 004. Both are run. Ten repetitions scatter
-  widely; with more of them (``--runs 100``) the second comes closer to the printed figures in both rows.
-- Gradients summed over the 100 samples of a batch, at rate 0.1, diverge; that is run too. Probably meant is the sum over the
-  two outputs of a sample, averaged over the batch (reduction "batch"), which is twice the gradient of the mean over samples and
-  outputs (reduction "mean", PyTorch's). Table III takes the mean in both models, which then differ in their first weights.
-- Taken literally, "updated at each sample" is a step for each sample, with the rate divided by the batch size. That is run as
-  well, on the net as printed.
+  layers, including the output, are 2-25-25-25-2, the net of reports 002 and 004. Both are run. Ten repetitions scatter widely;
+  with more repetitions (``--runs 100``) the second net comes closer to the printed figures in both rows.
+- Gradients summed over the 100 samples of a batch, at rate 0.1, diverge; this is run too. The report probably means the sum over
+  the two outputs of a sample, averaged over the batch (reduction "batch"), which has twice the gradient of the mean over samples
+  and outputs (reduction "mean", PyTorch's). Table III uses the mean in both models, which then differ in their initial weights.
+- Taken literally, "updated at each sample" is a step for each sample, with the rate divided by the batch size. This is run too,
+  on the net as printed.
 
     python -m examples.reports.ten_folds --out out
 """
@@ -61,7 +61,7 @@ def name(net: str, reduction: str, model: str) -> str:
 
 
 def experiments(options: argparse.Namespace) -> list[Experiment]:
-    """Return each reading with both kinds of initial weights, the literal sum, and steps for single samples."""
+    """Return each interpretation with both kinds of initial weights, the literal sum, and steps for single samples."""
     epochs = options.epochs or EPOCHS
 
     def one(net: str, reduction: str, model: str, rate: float, batch: int) -> Experiment:
@@ -98,7 +98,7 @@ def table_three(paper: Paper, net: str) -> None:
 
 
 def table_of_readings(paper: Paper) -> None:
-    """Compare every reading with the printed values, and say which is closest."""
+    """Compare every interpretation with the printed values, and say which is closest."""
     rows = [["report", *[f"{middle} ± {deviation}" for middle, deviation in PRINTED.values()], ""]]
     distances = {}
     for reading in READINGS:
@@ -123,9 +123,9 @@ def _distance(columns: Sequence[Sequence[float]]) -> float:
 
 
 REASONS = (
-    "it is the first weights that explain the difference",
-    "it is the reduction that explains the difference",
-    "neither explains the difference alone",
+    "the initial weights explain the difference",
+    "the reduction explains the difference",
+    "neither by itself explains the difference",
 )
 
 
@@ -138,7 +138,7 @@ def table_of_factors(paper: Paper, net: str) -> None:
             cells = [mean(errors(paper, experiment, f, part), 2) for part in ("train", "test") for f in FRAMEWORKS]
             rows.append([reduction, initializer, *cells, *seconds(paper, experiment)])
     measures = [f"{part}, {framework}" for part in ("train", "test") for framework in FRAMEWORKS]
-    paper.table(f"Error rate in %, net {net}, the 2 × 2", ["reduction", "first weights", *measures, *SECONDS], rows)
+    paper.table(f"Error rate in %, net {net}, the 2 × 2", ["reduction", "initial weights", *measures, *SECONDS], rows)
     found = [effects(paper, net, seed) for seed in paper.seeds()]
     if any(found):
         paper.say(verdict(net, [one for one in found if one]))
@@ -160,23 +160,22 @@ def verdict(net: str, found: Sequence[tuple[float, float, float]]) -> str:
     shares = [100 * square / max(sum(squares), 1e-12) for square in squares]
     largest = shares.index(max(shares))
     return (
-        f"Main effects on the test error of {net} in funcnet (mean and deviation over the repetitions): uniform first weights "
+        f"Main effects on the test error of {net} in funcnet (mean and deviation over the repetitions): uniform initial weights "
         f"instead of Xavier's change it by {mean(weights, 2)} points, the mean instead of the sum over outputs by "
-        f"{mean(reduction, 2)}. Of what the four cells' means differ by, in squares, the first weights make {shares[0]:.0f} %, "
+        f"{mean(reduction, 2)}. Of the squared effects, the initial weights make up {shares[0]:.0f} %, "
         f"the reduction {shares[1]:.0f} % and their interaction {shares[2]:.0f} %: {REASONS[largest]}."
     )
 
 
 def literal_sums(paper: Paper) -> None:
-    """Show the results of the report's words taken literally."""
+    """Show the results of the literal interpretations."""
     parts = [(net, model, framework) for net in NETS for model in WEIGHTS for framework in FRAMEWORKS]
     losses = [loss for net, model, f in parts for loss in paper.final(name(net, "sum", model), f, "train loss")]
     lost = sum(not math.isfinite(loss) for loss in losses)
     paper.say(
         f"Gradients summed over the {BATCH} samples of a batch, at rate {RATE}: of {len(losses)} runs, with either net, either "
-        f"kind of first weights and either framework, {lost} end with a loss that is not finite. Adding up the gradients of "
-        "single samples instead of taking that of the batch changes nothing else: the two differ by "
-        f"{accumulated_gap(paper):.1e} in float64."
+        f"kind of initial weights and either framework, {lost} end with a loss that is not finite. The sum of the "
+        f"gradients of single samples equals the gradient of the batch up to {accumulated_gap(paper):.1e} in float64."
     )
     experiment = name(AS_PRINTED, "each sample", "Custom framework")
     cells = [[mean(errors(paper, experiment, framework, part), 2) for framework in FRAMEWORKS] for part in ("train", "test")]
@@ -218,7 +217,7 @@ def figure_one(paper: Paper) -> None:
         if min(map(min, grid)) < 0 < max(map(max, grid)):
             axes.contour(grid, [0.0], extent=(-1, 1, -1, 1), colors="black", linewidths=1.2)
     figure.colorbar(shades, ax=maps, label="output 1 minus output 0", shrink=0.85)
-    caption = "Figure 1: test points, and what funcnet's net says; dashed the true border, solid the net's"
+    caption = "Figure 1: test points, and outputs of funcnet's net; the dashed line is the true border, the solid one the net's"
     paper.figure("figure_1.png", caption, figure)
 
 

@@ -1,18 +1,18 @@
 """Report 004, a module beside torch.nn: 2-25-25-25-2, 200 epochs, batches of 100, rate 0.1, twenty runs of each.
 
-It compares its module with torch.nn for CrossEntropy (Table 1) and MSE (Table 2), without and with a momentum of 0.2, and finds
-no difference but in time: its own takes up to twice as long.
+It compares its module with torch.nn for CrossEntropy (Table 1) and MSE (Table 2), without and with a momentum of 0.2. The only
+difference is time: its own module takes up to twice as long.
 
-Readings, where the report leaves something open:
+Interpretations, where the report leaves something open:
 
-- The activations are not named. They are ReLU here, as in the code that it refers to [3].
-- Nor is it said that the points are standardized, as they are in that code: the unit square is drawn to [-√3, √3]², where
+- The activations are not named. They are ReLU here, as in the code to which the report refers [3].
+- The report does not say that the points are standardized, as in that code: the unit square is mapped to [-√3, √3]², so that
   coordinates have mean 0 and variance 1. On the unit square itself the losses are about twice the printed ones.
-- The training losses are five to ten times the test losses. They are the sums of the ten batches' losses of the last epoch, each
-  a mean, where a test loss is one mean; the losses that are trained on are means too. The table of readings has the others.
-- The rows "torch.nn" start from torch.nn's own first weights, the rows "ours" from Xavier's with zero biases.
+- The training losses are five to ten times the test losses. They are sums over the last epoch's ten batches of mean losses, while
+  a test loss is a single mean. Training also minimizes means. The table of readings shows the alternatives.
+- The rows "torch.nn" start from torch.nn's default initial weights, the rows "ours" from Xavier's with zero biases.
 
-funcnet and torch.nn run both kinds of row from the same weights on the same batches. Then funcnet trains twenty nets at once.
+funcnet and torch.nn run both kinds of rows from the same weights on the same batches. Then funcnet trains twenty nets at once.
 
     python -m examples.reports.twenty_runs --out out
 """
@@ -58,7 +58,7 @@ TOGETHER, SINGLES = 20, 3
 def experiment(
     loss: str, who: str = "ours", momentum: float = 0.0, reading: str = TAKEN, epochs: int = EPOCHS, runs: str = ""
 ) -> Experiment:
-    """Return the experiment of a row, or of another reading of it."""
+    """Return the experiment of a row, or another interpretation of it."""
     layers = [fn.Linear(2, 25, initializer=WEIGHTS[who]), fn.ReLU()]
     layers += [fn.Linear(25, 25, initializer=WEIGHTS[who]), fn.ReLU()] * 2
     net = fn.serial(*layers, fn.Linear(25, 2, initializer=WEIGHTS[who]))
@@ -73,7 +73,7 @@ def name(loss: str, who: str, momentum: float, reading: str = TAKEN) -> str:
 
 
 def experiments(options: argparse.Namespace) -> list[Experiment]:
-    """Return the rows of both tables, and other readings of their first rows."""
+    """Return the rows of both tables, and other interpretations of their first rows."""
     epochs = options.epochs or EPOCHS
     rows = [experiment(*row, epochs=epochs) for row in PRINTED]
     return rows + [
@@ -116,7 +116,7 @@ ADDED = {
 
 
 def table_of_readings(paper: Paper) -> None:
-    """Compare every reading with the printed rows "ours" without momentum, and say which is closest."""
+    """Compare every interpretation with the printed rows "ours" without momentum, and say which is closest."""
     distances: dict[str, list[float]] = {}
     for loss in LOSSES:
         printed = [middle for middle, _ in PRINTED[loss, "ours", 0.0]]
@@ -139,7 +139,7 @@ def table_of_readings(paper: Paper) -> None:
 
 
 def distance(columns: Sequence[Sequence[float]], printed: Sequence[float]) -> float:
-    """Return the mean absolute logarithm of measured over printed means; for accuracies that of the errors."""
+    """Return the mean of |ln(measured / printed)| over the columns' means; accuracies are converted to error rates."""
     if not all(columns):
         return math.inf
     found = [statistics.mean(column) for column in columns]
@@ -178,7 +178,7 @@ class Contender:
         self.name, self.epoch, self.seconds = name, epoch, 0.0
 
     def turn(self, batches: Any) -> None:
-        """Train for an epoch and add the time; reading the values waits for the work."""
+        """Train for an epoch and add the time; reading the values waits until the work is done."""
         began = time.perf_counter()
         torch.stack(self.epoch(batches)).tolist()
         self.seconds += time.perf_counter() - began
@@ -193,7 +193,7 @@ def single(framework: str, of: Experiment, params: Any) -> tuple[Callable[[Any],
 def together(
     of: Experiment, params: Any, arrange: Callable[[Any], Any] | None = None
 ) -> tuple[Callable[[Any], Any], Callable[[], Any]]:
-    """Return the same for all members at once, with a plain or compiled step; it trains copies, as the single nets do."""
+    """Return the same for all members at once, with a plain or compiled step; it trains copies, like the single nets."""
     opt, params = fn.donate(of.opt), fn.tree.map(torch.clone, params)
     mode = torch.inference_mode if arrange is None else torch.no_grad  # compiled code refuses inference tensors
     step = (arrange or (lambda step: step))(fn.train_step(fn.ensemble(of.net, TOGETHER), fn.ensemble(of.loss, TOGETHER), opt))
@@ -212,7 +212,7 @@ def together(
 
 
 def bare(params: Any, x: Tensor) -> Tensor:
-    """Call only the kernels of a step of all members, without the loss: the lower limit of a step's time."""
+    """Call only the kernels of a step of all members, without the loss; this is the lower limit of a step's time."""
     ws, bs = ([layer[part] for layer in params if layer] for part in ("weight", "bias"))
     hs = [torch.relu(torch.addmm(bs[0].reshape(-1, 1), ws[0].flatten(0, 1), x.t())).view(TOGETHER, -1, len(x))]
     for w, b in zip(ws[1:], bs[1:], strict=True):
@@ -260,7 +260,7 @@ def timing(options: argparse.Namespace, loss: str) -> dict[str, Any]:
 
 
 def agreement(options: argparse.Namespace, loss: str, dtype: torch.dtype) -> float:
-    """Return the largest difference of a weight after an epoch between members trained at once and alone."""
+    """Return the largest difference of a weight after an epoch between members trained at once and separately."""
     of = experiment(loss, momentum=MOMENTUM)
     train, _ = data(of, options.seed, dtype)
     rng = fn.fold_in(options.seed, 1)
@@ -277,7 +277,7 @@ def agreement(options: argparse.Namespace, loss: str, dtype: torch.dtype) -> flo
 
 
 def table_of_members(paper: Paper) -> None:
-    """Compare the times of twenty nets at once and three alone, and their weights."""
+    """Compare the times and the weights of twenty nets trained at once and of three trained separately."""
     rows, verdicts, options = [], [], paper.options
     for loss in LOSSES:
         what = f"turns of {experiment(loss, momentum=MOMENTUM)!r} {options.epochs} {options.seed} {options.device}"
@@ -308,7 +308,7 @@ def _in_singles(seconds: float, three: dict[str, float]) -> list[str]:
 
 
 def _verdict(loss: str, taken: dict[str, float], three: dict[str, float], accuracies: Sequence[float]) -> str:
-    """Say how long the members trained, and what the lower limit is."""
+    """Describe the training time of the members and its lower limit."""
     told = [f"{'less' if taken['ensemble'] < three[f] else 'more'} than three of {f} alone" for f in FRAMEWORKS]
     return (
         f"{loss}: {TOGETHER} runs at once take {told[0]} and {told[1]}. Their kernels alone, called one after the other without "
@@ -322,7 +322,7 @@ def write(paper: Paper) -> None:
     paper.say("# Report 004: twenty runs against torch.nn")
     paper.say(
         "Read as nets with ReLU on standardized points, losses that are means, and a training loss that is the sum of the "
-        'ten batches\' losses of the last epoch. Rows "torch.nn" start from torch.nn\'s own first weights, rows "ours" from '
+        'ten batches\' losses of the last epoch. Rows "torch.nn" start from torch.nn\'s initial weights, rows "ours" from '
         "Xavier's; funcnet and torch.nn each run both, from the same weights on the same batches."
     )
     for number, loss in enumerate(LOSSES, 1):

@@ -1,12 +1,13 @@
 """The cost of a training step on n devices, by formula: computation, bytes, latency, and their overlap.
 
-Bytes B in a ring of n devices, each of bandwidth β and latency α:
+The seconds of collectives of B bytes in a ring of n devices, each with bandwidth β and latency α:
 
     reduce-scatter, all-gather    (n - 1) α + (n - 1)/n B/β
     all-reduce                    both of them: 2 (n - 1) α + 2 (n - 1)/n B/β
 
-Nodes of k devices with links of their own: the collectives run within each node on B bytes, and between nodes on B/k, for each
-place in a node. A backward pass of w seconds hides the sums of its gradients, sent in b buckets of c seconds, up to
+If nodes of k devices have faster internal links, the collectives run within each node on B bytes, and then between nodes on B/k
+bytes for each position in a node. A backward pass of w seconds hides the all-reduce of its gradients, sent in b buckets of c
+seconds, except for
 
     exposed = max(c, b c - w (b - 1)/b)
 
@@ -22,13 +23,13 @@ STRATEGIES = ("data parallel", "sharded optimizer", "sharded params", "tensor ×
 
 @frozen
 class Link:
-    """A link of one device: latency in seconds, bandwidth in bytes a second in each direction."""
+    """A link of one device: latency in seconds, bandwidth in bytes per second in each direction."""
 
     latency: float
     bandwidth: float
 
     def send(self, size: float) -> float:
-        """Return the seconds until bytes reach the neighbor."""
+        """Return the seconds to send bytes to the neighbor."""
         return self.latency + size / self.bandwidth
 
     def gather(self, n: float, size: float) -> float:
@@ -41,8 +42,8 @@ class Machine:
     """Devices in nodes; rates are those of one device.
 
     Args:
-        flops: FLOP/s that a device reaches in the products of a step.
-        update: Bytes a second of the optimizer, which is bound by memory.
+        flops: FLOP/s of a device in the products of a step.
+        update: Bytes per second of the optimizer, which is bound by memory.
         memory: Bytes of memory.
         per_node: Devices in a node.
         within: The link within a node.
@@ -63,7 +64,7 @@ class Machine:
     overhead: float = 0.0
 
     def gather(self, n: int, size: float) -> float:
-        """Return the seconds of an all-gather or a reduce-scatter over n devices, which fill nodes one after the other."""
+        """Return the seconds of an all-gather or a reduce-scatter over n devices, which fill one node after the other."""
         k = min(n, self.per_node)
         return self.within.gather(k, size) + self.between.gather(n // k, size / k)
 
@@ -82,8 +83,8 @@ class Net:
         forward: FLOPs forward.
         backward: FLOPs backward.
         activation: Bytes of the output of one block for one sequence.
-        kept: Bytes that the backward pass needs of one sequence.
-        param_bytes: Bytes of a param as it is held and sent, and of its gradient.
+        kept: Bytes that the forward pass keeps for the backward pass of one sequence.
+        param_bytes: Bytes of a param in memory and in messages, and of its gradient.
         state_bytes: Bytes of the optimizer's state for a param.
         update_bytes: Bytes that the optimizer reads and writes for a param.
     """
@@ -106,7 +107,7 @@ class Net:
 
 @frozen
 class Cost:
-    """A step: its seconds, the seconds of computation only, the seconds of waiting for communication or a bubble, and memory."""
+    """A step: its seconds, the seconds of computation, the seconds of waiting for communication or in a bubble, and memory."""
 
     seconds: float
     computing: float
@@ -121,7 +122,7 @@ class Cost:
 
 
 def exposed(bucket: float, buckets: int, window: float, overlap: float = 1.0) -> float:
-    """Return the seconds of communication after a backward pass that hides some of it."""
+    """Return the seconds of communication that a backward pass does not hide."""
     total = buckets * bucket
     return (1 - overlap) * total + overlap * max(bucket, total - window * (buckets - 1) / buckets)
 
@@ -135,7 +136,7 @@ def bubble_share(stages: int, microbatches: float, zero_bubble: bool = False) ->
 def step_cost(
     strategy: str, net: Net, machine: Machine, n: int, sequences: int, buckets: int = 8, ways: int = 8, zero_bubble: bool = True
 ) -> Cost:
-    """Return the cost of a step on n devices for a batch of the given sequences, one micro-batch for each sequence.
+    """Return the cost of a step on n devices for a batch with this number of sequences, one micro-batch for each sequence.
 
     ``ways`` is the number of devices that share a replica, for tensor and pipeline parallelism.
     """
@@ -181,7 +182,7 @@ def _waits(
 
 
 def _between_replicas(machine: Machine, n: int, ways: int, size: float) -> float:
-    """Return the seconds of one half of an all-reduce over n/ways replicas, whose devices are in the same place of each."""
+    """Return the seconds of one half of an all-reduce between devices in the same position of n/ways replicas."""
     if ways == 1:
         return machine.gather(n, size)
     within = max(1, min(n, machine.per_node) // ways)
@@ -189,7 +190,7 @@ def _between_replicas(machine: Machine, n: int, ways: int, size: float) -> float
 
 
 def _gathered_by_layer(net: Net, machine: Machine, n: int, forward: float, backward: float) -> float:
-    """Return the seconds that a micro-batch waits for params of layers or the sums of their gradients.
+    """Return the seconds that a micro-batch waits for layers' params or for the reduction of their gradients.
 
     A layer's params are gathered while the previous layer computes, forward and backward; its gradients are sent meanwhile.
     """

@@ -1,4 +1,4 @@
-"""Inputs of the simulation: a net and a cluster on paper, and measured numbers of this machine."""
+"""Inputs of the simulation: a hypothetical net and cluster, and measured numbers of this machine."""
 
 import statistics
 import time
@@ -18,7 +18,7 @@ from examples.scale.costs import Link, Machine, Net
 BLOCKS, WIDTH, HEADS, LENGTH, VOCABULARY, SEQUENCES = 32, 4096, 32, 4096, 50304, 1024
 PEAK, REACHED, HBM, LINKS_REACHED = 989e12, 0.45, 3.35e12, 0.8
 SMALL, LARGE = 1 << 10, 1 << 22
-"""Bytes of the sums used to compute latency and bandwidth."""
+"""Sizes in bytes of the all-reduces that determine latency and bandwidth."""
 
 CLUSTER = Machine(
     flops=PEAK * REACHED,
@@ -41,7 +41,7 @@ ROWS = (
     ("link within a node of 8", "450 GB/s in each direction, 3 µs", "data sheet of NVLink 4; latency assumed"),
     ("link between nodes", "400 Gbit/s for each device, 10 µs", "InfiniBand NDR; latency assumed"),
     ("links and memory reached", f"{LINKS_REACHED:.0%} of their rates", "assumed"),
-    ("overlap", f"{CLUSTER.overlap:.0%} of communication takes nothing from computation beside it", "assumed"),
+    ("overlap", f"{CLUSTER.overlap:.0%} of communication does not slow down simultaneous computation", "assumed"),
     ("buckets", "8 for the gradients of a net", "as `data_parallel` makes them"),
     ("a replica", "8 devices, for tensor and pipeline parallelism; zero-bubble schedule", "chosen"),
 )
@@ -55,12 +55,12 @@ def _block() -> fn.Layer:
 
 @cache
 def gpt() -> Net:
-    """Return the net on paper, from the summaries of a block and of the head; half precision halves what is kept."""
+    """Return the hypothetical net, from the summaries of a block and of the head; half precision halves the kept bytes."""
     x = torch.empty(1, LENGTH, WIDTH, device="meta")
     block, head = (fn.summary(one, x).total for one in (_block(), fn.Linear(WIDTH, VOCABULARY, bias=False)))
     return Net(
         layers=BLOCKS,
-        params=BLOCKS * block.params + 2 * head.params,  # the embeddings have as many as the head
+        params=BLOCKS * block.params + 2 * head.params,  # the embeddings have as many params as the head
         forward=BLOCKS * block.flops + head.flops,
         backward=BLOCKS * block.backward_flops + head.backward_flops,
         activation=2 * LENGTH * WIDTH,
@@ -84,7 +84,7 @@ def _rows(workload: Workload, parts: int) -> list[Any]:
 
 
 def single(name: str, count: int) -> dict[str, float]:
-    """Measure a step of one process with all rows and with a quarter of them, and the optimizer's update."""
+    """Measure, in one process, a step with all rows, a step with a quarter of them, and the optimizer's update."""
     from examples.benchmarks.peers import funcnet
 
     workload = WORKLOADS[name]
@@ -104,18 +104,18 @@ def single(name: str, count: int) -> dict[str, float]:
 
 
 def sums(sizes: tuple[int, ...], count: int) -> list[float]:
-    """Measure sums over all workers, in every worker: the median seconds for each size in bytes."""
+    """Measure all-reduces in every worker: the median seconds for each size in bytes."""
     return [median(partial(dist.all_reduce, torch.zeros(size // 4)), count) for size in sizes]
 
 
 def link(n: int, count: int) -> Link:
-    """Return the link of n processes on this machine, from a small and a large sum."""
+    """Return the link of n processes on this machine, from a small and a large all-reduce."""
     small, large = sorted(map(statistics.median, zip(*together(n, sums, (SMALL, LARGE), count), strict=True)))
     return Link(small / (2 * (n - 1)), 2 * (n - 1) / n * LARGE / max(large - small, 1e-9))
 
 
 def of_workload(name: str) -> Net:
-    """Return a workload of the benchmarks as a net with one sequence, its whole batch."""
+    """Return a workload of the benchmarks as a net, with its whole batch as one sequence."""
     from examples.benchmarks.peers import funcnet
 
     net, (x, _) = funcnet.NETS[name](), WORKLOADS[name].draw()
@@ -124,7 +124,7 @@ def of_workload(name: str) -> Net:
 
 
 def machine_of(net: Net, times: dict[str, float], between: Link, cores: int) -> Machine:
-    """Return this machine, whose computation and communication share the cores, so nothing overlaps."""
+    """Return this machine; computation and communication share its cores, so nothing overlaps."""
     return Machine(
         flops=(net.forward + net.backward) / times["batch"],
         update=net.params * net.update_bytes / times["update"],
@@ -139,7 +139,7 @@ def machine_of(net: Net, times: dict[str, float], between: Link, cores: int) -> 
 
 
 def part_of(net: Net, n: int) -> Net:
-    """Return the net with a sequence that is an n-th of its batch."""
+    """Return the net with one n-th of its batch as the sequence."""
     return evolve(net, forward=net.forward / n, backward=net.backward / n)
 
 

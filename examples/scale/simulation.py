@@ -1,6 +1,7 @@
-"""Scaling of a training from 8 to 1024 devices: a simulation on paper, checked with 2 and 4 processes on this machine.
+"""A simulation of scaling a training from 8 to 1024 devices, checked with 2 and 4 processes on this machine.
 
-The same formulas (``costs``) with this machine's numbers, measured by the same command, predict steps that are also measured.
+The command also measures the numbers of this machine, predicts steps with the same formulas (``costs``), and measures these
+steps.
 
     python -m examples.scale.simulation --out examples/scale/results
 """
@@ -24,14 +25,13 @@ DEVICES = (8, 16, 32, 64, 128, 256, 512, 1024)
 CHECKED = ("bigmlp", "gpt")
 COLOURS = dict(zip(STRATEGIES, ("tab:grey", "tab:blue", "tab:red", "tab:orange", "tab:green"), strict=True))
 
-HEAD = """# From 8 to 1024 devices, on paper
+HEAD = """# From 8 to 1024 devices: a simulation
 
 `python -m examples.scale.simulation --out examples/scale/results`, torch {torch}, {processor}, {date}.
 
-What a step of one training takes with five strategies, by the formulas of [`costs.py`](../costs.py): computation, bytes and
-latency of collectives, what of them overlaps, and bubbles of pipelines. The batch stays the same, so with more devices each has
-fewer sequences, and takes them one after the other. The efficiency is the share of the step in which devices do the work that one
-device would do.
+The time of a training step with five strategies, from the formulas in [`costs.py`](../costs.py): computation, bytes, latency and
+overlap of collectives, and bubbles of pipelines. The batch stays the same, so with more devices each has fewer sequences, and
+computes them one after the other. The efficiency is the share of the step in which devices do the work that one device would do.
 
 ![Seconds a step, and efficiency, for each number of devices](simulation.png)
 
@@ -42,18 +42,19 @@ device would do.
 RESULTS = """
 ## Results
 
-Seconds a step, and the efficiency. Memory is what a device holds at its peak with 1024 devices; the last column is the least
-number of devices with which it fits into 80 GB.
+Seconds per step, and the efficiency. Memory is the peak of one of 1024 devices; the last column is the smallest number of devices
+with which the training fits into 80 GB.
 
 """
 
 CHECK = """
-## The check
+## Check
 
-The same formulas, with numbers of this machine that the command measures first: FLOP/s and the time that does not depend on the
-batch, from steps of one process with all rows and with a quarter of them; the rate of the optimizer's update; latency and
-bandwidth of gloo, from sums of 1 kB and 4 MB by as many processes. The machine has {cores} cores, which n processes share: for
-n > {cores} the rate of each is divided by n / {cores}. What gloo does runs on the same cores, so nothing overlaps.
+The same formulas predict steps from numbers of this machine that the command measures first: FLOP/s and the time that does not
+depend on the batch, from steps of one process with all rows and with a quarter of them; the rate of the optimizer's update;
+latency and bandwidth of gloo, from all-reduces of 1 kB and 4 MB with the same number of processes. The machine has {cores} cores,
+which n processes share: for n > {cores} the rate of each is divided by n / {cores}. gloo runs on the same cores, so nothing
+overlaps.
 
 """
 
@@ -138,7 +139,7 @@ def _beside(colour: str, side: str = "left") -> dict[str, Any]:
 
 
 def _axes(axes: Any, what: str) -> None:
-    """Set a scale of numbers of devices, and leave only what is read."""
+    """Label the axis with the numbers of devices, and remove unused lines."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(DEVICES, [str(n) for n in DEVICES])
     axes.set_xlabel("devices")
@@ -149,7 +150,7 @@ def _axes(axes: Any, what: str) -> None:
 
 
 def _labels(axes: Any, costs: dict[str, list[Cost]]) -> None:
-    """Write each name at the right end of its line, moved apart for lines that are close to each other."""
+    """Write each name at the right end of its line; names of close lines are moved apart."""
     last, y = {name: 100 * column[-1].efficiency for name, column in costs.items()}, float("-inf")
     for name in sorted(last, key=lambda name: last[name]):
         y = max(y + 5.5, last[name])
@@ -162,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Simulate, measure the inputs of the check, and write the page and the plot."""
     parser = argparse.ArgumentParser("python -m examples.scale.simulation", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out/scale"), help="folder for the page and the plot (out/scale)")
-    parser.add_argument("--count", type=int, default=30, help="how many steps and sums are measured (30)")
+    parser.add_argument("--count", type=int, default=30, help="number of steps and all-reduces to measure (30)")
     parser.add_argument("--check", action=argparse.BooleanOptionalAction, default=True, help="measure on this machine (yes)")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""torchvision's classification models as nets, and a table of their agreement."""
+"""torchvision's classification models as nets, and a table of their differences from the modules."""

@@ -1,12 +1,14 @@
 """Compare one model with its net from ``from_torch``: outputs, gradients and running statistics."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import funcnet as fn
 from examples.torchvision_models import library
+from funcnet.contract import Params
 from funcnet.interop.torch_nn import from_torch
 
 BATCH = 2
@@ -16,24 +18,24 @@ LARGE = 40_000_000
 
 @dataclass(frozen=True)
 class Judged:
-    """The differences of one model, relative to the largest number of the tensor; or the reason why it is not converted."""
+    """The differences of one model, relative to the tensor's largest number; or the reason why it was not converted."""
 
     name: str
     params: int
     dtype: str
-    training: tuple[float, float, float] | None = None
-    evaluation: tuple[float, float] | None = None
+    training: tuple[float, ...] | None = None
+    evaluation: tuple[float, ...] | None = None
     reason: str = ""
 
     @property
-    def agrees(self):
+    def agrees(self) -> bool:
         """Whether all differences are within the rounding of the dtype."""
         bound = 1e-7 if self.dtype == "float64" else 1e-4
         found = [*(self.training or ()), *(self.evaluation or (float("inf"),))]
         return not self.reason and all(one <= bound for one in found)
 
 
-def judge(name):
+def judge(name: str) -> Judged:
     """Convert a model and compare it with its net."""
     torch.manual_seed(0)
     module = library.make(name)
@@ -49,13 +51,13 @@ def judge(name):
     x = fn.random.normal(fn.key(0), (BATCH, 3, side, side), dtype=next(module.parameters()).dtype)
     x = x.contiguous(
         memory_format=torch.channels_last
-    )  # as funcnet's kernels prefer it: in another order float32 rounds differently
+    )  # the memory order that funcnet's kernels prefer: in another order float32 rounds differently
     training = None if is_large else compared(module.train(), net, params, x)
     evaluation = compared(module.eval(), net.inference(), params, x, stats=False)
     return Judged(name, count, dtype, training, evaluation)
 
 
-def compared(module, net, params, x, stats=True):
+def compared(module: nn.Module, net: fn.Layer, params: Params, x: Tensor, stats: bool = True) -> tuple[float, ...]:
     """Return the largest differences of the outputs, the gradients and, in training, the running statistics."""
     module.zero_grad()
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
@@ -79,12 +81,12 @@ def compared(module, net, params, x, stats=True):
     return tuple(found)
 
 
-def listed(value):
+def listed(value: Any) -> list[Tensor]:
     """List the tensors of an output."""
     return [value] if isinstance(value, Tensor) else [*value]
 
 
-def difference(one, other, least=1e-30):
+def difference(one: Tensor, other: Tensor, least: float = 1e-30) -> float:
     """Return the largest difference of two tensors, relative to the largest number of the second, or to ``least``."""
     other = other.detach().double()
     return float((one.double() - other).abs().max() / other.abs().max().clamp_min(least))

@@ -19,29 +19,29 @@ from funcnet.value import frozen
 
 @frozen
 class EncoderDecoder(Wired):
-    """An encoder of the source, and a decoder of the target that attends to the encoder's output; made with ``transformer``.
+    """An encoder of the source, and a decoder of the target that attends to the encoder's output; made by ``transformer``.
 
         m = encoder(source)              y  = decoder(target, m)
         gtarget, gm = decoder.vjp(gy)    gx = (encoder.vjp(gm), gtarget)
 
     Args:
-        encoder: A layer of a tensor, or of (source, mask).
-        decoder: A layer of (target, memory), (target, memory, memory_mask) or (target, memory, memory_mask, mask).
+        encoder: A layer that takes a tensor or (source, mask).
+        decoder: A layer that takes (target, memory), (target, memory, memory_mask) or (target, memory, memory_mask, mask).
 
     Shape:
         (source, target), (source, target, source_mask), (source, target, source_mask, target_mask) or (source, target,
         source_mask, target_mask, memory_mask), source (N, steps, embed_dim), target (N, length, embed_dim) → y (N, length,
-        embed_dim). Without ``memory_mask`` the decoder sees the same steps of m as the encoder sees of the source.
+        embed_dim). Without ``memory_mask`` the decoder sees the steps of m that ``source_mask`` allows.
 
     Params:
-        encoder: Those of the encoder.
-        decoder: Those of the decoder.
+        encoder: The params of the encoder.
+        decoder: The params of the decoder.
 
     Cache:
-        Those of both, by name, and the number of masks.
+        The caches of both, by name, and the number of masks.
 
     Raises:
-        ValueError: If x is not one of these tuples; errors of the two layers get a note that says which.
+        ValueError: If x is not one of these tuples. Errors of the encoder and the decoder name the layer.
 
     References:
         Vaswani et al. 2017, figure 1; ``torch.nn.Transformer``.
@@ -69,15 +69,15 @@ class EncoderDecoder(Wired):
         dtype: torch.dtype | None = None,
         device: Any = None,
     ) -> Any:
-        """Return the carry with which ``decode`` starts: room for the target, and the keys and values of the encoded source.
+        """Return the initial carry for ``decode``: room for the target, and the keys and values of the encoded source.
 
         Args:
             batch: Number of sequences; ``None`` without a batch axis.
             max_length: Number of steps of the target that the carry has room for.
             params: The params of the net.
             source: The source, a tensor or (source, mask).
-            dtype: The dtype of keys and values; by default that of the memory.
-            device: Their device; by default that of the memory.
+            dtype: The dtype of keys and values; by default the dtype of the memory.
+            device: The device of keys and values; by default the device of the memory.
 
         Returns:
             A carry for ``decode``.
@@ -85,7 +85,7 @@ class EncoderDecoder(Wired):
         Raises:
             ValueError: If the decoder has no ``decode``.
         """
-        params, decoder = self.node_params(params), self._decoder()
+        params, decoder = self.node_params(params), self._require_decoder()
         with errors_at(self, "encoder"):
             memory = self.encoder(params["encoder"], source)
         memory = (memory, *source[1:]) if isinstance(source, tuple) else memory
@@ -97,8 +97,8 @@ class EncoderDecoder(Wired):
 
         Args:
             params: The params of the net.
-            x: The next steps (N, L, embed_dim), one or more. They see all steps before them and the source.
-            carry: What ``init_carry`` or the previous ``decode`` returned.
+            x: One or more next steps (N, L, embed_dim). They see all steps before them and the source.
+            carry: The carry from ``init_carry`` or the previous ``decode``.
 
         Returns:
             The pair of y (N, L, embed_dim) and the new carry.
@@ -107,10 +107,10 @@ class EncoderDecoder(Wired):
             ValueError: If the decoder has no ``decode``, or the carry has no room for the steps.
         """
         with errors_at(self, "decoder"):
-            found: tuple[Tensor, Any] = self._decoder().decode(self.node_params(params)["decoder"], x, carry)
+            found: tuple[Tensor, Any] = self._require_decoder().decode(self.node_params(params)["decoder"], x, carry)
         return found
 
-    def _decoder(self) -> Any:
+    def _require_decoder(self) -> Any:
         if not hasattr(self.decoder, "decode"):
             raise value_error(self.label, "to decode, the decoder must have init_carry and decode", self.decoder)
         return self.decoder

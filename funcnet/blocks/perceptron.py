@@ -17,7 +17,7 @@ from funcnet.layers.noise.dropout import Dropout
 _RELU = ReLU()
 
 
-def _dropped(p: float) -> list[Layer]:
+def _dropouts(p: float) -> list[Layer]:
     return [] if is_number(p) and p == 0 else [Dropout(p)]
 
 
@@ -38,9 +38,10 @@ def mlp(
     The gradients are those of the layers, in reverse order.
 
     Args:
-        sizes: The number of input features, ``None`` to infer it with ``infer_sizes``, then that of each layer.
+        sizes: Number of input features (``None`` to infer it with ``infer_sizes``), then the number of output features of each
+            layer.
         activation: The activation between the linear layers.
-        output_activation: A layer after the last linear layer; ``None`` for none.
+        output_activation: A layer after the last linear layer; ``None`` to omit it.
         dropout: Probability of dropping an element after each activation.
         bias: Whether each ``Linear`` has a bias.
         initializer: Initializer of each weight, by name or value.
@@ -61,12 +62,12 @@ def mlp(
     serial(Linear(in_features=2, out_features=25), ReLU(), Linear(in_features=25, out_features=2))
     """
     if not isinstance(sizes, (tuple, list)):
-        raise value_error("mlp", "sizes must be two or more whole numbers, the input's and each layer's", sizes)
+        raise value_error("mlp", "sizes must be two or more whole numbers, of the input and of each layer", sizes)
     known = sizes[1:] if sizes and sizes[0] is None else sizes
     if len(sizes) < 2 or not all(is_whole(size) and size > 0 for size in known):
-        raise value_error("mlp", "sizes must be two or more whole numbers, the input's and each layer's", describe(list(sizes)))
+        raise value_error("mlp", "sizes must be two or more whole numbers, of the input and of each layer", describe(list(sizes)))
     layers: list[Layer] = []
     for size, after in pairwise(sizes):
-        layers += [Linear(size, after, bias, initializer), activation, *_dropped(dropout)]
+        layers += [Linear(size, after, bias, initializer), activation, *_dropouts(dropout)]
     layers = layers[: len(layers) - 1 - bool(dropout)]
     return serial(*layers, *([] if output_activation is None else [output_activation]))

@@ -1,6 +1,7 @@
 """Depthwise and separable convolutions: one kernel per channel, then a weighted sum of the channels.
 
-x and y are (N, channels, length), (N, channels, height, width) or (N, channels, depth, height, width), or lack N.
+x and y are (N, channels, length), (N, channels, height, width) or (N, channels, depth, height, width); the batch axis N is
+optional.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ _Conv = Conv1d | Conv2d | Conv3d
 
 
 def _kernels(channels: int, multiplier: int) -> int:
-    """Return the number of kernels for these channels."""
+    """Return the number of kernels, after checking both factors."""
     for name, got in (("channels", channels), ("multiplier", multiplier)):
         if not is_whole(got) or got < 1:
             raise value_error("depthwise_conv", f"{name} must be a whole number of at least 1", repr(got))
@@ -24,7 +25,7 @@ def _kernels(channels: int, multiplier: int) -> int:
 
 @adds_location("depthwise_conv1d")
 def depthwise_conv1d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv1d:
-    """Make a ``Conv1d`` that gives each channel ``multiplier`` kernels of its own.
+    """Build a depthwise ``Conv1d``: each channel has ``multiplier`` separate kernels.
 
         y[m c + i] = w[m c + i] * x[c] + b[m c + i]        for channel c, i < m = ``multiplier``, and * the cross-correlation
 
@@ -51,7 +52,7 @@ def depthwise_conv1d(channels: int, kernel_size: Sizes, multiplier: int = 1, **o
 
 @adds_location("depthwise_conv2d")
 def depthwise_conv2d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv2d:
-    """Make a ``Conv2d`` that gives each channel ``multiplier`` kernels of its own.
+    """Build a depthwise ``Conv2d``: each channel has ``multiplier`` separate kernels.
 
         y[m c + i] = w[m c + i] * x[c] + b[m c + i]        for channel c, i < m = ``multiplier``, and * the cross-correlation
 
@@ -78,7 +79,7 @@ def depthwise_conv2d(channels: int, kernel_size: Sizes, multiplier: int = 1, **o
 
 @adds_location("depthwise_conv3d")
 def depthwise_conv3d(channels: int, kernel_size: Sizes, multiplier: int = 1, **options: Any) -> Conv3d:
-    """Make a ``Conv3d`` that gives each channel ``multiplier`` kernels of its own.
+    """Build a depthwise ``Conv3d``: each channel has ``multiplier`` separate kernels.
 
         y[m c + i] = w[m c + i] * x[c] + b[m c + i]        for channel c, i < m = ``multiplier``, and * the cross-correlation
 
@@ -115,7 +116,7 @@ def separable_conv1d(
     bias: bool = True,
     **options: Any,
 ) -> Serial:
-    """Compose a depthwise and a pointwise convolution, an economical replacement for ``Conv1d``.
+    """Compose a depthwise and a pointwise convolution, a cheaper replacement for ``Conv1d``.
 
         y = pointwise(depthwise(x))        depthwise: groups = channels,  pointwise: kernel 1
 
@@ -127,9 +128,9 @@ def separable_conv1d(
         kernel_size: Size of the depthwise kernel, one number or one per axis.
         stride: Step of the kernel, one number or one per axis.
         padding: Padding, as for ``Conv1d``.
-        dilation: Distance of the elements of the kernel, one number or one per axis.
+        dilation: Distance between the elements of the kernel, one number or one per axis.
         multiplier: Number of kernels for each input channel.
-        bias: Whether the pointwise convolution has a bias. The depthwise one has none: it would be redundant.
+        bias: Whether the pointwise convolution has a bias. The depthwise convolution has none: it would be redundant.
         options: Further fields of ``Conv1d``; ``initializer`` is used for both convolutions.
 
     Shape:
@@ -168,7 +169,7 @@ def separable_conv2d(
     bias: bool = True,
     **options: Any,
 ) -> Serial:
-    """Compose a depthwise and a pointwise convolution, an economical replacement for ``Conv2d``.
+    """Compose a depthwise and a pointwise convolution, a cheaper replacement for ``Conv2d``.
 
         y = pointwise(depthwise(x))        depthwise: groups = channels,  pointwise: kernel 1
 
@@ -180,9 +181,9 @@ def separable_conv2d(
         kernel_size: Size of the depthwise kernel, one number or one per axis.
         stride: Step of the kernel, one number or one per axis.
         padding: Padding, as for ``Conv2d``.
-        dilation: Distance of the elements of the kernel, one number or one per axis.
+        dilation: Distance between the elements of the kernel, one number or one per axis.
         multiplier: Number of kernels for each input channel.
-        bias: Whether the pointwise convolution has a bias. The depthwise one has none: it would be redundant.
+        bias: Whether the pointwise convolution has a bias. The depthwise convolution has none: it would be redundant.
         options: Further fields of ``Conv2d``; ``initializer`` is used for both convolutions.
 
     Shape:
@@ -221,7 +222,7 @@ def separable_conv3d(
     bias: bool = True,
     **options: Any,
 ) -> Serial:
-    """Compose a depthwise and a pointwise convolution, an economical replacement for ``Conv3d``.
+    """Compose a depthwise and a pointwise convolution, a cheaper replacement for ``Conv3d``.
 
         y = pointwise(depthwise(x))        depthwise: groups = channels,  pointwise: kernel 1
 
@@ -233,9 +234,9 @@ def separable_conv3d(
         kernel_size: Size of the depthwise kernel, one number or one per axis.
         stride: Step of the kernel, one number or one per axis.
         padding: Padding, as for ``Conv3d``.
-        dilation: Distance of the elements of the kernel, one number or one per axis.
+        dilation: Distance between the elements of the kernel, one number or one per axis.
         multiplier: Number of kernels for each input channel.
-        bias: Whether the pointwise convolution has a bias. The depthwise one has none: it would be redundant.
+        bias: Whether the pointwise convolution has a bias. The depthwise convolution has none: it would be redundant.
         options: Further fields of ``Conv3d``; ``initializer`` is used for both convolutions.
 
     Shape:

@@ -1,7 +1,7 @@
-"""Transformer blocks: attention and an mlp, each with a norm and a shortcut, with torch.nn's names of layers.
+"""Transformer blocks: attention and an mlp, each with a norm and a shortcut; the layers have torch.nn's names.
 
-Masks are those of ``MultiHeadAttention``, True where a query may see a key. gx and the gradient of a memory are the sums over
-all paths that lead from them to y.
+Masks are True where a query may see a key, as in ``MultiHeadAttention``. gx and the gradient of a memory are sums over all paths
+to y.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ Carry = dict[str, Any]
 
 @frozen
 class TransformerBlock(Wired):
-    """The layers of a transformer block, by torch.nn's names; made with ``transformer_encoder_block`` or its decoder counterpart.
+    """The layers of a transformer block, by torch.nn's names; made by ``transformer_encoder_block`` or its decoder counterpart.
 
         pre-norm   h = x + dropout1(self_attn(norm1 x))        y = h + M(norm2 h)
         post-norm  h = norm1(x + dropout1(self_attn x))        y = norm2(h + M h)
@@ -34,18 +34,18 @@ class TransformerBlock(Wired):
 
     Args:
         norm1: Norm of the self-attention.
-        self_attn: Self-attention, a layer of a tensor or of (x, mask).
-        dropout1: Layer after ``self_attn``; ``None`` for none.
+        self_attn: Self-attention, a layer that takes a tensor or (x, mask).
+        dropout1: Layer after ``self_attn``; ``None`` to omit it.
         norm2: Norm of the attention to the memory, or of the mlp without a memory.
-        multihead_attn: Attention to the memory, a layer of (x, memory, memory) or (x, memory, memory, mask); ``None`` without a
-            memory.
-        dropout2: Layer after ``multihead_attn``, or after ``linear2`` without a memory; ``None`` for none.
+        multihead_attn: Attention to the memory, a layer that takes (x, memory, memory) or (x, memory, memory, mask); ``None``
+            without a memory.
+        dropout2: Layer after ``multihead_attn``, or after ``linear2`` without a memory; ``None`` to omit it.
         norm3: Norm of the mlp with a memory.
         linear1: First layer of the mlp.
         activation: Layer after ``linear1``.
-        dropout: Layer after ``activation``; ``None`` for none.
+        dropout: Layer after ``activation``; ``None`` to omit it.
         linear2: Last layer of the mlp.
-        dropout3: Layer after ``linear2`` with a memory; ``None`` for none.
+        dropout3: Layer after ``linear2`` with a memory; ``None`` to omit it.
         norm_first: Whether norms come before their layers (pre-norm) instead of after the sums (post-norm).
 
     Shape:
@@ -53,14 +53,14 @@ class TransformerBlock(Wired):
         (x, memory, memory_mask, mask). Masks broadcast to (N, heads, queries, keys).
 
     Params:
-        Those of the layers, in a dict by name.
+        The params of the layers, in a dict by name.
 
     Cache:
-        Those of the layers, in a dict by name, and the number of masks.
+        The caches of the layers, in a dict by name, and the number of masks.
 
     Raises:
-        ValueError: If x does not have these entries, or ``norm3`` and ``multihead_attn`` do not come together; errors of a layer
-            get a note that says which.
+        ValueError: If x does not have these entries, or only one of ``norm3`` and ``multihead_attn`` is given. Errors of a layer
+            name it.
 
     References:
         Vaswani et al. 2017, section 3.1; Xiong et al. 2020 for pre-norm.
@@ -113,7 +113,7 @@ class TransformerBlock(Wired):
         return made
 
     def _branches(self, inputs: Names) -> list[list[Names]]:
-        """Return the layers of each branch by name, with their inputs besides the value that passes through."""
+        """Return the layers of each branch by name, with their inputs other than the value on the branch."""
         masks = [tuple([name for name in inputs if name == one]) for one in ("mask", "memory_mask")]
         attend: list[Names] = [("self_attn", *masks[0]), ("dropout1",)]
         forward: list[Names] = [("linear1",), ("activation",), ("dropout",), ("linear2",)]
@@ -132,15 +132,15 @@ class TransformerBlock(Wired):
         dtype: torch.dtype | None = None,
         device: Any = None,
     ) -> Carry:
-        """Return the carry with which ``decode`` starts: room for ``max_length`` steps, and the keys and values of the memory.
+        """Return the initial carry for ``decode``: room for ``max_length`` steps, and the keys and values of the memory.
 
         Args:
             batch: Number of sequences; ``None`` without a batch axis.
             max_length: Number of steps that the carry has room for.
             params: The params of the block; needed only with a memory.
-            memory: The memory, a tensor or (memory, mask), of a block with ``multihead_attn``.
-            dtype: The dtype of keys and values; by default that of the memory.
-            device: Their device; by default that of the memory.
+            memory: The memory, a tensor or (memory, mask), for a block with ``multihead_attn``.
+            dtype: The dtype of keys and values; by default the dtype of the memory.
+            device: The device of keys and values; by default the device of the memory.
 
         Returns:
             A dict of the carries of the attentions, by name.
@@ -156,10 +156,10 @@ class TransformerBlock(Wired):
         if memory is not None:
             memory, *mask = memory if isinstance(memory, tuple) else (memory,)
             dtype, device = dtype or memory.dtype, device or memory.device
-            carry["multihead_attn"] = self._decoder("multihead_attn").memory_carry(
+            carry["multihead_attn"] = self._require_decoder("multihead_attn").memory_carry(
                 self.node_params(params)["multihead_attn"], memory, *mask
             )
-        own = self._decoder("self_attn").init_carry(batch, max_length, dtype=dtype, device=device)
+        own = self._require_decoder("self_attn").init_carry(batch, max_length, dtype=dtype, device=device)
         return {"self_attn": own, **carry}
 
     def decode(self, params: Params, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
@@ -167,34 +167,34 @@ class TransformerBlock(Wired):
 
         Args:
             params: The params of the block.
-            x: The next steps (N, L, embed_dim), one or more. They see all steps before them.
-            carry: What ``init_carry`` or the previous ``decode`` returned.
+            x: One or more next steps (N, L, embed_dim). They see all steps before them.
+            carry: The carry from ``init_carry`` or the previous ``decode``.
 
         Returns:
             The pair of y (N, L, embed_dim) and the new carry.
 
         Raises:
-            ValueError: If self-attention is not causal, the carry is that of another block or batch, or it has no room for the
+            ValueError: If self-attention is not causal, or the carry belongs to another block or batch, or has no room for the
                 steps.
         """
         names = ("self_attn", "multihead_attn") if self.multihead_attn else ("self_attn",)
         if not isinstance(carry, dict) or carry.keys() != {*names}:
-            rule = f"carry must be a dict with the keys {', '.join(names)}, as init_carry makes it"
+            rule = f"carry must be a dict with the keys {', '.join(names)}, from init_carry"
             raise value_error(self.label, rule, describe(carry))
         after = dict(carry)
 
         def call(name: str, layer: Any, p: Params, entry: Any) -> Any:
             if name not in carry:
                 return layer(p, entry)
-            y, after[name] = self._decoder(name).decode(p, entry[0] if isinstance(entry, tuple) else entry, carry[name])
+            y, after[name] = self._require_decoder(name).decode(p, entry[0] if isinstance(entry, tuple) else entry, carry[name])
             return y
 
         graph = self._graphs[0]
         y: Tensor = graph.evaluate(self.node_params(params), (x, None) if graph.inputs[1:] else x, call)
         return y, after
 
-    def _decoder(self, name: str) -> Any:
-        """Return an attention that can decode."""
+    def _require_decoder(self, name: str) -> Any:
+        """Return an attention, after checking that it can decode."""
         attention = getattr(self, name)
         if not hasattr(attention, "decode"):
             raise value_error(

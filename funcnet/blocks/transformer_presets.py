@@ -1,4 +1,4 @@
-"""Encoder and decoder blocks in torch.nn's forms; ``TransformerBlock`` has their formulas."""
+"""Encoder and decoder blocks as in torch.nn; ``TransformerBlock`` has their formulas."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from funcnet.layers.norm.layer_norm import LayerNorm
 
 _GELU = GELU()
 
-_OF_STEPS = ("rotary", "window", "alibi")
+_ONLY_SELF_ATTENTION = ("rotary", "window", "alibi")
 """Options of attention that depend on the distance of steps, which is undefined between a sequence and a memory."""
 
 
@@ -37,15 +37,15 @@ def transformer_encoder_block(
         post-norm  h = N(x + A x)        y = N(h + M h)        A self-attention, M the mlp, N a norm
 
     Params have the paths of torch.nn. Its defaults differ: dropout 0.1, ReLU and ``norm_first=False``. With ``is_causal=True`` it
-    is the block of a language model, and ``decode`` computes step by step.
+    is the block of a language model, and ``decode`` runs it step by step.
 
     Args:
         embed_dim: Number of features of x and y.
         num_heads: Number of heads; it must divide ``embed_dim``.
         hidden: Number of features within the mlp; ``None`` for 4 embed_dim.
         dropout: Probability of dropping an attention weight, an element of either branch's output, or an element within the mlp.
-        activation: Activation of the mlp. With a gated one, like ``SwiGLU()``, ``linear1`` has twice as many features.
-        norm: Norm at every place, each with its own params; ``None`` for ``LayerNorm(embed_dim)``.
+        activation: Activation of the mlp. With a gated activation, like ``SwiGLU()``, ``linear1`` has twice as many features.
+        norm: Norm layer, used for all norms with separate params; ``None`` for ``LayerNorm(embed_dim)``.
         norm_first: Whether norms come before their layers (pre-norm) instead of after the sums (post-norm).
         bias: Whether attention, linear layers and the default norm have biases.
         attention: Further fields of ``MultiHeadAttention``: ``is_causal``, ``num_kv_heads``, ``rotary``, ``alibi``, ``soft_cap``,
@@ -59,7 +59,7 @@ def transformer_encoder_block(
         A ``TransformerBlock``.
 
     Raises:
-        ValueError: If a size is below 1, or the layers refuse theirs.
+        ValueError: If a size is below 1, or a layer rejects its arguments.
         TypeError: For unknown keyword arguments.
 
     References:
@@ -99,7 +99,7 @@ def transformer_decoder_block(
         post-norm  h = N(x + A x)        g = N(h + C(h, m))       y = N(g + M g)
 
     A is self-attention, C attention to the memory m, M the mlp, N a norm. The mask of x comes last and is rarely needed: in a
-    causal sequence that is padded at its end no step sees the padding. ``decode`` computes step by step, with a carry from
+    causal sequence that is padded at its end, no step sees the padding. ``decode`` runs the block step by step, with a carry from
     ``init_carry``, which holds the keys and values of the memory. Params have the paths of torch.nn.
 
     Args:
@@ -107,14 +107,14 @@ def transformer_decoder_block(
         num_heads: Number of heads; it must divide ``embed_dim``.
         hidden: Number of features within the mlp; ``None`` for 4 embed_dim.
         dropout: Probability of dropping an attention weight, an element of any branch's output, or an element within the mlp.
-        activation: Activation of the mlp. With a gated one, like ``SwiGLU()``, ``linear1`` has twice as many features.
-        norm: Norm at every place, each with its own params; ``None`` for ``LayerNorm(embed_dim)``.
+        activation: Activation of the mlp. With a gated activation, like ``SwiGLU()``, ``linear1`` has twice as many features.
+        norm: Norm layer, used for all norms with separate params; ``None`` for ``LayerNorm(embed_dim)``.
         norm_first: Whether norms come before their layers (pre-norm) instead of after the sums (post-norm).
         bias: Whether attention, linear layers and the default norm have biases.
         is_causal: Whether a step sees only itself and earlier steps in self-attention.
         memory_dim: Number of features of the memory; ``None`` for ``embed_dim``.
-        attention: Further fields of ``MultiHeadAttention``, for both attentions; ``rotary``, ``window`` and ``alibi`` only for
-            self-attention, since the steps of a memory are others.
+        attention: Further fields of ``MultiHeadAttention``, for both attentions; ``rotary``, ``window`` and ``alibi`` only apply
+            to self-attention, since x and the memory have different steps.
 
     Shape:
         (x, memory), (x, memory, memory_mask) or (x, memory, memory_mask, mask), x (N, length, embed_dim), memory (N, steps,
@@ -124,7 +124,7 @@ def transformer_decoder_block(
         A ``TransformerBlock``.
 
     Raises:
-        ValueError: If a size is below 1, or the layers refuse theirs.
+        ValueError: If a size is below 1, or a layer rejects its arguments.
         TypeError: For unknown keyword arguments.
 
     References:
@@ -138,7 +138,7 @@ def transformer_decoder_block(
     attend = MultiHeadAttention(embed_dim, num_heads, dropout, bias, is_causal=is_causal, **attention)
     layers = _layers("transformer_decoder_block", embed_dim, hidden, activation, norm, bias)
     drops = _dropouts(dropout, 3)
-    of_memory = {name: value for name, value in attention.items() if name not in _OF_STEPS}
+    of_memory = {name: value for name, value in attention.items() if name not in _ONLY_SELF_ATTENTION}
     look = MultiHeadAttention(embed_dim, num_heads, dropout, bias, kdim=memory_dim, vdim=memory_dim, **of_memory)
     return TransformerBlock(
         self_attn=attend, **layers, multihead_attn=look, norm3=layers["norm1"], **drops, norm_first=norm_first

@@ -1,4 +1,4 @@
-"""Transformer stacks: blocks in series that share masks and memory, in torch.nn's forms.
+"""Transformer stacks: blocks in series that share masks and memory, as in torch.nn.
 
 Sequences are (N, length, embed_dim). The gradients of masks and memory are summed over the blocks.
 """
@@ -21,7 +21,7 @@ from funcnet.value import Value, frozen
 
 @frozen
 class TransformerStack(Serial):
-    """Blocks in series, and a final norm; made with ``transformer_encoder`` or ``transformer_decoder``.
+    """Blocks in series, and a final norm; made by ``transformer_encoder`` or ``transformer_decoder``.
 
         xᵢ = blockᵢ(xᵢ₋₁, c)              y  = N xₙ             c the masks, and the memory of a decoder
         gᵢ₋₁, gcᵢ = blockᵢ.vjp(gᵢ)        gx = g₀,  gc = Σ gcᵢ
@@ -31,17 +31,18 @@ class TransformerStack(Serial):
         names: ``("layers", "norm")``, or ``("layers",)`` without a norm.
 
     Shape:
-        Those of the blocks: x (N, length, embed_dim), or a tuple of it and what every block sees → y (N, length, embed_dim)
+        The shapes of the blocks: x (N, length, embed_dim), or a tuple of it and the inputs that all blocks share → y (N, length,
+        embed_dim)
 
     Params:
         layers: A tuple with the params of each block.
         norm: The params of the final norm, if there is one.
 
     Cache:
-        Those of the layers.
+        The caches of the layers.
 
     Raises:
-        ValueError: If a block refuses its input, with a note that says which.
+        ValueError: If a block rejects its input; the error names the block.
 
     References:
         ``torch.nn.TransformerEncoder``, ``torch.nn.TransformerDecoder``.
@@ -59,15 +60,15 @@ class TransformerStack(Serial):
         dtype: torch.dtype | None = None,
         device: Any = None,
     ) -> tuple[Carry, ...]:
-        """Return the carries with which ``decode`` starts, one for each block.
+        """Return the initial carries for ``decode``, one for each block.
 
         Args:
             batch: Number of sequences; ``None`` without a batch axis.
             max_length: Number of steps that the carries have room for.
             params: The params of the stack; needed only with a memory.
-            memory: The memory, a tensor or (memory, mask), of decoder blocks.
-            dtype: The dtype of keys and values; by default that of the memory.
-            device: Their device; by default that of the memory.
+            memory: The memory, a tensor or (memory, mask), for decoder blocks.
+            dtype: The dtype of keys and values; by default the dtype of the memory.
+            device: The device of keys and values; by default the device of the memory.
 
         Returns:
             A tuple of the carries of the blocks.
@@ -88,20 +89,20 @@ class TransformerStack(Serial):
 
         Args:
             params: The params of the stack.
-            x: The next steps (N, L, embed_dim), one or more. They see all steps before them.
-            carry: What ``init_carry`` or the previous ``decode`` returned.
+            x: One or more next steps (N, L, embed_dim). They see all steps before them.
+            carry: The carry from ``init_carry`` or the previous ``decode``.
 
         Returns:
             The pair of y (N, L, embed_dim) and the new carry.
 
         Raises:
-            ValueError: If self-attention is not causal, the carry is that of another stack or batch, or it has no room for the
+            ValueError: If self-attention is not causal, or the carry belongs to another stack or batch, or has no room for the
                 steps.
         """
         blocks = self._blocks()
         after: list[Carry] = []
         if not isinstance(carry, tuple) or len(carry) != len(blocks):
-            rule = f"carry must be a tuple of {len(blocks)}, one entry per block, as init_carry makes it"
+            rule = f"carry must be a tuple of {len(blocks)}, one entry per block, from init_carry"
             raise value_error(self.label, rule, describe(carry))
         each = self._each(params)
         with errors_at(self, "layers"), errors_at(self.layers[0], lambda: len(after)):
@@ -141,15 +142,15 @@ def transformer_encoder(
 
         xᵢ = blockᵢ(xᵢ₋₁, mask)        y = N xₙ
 
-    y is a tensor also for (x, mask), ready for a pool or a ``Linear``. With ``is_causal=True`` it is the trunk of a language
-    model, and ``decode`` computes step by step. Params have the paths of torch.nn.
+    y is a tensor even if x is (x, mask), ready for a pooling layer or a ``Linear``. With ``is_causal=True`` it is the trunk of a
+    language model, and ``decode`` runs it step by step. Params have the paths of torch.nn.
 
     Args:
         embed_dim: Number of features of x and y.
         num_heads: Number of heads of each block.
         num_layers: Number of blocks.
         hidden: Number of features within the mlp of each block; ``None`` for 4 embed_dim.
-        final_norm: Whether a norm comes last, as pre-norm blocks need it; torch.nn's encoder has none by default.
+        final_norm: Whether to end with a norm, which pre-norm blocks need; torch.nn's encoder has none by default.
         block: Further arguments of ``transformer_encoder_block``.
 
     Shape:
@@ -159,7 +160,7 @@ def transformer_encoder(
         A ``TransformerStack``.
 
     Raises:
-        ValueError: If a number is below 1, or ``transformer_encoder_block`` refuses its arguments.
+        ValueError: If a number is below 1, or ``transformer_encoder_block`` rejects its arguments.
         TypeError: For unknown keyword arguments.
 
     References:
@@ -188,14 +189,14 @@ def transformer_decoder(
 
         xᵢ = blockᵢ(xᵢ₋₁, memory, masks)        y = N xₙ
 
-    ``decode`` computes step by step, with a carry from ``init_carry``. Params have the paths of torch.nn.
+    ``decode`` runs it step by step, with a carry from ``init_carry``. Params have the paths of torch.nn.
 
     Args:
         embed_dim: Number of features of x and y.
         num_heads: Number of heads of each block.
         num_layers: Number of blocks.
         hidden: Number of features within the mlp of each block; ``None`` for 4 embed_dim.
-        final_norm: Whether a norm comes last, as pre-norm blocks need it.
+        final_norm: Whether to end with a norm, which pre-norm blocks need.
         block: Further arguments of ``transformer_decoder_block``.
 
     Shape:
@@ -206,7 +207,7 @@ def transformer_decoder(
         A ``TransformerStack``.
 
     Raises:
-        ValueError: If a number is below 1, or ``transformer_decoder_block`` refuses its arguments.
+        ValueError: If a number is below 1, or ``transformer_decoder_block`` rejects its arguments.
         TypeError: For unknown keyword arguments.
 
     References:
@@ -239,9 +240,9 @@ def transformer(
 
         m = encoder(source)        y = decoder(target, m)
 
-    Sources of several lengths need a ``source_mask``, as ``padding_mask`` makes it. The decoder sees the same steps of the
-    encoded source, or those that ``memory_mask`` shows. ``decode`` computes a target step by step, with a carry from
-    ``init_carry``. Params have the paths of torch.nn: ``encoder.layers.0.self_attn...``.
+    Sources of several lengths need a ``source_mask`` from ``padding_mask``. It also applies to the encoded source in the decoder,
+    unless there is a ``memory_mask``. ``decode`` computes a target step by step, with a carry from ``init_carry``. Params have
+    the paths of torch.nn: ``encoder.layers.0.self_attn...``.
 
     Args:
         embed_dim: Number of features of source, target and y.
@@ -254,14 +255,15 @@ def transformer(
         block: Further arguments of ``transformer_encoder_block``, for all blocks.
 
     Shape:
-        (source, target), then source_mask, target_mask and memory_mask, or the first of these, source (N, steps, embed_dim),
-        target (N, length, embed_dim), source_mask (N, 1, 1, steps), target_mask (N, 1, 1, length) → y (N, length, embed_dim)
+        (source, target), optionally followed by source_mask, then target_mask, then memory_mask, with source (N, steps,
+        embed_dim), target (N, length, embed_dim), source_mask (N, 1, 1, steps), target_mask (N, 1, 1, length) → y (N, length,
+        embed_dim)
 
     Returns:
         An ``EncoderDecoder``.
 
     Raises:
-        ValueError: If a number is below 1, or ``transformer_encoder_block`` refuses its arguments.
+        ValueError: If a number is below 1, or ``transformer_encoder_block`` rejects its arguments.
         TypeError: For unknown keyword arguments.
 
     References:

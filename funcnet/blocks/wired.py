@@ -28,7 +28,7 @@ SUM = Add(broadcast=False)
 
 @frozen
 class _Wiring(Graph):
-    """A graph that names the block it belongs to in errors."""
+    """A graph that names its block in errors."""
 
     owner: str = ""
 
@@ -38,7 +38,7 @@ class _Wiring(Graph):
 
 @frozen
 class Wired(Combinator):
-    """Layers in fields, wired by name; a subclass defines the fields, and the wiring in ``forms`` and ``nodes``.
+    """Base of blocks that wire the layers in their fields: a subclass defines the fields, ``forms`` and ``nodes``.
 
     Fields with ``None`` hold no layer. Params are a dict by field name.
     """
@@ -88,7 +88,7 @@ class Wired(Combinator):
         ins, children = {name: names for name, _, names in graph.nodes}, self.children()
 
         def sources(name: str) -> list[str | None]:
-            """Return the layers that a name stands for: for a sum those of its terms."""
+            """Return the layers that compute a value; for a sum, the layers of its terms."""
             if name in children or name not in ins:
                 return [name if name in children else None]
             return [one for term in ins[name] for one in sources(term)]

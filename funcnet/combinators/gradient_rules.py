@@ -222,7 +222,7 @@ def reverse_gradient(c: float = 1.0) -> ScaleGradient:
         ValueError: If c is not a finite number.
 
     References:
-        Ganin et al. 2016, section 3.2.
+        Ganin et al. 2016.
 
     >>> reverse_gradient(0.5)
     scale_gradient(-0.5)
@@ -276,7 +276,7 @@ def straight_through(layer: Layer) -> StraightThrough:
         ValueError: If y does not have the shape and dtype of x.
 
     References:
-        Bengio et al. 2013, section 4.
+        Bengio et al. 2013.
 
     >>> import torch
     >>> from funcnet.layers.activation.elementary import Sign

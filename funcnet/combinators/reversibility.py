@@ -172,7 +172,7 @@ def reversible(f: Layer, g: Layer) -> Reversible:
         ValueError: If x is not a pair of floating tensors, or f(x₂) is not like x₁, or g(y₁) not like x₂, in shape and dtype.
 
     References:
-        Gomez et al. 2017, eq. 6 to 8 and algorithm 1.
+        Gomez et al. 2017, algorithm 1.
 
     >>> import torch
     >>> from funcnet.layers.linear.linear import Linear

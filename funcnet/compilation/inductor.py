@@ -1,4 +1,4 @@
-"""Dynamo and Inductor: one function traced under its own code, compiled to a kernel, and its first call recorded.
+"""Dynamo and Inductor: a function is traced with its own code object and compiled to a kernel, and its first call is recorded.
 
 Dynamo compiles at most 8 kinds of calls for one code object, so every traced function gets its own code object. Dynamo is not
 thread safe: while one thread traces, a call of a traced function in another thread fails. A lock prevents that.
@@ -17,27 +17,10 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from funcnet import tree
 from funcnet.compilation.cuda_graphs import Kernel, is_on_gpu, kernel_on_gpu
-from funcnet.kernels import small_products
-from funcnet.kernels.choices import NEVER, choice
+from funcnet.compilation.options import are_small, known, needs_checks, product_options, sends, step_options
 from funcnet.kernels.threads import with_one_thread
-
-THREADS = choice("threads of compiled loops", {"one": NEVER, "all": 0}, lambda cpu: 8193, "elements of the largest tensor")
-"""Number of elements of the largest tensor from which a graph is compiled for all threads; see ``kernel_of``."""
-
-CALLS = choice("calls of compiled graphs", {"-O3": NEVER, "-O1": 0}, lambda cpu: 500, "nodes")
-"""Number of nodes from which the calls in a graph are compiled separately from its kernels, with ``-O1``; see ``kernel_of``."""
-
-STREAMS = choice("tensors in one compiled loop", {"up to 16": NEVER, "up to 8": 0}, lambda cpu: 1 << 23, "elements of all inputs")
-"""Number of elements of all inputs from which Inductor puts fewer independent tensors into one loop.
-
-Fused loops over many parameters read and write more streams of memory than a core prefetches. On an AMD EPYC a compiled AdamW
-step of 10 M parameters in 100 tensors takes 13.9 ms with up to 8 tensors and 20.4 with up to 16, donated 9.0 and 9.3. With 1.9 M
-parameters both take the same time. The time to compile grows by 0.1 s for each tensor.
-"""
 
 _NUMBERS = itertools.count()
 _OWN_LOCK = threading.RLock()
@@ -45,9 +28,9 @@ _OWN_LOCK = threading.RLock()
 
 @cache
 def compile_lock() -> Any:
-    """Return the lock under which Dynamo compiles, one for the process; our own lock if this build of torch has none.
+    """Return the lock under which Dynamo compiles, one per process; a lock of this module if this build of torch has none.
 
-    Dynamo is imported here, at the first call: it takes 0.8 s, as long as ``import torch``.
+    Dynamo is imported here, at the first call, since that takes 0.8 s, as long as ``import torch``.
     """
     try:
         from torch._dynamo.convert_frame import compile_lock as lock
@@ -56,76 +39,38 @@ def compile_lock() -> Any:
     return lock
 
 
-@cache
-def inductor_options() -> dict[str, Any]:
-    """Return the options of Inductor that speed up steps, as far as this build of torch has them.
-
-    ``cpp_wrapper`` calls the kernels from C++ and makes a small step a tenth faster. ``cpp.threads`` is read at compile time.
-    ``cpp_wrapper_build_separate`` compiles the calls, one long C++ function, with ``-O1`` instead of ``-O3``.
-    """
-    wanted = {
-        "cpp_wrapper": True,
-        "cpp.threads": 1,
-        "cpp_wrapper_build_separate": True,
-        "cpp.max_horizontal_fusion_size": 8,
-    }
-    return _known(wanted)
-
-
-def _known(options: dict[str, Any]) -> dict[str, Any]:
-    """Return those of the options that this build of torch has."""
-    try:
-        known = set(torch._inductor.list_options())
-    except Exception:
-        known = set()
-    return {name: value for name, value in options.items() if name in known}
-
-
-def product_options() -> dict[str, Any]:
-    """Return the options of Inductor for small products; none if this release of torch lacks what they need.
-
-    Loops over a product's result stay separate from the product: in its kernel they would gain nothing.
-    """
-    if small_products.SMALL.value == 0:
-        return {}
-    try:
-        from funcnet.compilation.product_template import ProductPass
-    except Exception:
-        return {}
-    return {"post_grad_custom_post_pass": ProductPass(), "epilogue_fusion": False}
-
-
 def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
     """Compile a graph with Inductor, for one thread if every tensor in it is small, and in two parts if it is long.
 
-    With two threads each loop would end with one thread waiting for the other: a step of the 2-25-25-25-2 net takes 95 µs, with
-    loops for one thread 58, and 52 if its matrix products use one thread too. With tensors of 8192 elements both take the same
-    time; with 65536 one thread takes a third longer.
+    With two threads, one would wait for the other at the end of each loop: a step of the 2-25-25-25-2 net takes 95 µs with two
+    threads, 58 with loops for one thread, and 52 if its matrix products use one thread too. With tensors of 8192 elements one and
+    two threads take the same time; with 65536, one thread takes a third longer.
 
-    The time of GCC with ``-O3`` grows faster than the length of the function that makes the calls: train steps of 10, 20 and 40
-    residual blocks take 5, 13 and 53 s of a processor, kernels included, and in two parts 2, 4 and 7 s. Small graphs stay in one
-    part, which compiles as fast: in two parts a step of pychrot, in the benchmark, takes 1 % longer.
+    The compile time of GCC with ``-O3`` grows faster than the length of the function that calls the kernels: train steps of 10,
+    20 and 40 residual blocks take 5, 13 and 53 s of processor time, kernels included, and 2, 4 and 7 s in two parts. Small graphs
+    stay in one part, which compiles as fast: in two parts the step of the benchmark pychrot takes 1 % longer.
 
-    Convolutions take the order in memory that the kernels of eager mode choose. With ``layout_optimization`` Inductor would put
-    every image in channels_last: without it the step of a LeNet takes 0.97 of the time, that of a residual net 0.98 (AMD EPYC).
+    Convolutions use the memory order that eager mode's kernels choose. With ``layout_optimization``, Inductor would convert every
+    image to channels_last: without it, the step of a LeNet takes 0.97 times as long, that of a residual net 0.98 (AMD EPYC).
     """
     values = [node.meta.get("example_value") for node in graph.graph.nodes]
     if is_on_gpu(values):
         compile_with = partial(_compiled_for_gpu, graph, examples)
-        return compile_with({}) if _sends(graph) else kernel_on_gpu(compile_with, _inputs(graph, examples))
-    options = {**step_options(values, examples), **_known({"layout_optimization": False})}
-    if _sends(graph):  # calls from C++ do not support collectives
+        return compile_with({}) if sends(graph) else kernel_on_gpu(compile_with, _inputs(graph, examples))
+    checks = {} if needs_checks(graph, values) else {"size_asserts": False}
+    options = {**step_options(values, examples), **known({"layout_optimization": False, **checks})}
+    if sends(graph):  # calls from C++ do not support collectives
         options = {name: value for name, value in options.items() if name != "cpp_wrapper"}
     kernel = _compiled(graph, examples, options)
-    return with_one_thread(kernel) if _are_small(values) and torch.get_num_threads() > 1 else kernel
+    return with_one_thread(kernel) if are_small(values) and torch.get_num_threads() > 1 else kernel
 
 
 def _compiled(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kernel:
     """Compile a graph with loops for small products, or without them if Inductor or the C++ compiler rejects them.
 
-    A warning then says so: the library's products may differ from the loops in the last bits.
+    In the latter case warn, since the library's products can differ from the loops in the last bits.
     """
-    loops = _known(product_options())
+    loops = known(product_options())
     try:
         kernel: Kernel = torch._inductor.compile(graph, examples, options={**options, **loops} or None)
     except Exception as error:
@@ -139,9 +84,9 @@ def _compiled(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kerne
 
 @cache
 def _restarts() -> tuple[type[Exception], ...]:
-    """Return the errors with which Inductor asks Dynamo to trace again, as for numbers that become tensors.
+    """Return the errors that Inductor raises to make Dynamo trace again, for example when numbers become tensors.
 
-    Catching them would drop the loops though nothing is wrong with them.
+    Catching them would disable the loops for no reason.
     """
     try:
         from torch._dynamo.exc import RestartAnalysis
@@ -152,43 +97,15 @@ def _restarts() -> tuple[type[Exception], ...]:
 
 def _compiled_for_gpu(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kernel:
     """Compile a graph for a GPU, without ``cpp_wrapper``, which takes long to compile there and excludes CUDA graphs."""
-    known = {name: value for name, value in options.items() if name in torch._inductor.list_options()}
     with compile_lock():
-        kernel: Kernel = torch._inductor.compile(graph, examples, options=known or None)
+        kernel: Kernel = torch._inductor.compile(graph, examples, options=known(options) or None)
     return kernel
 
 
 def _inputs(graph: Any, examples: list[Any]) -> list[Any]:
-    """Return a graph's inputs as they were traced; tensors that were written to have another version."""
+    """Return a graph's inputs as traced; the version of a tensor shows whether it was written to."""
     places = [node for node in graph.graph.nodes if node.op == "placeholder"]
     return [node.meta.get("example_value", one) for node, one in zip(places, examples, strict=True)]
-
-
-def _sends(graph: Any) -> bool:
-    """Tell whether a graph has collectives."""
-    return any("c10d_functional" in str(node.target) for node in graph.graph.nodes)
-
-
-def step_options(values: list[Any], inputs: list[Any]) -> dict[str, Any]:
-    """Return the options of Inductor for a graph with these node values and inputs."""
-    fits = {
-        "cpp.threads": _are_small(values),
-        "cpp_wrapper_build_separate": len(values) >= CALLS.value,
-        "cpp.max_horizontal_fusion_size": _elements(inputs) >= STREAMS.value,
-    }
-    return {name: value for name, value in inductor_options().items() if fits.get(name, True)}
-
-
-def _are_small(values: list[Any]) -> bool:
-    """Tell whether every tensor among the values of a graph is small; one of symbolic size is not."""
-    sizes = [value.numel() for row in values for value in tree.leaves(row) if isinstance(value, Tensor)]
-    return all(type(size) is int and size < THREADS.value for size in sizes)
-
-
-def _elements(inputs: list[Any]) -> int:
-    """Return the number of elements of all inputs of fixed size."""
-    sizes = [one.numel() for one in inputs if isinstance(one, Tensor)]
-    return sum(size for size in sizes if type(size) is int)
 
 
 class _Records(threading.local):
@@ -221,7 +138,7 @@ _FAKE_TENSORS = logging.getLogger("torch._subclasses.fake_tensor")
 
 
 def _passes(record: logging.LogRecord) -> bool:
-    """Filter log records: records of a thread that withholds them go to its list."""
+    """Filter log records: append those of a thread that withholds them to its list."""
     if _WITHHELD.records is None:
         return True
     _WITHHELD.records.append(record)
@@ -230,10 +147,9 @@ def _passes(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def withheld_log(records: list[logging.LogRecord]) -> Iterator[None]:
-    """Withhold the 20 lines that Dynamo logs about an operation that fails; if the call succeeds, log them at the end.
+    """Withhold the 20 lines that Dynamo logs about a failing operation; log them at the end if the call succeeds.
 
-    If it fails, eager mode may have a better message. The filter stays on the logger, where it passes the records of other
-    threads.
+    If the call fails, the error of eager mode may be clearer. The filter stays on the logger and does not affect other threads.
     """
     _FAKE_TENSORS.addFilter(_passes)
     before, _WITHHELD.records = _WITHHELD.records, records
@@ -251,7 +167,7 @@ def pass_on(records: list[logging.LogRecord]) -> None:
 
 
 def _recorded(graph: Any, examples: list[Any]) -> Kernel:
-    """Compile a graph to a kernel whose calls are recorded; the only backend, since Dynamo keeps every backend forever."""
+    """Compile a graph to a kernel that records its calls. This is the only backend: Dynamo keeps every backend forever."""
     kernel = kernel_of(graph, examples)
 
     def called(*inputs: Any) -> Sequence[Any]:
@@ -266,8 +182,8 @@ def _recorded(graph: Any, examples: list[Any]) -> Kernel:
 def traced(step: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that Dynamo traces, with its own code object and globals.
 
-    Dynamo writes compiled code into the globals, and keeps them as long as the layers that it guards. They are therefore emptied
-    when the function is released; guards, without tensors, stay.
+    Dynamo writes compiled code into the globals, and keeps them as long as the layers that it guards. The globals are therefore
+    emptied when the function is released; guards remain, but hold no tensors.
     """
 
     def called(*arguments: Any, **named: Any) -> Any:
@@ -281,13 +197,13 @@ def traced(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _empty(scope: dict[str, Any]) -> None:
-    """Set all names to ``None``; Dynamo deletes those that it wrote itself."""
+    """Set all names to ``None``; Dynamo itself deletes the names that it wrote."""
     scope.update(dict.fromkeys(scope))
 
 
 @cache
 def _backend() -> Any:
-    """Return the backend; without ``torch._inductor.compile`` it is torch's own, and Dynamo makes every call."""
+    """Return the backend; if torch lacks ``torch._inductor.compile``, its default, with which Dynamo makes every call."""
     try:
         from torch._inductor import compile as _  # noqa: F401
     except ImportError:

@@ -2,7 +2,7 @@
 
 A layer takes an initializer or its name, a key of ``NAMES``. Constant, Zeros, Ones, Uniform, Normal and TruncatedNormal take any
 shape (...). VarianceScaling, XavierNormal, XavierUniform, KaimingNormal, KaimingUniform, LecunNormal, LecunUniform and Orthogonal
-draw weights (out, in, *kernel), and refuse shapes with fewer than two axes. Eye and Sparse draw matrices (out, in), Dirac and
+draw weights (out, in, *kernel), and reject shapes with fewer than two axes. Eye and Sparse draw matrices (out, in), Dirac and
 DeltaOrthogonal weights of convolutions.
 """
 

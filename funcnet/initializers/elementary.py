@@ -45,7 +45,7 @@ class Initializer(Value, ABC):
 
     @classmethod
     def _when_frozen(cls) -> None:
-        """Make the draw of a class name the initializer in its errors, and explain shapes and dtypes that only torch refuses."""
+        """Wrap ``__call__`` so that errors name the initializer, also for shapes and dtypes that only torch rejects."""
         if not hasattr(cls.__call__, "explains_errors"):
             cls.__call__ = _explaining(cls.__call__)  # type: ignore[method-assign]
 
@@ -64,7 +64,7 @@ def _explaining(draw: Any) -> Any:
 
 
 def _require_dtype(dtype: Any) -> None:
-    """Raise ``TypeError`` for anything but a dtype: torch reads some words as devices, and its error would be about those."""
+    """Raise ``TypeError`` for anything but a dtype: torch would read some strings as devices, with a misleading error."""
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError
 
@@ -74,12 +74,12 @@ def _explained(who: Any, shape: Any, dtype: Any, error: Exception) -> Exception:
     if explains(error):
         add_location(error, repr(who))
     elif isinstance(error, (TypeError, OverflowError)) and type(who).__module__.startswith("funcnet."):
-        rule = "shape must be a tuple of whole numbers of at least 0, and dtype a floating one"
+        rule = "shape must be a tuple of whole numbers of at least 0, and dtype a floating dtype"
         return value_error(who, rule, f"{describe(shape)} and {describe(dtype)}")
     return error
 
 
-def _high(value: Any, attribute: Any, got: Any) -> None:
+def _validate_high(value: Any, attribute: Any, got: Any) -> None:
     number(value.low)(value, attribute, got)
 
 
@@ -165,7 +165,7 @@ class Uniform(Initializer):
     """
 
     low: float = field(default=0.0, validator=number())
-    high: float = field(default=1.0, validator=_high)
+    high: float = field(default=1.0, validator=_validate_high)
 
     def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
         return random.uniform(rng, shape, self.low, self.high, dtype)
@@ -197,7 +197,7 @@ class Normal(Initializer):
 
 @frozen
 class TruncatedNormal(Initializer):
-    """Draw from a normal distribution, given that the value lies between two bounds.
+    """Draw from a normal distribution truncated to the interval from ``low`` to ``high``.
 
         x ~ N(mean, std²) given low ≤ x ≤ high
 
@@ -205,7 +205,7 @@ class TruncatedNormal(Initializer):
         mean: The mean before truncation.
         std: The standard deviation before truncation, above 0.
         low: The lower bound, a value and not a number of standard deviations, as in torch.
-        high: The upper bound, likewise.
+        high: The upper bound, also a value.
 
     Shape:
         (...), any shape
@@ -220,7 +220,7 @@ class TruncatedNormal(Initializer):
     mean: float = field(default=0.0, validator=number())
     std: float = field(default=1.0, validator=number(above=0.0))
     low: float = field(default=-2.0, validator=number())
-    high: float = field(default=2.0, validator=_high)
+    high: float = field(default=2.0, validator=_validate_high)
 
     def __call__(self, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
         return random.truncated_normal(rng, shape, self.mean, self.std, self.low, self.high, dtype)

@@ -37,14 +37,14 @@ GAINS = {**dict.fromkeys(_UNIT, 1.0), "tanh": 5 / 3, "relu": math.sqrt(2), "selu
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """Return the gain for weights before a nonlinearity, as ``torch.nn.init.calculate_gain``.
+    """Return the gain for weights before a nonlinearity, as ``torch.nn.init.calculate_gain`` does.
 
         gain = √2 for relu,  √(2 / (1 + a²)) for leaky_relu,  5 / 3 for tanh,  0.75 for selu,  else 1
 
     Args:
         nonlinearity: ``"relu"``, ``"leaky_relu"``, ``"tanh"``, ``"selu"``, ``"sigmoid"``, ``"linear"`` or the name of a
             convolution.
-        param: The slope a of leaky_relu, 0.01 by default; ignored for the others.
+        param: The negative slope a of leaky_relu, 0.01 by default; ignored for others.
 
     Returns:
         The gain.
@@ -59,7 +59,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         raise value_error("calculate_gain", "param must be a finite number, or None", repr(param))
     if nonlinearity == "leaky_relu":
         slope = 0.01 if param is None else float(param)
-        return math.sqrt(2 / (1 + slope * slope))  # slope**2 would raise where it overflows
+        return math.sqrt(2 / (1 + slope * slope))  # slope**2 would raise on overflow
     if nonlinearity not in GAINS:
         raise value_error(
             "calculate_gain", f"nonlinearity must be one of {', '.join([*GAINS, 'leaky_relu'])}", repr(nonlinearity)

@@ -1,7 +1,8 @@
-"""Initializers of weights whose spread depends on the fans.
+"""Initializers of weights whose variance depends on the fans.
 
-A weight of shape (out, in, *kernel) has fan_in = in · Π kernel and fan_out = out · Π kernel. A layer whose weight has other axes,
-or whose channels are in groups, passes its own fans to ``for_fans``. A uniform distribution of variance v has the bounds ±√(3 v).
+A weight of shape (out, in, *kernel) has fan_in = in · Π kernel and fan_out = out · Π kernel. A layer with other axes in its
+weight, or with groups of channels, passes its own fans to ``for_fans``. A uniform distribution of variance v has the bounds ±√(3
+v).
 """
 
 import math
@@ -39,7 +40,7 @@ def _spread(rng: Key | int, shape: Shape, std: float, distribution: str, dtype: 
 
 
 class Scaled(Initializer):
-    """Base of initializers whose standard deviation depends on the fans: those of the shape, unless the layer passes its own."""
+    """Base of initializers whose standard deviation depends on the fans, which are passed or follow from the shape."""
 
     __slots__ = ()
 
@@ -65,7 +66,7 @@ class VarianceScaling(Scaled):
 
     Args:
         scale: The factor of the variance.
-        mode: The n: ``"fan_in"``, ``"fan_out"`` or ``"fan_avg"``.
+        mode: The divisor n: ``"fan_in"``, ``"fan_out"`` or ``"fan_avg"``.
         distribution: ``"normal"``, ``"uniform"`` or ``"truncated_normal"``, which is truncated at ±2 std before it is scaled to
             the variance.
 
@@ -150,9 +151,9 @@ class KaimingNormal(Scaled):
         x ~ N(0, std²)        std = gain / √fan
 
     Args:
-        a: The slope of leaky_relu; ignored for other nonlinearities.
+        a: The negative slope of leaky_relu; ignored for other nonlinearities.
         mode: The fan: ``"fan_in"`` or ``"fan_out"``.
-        nonlinearity: The nonlinearity, whose gain ``calculate_gain`` returns.
+        nonlinearity: The nonlinearity after the layer; ``calculate_gain`` returns its gain.
 
     Shape:
         (out, in, *kernel)
@@ -179,9 +180,9 @@ class KaimingUniform(Scaled):
         x ~ U(-b, b)        b = gain √(3 / fan),  std = gain / √fan
 
     Args:
-        a: The slope of leaky_relu; ignored for other nonlinearities.
+        a: The negative slope of leaky_relu; ignored for other nonlinearities.
         mode: The fan: ``"fan_in"`` or ``"fan_out"``.
-        nonlinearity: The nonlinearity, whose gain ``calculate_gain`` returns.
+        nonlinearity: The nonlinearity after the layer; ``calculate_gain`` returns its gain.
 
     Shape:
         (out, in, *kernel)
@@ -257,7 +258,7 @@ class LecunUniform(Scaled):
 
 @frozen
 class Orthogonal(Initializer):
-    """Draw a matrix with orthonormal rows or columns, whichever are fewer, uniformly among all of these.
+    """Draw a matrix with orthonormal rows or columns, whichever are fewer, uniformly among all such matrices.
 
         x = gain Q        Q R the QR decomposition of a normal matrix, with the signs of R's diagonal moved to Q
 

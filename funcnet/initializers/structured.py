@@ -21,8 +21,8 @@ def _require_axes(initializer: Initializer, shape: Shape, least: int, most: int)
     count_of(shape, initializer)
 
 
-def _at_the_middle(matrix: Tensor, kernel: Shape, middle: Shape) -> Tensor:
-    """Return a weight (out, in, *kernel) with a matrix (out, in) at the position ``middle`` of the kernel, and 0 elsewhere."""
+def _center_in_kernel(matrix: Tensor, kernel: Shape, middle: Shape) -> Tensor:
+    """Return a weight (out, in, *kernel) with a matrix (out, in) at the position ``middle`` of the kernel, else zeros."""
     there = torch.zeros(kernel, dtype=torch.bool, device=matrix.device)
     there[middle] = True
     return torch.where(there, matrix.reshape(*matrix.shape, *[1] * len(kernel)), 0.0)
@@ -45,7 +45,7 @@ class Eye(Initializer):
         gain: The number on the diagonal.
 
     Shape:
-        (out, in); a matrix that is not square has the diagonal of its smaller size.
+        (out, in); if the sizes differ, the diagonal has the smaller size.
 
     Raises:
         ValueError: If the shape does not have two axes.
@@ -67,14 +67,14 @@ class Eye(Initializer):
 
 @frozen
 class Dirac(Initializer):
-    """Identity of a convolution, which then returns as many channels unchanged as it can.
+    """Identity weight of a convolution, which then returns as many channels unchanged as possible.
 
         x[o, i] = 1 for o = i at the middle k // 2 of the kernel, else 0        o counted within its group
 
     It is the identity for an odd kernel with ``padding="same"``.
 
     Args:
-        groups: Number of groups of the convolution; each returns its channels.
+        groups: Number of groups of the convolution; each group returns its own channels.
 
     Shape:
         (out, in / groups, *kernel), with one to three kernel axes.
@@ -97,7 +97,7 @@ class Dirac(Initializer):
         if shape[0] % self.groups:
             raise value_error(self, f"groups={self.groups} must divide the output channels", f"shape {tuple(shape)}")
         matrix = _diagonal(rng, shape[0], shape[1], max(shape[0] // self.groups, 1), dtype)
-        return _at_the_middle(matrix, shape[2:], tuple([k // 2 for k in shape[2:]]))
+        return _center_in_kernel(matrix, shape[2:], tuple([k // 2 for k in shape[2:]]))
 
 
 @frozen
@@ -106,7 +106,7 @@ class DeltaOrthogonal(Initializer):
 
         x = gain Q at the middle (k - 1) // 2 of the kernel, else 0        Q from the QR decomposition of ``Orthogonal``
 
-    Deep convolutional nets without normalization then preserve the norm of their signals.
+    Deep convolutional nets without normalization thereby preserve the norm of their signals.
 
     Args:
         gain: A factor.
@@ -132,7 +132,7 @@ class DeltaOrthogonal(Initializer):
         if shape[1] > shape[0]:
             raise value_error(self, "a weight must have at most as many inputs as outputs", f"shape {tuple(shape)}")
         matrix = Orthogonal(self.gain)(rng, shape[:2], dtype)
-        return _at_the_middle(matrix, shape[2:], tuple([(k - 1) // 2 for k in shape[2:]]))
+        return _center_in_kernel(matrix, shape[2:], tuple([(k - 1) // 2 for k in shape[2:]]))
 
 
 @frozen

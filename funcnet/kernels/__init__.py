@@ -1,8 +1,8 @@
 """Kernels: every ``torch.ops`` name, and every choice between kernels with the measurements behind it, in one place.
 
-Each family of layers has a file of the same name here, as have ``losses`` and ``optimizers``. Times are on one core of an AMD
-EPYC with AVX-512, torch 2.13.0, float32. A kernel given only by its name is torch's own. Torch's private names are looked up in
-``private_names``: a release may lack one.
+Most families of layers have a module of the same name here; ``losses`` and ``optim`` have those of losses and optimizers. Times
+are on one core of an AMD EPYC with AVX-512, torch 2.13.0, float32, unless a module says otherwise. A kernel mentioned only by its
+name is torch's. Torch's private names are looked up in ``private_names``, since a release may lack some of them.
 """
 
 from funcnet.kernels.choices import CHOICES as CHOICES

@@ -20,14 +20,14 @@ TANH = choice(
     lambda cpu: 12_000 if cpu.maker == "amd" and cpu.avx512 and HAS_ONEDNN else NEVER,
     "elements",
 )
-"""Number of elements from which oneDNN computes a tanh of float32."""
+"""Number of elements from which oneDNN computes tanh in float32."""
 
 
 def tanh(x: Tensor) -> Tensor:
-    """Return tanh; on AMD's processors with AVX-512 oneDNN computes it for large float32 tensors.
+    """Return tanh; on AMD processors with AVX-512, oneDNN computes it for large float32 tensors.
 
-    Torch's own calls MKL, which on AMD's processors takes 2.3 ns per element; oneDNN takes 0.4, and 22 µs for a copy in and one
-    out. µs for 2500, 12000, 50000 and 250000 elements: 6.6, 29, 115 and 860 with MKL, 23, 26, 43 and 580 with oneDNN. The
+    Torch's kernel calls MKL, which takes 2.3 ns per element on AMD processors. oneDNN takes 0.4 ns, plus 22 µs to copy the tensor
+    in and out. For 2500, 12000, 50000 and 250000 elements MKL takes 6.6, 29, 115 and 860 µs, oneDNN 23, 26, 43 and 580. The
     relative error is below 7.2e-8 with oneDNN and 5.9e-8 with MKL.
     """
     if is_for_inductor() and x.dtype is torch.float32:
@@ -40,35 +40,35 @@ def tanh(x: Tensor) -> Tensor:
 
 
 def is_small_tanh(x: Tensor) -> bool:
-    """Tell whether ``tanh`` of x is torch's own in eager mode."""
+    """Return whether ``tanh`` calls torch's kernel for x in eager mode."""
     return x.numel() < TANH.value
 
 
-# P, of degree 4 in z = x², through the Chebyshev points of 0 < z < 0.49.
+# Coefficients of P: degree 4 in z = x², interpolated at the Chebyshev points of 0 < z < 0.49.
 _P = (-0.333333214, 0.133320902, -0.053758779, 0.020607152, -0.00558926921)
 
 
 def _tanh_in_arithmetic(x: Tensor) -> Tensor:
-    """Return tanh for loops of the compiler: x + x z P(z), z = x², where |x| < 0.7, else ± (1 - 2 / (1 + exp 2|x|)).
+    """Return tanh as a formula for Inductor's loops: x + x z P(z), z = x², where |x| < 0.7, else ± (1 - 2 / (1 + exp 2|x|)).
 
-    A compiled step of the 2-25-25-25-2 net, which has three of 2500 elements, takes 54 µs, and 59 with the function that Inductor
-    calls. The relative error is below 1.4e-7. Without the first part, as in Inductor's own ``use_decompose_tanh``, no digit of a
-    y below 1e-7 would be right.
+    A compiled step of the 2-25-25-25-2 net, which computes three tanh of 2500 elements, takes 54 µs, and 59 µs with the function
+    that Inductor calls. The relative error is below 1.4e-7. Without the polynomial, as in Inductor's ``use_decompose_tanh``, no
+    digit of a y below 1e-7 would be correct.
     """
     z = x * x
     a = z * _P[4]
     for c in _P[3:0:-1]:
         a = (a + c) * z
-    # The compiler stores an expression with an exponential that is read twice; this one is read once, and others read y.
+    # Inductor stores an expression with an exponential if it is read twice. This one is read once; later code reads y.
     far = (1 - 2 / (1 + (2 * x.abs()).exp())) * torch.where(x < 0, -1.0, 1.0)
     return torch.where(z < 0.49, x + x * ((a + _P[0]) * z), far)
 
 
-# gx of the activations from their output y or input x, in one kernel: tanh takes 1.5 µs, gy (1 - y²) in arithmetic 4.6.
+# gx of activations from their output y or input x, in one kernel: for tanh it takes 1.5 µs, the formula gy (1 - y²) 4.6.
 tanh_backward: Kernel = _aten.tanh_backward.default
 sigmoid_backward: Kernel = _aten.sigmoid_backward.default
 threshold_backward: Kernel = _aten.threshold_backward.default
-# The same for eager mode only.
+# The same, for eager mode only.
 eager_tanh_backward: Kernel = direct(tanh_backward)
 eager_threshold_backward: Kernel = direct(threshold_backward)
 leaky_relu: Kernel = builtin("leaky_relu")
@@ -90,46 +90,46 @@ _prelu_backward: Callable[..., tuple[Tensor, Tensor]] = torchs.prelu_backward
 
 
 def positive_part(x: Tensor) -> Tensor:
-    """Return max(0, x), with the slope 1 at 0 under differentiation; the slope of clamp is 1 up to torch 2.13, then 0."""
+    """Return max(0, x), with derivative 1 at 0 under differentiation; that of ``clamp`` is 1 up to torch 2.13, then 0."""
     return torch.where(x < 0, 0.0, x) if is_differentiated(x) else torch.clamp_min(x, 0)
 
 
 def bounded(x: Tensor, low: float, high: float) -> Tensor:
-    """Return x within bounds, with the slope 1 at them under differentiation; the slope of clamp is 0 from torch 2.14 on."""
+    """Return x clamped to bounds, with derivative 1 at them under differentiation; that of ``clamp`` is 0 from torch 2.14 on."""
     return torch.where(x < low, low, torch.where(x > high, high, x)) if is_differentiated(x) else torch.clamp(x, low, high)
 
 
 def softshrink(x: Tensor, lambd: float) -> Tensor:
-    """Return x moved towards 0 by ``lambd``; in arithmetic while tracing, as Inductor's softshrink of NaN is 0 (torch 2.13.0)."""
+    """Move x towards 0 by ``lambd``; with a formula while tracing, since Inductor's softshrink of NaN is 0 (torch 2.13.0)."""
     if is_compiling():
         return x - bounded(x, -lambd, lambd)
     return _softshrink(x, lambd)
 
 
 def softshrink_backward(gy: Tensor, x: Tensor, lambd: float) -> Tensor:
-    """Return gy where x is outside of ±``lambd``, else 0."""
+    """Return gy where x is outside ±``lambd``, else 0."""
     return _shrink_backward(_softshrink_backward, gy, x, lambd)
 
 
 def hardshrink_backward(gy: Tensor, y: Tensor, lambd: float) -> Tensor:
-    """Return gy where y is outside of ±``lambd``, else 0."""
+    """Return gy where y is outside ±``lambd``, else 0."""
     return _shrink_backward(_hardshrink_backward, gy, y, lambd)
 
 
 def _shrink_backward(kernel: Kernel, gy: Tensor, x: Tensor, lambd: float) -> Tensor:
-    """Call a kernel of torch, or its formula while tracing: the kernel does not accept symbolic sizes (torch 2.13.0)."""
+    """Call torch's kernel, or use its formula while tracing: the kernel does not accept symbolic sizes (torch 2.13.0)."""
     if is_compiling():
         return torch.where((x >= -lambd) & (x <= lambd), 0.0, gy)
     return kernel(gy, x, lambd)
 
 
-# For 256×1024, forward takes 35 µs with the kernel and 93 in halves, backward 114 and 341.
+# For 256×1024, the forward kernel takes 35 µs and separate operations on the halves 93, backward 114 and 341.
 _glu: Kernel = builtin("glu")
 _glu_backward: Kernel = _aten.glu_backward.default
 
 
 def glu(x: Tensor, dim: int) -> Tensor:
-    """Return a σ(b), where a and b are the halves of x. The forward-mode derivative of the kernel does not support bfloat16."""
+    """Return a σ(b), where a and b are the halves of x. The kernel's forward-mode derivative does not support bfloat16."""
     if not is_differentiated(x):
         return _glu(x, dim)
     a, b = x.chunk(2, dim)
@@ -137,7 +137,7 @@ def glu(x: Tensor, dim: int) -> Tensor:
 
 
 def glu_backward(gy: Tensor, x: Tensor, dim: int) -> Tensor:
-    """Return gy σ(b) and gy a σ(b) (1 - σ(b)), joined."""
+    """Return gy σ(b) and gy a σ(b) (1 - σ(b)), concatenated."""
     if not is_differentiated(gy, x):
         return _glu_backward(gy, x, dim)
     a, b = x.chunk(2, dim)
@@ -160,15 +160,15 @@ def log_sigmoid(x: Tensor) -> Tensor:
 
 
 def log_sigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Return gy σ(-x) using only x: 3.8 µs; torch's kernel takes 2.4, but needs a second tensor in the cache.
+    """Return gy σ(-x) from x only, in 3.8 µs; torch's kernel takes 2.4, but needs a second tensor in the cache.
 
-    Beyond 40, where softplus has the slope 1 without an exponential, σ is 1 to every digit of float64.
+    Above 40 softplus computes no exponential and has derivative 1; σ is 1 in float64 there.
     """
     return softplus_backward(gy, -x, 1.0, 40.0)
 
 
 def hardsigmoid_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Return gy / 6 where -3 < x < 3, else 0. Even in float64 the kernel multiplies by 1/6 in float32, an error of 3e-8."""
+    """Return gy / 6 where -3 < x < 3, else 0. Torch's kernel multiplies by a float32 1/6 even in float64, an error of 3e-8."""
     if x.dtype is torch.float64 or is_differentiated(gy, x):
         return hardtanh_backward(gy, x, -3.0, 3.0) / 6
     return _hardsigmoid_backward(gy, x)
@@ -185,10 +185,10 @@ _SEES_BATCHES = torchs.FOUND["_C._functorch.is_batchedtensor"]
 
 
 def prelu(x: Tensor, w: Tensor) -> Tensor:
-    """Return x where it is positive, else w x, with one w for each channel or one for all.
+    """Return x where it is positive, else w x, with one w per channel or a single w.
 
-    Torch's forward-mode derivative is 1 at 0, and the slope in its backward is w there. If ``vmap`` maps w and not x, it writes
-    to an output of another shape, with a warning.
+    At x = 0, torch's forward-mode derivative is 1 but its backward kernel uses w. If ``vmap`` maps w but not x, the kernel
+    resizes its output and warns.
     """
     if not is_differentiated(x, w) and (is_batched(x) >= is_batched(w) if _SEES_BATCHES else is_eager()):
         return torch.prelu(x, w)
@@ -196,17 +196,17 @@ def prelu(x: Tensor, w: Tensor) -> Tensor:
 
 
 def prelu_backward(gy: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """Return gx and the terms of gw, for a w with the axes of x. Torch's derivative of its kernel takes the other side of 0."""
+    """Return gx and the terms of gw, for a w with the axes of x. Torch's derivative of its kernel treats 0 as positive."""
     if not is_differentiated(gy, x, w):
         return _prelu_backward(gy, x, w)
     return torch.where(x > 0, gy, w * gy), torch.where(x > 0, 0.0, x * gy)
 
 
 def of_channels(w: Tensor, x: Tensor) -> Tensor:
-    """Give w the axes of x, whose channels are axis 1, or 0 if there is no other."""
+    """Reshape w to broadcast along the channels of x: axis 1, or axis 0 if x has no other."""
     return w.reshape([-1 if i == min(1, x.dim() - 1) else 1 for i in range(x.dim())])
 
 
 def magnitude(x: Tensor) -> Tensor:
-    """Return |x|; under differentiation with the slope -1 at 0, where torch's slope of 0 is that of neither side."""
+    """Return |x|, with derivative -1 at 0 under differentiation; torch's derivative there is 0, which matches neither side."""
     return torch.where(x > 0, x, -x) if is_differentiated(x) else x.abs()

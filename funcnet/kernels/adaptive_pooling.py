@@ -27,9 +27,9 @@ _adaptive_max_backward: dict[int, Kernel] = {
 
 
 def adaptive_avg_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return the mean of each of ``size`` windows that cover x.
+    """Return the means of ``size`` windows that cover x.
 
-    One window is a plain mean, which takes 0.04 ms for 64×16×28×28 instead of 0.7.
+    A single window is computed as a plain mean, which takes 0.04 ms for 64×16×28×28 instead of 0.7.
     """
     axes = len(size)
     if set(size) == {1} and 0 not in x.shape[-axes:]:
@@ -38,7 +38,7 @@ def adaptive_avg_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def adaptive_avg_pool_backward(gy: Tensor, of: Origin, axes: int) -> Tensor:
-    """Return the gradient of x: each gy divided by the size of its window, at all its elements; without a copy for one window."""
+    """Return the gradient of x: each gy, divided by the size of its window, at all elements of the window."""
     if set(gy.shape[-axes:]) == {1}:
         return (gy / math.prod(of[0][-axes:])).expand(of[0])
     wide = in_single(gy)

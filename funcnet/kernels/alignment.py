@@ -1,16 +1,16 @@
-"""Sums over all alignments of labels with steps: the recursions of connectionist temporal classification.
+"""Sums over all alignments of labels with steps: the recursions of connectionist temporal classification (CTC).
 
     states s = 0 ... 2S:   blank, l₁, blank, l₂, ..., blank      e_t(s) the score of the label of s at step t
     u_t(s) = log Σ exp a_t₋₁(r)                                  r = s, s - 1, and s - 2 between different labels
     a_t(s) = e_t(s) + u_t(s) - m_t                               m_t the largest of them, so that a stays small
     γ_t(r) = Σ γ_t₊₁(s) exp(a_t(r) - u_t₊₁(s))                   the probability that an alignment is in r at step t
 
-γ is the derivative of log Z with respect to e_t(r), where Z sums over the alignments that end in one of the last two states: log
-Z is Σ m_t plus the logarithm of the sum of exp a there.
+γ is the derivative of log Z with respect to e_t(r). Z sums over the alignments that end in one of the last two states: log Z is Σ
+m_t plus the logarithm of the sum of exp a in these states.
 
-Torch's own kernels give the derivative through log_softmax, which is a different one if the scores are not log-probabilities;
-they have no second derivative, and no shapes for the compiler. They are faster: value and gradient take 1.5 ms for 50 steps of 16
-sequences of 30 labels, and 9.4 for 200 steps and 40 labels; these take 3.0 and 13, on one core.
+Torch's CTC kernels return the derivative through log_softmax, which is wrong for scores that are not log-probabilities. They have
+no second derivative, and no meta functions for the compiler. They are faster: value and gradient take 1.5 ms for 50 steps of 16
+sequences of 30 labels, and 9.4 for 200 steps and 40 labels; this module takes 3.0 and 13, on one core.
 """
 
 from typing import NamedTuple
@@ -21,11 +21,11 @@ from torch import Tensor
 from funcnet.kernels.tracing import is_differentiated
 
 IMPOSSIBLE = -1e30
-"""The logarithm of an impossible event: finite, so that no difference of two is NaN."""
+"""The logarithm of the probability of an impossible event: finite, so that differences are never NaN."""
 
 
 class Sums(NamedTuple):
-    """u and a (T, N, states), and Σ m up to each step (T, N)."""
+    """u and a, (T, N, states), and Σ m up to each step, (T, N)."""
 
     u: Tensor
     a: Tensor
@@ -33,7 +33,7 @@ class Sums(NamedTuple):
 
 
 def forward_sums(e: Tensor, may_skip: Tensor) -> Sums:
-    """Return the sums over all predecessors of each state; ``may_skip`` (N, states) tells where s - 2 may precede s."""
+    """Return the sums over all predecessors of each state; ``may_skip`` (N, states) is true where s - 2 may precede s."""
     blocked = _blocked(may_skip, e)
     us = [torch.where(torch.arange(e.shape[2], device=e.device) < 2, 0.0, IMPOSSIBLE).to(e.dtype).expand(e.shape[1:])]
     alphas: list[Tensor] = []

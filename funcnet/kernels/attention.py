@@ -1,11 +1,11 @@
 """Kernels of attention. Times are for forward and backward of (8, 4, 64, 32): 8 rows of the batch, 4 heads, 64 steps.
 
-The flash kernel stores no matrix of queries by keys, so its memory grows linearly with the length instead of quadratically. It
-takes 1.1 ms, and the formula 6.3; for (2, 2, 8, 8) 21 µs and 39. ALiBi, a bias for the flash kernel, takes 1.1 times as long as
-no bias, and a soft cap, which needs the formula, 1.6 times.
+The flash kernel does not store the matrix of queries by keys, so its memory grows linearly with the length instead of
+quadratically. It takes 1.1 ms, and the formula 6.3; for (2, 2, 8, 8) 21 µs and 39. ALiBi, passed to the flash kernel as a bias,
+takes 1.1 times as long as attention without a bias. A soft cap, which needs the formula, takes 1.6 times as long.
 
-In half precision it is not always fastest: its products of small matrices take longer than those of float32. Times in ms on one
-core of an AMD EPYC with AVX512-BF16, causal, in half precision and cast to float32 and back:
+In half precision the flash kernel is not always fastest: its products of small matrices take longer than in float32. Times in ms
+on one core of an AMD EPYC with AVX512-BF16, causal. Each pair is half precision, then a cast to float32 and back:
 
                       bfloat16                        float16
                       forward        backward         forward        backward
@@ -16,8 +16,8 @@ core of an AMD EPYC with AVX512-BF16, causal, in half precision and cast to floa
     (4, 4, 256, 64)   3.5    3.5     8.3    8.0       6.4    3.5     61     8.1
     (2, 4, 512, 64)   6.6    6.6     13.1   15.7      12.4   6.6     151    15.6
 
-Hence float16 is always computed in float32, and bfloat16 only in the backward pass of short sequences, unless products of
-bfloat16 are used: ``attention_products``.
+Hence float16 is always computed in float32. bfloat16 is computed in float32 only in the backward pass of short sequences, unless
+``attention_products`` computes that pass.
 """
 
 from collections.abc import Callable
@@ -35,10 +35,10 @@ from funcnet.kernels.tracing import is_differentiated
 from funcnet.precision import in_single, rounded
 
 ATTENTION = choice("attention", {"formula": NEVER, "flash": 0}, lambda cpu: 0)
-"""Whether the flash kernel computes attention, if it may be used."""
+"""Whether to use the flash kernel where it supports the arguments."""
 
 FLOAT16 = choice("attention in float16", {"float16": NEVER, "float32": 0}, lambda cpu: 0)
-"""Whether the flash kernel computes float16 in float32."""
+"""Whether to cast float16 to float32 for the flash kernel."""
 
 BFLOAT16 = choice(
     "backward attention in bfloat16", {"float32": NEVER, "bfloat16": 0}, lambda cpu: 8193, "numbers in a head's keys"
@@ -51,10 +51,10 @@ _HAS_FLASH = None not in (_flash, _flash_backward)
 
 
 def flashes(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> bool:
-    """Tell whether the flash kernel may be used: in main memory, on 4 axes, with equal head sizes, none of them empty.
+    """Return whether the flash kernel supports these tensors: in main memory, with 4 axes, equal head sizes and no empty axis.
 
-    On the meta device it is used too, so that a summary shows what a step in main memory keeps. Under ``vmap`` it would be called
-    once for each entry, and warn. Its backward has no derivative.
+    It is also used on the meta device, so that a summary shows the memory of a step on the CPU. It is not used under ``vmap``,
+    which would call it once per entry and warn, or under differentiation, since its backward has no derivative.
     """
     given = (q, k, v) if allowed is None else (q, k, v, allowed)
     fits = (
@@ -67,22 +67,22 @@ def flashes(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None) -> bool:
 
 
 def flashes_back(gy: Tensor, *qkv: Tensor) -> bool:
-    """Tell whether the flash kernel's backward may be used: it has no derivative, and ``vmap`` would call it once for each gy.
+    """Return whether the flash kernel's backward may be used: it has no derivative, and ``vmap`` would call it once per gy.
 
-    For 64 gy at once, as in a Jacobian, the formula takes 0.45 times as long as that with 8 steps, and as long with 64 steps.
+    For 64 gys at once, as in a Jacobian, the formula takes 0.45 times as long as those calls with 8 steps, and as long with 64.
     """
     return not is_differentiated(gy, *qkv) and not any([is_batched(x) for x in (gy, *qkv)])  # noqa: C419
 
 
 def _dense(x: Tensor) -> Tensor:
-    """Make the last axis contiguous, as the flash kernel assumes without a check."""
+    """Make the last axis contiguous, which the flash kernel assumes without checking."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def visible_bias(allowed: Tensor | None, bias: Tensor | None, like: Tensor) -> Tensor | None:
-    """Return what the flash kernel adds to the scores, with 4 axes: the bias, or 0, and -∞ where a key must not be seen.
+    """Return the bias of the flash kernel, with 4 axes: ``bias`` or 0, and -∞ for keys that are not allowed.
 
-    The kernel takes a bias of float32 also with queries of half precision.
+    The kernel accepts a float32 bias even with queries in half precision.
     """
     if allowed is not None:
         bias = torch.where(allowed, torch.zeros_like(allowed, dtype=like.dtype) if bias is None else bias, -torch.inf)
@@ -90,12 +90,12 @@ def visible_bias(allowed: Tensor | None, bias: Tensor | None, like: Tensor) -> T
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """Return y of attention and, by row, log Σ eˢ; rows that may see nothing are 0."""
+    """Return y and the log Σ eˢ of each row; y is 0 in rows without an allowed key."""
     like = q
     if q.dtype is k.dtype is v.dtype is torch.float16 and FLOAT16.value == 0:
         q, k, v, bias = q.float(), k.float(), v.float(), _bias_in_single(bias)
     y, lse = _flash(_dense(q), _dense(k), _dense(v), 0.0, causal, attn_mask=bias, scale=scale)
-    y = y if type(y) is Tensor else y.contiguous()  # a DTensor's strides differ from its shard's, which then has no views
+    y = y if type(y) is Tensor else y.contiguous()  # strides of a DTensor can differ from its shard's, and views then fail
     return rounded(y, like), lse
 
 
@@ -116,8 +116,8 @@ def flash_backward(
 def alibi_bias(heads: int, steps: Tensor, keys: Tensor, dtype: torch.dtype) -> Tensor:
     """Return -m |i - j| for the slope m of each head and queries and keys at these steps, (heads, L, S), in float32 at least.
 
-    If the number of heads is a power of 2, the slopes are 2^(-8 h / heads), h = 1, 2, ...; for n more heads, the first n of the
-    slopes between these follow.
+    If the number of heads is a power of 2, the slopes are 2^(-8 h / heads), h = 1, 2, ... For n heads beyond a power of 2, the
+    first n of the slopes between these are appended.
     """
     n = 1 << (heads.bit_length() - 1)
     slopes = [2.0 ** (-8 * h / n) for h in range(1, n + 1)] + [2.0 ** (-4 * h / n) for h in range(1, 2 * n, 2)]
@@ -133,11 +133,11 @@ def _is_quicker_in_single(k: Tensor) -> bool:
     if k.dtype is not torch.bfloat16:
         return k.dtype is torch.float16 and FLOAT16.value == 0
     size = k.shape[-2] * k.shape[-1]
-    return type(size) is int and size < BFLOAT16.value  # a symbol, in a program exported for any length, means no
+    return type(size) is int and size < BFLOAT16.value  # not for a symbol, in a program exported for any length
 
 
 def _joined(x: Tensor, groups: Tensor) -> Tensor:
-    """Stack the rows of the heads that share one head of ``groups``."""
+    """Stack the rows of heads that share one head of ``groups``."""
     heads = groups.shape[-3] if groups.dim() > 2 else 1
     if x.dim() == 2 or x.shape[-3] == heads:
         return x
@@ -145,7 +145,7 @@ def _joined(x: Tensor, groups: Tensor) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply each head of a by the head of b with its number, or of its group."""
+    """Multiply each head of a by the corresponding head of b, or by the head of its group."""
     return torch.matmul(_joined(a, b), b).reshape(*a.shape[:-1], b.shape[-1])
 
 
@@ -156,10 +156,10 @@ def _scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
 def weights(
     q: Tensor, k: Tensor, bias: Tensor | None, allowed: Tensor | None, scale: float, soft_cap: float | None = None
 ) -> Tensor:
-    """Return softmax of q kᵀ · scale + bias over the allowed keys, 0 in rows without any, in float32 at least.
+    """Return the softmax of q kᵀ · scale + bias over the allowed keys, in float32 at least; 0 in rows without an allowed key.
 
     ``soft_cap`` bounds the scores before the bias is added. In half precision the sum of a score and a bias of -100 would be
-    rounded to whole numbers and halves, and y off by 0.17.
+    rounded to a multiple of ½, and y would be off by 0.17.
     """
     s = _scores(q, k, scale)
     s = s if soft_cap is None else tanh(s / soft_cap) * soft_cap
@@ -173,12 +173,12 @@ def weights(
 
 
 def weighted(p: Tensor, v: Tensor) -> Tensor:
-    """Return the weighted sum of the values, in the dtype of the weights, rounded once."""
+    """Return the weighted sum of the values, computed in the dtype of the weights and rounded once."""
     return rounded(_product(p, v.to(p.dtype)), v)
 
 
 def weights_grad(gy: Tensor, v: Tensor) -> Tensor:
-    """Return the gradient of the weights of the values, in float32 at least."""
+    """Return the gradient of the attention weights, in float32 at least."""
     return _product(in_single(gy), in_single(v).mT)
 
 
@@ -190,9 +190,9 @@ def values_grad(gy: Tensor, p: Tensor, v: Tensor) -> Tensor:
 def scores_grads(
     gp: Tensor, p: Tensor, q: Tensor, k: Tensor, bias: Tensor | None, scale: float, soft_cap: float | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the gradients of q, k and bias from that of their weights, rounded once.
+    """Return the gradients of q, k and bias from the gradient of the weights, rounded once.
 
-    The slope of a soft cap is recomputed from q and k: keeping it would double the memory for every query and key.
+    The derivative of a soft cap is recomputed from q and k: keeping it would double the memory per pair of query and key.
     """
     gs = softmax_backward(gp, p, -1, p.dtype)
     gbias = None if bias is None else rounded(unbroadcast(gs, tuple(bias.shape)), bias)

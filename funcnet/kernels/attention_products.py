@@ -1,11 +1,11 @@
-"""Attention's backward pass in bfloat16 as products of matrices, in blocks of queries.
+"""Attention's backward pass in bfloat16 with matrix products, in blocks of queries.
 
-Torch's flash kernel multiplies small tiles, for which the instructions that multiply bfloat16 start too slowly. Here a block of
-128 queries of all heads is one product: scores and softmax are float32, the other four products are bfloat16. With causal
+Torch's flash kernel multiplies small tiles, for which the bfloat16 instructions have too much overhead. Here one batched product
+computes a block of 128 queries for all heads: scores and softmax are float32, the other four products are bfloat16. With causal
 attention a block multiplies only the keys up to its end. The memory for the scores of a block is proportional to the number of
 keys.
 
-Milliseconds on one core of an AMD EPYC with AVX512-BF16, which shared its core with other work:
+Milliseconds on one core of an AMD EPYC with AVX512-BF16, shared with other work:
 
     (N, heads, L, E)               flash      flash in float32    products
     (8, 4, 64, 32)                 4.5        0.8                 0.8
@@ -16,7 +16,7 @@ Milliseconds on one core of an AMD EPYC with AVX512-BF16, which shared its core 
     (2, 4, 512, 64), causal        17.8       19.8                13.2
     (1, 2, 2048, 64), causal       52.4       71.2                63.2
 
-Hence products are used from 8 million multiplications of queries by keys on, for up to 512 keys.
+Hence products are used from 8 million multiplications of queries by keys, for up to 512 keys.
 """
 
 import torch
@@ -36,13 +36,13 @@ BACKWARD = choice(
     lambda cpu: 8_000_000 if cpu.bf16 else NEVER,
     "multiplications of queries by keys",
 )
-"""Number of multiplications from which bfloat16 is computed with products."""
+"""Number of multiplications from which the backward pass in bfloat16 uses matrix products."""
 
 
 def serves(q: Tensor, k: Tensor, bias: Tensor | None) -> bool:
-    """Tell whether products are faster: for bfloat16 with few keys and known sizes.
+    """Return whether to use products: for bfloat16 with few keys and known sizes.
 
-    A bias and grouped heads stay with the flash kernel.
+    The flash kernel computes attention with a bias or grouped heads.
     """
     (n, heads, length, size), keys = q.shape, k.shape[2]
     if q.dtype is not torch.bfloat16 or k.dtype is not q.dtype or bias is not None or k.shape[1] != heads:
@@ -60,7 +60,7 @@ def backward(gy: Tensor, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: f
 
 
 def _block(operands: list[Tensor], start: int, causal: bool, scale: float) -> Gradients:
-    """Return the gradients of a block of queries, and its contributions to those of the keys and values that it may see.
+    """Return the gradients of a block of queries, and its contributions to the gradients of the keys and values that it sees.
 
     ``operands`` are gy, q, k and v, (heads, steps, E).
     """
@@ -76,7 +76,7 @@ def _block(operands: list[Tensor], start: int, causal: bool, scale: float) -> Gr
 
 
 def _scores(q: Tensor, k: Tensor, start: int | None, scale: float) -> Tensor:
-    """Return q kᵀ · scale in float32; the first query is at step ``start`` and sees no later key, with ``None`` all are seen."""
+    """Return q kᵀ · scale in float32; the first query is at step ``start`` and sees no later key, or all keys if ``None``."""
     q, k = q.float(), k.float()
     if start is None:
         return torch.bmm(q, k.mT).mul_(scale)
@@ -85,7 +85,7 @@ def _scores(q: Tensor, k: Tensor, start: int | None, scale: float) -> Tensor:
 
 
 def _joined(blocks: list[Gradients], k: Tensor) -> Gradients:
-    """Concatenate the gradients of queries, and sum those of keys and values in float32: a block has those of the first keys."""
+    """Concatenate the gradients of queries; sum those of keys and values, which cover only the first keys, in float32."""
     gk, gv = (k.new_zeros((k.shape[0] * k.shape[1], *k.shape[2:]), dtype=torch.float32) for _ in range(2))
     for _, one, other in blocks:
         gk[:, : one.shape[1]] += one

@@ -1,6 +1,6 @@
 """Kernels of SM3: the largest elements along each axis, which bound a tensor from above with far fewer numbers.
 
-The maxima of a tensor of shape (a, b, c) are a vector of a + b + c numbers, those of a 0-d tensor a 0-d tensor.
+The maxima of a tensor of shape (a, b, c) are a vector of a + b + c numbers; those of a 0-d tensor are a 0-d tensor.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def maxima(x: Tensor) -> Tensor:
-    """Return, for each axis and each of its positions, the largest element there."""
+    """Return the largest element at each position of each axis."""
     if x.dim() < 2:
         return x
     axes = range(x.dim())
@@ -19,7 +19,7 @@ def maxima(x: Tensor) -> Tensor:
 
 
 def least_bound(bounds: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the smallest of the bounds of each element of a tensor of ``shape``; it broadcasts to this shape."""
+    """Return the smallest bound of each element, as a tensor that broadcasts to ``shape``."""
     if len(shape) < 2:
         return bounds
     lines = [[n if axis == other else 1 for other in range(len(shape))] for axis, n in enumerate(shape)]

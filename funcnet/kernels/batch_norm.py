@@ -35,12 +35,12 @@ def _is_for_one_thread(x: Tensor) -> bool:
 
 
 def forward_of(x: Tensor) -> Kernel:
-    """Return the kernel of the forward pass for an x like this."""
+    """Return the forward kernel for tensors like x."""
     return _forward_on_one_thread if _is_for_one_thread(x) else _forward
 
 
 def backward_of(x: Tensor) -> Kernel:
-    """Return the kernel of the backward pass for an x like this, in eager mode."""
+    """Return the backward kernel for tensors like x, in eager mode."""
     return _backward_on_one_thread if _is_for_one_thread(x) else _direct_backward
 
 
@@ -53,15 +53,15 @@ def _batch_norm_backward(gy: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor
 
 
 STATISTICS = choice("running statistics", {"formula": NEVER, "kernel": 0}, lambda cpu: 0)
-"""Whether the kernel of batch norm also moves the running moments; see ``batch_norm_ahead``."""
+"""Whether the batch norm kernel also updates the running moments; see ``batch_norm_ahead``."""
 
 
 def batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize channels with the moments (μ, σ²) of the batch or running ones: return y, and the batch's μ and 1 / √(σ² + ε).
+    """Normalize channels with the batch's or running moments (μ, σ²): return y, and the batch's μ and 1 / √(σ² + ε).
 
-    The latter two are in float32 at least. For an empty batch, on which torch's kernel raises, μ is 0 and the other 1.
+    The latter two are in float32 at least. For an empty batch, which torch's kernel rejects, they are 0 and 1.
     """
     if x.numel() == 0:
         return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
@@ -80,10 +80,10 @@ def batch_norm(
 def batch_norm_ahead(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments, rate: float
 ) -> tuple[Tensor, Tensor, Tensor, Moments | None]:
-    """Return what ``batch_norm`` does with the batch's moments, and the running moments moved towards them in the same kernel.
+    """Return the results of ``batch_norm`` with the batch's moments, and the running moments updated by the same kernel.
 
-    It works on copies of them; for 20 channels that takes 2.3 µs more, and ``moved`` afterwards 6.7. ``None`` if the kernel does
-    not support it: for an empty batch, in half precision, under ``vmap``, and under differentiation.
+    The kernel updates copies, which takes 2.3 µs more for 20 channels; ``moved`` afterwards would take 6.7. Return ``None`` if
+    the kernel does not support that: for an empty batch, in half precision, under ``vmap``, and under differentiation.
     """
     mean, var = running
     compiling, alike = is_compiling(), x.dtype is mean.dtype is var.dtype and x.dtype not in HALF
@@ -107,7 +107,7 @@ def batch_norm_ahead(
 
 
 def serves_unchecked(x: Tensor, weight: Tensor, running: Moments) -> bool:
-    """Tell whether the two functions below equal ``batch_norm_ahead`` and ``batch_norm_backward``, in eager mode."""
+    """Return whether the two functions below are equivalent to ``batch_norm_ahead`` and ``batch_norm_backward`` in eager mode."""
     dense = weight.is_contiguous() and running[0].is_contiguous() and running[1].is_contiguous()
     return dense and not STATISTICS.value and x.dtype is torch.float32 and running[0].dtype is running[1].dtype is x.dtype
 
@@ -115,7 +115,7 @@ def serves_unchecked(x: Tensor, weight: Tensor, running: Moments) -> bool:
 def unchecked_ahead(
     kernel: Kernel, x: Tensor, weight: Tensor, bias: Tensor, eps: float, running: Moments, rate: float
 ) -> tuple[Tensor, Tensor, Tensor, Moments]:
-    """Return what ``batch_norm_ahead`` does, with the kernel of ``forward_of``; raise ``Misfit`` if σ² needs float64."""
+    """Return the results of ``batch_norm_ahead`` from the kernel of ``forward_of``; raise ``Misfit`` if σ² needs float64."""
     ahead = running[0].clone(), running[1].clone()
     y, mu, r = kernel(x, weight, bias, *ahead, True, rate, eps)
     if not r.min().item() > LEAST:
@@ -126,7 +126,7 @@ def unchecked_ahead(
 def unchecked_backward(
     kernel: Kernel, gy: Tensor, x: Tensor, weight: Tensor, eps: float, batch: Moments
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what ``batch_norm_backward`` does, with the kernel of ``backward_of``."""
+    """Return the results of ``batch_norm_backward`` from the kernel of ``backward_of``."""
     return kernel(gy, x, weight, None, None, *batch, True, eps, _ALL)
 
 
@@ -134,14 +134,14 @@ _ALL = [True, True, True]
 
 
 def variance(r: Tensor, eps: float) -> Tensor:
-    """Return σ², at least 0, from 1 / √(σ² + ε): r⁻² shrunk by ε is one kernel for the difference and its bound."""
+    """Return σ², at least 0, from r = 1 / √(σ² + ε): shrinking r⁻² by ε subtracts and clamps in one kernel."""
     return _softshrink(r**-2, eps)
 
 
 def moved(running: Moments, batch: Moments, rate: float | Tensor, n: int) -> Moments:
-    """Move running (μ, σ²) towards those of a batch of n, with σ² multiplied by n / (n - 1).
+    """Move the running (μ, σ²) towards those of a batch of n, whose σ² is multiplied by n / (n - 1).
 
-    It uses 3 kernels, for 20 channels and with ``variance`` 6.7 µs; old + rate (new - old) after multiplying σ² takes 14.6.
+    Its 3 kernels and ``variance`` take 6.7 µs for 20 channels; multiplying σ² first, then old + rate (new - old), takes 14.6.
     """
     (old_mean, old), (mean, var), unbiased = running, batch, n / max(n - 1, 1)
     if mean.dtype != old.dtype:  # half precision: compute in float32 and round once
@@ -158,7 +158,7 @@ def batch_norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, weight and bias, with the batch's (μ, 1 / √(σ² + ε)) or the running (μ, σ²).
 
-    Torch's kernel would end the process for an empty batch, since it divides by its size.
+    Torch's kernel is not called for an empty batch: it divides by the batch size, which ends the process.
     """
     if x.numel() == 0:
         return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])

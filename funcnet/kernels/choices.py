@@ -1,9 +1,9 @@
-"""The choices between kernels: each with a name, its options, and a rule that decides by processor.
+"""Choices between kernels: each has a name, options, and a rule that decides by processor.
 
-The value of a choice is a number: the size from which its last option is used, in the unit of the choice. 0 uses the last option
-for all sizes, ``NEVER`` the first. A rule depends only on the processor, and a kernel only on the value and the sizes of its
-operands, so results repeat bit for bit from run to run. The module with the kernel reads ``Choice.value``, and has the
-measurements behind the rule.
+The value of a choice is a number: the size, in the unit of the choice, from which the last option is used. 0 uses the last option
+for all sizes, ``NEVER`` the first. A rule depends only on the processor, and the kernel used only on the value and the sizes of
+the operands, so results are identical bit for bit from run to run. The module with the kernel reads ``Choice.value``, and
+documents the measurements behind the rule.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,22 +16,22 @@ from funcnet.kernels.processor import Processor, this_processor
 from funcnet.kernels.tracing import is_compiling
 
 NEVER = 1 << 62
-"""A threshold that no size reaches."""
+"""Threshold that no size reaches."""
 
 AUTOMATIC = "auto"
-"""The option of every choice that stands for its rule."""
+"""The option, available for every choice, that applies its rule."""
 
 Rule = Callable[[Processor], int]
 
 
 class Choice:
-    """A choice between kernels; made by ``choice``.
+    """A choice between kernels, created with ``choice``.
 
     Attributes:
         name: What is chosen, such as ``"matrix products"``.
         options: The value of each option, by name.
-        unit: What the value counts, such as ``"multiplications"``; empty if only options are values.
-        rule: The value for a processor.
+        unit: What the value counts, such as ``"multiplications"``; empty if the choice has no thresholds.
+        rule: Function that returns the value for a processor.
         automatic: The value for this processor.
         value: The current value. Kernels read it in each call; ``set_choice`` and ``forced`` change it.
     """
@@ -80,7 +80,7 @@ _entered: dict[str, Choice] = {}
 
 
 class Choices(Mapping[str, Choice]):
-    """The choices by name. Modules are imported when needed, so reading the table imports all that make choices."""
+    """The choices by name. Reading the table imports all modules that make choices."""
 
     def __getitem__(self, name: str) -> Choice:
         if name not in _entered:
@@ -108,13 +108,13 @@ CHOICES = Choices()
 
 
 def choice(name: str, options: Mapping[str, int], rule: Rule, unit: str = "") -> Choice:
-    """Make a choice between kernels: once for each name, where the module with the kernel is imported.
+    """Create and register a choice between kernels, when the module with the kernel is imported.
 
     Args:
         name: What is chosen.
         options: The value of each option by name, the one for large sizes last: ``{"mkl": NEVER, "onednn": 0}``.
-        rule: Returns the value for a processor: that of an option, or a threshold between them.
-        unit: What a threshold counts; without it there are no values between the options.
+        rule: Function that returns the value for a processor: an option's value, or a threshold.
+        unit: What a threshold counts; if empty, only the values of options are allowed.
 
     Raises:
         ValueError: If the name is taken, or there are fewer than two options.
@@ -176,8 +176,8 @@ def forced(name: str, option: str | int) -> Iterator[Choice]:
 
 
 def _refuse_in_compiled_code(who: str, name: str) -> None:
-    if is_compiling():  # Dynamo shows the text only of a plain error
-        raise ValueError(f"{who}: a choice must be made outside of the code that is compiled, got {name!r} within it")
+    if is_compiling():  # Dynamo shows only the text of a plain ValueError
+        raise ValueError(f"{who}: choices must be set outside of compiled code, got {name!r} within it")
 
 
 def _find(who: str, name: str) -> Choice:
@@ -197,13 +197,13 @@ def _value(who: str, one: Choice, option: str | int) -> int:
     return one.options[option]
 
 
-# The state of all choices as a small number, for keys of compiled programs: 0 if each has the value of its rule.
+# A small number for each state of all choices, for keys of compiled programs: 0 if each has the value of its rule.
 _states: dict[frozenset[tuple[str, int]], int] = {frozenset(): 0}
 _state = [0]
 
 
 def state() -> int:
-    """Return a number for the values of all choices: equal for equal values."""
+    """Return a number that identifies the current values of all choices."""
     return _state[0]
 
 

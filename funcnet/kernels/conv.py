@@ -25,7 +25,7 @@ convolution_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _aten.convo
 
 
 IMAGES = choice("order of images", {"as given": NEVER, "channels_last": 0}, lambda cpu: 1 << 18, "numbers of y")
-"""Number of elements of y from which the first convolution converts an image to channels_last; see ``_is_image``."""
+"""Number of elements of y from which an image with few channels is converted to channels_last; see ``_is_image``."""
 
 WEIGHTS = choice("order beside large weights", {"as given": NEVER, "contiguous": 0}, lambda cpu: 1 << 20, "numbers of the weight")
 """Number of elements of a weight from which a channels_last x is copied instead of the weight; see ``_is_small_beside``."""
@@ -40,7 +40,7 @@ def convolution(
     dilation: tuple[int, ...],
     groups: int,
 ) -> tuple[Tensor, Tensor]:
-    """Convolve over all axes of w but two: return y, and x as the kernel got it, with which to compute the gradients."""
+    """Convolve over all axes of w but two: return y, and the x that the kernel used, from which to compute the gradients."""
     if w.dim() == 4 and 1 < w.shape[1] <= 4 and _is_image(x, w):
         x = x.contiguous(memory_format=torch.channels_last)
     elif w.dim() == 4 and w.numel() >= WEIGHTS.value and _is_small_beside(x, w):
@@ -49,24 +49,24 @@ def convolution(
 
 
 def _is_image(x: Tensor, w: Tensor) -> bool:
-    """Tell whether x, with few channels, is large enough to be converted to channels_last, and may be.
+    """Return whether to convert x to channels_last: if it is large, has few channels, and its memory order is free.
 
     The conversion costs almost nothing for few channels, and all later layers keep the order, in which convolutions and batch
     norms of many channels are faster: a step of a residual net on 32 images of 3×32×32 takes 65 ms, and 84 in the order of x. For
-    one channel it makes no lasting difference: 9.0 ms for the LeNet's step on 64 images either way.
+    one channel it makes no difference: a step of LeNet on 64 images takes 9.0 ms either way.
     """
-    free = x.dim() == 4 and x.dtype is torch.float32 and _is_free(x, w)  # first: an exported size cannot be compared
+    free = x.dim() == 4 and x.dtype is torch.float32 and _is_free(x, w)  # checked first: an exported size cannot be compared
     return free and x.shape[0] * x.shape[2] * x.shape[3] * w.shape[0] >= IMAGES.value
 
 
 def _is_small_beside(x: Tensor, w: Tensor) -> bool:
-    """Tell whether x is channels_last and the kernels would copy a weight many times its size.
+    """Return whether x is channels_last and the weight, which the kernels would copy, is many times larger.
 
-    They copy it in the forward and in the backward pass, and the gradient comes back in another order than the weight, which
-    optimizers take longer to add. Both passes of 512 to 512 channels 3×3 on 4, 16 and 64 images of 4×4 take 8.5, 22 and 68 ms
-    with x copied, and 19, 33 and 78 in channels_last; from 256 to 512 channels on 16 images of 8×8 12.1 and 13.0. Smaller weights
-    are copied within caches: 256 to 256 channels on 16 images of 8×8, with twice as many weights as elements of x, take 17.3 and
-    15.9. A 1×1 weight is the same in both orders.
+    They copy it in both passes, and return a gradient in a different memory order than the weight, which slows optimizers down.
+    Both passes of 512 to 512 channels 3×3 on 4, 16 and 64 images of 4×4 take 8.5, 22 and 68 ms with x copied, and 19, 33 and 78
+    in channels_last; from 256 to 512 channels on 16 images of 8×8 12.1 and 13.0. Smaller weights are copied within the caches:
+    256 to 256 channels on 16 images of 8×8, with twice as many weights as elements of x, take 17.3 and 15.9. A 1×1 weight is the
+    same in both orders.
     """
     if not _is_free(x, w) or x.dim() != 4 or x.is_contiguous() or w.numel() < 4 * x.numel() or not w.is_contiguous():
         return False
@@ -74,7 +74,7 @@ def _is_small_beside(x: Tensor, w: Tensor) -> bool:
 
 
 def _is_free(x: Tensor, w: Tensor) -> bool:
-    """Tell whether the memory order of x may be chosen: in eager mode, and in code that Inductor compiles."""
+    """Return whether the memory order of x may be changed: in eager mode, and in code that Inductor compiles."""
     return is_plain(x, w) or is_plain_for_inductor(x, w)
 
 
@@ -85,11 +85,11 @@ def pad_by(x: Tensor, before: Sequence[int], after: Sequence[int], value: float)
 
 
 def pad(x: Tensor, before: Sequence[int], after: Sequence[int], mode: str) -> Tensor:
-    """Extend the last axes with zeros or, by ``mode``, with elements of x."""
+    """Extend the last axes with zeros or, depending on ``mode``, with elements of x."""
     ends = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
     if mode == "zeros" or not any(ends):
         return pad_by(x, before, after, 0.0)
-    if x.numel() == 0:  # the kernels accept an empty batch, but only one empty axis
+    if x.numel() == 0:  # the kernels accept an empty batch, but no second empty axis
         return x.new_zeros(*x.shape[: -len(before)], *[n + b + a for n, b, a in _ends(x, before, after)])
     if mode == "circular":
         return _around(x, before, after)
@@ -97,7 +97,7 @@ def pad(x: Tensor, before: Sequence[int], after: Sequence[int], mode: str) -> Te
 
 
 def _around(x: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
-    """Extend x with its opposite ends; torch's own circular padding loses the memory format channels_last."""
+    """Extend x with its opposite ends; torch's circular padding loses the memory format channels_last."""
     for axis, (n, b, a) in enumerate(_ends(x, before, after), start=x.dim() - len(before)):
         x = torch.cat((x.narrow(axis, n - b, b), x, x.narrow(axis, 0, a)), axis) if b or a else x
     return x
@@ -108,7 +108,7 @@ def _ends(x: Tensor, before: Sequence[int], after: Sequence[int]) -> list[tuple[
 
 
 def pad_backward(g: Tensor, before: Sequence[int], after: Sequence[int], mode: str) -> Tensor:
-    """Return the gradient of x from that of the extended x: sum over each element and its copies."""
+    """Return the gradient of x from that of the padded x: sum over each element and its copies."""
     for axis, (b, a) in enumerate(zip(before, after, strict=True)):
         if b or a:
             g = _FOLDS[mode](g, g.dim() - len(before) + axis, b, a)
@@ -143,7 +143,7 @@ def _fold_around(g: Tensor, axis: int, before: int, after: int) -> Tensor:
     return gx
 
 
-# With slices, which support all layouts, empty batches and vmap; torch's own kernels for 1, 2 and 3 axes differ in that.
+# Slices support all layouts, empty batches and vmap; torch's kernels for 1, 2 and 3 axes differ in what they support.
 _FOLDS: dict[str, Callable[[Tensor, int, int, int], Tensor]] = {
     "zeros": _cut,
     "reflect": _fold_back,
@@ -153,10 +153,10 @@ _FOLDS: dict[str, Callable[[Tensor, int, int, int], Tensor]] = {
 
 
 def windows(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], places: Sequence[int]) -> Tensor:
-    """Copy what each window over the last axes sees: (N, channels, elements of a window, windows).
+    """Copy the elements of each window over the last axes: (N, channels, elements of a window, windows).
 
-    It is one copy if x is plain: windows of 3×3 over 32×16×34×34 elements take 0.5 ms, one element of the window after the other
-    2.0.
+    A plain x is copied at once: windows of 3×3 over 32×16×34×34 elements take 0.5 ms, and 2.0 with one copy per element of a
+    window.
     """
     if is_plain(x):
         own, along = x.stride()[:2], x.stride()[2:]
@@ -171,7 +171,7 @@ def windows(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: S
 def windows_backward(
     g: Tensor, padded: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], places: Sequence[int]
 ) -> Tensor:
-    """Return the gradient of x, of the lengths ``padded``: the sum over all copies of an element."""
+    """Return the gradient of x, whose last axes have the lengths ``padded``: the sum over all copies of each element."""
     gx = in_single(g).new_zeros((*g.shape[:2], *padded))
     for part, gpart in zip(_seen(gx, kernel, stride, dilation, places), g.unbind(2), strict=True):
         part.add_(gpart.reshape(part.shape))
@@ -179,16 +179,16 @@ def windows_backward(
 
 
 def fold(x: Tensor, *options: Any) -> Tensor:
-    """Add columns into an image; half precision is summed in float32, since the kernel would round after each window."""
+    """Sum columns into an image; half precision is summed in float32, since the kernel would round after each window."""
     return rounded(_fold(in_single(x), *options), x)
 
 
 def _seen(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], places: Sequence[int]
 ) -> Iterator[Tensor]:
-    """Yield, for each element of a window in order, the view of x that the windows have there.
+    """Yield, for each element of a window in order, the view of x with this element of all windows.
 
-    Each view is made on demand: ``torch.func`` does not follow a write to a view that is older than another write.
+    Each view is created on demand: ``torch.func`` does not track a write to a view that is older than another write.
     """
     columns = [*zip(stride, dilation, places, strict=True)]
     for at in itertools.product(*[range(k) for k in kernel]):

@@ -1,6 +1,7 @@
-"""Kernels of losses with one term for each element. Times are for 100×2 elements, and in parentheses for 1000×100.
+"""Kernels of losses with one term per element. Times are for 100×2 elements, and in parentheses for 1000×100.
 
-Kernels that turn infinities into NaN run first; if NaN results, and if values cannot be read, the formula with the limits runs.
+Kernels that turn infinities into NaN run first. If the result has NaN, or if values cannot be read, a formula with the correct
+limits runs instead.
 """
 
 import math
@@ -25,7 +26,7 @@ _smooth_l1: Kernel = builtin("smooth_l1_loss")
 _smooth_l1_backward: Kernel = _aten.smooth_l1_loss_backward.default
 _NONE, _SUM = 0, 2
 
-# Between these the kernel of smooth L1, which squares before dividing, neither overflows nor underflows in float32.
+# Between these, torch's kernel of smooth L1, which squares before dividing, neither overflows nor underflows in float32.
 _BETAS = (1e-9, 1e9)
 
 
@@ -34,9 +35,9 @@ def _may_fuse(y: Tensor, t: Tensor) -> bool:
 
 
 def huber(y: Tensor, t: Tensor, delta: float) -> Tensor:
-    """Return ½ d² within ±δ, else δ (|d| - δ/2): 1.3 µs (11) with torch's kernel and 5.6 (54) in arithmetic.
+    """Return ½ d² within ±δ, else δ (|d| - δ/2): 1.3 µs (11) with torch's kernel and 5.6 (54) with the formula.
 
-    The arithmetic is r (d - r/2), r = d within ±δ; compiled, it is one loop.
+    The formula is r (d - r/2), with r = d clamped to ±δ; compiled, it is one loop.
     """
     if _may_fuse(y, t):
         return _huber(y, t, _NONE, delta)
@@ -46,16 +47,16 @@ def huber(y: Tensor, t: Tensor, delta: float) -> Tensor:
 
 
 def huber_slope(y: Tensor, t: Tensor, delta: float, c: Tensor | float) -> Tensor:
-    """Return c r: 2.5 µs (15) with torch's kernel if c is one tensor, 3.4 (25) in arithmetic."""
+    """Return c r, r = d clamped to ±δ: 2.5 µs (15) with torch's kernel if c is a 0-d tensor, 3.4 (25) with the formula."""
     if isinstance(c, Tensor) and c.dim() == 0 and _may_fuse(y, t):
         return _huber_backward(c, y, t, _SUM, delta)
     return activation.bounded(y - t, -delta, delta) * c
 
 
 def smooth_l1(y: Tensor, t: Tensor, beta: float) -> Tensor:
-    """Return ½ d²/β within ±β, else |d| - β/2, and |d| for β = 0; it takes the time of ``huber``.
+    """Return ½ d²/β within ±β, else |d| - β/2, and |d| for β = 0; it takes as long as ``huber``.
 
-    The arithmetic is s (d - s β/2), where s is the slope.
+    The formula is s (d - s β/2), where s is the derivative.
     """
     if _BETAS[0] < beta < _BETAS[1] and _may_fuse(y, t):
         return _smooth_l1(y, t, _NONE, beta)
@@ -65,7 +66,7 @@ def smooth_l1(y: Tensor, t: Tensor, beta: float) -> Tensor:
 
 
 def smooth_l1_slope(y: Tensor, t: Tensor, beta: float, c: Tensor | float) -> Tensor:
-    """Return c s, s = d/β within ±1."""
+    """Return c s, s = d/β clamped to ±1."""
     if isinstance(c, Tensor) and c.dim() == 0 and _BETAS[0] < beta < _BETAS[1] and _may_fuse(y, t):
         return _smooth_l1_backward(c, y, t, _SUM, beta)
     return _smooth_sign(y - t, beta) * c
@@ -75,7 +76,7 @@ def _smooth_sign(d: Tensor, beta: float) -> Tensor:
     return activation.bounded(d / beta, -1.0, 1.0) if beta else d.sign()
 
 
-# Up to here log cosh d is computed from tanh² d, beyond from |d|: both are exact to a few ulps there.
+# Up to this |d|, log cosh d is computed from tanh² d, above it from |d|: both are exact to a few ulps there.
 _NEAR_TANH = 0.75
 _NEAR = 0.9729550745276566
 
@@ -83,8 +84,8 @@ _NEAR = 0.9729550745276566
 def log_cosh(d: Tensor, th: Tensor) -> Tensor:
     """Return log cosh d from d and th = tanh d: -½ log(1 - th²) for small d, else |d| - log(1 + |th|), exact for any d.
 
-    The cases are added, each clamped to a constant where the other applies: 1000×100 take 208 µs, and a single ``torch.where``
-    220 if its condition changes at random.
+    Both cases are added, each clamped to a constant where the other applies: 1000×100 take 208 µs, and a single ``torch.where``
+    with a random condition 220.
     """
     near = th.clamp(-_NEAR_TANH, _NEAR_TANH)
     if is_differentiated(d, th):
@@ -97,8 +98,8 @@ def log_cosh(d: Tensor, th: Tensor) -> Tensor:
 def kl_terms(y: Tensor, t: Tensor) -> Tensor:
     """Return t (log t - y), 0 where t is 0.
 
-    It takes 4.6 µs (99), and 0.5 (3.5) to search for NaN; the formula with the limits takes 14 (296). Where t is 0 the formula
-    has the derivative 0 in y and in t.
+    It takes 4.6 µs (99), plus 0.5 (3.5) to search for NaN; the formula with the limits takes 14 (296). Where t is 0, the
+    derivatives of the formula in y and in t are 0.
     """
     if is_plain(y, t):
         terms = t.log().clamp_min_(-LARGEST[t.dtype]).sub_(y).mul_(t)
@@ -115,7 +116,7 @@ def kl_target_slope(y: Tensor, t: Tensor) -> Tensor:
 
 
 def generalized_kl_target_slope(y: Tensor, t: Tensor) -> Tensor:
-    """Return log t - y, and -1 where t is 0: the slope of -t, plus 0 for that of t (log t - y)."""
+    """Return log t - y, and -1 where t is 0: the derivative of -t, plus 0 for that of t (log t - y)."""
     p = torch.where(t == 0, 1.0, t)
     return torch.where(t == 0, -1.0, p.log() - y)
 
@@ -136,7 +137,7 @@ def log_kl_target_slope(y: Tensor, t: Tensor, p: Tensor) -> Tensor:
 
 
 def poisson_terms(rate: Tensor, log_rate: Tensor, t: Tensor) -> Tensor:
-    """Return λ - t log λ; 0 where λ and t are 0, and ∞ where λ is ∞: ``counted`` drops the products that would be NaN."""
+    """Return λ - t log λ; 0 where λ and t are 0, and ∞ where λ is ∞: ``counted`` removes the products that would be NaN."""
     if may_search(t):
         terms = torch.addcmul(rate, t, log_rate, value=-1)
         if not has_nan(terms):
@@ -145,7 +146,7 @@ def poisson_terms(rate: Tensor, log_rate: Tensor, t: Tensor) -> Tensor:
 
 
 def counted(t: Tensor, log_rate: Tensor) -> Tensor:
-    """Return log λ, and 0 where its product with t is dropped; it is the slope of the product in t."""
+    """Return log λ, but 0 where its product with t would be NaN: the derivative of the product in t."""
     return torch.where(log_rate.isinf() & ((t == 0) | (log_rate > 0)), 0.0, log_rate)
 
 
@@ -153,7 +154,7 @@ _HALF_LOG_2PI = 0.9189385332046727
 
 
 def stirling(t: Tensor) -> Tensor:
-    """Return t log t - t + ½ log 2πt where t > 1, else 0: nearly log t!."""
+    """Return t log t - t + ½ log 2πt where t > 1, else 0: Stirling's approximation of log t!."""
     u = t.clamp_min(1)
     return ((u + 0.5) * u.log() - u + _HALF_LOG_2PI) * (t > 1)
 
@@ -165,9 +166,9 @@ def stirling_slope(t: Tensor) -> Tensor:
 
 
 def bounded_variance(var: Tensor, eps: float) -> Tensor:
-    """Return the variance, at least ``eps``; NaN where it is negative, if it could not be read.
+    """Return the variance clamped from below at ``eps``; NaN where it is negative and values cannot be read.
 
-    Under differentiation the slope is 1 below ``eps`` too.
+    Under differentiation the derivative is 1 below ``eps`` too.
     """
     if can_look_at(var) and not is_differentiated(var):
         return var.clamp_min(eps)
@@ -176,22 +177,22 @@ def bounded_variance(var: Tensor, eps: float) -> Tensor:
 
 
 def has_negative(x: Tensor) -> bool:
-    """Tell whether there are negative numbers, if they can be read: 1.6 µs (5.8)."""
+    """Return whether x has negative elements, if they can be read: 1.6 µs (5.8)."""
     return can_look_at(x) and x.numel() > 0 and x.amin().item() < 0
 
 
 def has_others_than_signs(t: Tensor) -> bool:
-    """Tell whether there are numbers other than 1 and -1, if they can be read: 2.6 µs (57)."""
+    """Return whether t has elements other than 1 and -1, if they can be read: 2.6 µs (57)."""
     return can_look_at(t) and not t.abs().equal(torch.ones_like(t))
 
 
 def has_no_sign(t: Tensor) -> bool:
-    """Tell whether there is 0 or NaN, if numbers can be read."""
+    """Return whether t has a 0 or NaN, if its elements can be read."""
     return can_look_at(t) and t.numel() > 0 and not t.abs().amin().item() > 0
 
 
 def is_positive(t: Tensor) -> Tensor:
-    """Return 1 for positive and 0 for negative numbers; NaN for 0 and NaN, if they could not be read."""
+    """Return 1 for positive and 0 for negative elements; NaN for 0 and NaN if values cannot be read."""
     if can_look_at(t):
         return (t > 0).to(t.dtype)
     return torch.where(t > 0, torch.ones_like(t), torch.where(t < 0, torch.zeros_like(t), math.nan))
@@ -200,7 +201,7 @@ def is_positive(t: Tensor) -> Tensor:
 def hinge_at(y: Tensor, similar: Tensor, margin: float) -> Tensor:
     """Return y where ``similar`` is 1, max(0, margin - y) where it is 0, and NaN where it is NaN.
 
-    1000×100 take 38 µs this way, and 800 with ``torch.where``.
+    It takes 38 µs for 1000×100, and 800 with ``torch.where``.
     """
     other = activation.positive_part(margin - y)
     if can_look_at(y):
@@ -211,7 +212,7 @@ def hinge_at(y: Tensor, similar: Tensor, margin: float) -> Tensor:
 
 
 def hinge_at_slope(y: Tensor, similar: Tensor, margin: float) -> Tensor:
-    """Return the slope of ``hinge_at``; at y = margin it is -1, as in torch."""
+    """Return the derivative of ``hinge_at``; at y = margin it is -1, as in torch."""
     return torch.addcmul(similar, similar - 1, (y <= margin).to(y.dtype))
 
 

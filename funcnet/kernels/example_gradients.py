@@ -1,6 +1,6 @@
-"""Gradients of each example, and their squares: products of each example's rows with its gradients of y.
+"""Per-example gradients and their squared norms: products of each example's rows with its gradients of y.
 
-    grads[i] = gyᵢᵀ xᵢ      for a single row the outer product      squares[i] = ‖gyᵢᵀ xᵢ‖² = Σ (xᵢ xᵢᵀ) ⊙ (gyᵢ gyᵢᵀ)
+    grads[i] = gyᵢᵀ xᵢ      for a single row, the outer product     squares[i] = ‖gyᵢᵀ xᵢ‖² = Σ (xᵢ xᵢᵀ) ⊙ (gyᵢ gyᵢᵀ)
 
 x (N, t, in), gy (N, t, out): t rows for each of N examples.
 """
@@ -17,17 +17,17 @@ from funcnet.kernels.tracing import is_plain
 from funcnet.precision import in_single, rounded
 
 PIECES = choice("examples at a time", {"all": NEVER, "pieces": 0}, lambda cpu: 1 << 18, "numbers of gradients")
-"""Number of elements of gradients that are computed at a time: 1 MB, which fits in a core's cache with the operands."""
+"""Number of gradient elements that are computed at a time: 1 MB, which fits in a core's cache together with the operands."""
 
 CONVOLUTIONS = choice("example gradients of convolutions", {"bmm": NEVER, "onednn": 0}, lambda cpu: 100_000, "products")
-"""Number of products of an example from which oneDNN convolves examples as groups; see ``is_for_onednn``."""
+"""Number of products per example from which oneDNN convolves examples as groups; see ``is_for_onednn``."""
 
 
 def weight_grads(gy: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
-    """Return gyᵢᵀ xᵢ for every example, (N, out, in), optionally in the memory ``out``.
+    """Return gyᵢᵀ xᵢ for every example, (N, out, in), optionally written to ``out``.
 
-    The result is the largest tensor involved, and writing it takes most of the time: 64 of 1024×784, 205 MB, take 15 ms in huge
-    pages, and 90 in small ones. For single rows ``bmm`` takes as long as a product with broadcasting, which writes each element
+    The result is the largest tensor involved, and writing it takes most of the time: 64 gradients of 1024×784, 205 MB, take 15 ms
+    in huge pages, and 90 in small ones. For single rows ``bmm`` is as fast as a broadcast product, which writes each element
     once.
     """
     g, single = gy.mT, x.shape[1] == 1
@@ -38,12 +38,12 @@ def weight_grads(gy: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def squares(gy: Tensor, x: Tensor, *, bias: bool) -> Tensor:
-    """Return ‖gyᵢᵀ xᵢ‖² for every example, (N,), with a bias plus ‖Σ gyᵢ‖².
+    """Return ‖gyᵢᵀ xᵢ‖² for every example, (N,), plus ‖Σ gyᵢ‖² if there is a bias.
 
-    The gradient itself is computed only if that takes less work. The products of rows take t² (in + out) multiplications, the
-    gradient t in out. For 32 examples of 16 rows of 1152 and 128 elements, the first takes 0.3 ms and the second 2.1; for 576
+    The gradient itself is computed only if that takes fewer multiplications. The products of rows take t² (in + out), the
+    gradient t in out. For 32 examples of 16 rows of 1152 and 128 elements, the former take 0.3 ms and the latter 2.1; for 576
     rows of 25 and 6 elements 68 and 0.15. The gradient is computed for a few examples at a time, in memory that stays in the
-    processor's cache: all at once those 2.1 ms would be 2.9.
+    processor's cache: all at once the 2.1 ms would be 2.9.
     """
     gy, x = in_single(gy), in_single(x)
     if has_fewer_products(x.shape[1], x.shape[2], gy.shape[2]):
@@ -67,20 +67,20 @@ def _weight_squares(gy: Tensor, x: Tensor) -> Tensor:
     return torch.cat(norms).square()
 
 
-_MOST_OF_A_WINDOW = 3125  # so that 100 000 products have at least 32 windows
+_MOST_OF_A_WINDOW = 3125  # then 100 000 products have at least 32 windows
 
 
 def is_for_onednn(gy: Tensor, x: Tensor, windows: int, size: int) -> bool:
-    """Tell whether one convolution with groups computes gradients of ``size`` elements over this many windows.
+    """Return whether to compute the gradients of ``size`` elements over this many windows as one grouped convolution.
 
-    oneDNN computes it: 32 of 64×64×3×3 for 64 windows each take 1.4 ms; ``bmm`` takes 2.0 and the copies of the windows 0.7. For
-    16 windows of 128×64×3×3 oneDNN takes 1.8, and these 1.5; for 6×1×5×5 and images of 28×28 0.31 and 0.2.
+    oneDNN computes 32 gradients of 64×64×3×3 over 64 windows each in 1.4 ms; ``bmm`` takes 2.0, plus 0.7 to copy the windows. For
+    16 windows of 128×64×3×3 oneDNN takes 1.8, and ``bmm`` with the copies 1.5; for 6×1×5×5 and images of 28×28 0.31 and 0.2.
     """
     return windows * min(size, _MOST_OF_A_WINDOW) >= CONVOLUTIONS.value and gy.dtype is torch.float32 and is_plain(gy, x)
 
 
 def convolution_grads(gy: Tensor, x: Tensor, shape: tuple[int, ...], groups: int, *options: Any) -> Tensor:
-    """Return the gradients of a weight of this shape, a row for each example, with the examples as groups of one convolution."""
+    """Return the gradients of a weight of this shape, one row per example, with the examples as groups of one convolution."""
     n, axes = len(x), len(shape) - 2
     weight = x.new_empty(n * shape[0], *shape[1:])
     both = gy.reshape(1, -1, *gy.shape[2:]), x.reshape(1, -1, *x.shape[2:])
@@ -89,24 +89,24 @@ def convolution_grads(gy: Tensor, x: Tensor, shape: tuple[int, ...], groups: int
 
 
 def has_fewer_products(rows: int, ins: int, outs: int) -> bool:
-    """Tell whether the products of rows with each other take fewer multiplications than a gradient of outs × ins elements."""
+    """Return whether the products of rows with each other take fewer multiplications than a gradient of outs × ins elements."""
     return rows == 1 or rows * (ins + outs) <= ins * outs
 
 
 def chunk(size: int, *factors: Tensor) -> int:
-    """Return how many examples of ``size`` elements to treat at a time: all while tracing or under transforms."""
+    """Return the number of examples of ``size`` elements to process at a time: all while tracing or under transforms."""
     return max(1, PIECES.value // max(size, 1)) if is_plain(*factors) else max(len(factors[0]), 1)
 
 
 def pieces(x: Tensor, count: int) -> tuple[Tensor, ...]:
-    """Return x in pieces of ``count`` examples, and the rest."""
+    """Split x into pieces of ``count`` examples; the last one may be smaller."""
     return torch.split(x, count)
 
 
 def table_grads(gy: Tensor, x: Tensor, count: int, padding: int) -> Tensor:
     """Return the gradient of a table of ``count`` rows for every example, (N, count, dim).
 
-    gy (N, t, dim) is summed into the rows given by x (N, t), except the row ``padding`` (-1 is none).
+    gy (N, t, dim) is summed into the rows given by x (N, t), except the row ``padding`` (-1 for no padding).
     """
     n, g = len(x), in_single(gy)
     g = g.masked_fill((x == padding).unsqueeze(2), 0.0) if padding >= 0 else g
@@ -120,7 +120,7 @@ def table_grads(gy: Tensor, x: Tensor, count: int, padding: int) -> Tensor:
 
 
 def table_squares(gy: Tensor, x: Tensor, count: int, padding: int) -> Tensor:
-    """Return the squares of these, Σ ⟨gyᵢ, gyⱼ⟩ over the rows i, j of an example with the same row of the table."""
+    """Return the squared norm of each of these gradients: Σ ⟨gyᵢ, gyⱼ⟩ over the rows i, j of an example with the same index."""
     if x.shape[1] > count:
         return table_grads(gy, x, count, padding).square().sum((1, 2))
     g = in_single(gy)

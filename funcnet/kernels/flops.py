@@ -1,8 +1,8 @@
-"""FLOPs of kernels: two for each pair of factors that a product, a convolution or attention multiplies and adds.
+"""FLOPs of kernels: two for each multiplication and addition in matrix products, convolutions and attention.
 
-torch's own counter has formulas for these too. Its formula for the gradient of the weights of a grouped convolution (torch
-2.13.0) is too large by the number of groups, and it lacks flash attention on the CPU. Formulas that only torch has, or that
-users register with ``torch.utils.flop_counter.register_flop_formula``, count as well.
+Torch's counter has formulas for these too. Its count for the weight gradient of a grouped convolution is too large by a factor of
+the number of groups (torch 2.13.0), and it lacks flash attention on the CPU. Formulas that only torch has, or that users register
+with ``torch.utils.flop_counter.register_flop_formula``, are used as well.
 """
 
 import math
@@ -18,7 +18,7 @@ _aten = torch.ops.aten
 
 
 def _product(a: Tensor, b: Tensor, *others: Any) -> int:
-    """Count a matrix, or a batch of them, times a matrix or a vector."""
+    """Count a matrix, or a batch of matrices, times a matrix or a vector."""
     return 2 * a.numel() * (b.shape[-1] if b.dim() > 1 else 1)
 
 
@@ -27,7 +27,7 @@ def _added(total: Tensor, a: Tensor, b: Tensor, *others: Any) -> int:
 
 
 def _convolution(x: Tensor, w: Tensor, y: Tensor, transposed: bool) -> int:
-    """Count one product with each weight for each place of the window, which is in x for a transposed convolution."""
+    """Count one product per weight and position of the window: in y, or for a transposed convolution in x."""
     return 2 * w.numel() * x.shape[0] * math.prod((x if transposed else y).shape[2:])
 
 
@@ -38,12 +38,12 @@ def _forward(y: Tensor, x: Tensor, w: Tensor, b: Any, stride: Any, padding: Any,
 def _backward(
     gy: Tensor, x: Tensor, w: Tensor, sizes: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *others: Any
 ) -> int:
-    asked: int = sum(others[-1][:2])  # how many of the gradients of x, w and b are computed
+    asked: int = sum(others[-1][:2])  # how many of the gradients of x and w are computed
     return asked * _convolution(x, w, gy, transposed)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, *others: Any) -> int:
-    """Count q kᵀ and p v; a causal mask saves nothing in this count, since it saves little in the kernel."""
+    """Count q kᵀ and p v; a causal mask does not reduce the count, since it saves little in the kernel."""
     return 2 * q[..., 0].numel() * k.shape[-2] * (q.shape[-1] + v.shape[-1])
 
 
@@ -65,7 +65,7 @@ _FORMULAS: Mapping[Any, Callable[..., int]] = {
 
 
 def flops_of(kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any], result: Any) -> int:
-    """Return the FLOPs of a call of a kernel, an overload of an operator; 0 for kernels that multiply no pairs."""
+    """Return the FLOPs of a call of a kernel, an overload of an operator; 0 for kernels that compute no products."""
     from torch.utils.flop_counter import flop_registry
 
     operator = kernel.overloadpacket

@@ -1,4 +1,4 @@
-"""Freed memory: kept in the process for the next tensors instead of returned to the system."""
+"""Freed memory: kept in the process for the next tensors instead of returned to the operating system."""
 
 import ctypes
 import os
@@ -14,26 +14,26 @@ _MOST = (32 << 20) - 8192
 _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
-@constant  # a traced ``init`` of an optimizer really calls it
+@constant  # called for real even when the ``init`` of an optimizer is traced
 def retain_freed_memory(large_blocks: bool = False) -> None:
-    """Have the C library keep up to 512 MB of freed memory for the next tensors, for the whole process.
+    """Make the C library keep up to 512 MB of freed memory for the next tensors, for the whole process.
 
-    A training step frees its caches and gradients at its end. glibc returns memory at the end of its heap to the system, from
-    which it comes back page by page, at about 0.5 to 2 µs for a page of 4 KB: a bare loop of steps of the benchmark's LeNet has
-    560 to 2100 page faults per step, of its residual net 6600, and none once the pages are kept (AMD EPYC). The peak of resident
-    memory stays the same: 44 and 111 MB by default, 46 and 113 kept; it no longer falls by a third between steps.
+    A training step frees its caches and gradients at its end. glibc returns memory at the end of its heap to the system, which
+    provides it again page by page, at about 0.5 to 2 µs per page of 4 KB. In a bare loop, a step of the benchmark's LeNet has 560
+    to 2100 page faults and one of its residual net 6600; once the pages are kept, there are none (AMD EPYC). Peak resident memory
+    hardly changes, from 44 and 111 MB to 46 and 113; it no longer falls by a third between steps.
 
-    If only 64 MB are kept, a step of a ResNet-18 of width 64 on 16 images still loses 6500 pages, since 45 MB of gradients are
-    freed together with the caches; with 512 MB it loses 50.
+    If only 64 MB are kept, a step of a ResNet-18 of width 64 on 16 images still returns 6500 pages, since 45 MB of gradients are
+    freed together with the caches; with 512 MB it returns 50.
 
-    Nothing changes with other C libraries, or if glibc's thresholds are set in the environment. ``fit``, ``train_step`` and the
-    ``init`` of optimizers call this function, since every training loop calls one of them. To opt out, set
+    This has no effect with other C libraries, or if glibc's thresholds are set in the environment. ``fit``, ``train_step`` and
+    the ``init`` of optimizers call this function: every training loop calls one of them. To opt out, set
     ``MALLOC_TRIM_THRESHOLD_``, ``MALLOC_MMAP_THRESHOLD_`` or ``GLIBC_TUNABLES`` in the environment.
 
     Args:
         large_blocks: Whether to keep blocks above 32 MB too, which glibc otherwise maps one by one and always returns. With
-            blocks of 41 MB a step takes 269 ms instead of 417, and the process 350 MB at its peak instead of 243, since free
-            blocks that are too small for the next one stay.
+            blocks of 41 MB a step takes 269 ms instead of 417, and the process needs 350 MB at its peak instead of 243, since
+            free blocks that are too small for the next tensor remain allocated.
     """
     if any([name in os.environ for name in _VARIABLES]):  # noqa: C419 (as elsewhere)
         return
@@ -42,4 +42,4 @@ def retain_freed_memory(large_blocks: bool = False) -> None:
         if large_blocks:
             mallopt(_MAPPED, 0)
         return
-    torch.empty(_MOST, dtype=torch.uint8)  # glibc raises both thresholds itself when such a block is freed
+    torch.empty(_MOST, dtype=torch.uint8)  # glibc raises both thresholds when a block of this size is freed

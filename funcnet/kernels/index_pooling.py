@@ -20,9 +20,9 @@ _fractional_max: dict[int, Kernel] = {
 
 
 def scatter_to_index(x: Tensor, indices: Tensor, shape: Sequence[int]) -> Tensor:
-    """Write x at indices into the flattened last axes of zeros; of several at one index the last remains.
+    """Write x at indices into the flattened last axes of zeros; the last of several elements with the same index remains.
 
-    Under differentiation the others are removed first: with torch's derivative all of them would have a gradient.
+    Under differentiation the others are removed first: torch's derivative would give all of them a gradient.
     """
     at, size = x.dim() - len(shape), math.prod(shape)
     index, rows = indices.flatten(at), x.flatten(at)
@@ -33,7 +33,7 @@ def scatter_to_index(x: Tensor, indices: Tensor, shape: Sequence[int]) -> Tensor
 
 
 def gather_from_index(gy: Tensor, indices: Tensor, axes: int, *, twice: bool) -> Tensor:
-    """Return the gradient of what was written: gy at each index; if ``twice``, 0 for all but the last at one index."""
+    """Return the gradient of the written elements: gy at each index; if ``twice``, 0 for all but the last with the same index."""
     at = gy.dim() - axes
     index = indices.flatten(at)
     gx = gy.flatten(at).gather(-1, index)
@@ -43,20 +43,20 @@ def gather_from_index(gy: Tensor, indices: Tensor, axes: int, *, twice: bool) ->
 
 
 def _stays(index: Tensor, size: int) -> Tensor:
-    """Tell for each entry of an index into ``size`` places whether it is the last at its place."""
+    """Return, for each entry of an index into ``size`` positions, whether it is the last with its value."""
     order = torch.arange(index.shape[-1], device=index.device).expand(index.shape)
     return order.new_zeros((*index.shape[:-1], size)).scatter(-1, index, order).gather(-1, index) == order
 
 
 def sample_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype in which places are computed for x: half precision is too coarse."""
+    """Return the dtype in which window positions are computed for x: half precision is too coarse."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def fractional_max_pool(x: Tensor, kernel: tuple[int, ...], places: tuple[int, ...], samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest element of each of ``places`` windows placed by ``samples``, and its index in x's flattened axes.
+    """Return the largest element of each of ``places`` windows positioned by ``samples``, and its index in x's flattened axes.
 
-    2×2 on 64×16×28×28, to 14×14, takes 3.4 ms; with windows gathered along one axis after the other 6.5.
+    2×2 windows on 64×16×28×28, to 14×14, take 3.4 ms, and 6.5 if windows are gathered along one axis after the other.
     """
     axes = len(kernel)
     wide = lifted(x, axes).to(samples.dtype)
@@ -65,7 +65,7 @@ def fractional_max_pool(x: Tensor, kernel: tuple[int, ...], places: tuple[int, .
 
 
 def fractional_max_pool_backward(gy: Tensor, indices: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Return the gradient of x: gy at each index, like torch's kernel, which on the meta device supports only two axes."""
+    """Return the gradient of x: gy at each index. Torch's own kernel supports only two axes on the meta device."""
     at = gy.dim() - len(lengths)
     wide = in_single(gy)
     gx = wide.new_zeros((*gy.shape[:at], math.prod(lengths)))

@@ -1,4 +1,4 @@
-"""Kernels of gradient transforms: norms of single leaves, and of their units, in float64, where no square of a float32 overflows.
+"""Kernels of gradient transforms: norms of leaves and of their units, in float64, where squares of float32 do not overflow.
 
 The norm of a leaf of a million float32 elements takes 0.2 ms in float64 and 0.1 in float32.
 """
@@ -26,7 +26,7 @@ def rms(x: Tensor) -> Tensor:
 
 
 def unit_norms(x: Tensor) -> Tensor:
-    """Return the norms of the entries of axis 0, with the other axes of size 1; the whole norm of a vector. In float64."""
+    """Return the norm of each entry of axis 0, in float64, with the other axes of size 1; for a vector its whole norm."""
     units: Tensor = torch.linalg.vector_norm(x, dim=[*range(x.dim() > 1, x.dim())], keepdim=True, dtype=torch.float64)
     return units
 
@@ -38,9 +38,9 @@ def times(x: Tensor, factor: Any) -> Tensor:
 
 
 def norm_of_difference(xs: Sequence[Tensor], ys: Sequence[Tensor], *, overwrite: bool) -> Tensor:
-    """Return the Euclidean norm of all x - y together, in float64; with ``overwrite`` the differences may be written to the xs.
+    """Return the Euclidean norm of all x - y together, in float64; with ``overwrite`` the xs may be overwritten.
 
-    The differences of 0.5 million elements take 44 µs in place and 68 in fresh memory, their norm 130.
+    For 0.5 million elements the differences take 44 µs in place and 68 in fresh memory, and their norm 130.
     """
     if not overwrite or not is_eager():
         return norm_of_all([x - y for x, y in zip(xs, ys, strict=True)])

@@ -1,7 +1,7 @@
 """Kernels of linear maps, and the choice of the library for matrix products: MKL or oneDNN.
 
-On one core of an AMD EPYC whose units for AVX-512 have 512 bits, in float32, MKL reaches 90 to 110 GFLOP/s and oneDNN 200 to
-250, and oneDNN starts slower. µs of x wᵀ + b, gyᵀ x and gy w for x (rows, in) and w (out, in):
+On one core of an AMD EPYC with 512-bit AVX-512 units, in float32, MKL reaches 90 to 110 GFLOP/s and oneDNN 200 to 250, but a call
+of oneDNN has more overhead. µs of x wᵀ + b, gyᵀ x and gy w for x (rows, in) and w (out, in):
 
     rows, in, out        MKL                    oneDNN                  MKL / oneDNN
     100, 25, 25          4      4     3         14     15    12         0.3  0.3  0.3
@@ -12,8 +12,8 @@ On one core of an AMD EPYC whose units for AVX-512 have 512 bits, in float32, MK
     4096, 64, 64         392    391   382       182    315   171        2.2  1.2  2.2
     256, 1024, 1024      5923   7019  6102      2732   2908  2848       2.2  2.4  2.1
 
-The units of Zen 4 have 256 bits, so MKL is as close to their peak of 118 GFLOP/s as oneDNN. µs of all three together on an AMD
-EPYC (Zen 4):
+The units of Zen 4 have 256 bits, and MKL comes as close to their peak of 118 GFLOP/s as oneDNN. µs of all three products together
+on an AMD EPYC (Zen 4):
 
     rows, in, out        MKL     oneDNN   MKL / oneDNN
     32, 128, 512         161     222      0.7
@@ -22,7 +22,7 @@ EPYC (Zen 4):
     64, 1568, 128        838     798      1.1
     256, 784, 1024       12688   11535    1.1
 
-In bfloat16, which such processors multiply twice as fast, torch.mm calls oneDNN too, and adds the bias in a second pass:
+In bfloat16, which these processors multiply twice as fast, ``torch.mm`` calls oneDNN too, and adds the bias in a second pass:
 
     rows, in, out        torch                  oneDNN
     1024, 256, 256       490   450   348        354   498   326
@@ -30,10 +30,10 @@ In bfloat16, which such processors multiply twice as fast, torch.mm calls oneDNN
     1024, 1024, 256      1428  1505  1312       1241  1474  1216
     256, 784, 1024       1187  1158  1109       1020  1123  1029
 
-On AMD's processors with AVX-512 "auto" therefore uses oneDNN, from 2 million multiplications on, on Zen 4 from 8 million on: in
-float32, and in bfloat16 for all but the gradient of the weight. On others it uses MKL, which is made for Intel's. The choice
-depends on processor and size, never on a timing, so results repeat bit for bit. A symbolic size, in a program exported for any
-batch, decides nothing: torch's product serves all sizes.
+On AMD processors with AVX-512, "auto" therefore uses oneDNN from 2 million multiplications on, or 8 million on Zen 4: in float32,
+and in bfloat16 for all but the gradient of the weight. On other processors it uses MKL, which is optimized for Intel. The choice
+depends on processor and size, never on a timing, so results are identical from run to run, bit for bit. With a symbolic size, in
+a program exported for any batch, torch's product is used.
 """
 
 from collections.abc import Callable, Iterator
@@ -58,13 +58,13 @@ _linear: Callable[..., Tensor] = builtin("linear")
 
 @cache
 def _onednn() -> Callable[..., Tensor] | None:
-    """Return oneDNN's product, if this build of torch has it."""
+    """Return oneDNN's product; ``None`` if this build of torch lacks it."""
     product: Callable[..., Tensor] | None = onednn_linear if HAS_ONEDNN else None
     return product
 
 
 def _options(product: Callable[..., Tensor] | None) -> dict[str, int]:
-    """Return the threshold in multiplications for each library's name; a build may lack oneDNN's product."""
+    """Return the threshold of each library, by name; a build may lack oneDNN's product."""
     return {"mkl": NEVER, "onednn": NEVER if product is None else 0}
 
 
@@ -82,8 +82,8 @@ def set_matmul_library(library: str) -> None:
     """Choose the library that computes matrix products in float32, and adds the bias in bfloat16, for the whole process.
 
     Args:
-        library: ``"mkl"``, ``"onednn"``, or ``"auto"`` to choose by processor and size. In a build of torch without oneDNN, MKL,
-            or the library that torch uses instead, computes all products.
+        library: ``"mkl"``, ``"onednn"``, or ``"auto"`` to choose by processor and size. In a build of torch without oneDNN, all
+            products are computed by MKL, or the library that torch uses instead.
 
     Raises:
         ValueError: For another name.
@@ -120,7 +120,7 @@ def _require_library(who: str, library: str) -> None:
 
 
 def _multiplied() -> tuple[torch.dtype, ...]:
-    """Return the dtypes of oneDNN's products, bfloat16 only if the processor has instructions for it."""
+    """Return the dtypes that oneDNN multiplies; bfloat16 only if the processor has instructions for it."""
     return (torch.float32, torch.bfloat16) if _onednn() and onednn_takes_bfloat16() else (torch.float32,)
 
 
@@ -128,16 +128,16 @@ _DTYPES = _multiplied()  # Dynamo cannot call it
 
 
 def by_onednn() -> bool:
-    """Tell whether oneDNN is preferred for large products, on this processor or after ``set_matmul_library``."""
+    """Return whether oneDNN computes large products, by the rule for this processor or after ``set_matmul_library``."""
     return PRODUCTS.value < NEVER
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """Return x wᵀ + b, over the last axis of x.
 
-    Torch multiplies a tensor in main memory with one on the meta device, and returns memory that nothing was written to; a nested
-    x gives a nested y; and a bias of another dtype is cast if x has more than two axes, or ``vmap`` is active. These raise
-    ``Misfit``.
+    Raise ``Misfit`` for operands that torch accepts silently: a tensor in main memory times one on the meta device, whose product
+    is uninitialized memory; a nested x, whose product is nested; and a bias of another dtype, which torch casts if x has more
+    than two axes or ``vmap`` is active.
     """
     if w.is_cpu is not x.is_cpu or x.is_nested or (b is not None and b.dtype is not w.dtype and not is_autocast()):
         raise Misfit
@@ -148,7 +148,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 
 
 def is_small(x: Tensor, features: int) -> bool:
-    """Tell whether ``torch.mm`` computes all products of a linear map from the rows of a matrix to ``features``."""
+    """Return whether ``torch.mm`` computes all products of a linear map from the matrix x to ``features``."""
     return x.dim() == 2 and x.numel() * features < PRODUCTS.value
 
 
@@ -187,11 +187,11 @@ def matmul_input_grad(gy: Tensor, w: Tensor) -> Tensor:
 
 
 def matmul_weight_grad(gy: Tensor, x: Tensor) -> Tensor:
-    """Return gyᵀ x, over all axes but the last, as the gradient of a weight sums over rows.
+    """Return gyᵀ x, summed over all axes but the last: the gradient of a weight.
 
-    If gy is wide and has many rows, oneDNN is faster with xᵀ gy, which a copy transposes: 1.5 ms instead of 2.6 for 2048 rows of
-    128 and 512; 3.0 instead of 4.0 for 1024 rows of 256 and 1024. Elsewhere it is slower: 3.3 against 2.7 for 1024 rows of 1024
-    and 256.
+    If gy is wide and has many rows, it is faster to compute xᵀ gy with oneDNN and to transpose the result with a copy: 1.5 ms
+    instead of 2.6 for 2048 rows of 128 and 512; 3.0 instead of 4.0 for 1024 rows of 256 and 1024. For other sizes it is slower:
+    3.3 ms instead of 2.7 for 1024 rows of 1024 and 256.
     """
     if gy.dim() != 2:
         gy, x = gy.reshape(-1, gy.shape[-1]), x.reshape(-1, x.shape[-1])
@@ -204,7 +204,7 @@ def matmul_weight_grad(gy: Tensor, x: Tensor) -> Tensor:
 
 
 def linear_vjp(gy: Tensor, x: Tensor, w: Tensor, bias: bool) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return gyᵀ x, Σ gy if there is a bias, and gy w; small products, of which a step has many, need only one check."""
+    """Return gyᵀ x, Σ gy if there is a bias, and gy w; small products, which are frequent, are checked only once."""
     if w.is_cpu is not gy.is_cpu:
         raise Misfit
     count = gy.numel() * w.shape[1]
@@ -220,19 +220,19 @@ def sum_of_rows(gy: Tensor) -> Tensor:
 
 
 def linear_grads(x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of a linear map's weight, gyᵀ x, and bias, Σ gy; all axes but the last are rows."""
+    """Return the gradients of a linear map's weight, gyᵀ x, and bias, Σ gy, summed over all axes but the last."""
     return matmul_weight_grad(gy, x), sum_of_rows(gy)
 
 
 def _serves(x: Tensor, w: Tensor, b: Tensor | None = None) -> bool:
-    """Tell whether oneDNN's product takes these: not empty, of one dtype, plain, and the bias as long as the weight."""
+    """Return whether oneDNN's product supports the operands: not empty, plain, of one dtype, the bias as long as the weight."""
     if x.dtype not in _DTYPES or w.dtype is not x.dtype or w.dim() != 2 or x.dim() == 0 or 0 in (*x.shape, *w.shape):
         return False
     return (b is None or (b.dtype is x.dtype and b.shape == w.shape[:1])) and _alone(x, w, b)
 
 
 def _alone(*tensors: Tensor | None) -> bool:
-    """Tell whether no one differentiates through tensors or, in eager mode, maps over them; in compiled code mapping is fine."""
+    """Return whether tensors are not differentiated or, in eager mode, mapped over; compiled code supports mapping."""
     return is_plain_data(*tensors) and (is_compiling() or is_untransformed())
 
 
@@ -245,12 +245,12 @@ def _by_onednn(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 
 def _product(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     product = _onednn()
-    assert product is not None  # otherwise no size reaches the threshold
+    assert product is not None  # without oneDNN no size reaches the threshold
     return product(x, w, b, "none", [], "")
 
 
-# In compiled code the product is a custom operator, which Inductor calls without lowering it. Inductor lowers oneDNN's own
-# operator, and only for constant weights. 256×784 by 784×1024 takes 2.1 ms this way, and 4.6 with Inductor's product.
+# In compiled code the product is a custom operator, which Inductor calls without lowering it. Inductor supports oneDNN's own
+# operator only for constant weights. 256×784 times 784×1024 takes 2.1 ms this way, and 4.6 with Inductor's product.
 _library = torch.library.Library("funcnet", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define("product(Tensor x, Tensor w, Tensor? b) -> Tensor")  # type: ignore[no-untyped-call]
 _library.impl("product", _product, "CPU")  # type: ignore[no-untyped-call]
@@ -258,7 +258,7 @@ torch.library.register_fake("funcnet::product", lambda x, w, b: x.new_empty((*x.
 
 
 def _product_mapped(info: Any, dims: tuple[int | None, ...], x: Tensor, w: Tensor, b: Tensor | None) -> tuple[Tensor, int]:
-    """Map over the product, for ``vmap`` in compiled code: all entries at once if they share the weight, else with ``matmul``."""
+    """Implement ``vmap`` of the product in compiled code: one product if all entries share the weight, else ``matmul``."""
     over_x, over_w, over_b = dims
     x = x.expand(info.batch_size, *x.shape) if over_x is None else x.movedim(over_x, 0)
     if over_w is None and over_b is None:

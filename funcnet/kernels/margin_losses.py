@@ -1,6 +1,6 @@
-"""Kernels of margin losses of classes.
+"""Kernels of margin losses over classes.
 
-Torch's kernels for several labels take one pair of classes after the other. They have no derivative and no rule for ``vmap``; the
+Torch's kernels for several labels compute one pair of classes at a time. They have no derivative and no rule for ``vmap``; the
 formulas that replace them compute all pairs of classes.
 
 | µs, rows × classes | 64×10 | 128×100 | 64×1000 |
@@ -26,8 +26,8 @@ _margin_backward: Callable[..., Tensor] = _aten.multilabel_margin_loss_backward.
 def multilabel_margin(y: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return Σ max(0, 1 - y_t + yᵢ) / classes for each row, over its labels t and the classes i that are not labels.
 
-    Also return which classes are labels, as 0 and 1 in the dtype of y. The labels end before the first -1. The kernel treats NaN
-    as a term of 0, so y is searched for it: 0.4 of 5 µs for 64×10.
+    Also return which classes are labels, as 0 and 1 in the dtype of y. The labels end before the first -1. The kernel drops terms
+    that are NaN, so y is searched for NaN, which takes 0.4 of 5 µs for 64×10.
     """
     if is_plain(y, labels) and not has_nan(y):
         return _margin(y, labels, 0)
@@ -36,7 +36,7 @@ def multilabel_margin(y: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def multilabel_margin_backward(g: Any, y: Tensor, labels: Tensor, is_label: Tensor) -> Tensor:
-    """Return the gradient of y from that of each row's value: a tensor, or a number for all."""
+    """Return the gradient of y from the gradients g of the rows' values: a tensor, or one number for all rows."""
     g = (g if isinstance(g, Tensor) else y.new_full((), g)).expand(y.shape[:-1])
     if is_plain(g, y, is_label):
         return _margin_backward(g, y, labels, 0, is_label)

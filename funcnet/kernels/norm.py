@@ -1,4 +1,4 @@
-"""Kernels of normalization by rows and groups, and what they share with batch norm."""
+"""Kernels of normalization by rows and groups, and helpers that batch norm shares."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -30,10 +30,11 @@ Leaves = Sequence[Tensor | None]
 def singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tensor | None, beside: Leaves, *more: Any) -> Any:
     """Call ``kernel(*tensors, weight, *beside, *more)`` with tensors like x in half precision, and the others in float32.
 
-    With weights in half precision the kernels of batch and group norm round moments and partial sums: for 64×8×32×32 in bfloat16,
-    300 from 0, torch's own gradient of γ is 140 % off, that of a group norm 10 %. With all in float32 it is a thousandth off, in
-    the same time; this needs a weight. Some transforms and devices do not support kernels of two dtypes: there x is in float32
-    too, and so it is while tracing, where torch's meta function promises moments in half precision (torch 2.13.0).
+    With weights in half precision, the kernels of batch and group norm round moments and partial sums: for 64×8×32×32 in bfloat16
+    with a mean of 300, torch's gradient of γ is off by 140 %, that of a group norm by 10 %. With weights in float32 it is off by
+    0.1 %, in the same time; without a weight, ones are passed. Some transforms and devices do not support kernels with two
+    dtypes, and torch's meta function promises moments in half precision (torch 2.13.0): there, and while tracing, x is cast to
+    float32 too.
     """
     gamma = x.new_ones(x.shape[1], dtype=torch.float32) if weight is None else weight
     wide = tensors if x.is_cpu and is_untransformed() and not is_compiling() else _single(tensors)
@@ -41,12 +42,12 @@ def singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tenso
 
 
 def unstrided(*leaves: Tensor | None) -> list[Any]:
-    """Return γ, β and moments without gaps, as the kernels of group norm, and of batch norm in evaluation, assume."""
+    """Return γ, β and moments contiguous, as the kernels of group norm, and of batch norm with running moments, assume."""
     return [None if leaf is None else leaf.contiguous() for leaf in leaves]
 
 
 def is_wider(r: Tensor, x: Tensor) -> bool:
-    """Tell whether the statistics of x needed float64, so that its gradients do too."""
+    """Return whether the statistics of x needed float64; then its gradients do too."""
     return r.dtype is torch.float64 and x.dtype is not torch.float64
 
 
@@ -77,10 +78,10 @@ def layer_norm(
 
 
 def _mixed(x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None) -> list[Tensor | None]:
-    """Return x in half precision and γ and β in float32, with which the kernel keeps μ and 1 / σ in float32 too.
+    """Return x in half precision and γ and β in float32; the kernel then keeps μ and 1 / σ in float32 too.
 
-    With γ and β in bfloat16, a row of numbers near 300 has a μ that is off by 1. Some transforms and devices do not support
-    kernels of two dtypes.
+    With γ and β in bfloat16, μ of a row of numbers near 300 is off by 1. Some transforms and devices do not support kernels with
+    two dtypes.
     """
     gamma = x.new_ones(shape, dtype=torch.float32) if weight is None else weight.float()
     return [x if x.is_cpu and is_untransformed() else x.float(), gamma, None if bias is None else bias.float()]
@@ -95,11 +96,11 @@ def layer_norm_backward(
     bias: Tensor | None,
     mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, weight and bias, as far as ``mask`` asks, from the rows' μ and 1 / √(σ² + ε).
+    """Return the gradients of x, weight and bias that ``mask`` selects, from the rows' μ and 1 / √(σ² + ε).
 
-    For 1024×256 they take 79 µs, gx only 54, the others only 36, and these two in arithmetic 125. Half precision is summed in
-    float32: the kernel adds up rows in the dtype of x, and torch's own bias gradient of 5000 rows in bfloat16 is 60 % off. For
-    1024×256 in bfloat16 that takes 490 µs, the kernel 210, and in float16 150 and 160.
+    For 1024×256, all three take 79 µs, gx only 54, and the other two 36, or 125 as formulas. Half precision is summed in float32:
+    the kernel sums rows in the dtype of x, and torch's bias gradient for 5000 rows in bfloat16 is off by 60 %. For 1024×256 this
+    takes 490 µs instead of 210 in bfloat16, and 150 instead of 160 in float16.
     """
     if formulas.serve(gy, x, weight):
         return formulas.layer_norm_backward(gy, x, shape, moments, weight, mask)
@@ -122,8 +123,8 @@ def layer_norm_backward(
 def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """Divide rows by √(x̄² + ε), and multiply by the weight: return y and 1 / √(x̄² + ε); half precision is computed in float32.
 
-    1024×256 take 66 µs, with the mean of a square 85, with each step in new memory 146; ``torch.rms_norm`` takes 93, and
-    ``_fused_rms_norm``, which has no backward on the CPU, 640.
+    For 1024×256 it takes 66 µs, 85 with the mean of a square, and 146 with each step in new memory. ``torch.rms_norm`` takes 93,
+    and ``_fused_rms_norm``, which has no backward on the CPU, 640.
     """
     if formulas.serve(x, weight):
         return formulas.rms_norm(x, axes, weight, eps)
@@ -139,7 +140,7 @@ def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float
 
 
 def _is_seen(x: Tensor) -> bool:
-    """Tell whether r can be read, or code is compiled, which float64 makes slower: 25 µs instead of 20 for 100×20."""
+    """Return whether r can be read or code is compiled, where float64 would be slower: 25 µs instead of 20 for 100×20."""
     return can_look_at(x) or is_compiling()
 
 
@@ -153,11 +154,12 @@ def _inverse_rms(x: Tensor, axes: tuple[int, ...], count: int, eps: float, dtype
 def rms_norm_backward(
     gy: Tensor, x: Tensor, shape: tuple[int, ...], r: Tensor, weight: Tensor | None, mask: list[bool]
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of x and weight, as far as ``mask`` asks, from r = 1 / √(x̄² + ε).
+    """Return the gradients of x and weight that ``mask`` selects, from r = 1 / √(x̄² + ε).
 
-    With μ = 0 they are those of ``layer_norm`` except for one term of gx, r times the mean of γ gy, which is added back. 1024×256
-    take 114 µs, in arithmetic 500. The kernel computes r³, which loses digits for rows from 10⁸ on: their r is in float64. Under
-    ``vmap`` and on other devices, where r cannot be read, x r replaces x and 1 replaces r, which takes 610.
+    With μ = 0 they equal those of ``layer_norm`` except for one term of gx, r times the mean of γ gy, which is added back.
+    1024×256 take 114 µs, and 500 with the formula. The kernel computes r³, which loses digits for rows from 10⁸ on: their r is in
+    float64. Under ``vmap`` and on other devices, where r cannot be read, the kernel gets x r instead of x and 1 instead of r,
+    which takes 610.
     """
     if formulas.serve(gy, x, weight):
         return formulas.rms_norm_backward(gy, x, shape, r, weight, mask)
@@ -177,7 +179,7 @@ def rms_norm_backward(
 
 
 def _format(x: Tensor) -> torch.memory_format:
-    """Return the memory format in which the kernels of groups take x without a copy, if any; ``vmap`` supports one."""
+    """Return the memory format in which the kernels of group norm accept x without a copy; ``vmap`` supports only one."""
     if is_eager() and x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
@@ -186,9 +188,9 @@ def _format(x: Tensor) -> torch.memory_format:
 def group_norm(
     x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalize groups of channels: return y, x as the backward pass needs it, and for each row and group μ and 1 / √(σ² + ε).
+    """Normalize groups of channels: return y, the x for the backward pass, and μ and 1 / √(σ² + ε) of each row and group.
 
-    32×64×16×16 in 8 groups take 200 µs, in one group per channel 340; as a batch norm of 1×2048×16×16 that takes 1460.
+    32×64×16×16 take 200 µs in 8 groups and 340 with one group per channel, which takes 1460 as a batch norm of 1×2048×16×16.
     """
     if x.numel() == 0:
         none = x.new_zeros(x.shape[0], groups)
@@ -210,10 +212,10 @@ def group_norm(
 def group_norm_backward(
     gy: Tensor, x: Tensor, groups: int, moments: Moments, weight: Tensor | None, mask: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of x, weight and bias, as far as ``mask`` asks; all three take 210 µs, the last two 60.
+    """Return the gradients of x, weight and bias that ``mask`` selects; all three take 210 µs, the last two 60.
 
-    The kernel assumes that gy has the memory format of x, and gives wrong numbers otherwise. For channels last it ends the
-    process unless all gradients are asked for (torch 2.13.0 on CPU).
+    The kernel assumes that gy has the memory format of x, and returns wrong numbers otherwise. For channels_last it ends the
+    process unless all gradients are requested (torch 2.13.0 on CPU).
     """
     n, c = x.shape[:2]
     if x.numel() == 0:

@@ -1,9 +1,9 @@
-"""Formulas of normalization, used under differentiation: some of torch's backward kernels have no derivative.
+"""Formulas of normalization, used under differentiation, since some of torch's backward kernels have no derivative.
 
     x̂ = (x - μ) r      r = 1 / √(σ² + ε)      gx = r (g - Σ g / m - x̂ Σ g x̂ / m),  g = γ gy
 
-Their speed does not matter: differentiating a gradient runs its formula anyway. Statistics are in float32 at least. Rows are
-first divided by a bound of their size, without which squares from 1e19 on would be infinite in float32.
+Their speed does not matter: torch differentiates a gradient through its formula anyway. Statistics are in float32 at least. Rows
+are first divided by their largest magnitude, since the squares of numbers from 1e19 on are infinite in float32.
 """
 
 import math
@@ -16,10 +16,10 @@ from funcnet.kernels.tracing import is_differentiated
 from funcnet.precision import in_single
 
 serve = is_differentiated
-"""Tell whether a formula replaces a kernel.
+"""Return whether a formula replaces a kernel.
 
-Some backward kernels have no derivative, ``vmap`` decomposes others, and those of layer and batch norm give NaN from 1e19 on if
-the statistics cannot be read.
+Some backward kernels have no derivative, ``vmap`` decomposes others, and those of layer and batch norm return NaN for numbers
+from 1e19 on if the statistics cannot be read.
 """
 
 Moments = tuple[Tensor, Tensor]
@@ -27,12 +27,12 @@ Gradients = tuple[Tensor, Any, Any]
 
 
 def _bound(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Return the largest magnitude along axes, but at least 1: dividing by it does not change the result."""
+    """Return the largest magnitude along axes, at least 1, by which to divide x without changing the result."""
     return x.detach().abs().amax(axes, keepdim=True).clamp_min(1)
 
 
 def _of_channels(w: Tensor, x: Tensor) -> Tensor:
-    """Give a number for each channel the axes of x, whose channels are axis 1."""
+    """Reshape w, one number per channel, to broadcast along axis 1 of x."""
     return in_single(w).reshape(1, -1, *[1] * (x.dim() - 2))
 
 
@@ -41,7 +41,7 @@ def _scaled(x: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def _others(x: Tensor) -> tuple[int, ...]:
-    """Return the axes except that of the channels."""
+    """Return all axes except the channels."""
     return tuple(i for i in range(x.dim()) if i != 1)
 
 
@@ -51,7 +51,7 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
 
 
 def _channel_sums(gy: Tensor, normalized: Tensor, like: Tensor | None, mask: list[bool]) -> list[Tensor | None]:
-    """Return the gradients of γ and β, as far as ``mask`` asks: sums over all axes but the channels."""
+    """Return the gradients of γ and β that ``mask`` selects: sums over all axes but the channels."""
     axes = _others(gy)
     terms = [gy * normalized if mask[0] else None, gy if mask[1] else None]
     return [term if term is None or like is None else term.sum(axes).to(like.dtype) for term in terms]
@@ -76,7 +76,7 @@ def _standard_backward(g: Tensor, normalized: Tensor, r: Tensor, axes: tuple[int
 def group_norm(
     x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalize groups of channels: return y, x, and for each row and group μ and 1 / √(σ² + ε)."""
+    """Normalize groups of channels: return y, x, and μ and 1 / √(σ² + ε) of each row and group."""
     normalized, mean, r = _standard(x.reshape(x.shape[0], groups, -1), (2,), eps)
     return _affine(normalized.reshape(x.shape), weight, bias).to(x.dtype), x, mean.squeeze(2), r.squeeze(2)
 
@@ -96,7 +96,7 @@ def group_norm_backward(
 def batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, running: Moments | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize channels with the batch's or running moments (μ, σ²), on which y depends too: return y, μ and 1 / √(σ² + ε)."""
+    """Normalize channels with the batch's or running moments (μ, σ²), and return y, μ and 1 / √(σ² + ε), all differentiable."""
     if running is None:
         normalized, mean, r = _standard(x, _others(x), eps)
     else:
@@ -144,7 +144,7 @@ def _row_sum(terms: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, axes: tuple[int, ...], weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    """Divide rows by √(x̄² + ε), and multiply by the weight: return y and 1 / √(x̄² + ε), which depends on x."""
+    """Divide rows by √(x̄² + ε), and multiply by the weight: return y and 1 / √(x̄² + ε), both differentiable."""
     size = _bound(in_single(x), axes)
     z = in_single(x) / size
     r = torch.rsqrt((z * z).mean(axes, keepdim=True) + eps / size / size)

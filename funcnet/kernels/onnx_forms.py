@@ -1,8 +1,8 @@
-"""Formulas for operations that torch's ONNX exporter lacks or translates wrongly (torch 2.13.0), by operation.
+"""Formulas, by operation, for what torch's ONNX exporter lacks or translates incorrectly (torch 2.13.0).
 
-It omits ``input_scale`` of ``elu``, which makes CELU another function. It writes log sigmoid as the logarithm of a sigmoid, which
-is -∞ from -88 on, and attention with grouped heads as a product of unfit tensors. It has no ``hypot``, and squeezes axes with
-more than one element, which runtimes reject.
+The exporter ignores ``input_scale`` of ``elu``, which makes CELU a different function. It writes log sigmoid as the logarithm of
+a sigmoid, which is -∞ below -88, and attention with grouped heads as a product of incompatible shapes. It lacks ``hypot``, and
+squeezes axes with more than one element, which runtimes reject.
 """
 
 import math
@@ -56,7 +56,7 @@ def _flash(
     attn_mask: Tensor | None = None,
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return attention, and a dummy for the logarithms, which only a backward pass reads."""
+    """Return attention, and a dummy instead of log Σ eˢ, which only a backward pass reads."""
     allowed = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril() if is_causal else None
     p = attention.weights(q, k, attn_mask, allowed, 1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     return attention.weighted(p, v), p.amax(-1)
@@ -71,4 +71,4 @@ ONNX_FORMS: dict[Any, Callable[..., Any]] = {
     _aten.squeeze.dim: _squeeze,
     **({} if torchs.flash is None else {torchs.flash: _flash}),
 }
-"""The formulas, in the form that ``ExportedProgram.run_decompositions`` takes."""
+"""The formulas, as a table for ``ExportedProgram.run_decompositions``."""

@@ -14,19 +14,19 @@ def unbroadcast(g: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def divisor(y: Tensor, over: Tensor) -> Tensor:
-    """Return y, under differentiation with 1 instead of 0: the derivative of a quotient by 0 is NaN, masked or not."""
+    """Return y, under differentiation with 1 in place of 0: the derivative of a division by 0 is NaN even if masked."""
     return torch.where(y == 0, 1.0, y) if is_differentiated(y, over) else y
 
 
 def root(x: Tensor, p: float) -> Tensor:
-    """Return x to the power 1 / p; under differentiation its slope at 0 is 0 instead of infinite."""
+    """Return x to the power 1 / p; under differentiation its derivative at 0 is 0 instead of infinite."""
     if p == 1:
         return x
     return torch.where(x == 0, 0.0, divisor(x, x) ** (1 / p)) if is_differentiated(x) else x ** (1 / p)
 
 
 def masked_scale(x: Tensor, keep: Tensor, scale: float) -> Tensor:
-    """Return x · scale where ``keep``, else 0: dropout forward and, being its own transpose, backward.
+    """Return x · scale where ``keep``, else 0: the forward and, since the map is its own transpose, the backward pass of dropout.
 
     Torch's kernel has no derivative in forward mode.
     """

@@ -1,4 +1,4 @@
-"""Kernels of optimizers: operations on lists of tensors. Times are for the eight tensors of a 2-25-25-25-2 net, one thread."""
+"""Kernels of optimizers: operations on lists of tensors. Times are for the eight tensors of a 2-25-25-25-2 net on one thread."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,19 +23,19 @@ _foreach_copy_: Callable[..., None] = torchs.foreach_copy_
 
 FULL = (torch.float32, torch.float64)
 DTYPES = (*FULL, *HALF)
-"""The dtypes of params that kernels take."""
+"""The dtypes of params that kernels support."""
 
 MOST = torch.finfo(torch.float32).max
-"""The largest rate that kernels accept for float32 tensors: for a larger one they raise after others were written."""
+"""The largest rate that kernels accept for float32 tensors: for a larger one they raise after other tensors were written."""
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of the moments of params in a dtype: float32 for half precision, in which squares are 0 or infinite."""
+    """Return the dtype of moments for params of a dtype: float32 for half precision, where squares underflow or overflow."""
     return torch.float32 if dtype in HALF else dtype
 
 
 def is_half(x: Tensor) -> bool:
-    """Tell whether a tensor is in half precision."""
+    """Return whether a tensor is in half precision."""
     return x.dtype in HALF
 
 
@@ -45,7 +45,7 @@ def write_each(xs: Tensors, ys: Tensors) -> None:
 
 
 def any_half(ps: Tensors) -> bool:
-    """Tell whether a parameter is in half precision."""
+    """Return whether any parameter is in half precision."""
     return any([p.dtype in HALF for p in ps])  # noqa: C419 (a generator takes longer)
 
 
@@ -61,18 +61,18 @@ def step_in_single(step: Callable[[Sequence[Tensors]], Sequence[Tensors]], colum
 
 
 def read(x: Tensor) -> Any:
-    """Return a 0-d tensor as a number if that requires no waiting, in eager mode and main memory; elsewhere unchanged."""
+    """Return a 0-d tensor as a number if that requires no waiting: in eager mode in main memory; else unchanged."""
     return x.item() if type(x) is Tensor and x.is_cpu and not x.requires_grad and is_eager() else x
 
 
 def beside(x: Tensor, like: Tensor) -> Tensor:
-    """Move a 0-d tensor to the device of another; zeros if x was computed on the meta device, and has no value."""
+    """Move a 0-d tensor to the device of another; return 0 if x is on the meta device, and so has no value."""
     return torch.zeros_like(like, dtype=x.dtype) if x.is_meta and not like.is_meta else x.to(like.device)
 
 
 def kept(new: Tensors, like: Tensors, out: Tensors | None) -> Tensors:
-    """Give results the dtypes of ``like``; in compiled code, where that is one pass, write them to ``out``."""
-    new = [x.to(y.dtype) for x, y in zip(new, like, strict=True)]  # a 0-d tensor takes the dtype of a 0-d factor
+    """Return results in the dtypes of ``like``; in compiled code, where that is one pass, written to ``out``."""
+    new = [x.to(y.dtype) for x, y in zip(new, like, strict=True)]  # a 0-d result can have the dtype of a 0-d factor
     if out is None or not is_compiling():
         return new
     _foreach_copy_(out, new)
@@ -82,46 +82,46 @@ def kept(new: Tensors, like: Tensors, out: Tensors | None) -> Tensors:
 def materialize_scalar(a: Any) -> Any:
     """Force compiled code to compute a step-dependent scalar once instead of once per 16 elements, which takes 4 times as long.
 
-    The compiler stores the input of a view in memory.
+    It returns a view: Inductor stores the input of a view in memory.
     """
     return a.as_strided((), ()) if isinstance(a, Tensor) and is_compiling() else a
 
 
 def narrowed(a: Any, x: Tensor) -> Any:
-    """Give a 0-d float64 tensor the precision of x, since only loops in one precision are compiled to vector instructions."""
+    """Cast a 0-d float64 tensor to the precision of x, since Inductor vectorizes only loops in one precision."""
     return a.to(x.dtype if x.dtype is torch.float64 else torch.float32) if isinstance(a, Tensor) else a
 
 
 def choose(condition: Tensor, a: Any, b: Any) -> Tensor:
-    """Return a if a 0-d tensor is not 0, else b; a number takes the dtype of the other, and two become float64."""
+    """Return a if a 0-d tensor is not 0, else b; a number is cast to the dtype of the other, two numbers to float64."""
     like = next((x for x in (a, b) if isinstance(x, Tensor)), condition.to(torch.float64))
     a, b = [x if isinstance(x, Tensor) else torch.full((), x, dtype=like.dtype, device=like.device) for x in (a, b)]
     return torch.where(condition != 0, a, b)
 
 
 def plus(x: Tensor, y: Tensor, a: Any) -> Tensor:
-    """Return x + a y; with a number in one pass, with one rounding."""
+    """Return x + a y; if a is a number, in one pass with one rounding."""
     return x + narrowed(a, x) * y.to(x.dtype) if isinstance(a, Tensor) else torch.add(x, y, alpha=a)
 
 
 def lerp(x: Tensor, y: Tensor, a: Any) -> Tensor:
-    """Return x + a (y - x); with a number in one pass.
+    """Return x + a (y - x); if a is a number, in one pass.
 
-    1152 × 384 elements take 0.05 ms; three operations take 2.2, most of it to get fresh memory.
+    For 1152×384 elements one pass takes 0.05 ms; three operations take 2.2, most of which is to get fresh memory.
     """
     return x + narrowed(a, x) * (y - x) if isinstance(a, Tensor) else torch.lerp(x, y, a)
 
 
 def add_each(xs: Tensors, ys: Tensors, a: Any, out: Tensors | None = None) -> Tensors:
-    """Return x + a y for each pair, with a number or a 0-d tensor a; ``out``, one of the two lists, may be written to.
+    """Return x + a y for each pair, where a is a number or a 0-d tensor; ``out``, one of the two lists, may be written to.
 
-    A list takes 7.2 µs, in place of the xs 4.0, of the ys 9.6. With a product first, ``_foreach_mul`` with a number, it takes 22:
-    that makes a tensor from the number for every product.
+    A list takes 7.2 µs, or in place 4.0 in the xs and 9.6 in the ys. With a separate product, ``_foreach_mul`` with a number, it
+    takes 22: that kernel makes a tensor from the number for every product.
     """
     if isinstance(a, Tensor):
         return kept([x + narrowed(a, x) * y for x, y in zip(xs, ys, strict=True)], xs, out)
     if not is_eager():
-        # The same kernel as torch.add's; but Inductor (torch 2.13.0) fuses an added product into addmm, and drops its alpha.
+        # The same kernel as torch.add, but Inductor (torch 2.13.0) fuses an added matrix product into addmm and drops alpha.
         return kept([torch.sub(x, y, alpha=-a) for x, y in zip(xs, ys, strict=True)], xs, out)
     if out is None:
         return _foreach_add(xs, ys, alpha=a)
@@ -143,7 +143,7 @@ def descend(ps: Tensors, gs: Tensors, bs: Tensors, lr: Any, momentum: Any, donat
 
 
 def lerp_each(xs: Tensors, ys: Tensors, a: Any, out: Tensors | None = None) -> Tensors:
-    """Return x + a (y - x) for each pair, a number or a 0-d tensor, in 6.8 µs; ``out``, which is ``xs``, may be written to."""
+    """Return x + a (y - x) for each pair, a a number or a 0-d tensor, in 6.8 µs; ``out``, which is ``xs``, may be written to."""
     if isinstance(a, Tensor):
         return kept([x + narrowed(a, x) * (y - x) for x, y in zip(xs, ys, strict=True)], xs, out)
     if not is_eager():
@@ -155,9 +155,9 @@ def lerp_each(xs: Tensors, ys: Tensors, a: Any, out: Tensors | None = None) -> T
 
 
 def scale_each(xs: Tensors, a: Any) -> Tensors:
-    """Multiply each tensor by a number or a 0-d tensor; nothing is done for a 1 that can be read without waiting.
+    """Multiply each tensor by a number or a 0-d tensor; a 1 that can be read without waiting is skipped.
 
-    12.5 µs with a tensor, 15 with a number, one by one 15 to 18. The list operation has no derivative in the factor.
+    It takes 12.5 µs with a tensor, 15 with a number, and 15 to 18 one by one. The list operation has no derivative in the factor.
     """
     known = read(a) if isinstance(a, Tensor) else a
     if not xs or (not isinstance(known, Tensor) and known == 1):
@@ -167,10 +167,10 @@ def scale_each(xs: Tensors, a: Any) -> Tensors:
 
 
 def norm_of_all(xs: Tensors) -> Tensor:
-    """Return the Euclidean norm of all tensors together, in float64, which holds every square of a float32; 18 µs, one by one 24.
+    """Return the Euclidean norm of all tensors together, in float64, where squares of float32 do not overflow.
 
-    Float64 tensors are scaled by the largest element first if their squares overflow or underflow. The sums visit elements in
-    order, whatever the strides.
+    It takes 18 µs, and 24 one by one. Float64 tensors are first scaled by the largest element if their squares overflow or
+    underflow. Elements are summed in logical order, whatever the strides.
     """
     if not xs:
         return torch.zeros((), dtype=torch.float64)
@@ -188,20 +188,20 @@ def _norm64(x: Tensor) -> Tensor:
 
 
 def _scaled_norm(xs: Tensors) -> Tensor:
-    """Return the norm of all tensors together, from the tensors divided by their largest element, so that no square overflows."""
+    """Return the norm of all tensors together, divided by their largest element first so that no square overflows."""
     most = torch.stack([x.abs().amax().double() for x in xs if x.numel()] or [torch.zeros((), dtype=torch.float64)]).amax()
     scale = torch.where((most > 0) & (most < math.inf), most, 1.0)
     return scale * _norm64(torch.stack([_norm64(x / scale) for x in xs]))
 
 
 def all_finite(xs: Tensors) -> Tensor:
-    """Tell whether every element of all tensors is finite, as a 0-d tensor of bools."""
+    """Return whether every element of all tensors is finite, as a 0-d bool tensor."""
     return torch.stack([x.isfinite().all() for x in xs]).all() if xs else torch.ones((), dtype=torch.bool)
 
 
 def are_finite(xs: Tensors) -> bool:
-    """Return ``all_finite`` as a bool. On the CPU extremes suffice, without memory: 0.15 ms for 10⁶ float32 instead of 4.1."""
+    """Return ``all_finite`` as a bool. On the CPU it uses the extremes: 0.15 ms instead of 4.1 for 10⁶ float32 elements."""
     plain = [x for x in xs if x.is_cpu and x.dtype in DTYPES]
     others = [x for x in xs if not (x.is_cpu and x.dtype in DTYPES)]
-    ends = (end.item() for x in plain if x.numel() for end in torch.aminmax(x))  # NaN if there is one
+    ends = (end.item() for x in plain if x.numel() for end in torch.aminmax(x))  # both ends are NaN if any element is
     return all(map(math.isfinite, ends)) and bool(all_finite(others))

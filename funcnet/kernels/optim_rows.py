@@ -1,6 +1,6 @@
-"""Kernels of optimizers: whole steps of contiguous float32 and float64 tensors in main memory, with numbers for rates.
+"""Kernels of optimizers: whole steps of contiguous float32 or float64 tensors in main memory, with rates as numbers.
 
-Each function returns a step, made once, that goes straight to the kernels, with the bits of ``optim_steps``. Times are for the
+Each function returns a step that calls the kernels directly, and computes the same bits as ``optim_steps``. Times are for the
 eight tensors of a 2-25-25-25-2 net on an AMD EPYC (Zen 4), one thread.
 """
 
@@ -16,7 +16,7 @@ from funcnet.kernels.optim_steps import ADAM, adam, groups, on_copies
 from funcnet.kernels.threads import are_several, with_one_openmp_thread
 
 RowsStep = Callable[[Sequence[Tensors], Tensor], Sequence[Tensors]]
-"""Returns new params and moments from params, gradients, moments and the step, which counts this update."""
+"""Function from lists of params, gradients and moments, and the step, which counts this update, to new params and moments."""
 
 _foreach_add: Callable[..., Tensors] = torchs.foreach_add
 _foreach_add_: Callable[..., None] = torchs.foreach_add_
@@ -27,22 +27,22 @@ in_place = choice(
     {"list": NEVER, "fused": 0},
     lambda cpu: 0 if cpu.maker in ("amd", "intel") else NEVER,
 )
-"""Whether ``_fused_sgd_`` steps params in place: 2.7 µs; the list operation takes 4.5.
+"""Whether ``_fused_sgd_`` steps params in place: it takes 2.7 µs, the list operation 4.5.
 
-On x86 both give the same bits, whatever the instruction set.
+On x86 both compute the same bits, whatever the instruction set.
 """
 
 SHARED = 1 << 15
-"""Number of elements from which a tensor is worth several threads: fused kernels use all threads for each tensor, however small.
+"""Number of elements from which several threads are used: fused kernels use all threads for each tensor, however small.
 
-Adam's kernel on 8 tensors of up to 625 elements takes 13 µs on one thread, 24 on two. The bits are the same.
+Adam's kernel on 8 tensors of up to 625 elements takes 13 µs on one thread and 24 on two, with the same bits.
 """
 
 
 def sgd_in_rows(columns: Sequence[Tensors], rates: Sequence[float], donated: bool, fused: bool, **how: bool) -> RowsStep | None:
-    """Return the step of SGD for columns like these; ``None`` for forms without one here.
+    """Return the step of SGD for columns like these; ``None`` for variants that this module does not support.
 
-    ``rates`` are lr, momentum, dampening and decay; ``how`` is nesterov and maximize.
+    ``rates`` are lr, momentum, dampening and decay; ``how`` has nesterov and maximize.
     """
     lr, momentum, dampening, decay = rates
     if fused and _is_fused:
@@ -80,7 +80,7 @@ def _fused_sgd(rates: Sequence[float], how: dict[str, bool]) -> Callable[..., No
 
 
 def _on_few_threads(kernel: Callable[..., None], columns: Sequence[Tensors]) -> Callable[..., None]:
-    """Return the kernel, which uses one thread if no tensor is worth several."""
+    """Return the kernel, restricted to one thread if no tensor is large enough for several."""
     if any([x.numel() >= SHARED for x in columns[0]]):  # noqa: C419
         return kernel
     alone = with_one_openmp_thread(kernel)
@@ -92,7 +92,7 @@ def _on_few_threads(kernel: Callable[..., None], columns: Sequence[Tensors]) -> 
 
 
 def _written(kernel: Callable[..., None], columns: Sequence[Tensors], donated: bool) -> RowsStep:
-    """Return the step of a kernel that writes to params and moments: to the old ones if ``donated``, else to copies."""
+    """Return the step of a kernel that writes to params and moments: the old ones if ``donated``, else copies."""
     kernel = _on_few_threads(kernel, columns)
     if donated:
 

@@ -1,4 +1,4 @@
-"""Kernels of optimizers: whole steps of SGD and Adam, fused if torch has a kernel. Times are for the tensors of ``optim``."""
+"""Kernels of optimizers: whole steps of SGD and Adam, fused if torch has a kernel. Times are for the same net as in ``optim``."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -30,31 +30,31 @@ _is_cpu = attrgetter("is_cpu")
 
 
 class Rows(list[Tensors]):
-    """Lists of tensors known to be contiguous and in main memory, so that no kernel checks again."""
+    """Lists of tensors that are known to be contiguous and in main memory, which kernels therefore do not check again."""
 
 
 def in_rows(columns: Sequence[Tensors]) -> bool:
-    """Tell whether all tensors are contiguous and in main memory: 2.5 µs for three lists, unless it is known."""
+    """Return whether all tensors are contiguous and in main memory: 2.5 µs for three lists that are not ``Rows``."""
     return type(columns) is Rows or (in_memory(columns) and all([all(map(Tensor.is_contiguous, one)) for one in columns]))  # noqa: C419
 
 
 def in_memory(columns: Sequence[Tensors]) -> bool:
-    """Tell whether all tensors are in main memory."""
+    """Return whether all tensors are in main memory."""
     return type(columns) is Rows or all([all(map(_is_cpu, column)) for column in columns])  # noqa: C419
 
 
-# The bytes of params and moments that are copied and then stepped while the copies are in the cache.
+# Number of bytes of params and moments that are copied, and then stepped while the copies are in the cache.
 _GROUP = 4 << 20
 
-# Fused kernels go through memory in steps of 64 bytes, and round the elements of an incomplete step differently.
+# Fused kernels go through memory in blocks of 64 bytes, and round the elements of an incomplete block differently.
 _STEP = 16
 
 
 def by_rows(run: Callable[..., None], columns: Sequence[Tensors], donated: bool) -> Sequence[Tensors]:
-    """Have a fused kernel write the new params and moments, so that equal values get equal bits, whatever their strides.
+    """Run a fused kernel that writes the new params and moments, such that results do not depend on strides, bit for bit.
 
-    The kernel goes through the memory of all tensors of a leaf in parallel. It gets them contiguous, or unchanged if they have
-    the same layout and fill whole steps: then their order does not matter. An update of 295 thousand parameters in channels_last
+    The kernel goes through the memory of all tensors of a leaf in parallel. They are made contiguous, unless they have the same
+    layout and fill whole blocks, since then their order does not matter. An update of 295 thousand parameters in channels_last
     takes 0.45 ms, and 1.7 with contiguous copies.
     """
     ps, gs, *moments = columns
@@ -73,7 +73,7 @@ def by_rows(run: Callable[..., None], columns: Sequence[Tensors], donated: bool)
 
 
 def groups(columns: Sequence[Tensors]) -> list[slice]:
-    """Split leaves into groups whose params and moments have 4 MB or slightly more: 0.5 µs for eight, in one group."""
+    """Split leaves into groups of params and moments of 4 MB or slightly more: 0.5 µs for eight leaves in one group."""
     begins, size = [0], 0
     for i, p in enumerate(columns[0]):
         if size >= _GROUP:
@@ -84,10 +84,10 @@ def groups(columns: Sequence[Tensors]) -> list[slice]:
 
 
 def on_copies(run: Callable[..., None], columns: Sequence[Tensors], parts: Sequence[slice]) -> Sequence[Tensors]:
-    """Have a kernel write new params and moments into copies of the old ones, one group of leaves after another.
+    """Run a kernel that writes new params and moments into copies of the old ones, one group of leaves after another.
 
-    The kernel then finds the copies of a group in the cache. AdamW of 10 million parameters in 100 tensors takes 64 ms in groups
-    and 79 with all copies first, and in 400 tensors 62 and 75, on an AMD EPYC (Zen 4) with a busy memory; in place 11.
+    The copies of a group are then still in the cache. AdamW of 10 million parameters in 100 tensors takes 64 ms in groups and 79
+    with all copies first, in 400 tensors 62 and 75, and in place 11, on an AMD EPYC (Zen 4) with busy memory.
     """
     if len(parts) == 1:
         return _on_copies(run, columns)
@@ -106,7 +106,7 @@ def _on_copies(run: Callable[..., None], columns: Sequence[Tensors]) -> Sequence
 
 
 def _fill_steps(p: Tensor, others: Tensors) -> bool:
-    """Tell whether tensors have the same layout, without gaps, and fill whole steps of a kernel."""
+    """Return whether tensors have the same layout, without gaps, and fill whole blocks of a kernel."""
     strides = p.stride()
     return _is_full(p.shape, strides) and all([x.stride() == strides for x in others])  # noqa: C419
 
@@ -122,7 +122,7 @@ def _is_full(shape: torch.Size, strides: tuple[int, ...]) -> bool:
 
 
 def fills_steps(length: int) -> bool:
-    """Tell whether this many elements fill whole steps of a kernel, so that a part of a tensor gets the bits of the whole."""
+    """Return whether this many elements fill whole blocks of a kernel: then a part of a tensor gets the bits of the whole."""
     return length % _STEP == 0
 
 
@@ -133,26 +133,26 @@ def _row(x: Tensor, keep: bool, donated: bool) -> Tensor:
 
 
 def _laid_as(g: Tensor, p: Tensor, keep: bool) -> Tensor:
-    """Give a gradient the strides of its parameter."""
+    """Return a gradient with the strides of its parameter."""
     if not keep:
         return g.contiguous()
     return g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
 
 
 def _as_before(y: Tensor, x: Tensor, keep: bool, donated: bool) -> Tensor:
-    """Give new values the strides of the old ones, or with ``donated`` their memory."""
+    """Return new values with the strides of the old ones or, with ``donated``, in their memory."""
     if donated:
         return x if y is x else x.copy_(y)
     return y if keep or x.is_contiguous() else torch.empty_like(x).copy_(y)
 
 
 def sgd(columns: Sequence[Tensors], rates: Sequence[Any], donated: bool, **how: bool) -> Sequence[Tensors] | None:
-    """Return SGD's new p and, with momentum, b from p, g and b, with one kernel per tensor; ``None`` if it lacks the form.
+    """Return SGD's new p and, with momentum, b, from p, g and b, with one kernel per tensor; ``None`` for other variants.
 
-    ``rates`` are lr, momentum, dampening and decay, ``how`` is nesterov and maximize. A step with momentum takes 2.8 µs in place
-    and 15 on clones; as a sum for b and one for p, with other roundings, 13 and 14. For half a million parameters 75 µs in place
-    and 117; for four million 1.2 ms and 1.5, and on clones 2.7 and 2.2. In half precision torch 2.13.0 leaves all but the last
-    few parameters unchanged.
+    ``rates`` are lr, momentum, dampening and decay; ``how`` has nesterov and maximize. A step with momentum takes 2.8 µs in place
+    and 15 on clones; one list operation each for b and p, which rounds differently, takes 13 and 14. For half a million
+    parameters they take 75 and 117 µs in place; for four million 1.2 and 1.5 ms in place, and 2.7 and 2.2 on clones. In half
+    precision, torch 2.13.0 leaves all but the last few parameters unchanged.
     """
     kernel = torchs.fused_sgd
     if kernel is None or not is_eager() or any([isinstance(one, Tensor) for one in rates]) or not in_memory(columns):  # noqa: C419
@@ -165,14 +165,14 @@ def sgd(columns: Sequence[Tensors], rates: Sequence[Any], donated: bool, **how: 
 
 
 def adam(columns: Sequence[Tensors], step: Tensor, rates: Sequence[Any], **how: Any) -> Sequence[Tensors]:
-    """Return new p, m, v and, for amsgrad, x from p, g, m, v, x, with the formula in ``funcnet.optim.adam``.
+    """Return the new p, m, v and, for amsgrad, x, from p, g, m, v and x, by the formula in ``funcnet.optim.adam``.
 
-    The columns' shapes and dtypes agree; ``step`` counts from 1; ``rates`` are lr, β₁, β₂ and the decay; ``how`` is eps,
+    The columns must agree in shapes and dtypes; ``step`` counts from 1; ``rates`` are lr, β₁, β₂ and the decay; ``how`` has eps,
     maximize, decoupled and donated.
 
-    Three clones and ``_fused_adam_`` take 25 µs, in place 5, the formula in list operations 38. For a million parameters an AdamW
-    step takes 0.38 ms in place, compiled 0.25, in list operations 1.2. With two threads both use them for every tensor, however
-    small (the formula for its root): 4 µs more, and a multiple of that if the processors are busy.
+    ``_fused_adam_`` takes 25 µs with three clones and 5 in place, the formula with list operations 38. For a million parameters
+    an AdamW step takes 0.38 ms in place, 0.25 compiled, and 1.2 with list operations. Both use two threads, if available, for
+    every tensor, however small (the formula for its root): this takes 4 µs more, and a multiple if the processors are busy.
     """
     numbers = not any([isinstance(rate, Tensor) for rate in rates])  # noqa: C419
     if numbers and ADAM.value == 0 and is_eager() and in_memory(columns):
@@ -216,7 +216,7 @@ def _squares(xs: Tensors) -> Tensors:
 
 
 def _larger(xs: Tensors, ys: Tensors, out: Tensors | None) -> Tensors:
-    """Return the larger of each two elements; ``out``, which is ``xs``, may be written to."""
+    """Return the elementwise maximum; ``out``, which is ``xs``, may be written to."""
     if not is_eager():
         return kept([torch.maximum(x, y) for x, y in zip(xs, ys, strict=True)], xs, out)
     if out is None:
@@ -231,7 +231,7 @@ def _add_ratio(ps: Tensors, ms: Tensors, vs: Tensors, a: Any, eps: Any, out: Ten
         rows = zip(ps, ms, vs, strict=True)
         return kept([p + narrowed(a, p) * m / (v.sqrt() + narrowed(eps, v)) for p, m, v in rows], ps, out)
     below = _foreach_sqrt(vs)
-    _foreach_add_(below, [torch.ones(())] * len(below), alpha=eps)  # 4.5 µs, with the number itself 11.5
+    _foreach_add_(below, [torch.ones(())] * len(below), alpha=eps)  # 4.5 µs; adding the number itself takes 11.5
     if out is None:
         return _foreach_addcdiv(ps, ms, below, a)
     _foreach_addcdiv_(ps, ms, below, a)

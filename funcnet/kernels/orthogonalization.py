@@ -1,4 +1,4 @@
-"""Kernels of Muon: matrices made nearly orthogonal with products only, without a decomposition."""
+"""Kernels of Muon: orthogonalize matrices approximately, using only products and no decomposition."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ from funcnet.precision import HALF
 
 
 def newton_schulz(x: Tensor, coefficients: Sequence[float], eps: float, steps: int) -> Tensor:
-    """Return u vᵀ, nearly, for matrices x = u s vᵀ in the last two axes: every singular value comes near 1.
+    """Return approximately u vᵀ for matrices x = u s vᵀ in the last two axes: every singular value approaches 1.
 
         x ← x / max(‖x‖, eps)
         x ← a x + (b x xᵀ + c (x xᵀ)²) x          ``steps`` times
 
-    The products x xᵀ have the smaller of both sizes: a tall matrix is transposed.
+    Tall matrices are transposed, so that x xᵀ has the smaller of both sizes.
     """
     y = x.mT if x.shape[-2] > x.shape[-1] else x
     shape = y.shape
@@ -28,9 +28,9 @@ def newton_schulz(x: Tensor, coefficients: Sequence[float], eps: float, steps: i
 
 
 def _refined(x: Tensor, a: float, b: float, c: float) -> Tensor:
-    """Return one step. Kernels that add to a product round once where two operations round twice, which matters in bfloat16.
+    """Return the result of one step. Kernels that add to a product round once instead of twice, which matters in bfloat16.
 
-    ``vmap`` decomposes those kernels; half precision is then computed in float32, and rounded where they round.
+    ``vmap`` decomposes those kernels. Half precision is then computed in float32, and rounded where the kernels round.
     """
     if is_mapped(x):
         wide = torch.float32 if x.dtype in HALF else x.dtype

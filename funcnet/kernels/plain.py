@@ -1,6 +1,6 @@
-"""Plain code for the private names of torch, with their arguments and results, for the releases of torch that lack a name.
+"""Fallbacks for torch's private names, with the same arguments and results, for releases of torch that lack a name.
 
-It costs time, never a result. ``funcnet.kernels.private_names`` chooses between the two once, at import.
+They are slower but return the same results. ``funcnet.kernels.private_names`` chooses between the two once, at import.
 """
 
 import threading
@@ -20,9 +20,9 @@ _aten = torch.ops.aten
 
 
 class _Probe(torch.autograd.Function):
-    """A function without ``setup_context``, which torch refuses to apply while a transform of ``torch.func`` is active.
+    """A function without ``setup_context``, which torch rejects while a transform of ``torch.func`` is active.
 
-    The refusal is documented, and the only public sign of a transform. Nothing is differentiated.
+    The rejection is documented, and is the only public sign of a transform. Nothing is differentiated.
     """
 
     @staticmethod
@@ -38,7 +38,7 @@ _ZERO = torch.zeros((), device="cpu")
 
 
 def plain_is_transformed() -> bool | None:
-    """Return ``True`` while a transform of ``torch.func`` is active, else ``None``, like a stack without a top: 3 µs."""
+    """Return ``True`` while a transform of ``torch.func`` is active, else ``None``, like an empty stack; takes 3 µs."""
     try:
         _Probe.apply(_ZERO)  # type: ignore[no-untyped-call]
     except RuntimeError:
@@ -47,17 +47,17 @@ def plain_is_transformed() -> bool | None:
 
 
 def plain_is_batched(x: Tensor) -> bool:
-    """Tell whether ``vmap`` may map over x: whether any transform is active, since more is not known."""
+    """Return whether ``vmap`` may map over x: here, whether any transform is active."""
     return plain_is_transformed() is True
 
 
 def plain_is_key_in_tls(name: str) -> bool:
-    """Tell whether the calling thread is the main one, which usually imports torch's modules, and so has what they store."""
+    """Return whether this is the main thread, which usually imports torch's modules and so has their thread-local state."""
     return threading.current_thread() is threading.main_thread()
 
 
 def plain_is_any_compiling() -> bool | None:
-    """Return ``True`` while any thread compiles, else ``None``, from the flag of the process, since there is none per thread."""
+    """Return ``True`` while any thread compiles, else ``None``: the flag is per process, since there is none per thread."""
     return torch.compiler.is_compiling() or None
 
 
@@ -67,7 +67,7 @@ def plain_count_compiling() -> int:
 
 
 def plain_is_any_autocast() -> bool:
-    """Tell whether autocast is on for any device."""
+    """Return whether autocast is on for any device."""
     return any([torch.is_autocast_enabled(device) for device in AUTOCAST_DEVICES])  # noqa: C419
 
 
@@ -92,14 +92,14 @@ def plain_prelu_backward(gy: Tensor, x: Tensor, w: Tensor) -> tuple[Tensor, Tens
 def plain_batch_norm_functional(
     x: Tensor, weight: Maybe, bias: Maybe, mean: Tensor, var: Tensor, training: bool, momentum: float, eps: float
 ) -> tuple[Tensor, ...]:
-    """Normalize with the batch's moments, and move copies of the running mean and variance."""
+    """Normalize with the batch's moments, and update copies of the running mean and variance."""
     mean, var = mean.clone(), var.clone()
     y, mu, r = torch.native_batch_norm(x, weight, bias, mean, var, training, momentum, eps)
     return y, mu, r, mean, var
 
 
 def plain_adaptive_avg_pool_backward(gy: Tensor, x: Tensor) -> Tensor:
-    """Distribute the gradient of each mean over its window, with one matrix product along each axis."""
+    """Distribute the gradient of each mean over its window, with one matrix product per axis."""
     gx = in_single(gy)
     for axis in range(2, x.dim()):
         gx = (gx.movedim(axis, -1) @ _means(x.shape[axis], gy.shape[axis], gx)).movedim(-1, axis)
@@ -107,28 +107,28 @@ def plain_adaptive_avg_pool_backward(gy: Tensor, x: Tensor) -> Tensor:
 
 
 def _means(n: int, windows: int, like: Tensor) -> Tensor:
-    """Return the matrix (windows, n) of the means of windows that cover n places: ⌊i n / m⌋ to ⌈(i + 1) n / m⌉."""
+    """Return the matrix (m, n) that averages n elements over m windows: window i is ⌊i n / m⌋ to ⌈(i + 1) n / m⌉."""
     i, at = torch.arange(windows, device=like.device).unsqueeze(1), torch.arange(n, device=like.device)
     begin, end = i * n // windows, ((i + 1) * n + windows - 1) // windows
     return ((at >= begin) & (at < end)).to(like.dtype) / (end - begin)
 
 
 def _nearest(n: int, size: int, scale: float | None, like: Tensor) -> Tensor:
-    """Return the places in n of ``size`` samples: ⌊(i + ½) step⌋, in float32 like the kernels."""
+    """Return the positions of ``size`` samples among n elements: ⌊(i + ½) step⌋, in float32 like the kernels."""
     step = torch.tensor(1 / scale if scale else n / size, dtype=torch.float32, device=like.device)
     places = (torch.arange(size, dtype=torch.float64, device=like.device) + 0.5) * step.double()
     return places.float().floor().long().clamp(max=n - 1)
 
 
 def plain_nearest_exact(x: Tensor, size: Sequence[int], *scales: float | None) -> Tensor:
-    """Sample the last axes of x at the nearest places."""
+    """Sample the last axes of x at the nearest elements."""
     for i, (n, scale) in enumerate(zip(size, scales, strict=True)):
         x = x.index_select(i + 2, _nearest(x.shape[i + 2], n, scale, x))
     return x
 
 
 def plain_nearest_exact_backward(gy: Tensor, size: Sequence[int], shape: Sequence[int], *scales: float | None) -> Tensor:
-    """Sum the gradients of the samples of each place."""
+    """Sum the gradients of the samples of each element."""
     gx = in_single(gy)
     for i, (n, scale) in enumerate(zip(size, scales, strict=True)):
         wide = gx.new_zeros((*gx.shape[: i + 2], shape[i + 2], *gx.shape[i + 3 :]))
@@ -137,7 +137,7 @@ def plain_nearest_exact_backward(gy: Tensor, size: Sequence[int], shape: Sequenc
 
 
 def plain_scan(step: Callable[..., Any], carry: Any, xs: Sequence[Tensor], *, reverse: bool) -> tuple[Any, list[Tensor]]:
-    """Run a step along the first axis of xs, unrolled: the graph and the time to compile it grow with the length."""
+    """Run a step along the first axis of xs, unrolled: the graph and its compile time grow with the length."""
     rows, entries = [], [*zip(*[x.unbind() for x in xs], strict=True)]
     for entry in reversed(entries) if reverse else entries:
         carry, outputs = step(carry, [*entry])
@@ -146,7 +146,7 @@ def plain_scan(step: Callable[..., Any], carry: Any, xs: Sequence[Tensor], *, re
 
 
 class PlainDispatchMode:
-    """A mode that does not see kernels, and counts FLOPs as torch does, which differs for grouped convolutions and attention."""
+    """A mode that does not see kernels, and uses torch's FLOP count, which differs for grouped convolutions and attention."""
 
     def __enter__(self) -> Any:
         from torch.utils.flop_counter import FlopCounterMode
@@ -163,7 +163,7 @@ class PlainDispatchMode:
         return int(self._counter.get_total_flops())
 
 
-# Operations on lists: the kernels of the CPU are the same loops in C++, with the same bits.
+# Operations on lists: the CPU kernels are the same loops in C++, with the same bits.
 
 Tensors = Sequence[Tensor]
 
@@ -191,7 +191,7 @@ def plain_foreach_lerp_(xs: Tensors, ys: Tensors, a: float) -> None:
 
 
 def plain_foreach_mul(xs: Tensors, others: Any) -> list[Tensor]:
-    """Multiply each x by its factor, or all by one number or 0-d tensor."""
+    """Multiply each x by its factor, or all xs by one number or 0-d tensor."""
     ys = [others] * len(xs) if isinstance(others, (int, float, Tensor)) else others
     return [torch.mul(x, y) for x, y in zip(xs, ys, strict=True)]
 
@@ -213,12 +213,12 @@ def plain_foreach_sqrt(xs: Tensors) -> list[Tensor]:
 
 
 def plain_foreach_maximum(xs: Tensors, ys: Tensors) -> list[Tensor]:
-    """Return the larger of each two elements."""
+    """Return the elementwise maximum of each pair."""
     return [torch.maximum(x, y) for x, y in zip(xs, ys, strict=True)]
 
 
 def plain_foreach_maximum_(xs: Tensors, ys: Tensors) -> None:
-    """Write the larger of each two elements to x."""
+    """Write the elementwise maximum of each pair to x."""
     for x, y in zip(xs, ys, strict=True):
         torch.maximum(x, y, out=x)
 

@@ -35,7 +35,7 @@ MEANS = choice("mean pooling", {"torch": NEVER, "slices": 0}, lambda cpu: 16384,
 """Number of elements of x from which means of adjacent windows are computed with slices; see ``_mean_tiles``."""
 
 COMPILED_MAXIMA = choice("compiled max pooling", {"loops": NEVER, "kernel": 0}, lambda cpu: 1 << 16, "elements")
-"""Number of elements of x from which compiled code calls the kernels of eager mode for maxima with indices.
+"""Number of elements of x from which compiled code calls eager mode's kernels for maxima with indices.
 
 Inductor's loops compare one element after another. In µs on an AMD EPYC, forward and backward with kernels and with loops: 2×2 on
 64×16×28×28 980 and 1720, in channels_last 740 and 1380; on 64×32×14×14 590 and 870, 280 and 620; on 16×16×14×14 140 and 120, 67
@@ -47,7 +47,7 @@ one axis the loops are faster, and those of means are vectorized: 2×2 on 64×32
 def max_pool(
     x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], ceil: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the largest element of each window, and its index in x's flattened axes; the first of equal elements."""
+    """Return the largest element of each window, the first of equal ones, and its index in x's flattened axes."""
     if len(kernel) > 1 and operators.serves(x, COMPILED_MAXIMA.value):
         y, indices = operators.run(x, kernel, stride, padding, dilation, ceil)
         return y, indices
@@ -62,7 +62,7 @@ def _max_pool_by_kernel(
         found = tile_max_with_indices(x, kernel)
         if found is not None:
             return found
-    x = x.contiguous() if axes == 3 else x  # in channels_last_3d a window of -inf gets index 0 of x (torch 2.13.0)
+    x = x.contiguous() if axes == 3 else x  # in channels_last_3d a window of -inf has index 0 of x (torch 2.13.0)
     how = (as_two(kernel, 1), as_two(stride, 1), as_two(padding, 0), as_two(dilation, 1), ceil)
     y, indices = _max_pool[max(axes, 2)](lifted(x, axes), *how)
     return lowered(y, axes, x.dim()), lowered(indices, axes, x.dim())
@@ -71,7 +71,7 @@ def _max_pool_by_kernel(
 def max_pool_values(
     x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], ceil: bool
 ) -> Tensor:
-    """Return the largest element of each window, with slices from a quarter of the size on: torch's kernel also finds indices."""
+    """Return the largest element of each window, with slices from a quarter of the size: torch's kernel also computes indices."""
     if _side_by_side(kernel, stride, padding, dilation, ceil) and tiles_pay(x, kernel, MAXIMA.value // 4):
         return tile_max(x, kernel)
     return max_pool(x, kernel, stride, padding, dilation, ceil)[0]
@@ -87,7 +87,7 @@ def max_pool_backward(
     dilation: tuple[int, ...],
     ceil: bool,
 ) -> Tensor:
-    """Return the gradient of x: gy at each index; if windows overlap, half precision is summed in float32."""
+    """Return the gradient of x: gy at each index. If windows overlap, half precision is summed in float32."""
     how = kernel, stride, padding, dilation, ceil
     if len(kernel) > 1 and operators.serves(gy, COMPILED_MAXIMA.value, of[0]):
         return operators.run_back(gy, indices, of[0], *how)
@@ -104,7 +104,7 @@ def _max_pool_backward_by_kernel(gy: Tensor, indices: Tensor, of: Origin, *given
 
 
 operators = MaxPoolOperators(_max_pool_by_kernel, _max_pool_backward_by_kernel)
-"""The two functions above as operators of compiled code."""
+"""The two functions above as operators for compiled code."""
 
 
 def _overlap(kernel: tuple[int, ...], stride: tuple[int, ...]) -> bool:
@@ -118,15 +118,15 @@ def _side_by_side(
 
 
 def tiles_pay(x: Tensor, kernel: tuple[int, ...], least: int) -> bool:
-    """Tell whether slices are faster than torch's loop for maxima of adjacent windows: for a large x that is not channels_last.
+    """Return whether slices are faster than torch's loop for maxima of adjacent windows: if x is large and not channels_last.
 
-    Torch's loop computes indices too, and its branches are hard to predict. In µs on an AMD EPYC, with indices, x normal with its
-    negative half set to 0: 2×2 on 64×16×28×28 takes 4190 with torch and 950 with slices, on 64×32×14×14 2200 and 480, on
-    16×16×8×8, where only calls count, 40 and 110; 3×3 on 64×16×27×27 2940 and 1300; without indices 300, 180, 25 and 290. The
-    backward pass takes 200, 110, 12 and 150 with torch's kernel; with masks from x and y instead of indices it took 1500 and 750.
-    On an Intel Xeon torch's forward loop took 3750 for the first, its backward kernel 410, slices without indices 470 and masks
-    2570, so slices with indices are chosen there too. In channels_last torch takes 490 and 240 for the first. Under ``vmap``
-    torch's own kernels run; compiled code has operators: see ``COMPILED_MAXIMA``.
+    Torch's loop always computes indices, and its branches are hard to predict. In µs on an AMD EPYC, with indices, for normal x
+    with negative elements set to 0: 2×2 on 64×16×28×28 takes 4190 with torch and 950 with slices, on 64×32×14×14 2200 and 480, on
+    16×16×8×8, where call overhead dominates, 40 and 110; 3×3 on 64×16×27×27 takes 2940 and 1300. Slices without indices take 300,
+    180, 25 and 290. The backward pass takes 200, 110, 12 and 150 with torch's kernel; masks from x and y instead of indices took
+    1500 and 750. On an Intel Xeon, torch's forward loop took 3750 for the first size, its backward kernel 410, slices without
+    indices 470 and masks 2570, so slices with indices are used there too. In channels_last torch takes 490 and 240 for the first
+    size. Under ``vmap`` torch's kernels run; compiled code has operators: see ``COMPILED_MAXIMA``.
     """
     of = origin(x, len(kernel))
     is_exact = math.prod(of[0][-len(kernel) :]) <= 1 << 24  # indices are computed in the dtype of x, or float32
@@ -143,7 +143,7 @@ def _pay(like: Tensor, of: Origin, kernel: tuple[int, ...], least: int) -> bool:
 def _mean_tiles(
     like: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], ceil: bool
 ) -> bool:
-    """Tell whether strided slices are faster than torch's loop for a mean: for large tensors, in full precision.
+    """Return whether strided slices are faster than torch's loop for means: if tensors are large and in full precision.
 
     In ms, forward and backward: 2×2 on 64×16×28×28 takes 3.4 and 4.8 with torch, 0.4 and 0.9 with slices; on 64×32×10×10 1.1 and
     0.94, 0.07 and 0.10; 2×4 on 64×64×8×8 0.88 and 1.0, 0.11 and 0.16; on 16×16×8×8 0.018 and 0.019, 0.029 and 0.044. In
@@ -164,7 +164,7 @@ def avg_pool(
 ) -> Tensor:
     """Return the mean of each window, or its sum over ``divisor``.
 
-    Over three axes half precision is computed in float32, since torch has no kernel for it.
+    Over three axes half precision is computed in float32, since torch has no such kernel.
     """
     axes = len(kernel)
     if _mean_tiles(x, origin(x, axes), kernel, stride, padding, ceil):
@@ -184,7 +184,7 @@ def avg_pool_backward(
     count_pad: bool,
     divisor: int | None,
 ) -> Tensor:
-    """Return the gradient of x: each gy over its divisor, at all elements of its window."""
+    """Return the gradient of x: each gy, divided by its window's divisor, at all elements of the window."""
     axes = len(kernel)
     if _mean_tiles(gy, of, kernel, stride, padding, ceil):
         return tile_spread(gy / (divisor or math.prod(kernel)), gy, of[0], kernel)
@@ -197,17 +197,17 @@ def avg_pool_backward(
 
 
 def _overhangs(gy: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> bool:
-    """Tell whether the last window along some axis extends beyond the padding, as it may with ``ceil_mode``."""
+    """Return whether the last window along some axis extends beyond the padding, as it can with ``ceil_mode``."""
     axes = len(kernel)
     rows = zip(gy.shape[-axes:], of[0][-axes:], kernel, stride, padding, strict=True)
     return any([(windows - 1) * s + k > n + 2 * p for windows, n, k, s, p in rows])  # noqa: C419
 
 
 def _counts(gy: Tensor, of: Origin, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> Tensor:
-    """Return the number of elements in each window, including padding, but not what a last window has beyond the padding.
+    """Return the number of elements in each window, including padding but not what extends beyond it.
 
-    This is for compiled code: Inductor divides gy by the size of the kernel everywhere (torch 2.13.0). For windows of 2 on a row
-    of 5 the last element then gets half of its gradient.
+    Compiled code needs it: Inductor divides gy by the size of the kernel everywhere (torch 2.13.0). For windows of 2 on a row of
+    5 the last element would get half of its gradient.
     """
     axes = len(kernel)
     count = gy.new_ones((1,) * axes)

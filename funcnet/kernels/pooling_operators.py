@@ -1,4 +1,4 @@
-"""Max pooling as operators of compiled code, which Inductor calls without lowering them."""
+"""Max pooling as operators for compiled code, which Inductor calls without lowering them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ _HOW = "int[] kernel, int[] stride, int[] padding, int[] dilation, bool ceil"
 
 
 class MaxPoolOperators:
-    """The operators of two functions of eager mode: maxima with their indices, and the gradient of x.
+    """Two functions of eager mode as operators: maxima with their indices, and the gradient of x.
 
-    Results have the memory format of x, channels_last or that of the axes, which the kernels do not always keep.
+    Results have the memory format of x, channels_last or contiguous, which the kernels do not always preserve.
     """
 
     def __init__(self, forward: Callable[..., tuple[Tensor, Tensor]], backward: Callable[..., Tensor]) -> None:
@@ -27,7 +27,7 @@ class MaxPoolOperators:
         self.run_back: Callable[..., Tensor] = torch.ops.funcnet.max_pool_back.default
 
     def serves(self, x: Tensor, least: int, shape: Sequence[int] | None = None) -> bool:
-        """Tell whether Inductor compiles the formula that asks, for a large tensor that no one differentiates or maps over."""
+        """Return whether Inductor compiles the calling code, for a large tensor that is not differentiated or mapped over."""
         size = math.prod(x.shape if shape is None else shape)
         return is_plain_for_inductor(x) and type(size) is int and size >= max(least, 1) and x.numel() > 0
 
@@ -53,7 +53,7 @@ def _tuples(how: Sequence[Any]) -> list[Any]:
 
 
 def _order(x: Tensor) -> torch.memory_format:
-    """Return channels_last if x is only in this order, else the order of its axes."""
+    """Return channels_last if x is contiguous only in this format, else the contiguous format."""
     is_last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if is_last else torch.contiguous_format
 

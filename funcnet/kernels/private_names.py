@@ -1,8 +1,8 @@
-"""The private names of torch: each looked up once, here, with plain code for the releases that lack it.
+"""Torch's private names: each is looked up once, here, with a fallback for releases that lack it.
 
-A name with an underscore may change or vanish with any release. Each is therefore looked up and called once, on one number, when
-this module is imported. If torch does not have it, or rejects the call, it is replaced by a function of ``plain``, or by
-``None``: then the module that uses the name has a formula. Other modules import the result, which costs a step nothing.
+A private name can change or vanish with any release. Each is therefore looked up and called once, on one number, when this module
+is imported. If torch lacks it, or rejects the call, a function of ``plain`` replaces it, or ``None`` if the module that uses the
+name has a formula instead. Other modules import the result, which adds no time to a step.
 """
 
 from collections.abc import Callable
@@ -43,14 +43,14 @@ from funcnet.kernels.plain import (
 )
 
 FOUND: dict[str, bool] = {}
-"""Whether this release of torch has a name, by its name below ``torch``."""
+"""Whether this release of torch has each name, by its path below ``torch``."""
 
 _aten = torch.ops.aten
 _x, _step = torch.zeros(1, device="cpu"), torch.ones((), device="cpu")
 
 
 def found(name: str, otherwise: Any, trial: Callable[[Any], Any] = lambda one: one) -> Any:
-    """Return the object of torch with a name, if a trial call of it succeeds, else ``otherwise``."""
+    """Return the object of torch with this name if a trial call of it succeeds, else ``otherwise``."""
     try:
         one = attrgetter(name)(torch)
         trial(one)
@@ -62,19 +62,19 @@ def found(name: str, otherwise: Any, trial: Callable[[Any], Any] = lambda one: o
 
 
 def builtin(name: str) -> Any:
-    """Return the C function of a ``torch.nn.functional``, without its Python; otherwise the operator of its name."""
+    """Return the C function behind a function of ``torch.nn.functional``; if there is none, the operator of the same name."""
     return found(f"_C._nn.{name}", getattr(_aten, name))
 
 
 def direct(kernel: Any) -> Any:
-    """Return the C function of an operator, for eager mode only: a call without the operator's Python is 0.4 µs faster."""
+    """Return the C function of an operator, for eager mode only: bypassing the operator's Python code saves 0.4 µs per call."""
     return getattr(kernel, "_op", kernel)
 
 
 def constant(function: Any) -> Any:
-    """Decorate a function that Dynamo is to call for real, and whose result it takes as a constant.
+    """Decorate a function that Dynamo calls instead of tracing, and whose result it treats as a constant.
 
-    ``torch.compiler.assume_constant_result`` sets the same attribute, but imports Dynamo first, which takes 0.8 s.
+    ``torch.compiler.assume_constant_result`` sets the same attribute, but imports Dynamo, which takes 0.8 s.
     """
     function._dynamo_marked_constant = True
     return function
@@ -98,7 +98,7 @@ TensorGuards = found(
 
 
 def scan(*arguments: Any, **options: Any) -> Any:
-    """Run torch's loop, which only traced code uses. A lookup at import would import Dynamo, which takes 0.8 s."""
+    """Call torch's ``scan``, which only traced code uses. A lookup at import would import Dynamo, which takes 0.8 s."""
     operator = getattr(getattr(torch, "_higher_order_ops", None), "scan", None)
     return plain_scan(*arguments, **options) if operator is None else operator(*arguments, **options)
 
@@ -110,7 +110,7 @@ _forward_ad = found("autograd.forward_ad", None, lambda module: module._current_
 
 
 def is_forward_mode() -> bool:
-    """Tell whether a level of forward-mode differentiation is open, outside of ``torch.func``."""
+    """Return whether a level of forward-mode differentiation is active, outside of ``torch.func``."""
     return _forward_ad is not None and _forward_ad._current_level >= 0
 
 
@@ -121,10 +121,10 @@ _refused_backward: dict[str, list[str]] = {}
 
 @constant
 def set_layouts_of_gradients(known: bool) -> None:
-    """Tell Dynamo whether a backward pass may ask a gradient for its layout and strides; runs while Dynamo traces that code.
+    """Set whether Dynamo allows a backward pass to read the layout and strides of a gradient; called while Dynamo traces it.
 
-    Dynamo rejects the question, since nothing guarantees that the gradient is dense when the code runs. A VJP asks in order to
-    reject others.
+    By default Dynamo rejects these reads, since nothing guarantees that the gradient is dense when the code runs. A VJP reads
+    them to reject gradients that are not.
     """
     config = getattr(getattr(torch, "_dynamo", None), "config", None)
     for name in [name for name in _LAYOUTS if hasattr(config, name)]:
@@ -151,7 +151,7 @@ foreach_clone = found("_foreach_clone", plain_foreach_clone, lambda f: f([_x]))
 
 
 def _try_step(moments: int, steps: bool, **numbers: Any) -> Callable[[Any], Any]:
-    """Return a trial of a fused step on one number, with this many moments."""
+    """Return a trial call of a fused step on one number, with this many moments."""
     columns = [[_x.clone()] for _ in range(2 + moments)]
     return lambda f: f(*columns, *[[_step]] * steps, lr=0.1, weight_decay=0.0, maximize=False, **numbers)
 
@@ -176,12 +176,12 @@ def _try_mode(mode: Any) -> None:
 
 
 DispatchMode = found("utils._python_dispatch.TorchDispatchMode", PlainDispatchMode, _try_mode)
-"""The base of modes that see every kernel call; the plain one has ``counted`` instead, the count of torch."""
+"""The base class of modes that see every kernel call; the fallback has ``counted`` instead, torch's count."""
 
 HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 """Whether this build of torch has oneDNN."""
 
-# Processes. Without the name, failures of collectives keep the messages of gloo and NCCL.
+# Processes. Without this name, failures of collectives keep the messages of gloo and NCCL.
 default_store = found("distributed.distributed_c10d._get_default_store", None)
 collectives_started = found("_C._distributed_c10d.ProcessGroup._get_sequence_number_for_group", None)
 

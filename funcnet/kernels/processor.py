@@ -1,4 +1,4 @@
-"""The processor, as far as choices between kernels depend on it: its maker and its instruction sets."""
+"""The properties of the processor that choices between kernels depend on: its maker and its instruction sets."""
 
 import platform
 from functools import cache
@@ -21,10 +21,10 @@ class Processor(Value):
 
     Args:
         maker: ``"amd"``, ``"intel"``, ``"arm"`` or ``"other"``.
-        avx512: Whether it has AVX-512 as far as torch's own kernels require.
-        bf16: Whether it multiplies bfloat16: AVX512-BF16, AMX, or BF16 of ARM.
+        avx512: Whether it has the parts of AVX-512 that torch's kernels require.
+        bf16: Whether it has instructions that multiply bfloat16: AVX512-BF16, AMX, or ARM's BF16.
         amx: Whether it has AMX, whose tiles multiply bfloat16 about eight times as fast as float32.
-        vp2intersect: Whether it has AVX512-VP2INTERSECT, as AMD's processors have from Zen 5 on. Their units for AVX-512 have
+        vp2intersect: Whether it has AVX512-VP2INTERSECT, which identifies AMD processors from Zen 5 on. Their AVX-512 units have
             512 bits; those of Zen 4 have 256, and multiply float32 half as fast.
 
     >>> Processor("amd", avx512=True)
@@ -42,17 +42,17 @@ class Processor(Value):
 def this_processor() -> Processor:
     """Return the processor of this process, read once.
 
-    ``ATEN_CPU_CAPABILITY=avx2`` in the environment makes torch work without AVX-512; this value then has none either. Only Linux
-    reports the maker; elsewhere it is ``"arm"`` or ``"other"``, with AVX-512 as torch reports it.
+    With ``ATEN_CPU_CAPABILITY=avx2`` in the environment, torch does not use AVX-512, and ``avx512`` is ``False``. Only Linux
+    reports the maker; elsewhere it is ``"arm"`` or ``"other"``, and ``avx512`` is what torch reports.
     """
     return processor_of(_cpuinfo(), torch.backends.cpu.get_cpu_capability(), platform.machine())
 
 
 def processor_of(cpuinfo: str, capability: str, machine: str) -> Processor:
-    """Return the processor described by a text like ``/proc/cpuinfo``.
+    """Parse the processor from a text like ``/proc/cpuinfo``.
 
     Args:
-        cpuinfo: The text; empty if the system has none.
+        cpuinfo: The text; empty if the system has no such file.
         capability: The instruction set of torch's kernels: ``"AVX512"``, ``"AVX2"``, ``"DEFAULT"``.
         machine: The machine's architecture, from ``platform.machine()``.
     """

@@ -1,7 +1,7 @@
-"""Sharding rules: along which axes DTensors may be sharded in those of our kernels for which torch has no rule.
+"""Sharding rules: the axes along which DTensors may be sharded, for the kernels that torch has no rule for.
 
-Without a rule torch rejects a DTensor, even one that is whole on every worker. A rule lists, for one axis of a mesh, placements
-of the results with those of the arguments; other arguments are redistributed first.
+Without a rule torch rejects a DTensor, even a replicated one. A rule lists combinations of placements of results and arguments,
+for one axis of a mesh; arguments with other placements are redistributed first.
 """
 
 import functools
@@ -13,7 +13,7 @@ from torch import Tensor
 
 Rule = list[tuple[list[Any], list[Any]]]
 
-# Elementwise: the gradient and x, of the same shape, and numbers.
+# Elementwise: the gradient and x of the same shape, and numbers.
 _ELEMENTWISE = ("hardtanh_backward", "hardswish_backward", "hardsigmoid_backward", "hardshrink_backward", "softshrink_backward")
 
 # Along the first axis: the batch, or the channels of one example.
@@ -36,7 +36,7 @@ _ATTENTION = (
 
 @functools.cache
 def register_sharding_rules() -> None:
-    """Register the rules of our kernels with torch, where it has none."""
+    """Register rules with torch for the kernels that lack one."""
     for names, axes in ((_ELEMENTWISE, _all_axes), (_BY_ROWS, _first_axis), (_WHOLE, _no_axis)):
         for name in names:
             _register(name, functools.partial(_rule, name, axes))
@@ -45,12 +45,12 @@ def register_sharding_rules() -> None:
 
 
 def is_dtensor(x: Any) -> bool:
-    """Tell whether a tensor is a DTensor, without importing DTensor."""
+    """Return whether a tensor is a DTensor, without importing DTensor."""
     return type(x) is not Tensor and hasattr(x, "placements")
 
 
 def summed(x: Any) -> Any:
-    """Return a DTensor whose workers hold summands, summed; another tensor unchanged."""
+    """Return a DTensor with its partial placements reduced; any other tensor unchanged."""
     if not any(placement.is_partial() for placement in getattr(x, "placements", ())):
         return x
     from torch.distributed.tensor import Replicate
@@ -86,7 +86,7 @@ def _no_axis(x: Any) -> Sequence[int]:
 
 
 def _rule(name: str, axes: Callable[[Any], Sequence[int]], *args: Any, **options: Any) -> Rule:
-    """Return the placements of an operator all of whose tensors are sharded along one axis, or are whole."""
+    """Return the placements of an operator whose tensors are all sharded along the same axis, or all replicated."""
     from torch.distributed.tensor import Replicate, Shard
 
     tensors = [one for one in (*args, *options.values()) if hasattr(one, "ndim")]
@@ -96,7 +96,7 @@ def _rule(name: str, axes: Callable[[Any], Sequence[int]], *args: Any, **options
 
 
 def _attention_rule(name: str, *args: Any, attn_mask: Any = None, **options: Any) -> Rule:
-    """Return the placements of attention: a mask with one entry for all examples or heads stays whole."""
+    """Return the placements of attention; a mask with a single entry for all examples or heads is replicated."""
     from torch.distributed.tensor import Replicate, Shard
 
     count, results = len([one for one in args if hasattr(one, "ndim")]), len(_operator(name)._schema.returns)

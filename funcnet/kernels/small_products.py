@@ -1,7 +1,7 @@
 """Small matrix products in compiled code: loops for their exact sizes instead of library calls.
 
-A call of MKL's product costs 1 to 2 µs before it multiplies, and on AMD's processors it then runs MKL's plainest loops. The
-loops are one C++ template (``compilation.product_loops``), which holds a block of the result in registers. µs of x wᵀ, gy w and
+A call of MKL's product takes 1 to 2 µs before it multiplies, and on AMD processors MKL then runs its slowest loops. The loops
+here are one C++ template (``compilation.product_loops``), which keeps a block of the result in registers. µs of x wᵀ, gy w and
 gyᵀ x for x (rows, in) and w (out, in), in float32 on one core of an AMD EPYC with AVX-512:
 
     rows, in, out        MKL                    loops
@@ -11,12 +11,12 @@ gyᵀ x for x (rows, in) and w (out, in), in float32 on one core of an AMD EPYC 
     64, 64, 64           6.7   6.7   6.7        4.8   4.6   4.6
     100, 128, 128        34    34    35         29    28    28
 
-A scanned step of the 2-25-25-25-2 net takes 0.44 of the time with MKL's products, a compiled one 0.63. Sums of products that
-Inductor fuses with their neighbors, for products of up to 4096 multiplications, are slower too: a step of five layers of 20 with
-batch norm, in batches of 10, takes 22 µs scanned and 75 compiled with these loops, 42 and 86 with such sums.
+A scanned step of the 2-25-25-25-2 net takes 0.44 times as long as with MKL's products, a compiled one 0.63 times. The alternative
+for products of up to 4096 multiplications, sums that Inductor fuses with their neighbors, is slower too: a step of five layers of
+20 with batch norm, in batches of 10, takes 22 µs scanned and 75 compiled with these loops, and 42 and 86 with sums.
 
-A pass over Inductor's graph replaces each small ``mm``, ``addmm``, ``bmm`` and ``baddbmm`` with an operator of ours, whichever
-layer or transform made it, and a lowering turns the operator into the loops.
+A pass over Inductor's graph replaces each small ``mm``, ``addmm``, ``bmm`` and ``baddbmm`` with a custom operator, whichever
+layer or transform it comes from, and a lowering turns the operator into the loops.
 """
 
 from typing import Any
@@ -26,12 +26,25 @@ from torch import Tensor
 
 from funcnet.kernels.choices import NEVER, choice
 
-SMALL = choice("small compiled products", {"loops": NEVER, "library": 0}, lambda cpu: 1 << 20, "multiplications")
-"""Number of multiplications from which compiled code calls a library for a product."""
+SMALL = choice(
+    "small compiled products",
+    {"loops": NEVER, "library": 0},
+    lambda cpu: 1 << 23 if cpu.maker == "amd" and cpu.avx512 else SHARED,
+    "multiplications",
+)
+"""Number of multiplications from which compiled code calls a library for a product; with several threads ``SHARED`` at most.
+
+On AMD's processors with AVX-512 the loops reach 100 to 117 of 118 GFLOP/s for 256×64 by 64×256, 256×256 by 256×64 and 64×256 by
+256×256. MKL's kernel reaches 104, and its copies take another 8th of the time: 100 residual blocks of width 64, in batches of
+256, take 88.8 ms with the loops and 101.8 with MKL (AMD EPYC, Zen 4). From 8 million multiplications on oneDNN is faster.
+"""
+
+SHARED = 1 << 20
+"""Number of multiplications from which several threads share a product; the loops use one thread."""
 
 DTYPES = {torch.float32: "float", torch.float64: "double"}
 
-_KEPT = 1 << 18  # bytes on the stack: a transposed factor, in whole vectors, and a transposed result
+_KEPT = 1 << 19  # bytes on the stack, for a transposed factor, in whole vectors, and a transposed result
 _VECTOR = 16  # the largest number of elements in a vector
 
 _aten = torch.ops.aten
@@ -72,7 +85,7 @@ def _operands(node: Any) -> tuple[Any, ...] | None:
 
 
 def _is_small(a: Any, b: Any, addend: Any = None) -> bool:
-    """Tell whether the loops support a product: of fixed sizes, not empty, of one dtype, in main memory."""
+    """Return whether the loops support a product: not empty, of fixed sizes and one dtype, in main memory."""
     given = [a, b] if addend is None else [a, b, addend]
     if not all(isinstance(x, Tensor) and x.is_cpu and x.dtype is a.dtype and x.dtype in DTYPES for x in given):
         return False
@@ -82,4 +95,9 @@ def _is_small(a: Any, b: Any, addend: Any = None) -> bool:
     rows, inner, columns = int(a.shape[-2]), int(a.shape[-1]), int(b.shape[-1])
     wide = -(-max(rows, columns) // _VECTOR) * _VECTOR
     kept = (inner * wide + rows * columns) * int(a.element_size())
-    return rows * inner * columns < SMALL.value and kept <= _KEPT
+    return rows * inner * columns < limit() and kept <= _KEPT
+
+
+def limit() -> int:
+    """Return the number of multiplications from which products that are compiled now call a library; 0 without loops."""
+    return SMALL.value if SMALL.value == NEVER or torch.get_num_threads() == 1 else min(SMALL.value, SHARED)

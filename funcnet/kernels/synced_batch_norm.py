@@ -1,7 +1,7 @@
-"""Kernels of batch norm over the batches of several processes, between the two collectives that the layer calls.
+"""Kernels of batch norm over the batches of several processes, without the two collectives, which the layer calls.
 
-Moments are in float64 throughout: the processes must send each other one dtype, whatever is in their batches, and m σ² of numbers
-from 1e19 on exceeds float32.
+Moments are in float64 throughout: all processes must send the same dtype, whatever their batches contain, and m σ² of numbers
+from 1e19 on overflows float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ def channel_moments(x: Tensor) -> Moments:
     """Return μ and σ² of each channel in float64; both are 0 for an empty batch.
 
     In main memory ``batch_norm_update_stats`` takes 6 µs for 256×128 and 575 for 64×32×16×16, ``torch.var_mean`` 157 and 2280.
-    Torch's kernels of synchronized batch norm do not run there.
+    Torch's kernels of synchronized batch norm do not support the CPU.
     """
     if x.numel() == 0:
         return x.new_zeros(x.shape[1], dtype=torch.float64), x.new_zeros(x.shape[1], dtype=torch.float64)
@@ -40,11 +40,11 @@ def _moments(x: Tensor) -> Moments:
 
 
 def merged(counts: Tensor, means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return m, μ and σ² of all batches, from those of each, which are rows; 0 without values.
+    """Return m, μ and σ² of all batches together, from those of each batch, which are rows; 0 without values.
 
         m = Σ mᵢ    μ = Σ mᵢ μᵢ / m    σ² = Σ mᵢ (σᵢ² + (μᵢ - μ)²) / m
 
-    The formula is of Chan et al. 1979, without the difference of two squares.
+    The formula is from Chan et al. 1979, and avoids the difference of two squares.
     """
     count = counts.sum(0)
     shares = counts / count.clamp_min(1)
@@ -63,7 +63,7 @@ def normalized(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 def gradient_and_sums(
     gy: Tensor, x: Tensor, weight: Tensor | None, eps: float, moments: Moments
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return γ r gy, and Σ gy x̂ and Σ gy over this batch, in the dtype for the rest of gx."""
+    """Return γ r gy, and Σ gy x̂ and Σ gy over this batch, in the dtype in which gx is computed."""
     gamma = x.new_ones(x.shape[1]) if weight is None else weight  # without a weight the kernel omits the sums
     if _is_far(x, moments, eps):
         gy, x, gamma = in_double(gy, x, gamma)  # type: ignore[assignment]
@@ -75,9 +75,9 @@ def gradient_and_sums(
 def input_gradient(
     g: Tensor, x: Tensor, weight: Tensor | None, eps: float, moments: Moments, count: Tensor, sums: Sequence[Tensor]
 ) -> Tensor:
-    """Return gx = γ r (gy - Σ gy / m - x̂ Σ gy x̂ / m) from g = γ r gy, and the sums of all batches, Σ gy x̂ and Σ gy.
+    """Return gx = γ r (gy - Σ gy / m - x̂ Σ gy x̂ / m) from g = γ r gy and the sums over all batches, Σ gy x̂ and Σ gy.
 
-    The subtracted part is a batch norm of x with other weights, so it is one more kernel.
+    The subtracted part is a batch norm of x with other weights, so one more kernel computes it.
     """
     scale = -torch.rsqrt(moments[1] + eps) / count.clamp_min(1)
     if weight is not None:

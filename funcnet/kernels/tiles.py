@@ -1,8 +1,9 @@
-"""Adjacent windows along the last axes of x: maxima, sums, and their gradients, with operations on whole slices.
+"""Adjacent windows along the last axes of x: maxima, sums and their gradients, computed with operations on whole slices.
 
-The rest at the ends belongs to no window. Slices are made contiguous before anything is computed with them, since kernels are
-vectorized only for contiguous memory. The elements of a window row of two are read as one number of twice the width, whose halves
-cost a third of strided copies: for 64×16×28×28 elements 28 + 48 µs per row of all windows, and 146 each (AMD EPYC).
+Remaining elements at the ends belong to no window. Slices are made contiguous first, since kernels are vectorized only for
+contiguous memory. In windows with rows of two, a row is read as one number of twice the width. Extracting its halves takes a
+third of the time of strided copies: for 64×16×28×28 elements 28 + 48 µs per row of all windows, instead of 146 for each half (AMD
+EPYC).
 """
 
 import functools
@@ -17,17 +18,17 @@ from torch import Tensor
 from funcnet.precision import in_single, rounded
 
 _HALVES = {4: (torch.int64, torch.int32), 2: (torch.int32, torch.int16)} if sys.byteorder == "little" else {}
-"""The dtype that holds two elements, and the dtype of the size of one, by bytes of an element."""
+"""The integer dtypes with the size of two elements and of one, by the bytes of an element."""
 
 Found = tuple[Tensor, Tensor | None]
-"""The largest of some tensors, and its offset from the first of them; ``None`` for 0."""
+"""The maximum of some tensors, and its offset from the first tensor; ``None`` for 0."""
 
 
 def tile_reduce(x: Tensor, kernel: tuple[int, ...], f: Callable[..., Tensor]) -> Tensor:
-    """Reduce each window with a function of two tensors, along one axis after the other."""
+    """Reduce each window with a function of two tensors, one axis after the other."""
     for axis, k in enumerate(kernel[:-1], start=x.dim() - len(kernel)):
         x = functools.reduce(f, _strided(x, axis, k))
-    is_owned = max(kernel[:-1], default=1) > 1  # f keeps the order of an x in another order
+    is_owned = max(kernel[:-1], default=1) > 1  # f preserves the order of an x that is not contiguous
     if kernel[-1] == 2 and is_owned and x.element_size() in _HALVES and _is_in_pairs(x):
         return f(*_halves(x.view(_HALVES[x.element_size()][0]), x.dtype))
     return functools.reduce(f, _strided(x, x.dim() - 1, kernel[-1]))
@@ -39,10 +40,10 @@ def tile_max(x: Tensor, kernel: tuple[int, ...]) -> Tensor:
 
 
 def tile_max_with_indices(x: Tensor, kernel: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
-    """Return the largest element of each window, and its index in x's flattened axes; the first of equal elements.
+    """Return the largest element of each window, the first of equal ones, and its index in x's flattened axes.
 
-    ``None`` if an element may be NaN, which has its own rules; the sum of y shows it, for 64×16×14×14 in 8 µs. Indices are
-    computed in the dtype of x, where masks are 1 and 0: masks of bools take three times as long.
+    Return ``None`` if an element may be NaN, for which other rules apply; the sum of y shows that, in 8 µs for 64×16×14×14.
+    Indices are computed in the dtype of x, with masks of 1 and 0: bool masks take three times as long.
     """
     shape, wide = x.shape[-len(kernel) :], in_single(x)
     steps = [math.prod(shape[i + 1 :]) for i in range(len(kernel))]
@@ -65,7 +66,7 @@ def _first_indices(windows: Sequence[int], kernel: Sequence[int], steps: Sequenc
 
 
 def _first_of_rows(x: Tensor, kernel: tuple[int, ...]) -> list[Found]:
-    """Return the largest of each row of a window; one row after the other, so that the data stays in the cache."""
+    """Return the maxima of the rows of windows, one row after the other, so that the data stays in the cache."""
     if kernel[-1] != 2 or x.element_size() not in _HALVES:
         rows = [_strided(row, row.dim() - 1, kernel[-1]) for row in _tiles(x, (*kernel[:-1], 1))]
         return [_first_of([(_ordered(part), None) for part in row], 1) for row in rows]
@@ -76,7 +77,7 @@ def _first_of_rows(x: Tensor, kernel: tuple[int, ...]) -> list[Found]:
 
 
 def _first_of(found: Sequence[Found], step: int) -> Found:
-    """Return the largest of some tensors, whose memory is reused, and its offset from the first of them."""
+    """Return the maximum of some tensors, whose memory is reused, and its offset from the first tensor."""
     y, code = found[0]
     for i, (part, at) in enumerate(found[1:], start=1):
         larger = torch.maximum(y, part)
@@ -94,12 +95,12 @@ def _moved(code: Tensor | None, at: Tensor | None, is_later: Tensor, offset: int
 
 
 def tile_spread(g: Tensor, like: Tensor, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Tensor:
-    """Return a tensor of this shape with each element of g in all of its window, and 0 in the rest at the ends."""
+    """Return a tensor of this shape with each element of g throughout its window, and 0 after the last windows."""
     rest = any([n % k for n, k in zip(shape[-len(kernel) :], kernel, strict=True)])  # noqa: C419
     gx = like.new_zeros(shape) if rest else like.new_empty(shape)
     if kernel[-1] == 2 and g.dtype in (torch.float32, torch.float64):
         whole = gx.narrow(-1, 0, 2 * g.shape[-1])
-        g = torch.view_as_real(torch.complex(g, g)).flatten(-2)  # two of each in 79 µs; two strided copies take 280
+        g = torch.view_as_real(torch.complex(g, g)).flatten(-2)  # repeats elements in 79 µs; two strided copies take 280
         parts = _tiles(whole, (*kernel[:-1], 1))
     else:
         parts = _tiles(gx, kernel)
@@ -109,7 +110,7 @@ def tile_spread(g: Tensor, like: Tensor, shape: tuple[int, ...], kernel: tuple[i
 
 
 def _is_in_pairs(x: Tensor) -> bool:
-    """Tell whether x may be viewed as pairs of elements: an axis of size 1 may have an odd stride in contiguous memory."""
+    """Return whether x can be viewed as pairs of elements: in contiguous memory an axis of size 1 can have an odd stride."""
     return x.is_contiguous() and not any([n % 2 for n in (x.shape[-1], x.storage_offset(), *x.stride()[:-1])])  # noqa: C419
 
 
@@ -121,7 +122,7 @@ def _halves(pairs: Tensor, dtype: torch.dtype) -> list[Tensor]:
 
 
 def _ordered(x: Tensor) -> Tensor:
-    """Return a contiguous copy of x, even if x is contiguous."""
+    """Return a contiguous copy of x, even if x is already contiguous."""
     return x.clone(memory_format=torch.contiguous_format)
 
 
@@ -132,7 +133,7 @@ def _strided(x: Tensor, axis: int, k: int) -> list[Tensor]:
 
 
 def _tiles(x: Tensor, kernel: tuple[int, ...]) -> list[Tensor]:
-    """Return the first elements of all windows, the second ones, and so on, in the order of x."""
+    """Return the first elements of all windows, the second elements, and so on, in the order of x."""
     parts = [x]
     for axis, k in enumerate(kernel, start=x.dim() - len(kernel)):
         parts = list(itertools.chain.from_iterable([_strided(part, axis, k) for part in parts]))

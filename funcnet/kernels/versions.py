@@ -1,4 +1,4 @@
-"""Versions of torch on which the tests were run, and one warning at import if torch is newer than these."""
+"""Versions of torch that the tests were run with, and a warning at import if torch is newer."""
 
 import re
 import warnings
@@ -6,17 +6,17 @@ import warnings
 import torch
 
 TRIED_TORCH = ("2.13.0", "2.14.1")
-"""Releases of torch on which the tests were run, oldest first; README has the table of what passed, by version of Python."""
+"""Releases of torch that the tests were run with, oldest first; README has a table of the results by version of Python."""
 
 
 def minor_version(version: str) -> tuple[int, int]:
-    """Return the first two numbers of a version: ``"2.13.0+cpu"`` gives ``(2, 13)``."""
+    """Return the first two numbers of a version: ``(2, 13)`` for ``"2.13.0+cpu"``."""
     found = re.match(r"(\d+)\.(\d+)", version)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def warn_if_newer(version: str) -> None:
-    """Warn if torch is newer than the newest release tried; a version without numbers counts as old.
+    """Warn if torch is newer than the newest tested release; a version without numbers counts as old.
 
     Args:
         version: The version of torch.

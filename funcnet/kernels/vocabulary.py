@@ -1,11 +1,11 @@
-"""Kernels of a softmax over many words: only the logits of a few rows are in memory at a time.
+"""Kernels of a softmax over a large vocabulary: only the logits of a few rows are in memory at a time.
 
     z = h wᵀ + b                          lse = log Σ eᶻ over the words        p = eᶻ⁻ˡˢᵉ
     G = (a + c lse) p - β e_t - δ r       gh = G w    gw = Gᵀ h    gb = Σ G
 
-e_t is 1 at the label of a row and 0 elsewhere; a, c, β and δ have a number for each row, r one for each word. Rows that do not
-count have zeros instead of h, whatever they hold. One pass over the rows computes everything with three products; a backward pass
-that recomputes the logits needs four.
+e_t is 1 at the label of a row and 0 elsewhere. a, c, β and δ have one number per row, r one per word. In rows that do not count,
+h is replaced with zeros, whatever it contains. One pass over the rows computes everything with three products; a separate
+backward pass that recomputes the logits would need a fourth.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ from funcnet.kernels.vocabulary_blocks import (
 
 
 def read(given: Vocabulary) -> Read:
-    """Return the parts of the value of a loss."""
+    """Return the terms from which the value of a loss is computed."""
     if _is_for_operator(given):
         found: Read = _without_empty(torch.ops.funcnet.vocabulary_read(*given))
         return found
@@ -34,7 +34,7 @@ def read(given: Vocabulary) -> Read:
 
 
 def read_and_pull_back(given: Vocabulary, slopes: Slopes) -> tuple[Read, Gradients]:
-    """Return the parts of the value of a loss, and the gradients."""
+    """Return the terms of the value of a loss, and the gradients."""
     if _is_for_operator(given):
         found = torch.ops.funcnet.vocabulary_gradients(*given, *slopes)
         return _without_empty(found[:3]), _without_empty(found[3:])
@@ -42,12 +42,12 @@ def read_and_pull_back(given: Vocabulary, slopes: Slopes) -> tuple[Read, Gradien
 
 
 def _without_empty(found: Any) -> Any:
-    """Replace the empty tensor that an operator returns last, for ``None``, with ``None``."""
+    """Replace an empty last tensor, which an operator returns instead of ``None``, with ``None``."""
     return *found[:2], found[2] if found[2].numel() else None
 
 
 def _is_for_operator(given: Vocabulary) -> bool:
-    """Tell whether compiled code calls the kernel as one operator: for several blocks, whose loop would be unrolled."""
+    """Return whether compiled code calls the kernel as one operator: for several blocks, whose loop would be unrolled."""
     if not is_compiling() or is_differentiated(given.h, given.w, given.b):
         return False
     return type(given.h.shape[0]) is int and type(given.w.shape[0]) is int and given.h.shape[0] > rows_at_once(given)
@@ -85,7 +85,7 @@ def _gradient_shapes(*given: Any) -> tuple[Tensor, ...]:
 
 
 def _mapped(operator: Any) -> Any:
-    """Return the rule of ``vmap`` in compiled code: one entry after the other."""
+    """Return the rule for ``vmap`` in compiled code, which processes one entry after the other."""
 
     def rule(info: Any, dims: tuple[int | None, ...], *given: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         entries = []

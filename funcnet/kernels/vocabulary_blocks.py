@@ -1,7 +1,7 @@
-"""A softmax over many words, block by block, with the formulas of ``vocabulary``.
+"""A softmax over a large vocabulary, block by block, with the formulas of ``vocabulary``.
 
-If no one maps over the tensors or differentiates, one pass writes to memory that it allocates once: the logits of a block turn
-into p and into G in place, and the gradients are summed where they are returned.
+If the tensors are not mapped over or differentiated, one pass writes to memory that it allocates once: the logits of a block are
+turned into p and then G in place, and the gradients are summed into the returned tensors.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from funcnet.kernels.losses import product
 from funcnet.kernels.tracing import is_compiling, is_differentiated, is_eager, may_search
 from funcnet.precision import HALF, in_single, rounded
 
-# How many logits of float32 are computed at a time, and how many elements of w are in a tile of a product. GFLOP/s of the three
+# How many logits in float32 are computed at a time, and how many elements of w are in a tile of a product. GFLOP/s of the three
 # products of 32 000 words and 512 features, with 64 rows at a time (2 M logits, 8 MB) and with 128, on one core of an AMD EPYC:
 #
 #                                   64 rows               128 rows
@@ -24,18 +24,17 @@ from funcnet.precision import HALF, in_single, rounded
 #     oneDNN                        182   166   -         217   198   -
 #     oneDNN, tiles of 1000 words   175   158   164       -     -     183
 #     oneDNN, tiles of 4000 words   182   162   176       -     -     -
-#
-# oneDNN cannot add a product to a tensor, so gw is summed tile by tile. The whole pass over 2048 rows takes 1.7, 1.35, 1.2
-# and 1.7 s with 1, 2, 4 and 8 M logits at a time. In bfloat16, where tiles of w are cast to float32 twice for each block, it
-# takes 1.6, 1.24, 1.10 and 1.10 s.
+# oneDNN cannot add a product to a tensor, so gw is summed tile by tile. The whole pass over 2048 rows takes 1.7, 1.35, 1.2 and
+# 1.7 s with 1, 2, 4 and 8 M logits at a time. In bfloat16, where tiles of w are cast to float32 twice per block, it takes 1.6,
+# 1.24, 1.10 and 1.10 s.
 BLOCKS = choice("blocks of logits", {"all at once": NEVER, "blocks": 0}, lambda cpu: 1 << 21, "logits")
-"""How many logits of float32 are computed at a time, at least those of one row; twice as many in half precision."""
+"""Number of logits that are computed at a time in float32, at least those of one row; twice as many in half precision."""
 
 _TILE = 1 << 20
 
 
 class Vocabulary(NamedTuple):
-    """Hidden rows h (N, features), w (words, features), b (words,) or ``None``, labels t, rows that count, r or ``None``."""
+    """Hidden rows h (N, features), w (words, features), b (words,) or ``None``, labels t, a mask of rows, and r or ``None``."""
 
     h: Tensor
     w: Tensor
@@ -52,7 +51,7 @@ class Vocabulary(NamedTuple):
 
 
 class Slopes(NamedTuple):
-    """The coefficients of each row for G; ``c`` and ``delta`` may be ``None`` for zeros."""
+    """The coefficients of G for each row; ``c`` and ``delta`` can be ``None`` for zeros."""
 
     a: Tensor
     beta: Tensor
@@ -94,7 +93,7 @@ def pull_back_blocks(given: Vocabulary, slopes: Slopes) -> tuple[Read, Gradients
 
 
 def _may_write(*values: Vocabulary | Slopes) -> bool:
-    """Tell whether tensors made here may be written to: they hold numbers, and no one maps over them or differentiates."""
+    """Return whether new tensors may be written to: the inputs are plain data, not mapped over and not differentiated."""
     tensors = [one for value in values for one in value if one is not None]
     plain = all([type(one) is Tensor and not one.is_meta for one in tensors])  # noqa: C419
     return plain and is_eager() and not is_differentiated(*tensors)
@@ -107,7 +106,7 @@ def rows_at_once(given: Vocabulary) -> int:
 
 
 def _blocks(given: Vocabulary) -> Iterator[slice]:
-    """Yield the rows block by block; all at once if no memory is used, or the loop would be traced."""
+    """Yield the rows block by block; all at once if tensors have no memory or the loop would be traced."""
     n = given.h.shape[0]
     if is_compiling() or given.h.is_meta:
         yield slice(0, n)
@@ -146,7 +145,7 @@ def _read_block(part: Vocabulary, z: Tensor) -> Read:
 
 
 def _spread(r: Tensor | None, z: Tensor) -> Tensor | None:
-    """Return Σ r z over the words; a word with r = 0 may have the logit -∞, so the sum is searched for NaN."""
+    """Return Σ r z over the words; the logit of a word with r = 0 can be -∞, so the sum is searched for NaN."""
     if r is not None and may_search(z):
         found = torch.mv(z, r)
         if not limits.has_nan(found):
@@ -155,7 +154,7 @@ def _spread(r: Tensor | None, z: Tensor) -> Tensor | None:
 
 
 def _read_in_place(part: Vocabulary, z: Tensor) -> Read:
-    """Return the result of ``_read_block``, and turn z into p: the largest p is eᵗᵒᵖ⁻ˡˢᵉ, from which lse follows.
+    """Return the result of ``_read_block``, and overwrite z with p: lse follows from the largest p, which is eᵗᵒᵖ⁻ˡˢᵉ.
 
     64 rows of 32 000 words take 1.4 ms; ``torch.logsumexp`` takes 17, and the softmax 0.7 more.
     """
@@ -171,7 +170,7 @@ def _joined(found: list[Read]) -> Read:
 
 
 def _pulled_back(given: Vocabulary, slopes: Slopes) -> tuple[Read, Gradients]:
-    """Go through the rows once, writing to tensors made here."""
+    """Process the rows in one pass that writes to new tensors."""
     z, gh = _space(given), torch.empty_like(given.h, memory_format=torch.contiguous_format)
     gw = torch.zeros_like(given.w, dtype=z.dtype, memory_format=torch.contiguous_format)
     gb = None if given.b is None else gw.new_zeros(len(gw))
@@ -210,7 +209,7 @@ def _add_products(part: Vocabulary, gz: Tensor, gw: Tensor) -> Tensor:
 
 
 def _pulled_back_by_formula(given: Vocabulary, slopes: Slopes) -> tuple[Read, Gradients]:
-    """Return the same without writing, for transforms of ``torch.func`` and for the compiler."""
+    """Return the same results without writing to tensors, for transforms of ``torch.func`` and for the compiler."""
     found, gh, total = [], [], None
     for block in _blocks(given):
         one, *pulled = _pull_back_block(given.rows(block), slopes.rows(block))

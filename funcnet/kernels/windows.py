@@ -1,6 +1,6 @@
-"""Axes of pooling: torch's kernels take two or three axes and a batch; x gets the missing axes, and y loses them again.
+"""Axes of pooling: torch's kernels require two or three axes and a batch. Missing axes are added to x and removed from y.
 
-Torch's backward kernels only read the shape and layout of x, so only an ``Origin`` is kept.
+Torch's backward kernels read only the shape and layout of x, so only an ``Origin`` is cached.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Origin = tuple[tuple[int, ...], bool]
 
 
 def channelwise(kernel: Kernel) -> Kernel:
-    """Make a kernel that requires a channel, but accepts an empty batch, accept zero channels: they become the batch."""
+    """Wrap a kernel that accepts an empty batch but not zero channels: zero channels become the batch."""
 
     def pool(x: Tensor, *rest: Any) -> Any:
         if x.shape[1]:
@@ -27,7 +27,7 @@ def channelwise(kernel: Kernel) -> Kernel:
 
 
 def lifted(x: Tensor, axes: int) -> Tensor:
-    """Give x a batch axis, and two axes instead of one."""
+    """Add missing axes to x: a batch, and a second axis if ``axes`` is 1."""
     x = x if x.dim() == axes + 2 else x.unsqueeze(0)
     return x.unsqueeze(-2) if axes == 1 else x
 
@@ -39,18 +39,18 @@ def lowered(y: Tensor, axes: int, dim: int) -> Tensor:
 
 
 def as_two(numbers: tuple[int, ...], first: int) -> tuple[int, ...]:
-    """Give the option of one axis an entry for the axis before it, which has the length 1."""
+    """Extend the options of a single axis with ``first``, the option of the added axis of length 1."""
     return numbers if len(numbers) > 1 else (first, *numbers)
 
 
 def origin(x: Tensor, axes: int) -> Origin:
-    """Return what the cache keeps of x."""
+    """Return the properties of x that the cache keeps."""
     at = -axes - 1
     return tuple(x.shape), axes == 2 and x.shape[at] > 1 and x.stride(at) == 1
 
 
 def blank(gy: Tensor, of: Origin, axes: int) -> Tensor:
-    """Return a tensor with the lifted shape and layout of x, without data."""
+    """Return a tensor with the shape and layout of the lifted x, without data."""
     shape, last = of
     if last:
         return lifted(gy.new_empty((*shape[:-3], *shape[-2:], shape[-3])).movedim(-1, -3), axes)

@@ -1,8 +1,8 @@
-"""Custom layers made from functions. For a layer with fields and error messages, subclass ``Layer`` instead.
+"""Custom layers from functions. For a layer with fields and its own error messages, subclass ``Layer`` instead.
 
     layer              y, cache = apply(params, x)      gparams, gx = vjp(params, cache, gy)
     elementwise        y = f(x), elementwise            gx = gy ⊙ f′(x)
-    shape_dependent    y = g(x), g = make(x.shape)      gx is that of g
+    shape_dependent    y = g(x), g = make(x.shape)      gx as for g
 
 x and y may have any shape, (...).
 """
@@ -29,7 +29,7 @@ def _no_params(rng: Key | int) -> Params:
 
 @frozen
 class FunctionLayer(Layer):
-    """A layer whose verbs are functions; made by ``layer``.
+    """A layer whose verbs are given functions; created by ``layer``.
 
         y, cache    = apply_function(params, x)
         gparams, gx = vjp_function(params, cache, gy)
@@ -37,7 +37,7 @@ class FunctionLayer(Layer):
     Args:
         apply_function: Function (params, x) → (y, cache).
         vjp_function: Function (params, cache, gy) → (gparams, gx).
-        init_function: Function rng → params, which makes the parameters.
+        init_function: Function rng → params, which initializes the parameters.
         stochastic: Whether ``apply_function`` gets the key as its third argument.
         batch_dependent: Whether a row of y depends on other rows of x.
 
@@ -88,7 +88,7 @@ def layer(
     Args:
         apply: Function (params, x) → (y, cache); with ``stochastic``, (params, x, rng) → (y, cache).
         vjp: Function (params, cache, gy) → (gparams, gx).
-        init: Function rng → params, which makes the parameters; by default there are none.
+        init: Function rng → params, which initializes the parameters; by default there are none.
         stochastic: Whether ``apply`` needs a key.
         batch_dependent: Whether a row of y depends on other rows of x.
 
@@ -99,7 +99,7 @@ def layer(
         The layer.
 
     Raises:
-        ValueError: If one of the first three is not a function, or an option is not a bool. From the verbs: what the functions
+        ValueError: If one of the first three is not a function, or an option is not a bool. The verbs raise what the functions
             raise.
 
     >>> import torch
@@ -112,7 +112,7 @@ def layer(
 
 @frozen
 class ElementwiseFunction(Layer):
-    """One function applied to every element; made by ``elementwise``.
+    """One function applied to every element; created by ``elementwise``.
 
         y  = f(x)
         gx = gy ⊙ f′(x)
@@ -176,7 +176,7 @@ def elementwise(f: Callable[[Tensor], Tensor], df: Callable[[Tensor], Tensor]) -
 
 @frozen
 class ShapeDependent(Layer):
-    """A placeholder for a layer that a function makes from the shape of x; made by ``shape_dependent``.
+    """A placeholder for a layer that a function creates from the shape of x; created by ``shape_dependent``.
 
         y  = g(x), g = make(x.shape)
         gx is that of g
@@ -207,18 +207,18 @@ class ShapeDependent(Layer):
         return f"shape_dependent({name_of(self.make)})"
 
     def infer(self, x: Any) -> tuple[Layer, Any]:
-        """Replace the placeholder with the layer for the shape of x, its own sizes inferred; return it with its output.
+        """Create the layer for the shape of x and infer its sizes; return it with its output.
 
         Args:
             x: Input on the meta device.
         """
         layer: Any = self.make(tree.map(lambda leaf: leaf.shape, x))
         if not isinstance(layer, Layer):
-            raise value_error(self, "the function must make a layer", describe(layer))
+            raise value_error(self, "the function must return a layer", describe(layer))
         return layer.infer(x)
 
     def _not_made(self) -> Exception:
-        return value_error(self, "the layer must be made first, by fn.infer_sizes(net, x)", "no shape")
+        return value_error(self, "the layer must be created first, with fn.infer_sizes(net, x)", "no shape")
 
 
 def shape_dependent(make: Callable[[Any], Layer]) -> ShapeDependent:
@@ -227,8 +227,8 @@ def shape_dependent(make: Callable[[Any], Layer]) -> ShapeDependent:
         y  = g(x), g = make(x.shape)
         gx is that of g
 
-    ``infer_sizes`` calls ``make`` and puts the layer g in place of the placeholder; g may have sizes to infer itself. A function
-    at the top level of a module pickles, compares and prints by name.
+    ``infer_sizes`` calls ``make`` and replaces the placeholder with the layer g, whose own sizes can be ``None``. A function at
+    the top level of a module pickles, compares and prints by name.
 
     Args:
         make: Function that returns the layer; it gets a ``torch.Size``, or a tree of them if x is a tree of tensors.

@@ -1,6 +1,6 @@
-"""Means over batches: the value of a loss on all rows, from its values on batches, part by part.
+"""Means over batches: combine the values of a loss on batches into its value on all rows, part by part.
 
-    part i, "mean" and "batch"   Σ w ℓᵢ / Σ w      over the batches, w = ``weight_of(target)``; 0 if nothing counts
+    part i, "mean" and "batch"   Σ w ℓᵢ / Σ w      over the batches, w = ``weight_of(target)``; 0 if Σ w = 0
             "sum"                Σ ℓᵢ
     loss                         Σ fᵢ partᵢ        over the parts
 
@@ -27,7 +27,7 @@ Batches = Sequence[Tensor]
 
 @frozen
 class ByPart(Loss):
-    """A loss whose value has an entry for each part, with the gradient of the loss. Made by ``by_part``, for histories.
+    """A loss that returns one value per part; its gradient is that of the whole loss. ``by_part`` makes it, for histories.
 
     Args:
         loss: The loss, with several parts or a factor.
@@ -83,9 +83,9 @@ def _is_whole(parts: Sequence[Part]) -> bool:
 
 @frozen
 class LossMean(Value):
-    """The value of a loss on all rows, and of each of its parts: totals to which batches are added.
+    """Mean of a loss and of each of its parts over all rows, accumulated batch by batch.
 
-    For an ensemble it is the mean over the members.
+    For an ensemble, the values of the members are averaged.
 
     Args:
         loss: The loss.
@@ -109,10 +109,10 @@ class LossMean(Value):
         return [_added(total, float(v.mean()), w) for total, v, w in zip(totals, values, weights, strict=True)]
 
     def weigh(self, rows: Any, target: Any) -> list[float]:
-        """Return the weight of a batch in the mean of each part; without a target it is the number of rows.
+        """Return the weight of a batch in the mean of each part; without a target, the number of rows.
 
         Args:
-            rows: The outputs or the inputs of the batch, for the number of its rows.
+            rows: The outputs or the inputs of the batch; only their number of rows matters.
             target: Its targets; ``None`` if there are none.
         """
         known = type(target) is Tensor or bool(tree.leaves(target))
@@ -120,7 +120,7 @@ class LossMean(Value):
         return [1.0 if part.reduction == "sum" else float(part.weight_of(target) if known else rows_of(rows)) for part in parts]
 
     def value(self, totals: list[tuple[float, float]]) -> dict[str, float]:
-        """Return ``loss``, and for a loss with several parts ``loss.<name>`` of each, without its factor.
+        """Return the mean as ``loss``, and each of several parts, without its factor, as ``loss.<name>``.
 
         Args:
             totals: The totals of all batches.
@@ -129,7 +129,7 @@ class LossMean(Value):
         return _columns(parts, [_over(part, total, weight) for part, (total, weight) in zip(parts, totals, strict=True)])
 
     def over_batches(self, values: Tensor, weights: Sequence[Sequence[float]]) -> dict[str, float]:
-        """Return ``value`` from a value for each batch, ensemble member and part, and the weight of each batch for each part.
+        """Return ``value`` from the values and the weights of all batches.
 
         Args:
             values: The values, (batches, parts) or (batches, members, parts).
@@ -142,7 +142,7 @@ class LossMean(Value):
         return self.value(totals)
 
     def weights(self, target: Any) -> Callable[[Batches], list[list[float]]]:
-        """Return a function from batches of rows to their weights for each part, precomputed so that no step computes anything.
+        """Return a function from batches of row indices to their weights for each part; the weights of rows are precomputed.
 
         Args:
             target: The targets of all rows.
@@ -152,7 +152,7 @@ class LossMean(Value):
 
 
 def _added(total: tuple[float, float], value: float, weight: float) -> tuple[float, float]:
-    """Add a value; one of weight 0 is left out, since it may be NaN."""
+    """Add a weighted value to the totals. A value of weight 0 is skipped, since it can be NaN."""
     return (total[0] + value * weight, total[1] + weight) if weight else total
 
 

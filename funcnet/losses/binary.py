@@ -6,8 +6,7 @@
                      = |y| q - (1 + (w - 1) t) log σ(|y|)            q = 1 - t where y > 0, else w t
                    ∂ℓ/∂y = (1 + (w - 1) t) σ(y) - w t                ∂ℓ/∂t = log σ(-y) - w log σ(y)
 
-y and t (...) have the same shape. A product with 0 is 0 here, whatever the other factor: an impossible class that does not occur
-costs nothing.
+y and t (...) have the same shape. Here 0 times infinity is 0: an impossible class that does not occur costs nothing.
 """
 
 import torch
@@ -31,10 +30,10 @@ class BCE(ElementwiseLoss):
         ℓ     = -t log y - (1 - t) log(1 - y)
         ∂ℓ/∂y = (y - t) / (y (1 - y))           ∂ℓ/∂t = log(1 - y) - log y
 
-    As in torch, the logarithms are at least -100 and the denominator of the slope is at least 1e-12, which allows 0 and 1. Two
-    results differ. At y = t = 0 and y = t = 1 the slope is its limit, 1 and -1; torch returns 0, or NaN in float16. The target's
-    gradient is that of the clamped logarithms; torch's is infinite. For torch's ``weight``, a tensor, use ``weighted(BCE())``:
-    the weights are then part of the target.
+    As in torch, the logarithms are at least -100 and the denominator of ∂ℓ/∂y is at least 1e-12, so y can be exactly 0 or 1. Two
+    results differ from torch's. At y = t = 0 and y = t = 1, ∂ℓ/∂y is its limit, 1 and -1; torch returns 0, or NaN in float16. The
+    gradient of the target uses the clamped logarithms; torch's is infinite. Instead of torch's ``weight``, a tensor, use
+    ``weighted(BCE())``: the weights are then part of the target.
 
     Args:
         reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
@@ -47,7 +46,7 @@ class BCE(ElementwiseLoss):
         y and the target, not copied.
 
     Raises:
-        ValueError: If y or the target has numbers outside 0 to 1, or NaN (on the CPU).
+        ValueError: If y or the target contains NaN or a number outside [0, 1] (on the CPU).
 
     References:
         ``torch.nn.BCELoss``.
@@ -80,7 +79,7 @@ class BCE(ElementwiseLoss):
 
 
 def _range(x: Tensor) -> str:
-    """Return the range of a tensor in words; its description if a transform of ``torch.func`` hides its values."""
+    """Describe the range of a tensor's numbers, or the tensor itself if a transform of ``torch.func`` hides its numbers."""
     try:
         low, high = x.aminmax()
         return f"numbers from {low.item():g} to {high.item():g}"
@@ -96,22 +95,22 @@ class BCEWithLogits(ElementwiseLoss):
         ∂ℓ/∂y = (1 + (w - 1) t) σ(y) - w t                      without w: σ(y) - t
         ∂ℓ/∂t = log σ(-y) - w log σ(y)                          without w: -y
 
-    An infinite logit on the right side costs 0; torch returns NaN. For torch's ``weight``, a tensor, use
+    An infinite logit of the correct sign costs 0; torch returns NaN. Instead of torch's ``weight``, a tensor, use
     ``weighted(BCEWithLogits())``: the weights are then part of the target.
 
     Args:
         reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
             divided by the length of axis 0.
-        pos_weight: w, a factor of the term of the target 1: one number, or a tuple with one for each entry of the last axis.
+        pos_weight: w, the weight of positive targets: one number, or a tuple with a number for each entry of the last axis.
 
     Shape:
         y (...), target (...) → (), or (...) with ``reduction="none"``
 
     Cache:
-        y, the target, and ``pos_weight``, a tuple as a tensor.
+        y, the target, and ``pos_weight``; a tuple is converted to a tensor.
 
     Raises:
-        ValueError: If ``pos_weight`` is negative or not finite, or its length is not that of the last axis of y.
+        ValueError: If ``pos_weight`` is negative or not finite, or if its length differs from the size of the last axis of y.
 
     References:
         ``torch.nn.BCEWithLogitsLoss``.

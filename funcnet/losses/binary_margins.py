@@ -3,12 +3,12 @@
     Hinge           ℓ = h(z)    z = margin - t y             ∂ℓ/∂y = -t [z ≥ 0]      ∂ℓ/∂t = -y [z ≥ 0]
     MarginRanking   ℓ = h(z)    z = margin - t (x₁ - x₂)     ∂ℓ/∂x₁ = -t [z ≥ 0]     ∂ℓ/∂t = -(x₁ - x₂) [z ≥ 0]
 
-and ∂ℓ/∂x₂ = -∂ℓ/∂x₁. All tensors (...) have the same shape. At the kink, z = 0, the slope is that of z > 0, as in torch.nn: with
-a margin of 0, a score of 0 is a mistake and gets a gradient. By the reduction, with c = 1 for "sum" and "none", 1/n for "mean",
-1/N for "batch", gy = g c ∂ℓ/∂y and gt = g c ∂ℓ/∂t.
+and ∂ℓ/∂x₂ = -∂ℓ/∂x₁. All tensors (...) have the same shape. At the kink, z = 0, the derivative for z > 0 is used, as in torch.nn:
+with a margin of 0, a score of 0 counts as a mistake and gets a gradient. In gy = g c ∂ℓ/∂y and gt = g c ∂ℓ/∂t, the reduction sets
+c to 1 for "sum" and "none", 1/n for "mean", 1/N for "batch".
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field
 from torch import Tensor
@@ -49,28 +49,28 @@ class _Margin(TermLoss):
 
 @frozen
 class Hinge(_Margin):
-    """Hinge loss of scores whose sign is the class: ``optax.hinge_loss``.
+    """Hinge loss of scores whose sign is the predicted class: ``optax.hinge_loss``.
 
         ℓ     = max(0, z)                   z = margin - t y
         ∂ℓ/∂y = -t [z ≥ 0]                  ∂ℓ/∂t = -y [z ≥ 0]
 
-    With ``margin=0.0`` it is the loss of the perceptron, max(0, -t y), as ``optax.perceptron_loss``.
+    With ``margin=0.0`` it is the perceptron loss max(0, -t y): ``optax.perceptron_loss``.
 
     Args:
         reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
             divided by the length of axis 0.
-        margin: The value of t y from which an example costs nothing.
+        margin: The smallest t y at which an example costs nothing.
 
     Shape:
-        y (...), target (...) of 1 and -1 → (), or (...) with ``reduction="none"``; a floating target is a factor and has a
+        y (...), target (...) of 1 and -1 → (), or (...) with ``reduction="none"``; a floating target can be any factor and has a
         gradient
 
     Cache:
         y, t and z, in float32 or wider.
 
     Raises:
-        ValueError: If the target is boolean or unsigned; in eager mode on the CPU also if it holds integers other than 1 and -1,
-            zeros, or NaN.
+        ValueError: If the target is boolean or unsigned; in eager mode on the CPU, also if it contains integers other than 1 and
+            -1, zeros, or NaN.
 
     References:
         Rosenblatt 1958 for margin 0; Cortes & Vapnik 1995; ``optax.hinge_loss``.
@@ -82,6 +82,10 @@ class Hinge(_Margin):
 
     reduction: str = field(default="mean", validator=reductions)
     margin: float = field(default=1.0, validator=number())
+
+    if TYPE_CHECKING:  # a type checker would put inherited fields first
+
+        def __init__(self, reduction: str = "mean", margin: float = 1.0) -> None: ...
 
     def cache(self, y: Tensor, target: Tensor) -> Kept:
         t = require_like(self, y, target)
@@ -100,24 +104,24 @@ class MarginRanking(_Margin):
         ∂ℓ/∂x₁ = -t [z ≥ 0]                 ∂ℓ/∂x₂ = -∂ℓ/∂x₁
         ∂ℓ/∂t  = -(x₁ - x₂) [z ≥ 0]         gy = g c (∂ℓ/∂x₁, ∂ℓ/∂x₂)
 
-    y is the pair (x₁, x₂), and its gradient is a pair too. The target 1 asks for x₁ to be larger, -1
-    for x₂. With the default margin of 0, equal scores cost nothing but have the slope -t, as in torch.nn.
+    y is the pair (x₁, x₂), and its gradient is a pair too. The target 1 says that x₁ should be larger, -1 that x₂ should be. With
+    the default margin of 0, equal scores cost nothing, but ∂ℓ/∂x₁ is -t, as in torch.nn.
 
     Args:
-        margin: The value of t (x₁ - x₂) from which a pair costs nothing.
+        margin: The smallest t (x₁ - x₂) at which a pair costs nothing.
         reduction: ``"mean"`` over all pairs, ``"sum"``, ``"none"`` for one value per pair, or ``"batch"`` for the sum divided by
             the length of axis 0.
 
     Shape:
         y a pair of (...), target (...) of 1 and -1 → (), or (...) with ``reduction="none"``; unlike in torch.nn, nothing is
-        broadcast; a floating target is a factor and has a gradient
+        broadcast; a floating target can be any factor and has a gradient
 
     Cache:
         x₁ - x₂, t and z, in float32 or wider.
 
     Raises:
-        ValueError: If y is not a pair of floating tensors of one shape, dtype and device, or if the target is invalid as in
-            ``Hinge``.
+        ValueError: If y is not a pair of floating tensors of the same shape, dtype and device, or if the target is one that
+            ``Hinge`` rejects.
 
     References:
         ``torch.nn.MarginRankingLoss``.

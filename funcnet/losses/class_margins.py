@@ -1,14 +1,15 @@
-"""Margin losses of several classes. t is a label, h(z) = max(0, z), and [...] is 1 where the condition holds, else 0.
+"""Margin losses for several classes. t is a label, h(z) = max(0, z), and [...] is 1 where the condition holds, else 0.
 
     MultiMargin        ℓ = Σ w_t h(zᵢ)ᵖ / classes, over i ≠ t     zᵢ = margin - y_t + yᵢ
                        ∂ℓ/∂y = s, and -Σ sᵢ at t                  sᵢ = w_t p h(zᵢ)ᵖ⁻¹ [zᵢ > 0] / classes
     MulticlassHinge    ℓ = h(max zᵢ), over i ≠ t
-                       ∂ℓ/∂y = s, and -Σ sᵢ at t                  sᵢ = 1 / k where zᵢ is the largest of k equal ones, else 0
+                       ∂ℓ/∂y = s, and -Σ sᵢ at t                  sᵢ = 1 / k at the k largest zᵢ (z_t = 0), else 0
     MultiLabelMargin   ℓ = Σ h(z_ti) / classes, over labels t and other classes i                 z_ti = 1 - y_t + yᵢ
                        ∂ℓ/∂y = Σ_t s_ti, and -Σᵢ s_ti at t        s_ti = [z_ti > 0] / classes
 
-y is (N, classes) or (classes,), with one term ℓ for each row. The slopes at the kinks, z = 0, are torch.nn's: 0 for MultiMargin
-and MultiLabelMargin. For MulticlassHinge, 0 is one of the k equal numbers: the slope at the kink is halved, as in optax.
+y is (N, classes) or (classes,), with one term ℓ for each row. At the kinks, z = 0, the derivatives of MultiMargin and
+MultiLabelMargin are 0, as in torch.nn. In MulticlassHinge the label counts as zᵢ = 0, which halves the derivative at the kink, as
+in optax.
 """
 
 from typing import Any
@@ -37,13 +38,13 @@ def _margins(loss: Any, y: Tensor, target: Any) -> tuple[Tensor, Tensor]:
 
 
 def _with_label(s: Tensor, at: Tensor) -> Tensor:
-    """Return the slopes s, with minus their sum at each label."""
+    """Return the derivatives s, with -Σ s at each label."""
     return s.scatter(-1, at, -s.sum(-1, keepdim=True))
 
 
 @frozen
 class MultiMargin(TermLoss):
-    """Margin loss of labels, where every class within the margin costs: ``torch.nn.MultiMarginLoss``.
+    """Margin loss of labels to which every class within the margin contributes: ``torch.nn.MultiMarginLoss``.
 
         ℓ     = Σ w_t h(zᵢ)ᵖ / classes, over i ≠ t            zᵢ = margin - y_t + yᵢ,  h(z) = max(0, z)
         ∂ℓ/∂y = s, and -Σ sᵢ at t                             sᵢ = w_t p h(zᵢ)ᵖ⁻¹ [zᵢ > 0] / classes
@@ -61,8 +62,8 @@ class MultiMargin(TermLoss):
         z, in float32 or wider, the labels, and the weight of each row or ``None``.
 
     Raises:
-        ValueError: If ``p`` is neither 1 nor 2, if the number of weights is not that of the classes, or if a label is out of
-            range (on the CPU).
+        ValueError: If ``p`` is neither 1 nor 2, if the number of weights differs from the number of classes, or if a label is out
+            of range (on the CPU).
 
     References:
         ``torch.nn.MultiMarginLoss``.
@@ -102,12 +103,12 @@ class MultiMargin(TermLoss):
 
 @frozen
 class MulticlassHinge(TermLoss):
-    """Hinge loss of labels, where only the largest other score costs: ``optax.multiclass_hinge_loss``.
+    """Hinge loss of labels to which only the largest other score contributes: ``optax.multiclass_hinge_loss``.
 
         ℓ     = max(0, max zᵢ), over i ≠ t                    zᵢ = margin - y_t + yᵢ
-        ∂ℓ/∂y = s, and -Σ sᵢ at t                             sᵢ = 1 / k where zᵢ is the largest of k equal ones, else 0
+        ∂ℓ/∂y = s, and -Σ sᵢ at t                             sᵢ = 1 / k at the k largest zᵢ (z_t = 0), else 0
 
-    With ``margin=0.0`` it is the loss of the perceptron, ``optax.multiclass_perceptron_loss``.
+    With ``margin=0.0`` it is the perceptron loss: ``optax.multiclass_perceptron_loss``.
 
     Args:
         margin: By how much the label's score must exceed the largest other score to cost nothing.
@@ -162,7 +163,7 @@ class MultiLabelMargin(TermLoss):
         y (N, classes) or (classes,), integers of the same shape, padded with -1 → (), or (N,) or () with ``reduction="none"``
 
     Cache:
-        y, in float32 or wider, the target, the terms, and which classes are labels.
+        y, in float32 or wider, the target, the terms, and a mask of the classes that are labels.
 
     Raises:
         ValueError: If a label is neither -1 nor a class (on the CPU).
@@ -196,7 +197,7 @@ class MultiLabelMargin(TermLoss):
         return row_count(target)
 
     def _explained(self, y: Tensor, labels: Tensor, error: Exception) -> Exception:
-        """Return our error if the kernel's is about a label, whose value it does not name; else the kernel's."""
+        """Return an error that lists the labels if the kernel failed because of one, else the kernel's error."""
         if "out of range" not in str(error) and "out of bounds" not in str(error):
             return error
         rule = f"every label must be from 0 to {y.shape[-1] - 1}, or -1 after the last"

@@ -6,9 +6,9 @@
     NLL            ℓ  = -w y at the label, y = log p                 gy = -g c w at the label, else 0
 
 t is the target, w the weights of the classes, g the gradient of the value. y is (N, classes, ...) or (classes,), and t holds
-probabilities in the shape of y, or labels (N, ...) or (). By the reduction, c = 1 for "sum" and "none", 1/n for "mean", 1/N for
-"batch"; "mean" of labels divides by the sum of their w. A product with 0 is 0 here, whatever the other factor: an impossible
-class that does not occur costs nothing.
+probabilities in the shape of y, or labels (N, ...) or (). The reduction sets c to 1 for "sum" and "none", 1/n for "mean", 1/N for
+"batch"; "mean" of labels divides by the sum of their w. Here 0 times infinity is 0: an impossible class that does not occur costs
+nothing.
 """
 
 from collections.abc import Callable
@@ -48,8 +48,8 @@ class CrossEntropy(LabelLoss):
     Args:
         weight: w, a factor for the terms of each class.
         ignore_index: Rows with this label are ignored. Their gradient is 0, even if their logits are infinite or NaN.
-        reduction: ``"mean"`` over rows, with weights divided by their sum; ``"sum"``; ``"none"`` for one value per row; or
-            ``"batch"`` for the sum divided by N.
+        reduction: ``"mean"`` over rows, weighted by ``weight``; ``"sum"``; ``"none"`` for one value per row; or ``"batch"`` for
+            the sum divided by N.
         label_smoothing: ε, the share of each target that is spread evenly over all classes.
 
     Shape:
@@ -57,13 +57,13 @@ class CrossEntropy(LabelLoss):
         instead of labels, probabilities in the shape and dtype of y
 
     Cache:
-        log softmax(y); the labels, ``weight`` as a tensor, the distribution q and the mask of ignored rows, each if needed; c; in
-        half precision an empty tensor with the dtype of y.
+        log softmax(y); the labels, ``weight`` as a tensor, the distribution q and the mask of ignored rows, each if needed; c;
+        and, in half precision, an empty tensor with the dtype of y.
 
     Raises:
         ValueError: If a label is neither a class nor ``ignore_index`` (on the CPU; elsewhere torch's assertion fails), if the
-            number of weights is not that of the classes, if probabilities have another shape or dtype than y, or if they come
-            with a non-negative ``ignore_index``.
+            number of weights differs from the number of classes, if probabilities have another shape or dtype than y, or if
+            ``ignore_index`` is non-negative with probabilities.
 
     References:
         Bridle 1990; for ``label_smoothing`` Szegedy et al. 2016, section 7; ``torch.nn.CrossEntropyLoss``.
@@ -84,7 +84,7 @@ class CrossEntropy(LabelLoss):
         return self._of_logp(log_softmax(z, class_axis(y)), target, labels, kind)
 
     def unchecked(self, y: Tensor, target: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-        """Return the value and the gradient for labels. Ignored rows, and logits that give NaN, go through the checks."""
+        """Return a fast path for labels. It falls back to ``value_and_grad`` for ignored rows and for logits that give NaN."""
         if self.weight or self.label_smoothing or self.reduction not in ("mean", "batch") or y.dim() > 2:
             return None
         axis, n, c, ignore = class_axis(y), target.numel(), self.scale_of(y, None), self.ignore_index
@@ -131,7 +131,7 @@ class CrossEntropy(LabelLoss):
         return target.numel() // (target.shape[class_axis(target)] or 1) if self.reduction == "mean" else samples(target)
 
     def scale_of(self, logp: Tensor, total: Tensor | None) -> Tensor:
-        """Return c. It is 0 if the labels' weights sum to 0, although smoothing gives other classes terms."""
+        """Return c. It is 0 if the weights of the labels sum to 0, even if smoothing adds terms of other classes."""
         c = super().scale_of(logp, total)
         leaves_out = self.reduction == "mean" and total is not None and self.label_smoothing and self.weight
         return c * (total > 0) if leaves_out else c  # type: ignore[operator]  # there is a total
@@ -180,24 +180,25 @@ class NLL(LabelLoss):
         ℓ  = -w y          at the label
         gy = -g c w        at the label, else 0
 
-    ``CrossEntropy`` is ``NLL`` after ``LogSoftmax``. As there, the mean is 0 if every row is ignored, where torch returns NaN,
-    and a class of weight 0 costs nothing, even if its log-probability is -inf.
+    ``CrossEntropy`` is ``NLL`` after ``LogSoftmax``. In both, the mean is 0 if every row is ignored (torch returns NaN), and a
+    class of weight 0 costs nothing, even if its log-probability is -inf.
 
     Args:
         weight: w, a factor for the terms of each class.
         ignore_index: Rows with this label are ignored.
-        reduction: ``"mean"``, the sum divided by that of the rows' weights; ``"sum"``; ``"none"`` for one value per row; or
-            ``"batch"`` for the sum divided by N.
+        reduction: ``"mean"`` over rows, weighted by ``weight``; ``"sum"``; ``"none"`` for one value per row; or ``"batch"`` for
+            the sum divided by N.
 
     Shape:
         y (N, classes, ...) or (classes,), labels (N, ...) or () → (), or the shape of the labels with ``reduction="none"``
 
     Cache:
-        y, in float32 or wider, the labels, ``weight`` as a tensor, c, and in half precision an empty tensor with the dtype of y.
+        y, in float32 or wider; the labels; ``weight`` as a tensor; c; and, in half precision, an empty tensor with the dtype of
+        y.
 
     Raises:
         ValueError: If a label is neither a class nor ``ignore_index`` (on the CPU; elsewhere torch's assertion fails), or if the
-            number of weights is not that of the classes.
+            number of weights differs from the number of classes.
 
     References:
         ``torch.nn.NLLLoss``.
@@ -210,7 +211,7 @@ class NLL(LabelLoss):
         labels, kind = self.labels_of(y, target), y.new_empty(0) if y.dtype in HALF else None
         y = y if kind is None else y.float()
         w = self.weight_tensor(y)
-        labels = self._without_worthless(labels)
+        labels = self._ignore_zero_weights(labels)
         value, total = self.at_labels(y, labels, w)
         c = self.scale_of(y, total)
         return self.scaled(value, c, kind), (y, labels, w, c, kind)
@@ -220,10 +221,10 @@ class NLL(LabelLoss):
         gc = c if g is None else (g.to(y.dtype) if isinstance(g, Tensor) else g) * c
         return rounded_as(self.at_labels_grad(y, labels, w, c, gc), kind)
 
-    def _without_worthless(self, labels: Tensor) -> Tensor:
-        """Ignore labels of classes of weight 0: their term is 0, but would be computed as 0 · ∞."""
-        worthless = [label for label, w in enumerate(self.weight or ()) if w == 0]
-        if not worthless:
+    def _ignore_zero_weights(self, labels: Tensor) -> Tensor:
+        """Ignore labels of classes with weight 0: their term is 0, but could be computed as 0 · ∞ = NaN."""
+        without_weight = [label for label, w in enumerate(self.weight or ()) if w == 0]
+        if not without_weight:
             return labels
-        found = (labels.unsqueeze(-1) == labels.new_tensor(worthless)).any(-1)
+        found = (labels.unsqueeze(-1) == labels.new_tensor(without_weight)).any(-1)
         return labels.masked_fill(found, self.ignore_index)

@@ -17,7 +17,7 @@ from funcnet.precision import HALF, in_single, rounded
 
 
 class Composite(Loss):
-    """A loss made of other losses; a subclass says which, and which part of y and of the target each takes."""
+    """Base of losses that combine others. A subclass names these losses, and selects the part of y and of the target for each."""
 
     __slots__ = ()
 
@@ -42,10 +42,10 @@ class Composite(Loss):
 
     @abstractmethod
     def joined(self, gradients: list[Any]) -> Any:
-        """Return the gradient of y, or of the target, from the gradients of the terms' parts of it."""
+        """Combine the gradients of the terms into the gradient of y, or of the target."""
 
     def require_inputs(self, y: Any, target: Any) -> None:
-        """Raise for a y and a target from which the terms cannot take their parts."""
+        """Raise if a term cannot pick its part of y or of the target."""
 
     def term(self, i: int, loss: Loss, y: Any, target: Any) -> tuple[tuple[Tensor, ...], Cache]:
         """Return the values of term i, and its cache."""
@@ -107,14 +107,14 @@ def factors_of(loss: Loss) -> tuple[float, ...]:
 
 
 def _all_equal(weights: list[Any], parts: Any) -> bool:
-    """Return whether all parts are averaged with the same weight, as far as the numbers can be read."""
+    """Return whether all parts are averaged with the same weight; ``False`` if the numbers cannot be read."""
     if len({part.reduction == "sum" for part in parts}) > 1:
         return False
     return all([not isinstance(w, Tensor) or is_plain(w) for w in weights]) and len({float(w) for w in weights}) == 1  # noqa: C419
 
 
 def in_full(y: Any, target: Any) -> tuple[Any, Any]:
-    """Return y and the target in float32 if both are in half precision. Different dtypes are left for the loss to refuse."""
+    """Return y and the target in float32 if both are in half precision. Different dtypes are kept: the loss raises for them."""
     if isinstance(y, Tensor) and y.dtype not in HALF:
         return y, target
     leaves = [leaf for leaf in tree.leaves((y, target)) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

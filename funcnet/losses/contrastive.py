@@ -1,4 +1,4 @@
-"""Losses of directions, which pull some vectors together and push others apart. û = u / n(u), n(u) = √(‖u‖² + ε²).
+"""Contrastive losses: they align some vectors and separate others. û = u / n(u), n(u) = √(‖u‖² + ε²).
 
     CosineEmbedding   c = û · v̂      ℓ = 1 - c where t > 0, else max(0, c - margin)
                       gu = s (v̂ - c û) / n(u),  gv = s (û - c v̂) / n(v)        s = -1 where t > 0, else [c ≥ margin]
@@ -8,9 +8,9 @@
                       gS_ij = -σ(Lᵢ - Sᵢⱼ)                    Lᵢ = log Σ e^Sᵢₖ, over the k with other labels
                       gS_ik = e^(Sᵢₖ - Lᵢ) Σⱼ σ(Lᵢ - Sᵢⱼ)     gx̂ = (gS + gSᵀ) x̂ / τ
 
-gy is (gu, gv), (gq, gk) or gx, times the gradient of ℓ; q, k and x have gradients like that of u. All of these are (N, features),
-and t is (N,). ε is 1e-6 for CosineEmbedding, as in torch, else 1e-8. It makes n smooth: a zero vector has no direction, its
-cosines are 0, and its gradients are finite.
+gy is (gu, gv), (gq, gk) or gx, times the gradient of ℓ; gq, gk and gx follow from gq̂, gk̂ and gx̂ as gu follows from gû. All
+vectors are (N, features), and t is (N,). ε is 1e-6 for CosineEmbedding, as in torch, else 1e-8. It makes n smooth: the cosines of
+a zero vector are 0, and its gradients are finite.
 """
 
 import math
@@ -47,13 +47,13 @@ class _BatchLoss(TermLoss):
         return None
 
 
-def _directed(u: Tensor, eps: float = _EPS) -> Directed:
-    """Return û and n(u), with ``hypot`` instead of squares, which may leave the range of float32."""
+def _normalize(u: Tensor, eps: float = _EPS) -> Directed:
+    """Return û and n(u), with ``hypot`` instead of squares, which can overflow or underflow in float32."""
     n = torch.hypot(length(u, 2, [-1], eps / 1e4), u.new_full((), eps)).to(u.dtype)
     return u / n, n
 
 
-def _undirected(ga: Tensor, a: Tensor, n: Tensor) -> Tensor:
+def _normalize_grad(ga: Tensor, a: Tensor, n: Tensor) -> Tensor:
     """Return the gradient of u from that of û."""
     return (ga - (ga * a).sum(-1, keepdim=True) * a) / n
 
@@ -69,19 +69,19 @@ class CosineEmbedding(TermLoss):
     y is the pair (u, v), and its gradient is a pair too. The cosines are correct even if squares overflow float32.
 
     Args:
-        margin: The cosine up to which a pair with the target -1 costs nothing, from -1 to 1.
+        margin: The largest cosine at which a pair with the target -1 costs nothing, from -1 to 1.
         reduction: ``"mean"`` over pairs, ``"sum"``, ``"none"`` for one value per pair, or ``"batch"`` for the sum divided by N.
 
     Shape:
         y a pair of (N, features) or (features,), target (N,) or () of 1 and -1 → (), or the shape of the target with
-        ``reduction="none"``; a floating target counts by its sign and has no gradient
+        ``reduction="none"``; only the sign of a floating target is used, and it has no gradient
 
     Cache:
         û, n(u), v̂, n(v) and the cosines, in float32 or wider, and the target.
 
     Raises:
-        ValueError: If y is not a pair of floating tensors of one shape, dtype and device, if the target is boolean or unsigned,
-            or, in eager mode on the CPU, if it holds integers other than 1 and -1, zeros, or NaN.
+        ValueError: If y is not a pair of floating tensors of the same shape, dtype and device, if the target is boolean or
+            unsigned, or, in eager mode on the CPU, if it contains integers other than 1 and -1, zeros, or NaN.
 
     References:
         ``torch.nn.CosineEmbeddingLoss``.
@@ -99,7 +99,7 @@ class CosineEmbedding(TermLoss):
         if not u.dim():
             raise value_error(self, "u and v must have an axis of features", y[0])
         self._require_target(u, target)
-        a, b = [_directed(one, 1e-6) for one in (u, v)]  # torch adds 1e-12 to the squares
+        a, b = [_normalize(one, 1e-6) for one in (u, v)]  # torch adds 1e-12 to the squares
         return a, b, (a[0] * b[0]).sum(-1), target
 
     def loss(self, kept: Any) -> Tensor:
@@ -128,11 +128,11 @@ class InfoNCE(_BatchLoss):
         gy = (gq, gk)                gu = (gû - (gû · û) û) / n(u), times the gradient of ℓ
 
     y is the pair (q, k) of queries and keys: row i of q belongs to row i of k. Its gradient is a pair too. The other rows of the
-    batch are the negatives: larger batches make harder tasks. With ``shared``, both come from one encoder.
+    batch are the negatives: a larger batch makes the task harder. Use ``shared`` to compute both with one encoder.
 
     Args:
         temperature: τ, the divisor of the cosines.
-        symmetric: Whether to average this loss with that of finding the query of each key, as CLIP does.
+        symmetric: Whether to average this loss with the loss of finding the query of each key, as in CLIP.
         reduction: ``"mean"`` over queries, ``"sum"``, ``"none"`` for one value per query, or ``"batch"`` for the sum divided by
             N.
 
@@ -140,11 +140,11 @@ class InfoNCE(_BatchLoss):
         y a pair of (N, features), target ``None`` → (), or (N,) with ``reduction="none"``
 
     Cache:
-        The directions and their n, and log softmax(S), with ``symmetric`` over both axes, in float32 or wider.
+        q̂, n(q), k̂, n(k), and log softmax(S), with ``symmetric`` along both axes, in float32 or wider.
 
     Raises:
-        ValueError: If ``temperature`` is not above 0, if y is not a pair of floating tensors (N, features) of one shape, dtype
-            and device, or if there is a target.
+        ValueError: If ``temperature`` is not above 0, if y is not a pair of floating tensors (N, features) of the same shape,
+            dtype and device, or if there is a target.
 
     References:
         van den Oord et al. 2018, eq. 4; Radford et al. 2021, figure 3, for ``symmetric``.
@@ -163,7 +163,7 @@ class InfoNCE(_BatchLoss):
         require_no_target(self, target)
         if q.dim() != 2:
             raise value_error(self, "queries and keys must have the axes (N, features)", y[0])
-        a, b = _directed(q), _directed(k)
+        a, b = _normalize(q), _normalize(k)
         s = products.linear(a[0], b[0]) / self.temperature
         return a, b, log_softmax(s, 1), log_softmax(s, 0) if self.symmetric else None
 
@@ -180,19 +180,19 @@ class InfoNCE(_BatchLoss):
             gs = 0.5 * (gs + (by_key.exp() - one) * g)
         gs = gs / self.temperature
         ga, gb = products.matmul_input_grad(gs, b), products.matmul_weight_grad(gs, a)
-        return _undirected(ga, a, nq), _undirected(gb, b, nk)
+        return _normalize_grad(ga, a, nq), _normalize_grad(gb, b, nk)
 
 
 @frozen
 class NTXent(_BatchLoss):
-    """Cross-entropy of finding another example of the same label among examples of other labels, by their cosines.
+    """Cross-entropy of finding another example with the same label among examples with other labels, by their cosines.
 
         ℓᵢ = Σ log(1 + e^(Lᵢ - Sᵢⱼ)), over the j ≠ i with the same label         S = x̂ x̂ᵀ / τ,  Lᵢ = log Σ e^Sᵢₖ
         gS_ij = -σ(Lᵢ - Sᵢⱼ)      gS_ik = e^(Sᵢₖ - Lᵢ) Σⱼ σ(Lᵢ - Sᵢⱼ)            k with another label than i
         gx̂ = (gS + gSᵀ) x̂ / τ     gy = (gx̂ - (gx̂ · x̂) x̂) / n(x)                  n(x) = √(‖x‖² + 1e-16)
 
-    Each example looks for every other one with its label. A term is the sum over these pairs, and the mean is over all pairs; it
-    is 0 without pairs.
+    Every other example with the same label is a positive. The term of an example is the sum over its positives. The mean is over
+    all pairs of an example and a positive, and 0 if there are none.
 
     Args:
         temperature: τ, the divisor of the cosines.
@@ -203,7 +203,7 @@ class NTXent(_BatchLoss):
         y (N, features), labels (N,) → (), or (N,) with ``reduction="none"``
 
     Cache:
-        x̂, n(x), S, L and which examples are pairs, in float32 or wider.
+        x̂, n(x), S and L, in float32 or wider, and a mask of the pairs with the same label.
 
     Raises:
         ValueError: If ``temperature`` is not above 0, if y is not floating with two axes, or if the target is not N integers.
@@ -223,7 +223,7 @@ class NTXent(_BatchLoss):
         if x.dim() != 2:
             raise value_error(self, "y must have the axes (N, features)", y)
         t = require_labels(self, y, target, x.shape[:1])
-        a, n = _directed(x)
+        a, n = _normalize(x)
         s, same = products.linear(a, a) / self.temperature, t.unsqueeze(1) == t
         far = logsumexp(torch.where(same, -math.inf, s), 1, True)
         return a, n, s, far, same
@@ -246,7 +246,7 @@ class NTXent(_BatchLoss):
         pull = torch.where(_others(same), torch.sigmoid(far - s) * over_classes(g), 0.0)
         near = torch.where(same, 0.0, torch.exp(s - torch.where(far > -math.inf, far, 0.0)))
         gs = (near * pull.sum(1, keepdim=True) - pull) / self.temperature
-        return _undirected(products.matmul_input_grad(gs + gs.T, a), a, n)
+        return _normalize_grad(products.matmul_input_grad(gs + gs.T, a), a, n)
 
 
 def _others(same: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""The distance between two directions, y and t (..., features, ...) along ``dim``, with one term for each pair of vectors.
+"""Cosine distance of y and t (..., features, ...) along the axis ``dim``, with one term for each pair of vectors.
 
     CosineDistance   ℓ = 1 - Σ a ⊙ b              a = y / n(y),  b = t / n(t),  n(u) = max(‖u‖, ε)
                      ∂ℓ/∂y = (a cos - b) / n(y)   cos = Σ a ⊙ b; without the term a cos where ‖y‖ < ε
                      ∂ℓ/∂t                        the same with a and b, y and t exchanged
 
-By the reduction, with c = 1 for "sum" and "none", 1/n for "mean" over n vectors, 1/N for "batch",
+The reduction sets c to 1 for "sum" and "none", 1/n for "mean" over n vectors, 1/N for "batch":
 
     gy = g c ∂ℓ/∂y    gt = g c ∂ℓ/∂t     g the gradient of the value
 """
@@ -31,7 +31,7 @@ class CosineDistance(TermLoss):
         ∂ℓ/∂y = (a cos - b) / n(y)            without the first term where ‖y‖ < ε
         ∂ℓ/∂t = (b cos - a) / n(t)            without the first term where ‖t‖ < ε
 
-    It ignores the lengths of the vectors, which suits embeddings. A vector shorter than ε is divided by ε, which keeps its
+    The lengths of the vectors do not matter, which suits embeddings. A vector shorter than ε is divided by ε, which keeps its
     gradient finite. Half precision is computed in float32.
 
     Args:
@@ -41,7 +41,7 @@ class CosineDistance(TermLoss):
             by the length of the first axis of the terms.
 
     Shape:
-        y (..., features, ...), target of the same shape → (), or the shape without axis ``dim`` with ``reduction="none"``
+        y (..., features, ...), target of the same shape → (), or with ``reduction="none"`` the shape without axis ``dim``
 
     Cache:
         a, n(y), b, n(t) and the cosines, in float32 or wider.
@@ -50,7 +50,7 @@ class CosineDistance(TermLoss):
         ValueError: If y has no axis ``dim``, or if ``eps`` is not a finite number above 0.
 
     References:
-        ``optax.cosine_distance``; the lower bound of the lengths is that of ``CosineSimilarity``.
+        ``optax.cosine_distance``; the lower bound of the lengths is the same as in ``CosineSimilarity``.
 
     >>> CosineDistance(reduction="none")(Tensor([[2.0, 0.0], [1.0, 1.0]]), Tensor([[5.0, 0.0], [-1.0, 1.0]]))
     tensor([0., 1.])
@@ -87,6 +87,6 @@ class CosineDistance(TermLoss):
         return terms.unsqueeze(self.dim)
 
     def _gradient(self, a: Tensor, n: Tensor, b: Tensor, cosine: Tensor, g: Factor) -> Tensor:
-        """Return the gradient of the vectors a n from that of the terms."""
+        """Return the gradient of the vectors a n from the gradient of the terms."""
         g = g.unsqueeze(self.dim) if isinstance(g, Tensor) and g.dim() else g
         return (torch.where(n > self.eps, cosine, 0.0) * a - b) / n * g

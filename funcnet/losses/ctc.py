@@ -4,8 +4,8 @@
           gy = -g c_n Σ γ_t(s)                  at step t and class c, over the states s of class c
 
 y is (T, N, C) or (T, C): log-probabilities of C classes at T steps. An alignment has a class for each step; it collapses by
-merging equal neighbors and then removing blanks. γ is the probability of a state at a step, given the labels. By the reduction,
-c_n = 1 for "sum" and "none", 1 / (N S_n) for "mean", where S_n is the number of labels, at least 1, and 1 / N for "batch".
+merging equal neighbors and then removing blanks. γ is the probability of a state at a step, given the labels. The reduction sets
+c_n to 1 for "sum" and "none", 1 / (N S_n) for "mean", where S_n is the number of labels, at least 1, and 1 / N for "batch".
 """
 
 import re
@@ -25,7 +25,7 @@ from funcnet.value import frozen
 
 
 class Labels(NamedTuple):
-    """Labels (N, S), the number of them that count (N,), and the number of steps (N,)."""
+    """Padded labels (N, S), the number of labels in each row (N,), and the number of steps (N,)."""
 
     labels: Tensor
     counts: Tensor
@@ -33,7 +33,7 @@ class Labels(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """The cache: sums, class of each state, states that may be skipped, γ at the ends, c (N,), shape of y, an empty tensor."""
+    """The cache: sums, class of each state, states reachable by a skip, γ at the last steps, c_n, shape of y, an empty tensor."""
 
     sums: Sums
     classes: Tensor
@@ -56,21 +56,21 @@ class CTC(Loss):
     float32.
 
     Args:
-        blank: The class that stands for no label.
+        blank: The class that means "no label".
         reduction: ``"mean"`` of the terms, each divided by its number of labels; ``"sum"``; ``"none"`` for one value per
             sequence; or ``"batch"`` for the sum divided by N.
-        zero_infinity: Whether labels that do not fit into their steps give the value and the gradient 0, instead of ∞ and NaN.
+        zero_infinity: Whether labels that need more steps than there are give the value and the gradient 0 instead of ∞ and NaN.
 
     Shape:
         y (T, N, C), or (T, C) for one sequence, target (labels, input_lengths, target_lengths) → (), or (N,) with
-        ``reduction="none"``. labels are integers (N, S), of which the first ``target_lengths`` count, or all sequences
-        concatenated; lengths are (N,), or () for one sequence, as tensors or tuples.
+        ``reduction="none"``. labels are integers: (N, S), where only the first ``target_lengths`` of a row count, or all
+        sequences concatenated. lengths are (N,), or () for one sequence, as tensors or tuples.
 
     Cache:
         The sums over alignments, the states of each sequence, c_n, and an empty tensor with the shape of y.
 
     Raises:
-        ValueError: If ``blank`` is not a class, if y or the target have another form, or, on the CPU, if lengths exceed y or the
+        ValueError: If ``blank`` is not a class, if y or the target has another form, or, on the CPU, if lengths exceed y or the
             labels, or if a label is the blank or not a class.
 
     References:
@@ -152,7 +152,7 @@ class CTC(Loss):
             self._require_lengths(Labels(labels, counts, steps), rows)
         valid = torch.arange(labels.shape[1], device=labels.device) < counts.unsqueeze(1)
         if can_look_at(labels) and ((labels == self.blank) & valid).any():
-            raise value_error(self, f"labels must be other classes than blank={self.blank}", str(self.blank))
+            raise value_error(self, f"labels must differ from blank={self.blank}", str(self.blank))
         return Labels(torch.where(valid, labels, self.blank), counts, steps)
 
     def _lengths(self, lengths: Any, name: str, shape: tuple[int, ...], rows: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ class CTC(Loss):
                 raise value_error(self, f"{name} must be from 0 to {most}", f"{int(least)} to {int(largest)}")
 
     def _states(self, given: Labels) -> tuple[Tensor, Tensor]:
-        """Return the class of each state (N, 2 S + 1), and a mask of the states that may follow the state two before."""
+        """Return the class of each state (N, 2 S + 1), and a mask of the states reachable from the state two before."""
         n, s = given.labels.shape
         blanks = torch.full_like(given.labels, self.blank)
         pairs = torch.stack([blanks, given.labels], 2).reshape(n, 2 * s)
@@ -194,7 +194,7 @@ _LENGTHS = ("input_lengths", "target_lengths")
 
 
 def _padded(labels: Tensor, counts: Tensor) -> Tensor:
-    """Return labels (N, S) from concatenated ones; if lengths cannot be read, S is the total number of labels."""
+    """Return concatenated labels as (N, S); if the lengths cannot be read, S is the total number of labels."""
     most = int(counts.max()) if can_look_at(counts) and counts.numel() else len(labels)
     if can_look_at(counts) and int(counts.sum()) != len(labels):
         return labels  # _given raises for this form

@@ -48,15 +48,15 @@ class Dice(TermLoss):
     ``smooth=0``.
 
     Args:
-        smooth: Added to numerator and denominator; it keeps the loss small if there is little to find.
+        smooth: Added to numerator and denominator; it keeps the loss small if prediction and target are nearly empty.
         alpha: α, the weight of false positives.
         beta: β, the weight of false negatives.
         multiclass: Whether axis 1 of y holds classes, with a softmax over them.
-        logits: Whether y holds logits, else probabilities.
+        logits: Whether y holds logits; else it holds probabilities.
         weight: A factor for each class.
         generalized: Whether to weight each class by the inverse square of its size in the batch, as
-            ``optax.losses.multiclass_generalized_dice_loss``. A class missing from the batch then has nearly all of the weight. A
-            mean over batches is not that of all rows.
+            ``optax.losses.multiclass_generalized_dice_loss``. A class missing from the batch then has nearly all of the weight,
+            and a mean over batches differs from the mean over all rows.
         ignore_background: Whether to leave out class 0.
         reduction: ``"mean"`` over all terms, ``"sum"``, ``"none"`` for one value per term, or ``"batch"`` for the sum divided by
             N.
@@ -70,7 +70,8 @@ class Dice(TermLoss):
 
     Raises:
         ValueError: If ``smooth``, ``alpha`` or ``beta`` is below 0, an option for several classes is set without ``multiclass``,
-            the number of weights is not that of the classes, y has no axis of pixels, or a label is out of range (on the CPU).
+            the number of weights differs from the number of classes, y has no axis of pixels, or a label is out of range (on the
+            CPU).
 
     References:
         Milletari et al. 2016; Salehi et al. 2017 for ``alpha`` and ``beta``; Sudre et al. 2017 for ``generalized``;
@@ -188,7 +189,7 @@ def _terms(over: Tensor, under: Tensor) -> Tensor:
 
 
 def _gradient_of_sizes(gu: Tensor, u: Tensor, total: Tensor) -> Tensor:
-    """Return the gradient of T, from that of u / Σ u."""
+    """Return the gradient of T from the gradient of u / Σ u."""
     return 2 * total * u * u * ((gu * u).sum() / u.sum() - gu) / u.sum()
 
 

@@ -4,7 +4,7 @@
     KLDiv, log t    ℓ = e^t (t - y)                 ∂ℓ/∂y = -e^t           ∂ℓ/∂t = e^t (t - y + 1)
     GeneralizedKL   ℓ = t (log t - y) - t + e^y     ∂ℓ/∂y = e^y - t        ∂ℓ/∂t = log t - y
 
-By the reduction, with c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch",
+The reduction sets c to 1 for "sum" and "none", 1/n for "mean", 1/N for "batch":
 
     gy = g c ∂ℓ/∂y    gt = g c ∂ℓ/∂t     g the gradient of the value
 """
@@ -39,8 +39,8 @@ class KLDiv(ElementwiseLoss):
     The divergence of distributions is the sum over their classes: ``reduction="batch"`` gives its mean over rows. ``"mean"``,
     torch's default, divides by the number of classes too.
 
-    A class of probability 0 costs 0, even if its log-probability y is -inf; torch returns NaN. ∂ℓ/∂t is 0 there instead of -∞:
-    the limit of its product with t, which the gradient through a softmax contains.
+    A class of probability 0 costs 0, even if its log-probability y is -inf; torch returns NaN. There ∂ℓ/∂t is 0 instead of -∞,
+    since 0 is the limit of t ∂ℓ/∂t, the product that the gradient of a softmax contains.
 
     Args:
         reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum

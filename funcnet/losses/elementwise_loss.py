@@ -20,7 +20,7 @@ class ElementwiseLoss(Loss):
         value = c Σ ℓ(y, t)           c = 1/n for "mean", 1 for "sum", 1/N for "batch"
         gy    = g c ∂ℓ/∂y             gt = g c ∂ℓ/∂t
 
-    A subclass defines ``cache``, ``loss``, ``dloss_dy`` and ``dloss_dt``. They get float32 for inputs in half precision: the
+    A subclass defines ``cache``, ``loss``, ``dloss_dy`` and ``dloss_dt``. They receive inputs in half precision as float32; the
     value and the gradients are rounded once.
 
     Args:
@@ -67,7 +67,7 @@ class ElementwiseLoss(Loss):
         """Return ℓ for each element.
 
         Args:
-            kept: What ``cache`` returned.
+            kept: The return value of ``cache``.
         """
 
     @abstractmethod
@@ -75,7 +75,7 @@ class ElementwiseLoss(Loss):
         """Return c ∂ℓ/∂y.
 
         Args:
-            kept: What ``cache`` returned.
+            kept: The return value of ``cache``.
             c: A number, or a tensor: 0-d or in the shape of y.
         """
 
@@ -84,7 +84,7 @@ class ElementwiseLoss(Loss):
         """Return c ∂ℓ/∂t.
 
         Args:
-            kept: What ``cache`` returned.
+            kept: The return value of ``cache``.
             c: A number, or a tensor: 0-d or in the shape of y.
         """
 
@@ -95,7 +95,7 @@ class ElementwiseLoss(Loss):
         """Return c Σ ℓ. Override it to compute the sum without storing the terms.
 
         Args:
-            kept: What ``cache`` returned.
+            kept: The return value of ``cache``.
             c: A number or a 0-d tensor.
         """
         return kernels.weighted_sum(self.loss(kept), c)

@@ -6,8 +6,9 @@
     MulticlassFocal   ℓ = -w_t qᵞ log p_t                                         p = softmax(y),  q = 1 - p_t
                       ∂ℓ/∂y = w_t (γ qᵞ⁻¹ p_t log p_t - qᵞ) (o - p)               o one-hot of t
 
-For Focal, y and t (...) have the same shape; for MulticlassFocal, y is (N, classes, ...) and t holds labels (N, ...). Quotients
-that tend to 0 / 0 take their limit: a certain prediction costs nothing if it is right, and gets a finite gradient if it is wrong.
+For Focal, y and t (...) have the same shape; for MulticlassFocal, y is (N, classes, ...) and t holds labels (N, ...). A quotient
+0 / 0 is replaced with its limit: a prediction with probability 0 or 1 costs nothing if it is right, and has a finite gradient if
+it is wrong.
 """
 
 from typing import Any
@@ -43,7 +44,7 @@ def _power(q: Tensor, gamma: float) -> Tensor:
 
 
 def _product(k: Tensor, e: Tensor) -> Tensor:
-    """Return k e. If e is infinite, k is 1; its derivative is 0 and is dropped under differentiation to avoid 0 · ∞."""
+    """Return k e. If e is infinite, k is 1 with the derivative 0, which ``torch.func`` must not multiply by ∞."""
     if not is_differentiated(k, e):
         return k * e
     far = e.isinf()
@@ -57,7 +58,7 @@ def _over(x: Tensor, q: Tensor) -> Tensor:
 
 @frozen
 class Focal(TermLoss):
-    """Focal loss of binary logits: ``optax.sigmoid_focal_loss``, and torchvision's function of that name.
+    """Focal loss of binary logits: ``optax.sigmoid_focal_loss`` and ``torchvision.ops.sigmoid_focal_loss``.
 
         ℓ     = a e qᵞ               e = -t log σ(y) - (1 - t) log σ(-y),  q = t σ(-y) + (1 - t) σ(y)
         ∂ℓ/∂y = a qᵞ (σ(y) - t + γ e (1 - 2 t) r)              r = σ(y) σ(-y) / q
@@ -66,7 +67,8 @@ class Focal(TermLoss):
     a = α t + (1 - α) (1 - t), or 1 without α; then the first term of ∂ℓ/∂t is absent. With ``gamma=0`` it is ``BCEWithLogits``.
 
     Args:
-        alpha: α, the weight of the target 1; that of 0 is 1 - α. ``None`` gives both the weight 1; torchvision's default is 0.25.
+        alpha: α, the weight of the target 1; the target 0 has the weight 1 - α. Default: ``None``, the weight 1 for both;
+            torchvision's default is 0.25.
         gamma: γ, how strongly well-classified examples are down-weighted.
         reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
             divided by the length of axis 0.
@@ -140,8 +142,8 @@ class MulticlassFocal(TermLoss):
         log softmax(y), the labels with an axis of classes, log p_t, and the labels' weights or ``None``, in float32 or wider.
 
     Raises:
-        ValueError: If ``gamma`` is below 0, if the number of weights is not that of the classes, or if a label is out of range
-            (on the CPU).
+        ValueError: If ``gamma`` is below 0, if the number of weights differs from the number of classes, or if a label is out of
+            range (on the CPU).
 
     References:
         Lin et al. 2017, eq. 5, with a softmax.

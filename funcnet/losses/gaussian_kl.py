@@ -4,7 +4,7 @@
                  ∂ℓ/∂y = (d p, ½ (e^u - 1))         for m and v
                  ∂ℓ/∂t = (-d p, -½ (e^u - 1 + d² p))
 
-By the reduction, gy = g c ∂ℓ/∂y with c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch".
+gy = g c ∂ℓ/∂y, and the reduction sets c to 1 for "sum" and "none", 1/n for "mean", 1/N for "batch".
 """
 
 from typing import Any
@@ -29,9 +29,9 @@ class GaussianKL(Loss):
         ∂ℓ/∂y = (d p, ½ (e^u - 1))                      for m and v
         ∂ℓ/∂t = (-d p, -½ (e^u - 1 + d² p))             for m₀ and v₀
 
-    y is the pair (mean, log_variance) that ``GaussianSample`` takes; its gradient is a pair too. The target is the pair of the
-    prior, or ``None`` for the standard normal. The usual loss sums over the latent dimensions and averages over the batch:
-    ``reduction="batch"``. Half precision is computed in float32.
+    y is the pair (mean, log_variance), the input of ``GaussianSample``; its gradient is a pair too. The target is such a pair for
+    the prior, or ``None`` for the standard normal. Variational autoencoders usually sum over the latent dimensions and average
+    over the batch: ``reduction="batch"``. Half precision is computed in float32.
 
     Args:
         reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
@@ -44,8 +44,8 @@ class GaussianKL(Loss):
         u, d and p, c, and the dtype of y.
 
     Raises:
-        ValueError: If y, or a target other than ``None``, is not a pair of floating tensors, or if their shapes, dtypes or
-            devices differ.
+        ValueError: If y, or a target other than ``None``, is not a pair of floating tensors, or if shapes, dtypes or devices
+            differ.
 
     References:
         Kingma & Welling 2014, "Auto-encoding variational Bayes", appendix B.
@@ -86,10 +86,10 @@ class GaussianKL(Loss):
                 raise value_error(self, f"{name} must be a pair (mean, log_variance) of dense floating tensors", pair)
         kinds = [(one.shape, one.dtype, one.device) for one in (*y, *(target or ()))]
         if any([kind != kinds[0] for kind in kinds[1:]]):  # noqa: C419
-            rule = "means and log variances must have one shape, dtype and device"
+            rule = "means and log variances must have the same shape, dtype and device"
             raise value_error(self, rule, " and ".join([describe(one) for one in (*y, *(target or ()))]))
 
 
 def _times(x: Tensor, p: Tensor | None) -> Tensor:
-    """Return x p, and x where p is 1."""
+    """Return x p; ``None`` means p = 1."""
     return x if p is None else x * p

@@ -3,7 +3,7 @@
     ℓ = -w log p    at each row's label: p the probabilities of the classes, w their weights
 
 Rows whose label is ``ignore_index`` have no term. The classes are in axis 1 of y, or in axis 0 of a vector; labels (N, ...) or ()
-are integers. By the reduction, c = 1 for "sum" and "none", 1/N for "batch", and for "mean" 1 divided by the sum of the rows' w.
+are integers. The reduction sets c to 1 for "sum" and "none", 1/N for "batch", and 1 / Σ w over the rows for "mean".
 """
 
 import re
@@ -24,9 +24,9 @@ class LabelLoss(Loss):
     """A loss with one term for each label; a subclass defines ``forward`` and ``backward``.
 
     Raises:
-        ValueError: From the constructor if a weight is negative or not finite; from a call if there is not one weight per class,
-            if the labels are not integers of the right shape, or, on the CPU, if a label is neither a class nor ``ignore_index``.
-            On other devices torch's own assertion fails.
+        ValueError: From the constructor if a weight is negative or not finite; from a call if the number of weights differs from
+            the number of classes, if the labels are not integers of the right shape, or, on the CPU, if a label is neither a
+            class nor ``ignore_index``. On other devices torch's assertion fails.
     """
 
     weight: tuple[float, ...] | None = field(default=None, validator=weights)
@@ -68,7 +68,7 @@ class LabelLoss(Loss):
         return kernels.nll_backward(gc, logp, labels, w, 2, self.ignore_index, c)
 
     def scale_of(self, logp: Tensor, total: Tensor | None) -> Tensor:
-        """Return c. If the weights sum to 0, c is some finite number, except in an empty batch."""
+        """Return c. It is finite even if the weights sum to 0, except for an empty batch."""
         if self.reduction == "mean" and total is not None:
             return total.clamp_min(torch.finfo(logp.dtype).tiny if logp.numel() else 0).reciprocal()
         if self.reduction == "mean":
@@ -88,14 +88,14 @@ class LabelLoss(Loss):
         axis = class_axis(y)
         shape = y.shape[:axis] + y.shape[axis + 1 :]
         if target.shape != shape or target.is_floating_point() or target.is_complex():
-            of_y = f"that of y {tuple(y.shape)} without axis {axis}, the classes"
+            of_y = f"the shape of y {tuple(y.shape)} without axis {axis}, the classes"
             if axis == 1 and y.dim() > 2 and target.shape == y.shape[:-1]:
-                of_y += "; for classes in the last axis end the net with Transpose(1, -1)"
+                of_y += "; if the classes are in the last axis, end the net with Transpose(1, -1)"
             raise value_error(self, f"labels must be integers of shape {tuple(shape)}, {of_y}", target)
         return target if target.dtype == torch.int64 else target.long()
 
     def require_classes(self, y: Tensor) -> None:
-        """Raise if y has no axis of classes, or another number of classes than there are weights."""
+        """Raise if y has no axis of classes, or if the number of classes differs from the number of weights."""
         if y.dim() == 0:
             raise value_error(self, "y must have an axis of classes", y)
         classes = y.shape[class_axis(y)]
@@ -104,7 +104,7 @@ class LabelLoss(Loss):
             raise value_error(self, rule, f"{len(self.weight)} numbers")
 
     def _explained(self, logp: Tensor, error: Exception) -> Exception:
-        """Return our error if the kernel's names a label or an index out of bounds, else the kernel's."""
+        """Return an error that names the label if the kernel's error does, else the kernel's error."""
         found = re.search(r"(?:Target|index) (-?\d+) is out of bounds", str(error))
         if not found:
             return error
@@ -113,7 +113,7 @@ class LabelLoss(Loss):
 
 
 def rounded_as(x: Tensor, kind: Tensor | None) -> Tensor:
-    """Round to the dtype of y if that is half precision."""
+    """Round to the dtype of y if it is half precision; else ``kind`` is ``None``."""
     return x if kind is None else x.to(kind.dtype)
 
 
@@ -128,10 +128,10 @@ def class_axis(y: Tensor) -> int:
 
 
 def over_classes(rows: Tensor, logp: Tensor) -> Tensor:
-    """Insert the axis of classes into one number per row; a scalar for all rows needs none."""
+    """Insert the axis of classes into a tensor of one number per row; a scalar for all rows is unchanged."""
     return rows.unsqueeze(class_axis(logp)) if rows.dim() or logp.dim() == 1 else rows
 
 
 def by_class(w: Tensor, like: Tensor) -> Tensor:
-    """Append the axes that follow the classes to one number per class."""
+    """Reshape a tensor of one number per class to broadcast over ``like``."""
     return w.reshape(-1, *[1] * (like.dim() - class_axis(like) - 1))

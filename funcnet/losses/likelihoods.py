@@ -1,16 +1,16 @@
-"""Negative log-likelihoods of numbers t, for a rate λ or a mean m and a variance v that the net computes.
+"""Negative log-likelihoods of numbers t, given a rate λ, or a mean m and a variance v, that the net computes.
 
     PoissonNLL    ℓ = λ - t log λ                       ∂ℓ/∂log λ = λ - t        ∂ℓ/∂t = -log λ
     GaussianNLL   ℓ = ½ (log v + d²/v)                  ∂ℓ/∂y = (d/v, ½ (1/v - d²/v²)), for m and v
                   d = m - t                             ∂ℓ/∂t = -d/v
 
-By the reduction, with c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch",
+The reduction sets c to 1 for "sum" and "none", 1/n for "mean", 1/N for "batch":
 
     gy = g c ∂ℓ/∂y    gt = g c ∂ℓ/∂t     g the gradient of the value
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field
 from torch import Tensor
@@ -35,15 +35,15 @@ class PoissonNLL(ElementwiseLoss):
         ∂ℓ/∂y = e^y - t                                                         1 - t / (y + ε)
         ∂ℓ/∂t = -y                                                              -log(y + ε)
 
-    With ``full``, Stirling's approximation of log t!, t log t - t + ½ log 2πt, is added to ℓ where t > 1, and log t + 1/2t to
+    With ``full``, where t > 1, Stirling's approximation of log t!, t log t - t + ½ log(2πt), is added to ℓ, and log t + 1/(2t) to
     ∂ℓ/∂t.
 
     The count 0 at the rate 0 (y = -inf) costs 0, and a rate of ∞ costs ∞; torch returns NaN for both.
 
     Args:
         log_input: Whether y is log λ, which any net can compute, instead of λ.
-        full: Whether to add Stirling's approximation of log t!, on which the gradient of y does not depend.
-        eps: ε, which keeps log λ finite at λ = 0; used with ``log_input=False``.
+        full: Whether to add Stirling's approximation of log t!; the gradient of y does not depend on it.
+        eps: ε, which keeps log λ finite at λ = 0; only used with ``log_input=False``.
         reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
             divided by the length of axis 0.
 
@@ -68,6 +68,10 @@ class PoissonNLL(ElementwiseLoss):
     full: bool = field(default=False, validator=flag)
     eps: float = field(default=1e-8, validator=number(above=0))
     reduction: str = field(default="mean", validator=reductions)
+
+    if TYPE_CHECKING:  # a type checker would put inherited fields first
+
+        def __init__(self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean") -> None: ...
 
     def cache(self, y: Tensor, t: Tensor) -> Triple:
         return (y.exp(), y, t) if self.log_input else (y, (y + self.eps).log(), t)
@@ -96,25 +100,25 @@ class GaussianNLL(TermLoss):
         gy    = g c (∂ℓ/∂m, ∂ℓ/∂v)             c = 1/n for "mean", 1 for "sum" and "none", 1/N for "batch"
 
     y is the pair (mean, var), torch's first and third argument; its gradient is a pair too. A net with two heads computes it:
-    ``branch(Linear(n, 1), serial(Linear(n, 1), Softplus()))``. As in torch, a variance below ε counts as ε and gets the gradient
-    at ε, which lets it grow again. The squares do not overflow unless d²/v does. Half precision is computed in float32.
+    ``branch(Linear(n, 1), serial(Linear(n, 1), Softplus()))``. As in torch, a variance below ε is replaced with ε and has the
+    gradient at ε, which lets it grow again. The squares do not overflow unless d²/v does. Half precision is computed in float32.
 
     Args:
-        full: Whether to add ½ log 2π, on which no gradient depends.
+        full: Whether to add ½ log 2π; no gradient depends on it.
         eps: ε, the smallest variance, in the unit of v.
         reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
             divided by the length of axis 0.
 
     Shape:
-        (mean (...), var), target (...) → (), or (...) with ``reduction="none"``; var has the shape of mean, or one axis of size
-        1, or lacks the last axis: one variance for all elements along that axis
+        (mean (...), var), target (...) → (), or (...) with ``reduction="none"``; var has the shape of mean, except that one axis
+        can have the size 1, or the last axis can be missing: all elements along that axis then share a variance
 
     Cache:
         d and the variance, in float32 or wider, and an empty tensor with the shape of var.
 
     Raises:
-        ValueError: If y is not a pair (mean, var) of dense floating tensors of one dtype and device, if var has another shape
-            than those above, or, in eager mode on the CPU, if a variance is negative; elsewhere its terms are NaN.
+        ValueError: If y is not a pair (mean, var) of dense floating tensors with the same dtype and device, if var has another
+            shape than those above, or, in eager mode on the CPU, if a variance is negative; elsewhere its terms are NaN.
 
     References:
         Nix & Weigend 1994, "Estimating the mean and variance of the target probability distribution";
@@ -161,7 +165,7 @@ class GaussianNLL(TermLoss):
         return terms.reshape(leaf.shape)
 
     def _pair(self, y: Any) -> Pair:
-        """Return the mean and the variance, which must be dense floating tensors of one dtype and device."""
+        """Return the mean and the variance, which must be dense floating tensors with the same dtype and device."""
         if not isinstance(y, tuple) or len(y) != 2 or not all(map(is_dense, y)):
             raise value_error(self, "y must be a pair (mean, var) of dense floating tensors", y)
         mean, var = y
@@ -183,7 +187,7 @@ class GaussianNLL(TermLoss):
 
 
 def _shared(slope: Tensor, c: Factor, v: Tensor) -> Tensor:
-    """Return c times the slope, summed over the terms that share a variance; c = 0 drops a slope of ∞ or NaN there."""
+    """Return c times the derivative, summed over the terms that share a variance; where c = 0, it is 0 even for ∞ and NaN."""
     if v.shape == slope.shape:
         return slope * c
     terms: Tensor = losses.product(c.expand_as(slope), slope) if isinstance(c, Tensor) and c.dim() else slope * c

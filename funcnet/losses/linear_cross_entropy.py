@@ -6,7 +6,7 @@
 
 y is (h, w) or (h, w, b): h (N, ..., features) or (features,), w (words, features) and b (words,). The target holds labels, (N,
 ...) or (), and t are their one-hot vectors. In q, w is the weight of a word, 1 by default; ε is ``label_smoothing`` and ζ
-``z_loss``. By the reduction, c = 1 for "sum" and "none", 1 / Σ w_t for "mean", 1/N for "batch".
+``z_loss``. The reduction sets c to 1 for "sum" and "none", 1 / Σ w_t for "mean", 1/N for "batch".
 """
 
 import re
@@ -27,7 +27,7 @@ from funcnet.value import frozen
 
 
 class Kept(NamedTuple):
-    """The cache: the arguments of the kernels, the slopes of each row's term, the factor of their sum, and the shape of h."""
+    """The cache: the arguments of the kernels, the derivatives of the terms, the factor of their sum, and the shape of h."""
 
     given: Vocabulary
     slopes: Slopes
@@ -43,20 +43,20 @@ class LinearCrossEntropy(LabelLoss):
         G  = g c ((Σ q + 2 ζ w_t lse) p - q)    q = w ((1 - ε) t + ε / words), w the weights of the words, t one-hot
         gy = (G w, Gᵀ h, Σ G)                   for h, w and b
 
-    The logits of all rows are never in memory together: they are computed for a few rows at a time, used and dropped. A step of
-    8192 rows of 512 features and 32 000 words takes 102 MB, of which 82 MB are the gradients; ``Linear`` and ``CrossEntropy``
-    take 4.2 GB. For fewer than a thousand words they are faster. ``__call__`` computes one product of the size of the logits,
-    ``value_and_grad`` three; a sum of losses and ``as_layer`` four. Half precision is computed in float32 and rounded once.
-    Derivatives with ``torch.func`` are exact to any order, but store the logits.
+    The logits of all rows are never in memory together: they are computed for a few rows at a time, used and dropped. A step with
+    8192 rows, 512 features and 32 000 words takes 102 MB, including 82 MB for the gradients; ``Linear`` and ``CrossEntropy`` take
+    4.2 GB, but are faster below a thousand words. ``__call__`` computes one product of the size of the logits, ``value_and_grad``
+    three, and a sum of losses or ``as_layer`` four. Half precision is computed in float32 and rounded once. Derivatives with
+    ``torch.func`` are exact to any order, but store the logits.
 
-    A net for it ends in ``DeferredLinear``, which returns the pair (h, weight) instead of their product; params, optimizers and
-    ``tied`` treat it like ``Linear``. Replace it with ``Linear`` to predict logits: the params are the same.
+    End the net with ``DeferredLinear``, which returns the pair (h, weight) instead of their product and otherwise behaves like
+    ``Linear``: in params, optimizers and ``tied``. To predict logits, replace it with ``Linear``: the params are the same.
 
     Args:
         weight: w, a factor for the terms of each word.
         ignore_index: Rows with this label are ignored. Their gradient is 0, even if h is infinite or NaN.
-        reduction: ``"mean"`` over rows, with weights divided by their sum; ``"sum"``; ``"none"`` for one value per row; or
-            ``"batch"`` for the sum divided by N.
+        reduction: ``"mean"`` over rows, weighted by ``weight``; ``"sum"``; ``"none"`` for one value per row; or ``"batch"`` for
+            the sum divided by N.
         label_smoothing: ε, the share of each target that is spread evenly over all words.
         z_loss: ζ, the factor of lse², which keeps the logits from drifting; 1e-4 is usual.
 
@@ -65,11 +65,11 @@ class LinearCrossEntropy(LabelLoss):
         the labels with ``reduction="none"``
 
     Cache:
-        y, the labels, the mask of the rows that count, the slopes of each row, and the shape of h.
+        y, the labels, a mask of the rows that are not ignored, the derivatives of each row's term, and the shape of h.
 
     Raises:
-        ValueError: If y is not a tuple like this, if the number of weights is not that of the words, or if a label is neither a
-            word nor ``ignore_index`` (on the CPU).
+        ValueError: If y is not a tuple of these shapes, if the number of weights differs from the number of words, or if a label
+            is neither a word nor ``ignore_index`` (on the CPU).
 
     References:
         ``torch.nn.LinearCrossEntropyLoss``; Szegedy et al. 2016, section 7, for ``label_smoothing``; Chowdhery et al. 2022,
@@ -92,14 +92,14 @@ class LinearCrossEntropy(LabelLoss):
     z_loss: float = field(default=0.0, validator=number(0))
 
     def forward(self, y: Any, target: Tensor) -> tuple[Tensor, Kept]:
-        kept = self._prepared(y, target)
+        kept = self._prepare(y, target)
         try:
             return self._value(kept, kernels.read(kept.given)), kept
         except (IndexError, RuntimeError) as error:
             raise self._label_error(len(kept.given.w), error) from None
 
     def backward(self, cache: Kept, g: Tensor | None = None) -> Any:
-        return self._passed(cache, self._pulled_back(cache, g)[1])
+        return self._in_form_of_y(cache, self._backpropagate(cache, g)[1])
 
     def value_and_grad(self, y: Any, target: Tensor) -> tuple[Tensor, Any]:
         """Return the value and the gradient of y, from one pass over the rows.
@@ -112,7 +112,7 @@ class LinearCrossEntropy(LabelLoss):
         return value, gy
 
     def parts_and_grad(self, y: Any, target: Any, shares: tuple[Weight, ...] | None = None) -> tuple[tuple[Tensor, ...], Any]:
-        """Return the value as the only part, and the gradient of y times its share, from one pass over the rows.
+        """Return the value, as the only part, and the gradient of y times ``shares``, from one pass over the rows.
 
         Args:
             y: The pair (h, w) or the triple (h, w, b).
@@ -120,16 +120,16 @@ class LinearCrossEntropy(LabelLoss):
             shares: The share of this batch in the mean, as a tuple of one number. Default: ``None``, for 1.
         """
         try:
-            kept = self._prepared(y, target)
-            found, gradients = self._pulled_back(kept, None if shares is None else shares[0])
-            return (self._value(kept, found),), self._passed(kept, gradients)
+            kept = self._prepare(y, target)
+            found, gradients = self._backpropagate(kept, None if shares is None else shares[0])
+            return (self._value(kept, found),), self._in_form_of_y(kept, gradients)
         except Exception as error:
             raise_explained(explain_loss_error(self, y, target, error), error)
 
     def over_y(self, terms: Tensor, leaf: Tensor) -> Tensor | None:
-        return None  # the kernel returns zeros for rows without a gradient, and the weights have no terms
+        return None  # the kernel returns zeros for rows without a gradient, and w and b have no terms
 
-    def _prepared(self, y: Any, target: Tensor) -> Kept:
+    def _prepare(self, y: Any, target: Tensor) -> Kept:
         """Return the cache: the arguments of the kernels, and the factors of lse, z_t, lse² and Σ r z in the terms."""
         h, w, b = self._operands(y)
         labels = self._labels(h, target).reshape(-1)
@@ -161,7 +161,7 @@ class LinearCrossEntropy(LabelLoss):
         return w.new_full((w.shape[0],), share, dtype=wide) if of_words is None else of_words * share
 
     def _factor(self, h: Tensor, of_rows: Tensor) -> Tensor:
-        """Return c: 0 if no row counts, NaN for an empty batch."""
+        """Return c: 0 if every row is ignored, NaN for an empty batch."""
         n = h.shape[0] if self.reduction == "batch" and h.dim() > 1 else 1
         if not of_rows.numel() or self.reduction != "mean":
             is_mean = self.reduction in ("mean", "batch") and not of_rows.numel()
@@ -182,20 +182,20 @@ class LinearCrossEntropy(LabelLoss):
         value = terms.reshape(kept.shape[:-1]) if self.reduction == "none" else terms.sum() * kept.factor
         return rounded(value, kept.given.h)
 
-    def _pulled_back(self, kept: Kept, g: Any) -> tuple[Read, Gradients]:
-        """Return the results of the kernel for the slopes of the value times g."""
+    def _backpropagate(self, kept: Kept, g: Any) -> tuple[Read, Gradients]:
+        """Return the results of the kernel: what it read, and the gradients of h, w and b for the gradient g of the value."""
         wide = kept.slopes.a.dtype
         of_terms = kept.factor if g is None else (g.to(wide) if isinstance(g, Tensor) else g) * kept.factor
         given = kept.given
         if self.reduction == "none" and isinstance(g, Tensor):
-            of_terms = of_terms.reshape(-1)  # a row with the gradient 0 may hold infinities
+            of_terms = of_terms.reshape(-1)  # a row with the gradient 0 can contain infinities
             given = given._replace(counts=given.counts & ((of_terms != 0) | given.h.isfinite().all(1)))
         try:
             return kernels.read_and_pull_back(given, kept.slopes.scaled(of_terms))
         except (IndexError, RuntimeError) as error:
             raise self._label_error(len(kept.given.w), error) from None
 
-    def _passed(self, kept: Kept, gradients: Gradients) -> Any:
+    def _in_form_of_y(self, kept: Kept, gradients: Gradients) -> Any:
         """Return the gradients in the form of y."""
         gh, gw, gb = gradients
         gh = gh.reshape(kept.shape)
@@ -209,7 +209,7 @@ class LinearCrossEntropy(LabelLoss):
         of_bias = () if b is None else (tuple(b.shape),)
         right = h.dim() and w.dim() == 2 and w.shape[0] and w.shape[1] == h.shape[-1] and of_bias in ((), (w.shape[:1],))
         if not right or len({one.dtype for one in y}) > 1:
-            rule = "y must be (h, w) or (h, w, b), of the shapes (N, ..., features), (words, features), (words,) and one dtype"
+            rule = "y must be (h, w) or (h, w, b) with shapes (N, ..., features), (words, features), (words,) and one dtype"
             raise value_error(self, rule, " and ".join(map(describe, y)))
         if self.weight and len(self.weight) != len(w):
             rule = f"weight must have one number for each of the {len(w)} words"
@@ -219,13 +219,13 @@ class LinearCrossEntropy(LabelLoss):
     def _labels(self, h: Tensor, target: Any) -> Tensor:
         kind = isinstance(target, Tensor) and not target.is_floating_point() and not target.is_complex()
         if not kind or target.is_nested or target.layout is not strided or target.shape != h.shape[:-1]:
-            rule = f"labels must be integers of shape {tuple(h.shape[:-1])}, that of h {tuple(h.shape)} without the last axis"
-            raise value_error(self, rule, target)
+            shape = f"{tuple(h.shape[:-1])}, the shape of h {tuple(h.shape)} without the last axis"
+            raise value_error(self, f"labels must be integers of shape {shape}", target)
         labels: Tensor = target if target.dtype == torch.int64 else target.long()
         return labels
 
     def _label_error(self, words: int, error: Exception) -> Exception:
-        """Return our error if the kernel's names a label out of bounds, else the kernel's."""
+        """Return an error that names the label if the kernel's error does, else the kernel's error."""
         found = re.search(r"index (-?\d+) is out of bounds", str(error))
         rule = f"every label must be from 0 to {words - 1}, or ignore_index={self.ignore_index}"
         return value_error(self, rule, found[1]) if found else error

@@ -37,7 +37,7 @@ from funcnet.value import frozen
 Factor = Tensor | float
 
 HOOKS = ("forward", "backward", "cache", "loss", "total", "dloss_dy")
-"""The hooks behind value and gradient: a class that overrides one loses an inherited ``unchecked`` unless it redefines it."""
+"""The hooks that compute value and gradient. A class that overrides one no longer uses an inherited ``unchecked``."""
 
 reductions = one_of("mean", "sum", "none", "batch")
 """Validate a field ``reduction``."""
@@ -253,7 +253,7 @@ def rows_of(target: Any) -> int:
 
 
 def fitting_target(loss: Loss, y: Tensor, target: Tensor) -> Tensor:
-    """Return the target in the dtype of y; its shape must be that of y, without broadcasting."""
+    """Return the target in the dtype of y; it must have the shape of y, without broadcasting."""
     require_floating(loss, y, target)
     if y.shape != target.shape:
         raise value_error(loss, f"target must have the shape of y, {tuple(y.shape)}", f"shape {tuple(target.shape)}")

@@ -81,7 +81,7 @@ class NamedLosses(Composite):
         return tuple(found)
 
     def _part(self, i: int, name: str, f: float, part: Part) -> Part:
-        """Return a part of term i as a part of the whole; for a target of ``None`` it counts the rows of the other targets."""
+        """Return a part of term i as a part of the whole; if its target is ``None``, the rows of the other targets count."""
         weight_of = lambda target: part.weight_of(self.pick(i, target)) if tree.leaves(self.pick(i, target)) else rows_of(target)
         return Part(name, f * part.factor, part.reduction, weight_of)
 
@@ -111,7 +111,7 @@ def losses_of(**losses: Loss | tuple[float, Loss]) -> NamedLosses:
         losses: ``name=loss`` or ``name=(factor, loss)``.
 
     Shape:
-        y and target: dicts of what each loss takes → ()
+        y and target: dicts with the y and the target of each loss → ()
 
     Cache:
         The cache of each loss, and the target.

@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
 
 class Summand(Value, ABC):
-    """The base of ``Loss``: everything about losses as terms of sums.
+    """The base of ``Loss``: the arithmetic of losses, and the methods that treat a loss as a sum of parts.
 
     ``loss + other``, ``loss - other``, ``2 * loss``, ``loss / 3``, ``-loss`` and ``sum([...])`` are losses too.
     """
@@ -74,7 +74,7 @@ class Summand(Value, ABC):
 
     @property
     def batch_dependent(self) -> bool:
-        """Whether a term depends on several rows, as in contrastive losses; a mean over batches then differs from that of all."""
+        """Whether a term depends on several rows, as in contrastive losses: batch means then average to another value."""
         return False
 
     def with_reduction(self, reduction: str) -> Self:

@@ -1,10 +1,10 @@
-"""Cross-entropy with another coefficient of the first term of its series in 1 - p.
+"""Cross-entropy with a different coefficient for the first term of its series in 1 - p.
 
     PolyCrossEntropy   ℓ  = Σ t (-log p + ε (1 - p)), over the classes          t one-hot for labels
                        gy = g c (p Σ r - r),  r = t (1 + ε p)                   gt = g c (-log p + ε (1 - p))
 
 t is the target and p = softmax(y). y is (N, classes, ...) or (classes,), and t holds probabilities in the shape of y, or labels
-(N, ...) or (). By the reduction, c = 1 for "sum" and "none", 1/n for "mean" over n rows, 1/N for "batch".
+(N, ...) or (). The reduction sets c to 1 for "sum" and "none", 1/n for "mean" over n rows, 1/N for "batch".
 """
 
 from typing import Any
@@ -33,8 +33,9 @@ class PolyCrossEntropy(TermLoss):
         gy = g c (p Σ r - r),  r = t (1 + ε p)       for labels: g c (1 + ε pₜ) (p - t)
         gt = g c (-log p + ε (1 - p))                for probabilities
 
-    -log p is the series Σ (1 - p)ʲ / j; the loss changes the coefficient of its first term from 1 to 1 + ε. A positive ε gives
-    nearly correct rows more weight, a negative one, useful for unbalanced classes, less. ``weighted`` masks rows.
+    -log p is the series Σ (1 - p)ʲ / j; the loss changes the coefficient of its first term from 1 to 1 + ε. A positive ε
+    increases the weight of nearly correct rows; a negative ε decreases it, which helps with unbalanced classes. Use ``weighted``
+    to mask rows.
 
     Args:
         epsilon: ε, at least -1.
@@ -52,7 +53,7 @@ class PolyCrossEntropy(TermLoss):
             range (on the CPU).
 
     References:
-        Leng et al. 2022, "PolyLoss: a polynomial expansion perspective of classification loss functions", eq. 5;
+        Leng et al. 2022, "PolyLoss: a polynomial expansion perspective of classification loss functions";
         ``optax.poly_loss_cross_entropy``.
 
     >>> PolyCrossEntropy(epsilon=1.0)(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))

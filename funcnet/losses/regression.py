@@ -4,7 +4,7 @@
     L1    ℓ = |d|     ∂ℓ/∂y = sign d     sign 0 = 0
     L2    ℓ = ½ d²    ∂ℓ/∂y = d
 
-and ∂ℓ/∂t = -∂ℓ/∂y. By the reduction, with c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch",
+and ∂ℓ/∂t = -∂ℓ/∂y. The reduction sets c to 1 for "sum" and "none", 1/n for "mean", 1/N for "batch":
 
     gy = g c ∂ℓ/∂y    gt = g c ∂ℓ/∂t     g the gradient of the value
 """
@@ -23,7 +23,7 @@ Kept = tuple[Tensor]
 
 @frozen
 class Difference(ElementwiseLoss):
-    """A loss of y - t only: the target's gradient is the negative of y's."""
+    """A loss that depends on y - t only: the gradient of the target is minus the gradient of y."""
 
     def cache(self, y: Tensor, t: Tensor) -> Kept:
         return (y - t,)

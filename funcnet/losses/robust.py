@@ -1,10 +1,10 @@
-"""Losses that grow linearly, which limits the pull of outliers: d = y - t; y and t (...) have the same shape.
+"""Losses that grow linearly, which limits the influence of outliers. d = y - t; y and t (...) have the same shape.
 
     Huber      ℓ = ½ d² where |d| < δ, else δ (|d| - δ/2)            ∂ℓ/∂y = d clipped to ±δ
     SmoothL1   ℓ = ½ d²/β where |d| < β, else |d| - β/2              ∂ℓ/∂y = d/β clipped to ±1
     LogCosh    ℓ = log cosh d                                        ∂ℓ/∂y = tanh d
 
-and ∂ℓ/∂t = -∂ℓ/∂y. By the reduction, with c = 1 for "sum" and "none", 1/n for "mean", 1/N for "batch",
+and ∂ℓ/∂t = -∂ℓ/∂y. The reduction sets c to 1 for "sum" and "none", 1/n for "mean", 1/N for "batch":
 
     gy = g c ∂ℓ/∂y    gt = g c ∂ℓ/∂t     g the gradient of the value
 """
@@ -73,7 +73,7 @@ class SmoothL1(ElementwiseLoss):
         ℓ     = ½ d²/β where |d| < β, else |d| - β/2           d = y - t
         ∂ℓ/∂y = d/β clipped to ±1                              ∂ℓ/∂t = -∂ℓ/∂y
 
-    With ``beta=0`` it is ``L1``, with the slope 0 at d = 0.
+    With ``beta=0`` it is ``L1``, whose derivative is 0 at d = 0.
 
     Args:
         reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum

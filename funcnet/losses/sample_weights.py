@@ -1,6 +1,6 @@
 """Weights and masks of samples, passed in the target: w for the first axes of the terms ℓ, (N,) or (N, ...).
 
-    WeightedLoss  "mean"   ℓ = Σ w ℓᵢ / Σ w k       k the weight of a term itself: 1, or the weight of its class
+    WeightedLoss  "mean"   ℓ = Σ w ℓᵢ / Σ w k       k the weight of the term in the loss: 1, or the weight of its class
                   "sum"    ℓ = Σ w ℓᵢ               "batch"  ℓ = Σ w ℓᵢ / N         "none"  ℓ = w ℓᵢ
                   gy = g c w ∂ℓᵢ/∂y                 c the factor of the sum
                   gw = g c (ℓᵢ - k ℓ) for "mean", else g c ℓᵢ, summed over the axes that w lacks
@@ -29,11 +29,11 @@ from funcnet.value import frozen
 
 
 def _require_terms(got: Any) -> str:
-    """Return the reduction of a loss that has terms to weight."""
+    """Return the reduction of a loss after checking that it has terms to weight."""
     if not isinstance(got, Loss):
         raise value_error("weighted", "loss must be a loss", got)
     if isinstance(got, Composite):
-        raise value_error("weighted", "weights go to each loss of a sum: losses_of(name=weighted(loss), ...)", repr(got))
+        raise value_error("weighted", "weight each loss of a sum: losses_of(name=weighted(loss), ...)", repr(got))
     if isinstance(got, WeightedLoss) or _by_term(got) is None:
         raise value_error("weighted", 'the loss must have a reduction "none", which returns its terms', repr(got))
     if got.reduction == "mean" and not got.mean_of_terms:
@@ -103,7 +103,7 @@ class WeightedLoss(Loss):
         return self.replace(loss=self.loss.with_reduction(reduction))
 
     def term_weights(self, target: Any) -> Tensor | None:
-        """Return w k, in the shape of the weights if all terms of the loss count alike."""
+        """Return w k; if k is 1 for all terms, in the shape of the weights."""
         t, w = self._pair(target)
         k = self.loss.term_weights(t)
         return w.double() if k is None else self._over_terms(w, k.double()) * k
@@ -132,12 +132,12 @@ class WeightedLoss(Loss):
         return w.to(terms.dtype).reshape((*w.shape, *[1] * (terms.dim() - w.dim())))
 
     def _zeros(self, w: Tensor) -> Tensor | None:
-        """Return a mask of the weights that are 0; ``None`` if a look finds none, since masks take 22 of 61 µs for 100×2."""
+        """Return a mask of zero weights; ``None`` if a check finds none, since masks take 22 of 61 µs for 100×2."""
         if not w.numel() or not is_plain(w):
             return w == 0
         least = w.amin().item()
         if least < 0 and self.reduction == "mean":
-            rule = 'the weights of a mean must be at least 0; reduction "sum" and "batch" take negative ones'
+            rule = 'the weights of a mean must be at least 0; reduction "sum" and "batch" allow negative weights'
             raise value_error(self, rule, f"{least:g}")
         return None if least > 0 else w == 0
 
@@ -157,7 +157,7 @@ class WeightedLoss(Loss):
         return gradient.expand(terms.shape)
 
     def _masked(self, gradients: Any, values: Any, off: Tensor | None, terms: Tensor) -> Any:
-        """Return gradients with exact zeros for terms of weight 0: the product with an infinite slope would be NaN."""
+        """Return gradients with exact zeros for terms of weight 0: the product with an infinite derivative would be NaN."""
         if off is None:
             return gradients
         off = off.expand(terms.shape)
@@ -177,7 +177,7 @@ def _full(g: Any) -> Any:
 
 
 def _dtype(y: Any) -> Any:
-    """Return the dtype of y, or of the first of several; ``None`` if y is not a tensor, which the inner loss will refuse."""
+    """Return the dtype of the first leaf of y; ``None`` if it is not a tensor, for which the inner loss raises."""
     leaf = next(iter(tree.leaves(y)), None)
     return leaf.dtype if isinstance(leaf, Tensor) else None
 
@@ -198,7 +198,7 @@ def weighted(loss: Loss) -> Loss:
     ``reduction="sum"`` and divide the loss: ``weighted(BCE("sum")) / n``.
 
     Args:
-        loss: A loss with a ``reduction``. In a sum, each term gets the weights.
+        loss: A loss with a ``reduction``. In a sum, the weights apply to every term.
 
     Shape:
         y, (target, weight): y and target as the loss takes them, weight (N,) or (N, ...) → the shape of the value

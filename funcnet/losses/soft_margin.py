@@ -1,4 +1,4 @@
-"""Losses of binary labels for each element. t is the target, σ(y) = 1 / (1 + e⁻ʸ).
+"""Losses with a binary label for each element. t is the target, σ(y) = 1 / (1 + e⁻ʸ).
 
     SoftMargin            ℓ = log(1 + e^(-t y))                       t is 1 or -1
                           ∂ℓ/∂y = -t σ(-t y)                          ∂ℓ/∂t = -y σ(-t y)
@@ -7,13 +7,13 @@
     HingeEmbedding        ℓ = y where t is 1, max(0, m - y) where t is -1         m = margin
                           ∂ℓ/∂y = 1 where t is 1, -[y ≤ m] where t is -1          the target has no gradient
 
-[...] is 1 where the condition holds, else 0. By the reduction, with c = 1 for "sum" and "none", 1/n for "mean" over n terms, 1/N
-for "batch",
+[...] is 1 where the condition holds, else 0. The reduction sets c to 1 for "sum" and "none", 1/n for "mean" over n terms, 1/N for
+"batch":
 
     gy = g c ∂ℓ/∂y    gt = g c ∂ℓ/∂t     g the gradient of the value
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from attrs import field
@@ -40,7 +40,7 @@ class SoftMargin(ElementwiseLoss):
         ∂ℓ/∂y = -t σ(-t y)
         ∂ℓ/∂t = -y σ(-t y)
 
-    It equals ``BCEWithLogits`` with the labels (1 + t) / 2. An infinite score on the right side costs 0.
+    It equals ``BCEWithLogits`` with the labels (1 + t) / 2. An infinite score of the correct sign costs 0.
 
     Args:
         reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
@@ -53,8 +53,8 @@ class SoftMargin(ElementwiseLoss):
         y and the target, not copied.
 
     Raises:
-        ValueError: If the target is boolean or unsigned; in eager mode on the CPU also if it holds integers other than 1 and -1,
-            zeros, or NaN.
+        ValueError: If the target is boolean or unsigned; in eager mode on the CPU, also if it contains integers other than 1 and
+            -1, zeros, or NaN.
 
     References:
         ``torch.nn.SoftMarginLoss``.
@@ -84,7 +84,7 @@ class SoftMargin(ElementwiseLoss):
 
 
 _OF_EACH = BCEWithLogits("none")
-"""The terms of the classes, and their slopes."""
+"""The terms of the classes and their derivatives."""
 
 
 @frozen
@@ -109,7 +109,7 @@ class MultiLabelSoftMargin(TermLoss):
         y and the target, in float32 or wider, and w / classes.
 
     Raises:
-        ValueError: If y has no classes, or the number of weights is not that of the classes.
+        ValueError: If y has no classes, or if the number of weights differs from the number of classes.
 
     References:
         ``torch.nn.MultiLabelSoftMarginLoss``.
@@ -161,15 +161,15 @@ class MultiLabelSoftMargin(TermLoss):
 
 @frozen
 class HingeEmbedding(ElementwiseLoss):
-    """Cost of a distance y: y itself for similar pairs, what y lacks to the margin for others: ``torch.nn.HingeEmbeddingLoss``.
+    """Loss of a distance y: y for similar pairs, max(0, margin - y) for dissimilar ones: ``torch.nn.HingeEmbeddingLoss``.
 
         ℓ     = y where t is 1,    max(0, m - y) where t is -1        m = margin
         ∂ℓ/∂y = 1 where t is 1,    -[y ≤ m] where t is -1
 
-    The target has no gradient. Floating targets count by their sign.
+    Only the sign of a floating target is used. The target has no gradient.
 
     Args:
-        margin: m, in the unit of y: dissimilar pairs farther apart cost nothing.
+        margin: m, in the unit of y: dissimilar pairs that are farther apart cost nothing.
         reduction: ``"mean"`` over all elements, ``"sum"``, ``"none"`` for one value per element, or ``"batch"`` for the sum
             divided by the length of axis 0.
 
@@ -180,8 +180,8 @@ class HingeEmbedding(ElementwiseLoss):
         y, and the target with 0 in place of -1.
 
     Raises:
-        ValueError: If the target is boolean or unsigned; in eager mode on the CPU also if it holds integers other than 1 and -1,
-            zeros, or NaN. Elsewhere the term of 0 or NaN is NaN; in torch it is the sum of both terms.
+        ValueError: If the target is boolean or unsigned; in eager mode on the CPU, also if it contains integers other than 1 and
+            -1, zeros, or NaN. Elsewhere the term of a target 0 or NaN is NaN; in torch it is the sum of both terms.
 
     References:
         Hadsell, Chopra & LeCun 2006, without the squares; ``torch.nn.HingeEmbeddingLoss``.
@@ -192,6 +192,10 @@ class HingeEmbedding(ElementwiseLoss):
 
     margin: float = field(default=1.0, validator=number())
     reduction: str = field(default="mean", validator=reductions)
+
+    if TYPE_CHECKING:  # a type checker would put inherited fields first
+
+        def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None: ...
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
         found = super().forward(y, target)  # raises if the target does not fit y

@@ -29,7 +29,7 @@ def _reduction(terms: Any) -> str:
 
 
 def common_reduction(who: str, losses: Iterable[Loss]) -> str:
-    """Return the common reduction of losses, or ``"mixed"`` if they differ; "none" mixes with no other."""
+    """Return the common reduction of losses, or ``"mixed"`` if they differ; raise if only some are "none"."""
     found = {loss.reduction for loss in losses}
     if "none" in found and len(found) > 1:
         rule = 'the losses of a sum must all return one value, or all have reduction "none"'
@@ -44,20 +44,20 @@ class LossSum(Composite):
         ℓ  = Σ fᵢ ℓᵢ
         gy = Σ fᵢ ∂ℓᵢ/∂y      gt = Σ fᵢ ∂ℓᵢ/∂t
 
-    Each term keeps its reduction and its own mean over batches. ``fit`` and ``evaluate`` also return each term without its
-    factor, as ``loss.MSE`` and ``loss.L1``; further terms of the same class are numbered: ``loss.L1_2``.
+    Each term keeps its reduction and is averaged over batches separately. ``fit`` and ``evaluate`` also return each term without
+    its factor, as ``loss.MSE`` and ``loss.L1``; further terms of the same class are numbered: ``loss.L1_2``.
 
     Args:
         terms: Pairs of a factor and a loss.
 
     Shape:
-        y and target as each term takes them → (), or the shape of the terms if all have ``reduction="none"``
+        y and target in the form that every term accepts → (), or the shape of the terms if all have ``reduction="none"``
 
     Cache:
         The cache of each term.
 
     Raises:
-        ValueError: If a factor is not a finite number, or if ``reduction="none"`` is mixed with another one.
+        ValueError: If a factor is not a finite number, or if ``reduction="none"`` is mixed with another reduction.
 
     >>> import torch
     >>> from funcnet.losses.regression import L1

@@ -1,6 +1,6 @@
 """The base of losses whose terms have another shape than y, or whose y is a pair or a triple, and their checks.
 
-Many have one term ℓ for each row. The reductions apply to the terms.
+Many of them have one term ℓ for each row. The reductions apply to the terms.
 """
 
 import re
@@ -23,10 +23,10 @@ from funcnet.value import frozen
 
 @frozen
 class TermLoss(Loss):
-    """A loss with terms ℓ of any shape, computed in float32 or wider; y is a tensor or a tuple of tensors of one dtype.
+    """A loss with terms ℓ of any shape, computed in float32 or wider; y is a tensor, or a tuple of tensors of the same dtype.
 
-    A subclass has a field ``reduction`` and defines ``cache``, ``loss`` and ``dloss_dy``; for a gradient of the target also
-    ``dloss_dt``.
+    A subclass has a field ``reduction`` and defines ``cache``, ``loss`` and ``dloss_dy``; if the target has a gradient, it also
+    defines ``dloss_dt``.
     """
 
     @abstractmethod
@@ -43,15 +43,15 @@ class TermLoss(Loss):
         """Return the terms ℓ.
 
         Args:
-            kept: What ``cache`` returned.
+            kept: The return value of ``cache``.
         """
 
     @abstractmethod
     def dloss_dy(self, kept: Any, g: Factor) -> Any:
-        """Return the gradient of y from that of ℓ.
+        """Return the gradient of y from the gradient of ℓ.
 
         Args:
-            kept: What ``cache`` returned.
+            kept: The return value of ``cache``.
             g: Gradient of ℓ: a number, or a tensor, 0-d or in the shape of ℓ.
         """
 
@@ -59,7 +59,7 @@ class TermLoss(Loss):
         """Return the gradient of the target; ``None`` if it has none.
 
         Args:
-            kept: What ``cache`` returned.
+            kept: The return value of ``cache``.
             g: Gradient of ℓ: a number, or a tensor, 0-d or in the shape of ℓ.
         """
         return None
@@ -68,20 +68,20 @@ class TermLoss(Loss):
         """Return the factor of the sum of the terms for the reduction; 1 for "none".
 
         Args:
-            kept: What ``cache`` returned.
+            kept: The return value of ``cache``.
             terms: The terms ℓ.
         """
         return reduction_scale(self.reduction, terms)
 
     def forward(self, y: Any, target: Any) -> tuple[Tensor, Cache]:
-        return self.valued(y, self.cache(y, target))
+        return self.value_of(y, self.cache(y, target))
 
-    def valued(self, y: Any, kept: Any) -> tuple[Tensor, Cache]:
+    def value_of(self, y: Any, kept: Any) -> tuple[Tensor, Cache]:
         """Return the value, and the cache for ``backward``.
 
         Args:
             y: The output.
-            kept: What ``cache`` returned.
+            kept: The return value of ``cache``.
         """
         kind, terms = kind_of(y[0] if isinstance(y, tuple) else y), self.loss(kept)
         c = self.scale(kept, terms)
@@ -100,7 +100,7 @@ class TermLoss(Loss):
 
 
 def _scaled(c: Factor, g: Factor | None) -> Factor:
-    """Return g c, without the product if c is 1: its 0-d tensor would have a float64 derivative in ``torch.func``."""
+    """Return g c. If c is 1, return g: in ``torch.func`` the derivative of a 0-d product would be in float64."""
     if g is None:
         return c
     g = in_single(g) if isinstance(g, Tensor) else g
@@ -108,14 +108,14 @@ def _scaled(c: Factor, g: Factor | None) -> Factor:
 
 
 def over_classes(g: Factor) -> Factor:
-    """Add an axis for the classes to the gradient of each row; a scalar needs none."""
+    """Append an axis for the classes to a gradient of one number per row; a scalar is unchanged."""
     return g.unsqueeze(-1) if isinstance(g, Tensor) and g.dim() else g
 
 
 def require_alike(loss: Loss, y: Any, names: str) -> Any:
-    """Return y in float32 or wider; it must be a tuple of dense floating tensors of one shape, dtype and device.
+    """Return y in float32 or wider; it must be a tuple of dense floating tensors of the same shape, dtype and device.
 
-    ``names`` are its parts in words, like ``(x1, x2)``.
+    ``names`` names its parts in error messages, like ``(x1, x2)``.
     """
     count = names.count(",") + 1
     if not isinstance(y, tuple) or len(y) != count or not all(map(is_dense, y)):
@@ -124,7 +124,7 @@ def require_alike(loss: Loss, y: Any, names: str) -> Any:
     first = y[0]
     if any([one.shape != first.shape or one.dtype is not first.dtype or one.device != first.device for one in y[1:]]):  # noqa: C419
         came = " and ".join([f"{describe(one)} on {one.device}" for one in y])
-        raise value_error(loss, f"{names[1:-1]} must have one shape, dtype and device", came)
+        raise value_error(loss, f"{names[1:-1]} must have the same shape, dtype and device", came)
     return tuple([in_single(one) for one in y])
 
 
@@ -134,20 +134,21 @@ def is_dense(x: Any) -> bool:
 
 
 def require_no_target(loss: Loss, target: Any) -> None:
-    """Raise for a target: y itself says which examples belong together."""
+    """Raise if there is a target: the structure of y determines which examples belong together."""
     if target is not None:
         raise value_error(loss, "target must be None", target)
 
 
 def require_like(loss: Loss, y: Tensor, target: Any) -> Tensor:
-    """Return the target in the dtype of y, in float32 or wider; its shape must be that of y, without broadcasting."""
+    """Return the target in the dtype of y, in float32 or wider; it must have the shape of y, without broadcasting."""
     return in_single(fitting_target(loss, y, target))
 
 
 def require_signs(loss: Loss, target: Tensor) -> None:
-    """Raise unless the target holds signs: integers -1 and 1, or floating numbers other than 0 and NaN. Hidden values pass.
+    """Raise unless the target holds signs: integers -1 and 1, or floating numbers other than 0 and NaN.
 
-    Labels 0 and 1 are the usual mistake, and would train without an error. The check takes 2.6 µs for 100 numbers.
+    Labels 0 and 1 are a common mistake that would otherwise train without an error. Values that cannot be read are not checked.
+    The check takes 2.6 µs for 100 numbers.
     """
     if target.is_complex() or not target.dtype.is_signed:
         raise value_error(loss, "target must hold -1 and 1", str(target.dtype))
@@ -156,14 +157,14 @@ def require_signs(loss: Loss, target: Tensor) -> None:
 
 
 def require_rows(loss: Loss, y: Any) -> Tensor:
-    """Return y in float32 or wider; it must be one row of classes or several."""
+    """Return y in float32 or wider; it must have the axes (N, classes) or (classes,)."""
     if not is_dense(y) or y.dim() not in (1, 2) or y.shape[-1] == 0:
         raise value_error(loss, "y must be a dense floating tensor with the axes (N, classes) or (classes,)", y)
     return in_single(y)
 
 
 def require_labels(loss: Loss, y: Tensor, target: Any, shape: tuple[int, ...]) -> Tensor:
-    """Return labels as int64; they must be integers of this shape on the device of y. Kernels read any memory they are given."""
+    """Return labels as int64; they must be integers of this shape on the device of y, which the kernels do not check."""
     if not isinstance(target, Tensor) or target.is_floating_point() or target.is_complex() or target.shape != shape:
         raise value_error(loss, f"target must be integer labels of shape {tuple(shape)}", target)
     if target.device != y.device:
@@ -172,13 +173,13 @@ def require_labels(loss: Loss, y: Tensor, target: Any, shape: tuple[int, ...]) -
 
 
 def label_error(loss: Loss, classes: int, error: Exception) -> Exception:
-    """Return our error if the kernel's names an index out of bounds, else the kernel's."""
+    """Return an error that names the label if the kernel's error names an index out of bounds, else the kernel's error."""
     found = re.search(r"index (-?\d+) is out of bounds", str(error))
     return value_error(loss, f"every label must be from 0 to {classes - 1}", found[1]) if found else error
 
 
 def numbers_in(x: Tensor) -> str:
-    """Return the range of a tensor in words; its description if its values cannot be read."""
+    """Describe the range of a tensor's numbers, or the tensor itself if its numbers cannot be read."""
     if not can_look_at(x):
         return describe(x)
     low, high = x.aminmax()

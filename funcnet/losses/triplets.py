@@ -9,12 +9,12 @@
     gc = -s (k ∂D(a, c)/∂c + (1 - k) ∂D(b, c)/∂c)                         ½ where both are equal, 1 without swap
 
 y is the triple (a, b, c) of (N, features) or (features,), and gy = (ga, gb, gc) times the gradient of ℓ. At the kink, z = 0, the
-slope is that of z > 0, as in torch.nn.
+derivative for z > 0 is used, as in torch.nn.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from attrs import Factory, field
@@ -91,8 +91,7 @@ class TripletMargin(_Triplet):
         gy = (ga, gb, gc) = g c [z ≥ 0] (∂D(a, b)/∂a - ∂D(a, c)/∂a, ∂D(a, b)/∂b, -∂D(a, c)/∂c)
 
     y is the triple (a, b, c) of anchor, positive and negative example. With ``swap``, min(D(a, c), D(b, c)) replaces D(a, c), and
-    the gradient goes to the smaller one. If two examples are equal up to ``eps``, the distance and its slope are 0 for every
-    ``p``.
+    the gradient goes to the smaller one. If u - v + ε is 0, the distance and its gradient are 0 for every ``p``.
 
     Args:
         margin: How much farther away than the positive example the negative one must be to cost nothing.
@@ -110,8 +109,8 @@ class TripletMargin(_Triplet):
         The distances, the caches of their layer, and z, in float32 or wider.
 
     Raises:
-        ValueError: If ``margin`` is not above 0, if y is not a triple of floating tensors of one shape, dtype and device, or if
-            there is a target.
+        ValueError: If ``margin`` is not above 0, if y is not a triple of floating tensors of the same shape, dtype and device, or
+            if there is a target.
 
     References:
         Balntas et al. 2016; ``torch.nn.TripletMarginLoss``.
@@ -129,12 +128,18 @@ class TripletMargin(_Triplet):
 
     measure: Any = field(init=False, eq=False, default=Factory(lambda value: _norm(value.p, value.eps), takes_self=True))
 
+    if TYPE_CHECKING:  # a type checker would put inherited fields first
+
+        def __init__(
+            self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, reduction: str = "mean"
+        ) -> None: ...
+
     def distance(self) -> tuple[Layer, Params]:
         return self.measure, {}
 
 
 def _norm(p: Any, eps: Any) -> Layer | None:
-    """Make the layer once, since compiled code cannot; ``None`` for invalid fields, which the validators then refuse."""
+    """Return the layer, made in advance since compiled code cannot; ``None`` for invalid fields: the validators raise later."""
     try:
         return PairwiseDistance(p, eps)
     except ValueError:
@@ -142,14 +147,14 @@ def _norm(p: Any, eps: Any) -> Layer | None:
 
 
 def _no_params(layer: Layer) -> Params:
-    """Return empty params in the structure of a layer without params; ``init`` would make keys too."""
+    """Return empty params in the structure of a layer without params; ``init`` would also compute keys."""
     if isinstance(layer, Wrapper):
         return _no_params(layer.layer)
     return layer.pack([_no_params(child) for child in layer]) if isinstance(layer, Combinator) else {}
 
 
 def _deterministic(value: Any, attribute: Any, got: Any) -> None:
-    """Validate a field that must be a layer that needs no key. A layer with params raises at its first call, without them."""
+    """Validate a field that must be a layer without randomness. A layer with params raises later, at its first call."""
     if not isinstance(got, Layer):
         raise value_error(type(value).__name__, f"{attribute.name} must be a layer on a pair", got)
     if got.stochastic:
@@ -164,7 +169,7 @@ class TripletMarginWithDistance(_Triplet):
         gy = (ga, gb, gc) = g c [z ≥ 0] (∂D(a, b)/∂a - ∂D(a, c)/∂a, ∂D(a, b)/∂b, -∂D(a, c)/∂c)
 
     y is the triple (a, b, c) of anchor, positive and negative example. With ``swap``, min(D(a, c), D(b, c)) replaces D(a, c), and
-    the gradient goes to the smaller one. Only differences of distances count: minus the cosine works like 1 minus the cosine.
+    the gradient goes to the smaller one. Only differences of distances matter: minus the cosine works like 1 minus the cosine.
 
     Args:
         distance_function: D, a layer without params that maps a pair of (N, ...) to distances (N,), like ``PairwiseDistance()``,
@@ -182,7 +187,7 @@ class TripletMarginWithDistance(_Triplet):
 
     Raises:
         ValueError: If ``distance_function`` is not a layer, needs a key or has params, if ``margin`` is not above 0, if y is not
-            a triple of floating tensors of one shape, dtype and device, or if there is a target.
+            a triple of floating tensors of the same shape, dtype and device, or if there is a target.
 
     References:
         Balntas et al. 2016; ``torch.nn.TripletMarginWithDistanceLoss``.
@@ -198,6 +203,12 @@ class TripletMarginWithDistance(_Triplet):
     swap: bool = field(default=False, validator=flag)
     reduction: str = field(default="mean", validator=reductions)
 
+    if TYPE_CHECKING:  # a type checker would put inherited fields first
+
+        def __init__(
+            self, distance_function: Layer = ..., margin: float = 1.0, swap: bool = False, reduction: str = "mean"
+        ) -> None: ...
+
     def distance(self) -> tuple[Layer, Params]:
         return self.distance_function, _no_params(self.distance_function)
 
@@ -207,7 +218,7 @@ class TripletMarginWithDistance(_Triplet):
 
 @frozen
 class DistanceLossLayer(LossLayer, Combinator):
-    """The layer of a loss with a layer as distance, which ``walk`` and ``map_layers`` reach.
+    """The layer made from a ``TripletMarginWithDistance``; ``walk`` and ``map_layers`` visit its distance.
 
     Params:
         distance_function: The params of the distance, without leaves.
@@ -234,7 +245,7 @@ class DistanceLossLayer(LossLayer, Combinator):
         self.entries(params)
         y, target = self.pair(x)
         kept = self.loss.measured(y, target, lambda layer, params, pair: (layer(params, pair), None))
-        return self.loss.valued(y, kept)[0]
+        return self.loss.value_of(y, kept)[0]
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         return params

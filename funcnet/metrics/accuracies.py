@@ -15,14 +15,14 @@ def accuracy(y: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
 
         value = correct / counted
 
-    The prediction is the class with the largest output. A single column holds logits: it predicts class 1 above 0. From
-    probabilities, subtract 0.5 first.
+    The prediction is the class with the largest output. A single column contains logits: values above 0 predict class 1. If it
+    contains probabilities, subtract 0.5 first.
 
     Args:
         y: Outputs (N, classes, ...), or (N, 1, ...) for two classes.
-        target: Labels (N, ...), or one-hot or probability rows of the shape of y, of which the largest counts. For a single
+        target: Labels (N, ...), or one-hot rows or probabilities of the shape of y, of which the largest one counts. For a single
             column, numbers from 0 to 1 of either shape.
-        ignore_index: Label that is left out.
+        ignore_index: Label of rows that are left out.
 
     Returns:
         A 0-d tensor in the default dtype; NaN if nothing counts.
@@ -39,12 +39,12 @@ def accuracy(y: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
     if isinstance(y, Tensor) and isinstance(target, Tensor) and (y.dim() < 2 or not y.is_floating_point()):
         got = f"shapes {tuple(y.shape)} and {tuple(target.shape)}" if y.is_floating_point() else y
         raise value_error("accuracy", "y must be (N, classes, ...), and target (N, ...) or (N, classes, ...)", got)
-    said, true, counted, _ = classes_of("accuracy", y, target, ignore_index)
-    return (((said == true) & counted).sum() / counted.sum()).to(torch.get_default_dtype())
+    predicted, true, counted, _ = classes_of("accuracy", y, target, ignore_index)
+    return (((predicted == true) & counted).sum() / counted.sum()).to(torch.get_default_dtype())
 
 
 def _labels_counted(target: Tensor) -> Tensor | int:
-    """Return the number of labels that are not ignored by default; for rows of probabilities, the number of rows."""
+    """Return the number of labels other than the default ``ignore_index``; for probabilities, the number of rows."""
     return len(target) if target.is_floating_point() else (target.long() != -100).sum()
 
 
@@ -53,21 +53,21 @@ accuracy.weight_of = _labels_counted  # type: ignore[attr-defined]
 
 @frozen
 class Accuracy(Metric):
-    """Share of labels that are among the ``top_k`` largest outputs.
+    """Share of rows whose label is among the ``top_k`` largest outputs.
 
         value = correct / counted
 
     Args:
         top_k: Number of largest outputs that count as predictions; among equal outputs, those of the first classes.
         name: Column in the history; by default ``"accuracy"``, or ``"top_2_accuracy"`` for ``top_k=2``.
-        num_classes: Number of classes, needed only if y holds predicted classes.
+        num_classes: Number of classes, required only if y contains predicted classes.
         threshold: Value above which a single column predicts class 1: 0 for logits, 0.5 for probabilities.
-        ignore_index: Label that is left out.
+        ignore_index: Label of rows that are left out.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), NaN if nothing counts.
-        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
-        one-hot or probability rows of the shape of y, of which the largest counts.
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if y has fewer than
@@ -96,8 +96,8 @@ class Accuracy(Metric):
     def total_of(self, y: Tensor, target: Tensor) -> Total:
         if self.top_k > 1:
             return self._among_the_largest(y, target)
-        said, true, counted, _ = classes_of(self, y, target, self.ignore_index, self.threshold, self.num_classes)
-        return {"right": ((said == true) & counted).sum(), "counted": counted.sum()}
+        predicted, true, counted, _ = classes_of(self, y, target, self.ignore_index, self.threshold, self.num_classes)
+        return {"right": ((predicted == true) & counted).sum(), "counted": counted.sum()}
 
     def _among_the_largest(self, y: Tensor, target: Tensor) -> Total:
         """Count the labels with fewer than ``top_k`` outputs ahead of them: larger ones, and equal ones of earlier classes."""

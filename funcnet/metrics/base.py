@@ -6,15 +6,15 @@
     metric.value(total) -> value
     metric(y, target) -> value                       of one batch
 
-A total is a dict of tensors. The value does not depend on how rows are split into batches, nor on the order in which totals are
+A total is a dict of tensors. The value does not depend on how rows are split into batches, or on the order in which totals are
 merged. Counts are int64 and exact, sums are float64. Values are float64 tensors.
 
-Most totals are sums, which ``tree.add`` and an all-reduce merge as well as ``merge`` does. Those of ``R2`` and
-``ExplainedVariance``, and those of ``AUROC`` and ``AveragePrecision`` without thresholds, are not. A rank without data adds an
-empty batch, whose total has the usual shapes.
+Most totals are sums, so ``tree.add`` or an all-reduce can replace ``merge``. The totals of ``R2`` and ``ExplainedVariance``, and
+of ``AUROC`` and ``AveragePrecision`` without thresholds, are not sums. A rank without data adds an empty batch, whose total has
+the usual shapes.
 
-To write a metric, subclass ``Metric`` with ``@frozen`` and define ``start``, ``total_of`` and ``value``; and ``merge``, if its
-totals are not sums.
+To write a metric, subclass ``Metric`` with ``@frozen`` and define ``start``, ``total_of`` and ``value``, and also ``merge`` if
+its totals are not sums.
 """
 
 import functools
@@ -42,7 +42,7 @@ _RULES = {
 
 
 def _guarded(verb: Any, rule: str) -> Any:
-    """Wrap a verb so that its errors state the rule for its arguments; the working path pays one call."""
+    """Wrap a verb so that its errors state the rule for its arguments; a successful call pays for one more call."""
 
     @functools.wraps(verb)
     def guarded(self: Any, *given: Any, **named: Any) -> Any:
@@ -61,7 +61,7 @@ class Metric(Value):
         total = metric.merge(metric.start(), metric.total_of(y, target))
         value = metric.value(total)
 
-    A subclass defines ``start``, ``total_of`` and ``value``; and ``merge``, if its totals are not sums.
+    A subclass defines ``start``, ``total_of`` and ``value``, and also ``merge`` if its totals are not sums.
 
     Args:
         name: Column in the history; by default the name of the class in snake case.
@@ -124,7 +124,7 @@ class Metric(Value):
         return self.merge(total, self.total_of(y, target))
 
     def merge(self, total: Any, other: Any) -> Any:
-        """Return the total of two totals; by default their sum.
+        """Merge two totals into one; by default, add them.
 
         Args:
             total: A total.
@@ -146,7 +146,7 @@ class Metric(Value):
 
 
 def require_mergeable(metric: Metric, total: Any, other: Any) -> None:
-    """Refuse two totals with different keys or shapes; the 0-d tensors of ``start`` fit any shape."""
+    """Raise ``ValueError`` if two totals have different keys or shapes; the 0-d tensors of ``start`` match any shape."""
     one, two = shapes_of(total), shapes_of(other)
     fit = one is not None and two is not None and one.keys() == two.keys()
     if not fit or any(one[key] != two[key] and () not in (one[key], two[key]) for key in one):  # type: ignore[index, union-attr]
@@ -159,5 +159,5 @@ def count(n: int = 0, like: Tensor | None = None) -> Tensor:
 
 
 def amount(like: Tensor | None = None) -> Tensor:
-    """Return a sum of nothing, 0-d float64, on the device of ``like``."""
+    """Return an empty sum, a 0-d float64 tensor, on the device of ``like``."""
     return torch.zeros((), dtype=torch.float64, device=None if like is None else like.device)

@@ -1,7 +1,7 @@
-"""Calibration: whether predictions made with confidence c are correct in a share c of the cases.
+"""Calibration: whether a share c of the predictions with confidence c is correct.
 
-n_b, a_b and c_b belong to the rows whose confidence is in interval b of ``n_bins`` equal ones: their number, the share of them
-that are correct, and their mean confidence; n = Σ n_b.
+The confidence is divided into ``n_bins`` equal intervals. n_b is the number of rows whose confidence is in interval b, a_b the
+share of them that are correct, and c_b their mean confidence; n = Σ n_b.
 """
 
 import torch
@@ -18,7 +18,7 @@ from funcnet.value import frozen
 
 @frozen
 class CalibrationError(Metric):
-    """Expected calibration error: the distance of confidence from accuracy, over intervals of confidence.
+    """Expected calibration error: the difference between confidence and accuracy, over intervals of confidence.
 
         value = Σ n_b |a_b - c_b| / n              norm="l1"
         value = √(Σ n_b (a_b - c_b)² / n)          norm="l2"
@@ -32,13 +32,13 @@ class CalibrationError(Metric):
         n_bins: Number of intervals [i/n_bins, (i+1)/n_bins); the last one includes 1.
         norm: ``"l1"``, ``"l2"`` or ``"max"``, as in the formulas.
         name: Column in the history; by default ``"calibration_error"``.
-        from_logits: Whether y holds logits; else it holds probabilities.
-        ignore_index: Label that is left out.
+        from_logits: Whether y contains logits rather than probabilities.
+        ignore_index: Label of rows that are left out.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), NaN if nothing counts.
-        y may be a single column, (N, 1, ...) or (N,). Target may be one-hot or probability rows of the shape of y, of which the
-        largest counts.
+        y may be a single column, (N, 1, ...) or (N,). Target may be one-hot rows or probabilities of the shape of y, of which the
+        largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if a probability is
@@ -71,8 +71,8 @@ class CalibrationError(Metric):
             of = columns_of(self, self._probabilities(y), target, self.ignore_index)
             return of.y.flatten(), of.true.flatten(), of.counted.flatten()
         labels, counted = labels_of(self, y, target, self.ignore_index)
-        confidence, said = as_rows(self._probabilities(y)).max(1)
-        return confidence, said == labels.flatten(), counted.flatten()
+        confidence, predicted = as_rows(self._probabilities(y)).max(1)
+        return confidence, predicted == labels.flatten(), counted.flatten()
 
     def _probabilities(self, y: Tensor) -> Tensor:
         if self.from_logits:

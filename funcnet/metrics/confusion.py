@@ -16,7 +16,7 @@ from funcnet.value import frozen
 
 @frozen
 class FromConfusion(Metric):
-    """A metric whose total is a confusion matrix."""
+    """Base of metrics whose total is a confusion matrix."""
 
     num_classes: int | None = field(default=None, validator=size_or_none)
     threshold: float = field(default=0.0, kw_only=True, validator=number())
@@ -26,15 +26,15 @@ class FromConfusion(Metric):
         return {"matrix": count()}
 
     def total_of(self, y: Tensor, target: Tensor) -> Total:
-        said, true, counted, n = classes_of(self, y, target, self.ignore_index, self.threshold, self.num_classes)
+        predicted, true, counted, n = classes_of(self, y, target, self.ignore_index, self.threshold, self.num_classes)
         cells = torch.zeros(n * n, dtype=torch.int64, device=true.device)
-        return {"matrix": cells.scatter_add(0, true * n + said, counted.long()).reshape(n, n)}
+        return {"matrix": cells.scatter_add(0, true * n + predicted, counted.long()).reshape(n, n)}
 
     def matrix_in(self, total: Total) -> Tensor:
-        """Return the matrix in a total.
+        """Return the confusion matrix in a total.
 
         Args:
-            total: A total that has seen a batch, unless ``num_classes`` is given.
+            total: A total of at least one batch, unless ``num_classes`` is given.
 
         Raises:
             ValueError: If the number of classes is unknown.
@@ -55,16 +55,16 @@ class ConfusionMatrix(FromConfusion):
         value = M / n      with normalize="all", n = Σ M
 
     Args:
-        num_classes: Number of classes, needed only if y holds predicted classes.
-        normalize: ``"true"``, ``"pred"`` or ``"all"``, as in the formulas, 0 for 0 / 0; ``None`` for counts.
+        num_classes: Number of classes, required only if y contains predicted classes.
+        normalize: ``"true"``, ``"pred"`` or ``"all"``, as in the formulas, with 0 for 0 / 0; ``None`` for counts.
         name: Column in the history; by default ``"confusion_matrix"``.
         threshold: Value above which a single column predicts class 1: 0 for logits, 0.5 for probabilities.
-        ignore_index: Label that is left out.
+        ignore_index: Label of rows that are left out.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (classes, classes), true by predicted; int64 for counts.
-        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
-        one-hot or probability rows of the shape of y, of which the largest counts.
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -89,22 +89,22 @@ class ConfusionMatrix(FromConfusion):
 
 @frozen
 class BalancedAccuracy(FromConfusion):
-    """Mean recall of the classes: each class counts alike, however many rows it has.
+    """Mean recall of the classes: every class has the same weight, whatever its number of rows.
 
         value = mean of M[k, k] / T[k]         over the classes k with T[k] > 0
 
     M is the confusion matrix, M[t, p] for true class t and predicted class p, and T = Σ_p M.
 
     Args:
-        num_classes: Number of classes, needed only if y holds predicted classes.
+        num_classes: Number of classes, required only if y contains predicted classes.
         name: Column in the history; by default ``"balanced_accuracy"``.
         threshold: Value above which a single column predicts class 1: 0 for logits, 0.5 for probabilities.
-        ignore_index: Label that is left out.
+        ignore_index: Label of rows that are left out.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value ().
-        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
-        one-hot or probability rows of the shape of y, of which the largest counts.
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -130,16 +130,17 @@ class CohenKappa(FromConfusion):
     M is the confusion matrix, M[t, p] for true class t and predicted class p, with the sums T = Σ_p M, P = Σ_t M and n = Σ M.
 
     Args:
-        num_classes: Number of classes, needed only if y holds predicted classes.
-        weights: ``None`` counts every disagreement once, W = (t ≠ p); ``"linear"`` has W = |t - p|, ``"quadratic"`` W = (t - p)².
+        num_classes: Number of classes, required only if y contains predicted classes.
+        weights: ``None`` to count every disagreement once, W = (t ≠ p); ``"linear"`` for W = |t - p|; ``"quadratic"`` for W = (t
+            - p)².
         name: Column in the history; by default ``"cohen_kappa"``.
         threshold: Value above which a single column predicts class 1: 0 for logits, 0.5 for probabilities.
-        ignore_index: Label that is left out.
+        ignore_index: Label of rows that are left out.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value ().
-        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
-        one-hot or probability rows of the shape of y, of which the largest counts.
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -172,21 +173,21 @@ class MatthewsCorrelation(FromConfusion):
     c = Σ M[k, k]. The value is 0 if predictions or labels have a single class.
 
     Args:
-        num_classes: Number of classes, needed only if y holds predicted classes.
+        num_classes: Number of classes, required only if y contains predicted classes.
         name: Column in the history; by default ``"matthews_correlation"``.
         threshold: Value above which a single column predicts class 1: 0 for logits, 0.5 for probabilities.
-        ignore_index: Label that is left out.
+        ignore_index: Label of rows that are left out.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value ().
-        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
-        one-hot or probability rows of the shape of y, of which the largest counts.
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
 
     References:
-        Matthews 1975; Gorodkin 2004, eq. 8; ``sklearn.metrics.matthews_corrcoef``.
+        Matthews 1975; Gorodkin 2004; ``sklearn.metrics.matthews_corrcoef``.
 
     >>> MatthewsCorrelation(2)(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
     tensor(0.5774, dtype=torch.float64)
@@ -194,6 +195,6 @@ class MatthewsCorrelation(FromConfusion):
 
     def value(self, total: Total) -> Tensor:
         matrix = self.matrix_in(total).double()
-        n, true, said = matrix.sum(), matrix.sum(1), matrix.sum(0)
-        spread = (n * n - said.dot(said)).sqrt() * (n * n - true.dot(true)).sqrt()
-        return torch.where(spread == 0, 0.0, (matrix.trace() * n - true.dot(said)) / spread)
+        n, true, predicted = matrix.sum(), matrix.sum(1), matrix.sum(0)
+        spread = (n * n - predicted.dot(predicted)).sqrt() * (n * n - true.dot(true)).sqrt()
+        return torch.where(spread == 0, 0.0, (matrix.trace() * n - true.dot(predicted)) / spread)

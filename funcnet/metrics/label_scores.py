@@ -20,7 +20,7 @@ _share_or_none = valid_if(lambda got: is_number(got) and 0 <= got <= 1, "a numbe
 
 @frozen
 class LabelScore(Metric):
-    """A score for each label, computed from the counts h, p and t; subclasses define the fraction."""
+    """Base of scores of each label, computed from the counts h, p and t; subclasses define the fraction."""
 
     average: str | None = field(default="macro", validator=one_of("macro", "micro", "weighted", "binary", None))
     num_classes: int | None = field(default=None, kw_only=True, validator=size_or_none)
@@ -30,12 +30,12 @@ class LabelScore(Metric):
     zero_division: float | None = field(default=0.0, kw_only=True, validator=_share_or_none)
 
     @abstractmethod
-    def fraction(self, hits: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    def fraction(self, hits: Tensor, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
         """Return numerator and denominator of the score.
 
         Args:
             hits: Counts h, float64.
-            said: Counts p, of the same shape.
+            predicted: Counts p, of the same shape.
             true: Counts t, of the same shape.
 
         Returns:
@@ -43,7 +43,7 @@ class LabelScore(Metric):
         """
 
     def start(self) -> Total:
-        return {"hits": count(), "said": count(), "true": count()}
+        return {"hits": count(), "predicted": count(), "true": count()}
 
     def total_of(self, y: Tensor, target: Tensor) -> Total:
         y, target = dense(self, y, target)
@@ -51,17 +51,17 @@ class LabelScore(Metric):
             return _of_columns(columns_of(self, *scores(self, y, target, self.ignore_index), self.ignore_index), self.threshold)
         if self.multilabel:
             raise value_error(self, "with multilabel=True y must be a floating tensor", y)
-        said, true, counted, classes = classes_of(self, y, target, self.ignore_index, self.threshold, self.num_classes)
-        hits, counts = (counted & (said == true)).long(), counted.long()
+        predicted, true, counted, classes = classes_of(self, y, target, self.ignore_index, self.threshold, self.num_classes)
+        hits, counts = (counted & (predicted == true)).long(), counted.long()
         nothing = torch.zeros(classes, dtype=torch.int64, device=true.device)
-        pairs = {"hits": (true, hits), "said": (said, counts), "true": (true, counts)}
+        pairs = {"hits": (true, hits), "predicted": (predicted, counts), "true": (true, counts)}
         return {key: nothing.scatter_add(0, at, rows) for key, (at, rows) in pairs.items()}
 
     def value(self, total: Total) -> Tensor:
-        hits, said, true = (total[key].double() for key in ("hits", "said", "true"))
+        hits, predicted, true = (total[key].double() for key in ("hits", "predicted", "true"))
         if self.average == "micro":
-            hits, said, true = hits.sum(), said.sum(), true.sum()
-        above, below = self.fraction(hits, said, true)
+            hits, predicted, true = hits.sum(), predicted.sum(), true.sum()
+        above, below = self.fraction(hits, predicted, true)
         instead = torch.nan if self.zero_division is None else self.zero_division
         each = torch.where(below > 0, above / below, instead)
         return self._averaged(each, true)
@@ -85,8 +85,8 @@ class LabelScore(Metric):
 
 
 def _of_columns(of: Columns, threshold: float) -> Total:
-    said, true = (of.y > threshold) & of.counted, of.true & of.counted
-    return {"hits": (said & true).sum(0), "said": said.sum(0), "true": true.sum(0)}
+    predicted, true = (of.y > threshold) & of.counted, of.true & of.counted
+    return {"hits": (predicted & true).sum(0), "predicted": predicted.sum(0), "true": true.sum(0)}
 
 
 @frozen
@@ -95,25 +95,25 @@ class Precision(LabelScore):
 
         value = h / p      for each label, then averaged
 
-    h is the number of rows where the label is predicted and true, p where it is predicted, t where it is true. A single column
-    of outputs has one score, that of class 1.
+    h is the number of rows where the label is predicted and true, p where it is predicted, t where it is true. A single column of
+    outputs has only the score of class 1.
 
     Args:
         average: How the scores of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by t;
-            ``"micro"``, the score of Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, the score of each
-            label.
+            ``"micro"``, the score computed from Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, all
+            scores.
         name: Column in the history; by default ``"precision"``.
-        num_classes: Number of classes, needed only if y holds predicted classes.
+        num_classes: Number of classes, required only if y contains predicted classes.
         multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
-        ignore_index: Label that is left out.
-        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+        ignore_index: Label of rows that are left out.
+        zero_division: Score for 0 / 0; ``None`` leaves the label out of averages.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
         are (N, labels, ...).
-        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
-        one-hot or probability rows of the shape of y, of which the largest counts.
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -125,8 +125,8 @@ class Precision(LabelScore):
     tensor([1.0000, 0.6667], dtype=torch.float64)
     """
 
-    def fraction(self, hits: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-        return hits, said
+    def fraction(self, hits: Tensor, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        return hits, predicted
 
 
 @frozen
@@ -135,25 +135,25 @@ class Recall(LabelScore):
 
         value = h / t      for each label, then averaged
 
-    h is the number of rows where the label is predicted and true, p where it is predicted, t where it is true. A single column
-    of outputs has one score, that of class 1.
+    h is the number of rows where the label is predicted and true, p where it is predicted, t where it is true. A single column of
+    outputs has only the score of class 1.
 
     Args:
         average: How the scores of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by t;
-            ``"micro"``, the score of Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, the score of each
-            label.
+            ``"micro"``, the score computed from Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, all
+            scores.
         name: Column in the history; by default ``"recall"``.
-        num_classes: Number of classes, needed only if y holds predicted classes.
+        num_classes: Number of classes, required only if y contains predicted classes.
         multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
-        ignore_index: Label that is left out.
-        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+        ignore_index: Label of rows that are left out.
+        zero_division: Score for 0 / 0; ``None`` leaves the label out of averages.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
         are (N, labels, ...).
-        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
-        one-hot or probability rows of the shape of y, of which the largest counts.
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -165,13 +165,13 @@ class Recall(LabelScore):
     tensor([0.5000, 1.0000], dtype=torch.float64)
     """
 
-    def fraction(self, hits: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    def fraction(self, hits: Tensor, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
         return hits, true
 
 
 @frozen
 class FBeta(LabelScore):
-    """Weighted harmonic mean of precision and recall, in which recall counts β² times as much.
+    """Weighted harmonic mean of precision and recall, in which recall has β² times the weight.
 
         value = (1 + β²) h / (p + β² t)      for each label, then averaged
 
@@ -179,21 +179,21 @@ class FBeta(LabelScore):
 
     Args:
         average: How the scores of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by t;
-            ``"micro"``, the score of Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, the score of each
-            label.
+            ``"micro"``, the score computed from Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, all
+            scores.
         name: Column in the history; by default ``"fbeta"``.
-        num_classes: Number of classes, needed only if y holds predicted classes.
+        num_classes: Number of classes, required only if y contains predicted classes.
         multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
-        ignore_index: Label that is left out.
-        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+        ignore_index: Label of rows that are left out.
+        zero_division: Score for 0 / 0; ``None`` leaves the label out of averages.
         beta: The weight β of recall, above 0.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
         are (N, labels, ...).
-        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
-        one-hot or probability rows of the shape of y, of which the largest counts.
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -207,13 +207,13 @@ class FBeta(LabelScore):
 
     beta: float = field(default=1.0, kw_only=True, validator=number(above=0.0))
 
-    def fraction(self, hits: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-        return (1 + self.beta**2) * hits, said + self.beta**2 * true
+    def fraction(self, hits: Tensor, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        return (1 + self.beta**2) * hits, predicted + self.beta**2 * true
 
 
 @frozen
 class F1(LabelScore):
-    """Harmonic mean of precision and recall; for each label the Dice coefficient.
+    """Harmonic mean of precision and recall, for each label equal to the Dice coefficient.
 
         value = 2 h / (p + t)      for each label, then averaged
 
@@ -221,20 +221,20 @@ class F1(LabelScore):
 
     Args:
         average: How the scores of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by t;
-            ``"micro"``, the score of Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, the score of each
-            label.
+            ``"micro"``, the score computed from Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, all
+            scores.
         name: Column in the history; by default ``"f1"``.
-        num_classes: Number of classes, needed only if y holds predicted classes.
+        num_classes: Number of classes, required only if y contains predicted classes.
         multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
-        ignore_index: Label that is left out.
-        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+        ignore_index: Label of rows that are left out.
+        zero_division: Score for 0 / 0; ``None`` leaves the label out of averages.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
         are (N, labels, ...).
-        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
-        one-hot or probability rows of the shape of y, of which the largest counts.
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -246,8 +246,8 @@ class F1(LabelScore):
     tensor(0.7333, dtype=torch.float64)
     """
 
-    def fraction(self, hits: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-        return 2 * hits, said + true
+    def fraction(self, hits: Tensor, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        return 2 * hits, predicted + true
 
 
 @frozen
@@ -260,20 +260,20 @@ class IoU(LabelScore):
 
     Args:
         average: How the scores of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by t;
-            ``"micro"``, the score of Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, the score of each
-            label.
+            ``"micro"``, the score computed from Σ h, Σ p and Σ t; ``"binary"``, the score of class 1 of two; ``None``, all
+            scores.
         name: Column in the history; by default ``"iou"``.
-        num_classes: Number of classes, needed only if y holds predicted classes.
+        num_classes: Number of classes, required only if y contains predicted classes.
         multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
-        ignore_index: Label that is left out.
-        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+        ignore_index: Label of rows that are left out.
+        zero_division: Score for 0 / 0; ``None`` leaves the label out of averages.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
         are (N, labels, ...).
-        y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be
-        one-hot or probability rows of the shape of y, of which the largest counts.
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -285,5 +285,5 @@ class IoU(LabelScore):
     tensor([0.5000, 0.6667], dtype=torch.float64)
     """
 
-    def fraction(self, hits: Tensor, said: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-        return hits, said + true - hits
+    def fraction(self, hits: Tensor, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        return hits, predicted + true - hits

@@ -17,7 +17,7 @@ from funcnet.value import frozen
 
 
 def _function(value: Any, attribute: Any, got: Any) -> None:
-    """Validate the function; a class given instead of its value is refused."""
+    """Validate the function; reject a class in place of its instance."""
     if not callable(got) or isinstance(got, type):
         raise value_error("Average", f"{attribute.name} must be a function (y, target) -> number", describe(got))
 
@@ -28,11 +28,11 @@ class Average(Metric):
 
         value = Σ w f(y, target) / Σ w         w = f.weight_of(target), or the number of rows
 
-    A loss has ``weight_of``, which makes the value independent of how rows are split into batches. The values of a loss with
+    The method ``weight_of`` of a loss makes the value independent of how rows are split into batches. The values of a loss with
     ``reduction="sum"`` are added. A batch of weight 0 does not count.
 
     Args:
-        f: Function or loss. The values of an ``ensemble`` of losses are averaged.
+        f: Function or loss. If a loss returns several values, their mean is used.
         name: Column in the history; by default the name of the function, or the repr of the loss.
 
     Shape:
@@ -82,12 +82,12 @@ class Average(Metric):
 
 @frozen
 class Perplexity(Metric):
-    """Exponential of the mean cross-entropy: the number of equally likely classes that would be as uncertain.
+    """Exponential of the mean cross-entropy: the number of equally likely classes with the same uncertainty.
 
-        value = exp(Σ ℓ / n)         ℓ = -log softmax(y) at the label, n labels that count
+        value = exp(Σ ℓ / n)         ℓ = -log softmax(y) at the label, n labels that are not ignored
 
     Args:
-        ignore_index: Label that is left out, such as the one for padding.
+        ignore_index: Label of rows that are left out, such as padding.
         name: Column in the history; by default ``"perplexity"``.
 
     Shape:

@@ -1,10 +1,11 @@
 """Rankings: how well scores rank positive rows above negative ones: AUROC and AveragePrecision, exact or over thresholds.
 
 P and N are the numbers of positive and negative rows of a label. At a score s, b⁻ is the number of negative rows with a score
-below s, and b⁺ of those with at most s; tp and fp are the numbers of positive and negative rows with a score of at least s.
+below s, and b⁺ the number of negative rows with a score of at most s. tp and fp are the numbers of positive and negative rows
+with a score of at least s.
 
-With ``thresholds=None`` a total keeps every score, and is exact. With n thresholds, evenly from 0 to 1, it counts the
-probabilities between them. Scores between the same two thresholds are ties; totals then have a fixed size, and add up.
+With ``thresholds=None``, a total keeps every score, and the area is exact. With n evenly spaced thresholds from 0 to 1, it only
+counts the probabilities between them: scores between the same two thresholds are ties, and totals have a fixed size and add up.
 """
 
 from abc import abstractmethod
@@ -26,7 +27,7 @@ _count_or_none = valid_if(lambda got: is_whole(got) and 2 <= got < 2**31, "a who
 
 
 class Steps(NamedTuple):
-    """Counts at each score or interval, from the lowest: positives at it and below it, negatives below and up to it."""
+    """Counts at each score or interval, in rising order: positives at it and below it, negatives below it and up to it."""
 
     true: Tensor
     true_below: Tensor
@@ -36,7 +37,7 @@ class Steps(NamedTuple):
 
 @frozen
 class Ranking(Metric):
-    """A metric of scores in columns, one for each label; subclasses define the area."""
+    """Base of metrics of scores, with a column for each label; subclasses define the area."""
 
     thresholds: int | None = field(default=None, validator=_count_or_none)
     average: str | None = field(default="macro", validator=one_of("macro", "micro", "weighted", None))
@@ -69,11 +70,11 @@ class Ranking(Metric):
         return self._between_thresholds(of, self.thresholds)
 
     def _squashed(self, y: Tensor) -> Tensor:
-        """Return the score of independent labels: exact areas depend only on the order."""
+        """Return the scores of independent labels. Exact areas need no sigmoid, since they depend only on the order."""
         return y.double().sigmoid() if self.from_logits and self.thresholds else in_single(y)
 
     def _normalized(self, y: Tensor) -> Tensor:
-        """Return the score of classes; log-probabilities have the order of probabilities, and fewer ties."""
+        """Return the scores of classes. Log-probabilities have the same order as probabilities, and fewer ties."""
         if not self.from_logits:
             return in_single(y)
         return softmax(y.double(), 1) if self.thresholds else log_softmax(y.double(), 1)
@@ -105,7 +106,7 @@ class Ranking(Metric):
         return each.nanmean() if self.average != "weighted" else _weighted(each, true.double())
 
     def _pooled(self, total: Total) -> list[Tensor]:
-        """Return the leaves of a total; for ``"micro"`` with all labels in one column."""
+        """Return the leaves of a total; with ``"micro"``, all labels are in one column."""
         leaves = [leaf if leaf.dim() == 2 else leaf.reshape(1, 1) for leaf in total.values()]
         if self.average != "micro":
             return leaves
@@ -118,7 +119,7 @@ def _weighted(each: Tensor, weights: Tensor) -> Tensor:
 
 
 def _of_scores(scores: Tensor, true: Tensor) -> Steps:
-    """Count at each score of sorted columns; equal scores get the counts below the first and through the last of them."""
+    """Sort the columns and count at each score; equal scores get the counts below the first and through the last of them."""
     ordered, order = scores.sort(0)
     true = true.gather(0, order)
     hits, others = (true == 1).long(), (true == 0).long()
@@ -143,19 +144,19 @@ class AUROC(Ranking):
 
         value = Σ (b⁻ + b⁺) / (2 P N)      for each label, then averaged
 
-    The sum runs over the scores of the P positive rows. b⁻ is the number of the N negative rows with a lower score, b⁺ of those
-    with at most that score: ties count half. A label without positive rows, or without negative ones, has NaN, and averages
-    leave it out. Integer arithmetic makes exact values independent of the order of batches, bit for bit.
+    The sum runs over the scores of the P positive rows. b⁻ is the number of the N negative rows with a lower score, b⁺ the number
+    with at most that score: ties count half. The area of a label without positive or without negative rows is NaN, and is left
+    out of averages. Integer arithmetic makes exact values independent of the order of batches, bit for bit.
 
     Args:
-        thresholds: ``None`` for the exact area, with a total that keeps all scores; n to count between n thresholds from 0 to 1,
-            with totals of a fixed size, for long runs and compiled code.
+        thresholds: ``None`` for the exact area, with a total that keeps all scores; n to count scores between n thresholds from 0
+            to 1: totals then have a fixed size, for long runs and compiled code.
         average: How the areas of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by P;
             ``"micro"``, the area of all labels pooled; ``None``, the area of each label.
         name: Column in the history; by default ``"auroc"``.
-        from_logits: Whether y holds logits. Several classes are compared by their softmax, one against the rest; with
-            ``thresholds``, independent labels are compared by their sigmoid.
-        ignore_index: Label that is left out.
+        from_logits: Whether y contains logits. Scores of several classes are then their softmax, each class against the rest;
+            with ``thresholds``, scores of independent labels are their sigmoid.
+        ignore_index: Label of rows that are left out.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``.
@@ -180,22 +181,22 @@ class AUROC(Ranking):
 
 @frozen
 class AveragePrecision(Ranking):
-    """Area under the precision-recall curve, as steps: the mean precision at the scores of the positive rows.
+    """Area under the precision-recall curve as a step function: the mean precision at the scores of the positive rows.
 
         value = Σ tp / (tp + fp) / P      for each label, then averaged
 
     The sum runs over the scores of the P positive rows. tp and fp are the numbers of positive and negative rows with at least
-    that score. A label without positive rows has NaN, and averages leave it out.
+    that score. The area of a label without positive rows is NaN, and is left out of averages.
 
     Args:
-        thresholds: ``None`` for the exact area, with a total that keeps all scores; n to count between n thresholds from 0 to 1,
-            with totals of a fixed size, for long runs and compiled code.
+        thresholds: ``None`` for the exact area, with a total that keeps all scores; n to count scores between n thresholds from 0
+            to 1: totals then have a fixed size, for long runs and compiled code.
         average: How the areas of the labels become one: ``"macro"``, their mean; ``"weighted"``, their mean weighted by P;
             ``"micro"``, the area of all labels pooled; ``None``, the area of each label.
         name: Column in the history; by default ``"average_precision"``.
-        from_logits: Whether y holds logits. Several classes are compared by their softmax, one against the rest; with
-            ``thresholds``, independent labels are compared by their sigmoid.
-        ignore_index: Label that is left out.
+        from_logits: Whether y contains logits. Scores of several classes are then their softmax, each class against the rest;
+            with ``thresholds``, scores of independent labels are their sigmoid.
+        ignore_index: Label of rows that are left out.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``.

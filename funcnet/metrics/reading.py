@@ -1,7 +1,7 @@
-"""How metrics read y and target: predicted and true classes, or labels and scores, one row for each prediction.
+"""How metrics read y and target: as predicted and true classes, or as scores and labels, with a row for each prediction.
 
-The axes after the classes are joined with the batch to rows. Wrong shapes are refused, and in eager mode also labels out of range
-and outputs that are NaN, which have no order.
+The batch and the axes after the classes are flattened to rows. Wrong shapes raise ``ValueError``, and in eager mode so do labels
+out of range, and NaN, which has no order.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from funcnet.kernels.tracing import is_plain
 class Classes(NamedTuple):
     """Predicted and true classes (rows,), which rows count, and the number of classes."""
 
-    said: Tensor
+    predicted: Tensor
     true: Tensor
     counted: Tensor
     classes: int
@@ -35,7 +35,7 @@ class Columns(NamedTuple):
 def classes_of(
     who: Any, y: Any, target: Any, ignore_index: int = -100, threshold: float = 0.0, num_classes: int | None = None
 ) -> Classes:
-    """Read classes: that of the largest output; for a single column, whether it is above ``threshold``; integers as they are."""
+    """Read the classes of the largest outputs; for a single column, whether it is above ``threshold``; integers are classes."""
     y, target = scores(who, y, target, ignore_index, floating=False)
     if not y.is_floating_point():
         return _predicted(who, y, target, ignore_index, num_classes)
@@ -49,13 +49,13 @@ def classes_of(
 
 
 def require_classes(who: Any, classes: int, num_classes: int | None) -> None:
-    """Refuse a y with another number of classes than the metric's."""
+    """Raise ``ValueError`` if y does not have ``num_classes`` classes."""
     if num_classes not in (None, classes):
         raise value_error(who, f"y must have num_classes={num_classes} classes", f"{classes}")
 
 
 def scores(who: Any, y: Any, target: Any, ignore_index: int, *, floating: bool = True) -> tuple[Tensor, Tensor]:
-    """Return y as (N, classes, ...) and target, detached; a vector y is one column, and integers y stay as they are."""
+    """Return y as (N, classes, ...) and target, detached; a vector y becomes one column, an integer y stays the same."""
     y, target = dense(who, y, target)
     if y.is_complex() or (floating and not y.is_floating_point()):
         raise value_error(who, "y must be a floating tensor", y)
@@ -70,7 +70,7 @@ def scores(who: Any, y: Any, target: Any, ignore_index: int, *, floating: bool =
 
 
 def dense(who: Any, y: Any, target: Any) -> tuple[Tensor, Tensor]:
-    """Return y and target detached; anything but dense tensors is refused."""
+    """Return y and target, detached; raise ``ValueError`` unless both are dense tensors."""
     for one in (y, target):
         if not isinstance(one, Tensor):
             raise value_error(who, "y and target must be tensors", one)
@@ -80,7 +80,7 @@ def dense(who: Any, y: Any, target: Any) -> tuple[Tensor, Tensor]:
 
 
 def require_no_nan(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> None:
-    """Refuse outputs that are NaN, if they can be read, except in ignored rows."""
+    """Raise ``ValueError`` if outputs are NaN, except in ignored rows or if values cannot be read."""
     if is_plain(y) and has_nan(y):
         counted = target.double() != ignore_index  # uint8 compares with -100 as with 156
         bad = y.isnan() & (counted if target.dim() == y.dim() else counted.unsqueeze(1))
@@ -110,7 +110,7 @@ def _in_range(who: Any, labels: Tensor, classes: int, ignore_index: int) -> tupl
 
 
 def _predicted(who: Any, y: Tensor, target: Tensor, ignore_index: int, num_classes: int | None) -> Classes:
-    """Read integers y as classes; their values in ignored rows do not matter."""
+    """Read an integer y as classes; its values in ignored rows do not matter."""
     if y.shape != target.shape:
         got = f"shapes {tuple(y.shape)} and {tuple(target.shape)}"
         raise value_error(who, "an integer y holds predicted classes, and must have the shape of target", got)
@@ -118,8 +118,8 @@ def _predicted(who: Any, y: Tensor, target: Tensor, ignore_index: int, num_class
     if classes is None:
         raise value_error(who, "num_classes must be given for predicted classes", "num_classes=None")
     true, counted = _in_range(who, target, classes, ignore_index)
-    said, _ = _in_range(who, torch.where(counted, y.long(), 0), classes, -1 - classes)
-    return Classes(said.flatten(), true.flatten(), counted.flatten(), classes)
+    predicted, _ = _in_range(who, torch.where(counted, y.long(), 0), classes, -1 - classes)
+    return Classes(predicted.flatten(), true.flatten(), counted.flatten(), classes)
 
 
 def columns_of(who: Any, y: Tensor, target: Tensor, ignore_index: int) -> Columns:
@@ -141,7 +141,7 @@ def as_rows(x: Tensor) -> Tensor:
 
 
 def one_against_the_rest(who: Any, y: Tensor, target: Tensor, ignore_index: int, scaled: Callable[[Tensor], Tensor]) -> Columns:
-    """Read labels of several classes as one column for each class: whether it is the true class."""
+    """Read labels of several classes as a column for each class, which is true in rows of that class."""
     true, counted = labels_of(who, y, target, ignore_index)
     hot = true.flatten().unsqueeze(1) == torch.arange(y.shape[1], device=y.device)
     return Columns(as_rows(scaled(y)), hot, counted.flatten().unsqueeze(1).expand_as(hot))

@@ -1,10 +1,10 @@
 """Metrics of regression: MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError, R2 and ExplainedVariance.
 
 y and target have the same shape (N, ...). Errors are averaged over all n elements; ``R2`` and ``ExplainedVariance`` are computed
-for each output over the rows.
+over the rows, for each output.
 
-R2 and ExplainedVariance keep means and centered sums of squares, and merge them with the formula of Chan, Golub & LeVeque 1979:
-m = mₐ + δ n_b / n, M = Mₐ + M_b + δ² nₐ n_b / n with δ = m_b - mₐ. It subtracts no large squares.
+R2 and ExplainedVariance keep means and centered sums of squares, and merge them with a formula of Chan, Golub & LeVeque 1979: m =
+mₐ + δ n_b / n, M = Mₐ + M_b + δ² nₐ n_b / n with δ = m_b - mₐ. No large squares are subtracted.
 """
 
 import math
@@ -22,7 +22,7 @@ from funcnet.value import frozen
 
 
 def _in_double(metric: Metric, y: Any, target: Any) -> tuple[Tensor, Tensor]:
-    """Return y and target in float64; they must have the same shape, since nothing is broadcast."""
+    """Return y and target in float64; raise ``ValueError`` unless they have the same shape: nothing is broadcast."""
     y, target = dense(metric, y, target)
     if y.is_complex() or target.is_complex() or y.shape != target.shape or y.dim() == 0:
         rule = "y and target must be real, and have the same shape (N, ...)"
@@ -32,7 +32,7 @@ def _in_double(metric: Metric, y: Any, target: Any) -> tuple[Tensor, Tensor]:
 
 @frozen
 class MeanError(Metric):
-    """A mean over all elements; subclasses define its terms."""
+    """Base of means over all elements; subclasses define the terms."""
 
     @abstractmethod
     def terms(self, d: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class RootMeanSquaredError(MeanError):
         ValueError: If the shapes differ, or if a tensor is complex.
 
     References:
-        ``sklearn.metrics.root_mean_squared_error``, which for several outputs averages their roots instead.
+        ``sklearn.metrics.root_mean_squared_error``, which averages the roots of several outputs instead.
 
     >>> RootMeanSquaredError()(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
     tensor(1.4142, dtype=torch.float64)
@@ -136,7 +136,7 @@ class RootMeanSquaredError(MeanError):
 
 @frozen
 class ShareExplained(Metric):
-    """A share of the variance of each output; subclasses define the unexplained part."""
+    """Base of shares of the variance of each output; subclasses define the unexplained part."""
 
     multioutput: str = field(default="uniform_average", validator=one_of("uniform_average", "variance_weighted", "raw_values"))
 
@@ -183,7 +183,7 @@ class ShareExplained(Metric):
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean along axis 0 and Σ (x - mean)², relative to the first row: a constant then has its exact mean."""
+    """Return the mean along axis 0 and Σ (x - mean)², relative to the first row: the mean of a constant is then exact."""
     if not len(x):
         return x.new_zeros(x.shape[1:]), x.new_zeros(x.shape[1:])
     mean = x[0] + (x - x[0]).mean(0)
@@ -197,14 +197,14 @@ class R2(ShareExplained):
         value = 1 - Σ (target - y)² / Σ (target - mean)²        for each output, then averaged
 
     Args:
-        multioutput: How the outputs become one value: ``"uniform_average"``, their mean; ``"variance_weighted"``, their mean
-            weighted by the variance of the targets; ``"raw_values"``, the value of each output.
+        multioutput: How the values of the outputs become one: ``"uniform_average"``, their mean; ``"variance_weighted"``, their
+            mean weighted by the variance of the targets; ``"raw_values"``, the value of each output.
         name: Column in the history; by default ``"r2"``.
 
     Shape:
         y (N, ...) and target (N, ...) of the same shape → value (), or (outputs,) with ``"raw_values"``; NaN for fewer than two
         rows.
-        There are N rows; all other elements are outputs. For an output with constant targets it is 1 if y is exact, else 0.
+        There are N rows; all other axes are outputs. For an output with constant targets, the value is 1 if y is exact, else 0.
 
     Raises:
         ValueError: If the shapes differ, or if a tensor is complex.
@@ -222,19 +222,20 @@ class R2(ShareExplained):
 
 @frozen
 class ExplainedVariance(ShareExplained):
-    """Share of the targets' variance that y explains, not counting its mean error.
+    """Share of the targets' variance that y explains, without counting a constant error.
 
         value = 1 - Σ (d - mean d)² / Σ (target - mean)²        d = target - y, for each output, then averaged
 
     Args:
-        multioutput: How the outputs become one value: ``"uniform_average"``, their mean; ``"variance_weighted"``, their mean
-            weighted by the variance of the targets; ``"raw_values"``, the value of each output.
+        multioutput: How the values of the outputs become one: ``"uniform_average"``, their mean; ``"variance_weighted"``, their
+            mean weighted by the variance of the targets; ``"raw_values"``, the value of each output.
         name: Column in the history; by default ``"explained_variance"``.
 
     Shape:
         y (N, ...) and target (N, ...) of the same shape → value (), or (outputs,) with ``"raw_values"``; NaN for fewer than two
         rows.
-        There are N rows; all other elements are outputs. For an output with constant targets it is 1 if d is constant, else 0.
+        There are N rows; all other axes are outputs. For an output with constant targets, the value is 1 if d is constant, else
+        0.
 
     Raises:
         ValueError: If the shapes differ, or if a tensor is complex.

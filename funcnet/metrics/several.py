@@ -16,7 +16,7 @@ MetricLike = Metric | Callable[[Any, Any], Any]
 
 @frozen
 class SeveralMetrics(Metric):
-    """Metrics whose totals and values are dicts, by column; made by ``metrics_of``."""
+    """Metrics whose totals and values are dicts by column; created by ``metrics_of``."""
 
     metrics: tuple[Metric, ...] = field(validator=instances(Metric, "metrics", several=True))
 
@@ -42,24 +42,24 @@ Metrics = Sequence[MetricLike] | SeveralMetrics
 
 
 def metrics_of(*metrics: MetricLike, **named: MetricLike) -> SeveralMetrics:
-    """Join metrics into one, whose total and value are dicts with an entry for each.
+    """Join metrics into one, whose total and value are dicts with an entry for each metric.
 
         value = {name: value of each metric}
 
-    Joined metrics among them are flattened.
+    Metrics that are already joined are flattened.
 
     Args:
         metrics: Metrics, or functions (y, target) → number, which are averaged as ``Average`` does.
-        named: The same by name: ``top5=Accuracy(top_k=5)``.
+        named: Metrics or functions by name, as in ``top5=Accuracy(top_k=5)``.
 
     Shape:
-        y (N, ...) and target (N, ...) as all of the metrics take them.
+        y (N, ...) and target (N, ...), valid for all of the metrics.
 
     Returns:
         The joined metric.
 
     Raises:
-        ValueError: If one is neither a metric nor a function, or if two have the same name.
+        ValueError: If an argument is neither a metric nor a function, or if two have the same name.
 
     >>> import torch
     >>> from funcnet.metrics.regression import MeanAbsoluteError, R2
@@ -78,7 +78,7 @@ def _as_metric(one: Any) -> Metric:
 
 
 def _parts(metrics: Sequence[MetricLike]) -> list[Metric]:
-    """Return the metrics; joined ones are replaced by their parts, with their own name in front of the parts' names."""
+    """Return the metrics, with joined ones replaced by their parts; the name of a joined metric precedes those of its parts."""
     found: list[Metric] = []
     for one in map(_as_metric, metrics):
         inner = one.metrics if isinstance(one, SeveralMetrics) else (one,)
@@ -96,7 +96,7 @@ def _joined(who: str, parts: Sequence[Metric], rule: str, taken: Sequence[str] =
 
 
 def columns(who: str, metrics: Metrics, taken: Sequence[str]) -> SeveralMetrics:
-    """Join the ``metrics`` of ``fit`` or ``evaluate``, in which no column may have a name that is ``taken``."""
+    """Join the ``metrics`` of ``fit`` or ``evaluate``; no column may have a name in ``taken``."""
     metrics = (metrics,) if isinstance(metrics, SeveralMetrics) else metrics
     given = metrics if isinstance(metrics, (tuple, list)) else [metrics]
     odd = [one for one in given if given is not metrics or not callable(one) or isinstance(one, type)]
@@ -107,7 +107,7 @@ def columns(who: str, metrics: Metrics, taken: Sequence[str]) -> SeveralMetrics:
 
 
 def plain(value: Any) -> Any:
-    """Return a value of one number as a float, another tensor outside inference mode, and anything else unchanged."""
+    """Return a 0-d tensor as a float, another tensor as a copy outside inference mode, and anything else unchanged."""
     if isinstance(value, Tensor):
         return value.clone() if value.dim() else float(value)
     return value

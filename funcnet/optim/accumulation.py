@@ -14,14 +14,14 @@ from funcnet.value import frozen
 
 @frozen
 class MultiSteps(OptimizerWrapper):
-    """Accumulate k gradients, and make one step with their mean: ``optax.MultiSteps``.
+    """Accumulate k gradients, then make one step with their mean: ``optax.MultiSteps``.
 
         a ← a + g / k
         every k updates:  p ← the step of ``optimizer`` with the gradient a      a ← 0
 
-    Between two steps params and the state of ``optimizer`` do not change, and its schedules count steps. It trains on a batch
-    that does not fit in memory in k parts of equal size. An absent gradient adds nothing; a leaf whose gradient is absent in the
-    k-th update keeps its sum for the next step.
+    Between steps, params and the state of ``optimizer`` do not change; its schedules count steps. A batch that does not fit in
+    memory can be passed in k parts of equal size. An absent gradient adds nothing. A leaf without a gradient in the k-th update
+    keeps its sum for the next step.
 
     Args:
         optimizer: The optimizer that makes the steps.
@@ -29,7 +29,7 @@ class MultiSteps(OptimizerWrapper):
         donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
-        step: Number of gradients.
+        step: Number of gradients so far.
         sum: a, like params.
         optimizer: The state of the optimizer.
 

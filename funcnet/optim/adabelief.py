@@ -24,7 +24,7 @@ class AdaBelief(MomentOptimizer):
         nesterov: m̂ = β₁ m / (1 - β₁ᵗ⁺¹) + (1 - β₁) g / (1 - β₁ᵗ)
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay``, it is a number, a schedule of the number
             of updates made, or a 0-d tensor.
         betas: (β₁, β₂), the decay rates of m and s.
         eps: ε, added to the root, in the unit of g.

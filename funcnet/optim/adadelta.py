@@ -22,7 +22,7 @@ class Adadelta(MomentOptimizer):
         p ← p - η d
 
     Args:
-        lr: η, a factor without unit, since d has the unit of p. Like ``rho`` and ``weight_decay`` it is a number, a schedule of
+        lr: η, a factor without unit, since d has the unit of p. Like ``rho`` and ``weight_decay``, it is a number, a schedule of
             the number of updates made, or a 0-d tensor.
         rho: ρ, the decay rate of v and a.
         eps: ε, added to both; the first steps are about √ε.

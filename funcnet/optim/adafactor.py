@@ -9,7 +9,7 @@ from torch import Size, Tensor
 
 from funcnet.errors import flag, is_number, number, valid_if
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import along, shrink
+from funcnet.optim.formulas import along, shrink, smaller
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, rate_field
@@ -25,17 +25,17 @@ def _is_pair(got: Any) -> bool:
 class Adafactor(MomentOptimizer):
     """Adaptive steps with a second moment stored as one row and one column per matrix: ``torch.optim.Adafactor``.
 
-        β = 1 - t^decay      ρ = min(η, 1 / √t)      α = ρ max(ε₂, rms(p))
+        β = 1 - t^beta2_decay      ρ = min(η, 1 / √t)      α = ρ max(ε₂, rms(p))
         r ← β r + (1 - β) mean of g² along rows      c ← β c + (1 - β) mean of g² along columns
         v = r c / max(mean r, ε₁)                    v ← β v + (1 - β) g² for leaves without rows and columns
         u = g / √max(v, ε₁²)
         p ← (1 - η λ) p - α u / max(1, rms(u) / d)   -g in place of g with maximize
 
     Args:
-        lr: η, the upper bound of the relative step size ρ. Like ``weight_decay`` it is a number, a schedule of the number of
+        lr: η, the upper bound of the relative step size ρ. Like ``weight_decay``, it is a number, a schedule of the number of
             updates made, or a 0-d tensor.
-        beta2_decay: The exponent of t, at most 0, with which 1 - β falls from 1.
-        eps: (ε₁, ε₂), the lower bounds of √v and of rms(p); ε₁ ``None`` for the eps of the dtype in which the step is computed.
+        beta2_decay: The exponent of t in 1 - β, at most 0: the closer to 0, the faster old gradients are forgotten.
+        eps: (ε₁, ε₂), the lower bounds of √v and of rms(p). ``None`` as ε₁ is the eps of the dtype in which the step is computed.
         d: The upper bound of the root mean square of u.
         weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
         donated: Whether params and state may be overwritten; set by ``donate``.
@@ -44,7 +44,7 @@ class Adafactor(MomentOptimizer):
     State:
         step: Number of updates made.
         row_var: r, for the last two axes of leaves with two or more axes; for others a tensor without elements.
-        col_var: c, likewise.
+        col_var: c, for the same leaves as r.
         variance: v, for leaves with fewer than two axes; for others a tensor without elements.
 
     Raises:
@@ -80,7 +80,7 @@ class Adafactor(MomentOptimizer):
 
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
         lr, decay = rates.values()
-        return {"lr": lr, "decay": decay, "rho": _least(lr, t**-0.5), "a": t**self.beta2_decay}, scalars
+        return {"lr": lr, "decay": decay, "rho": smaller(t**-0.5, lr), "a": t**self.beta2_decay}, scalars
 
     def formula(self, p: Tensor, g: Tensor, *moments: Tensor, lr: Any, decay: Any, rho: Any, a: Any) -> tuple[Tensor, ...]:
         if not p.numel():
@@ -105,11 +105,3 @@ class Adafactor(MomentOptimizer):
 def _rms(x: Tensor) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(x)
     return norm / sqrt(max(x.numel(), 1))
-
-
-def _least(a: Any, b: Any) -> Any:
-    """Return the smaller of two numbers, or 0-d tensors."""
-    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        return min(a, b)
-    a, b = (one if isinstance(one, Tensor) else torch.tensor(one, dtype=torch.float64) for one in (a, b))
-    return torch.minimum(a.to(b.device), b)

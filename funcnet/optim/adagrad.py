@@ -25,7 +25,7 @@ class Adagrad(MomentOptimizer):
     Elements with few or small gradients keep large steps, which suits sparse features.
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``lr_decay`` and ``weight_decay`` it is a number, a schedule of the
+        lr: η, the learning rate, in the unit of p. Like ``lr_decay`` and ``weight_decay``, it is a number, a schedule of the
             number of updates made, or a 0-d tensor.
         lr_decay: κ, how fast the rate decays, per update.
         weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.

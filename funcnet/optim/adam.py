@@ -5,7 +5,7 @@
     v ← β₂ v + (1 - β₂) g²                       amsgrad: x ← max(x, v), used in place of v below
     p ← p - η m̂ / (√v̂ + ε)                       m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ), η lr
 
-With ``donated``, set by ``donate``, the results are the same, and may be written over params and state.
+With ``donated``, set by ``donate``, the results are the same, but they can overwrite params and state.
 """
 
 from abc import abstractmethod
@@ -50,7 +50,7 @@ class _AdamBase(MomentOptimizer):
     @property
     @abstractmethod
     def _decoupled(self) -> bool:
-        """Whether p itself decays."""
+        """Whether weight decay shrinks p directly instead of adding to the gradient."""
 
     def step(self, columns: Columns, step: Tensor, rates: Sequence[Any]) -> Columns:
         how = {"eps": self.eps, "maximize": self.maximize, "decoupled": self._decoupled, "donated": self.donated}
@@ -71,15 +71,15 @@ class Adam(_AdamBase):
         p ← p - η m̂ / (√v̂ + ε)                      m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
     Args:
-        lr: η, the learning rate, in the unit of p, which changes by about η per step. Like ``betas`` and ``weight_decay`` it is a
-            number, a schedule of the number of updates made, or a 0-d tensor.
+        lr: η, the learning rate, in the unit of p, which changes by about η per step. Like ``betas`` and ``weight_decay``, it is
+            a number, a schedule of the number of updates made, or a 0-d tensor.
         betas: (β₁, β₂), the decay rates of m and v.
         eps: ε, added to the denominator, in the unit of g.
-        weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p; ``AdamW`` decays p itself.
+        weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p; ``AdamW`` shrinks p directly instead.
         amsgrad: Whether the denominator uses the largest v so far.
         maximize: Whether to maximize the loss.
         donated: Whether params and state may be overwritten; set by ``donate``.
-        decoupled_weight_decay: Whether p itself decays: ``AdamW`` with another default.
+        decoupled_weight_decay: Whether to shrink p directly, as ``AdamW`` does, instead of adding λ p to the gradient.
 
     State:
         step: Number of updates made.
@@ -119,12 +119,12 @@ class AdamW(_AdamBase):
         m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²      -g in place of g with maximize
         p ← p - η m̂ / (√v̂ + ε)                                 m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
-    All params decay, as in torch. To exclude biases and norms, use a chain of the same steps:
+    All params decay, as in torch. To exclude biases and norms, use a chain that computes the same steps:
     ``chain(ScaleByAdam(), AddDecayedWeights(λ, mask=net), SGD(lr))``.
 
     Args:
-        lr: η, the learning rate, in the unit of p, which changes by about η per step. Like ``betas`` and ``weight_decay`` it is a
-            number, a schedule of the number of updates made, or a 0-d tensor.
+        lr: η, the learning rate, in the unit of p, which changes by about η per step. Like ``betas`` and ``weight_decay``, it is
+            a number, a schedule of the number of updates made, or a 0-d tensor.
         betas: (β₁, β₂), the decay rates of m and v.
         eps: ε, added to the denominator, in the unit of g.
         weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.

@@ -26,7 +26,7 @@ class Adamax(MomentOptimizer):
         p ← p - η m / ((1 - β₁ᵗ) u)
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay``, it is a number, a schedule of the number
             of updates made, or a 0-d tensor.
         betas: (β₁, β₂), the decay rates of m and u.
         eps: ε, added to the absolute gradient, in the unit of g.

@@ -19,15 +19,15 @@ from funcnet.value import frozen
 class Adan(MomentOptimizer):
     """Adam with averages of the gradient, of its change, and of the square of both combined: ``optax.adan``.
 
-        d = g - g′                                      g′ the gradient before; d = 0 at t = 1
+        d = g - g′                                      g′ the previous gradient; d = 0 at t = 1
         m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) d      n ← β₃ n + (1 - β₃) (g + (1 - β₂) d)²
         p ← (1 - η λ) p - η (m̂ + (1 - β₂) v̂) / (√(n̂ + ε₀) + ε)           m̂ = m / (1 - β₁ᵗ), and v̂ and n̂ likewise
 
-    With ``maximize`` -g replaces g. The paper writes 1 - β for each β of this formula, and multiplies d in n and v̂ by β₂ where
-    this formula has 1 - β₂.
+    With ``maximize``, -g replaces g. The paper writes 1 - β for each β of this formula. It also multiplies d in n, and v̂, by β₂
+    instead of 1 - β₂, in the notation of this formula.
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay``, it is a number, a schedule of the number
             of updates made, or a 0-d tensor.
         betas: (β₁, β₂, β₃), the decay rates of m, v and n.
         eps: ε, added to the root, in the unit of g.

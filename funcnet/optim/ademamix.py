@@ -22,11 +22,11 @@ class AdEMAMix(MomentOptimizer):
         m ← β₁ m + (1 - β₁) g      s ← β₃ s + (1 - β₃) g      v ← β₂ v + (1 - β₂) g²
         p ← (1 - η λ) p - η (m̂ + α s) / (√(v̂ + ε₀) + ε)                  m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
-    With ``maximize`` -g replaces g. The slow average s starts at 0 without bias correction. For long runs the paper increases α
+    With ``maximize``, -g replaces g. The slow average s starts at 0 without bias correction. For long runs the paper increases α
     and β₃ with schedules.
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``betas``, ``alpha`` and ``weight_decay`` it is a number, a schedule of
+        lr: η, the learning rate, in the unit of p. Like ``betas``, ``alpha`` and ``weight_decay``, it is a number, a schedule of
             the number of updates made, or a 0-d tensor.
         betas: (β₁, β₂, β₃), the decay rates of m, v and s.
         alpha: α, the weight of the slow average.

@@ -1,4 +1,4 @@
-"""ADOPT: Adam divided by the mean square of earlier gradients only, which converges with any β₂."""
+"""ADOPT: Adam that divides each gradient by the root mean square of earlier gradients only, and converges with any β₂."""
 
 from math import inf
 from typing import Any
@@ -17,17 +17,17 @@ from funcnet.value import frozen
 
 @frozen
 class ADOPT(MomentOptimizer):
-    """Adam that divides each gradient by the root mean square of earlier ones, then averages: ``optax.contrib.adopt``.
+    """Adam that divides each gradient by the root mean square of earlier gradients, then averages: ``optax.contrib.adopt``.
 
         u = clip(g / max(√v, ε), -c, c)                 c = (t - 1)^¼ with use_clipping, else ∞
         m ← β₁ m + (1 - β₁) u                           m stays 0 at t = 1
         p ← (1 - η λ) p - η m,      nesterov: p ← (1 - η λ) p - η (β₁ m + (1 - β₁) u)
         v ← β₂ v + (1 - β₂) g²                          v = g² at t = 1; -g in place of g with maximize
 
-    The first update moves no param, apart from weight decay.
+    The first update only applies weight decay.
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay``, it is a number, a schedule of the number
             of updates made, or a 0-d tensor.
         betas: (β₁, β₂), the decay rates of m and v.
         eps: ε, the smallest denominator, in the unit of g.
@@ -46,7 +46,7 @@ class ADOPT(MomentOptimizer):
         ValueError: If a rate or ``eps`` is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
-        Taniguchi et al. 2024, "ADOPT: modified Adam can converge with any β₂ with the optimal rate", algorithm 2.
+        Taniguchi et al. 2024, "ADOPT: modified Adam can converge with any β₂ with the optimal rate", with clipping.
 
     >>> import torch
     >>> opt, params = ADOPT(lr=0.1, betas=(0.5, 0.9)), {"w": torch.ones(1)}

@@ -1,4 +1,4 @@
-"""ASGD: gradient descent with an average of the last params."""
+"""ASGD: gradient descent that also averages the params of the last steps."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from funcnet.value import frozen
 
 @frozen
 class ASGD(MomentOptimizer):
-    """Gradient descent with a decaying rate, and an average of the params from step ``t0`` on: ``torch.optim.ASGD``.
+    """Gradient descent with a decaying rate and an average of the params after step ``t0``: ``torch.optim.ASGD``.
 
         g ← ±g + κ p      ηₜ = η / (1 + λ η (t - 1))^α      μ = 1 / max(1, t - 1 - t₀)
         p ← (1 - λ ηₜ) p - ηₜ g
@@ -25,7 +25,7 @@ class ASGD(MomentOptimizer):
     Evaluate the net with the averaged params, ``state["ax"]``.
 
     Args:
-        lr: η, the initial learning rate, in the unit of p / g. Like ``lambd``, ``alpha`` and ``weight_decay`` it is a number, a
+        lr: η, the initial learning rate, in the unit of p / g. Like ``lambd``, ``alpha`` and ``weight_decay``, it is a number, a
             schedule of the number of updates made, or a 0-d tensor.
         lambd: λ, the decay of the params and of the rate, in the unit of 1 / ``lr``.
         alpha: α, the exponent of the decay of the rate.

@@ -25,12 +25,12 @@ class Averaged(OptimizerWrapper):
         p ← the step of ``optimizer``
         a ← a + w (p - a)              w the weight of this step in ``average``
 
-    Train with p; evaluate and save a, which ``opt.eval_params(state, params)`` returns. ``fit`` evaluates a. The average equals
-    that of ``average`` in a hand-written loop, bit for bit. It includes every floating leaf, with or without a gradient: running
-    statistics are averaged too, and ``refresh_stats`` recomputes them. Counters keep their last value.
+    Train with p; evaluate and save a, which ``opt.eval_params(state, params)`` returns. ``fit`` evaluates a. The result is bit
+    for bit the same as with ``average`` in a hand-written loop. Every floating leaf is averaged, with or without a gradient:
+    running statistics too, and ``refresh_stats`` recomputes them. Counters keep their last value.
 
     ``MultiSteps(Averaged(opt, EMA()), k)`` averages after each step, ``Averaged(MultiSteps(opt, k), EMA())`` after each gradient.
-    In ``SAM`` the average has the running statistics from before the step, because ``train_step`` updates them after it.
+    In ``SAM``, the average contains the running statistics from before the step, because ``train_step`` updates them afterwards.
 
     Args:
         optimizer: The optimizer that makes the steps. If it has its own params for evaluation, like ``ScheduleFree``, the average
@@ -98,7 +98,7 @@ class Averaged(OptimizerWrapper):
         return params, {**counts, "average": average, "optimizer": inner}
 
     def _averages(self, state: State, params: Params) -> tuple[list[Any], list[int], list[torch.Tensor]]:
-        """Return the leaves of the average, the indices of dense ones, and the dense ones, checked for a step."""
+        """Return the leaves of the average, the indices of the dense leaves, and these leaves, checked for a step."""
         try:
             ps, column = flattening.flatten_together(params, state["average"])
             places = [i for i, p in enumerate(ps) if is_dense(p)]
@@ -109,22 +109,22 @@ class Averaged(OptimizerWrapper):
             raise self._explained(error, steppable, state, params) from None
 
     def _ready(self, columns: Columns, step: torch.Tensor) -> list[torch.Tensor]:
-        """Return the last column, the averages; raise ``LookupError`` for misfits, and for shared memory if donated."""
+        """Return the last column, the averages, after checking that the leaves fit, and share no memory if donated."""
         if self.donated and is_eager():
             self._guards.require_apart([columns[0], columns[2]], step)
         elif columns[0] and self._guards.find(columns, step) is None:
-            columns = self._guards.judge(columns, step, donated=False)[0]
+            columns = self._guards.check(columns, step, donated=False)[0]
         return [*columns[2]]
 
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
         raise NotImplementedError  # update handles all leaves, with or without a gradient
 
     def eval_params(self, state: State, params: Params) -> Params:
-        """Return the average in the dtypes of params, with the leaves of ``params`` that are not averaged.
+        """Return the average in the dtypes of ``params``, together with the leaves of ``params`` that are not averaged.
 
         Args:
             state: The state of the optimizer.
-            params: The params that are trained.
+            params: The params in training.
         """
         self._require_state(state)
         rows = zip(*flattening.flatten_together(params, state["average"]), strict=True)

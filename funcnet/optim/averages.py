@@ -11,9 +11,9 @@
 ``Averaged(opt, EMA(0.999))`` does this inside an optimizer, whose ``eval_params(state, params)`` returns the averaged params;
 ``fit`` then validates them.
 
-Floating leaves of at least 16 bits are averaged, those in half precision in float32, and ``params`` rounds them. Other leaves,
-like counters, keep their last value. Running statistics are averaged too; ``refresh_stats`` recomputes them for the averaged
-params.
+Floating leaves of at least 16 bits are averaged. Half precision is averaged in float32, and ``params`` rounds the result. Other
+leaves, like counters, keep their last value. Running statistics are averaged too; ``refresh_stats`` recomputes them for the
+averaged params.
 """
 
 from abc import ABC, abstractmethod
@@ -30,6 +30,7 @@ from funcnet.kernels import optim as kernels
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import State
 from funcnet.optim.columns import is_count, is_dense
+from funcnet.optim.formulas import smaller
 from funcnet.optim.rates import Rate, as_wide, at, checked, rate_field
 from funcnet.value import Value, frozen
 
@@ -48,7 +49,7 @@ class Average(Value, ABC):
 
     @abstractmethod
     def weigh(self, state: State) -> tuple[Any, dict[str, Tensor]]:
-        """Return the weight w of the next params, and the numbers in the state after them.
+        """Return the weight w of the next params, and the new numbers in the state.
 
         Args:
             state: The state of the average.
@@ -73,7 +74,7 @@ class Average(Value, ABC):
         return {**self.counts(), "average": average, "dtypes": tree.map(_dtype_of, params)}
 
     def update(self, state: State, params: Params) -> State:
-        """Return the state with these params in the average.
+        """Return the state with ``params`` added to the average.
 
         Args:
             state: The state of the average.
@@ -98,13 +99,13 @@ class Average(Value, ABC):
         rows = [*zip(*self._together("params: average against dtypes", state["average"], state["dtypes"]), strict=True)]
         for a, kind in rows:
             if not (a is kind is None or (isinstance(a, Tensor) and isinstance(kind, Tensor))):
-                rule = "state must have a tensor in dtypes for each in average"
+                rule = "state must have a tensor in dtypes for each tensor in average"
                 raise value_error(self, rule, f"{describe(a)} and {describe(kind)}")
         made: Params = flattening.unflatten(state["average"], iter([None if a is None else a.to(kind.dtype) for a, kind in rows]))
         return made
 
     def _together(self, which: str, one: Any, other: Any) -> list[list[Any]]:
-        """Return the leaves of two trees side by side; an error names the trees that disagree."""
+        """Return the leaves of two trees side by side; an error says which trees disagree."""
         try:
             return flattening.flatten_together(one, other)
         except ValueError as misfit:
@@ -123,7 +124,7 @@ class Average(Value, ABC):
     def _require_state(self, state: State) -> None:
         names = {*self.counts(), "average", "dtypes"}
         if not isinstance(state, dict) or state.keys() != names or not is_count(state["step"]):
-            raise value_error(self, f"state must be a dict of {', '.join(sorted(names))}, as init makes it", state)
+            raise value_error(self, f"state must be a dict of {', '.join(sorted(names))}, as init returns it", state)
 
 
 def _dtype_of(p: Tensor) -> Tensor:
@@ -148,24 +149,18 @@ def _count() -> Tensor:
     return torch.zeros((), dtype=torch.int64)
 
 
-def _least(one: Any, other: Any) -> Any:
-    if isinstance(one, Tensor) or isinstance(other, Tensor):
-        return torch.minimum(*[torch.as_tensor(x, dtype=torch.float64) for x in (one, other)])
-    return min(one, other)
-
-
 @frozen
 class EMA(Average):
     """Exponential moving average of params: ``torch.optim.swa_utils.get_ema_avg_fn``, ``optax.ema``.
 
-        a ← d a + (1 - d) p            from the params of ``init``; with debias from 0
+        a ← d a + (1 - d) p            a starts at the params of ``init``, with debias at 0
         params = a                     with debias: a / (1 - Π d)
 
     Args:
         decay: d, the decay rate per update: a number, a schedule of the number of updates made, or a 0-d tensor. 0.999 averages
-            over some 1000 steps.
+            over about 1000 steps.
         debias: Whether to ignore the params of ``init``; ``params`` then needs an update first.
-        warmup: Whether d is at most (1 + t) / (10 + t) after t updates, which forgets the first params soon.
+        warmup: Whether to limit d to (1 + t) / (10 + t) after t updates, which forgets the first params sooner.
 
     State:
         step: Number of updates made.
@@ -174,7 +169,7 @@ class EMA(Average):
         dtypes: Empty tensors in the dtypes of params.
 
     Raises:
-        ValueError: If ``decay`` is outside 0 ≤ d < 1; from ``update`` and ``params`` if the state is that of another average or
+        ValueError: If ``decay`` is outside 0 ≤ d < 1; from ``update`` and ``params`` if the state belongs to another average or
             does not fit the params, with the path; from ``params`` with ``debias`` before the first update.
 
     References:
@@ -201,7 +196,7 @@ class EMA(Average):
         (decay,) = checked(self, at(state["step"], self.decay), state["step"], (1.0,))
         if self.warmup:
             t = as_wide(kernels.read(state["step"]))
-            decay = _least(decay, (1 + t) / (10 + t))
+            decay = smaller((1 + t) / (10 + t), decay)
         bias = {"bias": state["bias"] * decay} if self.debias else {}
         return 1 - decay, {"step": state["step"] + 1, **bias}
 
@@ -210,7 +205,7 @@ class EMA(Average):
         if not self.debias:
             return found
         if is_eager() and not state["step"].is_meta and not state["step"]:
-            raise value_error(self, "with debias an update must come before params", "a state without updates")
+            raise value_error(self, "with debias, update must be called before params", "a state without updates")
         share = 1 - state["bias"]
         rows = zip(*flattening.flatten_together(found, state["average"]), strict=True)
         made: Params = flattening.unflatten(found, iter([_over(p, a, share) for p, a in rows]))
@@ -218,7 +213,7 @@ class EMA(Average):
 
 
 def _over(p: Any, a: Any, share: Tensor) -> Any:
-    """Return a / share in the dtype of p for averaged leaves, and p for others."""
+    """Return a / share in the dtype of p for an averaged leaf, p for another leaf."""
     return (a / kernels.narrowed(share, a)).to(p.dtype) if is_dense(a) else p
 
 
@@ -228,21 +223,21 @@ class SWA(Average):
 
         a ← a + (p - a) / (n + 1)      n ← n + 1      at update ``start`` and every ``every`` updates after it, counted from 0
 
-    Before ``start`` the average is the last params. SWA is used with a constant or cyclic learning rate, and averages at the end
-    of each cycle.
+    Before ``start``, the average is the last params. Use SWA with a constant or cyclic learning rate, and average at the end of
+    each cycle.
 
     Args:
-        start: The first update that counts.
-        every: The number of updates from one that counts to the next.
+        start: The first update whose params are averaged.
+        every: The number of updates from one averaged update to the next.
 
     State:
         step: Number of updates made.
-        count: n, the number of updates that count.
+        count: n, the number of averaged params.
         average: a, in float32 for params in half precision.
         dtypes: Empty tensors in the dtypes of params.
 
     Raises:
-        ValueError: If ``start`` is below 0 or ``every`` below 1; from ``update`` and ``params`` if the state is that of another
+        ValueError: If ``start`` is below 0 or ``every`` below 1; from ``update`` and ``params`` if the state belongs to another
             average or does not fit the params, with the path.
 
     References:
@@ -264,6 +259,6 @@ class SWA(Average):
 
     def weigh(self, state: State) -> tuple[Any, dict[str, Tensor]]:
         step, count = state["step"], state["count"]
-        taken = (step >= self.start) & ((step - self.start) % self.every == 0)
-        weight = torch.where(count == 0, 1.0, taken.to(torch.float64) / (count + 1))
-        return kernels.read(weight), {"step": step + 1, "count": count + taken.to(torch.int64)}
+        is_averaged = (step >= self.start) & ((step - self.start) % self.every == 0)
+        weight = torch.where(count == 0, 1.0, is_averaged.to(torch.float64) / (count + 1))
+        return kernels.read(weight), {"step": step + 1, "count": count + is_averaged.to(torch.int64)}

@@ -17,13 +17,13 @@
 5.  A rate is a number, a 0-d tensor, or a schedule: a function of the number of updates made before, 0 at the first. In eager
     mode it is called with an int, in compiled code and under ``vmap`` with a 0-d tensor. ``rates(state)`` returns the rates of
     the next update by name.
-6.  No graph: in eager mode the results of ``update`` require no gradient, whatever its arguments require, as if they were
-    detached. To differentiate through a step, use the transforms of ``torch.func``.
-7.  All checks precede the first write: an update that refuses its arguments has not written to anything, donated or not.
+6.  No graph: in eager mode the results of ``update`` never require a gradient, as if its arguments were detached. To
+    differentiate through a step, use the transforms of ``torch.func``.
+7.  All checks precede the first write: an update that rejects its arguments has written nothing, donated or not.
 8.  All of this works under ``torch.compile(fullgraph=True)``, ``torch.func.vmap`` and on the meta device.
-9.  ``acts_on`` says what the step of an element depends on: ``"elements"``, its own gradient and moments only; ``"leaves"``, its
-    whole leaf; ``"tree"``, the default, all leaves, as with a norm of all gradients. Unless it is ``"tree"``, updating a part
-    of params, with the same part of the state from ``map_state``, gives that part of the whole update.
+9.  ``acts_on`` says what the step of an element depends on: ``"elements"``, only the gradient and the moments of that element;
+    ``"leaves"``, its whole leaf; ``"tree"``, the default, all leaves, as with a norm of all gradients. Unless it is ``"tree"``,
+    updating a part of params, with the same part of the state from ``map_state``, gives the same result as updating all of them.
 """
 
 import functools
@@ -65,7 +65,7 @@ class GradientTransform(Value, ABC):
 
     @property
     def acts_on(self) -> str:
-        """What the new gradient of an element depends on: ``"elements"``, ``"leaves"``, or the whole ``"tree"``."""
+        """The scope on which the new gradient of an element depends: ``"elements"``, ``"leaves"``, or the whole ``"tree"``."""
         return "tree"
 
     def init(self, params: Params) -> State:
@@ -137,7 +137,7 @@ class Optimizer(Value, ABC):
 
     @property
     def acts_on(self) -> str:
-        """What the step of an element depends on: ``"elements"``, ``"leaves"``, or the whole ``"tree"``."""
+        """The scope on which the step of an element depends: ``"elements"``, ``"leaves"``, or the whole ``"tree"``."""
         return "tree"
 
     @abstractmethod
@@ -173,13 +173,13 @@ class Optimizer(Value, ABC):
 
         Args:
             state: The state of the optimizer.
-            params: The params that are trained.
+            params: The params in training.
         """
         return params
 
     @classmethod
     def _when_frozen(cls) -> None:
-        """Make ``eval_params`` of our own classes explain what is wrong with a state or params."""
+        """Make ``eval_params`` of funcnet's classes explain why a state or params are invalid."""
         super()._when_frozen()
         if "eval_params" in cls.__dict__ and cls.__module__.startswith("funcnet."):
             cls.eval_params = _explaining(cls.eval_params)  # type: ignore[method-assign]

@@ -33,10 +33,10 @@ class Chain(Optimizer):
         optimizer: The optimizer.
 
     State:
-        A tuple: the state of each transform, then that of the optimizer.
+        A tuple: the state of each transform, then the state of the optimizer.
 
     Raises:
-        ValueError: If the state is not a tuple of that length. An error of a part gets a note with its number.
+        ValueError: If the state is not a tuple of that length. An error in a part gets a note with the number of the part.
 
     References:
         ``optax.chain``.
@@ -60,7 +60,7 @@ class Chain(Optimizer):
         return tuple([part.init(params) for part in self._parts])
 
     def rates(self, state: Any) -> dict[str, Any]:
-        """Return the rates of all parts. If parts share a name, the last of them counts."""
+        """Return the rates of all parts. If several parts have a rate of the same name, the last one is returned."""
         self._require_state(state)
         return {name: one for part, own in zip(self._parts, state, strict=True) for name, one in part.rates(own).items()}
 
@@ -104,16 +104,16 @@ class Chain(Optimizer):
 
 
 def chain(*parts: GradientTransform | Optimizer) -> Chain:
-    """Combine gradient transforms and an optimizer, the last part, to one optimizer.
+    """Combine gradient transforms and an optimizer, the last part, into one optimizer.
 
         g ← t₁(g), ..., g ← tₙ(g)
         p ← the step of the optimizer with g
 
-    The optimizer subtracts: a chain of transforms that ends with ``SGD(lr)`` corresponds to one of optax that ends with
+    The optimizer subtracts: a chain that ends with ``SGD(lr)`` corresponds to a chain of optax that ends with
     ``scale_by_learning_rate``. Optimizers like ``SAM`` wrap the whole chain: ``SAM(chain(ClipByGlobalNorm(1.0), SGD(0.1)))``.
 
     Args:
-        parts: Gradient transforms in the order in which gradients pass them, then an optimizer.
+        parts: Gradient transforms in the order of their application, then an optimizer.
 
     State:
         A tuple with the state of each part. All parts count the same updates.
@@ -138,22 +138,22 @@ def chain(*parts: GradientTransform | Optimizer) -> Chain:
 def donate(optimizer: Optimizer) -> Optimizer:
     """Return an optimizer that may write to its ``params`` and ``state``, which the caller gives up.
 
-    The results are the same, bit for bit; the given tensors may hold the new values. On large nets this saves more time than the
+    The results are the same, bit for bit, but can overwrite the given tensors. On large nets this saves more time than the
     arithmetic takes, because fresh memory is slow. Gradients are not given up, and must not share memory with params.
 
-    An update that raises has not written to anything. One that is interrupted, as with Ctrl-C, may have written to some leaves
-    only: in a custom loop keep a copy, or handle the interrupt between updates; ``fit`` trains on a copy. Compiled code checks
-    for shared memory only at the first call of a kind.
+    An update that raises has written nothing. An interrupted update, for example with Ctrl-C, may have written only some leaves:
+    in a custom loop, keep a copy, or handle the interrupt between updates; ``fit`` trains on a copy. Compiled code checks for
+    shared memory only at the first call for each kind of arguments.
 
     Args:
-        optimizer: The optimizer; it may be a chain.
+        optimizer: The optimizer; a chain too.
 
     Returns:
         The optimizer with ``donated=True``, also in its parts.
 
     Raises:
         ValueError: If ``optimizer`` is not an optimizer; from ``update`` also if two elements of params and state share memory,
-            and outside inference mode for tensors made in it.
+            and, outside inference mode, for tensors created inside it.
 
     >>> from funcnet.optim.adam import Adam
     >>> donate(Adam(lr=0.1))

@@ -27,18 +27,18 @@ from funcnet.value import frozen
 
 
 class _Clipping(GradientTransform):
-    """A transform of dense floating gradients, with a limit; others raise an error with the path."""
+    """A transform with a limit. A gradient that is not dense and floating raises an error with its path."""
 
     __slots__ = ()
 
     @abstractmethod
     def clip(self, present: Sequence[Tensor], limit: Any) -> Sequence[Tensor]:
-        """Return the clipped gradients of the leaves that have one; the limit is a number or a 0-d tensor."""
+        """Return the clipped gradients, for the leaves that have a gradient; the limit is a number or a 0-d tensor."""
 
     @property
     @abstractmethod
     def limits(self) -> dict[str, Rate]:
-        """The limit by its name."""
+        """A dict of the limit and its name."""
 
     def init(self, params: Params) -> State:
         (limit,) = self.limits.values()
@@ -48,10 +48,10 @@ class _Clipping(GradientTransform):
         ((name, limit),) = self.limits.items()
         if not callable(limit):
             if state != {}:
-                raise value_error(self, "state must be {}, as init makes it", state)
+                raise value_error(self, "state must be {}, as init returns it", state)
             return {name: limit}
         if not isinstance(state, dict) or state.keys() != {"step"} or not is_count(state["step"]):
-            raise value_error(self, "state must be a dict of step, as init makes it", state)
+            raise value_error(self, "state must be a dict of step, as init returns it", state)
         return {name: checked(self, at(state["step"], limit), state["step"], ())[0]}
 
     def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
@@ -74,7 +74,7 @@ class _Clipping(GradientTransform):
         return value_error(self, rule, describe(limit))
 
     def _explained(self, grads: Tree) -> Exception | None:
-        """Return an error for the first gradient that is not a dense floating tensor, or is on another device than the first."""
+        """Return an error for the first gradient that is not dense and floating, or is on another device than the first."""
         devices = []
         for path, g in tree.names(grads).items():
             if not is_dense(g):

@@ -27,15 +27,15 @@ Shapes = Callable[[int, torch.Size], Sequence[int]]
 
 Write = Callable[[Sequence[Any]], Tree]
 
-# Several nets, or groups of params, that alternate all find their guards; a search through 8 misfits takes 1.5 µs.
+# Several nets or groups of params can alternate and still find their guards; trying 8 guards in vain takes 1.5 µs.
 GUARDS = 8
 
 
-class Agreed:
-    """What is known about columns that agree: their guard, whether any are in half precision, and whether all are in rows.
+class CheckedColumns:
+    """The record of columns that passed the checks: their guard, whether any are in half precision, and whether all are in rows.
 
-    ``places`` holds the addresses of params and moments that share no memory, in order and as a set without those of empty
-    tensors. Only donated steps need it.
+    ``places`` maps the addresses of params and moments that share no memory, in order, to the set of these addresses, where empty
+    tensors are left out. Only donated steps need it.
     """
 
     __slots__ = ("count", "guard", "half", "in_rows", "places")
@@ -47,7 +47,7 @@ class Agreed:
         self.places: dict[tuple[int, ...], frozenset[int]] = {}
 
     def is_apart(self, columns: Columns) -> bool:
-        """Return whether params and moments have addresses known to be separate, and no gradient begins at one of them.
+        """Return whether params and moments are known to share no memory, and no gradient begins at one of their addresses.
 
         It takes 0.1 µs per tensor.
         """
@@ -61,15 +61,15 @@ def _places(columns: Columns) -> tuple[int, ...]:
 
 
 class GuardCache:
-    """The structures and columns that an optimizer met last, as codecs and guards; it pickles and copies empty.
+    """A cache of the structures and columns that an optimizer saw last, as codecs and guards. Copies and pickles are empty.
 
-    Its contents are replaced, never modified: threads may share an optimizer.
+    Its contents are replaced, never modified: threads can share an optimizer.
     """
 
     __slots__ = ("codecs", "guards")
 
     codecs: tuple[tuple[TreeCodec, TreeCodec], ...]
-    guards: tuple[Agreed, ...]
+    guards: tuple[CheckedColumns, ...]
 
     def __init__(self) -> None:
         self.codecs, self.guards = (), ()
@@ -80,8 +80,8 @@ class GuardCache:
     def flatten(self, trees: tuple[Tree, ...]) -> tuple[list[list[Any]], Write]:
         """Return the leaves of trees of the same structure, and a function that makes a tree from leaves.
 
-        Three trees of eight leaves take 1.5 µs with the code that a codec writes, and 2.7 µs node by node; building two takes 0.6
-        and 2.0 µs.
+        Three trees of eight leaves take 1.5 µs with the code that a codec generates, and 2.7 µs node by node; building two trees
+        takes 0.6 and 2.0 µs.
         """
         is_known = is_eager()
         for first, others in self.codecs if is_known else ():
@@ -94,8 +94,8 @@ class GuardCache:
             self.codecs = (*self.codecs, (TreeCodec(trees[0], ordered=True), TreeCodec(trees[0])))
         return columns, lambda column: flattening.unflatten(trees[0], iter(column))
 
-    def find(self, columns: Columns, step: Tensor | None = None) -> Agreed | None:
-        """Return what is known about columns like these; ``None`` if they must be checked. Nested tensors would crash guards."""
+    def find(self, columns: Columns, step: Tensor | None = None) -> CheckedColumns | None:
+        """Return the record of columns like these; ``None`` if they must be checked. Nested tensors would crash the guards."""
         tensors = [] if step is None else [step]
         for column in columns:
             tensors += column
@@ -108,20 +108,22 @@ class GuardCache:
                 return known
         return None
 
-    def judge(self, columns: Columns, step: Tensor | None, donated: bool, shapes: Shapes | None = None) -> tuple[Columns, Agreed]:
-        """Return columns ready for a step, and what is known about them; raise ``LookupError`` if they do not fit.
+    def check(
+        self, columns: Columns, step: Tensor | None, donated: bool, shapes: Shapes | None = None
+    ) -> tuple[Columns, CheckedColumns]:
+        """Return columns that are ready for a step, and their record; raise ``LookupError`` if they do not fit.
 
         Columns that need no conversion are remembered.
         """
         if not agree(columns, shapes) or not (step is None or is_count(step)):
             raise LookupError
         if not is_eager():
-            return columns, Agreed(columns, None)
+            return columns, CheckedColumns(columns, None)
         steps = [] if step is None else [step]
         tensors = [*steps, *[x for column in columns for x in column]]
         ready = _ready(columns, steps, donated)
         if ready is not columns or any([type(x) is not Tensor for x in tensors]):  # noqa: C419
-            return ready, Agreed(ready, None)
+            return ready, CheckedColumns(ready, None)
         return columns, self._learn(columns, step, tensors, donated)
 
     def require_apart(self, columns: Columns, step: Tensor | None, shapes: Shapes | None = None) -> None:
@@ -144,10 +146,10 @@ class GuardCache:
         if all([type(x) is Tensor for x in written]):  # noqa: C419
             self._learn(beside, step, written, donated=True)
 
-    def _learn(self, columns: Columns, step: Tensor | None, tensors: list[Tensor], donated: bool) -> Agreed:
+    def _learn(self, columns: Columns, step: Tensor | None, tensors: list[Tensor], donated: bool) -> CheckedColumns:
         known = self.find(columns, step)
         if known is None:
-            known = Agreed(columns, tensors)
+            known = CheckedColumns(columns, tensors)
             self.guards = (known, *self.guards[: GUARDS - 1])
         if donated:
             places = _places(columns)
@@ -156,7 +158,7 @@ class GuardCache:
 
 
 def agree(columns: Columns, shapes: Shapes | None = None) -> bool:
-    """Return whether kind, shape, dtype and device agree in every row; otherwise kernels would broadcast or promote."""
+    """Return whether layout, shape, dtype and device agree in every row; otherwise kernels would broadcast or promote."""
     for p, g, *moments in zip(*columns, strict=True):
         if not is_dense(p) or not _is_like(g, p, p.dtype, p.shape):
             return False
@@ -177,7 +179,7 @@ def is_dense(leaf: Any) -> bool:
 
 
 def moment_like(p: Tensor) -> Tensor:
-    """Return the first moment of a parameter: zeros, in float32 for half precision."""
+    """Return the initial moment of a parameter: zeros, in float32 for half precision."""
     return torch.zeros_like(p, dtype=kernels.wide(p.dtype))
 
 
@@ -199,17 +201,17 @@ def replaced(column: Sequence[Any], places: Sequence[int], new: Sequence[Any]) -
     return column
 
 
-def _spread(x: Tensor) -> Tensor:
-    """Return a tensor with all strides 0 as a contiguous one: kernels round a broadcast number differently."""
+def _materialize(x: Tensor) -> Tensor:
+    """Make a tensor contiguous if all its strides are 0: kernels round a broadcast number differently."""
     return x if x.numel() < 2 or any(x.stride()) else x.contiguous()
 
 
 def _ready(columns: Columns, steps: list[Tensor], donated: bool) -> Columns:
-    """Return the columns, with replacements for tensors that a kernel cannot take as they are; themselves if there are none.
+    """Replace the tensors that a kernel cannot use; return ``columns`` itself if there are none.
 
-    A gradient that shares memory with a tensor that is written is copied: every element is read before it is written.
+    A gradient that shares memory with a written tensor is copied, since every element must be read before it is written.
     """
-    ready = [[_spread(plain(x)) for x in column] for column in columns]
+    ready = [[_materialize(plain(x)) for x in column] for column in columns]
     if donated:
         written = [*steps, *[x for column in (columns[0], *columns[2:]) for x in column]]
         if not all(map(is_writable, written)) or overlapping(written):

@@ -16,7 +16,7 @@ _LEAST = 1e-10
 class Pairs:
     """Pairs of a step s and the change y of the gradient along it, the oldest first, and the scale of the initial H.
 
-    In eager mode it holds the kept pairs; elsewhere always ``size`` pairs, the first of which may be zeros.
+    In eager mode it contains the kept pairs; in traced code always ``size`` pairs, the first of which can be zeros.
     """
 
     def __init__(self, size: int, ys: Tensor, ss: Tensor, count: Any, scale: Any) -> None:
@@ -82,7 +82,7 @@ def flat(xs: Sequence[Tensor], rows: int | None = None) -> Tensor:
     return torch.cat([x.reshape(rows, -1) for x in xs], 1)
 
 
-def parted(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+def split_like(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Split a vector, or the rows of a matrix, into tensors with the shapes of others."""
     parts = torch.split(vector, [p.numel() for p in like], -1)
     return [part.reshape((*vector.shape[:-1], *p.shape)).contiguous() for part, p in zip(parts, like, strict=True)]

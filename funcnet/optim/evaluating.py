@@ -19,7 +19,7 @@ ValueAndGrads = Callable[[Params], tuple[Tensor, Tree]]
 class EvaluatingOptimizer(Optimizer):
     """An optimizer whose step evaluates the loss at several params; ``train_step`` and ``fit`` call its ``step``.
 
-    ``update`` makes the part of a step that needs a single gradient; each optimizer says which part that is.
+    ``update`` makes the part of a step that needs a single gradient; each optimizer documents that part.
     """
 
     __slots__ = ()
@@ -39,7 +39,7 @@ class EvaluatingOptimizer(Optimizer):
 
 
 def inner_optimizer(value: Any, attribute: Any, got: Any) -> None:
-    """Validate a field with an optimizer of which only ``update`` is called; for some that is not the whole step."""
+    """Validate an optimizer of which only ``update`` will be called, which is not a whole step of an ``EvaluatingOptimizer``."""
     instances(Optimizer, "an optimizer")(value, attribute, got)
     found = [part for part in parts(got) if isinstance(part, EvaluatingOptimizer)]
     if found:

@@ -1,4 +1,4 @@
-"""Terms that many formulas share. A weight decay of exactly 0 does not read the parameter, even an infinite one."""
+"""Terms that many formulas share. A weight decay of exactly 0 ignores the parameter: 0 times infinity would be NaN."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def mean(m: Tensor, x: Tensor, beta: Any) -> Tensor:
 
 
 def mean_square(v: Tensor, x: Tensor, beta: Any) -> Tensor:
-    """Return β v + (1 - β) x². With ``mean``, an infinite square would give NaN at the next step: ∞ + (1 - β) (x² - ∞)."""
+    """Return β v + (1 - β) x². ``mean`` would turn an infinite square into NaN at the next step: ∞ + (1 - β) (x² - ∞)."""
     return beta * v + (1 - beta) * x * x if isinstance(beta, Tensor) else torch.addcmul(v * beta, x, x, value=1 - beta)
 
 
@@ -56,3 +56,22 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 def sign(x: Tensor) -> Tensor:
     """Return the signs of a tensor, with NaN for NaN: ``torch.sign`` returns 0 and hides it."""
     return torch.where(x.isnan(), x, x.sign())
+
+
+def smaller(a: Any, b: Any) -> Any:
+    """Return the smaller of two numbers or 0-d tensors; a tensor is on the device of ``a``."""
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        return min(a, b)
+    return torch.minimum(*_on_one_device(a, b))
+
+
+def larger(a: Any, b: Any) -> Any:
+    """Return the larger of two numbers or 0-d tensors; a tensor is on the device of ``a``."""
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        return max(a, b)
+    return torch.maximum(*_on_one_device(a, b))
+
+
+def _on_one_device(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    first, second = (torch.as_tensor(one, dtype=torch.float64) for one in (a, b))
+    return first, second.to(first.device)

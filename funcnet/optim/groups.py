@@ -26,12 +26,12 @@ Groups = tuple[tuple[Chooser, Optimizer | None], ...]
 
 
 def is_matrix(path: str, leaf: Tensor) -> bool:
-    """Return whether a leaf is a matrix with two axes, for ``by_path``.
+    """Return whether a leaf is a matrix, with two axes; for ``by_path``.
 
     The bias vectors of layers stacked by ``repeat`` or ``ensemble`` have two axes too: select them by pattern.
 
     Args:
-        path: The dotted path of the leaf, which does not matter.
+        path: The dotted path of the leaf; ignored.
         leaf: A tensor of params.
 
     Raises:
@@ -63,12 +63,12 @@ def _label(chooser: Chooser) -> str:
     return chooser if isinstance(chooser, str) else getattr(chooser, "__name__", repr(chooser))
 
 
-def _takes(chooser: Chooser, path: str, leaf: Any) -> bool:
+def _selects(chooser: Chooser, path: str, leaf: Any) -> bool:
     return matches(path, chooser) if isinstance(chooser, str) else bool(chooser(path, leaf))
 
 
 class GroupCache(GuardCache):
-    """The group numbers by structure and shapes of params, in addition to the contents of ``GuardCache``."""
+    """A ``GuardCache`` that also stores the group of each leaf, by structure and shapes of params."""
 
     __slots__ = ("numbers",)
 
@@ -110,7 +110,7 @@ class ByPath(Optimizer):
         return tuple([{} if opt is None else self._init(i, opt, own[i]) for i, (_, opt) in enumerate(self.groups)])
 
     def _require_frozen(self, params: Params) -> None:
-        """Raise if a pattern of ``None`` that begins with a name matches nothing: after a typo the params would be trained."""
+        """Raise if a pattern that freezes params begins with a name and matches nothing: a typo would leave them trained."""
         paths = [path for path, leaf in named_leaves("", params) if leaf is not None]
         for chooser, opt in self.groups if paths else ():
             named = opt is None and isinstance(chooser, str) and chooser[:1] not in ("*", "?", "[")
@@ -124,7 +124,7 @@ class ByPath(Optimizer):
 
     def update(self, grads: Grads, state: Any, params: Params) -> tuple[Params, State]:
         self._require_state(state)
-        (ps, gs), write, chosen = self._judged(grads, state, params)
+        (ps, gs), write, chosen = self._checked(grads, state, params)
         new, after = ps, list(state)
         for i, opt in self._optimizers():
             with self._located(i):
@@ -145,7 +145,7 @@ class ByPath(Optimizer):
         made: Params = flattening.unflatten(params, iter(new))
         return made
 
-    def _judged(self, grads: Tree, state: State, params: Params) -> tuple[list[list[Any]], Write, list[int | None]]:
+    def _checked(self, grads: Tree, state: State, params: Params) -> tuple[list[list[Any]], Write, list[int | None]]:
         """Return the leaves of params and gradients, and the group of each. If donated, all checks precede the first write."""
         try:
             columns, write = self._guards.flatten((params, grads))
@@ -153,7 +153,7 @@ class ByPath(Optimizer):
             present = [[*column] for column in zip(*rows, strict=True)]
             known = self._guards.find(present) if present else None
             if present and (known is None or (self._donated and not known.is_apart(present))):
-                self._guards.judge(present, None, self._donated)
+                self._guards.check(present, None, self._donated)
         except Exception as error:
             raise explained(self, error, params, {"grads": grads}, self._donated) from None
         chosen = self._remembered(params, columns[0], write)
@@ -168,7 +168,7 @@ class ByPath(Optimizer):
                 opt.rates(state[i])
 
     def _remembered(self, params: Params, leaves: list[Any], write: Any) -> list[int | None]:
-        """Return the group of each leaf, looked up for params of a known structure: patterns take 2 µs per leaf."""
+        """Return the group of each leaf, from the cache if the structure is known: patterns take 2 µs per leaf."""
         if not any([write == codec.write for codec, _ in self._guards.codecs]):  # noqa: C419
             return self.chosen(params)
         key = (write, *[(x.shape, x.dtype) if isinstance(x, Tensor) else None for x in leaves])
@@ -178,12 +178,12 @@ class ByPath(Optimizer):
         return self._guards.numbers[key]
 
     def chosen(self, params: Params) -> list[int | None]:
-        """Return the number of the first group that takes each leaf, ``None`` for leaves that no optimizer steps."""
+        """Return the index of the first group that selects each leaf; ``None`` for leaves that no optimizer steps."""
         return [self._group(path, leaf) if is_dense(leaf) else None for path, leaf in named_leaves("", params)]
 
     def _group(self, path: str, leaf: Tensor) -> int:
         for i, (chooser, _) in enumerate(self.groups):
-            if _takes(chooser, path, leaf):
+            if _selects(chooser, path, leaf):
                 return i
         rule = 'every floating leaf of params must belong to a group; add a last group "*", with None to freeze the others'
         raise value_error(self, rule, f"none for {path!r}")
@@ -236,13 +236,13 @@ def _own(leaves: list[Any], chosen: list[int | None], i: int) -> list[Any]:
 def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
     """Combine optimizers, each for a group of params.
 
-        p ← the step of the optimizer of the first group that takes p
+        p ← the step of the optimizer of the first group that selects p
 
-    A leaf belongs to the first group whose pattern or function takes it. Patterns match its dotted path, like ``"encoder.*"`` or
-    ``"*.bias"``: ``*`` is any text, ``?`` any character and ``[ab]`` one of several. Functions like ``is_matrix`` get the path
-    and the leaf, and may test its shape and dtype. ``None`` in place of an optimizer freezes a group.
+    A leaf belongs to the first group whose pattern or function selects it. Patterns match its dotted path, like ``"encoder.*"``
+    or ``"*.bias"``: ``*`` is any text, ``?`` any character and ``[ab]`` one of several. Functions like ``is_matrix`` receive the
+    path and the leaf, and can test its shape and dtype. ``None`` in place of an optimizer freezes a group.
 
-    The chain of a group clips by the norm of that group; ``chain(clip, by_path(...))`` clips by the norm of all.
+    A chain inside a group clips by the norm of that group; ``chain(clip, by_path(...))`` clips by the norm of all gradients.
 
     Args:
         groups: The optimizers by pattern or function; the order matters. Each optimizer counts the same updates.
@@ -251,8 +251,8 @@ def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
         A tuple with the state of each group's optimizer for its leaves, ``{}`` for ``None``: ``"0.exp_avg.0.weight"``.
 
     Raises:
-        ValueError: If ``groups`` is not such a dict; from ``init`` if no group takes a floating leaf, or if a pattern of ``None``
-            begins with a name and matches no path.
+        ValueError: If ``groups`` is not such a dict; from ``init`` if a floating leaf belongs to no group, or if the pattern of a
+            frozen group begins with a name and matches no path.
 
     References:
         ``optax.partition``, and the param groups of ``torch.optim.Optimizer``.
@@ -273,7 +273,7 @@ def by_path(groups: Mapping[Chooser, Optimizer | None]) -> ByPath:
 def freeze_params(optimizer: Optimizer, *patterns: Chooser) -> ByPath:
     """Make an optimizer that freezes the params selected by patterns or functions.
 
-        p ← p if one of the ``patterns`` takes p, else the step of ``optimizer``
+        p ← p if one of the ``patterns`` selects p, else the step of ``optimizer``
 
     Gradients are still computed: wrap the layer in ``freeze`` to save that work.
 
@@ -285,7 +285,7 @@ def freeze_params(optimizer: Optimizer, *patterns: Chooser) -> ByPath:
         The state of ``by_path``; the last entry is the state of ``optimizer``.
 
     Raises:
-        ValueError: If a pattern is neither a string nor a function, or if one that begins with a name matches no path.
+        ValueError: If a pattern is neither a string nor a function; from ``init`` if it begins with a name and matches no path.
 
     References:
         ``optax.freeze``.

@@ -19,10 +19,10 @@ Trees = tuple[Tree, list[Any], Tree, list[Any], list[int]]
 
 
 class Inner:
-    """The inner optimizer during one update; ``state`` is its state, after ``update`` the new one."""
+    """The inner optimizer during one update. ``update`` replaces its ``state``."""
 
     def __init__(self, pure: Optimizer, given: Optimizer, donated: bool, state: State, ps: Leaves, trees: Trees) -> None:
-        """Take the optimizer in its pure form and, if ``donated``, in the form that writes to its arguments."""
+        """Store the optimizer in its pure form and, if ``donated``, in the form that writes to its arguments."""
         self.pure, self.given, self.donated, self.state, self.ps, self.trees = pure, given, donated, state, ps, trees
 
     def rate(self, name: str) -> Any:
@@ -43,7 +43,7 @@ class Inner:
         return [torch.where(beside(condition, p), q, p) for q, p in zip(new, self.ps, strict=True)]
 
     def _chosen(self, condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
-        """Return the new tensor of a state or the old one; with ``donated`` in its memory."""
+        """Return the new or the old tensor of a state; with ``donated``, in the memory of the old tensor."""
         one = torch.where(beside(condition, old), new, old)
         return old.copy_(one) if self.donated else one
 

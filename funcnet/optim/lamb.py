@@ -24,8 +24,8 @@ class LAMB(MomentOptimizer):
         p ← p - η ‖p‖ / ‖u‖ u                           ‖p‖ / ‖u‖ is 1 where one of the norms is 0
 
     Args:
-        lr: η, the learning rate: the norm of a step relative to that of p. Like ``betas`` and ``weight_decay`` it is a number, a
-            schedule of the number of updates made, or a 0-d tensor.
+        lr: η, the learning rate: the norm of a step relative to the norm of p. Like ``betas`` and ``weight_decay``, it is a
+            number, a schedule of the number of updates made, or a 0-d tensor.
         betas: (β₁, β₂), the decay rates of m and v.
         eps: ε, added to the root, in the unit of g.
         weight_decay: λ, in the unit of 1 / p.

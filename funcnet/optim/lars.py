@@ -14,20 +14,20 @@ from funcnet.value import frozen
 
 @frozen
 class LARS(MomentOptimizer):
-    """Momentum over steps scaled to the norm of each tensor, for large batches: ``optax.lars``.
+    """Gradient descent with momentum, where steps are scaled to the norm of each tensor, for large batches: ``optax.lars``.
 
         g ← ±g + λ p
         b ← μ b + η κ ‖p‖ / (‖g‖ + ε) g                 κ ‖p‖ / (‖g‖ + ε) is 1 where one of the norms is 0
         p ← p - b,      nesterov: p ← p - (η κ ‖p‖ / (‖g‖ + ε) g + μ b)
 
     Args:
-        lr: η, the learning rate, a factor without unit. Like ``weight_decay`` and ``momentum`` it is a number, a schedule of the
-            number of updates made, or a 0-d tensor. Rates are large: with the default κ a step moves a tensor by η thousandths of
-            its norm.
+        lr: η, the learning rate, a factor without unit. Like ``weight_decay`` and ``momentum``, it is a number, a schedule of the
+            number of updates made, or a 0-d tensor. Use large rates: with the default κ, a step moves a tensor by η thousandths
+            of its norm.
         weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.
-        trust_coefficient: κ, the norm of a step relative to that of p, for η = 1.
+        trust_coefficient: κ, the norm of a step relative to the norm of p, for η = 1.
         eps: ε, added to the norm of the gradient.
-        momentum: μ, the decay rate of the buffer b; 0 keeps no buffer.
+        momentum: μ, the decay rate of the buffer b; without a buffer if it is 0.
         nesterov: Whether the step looks ahead along the buffer.
         donated: Whether params and state may be overwritten; set by ``donate``.
         maximize: Whether to maximize the loss.

@@ -17,7 +17,7 @@ from funcnet.kernels.leafwise import placed
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import State
 from funcnet.optim.columns import Columns, replaced
-from funcnet.optim.curvature import Pairs, flat, parted
+from funcnet.optim.curvature import Pairs, flat, split_like
 from funcnet.optim.evaluating import EvaluatingOptimizer, ValueAndGrads
 from funcnet.optim.line_search import Point, strong_wolfe
 from funcnet.optim.moments import MomentOptimizer
@@ -37,16 +37,16 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
         p ← p + t d                    t = η, at the first iteration η min(1, 1 / ‖g‖₁), or from a line search
 
     ``opt.step(value_and_grads, state, params)`` makes up to ``max_iter`` iterations on one function, like torch's ``step`` with a
-    closure; ``train_step`` and ``fit`` call it. It reads values as numbers and can therefore be neither compiled nor mapped, but
-    ``value_and_grads`` may be compiled. ``update`` makes one iteration with the given gradient, without line search, like torch
+    closure; ``train_step`` and ``fit`` call it. It reads values as Python numbers, so it can be neither compiled nor mapped;
+    compile ``value_and_grads`` instead. ``update`` makes one iteration with the given gradient, without line search, like torch
     with ``max_iter=1``.
 
     Args:
         lr: η, a factor without unit: a number, a schedule of the number of steps made, or a 0-d tensor.
         max_iter: Maximal number of iterations per ``step``.
-        max_eval: Maximal number of evaluations per ``step``; ``None`` for 5 / 4 of ``max_iter``.
+        max_eval: Maximal number of evaluations per ``step``; ``None`` means ``max_iter * 5 // 4``.
         tolerance_grad: Params do not move if no element of the gradient is larger.
-        tolerance_change: A step ends if neither an element nor the loss changes by more.
+        tolerance_change: A step ends if no element of params changes by more, or if the loss changes by less.
         history_size: Number of kept pairs.
         line_search_fn: ``"strong_wolfe"``, or ``None`` for the fixed length t.
         donated: Whether params and state may be overwritten; set by ``donate``.
@@ -62,7 +62,7 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
         prev_grad: The last gradient.
         old_dirs: The kept y, stacked, the newest last.
         old_stps: The kept s, stacked, the newest last. The state takes 2 ``history_size`` + 2 numbers for each parameter. A leaf
-            should have a gradient always or never: the pairs of a leaf that is absent now and then become stale.
+            should have a gradient always or never: if its gradient is sometimes absent, its pairs become stale.
 
     Raises:
         ValueError: If an argument is outside its bounds; from ``step`` if it is compiled or mapped.
@@ -103,7 +103,7 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
     def moment_shape(self, name: str, shape: Size) -> Size:
         return Size((self.history_size, *shape)) if name.startswith("old") else shape
 
-    def step(  # type: ignore[override]  # the driver calls step with columns only without scalars
+    def step(  # type: ignore[override]  # the base class calls step with columns only if there are no scalars
         self, value_and_grads: ValueAndGrads, state: State, params: Params
     ) -> tuple[Params, State, Any]:
         if not is_eager():
@@ -204,7 +204,7 @@ class Descent:
 
     def at(self, t: Any) -> list[Tensor]:
         """Return the params at p + t d."""
-        return [kernels.plus(p, d.to(p.dtype), t) for p, d in zip(self.ps, parted(self.d, self.ps), strict=True)]
+        return [kernels.plus(p, d.to(p.dtype), t) for p, d in zip(self.ps, split_like(self.d, self.ps), strict=True)]
 
     def move(self, t: Any, condition: Any = True) -> None:
         """Move by t d if the condition is true."""
@@ -215,7 +215,7 @@ class Descent:
 
     def columns(self) -> list[Sequence[Tensor]]:
         """Return the lists of params and moments."""
-        return [self.ps, *[parted(one, self.ps) for one in (self.d, self.last_g, *self.pairs.stacks(self.d))]]
+        return [self.ps, *[split_like(one, self.ps) for one in (self.d, self.last_g, *self.pairs.stacks(self.d))]]
 
     def numbers(self) -> list[Any]:
         """Return the scalars of the state."""
@@ -233,7 +233,7 @@ def _chosen(condition: Tensor, new: Any, old: Tensor) -> Tensor:
 
 
 def _on_leaves(value_and_grads: ValueAndGrads, grads: Tree, params: Params, sign: float) -> Evaluate:
-    """Return the function of the leaves that have a gradient, times a sign."""
+    """Convert ``value_and_grads`` to a function of the leaves that have a gradient, times a sign."""
     leaves, first = flattening.flatten_together(params, grads)
     places = [i for i, g in enumerate(first) if g is not None]
 

@@ -28,21 +28,21 @@ Evaluate = Callable[[float], Point]
 
 
 def strong_wolfe(evaluate: Evaluate, first: Point, t: float, size: float, tolerance: float, most: int) -> tuple[Point, int]:
-    """Return a point, and the number of evaluations.
+    """Return the point found by the line search, and the number of evaluations.
 
     Args:
         evaluate: Function of a length that returns the point.
         first: The point of length 0.
         t: The first length to try.
         size: The largest element of the direction.
-        tolerance: The smallest change of an element for which the bracket is narrowed.
+        tolerance: The search ends once the bracket is too narrow to change any element by this.
         most: Maximal number of evaluations after the first.
     """
     points, done, count = _bracket(evaluate, first, t, most)
     low = 0 if points[0].f <= points[-1].f else 1
     is_slow = False
     while not done and count < most and abs(points[1].t - points[0].t) * size >= tolerance:
-        t, is_slow = _kept_inside(_cubic(points[0], points[1]), points, is_slow)
+        t, is_slow = _keep_inside(_cubic(points[0], points[1]), points, is_slow)
         new, count = evaluate(t), count + 1
         low, done = _narrow(points, low, new, first)
     return points[low], count + 1
@@ -83,8 +83,8 @@ def _is_flat(point: Point, first: Point) -> bool:
     return abs(point.slope) <= -_C2 * first.slope
 
 
-def _kept_inside(t: float, points: list[Point], is_slow: bool) -> tuple[float, bool]:
-    """Move a length away from an end of the bracket if it is near one for the second time; return whether it was near."""
+def _keep_inside(t: float, points: list[Point], is_slow: bool) -> tuple[float, bool]:
+    """Move a length away from the end of the bracket if it is near an end twice in a row; return whether it was near once."""
     least, most = sorted([points[0].t, points[1].t])
     margin = 0.1 * (most - least)
     if not min(most - t, t - least) < margin:
@@ -95,7 +95,7 @@ def _kept_inside(t: float, points: list[Point], is_slow: bool) -> tuple[float, b
 
 
 def _cubic(a: Point, b: Point, bounds: tuple[float, float] | None = None) -> float:
-    """Return the minimizer of the cubic through two points with their slopes, within ``bounds``, by default the points."""
+    """Return the minimizer of the cubic through two points with their slopes, clamped to ``bounds``, by default the points."""
     least, most = bounds or (min(a.t, b.t), max(a.t, b.t))
     near, far = (a, b) if a.t <= b.t else (b, a)
     d1 = a.slope + b.slope - _ratio(3 * (a.f - b.f), a.t - b.t)
@@ -108,5 +108,5 @@ def _cubic(a: Point, b: Point, bounds: tuple[float, float] | None = None) -> flo
 
 
 def _ratio(a: float, b: float) -> float:
-    """Divide with the rules of floating tensors, also by 0."""
+    """Divide by any number, including 0, with the result that floating tensors would have."""
     return a / b if b else inf * a if a else nan

@@ -17,7 +17,7 @@ from funcnet.value import frozen
 
 @frozen
 class Lion(MomentOptimizer):
-    """Sign descent along a momentum, with decoupled weight decay: ``optax.lion``.
+    """Sign descent with momentum and decoupled weight decay: ``optax.lion``.
 
         u = sign(β₁ m + (1 - β₁) g)                -g in place of g with maximize
         p ← (1 - η λ) p - η u
@@ -27,7 +27,7 @@ class Lion(MomentOptimizer):
     ``weight_decay`` larger by the same factor.
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay``, it is a number, a schedule of the number
             of updates made, or a 0-d tensor.
         betas: (β₁, β₂), the weight of m in the direction, and the decay rate of m.
         weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.

@@ -1,4 +1,4 @@
-"""Lookahead: slow params that follow the fast ones of another optimizer."""
+"""Lookahead: slow params that follow the fast params of another optimizer."""
 
 from typing import Any
 
@@ -18,17 +18,17 @@ from funcnet.value import frozen
 
 @frozen
 class Lookahead(OptimizerWrapper):
-    """Let an optimizer run ahead, and every k steps pull its params back towards slow ones: ``optax.lookahead``.
+    """Run an optimizer, and every k steps reset its params to slow ones that follow them: ``optax.lookahead``.
 
         p ← the step of ``optimizer``
         every k updates:  s ← s + α (p - s)      p ← s
 
-    The params p are the fast ones; evaluate with the slow ones, which ``opt.eval_params(state, params)`` returns.
+    p are the fast params. Evaluate with the slow params s, which ``opt.eval_params(state, params)`` returns.
 
     Args:
         optimizer: The optimizer that makes the fast steps.
-        sync_period: k, the number of updates between two of the slow params.
-        slow_step_size: α, the share of the way that the slow params move.
+        sync_period: k, the number of fast updates per update of the slow params.
+        slow_step_size: α, the fraction of the distance to the fast params by which the slow params move.
         donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
@@ -65,11 +65,11 @@ class Lookahead(OptimizerWrapper):
         return numbers, zip(_where(synced, fast, ps), _where(synced, new, slow), strict=True)
 
     def eval_params(self, state: State, params: Params) -> Params:
-        """Return the slow params in the dtypes of params, and the leaves of ``params`` that the optimizer does not step.
+        """Return the slow params in the dtypes of ``params``, with the leaves of ``params`` that the optimizer does not step.
 
         Args:
             state: The state of the optimizer.
-            params: The params that are trained.
+            params: The params in training.
         """
         self._require_state(state)
         slow = tree.names(state["slow"])

@@ -3,10 +3,10 @@
 A mask is one of these:
 
     a tree of bools like params       from ``decay_mask`` or ``tree.map_with_path``
-    a function (path, leaf) -> bool   of the kind of the leaf, not its values: it is called once per structure and shapes
-    a pattern, or a tuple of them     of paths: "*.weight", "encoder.*"; a path must match one of them
-    a net                             for ``decay_mask(net, params)``
-    None                              a choice by names and shapes, without a net; see ``AddDecayedWeights``
+    a function (path, leaf) -> bool   called once per structure and shapes: it must not depend on the values of the leaf
+    a pattern, or a tuple of them     "*.weight", "encoder.*": the path must match one of them
+    a net                             means ``decay_mask(net, params)``
+    None                              selects by names and shapes, without a net; see ``AddDecayedWeights``
 """
 
 from collections.abc import Callable, Sequence
@@ -51,9 +51,9 @@ def comparable(mask: Mask) -> Any:
 def decay_mask(net: Layer, params: Params) -> Tree:
     """Return a tree of bools like ``params``: ``True`` for leaves that weight decay should shrink, the weights of ``net``.
 
-    Excluded are biases, recognized by their names, and the leaves that a layer names in ``undecayed``: the scales of norms,
+    Biases, recognized by name, do not decay, and neither do the leaves that a layer lists in ``undecayed``: the scales of norms,
     ``Scale``, ``PReLU`` and ``CauchySimilarity``. The number of axes does not matter: the stacked norms of an ``ensemble`` or a
-    ``repeat`` are excluded too. Embeddings decay. A custom layer declares ``undecayed = ("gain",)``.
+    ``repeat`` do not decay either. Embeddings decay. A custom layer declares ``undecayed = ("gain",)``.
 
     Args:
         net: The net.
@@ -82,7 +82,7 @@ def _is_bias(path: str) -> bool:
 
 
 def _by_names(path: str, node: Tree, beside: Sequence[Any]) -> Tree:
-    """Return a tree of bools by names and shapes: ``False`` for a bias, and for leaves with the shape of a bias beside them."""
+    """Return a tree of bools by names and shapes: ``False`` for a bias, and for a leaf with the shape of a bias next to it."""
     if not isinstance(node, NODES):
         shapes = [one.shape for one in beside]
         return node is not None and is_dense(node) and not _is_bias(path) and node.shape not in shapes
@@ -92,7 +92,7 @@ def _by_names(path: str, node: Tree, beside: Sequence[Any]) -> Tree:
 
 
 def flags_of(who: Any, mask: Mask, params: Params) -> list[bool]:
-    """Return for each leaf of params, including absent ones, whether the mask selects it."""
+    """Return, for each leaf of params including ``None``, whether the mask selects it."""
     pairs = [*named_leaves("", params)]
     if mask is None:
         return [bool(one) for one in flatten_together(_by_names("", params, ()))[0]]
@@ -114,7 +114,7 @@ def _answer(who: Any, mask: Callable[[str, Any], Any], path: str, leaf: Any) -> 
 
 
 class FlagCache:
-    """The flags of the params that a transform met last, by structure and shapes; it pickles and copies empty."""
+    """A cache of the flags of the params that a transform saw last, by structure and shapes. Copies and pickles are empty."""
 
     __slots__ = ("known",)
 
@@ -127,7 +127,7 @@ class FlagCache:
         return FlagCache, ()
 
     def flags(self, who: Any, mask: Mask, params: Params) -> list[bool]:
-        """Return for each leaf of params whether the mask selects it. The lookup of eight known tensors takes 2 µs."""
+        """Return, for each leaf of params, whether the mask selects it. A lookup for eight known tensors takes 2 µs."""
         for codec, kinds, flags in self.known if is_eager() else ():
             try:
                 if [*map(_kind, codec.read(params))] == kinds:

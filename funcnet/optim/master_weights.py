@@ -31,11 +31,12 @@ class MasterWeights(Optimizer):
     A bfloat16 number has 8 significant bits: 1 - 1e-4 rounds to 1, and such steps would never move a param. Its master moves at
     each step, and the param follows once half of its last bit has accumulated. Params in float32 and float64 have no masters.
 
-    Params take precedence over masters: if p was changed elsewhere, as by ``update_stats`` or by loading other weights, p is no
-    longer w rounded, and the step starts from p. Masters may be saved with the state, or recreated from params with ``init``.
+    Params take precedence over masters: if p was changed elsewhere, for example by ``update_stats`` or by loading other weights,
+    p is no longer w rounded, and the step starts from p. Save the masters with the state, or recreate them from params with
+    ``init``.
 
     Args:
-        optimizer: The optimizer that makes the steps; the transforms of a chain get the gradients in float32.
+        optimizer: The optimizer that makes the steps; the transforms of a chain receive the gradients in float32.
         donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
@@ -43,7 +44,7 @@ class MasterWeights(Optimizer):
         optimizer: The state of the optimizer for params in float32.
 
     Raises:
-        ValueError: If ``optimizer`` is not an optimizer; from ``update`` if the state is that of another optimizer, or if trees
+        ValueError: If ``optimizer`` is not an optimizer; from ``update`` if the state belongs to another optimizer, or if trees
             or tensors do not fit each other.
 
     References:
@@ -106,22 +107,22 @@ class MasterWeights(Optimizer):
                 raise LookupError
             columns = flattening.flatten_together(params, grads, state["masters"])
             places = [i for i, (p, g) in enumerate(zip(*columns[:2], strict=True)) if g is not None and _is_half(p)]
-            ready = self._judged([[column[i] for i in places] for column in columns])
+            ready = self._checked([[column[i] for i in places] for column in columns])
         except Exception as error:
             raise self._explained(error, grads, state, params) from None
         return self._stepped(columns, places, ready, grads, state, params)
 
-    def _judged(self, columns: Columns) -> Columns:
+    def _checked(self, columns: Columns) -> Columns:
         """Return params in half precision, their gradients and masters, ready for a step; raise ``LookupError`` for misfits."""
         known = self._guards.find(columns) if columns[0] else None
         if not columns[0] or (known is not None and (not self.donated or known.is_apart(columns))):
             return columns
-        return self._guards.judge(columns, None, self.donated)[0]
+        return self._guards.check(columns, None, self.donated)[0]
 
     def _stepped(
         self, columns: Columns, places: list[int], ready: Columns, grads: Tree, state: State, params: Params
     ) -> tuple[Params, State]:
-        """Make the step; an optimizer that raises has written only to tensors made here."""
+        """Make the step; an optimizer that raises has written only to tensors created here."""
         ps, gs, ms = ready
         wide = [torch.where(m.to(p.dtype) == p, m, p.float()) for p, m in zip(ps, ms, strict=True)]
         steps = replaced(columns[1], places, [g.float() for g in gs])
@@ -150,10 +151,10 @@ class MasterWeights(Optimizer):
 
     def _require_state(self, state: State) -> None:
         if not isinstance(state, dict) or state.keys() != {"masters", "optimizer"}:
-            raise value_error(self, "state must be a dict of masters and optimizer, as init makes it", state)
+            raise value_error(self, "state must be a dict of masters and optimizer, as init returns it", state)
 
     def _explained(self, error: Exception, grads: Tree, state: State, params: Params) -> Exception:
-        """Return our error: first for the state, then the trees, then the leaves in half precision."""
+        """Return an error that explains what is invalid: the state, the trees, or the leaves in half precision."""
         self._require_state(state)
         return explained(self, error, params, {"grads": grads, "masters": state["masters"]}, self.donated, _is_half)
 

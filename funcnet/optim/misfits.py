@@ -1,4 +1,4 @@
-"""Misfits: why an update was refused, by path. The trees are compared first, then their leaves, then memory that is written."""
+"""Misfits: explain by path why an update failed. The trees are compared first, then their leaves, then the written memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,16 +27,16 @@ def explained(
     concerns: Callable[[Any], bool] | None = None,
     like: Like | None = None,
 ) -> Exception:
-    """Return our error for an update that failed with ``error``, or that error if the arguments are right.
+    """Return an explanation of why an update failed with ``error``, or ``error`` itself if the arguments are valid.
 
     Args:
         who: The optimizer.
         error: The error that was raised.
         params: The params.
-        others: ``grads`` and the state: ``step``, which may be missing, and trees of float32 or wider tensors.
+        others: ``grads`` and the state: ``step``, if there is one, and trees of float32 or wider tensors.
         donated: Whether the update writes to params and state.
         concerns: A function that selects the leaves of params that the update reads; by default all with a gradient.
-        like: A function of the name of a moment and a param that makes the first moment; by default zeros like the param.
+        like: A function of the name of a moment and a param that returns the initial moment; by default zeros like the param.
     """
     step, trees = others.get("step"), {name: one for name, one in others.items() if name != "step"}
     try:
@@ -73,7 +73,7 @@ def require_dense(who: Any, grads: Tree) -> None:
 
 
 def _leaf(who: Any, params: dict[str, Any], others: Named, first: Like) -> Exception | None:
-    """Return an error for the first leaf with a gradient in which a tensor does not fit its parameter."""
+    """Return an error for the first leaf with a gradient where a tensor does not fit its parameter."""
     for path, g in others["grads"].items():
         p = params.get(path)
         if p is None or not is_dense(p):
@@ -81,14 +81,14 @@ def _leaf(who: Any, params: dict[str, Any], others: Named, first: Like) -> Excep
         for name, other in others.items():
             like = p if name == "grads" else first(name, p.detach())
             if not isinstance(other.get(path), Tensor) or _kind(other[path]) != _kind(like):
-                rule = "match params" if like.shape == p.shape else "be as init makes it"
+                rule = "match params" if like.shape == p.shape else "be as init returns it"
                 rule = f"{name} at {path!r} must {rule}, {_kind(like)}"
                 return value_error(who, rule, _kind(other.get(path)))
     return None
 
 
 def _unwritable(who: Any, named: Named, steps: Named) -> Exception | None:
-    """Return an error for tensors that a donated update cannot write to; called once everything has the right kind."""
+    """Return an error for tensors that a donated update cannot write to; their kinds have already been checked."""
     grads = named.pop("grads")
     written = {f"{name} at {path!r}": leaves[path] for path in grads for name, leaves in named.items()}
     written |= {name: leaf for name, leaves in steps.items() for leaf in leaves.values()}

@@ -24,7 +24,7 @@ from funcnet.kernels.freed_memory import retain_freed_memory
 from funcnet.kernels.leafwise import each_leaf
 from funcnet.kernels.optim_steps import Rows
 from funcnet.optim.base import State
-from funcnet.optim.columns import Agreed, Columns, GuardCache, is_count, is_dense, is_scalar, replaced
+from funcnet.optim.columns import CheckedColumns, Columns, GuardCache, is_count, is_dense, is_scalar, replaced
 from funcnet.optim.misfits import explained
 from funcnet.optim.rates import Rate, Rates, as_floats, as_wide, at, checked, fixed
 from funcnet.value import Value, frozen
@@ -44,7 +44,7 @@ class MomentRule(Value):
             steps are computed in float32 and rounded once.
 
     Raises:
-        ValueError: From ``update`` if the state is that of another optimizer, or, with the path, if trees or tensors do not fit
+        ValueError: From ``update`` if the state belongs to another optimizer, or, with the path, if trees or tensors do not fit
             each other.
     """
 
@@ -83,7 +83,7 @@ class MomentRule(Value):
         return {}
 
     def rates_at(self, step: Tensor) -> Rates:
-        """Return the rates for the update that follows ``step`` others, in the order of ``hyperparameters``.
+        """Return the rates for the next update after ``step`` updates, in the order of ``hyperparameters``.
 
         Args:
             step: The number of updates made, a 0-d tensor.
@@ -107,7 +107,7 @@ class MomentRule(Value):
         return p.new_zeros(shape, dtype=kernels.wide(p.dtype))
 
     def moment_shape(self, name: str, shape: torch.Size) -> Sequence[int]:
-        """Return the shape of a moment: by default that of the parameter.
+        """Return the shape of a moment, by default the shape of the parameter.
 
         Args:
             name: The name of the moment.
@@ -116,7 +116,7 @@ class MomentRule(Value):
         return shape
 
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
-        """Return the numbers that ``formula`` takes by name, by default the rates, and the new scalars of the state.
+        """Return the keyword arguments of ``formula``, by default the rates, and the new scalars of the state.
 
         Args:
             t: The number of this update: 1, 2, ...
@@ -129,7 +129,7 @@ class MomentRule(Value):
     def formula(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """Return ``(p, *moments)``: the new param of one leaf and its new moments.
 
-        A transform returns the new gradient in place of the param. An argument may be returned, but not a view of one.
+        A transform returns the new gradient in place of the param. The results can be arguments, but not views of them.
 
         Args:
             args: ``p, g, *moments`` of one leaf.
@@ -171,7 +171,7 @@ class MomentRule(Value):
         return dict(zip(self.hyperparameters, self._rates(state["step"]), strict=True))
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
-        """Map over the moments. A donated optimizer writes to its counts, and gets separate ones for each part.
+        """Map over the moments. The counts are copied if the optimizer is donated, since it writes to them.
 
         Args:
             f: A function of a tree like params, and of one tree for each of ``others``.
@@ -185,7 +185,7 @@ class MomentRule(Value):
         return {**counts, **{name: f(*row) for name, row in rows.items()}}
 
     def _update(self, carrier: Tree, grads: Tree, state: State, params: Tree) -> tuple[Columns, Columns, Any, dict[str, Any]]:
-        """Return the columns, the new ones, the function that makes a tree from a column, and the new counts."""
+        """Return the columns, the new columns, a function that builds a tree from a column, and the new counts."""
         try:
             if len(state) != self._length:
                 raise LookupError
@@ -208,7 +208,7 @@ class MomentRule(Value):
             return self._new_in_part(columns, step, scalars)
         known = self._guards.find(columns, step)
         if known is None or (self._writes and not known.is_apart(columns)):
-            columns, known = self._guards.judge(columns, step, self._writes, self._shapes)
+            columns, known = self._guards.check(columns, step, self._writes, self._shapes)
         if scalars and not all(map(is_scalar, scalars)):
             raise LookupError
         rates = self._fixed or self._rates(step)
@@ -240,14 +240,14 @@ class MomentRule(Value):
         return self._fixed or checked(self, self.rates_at(step), step, self.rates_below)
 
     def _kept(self, old: Tensor, new: Any) -> Tensor:
-        """Return a scalar as a tensor, with ``donated`` in the memory of the old one."""
+        """Return a scalar as a tensor; with ``donated``, in the memory of the old tensor."""
         made = kernels.beside(torch.as_tensor(new, dtype=torch.float64), old)
         return old.copy_(made) if self._writes else made
 
     def _shapes(self, column: int, shape: torch.Size) -> Sequence[int]:
         return self.moment_shape(self._names[column], shape)
 
-    def _next(self, step: Tensor, known: Agreed | None = None) -> Tensor:
+    def _next(self, step: Tensor, known: CheckedColumns | None = None) -> Tensor:
         """Return the next count, after all checks: an update that raises leaves a donated state unchanged."""
         one = 1 if known is None or known.guard is None else ONE  # in eager mode a Python number takes 0.4 µs longer
         return step.add_(one) if self._writes else step + one
@@ -263,10 +263,10 @@ class MomentRule(Value):
         return step, [column if part is given else replaced(column, places, part) for column, given, part in new]
 
     def _explained(self, error: Exception, grads: Tree, state: State, params: Params) -> Exception:
-        """Return our error for the first misfit, in the state, the trees, or their leaves; else ``error`` itself."""
+        """Return an error for the first misfit in the state, the trees, or their leaves; else ``error`` itself."""
         names = ("step", *self.scalars, *self.moments)
         if not isinstance(state, dict) or {*state} != {*names}:
-            return value_error(self, f"state must be a dict of {', '.join(names)}, as init makes it", state)
+            return value_error(self, f"state must be a dict of {', '.join(names)}, as init returns it", state)
         for name in self.scalars:
             if not is_scalar(state[name]):
                 return value_error(self, f"state must have a 0-d float64 tensor as {name}", state[name])

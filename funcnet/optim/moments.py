@@ -38,7 +38,7 @@ class MomentOptimizer(MomentRule, Optimizer):
         moments: A tree like params for each name in ``moments``, in float32 for params in half precision.
 
     Raises:
-        ValueError: From ``update`` if the state is that of another optimizer, or, with the path, if trees or tensors do not fit
+        ValueError: From ``update`` if the state belongs to another optimizer, or, with the path, if trees or tensors do not fit
             each other.
 
     >>> import torch
@@ -81,10 +81,10 @@ class MomentOptimizer(MomentRule, Optimizer):
     def rows_step(self, columns: Columns) -> RowsStep | None:
         """Return a function for the whole step of contiguous columns in main memory; ``None`` by default.
 
-        It equals ``step`` bit for bit. Optimizers with constant rates may define it to skip the overhead of ``step``.
+        It equals ``step`` bit for bit. Optimizers with constant rates can override it to skip the overhead of ``step``.
 
         Args:
-            columns: An example of the columns to come.
+            columns: An example of the columns that it will be called with.
         """
         return None
 
@@ -133,8 +133,8 @@ class MomentTransform(MomentRule, GradientTransform):
 
         (g, *moments) ← formula(p, g, *moments, **numbers)
 
-    A subclass defines the same members as one of ``MomentOptimizer``; its ``formula`` returns the new gradient in place of the
-    param.
+    A subclass defines the same members as a subclass of ``MomentOptimizer``; its ``formula`` returns the new gradient in place of
+    the param.
 
     State:
         step: Number of updates made, a 0-d int64 tensor.
@@ -142,7 +142,7 @@ class MomentTransform(MomentRule, GradientTransform):
         moments: A tree like params for each name in ``moments``, in float32 for params in half precision.
 
     Raises:
-        ValueError: From ``update`` if the state is that of another transform, or, with the path, if gradients do not fit it or
+        ValueError: From ``update`` if the state belongs to another transform, or, with the path, if gradients do not fit it or
             are not dense floating tensors.
 
     >>> import torch

@@ -30,7 +30,7 @@ def _coefficients(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class Muon(MomentOptimizer):
-    """Steps along the orthogonal matrix nearest to a momentum: ``torch.optim.Muon``.
+    """Steps along the orthogonal matrix nearest to the momentum: ``torch.optim.Muon``.
 
         b ← μ b + (1 - μ) g      u = μ b + (1 - μ) g with nesterov, else u = b
         o = Newton-Schulz of u: every singular value near 1
@@ -43,7 +43,7 @@ class Muon(MomentOptimizer):
     >>> opt = by_path({"embed.*": AdamW(3e-4), "head.*": AdamW(3e-4), is_matrix: Muon(lr=0.02), "*": AdamW(3e-4)})
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``weight_decay`` and ``momentum`` it is a number, a schedule of the
+        lr: η, the learning rate, in the unit of p. Like ``weight_decay`` and ``momentum``, it is a number, a schedule of the
             number of updates made, or a 0-d tensor.
         weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
         momentum: μ, the decay rate of b.
@@ -52,7 +52,7 @@ class Muon(MomentOptimizer):
         eps: Lower bound of the norm by which u is divided.
         ns_steps: Number of Newton-Schulz steps, below 100.
         adjust_lr_fn: The choice of r: ``"original"`` or ``None``, or ``"match_rms_adamw"`` for steps of the size of AdamW's.
-        ns_dtype: The dtype of the Newton-Schulz steps; ``None`` for that of params. The default is torch's.
+        ns_dtype: The dtype of the Newton-Schulz steps; ``None`` for the dtype of params. The default is the same as in torch.
         donated: Whether params and state may be overwritten; set by ``donate``.
         stacked: Whether to accept further leading axes, as stacks of matrices with separate steps: the params of ``repeat`` and
             ``ensemble``.
@@ -96,12 +96,12 @@ class Muon(MomentOptimizer):
 
     def init(self, params: Params) -> State:
         for path, p in tree.names(params).items():
-            if is_dense(p) and not self._takes(p):
+            if is_dense(p) and not self._accepts(p):
                 raise value_error(self, f"params must have {self._kind} at {path!r}; use by_path for the others", p)
         return super().init(params)
 
     def formula(self, p: Tensor, g: Tensor, b: Tensor, *, lr: Any, weight_decay: Any, momentum: Any) -> tuple[Tensor, Tensor]:
-        if not self._takes(p):
+        if not self._accepts(p):
             raise value_error(self, f"params must be {self._kind}", describe(p))
         b = kernels.lerp(b, g, 1 - momentum)
         u = kernels.lerp(g, b, momentum) if self.nesterov else b
@@ -114,7 +114,7 @@ class Muon(MomentOptimizer):
             return 0.2 * sqrt(max(rows, columns))
         return sqrt(max(1.0, rows / max(columns, 1)))
 
-    def _takes(self, p: Tensor) -> bool:
+    def _accepts(self, p: Tensor) -> bool:
         return p.dim() == 2 or (self.stacked and p.dim() > 2)
 
     @property

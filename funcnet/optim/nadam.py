@@ -25,19 +25,19 @@ class NAdam(MomentOptimizer):
         p ← p - η ((1 - μ) g / (1 - P) + μ′ m / (1 - P μ′)) / (√(v / (1 - β₂ᵗ)) + ε)
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``betas``, ``weight_decay`` and ``momentum_decay`` it is a number, a
+        lr: η, the learning rate, in the unit of p. Like ``betas``, ``weight_decay`` and ``momentum_decay``, it is a number, a
             schedule of the number of updates made, or a 0-d tensor.
         betas: (β₁, β₂), the decay rates of m and v.
         eps: ε, added to the denominator, in the unit of g.
         weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p; of 1 / ``lr`` if decoupled.
         momentum_decay: ψ, how fast the momentum grows to β₁, per update.
-        decoupled_weight_decay: Whether p itself decays, as in ``AdamW``.
+        decoupled_weight_decay: Whether to shrink p directly, as ``AdamW`` does, instead of adding λ p to the gradient.
         donated: Whether params and state may be overwritten; set by ``donate``.
         maximize: Whether to maximize the loss.
 
     State:
         step: Number of updates made.
-        mu_product: P, a 0-d float64 tensor; torch's default is float32.
+        mu_product: P, a 0-d float64 tensor; in torch it is float32 by default.
         exp_avg: m, like params.
         exp_avg_sq: v, like params.
 
@@ -45,7 +45,7 @@ class NAdam(MomentOptimizer):
         ValueError: If a rate or ``eps`` is negative or not finite, or if a beta is outside 0 ≤ β < 1.
 
     References:
-        Dozat 2016, "Incorporating Nesterov momentum into Adam", algorithm 8, with the schedule of its section 3.
+        Dozat 2016, "Incorporating Nesterov momentum into Adam".
 
     >>> import torch
     >>> NAdam().init({"w": torch.ones(1)})["mu_product"]

@@ -27,7 +27,7 @@ class NovoGrad(MomentOptimizer):
     The second moment is one number for each tensor: the state takes half the memory of Adam's.
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay``, it is a number, a schedule of the number
             of updates made, or a 0-d tensor.
         betas: (β₁, β₂), the decay rates of m and n.
         eps: ε, added to the root, in the unit of g.

@@ -22,7 +22,7 @@ from funcnet.value import frozen
 
 @frozen
 class Prodigy(MomentOptimizer):
-    """AdamW with the estimated distance from the initial params to a solution as learning rate: ``optax.contrib.prodigy``.
+    """AdamW whose learning rate is the estimated distance from the initial params to a solution: ``optax.contrib.prodigy``.
 
         a = η d √(1 - β₂ᵗ) / (1 - β₁ᵗ)
         m ← β₁ m + (1 - β₁) d g      v ← β₂ v + (1 - β₂) d² g²
@@ -34,15 +34,15 @@ class Prodigy(MomentOptimizer):
     that decays from 1.0.
 
     Args:
-        lr: η, a factor of the estimate. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number of updates
-            made, or a 0-d tensor.
+        lr: η, which multiplies the estimate. Like ``betas`` and ``weight_decay``, it is a number, a schedule of the number of
+            updates made, or a 0-d tensor.
         betas: (β₁, β₂), the decay rates of m and v.
         beta3: β₃, the decay rate of s and n; ``None`` for √β₂.
         eps: ε, added to the denominator.
-        d0: d₀, the initial estimate, in the unit of p; it should be smaller than any suitable one.
-        d_coef: c, a factor of the estimates.
+        d0: d₀, the initial estimate, in the unit of p; it should be smaller than any suitable learning rate.
+        d_coef: c, which multiplies every new estimate.
         weight_decay: λ, decoupled: each update multiplies p by 1 - a λ.
-        safeguard_warmup: Whether s is summed with d in place of a, which keeps a warm-up of ``lr`` from raising the estimate.
+        safeguard_warmup: Whether d replaces a in the sum s, which keeps a warm-up of ``lr`` from raising the estimate.
         donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:

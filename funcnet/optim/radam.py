@@ -17,22 +17,22 @@ from funcnet.value import frozen
 
 @frozen
 class RAdam(MomentOptimizer):
-    """Adam that uses its variance estimate only once that is reliable: ``torch.optim.RAdam``.
+    """Adam that uses its variance estimate only once it is reliable: ``torch.optim.RAdam``.
 
         g ← ±g + λ p                                    with decoupled_weight_decay: p ← (1 - η λ) p instead
         m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²      m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
         ρ = ρ∞ - 2 t β₂ᵗ / (1 - β₂ᵗ)      ρ∞ = 2 / (1 - β₂) - 1      r² = (ρ - 4) (ρ - 2) ρ∞ / ((ρ∞ - 4) (ρ∞ - 2) ρ)
         p ← p - η r m̂ / √v̂  where ρ > 5, else p ← p - η m̂
 
-    ε is added to √v. With the default betas the adaptive rate begins at step 6, which replaces a warm-up.
+    ε is added to √v. With the default betas, the adaptive rate begins at step 6, which replaces a warm-up.
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay`` it is a number, a schedule of the number
+        lr: η, the learning rate, in the unit of p. Like ``betas`` and ``weight_decay``, it is a number, a schedule of the number
             of updates made, or a 0-d tensor.
         betas: (β₁, β₂), the decay rates of m and v.
         eps: ε, added to the denominator, in the unit of g.
         weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p; of 1 / ``lr`` if decoupled.
-        decoupled_weight_decay: Whether p itself decays, as in ``AdamW``.
+        decoupled_weight_decay: Whether to shrink p directly, as ``AdamW`` does, instead of adding λ p to the gradient.
         donated: Whether params and state may be overwritten; set by ``donate``.
         maximize: Whether to maximize the loss.
 

@@ -1,10 +1,10 @@
 """Rates: hyperparameters that are numbers, schedules, or 0-d tensors.
 
-A number is a constant of compiled code. A schedule is called with the number of updates made before: an int in eager mode, a 0-d
+A number is a constant in compiled code. A schedule is called with the number of updates made before: an int in eager mode, a 0-d
 int64 tensor in compiled code and under ``vmap``. Torch divides that tensor in float32; a ``Schedule`` computes in float64, and
-``LambdaSchedule(f)`` passes a float64 tensor to a plain function. A 0-d tensor is read at each update. It may be batched with
-``torch.func.vmap``, which sweeps a rate, and differentiated with ``torch.func.grad``. After ``lr.fill_(0.01)`` compiled code uses
-the new value without recompiling. Optimizers with a tensor compare that field by identity.
+``LambdaSchedule(f)`` passes a float64 tensor to a plain function. A 0-d tensor is read at each update. It can be batched with
+``torch.func.vmap``, which sweeps a rate, and differentiated with ``torch.func.grad``. After ``lr.fill_(0.01)``, compiled code
+uses the new value without recompiling. Optimizers compare a field with a tensor by identity.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from torch import Tensor
 from funcnet.errors import Validator, describe, is_number, number, value_error
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.tracing import is_eager
-from funcnet.signatures import takes_one
+from funcnet.signatures import accepts_one_argument
 from funcnet.value import holds_tensors
 
 Rate = float | Tensor | Callable[[Any], Any]
@@ -44,7 +44,7 @@ def rate(at_least: float = 0.0, below: float = inf) -> Validator:
             rule = f"{attribute.name} must be a number, a schedule, or a real 0-d tensor"
             raise value_error(type(value).__name__, rule, describe(got))
         got = _read(got)
-        if callable(got) and not takes_one(got):
+        if callable(got) and not accepts_one_argument(got):
             rule = f"{attribute.name} must be a number, a 0-d tensor, or a schedule, a function of one argument, the step"
             raise value_error(type(value).__name__, rule, describe(got))
         if not callable(got) and not isinstance(got, Tensor):
@@ -74,13 +74,13 @@ def tuple_of_rates(length: int, below: float = 1.0) -> Validator:
 def _is_valid(one: Any, below: float) -> bool:
     if isinstance(one, Tensor):
         return not one.dim() and not one.is_complex() and (isinstance(_read(one), Tensor) or is_rate(_read(one), below))
-    return takes_one(one) if callable(one) else is_rate(one, below)
+    return accepts_one_argument(one) if callable(one) else is_rate(one, below)
 
 
 def rate_field(default: Any = attrs.NOTHING, *, at_least: float = 0.0, below: float = inf, validator: Any = None) -> Any:
     """Make a field for a rate: a number between bounds, a schedule, or a 0-d tensor, which is compared by identity.
 
-    With ``validator``, like one from ``pair_of_rates``, the field may hold a tuple of rates.
+    With ``validator``, for example from ``pair_of_rates``, the field can hold a tuple of rates.
     """
     judge = rate(at_least, below) if validator is None else validator
     return attrs.field(default=default, validator=judge, eq=comparable, metadata=holds_tensors)
@@ -109,7 +109,7 @@ def fixed(*rates: Rate) -> Rates | None:
 
 
 def is_zero(rate: Rate) -> bool:
-    """Return whether a rate is the number 0, whose product can be skipped; a tensor or a schedule never is."""
+    """Return whether a rate is the number 0, so that its product can be skipped; ``False`` for a tensor or a schedule."""
     return is_number(rate) and bool(rate == 0)
 
 
@@ -125,7 +125,7 @@ def _read(rate: Any) -> Any:
 
 
 def as_floats(rates: Rates | None) -> Rates | None:
-    """Return numbers as floats: kernels take neither other numpy numbers nor large ints."""
+    """Convert numbers to floats: kernels accept neither other NumPy numbers nor large ints."""
     return None if rates is None else tuple([float(one) if is_number(one) else one for one in rates])
 
 
@@ -145,5 +145,5 @@ def _is_scalar(rate: Tensor, step: Tensor) -> bool:
 
 
 def as_wide(t: Any) -> Any:
-    """Return the number of an update; a 0-d tensor becomes float64."""
+    """Return the number of an update; a 0-d tensor is converted to float64."""
     return t.to(torch.float64) if isinstance(t, Tensor) else t

@@ -56,7 +56,7 @@ class Recorder(Optimizer):
         steps: Number of updates since the last ``read``, like the others a 0-d tensor.
         grad_norm: Sum of the norms of the gradients.
         update_norm: Sum of the norms of the changes of params.
-        overflows: Number of infinite gradients caused by a ``LossScale``, which the mean leaves out.
+        overflows: Number of infinite gradients caused by a ``LossScale``; the mean skips them.
 
     Raises:
         ValueError: If the state is that of another optimizer, and whenever ``optimizer`` raises one.
@@ -111,7 +111,7 @@ class Recorder(Optimizer):
         return p.detach().to(wide(p.dtype), copy=self._writes)
 
     def _scale(self, state: State) -> Any:
-        """Return the factor contained in the next gradients."""
+        """Return the loss scale by which the next gradients are multiplied."""
         return self.optimizer.rates(state["optimizer"]).get("loss_scale", 1.0) if self._is_scaled else 1.0
 
     def _norm(self, grads: Tree, scale: Any) -> Tensor:
@@ -148,7 +148,7 @@ class Recorder(Optimizer):
 
     def _require_state(self, state: State) -> None:
         if not isinstance(state, dict) or state.keys() != {"optimizer", *_DTYPES}:
-            raise value_error(self, f"state must be a dict of optimizer, {', '.join(_DTYPES)}, as wrap makes it", state)
+            raise value_error(self, f"state must be a dict of optimizer, {', '.join(_DTYPES)}, as wrap returns it", state)
 
     def rates(self, state: State) -> dict[str, Any]:
         self._require_state(state)
@@ -172,7 +172,7 @@ class Recorder(Optimizer):
 
 @frozen
 class EvaluatingRecorder(Recorder, EvaluatingOptimizer):
-    """A recorder of an optimizer that asks for gradients; it records the gradient at the params before the step.
+    """A recorder of an ``EvaluatingOptimizer``; it records the gradient at the params before the step.
 
     Args:
         optimizer: The optimizer that makes the steps. If it writes to params, they are copied first.

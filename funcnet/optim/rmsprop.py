@@ -23,15 +23,15 @@ class RMSprop(MomentOptimizer):
         b ← μ b + g / (√v + ε)
         p ← p - η b                     centered: a ← α a + (1 - α) g, and v - a² in place of v in the denominator
 
-    If rounding makes v - a² negative, it counts as 0.
+    If rounding makes v - a² negative, it is replaced with 0.
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``alpha``, ``weight_decay`` and ``momentum`` it is a number, a schedule
+        lr: η, the learning rate, in the unit of p. Like ``alpha``, ``weight_decay`` and ``momentum``, it is a number, a schedule
             of the number of updates made, or a 0-d tensor.
         alpha: α, the decay rate of v and a.
         eps: ε, added to the root, in the unit of g.
         weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.
-        momentum: μ, the decay rate of the buffer b; 0 keeps no buffer.
+        momentum: μ, the decay rate of the buffer b; without a buffer if it is 0.
         centered: Whether to divide by the standard deviation of the gradient.
         donated: Whether params and state may be overwritten; set by ``donate``.
         maximize: Whether to maximize the loss.

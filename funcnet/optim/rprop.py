@@ -39,10 +39,10 @@ class Rprop(MomentOptimizer):
     """Sign descent with an adaptive step size for each element: ``torch.optim.Rprop``.
 
         s ← clip(s η⁺, s_min, s_max)  where g g′ > 0
-        s ← clip(s η⁻, s_min, s_max), g ← 0  where g g′ < 0       g′ the gradient before, 0 where it changed its sign
+        s ← clip(s η⁻, s_min, s_max), g ← 0  where g g′ < 0       g′ the previous g, 0 where it changed its sign
         p ← p - s sign(g)
 
-    Use it with full batches: between small batches the signs of gradients change by chance.
+    Use it with full batches: with small batches the signs of gradients change by chance.
 
     Args:
         lr: The initial step size s, in the unit of p, a number or a 0-d tensor. Later sizes depend on the gradients only.

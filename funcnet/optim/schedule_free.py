@@ -12,6 +12,7 @@ from funcnet.errors import number
 from funcnet.kernels.optim import narrowed, plus
 from funcnet.optim.base import State
 from funcnet.optim.columns import Columns
+from funcnet.optim.formulas import larger
 from funcnet.optim.inner import Inner
 from funcnet.optim.wrapping import Numbers, OptimizerWrapper, Rows
 from funcnet.value import frozen
@@ -21,14 +22,14 @@ from funcnet.value import frozen
 class ScheduleFree(OptimizerWrapper):
     """Average the steps of an optimizer without momentum, which makes a schedule unnecessary: ``optax.contrib.schedule_free``.
 
-        x = (y - (1 - β) z) / β                     y params, at which gradients are taken; x their average, for evaluation
+        x = (y - (1 - β) z) / β                     y params, where gradients are computed; x average, for evaluation
         z ← z + the step of ``optimizer`` from y
         w = (largest η so far)^r      W ← W + w
         x ← x + w / W (z - x)
         y ← β x + (1 - β) z
 
-    Disable the momentum of the optimizer, as with ``Adam(betas=(0.0, 0.999))``: β replaces it. Evaluate and save x, which
-    ``opt.eval_params(state, params)`` returns. η is the optimizer's rate ``lr``, or 1 if it has none.
+    Disable the momentum of the optimizer, for example with ``Adam(betas=(0.0, 0.999))``: β replaces it. Evaluate and save x,
+    which ``opt.eval_params(state, params)`` returns. η is the optimizer's rate ``lr``, or 1 if it has none.
 
     Args:
         optimizer: The optimizer that makes the steps; its learning rate is a constant, or a warm-up to a constant.
@@ -63,12 +64,12 @@ class ScheduleFree(OptimizerWrapper):
     weight_lr_power: float = field(default=2.0, validator=number(0.0))
 
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
-        most = _larger(numbers["max_lr"], inner.rate("lr"))
+        most = larger(numbers["max_lr"], inner.rate("lr"))
         weight = most**self.weight_lr_power
         total = numbers["weight_sum"] + weight
         share = weight / total if not isinstance(total, Tensor) and total else _quotient(weight, total)
         ys = [y.to(z.dtype) for y, z in zip(columns[0], columns[2], strict=True)]
-        start = [y.clone() for y in ys] if self.donated else ys  # a donated optimizer overwrites the params it gets
+        start = [y.clone() for y in ys] if self.donated else ys  # a donated optimizer overwrites its params
         steps = inner.update([g.to(y.dtype) for g, y in zip(columns[1], ys, strict=True)], start)
         rows = (self._moved(*row, share) for row in zip(ys, steps, columns[2], strict=True))
         return {"step": numbers["step"], "weight_sum": total, "max_lr": most}, rows
@@ -83,24 +84,17 @@ class ScheduleFree(OptimizerWrapper):
         return plus(y, z, self.b1 - 1) / self.b1
 
     def eval_params(self, state: State, params: Params) -> Params:
-        """Return the average x in the dtypes of params, and the leaves of ``params`` that the optimizer does not step.
+        """Return the average x in the dtypes of ``params``, with the leaves of ``params`` that the optimizer does not step.
 
         Args:
             state: The state of the optimizer.
-            params: The params that are trained.
+            params: The params in training.
         """
         self._require_state(state)
         rows = zip(*flattening.flatten_together(params, state["z"]), strict=True)
         found = [y if z is None else self._average(y.to(z.dtype), z).to(y.dtype) for y, z in rows]
         made: Params = flattening.unflatten(params, iter(found))
         return made
-
-
-def _larger(a: Any, b: Any) -> Any:
-    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        return max(a, b)
-    a, b = (torch.as_tensor(one, dtype=torch.float64) for one in (a, b))
-    return torch.maximum(a, b.to(a.device))
 
 
 def _quotient(weight: Any, total: Any) -> Any:

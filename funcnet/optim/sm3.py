@@ -27,8 +27,8 @@ class SM3(MomentOptimizer):
     For a matrix of n rows and k columns the sums take n + k numbers instead of n k. Vectors have Adagrad's sums.
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``momentum`` it is a number, a schedule of the number of updates made, or
-            a 0-d tensor.
+        lr: η, the learning rate, in the unit of p. Like ``momentum``, it is a number, a schedule of the number of updates made,
+            or a 0-d tensor.
         momentum: μ, the decay rate of m.
         donated: Whether params and state may be overwritten; set by ``donate``.
         eps: ε, added under the root, in the unit of g².
@@ -37,7 +37,7 @@ class SM3(MomentOptimizer):
     State:
         step: Number of updates made.
         exp_avg: m, like params.
-        bounds: c₁, ..., cₙ joined to one vector for each param.
+        bounds: c₁, ..., cₙ concatenated into one vector for each param.
 
     Raises:
         ValueError: If a rate or ``eps`` is negative or not finite, or if ``momentum`` is outside 0 ≤ μ < 1.

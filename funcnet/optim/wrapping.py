@@ -1,4 +1,4 @@
-"""The base of optimizers that wrap another one and add numbers and trees to its state."""
+"""The base of optimizers that wrap another optimizer and add numbers and trees to its state."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -38,7 +38,7 @@ def _pure(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class OptimizerWrapper(Optimizer):
-    """The base of optimizers that wrap another one; a subclass defines ``numbers``, ``trees`` and ``step``.
+    """The base of optimizers that wrap another optimizer; a subclass defines ``numbers``, ``trees`` and ``step``.
 
     The base class adds ``init``, absent gradients, donation, half precision of the trees, and errors with paths.
 
@@ -71,7 +71,7 @@ class OptimizerWrapper(Optimizer):
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
         """Return the new numbers, and for each leaf the new param and its entries in ``trees``.
 
-        Rows that are generated one by one reuse memory.
+        A generator of rows reuses memory.
 
         Args:
             numbers: The numbers of the state, with this update counted in ``step``.
@@ -134,7 +134,7 @@ class OptimizerWrapper(Optimizer):
         try:
             columns = flattening.flatten_together(params, grads, *[state[name] for name in self.trees])
             places = [i for i, g in enumerate(columns[1]) if g is not None]
-            ready = self._judged([[column[i] for i in places] for column in columns], state["step"])
+            ready = self._checked([[column[i] for i in places] for column in columns], state["step"])
         except Exception as error:
             raise self._explained(error, grads, state, params) from None
         trees = (params, columns[0], grads, columns[1], places)
@@ -148,24 +148,24 @@ class OptimizerWrapper(Optimizer):
         counts = {name: self._number(state[name], one) for name, one in numbers.items()}
         return params, {**counts, **dict(zip(self.trees, own, strict=True)), "optimizer": inner.state}
 
-    def _judged(self, columns: Columns, step: Tensor) -> Columns:
+    def _checked(self, columns: Columns, step: Tensor) -> Columns:
         """Return the columns of leaves with a gradient, ready for a step; raise ``LookupError`` for misfits."""
         if self.donated and is_eager() and not is_writable(step):
             raise LookupError
         known = self._guards.find(columns, step) if columns[0] else None
         if known is not None and (not self.donated or known.is_apart(columns)):
             return columns
-        return self._guards.judge(columns, step, self.donated)[0]
+        return self._guards.check(columns, step, self.donated)[0]
 
     def _number(self, old: Tensor, new: Any) -> Tensor:
-        """Return a number as a tensor, with ``donated`` in the memory of the old one."""
+        """Return a number as a tensor; with ``donated``, in the memory of the old tensor."""
         made = kernels.beside(torch.as_tensor(new, dtype=old.dtype), old)
         return old.copy_(made) if self.donated else made
 
     def _require_state(self, state: State) -> None:
         names = [*self.numbers, *self.trees, "optimizer"]
         if not isinstance(state, dict) or {*state} != {*names}:
-            raise value_error(self, f"state must be a dict of {', '.join(names)}, as init makes it", state)
+            raise value_error(self, f"state must be a dict of {', '.join(names)}, as init returns it", state)
         for name, dtype in self.numbers.items():
             found = state[name]
             if not isinstance(found, Tensor) or found.dim() or found.dtype is not dtype:

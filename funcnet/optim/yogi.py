@@ -1,4 +1,4 @@
-"""Yogi: Adam whose mean square changes by at most a share of the squared gradient."""
+"""Yogi: Adam whose mean square changes by at most a fraction of the squared gradient."""
 
 from math import inf
 from typing import Any
@@ -17,13 +17,13 @@ from funcnet.value import frozen
 
 @frozen
 class Yogi(MomentOptimizer):
-    """Adam with an additive change of the denominator, which forgets large gradients slowly: ``optax.yogi``.
+    """Adam with an additive update of the denominator, which forgets large gradients slowly: ``optax.yogi``.
 
         m ← β₁ m + (1 - β₁) g      v ← v - (1 - β₂) sign(v - g²) g²          -g in place of g with maximize
         p ← p - η m̂ / (√v̂ + ε)                          m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
     Args:
-        lr: η, the learning rate, in the unit of p. Like ``betas`` it is a number, a schedule of the number of updates made, or a
+        lr: η, the learning rate, in the unit of p. Like ``betas``, it is a number, a schedule of the number of updates made, or a
             0-d tensor.
         betas: (β₁, β₂): β₁ is the decay rate of m, and v changes by (1 - β₂) g² per update.
         eps: ε, added to the denominator, in the unit of g.

@@ -17,10 +17,10 @@ DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat1
 
 
 def _floating(dtype: torch.dtype | None) -> torch.dtype:
-    """Return the dtype, torch's default for ``None``, which must be a floating one of known precision."""
+    """Return the dtype, by default torch's default dtype, after checking that it is in ``DIGITS``."""
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or dtype not in DIGITS:
-        raise value_error("random", "the dtype must be a floating one of " + ", ".join(map(str, DIGITS)), dtype)
+        raise value_error("random", "the dtype must be one of " + ", ".join(map(str, DIGITS)), dtype)
     return dtype
 
 
@@ -32,14 +32,14 @@ def _fractions(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype, digit
     return words.to(dtype) * 2.0**-digits
 
 
-def _in_order(who: str, low: float, high: float) -> tuple[float, float]:
-    """Return the bounds as floats: tensors cannot be multiplied by fractions."""
+def _require_bounds(who: str, low: float, high: float) -> tuple[float, float]:
+    """Return the bounds as floats, after checking them: a tensor cannot be multiplied by a ``Fraction``."""
     if not is_number(low) or not is_number(high) or low > high:
         raise value_error(who, "low and high must be finite numbers, low at most high", f"low={low!r}, high={high!r}")
     return float(low), float(high)
 
 
-def _spread(who: str, mean: float, std: float, least: float) -> tuple[float, float]:
+def _require_mean_and_std(who: str, mean: float, std: float, least: float) -> tuple[float, float]:
     if not is_number(mean) or not is_number(std) or std < least:
         rule = f"mean and std must be finite numbers, std {'above' if least else 'at least'} 0"
         raise value_error(who, rule, f"mean={mean!r}, std={std!r}")
@@ -70,7 +70,7 @@ def uniform(
     True
     """
     dtype = _floating(dtype)
-    low, high = _in_order("uniform", low, high)
+    low, high = _require_bounds("uniform", low, high)
     u = _fractions(rng, shape, dtype, DIGITS[dtype])
     if (low, high) == (0, 1):
         return u
@@ -80,7 +80,7 @@ def uniform(
 
 
 def _open(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Draw from 0 < u < 1, symmetric about ½: (i + ½) 2^-digits, with one digit less, which makes the half exact."""
+    """Draw from 0 < u < 1, symmetric about ½: (i + ½) 2^-digits, with one digit less so that the ½ is exact."""
     digits = DIGITS[dtype] - 1
     return _fractions(rng, shape, dtype, digits) + 0.5 * 2.0**-digits
 
@@ -109,7 +109,7 @@ def normal(
     torch.Size([2, 3])
     """
     dtype = _floating(dtype)
-    mean, std = _spread("normal", mean, std, 0.0)
+    mean, std = _require_mean_and_std("normal", mean, std, 0.0)
     u = _open(rng, shape, torch.promote_types(dtype, torch.float32))
     return (torch.erfinv(2 * u - 1) * (std * math.sqrt(2)) + mean).to(dtype)
 
@@ -123,11 +123,11 @@ def truncated_normal(
     high: float = 2.0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Draw from a normal distribution, given that the value lies between two bounds.
+    """Draw from a normal distribution truncated to the interval from ``low`` to ``high``.
 
         x ~ N(mean, std²) given low ≤ x ≤ high
 
-    The distribution function is inverted in float64. If both bounds are in one tail, probabilities are counted from its end.
+    The draw inverts the distribution function in float64. If both bounds are in one tail, it uses the probabilities of that tail.
 
     Args:
         rng: A key or an int seed.
@@ -135,7 +135,7 @@ def truncated_normal(
         mean: The mean before truncation.
         std: The standard deviation before truncation, above 0.
         low: The lower bound, a value and not a number of standard deviations.
-        high: The upper bound, likewise.
+        high: The upper bound, also a value.
         dtype: A floating dtype; by default torch's default dtype.
 
     Returns:
@@ -149,8 +149,8 @@ def truncated_normal(
     True
     """
     dtype = _floating(dtype)
-    low, high = _in_order("truncated_normal", low, high)
-    mean, std = _spread("truncated_normal", mean, std, math.ulp(0.0))
+    low, high = _require_bounds("truncated_normal", low, high)
+    mean, std = _require_mean_and_std("truncated_normal", mean, std, math.ulp(0.0))
     a, b = ((bound - mean) / std for bound in (low, high))
     u = _open(rng, shape, torch.float64)
     if max(a, -b) > _TAIL:

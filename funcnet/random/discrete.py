@@ -1,4 +1,4 @@
-"""Draws of events, whole numbers, classes and orders.
+"""Draws of booleans, whole numbers, classes and permutations.
 
 ``rng`` is a key or an int seed, ``shape`` a tuple of whole numbers, () for a single draw.
 """
@@ -39,7 +39,7 @@ def bernoulli(rng: Key | int, shape: tuple[int, ...] = (), p: float = 0.5) -> Te
 
 
 def permutation(rng: Key | int, n: int) -> Tensor:
-    """Draw a permutation of 0 ... n - 1, all orders with equal probability: the order of n random words.
+    """Draw a permutation of 0 ... n - 1, each with equal probability: the order of n random words.
 
     Args:
         rng: A key or an int seed.
@@ -104,7 +104,7 @@ def categorical(rng: Key | int, logits: Tensor, shape: tuple[int, ...] = (), dim
 
         x = argmax(logits + Gumbel noise)
 
-    A logit of -∞ is never drawn next to a finite one. Half precision is computed in float32.
+    A class with the logit -∞ is never drawn if another logit is finite. Half precision is computed in float32.
 
     Args:
         rng: A key or an int seed.
@@ -116,7 +116,7 @@ def categorical(rng: Key | int, logits: Tensor, shape: tuple[int, ...] = (), dim
         An int64 tensor with the axes ``shape``, then those of ``logits`` without ``dim``.
 
     Raises:
-        ValueError: If ``logits`` is not such a tensor.
+        ValueError: If ``logits`` is not floating, or has no classes along ``dim``.
 
     >>> categorical(0, torch.tensor([-torch.inf, 0.0]), (3,))
     tensor([1, 1, 1])
@@ -131,7 +131,7 @@ def categorical(rng: Key | int, logits: Tensor, shape: tuple[int, ...] = (), dim
 
 
 def _noisy(rng: Key | int, logits: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return logits plus Gumbel noise, separate for each of several draws."""
+    """Return logits plus Gumbel noise, with separate noise for each draw."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return wide + gumbel(rng, (*shape, *logits.shape), wide.dtype)
 
@@ -141,14 +141,14 @@ def choice(
 ) -> Tensor:
     """Draw from 0 ... a - 1, or from the rows of a tensor ``a``, with equal or given probabilities.
 
-    Without replacement no row is drawn twice. Each draw is then in proportion to ``p`` among those that are left.
+    Without replacement no row is drawn twice, and each draw has probabilities proportional to ``p`` among the remaining rows.
 
     Args:
         rng: A key or an int seed.
-        a: The number of choices, or a tensor whose rows are drawn.
+        a: The number of choices, or a tensor to draw rows of.
         shape: The shape of the draws.
         replace: Whether a choice may be drawn several times.
-        p: A floating tensor (a,) proportional to the probabilities; ``None`` for equal ones.
+        p: A floating tensor (a,) proportional to the probabilities; ``None`` for equal probabilities.
 
     Returns:
         An int64 tensor of this shape, or the rows of ``a``, (*shape, ...).

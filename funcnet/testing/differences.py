@@ -1,11 +1,11 @@
-"""Differences: the ``vjp`` of a layer against measured slopes, in float64.
+"""Finite differences: compare the ``vjp`` of a layer with numerical derivatives, in float64.
 
     f′(x) v = (8 (f₁ - f₋₁) - (f₂ - f₋₂)) / 12 h  + O(h⁴)               fₖ = f(x + k h v)
     right   = (-25 f₀ + 48 f₁ - 36 f₂ + 16 f₃ - 3 f₄) / 12 h  + O(h⁴)      left: the same with -h
 
 The first is used where f is smooth. A step of 10⁻³ leaves an error of about 10⁻¹³, both from h⁴ and from rounding (10⁻¹⁶ / h). If
-the step is too long for the curvature, or reaches over a kink, a shorter one is tried. The other two are used if x is on a kink,
-or closer to it than the shortest step: there any slope between the left and the right one is a derivative.
+the step is too long for the curvature, or crosses a kink, a shorter step is tried. The other two are used if x is on a kink, or
+closer to it than the shortest step: there, any number between the left and the right derivative is accepted.
 """
 
 import math
@@ -22,7 +22,7 @@ from funcnet.contract import Layer, Params
 from funcnet.errors import adds_location, describe, is_number, is_whole, value_error
 from funcnet.flattening import Tree
 from funcnet.random.keys import Key
-from funcnet.testing.blame import Judge, judged_down
+from funcnet.testing.blame import Check, check_with_blame
 from funcnet.testing.comparison import LawError, check_mirrored, largest, named, noise_like, prepared, run
 from funcnet.testing.directions import coefficients, direction, flat, slope_scale
 from funcnet.testing.precision import moves
@@ -37,10 +37,12 @@ _STENCILS: dict[int, dict[int, float]] = {
 }
 _STEPS = tuple(2.0**-k for k in (10, 12, 14, 16, 18, 20, 22))
 _SIDE_STEPS = (2.0**-14, 2.0**-20)
-# The share of |gy|·|y| that rounding may add to a slope at the first step: a few units in the last place, 2⁻⁵², divided by h.
+# The rounding error of a slope at the first step, relative to |gy|·|y|: a few units in the last place, 2⁻⁵², divided by h.
 _ROUNDING = 4 * 2.0**-52 / _STEPS[0]
 # A relative change of a gradient that is too large for rounding in float64.
 _JUMP = 1e-9
+# Largest magnitude of a small leaf that is measured along directions: steps are at least 1, and grow with the element.
+_SIMILAR = 8.0
 _FULL = 64
 _DIRECTIONS = 3
 _ENOUGH = 16
@@ -57,10 +59,10 @@ def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float
         x: The tree at which to differentiate.
         v: The direction, a tree like x; leaves of x with ``None`` here stay fixed.
         step: Size of the step, a factor of v. The default, 2⁻¹⁰, balances the error of the formula and rounding in float64.
-        side: 0 for the central difference, 1 or -1 for the slope from the right or the left.
+        side: 0 for the central difference, 1 or -1 for the derivative from the right or the left.
 
     Raises:
-        ValueError: If ``step`` is not a finite number above 0, or ``side`` not one of these.
+        ValueError: If ``step`` is not a finite number above 0, or ``side`` is not one of these numbers.
 
     >>> round(float(finite_difference(torch.sin, torch.zeros((), dtype=torch.float64), torch.ones(()))), 9)
     1.0
@@ -78,12 +80,13 @@ def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float
 def check_vjp(
     layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, tolerance: float = 1e-7
 ) -> dict[str, float | None]:
-    """Compare ``vjp`` with measured slopes, for every leaf of params and every floating leaf of x.
+    """Compare ``vjp`` with numerical derivatives, for every leaf of params and every floating leaf of x.
 
-    Everything is computed in float64, for one random gy. Each leaf is checked along random directions, and element by element
-    where one fails; a leaf of up to 64 elements with a smaller tolerance, which no error of one element can hide in. Errors are
-    relative to the gradient, or to the root mean square of the gradients of the leaf if that is larger. At a kink, as at 0 for
-    ReLU, any slope between the left and the right one passes.
+    Everything is computed in float64, for one random gy. Each leaf is checked along random directions, and element by element if
+    a direction fails. Leaves of up to 64 elements of similar size have a smaller tolerance along directions, so an error in one
+    element cannot hide among the others; elements of very different sizes are checked one by one. Errors are relative to the
+    gradient, or to the root mean square of the gradients of the leaf if that is larger. At a kink, like 0 for ReLU, any number
+    between the left and the right derivative passes.
 
     Args:
         layer: The layer to check.
@@ -94,13 +97,13 @@ def check_vjp(
 
     Returns:
         The largest error of each leaf, by path. It is ``None`` for a leaf whose gradient is ``None``: a label, a leaf that y does
-        not depend on, and params that a layer names in ``non_trainable``.
+        not depend on, or params that a layer lists in ``non_trainable``.
 
     Raises:
-        AssertionError: With the path, the index, both numbers and the relative error of the worst element found; and for a
-            ``None`` in place of a gradient. For a net the message names the first layer in it that fails with what it got in the
-            net.
-        ValueError: If ``layer`` is not a layer, or ``tolerance`` not a finite number of at least 0.
+        AssertionError: With the path, the index, both numbers and the relative error of the worst element found; also for
+            ``None`` in place of a gradient. For a net, the message names the first inner layer that fails alone, with the
+            arguments that it received in the net.
+        ValueError: If ``layer`` is not a layer, or ``tolerance`` is not a finite number of at least 0.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> sorted(check_vjp(Linear(3, 2), torch.ones(4, 3)))
@@ -110,12 +113,12 @@ def check_vjp(
         raise value_error("check_vjp", "layer must be a layer (a value with init, apply and vjp)", describe(layer))
     if not is_number(tolerance) or tolerance < 0:
         raise value_error("check_vjp", "tolerance must be a finite number of at least 0", repr(tolerance))
-    judge: Judge = lambda one, p, given, key: _compared(one, p, given, key, tolerance)
-    found: dict[str, float | None] = judged_down(judge, layer, *prepared(layer, x, params, rng), rng)
+    check: Check = lambda one, p, given, key: _compare_gradients(one, p, given, key, tolerance)
+    found: dict[str, float | None] = check_with_blame(check, layer, *prepared(layer, x, params, rng), rng)
     return found
 
 
-def _compared(layer: Layer, params: Params, x: Any, rng: Key | int, tolerance: float) -> dict[str, float | None]:
+def _compare_gradients(layer: Layer, params: Params, x: Any, rng: Key | int, tolerance: float) -> dict[str, float | None]:
     y, cache = run(layer, params, x, rng)
     gy = noise_like(y, random.fold_in(rng, _FULL))
     values, gradients = named((params, x)), named(layer.vjp(params, cache, gy))
@@ -126,12 +129,12 @@ def _compared(layer: Layer, params: Params, x: Any, rng: Key | int, tolerance: f
         layer = with_declared_rules(layer, params, x, rng, gy)
     measure = _Measure(layer, rng, values, gy, _ROUNDING * float(flat(gy).abs() @ flat(y).abs()), tolerance)
     found = tree.names(gradients)
-    return {path: measure.judged(path, leaf, found.get(path)) for path, leaf in tree.names(values).items()}
+    return {path: measure.check(path, leaf, found.get(path)) for path, leaf in tree.names(values).items()}
 
 
 @attrs.frozen
 class _Slope:
-    """A slope from ``vjp`` and as measured, at the element ``index``, or ``None`` for several elements."""
+    """A derivative from ``vjp`` and from differences, at the element ``index``; ``None`` for several elements."""
 
     analytic: float
     numeric: float
@@ -141,7 +144,7 @@ class _Slope:
 
 @attrs.frozen(eq=False)
 class _Measure:
-    """The slopes of t -> ⟨gy, y(values + t v)⟩, for v in one leaf at a time."""
+    """The derivatives of t -> ⟨gy, y(values + t v)⟩ at 0, for v in one leaf at a time."""
 
     layer: Layer
     rng: Key | int
@@ -152,9 +155,9 @@ class _Measure:
 
     @cached_property
     def lost(self) -> dict[str, Tensor]:
-        """How much of the slope and of each gradient is rounding, by path: how far they move with the last digits of the input.
+        """The rounding errors of the slope and of each gradient, by path: how far they move with the last digits of the input.
 
-        Where large terms cancel, a true gradient of 0 leaves nothing else. A jump of a gradient at a kink is not rounding.
+        Where large terms cancel, a gradient of 0 is computed as nothing but rounding. A jump at a kink is not rounding.
         """
         moved = moves(self._slope_and_gradients, (self.values, self.gy), 2.0**-52)
         size = max([largest(leaf) for leaf in tree.leaves((self.values, self.gy))], default=0.0)
@@ -166,8 +169,8 @@ class _Measure:
         slope = flat(gy) @ flat(y)
         return {"": slope, **tree.names(named(self.layer.vjp(values["params"], cache, gy)))}
 
-    def judged(self, path: str, leaf: Tensor, g: Tensor | None) -> float | None:
-        """Return the largest error in a leaf; ``None`` for one that has no gradient and needs none."""
+    def check(self, path: str, leaf: Tensor, g: Tensor | None) -> float | None:
+        """Return the largest error in a leaf; ``None`` for a leaf that has no gradient and needs none."""
         if g is not None:
             return self.worst(path, leaf, g)
         non_trainable = {name for part in parts(self.layer) if isinstance(part, Layer) for name in part.non_trainable}
@@ -180,7 +183,7 @@ class _Measure:
         return None
 
     def _is_frozen(self, path: str) -> bool:
-        """Tell whether a leaf is in a layer that is not trainable; of layers with the same path the outermost counts."""
+        """Return whether a leaf is in a layer that is not trainable; among layers with the same path, the outermost decides."""
         outermost = dict(reversed([*walk(self.layer)]))
         frozen = [f"params.{at}".rstrip(".") for at, part in outermost.items() if not part.trainable]
         return any(f"{path}.".startswith(f"{at}.") for at in frozen)
@@ -215,11 +218,12 @@ class _Measure:
     def _quick(self, path: str, leaf: Tensor, g: Tensor) -> list[_Slope]:
         """Measure a small leaf along directions with all its elements; return no slope if one disagrees.
 
-        The coefficients are random, so errors do not cancel. The error of one element may be 1/√n of the tolerance in that of the
-        direction, where n is the number of elements; that much is allowed.
+        The coefficients are random, so errors do not cancel. An error of one element that is as large as the tolerance changes
+        the slope along a direction by about 1/√n of the tolerance, where n is the number of elements: no more is allowed. Among
+        elements of very different sizes it could be smaller, so they are left to the search.
         """
         slopes, n = list[_Slope](), leaf.numel()
-        for seed in range(_DIRECTIONS if n > _DIRECTIONS else 0):
+        for seed in range(_DIRECTIONS if n > _DIRECTIONS and float(leaf.abs().max()) <= _SIMILAR else 0):
             v = coefficients(n, seed).to(leaf).reshape(leaf.shape) * leaf.abs().clamp_min(1)
             found = self._closest(path, v, g, _STEPS[:2], self.tolerance / n**0.5)
             if found.error > self.tolerance / n**0.5:
@@ -228,7 +232,7 @@ class _Measure:
         return slopes
 
     def _search(self, path: str, leaf: Tensor, g: Tensor, indices: Tensor, seed: int) -> Iterator[_Slope]:
-        """Measure along signs at these elements; where that fails, search both halves of them for the cause."""
+        """Measure along random signs at these elements; if this fails, search both halves of them for the cause."""
         v = direction(leaf, indices, seed)
         if len(indices) == 0:
             return
@@ -246,9 +250,9 @@ class _Measure:
                 yield from self._search(path, leaf, g, half, seed)
 
     def _compare(self, path: str, v: Tensor, g: Tensor, *, kinks: bool) -> _Slope:
-        """Measure along v with the longest step that agrees with g, or else the one that agrees best.
+        """Measure along v with the longest step that agrees with g, or else with the step that agrees best.
 
-        With ``kinks`` a kink excuses a difference. That is right for one element; with several it would hide errors.
+        With ``kinks``, a kink excuses a difference. This is right for one element; for several it would hide errors.
         """
         best = self._closest(path, v, g, _STEPS, self.tolerance)
         if best.error <= self.tolerance:
@@ -271,7 +275,7 @@ class _Measure:
         return best
 
     def _on_a_kink(self, path: str, v: Tensor, analytic: float, floor: float) -> bool:
-        """Tell whether ``analytic`` is between the slopes from the left and from the right."""
+        """Return whether ``analytic`` is between the derivatives from the left and from the right."""
         for step in _SIDE_STEPS:
             low, high = sorted((self._slope(path, v, step, -1), self._slope(path, v, step, 1)))
             slack = self.tolerance * max(abs(low), abs(high), floor) + self.rounding
@@ -284,7 +288,7 @@ class _Measure:
         return float(flat(self.gy) @ finite_difference(self._output, self.values, along, step, side))
 
     def _lost(self, path: str, v: Tensor) -> float:
-        """Return how much rounding may change the slope along v, as measured and from ``vjp``."""
+        """Return how much rounding can change the slope along v, both from differences and from ``vjp``."""
         return 4 * (float(self.lost[""]) / _STEPS[0] + float((self.lost.get(path, torch.zeros(())) * v.abs()).sum()))
 
     def _output(self, values: Tree) -> Tensor:

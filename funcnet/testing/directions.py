@@ -1,5 +1,7 @@
 """Directions: the vectors along which ``check_vjp`` measures slopes, and the scale of a slope along them."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ def slope_scale(g: Tensor, v: Tensor) -> float:
     >>> round(slope_scale(torch.ones(4), torch.eye(2).reshape(4)), 6)
     1.414214
     """
-    return float(torch.linalg.vector_norm(g) * torch.linalg.vector_norm(v)) / max(g.numel(), 1) ** 0.5
+    return float(torch.linalg.vector_norm(g) * torch.linalg.vector_norm(v)) / math.sqrt(max(g.numel(), 1))
 
 
 def direction(leaf: Tensor, indices: Tensor, seed: int) -> Tensor:

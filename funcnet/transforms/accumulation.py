@@ -23,7 +23,7 @@ from funcnet.value import Value, frozen
 
 @frozen
 class Accumulated(Value):
-    """The loss of a net and its gradient, computed in micro-batches; made with ``accumulate``.
+    """The loss of a net and its gradient, computed in micro-batches; made by ``accumulate``.
 
         value = Σ wᵢ valueᵢ / Σ wᵢ        grads = Σ wᵢ gradsᵢ / Σ wᵢ        wᵢ = loss.weight_of(targetᵢ)
 
@@ -90,7 +90,7 @@ class Accumulated(Value):
         Args:
             x: The input of the batch.
             target: Its target.
-            exactly: Whether there are always k parts, of which some may be empty; else fewer rows than k make fewer parts.
+            exactly: Whether to return k parts in any case, some of them empty; otherwise fewer than k rows give fewer parts.
 
         Returns:
             A list of pairs (x, target).
@@ -119,10 +119,10 @@ def keys_of(rng: Key | int | None, count: int) -> list[Key | None]:
 
 def row_count(leaf: Any) -> int:
     """Return the size of the first axis; -1 for numbers and sparse tensors, which cannot be divided along it."""
-    return leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() and leaf.layout in _CUT else -1
+    return leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() and leaf.layout in _DIVISIBLE else -1
 
 
-_CUT = (torch.strided, torch.jagged)
+_DIVISIBLE = (torch.strided, torch.jagged)
 
 
 def _rows(values: Any, a: int, b: int) -> Any:
@@ -157,25 +157,25 @@ def _divided(grads: Params, share: Any, params: Params) -> Params:
 
 @adds_location("accumulate")
 def accumulate(net: Layer, loss: Loss, k: int) -> Accumulated:
-    """Compute loss and gradients of a batch in ``k`` micro-batches, with a k-th of the memory.
+    """Compute loss and gradients of a batch in ``k`` micro-batches, with 1/k of the memory for caches.
 
         value = Σ wᵢ valueᵢ / Σ wᵢ        grads = Σ wᵢ gradsᵢ / Σ wᵢ        wᵢ = loss.weight_of(targetᵢ)
 
     With ``reduction="sum"`` values and gradients are added. Value and gradients equal those of the whole batch up to rounding,
-    however rows are weighted and labels ignored. A net that is ``batch_dependent`` sees the micro-batches, and ``update_stats``
-    takes the statistics of the last. Micro-batch i of a stochastic net has the key ``fold_in(rng, i)``.
+    also if rows are weighted or labels ignored. A net that is ``batch_dependent`` sees one micro-batch at a time, and
+    ``update_stats`` uses the statistics of the last one. Micro-batch i of a stochastic net has the key ``fold_in(rng, i)``.
 
     Args:
         net: The net.
         loss: The loss, with one value.
-        k: Number of micro-batches; a batch with fewer rows makes fewer.
+        k: Number of micro-batches; a batch with fewer rows has one for each row.
 
     Returns:
-        A function ``(params, x, target, rng=None) -> (value, grads, cache)`` like that of ``value_and_grads``; ``cache`` is that
-        of the last micro-batch.
+        A function ``(params, x, target, rng=None) -> (value, grads, cache)``, like the result of ``value_and_grads``; ``cache``
+        is the cache of the last micro-batch.
 
     Raises:
-        ValueError: If ``k`` is below 1, or ``value_and_grads`` refuses the net or the loss.
+        ValueError: If ``k`` is below 1, or ``value_and_grads`` rejects the net or the loss.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> from funcnet.losses.regression import MSE

@@ -24,7 +24,7 @@ from funcnet.value import Value, frozen
 
 @frozen
 class ClippedGrads(Value):
-    """The losses of rows, and the mean of their clipped gradients; made with ``clipped_grads``.
+    """The losses of rows, and the mean of their clipped gradients; made by ``clipped_grads``.
 
         wᵢ = min(1, C / ‖gradsᵢ‖)        grads = Σ wᵢ gradsᵢ / B
 
@@ -50,11 +50,11 @@ class ClippedGrads(Value):
     @adds_location("clipped_grads")
     def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Grads]:
         if self.step.net.stochastic:  # the noise of a row comes from its own key, while a batch has only one
-            return self._of_stored(params, x, target, rng)
+            return self._from_stored(params, x, target, rng)
         values, norms = self._norms(params, x, target)
         y, cache = self.step.net.apply(params, x)
         if {len(one) if one.dim() else 0 for one in tree.leaves(y)} != {len(values)}:
-            return self._of_stored(params, x, target, rng)
+            return self._from_stored(params, x, target, rng)
         gy = self._row_by_row(y, target, self._weights(norms))
         del y
         return values, self.step.net.grads(params, cache, gy)
@@ -63,13 +63,13 @@ class ClippedGrads(Value):
         """Return the gradient of y of each row's own loss, times its weight."""
         rows, targets = tree.map(lambda leaf: leaf.unsqueeze(1), (y, target))
         gy = mapped(len(weights), lambda *row: self.step.loss.value_and_grad(*row)[1], rows, targets) if len(weights) else rows
-        return tree.map(lambda g: rounded(in_single(g) * _beside(weights, g), g).flatten(0, 1), gy)
+        return tree.map(lambda g: rounded(in_single(g) * _per_row(weights, g), g).flatten(0, 1), gy)
 
-    def _of_stored(self, params: Params, x: Any, target: Any, rng: Key | int | None) -> tuple[Tensor, Params]:
+    def _from_stored(self, params: Params, x: Any, target: Any, rng: Key | int | None) -> tuple[Tensor, Params]:
         values, grads = per_example_grads(self.step.net, self.step.loss)(params, x, target, rng)
         squares = [in_single(g).flatten(1).square().sum(1) for g in tree.leaves(grads)]
         weights = self._weights(sum(squares, values.new_zeros(len(values))).sqrt())
-        return values, tree.map(lambda g: rounded((in_single(g) * _beside(weights, g)).sum(0), g), grads)
+        return values, tree.map(lambda g: rounded((in_single(g) * _per_row(weights, g)).sum(0), g), grads)
 
     def _weights(self, norms: Tensor) -> Tensor:
         """Return wᵢ / B; the weight for a norm of 0 is 1 / B."""
@@ -80,24 +80,24 @@ class ClippedGrads(Value):
         return f"clipped_grads({self.step.net!r}, {self.step.loss!r}, {self.max_norm!r}{more})"
 
 
-def _beside(weights: Tensor, g: Tensor) -> Tensor:
-    """Return the weights of rows with the axes of g, the rows along the first."""
+def _per_row(weights: Tensor, g: Tensor) -> Tensor:
+    """Return one weight per row, with the axes of g."""
     return weights.reshape(-1, *[1] * (g.dim() - 1))
 
 
 @adds_location("clipped_grads")
 def clipped_grads(net: Layer, loss: Loss, max_norm: float, batch_size: float | None = None) -> ClippedGrads:
-    """Compute the mean of the rows' clipped gradients, whose dependence on any single row is bounded.
+    """Compute the mean of the rows' clipped gradients, which bounds the influence of each row.
 
         gradsᵢ = ∂ loss(net(params, xᵢ), targetᵢ) / ∂ params
         wᵢ     = min(1, C / ‖gradsᵢ‖)        grads = Σ wᵢ gradsᵢ / B
 
-    Another row changes ``grads`` by at most ``max_norm`` / B, which the noise of ``AddPrivacyNoise`` hides.
+    One more row changes ``grads`` by at most ``max_norm`` / B, which the noise of ``AddPrivacyNoise`` hides.
 
-    This takes one forward and one backward pass more than ``per_example_norms``. For three Linears of 512 features and 128 rows
-    it takes a twentieth of the time with stored gradients, for convolutions and small nets about the same. Gradients of rows are
-    stored only for stochastic nets. A row with NaN or infinity in x or in its gradient makes ``grads`` NaN, as in any mean:
-    remove it first.
+    This takes one forward and one backward pass more than ``per_example_norms``. Compared with stored gradients, it takes a
+    twentieth of the time for three Linears of 512 features and 128 rows, and about the same time for convolutions and small nets.
+    Gradients of rows are stored only for stochastic nets. A row with NaN or infinity in x or in its gradient makes ``grads`` NaN,
+    as in any mean: remove it first.
 
     Args:
         net: A net whose rows do not depend on each other, and whose output has one row for each row of x.
@@ -110,7 +110,7 @@ def clipped_grads(net: Layer, loss: Loss, max_norm: float, batch_size: float | N
         A function ``(params, x, target, rng=None) -> (values, grads)``, where ``values[i]`` is the loss of row i.
 
     Raises:
-        ValueError: If ``max_norm`` or ``batch_size`` is not a finite number above 0, or ``per_example_grads`` refuses the net or
+        ValueError: If ``max_norm`` or ``batch_size`` is not a finite number above 0, or ``per_example_grads`` rejects the net or
             the loss.
 
     References:

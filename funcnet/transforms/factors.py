@@ -1,8 +1,8 @@
-"""Factors: the terms of which a layer's gradient is a product, kept for all examples until ``vmap`` ends.
+"""Factors: tensors whose product is a layer's gradient, kept for all examples until ``vmap`` ends.
 
-Under ``vmap`` the gradients of a Linear for each example are in memory that ``vmap`` allocates, computed with a kernel that it
-chooses. A stand-in for the layer therefore returns the two factors of its gradient, x and gy, which are small. Outside of
-``vmap`` they give the gradients of all examples in one product, or only their squares.
+Under ``vmap``, the kernel that computes a Linear's gradients for each example, and the memory for them, cannot be chosen. A
+stand-in for the layer therefore returns the two factors of its gradient, x and gy, which are small. Outside of ``vmap`` one
+product computes the gradients of all examples from them, or only their squared norms.
 """
 
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ class Factored(StandIn):
 
 
 def has_factors(layer: Layer) -> bool:
-    """Tell whether the gradient of a layer's params is a product known here."""
+    """Return whether the gradient of a layer's params is a product of factors."""
     return _KNOWN.get(type(layer), lambda layer: False)(layer)
 
 
@@ -77,7 +77,7 @@ def grads_of(factors: Factors) -> Params:
 
 
 def squares_of(factors: Factors) -> Tensor:
-    """Return the squares of the norms of these gradients, which are not formed if that saves work."""
+    """Return the squared norms of these gradients, without computing the gradients if that saves work."""
     layer, cache, gy = factors
     if type(layer) is LayerNorm:
         grads = [in_single(leaf).flatten(1) for leaf in tree.leaves(_affine_grads(*factors))]
@@ -94,7 +94,7 @@ def squares_of(factors: Factors) -> Tensor:
 
 
 def _has_convolution(layer: Any, x: Tensor, gy: Tensor, *, for_norms: bool = False) -> bool:
-    """Tell whether the weight gradients of a convolution are computed as another convolution, and faster that way."""
+    """Return whether the weight gradients of a convolution are computed as another convolution, because that is faster."""
     if type(layer) is Linear or prod(x.shape[1 : x.dim() - layer.axes - 1]) != 1:
         return False
     channels, *sizes = layer.param_shapes()["weight"]
@@ -120,7 +120,7 @@ def _count(layer: Any, x: Tensor, gy: Tensor) -> int:
 
 
 def _weight_grads(layer: Any, x: Tensor, gy: Tensor) -> Tensor:
-    """Return the gradients of a weight, of one group after the other."""
+    """Return the gradients of a weight, one group after the other."""
     n, count = len(gy), _count(layer, x, gy)
     if _has_convolution(layer, x, gy):
         return _joined(n, _convolution_grads(layer, x, gy))

@@ -34,7 +34,7 @@ from funcnet.wrapper import Rearranging
 _CALLS_EACH_CHILD_ONCE = (Serial, Branching, Graph, Rearranging)
 
 
-def _of_rows(value: Any, attribute: Any, step: ValueAndGrads) -> None:
+def _validate_rows(value: Any, attribute: Any, step: ValueAndGrads) -> None:
     if step.net.batch_dependent:
         rule = "a row of the output must not depend on other rows, as it does with batch statistics"
         raise value_error(value, rule, "a net that is batch_dependent")
@@ -45,7 +45,7 @@ def _of_rows(value: Any, attribute: Any, step: ValueAndGrads) -> None:
 
 @frozen
 class PerExample(Value):
-    """The losses of rows, and their gradients or the norms of these; made with ``per_example_grads`` or ``per_example_norms``.
+    """The losses of rows, and their gradients or gradient norms; made by ``per_example_grads`` or ``per_example_norms``.
 
         gradsᵢ = ∂ loss(net(params, xᵢ), targetᵢ) / ∂ params        normᵢ = ‖gradsᵢ‖ over all params
 
@@ -54,7 +54,7 @@ class PerExample(Value):
         only_norms: Whether to return the norms of the gradients instead of the gradients.
     """
 
-    step: ValueAndGrads = field(validator=_of_rows)
+    step: ValueAndGrads = field(validator=_validate_rows)
     only_norms: bool
     _factored: ValueAndGrads = field(init=False, eq=False)
 
@@ -68,7 +68,7 @@ class PerExample(Value):
     def __call__(self, params: Params, x: Any, target: Any, rng: Key | int | None = None) -> tuple[Tensor, Any]:
         n = self._rows(x, target)
         if not n:
-            return self._of_none(params, x, target, rng)
+            return self._of_empty_batch(params, x, target, rng)
         rows, targets = tree.map(lambda leaf: leaf.unsqueeze(1), (x, target))
         one = lambda *row: self._factored(params, *row)[:2]
         values, grads = mapped(n, one, rows, targets, *self._keys(rng, n))
@@ -76,11 +76,11 @@ class PerExample(Value):
             return values, replace_factors(grads, grads_of)
         return values, sum(tree.leaves(replace_factors(grads, squares_of)), values.new_zeros(n)).sqrt()
 
-    def _of_none(self, params: Params, x: Any, target: Any, rng: Key | int | None) -> tuple[Tensor, Any]:
-        """Return the result for a batch without rows, which a random draw may give: that for a row of zeros, without the row."""
+    def _of_empty_batch(self, params: Params, x: Any, target: Any, rng: Key | int | None) -> tuple[Tensor, Any]:
+        """Return the result for an empty batch, which random sampling can give: that of a row of zeros, without the row."""
         x, target = tree.map(lambda leaf: leaf.new_zeros((1, *leaf.shape[1:])), (x, target))
-        none: tuple[Tensor, Any] = tree.map(lambda leaf: leaf[:0], self(params, x, target, rng))
-        return none
+        empty: tuple[Tensor, Any] = tree.map(lambda leaf: leaf[:0], self(params, x, target, rng))
+        return empty
 
     def _rows(self, x: Any, target: Any) -> int:
         sizes = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else -1 for leaf in tree.leaves((x, target))}
@@ -112,7 +112,7 @@ class _Measured(StandIn):
 
 
 def _factored(layer: Layer, *, only_norms: bool) -> Layer:
-    """Return the net with stand-ins that give factors or squares; combinators that may run a layer twice give no factors."""
+    """Return the net with stand-ins that return factors or squares; layers that may run twice return no factors."""
     if isinstance(layer, _CALLS_EACH_CHILD_ONCE) and layer.calls_each_child_once:
         children = {name: _factored(child, only_norms=only_norms) for name, child in layer.children().items()}
         return layer.with_children(children)
@@ -134,7 +134,7 @@ def per_example_grads(net: Layer, loss: Loss) -> PerExample:
         gradsᵢ = ∂ loss(net(params, xᵢ), targetᵢ) / ∂ params
 
     Row i equals the result of ``value_and_grads`` for ``x[i:i + 1]`` and ``target[i:i + 1]``. Row i of a stochastic net has the
-    key ``fold_in(rng, i)``. A batch may be empty, as when rows are drawn at random for differentially private training.
+    key ``fold_in(rng, i)``. A batch can be empty, as when rows are drawn at random for differentially private training.
 
     A loop over the rows takes 4 to 12 times as long, or twice as long where computing the gradients takes longer than writing
     them, as for five convolutions of 64 channels. ``torch.func.vmap`` of ``torch.func.grad`` takes 1.0 to 5 times as long.
@@ -148,7 +148,7 @@ def per_example_grads(net: Layer, loss: Loss) -> PerExample:
         new first axis of N.
 
     Raises:
-        ValueError: If ``net`` or ``loss`` is ``batch_dependent``, or ``value_and_grads`` refuses them.
+        ValueError: If ``net`` or ``loss`` is ``batch_dependent``, or ``value_and_grads`` rejects them.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> from funcnet.losses.regression import MSE
@@ -181,7 +181,7 @@ def per_example_norms(net: Layer, loss: Loss) -> PerExample:
         A function ``(params, x, target, rng=None) -> (values, norms)``, both (N,).
 
     Raises:
-        ValueError: If ``net`` or ``loss`` is ``batch_dependent``, or ``value_and_grads`` refuses them.
+        ValueError: If ``net`` or ``loss`` is ``batch_dependent``, or ``value_and_grads`` rejects them.
 
     References:
         Goodfellow 2015, "Efficient per-example gradient computations".

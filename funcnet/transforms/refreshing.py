@@ -1,4 +1,4 @@
-"""Fresh running statistics for params that no training step has seen, like averaged ones."""
+"""Fresh running statistics for params that no training step has seen, like averaged params."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -25,15 +25,15 @@ def refresh_stats(
 
         stats ← initial values        stats ← update_stats for each batch
 
-    The averages of ``EMA`` or ``SWA`` contain running statistics that fit no net. This runs ``net`` on some batches in training
-    mode, and collects new statistics. All other params stay, and so do statistics that training does not move, like those of a
-    norm in ``freeze``.
+    Averaged params from ``EMA`` or ``SWA`` contain running statistics that do not match the averaged weights. This function runs
+    ``net`` on some batches in training form, and collects new statistics. All other params stay the same, and so do statistics
+    that training does not move, like those of ``freeze(layer.inference())``.
 
     Args:
         net: The net for training, not its ``inference()``.
         params: Its params.
         batches: The x of each batch, without targets: ``x.split(100)``.
-        momentum: The momentum of all norms during this; ``None`` for the mean over all batches.
+        momentum: The momentum of all norms while collecting; ``None`` for the mean over all batches.
         rng: The key of a stochastic net; batch i has ``fold_in(rng, i)``.
 
     Returns:
@@ -56,11 +56,11 @@ def refresh_stats(
     _Momentum(momentum)
     if not net.has_running_stats:
         return params
-    fresh = _fresh(net)
+    fresh = _initial_stats(net)
     params = tree.map_with_path(lambda path, p: fresh[path].to(p).expand_as(p).clone() if path in fresh else p, params)
     collecting, count = map_layers(lambda layer: layer.replace(momentum=momentum) if _is_norm(layer) else layer, net), 0
     with torch.no_grad():
-        for count, x in enumerate(_several(batches), 1):
+        for count, x in enumerate(_require_batches(batches), 1):
             _, cache = collecting.apply(params, x, None if rng is None else random.fold_in(rng, count - 1))
             params = collecting.update_stats(params, cache)
     if not count:
@@ -68,8 +68,8 @@ def refresh_stats(
     return params
 
 
-def _several(batches: Any) -> Iterable[Any]:
-    """Return the batches; a tensor is refused, because it would be read as a list of rows."""
+def _require_batches(batches: Any) -> Iterable[Any]:
+    """Return the batches. A tensor raises ``ValueError``: it would be read as a list of rows."""
     if not isinstance(batches, Iterable) or isinstance(batches, Tensor):
         raise value_error(
             "refresh_stats", "batches must be a list of batches, or an iterable of them, such as x.split(100)", batches
@@ -88,7 +88,7 @@ def _is_norm(layer: Layer) -> bool:
     return not isinstance(layer, Combinator) and layer.has_running_stats and hasattr(layer, "momentum")
 
 
-def _fresh(net: Layer) -> dict[str, Any]:
+def _initial_stats(net: Layer) -> dict[str, Any]:
     """Return the initial statistics of every norm by path: params that evaluation reads but nothing trains, and counters."""
     found: dict[str, Any] = {}
     for path, layer in _norms(net, ""):
@@ -99,7 +99,7 @@ def _fresh(net: Layer) -> dict[str, Any]:
 
 
 def _norms(layer: Layer, path: str) -> Iterator[tuple[str, Layer]]:
-    """Yield the norms whose statistics move, with their paths; those within a ``freeze`` do not."""
+    """Yield the norms whose statistics move, with their paths."""
     if _is_norm(layer):
         yield path, layer
     for name, child in children_of(layer).items() if layer.has_running_stats else ():

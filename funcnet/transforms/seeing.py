@@ -28,13 +28,13 @@ class _Recorder(StandIn):
 
 
 def intermediates(net: Layer, params: Params, x: Any, rng: Rng = None) -> dict[str, Any]:
-    """Return the output of every layer of a net by path, outermost first; that of the net itself has the path ``""``.
+    """Return the output of every layer of a net by path, outermost first; the path of the net itself is ``""``.
 
         value[path] = y of the layer at that path
 
     A layer that runs several times, as in ``scan`` and ``shared``, has a tuple of its outputs. If a wrapper and its layer have
-    the same path, the wrapper counts, as in ``at``. Layers that run within ``vmap``, as in ``ensemble``, are left out, and so are
-    layers that never run. For the outputs in evaluation, pass ``net.inference()``.
+    the same path, the output is the wrapper's, as in ``at``. Layers that run within ``vmap``, as in ``ensemble``, are left out,
+    and so are layers that never run. For the outputs in evaluation, pass ``net.inference()``.
 
     Args:
         net: The net.
@@ -65,7 +65,7 @@ def intermediates(net: Layer, params: Params, x: Any, rng: Rng = None) -> dict[s
 
 
 def _recording(layer: Layer, path: str, found: list[_Recorder], level: int) -> _Recorder:
-    """Return a net whose layers record their outputs, and list these layers in ``found``, the last first."""
+    """Return a net whose layers record their outputs, and append these layers to ``found``, the last one first."""
     children = children_of(layer)
     inside = {
         name: _recording(child, ".".join(filter(None, (path, name))), found, level)
@@ -81,11 +81,11 @@ def jacobian(net: Layer, params: Params, x: Tensor) -> Tensor:
 
         J[i, j] = ∂yᵢ / ∂xⱼ
 
-    It is ``input_grad`` of all unit vectors, mapped at once. The rows of a batch do not depend on each other, so most of the
-    Jacobian of a batch is 0: pass one row, or use ``torch.func.vmap``. Surrogates count with their declared gradient.
+    It is ``input_grad`` for all unit vectors at once, with ``vmap``. The rows of a batch do not depend on each other, so most of
+    the Jacobian of a batch is 0: pass one row, or use ``torch.func.vmap``. For surrogates it contains the declared gradient.
 
     Args:
-        net: A net from a floating tensor to one, which needs no key: for others pass ``net.inference()``.
+        net: A net from one floating tensor to another that needs no key. For a stochastic net pass ``net.inference()``.
         params: Its params.
         x: Its input.
 

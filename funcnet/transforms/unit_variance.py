@@ -1,4 +1,4 @@
-"""LSUV initialization: initial params that depend on data, with which the output of every layer has variance 1."""
+"""LSUV initialization: initial params computed from data so that the output of every layer has variance 1."""
 
 from typing import Any
 
@@ -27,13 +27,13 @@ class _Search:
         self.found: dict[str, Tensor] = {}
 
     def first(self, path: str) -> Tensor:
-        """Return the weight to scale: an orthonormal one if there is a key, else the given one."""
+        """Return the weight to scale: an orthonormal weight if there is a key, else the given weight."""
         w = self.weights[path]
         return w if self.key is None else Orthogonal()(random.fold_in(self.key, path), tuple(w.shape), w.dtype).to(w.device)
 
 
 class _Scaling(StandIn):
-    """A layer that scales its weight to an output of variance 1 in its first run, and then keeps it."""
+    """A layer that scales its weight in its first run, so that its output has variance 1, and then keeps it."""
 
     path: str
     search: _Search
@@ -48,7 +48,7 @@ class _Scaling(StandIn):
         return self.original.apply({**params, "weight": search.found[self.path].to(given.dtype)}, x, rng)
 
     def _scaled(self, params: Any, x: Any, rng: Rng) -> Tensor:
-        """Divide the weight by the standard deviation of the output until that is near 1; with zero biases once is enough."""
+        """Divide the weight by the standard deviation of the output until it is near 1; with zero biases, once is enough."""
         w = self.search.first(self.path)
         for _ in range(self.search.iterations):
             y = self.original.apply({**params, "weight": w.to(params["weight"].dtype)}, x, rng)[0]
@@ -72,21 +72,21 @@ def lsuv(
     tolerance: float = 0.01,
     iterations: int = 10,
 ) -> Params:
-    """Return params with which the output of every linear layer and convolution has variance 1: LSUV initialization.
+    """Return params that give the output of every linear layer and convolution variance 1: LSUV initialization.
 
         w ← orthonormal        w ← w / √var(y)        for one layer after the other, in the order in which they run
 
     The net runs once. Each layer draws an orthonormal weight and scales it, and the layers after it see its scaled output. Layers
-    in branches and residuals take part. Layers in ``freeze`` keep their weights, and so do those whose weight is not stored as
-    such, as in ``ensemble``, ``repeat`` and ``weight_norm``. All other params stay.
+    in branches and residuals take part. Layers in ``freeze`` keep their weights, and so do layers whose weight is stored in
+    another form, as in ``ensemble``, ``repeat`` and ``weight_norm``. All other params stay the same.
 
     Args:
         net: The net for training, not its ``inference()``.
         params: Its params.
         x: A batch of its input.
         rng: The key of the orthonormal weights, and of a stochastic net; with ``None`` the weights in ``params`` are scaled.
-        tolerance: How far a variance may be from 1.
-        iterations: How often a weight is scaled at most.
+        tolerance: Largest accepted distance of a variance from 1.
+        iterations: Largest number of times that a weight is scaled.
 
     Returns:
         The new params.

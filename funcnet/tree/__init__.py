@@ -1,9 +1,9 @@
 """Trees: params, gradients, caches and optimizer states are nested dicts and tuples of tensors.
 
 A node is a dict, a tuple (also a named tuple) or a list; everything else is a leaf. The path of a leaf joins its keys and
-positions with dots: ``"0.weight"``. A ``None`` leaf is an absent tensor, and every function passes over it: ``leaves``, ``names``
-and the sums skip it, ``map`` keeps it. Functions of two trees match dicts by key, in any order, and raise ``ValueError`` with the
-first path where the trees disagree.
+positions with dots: ``"0.weight"``. A ``None`` leaf is an absent tensor: ``leaves``, ``names`` and the sums skip it, ``map``
+keeps it. Functions of two trees match dicts by key, in any order, and raise ``ValueError`` that names the first path where the
+trees disagree.
 """
 
 from funcnet.flattening import Tree as Tree

@@ -15,7 +15,7 @@ from funcnet.tree.refusals import of_tensors
 
 @of_tensors(2)
 def dot(a: Tree, b: Tree) -> Tensor:
-    """Return the sum of the products of corresponding elements; for half precision the sum is in float32.
+    """Return the sum of the products of corresponding elements; half precision is summed in float32.
 
         value = Σ a ⊙ b over all leaves
 
@@ -138,7 +138,7 @@ def clip(tree: Tree, low: float | Tensor | None = None, high: float | Tensor | N
     Args:
         tree: A tree of tensors.
         low: The lower bound, a number or a tensor that broadcasts to the leaves; ``None`` for no bound.
-        high: The upper bound, likewise.
+        high: The upper bound, like ``low``.
 
     Returns:
         The clamped tree.
@@ -166,8 +166,8 @@ def where(condition: Tree, a: Tree, b: Tree) -> Tree:
 
     Args:
         condition: A tree of bool tensors, or one bool tensor for all leaves.
-        a: The tree where the condition holds.
-        b: The tree elsewhere, of the same structure.
+        a: The tree to take elements from where the condition holds.
+        b: The tree to take elements from elsewhere, of the same structure.
 
     Returns:
         A tree of the same structure.
@@ -218,7 +218,7 @@ def zeros_like(tree: Tree) -> Tree:
 
 @of_tensors(1, "dtype must be a torch.dtype")
 def cast(tree: Tree, dtype: torch.dtype) -> Tree:
-    """Convert the floating leaves of a tree to a dtype; integers, like labels and counters, stay.
+    """Convert the floating leaves of a tree to a dtype; integers, like labels and counters, stay unchanged.
 
     Args:
         tree: A tree of tensors.

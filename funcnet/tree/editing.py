@@ -1,4 +1,4 @@
-"""Leaves and subtrees by path, trees divided in two, and trees as one vector."""
+"""Leaves and subtrees by path, partitions of trees, and trees as one vector."""
 
 from collections.abc import Callable
 
@@ -37,7 +37,7 @@ def at(tree: Tree, path: str) -> Tree:
 
 
 def replace(tree: Tree, path: str, value: Tree) -> Tree:
-    """Return a tree with another leaf or subtree at a path.
+    """Return a tree with the leaf or subtree at a path replaced.
 
     Args:
         tree: A tree.
@@ -63,7 +63,7 @@ def _no_such_path(who: str, tree: Tree, path: str) -> PathError:
 def partition(tree: Tree, predicate: Callable[[str], bool]) -> tuple[Tree, Tree]:
     """Divide a tree into two of the same structure: the leaves whose path satisfies a predicate, and the others.
 
-    Each tree has ``None`` for the leaves of the other. ``combine`` joins them again.
+    Each tree has ``None`` in place of the leaves of the other. ``combine`` joins them again.
 
     Args:
         tree: A tree.
@@ -93,7 +93,7 @@ def combine(a: Tree, b: Tree) -> Tree:
         A tree with all leaves of both.
 
     Raises:
-        ValueError: With the first path where both trees have a leaf, or where they disagree.
+        ValueError: If both trees have a leaf at the same path, or the trees disagree; the message names the first such path.
 
     >>> combine({"a": 1, "b": None}, {"a": None, "b": 2})
     {'a': 1, 'b': 2}

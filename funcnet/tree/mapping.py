@@ -10,12 +10,12 @@ from torch import Tensor
 from funcnet.errors import describe as described
 from funcnet.errors import value_error
 from funcnet.flattening import Tree, flatten_together, unflatten
-from funcnet.paths import grown_from, named_leaves
+from funcnet.paths import build_tree, named_leaves
 from funcnet.tree.refusals import require_function
 
 
 def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (the usual name)
-    """Apply ``f`` to every leaf of a tree; a place where a leaf is absent stays ``None``.
+    """Apply ``f`` to every leaf of a tree; absent leaves stay ``None``.
 
     Args:
         f: A function of a leaf of ``tree`` and the leaves of ``rest`` at the same place.
@@ -26,7 +26,7 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (
         The tree of the results.
 
     Raises:
-        ValueError: With the first path where the trees disagree.
+        ValueError: If the trees disagree; the message names the first path where they do.
 
     >>> map(lambda a, b: a + b, {"w": 1, "b": None}, {"b": None, "w": 2})
     {'w': 3, 'b': None}
@@ -89,23 +89,23 @@ def names(tree: Tree) -> dict[str, Any]:
 
 
 def along(f: Callable[[str, Any], Any], tree: Tree) -> Tree:
-    """Apply ``f(path, leaf)`` to every leaf; absent ones stay."""
+    """Apply ``f(path, leaf)`` to every leaf; absent leaves stay ``None``."""
     return unflatten(tree, iter([None if leaf is None else f(path, leaf) for path, leaf in named_leaves("", tree)]))
 
 
 def same_leaf(x: Any, y: Any) -> bool:
-    """Tell whether two leaves have the same dtype, device, shape and value."""
+    """Return whether two leaves have the same dtype, device, shape and value."""
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         return x.dtype == y.dtype and x.device == y.device and torch.equal(x, y)
     return type(x) is type(y) and bool(x == y)
 
 
 def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
-    """Build the tree with these named leaves: the inverse of ``names``, also for a ``state_dict``.
+    """Build a tree from leaves by path, like those of a ``state_dict``: the inverse of ``names``.
 
     Without ``like``, a node whose keys are all numbers becomes a tuple, with ``{}`` in its gaps, and any other node a dict. With
-    ``like``, the result has its structure, absent leaves and empty nodes included. A name whose leaf is absent from ``like`` is
-    accepted and left out if it holds the same value as another name, as the names of tied weights do.
+    ``like``, the result has its structure, absent leaves and empty nodes included. A leaf that is absent from ``like`` may be in
+    ``named`` if it equals another leaf, as tied weights do; it is left out.
 
     Args:
         named: A dict from paths to leaves.
@@ -115,7 +115,7 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
         A tree.
 
     Raises:
-        ValueError: With the missing and the unknown paths, or two paths of which one continues where the other has its leaf.
+        ValueError: If paths are missing or unknown, or a path leads through another leaf; the message names the paths.
 
     >>> from_names({"0.weight": 1, "2.weight": 3})
     ({'weight': 1}, {}, {'weight': 3})
@@ -123,7 +123,7 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
     if not isinstance(named, dict) or not all(isinstance(name, str) for name in named):
         raise value_error("from_names", "named must be a dict of leaves by their names", described(named))
     if like is None:
-        return grown_from("", named)
+        return build_tree("", named)
     wanted = names(like)
     missing, extra = wanted.keys() - named.keys(), named.keys() - wanted.keys()
     if extra and not missing:
@@ -137,7 +137,7 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
 
 
 def update(f: Callable[[Any, Any], Any], params: Tree, grads: Tree) -> Tree:
-    """Return ``f(p, g)`` for every parameter with a gradient, and the parameter itself for all others.
+    """Return ``f(p, g)`` for every parameter with a gradient, and the other parameters unchanged.
 
         p ← f(p, g)        p unchanged where g is ``None``
 
@@ -153,7 +153,7 @@ def update(f: Callable[[Any, Any], Any], params: Tree, grads: Tree) -> Tree:
         The new params.
 
     Raises:
-        ValueError: With the first path where the trees disagree.
+        ValueError: If the trees disagree; the message names the first path where they do.
 
     >>> update(lambda p, g: p - g, {"w": 3, "mean": 5}, {"w": 1, "mean": None})
     {'w': 2, 'mean': 5}
@@ -164,7 +164,7 @@ def update(f: Callable[[Any, Any], Any], params: Tree, grads: Tree) -> Tree:
 
 
 def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-    """Apply ``f(path, leaf)`` to every leaf of a tree; a place where a leaf is absent stays ``None``.
+    """Apply ``f(path, leaf)`` to every leaf of a tree; absent leaves stay ``None``.
 
     Args:
         f: A function of the path, a leaf of ``tree``, and the leaves of ``rest`` at the same place.
@@ -175,7 +175,7 @@ def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
         The tree of the results.
 
     Raises:
-        ValueError: With the first path where the trees disagree.
+        ValueError: If the trees disagree; the message names the first path where they do.
 
     >>> map_with_path(lambda path, leaf: f"{path}={leaf}", {"a": 1, "b": (2,)})
     {'a': 'a=1', 'b': ('b.0=2',)}

@@ -36,7 +36,7 @@ def size(tree: Tree) -> int:
 def nbytes(tree: Tree) -> int:
     """Count the bytes of all tensors in a tree.
 
-    A tensor that occurs several times counts each time. For a DTensor only the piece of this process counts.
+    A tensor that occurs several times counts each time. A DTensor counts only with the local part of this process.
 
     Args:
         tree: A tree.
@@ -47,17 +47,17 @@ def nbytes(tree: Tree) -> int:
     >>> nbytes({"w": torch.ones(2, 3)})
     24
     """
-    return sum(leaf.numel() * leaf.element_size() for leaf in map(_held, _tensors(tree)))
+    return sum(leaf.numel() * leaf.element_size() for leaf in map(_local_part, _tensors(tree)))
 
 
-def _held(leaf: Tensor) -> Tensor:
-    """Return the part of a tensor that this process holds: for a DTensor its piece."""
+def _local_part(leaf: Tensor) -> Tensor:
+    """Return the part of a DTensor in this process; any other tensor is returned unchanged."""
     piece: Tensor = leaf if type(leaf) is Tensor else getattr(leaf, "_local_tensor", leaf)
     return piece
 
 
 def all_finite(tree: Tree) -> Tensor:
-    """Tell whether all elements of all leaves are finite.
+    """Return whether all elements of all leaves are finite.
 
     Args:
         tree: A tree.
@@ -73,13 +73,13 @@ def all_finite(tree: Tree) -> Tensor:
 
 
 def whole_result(x: Tensor) -> Tensor:
-    """Return the combined result of all workers if the leaves are DTensors, whose numbers are those of this worker only."""
+    """Return the result combined over all workers if the leaves are DTensors, which hold only numbers of this worker."""
     return x if type(x) is Tensor else getattr(x, "full_tensor", lambda: x)()
 
 
 @of_tensors(2)
 def equal(a: Tree, b: Tree) -> bool:
-    """Tell whether two trees have the same structure, absent leaves, dtypes, shapes and values; NaN equals nothing.
+    """Return whether two trees have the same structure, absent leaves, dtypes, shapes and values; NaN equals nothing.
 
     Args:
         a: A tree.
@@ -96,7 +96,7 @@ def equal(a: Tree, b: Tree) -> bool:
 
 @of_tensors(2)
 def allclose(a: Tree, b: Tree, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
-    """Tell whether two trees have the same structure and shapes, and nearly the same values.
+    """Return whether two trees have the same structure and shapes, and nearly the same values.
 
         |a - b| ≤ atol + rtol |b| everywhere
 

@@ -1,4 +1,4 @@
-"""Errors of functions of trees for arguments of another kind."""
+"""Error messages of the functions on trees for invalid arguments."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ _R = TypeVar("_R")
 
 
 def of_tensors(trees: int = 1, other: str = "") -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Make a function explain its errors; its first ``trees`` arguments are trees, and ``other`` is the rule for the others."""
+    """Make a function explain its errors. Its first ``trees`` arguments are trees; ``other`` is the rule for the rest."""
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(function)
@@ -45,6 +45,6 @@ def _explained(who: str, arguments: tuple[Any, ...], trees: int, other: str) -> 
 
 
 def require_function(who: str, f: Any) -> None:
-    """Refuse an ``f`` that is not a function, on behalf of ``who``."""
+    """Raise ``ValueError`` unless ``f`` is a function; ``who`` is the function that asks."""
     if not callable(f):
         raise value_error(who, f"{'predicate' if who == 'partition' else 'f'} must be a function", described(f))

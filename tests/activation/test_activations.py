@@ -12,7 +12,7 @@ import funcnet as fn
 # Numbers that are exact in float32: torch rounds CELU's alpha to float32, but only in the backward pass.
 slopes = st.floats(0.0625, 3.0, width=32) | st.floats(-3.0, -0.0625, width=32)
 
-# For each: how its arguments are drawn, and the kinks of the function, where gradients are torch's too.
+# By name: strategies for the arguments, and the kinks of the function, at which gradients must equal torch's too.
 ELEMENTWISE = {
     "ReLU": (st.just(()), lambda: (0,)),
     "LeakyReLU": (st.tuples(slopes), lambda slope: (0,)),
@@ -66,7 +66,7 @@ def test_an_activation_agrees_with_its_twin(name, data):
 @given(shapes, st.integers(0, 99), st.sampled_from([1e-8, 1.0, 8.0]))
 @settings(max_examples=80)
 def test_hardsigmoid_agrees_with_its_twin(shape, seed, scale):
-    """Torch multiplies by the float32 value of 1/6 in float64 too, 3e-8 off: there our gradient is that of the formula."""
+    """In float64 torch still multiplies by the float32 value of 1/6, which is 3e-8 off; our gradient follows the formula."""
     kinks = torch.tensor([-3.0, 3.0, -0.0, 0.0, 1e4, -1e4], dtype=torch.float64)
     x = torch.cat((draw(shape, seed).flatten() * scale, kinks))
     layer = fn.Hardsigmoid()
@@ -136,7 +136,7 @@ def test_a_clipped_line_stays_clipped_in_half_precision():
                 assert not layer.vjp({}, cache, torch.ones_like(y))[1].any()
 
 
-# Functions that torch.nn lacks, written with torch or after jax.
+# Functions that torch.nn lacks, as formulas in torch, some of them from JAX.
 FORMULAS = {
     fn.ClippedLinear(0.2, 0.5): lambda x: (0.2 * x + 0.5).clamp(0, 1),
     fn.ReLUK(3.0): lambda x: x.clamp(0, 3),
@@ -174,7 +174,7 @@ class Formula(nn.Module):
 
 
 @pytest.mark.parametrize("layer", FORMULAS, ids=repr)
-def test_what_torch_has_not_agrees_with_its_formula(layer):
+def test_functions_that_torch_lacks_agree_with_their_formulas(layer):
     """Value and autograd's gradient agree for small and large numbers."""
     assert_twins(layer, Formula(FORMULAS[layer]), draw((5, 4)) * torch.tensor([[1e-6], [0.1], [1.0], [3.0], [10.0]]))
 
@@ -206,7 +206,7 @@ def test_prelu_begins_as_torchs_does():
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(-4, 3), st.integers(0, 99))
 @settings(max_examples=30)
 def test_glu_agrees_with_its_twin(sizes, dim, seed):
-    """Every axis that has two halves is tried."""
+    """Every axis of even size is tried."""
     dim = dim % len(sizes)
     x = draw([n * 2 if i == dim else n for i, n in enumerate(sizes)], seed)
     assert_twins(fn.GLU(dim), nn.GLU(dim), x)
@@ -232,7 +232,7 @@ def test_softmax2d_agrees_with_its_twin(sizes, seed):
 
 
 def test_rrelu_draws_its_slopes_evenly_and_keeps_them():
-    """Slopes are uniform from lower to upper for x ≤ 0, their mean in inference, the same for one key, and in the gradient."""
+    """For x ≤ 0 slopes are uniform from lower to upper, equal for one key and in the gradient; inference uses their mean."""
     layer, x = fn.RReLU(0.1, 0.5), torch.cat([-torch.ones(50_000), torch.ones(3)])
     y, cache = layer.apply({}, x, fn.key(0))
     slopes = -y[:-3]
@@ -257,7 +257,7 @@ def test_rrelu_in_inference_agrees_with_its_twin(lower, upper, shape, seed):
 @pytest.mark.parametrize("layer", [fn.Dish(), fn.Squareplus()], ids=repr)
 @pytest.mark.parametrize("x", [-1e20, 1e20, -3e3, 3e3])
 def test_nothing_cancels_and_nothing_overflows_in_float32(layer, x):
-    """Where the usual formula gives infinity or cancels, the digits are those of float64."""
+    """Even if the usual formula overflows or cancels, the result has the digits of float64."""
     y, cache = layer.apply({}, torch.tensor([x]))
     wide, wide_cache = layer.apply({}, torch.tensor([x], dtype=torch.float64))
     torch.testing.assert_close(y.double(), wide, rtol=1e-6, atol=0.0)
@@ -343,12 +343,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert str(caught.value) == sentence
+        MESSAGES[message]()
+    assert str(caught.value) == message
 
 
 def test_an_ensemble_takes_activations_as_they_are():
@@ -360,7 +360,7 @@ def test_an_ensemble_takes_activations_as_they_are():
 
 
 def test_a_hardswish_of_any_slope_is_its_formula():
-    """At the slope 1/6 it is torch's kernel, also its gradient at the kinks."""
+    """With the slope 1/6 it equals torch's kernel, including the gradient at the kinks."""
     x = torch.tensor([-8.0, -3.0, -2.5, -1.0, 0.0, 1.0, 2.5, 3.0, 8.0], dtype=torch.float64)
     ours, kernel = (fn.Hardswish(slope) for slope in (1 / 6 + 1e-14, 1 / 6))
     (y, cache), (want, kept) = (layer.apply({}, x) for layer in (ours, kernel))

@@ -61,7 +61,7 @@ def ends(dtype):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layer", LIMITS, ids=repr)
 def test_an_activation_has_its_limits_at_both_ends(layer, dtype):
-    """They apply to value and gradient, and NaN stays NaN; tensors with few and with many elements are tried."""
+    """Value and gradient have the limits, and NaN stays NaN; tensors with few and with many elements are tried."""
     want_y, want_gx = expected(layer, dtype)
     for copies in (1, 30_000):
         y, gx = both(layer, ends(dtype).repeat(copies))
@@ -71,7 +71,7 @@ def test_an_activation_has_its_limits_at_both_ends(layer, dtype):
 
 @pytest.mark.parametrize("layer", LIMITS, ids=repr)
 def test_an_activation_has_its_limits_when_mapped_and_differentiated(layer):
-    """Under vmap limits are those of eager mode; torch.func's derivative of ``apply`` equals vjp there too."""
+    """Under vmap the limits are the same as in eager mode; torch.func's derivative of ``apply`` also equals vjp there."""
     want_y, want_gx = expected(layer, torch.float32)
     x = ends(torch.float32)
     y, gx = torch.func.vmap(lambda x: both(layer, x))(x)
@@ -82,7 +82,7 @@ def test_an_activation_has_its_limits_when_mapped_and_differentiated(layer):
 
 @pytest.mark.compiled
 def test_compiled_activations_have_their_limits():
-    """All of them are in one graph."""
+    """One graph computes all of them."""
     work = torch.compile(lambda x: [both(layer, x) for layer in LIMITS], fullgraph=True)
     for layer, (y, gx) in zip(LIMITS, work(ends(torch.float32)), strict=True):
         want_y, want_gx = expected(layer, torch.float32)
@@ -93,7 +93,7 @@ def test_compiled_activations_have_their_limits():
     ("layer", "want"), [(fn.ELU(), math.exp(-20)), (fn.CELU(2.0), math.exp(-10)), (fn.SELU(), math.exp(-20))], ids=repr
 )
 def test_the_gradient_far_below_0_is_right_to_its_last_digits(layer, want):
-    """It is computed from x, as y is rounded to -α there."""
+    """The gradient is computed from x, because y is rounded to -α there."""
     scale = 1.7580993408473766 if isinstance(layer, fn.SELU) else 1.0
     _, gx = both(layer, torch.tensor([-20.0]))
     torch.testing.assert_close(gx, torch.tensor([want * scale]), rtol=3e-7, atol=0)
@@ -101,7 +101,7 @@ def test_the_gradient_far_below_0_is_right_to_its_last_digits(layer, want):
 
 @pytest.mark.parametrize("layer", [layer for layer, limits in LIMITS.items() if limits[2:] == (INF, 1)], ids=repr)
 def test_a_large_number_beside_an_infinite_one_is_kept(layer):
-    """Its value stays, to half an ulp or as torch's kernel rounds it."""
+    """Its value changes by at most half an ulp, or by the rounding of torch's kernel."""
     x = torch.tensor([1e5 + 0.0078125, 1e30, 5e37, INF])
     y, gx = both(layer, x)
     torch.testing.assert_close(y, x, rtol=2e-7, atol=1)
@@ -120,7 +120,7 @@ def test_a_large_number_beside_an_infinite_one_is_kept(layer):
     ],
 )
 def test_torch_func_differentiates_logsumexp_as_vjp_does(x, want, dtype):
-    """The parts of infinite numbers agree too, in both modes, and no second derivative is NaN."""
+    """The shares of infinite elements agree too, in forward and reverse mode, and no second derivative is NaN."""
     layer, x, want = fn.LogSumExp(), torch.tensor(x, dtype=dtype), torch.tensor(want, dtype=dtype)
     y, cache = layer.apply({}, x)
     torch.testing.assert_close(torch.func.grad(lambda x: layer({}, x))(x), want)

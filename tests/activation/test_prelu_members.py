@@ -9,7 +9,7 @@ import funcnet as fn
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("shape", [(4, 3), (3,), (), (2, 3, 4)])
 def test_members_with_one_x_give_what_each_gives(shape):
-    """In eager mode there is no warning of torch's kernel about an output of another shape."""
+    """In eager mode torch's kernel does not warn about the shape of its output."""
     net, x = fn.ensemble(fn.PReLU(), 3), fn.random.normal(1, shape)
     params = {"weight": torch.tensor([[0.1], [0.2], [0.3]])}
     y, cache = net.apply(params, x)

@@ -11,7 +11,7 @@ def draw(shape, seed, dtype=torch.float64):
 
 
 def by_torch(x, c, gy, gamma):
-    """Return y, gx and gc, computed by torch from the differences."""
+    """Return y, gx and gc, computed with torch from the differences."""
     x, c = x.clone().requires_grad_(), c.clone().requires_grad_()
     y = torch.exp(-gamma * (x.unsqueeze(-2) - c).square().sum(-1))
     return y.detach(), *torch.autograd.grad(y, (x, c), gy)
@@ -29,7 +29,7 @@ def test_rbf_is_its_formula(shape, gamma):
 
 
 def test_rbf_is_one_at_a_center():
-    """It is exactly 1, never more, although rounding could make a squared distance negative."""
+    """The value is exactly 1, never more, although rounding could make a squared distance negative."""
     c = draw((6, 5), 3, torch.float32)
     y = fn.RBF(5, 6)({"centers": c}, c)
     assert y.max() <= 1
@@ -37,7 +37,7 @@ def test_rbf_is_one_at_a_center():
 
 
 def test_a_common_offset_costs_no_precision():
-    """Far from 0 the same numbers are right as far as the inputs are representable."""
+    """Far from 0 the results are the same, as far as the inputs are representable."""
     x, c = draw((20, 3), 4, torch.float32) + 1000, draw((4, 3), 5, torch.float32) + 1000
     exact = torch.exp(-(x.double().unsqueeze(-2) - c.double()).square().sum(-1))
     torch.testing.assert_close(fn.RBF(3, 4)({"centers": c}, x).double(), exact, rtol=1e-4, atol=1e-5)
@@ -45,7 +45,7 @@ def test_a_common_offset_costs_no_precision():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_sums_of_half_precision_are_in_float32(dtype):
-    """Sums over many features far from the centers give what float64 gives, rounded once."""
+    """Sums over many features far from the centers equal those in float64, rounded once."""
     x, c = 300 + draw((8, 512), 6).to(dtype) / 50, 300 + draw((4, 512), 7).to(dtype) / 50
     layer, gy = fn.RBF(512, 4, 0.01), draw((8, 4), 8).to(dtype)
     y, cache = layer.apply({"centers": c}, x)
@@ -57,7 +57,7 @@ def test_sums_of_half_precision_are_in_float32(dtype):
 
 
 def test_rbf_infers_its_input_size():
-    """It is the size of the last axis."""
+    """``in_features`` is the size of the last axis."""
     assert fn.infer_sizes(fn.RBF(None, 4), (2, 3)) == fn.RBF(3, 4)
 
 
@@ -74,9 +74,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert str(caught.value) == sentence
+        MESSAGES[message]()
+    assert str(caught.value) == message

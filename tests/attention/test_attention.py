@@ -42,7 +42,7 @@ def products(draw_from):
 @given(products(), st.integers(0, 99))
 @settings(max_examples=60)
 def test_attention_agrees_with_torch(case, seed):
-    """Value and all gradients, also the mask's, are those of torch.nn.functional.scaled_dot_product_attention."""
+    """Value and all gradients, including the mask's, equal those of torch.nn.functional.scaled_dot_product_attention."""
     shapes, mask, where, options = case
     x = tuple(draw(shape, seed + i) for i, shape in enumerate(shapes))
     more = {None: (), "bool": (draw(where, seed) > -0.5,), "float": (draw(where, seed),)}[mask]
@@ -72,7 +72,7 @@ def arranged(steps, batch, size, first):
 @given(heads(), st.sampled_from(["plain", "mask", "bias"]), st.integers(0, 99))
 @settings(max_examples=40)
 def test_multihead_attention_agrees_with_torch(case, kind, seed):
-    """Output and gradients are those of torch.nn.MultiheadAttention with its state_dict; torch's masks are inverted."""
+    """Output and gradients match torch.nn.MultiheadAttention with its state_dict; torch's masks are inverted."""
     embed, count, options, batch, length, keys = case
     first = options["batch_first"]
     x = tuple(draw(arranged(n, batch, size, first), seed + i) for i, (n, size) in enumerate(
@@ -101,7 +101,7 @@ def test_self_attention_agrees_with_torch(heads, size, batch, seed):
 
 
 def both_ways(layer, x):
-    """Return y and gx by the flash kernel, and by the formula, which vmap uses."""
+    """Return y and gx from the flash kernel, and from the formula, which vmap uses."""
 
     def work(*x):
         y, cache = layer.apply({}, x)
@@ -124,7 +124,7 @@ def test_both_kernels_give_the_same(options, mask):
 @pytest.mark.parametrize("options", [{}, {"is_causal": True}], ids=str)
 @pytest.mark.parametrize(("length", "dtype"), [(40, torch.bfloat16), (300, torch.bfloat16), (40, torch.float16)], ids=str)
 def test_half_precision_is_computed_in_single_where_that_is_quicker(monkeypatch, length, dtype, options):
-    """float16 always is, bfloat16 backward only for short sequences; dtypes stay, and numbers are near those of float32."""
+    """float16 always is, bfloat16 backward only for short sequences; dtypes are kept, and results are close to float32's."""
     seen = []
     for name in ("_flash", "_flash_backward"):
         kernel = getattr(kernels, name)
@@ -158,7 +158,7 @@ def test_a_row_of_minus_infinity_gives_zero_and_no_nan():
 
 
 def test_the_memory_of_long_attention_grows_with_the_length():
-    """A causal layer keeps only its inputs and outputs of 1024 steps; the scores alone would be 16 times that."""
+    """A causal layer keeps only its inputs and outputs of 1024 steps; the scores by themselves would be 16 times as large."""
     x = tuple(torch.ones(1, 2, 1024, 16) for _ in range(3))
     assert fn.tree.nbytes(fn.ScaledDotProductAttention(is_causal=True).apply({}, x)[1]) < 5 * x[0].nbytes
 
@@ -178,7 +178,7 @@ DECODERS = {
 @pytest.mark.parametrize("sizes", [[1] * 6, [3, 1, 2], [6]], ids=str)
 @pytest.mark.parametrize("layer", DECODERS.values(), ids=DECODERS)
 def test_decoding_gives_what_the_whole_sequence_gives(layer, sizes):
-    """It may take one or several steps at a time, with room to spare; the first carry does not change."""
+    """Each call may decode one or several steps, with room to spare in the carry; the first carry does not change."""
     x, params = draw((2, 6, layer.embed_dim)), fn.tree.cast(layer.init(0), torch.float64)
     carry = first = layer.init_carry(2, 7, dtype=torch.float64)
     ys = []
@@ -203,7 +203,7 @@ def test_decoding_works_without_a_batch_and_compiled():
 
 @given(st.integers(1, 4), st.integers(0, 5), st.booleans())
 @settings(max_examples=20)
-def test_rotary_products_depend_on_the_distance_alone(pairs, shift, interleaved):
+def test_rotary_products_depend_only_on_the_distance(pairs, shift, interleaved):
     """q · k at steps i and j equals that at i + shift and j + shift, and step 0 rotates nothing."""
     layer = fn.RotaryEmbedding(2 * pairs, interleaved=interleaved)
     q, k = draw((5, 2 * pairs), 1), draw((5, 2 * pairs), 2)
@@ -215,7 +215,7 @@ def test_rotary_products_depend_on_the_distance_alone(pairs, shift, interleaved)
 
 
 def test_rotary_pairs_turn_as_complex_numbers():
-    """Neighbours, or halves, are multiplied by e^{i t / base^(2 j / dim)}."""
+    """Neighbors, or halves, are multiplied by e^{i t / base^(2 j / dim)}."""
     x = draw((3, 4))
     turn = torch.polar(torch.ones(3, 2, dtype=torch.float64), torch.arange(3.0).double()[:, None] / torch.tensor([1.0, 100.0]))
     neighbours = torch.view_as_real(torch.view_as_complex(x.view(3, 2, 2)) * turn).flatten(1)
@@ -233,7 +233,7 @@ def test_sinusoidal_positions_are_those_of_the_paper():
 
 
 def test_learned_positions_are_an_embedding_of_the_step():
-    """Value and gradient are those of torch.nn.Embedding at 0, 1, 2 added to x."""
+    """Value and gradient match torch.nn.Embedding at 0, 1, 2, added to x."""
     assert_twins(fn.LearnedPositions(5, 4), nn.Embedding(5, 4), draw((2, 3, 4)), call=lambda m, x: x + m(torch.arange(3)))
 
 
@@ -248,7 +248,7 @@ def test_masks_say_what_may_be_seen():
 
 
 def test_the_first_weights_of_multihead_attention_are_torch_s():
-    """They are Xavier uniform for the projection, within the bounds of a Linear for out_proj's weight, and 0 for biases."""
+    """Projections are Xavier uniform, out_proj's weight is within a Linear's bounds, and biases are 0."""
     params = fn.MultiHeadAttention(64, 4).init(0)
     assert 0.98 < float(params["in_proj_weight"].abs().max()) / (6 / 256) ** 0.5 <= 1
     assert 0.98 < float(params["out_proj"]["weight"].abs().max()) * 8 <= 1
@@ -285,7 +285,7 @@ MESSAGES = {
     "the carry has room for at most 3 steps, got 4": lambda: DECODERS["plain"].decode(DECODERS["plain"].init(0), torch.ones(1, 2, 8), {**DECODERS["plain"].init_carry(1, 3), "steps": torch.tensor(2)}),
     "apply must be given a key, apply(params, x, rng); for evaluation use inference(), got no key": lambda: fn.ScaledDotProductAttention(dropout_p=0.1)({}, (Q, Q, Q)),
     "x must be a tuple (q, k, v) or (q, k, v, mask), got shapes (2, 2, 3, 4) and (2, 2, 3, 4)": lambda: fn.ScaledDotProductAttention()({}, (Q, Q)),
-    "q, k and v must have one dtype, not torch.float32, torch.float64 and torch.float32": lambda: fn.ScaledDotProductAttention()({}, (Q, Q.double(), Q)),
+    "q, k and v must have the same dtype, not torch.float32, torch.float64 and torch.float32": lambda: fn.ScaledDotProductAttention()({}, (Q, Q.double(), Q)),
     "v (..., heads, S, Ev) must fit each other, got shapes (2, 2, 3, 4) and (2, 2, 3, 4) and (2, 2, 2, 4)": lambda: fn.ScaledDotProductAttention()({}, (Q, Q, Q[:, :, :2])),
     "k (..., heads, S, E) and v (..., heads, S, Ev) must fit each other, got shapes (2, 2, 3, 4) and (2, 1, 3, 4)": lambda: fn.ScaledDotProductAttention()({}, (Q, Q[:, :1], Q[:, :1])),
     "k (..., groups, S, E) and v (..., groups, S, Ev) must fit each other, groups a divisor of heads, got shapes (2, 1, 3, 4)": lambda: fn.ScaledDotProductAttention(enable_gqa=True)({}, (Q[:, :1], Q, Q)),
@@ -301,12 +301,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 def test_steps_of_rotary_embedding_do_not_broadcast_x():
@@ -325,7 +325,7 @@ def test_gradients_have_the_order_of_the_params():
 
 @pytest.fixture
 def without_fallback():
-    """Make vmap raise an error where it has no kernel, instead of calling one for each entry with a warning."""
+    """Make vmap raise an error if it lacks a kernel, instead of warning and calling one for each entry."""
     torch._C._functorch._set_vmap_fallback_enabled(False)
     yield
     torch._C._functorch._set_vmap_fallback_enabled(True)

@@ -11,7 +11,7 @@ import funcnet as fn
 
 
 class Pool(nn.Module):
-    """The formula, with a mask of rows that count."""
+    """The formula, with a mask of valid rows."""
 
     def __init__(self, size):
         super().__init__()
@@ -41,7 +41,7 @@ def test_it_is_the_weighted_mean_of_the_rows(lead, length, size, kind, seed):
 
 
 def test_at_first_it_is_the_mean():
-    """The query is zeros; the mean is over the rows that count."""
+    """The initial query is zeros; the mean is over the valid rows."""
     layer, x = fn.AttentionPool(3), draw((2, 4, 3)).float()
     params = layer.init(0)
     torch.testing.assert_close(layer(params, x), x.mean(1))
@@ -49,7 +49,7 @@ def test_at_first_it_is_the_mean():
 
 
 def test_a_sequence_without_rows_gives_zero():
-    """Its mask, its length or its size says so; it has no gradient."""
+    """The mask, the length or the size can make it empty; it has no gradient."""
     layer, x = fn.AttentionPool(3, initializer="ones"), draw((2, 4, 3)).float()
     params = layer.init(0)
     y, cache = layer.apply(params, (x, torch.tensor([0, 2])))
@@ -74,7 +74,7 @@ def test_rows_that_do_not_count_are_left_out(counts):
 
 
 def test_its_size_is_inferred():
-    """It is the size of the last axis of x, also beside lengths."""
+    """``in_features`` is the size of the last axis of x, also if x comes with lengths."""
     assert fn.infer_sizes(fn.AttentionPool(None), torch.ones(2, 4, 3)) == fn.AttentionPool(3)
     assert fn.infer_sizes(fn.AttentionPool(None), (torch.ones(2, 4, 3), torch.tensor([1, 2]))) == fn.AttentionPool(3)
 
@@ -96,9 +96,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

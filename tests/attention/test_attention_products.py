@@ -1,4 +1,4 @@
-"""Attention's backward pass in bfloat16 by matrix products: the numbers, the sizes for which it is used, and compiled code."""
+"""Attention's backward pass in bfloat16 with matrix products: the results, the sizes for which it is used, and compiled code."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def drawn(shape, keys):
 @pytest.mark.parametrize("causal", [False, True], ids=["all keys", "causal"])
 @pytest.mark.parametrize(("shape", "keys"), SHAPES, ids=str)
 def test_gradients_are_those_of_float64(shape, keys, causal):
-    """They agree to the rounding of bfloat16 for one block and several, with more queries than keys and fewer."""
+    """Results agree to the rounding of bfloat16, for one block and several, with more and with fewer queries than keys."""
     layer, given = fn.ScaledDotProductAttention(causal), drawn(shape, keys)
     with forced(kernels.BACKWARD.name, "products"):
         found = gradients(layer, *given)
@@ -72,7 +72,7 @@ def test_compiled_code_gives_the_same():
 
 
 def test_results_repeat_bit_for_bit():
-    """Blocks are always summed in one order."""
+    """Blocks are always summed in the same order."""
     layer, given = fn.ScaledDotProductAttention(is_causal=True), drawn((2, 2, 300, 16), 300)
     with forced(kernels.BACKWARD.name, "products"):
         once, again = gradients(layer, *given), gradients(layer, *given)
@@ -101,6 +101,6 @@ def test_the_rule_asks_for_instructions_for_bfloat16():
 @pytest.mark.parametrize("law", ["pure", "structure", "halves"])
 @pytest.mark.parametrize("case", attention.CASES.values(), ids=attention.CASES)
 def test_the_law_holds_with_products(law, case):
-    """``tests/testing/test_laws.py`` tries the law with the kernel that size and processor choose."""
+    """``tests/testing/test_laws.py`` only tries the kernel that is chosen for the size and the processor."""
     with forced(kernels.BACKWARD.name, "products"):
         LAWS[law](case.layer, case.x, case.params)

@@ -1,4 +1,4 @@
-"""Layers of masks: which keys they show, gradients of floating masks, and what they refuse."""
+"""Layers of masks: the visible keys, gradients of floating masks, and refused arguments."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_visible_masks_of_each_form():
 
 
 def test_two_masks_as_one():
-    """Where a bool mask hides, a floating one is not added and has no gradient, in either order."""
+    """Where a bool mask hides a key, the floating mask is not added and has no gradient, in either order."""
     seen, added = ~HIDDEN, torch.tensor([1.0, 2.0, 3.0])
     for x in ((seen, added), (added, seen)):
         y, cache = fn.JointMask().apply({}, x)
@@ -43,7 +43,7 @@ def test_no_gradient_is_zeros():
 
 
 def test_a_full_mask_hides_nothing():
-    """It does not change the results of attention."""
+    """Attention gives the same results with a full mask as without a mask."""
     layer, x = fn.MultiHeadAttention(4, 2), fn.random.normal(1, (2, 3, 4))
     full, params = fn.FullMask()({}, HIDDEN), layer.init(0)
     torch.testing.assert_close(layer(params, (x, full)), layer(params, x))
@@ -64,7 +64,7 @@ REFUSALS = {
     ),
     "JointMask(): x must be a pair of bool or floating tensors, got": (fn.JointMask(), X),
     "JointMask(): the masks must broadcast together, got shapes (2, 3) and (2,)": (fn.JointMask(), (X, X[:, 0])),
-    "JointMask(): floating masks must have one dtype, not torch.float32 and torch.float64, got": (
+    "JointMask(): floating masks must have the same dtype, not torch.float32 and torch.float64, got": (
         fn.JointMask(),
         (X, X.double()),
     ),
@@ -72,17 +72,17 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("sentence", REFUSALS)
-def test_refusals(sentence):
+@pytest.mark.parametrize("message", REFUSALS)
+def test_refusals(message):
     """Masks of wrong kinds, axes and dtypes are refused."""
-    layer, x = REFUSALS[sentence]
+    layer, x = REFUSALS[message]
     with pytest.raises(ValueError, match=r"x must|masks must") as raised:
         layer({}, x)
-    assert sentence in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("arguments", [{"kind": "both"}, {"num_heads": 0}, {"hidden": 1}])
 def test_options_are_checked(arguments):
-    """Another kind, no heads, and a number for a flag are refused."""
+    """An unknown kind, zero heads, and a number for a flag are refused."""
     with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be"):
         fn.VisibleMask(**arguments)

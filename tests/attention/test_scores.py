@@ -71,14 +71,14 @@ def attentions(draw_from):
 @given(attentions())
 @settings(max_examples=80)
 def test_values_and_gradients_are_those_of_the_formula(case):
-    """Autograd agrees, also for the mask, with masks and causal, grouped and not, with the flash kernel and without."""
+    """Autograd agrees, also for the mask: with and without masks, causality, grouped heads and the flash kernel."""
     heads, layer, x = case
     assert_twins(layer, Formula(layer, torch.tensor(SLOPES[heads], dtype=torch.float64)), x)
 
 
 @pytest.mark.parametrize("heads", SLOPES)
 def test_the_slopes_are_the_paper_s(heads):
-    """They are read from the weights of keys with equal scores, whose log falls by the slope with every step."""
+    """With equal scores, the log of the weights falls by the slope at every step."""
     x = tuple(torch.zeros(1, heads, 4, 2, dtype=torch.float64) for _ in range(3))
     p = SDPA(alibi=True, return_weights=True)({}, x)[1]
     fall = -p[0, :, 0].log().diff(dim=-1)
@@ -114,7 +114,7 @@ def test_in_half_precision_scores_are_of_float32(options, dtype):
 
 @pytest.mark.parametrize("size", [1e-20, 1e10, 1e18])
 def test_a_soft_cap_bounds_huge_scores_and_keeps_tiny_ones(size):
-    """Scores of 1e36 become the cap and pass no gradient; tiny ones are as without a cap."""
+    """Scores of 1e36 become the cap and pass no gradient; tiny scores are the same as without a cap."""
     q, k, v = (draw((1, 1, 3, 2), i).float() for i in range(3))
     layer = SDPA(soft_cap=5.0)
     y, cache = layer.apply({}, (q * size, k * size, v))
@@ -127,7 +127,7 @@ def test_a_soft_cap_bounds_huge_scores_and_keeps_tiny_ones(size):
 
 @pytest.mark.parametrize("options", [{"alibi": True}, {"soft_cap": 2.0}], ids=str)
 def test_a_query_that_sees_nothing_gives_zero(options):
-    """This holds forward and backward, even if all queries see nothing; a key that no query sees has no gradient."""
+    """Output and gradients are 0, even if all queries see nothing; a key that no query sees has no gradient."""
     x = tuple(draw((2, 2, 3, 4), i) for i in range(3))
     for mask in (torch.zeros(1, dtype=torch.bool), torch.tensor([[True, True, False], [False] * 3, [True, False, False]])):
         y, cache = SDPA(**options).apply({}, (*x, mask))
@@ -137,7 +137,7 @@ def test_a_query_that_sees_nothing_gives_zero(options):
 
 
 def test_multihead_attention_hands_its_options_to_its_heads():
-    """Its y is that of the heads, combined by hand."""
+    """Its y equals the outputs of the heads, combined by hand."""
     layer = fn.MultiHeadAttention(6, 3, alibi=True, soft_cap=0.5, is_causal=True, bias=False)
     params, x = fn.tree.cast(layer.init(0), torch.float64), draw((2, 4, 6))
     qkv = [one.unflatten(-1, (3, 2)).transpose(1, 2) for one in (x @ params["in_proj_weight"].T).split(6, -1)]
@@ -175,9 +175,9 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", REFUSED)
-def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_does_not_fit_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        REFUSED[sentence]()
-    assert sentence in str(caught.value)
+        REFUSED[message]()
+    assert message in str(caught.value)

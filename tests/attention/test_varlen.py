@@ -59,7 +59,7 @@ def test_it_is_attention_with_padding_and_a_mask(case):
 @given(packed())
 @settings(max_examples=40)
 def test_one_by_one_and_all_with_a_mask_give_the_same(case):
-    """Under vmap, where lengths cannot be read, results are those of eager mode."""
+    """Under vmap lengths cannot be read; the results match eager mode."""
     options, x, queries, keys = case
     layer, lengths = fn.VarlenAttention(**options), [torch.tensor(n, dtype=torch.int64) for n in (queries, keys)]
 
@@ -84,21 +84,21 @@ MESSAGES = {
     "lengths must be at least 0, and add up to at most 4, the number of rows, got [1, 4]": lambda: fn.VarlenAttention()({}, (X, X, X, torch.tensor([1, 4]))),
     "lengths must be at least 0, and add up to at most 3, the number of rows, got [1, 3]": lambda: fn.VarlenAttention()({}, (X, X[1:], X[1:], N)),
     "lengths must be at least 0, and add up to at most 4, the number of rows, got [2, -1]": lambda: fn.VarlenAttention()({}, (X, X, X, torch.tensor([2, -1]))),
-    "lengths must be integers with one axis, equally many for keys and queries, got a tensor of shape (2,) and dtype torch.float32": lambda: fn.VarlenAttention()({}, (X, X, X, N.float())),
-    "lengths must be integers with one axis, equally many for keys and queries, got a tensor of shape (2,)": lambda: fn.VarlenAttention()({}, (X, X, X, N, N[:1])),
+    "lengths must be integers with one axis, as many for keys as for queries, got a tensor of shape (2,) and dtype torch.float32": lambda: fn.VarlenAttention()({}, (X, X, X, N.float())),
+    "lengths must be integers with one axis, as many for keys as for queries, got a tensor of shape (2,)": lambda: fn.VarlenAttention()({}, (X, X, X, N, N[:1])),
     "q (T, heads, E), k (S, heads, E) and v (S, heads, Ev) must fit each other, got shapes (4, 2, 3) and (4, 2, 3) and (3, 2, 3) and (2,)": lambda: fn.VarlenAttention()({}, (X, X, X[1:], N)),
     "q (T, heads, E), k (S, heads, E) and v (S, heads, Ev) must fit each other, got shapes (2, 3) and (4, 2, 3)": lambda: fn.VarlenAttention()({}, (X[0], X, X, N)),
     "k (..., heads, S, E) and v (..., heads, S, Ev) must fit each other, got shapes (1, 2, 1, 3) and (1, 1, 1, 3)": lambda: fn.VarlenAttention()({}, (X, X[:, :1], X[:, :1], N)),
-    "q, k and v must have one dtype": lambda: fn.VarlenAttention()({}, (X, X.double(), X, N)),
+    "q, k and v must have the same dtype": lambda: fn.VarlenAttention()({}, (X, X.double(), X, N)),
     "VarlenAttention(): gy must have the shape of y, (4, 2, 3), got gy of shape (3, 2, 3)": lambda: fn.VarlenAttention().vjp({}, fn.VarlenAttention().apply({}, (X, X, X, N))[1], X[1:]),
     "VarlenAttention(): params must be an empty dict": lambda: fn.VarlenAttention()({"a": X}, (X, X, X, N)),
     ": window must be a whole number of at least 0, or a pair of them": lambda: fn.VarlenAttention(window=-1),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

@@ -18,7 +18,7 @@ def test_an_mlp_is_its_linears_with_the_activation_between():
 def test_sizes_of_an_mlp_are_whole_numbers(sizes):
     """There are at least two sizes."""
     with pytest.raises(
-        ValueError, match="mlp: sizes must be two or more whole numbers, the input's and each layer's, got a list of"
+        ValueError, match="mlp: sizes must be two or more whole numbers, of the input and of each layer, got a list of"
     ):
         fn.mlp(sizes)
 

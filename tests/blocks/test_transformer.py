@@ -29,7 +29,7 @@ def options(draw_from):
 
 
 def causal(length):
-    """Return torch's mask, which is True where nothing may be seen."""
+    """Return torch's mask, which is True for hidden keys."""
     return ~fn.causal_mask(length)
 
 
@@ -231,7 +231,7 @@ def test_layers_are_found_and_replaced_by_their_paths():
 
 
 def test_sizes_are_inferred_and_summed_up():
-    """A norm without sizes gets them in each of its places; a summary and a drawing name the layers."""
+    """A norm without sizes gets its sizes in each place; a summary and a drawing name the layers."""
     net = fn.transformer_encoder(8, 2, 2, 16, qk_norm=fn.RMSNorm(None))
     sized = fn.infer_sizes(net, (torch.ones(2, 3, 8), torch.ones(1, 3, dtype=torch.bool)))
     assert sized == fn.transformer_encoder(8, 2, 2, 16, qk_norm=fn.RMSNorm(4))
@@ -246,7 +246,7 @@ def test_sizes_are_inferred_and_summed_up():
 
 
 def test_a_gated_activation_doubles_its_features():
-    """Thus ``hidden`` is the input size of the last layer."""
+    """``hidden`` is therefore the input size of the last layer."""
     layer = fn.transformer_encoder_block(4, 2, 6, activation=fn.GEGLU())
     params, x = layer.init(0), draw((2, 3, 4)).float()
     assert params["linear1"]["weight"].shape == (12, 4)
@@ -281,13 +281,13 @@ MESSAGES = {
     "TransformerBlock: to decode, self_attn must have init_carry and decode, like MultiHeadAttention, got": lambda: TWISTED.init_carry(1, 2),
     "TransformerStack: to decode, every block must have init_carry and decode, got Tanh()": lambda: fn.replace(ENCODER, "layers.0", fn.Tanh()).init_carry(1, 2),
     "decode needs one tensor, and a layer with is_causal=True": lambda: fn.transformer_encoder(4, 2, 1).decode(fn.transformer_encoder(4, 2, 1).init(0), X, ENCODER.init_carry(2, 3)[:1]),
-    "TransformerStack: carry must be a tuple of 2, one entry per block, as init_carry makes it, got an empty dict": lambda: ENCODER.decode(P, X, {}),
+    "TransformerStack: carry must be a tuple of 2, one entry per block, from init_carry, got an empty dict": lambda: ENCODER.decode(P, X, {}),
     "carry must be from init_carry or decode, with k and v (2, 2, max_length, 2) in torch.float32, got a tensor of shape (3, 2, 9, 2)": lambda: ENCODER.decode(P, X, ENCODER.init_carry(3, 9)),
     "the carry has room for at most 2 steps, got": lambda: ENCODER.decode(P, X, ENCODER.init_carry(2, 2)),
     "TransformerBlock: init_carry must be given params and memory for a block with multihead_attn, and only then, got a tensor": lambda: DECODER.init_carry(2, 2, memory=M),
-    "TransformerStack: carry must be a tuple of 2, one entry per block, as init_carry makes it, got a tuple of 1": lambda: ENCODER.decode(P, X, ENCODER.init_carry(2, 3)[:1]),
-    "TransformerBlock: carry must be a dict with the keys self_attn, as init_carry makes it, got an empty dict": lambda: ENCODER.decode(P, X, ({}, {})),
-    "TransformerBlock: carry must be a dict with the keys self_attn, multihead_attn, as init_carry makes it, got": lambda: DECODER.decode(DECODER.init(0), X, ENCODER.init_carry(2, 3)[0]),
+    "TransformerStack: carry must be a tuple of 2, one entry per block, from init_carry, got a tuple of 1": lambda: ENCODER.decode(P, X, ENCODER.init_carry(2, 3)[:1]),
+    "TransformerBlock: carry must be a dict with the keys self_attn, from init_carry, got an empty dict": lambda: ENCODER.decode(P, X, ({}, {})),
+    "TransformerBlock: carry must be a dict with the keys self_attn, multihead_attn, from init_carry, got": lambda: DECODER.decode(DECODER.init(0), X, ENCODER.init_carry(2, 3)[0]),
     "TransformerStack: params must be a dict with the keys layers, norm, got an empty dict": lambda: ENCODER.decode({}, X, ENCODER.init_carry(2, 3)),
     "carry must be from init_carry or decode, with k and v (2, 2, max_length, 2) in torch.float32, got a tensor of shape (3, 2, 4, 2)": lambda: ENCODER.decode(P, X, ENCODER.init_carry(3, 4)),
     "(2, 2, max_length, 2) in torch.float32, got a tensor of shape (2, 2, 4, 2) and dtype torch.bfloat16": lambda: ENCODER.decode(P, X, ENCODER.init_carry(2, 4, dtype=torch.bfloat16)),
@@ -301,12 +301,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_what_does_not_fit_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 def test_an_error_says_where():

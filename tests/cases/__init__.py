@@ -2,8 +2,8 @@
 
 Every law is tried on every case.
 
-Params are initial ones moved by 0.2 to 0.8, as weights of 1 and biases of 0 hide a missing factor or term; running variances
-stay positive.
+Params are initial params moved by 0.2 to 0.8, because weights of 1 and biases of 0 would hide a missing factor or term. Running
+variances stay positive.
 """
 
 import importlib

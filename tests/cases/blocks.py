@@ -1,4 +1,4 @@
-"""Networks as expressions of layers. Their norms are of four numbers: with two the outputs are ±1, without a gradient."""
+"""Networks composed of layers. Their norms are over four numbers: over two, outputs would be ±1, without a gradient."""
 
 import torch
 

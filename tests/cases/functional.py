@@ -1,4 +1,4 @@
-"""Layers for functions of tensors: sizes from x in fields, weights in x, choices, orders along axes, sources."""
+"""Layers for functions of tensors: sizes taken from x, weights in x, selections, orders along axes, and sources."""
 
 import torch
 
@@ -11,7 +11,7 @@ IS = torch.tensor([[True, False, True]] * 4)
 
 
 def quick(made: Case) -> Case:
-    """Skip the compiler: the code of these layers is that of others in the catalogue, or a single kernel."""
+    """Skip the compiler: these layers run the code of others in the catalogue, or a single kernel."""
     return made._replace(compiled=False)
 
 

@@ -40,7 +40,7 @@ def between(low: float, high: float, *shape: int) -> Tensor:
 
 
 def _key(kind: str, shape: tuple[int, ...]) -> Tensor:
-    """Return a key from the caller's file, the draw, and its number among equal ones: a new case does not change others."""
+    """Return a key from the caller's file, the draw, and its number among equal draws: a new case does not change others."""
     draw = f"{sys._getframe(2).f_globals['__name__']} {kind} {shape}"
     _drawn[draw] += 1
     return random.fold_in(_drawn[draw], draw)
@@ -65,6 +65,6 @@ def loose(layer: fn.Layer, x: Any, *, compiled: bool | None = None) -> Case:
     return case(layer, x, batched=False, compiled=compiled)
 
 
-# 0 among positive and negative numbers, closer than every step of a difference, and alone.
+# Zeros beside numbers of both signs, and beside numbers closer than every step of a difference; zeros of both signs.
 KINKS = torch.tensor([[0.0, 1.0, -1.0, 1e-9, -1e-9], [0.0, 0.0, -0.0, 1e-4, -2.0]])
 LARGE = torch.tensor([[50.0, -50.0, 0.0, 49.0], [-50.0, -50.0, -50.0, -50.0], [50.0, 50.0, 50.0, -1.0]])

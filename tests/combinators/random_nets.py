@@ -1,7 +1,7 @@
 """Random nets: any combinator around any other, over layers of the catalogue; and their gradients by autograd.
 
-A net is grown from the shape of its input. ``Grower.net`` gives a layer of any output, ``Grower.endo`` one whose output has the
-shape of its input. A combinator that does not fit a shape falls back to a leaf.
+A net is grown from the shape of its input. ``Grower.net`` draws a layer with any output, ``Grower.endo`` a layer whose output has
+the shape of its input. A combinator that does not fit a shape falls back to a leaf.
 """
 
 import functools
@@ -37,7 +37,7 @@ RULES = ScaleGradient, ClipGradient, StraightThrough
 
 
 def _is_leaf(layer: Layer) -> bool:
-    """Return whether a layer never rounds to a lower precision; layers of custom functions have their own errors for shapes."""
+    """Return whether a layer can be a leaf: it never rounds to a lower precision, and refuses wrong shapes with its own error."""
     kinds = MixedPrecision, fn.Cast, FunctionLayer, ElementwiseFunction, ShapeDependent
     layers = [one for one in parts(layer) if isinstance(one, Layer)]
     return not any(isinstance(one, kinds) or (is_own_surrogate(one) and not isinstance(one, RULES)) for one in layers)
@@ -55,7 +55,7 @@ def look(value: Any) -> None:
 
 @functools.cache
 def shape_after(layer: Layer, shape: Any) -> Shape | None:
-    """Return the shape of the output; ``None`` if the layer does not take the input, or does not return one tensor."""
+    """Return the shape of the output; ``None`` if the layer does not accept the input, or does not return one tensor."""
     try:
         found: Any = fn.output_shape(layer, shape)
     except ValueError:
@@ -353,7 +353,7 @@ class _Rule(torch.autograd.Function):
 
 
 class ForAutograd(Layer):
-    """A layer with another autograd derivative than that of its values; it has no ``vjp``."""
+    """A layer whose autograd derivative is not the derivative of its values; it has no ``vjp``."""
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Params, Any]:
         raise NotImplementedError

@@ -31,7 +31,7 @@ def relevance(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
 
 
 def clipped(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
-    """Clamp the gradient that a layer gets."""
+    """Clamp the gradient of a layer's output."""
     return vjp(gy.clamp(-0.5, 0.5))
 
 
@@ -40,7 +40,7 @@ def swapped(kind: type, rule: Any, net: fn.Layer = NET) -> fn.Layer:
 
 
 def gradient(net: fn.Layer, params: Any, x: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
-    """Return gx, which both verbs must agree on, after a read of y."""
+    """Return gx, on which both verbs must agree, after reading y."""
     y, cache = net.apply(params, x)
     assert torch.equal(y, NET(params, x))
     gparams, gx = net.vjp(params, cache, gy)
@@ -92,7 +92,7 @@ def test_the_params_stay_what_they_are():
 
 
 def test_it_is_a_value():
-    """It is equal by layer and rule, has a hash, pickles, and its repr has the name of its rule."""
+    """Layers with equal layer and rule are equal, hash and pickle; the repr has the name of the rule."""
     net = swapped(fn.ReLU, guided)
     assert net == swapped(fn.ReLU, guided) != swapped(fn.ReLU, clipped)
     assert hash(net) == hash(copy.deepcopy(net))
@@ -101,7 +101,7 @@ def test_it_is_a_value():
 
 
 def test_sizes_are_inferred_through_it():
-    """They are those of its layer."""
+    """The layer inside gets its sizes."""
     net = fn.infer_sizes(fn.with_vjp(fn.Linear(None, 3), clipped), X)
     assert net.layer == fn.Linear(2, 3)
 
@@ -114,13 +114,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("sentence", WRONG)
-def test_a_rule_that_returns_something_else_is_refused(sentence):
+@pytest.mark.parametrize("message", WRONG)
+def test_a_rule_that_returns_something_else_is_refused(message):
     """The message says what it must return, for every backward verb."""
-    layer = fn.with_vjp(fn.ReLU(), WRONG[sentence])
+    layer = fn.with_vjp(fn.ReLU(), WRONG[message])
     _, cache = layer.apply({}, X)
     for verb in (layer.vjp, layer.input_grad):
-        with pytest.raises(ValueError, match=re.escape(sentence)):
+        with pytest.raises(ValueError, match=re.escape(message)):
             verb({}, cache, X)
 
 

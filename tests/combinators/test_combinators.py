@@ -167,7 +167,7 @@ def test_a_value_given_twice_to_one_node_gets_both_gradients():
 
 
 def test_a_graph_takes_several_inputs_and_gives_several_outputs_in_any_order_of_nodes():
-    """Nodes may be named before those they depend on; tuples go in and come out by the order of names."""
+    """A node may come before the nodes that it depends on; inputs and outputs are tuples in the order of names."""
     net = fn.graph("a", "b", y=(fn.Add(), "h", "b"), h=(F, "a"), output=("y", "h"))
     params, xs = double(net), (X, fn.random.normal(5, (5, 4), dtype=torch.float64))
     (y, h), gparams, (ga, gb) = parts(net, params, xs)
@@ -205,7 +205,7 @@ def test_a_graph_names_its_outputs():
 
 
 def test_grads_of_a_graph_computes_no_gradient_for_what_needs_none():
-    """The backward pass skips nodes without params before them; vjp goes through all."""
+    """The backward pass skips nodes that do not depend on params; vjp visits all nodes."""
     before, behind = Counting([]), Counting([])
     net = fn.graph("x", a=(before, "x"), h=(F, "a"), b=(behind, "h"))
     params = double(net)
@@ -290,7 +290,7 @@ def test_update_stats_reaches_every_batch_norm_and_leaves_the_rest(name):
     assert fn.tree.equal(net.inference().update_stats(params, net.inference().apply(params, X)[1]), params)
 
 
-def message(act):
+def error_of(act):
     """Return the message of the error and its notes, which say where."""
     with pytest.raises(ValueError, match=r".") as caught:
         act()
@@ -303,7 +303,7 @@ NET = fn.serial(fn.Linear(4, 3), fn.Tanh(), fn.serial(fn.Tanh(), fn.Linear(4, 3)
 @pytest.mark.parametrize("run", [NET.apply, NET], ids=["apply", "call"])
 def test_an_error_says_where_in_the_net(run):
     """There is a note for each level, the innermost first."""
-    assert message(lambda: run(NET.init(0), torch.ones(8, 4))) == (
+    assert error_of(lambda: run(NET.init(0), torch.ones(8, 4))) == (
         "Linear(in_features=4, out_features=3): the last axis of x must be in_features=4, got x of shape (8, 3)",
         ["  in serial, layer 1", "  in serial, layer 2"],
     )
@@ -324,8 +324,8 @@ def test_an_error_says_where_in_the_net(run):
 def test_every_combinator_says_where(net, x, where):
     """The combinator adds a note to the layer's own message, in apply and in the call."""
     for run in (net.apply, net):
-        sentence, notes = message(lambda run=run: run(double(net), x))
-        assert "the last axis of x must be in_features=4, got x of shape (5, 3)" in sentence
+        message, notes = error_of(lambda run=run: run(double(net), x))
+        assert "the last axis of x must be in_features=4, got x of shape (5, 3)" in message
         assert notes == [where]
 
 
@@ -363,7 +363,7 @@ MESSAGES = {
     "parallel: x must be a tuple of 2, one entry per layer, got a tensor of shape (5, 3)": lambda: fn.parallel(F, F)(double(fn.parallel(F, F)), X),
     "parallel: params must be a tuple of 2, one entry per layer, got a tuple of 3": lambda: fn.parallel(F, F)(P, (X, X)),
     "branch: there must be at least one layer, got none": fn.branch,
-    "Add(broadcast=False): the operands must have one shape, got shapes (5, 4) and (5, 3)": lambda: fn.residual(F)(double(fn.residual(F)), X),
+    "Add(broadcast=False): the operands must have the same shape, got shapes (5, 4) and (5, 3)": lambda: fn.residual(F)(double(fn.residual(F)), X),
     "graph: there must be at least one input and one node, got 1 inputs and 0 nodes": lambda: fn.graph("x"),
     "graph: there must be at least one input and one node, got 0 inputs and 1 nodes": lambda: fn.graph(y=(F, "y")),
     "graph: the nodes must not form a cycle, got a -> b -> a": lambda: fn.graph("x", a=(G, "b"), b=(G, "a")),
@@ -382,10 +382,10 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its names and numbers, and what it got."""
-    assert sentence in message(MESSAGES[sentence])[0]
+    assert message in error_of(MESSAGES[message])[0]
 
 
 @pytest.mark.parametrize("names", [["for"], ["a b", "c"], ["x", "ü"]])
@@ -399,7 +399,7 @@ def test_any_name_prints_as_a_call_that_makes_the_net(names):
 
 
 def test_no_layer_of_a_named_serial_is_the_serial_of_none():
-    """It has params and a repr like any other."""
+    """A serial of no named layers has params and a repr like any other."""
     net = fn.serial(a=F)[0:0]
     assert net == fn.serial()
     assert net(net.init(0), X) is X

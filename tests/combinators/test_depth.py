@@ -11,7 +11,7 @@ DTYPES = torch.float32, torch.float64
 
 
 def block(size, more=2):
-    """Return a block with everything that a copy may need: keys, batch statistics, a shortcut, products of odd sizes."""
+    """Return a block with keys, batch statistics, a shortcut, and products of odd sizes."""
     inner = fn.Linear(size, size + more), fn.BatchNorm1d(size + more), fn.Tanh(), fn.Dropout(0.2), fn.Linear(size + more, size)
     return fn.residual(fn.serial(*inner))
 
@@ -21,7 +21,7 @@ def copy(values, i):
 
 
 def assert_copies(stacked, each):
-    """Compare a stack bit for bit with the copies that it consists of."""
+    """Compare a stack bit for bit with its copies."""
     assert tree.leaves(stacked)
     for i, one in enumerate(each):
         assert tree.equal(copy(stacked, i), one)
@@ -74,7 +74,7 @@ def test_repeat_of_invertible_layers_keeps_one_output(n):
 
 
 def test_statistics_move_and_weights_stay_where_they_are():
-    """The new stacks of weights are the old ones: what does not change is not copied."""
+    """The new params contain the old stacks of weights, which are not copied."""
     net = fn.repeat(block(4), 3)
     params = net.init(0)
     moved = tree.names(net.update_stats(params, net.apply(params, draw((6, 4), 1).float(), 1)[1]))
@@ -83,7 +83,7 @@ def test_statistics_move_and_weights_stay_where_they_are():
 
 
 def test_the_way_back_takes_the_params_that_it_is_given():
-    """The cache has views of those of the forward pass; the new ones are equal, different, or have one leaf replaced."""
+    """The cache has views of the forward pass's params; the new params are equal, different, or have one leaf replaced."""
     net, x = fn.repeat(fn.serial(fn.Linear(4, 4), fn.Tanh()), 4), draw((5, 4), 1).float()
     params = net.init(0)
     _, cache = net.apply(params, x)
@@ -113,7 +113,7 @@ def test_the_cache_holds_views_of_params_but_no_copies(size, kept):
 
 @pytest.mark.parametrize("features", [3, 4])
 def test_the_way_back_follows_params_that_were_written_to(features: int):
-    """A donated optimizer writes to them. Matrices of 3 features are copied for each copy, those of 4 are kept as views."""
+    """A donated optimizer writes to them. Matrices of 3 features are copied for each copy, matrices of 4 are kept as views."""
     net, x = fn.repeat(fn.serial(fn.Linear(features, features), fn.Tanh()), 4), draw((5, features), 1).float()
     params = net.init(0)
     _, cache = net.apply(params, x)
@@ -190,7 +190,7 @@ def test_n_is_a_number_of_copies(n):
 
 
 def test_errors_say_which_copy():
-    """The errors are params of another number, a missing key, and a copy's own error forward and backward."""
+    """Params of another number of copies, a missing key, and a copy's error forward and backward are tried."""
     net = fn.repeat(fn.Linear(3, 3), 3)
     params, x = net.init(0), torch.zeros(2, 3)
     with pytest.raises(ValueError, match=r"the first axis of every leaf must be n=3"):
@@ -246,7 +246,7 @@ def test_caches_go_between_compiled_and_eager_code():
 @pytest.mark.compiled
 @pytest.mark.parametrize("layer", [fn.Linear(3, 3), fn.freeze(fn.Linear(3, 3))], ids=repr)
 def test_a_loop_may_give_nothing_but_its_last_carry(layer):
-    """This is so in prediction, and in the backward pass of copies whose params have no gradient."""
+    """Examples are prediction, and the backward pass of copies whose params have no gradient."""
     net, x = fn.repeat(layer, 5), draw((6, 3))
     params = tree.cast(net.init(0), torch.float64)
 

@@ -1,4 +1,4 @@
-"""Ensembles: each of n members computes what it computes alone."""
+"""Ensembles: each of n members computes the same as by itself."""
 
 import pickle
 from typing import Any
@@ -39,7 +39,7 @@ def no_vmap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_member_i_is_initialized_with_the_key_folded_with_i(net: fn.Layer) -> None:
-    """Params of member i are what ``fold_in(rng, i)`` gives the layer alone."""
+    """Member i has the params that the layer draws from ``fold_in(rng, i)``."""
     params = fn.ensemble(net, N).init(7)
     for i in range(N):
         assert tree.equal(member(params, i), net.init(fn.fold_in(7, i)))
@@ -47,8 +47,8 @@ def test_member_i_is_initialized_with_the_key_folded_with_i(net: fn.Layer) -> No
 
 @pytest.mark.parametrize("dtype", TIGHT, ids=str)
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
-def test_each_member_gives_what_it_gives_alone(net: fn.Layer, dtype: torch.dtype) -> None:
-    """Output, prediction and gradients by the params are the member's own; the shared x has the sum of the gradients."""
+def test_each_member_equals_the_separate_net(net: fn.Layer, dtype: torch.dtype) -> None:
+    """Output, prediction and gradients of params are the member's own; the gradient of the shared x is the sum."""
     many = fn.ensemble(net, N)
     params, x = tree.cast(many.init(0), dtype), drawn(1, 6, 3, dtype=dtype)
     y, cache = many.apply(params, x)
@@ -64,7 +64,7 @@ def test_each_member_gives_what_it_gives_alone(net: fn.Layer, dtype: torch.dtype
 
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
-def test_members_with_inputs_of_their_own(net: fn.Layer) -> None:
+def test_members_with_separate_inputs(net: fn.Layer) -> None:
     """With ``shared_input=False`` member i gets x[i], and gx[i] is its gradient."""
     many = fn.ensemble(net, N, shared_input=False)
     params, x = tree.cast(many.init(0), torch.float64), drawn(1, N, 6, 3)
@@ -93,7 +93,7 @@ APART: dict[str, tuple[fn.Layer, tuple[int, ...]]] = {
 def test_members_one_after_the_other_give_what_they_give_at_once(
     layer: fn.Layer, shape: tuple[int, ...], shared: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """This needs no vmap for a large x; output, gradients and dropped elements agree, also for recurrent nets and attention."""
+    """A large x is computed without vmap; output, gradients and dropped elements agree, also for recurrent nets and attention."""
     at_once = members.Mapped(layer, N, shared)
     params, x = tree.cast(fn.ensemble(layer, N).init(0), torch.float64), drawn(1, *(shape if shared else (N, *shape)))
     key = (fn.key(5),) if layer.stochastic else ()
@@ -122,7 +122,7 @@ def test_only_much_of_x_is_taken_one_after_the_other() -> None:
     torch.testing.assert_close(got[1], many(params, small)[0])
 
 
-def test_a_member_taken_alone_says_what_is_wrong() -> None:
+def test_an_error_of_a_member_run_by_itself_is_located() -> None:
     """A note says where it is, and params of other members are named with their numbers."""
     many = fn.ensemble(fn.LSTM(4, 2), N)
     with pytest.raises(ValueError, match="input_size=4") as caught:
@@ -177,8 +177,8 @@ LOSSES: dict[str, tuple[fn.Loss, fn.Layer, Tensor]] = {
 
 @pytest.mark.parametrize("dtype", TIGHT, ids=str)
 @pytest.mark.parametrize(("loss", "net", "target"), LOSSES.values(), ids=LOSSES)
-def test_ten_steps_batched_are_ten_steps_alone(loss: fn.Loss, net: fn.Layer, target: Tensor, dtype: torch.dtype) -> None:
-    """``train_step`` of an ensemble gives each member the params and loss that it gets alone with the same keys."""
+def test_ten_batched_steps_equal_ten_separate_steps(loss: fn.Loss, net: fn.Layer, target: Tensor, dtype: torch.dtype) -> None:
+    """``train_step`` of an ensemble gives each member the params and loss of a separate training with the same keys."""
     many, opt, x = fn.ensemble(net, N), fn.SGD(lr=0.05, momentum=0.5), drawn(1, 8, 3, dtype=dtype)
     target = tree.cast(target, dtype)
     batched, alone = fn.train_step(many, fn.ensemble(loss, N), opt), fn.train_step(net, loss, opt)
@@ -197,7 +197,7 @@ def test_ten_steps_batched_are_ten_steps_alone(loss: fn.Loss, net: fn.Layer, tar
 @pytest.mark.parametrize("reduction", ["mean", "sum", "batch", "none"])
 @pytest.mark.parametrize("shape", [(8, 4), (8, 4, 5), (8, 4, 5, 2), (0, 4)], ids=str)
 def test_cross_entropy_takes_any_axes(shape: tuple[int, ...], reduction: str) -> None:
-    """Labels of sequences and images, and an empty batch, give each member what it gets alone."""
+    """Labels of sequences and images, and an empty batch, give each member its separate loss."""
     loss, y = fn.CrossEntropy(reduction=reduction, ignore_index=2), drawn(1, N, *shape)
     target = (random.bits(5, (shape[0], *shape[2:])) % 4).abs()
     value, gy = fn.ensemble(loss, N).value_and_grad(y, target)
@@ -205,7 +205,7 @@ def test_cross_entropy_takes_any_axes(shape: tuple[int, ...], reduction: str) ->
         torch.testing.assert_close((value[i], gy[i]), loss.value_and_grad(y[i], target), rtol=0, atol=1e-12, equal_nan=True)
 
 
-def test_adam_trains_members_as_alone() -> None:
+def test_adam_trains_members_like_separate_nets() -> None:
     """An optimizer that treats each number by itself is not affected by the axis of members."""
     net, loss, opt, x, target = mlp(fn.Tanh()), fn.MSE(), fn.Adam(lr=0.01), drawn(1, 8, 3), drawn(3, 8, 2)
     many = fn.ensemble(net, N)
@@ -231,7 +231,7 @@ def test_a_step_of_linears_and_activations_needs_no_vmap(loss: fn.Loss, target: 
 
 @pytest.mark.parametrize("net", [mlp(fn.Tanh()), NETS["batch norm"], fn.serial(fn.Linear(3, 2), fn.Dropout(0.5))], ids=str)
 def test_the_cache_is_plain(net: fn.Layer) -> None:
-    """It contains no tensor wrapped by ``vmap``, and all except the shared x have a first axis of n."""
+    """No tensor is wrapped by ``vmap``, and all tensors except the shared x have a first axis of n."""
     many, x = fn.ensemble(net, N), drawn(1, 6, 3, dtype=torch.float32)
     arguments = (many.init(0), x, 3) if many.stochastic else (many.init(0), x)
     kept = [leaf for leaf in tree.leaves(many.apply(*arguments)[1]) if isinstance(leaf, Tensor)]
@@ -242,8 +242,8 @@ def test_the_cache_is_plain(net: fn.Layer) -> None:
 DROPPED = fn.serial(fn.Linear(3, 8), fn.Dropout(0.5), fn.Linear(8, 2))
 
 
-def test_members_draw_noise_of_their_own() -> None:
-    """Members with equal params have different masks; each has the mask that ``fold_in(rng, i)`` gives it alone."""
+def test_members_draw_separate_noise() -> None:
+    """Members with equal params have different masks; each has the mask that a separate net draws from ``fold_in(rng, i)``."""
     many, x = fn.ensemble(DROPPED, N), drawn(1, 6, 3)
     one = tree.cast(DROPPED.init(0), torch.float64)
     params = tree.map(lambda leaf: leaf.expand(N, *leaf.shape), one)
@@ -288,7 +288,7 @@ def test_without_statistics_params_stay_the_same_objects() -> None:
 
 @pytest.mark.parametrize("loss", [fn.MSE(), fn.L1("none"), fn.MSE("sum"), fn.CrossEntropy()], ids=str)
 def test_the_loss_of_an_ensemble_is_each_members_own(loss: fn.Loss) -> None:
-    """Value, both gradients and ``as_layer`` of a member are those of the loss alone; a target's gradients add up."""
+    """Value, both gradients and ``as_layer`` of a member match the loss by itself; a target's gradients add up."""
     many, y, target = fn.ensemble(loss, N), drawn(1, N, 8, 2), drawn(3, 8, 2).softmax(1)
     value, gy = many.value_and_grad(y, target)
     g = drawn(4, *value.shape)
@@ -327,7 +327,7 @@ def test_a_compiled_step_is_the_eager_one(net: fn.Layer, loss: fn.Loss, target: 
 
 
 def test_an_ensemble_comes_back_from_a_pickle() -> None:
-    """What it holds for speed is not part of the repr or of equality."""
+    """Data that it caches for speed is not part of its repr or of equality."""
     many = fn.ensemble(mlp(fn.Tanh()), N, shared_input=False)
     again = pickle.loads(pickle.dumps(many))
     assert again == many
@@ -336,13 +336,13 @@ def test_an_ensemble_comes_back_from_a_pickle() -> None:
 
 
 def test_what_a_serial_holds_is_arranged_one_by_one() -> None:
-    """A layer without kernels of its own uses vmap alone, among others that do not."""
+    """Only a layer without batched kernels uses vmap; the layers around it do not."""
     kinds = [type(one) for one in members.batched(NETS["softmax"], N, shared=True)]
     assert kinds == [members.Linears, members.Mapped, members.Linears]
 
 
 def test_members_one_after_the_other_move_their_statistics() -> None:
-    """Each member in the loop has the statistics that it has alone."""
+    """Each member in the loop has the same statistics as by itself."""
 
     @fn.frozen
     class Looped(fn.BatchNorm1d):

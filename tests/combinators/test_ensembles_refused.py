@@ -29,7 +29,7 @@ ERRORS: dict[str, tuple[fn.Layer, Any, tuple[int, ...], str]] = {
 
 
 @pytest.mark.parametrize(("net", "dtype", "shape", "rule"), ERRORS.values(), ids=ERRORS)
-def test_a_members_error_speaks_of_the_member(net: fn.Layer, dtype: Any, shape: tuple[int, ...], rule: str) -> None:
+def test_a_members_error_has_the_shapes_of_the_member(net: fn.Layer, dtype: Any, shape: tuple[int, ...], rule: str) -> None:
     """The message is the layer's own with a member's shapes, and a note says that it is in an ensemble."""
     many = fn.ensemble(net, N)
     params = tree.cast(many.init(0), dtype or torch.float32)
@@ -55,7 +55,7 @@ def test_params_of_other_sizes_are_refused(net: fn.Layer) -> None:
 
 
 def test_an_absent_bias_is_refused() -> None:
-    """It is not just left out."""
+    """A missing bias is not treated as ``bias=False``."""
     many = fn.ensemble(fn.Linear(3, 2), N)
     params = {**many.init(0), "bias": None}
     with pytest.raises(
@@ -78,7 +78,7 @@ def test_params_of_another_layer_are_refused(net: fn.Layer, other: fn.Layer) -> 
 
 
 def test_a_bias_of_another_size_is_refused() -> None:
-    """It is not broadcast."""
+    """The bias is not broadcast."""
     many = fn.ensemble(fn.Linear(3, 2), N)
     params = many.init(0)
     with pytest.raises(ValueError, match="must be a dict of"):

@@ -16,7 +16,7 @@ def drawn(layer):
 
 
 def test_lora_has_the_gradients_of_autograd():
-    """They are those of the two narrow matrices and of x; the layer's own are absent."""
+    """The two narrow matrices and x have gradients; the layer's params have none."""
     params, x, gy = drawn(LAYER), draw((5, 3), 1), draw((5, 4), 2)
     y, cache = LAYER.apply(params, x)
     a, b, x_ = (leaf.clone().requires_grad_() for leaf in (params["lora_A"], params["lora_B"], x))
@@ -48,7 +48,7 @@ def test_at_first_lora_changes_nothing():
     assert tree.equal(params["layer"], LAYER.layer.init(fn.fold_in(0, 0)))
 
 
-def test_training_moves_the_narrow_matrices_alone():
+def test_training_moves_only_the_narrow_matrices():
     """The merged params fit a plain layer, which gives the same."""
     params, x, target = LAYER.init(0), draw((5, 3)).float(), draw((5, 4), 1).float()
     opt = fn.Adam(lr=0.1)
@@ -79,12 +79,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_wrong_use_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_wrong_use_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 def test_batch_norms_fold_beside_an_adapted_layer():
@@ -129,7 +129,7 @@ def test_adapters_come_and_go(net):
 
 
 def test_where_says_which_layers_are_adapted():
-    """It selects by path and layer, convolutions too; existing adapters stay with their trained values."""
+    """``where`` selects by path and layer, convolutions too; existing adapters keep their trained values."""
     net = fn.serial(fn.Conv1d(2, 3, 2), fn.Flatten(), fn.lora(fn.Linear(9, 4), 1), fn.Linear(4, 2))
     params = moved(net.init(0))
     adapted, params_adapted = fn.add_lora(net, params, 2, 1, alpha=6.0, where=lambda _, layer: isinstance(layer, fn.Conv1d))

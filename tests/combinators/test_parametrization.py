@@ -42,7 +42,7 @@ def test_weight_norm_is_torchs(name, dim, seed):
 @settings(max_examples=30)
 @given(st.sampled_from(sorted(LAYERS)), st.sampled_from([0, 1, None]), SEEDS)
 def test_spectral_norm_is_torchs_with_the_vectors_held(name, dim, seed):
-    """torch holds them in evaluation; the default axis is torch's too."""
+    """In evaluation torch does not change the vectors; the default axis is torch's too."""
     ours, theirs, shapes = LAYERS[name]
     module = parametrizations.spectral_norm(theirs(), dim=dim).eval()
     assert_twins(fn.spectral_norm(ours(), dim=dim), module, drawn(shapes, seed), call=called)
@@ -51,7 +51,7 @@ def test_spectral_norm_is_torchs_with_the_vectors_held(name, dim, seed):
 @settings(max_examples=30)
 @given(st.sampled_from(sorted(LAYERS)), st.integers(1, 3), SEEDS)
 def test_moved_by_update_stats_spectral_norm_is_torchs_in_training(name, iterations, seed):
-    """Torch iterates before it divides, so its training is ours after ``update_stats``, which moves nothing else."""
+    """torch iterates before it divides, so its training equals ours after ``update_stats``, which changes nothing else."""
     ours, theirs, shapes = LAYERS[name]
     layer, module = fn.spectral_norm(ours(), n_power_iterations=iterations), theirs().double()
     module, x = parametrizations.spectral_norm(module, n_power_iterations=iterations), drawn(shapes, seed)
@@ -79,7 +79,7 @@ def test_any_layer_is_a_parametrization():
 
 
 def test_at_first_weight_norm_changes_nothing():
-    """Spectral norm divides by the largest singular value, nearly."""
+    """Spectral norm divides by an estimate of the largest singular value."""
     first = fn.Linear(30, 20).init(fn.fold_in(0, 0))
     layer = fn.weight_norm(fn.Linear(30, 20))
     torch.testing.assert_close(layer.merged(layer.init(0)), first)
@@ -101,7 +101,7 @@ def test_training_moves_the_originals_and_the_vectors():
 
 
 def test_running_statistics_of_the_layer_within_are_moved():
-    """This holds even if the parametrization has none; if nothing has any, ``has_running_stats`` is false."""
+    """The parametrization may have none; ``has_running_stats`` is False if nothing has any."""
     layer = fn.weight_norm(fn.BatchNorm1d(3))
     params = layer.init(0)
     moved = layer.update_stats(params, layer.apply(params, draw((5, 3)).float())[1])
@@ -112,7 +112,7 @@ def test_running_statistics_of_the_layer_within_are_moved():
 
 
 def test_sizes_are_inferred_within():
-    """They are those of the layer by itself."""
+    """The layer within gets the same sizes as by itself."""
     assert fn.infer_sizes(fn.weight_norm(fn.Linear(None, 4)), torch.ones(2, 3)) == fn.weight_norm(fn.Linear(3, 4))
 
 
@@ -134,9 +134,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_wrong_use_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_wrong_use_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

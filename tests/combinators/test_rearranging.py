@@ -1,4 +1,4 @@
-"""Channels last: compared with the layer on permuted tensors, without copies, what a layer passes on, and errors."""
+"""Channels last: compared with the layer on permuted tensors; copies, properties of the layer, and errors."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_it_is_the_layer_between_two_permutations(name):
 
 @pytest.mark.parametrize("layer", [fn.Conv2d(3, 4, 3), fn.MaxPool2d(2), fn.AvgPool2d(2), fn.BatchNorm2d(3)], ids=repr)
 def test_nothing_is_copied_into_another_order(layer):
-    """The layer gets a view of x, and y and gx are in memory as they are read."""
+    """The layer gets a view of x, and y and gx are contiguous in the order of their axes."""
     seen = []
 
     class Watched(TorchDispatchMode):
@@ -75,7 +75,7 @@ def test_without_a_batch_the_channels_go_first():
 
 
 def test_a_net_is_passed_on_as_it_is():
-    """This covers whether it is stochastic or mixes the batch, its sizes, its inference, and its draws."""
+    """``stochastic``, ``batch_dependent``, sizes, inference and draws are the same as the net's."""
     net = fn.channels_last(fn.serial(fn.Conv2d(None, 2, 1), fn.BatchNorm2d(None), fn.Dropout(0.5)))
     sized = fn.infer_sizes(net, torch.ones(2, 4, 5, 3))
     assert sized == fn.channels_last(fn.serial(fn.Conv2d(3, 2, 1), fn.BatchNorm2d(2), fn.Dropout(0.5)))
@@ -96,12 +96,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_wrong_use_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_wrong_use_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 def test_an_error_of_the_layer_says_that_x_came_to_it_turned():

@@ -77,7 +77,7 @@ def test_a_shared_layer_is_the_layer_on_each_entry():
 
 
 def test_a_shared_norm_s_statistics_see_every_entry():
-    """One batch follows the other."""
+    """The statistics move once for each entry, in order."""
     norm, xs = fn.BatchNorm1d(3), (draw((4, 3), 1).float(), draw((4, 3), 2).float() + 5)
     params = norm.init(0)
     want = params
@@ -111,12 +111,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_wrong_sharing_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_wrong_sharing_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 def test_an_error_says_in_which_entry_it_happened():

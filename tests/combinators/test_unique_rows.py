@@ -1,4 +1,4 @@
-"""Uniqueness: results of the layer by itself, from fewer rows, and the error messages."""
+"""``uniqued``: it gives the results of the layer but computes fewer rows; and the error messages."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_equal_rows_are_computed_once():
 
 
 def test_uniqued_keeps_what_the_layer_is():
-    """Its sizes are inferred, its statistics kept, and ``inference()`` is that of the layer."""
+    """Its sizes are inferred, its statistics are kept, and ``inference()`` is applied to the layer."""
     net = fn.serial(TABLE, fn.Linear(None, 2))
     assert fn.infer_sizes(fn.uniqued(net), torch.tensor([1, 2])) == fn.uniqued(fn.serial(TABLE, fn.Linear(3, 2)))
     assert not fn.uniqued(NET).has_running_stats
@@ -63,9 +63,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_wrong_use_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_wrong_use_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

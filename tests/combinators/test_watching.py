@@ -1,4 +1,4 @@
-"""What ``checked`` raises and ``tap`` calls."""
+"""The errors of ``checked`` and the calls of ``tap``."""
 
 import math
 import re
@@ -23,7 +23,7 @@ def params(**leaves: float) -> Any:
 
 
 def test_a_finite_net_passes_with_its_own_bits():
-    """Forward and backward agree bit for bit; infinities that only a cache holds are accepted."""
+    """Forward and backward agree bit for bit; infinities that occur only in a cache are accepted."""
     p = NET.init(0)
     y, cache = fn.checked(NET).apply(p, X)
     want, inner = NET.apply(p, X)
@@ -43,7 +43,7 @@ def test_a_finite_net_passes_with_its_own_bits():
     ],
 )
 def test_the_first_layer_that_is_not_finite_is_named_forward(leaves: dict[str, float], words: str):
-    """It has its path, even if later layers map an infinity to a finite number."""
+    """The error has the path, even if later layers map an infinity to a finite number."""
     with pytest.raises(FloatingPointError, match=re.escape(words)):
         fn.checked(NET).apply(params(**leaves), X)
     squashed = fn.serial(fn.Exp(), fn.Sigmoid())
@@ -52,7 +52,7 @@ def test_the_first_layer_that_is_not_finite_is_named_forward(leaves: dict[str, f
 
 
 def test_the_first_layer_that_is_not_finite_is_named_backward():
-    """It has its path in all three verbs: the slope of √x at 0 is infinite."""
+    """The error has the path in all three verbs: the slope of √x at 0 is infinite."""
     net = fn.serial(fn.Tanh(), fn.elementwise(torch.sqrt, half_rsqrt), fn.Scale(2))
     p, x = net.init(0), torch.zeros(3, 2)
     layer = fn.checked(net)
@@ -108,7 +108,7 @@ def test_what_does_not_fit_is_refused(make: Any, words: str):
 
 
 def test_attention_with_norms_is_named_as_a_whole():
-    """Its norm is one layer in two places, where two different ones cannot be."""
+    """Its norm is one layer in two places, which cannot hold two different layers."""
     net = fn.checked(fn.serial(fn.Exp(), fn.MultiHeadAttention(4, 2, qk_norm=fn.LayerNorm(2))))
     params = fn.tree.map(lambda leaf: leaf * torch.inf, net.init(0))
     for run in (net.apply, net):
@@ -139,8 +139,8 @@ def test_a_tap_is_not_called_where_there_are_no_numbers():
     assert len(seen) == 2
 
 
-def test_a_net_that_is_looked_into_raises_as_it_is():
-    """Code that inspects a net puts substitutes in place of layers, and the error is found there."""
+def test_an_inspected_net_raises_the_same_error():
+    """Code that inspects a net replaces its layers with substitutes, and still finds the error."""
     net = fn.checked(NET)
     for look in (net, lambda p, x: fn.intermediates(net, p, x)):
         with pytest.raises(FloatingPointError, match=r"checked: forward, the output of layer 'enc\.1', Exp\(\), has"):

@@ -1,4 +1,4 @@
-"""Convolutions compared with torch.nn's, what only ours do, and the errors they raise."""
+"""Convolutions compared with torch.nn's, features that torch.nn lacks, and the errors they raise."""
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ def test_channels_last_gives_the_same_numbers(shape, mode):
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("mode", ["zeros", "replicate"])
 def test_a_causal_convolution_does_not_look_ahead(mode, stride):
-    """The gradient of y[t] is 0 at every x after stride t, and not at stride t; L elements give ⌈L / stride⌉ outputs."""
+    """The gradient of y[t] is 0 after position stride · t of x, but not at it; L elements give ⌈L / stride⌉ outputs."""
     layer = fn.Conv1d(1, 1, 3, stride=stride, padding="causal", dilation=2, padding_mode=mode)
     params, x = {"weight": torch.ones(1, 1, 3), "bias": torch.zeros(1)}, torch.ones(1, 1, 8)
     y, cache = layer.apply(params, x)
@@ -79,7 +79,7 @@ def test_a_causal_convolution_does_not_look_ahead(mode, stride):
         assert not gx[stride * t + 1 :].any()
 
 
-def test_each_axis_may_have_a_padding_of_its_own():
+def test_each_axis_may_have_another_padding():
     """A tuple of numbers, pairs and words gives the results of zeros padded by hand."""
     layer = fn.Conv3d(1, 2, 3, padding=("causal", "same", (0, 3)))
     plain = layer.replace(padding=0)
@@ -89,7 +89,7 @@ def test_each_axis_may_have_a_padding_of_its_own():
 
 
 def test_lists_become_tuples():
-    """The layer thus has a hash, and a list gives a layer equal to that of a tuple."""
+    """The layer therefore has a hash, and lists and tuples make equal layers."""
     assert fn.Conv2d(1, 1, [2, 3], padding=[[0, 1], 1]) == fn.Conv2d(1, 1, (2, 3), padding=((0, 1), 1))
     assert hash(fn.Conv2d(1, 1, [2, 3])) == hash(fn.Conv2d(1, 1, (2, 3)))
 
@@ -118,7 +118,7 @@ def test_first_weights_are_drawn_within_torch_s_bounds(axes):
 
 @pytest.mark.parametrize(("half", "mask"), [("grads", [False, True, True]), ("input_grad", [True, False, False])])
 def test_each_half_asks_the_kernel_for_no_more(monkeypatch, half, mask):
-    """A first layer, which needs only grads, saves the gradient of x: more than half of the work."""
+    """A first layer needs only grads, and skips the gradient of x, which is more than half of the work."""
     asked, kernel = [], kernels.convolution_backward
     monkeypatch.setattr(kernels, "convolution_backward", lambda *inputs: asked.append(inputs[-1]) or kernel(*inputs))
     layer, x = fn.Conv2d(1, 2, 3), torch.ones(1, 1, 4, 4)
@@ -155,12 +155,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_what_does_not_fit_is_refused_with_its_message(message):
     """Options, x and gy are tried; the message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("half", ["vjp", "grads", "input_grad"])
@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
     "layer", [fn.Conv1d(2, 3, 3), fn.MaskedConv(fn.Conv1d(2, 3, 3), "A"), fn.ConvTranspose1d(2, 3, 3)], ids=str
 )
 def test_every_method_backward_refuses_another_weight(layer, change, half):
-    """The kernel would read memory that is not there, or return a gradient of another shape."""
+    """The kernel would read out of bounds, or return a gradient of another shape."""
     params = layer.init(0)
     y, cache = layer.apply(params, torch.zeros(2, 2, 8))
     with pytest.raises(ValueError, match=r"(params|weight) .*must be .*, got "):
@@ -179,7 +179,7 @@ def test_every_method_backward_refuses_another_weight(layer, change, half):
 
 
 def test_a_large_image_of_few_channels_goes_in_the_order_channels_last():
-    """Its results are in channels last too; values and gradients are torch.nn's, and those of a few images at a time."""
+    """Its results are in channels last too; values and gradients match torch.nn's, and match those of a few images at a time."""
     layer, twin, x = (
         fn.Conv2d(3, 32, 3, stride=2, padding=1),
         nn.Conv2d(3, 32, 3, stride=2, padding=1),

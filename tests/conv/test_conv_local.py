@@ -1,4 +1,4 @@
-"""Unshared and masked convolutions, compared with the shared one and by what they can see, and the errors they raise."""
+"""Unshared and masked convolutions: compared with shared ones, which pixels they see, and the errors they raise."""
 
 import pytest
 import torch
@@ -46,8 +46,8 @@ def test_with_the_same_kernel_at_each_place_it_is_a_convolution(axes, data):
     assert not how["bias"] or torch.allclose(gparams["bias"].flatten(1).sum(1), want_gparams["bias"])
 
 
-def test_each_place_has_first_weights_of_its_own():
-    """They differ between places, with the standard deviation of a convolution's."""
+def test_each_place_has_separate_initial_weights():
+    """Weights differ between places, with the standard deviation of a convolution's."""
     params = fn.ConvLocal1d(8, 16, 5, 54).init(0)
     assert abs(float(params["weight"].std()) / (2 / (8 * 5 + 16 * 5)) ** 0.5 - 1) < 0.02
     assert len(params["weight"][:, 0, 0, 0].unique()) == 50
@@ -68,8 +68,8 @@ def test_a_masked_convolution_sees_what_comes_before_in_reading_order(mask):
         assert i == 0 or gx[:i].any()
 
 
-def test_what_is_masked_begins_and_stays_0():
-    """This holds for initial params and gradients; other numbers at these places have no effect."""
+def test_masked_weights_are_0_and_stay_0():
+    """Initial params and gradients are 0 there; other numbers at these places have no effect."""
     layer, x = fn.MaskedConv(fn.Conv2d(2, 3, (3, 5)), "A"), draw((2, 2, 4, 6)).float()
     params = layer.init(0)
     y, cache = layer.apply(params, x)
@@ -103,9 +103,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_what_does_not_fit_is_refused_with_its_message(message):
     """Options, x, params and gy are tried; the message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

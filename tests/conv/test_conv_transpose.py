@@ -61,7 +61,7 @@ def test_it_is_the_transpose_of_a_convolution(axes):
 
 
 def test_channels_last_gives_the_same_numbers_and_stays():
-    """This holds for y and gx."""
+    """Both y and gx keep the memory format."""
     layer, x = fn.ConvTranspose2d(3, 4, 3, 2, 1, 1), draw((2, 3, 4, 5))
     params, last = fn.tree.cast(layer.init(0), torch.float64), x.to(memory_format=torch.channels_last)
     (y, cache), (y_last, cache_last) = layer.apply(params, x), layer.apply(params, last)
@@ -101,9 +101,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_what_does_not_fit_is_refused_with_its_message(message):
     """Options, x, params and gy are tried; the message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

@@ -51,7 +51,7 @@ def test_folding_is_torch_s(options, channels):
 
 
 def test_a_convolution_is_a_product_with_columns():
-    """It is the flattened weight times the columns of Unfold."""
+    """The output is the flattened weight times the columns of Unfold."""
     conv, x = fn.Conv2d(2, 3, (2, 3), padding=1, bias=False), draw((2, 2, 4, 5)).float()
     params = conv.init(0)
     columns = fn.Unfold((2, 3), padding=1)({}, x)
@@ -60,7 +60,7 @@ def test_a_convolution_is_a_product_with_columns():
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_a_separable_convolution_is_one_with_a_product_for_its_weight(axes):
-    """The product of its two weights is a convolution's weight; each option goes to the layer that it is for."""
+    """The product of its two weights is a convolution's weight; each option goes to the layer to which it applies."""
     net = getattr(fn, f"separable_conv{axes}d")(2, 3, 3, 2, 1, multiplier=2, padding_mode="circular", initializer="torch")
     params, x = fn.tree.cast(net.init(0), torch.float64), draw((2, 2, *(5,) * axes))
     first, then = params["depthwise"]["weight"], params["pointwise"]["weight"]
@@ -96,9 +96,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_what_does_not_fit_is_refused_with_its_message(message):
     """Options, x and gy are tried; the message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

@@ -37,7 +37,7 @@ def test_the_command_prints_versions_and_every_choice():
 
 
 def test_missing_private_names_are_listed(monkeypatch: pytest.MonkeyPatch):
-    """With what takes their place; a release that has all of them says only how many there are."""
+    """Their replacements are listed too; if no name is missing, only the number is printed."""
     monkeypatch.setattr(command, "FOUND", {"_a": True, "_b": True})
     assert command.names() == "private names of torch: all 2 found"
     monkeypatch.setattr(command, "FOUND", {"_a": False, "_c": False, "_b": True})

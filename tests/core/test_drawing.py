@@ -49,13 +49,13 @@ WIRED = {
 
 @pytest.mark.parametrize("name", WIRED)
 def test_the_edges_are_the_connections(name: str) -> None:
-    """This holds within and through combinators; ``Identity`` is only an edge."""
+    """Edges go into and out of combinators; ``Identity`` is only an edge."""
     net, wanted = WIRED[name]
     assert edges(net) == {tuple(edge.split("-")) for edge in wanted.split()}
 
 
 def test_a_wrapper_of_one_layer_is_a_node_and_of_several_a_box() -> None:
-    """The box shows its numbers."""
+    """The box shows the combinator's arguments."""
     assert 'n1["weight_norm(Linear(in_features=4, out_fea..."]' in fn.draw(fn.weight_norm(A)).mermaid
     assert 'n1["shared(Tanh())"]' in fn.draw(fn.shared(B)).mermaid
     assert 'subgraph n1["ensemble, n=3"]' in fn.draw(fn.ensemble(fn.serial(A, B), 3)).mermaid
@@ -115,7 +115,7 @@ def test_without_graphviz_there_is_no_picture(tmp_path: Path, monkeypatch: pytes
     drawing = fn.draw(A)
     assert drawing.svg is None
     assert drawing._repr_mimebundle_().keys() == {"text/vnd.mermaid", "text/plain"}
-    with pytest.raises(ValueError, match=r"^Drawing.save: a picture needs Graphviz's program dot"):
+    with pytest.raises(ValueError, match=r"^Drawing.save: a picture requires Graphviz's program dot"):
         drawing.save(tmp_path / "net.svg")
 
 
@@ -135,6 +135,6 @@ def test_graphviz_makes_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_what_is_no_layer_is_refused() -> None:
     """The error names it."""
-    with pytest.raises(ValueError, match=r"^draw: the layer must be a layer"):
+    with pytest.raises(ValueError, match=r"^draw: a layer is required"):
         fn.draw(3)
     assert str(fn.draw(A)) == repr(fn.draw(A)) == fn.draw(A).mermaid

@@ -45,37 +45,37 @@ DESCRIPTIONS = [
 
 
 @pytest.mark.parametrize(("value", "words"), DESCRIPTIONS)
-def test_describe_says_what_came(value, words):
+def test_describe_describes_the_argument(value, words):
     """A tensor is described by shape and dtype, a container by its type and length, everything else by its repr."""
     assert errors.describe(value) == words
 
 
-def test_wrong_says_who_the_rule_and_what_came():
+def test_value_error_says_who_the_rule_and_what_it_got():
     """The message is ``who: rule, got what``."""
     assert str(errors.value_error("Linear", "x must be floating", torch.zeros(2))) == (
         "Linear: x must be floating, got a tensor of shape (2,) and dtype torch.float32"
     )
 
 
-def test_wrong_takes_words_as_they_are():
-    """A string given as ``got`` is used as it is."""
+def test_value_error_uses_words_unchanged():
+    """A string given as ``got`` is used unchanged."""
     assert (
         str(errors.value_error("Linear", "x must be floating", "x of shape (2,)"))
         == "Linear: x must be floating, got x of shape (2,)"
     )
 
 
-def test_wrong_makes_a_value_error():
+def test_value_error_makes_a_value_error():
     """Every such error is a ``ValueError``."""
     assert type(errors.value_error("a", "b", 1)) is ValueError
 
 
-def test_wrong_shows_a_value_by_its_repr():
-    """``who`` may be a value: its repr stands first."""
+def test_value_error_shows_a_value_by_its_repr():
+    """``who`` may be a value: its repr comes first."""
     assert str(errors.value_error(Sample(size=2), "rule", 1)).startswith("Sample(size=2): rule, got 1")
 
 
-def test_located_adds_one_line_per_level():
+def test_add_location_adds_one_line_per_level():
     """Each combinator on the way out adds a line, the innermost first."""
     error = ValueError("x")
     errors.add_location(error, "serial, layer 2")
@@ -116,7 +116,7 @@ WRONG_FIELDS = [
 
 
 @pytest.mark.parametrize(("fields", "message"), WRONG_FIELDS)
-def test_a_validator_refuses_by_sentence(fields, message):
+def test_a_validator_refuses_with_its_message(fields, message):
     """The message names the class, the field, the rule and what it got."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the whole message is compared)
         Sample(**fields)
@@ -150,7 +150,7 @@ def test_a_validator_takes_what_its_rule_allows(fields):
 
 
 @pytest.mark.parametrize(("value", "whole"), [(1, True), (-1, True), (True, False), (1.0, False), ("1", False), (None, False)])
-def test_is_whole_tells_integers_from_the_rest(value, whole):
+def test_is_whole_accepts_only_integers(value, whole):
     """Integers are whole numbers; bools and integral floats are not."""
     assert errors.is_whole(value) is whole
 
@@ -159,14 +159,14 @@ def test_is_whole_tells_integers_from_the_rest(value, whole):
     ("value", "number"),
     [(1, True), (1.5, True), (True, False), (math.nan, False), (-math.inf, False), (10**400, False), (1j, False), ("1", False)],
 )
-def test_is_number_tells_finite_reals_from_the_rest(value, number):
+def test_is_number_accepts_only_finite_reals(value, number):
     """Finite real numbers are numbers; bools, NaN, infinities and ints beyond float64 are not."""
     assert errors.is_number(value) is number
 
 
 @pytest.mark.parametrize("verb", ["apply", "vjp", "add"])
 def test_the_error_of_a_signal_handler_is_not_explained_away(verb, monkeypatch):
-    """It may be raised in any line; a DataLoader's, which reports a dead worker, is a RuntimeError like those of kernels."""
+    """A handler can raise in any line; a DataLoader's error about a dead worker is a RuntimeError, like a kernel's."""
 
     def handler(number, frame):
         raise RuntimeError("a worker died")

@@ -1,4 +1,4 @@
-"""HTML and SVG as text: what is escaped, what is well-formed, and which numbers an axis has."""
+"""HTML and SVG as text: escaping, well-formedness, and the ticks of an axis."""
 
 import math
 import re
@@ -13,7 +13,7 @@ WORDS = "<b>&\"'µ"
 
 
 def test_content_and_attributes_are_escaped_once() -> None:
-    """A parser reads the words that came; ``Markup`` stays HTML."""
+    """A parser reads the original words; ``Markup`` stays HTML."""
     made = element("p", WORDS, element("i", WORDS), title=WORDS, class_="a", stroke_width=2, left_out=None)
     read = ElementTree.fromstring(made)
     assert read.text == WORDS
@@ -23,7 +23,7 @@ def test_content_and_attributes_are_escaped_once() -> None:
 
 
 def test_a_table_has_a_head_rows_and_a_foot() -> None:
-    """Words are aligned to the left, numbers to the right, and the padding of text tables goes."""
+    """Words are aligned to the left, numbers to the right, and the padding of text tables is removed."""
     read = ElementTree.fromstring(table(("name", "n"), [("a", "  12"), (WORDS, "3")], ("all", "15"), words=1))
     rows = [[cell.text for cell in row] for row in read.iter("tr")]
     assert rows == [["name", "n"], ["a", "12"], [WORDS, "3"], ["all", "15"]]
@@ -31,7 +31,7 @@ def test_a_table_has_a_head_rows_and_a_foot() -> None:
 
 
 def test_what_a_notebook_shows_has_its_style_and_needs_nothing_else() -> None:
-    """Each rule applies inside of its own element only, and no color is that of a light or a dark page."""
+    """Each style rule applies only inside its element, and all colors suit light and dark pages."""
     page = output(folded("more", "hidden", is_open=True))
     read = ElementTree.fromstring(page)
     assert read.get("class") == "funcnet"
@@ -51,7 +51,7 @@ def test_what_a_notebook_shows_has_its_style_and_needs_nothing_else() -> None:
     ],
 )
 def test_ticks_are_round(low: float, high: float, is_log: bool, want: list[float]) -> None:
-    """Multiples of 1, 2 or 5, and on a logarithmic axis powers of ten, with numbers between them where it is short."""
+    """Ticks are multiples of 1, 2 or 5; on a logarithmic axis powers of ten, with numbers between them if the axis is short."""
     assert ticks(Axis(low, high, 0.0, 1.0, is_log), 6 if is_log else 5) == pytest.approx(want, rel=1e-12)
 
 
@@ -72,14 +72,14 @@ def test_a_chart_is_well_formed_and_shows_every_value() -> None:
 
 @pytest.mark.parametrize("values", [[], [math.nan], [math.inf, math.nan]])
 def test_a_chart_without_values_says_so(values: list[float]) -> None:
-    """In words, instead of axes."""
+    """The chart shows a message instead of axes."""
     assert "no finite values" in line_chart("loss", range(len(values)), [Curve("a", values)])
 
 
 @pytest.mark.parametrize("value", [0.0, -3.0, 1e300, 1e-300])
 @pytest.mark.parametrize("is_log", [False, True])
 def test_a_constant_has_its_place(value: float, is_log: bool) -> None:
-    """Of one value, and of several equal ones, at the ends of the range of floats too."""
+    """One value and several equal values are tried, also at the ends of the range of floats."""
     value = abs(value) or 1.0 if is_log else value
     for count in (1, 3):
         made = ElementTree.fromstring(line_chart("y", range(count), [Curve("a", [value] * count)], is_log=is_log))

@@ -1,4 +1,4 @@
-"""Plans: for arguments like those of earlier calls, a net computes the same bits without checks, and explains errors equally."""
+"""Plans: for arguments like those of earlier calls, a net computes the same bits without checks, and raises the same errors."""
 
 import pickle
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def bits(tree: Any) -> list[Any]:
 
 def met(net: fn.Layer, params: Any, x: Any, times: int = 3) -> Any:
     """Return an equal net that has seen the arguments, with gradients from both verbs, and the last y and cache."""
-    net = net.replace()  # it has its own plans, and those of NETS stay empty
+    net = net.replace()  # it has its own plans, and NETS have none
     for _ in range(times):
         y, cache = net.apply(params, x)
         net.vjp(params, cache, torch.ones_like(y))
@@ -83,7 +83,7 @@ def test_plans_give_the_bits_of_the_checks(name: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", NETS)
 def test_value_and_grads_by_plan(name: str, loss: str, monkeypatch: pytest.MonkeyPatch):
-    """Forward, loss and backward have a common plan if net and loss have one; the bits are those of the checks."""
+    """Forward, loss and backward have a common plan if net and loss have one; the bits match the checked results."""
     f, (kind, target) = NETS[name], LOSSES[loss]
     both, params = fn.value_and_grads(f, kind), f.init(0)
     expected = bits(checked(monkeypatch, lambda: both(params, X, target)))
@@ -301,8 +301,8 @@ def test_a_class_that_overrides_a_verb_is_called():
     assert len({both(params, X, GY)[0].item() for _ in range(5)}) == 1
 
 
-def test_stand_ins_are_called():
-    """Intermediates, which use stand-ins, see every layer of a net with plans."""
+def test_replaced_layers_are_called():
+    """``intermediates`` replaces layers with recorders, and sees every layer of a net with plans."""
     net = NETS["nested"]
     params = net.init(0)
     fast, y, _ = met(net, params, X)

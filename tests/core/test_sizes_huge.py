@@ -58,7 +58,7 @@ def test_parts_that_are_made_one_by_one_are_bounded(make, name: str) -> None:
     make(3)
 
 
-def test_a_missing_size_is_told_before_a_huge_one() -> None:
+def test_a_missing_size_is_reported_before_a_huge_one() -> None:
     """A size to be inferred has no bytes to count."""
     with pytest.raises(ValueError, match="in_features must be inferred first"):
         fn.Linear(None, HUGE).init(0)

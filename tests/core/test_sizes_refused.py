@@ -36,7 +36,7 @@ SENTENCES = {
     "Linear(in_features=3, out_features=2): the last axis of x must be in_features=3, got x of shape (4, 5)\n  in branch, layer 1": (
         lambda: fn.infer_sizes(fn.branch(fn.Linear(None, 2), fn.Linear(3, 2)), (4, 5))
     ),
-    "Add(broadcast=False): the operands must have one shape, got shapes (4, 2) and (4, 5)\n  in residual, merge": (
+    "Add(broadcast=False): the operands must have the same shape, got shapes (4, 2) and (4, 5)\n  in residual, merge": (
         lambda: fn.infer_sizes(fn.residual(fn.Linear(None, 2)), (4, 5))
     ),
     f"{L}: x must have an axis -1, to infer in_features from, got x of shape ()\n  in graph, node 'h'": (
@@ -69,13 +69,13 @@ SENTENCES = {
         lambda: fn.Conv2d(None, 3, 3, groups=2)
     ),
     "infer_sizes: x must be a tensor, a shape, or a tuple or dict of them, got 'x'": lambda: fn.infer_sizes(LENET, "x"),
-    "shape_dependent(quarter): the layer must be made first, by fn.infer_sizes(net, x), got no shape": (
+    "shape_dependent(quarter): the layer must be created first, with fn.infer_sizes(net, x), got no shape": (
         lambda: fn.shape_dependent(quarter).init(0)
     ),
-    "shape_dependent(quarter): the layer must be made first, by fn.infer_sizes(net, x), got no shape\n  in serial, layer 0": (
+    "shape_dependent(quarter): the layer must be created first, with fn.infer_sizes(net, x), got no shape\n  in serial, layer 0": (
         lambda: fn.serial(fn.shape_dependent(quarter)).apply(({},), torch.zeros(4, 8))
     ),
-    "shape_dependent(nothing): the function must make a layer, got a Size of 2": (
+    "shape_dependent(nothing): the function must return a layer, got a Size of 2": (
         lambda: fn.infer_sizes(fn.shape_dependent(nothing), (4, 8))
     ),
 }

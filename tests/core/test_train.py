@@ -28,7 +28,7 @@ def start(net=NET, opt=OPT):
 
 
 def test_value_and_grads_are_the_first_three_lines():
-    """Value, gradient of params and cache are those of apply, value_and_grad and grads."""
+    """Value, gradient of params and cache match apply, value_and_grad and grads."""
     params, _ = start()
     value, grads, cache = fn.value_and_grads(NET, LOSS)(params, X, LABELS)
     y, want = NET.apply(params, X)
@@ -74,8 +74,8 @@ def test_the_output_of_a_net_does_not_live_through_the_backward_pass():
         assert Y[1:] == [True]
 
 
-def test_nor_does_it_in_a_step_by_plan():
-    """The unchecked verbs of a plan are joined without it."""
+def test_the_output_does_not_live_through_the_backward_pass_of_a_plan():
+    """The unchecked verbs of a plan do not keep it alive either."""
     refs = []
 
     def apply(params, x):
@@ -115,7 +115,7 @@ def test_a_step_writes_to_nothing():
 
 
 def test_a_step_is_a_value():
-    """It compares, prints as what it is made of, and pickles."""
+    """A step compares, prints as the call that makes it, and pickles."""
     step = fn.train_step(NET, LOSS, OPT)
     assert step == fn.train_step(NET, LOSS, OPT)
     assert step != fn.train_step(NET, LOSS, OPT.replace(lr=0.2))
@@ -184,7 +184,7 @@ def test_steps_in_one_compiled_call_are_the_steps_one_by_one():
 
 
 def test_scanned_steps_are_refused_where_the_batches_are_not_k():
-    """There are too many or none along the first axis, or k is 0."""
+    """Too many batches along the first axis, no batches, and k = 0 are tried."""
     scan = ScanSteps(fn.train_step(NET, LOSS, OPT), 2)
     xs, labels = stacked(3)
     with pytest.raises(ValueError, match="the first axis of xs must be k=2, got lengths 3"):
@@ -266,7 +266,7 @@ def test_what_fit_returns_is_for_autograd_too():
 
 
 def test_fit_takes_the_parameters_of_a_module_without_their_graph():
-    """They require grad, but the trained ones do not, and equal those of detached ones. The module's own do not change."""
+    """Training gives the params of detached copies, which do not require grad; the module's parameters do not change."""
     net, module = (
         fn.serial(fn.Linear(2, 8), fn.Tanh(), fn.Linear(8, 2)),
         nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)),
@@ -326,14 +326,14 @@ MESSAGES = {
 }
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_arguments_are_refused_with_their_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_arguments_are_refused_with_their_message(message):
     """The error precedes any training."""
-    arguments = {"data": (X, LABELS), **ARGUMENTS, **MESSAGES[sentence]}
+    arguments = {"data": (X, LABELS), **ARGUMENTS, **MESSAGES[message]}
     data = arguments.pop("data")
     with pytest.raises(ValueError, match=r".") as caught:
         fn.fit(NET, LOSS, OPT, data, **arguments)
-    assert sentence in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, True])
@@ -353,12 +353,12 @@ EXCHANGED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", EXCHANGED)
-def test_arguments_in_the_wrong_place_are_refused(sentence):
+@pytest.mark.parametrize("message", EXCHANGED)
+def test_arguments_in_the_wrong_place_are_refused(message):
     """The error appears when the step is made, not during training."""
     with pytest.raises(ValueError, match=r".") as caught:
-        EXCHANGED[sentence]()
-    assert sentence in str(caught.value)
+        EXCHANGED[message]()
+    assert message in str(caught.value)
 
 
 def test_labels_out_of_range_lose_nothing():

@@ -1,4 +1,4 @@
-"""A small training for the workers of tests: it prints the digest of params and state after each step, and can resume.
+"""A small training for test workers: it prints the digest of params and state after each step, and can resume.
 
 torchrun --nproc-per-node=2 tests/distributed/small_training.py FOLDER STEPS TIMEOUT
 """
@@ -77,4 +77,4 @@ def main(folder: str, steps: str, timeout: str) -> None:
 if __name__ == "__main__":
     main(*sys.argv[1:])
     sys.stdout.flush()
-    os._exit(0)  # after torch's checkpoints some processes abort while Python ends, in a thread that lets go of a tensor
+    os._exit(0)  # after torch's checkpoints some processes abort during Python's shutdown, in a thread that releases a tensor

@@ -76,7 +76,7 @@ def test_embedding_bag_is_torchs(count, dim, shape, padding, mode, seed):
 @given(st.tuples(st.integers(1, 4), st.integers(1, 5)), PADDINGS, st.integers(0, 99))
 @settings(max_examples=30)
 def test_a_weighted_embedding_bag_is_torchs(shape, padding, seed):
-    """The gradient of the weights agrees too; it is 0 for those of padding."""
+    """The gradient of the weights agrees too; it is 0 for weights of padding."""
     options = {"mode": "sum", "padding_idx": padding}
     assert_twins(
         fn.EmbeddingBag(4, 3, **options),
@@ -106,7 +106,7 @@ def test_an_embedding_bag_by_offsets_is_torchs(sizes, padding, mode, dtype, seed
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 def test_a_bag_of_nothing_gives_zeros(mode):
-    """This holds if there are no integers at all, and no gradient comes from it."""
+    """There may be no integers at all; no gradient comes from such a bag."""
     layer = fn.EmbeddingBag(4, 3, mode=mode)
     y, cache = layer.apply(layer.init(0), torch.zeros(2, 0, dtype=torch.int64))
     assert torch.equal(y, torch.zeros(2, 3))
@@ -135,7 +135,7 @@ def test_the_padding_of_a_bag_is_left_out(mode, form):
 
 @pytest.mark.parametrize("form", BAGS)
 def test_the_maximum_of_infinities_is_theirs(form):
-    """A bag of rows of -inf has -inf, whose gradient goes to the first that counts; a NaN stays NaN."""
+    """The maximum of rows of -inf is -inf, and its gradient goes to the first valid row; NaN stays NaN."""
     layer = fn.EmbeddingBag(4, 3, mode="max", padding_idx=1)
     for value in (-torch.inf, torch.nan):
         params = {"weight": torch.full((4, 3), value)}
@@ -147,7 +147,7 @@ def test_the_maximum_of_infinities_is_theirs(form):
 
 @pytest.mark.parametrize("padding", [None, 0, -1])
 def test_init_is_normal_and_zeros_for_the_padding(padding):
-    """torch.nn draws it so too."""
+    """torch.nn does the same."""
     w = fn.Embedding(500, 200, padding).init(0)["weight"]
     assert w.std().item() == pytest.approx(1, rel=0.02)
     assert int((w == 0).all(1).sum()) == (padding is not None)
@@ -155,7 +155,7 @@ def test_init_is_normal_and_zeros_for_the_padding(padding):
 
 
 def test_the_cache_of_an_embedding_is_x_itself():
-    """It is not a copy."""
+    """x is not copied."""
     x = torch.tensor([1, 2])
     assert fn.Embedding(4, 3).apply(fn.Embedding(4, 3).init(0), x)[1] is x
 
@@ -170,8 +170,8 @@ def test_a_hash_embedding_sums_rows_and_spreads_over_them():
     assert len(rows.unique(dim=0)) > 3990
 
 
-def test_a_hash_is_the_same_whatever_stands_beside_it():
-    """It depends on the seed and the integer only, int32 or int64."""
+def test_a_hash_does_not_depend_on_its_neighbors():
+    """A hash depends only on the seed and the integer, int32 or int64."""
     one, other = fn.HashEmbed(100, 2, seed=1), fn.HashEmbed(100, 2, seed=2)
     params, x = one.init(0), torch.tensor([5, 6, 5])
     y = one(params, x)
@@ -214,19 +214,19 @@ MESSAGES = {
     'x must be integers with two axes, (bags, integers of a bag), or with one and offsets; with mode="sum" weights of the shape of the integers may come last, got x of shape (2,)': lambda: B(P, IDS[0]),
     'with mode="sum" weights of the shape of the integers may come last, got shapes (2, 2) and (2, 2)': lambda: B(P, (IDS, IDS.float())),
     "weights of the shape of the integers may come last, got shapes (2, 2) and (2, 2) and (2, 2)": lambda: B(P, (IDS, IDS, IDS)),
-    "the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (1,)": lambda: B(P, (IDS[0], torch.tensor([1]))),
-    "the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (3,)": lambda: B(P, (IDS[0], torch.tensor([0, 2, 1]))),
-    "the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (2,)": lambda: B(P, (IDS[0], torch.tensor([0, 3]))),
-    "EmbeddingBag(num_embeddings=4, embedding_dim=3): the offsets must be integers from 0, the first, to 2, and rise, got shapes (2,) and (2,)": lambda: B(P, (IDS[0], torch.zeros(2))),
+    "the offsets must be integers that start at 0, do not decrease and are at most 2, got shapes (2,) and (1,)": lambda: B(P, (IDS[0], torch.tensor([1]))),
+    "the offsets must be integers that start at 0, do not decrease and are at most 2, got shapes (2,) and (3,)": lambda: B(P, (IDS[0], torch.tensor([0, 2, 1]))),
+    "the offsets must be integers that start at 0, do not decrease and are at most 2, got shapes (2,) and (2,)": lambda: B(P, (IDS[0], torch.tensor([0, 3]))),
+    "EmbeddingBag(num_embeddings=4, embedding_dim=3): the offsets must be integers that start at 0, do not decrease and are at most 2, got shapes (2,) and (2,)": lambda: B(P, (IDS[0], torch.zeros(2))),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("rows", [5, 30_000])
@@ -248,5 +248,5 @@ def test_many_offsets_must_rise_as_few_must(count):
     params, offsets = layer.init(0), torch.arange(count)
     assert torch.equal(layer(params, (ids, offsets)), params["weight"][ids])
     offsets[-1] = 0
-    with pytest.raises(ValueError, match="and rise"):
+    with pytest.raises(ValueError, match="do not decrease"):
         layer(params, (ids, offsets))

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def test_the_page_holds_every_section(tmp_path, capsys):
-    """Without time, one workload gets its first contender, and the printed page says what was left out."""
+    """Without time, only the first contender of a workload is measured, and the printed page names those left out."""
     device.main(f"--device cpu --minutes 0.001 --workloads disk_mlp --rounds 2 --turn 0.001 --cases 1 --out {tmp_path}".split())
     text, found = (tmp_path / "DEVICE.md").read_text(), json.loads((tmp_path / "device.json").read_text())
     assert capsys.readouterr().out.strip() == text.strip()
@@ -51,7 +51,7 @@ def test_a_failure_is_a_line(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
-    """It ends the command without a traceback; the page has the earlier sections, and a line for the interrupted one."""
+    """The command ends without a traceback; the page has the earlier sections, and a line for the interrupted one."""
     monkeypatch.setattr(device_steps, "contenders", stopped)
     device.main(f"--device cpu --minutes 1 --workloads disk_mlp,gpt --out {tmp_path}".split())
     text, found = (tmp_path / "DEVICE.md").read_text(), json.loads((tmp_path / "device.json").read_text())
@@ -127,7 +127,7 @@ def test_the_laws_are_tried_in_both_dtypes():
     assert "transpose" in [one["law"] for one in failures]
 
 
-def test_draws_that_differ_are_told(monkeypatch):
+def test_draws_that_differ_are_reported(monkeypatch):
     """A draw that depends on more than the key is a fault, and so is an error."""
     monkeypatch.setattr(device_checks, "DRAWS", {"chance": lambda key: torch.rand(3), "none": lambda key: key[1]})
     assert {one["draw"] for one in device_checks.key_faults(CPU)} == {"chance", "none"}
@@ -136,7 +136,7 @@ def test_draws_that_differ_are_told(monkeypatch):
 
 @pytest.mark.parametrize("name", ["mlp_adam", "ensemble20", "adam"])
 def test_every_eager_contender_takes_steps(name):
-    """They are funcnet's and torch.nn's, in float32 and bfloat16, and their losses are finite."""
+    """funcnet's and torch.nn's contenders, in float32 and bfloat16, have finite losses."""
     for contender in device_steps.contenders(WORKLOADS[name], CPU):
         if " eager" in contender.label:
             training = contender.make()

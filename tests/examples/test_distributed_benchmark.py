@@ -9,7 +9,7 @@ from examples.benchmarks import collectives, distributed, pipelines, processes
 
 
 def in_two():
-    """Record a sum, replace it with nothing, and repeat it; return the result in this worker."""
+    """Record an all-reduce, replace it with a no-op, and repeat it; return this worker's result, the calls and their bytes."""
     own = torch.full((3,), dist.get_rank() + 1.0)
     with collectives.recorded() as calls:
         dist.all_reduce(own, async_op=True).wait()
@@ -20,7 +20,7 @@ def in_two():
 
 
 def test_collectives_are_recorded_and_replaced():
-    """With two workers, the sum counts once, because the second one is silent."""
+    """With two workers, the tensor is summed only once, because the second all-reduce is silent."""
     for found, calls, nbytes in processes.together(2, in_two):
         assert found == [3.0] * 3
         assert calls == [("all_reduce", [((3,), torch.float32)])]

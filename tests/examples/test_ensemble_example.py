@@ -31,7 +31,7 @@ def test_a_net_predicts_a_mean_and_a_variance():
     torch.testing.assert_close(ensemble.loss((mean, var), t), torch.nn.functional.gaussian_nll_loss(mean, t, var))
 
 
-def test_members_train_as_they_would_alone():
+def test_members_train_like_separate_nets():
     """One step of three nets at once changes each net like a separate step."""
     x, t = fn.random.normal(0, (7, 1)), fn.random.normal(1, (7, 1))
     nets, opt = fn.ensemble(ensemble.net, 3), fn.SGD(lr=0.1)

@@ -40,7 +40,7 @@ class Branching(torch.nn.Module):
         return self.linear(x) if x.sum() > 0 else x
 
 
-def test_the_table_tells_what_agrees(monkeypatch):
+def test_the_table_shows_which_models_agree(monkeypatch):
     """A residual net agrees in both modes; a refused module has its reason on the page."""
     made = {"resnet": lambda: interop.ResNet(4), "branching": Branching}
     monkeypatch.setattr(library, "make", lambda name: made[name]())

@@ -67,7 +67,7 @@ def stubbed(monkeypatch):
     monkeypatch.setattr(paper, "first_epoch_gap", lambda *arguments: 0.0)
 
 
-def test_the_figures_of_the_report_stand_beside_those_measured(tmp_path, stubbed):
+def test_the_page_has_the_figures_of_the_report_beside_the_measured_ones(tmp_path, stubbed):
     """Table II has the report's six figures for each of six nets, funcnet's, torch.nn's, and the ratio of seconds."""
     rows = table(run(tmp_path), "Table II:")
     names, measures = list(pychrot.PRINTED), [*pychrot.MEASURES, "seconds"]
@@ -94,10 +94,10 @@ def test_table_three_has_the_mean_over_elements_with_its_loss_doubled(tmp_path, 
 
 def test_the_page_says_which_nets_take_more_than_half_the_seconds(tmp_path, monkeypatch, stubbed):
     """A net with a ratio of 1.25 is named; if all have 2.5, none is."""
-    assert "It reaches that for every net of Table II." in run(tmp_path / "fast")
+    assert "It reaches this goal for every net of Table II." in run(tmp_path / "fast")
     slow = {"seconds": 4.0}
     monkeypatch.setattr(paper, "perform", lambda e, f, *rest: fixed(e, f) | (slow if (e.name, f) == ("Tanh", "funcnet") else {}))
-    assert "It misses that for Tanh (1.25)." in run(tmp_path / "slow")
+    assert "It misses this goal for Tanh (1.25)." in run(tmp_path / "slow")
 
 
 def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
@@ -111,7 +111,7 @@ def test_ctrl_c_leaves_the_tables_of_what_has_finished(tmp_path, monkeypatch):
     assert (tmp_path / "pychrot" / "figure_5.png").exists()
 
 
-def test_a_missing_run_alone_is_made_up_for(tmp_path, monkeypatch, stubbed):
+def test_only_a_missing_run_is_repeated(tmp_path, monkeypatch, stubbed):
     """If one file of a run is deleted, a second run trains only that run."""
     run(tmp_path)
     files = [file for file in sorted((tmp_path / "pychrot" / "runs").glob("*.json")) if "seconds" in file.read_text()]

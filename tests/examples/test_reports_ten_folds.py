@@ -54,9 +54,9 @@ def test_effects_are_those_of_the_two_by_two():
     }
     found = ten_folds.effects(SimpleNamespace(results=results), "net", 0)
     assert found == pytest.approx((10.0, -2.0, 0.0))
-    assert "the first weights make 96 %, the reduction 4 %" in ten_folds.verdict("net", [found])
-    assert ten_folds.verdict("net", [found]).endswith("it is the first weights that explain the difference.")
-    assert ten_folds.verdict("net", [(1.0, 5.0, 0.0)]).endswith("it is the reduction that explains the difference.")
+    assert "the initial weights make up 96 %, the reduction 4 %" in ten_folds.verdict("net", [found])
+    assert ten_folds.verdict("net", [found]).endswith("the initial weights explain the difference.")
+    assert ten_folds.verdict("net", [(1.0, 5.0, 0.0)]).endswith("the reduction explains the difference.")
 
 
 def test_ten_repetitions_have_the_test_error_of_the_report():

@@ -41,7 +41,7 @@ def test_the_page_sets_funcnet_beside_torch_nn_and_a_rerun_trains_nothing(tmp_pa
 
 
 def test_the_page_says_what_twenty_at_once_take_and_how_they_agree(tmp_path):
-    """Times are in runs of either framework, and all weights are close to those of separate nets."""
+    """Times are in runs of either framework, and all weights are close to the weights of separate nets."""
     page = run(tmp_path)
     kinds = ["three alone, funcnet", "three alone, torch.nn", "20 at once", "20 nets' kernels"]
     for loss in twenty_runs.LOSSES:
@@ -82,7 +82,7 @@ def test_the_distance_compares_losses_and_errors():
     assert twenty_runs.distance([[], [0.02], [98.0], [97.0]], printed) == math.inf
 
 
-def test_members_are_initialized_as_nets_alone():
+def test_members_are_initialized_like_separate_nets():
     """Training at once and separately starts from the same keys."""
     of = twenty_runs.experiment("MSE")
     params = fn.ensemble(of.net, 20).init(3)

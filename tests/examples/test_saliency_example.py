@@ -20,7 +20,7 @@ def test_the_net_needs_what_the_maps_mark(tmp_path, capsys):
     assert (tmp_path / "saliency.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_rules_change_the_gradient_alone():
+def test_the_rules_change_only_the_gradient():
     """The nets have the same params and output, and are surrogates."""
     (x, labels), _ = common.digits(0)
     params = saliency.net.init(1)

@@ -19,12 +19,12 @@ def test_it_encodes_digits(tmp_path, capsys):
     vae.main(["--epochs", "8", "--out", str(tmp_path)])
     found = figures(capsys.readouterr().out)
     assert found["negative bound"] < 0.75 * found["mean digit"]
-    assert found["of that latent"] > 5
+    assert found["latent part"] > 5
     assert (tmp_path / "vae.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_loss_is_the_negative_bound():
-    """Its gradient is that of the formula, for all three outputs; with the constant, it is the negative log likelihood."""
+    """Its gradient matches the formula for all three outputs; with the constant, it is the negative log likelihood."""
     logits, *moments = (fn.random.normal(0, (3, 1, 8, 8)), fn.random.normal(1, (3, 8)), fn.random.normal(2, (3, 8)))
     y = {"pixels": logits, "latent": tuple(moments)}
     images = fn.random.randint(3, (3, 1, 8, 8), 0, vae.DOTS + 1) / vae.DOTS

@@ -1,4 +1,4 @@
-"""Errors that ``test_bad_input`` found: each once, as the call and the message that it must raise."""
+"""Faults that ``test_bad_input`` found, as calls and the messages that they must raise."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -48,7 +48,7 @@ SENTENCES: dict[str, Callable[[], Any]] = {
     "chain: transforms must not hold a tensor": lambda: fn.chain(torch.ones(()), fn.SGD()),
     "losses_of: the terms must be losses, or pairs": lambda: type(fn.losses_of(a=fn.MSE()))((torch.ones(()),)),
     "replace: no layer at slice(None, 2, None); there are 0, 1": lambda: fn.replace(NORMED, slice(2), LINEAR),
-    "replace: the layer must be a layer (a value with init, apply and vjp), got 3": lambda: fn.replace(3, "", LINEAR),
+    "replace: a layer is required (a value with init, apply and vjp), got 3": lambda: fn.replace(3, "", LINEAR),
     "unpad_sequence: lengths must be a dense tensor of numbers": lambda: fn.unpad_sequence(X, META),
     "pack_padded: lengths must be a dense tensor of numbers": lambda: fn.pack_padded(X, torch.tensor([1, 1]).to_sparse()),
     "pad_packed: lengths must be a dense tensor of numbers": lambda: fn.pad_packed(X, META),
@@ -91,7 +91,7 @@ SENTENCES: dict[str, Callable[[], Any]] = {
     "ScaleByRSS(): state must have a 0-d int64 tensor as step": lambda: fn.ScaleByRSS().rates({"step": X, "sum": X}),
     "dropout3 requires multihead_attn": lambda: fn.transformer_encoder_block(4, 2).replace(dropout3=fn.Dropout(0.1)),
     "walk: path must be a string, got a tensor": lambda: fn.walk(LINEAR, torch.ones(2)),  # type: ignore[arg-type]
-    "walk: the layer must be a layer": lambda: fn.walk(3),  # type: ignore[arg-type]
+    "walk: a layer is required": lambda: fn.walk(3),  # type: ignore[arg-type]
     "weight_and_bias: shapes must be a dict": lambda: initializers.weight_and_bias(0, None, "torch"),  # type: ignore[arg-type]
     "Tile: repeats must be below 2**31": lambda: fn.Tile((2**31, 1)),
     "ConstantPad: pad must be below 2**31": lambda: fn.ConstantPad((2**31, 0)),
@@ -107,21 +107,21 @@ SENTENCES: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_a_found_fault_is_refused_with_its_sentence(sentence: str) -> None:
-    """The message names the caller, the rule and what it got; a path to nowhere is a ``ValueError`` too."""
+    """The message names the caller, the rule and the value."""
     with pytest.raises(ValueError, match=r".") as caught:
         SENTENCES[sentence]()
     assert sentence in str(caught.value)
 
 
 def test_an_average_of_other_params_says_whose_it_is() -> None:
-    """A note says so: the helper that compares the trees does not know."""
+    """A note names it, since the helper that compares the trees cannot."""
     with pytest.raises(ValueError, match=r"must agree") as caught:
         SWA.params({**STATE, "average": torch.ones(2)})
     assert caught.value.__notes__ == ["  in SWA(), params: average against dtypes"]
 
 
 def test_memory_is_that_of_the_steps_that_ran() -> None:
-    """The first of 2³¹ - 1 steps ends the test."""
+    """The range test stops at the first of 2³¹ - 1 steps."""
     found = lr_range(steps=2**31 - 1, low=1e-3)
     assert found.rates == (1e-3,)
     assert found.diverged
@@ -150,12 +150,12 @@ HALF = Fraction(1, 2)
     ],
 )
 def test_a_fraction_is_a_number(draw: Callable[[Any], torch.Tensor]) -> None:
-    """It gives what its float gives, bit for bit."""
+    """It gives the same bits as the float of the same value."""
     assert torch.equal(draw(HALF), draw(0.5))
 
 
 def test_tolerances_may_be_fractions() -> None:
-    """They judge as their floats do."""
+    """They are equivalent to their floats."""
     assert tree.allclose(X, X + 0.4, rtol=HALF, atol=HALF)
     assert not tree.allclose(X, X + 10, rtol=HALF, atol=HALF)
     testing.assert_close(X, X + 0.4, rtol=HALF, atol=HALF)
@@ -163,7 +163,7 @@ def test_tolerances_may_be_fractions() -> None:
 
 
 def test_fields_hold_floats_in_place_of_fractions() -> None:
-    """They do so for numpy's numbers too; a fraction beyond all floats is refused."""
+    """The same holds for numpy's numbers; a fraction beyond the largest float is refused."""
     assert fn.Dropout(HALF) == fn.Dropout(0.5) == fn.Dropout(np.float32(0.5))
     with pytest.raises(ValueError, match=r"^Adam: eps must be "):
         fn.Adam(eps=Fraction(HUGE))

@@ -96,17 +96,17 @@ def test_a_refused_row_changes_nothing():
     assert history == before
 
 
-@pytest.mark.parametrize(("columns", "sentence"), [
+@pytest.mark.parametrize(("columns", "message"), [
     ([1.0], "columns must be a dict of lists, got a list of 1"),
     ({"loss": 1.0}, "each column must have a name and a list of values, got 'loss': 1.0"),
     ({1: [1.0]}, "each column must have a name and a list of values, got 1: a list of 1"),
     ({"loss": ["low"]}, "the values of 'loss' must be numbers, tensors or None, got 'low'"),
 ])  # fmt: skip
-def test_a_history_is_made_of_lists_of_values(columns, sentence):
+def test_a_history_is_made_of_lists_of_values(columns, message):
     """The constructor refuses anything else."""
     with pytest.raises(ValueError, match=r".") as caught:
         fn.History(columns)
-    assert str(caught.value) == f"History: {sentence}"
+    assert str(caught.value) == f"History: {message}"
 
 
 def test_copies_and_pickles_are_the_history():
@@ -147,11 +147,11 @@ def test_histories_are_compared_by_value():
 
 
 def test_the_best_epoch_is_that_of_a_column():
-    """It is the smallest or largest value, the first one in a tie; NaN and None are ignored."""
+    """The best value is the smallest or largest, the first one in a tie; NaN and None are ignored."""
     history = fn.History({"epoch": [1, 2, 3, 4, 5], "loss": [NAN, 0.5, 0.25, 0.25, NAN], "accuracy": [0.5, NAN, 0.75]})
     assert history.best("loss") == {"epoch": 3, "loss": 0.25, "accuracy": 0.5}
     assert history.best("accuracy", mode="max")["epoch"] == 5
-    for call, sentence in {
+    for call, message in {
         lambda: history.best("f1"): "a column must be one of the history's (epoch, loss, accuracy), got 'f1'",
         lambda: history.best("loss", "least"): "mode must be 'min' or 'max', got 'least'",
         lambda: history.best("loss", [max]): f"mode must be 'min' or 'max', got {[max]}",
@@ -160,7 +160,7 @@ def test_the_best_epoch_is_that_of_a_column():
     }.items():
         with pytest.raises(ValueError, match=r".") as caught:
             call()
-        assert str(caught.value) == f"History.best: {sentence}"
+        assert str(caught.value) == f"History.best: {message}"
 
 
 def test_a_history_prints_as_a_table():
@@ -240,7 +240,7 @@ def test_a_picture_of_chosen_columns_has_these_only():
     """Missing columns and an empty list are refused."""
     history = history_of(3)
     assert panels(history.plot(["loss"])) == {"loss": ["training"]}
-    for columns, sentence in {
+    for columns, message in {
         ("f2",): "a column must be one of the history's (epoch, loss",
         ("confusion_matrix",): "the columns must hold numbers, got 'confusion_matrix', which holds tensors",
         (): "columns must be a list of names, at least one, got a tuple of 0",
@@ -248,7 +248,7 @@ def test_a_picture_of_chosen_columns_has_these_only():
     }.items():
         with pytest.raises(ValueError, match=r".") as caught:
             history.plot(columns)
-        assert sentence in str(caught.value)
+        assert message in str(caught.value)
     with pytest.raises(ValueError, match="columns must be a list of names, at least one, got a list of 0"):
         fn.History().plot()
 
@@ -303,7 +303,7 @@ def test_what_fit_returns_is_three_and_prints_as_a_table():
 )
 @pytest.mark.parametrize("checked", [False, True])
 def test_a_saved_fit_comes_back_bit_for_bit(tmp_path, opt, checked):
-    """It may be checked against a tree, and training continues from it as from the original."""
+    """The file may be checked against a tree, and training continues from it as from the original."""
     fit, path = fitted(opt), tmp_path / "fit.fn"
     fit.history.append({"epoch": 3, "loss": NAN, "confusion_matrix": torch.eye(2, dtype=torch.int32), "f1": math.inf})
     fit.save(path)

@@ -50,7 +50,7 @@ def test_what_notebooks_show_is_well_formed_and_needs_nothing_from_outside(name:
 
 
 def test_a_history_shows_its_curves_and_its_table() -> None:
-    """A chart for each panel of ``plot``; a long table is folded, and has its first and last epochs."""
+    """There is a chart for each panel of ``plot``; a long table is folded, and has its first and last epochs."""
     page = read(history()._repr_html_())
     assert [one.get("aria-label") for one in page.iter("svg")] == ["loss", NAME, "seconds per epoch"]
     assert [cell.text for cell in page.find(".//tbody/tr")] == ["1", "0.5", "0.4", "1", "0.5"]
@@ -60,7 +60,7 @@ def test_a_history_shows_its_curves_and_its_table() -> None:
 
 
 def test_a_fit_and_a_description_show_their_numbers() -> None:
-    """The sizes of params and state; the statistics of each leaf."""
+    """A fit shows the sizes of params and state, a description the statistics of each leaf."""
     assert "params 6 24 B" in words(SHOWN["fit"]._repr_html_()).replace("params6", "params 6 ").replace("624", "6 24")
     rows = [[cell.text for cell in row] for row in read(SHOWN["description"]._repr_html_()).findall(".//tbody/tr")]
     assert [row[0] for row in rows] == [NAME, "b"]
@@ -68,7 +68,7 @@ def test_a_fit_and_a_description_show_their_numbers() -> None:
 
 
 def test_a_report_is_one_file_with_all_that_was_given(tmp_path: Path) -> None:
-    """Curves, the best epochs, seconds, versions, the matrix with its classes, and the net's summary."""
+    """The file contains curves, best epochs, seconds, versions, the matrix with its classes, and the net's summary."""
     net, matrix = fn.serial(fn.Linear(2, 3), fn.Tanh()), torch.tensor([[8, 2], [1, 9]])
     run = fn.Fit(net.init(0), {}, history())
     path = fn.report(run, tmp_path / "run.html", net=net, x=(4, 2), confusion=matrix, classes=["cat", NAME], title=f"Run {NAME}")
@@ -88,7 +88,7 @@ def test_a_report_is_one_file_with_all_that_was_given(tmp_path: Path) -> None:
 
 
 def test_a_matrix_in_the_history_is_shown_by_itself(tmp_path: Path) -> None:
-    """The last of its column; another column by name; none where there is none."""
+    """The last matrix of its column is shown, or of another column by name; without a matrix none is shown."""
     matrices = [torch.eye(2) * n for n in (1, 2, 3)]
     run = history(confusion_matrix=matrices, validation_confusion_matrix=[m + 4 for m in matrices])
     assert "Validation confusion matrix" in words(fn.report(run, tmp_path / "a.html").read_text())
@@ -102,7 +102,7 @@ def test_a_matrix_in_the_history_is_shown_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_net_without_x_is_an_outline(tmp_path: Path) -> None:
-    """With the params of its layers."""
+    """The outline has the params of its layers."""
     page = fn.report({"loss": [0.5]}, tmp_path / "run.html", net=fn.serial(fn.Linear(2, 3))).read_text()
     assert "9 params" in words(page)
 
@@ -119,7 +119,7 @@ def test_a_net_without_x_is_an_outline(tmp_path: Path) -> None:
         ({"confusion": torch.zeros(2, 3)}, r"report: confusion must be a square matrix of finite numbers"),
         ({"confusion": "loss"}, r"report: confusion must be a square matrix .* got 'loss'"),
         ({"confusion": torch.eye(2), "classes": ["a"]}, r"report: classes must be a list of 2 names"),
-        ({"classes": ["a"]}, r"report: classes must be those of a confusion matrix, got none"),
+        ({"classes": ["a"]}, r"report: classes must be given with a confusion matrix, got none"),
         ({"title": None}, r"report: title must be a string"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

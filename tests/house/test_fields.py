@@ -1,4 +1,4 @@
-"""Fields: every public value refuses a number, size or flag of the wrong kind in its constructor, with an error of its own."""
+"""Fields: the constructor of every public value refuses a number, size or flag of the wrong kind, with its own error."""
 
 import contextlib
 import inspect
@@ -67,7 +67,7 @@ def changed(name: str, field: str, got: Any) -> Value:
 
 
 def test_every_public_value_is_tried() -> None:
-    """All public values are covered except the base classes, which nobody instantiates."""
+    """All public values are covered except base classes, which are not instantiated."""
     public = {name for name, kind in vars(fn).items() if isinstance(kind, type) and issubclass(kind, Value)}
     assert public - FOUND.keys() == {name for name in public if inspect.isabstract(getattr(fn, name))} | {"Value", "Callback"}
     assert len(NUMBERS) > 400
@@ -106,7 +106,7 @@ REFUSED = {
     "depthwise_conv: multiplier must be a whole number of at least 1, got True": lambda: fn.depthwise_conv1d(2, 3, True),
     "depthwise_conv: channels must be a whole number of at least 1, got '2'": lambda: fn.separable_conv2d("2", 3, 3),
     "depthwise_conv: multiplier must be a whole number of at least 1, got 0": lambda: fn.separable_conv3d(2, 3, 3, multiplier=0),
-    "mlp: sizes must be two or more whole numbers, the input's and each layer's, got a list of 2": lambda: fn.mlp([2, True]),
+    "mlp: sizes must be two or more whole numbers, of the input and of each layer, got a list of 2": lambda: fn.mlp([2, True]),
     "Dropout: p must be a finite number at least 0.0 and at most 1.0, got None": lambda: fn.mlp([2, 3], dropout=None),
     "Dropout: p must be a finite number at least 0.0 and at most 1.0, got False": lambda: fn.mlp([2, 3], dropout=False),
     "transformer_encoder_block: hidden must be a whole number of at least 1, or None for 4 embed_dim, got 0": lambda: fn.transformer_encoder_block(4, 2, 0),

@@ -91,7 +91,7 @@ def test_einsum_is_drawn_by_the_sizes_that_it_sums_over():
 
 @pytest.mark.parametrize("shape", [(), (4,), (3, 1), (3, 4), (2, 1, 1), (1, 1)], ids=str)
 def test_scale_and_bias_repeat_along_the_other_axes(shape):
-    """They broadcast as in torch."""
+    """Params broadcast as in torch."""
     assert_autograd(fn.Scale(shape), lambda x, weight: x * weight, draw((2, 3, 4)))
     assert_autograd(fn.Bias(shape), lambda x, bias: x + bias, draw((2, 3, 4)))
 
@@ -157,12 +157,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 def test_a_size_is_a_tuple_of_one():

@@ -72,7 +72,7 @@ def test_it_is_the_sum_over_all_alignments(labels):
 
 
 def test_it_has_all_derivatives():
-    """The Hessian is that of the sum over all alignments, also if classes are impossible."""
+    """The Hessian matches the sum over all alignments, also if classes are impossible."""
     y = normal(4, 4, 3)
     target = torch.tensor([[1, 2]]), torch.tensor([4]), torch.tensor([2])
     want = torch.func.hessian(lambda y: -likelihood(y, [1, 2], 0))(y)
@@ -149,7 +149,7 @@ def test_half_precision_is_computed_in_single():
 
 
 def test_a_batch_counts_for_its_sequences():
-    """This holds for concatenated labels too; the mean of no sequences is NaN."""
+    """Concatenated labels are tried too; the mean of no sequences is NaN."""
     joined = torch.tensor([1, 2, 2, 1, 1, 1]), STEPS, COUNTS
     assert [fn.CTC().weight_of(target) for target in (TARGET, joined, (LABELS, (6, 4, 5), (4, 0, 2)))] == [3, 3, 3]
     none = torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
@@ -200,16 +200,16 @@ MESSAGES = {
     "CTC(): target_lengths must be integers, got a tensor of shape (2,) and dtype torch.float32": lambda: fn.CTC()(Y, (T, S, L.float())),
     "CTC(): input_lengths must be from 0 to 4, got 4 to 5": lambda: fn.CTC()(Y, (T, torch.tensor([4, 5]), L)),
     "CTC(): target_lengths must be from 0 to 2, got -1 to 2": lambda: fn.CTC()(Y, (T, S, torch.tensor([2, -1]))),
-    "CTC(): labels must be other classes than blank=0, got 0": lambda: fn.CTC()(Y, (T, S, torch.tensor([2, 2]))),
+    "CTC(): labels must differ from blank=0, got 0": lambda: fn.CTC()(Y, (T, S, torch.tensor([2, 2]))),
     "CTC(): labels must be of shape (2, S), or all in one axis with 3 in all, got a tensor of shape (2,)": lambda: fn.CTC()(Y, (T[0], S, L)),
     "CTC(): labels must be of shape (2, S), or all in one axis with 3 in all, got a tensor of shape (1, 2)": lambda: fn.CTC()(Y, (T[:1], S, L)),
     "CTC(): every label must be from 0 to 2, got 6": lambda: fn.CTC()(Y, (T + 5, S, L)),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

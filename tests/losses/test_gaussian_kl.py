@@ -62,13 +62,13 @@ MESSAGES = {
     "GaussianKL: reduction must be one of 'mean', 'sum', 'none', 'batch', got 'max'": lambda: fn.GaussianKL("max"),
     "GaussianKL(): y must be a pair (mean, log_variance) of dense floating tensors, got a tensor of shape (2, 3)": lambda: fn.GaussianKL()(X, None),
     "GaussianKL(): target must be a pair (mean, log_variance) of dense floating tensors, got a tuple of 3": lambda: fn.GaussianKL()((X, X), (X, X, X)),
-    "GaussianKL(): means and log variances must have one shape, dtype and device, got": lambda: fn.GaussianKL()((X, X), (X, X[0])),
+    "GaussianKL(): means and log variances must have the same shape, dtype and device, got": lambda: fn.GaussianKL()((X, X), (X, X[0])),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

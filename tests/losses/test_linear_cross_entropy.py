@@ -137,7 +137,7 @@ def test_the_logits_of_all_rows_are_never_in_memory(dtype, options):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_lower_precision_is_summed_in_single_and_rounded_once(dtype, blocks):
-    """The error to float64 is that of the dtype, for values and gradients over many blocks."""
+    """The difference from float64 is the rounding of the dtype, for values and gradients over many blocks."""
     y, labels = tuple([one.to(dtype) for one in operands(60)]), torch.arange(60) % WORDS
     loss = fn.LinearCrossEntropy(label_smoothing=0.1, z_loss=0.01)
     value, gradients = loss.value_and_grad(y, labels)
@@ -182,7 +182,7 @@ def test_a_word_of_weight_zero_may_be_impossible(blocks):
 
 
 def test_of_nothing_the_mean_is_that_of_cross_entropy():
-    """It is 0 if every row is ignored or has weight 0, and NaN for an empty batch; the gradients are 0."""
+    """The mean is 0 if every row is ignored or has weight 0, and NaN for an empty batch; the gradients are 0."""
     y = operands(2)
     for loss, label in ((fn.LinearCrossEntropy(label_smoothing=0.1), -100), (fn.LinearCrossEntropy(WEIGHT), 3)):
         value, gradients = loss.value_and_grad(y, torch.full((2,), label))
@@ -270,7 +270,7 @@ def test_fit_and_evaluate_take_it():
 
 
 def test_a_batch_counts_for_its_labels():
-    """Its weight is that of ``CrossEntropy``."""
+    """The weight of a batch is the same as for ``CrossEntropy``."""
     for options in product((None, WEIGHT), (-100, 2), REDUCTIONS):
         labels = LABELS.clamp_min(options[1])
         assert fn.LinearCrossEntropy(*options).weight_of(labels) == fn.CrossEntropy(*options).weight_of(labels)
@@ -278,7 +278,7 @@ def test_a_batch_counts_for_its_labels():
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_rows_have_weights_and_masks(reduction, blocks):
-    """They work as in ``CrossEntropy`` of the logits; rows of weight 0 may hold anything, and have the gradient 0."""
+    """Weights work as in ``CrossEntropy`` of the logits; rows of weight 0 may hold anything, and have the gradient 0."""
     y, w = operands(12), random.uniform(5, (12,), 0.5, 2.0, dtype=F64).index_fill(0, torch.tensor([4]), 0.0)
     labels = torch.arange(12) % WORDS
     options = {"reduction": reduction, "weight": WEIGHT, "label_smoothing": 0.1}
@@ -310,11 +310,11 @@ MESSAGES = {
     "LinearCrossEntropy: reduction must be one of 'mean', 'sum', 'none', 'batch', got 'max'": lambda: fn.LinearCrossEntropy(reduction="max"),
     "LinearCrossEntropy(): y must be (h, w) or (h, w, b), dense floating tensors of one dtype, got a tensor of shape (4, 3)": lambda: LOSS(H, T),
     "LinearCrossEntropy(): y must be (h, w) or (h, w, b), dense floating tensors of one dtype, got a tuple of 1": lambda: LOSS((H,), T),
-    "LinearCrossEntropy(): y must be (h, w) or (h, w, b), of the shapes (N, ..., features), (words, features), (words,) and one dtype, got a tensor of shape (4, 3) and dtype torch.float32 and a tensor of shape (5,) and dtype torch.float32": lambda: LOSS((H, B), T),
+    "LinearCrossEntropy(): y must be (h, w) or (h, w, b) with shapes (N, ..., features), (words, features), (words,) and one dtype, got a tensor of shape (4, 3) and dtype torch.float32 and a tensor of shape (5,) and dtype torch.float32": lambda: LOSS((H, B), T),
     "and one dtype, got a tensor of shape (4, 3) and dtype torch.float32 and a tensor of shape (5, 3) and dtype torch.float64": lambda: LOSS.value_and_grad((H, W.double()), T),
     "and a tensor of shape (4,) and dtype torch.float32": lambda: LOSS((H, W, B[1:]), T),
-    "LinearCrossEntropy(): labels must be integers of shape (4,), that of h (4, 3) without the last axis, got a tensor of shape (3,)": lambda: LOSS((H, W), T[1:]),
-    "LinearCrossEntropy(): labels must be integers of shape (4,), that of h (4, 3) without the last axis, got a tensor of shape (4, 5)": lambda: LOSS((H, W), H @ W.T),
+    "LinearCrossEntropy(): labels must be integers of shape (4,), the shape of h (4, 3) without the last axis, got a tensor of shape (3,)": lambda: LOSS((H, W), T[1:]),
+    "LinearCrossEntropy(): labels must be integers of shape (4,), the shape of h (4, 3) without the last axis, got a tensor of shape (4, 5)": lambda: LOSS((H, W), H @ W.T),
     "LinearCrossEntropy(): every label must be from 0 to 4, or ignore_index=-100, got 5": lambda: LOSS((H, W), T + 5),
     "LinearCrossEntropy(): every label must be from 0 to 4, or ignore_index=-100, got -1": lambda: LOSS.value_and_grad((H, W), T - 1),
     "every label must be from 0 to 4, or ignore_index=-100, got 7": lambda: fn.LinearCrossEntropy((1.0,) * 5).value_and_grad((H, W), T + 7),
@@ -322,9 +322,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

@@ -35,7 +35,7 @@ everywhere = pytest.mark.parametrize(("loss", "y", "target"), EVERY.values(), id
 @pytest.mark.compiled
 @everywhere
 def test_compiled_as_one_graph_it_is_the_same(loss, y, target):
-    """It compiles with fullgraph, and aot_eager gives the same bits."""
+    """Each loss compiles with fullgraph, and aot_eager gives the same bits."""
     torch._dynamo.reset()
     compiled = torch.compile(loss.value_and_grad, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(y, target), loss.value_and_grad(y, target), rtol=0, atol=0)
@@ -44,7 +44,7 @@ def test_compiled_as_one_graph_it_is_the_same(loss, y, target):
 @everywhere
 @pytest.mark.parametrize("dims", [(0, 0), (0, None), (None, 0)])
 def test_vmap_is_a_loop(dims, loss, y, target):
-    """Mapped over both arguments or over one, it gives what each pair gives alone."""
+    """Mapped over both arguments or over one, it gives the results of each pair by itself."""
     ys, targets = torch.stack([y, 0.5 * y]), torch.stack([target, target.flip(0)])
     pairs = zip(ys if dims[0] == 0 else (y, y), targets if dims[1] == 0 else (target, target), strict=True)
     alone = [loss.value_and_grad(*pair) for pair in pairs]
@@ -97,14 +97,14 @@ def test_a_loss_is_a_value(loss, y, target):
 
 @everywhere
 def test_half_precision_keeps_its_dtype(loss, y, target):
-    """In bfloat16 the value and both gradients are bfloat16, near those of float64."""
+    """In bfloat16 the value and both gradients are bfloat16, and close to float64's."""
     cast = target.bfloat16() if target.is_floating_point() else target
     got, want = loss.value_and_grad(y.bfloat16(), cast), loss.value_and_grad(y, target)
     torch.testing.assert_close(got, tuple(w.bfloat16() for w in want), rtol=0.1, atol=0.02)
 
 
 def test_the_layer_has_no_params_and_mixes_the_batch():
-    """It has no params for any seed; a mean depends on every row."""
+    """No seed makes params; a mean depends on every row."""
     assert MSE().as_layer().init(0) == {}
     assert MSE().as_layer().batch_dependent
     assert repr(MSE("sum").as_layer()) == "MSE(reduction='sum').as_layer()"
@@ -134,7 +134,7 @@ class LogCosh(ElementwiseLoss):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_a_loss_of_ones_own_is_four_lines(reduction):
+def test_a_custom_loss_is_four_lines(reduction):
     """A subclass of Elementwise gets the reductions, the gradients and the layer."""
     assert_agrees(LogCosh(reduction), reduced(lambda y, t: (y - t).cosh().log()), normal(1, 4, 3), normal(2, 4, 3))
 
@@ -166,11 +166,11 @@ WORDS = {
     "BCEWithLogits(pos_weight=(1.0, 2.0)): the last axis of y must have the size of pos_weight, 2, got y of shape (4, 3)": (
         lambda: BCEWithLogits(pos_weight=(1.0, 2.0))(y43, t43)
     ),
-    "CrossEntropy(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, "
+    "CrossEntropy(): labels must be integers of shape (4,), the shape of y (4, 3) without axis 1, the classes, "
     "got a tensor of shape (4, 1) and dtype torch.int64": lambda: CrossEntropy()(y43, labels4[:, None]),
-    "CrossEntropy(): labels must be integers of shape (4, 2), that of y (4, 3, 2) without axis 1, the classes, "
+    "CrossEntropy(): labels must be integers of shape (4, 2), the shape of y (4, 3, 2) without axis 1, the classes, "
     "got a tensor of shape (4,) and dtype torch.int64": lambda: CrossEntropy()(torch.zeros(4, 3, 2), labels4),
-    "CrossEntropy(): labels must be integers of shape (4,), that of y (4, 3) without axis 1, the classes, "
+    "CrossEntropy(): labels must be integers of shape (4,), the shape of y (4, 3) without axis 1, the classes, "
     "got a tensor of shape (4,) and dtype torch.complex64": lambda: CrossEntropy()(y43, labels4 + 0j),
     "CrossEntropy(): a floating target must hold probabilities in the shape of y, (4, 3), and its dtype, torch.float32; "
     "labels must be integers, got a tensor of shape (4,) and dtype torch.float32": lambda: CrossEntropy()(y43, labels4.float()),
@@ -236,15 +236,15 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("sentence", WORDS)
-def test_misuse_is_explained(sentence):
+@pytest.mark.parametrize("message", WORDS)
+def test_misuse_is_explained(message):
     """The message names the loss, the rule with its numbers, and what it got."""
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        WORDS[sentence]()
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        WORDS[message]()
 
 
 def test_a_loss_cannot_be_changed():
-    """It is frozen; replace makes another one."""
+    """A loss is frozen; replace makes another one."""
     loss = CrossEntropy()
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         loss.reduction = "sum"

@@ -74,7 +74,7 @@ def test_margin_ranking_is_torchs(shape, margin, reduction, floating, seed):
 @quick
 @given(shape=st.lists(st.integers(1, 3), min_size=1, max_size=3), margin=st.floats(0, 2), floating=st.booleans(), seed=SEEDS)
 def test_hinge_is_its_formula(reduction, shape, margin, floating, seed):
-    """Value and both gradients agree; a margin of 0 gives those of the perceptron."""
+    """Value and both gradients agree; a margin of 0 gives the perceptron's."""
     y, target = normal(seed, *shape), normal(seed + 1, *shape) if floating else signs(seed, *shape)
     assert_derived(fn.Hinge(reduction, margin), lambda y, t: torch.clamp_min(margin - t * y, 0), y, target)
 
@@ -106,7 +106,7 @@ def test_slopes_at_the_kinks_are_torchs():
 
 @pytest.mark.parametrize("loss", [fn.MultiMargin(), fn.MulticlassHinge()], ids=str)
 def test_infinite_scores_have_their_limits(loss):
-    """They cost nothing on the right side and ∞ on the wrong one, with finite gradients."""
+    """Infinite scores cost nothing on the right side and ∞ on the wrong one, with finite gradients."""
     y = torch.tensor([math.inf, 0.0, -math.inf])
     assert loss.value_and_grad(y, torch.tensor(0))[0] == 0
     value, gy = loss.value_and_grad(y, torch.tensor(1))
@@ -162,7 +162,7 @@ MESSAGES = {
     "Hinge(): target must have the dtype of y, torch.float32, or hold integers or booleans, got torch.float64": lambda: fn.Hinge()(Y, Y.double()),
     "Hinge: reduction must be one of 'mean', 'sum', 'none', 'batch', got 1.0": lambda: fn.Hinge(1.0),
     "MarginRanking(): y must be (x1, x2), dense floating tensors, got a tensor of shape (2, 3)": lambda: fn.MarginRanking()(Y, T),
-    "MarginRanking(): x1, x2 must have one shape, dtype and device, got a tensor of shape (2,)": lambda: fn.MarginRanking()((Y[:, 0], Y), T),
+    "MarginRanking(): x1, x2 must have the same shape, dtype and device, got a tensor of shape (2,)": lambda: fn.MarginRanking()((Y[:, 0], Y), T),
     "MarginRanking(): target must hold -1 and 1, got numbers from 0 to 0": lambda: fn.MarginRanking()((Y, Y), Y),
     "MultiMargin(): every label must be from 0 to 2, got 3": lambda: fn.MultiMargin()(Y, T + 2),
     "MultiMargin(): every label must be from 0 to 2, got -1": lambda: fn.MultiMargin()(Y, T - 1),
@@ -177,9 +177,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

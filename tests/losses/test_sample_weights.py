@@ -1,4 +1,4 @@
-"""Weights and masks of samples: values compared with plain formulas, gradients by the judge, exact zeros, and errors."""
+"""Weights and masks of samples: values compared with plain formulas, gradients checked by ``check_loss``, exact zeros, and errors."""
 
 import pickle
 
@@ -47,7 +47,7 @@ def test_elementwise_losses_are_weighted_sums_of_their_terms(w, reduction):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_class_weights_multiply(smoothing, reduction):
-    """They are in both sums of the mean, and ignored rows have weight 0: the result is torch's with a factor for each row."""
+    """Class weights are in both sums of the mean, ignored rows have weight 0: the result is torch's with a factor per row."""
     class_weight = (0.5, 1.0, 3.0)
     loss = fn.CrossEntropy(class_weight, reduction=reduction, label_smoothing=smoothing)
     counts = torch.tensor([0.5, 3.0, 1.0, 0.0, 3.0], dtype=torch.float64)
@@ -122,8 +122,8 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_judge_finds_nothing(name):
-    """It tests the gradients of y, target and weights, and the weight of every split of the rows."""
+def test_it_passes_check_loss(name):
+    """The gradients of y, target and weights are checked, and the weight of every split of the rows."""
     loss, y, target = LOSSES[name]
     check_loss(loss, y, target, compiled=False, dtypes=(torch.float64, torch.bfloat16))
     weights = target[1] * torch.tensor([1, 0, 1, 0, 1]).reshape(5, *[1] * (target[1].dim() - 1))
@@ -196,7 +196,7 @@ def test_every_loss_takes_weights(kind):
 
 
 def test_a_custom_loss_has_weights_if_it_has_terms():
-    """It has terms for rows, and its ``weight_of`` leaves out some labels."""
+    """The loss has terms for rows, and its ``weight_of`` leaves out some labels."""
 
     @fn.frozen
     class Rows(fn.Loss):
@@ -224,7 +224,7 @@ def test_a_custom_loss_has_weights_if_it_has_terms():
 REFUSED = {
     "weighted: loss must be a loss, got 3": lambda: fn.weighted(3),
     "weighted: the loss must have a reduction \"none\", which returns its terms, got weighted(MSE())": lambda: fn.weighted(fn.weighted(fn.MSE())),
-    "weighted: weights go to each loss of a sum: losses_of(name=weighted(loss), ...), got losses_of(a=MSE())": lambda: fn.weighted(fn.losses_of(a=fn.MSE())),
+    "weighted: weight each loss of a sum: losses_of(name=weighted(loss), ...), got losses_of(a=MSE())": lambda: fn.weighted(fn.losses_of(a=fn.MSE())),
     "weighted: the loss must have a reduction \"none\", which returns its terms, got ensemble(MSE(), 2)": lambda: fn.weighted(fn.ensemble(fn.MSE(), 2)),
     "weighted(MSE()): target must be a pair (target, weight), got a tensor of shape (5, 3) and dtype torch.float64": lambda: fn.weighted(fn.MSE())(Y, T),
     "weighted(MSE()): weight must be a dense tensor of numbers or booleans, got None": lambda: fn.weighted(fn.MSE())(Y, (T, None)),
@@ -232,14 +232,14 @@ REFUSED = {
     "weighted(MSE()): weight must have the shape of the terms, (5, 3), or of their first axes, got shape (3,)": lambda: fn.weighted(fn.MSE())(Y, (T, W[:3])),
     "weighted(MSE()): weight must have the shape of the terms, (5, 3), or of their first axes, got shape (5, 1)": lambda: fn.weighted(fn.MSE())(Y, (T, W[:, None])),
     "weighted(CrossEntropy()): weight must have the shape of the terms, (5,), or of their first axes, got shape (5, 3)": lambda: fn.weighted(fn.CrossEntropy())(Y, (LABELS, EACH)),
-    "weighted(MSE()): the weights of a mean must be at least 0; reduction \"sum\" and \"batch\" take negative ones, got -0.5": lambda: fn.weighted(fn.MSE())(Y, (T, -W[0].expand(5))),
+    "weighted(MSE()): the weights of a mean must be at least 0; reduction \"sum\" and \"batch\" allow negative weights, got -0.5": lambda: fn.weighted(fn.MSE())(Y, (T, -W[0].expand(5))),
     "MSE(reduction='none'): target must have the shape of y, (5, 3), got shape (5,)": lambda: fn.weighted(fn.MSE())(Y, (W, W)),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", REFUSED)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", REFUSED)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the loss, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        REFUSED[sentence]()
-    assert sentence in str(caught.value)
+        REFUSED[message]()
+    assert message in str(caught.value)

@@ -21,7 +21,7 @@ def test_dropout_of_nothing_and_of_all(p, value):
     assert torch.equal(fn.Dropout(p)({}, torch.ones(4, 4), 0), torch.full((4, 4), value))
 
 
-def test_dropout_is_the_identity_in_inference_and_depends_on_the_key_alone():
+def test_dropout_is_the_identity_in_inference_and_depends_only_on_the_key():
     """The same key drops the same elements, another key drops others, and inference() drops none."""
     layer, x = fn.Dropout(0.5), torch.ones(64)
     assert torch.equal(layer({}, x, 1), layer({}, x, fn.key(1)))
@@ -38,9 +38,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

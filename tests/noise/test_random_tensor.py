@@ -19,7 +19,7 @@ def test_the_distributions():
 
 
 def test_sizes_and_dtypes_come_from_x_or_are_said():
-    """``InputOnes`` gives size 1 to each axis except the first; the dtype is that of x, unless x holds tokens."""
+    """``InputOnes`` gives size 1 to each axis except the first; the dtype is x's, unless x holds tokens."""
     rows = fn.RandomTensor("uniform", (fn.InputSize(), fn.InputOnes(less=1)))
     assert rows({}, torch.ones(4, 3, 2), 0).shape == (4, 1, 1)
     assert rows({}, torch.ones(4, dtype=torch.float64), 0).dtype is torch.float64
@@ -39,18 +39,18 @@ def test_it_draws_in_evaluation_too():
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("make", "message"),
     [
         (lambda: fn.RandomTensor("gamma"), "distribution must be"),
         (lambda: fn.RandomTensor("bernoulli", p=2.0), "p must be"),
         (lambda: fn.RandomTensor(dtype=torch.int64), "dtype must be a floating dtype, or None"),
         (lambda: fn.RandomTensor()({}, X), "must be given a key"),
-        (lambda: fn.RandomTensor()({}, X.long(), 0), "x must be a floating tensor where dtype=None"),
+        (lambda: fn.RandomTensor()({}, X.long(), 0), "x must be a floating tensor if dtype=None"),
         (lambda: fn.RandomTensor(sizes=(fn.InputSize(0, 4),))({}, X, 0), "x must have the inputs and axes"),
         (lambda: fn.RandomTensor(sizes=(-1,))({}, X, 0), "the sizes must be at least 0"),
     ],
 )
-def test_bad_arguments(make, sentence):
-    """The message says what is wrong."""
-    with pytest.raises(ValueError, match=sentence):
+def test_bad_arguments(make, message):
+    """The message has the broken rule."""
+    with pytest.raises(ValueError, match=message):
         make()

@@ -49,7 +49,7 @@ def test_batch_norm_of_any_axes_is_torchs(axes, data, n, affine, bias, track, ep
 )
 @settings(max_examples=40)
 def test_batch_norm_agrees_with_torch(channels, sizes, affine, eps, seed):
-    """Value, gradients and moved running statistics are those of torch.nn.BatchNorm1d in training."""
+    """Value, gradients and moved running statistics match torch.nn.BatchNorm1d in training."""
     layer = fn.BatchNorm1d(channels, eps=eps, affine=affine)
     module = nn.BatchNorm1d(channels, eps=eps, affine=affine, dtype=torch.float64)
     x = draw((sizes[0], channels, *sizes[1:]), seed) * 3 + 1
@@ -76,7 +76,7 @@ def test_running_statistics_follow_torch_over_batches(momentum):
     torch.testing.assert_close(layer.inference()(params, x), module.eval()(x), **CLOSE)
 
 
-def test_batch_norm_without_running_statistics_goes_by_the_batch_in_inference():
+def test_batch_norm_without_running_statistics_uses_the_batch_in_inference():
     """Like torch's, it has no statistics: its params hold none, and its inference is itself."""
     layer = fn.BatchNorm1d(3, track_running_stats=False)
     assert layer.inference() == layer
@@ -139,9 +139,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

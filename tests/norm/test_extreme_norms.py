@@ -62,7 +62,7 @@ def assert_as_in_double(layer: fn.Layer, x: object) -> None:
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", LAYERS)
-def test_numbers_whose_squares_float32_has_not(name: str, scale: float) -> None:
+def test_numbers_whose_squares_overflow_or_underflow_float32(name: str, scale: float) -> None:
     """A norm does not depend on the size of x, and a length is as large as x: no square may overflow."""
     layer, x = LAYERS[name]
     assert_as_in_double(layer, tree.map(lambda leaf: leaf * scale, x))
@@ -81,7 +81,7 @@ def test_one_row_far_out_leaves_the_others_right(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["RMSNorm", "Normalize", "Standardize", "Std", "LPPool2d", "CosineSimilarity", "PairwiseDistance"]
 )
-def test_so_are_values_that_no_one_can_look_at(name: str) -> None:
+def test_extreme_values_are_right_under_vmap(name: str) -> None:
     """Under ``vmap``, where no value can be read, the formula is right for all sizes."""
     layer, x = LAYERS[name]
     params, x = layer.init(0), tree.map(lambda leaf: leaf * 1e25, x)

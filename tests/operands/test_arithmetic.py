@@ -84,7 +84,7 @@ def test_a_product_with_zeros_has_exact_gradients():
 
 @pytest.mark.parametrize("exponent", [-1.0, 0.0, 0.5, 1.0, 2.0])
 def test_powers_of_zero_have_torch_s_gradients(exponent):
-    """At base 0 the gradients are those of torch.pow, also infinite ones."""
+    """At base 0 the gradients match torch.pow, also infinite ones."""
     a, b = torch.tensor([0.0, 2.0], dtype=torch.float64), torch.full((2,), exponent, dtype=torch.float64)
     want, gs = by_autograd(torch.pow, 3, a, b)
     y, cache = fn.Pow().apply({}, (a, b))
@@ -108,19 +108,19 @@ def test_mean_agrees_with_torch(dim, keepdim):
 X = torch.ones(2, 3)
 MESSAGES = {
     "Add(): the operands must broadcast together, got shapes (2, 3) and (3, 2)": lambda: fn.Add()({}, (X, X.T)),
-    "Add(broadcast=False): the operands must have one shape, got shapes (2, 3) and (3,)": lambda: fn.Add(broadcast=False)({}, (X, X[0])),
+    "Add(broadcast=False): the operands must have the same shape, got shapes (2, 3) and (3,)": lambda: fn.Add(broadcast=False)({}, (X, X[0])),
     "Sub(): x must be a tuple of 2 tensors, got a tuple of 3": lambda: fn.Sub()({}, (X, X, X)),
     "Mul(): x must be a tuple of one or more tensors, got a tensor of shape (2, 3) and dtype torch.float32": lambda: fn.Mul()({}, X),
-    "Div(): the operands must have one dtype, got torch.float32 and torch.float64": lambda: fn.Div()({}, (X, X.double())),
-    "MatMul(): the last axis of a must match the last but one of b, and the axes before them must broadcast, got shapes (2, 3) and (2, 3)": lambda: fn.MatMul()({}, (X, X)),
+    "Div(): the operands must have the same dtype, got torch.float32 and torch.float64": lambda: fn.Div()({}, (X, X.double())),
+    "MatMul(): the last axis of a must match the second-to-last axis of b, and the axes before them must broadcast, got shapes (2, 3) and (2, 3)": lambda: fn.MatMul()({}, (X, X)),
     "Concat(): the operands must have the same size along every axis except -1, got shapes (2, 3) and (1, 3)": lambda: fn.Concat()({}, (X, X[:1])),
     "Mean(dim=5): x must have an axis 5, got x of shape (2, 3)": lambda: fn.Mean(5)({}, X),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the caller, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

@@ -46,14 +46,14 @@ def by_hand(average: Any, inner: fn.Optimizer, steps: int = 4) -> tuple[Tree, Tr
 @pytest.mark.parametrize("form", [lambda opt: opt, fn.donate], ids=["pure", "donated"])
 @pytest.mark.parametrize("in_backward", [False, True])
 def test_it_averages_as_a_loop_by_hand(average: Any, form: Callable[[fn.Optimizer], fn.Optimizer], in_backward: bool) -> None:
-    """They agree bit for bit, running statistics too, whether their layer is trained, frozen, or has no other params."""
+    """Averages agree bit for bit, also running statistics in trained or frozen layers and in layers without other params."""
     opt = fn.Averaged(fn.Adam(0.1), average)
     params, state = trained(form(opt), in_backward=in_backward)
     assert tree.equal((params, opt.eval_params(state, params)), by_hand(average, fn.Adam(0.1)))
 
 
 def test_a_part_of_an_optimizer_averages_too() -> None:
-    """It may be in a chain, in a group of params, and around float32 masters, whose params it sees before rounding."""
+    """The part may be in a chain, in a group of params, and around float32 masters, whose params it sees before rounding."""
     average = fn.EMA(0.5)
     params, want = by_hand(average, fn.chain(fn.ClipByValue(0.01), fn.SGD(0.1)))
     opt: fn.Optimizer = fn.chain(fn.ClipByValue(0.01), fn.Averaged(fn.SGD(0.1), average))
@@ -119,7 +119,7 @@ def test_fit_validates_the_average() -> None:
 
 
 def test_it_refuses_what_does_not_fit() -> None:
-    """Another kind of average, a leaf that should have a gradient or not, and a decay out of range; nothing is written."""
+    """Another kind of average, a missing or unexpected gradient, and a decay out of range are refused; nothing is written."""
     with pytest.raises(ValueError, match="average must be an EMA or an SWA, got"):
         fn.Averaged(fn.SGD(), 0.9)
     params = {"w": torch.ones(2), "mean": torch.ones(3)}
@@ -142,7 +142,7 @@ def test_it_refuses_what_does_not_fit() -> None:
 def test_a_debiased_average_needs_an_update_first() -> None:
     """``EMA.params`` requires one too."""
     opt = fn.Averaged(fn.SGD(), fn.EMA(debias=True))
-    with pytest.raises(ValueError, match="with debias an update must come before params"):
+    with pytest.raises(ValueError, match="with debias, update must be called before params"):
         opt.eval_params(opt.init({"w": torch.ones(1)}), {"w": torch.ones(1)})
 
 

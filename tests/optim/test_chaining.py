@@ -32,7 +32,7 @@ def test_a_chain_of_an_optimizer_alone_is_that_optimizer() -> None:
 
 
 def test_a_chain_may_end_in_a_chain() -> None:
-    """A chain is an optimizer, so it may stand last in another."""
+    """A chain is an optimizer, so it may be the last part of another chain."""
     inner = chain(ClipByGlobalNorm(0.5), SGD(lr=0.1))
     nested, flat = chain(ClipByValue(0.3), inner), chain(ClipByValue(0.3), ClipByGlobalNorm(0.5), SGD(lr=0.1))
     assert tree.equal(run(nested, leaves(0))[0], run(flat, leaves(0))[0])
@@ -70,7 +70,7 @@ def test_an_error_says_which_part_of_the_chain() -> None:
 
 @pytest.mark.parametrize("gradient", [torch.ones(2), torch.ones(3, dtype=torch.float64)])
 def test_what_was_given_up_is_as_it_was_where_the_gradients_do_not_fit(gradient) -> None:
-    """A refused update also leaves the count of steps."""
+    """A refused update does not change the count of steps either."""
     optimizer = SGD(lr=0.1, momentum=0.9).donate()
     params = {"weight": torch.ones(3)}
     state = optimizer.init(params)

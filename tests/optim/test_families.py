@@ -1,4 +1,4 @@
-"""Optimizers: what all of them do with late gradients, and what some of them refuse."""
+"""Optimizers: late gradients in all of them, and arguments that some of them refuse."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def test_a_late_gradient_of_adam_is_corrected_by_the_count_of_all_updates() -> N
 
 
 @pytest.mark.parametrize(
-    ("how", "sentence"),
+    ("how", "message"),
     [
         (
             {"lr": fn.ConstantSchedule(0.1)},
@@ -56,11 +56,11 @@ def test_a_late_gradient_of_adam_is_corrected_by_the_count_of_all_updates() -> N
         ),
     ],
 )
-def test_rprop_refuses_what_it_cannot_use(how: dict[str, Any], sentence: str) -> None:
+def test_rprop_refuses_what_it_cannot_use(how: dict[str, Any], message: str) -> None:
     """The message has the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         fn.Rprop(**how)
-    assert str(caught.value) == sentence
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_constant_gradient_leaves_the_centered_rmsprop_finite(form: Any) -> No
 
 
 def test_the_averaged_params_of_asgd_are_the_mean_of_the_last() -> None:
-    """This holds from step t₀ + 1 on; before, they are the params themselves, in separate memory."""
+    """The average begins at step t₀ + 1; before, it equals the params, in separate memory."""
     optimizer, params, trace = fn.ASGD(lr=0.1, t0=3), leaves(0), []
     state = optimizer.init(params)
     for seed in range(8):

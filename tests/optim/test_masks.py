@@ -73,7 +73,7 @@ def test_without_a_net_names_and_shapes_decide() -> None:
 
 
 def test_patterns_functions_and_trees_choose() -> None:
-    """They all choose the same params."""
+    """All three choose the same params."""
     params = {"body": fn.Linear(2, 2).init(0), "head": fn.Linear(2, 2).init(0)}
     assert decayed(params, "*") == {"body.weight", "body.bias", "head.weight", "head.bias"}
     assert decayed(params, ("head.*", "*.weight")) == {"body.weight", "head.weight", "head.bias"}
@@ -83,8 +83,8 @@ def test_patterns_functions_and_trees_choose() -> None:
     assert decayed(fn.Linear(2, 2).init(0), "*.bias") == {"bias"}
 
 
-def test_a_function_is_asked_once_for_params_of_a_kind() -> None:
-    """It is asked again for others."""
+def test_a_function_is_called_once_for_params_of_a_kind() -> None:
+    """The function is called again for other params."""
     asked: list[str] = []
     transform = fn.AddDecayedWeights(0.1, lambda path, leaf: not asked.append(path))
     for sizes in ((2, 2), (2, 2), (2, 3), (2, 2)):
@@ -118,5 +118,5 @@ def test_a_mask_of_other_params_is_refused() -> None:
     assert "params against grads and mask" in "".join(caught.value.__notes__)
     with pytest.raises(ValueError, match=r"mask must return True or False, at 'w', got 1"):
         fn.AddDecayedWeights(0.1, lambda path, leaf: 1).update(params, state, params)
-    with pytest.raises(ValueError, match="decay_mask: the layer must be a layer"):
+    with pytest.raises(ValueError, match="decay_mask: a layer is required"):
         fn.decay_mask(fn.MSE(), params)

@@ -17,13 +17,13 @@ def rate(step: int, scale: float) -> float:
     ids=["layer", "loss", "class", "class with init", "function of two"],
 )
 def test_a_rate_is_no_layer_loss_class_or_function_of_more(lr: object) -> None:
-    """They are callable, but not with a step."""
+    """These values are callable, but not with a step."""
     for make in (fn.SGD, fn.Muon, lambda one: fn.AdamW(betas=(0.9, one))):
         with pytest.raises(ValueError, match=r"must be a (number, a 0-d tensor, or a schedule|tuple of two numbers)"):
             make(lr)
 
 
-def test_a_rate_that_is_none_of_three_kinds_is_told_so() -> None:
+def test_a_rate_of_another_kind_is_refused() -> None:
     """The rate of a plateau is a tensor, and the plateau itself is refused."""
     with pytest.raises(ValueError, match=r"^SGD: lr must be a number, a schedule, or a real 0-d tensor, got ReduceOnPlateau\(lr"):
         fn.SGD(lr=fn.ReduceOnPlateau(0.1))
@@ -32,7 +32,7 @@ def test_a_rate_that_is_none_of_three_kinds_is_told_so() -> None:
 
 
 def test_a_rate_may_be_any_function_of_the_step() -> None:
-    """It may have a default, be a method, or have no signature."""
+    """The function may have a default, be a method, or have no signature."""
     for lr in (lambda step, scale=0.1: scale, fn.CosineSchedule(0.1, 10), [0.1, 0.2].__getitem__):
         assert fn.SGD(lr).rates({"step": torch.tensor(0)})["lr"] == pytest.approx(0.1)
 
@@ -63,7 +63,7 @@ def test_a_loss_scale_is_not_skipped() -> None:
 def test_labels_of_a_language_model_say_where_the_classes_belong() -> None:
     """The last Linear gives logits (N, length, classes); labels of other shapes get no hint."""
     y = torch.zeros(2, 5, 7)
-    with pytest.raises(ValueError, match=r"without axis 1, the classes; for classes in the last axis end the net with Transpose"):
+    with pytest.raises(ValueError, match=r"the classes; if the classes are in the last axis, end the net with Transpose"):
         fn.CrossEntropy()(y, torch.zeros(2, 5, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"without axis 1, the classes, got a tensor of shape \(2, 3\)"):
         fn.CrossEntropy()(y, torch.zeros(2, 3, dtype=torch.int64))
@@ -88,7 +88,7 @@ def test_a_compiled_step_of_lbfgs_is_refused_at_once() -> None:
 
 
 def test_a_contrastive_loss_names_what_came() -> None:
-    """It got a pair, but takes the views stacked in one tensor."""
+    """The loss got a pair, but expects the views stacked in one tensor."""
     with pytest.raises(ValueError, match=r"y must be a dense floating tensor, got a tuple of 2"):
         fn.NTXent()((torch.ones(2, 3), torch.ones(2, 3)), None)
 

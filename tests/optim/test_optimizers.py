@@ -84,7 +84,7 @@ def test_adam_takes_the_steps_of_torch(ours: Any, theirs: Any, how: dict[str, An
     ("ours", "theirs"), [(SGD(), torch.optim.SGD), (Adam(), torch.optim.Adam), (AdamW(), torch.optim.AdamW)], ids=repr
 )
 def test_the_defaults_are_those_of_torch(ours: Optimizer, theirs: Any) -> None:
-    """Without arguments the steps are those of torch.optim without arguments."""
+    """Without arguments the steps match torch.optim without arguments."""
     assert_same_trace(ours, torch_run(theirs))
 
 
@@ -164,7 +164,7 @@ def test_donating_makes_another_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("make", "message"),
     [
         (lambda: SGD(lr=-1), "SGD: lr must be a finite number at least 0.0, got -1"),
         (lambda: SGD(lr=float("nan")), "SGD: lr must be a finite number at least 0.0, got nan"),
@@ -214,11 +214,11 @@ def test_donating_makes_another_value() -> None:
         ),
     ],
 )
-def test_a_wrong_argument_is_refused_by_sentence(make: Callable[[], Any], sentence: str) -> None:
+def test_a_wrong_argument_is_refused_with_its_message(make: Callable[[], Any], message: str) -> None:
     """The message names the value, the field and the rule, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
         make()
-    assert str(caught.value) == sentence
+    assert str(caught.value) == message
 
 
 # Errors of update
@@ -245,7 +245,7 @@ def test_a_gradient_of_another_shape_is_refused_with_the_path(optimizer: Optimiz
 
 
 @pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.9), Adam()], ids=repr)
-def test_what_fits_is_told_from_what_does_not_whatever_came_before(optimizer: Optimizer) -> None:
+def test_misfits_are_found_whatever_came_before(optimizer: Optimizer) -> None:
     """Leaves are compared with the last ones first: after updates that fit, also of other nets, nothing wrong passes."""
     other, wide = tree.map(lambda leaf: leaf.unsqueeze(0).float(), leaves(0)), leaves(0, torch.float32)
     grads = tree.replace(leaves(1), "0.weight", leaves(1)[0]["weight"].t().contiguous().t())
@@ -279,16 +279,16 @@ def test_a_state_of_another_net_is_refused_with_the_path(optimizer: Optimizer) -
 
 
 def test_a_state_of_another_optimizer_is_refused() -> None:
-    """The message says what the state must hold, and what it got."""
+    """The message has the expected keys of the state, and what it got."""
     assert str(misfit(state=SGD().init(leaves(0)))) == (
-        "SGD(momentum=0.9): state must be a dict of step, momentum_buffer, as init makes it, got a dict with the keys 'step'"
+        "SGD(momentum=0.9): state must be a dict of step, momentum_buffer, as init returns it, got a dict with the keys 'step'"
     )
 
 
 def test_a_moment_too_many_is_refused() -> None:
     """State of SGD with momentum is refused by SGD without."""
     state = SGD(momentum=0.9).init(leaves(0))
-    assert "SGD(): state must be a dict of step, as init makes it" in str(misfit(state=state, optimizer=SGD()))
+    assert "SGD(): state must be a dict of step, as init returns it" in str(misfit(state=state, optimizer=SGD()))
 
 
 @pytest.mark.parametrize("optimizer", [SGD(), Adam()], ids=repr)

@@ -67,7 +67,7 @@ def test_unpooling_is_torch_s(axes, data):
 
 @pytest.mark.parametrize("options", [(2,), (2, 3), ((2, 3), (3, 4)), ((2, 3), None, (1, 0))], ids=str)
 def test_unpooling_has_torch_s_size(options):
-    """It is (length - 1) stride - 2 padding + kernel_size along each axis."""
+    """The size is (length - 1) stride - 2 padding + kernel_size along each axis."""
     pair = (draw((2, 3, 4, 5)), torch.zeros(2, 3, 4, 5, dtype=torch.int64))
     assert fn.MaxUnpool2d(*options)({}, pair).shape == nn.MaxUnpool2d(*options)(*pair).shape
 
@@ -131,18 +131,18 @@ MESSAGES = {
     "GlobalAvgPool(): x must have the axes (N, channels, ...), with one or more after the channels, got x of shape (2, 3)": lambda: called(fn.GlobalAvgPool(), 2, 3),
     "GlobalMaxPool(): x must have no empty axis after the channels, got x of shape (2, 3, 0)": lambda: called(fn.GlobalMaxPool(), 2, 3, 0),
     "GlobalSumPool(keepdim=True): gy must have the shape of y, (2, 3, 1, 1), got gy of shape (2, 3)": lambda: called(fn.GlobalSumPool(True), 2, 3, 4, 5, gy=(2, 3)),
-    "MaxUnpool1d(kernel_size=2): x must be a pair (x, indices), as a max pooling with return_indices returns it, got x of shape (1, 2, 3)": lambda: called(fn.MaxUnpool1d(2), 1, 2, 3),
+    "MaxUnpool1d(kernel_size=2): x must be a pair (x, indices), as max pooling with return_indices=True returns it, got x of shape (1, 2, 3)": lambda: called(fn.MaxUnpool1d(2), 1, 2, 3),
     "MaxUnpool1d(kernel_size=2): x and indices must have the same shape, not (1, 2) and (1, 1, 2), got shapes (1, 2) and (1, 1, 2)": lambda: fn.MaxUnpool1d(2)({}, (PAIR[0][0], PAIR[1])),
     "MaxUnpool1d(kernel_size=2): the indices must be from 0 to 3, not 4, got shapes (1, 1, 2) and (1, 1, 2)": lambda: fn.MaxUnpool1d(2)({}, PAIR),
     "MaxUnpool1d(kernel_size=2): the third tensor must have lengths less than a stride from (4,), not (6,), got shapes (1, 1, 2) and (1, 1, 2) and (6,)": lambda: fn.MaxUnpool1d(2)({}, (PAIR[0], PAIR[1], torch.zeros(6))),
-    "MaxUnpool1d(kernel_size=2): x must be a pair (x, indices), as a max pooling with return_indices returns it, got a tuple of 3": lambda: fn.MaxUnpool1d(2)({}, (*PAIR, 6)),
+    "MaxUnpool1d(kernel_size=2): x must be a pair (x, indices), as max pooling with return_indices=True returns it, got a tuple of 3": lambda: fn.MaxUnpool1d(2)({}, (*PAIR, 6)),
     "MaxUnpool2d: output_size must be a whole number of at least 1, or a tuple of 2 of them, one for each axis, got (1, 2, 3)": lambda: fn.MaxUnpool2d(2, output_size=(1, 2, 3)),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_what_does_not_fit_is_refused_with_its_message(message):
     """Options, x and gy are tried; the message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

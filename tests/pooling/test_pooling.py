@@ -123,7 +123,7 @@ def test_windows_side_by_side_give_what_torch_gives(kernel, shape, kind, dtype, 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_windows_side_by_side_in_half_precision(dtype, by_slices):
-    """They agree bit for bit with torch, forward and backward."""
+    """The results agree bit for bit with torch, forward and backward."""
     x = draw((8, 16, 12, 12)).to(dtype).requires_grad_()
     want = nn.functional.max_pool2d(x, 2)
     y, cache = fn.MaxPool2d(2).apply({}, x.detach())
@@ -158,7 +158,7 @@ def test_windows_side_by_side_on_a_large_input_refuse_another_gy(by_slices):
             layer.vjp({}, cache, gy)
 
 
-def test_what_eager_code_kept_serves_within_vmap_and_the_reverse(by_slices):
+def test_caches_of_eager_code_work_within_vmap_and_the_reverse(by_slices):
     """The cache of a large input has its backward pass within vmap, with one x for several gy."""
     layer, x = fn.MaxPool2d(2), draw((8, 16, 12, 12)).round()
     y, cache = layer.apply({}, x)
@@ -241,18 +241,18 @@ MESSAGES = {
     "LPPool2d(norm_type=2, kernel_size=4): x must be at least (4, 4) long": lambda: called(fn.LPPool2d(2, 4), 1, 2, 3, 4),
     "gy must have the shape of y, (2, 1, 2), got gy of shape (1, 1, 2)": lambda: called(fn.AvgPool1d(2), 2, 1, 4, gy=(1, 1, 2)),
     "gy must have the shape of y, (2, 1, 1, 1, 1), got gy of shape (1, 1, 1, 1, 1)": lambda: called(fn.MaxPool3d(2), 2, 1, 2, 2, 2, gy=(1, 1, 1, 1, 1)),
-    "MaxUnpool1d(kernel_size=2): x must be a pair (x, indices), as a max pooling with return_indices returns it, got": lambda: fn.MaxUnpool1d(2)({}, (torch.zeros(1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.complex64))),
+    "MaxUnpool1d(kernel_size=2): x must be a pair (x, indices), as max pooling with return_indices=True returns it, got": lambda: fn.MaxUnpool1d(2)({}, (torch.zeros(1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.complex64))),
     "MaxUnpool1d(kernel_size=2): params and x must be trees of dense tensors on one device, got": lambda: fn.MaxUnpool1d(2)({}, (torch.zeros(1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.int64, device="meta"))),
     "MaxPool1d(kernel_size=2): params must be an empty dict, got weight 1": lambda: fn.MaxPool1d(2)({"weight": 1}, torch.zeros(1, 1, 2)),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_what_does_not_fit_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_what_does_not_fit_is_refused_with_its_message(message):
     """Options, x and gy are tried; the message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 NO_CHANNELS = [
@@ -268,7 +268,7 @@ NO_CHANNELS = [
 
 @pytest.mark.parametrize("layer", NO_CHANNELS, ids=repr)
 def test_without_channels_the_result_is_empty(layer):
-    """It has the lengths that other channels have, and so has the gradient; torch refuses most of them."""
+    """The result and the gradient have the lengths that other channels have; torch refuses most of them."""
     lengths = (5,) * getattr(layer, "axes", 2) if isinstance(getattr(layer, "axes", 2), int) else (5, 5)
     some = layer({}, torch.ones(2, 2, *lengths))
     y, cache = layer.apply({}, torch.ones(2, 0, *lengths))

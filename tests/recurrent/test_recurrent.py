@@ -75,7 +75,7 @@ def test_a_net_agrees_with_torch(name, data, stated, seed):
 @given(nets(), st.lists(st.integers(1, 4), min_size=3, max_size=3), st.integers(0, 99))
 @settings(max_examples=40)
 def test_lengths_do_what_packed_sequences_do(case, lengths, seed):
-    """Outputs are 0 after a row's end, states are those of its last step, and gradients are torch.nn's of a packed sequence."""
+    """Outputs are 0 after a row's end, states come from its last step, and gradients match torch.nn's for a packed sequence."""
     kind, sizes, options, _, _ = case
     ours, theirs = NETS[kind]
     options = options | {"batch_first": True, "dropout": 0.0}
@@ -217,7 +217,7 @@ def test_a_gradient_of_none_is_one_of_zeros():
         torch.testing.assert_close(layer.vjp(params, cache, gy), layer.vjp(params, cache, full))
 
 
-def test_dropout_stands_between_the_layers():
+def test_dropout_is_between_the_layers():
     """Its mask depends on the key; if all is dropped, the second layer gets zeros; one layer has no dropout."""
     layer = fn.RNN(3, 2, 2, dropout=1.0)
     params, x = layer.init(0), draw((4, 2, 3)).float()
@@ -262,9 +262,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

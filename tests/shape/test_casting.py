@@ -1,4 +1,4 @@
-"""Changes of dtype: dtypes of y and of the gradient, all laws except those of slopes, and the errors."""
+"""Changes of dtype: dtypes of y and of the gradient, all laws except those that measure derivatives, and the errors."""
 
 import pytest
 import torch
@@ -49,15 +49,15 @@ def test_only_a_declared_dtype_is_right():
 
 
 MESSAGES = {
-    "Cast: dtype must be a floating one, got torch.int64": lambda: fn.Cast(torch.int64),
+    "Cast: dtype must be a floating dtype, got torch.int64": lambda: fn.Cast(torch.int64),
     "Cast(dtype=torch.float32): x must be a tensor of real numbers, got a tensor of shape (4, 3) and dtype torch.complex64": lambda: fn.Cast(torch.float32)({}, X + 0j),
     "Cast(dtype=torch.float64): gy must be a dense tensor with the dtype and device of y, torch.float64 on cpu": lambda: fn.Cast(torch.float64).vjp({}, fn.Cast(torch.float64).apply({}, X)[1], X),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

@@ -39,7 +39,7 @@ def test_grid_sample_agrees_with_torch(mode, padding, corners, sizes, places, ro
 @given(steps, st.booleans(), st.integers(1, 3), st.integers(0, 99))
 @settings(max_examples=20)
 def test_affine_grid_agrees_with_torch(sizes, corners, rows, seed):
-    """They agree in two and three dimensions; a single point is in the middle."""
+    """Two and three dimensions agree; a single point is in the middle."""
     corners = corners and min(sizes) > 1  # otherwise torch warns about its old default
     twin = Function(lambda x: nn.functional.affine_grid(x, [rows, 1, *sizes], corners))
     assert_twins(fn.AffineGrid(tuple(sizes), corners), twin, draw((rows, len(sizes), len(sizes) + 1), seed))
@@ -52,25 +52,25 @@ def test_the_identity_map_reads_an_image_as_it_is():
 
 
 IMAGES, GRID = torch.ones(2, 3, 4, 4), torch.zeros(2, 5, 5, 2)
-AXES = "x must have the axes (N, C, H, W) and (N, h, w, 2), or (N, C, D, H, W) and (N, d, h, w, 3), none of an image empty"
+AXES = "x must have the axes (N, C, H, W) and (N, h, w, 2), or (N, C, D, H, W) and (N, d, h, w, 3), and no axis of an image may be empty"
 MESSAGES = {
     "GridSample: mode must be one of 'bilinear', 'nearest', 'bicubic', got 'linear'": lambda: fn.GridSample("linear"),
     "GridSample: padding_mode must be one of 'zeros', 'border', 'reflection', got 'circular'": lambda: fn.GridSample(padding_mode="circular"),
     "GridSample(): x must be a tuple of images and a grid, got a tensor of shape (2, 3, 4, 4) and dtype torch.float32": lambda: fn.GridSample()({}, IMAGES),
     f"GridSample(): {AXES}, got shapes (2, 3, 4, 4) and (1, 5, 5, 2)": lambda: fn.GridSample()({}, (IMAGES, GRID[:1])),
-    "GridSample(): the operands must have one dtype, got torch.float32 and torch.float64": lambda: fn.GridSample()({}, (IMAGES, GRID.double())),
+    "GridSample(): the operands must have the same dtype, got torch.float32 and torch.float64": lambda: fn.GridSample()({}, (IMAGES, GRID.double())),
     "GridSample(mode='bicubic'): with mode=\"bicubic\" x must be images, got shapes (2, 3, 1, 4, 4) and (2, 1, 1, 1, 3)": lambda: fn.GridSample("bicubic")({}, (IMAGES[:, :, None], torch.zeros(2, 1, 1, 1, 3))),
     "AffineGrid: size must be a tuple of 2 or 3 whole numbers of at least 1, got (2,)": lambda: fn.AffineGrid((2,)),
     "AffineGrid(size=(2, 2)): x must have the axes (N, 2, 3), got x of shape (2, 3, 4, 4)": lambda: fn.AffineGrid((2, 2))({}, IMAGES),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert str(caught.value) == sentence
+        MESSAGES[message]()
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(("layer", "x"), [(fn.GridSample(), (IMAGES, GRID)), (fn.AffineGrid((2, 2)), torch.ones(3, 2, 3))])

@@ -41,14 +41,14 @@ REPEATED = {
 
 @pytest.mark.parametrize("pattern", REDUCED)
 def test_a_reduction_means_what_its_pattern_says(pattern):
-    """Value and gradient are those of torch's reductions."""
+    """Value and gradient match torch's reductions."""
     shape, reduction, sizes, f = REDUCED[pattern]
     assert_twins(fn.Reduce(pattern, reduction, **sizes), Function(f), draw(shape))
 
 
 @pytest.mark.parametrize("pattern", REPEATED)
 def test_a_repetition_means_what_its_pattern_says(pattern):
-    """Value and gradient are those of expanded and repeated tensors."""
+    """Value and gradient match expanded and repeated tensors."""
     shape, sizes, f = REPEATED[pattern]
     assert_twins(fn.Repeat(pattern, **sizes), Function(f), draw(shape))
 
@@ -64,13 +64,13 @@ def test_sizes_are_given_by_name_or_as_pairs():
 
 X = torch.ones(2, 6)
 MESSAGES = {
-    'Reduce: pattern must be two sides, such as "n h w c -> n c", the right one with names from the left one only, once each, got \'a -> b\'': lambda: fn.Reduce("a -> b", "sum"),
-    "Reduce: pattern must be two sides": lambda: fn.Reduce(3, "sum"),
+    'Reduce: pattern must have two sides, such as "n h w c -> n c", with each name on the right also on the left, only once, got \'a -> b\'': lambda: fn.Reduce("a -> b", "sum"),
+    "Reduce: pattern must have two sides": lambda: fn.Reduce(3, "sum"),
     "Reduce: reduction must be one of 'sum', 'mean', 'max', 'min', 'prod', got 'median'": lambda: fn.Reduce("a b -> a", "median"),
-    "Reduce: sizes must be whole numbers of at least 1, of names in 'a b -> a', got c=2": lambda: fn.Reduce("a b -> a", "sum", c=2),
-    "Reduce('a (b c) -> a b', 'sum', c=4): x must have the axes on the left, with at most one size of each missing, got x of shape (2, 6)": lambda: fn.Reduce("a (b c) -> a b", "sum", c=4)({}, X),
+    "Reduce: sizes must be whole numbers of at least 1, for names in 'a b -> a', got c=2": lambda: fn.Reduce("a b -> a", "sum", c=2),
+    "Reduce('a (b c) -> a b', 'sum', c=4): x must have the axes on the left, each with at most one unknown size, got x of shape (2, 6)": lambda: fn.Reduce("a (b c) -> a b", "sum", c=4)({}, X),
     "Reduce('a b -> a', 'sum'): gy must have the shape of y, (2,), got gy of shape (2, 6)": lambda: fn.Reduce("a b -> a", "sum").vjp({}, fn.Reduce("a b -> a", "sum").apply({}, X)[1], X),
-    'Repeat: pattern must be two sides, such as "n c -> n t c", the right one with all names of the left one, once each, got \'a b -> a\'': lambda: fn.Repeat("a b -> a"),
+    'Repeat: pattern must have two sides, such as "n c -> n t c", with all names on the left also on the right, only once, got \'a b -> a\'': lambda: fn.Repeat("a b -> a"),
     "Repeat: the new axes must have sizes, such as t=2, got 'a b -> a t b'": lambda: fn.Repeat("a b -> a t b"),
     "Repeat: sizes must be a tuple of pairs, each of a name and a size, got 3": lambda: fn.Repeat("a -> a", 3),
     "Repeat('a -> a t', t=2): x must have the axes on the left": lambda: fn.Repeat("a -> a t", t=2)({}, X),
@@ -78,12 +78,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ PATTERNS = {
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_pattern_means_what_it_says(pattern):
-    """Value and gradient are those of torch's views and permutations."""
+    """Value and gradient match torch's views and permutations."""
     shape, sizes, f = PATTERNS[pattern]
     assert_twins(fn.rearrange(pattern, **sizes), Function(f), draw(shape))
 
@@ -72,7 +72,7 @@ def test_its_repr_is_the_call_that_makes_it():
 @given(st.sampled_from([(), (2,), (2, 3)]), st.integers(1, 5), st.integers(1, 3), st.integers(0, 6), st.integers(0, 99))
 @settings(max_examples=40)
 def test_a_step_has_those_around_it(lead, steps, size, w, seed):
-    """Value and gradient are those of windows of the padded sequence, also beyond both ends."""
+    """Value and gradient match windows of the padded sequence, also beyond both ends."""
 
     def windows(x):
         padded = nn.functional.pad(x, (0, 0, w, w)).unfold(-2, 2 * w + 1, 1)
@@ -83,17 +83,17 @@ def test_a_step_has_those_around_it(lead, steps, size, w, seed):
 
 X = torch.ones(2, 6)
 MESSAGES = {
-    'rearrange: pattern must be two sides, such as "n (h w) c -> n c h w", that name the same axes once each, got \'a b\'': lambda: fn.rearrange("a b"),
+    'rearrange: pattern must have two sides, such as "n (h w) c -> n c h w", that name the same axes once each, got \'a b\'': lambda: fn.rearrange("a b"),
     "that name the same axes once each, got 'a b -> a'": lambda: fn.rearrange("a b -> a"),
     "that name the same axes once each, got 'a a -> a a'": lambda: fn.rearrange("a a -> a a"),
     "that name the same axes once each, got 'a (b -> a b'": lambda: fn.rearrange("a (b -> a b"),
     "that name the same axes once each, got '(a ...) -> a ...'": lambda: fn.rearrange("(a ...) -> a ..."),
     "that name the same axes once each, got 3": lambda: fn.rearrange(3),
-    "rearrange: sizes must be whole numbers of at least 1, of names in 'a (b c) -> a b c', got d=2": lambda: fn.rearrange("a (b c) -> a b c", d=2),
-    "rearrange: sizes must be whole numbers of at least 1, of names in 'a (b c) -> a b c', got b=0": lambda: fn.rearrange("a (b c) -> a b c", b=0),
-    "rearrange('a (b c) -> a b c', b=4): x must have the axes on the left, with at most one size of each missing, got x of shape (2, 6)": lambda: fn.rearrange("a (b c) -> a b c", b=4)({}, X),
-    "with at most one size of each missing, got x of shape (2, 6)": lambda: fn.rearrange("a (b c) -> a b c")({}, X),
-    "x must have the axes on the left, with at most": lambda: fn.rearrange("a b c -> c b a")({}, X),
+    "rearrange: sizes must be whole numbers of at least 1, for names in 'a (b c) -> a b c', got d=2": lambda: fn.rearrange("a (b c) -> a b c", d=2),
+    "rearrange: sizes must be whole numbers of at least 1, for names in 'a (b c) -> a b c', got b=0": lambda: fn.rearrange("a (b c) -> a b c", b=0),
+    "rearrange('a (b c) -> a b c', b=4): x must have the axes on the left, each with at most one unknown size, got x of shape (2, 6)": lambda: fn.rearrange("a (b c) -> a b c", b=4)({}, X),
+    "each with at most one unknown size, got x of shape (2, 6)": lambda: fn.rearrange("a (b c) -> a b c")({}, X),
+    "x must have the axes on the left, each with at most": lambda: fn.rearrange("a b c -> c b a")({}, X),
     "rearrange('... a b c -> c b a ...'): x must have the axes on the left": lambda: fn.rearrange("... a b c -> c b a ...")({}, X),
     "rearrange('a 1 -> a'): x must have the axes on the left": lambda: fn.rearrange("a 1 -> a")({}, X),
     "rearrange('a b -> b a'): gy must have the shape of y, (6, 2), got gy of shape (2, 6)": lambda: fn.rearrange("a b -> b a").vjp({}, fn.rearrange("a b -> b a").apply({}, X)[1], X),
@@ -103,9 +103,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

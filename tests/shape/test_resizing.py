@@ -54,7 +54,7 @@ def test_upsampling_in_2d_agrees_with_its_twins(steps, size, factor):
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.sampled_from([(), (2,), (2, 1)]))
 @settings(max_examples=20)
 def test_pixel_shuffles_agree_with_their_twins(r, c, h, w, outer):
-    """They agree in both directions, with several batch axes and without any; one inverts the other."""
+    """Both directions agree, with several batch axes and without any; one inverts the other."""
     x = draw((*outer, c * r * r, h, w))
     assert_twins(fn.PixelShuffle(r), nn.PixelShuffle(r), x)
     assert_twins(fn.PixelUnshuffle(r), nn.PixelUnshuffle(r), draw((*outer, c, h * r, w * r)))
@@ -105,9 +105,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert str(caught.value) == sentence
+        MESSAGES[message]()
+    assert str(caught.value) == message

@@ -66,7 +66,7 @@ MESSAGES = {
     "Gather(): a must hold indices from 0 to 2, got indices from 0 to 3": lambda: fn.Gather()({}, (Q, A.clone().fill_(3) * (A > 0))),
     "Gather(): a must hold indices from 0 to 2, got indices from -1 to 1": lambda: fn.Gather()({}, (Q, A - 1)),
     "Gather(): a must have the axes of q without axis -1, got shapes (4, 3) and (4, 1)": lambda: fn.Gather()({}, (Q, A[:, None])),
-    "Gather(): x must be a pair (q, a) of a floating tensor and one of integers, got shapes (4, 3) and (4, 3)": lambda: fn.Gather()({}, (Q, Q)),
+    "Gather(): x must be a pair (q, a) of a floating tensor and an integer tensor, got shapes (4, 3) and (4, 3)": lambda: fn.Gather()({}, (Q, Q)),
     "Gather(dim=2): q must have an axis 2": lambda: fn.Gather(2)({}, (Q, A)),
     "Gather(): gy must have the shape of y, (4,), got gy of shape (4, 3)": lambda: fn.Gather().vjp({}, fn.Gather().apply({}, (Q, A))[1], Q),
     "Rescale: scale must be a finite number, got nan": lambda: fn.Rescale(float("nan")),
@@ -74,9 +74,9 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert sentence in str(caught.value)
+        MESSAGES[message]()
+    assert message in str(caught.value)

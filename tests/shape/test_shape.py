@@ -40,7 +40,7 @@ def test_unflatten_agrees_with_its_twin(parts, shape, dim, left, seed):
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=5), st.integers(0, 4), st.integers(0, 4), seeds)
 @settings(max_examples=40)
 def test_flatten_and_identity_agree_with_their_twins(shape, start, count, seed):
-    """It goes from any axis to any later one, counted from either end; Identity changes nothing."""
+    """Flatten goes from any axis to any later one, counted from either end; Identity changes nothing."""
     n, x = len(shape), draw(shape, seed)
     first = start % n
     last = min(first + count, n - 1)
@@ -94,7 +94,7 @@ def test_reordered_axes_agree_with_torch(shape, random, data):
 
 
 def test_reshape_keeps_the_batch_axes():
-    """This holds without rows too, when -1 cannot be computed."""
+    """A batch without rows works too, for which -1 cannot be computed."""
     assert fn.Reshape((2, -1))({}, torch.ones(0, 6)).shape == (0, 2, 3)
     assert fn.Reshape((-1,))({}, torch.ones(4)).shape == (4, 1)
     assert fn.Reshape((-1, 2), 0)({}, torch.ones(2, 3)).shape == (3, 2)
@@ -127,7 +127,7 @@ def test_an_index_can_be_one_part():
 @given(sizes, st.integers(-4, 3), st.integers(1, 5), seeds)
 @settings(max_examples=30)
 def test_split_and_chunk_agree_with_torch(shape, dim, count, seed):
-    """They agree along any axis, for parts of one size, a smaller last one, or given sizes."""
+    """Any axis is split, into parts of one size, a smaller last one, or given sizes."""
     dim = dim % len(shape)
     first, x = shape[dim] // 2, draw(shape, seed)
     both = (first, shape[dim] - first)
@@ -188,7 +188,7 @@ def test_negative_padding_takes_away_what_was_mirrored_or_before_going_around():
 
 @pytest.mark.parametrize("name", PADS)
 def test_a_padding_refuses_a_gradient_of_another_shape(name):
-    """This holds even if only the channels differ, beyond which a kernel would read."""
+    """The shape may differ only in the channels, beyond which a kernel would read."""
     n = int(name[-2])
     layer = getattr(fn, name)(1, *[2.0] * name.startswith("Constant"))
     y, cache = layer.apply({}, torch.ones(2, 3, *[4] * n))
@@ -225,7 +225,7 @@ MESSAGES = {
     "Split(split_size=2): gy must have the shape of y, (2, 1), got gy of shape (2, 3)": lambda: back(fn.Split(2), X, (X[:, :2], X)),
     "Chunk: chunks must be a whole number of at least 1, got 0": lambda: fn.Chunk(0),
     "OneHot: num_classes must be a whole number of at least 1, got 0": lambda: fn.OneHot(0),
-    "OneHot: dtype must be a floating one, got torch.int64": lambda: fn.OneHot(2, torch.int64),
+    "OneHot: dtype must be a floating dtype, got torch.int64": lambda: fn.OneHot(2, torch.int64),
     "OneHot(num_classes=2): x must be a tensor of integers, got a tensor of shape (2, 3) and dtype torch.float32": lambda: fn.OneHot(2)({}, X),
     "ZeroPad1d: padding must be a whole number, or a tuple of 2 of them, the last axis first, got (1,)": lambda: fn.ZeroPad1d((1,)),
     "ReflectionPad2d: padding must be a whole number, or a tuple of 4 of them, the last axis first, got 1.5": lambda: fn.ReflectionPad2d(1.5),
@@ -241,12 +241,12 @@ MESSAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("sentence", MESSAGES)
-def test_bad_input_is_refused_with_its_sentence(sentence):
+@pytest.mark.parametrize("message", MESSAGES)
+def test_bad_input_is_refused_with_its_message(message):
     """The message names the layer, the rule with its numbers, and what it got."""
     with pytest.raises(ValueError, match=r".") as caught:
-        MESSAGES[sentence]()
-    assert str(caught.value).startswith(sentence)
+        MESSAGES[message]()
+    assert str(caught.value).startswith(message)
 
 
 ON_A_TENSOR = [

@@ -1,4 +1,4 @@
-"""The galleries: every example that draws a picture is in it with its command, and the pictures are there and small."""
+"""The galleries: every example that draws a picture is shown with its command, and its picture exists and is small."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_every_example_is_shown():
 
 @pytest.mark.parametrize("name", gallery_pictures.names())
 def test_an_entry_is_complete(name):
-    """Its picture, two sentences or three, its command, and a link to its file."""
+    """An entry has a picture, two or three sentences, its command, and a link to its file."""
     section = next(part for part in GALLERY.split("\n### ") if f"gallery/{name}.png" in part)
     text = section.split("\n\n")[2]
     assert 2 <= len(re.findall(r"[.:](?: |$)", text)) <= 4
@@ -32,7 +32,7 @@ def test_an_entry_is_complete(name):
 
 @pytest.mark.parametrize("name", ["pychrot", "ten_folds", "hotgrad", "eighteen_networks", "twenty_runs"])
 def test_a_report_is_complete(name):
-    """Each of the five, in the same way."""
+    """Each of the five has the same parts."""
     section = next(part for part in REPORTS.split("\n## ") if f"results/{name}/" in part)
     (picture,) = re.findall(r"\]\((\S+\.png)\)", section)
     assert (ROOT / "docs" / picture).is_file()
@@ -41,7 +41,7 @@ def test_a_report_is_complete(name):
 
 
 def test_the_pictures_are_small():
-    """Each below 150 kB, all below a megabyte and a half."""
+    """Each is below 150 kB, and all together are below 1.5 MB."""
     sizes = {path.name: path.stat().st_size for path in (ROOT / "docs" / "_static" / "gallery").iterdir()}
     assert sorted(sizes) == sorted(f"{name}.png" for name in gallery_pictures.names())
     assert max(sizes.values()) < 150_000
@@ -49,7 +49,7 @@ def test_the_pictures_are_small():
 
 
 def test_a_picture_is_shrunk(tmp_path):
-    """To the width, in proportion, with few colors."""
+    """The picture gets the maximal width, keeps its proportions, and has few colors."""
     Image.effect_noise((2000, 1000), 50).convert("RGB").save(tmp_path / "big.png")
     gallery_pictures.shrunk(tmp_path / "big.png", tmp_path / "small.png")
     with Image.open(tmp_path / "small.png") as small:

@@ -21,7 +21,7 @@ def test_close_trees_pass():
 
 
 @pytest.mark.parametrize(
-    ("got", "sentence"),
+    ("got", "message"),
     [
         (changed(weight=WANT["0"]["weight"] + 1), r"differ at '0\.weight'\n(.|\n)*Mismatched elements: 4 / 4"),
         (changed(weight=torch.ones(2)), r"differ at '0\.weight'\n(.|\n)*shape"),
@@ -33,9 +33,9 @@ def test_close_trees_pass():
         (torch.ones(2), r"assert_close: "),
     ],
 )
-def test_the_first_leaf_that_differs_is_named(got, sentence):
+def test_the_first_leaf_that_differs_is_named(got, message):
     """The message is torch's, or says what it got and what it should be."""
-    with pytest.raises(AssertionError, match=sentence):
+    with pytest.raises(AssertionError, match=message):
         assert_close(got, WANT)
 
 

@@ -95,7 +95,7 @@ OTHER = {
 
 @pytest.mark.parametrize(("net", "x", "wrong"), OTHER.values(), ids=OTHER)
 def test_it_is_found_whatever_holds_it(net: fn.Layer, x: Any, wrong: str) -> None:
-    """It may be in combinators of several inputs, in wrappers, which have no name for it, and in users' layers."""
+    """The wrong layer may be in combinators of several inputs, in wrappers, which have no name for it, and in users' layers."""
     with pytest.raises(AssertionError, match=f"; the first wrong layer is {re.escape(wrong)}: the gradient of "):
         check_vjp(net, x)
 
@@ -140,7 +140,7 @@ class NotQuiteZero(fn.GlobalAvgPool):
         return gparams, gx + 1e-6 * torch.arange(gx.shape[-1]).to(gx)
 
 
-def test_what_is_not_0_is_told_from_rounding() -> None:
+def test_a_small_error_is_distinguished_from_rounding() -> None:
     """A gradient of 10⁻⁶ where it should be 0 is wrong: rounding leaves 10⁻¹⁶."""
     with pytest.raises(AssertionError, match="; the first wrong layer is '1', NotQuiteZero"):
         check_vjp(fn.serial(fn.InstanceNorm2d(3), NotQuiteZero()), fn.random.normal(0, (2, 3, 6, 5)))

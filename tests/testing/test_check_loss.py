@@ -1,4 +1,4 @@
-"""The judge of losses: the library's own pass, and a broken one fails with the law or rule that it breaks."""
+"""``check_loss``: the library's losses pass, and a broken loss fails with the law or rule that it breaks."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ LABELLED = {name: case for name, case in catalogue.CASES.items() if isinstance(c
 
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
-def test_a_broken_loss_is_told_what_it_breaks(kind: type) -> None:
+def test_a_broken_loss_fails_with_the_rule_it_breaks(kind: type) -> None:
     """The message begins with the name of the law or rule, and ends with the loss."""
     y, target = (40 * Y, 0 * TARGET) if kind is HalfSums else (Y[:6], TARGET[:6])  # there the sum overflows, not the mean
     with pytest.raises(AssertionError) as caught:
@@ -71,7 +71,7 @@ def test_a_loss_over_pairs_of_rows_has_no_rows() -> None:
 
 
 def test_weights_of_terms_must_be_at_their_terms() -> None:
-    """Their sum, by which the mean divides, is right here."""
+    """Their sum, the divisor of the mean, is right here."""
 
     @fn.frozen
     class Shifted(fn.CrossEntropy):

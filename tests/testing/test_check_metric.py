@@ -1,4 +1,4 @@
-"""The judge of metrics: a broken one fails with its rule; the library's own are judged in ``test_metric_contract``."""
+"""``check_metric``: a broken metric fails with its rule; ``test_metric_contract`` checks the library's metrics."""
 
 import itertools
 
@@ -120,7 +120,7 @@ def test_a_sound_metric_passes():
 
 
 @pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
-def test_a_broken_metric_is_told_what_it_breaks(kind):
+def test_a_broken_metric_fails_with_the_rule_it_breaks(kind):
     """The message begins with the rule."""
     y = torch.arange(14.0).flip(0).reshape(7, 2) if kind is Last else Y.clone()
     with pytest.raises(AssertionError) as caught:
@@ -129,14 +129,14 @@ def test_a_broken_metric_is_told_what_it_breaks(kind):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
         ((fn.MSE(), Y, TARGET), "check_metric: metric must be a metric, got MSE()"),
         ((fn.R2(), Y[:2], TARGET), "check_metric: y and target must have at least 3 rows, got 2"),
     ],
 )
-def test_the_judge_refuses_what_it_cannot_judge(arguments, sentence):
+def test_the_judge_refuses_what_it_cannot_judge(arguments, message):
     """The message says why."""
     with pytest.raises(ValueError, match=r".") as caught:
         check_metric(*arguments)
-    assert str(caught.value) == sentence
+    assert str(caught.value) == message

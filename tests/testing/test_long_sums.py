@@ -91,7 +91,7 @@ def worst(got: Tensor, want: Tensor) -> float:
     return (got.double() - want).abs().max().item() / (info.eps * largest)
 
 
-def test_a_sum_by_steps_would_be_told() -> None:
+def test_a_sum_rounded_at_each_step_would_be_found() -> None:
     """Rounding after each of 2000 additions gives far more than two ulps."""
     terms, total = ones(2000).to(torch.bfloat16), torch.zeros((), dtype=torch.bfloat16)
     for term in terms:

@@ -90,7 +90,7 @@ def test_an_activation_has_one_slope_at_every_kink(name: str) -> None:
 
 
 @pytest.mark.parametrize("layer", [fn.PReLU(), fn.RReLU(), fn.GLU(), fn.SwiGLU(), fn.ReGLU()], ids=str)
-def test_so_has_a_layer_that_is_no_function_of_one_number(layer: fn.Layer) -> None:
+def test_a_layer_of_several_numbers_has_one_slope_at_every_kink(layer: fn.Layer) -> None:
     """Slopes may be learned or drawn, and gates are tried too."""
     LAW(layer, KINKS.reshape(4, 18))
 
@@ -111,7 +111,7 @@ def test_a_loss_has_one_slope_at_every_kink(loss: fn.Loss, reduction: str) -> No
 
 @pytest.mark.parametrize("loss", [fn.BCEWithLogits(), fn.L1(), fn.MSE()], ids=str)
 def test_the_gradient_of_a_loss_by_torch_is_its_own(loss: fn.Loss) -> None:
-    """This holds at 0, at the target and at the corner; the gradient has a derivative."""
+    """The gradients agree at 0, at the target and at the corner, and have a derivative."""
     y, t = PAIR[0], (PAIR[1] > 0).float()
     gy = loss.value_and_grad(y, t)[1]
     torch.testing.assert_close(torch.func.grad(lambda y: loss(y, t))(y), gy)

@@ -37,7 +37,7 @@ def test_every_layer_with_a_name_of_torch_nn_is_compared_with_it(claims: dict[st
     assert [name for name in SHARED if name not in claims] == []
 
 
-def test_nothing_is_claimed_that_torch_nn_has_not(claims: dict[str, str]) -> None:
+def test_every_claimed_name_exists_in_torch_nn(claims: dict[str, str]) -> None:
     """A misspelt name, or a renamed layer, would claim nothing."""
     assert claims.keys() <= set(SHARED)
 
@@ -54,13 +54,13 @@ def test_a_claim_fails_where_too_little_is_compared(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("twins.TWINS", {})
     twin_of("Sigmoid")(alike)()
     for name, count in {"Tanh": 1, "ReLU": 0}.items():
-        with pytest.raises(AssertionError, match=rf"20 configurations at least .*, got \{{'{name}': {count}\}}"):
+        with pytest.raises(AssertionError, match=rf"at least 20 configurations .*, got \{{'{name}': {count}\}}"):
             twin_of("Sigmoid", name)(alike)()
 
 
 @given(st.integers(0, 9999), st.floats(0.1, 3.0))
 def always_the_same(seed, slope):
-    """Compare one layer with one slope, and another with two arguments of which one varies."""
+    """Compare one layer with one slope, and another with two arguments, only one of which varies."""
     assert_twins(fn.LeakyReLU(0.5), nn.LeakyReLU(0.5), draw((2, 3), seed))
     assert_twins(fn.Threshold(slope, 1.0), nn.Threshold(slope, 1.0), draw((2, 3), seed))
 
@@ -82,7 +82,7 @@ def always_batched(size, seed):
 def test_a_claim_fails_where_there_is_always_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a batch the first axis of such layers is the channels."""
     monkeypatch.setattr("twins.TWINS", {})
-    with pytest.raises(AssertionError, match=r"x must have a batch axis, and none, .*\{'AdaptiveAvgPool1d': \{3\}\}"):
+    with pytest.raises(AssertionError, match=r"x must be tried with a batch axis and without, .*\{'AdaptiveAvgPool1d': \{3\}\}"):
         twin_of("AdaptiveAvgPool1d")(always_batched)()
 
 

@@ -1,1 +1,1 @@
-"""Single kernels: funcnet's beside torch.nn's and beside the alternatives that a choice rejected."""
+"""Single kernels: funcnet's beside torch.nn's and the rejected alternatives."""

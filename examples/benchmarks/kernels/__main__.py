@@ -1,7 +1,7 @@
 """The cost of single kernels: funcnet's beside torch.nn's and the alternatives, at the sizes of the workloads.
 
-The page is FOLDER/<maker>.md, with a table for each family. A time is that of the fastest of many turns, in µs of CPU time per
-call, on one thread.
+The page is FOLDER/<maker>.md, with a table for each family. A time is the fastest of many turns, in µs of CPU time per call, on
+one thread.
 
     python -m examples.benchmarks.kernels --family conv,pool --out examples/benchmarks/results/kernels
 """
@@ -33,11 +33,11 @@ FAMILIES = {
 HEAD = """# Kernels on {processor}
 
 `{command}`,
-torch {torch}, {capability}, one thread, float32 except where a row says otherwise.
+torch {torch}, {capability}, one thread, float32 unless a row says otherwise.
 
-funcnet's kernel beside torch.nn's, under autograd, and beside the alternatives; the first column is what funcnet takes on this
-processor. A time is the quickest of {rounds} turns, in µs of CPU time a call. A call frees its results, and
-the process keeps the memory, except where a column says otherwise.
+funcnet's kernel beside torch.nn's, under autograd, and beside the alternatives. The first column is the kernel that funcnet
+chooses on this processor. A time is the fastest of {rounds} turns, in µs of CPU time per call. A call frees its results, and the
+process keeps the memory, unless a column says otherwise.
 """
 
 
@@ -62,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the page, and save it under the processor's maker."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser, names = new_parser("kernels", __doc__), tuple(FAMILIES)
-    about = f"families with commas between them, of {', '.join(names)}; all by default"
+    about = f"comma-separated families, of {', '.join(names)}; all by default"
     parser.add_argument("--family", type=some_of("family", names), default=list(names), help=about)
-    parser.add_argument("--rounds", type=positive, default=20, help="how many turns each contender has")
-    parser.add_argument("--turn", type=duration, default=0.005, help="about how many seconds a turn takes")
+    parser.add_argument("--rounds", type=positive, default=20, help="number of turns of each contender")
+    parser.add_argument("--turn", type=duration, default=0.005, help="approximate seconds per turn")
     parser.add_argument("--out", type=folder, default="out/kernels", help="folder of the page")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

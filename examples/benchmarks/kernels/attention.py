@@ -1,4 +1,4 @@
-"""Causal attention of some heads, in float32 and in bfloat16, by each kernel."""
+"""Causal attention with several heads, in float32 and in bfloat16, with each kernel."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ _theirs = partial(functional.scaled_dot_product_attention, is_causal=True)
 
 
 def _heads(shape: tuple[int, int, int, int], dtype: torch.dtype, seed: int) -> torch.Tensor:
-    """Draw heads as after a projection: (N, heads, steps, E), with the axes of heads and steps swapped in memory."""
+    """Draw heads laid out as after a projection: (N, heads, steps, E), with the axes of heads and steps swapped in memory."""
     n, heads, steps, size = shape
     return noise(n, steps, heads, size, seed=seed).to(dtype).transpose(1, 2)
 

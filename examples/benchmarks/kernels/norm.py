@@ -15,7 +15,7 @@ def _ordered(x: Tensor, order: str) -> Tensor:
 
 
 def batch_norm(shape: tuple[int, ...], order: str) -> Ways:
-    """Return the contenders for forward and backward pass, with moved statistics."""
+    """Return the contenders for forward and backward pass, with updated running statistics."""
     x, layer = _ordered(noise(*shape), order), fn.BatchNorm2d(shape[1])
     params, gy = layer.init(0), _ordered(noise(*shape, seed=1), order)
     mean, variance = params["running_mean"].clone(), params["running_var"].clone()

@@ -1,4 +1,4 @@
-"""Linear maps of the big net, the GPT and the small nets, in float32 and in bfloat16, by each library."""
+"""Linear maps of the big net, the GPT and the small nets, in float32 and in bfloat16, with each library."""
 
 from functools import partial
 

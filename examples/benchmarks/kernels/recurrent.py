@@ -18,7 +18,7 @@ PAIRS = {
 
 
 def forward_and_backward(name: str) -> Ways:
-    """Return the contenders for the forward pass, and for all gradients from that of all outputs."""
+    """Return the contenders for the forward pass, and for all gradients given the gradient of all outputs."""
     make, module, alternatives = PAIRS[name]
     layer, x, gy = make(INSIDE, OUTSIDE), noise(STEPS, BATCH, INSIDE), noise(STEPS, BATCH, OUTSIDE, seed=1)
     twin, params = module(INSIDE, OUTSIDE), layer.init(0)

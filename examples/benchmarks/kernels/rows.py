@@ -66,7 +66,7 @@ def fresh_memory(least: int = 1 << 16) -> Iterator[None]:
 
 
 def fresh(f: Callable[[], Any]) -> Callable[[], Any]:
-    """Return f with results and temporaries in fresh memory, as in a process that keeps none."""
+    """Return f with results and temporaries in fresh memory, as in a process that keeps no freed memory."""
 
     def call() -> None:
         with fresh_memory():
@@ -96,7 +96,7 @@ def with_options(name: str, f: Callable[[], Any]) -> Ways:
 def quickest(ways: Ways, rounds: int, turn: float) -> dict[str, float]:
     """Return the µs per call of each contender's fastest turn.
 
-    A turn has as many calls as take about ``turn`` seconds of CPU time. Other work on the machine can only slow a turn down, so
+    A turn repeats the call for about ``turn`` seconds of CPU time. Other work on the machine can only slow a turn down, so
     the fastest of many is reproducible. torch.nn's contenders run with autograd, all others in inference mode.
     """
     runs = {name: _repeated(f, autograd=name.startswith("torch.nn")) for name, f in ways.items()}

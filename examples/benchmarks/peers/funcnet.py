@@ -1,10 +1,10 @@
-"""funcnet's nets as expressions of public layers and combinators, and its kinds of steps.
+"""The nets in funcnet, composed from public layers and combinators, and its kinds of steps.
 
-eager       ``fn.train_step`` in inference mode, which is entered once per turn, as ``fn.fit`` does
+eager       ``fn.train_step`` in inference mode, entered once per turn; ``fn.fit`` does the same
 compiled    ``fn.compile`` of the same step
 scan        ``fn.scan_steps`` of the same step, ten in one call
 floor       only the kernels of an eager, donated step
-donated     any of these except the floor, with ``fn.donate`` of the optimizer, and SGD with ``fused=True``
+donated     any of these except the floor, with ``fn.donate`` around the optimizer, and SGD with ``fused=True``
 repeat      the blocks of a deep net as a ``fn.repeat``, which compiled code runs as a loop; compiled as a ``fn.serial`` they
             would take minutes
 """
@@ -69,7 +69,7 @@ def _gpt() -> fn.Layer:
 
 
 def _last(params: Any, x: tuple[Tensor, Any]) -> tuple[Tensor, torch.Size]:
-    """Return the last of the outputs (N, T, features), without the state."""
+    """Return the output of the last step, given outputs (N, T, features) and a state."""
     outputs, _ = x
     return outputs[:, -1], outputs.shape
 
@@ -118,7 +118,7 @@ NETS: dict[str, Callable[[], fn.Layer]] = {
 }
 
 LOOPS: dict[str, Callable[[], fn.Layer]] = {"deep": lambda: fn.repeat(_deep_block(), DEPTH)}
-"""The nets again, with their blocks in a loop."""
+"""The same nets with their blocks in a loop."""
 
 LOSSES = {"mse": fn.MSE(), "cross_entropy": fn.CrossEntropy()}
 
@@ -128,7 +128,7 @@ Step = Callable[..., tuple[Any, Any, Any]]
 def parts(workload: Workload, donated: bool, loop: bool = False) -> tuple[Step, fn.Optimizer, Any]:
     """Return the step of a workload, its optimizer, and its initial params."""
     kind, settings = workload.optimizer
-    fused = {"fused": True} if donated and kind == "SGD" else {}  # Adam always is fused
+    fused = {"fused": True} if donated and kind == "SGD" else {}  # Adam is always fused
     opt = getattr(fn, kind)(**settings, **fused)
     opt = fn.donate(opt) if donated else opt
     if workload.name == "adam":
@@ -140,7 +140,7 @@ def parts(workload: Workload, donated: bool, loop: bool = False) -> tuple[Step, 
 
 
 class FuncnetTraining(Training):
-    """A step that is repeated with the params and the state that it returned."""
+    """A step that is repeated with the params and the state that it returns."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class FuncnetTraining(Training):
         self.size = fn.tree.size([leaf for name, leaf in fn.tree.names(self.params).items() if not name.endswith(buffers)])
 
     def run(self, calls: int) -> None:
-        """Take steps; meanwhile nothing else holds the old params and state."""
+        """Take steps, without keeping the old params and state alive."""
         (x, target), params, state = self.batch, self.params, self.state
         del self.params, self.state
         with self.guard():
@@ -175,7 +175,7 @@ class FuncnetTraining(Training):
         self.params, self.state, self.last = params, state, value
 
     def value(self) -> float | None:
-        """Return the mean over the members, for several steps of a call that of the last."""
+        """Return the mean loss over the members; after a call of several steps, the last step's."""
         if self.last is None:
             return None
         return float((self.last[-1] if self.way == "scan" else self.last).mean())
@@ -207,6 +207,6 @@ def _forms(workload: Workload, way: str) -> tuple[bool, ...]:
 
 
 def start(contender: Contender) -> None:
-    """Do what torch does once per process, so that it does not count as a training's memory."""
+    """Trigger torch's initialization, once per process, so that it does not count as memory of a training."""
     if contender.family in ("funcnet compiled", "funcnet scan"):
         fn.compile(torch.sin)(torch.ones(2))

@@ -1,6 +1,6 @@
 """funcnet's distributed training: the same pure step under ``data_parallel``, with shards, and pipelines.
 
-Nets and losses are those of ``funcnet``, and the optimizers are donated.
+Nets and losses are the same as in ``peers.funcnet``, and the optimizers are donated.
 """
 
 from functools import partial
@@ -39,7 +39,7 @@ class Parallel(Training):
         self.batch = [rows(leaf) for leaf in workload.draw()]
 
     def run(self, calls: int) -> None:
-        """Take steps; meanwhile nothing else holds the old params and state."""
+        """Take steps, without keeping the old params and state alive."""
         (x, target), params, state = self.batch, self.params, self.state
         del self.params, self.state
         with torch.inference_mode():
@@ -48,7 +48,7 @@ class Parallel(Training):
         self.params, self.state, self.last = params, state, value
 
     def value(self) -> float:
-        """Return the last loss, over all rows."""
+        """Return the last step's loss over all rows."""
         return float(self.last)
 
 
@@ -81,7 +81,7 @@ class FuncnetPipeline(Pipeline):
     """A pure step whose net is cut in the middle."""
 
     def __init__(self, schedule: str) -> None:
-        """Draw the same params on every worker, which keeps its stage."""
+        """Draw the same params on every worker, which keeps only its stage."""
         net = fn.serial(*[fn.Linear(SIDE, SIDE), fn.ReLU()] * LAYERS)
         opt = fn.donate(fn.AdamW(lr=1e-3))
         stages = dist.get_world_size()
@@ -98,7 +98,7 @@ class FuncnetPipeline(Pipeline):
                 self.params, self.state, _ = self.step(self.params, self.state, *self.batch)
 
     def traced(self) -> list[Span]:
-        """Take a step, and return when the stage computed."""
+        """Take a step, and return the times at which the stage computed."""
         with torch.inference_mode():
             (self.params, self.state, _), trace = self.step.traced(self.params, self.state, *self.batch)
         return [(one.start, one.end) for one in trace]

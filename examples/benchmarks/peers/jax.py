@@ -1,4 +1,4 @@
-"""The same nets in JAX: stax for the plain ones, equinox for what stax lacks, and optimizers from optax.
+"""The same nets in JAX: plain layers from stax, all others from equinox, and optimizers from optax.
 
 jit     the whole step, with value, gradients and update, under ``jax.jit``; donated: ``donate_argnums`` for params and state
 scan    ``jax.lax.scan`` over ten such steps, under ``jax.jit``
@@ -320,7 +320,7 @@ def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contend
 
 
 def start(contender: Contender) -> None:
-    """Do what JAX does once per process, so that it does not count as a training's memory."""
+    """Trigger JAX's initialization, once per process, so that it does not count as memory of a training."""
     import jax
 
     jax.jit(jax.grad(jax.numpy.sin))(1.0).block_until_ready()

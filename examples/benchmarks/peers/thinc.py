@@ -1,4 +1,4 @@
-"""The same nets in thinc, if it has their layers: it lacks Tanh and convolutions, and its Adam adds ε to the uncorrected √v.
+"""The nets for which thinc has all layers: it lacks Tanh and convolutions, and its Adam adds ε to the uncorrected √v.
 
 thinc uses numpy's arrays and blis's products, on one thread.
 """
@@ -13,7 +13,7 @@ WIDTHS = {"mlp_adam": [wide for _, wide in SIZES], "bigmlp": [1024, 1024, 10]}
 
 
 class ThincTraining(Training):
-    """A model trained by its own backpropagation."""
+    """A model trained with thinc's backpropagation."""
 
     def __init__(self, workload: Workload) -> None:
         """Make the model and draw the batch."""
@@ -38,7 +38,7 @@ class ThincTraining(Training):
             self.model.finish_update(self.optimizer)
 
     def value(self) -> float | None:
-        """Return the mean of -log of the label's probability."""
+        """Return the mean of -log p, where p is the probability of the label."""
         import numpy as np
 
         return float(-np.log(self.y[np.arange(len(self.target)), self.target]).mean())
@@ -51,4 +51,4 @@ def contenders(workload: Workload, ways: tuple[str, ...] = ("thinc",)) -> list[C
 
 
 def start(contender: Contender) -> None:
-    """Do nothing: thinc is complete when it is imported."""
+    """Do nothing: thinc initializes itself when it is imported."""

@@ -1,7 +1,7 @@
 """torch's distributed training: DistributedDataParallel, ZeroRedundancyOptimizer, FSDP2 and its pipelines.
 
-Nets, losses and optimizers are those of ``torch_nn``, the optimizers in their fused implementation, except SGD on sharded
-parameters, which has none.
+Nets, losses and optimizers are the same as in ``torch_nn``. The optimizers are fused, except SGD on sharded parameters, which has
+no fused implementation.
 """
 
 import time
@@ -89,7 +89,7 @@ def _mesh() -> Any:
 
 
 def contenders(workload: Workload) -> list[Contender]:
-    """Return torch's contender for each kind of parallelism, in its settings."""
+    """Return torch's contenders for each kind of parallelism, one per setting."""
     made = {
         ("data parallel", "DistributedDataParallel"): partial(Parallel, workload, partial(data_parallel, bucket_view=False)),
         ("data parallel", "DistributedDataParallel, bucket views"): partial(Parallel, workload, data_parallel),
@@ -147,7 +147,7 @@ class TorchPipeline(Pipeline):
             self.optimizer.step()
 
     def traced(self) -> list[Span]:
-        """Take a step, and return when the stage computed."""
+        """Take a step, and return the times at which the stage computed."""
         spans: list[Span] = []
         verbs = ("forward_one_chunk", "backward_one_chunk")
         for name in verbs:

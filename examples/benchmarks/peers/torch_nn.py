@@ -4,8 +4,8 @@ eager       autograd and the optimizer of ``torch.optim``, in each of its implem
 compiled    ``torch.compile`` of net and loss as one graph, and of its backward graph; the fused optimizer is not compiled. The
             deep net is left out, as its hundred blocks take minutes
 
-For the optimizer only, compiled is ``torch.compile`` of its ``step``. For the ensemble, eager is ``torch.func.vmap`` of
-``torch.func.grad`` with SGD by hand, and compiled is ``torch.compile`` of all that.
+For the workload of only an optimizer, compiled is ``torch.compile`` of its ``step``. For the ensemble, eager is
+``torch.func.vmap`` of ``torch.func.grad`` with handwritten SGD, and compiled is ``torch.compile`` of that whole step.
 """
 
 import warnings
@@ -166,7 +166,7 @@ LOSSES = {"mse": nn.functional.mse_loss, "cross_entropy": nn.functional.cross_en
 
 
 class TorchTraining(Training):
-    """A module trained by autograd."""
+    """A module trained with autograd."""
 
     def __init__(self, workload: Workload, way: str = "eager", kind: str = "fused", dtype: torch.dtype = torch.float32) -> None:
         """Make the module and draw the batch."""
@@ -212,7 +212,7 @@ class TorchTraining(Training):
 
 
 class EnsembleTraining(Training):
-    """Nets trained at once by ``torch.func``."""
+    """Nets trained at once with ``torch.func``."""
 
     def __init__(self, workload: Workload, way: str = "eager", dtype: torch.dtype = torch.float32) -> None:
         """Stack the members' parameters, and make the step."""
@@ -261,7 +261,7 @@ def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contend
     if workload.name == "deep":
         kinds.pop()
     if workload.name == "adam":
-        kinds[-1:] = [("compiled", "foreach")]  # torch recommends to compile this one
+        kinds[-1:] = [("compiled", "foreach")]  # torch recommends compiling this one
     if workload.members > 1:
         made = {("eager", "vmap of grad"): EnsembleTraining, ("compiled", "vmap of grad"): EnsembleTraining}
         return [
@@ -273,7 +273,7 @@ def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contend
 
 
 def start(contender: Contender) -> None:
-    """Do what torch does once per process, so that it does not count as a training's memory."""
+    """Trigger torch's initialization, once per process, so that it does not count as memory of a training."""
     if contender.family == "torch.nn compiled":
         torch.compile(torch.sin)(torch.ones(2, requires_grad=True)).sum().backward()
 
@@ -281,7 +281,7 @@ def start(contender: Contender) -> None:
 def flops(workload: Workload) -> int:
     """Count the multiplications and additions of products and convolutions in a step, forward and backward.
 
-    Attention and recurrence count as their products, with all scores, half of which causal attention masks.
+    Attention and recurrence are counted by their products, including all scores, although causal attention masks half of them.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -290,7 +290,7 @@ def flops(workload: Workload) -> int:
         return 0
     training = EnsembleTraining(workload) if workload.members > 1 else TorchTraining(workload, kind="default")
     with (
-        warnings.catch_warnings(action="ignore"),  # about Intel's GPUs, which it looks for
+        warnings.catch_warnings(action="ignore"),  # warnings about Intel GPUs, which it looks for
         FlopCounterMode(display=False) as counter,
         sdpa_kernel(SDPBackend.MATH),
         torch.backends.mkldnn.flags(enabled=False),

@@ -56,7 +56,7 @@ class SyncBatchNorm1d(SyncBatchNorm):
         ValueError: On every worker, if all batches together have one value per channel; if this process is not in ``group``.
 
     References:
-        Ioffe & Szegedy 2015, algorithm 1; Chan et al. 1979, eq. 2.1, for the moments of several batches;
+        Ioffe & Szegedy 2015, algorithm 1; Chan et al. 1979 for the moments of several batches;
         ``torch.nn.SyncBatchNorm``.
 
     >>> SyncBatchNorm1d(3).inference()
@@ -111,7 +111,7 @@ class SyncBatchNorm2d(SyncBatchNorm):
         ValueError: On every worker, if all batches together have one value per channel; if this process is not in ``group``.
 
     References:
-        Ioffe & Szegedy 2015, algorithm 1; Chan et al. 1979, eq. 2.1, for the moments of several batches;
+        Ioffe & Szegedy 2015, algorithm 1; Chan et al. 1979 for the moments of several batches;
         ``torch.nn.SyncBatchNorm``.
 
     >>> SyncBatchNorm2d(3).inference()
@@ -166,7 +166,7 @@ class SyncBatchNorm3d(SyncBatchNorm):
         ValueError: On every worker, if all batches together have one value per channel; if this process is not in ``group``.
 
     References:
-        Ioffe & Szegedy 2015, algorithm 1; Chan et al. 1979, eq. 2.1, for the moments of several batches;
+        Ioffe & Szegedy 2015, algorithm 1; Chan et al. 1979 for the moments of several batches;
         ``torch.nn.SyncBatchNorm``.
 
     >>> SyncBatchNorm3d(3).inference()

@@ -1,16 +1,15 @@
 """oneDNN's LSTM over long sequences, piece by piece.
 
-The kernel keeps about 16 numbers for each row, step and feature. A block above 32 MB goes back to the system when it is freed,
-and its pages come back one by one in the next step. The backward pass also copies it, since oneDNN writes to it. Pieces have
-smaller blocks, which stay in the process, and only one of them is copied at a time. Forward and backward pass in ms, whole and in
-pieces of at most 32 MB (one core of an AMD EPYC, Zen 4; freed memory retained):
+The kernel keeps about 16 numbers for each row, step and feature. A block of memory above 32 MB is returned to the system when it
+is freed, and provided again page by page in the next step. Pieces have smaller blocks, which stay in the process. Forward and
+backward pass in ms, whole and in pieces of at most 32 MB (one core of an AMD EPYC, Zen 4; freed memory retained):
 
-    steps × rows × inputs to outputs     whole     pieces     torch.nn's calls, which write to what was kept
-    4096 × 4 × 32 to 64                     80      51-56     46
-    512 × 32 × 64 to 128                   189        135     116
-    128 × 64 × 256 to 256                  364        292     309
-    256 × 16 × 512 to 512                  613        542     547
-    1024 × 4 × 32 to 64, one piece          13         13     11
+    steps × rows × inputs to outputs     whole     pieces     torch.nn's calls
+    4096 × 4 × 32 to 64                     72         45     46
+    512 × 32 × 64 to 128                   162        119     116
+    128 × 64 × 256 to 256                  302        268     309
+    256 × 16 × 512 to 512                  529        524     547
+    1024 × 4 × 32 to 64, one piece          11         11     11
 """
 
 from collections.abc import Callable
@@ -23,11 +22,11 @@ from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.recurrent import lstm_operators
 
 PIECES = choice("long LSTM", {"whole": NEVER, "pieces": 0}, lambda cpu: 1 << 23, "numbers kept")
-"""How many numbers oneDNN may keep of a sequence before it is cut into pieces that keep at most that many."""
+"""Number of elements that oneDNN keeps for a sequence above which it is split into pieces that keep at most as many."""
 
 
 def run(x: Tensor, *given: Any) -> tuple[Any, ...]:
-    """Return all outputs, the last state, and what the kernel keeps; for several pieces a tuple of it and each state before."""
+    """Return all outputs, the last state, and the workspace; for several pieces the workspace and the initial state of each."""
     *weights, h, c, training = given
     steps = _steps(x, h.shape[-1]) if training else len(x)
     if steps >= len(x):
@@ -42,7 +41,7 @@ def run(x: Tensor, *given: Any) -> tuple[Any, ...]:
 
 
 def run_back(kernel: Callable[..., tuple[Tensor, ...]], *given: Any) -> tuple[Tensor, ...]:
-    """Return the gradients of x, both weights, both biases and the first state, without writing to what was kept."""
+    """Return the gradients of x, both weights, both biases and the first state, without writing to the workspaces."""
     x, *weights, _, _, y, h_n, c_n, gy, gh, gc, kept = given
     if isinstance(kept, Tensor):
         return kernel(*given)
@@ -57,6 +56,6 @@ def run_back(kernel: Callable[..., tuple[Tensor, ...]], *given: Any) -> tuple[Te
 
 
 def _steps(x: Tensor, outputs: int) -> int:
-    """Return the number of steps of a piece; pieces differ as little as possible."""
+    """Return the number of steps of a piece; the lengths of pieces differ as little as possible."""
     kept = x.shape[1] * (x.shape[2] + 16 * outputs)
     return -(-len(x) // -(-len(x) // max(1, PIECES.value // kept)))

@@ -1,7 +1,7 @@
-"""Kernels of recurrent nets: one step forward and backward, and all steps of a sequence in buffers that are written step by step.
+"""Kernels of recurrent nets: one step forward and backward, and whole sequences in buffers that are written step by step.
 
-A step takes pre = x Wᵀ + b and hid = h Uᵀ (+ b), h and c (``None`` except for an LSTM), and returns the new h before any
-projection, the new c, and what its backward needs. Times are for an LSTM, 64 steps of 32×64 to 128, forward and backward.
+The arguments of a step are pre = x Wᵀ + b, hid = h Uᵀ (+ b), h, and c (``None`` except for an LSTM). It returns the new h before
+any projection, the new c, and the cache of its backward. Times are for an LSTM, 64 steps of 32×64 to 128, forward and backward.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Backward = tuple[Tensor, Tensor, Maybe, Maybe]
 
 
 def owned(*tensors: Maybe) -> bool:
-    """Tell whether tensors are plain numbers in memory, so that a new buffer may be written to."""
+    """Return whether tensors are plain data in memory; then results may be written to a new buffer."""
     given = [x for x in tensors if x is not None]
     return is_eager() and all([type(x) is Tensor and not x.requires_grad and x.numel() > 0 for x in given])  # noqa: C419
 
@@ -86,7 +86,7 @@ def _gru_back(kept: Kept, h: Tensor, c: Maybe, gh: Tensor, gc: Maybe) -> Backwar
 
 
 class Kind(NamedTuple):
-    """A kind of cell: its gates, a step, the step backward, and both over a whole sequence in buffers."""
+    """A kind of cell: its number of gates, a step, its backward, and both over a whole sequence in buffers."""
 
     gates: int
     step: Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Maybe, Kept]]
@@ -133,7 +133,7 @@ def _relu_run_back(kept: Kept, ys: Tensor, cs: Maybe, gy: Tensor, gh: Tensor, gc
 
 
 def _lstm_run(pre: Tensor, w: tuple[Tensor, Maybe, Maybe], h: Tensor, c: Any) -> Any:
-    """Write the gates over ``pre``; each step is one product and eight operations in the processor's cache."""
+    """Overwrite ``pre`` with the gates; each step is one product and eight operations in the processor's cache."""
     steps, size = len(pre), c.shape[-1]
     ys, cs, ts = _buffer(pre, steps + 1, h.shape[-1]), _buffer(pre, steps + 1, size), _buffer(pre, steps, size)
     ys[0], cs[0] = h, c
@@ -153,7 +153,7 @@ def _lstm_run(pre: Tensor, w: tuple[Tensor, Maybe, Maybe], h: Tensor, c: Any) ->
 
 
 def _lstm_run_back(kept: Kept, ys: Tensor, cs: Any, gy: Tensor, gh: Tensor, gc: Any, w: tuple[Tensor, Maybe]) -> Any:
-    """Compute all factors of gc and gh that do not depend on them for all steps at once, so that a step has few operations."""
+    """Compute the factors that do not depend on gc and gh for all steps at once, so that a step has few operations."""
     gates, ts = kept
     g, (i, f, u, o) = torch.empty_like(gates), gates.chunk(4, -1)
     gi, gf, gu, go = g.chunk(4, -1)

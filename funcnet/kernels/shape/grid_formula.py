@@ -1,7 +1,7 @@
-"""The formula of sampling at places, for differentiation: torch's kernels have no derivative in forward mode.
+"""The formula of grid sampling, for differentiation: torch's kernels have no derivative in forward mode.
 
-Along each axis a place has taps: the elements that it reads, each with a weight and the slope of the weight. An element is
-weighted with the product over the axes.
+Along each axis a sampling position has taps: the elements that it reads, each with a weight and the derivative of the weight. The
+weight of an element is the product of its weights over the axes.
 
     y = Σ x[taps] Π w        ggrid[a] = Σ gy x[taps] w′[a] Π w, over the other axes        gx = Σ gy Π w, at the taps
 """
@@ -19,7 +19,7 @@ _A = -0.75  # the parameter of cubic convolution
 
 
 class _Tap(NamedTuple):
-    """An element along one axis, for each place: its index, whether it exists, its weight and the slope of the weight."""
+    """An element along one axis for each position: its index, whether it exists, its weight and the weight's derivative."""
 
     at: Tensor
     inside: Tensor
@@ -38,7 +38,7 @@ def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners:
 def grid_sample_backward(
     gy: Tensor, x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the images and of the places."""
+    """Return the gradients of the images and of the positions."""
     axes, gy = _taps(x, grid, mode, padding, align_corners), gy.flatten(2)
     gx, slopes = torch.zeros_like(x).flatten(2), [torch.zeros_like(axis[0].weight) for axis in axes]
     for taps in itertools.product(*axes):
@@ -57,7 +57,7 @@ def _product(factors: list[Tensor]) -> Tensor:
 
 
 def _place(x: Tensor, taps: tuple[_Tap, ...]) -> tuple[Tensor, Tensor]:
-    """Return the index of each place's element in the flattened image, and whether it exists, as (N, 1, places)."""
+    """Return the index of each position's element in the flattened image, and whether it exists, as (N, 1, positions)."""
     index, inside = torch.zeros_like(taps[0].at), torch.ones_like(taps[0].inside)
     for tap, length in zip(taps, x.shape[2:], strict=True):
         index, inside = index * length + tap.at, inside & tap.inside
@@ -65,7 +65,7 @@ def _place(x: Tensor, taps: tuple[_Tap, ...]) -> tuple[Tensor, Tensor]:
 
 
 def _read(x: Tensor, taps: tuple[_Tap, ...]) -> Tensor:
-    """Return the elements at the taps, 0 outside, as (N, C, places)."""
+    """Return the elements at the taps, 0 outside, as (N, C, positions)."""
     index, inside = _place(x, taps)
     rows = x.flatten(2)
     return torch.where(inside, rows.gather(2, index.expand(*rows.shape[:2], index.shape[2])), 0.0)
@@ -94,7 +94,7 @@ def _of_axis(g: Tensor, n: int, mode: str, padding: str, align_corners: bool) ->
 
 
 def _inside(u: Tensor, n: int, padding: str, align_corners: bool) -> tuple[Tensor, Tensor]:
-    """Return coordinates inside the image, if the padding requires that, and their slopes."""
+    """Return coordinates, moved inside the image if the padding requires that, and their derivatives."""
     slope = torch.ones_like(u)
     if padding == "zeros":
         return u, slope
@@ -116,7 +116,7 @@ def _reflected(u: Tensor, ends: tuple[float, float]) -> tuple[Tensor, Tensor]:
 
 
 def _cubic(t: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the weights of the 4 surrounding elements, and their slopes, for a place t after the second."""
+    """Return the weights of the 4 surrounding elements, and their derivatives, for a position t after the second."""
     near = [(_near(d), sign * _near_slope(d)) for d, sign in ((t, 1), (1 - t, -1))]
     far = [(_far(d), sign * _far_slope(d)) for d, sign in ((t + 1, 1), (2 - t, -1))]
     weights, slopes = zip(far[0], *near, far[1], strict=True)

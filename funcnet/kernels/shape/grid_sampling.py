@@ -1,4 +1,4 @@
-"""Kernels of sampling at places; they take modes and paddings as numbers."""
+"""Kernels of grid sampling, whose modes and paddings are numbers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,14 +28,14 @@ def _numbers(mode: str, padding: str, align_corners: bool) -> tuple[Any, ...]:
 
 
 def _unsafe(x: Tensor, mode: str, padding: str) -> bool:
-    """Tell whether torch's kernel reads and writes out of bounds for a place that is not a number."""
+    """Return whether torch's kernel reads and writes out of bounds for a position that is NaN."""
     return x.dim() == 4 and mode == "bilinear" and padding != "zeros"
 
 
 def _safe(grid: Tensor, padding: str) -> tuple[Tensor, Tensor]:
-    """Return the grid with safe places, and (N, 1, h, w) with 0 for each place, NaN for one that is not a number.
+    """Return the grid with safe positions, and a mask (N, 1, h, w) of 0, or NaN where a position is NaN.
 
-    Places beyond 2 are on the border, whatever its size; infinity has no reflection.
+    Positions beyond ±2 are on the border, whatever the size of the image; infinity has no reflection.
     """
     limit = 2.0 if padding == "border" else _FURTHEST
     near = grid.clamp(-limit, limit)
@@ -44,7 +44,7 @@ def _safe(grid: Tensor, padding: str) -> tuple[Tensor, Tensor]:
 
 
 def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool) -> Tensor:
-    """Sample images, or volumes, at the places in the grid; NaN at a place that is not a number."""
+    """Sample images, or volumes, at the positions in the grid; NaN where a position is NaN."""
     nothing = None
     if _unsafe(x, mode, padding):
         grid, nothing = _safe(grid, padding)
@@ -58,7 +58,7 @@ def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners:
 def grid_sample_backward(
     gy: Tensor, x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the images and of the places, summed in float32; a place that is not a number has none."""
+    """Return the gradients of the images and of the positions, summed in float32; a NaN position contributes none."""
     if _unsafe(x, mode, padding):
         grid, nothing = _safe(grid, padding)
         gy = torch.where(nothing == 0, gy, 0.0)

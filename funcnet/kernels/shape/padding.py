@@ -1,4 +1,4 @@
-"""Kernels of padding. Torch's backward kernels take x but only read its shape, so they get a stand-in without memory."""
+"""Kernels of padding. Torch's backward kernels only read the shape of x, so they get a dummy without memory."""
 
 from collections.abc import Callable
 
@@ -24,23 +24,23 @@ _REPLICATION: tuple[tuple[Kernel, Kernel], ...] = (
 
 
 def _of_shape(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Make a tensor with a shape and the memory of one element."""
+    """Return a tensor with a shape and the memory of one element."""
     return like.new_empty(()).expand(shape)
 
 
 def _added(backward: Kernel, gy: Tensor, shape: tuple[int, ...], pads: list[int]) -> Tensor:
-    """Call a kernel that sums, in float32: in half precision it rounds each sum, and 3000 ones in bfloat16 add up to 256."""
+    """Call a summing kernel in float32: in half precision it rounds each sum, and 3000 ones in bfloat16 add up to 256."""
     wide = in_single(gy)
     return rounded(backward(wide, _of_shape(wide, shape), pads), gy)
 
 
 def _parts(pads: list[int]) -> tuple[list[int], list[int]]:
-    """Return how much is added around x, and how much is removed, as negative numbers."""
+    """Return the sizes that are added around x, and those that are removed, as negative numbers."""
     return [max(n, 0) for n in pads], [min(n, 0) for n in pads]
 
 
 def _cropped(x: Tensor, cuts: list[int]) -> Tensor:
-    """Remove elements at the ends; raise ``RuntimeError`` if nothing is left of an axis."""
+    """Remove elements at the ends; raise ``RuntimeError`` if an axis would be empty."""
     y = torch.constant_pad_nd(x, cuts)
     if 0 in y.shape[y.dim() - len(cuts) // 2 :]:
         raise RuntimeError
@@ -48,7 +48,7 @@ def _cropped(x: Tensor, cuts: list[int]) -> Tensor:
 
 
 def _padded(kernel: Kernel, x: Tensor, pads: list[int]) -> Tensor:
-    """Call a kernel for what is added around x, and remove the rest afterwards, like torch; without channels none is called."""
+    """Call a kernel for positive pads, and apply negative ones afterwards, like torch. No kernel is called without channels."""
     if not x.numel() and x.shape[-1 - len(pads) // 2] == 0:
         return torch.constant_pad_nd(x, pads)
     if min(pads) >= 0:
@@ -87,7 +87,7 @@ def replication_backward(gy: Tensor, shape: tuple[int, ...], pads: list[int]) ->
 
 
 def _ends(pads: list[int]) -> list[tuple[int, int, int]]:
-    """Return the axis, and what is added before and after it, for all axes that are padded."""
+    """Return each padded axis with the sizes that are added before and after it."""
     return [(-1 - i, pads[2 * i], pads[2 * i + 1]) for i in range(len(pads) // 2) if pads[2 * i] or pads[2 * i + 1]]
 
 

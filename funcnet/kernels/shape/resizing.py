@@ -1,6 +1,6 @@
-"""Kernels of resizing, by mode and number of axes. Every mode is linear in x, so backward needs only its shape.
+"""Kernels of resizing, by mode and number of axes. Every mode is linear in x, so the backward pass needs only its shape.
 
-The mode "area" averages windows that cover x: it is adaptive average pooling.
+The mode "area" averages windows that cover x, which is adaptive average pooling.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ Scales = tuple[float | None, ...]
 
 
 def axes_of(mode: str) -> tuple[int, ...]:
-    """Return the numbers of axes that a mode supports."""
+    """Return the numbers of axes for which a mode is defined."""
     return (1, 2, 3) if mode == "area" else tuple([n for name, n in _KERNELS if name == mode])
 
 
@@ -50,16 +50,16 @@ def resize(x: Tensor, mode: str, size: tuple[int, ...], align_corners: bool, sca
 def resize_backward(
     gy: Tensor, mode: str, size: tuple[int, ...], shape: tuple[int, ...], align_corners: bool, scales: Scales
 ) -> Tensor:
-    """Return the gradient of x: distribute that of each sample over its sources."""
+    """Return the gradient of x: distribute the gradient of each sample over its sources."""
     if mode == "area":
         return adaptive_avg_pool_backward(gy, (shape, False), len(size))
-    if has_symbolic_sizes(gy):  # most of these kernels do not support them (torch 2.13.0)
+    if has_symbolic_sizes(gy):  # most of these kernels do not support symbolic sizes (torch 2.13.0)
         return _resize_backward_by_axes(gy, mode, shape, align_corners, scales)
     return _KERNELS[mode, len(size)][1](gy, size, shape, *_options(mode, align_corners), *scales)
 
 
 def _resize_backward_by_axes(gy: Tensor, mode: str, shape: tuple[int, ...], align_corners: bool, scales: Scales) -> Tensor:
-    """Go back along one axis after the other: every mode is a product with one matrix per axis."""
+    """Compute the gradient along one axis after the other: every mode is a product with one matrix per axis."""
     gx = in_single(gy)
     for axis, scale in enumerate(scales, start=2):
         w = _resizing_matrix(mode, shape[axis], gy.shape[axis], align_corners, scale, len(scales), gx)
@@ -68,19 +68,19 @@ def _resize_backward_by_axes(gy: Tensor, mode: str, shape: tuple[int, ...], alig
 
 
 def _resizing_matrix(mode: str, n: int, size: int, align_corners: bool, scale: float | None, axes: int, like: Tensor) -> Tensor:
-    """Return the matrix (n, size) that resizes one axis: its rows are resized unit vectors."""
+    """Return the matrix (n, size) that resizes one axis, whose rows are resized unit vectors."""
     units = torch.eye(n, dtype=like.dtype, device=like.device).reshape(n, 1, *[1] * (axes - 1), n)
     sizes, scales = (*[1] * (axes - 1), size), (*[None] * (axes - 1), scale)
     return resize(units, mode, sizes, align_corners, scales).reshape(n, size)
 
 
 def pixel_shuffle(x: Tensor, r: int) -> Tensor:
-    """Turn channels into places; torch's kernel returns an empty x in its old shape."""
+    """Move elements from channels to space; torch's kernel returns an empty x with its old shape."""
     *batch, c, h, w = x.shape
     return torch.pixel_shuffle(x, r) if x.numel() else x.reshape(*batch, c // (r * r), h * r, w * r)
 
 
 def pixel_unshuffle(x: Tensor, r: int) -> Tensor:
-    """Turn places into channels, also for an empty x."""
+    """Move elements from space to channels, also for an empty x."""
     *batch, c, h, w = x.shape
     return torch.pixel_unshuffle(x, r) if x.numel() else x.reshape(*batch, c * r * r, h // r, w // r)

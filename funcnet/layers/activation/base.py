@@ -79,7 +79,7 @@ class Activation(Layer):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         if params or type(x) is not Tensor or not x.is_floating_point() or x.layout is not strided or x.is_nested:
-            require_dense_floating(self, params, x)  # called only if something may be wrong: it saves small layers a call
+            require_dense_floating(self, params, x)  # called only if something may be wrong, which saves small layers a call
         return self.forward(x)
 
     def vjp(self, params: Params, cache: Tensor, gy: Tensor) -> tuple[Grads, Tensor]:
@@ -95,7 +95,7 @@ class Activation(Layer):
         return params, self.backward(gy, cache)
 
     def unchecked(self, params: Params, cache: Tensor) -> Unchecked | None:
-        """Return the unchecked verbs of this package's activations: others may override ``apply`` and ``vjp``."""
+        """Return the unchecked verbs, for activations of this package only: others may override ``apply`` and ``vjp``."""
         return unchecked_activation(self.forward, self.backward) if type(self).__module__.startswith("funcnet.") else None
 
 
@@ -120,7 +120,7 @@ def no_grads(params: Params, cache: Tensor, gy: Tensor) -> Params:
 
 @frozen
 class Along(Layer):
-    """A layer that works along the axis ``dim``; along the first axis, rows depend on each other."""
+    """Base of layers that work along the axis ``dim``; along the first axis, rows depend on each other."""
 
     dim: int = field(default=-1, validator=whole_number)
 

@@ -1,6 +1,6 @@
 """Bounds and rounding, elementwise, for x (...) of any shape.
 
-y and gx have the shape of x. Rounding is constant between its jumps, which makes its gradient 0.
+y and gx have the shape of x. Rounding is constant between its jumps, so its gradient is 0.
 """
 
 import torch
@@ -14,7 +14,7 @@ from funcnet.value import frozen
 
 @frozen
 class Clamp(Activation):
-    """Bound every element to the range from ``min`` to ``max``.
+    """Clamp every element to the range from ``min`` to ``max``.
 
         y  = x, but at least min and at most max
         gx = gy where min ≤ x ≤ max, else 0
@@ -114,7 +114,7 @@ class Ceil(Activation):
 
 @frozen
 class Round(Activation):
-    """Round to the nearest whole number, halves to the even one.
+    """Round to the nearest whole number; halves are rounded to the even one.
 
         y  = x rounded
         gx = 0

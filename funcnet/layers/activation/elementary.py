@@ -117,7 +117,7 @@ class Square(Activation):
 
 @frozen
 class Monomial(Activation):
-    """Power with a positive whole exponent.
+    """Power with a positive integer exponent.
 
         y  = xⁿ
         gx = n gy ⊙ xⁿ⁻¹
@@ -222,7 +222,7 @@ class Erf(Activation):
 
 @frozen
 class Gaussian(Activation):
-    """Bell curve, for a negative ``b``.
+    """Gaussian function: a bell curve if ``b`` is negative.
 
         y  = a eᵇˣ²
         gx = 2 b gy ⊙ x ⊙ y
@@ -257,7 +257,7 @@ class Gaussian(Activation):
 
 @frozen
 class RandomFourier(Activation):
-    """Random Fourier features of x, a random linear map of the input.
+    """Random Fourier features, where x is a random linear map of the input.
 
         y  = √2 sin(√(2γ) x + π/4)
         gx = 2 √γ gy ⊙ cos(√(2γ) x + π/4)

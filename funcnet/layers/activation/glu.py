@@ -22,7 +22,7 @@ from funcnet.value import frozen
 
 @frozen
 class _Halving(Along):
-    """A layer that treats the two halves of x along ``dim`` differently."""
+    """Base of layers that treat the two halves of x along ``dim`` differently."""
 
     def complaint(self, x: Tensor) -> str | None:
         rule = super().complaint(x)
@@ -38,7 +38,7 @@ class GLU(_Halving):
         gb = gy ⊙ a ⊙ σ(b) (1 - σ(b))
 
     Args:
-        dim: Axis that is halved.
+        dim: Axis along which x is halved.
 
     Shape:
         x (..., 2 n, ...) → y (..., n, ...)
@@ -47,7 +47,7 @@ class GLU(_Halving):
         ``x``, not copied.
 
     Raises:
-        ValueError: If x has no axis ``dim``, or an odd size there.
+        ValueError: If x has no axis ``dim``, or if its size is odd.
 
     References:
         Dauphin, Fan, Auli & Grangier 2017, "Language modeling with gated convolutional networks".
@@ -66,7 +66,7 @@ class GLU(_Halving):
 
 @frozen
 class Gated(_Halving):
-    """The first half of x along ``dim`` times an activation of the second half; subclasses name the activation."""
+    """Base of layers that multiply the first half of x along ``dim`` by an activation of the second half; subclasses set it."""
 
     activation: ClassVar[Activation]
 
@@ -92,7 +92,7 @@ class SwiGLU(Gated):
         gb = gy ⊙ a ⊙ σ(b) (1 + b (1 - σ(b)))
 
     Args:
-        dim: Axis that is halved.
+        dim: Axis along which x is halved.
 
     Shape:
         x (..., 2 n, ...) → y (..., n, ...)
@@ -101,7 +101,7 @@ class SwiGLU(Gated):
         Both halves of ``x``, not copied, and the SiLU of the second.
 
     Raises:
-        ValueError: If x has no axis ``dim``, or an odd size there.
+        ValueError: If x has no axis ``dim``, or if its size is odd.
 
     References:
         Shazeer 2020, "GLU variants improve transformer", section 2.
@@ -122,7 +122,7 @@ class GEGLU(Gated):
         gb = gy ⊙ a ⊙ (Φ(b) + b φ(b))          Φ, φ: distribution function and density of N(0, 1)
 
     Args:
-        dim: Axis that is halved.
+        dim: Axis along which x is halved.
 
     Shape:
         x (..., 2 n, ...) → y (..., n, ...)
@@ -131,7 +131,7 @@ class GEGLU(Gated):
         Both halves of ``x``, not copied, and the GELU of the second.
 
     Raises:
-        ValueError: If x has no axis ``dim``, or an odd size there.
+        ValueError: If x has no axis ``dim``, or if its size is odd.
 
     References:
         Shazeer 2020, "GLU variants improve transformer", section 2.
@@ -152,7 +152,7 @@ class ReGLU(Gated):
         gb = gy ⊙ a where b > 0, else 0
 
     Args:
-        dim: Axis that is halved.
+        dim: Axis along which x is halved.
 
     Shape:
         x (..., 2 n, ...) → y (..., n, ...)
@@ -161,7 +161,7 @@ class ReGLU(Gated):
         The first half of ``x``, not copied, and the ReLU of the second.
 
     Raises:
-        ValueError: If x has no axis ``dim``, or an odd size there.
+        ValueError: If x has no axis ``dim``, or if its size is odd.
 
     References:
         Shazeer 2020, "GLU variants improve transformer", section 2.

@@ -1,4 +1,4 @@
-"""Leaky rectifiers: the identity for positive x, and a slope times x elsewhere, where the slope is fixed, learned or drawn.
+"""Leaky rectifiers: the identity for positive x, and a slope times x elsewhere. The slope is fixed, learned or random.
 
 y and gx have the shape of x. ⊙ is the elementwise product.
 """
@@ -61,21 +61,21 @@ class PReLU(Layer):
     Weight decay skips ``weight`` by default.
 
     Args:
-        num_parameters: 1 for one slope, or the number of channels for one slope each; ``None`` to infer the number of channels
-            with ``infer_sizes``.
+        num_parameters: 1 for a single slope, or the number of channels for one slope per channel; ``None`` to infer the number of
+            channels with ``infer_sizes``.
         init: Initial value of every slope.
 
     Shape:
         x (...) → y (...); with several slopes x (N, num_parameters, ...).
 
     Params:
-        weight: (num_parameters,), each of them ``init``.
+        weight: (num_parameters,), filled with ``init``.
 
     Cache:
         ``x``, not copied.
 
     Raises:
-        ValueError: If the second axis of x is not ``num_parameters``, unless that is 1.
+        ValueError: If the second axis of x does not have size ``num_parameters``, unless that is 1.
 
     References:
         He, Zhang, Ren & Sun 2015, "Delving deep into rectifiers", section 2.1.
@@ -100,7 +100,7 @@ class PReLU(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Tensor]:
         w = params["weight"]
         if w.shape != (self.num_parameters,) or len(params) != 1 or w.dtype is not x.dtype or w.is_cpu is not x.is_cpu:
-            raise Misfit  # the kernel takes as many slopes as x has channels
+            raise Misfit  # the kernel accepts as many slopes as x has channels
         if x.layout is not torch.strided or w.layout is not torch.strided or x.is_nested:
             raise value_error(self, "weight and x must be dense tensors", f"{describe(w)} and {describe(x)}")
         return kernels.prelu(x, w), x
@@ -126,7 +126,7 @@ class PReLU(Layer):
 
 @frozen
 class RReLU(Layer):
-    """Leaky rectified linear unit whose slopes are drawn for each element.
+    """Leaky rectified linear unit with a random slope for each element.
 
         y  = r ⊙ x         r = 1 where x > 0, else uniform in [lower, upper)
         gx = gy ⊙ r
@@ -134,8 +134,8 @@ class RReLU(Layer):
     The slopes are a pure function of the key. ``inference()`` returns the ``LeakyReLU`` with the mean slope.
 
     Args:
-        lower: Least slope.
-        upper: Greatest slope.
+        lower: Lower bound of the slopes.
+        upper: Upper bound of the slopes.
 
     Shape:
         x (...) → y (...)

@@ -145,8 +145,8 @@ class Hardswish(Activation):
         gx = gy ⊙ (u + s x) where 0 < u < 1, gy where u ≥ 1, else 0
 
     Args:
-        slope: The slope s, above 0. The default 1/6 is torch's, and that of thinc's ``HardSwishMobilenet``; thinc's ``HardSwish``
-            has 0.2.
+        slope: The slope s, above 0. The default 1/6 is also that of torch and of thinc's ``HardSwishMobilenet``; thinc's
+            ``HardSwish`` uses 0.2.
 
     Shape:
         x (...) → y (...)
@@ -163,7 +163,7 @@ class Hardswish(Activation):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.slope == 1 / 6:
             return kernels.hardswish(x), x
-        return kernels.gate(lambda z: z * hardtanh(self._line(z), 0.0, 1.0), x), x  # the slope of clamp is 1 at its bounds
+        return kernels.gate(lambda z: z * hardtanh(self._line(z), 0.0, 1.0), x), x  # clamp has the derivative 1 at its bounds
 
     def backward(self, gy: Tensor, x: Tensor) -> Tensor:
         if self.slope == 1 / 6:

@@ -80,7 +80,7 @@ class Hardshrink(Activation):
 
 @frozen
 class Tanhshrink(Activation):
-    """Remainder of tanh: close to 0 for small x, and 1 less than x for large x.
+    """Remainder of tanh: close to 0 for small |x|, close to x - 1 for large x.
 
         y  = x - t           t = tanh x
         gx = gy ⊙ t²

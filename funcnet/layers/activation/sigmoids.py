@@ -1,4 +1,4 @@
-"""Sigmoids: functions that rise from one level to another, and the logarithm of one; elementwise, for x (...) of any shape.
+"""Sigmoids: functions that rise from one level to another, and a logarithm of one; elementwise, for x (...) of any shape.
 
 y and gx have the shape of x. ⊙ is the elementwise product.
 """
@@ -26,7 +26,7 @@ class Sigmoid(Activation):
         gx = gy ⊙ y (1 - y)
 
     The gradient is computed from the rounded y, as in torch. Its error is below one ulp of gy, but it is 0 where y is rounded to
-    1: in float32 from x = 17 on. Computed from x it would be right to its last digit, and take three times as long.
+    1: in float32 from x = 17 on. Computed from x, it would be correct to the last digit, but take three times as long.
 
     Shape:
         x (...) → y (...)
@@ -110,7 +110,7 @@ class Hardtanh(Activation):
         x (...) → y (...)
 
     Cache:
-        ``x``, not copied: in half precision h may be rounded to a y below h.
+        ``x``, not copied: in half precision, h can be rounded to a y below h.
 
     Raises:
         ValueError: If ``min_val`` is not below ``max_val``.
@@ -143,7 +143,7 @@ class Hardsigmoid(Activation):
         x (...) → y (...)
 
     Cache:
-        ``x``, not copied: y may be rounded to 0 or 1 although x is between -3 and 3.
+        ``x``, not copied: y can be rounded to 0 or 1 although x is between -3 and 3.
 
     References:
         Courbariaux, Bengio & David 2015, "BinaryConnect"; Howard et al. 2019, "Searching for MobileNetV3", for the slope 1/6.

@@ -1,9 +1,9 @@
-"""Softmaxes: probabilities along an axis, their logarithms, and the logarithm of their normalizer.
+"""Softmaxes: probabilities along an axis, their logarithms, and the logarithm of the normalizer.
 
-Sums run along ``dim``. Every formula is shifted by the largest x, and does not overflow.
+Sums run along ``dim``. Every formula is shifted by the largest x, and cannot overflow.
 
-If the largest x is infinite, all elements equal to it have the same probability, and the others 0. For a single +∞ that is the
-limit; an axis of only -∞ gets equal probabilities, as other equal elements do.
+If the largest x is infinite, all elements equal to it have the same probability, and the others have probability 0. For a single
++∞ that is the limit. If all elements are -∞, they have equal probabilities, like any other equal elements.
 
 y and gx have the shape of x, (...), except for ``LogSumExp``, which reduces the axis ``dim``. ⊙ is the elementwise product.
 """
@@ -74,8 +74,8 @@ class GumbelSoftmax(Layer):
         gx = y ⊙ (gy - Σ gy ⊙ y) / T            ε = -log(-log u), u uniform in (0, 1)
 
     The position of the largest y is a sample from ``Softmax()`` of x. As ``tau`` goes to 0, y approaches the one-hot vector of
-    that sample. This is ``torch.nn.functional.gumbel_softmax`` without its option ``hard``, which returns a gradient that is
-    not the derivative of its output. The noise is a pure function of the key; ``inference()`` returns the softmax without noise.
+    that sample. This is ``torch.nn.functional.gumbel_softmax`` without its option ``hard``, whose gradient is not the derivative
+    of its output. The noise is a pure function of the key; ``inference()`` returns the softmax without noise.
 
     Args:
         tau: The temperature T, above 0.
@@ -269,7 +269,7 @@ class LogSumExp(Along):
         x (..., n, ...) → y (..., ...), or (..., 1, ...) with ``keepdim``.
 
     Cache:
-        ``x``, not copied: eˣ⁻ʸ is the softmax of x, and would be wrong by a tenth if computed from a y rounded to bfloat16.
+        ``x``, not copied: eˣ⁻ʸ is the softmax of x, and would be off by 10 % if computed from a y rounded to bfloat16.
 
     Raises:
         ValueError: If x has no axis ``dim``.

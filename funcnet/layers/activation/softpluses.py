@@ -26,7 +26,7 @@ class Softplus(Activation):
 
     Args:
         beta: Sharpness β, above 0: for large β, y approaches ReLU.
-        threshold: Value of β x, above 0, beyond which y is x.
+        threshold: Value of β x, above 0, beyond which y = x.
 
     Shape:
         x (...) → y (...)

@@ -37,7 +37,7 @@ class AttentionPool(Layer):
 
     Shape:
         x (..., L, in_features), (x, mask) or (x, lengths) → y (..., in_features). The bool mask broadcasts to (..., L), True for
-        the rows that count; lengths are integers (...) and count rows from the first.
+        the rows that count; lengths are integers (...), numbers of rows that count, from the first.
 
     Params:
         query: (in_features,), zeros.
@@ -72,7 +72,7 @@ class AttentionPool(Layer):
         s = torch.matmul(wide, in_single(params["query"]))
         s = s if mask is None else s.masked_fill(~mask, -torch.inf)
         p = torch.softmax(s, -1)
-        p = p if mask is None else p.masked_fill(~mask, 0.0)  # without any row softmax gives NaN
+        p = p if mask is None else p.masked_fill(~mask, 0.0)  # softmax over no rows gives NaN
         return rounded(torch.matmul(p.unsqueeze(-2), wide).squeeze(-2), rows), (rows, p, isinstance(x, tuple))
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Any]:

@@ -83,21 +83,20 @@ class Decoding(Heads):
         return {"memory_k": k, "memory_v": v, **({} if mask is None else {"mask": mask})}
 
     def decode(self, params: Params, x: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """Return y for the next steps x, one or more, which see all steps before them, and the new carry.
+        """Return y for one or more next steps x, which see all earlier steps, and the new carry.
 
         With a carry from ``memory_carry`` the steps see the memory, and the carry is returned unchanged.
 
         Args:
             params: The params of the layer.
             x: The next steps, (N, L, embed_dim), or without the batch axis.
-            carry: What ``init_carry``, ``memory_carry`` or the previous ``decode`` returned.
+            carry: The carry from ``init_carry``, ``memory_carry`` or the previous ``decode``.
 
         Returns:
             The pair of y, of the shape of x, and the new carry.
 
         Raises:
-            ValueError: If the layer is not causal, the carry has another shape or dtype, or there are more steps than it has room
-                for.
+            ValueError: If the layer is not causal, or the carry has another shape or dtype or too little room for the steps.
 
         >>> from funcnet.layers.attention.multihead import MultiHeadAttention
         >>> layer = MultiHeadAttention(4, 2, is_causal=True)
@@ -128,7 +127,7 @@ class Decoding(Heads):
         return y, {**kv, "steps": carry["steps"] + q.shape[2]}
 
     def _require_carry(self, carry: Any, k: Tensor) -> None:
-        """Refuse a carry of another layer, batch or dtype: the kernels' own errors would be obscure."""
+        """Raise ``ValueError`` for a carry of another layer, batch or dtype: the kernels' own errors would be obscure."""
         found = [carry[name] for name in ("k", "v")] if isinstance(carry, dict) and carry.keys() == {"k", "v", "steps"} else []
         sizes = k.shape[:2], k.shape[3:], k.dtype
         if not found or any([(one.shape[:2], one.shape[3:], one.dtype) != sizes for one in found]):  # noqa: C419
@@ -168,7 +167,7 @@ class Decoding(Heads):
         return tuple([self._inward(one, x) for one in xs]), mask
 
     def _inward(self, one: Tensor, x: Any) -> Tensor:
-        """Give a tensor with the layout of x the axes (N, L, features)."""
+        """Return a tensor in the layout of x with the axes (N, L, features)."""
         if not batched(x):
             return one.unsqueeze(0)
         return one if self.batch_first else one.transpose(0, 1)

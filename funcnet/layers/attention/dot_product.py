@@ -2,7 +2,7 @@
 
 q (..., heads, L, E), k (..., heads, S, E), v (..., heads, S, Ev), y (..., heads, L, Ev); p (..., heads, L, S) are the weights.
 With grouped queries, several heads of q share one head of k and v, whose gradients are summed over them. Dropout acts on p and
-gp, after the softmax. Where p is returned too, its own gradient is added to gp.
+gp, after the softmax. If p is returned too, its gradient is added to gp.
 """
 
 import math
@@ -42,7 +42,7 @@ def steps_around(window: int | tuple[int, int] | None, causal: bool) -> tuple[in
 
 
 def require_gy_pair(layer: Layer, gy: Any, like: Tensor, *shapes: tuple[int, ...]) -> tuple[Any, Any]:
-    """Return the gradients of y and of the weights, each of its shape and dtype, or ``None`` for zeros."""
+    """Return the gradients of y and of the weights, after checking their shapes and dtypes; ``None`` means zeros."""
     found = [None if g is None else tuple(g.shape) for g in gy] if isinstance(gy, tuple) else []
     if len(found) != 2 or any(n not in (None, shape) for n, shape in zip(found, shapes, strict=True)):
         rule = f"gy must be a pair, for y {shapes[0]} and for the weights {shapes[1]}, or None for either"
@@ -65,20 +65,21 @@ class ScaledDotProductAttention(Layer):
     gk. ALiBi adds bias[h, i, j] = -m[h] |i - j| with the slopes m[h] = 2^(-8h / heads), h = 1 ... heads. If the number of heads
     is not a power of 2, the slopes are those of n heads, n the next lower power of 2, then every other slope of 2n heads.
 
-    A query that may see no key has y = 0 and passes no gradient, as in torch.
+    A query that sees no key gives y = 0 and passes no gradient, as in torch.
 
-    The CPU's flash kernel needs no memory in proportion to L · S, except for a mask. It serves 4 axes with E = Ev, a bool mask or
-    none, and neither dropout, nor a soft cap, nor ``return_weights``.
+    The CPU's flash kernel needs no memory proportional to L · S, except for a mask. It is used for 4 axes with E = Ev and a bool
+    mask or none, without dropout, a soft cap and ``return_weights``.
 
     Args:
-        is_causal: Whether query i sees only the keys up to i, counted from the first key as in torch; may be combined with a
+        is_causal: Whether query i sees only the keys up to i, counted from the first key as in torch; can be combined with a
             mask.
         scale: Factor of the scores; ``None`` for 1 / √E.
         dropout_p: Probability of dropping a weight. It needs a key, except after ``inference()``.
-        enable_gqa: Whether the number of heads of q may be a multiple of that of k and v.
-        window: ``w`` lets query i see the keys from i - w to i + w, ``(a, b)`` those from i - a to i + b; ``None`` all.
+        enable_gqa: Whether q can have a multiple of the heads of k and v.
+        window: With ``w`` query i sees the keys from i - w to i + w, with ``(a, b)`` those from i - a to i + b, with ``None``
+            all.
         return_weights: Whether the output is (y, p). ``vjp`` then takes a pair of gradients, each of which may be ``None``.
-        alibi: Whether to lower each score by the distance of query and key times the slope of the head.
+        alibi: Whether to lower each score by the distance between query and key times the slope of the head.
         soft_cap: Bound c of the absolute scores, applied before anything is added to them; ``None`` for no bound.
 
     Shape:
@@ -87,7 +88,7 @@ class ScaledDotProductAttention(Layer):
 
     Cache:
         The inputs, not copied; y and the logarithms of the rows' Σ eˢ with the flash kernel, otherwise p, in single precision at
-        least, and the weights that dropout kept.
+        least, and the dropout mask.
 
     Raises:
         ValueError: If q, k, v and the mask do not fit together.
@@ -185,7 +186,7 @@ class ScaledDotProductAttention(Layer):
         return kernels.weights(q, k, bias, allowed, self._scale(q), self.soft_cap)
 
     def _alibi(self, q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-        """Return what is added to the scores: ALiBi's bias (heads, L, S), and a floating mask."""
+        """Return the bias added to the scores: that of ALiBi (heads, L, S), plus a floating mask."""
         steps, keys = (torch.arange(one.shape[-2], device=q.device) for one in (q, k))
         added = kernels.alibi_bias(q.shape[-3] if q.dim() > 2 else 1, steps, keys, q.dtype)
         added = added if q.dim() > 2 else added[0]
@@ -195,7 +196,7 @@ class ScaledDotProductAttention(Layer):
         return kernels.visible_bias(allowed, self._alibi(q, k, None) if self.alibi else None, q)
 
     def _visible(self, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None, bool]:
-        """Return the bool mask, what is added to the scores, and whether causality is the only other restriction."""
+        """Return the bool mask, the bias added to the scores, and whether causality is the only other restriction."""
         bias = mask if mask is not None and mask.is_floating_point() else None
         mask = mask if bias is None else None
         if self.window is None and (not self.is_causal or (mask is None and bias is None and not self.alibi)):
@@ -216,13 +217,13 @@ class ScaledDotProductAttention(Layer):
             return "x must be a tuple (q, k, v) or (q, k, v, mask)"
         (q, k, v), rule = x[:3], first_complaint(*[floating_complaint(one) for one in x[:3]])
         if rule or not q.dtype == k.dtype == v.dtype:
-            return rule or f"q, k and v must have one dtype, not {q.dtype}, {k.dtype} and {v.dtype}"
+            return rule or f"q, k and v must have the same dtype, not {q.dtype}, {k.dtype} and {v.dtype}"
         groups, divides = ("groups", ", groups a divisor of heads") if self.enable_gqa else ("heads", "")
         rule = f"q (..., heads, L, E), k (..., {groups}, S, E) and v (..., {groups}, S, Ev) must fit each other{divides}"
         return None if self._fit(q, k, v) else rule
 
     def _fit(self, q: Tensor, k: Tensor, v: Tensor) -> bool:
-        """Tell whether the shapes fit each other; with ``enable_gqa`` q may have more heads."""
+        """Return whether the shapes fit each other; with ``enable_gqa`` q can have more heads."""
         if q.dim() < 2 or q.shape[-1] != k.shape[-1] or k.shape[:-1] != v.shape[:-1]:
             return False
         if not self.enable_gqa or q.dim() == 2:

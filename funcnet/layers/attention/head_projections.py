@@ -2,7 +2,7 @@
 
     (q k v) = x Wᵀ + b            rows of W: embed_dim for q, then num_kv_heads · size of a head for each of k and v
 
-W is stored as three params if keys or values have other sizes than the output.
+W is stored as three params if keys or values have another number of features than the output.
 """
 
 from typing import Any, Self
@@ -34,7 +34,7 @@ _norm = instances((Layer, type(None)), "a layer, such as RMSNorm")
 
 @adds_location("MultiHeadAttention")
 def _attention(layer: Any) -> ScaledDotProductAttention:
-    """Return the attention of the heads; with added keys, the mask says what is causal or within a window."""
+    """Return the attention of the heads; with added keys, the mask handles causality and window."""
     causal, window = (False, None) if layer._added_keys() else (layer.is_causal, layer.window)
     return ScaledDotProductAttention(
         causal, None, layer.dropout, True, window, layer.need_weights is True, layer.alibi, layer.soft_cap
@@ -108,7 +108,7 @@ class Heads(Combinator):
         rng, leaves = random.as_key(rng), {}
         for i, (name, shape) in enumerate(self._own_shapes().items()):
             draw, key = self._initializer(name, shape), random.fold_in(rng, i)
-            stacked = name == "in_proj_weight"  # three maps in one: each output belongs to one of them
+            stacked = name == "in_proj_weight"  # three maps in one: each output belongs to one of the three
             leaves[name] = draw.for_fans(key, shape, (shape[1], shape[0] // 3)) if stacked else draw(key, shape)
         inner = {name: leaf for name, leaf in leaves.items() if "." not in name}
         norms = () if self.qk_norm is None else NORMS
@@ -122,7 +122,7 @@ class Heads(Combinator):
         return super().inference().replace(dropout=0.0)
 
     def _added_keys(self) -> int:
-        """Return the number of added keys; called before the flags are validated, when they may be anything."""
+        """Return the number of added keys; this also runs before the flags are validated, when they can be anything."""
         return (self.add_bias_kv is True) + (self.add_zero_attn is True)
 
     def _initializer(self, name: str, shape: tuple[int, ...]) -> Initializer:

@@ -1,6 +1,6 @@
 """Layers that compute masks: convert masks of ``torch.nn``, or join two masks.
 
-Bool masks have no gradient. Nets converted from ``torch.nn`` hold these layers where the code calls attention.
+Bool masks have no gradient. Nets converted from ``torch.nn`` contain these layers where a module calls attention.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ def _is_mask(x: Any) -> bool:
 
 
 def _fit_each_other(a: Tensor, b: Tensor) -> bool:
-    """Tell whether two masks can be broadcast together."""
+    """Return whether two masks can be broadcast together."""
     count = min(a.dim(), b.dim())
     pairs = zip(a.shape[a.dim() - count :], b.shape[b.dim() - count :], strict=True)
     return all([n == m or 1 in (n, m) for n, m in pairs])  # noqa: C419 (compiled code has no generators)
@@ -29,16 +29,16 @@ def _fit_each_other(a: Tensor, b: Tensor) -> bool:
 
 @frozen
 class VisibleMask(Layer):
-    """Convert a mask of ``torch.nn``, True for hidden keys, to one of ``MultiHeadAttention``, True for visible keys.
+    """Convert a mask of ``torch.nn``, True for hidden keys, to a mask of ``MultiHeadAttention``, True for visible keys.
 
-        y  = ¬x for a bool x,  y = x for a floating one
+        y  = ¬x for a bool x,  y = x for a floating x
         gx = gy for a floating x
 
     Args:
         kind: ``"padding"`` for a ``key_padding_mask``, ``"attention"`` for an ``attn_mask``.
         num_heads: Number of heads; required for masks with 3 axes.
-        hidden: Whether True in x means hidden, as in torch.nn. With ``False`` only the axes change, and x may also have or
-            broadcast to the axes (N, heads, L, S).
+        hidden: Whether True in x means hidden, as in torch.nn. With ``False`` only the axes change, and x can also have the axes
+            (N, heads, L, S), or broadcast to them.
 
     Shape:
         padding x (N, S) or (S,) → y (N, 1, 1, S) or (1, 1, S); attention x (L, S) or (N · heads, L, S) → y (L, S) or
@@ -77,7 +77,7 @@ class VisibleMask(Layer):
         return params, gx
 
     def _shape(self, x: Tensor) -> Shape | None:
-        """Return the shape of y; ``None`` for an x of other axes."""
+        """Return the shape of y; ``None`` for an x with other axes."""
         shape, count = tuple(x.shape), x.dim()
         if not self.hidden and (count == 4 or (count == 3 and shape[0] in (1, self.num_heads))):
             return shape
@@ -98,10 +98,10 @@ class VisibleMask(Layer):
 
 @frozen
 class JointMask(Layer):
-    """Join two masks of ``MultiHeadAttention``: a key is visible if both show it, and floating masks are added.
+    """Join two masks of ``MultiHeadAttention``: a key is visible if it is visible in both; floating masks are added.
 
-        y  = a ∧ b for bool masks,  y = a + b for floating ones,  y = a, or -∞ where b is False
-        ga = Σ gy over the axes along which a was broadcast; 0 where b hides; none for a bool a
+        y  = a ∧ b for bool masks,  y = a + b for floating masks,  y = a, or -∞ where b is False
+        ga = Σ gy over the axes along which a was broadcast; 0 where b is False; ``None`` for a bool a
 
     Shape:
         (a, b), masks that broadcast to (N, heads, L, S) → y with the axes of both
@@ -135,7 +135,7 @@ class JointMask(Layer):
         return params, (self._grad(a, b, shape, gy), self._grad(b, a, shape, gy))
 
     def _grad(self, one: Tensor, other: Tensor, shape: Shape, gy: Any) -> Tensor | None:
-        """Return the gradient of one mask; ``shape`` is that of y."""
+        """Return the gradient of one mask; ``shape`` is the shape of y."""
         if not one.is_floating_point():
             return None
         if gy is None:
@@ -148,7 +148,7 @@ class JointMask(Layer):
             return "x must be a pair of bool or floating tensors"
         a, b = x
         if a.is_floating_point() and b.is_floating_point() and a.dtype is not b.dtype:
-            return f"floating masks must have one dtype, not {a.dtype} and {b.dtype}"
+            return f"floating masks must have the same dtype, not {a.dtype} and {b.dtype}"
         return None if _fit_each_other(a, b) else "the masks must broadcast together"
 
 
@@ -158,7 +158,8 @@ class FullMask(Layer):
 
         y = True      gx = 0
 
-    A decoder takes the mask of the memory before that of the target. This layer fills the first if code has only the second.
+    A decoder takes the mask of the memory before the mask of the target. This layer provides the first if a module has only the
+    second.
 
     Shape:
         x (..., S), any mask → y (1, 1, 1, 1)

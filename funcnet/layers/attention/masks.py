@@ -4,7 +4,7 @@
     local     i - before ≤ j ≤ i + after
     padding   j < length                       for each row of the batch
 
-Masks broadcast to (N, heads, L, S). ``combine_masks`` gives their conjunction.
+Masks broadcast to (N, heads, L, S). ``combine_masks`` joins masks with a logical and.
 """
 
 from typing import Any
@@ -74,7 +74,7 @@ def _is_count(n: Any) -> bool:
 
 
 def _require_count(who: str, name: str, n: Any) -> Any:
-    """Return n, which must be a whole number of at least 0."""
+    """Return n, after checking that it is a whole number of at least 0."""
     if not _is_count(n) or n > MOST:
         rule = "below 2**31" if _is_count(n) else "a whole number of at least 0"
         raise value_error(who, f"{name} must be {rule}", repr(n))
@@ -101,7 +101,7 @@ def padding_mask(lengths: Tensor, length: int) -> Tensor:
 
         y[n, 0, 0, j] = j < lengths[n]
 
-    The padding itself may hold any finite numbers. NaN in it spreads, as in torch, because 0 times NaN is NaN.
+    The padding can hold any finite numbers. NaN spreads from it, as in torch, because 0 times NaN is NaN.
 
     Args:
         lengths: Length of each row, integers (N,).
@@ -155,7 +155,7 @@ def broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
 
 
 def require_mask(layer: Any, mask: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Return the mask, which must be bool or of the dtype of ``like``, on its device, and broadcast to ``shape``."""
+    """Return the mask, after checking that it is bool or like ``like`` in dtype and device, and broadcasts to ``shape``."""
     valid = isinstance(mask, Tensor) and not mask.is_nested and mask.dtype in (torch.bool, like.dtype)
     if not valid or not broadcasts_to(mask.shape, shape):
         is_padding = len(shape) == 4 and getattr(mask, "shape", None) == (shape[0], shape[3])

@@ -1,7 +1,7 @@
 """Multi-head attention: several attentions in parallel, each on its own linear projection of queries, keys and values.
 
-For several inputs, each has its own rows of W. Added keys and values, learned ones and zeros, come after those of the input;
-the gradient of a learned one is summed over the batch.
+With several inputs, each uses its own rows of W. Added keys and values, learned or zero, come after the keys and values of the
+input; the gradient of a learned key or value is summed over the batch.
 """
 
 from typing import Any
@@ -33,11 +33,10 @@ class MultiHeadAttention(Decoding):
     ``ScaledDotProductAttention`` has the formulas of gq, gk and gv.
 
     Masks are True where a query may see a key, the opposite of torch.nn's; floating masks are added to the scores.
-    ``padding_mask``, ``causal_mask`` and ``combine_masks`` make them. A query that may see no key gives ``out_proj.bias``, not
-    NaN.
+    ``padding_mask``, ``causal_mask`` and ``combine_masks`` build them. A query that sees no key gives ``out_proj.bias``, not NaN.
 
-    ``decode(params, x, carry)`` continues a sequence whose keys and values are in a carry from ``init_carry``. With a carry from
-    ``memory_carry`` it attends to another sequence, whose keys and values are computed once.
+    ``decode(params, x, carry)`` continues a sequence, with its keys and values in a carry from ``init_carry``. With a carry from
+    ``memory_carry`` it attends to another sequence; its keys and values are computed only once.
 
     Args:
         embed_dim: Number of features of the query and of y.
@@ -48,22 +47,22 @@ class MultiHeadAttention(Decoding):
         add_zero_attn: Whether to add a key and value of zeros, visible to every query.
         kdim: Number of features of the keys, if not ``embed_dim``.
         vdim: Number of features of the values, if not ``embed_dim``.
-        batch_first: Whether x is (N, L, embed_dim), or (L, N, embed_dim), torch's default.
+        batch_first: Whether x is (N, L, embed_dim) instead of (L, N, embed_dim), torch's default.
         num_kv_heads: Number of heads of keys and values, each shared by a group of queries; ``None`` for ``num_heads``.
         is_causal: Whether a query sees only the keys up to its own step.
-        window: How many steps away a key may be, or (before, after); ``None`` for no limit.
+        window: Largest distance in steps from a query to a key, or (before, after); ``None`` for no limit.
         rotary: ``RotaryEmbedding(embed_dim // num_heads)`` to rotate queries and keys; ``None`` for no rotation.
         qk_norm: A layer that normalizes the heads of queries and keys, like ``RMSNorm(embed_dim // num_heads)``.
-        initializer: Initializer of the projection weights, by name or value; ``"torch"`` draws as torch.nn does, Xavier uniform.
+        initializer: Initializer of the projection weights, by name or value; ``"torch"`` is Xavier uniform, as in torch.nn.
         need_weights: Whether the output is (y, weights). ``vjp`` then takes a pair of gradients, each of which may be ``None``.
         average_attn_weights: Whether the returned weights are the mean over the heads.
-        alibi: Whether to lower scores with the distance of query and key, see ``ScaledDotProductAttention``.
+        alibi: Whether to lower scores with the distance between query and key, see ``ScaledDotProductAttention``.
         soft_cap: Bound of the absolute scores, see ``ScaledDotProductAttention``; ``None`` for no bound.
 
     Shape:
         x (N, L, embed_dim) for self-attention, (x, mask), (query, key, value) or (query, key, value, mask) → y (N, L, embed_dim).
-        The batch axis is optional. A mask broadcasts to (N, heads, L, S), with S keys. The weights, as dropout left them, are
-        (N, L, S), or (N, heads, L, S) without averaging; S includes the added keys, which come last.
+        The batch axis is optional. A mask broadcasts to (N, heads, L, S), with S keys. The weights, after dropout, are (N, L, S),
+        or (N, heads, L, S) without averaging; S includes the added keys, which come last.
 
     Params:
         in_proj_weight: (embed_dim + 2 kv, embed_dim), Xavier uniform, with kv the number of features of all heads of keys. With
@@ -154,7 +153,7 @@ class MultiHeadAttention(Decoding):
         return torch.zeros_like(a) if gy is None else self._inward(gy, x), gp
 
     def _weights_out(self, p: Tensor, x: Any) -> Tensor:
-        """Return the weights of the heads, (N, heads, L, S), in the form of the output."""
+        """Return the weights of the heads, (N, heads, L, S), in the shape of the output."""
         p = p.mean(1) if self.average_attn_weights else p
         return p if batched(x) else p.squeeze(0)
 
@@ -203,7 +202,7 @@ class MultiHeadAttention(Decoding):
         return torch.where(local, mask, -torch.inf)
 
     def _normalize_back(self, params: Params, i: int, cache: Any, g: Tensor, weights: bool) -> tuple[Tensor, Any]:
-        """Return the gradient before rotation and norm, and that of the params of the norm."""
+        """Return the gradients of the tensor before norm and rotation, and of the params of the norm."""
         if self.rotary is not None:
             with errors_at(self, "rotary"):
                 g = self.rotary.vjp({}, cache[1], g)[1]
@@ -226,12 +225,12 @@ class MultiHeadAttention(Decoding):
 
 
 def _learned_grads(gk: Tensor, gv: Tensor, added: int) -> dict[str, Any]:
-    """Return the gradients of the learned key and value, which are the first added ones."""
+    """Return the gradients of the learned key and value, which come first among the added keys and values."""
     return {name: g[:, :, -added].sum(0).reshape(1, 1, -1) for name, g in zip(LEARNED, (gk, gv), strict=True)}
 
 
 def _mask_grad(gmask: Tensor | None, mask: Tensor | None, added: int) -> Tensor | None:
-    """Return the gradient of a floating mask from that of the mask for all keys, added ones included."""
+    """Return the gradient of a floating mask from the gradient of the mask for all keys, including added keys."""
     return None if gmask is None or mask is None else unbroadcast(gmask[..., :-added], tuple(mask.shape))
 
 

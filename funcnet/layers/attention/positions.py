@@ -1,6 +1,6 @@
-"""Positions: information about the step, for layers that treat all steps alike.
+"""Positional encodings: information about the step, for layers that treat all steps alike.
 
-t is the step along the last axis but one, counted from ``offset``.
+t is the step along the second-to-last axis, counted from ``offset``.
 """
 
 from typing import Any
@@ -30,14 +30,14 @@ def _angles(t: Tensor, count: int, dim: int, base: float, dtype: torch.dtype) ->
 
 @frozen
 class RotaryEmbedding(Layer):
-    """Rotate each pair of features by an angle proportional to the step: q · k then depends on the distance of the steps only.
+    """Rotate each pair of features by an angle proportional to the step: q · k then depends only on the distance of the steps.
 
         (y₁, y₂)   = (x₁ cos a - x₂ sin a, x₁ sin a + x₂ cos a)         a = t / base^(2i / dim) for pair i
         (gx₁, gx₂) = (gy₁ cos a + gy₂ sin a, gy₂ cos a - gy₁ sin a)
 
     Args:
         dim: Number of features, an even number.
-        base: Base of the angles; larger values rotate more slowly.
+        base: Base of the angles; with larger values the features rotate more slowly.
         interleaved: Whether the pairs are the neighbours 2i and 2i + 1, instead of the features i and i + dim / 2.
         offset: The step of the first row.
 
@@ -51,7 +51,7 @@ class RotaryEmbedding(Layer):
         ValueError: If ``dim`` is odd.
 
     References:
-        Su et al. 2021, eq. 34, for ``interleaved=True``; the halves are those of GPT-NeoX.
+        Su et al. 2021, eq. 34, for ``interleaved=True``; ``interleaved=False`` pairs the features as GPT-NeoX does.
 
     >>> RotaryEmbedding(2)({}, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
     tensor([[1.0000, 0.0000],
@@ -147,7 +147,7 @@ class LearnedPositions(Layer):
     Args:
         max_length: Largest number of steps.
         dim: Number of features.
-        initializer: Initializer of ``weight``, by name or value; the default draws as ``torch.nn.Embedding`` does.
+        initializer: Initializer of ``weight``, by name or value; the default is that of ``torch.nn.Embedding``.
 
     Shape:
         x (..., length, dim), length at most max_length → y (..., length, dim)

@@ -1,7 +1,7 @@
 """Images shifted by a fraction of a window, so that windowed attention connects neighbours across window borders.
 
-x (N, height, width, channels). A shift applies only along an axis with more than one window. After it, the last window of an
-axis holds places from both ends of the image, which are two regions.
+x (N, height, width, channels). A shift applies only along an axis with more than one window. After the shift, the last window of
+an axis contains pixels from both ends of the image, which are two regions.
 """
 
 import torch
@@ -19,7 +19,7 @@ _windows = valid_if(lambda got: is_whole_tuple(got, 1) and len(got) == 2, "a pai
 
 @frozen
 class _OfWindows(Layer):
-    """Base of layers of images (N, height, width, channels) that are divided into windows."""
+    """Base of layers for images (N, height, width, channels) that are divided into windows."""
 
     window_size: Shape = field(validator=_windows)
     shift_size: Shape = field(validator=_pair)
@@ -45,11 +45,11 @@ class WindowShift(_OfWindows):
     """Shift images cyclically by a fraction of a window, or back, along the axes with more than one window.
 
         y  = roll(x, -shift)
-        gx = roll(gy, shift)         the signs change with ``back``
+        gx = roll(gy, shift)         with ``back`` both signs are reversed
 
     Args:
         window_size: Height and width of a window.
-        shift_size: How far to shift up and to the left, in pixels.
+        shift_size: Number of pixels to shift up and to the left.
         back: Whether to shift down and to the right instead, to undo a shift.
 
     Shape:
@@ -82,17 +82,17 @@ class WindowShift(_OfWindows):
 
 @frozen
 class ShiftedWindowMask(_OfWindows):
-    """Return the floating mask for attention within windows of shifted images: -100 between places of different regions.
+    """Return the floating mask for attention within windows of shifted images: -100 between pixels of different regions.
 
-        y  = 0 for two places of one region, else -100
+        y  = 0 for two pixels of the same region, else -100
         gx = 0
 
     Args:
         window_size: Height and width of a window; they must divide those of x.
-        shift_size: How far ``WindowShift`` shifted the images, in pixels.
+        shift_size: Number of pixels by which ``WindowShift`` shifted the images.
 
     Shape:
-        x (N, height, width, channels) → y (windows, places, places), with places = window height · window width
+        x (N, height, width, channels) → y (windows, pixels, pixels), with the number of pixels in a window
 
     Cache:
         The shape of ``x``, and an empty tensor of its dtype.
@@ -122,7 +122,7 @@ class ShiftedWindowMask(_OfWindows):
         return apart.to(x.dtype) * -100.0, (tuple(x.shape), kind_of(x))
 
     def _regions(self, x: Tensor, axis: int, shift: int) -> Tensor:
-        """Return the region of each place along an axis: 0 before the last window, 1 within it, 2 from the other end."""
+        """Return the region of each pixel along an axis: 0 before the last window, 1 within it, 2 from the other end."""
         n, window = x.shape[axis], self.window_size[axis - 1]
         places = torch.arange(n, device=x.device)
         return (places >= n - window).long() + (places >= n - shift).long()

@@ -30,7 +30,7 @@ def _of_one(layer: Any) -> ScaledDotProductAttention:
 
 @adds_location("VarlenAttention")
 def _of_all(layer: Any) -> ScaledDotProductAttention:
-    """Return the attention of all rows together, whose mask says what is causal or within a window."""
+    """Return the attention of all rows together; its mask handles causality and window."""
     return ScaledDotProductAttention(scale=layer.scale, enable_gqa=layer.enable_gqa)
 
 
@@ -45,13 +45,13 @@ class VarlenAttention(Layer):
     Sequences are computed one by one if their lengths can be read from main memory. On other devices, in compiled code and under
     ``vmap``, one attention of all rows with a mask (T, S) is computed instead.
 
-    A sequence may be empty. Rows after the last sequence give y = 0 and no gradient. Lengths have no gradient.
+    A sequence can be empty. Rows after the last sequence give y = 0 and get no gradient. Lengths have no gradient.
 
     Args:
         is_causal: Whether a query sees only the keys of its sequence up to its own step.
         scale: Factor of the scores; ``None`` for 1 / √E.
-        enable_gqa: Whether the number of heads of q may be a multiple of that of k and v.
-        window: How many steps away a key may be, or (before, after); ``None`` for no limit.
+        enable_gqa: Whether q can have a multiple of the heads of k and v.
+        window: Largest distance in steps from a query to a key, or (before, after); ``None`` for no limit.
 
     Shape:
         (q, k, v, lengths) or (q, k, v, lengths, lengths of keys), with q (T, heads, E), k (S, heads, E), v (S, heads, Ev) and
@@ -101,7 +101,7 @@ class VarlenAttention(Layer):
         return params, (*gqkv, *[None] * len(lengths))
 
     def _one_by_one(self, x: Any, counts: list[list[int]]) -> tuple[Tensor, tuple[Cache, ...]]:
-        """Return y and the caches of the sequences, whose outputs are views of y."""
+        """Return y and the caches of the sequences; their outputs are views of y."""
         q, k, v = x[:3]
         parts = zip(_parts(q, counts[0]), _parts(k, counts[-1]), _parts(v, counts[-1]), strict=True)
         each = [self._one.apply({}, tuple([_as_heads(one) for one in part])) for part in parts]
@@ -111,7 +111,7 @@ class VarlenAttention(Layer):
         return y, tuple(kept)
 
     def _mask(self, x: Any, counts: list[Tensor]) -> Tensor:
-        """Return a mask (T, S), True for the visible keys of each row's own sequence."""
+        """Return a mask (T, S), True for the visible keys in the sequence of each row."""
         (i, step), (j, key) = (_places(one, lengths) for one, lengths in zip(x[:2], (counts[0], counts[-1]), strict=True))
         mask = (i.unsqueeze(1) == j) & (i.unsqueeze(1) < len(counts[0]))
         if self.window is None and not self.is_causal:
@@ -127,7 +127,7 @@ class VarlenAttention(Layer):
         if not x[0].is_cpu is x[1].is_cpu is x[2].is_cpu:
             raise Misfit
         if any(one.dim() != 1 or one.dtype not in _INTEGERS for one in x[3:]) or x[3].shape != x[-1].shape:
-            raise value_error(self, "lengths must be integers with one axis, equally many for keys and queries", x[3])
+            raise value_error(self, "lengths must be integers with one axis, as many for keys as for queries", x[3])
         for rows, lengths in ((x[0], x[3]), (x[1], x[-1])):
             if is_plain(lengths) and ((lengths < 0).any() or lengths.sum() > len(rows)):
                 rule = f"lengths must be at least 0, and add up to at most {len(rows)}, the number of rows"
@@ -162,7 +162,7 @@ def _joined(parts: Iterable[Tensor], like: Tensor, size: int) -> Tensor:
 
 
 def _places(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for each row the number of its sequence, and its step in it; rows after the last sequence belong to none."""
+    """Return for each row the number of its sequence and its step there; rows after the last sequence belong to none."""
     ends = lengths.cumsum(0)
     i = segments_of(len(x), ends)
     starts = torch.cat((ends - lengths, ends[-1:] if len(ends) else ends.new_zeros(1)))

@@ -1,8 +1,8 @@
-"""Convolution (cross-correlation, as everywhere in the field): a window slides along x, and each output is a weighted sum of it.
+"""Convolution (technically cross-correlation): a window slides along x, and each output is a weighted sum of the window.
 
 x (N, in, ...), w (out, in / groups, *kernel), b (out,), y (N, out, ...), or x and y without N. The indices t, k and i have one
-number for each axis (one to three). Outside its range x is zero, or a copy of its elements as ``padding_mode`` says, whose
-gradient goes to their originals.
+number for each axis (one to three). Outside its range, x is zero or, with another ``padding_mode``, a copy of its elements, whose
+gradient goes to the originals.
 """
 
 from typing import Any, ClassVar
@@ -47,7 +47,7 @@ class _Conv(Windowed):
             raise fields_error(self, rule, "padding_mode")
         window = padding_of(self)
         object.__setattr__(self, "_window", window)
-        # the kernel itself pads evenly with zeros; the rest is added before it
+        # the kernel itself pads both ends equally with zeros; the rest is added before
         inside = tuple(map(min, window.before, window.after)) if self.padding_mode == "zeros" else (0,) * self.axes
         object.__setattr__(self, "_inside", inside)
 
@@ -90,7 +90,7 @@ class _Conv(Windowed):
 
     @property
     def options(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """The stride, padding and dilation with which the kernel convolves the cached tensor."""
+        """The stride, padding and dilation that the kernel uses on the cached tensor."""
         return self._window.stride, self._inside, self._window.dilation
 
     def columns(self, x: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class _Conv(Windowed):
         return kernels.windows(x, window.kernel, window.stride, window.dilation, places).flatten(1, 2)
 
     def _outside(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the number of elements added before and after x ahead of the kernel."""
+        """Return the numbers of elements added before and after x before the kernel runs."""
         before, after = ([n - i for n, i in zip(ends, self._inside, strict=True)] for ends in self._window[3:])
         return tuple(before), tuple(after)
 
@@ -146,14 +146,14 @@ class Conv1d(_Conv):
         out_channels: Number of channels of y.
         kernel_size: Size of the window.
         stride: Step from one window to the next.
-        padding: Number of elements added before and after x. ``"same"`` keeps the length, for stride 1, with the odd element at
-            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. A tuple may hold a pair (before, after): ``((2, 0),)``.
+        padding: Number of elements added before and after x. ``"same"`` keeps the length, for stride 1, with an odd element at
+            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. A tuple can contain a pair (before, after): ``((2, 0),)``.
         dilation: Step between the elements of a window.
         groups: Number of groups of channels; each group of y sees one group of x. Must divide both numbers of channels.
         bias: Whether to add a learned offset to each channel.
-        padding_mode: What the padding holds: ``"zeros"``; ``"reflect"``, x mirrored at its ends; ``"replicate"``, its end
+        padding_mode: Values of the padding: ``"zeros"``; ``"reflect"``, x mirrored at its ends; ``"replicate"``, its end
             elements; or ``"circular"``, x wrapped around. The gradient of a copied element goes to its original.
-        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.Conv1d`` does.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` initializes both like ``torch.nn.Conv1d``.
 
     Shape:
         x (N, in_channels, L) → y (N, out_channels, L_out), or both without N.
@@ -166,8 +166,8 @@ class Conv1d(_Conv):
         ``x``, not copied; with its padding, if that is uneven or not zeros.
 
     Raises:
-        ValueError: If ``padding="same"`` has a stride, if ``"causal"`` has the mode ``"reflect"`` or ``"circular"``, which look
-            ahead, or if x is shorter than the window.
+        ValueError: If ``padding="same"`` has a stride above 1, if ``"causal"`` has the mode ``"reflect"`` or ``"circular"``,
+            which look ahead, or if x is shorter than the window.
 
     References:
         ``torch.nn.Conv1d``; van den Oord et al. 2016, "WaveNet", section 2.1, for ``"causal"``.
@@ -194,23 +194,24 @@ class Conv2d(_Conv):
     the length of y is ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1; with ``padding="causal"`` ⌈length /
     stride⌉, and y[t] sees only x[: stride t + 1].
 
-    Many float32 images of 2 to 4 channels in main memory are put in the order ``channels_last``, which y and all that follows
-    keep: later convolutions are faster in it. The values are the same up to rounding.
+    On the CPU, large float32 batches of images with 2 to 4 channels are converted to the memory format ``channels_last``. y and
+    later layers keep it, and later convolutions are faster in it. The values are the same up to rounding.
 
     Args:
         in_channels: Number of channels of x; ``None`` to infer it with ``infer_sizes``.
         out_channels: Number of channels of y.
         kernel_size: Size of the window; one number for both axes, or a tuple of two.
         stride: Step from one window to the next; one number for both axes, or a tuple of two.
-        padding: Number of elements added before and after x; one entry for both axes, or a tuple of two. An entry is a number, in
-            a tuple also a pair (before, after), or a word: ``"same"`` keeps the length, for stride 1, with the odd element at the
-            end; ``"valid"`` is 0; ``"causal"`` pads only before x. ``("causal", "same")`` is causal along the first axis only.
+        padding: Number of elements added before and after x; one entry for both axes, or a tuple of two. An entry is a number, a
+            pair (before, after) if it is in a tuple, or a word: ``"same"`` keeps the length, for stride 1, with an odd element at
+            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. ``("causal", "same")`` is causal along the first axis
+            only.
         dilation: Step between the elements of a window; one number for both axes, or a tuple of two.
         groups: Number of groups of channels; each group of y sees one group of x. Must divide both numbers of channels.
         bias: Whether to add a learned offset to each channel.
-        padding_mode: What the padding holds: ``"zeros"``; ``"reflect"``, x mirrored at its ends; ``"replicate"``, its end
+        padding_mode: Values of the padding: ``"zeros"``; ``"reflect"``, x mirrored at its ends; ``"replicate"``, its end
             elements; or ``"circular"``, x wrapped around. The gradient of a copied element goes to its original.
-        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.Conv2d`` does.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` initializes both like ``torch.nn.Conv2d``.
 
     Shape:
         x (N, in_channels, H, W) → y (N, out_channels, H_out, W_out), or both without N.
@@ -220,11 +221,11 @@ class Conv2d(_Conv):
         bias: (out_channels,), zeros; absent with ``bias=False``.
 
     Cache:
-        ``x``, not copied; with its padding, if that is uneven or not zeros, and in the order ``channels_last`` if y is.
+        ``x``, not copied; with its padding, if that is uneven or not zeros, and in the format ``channels_last`` if y is.
 
     Raises:
-        ValueError: If ``padding="same"`` has a stride, if ``"causal"`` has the mode ``"reflect"`` or ``"circular"``, which look
-            ahead, or if x is shorter than the window.
+        ValueError: If ``padding="same"`` has a stride above 1, if ``"causal"`` has the mode ``"reflect"`` or ``"circular"``,
+            which look ahead, or if x is shorter than the window.
 
     References:
         ``torch.nn.Conv2d``.
@@ -256,16 +257,16 @@ class Conv3d(_Conv):
         out_channels: Number of channels of y.
         kernel_size: Size of the window; one number for all axes, or a tuple of three.
         stride: Step from one window to the next; one number for all axes, or a tuple of three.
-        padding: Number of elements added before and after x; one entry for all axes, or a tuple of three. An entry is a number,
-            in a tuple also a pair (before, after), or a word: ``"same"`` keeps the length, for stride 1, with the odd element at
+        padding: Number of elements added before and after x; one entry for all axes, or a tuple of three. An entry is a number, a
+            pair (before, after) if it is in a tuple, or a word: ``"same"`` keeps the length, for stride 1, with an odd element at
             the end; ``"valid"`` is 0; ``"causal"`` pads only before x. ``("causal", "same", "same")`` is causal along the first
             axis only.
         dilation: Step between the elements of a window; one number for all axes, or a tuple of three.
         groups: Number of groups of channels; each group of y sees one group of x. Must divide both numbers of channels.
         bias: Whether to add a learned offset to each channel.
-        padding_mode: What the padding holds: ``"zeros"``; ``"reflect"``, x mirrored at its ends; ``"replicate"``, its end
+        padding_mode: Values of the padding: ``"zeros"``; ``"reflect"``, x mirrored at its ends; ``"replicate"``, its end
             elements; or ``"circular"``, x wrapped around. The gradient of a copied element goes to its original.
-        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.Conv3d`` does.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` initializes both like ``torch.nn.Conv3d``.
 
     Shape:
         x (N, in_channels, D, H, W) → y (N, out_channels, D_out, H_out, W_out), or both without N.
@@ -278,8 +279,8 @@ class Conv3d(_Conv):
         ``x``, not copied; with its padding, if that is uneven or not zeros.
 
     Raises:
-        ValueError: If ``padding="same"`` has a stride, if ``"causal"`` has the mode ``"reflect"`` or ``"circular"``, which look
-            ahead, or if x is shorter than the window.
+        ValueError: If ``padding="same"`` has a stride above 1, if ``"causal"`` has the mode ``"reflect"`` or ``"circular"``,
+            which look ahead, or if x is shorter than the window.
 
     References:
         ``torch.nn.Conv3d``.

@@ -57,7 +57,7 @@ class _ConvLocal(Windowed):
         return {"in_channels": -1 - self.axes, "input_size": tuple(range(-self.axes, 0))}
 
     def init(self, rng: Key | int) -> Params:
-        """Draw at each position what a convolution draws once."""
+        """Initialize the weights of each position like those of a convolution."""
         shapes = {
             "weight": (self.out_channels, require_sizes(self).in_channels, *self._window.kernel),
             "bias": (self.out_channels,),
@@ -137,11 +137,11 @@ class ConvLocal1d(_ConvLocal):
         kernel_size: Size of the window.
         input_size: Length of x; ``None`` to infer it with ``infer_sizes``.
         stride: Step from one window to the next.
-        padding: Number of elements added before and after x. ``"same"`` keeps the length, for stride 1, with the odd element at
-            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. A tuple may hold a pair (before, after): ``((2, 0),)``.
+        padding: Number of elements added before and after x. ``"same"`` keeps the length, for stride 1, with an odd element at
+            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. A tuple can contain a pair (before, after): ``((2, 0),)``.
         dilation: Step between the elements of a window.
         bias: Whether to add a learned offset to each channel at each position.
-        initializer: Initializer of ``weight``, by name or value, drawn at each position as ``Conv1d`` draws its weight.
+        initializer: Initializer of ``weight``, by name or value, applied at each position as in ``Conv1d``.
 
     Shape:
         x (N, in_channels, input_size) → y (N, out_channels, L_out), or both without N.
@@ -154,7 +154,8 @@ class ConvLocal1d(_ConvLocal):
         ``x``, not copied.
 
     Raises:
-        ValueError: If ``padding="same"`` has a stride, if ``input_size`` is shorter than the window, or if x has another length.
+        ValueError: If ``padding="same"`` has a stride above 1, if ``input_size`` is shorter than the window, or if x has another
+            length.
 
     References:
         ``flax.linen.ConvLocal``.
@@ -185,12 +186,13 @@ class ConvLocal2d(_ConvLocal):
         kernel_size: Size of the window; one number for both axes, or a tuple of two.
         input_size: Length of x; one number for both axes, or a tuple of two; ``None`` to infer it with ``infer_sizes``.
         stride: Step from one window to the next; one number for both axes, or a tuple of two.
-        padding: Number of elements added before and after x; one entry for both axes, or a tuple of two. An entry is a number, in
-            a tuple also a pair (before, after), or a word: ``"same"`` keeps the length, for stride 1, with the odd element at the
-            end; ``"valid"`` is 0; ``"causal"`` pads only before x. ``("causal", "same")`` is causal along the first axis only.
+        padding: Number of elements added before and after x; one entry for both axes, or a tuple of two. An entry is a number, a
+            pair (before, after) if it is in a tuple, or a word: ``"same"`` keeps the length, for stride 1, with an odd element at
+            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. ``("causal", "same")`` is causal along the first axis
+            only.
         dilation: Step between the elements of a window; one number for both axes, or a tuple of two.
         bias: Whether to add a learned offset to each channel at each position.
-        initializer: Initializer of ``weight``, by name or value, drawn at each position as ``Conv2d`` draws its weight.
+        initializer: Initializer of ``weight``, by name or value, applied at each position as in ``Conv2d``.
 
     Shape:
         x (N, in_channels, *input_size) → y (N, out_channels, H_out, W_out), or both without N.
@@ -203,7 +205,8 @@ class ConvLocal2d(_ConvLocal):
         ``x``, not copied.
 
     Raises:
-        ValueError: If ``padding="same"`` has a stride, if ``input_size`` is shorter than the window, or if x has another length.
+        ValueError: If ``padding="same"`` has a stride above 1, if ``input_size`` is shorter than the window, or if x has another
+            length.
 
     References:
         ``flax.linen.ConvLocal``.
@@ -234,13 +237,13 @@ class ConvLocal3d(_ConvLocal):
         kernel_size: Size of the window; one number for all axes, or a tuple of three.
         input_size: Length of x; one number for all axes, or a tuple of three; ``None`` to infer it with ``infer_sizes``.
         stride: Step from one window to the next; one number for all axes, or a tuple of three.
-        padding: Number of elements added before and after x; one entry for all axes, or a tuple of three. An entry is a number,
-            in a tuple also a pair (before, after), or a word: ``"same"`` keeps the length, for stride 1, with the odd element at
+        padding: Number of elements added before and after x; one entry for all axes, or a tuple of three. An entry is a number, a
+            pair (before, after) if it is in a tuple, or a word: ``"same"`` keeps the length, for stride 1, with an odd element at
             the end; ``"valid"`` is 0; ``"causal"`` pads only before x. ``("causal", "same", "same")`` is causal along the first
             axis only.
         dilation: Step between the elements of a window; one number for all axes, or a tuple of three.
         bias: Whether to add a learned offset to each channel at each position.
-        initializer: Initializer of ``weight``, by name or value, drawn at each position as ``Conv3d`` draws its weight.
+        initializer: Initializer of ``weight``, by name or value, applied at each position as in ``Conv3d``.
 
     Shape:
         x (N, in_channels, *input_size) → y (N, out_channels, D_out, H_out, W_out), or both without N.
@@ -253,7 +256,8 @@ class ConvLocal3d(_ConvLocal):
         ``x``, not copied.
 
     Raises:
-        ValueError: If ``padding="same"`` has a stride, if ``input_size`` is shorter than the window, or if x has another length.
+        ValueError: If ``padding="same"`` has a stride above 1, if ``input_size`` is shorter than the window, or if x has another
+            length.
 
     References:
         ``flax.linen.ConvLocal``.

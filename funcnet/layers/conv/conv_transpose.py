@@ -20,7 +20,7 @@ from funcnet.random.keys import Key
 from funcnet.value import frozen
 
 Cache = Tensor | tuple[Tensor, Shape]
-"""x; if y has the lengths of another tensor, the pair of x and the output padding that gives them."""
+"""x; if y takes its lengths from another tensor, the pair of x and the output padding."""
 
 
 @frozen
@@ -148,7 +148,7 @@ class ConvTranspose1d(_ConvTranspose):
         gx[n, c, t] = Σ_{o, k} w[c, o, k] gy[n, o, s t + d k - p]
 
     With ``groups``, c runs over the channels of o's group. L_out = (L - 1) stride - 2 padding + dilation (kernel_size - 1) +
-    output_padding + 1. x may be a pair (x, like): y then has the length of the tensor ``like``, which gets no gradient, and
+    output_padding + 1. x can be a pair (x, like): y then has the length of the tensor ``like``, which gets no gradient, and
     ``output_padding`` is not used.
 
     Args:
@@ -158,11 +158,11 @@ class ConvTranspose1d(_ConvTranspose):
         stride: Step in y from one window to the next.
         padding: Number of elements removed from both ends of y.
         output_padding: Number of elements added at the end of y: a convolution with a stride maps several lengths to one, and
-            this chooses among them. Below ``stride`` or ``dilation``.
+            this selects one of them. Must be below ``stride`` or ``dilation``.
         groups: Number of groups of channels; each group of y sees one group of x. Must divide both numbers of channels.
         bias: Whether to add a learned offset to each channel.
         dilation: Step between the elements of a window.
-        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.ConvTranspose1d`` does.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` initializes both like ``torch.nn.ConvTranspose1d``.
 
     Shape:
         x (N, in_channels, L) → y (N, out_channels, L_out), or both without N.
@@ -200,7 +200,7 @@ class ConvTranspose2d(_ConvTranspose):
         gx[n, c, t] = Σ_{o, k} w[c, o, k] gy[n, o, s t + d k - p]
 
     t, k and i are pairs of indices, one for each axis. With ``groups``, c runs over the channels of o's group. Along each axis,
-    the length of y is (length - 1) stride - 2 padding + dilation (kernel_size - 1) + output_padding + 1. x may be a pair (x,
+    the length of y is (length - 1) stride - 2 padding + dilation (kernel_size - 1) + output_padding + 1. x can be a pair (x,
     like): y then has the length of the tensor ``like``, which gets no gradient, and ``output_padding`` is not used.
 
     Args:
@@ -210,11 +210,11 @@ class ConvTranspose2d(_ConvTranspose):
         stride: Step in y from one window to the next; one number for both axes, or a tuple of two.
         padding: Number of elements removed from both ends of y; one number for both axes, or a tuple of two.
         output_padding: Number of elements added at the end of y; one number for both axes, or a tuple of two: a convolution with
-            a stride maps several lengths to one, and this chooses among them. Below ``stride`` or ``dilation``.
+            a stride maps several lengths to one, and this selects one of them. Must be below ``stride`` or ``dilation``.
         groups: Number of groups of channels; each group of y sees one group of x. Must divide both numbers of channels.
         bias: Whether to add a learned offset to each channel.
         dilation: Step between the elements of a window; one number for both axes, or a tuple of two.
-        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.ConvTranspose2d`` does.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` initializes both like ``torch.nn.ConvTranspose2d``.
 
     Shape:
         x (N, in_channels, H, W) → y (N, out_channels, H_out, W_out), or both without N.
@@ -252,7 +252,7 @@ class ConvTranspose3d(_ConvTranspose):
         gx[n, c, t] = Σ_{o, k} w[c, o, k] gy[n, o, s t + d k - p]
 
     t, k and i are triples of indices, one for each axis. With ``groups``, c runs over the channels of o's group. Along each axis,
-    the length of y is (length - 1) stride - 2 padding + dilation (kernel_size - 1) + output_padding + 1. x may be a pair (x,
+    the length of y is (length - 1) stride - 2 padding + dilation (kernel_size - 1) + output_padding + 1. x can be a pair (x,
     like): y then has the length of the tensor ``like``, which gets no gradient, and ``output_padding`` is not used.
 
     Args:
@@ -262,11 +262,11 @@ class ConvTranspose3d(_ConvTranspose):
         stride: Step in y from one window to the next; one number for all axes, or a tuple of three.
         padding: Number of elements removed from both ends of y; one number for all axes, or a tuple of three.
         output_padding: Number of elements added at the end of y; one number for all axes, or a tuple of three: a convolution with
-            a stride maps several lengths to one, and this chooses among them. Below ``stride`` or ``dilation``.
+            a stride maps several lengths to one, and this selects one of them. Must be below ``stride`` or ``dilation``.
         groups: Number of groups of channels; each group of y sees one group of x. Must divide both numbers of channels.
         bias: Whether to add a learned offset to each channel.
         dilation: Step between the elements of a window; one number for all axes, or a tuple of three.
-        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.ConvTranspose3d`` does.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` initializes both like ``torch.nn.ConvTranspose3d``.
 
     Shape:
         x (N, in_channels, D, H, W) → y (N, out_channels, D_out, H_out, W_out), or both without N.

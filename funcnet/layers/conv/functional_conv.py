@@ -20,7 +20,7 @@ from funcnet.value import frozen
 
 @frozen
 class _Functional(Layer):
-    """The common part of both convolutions: the tensors of x, and their gradients."""
+    """Base of both convolutions: it checks the tensors of x and computes their gradients."""
 
     transposed: ClassVar[bool]
 
@@ -116,7 +116,7 @@ class FunctionalConv(_Functional):
         return params, (kernels.pad_backward(gx, (0,) * self.axes, extra, "zeros"), *rest)
 
     def _options(self, w: Tensor) -> tuple[tuple[int, ...], ...]:
-        """Return stride, padding, dilation, and the one element more that "same" may add after x."""
+        """Return stride, padding, dilation, and the extra element that "same" can add after x."""
         dilation = each(self.dilation, self.axes)
         if isinstance(self.padding, str):
             total = [d * (n - 1) if self.padding == "same" else 0 for d, n in zip(dilation, w.shape[2:], strict=True)]

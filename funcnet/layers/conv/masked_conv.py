@@ -1,4 +1,4 @@
-"""Masked convolution: a convolution in which part of the kernel is held at 0.
+"""Masked convolution: a convolution in which part of the kernel is always 0.
 
 x (N, in, *lengths), w and the mask m (out, in / groups, *kernel). ⊙ is the elementwise product.
 """
@@ -48,7 +48,7 @@ class MaskedConv(Wrapper):
         The cache of the convolution.
 
     Raises:
-        ValueError: If ``layer`` is not a convolution, and as the convolution does.
+        ValueError: If ``layer`` is not a convolution, and for the reasons of the convolution.
 
     References:
         van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel recurrent neural networks", section 3.4.
@@ -84,7 +84,7 @@ class MaskedConv(Wrapper):
     infer = infer_unchanged
 
     def _masked(self, params: Grads) -> Params:
-        """Return params, or their gradients, with masked weights set to 0; the layer refuses params without a fitting weight."""
+        """Return params, or their gradients, with masked weights set to 0; the layer itself rejects an invalid weight."""
         if not isinstance(params, dict) or "weight" not in params:
             raise params_error(self.layer, params)
         w = params["weight"]

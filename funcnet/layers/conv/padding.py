@@ -1,4 +1,4 @@
-"""Paddings of convolutions: numbers, pairs and words, for all axes or for each.
+"""Padding of convolutions: numbers, pairs and words, for all axes or for each.
 
 A number pads both ends of an axis; a pair (before, after) pads each end by its own number. "valid" is 0, "same" keeps the length
 for stride 1, and "causal" pads only before x.

@@ -1,7 +1,7 @@
-"""Folding: the windows of an image as columns, and columns added back into an image.
+"""Folding: copy the windows of an image into columns, and add columns back into an image.
 
-c is a channel, t a window and k an element of the window, of which there are K. t, k and i are pairs of indices, for height and
-width; the axes of columns have them flattened. x is zero outside its range.
+c is a channel, t a window and k one of the K elements of a window. t, k and i are pairs of indices, for height and width; in the
+axes of columns they are flattened. x is zero outside its range.
 """
 
 import math

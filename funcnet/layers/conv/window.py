@@ -1,8 +1,8 @@
-"""Windows that slide along axes: their options, one number for all axes or a tuple with one for each, and their number.
+"""Sliding windows: their options, one number for all axes or a tuple with one for each, and the number of windows.
 
     windows = ⌊(length + before + after - d (k - 1) - 1) / s⌋ + 1        k = kernel, d = dilation, s = stride
 
-The gradient of y must have the shape of y: not all kernels check it, and some would read beyond its end.
+The gradient of y must have the shape of y: not all kernels check this, and some would read beyond its end.
 """
 
 import math
@@ -22,7 +22,7 @@ _NAMES = {1: "length", 2: "height, width", 3: "depth, height, width"}
 
 @frozen
 class Windowed(Layer):
-    """A layer over the ``axes`` axes after the channels."""
+    """Base of layers that slide windows along the ``axes`` axes after the channels."""
 
     axes: ClassVar[int]
 
@@ -48,7 +48,7 @@ def each(value: Any, axes: int) -> tuple[Any, ...]:
 
 
 def kernel_fans(inputs: int, outputs: int, groups: int, kernel: tuple[int, ...]) -> tuple[int, int]:
-    """Return how many elements of x one of y depends on, and the reverse, in the middle of a convolution with stride 1."""
+    """Return fan-in and fan-out: how many elements of x one of y depends on, and the reverse, inside x and for stride 1."""
     return inputs // groups * math.prod(kernel), outputs // groups * math.prod(kernel)
 
 
@@ -66,7 +66,7 @@ class Window(NamedTuple):
         return tuple([d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True)])
 
     def least_lengths(self) -> tuple[int, ...]:
-        """Return the least length of x along each axis, without its padding, for one window; at least 1."""
+        """Return the least length of x along each axis, without padding, that fits one window; at least 1."""
         return tuple([max(n - b - a, 1) for n, b, a in zip(self.reach(), self.before, self.after, strict=True)])
 
     def places(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
@@ -84,7 +84,7 @@ def axes_complaint(x: Any, axes: int) -> str | None:
 
 
 def require_axes(layer: Windowed, params: Params, x: Any) -> Tensor:
-    """Return x; raise for anything but a floating tensor with the layer's axes, and for params, in a layer without params."""
+    """Return x, for a layer without params; raise if x is not a floating tensor with these axes, or params are not empty."""
     if require_floating(layer, params, x).dim() - layer.axes not in (1, 2):
         raise Misfit
     return x  # type: ignore[no-any-return]  # it is a tensor

@@ -1,4 +1,4 @@
-"""Embeddings: a table whose rows are looked up by integer.
+"""Embeddings: tables whose rows are looked up by integer indices.
 
 x (...) integers, w (num_embeddings, embedding_dim), y (..., embedding_dim). An integer has no gradient: gx is ``None``.
 """
@@ -26,7 +26,7 @@ _INTEGERS = (torch.int32, torch.int64)
 
 @frozen
 class Table(Layer):
-    """A table with a row for each of ``num_embeddings`` integers."""
+    """Base of layers with a table that has a row for each of ``num_embeddings`` integers."""
 
     num_embeddings: int = field(validator=size)
     embedding_dim: int = field(validator=size)
@@ -43,7 +43,7 @@ class Table(Layer):
         self._checked(params, cache, gy)
 
     def _checked(self, params: Params, cache: Any, gy: Tensor) -> Tensor:
-        """Return gy, which must have the shape of y, and the dtype and device of the table."""
+        """Return gy if it has the shape of y, and the dtype and device of the table."""
         return check_gy(self, gy, (*self._shape(cache), self.embedding_dim), self._weight(params))
 
     def _shape(self, cache: Any) -> Shape:
@@ -55,7 +55,7 @@ class Table(Layer):
         return kernels.embedding(self._table(params, x), x)
 
     def _table(self, params: Params, x: Tensor) -> Tensor:
-        """Return the table, which must be dense and on the device of x."""
+        """Return the table if it is dense and on the device of x."""
         require_params(self, params)
         w = self._weight(params)
         if w.is_cpu is not x.is_cpu or x.layout is not torch.strided or x.is_nested:
@@ -64,7 +64,7 @@ class Table(Layer):
         return w
 
     def _weight(self, params: Params) -> Tensor:
-        """Return the table, checked: the kernels would accept integers, and another shape."""
+        """Return the table, checked: the kernels would accept integers and other shapes."""
         w: Tensor = params["weight"]
         if w.shape != (self.num_embeddings, self.embedding_dim):
             raise Misfit
@@ -82,7 +82,7 @@ class Table(Layer):
 
 @frozen
 class PaddedTable(Table):
-    """A table with an optional padding row at index ``padding_idx``; a negative index counts from the end."""
+    """Base of tables with an optional padding row at index ``padding_idx``; a negative index counts from the end."""
 
     @property
     @abstractmethod
@@ -96,7 +96,7 @@ class PaddedTable(Table):
 
     @property
     def padding_row(self) -> int:
-        """The index of the padding row, counted from the start; -1 for none."""
+        """The index of the padding row, counted from the start; -1 without one."""
         return -1 if self.padding_idx is None else self.padding_idx % self.num_embeddings
 
     def init(self, rng: Key | int) -> Params:
@@ -122,18 +122,18 @@ class Embedding(PaddedTable):
         y     = s w[x], s = c / ‖w[x]‖
         gw[i] = s (g - (g · w[i]) n / ‖w[i]‖),  g = Σ gy where x = i,  n = sign(w) (|w| / ‖w‖ₚ)ᵖ⁻¹ the gradient of the norm
 
-    The row ``padding_idx`` is initialized to zeros, and reads as zeros whatever params hold there; its gradient is 0. torch.nn
-    would return the row. To use the table as an output projection too, tie its weight to that of ``Linear(embedding_dim,
-    num_embeddings)`` with ``tied``.
+    The row ``padding_idx`` is initialized to zeros, and y is zero for that index even if the row in params is not; its gradient
+    is 0. torch.nn would return the row. To use the table as an output projection too, share its weight with
+    ``Linear(embedding_dim, num_embeddings)``, using ``tied``.
 
-    With ``max_norm`` the values are those of torch.nn. torch writes the scaled rows into the table, and computes the gradient
-    from the new table; here the table does not change, and the gradient is exact. Gradients are dense and not divided by the
-    frequency of a row: there are no arguments ``sparse`` and ``scale_grad_by_freq``.
+    With ``max_norm``, y is the same as in torch.nn. torch writes the scaled rows into the table, and computes the gradient from
+    the new table; here the table does not change, and the gradient is exact. The arguments ``sparse`` and ``scale_grad_by_freq``
+    do not exist: gradients are dense, and not divided by the frequency of a row.
 
     Args:
         num_embeddings: Number of integers, the rows of the table.
         embedding_dim: Size of each row, the last axis of y.
-        padding_idx: Integer that reads as zeros; negative to count from the end; ``None`` for none.
+        padding_idx: Index whose vector is always zero; negative to count from the end; ``None`` for no such index.
         max_norm: Largest norm of a row of y, above 0; longer rows are scaled down to it. ``None`` for no limit.
         norm_type: The exponent p of that norm, at least 1.
         initializer: Initializer of ``weight``, by name or value.
@@ -176,13 +176,13 @@ class Embedding(PaddedTable):
         return {"weight": gw}, None
 
     def _scale_of(self, rows: Tensor, bound: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the factor of each row, its norm, and whether the norm exceeds the bound."""
+        """Return the factor of each row, the norm, and whether the norm exceeds the bound."""
         norm: Tensor = torch.linalg.vector_norm(rows, self.norm_type, -1, keepdim=True)
         long = norm > bound
         return torch.where(long, bound / (norm + 1e-7), 1.0), norm, long  # torch adds the same 1e-7
 
     def _scaled_grad(self, rows: Tensor, g: Tensor, bound: float) -> Tensor:
-        """Return the gradient of the rows from that of the scaled rows."""
+        """Return the gradient of the rows, given the gradient of the scaled rows."""
         s, norm, long = self._scale_of(rows, bound)
         slope = rows.sign() * (rows.abs() / norm) ** (self.norm_type - 1)
         along = (g * rows).sum(-1, keepdim=True) / (norm + 1e-7)
@@ -191,7 +191,7 @@ class Embedding(PaddedTable):
 
 @frozen
 class HashEmbed(Table):
-    """Sum of ``num_hashes`` rows of a table, selected by hashes: many more integers than rows get distinct vectors.
+    """Sum of ``num_hashes`` rows of a table, selected by hashing: far more integers than rows get distinct vectors.
 
         y     = Σ_j w[h_j(x)]
         gw[i] = Σ gy where h_j(x) = i, over all hashes j; gx is ``None``

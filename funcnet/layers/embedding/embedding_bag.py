@@ -37,31 +37,31 @@ class EmbeddingBag(PaddedTable):
         max          y = max w[x], elementwise gw[i] = Σ gy where the maximum is in row i
                      gx is ``None`` for integers and offsets
 
-    s is 1 for a sum, 1 over the number of integers in the bag for a mean, or a weight that is part of x. The integer
-    ``padding_idx`` is ignored; an empty bag gives zeros.
+    s is 1 for a sum, 1 / (number of integers in the bag) for a mean, or a weight that is part of x. The integer ``padding_idx``
+    is ignored. An empty bag has y = 0.
 
     Args:
         num_embeddings: Number of integers, the rows of the table.
         embedding_dim: Size of each row, the last axis of y.
         mode: ``"sum"``, ``"mean"`` or ``"max"``.
-        padding_idx: Integer that is ignored; negative to count from the end; ``None`` for none.
+        padding_idx: Integer to ignore; negative to count from the end; ``None`` to ignore none.
         initializer: Initializer of ``weight``, by name or value.
 
     Shape:
-        x (bags, integers per bag) → y (bags, embedding_dim). Bags of different sizes are a pair (integers, offsets): the integers
-        of all bags in one axis, and the position at which each bag begins, the first at 0, in order. With ``mode="sum"``, weights
-        of the shape of the integers may follow: (integers, weights), or (integers, offsets, weights).
+        x (bags, integers per bag) → y (bags, embedding_dim). For bags of different sizes, x is a pair (integers, offsets): the
+        integers of all bags along one axis, and the position at which each bag begins, in order, with 0 as the first. With
+        ``mode="sum"``, weights of the shape of the integers can follow: (integers, weights), or (integers, offsets, weights).
 
     Params:
         weight: (num_embeddings, embedding_dim), standard normal.
 
     Cache:
-        The integers; with offsets the bag of each integer; the factor s of each integer, or the row of each maximum; the form of
-        ``x``, and the number of bags.
+        The integers; with offsets the bag of each integer; the factor s of each integer, or the row of each maximum; the
+        structure of ``x``, and the number of bags.
 
     Raises:
-        ValueError: If ``padding_idx`` is out of range, or if x has another form, an index out of range, or weights in another
-            mode.
+        ValueError: If ``padding_idx`` is out of range, or if x has another structure, an index out of range, or weights in
+            another mode.
 
     References:
         ``torch.nn.EmbeddingBag``.
@@ -89,7 +89,7 @@ class EmbeddingBag(PaddedTable):
         return y, (ids, bag, share, len(x) if isinstance(x, tuple) else 0, s is not None, y.shape[0])
 
     def _is_bags(self, x: Any) -> bool:
-        """Tell whether x has integers and, as far as their axes and the mode allow, offsets and weights."""
+        """Return whether x has integers and, as far as their axes and the mode allow, offsets and weights."""
         ids, *rest = x if isinstance(x, tuple) and x else (x,)
         counts = (ids.dim(), len(rest)) if isinstance(ids, Tensor) else None
         weighted = counts in ((2, 1), (1, 2))
@@ -98,7 +98,7 @@ class EmbeddingBag(PaddedTable):
     def _reduced(
         self, ids: Tensor, offsets: Tensor | None, s: Tensor | None, rows: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Return y, the bag of each integer if there are offsets, and the shares, or the rows of the maxima."""
+        """Return y, the bag of each integer if there are offsets, and the factors or the rows of the maxima."""
         bag = None if offsets is None else self._bags(ids, offsets)
         count = (ids if offsets is None else offsets).shape[0]
         if self.mode == "max":
@@ -117,7 +117,7 @@ class EmbeddingBag(PaddedTable):
         return begun.index_add(0, offsets, torch.ones_like(offsets, dtype=torch.int64)).cumsum(0)[:-1] - 1
 
     def _counted_rows(self, params: Params, ids: Tensor, nothing: float) -> Tensor:
-        """Return the rows of the table at ``ids``; ``nothing`` for the padding, whose row may hold NaN."""
+        """Return the rows of the table at ``ids``, with ``nothing`` for the padding, whose row can contain NaN."""
         rows = self._rows(params, ids)
         return rows if self.padding_idx is None else rows.masked_fill(~self._is_counted(ids).unsqueeze(-1), nothing)
 
@@ -197,11 +197,13 @@ class EmbeddingBag(PaddedTable):
         if not self._is_bags(x):
             return _FORMS
         ids = x[0] if isinstance(x, tuple) else x
-        return super().complaint(ids) or f"the offsets must be integers from 0, the first, to {len(ids)}, and rise"
+        return (
+            super().complaint(ids) or f"the offsets must be integers that start at 0, do not decrease and are at most {len(ids)}"
+        )
 
 
 def _rise(offsets: Tensor) -> bool:
-    """Tell whether offsets never decrease; for a few of them a list takes 0.4 µs, tensors 4."""
+    """Return whether offsets never decrease. For a few offsets a list takes 0.4 µs, tensors 4."""
     if offsets.numel() <= _FEW:
         numbers = offsets.tolist()
         return numbers == sorted(numbers)

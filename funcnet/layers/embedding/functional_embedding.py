@@ -25,7 +25,7 @@ class FunctionalEmbedding(Layer):
         gx    = (None, gw)
 
     Args:
-        padding_idx: Row that gets no gradient, which makes the layer a surrogate; ``None`` for none.
+        padding_idx: Row that gets no gradient, which makes the layer a surrogate; ``None`` for no such row.
 
     Shape:
         x, a pair of indices (...) and weight (rows, features) → y (..., features)

@@ -1,4 +1,4 @@
-"""SinusoidalEmbedding: sines and cosines of a number, as for the time step of a diffusion model.
+"""SinusoidalEmbedding: sines and cosines of a number, for example the time step of a diffusion model.
 
 x (...), y (..., dim), for dim/2 frequencies f[i].
 """
@@ -21,12 +21,12 @@ class SinusoidalEmbedding(Layer):
         y[2i + 1] = cos(x f[i])
         gx        = Σ f[i] (gy[2i] cos(x f[i]) - gy[2i + 1] sin(x f[i]))
 
-    For x = 0, 1, 2, ... y holds the vectors that ``SinusoidalPositions`` adds. Convert whole numbers to floating ones first:
+    For x = 0, 1, 2, ..., y contains the vectors that ``SinusoidalPositions`` adds. Convert integers to a floating dtype first:
     ``t.float()``. Angles of a half-precision x are computed in float32.
 
     Args:
         dim: Size of the new last axis of y, an even number.
-        base: Ratio of the longest wavelength, approximately, to the shortest; above 0.
+        base: Approximate ratio of the longest to the shortest wavelength, above 0.
 
     Shape:
         x (...) → y (..., dim)

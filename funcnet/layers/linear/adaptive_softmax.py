@@ -1,4 +1,4 @@
-"""AdaptiveLogSoftmaxWithLoss: a softmax over many classes in clusters, which computes less for the rare ones.
+"""AdaptiveLogSoftmaxWithLoss: a softmax over many classes in clusters, which saves work on rare classes.
 
 h (N, in_features), t (N,) the labels, o (N,) their log-probabilities, v () the loss. The first softmax, number 0, has the
 shortlist and one entry for each cluster.
@@ -29,8 +29,8 @@ from funcnet.value import frozen
 class _Softmax(NamedTuple):
     """The results of one softmax.
 
-    ``rows`` are the rows it was computed for, ``counts`` tells which of them count (``None``: all), ``inner`` is h uᵀ, ``logp``
-    is log p, and ``at`` holds the positions of the labels.
+    ``rows`` are the rows it was computed for, ``counts`` marks those whose label it covers (``None``: all), ``inner`` is h uᵀ,
+    ``logp`` is log p, and ``at`` contains the positions of the labels.
     """
 
     rows: Tensor
@@ -60,11 +60,11 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
         gz   = g ⊙ (one-hot - p)                  g = go - gv / N, for the rows of each softmax
         gh   = gz₀ w₀ + Σ gz_i w_i u_i            gw = gzᵀ (its input)        gx = (gh, None)
 
-    The classes are numbered by falling frequency. The first ones, the shortlist, are in the first softmax. The others are in
-    clusters, each with its own softmax on fewer features, which is computed only for the rows whose label is in the cluster.
-    (Compiled code and ``vmap`` compute it for all rows.)
+    Number the classes by decreasing frequency. The first softmax covers the first classes, the shortlist. The others are in
+    clusters. Each cluster has its own softmax on fewer features, which is computed only for the rows whose label is in the
+    cluster. (Compiled code and ``vmap`` compute it for all rows.)
 
-    The target is a part of x: the loss is a part of y, and its gradient is 1:
+    The labels are part of x, and the loss is part of y; the gradient of the loss is 1:
 
         (output, value), cache = net.apply(params, (h, labels))
         grads = net.grads(params, cache, (None, torch.ones(())))
@@ -74,8 +74,8 @@ class AdaptiveLogSoftmaxWithLoss(Layer):
         n_classes: Number of classes.
         cutoffs: The first class of each cluster, increasing; ``(100, 1000)`` makes a shortlist of 100 and two clusters.
         div_value: Factor by which the number of features shrinks from cluster to cluster.
-        head_bias: Whether the first softmax has an offset for each of its classes.
-        initializer: Initializer of all weights, by name or value; ``"torch"`` draws as torch.nn does.
+        head_bias: Whether the first softmax has a learned offset for each of its entries.
+        initializer: Initializer of all weights, by name or value; ``"torch"`` initializes them like torch.nn.
 
     Shape:
         x (h, labels): (..., in_features) and integers (...) → y (output, value): (...) and ().

@@ -30,14 +30,14 @@ class Bilinear(Layer):
         gw[o, i, j] = Σ gy[o] a[i] b[j]                     gc[o] = Σ gy[o]            sums over all rows
         ga[i]       = Σ gy[o] w[o, i, j] b[j]               gb[j] = Σ gy[o] w[o, i, j] a[i]
 
-    Every axis before the last is a batch axis, and the same in both inputs.
+    Every axis before the last is a batch axis, with the same size in both inputs.
 
     Args:
         in1_features: Size of the last axis of a; ``None`` to infer it with ``infer_sizes``.
         in2_features: Size of the last axis of b; ``None`` to infer it with ``infer_sizes``.
         out_features: Size of the last axis of y.
         bias: Whether to add the learned offset c.
-        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.Bilinear`` does.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` initializes both like ``torch.nn.Bilinear``.
 
     Shape:
         x, a pair of (..., in1_features) and (..., in2_features) → y (..., out_features)

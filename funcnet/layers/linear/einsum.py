@@ -1,6 +1,6 @@
 """Einsum: a linear map given by an equation.
 
-The equation "x,w->y" has a letter for each axis of x, of the weight w and of y; ``...`` stands for any axes that x and y share.
+The equation "x,w->y" has a letter for each axis of x, of the weight w and of y; ``...`` is any number of axes that x and y share.
 """
 
 import math
@@ -78,9 +78,8 @@ class Einsum(Layer):
     shape: Shape = field(converter=as_tuple, validator=whole_numbers(1))
     initializer: str | Initializer = field(default="xavier_normal", validator=initializers.known)
 
-    _operands: tuple[str, str, str] = field(
-        init=False, eq=False
-    )  # parsed once: parsing takes 1 µs, and a step would do it five times
+    # parsed once: parsing takes 1 µs, and a step would do it five times
+    _operands: tuple[str, str, str] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_operands", _operands(self.equation))
@@ -133,6 +132,6 @@ class Einsum(Layer):
 
 
 def _has_axes(x: Tensor, operand: str, sizes: dict[str, int]) -> bool:
-    """Tell whether x has the axes of an operand such as "...ij", with these sizes of letters."""
+    """Return whether x has the axes of an operand such as "...ij", with these sizes of letters."""
     letters = operand.replace("...", "." * (x.dim() - len(operand) + 3))
     return len(letters) == x.dim() and [n for a, n in zip(letters, x.shape, strict=True) if sizes.get(a, n) != n] == []

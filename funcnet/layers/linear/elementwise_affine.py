@@ -1,4 +1,4 @@
-"""Learned scale and offset of single elements.
+"""Scale and Bias: a learned factor or offset for each element of the last axes.
 
 x (..., *shape); w and b have ``shape``, and broadcast against the last axes of x.
 """
@@ -21,7 +21,7 @@ from funcnet.value import frozen
 
 @frozen
 class _ElementwiseAffine(Layer):
-    """A layer with one parameter, which has a number for each position of the last axes."""
+    """Base of layers with one parameter, which broadcasts against the last axes of x."""
 
     shape: Shape | Any = field(converter=as_tuple, validator=whole_numbers(1, optional=True, empty=True))
 
@@ -34,12 +34,12 @@ class _ElementwiseAffine(Layer):
         return floating_complaint(x) or (None if self._broadcasts_to(x) else rule)
 
     def _broadcasts_to(self, x: Tensor) -> bool:
-        """Tell whether the last axes of x have the sizes in ``shape``, where 1 matches any size."""
+        """Return whether the last axes of x have the sizes in ``shape``, where 1 matches any size."""
         start = x.dim() - len(self.shape)
         return start >= 0 and [n for n, size in zip(self.shape, x.shape[start:], strict=True) if n not in (1, size)] == []
 
     def _checked(self, params: Params, x: Tensor, name: str) -> Tensor:
-        """Return the parameter; torch would broadcast x to the shape of a larger one."""
+        """Return the parameter, checked: torch would broadcast x to the shape of a larger one."""
         w: Tensor = params[name]
         if len(params) != 1 or w.shape != self.shape or w.dtype is not x.dtype or not self._broadcasts_to(x):
             raise Misfit

@@ -1,4 +1,4 @@
-"""FunctionalLinear: the linear map whose weights are part of x, for weights that are computed or used in several places.
+"""FunctionalLinear: a linear map whose weights are part of x, for weights that are computed or used in several places.
 
 x (..., in), w (out, in), b (out,), y (..., out).
 """

@@ -1,7 +1,7 @@
 """Linear: each output is a weighted sum of all inputs, plus an offset.
 
-x (..., in_features), w (out_features, in_features), b (out_features,), y (..., out_features). Every axis before the last is
-batch.
+x (..., in_features), w (out_features, in_features), b (out_features,), y (..., out_features). Every axis before the last is a
+batch axis.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class Linear(Layer):
         in_features: Size of the last axis of x; ``None`` to infer it with ``infer_sizes``.
         out_features: Size of the last axis of y.
         bias: Whether to add a learned offset.
-        initializer: Initializer of ``weight``, by name or value; ``"torch"`` draws both as ``torch.nn.Linear`` does.
+        initializer: Initializer of ``weight``, by name or value; ``"torch"`` initializes both like ``torch.nn.Linear``.
 
     Shape:
         x (..., in_features) → y (..., out_features)
@@ -116,7 +116,7 @@ class Linear(Layer):
         return {**shapes, "bias": (self.out_features,)} if self.bias else shapes
 
 
-# The verbs without checks, for a matrix of few rows: the same kernels as with checks.
+# The verbs without checks, for matrices with few rows. They call the same kernels as the checked verbs.
 
 
 @cache

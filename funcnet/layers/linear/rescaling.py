@@ -19,7 +19,7 @@ class Rescale(Layer):
         y  = scale · x + offset
         gx = scale · gy
 
-    ``Rescale(1 / 255)`` brings the bytes of an image to [0, 1]. ``Scale`` and ``Bias`` are the trained counterparts.
+    ``Rescale(1 / 255)`` maps the bytes of an image to [0, 1]. ``Scale`` and ``Bias`` are the learned counterparts.
 
     Args:
         scale: Factor of every element.

@@ -1,4 +1,4 @@
-"""Alpha dropout: dropped elements take the value at which SELU saturates, and mean and variance are kept.
+"""Alpha dropout: dropped elements are set to the value at which SELU saturates, and mean and variance are kept.
 
 x (...), or (N, channels, ...) for whole channels. m is 1 with probability 1 - p, else 0. ⊙ is the elementwise product.
 """
@@ -17,7 +17,7 @@ _ALPHA = 1.6732632423543772 * 1.0507009873554805
 
 @frozen
 class _Alpha(Dropping):
-    """Dropout that sets elements to the limit of SELU; subclasses give the shape of the mask."""
+    """Base of dropout that sets elements to the limit of SELU; subclasses define the shape of the mask."""
 
     def masked(self, x: Tensor, keep: Tensor) -> Tensor:
         a = self.scale()
@@ -29,7 +29,7 @@ class _Alpha(Dropping):
 
 @frozen
 class AlphaDropout(_Alpha):
-    """Dropout for nets of ``SELU``: dropped elements are set to its limit -α, and mean 0 and variance 1 are kept.
+    """Dropout for nets with ``SELU``: dropped elements are set to its limit -α, and mean 0 and variance 1 are kept.
 
         y  = a (m ⊙ x - (1 - m) α) + a α p         m = 1 with probability 1 - p, else 0, for each element
         gx = a m ⊙ gy                              α = 1.7581, a = 1 / √((1 - p) (1 + p α²))
@@ -47,7 +47,7 @@ class AlphaDropout(_Alpha):
         The mask m (bool); the shape of ``x``, and an empty tensor of its dtype and device.
 
     References:
-        Klambauer et al. 2017, "Self-normalizing neural networks", section 3; ``torch.nn.AlphaDropout``.
+        Klambauer et al. 2017, "Self-normalizing neural networks"; ``torch.nn.AlphaDropout``.
     """
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class FeatureAlphaDropout(_Alpha):
         The mask m (bool), (N, channels, 1, ...); the shape of ``x``, and an empty tensor of its dtype and device.
 
     References:
-        ``torch.nn.FeatureAlphaDropout``; Klambauer et al. 2017, section 3, for ``AlphaDropout``.
+        ``torch.nn.FeatureAlphaDropout``; Klambauer et al. 2017 for ``AlphaDropout``.
     """
 
     forms = ("N, channels, ...",)

@@ -47,8 +47,8 @@ class DropConnect(Layer):
         ``x``, not copied, and the mask m (bool).
 
     References:
-        Wan et al. 2013, "Regularization of neural networks using DropConnect", with dropout's scaling in place of their sampling
-        at inference.
+        Wan et al. 2013, "Regularization of neural networks using DropConnect", but with the scaling of dropout instead of
+        sampling at inference.
 
     >>> DropConnect(4, 3).inference()
     Linear(in_features=4, out_features=3)

@@ -1,10 +1,10 @@
 """Dropout: parts of x are set to 0 with probability p, and the rest is scaled to keep the mean.
 
-    y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0; drawn from the key
+    y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0; sampled with the key
     gx = gy ⊙ m / (1 - p)
 
-y has the shape of x. One m belongs to an element of x in ``Dropout``, to a channel in ``Dropout1d`` to ``Dropout3d``, and to a
-row in ``DropPath``. ⊙ is the elementwise product.
+y has the shape of x. There is one m for each element of x in ``Dropout``, for each channel in ``Dropout1d`` to ``Dropout3d``, and
+for each row in ``DropPath``. ⊙ is the elementwise product.
 """
 
 from abc import abstractmethod
@@ -25,9 +25,9 @@ from funcnet.value import frozen
 
 @frozen
 class Dropping(Layer):
-    """Dropout of parts of x; subclasses give the shape of the mask, and the allowed axes of x in ``forms``.
+    """Base of dropout layers; subclasses define the shape of the mask, and list the allowed axes of x in ``forms``.
 
-    With p = 0 it is the identity, and needs no key.
+    With p = 0 the layer is the identity, and needs no key.
     """
 
     p: float = field(default=0.5, validator=number(0.0, at_most=1.0))
@@ -36,7 +36,7 @@ class Dropping(Layer):
 
     @abstractmethod
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
-        """Return the shape of the mask: that of x, with 1 for the axes along which elements are dropped together."""
+        """Return the shape of the mask: the shape of x, but 1 along axes whose elements are dropped together."""
 
     @property
     def stochastic(self) -> bool:
@@ -97,7 +97,7 @@ class Dropout(Dropping):
         ValueError: If x lacks one of the axes ``broadcast_dims``.
 
     References:
-        Srivastava et al. 2014, "Dropout", section 10, for the scaling; Gal & Ghahramani 2016 for one mask for all steps.
+        Srivastava et al. 2014, "Dropout", section 10, for the scaling; Gal & Ghahramani 2016, for one mask shared by all steps.
 
     >>> import torch
     >>> Dropout(0.5)({}, torch.ones(2, 3), 0).unique()
@@ -120,8 +120,8 @@ class DropPath(Dropping):
         y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0, for each row
         gx = gy ⊙ m / (1 - p)
 
-    Use it in front of a sum, ``residual(serial(f, DropPath(0.1)))``: a dropped row then bypasses f. The mask is a pure function
-    of the key. With p = 0 the layer is the identity and needs no key. ``inference()`` returns the identity.
+    Use it just before a residual sum, ``residual(serial(f, DropPath(0.1)))``: a dropped row then bypasses f. The mask is a pure
+    function of the key. With p = 0 the layer is the identity and needs no key. ``inference()`` returns the identity.
 
     Args:
         p: Probability of dropping a row.
@@ -133,7 +133,7 @@ class DropPath(Dropping):
         The mask m (bool), (N, 1, ...); the shape of ``x``, and an empty tensor of its dtype and device.
 
     References:
-        Huang et al. 2016, "Deep networks with stochastic depth", with dropout's scaling: ``inference()`` has nothing to undo.
+        Huang et al. 2016, "Deep networks with stochastic depth", with the scaling of dropout, so ``inference()`` needs no factor.
     """
 
     forms = ("N, ...",)
@@ -144,7 +144,7 @@ class DropPath(Dropping):
 
 @frozen
 class ChannelDropout(Dropping):
-    """Dropout of whole channels; the last entry of ``forms`` has the axes without a batch."""
+    """Base of dropout of whole channels; the last entry of ``forms`` has the axes without a batch."""
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:
         axes = self.forms[1].count(",")

@@ -1,6 +1,6 @@
-"""GaussianSample: samples of normal distributions whose mean and variance a net computes, as in a variational autoencoder.
+"""GaussianSample: sample from normal distributions whose mean and variance a net computes, as in a variational autoencoder.
 
-x = (m, v), the mean and the logarithm of the variance; m, v and y are (...), of one shape.
+x = (m, v), the mean and the logarithm of the variance; m, v and y have the same shape, (...).
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ class GaussianSample(Layer):
         x ((...), (...)) → y (...), all of one shape.
 
     Cache:
-        s, the deviation of y from the mean.
+        s, the difference between y and the mean.
 
     Raises:
         ValueError: If x is not a pair of floating tensors of one shape, dtype and device.

@@ -1,4 +1,4 @@
-"""RandomTensor: random numbers of a shape that is computed from x.
+"""RandomTensor: random numbers with a shape that is computed from x.
 
 x is a tensor (...), or a tuple of tensors of any shapes.
 """
@@ -21,16 +21,16 @@ _floating_dtype = valid_if(lambda got: isinstance(got, torch.dtype) and got.is_f
 
 @frozen
 class RandomTensor(Layer):
-    """Independent random numbers, by default as many as x has.
+    """Independent random numbers, by default with the shape of x.
 
         y  = numbers of the distribution, independent of x
         gx = 0, or ``None`` for a tuple or an integer x
 
-    The numbers are a pure function of the key, and are drawn in ``inference()`` too.
+    The numbers are a pure function of the key. ``inference()`` returns the layer itself, which is still random.
 
     Args:
         distribution: ``"normal"`` for mean 0 and variance 1, ``"uniform"`` for [0, 1), or ``"bernoulli"`` for 0 and 1.
-        sizes: Sizes of y: numbers, and expressions of the shapes of x; by default the shape of x.
+        sizes: Sizes of y: numbers, and expressions that depend on the shapes of x; by default the shape of x.
         p: Probability of 1, for ``"bernoulli"``.
         dtype: Floating dtype of y; ``None`` for that of x, which must then be floating.
 
@@ -88,7 +88,7 @@ class RandomTensor(Layer):
         if not inputs or not all([isinstance(one, Tensor) for one in inputs]):  # noqa: C419
             return "x must be a tensor, or a tuple of tensors"
         if self.dtype is None and not inputs[0].is_floating_point():
-            return "x must be a floating tensor where dtype=None"
+            return "x must be a floating tensor if dtype=None"
         try:
             shape = evaluate(self.sizes, inputs)
         except (Misfit, IndexError):

@@ -6,7 +6,7 @@ Over the m elements of a channel of x (N, channels, ...), in all rows and places
     gβ = Σ gy          gγ = Σ gy x̂
     gx = γ r (gy - gβ / m - x̂ gγ / m)
 
-In training the statistics depend on x, and gx has two terms more than with running statistics (``running_batch_norm``).
+In training the statistics depend on x, and gx has two more terms than with running statistics (``running_batch_norm``).
 """
 
 from abc import abstractmethod
@@ -50,7 +50,7 @@ class BatchNorm(ChannelNorm):
     @property
     @abstractmethod
     def _running(self) -> "type[RunningBatchNorm]":
-        """Return the class that normalizes x of these axes with the running statistics."""
+        """The class that normalizes x with running statistics, in inference."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
         w, b = weight_and_bias(self, params, x, 3 * self.track_running_stats)
@@ -134,8 +134,8 @@ class BatchNorm1d(BatchNorm):
         gβ = Σ gy          gγ = Σ gy x̂
         gx = γ r (gy - gβ / m - x̂ gγ / m)            sums over the m elements of a channel
 
-    ``apply`` never reads the running statistics. ``update_stats(params, cache)`` moves those in ``params`` towards
-    the batch, and ``inference()`` returns the layer that normalizes with them:
+    y does not depend on the running statistics. ``update_stats(params, cache)`` moves them towards the statistics of the batch,
+    and ``inference()`` returns the layer that normalizes with them:
 
         running ← (1 - momentum) running + momentum batch       with the unbiased variance of the batch
 
@@ -144,7 +144,7 @@ class BatchNorm1d(BatchNorm):
         eps: Added to the variance before the square root, to avoid division by 0.
         momentum: Weight of the new batch in the running statistics; ``None`` for the mean over all batches.
         affine: Whether to learn the scale γ and the shift β of each channel.
-        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses those of the batch.
+        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses batch statistics.
         bias: Whether to learn β; without effect if ``affine=False``.
 
     Shape:
@@ -158,7 +158,8 @@ class BatchNorm1d(BatchNorm):
         num_batches_tracked: (), int64, 0.
 
     Cache:
-        ``x``, not copied; μ and r of the batch, in single precision at least; the running statistics, and their next values.
+        ``x``, not copied; μ and r of the batch, in single precision at least; the running statistics and their next values, or
+        ``None``.
 
     Raises:
         ValueError: If a channel has only one value in the batch, since its variance is 0.
@@ -184,8 +185,8 @@ class BatchNorm2d(BatchNorm):
         gβ = Σ gy          gγ = Σ gy x̂
         gx = γ r (gy - gβ / m - x̂ gγ / m)            sums over the m elements of a channel
 
-    ``apply`` never reads the running statistics. ``update_stats(params, cache)`` moves those in ``params`` towards
-    the batch, and ``inference()`` returns the layer that normalizes with them:
+    y does not depend on the running statistics. ``update_stats(params, cache)`` moves them towards the statistics of the batch,
+    and ``inference()`` returns the layer that normalizes with them:
 
         running ← (1 - momentum) running + momentum batch       with the unbiased variance of the batch
 
@@ -194,7 +195,7 @@ class BatchNorm2d(BatchNorm):
         eps: Added to the variance before the square root, to avoid division by 0.
         momentum: Weight of the new batch in the running statistics; ``None`` for the mean over all batches.
         affine: Whether to learn the scale γ and the shift β of each channel.
-        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses those of the batch.
+        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses batch statistics.
         bias: Whether to learn β; without effect if ``affine=False``.
 
     Shape:
@@ -208,7 +209,8 @@ class BatchNorm2d(BatchNorm):
         num_batches_tracked: (), int64, 0.
 
     Cache:
-        ``x``, not copied; μ and r of the batch, in single precision at least; the running statistics, and their next values.
+        ``x``, not copied; μ and r of the batch, in single precision at least; the running statistics and their next values, or
+        ``None``.
 
     Raises:
         ValueError: If a channel has only one value in the batch, since its variance is 0.
@@ -233,8 +235,8 @@ class BatchNorm3d(BatchNorm):
         gβ = Σ gy          gγ = Σ gy x̂
         gx = γ r (gy - gβ / m - x̂ gγ / m)            sums over the m elements of a channel
 
-    ``apply`` never reads the running statistics. ``update_stats(params, cache)`` moves those in ``params`` towards
-    the batch, and ``inference()`` returns the layer that normalizes with them:
+    y does not depend on the running statistics. ``update_stats(params, cache)`` moves them towards the statistics of the batch,
+    and ``inference()`` returns the layer that normalizes with them:
 
         running ← (1 - momentum) running + momentum batch       with the unbiased variance of the batch
 
@@ -243,7 +245,7 @@ class BatchNorm3d(BatchNorm):
         eps: Added to the variance before the square root, to avoid division by 0.
         momentum: Weight of the new batch in the running statistics; ``None`` for the mean over all batches.
         affine: Whether to learn the scale γ and the shift β of each channel.
-        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses those of the batch.
+        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses batch statistics.
         bias: Whether to learn β; without effect if ``affine=False``.
 
     Shape:
@@ -257,7 +259,8 @@ class BatchNorm3d(BatchNorm):
         num_batches_tracked: (), int64, 0.
 
     Cache:
-        ``x``, not copied; μ and r of the batch, in single precision at least; the running statistics, and their next values.
+        ``x``, not copied; μ and r of the batch, in single precision at least; the running statistics and their next values, or
+        ``None``.
 
     Raises:
         ValueError: If a channel has only one value in the batch, since its variance is 0.

@@ -1,4 +1,4 @@
-"""Normalizations whose statistics and weights are part of x, over the channels of x (N, channels, ...).
+"""Normalization of the channels of x (N, channels, ...) with statistics and weights that are inputs too.
 
 γ, β, μ and σ² are (channels,). Sums run over rows and places; r = 1 / √(σ² + ε).
 """
@@ -28,10 +28,10 @@ def _sum(g: Tensor) -> Tensor:
 
 @frozen
 class _OfChannels(Layer):
-    """Base of layers of (x, vectors), each vector with one number per channel."""
+    """Base of layers with the inputs x and vectors of one number per channel."""
 
     def checked(self, params: Params, x: Any, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """Return the tensors, which must fit together."""
+        """Return the tensors of x, after checking that they fit together."""
         require_no_params(self, params)
         if not isinstance(x, tuple) or len(x) not in counts or any([floating_complaint(one) for one in x]):  # noqa: C419
             raise Misfit
@@ -81,13 +81,13 @@ class ChannelAffine(_OfChannels):
 
 @frozen
 class FunctionalBatchNorm(_OfChannels):
-    """Batch normalization with running statistics, all of whose tensors are part of the input.
+    """Batch normalization with running statistics; weights and statistics are part of the input.
 
         y   = γ (x - μ) r + β       r = 1 / √(σ² + ε)
         gx  = γ r gy                gγ  = Σ gy (x - μ) r            gβ = Σ gy
         gμ  = -Σ gx                 gσ² = -Σ gx (x - μ) r² / 2
 
-    It computes ``torch.nn.functional.batch_norm`` in evaluation mode. Without weight γ is 1, without bias β is 0.
+    It computes ``torch.nn.functional.batch_norm`` in evaluation mode. Without a weight γ is 1, without a bias β is 0.
 
     Args:
         eps: Added to the variance before the square root, to avoid division by 0.

@@ -45,7 +45,7 @@ class InstanceNorm(PerRowNorm):
     @property
     @abstractmethod
     def _running(self) -> "type[RunningInstanceNorm]":
-        """Return the class that normalizes x of these axes with the running statistics."""
+        """The class that normalizes x with running statistics, in inference."""
 
     def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
         self._require_valid(params, x)
@@ -101,7 +101,7 @@ class InstanceNorm1d(InstanceNorm):
         gβ = Σ gy          gγ = Σ gy x̂               over rows and elements
         gx = r (g - Σ g / m - x̂ Σ g x̂ / m)           with g = γ gy, over the channel of the row
 
-    ``apply`` never reads the running statistics, which exist with ``track_running_stats=True``. ``update_stats(params, cache)``
+    y does not depend on the running statistics, which exist with ``track_running_stats=True``. ``update_stats(params, cache)``
     moves them, and ``inference()`` returns the layer that normalizes with them:
 
         running ← (1 - momentum) running + momentum batch       with the mean over rows of μ and of the unbiased variance
@@ -112,7 +112,8 @@ class InstanceNorm1d(InstanceNorm):
         momentum: Weight of the new batch in the running statistics; ``None`` for the mean over all batches
             (torch then never moves them).
         affine: Whether to learn the scale γ and the shift β of each channel.
-        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses those of the row.
+        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses the statistics of each
+            row.
         bias: Whether to learn β; without effect if ``affine=False``.
 
     Shape:
@@ -151,7 +152,7 @@ class InstanceNorm2d(InstanceNorm):
         gβ = Σ gy          gγ = Σ gy x̂               over rows and elements
         gx = r (g - Σ g / m - x̂ Σ g x̂ / m)           with g = γ gy, over the channel of the row
 
-    ``apply`` never reads the running statistics, which exist with ``track_running_stats=True``. ``update_stats(params, cache)``
+    y does not depend on the running statistics, which exist with ``track_running_stats=True``. ``update_stats(params, cache)``
     moves them, and ``inference()`` returns the layer that normalizes with them:
 
         running ← (1 - momentum) running + momentum batch       with the mean over rows of μ and of the unbiased variance
@@ -162,7 +163,8 @@ class InstanceNorm2d(InstanceNorm):
         momentum: Weight of the new batch in the running statistics; ``None`` for the mean over all batches
             (torch then never moves them).
         affine: Whether to learn the scale γ and the shift β of each channel.
-        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses those of the row.
+        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses the statistics of each
+            row.
         bias: Whether to learn β; without effect if ``affine=False``.
 
     Shape:
@@ -201,7 +203,7 @@ class InstanceNorm3d(InstanceNorm):
         gβ = Σ gy          gγ = Σ gy x̂               over rows and elements
         gx = r (g - Σ g / m - x̂ Σ g x̂ / m)           with g = γ gy, over the channel of the row
 
-    ``apply`` never reads the running statistics, which exist with ``track_running_stats=True``. ``update_stats(params, cache)``
+    y does not depend on the running statistics, which exist with ``track_running_stats=True``. ``update_stats(params, cache)``
     moves them, and ``inference()`` returns the layer that normalizes with them:
 
         running ← (1 - momentum) running + momentum batch       with the mean over rows of μ and of the unbiased variance
@@ -212,7 +214,8 @@ class InstanceNorm3d(InstanceNorm):
         momentum: Weight of the new batch in the running statistics; ``None`` for the mean over all batches
             (torch then never moves them).
         affine: Whether to learn the scale γ and the shift β of each channel.
-        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses those of the row.
+        track_running_stats: Whether to keep running statistics; without them ``inference()`` also uses the statistics of each
+            row.
         bias: Whether to learn β; without effect if ``affine=False``.
 
     Shape:

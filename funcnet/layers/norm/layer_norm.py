@@ -45,7 +45,7 @@ class _RowNorm(Layer):
         return norm_params.initialize(rng, self)
 
     def _require_rows(self, params: Any, x: Tensor, count: int) -> None:
-        """Raise ``Misfit`` unless x and params have rows of ``normalized_shape`` and one dtype: kernels check only some of it."""
+        """Raise ``Misfit`` unless x and params have rows of ``normalized_shape`` and one dtype: kernels check only part of it."""
         shape, dtype, cpu = self.normalized_shape, x.dtype, x.is_cpu
         if x.shape[-len(shape) :] != shape or not dtype.is_floating_point or len(params) != count:
             raise Misfit
@@ -83,7 +83,7 @@ class _RowNorm(Layer):
 
 @frozen
 class LayerNorm(_RowNorm):
-    """Normalize the last axes of x to mean 0 and variance 1; all axes before them are batch.
+    """Normalize the last axes of x to mean 0 and variance 1; all axes before them are batch axes.
 
         μ  = Σ x / m     r = 1 / √(Σ (x - μ)² / m + ε)     over the m elements of a row
         y  = γ x̂ + β     x̂ = (x - μ) r
@@ -146,7 +146,7 @@ class LayerNorm(_RowNorm):
         x, mean, r = cache
         rows = self._checked_gy(gy, x), x, self.normalized_shape
         w = check_param(self, params, "weight", self.normalized_shape, x) if self.elementwise_affine else None
-        b = w if self.bias else None  # the kernel needs a bias, and does not read its numbers
+        b = w if self.bias else None  # the kernel requires a bias, and does not read its values
         mask = [needs_x, needs_params and w is not None, needs_params and b is not None]
         gx, gw, gb = kernels.layer_norm_backward(*rows, (mean, r), w, b, mask)
         return norm_params.gparams(params, gw, gb), gx if gx is None else self._moved_back(gx)
@@ -168,7 +168,7 @@ class RMSNorm(_RowNorm):
 
     Args:
         normalized_shape: Sizes of the axes to normalize, a number or a tuple; ``None`` to infer one axis with ``infer_sizes``.
-        eps: Added to the mean square, to avoid division by 0; ``None`` for the machine epsilon of the dtype of x, that of float32
+        eps: Added to the mean square, to avoid division by 0; ``None`` for the machine epsilon of the dtype of x, or of float32
             for half precision.
         elementwise_affine: Whether to learn the scale γ.
         dim: The axis to normalize, if it is not the last: ``RMSNorm(64, dim=1)`` for the channels of images.

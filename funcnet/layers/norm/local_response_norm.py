@@ -1,8 +1,8 @@
-"""Local response normalization: divide each channel by a power of the squares of its neighbouring channels.
+"""Local response normalization: divide each channel by a power of the sum of squares of its neighbouring channels.
 
 s  = k + α Σ x² / size            over the channels from size // 2 before to (size - 1) // 2 after, zeros outside
 y  = x s⁻ᵝ
-gx = gy s⁻ᵝ - (2 α β / size) x Σ gy x s⁻ᵝ⁻¹      over the mirrored window: the channels whose windows hold this one
+gx = gy s⁻ᵝ - (2 α β / size) x Σ gy x s⁻ᵝ⁻¹      over the mirrored window: the channels whose windows contain this one
 """
 
 import math
@@ -23,14 +23,14 @@ from funcnet.value import frozen
 
 
 def _windows(x: Tensor, before: int, after: int) -> Tensor:
-    """Sum the channels around each: 0.5 ms for 32×64×14×14 and 5 channels; torch's way, with ``avg_pool3d``, takes 15."""
+    """Sum each window of channels: 0.5 ms for 32×64×14×14 and 5 channels; ``avg_pool3d``, which torch uses, takes 15."""
     flat = torch.constant_pad_nd(x.flatten(2), (0, 0, before, after))
     return flat.unfold(1, before + after + 1, 1).sum(-1).reshape(x.shape)
 
 
 @frozen
 class _ResponseNorm(Layer):
-    """Normalization by neighbouring channels; a subclass says which axes x has."""
+    """Base of local response normalizations; a subclass defines which axes x has."""
 
     size: int = field(validator=size)
     alpha: float = field(default=1e-4, validator=number())
@@ -40,11 +40,11 @@ class _ResponseNorm(Layer):
     axes: ClassVar[str]
 
     @abstractmethod
-    def _takes(self, dim: int) -> bool:
-        """Tell whether x may have ``dim`` axes."""
+    def _accepts(self, dim: int) -> bool:
+        """Return whether x can have ``dim`` axes."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        if not self._takes(require_floating(self, params, x).dim()):
+        if not self._accepts(require_floating(self, params, x).dim()):
             raise value_error(self, f"x must have the axes (N, channels, {self.axes})", came(x))
         if not x.shape[1]:
             raise value_error(self, "x must have a channel", came(x))
@@ -68,7 +68,7 @@ class _ResponseNorm(Layer):
 
 @frozen
 class LocalResponseNorm(_ResponseNorm):
-    """Divide each channel of (N, channels, ...) by a power of the squares of ``size`` channels around it.
+    """Divide each channel of (N, channels, ...) by a power of the sum of squares of ``size`` channels around it.
 
         y  = x s⁻ᵝ        s = k + α Σ x² / size        over the window of channels, zeros outside
         gx = gy s⁻ᵝ - (2 α β / size) x Σ gy x s⁻ᵝ⁻¹    over the mirrored window
@@ -79,7 +79,7 @@ class LocalResponseNorm(_ResponseNorm):
         size: Number of channels in a window.
         alpha: Weight α of the squares.
         beta: Exponent β.
-        k: Constant that is added to the squares.
+        k: Constant added to the weighted squares.
 
     Shape:
         x (N, channels, length, ...) → y of the same shape
@@ -96,7 +96,7 @@ class LocalResponseNorm(_ResponseNorm):
 
     axes: ClassVar[str] = "length, ..."
 
-    def _takes(self, dim: int) -> bool:
+    def _accepts(self, dim: int) -> bool:
         return dim >= 3
 
 
@@ -107,14 +107,14 @@ class CrossMapLRN2d(_ResponseNorm):
         y  = x s⁻ᵝ        s = k + α Σ x² / size        over the window of channels, zeros outside
         gx = gy s⁻ᵝ - (2 α β / size) x Σ gy x s⁻ᵝ⁻¹    over the mirrored window
 
-    With at most size // 2 channels y equals that of ``torch.nn.CrossMapLRN2d``. With more, torch's running sums never drop the
-    first channel, and its gradient is not that of its output (torch 2.13.0, by ``gradcheck``).
+    With at most size // 2 channels y equals the output of ``torch.nn.CrossMapLRN2d``. With more, torch's running sums never drop
+    the first channel, and its gradient fails ``gradcheck`` (torch 2.13.0).
 
     Args:
         size: Number of channels in a window.
         alpha: Weight α of the squares.
         beta: Exponent β.
-        k: Constant that is added to the squares.
+        k: Constant added to the weighted squares.
 
     Shape:
         x (N, channels, height, width) → y of the same shape
@@ -131,5 +131,5 @@ class CrossMapLRN2d(_ResponseNorm):
 
     axes: ClassVar[str] = "height, width"
 
-    def _takes(self, dim: int) -> bool:
+    def _accepts(self, dim: int) -> bool:
         return dim == 4

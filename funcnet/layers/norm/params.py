@@ -25,10 +25,10 @@ positive = number(above=0.0)
 """Validator of an ε."""
 
 momentum = number(0.0, at_most=1.0)
-"""Validator of the rate at which running statistics move."""
+"""Validator of the momentum of running statistics."""
 
 momentum_or_none: Any = validators.optional(momentum)
-"""Validator of the same rate, or ``None`` for the mean over all batches."""
+"""Validator of the same momentum, or ``None`` for the mean over all batches."""
 
 SPACE = {0: "", 1: ", length", 2: ", height, width", 3: ", depth, height, width"}
 """The names of the axes after the channels."""
@@ -57,30 +57,30 @@ def gparams(params: Params, gw: Tensor, gb: Tensor) -> Params:
 
 
 def backward_params(layer: Any, params: Params, channels: Any, *, running: bool = False) -> Any:
-    """Return what a backward method reads: the weight (``None`` if absent), and the running mean and variance.
+    """Return the params that a backward method reads: the weight (``None`` if absent), and the running mean and variance.
 
-    Kernels check dtypes and devices, but read past the end of a short weight, and take ``None`` for ones.
+    Kernels check dtypes and devices, but read past the end of a short weight, and treat ``None`` as ones.
     """
     w = _per_channel(params["weight"], channels) if layer.affine else None
     return (w, *[_per_channel(params[name], channels) for name in STATS[:2]]) if running else (w,)
 
 
 def _per_channel(leaf: Tensor, channels: int) -> Tensor:
-    """Return a leaf, which must have one number per channel."""
+    """Return a leaf, after checking that it has one number per channel."""
     if leaf.shape != (channels,) or not leaf.is_floating_point():
         raise Misfit
     return leaf
 
 
 def require_dtypes(x: Tensor, *leaves: Tensor | None) -> None:
-    """Raise ``Misfit`` unless params have the dtype of x, or float32 with a half x: under ``vmap`` kernels promote."""
+    """Raise ``Misfit`` unless params have the dtype of x, or float32 with x in half precision: under ``vmap`` kernels promote."""
     for leaf in leaves:
         if leaf is not None and leaf.dtype is not x.dtype and not (leaf.dtype is torch.float32 and x.dtype in HALF):
             raise Misfit
 
 
 def running_stats(layer: Any, params: Params) -> tuple[Tensor, Tensor]:
-    """Return the running mean and variance for ``update_stats``, after a check: it would broadcast other shapes."""
+    """Return the running mean and variance for ``update_stats``, after checking them: it would broadcast other shapes."""
     mean, var = params["running_mean"], params["running_var"]
     if mean.shape != (layer.num_features,) or var.shape != mean.shape or not mean.is_floating_point():
         raise Misfit
@@ -88,7 +88,7 @@ def running_stats(layer: Any, params: Params) -> tuple[Tensor, Tensor]:
 
 
 def batch_count(layer: Any, params: Params, like: Tensor) -> Tensor:
-    """Return ``num_batches_tracked`` for ``update_stats``, which must be an integer on the device of ``like``."""
+    """Return ``num_batches_tracked`` for ``update_stats``, after checking that it is an int64 on the device of ``like``."""
     count: Tensor = params["num_batches_tracked"]
     if count.dtype is not torch.int64 or count.dim() or count.is_cpu is not like.is_cpu:
         rule = f"num_batches_tracked must be a tensor of shape () and dtype torch.int64 on {like.device}"

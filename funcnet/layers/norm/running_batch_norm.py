@@ -3,7 +3,7 @@
     y  = γ x̂ + β       x̂ = (x - μ) r       r = 1 / √(σ² + ε)
     gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and places
 
-μ and σ² are params here, not functions of x. They get no gradient, and each row of y depends on its own row of x only.
+μ and σ² are params here, not functions of x. They get no gradient, and each row of y depends only on its own row of x.
 """
 
 from abc import abstractmethod
@@ -23,7 +23,7 @@ from funcnet.value import frozen
 
 @frozen
 class ChannelNorm(Layer):
-    """Base of batch normalizations: the number of channels, and how many axes x may have."""
+    """Base of batch normalizations: the number of channels, and the possible numbers of axes of x."""
 
     undecayed = ("weight",)
 
@@ -33,7 +33,7 @@ class ChannelNorm(Layer):
     @property
     @abstractmethod
     def _dims(self) -> tuple[int, ...]:
-        """The numbers of axes that x may have."""
+        """The numbers of axes that x can have."""
 
     @property
     def inferred_sizes(self) -> dict[str, int]:

@@ -10,8 +10,8 @@ from funcnet.checks import check_gy, require_axis, require_floating
 from funcnet.contract import Grads, Layer, Params, Rng, Shape
 from funcnet.errors import number, whole_number
 from funcnet.kernels.extremes import for_squares, is_far, length
-from funcnet.layers.operands.distances import degree, norm_slope
-from funcnet.layers.operands.reductions import axes, of_none
+from funcnet.layers.operands.distances import degree, norm_derivative
+from funcnet.layers.operands.reductions import axes, reduce_empty
 from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
 
@@ -64,7 +64,7 @@ class Normalize(Layer):
         dims, n, gy = self._dims(x), norm.clamp_min(self.eps), check_gy(self, gy, x.shape, x)
         y = x / n
         share = (gy * y).sum(dims, keepdim=True) * (norm >= self.eps)
-        slope = y if self.p == 2 else norm_slope(x, norm, self.p, dims)
+        slope = y if self.p == 2 else norm_derivative(x, norm, self.p, dims)
         return params, rounded((gy - share * slope) / n, x)
 
     def _dims(self, x: Tensor) -> list[int]:
@@ -108,7 +108,7 @@ class Standardize(Layer):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         dims = [require_axis(self, require_floating(self, params, x), d) % max(x.dim(), 1) for d in self._named()]
         if not x.numel():
-            return x, (x, of_none(x, dims, 1.0))
+            return x, (x, reduce_empty(x, dims, 1.0))
         wide = for_squares(x)
         mean, r = self._moments(wide, dims)
         if is_far(r):

@@ -20,7 +20,7 @@ from funcnet.value import frozen
 
 Operands = tuple[Tensor, ...]
 Shapes = tuple[Shape, ...]
-_Shaped = tuple[Shapes, Shape, Tensor]  # the operands' shapes, that of y, and an empty tensor of its dtype
+_Shaped = tuple[Shapes, Shape, Tensor]  # the shapes of the operands and of y, and an empty tensor of the dtype of y
 
 
 def shapes_of(x: Operands) -> Shapes:
@@ -29,7 +29,7 @@ def shapes_of(x: Operands) -> Shapes:
 
 
 def _are_alike(x: tuple[Any, ...]) -> bool:
-    """Tell whether x is dense floating tensors of one dtype on one device: 0.4 µs for two, and 1 µs rule by rule."""
+    """Return whether x holds dense floating tensors of one dtype on one device: 0.4 µs for two, rule by rule 1 µs."""
     first = x[0]
     if type(first) is not Tensor or not first.is_floating_point():
         return False
@@ -50,10 +50,10 @@ class Operation(Layer):
     """The number of operands; ``None`` for one or more."""
 
     contents: ClassVar[str] = "2 tensors"
-    """What x holds, in words."""
+    """The contents of x, for error messages."""
 
     def operands(self, params: Params, x: Any) -> Any:
-        """Return x, which must be a tuple of dense tensors of one dtype on one device; the kernels would accept others."""
+        """Return x, after checking that it is a tuple of dense tensors of one dtype on one device: kernels would accept more."""
         if not isinstance(x, tuple) or not x or (self.count is not None and len(x) != self.count):
             raise value_error(self, f"x must be a tuple of {self.contents}", x)
         if not params and type(params) is dict and _are_alike(x):
@@ -61,7 +61,8 @@ class Operation(Layer):
         dtype, device = getattr(x[0], "dtype", None), getattr(x[0], "device", None)
         for one in x:
             if require_floating(self, params, one).dtype is not dtype:
-                raise value_error(self, "the operands must have one dtype", " and ".join([str(operand.dtype) for operand in x]))
+                dtypes = " and ".join([str(operand.dtype) for operand in x])
+                raise value_error(self, "the operands must have the same dtype", dtypes)
             if one.device != device or one.layout is not torch.strided or one.is_nested:
                 got = " and ".join([f"{describe(operand)} on {operand.device}" for operand in x])
                 raise value_error(self, "the operands must be dense tensors on one device", got)
@@ -85,13 +86,13 @@ class VariadicOperation(Operation):
 
 @frozen
 class Add(VariadicOperation):
-    """Add the operands, one or more.
+    """Add one or more operands.
 
         y   = Σ xᵢ
         gxᵢ = gy
 
     Args:
-        broadcast: Whether shapes may differ; with ``False`` the operands must have one shape.
+        broadcast: Whether to broadcast the operands; with ``False`` they must have the same shape.
 
     Shape:
         (x₁, x₂, ...), tensors (...) that broadcast → y (...)
@@ -100,7 +101,7 @@ class Add(VariadicOperation):
         The shapes of the operands and of ``y``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: If the operands do not broadcast together, or have several shapes with ``broadcast=False``.
+        ValueError: If the operands do not broadcast together, or differ in shape with ``broadcast=False``.
 
     References:
         ``torch.add``.
@@ -114,7 +115,7 @@ class Add(VariadicOperation):
     def apply(self, params: Params, x: Operands, rng: Rng = None) -> tuple[Tensor, _Shaped]:
         shapes = shapes_of(self.operands(params, x))
         if not self.broadcast and any([shape != shapes[0] for shape in shapes[1:]]):  # noqa: C419 (an exported size has no hash)
-            raise value_error(self, "the operands must have one shape", came(x))
+            raise value_error(self, "the operands must have the same shape", came(x))
         y = reduce(torch.add, x)
         return y, (shapes, tuple(y.shape), kind_of(y))
 
@@ -160,7 +161,7 @@ class Sub(Operation):
 
 @frozen
 class Mul(VariadicOperation):
-    """Multiply the operands, one or more, elementwise. The gradients are exact at zeros: nothing is divided.
+    """Multiply one or more operands elementwise. The gradients are exact at zeros: nothing is divided.
 
         y   = Π xᵢ
         gxᵢ = gy ⊙ Π_{j≠i} xⱼ

@@ -20,13 +20,13 @@ from funcnet.value import frozen
 
 _number = valid_if(
     lambda got: got is None or is_number(got) or (isinstance(got, float) and math.isinf(got)),
-    "a number, infinite ones too, or None",
+    "a number, finite or infinite, or None",
 )
 
 
 @frozen
 class Where(Layer):
-    """Choose a where a condition holds, else b. Either may be a number in a field, which is then not part of x.
+    """Choose a where a condition holds, else b. Either can be a number in a field instead of a tensor in x.
 
         y  = a where the condition holds, else b
         ga = gy where it holds, else 0
@@ -37,7 +37,8 @@ class Where(Layer):
         b: The number elsewhere; ``None`` for a tensor in x.
 
     Shape:
-        (condition, a, b) without those that are numbers, bool and floating tensors (...) that broadcast → y (...)
+        (condition, a, b), tensors (...) that broadcast, a bool condition and floating a and b → y (...). x has no entry for a or
+        b if it is a number.
 
     Cache:
         The condition, not copied, the shapes of a, b and ``y``, and an empty tensor of its dtype.
@@ -77,7 +78,7 @@ class Where(Layer):
         right = isinstance(x, tuple) and len(x) == count > 1 and all([isinstance(one, Tensor) for one in x])  # noqa: C419
         right = right and x[0].dtype is torch.bool and all([one.dtype is x[1].dtype for one in x[1:]])  # noqa: C419
         if not right or not x[1].is_floating_point():
-            return f"x must be a tuple of {count} tensors, 2 or more: a bool condition, and floating ones of one dtype"
+            return f"x must be a tuple of {count} tensors, 2 or more: a bool condition, and floating tensors of one dtype"
         return "the tensors must broadcast together" if self._are_apart(x) else None
 
     def _are_apart(self, x: tuple[Tensor, ...]) -> bool:
@@ -89,7 +90,7 @@ class Where(Layer):
 
 
 class _Extreme(Operation):
-    """The larger or smaller of two operands: ``choose`` computes it, and ``first`` tells where it is a."""
+    """Base of ``Maximum`` and ``Minimum``: ``choose`` computes y, and ``first(a, b)`` returns where y is a and not b."""
 
     __slots__ = ()
 
@@ -111,10 +112,10 @@ class _Extreme(Operation):
 
 @frozen
 class Maximum(_Extreme):
-    """The larger of two operands, elementwise; equal ones share the gradient.
+    """The larger of two operands, elementwise; equal elements share the gradient.
 
         y  = max(a, b)
-        ga = gy where a > b, gy / 2 where a = b, else 0        gb the same with a and b exchanged
+        ga = gy where a > b, gy / 2 where a = b, else 0        gb likewise, with a and b swapped
 
     Shape:
         (a, b), tensors (...) that broadcast → y (...)
@@ -138,10 +139,10 @@ class Maximum(_Extreme):
 
 @frozen
 class Minimum(_Extreme):
-    """The smaller of two operands, elementwise; equal ones share the gradient.
+    """The smaller of two operands, elementwise; equal elements share the gradient.
 
         y  = min(a, b)
-        ga = gy where a < b, gy / 2 where a = b, else 0        gb the same with a and b exchanged
+        ga = gy where a < b, gy / 2 where a = b, else 0        gb likewise, with a and b swapped
 
     Shape:
         (a, b), tensors (...) that broadcast → y (...)
@@ -165,7 +166,7 @@ class Minimum(_Extreme):
 
 @frozen
 class TypeAs(Layer):
-    """Convert the first tensor of a pair to the dtype of the second, for example a mask to multiply with.
+    """Convert the first tensor of a pair to the dtype of the second, for example a mask to use as a factor.
 
         y  = a in the dtype of b
         ga = gy in the dtype of a        gb is ``None``

@@ -1,7 +1,7 @@
 """Distances and similarities: a pair of tensors in, one number for each pair of vectors out.
 
 u and v are (..., features), or have the features along ``dim``; y (...) lacks that axis. The gradient of a tensor is summed over
-the axes along which it was broadcast. The slope of the p-norm is
+the axes along which it was broadcast. The derivative of the p-norm is
 
     ∂‖d‖ₚ/∂d = sign d ⊙ (|d| / ‖d‖ₚ)ᵖ⁻¹, and 0 where d or the norm is 0;  for p = ∞ sign d / k at the k largest, else 0
 """
@@ -30,14 +30,14 @@ degree = valid_if(lambda got: is_number(got) or got in (math.inf, -math.inf), "a
 """Validator of the exponent of a norm: any number except NaN."""
 
 
-def norm_slope(d: Tensor, norm: Tensor, p: float, dims: list[int]) -> Tensor:
-    """Return the derivative of the p-norm along the axes ``dims``, which the norm has kept; 0 where it is undefined."""
+def norm_derivative(d: Tensor, norm: Tensor, p: float, dims: list[int]) -> Tensor:
+    """Return the derivative of the p-norm along ``dims``, which ``norm`` has with size 1; 0 where it is undefined."""
     if p == 0:
         return torch.zeros_like(d)
     if math.isinf(p):
         reached = (d.abs() == norm).to(d.dtype)
         return torch.sign(d) * reached / reached.sum(dims, keepdim=True)
-    if p == 2:  # 0 where d is 0; 0.05 ms for 2048×256, elementwise torch.where 0.69
+    if p == 2:  # 0 where d is 0; takes 0.05 ms for 2048×256, torch.where 0.69
         return d / norm.masked_fill(norm == 0, 1.0)
     return torch.where((d == 0) | (norm == 0), 0.0, torch.sign(d) * (d.abs() / norm) ** (p - 1))
 
@@ -51,10 +51,10 @@ class CosineSimilarity(Operation):
     """Cosine of the angle between two vectors along ``dim``: 1 for the same direction, 0 for orthogonal, -1 for opposite vectors.
 
         y  = Σ a ⊙ b              a = u / n(u),  b = v / n(v),  n(u) = max(‖u‖, ε)
-        gu = gy (b - y a) / n(u), without y a where ‖u‖ ≤ ε        gv the same with u and v exchanged
+        gu = gy (b - y a) / n(u), without y a where ‖u‖ ≤ ε        gv likewise, with u and v swapped
 
-    The length of a vector shorter than ``eps`` counts as the constant ``eps``, also in the gradient; torch's gradient still
-    includes that of the length.
+    A length below ``eps`` is replaced by the constant ``eps``, in the gradient too; torch's gradient still includes the
+    derivative of the length.
 
     Args:
         dim: The axis of the vectors.
@@ -112,7 +112,7 @@ class PairwiseDistance(Operation):
     Args:
         p: Exponent of the norm.
         eps: Added to each difference, as in ``torch.nn``.
-        keepdim: Whether the last axis stays, with size 1.
+        keepdim: Whether to keep the last axis, with size 1.
 
     Shape:
         (u (..., features), v (..., features)), which broadcast → y (...), or (..., 1) with ``keepdim=True``
@@ -147,7 +147,7 @@ class PairwiseDistance(Operation):
 
     def vjp(self, params: Params, cache: Any, gy: Tensor) -> tuple[Grads, Pair]:
         d, y, shapes, kind = cache
-        gd = check_gy(self, gy, self._without_dim(y).shape, kind).reshape(y.shape) * norm_slope(d, y, self.p, [-1])
+        gd = check_gy(self, gy, self._without_dim(y).shape, kind).reshape(y.shape) * norm_derivative(d, y, self.p, [-1])
         gd = rounded(gd, kind)
         return params, _unbroadcast(gd, -gd, shapes)
 
@@ -179,7 +179,7 @@ class CauchySimilarity(Operation):
         The difference, ``y``, and the shapes of both tensors.
 
     Raises:
-        ValueError: If the tensors do not broadcast together, or have another last axis.
+        ValueError: If the tensors do not broadcast together, or their last axis does not have the size ``in_features``.
 
     References:
         Chen 2013; thinc's ``CauchySimilarity``.
@@ -216,13 +216,12 @@ class CauchySimilarity(Operation):
         return {"weight": torch.matmul(self._gradient_of_distance(cache, gy).reshape(-1), d * d)}
 
     def _weight(self, params: Params, d: Tensor) -> Tensor:
-        """Return the weight, which must have the dtype and device of d: a product would promote it."""
+        """Return the weight, after checking its dtype and device: a product would promote it."""
         require_params(self, params)
         weight: Tensor = params["weight"]
         if weight.dtype is not d.dtype or weight.device != d.device or weight.layout is not torch.strided:
-            raise value_error(
-                self, f"weight must be a dense tensor of {d.dtype} on {d.device}, as x", f"{describe(weight)} on {weight.device}"
-            )
+            rule = f"weight must be a dense tensor of {d.dtype} on {d.device}, like x"
+            raise value_error(self, rule, f"{describe(weight)} on {weight.device}")
         return weight
 
     def _gradient_of_distance(self, cache: Any, gy: Tensor) -> Tensor:

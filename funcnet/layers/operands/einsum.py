@@ -17,7 +17,7 @@ from funcnet.value import frozen
 
 
 def _is_equation(got: Any) -> bool:
-    """Tell whether each letter occurs at most once in a part, and in at least two of the parts."""
+    """Return whether each letter occurs at most once in a part, and in at least two of the parts."""
     left, arrow, y = str(got).replace(" ", "").partition("->")
     parts = [*left.split(","), y]
     letters = {letter for part in parts for letter in part}
@@ -29,14 +29,14 @@ def _is_equation(got: Any) -> bool:
 
 @frozen
 class EinsumOperands(Operation):
-    """Sum of products of the operands by an equation: ``EinsumOperands("nqd,nkd->nqk")``.
+    """Sum of products of the operands, given as an equation: ``EinsumOperands("nqd,nkd->nqk")``.
 
         y   = Σ Π xᵢ                over the letters that y lacks
         gxᵢ = Σ gy Π_{j≠i} xⱼ       over the letters that xᵢ lacks
 
     Args:
         equation: The letters of each operand and of y. Each letter occurs once in a part, and in at least two parts. ``...``
-            stands for axes that all operands with it have in common.
+            matches axes that are the same in all operands that have it.
 
     Shape:
         (x₁, x₂, ...), tensors (...) → y (...)

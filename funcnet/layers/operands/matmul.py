@@ -15,19 +15,19 @@ from funcnet.value import frozen
 
 @frozen
 class MatMul(Operation):
-    """Matrix product of two operands, with the rules of ``torch.matmul``: axes before the last two are batch, and broadcast.
+    """Matrix product of two operands, with the rules of ``torch.matmul``: the axes before the last two are batch axes.
 
         y  = a b
         ga = gy bᵀ        gb = aᵀ gy
 
     Shape:
-        (a (..., n, k), b (..., k, m)) → y (..., n, m); a vector a is a row, a vector b a column, without that axis in y
+        (a (..., n, k), b (..., k, m)) → y (..., n, m); if a is a vector (k), y has no axis n; if b is one, y has no axis m
 
     Cache:
         The operands, not copied, and the shape of ``y``.
 
     Raises:
-        ValueError: If the last axis of a is not the last but one of b, or the batch axes do not broadcast.
+        ValueError: If the last axis of a does not match the second-to-last axis of b, or the batch axes do not broadcast.
 
     References:
         ``torch.matmul``.
@@ -54,4 +54,4 @@ class MatMul(Operation):
         return params, (ga.reshape(a.shape), gb.reshape(b.shape))
 
     def complaint(self, x: Operands) -> str:
-        return "the last axis of a must match the last but one of b, and the axes before them must broadcast"
+        return "the last axis of a must match the second-to-last axis of b, and the axes before them must broadcast"

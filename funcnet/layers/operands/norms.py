@@ -9,7 +9,7 @@ from torch import Tensor
 from funcnet.checks import check_gy
 from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.kernels.extremes import length
-from funcnet.layers.operands.distances import degree, norm_slope
+from funcnet.layers.operands.distances import degree, norm_derivative
 from funcnet.layers.operands.reductions import Reduction
 from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
@@ -24,7 +24,7 @@ class VectorNorm(Reduction):
 
     Args:
         dim: The axis, or a tuple of axes; ``None`` for all.
-        keepdim: Whether the reduced axes stay, with size 1.
+        keepdim: Whether to keep the reduced axes, with size 1.
         p: Exponent of the norm.
 
     Shape:
@@ -49,10 +49,10 @@ class VectorNorm(Reduction):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
         dims = self.dims(params, x)
         y = length(x, self.p, dims)
-        return rounded(self.given(y, dims), x), (x, y, tuple(dims))
+        return rounded(self.without_dims(y, dims), x), (x, y, tuple(dims))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         x, y, dims = cache
         shape = tuple([n for i, n in enumerate(y.shape) if self.keepdim or i not in dims])
         g = in_single(check_gy(self, gy, shape, x)).reshape(y.shape)
-        return params, rounded(g * norm_slope(x.to(y.dtype), y, self.p, [*dims]), x)
+        return params, rounded(g * norm_derivative(x.to(y.dtype), y, self.p, [*dims]), x)

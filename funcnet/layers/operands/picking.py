@@ -1,4 +1,4 @@
-"""Tuples of tensors: pick one entry, join tensors along an axis, or take them apart along one.
+"""Tuples of tensors: pick an entry, join tensors along an axis, or split a tensor into a tuple.
 
 The operands and x (...) have any shape.
 """
@@ -61,13 +61,13 @@ class Pick(Layer):
 
 @frozen
 class Stack(Operation):
-    """Join operands of one shape along a new axis.
+    """Stack operands of the same shape along a new axis.
 
         y   = (x₁ x₂ ...) along the new axis
-        gxᵢ = gy at i of that axis
+        gxᵢ = gy[i] along that axis
 
     Args:
-        dim: The place of the new axis in y.
+        dim: The position of the new axis in y.
 
     Shape:
         (x₁, x₂, ...), each (...) → y (..., operands, ...)
@@ -76,7 +76,7 @@ class Stack(Operation):
         The shape of ``y``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: If the operands do not have one shape, or too few axes.
+        ValueError: If the operands differ in shape, or have too few axes.
 
     References:
         ``torch.stack``.
@@ -103,15 +103,15 @@ class Stack(Operation):
         return params, check_gy(self, gy, *cache).unbind(self.dim)
 
     def complaint(self, x: tuple[Tensor, ...]) -> str | None:
-        return f"the operands must have one shape, with room for an axis {self.dim}"
+        return f"the operands must have the same shape, with room for an axis {self.dim}"
 
 
 @frozen
 class Unbind(Parts):
-    """Take x apart along the axis ``dim``, which is removed.
+    """Split x into its slices along the axis ``dim``, which is removed.
 
-        yᵢ = x at i of the axis
-        gx = (gy₁ gy₂ ...) stacked along it
+        yᵢ = x[i] along the axis
+        gx = (gy₁ gy₂ ...) stacked along the axis
 
     Args:
         dim: The axis.
@@ -158,7 +158,7 @@ class Concat(VariadicOperation):
         The sizes of the operands along the axis, the shape of ``y``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: If the operands differ in another axis.
+        ValueError: If the operands differ in the size of another axis.
 
     References:
         ``torch.cat``.

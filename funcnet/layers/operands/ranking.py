@@ -1,4 +1,4 @@
-"""Orders along an axis: cumulative sums, the largest elements with their positions, and elements at given positions.
+"""Cumulative sums, largest elements with their positions, and elements at given positions along an axis.
 
 x (..., n, ...) has n elements along the axis ``dim``. Positions are integers, without a gradient.
 """
@@ -99,7 +99,7 @@ class TopK(Ranked):
         dim: The axis.
         k: Number of elements.
         largest: Whether to take the largest, instead of the smallest.
-        sorted: Whether the elements are in order.
+        sorted: Whether to return the elements in sorted order.
 
     Shape:
         x (..., n, ...) → (y (..., k, ...), positions (..., k, ...))
@@ -131,7 +131,7 @@ class TopK(Ranked):
 
 @frozen
 class OneRanked(Ranked):
-    """Base of ranked layers with one element along the axis, which ``keepdim`` keeps with size 1."""
+    """Base of ranked layers that return one element along the axis; ``keepdim`` keeps the axis with size 1."""
 
     keepdim: bool = field(default=False, validator=flag)
 
@@ -148,7 +148,7 @@ class MaxWithIndices(OneRanked):
 
     Args:
         dim: The axis.
-        keepdim: Whether the axis stays, with size 1.
+        keepdim: Whether to keep the axis, with size 1.
 
     Shape:
         x (..., n, ...) → (y (..., ...), positions (..., ...))
@@ -180,7 +180,7 @@ class MinWithIndices(OneRanked):
 
     Args:
         dim: The axis.
-        keepdim: Whether the axis stays, with size 1.
+        keepdim: Whether to keep the axis, with size 1.
 
     Shape:
         x (..., n, ...) → (y (..., ...), positions (..., ...))
@@ -205,13 +205,13 @@ class MinWithIndices(OneRanked):
 
 @frozen
 class GatherElements(Along):
-    """Take the elements of x at the positions in an index, one for each element of the index.
+    """Gather elements of x along an axis, one for each position in an index.
 
         y[..., j, ...] = x[..., index[..., j, ...], ...]
         gx             = gy added at the positions, 0 elsewhere
 
     Args:
-        dim: The axis that the index counts along.
+        dim: The axis to gather along.
 
     Shape:
         (x (..., n, ...), index (..., m, ...)) → y (..., m, ...)
@@ -242,6 +242,6 @@ class GatherElements(Along):
 
     def complaint(self, x: Any) -> str | None:
         if not isinstance(x, tuple) or len(x) != 2 or floating_complaint(x[0]) or not isinstance(x[1], Tensor):
-            return "x must be a pair of a floating tensor and one of integers"
+            return "x must be a pair of a floating tensor and an integer tensor"
         rule = "the index must be int64, on the device of x, with as many axes, and only the axis gathered along may be longer"
         return axis_complaint(x[0], self.dim) or rule

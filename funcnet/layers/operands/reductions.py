@@ -1,6 +1,6 @@
-"""Reductions: one number for all elements along some axes of x (...); the other axes stay.
+"""Reductions of x (...): one number for all elements along some axes.
 
-n is the number of elements that are reduced to one. With ``keepdim`` the reduced axes stay, with size 1.
+n is the number of elements that are reduced to one. ``keepdim`` keeps the reduced axes, with size 1.
 """
 
 import math
@@ -35,13 +35,13 @@ class Reduction(Layer):
         return self.dim is None or 0 in (self.dim if isinstance(self.dim, tuple) else (self.dim,))
 
     def dims(self, params: Params, x: Tensor) -> list[int]:
-        """Return the axes of x to reduce, counted from the first."""
+        """Return the axes of x to reduce, as numbers of at least 0."""
         count = require_dense(self, require_floating(self, params, x)).dim()
         named = self.dim if isinstance(self.dim, tuple) else range(count) if self.dim is None else (self.dim,)
         return [require_axis(self, x, d) % max(count, 1) for d in named]
 
-    def given(self, y: Tensor, dims: list[int]) -> Tensor:
-        """Return y, which has all axes, without the reduced ones unless ``keepdim`` keeps them."""
+    def without_dims(self, y: Tensor, dims: list[int]) -> Tensor:
+        """Return y without the reduced axes, which it has with size 1, unless ``keepdim`` keeps them."""
         shape = [n for i, n in enumerate(y.shape) if self.keepdim or i not in dims]
         return y.reshape(shape)
 
@@ -55,7 +55,7 @@ class Sum(Reduction):
 
     Args:
         dim: The axis, or a tuple of axes; ``None`` for all.
-        keepdim: Whether the reduced axes stay, with size 1.
+        keepdim: Whether to keep the reduced axes, with size 1.
 
     Shape:
         x (...) → y (...) without the reduced axes
@@ -90,7 +90,7 @@ class Mean(Reduction):
 
     Args:
         dim: The axis, or a tuple of axes; ``None`` for all.
-        keepdim: Whether the reduced axes stay, with size 1.
+        keepdim: Whether to keep the reduced axes, with size 1.
 
     Shape:
         x (...) → y (...) without the reduced axes
@@ -136,7 +136,7 @@ class Prod(Reduction):
 
     Args:
         dim: The axis, or a tuple of axes; ``None`` for all.
-        keepdim: Whether the reduced axes stay, with size 1.
+        keepdim: Whether to keep the reduced axes, with size 1.
 
     Shape:
         x (...) → y (...) without the reduced axes
@@ -159,7 +159,7 @@ class Prod(Reduction):
         factors = _flattened(x, dims)
         y = factors.prod(-1, dtype=_accumulation_dtype(x)).to(x.dtype)
         y = y.reshape([1 if i in dims else n for i, n in enumerate(x.shape)])
-        given = self.given(y, dims)
+        given = self.without_dims(y, dims)
         return given, (x, tuple(given.shape), tuple(dims))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Shape, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
@@ -192,7 +192,7 @@ def _unflattened(g: Tensor, x: Tensor, dims: list[int]) -> Tensor:
 
 
 def _products_of_others(x: Tensor) -> Tensor:
-    """Return for each element the product of all others along the last axis: of those before it and those after it.
+    """Return for each element the product of all others along the last axis: those before it times those after it.
 
     This takes 0.97 ms for 1024×256. Torch, which searches for zeros and divides if there are none, takes 0.50 ms.
     """
@@ -202,6 +202,6 @@ def _products_of_others(x: Tensor) -> Tensor:
     return before * after
 
 
-def of_none(x: Tensor, dims: list[int], value: float) -> Tensor:
-    """Return the reduction of an empty x, which torch's kernels refuse."""
+def reduce_empty(x: Tensor, dims: list[int], value: float) -> Tensor:
+    """Return the reduction of an empty x, which torch's kernels reject."""
     return x.new_full([1 if i in dims else n for i, n in enumerate(x.shape)], value)

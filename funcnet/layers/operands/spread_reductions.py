@@ -1,4 +1,4 @@
-"""Reductions to the spread of the elements along some axes of x (...): variance and standard deviation.
+"""Variance and standard deviation along some axes of x (...).
 
 μ is the mean of the n elements, c the correction.
 """
@@ -14,7 +14,7 @@ from funcnet.contract import Grads, Params, Rng, Shape
 from funcnet.errors import value_error, whole
 from funcnet.kernels.extremes import for_squares
 from funcnet.kernels.operands import divisor
-from funcnet.layers.operands.reductions import Reduction, of_none
+from funcnet.layers.operands.reductions import Reduction, reduce_empty
 from funcnet.precision import in_single, rounded
 from funcnet.value import frozen
 
@@ -28,8 +28,8 @@ class Var(Reduction):
 
     Args:
         dim: The axis, or a tuple of axes; ``None`` for all.
-        keepdim: Whether the reduced axes stay, with size 1.
-        correction: 1 for the unbiased variance, 0 for that of a whole population.
+        keepdim: Whether to keep the reduced axes, with size 1.
+        correction: 1 for the unbiased variance, 0 for the variance of a whole population.
 
     Shape:
         x (...) → y (...) without the reduced axes
@@ -51,7 +51,7 @@ class Var(Reduction):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape]]:
         centred, variance, dims = _moments(self, params, x)
-        return self.given(variance, dims), (centred, tuple(dims))
+        return self.without_dims(variance, dims), (centred, tuple(dims))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         centred, dims = cache
@@ -72,8 +72,8 @@ class Std(Reduction):
 
     Args:
         dim: The axis, or a tuple of axes; ``None`` for all.
-        keepdim: Whether the reduced axes stay, with size 1.
-        correction: 1 for the square root of the unbiased variance, 0 for that of a whole population.
+        keepdim: Whether to keep the reduced axes, with size 1.
+        correction: 1 for the square root of the unbiased variance, 0 for the standard deviation of a whole population.
 
     Shape:
         x (...) → y (...) without the reduced axes
@@ -95,12 +95,12 @@ class Std(Reduction):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Shape]]:
         centred, y, dims = _moments(self, params, x)
-        return self.given(y, dims), (centred, y, tuple(dims))
+        return self.without_dims(y, dims), (centred, y, tuple(dims))
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         centred, y, dims = cache
         n = math.prod([centred.shape[d] for d in dims if centred.dim()]) - self.correction
-        gy = in_single(check_gy(self, gy, self.given(y, list(dims)).shape, y)).reshape(y.shape)
+        gy = in_single(check_gy(self, gy, self.without_dims(y, list(dims)).shape, y)).reshape(y.shape)
         return params, rounded(torch.where(y == 0, 0.0, gy / divisor(y, gy) / n) * centred, centred)
 
 
@@ -108,11 +108,11 @@ def _moments(layer: Var | Std, params: Params, x: Tensor) -> tuple[Tensor, Tenso
     """Return x - μ, y with all axes, and the axes; for equal elements x - μ is 0, without rounding errors."""
     dims = layer.dims(params, x)
     if not x.numel():
-        return x, of_none(x, dims, math.nan), dims
+        return x, reduce_empty(x, dims, math.nan), dims
     if math.prod([x.shape[d] for d in dims if x.dim()]) <= layer.correction:
         rule = f"x must have more than correction={layer.correction} elements along the axes"
         raise value_error(layer, rule, came(x))
-    moments = torch.std_mean if isinstance(layer, Std) else torch.var_mean  # the square of a deviation may overflow
+    moments = torch.std_mean if isinstance(layer, Std) else torch.var_mean  # for Std: the variance could overflow
     wide = for_squares(x)
     y, mean = moments(wide, dims, correction=layer.correction, keepdim=True)
     return rounded(wide - mean, x), rounded(y, x), dims

@@ -1,4 +1,4 @@
-"""Adaptive pooling: a given number of windows that cover x, as even as possible.
+"""Adaptive pooling: a given number of windows, as even as possible, covers x.
 
 x (N, channels, ...) or (channels, ...). The indices t and i have one number for each axis (one to three). W[t] is the set of
 elements in window t, and |W[t]| their number.
@@ -69,7 +69,7 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
         gx[i] = Σ gy[t] / |W[t]| over the t whose window contains i
 
     Rows and channels are pooled separately. W[t] runs from ⌊t L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The
-    windows are as even as possible, and may overlap.
+    windows are as even as possible, and can overlap.
 
     Args:
         output_size: Number of windows; ``None`` for the length of x.
@@ -102,7 +102,7 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
         gx[i] = Σ gy[t] / |W[t]| over the t whose window contains i
 
     Rows and channels are pooled separately. t and i are pairs of indices, one for each axis. Along each axis, W[t] runs from ⌊t L
-    / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap.
+    / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and can overlap.
 
     Args:
         output_size: Number of windows; one number for both axes, or a tuple of two; ``None`` for the length of x.
@@ -135,7 +135,7 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPool):
         gx[i] = Σ gy[t] / |W[t]| over the t whose window contains i
 
     Rows and channels are pooled separately. t and i are triples of indices, one for each axis. Along each axis, W[t] runs from ⌊t
-    L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap.
+    L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and can overlap.
 
     Args:
         output_size: Number of windows; one number for all axes, or a tuple of three; ``None`` for the length of x.
@@ -185,11 +185,11 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
         gx[i] = Σ gy[t] over the t whose maximum is at i
 
     Rows and channels are pooled separately. W[t] runs from ⌊t L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The
-    windows are as even as possible, and may overlap. Among equal elements, the first one counts.
+    windows are as even as possible, and can overlap. Ties go to the first element.
 
     Args:
         output_size: Number of windows; ``None`` for the length of x.
-        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels.
+        return_indices: Whether y is a pair (values, indices). The indices are positions in the flattened axes after the channels.
 
     Shape:
         x (N, channels, L) → y (N, channels, output_size), or both without N; with ``return_indices`` a pair of them.
@@ -215,12 +215,12 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
         gx[i] = Σ gy[t] over the t whose maximum is at i
 
     Rows and channels are pooled separately. t and i are pairs of indices, one for each axis. Along each axis, W[t] runs from ⌊t L
-    / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap. Among equal
-    elements, the first one counts.
+    / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and can overlap. Ties go to the
+    first element.
 
     Args:
         output_size: Number of windows; one number for both axes, or a tuple of two; ``None`` for the length of x.
-        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels.
+        return_indices: Whether y is a pair (values, indices). The indices are positions in the flattened axes after the channels.
 
     Shape:
         x (N, channels, H, W) → y (N, channels, *output_size), or both without N; with ``return_indices`` a pair of them.
@@ -246,12 +246,12 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
         gx[i] = Σ gy[t] over the t whose maximum is at i
 
     Rows and channels are pooled separately. t and i are triples of indices, one for each axis. Along each axis, W[t] runs from ⌊t
-    L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and may overlap. Among equal
-    elements, the first one counts.
+    L / T⌋ to ⌈(t + 1) L / T⌉ - 1, for T windows on length L. The windows are as even as possible, and can overlap. Ties go to the
+    first element.
 
     Args:
         output_size: Number of windows; one number for all axes, or a tuple of three; ``None`` for the length of x.
-        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels.
+        return_indices: Whether y is a pair (values, indices). The indices are positions in the flattened axes after the channels.
 
     Shape:
         x (N, channels, D, H, W) → y (N, channels, *output_size), or both without N; with ``return_indices`` a pair of them.

@@ -68,7 +68,7 @@ class AvgPool1d(_AvgPool):
         kernel_size: Size of the window.
         stride: Step from one window to the next; ``None`` for ``kernel_size``.
         padding: Number of zeros before and after x, at most half of ``kernel_size``.
-        ceil_mode: Whether the last window may reach beyond the end of x.
+        ceil_mode: Whether the last window can reach beyond the end of x.
         count_include_pad: Whether m[t] counts the padding.
         divisor_override: Divisor to use instead of m[t]; ``torch.nn.AvgPool1d`` has no such argument.
 
@@ -107,7 +107,7 @@ class AvgPool2d(_AvgPool):
         kernel_size: Size of the window; one number for both axes, or a tuple of two.
         stride: Step from one window to the next; one number for both axes, or a tuple of two; ``None`` for ``kernel_size``.
         padding: Number of zeros before and after x, at most half of ``kernel_size``; one number for both axes, or a tuple of two.
-        ceil_mode: Whether the last window may reach beyond the end of x.
+        ceil_mode: Whether the last window can reach beyond the end of x.
         count_include_pad: Whether m[t] counts the padding.
         divisor_override: Divisor to use instead of m[t]; ``None`` to divide by m[t].
 
@@ -147,7 +147,7 @@ class AvgPool3d(_AvgPool):
         stride: Step from one window to the next; one number for all axes, or a tuple of three; ``None`` for ``kernel_size``.
         padding: Number of zeros before and after x, at most half of ``kernel_size``; one number for all axes, or a tuple of
             three.
-        ceil_mode: Whether the last window may reach beyond the end of x.
+        ceil_mode: Whether the last window can reach beyond the end of x.
         count_include_pad: Whether m[t] counts the padding.
         divisor_override: Divisor to use instead of m[t]; ``None`` to divide by m[t].
 
@@ -193,7 +193,7 @@ class SumPool1d(_SumPool):
         kernel_size: Size of the window.
         stride: Step from one window to the next; ``None`` for ``kernel_size``.
         padding: Number of zeros before and after x, at most half of ``kernel_size``.
-        ceil_mode: Whether the last window may reach beyond the end of x.
+        ceil_mode: Whether the last window can reach beyond the end of x.
 
     Shape:
         x (N, channels, L) → y (N, channels, L_out), or both without N.
@@ -226,7 +226,7 @@ class SumPool2d(_SumPool):
         kernel_size: Size of the window; one number for both axes, or a tuple of two.
         stride: Step from one window to the next; one number for both axes, or a tuple of two; ``None`` for ``kernel_size``.
         padding: Number of zeros before and after x, at most half of ``kernel_size``; one number for both axes, or a tuple of two.
-        ceil_mode: Whether the last window may reach beyond the end of x.
+        ceil_mode: Whether the last window can reach beyond the end of x.
 
     Shape:
         x (N, channels, H, W) → y (N, channels, H_out, W_out), or both without N.
@@ -260,7 +260,7 @@ class SumPool3d(_SumPool):
         stride: Step from one window to the next; one number for all axes, or a tuple of three; ``None`` for ``kernel_size``.
         padding: Number of zeros before and after x, at most half of ``kernel_size``; one number for all axes, or a tuple of
             three.
-        ceil_mode: Whether the last window may reach beyond the end of x.
+        ceil_mode: Whether the last window can reach beyond the end of x.
 
     Shape:
         x (N, channels, D, H, W) → y (N, channels, D_out, H_out, W_out), or both without N.

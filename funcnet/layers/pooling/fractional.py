@@ -1,4 +1,4 @@
-"""Fractional pooling: the largest elements of windows at random positions, whose number need not divide the length of x.
+"""Fractional pooling: the largest elements of windows at random positions; their number need not divide the length of x.
 
 x (N, channels, ...) or (channels, ...). The indices t, k and i have one number for each axis (two or three).
 """
@@ -86,7 +86,7 @@ class _FractionalMaxPool(Windowed):
 
     @property
     def least_lengths(self) -> Shape:
-        """The least lengths of x that fit all windows, and at least one; over three axes torch requires one element more."""
+        """The least lengths of x for all windows, and at least one; over three axes torch requires one more element."""
         margins = [k - (self.axes == 2) for k in each(self.kernel_size, self.axes)]
         if self.output_ratio is None:
             return tuple([n + margin for n, margin in zip(each(self.output_size, self.axes), margins, strict=True)])
@@ -94,7 +94,7 @@ class _FractionalMaxPool(Windowed):
 
 
 def _least_length(ratio: float, margin: int) -> int:
-    """Return the least length n with 1 ≤ ⌊n ratio⌋ ≤ n - margin; rounding makes a quotient only a first guess."""
+    """Return the least length n with 1 ≤ ⌊n ratio⌋ ≤ n - margin; due to rounding, a quotient is only a first guess."""
     near = max(int(1 / ratio) - 1, int((margin - 1) / (1 - ratio)) - 1, 1)
     return next(n for n in itertools.count(near) if 1 <= int(n * ratio) <= n - margin)
 
@@ -107,16 +107,17 @@ class FractionalMaxPool2d(_FractionalMaxPool):
         gx[i] = Σ gy[t] over the t whose maximum is at i         α = (L - K) / (T - 1), u uniform in [0, 1)
 
     Rows and channels are pooled separately. t, k and i are pairs of indices, one for each axis. Along each axis there are T
-    windows of K elements on length L. The random number u is drawn for each row, channel and axis, and is a pure function of the
-    key. ``inference()`` returns the layer with ``sample=0.5``. Among equal elements, the first one counts.
+    windows of K elements on length L. Each row, channel and axis has its own random number u, a pure function of the key.
+    ``inference()`` returns the layer with ``sample=0.5``. Ties go to the first element.
 
     Args:
         kernel_size: Size K of the window; one number for both axes, or a tuple of two.
         output_size: Number T of windows; one number for both axes, or a tuple of two. Give this or ``output_ratio``.
-        output_ratio: Number of windows over the length of x, above 0 and below 1; one number for both axes, or a tuple of two.
-        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels, as
-            ``MaxUnpool2d`` takes them.
-        sample: A number for every u, at least 0 and below 1; the layer then needs no key. ``None`` to draw.
+        output_ratio: Number of windows as a fraction of the length of x, above 0 and below 1; one number for both axes, or a
+            tuple of two.
+        return_indices: Whether y is a pair (values, indices). The indices are positions in the flattened axes after the channels,
+            as ``MaxUnpool2d`` expects.
+        sample: A fixed value of every u, at least 0 and below 1, with which the layer needs no key; ``None`` for random values.
 
     Shape:
         x (N, channels, H, W) → y (N, channels, *output_size), or both without N; with ``return_indices`` a pair of them.
@@ -147,16 +148,17 @@ class FractionalMaxPool3d(_FractionalMaxPool):
         gx[i] = Σ gy[t] over the t whose maximum is at i         α = (L - K) / (T - 1), u uniform in [0, 1)
 
     Rows and channels are pooled separately. t, k and i are triples of indices, one for each axis. Along each axis there are T
-    windows of K elements on length L. The random number u is drawn for each row, channel and axis, and is a pure function of the
-    key. ``inference()`` returns the layer with ``sample=0.5``. Among equal elements, the first one counts.
+    windows of K elements on length L. Each row, channel and axis has its own random number u, a pure function of the key.
+    ``inference()`` returns the layer with ``sample=0.5``. Ties go to the first element.
 
     Args:
         kernel_size: Size K of the window; one number for all axes, or a tuple of three.
         output_size: Number T of windows; one number for all axes, or a tuple of three. Give this or ``output_ratio``.
-        output_ratio: Number of windows over the length of x, above 0 and below 1; one number for all axes, or a tuple of three.
-        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels, as
-            ``MaxUnpool3d`` takes them.
-        sample: A number for every u, at least 0 and below 1; the layer then needs no key. ``None`` to draw.
+        output_ratio: Number of windows as a fraction of the length of x, above 0 and below 1; one number for all axes, or a tuple
+            of three.
+        return_indices: Whether y is a pair (values, indices). The indices are positions in the flattened axes after the channels,
+            as ``MaxUnpool3d`` expects.
+        sample: A fixed value of every u, at least 0 and below 1, with which the layer needs no key; ``None`` for random values.
 
     Shape:
         x (N, channels, D, H, W) → y (N, channels, *output_size), or both without N; with ``return_indices`` a pair of them.

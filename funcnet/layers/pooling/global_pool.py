@@ -17,7 +17,7 @@ from funcnet.value import frozen
 
 @frozen
 class _Global(Layer):
-    """Pooling over all axes after the channels."""
+    """Base of pooling over all axes after the channels."""
 
     keepdim: bool = field(default=False, validator=flag)
 
@@ -28,7 +28,7 @@ class _Global(Layer):
     def _pooled_axes(self, params: Params, x: Tensor) -> Shape:
         """Return the axes after the channels."""
         if require_dense_floating(self, params, x).dim() < 3:
-            raise Misfit  # without axes torch would reduce all of them
+            raise Misfit  # with an empty tuple of axes, torch would reduce all axes
         return tuple(range(2, x.dim()))
 
     def _column(self, gy: Tensor, shape: Shape, kind: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class GlobalMaxPool(_Global):
     """
 
     def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Tensor:
-        return x.amax(self._pooled_axes(params, x), self.keepdim)  # on 64×16×28×28 a twentieth of the time with indices
+        return x.amax(self._pooled_axes(params, x), self.keepdim)  # on 64×16×28×28, a twentieth of the time that indices take
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape, Tensor]]:
         axes = self._pooled_axes(params, x)

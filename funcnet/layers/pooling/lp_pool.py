@@ -60,7 +60,7 @@ class _LPPool(SlidingPool):
         return root(mean * math.prod(self._options[0]), self.norm_type)
 
     def _largest(self, x: Tensor) -> Tensor:
-        """Return the largest magnitude of each channel in float64, by which powers are scaled; 1 if it is 0 or infinite."""
+        """Return the largest magnitude of each channel in float64, to scale powers; 1 if it is 0 or infinite."""
         most = x.detach().double().abs().amax([*range(-self.axes, 0)], keepdim=True)
         return torch.where((most > 0) & (most < math.inf), most, 1.0)
 
@@ -75,14 +75,14 @@ class LPPool1d(_LPPool):
     Rows and channels are pooled separately. L_out = ⌊(L - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, and each
     element of the last window beyond the end counts as the mean of xᵖ over the elements inside.
 
-    As in torch.nn, no absolute value is taken. With negative elements an odd p may give a negative sum, whose root is NaN, and a
-    fractional p gives NaN for each of them. A window whose sum is 0 has gradient 0, unless p is 1.
+    As in torch.nn, no absolute value is taken. With negative elements, an odd p can give a negative sum, whose root is NaN, and a
+    fractional p gives NaN in every window that contains one. A window whose sum is 0 has gradient 0, unless p is 1.
 
     Args:
         norm_type: The exponent p, above 0.
         kernel_size: Size of the window.
         stride: Step from one window to the next; ``None`` for ``kernel_size``.
-        ceil_mode: Whether the last window may reach beyond the end of x.
+        ceil_mode: Whether the last window can reach beyond the end of x.
 
     Shape:
         x (N, channels, L) → y (N, channels, L_out), or both without N.
@@ -111,14 +111,14 @@ class LPPool2d(_LPPool):
     is ⌊(length - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, and each element of the last window beyond the end
     counts as the mean of xᵖ over the elements inside.
 
-    As in torch.nn, no absolute value is taken. With negative elements an odd p may give a negative sum, whose root is NaN, and a
-    fractional p gives NaN for each of them. A window whose sum is 0 has gradient 0, unless p is 1.
+    As in torch.nn, no absolute value is taken. With negative elements, an odd p can give a negative sum, whose root is NaN, and a
+    fractional p gives NaN in every window that contains one. A window whose sum is 0 has gradient 0, unless p is 1.
 
     Args:
         norm_type: The exponent p, above 0.
         kernel_size: Size of the window; one number for both axes, or a tuple of two.
         stride: Step from one window to the next; one number for both axes, or a tuple of two; ``None`` for ``kernel_size``.
-        ceil_mode: Whether the last window may reach beyond the end of x.
+        ceil_mode: Whether the last window can reach beyond the end of x.
 
     Shape:
         x (N, channels, H, W) → y (N, channels, H_out, W_out), or both without N.
@@ -147,14 +147,14 @@ class LPPool3d(_LPPool):
     y is ⌊(length - kernel_size) / stride⌋ + 1; ``ceil_mode`` rounds up instead, and each element of the last window beyond the
     end counts as the mean of xᵖ over the elements inside.
 
-    As in torch.nn, no absolute value is taken. With negative elements an odd p may give a negative sum, whose root is NaN, and a
-    fractional p gives NaN for each of them. A window whose sum is 0 has gradient 0, unless p is 1.
+    As in torch.nn, no absolute value is taken. With negative elements, an odd p can give a negative sum, whose root is NaN, and a
+    fractional p gives NaN in every window that contains one. A window whose sum is 0 has gradient 0, unless p is 1.
 
     Args:
         norm_type: The exponent p, above 0.
         kernel_size: Size of the window; one number for all axes, or a tuple of three.
         stride: Step from one window to the next; one number for all axes, or a tuple of three; ``None`` for ``kernel_size``.
-        ceil_mode: Whether the last window may reach beyond the end of x.
+        ceil_mode: Whether the last window can reach beyond the end of x.
 
     Shape:
         x (N, channels, D, H, W) → y (N, channels, D_out, H_out, W_out), or both without N.

@@ -39,17 +39,17 @@ class MinPool1d(_MinPool):
         gx[i] = Σ gy[t] over the t whose minimum is at i
 
     Rows and channels are pooled separately. L_out = ⌊(L + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1;
-    ``ceil_mode`` rounds up instead, but no window begins in the padding at the end. Among equal elements, the first one counts;
-    among NaNs, the last one.
+    ``ceil_mode`` rounds up instead, but no window begins in the padding at the end. Ties go to the first element; among several
+    NaNs, the last one counts.
 
     Args:
         kernel_size: Size of the window.
         stride: Step from one window to the next; ``None`` for ``kernel_size``.
         padding: Number of elements of ∞ before and after x, at most half of ``kernel_size``.
         dilation: Step between the elements of a window.
-        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels, as
-            ``MaxUnpool1d`` takes them.
-        ceil_mode: Whether the last window may reach beyond the end of x.
+        return_indices: Whether y is a pair (values, indices). The indices are positions in the flattened axes after the channels,
+            as ``MaxUnpool1d`` expects.
+        ceil_mode: Whether the last window can reach beyond the end of x.
 
     Shape:
         x (N, channels, L) → y (N, channels, L_out), or both without N; with ``return_indices`` a pair of them.
@@ -80,7 +80,7 @@ class MinPool2d(_MinPool):
 
     Rows and channels are pooled separately. t, k and i are pairs of indices, one for each axis. Along each axis, the length of y
     is ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window begins
-    in the padding at the end. Among equal elements, the first one counts; among NaNs, the last one.
+    in the padding at the end. Ties go to the first element; among several NaNs, the last one counts.
 
     Args:
         kernel_size: Size of the window; one number for both axes, or a tuple of two.
@@ -88,9 +88,9 @@ class MinPool2d(_MinPool):
         padding: Number of elements of ∞ before and after x, at most half of ``kernel_size``; one number for both axes, or a tuple
             of two.
         dilation: Step between the elements of a window; one number for both axes, or a tuple of two.
-        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels, as
-            ``MaxUnpool2d`` takes them.
-        ceil_mode: Whether the last window may reach beyond the end of x.
+        return_indices: Whether y is a pair (values, indices). The indices are positions in the flattened axes after the channels,
+            as ``MaxUnpool2d`` expects.
+        ceil_mode: Whether the last window can reach beyond the end of x.
 
     Shape:
         x (N, channels, H, W) → y (N, channels, H_out, W_out), or both without N; with ``return_indices`` a pair of them.
@@ -121,7 +121,7 @@ class MinPool3d(_MinPool):
 
     Rows and channels are pooled separately. t, k and i are triples of indices, one for each axis. Along each axis, the length of
     y is ⌊(length + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1; ``ceil_mode`` rounds up instead, but no window
-    begins in the padding at the end. Among equal elements, the first one counts; among NaNs, the last one.
+    begins in the padding at the end. Ties go to the first element; among several NaNs, the last one counts.
 
     Args:
         kernel_size: Size of the window; one number for all axes, or a tuple of three.
@@ -129,9 +129,9 @@ class MinPool3d(_MinPool):
         padding: Number of elements of ∞ before and after x, at most half of ``kernel_size``; one number for all axes, or a tuple
             of three.
         dilation: Step between the elements of a window; one number for all axes, or a tuple of three.
-        return_indices: Whether y is a pair (values, indices). The indices count in the flattened axes after the channels, as
-            ``MaxUnpool3d`` takes them.
-        ceil_mode: Whether the last window may reach beyond the end of x.
+        return_indices: Whether y is a pair (values, indices). The indices are positions in the flattened axes after the channels,
+            as ``MaxUnpool3d`` expects.
+        ceil_mode: Whether the last window can reach beyond the end of x.
 
     Shape:
         x (N, channels, D, H, W) → y (N, channels, D_out, H_out, W_out), or both without N; with ``return_indices`` a pair of

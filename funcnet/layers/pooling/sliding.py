@@ -1,4 +1,4 @@
-"""The options that poolings with sliding windows have in common, as the kernels take them."""
+"""SlidingPool: the options that all pooling layers with sliding windows share, in the form that the kernels expect."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from funcnet.value import frozen
 
 @frozen
 class SlidingPool(Windowed):
-    """Pooling of windows that slide along x."""
+    """Base of pooling layers whose windows slide along x."""
 
     _options: tuple[Any, ...] = field(init=False, eq=False)
 
     def _set_options(self, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, *more: Any) -> None:
-        """Set the arguments of the kernels that follow x; a stride of ``None`` is the size of the kernel."""
+        """Set the kernels' arguments after x; a stride of ``None`` means the kernel size."""
         kernel, pads = each(kernel_size, self.axes), each(padding, self.axes)
         if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
             raise fields_error(self, "padding must be at most half of kernel_size", "padding", "kernel_size")

@@ -1,4 +1,4 @@
-"""Unpooling: each element goes back to the position where a max pooling found it, and the rest is 0.
+"""Unpooling: each element goes back to the position at which max pooling found it, and the rest is 0.
 
 x and its indices are (N, channels, ...), or without N; y has other lengths after the channels.
 """
@@ -20,7 +20,7 @@ from funcnet.value import frozen
 
 @frozen
 class _MaxUnpool(Windowed):
-    """Partial inverse of a max pooling along ``axes`` axes."""
+    """Partial inverse of max pooling along ``axes`` axes."""
 
     kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
     stride: Sizes | None = field(default=None, converter=hashable, validator=whole_numbers(1, optional=True))
@@ -48,11 +48,11 @@ class _MaxUnpool(Windowed):
     def complaint(self, x: Any) -> str | None:
         tensors = isinstance(x, tuple) and len(x) in (2, 3) and all([isinstance(one, Tensor) for one in x[1:]])  # noqa: C419
         if not tensors or x[1].dtype is not torch.int64:
-            return "x must be a pair (x, indices), as a max pooling with return_indices returns it"
+            return "x must be a pair (x, indices), as max pooling with return_indices=True returns it"
         if axes_complaint(x[0], self.axes):
             return axes_complaint(x[0], self.axes)
         if x[1].is_nested or x[1].layout is not torch.strided or x[1].is_meta:
-            return None  # their numbers cannot be read
+            return None  # their values cannot be read
         if x[0].shape != x[1].shape:
             return f"x and indices must have the same shape, not {tuple(x[0].shape)} and {tuple(x[1].shape)}"
         lengths = self._lengths(x[0], *x[2:])
@@ -65,7 +65,7 @@ class _MaxUnpool(Windowed):
         return each(self.kernel_size if self.stride is None else self.stride, self.axes)
 
     def _lengths(self, x: Tensor, like: Tensor | None = None) -> Shape:
-        """Return the lengths of y: those of ``like``, or ``output_size``, or those that the windows span."""
+        """Return the lengths of y: those of ``like``, else ``output_size``, else what the windows span."""
         if like is not None:
             return tuple(like.shape[-self.axes :])
         if self.output_size is not None:
@@ -78,7 +78,7 @@ class _MaxUnpool(Windowed):
         return tuple([(n - 1) * s - 2 * p + k for n, k, s, p in columns])
 
     def _may_have(self, x: Tensor, lengths: Shape) -> bool:
-        """Tell whether pooling an input of these lengths can have given x."""
+        """Return whether pooling an input of these lengths can result in x."""
         if len(lengths) != self.axes:
             return False
         rows = zip(lengths, self._usual_lengths(x), self._stride(), strict=True)
@@ -97,14 +97,14 @@ class MaxUnpool1d(_MaxUnpool):
     a stride, and gets no gradient.
 
     If windows overlap and two of them have the same maximum, it is written once, and the later one gets the gradient. (torch
-    gives it to both, and counts it twice.) With a stride of at least ``kernel_size`` the indices must be distinct, as such a
-    pooling returns them.
+    gives it to both, and counts it twice.) With a stride of at least ``kernel_size``, the indices must be distinct, as they are
+    when such a pooling returns them.
 
     Args:
         kernel_size: Size of the window.
         stride: Step from one window to the next; ``None`` for ``kernel_size``.
         padding: Padding of the pooling.
-        output_size: Length of y. ``torch.nn.MaxUnpool1d`` takes it in its call.
+        output_size: Length of y. In ``torch.nn.MaxUnpool1d`` it is an argument of the call.
 
     Shape:
         x, a pair of values (N, channels, L) and indices of the same shape → y (N, channels, L_out), or all without N.
@@ -139,14 +139,15 @@ class MaxUnpool2d(_MaxUnpool):
     a stride, and gets no gradient.
 
     If windows overlap and two of them have the same maximum, it is written once, and the later one gets the gradient. (torch
-    gives it to both, and counts it twice.) With a stride of at least ``kernel_size`` the indices must be distinct, as such a
-    pooling returns them.
+    gives it to both, and counts it twice.) With a stride of at least ``kernel_size``, the indices must be distinct, as they are
+    when such a pooling returns them.
 
     Args:
         kernel_size: Size of the window; one number for both axes, or a tuple of two.
         stride: Step from one window to the next; one number for both axes, or a tuple of two; ``None`` for ``kernel_size``.
         padding: Padding of the pooling; one number for both axes, or a tuple of two.
-        output_size: Length of y; one number for both axes, or a tuple of two. ``torch.nn.MaxUnpool2d`` takes it in its call.
+        output_size: Length of y; one number for both axes, or a tuple of two. In ``torch.nn.MaxUnpool2d`` it is an argument of
+            the call.
 
     Shape:
         x, a pair of values (N, channels, H, W) and indices of the same shape → y (N, channels, H_out, W_out), or all without N.
@@ -181,14 +182,15 @@ class MaxUnpool3d(_MaxUnpool):
     a stride, and gets no gradient.
 
     If windows overlap and two of them have the same maximum, it is written once, and the later one gets the gradient. (torch
-    gives it to both, and counts it twice.) With a stride of at least ``kernel_size`` the indices must be distinct, as such a
-    pooling returns them.
+    gives it to both, and counts it twice.) With a stride of at least ``kernel_size``, the indices must be distinct, as they are
+    when such a pooling returns them.
 
     Args:
         kernel_size: Size of the window; one number for all axes, or a tuple of three.
         stride: Step from one window to the next; one number for all axes, or a tuple of three; ``None`` for ``kernel_size``.
         padding: Padding of the pooling; one number for all axes, or a tuple of three.
-        output_size: Length of y; one number for all axes, or a tuple of three. ``torch.nn.MaxUnpool3d`` takes it in its call.
+        output_size: Length of y; one number for all axes, or a tuple of three. In ``torch.nn.MaxUnpool3d`` it is an argument of
+            the call.
 
     Shape:
         x, a pair of values (N, channels, D, H, W) and indices of the same shape → y (N, channels, D_out, H_out, W_out), or all

@@ -119,7 +119,7 @@ class _Cell(Layer):
         return rule or f"x must be an input, or {form} with states of its dtype and shape {(*one.shape[:-1], self.hidden_size)}"
 
     def _is_input(self, x: Any) -> bool:
-        """Tell whether x is an input, or an input and a state that fits it: kernels would broadcast other shapes."""
+        """Return whether x is an input, or an input and a state that fits it: kernels would broadcast other shapes."""
         is_lstm, one = self.kind == "lstm", x[0] if isinstance(x, tuple) and x else x
         if isinstance(x, tuple) and (len(x) != 2 or isinstance(x[1], tuple) != is_lstm):
             return False
@@ -226,7 +226,7 @@ class GRUCell(_Cell):
         p  = x Wᵀ + b                   s  = h Uᵀ + b'                         in three parts, one for each gate
         r  = σ(p + s)    z  = σ(p + s)    n  = tanh(p + r ⊙ s)
         h' = (1 - z) ⊙ n + z ⊙ h
-        gn = gh' ⊙ (1 - z) ⊙ (1 - n²)   gr = gn ⊙ s ⊙ r ⊙ (1 - r)              here s is the part of n
+        gn = gh' ⊙ (1 - z) ⊙ (1 - n²)   gr = gn ⊙ s ⊙ r ⊙ (1 - r)              here s is its third part, for n
         gz = gh' ⊙ (h - n) ⊙ z ⊙ (1 - z)
         gp = [gr, gz, gn]               gs = [gr, gz, gn ⊙ r]
         gW = Σ gp xᵀ    gU = Σ gs hᵀ    gb = Σ gp    gb' = Σ gs    gx = gp W    gh = gs U + gh' ⊙ z

@@ -1,8 +1,10 @@
 """RNN, LSTM and GRU: cells along a sequence, with the arguments, params and shapes of torch.nn.
 
-Each step is that of the cell in ``cells``, whose letters the formulas use: pₜ = xₜ Wᵀ + b, sₜ = hₜ₋₁ Uᵀ + b'.
-x (T, N, input_size) and y (T, N, hidden_size).
+Each step is a step of the cell in ``cells``. The formulas use the same letters: pₜ = xₜ Wᵀ + b, sₜ = hₜ₋₁ Uᵀ + b'. x (T, N,
+input_size) and y (T, N, hidden_size).
 """
+
+from typing import TYPE_CHECKING
 
 from attrs import field
 
@@ -19,13 +21,13 @@ class RNN(Recurrent):
         ghₜ = gyₜ + gpₜ₊₁ U                           gpₜ = ghₜ ⊙ (1 - hₜ²)
         gxₜ = gpₜ W    gW = Σₜ gpₜ xₜᵀ    gU = Σₜ gpₜ hₜ₋₁ᵀ    gb = gb' = Σₜ gpₜ
 
-    y comes with the last state, which continues a long sequence in the next call. ``Select(0)`` keeps only y. Each part of gy may
-    be ``None``, for zeros.
+    y comes with the last state, from which the next call can continue a long sequence. ``Select(0)`` keeps only y. Each part of
+    gy can be ``None``, for zeros.
 
     Args:
         input_size: Number of features of a step; ``None`` to infer it with ``infer_sizes``.
         hidden_size: Number of features of the state.
-        num_layers: Number of layers; each takes the outputs of the one below.
+        num_layers: Number of layers; each takes the outputs of the layer below.
         nonlinearity: ``"tanh"`` or ``"relu"``.
         bias: Whether to learn the biases b and b'.
         batch_first: Whether x is (N, T, input_size) instead of (T, N, input_size).
@@ -35,8 +37,8 @@ class RNN(Recurrent):
     Shape:
         x (T, N, input_size), (x, state) or (x, state, lengths) → (y, last state), y (T, N, hidden_size), with twice as many
         features if ``bidirectional``. The batch axis is optional. The state (layers · directions, N, hidden_size) is zeros by
-        default, or with ``None``. lengths (N,) are whole numbers: the steps of a row after its length leave the state unchanged
-        and give y = 0, and the reverse direction starts at the last valid step, as with torch's packed sequences.
+        default, and if it is ``None``. lengths (N,) are whole numbers: the steps of a row after its length leave the state
+        unchanged and give y = 0, and the reverse direction starts at the last valid step, as with torch's packed sequences.
 
     Params:
         weight_ih_l0: W (hidden_size, input_size), uniform in ±1 / √hidden_size. The names of the layers above end
@@ -47,7 +49,7 @@ class RNN(Recurrent):
         bias_hh_l0: b' (hidden_size,), the same; absent with ``bias=False``.
 
     Cache:
-        x, not copied; for each layer and direction its input, outputs and gates; what dropout kept.
+        x, not copied; for each layer and direction its input, outputs and gates; the dropout masks.
 
     Raises:
         ValueError: If the state or the lengths do not fit the sequence, or dropout has no key.
@@ -68,6 +70,20 @@ class RNN(Recurrent):
     dropout: float = field(default=0.0, validator=DROPOUT)
     bidirectional: bool = field(default=False, validator=flag)
 
+    if TYPE_CHECKING:  # a type checker would put inherited fields first
+
+        def __init__(
+            self,
+            input_size: int | None,
+            hidden_size: int,
+            num_layers: int = 1,
+            nonlinearity: str = "tanh",
+            bias: bool = True,
+            batch_first: bool = False,
+            dropout: float = 0.0,
+            bidirectional: bool = False,
+        ) -> None: ...
+
     @property
     def kind(self) -> str:
         return self.nonlinearity
@@ -82,13 +98,13 @@ class LSTM(Recurrent):
         ghₜ = gyₜ + gpₜ₊₁ U                           gmₜ = ghₜ,  or Vᵀ ghₜ;  gpₜ and gcₜ₋₁ from gmₜ and gcₜ as in ``LSTMCell``
         gxₜ = gpₜ W    gW = Σₜ gpₜ xₜᵀ    gU = Σₜ gpₜ hₜ₋₁ᵀ    gb = gb' = Σₜ gpₜ    gV = Σₜ ghₜ mₜᵀ
 
-    y comes with the last state (h, c), which continues a long sequence in the next call. ``Select(0)`` keeps only y. Each part of
-    gy may be ``None``, for zeros.
+    y comes with the last state (h, c), from which the next call can continue a long sequence. ``Select(0)`` keeps only y. Each
+    part of gy can be ``None``, for zeros.
 
     Args:
         input_size: Number of features of a step; ``None`` to infer it with ``infer_sizes``.
         hidden_size: Number of features of the state.
-        num_layers: Number of layers; each takes the outputs of the one below.
+        num_layers: Number of layers; each takes the outputs of the layer below.
         bias: Whether to learn the biases b and b'.
         batch_first: Whether x is (N, T, input_size) instead of (T, N, input_size).
         dropout: Probability of dropping an output between two layers. It needs a key, except after ``inference()``.
@@ -98,8 +114,9 @@ class LSTM(Recurrent):
     Shape:
         x (T, N, input_size), (x, state) or (x, state, lengths) → (y, last state), y (T, N, hidden_size), with twice as many
         features if ``bidirectional``. The batch axis is optional. The state is (h, c), each (layers · directions, N,
-        hidden_size), zeros by default, or with ``None``. With ``proj_size`` h and y have that many features. lengths (N,) are
-        whole numbers: the steps of a row from its length on leave the state and give y = 0.
+        hidden_size), zeros by default, and if it is ``None``. With ``proj_size`` h and y have that many features. lengths (N,)
+        are whole numbers: the steps of a row after its length leave the state unchanged and give y = 0, and the reverse direction
+        starts at the last valid step, as with torch's packed sequences.
 
     Params:
         weight_ih_l0: W (4 · hidden_size, input_size), uniform in ±1 / √hidden_size; rows in the order i f u o. The names of the
@@ -111,7 +128,7 @@ class LSTM(Recurrent):
         weight_hr_l0: V (proj_size, hidden_size), the same; only with ``proj_size``.
 
     Cache:
-        x, not copied; for each layer and direction its input, outputs, cell states and gates; what dropout kept.
+        x, not copied; for each layer and direction its input, outputs, cell states and gates; the dropout masks.
 
     Raises:
         ValueError: If ``proj_size`` is not below ``hidden_size``, the state or the lengths do not fit the sequence, or dropout
@@ -153,13 +170,13 @@ class GRU(Recurrent):
         ghₜ = gyₜ + gsₜ₊₁ U + ghₜ₊₁ ⊙ zₜ₊₁            gpₜ and gsₜ from ghₜ as in ``GRUCell``
         gxₜ = gpₜ W    gW = Σₜ gpₜ xₜᵀ    gU = Σₜ gsₜ hₜ₋₁ᵀ    gb = Σₜ gpₜ    gb' = Σₜ gsₜ
 
-    y comes with the last state, which continues a long sequence in the next call. ``Select(0)`` keeps only y. Each part of gy may
-    be ``None``, for zeros.
+    y comes with the last state, from which the next call can continue a long sequence. ``Select(0)`` keeps only y. Each part of
+    gy can be ``None``, for zeros.
 
     Args:
         input_size: Number of features of a step; ``None`` to infer it with ``infer_sizes``.
         hidden_size: Number of features of the state.
-        num_layers: Number of layers; each takes the outputs of the one below.
+        num_layers: Number of layers; each takes the outputs of the layer below.
         bias: Whether to learn the biases b and b'.
         batch_first: Whether x is (N, T, input_size) instead of (T, N, input_size).
         dropout: Probability of dropping an output between two layers. It needs a key, except after ``inference()``.
@@ -168,8 +185,8 @@ class GRU(Recurrent):
     Shape:
         x (T, N, input_size), (x, state) or (x, state, lengths) → (y, last state), y (T, N, hidden_size), with twice as many
         features if ``bidirectional``. The batch axis is optional. The state (layers · directions, N, hidden_size) is zeros by
-        default, or with ``None``. lengths (N,) are whole numbers: the steps of a row after its length leave the state unchanged
-        and give y = 0, and the reverse direction starts at the last valid step, as with torch's packed sequences.
+        default, and if it is ``None``. lengths (N,) are whole numbers: the steps of a row after its length leave the state
+        unchanged and give y = 0, and the reverse direction starts at the last valid step, as with torch's packed sequences.
 
     Params:
         weight_ih_l0: W (3 · hidden_size, input_size), uniform in ±1 / √hidden_size; rows in the order r z n. The names of the
@@ -180,8 +197,8 @@ class GRU(Recurrent):
         bias_hh_l0: b' (3 · hidden_size,), the same; absent with ``bias=False``.
 
     Cache:
-        x, not copied; for each layer and direction its input, outputs and gates, and the part of s that belongs to n; what
-        dropout kept.
+        x, not copied; for each layer and direction its input, outputs and gates, and the part of s that belongs to n; the dropout
+        masks.
 
     Raises:
         ValueError: If the state or the lengths do not fit the sequence, or dropout has no key.

@@ -1,7 +1,7 @@
 """Packing: sequences of several lengths in one tensor, with padding or without; pure functions on data.
 
-``pack_padded`` and ``pad_packed`` are inverse to each other, and each is the transpose of the other: the gradient of one is the
-other, applied to the gradient of its output. Recurrent nets take padded sequences and their lengths directly.
+``pack_padded`` and ``pad_packed`` are inverses and transposes of each other: the gradient of one is the other applied to the
+gradient of its output. Recurrent nets take padded sequences and their lengths directly.
 
 ``lengths`` (N,) are the numbers of steps of the sequences. Padded sequences are (T, N, ...), or (N, T, ...) with ``batch_first``.
 """
@@ -108,7 +108,7 @@ def unpad_sequence(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: b
 
 
 def pack_padded(x: Tensor, lengths: Tensor | Sequence[int], *, batch_first: bool = False) -> Tensor:
-    """Return the steps of padded sequences without the padding, as rows: those of step 0, then those of step 1, and so on.
+    """Return padded sequences without the padding, as rows: all of step 0, then all of step 1, and so on.
 
     For decreasing lengths this is the ``data`` of ``torch.nn.utils.rnn.pack_padded_sequence``. Other lengths are not sorted.
 

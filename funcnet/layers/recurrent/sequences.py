@@ -1,7 +1,7 @@
 """Cells along a sequence, in several layers and in one direction or both: the base class of RNN, LSTM and GRU.
 
-``nets`` has the formulas. The reverse direction runs from the last step to the first, and its outputs are joined to those of the
-other along the last axis. A layer takes the outputs of the one below, with dropout between them.
+``nets`` has the formulas. The reverse direction runs from the last step to the first, and its outputs are joined to the forward
+outputs along the last axis. Each layer takes the outputs of the layer below, after dropout.
 """
 
 from abc import abstractmethod
@@ -147,7 +147,7 @@ class Recurrent(Layer):
     def _parts(self, x: Any) -> tuple[Tensor, list[Any], Tensor | None]:
         """Return the sequence as (T, N, features), the states by number, and the mask of valid steps.
 
-        The other steps become zeros: multiplying by 0 would not remove infinities or NaN.
+        Steps that are not valid become zeros: multiplying by 0 would not remove infinities or NaN.
         """
         y, state, lengths = (*x, None)[:3] if isinstance(x, tuple) else (x, None, None)
         y = self._inward(y, x)
@@ -157,7 +157,7 @@ class Recurrent(Layer):
         return torch.where(mask, y, 0.0), self._split(state, y), mask
 
     def _check_lengths(self, x: Any) -> None:
-        """Refuse lengths outside the sequence, if reading them needs no wait for a device."""
+        """Raise ``ValueError`` for lengths outside the sequence, if they can be read without waiting for a device."""
         lengths = x[2] if isinstance(x, tuple) and len(x) == 3 else None
         if lengths is None or not is_plain(lengths):
             return
@@ -181,7 +181,7 @@ class Recurrent(Layer):
         return columns[0] if len(columns) == 1 else tuple(columns)
 
     def _incoming(self, cache: Cache, gy: Any) -> tuple[Tensor, list[Any]]:
-        """Return the two parts of gy as (T, N, features) and states by number, with zeros for ``None``."""
+        """Return the parts of gy, as (T, N, features) and as states by number, with zeros for ``None``."""
         x = cache[0]
         y = self._inward(_sequence(x), x)
         g, gstate = gy
@@ -227,7 +227,7 @@ class Recurrent(Layer):
         return shapes if out == self.hidden_size else {**shapes, _NAMES[4]: (out, self.hidden_size)}
 
     def _check_params(self, params: Params, like: Tensor) -> None:
-        """Refuse params of another shape or dtype in backward methods: oneDNN would read past their ends."""
+        """Check shapes and dtypes of params for backward methods: oneDNN would read past their ends."""
         for name, shape in self.param_shapes().items():
             check_param(self, params, name, shape, like)
 

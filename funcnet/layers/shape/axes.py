@@ -1,4 +1,4 @@
-"""Axes: remove, insert, permute or exchange them.
+"""Layers that remove, insert, permute or swap axes.
 
 x (...) has any shape.
 """
@@ -58,7 +58,7 @@ class Unsqueeze(Reshaping):
         gx = gy with the axes of x
 
     Args:
-        dim: The place of the new axis in y.
+        dim: The position of the new axis in y.
 
     Shape:
         x (..., ...) → y (..., 1, ...)
@@ -95,7 +95,7 @@ def _is_permutation(dims: Any) -> bool:
 
 @frozen
 class Permute(Layer):
-    """Put the axes in the order ``dims``.
+    """Permute the axes of x into the order ``dims``.
 
         y  = x with permuted axes
         gx = gy with the axes permuted back
@@ -104,7 +104,7 @@ class Permute(Layer):
         dims: The axes of x in their new order, all of them, including the batch axis 0.
 
     Shape:
-        x (...) → y (...), the size of axis i of y being that of axis dims[i] of x
+        x (...) → y (...); axis i of y is axis dims[i] of x
 
     Cache:
         The shape of ``y``, and an empty tensor of its dtype.
@@ -140,10 +140,10 @@ class Permute(Layer):
 
 @frozen
 class Transpose(SingleRule):
-    """Exchange the axes ``dim0`` and ``dim1``.
+    """Swap the axes ``dim0`` and ``dim1``.
 
-        y  = x with the two axes exchanged
-        gx = gy with the same two exchanged
+        y  = x with the two axes swapped
+        gx = gy with the same axes swapped
 
     Args:
         dim0: One axis.

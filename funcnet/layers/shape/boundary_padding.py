@@ -1,8 +1,9 @@
-"""Padding with elements of x itself: mirror images, or copies of the outermost elements.
+"""Padding with elements of x: mirror images (reflection), or copies of the outermost elements (replication).
 
     y[i] = x[f(i)]      gx[j] = Σ gy[i] over all i with f(i) = j
 
-Negative padding removes elements, as in torch: after reflection and replication (before wrap-around, see ``circular_padding``).
+Negative padding removes elements, as in torch. Here it does so after the reflection or replication; in ``circular_padding``,
+before the wrap-around.
 """
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from funcnet.value import frozen
 
 @frozen
 class Reflection(Pad):
-    """Padding with mirror images."""
+    """Base of padding with mirror images."""
 
     rule = "the padding must be less than the size of each axis, and must not remove all of it"
 
@@ -28,7 +29,7 @@ class Reflection(Pad):
 
 @frozen
 class Replication(Pad):
-    """Padding with the nearest elements."""
+    """Base of padding with copies of the outermost elements."""
 
     rule = "x must not be empty, and the padding must not remove a whole axis"
 
@@ -46,11 +47,11 @@ class ReflectionPad1d(Reflection):
         y[i]  = x[f(i)]       f(i) = i - l, mirrored at 0 and n - 1
         gx[j] = Σ gy[i]       over all i with f(i) = j
 
-    along each axis, for l elements added before its n elements.
+    The formulas hold along each padded axis: n is its size, and l the number of elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 2, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after the last axis: a pair, or one number for both. Negative numbers
+            remove elements.
 
     Shape:
         x (N, channels, length) or (channels, length) → y with longer axes
@@ -59,7 +60,7 @@ class ReflectionPad1d(Reflection):
         The shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: If the padding is not below the size of its axis, or removes the whole axis.
+        ValueError: If the padding is not smaller than its axis, or removes the whole axis.
 
     References:
         ``torch.nn.ReflectionPad1d``.
@@ -79,11 +80,11 @@ class ReflectionPad2d(Reflection):
         y[i]  = x[f(i)]       f(i) = i - l, mirrored at 0 and n - 1
         gx[j] = Σ gy[i]       over all i with f(i) = j
 
-    along each axis, for l elements added before its n elements.
+    The formulas hold along each padded axis: n is its size, and l the number of elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 4, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after each padded axis, starting with the last axis: a tuple of 4, or one
+            number for all. Negative numbers remove elements.
 
     Shape:
         x (N, channels, height, width) or (channels, height, width) → y with longer axes
@@ -92,7 +93,7 @@ class ReflectionPad2d(Reflection):
         The shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: If the padding is not below the size of its axis, or removes the whole axis.
+        ValueError: If the padding is not smaller than its axis, or removes the whole axis.
 
     References:
         ``torch.nn.ReflectionPad2d``.
@@ -112,11 +113,11 @@ class ReflectionPad3d(Reflection):
         y[i]  = x[f(i)]       f(i) = i - l, mirrored at 0 and n - 1
         gx[j] = Σ gy[i]       over all i with f(i) = j
 
-    along each axis, for l elements added before its n elements.
+    The formulas hold along each padded axis: n is its size, and l the number of elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 6, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after each padded axis, starting with the last axis: a tuple of 6, or one
+            number for all. Negative numbers remove elements.
 
     Shape:
         x (N, channels, depth, height, width) or (channels, depth, height, width) → y with longer axes
@@ -125,7 +126,7 @@ class ReflectionPad3d(Reflection):
         The shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: If the padding is not below the size of its axis, or removes the whole axis.
+        ValueError: If the padding is not smaller than its axis, or removes the whole axis.
 
     References:
         ``torch.nn.ReflectionPad3d``.
@@ -145,11 +146,11 @@ class ReplicationPad1d(Replication):
         y[i]  = x[f(i)]       f(i) = i - l, at least 0 and at most n - 1
         gx[j] = Σ gy[i]       over all i with f(i) = j
 
-    along each axis, for l elements added before its n elements.
+    The formulas hold along each padded axis: n is its size, and l the number of elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 2, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after the last axis: a pair, or one number for both. Negative numbers
+            remove elements.
 
     Shape:
         x (N, channels, length) or (channels, length) → y with longer axes
@@ -178,11 +179,11 @@ class ReplicationPad2d(Replication):
         y[i]  = x[f(i)]       f(i) = i - l, at least 0 and at most n - 1
         gx[j] = Σ gy[i]       over all i with f(i) = j
 
-    along each axis, for l elements added before its n elements.
+    The formulas hold along each padded axis: n is its size, and l the number of elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 4, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after each padded axis, starting with the last axis: a tuple of 4, or one
+            number for all. Negative numbers remove elements.
 
     Shape:
         x (N, channels, height, width) or (channels, height, width) → y with longer axes
@@ -211,11 +212,11 @@ class ReplicationPad3d(Replication):
         y[i]  = x[f(i)]       f(i) = i - l, at least 0 and at most n - 1
         gx[j] = Σ gy[i]       over all i with f(i) = j
 
-    along each axis, for l elements added before its n elements.
+    The formulas hold along each padded axis: n is its size, and l the number of elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 6, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after each padded axis, starting with the last axis: a tuple of 6, or one
+            number for all. Negative numbers remove elements.
 
     Shape:
         x (N, channels, depth, height, width) or (channels, depth, height, width) → y with longer axes

@@ -1,4 +1,4 @@
-"""Conversion of the dtype, for example from the bytes of an image to floating numbers.
+"""Conversion of the dtype, for example of image bytes to floating numbers.
 
 x (...) has any shape.
 """
@@ -15,12 +15,12 @@ from funcnet.value import frozen
 
 @frozen
 class Cast(Layer):
-    """Convert x, which holds floating numbers, integers or booleans, to a floating ``dtype``.
+    """Convert floating numbers, integers or booleans to a floating ``dtype``.
 
         y  = x, rounded to ``dtype``
         gx = gy in the dtype of x; ``None`` for integers and booleans
 
-    ``serial(Cast(torch.float32), Rescale(1 / 255), Conv2d(3, 8, 3))`` takes the bytes of images.
+    ``serial(Cast(torch.float32), Rescale(1 / 255), Conv2d(3, 8, 3))`` accepts images as bytes.
 
     Args:
         dtype: The floating dtype of y.
@@ -42,7 +42,7 @@ class Cast(Layer):
     """
 
     dtype: torch.dtype = field(
-        validator=valid_if(lambda got: isinstance(got, torch.dtype) and got.is_floating_point, "a floating one")
+        validator=valid_if(lambda got: isinstance(got, torch.dtype) and got.is_floating_point, "a floating dtype")
     )
 
     @property

@@ -15,7 +15,7 @@ from funcnet.value import frozen
 
 @frozen
 class Circular(Pad):
-    """Wrap-around padding."""
+    """Base of wrap-around padding."""
 
     rule = "the padding must be at most the remaining size of each axis"
 
@@ -28,16 +28,16 @@ class Circular(Pad):
 
 @frozen
 class CircularPad1d(Circular):
-    """Pad the last axis with the elements of x in wrap-around order.
+    """Pad the last axis with wrap-around, as if x were periodic.
 
         y[i]  = x[f(i)]       f(i) = (i - l) mod n
         gx[j] = Σ gy[i]       over all i with f(i) = j
 
-    along each axis, for l elements added before its n elements.
+    The formulas hold along each padded axis: n is its size, and l the number of elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 2, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after the last axis: a pair, or one number for both. Negative numbers
+            remove elements.
 
     Shape:
         x (N, channels, length) or (channels, length) → y with longer axes
@@ -61,16 +61,16 @@ class CircularPad1d(Circular):
 
 @frozen
 class CircularPad2d(Circular):
-    """Pad the last 2 axes with the elements of x in wrap-around order.
+    """Pad the last 2 axes with wrap-around, as if x were periodic.
 
         y[i]  = x[f(i)]       f(i) = (i - l) mod n
         gx[j] = Σ gy[i]       over all i with f(i) = j
 
-    along each axis, for l elements added before its n elements.
+    The formulas hold along each padded axis: n is its size, and l the number of elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 4, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after each padded axis, starting with the last axis: a tuple of 4, or one
+            number for all. Negative numbers remove elements.
 
     Shape:
         x (N, channels, height, width) or (channels, height, width) → y with longer axes
@@ -94,16 +94,16 @@ class CircularPad2d(Circular):
 
 @frozen
 class CircularPad3d(Circular):
-    """Pad the last 3 axes with the elements of x in wrap-around order.
+    """Pad the last 3 axes with wrap-around, as if x were periodic.
 
         y[i]  = x[f(i)]       f(i) = (i - l) mod n
         gx[j] = Σ gy[i]       over all i with f(i) = j
 
-    along each axis, for l elements added before its n elements.
+    The formulas hold along each padded axis: n is its size, and l the number of elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 6, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after each padded axis, starting with the last axis: a tuple of 6, or one
+            number for all. Negative numbers remove elements.
 
     Shape:
         x (N, channels, depth, height, width) or (channels, depth, height, width) → y with longer axes

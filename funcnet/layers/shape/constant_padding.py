@@ -1,7 +1,7 @@
-"""Padding of the last axes with a number, and the base class of all paddings.
+"""Padding of the last axes with a number, and the base class of all padding layers.
 
-With l elements before and n more elements in all, x (..., length) becomes y (..., length + n). Padding with elements of x itself
-is in ``boundary_padding`` and ``circular_padding``.
+With n added elements, l of them in front, x (..., length) becomes y (..., length + n). ``boundary_padding`` and
+``circular_padding`` pad with elements of x.
 """
 
 import math
@@ -19,7 +19,7 @@ from funcnet.layers.shape.reshaping import Shaped, SingleRule
 from funcnet.value import frozen
 
 
-def _padding(layer: "Pad", attribute: Any, got: Any) -> None:
+def _validate_padding(layer: "Pad", attribute: Any, got: Any) -> None:
     count = 2 * layer.axes
     rule = f"a whole number, or a tuple of {count} of them, the last axis first"
     valid_if(lambda _: is_whole_tuple(layer._pads()) and len(layer._pads()) == count, rule, most=MOST)(layer, attribute, got)
@@ -27,12 +27,12 @@ def _padding(layer: "Pad", attribute: Any, got: Any) -> None:
 
 @frozen
 class Pad(SingleRule):
-    """Base of paddings of the last ``axes`` axes, with numbers of elements before and after each, the last axis first."""
+    """Base of layers that pad the last ``axes`` axes: subclasses define ``pad`` and ``pad_backward``."""
 
-    padding: int | Shape = field(validator=_padding)
+    padding: int | Shape = field(validator=_validate_padding)
 
     axes: ClassVar[int]
-    more: ClassVar[tuple[float, float]] = (1, 2)  # axes that x may have before these: channels, and a batch
+    leading: ClassVar[tuple[float, float]] = (1, 2)  # least and largest number of axes before these: channels, or a batch too
 
     @abstractmethod
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
@@ -43,7 +43,7 @@ class Pad(SingleRule):
         """Return gx, with the given shape."""
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
-        least, most = self.axes + self.more[0], self.axes + self.more[1]
+        least, most = self.axes + self.leading[0], self.axes + self.leading[1]
         if not least <= require_floating(self, params, x).dim() <= most:
             raise value_error(self, f"x must have {least} or {'more' if math.isinf(most) else most} axes", came(x))
         return self.pad(x, list(self._pads())), (tuple(x.shape), kind_of(x))
@@ -61,9 +61,9 @@ class Pad(SingleRule):
 
 @frozen
 class ConstantLike(Pad):
-    """Padding with a number, for any number of axes."""
+    """Base of padding with a number; x can have any number of leading axes."""
 
-    more = (0, math.inf)
+    leading = (0, math.inf)
     rule = "the padding must not remove a whole axis"
 
     def pad(self, x: Tensor, pads: list[int]) -> Tensor:
@@ -80,14 +80,14 @@ class ConstantLike(Pad):
 class ZeroPad1d(ConstantLike):
     """Pad the last axis with zeros.
 
-        y[i]  = x[i - l], or 0 where there is no such element
+        y[i]  = x[i - l], or 0 outside x
         gx[j] = gy[j + l]
 
-    along each axis, for l elements added before it.
+    The formulas hold along each padded axis, with l elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 2, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after the last axis: a pair, or one number for both. Negative numbers
+            remove elements.
 
     Shape:
         x (..., length) → y with longer axes
@@ -112,14 +112,14 @@ class ZeroPad1d(ConstantLike):
 class ZeroPad2d(ConstantLike):
     """Pad the last 2 axes with zeros.
 
-        y[i]  = x[i - l], or 0 where there is no such element
+        y[i]  = x[i - l], or 0 outside x
         gx[j] = gy[j + l]
 
-    along each axis, for l elements added before it.
+    The formulas hold along each padded axis, with l elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 4, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after each padded axis, starting with the last axis: a tuple of 4, or one
+            number for all. Negative numbers remove elements.
 
     Shape:
         x (..., height, width) → y with longer axes
@@ -144,14 +144,14 @@ class ZeroPad2d(ConstantLike):
 class ZeroPad3d(ConstantLike):
     """Pad the last 3 axes with zeros.
 
-        y[i]  = x[i - l], or 0 where there is no such element
+        y[i]  = x[i - l], or 0 outside x
         gx[j] = gy[j + l]
 
-    along each axis, for l elements added before it.
+    The formulas hold along each padded axis, with l elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 6, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after each padded axis, starting with the last axis: a tuple of 6, or one
+            number for all. Negative numbers remove elements.
 
     Shape:
         x (..., depth, height, width) → y with longer axes
@@ -174,16 +174,16 @@ class ZeroPad3d(ConstantLike):
 
 @frozen
 class ConstantPad1d(ConstantLike):
-    """Pad the last axis with the number ``value``.
+    """Pad the last axis with ``value``.
 
-        y[i]  = x[i - l], or ``value`` where there is no such element
+        y[i]  = x[i - l], or ``value`` outside x
         gx[j] = gy[j + l]
 
-    along each axis, for l elements added before it.
+    The formulas hold along each padded axis, with l elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 2, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after the last axis: a pair, or one number for both. Negative numbers
+            remove elements.
         value: The number to pad with.
 
     Shape:
@@ -212,16 +212,16 @@ class ConstantPad1d(ConstantLike):
 
 @frozen
 class ConstantPad2d(ConstantLike):
-    """Pad the last 2 axes with the number ``value``.
+    """Pad the last 2 axes with ``value``.
 
-        y[i]  = x[i - l], or ``value`` where there is no such element
+        y[i]  = x[i - l], or ``value`` outside x
         gx[j] = gy[j + l]
 
-    along each axis, for l elements added before it.
+    The formulas hold along each padded axis, with l elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 4, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after each padded axis, starting with the last axis: a tuple of 4, or one
+            number for all. Negative numbers remove elements.
         value: The number to pad with.
 
     Shape:
@@ -250,16 +250,16 @@ class ConstantPad2d(ConstantLike):
 
 @frozen
 class ConstantPad3d(ConstantLike):
-    """Pad the last 3 axes with the number ``value``.
+    """Pad the last 3 axes with ``value``.
 
-        y[i]  = x[i - l], or ``value`` where there is no such element
+        y[i]  = x[i - l], or ``value`` outside x
         gx[j] = gy[j + l]
 
-    along each axis, for l elements added before it.
+    The formulas hold along each padded axis, with l elements added before it.
 
     Args:
-        padding: Numbers of elements to add before and after each axis, the last axis first: a tuple of 6, or one number for
-            all of them. Negative numbers remove elements.
+        padding: Numbers of elements to add before and after each padded axis, starting with the last axis: a tuple of 6, or one
+            number for all. Negative numbers remove elements.
         value: The number to pad with.
 
     Shape:

@@ -58,7 +58,7 @@ class ExpandWindow(SingleRule):
 
 
 def _shifted(x: Tensor, by: int) -> Tensor:
-    """Shift steps to later ones, or with a negative number to earlier ones, and fill with zeros."""
+    """Shift the rows of x by a number of steps, to earlier ones if it is negative, and fill with zeros."""
     steps = min(abs(by), x.shape[-2])
     none = x.new_zeros(*x.shape[:-2], steps, x.shape[-1])
     if by >= 0:

@@ -1,4 +1,4 @@
-"""Sampling: images read at computed places, as in a spatial transformer. Places are from -1 to 1 along each axis."""
+"""Sampling of images at computed locations, as in a spatial transformer. Locations run from -1 to 1 along each axis."""
 
 import torch
 from attrs import field
@@ -14,17 +14,17 @@ from funcnet.value import frozen
 
 @frozen
 class GridSample(Operation):
-    """Sample images at the places in a grid, as ``torch.nn.functional.grid_sample``.
+    """Sample images at the locations in a grid, as ``torch.nn.functional.grid_sample`` does.
 
         y[n, c, h, w]     = Σ a x[n, c, i, j]          over the neighbours (i, j) of grid[n, h, w], with their weights a
-        gx[n, c, i, j]    = Σ a gy[n, c, h, w]         over all places with the neighbour (i, j)
+        gx[n, c, i, j]    = Σ a gy[n, c, h, w]         over all locations with the neighbour (i, j)
         ggrid[n, h, w]    = Σ gy[n, c, h, w] x[n, c, i, j] ∂a/∂grid[n, h, w]      over channels and neighbours
 
-    A place is written with the last axis first; -1 is the beginning of an axis, 1 its end.
+    The first coordinate of a location is along the last axis, as in (x, y); -1 is the beginning of an axis, 1 its end.
 
     Args:
         mode: ``"bilinear"`` (trilinear for volumes), ``"nearest"``, whose gradient for the grid is 0, or ``"bicubic"``.
-        padding_mode: What is beyond the edges: ``"zeros"``, ``"border"`` or ``"reflection"``.
+        padding_mode: Values outside the image: ``"zeros"``, ``"border"`` or ``"reflection"``.
         align_corners: Whether -1 and 1 are the centers of the outermost elements, instead of their edges.
 
     Shape:
@@ -60,20 +60,20 @@ class GridSample(Operation):
         return params, kernels.grid_sample_backward(gy, images, grid, self.mode, self.padding_mode, self.align_corners)
 
     def complaint(self, x: tuple[Tensor, Tensor]) -> str:
-        axes = "(N, C, H, W) and (N, h, w, 2), or (N, C, D, H, W) and (N, d, h, w, 3), none of an image empty"
+        axes = "(N, C, H, W) and (N, h, w, 2), or (N, C, D, H, W) and (N, d, h, w, 3), and no axis of an image may be empty"
         volumes = x[0].dim() == 5 and self.mode == "bicubic"
         return 'with mode="bicubic" x must be images' if volumes else f"x must have the axes {axes}"
 
 
 @frozen
 class AffineGrid(Layer):
-    """Compute the places for ``GridSample`` with affine maps, as ``torch.nn.functional.affine_grid``.
+    """Compute a grid for ``GridSample`` from affine matrices, as ``torch.nn.functional.affine_grid`` does.
 
         y[n, h, w] = x[n] (x_w, y_h, 1)               with x_w, y_h spread over [-1, 1]
         gx[n]      = Σ gy[n, h, w] (x_w, y_h, 1)ᵀ     over h and w
 
     Args:
-        size: (h, w) for images or (d, h, w) for volumes, without torch's batch and channels.
+        size: (h, w) for images or (d, h, w) for volumes, without the batch and channels that torch expects.
         align_corners: As in the ``GridSample`` that follows.
 
     Shape:
@@ -114,7 +114,7 @@ class AffineGrid(Layer):
         return f"x must have the axes (N, {len(self.size)}, {len(self.size) + 1})"
 
     def _locations(self, like: Tensor) -> Tensor:
-        """Return (x, y, 1), or (x, y, z, 1), of all places as rows; a single place is in the middle."""
+        """Return (x, y, 1), or (x, y, z, 1), of all locations as rows; a single location along an axis is at its center."""
         spread = [torch.arange(1 - n, n, 2).to(like) / max(n - self.align_corners, 1) for n in self.size]
         grids = torch.meshgrid(*spread, indexing="ij")
         return torch.stack([*reversed(grids), torch.ones_like(grids[0])], -1).reshape(-1, len(self.size) + 1)

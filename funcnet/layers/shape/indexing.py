@@ -1,4 +1,4 @@
-"""Indexing: a part of x, x in parts, or one-hot vectors; the elements left out have the gradient 0.
+"""Indexing, splitting and one-hot encoding. Elements of x that y leaves out have the gradient 0.
 
 x (...) has any shape.
 """
@@ -23,7 +23,7 @@ _Parted = tuple[tuple[Shape, ...], Tensor]  # the shapes of the parts, and an em
 
 
 def _comparable(index: tuple[Part, ...]) -> tuple[Any, ...]:
-    """Write slices as tuples, since they have no hash before Python 3.12."""
+    """Convert slices to tuples: they are not hashable before Python 3.12."""
     return tuple([("slice", part.start, part.stop, part.step) if isinstance(part, slice) else part for part in index])
 
 
@@ -35,18 +35,18 @@ def _is_part(part: Any) -> bool:
 
 @frozen
 class Index(SingleRule):
-    """Take a part of x with ints, slices, ``...`` and ``None``.
+    """Index x with ints, slices, ``...`` and ``None``.
 
         y         = x[index]
         gx[index] = gy, 0 elsewhere
 
-    The batch axis comes first: ``Index[:, 0]``, which is short for ``Index((slice(None), 0))``.
+    ``Index[:, 0]`` is short for ``Index((slice(None), 0))``. The first entry indexes the batch axis.
 
     Args:
-        index: An int, a slice with a positive step, ``...``, ``None``, or a tuple of them, read as NumPy's basic indices.
+        index: An int, a slice with a positive step, ``...``, ``None``, or a tuple of them, as in NumPy's basic indexing.
 
     Shape:
-        x (...) → y of the shape of ``x[index]``, (...)
+        x (...) → y (...), with the shape of ``x[index]``
 
     Cache:
         The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
@@ -89,7 +89,7 @@ class Index(SingleRule):
 
 @frozen
 class Parts(Layer):
-    """Base of layers whose y is a tuple of parts of x along the axis ``dim``."""
+    """Base of layers that divide x along the axis ``dim``; y is a tuple of the parts."""
 
     @property
     @abstractmethod
@@ -133,10 +133,10 @@ class Split(Parts):
     """Split x into parts of given sizes along the axis ``dim``: the reverse of ``Concat``.
 
         y  = (x₁, x₂, ...) along the axis
-        gx = (gy₁ gy₂ ...) joined along it
+        gx = (gy₁ gy₂ ...) joined along the axis
 
     Args:
-        split_size: The size of each part, except a smaller last one; or a tuple of the sizes of all parts.
+        split_size: Size of each part, where the last can be smaller; or a tuple of the sizes of all parts.
         dim: The axis.
 
     Shape:
@@ -178,10 +178,11 @@ class Chunk(Parts):
     """Split x into ``chunks`` parts of equal size along the axis ``dim``.
 
         y  = (x₁, x₂, ...) along the axis
-        gx = (gy₁ gy₂ ...) joined along it
+        gx = (gy₁ gy₂ ...) joined along the axis
 
     Args:
-        chunks: Number of parts. There are fewer, and the last is smaller, if it does not divide the axis, as in ``torch.chunk``.
+        chunks: Number of parts. If it does not divide the axis, the last part is smaller, and there can be fewer parts, as in
+            ``torch.chunk``.
         dim: The axis.
 
     Shape:
@@ -215,8 +216,8 @@ class OneHot(Layer):
         y[..., c] = 1 where x = c, else 0
         gx is ``None``: x holds integers
 
-    Integers outside 0 to ``num_classes`` - 1 give zeros, without an error, as in ``jax.nn.one_hot``: no value is read. Unlike
-    that of ``torch.nn.functional.one_hot``, y is floating, for the layer that follows.
+    Integers outside 0 to ``num_classes`` - 1 give zeros and no error, as in ``jax.nn.one_hot``: a check would have to read the
+    values. Unlike ``torch.nn.functional.one_hot``, the layer returns floating numbers, ready for the next layer.
 
     Args:
         num_classes: Number of classes.
@@ -242,7 +243,7 @@ class OneHot(Layer):
     num_classes: int = field(validator=size)
     dtype: torch.dtype = field(
         default=torch.float32,
-        validator=valid_if(lambda got: isinstance(got, torch.dtype) and got.is_floating_point, "a floating one"),
+        validator=valid_if(lambda got: isinstance(got, torch.dtype) and got.is_floating_point, "a floating dtype"),
     )
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[()]]:

@@ -1,4 +1,4 @@
-"""Rearrangement and repetition: elements of x in another order, or several times.
+"""Layers that reorder or repeat the elements of x.
 
 x (...) has any shape.
 """
@@ -18,14 +18,14 @@ from funcnet.value import frozen
 
 @frozen
 class Roll(Layer):
-    """Shift x cyclically along axes: elements that leave at one end come in at the other.
+    """Shift x cyclically along axes: elements shifted out at one end come back in at the other.
 
         y[i]  = x[(i - shift) mod n]
         gx[i] = gy[(i + shift) mod n]          along each axis, of size n
 
     Args:
-        shifts: How far to shift, in elements: one number, or one for each axis.
-        dims: The axis or axes; by default x is shifted as if it were flat.
+        shifts: Number of elements to shift by: one number, or one for each axis.
+        dims: The axis or axes; by default x is flattened, shifted and reshaped back.
 
     Shape:
         x (...) → y (...)
@@ -110,14 +110,14 @@ class Flip(Layer):
 
 @frozen
 class MoveDim(Layer):
-    """Move axes to other places; the others keep their order.
+    """Move axes to other positions; the remaining axes keep their order.
 
         y  = x with moved axes
         gx = gy with the axes moved back
 
     Args:
         source: The axis or axes to move.
-        destination: Their places in y.
+        destination: Their positions in y.
 
     Shape:
         x (...) → y (...)
@@ -126,7 +126,7 @@ class MoveDim(Layer):
         The shape of ``y``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: If there are not as many places as axes.
+        ValueError: If there are not as many positions as axes.
 
     References:
         ``torch.movedim``.
@@ -140,7 +140,7 @@ class MoveDim(Layer):
 
     def __attrs_post_init__(self) -> None:
         if len(self.source) != len(self.destination):
-            raise fields_error(self, "there must be as many places as axes", "source", "destination")
+            raise fields_error(self, "there must be as many positions as axes", "source", "destination")
 
     @property
     def batch_dependent(self) -> bool:
@@ -203,14 +203,14 @@ class RepeatInterleave(Along):
 
 @frozen
 class SlidingWindow(Layer):
-    """Extract windows of x along an axis; the entries of a window are along a new last axis.
+    """Extract sliding windows of x along an axis; a new last axis holds the entries of each window.
 
         y[w, ..., i] = x[step w + i]
         gx[j]        = Σ gy[w, ..., i] over all w and i with step w + i = j
 
     Args:
         dimension: The axis.
-        size: Number of entries of a window.
+        size: Number of entries in a window.
         step: Number of entries from one window to the next.
 
     Shape:

@@ -1,6 +1,6 @@
-"""Reduction and repetition with a pattern of named axes, in the language of ``rearrange``.
+"""Reduction and repetition with a pattern of named axes, in the syntax of ``rearrange``.
 
-x (...) has the axes of the left side of the pattern, y those of the right side.
+x (...) has the axes on the left side of the pattern, y those on the right side.
 """
 
 import math
@@ -32,14 +32,14 @@ _KINDS: dict[str, type[Sum | Mean | Max | Min | Prod]] = {"sum": Sum, "mean": Me
 
 
 def _joined(sizes: Any, lengths: dict[str, int]) -> Any:
-    """Join sizes given as a tuple of pairs and by keyword; the validator judges anything but a tuple."""
+    """Join sizes given as pairs with sizes given by keyword; anything but a tuple is left for the validator to reject."""
     return (*sizes, *lengths.items()) if isinstance(sizes, tuple) else sizes
 
 
 def _reduction_sides(layer: Any) -> tuple[Side, ...]:
     sides = read_pattern(layer.pattern)
     if not sides or not set(names_in(sides[1])) <= set(names_in(sides[0])):
-        rule = 'pattern must be two sides, such as "n h w c -> n c", the right one with names from the left one only, once each'
+        rule = 'pattern must have two sides, such as "n h w c -> n c", with each name on the right also on the left, only once'
         raise value_error("Reduce", rule, repr(layer.pattern))
     return sides
 
@@ -47,20 +47,20 @@ def _reduction_sides(layer: Any) -> tuple[Side, ...]:
 def _repetition_sides(layer: Any) -> tuple[Side, ...]:
     sides = read_pattern(layer.pattern)
     if not sides or not set(names_in(sides[0])) <= set(names_in(sides[1])):
-        rule = 'pattern must be two sides, such as "n c -> n t c", the right one with all names of the left one, once each'
+        rule = 'pattern must have two sides, such as "n c -> n t c", with all names on the left also on the right, only once'
         raise value_error("Repeat", rule, repr(layer.pattern))
     return sides
 
 
 def _inner(layer: Any) -> Layer:
-    """Return the reduction of the axes that the right side does not name; made only once, since compiled code makes no layers."""
+    """Return the reduction over the axes that the right side leaves out; built in advance: compiled code cannot build layers."""
     left, right = map(names_in, layer._both)
     dims = tuple([i for i, name in enumerate(left) if name not in right])
     return _KINDS[layer.reduction](dims) if dims else Identity()
 
 
 def _joint_shape(side: Side, lengths: dict[str, int], rest: dict[str, Shape]) -> Shape:
-    """Return the sizes of the axes of a side, with the dots replaced by their axes."""
+    """Return the sizes of the axes of a side, with ``...`` replaced by the axes it matches."""
     axes = [rest[axis[0]] if axis == (REST,) else (math.prod([lengths[name] for name in axis]),) for axis in side]
     return tuple([n for sizes in axes for n in sizes])
 
@@ -72,26 +72,27 @@ class Reduce(Patterned):
         y  = the sum, mean, max, min or prod of x over the axes that only the left side names
         gx = gy through the gradient of that reduction: repeated for a sum, repeated and divided by n for a mean
 
-    Names in parentheses are one axis of x: ``Reduce("n (t k) c -> n t c", "max", k=2)`` pools neighbouring steps. ``...`` is any
-    number of axes and ``1`` an axis of size 1, as in ``rearrange``.
+    Names in parentheses share one axis of x: ``Reduce("n (t k) c -> n t c", "max", k=2)`` pools neighbouring steps. ``...``
+    matches any number of axes and ``1`` an axis of size 1, as in ``rearrange``.
 
     Args:
         pattern: The axes of x and of y by name.
-        reduction: ``"sum"``, ``"mean"``, ``"max"``, ``"min"`` or ``"prod"``, with the gradients of the layers of these names.
+        reduction: ``"sum"``, ``"mean"``, ``"max"``, ``"min"`` or ``"prod"``; the gradients are those of ``Sum``, ``Mean``,
+            ``Max``, ``Min`` and ``Prod``.
         sizes: Sizes of axes, as a tuple of pairs of a name and a number.
-        lengths: The same by keyword: ``k=2``.
+        lengths: Sizes of axes by keyword: ``k=2``.
 
     Shape:
         x (...), the axes of the left side → y (...), those of the right side
 
     Cache:
-        That of the reduction, the shapes and orders of axes, and an empty tensor of the dtype of x.
+        The cache of the reduction, the shapes and orders of axes, and an empty tensor of the dtype of x.
 
     Raises:
-        ValueError: If the right side has names that the left does not have, or x does not have the axes and sizes of the pattern.
+        ValueError: If the right side has names that the left side lacks, or x does not match the axes and sizes of the pattern.
 
     References:
-        Rogozhnikov 2022, whose ``einops.reduce`` has the same patterns.
+        Rogozhnikov 2022; the patterns are those of ``einops.reduce``.
 
     >>> import torch
     >>> Reduce("n h w c -> n c", "mean")({}, torch.ones(2, 5, 5, 3)).shape
@@ -143,12 +144,12 @@ class Repeat(Patterned):
         y  = x, repeated along the new axes
         gx = Σ gy over the new axes
 
-    Names in parentheses are one axis: ``Repeat("n c h w -> n c (h a) (w b)", a=2, b=2)`` doubles the size of images.
+    Names in parentheses share one axis: ``Repeat("n c h w -> n c (h a) (w b)", a=2, b=2)`` doubles the size of images.
 
     Args:
         pattern: The axes of x and of y by name.
         sizes: Sizes of axes, as a tuple of pairs of a name and a number. New axes need a size.
-        lengths: The same by keyword: ``t=3``.
+        lengths: Sizes of axes by keyword: ``t=3``.
 
     Shape:
         x (...), the axes of the left side → y (...), those of the right side
@@ -157,11 +158,11 @@ class Repeat(Patterned):
         The shapes and orders of axes, and an empty tensor of the dtype of x.
 
     Raises:
-        ValueError: If the right side lacks a name of the left, a new axis has no size, or x does not have the axes and sizes of
-            the pattern.
+        ValueError: If the right side lacks a name of the left side, a new axis has no size, or x does not match the axes and
+            sizes of the pattern.
 
     References:
-        Rogozhnikov 2022, whose ``einops.repeat`` has the same patterns.
+        Rogozhnikov 2022; the patterns are those of ``einops.repeat``.
 
     >>> import torch
     >>> Repeat("n c -> n t c", t=3)({}, torch.ones(2, 4)).shape

@@ -1,4 +1,4 @@
-"""Rearrangement with a pattern of named axes: they are split, permuted and joined as the two sides of the pattern say."""
+"""Rearrangement of axes: split, permuted and joined as described by a pattern of named axes."""
 
 import functools
 import math
@@ -17,10 +17,10 @@ from funcnet.layers.shape.reshaping import SingleRule
 from funcnet.value import frozen
 
 Side = tuple[tuple[str, ...], ...]
-"""The axes of one side, each with the names joined in it; an axis of size 1 has none."""
+"""One side of a pattern: for each axis the names joined in it, and no name for an axis of size 1."""
 
 Plan = tuple[tuple[int, ...], ...]
-"""The shapes and orders of axes between x and y, the shape of x first and that of y last."""
+"""The shapes and axis orders that lead from x to y: first the shape of x, last the shape of y."""
 
 REST = "..."
 _AXIS = re.compile(r"\(([\w\s]*)\)|(\.\.\.|\w+)")
@@ -37,7 +37,7 @@ def names_in(side: Side) -> list[str]:
 
 
 def read_pattern(pattern: Any) -> tuple[Side, ...]:
-    """Return the two sides of a pattern, each of which names an axis only once; ``()`` for an invalid pattern."""
+    """Return the two sides of a pattern; ``()`` for an invalid one, or if a side names an axis twice."""
     texts = pattern.split("->") if isinstance(pattern, str) else []
     sides = tuple(map(_side, texts))
     readable = len(texts) == 2 and not any(_AXIS.sub("", text).strip() for text in texts)
@@ -48,7 +48,7 @@ def _parsed(layer: Any) -> tuple[Side, ...]:
     """Return the two sides of the layer's pattern, parsed only once: compiled code cannot search text."""
     sides = read_pattern(layer.pattern)
     if not sides or sorted(names_in(sides[0])) != sorted(names_in(sides[1])):
-        rule = 'pattern must be two sides, such as "n (h w) c -> n c h w", that name the same axes once each'
+        rule = 'pattern must have two sides, such as "n (h w) c -> n c h w", that name the same axes once each'
         raise value_error("rearrange", rule, repr(layer.pattern))
     return sides
 
@@ -58,7 +58,7 @@ class Patterned(SingleRule):
 
     __slots__ = ()
 
-    rule = "x must have the axes on the left, with at most one size of each missing"
+    rule = "x must have the axes on the left, each with at most one unknown size"
 
     label: ClassVar[str]
     """The name in errors about the pattern and the sizes."""
@@ -79,24 +79,24 @@ class Patterned(SingleRule):
     def plan(self, x: Tensor) -> Plan:
         """Return the shapes and orders of axes for x; eager mode caches them by shape, since computing them takes about 20 µs."""
         shape = tuple(x.shape)
-        return _kept_plan(self, shape) if is_eager() else self.planned(shape)
+        return _cached_plan(self, shape) if is_eager() else self.planned(shape)
 
     def _check_sizes(self) -> None:
         names = {name for side in self._both for name in names_in(side)} - {REST}
         if not isinstance(self.sizes, tuple) or not all(isinstance(one, tuple) and len(one) == 2 for one in self.sizes):
             raise value_error(self.label, "sizes must be a tuple of pairs, each of a name and a size", repr(self.sizes))
         if not all(name in names and is_whole(n) and n >= 1 for name, n in self.sizes):
-            rule = f"sizes must be whole numbers of at least 1, of names in {self.pattern!r}"
+            rule = f"sizes must be whole numbers of at least 1, for names in {self.pattern!r}"
             raise value_error(self.label, rule, ", ".join(f"{name}={n!r}" for name, n in self.sizes))
 
     def _merged_lengths(self, shape: Shape) -> tuple[dict[str, int], dict[str, Shape]]:
-        """Return the length of each name, with the dots as one axis, and the sizes of the axes within each name."""
+        """Return the length of each name, with ``...`` as one axis, and the sizes of the axes that ``...`` matches."""
         lengths = self._lengths(shape, self._all_axes(self._both[0], len(shape)))
         rest = tuple([lengths[f"{REST}{i}"] for i in range(len(shape) - len(self._both[0]) + 1) if f"{REST}{i}" in lengths])
         return lengths | {REST: math.prod(rest)}, {REST: rest}
 
     def _all_axes(self, side: Side, dims: int) -> Side:
-        """Return the side with names for the axes, out of ``dims``, that the dots replace."""
+        """Return a side with ``...`` replaced by numbered names, for an x with ``dims`` axes."""
         count = dims - len(self._both[0]) + 1
         rest = [(f"{REST}{i}",) for i in range(count)]
         return tuple([axis for given in side for axis in (rest if given == (REST,) else [given])])
@@ -114,7 +114,7 @@ class Patterned(SingleRule):
 
 
 @functools.lru_cache(maxsize=1024)
-def _kept_plan(layer: Patterned, shape: Shape) -> Plan:
+def _cached_plan(layer: Patterned, shape: Shape) -> Plan:
     return layer.planned(shape)
 
 
@@ -130,7 +130,7 @@ def inverse_of(order: tuple[int, ...]) -> tuple[int, ...]:
 
 @frozen
 class Rearrange(Patterned):
-    """Split, reorder and join axes by the names of a pattern; made with ``rearrange``.
+    """Split, reorder and join axes by the names of a pattern; built by ``rearrange``.
 
         y  = x, split into the axes on the left, permuted, and joined as on the right
         gx = gy, split, permuted back and joined
@@ -146,10 +146,10 @@ class Rearrange(Patterned):
         The shapes and orders of axes, and an empty tensor of the dtype of x.
 
     Raises:
-        ValueError: If the sides do not name the same axes, or x does not have the axes and sizes of the pattern.
+        ValueError: If the sides do not name the same axes, or x does not match the axes and sizes of the pattern.
 
     References:
-        Rogozhnikov 2022, whose ``einops.rearrange`` has the same patterns.
+        Rogozhnikov 2022; the patterns are those of ``einops.rearrange``.
     """
 
     label = "rearrange"
@@ -185,7 +185,7 @@ class Rearrange(Patterned):
 
 
 def call_of(name: str, sizes: tuple[tuple[str, int], ...], *words: str) -> str:
-    """Write the call that makes a layer with a pattern."""
+    """Return the call that builds a layer with a pattern, as source code."""
     return f"{name}({', '.join([*map(repr, words), *[f'{axis}={n}' for axis, n in sizes]])})"
 
 
@@ -198,9 +198,9 @@ def rearrange(pattern: str, **sizes: int) -> Rearrange:
     This example turns x (N, T, C), T = h w, into y (N, C, h, w).
 
     Args:
-        pattern: The axes of x and of y by name. Names in parentheses are one axis, ``1`` is an axis of size 1, and ``...`` stands
-            for all axes without a name.
-        sizes: Sizes of axes by keyword; in parentheses all sizes but one are required.
+        pattern: The axes of x and of y by name. Names in parentheses share one axis, ``1`` is an axis of size 1, and ``...``
+            matches all axes without a name.
+        sizes: Sizes of axes by keyword; within parentheses on the left, all sizes except one are required.
 
     Shape:
         x (...), the axes of the left side → y (...), those of the right side
@@ -212,7 +212,7 @@ def rearrange(pattern: str, **sizes: int) -> Rearrange:
         ValueError: If the sides do not name the same axes.
 
     References:
-        Rogozhnikov 2022, whose ``einops.rearrange`` has the same patterns.
+        Rogozhnikov 2022; the patterns are those of ``einops.rearrange``.
 
     >>> import torch
     >>> rearrange("n (h w) c -> n c h w", h=4)({}, torch.ones(2, 12, 5)).shape

@@ -1,4 +1,4 @@
-"""Reshaping: the same numbers with other axes; the gradient gets the axes of x again.
+"""Reshaping: the same elements with other axes. The gradient is reshaped back.
 
 x (...) has any shape.
 """
@@ -57,7 +57,7 @@ Reshaped = tuple[Shape, Shape, Tensor]
 
 
 class SingleRule(Layer):
-    """A layer with one rule for x, which is the complaint whenever a kernel fails."""
+    """Base of layers with one rule for x: the error message whenever a kernel fails."""
 
     __slots__ = ()
 
@@ -70,7 +70,7 @@ class SingleRule(Layer):
 
 @frozen
 class Reshaping(SingleRule):
-    """A layer that keeps the order of the elements; ``reshaped`` gives them other axes."""
+    """Base of layers that change the axes of x, with ``reshaped``, and keep the order of its elements."""
 
     @abstractmethod
     def reshaped(self, x: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ _is_shape = valid_if(
 
 
 def _filled(layer: Layer, shape: Shape, count: int, x: Tensor) -> Shape:
-    """Return the shape of ``count`` elements, with the missing size in place of -1."""
+    """Return ``shape`` for ``count`` elements, with the inferred size in place of -1."""
     known = math.prod([n for n in shape if n >= 0])
     filled = tuple([count // max(known, 1) if n < 0 else n for n in shape])
     if math.prod(filled) != count:
@@ -139,14 +139,14 @@ def _filled(layer: Layer, shape: Shape, count: int, x: Tensor) -> Shape:
 
 @frozen
 class Unflatten(Reshaping):
-    """Divide the axis ``dim`` into several axes.
+    """Split the axis ``dim`` into several axes.
 
-        y  = x with the axis divided
+        y  = x with the axis split
         gx = gy with the axes of x
 
     Args:
-        dim: The axis to divide.
-        unflattened_size: The sizes of the new axes; one of them may be -1, for the rest.
+        dim: The axis to split.
+        unflattened_size: The sizes of the new axes; one of them can be -1, and is inferred.
 
     Shape:
         x (..., n, ...) → y (..., *unflattened_size, ...), with n their product
@@ -182,13 +182,13 @@ class Unflatten(Reshaping):
 
 @frozen
 class Reshape(Reshaping):
-    """Give the axes after the batch a new shape.
+    """Reshape the axes after the batch.
 
         y  = x with the axes (batch axes, *shape)
         gx = gy with the axes of x
 
     Args:
-        shape: The sizes of the new axes; one of them may be -1, for the rest.
+        shape: The sizes of the new axes; one of them can be -1, and is inferred.
         batch_dims: Number of leading axes that stay unchanged.
 
     Shape:
@@ -201,7 +201,7 @@ class Reshape(Reshaping):
         ValueError: If x has fewer than ``batch_dims`` axes, or its elements do not fill the shape.
 
     References:
-        Haiku's ``Reshape``, whose ``preserve_dims`` is ``batch_dims``.
+        Haiku's ``Reshape``, where ``batch_dims`` is named ``preserve_dims``.
 
     >>> import torch
     >>> Reshape((2, -1))({}, torch.ones(5, 6)).shape

@@ -1,6 +1,6 @@
 """Resizing of images, sequences and volumes to more or fewer elements.
 
-y = A x, each row of A holding the weights of the neighbours of one place      gx = Aᵀ gy
+y = A x and gx = Aᵀ gy, where each row of A holds the interpolation weights of one element of y.
 """
 
 import math
@@ -34,7 +34,7 @@ _is_scale = valid_if(
 
 @frozen
 class Resize(Layer):
-    """Base of resizing: all axes after (N, C) to ``size``, or scaled with ``scale_factor``; one number, or one per axis."""
+    """Base of layers that resize the axes after (N, C) to ``size``, or scale them by ``scale_factor``."""
 
     size: int | Shape | None = field(default=None, validator=optional(_is_size))
     scale_factor: float | tuple[float, ...] | None = field(default=None, validator=optional(_is_scale))
@@ -44,15 +44,15 @@ class Resize(Layer):
             raise fields_error(self, "exactly one of size and scale_factor must be given", "size", "scale_factor")
 
     @abstractmethod
-    def way(self) -> tuple[str, bool]:
+    def interpolation(self) -> tuple[str, bool]:
         """Return the mode, and whether corners are aligned."""
 
     def scaled(self) -> bool:
-        """Tell whether the scale places the samples, instead of the sizes of x and y."""
+        """Return whether sample positions follow from the scale factor instead of the sizes of x and y."""
         return self.scale_factor is not None
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
-        (mode, align), shape = self.way(), tuple(require_floating(self, params, x).shape)
+        (mode, align), shape = self.interpolation(), tuple(require_floating(self, params, x).shape)
         if len(shape) - 2 not in self.axes():
             raise Misfit
         y_size, scales = self._sizes(shape[2:])
@@ -60,7 +60,7 @@ class Resize(Layer):
 
     def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         shape, kind = cache
-        (mode, align), (y_size, scales) = self.way(), self._sizes(shape[2:])
+        (mode, align), (y_size, scales) = self.interpolation(), self._sizes(shape[2:])
         check_gy(self, gy, shape[:2] + y_size, kind)
         return params, kernels.resize_backward(gy, mode, y_size, shape, align, scales)
 
@@ -73,11 +73,11 @@ class Resize(Layer):
     def axes(self) -> tuple[int, ...]:
         """Return the numbers of axes after (N, C) that the layer can resize."""
         given = self.size if self.size is not None else self.scale_factor
-        possible = kernels.axes_of(self.way()[0])
+        possible = kernels.axes_of(self.interpolation()[0])
         return tuple([n for n in possible if n == len(given)]) if isinstance(given, tuple) else possible
 
     def _sizes(self, steps: Shape) -> tuple[Shape, tuple[float | None, ...]]:
-        """Return the size of y along each axis, and the scales if they place the samples."""
+        """Return the size of y along each axis, and the scales if sample positions follow from them."""
         if self.size is not None:
             return self.size if isinstance(self.size, tuple) else (self.size,) * len(steps), (None,) * len(steps)
         given: Any = self.scale_factor
@@ -86,13 +86,13 @@ class Resize(Layer):
         return y_size, scales if self.scaled() else (None,) * len(steps)
 
 
-def _align_corners(layer: "Upsample", attribute: Any, got: Any) -> None:
+def _validate_align_corners(layer: "Upsample", attribute: Any, got: Any) -> None:
     rule = "True or False, and None for area, nearest and nearest-exact"
     has_corners = not layer.mode.startswith(("nearest", "area"))
     valid_if(lambda got: got is None or (isinstance(got, bool) and has_corners), rule)(layer, attribute, got)
 
 
-def _recompute_scale_factor(layer: "Upsample", attribute: Any, got: Any) -> None:
+def _validate_recompute(layer: "Upsample", attribute: Any, got: Any) -> None:
     rule = "True or False, and True only with a scale_factor"
     valid_if(lambda got: got in (None, False) or layer.scale_factor is not None, rule)(layer, attribute, got)
 
@@ -101,17 +101,18 @@ def _recompute_scale_factor(layer: "Upsample", attribute: Any, got: Any) -> None
 class Upsample(Resize):
     """Resize x to a size, or by a factor.
 
-        y  = A x         each row of A holds the weights of the neighbours of one place of y
+        y  = A x         each row of A holds the interpolation weights of one element of y
         gx = Aᵀ gy
 
     Args:
         size: The size of y along the axes after (N, C): one number for all of them, or a tuple.
-        scale_factor: The factor instead of the size, a number or a tuple; sizes are rounded down.
+        scale_factor: The factor to scale the sizes by, instead of ``size``: a number or a tuple. The sizes are rounded down.
         mode: ``"nearest"``, ``"nearest-exact"`` and ``"area"`` for any x, ``"linear"`` for sequences, ``"bilinear"`` and
             ``"bicubic"`` for images, ``"trilinear"`` for volumes. ``"area"`` takes means of windows that cover x.
-        align_corners: Whether the centers of the corner elements stay in place; ``None``, as ``False``, for modes without
-            corners.
-        recompute_scale_factor: Whether the sizes of x and y place the samples, as with ``size``, instead of the factor.
+        align_corners: Whether the centers of the corner elements stay in place. ``None`` means ``False``, and is required for
+            ``"nearest"``, ``"nearest-exact"`` and ``"area"``.
+        recompute_scale_factor: Whether sample positions follow from the sizes of x and y, as with ``size``, instead of the
+            factor.
 
     Shape:
         x (N, C, length), (N, C, H, W) or (N, C, D, H, W) → y with other sizes after N and C
@@ -131,10 +132,10 @@ class Upsample(Resize):
     """
 
     mode: str = field(default="nearest", validator=one_of(*_MODES))
-    align_corners: bool | None = field(default=None, validator=_align_corners)
-    recompute_scale_factor: bool | None = field(default=None, validator=[optional(flag), _recompute_scale_factor])
+    align_corners: bool | None = field(default=None, validator=_validate_align_corners)
+    recompute_scale_factor: bool | None = field(default=None, validator=[optional(flag), _validate_recompute])
 
-    def way(self) -> tuple[str, bool]:
+    def interpolation(self) -> tuple[str, bool]:
         return self.mode, bool(self.align_corners)
 
     def scaled(self) -> bool:
@@ -143,14 +144,14 @@ class Upsample(Resize):
 
 @frozen
 class UpsamplingNearest2d(Resize):
-    """Resize images: each new place gets the value of the nearest old one.
+    """Resize images with nearest-neighbour interpolation.
 
-        y  = x[⌊i H / h⌋, ⌊j W / w⌋] at place (i, j), or x[⌊i / scale⌋, ⌊j / scale⌋] with a factor
-        gx = Σ gy over the places with that neighbour
+        y  = x[⌊i H / h⌋, ⌊j W / w⌋] at (i, j), or x[⌊i / scale⌋, ⌊j / scale⌋] with a factor
+        gx = Σ gy over the elements of y that are copies
 
     Args:
         size: (h, w), or one number for both.
-        scale_factor: The factor instead of the size, a number or a pair; sizes are rounded down.
+        scale_factor: The factor to scale the sizes by, instead of ``size``: a number or a pair. The sizes are rounded down.
 
     Shape:
         x (N, C, H, W) → y (N, C, h, w)
@@ -169,7 +170,7 @@ class UpsamplingNearest2d(Resize):
     torch.Size([1, 1, 4, 6])
     """
 
-    def way(self) -> tuple[str, bool]:
+    def interpolation(self) -> tuple[str, bool]:
         return "nearest", False
 
     def axes(self) -> tuple[int, ...]:
@@ -180,12 +181,12 @@ class UpsamplingNearest2d(Resize):
 class UpsamplingBilinear2d(Resize):
     """Resize images with bilinear interpolation; the corner elements stay in place.
 
-        y  = Σ a x over the four neighbours of a place, with their bilinear weights a
-        gx = Σ a gy over the places with that neighbour
+        y  = Σ a x over the four neighbours of each element of y, with their bilinear weights a
+        gx = Σ a gy over the elements of y with that neighbour
 
     Args:
         size: (h, w), or one number for both.
-        scale_factor: The factor instead of the size, a number or a pair; sizes are rounded down.
+        scale_factor: The factor to scale the sizes by, instead of ``size``: a number or a pair. The sizes are rounded down.
 
     Shape:
         x (N, C, H, W) → y (N, C, h, w)
@@ -204,5 +205,5 @@ class UpsamplingBilinear2d(Resize):
     tensor([[[[1.0000, 1.5000, 2.0000]]]])
     """
 
-    def way(self) -> tuple[str, bool]:
+    def interpolation(self) -> tuple[str, bool]:
         return "bilinear", True

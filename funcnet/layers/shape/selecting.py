@@ -23,7 +23,7 @@ class Select(Layer):
         y  = x[index]
         gx = gy for that entry, zeros for the others
 
-    ``Pick`` makes no zeros: there the gradients of the other entries are ``None``.
+    ``Pick`` returns ``None`` instead of zeros for the other entries.
 
     Args:
         index: The position in a tuple, from the end if negative, or the name in a dict.
@@ -70,19 +70,19 @@ class Select(Layer):
 
     def complaint(self, x: Any) -> str | None:
         if isinstance(self.index, str):
-            held = isinstance(x, dict) and self.index in x and _holds_trees(x)
-            return None if held else f"x must be a dict of tensors, or trees of them, with the key {self.index!r}"
-        held = isinstance(x, tuple) and -len(x) <= self.index < len(x) and _holds_trees(x)
-        return None if held else f"x must be a tuple of tensors, or trees of them, with an entry {self.index}"
+            found = isinstance(x, dict) and self.index in x and _holds_trees(x)
+            return None if found else f"x must be a dict of tensors, or trees of them, with the key {self.index!r}"
+        found = isinstance(x, tuple) and -len(x) <= self.index < len(x) and _holds_trees(x)
+        return None if found else f"x must be a tuple of tensors, or trees of them, with an entry {self.index}"
 
 
 def _holds_trees(x: Any) -> bool:
-    """Tell whether all entries are tensors, tuples or dicts: numbers have no gradient."""
+    """Return whether all entries are tensors, tuples or dicts: numbers have no gradient."""
     return all([isinstance(one, (Tensor, tuple, dict)) for one in (x.values() if isinstance(x, dict) else x)])  # noqa: C419
 
 
 def _is_name(got: Any) -> bool:
-    """Tell whether a name could be that of an output, as in ``branch``; "2" is probably a mistake."""
+    """Return whether a string can name an output, as in ``branch``; "2" is probably a mistake."""
     return isinstance(got, str) and got.isidentifier()
 
 
@@ -92,7 +92,7 @@ def _zeros(x: Any) -> Tensor | None:
 
 @frozen
 class Gather(Layer):
-    """Take from each row the element that an index names, like the value Q(s)[a] of the action taken.
+    """Select one element of each row by its index, like the value Q(s)[a] of the action taken.
 
         y[...]          = q[..., a[...], ...]            x = (q, a)
         gq[..., k, ...] = gy[...] for k = a[...], else 0          ga is ``None``
@@ -144,7 +144,7 @@ class Gather(Layer):
 
     def _shape_complaint(self, x: Any) -> str | None:
         if not isinstance(x, tuple) or len(x) != 2 or floating_complaint(x[0]) or not _is_integer(x[1]):
-            return "x must be a pair (q, a) of a floating tensor and one of integers"
+            return "x must be a pair (q, a) of a floating tensor and an integer tensor"
         q, a = require_dense(self, x[0]), require_dense(self, x[1])
         if not -q.dim() <= self.dim < q.dim():
             return f"q must have an axis {self.dim}"

@@ -1,4 +1,4 @@
-"""Shuffling: channels to pixels, pixels to channels, or channels in another order."""
+"""Shuffling: channels to pixels and back, and channels between groups."""
 
 import torch
 from attrs import field
@@ -99,7 +99,7 @@ class ChannelShuffle(SingleRule):
     """Reorder the channels, one from each of ``groups`` groups in turn, so that grouped convolutions exchange information.
 
         y[k g + i] = x[i c + k]            for channels in g groups of c
-        gx = the same of gy, with c groups
+        gx = ChannelShuffle of gy, with c groups
 
     Args:
         groups: Number g of groups.

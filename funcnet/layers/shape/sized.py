@@ -1,6 +1,7 @@
-"""Changes of shape to sizes that depend on the shapes of inputs; x is a tensor, or a tuple whose first tensor is changed.
+"""Reshaping, expansion and padding to sizes that depend on the shapes of the inputs.
 
-x (...) has any shape. The other tensors of a tuple provide shapes or indices, and have the gradient ``None``.
+x is a tensor (...) of any shape, or a tuple of tensors, of which the first is reshaped. The others provide shapes or indices, and
+have the gradient ``None``.
 """
 
 import math
@@ -31,11 +32,11 @@ from funcnet.value import frozen
 
 @frozen
 class Sized(Layer):
-    """Base of linear layers with sizes from x in their fields: a subclass defines ``forward`` and ``backward``."""
+    """Base of layers with sizes of x in their fields: a subclass defines ``forward`` and ``backward``."""
 
     @abstractmethod
     def forward(self, x: Tensor, arguments: Any) -> Tensor:
-        """Return y, for the fields with sizes in place of expressions."""
+        """Return y; ``arguments`` is the template with its expressions evaluated."""
 
     @abstractmethod
     def backward(self, gy: Tensor, shape: Shape, arguments: Any) -> Tensor:
@@ -69,7 +70,7 @@ class Sized(Layer):
         try:
             arguments = evaluate(self.template, inputs)
         except (Misfit, IndexError):
-            return "x must have the inputs and axes that the sizes are taken from"
+            return "x must have the inputs and axes that the sizes refer to"
         except ZeroDivisionError:
             return "sizes of x used as divisors must not be 0"
         return self.rule(arguments)
@@ -81,13 +82,13 @@ class Sized(Layer):
 
 @frozen
 class View(Sized):
-    """Give x the shape ``sizes``, including the batch axis, whatever its strides.
+    """Reshape x to ``sizes``, including the batch axis; x can have any strides.
 
         y  = x with the axes of ``sizes``
         gx = gy with the axes of x
 
     Args:
-        sizes: The sizes of y: numbers, of which one may be -1, and expressions of the shapes of x, like ``InputSize(0, 0)`` for
+        sizes: The sizes of y: numbers, of which one can be -1, and expressions of the shapes of x, like ``InputSize(0, 0)`` for
             the batch.
 
     Shape:
@@ -117,7 +118,7 @@ class View(Sized):
         return self.sizes
 
     def forward(self, x: Tensor, arguments: Any) -> Tensor:
-        return x.reshape(_filled_of_none(arguments, x.shape) if 0 in arguments and -1 in arguments else arguments)
+        return x.reshape(_infer_empty(arguments, x.shape) if 0 in arguments and -1 in arguments else arguments)
 
     def backward(self, gy: Tensor, shape: Shape, arguments: Any) -> Tensor:
         return gy.reshape(shape)
@@ -126,8 +127,8 @@ class View(Sized):
         return f"the elements of x must fill the shape {arguments}"
 
 
-def _filled_of_none(sizes: Shape, shape: Shape) -> Shape:
-    """Return sizes for an empty x, with -1 replaced as if its empty axes had size 1; torch cannot infer it there."""
+def _infer_empty(sizes: Shape, shape: Shape) -> Shape:
+    """Return the sizes for an empty x, with -1 inferred as if empty axes had size 1: torch cannot infer it."""
     filled = math.prod([n for n in shape if n]) // math.prod([n for n in sizes if n > 0])
     return tuple([filled if n == -1 else n for n in sizes])
 
@@ -140,7 +141,7 @@ class Expand(Sized):
         gx = Σ gy over the repetitions
 
     Args:
-        sizes: The sizes of y: numbers, -1 to keep that of x, and expressions of the shapes of x.
+        sizes: The sizes of y: numbers, -1 to keep the size of x, and expressions of the shapes of x.
 
     Shape:
         x (...), or a tuple (x, others ...) → y (*sizes)
@@ -181,14 +182,14 @@ class Expand(Sized):
 
 @frozen
 class ConstantPad(Sized):
-    """Pad x with ``value``, by numbers of elements that may depend on the shapes of x.
+    """Pad x with ``value``; the padding can depend on the shapes of x.
 
-        y[i]  = x[i - l], or ``value`` where there is no such element
+        y[i]  = x[i - l], or ``value`` outside x
         gx[j] = gy[j + l]                                            along each axis, for l elements added before it
 
     Args:
-        pad: Numbers of elements before and after the last axis, then the last but one, and so on, or expressions of the shapes of
-            x. Negative numbers remove elements.
+        pad: Numbers of elements, or expressions of the shapes of x: before and after the last axis, then the second-to-last, and
+            so on. Negative numbers remove elements.
         value: The number to pad with.
 
     Shape:
@@ -198,7 +199,7 @@ class ConstantPad(Sized):
         The shapes of ``x`` and ``y``, and an empty tensor of their dtype.
 
     Raises:
-        ValueError: If the count of numbers is odd, or x has too few axes.
+        ValueError: If ``pad`` has an odd length, or x has too few axes.
 
     References:
         ``torch.nn.functional.pad`` in constant mode.
@@ -236,7 +237,7 @@ class ConstantPad(Sized):
 
 @frozen
 class RescaleBySize(Sized):
-    """Multiply x by a number and add another, each of which may depend on the shapes of x; ``Rescale`` takes plain numbers.
+    """Scale and shift x by numbers that can depend on the shapes of x; ``Rescale`` takes plain numbers.
 
         y  = scale x + offset
         gx = scale gy
@@ -252,7 +253,7 @@ class RescaleBySize(Sized):
         The shape of ``x``, and an empty tensor of its dtype.
 
     Raises:
-        ValueError: If x does not have the axes that the sizes are taken from.
+        ValueError: If x does not have the axes that the sizes refer to.
 
     >>> RescaleBySize(SizeArithmetic("truediv", 1, InputSize(0, -1)))({}, torch.ones(2, 4)).sum()
     tensor(2.)

@@ -1,6 +1,7 @@
-"""Indexing with sizes and tensors from x: a tensor, or a tuple whose first tensor is indexed.
+"""Indexing with sizes and tensors among the inputs.
 
-x (...) has any shape. The other tensors of a tuple provide shapes or indices, and have the gradient ``None``.
+x is a tensor (...) of any shape, or a tuple of tensors, of which the first is indexed. The others provide shapes or indices, and
+have the gradient ``None``.
 """
 
 from typing import Any
@@ -38,13 +39,13 @@ class GetItem(Sized):
         y  = x[index]
         gx = gy added at index, 0 elsewhere
 
-    ``Index`` is the same for plain numbers. An index tensor may name an element several times; its gradient is then the sum.
+    ``Index`` takes only constants. If an index tensor names an element several times, the gradients are added.
 
     Args:
         index: The parts of the index. ``InputTensor(1)`` is the second tensor of x.
 
     Shape:
-        x (...), or a tuple (x, others ...) → y of the shape of ``x[index]``, (...)
+        x (...), or a tuple (x, others ...) → y (...), with the shape of ``x[index]``
 
     Cache:
         The shapes of ``x`` and ``y``, an empty tensor of their dtype, and the index tensors.

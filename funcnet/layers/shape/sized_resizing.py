@@ -1,6 +1,7 @@
-"""Resizing and pooling to sizes that depend on the shapes of inputs; x is a tensor, or a tuple whose first tensor is changed.
+"""Resizing and pooling to sizes that depend on the shapes of the inputs.
 
-x (N, channels, ...), y (N, channels, *sizes). The other tensors of a tuple have the gradient ``None``.
+x is a tensor (N, channels, ...), or a tuple of tensors, of which the first is resized to y (N, channels, *sizes). The others have
+the gradient ``None``.
 """
 
 from typing import Any
@@ -21,9 +22,9 @@ _MODES = ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinea
 
 @frozen
 class ResizeTo(Sized):
-    """Resize the last axes of x to ``sizes``, which may depend on the shapes of x; ``Upsample`` takes plain numbers.
+    """Resize the last axes of x to ``sizes``, which can depend on the shapes of x; ``Upsample`` takes plain numbers.
 
-        y  = A x         each row of A holds the weights of the neighbours of one place of y
+        y  = A x         each row of A holds the interpolation weights of one element of y
         gx = Aᵀ gy
 
     Args:
@@ -68,10 +69,10 @@ class ResizeTo(Sized):
 
 @frozen
 class AdaptiveAvgPoolTo(Sized):
-    """Average windows that cover x, as many as ``sizes`` says; ``AdaptiveAvgPool2d`` takes plain numbers.
+    """Average pooling to ``sizes``, which can depend on the shapes of x; ``AdaptiveAvgPool2d`` takes plain numbers.
 
         y  = Σ x / n over each window of n elements
-        gx = Σ gy / n over the windows that hold an element
+        gx = Σ gy / n over the windows that contain the element
 
     Args:
         sizes: The sizes of the last axes of y: numbers, and expressions of the shapes of x.

@@ -1,6 +1,6 @@
-"""Copies of x next to each other, in numbers that may depend on shapes; x is a tensor, or a tuple whose first tensor is copied.
+"""Tiling: copies of x next to each other; their numbers can depend on the shapes of the inputs.
 
-x (...) has any shape. The other tensors of a tuple have the gradient ``None``.
+x is a tensor (...) of any shape, or a tuple of tensors, of which the first is copied. The others have the gradient ``None``.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from funcnet.value import frozen
 
 @frozen
 class Tile(Sized):
-    """Repeat the whole of x along its axes, and along new leading axes.
+    """Tile x along its axes, and along new leading axes.
 
         y[i]  = x[i mod n]
         gx[j] = Σ gy[i] over all i with i mod n = j          along each axis, of size n
@@ -26,7 +26,7 @@ class Tile(Sized):
         repeats: The number of copies along each axis of y: numbers, and expressions of the shapes of x.
 
     Shape:
-        x (...), or a tuple (x, others ...) → y (...), each size times its number
+        x (...), or a tuple (x, others ...) → y (...), each size multiplied by its number of copies
 
     Cache:
         The shapes of ``x`` and ``y``, and an empty tensor of their dtype.

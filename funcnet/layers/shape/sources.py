@@ -1,6 +1,6 @@
-"""Sources: layers without an input, for which x is the empty tuple ``()``.
+"""Sources: layers without an input; x is the empty tuple ``()``.
 
-y has the shape in a field, for example (rows, features).
+A field holds the shape of y, for example (rows, features).
 """
 
 import base64
@@ -33,7 +33,7 @@ class Parameter(Layer):
         y  = params
         gp = gy, or ``None`` with ``trainable=False``        gx = ()
 
-    In ``graph(...)`` it is a node without inputs, for a forward that computes with a parameter of its module.
+    In ``graph`` it is a node without inputs, for a forward pass that uses a parameter directly.
 
     Args:
         shape: The shape of the parameter.
@@ -87,7 +87,7 @@ class Parameter(Layer):
 
 
 def _tensor(shape: Shape, dtype: str, data: str) -> Tensor:
-    """Return the tensor written in ``data``; compiled code gets its numbers one by one, as constants."""
+    """Return the tensor encoded in ``data``; in compiled code its numbers are constants."""
     kind = getattr(torch, dtype)
     if is_compiling():
         return torch.tensor(_numbers(dtype, data), dtype=kind).reshape(shape)
@@ -110,12 +110,12 @@ def _decoded(data: str) -> bytearray:
 
 @frozen
 class ConstantTensor(Layer):
-    """A constant tensor, written in a field: ``ConstantTensor.of(tensor)`` makes it.
+    """A constant tensor, encoded in a field; ``ConstantTensor.of(tensor)`` builds the layer.
 
         y  = the constant
         gx = 0, or ()
 
-    y is on the device of x, which is read only for that; with x = ``()`` it is in main memory.
+    y is on the device of x, whose values are not read; with x = ``()`` it is in main memory.
 
     Args:
         shape: The shape of y.
@@ -129,7 +129,7 @@ class ConstantTensor(Layer):
         ``x``, not copied.
 
     Raises:
-        ValueError: If ``data`` does not hold the numbers of a tensor of that shape.
+        ValueError: If ``data`` does not encode a tensor of that shape and dtype.
 
     References:
         ``torch.nn.Module.register_buffer``.
@@ -146,7 +146,7 @@ class ConstantTensor(Layer):
 
     @classmethod
     def of(cls, tensor: Tensor) -> Self:
-        """Write a tensor in a field.
+        """Return the layer for a tensor.
 
         Args:
             tensor: A dense tensor of at most 2²⁰ elements.
@@ -155,7 +155,7 @@ class ConstantTensor(Layer):
             The layer whose y is this tensor.
 
         Raises:
-            ValueError: If it is not dense, or has more elements.
+            ValueError: If the tensor is not dense, or has more elements.
 
         >>> ConstantTensor.of(torch.zeros(2, 3)).shape
         (2, 3)
@@ -174,8 +174,8 @@ class ConstantTensor(Layer):
         except (ValueError, zlib.error):
             count = -1
         if count != prod(self.shape) * kind.itemsize:
-            rule = f"data must be the numbers of a tensor of shape {self.shape} and dtype {self.dtype}"
-            raise value_error("ConstantTensor", rule, f"text of {len(self.data)} letters")
+            rule = f"data must encode a tensor of shape {self.shape} and dtype {self.dtype}"
+            raise value_error("ConstantTensor", rule, f"text of {len(self.data)} characters")
 
     @property
     def output_dtype(self) -> torch.dtype | None:

@@ -1,11 +1,11 @@
 """Sizes in the fields of layers: expressions of the shapes of x, evaluated in each call.
 
-A template is a number, ``None``, ``...``, a slice or a tuple. Any number in it may be replaced by one of the expressions below.
+A template is a number, ``None``, ``...``, a slice or a tuple. Each number in it can be replaced by one of the expressions below.
 x is a tensor, which is input 0, or a tuple of tensors.
 
 InputSize        x[input].shape[axis]
-InputShape       x[input].shape[start:stop], several entries of the tuple around it
-InputOnes        (1,) * (x[input].ndim - less), several entries too
+InputShape       x[input].shape[start:stop], as several entries of the enclosing tuple
+InputOnes        (1,) * (x[input].ndim - less), as several entries too
 SizeArithmetic   left + right, left // right, ...
 InputTensor      x[input] itself, as an index
 """
@@ -46,14 +46,14 @@ class InputSize(Value):
 
 @frozen
 class InputShape(Value):
-    """The sizes of consecutive axes of an input, as several entries of the tuple around it.
+    """The sizes of consecutive axes of an input, as several entries of the enclosing tuple.
 
         values = x[input].shape[start:stop]
 
     Args:
         input: The position of the input in x.
-        start: The first axis; ``None`` for the first of all.
-        stop: The axis after the last; ``None`` for the end.
+        start: The first axis; ``None`` for axis 0.
+        stop: The axis after the last one; ``None`` for the end.
     """
 
     input: int = field(default=0, validator=whole(0))
@@ -63,7 +63,7 @@ class InputShape(Value):
 
 @frozen
 class InputOnes(Value):
-    """A size of 1 for each axis of an input except ``less`` of them, as several entries of the tuple around it.
+    """A size of 1 for each axis of an input except ``less`` of them, as several entries of the enclosing tuple.
 
         values = (1,) * (x[input].ndim - less)
 
@@ -96,7 +96,7 @@ class SizeArithmetic(Value):
         value = left + right for the name ``"add"``, and so on
 
     Args:
-        name: The operation, with its name in the module ``operator``, or ``"min"`` or ``"max"``.
+        name: The operation, as named in the module ``operator``, or ``"min"`` or ``"max"``.
         left: The left operand: a number or an expression.
         right: The right operand.
 
@@ -111,7 +111,7 @@ class SizeArithmetic(Value):
 
 
 def inputs_of(x: Any) -> tuple[Tensor, ...]:
-    """Return the inputs of a layer as a tuple: x itself, or x as the only one."""
+    """Return the inputs as a tuple: x itself, or a tuple with x as its only entry."""
     return x if isinstance(x, tuple) else (x,)
 
 
@@ -131,7 +131,7 @@ def evaluate(template: Any, inputs: tuple[Tensor, ...]) -> Any:
 
 
 def _entries(template: Any, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
-    """Return the entries that replace one of a tuple: several for ``InputShape`` and ``InputOnes``."""
+    """Return the entries that replace one entry of a tuple: several for ``InputShape`` and ``InputOnes``."""
     if isinstance(template, InputShape):
         return tuple(_input(template, inputs).shape[template.start : template.stop])
     if isinstance(template, InputOnes):
@@ -147,14 +147,14 @@ def _input(template: Any, inputs: tuple[Tensor, ...]) -> Tensor:
 
 
 def comparable(template: Any) -> Any:
-    """Write slices as tuples, since they have no hash before Python 3.12."""
+    """Convert slices to tuples: they are not hashable before Python 3.12."""
     if isinstance(template, slice):
         return ("slice", template.start, template.stop, template.step)
     return tuple(map(comparable, template)) if isinstance(template, tuple) else template
 
 
 def is_size(template: Any, least: int = -1) -> bool:
-    """Tell whether a template is a whole number of at least ``least``, or an expression of one."""
+    """Return whether a template is a whole number of at least ``least``, or an expression."""
     if isinstance(template, (InputSize, InputShape, InputOnes, SizeArithmetic)):
         return True
     return isinstance(template, int) and not isinstance(template, bool) and template >= least
@@ -172,18 +172,18 @@ number_or_size = valid_if(
     lambda got: is_number(got) or isinstance(got, (InputSize, SizeArithmetic)),
     "a number, an InputSize or a SizeArithmetic",
 )
-"""Validator of a field with one number."""
+"""Validator of a field with one number or size."""
 
 
 whole_or_size = valid_if(
     lambda got: is_size(got, -(2**31)) and not isinstance(got, (InputShape, InputOnes)),
     "a whole number, an InputSize or a SizeArithmetic",
 )
-"""Validator of a field with one whole number."""
+"""Validator of a field with one whole number or size."""
 
 
 def keeps_batch(template: Any) -> bool:
-    """Tell whether a first size is that of the batch of x, or a multiple of it: each row of y then depends on one row of x."""
+    """Return whether a first size is the batch size of x or a multiple of it: each row of y then depends on one row of x."""
     if isinstance(template, SizeArithmetic):
         return template.name == "mul" and (keeps_batch(template.left) or keeps_batch(template.right))
     if isinstance(template, InputShape):

@@ -1,4 +1,4 @@
-"""Triangles of matrices: the elements above or below a diagonal, and zeros elsewhere.
+"""Triangular parts of matrices: the elements above or below a diagonal, and zeros elsewhere.
 
 x (..., rows, columns) and y have the same shape. A bool or integer x has no gradient.
 """
@@ -44,7 +44,7 @@ class Triu(_Triangle):
         gx[i, j] = gy[i, j] for j ≥ i + diagonal, else 0
 
     Args:
-        diagonal: How many diagonals above the main one the triangle begins; below it if negative.
+        diagonal: The diagonal where the triangle begins: 0 for the main one, positive above it, negative below.
 
     Shape:
         x (..., rows, columns) → y (..., rows, columns)
@@ -75,7 +75,7 @@ class Tril(_Triangle):
         gx[i, j] = gy[i, j] for j ≤ i + diagonal, else 0
 
     Args:
-        diagonal: How many diagonals above the main one the triangle ends; below it if negative.
+        diagonal: The diagonal where the triangle ends: 0 for the main one, positive above it, negative below.
 
     Shape:
         x (..., rows, columns) → y (..., rows, columns)

@@ -1,4 +1,4 @@
-"""Functions without a gradient: comparisons, positions, new tensors with sizes from x.
+"""Functions without a gradient: comparisons, positions, new tensors with sizes of x.
 
 x is a tensor (...), or a tuple of tensors of any shapes.
 """
@@ -25,8 +25,8 @@ _NUMBERS = ("floor_divide", "remainder", "fmod", "zeros_like", "ones_like", "ful
 _NEW = ("zeros", "ones", "full", "arange", "linspace", "eye")
 
 
-_OF_WHOLE = frozenset((*_ARITHMETIC, *_MOVED))
-"""Functions that have a gradient for floating numbers; here only whole numbers are accepted."""
+_ONLY_INTEGERS = frozenset((*_ARITHMETIC, *_MOVED))
+"""Functions that have a gradient for floating numbers; here they accept only integers."""
 
 
 def _to(x: Tensor, dtype: torch.dtype | Tensor) -> Tensor:
@@ -40,20 +40,20 @@ def _one_hot(x: Tensor, classes: int) -> Tensor:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(torch, name) for name in (*_COMPARISONS, *_LOGIC, *_PLACES, *_NUMBERS, *_NEW, *_ARITHMETIC, *_MOVED)
 } | {"to": _to, "one_hot": _one_hot}
-"""The functions by name, with their arguments in torch."""
+"""The functions by name; each takes the arguments of the torch function."""
 
 
 @frozen
 class NoGradient(Layer):
-    """A function of torch without a gradient: a comparison, the position of a maximum, a new tensor, a sum of whole numbers.
+    """A torch function without a gradient: a comparison, the position of a maximum, a new tensor, a sum of integers.
 
-        y  = f(arguments), with parts of x among them
+        y  = f(arguments), some of which come from x
         gx = 0
 
     New tensors are on the device of x; with x = ``()`` they are in main memory.
 
     Args:
-        name: The name of the function in torch, like ``"argmax"``, or ``"to"`` for a conversion.
+        name: The name of the torch function, like ``"argmax"``; ``"to"`` converts to a dtype.
         arguments: The positional arguments; ``InputTensor(0)`` is x, and sizes of x may replace numbers.
         keywords: The keyword arguments, as pairs.
 
@@ -99,7 +99,7 @@ class NoGradient(Layer):
         inputs = inputs_of(x)
         if not all([isinstance(one, Tensor) for one in inputs]):  # noqa: C419
             raise Misfit
-        if self.name in _OF_WHOLE and any([one.is_floating_point() for one in inputs]):  # noqa: C419
+        if self.name in _ONLY_INTEGERS and any([one.is_floating_point() for one in inputs]):  # noqa: C419
             raise Misfit
         arguments = evaluate(self.arguments, inputs)
         keywords = {name: evaluate(one, inputs) for name, one in self.keywords}
@@ -114,6 +114,6 @@ class NoGradient(Layer):
 
     def complaint(self, x: Any) -> str:
         inputs = [one for one in inputs_of(x) if isinstance(one, Tensor)]
-        if self.name in _OF_WHOLE and any(one.is_floating_point() for one in inputs):
-            return f"x must hold whole numbers: for floating ones {self.name} has a gradient"
+        if self.name in _ONLY_INTEGERS and any(one.is_floating_point() for one in inputs):
+            return f"x must hold integers: for floating numbers {self.name} has a gradient"
         return f"x must have the tensors and axes that the arguments of {self.name} name, not {describe(x)}"

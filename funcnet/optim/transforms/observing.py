@@ -19,12 +19,12 @@ from funcnet.value import frozen
 
 @frozen
 class Monitor(GradientTransform):
-    """Record a measure of the gradients at this place of a chain: ``optax.monitor``; with the identity ``optax.snapshot``.
+    """Record a measure of the gradients at this point of a chain: ``optax.monitor``; with the identity ``optax.snapshot``.
 
         g ← g      measured ← f(g)
 
-    One before and one after clipping show how much is clipped; ``Monitor(lambda g: g)`` records the gradients themselves. The
-    measure is part of the step and is compiled with it.
+    A monitor before clipping and one after it show how much is clipped; ``Monitor(lambda g: g)`` records the gradients
+    themselves. The measure is part of the step and is compiled with it.
 
     Args:
         measure: f, a function from the tree of gradients to a tensor, or a tree of tensors, of fixed shapes. The default is the
@@ -32,10 +32,10 @@ class Monitor(GradientTransform):
 
     State:
         step: Number of updates made.
-        measured: f(g) of the last update, at first f of zeros.
+        measured: f(g) of the last update; initially f of zeros.
 
     Raises:
-        ValueError: If ``measure`` is not a function; from ``update`` if the state is that of another transform.
+        ValueError: If ``measure`` is not a function; from ``update`` if the state belongs to another transform.
 
     References:
         ``optax.monitor``.
@@ -57,13 +57,13 @@ class Monitor(GradientTransform):
 
     def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
         if not isinstance(state, dict) or state.keys() != {"step", "measured"} or not is_count(state["step"]):
-            raise value_error(self, "state must be a dict of step and measured, as init makes it", state)
+            raise value_error(self, "state must be a dict of step and measured, as init returns it", state)
         require_dense(self, grads)
         grads = tree.map(without_graph, grads)
         return grads, {"step": state["step"] + 1, "measured": self.measure(grads)}
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
-        """Return the state unchanged: its trees need not be like params.
+        """Return the state unchanged, since its trees need not be like params.
 
         Args:
             f: A function, which is not called.
