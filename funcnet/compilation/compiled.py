@@ -1,7 +1,7 @@
-"""Compilation: a pure function of tensors becomes one graph for each kind of call, and repeated calls go straight to its kernels.
+"""Compilation: a pure function of tensors becomes one graph for each kind of call, and repeated calls run its kernel directly.
 
-Dynamo traces the first call of a kind, Inductor compiles the trace, and the call is recorded as a ``Program``. A call of the same
-kind as the last one costs a check of 2 µs; the program of another kind is found by its key.
+Dynamo traces the first call of a kind, Inductor compiles the trace, and the call is recorded as a ``Program``. If a call is of
+the same kind as the last one, a check of 2 µs suffices; otherwise its program is found by key.
 """
 
 import inspect
@@ -30,16 +30,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 KEPT = 64
-"""How many programs a compiled function keeps; a new one replaces the least recently used."""
+"""Number of programs that a compiled function keeps; a new one replaces the least recently used."""
 
 _TICKS = itertools.count(1)
 _NAMED = type("Named", (), {})()
 
 
 class Compiled(Generic[P, R]):
-    """A function that is compiled for each kind of its arguments; made by ``funcnet.compile``.
+    """A function that is compiled for each kind of call; created with ``funcnet.compile``.
 
-    Threads may share it. It pickles without its programs: by name if it decorates a function, else with the function.
+    Threads can share it. It is pickled without its programs: by name if it decorates a function, else with the function.
 
     Args:
         step: The function.
@@ -56,7 +56,7 @@ class Compiled(Generic[P, R]):
 
     @property
     def programs(self) -> int:
-        """How many programs are kept, one for each kind of call; a test may require 1."""
+        """Number of programs kept, one for each kind of call; a test can check that it is 1."""
         return len(self._kept)
 
     def __repr__(self) -> str:
@@ -67,13 +67,13 @@ class Compiled(Generic[P, R]):
     @overload
     def __get__(self, instance: object, owner: type | None = None) -> Callable[..., R]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Callable[..., R]:
-        """Bind as the compiled function would: a plain function becomes a method, a ``Value`` does not."""
+        """Bind like the original function: a plain function becomes a method, a ``Value`` does not."""
         binds = instance is not None and isinstance(self.__wrapped__, FunctionType)
         return MethodType(self, instance) if binds else self
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         name = getattr(self, "__qualname__", None)
-        if name is not None and _global(self.__module__, name) is self:  # a decorated function: its name refers to this
+        if name is not None and _global(self.__module__, name) is self:  # a decorated function: its name refers to this object
             return str(name)
         step = self.__wrapped__
         try:
@@ -87,17 +87,17 @@ class Compiled(Generic[P, R]):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # functions copy as themselves
+        return self  # like functions, which copies refer to
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function without recording gradients."""
+        """Call the compiled function, without recording gradients."""
         if not torch.is_grad_enabled():
             return self._run(args, kwargs)
         with torch.no_grad():
             return self._run(args, kwargs)
 
     def _run(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> R:
-        if not is_eager():  # call the function itself within another compiled function or under a transform
+        if not is_eager():  # within another compiled function or under a transform
             return self.__wrapped__(*arguments, **named)
         if named:
             arguments, named = self._bound(arguments, named)
@@ -111,7 +111,7 @@ class Compiled(Generic[P, R]):
         return self._made(last, leaves, arguments, named)
 
     def _bound(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return positional arguments if the signature is known: ``step(p, x=x)`` is then of the same kind as ``step(p, x)``."""
+        """Make arguments positional if the signature is known, so that ``step(p, x=x)`` is of the same kind as ``step(p, x)``."""
         if self._signature is None:
             return arguments, named
         try:
@@ -124,14 +124,14 @@ class Compiled(Generic[P, R]):
         return bound.args, bound.kwargs
 
     def _other(self, arguments: tuple[Any, ...], named: dict[str, Any], like: Tree) -> R:
-        """Make a call of another kind than the last one, and trace it if it is the first of its kind."""
+        """Make a call of a different kind than the last one; trace it if it is the first of its kind."""
         log: list[LogRecord] = []
         try:
             key = key_of(like)
             found = self._found(key, like)
             if found is None:
                 with compile_lock():
-                    found = self._found(key, like)  # another thread may have traced it meanwhile
+                    found = self._found(key, like)  # another thread may have traced it in the meantime
                     if found is None:
                         with withheld_log(log):
                             result: R = self._first(arguments, named, key, like)
@@ -141,7 +141,7 @@ class Compiled(Generic[P, R]):
         else:
             return self._made(*found, arguments, named)
         try:
-            self._refuse(arguments, named)  # outside of the handler, whose error would become the context of this one
+            self._refuse(arguments, named)  # outside of the handler, whose error would become this one's context
             _require_dense(like)
             pass_on(log)
             raise failed
@@ -149,7 +149,7 @@ class Compiled(Generic[P, R]):
             del failed  # its traceback refers to this frame
 
     def _made(self, kept: Program | Traced, leaves: list[Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> R:
-        """Make a call of a kind that was traced before."""
+        """Make a call of a kind that has already been traced."""
         result: R
         try:
             result = kept.run(arguments, named, leaves)
@@ -164,7 +164,7 @@ class Compiled(Generic[P, R]):
             del failed
 
     def _found(self, key: Hashable, like: Tree) -> tuple[Program | Traced, list[Any]] | None:
-        """Return the program of a key, if it fits the arguments, and their leaves; it becomes the last one."""
+        """Return the program of a key and the leaves of the arguments, if they match, and make it the last program."""
         kept = self._kept.get(key)
         leaves = None if kept is None else kept.leaves(like)
         if kept is None or leaves is None:
@@ -173,7 +173,7 @@ class Compiled(Generic[P, R]):
         return kept, leaves
 
     def _first(self, arguments: tuple[Any, ...], named: dict[str, Any], key: Hashable, like: Tree) -> Any:
-        """Have Dynamo make the call, and keep its record, or Dynamo's function if it cannot be recorded."""
+        """Make the call with Dynamo, and keep its record, or Dynamo's function if it cannot be recorded."""
         entry = Traced(self.__wrapped__, like)
         require_apart(entry, arguments, named)
         with recording() as calls:
@@ -184,14 +184,14 @@ class Compiled(Generic[P, R]):
         return result
 
     def _keep(self, key: Hashable, kept: Program | Traced) -> None:
-        """Keep a program, and drop the least recently used one; called under the lock."""
+        """Keep a program, and drop the least recently used one if there are too many; called under the lock."""
         while len(self._kept) >= KEPT and key not in self._kept:
             del self._kept[min(self._kept, key=lambda one: self._kept[one].used)]
         kept.used = next(_TICKS)
         self._kept[key] = self._last = kept
 
     def _refuse(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """Call the function in eager mode, on copies: the error of a layer says more than Dynamo's."""
+        """Call the function in eager mode, on copies, to raise a layer's error instead of Dynamo's, which says less."""
         self.__wrapped__(*tree.map(copied, arguments), **tree.map(copied, named))
 
 
@@ -203,7 +203,7 @@ def _require_dense(arguments: Tree) -> None:
 
 
 def _global(module: str, name: str) -> Any:
-    """Return the object of a module with a qualified name, or ``None``."""
+    """Return the object with a qualified name in a module, or ``None``."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -226,40 +226,40 @@ def _place(name: str, signature: inspect.Signature | None) -> int:
 def compile(step: Callable[P, R]) -> Compiled[P, R]:  # noqa: A001 (torch's word for it)
     """Compile a pure function of tensors, such as a train step, with ``torch.compile(fullgraph=True)``.
 
-    The compiled function differs from the eager one by rounding. Each kind of call is compiled once: another structure, order of
-    a dict's keys, shape, dtype, order in memory or constant among the arguments is another kind, and so is another autocast. The
-    programs of the 64 most recently used kinds are kept. No gradient is recorded inside. Invalid arguments raise the same error
-    as in eager mode.
+    The compiled function differs from the eager one only by rounding. Each kind of call is compiled once. Calls differ in kind if
+    their arguments differ in structure, in the order of a dict's keys, in the shape, dtype or memory order of a tensor, or in a
+    constant, or if autocast differs. The programs of the 64 most recently used kinds are kept. Autograd does not record the call.
+    Invalid arguments raise the same error as in eager mode.
 
-    A step of this package, or another ``Value``, goes straight to its kernels from the second call of a kind on: a step of the
-    2-25-25-25-2 net takes 42 µs, in eager mode 136 (AMD EPYC). An int seed ``rng`` becomes a key first, so all seeds share one
-    program. A plain function may read more than its arguments, so Dynamo checks each call of it, which takes about 30 µs, and
-    each number among its arguments is a constant of the program.
+    A step of this package, or another ``Value``, runs its kernel directly from the second call of a kind on: a step of the
+    2-25-25-25-2 net takes 42 µs, and 136 in eager mode (AMD EPYC). An int seed ``rng`` is first converted to a key, so all seeds
+    share one program. A plain function can read more than its arguments, so Dynamo checks each call of it, which takes about 30
+    µs, and each number among its arguments is a constant of the program.
 
-    The time to compile is proportional to depth, 0.5 to 0.7 s of the processor for a residual block of LayerNorm, Linear, GELU
-    and Linear: train steps of a ``serial`` of 10, 20 and 40 blocks took 8, 15 and 28 s on a core of an AMD EPYC, and up to 1.7
-    times as long on a busy one. The time of ``repeat(block, n)``, which is compiled as a loop, does not grow: 10 and 100 blocks
-    took 6 s.
+    The time to compile is proportional to depth: 0.5 to 0.7 s of processor time per residual block of LayerNorm, Linear, GELU and
+    Linear. Train steps of a ``serial`` of 10, 20 and 40 blocks took 8, 15 and 28 s on a core of an AMD EPYC, and up to 1.7 times
+    as long on a busy one. With ``repeat(block, n)``, which is compiled as a loop, it does not grow: 10 and 100 blocks took 6 s
+    each.
 
-    On a CUDA device, a step whose inputs hold less than 64 MiB is replayed as a CUDA graph from its third call on, which saves
-    the launch of each kernel. Results are copies: they may be kept and fed back. Donated steps write to their arguments and are
-    launched kernel by kernel, as all steps are in ``with fn.kernels.choices.forced("CUDA graphs", "launched")``. The optimizer's
-    counters are in main memory and would be copied at each call. Move the state to the GPU first, with
-    ``fn.tree.to(state, "cuda")``, so that the whole step is one graph. Make settings that kernels read, such as
+    On a CUDA device, a step with less than 64 MiB of inputs is replayed as a CUDA graph from its third call on, which saves
+    launching each kernel. Results are copies: they can be kept and passed back in. Donated steps write to their arguments, and
+    are launched kernel by kernel, as are all steps in ``with fn.kernels.choices.forced("CUDA graphs", "launched")``. The
+    optimizer's counters are in main memory and would be copied at each call. Move the state to the GPU first, with
+    ``fn.tree.to(state, "cuda")``, so that the whole step is one graph. Change settings that kernels read, such as
     ``torch.set_float32_matmul_precision("high")`` for TF32, before the first call.
 
-    Threads may share a compiled function: first calls of a kind wait for each other, later calls take no lock. Under
-    ``torch.func.vmap`` and within another compiled function it calls the function itself.
+    Threads can share a compiled function: first calls of a kind wait for each other, later calls take no lock. Under
+    ``torch.func.vmap`` and within another compiled function, the original function is called.
 
     Args:
         step: Pure function of trees of tensors and constants.
 
     Returns:
-        A function with the signature of ``step``, which is its ``__wrapped__``. It pickles if ``step`` does, and by its name if
-        it decorates a function of a module. In a class body a decorated function is a method.
+        A function with the signature of ``step``, and with ``step`` as its ``__wrapped__``. It can be pickled if ``step`` can,
+        and by name if it decorates a function of a module. In a class body a decorated function is a method.
 
     Raises:
-        ValueError: If ``step`` is not a function, or has an optimizer that reads the loss while it steps, as ``LBFGS`` does.
+        ValueError: If ``step`` is not a function, or has an optimizer that reads the loss during the update, such as ``LBFGS``.
     """
     if not callable(step):
         raise value_error("compile", "step must be a function", step)

@@ -1,8 +1,8 @@
-"""CUDA graphs: a compiled step on a GPU as one recording, which is replayed without a launch for each kernel.
+"""CUDA graphs: a compiled step on a GPU as one recording, which is replayed without launching each kernel.
 
-Inductor runs the first call as usual, records the second and replays the recording from the third on. A recording has its own
-memory: each replay copies all inputs into it and overwrites the outputs of the last one. Outputs are therefore copied at once.
-They keep their values, and the next call may take them as its params and state.
+Inductor runs the first call as usual, records the second, and replays the recording from the third on. A recording has its own
+memory: each replay copies all inputs into it and overwrites the outputs of the previous one. Outputs are therefore copied
+immediately, so that they keep their values and can be passed to the next call as params and state.
 """
 
 import threading
@@ -20,10 +20,10 @@ Kernel = Callable[..., Sequence[Any]]
 Compile = Callable[[dict[str, Any]], Kernel]
 
 GRAPHS = choice("CUDA graphs", {"replayed": NEVER, "launched": 0}, lambda processor: 1 << 26, "bytes of inputs")
-"""Whether kernels are replayed or launched one by one.
+"""Number of bytes of inputs from which kernels are launched one by one instead of replayed.
 
-Copying 64 MiB in and out moves 256 MiB, which takes 0.1 ms with memory of 3 TB/s; launching a kernel takes about 5 µs. From this
-size on, a step of 20 kernels gains nothing. This is arithmetic, not a measurement.
+Copying 64 MiB in and out moves 256 MiB, which takes 0.1 ms at 3 TB/s; launching a kernel takes about 5 µs. From this size on, a
+step of 20 kernels gains nothing. This is an estimate, not a measurement.
 """
 
 REPLAYED = {"triton.cudagraphs": True}
@@ -36,15 +36,15 @@ def is_on_gpu(values: Sequence[Any]) -> bool:
 
 
 def kernel_on_gpu(compile_with: Compile, inputs: Sequence[Any]) -> Kernel:
-    """Compile for a GPU, as a recording if that is possible and pays."""
+    """Compile for a GPU, as a recording if that is possible and faster."""
     return Replayed(compile_with) if may_replay(inputs) else compile_with({})
 
 
 def may_replay(inputs: Sequence[Any]) -> bool:
     """Return whether to replay a graph with these inputs.
 
-    All sizes must be fixed, all inputs on one GPU or 0-d tensors in main memory, and the step may not write to its inputs: a
-    donated one does, and a recording would write to its copies.
+    All sizes must be fixed, and all inputs on one GPU or 0-d tensors in main memory. The step must not write to its inputs, as a
+    donated step does, since a recording would write to its copies.
     """
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     devices = {x.device for x in tensors if x.is_cuda}
@@ -59,8 +59,8 @@ def may_replay(inputs: Sequence[Any]) -> bool:
 class Replayed:
     """A kernel that is replayed and returns copies of its outputs.
 
-    Torch keeps recordings for the thread that imported its module of recordings. Calls from other threads launch the kernels,
-    which are compiled again for them.
+    Torch keeps recordings for the thread that imported ``torch._inductor.cudagraph_trees``. Calls from other threads launch the
+    kernels, which are compiled again for them.
     """
 
     def __init__(self, compile_with: Compile) -> None:

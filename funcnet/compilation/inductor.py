@@ -1,4 +1,4 @@
-"""Dynamo and Inductor: one function traced under its own code, compiled to a kernel, and its first call recorded.
+"""Dynamo and Inductor: a function is traced with its own code object and compiled to a kernel, and its first call is recorded.
 
 Dynamo compiles at most 8 kinds of calls for one code object, so every traced function gets its own code object. Dynamo is not
 thread safe: while one thread traces, a call of a traced function in another thread fails. A lock prevents that.
@@ -28,9 +28,9 @@ _OWN_LOCK = threading.RLock()
 
 @cache
 def compile_lock() -> Any:
-    """Return the lock under which Dynamo compiles, one for the process; our own lock if this build of torch has none.
+    """Return the lock under which Dynamo compiles, one per process; a lock of this module if this build of torch has none.
 
-    Dynamo is imported here, at the first call: it takes 0.8 s, as long as ``import torch``.
+    Dynamo is imported here, at the first call, since that takes 0.8 s, as long as ``import torch``.
     """
     try:
         from torch._dynamo.convert_frame import compile_lock as lock
@@ -42,16 +42,16 @@ def compile_lock() -> Any:
 def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
     """Compile a graph with Inductor, for one thread if every tensor in it is small, and in two parts if it is long.
 
-    With two threads each loop would end with one thread waiting for the other: a step of the 2-25-25-25-2 net takes 95 µs, with
-    loops for one thread 58, and 52 if its matrix products use one thread too. With tensors of 8192 elements both take the same
-    time; with 65536 one thread takes a third longer.
+    With two threads, one would wait for the other at the end of each loop: a step of the 2-25-25-25-2 net takes 95 µs with two
+    threads, 58 with loops for one thread, and 52 if its matrix products use one thread too. With tensors of 8192 elements one and
+    two threads take the same time; with 65536, one thread takes a third longer.
 
-    The time of GCC with ``-O3`` grows faster than the length of the function that makes the calls: train steps of 10, 20 and 40
-    residual blocks take 5, 13 and 53 s of a processor, kernels included, and in two parts 2, 4 and 7 s. Small graphs stay in one
-    part, which compiles as fast: in two parts a step of pychrot, in the benchmark, takes 1 % longer.
+    The compile time of GCC with ``-O3`` grows faster than the length of the function that calls the kernels: train steps of 10,
+    20 and 40 residual blocks take 5, 13 and 53 s of processor time, kernels included, and 2, 4 and 7 s in two parts. Small graphs
+    stay in one part, which compiles as fast: in two parts the step of the benchmark pychrot takes 1 % longer.
 
-    Convolutions take the order in memory that the kernels of eager mode choose. With ``layout_optimization`` Inductor would put
-    every image in channels_last: without it the step of a LeNet takes 0.97 of the time, that of a residual net 0.98 (AMD EPYC).
+    Convolutions use the memory order that eager mode's kernels choose. With ``layout_optimization``, Inductor would convert every
+    image to channels_last: without it, the step of a LeNet takes 0.97 times as long, that of a residual net 0.98 (AMD EPYC).
     """
     values = [node.meta.get("example_value") for node in graph.graph.nodes]
     if is_on_gpu(values):
@@ -68,7 +68,7 @@ def kernel_of(graph: Any, examples: list[Any]) -> Kernel:
 def _compiled(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kernel:
     """Compile a graph with loops for small products, or without them if Inductor or the C++ compiler rejects them.
 
-    A warning then says so: the library's products may differ from the loops in the last bits.
+    In the latter case warn, since the library's products can differ from the loops in the last bits.
     """
     loops = known(product_options())
     try:
@@ -84,9 +84,9 @@ def _compiled(graph: Any, examples: list[Any], options: dict[str, Any]) -> Kerne
 
 @cache
 def _restarts() -> tuple[type[Exception], ...]:
-    """Return the errors with which Inductor asks Dynamo to trace again, as for numbers that become tensors.
+    """Return the errors that Inductor raises to make Dynamo trace again, for example when numbers become tensors.
 
-    Catching them would drop the loops though nothing is wrong with them.
+    Catching them would disable the loops for no reason.
     """
     try:
         from torch._dynamo.exc import RestartAnalysis
@@ -103,7 +103,7 @@ def _compiled_for_gpu(graph: Any, examples: list[Any], options: dict[str, Any]) 
 
 
 def _inputs(graph: Any, examples: list[Any]) -> list[Any]:
-    """Return a graph's inputs as they were traced; tensors that were written to have another version."""
+    """Return a graph's inputs as traced; the version of a tensor shows whether it was written to."""
     places = [node for node in graph.graph.nodes if node.op == "placeholder"]
     return [node.meta.get("example_value", one) for node, one in zip(places, examples, strict=True)]
 
@@ -138,7 +138,7 @@ _FAKE_TENSORS = logging.getLogger("torch._subclasses.fake_tensor")
 
 
 def _passes(record: logging.LogRecord) -> bool:
-    """Filter log records: records of a thread that withholds them go to its list."""
+    """Filter log records: append those of a thread that withholds them to its list."""
     if _WITHHELD.records is None:
         return True
     _WITHHELD.records.append(record)
@@ -147,10 +147,9 @@ def _passes(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def withheld_log(records: list[logging.LogRecord]) -> Iterator[None]:
-    """Withhold the 20 lines that Dynamo logs about an operation that fails; if the call succeeds, log them at the end.
+    """Withhold the 20 lines that Dynamo logs about a failing operation; log them at the end if the call succeeds.
 
-    If it fails, eager mode may have a better message. The filter stays on the logger, where it passes the records of other
-    threads.
+    If the call fails, the error of eager mode may be clearer. The filter stays on the logger and does not affect other threads.
     """
     _FAKE_TENSORS.addFilter(_passes)
     before, _WITHHELD.records = _WITHHELD.records, records
@@ -168,7 +167,7 @@ def pass_on(records: list[logging.LogRecord]) -> None:
 
 
 def _recorded(graph: Any, examples: list[Any]) -> Kernel:
-    """Compile a graph to a kernel whose calls are recorded; the only backend, since Dynamo keeps every backend forever."""
+    """Compile a graph to a kernel that records its calls. This is the only backend: Dynamo keeps every backend forever."""
     kernel = kernel_of(graph, examples)
 
     def called(*inputs: Any) -> Sequence[Any]:
@@ -183,8 +182,8 @@ def _recorded(graph: Any, examples: list[Any]) -> Kernel:
 def traced(step: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that Dynamo traces, with its own code object and globals.
 
-    Dynamo writes compiled code into the globals, and keeps them as long as the layers that it guards. They are therefore emptied
-    when the function is released; guards, without tensors, stay.
+    Dynamo writes compiled code into the globals, and keeps them as long as the layers that it guards. The globals are therefore
+    emptied when the function is released; guards remain, but hold no tensors.
     """
 
     def called(*arguments: Any, **named: Any) -> Any:
@@ -198,13 +197,13 @@ def traced(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _empty(scope: dict[str, Any]) -> None:
-    """Set all names to ``None``; Dynamo deletes those that it wrote itself."""
+    """Set all names to ``None``; Dynamo itself deletes the names that it wrote."""
     scope.update(dict.fromkeys(scope))
 
 
 @cache
 def _backend() -> Any:
-    """Return the backend; without ``torch._inductor.compile`` it is torch's own, and Dynamo makes every call."""
+    """Return the backend; if torch lacks ``torch._inductor.compile``, its default, with which Dynamo makes every call."""
     try:
         from torch._inductor import compile as _  # noqa: F401
     except ImportError:

@@ -2,7 +2,7 @@
 
 A program serves all calls whose arguments agree in structure, in each tensor's type, dtype, device, shape and strides, and in
 each constant, under the same number of threads, default dtype, choices between kernels and autocast. The order of a dict's keys
-is part of the structure: a function may iterate over them in order.
+is part of the structure, since a function can iterate over them.
 """
 
 from collections.abc import Hashable
@@ -18,13 +18,13 @@ from funcnet.kernels import choices
 from funcnet.kernels.tracing import autocast_dtypes, is_autocast, tensor_guard, tensor_likeness
 
 CONSTANTS = (bool, int, float, str, type(None))
-"""Types of leaves that a program holds as constants; Dynamo guards leaves of other types."""
+"""Types of leaves that are constants of a program; Dynamo guards leaves of other types."""
 
 _is_nested = attrgetter("is_nested")
 
 
 def key_of(arguments: Tree) -> Hashable:
-    """Return the key of a call's kind: arguments of one kind have equal keys."""
+    """Return the key of a call's kind: calls of the same kind have equal keys."""
     found: list[Any] = [*_surroundings(), torch.is_inference_mode_enabled()]
     places: dict[int, int] = {}
     _describe(arguments, found, places)
@@ -32,7 +32,7 @@ def key_of(arguments: Tree) -> Hashable:
 
 
 def _describe(value: Tree, found: list[Any], places: dict[int, int]) -> None:
-    """Append what distinguishes a tree from other kinds; ``places`` numbers the tensors, since one may occur twice."""
+    """Append the properties that distinguish kinds of trees; ``places`` numbers the tensors, since one can occur twice."""
     if isinstance(value, Tensor):
         found.append((places.setdefault(id(value), len(places)), *tensor_likeness(value)))
     elif isinstance(value, dict):
@@ -48,7 +48,7 @@ def _describe(value: Tree, found: list[Any], places: dict[int, int]) -> None:
 
 
 def _constant(leaf: Any) -> tuple[type, Any]:
-    """Return a leaf with its type, since 1 == True; a float in hex, since 0.0 == -0.0 and NaN does not equal itself."""
+    """Return a leaf with its type, since 1 == True, and a float in hex, since 0.0 == -0.0 and NaN does not equal itself."""
     kind = type(leaf)
     if kind is float:
         return kind, leaf.hex()
@@ -61,7 +61,7 @@ def _surroundings() -> tuple[Any, ...]:
 
 
 class Kind:
-    """The kind of some arguments, to check whether others are of the same kind: 2 µs for a step of 11 tensors."""
+    """The kind of a call, to check whether other calls are of the same kind: 2 µs for a step of 11 tensors."""
 
     def __init__(self, arguments: Tree) -> None:
         self._read = TreeCodec(arguments, ordered=True).read
@@ -70,9 +70,9 @@ class Kind:
         self._constants, self._surroundings = _constants(leaves), _surroundings()
 
     def leaves(self, arguments: Tree) -> list[Any] | None:
-        """Return the leaves of arguments of this kind; ``None`` for others.
+        """Return the leaves of arguments if they are of this kind, else ``None``.
 
-        Nested tensors have no strides; torch's guard ends the process if it is asked about one.
+        Nested tensors are excluded first: torch's guard ends the process if it gets one.
         """
         try:
             leaves = self._read(arguments)

@@ -11,7 +11,7 @@ from funcnet.kernels import small_products
 from funcnet.kernels.choices import NEVER, choice
 
 THREADS = choice("threads of compiled loops", {"one": NEVER, "all": 0}, lambda cpu: 8193, "elements of the largest tensor")
-"""Number of elements of the largest tensor from which a graph is compiled for all threads; see ``kernel_of``."""
+"""Number of elements of the largest tensor from which a graph is compiled for several threads; see ``kernel_of``."""
 
 CALLS = choice("calls of compiled graphs", {"-O3": NEVER, "-O1": 0}, lambda cpu: 500, "nodes")
 """Number of nodes from which the calls in a graph are compiled apart from its kernels, with ``-O1``; see ``kernel_of``."""
@@ -20,14 +20,14 @@ STREAMS = choice("tensors in one compiled loop", {"up to 16": NEVER, "up to 8": 
 """Number of elements of all inputs from which Inductor puts fewer independent tensors into one loop.
 
 Fused loops over many parameters read and write more streams of memory than a core prefetches. On an AMD EPYC a compiled AdamW
-step of 10 M parameters in 100 tensors takes 13.9 ms with up to 8 tensors and 20.4 with up to 16, donated 9.0 and 9.3. With 1.9 M
-parameters both take the same time. The time to compile grows by 0.1 s for each tensor.
+step of 10 M parameters in 100 tensors takes 13.9 ms with up to 8 tensors per loop and 20.4 with up to 16; donated, it takes 9.0
+and 9.3. With 1.9 M parameters both take the same time. The time to compile grows by 0.1 s per tensor.
 """
 
 
 @cache
 def inductor_options() -> dict[str, Any]:
-    """Return the options of Inductor that speed up steps, as far as this build of torch has them.
+    """Return Inductor's options that speed up steps, if this build of torch has them.
 
     ``cpp_wrapper`` calls the kernels from C++ and makes a small step a tenth faster. ``cpp.threads`` is read at compile time.
     ``cpp_wrapper_build_separate`` compiles the calls, one long C++ function, with ``-O1`` instead of ``-O3``.
@@ -42,7 +42,7 @@ def inductor_options() -> dict[str, Any]:
 
 
 def known(options: dict[str, Any]) -> dict[str, Any]:
-    """Return those of the options that this build of torch has."""
+    """Return the options that this build of torch has."""
     try:
         known = set(torch._inductor.list_options())
     except Exception:
@@ -51,9 +51,9 @@ def known(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def product_options() -> dict[str, Any]:
-    """Return the options of Inductor for small products; none if this release of torch lacks what they need.
+    """Return Inductor's options for small products; none if this release of torch lacks the private names that they use.
 
-    Loops over a product's result stay separate from the product: in its kernel they would gain nothing.
+    Loops over a product's result are not fused into the product's kernel, where they would not be faster.
     """
     if small_products.SMALL.value == 0:
         return {}
@@ -65,7 +65,7 @@ def product_options() -> dict[str, Any]:
 
 
 def step_options(values: list[Any], inputs: list[Any]) -> dict[str, Any]:
-    """Return the options of Inductor for a graph with these node values and inputs."""
+    """Return Inductor's options for a graph with these node values and inputs."""
     fits = {
         "cpp.threads": are_small(values),
         "cpp_wrapper_build_separate": len(values) >= CALLS.value,
@@ -75,7 +75,7 @@ def step_options(values: list[Any], inputs: list[Any]) -> dict[str, Any]:
 
 
 def are_small(values: list[Any]) -> bool:
-    """Return whether every tensor among the values of a graph is small; one of symbolic size is not."""
+    """Return whether every tensor among the values of a graph is small; a symbolic size does not count as small."""
     sizes = [value.numel() for row in values for value in tree.leaves(row) if isinstance(value, Tensor)]
     return all(type(size) is int and size < THREADS.value for size in sizes)
 

@@ -11,7 +11,7 @@ import torch
 from funcnet.compilation import product_loops
 from funcnet.kernels import small_products
 
-_lowering: Any = import_module("torch._inductor.lowering")  # first, since the modules of templates import it circularly
+_lowering: Any = import_module("torch._inductor.lowering")  # imported first, since the template modules import it circularly
 _cpp: Any = import_module("torch._inductor.codegen.cpp")
 _templates: Any = import_module("torch._inductor.codegen.cpp_template")
 _passes: Any = import_module("torch._inductor.custom_graph_pass")
@@ -20,13 +20,13 @@ _ir: Any = import_module("torch._inductor.ir")
 _CACHE_LINE = 64
 
 Strides = tuple[int, int, int]
-"""Strides of the axes of matrices, rows and columns; 0 along axes of one entry."""
+"""Strides along matrices, rows and columns; 0 along axes of size 1."""
 
 
 class ProductPass(_passes.CustomGraphPass):  # type: ignore[misc]
-    """The pass over Inductor's graph that chooses the products.
+    """The pass over Inductor's graph that replaces the small products.
 
-    Its result depends on its code and its limit, which are part of the key of Inductor's cache.
+    Its code and its threshold determine its result, and are therefore part of the key of Inductor's cache.
     """
 
     def __call__(self, graph: Any) -> None:
@@ -38,7 +38,7 @@ class ProductPass(_passes.CustomGraphPass):  # type: ignore[misc]
 
 
 class ProductTemplate(_templates.CppTemplate):  # type: ignore[misc]
-    """The C++ kernel of one product, or of a batch of products of the same sizes."""
+    """The C++ kernel of a product, or of a batch of products with the same sizes."""
 
     def render(self, kernel: Any, template_buffer_node: Any = None, **_: Any) -> str:
         """Return the source of the kernel; equal sources share one kernel."""
@@ -65,10 +65,10 @@ def _steps(node: Any) -> Strides:
 
 
 def _loops(steps: list[Strides], size: list[int], inner: int, start: list[str], dtype: torch.dtype) -> str:
-    """Return the calls of the loops, one for each matrix of the result."""
+    """Return C++ code that calls the loops for each matrix of the result."""
     matrices, rows, columns = [1, *size][-3:]
     (_, am, ak), (_, bk, bn), (_, dm, dn) = (*steps, (0, 0, 0))[:3]
-    bn = 1 if columns == 1 else bn  # any step is right for one column
+    bn = 1 if columns == 1 else bn  # any stride is correct for a single column
     kind = small_products.DTYPES[dtype]
     adds = "true" if len(steps) == 3 else "false"
     loops = f"FuncnetProduct<{kind}, {rows}, {columns}, {inner}, {am}, {ak}, {bk}, {bn}, {adds}, {dm}, {dn}>"
@@ -79,7 +79,7 @@ def _loops(steps: list[Strides], size: list[int], inner: int, start: list[str], 
 
 
 def _is_better_turned(rows: int, columns: int, inner: int, am: int, bn: int, lanes: int) -> bool:
-    """Return whether the transposed product takes fewer steps, including the copies."""
+    """Return whether the transposed product takes fewer operations, including the copies."""
 
     def cost(m: int, n: int, step: int) -> int:
         return m * -(-n // lanes) * inner + (0 if step == 1 else n * inner)

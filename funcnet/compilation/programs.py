@@ -1,7 +1,7 @@
 """Programs: recorded calls, from the leaves of the arguments to the kernel's inputs, and from its outputs to the result.
 
-Dynamo checks its guards at each call, down to each field of each layer. This takes 30 of the 83 µs of a step of the
-2-25-25-25-2 net. The package's own values are frozen, so a program only checks that the arguments are of the same kind.
+Dynamo checks its guards at each call, down to each field of each layer, which takes 30 of the 83 µs of a step of the 2-25-25-25-2
+net. The package's own values are immutable, so a program only checks that the arguments are of the same kind.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ from funcnet.kernels.tracing import tracing_for_inductor
 
 
 class Program:
-    """The kernel of one kind of call, and where its inputs come from and its outputs go.
+    """The kernel of one kind of call, and the mapping from arguments to its inputs and from its outputs to the result.
 
-    ``held`` are the tensors and numbers that the function itself holds. ``inputs`` and ``results`` are positions in one list: the
-    leaves of the arguments, ``held``, the kernel's outputs, and the arguments.
+    ``held`` are tensors and numbers that belong to the function itself. ``inputs`` and ``results`` are positions in the
+    concatenation of the arguments' leaves, ``held``, the kernel's outputs, and the arguments.
     """
 
     used = 0
@@ -36,11 +36,11 @@ class Program:
         self._inputs, self._results = _taking(inputs), _taking(results)
 
     def again(self, arguments: tuple[Any, ...], named: dict[str, Any], error: Exception) -> Any:
-        """Raise the error of a call that failed though the function itself does not."""
+        """Raise the error of a call that failed although eager mode does not."""
         raise error
 
     def run(self, arguments: tuple[Any, ...], named: dict[str, Any], leaves: list[Any]) -> Any:
-        """Make the call. An entry of the result that is an argument, such as donated params, is that argument's tree."""
+        """Make the call. An entry of the result that is an argument, such as donated params, is returned as the same tree."""
         found = [*leaves, *self._held]
         found += self._kernel(*self._inputs(found))
         found += arguments
@@ -48,7 +48,7 @@ class Program:
 
 
 class Traced:
-    """A function whose every call Dynamo makes: one that may read more than its arguments, or that cannot be recorded."""
+    """A function whose calls Dynamo makes, because it can read more than its arguments or cannot be recorded."""
 
     used = 0
 
@@ -57,19 +57,19 @@ class Traced:
         self._step, self._traced = step, traced(step)
 
     def first(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """Have Dynamo trace the function and make the call, under the lock."""
+        """Trace the function with Dynamo and make the call, under the lock."""
         with compile_lock(), tracing_for_inductor():
             return self._traced(*arguments, **named)
 
     def run(self, arguments: tuple[Any, ...], named: dict[str, Any], leaves: list[Any]) -> Any:
-        """Have Dynamo make the call, without the lock."""
+        """Make the call with Dynamo, without the lock."""
         with tracing_for_inductor():
             return self._traced(*arguments, **named)
 
     def again(self, arguments: tuple[Any, ...], named: dict[str, Any], error: Exception) -> Any:
-        """Repeat a call that failed though the function itself does not: under the lock, and then as a first call.
+        """Repeat a call that failed although eager mode does not: first under the lock, then as a first call.
 
-        A call fails while another thread traces, and after 8 traces for different states of what the function reads besides its
+        A call fails while another thread traces, and after 8 traces for different values that the function reads besides its
         arguments.
         """
         with compile_lock():
@@ -81,10 +81,10 @@ class Traced:
 
 
 def written(arguments: Tree, result: Tree, kernel: Kernel, inputs: Sequence[Any], outputs: Sequence[Any]) -> Program | None:
-    """Make the program of a call; ``None`` if some of it is on another device, or the origin of a tensor is not clear.
+    """Return the program of a call; ``None`` if tensors are on another device, or the origin of a tensor is ambiguous.
 
-    Two arguments may be the same tensor. A result may be an attribute of an argument, such as ``x.T``, which Dynamo reads again
-    at each call; the same holds for an input, such as ``x.grad``.
+    Two arguments can be the same tensor. A result or an input can be an attribute of an argument, such as ``x.T`` or ``x.grad``,
+    which Dynamo reads again at each call.
     """
     leaves, results = flattening.flatten_together(arguments)[0], flattening.flatten_together(result)[0]
     places = {id(leaf): i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)}
@@ -106,7 +106,7 @@ def written(arguments: Tree, result: Tree, kernel: Kernel, inputs: Sequence[Any]
 
 
 def _rows(arguments: tuple[Any, ...], result: Tree, places: dict[int, int], end: int) -> tuple[Tree, list[list[int]]]:
-    """Return the result, with ``None`` for entries that are arguments, and the positions of leaves; arguments follow ``end``."""
+    """Return the result, with ``None`` for entries that are arguments, and its leaves' positions; arguments start at ``end``."""
     entries = result if type(result) is tuple else (result,)
     same = _same(arguments, result) if type(result) is tuple else [None]
     rows = [
@@ -117,32 +117,32 @@ def _rows(arguments: tuple[Any, ...], result: Tree, places: dict[int, int], end:
 
 
 def _same(arguments: tuple[Any, ...], entries: tuple[Any, ...]) -> list[int | None]:
-    """Return for each entry of a result the number of the argument that it equals leaf by leaf."""
+    """Return, for each entry of a result, the index of the argument that it equals leaf by leaf, or ``None``."""
     given = [(tree.structure(one), [*map(id, flattening.flatten_together(one)[0])]) for one in arguments]
     made = [(tree.structure(one), [*map(id, flattening.flatten_together(one)[0])]) for one in entries]
     return [given.index(one) if one in given and one[1] else None for one in made]
 
 
 def _taking(places: list[int]) -> Callable[[list[Any]], Sequence[Any]]:
-    """Return a function that takes the entries at these positions."""
+    """Return a function that selects the entries at these positions."""
     return itemgetter(*places) if len(places) > 1 else lambda found: [found[i] for i in places]
 
 
 def copied(leaf: Any) -> Any:
-    """Return a copy of a tensor, and other leaves unchanged."""
+    """Return a copy of a tensor; other leaves are returned unchanged."""
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 def require_apart(entry: Traced, arguments: Tree, named: dict[str, Any]) -> None:
     """Raise ``ValueError`` if a function writes to arguments that share memory, as a donated step of tied params would.
 
-    Compiled code reads all of its inputs first, eager code between its writes. Only first calls are checked. The function is
-    called on copies to see whether it writes to them, and only if arguments share memory.
+    Compiled code reads all inputs before it writes, eager code reads between writes. Only first calls are checked. If arguments
+    share memory, the function is called on copies to see whether it writes to them.
     """
     leaves = [leaf for leaf in flattening.flatten_together((arguments, named))[0] if isinstance(leaf, Tensor)]
     shared = overlapping(leaves) if all(map(_is_dense, leaves)) else set()
     if len({*map(id, leaves)}) < len(leaves) or not shared:
-        return  # Dynamo itself handles one tensor in two places
+        return  # Dynamo itself handles a tensor that occurs twice
     copies = {i: leaves[i].clone() for i in shared}
     given = {id(leaves[i]): copy for i, copy in copies.items()}
     instead = lambda leaf: given[id(leaf)] if id(leaf) in given else copied(leaf)

@@ -13,11 +13,11 @@ from funcnet.paths import items
 from funcnet.saving.tensors import checksum
 
 Row = tuple[str, str, int]
-"""The path of a leaf, its form, and a checksum of its bits; or the path and type of a node."""
+"""The path of a leaf, its shape and dtype, and a checksum of its bits; or the path and type of a node."""
 
 
 def require_agreement(workers: Workers, who: str, **trees: Tree) -> None:
-    """Raise ``ValueError`` on every worker, with the first path where a tree differs between two of them."""
+    """Raise ``ValueError`` on every worker if a tree differs between workers, with the first path where it does."""
     rows = [row for name, one in trees.items() for row in (*_nodes(name, "", one), *_rows(name, one))]
     first, *others = gather_objects(workers, rows)
     for rank, other in enumerate(others, start=1):
@@ -41,7 +41,7 @@ def _rows(name: str, one: Tree) -> Iterator[Row]:
     for path, leaf, shape, _ in pieces_of(one):
         whole = _at(name, path)
         if shape is not None:
-            yield whole, f"pieces of shape {tuple(shape)}", 0  # each worker has its own
+            yield whole, f"pieces of shape {tuple(shape)}", 0  # each worker has different ones
         elif not isinstance(leaf, Tensor):
             yield whole, repr(leaf), 0
         elif type(leaf) is not Tensor or leaf.device.type == "meta":
@@ -51,7 +51,7 @@ def _rows(name: str, one: Tree) -> Iterator[Row]:
 
 
 def _difference(one: Row | None, two: Row | None, rank: int) -> tuple[str, str]:
-    """Return the rule and the values for two different rows; ``None`` is a missing leaf."""
+    """Return the rule and the values of the error for two different rows; ``None`` is a missing leaf."""
     where = (one or two or ("",))[0]
     rule = f"params and state must be the same on all workers, and {where} differs"
     if one is None or two is None or one[0] != two[0]:
@@ -59,4 +59,4 @@ def _difference(one: Row | None, two: Row | None, rank: int) -> tuple[str, str]:
         return rule, " and ".join(have)
     if one[1] != two[1]:
         return rule, f"{one[1]} on rank 0 and {two[1]} on rank {rank}"
-    return rule, f"other numbers on rank {rank} than on rank 0"
+    return rule, f"different values on rank {rank} than on rank 0"

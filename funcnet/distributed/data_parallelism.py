@@ -1,6 +1,6 @@
 """Data parallelism: every worker makes the same pure step with its shard of the batch.
 
-    value = Σ sᵣ valueᵣ      grads = Σ sᵣ gradsᵣ      over the workers r, sᵣ the share of a shard in the whole batch
+    value = Σ sᵣ valueᵣ      grads = Σ sᵣ gradsᵣ      over the workers r; sᵣ is the share of shard r in the batch
 
 Gradients are sent during the backward pass: ``turns`` reports finished layers, and ``buckets`` groups their gradients.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.contract import Params
 from funcnet.distributed.agreement import require_agreement
-from funcnet.distributed.failures import explained
+from funcnet.distributed.failures import explaining_failures
 from funcnet.distributed.repeating import Repeats, repeats_of
 from funcnet.distributed.replicas.whole_batch import WholeBatch
 from funcnet.distributed.sharding.optimizer_shards import ShardedOptimizer
@@ -33,7 +33,7 @@ _steps = instances((TrainStep, ValueAndGrads, Accumulated), "a result of train_s
 
 @frozen
 class DataParallel(Value):
-    """A step that every worker makes with its shard of the batch; made by ``data_parallel``.
+    """A step that every worker makes with its shard of the batch; created with ``data_parallel``.
 
         value = Σ sᵣ valueᵣ      grads = Σ sᵣ gradsᵣ      over the workers r
 
@@ -54,7 +54,7 @@ class DataParallel(Value):
 
     def __attrs_post_init__(self) -> None:
         if getattr(self.step, "in_backward", False):
-            rule = "in_backward=True updates layers before the gradients of other workers arrive; leave it out"
+            rule = "in_backward=True updates layers before the gradients of other workers arrive; remove it"
             raise value_error("data_parallel", rule, repr(self.step))
         workers = workers_of("data_parallel", self.group)
         object.__setattr__(self, "_workers", workers)
@@ -62,7 +62,7 @@ class DataParallel(Value):
         object.__setattr__(self, "_call", self.step if workers.size == 1 else _on(workers, self.step))
 
     def __call__(self, params: Params, *arguments: Any, **more: Any) -> Any:
-        with explained(self._workers, "data_parallel"), self._repeats:
+        with explaining_failures(self._workers, "data_parallel"), self._repeats:
             if not self._agreed and self._workers.size > 1:
                 self._require_agreement(params, *arguments, **more)
             return self._call_for(params)(params, *arguments, **more)
@@ -77,7 +77,7 @@ class DataParallel(Value):
         """Return the step for params that are plain tensors, or DTensors on a mesh of the same workers."""
         if not _has_dtensors(params):
             return self._call
-        from funcnet.distributed.sharding.sharded_steps import ShardedStep, require_mesh  # it imports DTensor, which takes 0.8 s
+        from funcnet.distributed.sharding.sharded_steps import ShardedStep, require_mesh  # imports DTensor, which takes 0.8 s
 
         require_mesh(params, self._workers)
         if not self._divided:
@@ -106,28 +106,30 @@ def _on(workers: Workers, step: Step) -> Callable[..., Any]:
 
 
 def data_parallel(step: Step, group: Any = None) -> DataParallel:
-    """Make a step that every worker calls with the same params and its own shard of the batch.
+    """Return a step that every worker calls with the same params and its own shard of the batch.
 
         value = Σ sᵣ valueᵣ      grads = Σ sᵣ gradsᵣ      sᵣ = wᵣ / Σ wᵣ      wᵣ = loss.weight_of(targetᵣ)
 
     The sums are over the workers r. The value and the new params are those of the whole batch, with the same bits on every
-    worker, however the rows are distributed: a shard may be empty, and labels may be ignored. With one worker the result is that
+    worker, however the rows are distributed: shards can be empty, and labels can be ignored. With one worker the result is that
     of ``step`` itself.
 
-    Gradients are sent in at most eight flat buckets, each as soon as the backward pass has the gradients of its layers. Those
-    of several micro-batches (``accumulate``) are added up first and sent with the last one. Half precision is summed in float32.
+    Gradients are sent in at most eight flat buckets, each as soon as the backward pass has computed the gradients of its layers.
+    With several micro-batches (``accumulate``), gradients are summed locally and sent during the last one. Half precision is
+    summed in float32.
 
-    Each worker has its own noise: for stochastic nets, the key of worker r is ``fold_in(rng, r)``. Running statistics are those
-    of the shards, averaged over workers with the numbers of rows as weights; use ``sync_batch_norm`` to normalize with the
-    statistics of all shards. A ``batch_dependent`` loss, such as ``InfoNCE``, only compares rows of the same shard.
+    Workers have different noise: for stochastic nets, the key of worker r is ``fold_in(rng, r)``. Running statistics are computed
+    from each shard and averaged over workers, weighted by the number of rows; use ``sync_batch_norm`` to normalize with the
+    statistics of all shards. A ``batch_dependent`` loss, such as ``InfoNCE``, compares only rows of the same shard.
 
     At the first call the workers compare params and state, which must have the same bits everywhere.
 
-    After an error a step may be repeated if all workers had one between the same collectives, as for a batch of the wrong shape
-    on all of them. If only some workers had it, the others raise ``WorkerError``, and so does the next step on every worker.
+    After an error, a step can be repeated if all workers had an error between the same collectives, as with a batch of the wrong
+    shape on all of them. If only some workers had one, the others raise ``WorkerError``, and so does the next step on every
+    worker.
 
-    Params may be DTensors made by ``shard``. A worker then holds its pieces of params, gradients and state. It gathers whole
-    params for a few layers at a time, in the forward pass and again in the backward pass, while earlier layers compute. The
+    Params can be DTensors returned by ``shard``. A worker then holds only its pieces of params, gradients and state. It gathers
+    whole params for a few layers at a time, in the forward pass and again in the backward pass, while earlier layers compute. The
     step returns DTensors.
 
     Args:
@@ -139,8 +141,8 @@ def data_parallel(step: Step, group: Any = None) -> DataParallel:
         A function with the arguments and results of ``step``.
 
     Raises:
-        ValueError: If ``step`` is anything else or has ``in_backward``, or there is no process group; at the first call, on
-            every worker, if params or state differ between workers, with the path; if DTensors are on another mesh than that of
-            the group, or the optimizer needs whole leaves.
+        ValueError: If ``step`` is anything else or has ``in_backward``, or there is no process group; at the first call, on every
+            worker, if params or state differ between workers, with the path; if the mesh of DTensors does not match the group, or
+            the optimizer needs whole leaves.
     """
     return DataParallel(step, group)

@@ -1,9 +1,9 @@
 """Failures: the error of a worker when a collective fails, with the missing ranks and the errors of the others.
 
-Gloo and NCCL only report an address or a timeout. Here each failing worker posts its error in the store of the process group and
-waits briefly for the others; then it knows which workers raised which errors, and which are silent. A worker that waits in a
-collective reads the store every quarter of a second, so an error of one worker ends the step of all, long before the timeout of
-the group. A successful step never touches the store. A store on an unreachable host never answers and has no timeout, so a
+Gloo and NCCL report only an address or a timeout. Here each failing worker posts its error in the store of the process group and
+waits briefly for the others, which shows which workers raised which errors, and which do not respond. A worker that waits in a
+collective reads the store every quarter of a second, so an error of one worker ends the step of all long before the timeout of
+the group. A successful step never accesses the store. A store on an unreachable host never answers and has no timeout, so a
 separate thread reads it.
 """
 
@@ -24,7 +24,7 @@ _LOOK = timedelta(seconds=0.25)
 """Time that a worker waits in a collective before it reads the store; two round trips to the store take 0.2 ms."""
 
 _GRACE = 3.0
-"""Seconds in which the others must post after a collective has failed; at most half of the timeout of the group."""
+"""Seconds that the others have to post after a collective has failed; at most half of the timeout of the group."""
 
 _LONGEST = 500
 _TORCH = Path(dist.__file__).parent
@@ -38,8 +38,8 @@ class WorkerError(RuntimeError):
 
     Args:
         message: The text of the error.
-        missing: The ranks that were killed, hang, are unreachable, or still compute or wait elsewhere.
-        raised: The errors of other workers, ``"ValueError: ..."``, by rank.
+        missing: Ranks that were killed, hang, are unreachable, or still compute or wait elsewhere.
+        raised: Errors of other workers by rank, such as ``"ValueError: ..."``.
 
     Attributes:
         missing: The missing ranks, a tuple.
@@ -58,12 +58,12 @@ class _NoticedError(RuntimeError):
     """Raised in a waiting worker after another one has posted a failure."""
 
 
-class explained:  # noqa: N801 (used as a function)
-    """Explain the failures of a step: ``with explained(workers, "data_parallel"): ...``.
+class explaining_failures:  # noqa: N801 (used as a function)
+    """Explain failures of a step: ``with explaining_failures(workers, "data_parallel"): ...``.
 
     An error of this worker is posted for the others and raised unchanged. A failed collective raises ``WorkerError``, and so do
     all later collectives with the same workers: a worker that repeated the step alone would add its numbers to those of an
-    earlier step. If every worker had its own error, they can continue.
+    earlier step. If every worker raised an error, all can continue.
 
     Args:
         workers: The workers that take part.
@@ -102,7 +102,7 @@ class Watched:
                 self._work.wait(_LOOK)
                 return
             except RuntimeError:
-                if self._work.is_completed():  # perhaps just now; its own error is raised again
+                if self._work.is_completed():  # maybe in the meantime; waiting again raises its own error
                     self._work.wait()
                     return
             look = look or asked(Board().others_failed)
@@ -113,7 +113,7 @@ class Watched:
 
 
 def watched(work: Any, values: Any) -> Any:
-    """Watch a collective on CPU tensors; on a GPU, waiting with a timeout would block the process until it is done.
+    """Watch a collective on CPU tensors. On a GPU, waiting with a timeout would block the process until it is done.
 
     Do not use it for point-to-point messages: gloo closes all connections when one of them times out.
     """
@@ -121,7 +121,7 @@ def watched(work: Any, values: Any) -> Any:
 
 
 def _explain(workers: Any, who: object, error: BaseException) -> None:
-    """Post an error; a collective's is raised as a ``WorkerError`` if other workers are missing or raised errors."""
+    """Post an error; raise ``WorkerError`` for a collective's error if other workers are missing or raised errors."""
     is_own, board = not _is_of_collective(error), Board()
     if is_own:
         set_unsettled(workers.group, _worded(error))
@@ -151,9 +151,9 @@ def _require_in_step(workers: Any, who: object) -> None:
     """Raise ``WorkerError``, here and where others wait, if a collective of these workers has failed in this process."""
     failed = what_failed(workers.group, dist.get_process_group_ranks(workers.group))
     if failed is not None:
-        rule = "after a failed collective the workers are out of step and must be started again, or make a new process group"
+        rule = "after a failed collective the workers are out of step and must be restarted, or create a new process group"
         error = WorkerError(f"{_named(who)}: {rule}, got {failed[0]}")
-        error.is_posted = True  # type: ignore[attr-defined]  # as what failed
+        error.is_posted = True  # type: ignore[attr-defined]  # posted below, as the original failure
         with suppress(RuntimeError, TimeoutError):
             asked(lambda: Board().post(failed[0], is_own=failed[1])).result(_GRACE)
         raise error
@@ -170,7 +170,7 @@ def _named(who: object) -> str:
 
 
 def _is_of_collective(error: BaseException) -> bool:
-    """Return whether an error is a collective's, by its class or the place where it was raised, not this worker's own."""
+    """Return whether an error is from a collective, judging by its class or where it was raised, instead of this worker's own."""
     if not isinstance(error, RuntimeError):
         return False
     trace = error.__traceback__
@@ -187,7 +187,7 @@ def _worded(error: BaseException) -> str:
     try:
         text = f"{type(error).__name__}: {error}"
     except Exception as another:
-        text = f"{type(error).__name__}, whose words raise {type(another).__name__}"
+        text = f"{type(error).__name__}, whose message raises {type(another).__name__}"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
@@ -195,7 +195,7 @@ def _worker_error(who: object, size: int, missing: tuple[int, ...], raised: dict
     words = [f"rank {rank} raised {text}" for rank, text in raised.items()]
     if missing:
         listed = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
-        words += [f"no word from {listed} within {seconds:g} s: killed, hanging, unreachable or still busy"]
+        words += [f"no response from {listed} within {seconds:g} s: killed, hanging, unreachable or still busy"]
     rule = f"{_named(who)}: all {size} workers must take part in each collective"
     return WorkerError(f"{rule}, got {'; '.join(words)}", missing, raised)
 

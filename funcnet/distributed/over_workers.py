@@ -1,10 +1,10 @@
-"""Optimizers over workers: quantities that depend on all gradients together are computed over all workers.
+"""Optimizers over workers: quantities that depend on all gradients are computed over all workers.
 
     ‖g‖ = √Σᵣ ‖gᵣ‖²          the norm for clipping, from the norms of all workers r
     finite                   if every gradient on every worker is finite
     Σ = Σᵣ Σᵣ                 the sums of Prodigy
 
-Workers exchange one row of numbers for each quantity. All of them compute with the same rows in the same order, so they make the
+Workers exchange one row of numbers for each quantity. All workers compute with the same rows in the same order, so they make the
 same decisions and get the same bits in every run.
 """
 
@@ -53,18 +53,18 @@ class Over:
         self.workers, self.counted, self.flags = workers, counted, flags
 
     def among(self, grads: Tree) -> "Over":
-        """Return the same for the existing gradients, with a flag for each that this worker counts."""
+        """Return the ``Over`` for the gradients that exist, with a flag for each that this worker counts."""
         if self.counted is None:
             return self
         rows = zip(*flatten_together(grads, self.counted), strict=True)
         return Over(self.workers, None, [bool(flag) for g, flag in rows if g is not None])
 
     def counting(self, xs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return the tensors that this worker counts, from one for each gradient."""
+        """Select the tensors that this worker counts, from one for each gradient."""
         return xs if self.flags is None else [x for x, flag in zip(xs, self.flags, strict=True) if flag]
 
     def rows(self, *numbers: Any) -> Tensor:
-        """Return the numbers of all workers, in float64, with a row for each."""
+        """Return the numbers of all workers, in float64, with one row per worker."""
         row = torch.stack([torch.as_tensor(one).detach().double() for one in numbers])
         found: Tensor = gather_rows(self.workers, _where_sent(row, self.workers)).wait()
         return found
@@ -78,36 +78,36 @@ class Over:
 
 
 def _where_sent(row: Tensor, workers: Workers) -> Tensor:
-    """Move a row to a device that the group can send from: a worker without leaves has its numbers on the CPU."""
+    """Move a row to a device that the group can send from, since the numbers of a worker without leaves are on the CPU."""
     if row.is_cpu and dist.get_backend(workers.group) == "nccl":
         return row.to(torch.device("cuda", torch.cuda.current_device()))
     return row
 
 
 def over_field() -> Any:
-    """Make the field for an ``Over``."""
+    """Return the attrs field for an ``Over``."""
     return field(kw_only=True, eq=False)
 
 
 class Together:
-    """Mixin of the rules below; each rule is a subclass of the part that it replaces."""
+    """Mixin of the rules below, each of which is a subclass of the part that it replaces."""
 
     __slots__ = ()
 
     over: Over
 
     def update(self, grads: Grads, state: State, params: Params) -> tuple[Any, State]:
-        """Make the part's update, knowing the leaves that this worker counts."""
+        """Update with the part, counting only the leaves that belong to this worker."""
         over = self.over.among(grads)
         part: Any = self if over is self.over else attrs.evolve(self, over=over)  # type: ignore[misc]
         return super(Together, part).update(grads, state, params)  # type: ignore[misc, no-any-return]
 
     def norm_of_all(self, xs: Sequence[Tensor]) -> Tensor:
-        """Return the common norm of the tensors of all workers."""
+        """Return the norm of the tensors of all workers together."""
         return self.over.norm(super().norm_of_all(self.over.counting(xs)))  # type: ignore[misc]
 
     def norm_of_difference(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
-        """Return the common norm of all differences on all workers."""
+        """Return the norm of the differences on all workers together."""
         xs, ys = self.over.counting(xs), self.over.counting(ys)
         return self.over.norm(super().norm_of_difference(xs, ys))  # type: ignore[misc]
 
@@ -135,7 +135,7 @@ class NormalizeOverWorkers(Together, NormalizeByUpdateNorm):
     over: Over = over_field()
 
     def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
-        if not tree.leaves(grads):  # the update needs no norm then, but the others wait for this worker's
+        if not tree.leaves(grads):  # this worker needs no norm, but the others wait for its part
             self.norm_of_all([])
         return Together.update(self, grads, state, params)
 
@@ -206,30 +206,30 @@ _RULES: dict[type, type] = {
     Monitor: MonitorOverWorkers,
 }
 
-# These need the paths or places of all leaves, which do not change if leaves of other workers are None.
+# These need the paths or positions of all leaves, which do not change if leaves of other workers are None.
 _BY_PLACE = (ByPath, AddDecayedWeights, AddNoise, AddPrivacyNoise)
 
 
 def over_workers(opt: Part, workers: Workers, counted: Tree = None) -> Any:
     """Rewrite an optimizer so that norms, sums and finiteness checks cover the gradients of all workers.
 
-        ‖g‖ = √Σᵣ ‖gᵣ‖²      gᵣ the gradients that worker r has and counts
+        ‖g‖ = √Σᵣ ‖gᵣ‖²      gᵣ are the gradients that worker r counts
 
     The parts of a chain, the groups of ``by_path`` and the optimizers in wrappers are rewritten too; parts that act on elements
-    or on leaves do not change. Each worker's trees have the structure of the whole tree, with ``None`` for leaves it lacks, so
-    paths and places are those of the whole tree. Every worker makes each update, even without leaves.
+    or on leaves do not change. Each worker's trees have the structure of the whole tree, with ``None`` for leaves that it lacks,
+    so paths and positions are those of the whole tree. Every worker makes every update, even without leaves.
 
     Args:
         opt: An optimizer or a gradient transform.
         workers: The workers that hold the gradients.
-        counted: A tree of bools like params: the leaves that this worker counts if several workers have the same leaf. By
-            default all.
+        counted: A tree of bools like params: the leaves that this worker counts if several workers have the same leaf; all by
+            default.
 
     Raises:
         ValueError: If a part acts on the whole tree and has no rule for several workers, such as ``LBFGS``.
     """
     if counted is not None and isinstance(opt, EvaluatingOptimizer):
-        raise value_error("over_workers", "counted needs an optimizer that takes one gradient a step", repr(opt))
+        raise value_error("over_workers", "counted requires an optimizer that uses one gradient per step", repr(opt))
     return _rewritten(opt, Over(workers, counted))
 
 
@@ -245,7 +245,7 @@ def _rewritten(part: Any, over: Over) -> Any:
 
 
 def _rule_of(part: Part) -> type | None:
-    """Return the class of a part's rule, or ``None`` if it needs none; raise for a part without a rule."""
+    """Return the rule's class for a part, or ``None`` if the part needs no rule; raise if a rule is missing."""
     if isinstance(part, Monitor) and part.measure is not tree.norm:
         _refuse(part, "a Monitor of several workers must measure the norm, which is its default")
     if type(part) in _RULES:
@@ -256,19 +256,19 @@ def _rule_of(part: Part) -> type | None:
 
 
 def _is_made_of_parts(part: Part) -> bool:
-    """Return whether a part acts on the whole tree only through its inner optimizers, or through the paths of leaves."""
+    """Return whether a part acts on the whole tree only through its inner optimizers or the paths of leaves."""
     if isinstance(part, OptimizerWrapper):
         return type(part).acts_on is OptimizerWrapper.acts_on
     return isinstance(part, (Chain, MasterWeights, *_BY_PLACE))
 
 
 def is_over_all(part: Any) -> bool:
-    """Return whether a part has a rule for several workers, or is one."""
+    """Return whether a part has a rule for several workers, or is a rule."""
     return type(part) in _RULES or isinstance(part, Together)
 
 
 def is_by_place(part: Any) -> bool:
-    """Return whether a part needs the paths or places of all leaves."""
+    """Return whether a part needs the paths or positions of all leaves."""
     return isinstance(part, _BY_PLACE)
 
 

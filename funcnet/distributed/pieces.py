@@ -1,10 +1,10 @@
-"""Pieces: trees of which each worker holds some rows of each leaf, with marks that say which rows.
+"""Pieces: trees in which each worker has some rows of each leaf, with marks that identify the rows.
 
     Pieces(tree, rows)     tree   a tree with this worker's rows of each leaf, or None for a leaf without rows here
                            rows   a mark for each divided leaf, an int64 tensor (first row, *shape of the whole leaf);
                                   None for a leaf that all workers hold, such as a count of updates
 
-A state with its marks can be saved and loaded without the optimizer, under the leaves' names in a single process.
+A state with its marks can be saved and loaded without the optimizer, under the same names as in a single process.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,21 +18,21 @@ from funcnet.paths import items, named_leaves
 
 
 class Pieces(NamedTuple):
-    """A tree with this worker's rows of each leaf, and the marks that say which rows."""
+    """A tree with this worker's rows of each leaf, and the marks that identify them."""
 
     tree: Tree
     rows: Tree
 
 
 class Piece(NamedTuple):
-    """A leaf of a tree, as this worker holds it."""
+    """This worker's piece of a leaf of a tree."""
 
     path: str
     """The path of the leaf in the tree without marks."""
     leaf: Any
     """The rows that this worker holds, or ``None``."""
     shape: torch.Size | None
-    """The shape of the whole leaf; ``None`` where every worker holds all of it."""
+    """The shape of the whole leaf; ``None`` if every worker holds the whole leaf."""
     first: int
     """The first of these rows in the whole leaf."""
 
@@ -43,7 +43,7 @@ def mark(first: int, shape: Sequence[int]) -> Tensor:
 
 
 def pieces_of(tree: Tree) -> list[Piece]:
-    """List the leaves of a tree, ``None`` too, each with its position in the whole leaf.
+    """List the leaves of a tree, including ``None``, each with its position in the whole leaf.
 
     >>> state = {"opt": Pieces({"m": torch.zeros(2, 3), "step": torch.tensor(1)}, {"m": mark(4, (6, 3)), "step": None})}
     >>> [(one.path, one.shape, one.first) for one in pieces_of(state)]

@@ -4,7 +4,7 @@
     funcnet/report/2    its latest failure
     funcnet/alarms      the total number of failures
 
-A worker that continues after an error reads the reports of the others.
+A worker that continues after an error reads the reports of the other workers.
 """
 
 import atexit
@@ -27,19 +27,19 @@ _T = TypeVar("_T")
 
 
 _LAST = 5.0
-"""Seconds that the exit of the process waits for threads that ask a store."""
+"""Seconds for which the exit of the process waits for threads that read a store."""
 
 _LONGEST = 60.0
-"""Seconds that a worker that continues after an error waits to learn whether all workers had one."""
+"""Seconds for which a worker that continues after an error waits for the others to report an error too."""
 
 _KEPT = 100
-"""Numbers of failures that a post lists; the others ask about one of the last few."""
+"""Number of failures that a post lists; other workers look for one of the last few."""
 
 _asking: set[threading.Thread] = set()
 
 
 def asked(ask: Callable[[], _T]) -> "futures.Future[_T]":
-    """Ask the store in a thread, because it may never answer; the exit of the process waits only a few seconds."""
+    """Call the store in a thread, because it may never answer; the exit of the process waits only a few seconds."""
     answer: futures.Future[_T] = futures.Future()
 
     def run() -> None:
@@ -58,7 +58,7 @@ def asked(ask: Callable[[], _T]) -> "futures.Future[_T]":
 
 @atexit.register
 def _finish_asking() -> None:
-    """Wait for the asking threads: one that returns from C++ during Python's shutdown would abort the process."""
+    """Wait for threads that read a store: one that returns from C++ during Python's shutdown would abort the process."""
     end = time.monotonic() + _LAST
     for thread in [*_asking]:
         thread.join(max(0.0, end - time.monotonic()))
@@ -67,10 +67,10 @@ def _finish_asking() -> None:
 class Report(NamedTuple):
     """The post of a worker.
 
-    ``number`` counts the failures of its process, ``is_own`` says whether the error is its own instead of a collective's, and
-    ``tokens`` are those of the processes known to it, by rank. torchrun restarts workers with the same store, so a post with
-    another token than the reader's is outdated. ``unshared`` has the numbers of its last failures that it could not continue
-    after: a worker may post again before the others have read the failure that they ask about.
+    ``number`` counts the failures of its process, ``is_own`` is true for an error of the worker itself and false for a
+    collective's, and ``tokens`` are the tokens of the processes that it has seen, by rank. torchrun restarts workers with the
+    same store, so a post with a token other than the reader's is outdated. ``unshared`` has the numbers of the last failures
+    after which the worker could not continue: it may post again before the others have read an earlier failure.
     """
 
     number: int
@@ -82,10 +82,10 @@ class Report(NamedTuple):
 
 @attrs.define
 class _Process:
-    """The identity of this process in a store, and the posts it has seen there."""
+    """The identity of this process in a store, and the posts that it has seen there."""
 
     pid: int = 0
-    store: Callable[[], Any] = lambda: None  # a weak reference, because the store of another group may get the same id
+    store: Callable[[], Any] = lambda: None  # a weak reference, because another group's store can get the same id
     token: str = ""
     failures: int = 0
     alarms: int = 0
@@ -108,18 +108,18 @@ def announce() -> None:
 
 
 def set_out_of_step(group: Any, text: str, *, is_own: bool) -> None:
-    """Note that a collective of a group has failed here: the next one could meet this one on another worker."""
+    """Record that a collective of a group has failed here: the next one could be matched with this one on another worker."""
     announce()
     _PROCESS.out_of_step.setdefault(_name(group), (text, is_own))
 
 
 def set_unsettled(group: Any, text: str) -> None:
-    """Note an error of this worker, which others may not have had."""
+    """Record an error of this worker that others may not have had."""
     _PROCESS.unsettled[_name(group)] = text
 
 
 def what_failed(group: Any, ranks: Iterable[int]) -> tuple[str, bool] | None:
-    """Return the first failure of a group that is out of step, and whether it was this worker's own error."""
+    """Return the first failure of a group that is out of step, and whether it was this worker's own error, or ``None``."""
     announce()
     text = _PROCESS.unsettled.pop(_name(group), None)
     if text is not None and not _have_all_failed([*ranks]):
@@ -129,12 +129,12 @@ def what_failed(group: Any, ranks: Iterable[int]) -> tuple[str, bool] | None:
 
 
 def has_failed() -> bool:
-    """Return whether this process has had any failure with its workers."""
+    """Return whether this process has had a failure with its workers."""
     return _PROCESS.failures > 0
 
 
 def _have_all_failed(ranks: list[int]) -> bool:
-    """Wait until all workers have posted this failure, and return whether each had an error of its own."""
+    """Wait until all workers have posted this failure, and return whether each raised an error itself."""
     board = Board()
     seconds = min(_LONGEST, board.store.timeout.total_seconds())
     try:
@@ -159,7 +159,7 @@ class Board:
         self.store, self.rank, self.size = default_store(), dist.get_rank(), dist.get_world_size()
 
     def post(self, text: str, *, is_own: bool, can_continue: bool = False) -> None:
-        """Post a failure; ``can_continue`` says whether this worker can make its next step if all others had an error too."""
+        """Post a failure; with ``can_continue`` this worker can make its next step if all others had an error too."""
         _PROCESS.failures += 1
         if not can_continue:
             _PROCESS.unshared = [*_PROCESS.unshared[-_KEPT:], _PROCESS.failures]
@@ -168,7 +168,7 @@ class Board:
         self.store.add("funcnet/alarms", 1)
 
     def others_failed(self) -> bool:
-        """Return whether another worker has posted a failure that this one has not had, or the store is gone."""
+        """Return whether another worker has posted a failure that this one has not had, or the store cannot be reached."""
         try:
             alarms = int(self.get("funcnet/alarms") or 0)
             if alarms == _PROCESS.alarms:
@@ -185,12 +185,12 @@ class Board:
         return {rank: one for rank, one in found.items() if self._is_new(rank, one)}
 
     def _is_new(self, rank: int, one: Report) -> bool:
-        """Return whether a post is by a process that knows this one, or that failed before this one joined."""
+        """Return whether a post is from a process that has seen this one, or that failed before this one joined."""
         here = one.tokens[self.rank : self.rank + 1]
         return here == [_PROCESS.token] or (here == [""] and one.tokens[rank] == self.get(f"funcnet/token/{rank}"))
 
     def collect(self, ranks: Iterable[int], seconds: float) -> dict[int, Report]:
-        """Wait until the given workers have posted this failure, and return the posts that arrive in time."""
+        """Wait until the given workers have posted this failure, and return the posts that have arrived in time."""
         deadline = time.monotonic() + seconds
         while True:
             found = {rank: one for rank, one in self.reports().items() if one.number >= _PROCESS.failures}

@@ -1,8 +1,8 @@
-"""Repeating: after an error a step may be repeated if all workers had one, between the same collectives.
+"""Repeating: after an error, a step can be repeated if all workers had an error between the same collectives.
 
-A worker that catches its own error and continues would answer, with its next batch, the collective in which the others still wait
-for the previous batch. To detect this, each failing worker posts how many collectives it has started, and its next step begins by
-reading the posts of the others. A step after a successful one never touches the store.
+If a worker catches its own error and continues, its next batch would take part in a collective in which the others still wait for
+the previous batch. To detect this, each failing worker posts how many collectives it has started, and its next step first reads
+the posts of the others. A step after a successful one never accesses the store.
 
     funcnet/repeat/GROUP/2    the collectives that rank 2 had started at each of its failures, and the tokens it knew
 """
@@ -56,17 +56,17 @@ class Repeats:
         with suppress(RuntimeError, TimeoutError):
             posting.result(seconds)
             found = asked(lambda: self._collect(ranks, seconds)).result(2 * seconds)
-        rule = f"{self.who}: after an error a step can be repeated if all workers had one, between the same collectives"
+        rule = f"{self.who}: after an error a step can be repeated if all workers had an error between the same collectives"
         missing = tuple([rank for rank in ranks if rank not in found])
         if missing:
             raise WorkerError(f"{rule}, got no error from rank {', '.join(map(str, missing))} within {seconds:g} s", missing)
         if len({*found.values()}) > 1:
             places = ", ".join([f"{started} started on rank {rank}" for rank, started in found.items()])
-            raise WorkerError(f"{rule}, got {places}; make a new process group, or start the workers again")
+            raise WorkerError(f"{rule}, got {places}; create a new process group, or restart the workers")
         self._posting = None
 
     def _collect(self, ranks: list[int], seconds: float) -> dict[int, int]:
-        """Return the collectives started at this failure, for each worker that has failed equally often in time."""
+        """Return the number of collectives started at this failure, for each worker that has failed as often within the time."""
         board, deadline, count = Board(), time.monotonic() + seconds, len(self._started)
         while True:
             posted = {rank: self._posted(board, rank) for rank in ranks}
@@ -76,7 +76,7 @@ class Repeats:
             time.sleep(0.05)
 
     def _posted(self, board: Board, rank: int) -> list[int]:
-        """Return what a worker has posted that knows this process, and not one that was here before."""
+        """Return the numbers that a worker has posted; none if they are meant for an earlier process of this rank."""
         text = board.get(self._key(rank))
         started, tokens = json.loads(text) if text else ([], [])
         return started if tokens[board.rank : board.rank + 1] == [board.token()] else []

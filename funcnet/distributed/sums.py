@@ -1,4 +1,4 @@
-"""Sums over workers: totals of metrics, losses and counts that each worker has for its own rows."""
+"""Sums over workers: totals of metrics, losses and counts that each worker computes for its own rows."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
-from funcnet.distributed.failures import explained
+from funcnet.distributed.failures import explaining_failures
 from funcnet.distributed.together import shared
 from funcnet.distributed.workers import Workers, sum_over, workers_of
 from funcnet.errors import describe, value_error
@@ -16,13 +16,13 @@ from funcnet.precision import in_single, rounded
 
 
 def all_reduce(values: Tree, group: Any = None) -> Tree:
-    """Add trees up over workers, leaf by leaf, and return the sums on all of them.
+    """Sum trees over workers, leaf by leaf, and return the sums on every worker.
 
         sums = Σᵣ valuesᵣ      over the workers r
 
-    Use it for quantities that each worker has computed on its own rows, such as totals of metrics. Nothing is written to. There
-    is one collective for each dtype and device, after one that compares paths, shapes and dtypes. Half precision is summed in
-    float32.
+    Use it for quantities that each worker has computed on its own rows, such as totals of metrics. The tree is not modified.
+    There is one collective for each dtype and device, after one that compares paths, shapes and dtypes. Half precision is summed
+    in float32.
 
     Args:
         values: A tree of tensors, with the same paths, shapes and dtypes on all workers. ``None`` stays ``None``.
@@ -32,8 +32,8 @@ def all_reduce(values: Tree, group: Any = None) -> Tree:
         The tree of the sums, the same on all workers.
 
     Raises:
-        ValueError: On every worker, if a leaf is no plain tensor of numbers or differs between workers, with the path; if there
-            is no process group.
+        ValueError: On every worker, if a leaf is not a plain tensor of numbers or differs between workers, with the path; if
+            there is no process group.
 
     >>> import torch.distributed as dist
     >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
@@ -43,15 +43,15 @@ def all_reduce(values: Tree, group: Any = None) -> Tree:
     """
     workers = workers_of("all_reduce", group)
     _require_same(shared(workers, "all_reduce", lambda: _kinds(values)))
-    with explained(workers, "all_reduce"):
+    with explaining_failures(workers, "all_reduce"):
         named = {path: leaf for path, leaf in named_leaves("", values) if leaf is not None}
-        order = sorted(named)  # the order of a dict may differ between workers
+        order = sorted(named)  # the order of a dict can differ between workers
         sums = dict(zip(order, _sums(workers, [named[path] for path in order]), strict=True))
     return tree.map_with_path(lambda path, leaf: sums[path], values)
 
 
 def _kinds(values: Tree) -> dict[str, str]:
-    """Describe each leaf, by path."""
+    """Return a description of each leaf, by path."""
     return {path: _kind(path, leaf) for path, leaf in named_leaves("", values)}
 
 
@@ -65,7 +65,7 @@ def _kind(path: str, leaf: Any) -> str:
 
 
 def _require_same(kinds: list[dict[str, str]]) -> None:
-    """Raise on every worker if a leaf differs from rank 0's: a sum of different shapes waits forever, or is wrong."""
+    """Raise on every worker if a leaf differs from rank 0's, since a sum of different shapes would hang or be wrong."""
     first = kinds[0]
     for rank, other in enumerate(kinds):
         for path in [*first, *other]:

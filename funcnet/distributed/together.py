@@ -1,16 +1,16 @@
-"""Together: work that each worker does by itself, with a common outcome: if one fails, all raise an error with its rank."""
+"""Together: work that each worker does separately, with a common outcome: if one fails, all raise an error with its rank."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch.distributed as dist
 
-from funcnet.distributed.failures import explained
+from funcnet.distributed.failures import explaining_failures
 from funcnet.distributed.workers import Workers, gather_objects, workers_of
 from funcnet.saving.tensors import Damaged
 
-Told = tuple[str, int | None, str]
-"""The kind of an error, its number if it is an ``OSError``, and its message."""
+Failure = tuple[str, int | None, str]
+"""The kind of an error, its errno if it is an ``OSError``, and its message."""
 
 
 class DamagedError(ValueError):
@@ -32,7 +32,7 @@ def succeed(workers: Workers, who: str, what: Callable[[], Any]) -> Any:
 
 
 def shared(workers: Workers, who: str, what: Callable[[], Any]) -> list[Any]:
-    """Call a function on every worker, as ``succeed`` does, and return the results, strings and numbers, by rank."""
+    """Call a function on every worker, like ``succeed``, and return the results, strings and numbers, by rank."""
     return _outcome(workers, who, what, is_shared=True)  # type: ignore[no-any-return]
 
 
@@ -42,16 +42,16 @@ def _outcome(workers: Workers, who: str, what: Callable[[], Any], *, is_shared: 
         result = what()
     except Exception as raised:
         error = raised
-    one = (result if is_shared else None, _told(error))
-    with explained(workers, who):
+    one = (result if is_shared else None, _failure_of(error))
+    with explaining_failures(workers, who):
         found = [one] if workers.size == 1 else gather_objects(workers, one)
-    failed = {rank: told for rank, (_, told) in enumerate(found) if told is not None}
+    failed = {rank: failure for rank, (_, failure) in enumerate(found) if failure is not None}
     if failed:
         _raise(who, failed, error, workers.size)
     return [given for given, _ in found] if is_shared else result
 
 
-def _raise(who: str, failed: Mapping[int, Told], error: Exception | None, size: int) -> None:
+def _raise(who: str, failed: Mapping[int, Failure], error: Exception | None, size: int) -> None:
     if error is not None and not isinstance(error, Damaged) and len(failed) == size and len({*failed.values()}) == 1:
         raise error
     raise _joined(who, failed, size) from error
@@ -59,11 +59,11 @@ def _raise(who: str, failed: Mapping[int, Told], error: Exception | None, size: 
 
 def raise_failures(who: str, failures: Mapping[int, Any], size: int) -> None:
     """Raise the errors gathered by torch, by rank, on every worker."""
-    told = {rank: _told(one if isinstance(one, BaseException) else one[0]) for rank, one in failures.items()}
-    raise _joined(who, {rank: one for rank, one in told.items() if one is not None}, size) from None
+    found = {rank: _failure_of(one if isinstance(one, BaseException) else one[0]) for rank, one in failures.items()}
+    raise _joined(who, {rank: one for rank, one in found.items() if one is not None}, size) from None
 
 
-def _told(error: BaseException | None) -> Told | None:
+def _failure_of(error: BaseException | None) -> Failure | None:
     if error is None:
         return None
     if isinstance(error, (Damaged, DamagedError)):
@@ -72,9 +72,9 @@ def _told(error: BaseException | None) -> Told | None:
     return kind, getattr(error, "errno", None), f"{type(error).__name__}: {error}"
 
 
-def _joined(who: str, failed: Mapping[int, Told], size: int) -> Exception:
+def _joined(who: str, failed: Mapping[int, Failure], size: int) -> Exception:
     """Combine the errors of some workers."""
-    words = "; ".join([f"{told[2]}{f', on rank {rank}' * (size > 1)}" for rank, told in failed.items()])
+    words = "; ".join([f"{failure[2]}{f', on rank {rank}' * (size > 1)}" for rank, failure in failed.items()])
     kinds = {kind: number for kind, number, _ in failed.values()}
     if "damaged" in kinds:
         return DamagedError(f"{who}: all files of the checkpoint must be whole, got {words}")

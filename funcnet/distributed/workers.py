@@ -1,7 +1,7 @@
 """Workers: the processes of a group, and the collectives that they call together.
 
-All modules of ``distributed`` call ``torch.distributed`` through these functions, so that one place watches the collectives and
-reports missing workers.
+All modules of ``distributed`` call ``torch.distributed`` through these functions, which watch the collectives and report missing
+workers.
 """
 
 from collections.abc import Sequence
@@ -122,16 +122,16 @@ def broadcast_from(workers: Workers, values: Tensor, source: int) -> Pending:
 
 
 def gather_rows(workers: Workers, row: Tensor) -> Pending:
-    """Start gathering a row of equal length from each worker, as a matrix with a row for each rank.
+    """Start gathering rows of equal length from all workers, as a matrix with a row for each rank.
 
-    On gloo, broadcasting each row takes 0.7 of this time between four workers for rows of 3 · 10⁵ floats or more, and the same
-    time between two; but a gather is a single collective.
+    On gloo, broadcasting each row takes 0.7 times as long between four workers for rows of 3 · 10⁵ floats or more, and as long
+    between two; but a gather is a single collective.
     """
     return gather_into(workers, row.new_empty((workers.size, *row.shape)), row)
 
 
 def gather_into(workers: Workers, whole: Tensor, row: Tensor) -> Pending:
-    """Start gathering equal parts of a contiguous tensor, by rank, in place; this worker's part may already be there."""
+    """Start gathering equal parts of a contiguous tensor, by rank, in place; this worker's part can already be there."""
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     work = gather(whole.view(-1), row.contiguous().view(-1), group=workers.group, async_op=True)
     return Pending(watched(work, whole), whole)
@@ -158,7 +158,7 @@ class PendingRows(Pending):
 
 
 def scatter_sum(workers: Workers, rows: Tensor) -> Pending:
-    """Start summing, for each worker, the rows that all have for it; ``rows`` is a matrix with a row for each rank.
+    """Start summing row r of all workers for each worker r; ``rows`` is a matrix with a row for each rank.
 
     On gloo every worker sends its rows and adds up the received ones in the order of the ranks. For 10⁷ floats this takes 30 ms
     between two workers and 65 ms between four; ``reduce_scatter_single`` takes 118 and 246 ms, ``all_reduce`` 51 and 96. For 10⁶
@@ -172,7 +172,7 @@ def scatter_sum(workers: Workers, rows: Tensor) -> Pending:
 
 
 def meet(workers: Workers) -> None:
-    """Wait until all workers have arrived, or one has failed; gathering objects and messages would wait until the timeout."""
+    """Wait until all workers have arrived or one has failed; gathering objects and messages would wait until the timeout."""
     if dist.get_backend(workers.group) == "gloo":
         Pending(watched(dist.barrier(group=workers.group, async_op=True), torch.empty(0)), None).wait()
 
@@ -180,7 +180,7 @@ def meet(workers: Workers) -> None:
 def hang_up(workers: Workers, why: BaseException) -> None:
     """End the waits of other workers for messages from this one, which are not watched; the group is unusable afterwards.
 
-    With gloo, a message that times out closes the connection, which raises an error on the other side at once.
+    With gloo, a message that times out closes the connection, which immediately raises an error on the other side.
     """
     leave_step(workers, why)
     if dist.get_backend(workers.group) == "gloo":

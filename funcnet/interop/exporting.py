@@ -1,4 +1,4 @@
-"""Exporting: a pure function, even a whole training step, as a torch program that runs without funcnet.
+"""Exporting: a pure function, such as a whole training step, as a torch program that runs without funcnet.
 
 ``torch.export`` traces a module with tensors that have shapes but no values. Here the module only calls the function: params and
 state are arguments and outputs of the program, and nothing is kept between calls.
@@ -62,7 +62,7 @@ def _mapped(f: Callable[[Any], Any], value: Tree) -> Tree:
 
 
 def _require_step(step: Any) -> None:
-    """Refuse a step that is no function, branches on values, or holds tensors, which would become constants."""
+    """Reject a step that is not a function, branches on values, or holds tensors, which would become constants."""
     if not callable(step):
         raise value_error("export", "step must be a function", step)
     for part in parts(step):
@@ -114,9 +114,9 @@ def _places(names: list[str], args: tuple[Any, ...], batch: Sequence[int | str])
 
 
 def _with_open_batch(args: tuple[Any, ...], places: list[int]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return the arguments, and which of their axes have variable size.
+    """Return the arguments, and their axes of variable size.
 
-    torch treats the sizes 0 and 1 as constants, so a batch of one row is extended to two.
+    Torch treats the sizes 0 and 1 as constants, so a batch of one row is extended to two.
     """
     for place, leaf in _leaves(args):
         if any(place.startswith(f"args[{i}]") for i in places) and not leaf.dim():
@@ -148,7 +148,7 @@ def _traced(step: Callable[..., Any], args: tuple[Any, ...], shapes: Any) -> Exp
     written = written_inputs(program)
     numbers = {i for i, name in enumerate(_inputs(program)) if name in written}
     if len(numbers) < len(written):
-        raise value_error("export", "step must write to nothing but its arguments", "one that writes to a tensor it holds")
+        raise value_error("export", "step must not write to anything but its arguments", "one that writes to a tensor it holds")
     return _program(step, args, shapes, numbers) if numbers else program
 
 
@@ -159,7 +159,7 @@ def _inputs(program: ExportedProgram) -> list[str]:
 
 
 def _program(step: Callable[..., Any], args: tuple[Any, ...], shapes: Any, copied: set[int]) -> ExportedProgram:
-    """Trace a step; if tracing fails, prefer the error of eager mode, which says more than torch's."""
+    """Trace a step; if tracing fails, prefer eager mode's error, which is clearer than torch's."""
     try:
         with torch.no_grad():
             return torch.export.export(_Root(step, copied), args, dynamic_shapes=shapes, strict=False)
@@ -174,7 +174,7 @@ def _program(step: Callable[..., Any], args: tuple[Any, ...], shapes: Any, copie
 
 
 def _require_builtin(program: ExportedProgram) -> None:
-    """Refuse results in containers that another process lacks, such as named tuples."""
+    """Reject results in containers that another process lacks, such as named tuples."""
     specs = [program.call_spec.out_spec]
     for spec in specs:
         if spec is not None and not spec.is_leaf() and spec.type not in _NODES:
@@ -219,7 +219,7 @@ def export(
 
     Any function of trees of tensors can be exported: a net, ``net.inference()``, ``value_and_grads``, a whole ``train_step``. All
     its inputs are arguments: params and state go in and come out at each call, and a key determines the dropout masks. The trees
-    remain dicts, tuples and lists. The program writes to no argument: a donated step is exported without donation.
+    remain dicts, tuples and lists. The program does not write to its arguments: a donated step is exported without donation.
 
     Another process runs the program with torch only::
 
@@ -227,13 +227,13 @@ def export(
         step = torch._inductor.aoti_load_package("step.pt2")
         params, state, value = step(params, state, x, target, key)       # a key is torch.tensor(3), a 0-d int64 tensor
 
-    The program has the same formulas as ``compile``. It differs from the eager step by rounding, because optimizers use fused
-    kernels in eager mode. Repeated calls give equal bits. An int seed ``rng`` is converted to a key first.
+    The program uses the same formulas as ``compile``. It differs from the eager step only by rounding, because optimizers use
+    fused kernels in eager mode. Repeated calls return equal bits. An int seed ``rng`` is first converted to a key.
 
     Args:
         step: The function. A tensor that the function reads without receiving it becomes a constant of the program.
         args: Example arguments: trees of tensors and ``None``. They determine structure, dtypes and shapes; values are not read.
-        path: File to write, which ends in ``.pt2``; ``None`` writes nothing.
+        path: File to write, whose name ends in ``.pt2``; ``None`` writes nothing.
         batch: Names or numbers of the arguments whose first axis is the batch, such as ``("x", "target")``; the program accepts
             any batch size for them. By default all shapes are fixed.
         dynamic_shapes: Other axes of variable size, as in ``torch.export.export``: a tuple with an entry for each argument.
@@ -244,8 +244,8 @@ def export(
         The program, as ``torch.export.export`` returns it.
 
     Raises:
-        ValueError: If the step branches on values, as with ``LBFGS``, or holds tensors, as with a tensor for a rate; if arguments
-            have numbers, which would become constants of the program; if results are not trees of dicts, tuples and lists; if
+        ValueError: If the step branches on values, as with ``LBFGS``, or holds tensors, such as a learning rate; if arguments
+            contain numbers, which would become constants of the program; if results are not trees of dicts, tuples and lists; if
             torch cannot trace the step, with its reason.
 
     >>> import funcnet as fn
@@ -268,7 +268,7 @@ def export(
     if places:
         args, dynamic_shapes = _with_open_batch(args, places)
     shapes = None if dynamic_shapes is None else _shapes_of(args, dynamic_shapes)
-    program = _traced(step, _mapped(Tensor.detach, args), shapes)  # detach: one tensor in two places becomes two
+    program = _traced(step, _mapped(Tensor.detach, args), shapes)  # detaching makes one tensor in two places two tensors
     _require_builtin(program)
     if found is not None:
         _write(program, found, compiled)

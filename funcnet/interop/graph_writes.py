@@ -1,4 +1,4 @@
-"""Writes in a traced graph: the inputs that its operations write to, directly or through views."""
+"""Writes in a traced graph: the inputs that operations write to, directly or through views."""
 
 import operator
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 
 
 def written_inputs(program: ExportedProgram) -> set[str]:
-    """Return the names of the inputs, constants included, that a program's graph writes to."""
+    """Return the names of the inputs, including constants, that a program's graph writes to."""
     origins: dict[Any, Any] = {}
     written: set[str] = set()
     for node in program.graph.nodes:

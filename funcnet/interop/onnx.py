@@ -20,7 +20,7 @@ from funcnet.saving.atomic import require_new_file
 
 
 class _Net(torch.nn.Module):
-    """The traced module: params are buffers by number, x is built from its leaves."""
+    """The traced module: params are numbered buffers, and x is built from its leaves."""
 
     def __init__(self, net: Layer, params: Params, x: Tree) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class _Net(torch.nn.Module):
         numbers, rest = count(), iter(leaves)
         params = tree.map(lambda _: getattr(self, f"p{next(numbers)}"), self.params)
         y = self.net(params, tree.map(lambda _: next(rest), self.like))
-        return tree.map(lambda out: out.clone() if any(out is leaf for leaf in leaves) else out, y)  # with a name of its own
+        return tree.map(lambda out: out.clone() if any(out is leaf for leaf in leaves) else out, y)  # outputs need distinct names
 
 
 def _require_extra() -> None:
@@ -61,7 +61,7 @@ def _open(leaves: list[Tensor]) -> tuple[list[Tensor], tuple[Any, ...]]:
 
 
 def _names(word: str, n: int, given: Any) -> list[str]:
-    """Return the names of n inputs or outputs: the given ones, or the word, numbered if there are several."""
+    """Return the names of n inputs or outputs: ``given``, or the word, numbered if n is above 1."""
     if given is None:
         return [word] if n == 1 else [f"{word}{i}" for i in range(n)]
     names = [given] if isinstance(given, str) else given
@@ -73,7 +73,7 @@ def _names(word: str, n: int, given: Any) -> list[str]:
 
 
 def _require_different(names: list[str]) -> None:
-    """Refuse a name shared by inputs, outputs and params: names in an ONNX graph are unique."""
+    """Reject names shared between inputs, outputs and params: names in an ONNX graph must be unique."""
     twice = [name for i, name in enumerate(names) if name in names[:i]]
     if twice:
         raise value_error("onnx.export", "inputs, outputs and params must have different names", f"{twice[0]!r} twice")
@@ -93,7 +93,7 @@ def _traced(root: _Net, examples: list[Tensor], shapes: tuple[Any, ...]) -> Expo
 
 
 def _written(net: Layer, params: Params, leaves: list[Tensor], x: Tree, **options: Any) -> Any:
-    """Convert the net to an ONNX graph with torch; on failure prefer the error of eager mode, which says more than torch's."""
+    """Convert the net to an ONNX graph with torch; on failure prefer eager mode's error, which is clearer than torch's."""
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about its own internals
@@ -121,15 +121,15 @@ def export(
 ) -> None:
     """Write ``net.inference()`` with its params to an ONNX file.
 
-    The params are initializers named by their paths, such as ``"0.weight"``. The first axis of x, the batch, may have any size;
-    this holds for every input with as many rows as the first one in the example. Integer inputs stay integers, and dtypes are
+    The params are initializers named by their paths, such as ``"0.weight"``. The first axis of x, the batch, can have any size,
+    as can that of every other input with as many rows as the first in the example. Integer inputs stay integers, and dtypes are
     those of the net.
 
     Args:
         net: The net; ``inference()`` is applied to it.
         params: Its params.
         x: An example input: a tensor, or a tree of tensors, each of which becomes an input.
-        path: File to write. Params of more than 2 GB are stored in a second file beside it.
+        path: File to write. Params of more than 2 GB are stored in a second file next to it.
         input_names: Names of the inputs, by default ``x``, or ``x0``, ``x1`` and so on.
         output_names: Names of the outputs, by default ``y``, or ``y0``, ``y1`` and so on.
         opset_version: Version of the ONNX operators, by default the one recommended by torch.

@@ -1,4 +1,4 @@
-"""Reasons: one line from the errors of torch's exporters, which are pages long."""
+"""Reasons: one line of the errors of torch's exporters, which are pages long."""
 
 _LONGEST = 300
 

@@ -6,7 +6,7 @@
     loss/step                         the loss of every k-th step, with ``every``
     params/0.weight                   a histogram of each leaf, with ``histograms``
 
-All curves are over the number of steps done.
+The x-axis of all curves is the number of steps.
 """
 
 import os
@@ -30,10 +30,10 @@ from funcnet.value import frozen
 _VALIDATION = "validation_"
 _APART = {"epoch": "epoch", "seconds": "seconds"}
 _EVENTS: dict[str, Any] = {}
-"""The open writer of each callback, by its ``repr``: one file for each training; the next training closes it."""
+"""The open writer of each callback, by its ``repr``; each training has one file, which the next training closes."""
 
 _MOST_OPEN = 16
-"""Most open writers, each with a file and a thread; one more closes the writer of the oldest training."""
+"""Maximum number of open writers, each with a file and a thread; another one closes the oldest training's writer."""
 
 
 def _items(given: Any) -> Any:
@@ -46,7 +46,7 @@ def _folder(given: Any) -> Any:
 
 
 def _named(value: Any, attribute: Any, got: Any) -> None:
-    if not isinstance(got, str) or not got:  # torch would replace an empty name with a folder named after the time
+    if not isinstance(got, str) or not got:  # for an empty name, torch would choose a folder named after the time
         raise value_error("TensorBoard", "log_dir must be the path of a folder", describe(got))
 
 
@@ -64,15 +64,16 @@ def _pairs(value: Any, attribute: Any, got: Any) -> None:
 class TensorBoard(Callback):
     """Write a training for TensorBoard with ``torch.utils.tensorboard``; ``tensorboard --logdir runs`` shows it.
 
-    Use it as ``fit(..., callbacks=[TensorBoard("runs/first")])``. All curves are over the number of steps done. A training that
-    continues from a checkpoint writes nothing twice: TensorBoard hides the events that the interrupted one wrote after its
-    checkpoint. A new training, such as each call of ``partial_fit``, hides the events of an older one in the same folder; use a
-    folder for each.
+    Use it as ``fit(..., callbacks=[TensorBoard("runs/first")])``. The x-axis of all curves is the number of steps. If a training
+    continues from a checkpoint, TensorBoard hides the events that the interrupted training wrote after that checkpoint. A new
+    training, such as each call of ``partial_fit``, hides the events of older ones in the same folder; use a separate folder for
+    each.
 
     Args:
         log_dir: The folder of the training.
         histograms: Whether to write a histogram of each leaf of the evaluated params after each epoch.
-        every: Number of steps between written losses; ``None`` writes none. Steps become slower, as with ``Callback.on_step``.
+        every: Number of steps between written losses; ``None`` writes no losses of steps. It slows steps down, as
+            ``Callback.on_step`` does.
         optimizer: The optimizer of the training, to write its rates.
         net: The net, written as text.
         hparams: A dict of values by name, written as a table of text.
@@ -81,7 +82,7 @@ class TensorBoard(Callback):
         The number of steps written.
 
     Raises:
-        ValueError: If an argument has another type.
+        ValueError: If an argument has the wrong type.
         OSError: From ``fit``, if the folder cannot be created.
         ImportError: From ``fit``, without ``pip install 'funcnet[tensorboard]'``.
 
@@ -135,7 +136,7 @@ class TensorBoard(Callback):
         return None
 
     def close(self) -> None:
-        """Close the file; the next training with this callback does so too."""
+        """Close the file; the next training with this callback also closes it."""
         writer = _EVENTS.pop(repr(self), None)
         if writer is not None:
             writer.close()
@@ -159,7 +160,7 @@ class TensorBoard(Callback):
 
 
 def _cell(content: Any) -> str:
-    """Return the content of a Markdown table cell, in one line."""
+    """Return the content of a Markdown table cell, on one line."""
     return " ".join(str(content).replace("|", "\\|").split())
 
 
@@ -173,7 +174,7 @@ def _writer_class() -> Any:
 
 
 def _tag(column: str) -> str:
-    """Return the tag of a column; the part before the slash names the group of curves."""
+    """Return the tag of a column; the part before the slash is the group of curves."""
     if column in _APART:
         return _APART[column]
     if column.endswith("_norm"):

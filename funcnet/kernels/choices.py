@@ -177,7 +177,7 @@ def forced(name: str, option: str | int) -> Iterator[Choice]:
 
 def _refuse_in_compiled_code(who: str, name: str) -> None:
     if is_compiling():  # Dynamo shows only the text of a plain ValueError
-        raise ValueError(f"{who}: a choice must be made outside of the code that is compiled, got {name!r} within it")
+        raise ValueError(f"{who}: choices must be set outside of compiled code, got {name!r} within it")
 
 
 def _find(who: str, name: str) -> Choice:

@@ -1,4 +1,4 @@
-"""Compiled functions: after the first call of a kind Dynamo is not called again, and the results are the function's."""
+"""Compiled functions: Dynamo is called only for the first call of a kind, and the results equal the function's."""
 
 import copy
 import inspect
@@ -40,7 +40,7 @@ def trained(step, opt, steps=4, x=X, t=T):
     "opt", [fn.SGD(0.1), fn.donate(fn.SGD(0.1, momentum=0.9)), fn.AdamW(0.1), fn.donate(fn.Adam(0.1, amsgrad=True))], ids=repr
 )
 def test_later_steps_go_straight_to_the_kernels(opt, graphs):
-    """There is one graph; all steps, also their statistics and counters, are those of the eager step."""
+    """There is one graph; all steps, including statistics and counters, equal the eager steps."""
     step = fn.train_step(NET, LOSS, opt)
     fast = fn.compile(step)
     torch.testing.assert_close(trained(fast, opt), trained(step, opt), rtol=1e-4, atol=1e-5)
@@ -49,7 +49,7 @@ def test_later_steps_go_straight_to_the_kernels(opt, graphs):
 
 
 def test_params_that_were_given_up_come_back_as_the_trees_they_were():
-    """Without running statistics, which are new, params are the same tree object, as in eager mode."""
+    """Unless there are running statistics, which are new, donated params are the same tree object, as in eager mode."""
     net, opt = fn.serial(fn.Linear(2, 5), fn.Linear(5, 2)), fn.donate(fn.SGD(0.1, momentum=0.9))
     fast, params = fn.compile(fn.train_step(net, LOSS, opt)), net.init(0)
     first = fast(params, opt.init(params), X, T)
@@ -59,7 +59,7 @@ def test_params_that_were_given_up_come_back_as_the_trees_they_were():
 
 
 def test_the_calls_of_a_long_graph_are_compiled_apart_from_its_kernels(monkeypatch):
-    """The numbers are those of the eager step; a graph with one node less than ``LARGE`` stays in one part."""
+    """The results equal the eager step's; a graph with one node fewer than the limit stays in one part."""
     seen, compiled = [], torch._inductor.compile
     monkeypatch.setattr(
         torch._inductor,
@@ -90,8 +90,9 @@ def test_small_graphs_compare_sizes_once(monkeypatch):
     assert [one.get("size_asserts", True) for one in seen] == [False, True, True]
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_each_kind_of_call_is_compiled_once(graphs):
-    """Another batch size, dtype, memory format or preferred library is another kind; the first program stays."""
+    """A different batch size, dtype, memory format or library is a different kind; the first program is kept."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
     fast = fn.compile(step)
     turned = X.t().contiguous().t()
@@ -103,6 +104,7 @@ def test_each_kind_of_call_is_compiled_once(graphs):
     assert len(graphs) == 5
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_what_one_mode_compiled_serves_the_other():
     """Inference mode and plain tensors are tried in either order."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
@@ -114,8 +116,9 @@ def test_what_one_mode_compiled_serves_the_other():
                 torch.testing.assert_close(trained(fast, opt), want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_arguments_that_do_not_fit_are_refused_after_many_that_did():
-    """The message is the layer's, as in eager mode, and the compiled function still works afterwards."""
+    """The error is the layer's, as in eager mode, and the compiled function still works afterwards."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
     fast = fn.compile(step)
     params, state, _ = trained(fast, opt)
@@ -126,8 +129,9 @@ def test_arguments_that_do_not_fit_are_refused_after_many_that_did():
     torch.testing.assert_close(fast(params, state, X, T), step(params, state, X, T), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_one_tensor_in_two_places_is_left_to_dynamo(graphs):
-    """Its places cannot be distinguished, so Dynamo handles each call; the numbers are right."""
+    """Its positions cannot be distinguished, so Dynamo handles each call; the results are correct."""
     step = fn.train_step(NET, LOSS, fn.SGD(0.1))
     fast, params = fn.compile(step), NET.init(0)
     state = step.opt.init(params)
@@ -137,14 +141,16 @@ def test_one_tensor_in_two_places_is_left_to_dynamo(graphs):
     assert type(fast._last) is Traced
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_plain_function_may_read_more_than_its_arguments():
-    """Dynamo sees changes of what it reads, even more of them than Dynamo's limit for one function."""
+    """Dynamo detects changes of values that the function reads, even more than its limit for one function."""
     scale = [1.0]
     fast = fn.compile(lambda x: x * scale[0])
     for scale[0] in range(12):
         assert torch.equal(fast(X), scale[0] * X)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_arguments_by_name_are_those_by_place(graphs):
     """A step can be called either way, with one program; unknown names raise the step's own error."""
     step, params = fn.value_and_grads(NET, LOSS), NET.init(0)
@@ -157,7 +163,7 @@ def test_arguments_by_name_are_those_by_place(graphs):
 
 
 def tanh(params, x):
-    """Compute tanh as a custom function, which is no value of the package."""
+    """Compute tanh as a plain function, which is not a value of the package."""
     return TANH(params, x)
 
 
@@ -166,7 +172,7 @@ TANH, SCALES = fn.Tanh(), torch.logspace(-37, 2, 1000)
 
 @pytest.mark.parametrize("function", [TANH, tanh], ids=["layer", "function"])
 def test_a_compiled_tanh_has_every_digit_but_the_last(function):
-    """Numbers of any size, at the seam of its two formulas and at infinity are tried; float64 uses torch's own."""
+    """This includes numbers of any size, at the boundary of its two formulas, and infinity; float64 uses torch's kernel."""
     x = torch.cat([SCALES, -SCALES, torch.linspace(-1, 1, 1001), torch.tensor([0.0, float("inf"), -float("inf"), float("nan")])])
     fast = fn.compile(function)
     for _ in range(2):
@@ -176,7 +182,7 @@ def test_a_compiled_tanh_has_every_digit_but_the_last(function):
 
 @pytest.fixture
 def two_threads():
-    """Make torch use two threads for a while."""
+    """Make torch use two threads during the test."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -184,7 +190,7 @@ def two_threads():
 
 
 def test_a_small_step_has_one_thread_and_a_large_one_all(two_threads):
-    """The small step gives the bits of a process with one thread; a large one is right too."""
+    """The small step returns the bits of a process with one thread; the large one is correct too."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
     fast = fn.compile(step)
     got = trained(fast, opt)
@@ -194,8 +200,9 @@ def test_a_small_step_has_one_thread_and_a_large_one_all(two_threads):
     assert fn.tree.equal(got, trained(fn.compile(step), opt))
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_no_gradient_is_recorded_and_the_function_shows_by_its_name():
-    """Params that require grad give values that do not."""
+    """The results do not require grad even if params do."""
     step = fn.value_and_grads(fn.Linear(2, 2), LOSS)
     params = fn.tree.map(lambda leaf: leaf.requires_grad_(), fn.Linear(2, 2).init(0))
     fast = fn.compile(step)
@@ -212,8 +219,9 @@ def test_a_compiled_function_shows_what_it_compiles():
     assert copy.deepcopy(fast) is fast
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_compiled_step_pickles_without_its_programs():
-    """It compiles again where it is loaded, and gives the same numbers."""
+    """It compiles again where it is loaded, and returns the same numbers."""
     step, params = fn.value_and_grads(fn.Linear(2, 2), LOSS), fn.Linear(2, 2).init(0)
     fast = fn.compile(step)
     want = fast(params, X, T)
@@ -230,15 +238,16 @@ def test_a_function_that_does_not_pickle_is_refused():
 
 
 def test_a_compiled_function_within_a_transform_or_another_is_the_function():
-    """It may be mapped by vmap, or be part of another compiled function."""
+    """It can be mapped with vmap, or called in another compiled function."""
     fast, params = fn.compile(TANH), {}
     assert torch.equal(torch.func.vmap(lambda x: fast(params, x))(X), torch.tanh(X))
     torch.testing.assert_close(fn.compile(lambda x: 2 * fast({}, x))(X), 2 * torch.tanh(X))
 
 
 @pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.usefixtures("without_kernels")
 def test_a_sparse_tensor_that_eager_mode_takes_is_refused(warm):
-    """The message says so, instead of the compiler's, and the step still works afterwards."""
+    """The error says so, instead of an error of the compiler, and the step still works afterwards."""
     step, params = fn.value_and_grads(fn.Linear(2, 2), LOSS), fn.Linear(2, 2).init(0)
     fast = fn.compile(step)
     if warm:
@@ -250,8 +259,9 @@ def test_a_sparse_tensor_that_eager_mode_takes_is_refused(warm):
 
 @pytest.mark.filterwarnings("ignore:.*(nested|Sparse CSR).*")
 @pytest.mark.parametrize("make", [X.to_sparse_csr, lambda: torch.nested.nested_tensor([*X])], ids=["sparse", "nested"])
+@pytest.mark.usefixtures("without_kernels")
 def test_a_tensor_without_strides_is_refused_by_a_warm_step(make):
-    """The error is that of eager mode, and the step still works afterwards."""
+    """The error is the same as in eager mode, and the step still works afterwards."""
     step, params = fn.value_and_grads(fn.Linear(2, 2), LOSS), fn.Linear(2, 2).init(0)
     fast = fn.compile(step)
     want = fast(params, X, T)

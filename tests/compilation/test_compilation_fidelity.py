@@ -1,4 +1,4 @@
-"""A recorded program gives the results of the function: views of arguments, order of keys, autocast and errors."""
+"""A recorded program behaves like the function: views of arguments, order of keys, autocast and errors."""
 
 import inspect
 import logging
@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 @fn.frozen
 class Step(fn.Value):
-    """Call a function of the arguments, as a value of the package, whose programs are kept."""
+    """A value of the package that calls a function, so that its programs are kept."""
 
     function: object
 
@@ -39,10 +39,11 @@ class Step(fn.Value):
 
 @pytest.mark.parametrize("name", ["T", "mT", "H", "mH", "real", "imag", "data"])
 @pytest.mark.parametrize("computes", [False, True])
+@pytest.mark.usefixtures("without_kernels")
 def test_an_attribute_of_an_argument_is_that_of_this_call(name, computes):
-    """A view that Dynamo takes of the argument is not a constant, whether or not a kernel computes something else.
+    """A view of the argument that Dynamo creates is not a constant, whether or not a kernel computes something else.
 
-    From torch 2.14 on transposes are part of the graph, so their program is kept.
+    From torch 2.14 on, transposes are part of the graph, so their program is kept.
     """
     x = torch.complex(X, X + 1)
     step = Step(lambda x, y: (getattr(x, name), 2 * y if computes else None))
@@ -53,6 +54,7 @@ def test_an_attribute_of_an_argument_is_that_of_this_call(name, computes):
     assert (type(fast._last) is Traced) is not in_graph
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_the_gradient_of_an_argument_is_that_of_this_call():
     """It is an input of the kernel, but not an argument."""
     fast = fn.compile(Step(lambda x: x * x.grad))
@@ -62,8 +64,9 @@ def test_the_gradient_of_an_argument_is_that_of_this_call():
         assert torch.equal(fast(x), scale * X)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_keys_come_in_the_order_of_the_caller():
-    """A function may iterate over a dict, also deep in a tree, or over an OrderedDict."""
+    """A function can iterate over a dict, also deep in a tree, or over an OrderedDict."""
     a, b, c = torch.zeros(1), torch.ones(1), torch.ones(1) + 1
     step = Step(lambda x: torch.cat([*x["in"].values(), x["out"]]))
     fast = fn.compile(step)
@@ -77,7 +80,7 @@ def test_keys_come_in_the_order_of_the_caller():
 
 @pytest.mark.parametrize("kind", [dict, OrderedDict])
 def test_an_ordered_codec_refuses_another_order_and_other_keys(kind):
-    """This holds for a generated codec and for one that goes node by node."""
+    """This holds for a generated codec and for one that works node by node."""
     read = TreeCodec((kind(a=1, b=kind(c=2)), kind(c=3, d=4)), ordered=True).read
     assert read((kind(a=1, b=kind(c=2)), kind(c=3, d=4))) == [1, 2, 3, 4]
     for other in [
@@ -101,7 +104,7 @@ NETS = {
 
 @pytest.mark.parametrize(("net", "shape"), NETS.values(), ids=NETS)
 def test_autocast_is_part_of_the_kind(net, shape):
-    """Autocast may be on, off, or of another dtype: each call has the dtype and the numbers of eager mode."""
+    """Autocast can be on, off, or use another dtype: each call has the dtype and the numbers of eager mode."""
     params, x = net.init(0), fn.random.uniform(1, shape)
     fast = fn.compile(net)
     for dtype in (torch.bfloat16, None, torch.float16, torch.bfloat16, None):
@@ -114,7 +117,7 @@ def test_autocast_is_part_of_the_kind(net, shape):
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_autocast_is_seen_by_the_check_of_the_last_kind(enabled):
-    """It checks whether it is on, and its dtype; torch compiles nothing."""
+    """The check compares whether autocast is on, and its dtype; torch compiles nothing here."""
     with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
         kind = Kind((X,))
         assert kind.leaves((X,)) is not None
@@ -135,7 +138,7 @@ def embed(params, x):
 @pytest.mark.parametrize("step", [EMBED, embed], ids=["layer", "function"])
 @pytest.mark.parametrize("warm", [False, True])
 def test_an_index_out_of_range_is_refused_by_the_layer(step, warm):
-    """The first call and later ones have the message and place of eager mode, without the kernel's own error."""
+    """The first call and later ones raise the error of eager mode with its location, without the kernel's own error."""
     params, fast = EMBED.init(0), fn.compile(step)
     if warm:
         fast(params, torch.tensor([1, 2]))
@@ -147,7 +150,7 @@ def test_an_index_out_of_range_is_refused_by_the_layer(step, warm):
 
 
 def test_a_class_out_of_range_is_refused_by_the_loss():
-    """A warm train step is tried."""
+    """This is a train step that has been called before."""
     net, loss = fn.Linear(3, 4), fn.CrossEntropy()
     step, params = fn.value_and_grads(net, loss), net.init(0)
     fast = fn.compile(step)
@@ -159,6 +162,7 @@ def test_a_class_out_of_range_is_refused_by_the_loss():
     assert str(got.value) == str(want.value)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_failure_that_eager_mode_does_not_have_is_raised(monkeypatch):
     """The program's own error is raised."""
     fast = fn.compile(fn.Tanh())
@@ -172,8 +176,9 @@ def test_a_failure_that_eager_mode_does_not_have_is_raised(monkeypatch):
         fast({}, X)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_sizes_and_named_tuples_are_trees():
-    """They may be arguments and results, of a plain function and of a value."""
+    """They can be arguments and results, of a plain function and of a value."""
     for wrap in (Step, lambda function: function):
         fast = fn.compile(wrap(lambda x, shape: (x.reshape(shape), x.shape)))
         for shape in (torch.Size([3, 2]), torch.Size([6, 1]), torch.Size([3, 2])):
@@ -222,8 +227,9 @@ def doubled(x):
     return 2 * x
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_decorated_method_binds():
-    """It works for each instance, by place and by name; a compiled value in a class body is not a method, as in eager mode."""
+    """It works for each instance and for named arguments; a compiled value in a class body is not a method, as in eager mode."""
     for scale in (2.0, 3.0):
         net = Net(scale)
         for _ in range(2):
@@ -235,7 +241,7 @@ def test_a_decorated_method_binds():
 
 
 def test_a_decorated_function_pickles_by_its_name():
-    """It unpickles to itself, and so does a method; one within a function is refused."""
+    """It unpickles to itself, and so does a method; a function within a function is refused."""
     assert pickle.loads(pickle.dumps(doubled)) is doubled
     assert pickle.loads(pickle.dumps(Net.times)) is Net.times
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
@@ -264,13 +270,14 @@ class Records(logging.Handler):
 
 @pytest.fixture
 def logged():
-    """Return what the handlers of the logger of fake tensors get."""
+    """Return the records that handlers of the fake tensors' logger get."""
     handler, logger = Records(), logging.getLogger("torch._subclasses.fake_tensor")
     logger.addHandler(handler)
     yield handler.records
     logger.removeHandler(handler)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_wrong_shape_is_refused_by_one_sentence(logged):
     """Dynamo's traceback is not logged."""
     net = fn.serial(fn.Linear(4, 3))
@@ -280,7 +287,7 @@ def test_a_wrong_shape_is_refused_by_one_sentence(logged):
 
 
 def test_the_log_is_kept_from_this_thread_alone_and_passed_on_when_nothing_failed(logged):
-    """Records of other threads are passed on at once."""
+    """Records of other threads are passed on immediately."""
     logger, records = logging.getLogger("torch._subclasses.fake_tensor"), []
     with ThreadPoolExecutor(1) as pool, inductor.withheld_log(records):
         logger.error("mine")

@@ -22,7 +22,7 @@ X, T = fn.random.uniform(1, (20, 2)), fn.random.uniform(2, (20, 2))
 
 @pytest.fixture
 def graphs(monkeypatch):
-    """Run graphs as Dynamo traced them, without Inductor; return the list to which each is added."""
+    """Run graphs as traced by Dynamo, without Inductor; return the list to which each is added."""
     found = []
     monkeypatch.setattr(inductor, "kernel_of", lambda graph, examples: found.append(graph) or graph)
     return found
@@ -45,7 +45,7 @@ def test_twenty_batch_sizes_and_twenty_seeds(graphs):
 
 
 def test_batch_sizes_and_seeds_compiled_by_inductor():
-    """There are more than the eight that Dynamo compiles for one function, with Inductor's kernels."""
+    """There are more kinds than the eight that Dynamo compiles for one function; Inductor compiles the kernels."""
     net = fn.serial(fn.Dropout(0.5), fn.Tanh())
     fast = fn.compile(net)
     for n in range(1, 11):
@@ -56,7 +56,7 @@ def test_batch_sizes_and_seeds_compiled_by_inductor():
 
 @pytest.mark.parametrize("named", [False, True])
 def test_a_plain_function_takes_as_many_batch_sizes(graphs, named):
-    """The same holds for numbers, by place or by name; a second round compiles nothing."""
+    """The same holds for numbers, positional or named; a second round compiles nothing."""
     step = lambda x, scale=1.0: scale * NET(PARAMS, x, 3)
     fast = fn.compile(step)
     for _ in range(2):
@@ -80,7 +80,7 @@ def test_scanned_steps_take_any_seed(graphs):
 
 @pytest.mark.parametrize("step", [fn.Tanh(), lambda params, x: torch.tanh(x)], ids=["layer", "function"])
 def test_programs_are_bounded_and_released(graphs, monkeypatch, step):
-    """The least recently used one is dropped with what Dynamo made for it; the module of traced functions does not grow."""
+    """The least recently used one is dropped, with all that Dynamo created; the module of traced functions does not grow."""
     assert compiled.KEPT == 64
     monkeypatch.setattr(compiled, "KEPT", 3)
     fast, refs = fn.compile(step), []
@@ -123,7 +123,7 @@ DIFFERENT = {
 @pytest.mark.parametrize("pair", DIFFERENT.values(), ids=DIFFERENT)
 @pytest.mark.parametrize("torchs_guard", [True, False])
 def test_what_differs_is_of_another_kind(pair, torchs_guard, monkeypatch):
-    """The key differs, and so does the check of the next call, with torch's guard or without it."""
+    """Keys differ, and so does the check of the next call, with or without torch's guard."""
     if not torchs_guard:
         monkeypatch.setattr(tracing, "TensorGuards", None)
     one, other = (pair[0], T), (pair[1], T)
@@ -135,7 +135,7 @@ def test_what_differs_is_of_another_kind(pair, torchs_guard, monkeypatch):
 
 
 def test_nan_is_of_the_kind_of_nan():
-    """It is not equal to itself."""
+    """NaN is not equal to itself."""
     assert key_of(float("nan")) == key_of(float("nan"))
 
 

@@ -1,4 +1,4 @@
-"""Compiled pooling: values and gradients are those of eager mode, even if the last window reaches beyond the end."""
+"""Compiled pooling: values and gradients equal those of eager mode, even if the last window extends beyond the end."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ class Vjps(fn.Value):
 
 
 def layers_of(axes, dtype):
-    """Return mean, sum, power and max pools with their options; few of three axes, which take 10 s each."""
+    """Return mean, sum, power and max pools with their options; only a few with three axes, which take 10 s each."""
     avg, total, power, largest = (getattr(fn, f"{name}Pool{axes}d") for name in ("Avg", "Sum", "LP", "Max"))
     if axes == 3:
         options = {"kernel_size": 2, "ceil_mode": True}
@@ -46,7 +46,7 @@ def layers_of(axes, dtype):
 
 @pytest.mark.parametrize(("axes", "dtype"), [(1, torch.float32), (2, torch.float32), (3, torch.float32), (3, torch.bfloat16)])
 def test_compiled_pools_are_those_of_eager_mode(axes, dtype):
-    """With ``ceil_mode`` Inductor's own gradient of a mean divides by too much in a last window beyond the end."""
+    """With ``ceil_mode``, Inductor's own gradient of a mean divides by too much if the last window extends beyond the end."""
     layers = tuple(layers_of(axes, dtype))
     x = (fn.random.uniform(1, SHAPES[axes]) + 0.1).to(dtype)
     ys = [layer({}, x) for layer in layers]
@@ -58,7 +58,7 @@ def test_compiled_pools_are_those_of_eager_mode(axes, dtype):
 
 
 def test_counts_serve_torch_compile_and_vmap_too():
-    """The formula works for every tracer, and under vmap."""
+    """The formula works with every tracer and under vmap."""
     layer, x, gy = fn.AvgPool2d(2, ceil_mode=True), torch.zeros(4, 2, 3, 5, 5), fn.random.uniform(1, (4, 2, 3, 3, 3))
 
     def gx(x, gy):

@@ -1,4 +1,4 @@
-"""Compiled LSTMs use oneDNN's kernel for whole sequences, as eager ones do, with the same gradients."""
+"""Compiled LSTMs use oneDNN's kernel for whole sequences, like eager ones, with the same gradients."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ X = fn.random.normal(1, (5, 3, 4))
 
 @fn.frozen
 class Gradients(fn.Value):
-    """The outputs of an LSTM with two layers, and its gradients."""
+    """Computes the outputs and the gradients of an LSTM with two layers."""
 
     net: fn.Layer
 
@@ -55,7 +55,7 @@ def test_a_compiled_lstm_has_the_gradients_of_the_eager_one(option, bias, graphs
 
 
 def test_the_operators_give_the_shapes_that_they_promise():
-    """This covers training, prediction and the backward pass; none of them writes to its arguments.
+    """This covers training, prediction and the backward pass, which do not write to their arguments.
 
     Values are not compared: oneDNN does not write to gaps in its workspace.
     """

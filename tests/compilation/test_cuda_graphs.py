@@ -1,4 +1,4 @@
-"""CUDA graphs without a GPU: when a step is replayed, with which options, and what its outputs are."""
+"""CUDA graphs without a GPU: when a step is replayed, with which options, and which outputs are copied."""
 
 import threading
 
@@ -41,7 +41,7 @@ COUNTER = torch.zeros((), dtype=torch.int64)
     ids=["on one GPU", "with a counter", "with rows in main memory", "two GPUs", "no GPU", "64 MiB", "written to"],
 )
 def test_when_a_step_is_replayed(inputs, replayed):
-    """Inputs must be on one GPU or single numbers, below the limit, and not written to; the options go to Inductor."""
+    """Inputs must be on one GPU or 0-d, below the limit, and not written to; the options are passed to Inductor."""
     assert may_replay(inputs) is replayed
     options = []
     kernel_on_gpu(options.append, inputs)
@@ -68,7 +68,7 @@ def test_is_on_gpu():
 
 
 def test_outputs_are_copies():
-    """Outputs on the GPU that are no inputs are copied; inputs, numbers and tensors in main memory are returned as they are."""
+    """Outputs on the GPU that are not inputs are copied; inputs, numbers and tensors in main memory are returned unchanged."""
     given, made = on_gpu(2, 3), on_gpu(3)
     found = copied_out([given, made, COUNTER, 7], [given])
     assert found[0] is given
@@ -79,7 +79,7 @@ def test_outputs_are_copies():
 
 
 def test_other_threads_launch_the_kernels(monkeypatch):
-    """Recordings belong to one thread; others get a kernel compiled once, without graphs."""
+    """Recordings belong to one thread; the others use a kernel that is compiled once, without graphs."""
     compiled = []
 
     def compile_with(options):
@@ -100,7 +100,7 @@ def test_other_threads_launch_the_kernels(monkeypatch):
 
 @pytest.mark.compiled
 def test_the_way_of_a_gpu_gives_the_steps_of_eager_mode(monkeypatch):
-    """Tensors in main memory run the same code, for which Inductor records nothing; then a thread without recordings does."""
+    """Tensors in main memory take this code path, without recordings by Inductor, and so does a thread without recordings."""
     monkeypatch.setattr(inductor, "is_on_gpu", lambda values: True)
     monkeypatch.setattr(cuda_graphs, "may_replay", lambda inputs: True)
     monkeypatch.setattr(cuda_graphs, "is_key_in_tls", lambda name: True)

@@ -1,4 +1,4 @@
-"""Small products in compiled code: the loops give the results of torch's products in all memory orders that occur."""
+"""Small products in compiled code: the loops return the results of torch's products in all memory orders that occur."""
 
 import sys
 import warnings
@@ -18,7 +18,7 @@ SIZES = ((1, 1, 1), (3, 2, 5), (17, 25, 2), (33, 40, 65))
 
 
 def normal(seed, *shape, dtype=torch.float32):
-    """Draw a tensor."""
+    """Sample a tensor."""
     return fn.random.normal(seed, shape, dtype=dtype)
 
 
@@ -41,7 +41,7 @@ def several(groups):
 
 
 def group(seed, sizes, *matrices, dtype=torch.float32):
-    """Draw two factors, and an addend for each pair of orders: for rows, for columns, a single one, and transposed."""
+    """Sample two factors, and an addend for each pair of orders: for rows, for columns, a single number, and transposed."""
     rows, inner, columns = sizes
     a, b = normal(seed, *matrices, rows, inner, dtype=dtype), normal(seed + 1, *matrices, inner, columns, dtype=dtype)
     full = normal(seed + 2, *matrices, rows, columns, dtype=dtype)
@@ -63,7 +63,7 @@ def replaced(monkeypatch):
 
 @pytest.mark.parametrize(("dtype", "matrices"), [(torch.float32, ()), (torch.float64, (3,))])
 def test_products_of_all_sizes_and_orders(dtype, matrices, replaced):
-    """Rows and columns beyond whole vectors and blocks, transposed factors, and all broadcast addends are tried."""
+    """This covers rows and columns beyond whole vectors and blocks, transposed factors, and all broadcast addends."""
     groups = [group(3 * i, sizes, *matrices, dtype=dtype) for i, sizes in enumerate(SIZES)]
     with fresh_inductor_cache():
         torch.testing.assert_close(fn.compile(several)(groups), several(groups), rtol=1e-5, atol=1e-5)
@@ -72,7 +72,7 @@ def test_products_of_all_sizes_and_orders(dtype, matrices, replaced):
 
 
 def test_operands_that_overlap_or_lie_apart(replaced):
-    """The same matrix twice, an expanded entry, slices with steps and offsets, and results of the graph itself are tried."""
+    """This covers the same matrix twice, an expanded entry, slices with steps and offsets, and results of the graph itself."""
     x, w = normal(1, 12, 18), normal(2, 3, 18, 6)
 
     def several(x, w):
@@ -85,7 +85,7 @@ def test_operands_that_overlap_or_lie_apart(replaced):
 
 
 def test_infinite_numbers_and_nan_stay_in_their_rows():
-    """What fills the last vector of a row does not reach a result, also not as 0 · ∞."""
+    """The padding of a row's last vector does not affect a result, not even as 0 · ∞."""
     x, w = normal(1, 5, 7), normal(2, 3, 7)
     x[0, 0], x[1, 1], w[2, 3] = torch.inf, torch.nan, torch.inf
     several = lambda x, w: (x @ w.T, x.T @ x, w @ x.T)
@@ -100,7 +100,7 @@ def graph_of(function, *arguments):
 
 
 def test_other_products_stay_with_their_library():
-    """They are large, too long for the stack, empty, half precision, integers or scaled; or the choice is forced."""
+    """These are large, too long for the stack, empty, half precision, integer or scaled; or the choice is forced."""
     x = normal(1, 8, 8)
     small = "funcnet.small_product.default"
     assert graph_of(torch.mm, x, x) == [small]
@@ -132,7 +132,7 @@ def test_computed_operands_keep_the_order_of_what_they_are_computed_from():
 
 
 def test_the_operator_by_itself():
-    """It works in eager mode too, with the shape and strides that it promises."""
+    """It works in eager mode too, with the shape and strides of its meta function."""
     a, b, c = normal(1, 3, 4), normal(2, 5, 4).T, normal(3, 5)
     torch.testing.assert_close(torch.ops.funcnet.small_product(a, b, c), a @ b + c)
     torch.testing.assert_close(torch.ops.funcnet.small_product(a, b, None), a @ b)
@@ -140,7 +140,7 @@ def test_the_operator_by_itself():
 
 
 def test_an_inductor_without_templates_gets_no_pass(monkeypatch):
-    """If a release of torch lacks what the loops need, products are not replaced."""
+    """If a release of torch lacks the private names that the loops use, products are not replaced."""
     assert "post_grad_custom_post_pass" in options.product_options()
     monkeypatch.setitem(sys.modules, "funcnet.compilation.product_template", None)
     assert options.product_options() == {}
@@ -148,7 +148,7 @@ def test_an_inductor_without_templates_gets_no_pass(monkeypatch):
 
 @pytest.mark.parametrize("source", ["#error", None], ids=["C++ that does not compile", "a template that fails"])
 def test_products_go_back_to_the_library_where_the_loops_fail(source, monkeypatch, replaced):
-    """If a compiler or Inductor rejects the loops, all is compiled again with a warning: bits may differ."""
+    """If a compiler or Inductor rejects the loops, everything is compiled again with a warning: bits can differ."""
     monkeypatch.setattr(product_loops, "SOURCE", source)
     if source is None:
         monkeypatch.setattr(product_template.ProductTemplate, "render", None)
@@ -162,7 +162,7 @@ def test_products_go_back_to_the_library_where_the_loops_fail(source, monkeypatc
 
 
 def test_a_failure_without_loops_is_raised(monkeypatch):
-    """If the loops are not the cause, nothing is compiled again."""
+    """If no loops are used, nothing is compiled again."""
     calls = []
     monkeypatch.setattr(torch._inductor, "compile", lambda *args, **options: calls.append(options) or 1 / 0)
     with forced("small compiled products", "library"), pytest.raises(ZeroDivisionError):
@@ -171,7 +171,7 @@ def test_a_failure_without_loops_is_raised(monkeypatch):
 
 
 def test_a_wish_to_trace_again_is_no_failure(monkeypatch):
-    """Numbers that become tensors make Dynamo start again, with the loops."""
+    """Numbers that become tensors make Dynamo restart, with the loops."""
     calls = []
 
     def restart(*args, **options):
@@ -185,7 +185,7 @@ def test_a_wish_to_trace_again_is_no_failure(monkeypatch):
 
 
 def test_a_forced_choice_is_a_part_of_the_key_of_the_cache():
-    """Inductor finds no program that was compiled with another choice."""
+    """Inductor does not reuse a program that was compiled with another choice."""
     the_pass = options.product_options()["post_grad_custom_post_pass"]
     before = the_pass.uuid()
     with forced("small compiled products", "library"):

@@ -12,12 +12,12 @@ ROWS = 7
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:
-    """Draw normal numbers in float64."""
+    """Sample normal numbers in float64."""
     return random.normal(random.key(seed), shape, dtype=torch.float64)
 
 
 def whole(seed: int, n: int, *shape: int) -> torch.Tensor:
-    """Draw whole numbers below n."""
+    """Sample whole numbers below n."""
     return (random.uniform(random.key(seed), shape) * n).long()
 
 

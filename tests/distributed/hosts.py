@@ -1,9 +1,9 @@
-"""Two hosts for tests: processes in separate networks, joined by a link that delays and loses packets, and can be cut.
+"""Two hosts for tests: processes in separate networks, connected by a link that delays and loses packets and can be cut.
 
-A host is a process in new network and PID namespaces of Linux. Whatever it starts ends with it, and the namespaces end with their
-last process, so nothing is left of them after a failure or a kill. Its network has one device, a TUN device, whose packets a
-thread of the test carries to the other host: nothing leaves the machine. The kernel needs no module for this, and the machine no
-package. It takes the right to make namespaces and to open ``/dev/net/tun``, as root has it.
+A host is a process in new network and PID namespaces of Linux. All processes that it starts end with it, and the namespaces end
+with their last process, so nothing is left after a failure or a kill. Its network has a single TUN device, whose packets a thread
+of the test carries to the other host: nothing leaves the machine. This requires no kernel module and no package, but permission
+to create namespaces and to open ``/dev/net/tun``, as root has.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from collections import deque
 from contextlib import ExitStack, suppress
 
 ADDRESSES = ("198.18.0.1", "198.18.0.2")
-"""Addresses of the hosts, from the network that RFC 2544 reserves for tests of devices."""
+"""Addresses of the hosts, from the network that RFC 2544 reserves for device tests."""
 
 DEVICE = "link0"
 
@@ -37,11 +37,11 @@ class Link:
         self._thread.start()
 
     def cut(self) -> None:
-        """Lose every packet from now on, without telling the hosts."""
+        """Drop every packet from now on, without notifying the hosts."""
         self.is_cut = True
 
     def mend(self) -> None:
-        """Carry packets again."""
+        """Deliver packets again."""
         self.is_cut = False
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class Link:
             for end in ready:
                 try:
                     packet = os.read(end, 65536)
-                except OSError:  # the host has ended, and its network with it
+                except OSError:  # the host has ended, and so has its network
                     ends.discard(end)
                     continue
                 if self.is_cut or self._luck.random() < self.loss:
@@ -82,17 +82,17 @@ class Hosts:
 
     Args:
         commands: The command of each host.
-        outputs: A file for what each prints.
+        outputs: A file for the output of each host.
         env: The environment of both.
-        delay: Seconds that a packet takes.
-        loss: Share of the packets that are lost.
+        delay: Travel time of a packet in seconds.
+        loss: Fraction of packets that are lost.
     """
 
     def __init__(self, commands, outputs, env, delay: float = 0.02, loss: float = 0.01) -> None:
         self._given, self._delay, self._loss, self._left = (commands, outputs, env), delay, loss, ExitStack()
 
     def __enter__(self) -> "Hosts":
-        with ExitStack() as stack:  # what fails half-way is undone
+        with ExitStack() as stack:  # undoes everything if a step fails
             stack.callback(lambda: [process.kill() for process in self.processes])
             self.processes, controls, devices = [], [], []
             commands, outputs, env = self._given
@@ -110,7 +110,7 @@ class Hosts:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._left.close()  # closes the controls too, at which hosts end
+        self._left.close()  # closes the controls too, which ends the hosts
         for process in self.processes:
             process.wait(10)
 
@@ -128,14 +128,14 @@ def _started(control: int, address: str, command, out, env) -> subprocess.Popen:
 
 
 def _device_of(control: socket.socket, output) -> list[int]:
-    """Receive the device of a host, or raise its output."""
+    """Receive the device of a host, or raise an error with its output."""
     devices = socket.recv_fds(control, 2, 1)[1]
     if not devices:
         raise OSError(f"a host needs Linux, unshare, /dev/net/tun and the right to make namespaces: {output.read_text()}")
     return devices
 
 
-# The host itself, within its namespaces.
+# The code of the host itself, within its namespaces.
 
 
 def _set_up(network: socket.socket, name: str) -> None:

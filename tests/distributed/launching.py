@@ -1,6 +1,6 @@
-"""Workers for tests: processes that form a gloo group, run one function, and return its results.
+"""Workers for tests: processes that form a gloo group, run a function, and return its results.
 
-They are forked from a server that has imported torch and funcnet once, so four of them start in a fraction of a second.
+They are forked from a server that imports torch and funcnet once, so four of them start in a fraction of a second.
 """
 
 import functools
@@ -12,6 +12,9 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+
+GUARD = 240.0
+"""Seconds in addition to the timeout of the group after which workers count as hanging; starting them includes imports."""
 
 
 class WorkerError(Exception):
@@ -38,17 +41,18 @@ def _work(results: Any, folder: str, rank: int, size: int, timeout: float, f: Ca
         results.put((rank, f(*args), None))
     except Exception as error:
         results.put((rank, error, "".join(traceback.format_exception(error))))
-    # What is in the queue is sent by a thread of its own; only then may the group be left, at which others may fail.
+    # A thread sends the contents of the queue. Leave the group only afterwards, since others can then fail.
     results.close()
     results.join_thread()
     dist.destroy_process_group()
 
 
 def outcomes(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0, lost: tuple[int, ...] = ()) -> list[Any]:
-    """Run ``f(*args)`` in ``size`` workers; return the result or the error of each, by rank.
+    """Run ``f(*args)`` in ``size`` workers; return the result or the error of each worker, by rank.
 
-    ``f`` is a function of a module, and what it returns pickles: no tensors that share memory, so ``tolist`` or ``clone`` them.
-    ``timeout`` is that of the group's collectives, in seconds. ``lost`` are workers that are not expected to return anything.
+    ``f`` is a function of a module, and its result must be picklable, without tensors that share memory: use ``tolist`` or
+    ``clone``. ``timeout`` is the timeout of the group's collectives, in seconds. ``lost`` are workers that are not expected to
+    return anything.
     """
     found = dict.fromkeys(range(size))
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +63,7 @@ def outcomes(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0
         ]
         for one in started:
             one.start()
-        missing, end = {*range(size)} - {*lost}, time.monotonic() + timeout + 60
+        missing, end = {*range(size)} - {*lost}, time.monotonic() + timeout + GUARD
         while missing and time.monotonic() < end:
             try:
                 rank, value, told = results.get(timeout=0.2)
@@ -76,7 +80,7 @@ def outcomes(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0
             one.join(0 if missing or lost else 10)
             one.kill()
         if missing:
-            raise WorkerError(f"workers {sorted(missing)} returned nothing in {timeout + 60:.0f} s")
+            raise WorkerError(f"workers {sorted(missing)} returned nothing in {timeout + GUARD:.0f} s")
     return [found[rank] for rank in range(size)]
 
 
@@ -90,7 +94,7 @@ def wait_for_all(place: str) -> None:
 
 
 def run(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0) -> list[Any]:
-    """Run ``f(*args)`` in ``size`` workers and return the results by rank; raise an error of a worker."""
+    """Run ``f(*args)`` in ``size`` workers and return the results by rank; raise the error of a worker."""
     found = outcomes(size, f, *args, timeout=timeout)
     for one in found:
         if isinstance(one, BaseException):

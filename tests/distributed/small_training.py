@@ -1,4 +1,4 @@
-"""A small training for the workers of tests: it prints the digest of params and state after each step, and can resume.
+"""A small training for test workers: it prints the digest of params and state after each step, and can resume.
 
 torchrun --nproc-per-node=2 tests/distributed/small_training.py FOLDER STEPS TIMEOUT
 """
@@ -57,14 +57,24 @@ def digests(steps: int) -> list[str]:
 
 
 def main(folder: str, steps: str, timeout: str) -> None:
-    """Train in a process started by torchrun, and print a line for each step."""
+    """Train in a process started by torchrun, and print a line for each step.
+
+    The timeout holds from the second step on: before that, workers may be far apart, since they import modules.
+    """
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=float(timeout)))
-    train(lambda step, found: print("step", step, found, flush=True), int(steps), fn.Checkpoints(folder))
+    dist.init_process_group("gloo", timeout=timedelta(minutes=2))
+    limit = timedelta(seconds=float(timeout))
+
+    def tell(step: int, found: str) -> None:
+        print("step", step, found, flush=True)
+        dist.distributed_c10d._get_default_store().set_timeout(limit)
+        dist.distributed_c10d._set_pg_timeout(limit)
+
+    train(tell, int(steps), fn.Checkpoints(folder))
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
     sys.stdout.flush()
-    os._exit(0)  # after torch's checkpoints some processes abort while Python ends, in a thread that lets go of a tensor
+    os._exit(0)  # after torch's checkpoints some processes abort during Python's shutdown, in a thread that releases a tensor

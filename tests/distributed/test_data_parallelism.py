@@ -1,4 +1,4 @@
-"""Data parallelism: the step of all workers equals that of one process on the whole batch."""
+"""Data parallelism: the step of all workers equals the step of one process on the whole batch."""
 
 import torch
 from distributed.launching import run
@@ -35,7 +35,7 @@ def train(net, loss, opt, x, target, *, parallel, accumulate=1):
 
 
 def differences(make, rows, accumulate):
-    """Return the largest differences of params, state and values from the steps of one process."""
+    """Return the largest differences of params, state and values from steps of one process."""
     net, loss, opt, x, target = make(rows)
     alone = train(net, loss, opt, x, target, parallel=False)
     together = train(net, loss, opt, x, target, parallel=True, accumulate=accumulate)
@@ -96,7 +96,7 @@ def counted():
 
 
 def climbed():
-    """Return the difference of weights after a step of SAM from one process; each shard has the statistics of the whole."""
+    """Return the difference of weights from one process after a step of SAM; each shard has the statistics of the whole batch."""
     net, opt = fn.serial(fn.Linear(6, 4), fn.BatchNorm1d(4), fn.Linear(4, 3)), fn.SAM(fn.SGD(lr=0.1), rho=0.1)
     x, target = (torch.cat((one, one)) for one in (normal(1, 4, 6), normal(2, 4, 3)))
     alone, together = (train(net, fn.MSE(), opt, x, target, parallel=parallel)[0] for parallel in (False, True))
@@ -105,7 +105,7 @@ def climbed():
 
 
 def test_an_optimizer_of_several_gradients_moves_params_and_statistics():
-    """The statistics are those of the first gradient, and the params those after the optimizer's step."""
+    """The statistics are from the first gradient, and the params from the optimizer's step."""
     for difference, step in run(2, climbed):
         assert difference < 1e-12
         assert step > 0.01
@@ -127,7 +127,7 @@ def told(f):
 
 
 def repeated(alone):
-    """Fail a few times on rank 1 only or on all workers, repeat the step at once, and return the errors and the params."""
+    """Fail a few times on rank 1 only or on all workers, repeat the step immediately, and return the errors and the params."""
     step, params, state, x, target = begun()
     params, state, _ = step(params, state, x, target)
     fails = not alone or torch.distributed.get_rank() == 1
@@ -139,7 +139,7 @@ def repeated(alone):
 
 
 def test_a_step_is_repeated_after_an_error_of_all_workers():
-    """A repetition by one worker only would be added to the previous step of the others, which still wait for it."""
+    """If only one worker repeated it, its numbers would be added to the previous step of the others, which still wait for it."""
     for first, second, params in (found := run(2, repeated, False)):
         assert "ValueError: MSE(): target must have the shape of y" in first
         assert second == "no error"
@@ -211,12 +211,12 @@ def in_half():
 
 
 def test_in_half_precision_weights_do_not_overflow():
-    """gy times the weight of the batch would be infinite in float16; gradients of params are float32 by then."""
+    """gy times the weight of the batch would overflow in float16, so gradients of params are weighted, in float32."""
     assert run(2, in_half) == [[[[0.5, 0.5]]] * 2] * 2
 
 
 def test_the_gradient_of_y_is_weighed_in_its_own_precision():
-    """In half precision it could overflow: then the gradients of params, summed in float32, are weighted instead."""
+    """In half precision gy could overflow, so the gradients of params, summed in float32, are weighted instead."""
     gy, half, params = torch.ones(2), torch.ones(2).half(), {"weight": torch.ones(2)}
     new, rest = weighed_gy(gy, 3.0, params)
     assert (new.tolist(), rest, gy.tolist()) == ([3.0, 3.0], 1.0, [1.0, 1.0])

@@ -1,4 +1,4 @@
-"""Distributed checkpoints: bit for bit across numbers of workers, complete after a kill, and one error on all workers."""
+"""Distributed checkpoints: exact for any number of workers, complete after a kill, and with the same error on all workers."""
 
 import os
 import pickle
@@ -50,7 +50,7 @@ def zeros(one: Any) -> Any:
 
 
 def cut(one: Any, rank: int, size: int, *, offset: int = 0) -> Any:
-    """Return the tree with a DTensor and a ``Pieces`` of this worker's rows; rank 0 has none of the latter, if possible."""
+    """Return the tree with a DTensor and a ``Pieces`` of this worker's rows; rank 0 has no rows of the latter, if possible."""
     mesh = init_device_mesh("cpu", (size,))
     weight = distribute_tensor(one[0]["weight"], mesh, [Shard(offset)])
     moment = one[1]["m"]["w"]
@@ -101,7 +101,7 @@ def loaded(folder: str) -> list[bool]:
 
 
 def test_any_number_of_workers_loads_what_any_number_has_saved(tmp_path: Path) -> None:
-    """None, 2 and 4 workers save, whole or divided along two axes; 1, 2 and 4 workers load, with and without ``like``."""
+    """One process, 2 and 4 workers save, whole or divided along two axes; 1, 2 and 4 workers load, with and without ``like``."""
     for size in (2, 4):
         run(size, written, str(tmp_path))
     save(tmp_path / "whole-0", whole(), {"workers": 0})
@@ -116,7 +116,7 @@ def test_any_number_of_workers_loads_what_any_number_has_saved(tmp_path: Path) -
 
 
 def trained(folder: str, name: str) -> bool:
-    """Make two steps with a sharded optimizer from the checkpoint, and save; tell whether it was loaded unchanged."""
+    """Make two steps with a sharded optimizer from the checkpoint, and save; return whether it was loaded unchanged."""
     net, opt = fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.Linear(5, 2)), fn.distributed.shard_optimizer(fn.Adam(lr=0.1))
     step = fn.distributed.data_parallel(fn.train_step(net, fn.MSE(), opt))
     params = tree.cast(net.init(0), torch.float64)
@@ -131,7 +131,7 @@ def trained(folder: str, name: str) -> bool:
 
 
 def test_the_state_of_a_sharded_optimizer_goes_on_in_other_workers_and_in_one(tmp_path: Path) -> None:
-    """Two steps of four workers and two of two equal four of one process to 1e-12; the latter loads the state whole."""
+    """Two steps of four workers and two of two equal four of one process to 1e-12; one process loads the whole state."""
     assert run(4, trained, str(tmp_path), "state") == [True] * 4
     assert run(2, trained, str(tmp_path), "state") == [True] * 2
     plain = tree.cast(fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.Linear(5, 2)).init(0), torch.float64)
@@ -145,7 +145,7 @@ def test_the_state_of_a_sharded_optimizer_goes_on_in_other_workers_and_in_one(tm
 
 
 def test_plain_tensors_are_spread_over_the_workers_and_saved_once(tmp_path: Path) -> None:
-    """The two files together are hardly larger than one."""
+    """Both files together are hardly larger than a single one."""
     run(2, written, str(tmp_path))
     sizes = [path.stat().st_size for path in sorted((tmp_path / "whole-2").glob("*.distcp"))]
     save(tmp_path / "one", whole())
@@ -162,7 +162,7 @@ def told(f: Any) -> str:
 
 
 def refused(folder: str) -> list[str]:
-    """Return the errors of calls that fail on every worker, or only on rank 1; then save and load again."""
+    """Return the errors of calls that fail on every worker or only on rank 1; then save and load again."""
     rank, path = dist.get_rank(), f"{folder}/net"
     one = {"weight": torch.ones(4, 2)}
     save(path, one, "first")
@@ -185,12 +185,15 @@ def refused(folder: str) -> list[str]:
 
 
 def test_every_worker_raises_the_error_of_one(tmp_path: Path) -> None:
-    """Examples are arguments, differing trees, folders that a worker does not see, and ``like``; the old checkpoint stays."""
+    """Examples are invalid arguments, differing trees, folders that a worker cannot see, and ``like``; the old one stays."""
     one, two = run(2, refused, str(tmp_path))
     for i, (rule, alike) in enumerate(
         [
             ("ValueError: save: params and state must be the same on all workers, and tree at 'weight' differs", True),
-            ("ValueError: save: tree and metadata must be the same on all workers, got others on rank 1 than on rank 0", True),
+            (
+                "ValueError: save: tree and metadata must be the same on all workers, got different ones on rank 1 than on rank 0",
+                True,
+            ),
             ("ValueError: save: every leaf must be a tensor, None, a bool, int, float, complex or str, got a set at 'n'", True),
             ("ValueError: save: every tensor must be dense and in memory, got a DTensor with partial sums", True),
             ("ValueError: save: all workers must succeed, got ValueError: save: every leaf must be", True),
@@ -216,13 +219,13 @@ def as_nobody(folder: str) -> str:
     Path(folder).chmod(0o755)
     if dist.get_rank() == 1 and os.geteuid() == 0:
         os.setuid(65534)
-    elif dist.get_rank() == 1:  # a rank without permissions has the same fate as one with another disk
+    elif dist.get_rank() == 1:  # a rank without permissions fails like one with another disk
         return told(lambda: save(f"{folder}/elsewhere/net", {"weight": torch.zeros(4, 2)}))
     return told(lambda: save(path, {"weight": torch.zeros(4, 2)}))
 
 
 def test_a_worker_that_may_not_write_is_named_and_the_old_checkpoint_stays(tmp_path: Path) -> None:
-    """The system's error is raised on every worker, and nothing of the new checkpoint remains."""
+    """The system's error is raised on every worker, and no part of the new checkpoint remains."""
     tmp_path.chmod(0o755)
     for parent in list(tmp_path.parents)[:3]:
         parent.chmod(0o755)
@@ -247,7 +250,7 @@ def killed(folder: str, at: str) -> Any:
 def test_a_folder_with_anything_but_a_checkpoint_is_never_replaced(tmp_path: Path, other: str) -> None:
     """Otherwise a folder of results, or a home folder, could be deleted."""
     save(tmp_path / "net", {"w": torch.ones(2)})
-    save(tmp_path / "net", {"w": torch.zeros(2)})  # a checkpoint is
+    save(tmp_path / "net", {"w": torch.zeros(2)})  # a checkpoint can be replaced
     (tmp_path / "empty").mkdir()
     save(tmp_path / "empty", {"w": torch.ones(2)})
     for folder in (tmp_path / "net", tmp_path / "files"):
@@ -272,7 +275,7 @@ def test_a_killed_save_leaves_the_old_checkpoint(tmp_path: Path, at: str, lost: 
 
 
 def test_a_save_that_is_killed_between_two_names_leaves_the_old_checkpoint(tmp_path: Path) -> None:
-    """It is under its other name, where loads, metadata and kept checkpoints find it."""
+    """It has its temporary name, under which ``load``, ``load_metadata`` and ``Checkpoints`` find it."""
     path = tmp_path / "net"
     save(path, {"weight": torch.ones(2)}, "old")
     path.rename(tmp_path / ".net.old")
@@ -286,7 +289,7 @@ def test_a_save_that_is_killed_between_two_names_leaves_the_old_checkpoint(tmp_p
 
 
 def test_every_damaged_file_is_found(tmp_path: Path) -> None:
-    """A file of each kind is truncated, empty, changed in one byte, or missing."""
+    """A file of each kind is truncated, emptied, changed in one byte, or removed."""
     path = tmp_path / "net"
     save(path, whole())
     for name in ("tree.fn", ".metadata", "__0_0.distcp"):
@@ -300,7 +303,7 @@ def test_every_damaged_file_is_found(tmp_path: Path) -> None:
 
 
 def test_an_attribute_in_a_pickle_is_a_member_of_an_enumeration(tmp_path: Path) -> None:
-    """Python before 3.11.4 pickles members in this way; any other attribute could lead to code that runs."""
+    """Python before 3.11.4 pickles members this way; any other attribute could execute code."""
     for kind, name in (("torch\nSize", "__new__"), ("torch.distributed.checkpoint.metadata\n_MEM_FORMAT_ENCODING", "mro")):
         (tmp_path / ".metadata").write_bytes(f"cbuiltins\ngetattr\n(c{kind}\nV{name}\ntR.".encode())
         with pytest.raises(Damaged, match=f"a file .metadata that asks .* for {name}"):
@@ -356,7 +359,7 @@ def kept(folder: str) -> list[Any]:
 
 
 def test_kept_checkpoints_fall_back_together(tmp_path: Path) -> None:
-    """Both workers read the previous one; only rank 0 warns. Missing steps and other trees are errors."""
+    """Both workers read the previous one; only rank 0 warns. Missing steps and different trees are errors."""
     folder = tmp_path / "kept"
     one, two = run(2, kept, str(folder))
     assert one[2:7] == [[3, 4], 4, 4, 3, 4]
@@ -375,7 +378,7 @@ def test_kept_checkpoints_fall_back_together(tmp_path: Path) -> None:
 
 
 def test_checkpoints_is_a_value() -> None:
-    """It compares, prints and pickles, and checks its fields."""
+    """It can be compared, printed and pickled, and checks its fields."""
     one = Checkpoints("somewhere", keep=None)
     assert repr(one) == "Checkpoints('somewhere', keep=None)"
     assert one == pickle.loads(pickle.dumps(one)) == Checkpoints(Path("somewhere"), None)
@@ -385,10 +388,10 @@ def test_checkpoints_is_a_value() -> None:
 
 
 def test_nothing_but_a_checkpoint_is_replaced_or_deleted(tmp_path: Path) -> None:
-    """A user's folder is refused and kept, and so are paths that do not end with a name."""
+    """A user's folder is refused and kept; paths that do not end with a name are refused."""
     user = tmp_path / "user"
     user.mkdir()
-    for name in ("notes.txt", "tree.fn"):  # a file that ``fn.save`` may have written is the user's too
+    for name in ("notes.txt", "tree.fn"):  # a file that ``fn.save`` could have written is also the user's
         (user / name).write_text("mine")
         with pytest.raises(
             FileExistsError, match=rf"path must name a new folder or one with only a checkpoint, got one with .*{name}"
@@ -403,7 +406,7 @@ def test_nothing_but_a_checkpoint_is_replaced_or_deleted(tmp_path: Path) -> None
             save(path, {"a": torch.ones(2)})
     net, other, written = tmp_path / "[n]et", tmp_path / ".net.1.tmp", tmp_path / ".net.part.0123456789abcdef.tmp"
     other.mkdir()
-    written.mkdir()  # of a save to "net.part" that goes on at the same time
+    written.mkdir()  # of a concurrent save to "net.part"
     for name, text in ((other / "notes.txt", "mine"), (written / "__0_0.distcp", "a part")):
         name.write_text(text)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The page of distributed.md and the section of scale.md: two workers run what they show, with the assertions on the pages."""
+"""The page distributed.md and a section of scale.md: two workers run their snippets, including the assertions."""
 
 import re
 import traceback
@@ -23,7 +23,7 @@ def snippets(text):
 
 
 def programs():
-    """Return the programs by section: the imports of the page, followed by the snippets of the section."""
+    """Return the programs by section: the imports of the page, then the snippets of the section."""
     first, *sections = PAGE.split("\n## ")
     start = snippets(first)
     found = {section.splitlines()[0]: "\n".join([*start, *parts]) for section in sections if (parts := snippets(section))}
@@ -53,13 +53,13 @@ def failed():
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_section_runs_on_two_workers(name, failed):
-    """On both of them; the sections of the page assert that the numbers are right."""
+    """It runs on both; the snippets assert that the numbers are correct."""
     assert "assert" in PROGRAMS[name]
     assert [one.get(name) for one in failed] == [None, None]
 
 
 def test_the_pages_name_every_function():
-    """Those that start with a small letter."""
+    """Functions are names that start with a lowercase letter."""
     assert len(PROGRAMS) > 9
     functions = [name for name in distributed.__all__ if name[0].islower()]
     assert [name for name in functions if not re.search(rf"\b{name}\b", PAGE)] == []

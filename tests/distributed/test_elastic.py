@@ -15,7 +15,7 @@ from funcnet.distributed import Checkpoints, WorkerError, shard_rows
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-"""torchrun gives restarted workers the old store, in which gloo may find the addresses of killed ones."""
+"""torchrun gives restarted workers the old store, in which gloo can find the addresses of killed workers."""
 
 
 def undisturbed(folder: str, dropout: float = 0.2, steps: int = STEPS) -> str:
@@ -50,7 +50,7 @@ def test_four_workers_go_on_with_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_two_workers_and_one_go_on_from_four(tmp_path: Path) -> None:
-    """They agree to 1e-12 with four workers, because data and keys do not depend on their number."""
+    """They agree with four workers to 1e-12, because data and keys do not depend on the number of workers."""
     run(4, undisturbed, str(tmp_path / "four"), 0.0)
     for size, until in ((4, 8), (2, 16), (1, STEPS)):
         run(size, undisturbed, str(tmp_path / "fewer"), 0.0, until)
@@ -66,7 +66,7 @@ def rows(number: int) -> list[list[float]]:
 
 
 def test_the_order_of_the_data_does_not_depend_on_the_number_of_workers() -> None:
-    """The workers' rows in order are the batch."""
+    """The workers' rows, in order, are the batch."""
     whole = batch(7)[0].tolist()
     for size in (1, 2, 4):
         assert [row for found in run(size, rows, 7) for row in found] == whole

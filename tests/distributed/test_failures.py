@@ -1,4 +1,4 @@
-"""Failures: the error of every worker names the missing ones, and quotes the errors of others."""
+"""Failures: the error of every worker names the missing workers, and quotes the errors of others."""
 
 import functools
 import json
@@ -15,7 +15,7 @@ import torch.distributed as dist
 from distributed.launching import outcomes, run, wait_for_all
 
 from funcnet.distributed import failures, posts
-from funcnet.distributed.failures import WorkerError, explained
+from funcnet.distributed.failures import WorkerError, explaining_failures
 from funcnet.distributed.workers import Workers, gather_objects, sum_over, workers_of
 
 LONG = 60.0
@@ -23,7 +23,7 @@ LONG = 60.0
 
 
 def collective(workers: Workers) -> float:
-    with explained(workers, "a step"):
+    with explaining_failures(workers, "a step"):
         return float(sum_over(workers, torch.ones(3)).wait()[0])
 
 
@@ -42,7 +42,7 @@ def test_the_survivors_of_a_kill_name_the_rank() -> None:
         error: Any = found[rank]
         assert isinstance(error, WorkerError), error
         assert str(error).startswith(
-            "a step: all 4 workers must take part in each collective, got no word from rank 2 within 3 s"
+            "a step: all 4 workers must take part in each collective, got no response from rank 2 within 3 s"
         )
         assert (error.missing, error.raised) == ((2,), {})
 
@@ -63,23 +63,27 @@ def test_a_hung_worker_is_named_after_the_timeout() -> None:
     found: list[Any] = outcomes(2, hanging, 0, lost=(0,))
     assert isinstance(found[1], WorkerError)
     assert found[1].missing == (0,)
-    assert "got no word from rank 0 within 1 s: killed, hanging, unreachable or still busy" in str(found[1])
+    assert "got no response from rank 0 within 1 s: killed, hanging, unreachable or still busy" in str(found[1])
 
 
 def raising(*, late: bool) -> tuple[float, tuple[int, ...], dict[int, str], float]:
     """Fail equally on all workers, then on one, which continues; the others must not wait until the timeout.
 
-    After that nobody makes a step: the next sum of rank 1 would meet the one that the others have begun. Rank 1 tries it at
-    once or, if ``late``, when the others have failed once more.
+    Afterwards no worker can make a step: the next sum of rank 1 would be matched with the one that the others have started. Rank
+    1 tries it immediately or, if ``late``, when the others have failed once more.
     """
     workers = workers_of("test")
     for _ in range(2):
-        with pytest.raises(ValueError, match="on all"), explained(workers, "outer"), explained(workers, "inner"):
+        with (
+            pytest.raises(ValueError, match="on all"),
+            explaining_failures(workers, "outer"),
+            explaining_failures(workers, "inner"),
+        ):
             raise ValueError("on all")
     value = collective(workers)
     start = time.monotonic()
     if workers.rank == 1:
-        with pytest.raises(ValueError, match="rows"), explained(workers, "a step"):
+        with pytest.raises(ValueError, match="rows"), explaining_failures(workers, "a step"):
             raise ValueError("rows of another size")
         if late:
             wait_for_all("failed again")
@@ -100,7 +104,7 @@ def raising(*, late: bool) -> tuple[float, tuple[int, ...], dict[int, str], floa
 
 @pytest.mark.parametrize("late", [False, True])
 def test_the_error_of_one_worker_reaches_the_others_at_once(late: bool) -> None:
-    """Its message reaches them while it lives on; earlier errors of all workers do not matter."""
+    """Its message reaches them while it continues to run; earlier errors of all workers do not matter."""
     for rank, (value, missing, raised, seconds) in enumerate(run(4, functools.partial(raising, late=late), timeout=LONG)):
         assert value == 4.0
         if rank != 1:
@@ -109,14 +113,14 @@ def test_the_error_of_one_worker_reaches_the_others_at_once(late: bool) -> None:
 
 
 def gathering() -> str:
-    """Fail on one worker before the other joins, which then waits to exchange objects; that is not watched itself."""
+    """Fail on one worker before the other waits to exchange objects, which is not watched itself."""
     workers = workers_of("test")
     if workers.rank == 1:
-        with pytest.raises(ValueError, match="rows"), explained(workers, "a step"):
+        with pytest.raises(ValueError, match="rows"), explaining_failures(workers, "a step"):
             raise ValueError("rows of another size")
     wait_for_all("failed")
     if workers.rank == 0:
-        with pytest.raises(WorkerError) as error, explained(workers, "a step"):
+        with pytest.raises(WorkerError) as error, explaining_failures(workers, "a step"):
             gather_objects(workers, 1)
     wait_for_all("end")
     return "" if workers.rank else str(error.value)
@@ -143,8 +147,8 @@ class UnspeakableError(Exception):
 
 
 def test_every_error_can_be_told() -> None:
-    """Errors may have no message, or a very long one."""
-    assert failures._worded(UnspeakableError()) == "UnspeakableError, whose words raise LookupError"
+    """The message can be missing or very long."""
+    assert failures._worded(UnspeakableError()) == "UnspeakableError, whose message raises LookupError"
     assert len(failures._worded(ValueError("x" * 10**6))) < 600
 
 
@@ -169,9 +173,9 @@ def started_again() -> tuple[float, tuple[int, ...]]:
         store.set("funcnet/report/0", json.dumps(posts.Report(1, "ValueError: old", True, ["of", "other", "processes"], [])))
         store.add("funcnet/alarms", 1)
     dist.barrier()
-    time.sleep(workers.rank)  # the others look at the store meanwhile
+    time.sleep(workers.rank)  # the others read the store in the meantime
     value = collective(workers)
-    wait_for_all("summed")  # what rank 2 has sent must have left it
+    wait_for_all("summed")  # everything that rank 2 has sent must have left it
     if workers.rank == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     with pytest.raises(WorkerError) as error:
@@ -186,7 +190,7 @@ def test_posts_of_workers_that_were_killed_are_not_taken_for_new_ones() -> None:
 
 
 def without_store() -> float:
-    """Kill rank 0, which has the store of a second group."""
+    """Kill rank 0, which hosts the store of a second group."""
     rank, wait = dist.get_rank(), timedelta(seconds=30)
     own = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=wait) if rank == 0 else None
     port = [own and own.port]
@@ -198,7 +202,7 @@ def without_store() -> float:
 
 
 def test_the_loss_of_the_store_is_told() -> None:
-    """The error names the rank that has it."""
+    """The error names the rank that hosts it."""
     found: list[Any] = outcomes(3, without_store, lost=(0,))
     for error in found[1:]:
         assert isinstance(error, WorkerError), error
@@ -210,7 +214,7 @@ def test_the_loss_of_the_store_is_told() -> None:
 
 def test_one_process_needs_no_store() -> None:
     """Its error does not change."""
-    with pytest.raises(RuntimeError, match="as it was"), explained(Workers(None, 0, 1), "a step"):
+    with pytest.raises(RuntimeError, match="as it was"), explaining_failures(Workers(None, 0, 1), "a step"):
         raise RuntimeError("as it was")
 
 

@@ -1,4 +1,4 @@
-"""Data parallelism for every family: ten steps of several workers equal those of one process on the whole batch."""
+"""Data parallelism for every family: ten steps of several workers equal ten steps of one process on the whole batch."""
 
 import io
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ MOMENTUM = fn.SGD(lr=0.02, momentum=0.9)
 
 LABELS = whole(6, 3, ROWS)
 IGNORED = torch.where(torch.arange(ROWS) < 4, -100, LABELS)
-"""Labels that leave the first of two workers without any."""
+"""Labels of which the first of two workers has none."""
 
 PERCEPTRON = fn.mlp([4, 6, 3], fn.Tanh())
 NORMED = fn.serial(fn.Linear(4, 6), fn.BatchNorm1d(6), fn.Tanh(), fn.Linear(6, 3))
@@ -79,7 +79,7 @@ def tasks() -> dict[str, Task]:
 
 
 def train(task: Task, how: str = "alone", steps: int = STEPS) -> list[Any]:
-    """Return the leaves of params after the steps, the values, and the leaves of the state if it is whole."""
+    """Return the leaves of params after the steps, the values, and the leaves of the state if that is whole."""
     step, params, start, whole = begun(task, how)
     batch = shard_rows((task.x, task.target)) if how in ("data", "optimizer") else (task.x, task.target)
     state, values = start(params), []
@@ -91,7 +91,7 @@ def train(task: Task, how: str = "alone", steps: int = STEPS) -> list[Any]:
 
 
 def begun(task: Task, how: str) -> tuple[Any, ...]:
-    """Return the step, its params, a function that makes its state, and one that makes params whole."""
+    """Return the step, its params, a function that initializes the state, and a function that makes params whole."""
     params, opt, k = double(task.net), task.opt, 1 if how == "alone" else task.accumulate
     if how == "optimizer":
         opt = shard_optimizer(opt)
@@ -108,12 +108,12 @@ def trained(kinds: tuple[str, ...], how: str) -> dict[str, list[Any]]:
 
 
 def may(task: Task, how: str) -> bool:
-    """Return whether a task can be trained in this way: pipelines take serial nets that do not mix rows."""
+    """Return whether a task can be trained in this way: pipelines require serial nets that do not mix rows."""
     return how != "pipeline" or (isinstance(task.net, type(PERCEPTRON)) and not task.net.batch_dependent)
 
 
 def assert_same(name: str, workers: list[list[Any]], want: list[Any]) -> None:
-    """Require the result of one process on all workers, up to rounding, and the same bits on all of them."""
+    """Require the result of one process on all workers, up to rounding, with the same bits on all of them."""
     first, *others = workers
     for found, leaf in zip(first, want, strict=True):
         most = max(1.0, float(abs(leaf).max())) if leaf.size else 1.0
@@ -184,13 +184,13 @@ def divisible() -> dict[str, Any]:
 
 
 def goes_by_row(layer: fn.Layer) -> bool:
-    """Return whether rows may be computed separately, and in float64."""
+    """Return whether rows can be computed separately, and in float64."""
     alone = isinstance(layer, (fn.Combinator, SyncBatchNorm)) or not layer.batch_dependent
     return alone and getattr(layer, "dtype", torch.float64) is torch.float64
 
 
 def has_rows(x: Any, y: Any) -> bool:
-    """Return whether y is a tensor whose rows are those of x, more than numbers of one vector."""
+    """Return whether y is a tensor with the rows of x, which are more than the numbers of a vector."""
     leaves = tree.leaves((x, y))
     if not isinstance(y, torch.Tensor) or y.dtype is not torch.float64 or len({leaf.shape[:1] for leaf in leaves}) > 1:
         return False
@@ -198,7 +198,7 @@ def has_rows(x: Any, y: Any) -> bool:
 
 
 def test_a_step_of_every_layer_is_that_of_the_whole_batch():
-    """The layers are those of the catalogue."""
+    """The layers are from the catalogue."""
     cases = divisible()
     assert len(cases) > 300
     workers = run(2, catalogued, packed(cases))
@@ -207,7 +207,7 @@ def test_a_step_of_every_layer_is_that_of_the_whole_batch():
 
 
 def in_micro_batches() -> list[Any]:
-    """Make a step of a normed net from two micro-batches; workers with one row have nothing in the first."""
+    """Make a step of a net with norms on two micro-batches; the first is empty on workers with one row."""
     net = sync_batch_norm(NORMED)
     step, params = data_parallel(fn.train_step(net, fn.MSE(), fn.SGD(1.0), accumulate=2)), double(net)
     found = step(params, fn.SGD(1.0).init(params), *shard_rows((VECTORS[:6], WANTED[:6])))
@@ -215,7 +215,7 @@ def in_micro_batches() -> list[Any]:
 
 
 def test_workers_normalize_their_micro_batches_together():
-    """First and second ones are matched, whatever their sizes: of 6 rows four workers have 1, 2, 1, 2."""
+    """The first and second micro-batches are matched, whatever their sizes: of 6 rows, four workers have 1, 2, 1, 2."""
     params, grads, value, cache = double(NORMED), None, 0.0, None
     for rows in ([1, 4], [0, 2, 3, 5]):
         v, g, cache = fn.value_and_grads(NORMED, fn.MSE())(params, VECTORS[rows], WANTED[rows])

@@ -21,7 +21,7 @@ def whole_on_each(values: Any, mesh: Any) -> Any:
 
 
 def steps() -> list[float]:
-    """Return the differences of three steps on divided params from those of one process."""
+    """Return the differences of three steps on divided params from three steps of one process."""
     mesh, found = init_device_mesh("cpu", (dist.get_world_size(),)), []
     x, words = random.normal(1, (3, 5, E), dtype=torch.float64), random.randint(2, (3, 5), 0, 12)
     blocks = fn.transformer_encoder(E, 4, 2, hidden=16, is_causal=True)
@@ -47,7 +47,7 @@ def steps() -> list[float]:
 
 
 def test_steps_on_divided_params_equal_those_of_one_process():
-    """Params are divided by columns, rows, heads, and a shared table by rows, with dropout from one key."""
+    """Params are divided by columns, rows and heads, and a shared table by rows, with dropout from one key."""
     assert max(run(2, steps)[0]) <= 1e-12
 
 
@@ -60,8 +60,8 @@ def first_cases() -> list[str]:
 
 
 def trials(names: list[str]) -> dict[str, str]:
-    """Return the failures of each layer on DTensors that are whole on each worker: verbs and results."""
-    mesh, _ = init_device_mesh("cpu", (dist.get_world_size(),)), distributed.shard  # whose module registers funcnet's rules
+    """Return the failures of each layer on replicated DTensors: methods and results."""
+    mesh, _ = init_device_mesh("cpu", (dist.get_world_size(),)), distributed.shard  # importing it registers funcnet's rules
     return {name: wrong for name in names if (wrong := trial(name, mesh))}
 
 
@@ -84,7 +84,7 @@ def trial(name: str, mesh: Any) -> str:
 
 
 def test_layers_take_dtensors():
-    """The first case of each type in the catalogue is tried, with DTensor keys too."""
+    """The first case of each type in the catalogue is tested, with DTensor keys too."""
     assert run(1, trials, first_cases()) == [{}]
 
 
@@ -99,7 +99,7 @@ def mixed() -> str:
 
 
 def test_plain_tensors_beside_dtensors():
-    """The error names steps that accept divided params, and the way to make them whole, without blaming x or params."""
+    """The error names steps that accept divided params, and how to make them whole, without blaming x or params."""
     said = run(1, mixed)[0]
     assert "need a step of distributed.data_parallel or distributed.tensor_parallel; distributed.unshard(params)" in said
     assert "got a DTensor of shape" in said

@@ -1,4 +1,4 @@
-"""shard_optimizer: the params of the unsharded optimizer, and on each worker only the state of its pieces."""
+"""shard_optimizer: the same params as without sharding, with only the state of its pieces on each worker."""
 
 import functools
 import pickle
@@ -56,7 +56,7 @@ def draw(i: int, *shape: int) -> torch.Tensor:
 
 
 def params() -> dict:
-    """Return params with leaves that are short, empty, 0-d, integer, or without a gradient."""
+    """Return params with leaves that are short, empty, 0-d, integer, or have no gradient."""
     leaves = {"short": draw(1, 3), "scalar": draw(2), "empty": draw(0, 0, 3), "count": torch.tensor(4), "still": draw(5, 4)}
     return {**leaves, "weight": draw(6, 7, 3), "layers": (draw(3, 8, 8), draw(4, 8, 2), {})}
 
@@ -68,7 +68,7 @@ def gradients(i: int) -> dict:
 
 
 def trained(opt: fn.Optimizer, *, donated: bool = False, steps: int = STEPS) -> tuple:
-    """Return the params after some updates, those for evaluation, and the state."""
+    """Return the params after some updates, the params for evaluation, and the state."""
     now = params()
     state = opt.init(now)
     opt = fn.donate(opt) if donated else opt
@@ -93,7 +93,7 @@ def donated_on_each() -> dict:
 
 
 def test_donated_steps_have_the_same_bits() -> None:
-    """The values that a donated optimizer writes to its pieces are those that a pure one returns."""
+    """A donated optimizer writes the values that a pure one returns to its pieces."""
     assert run(2, donated_on_each) == [dict.fromkeys(ANY, True)] * 2
 
 
@@ -103,7 +103,7 @@ def numbers(tree) -> dict:
 
 
 def on_each(names) -> dict:
-    """Train with sharded optimizers; return params, those for evaluation, and the bytes of the state and its pieces."""
+    """Train with sharded optimizers; return params, params for evaluation, and the bytes and pieces of the state."""
     found = {}
     for name in names:
         one = trained(shard_optimizer(ANY[name]))
@@ -114,7 +114,7 @@ def on_each(names) -> dict:
 
 
 def named(state) -> dict:
-    """Return the pieces of a state by path: the numbers, the shape of the whole leaf, and the first row."""
+    """Return the pieces of a state by path: their numbers, the shape of the whole leaf, and the first row."""
     return {path: (None if leaf is None else leaf.tolist(), shape, first) for path, leaf, shape, first in pieces_of(state)}
 
 
@@ -125,7 +125,7 @@ def close(found: dict, wanted: dict) -> bool:
 
 
 def fits(found: list, state) -> bool:
-    """Return whether the pieces of all workers are the state of a single process."""
+    """Return whether the pieces of all workers together are the state of a single process."""
     whole = fn.tree.names(state)
     for path in found[0]:
         if path not in whole:
@@ -150,7 +150,7 @@ def fits(found: list, state) -> bool:
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_shards_equal_the_whole(size: int) -> None:
-    """Params, averages and the joined states are those of one process."""
+    """Params, averages and the joined states equal those of one process."""
     found = run(size, on_each, list(ANY))
     for name, opt in ANY.items():
         now, best, state = of_one_process(opt)
@@ -166,7 +166,7 @@ def test_shards_equal_the_whole(size: int) -> None:
 
 
 def net(norm: fn.Layer) -> fn.Layer:
-    """Return a net with this norm, layers that are frozen or stacked, and one without a bias."""
+    """Return a net with this norm, frozen and stacked layers, and a layer without a bias."""
     head = [fn.freeze(fn.Linear(7, 7)), fn.repeat(fn.Linear(7, 7), 3), fn.Linear(7, 3, bias=False)]
     return fn.serial(fn.Conv2d(1, 6, 3), norm, fn.ReLU(), fn.Flatten(), fn.Linear(6 * 4, 7), fn.LayerNorm(7), fn.GELU(), *head)
 
@@ -186,7 +186,7 @@ def batches() -> list:
 
 
 def stepped(opt: fn.Optimizer, parallel, rows, norm: fn.Layer, **options) -> tuple:
-    """Return params, those for evaluation, and losses of ten steps."""
+    """Return params, params for evaluation, and losses after ten steps."""
     step = parallel(fn.train_step(net(norm), fn.CrossEntropy(), opt, **options))
     now = fn.tree.cast(net(norm).init(0), torch.float64)
     state, values = opt.init(now), []
@@ -208,7 +208,7 @@ def stepped_on_each() -> dict:
 
 
 def alone_on_each() -> dict:
-    """Train with a message for each evenly cut leaf, and count the gathers in the memory of leaves."""
+    """Train with a message for each evenly cut leaf, and count the gathers that use the memory of leaves."""
     shard_plans.ALONE, gather, gathered = 1, shard_plans.gather_into, []
     shard_plans.gather_into = lambda *args: (gathered.append(args[1].shape), gather(*args))[1]
     parallel, rows, opt = fn.distributed.data_parallel, fn.distributed.shard_rows, shard_optimizer(STEPPED["adamw"])
@@ -246,7 +246,7 @@ def test_steps_equal_those_of_one_process(size: int) -> None:
 
 
 def of_large_params() -> tuple:
-    """Return the bytes of the state, the messages of a step, the bits of a repeated step, and the errors of wrong arguments."""
+    """Return the bytes of the state, the messages of a step, the bits of a repeated step, and the errors for wrong arguments."""
     large = {f"{i}": torch.ones(40, 16) for i in range(25)} | {f"b{i}": torch.ones(40) for i in range(75)}
     opt = shard_optimizer(fn.chain(fn.ClipByGlobalNorm(1.0), fn.Adam(lr=0.1)))
     state, grads = opt.init(large), fn.tree.map(lambda p: fn.random.normal(3, tuple(p.shape)), large)
@@ -287,14 +287,14 @@ def said(f) -> str:
 
 
 def test_bytes_messages_and_errors() -> None:
-    """A hundred leaves take half the bytes and two messages; the same step has the same bits; errors name path and rule."""
+    """A hundred leaves need half the bytes and two messages; the same step has the same bits; errors name path and rule."""
     large = {f"{i}": torch.ones(40, 16) for i in range(25)} | {f"b{i}": torch.ones(40) for i in range(75)}
     whole = fn.tree.nbytes(fn.Adam().init(large))
     for nbytes, sent, same, errors, text, rates in run(2, of_large_params):
         assert nbytes <= 0.55 * whole
-        assert sent == 4 + 5  # a norm and the new params for each of three steps, and three buckets of gradients for one
+        assert sent == 4 + 5  # norm and params in three steps, and three buckets of gradients in one
         assert same
-        assert "grads must have at '0' what params has, a tensor of shape (40, 16)" in errors[0]
+        assert "grads must have at '0' the same as params, a tensor of shape (40, 16)" in errors[0]
         assert "grads must have at '0'" in errors[1]
         assert "state must be that of this worker's pieces" in errors[2]
         assert "grads must have at 'n' None" in errors[3]
@@ -303,7 +303,7 @@ def test_bytes_messages_and_errors() -> None:
 
 
 def halves() -> list:
-    """Return params and losses of steps in bfloat16 with float32 masters, and of a step with different dtypes of params."""
+    """Return params and losses of steps in bfloat16 with float32 masters, and of a step on params of different dtypes."""
     found = []
     for opt in (fn.MasterWeights(fn.AdamW(lr=0.1)), fn.AdamW(lr=0.1)):
         for one in (opt, shard_optimizer(opt)):
@@ -318,7 +318,7 @@ def halves() -> list:
 
 
 def test_half_precision_and_several_dtypes_keep_their_bits() -> None:
-    """Pieces in bfloat16, float32 and float64 take the steps of whole leaves, bit for bit, without autograd's graph."""
+    """Steps of pieces in bfloat16, float32 and float64 equal those of whole leaves bit for bit, without autograd's graph."""
     for found in run(4, halves):
         assert found[0] == found[1]
         assert found[2] == found[3]
@@ -332,7 +332,7 @@ def saved(path: str) -> None:
 
 
 def loaded(path: str, *, whole: bool) -> list:
-    """Return the params after three more steps, from the saved state in whole or in pieces."""
+    """Return the params after three more steps from the saved state, loaded whole or in pieces."""
     found = []
     for name in SAVED:
         opt = ANY[name] if whole else shard_optimizer(ANY[name])
@@ -369,14 +369,14 @@ def test_rows_are_those_of_chunk(n: int) -> None:
 
 
 def test_whole_leaves_are_dealt_out_by_size() -> None:
-    """From the largest leaf down, each goes to the worker that holds least; counters are not cut."""
+    """From the largest leaf down, each is assigned to the worker that has least; counters are not cut."""
     leaves = [torch.ones(2, 2), torch.ones(9, 9), torch.ones(8, 8), torch.ones(3), torch.tensor(1), None]
     found = cuts(leaves, ["leaves"] * 6, 2)
     assert [cut and [count for _, count in cut.rows] for cut in found] == [[0, 2], [9, 0], [0, 8], [0, 3], None, None]
 
 
 def test_matrices_give_back_what_they_hold() -> None:
-    """A row has the pieces of its worker, and all rows together the whole leaves."""
+    """A row contains the pieces of its worker, and all rows together contain whole leaves."""
     leaves = [draw(1, 5, 2), draw(2), draw(3, 9), draw(4, 3, 3)]
     cut = cuts(leaves, ["elements", "elements", "elements", "leaves"], 4)
     matrix = Matrix(cut, 4)
@@ -423,15 +423,15 @@ def test_pieces_are_listed_and_put_back() -> None:
 @pytest.mark.parametrize(
     ("opt", "rule"),
     [
-        (fn.SAM(fn.SGD(lr=0.1)), "must be around it"),
-        (fn.LBFGS(), "must be around it"),
-        (fn.donate(fn.Adam()), "must not be donated itself"),
+        (fn.SAM(fn.SGD(lr=0.1)), "must wrap it"),
+        (fn.LBFGS(), "must wrap it"),
+        (fn.donate(fn.Adam()), "inner optimizer must not be donated"),
         (fn.chain(fn.Monitor(torch.numel), fn.SGD(lr=0.1)), "must measure the norm"),
         (3, "must be an optimizer"),
     ],
 )
 def test_what_cannot_be_sharded_is_refused(opt: fn.Optimizer, rule: str) -> None:
-    """An optimizer that cannot use pieces is refused by the constructor, with the reason."""
+    """The constructor refuses an optimizer that cannot use pieces, with the reason."""
     with pytest.raises(ValueError, match=rule):
         ShardedOptimizer(opt)
 
@@ -443,7 +443,7 @@ def test_a_process_group_is_needed() -> None:
 
 
 def test_what_counts_for_nothing_is_sent_as_zeros() -> None:
-    """A leaf in a separate message is weighted in one pass: with weight 0 it may be NaN, and becomes 0."""
+    """A leaf in a separate message is weighted in one pass: with weight 0 it becomes 0, even if it is NaN."""
     leaf, nan = torch.ones(4), torch.full((4,), torch.nan)
     assert weighed(leaf, None) is leaf
     assert weighed(leaf, 1.0) is leaf

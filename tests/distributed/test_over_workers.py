@@ -1,4 +1,4 @@
-"""over_workers: norms, sums and decisions over the gradients of several workers equal those of one worker with all of them."""
+"""over_workers: norms, sums and decisions over the gradients of several workers equal those of one worker with all gradients."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ OPTIMIZERS = {
 
 
 def params_and_grads() -> tuple:
-    """Return params and the gradients of six updates; one has a NaN in one leaf."""
+    """Return params and the gradients of six updates, one of which has a NaN in one leaf."""
     draw = lambda i, *shape: fn.random.normal(i, shape, dtype=torch.float64)
     params = {"a": draw(0, 3, 2), "b": draw(1, 5), "weight": draw(2, 4), "n": torch.tensor(3)}
     grads = [{"a": draw(10 * i, 3, 2), "b": draw(10 * i + 1, 5), "weight": draw(10 * i + 2, 4), "n": None} for i in range(1, 7)]
@@ -33,13 +33,13 @@ def params_and_grads() -> tuple:
 
 
 def own(tree, rank: int, size: int):
-    """Return the leaves of one worker: leaf i belongs to worker i of 3, so one of 4 workers has none."""
+    """Return the leaves of one worker: leaf i belongs to worker i of 3, so one of 4 workers has no leaves."""
     owner = {"a": 0, "b": 1 % size, "weight": 2 % size, "n": 0}
     return {name: leaf if owner[name] == rank else None for name, leaf in tree.items()}
 
 
 def trained(name: str, opt, params, grads) -> tuple:
-    """Return the params and the numbers of the state after the updates; number 3 has a NaN for optimizers that skip it."""
+    """Return the params and the numbers of the state after the updates; update 3 has a NaN for optimizers that skip it."""
     state = opt.init(params)
     for i, g in enumerate(grads):
         is_lost = i == 3 and name in ("skip", "loss scale") and g["b"] is not None
@@ -78,7 +78,7 @@ def test_each_rule_equals_one_process(size: int) -> None:
 
 
 def with_counted() -> list:
-    """Clip, skip and record with leaf ``b`` on all workers, counted by the last one; return params and norms."""
+    """Clip, skip and record with leaf ``b`` on all workers, counted by the last worker; return params and norms."""
     workers, (params, grads) = workers_of("test"), params_and_grads()
     mine = lambda one: {**own(one, workers.rank, workers.size), "b": one["b"]}
     counted = {name: name != "b" or workers.rank == workers.size - 1 for name in params}
@@ -138,19 +138,19 @@ def test_sam_climbs_over_all_workers() -> None:
     ],
 )
 def test_parts_without_a_rule_are_named(opt: fn.Optimizer, part: str) -> None:
-    """A part that acts on all gradients together without a rule is refused by name."""
+    """The error names a part that acts on all gradients together and has no rule."""
     with pytest.raises(ValueError, match=r"over_workers: .* several workers") as caught:
         over_workers(opt, Workers(None, 0, 2))
     assert part in str(caught.value)
 
 
 def test_counted_needs_one_gradient_a_step() -> None:
-    """SAM evaluates gradients for which no tree of counted leaves was given."""
-    with pytest.raises(ValueError, match="counted needs an optimizer that takes one gradient a step"):
+    """SAM evaluates further gradients, for which there is no tree of counted leaves."""
+    with pytest.raises(ValueError, match="counted requires an optimizer that uses one gradient per step"):
         over_workers(fn.SAM(fn.SGD(lr=0.1)), Workers(None, 0, 2), {"w": True})
 
 
 def test_what_acts_on_elements_stays() -> None:
-    """An optimizer without quantities of all gradients is not rewritten."""
+    """An optimizer that needs no quantities of all gradients is not rewritten."""
     opt = fn.chain(fn.ClipByValue(1.0), fn.AdamW(lr=0.1))
     assert over_workers(opt, Workers(None, 0, 2)) == opt

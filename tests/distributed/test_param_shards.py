@@ -1,4 +1,4 @@
-"""Divided params: steps on pieces equal those on whole params, a worker holds its part, and layers are gathered in turn."""
+"""Divided params: steps on pieces equal steps on whole params, a worker holds only its part, and layers are gathered in turn."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def in_small_groups():
 
 @fn.frozen
 class Scale(fn.Layer):
-    """A layer with a 0-d param, which every worker has whole."""
+    """A layer with a 0-d param, which is whole on every worker."""
 
     def init(self, rng):
         return {"scale": torch.ones(())}
@@ -62,7 +62,7 @@ def convolutional():
 
 
 def transformer():
-    """Return a net with one embedding at both ends, and a separate optimizer for biases."""
+    """Return a net with a tied embedding at both ends, and a separate optimizer for biases."""
     net = fn.serial(fn.Embedding(11, 8), fn.transformer_encoder(8, 2, 2, 12), fn.Linear(8, 11, bias=False), fn.Transpose(1, 2))
     opt = fn.by_path({"*bias": fn.SGD(lr=0.1), "*": fn.AdamW(lr=0.01)})
     tokens = torch.arange(8 * 5).reshape(8, 5) * 7 % 11
@@ -84,7 +84,7 @@ def recomputed():
 
 
 def noisy():
-    """Return a net with dropout and batch statistics on shards that may be empty, and a frozen net with statistics."""
+    """Return a net with dropout and batch statistics on shards that can be empty, and a frozen net with statistics."""
     frozen = fn.freeze(fn.serial(fn.Conv1d(4, 6, 1), fn.BatchNorm1d(6)))
     net = fn.serial(frozen, fn.Conv1d(6, 5, 1), fn.BatchNorm1d(5), fn.Dropout(0.5), fn.Flatten(), fn.Linear(25, 3))
     return net, fn.MSE(), fn.SGD(lr=0.1), normal(1, 3, 4, 5), normal(2, 3, 3)
@@ -125,7 +125,7 @@ def against_one_process():
 
 
 def against_whole_params():
-    """Compare with workers that hold whole params, where noise and statistics depend on the shards."""
+    """Compare with workers that hold whole params, if noise and statistics depend on the shards."""
     in_small_groups()
     from torch.distributed.tensor import Replicate, Shard
 
@@ -136,21 +136,21 @@ def against_whole_params():
 
 
 def test_the_step_is_that_of_whole_params_on_the_whole_batch():
-    """Every family of layers is tried, on uneven and empty pieces and shards, with micro-batches and norms of all gradients."""
+    """This covers every family of layers, uneven and empty pieces and shards, micro-batches, and norms of all gradients."""
     for size in (1, 2, 4):
         for found in run(size, against_one_process):
             assert max(found) < 1e-12, (size, found)
 
 
 def test_noise_and_statistics_are_those_of_whole_params():
-    """Placements along other axes, and whole leaves, give the same step too."""
+    """Placements along other axes, and whole leaves, also give the same step."""
     for size in (2, 4):
         for found in run(size, against_whole_params):
             assert max(found) < 1e-12, (size, found)
 
 
 def values_and_gradients():
-    """Return the differences from one process in values and gradients, which a donated optimizer then uses."""
+    """Return the differences of values and gradients from one process; a donated optimizer then uses them."""
     net, loss, opt, x, target = perceptron()
     params = fn.tree.cast(net.init(0), torch.float64)
     alone, own = fn.value_and_grads(net, loss)(params, x, target), shard_rows((x, target))
@@ -173,7 +173,7 @@ def deep(width=32, layers=16):
 
 
 def sent(collectives):
-    """Return the messages in the second step of a deep net, in order, between its layers, which count from 0."""
+    """Return the messages in the second step of a deep net in order, between its layers, which are numbered from 0."""
     import torch.distributed as dist
 
     events = []
@@ -207,7 +207,7 @@ def sent(collectives):
 
 
 def test_groups_are_gathered_ahead_and_scattered_behind():
-    """Three groups of six layers need five gathers and three scatters; only those without overlap are awaited."""
+    """Three groups of six layers need five gathers and three scatters; only messages without overlap are awaited."""
     names = ("all_reduce", "all_gather_single", "all_to_all_single", "reduce_scatter_single", "all_gather_object", "broadcast")
     for events in run(2, sent, names):
         gather, scatter = "all_gather_single", "all_to_all_single"
@@ -245,7 +245,7 @@ def memories():
             peaks.append(measure())
             return super().vjp(params, cache, gy)
 
-    gc.freeze()  # what is there already is not counted, nor looked at
+    gc.freeze()  # existing objects are neither counted nor inspected
     net, opt, x = fn.serial(*[Measured(32, 32) for _ in range(16)]), fn.Adam(lr=0.1), torch.ones(1, 32)
     whole = net.init(0)
     size, params = fn.tree.nbytes(whole), shard(whole, mesh_of_all())
@@ -259,9 +259,9 @@ def memories():
 
 
 def test_a_worker_holds_its_part():
-    """At most six of eight groups are in memory besides them: params, and gradients being sent.
+    """In addition, at most six of eight groups are in memory: params, and gradients being sent.
 
-    All whole params and gradients would be sixteen. The threads of gloo let a tensor go a moment after it has arrived.
+    All whole params and gradients would be sixteen. Threads of gloo release a tensor shortly after it has arrived.
     """
     for size in (2, 4):
         for whole, (params, grads, state), peak in run(size, memories):
@@ -308,17 +308,17 @@ def test_what_cannot_be_divided_is_refused():
     for found in run(2, refused):
         words = [
             "mesh must be a DeviceMesh",
-            "params must have whole tensors, and the leaf at '0.weight' is none",
-            "the leaf at 'a' is none, got 1",
+            "params must be whole tensors, and the leaf at '0.weight' is not",
+            "the leaf at 'a' is not, got 1",
             "Shard(1) needs an axis 1, which the leaf at '0.bias' lacks",
             "the pattern '2.weight' must match a path in params, got the paths '0.weight', '0.bias'",
             "placements must be Shard(axis) or Replicate()",
             "for each of the 1 axes of the mesh",
             "placements must be a dict",
             "by a pattern, or by a function of path and leaf, got 3",
-            "params at 'a' differs, got other numbers on rank 1 than on rank 0",
+            "params at 'a' differs, got different values on rank 1 than on rank 0",
             "divided params need an optimizer that acts on elements; shard_optimizer accepts those that act on leaves, got Muon",
-            "params divided by shard divide the optimizer's state too; leave shard_optimizer out, got shard_optimizer(",
+            "params divided by shard divide the optimizer's state too; remove shard_optimizer, got shard_optimizer(",
             "DTensors must be divided over a mesh of the workers",
             "noise cannot be drawn for divided params",
         ]
@@ -327,7 +327,7 @@ def test_what_cannot_be_divided_is_refused():
 
 
 def test_layouts_cut_as_chunk_does():
-    """Pieces and whole leaves are restored from messages along every axis, also for more workers than rows."""
+    """Pieces and whole leaves are restored from messages along every axis, even with more workers than rows."""
     for shape in ((5, 3), (4, 2), (1, 4), (0, 2), (7,), (3, 5, 2)):
         for axis in range(len(shape)):
             for size in (2, 3, 4):
@@ -345,7 +345,7 @@ def test_layouts_cut_as_chunk_does():
 
 
 def as_whole():
-    """Return a worker's part of a tree, and whether it is whole again."""
+    """Return a worker's part of a tree, and whether ``unshard`` restores it."""
     params = {"a": normal(1, 5, 2), "n": torch.tensor(3), "s": torch.ones(()), "none": None}
     pieces = shard(params, mesh_of_all())
     held = [tuple(leaf.to_local().shape) for leaf in fn.tree.leaves(pieces)]

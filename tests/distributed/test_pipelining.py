@@ -1,4 +1,4 @@
-"""Pipelines: a net in stages on several workers makes the same step as one process that accumulates the micro-batches."""
+"""Pipelines: a net in stages on several workers makes the same step as one process that accumulates micro-batches."""
 
 import pickle
 
@@ -67,7 +67,7 @@ def transformer(rows):
         ("0.weight", "4.weight"),
     )
     x = torch.arange(rows * 3).reshape(rows, 3) % 5
-    opt = fn.chain(fn.ClipByGlobalNorm(0.1), fn.AdamW(lr=0.01, eps=1e-4))  # not 1e-8: some gradients are 0 up to rounding
+    opt = fn.chain(fn.ClipByGlobalNorm(0.1), fn.AdamW(lr=0.01, eps=1e-4))  # not 1e-8, since some gradients are 0 up to rounding
     return net, fn.CrossEntropy(), opt, x, labels(rows, 3), (1, 2, 4)
 
 
@@ -121,7 +121,7 @@ def invertible(rows):
 
 
 def wide(rows):
-    """float64 within float32: messages have the dtype of the computation; one weight is used three times in two stages."""
+    """float64 within float32: messages have the dtype of the computation; a weight is used three times in two stages."""
     net = fn.serial(
         a=fn.Linear(4, 4), b=fn.Tanh(), c=fn.Linear(4, 4), d=fn.Linear(4, 4), e=fn.cast(fn.Linear(4, 4), torch.float64)
     )
@@ -144,7 +144,7 @@ def train(step, net, opt, x, target):
 
 
 def flat(params, state, values):
-    """Return all numbers and dtypes of a training, in a form that processes can send."""
+    """Return all numbers and dtypes of a training, as objects that processes can send."""
     return [(leaf.tolist(), leaf.dtype) for leaf in fn.tree.leaves((params, state, values))]
 
 
@@ -228,14 +228,14 @@ def begun(step):
     ],
 )
 def test_what_cannot_be_cut_is_refused(options, sentence):
-    """The error has the rule and the value, and needs no workers."""
+    """The error has the rule and the value, and occurs without workers."""
     with pytest.raises(ValueError, match=r".") as caught:
         pipeline(**{"step": small(), "cuts": (1,), **options})
     assert sentence in str(caught.value)
 
 
 def test_a_pipeline_is_a_value():
-    """It prints as the call that makes it, pickles, and needs workers only when it is called."""
+    """Its repr is the call that creates it, it can be pickled, and it needs workers only when called."""
     step = pipeline(small(), ["two"], "gpipe", 3)
     assert eval(repr(step), {**vars(fn), "pipeline": pipeline}) == step == pickle.loads(pickle.dumps(step))
     with pytest.raises(ValueError, match=r"pipeline: torch\.distributed\.init_process_group must be called first"):
@@ -251,7 +251,7 @@ def said(f):
 
 
 def refusals():
-    """Return this worker's errors for invalid steps, each of which ends on all workers."""
+    """Return this worker's errors for invalid steps, all of which end on all workers."""
     rank = torch.distributed.get_rank()
     params, state = begun(small())
     double = fn.tied(fn.serial(fn.Linear(3, 3), fn.Linear(3, 3)), ("0", "1"))
@@ -278,7 +278,7 @@ def test_what_workers_cannot_do_together_is_refused_on_all():
         assert count == "pipeline: there must be a worker for each of the 3 stages of 2 cuts, got 2 workers"
         assert "LBFGS" in lbfgs
         assert other.startswith("pipeline: all workers must make the same pipeline, got pipeline(")
-        assert "params at '0' differ, got other numbers on rank" in shared
+        assert "params at '0' differ, got different values on rank" in shared
         assert f"and here their shapes, dtypes and key are (((({4 + rank}, 3)" in shapes
         assert "x and target must be dense, and must have the same number of rows" in rows
         assert "pipeline: a stochastic net needs a key, rng, got None" in key
@@ -329,7 +329,7 @@ def test_a_worker_needs_its_part_only():
 
 
 def in_batches():
-    """Return whether messages in one batch, which NCCL needs, give the same bits."""
+    """Return whether sending messages in one batch, which NCCL requires, gives the same bits."""
     params, state = begun(small())
     one = pipeline(small(), (2,), "1f1b", 3)(params, state, *batch())
     batched, original, backend = [], torch.distributed.batch_isend_irecv, torch.distributed.get_backend
@@ -343,7 +343,7 @@ def in_batches():
 
 
 def test_messages_go_in_batches_where_the_backend_needs_it():
-    """Three micro-batches of two shapes need three tensors each way, and two headers of two tensors each way."""
+    """Three micro-batches of two shapes need three tensors in each direction, and two headers of two tensors in each."""
     assert run(2, in_batches) == [(True, 14)] * 2
 
 
@@ -393,11 +393,11 @@ def failing(kind):
     [
         ("first", 0, "out of order"),
         ("last", 1, "out of order"),
-        ("form", 0, "the form of a stage's output must depend only on that of x"),
+        ("form", 0, "the form of a stage's output must depend only on the form of x"),
     ],
 )
 def test_a_stage_that_fails_says_so_and_others_do_not_hang(kind, rank, sentence):
-    """It raises its own error, which the other worker quotes at once; messages are lost then, so no step follows."""
+    """It raises its own error, which the other worker quotes immediately; messages are lost, so no further step is possible."""
     found = outcomes(2, failing, kind)
     assert sentence in found[rank][0][1]
     assert not found[rank][0][0]
@@ -411,7 +411,7 @@ def test_a_stage_that_fails_says_so_and_others_do_not_hang(kind, rank, sentence)
 
 
 def differing():
-    """Return the errors if a worker has another batch or key than before, or invalid params."""
+    """Return the errors if a worker has a different batch or key, or invalid params."""
     rank = torch.distributed.get_rank()
     step = pipeline(small(), (1,))
     params, state = begun(small())
@@ -425,7 +425,7 @@ def differing():
 
 
 def test_later_steps_must_be_the_same_on_all_workers_too():
-    """They are compared before anything is sent, so the next step works; an earlier error ends the others' waits."""
+    """They are compared before anything is sent, so the next step works; an earlier error ends the waits of others."""
     zero, one = run(2, differing)
     for found in (zero, one):
         assert "x, target and rng must be the same on all workers" in found[0]
@@ -440,7 +440,7 @@ called = []
 
 @fn.frozen
 class Told(fn.Linear):
-    """A Linear that records the called verbs."""
+    """A Linear that records the called methods."""
 
     def vjp(self, params, cache, gy):
         called.append("vjp")
@@ -457,7 +457,7 @@ class Told(fn.Linear):
 
 @fn.frozen
 class Whole(Told):
-    """A Linear that records them, with halves that would repeat work."""
+    """A Linear that records the called methods, and whose halves would repeat work."""
 
     halves_share_work = True
 
@@ -475,7 +475,7 @@ class Whole(Told):
     ],
 )
 def test_the_backward_pass_falls_into_halves(layers, first, then):
-    """Combinators are split too; other layers compute both halves at once, and nothing twice."""
+    """Combinators are split too; other layers compute both halves at the same time, so nothing is computed twice."""
     net = fn.serial(*layers)
     params = fn.tree.cast(net.init(0), torch.float64)
     _, cache = net.apply(params, normal(1, 5, 4))
@@ -491,7 +491,7 @@ def test_the_backward_pass_falls_into_halves(layers, first, then):
 
 
 def test_the_first_stage_needs_no_gradient_of_its_input():
-    """Layers before the first trained one need none either."""
+    """Neither do layers before the first trained one."""
     net = fn.serial(fn.freeze(Told(4, 4)), fn.Tanh(), Told(4, 4), Told(4, 4))
     params = fn.tree.cast(net.init(0), torch.float64)
     _, cache = net.apply(params, normal(1, 5, 4))
@@ -504,7 +504,7 @@ def test_the_first_stage_needs_no_gradient_of_its_input():
 
 
 def test_every_action_comes_once_and_in_order():
-    """F precedes B and B precedes W, the neighbor's comes first, and the micro-batches in flight are as documented."""
+    """F precedes B and B precedes W, the neighbor's action comes first, and the micro-batches in flight are as documented."""
     for schedule in SCHEDULES:
         for stages in range(1, 6):
             for batches in range(1, 9):
@@ -524,7 +524,7 @@ def test_every_action_comes_once_and_in_order():
 
 
 def test_bubbles_are_those_of_the_papers():
-    """They agree for GPipe and 1F1B with any counts, and for ZB-H1 with as many micro-batches as stages and short W."""
+    """They agree for GPipe and 1F1B with any counts, and for ZB-H1 with as many micro-batches as stages and a short W."""
     for p in range(1, 6):
         for m in range(1, 9):
             assert bubble("gpipe", p, m) == pytest.approx((p - 1) / (m + p - 1))
@@ -545,7 +545,7 @@ def test_a_timeline_is_drawn():
 
 
 def test_counts_may_be_of_numpy():
-    """They give the same numbers and drawings."""
+    """The numbers and drawings are the same."""
     two, three = np.int64(2), np.int64(3)
     assert bubble("1f1b", two, three) == bubble("1f1b", 2, 3)
     assert timeline("1f1b", two, three) == timeline("1f1b", 2, 3)
@@ -562,7 +562,7 @@ def test_counts_may_be_of_numpy():
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused(f, arguments, sentence):
-    """The error has the known names, or the rule for numbers."""
+    """The error lists the known names, or the rule for numbers."""
     with pytest.raises(ValueError, match=r".") as caught:
         f(*arguments)
     assert sentence in str(caught.value)

@@ -1,4 +1,4 @@
-"""Every way to divide the work, for nets of every family: ten steps equal those of one process on the whole batch."""
+"""Every way to divide the work, for nets of every family: ten steps equal ten steps of one process on the whole batch."""
 
 from typing import Any, NamedTuple
 
@@ -16,14 +16,14 @@ STEPS, EXACT = 10, 1e-12
 WANTED = normal(7, ROWS, 3)
 MOMENTUM = fn.SGD(lr=0.02, momentum=0.9)
 ADAM = fn.chain(fn.ClipByGlobalNorm(0.5), fn.Adam(lr=0.01, eps=1e-3))
-"""eps is large: otherwise Adam would turn rounding errors of a zero gradient, such as that of a key's bias, into full steps."""
+"""eps is large, since Adam would turn rounding errors of a zero gradient, such as that of a key's bias, into full steps."""
 
 STRATEGIES = {"optimizer": ADAM, "params": MOMENTUM, "tensor": ADAM, "pipeline": ADAM, "tensor, every leaf": MOMENTUM}
 """The optimizer and loss for each net."""
 
 
 def nets() -> dict[str, tuple[fn.Layer, Any]]:
-    """Return the nets, with further layers, so that four workers have a stage each."""
+    """Return the nets, with more layers, so that each of four workers has a stage."""
     return {name: (longer(net), x) for name, (net, x) in NETS.items()}
 
 
@@ -34,7 +34,7 @@ def longer(net: fn.Layer) -> fn.Layer:
 
 
 class Training(NamedTuple):
-    """A step on several workers with its params, optimizer and batch, and functions that make params and state whole."""
+    """A step on several workers with its params, optimizer and batch, and functions that gather params and state."""
 
     step: Any
     params: Any
@@ -107,7 +107,7 @@ def all_together(pairs: list[tuple[str, str]]) -> dict[tuple[str, str], list[Any
 
 
 def pairs_for(workers: int) -> list[tuple[str, str]]:
-    """Return which nets are trained in which ways: on two workers in all but the slow last one, alternately on one and four."""
+    """Return pairs of nets and ways: on two workers all but the slow last way, alternating on one and on four."""
     ways = list(STRATEGIES) if workers == 1 else list(STRATEGIES)[:-1]
     in_turn = [(ways[i % len(ways)], name) for i, name in enumerate(NETS)]
     return [(how, name) for how in ways for name in NETS] if workers == 2 else in_turn

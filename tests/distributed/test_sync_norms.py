@@ -28,18 +28,18 @@ NORMS = {
 
 
 def numbers(n: int, *shape: int) -> torch.Tensor:
-    """Draw numbers far from 0 and of different scales, so that an error in a moment is visible."""
+    """Sample numbers far from 0 and of different scales, so that an error in a moment is visible."""
     return random.normal(random.key(n), shape).double() * torch.arange(1.0, 4.0).reshape(-1, *[1] * (len(shape) - 2)) + 5
 
 
 def stirred(norm: fn.Layer) -> Any:
-    """Return params in float64 whose weights are not 1 and biases not 0."""
+    """Return params in float64 with weights other than 1 and biases other than 0."""
     params = tree.map(lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, norm.init(0))
     return {name: leaf + numbers(9, 3, 3)[0].abs() / 9 if leaf.dim() else leaf for name, leaf in params.items()}
 
 
 def everything(norm: fn.Layer, params: Any, x: torch.Tensor, gy: torch.Tensor) -> dict[str, Any]:
-    """Run all verbs."""
+    """Run all methods."""
     y, cache = norm.apply(params, x)
     gparams, gx = norm.vjp(params, cache, gy)
     moved = norm.update_stats(params, cache)
@@ -55,7 +55,7 @@ def mine(x: torch.Tensor) -> torch.Tensor:
 
 
 def in_parts(dtype: torch.dtype, scale: float = 1.0) -> dict[str, Any]:
-    """Run all verbs of every norm on this worker's rows."""
+    """Run all methods of every norm on this worker's rows."""
     found = {}
     for name, (norm, shape) in NORMS.items():
         x, gy = (numbers(n, *shape).mul(scale).to(dtype) for n in (1, 2))
@@ -85,7 +85,7 @@ def assert_whole(name: str, parts: list[dict[str, Any]], dtype: torch.dtype, off
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_all_verbs_are_those_of_the_whole_batch(size):
-    """float64 agrees up to rounding on uneven and empty shards; halves equal those of the vjp, and statistics agree."""
+    """float64 agrees up to rounding on uneven and empty shards; the halves equal the vjp, and statistics agree."""
     parts = run(size, in_parts, torch.float64)
     for name in NORMS:
         assert_whole(name, parts, torch.float64, EXACT)
@@ -115,20 +115,20 @@ def far_from_0() -> list[float]:
 
 
 def test_moments_far_from_0_lose_no_digits():
-    """Moments of batches are merged without a difference of large squares, which would leave 4 of 16 digits here."""
+    """Moments of batches are merged without a difference of large squares, which would keep only 4 of 16 digits here."""
     for one in run(2, far_from_0):
         assert max(one) < 1e-8
 
 
 def nothing_and_little() -> list[Any]:
-    """Normalize one value per channel and none, none at all, and values with another number of channels."""
+    """Normalize one value per channel in total, one on each worker, and none."""
     norm, said = SyncBatchNorm1d(3), []
     params, rank = norm.init(0), dist.get_rank()
     for x in (torch.ones(1 - rank, 3), torch.ones(1, 3, 1 - rank)):
         with pytest.raises(ValueError, match="must together have more than one value per channel") as error:
             norm.apply(params, x)
         said.append(str(error.value))
-    _, cache = norm.apply(params, torch.full((1, 3), float(rank)))  # one value here, and another one there
+    _, cache = norm.apply(params, torch.full((1, 3), float(rank)))  # one value on each worker
     said.append(norm.update_stats(params, cache)["running_var"].tolist())
     y, cache = norm.apply(params, torch.ones(0, 3))
     gparams, gx = norm.vjp(params, cache, y)
@@ -157,7 +157,7 @@ NETS = fn.serial(
     fn.remat(fn.residual(fn.serial(fn.BatchNorm1d(4), fn.Linear(4, 4)))),
     fn.ensemble(fn.serial(fn.Linear(4, 2), fn.BatchNorm1d(2), fn.residual(fn.serial(fn.BatchNorm1d(2), fn.Sin()))), 2),
 )
-"""Norms whose verbs are called in loops, in copies, and twice in a step."""
+"""Norms whose methods are called in loops, in copies, and twice in a step."""
 
 
 def in_float64(net: fn.Layer) -> Any:
@@ -217,7 +217,7 @@ def in_stages() -> str:
 
 
 def test_norms_of_a_pipeline_do_not_wait_for_other_stages():
-    """They would wait forever, because other stages call other layers."""
+    """They would wait forever, because different stages call different layers."""
     said = "pipeline: norms must be synchronized over workers of one stage, sync_batch_norm(net, group), got SyncBatchNorm1d"
     assert all(one.startswith(said) for one in run(2, in_stages))
 
@@ -247,7 +247,7 @@ ALONE = {
 
 @pytest.mark.parametrize("kind", ALONE)
 def test_in_one_process_it_is_a_batch_norm(kind):
-    """All laws hold, and bits, params and ``inference()`` are those of the plain norm, for all options."""
+    """All laws hold, and bits, params and ``inference()`` equal those of the plain norm, for all options."""
     plain, shape = ALONE[kind]
     x = numbers(1, *shape)
     options = [{}, {"eps": 0.1, "momentum": None}, {"affine": False}, {"bias": False}, {"track_running_stats": False}]
@@ -262,7 +262,7 @@ def test_in_one_process_it_is_a_batch_norm(kind):
 
 
 def test_other_layers_stay_as_they_are():
-    """A subclass may compute something else; anything but a layer is refused."""
+    """A subclass can compute something else; anything but a layer is refused."""
 
     @fn.frozen
     class Own(fn.BatchNorm1d):

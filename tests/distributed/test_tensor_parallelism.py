@@ -31,7 +31,7 @@ CONVS = fn.serial(
 )  # fmt: skip
 COPIES = fn.repeat(fn.residual(fn.serial(fn.LayerNorm(E), fn.Linear(E, 16), fn.GELU(), fn.Linear(16, E))), 3)
 WORDS = fn.serial(fn.Embedding(12, E, padding_idx=5), fn.Linear(E, E))
-# A key's bias has no gradient but rounding errors, which an Adam with the usual eps would turn into steps.
+# The gradient of a key's bias consists of rounding errors, which Adam with the usual eps would turn into steps.
 ADAM, ADAMW = fn.Adam(1e-2, eps=1e-3), fn.AdamW(1e-2, eps=1e-3)
 
 
@@ -124,7 +124,7 @@ def furthest(one: Any, other: Any) -> float:
 
 
 def train(names: list[str], count: int) -> list[Any]:
-    """Train with pieces and with whole params; return the differences, the fractions of bytes, and the last values."""
+    """Train with pieces and with whole params; return the differences, the fractions of memory, and the last values."""
     mesh, found = init_device_mesh("cpu", (dist.get_world_size(),)), []
     for case in [(trained() | others())[name] for name in names]:
         step = fn.train_step(case.net, case.loss, case.opt)
@@ -166,7 +166,7 @@ def test_every_way_equals_one_process():
 
 
 def input_gradients() -> list[float]:
-    """Return the difference of gx of a worker's part from that of the net, for ``vjp`` and ``input_grad``."""
+    """Return the difference between gx of a worker's part and of the net, for ``vjp`` and ``input_grad``."""
     mesh, found = init_device_mesh("cpu", (dist.get_world_size(),)), []
     workers = distributed.tensor_parallel(fn.value_and_grads(WORDS, fn.MSE()), mesh)._workers
     for case in others().values():
@@ -188,7 +188,7 @@ def test_input_gradients_of_parts():
 
 
 def on_two_axes() -> float:
-    """Train with the batch divided along one axis of a mesh, and params along the other."""
+    """Train with the batch divided along one axis of a mesh and params along the other."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
     case, rank = trained()["tied words"], mesh["dp"].get_local_rank()
     opt = fn.chain(fn.ClipByGlobalNorm(0.1), case.opt)
@@ -206,7 +206,7 @@ def on_two_axes() -> float:
 
 
 def test_data_and_tensor_parallel():
-    """A mesh has two axes, with shards of two and one rows, micro-batches, and a norm of all gradients."""
+    """The mesh has two axes; shards have two rows and one, and there are micro-batches and a norm of all gradients."""
     assert max(run(4, on_two_axes)) <= 1e-12
 
 
@@ -234,7 +234,7 @@ def test_gradients_updates_in_the_backward_pass_and_optimizers_that_evaluate():
 
 
 def counts() -> list[tuple[int, int]]:
-    """Count sums and gathers of a step, after a first one."""
+    """Count the sums and gathers of the second step."""
     mesh, found = init_device_mesh("cpu", (dist.get_world_size(),)), []
     called: dict[str, int] = {}
     for name in ("all_reduce", "all_gather_single"):
@@ -288,7 +288,7 @@ def message(call: Any) -> str:
 
 
 def test_errors():
-    """Every worker raises them: an index out of range gives no zeros, and misfitting meshes, params and steps are refused."""
+    """Every worker raises them: for an index out of range, and for meshes, params and steps that do not match."""
     for too_large, negative, elsewhere, two_axes, no_step in run(2, errors):
         assert "must be from 0 to" in too_large
         assert "must be from 0 to" in negative
@@ -298,7 +298,7 @@ def test_errors():
 
 
 def test_plans():
-    """Linears are paired, gated ones have two stretches, heads three; tied leaves appear once; indivisible ones stay whole."""
+    """Linears are paired, gated ones have two stretches, heads three; tied leaves appear once; indivisible leaves stay whole."""
     plan = distributed.tensor_parallel_plan
     gated = fn.serial(fn.Linear(6, 16), fn.SwiGLU(), fn.Linear(8, 4))
     assert plan(gated) == {"0.weight": TWO, "0.bias": TWO, "2.weight": Shard(1)}
@@ -321,13 +321,13 @@ def test_plans():
 
 @pytest.mark.parametrize(("net", "mesh"), [(3, None), (WORDS, 2)])
 def test_plans_refuse(net, mesh):
-    """Anything but a layer, or but a mesh, is refused."""
+    """Anything but a layer, or anything but a mesh, is refused."""
     with pytest.raises(ValueError, match="tensor_parallel_plan"):
         distributed.tensor_parallel_plan(net, mesh)
 
 
 def test_parts_of_an_axis_and_back():
-    """An axis is cut in separate stretches, and joined again."""
+    """An axis is cut in separate stretches, and concatenated again."""
     x = torch.arange(48.0).reshape(2, 12, 2)
     for cut in (Cut(-2), Cut(-2, 3), Cut(-1), Cut(-2, 2)):
         parts = torch.stack([cut.of(x, Workers(None, rank, 2)) for rank in range(2)])
@@ -339,8 +339,8 @@ def moves() -> list[bool]:
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     leaf = distributed.shard({"w": numbers(5, 3)}, mesh)["w"]
     move = Move("w", (mesh, leaf.placements, leaf.shape, leaf.stride()), (Replicate(),), partial=True)
-    whole = move.brought(leaf.to_local())
-    back = move.taken_back(whole)
+    whole = move.to_layer(leaf.to_local())
+    back = move.to_leaf(whole)
     return [
         type(whole) is torch.Tensor,
         type(back) is torch.Tensor,

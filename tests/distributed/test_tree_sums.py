@@ -1,4 +1,4 @@
-"""Sums over workers, and plain functions of divided params: an error with the solution, or the numbers of the whole."""
+"""Sums over workers, and plain functions of divided params, which return numbers of the whole or raise a helpful error."""
 
 from functools import cache
 from unittest import mock
@@ -29,7 +29,7 @@ def message(f, *args):
 
 
 def sums(rank, size):
-    """Sum a tree of several dtypes, with another order of keys on rank 1, and half precision that must be rounded once."""
+    """Sum a tree of several dtypes, with a different order of keys on rank 1, and half precision that must be rounded once."""
     half = torch.full((3,), 1.0 if rank else 256.0, dtype=torch.bfloat16)
     given = {"f": torch.tensor([1.0, 2.0]) * rank, "i": torch.tensor(rank), "none": None, "half": half}
     given["d"] = (torch.ones(0, 2), torch.ones(2, 1).double())
@@ -60,7 +60,7 @@ def refusals(rank):
 
 
 def beside():
-    """Return the results of plain functions for divided params, or their errors."""
+    """Return the results or errors of plain functions for divided params."""
     params, (x, target), tree = NET.init(0), data(), fn.tree
     mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
     broken = tree.replace(params, "0.weight", torch.zeros(16, 4).index_fill(0, torch.tensor([15]), torch.nan))
@@ -90,7 +90,7 @@ def beside():
 
 
 def work():
-    """Do everything in one start of the workers."""
+    """Do everything in a single start of the workers."""
     rank, size = dist.get_rank(), dist.get_world_size()
     return sums(rank, size), evaluated(), refusals(rank), beside()
 
@@ -109,7 +109,7 @@ def test_a_sum_is_that_of_all_workers_with_one_collective_for_each_dtype(size):
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_metrics_of_rows_on_several_workers_are_those_of_all_rows(size):
-    """Their totals are trees that add up."""
+    """Their totals are trees that can be summed."""
     assert all(one[1] for one in found(size))
 
 
@@ -125,12 +125,12 @@ def test_trees_that_differ_and_leaves_without_numbers_are_refused_on_every_worke
 
 
 def test_numbers_of_a_tree_of_divided_params_are_those_of_the_whole():
-    """A number from a divided DTensor is this worker's only."""
+    """A number of a divided DTensor would be only this worker's."""
     assert [one[3][0] for one in found(2)] == [[True] * 6] * 2
 
 
 def test_what_cannot_take_divided_params_says_what_to_do():
-    """torch's own error says that all plain tensors should become DTensors."""
+    """Torch's own error asks to convert all plain tensors to DTensors."""
     for said in [one[3][1] for one in found(2)]:
         for name in ("layer", "step", "evaluate", "fit"):
             assert "need a step of distributed.data_parallel or distributed.tensor_parallel" in said[name], (name, said[name])

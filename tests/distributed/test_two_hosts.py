@@ -1,4 +1,4 @@
-"""Two hosts train together over a slow, lossy link, until it is cut: the same bits as on one host, and no hang."""
+"""Two hosts train together over a slow, lossy link until it is cut, with the same bits as on one host, and without hanging."""
 
 import os
 import re
@@ -15,7 +15,7 @@ import funcnet as fn
 
 ROOT = Path(__file__).parents[2]
 ENDLESS, TIMEOUT = 100_000, 8
-"""Steps of the interrupted training, and the timeout of its collectives in seconds."""
+"""Number of steps of the interrupted training, and the timeout of its collectives in seconds."""
 
 
 def torchrun(host, *options):
@@ -36,7 +36,7 @@ def told(output):
 
 
 def wait_for(hosts, outputs, done, seconds=240.0):
-    """Wait until ``done`` is true of the output of every host."""
+    """Wait until ``done`` is true for the output of every host."""
     end = time.monotonic() + seconds
     while not all(done(output) for output in outputs):
         ended = [process.poll() for process in hosts.processes]
@@ -60,7 +60,7 @@ def cut_off(tmp_path_factory):
 
 
 def test_a_slow_link_that_loses_packets_changes_no_bit(cut_off):
-    """Both hosts have the params of a training on one host after every step, although packets were lost."""
+    """After every step, both hosts have the params of a training on one host, although packets were lost."""
     outputs, _, link, _ = cut_off
     first, second = map(told, outputs)
     expected = dict(enumerate(run(2, small_training.digests, max(*first, *second))[0], start=1))
@@ -87,7 +87,7 @@ def test_the_last_checkpoint_before_the_cut_loads(cut_off):
 
 @pytest.mark.long
 def test_two_hosts_go_on_when_the_link_is_mended(tmp_path):
-    """With ``--max-restarts`` they continue from the last checkpoint to the same end; repeated steps have the same digests."""
+    """With ``--max-restarts`` they continue from the last checkpoint to the same result; repeated steps have the same digests."""
     outputs = [tmp_path / f"host-{host}.txt" for host in (0, 1)]
     commands = [
         [*torchrun(host, "--rdzv-backend=c10d", f"--rdzv-conf=is_host={host == 0}", "--max-restarts=3"), str(tmp_path), "40", "5"]

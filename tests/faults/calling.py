@@ -1,4 +1,4 @@
-"""A call of a public callable, by name, with right arguments, each of which can be replaced."""
+"""A named call of a public callable with valid arguments, each of which can be replaced."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 class Call(NamedTuple):
     """A call that works.
 
-    An error may begin with ``name``, one of ``names``, or the name of a value in the arguments; ``tells`` says whether an error
-    within a net must have a note that says where.
+    An error can begin with ``name``, one of ``names``, or the name of a value in the arguments. If ``tells`` is true, an error
+    within a net must have a note with its location.
     """
 
     name: str
@@ -17,6 +17,6 @@ class Call(NamedTuple):
     names: tuple[str, ...] = ()
 
     def __call__(self, **change: Any) -> Any:
-        """Call with one argument or more replaced."""
+        """Call with one or more arguments replaced."""
         arguments = {**self.arguments, **change}
         return self.f(*arguments.pop("*", ()), **arguments.pop("**", {}), **arguments)

@@ -1,4 +1,4 @@
-"""Calls of distributed training, each in a process group of one worker made for the call."""
+"""Calls of distributed training, each in its own process group of one worker."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ NET, OPT, LOSS = fn.serial(fn.Linear(2, 3), fn.Tanh()), fn.SGD(0.1, momentum=0.9
 NORMED = fn.serial(fn.Linear(2, 3), fn.BatchNorm1d(3))
 PARAMS, STEP = NET.init(0), fn.train_step(NET, LOSS, OPT)
 MESH = slice("the mesh of the group")
-"""It stands for a mesh, which exists only as long as its group."""
+"""Placeholder for a mesh, which exists only as long as its group."""
 
 
 def in_a_group(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,7 +60,7 @@ def divided(params: Any, mesh: Any, placements: Any) -> Any:
 
 
 def stepped(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that makes a distributed step within its group, and calls it."""
+    """Return a function that creates a distributed step within its group and calls it."""
     return in_a_group(lambda **arguments: make()(**arguments))  # noqa: PLW0108
 
 

@@ -1,4 +1,4 @@
-"""Calls of the public functions that make layers, walk them, train, draw and test, with small right arguments."""
+"""Calls of the public functions that create layers, walk them, train, draw and test, with small valid arguments."""
 
 import operator
 from typing import Any
@@ -19,7 +19,7 @@ ROWS, LENGTHS, PADDED = [torch.ones(3, 2), torch.ones(1, 2)], torch.tensor([3, 1
 
 
 def call(f: Any, /, *names: str, **arguments: Any) -> Call:
-    """Make a call whose name is the function's."""
+    """Return a call with the name of the function."""
     family = {"funcnet.tree": "tree", "funcnet.random": "random", "funcnet.initializers": "initialize"}
     owner = ".".join(f.__module__.split(".")[:2])
     return Call(f.__name__, f, arguments, (f.__name__, *names, family.get(owner, f.__name__)))
@@ -65,7 +65,7 @@ def backward(params: Any, cache: Any, gy: Any) -> Any:
 
 
 def _matmul_library_for_a_moment(library: Any) -> None:
-    """Set the preference, and restore it: it applies to the whole process."""
+    """Set the preference and restore it, since it applies to the whole process."""
     try:
         fn.kernels.set_matmul_library(library)
     finally:
@@ -178,7 +178,7 @@ NETS = [
 
 
 def steps() -> list[Call]:
-    """Return the calls of what the makers of training return."""
+    """Return calls of the steps that functions such as ``train_step`` return."""
     some = {"params": PARAMS, "x": X, "target": T, "rng": KEY}
     makers = [fn.value_and_grads, fn.per_example_grads, fn.per_example_norms]
     found = [Call(f"{f.__name__}()", f(NET, LOSS), some, (f.__name__,)) for f in makers]

@@ -28,17 +28,17 @@ TRAINING = {
 
 
 def exported(**arguments: Any) -> Any:
-    """Export, and return the names of the program's inputs: a program has no numbers to judge."""
+    """Export, and return the names of the program's inputs, since a program has no numbers to check."""
     return [*fn.export(**arguments).graph_signature.user_inputs]
 
 
 def fitted(kind: Callable[..., Any], y: Any) -> Callable[..., Any]:
-    """Return a function that makes an estimator, trains it and predicts."""
+    """Return a function that creates an estimator, trains it and predicts."""
     return lambda **given: torch.as_tensor(kind(**given).fit(ARRAY, y).predict(ARRAY))
 
 
 def logged(**fields: Any) -> Any:
-    """Train with a TensorBoard, in the current folder."""
+    """Train with a ``TensorBoard`` in the current folder."""
     board = TensorBoard(**fields)
     fn.fit(NET, fn.MSE(), OPT, (X, T), epochs=1, batch_size=2, key=0, params=PARAMS, callbacks=[board], progress=False)
     board.close()

@@ -28,7 +28,7 @@ def in_a_folder(f: Callable[..., Any], *, file: str = "", tree: Any = TREE) -> C
     def called(**arguments: Any) -> Any:
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             Path("here").mkdir()
-            os.chdir("here")  # so that ".." is in the temporary folder too
+            os.chdir("here")  # then ".." is in the temporary folder too
             if file:
                 fn.save(file, tree)
             return f(**arguments)

@@ -1,4 +1,4 @@
-"""Calls from the catalogues: each public class is made and used, and its methods are called."""
+"""Calls from the catalogues: each public class is instantiated and used, and its methods are called."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,12 +28,12 @@ PARTS = {
     "Perplexity": ("CrossEntropy",),
     "WeightedLoss": ("weighted",),
 }
-"""Names that an error may use besides the class itself: the parts of which it is made."""
+"""Names that an error can use besides the class itself: its parts."""
 Use = Callable[[Any], Any]
 
 
 def made(value: Any, use: Use, *names: str) -> Iterator[Call]:
-    """Yield the call that makes a value from its fields and uses it."""
+    """Yield the call that creates a value from its fields and uses it."""
     fields = {one.alias: getattr(value, one.name) for one in attrs.fields(type(value)) if one.init and one.name[0] != "_"}
     kind = type(value)
     if fields:
@@ -57,7 +57,7 @@ def _of_layer(layer: fn.Layer, x: Any, params: Any) -> Iterator[Call]:
 
     y, cache = layer.apply(params, x, rng)
     gy, name, more = noise_like(y, fn.key(1)), maker_of(layer), PARTS.get(type(layer).__name__, ())
-    if isinstance(layer, FunctionLayer):  # the user defines its verbs
+    if isinstance(layer, FunctionLayer):  # the user defines its methods
         return
     yield from made(layer, trained, *PARTS.get(type(layer).__name__, ()))
     yield Call(f"{name}.apply", layer.apply, {"params": params, "x": x, "rng": rng}, (name, *more))
@@ -67,7 +67,7 @@ def _of_layer(layer: fn.Layer, x: Any, params: Any) -> Iterator[Call]:
 
 
 def losses() -> Iterator[Call]:
-    """Yield each type of loss once, in both verbs."""
+    """Yield each type of loss once, with both of its methods."""
     cases = {type(case.layer.loss): case for case in reversed(CASES.values()) if isinstance(case.layer, LossLayer)}
     for case in cases.values():
         loss, (y, target) = case.layer.loss, case.x

@@ -1,4 +1,4 @@
-"""Replacements that hypothesis draws for a right argument: foreign values, and wrong values of the right kind."""
+"""Replacements for a valid argument, drawn with hypothesis: foreign values, and wrong values of the right kind."""
 
 import decimal
 import fractions
@@ -19,7 +19,7 @@ Strategy = st.SearchStrategy[Any]
 
 
 class Unhashable:
-    """An object that has no hash."""
+    """An object without a hash."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -94,12 +94,12 @@ MOST_RUN = 10
 
 
 def in_place_of(name: str, argument: str, value: Any) -> Strategy:
-    """Draw a replacement for an argument; for a cache, which only the layer makes, only foreign values."""
+    """Draw a replacement for an argument; for a cache, which only the layer creates, only foreign values."""
     if isinstance(value, bytes):
         return files(value)
-    if (name, argument) in LONG_RUNS:  # a number between these is right, but takes long
+    if (name, argument) in LONG_RUNS:  # numbers between these are valid but slow
         return spoilt(value).filter(lambda n: not isinstance(n, numbers.Real) or n < MOST_RUN or n > MOST)
-    if argument in ("path", "folder", "log_dir"):  # nothing is written outside the temporary folder
+    if argument in ("path", "folder", "log_dir"):  # never write outside the temporary folder
         return spoilt(value).filter(lambda path: not isinstance(path, (str, bytes)) or _stays_here(path))
     if argument == "cache":
         return st.sampled_from(STRANGERS)
@@ -113,7 +113,7 @@ def _stays_here(path: str | bytes) -> bool:
 
 
 def spoilt(value: Any) -> Strategy:
-    """Draw a replacement for a value: of its kind twice as often as a foreign one."""
+    """Draw a replacement for a value: twice as often of its kind as foreign."""
     mine = _of_kind(value)
     return st.sampled_from(STRANGERS) if mine is None else mine | mine | st.sampled_from(STRANGERS)
 
@@ -131,7 +131,7 @@ def _of_kind(value: Any) -> Strategy | None:
 
 
 def files(content: bytes) -> Strategy:
-    """Draw the bytes of a file that is cut, has one bit flipped, or is of another kind."""
+    """Draw the bytes of a file that is truncated, has one bit flipped, or is of another kind."""
     places = st.integers(0, len(content) - 1)
     flipped = st.builds(lambda i, bit: content[:i] + bytes([content[i] ^ 1 << bit]) + content[i + 1 :], places, st.integers(0, 7))
     others = [b"", b"PK\x03\x04", b"{}", b"\x80\x04.", content + b"\0", content * 2, bytes(len(content))]
@@ -139,7 +139,7 @@ def files(content: bytes) -> Strategy:
 
 
 def tensors(x: Tensor) -> Strategy:
-    """Draw a tensor that differs from a right one in its shape, dtype, device, layout or numbers."""
+    """Draw a tensor that differs from a valid one in its shape, dtype, device, layout or numbers."""
     if x.layout is not torch.strided or x.is_meta:
         return st.sampled_from([x, None])
     return st.sampled_from([*_of_another_form(x), *_of_other_numbers(x)])

@@ -1,4 +1,4 @@
-"""Bad input by property: one argument of a working call of every public callable is replaced, and the error must say why."""
+"""Bad input, as a property: one argument of a working call of each public callable is replaced, and the error must explain it."""
 
 import inspect
 from typing import Any
@@ -28,11 +28,11 @@ ABSTRACT = {
     if inspect.isclass(value) and (inspect.isabstract(value) or value in (fn.Value, fn.Callback))
 }
 RESULTS = {"Summary", "Drawing", "Fit", "RateRange", "Epoch", "Step"}
-"""Classes that only functions of the package make."""
+"""Classes that only functions of the package instantiate."""
 
 
 def faults(count: int) -> list[str]:
-    """Draw calls with a replaced argument, and return what was wrong with them."""
+    """Draw calls with a replaced argument, and return the faults."""
     found: list[str] = []
 
     @settings(max_examples=count, database=None, suppress_health_check=list(HealthCheck))
@@ -50,14 +50,14 @@ def faults(count: int) -> list[str]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.long)])
 def test_a_spoilt_argument_gives_a_right_result_or_a_right_error(count: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """A ``ValueError`` or ``TypeError`` names caller, rule and value; other errors, and NaN from finite numbers, are wrong."""
+    """A ``ValueError`` or ``TypeError`` names caller, rule and value; other errors, and NaN from finite numbers, are faults."""
     found = faults(count)
-    capsys.readouterr()  # the output of print as a function argument
+    capsys.readouterr()  # discard the output of ``print``, which is one of the arguments
     assert not found, "\n".join(found)
 
 
 def test_every_public_callable_has_a_call() -> None:
-    """A new name goes into a catalogue of cases, or into ``calls_of_functions``."""
+    """Add a new name to a catalogue of cases or to ``calls_of_functions``."""
     known = {word.partition(".")[0].partition("(")[0] for call in CALLS for word in (call.name, *call.names)}
     public = {name for name in fn.__all__ if callable(getattr(fn, name))}
     assert sorted(public - known - ABSTRACT - RESULTS) == []
@@ -66,7 +66,7 @@ def test_every_public_callable_has_a_call() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_every_call_works_unspoilt(capsys: pytest.CaptureFixture[str]) -> None:
-    """Otherwise an error could be about another argument than the replaced one."""
+    """Otherwise an error could be about an argument other than the replaced one."""
     for call in CALLS:
         call()
     capsys.readouterr()

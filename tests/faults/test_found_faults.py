@@ -1,4 +1,4 @@
-"""Errors that ``test_bad_input`` found: each once, as the call and the message that it must raise."""
+"""Faults that ``test_bad_input`` found, as calls and the messages that they must raise."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -107,21 +107,21 @@ SENTENCES: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_a_found_fault_is_refused_with_its_sentence(sentence: str) -> None:
-    """The message names the caller, the rule and what it got; a path to nowhere is a ``ValueError`` too."""
+    """The message names the caller, the rule and the value."""
     with pytest.raises(ValueError, match=r".") as caught:
         SENTENCES[sentence]()
     assert sentence in str(caught.value)
 
 
 def test_an_average_of_other_params_says_whose_it_is() -> None:
-    """A note says so: the helper that compares the trees does not know."""
+    """A note names it, since the helper that compares the trees cannot."""
     with pytest.raises(ValueError, match=r"must agree") as caught:
         SWA.params({**STATE, "average": torch.ones(2)})
     assert caught.value.__notes__ == ["  in SWA(), params: average against dtypes"]
 
 
 def test_memory_is_that_of_the_steps_that_ran() -> None:
-    """The first of 2³¹ - 1 steps ends the test."""
+    """The range test stops at the first of 2³¹ - 1 steps."""
     found = lr_range(steps=2**31 - 1, low=1e-3)
     assert found.rates == (1e-3,)
     assert found.diverged
@@ -150,12 +150,12 @@ HALF = Fraction(1, 2)
     ],
 )
 def test_a_fraction_is_a_number(draw: Callable[[Any], torch.Tensor]) -> None:
-    """It gives what its float gives, bit for bit."""
+    """It gives the same bits as the float of the same value."""
     assert torch.equal(draw(HALF), draw(0.5))
 
 
 def test_tolerances_may_be_fractions() -> None:
-    """They judge as their floats do."""
+    """They are equivalent to their floats."""
     assert tree.allclose(X, X + 0.4, rtol=HALF, atol=HALF)
     assert not tree.allclose(X, X + 10, rtol=HALF, atol=HALF)
     testing.assert_close(X, X + 0.4, rtol=HALF, atol=HALF)
@@ -163,7 +163,7 @@ def test_tolerances_may_be_fractions() -> None:
 
 
 def test_fields_hold_floats_in_place_of_fractions() -> None:
-    """They do so for numpy's numbers too; a fraction beyond all floats is refused."""
+    """The same holds for numpy's numbers; a fraction beyond the largest float is refused."""
     assert fn.Dropout(HALF) == fn.Dropout(0.5) == fn.Dropout(np.float32(0.5))
     with pytest.raises(ValueError, match=r"^Adam: eps must be "):
         fn.Adam(eps=Fraction(HUGE))

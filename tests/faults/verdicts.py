@@ -1,4 +1,4 @@
-"""The judge of a call with one bad argument: how it ends, and whether that is right."""
+"""The verdict on a call with one bad argument: whether its result or error is acceptable."""
 
 import re
 import traceback
@@ -27,19 +27,19 @@ AS_IN_TORCH = {
     ("Normalize", "p"),
     *[(f"{name}.__call__", "target") for name in ("AUROC", "AveragePrecision")],
 }
-"""Arguments for which NaN is a right result.
+"""Arguments for which NaN is a valid result.
 
-They are roots of negative numbers, as in torch, a norm of degree 1e-6, whose root overflows, and labels of one class, which
+These are roots of negative numbers, as in torch, a norm of degree 1e-6, whose root overflows, and labels of a single class, which
 have no ranking.
 """
 WITH_PATHS = ("save", "save_in_background", "load", "load_metadata", "Checkpoints", "fit", "TensorBoard", "export")
-"""Functions with paths, which only the system can judge."""
+"""Functions with paths, which only the system can check."""
 LARGE = 1e3
 TINY = 1e-30
 
 
 def judge(call: Call, argument: str, bad: Any) -> str:
-    """Return what is wrong with the end of a call in which one argument is ``bad``; ``""`` if nothing is."""
+    """Return the fault of a call in which one argument is ``bad``, or ``""``."""
     try:
         got = call(**{argument: bad})
     except Exception as error:
@@ -55,7 +55,7 @@ def _judge_error(call: Call, bad: Any, error: Exception) -> str:
     if not isinstance(error, (ValueError, TypeError)):
         return "bare " + told
     if isinstance(error, TypeError) and SIGNATURE.search(words) and "()" in words:
-        return ""  # Python's own error for arguments that a signature does not have
+        return ""  # Python's own error for arguments that do not match a signature
     found = SENTENCE.match(words)
     if not found:
         return "no sentence " + told
@@ -64,9 +64,9 @@ def _judge_error(call: Call, bad: Any, error: Exception) -> str:
 
 
 def _is_meant(call: Call, error: Exception) -> bool:
-    """Return whether an error is documented, or one that only the kernel or the system can raise."""
+    """Return whether an error is documented, or can be raised only by a kernel or the system."""
     if "/torch/nn/modules/linear.py" in place(error):
-        return True  # a module in place of a function gets its arguments
+        return True  # a module instead of a function is called with its arguments
     if isinstance(error, AssertionError):
         return call.name.startswith(("check_", "law_", "assert_"))  # the verdict of a checker
     if isinstance(error, OSError):
@@ -77,7 +77,7 @@ def _is_meant(call: Call, error: Exception) -> bool:
 
 
 def _names(call: Call, bad: Any) -> list[str]:
-    """Return the names that an error may use: the callable, and the values in its arguments."""
+    """Return the names that an error can use: the callable, and the values in its arguments."""
     return [
         "rng",
         call.name,
@@ -116,7 +116,7 @@ def _is_without_rows(total: Any) -> bool:
 
 
 def _says_the_same(bad: Any, right: Any) -> bool:
-    """Return whether an argument is only another form of the right one."""
+    """Return whether an argument is equivalent to the valid one."""
     if isinstance(bad, Tensor) and isinstance(right, Tensor):
         return _same(bad, right)
     return isinstance(bad, np.generic) and type(right) in (int, float) and bool(bad == right)
@@ -143,7 +143,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _is_moderate(value: Any) -> bool:
-    """Return whether an argument has numbers, all so small that nothing overflows."""
+    """Return whether an argument has numbers, all small enough that nothing overflows."""
     for leaf in tree.leaves(value):
         if isinstance(leaf, (int, float)) and leaf and not TINY < abs(leaf) < LARGE:
             return False
@@ -162,7 +162,7 @@ def _has_numbers(leaf: Any) -> bool:
 
 
 def written(call: Call, argument: str, bad: Any) -> str:
-    """Write a call in one line."""
+    """Return a call as text on one line."""
     try:
         return f"{call.name}({argument}={describe(bad)[:80]})".replace("\n", " ")
     except Exception:
@@ -170,6 +170,6 @@ def written(call: Call, argument: str, bad: Any) -> str:
 
 
 def place(error: BaseException) -> str:
-    """Return where an error was raised."""
+    """Return the location where an error was raised."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{last.filename}:{last.lineno}"

@@ -1,4 +1,4 @@
-"""What the docstring of each public name must say, by the kind of the name: the rules, and a command that lists what is missing.
+"""Rules for the docstrings of public names, by kind of name, and a command that lists the problems.
 
 python tests/house/docstring_rules.py funcnet.layers.linear MSE
 """
@@ -18,11 +18,11 @@ from funcnet.initializers.elementary import Initializer
 from funcnet.optim.schedules.base import Schedule
 
 SECTIONS = ("Args", "Attributes", "Shape", "Params", "Cache", "State", "Returns", "Yields", "Raises", "Warns", "References")
-"""The sections, in their order."""
+"""The sections, in order."""
 
 
 class Said(NamedTuple):
-    """A docstring: what comes before its sections, the text of each section, and the value that it describes."""
+    """A docstring: the body before its sections, the text of each section, and the documented value."""
 
     body: str
     sections: dict[str, str]
@@ -30,7 +30,7 @@ class Said(NamedTuple):
 
 
 def read(docstring: str, value: Any) -> Said:
-    """Take a docstring apart; an example below the sections belongs to the body."""
+    """Parse a docstring; an example after the sections belongs to the body."""
     body, *rest = re.split(r"^([A-Z]\w+):\n", docstring, flags=re.MULTILINE)
     sections = {}
     for name, text in zip(rest[::2], rest[1::2], strict=True):
@@ -40,14 +40,14 @@ def read(docstring: str, value: Any) -> Said:
     return Said(body, sections, value)
 
 
-# the rules: each returns what is wrong
+# the rules: each yields problems
 
 
 Rule = Callable[[Said], Iterator[str]]
 
 
 def has_summary(said: Said) -> Iterator[str]:
-    """Begin with one line that ends with a period, and a blank line."""
+    """Require one line that ends with a period, then a blank line."""
     first, *rest = said.body.split("\n")
     if not re.search(r"[.:?]$", first.rstrip()):
         yield f"the summary must be one line that ends with a period: {first!r}"
@@ -56,7 +56,7 @@ def has_summary(said: Said) -> Iterator[str]:
 
 
 def has_known_sections(said: Said) -> Iterator[str]:
-    """Use the sections there are, in order, each with an indented text."""
+    """Require known sections, in order, with indented text."""
     yield from [f"unknown section {name}" for name in said.sections if name not in SECTIONS]
     known = [name for name in said.sections if name in SECTIONS]
     if known != sorted(known, key=SECTIONS.index):
@@ -79,7 +79,7 @@ def parameters(value: Any) -> dict[str, Any]:
 
 
 def documents_arguments(said: Said) -> Iterator[str]:
-    """Have an entry for each parameter, in order; a default in the text is that of the code."""
+    """Require an entry for each parameter, in order, with the default that the code has."""
     want, found = parameters(said.value), entries(said.sections.get("Args", ""))
     yield from [f"Args has no entry for {name}" for name in want if name not in found]
     yield from [f"Args has an entry for {name}, which is no parameter" for name in found if name not in want]
@@ -92,7 +92,7 @@ def documents_arguments(said: Said) -> Iterator[str]:
 
 
 def is_default(text: str, default: Any) -> bool:
-    """Return whether a text is the repr of a default, or a literal that equals it."""
+    """Return whether a text is the repr of a default or a literal equal to it."""
     if text == repr(default):
         return True
     try:
@@ -102,7 +102,7 @@ def is_default(text: str, default: Any) -> bool:
 
 
 def has_section(name: str) -> Rule:
-    """Demand a section."""
+    """Return the rule that a section exists."""
 
     def rule(said: Said) -> Iterator[str]:
         if name not in said.sections:
@@ -112,14 +112,14 @@ def has_section(name: str) -> Rule:
 
 
 def has_params(said: Said) -> Iterator[str]:
-    """Describe the params of a layer that has some."""
+    """Require a description of the params of a layer that has any."""
     own = any(getattr(said.value, verb, None) is not getattr(fn.Layer, verb) for verb in ("init", "param_shapes"))
     if own and "Params" not in said.sections:
         yield "section Params is missing"
 
 
 def formula(what: str, pattern: str) -> Rule:
-    """Demand a formula on an indented line of the body."""
+    """Return the rule that an indented line of the body has a formula."""
 
     def rule(said: Said) -> Iterator[str]:
         lines = [line for line in said.body.split("\n") if line.startswith("    ")]
@@ -135,14 +135,14 @@ BACKWARD = formula("gx = ...", rf"(?<!\w)\(?g(x|a|u|q|r|v|p|θ|p_a|_a|z){_EQUALS
 
 
 def says_raises(said: Said) -> Iterator[str]:
-    """Name the exceptions of a function that has a ``raise`` itself."""
+    """Require the exceptions of a function that contains a ``raise``."""
     source = ast.parse(textwrap.dedent(inspect.getsource(said.value)))
     if any(isinstance(node, ast.Raise) for node in ast.walk(source)) and "Raises" not in said.sections:
         yield "section Raises is missing"
 
 
 def documents_methods(said: Said) -> Iterator[str]:
-    """Have a docstring for each public method and property that no base documents."""
+    """Require a docstring for each public method and property that no base class documents."""
     for name, member in vars(said.value).items():
         if (
             name[0] != "_"
@@ -171,7 +171,7 @@ RULES: dict[str, list[Rule]] = {
     "module": [],
     "constant": [],
 }  # fmt: skip
-"""For each kind of public name what its docstring must say, beside what all must."""
+"""The rules for each kind of public name, in addition to those for all."""
 
 KINDS = {
     "layer": fn.Layer,
@@ -190,7 +190,7 @@ CONTRACTS = {
 
 
 def kind_of(value: Any) -> str:
-    """Return which kind of public name a value is."""
+    """Return the kind of a public name's value."""
     if isinstance(value, types.ModuleType):
         return "module"
     if not callable(value):
@@ -208,7 +208,7 @@ def kind_of(value: Any) -> str:
 
 
 def made_by(function: Callable[..., Any]) -> type | None:
-    """Return the class whose value a function makes, of several the first; ``None`` where it makes none of ours."""
+    """Return the first funcnet class in the return annotation of a function, or ``None``."""
     result = typing.get_type_hints(function).get("return")
     made = (typing.get_args(result) or (result,))[0] if isinstance(result, types.UnionType) else result
     ours = isinstance(made, type) and issubclass(made, tuple(KINDS.values())) and made not in {fn.Optimizer}
@@ -216,7 +216,7 @@ def made_by(function: Callable[..., Any]) -> type | None:
 
 
 def public() -> dict[str, Any]:
-    """Return every public name and its value: what funcnet exports, and what the modules among that define."""
+    """Return every public name and its value: exports of funcnet, and public names of the exported modules."""
     found = {name: getattr(fn, name) for name in fn.__all__}
     for name, module in [(name, value) for name, value in found.items() if isinstance(value, types.ModuleType)]:
         inner = {f"{name}.{key}": value for key, value in vars(module).items() if key[0] != "_" and callable(value)}
@@ -226,13 +226,13 @@ def public() -> dict[str, Any]:
 
 
 def problems(kind: str, docstring: str, value: Any) -> list[str]:
-    """Return what is wrong with a docstring of a value of this kind."""
+    """Return the problems of a docstring for a value of this kind."""
     said = read(docstring, value)
     return [one for rule in (*ALL, *RULES[kind]) for one in rule(said)]
 
 
 def problems_of(value: Any) -> list[str]:
-    """Return what is wrong with the docstring of a public name."""
+    """Return the problems of a public name's docstring."""
     if not callable(value) and not isinstance(value, types.ModuleType):
         return []
     if isinstance(value, type) and "__doc__" in vars(value) and not value.__doc__:
@@ -241,7 +241,7 @@ def problems_of(value: Any) -> list[str]:
 
 
 def main(asked: list[str]) -> int:
-    """Print the problems of the names that are asked for, by name or by the beginning of their module's name."""
+    """Print the problems of the given names, or of names in modules with the given prefixes."""
     found = {}
     for name, value in public().items():
         if not asked or name in asked or any(getattr(value, "__module__", "").startswith(one) for one in asked if "." in one):

@@ -1,4 +1,4 @@
-"""The check of wheel and sdist, which CI runs on what it builds, tried on lists with missing or extra files."""
+"""The check of wheel and sdist that CI runs on its builds, tested on lists with missing or extra files."""
 
 import importlib.util
 from email.message import Message
@@ -33,7 +33,7 @@ def test_a_wheel_holds_the_typed_package_and_nothing_else(archives: ModuleType) 
 
 
 def test_an_sdist_can_be_tested(archives: ModuleType) -> None:
-    """It contains the tests, the documentation and the pinned versions, which exist here."""
+    """It contains the tests, the documentation and the pinned versions, and these files exist."""
     names = [f"funcnet-0.2.0/{name}" for name in archives.IN_SDIST]
     assert archives.sdist_problems(names) == []
     assert archives.sdist_problems(names[1:]) == ["the sdist lacks README.md"]
@@ -54,5 +54,5 @@ def test_the_metadata_is_complete(archives: ModuleType) -> None:
 
 
 def test_the_version_is_read_from_the_source(archives: ModuleType) -> None:
-    """The source has it once."""
+    """The source contains it once."""
     assert archives.version_of((ROOT / "funcnet" / "__init__.py").read_text(encoding="utf-8")) == funcnet.__version__

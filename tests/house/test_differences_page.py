@@ -1,4 +1,4 @@
-"""The page of differences names each difference between the signatures of torch's classes and funcnet's."""
+"""The page of differences names every difference between the signatures of torch's and funcnet's classes."""
 
 import inspect
 import re
@@ -25,13 +25,13 @@ NAMED = {
 }
 """Classes whose names differ by more than the suffix Loss."""
 ABSENT = {"inplace", "device", "dtype", "size_average", "reduce"}
-"""Arguments that no layer and no loss has; the rows for all layers and for reductions name them."""
+"""Arguments that no layer and no loss has; the rows about all layers and about reductions name them."""
 OF_OPTIMIZERS = {"params", "foreach", "fused", "capturable", "differentiable", "donated"}
-"""Arguments that no optimizer has, and one that all have."""
+"""Arguments that no optimizer has, and an argument that all have."""
 
 
 def classes() -> dict[str, Any]:
-    """Return the classes of torch that have a counterpart by name: modules and optimizers."""
+    """Return torch's modules and optimizers that have a counterpart by name."""
     homes = ((nn, nn.Module), (torch.optim, torch.optim.Optimizer))
     return {
         name: one for home, base in homes for name, one in vars(home).items() if inspect.isclass(one) and issubclass(one, base)
@@ -39,7 +39,7 @@ def classes() -> dict[str, Any]:
 
 
 def counterpart(name: str) -> Any:
-    """Return funcnet's counterpart of a class of torch, or ``None``."""
+    """Return funcnet's counterpart of one of torch's classes, or ``None``."""
     return getattr(fn, NAMED.get(name, name), None) or getattr(fn, name.removesuffix("Loss"), None)
 
 
@@ -50,7 +50,7 @@ def signature(one: Callable[..., Any]) -> dict[str, Any]:
 
 
 def differences(theirs: Any, ours: Any) -> set[str]:
-    """Return the names of arguments that only one of the two has, or whose defaults differ."""
+    """Return the names of arguments that only one of both has, or whose defaults differ."""
     a, b = signature(theirs), signature(ours)
     return {name for name in a.keys() | b.keys() if name not in a or name not in b or a[name] != b[name]}
 
@@ -59,7 +59,7 @@ PAIRS = {name: (theirs, counterpart(name)) for name, theirs in classes().items()
 
 
 def told_of(name: str) -> str:
-    """Return the rows of the table about a class, or about transformers, whose rows name all of them."""
+    """Return the rows of the table about a class; the rows about transformers name all of their classes."""
     family = (
         re.sub(r"(Loss|[123]d)$", "", name).replace("Layer", "") if "Transformer" in name else re.sub(r"(Loss|[123]d)$", "", name)
     )
@@ -69,19 +69,19 @@ def told_of(name: str) -> str:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_difference_of_signatures_is_named(name):
-    """A row names the class; arguments that no layer, or no optimizer, has are excepted."""
+    """A row about the class names it, except for arguments that no layer, or no optimizer, has."""
     known = OF_OPTIMIZERS if issubclass(PAIRS[name][0], torch.optim.Optimizer) else ABSENT
     told = told_of(name)
     assert sorted(one for one in differences(*PAIRS[name]) - known if not re.search(rf"\b{one}\b", told)) == []
 
 
 def test_the_arguments_that_nothing_has_are_named():
-    """They are in the rows for all layers, for reductions and for optimizers."""
+    """They are in the rows about all layers, reductions and optimizers."""
     assert [name for name in sorted(ABSENT | OF_OPTIMIZERS) if not re.search(rf"\b{name}|donate\b", PAGE)] == []
 
 
 def test_what_has_no_counterpart_is_named():
-    """These are modules that hold others, lazy ones, and an optimizer of sparse gradients."""
+    """These are containers, lazy modules, and an optimizer for sparse gradients."""
     bases = {"Module", "RNNBase", "RNNCellBase", "NLLLoss2d", "Optimizer"}
     missing = [name for name in classes() if name not in PAIRS and name not in bases and not name.startswith("Lazy")]
     assert [name for name in missing if name not in PAGE] == []

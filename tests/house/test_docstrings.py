@@ -1,4 +1,4 @@
-"""Docstrings: what every public name says of itself, and each rule tried on a docstring that breaks it."""
+"""Docstrings: every public name satisfies the rules, and each rule is tested on a docstring that breaks it."""
 
 import types
 from typing import Any
@@ -13,12 +13,12 @@ PUBLIC = rules.public()
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_name_says_what_its_kind_must(name: str) -> None:
-    """Formula, arguments, shapes, params, cache and errors, each where its kind has them."""
+    """Formula, arguments, shapes, params, cache and errors, as its kind requires."""
     assert rules.problems_of(PUBLIC[name]) == []
 
 
 def test_every_kind_is_among_the_public_names() -> None:
-    """No rule is about nothing, and the functions of every public module are judged."""
+    """Every rule applies to some name, and the functions of every public module are checked."""
     assert {rules.kind_of(value) for value in PUBLIC.values()} == rules.RULES.keys()
     assert {"Linear", "serial", "mlp", "MSE", "SGD", "random.normal", "tree.map", "testing.check_vjp"} <= PUBLIC.keys()
     kinds = [rules.kind_of(one) for one in (fn.WarmupCosineSchedule, fn.chain, fn.ensemble, fn.Zeros)]
@@ -26,7 +26,7 @@ def test_every_kind_is_among_the_public_names() -> None:
 
 
 class Sound(fn.Layer):
-    """A layer to be documented, whose params are not those of its base."""
+    """A layer to document, with params."""
 
     def __init__(self, size: int, rate: float = 0.1) -> None: ...
 
@@ -51,7 +51,7 @@ BODY = {
     "schedule": "    value = 1 / t\n",
     "metric": "    value = a / b\n",
 }
-"""The formula of each kind that has one."""
+"""The formula of each kind that requires one."""
 
 ARGS = """Args:
     size: How many.
@@ -81,18 +81,18 @@ References:
 
 
 def sound(kind: str) -> str:
-    """Return a docstring of a kind that breaks no rule."""
+    """Return a docstring for a kind that breaks no rule."""
     return f"Multiply by a number.\n\n{BODY.get(kind, '')}\nIt is fast.\n\n{ARGS}\n{TAIL}"
 
 
 def value_of(kind: str) -> Any:
-    """Return the value that a docstring of a kind is about."""
+    """Return the value that a docstring of this kind documents."""
     return draw if kind in ("combinator", "block", "function") else Sound
 
 
 @pytest.mark.parametrize("kind", rules.RULES)
 def test_a_sound_docstring_breaks_no_rule(kind: str) -> None:
-    """Of every kind there is one without a problem."""
+    """A complete docstring of each kind has no problems."""
     assert rules.problems(kind, sound(kind), value_of(kind)) == []
 
 
@@ -119,12 +119,12 @@ CHANGES = {
     "no backward formula": ("    gx = gy w\n", "", "no indented line with gx"),
     "a formula that is not indented": ("    y  = w x\n", "y = w x\n", "no indented line with y"),
 }
-"""Each with what it replaces in a layer's docstring, and the words of the problem; ``None`` if there is none."""
+"""For each change of a layer's docstring: the replaced text, the new text, and words of the problem, or ``None``."""
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_rule_finds_what_breaks_it(change: str) -> None:
-    """One problem, with a sentence that says what it is."""
+    """There is one problem, which describes the change."""
     old, new, want = CHANGES[change]
     changed = sound("layer").replace(old, new)
     assert changed != sound("layer")
@@ -147,17 +147,17 @@ def test_a_rule_finds_what_breaks_it(change: str) -> None:
     ],
 )
 def test_a_rule_of_a_kind_finds_what_is_missing(kind: str, lacks: str, want: str) -> None:
-    """Taken from a docstring that has everything."""
+    """The part is removed from a complete docstring."""
     found = rules.problems(kind, sound(kind).replace(lacks, ""), value_of(kind))
     assert [want in one for one in found] == [True]
 
 
 def test_a_method_without_a_docstring_is_found() -> None:
-    """If no base documents it either."""
+    """This holds if no base class documents it either."""
     bare = type("Bare", (Sound,), {"verb": types.FunctionType((lambda self: None).__code__, {}), "apply": lambda self: None})
     assert rules.problems("class", "Do nothing.", bare) == ["verb has no docstring"]
 
 
 def test_a_class_must_have_its_own_docstring() -> None:
-    """Not that of its base."""
+    """An inherited docstring does not count."""
     assert rules.problems_of(type("Heir", (fn.Tanh,), {})) == ["no docstring of its own"]

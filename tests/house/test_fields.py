@@ -1,4 +1,4 @@
-"""Fields: every public value refuses a number, size or flag of the wrong kind in its constructor, with an error of its own."""
+"""Fields: the constructor of every public value refuses a number, size or flag of the wrong kind, with its own error."""
 
 import contextlib
 import inspect
@@ -67,7 +67,7 @@ def changed(name: str, field: str, got: Any) -> Value:
 
 
 def test_every_public_value_is_tried() -> None:
-    """All public values are covered except the base classes, which nobody instantiates."""
+    """All public values are covered except base classes, which are not instantiated."""
     public = {name for name, kind in vars(fn).items() if isinstance(kind, type) and issubclass(kind, Value)}
     assert public - FOUND.keys() == {name for name in public if inspect.isabstract(getattr(fn, name))} | {"Value", "Callback"}
     assert len(NUMBERS) > 400

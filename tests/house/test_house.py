@@ -1,4 +1,4 @@
-"""House rules: what every file of the package must satisfy, checked in its source; each check is tried on code that breaks it."""
+"""House rules for the source of every file in the package; each check is tested on code that breaks it."""
 
 import ast
 import functools
@@ -77,7 +77,7 @@ MARKS_OF_AUTOGRAD = {"requires_grad", "requires_grad =", "requires_grad=", "requ
 
 
 def module_name(path: Path) -> str:
-    """Return the module name of a file, such as ``funcnet.layers.linear``; an ``__init__.py`` gives the package."""
+    """Return the module name of a file, such as ``funcnet.layers.linear``; that of an ``__init__.py`` is the package."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -86,7 +86,7 @@ SOURCES = {module_name(path): path.read_text() for path in sorted((ROOT / "funcn
 TESTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted((ROOT / "tests").rglob("*.py"))}
 
 
-# the checks: each takes source text and lists what is wrong with it
+# the checks: each lists the problems of source text
 
 
 @functools.cache
@@ -96,7 +96,7 @@ def parsed(source: str) -> ast.Module:
 
 
 def wrong_imports(name: str, source: str, modules: set[str]) -> list[str]:
-    """List the imports within the package that do not name a module, or a name in a concrete one."""
+    """List the imports within the package that name neither a module nor a name in the module that defines it."""
     packages = {module.rpartition(".")[0] for module in modules} - {""}
     problems = []
     for node in ast.walk(parsed(source)):
@@ -114,7 +114,7 @@ def wrong_imports(name: str, source: str, modules: set[str]) -> list[str]:
 
 
 def imported(source: str, modules: set[str]) -> set[str]:
-    """Return the package's modules imported by some source, also inside functions."""
+    """Return the package's modules that source imports, also inside functions."""
     found = set()
     for node in ast.walk(parsed(source)):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -125,7 +125,7 @@ def imported(source: str, modules: set[str]) -> set[str]:
 
 
 def floor(name: str) -> int:
-    """Return the floor of a module."""
+    """Return the floor (level in the order of imports) of a module."""
     return FLOOR_OF[name.partition(".")[2].partition(".")[0]]
 
 
@@ -195,7 +195,7 @@ def _names_used(source: str) -> Iterator[tuple[int, str]]:
 def names_of_autograd(name: str, source: str) -> list[str]:
     """List the uses of autograd, torch.nn and torch.optim, and other names for torch that could hide them.
 
-    Kernels may read ``requires_grad``, so that a user's autograd works.
+    Kernels may read ``requires_grad``, so that they work within a user's autograd.
     """
     marks = MARKS_OF_AUTOGRAD - {"requires_grad"} if _inside(name, "funcnet.kernels") else MARKS_OF_AUTOGRAD
     used = [*_names_used(source)]
@@ -243,7 +243,7 @@ def long_functions(name: str, source: str) -> list[str]:
 
 
 def long_files(name: str, source: str) -> list[str]:
-    """List the file if it is too long; the list of public names may have any length."""
+    """List the file if it is too long; the list of public names can have any length."""
     lines = len(source.splitlines())
     return [f"{name} has {lines} lines"] * (lines > MOST_LINES_OF_A_FILE and name != "funcnet")
 
@@ -262,7 +262,7 @@ def wrong_exports(source: str) -> list[str]:
     """List the exports that are not public, listed twice, out of order, or missing from the imports or from ``__all__``."""
     module = ast.parse(source)
     lazy = [node for node in module.body if isinstance(node, ast.If) and ast.unparse(node.test) == "not is_lazy(__name__)"]
-    body = lazy[0].body if lazy else module.body  # beside lazy exports are imports of what makes them lazy, and of operators
+    body = lazy[0].body if lazy else module.body  # next to lazy exports are imports that make them lazy, and imports of operators
     imports = [node for node in body if isinstance(node, ast.ImportFrom)]
     names = [alias.name for node in imports for alias in node.names]
     listed = _listed_in_all(module)
@@ -338,7 +338,7 @@ def not_satisfied(requirements: list[str], constraints: str) -> list[str]:
     return problems
 
 
-# the package keeps to them
+# the package satisfies the checks
 
 
 def all_problems(check, sources, *arguments):
@@ -352,12 +352,12 @@ def outside(package):
 
 
 def test_every_module_has_a_floor():
-    """Every module is entered in ``FLOORS`` above."""
+    """Every module is listed in ``FLOORS`` above."""
     assert [name for name in SOURCES if name.partition(".")[2].partition(".")[0] not in FLOOR_OF] == []
 
 
 def test_modules_import_from_lower_floors_or_their_own():
-    """Imports only go down."""
+    """Imports go only to lower floors or the same one."""
     assert all_problems(steps_up, SOURCES, set(SOURCES)) == []
 
 
@@ -367,7 +367,7 @@ def test_modules_import_from_the_concrete_module():
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    """The modules of one floor are ordered too."""
+    """The modules of one floor have an order, too."""
     assert circles(SOURCES) == []
 
 
@@ -377,7 +377,7 @@ def test_every_module_is_imported():
 
 
 def test_modules_import_only_runtime_dependencies_at_their_top():
-    """An extra is imported where it is used; only the estimators, which subclass scikit-learn's, import theirs at the top."""
+    """Extras are imported where they are used; only the estimators, which subclass scikit-learn's, import it at the top."""
     assert all_problems(strangers, outside("funcnet.interop.sklearn")) == []
     within = {name: source for name, source in SOURCES.items() if _inside(name, "funcnet.interop.sklearn")}
     allowed = ("sklearn", "numpy", "scipy.special")  # scipy comes with scikit-learn
@@ -389,8 +389,8 @@ def test_modules_import_only_runtime_dependencies_at_their_top():
 def test_there_is_no_autograd_inside():
     """The same holds for torch.nn and torch.optim: only ``interop`` uses them, and law 11 uses ``torch.func``.
 
-    ``kernels.plain`` detects a transform by an autograd function that torch refuses in it, and the constructor of DTensors in
-    ``distributed.param_shards`` needs ``requires_grad=False``.
+    ``kernels.plain`` detects transforms with an autograd function that torch rejects within them, and the constructor of DTensors
+    in ``distributed.param_shards`` needs ``requires_grad=False``.
     """
     found = all_problems(names_of_autograd, outside("funcnet.interop"))
     apart = ("funcnet.testing.second_order:", "funcnet.kernels.plain:", "funcnet.distributed.sharding.param_shards:")
@@ -405,7 +405,7 @@ def test_torchs_internals_are_named_in_kernels_only():
 MAY_USE = {
     "funcnet.distributed.sharding.placements": [
         "torch.distributed.tensor.placement_types._StridedShard"
-    ],  # in all releases with DTensor
+    ],  # exists in all releases with DTensor
     "funcnet.compilation.inductor": [
         "torch._inductor",
         "torch._dynamo.convert_frame",
@@ -472,7 +472,7 @@ def test_the_package_says_that_it_is_typed():
     assert (ROOT / "funcnet" / "py.typed").is_file()
 
 
-# the checks bite
+# the checks find violations
 
 MODULES = {"funcnet", "funcnet.tree", "funcnet.layers", "funcnet.layers.linear", "funcnet.fitting.loop", "funcnet.kernels"}
 
@@ -535,13 +535,13 @@ BITES = {
 
 
 def judged(check, source):
-    """Apply a check to source; some checks also get the modules of a small package."""
+    """Apply a check to source; some checks also need the modules of a small package."""
     return wrong_imports("m", source, MODULES) if check is wrong_imports else check("m", source)
 
 
 @pytest.mark.parametrize(("check", "source", "problem"), BITES.values(), ids=BITES)
 def test_a_check_finds_what_breaks_its_rule(check, source, problem):
-    """The problem names the place."""
+    """The problem names the location."""
     assert problem in judged(check, source)
 
 
@@ -569,7 +569,7 @@ PASSES = {
 
 @pytest.mark.parametrize(("check", "source"), PASSES.values(), ids=PASSES)
 def test_a_check_passes_what_keeps_its_rule(check, source):
-    """Code just within a rule passes."""
+    """Code that barely satisfies a rule passes."""
     assert judged(check, source) == []
 
 
@@ -609,7 +609,7 @@ def test_a_step_up_is_found(name, source, problem):
 
 
 def test_steps_down_and_aside_pass():
-    """Imports from lower floors, and along the order of one floor, pass."""
+    """Imports from lower floors, and within one floor, pass."""
     assert steps_up("funcnet.fitting.loop", "from funcnet import tree\nfrom funcnet.layers.linear import Linear", MODULES) == []
     assert steps_up("funcnet.layers.linear", "from funcnet.layers import linear\nimport math", MODULES) == []
 
@@ -665,7 +665,7 @@ BAD_EXPORTS = {
 
 @pytest.mark.parametrize(("source", "problem"), BAD_EXPORTS.values(), ids=BAD_EXPORTS)
 def test_a_wrong_export_is_found(source, problem):
-    """An export must import public names from their module and be listed once in ``__all__``, in order."""
+    """An export must import public names from their module, and be listed once in ``__all__``, in order."""
     assert problem in wrong_exports(source)
 
 

@@ -1,4 +1,4 @@
-"""Names of funcnet are imported when they are first read; code that lists all names sees all of them."""
+"""Names of funcnet are imported on first access; code that lists all names finds all of them."""
 
 import ast
 import subprocess
@@ -12,7 +12,7 @@ from funcnet import lazy_imports
 
 
 def printed(program, *arguments):
-    """Run a program in a new process, and return the words it prints."""
+    """Run a program in a new process, and return the words that it prints."""
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     return done.stdout.split()
 

@@ -1,4 +1,4 @@
-"""The pages of docs: each section of each page runs by itself, names exist, links are valid, tables are complete."""
+"""The pages in docs: each section of each page runs by itself, names exist, links are valid, and tables are complete."""
 
 import importlib
 import importlib.util
@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text() for path in sorted(DOCS.glob("*.md"))}
 TUTORIALS = {"start"}
-"""Pages whose snippets are one program."""
+"""Pages whose snippets together are one program."""
 RUN_ELSEWHERE = {"distributed": "tests/distributed/test_distributed_page.py"}
-"""Pages that need several processes, and the file that runs them."""
+"""Pages that need several processes, and the test file that runs them."""
 COMPILES = ("compile(", "scan_steps(", "compiled=True", "donate(")
 
 
@@ -28,7 +28,7 @@ def snippets(text: str) -> list[str]:
 
 
 def programs() -> dict[str, str]:
-    """Return the programs by page and section: the page's first snippets, which import, and those of the section."""
+    """Return the programs by page and section: the page's first snippets, with imports, and the section's snippets."""
     found = {}
     for page, text in PAGES.items():
         first, *sections = text.split("\n## ")
@@ -73,7 +73,7 @@ def test_a_section_runs(name, run):
 
 
 def test_every_snippet_of_every_page_is_in_a_program():
-    """Those of the pages that another file runs are named there, and no page has its only snippets before its first section."""
+    """Pages that another file runs are named in it, and every other page with snippets has some in a section."""
     for page, text in PAGES.items():
         if page in RUN_ELSEWHERE:
             assert f"{page}.md" in (ROOT / RUN_ELSEWHERE[page]).read_text()
@@ -101,10 +101,10 @@ TASKS = {
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_is_two_clicks_from_the_readme(task):
-    """README links to the page of answers, whose section has a snippet that runs."""
+    """README links to the how-to page, whose section has a snippet that runs."""
     assert "](docs/howto.md" in (ROOT / "README.md").read_text()
     assert f"howto: {TASKS[task]}" in PROGRAMS
-    assert snippets(PAGES["howto"].split("\n## ")[0]) == []  # the section's snippet runs as it stands
+    assert snippets(PAGES["howto"].split("\n## ")[0]) == []  # the section's snippet runs without others
 
 
 def rows(text: str) -> list[tuple[str, str]]:
@@ -125,7 +125,7 @@ def test_the_names_of_funcnet_in_the_tables_exist():
 
 
 def test_the_names_of_torch_in_the_tables_exist():
-    """They are names of classes and functions in the left columns of the page's last section."""
+    """They are names of classes and functions, in the left columns of the page's last section."""
     table = rows(PAGES["from_torch_nn"].partition("\n## Names\n")[2])
     homes = (torch, torch.nn, torch.optim, torch.optim.lr_scheduler, torch.optim.swa_utils, torch.nn.utils, torch.amp)
     theirs = {name for left, _ in table for name in re.findall(r"`(?:nn\.)?([A-Z]\w+|\w+_\w+)(?=[`(.])", left)}
@@ -134,7 +134,7 @@ def test_the_names_of_torch_in_the_tables_exist():
 
 
 def test_the_names_of_jax_in_the_tables_exist():
-    """They are in the left columns of the page from JAX."""
+    """They are in the left columns of the page ``from_jax``."""
     names = {name for left, _ in rows(PAGES["from_jax"]) for name in re.findall(r"`((?:jax|stax|eqx|optax)\.[\w.]+)", left)}
     assert len(names) > 100
     homes = {"jax": "jax", "stax": "jax.example_libraries.stax", "eqx": "equinox", "optax": "optax"}
@@ -160,13 +160,13 @@ def whole(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub generates them."""
     heads = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", whole(page), flags=re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
 def test_links_between_pages_lead_somewhere():
-    """They link to existing files, and to headings in them; ``tests/site`` checks the galleries."""
+    """They lead to existing files and headings; ``tests/site`` checks the galleries."""
     pages = [
         *[page for page in DOCS.glob("*.md") if "gallery" not in page.name],
         *ROOT.glob("*.md"),
@@ -182,7 +182,7 @@ def test_links_between_pages_lead_somewhere():
 
 
 def test_the_page_of_interop_names_every_function():
-    """A heading or the table has all names that ``funcnet.interop.torch_nn`` exports."""
+    """Every name that ``funcnet.interop.torch_nn`` exports is in a heading or the table."""
     exported = re.findall(r"import (\w+) as \1", Path(torch_nn.__file__).read_text())
     assert len(exported) >= 6
     assert [name for name in exported if f"`{name}`" not in PAGES["interop"]] == []
@@ -195,7 +195,7 @@ def test_the_page_of_laws_has_every_law():
 
 
 def test_the_files_of_the_architecture_exist():
-    """They are in the folder above their table; in interop every file has its own line or that of its family."""
+    """They are in the folder that their table names; in interop every file has its own row or the row of its family."""
     tables = re.findall(
         r"\| `(funcnet/\S+)` \| holds \|\n\| --- \| --- \|\n((?:\|.*\n)+)", (ROOT / "ARCHITECTURE.md").read_text()
     )
@@ -216,7 +216,7 @@ def _choices_in(cell: str) -> list[str]:
 
 
 def test_the_page_of_kernels_has_every_choice():
-    """It has the options in order. A choice that fails here needs a row in the table of docs/kernels.md."""
+    """The options are in order. A choice that fails here needs a row in the table of docs/kernels.md."""
     text = PAGES["kernels"].partition("## All choices")[2]
     table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
     found = {name: row[1].strip(" |").split(", ") for row in table for name in _choices_in(row[0])}

@@ -1,4 +1,4 @@
-"""README has its two commands word for word, every Python snippet runs, and README names what exists."""
+"""README has its two commands word for word, every Python snippet runs, and all names in it exist."""
 
 import importlib
 import inspect
@@ -23,7 +23,7 @@ SNIPPETS = {
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Return a function that runs a snippet as a module in a file, as a reader would, or with ``torchrun`` and one worker."""
+    """Return a function that runs a snippet as a file, like a reader would, or with ``torchrun`` and one worker."""
     monkeypatch.syspath_prepend(tmp_path)
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
         monkeypatch.setenv(name, value)
@@ -45,14 +45,14 @@ def test_a_snippet_runs(name, run):
 
 
 def test_the_snippets_are_found():
-    """There are snippets to run: the loop and a layer in README, and two files in CONTRIBUTING."""
+    """These are the loop and a layer in README, and two files in CONTRIBUTING."""
     assert sum(name.startswith("readme") for name in SNIPPETS) == 2
     assert sum(name.startswith("contributing") for name in SNIPPETS) == 2
 
 
 @pytest.mark.parametrize(("number", "name", "kind"), [(0, "Swish", "layer"), (1, "Halved", "layer"), (1, "halved", "combinator")])
 def test_a_recipe_is_documented_as_public_names_must_be(number, name, kind, run):
-    """The layer satisfies the rules for layers, the combinator those for combinators, and each file has a docstring."""
+    """The layer and the combinator satisfy the rules for their kinds, and each file has a docstring."""
     module = run(f"contributing_snippet_{number}")
     assert module.__doc__
     value = getattr(module, name)
@@ -75,7 +75,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_contributing_lists_the_sections_that_are_demanded(kind):
-    """They are listed by kind: those that the rules miss in a docstring without sections."""
+    """For each kind, the list equals the sections that the rules miss in a docstring without sections."""
     table = dict(re.findall(r"^\| (\w+) \|.*\| (.*?) ?\|$", PAGES["CONTRIBUTING"].partition("\n## Docstrings")[2], re.MULTILINE))
     found = " ".join(rules.problems(kind, "Do something.", KINDS[kind]))
     assert re.findall(r"`(\w+)`", table[kind]) == [
@@ -93,7 +93,7 @@ def test_the_layer_of_the_recipe_keeps_the_laws(run):
 
 
 def test_the_combinator_of_the_recipe_keeps_the_laws_and_says_where(run):
-    """The laws include reach; an error inside gets the note of every combinator."""
+    """The laws include reach; an error inside has a note from every combinator."""
     halved, x = run("contributing_snippet_1").halved, fn.random.normal(0, (5, 3))
     net = fn.serial(halved(fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Dropout(0.5))))
     fn.testing.check_laws(net, x, compiled=False)
@@ -115,7 +115,7 @@ def test_a_command_stands_alone_on_its_line(command):
 
 
 def test_the_table_names_what_exists():
-    """This covers the table of families, and functions of funcnet in tables of other sections."""
+    """This covers the table of families, and funcnet's functions in tables of other sections."""
     table = README.partition("## What is in it")[2]
     known = {*vars(fn), *dir(fn)}
     names = re.findall(r"`(?:fn\.)?([A-Za-z_0-9]+)`", table)
@@ -126,7 +126,7 @@ def test_the_table_names_what_exists():
 
 
 def test_the_changelog_has_the_form_of_keepachangelog():
-    """What is not released comes first, then the version of the package with its date, and kinds of change in their order."""
+    """Unreleased changes come first, then the package's version with its date; the kinds of changes are in order."""
     text = (ROOT / "CHANGELOG.md").read_text()
     versions = re.findall(r"^## (.+)$", text, re.MULTILINE)
     assert versions[0] == "[Unreleased]"
@@ -141,7 +141,7 @@ def test_the_readme_is_short():
 
 
 def test_the_time_of_a_step_is_that_of_the_benchmark():
-    """It gives the smallest and largest ratio to torch.nn's on one thread for the three small nets, pure and donated."""
+    """README has the smallest and largest ratio to torch.nn on one thread, for the three small nets, pure and donated."""
     page = (ROOT / "examples" / "benchmarks" / "results" / "BENCHMARKS.md").read_text()
     row = r"^\| (?:disk_mlp|mlp_adam|pychrot) +\| 1 thread \| +time of funcnet eager, \w+ ÷ torch.nn eager \| +([\d.]+) \|"
     measured = sorted(map(float, re.findall(row, page, re.MULTILINE)))

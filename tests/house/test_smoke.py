@@ -1,4 +1,4 @@
-"""The smoke test of the wheel, which CI runs separately: it detects missing files, and versions newer than the oldest ones."""
+"""The smoke test of the wheel, which CI runs separately, detects missing files and versions other than the oldest."""
 
 import importlib.util
 import shutil
@@ -20,7 +20,7 @@ def smoke():
 
 @pytest.mark.parametrize("file", ["py.typed", "layers/linear/adaptive_softmax.py", "kernels/__init__.py"])
 def test_a_file_that_is_missing_is_named(file, smoke, tmp_path):
-    """A file that is not a module is named too."""
+    """This includes files that are not modules."""
     installed = tmp_path / "funcnet"
     shutil.copytree(ROOT / "funcnet", installed, ignore=shutil.ignore_patterns("__pycache__"))
     smoke.check_files(ROOT, installed)

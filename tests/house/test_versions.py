@@ -1,4 +1,4 @@
-"""One constant, the table in docs/start.md, the dependency on torch and the classifiers agree; newer versions warn once."""
+"""A constant, the table in docs/start.md, the dependency on torch and the classifiers agree; newer versions warn once."""
 
 import importlib
 import re
@@ -18,7 +18,7 @@ HEAD, _, *ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line
 
 
 def test_the_page_has_the_versions_of_torch_that_were_tried():
-    """The order is the same; the first version is the oldest supported one, and there is no upper bound."""
+    """The order is the same, the first version is the oldest supported one, and there is no upper bound."""
     assert tuple(row[0] for row in ROWS) == versions.TRIED_TORCH
     assert f"torch>={versions.TRIED_TORCH[0]}" in PROJECT["dependencies"]
     pinned = re.search(r"^torch==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)

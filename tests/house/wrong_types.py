@@ -1,6 +1,6 @@
-"""Code that a type checker must accept, and lines that it must refuse, which end with the rules of mypy and pyright.
+"""Code that a type checker must accept, and lines that it must reject, which end with the rules of mypy and pyright.
 
-``test_types.py`` reads it, and never runs it.
+``test_types.py`` reads this file but does not run it.
 """
 # ruff: noqa: B018
 
@@ -33,11 +33,15 @@ fn.Linear(3, 4).in_features = 5  # E: misc reportAttributeAccessIssue
 fn.Linear(None, 3)
 fn.Linear(3, 4).in_features + 1
 fn.Conv2d(None, 8, (3, 5), padding="same")
+fn.RNN(3, 4, 2, "relu", False)
+fn.HingeEmbedding(2.0, "none")
+fn.TripletMarginWithDistance(fn.PairwiseDistance(), 2.0)
+fn.Checkpoints("runs", 5, every=10)
 fn.Adam(lr=fn.CosineSchedule(0.1, 100))
 fn.Linear(3, 4) >> fn.Tanh()
 
 
-# the verbs: params, x and keys in their places
+# methods of layers: params, x and keys in the right order
 
 net.init()  # E: call-arg reportCallIssue
 params = net.init(0)
@@ -62,7 +66,7 @@ net({"0": {"weight": x}, "1": {}}, x)
 net(({"weight": x, "bias": x}, {}), x)
 
 
-# steps: gradients, state and params in their places
+# steps: gradients, state and params in the right order
 
 state = opt.init(params)
 opt.init(x)  # E: arg-type reportArgumentType
@@ -84,7 +88,7 @@ fn.report(run, "run.html", net=loss)  # E: arg-type reportArgumentType
 fn.tree.map(torch.clone, params)
 
 
-# classes of your own
+# custom classes
 
 
 @fn.frozen

@@ -71,7 +71,7 @@ def test_frozen_layers_have_parameters_without_gradients():
 
 
 def test_vectors_of_spectral_norm_are_buffers_that_move():
-    """They have the names of torch's parametrization; two calls before a backward pass keep their own."""
+    """They have the names of torch's parametrization; each of two calls before a backward pass keeps its own."""
     net = fn.spectral_norm(fn.Linear(3, 2))
     params = net.init(0)
     module = as_module(net, params)
@@ -87,7 +87,7 @@ def test_vectors_of_spectral_norm_are_buffers_that_move():
 
 
 def test_a_lifted_module_keeps_its_parameters_and_buffers():
-    """Nested statistics are buffers, which change; a frozen parameter is not trained."""
+    """Nested statistics are buffers, which are updated; a frozen parameter is not trained."""
     theirs = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
     theirs[2].bias.requires_grad_(False)
     module = as_module(*lift(theirs, X))
@@ -105,7 +105,7 @@ def test_a_lifted_module_keeps_its_parameters_and_buffers():
 
 
 def test_a_state_dict_of_torch_with_all_names_of_a_tie_is_loaded():
-    """Loading is strict, also within another module, unless the two values differ."""
+    """Strict loading works, also within another module, unless the two values differ."""
     theirs = nn.Sequential(OrderedDict(a=nn.Linear(3, 3), b=nn.Linear(3, 3)))
     theirs.b.weight = theirs.a.weight
     net = fn.tied(fn.serial(a=fn.Linear(3, 3), b=fn.Linear(3, 3)), ("a.weight", "b.weight"))
@@ -119,7 +119,7 @@ def test_a_state_dict_of_torch_with_all_names_of_a_tie_is_loaded():
 
 
 def test_a_tie_is_one_parameter():
-    """``tied`` may leave a place empty, or one tensor may be at two paths."""
+    """Either ``tied`` leaves a path empty, or a tensor is at two paths."""
     net = fn.tied(fn.serial(fn.Linear(3, 3, bias=False), fn.Tanh(), fn.Linear(3, 3, bias=False)), ("0.weight", "2.weight"))
     module = as_module(net, net.init(0))
     assert list(module.state_dict()) == ["0.weight"]
@@ -147,7 +147,7 @@ class Shift(fn.Layer):
 
 
 def test_params_that_are_one_tensor():
-    """Within a net the parameter has the layer's path; on its own it is called weight."""
+    """Within a net the parameter has the layer's path; by itself it is called weight."""
     module = as_module(fn.serial(Shift(), fn.Linear(3, 2)), (torch.ones(3), fn.Linear(3, 2).init(0)))
     assert list(module.state_dict()) == ["0", "1.weight", "1.bias"]
     lone = as_module(Shift(), torch.ones(3))
@@ -158,7 +158,7 @@ def test_params_that_are_one_tensor():
 
 
 def test_the_print_shows_the_net():
-    """It is the print of the net."""
+    """It is the repr of the net."""
     assert str(fn.serial(fn.Linear(3, 2), fn.Tanh())) in repr(
         as_module(fn.serial(fn.Linear(3, 2), fn.Tanh()), fn.serial(fn.Linear(3, 2), fn.Tanh()).init(0))
     )
@@ -195,7 +195,7 @@ def test_statistics_move_without_gradients_too():
 
 
 def test_noise_follows_the_generator_of_torch():
-    """The same seed gives the same output; each call draws again; evaluation draws nothing."""
+    """The same seed gives the same output; each call samples again; evaluation does not sample."""
     net = fn.serial(fn.Linear(3, 50), fn.Dropout(0.5))
     module = as_module(net, net.init(0))
     torch.manual_seed(3)
@@ -208,7 +208,7 @@ def test_noise_follows_the_generator_of_torch():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-# what people do with modules
+# common uses of modules
 
 
 def test_training_with_torch_equals_training_with_funcnet():
@@ -271,7 +271,7 @@ def test_helpers_of_torch_take_it(tmp_path):
 
 
 def test_parametrizations_of_torch_are_seen():
-    """``torch.nn.utils.parametrize`` may be applied to a parameter of the net, which then is not the holder's own."""
+    """``torch.nn.utils.parametrize`` can be applied to a parameter of the net, which then is no longer in its holder."""
     module = as_module(fn.Linear(3, 2), fn.Linear(3, 2).init(0))
     nn.utils.parametrize.register_parametrization(module, "weight", nn.Tanh())
     y = module(X)
@@ -325,7 +325,7 @@ def test_layers_are_replaced_in_the_net_only():
 
 
 def test_errors_of_the_net_pass_through():
-    """They have the place in the net."""
+    """They have the path in the net."""
     module = as_module(NET, PARAMS)
     with pytest.raises(ValueError, match="the last axis of x must be in_features=3") as error:
         module(X[:, :2])

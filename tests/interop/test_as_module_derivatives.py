@@ -30,7 +30,7 @@ def drawn_like(y):
 
 
 def by_autograd(module, x, gy, key):
-    """Return y, and the gradients of parameters and of the leaves of x, of a module with seeded draws."""
+    """Return y and the gradients of parameters and of the leaves of x, for a module with seeded noise."""
     torch.manual_seed(key)
     x = asking(x)
     y = module(x)
@@ -44,7 +44,7 @@ def by_autograd(module, x, gy, key):
 
 
 def by_vjp(case, gy, key):
-    """Return y, and the gradients by name, of the net itself, with the key drawn by a module."""
+    """Return y and the gradients, by name, of the net itself, with the key that a module samples."""
     torch.manual_seed(key)
     rng = torch.randint(-(2**63), 2**63 - 1, ()) if case.layer.stochastic else None
     y, cache = case.layer.apply(case.params, case.x, rng)
@@ -58,13 +58,13 @@ def by_vjp(case, gy, key):
 
 @pytest.mark.parametrize("part", range(2))
 def test_gradients_are_those_of_the_net(part):
-    """Bits agree for every layer of the catalogue, also those of y and updated statistics."""
+    """They agree bit for bit for every layer of the catalogue, as do y and updated statistics."""
     for name, case in itertools.islice(CASES.items(), part, None, 6):
         module = as_module(case.layer, case.params)
         gy = drawn_like(case.layer(case.params, case.x, 0))
         expected_y, expected, moved = by_vjp(case, gy, 7)
         if not expected or not any(leaf.is_floating_point() for leaf in tree.leaves(expected_y)):
-            continue  # nothing has a gradient, or y has none
+            continue  # nothing has a gradient, or y is not differentiable
         y, found = by_autograd(module, case.x, gy, 7)
         assert tree.equal(y, expected_y), name
         assert {path for path, g in found.items() if g is not None} == set(expected), name
@@ -85,7 +85,7 @@ SMOOTH = {
 @pytest.mark.parametrize("net", SMOOTH.values(), ids=SMOOTH)
 def test_first_and_second_derivatives_agree_with_differences(net):
     """This holds in float64 for x and all parameters, in forward mode too."""
-    module = as_module(net, net.init(0)).double().train(mode=net is NET)  # the vectors of spectral_norm would move
+    module = as_module(net, net.init(0)).double().train(mode=net is NET)  # the vectors of spectral_norm would change
     names = [name for name, p in module.named_parameters() if p.requires_grad]
 
     def call(x, *leaves):
@@ -153,14 +153,14 @@ def test_surrogates_keep_their_rule():
 
 
 def test_vmap_over_training_refuses_to_write_statistics():
-    """torch's BatchNorm refuses too: the buffer has no axis for the examples."""
+    """So does torch's BatchNorm: the buffer has no axis for the examples."""
     module = as_module(NET, PARAMS)
     with pytest.raises(RuntimeError, match="vmap: inplace arithmetic"):
         vmap(module)(torch.stack([X, X]))
 
 
 def test_noise_under_vmap_needs_a_choice():
-    """It is an error by default, as for torch's Dropout; ``randomness`` selects one mask or one for each."""
+    """It is an error by default, as for torch's Dropout; ``randomness`` selects the same mask or different ones."""
     module = as_module(fn.Dropout(0.5), {})
     x = torch.ones(4, 100)
     with pytest.raises(RuntimeError, match="randomness"):
@@ -175,7 +175,7 @@ def test_noise_under_vmap_needs_a_choice():
 
 @fn.frozen
 class Counted(fn.Layer):
-    """A Linear that records the called verbs."""
+    """A Linear that records the called methods."""
 
     calls: tuple = ()
 
@@ -253,7 +253,7 @@ def test_a_graph_serves_once_unless_it_is_retained():
 
 
 def test_writes_to_outputs():
-    """They are allowed unless the backward pass needs the output, or it shares memory with x."""
+    """They are allowed unless the backward pass needs the output or it shares memory with x."""
     x = asking(X)
     y = as_module(fn.serial(fn.Flatten(), fn.Linear(2, 6), fn.Unflatten(1, (2, 3))), ({}, fn.Linear(2, 6).init(0), {})).double()(
         x
@@ -272,7 +272,7 @@ def test_writes_to_outputs():
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_checkpoints_of_activations_draw_the_same_noise(use_reentrant):
-    """The cache is dropped and computed again from the earlier state of torch's generator."""
+    """The cache is dropped and recomputed with the earlier state of torch's generator."""
     net = fn.serial(fn.Linear(2, 30), fn.Dropout(0.5), fn.Linear(30, 3))
     module = as_module(net, net.init(0)).double()
     found = []
@@ -285,7 +285,7 @@ def test_checkpoints_of_activations_draw_the_same_noise(use_reentrant):
 
 
 def test_hooks_see_the_cache_and_the_module():
-    """They are hooks of saved tensors, and forward and backward hooks of modules."""
+    """These are hooks for saved tensors, and forward and backward hooks of modules."""
     module, seen = as_module(NET, PARAMS), []
     x = asking(X)
     with save_on_cpu():

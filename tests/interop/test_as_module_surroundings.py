@@ -29,7 +29,7 @@ def step(call, module, x, seed):
 
 @pytest.fixture
 def nothing_compiled():
-    """Discard compiled code: all modules share that of ``forward``, which Dynamo compiles eight times at most."""
+    """Discard compiled code: all modules share the code of ``forward``, which Dynamo compiles at most eight times."""
     torch.compiler.reset()
 
 
@@ -52,7 +52,7 @@ def test_compiled_as_one_graph(training):
 @pytest.mark.compiled
 @pytest.mark.usefixtures("nothing_compiled")
 def test_compiled_for_sizes_that_change():
-    """With ``dynamic=True`` floats such as a dropout probability are symbols too."""
+    """With ``dynamic=True``, floats such as a dropout probability are symbols too."""
     module = as_module(NET, PARAMS)
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
     for rows in (8, 5):
@@ -182,7 +182,7 @@ def worker(rank, store, results):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     net = fn.serial(fn.Linear(3, 5), fn.BatchNorm1d(5), fn.Linear(5, 2))
-    module = as_module(net, net.init(rank))  # the parameters of rank 0 reach all
+    module = as_module(net, net.init(rank))  # all ranks get the parameters of rank 0
     parallel = DistributedDataParallel(module)
     opt = torch.optim.SGD(parallel.parameters(), lr=0.1)
     for _ in range(2):
@@ -200,7 +200,7 @@ def test_data_parallel_training(tmp_path):
     workers = [context.Process(target=worker, args=(rank, tmp_path / "store", results)) for rank in range(2)]
     for one in workers:
         one.start()
-    found = dict(results.get(timeout=60) for _ in workers)
+    found = dict(results.get(timeout=300) for _ in workers)
     for one in workers:
         one.join()
     net = fn.serial(fn.Linear(3, 5), fn.BatchNorm1d(5), fn.Linear(5, 2))

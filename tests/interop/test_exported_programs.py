@@ -1,4 +1,4 @@
-"""``fn.export``: whole steps as programs that equal the eager step, write to nothing, and run without funcnet."""
+"""``fn.export``: whole steps as programs that equal the eager step, do not write to arguments, and run without funcnet."""
 
 import re
 import subprocess
@@ -73,7 +73,7 @@ def test_a_step_equals_the_eager_step_over_20_batches(opt):
 
 @pytest.mark.long
 def test_every_optimizer_can_be_exported():
-    """It is tried with the catalogue of optimizers, donated too, and with updates in the backward pass if allowed."""
+    """This covers the catalogue of optimizers, also donated, and with updates in the backward pass if possible."""
     from optimizer_cases import OPTIMIZERS as CATALOGUE
 
     for opt in [opt for opt in CATALOGUE if not isinstance(opt, fn.LBFGS)]:
@@ -86,7 +86,7 @@ def test_every_optimizer_can_be_exported():
 
 
 def test_dropout_follows_the_key():
-    """Another key drops other numbers, an equal one the same, as in eager mode."""
+    """A different key drops other elements, an equal key the same, as in eager mode."""
     params, x = {}, torch.ones(4, 8)
     program = fn.export(fn.Dropout(0.5), (params, x, 3)).module()
     for seed in (3, 4, 5):
@@ -95,14 +95,14 @@ def test_dropout_follows_the_key():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_dtypes_are_kept(dtype):
-    """A net with running statistics is tried in every floating dtype."""
+    """The net has running statistics and is in each floating dtype."""
     step = fn.value_and_grads(NET, fn.MSE())
     args = tree.cast(NET.init(0), dtype), drawn(5, 3, dtype=dtype), drawn(5, 2, dtype=dtype), fn.key(1)
     assert apart(fn.export(step, args).module()(*args)[:2], step(*args)[:2]) <= 4 * torch.finfo(dtype).eps
 
 
 def test_trees_keep_their_containers_and_none():
-    """Dicts, tuples, lists and absent leaves may be arguments and results; a leaf at two places may differ in later calls."""
+    """Dicts, tuples, lists and ``None`` can be arguments and results; a leaf at two paths can differ in later calls."""
     t = torch.ones(2)
     step = lambda a: {"x": [a["p"] + a["q"][1], None], "y": (a["p"],), "z": {}}
     program = fn.export(step, ({"p": t, "q": (None, t), "r": {}},)).module()
@@ -122,7 +122,7 @@ def test_strided_arguments_and_params_that_require_grad():
 
 
 def test_a_batch_of_one_row_is_a_fine_example():
-    """torch treats a size of 1 as a constant, and the example does not determine values."""
+    """Torch treats a size of 1 as a constant, but the example has no effect on results."""
     net = fn.Linear(3, 2)
     params = net.init(0)
     for name in ("x", 1):
@@ -251,7 +251,7 @@ REFUSED = {
     "step must return a tree of dicts, tuples and lists": (lambda x: Pair(x, x), (torch.ones(2),), {}),
     "must not read the loss during the update": (fn.train_step(NET, fn.MSE(), fn.LBFGS()), (), {}),
     "a tensor in a step, such as a rate": (fn.train_step(NET, fn.MSE(), fn.SGD(torch.tensor(0.1))), (), {}),
-    "write to nothing but its arguments": (HELD.add_, (torch.ones(2),), {}),
+    "not write to anything but its arguments": (HELD.add_, (torch.ones(2),), {}),
     "that torch.export can trace": (lambda x: x if x.sum() > 0 else -x, (torch.ones(2),), {}),
     "the last axis of x must be in_features=3": (fn.Linear(3, 2), (fn.Linear(3, 2).init(0), torch.ones(4, 5)), {}),
     "batch must name arguments among 0, 'x', got 'y'": (lambda x: x, (torch.ones(2),), {"batch": ("y",)}),

@@ -1,4 +1,4 @@
-"""The page about arrays of other libraries: what it says of warnings and refusals is so; ``test_pages`` runs its snippets."""
+"""The page about arrays of other libraries: its claims about warnings and errors hold; ``test_pages`` runs its snippets."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_a_read_only_array_warns():
 
 
 def test_arrays_without_a_counterpart_are_refused():
-    """torch refuses negative strides, NumPy bfloat16, and DLPack tensors that require a gradient."""
+    """Torch rejects negative strides, NumPy bfloat16, and DLPack tensors that require a gradient."""
     with pytest.raises(ValueError, match="negative"):
         torch.from_numpy(np.arange(3)[::-1])
     with pytest.raises(TypeError, match="BFloat16"):

@@ -75,7 +75,7 @@ LAWS = {name: law for name, law in fn.testing.LAWS.items() if name != "value"}
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_laws_hold(name):
-    """All but the ninth hold in float64, in train and eval mode; those that need no float64 hold in float32 too."""
+    """All but the ninth hold in float64, in train and eval mode; laws that do not need float64 hold in float32 too."""
     module, x = MODULES[name]
     layer, params = lift(module, x)
     for one in dict.fromkeys((layer, layer.inference())):
@@ -105,7 +105,7 @@ def gradients_by_autograd(module, x, gy):
 
 @pytest.mark.parametrize("name", ["mlp", "norms", "gated"])
 def test_outputs_and_gradients_are_the_modules(name):
-    """They agree bit for bit, because the same kernels run; so do statistics of a step in train mode."""
+    """They agree bit for bit, because the same kernels run; so do the statistics of a step in train mode."""
     module, x = MODULES[name]
     module = pickle.loads(pickle.dumps(module)).train()
     layer, params = lift(module, x)
@@ -151,18 +151,18 @@ def test_the_module_and_what_it_holds_stay_as_they_are():
 
 
 def test_a_layer_is_a_value():
-    """Layers of equal modules are equal, with equal hashes and prints, and pickle; other settings and modes differ."""
+    """Layers of equal modules have equal hashes and reprs, and can be pickled; other settings and modes differ."""
     x = torch.ones(2, 3)
     make = lambda p=0.5: lift(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(p)), x)[0]
     one = make()
-    other, again = make(), pickle.loads(pickle.dumps(one))  # of other values of the parameters
+    other, again = make(), pickle.loads(pickle.dumps(one))  # with other values of the parameters
     assert one == other == again
     assert len({one, other, again}) == len({map(repr, (one, other, again))}) == 1
     assert repr(one).startswith("lift(<Sequential ")
     assert one != make(0.25)
     assert one != one.inference()
     assert again.inference() == one.inference()
-    assert len(pickle.dumps(lift(nn.Linear(300, 300), torch.ones(2, 300))[0])) < 5000  # no tensor in it
+    assert len(pickle.dumps(lift(nn.Linear(300, 300), torch.ones(2, 300))[0])) < 5000  # it contains no tensors
 
 
 def test_a_module_that_does_not_pickle_is_lifted_too():
@@ -190,7 +190,7 @@ def test_tied_parameters_are_one_leaf():
 
 
 def test_noise_comes_from_the_key():
-    """The same key gives the same bits; the global generator neither matters nor changes."""
+    """The same key gives the same bits; the global generator has no effect and does not change."""
     for name in ("noisy", "dropout", "lstm"):
         layer, params = lift(*MODULES[name])
         x, before = MODULES[name][1], torch.get_rng_state()
@@ -204,7 +204,7 @@ def test_noise_comes_from_the_key():
 
 @pytest.mark.compiled
 def test_draws_that_a_compiler_hides_are_refused_in_compiled_code():
-    """They would not come from the key; in eager mode they do."""
+    """They would not come from the key, as they do in eager mode."""
 
     class Like(nn.Module):
         def forward(self, x):
@@ -217,7 +217,7 @@ def test_draws_that_a_compiler_hides_are_refused_in_compiled_code():
 
 
 def test_dropout_keeps_the_mean():
-    """Each dropout drops the right fraction and scales the rest; alpha dropout keeps mean and deviation."""
+    """Each dropout drops the right fraction and scales the rest; alpha dropout preserves mean and deviation."""
     x = torch.ones(400, 50, 1, 1)
     for module in (nn.Dropout(0.3), nn.Dropout2d(0.3)):
         y = lift(module, x)[0].apply({}, x, 3)[0]
@@ -245,7 +245,7 @@ class Dropped(nn.Module):
 
 @pytest.mark.parametrize("module", [nn.RReLU(), Dropped(random.random), Dropped(by_numpy)], ids=["kernel", "python", "numpy"])
 def test_other_draws_are_seeded_by_the_key(module):
-    """Draws of kernels, Python and numpy are repeatable, and the global generators keep their states."""
+    """Random numbers of kernels, Python and numpy are repeatable, and the global generators keep their states."""
     x = -torch.ones(50, 3)
     layer, params = lift(module, x)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
@@ -267,7 +267,7 @@ class Counted(nn.Linear):
 
 
 def test_a_step_calls_the_module_once():
-    """This holds in inference mode too; a copied cache gives the same bits with another call, and caches are reusable."""
+    """This holds in inference mode too; a copied cache gives the same bits with a second call, and caches are reusable."""
     x = torch.randn(4, 3)
     layer, params = lift(Counted(3, 2), x)
     for mode in (True, False):
@@ -303,7 +303,7 @@ def test_someone_elses_autograd_goes_through():
 
 
 def test_what_forward_stores_is_forgotten():
-    """An attribute set on the module in a call is missing in the next one."""
+    """An attribute set on the module in a call is missing in the next call."""
 
     class Counting(nn.Module):
         def __init__(self) -> None:
@@ -335,7 +335,7 @@ class Logging(nn.Linear):
 
 
 def test_what_forward_writes_to_lists_is_forgotten():
-    """A call does not see earlier ones, and no tensor stays in the layer or in the module."""
+    """A call does not see earlier ones, and no tensor remains in the layer or the module."""
     module, x = Logging(), torch.randn(5, 3)
     layer, params = lift(module, x)
     y = layer(params, x)
@@ -355,7 +355,7 @@ def test_what_forward_writes_to_lists_is_forgotten_in_compiled_code():
 
 
 def test_a_module_made_in_inference_mode_is_lifted():
-    """Writes to tensors are not counted in that mode."""
+    """Torch does not count writes to tensors in that mode."""
     with torch.inference_mode():
         layer, params = lift(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), torch.randn(5, 3))
     assert layer.has_running_stats
@@ -366,7 +366,7 @@ def test_a_module_made_in_inference_mode_is_lifted():
 
 @pytest.mark.parametrize("name", ["norms", "dropout", "lstm"])
 def test_a_module_on_the_meta_device_is_lifted(name):
-    """It has only shapes, like a net too large for this machine; draws are on its device too."""
+    """It has only shapes, like a net that is too large for this machine; random numbers are on its device too."""
     module, x = MODULES[name]
     layer, params = lift(copy.deepcopy(module).to("meta"), x.to("meta"))
     key = fn.key(0).to("meta") if layer.stochastic else None
@@ -402,7 +402,7 @@ def test_it_works_among_other_layers(tmp_path):
 
 
 def test_fresh_parameters_are_drawn_as_the_modules_draw_them():
-    """The key determines the bits; params without a reset keep mean and deviation, and tables their values."""
+    """The key determines the bits; params without a reset keep their mean and deviation, and tables their values."""
     for name in ("norms", "gated", "transformer", "tied"):
         module, x = MODULES[name]
         layer, params = lift(module, x)
@@ -431,7 +431,7 @@ def test_weight_decay_leaves_scales_and_buffers_alone():
 
 
 def test_derived_weights_are_computed_in_each_call():
-    """They are those of parametrizations, whose originals are the params."""
+    """These are parametrized weights, whose originals are the params."""
     x = torch.randn(4, 3)
     module = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
     layer, params = lift(module, x)
@@ -462,7 +462,7 @@ def test_threads_may_share_a_layer():
 
 
 def test_inference_mode_serves_a_step():
-    """fit and compiled steps use it in this way."""
+    """``fit`` and compiled steps use it this way."""
     layer, params = lift(*MODULES["norms"])
     x = MODULES["norms"][1]
     with torch.inference_mode():
@@ -474,7 +474,7 @@ def test_inference_mode_serves_a_step():
 
 
 def test_attention_written_out_is_torchs():
-    """Every kind of mask, extra keys, separate projections, and weights of each head or their mean are tried."""
+    """This covers every kind of mask, extra keys, separate projections, and the weights of each head or their mean."""
     for bias, zero, sep, batched, mask in itertools.product((False, True), (False, True), (4, 3), (False, True), range(4)):
         module = nn.MultiheadAttention(4, 2, add_bias_kv=bias, add_zero_attn=zero, kdim=sep, vdim=sep, batch_first=batched)
         q, k, pad = torch.randn(3, 2, 4), torch.randn(3, 5, sep), torch.arange(5) > torch.tensor([[2], [4], [3]])
@@ -490,7 +490,7 @@ def test_attention_written_out_is_torchs():
 
 
 def test_scaled_dot_products_written_out_are_torchs():
-    """Masks of both kinds, causal ones, a scale, and grouped queries are tried."""
+    """This covers both kinds of masks, causal attention, a scale, and grouped queries."""
     q, k = torch.randn(2, 4, 3, 8), torch.randn(2, 2, 3, 8)
     options = [
         {"attn_mask": torch.randn(3, 3)},
@@ -506,7 +506,7 @@ def test_scaled_dot_products_written_out_are_torchs():
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 def test_recurrence_written_out_is_torchs():
-    """All four kinds are tried, in both directions, with several layers, with a projection, and without biases."""
+    """This covers all four kinds, both directions, several layers, a projection, and no biases."""
     kinds = [(nn.RNN, {}), (nn.RNN, {"nonlinearity": "relu"}), (nn.GRU, {}), (nn.LSTM, {}), (nn.LSTM, {"proj_size": 2})]
     for (kind, more), bias, layers, both in itertools.product(kinds, (False, True), (1, 2), (False, True)):
         module = kind(3, 4, layers, bias=bias, bidirectional=both, batch_first=both, **more)
@@ -587,7 +587,7 @@ X = torch.ones(2, 3)
         (
             Ordered(),
             X,
-            r"lift\(Ordered\): forward must return equal outputs for equal inputs.*got another output in a second call",
+            r"lift\(Ordered\): forward must return equal outputs for equal inputs.*got a different output in a second call",
         ),
         (
             nn.Sequential(nn.LazyLinear(2)),
@@ -604,7 +604,7 @@ def test_what_cannot_be_lifted_is_refused(module, example, said):
 
 
 def test_errors_of_a_layer_name_the_class_of_the_module():
-    """This holds for misfitting params, x and gy."""
+    """This holds for params, x and gy that do not match."""
     layer, params = lift(nn.Linear(3, 2), X)
     y, cache = layer.apply(params, X)
     who = r"lift\(<Linear [0-9a-f]{8}>\): "

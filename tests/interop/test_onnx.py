@@ -1,4 +1,4 @@
-"""ONNX files, run by onnxruntime on batches of other sizes."""
+"""ONNX files, run with onnxruntime on batches of other sizes."""
 
 import sys
 
@@ -18,7 +18,7 @@ def drawn(*shape, dtype=torch.float32):
 
 
 def run(path, x):
-    """Run a file on those leaves of x that the graph reads."""
+    """Run a file on the leaves of x that the graph reads."""
     session = onnxruntime.InferenceSession(path)
     leaves = tree.leaves(x)
     names = ["x"] if len(leaves) == 1 else [f"x{i}" for i in range(len(leaves))]
@@ -28,7 +28,7 @@ def run(path, x):
 
 
 def agree(net, params, x, path, within=2e-5):
-    """Assert that the file gives the output of ``net.inference()``."""
+    """Assert that the file returns the output of ``net.inference()``."""
     want = tree.leaves(net.inference()(params, x))
     for one, other in zip(run(path, x), want, strict=True):
         assert one.dtype is other.dtype
@@ -96,7 +96,7 @@ ACTIVATIONS = [fn.GELU(), fn.CELU(-1.5), fn.CELU(2.0), fn.ELU(0.5), fn.SELU(), f
 
 
 def test_activations_that_torch_translates_otherwise(tmp_path):
-    """Far from 0 and at 0: CELU is scaled inside, log sigmoid must not be -inf, √(x² + b) must not overflow."""
+    """Far from 0 and at 0: CELU scales its input, log sigmoid must not be -inf, and √(x² + b) must not overflow."""
     net = fn.branch(*ACTIVATIONS)
     params, path = exported(net, drawn(2, 5), tmp_path)
     for x in (10 * drawn(3, 5), torch.tensor([[0.0, -0.0, 200.0, -200.0, -1e-3]]), torch.full((4, 5), -1e30)):
@@ -104,7 +104,7 @@ def test_activations_that_torch_translates_otherwise(tmp_path):
 
 
 def test_grouped_causal_attention(tmp_path):
-    """Queries share keys; torch's translation would multiply tensors that do not fit."""
+    """Queries share keys; torch's translation would multiply tensors of incompatible shapes."""
     net = fn.MultiHeadAttention(8, 4, num_kv_heads=2, is_causal=True)
     params, path = exported(net, drawn(2, 5, 8), tmp_path)
     agree(net, params, drawn(3, 5, 8), path)
@@ -139,7 +139,7 @@ def test_what_cannot_be_exported_is_refused_in_words(tmp_path, monkeypatch):
 
 
 def test_what_passes_through_unchanged(tmp_path):
-    """An output may be an input, and an axis of several elements is not squeezed."""
+    """An output can be an input, and an axis of several elements is not squeezed."""
     rows = torch.arange(6.0).view(2, 3)
     pair = fn.parallel(fn.Identity(), fn.Squeeze(1))
     for net, x in ((fn.Identity(), rows), (pair, (rows, rows[:, :1])), (fn.Flatten(1, 1), rows), (fn.Squeeze(-1), rows)):
@@ -149,7 +149,7 @@ def test_what_passes_through_unchanged(tmp_path):
 
 @pytest.mark.long
 def test_the_catalogue(tmp_path):
-    """Nearly every net without noise can be written, and its file is correct."""
+    """Nearly every net without noise can be exported, and its file is correct."""
     refused, written = [], 0
     for name, case in CASES.items():
         layer, x = case.layer.inference(), case.x

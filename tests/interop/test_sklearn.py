@@ -1,4 +1,4 @@
-"""Estimators: scikit-learn's own checks, and each promise of the docstrings, compared with ``fit`` and with repeated rows."""
+"""Estimators: scikit-learn's own checks, and the claims of the docstrings, compared with ``fit`` and with repeated rows."""
 
 import copy
 import pickle
@@ -57,7 +57,7 @@ def errors_of(cases):
 
 @pytest.mark.parametrize("estimator", [Classifier(), Regressor()])
 def test_the_checks_of_scikit_learn_pass(estimator):
-    """All pass with the defaults; array APIs other than numpy's are only checked if the environment enables them."""
+    """All pass with the defaults; array APIs other than numpy's are checked only if the environment enables them."""
     found = check_estimator(estimator, on_skip=None, on_fail=None)
     assert {one["check_name"] for one in found if one["status"] != "passed"} <= {"check_array_api_input"}
     assert [one["check_name"] for one in found if one["status"] == "failed" or one["expected_to_fail"]] == []
@@ -95,7 +95,7 @@ def test_calls_of_partial_fit_are_epochs_of_fit():
 
 
 def test_a_warm_start_goes_on():
-    """Two fits of two epochs equal one of four; without it the second one starts again."""
+    """Two fits of two epochs equal one of four; without a warm start the second one starts again."""
     whole = Classifier(epochs=4).fit(X, Y)
     warm, cold = Classifier(epochs=2, warm_start=True), Classifier(epochs=2)
     assert equal(whole, warm.fit(X, Y).fit(X, Y))
@@ -104,7 +104,7 @@ def test_a_warm_start_goes_on():
 
 
 def test_equal_keys_give_equal_bits_and_random_state_is_another_name():
-    """It may be a seed, a key, a ``RandomState``, or set by scikit-learn's ensembles for each member."""
+    """It can be a seed, a key or a ``RandomState``, or be set by scikit-learn's ensembles for each member."""
     first = Classifier(epochs=2, key=3).fit(X, Y)
     assert equal(first, Classifier(epochs=2, key=fn.key(3)).fit(X, Y))
     assert equal(first, Classifier(epochs=2, random_state=3).fit(X, Y))
@@ -116,7 +116,7 @@ def test_equal_keys_give_equal_bits_and_random_state_is_another_name():
 
 
 def test_predictions_use_averaged_params():
-    """They are those of the optimizer's ``eval_params``, while training continues from the others."""
+    """The params for predictions are the optimizer's ``eval_params``, while training continues from the others."""
     opt = fn.Averaged(FAST, fn.EMA(0.9))
     averaged, plain = Regressor(optimizer=opt, epochs=4).fit(INPUTS, TARGETS), Regressor(optimizer=FAST, epochs=4)
     plain.fit(INPUTS, TARGETS)
@@ -149,7 +149,7 @@ def test_whole_weights_are_repeated_rows():
 
 
 def test_the_weighted_loss_does_not_depend_on_the_batches():
-    """With a rate of 0 the loss of an epoch is Σ w ℓ / Σ w over all rows, for any batches."""
+    """With a learning rate of 0 the loss of an epoch is Σ w ℓ / Σ w over all rows, for any batches."""
     weights = np.where(Y == 0, 100.0, 0.01)
     found = [
         Classifier(epochs=1, batch_size=size, optimizer=fn.SGD(0.0)).fit(X, Y, sample_weight=weights).loss_curve_[0]
@@ -161,7 +161,7 @@ def test_the_weighted_loss_does_not_depend_on_the_batches():
 
 
 def test_small_batches_follow_the_gradient_of_all_rows():
-    """At a small rate an epoch of small batches equals one step on all rows, although weights differ by 10⁴."""
+    """At a small learning rate, an epoch of small batches equals one step on all rows, although weights differ by 10⁴."""
     weights = np.where(Y == 0, 100.0, 0.01)
     still = Classifier(epochs=1, optimizer=fn.SGD(0.0)).fit(X, Y, weights).params_
     small, whole = (
@@ -173,7 +173,7 @@ def test_small_batches_follow_the_gradient_of_all_rows():
 
 
 def test_class_weights_are_weights_of_rows():
-    """They may be a dict or ``"balanced"``, are multiplied with row weights, and weight 0 excludes a class."""
+    """They can be a dict or ``"balanced"``, are multiplied with row weights, and a weight of 0 excludes a class."""
     fewer, y = X[30:], NAMES[30:]
     for given in ({"setosa": 5.0, "virginica": 0.5, "versicolor": 1.0}, "balanced"):
         by_class = Classifier(epochs=3, class_weight=given).fit(fewer, y)
@@ -192,7 +192,7 @@ def test_class_weights_are_weights_of_rows():
 
 
 def test_metrics_do_not_see_weights():
-    """At a rate of 0 their values equal those without weights."""
+    """At a learning rate of 0 their values equal those without weights."""
     how = {"epochs": 1, "optimizer": fn.SGD(0.0), "metrics": [fn.accuracy, fn.F1()]}
     plain, weighted = Classifier(**how).fit(X, Y), Classifier(**how).fit(X, Y, np.arange(len(Y)) + 1.0)
     for name in ("accuracy", "f1"):
@@ -203,7 +203,7 @@ def test_metrics_do_not_see_weights():
 
 
 def test_probabilities_belong_to_the_predictions():
-    """Two classes with one or two outputs, three classes, probabilities as outputs, and one class are tried."""
+    """This covers two classes with one or two outputs, three classes, probabilities as outputs, and one class."""
     one, three = fn.Linear(None, 1), fn.Linear(None, 3)
     cases = {
         "two outputs": (Classifier(), X[TWO], NAMES[TWO]),
@@ -228,7 +228,7 @@ def test_probabilities_belong_to_the_predictions():
 
 
 def test_logarithms_of_probabilities_are_finite():
-    """This holds where the probabilities round to 0 and 1."""
+    """This holds even if the probabilities round to 0 and 1."""
     fitted = Classifier(epochs=20, optimizer=fn.SGD(1.0)).fit(X[TWO], Y[TWO])
     far = X[TWO] * 1e6
     assert (fitted.predict_proba(far) == 0).any()
@@ -248,7 +248,7 @@ def test_several_labels_a_row():
 
 
 def test_a_regressor_predicts_in_the_shape_of_the_targets():
-    """They may be (N,), (N, 1) or (N, 2), for nets with or without an output axis, in the dtype of X, or scaled."""
+    """They can be (N,), (N, 1) or (N, 2), for nets with or without an output axis, in the dtype of X, or scaled."""
     bare = fn.serial(fn.Linear(None, 1), fn.Squeeze(1))
     for y, net in ((TARGETS[:, 0], None), (TARGETS[:, :1], None), (TARGETS, None), (TARGETS[:, 0], bare)):
         fitted = Regressor(net, epochs=60, optimizer=fn.Adam(0.05)).fit(INPUTS, y)
@@ -286,7 +286,7 @@ def test_a_grid_search_over_epochs_rates_and_nets():
 
 
 def test_fields_of_values_are_parameters():
-    """They belong to an optimizer, the default one, an inner layer, or a loss; given values do not change."""
+    """They belong to an optimizer, the default optimizer, an inner layer, or a loss; given values do not change."""
     classifier = Classifier(NET, fn.CrossEntropy(), epochs=1)
     deep = classifier.get_params()
     assert (deep["optimizer__lr"], deep["net__0__out_features"], deep["loss__label_smoothing"]) == (1e-3, 20, 0.0)
@@ -320,7 +320,7 @@ def test_a_fitted_estimator_is_copied_and_saved(tmp_path):
 
 
 def test_data_frames_keep_their_columns():
-    """Reordered, missing and additional columns are refused by name; y may be a categorical series."""
+    """Reordered, missing and additional columns are refused by name; y can be a categorical series."""
     frame, y = pd.DataFrame(X, columns=[*"abcd"]), pd.Series(NAMES, dtype="category")
     fitted = Classifier(epochs=30, optimizer=FAST).fit(frame, y)
     assert fitted.feature_names_in_.tolist() == [*"abcd"]
@@ -348,7 +348,7 @@ def test_calibration_and_cross_validation():
 
 
 def test_early_stopping_keeps_the_best_params():
-    """Rows are set aside with the class proportions; a value may monitor a metric."""
+    """Rows are set aside with the class proportions; an ``EarlyStopping`` can monitor a metric."""
     net = fn.serial(fn.Linear(None, 10))
     how = {"epochs": 60, "optimizer": fn.Adam(0.3), "validation_fraction": 0.2, "metrics": [fn.ConfusionMatrix(num_classes=10)]}
     fitted = Classifier(net, early_stopping=True, patience=3, **how).fit(PIXELS, DIGITS)
@@ -434,7 +434,7 @@ def test_wrong_parameters_are_refused_by_fit():
         r"output of net must have the shape \(N, 3\), .* got a tuple of 2": {"net": fn.branch(fn.Linear(4, 3), fn.Linear(4, 3))},
         "in_features=7": {"net": fn.Linear(7, 3)},
         "loss must be a funcnet loss": {"loss": torch.nn.CrossEntropyLoss()},
-        "needs two classes, or several labels a row": {"loss": fn.BCEWithLogits()},
+        "needs two classes, or several labels per row": {"loss": fn.BCEWithLogits()},
         "optimizer must be a funcnet optimizer": {"optimizer": "adam"},
         "epochs must be a whole number of at least 1, got 0": {"epochs": 0},
         "batch_size must be a whole number of at least 1": {"batch_size": "auto"},
@@ -449,8 +449,8 @@ def test_wrong_parameters_are_refused_by_fit():
         "warm_start must be True or False": {"warm_start": "yes"},
         "dtype must be a dtype of torch or numpy": {"dtype": "float31"},
         "dtype must be a dtype of torch or numpy, or None": {"dtype": torch},
-        "dtype must be one of real numbers": {"dtype": complex},
-        "must hold whole numbers for dtype=torch.int64": {"dtype": int},
+        "dtype must be real": {"dtype": complex},
+        "must contain whole numbers for dtype=torch.int64": {"dtype": int},
         "device must be a device of torch": {"device": "nowhere"},
         "weights from -1": {"class_weight": {0: -1, 1: 1, 2: 1}},
         "class_weight must be a dict of weights by class, 'balanced' or None, got 'unbalanced'": {"class_weight": "unbalanced"},
@@ -459,7 +459,7 @@ def test_wrong_parameters_are_refused_by_fit():
 
 
 def test_wrong_data_are_refused():
-    """scikit-learn refuses sparse and missing numbers; we refuse labels, shapes and weights, with the reason."""
+    """scikit-learn rejects sparse and missing numbers; funcnet rejects labels, shapes and weights, with the reason."""
     fitted, regressor = Classifier(epochs=1).fit(X, NAMES), Regressor(epochs=1).fit(INPUTS, TARGETS)
     sequence = PIXELS.reshape(-1, 8, 8)
     sequences, steps_first = Classifier(epochs=1).fit(sequence, DIGITS), fn.serial(fn.LSTM(8, 10), fn.Select(0), fn.Index[:, -1])
@@ -470,16 +470,19 @@ def test_wrong_data_are_refused():
                 "validation_fraction=0.1 must leave rows of each class for training and validation, got 9 rows: ",
                 lambda: Classifier(early_stopping=True).fit(X[::17], Y[::17]),
             ),
-            ("Regressor: y must hold numbers, got an array of dtype <U10", lambda: Regressor().fit(X, NAMES)),
-            ("labels must be of one kind.*got int, str", lambda: Classifier().fit(X, np.array(["a", 1] * 75, dtype=object))),
-            ("labels must be of one kind", lambda: Classifier().partial_fit(X, Y, classes=["a", None])),
+            ("Regressor: y must contain numbers, got an array of dtype <U10", lambda: Regressor().fit(X, NAMES)),
+            (
+                "labels must be of one sortable type.*got int, str",
+                lambda: Classifier().fit(X, np.array(["a", 1] * 75, dtype=object)),
+            ),
+            ("labels must be of one sortable type", lambda: Classifier().partial_fit(X, Y, classes=["a", None])),
             ("Unknown label type: continuous", lambda: Classifier().fit(X, X[:, 0])),
             (
                 "labels must be among classes, setosa, versicolor, virginica, got rose",
                 lambda: fitted.partial_fit(X[:1], ["rose"]),
             ),
-            ("continues with its classes, setosa.*got 0, 1, 2", lambda: fitted.partial_fit(X, Y, classes=[0, 1, 2])),
-            ("classes must hold all classes in the first call", lambda: Classifier().partial_fit(X, Y)),
+            ("must use the same classes, setosa.*got 0, 1, 2", lambda: fitted.partial_fit(X, Y, classes=[0, 1, 2])),
+            ("classes must contain all classes in the first call", lambda: Classifier().partial_fit(X, Y)),
             ("one call does not see all rows", lambda: Classifier(class_weight="balanced").partial_fit(X, Y, [0, 1, 2])),
             ("early_stopping must be False", lambda: Regressor(early_stopping=True).partial_fit(INPUTS, TARGETS)),
             (
@@ -498,7 +501,7 @@ def test_wrong_data_are_refused():
             ("NaN", lambda: fitted.predict(np.where(X > 1, np.nan, X))),
             ("Negative values in data passed to `sample_weight`", lambda: Classifier().fit(X, Y, -np.ones(len(X)))),
             (
-                "above 0 for a row, got weights from 0 to 0",
+                "above 0 for some row, got weights from 0 to 0",
                 lambda: Classifier(class_weight=dict.fromkeys(range(3), 0.0)).fit(X, Y),
             ),
         ]
@@ -508,7 +511,7 @@ def test_wrong_data_are_refused():
 
 
 def test_wrong_fields_are_refused():
-    """A field may be invalid, missing, or of a parameter that is no value; scikit-learn names the parameters."""
+    """A field can be invalid, missing, or of a parameter that is not a value; scikit-learn names the parameters."""
     classifier = Classifier(NET)
     assert not errors_of(
         [
@@ -564,7 +567,7 @@ def test_parameters_set_after_fit_change_no_prediction():
 
 
 def test_a_training_continues_with_what_its_params_depend_on():
-    """Another net, dtype, or loss for other outputs is refused; another rate or similar loss is accepted."""
+    """Another net, dtype, or loss for other outputs is refused; another learning rate or a similar loss is accepted."""
     fitted = Classifier(epochs=1, warm_start=True).fit(X[TWO], Y[TWO])
     again = lambda **changes: lambda: copy.deepcopy(fitted).set_params(**changes).fit(X[TWO], Y[TWO])
     assert not errors_of(

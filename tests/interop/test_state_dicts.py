@@ -46,7 +46,7 @@ WHO = "load_state_dict: "
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_state_dict_of_another_module_gives_its_outputs(name):
-    """A residual block, a Transformer, an LSTM and tied weights are tried; given params are neither written to nor shared."""
+    """This covers a residual block, a Transformer, an LSTM and tied weights; given params are neither modified nor shared."""
     make, x = MODULES[name]
     layer, params = lift(make().eval(), x)
     trained, before = make().eval(), fn.tree.map(torch.clone, params)
@@ -72,12 +72,12 @@ def test_layers_of_funcnet_have_the_names_of_torch():
 
 
 def test_leaves_keep_dtype_and_strides():
-    """torch's modules convert too; a leaf on the meta device gets memory."""
+    """Torch's modules convert too; a leaf on the meta device gets memory."""
     like = {
         "weight": torch.zeros(2, 3, 4, 4, dtype=torch.bfloat16).to(memory_format=torch.channels_last),
         "count": torch.tensor(0),
     }
-    given = {"weight": torch.randn(2, 3, 4, 4), "count": torch.tensor([3])}  # torch 0.3 saved counts so
+    given = {"weight": torch.randn(2, 3, 4, 4), "count": torch.tensor([3])}  # torch 0.3 saved counts this way
     loaded = load_state_dict(like, given)
     assert loaded["weight"].dtype is torch.bfloat16
     assert loaded["weight"].is_contiguous(memory_format=torch.channels_last)
@@ -107,7 +107,7 @@ STATE = {"a.weight": torch.ones(2, 3), "a.bias": torch.ones(2), "n": torch.tenso
 
 
 def test_all_differences_are_in_one_error():
-    """It lists missing names (such as the count in an old file), unexpected ones and wrong shapes."""
+    """It lists missing names (such as the count in an old file), unexpected names and wrong shapes."""
     given = {"a.weight": torch.ones(3, 2), "b": torch.ones(1), "c": torch.ones(1)}
     said = "shape (3, 2) instead of (2, 3) at 'a.weight'; missing 'a.bias', 'n'; unexpected 'b', 'c'"
     with pytest.raises(ValueError, match=WHO) as caught:
@@ -129,7 +129,7 @@ def test_what_fits_is_loaded_without_strict():
 
 
 def test_both_names_of_a_tie_are_taken():
-    """This requires an absent leaf and equal values, or the same memory; other names are unexpected."""
+    """This requires ``None`` in params and equal values, or the same memory; other names are unexpected."""
     weight = torch.randn(7, 4)
     for params in (
         {"encoder": {"weight": torch.zeros(7, 4)}, "decoder": {"weight": None}},
@@ -146,7 +146,7 @@ def test_both_names_of_a_tie_are_taken():
 
 
 def test_what_lies_beside_the_tensors_is_passed_over_or_named():
-    """Module versions are skipped; extra state has no place in params."""
+    """Module versions are ignored; extra state has no counterpart in params."""
     given = collections.OrderedDict(STATE)
     given._metadata = {"": {"version": 1}}
     assert int(load_state_dict(PARAMS, given)["n"]) == 4

@@ -22,7 +22,7 @@ fit = functools.partial(fn.fit, NET, fn.MSE(), OPT, (X, TARGET), batch_size=8, k
 
 @pytest.fixture
 def board(tmp_path):
-    """Make callbacks for one folder, and close their files at the end."""
+    """Return a function that creates callbacks for one folder, and close their files at the end."""
     made = []
 
     def make(**options):
@@ -45,7 +45,7 @@ def curve(found, tag):
 
 
 def test_columns_of_the_history_are_curves(board):
-    """They are losses, metrics, norms and times over the steps done, with the history's numbers in float32."""
+    """These are losses, metrics, norms and times over the number of steps, with the history's numbers in float32."""
     one = board()
     metric = fn.MeanAbsoluteError()
     history = fit(epochs=3, validation=(X, TARGET), metrics=[metric], norms=True, callbacks=[one]).history
@@ -61,7 +61,7 @@ def test_columns_of_the_history_are_curves(board):
 
 
 def test_rates_histograms_steps_and_texts(board):
-    """On request there are rates of the optimizer, params of each epoch, the loss of every second step, and text."""
+    """On request, the optimizer's rates, the params of each epoch, the loss of every second step, and texts are written."""
     one = board(histograms=True, every=2, optimizer=OPT, net=NET, hparams={"width": 4})
     done = fit(epochs=2, callbacks=[one])
     found = read(one)
@@ -84,7 +84,7 @@ def test_rates_histograms_steps_and_texts(board):
 
 
 def test_a_resumed_training_writes_nothing_twice(board, tmp_path):
-    """This holds even if the interrupted one wrote more after its checkpoint; params equal those without a break."""
+    """This holds even if the interrupted training wrote more after its checkpoint; params equal those without a break."""
 
     def interrupting(epoch):
         if epoch.number == 3:
@@ -112,14 +112,14 @@ def test_a_new_training_hides_the_old_one(board):
 
 
 def test_the_training_is_the_same_with_it(board):
-    """Bits agree, and steps are only slower if it sees each of them."""
+    """Bits agree, and steps are slower only if it sees each of them."""
     assert fn.tree.equal(fit(epochs=2, callbacks=[board(histograms=True)]).params, fit(epochs=2).params)
     assert not board().sees_steps
     assert board(every=3).sees_steps
 
 
 def test_it_is_a_value(board):
-    """It compares, hashes, pickles, and stores the written steps in a tree."""
+    """It can be compared, hashed and pickled, and stores the written steps in a tree."""
     one = board(hparams={"width": 4})
     assert one == pickle.loads(pickle.dumps(one)) == board(hparams={"width": 4})
     assert hash(one) == hash(board(hparams={"width": 4}))
@@ -131,7 +131,7 @@ def test_it_is_a_value(board):
 
 
 def test_histograms_of_unusual_leaves(board):
-    """bfloat16 and integers are drawn without non-finite values; an empty leaf has no histogram."""
+    """bfloat16 and integers have histograms, without non-finite values; an empty leaf has none."""
     one = board(histograms=True)
     params = {
         "a": torch.ones(3, dtype=torch.bfloat16),

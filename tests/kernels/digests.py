@@ -1,4 +1,4 @@
-"""Print digests of training steps, each choice between kernels by its rule: ``python digests.py eager`` or ``compiled``.
+"""Print digests of training steps, with the default choices between kernels: ``python digests.py eager`` or ``compiled``.
 
 Sizes are large enough for the kernels of large inputs: oneDNN's products and tanh, pooling by slices, channels_last.
 """
@@ -14,24 +14,24 @@ from funcnet import random, tree
 
 
 def images() -> tuple[fn.Layer, Any]:
-    """Return a net of convolutions and an input."""
+    """Return a net with convolutions, and an input."""
     layers = [fn.Conv2d(3, 16, 3, padding=1), fn.BatchNorm2d(16), fn.ReLU(), fn.MaxPool2d(2), fn.Conv2d(16, 16, 3, padding=1)]
     return fn.serial(*layers, fn.Tanh(), fn.AvgPool2d(2), fn.Flatten(), fn.Linear(1024, 10)), random.normal(1, (32, 3, 32, 32))
 
 
 def rows() -> tuple[fn.Layer, Any]:
-    """Return a net of matrix products and an input."""
+    """Return a net with matrix products, and an input."""
     layers = [fn.Linear(128, 256), fn.Tanh(), fn.LayerNorm(256), fn.Linear(256, 256), fn.GELU(), fn.Linear(256, 10)]
     return fn.serial(*layers), random.normal(1, (128, 128))
 
 
 def two_layers() -> tuple[fn.Layer, Any]:
-    """Return a net of two matrix products and an input."""
+    """Return a net with two matrix products, and an input."""
     return fn.serial(fn.Linear(128, 256), fn.Tanh(), fn.Linear(256, 10)), random.normal(1, (128, 128))
 
 
 def sequences() -> tuple[fn.Layer, Any]:
-    """Return a net of attention and an LSTM, and an input."""
+    """Return a net with attention and an LSTM, and an input."""
     last = fn.serial(fn.LSTM(64, 64), fn.Select(0), fn.Flatten(), fn.Linear(1024, 10))
     return fn.serial(fn.transformer_encoder_block(64, 4, dropout=0.0), last), random.normal(1, (16, 16, 64))
 
@@ -52,7 +52,7 @@ def digest(net: fn.Layer, x: Any, compiled: bool) -> str:
 
 
 def main() -> None:
-    """Print a line for each net; compiled, only for the smallest, since compiling takes long."""
+    """Print a line for each net; if compiled, only for the smallest, since compiling is slow."""
     torch.set_num_threads(1)
     compiled = sys.argv[1] == "compiled"
     for make in (two_layers,) if compiled else (rows, images, sequences):

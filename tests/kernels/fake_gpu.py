@@ -1,12 +1,12 @@
-"""Try the catalogues on a fake GPU: ``python fake_gpu.py WHAT DTYPE NAME...`` prints the faults by name, as JSON.
+"""Run the catalogues on a fake GPU: ``python fake_gpu.py WHAT DTYPE NAME...`` prints the errors by name, as JSON.
 
-Fake tensors have a shape, a dtype and a device, but no numbers. A kernel refuses fake tensors on two devices, as on a GPU, and
-reading a value fails where a GPU would make the program wait. The device is torch's own for backends in Python, as a build of
-torch without CUDA cannot index fake CUDA tensors. The device is set up for the process, so tests run this as a program.
+Fake tensors have a shape, a dtype and a device, but no values. A kernel rejects fake tensors on two devices, as on a GPU, and
+reading a value fails where a GPU would make the program wait. The device is torch's device for backends in Python, since a build
+of torch without CUDA cannot index fake CUDA tensors. The device is set up for the whole process, so tests run this as a program.
 
-WHAT is ``layers``, ``optimizers``, ``forms`` or ``metrics``; without names all are tried. ``layers`` runs forward and backward,
-with both halves of the VJP; ``optimizers`` takes two steps, plain with the counters in main memory and donated with the counters
-on the GPU, and ``forms`` also tries the other two combinations.
+WHAT is ``layers``, ``optimizers``, ``forms`` or ``metrics``; without names all cases run. ``layers`` runs forward and backward,
+with both halves of the VJP. ``optimizers`` takes two steps, plain with the counters in main memory and donated with the counters
+on the GPU; ``forms`` also runs the other two combinations.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ from funcnet.testing.comparison import everything, run
 DEVICE = "privateuseone"
 NET = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2))
 READING = (fn.LBFGS, fn.SAM)
-"""Optimizers that evaluate the loss at other params; a step makes that loss for them."""
+"""Optimizers that evaluate the loss at other params, for which a step provides the loss."""
 
 
 class FakeMode(FakeTensorMode):
-    """Fake tensors that never ask the device itself for memory."""
+    """Fake tensors that never request memory from the device itself."""
 
     avoid_device_init = True
 
@@ -51,7 +51,7 @@ def on_gpu(mode: FakeMode, values: Any) -> Any:
 
 @contextlib.contextmanager
 def fake_gpu() -> Iterator[Callable[[Any], Any]]:
-    """Give the function that moves trees to the GPU; the check for shared memory is off, as fake tensors have no memory."""
+    """Yield the function that moves trees to the GPU; the check for shared memory is off, since fake tensors have no memory."""
     with FakeMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
         modules = [module for module in sys.modules.values() if getattr(module, "overlapping", None) is aliasing.overlapping]
         with contextlib.ExitStack() as stack:
@@ -75,12 +75,12 @@ def try_layer(case: Any, dtype: torch.dtype) -> None:
         gy = tree.map(lambda leaf: torch.ones_like(leaf) if leaf.is_floating_point() else None, y)
         require_there(everything(case.layer, params, x, gy, key))
         if case.layer.stochastic:
-            run(case.layer, params, x, fn.key(1))  # a key in main memory, as ``fn.key`` returns it
+            run(case.layer, params, x, fn.key(1))  # the key is in main memory, like those of ``fn.key``
         require_there(case.layer.init(key))
 
 
 FORMS = ((False, False), (True, True), (False, True), (True, False))
-"""The forms of a step: whether it is donated, and whether its counters are on the GPU. Without ``forms`` only two are tried."""
+"""The forms of a step: whether it is donated, and whether its counters are on the GPU. Only ``forms`` uses all of them."""
 
 
 def try_optimizer(opt: fn.Optimizer, dtype: torch.dtype, forms: Sequence[tuple[bool, bool]] = FORMS[:2]) -> None:
@@ -100,7 +100,7 @@ def try_optimizer(opt: fn.Optimizer, dtype: torch.dtype, forms: Sequence[tuple[b
 
 
 def try_metric(case: Any, dtype: torch.dtype) -> None:
-    """Add two batches."""
+    """Accumulate two batches."""
     metric, y, target = case
     with fake_gpu() as move:
         y, target = move(tree.cast((y, target), dtype))
@@ -109,7 +109,7 @@ def try_metric(case: Any, dtype: torch.dtype) -> None:
 
 
 def catalogue(what: str) -> tuple[dict[str, Any], Callable[[Any, torch.dtype], None]]:
-    """Return the cases by name, and the function that tries one."""
+    """Return the cases by name, and the function that runs one."""
     if what == "layers":
         from cases import CASES
 
@@ -124,14 +124,14 @@ def catalogue(what: str) -> tuple[dict[str, Any], Callable[[Any, torch.dtype], N
 
 
 def fault(error: BaseException) -> str:
-    """Return the first cause of an error, without the errors that arose while it was explained."""
+    """Return the root cause of an error, without errors raised while explaining it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
 def main(what: str, dtype: str, *names: str) -> None:
-    """Try the cases, and print the faults."""
+    """Run the cases, and print the errors."""
     backend_registration._setup_privateuseone_for_python_backend()
     cases, attempt = catalogue(what)
     faults = {}

@@ -1,4 +1,4 @@
-"""Find the entries of the catalogue that each choice between kernels affects: forcing it changes their kernels."""
+"""Find the catalogue entries that each choice between kernels affects: forcing it changes the kernels that they call."""
 
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -38,11 +38,11 @@ HOMES = {
     "recurrent buffers": ("recurrent",),
     "blocks of logits": ("losses",),
 }
-"""The families that are searched for each choice; a choice without an entry here, and ``--long``, search all of them."""
+"""The families to search for each choice; all are searched for choices without an entry here, and with ``--long``."""
 
 
 def _turned_image() -> Case:
-    """Make a case with an image in channels_last that has fewer elements than the weight."""
+    """Return a case with an image in channels_last that has fewer elements than the weight."""
     one = case(fn.Conv2d(6, 8, 3, padding=1), random.normal(0, (2, 6, 2, 3)))
     return one._replace(x=one.x.contiguous(memory_format=torch.channels_last))
 
@@ -63,7 +63,7 @@ def _asked_in(family: str) -> dict[str, set[str]]:
 
 
 def _spread(entries: Iterable[Case]) -> list[Case]:
-    """Return the entries, the first of each class in front."""
+    """Return the entries, beginning with the first of each class."""
     rest, firsts, classes = [], [], set()
     for one in entries:
         (rest if type(one.layer) in classes else firsts).append(one)
@@ -72,7 +72,7 @@ def _spread(entries: Iterable[Case]) -> list[Case]:
 
 
 def concerned(name: str, option: str, families: Iterable[str] | None = None) -> Iterator[Case]:
-    """Yield the entries that call other kernels with an option of a choice than without it."""
+    """Yield the entries whose kernel calls change with an option of a choice."""
     families = HOMES.get(name, FAMILIES) if families is None else families
     entries = [FAMILIES[family][entry] for family in families for entry, names in _asked_in(family).items() if name in names]
     for one in _spread(entries):

@@ -1,4 +1,4 @@
-"""Record which kernels a computation calls and which choices it reads, to find what a choice between kernels affects."""
+"""Record the kernels that a computation calls and the choices that it reads, to find what a choice between kernels affects."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,14 +20,14 @@ Call = tuple[Any, ...]
 
 
 class Calls(TorchDispatchMode):
-    """Record each kernel that is called, with the dtype and the strides of its operands."""
+    """Mode that records each kernel call, with the dtype and the strides of its operands."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[Call] = []
 
     def __torch_dispatch__(self, kernel: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Record a call, and make it."""
+        """Record and make a call."""
         leaves = _pytree.tree_leaves((args, kwargs or {}))
         own = [(x.dtype, x.layout, x.stride() if x.layout is torch.strided else None) for x in leaves if isinstance(x, Tensor)]
         self.found.append((str(kernel), *own))
@@ -42,19 +42,19 @@ def calls(work: Callable[..., Any], *arguments: Any) -> list[Call]:
 
 
 def calls_of(case: Case) -> list[Call]:
-    """Return the kernels that forward and backward of a case call, in float32 and half precision."""
+    """Return the kernels that the forward and backward pass of a case call, in float32 and half precision."""
     return [call for dtype in DTYPES for call in calls(compute, case, dtype)]
 
 
 def compute(case: Case, dtype: torch.dtype) -> Any:
-    """Compute all that a layer computes in a dtype, by the contract."""
+    """Call all methods of a layer in a dtype, as its contract allows."""
     params, x = prepared(case.layer, case.x, case.params, 0, dtype)
     gy = noise_like(run(case.layer, params, x, 0)[0], random.fold_in(0, 1))
     return everything(case.layer, params, x, gy, 0)
 
 
 class _Asked(Choice):
-    """A choice that records each read of its value; for a while an instance of ``Choice`` gets this class."""
+    """A choice that records each read of its value; instances of ``Choice`` temporarily get this class."""
 
     __slots__ = ()
     names: ClassVar[set[str]] = set()

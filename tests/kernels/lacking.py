@@ -1,7 +1,7 @@
-"""Run work with a torch that lacks names: ``python lacking.py WORK NAME...``.
+"""Run a task with a torch that lacks names: ``python lacking.py TASK NAME...``.
 
-The names are removed while funcnet is imported, and restored for torch's own use. WORK is ``compile``, a file for the
-results of the whole catalogue, or ``laws`` and a file, with a comma between them.
+The names are removed while funcnet is imported, and restored for torch's own use. TASK is ``compile``, a file for the results of
+the whole catalogue, or ``laws`` and a file, separated by a comma.
 """
 
 import sys
@@ -17,7 +17,7 @@ LAYERS = ["PReLU", "Softmax", "LSTM", "BatchNorm1d", "repeat", "GELU"]
 
 @contextmanager
 def lacking(name: str) -> Iterator[None]:
-    """Remove a name from torch. An operator would come back on access, so one without overloads replaces it."""
+    """Remove a name from torch. An operator would reappear on access, so it is replaced with one without overloads."""
     path = name.removesuffix(".default")
     owner, _, last = path.rpartition(".")
     place: Any = attrgetter(owner)(torch) if owner else torch
@@ -42,11 +42,11 @@ def lacking_all(names: Sequence[str]) -> Iterator[None]:
 
 
 def all_names() -> dict[str, bool]:
-    """Return whether torch has each name, once all kernels, also those of layers imported on demand, are imported."""
+    """Return whether torch has each name, after importing all kernels, including those imported on demand."""
     from funcnet.kernels.choices import CHOICES
     from funcnet.kernels.private_names import FOUND
 
-    assert len(CHOICES)  # this imports them
+    assert len(CHOICES)  # imports them
     return FOUND
 
 
@@ -72,7 +72,7 @@ def results() -> dict[str, Any]:
 
 
 def keep_laws() -> None:
-    """Try the laws, also ``vmap`` and second derivatives, on layers and optimizers whose kernels are missing."""
+    """Check the laws, including ``vmap`` and second derivatives, on layers and optimizers whose kernels are missing."""
     from cases import CASES
     from optim.training import leaves
 
@@ -88,7 +88,7 @@ def keep_laws() -> None:
 def compile_steps() -> None:
     """Compare compiled training steps with eager ones: kernels, a loop, dropout, running statistics and Adam.
 
-    torch's own loop has not been looked up before, so it is missing here.
+    Torch's ``scan`` has not been looked up before, so it is missing here.
     """
     import torch._dynamo
 
@@ -108,7 +108,7 @@ def compile_steps() -> None:
 
 
 def main() -> None:
-    """Remove the names, import funcnet, and do the work."""
+    """Remove the names, import funcnet, and run the task."""
     work, *names = sys.argv[1:]
     torch.set_num_threads(1)
     with lacking_all(names):

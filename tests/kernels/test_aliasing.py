@@ -1,4 +1,4 @@
-"""Which tensors share memory, compared with the addresses of all their elements."""
+"""Tensors that share memory, compared with the addresses of all their elements."""
 
 from itertools import product
 
@@ -17,7 +17,7 @@ def bytes_of(x: Tensor) -> list[int]:
 
 
 def by_hand(tensors: list[Tensor]) -> set[int]:
-    """Return the tensors that share a byte between two elements."""
+    """Return the positions of tensors with elements that share a byte."""
     owners: dict[int, list[int]] = {}
     for i, x in enumerate(tensors):
         for place in bytes_of(x):
@@ -26,7 +26,7 @@ def by_hand(tensors: list[Tensor]) -> set[int]:
 
 
 def groups() -> list[list[Tensor]]:
-    """Return lists of views of one tensor: apart, interleaved, shifted, nested, expanded, empty, of two dtypes."""
+    """Return lists of views of one tensor: disjoint, interleaved, shifted, nested, expanded, empty, of two dtypes."""
     x = torch.arange(60.0)
     grid = x.view(6, 10)
     return [
@@ -53,7 +53,7 @@ def groups() -> list[list[Tensor]]:
 
 @pytest.mark.parametrize("place", range(len(groups())))
 def test_overlapping_finds_the_tensors_that_share_an_element(place: int) -> None:
-    """The answer is right in each order of the tensors."""
+    """The result is correct for every order of the tensors."""
     tensors = groups()[place]
     for shift in range(max(1, len(tensors))):
         turned = tensors[shift:] + tensors[:shift]
@@ -67,7 +67,7 @@ def test_tensors_without_memory_share_none() -> None:
 
 
 def test_what_inference_mode_made_is_written_to_only_there() -> None:
-    """A plain tensor is writable everywhere; lazy zeros and a negated view are writable nowhere."""
+    """A plain tensor is always writable; lazy zeros and negated views are never writable."""
     with torch.inference_mode():
         made = torch.ones(2)
         assert is_writable(made)
@@ -76,7 +76,7 @@ def test_what_inference_mode_made_is_written_to_only_there() -> None:
 
 
 def test_a_plain_tensor_is_itself() -> None:
-    """Any other tensor becomes a plain one with the same values."""
+    """Any other tensor is converted to a plain one with the same values."""
     x = torch.ones(2)
     assert plain(x) is x
     negated = torch.complex(torch.zeros(2), torch.ones(2)).conj().imag

@@ -1,4 +1,4 @@
-"""Derivatives at bounds: the slope at a bound is the one inside, whatever torch's clamp has."""
+"""Derivatives at bounds: the derivative at a bound is the one inside, whatever that of torch's clamp is."""
 
 import math
 
@@ -21,13 +21,13 @@ def test_values_are_those_of_clamp(differentiates):
 
 
 def test_the_slope_at_a_bound_is_1():
-    """This matches the gradients of the losses; torch's clamp has slope 1 there up to torch 2.13, and 0 from 2.14 on."""
+    """This matches the losses' gradients; the derivative of torch's clamp there is 1 up to torch 2.13, and 0 from 2.14 on."""
     assert torch.func.grad(lambda x: positive_part(x).sum())(X[:-1]).tolist() == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     assert torch.func.grad(lambda x: bounded(x, -1.0, 1.0).sum())(X[:-1]).tolist() == [0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
 
 
 def test_margin_losses_have_one_slope_at_their_kink():
-    """``vjp`` and autograd through ``apply`` give the same slope."""
+    """``vjp`` and autograd through ``apply`` return the same derivative."""
     one, two = torch.ones(3, 2, dtype=torch.float64), torch.zeros(3, 2, dtype=torch.float64)
     two[:, 0] = 1.0
     across = torch.tensor([[0.0, 1.0]] * 3, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Choices between kernels: the value on each processor, what forcing one does and undoes, and what is refused."""
+"""Choices between kernels: values by processor, forcing and restoring options, and invalid arguments."""
 
 import pickle
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ PROCESSORS = {
 
 @pytest.fixture
 def trial() -> Iterator[choices.Choice]:
-    """Enter a choice for one test."""
+    """Register a choice for one test."""
     one = choice("trial", {"small": NEVER, "large": 0}, lambda cpu: 100 if cpu.avx512 else NEVER, "elements")
     yield one
     del choices._entered["trial"]
@@ -39,7 +39,7 @@ def trial() -> Iterator[choices.Choice]:
 
 @pytest.mark.parametrize("cpu", PROCESSORS.values(), ids=PROCESSORS)
 def test_a_rule_depends_on_the_processor_only(cpu):
-    """Each choice has an integer value on each processor, and gives the same one each time."""
+    """Each choice has an integer value on each processor, which is the same each time."""
     values = values_on(cpu)
     assert values == values_on(pickle.loads(pickle.dumps(cpu)))
     assert values.keys() == CHOICES.keys()
@@ -47,7 +47,7 @@ def test_a_rule_depends_on_the_processor_only(cpu):
 
 
 def test_amd_takes_onednn_for_what_is_large():
-    """AMD with AVX-512 uses oneDNN for large sizes; another processor does only if a measurement in the docstring says so."""
+    """AMD with AVX-512 uses oneDNN for large sizes; other processors only if a docstring documents a measurement."""
     for cpu, count in ((EPYC, 8_000_000), (ZEN_5, 2_000_000)):
         large = [f"onednn from {count} multiplications on", "onednn from 12000 elements on"] if HAS_ONEDNN else ["mkl", "torch"]
         assert [CHOICES[name].describe(values_on(cpu)[name]) for name in ("matrix products", "tanh")] == large
@@ -57,12 +57,12 @@ def test_amd_takes_onednn_for_what_is_large():
 
 
 def test_this_process_takes_the_values_of_this_processor():
-    """The values hold at import, and again after each block that forced others."""
+    """The values are set at import, and restored after each block that forces others."""
     assert {name: one.value for name, one in CHOICES.items()} == values_on(this_processor())
 
 
 def test_forced_takes_an_option_and_goes_back(trial):
-    """A choice is forced by name, by number or to the rule; blocks nest, and undo themselves after an error too."""
+    """A choice is forced by name, number or rule; blocks can be nested, and restore values after an error too."""
     rule = trial.value
     with forced("trial", "large") as one:
         assert one is trial
@@ -93,7 +93,7 @@ def test_the_state_of_all_choices_tells_programs_apart(trial):
 
 @pytest.mark.parametrize("how", [set_choice, lambda *given: forced(*given).__enter__()], ids=["set_choice", "forced"])
 def test_unknown_choices_and_options_are_refused(how, trial):
-    """The message lists the known ones."""
+    """The message lists the known choices or options."""
     with pytest.raises(ValueError, match=r"the choice must be one of .*'matrix products', .*'trial'.*, got 'tanhh'"):
         how("tanhh", "torch")
     rule = "the option of 'trial' must be one of 'auto', 'small', 'large', or a number of elements, got"
@@ -105,7 +105,7 @@ def test_unknown_choices_and_options_are_refused(how, trial):
 
 
 def test_a_choice_is_entered_once_with_two_options(trial):
-    """A second choice of the same name is refused, and so is one without an alternative."""
+    """A second choice with the same name is refused, and so is a choice with a single option."""
     with pytest.raises(ValueError, match=r"choice: each choice must have a unique name, got 'trial'"):
         choice("trial", {"a": NEVER, "b": 0}, lambda cpu: 0)
     with pytest.raises(ValueError, match=r"choice: a choice must have at least two options, got {'a': 0}"):
@@ -115,7 +115,7 @@ def test_a_choice_is_entered_once_with_two_options(trial):
 
 @pytest.mark.compiled
 def test_compiled_code_follows_a_choice(trial):
-    """Another value compiles another program, and the first one is reused afterwards. Forcing within the code is refused."""
+    """A different value compiles a different program, and the first one is reused afterwards. Compiled code cannot force."""
     torch.compiler.reset()
     graphs = []
     backend = lambda graph, examples: graphs.append(graph) or graph
@@ -129,14 +129,14 @@ def test_compiled_code_follows_a_choice(trial):
         with forced("trial", "large"):
             return x + 1
 
-    with pytest.raises(Exception, match="forced: a choice must be made outside of the code that is compiled, got 'trial'"):
+    with pytest.raises(Exception, match="forced: choices must be set outside of compiled code, got 'trial'"):
         torch.compile(forcing, fullgraph=True, backend=backend)(torch.zeros(10))
 
 
 @pytest.mark.parametrize("change", [set_choice, lambda name, option: forced(name, option).__enter__()])
 def test_a_choice_that_is_not_entered_yet_is_refused_within_compiled_code_too(change):
     """The message is the same; compiled code does not search the table, which would import modules."""
-    with pytest.raises(Exception, match="a choice must be made outside of the code that is compiled, got 'not entered'"):
+    with pytest.raises(Exception, match="choices must be set outside of compiled code, got 'not entered'"):
         torch.compile(lambda x: (change("not entered", "small"), x)[1], fullgraph=True, backend="eager")(torch.zeros(2))
 
 
@@ -162,19 +162,19 @@ ARM = "processor : 0\nFeatures : fp asimd bf16\nCPU implementer : 0x41\n"
     ],
 )
 def test_processors_are_read(cpuinfo, capability, machine, want):
-    """The flags come from Linux, limited by what torch uses: ``ATEN_CPU_CAPABILITY=avx2`` rules out AVX-512."""
+    """The flags come from Linux, limited to what torch uses: ``ATEN_CPU_CAPABILITY=avx2`` rules out AVX-512."""
     assert processor_of(cpuinfo, capability, machine) == want
 
 
 def test_a_system_without_cpuinfo_has_a_processor(monkeypatch, tmp_path):
-    """Reading the file may fail with any error."""
+    """Reading the file can fail with any error."""
     for path in (tmp_path / "nowhere", tmp_path):
         monkeypatch.setattr(processor, "_CPUINFO", path)
         assert isinstance(this_processor.__wrapped__(), Processor)
 
 
 def test_a_processor_is_a_checked_value():
-    """Its repr is its call, and it refuses unknown makers and flags."""
+    """Its repr is its constructor call, and unknown makers and flags are refused."""
     assert eval(repr(EPYC)) == EPYC == fn.kernels.Processor("amd", avx512=True, bf16=True)
     with pytest.raises(ValueError, match="maker must be one of 'amd', 'intel', 'arm', 'other', got 'via'"):
         Processor("via")

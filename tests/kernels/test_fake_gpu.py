@@ -1,4 +1,4 @@
-"""The catalogues on a fake GPU: no kernel mixes devices, and no value is read, which would make a step wait."""
+"""The catalogues on a fake GPU: no kernel mixes devices, and no values are read, which would make a step wait."""
 
 import json
 import os
@@ -18,14 +18,14 @@ WAITING = {
     "checked": "DataDependentOutputException",
     "checked in a scan": "DataDependentOutputException",
 }
-"""Layers that read values on purpose: the number of rows that differ, or whether a number is finite."""
+"""Layers that read values on purpose: the number of distinct rows, or whether a number is finite."""
 
 LACKING = {"orthogonal, square, by householder": "NotImplementedError"}
 """``geqrf`` has no kernel for fake tensors."""
 
 
 def faults_of(what: str, dtype: str, *names: str) -> tuple[int, dict[str, str]]:
-    """Return the number of cases that were tried, and the kind of error of those that failed."""
+    """Return the number of cases, and the kind of error of each failed case."""
     path = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, str(HERE / "fake_gpu.py"), what, dtype, *names]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
@@ -74,7 +74,7 @@ def test_optimizers_in_all_forms_stay_on_the_gpu():
 
 
 def test_the_fake_gpu_refuses_what_a_gpu_refuses():
-    """A layer that makes a tensor in main memory fails, and so does one that reads a value: the tests above can fail."""
+    """Layers that create a tensor in main memory, or read a value, fail: the tests above can fail."""
     program = (
         "import fake_gpu, torch, funcnet as fn\n"
         "from cases.making import case\n"

@@ -1,6 +1,6 @@
-"""The layers, losses and optimizers that a choice between kernels affects keep the laws with each of its options.
+"""The layers, losses and optimizers that a choice between kernels affects satisfy the laws with each of its options.
 
-Small inputs normally use the kernels for small sizes; if forced, they use those for large sizes too.
+Small inputs normally use the kernels for small sizes; forcing makes them use those for large sizes.
 """
 
 from collections.abc import Iterable
@@ -54,14 +54,14 @@ def _is_other(one: Choice, value: int) -> bool:
 
 
 def keep_laws(name: str, option: str, one: Case, *, compiled: bool = False) -> None:
-    """Try all laws on an entry of the catalogue with an option forced."""
+    """Check all laws on a catalogue entry with an option forced."""
     with forced(name, option):
         fn.testing.check_laws(one.layer, one.x, one.params, batched=one.batched, compiled=compiled)
 
 
 @pytest.mark.parametrize(("name", "option"), other_options(IN_LAYERS))
 def test_the_laws_hold_with_an_option_forced(name, option):
-    """At least two entries of different classes are tried. Choices that are not in layers are named at the top of this file."""
+    """At least two entries of different classes are checked. The top of this file lists choices that do not concern layers."""
     found = [*islice(concerned(name, option), 2)]
     assert found, f"no kernel changes anywhere in the catalogue with {option!r} forced"
     for one in found:
@@ -72,7 +72,7 @@ def test_the_laws_hold_with_an_option_forced(name, option):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", sorted(IN_LAYERS))
 def test_the_laws_hold_on_every_entry_with_each_option_forced(name, family):
-    """All affected entries of the catalogue are tried, and the first one of each family also compiled."""
+    """All affected entries of the catalogue are checked, and the first of each family is also compiled."""
     for option in CHOICES[name].options:
         for i, one in enumerate(concerned(name, option, [family])):
             keep_laws(name, option, one, compiled=i == 0)
@@ -92,7 +92,7 @@ def doubled(found):
     ],
 )
 def test_a_wrong_kernel_of_an_option_breaks_a_law(name, option, module, kernel, monkeypatch):
-    """The same entry keeps the laws with another option, which does not call the broken kernel."""
+    """The same entry satisfies the laws with another option, which does not call the broken kernel."""
     right = getattr(module, kernel)
     other = next(one for one in CHOICES[name].options if one != option)
     with forced(name, other):
@@ -105,7 +105,7 @@ def test_a_wrong_kernel_of_an_option_breaks_a_law(name, option, module, kernel, 
 
 @pytest.mark.parametrize(("name", "option"), options(IN_OPTIMIZERS))
 def test_optimizers_keep_their_contract_with_an_option_forced(name, option):
-    """The steps of each optimizer that reads the choice are those of the other option, to rounding."""
+    """The steps of each optimizer that reads the choice equal those with the other option, up to rounding."""
     tried = 0
     for opt in OPTIMIZERS:
         with asked() as names:
@@ -129,7 +129,7 @@ X, LABELS = random.normal(1, (5, 3, 6, 6)), torch.arange(5) % 3
 @pytest.mark.compiled
 @pytest.mark.parametrize(("name", "option"), options(IN_COMPILED_STEPS))
 def test_compiled_steps_are_those_of_eager_mode_with_an_option_forced(name, option):
-    """The net has running statistics, and the two steps have momentum."""
+    """The net has running statistics, and the two steps use momentum."""
     step = fn.train_step(_net(), fn.CrossEntropy(), opt := fn.SGD(lr=0.1, momentum=0.9))
     params = step.net.init(0)
     want = got = params, opt.init(params)

@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next tensors where the C library is glibc."""
+"""Freed memory is kept for the next tensors if the C library is glibc."""
 
 import os
 import platform
@@ -48,7 +48,7 @@ print(mapped())
 
 
 def test_what_goes_back_is_kept():
-    """A tensor of 16 MB is mapped and unmapped by itself; with retain_freed_memory it comes from the heap."""
+    """A tensor of 16 MB is mapped and unmapped separately; with retain_freed_memory it is allocated on the heap."""
     if platform.libc_ver()[0] == "glibc":
         before, after = _numbers(PROGRAM)
         assert before >= 16 << 20
@@ -85,7 +85,7 @@ def test_init_is_traced_whole():
 
 
 def test_blocks_above_32_mb_are_kept_on_request():
-    """glibc maps such blocks one by one whatever the threshold, unless mapping is off."""
+    """glibc maps these blocks one by one, whatever the threshold, unless mapping is off."""
     if platform.libc_ver()[0] == "glibc":
         larger = PROGRAM.replace("16 << 20", "48 << 20")
         assert min(_numbers(larger)) >= 48 << 20
@@ -95,7 +95,7 @@ def test_blocks_above_32_mb_are_kept_on_request():
 
 
 def test_hundreds_of_megabytes_are_kept():
-    """256 MB that are freed and allocated again fault on every page; once retained, on none."""
+    """256 MB that are freed and allocated again cause a fault on every page; if retained, on none."""
     if platform.libc_ver()[0] == "glibc":
         before, after = _numbers(KEPT)
         assert before > 10_000
@@ -103,7 +103,7 @@ def test_hundreds_of_megabytes_are_kept():
 
 
 def test_thresholds_from_the_environment_stay():
-    """If the environment sets a threshold, nothing changes: the tensor of 16 MB is still mapped by itself."""
+    """If the environment sets a threshold, nothing changes: the tensor of 16 MB is still mapped separately."""
     if platform.libc_ver()[0] == "glibc":
         assert min(_numbers(PROGRAM, MALLOC_MMAP_THRESHOLD_="131072")) >= 16 << 20
 

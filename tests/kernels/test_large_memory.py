@@ -9,7 +9,7 @@ from funcnet.kernels import large_memory
 @pytest.mark.parametrize("shape", [(), (0,), (3, 5), (1 << 20,), (3, 1 << 20), (5, 1 << 19, 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_it_is_memory_of_the_shape_and_dtype(shape: tuple[int, ...], dtype: torch.dtype):
-    """It holds what is written to it, and writes do not reach its neighbours."""
+    """It stores the written values, and writes do not reach its neighbors."""
     like = torch.ones(2, dtype=dtype)
     before = torch.full(shape, 3.0, dtype=dtype)
     x = large_memory.empty(shape, like).fill_(7.0)

@@ -1,4 +1,4 @@
-"""Which library computes matrix products: layers that have one keep the laws with either, and give the same numbers."""
+"""The library for matrix products: layers satisfy the laws with either library, and return the same numbers."""
 
 import pytest
 import torch
@@ -12,13 +12,13 @@ from funcnet.testing import LAWS
 FAMILIES = {name: case for family in (linear, attention, recurrent) for name, case in family.CASES.items()}
 TRIALS = [
     pytest.param(law, case, id=f"{law}: {name}")
-    for law in ("structure", "strides")  # laws that try float32
+    for law in ("structure", "strides")  # laws that use float32
     for name, case in FAMILIES.items()
 ]
 
 
 def used(monkeypatch):
-    """Count the products that oneDNN computes from here on."""
+    """Count the products that oneDNN computes."""
     calls = []
     formed = products._by_onednn
     monkeypatch.setattr(products, "_by_onednn", lambda *tensors: calls.append(1) or formed(*tensors))
@@ -27,14 +27,14 @@ def used(monkeypatch):
 
 @pytest.mark.parametrize(("law", "case"), TRIALS)
 def test_the_law_holds_by_onednn(law: str, case: Case) -> None:
-    """``tests/testing/test_laws.py`` tries the laws with the library that size and processor choose; here it is oneDNN."""
+    """``tests/testing/test_laws.py`` checks the laws with the library that size and processor determine; here it is oneDNN."""
     with fn.kernels.matmul_library("onednn"):
         LAWS[law](case.layer, case.x, case.params)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_both_libraries_agree(case: Case) -> None:
-    """They agree to the rounding of float32, forward and backward."""
+    """They agree up to float32 rounding, forward and backward."""
     found = []
     for library in ("mkl", "onednn"):
         with fn.kernels.matmul_library(library):
@@ -46,7 +46,7 @@ def test_both_libraries_agree(case: Case) -> None:
 
 
 def test_the_choice_goes_by_size(monkeypatch):
-    """With a threshold of n multiplications, oneDNN computes a product of n and not a smaller one, also backward."""
+    """With a threshold of n multiplications, oneDNN computes products of n but not of fewer, also backward."""
     calls = used(monkeypatch)
     layer = fn.Linear(5, 6)
     params = layer.init(0)
@@ -69,7 +69,7 @@ def test_double_precision_and_someones_autograd_stay_with_torchs_own(monkeypatch
 
 
 def test_bfloat16_goes_to_onednn_but_for_the_weights_gradient(monkeypatch):
-    """This holds on processors with bfloat16 instructions. Results are those of float64, to the rounding of bfloat16."""
+    """This holds on processors with bfloat16 instructions. Results equal those of float64, up to bfloat16 rounding."""
     calls, layer = used(monkeypatch), fn.Linear(5, 6)
     x, gy = (fn.random.normal(i, (4, n)).bfloat16() for i, n in ((1, 5), (2, 6)))
     params = {"weight": fn.random.normal(3, (6, 5)).bfloat16(), "bias": fn.random.normal(4, (6,)).bfloat16()}
@@ -88,7 +88,7 @@ def test_bfloat16_goes_to_onednn_but_for_the_weights_gradient(monkeypatch):
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_code_goes_to_onednn_too(backend, monkeypatch):
     """A compiled step has the same products as an eager one."""
-    torch.compiler.reset()  # every compiled object counts towards one limit in a process
+    torch.compiler.reset()  # compiled objects count towards one limit per process
     step = fn.train_step(fn.serial(fn.Linear(5, 6), fn.Tanh(), fn.Linear(6, 3)), fn.MSE(), fn.SGD(lr=0.1))
     params = step.net.init(0)
     arguments = (params, step.opt.init(params), fn.random.normal(1, (4, 5)), fn.random.normal(2, (4, 3)))
@@ -106,7 +106,7 @@ def test_compiled_code_goes_to_onednn_too(backend, monkeypatch):
 )
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (2, 4, 5)])
 def test_compiled_code_maps_over_the_product(axes, shape):
-    """Compiled vmap over the rows, the params or both, along any axis, gives the results of eager vmap."""
+    """Compiled vmap over the rows, the params or both, along any axis, returns the results of eager vmap."""
     torch._dynamo.reset()  # it counts how often one function is compiled
     layer, n = fn.Linear(5, 6), 3
     params = {"weight": fn.random.normal(0, (6, 5)), "bias": fn.random.normal(1, (6,))}
@@ -122,7 +122,7 @@ def test_compiled_code_maps_over_the_product(axes, shape):
 
 
 def test_a_large_tanh_is_the_same_by_both():
-    """They agree to the rounding of float32, at both ends and for NaN; float64, autograd and vmap use torch's own."""
+    """They agree up to float32 rounding, at both ends and for NaN; float64, autograd and vmap use torch's kernel."""
     x = torch.cat((fn.random.normal(0, (20_000,)) * 3, torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0, 1e-30, 89.0])))
     layer = fn.Tanh()
     with fn.kernels.forced("tanh", "onednn"):
@@ -135,7 +135,7 @@ def test_a_large_tanh_is_the_same_by_both():
 
 
 def test_the_preference_ends_with_its_block():
-    """A call without a block sets it from then on."""
+    """The function, in contrast, sets it permanently."""
     before = products.PRODUCTS.value
     with fn.kernels.matmul_library("onednn"):
         assert products.PRODUCTS.value == 0

@@ -1,4 +1,4 @@
-"""Private names of torch: any of them may be missing, and the plain code in its place gives the same results."""
+"""Torch's private names: any of them can be missing, and the fallback returns the same results."""
 
 import importlib.util
 import pickle
@@ -18,7 +18,7 @@ from funcnet.kernels.private_names import constant, found
 FOUND = lacking.all_names()
 
 ROUNDING = ("fused", "softmax", "flash", "weight_norm", "mkldnn", "adaptive_avg_pool", "_exact", "functorch")
-"""Names whose plain code rounds differently, or does not work within ``vmap``."""
+"""Names whose fallback rounds differently, or does not work within ``vmap``."""
 
 
 def load() -> ModuleType:
@@ -30,13 +30,13 @@ def load() -> ModuleType:
 
 
 def test_this_torch_has_all_names():
-    """The figures were measured with these kernels. A release that lacks a name is entered here."""
+    """The measurements used these kernels. A release that lacks a name must be entered here."""
     lacks = {"2.11": ["_foreach_clone"]}.get(".".join(torch.__version__.split(".")[:2]), [])
     assert [name for name, there in FOUND.items() if not there] == lacks
 
 
 def test_each_name_may_be_missing():
-    """Only the part with the missing name runs plain code."""
+    """Only code that uses the missing name runs the fallback."""
     before = load()
     for name in before.FOUND:
         with lacking.lacking(name):
@@ -45,7 +45,7 @@ def test_each_name_may_be_missing():
 
 
 def test_a_name_that_refuses_its_call_is_missing(monkeypatch):
-    """A name that takes other arguments than it did counts as missing."""
+    """A name whose arguments have changed counts as missing."""
     monkeypatch.setattr(torch, "_foreach_add", lambda xs, ys: xs)
     module = load()
     assert not module.FOUND["_foreach_add"]
@@ -61,13 +61,13 @@ def test_found_gives_what_torch_has(monkeypatch):
 
 
 def test_constant_marks_as_torch_does():
-    """The attribute is the one that ``torch.compiler.assume_constant_result`` sets, and no other."""
+    """It sets only the attribute that ``torch.compiler.assume_constant_result`` sets."""
     ours, torchs = (mark(eval("lambda: 0")) for mark in (constant, torch.compiler.assume_constant_result))
     assert vars(ours) == vars(torchs)
 
 
 def work(what: str, names: list[str]) -> None:
-    """Do the work in another process, without the names."""
+    """Run the task in another process, without the names."""
     path = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
     code = f"import sys; sys.path[:0] = {path}; from kernels import lacking; lacking.main()"
     done = subprocess.run([sys.executable, "-c", code, what, *names], capture_output=True, text=True, check=False)
@@ -76,9 +76,9 @@ def work(what: str, names: list[str]) -> None:
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_results_without_the_names_are_the_same(exact, tmp_path):
-    """All layers and optimizers agree: bit for bit where the plain code does the same arithmetic, else to rounding.
+    """All layers and optimizers agree: bit for bit if the fallback computes the same operations, else up to rounding.
 
-    Without all of the names the laws hold too, also for ``vmap`` and second derivatives.
+    Without any of the names the laws hold too, also for ``vmap`` and second derivatives.
     """
     names = [name for name, there in FOUND.items() if there and not (exact and any(part in name for part in ROUNDING))]
     work("laws," * (not exact) + str(tmp_path / "results"), names)
@@ -87,7 +87,7 @@ def test_results_without_the_names_are_the_same(exact, tmp_path):
 
 
 def alike(got: object, want: object, tolerance: float) -> bool:
-    """Return whether two trees differ at most by a fraction of their largest element."""
+    """Return whether two trees differ by at most a fraction of their largest element."""
     if tolerance == 0:
         return tree.equal(got, want)
     (one, other), like = ([x for x in flattening.flatten_together(t)[0] if x is not None] for t in (got, want)), pickle.dumps

@@ -1,4 +1,4 @@
-"""Results repeat bit for bit from run to run, as no choice between kernels depends on a timing."""
+"""Results are identical bit for bit from run to run, since no choice between kernels depends on a timing."""
 
 import os
 import subprocess

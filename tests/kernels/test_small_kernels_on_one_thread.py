@@ -1,4 +1,4 @@
-"""Threads: small kernels run on the calling thread, give the bits of one thread, and leave the number of threads unchanged."""
+"""Threads: small kernels run on the calling thread, return the bits of one thread, and do not change the number of threads."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,7 +32,7 @@ def two_threads() -> Iterator[None]:
 
 
 def found(net: fn.Layer, x: Any, opt: fn.Optimizer) -> list[Any]:
-    """Return all results of four calls of each verb and of a train step; the first calls have checks, the last run a plan."""
+    """Return all results of four calls of each method and of a train step; the first calls run checks, the last a plan."""
     params, results = net.init(0), []
     step, state = fn.train_step(net, fn.MSE(), opt), opt.init(params)
     target = torch.ones(len(x), 3)
@@ -50,7 +50,7 @@ def assert_same_bits(left: Any, right: Any) -> None:
 
 @pytest.mark.parametrize("name", NETS)
 def test_plans_on_two_threads_give_the_bits_of_the_checks(name: str, two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plan sets the number of threads once around all kernels; with checks each small kernel sets it."""
+    """A plan sets the number of threads once for all kernels; with checks, each small kernel sets it."""
     net, shape = NETS[name]
     x = fn.random.normal(1, shape)
     planned = found(net.replace(), x, fn.Adam(0.01))
@@ -81,7 +81,7 @@ def test_maxima_have_the_same_bits_on_one_thread_and_on_two(two_threads: None) -
 @pytest.mark.parametrize("name", ["tiny", "no bias", "batch norm"])
 @pytest.mark.parametrize("opt", [fn.SGD(0.1), fn.SGD(0.1, momentum=0.9), fn.Adam(0.01)])
 def test_a_small_net_has_the_same_bits_on_one_thread_and_on_two(name: str, opt: fn.Optimizer, two_threads: None) -> None:
-    """The updates of an optimizer agree too."""
+    """This includes the updates of an optimizer."""
     net, shape = NETS[name]
     x = fn.random.normal(1, shape)
     two = found(net.replace(), x, opt)
@@ -90,7 +90,7 @@ def test_a_small_net_has_the_same_bits_on_one_thread_and_on_two(name: str, opt: 
 
 
 def test_plans_are_for_one_number_of_threads(two_threads: None) -> None:
-    """A plan made on one thread is not used on two, where other kernels may split the work."""
+    """A plan made for one thread is not used with two, where other kernels can split the work."""
     net, shape = NETS["tiny"]
     net, x = net.replace(), fn.random.normal(1, shape)
     params = net.init(0)
@@ -103,7 +103,7 @@ def test_plans_are_for_one_number_of_threads(two_threads: None) -> None:
 
 
 def counts() -> tuple[int, int]:
-    """Return the number of threads of torch and, in builds with MKL, the calling thread's own, 0 if it has none."""
+    """Return torch's number of threads and, in builds with MKL, the number set for the calling thread, or 0."""
     mkl = threads.mkl_threads()
     own = mkl(0) if mkl else 0
     if mkl:
@@ -146,7 +146,7 @@ def test_an_unknown_function_is_no_setter() -> None:
 
 
 def test_the_size_decides(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products below the threshold use one MKL thread; the others, and all with the option ``all``, those of the process."""
+    """Products below the threshold use one MKL thread; others, and all with the option ``all``, the threads of the process."""
     seen: list[int] = []
     monkeypatch.setattr("funcnet.kernels.linear._both_on_one_thread", lambda *one: seen.append(1) or (one[0], one[0]))
     monkeypatch.setattr("funcnet.kernels.linear._both", lambda *one: seen.append(2) or (one[0], one[0]))

@@ -1,4 +1,4 @@
-"""Threads: the first kernel that a new Python thread runs leaves that thread with the numbers that torch gives it."""
+"""Threads: the first kernel that a new Python thread runs does not change the thread's numbers of threads."""
 
 from threading import Thread
 from typing import Any
@@ -11,7 +11,7 @@ from funcnet.kernels import threads
 
 @pytest.mark.parametrize("wrap", [threads.with_one_openmp_thread, threads.with_one_thread])
 def test_the_first_call_in_a_new_thread_leaves_torchs_numbers(wrap: Any) -> None:
-    """MKL keeps following ``torch.set_num_threads`` there, and does not go back to a number of the process."""
+    """MKL still follows ``torch.set_num_threads`` there, and does not revert to a number of the process."""
     found: list[int] = []
 
     def run() -> None:

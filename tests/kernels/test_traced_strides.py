@@ -1,4 +1,4 @@
-"""Strides as traced and as computed: a compiler plans views by the traced ones, so kernels must have the same."""
+"""Traced and computed strides: a compiler plans views with the traced strides, so those of kernels must be equal."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ LAYERS = {
 
 
 def transposed(values: Any) -> Any:
-    """Return tensors with the same elements, whose axes except the first lie in memory in the opposite order."""
+    """Return tensors with the same elements, whose axes, except the first, are in reverse order in memory."""
     return tree.map(lambda x: x.transpose(0, 1).contiguous().transpose(0, 1) if x.dim() == 2 else _reversed(x), values)
 
 
@@ -67,7 +67,7 @@ def _strides(x: Tensor) -> list[int]:
 @pytest.mark.compiled
 @pytest.mark.parametrize(("layer", "shape"), LAYERS.values(), ids=LAYERS)
 def test_kernels_have_the_strides_that_were_traced(layer: fn.Layer, shape: tuple[int, ...]) -> None:
-    """Forward and backward run on x and gy that are not contiguous; the numbers are those of eager mode."""
+    """Forward and backward run on x and gy that are not contiguous; the results equal those of eager mode."""
     found: list[str] = []
 
     def compiler(graph: GraphModule, inputs: Any) -> Any:
@@ -77,7 +77,7 @@ def test_kernels_have_the_strides_that_were_traced(layer: fn.Layer, shape: tuple
         y, cache = layer.apply(params, x, 3)
         return y, layer.vjp(params, cache, gy)
 
-    torch._dynamo.reset()  # each layer makes a function with the same code
+    torch._dynamo.reset()  # each layer creates a function with the same code
     params, x = layer.init(0), transposed(fn.random.normal(1, shape))
     gy = transposed(fn.random.normal(2, layer.apply(params, x, 3)[0].shape))
     compiled = torch.compile(both, backend=aot_autograd(fw_compiler=compiler), fullgraph=True)

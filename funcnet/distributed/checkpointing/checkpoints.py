@@ -1,10 +1,10 @@
-"""Checkpoints of several workers: a folder that any number of workers can load, based on ``torch.distributed.checkpoint``.
+"""Checkpoints of several workers: folders that any number of workers can load, based on ``torch.distributed.checkpoint``.
 
     name/tree.fn           the tree without its tensors, the metadata, and the bytes and checksums of the other files
-    name/.metadata         torch's: where the pieces of each tensor are
-    name/__0_0.distcp ...  torch's: what each worker has written
+    name/.metadata         torch's: the locations of the pieces of each tensor
+    name/__0_0.distcp ...  torch's: the pieces that each worker has written
 
-The keys of torch's files are the paths of the leaves, so its own tools read them too.
+The keys of torch's files are the paths of the leaves, so torch's tools can read them too.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ from funcnet.distributed.checkpointing.folders import (
 )
 from funcnet.distributed.checkpointing.stored_trees import StoredTree, Targets, merged, seen, stored_tree, without_marks
 from funcnet.distributed.checkpointing.torch_checkpoints import read, read_metadata, write
-from funcnet.distributed.failures import explained
+from funcnet.distributed.failures import explaining_failures
 from funcnet.distributed.pieces import pieces_of, with_pieces
 from funcnet.distributed.together import shared, succeed, workers_here
 from funcnet.distributed.workers import Workers, gather_objects
@@ -69,8 +69,8 @@ def save(path: files.PathLike, tree: Tree, metadata: Any = None, group: Any = No
     >>> folder.cleanup()
     """
     workers = workers_here("save", group)
-    with explained(workers, "save"):
-        where, made = succeed(workers, "save", lambda: (require_folder("save", path), _taken_apart(tree, metadata)))
+    with explaining_failures(workers, "save"):
+        where, made = succeed(workers, "save", lambda: (require_folder("save", path), _stored(tree, metadata)))
         forms = _agreed(workers, tree, made)
         token = shared(workers, "save", lambda: begin(where) if workers.rank == 0 else None)[0]
         try:
@@ -81,27 +81,27 @@ def save(path: files.PathLike, tree: Tree, metadata: Any = None, group: Any = No
             raise
 
 
-def _taken_apart(tree: Tree, metadata: Any) -> StoredTree:
+def _stored(tree: Tree, metadata: Any) -> StoredTree:
     return stored_tree("save", without_marks(tree), metadata)
 
 
 def _agreed(workers: Workers, tree: Tree, made: StoredTree) -> list[Any]:
-    """Return the forms of the tensors; they, and everything else, must be the same on all workers."""
+    """Return the forms of the tensors; these, and the rest of the tree, must be the same on all workers."""
     if workers.size == 1:
         return merged([made.forms()])
     require_agreement(workers, "save", tree=without_marks(tree))
-    told = gather_objects(workers, (made.text, made.forms()))
-    other = next((rank for rank, one in enumerate(told) if one[0] != told[0][0]), None)
+    gathered = gather_objects(workers, (made.text, made.forms()))
+    other = next((rank for rank, one in enumerate(gathered) if one[0] != gathered[0][0]), None)
     if other is not None:
         rule = "tree and metadata must be the same on all workers"
-        raise value_error("save", rule, f"others on rank {other} than on rank 0")
-    return merged([forms for _, forms in told])
+        raise value_error("save", rule, f"different ones on rank {other} than on rank 0")
+    return merged([forms for _, forms in gathered])
 
 
 def _write(workers: Workers, where: Path, token: str, made: StoredTree, forms: list[Any], metadata: Any) -> None:
     """Write the files of the folder, and rename it when all workers are done."""
     folder = beside(where, token)
-    succeed(workers, "save", folder.stat)  # else torch would create one on a worker with another disk
+    succeed(workers, "save", folder.stat)  # else torch would create the folder on a worker with another disk
     write(
         "save", folder, {key: x for key, x, form in zip(made.keys, made.tensors, forms, strict=True) if 0 not in form[1]}, workers
     )
@@ -174,12 +174,12 @@ def load(path: files.PathLike, like: Tree = None, group: Any = None) -> Tree:
         OSError: On every worker, with the rank, if the folder is missing or cannot be read.
     """
     workers = workers_here("load", group)
-    with explained(workers, "load"):
+    with explaining_failures(workers, "load"):
         who = f"load({str(path)!r})"
         found = succeed(workers, who, lambda: _Opened(require_folder("load", path)))
         same = [one == found.text for one in ([found.text] if workers.size == 1 else gather_objects(workers, found.text))]
         if not all(same):
-            raise value_error(who, "all workers must see one checkpoint", f"another one on rank {same.index(False)}")
+            raise value_error(who, "all workers must see the same checkpoint", f"a different one on rank {same.index(False)}")
         metadata = succeed(workers, who, lambda: found.check(workers))
         targets = Targets(found.forms, found.keys)
         tree = succeed(workers, who, lambda: _tree_to_fill(found, like, targets, str(path)))

@@ -2,7 +2,7 @@
 
     .net.1f3a....tmp/     the new checkpoint while it is written
     net/                  the checkpoint
-    .net.old/             the previous one, while the new one is renamed; read if ``net`` is missing
+    .net.old/             the previous checkpoint, while the new one is renamed; read if ``net`` is missing
 
 Only files of checkpoints are ever deleted.
 """
@@ -26,7 +26,7 @@ TREE = "tree.fn"
 """The file that ``fn.save`` writes in the folder: the tree without tensors, and the sums of the other files."""
 
 _OURS = re.compile(r"tree\.fn|\.tree\.fn\..*|\.metadata(\..*)?|__\d+_\d+\.distcp(\..*)?")
-"""Names of the files in a checkpoint, and of files not renamed yet. Nothing else is ever deleted."""
+"""Names of the files in a checkpoint, and of files that are not renamed yet. Nothing else is ever deleted."""
 
 _CHUNK = 1 << 22
 

@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field
 
@@ -35,7 +35,7 @@ class Checkpoints(Value):
         group: The process group; by default all processes.
 
     Raises:
-        ValueError: If ``folder`` is empty or no path, or ``keep`` is below 1.
+        ValueError: If ``folder`` is empty or not a path, or ``keep`` is below 1.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()
@@ -51,6 +51,10 @@ class Checkpoints(Value):
     keep: int | None = field(default=3, validator=size_or_none)
     group: Any = field(default=None, kw_only=True, repr=False)
 
+    if TYPE_CHECKING:  # a type checker would refuse a folder of type ``str``
+
+        def __init__(self, folder: Path | str, keep: int | None = 3, *, group: Any = None) -> None: ...
+
     def save(self, step: int, tree: Tree, metadata: Any = None) -> None:
         """Save a tree as the checkpoint of a step, then delete the checkpoints beyond ``keep``.
 
@@ -60,7 +64,7 @@ class Checkpoints(Value):
             metadata: A tree without tensors, which ``load_metadata`` returns.
 
         Raises:
-            ValueError: If ``step`` is negative, or ``distributed.save`` refuses the tree or metadata.
+            ValueError: If ``step`` is negative, or ``distributed.save`` rejects the tree or metadata.
             OSError: If a worker cannot write, with its rank; nothing is deleted then.
         """
         workers = self._workers()
@@ -70,15 +74,15 @@ class Checkpoints(Value):
         self._on_first(workers, lambda: self._prune(number))
 
     def load(self, step: int | None = None, like: Tree = None) -> Tree:
-        """Load the tree of a step, by default from the newest undamaged checkpoint; damaged newer ones give a ``UserWarning``.
+        """Load the tree of a step, by default the newest undamaged one; damaged newer checkpoints raise a ``UserWarning``.
 
         Args:
             step: The step to load, or ``None`` for the newest.
             like: A tree with the expected structure, shapes and dtypes, as in ``distributed.load``.
 
         Raises:
-            FileNotFoundError: If there is no checkpoint, or none of this step.
-            ValueError: If the checkpoint of the step is damaged, every one is damaged, or the tree differs from ``like``.
+            FileNotFoundError: If there is no checkpoint, or none for this step.
+            ValueError: If the checkpoint of the step, or every checkpoint, is damaged, or the tree differs from ``like``.
         """
         return self._read(step, lambda path: load(path, like, self.group))
 
@@ -89,7 +93,7 @@ class Checkpoints(Value):
             step: The step, or ``None`` for the newest.
 
         Raises:
-            FileNotFoundError: If there is no checkpoint, or none of this step.
+            FileNotFoundError: If there is no checkpoint, or none for this step.
             ValueError: If the checkpoint of the step is damaged, or every one is.
         """
         workers = self._workers()

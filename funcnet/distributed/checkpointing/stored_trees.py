@@ -1,7 +1,7 @@
 """Stored trees: the contents of a distributed checkpoint, and the tensors that it is read into.
 
-Every tensor leaf has a key, its path, under which torch's distributed checkpoint writes it: a plain tensor, which all workers
-hold, a DTensor, or a ``Part``. The rest of a tree is JSON, as in the files of ``fn.save``.
+Every tensor leaf is a plain tensor, which all workers hold, a DTensor, or a ``Part``. Torch's distributed checkpoint writes it
+under a key, its path. The rest of a tree is JSON, as in the files of ``fn.save``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from funcnet.saving.tensors import DTYPES, Stored, empty, stored, tensor_complai
 
 @attrs.frozen(eq=False, repr=False)
 class Part:
-    """A leaf of which this worker holds some rows, from row ``first`` on; its tensor is ``None`` without rows."""
+    """This worker's rows of a leaf, starting at row ``first``; the tensor is ``None`` if it has no rows."""
 
     rows: Tensor | None
     shape: Size
@@ -33,7 +33,7 @@ class Part:
 
 
 def without_marks(tree: Tree) -> Tree:
-    """Return a tree with a ``Part`` for every leaf of a ``Pieces``, without marks."""
+    """Replace every ``Pieces`` in a tree with its tree of ``Part`` leaves, without marks."""
     return _unmarked(tree, iter(pieces_of(tree)))
 
 
@@ -50,13 +50,13 @@ def _part(one: Piece) -> Any:
 
 
 class PartEncoder(Encoder):
-    """Encodes a tree as JSON, and collects its tensors, DTensors and parts."""
+    """Encodes a tree as JSON and collects its tensors, DTensors and parts."""
 
     def encode(self, tree: Tree, path: str = "") -> Json:
         return self.tensor(tree, path) if isinstance(tree, Part) else super().encode(tree, path)
 
     def tensor(self, x: Any, path: str) -> Json:
-        """Return the number of a leaf; the same plain tensor keeps its number."""
+        """Return the number of a leaf; a plain tensor that occurs again gets the same number."""
         if type(x) is Tensor or not isinstance(x, (DTensor, Part)):
             return super().tensor(x, path)
         own = x.to_local() if isinstance(x, DTensor) else x.rows
@@ -87,15 +87,15 @@ class StoredTree:
         return as_json([self.tree, self.metadata, self.keys])
 
     def forms(self) -> list[list[Any]]:
-        """Return dtype, shape and strides of each tensor; the dtype is missing if this worker holds nothing of it."""
+        """Return the dtype, shape and strides of each tensor; the dtype is missing if this worker has no part of it."""
         return [_form(x) for x in self.tensors]
 
 
 def stored_tree(who: str, tree: Tree, metadata: Any) -> StoredTree:
-    """Encode a tree; raise a ``ValueError`` that names ``who`` for values that could not be decoded."""
+    """Encode a tree; raise a ``ValueError`` in the name of ``who`` for values that could not be decoded."""
     encoder, words = PartEncoder(who), Encoder(who, tensors=False)
-    form, told = encoder.encode(tree), words.encode(metadata, "metadata")
-    return StoredTree(form, told, _keys(encoder.paths), [_written(x) for x in encoder.tensors])
+    form, metadata_form = encoder.encode(tree), words.encode(metadata, "metadata")
+    return StoredTree(form, metadata_form, _keys(encoder.paths), [_written(x) for x in encoder.tensors])
 
 
 def _keys(paths: Sequence[str]) -> list[str]:
@@ -127,7 +127,7 @@ def _dtype_name(x: Tensor) -> str:
 
 
 def merged(forms: Sequence[list[list[Any]]]) -> list[list[Any]]:
-    """Return the forms of rank 0, with the dtypes of tensors that it lacks from other ranks."""
+    """Return the forms of rank 0; the dtypes of tensors that it has no part of are those of other ranks."""
     first, *others = forms
     return [
         [next((one[0] for one in (form, *same) if one[0]), "float32"), *form[1:]]
@@ -136,7 +136,7 @@ def merged(forms: Sequence[list[list[Any]]]) -> list[list[Any]]:
 
 
 class Targets:
-    """The tensors that a tree is read into: one for each leaf of ``like``, or one for leaves that were the same tensor."""
+    """The tensors that a tree is read into: one for each leaf of ``like``, but only one for leaves that were the same tensor."""
 
     def __init__(self, forms: Sequence[Stored], keys: Sequence[str]) -> None:
         self._numbers = {id(form): i for i, form in enumerate(forms)}
@@ -145,7 +145,7 @@ class Targets:
         self.rounds: list[dict[str, Any]] = []
 
     def leaf(self, form: Stored, like: Any = None) -> Any:
-        """Return the tensor to read for a leaf like the given one."""
+        """Return the tensor to read into, for a leaf like the given one."""
         number = self._numbers[id(form)]
         if isinstance(like, Part):
             rows = None if like.rows is None else torch.empty_like(like.rows)
@@ -162,9 +162,9 @@ class Targets:
         return self._whole[number, device]
 
     def _add(self, number: int, target: Any) -> None:
-        """Read each key once per round: a tensor for leaves that are divided in different ways is read several times."""
+        """Add a target to a round; a tensor for leaves that are divided in different ways is read in several rounds."""
         if 0 in self._forms[number].shape:
-            return  # torch's checkpoints have no pieces of it
+            return  # torch's checkpoints have no pieces of an empty tensor
         key = self._keys[number]
         i = next((i for i, one in enumerate(self.rounds) if key not in one), len(self.rounds))
         if i == len(self.rounds):
@@ -173,7 +173,7 @@ class Targets:
 
 
 def seen(like: Any, form: Any) -> Any:
-    """Return a leaf of ``like`` for comparison; a part becomes a whole tensor without values."""
+    """Return a leaf of ``like`` for comparison; a part is replaced with a whole tensor without values."""
     if not isinstance(like, Part):
         return like
     dtype = like.rows.dtype if like.rows is not None else DTYPES[form.dtype] if isinstance(form, Stored) else torch.float32

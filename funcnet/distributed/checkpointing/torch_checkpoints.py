@@ -1,4 +1,4 @@
-"""torch's distributed checkpoints, with parts of tensors, and a pickle from which only torch's own classes are loaded."""
+"""Torch's distributed checkpoints with parts of tensors, and an unpickler that loads only torch's own classes."""
 
 import io
 import pickle
@@ -39,7 +39,7 @@ _CLASSES = {
 
 
 def _member(kind: Any, name: str) -> Any:
-    """Return a member of an enumeration; Python before 3.11.4 pickles it as an attribute."""
+    """Return a member of an enumeration, which Python before 3.11.4 pickles as an attribute."""
     if not isinstance(kind, EnumType) or name not in kind.__members__:
         raise Damaged(f"a file .metadata that asks {kind!r} for {name}")
     return kind[name]
@@ -55,7 +55,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_metadata(folder: Path, names: Collection[str]) -> Metadata:
-    """Read the metadata of the named files; raise ``Damaged`` for a pickle that torch's checkpoints do not write."""
+    """Read the metadata of the named files; raise ``Damaged`` for a pickle that torch does not write."""
     try:
         found = _Unpickler(io.BytesIO((folder / ".metadata").read_bytes())).load()
     except Exception as error:  # a damaged pickle may raise any error
@@ -73,7 +73,7 @@ class _Reader(FileSystemReader):
         self.metadata = metadata
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        self.metadata.storage_meta.load_id = self.load_id  # type: ignore[union-attr]  # files have it
+        self.metadata.storage_meta.load_id = self.load_id  # type: ignore[union-attr]  # a folder's metadata has it
         return self.metadata
 
 
@@ -122,7 +122,7 @@ class _LoadPlanner(DefaultLoadPlanner):
 
 
 def write(who: str, folder: Path, tensors: dict[str, Any], workers: Workers) -> None:
-    """Write tensors by key: each worker writes its own pieces, and some of the tensors that all hold. Files are flushed."""
+    """Write and flush tensors by key: each worker writes its own pieces, and some of the tensors that all workers hold."""
     writer = FileSystemWriter(folder, sync_files=True)
     planner = _SavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     with _arguments(who, workers) as here:
@@ -130,7 +130,7 @@ def write(who: str, folder: Path, tensors: dict[str, Any], workers: Workers) -> 
 
 
 def read(who: str, folder: Path, metadata: Metadata, targets: dict[str, Any], workers: Workers) -> None:
-    """Read tensors by key into the given new ones; ``metadata`` is the folder's."""
+    """Read tensors by key into the given ones; ``metadata`` is the folder's."""
     planner = _LoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     with _arguments(who, workers) as here, torch.inference_mode(False):
         load(_planned(targets), storage_reader=_Reader(folder, metadata), planner=planner, **here)
@@ -142,7 +142,7 @@ def _planned(tensors: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _arguments(who: str, workers: Workers) -> Iterator[dict[str, Any]]:
-    """Yield torch's arguments for the workers; raise errors that torch has gathered from them in the name of ``who``."""
+    """Yield torch's arguments for the workers; raise the errors that torch gathers from them in the name of ``who``."""
     alone = not torch.distributed.is_initialized()
     try:
         with warnings.catch_warnings():  # torch warns about a process without a group, which is intended

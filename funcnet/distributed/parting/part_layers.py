@@ -1,8 +1,8 @@
 """Parts of layers: one worker's computation of a layer with divided params, and the exchange between workers.
 
     by columns   yᵣ = x wᵣᵀ + bᵣ             gx = Σ gyᵣ wᵣ          each worker computes a part of y
-    by rows      y  = Σ xᵣ wᵣᵀ + b           gxᵣ = gy wᵣ            each worker takes a part of x
-    heads        y  = Σ aᵣ Oᵣᵀ + o           gx = Σ gxᵣ             by columns into the heads, by rows out of them
+    by rows      y  = Σ xᵣ wᵣᵀ + b           gxᵣ = gy wᵣ            each worker uses a part of x
+    heads        y  = Σ aᵣ Oᵣᵀ + o           gx = Σ gxᵣ             input projection by columns, output projection by rows
     a table      y  = Σ [x in rows r] Eᵣ[x]  gEᵣ = rows of gy       each worker has some rows of the table
 
 Sums are over the workers r. Whole tensors are the same on all workers, bit for bit.
@@ -37,7 +37,7 @@ class Parted(Wrapper):
     after: Passage = field(eq=False)
     moves: tuple[Move, ...] = field(default=(), eq=False)
     once: tuple[str, ...] = ()
-    """Paths of leaves that are added to a sum, and therefore only on one worker."""
+    """Paths of leaves that are added to a sum, and therefore only by one worker."""
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         y, cache = self.layer.apply(self._own(params), self.before.forward(x), rng)
@@ -51,7 +51,7 @@ class Parted(Wrapper):
         if isinstance(self.layer, MultiHeadAttention) or self.before.kind != "copy":
             gparams, gx = self.layer.vjp(own, cache, gy)
             return self._kept(gparams), self.before.back(gx)
-        gx = self.before.start_back(self.layer.input_grad(own, cache, gy))  # sent while the params' half is computed
+        gx = self.before.start_back(self.layer.input_grad(own, cache, gy))  # sent while the gradients of params are computed
         return self._kept(self.layer.grads(own, cache, gy)), gx.wait()
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
@@ -71,9 +71,9 @@ class Parted(Wrapper):
         return kept
 
     def _own(self, params: Params) -> Params:
-        """Return the params as the layer needs them."""
+        """Return the params in the placements that the layer needs."""
         for move in self.moves:
-            params = tree.replace(params, move.path, move.brought(tree.at(params, move.path)))
+            params = tree.replace(params, move.path, move.to_layer(tree.at(params, move.path)))
         for path in self.once if self.after.workers.rank else ():
             params = tree.replace(params, path, torch.zeros_like(tree.at(params, path)))
         return params
@@ -83,13 +83,13 @@ class Parted(Wrapper):
         for move in self.moves:
             gradient = tree.at(gparams, move.path)
             if gradient is not None:
-                gparams = tree.replace(gparams, move.path, move.taken_back(gradient))
+                gparams = tree.replace(gparams, move.path, move.to_leaf(gradient))
         return gparams
 
 
 @frozen
 class TablePart(Wrapper):
-    """A worker's rows of a table: an index of another worker's row gives zeros, and the sum over the workers gives every row."""
+    """A worker's rows of a table; indices of other workers' rows give zeros, and summing over workers gives all rows."""
 
     label = "parted"
     computes = False
@@ -114,7 +114,7 @@ class TablePart(Wrapper):
         return self.layer.input_grad(params, cache[1], gy)
 
     def _own(self, x: Any) -> tuple[Tensor, Tensor]:
-        """Return which indices are in this worker's rows, and the local rows; invalid indices stay, so the layer refuses them."""
+        """Return which indices are in this worker's rows, and the local rows; invalid indices remain, for the layer to reject."""
         own = (x >= self.start) & (x < self.start + self.layer.num_embeddings)  # type: ignore[attr-defined]
         others = torch.where((x >= 0) & (x < self.num_embeddings), 0, torch.where(x < 0, x, x.clamp(min=self.num_embeddings)))
         return own, torch.where(own, x - self.start, others)
@@ -126,7 +126,7 @@ def _where(own: Tensor, rows: Tensor) -> Tensor:
 
 @frozen
 class DropoutPart(Dropout):
-    """A worker's part of a dropout: it draws the whole mask, so that it drops the same elements as a single process."""
+    """A worker's part of a dropout, which samples the whole mask in order to drop the same elements as a single process."""
 
     cut: Any = field(default=Cut(-1), kw_only=True, repr=False)
     workers: Any = field(default=None, kw_only=True, eq=False, repr=False)
@@ -137,7 +137,7 @@ class DropoutPart(Dropout):
 
 @frozen
 class AttentionPart(ScaledDotProductAttention):
-    """A worker's heads of an attention; they drop the same elements as all heads in a single process."""
+    """A worker's heads of an attention, which drop the same elements as in a single process."""
 
     workers: Any = field(default=None, kw_only=True, eq=False, repr=False)
 

@@ -1,4 +1,4 @@
-"""Parting: the net that one worker computes, made from the net and the placements of its params.
+"""Parting: the net that one worker computes, derived from the whole net and the placements of its params.
 
 A layer with whole params does not change. ``Linear``, convolutions, ``Embedding`` and ``MultiHeadAttention`` become parts that
 compute on the worker's own piece of the params. All other layers with divided params gather them at each use.
@@ -40,7 +40,7 @@ _TRANSPARENT = (Tied, Shared, Repeat, Frozen, MixedPrecision)
 
 
 class Way(NamedTuple):
-    """The way in which a worker computes its part of a layer."""
+    """How a worker computes its part of a layer."""
 
     layer: Layer
     """The layer for this worker's piece of the params."""
@@ -51,9 +51,9 @@ class Way(NamedTuple):
     """The cut of the divided axis: of y if the layer returns parts, else of x."""
     once: tuple[str, ...] = ()
     needed: dict[str, Any] = {}  # noqa: RUF012 (of a tuple, read only)
-    """The placements that leaves need, by path, if they differ from their own."""
+    """The placements that the part needs, by path of leaf, if they differ from the params'."""
     partial: tuple[str, ...] = ()
-    """Paths of whole leaves whose gradient has a part on each worker."""
+    """Paths of whole leaves whose gradient is the sum of parts on all workers."""
 
 
 def part_of(layer: Layer, params: Params, workers: Workers) -> Layer:
@@ -73,7 +73,7 @@ def part_of(layer: Layer, params: Params, workers: Workers) -> Layer:
 
 
 def way_of(layer: Layer, params: Params, workers: Workers) -> Way | None:
-    """Return the way in which a worker computes its part of a layer, or ``None`` for other placements and sizes."""
+    """Return how a worker computes its part of a layer, or ``None`` for unsupported placements and sizes."""
     kind = type(layer)
     find: Callable[..., Way | None] | None = _WAYS.get(kind)
     if find is None or not isinstance(params, dict) or not _is_divided(params) or not _has_shapes(layer, params):
@@ -87,7 +87,7 @@ def opens(layer: Combinator) -> bool:
 
 
 def _with_parts(net: Combinator, params: Params, workers: Workers) -> Layer:
-    """Return a combinator of parts; elementwise layers between a layer by columns and one by rows see a part of their x."""
+    """Return a combinator of parts; elementwise layers between a layer by columns and one by rows get a part of x."""
     children = net.children()
     entries = [params] if [*children] == [""] else net._child_entries(params)
     given = dict(zip(children, entries, strict=True))
@@ -107,7 +107,7 @@ def _with_parts(net: Combinator, params: Params, workers: Workers) -> Layer:
 
 
 def run_from(net: Layer, start: str, way: Way, way_at: Callable[[str], Way | None]) -> list[str] | None:
-    """Return the children from a layer by columns to the layer by rows that takes its parts, or ``None``."""
+    """Return the children from a layer by columns to the layer by rows that uses its parts, or ``None``."""
     if way.gives != "join" or not isinstance(net, (Serial, Wired, Graph)):
         return None
     wires, children = net.wires(), net.children()
@@ -128,7 +128,7 @@ def run_from(net: Layer, start: str, way: Way, way_at: Callable[[str], Way | Non
 
 
 def _groups_after(layer: Layer, axis: int, groups: int) -> int:
-    """Return the cut of the parts after a layer that treats each part separately, or 0 for another layer."""
+    """Return the number of groups in the cut after a layer that acts on each part separately, or 0 for another layer."""
     if isinstance(layer, (GLU, Gated)):
         return 1 if layer.dim == axis and groups == 2 else 0
     if type(layer) is Dropout:
@@ -199,7 +199,7 @@ def _conv(layer: Any, params: Params, workers: Workers) -> Way | None:
 
 
 def _affine(layer: Any, params: Params, workers: Workers, sizes: tuple[str, str], axis_of_x: int) -> Way | None:
-    """Return the way by columns, with the weight divided along the axis of y, or by rows, along that of x."""
+    """Return the way by columns, with the weight divided along the axis of y, or by rows, along the axis of x."""
     axis, groups = cut_of(params["weight"])
     if axis not in (0, 1) or getattr(layer, sizes[axis]) % (workers.size * groups) or (axis == 1 and groups > 1):
         return None
@@ -224,7 +224,7 @@ def _embedding(layer: Embedding, params: Params, workers: Workers) -> Way | None
 
 
 def _heads(layer: MultiHeadAttention, params: Params, workers: Workers) -> Way | None:
-    """Return the way by heads, for attention that treats all heads equally and separately."""
+    """Return the way by heads, for attention whose heads are equal and independent."""
     kv = layer.num_heads if layer.num_kv_heads is None else layer.num_kv_heads
     mixes = layer.need_weights or layer.alibi or layer.add_bias_kv or layer.add_zero_attn
     if mixes or type(layer.qk_norm) not in _NORMS or layer.num_heads % workers.size or kv % workers.size:

@@ -1,9 +1,9 @@
 """Passages: the exchange between workers before and after a part of a layer, and the cuts of an axis into parts.
 
     copy   x on all workers                gx = Σ gxᵣ
-    cut    xᵣ, this worker's part of x     gx joined from all parts
+    cut    xᵣ, this worker's part of x     gx concatenated from all parts
     sum    y = Σ yᵣ                        gy on all workers
-    join   y joined from all parts         gyᵣ, this worker's part of gy
+    join   y concatenated from all parts         gyᵣ, this worker's part of gy
 
 Sums are over the workers r.
 """
@@ -18,7 +18,7 @@ from funcnet.precision import in_single, rounded
 
 
 class Cut(NamedTuple):
-    """The cut of an axis: into ``groups`` stretches, each of which is cut into one piece per worker."""
+    """The cut of an axis into ``groups`` stretches, each of which is cut into one piece per worker."""
 
     axis: int
     groups: int = 1
@@ -41,8 +41,8 @@ class Cut(NamedTuple):
 class Passage(NamedTuple):
     """The exchange for x before a part of a layer, or for y after it.
 
-    ``"none"`` keeps a part as it is; ``"copy"`` takes a whole x and sums its gradient over the workers; ``"cut"`` takes this
-    worker's part of a whole x; ``"sum"`` adds up y; ``"join"`` makes the whole y from its parts.
+    ``"none"`` changes nothing; ``"copy"`` keeps a whole x and sums its gradient over the workers; ``"cut"`` selects this worker's
+    part of a whole x; ``"sum"`` sums y over the workers; ``"join"`` concatenates the whole y from its parts.
     """
 
     kind: str
@@ -73,7 +73,7 @@ class Passage(NamedTuple):
 
 
 class _Rounded(Pending):
-    """A sum in single precision that is returned in half precision."""
+    """A pending sum in single precision that is returned in half precision."""
 
     __slots__ = ("_like",)
 
@@ -106,7 +106,7 @@ def start_sum(values: Any, workers: Workers) -> Pending:
 
 
 class Move(NamedTuple):
-    """The placements in which a leaf is kept, and those that the part of the layer needs."""
+    """The placements of a leaf, and those that the part of the layer needs."""
 
     path: str
     layout: Any
@@ -116,11 +116,11 @@ class Move(NamedTuple):
     partial: bool = False
     """Whether the gradient is a sum over workers, as for a norm that each worker applies to its own heads."""
 
-    def brought(self, leaf: Tensor) -> Tensor:
+    def to_layer(self, leaf: Tensor) -> Tensor:
         """Return the leaf in the placements that the layer needs."""
         return _redistributed(leaf, self.layout, self.layout[1], self.needed)
 
-    def taken_back(self, gradient: Tensor) -> Tensor:
+    def to_leaf(self, gradient: Tensor) -> Tensor:
         """Return the gradient in the placements of the leaf."""
         return _redistributed(gradient, self.layout, (Partial(),) if self.partial else self.needed, self.layout[1])
 

@@ -1,8 +1,8 @@
-"""Optimizers of pieces: they step on the worker's own piece of each leaf, but may need information about whole leaves.
+"""Optimizers of pieces, which update the worker's piece of each leaf but can need information about whole leaves.
 
-An optimizer that acts on elements steps on pieces as on whole leaves. One that needs a norm of all gradients, such as
+An optimizer that acts on elements works on pieces as on whole leaves. One that needs a norm of all gradients, such as
 ``ClipByGlobalNorm``, computes it from the pieces of all workers, each counted once. Others, such as ``LAMB``, get the DTensors of
-the pieces, whose norms and means are those of whole leaves: DTensor communicates the missing values.
+the pieces, and DTensor communicates to compute norms and means of whole leaves.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from funcnet.value import frozen, parts
 
 
 class Layout:
-    """The DTensors of a tree with their places on the mesh, to convert between pieces and DTensors."""
+    """The layouts of a tree's DTensors on the mesh, to convert between pieces and DTensors."""
 
     __slots__ = ("specs",)
 
@@ -46,13 +46,13 @@ class Layout:
 
 
 def _over_dtensors(f: Callable[..., Any], *args: Any) -> Any:
-    """Call a function of DTensors and of plain tensors that are the same on all workers."""
+    """Call a function on DTensors and on plain tensors that are the same on all workers."""
     with implicit_replication():
         return f(*args)
 
 
 def for_pieces(one: Any, params: Params, state: Any, workers: Workers) -> Any:
-    """Return the optimizer or gradient transform that steps on pieces as ``one`` does on the DTensors."""
+    """Return the optimizer or gradient transform for pieces that is equivalent to ``one`` on the DTensors."""
     if one.acts_on == "elements":
         return one
     found = _with_common_norms(one, params, workers)
@@ -81,7 +81,7 @@ def _with_common_norms(one: Any, params: Params, workers: Workers) -> Any:
 
 @frozen(eq=False)
 class TransformOfPieces(GradientTransform):
-    """A gradient transform that takes pieces, and transforms their DTensors."""
+    """A gradient transform for pieces, which transforms their DTensors."""
 
     original: GradientTransform
     params: Layout = field(repr=False)
@@ -104,7 +104,7 @@ class TransformOfPieces(GradientTransform):
 
 @frozen(eq=False)
 class OptimizerOfPieces(Optimizer):
-    """An optimizer that takes pieces, and steps on their DTensors."""
+    """An optimizer for pieces, which updates their DTensors."""
 
     original: Optimizer
     params: Layout = field(repr=False)
@@ -127,7 +127,7 @@ class OptimizerOfPieces(Optimizer):
 
 @frozen(eq=False)
 class EvaluatingOfPieces(EvaluatingOptimizer):
-    """An optimizer that evaluates gradients at other params, takes pieces, and steps on their DTensors."""
+    """An optimizer for pieces that evaluates gradients at other params and updates DTensors."""
 
     original: EvaluatingOptimizer
     params: Layout = field(repr=False)

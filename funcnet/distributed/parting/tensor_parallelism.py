@@ -46,7 +46,7 @@ def innermost(step: Any) -> TrainStep | ValueAndGrads:
 
 @frozen
 class TensorParallel(Value):
-    """A step on params that are divided over the workers of a mesh; made by ``tensor_parallel``.
+    """A step on params that are divided over the workers of a mesh; created with ``tensor_parallel``.
 
     Args:
         step: The step of a single process, or ``data_parallel`` of one.
@@ -59,7 +59,7 @@ class TensorParallel(Value):
     mesh: Any
     _workers: Workers = field(init=False, eq=False)
     _made: dict[Any, Any] = field(init=False, eq=False, factory=dict)
-    """The step on pieces for each layout of params and state seen so far."""
+    """The step on pieces for each layout of params and state so far."""
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.mesh, DeviceMesh) or self.mesh.ndim != 1:
@@ -68,7 +68,7 @@ class TensorParallel(Value):
         object.__setattr__(self, "_workers", workers_of("tensor_parallel", self.mesh.get_group()))
 
     def __call__(self, params: Params, *args: Any) -> Any:
-        """Make the step; the arguments and results are those of ``step``."""
+        """Make the step, with the arguments and results of ``step``."""
         if isinstance(innermost(self.step), TrainStep):
             return self._train(params, *args)
         layout = Layout(params)
@@ -84,7 +84,7 @@ class TensorParallel(Value):
         return layout.whole(new), of_state.whole(after), value
 
     def _step_for(self, params: Params, layout: Layout, state: Tree, of_state: Layout | None = None) -> Any:
-        """Return the step on pieces, made once for each layout."""
+        """Return the step on pieces, which is created once per layout."""
         key = (layout, of_state)
         if key not in self._made:
             self._require_on_mesh(params)
@@ -92,7 +92,7 @@ class TensorParallel(Value):
         return self._made[key]
 
     def _inside(self, step: Any, params: Params, state: Tree) -> Any:
-        """Return a step whose net is this worker's part, and whose optimizer steps on pieces."""
+        """Return a step with this worker's part of the net and an optimizer for pieces."""
         if isinstance(step, TrainStep):
             net = part_of(step.net, params, self._workers)
             return step.replace(net=net, opt=for_pieces(step.opt, params, state, self._workers))
@@ -120,31 +120,31 @@ def _plain(values: Any) -> Any:
 
 
 def tensor_parallel(step: Any, mesh: Any) -> TensorParallel:
-    """Make the step on params that are divided over the workers of a mesh; it has the arguments and results of ``step``.
+    """Return a step like ``step`` for params that are divided over the workers of a mesh.
 
         by columns   yᵣ = x wᵣᵀ + bᵣ        gx = Σ gyᵣ wᵣ       weight Shard(0), bias Shard(0)
         by rows      y  = Σ xᵣ wᵣᵀ + b      gxᵣ = gy wᵣ         weight Shard(1), bias whole
 
-    Sums are over the workers r. ``params`` are the DTensors ``shard(params, mesh, tensor_parallel_plan(net, mesh))``, and
+    The sums are over the workers r. ``params`` are the DTensors ``shard(params, mesh, tensor_parallel_plan(net, mesh))``, and
     ``state`` is ``opt.init(params)``; both are returned with the same division. x, target and rng are plain tensors, the same on
     all workers, and so is the value. A worker computes on its own pieces of:
 
     - ``Linear`` and convolutions, by columns (``Shard(0)``) or by rows (``Shard(1)``). Between the two, elementwise layers,
       dropout and gated units see a worker's part of the features, so the pair needs one sum forward and one backward. Dropout
-      draws the same numbers as in one process.
+      drops the same elements as in one process.
     - ``MultiHeadAttention``, by heads: ``in_proj_weight`` and ``in_proj_bias`` in three stretches, for queries, keys and values.
     - ``Embedding``, by rows (``Shard(0)``) or by features (``Shard(1)``), also with an output tied to it.
     - These layers within ``serial``, blocks, ``residual``, ``graph``, ``repeat``, ``remat``, ``tied``, ``shared``, ``freeze`` and
       ``cast``.
 
     All other layers, placements and indivisible sizes are computed correctly too, but gather their params at each use. An
-    optimizer that acts on elements, or only needs norms of all gradients, as ``ClipByGlobalNorm`` does, steps on the pieces;
-    others, such as ``LAMB``, step on the DTensors.
+    optimizer that acts on elements, or needs only norms of all gradients, as ``ClipByGlobalNorm`` does, updates the pieces;
+    others, such as ``LAMB``, update the DTensors.
 
     To combine it with data parallelism on a mesh of two axes, wrap ``data_parallel``: ``tensor_parallel(data_parallel(step,
     mesh["dp"].get_group()), mesh["tp"])``, with params that are divided over ``mesh["tp"]``.
 
-    A plain step takes the same DTensors, with x and target as DTensors, within torch's ``implicit_replication()``. It computes
+    A plain step accepts the same DTensors, with x and target as DTensors, within torch's ``implicit_replication()``. It computes
     the same numbers with torch's rules, takes about three times as long for small layers, and returns results in placements
     chosen by torch.
 

@@ -26,8 +26,8 @@ Plan = dict[str, Any]
 def tensor_parallel_plan(net: Layer, mesh: Any = None) -> Plan:
     """Return placements by path for ``shard``, to divide the params of a net for ``tensor_parallel``.
 
-    A ``Linear`` is divided by columns, or by rows if it takes the output of one by columns through elementwise layers, dropout or
-    a gated unit, like the second Linear of a transformer's mlp. ``MultiHeadAttention`` is divided by heads, and ``Embedding`` by
+    A ``Linear`` is divided by columns, or by rows if its input comes from one by columns through elementwise layers, dropout or a
+    gated unit, like the second Linear of a transformer's mlp. ``MultiHeadAttention`` is divided by heads, and ``Embedding`` by
     rows, together with layers tied to it. Norms, convolutions, recurrent layers and attention with grouped keys stay whole.
 
     A projection of queries, keys and values in one matrix is divided in three separate stretches: ``in_proj_weight`` has torch's
@@ -40,10 +40,10 @@ def tensor_parallel_plan(net: Layer, mesh: Any = None) -> Plan:
             be divisible.
 
     Returns:
-        A dict of placements by path, to use as it is or to change.
+        A dict of placements by path, which can be changed.
 
     Raises:
-        ValueError: If ``net`` is no layer, or ``mesh`` has several axes.
+        ValueError: If ``net`` is not a layer, or ``mesh`` has several axes.
 
     >>> from funcnet.blocks.perceptron import mlp
     >>> tensor_parallel_plan(mlp([4, 8, 2]))
@@ -88,7 +88,7 @@ def _of_children(net: Combinator, at: str, depth: int, n: int) -> Iterator[tuple
 
 
 def _pair(net: Layer, name: str, child: Layer, n: int) -> tuple[int, str]:
-    """Return the number of stretches of a Linear, and the name of the layer that takes its parts, or (0, "")."""
+    """Return the number of stretches of a Linear, and the name of the layer that uses its parts, or (0, "")."""
     children: Any = net.children()  # type: ignore[attr-defined]
 
     def way_at(other: str) -> Way | None:
@@ -124,7 +124,7 @@ def _by_heads(layer: Any, at: str, depth: int, n: int) -> Iterator[tuple[str, An
 
 
 def _without(layer: Tied, plan: Plan, at: str) -> Iterator[tuple[str, Any]]:
-    """List the placements of a net without places that are tied to others."""
+    """List the placements of a net, without leaves that are tied to others."""
     away = tuple([join(at, path) for _, *others in layer.groups for path in others])
     for path, placement in plan.items():
         if path not in away and not path.startswith(tuple([f"{one}." for one in away])):

@@ -1,6 +1,6 @@
 """Cutting: the stages of a serial net, and the part of a tree like params that each stage holds.
 
-A tree that belongs to a stage has the structure of the whole, with ``None`` at every leaf that the stage does not hold. Paths,
+A tree that belongs to a stage has the structure of the whole tree, with ``None`` for leaves that the stage does not hold. Paths,
 and the numbers of layers in keys and errors, are therefore those of the whole net.
 """
 
@@ -47,7 +47,7 @@ class CutNet:
         self.shared = self._shared()
 
     def _unwrapped(self, who: str, net: Layer, within: Layer) -> Serial:
-        """Return the serial within the wrappers of a net, and note the wrappers."""
+        """Return the serial within the wrappers of a net, and store the wrappers."""
         if isinstance(within, Tied):
             self.ties.append(within)
         elif isinstance(within, MixedPrecision) and self.dtype is None:
@@ -103,13 +103,13 @@ class CutNet:
         return self.serial.pack([one if first <= i < end else _nothing(one) for i, one in entries])
 
     def filled(self, params: Params, stage: int) -> Params:
-        """Return the params of a stage's layers from the part that it holds: tied params at all their places."""
+        """Return the params of a stage's layers from the part that it holds, with tied params wherever they are used."""
         for one in self.ties:
             params = one.filled(params)
         return self.entries_of(params, stage) if self.ties else params
 
     def gathered(self, gparams: Grads) -> Grads:
-        """Return the gradients of the part that a stage holds, from those of its layers' params."""
+        """Return the gradients for the part that a stage holds, from the gradients of its layers' params."""
         for one in reversed(self.ties):
             gparams = one.gathered(gparams)
         return gparams
@@ -132,7 +132,7 @@ def merged(new: Tree, old: Tree) -> Tree:
 
 
 def changed(new: Tree, old: Tree) -> Tree:
-    """Return the leaves of ``new`` that are other objects than those of ``old``."""
+    """Return the leaves of ``new`` that are not the same objects as in ``old``."""
     columns = flatten_together(new, old)
     return unflatten(new, iter([None if a is b else a for a, b in zip(*columns, strict=True)]))
 

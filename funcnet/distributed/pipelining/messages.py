@@ -1,7 +1,8 @@
 """Messages: trees of tensors that one worker sends to another, without waiting for it.
 
-The receiver must have tensors of the right shapes ready. Before the first tree of its kind, the sender therefore sends a header:
-the structure, and the shape and dtype of each leaf. A kind is a name known to both workers that determines all shapes.
+The receiver must allocate tensors of the right shapes in advance. Before the first tree of a kind, the sender therefore sends a
+header: the structure, and the shape and dtype of each leaf. A kind is a name, the same on both workers, that determines all
+shapes.
 """
 
 import pickle
@@ -26,7 +27,7 @@ class Leaf(NamedTuple):
 
 
 class Form(NamedTuple):
-    """The form of a tree for its receiver: its structure and its leaves, ``None`` for absent ones."""
+    """The form of a tree for its receiver: its structure, and the forms of its leaves, ``None`` for absent ones."""
 
     structure: Tree
     leaves: tuple[Leaf | None, ...]
@@ -54,15 +55,15 @@ class Mail:
 
     def put(self, peer: int, kind: Kind, label: Any, values: Tree) -> None:
         """Send a tree with the next ``flush``; ``arrived(peer, label)`` waits until its memory is no longer needed."""
-        form, told = form_of(self.who, values), self._known.get(("to", peer, kind))
-        if told is None:
+        form, known = form_of(self.who, values), self._known.get(("to", peer, kind))
+        if known is None:
             self._known["to", peer, kind] = form
             words = torch.frombuffer(bytearray(pickle.dumps(form)), dtype=torch.uint8).to(self.device)
             self._queue(peer, label, torch.tensor([len(words)], device=self.device))
             self._queue(peer, label, words)
-        elif told != form:
-            rule = "the form of a stage's output must depend only on that of x; for params of another dtype, make another step"
-            raise value_error(self.who, rule, f"{_told(form)} after {_told(told)}")
+        elif known != form:
+            rule = "the form of a stage's output must depend only on the form of x; create another step for another dtype"
+            raise value_error(self.who, rule, f"{_described(form)} after {_described(known)}")
         for leaf in tree.leaves(values):
             if leaf.numel():
                 self._queue(peer, label, leaf.contiguous())
@@ -72,7 +73,7 @@ class Mail:
         self._labels.append((peer, label))
 
     def ask(self, peer: int, kind: Kind, label: Any) -> bool:
-        """Receive a tree with the next ``flush``; tell whether its form is known, otherwise ``take`` must wait."""
+        """Receive a tree with the next ``flush``; return whether its form is known, without which ``take`` must wait."""
         if (peer, label) not in self._asked:
             form = self._known.get(("from", peer, kind))
             if form is None:
@@ -131,5 +132,5 @@ class Mail:
             one.wait()
 
 
-def _told(form: Form) -> str:
+def _described(form: Form) -> str:
     return ", ".join([f"{leaf.dtype} {leaf.shape}" if leaf else "nothing" for leaf in form.leaves])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.contract import Params
-from funcnet.distributed.failures import explained
+from funcnet.distributed.failures import explaining_failures
 from funcnet.distributed.over_workers import over_workers
 from funcnet.distributed.pipelining.cutting import CutNet, merged
 from funcnet.distributed.pipelining.messages import Leaf
@@ -30,7 +30,7 @@ from funcnet.value import Value, frozen
 
 
 class Inside:
-    """The objects that a worker needs for its stage, made at the first call."""
+    """The objects that a worker needs for its stage, created at the first call."""
 
     def __init__(self, of: "Pipeline") -> None:
         self.workers = _workers_for(of)
@@ -38,7 +38,7 @@ class Inside:
         self.step: TrainStep | None = None
 
     def step_for(self, of: "Pipeline", params: Params) -> TrainStep:
-        """Return the step of this worker's stage; its optimizer asks all stages if it needs all gradients."""
+        """Return the step of this worker's stage; its optimizer communicates with all stages if it needs all gradients."""
         if self.step is None:
             opt, rank = of.step.opt, self.workers.rank
             if self.workers.size > 1:
@@ -54,16 +54,16 @@ class Inside:
         return unflatten(part, iter([one is not None for _, one in rows]))
 
     def _require_agreement(self, of: "Pipeline", part: Params) -> None:
-        """Raise on every worker if workers make different pipelines, or have different bits in shared params."""
+        """Raise on every worker if the workers' pipelines differ, or the bits of shared params do."""
         shared = {path: _bits(tree.at(part, path)) for path, stages in of.cut.shared.items() if self.workers.rank in stages}
-        told = gather_objects(self.workers, (repr(of), shared))
-        for rank, (other, bits) in enumerate(told):
-            if other != told[0][0]:
+        gathered = gather_objects(self.workers, (repr(of), shared))
+        for rank, (other, bits) in enumerate(gathered):
+            if other != gathered[0][0]:
                 raise value_error("pipeline", "all workers must make the same pipeline", f"{other} on rank {rank}")
             for path in bits.keys() & shared.keys():
                 if bits[path] != shared[path]:
                     rule = f"params shared by several stages must be the same on their workers, and params at {path!r} differ"
-                    raise value_error("pipeline", rule, f"other numbers on rank {rank} than on rank {self.workers.rank}")
+                    raise value_error("pipeline", rule, f"different values on rank {rank} than on rank {self.workers.rank}")
 
     def compare_batches(self, x: Any, target: Any, rng: Any) -> Callable[[], None]:
         """Start comparing the workers' batches and keys; the returned function raises on all workers if they differ."""
@@ -104,7 +104,7 @@ def _cuts(got: Any) -> Any:
 
 @frozen
 class Pipeline(Value):
-    """A step whose net is cut into stages, one for each worker; made by ``pipeline``.
+    """A step whose net is cut into stages, one for each worker; created with ``pipeline``.
 
         y = f_p(...f_1(x))      f_r the layers of worker r - 1
 
@@ -147,7 +147,7 @@ class Pipeline(Value):
     ) -> tuple[Params, Tree, Tensor]:
         inside = self._inside()
         opt, rank = self.step.opt, inside.workers.rank
-        with explained(inside.workers, "pipeline"):
+        with explaining_failures(inside.workers, "pipeline"):
             step = inside.step_for(self, params)
             part = self.cut.part(params, rank)
             own = opt.map_state(lambda one: self.cut.part(one, rank), state)
@@ -159,7 +159,7 @@ class Pipeline(Value):
     def traced(
         self, params: Params, state: Tree, x: Any, target: Any, rng: Key | int | None = None
     ) -> tuple[tuple[Params, Tree, Tensor], list[Timed]]:
-        """Make a step; return its result, and each action of this worker with its start and end time in seconds.
+        """Make a step; return its result, and this worker's actions with their start and end times in seconds.
 
         The clock is ``time.perf_counter``, which the processes of one machine share. An action starts when its message has
         arrived.
@@ -181,7 +181,7 @@ class Pipeline(Value):
     def part(self, values: Tree) -> Tree:
         """Return the part of a tree like params that this worker's stage holds, with ``None`` at all other leaves.
 
-        The step takes it instead of whole params, and so does ``opt.init``, whose state then needs a fraction of the memory.
+        The step accepts it instead of whole params, and so does ``opt.init``, whose state then needs a fraction of the memory.
 
         Args:
             values: A tree like params.
@@ -225,7 +225,7 @@ class Pipeline(Value):
 
 
 def _buffers(forms: list[Leaf | None], params: Params) -> list[Tensor | None]:
-    """Return empty tensors for the leaves of another worker, on the device of this one's."""
+    """Return empty tensors for the leaves of another worker, on the device of this worker's params."""
     device = next((leaf.device for leaf in tree.leaves(params)), torch.device("cpu"))
     return [None if one is None else torch.empty(one.shape, dtype=one.dtype, device=device) for one in forms]
 
@@ -239,14 +239,14 @@ def pipeline(
         value, params, state     those of ``train_step(net, loss, opt, accumulate=microbatches)``, up to rounding
 
     All workers call the step with the same ``(params, state, x, target, rng=None)`` and get ``(params, state, value)``.
-    ``params`` are those of the whole net. A worker computes and updates those of its stage, and returns the others unchanged;
-    likewise the state. The methods ``whole(params)`` and ``whole_state(state)`` gather all stages, to save and to evaluate;
-    ``part(params)`` is all that a worker needs. Only the first worker reads the values of x, and only the last one those of
-    target.
+    ``params`` are those of the whole net. A worker computes and updates the params of its stage, and returns the others
+    unchanged; the same holds for the state. The methods ``whole(params)`` and ``whole_state(state)`` gather all stages, to save
+    and to evaluate; ``part(params)`` is all that a worker needs. Only the first worker reads the values of x, and only the last
+    one those of target.
 
     Micro-batches are cut, weighted and keyed as in ``accumulate``; running statistics are those of the last one. The net may be
     within ``tied`` and ``cast``. Params tied across stages are updated equally in all of them, with the sum of their gradients.
-    Optimizers that need all gradients at once, such as ``ClipByGlobalNorm``, take them from all stages.
+    Optimizers that need all gradients at once, such as ``ClipByGlobalNorm``, cover all stages.
 
     Args:
         step: The result of ``train_step`` for a ``serial``, without ``in_backward``.
@@ -254,20 +254,20 @@ def pipeline(
         schedule: The order of the work. ``"gpipe"``: all forward passes first, so all micro-batches are in memory. ``"1f1b"``:
             forward and backward passes alternate, with at most as many micro-batches in memory as there are stages.
             ``"zero_bubble"``: the backward pass is also split in halves, and the second half fills the waits. ``timeline`` draws
-            them.
-        microbatches: Number of micro-batches; a batch with fewer rows makes fewer. The ``bubble`` is small if it is several times
-            the number of stages.
+            the schedules.
+        microbatches: Number of micro-batches; a batch with fewer rows is cut into fewer. The ``bubble`` is small if the number is
+            several times the number of stages.
         group: The process group; by default all processes. Its rank r computes stage r.
 
     Returns:
         The step, a ``Pipeline``.
 
     Raises:
-        ValueError: If the net is no serial, cuts are out of range or out of order, the number of workers differs from the number
-            of stages, ``schedule`` is unknown, ``microbatches`` is below 1, or the optimizer needs all gradients and has no rule
-            for several workers, such as ``LBFGS``; at the first call, on every worker, if the pipelines or the shared params
-            differ.
-        WorkerError: From a step in which another worker fails; that worker raises its own error.
+        ValueError: If the net is not a serial, cuts are out of range or out of order, the number of workers differs from the
+            number of stages, ``schedule`` is unknown, ``microbatches`` is below 1, or the optimizer needs all gradients and has
+            no rule for several workers, such as ``LBFGS``; at the first call, on every worker, if the pipelines or the shared
+            params differ.
+        WorkerError: From a step, if another worker fails; that worker raises its own error.
 
     References:
         Huang et al. 2019, "GPipe"; Narayanan et al. 2021, "Efficient large-scale language model training on GPU clusters" (1F1B);

@@ -4,7 +4,7 @@
     B    gp, gx = stage's vjp(p, c, gy)    gy from the next stage, gx to the previous one
     W    gp                                if the schedule computes it later than gx
 
-Each micro-batch has the gradient of its share in the value of the whole batch, so gradients are simply added up.
+The gradient of each micro-batch is that of its share in the value of the whole batch, so gradients are simply added up.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class StageGradient:
         self.trace: list[Timed] | None = None
         self.has_told_forms = False
         self.meet: Callable[[], None] | None = None
-        """The function to call before the first message."""
+        """Function to call before the first message."""
 
     def scaled(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Params]:
         """Return the value, the gradient of ``scale`` times it, and the stage's running statistics after the last micro-batch."""
@@ -117,7 +117,7 @@ class Run:
         self.moved: Any = None
 
     def go(self, actions: tuple[Action, ...], trace: list[Timed] | None) -> None:
-        """Do all actions; receive messages for the next two during each."""
+        """Run all actions; during each, receive messages for the next two."""
         ahead = 2 if self.mail.device.type == "cpu" else 1  # NCCL would wait forever for a message batched with its dependency
         for k, action in enumerate(actions):
             source = self._source(action)
@@ -170,7 +170,7 @@ class Run:
         return y
 
     def _loss_of(self, i: int, y: Any) -> Any:
-        """Return the gradient of the last stage's y, and note the value."""
+        """Return the gradient of the last stage's y, and store the value."""
         x, target = self.batches[i]
         if self.of.cut.dtype is not None:
             y = tree.cast(y, _dtype_outside(x, self.params, y))
@@ -213,7 +213,7 @@ class Run:
         return grads
 
     def _tell_forms(self, shared: dict[str, Params]) -> None:
-        """Announce once to all workers the gradients to be summed: they cannot send headers to each other simultaneously."""
+        """Announce the gradients to sum to all workers once, since they cannot send headers to each other simultaneously."""
         if not self.of.cut.shared or self.of.has_told_forms:
             return
         own = {path: form_of(self.of.who, g) for path, g in shared.items()}
@@ -248,6 +248,6 @@ def _kind(batch: Batch) -> Any:
 
 
 def _dtype_outside(x: Any, params: Params, y: Any) -> torch.dtype:
-    """Return the output dtype of a net within ``cast``: that of x, or that of the params if x is not floating."""
+    """Return the output dtype of a net within ``cast``: the dtype of x, or that of the params if x is not floating."""
     leaves: list[Tensor] = [*tree.leaves(x), *tree.leaves(params), *tree.leaves(y)]
     return next(leaf.dtype for leaf in leaves if leaf.is_floating_point())

@@ -1,13 +1,13 @@
 """Schedules: the order in which each stage of a pipeline works on the micro-batches.
 
-A schedule is data: a tuple of actions on micro-batches for each stage: ``F`` forward, ``B`` backward, ``W`` gradients of params.
+A schedule is a tuple of actions on micro-batches for each stage: ``F`` forward, ``B`` backward, ``W`` gradients of params.
 
     gpipe, 1f1b     B is the whole backward pass            bubble (p - 1) / (m + p - 1)
     zero_bubble     B computes only gx, W the rest later    bubble (p - 1)(F + B - W) / (m (F + B + W) + (p - 1)(F + B - W))
 
 p is the number of stages and m the number of micro-batches; F, B and W are the times of the three actions. Stage s (from 0) has
 at most p - s micro-batches between F and B with 1f1b and zero_bubble, and all m with gpipe. zero_bubble keeps the data for W of
-at most p micro-batches, as many as the first stage of 1f1b.
+at most p micro-batches, as many as the first stage of 1f1b keeps.
 
 References: Huang et al. 2019 (GPipe); Narayanan et al. 2021 (1F1B); Qi et al. 2023, "Zero bubble pipeline parallelism" (ZB-H1).
 """
@@ -46,7 +46,7 @@ def _gpipe(stage: int, stages: int, batches: int) -> list[Action]:
 
 
 def _one_forward_one_backward(stage: int, stages: int, batches: int) -> list[Action]:
-    """One forward pass for each later stage, then forward and backward passes alternate."""
+    """One forward pass for each later stage, then alternating forward and backward passes."""
     ahead = min(stages - 1 - stage, batches)
     actions = [Action("F", i) for i in range(ahead)]
     for i in range(batches):
@@ -55,7 +55,7 @@ def _one_forward_one_backward(stage: int, stages: int, batches: int) -> list[Act
 
 
 def _zero_bubble(stage: int, stages: int, batches: int) -> list[Action]:
-    """As 1f1b, with W of a micro-batch delayed by one backward pass for each earlier stage; the last ones come at the end."""
+    """Like 1f1b, with W of a micro-batch delayed by one backward pass for each earlier stage; the remaining Ws come last."""
     actions = []
     for one in _one_forward_one_backward(stage, stages, batches):
         actions.append(one)
@@ -115,7 +115,7 @@ def timed_by(costs: dict[str, float], actions: tuple[tuple[Action, ...], ...]) -
 
 
 def _needed(action: Action, stage: int, stages: int) -> tuple[str, int, int] | None:
-    """Return the action of another stage whose message an action needs."""
+    """Return the other stage's action whose message an action needs."""
     if action.kind == "F":
         return ("F", action.batch, stage - 1) if stage else None
     return ("B", action.batch, stage + 1) if action.kind == "B" and stage + 1 < stages else None
@@ -130,7 +130,7 @@ def _simulated(
         if not is_number(cost) or cost <= 0:
             raise value_error(who, f"{name} must be a finite number above 0", describe(cost))
     back = input_half if has_halves(schedule) else input_half + params_half
-    stages, microbatches = int(stages), int(microbatches)  # numpy's whole numbers do not repeat lists
+    stages, microbatches = int(stages), int(microbatches)  # numpy integers do not repeat lists
     return timed_by({"F": forward, "B": back, "W": params_half}, actions_of(schedule, stages, microbatches))
 
 

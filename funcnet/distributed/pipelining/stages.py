@@ -1,10 +1,10 @@
-"""Stages: the verbs of the layers of one stage, with the backward pass whole or in halves.
+"""Stages: the methods of the layers of one stage, with the backward pass whole or in halves.
 
     B    gᵢ₋₁ = fᵢ's input_grad(pᵢ, cᵢ, gᵢ)      for the layers i of the stage, the last one first; cᵢ and gᵢ are kept
     W    gpᵢ  = fᵢ's grads(pᵢ, cᵢ, gᵢ)           at any later time
 
-The stage is split layer by layer, also within combinators that pass gradients on. A layer with only the default halves, which
-compute the whole ``vjp``, and a layer or combinator whose ``grads`` repeats most of ``input_grad``, compute both in B.
+The stage is split layer by layer, also within combinators that pass gradients on. A layer that has only the default halves, which
+compute the whole ``vjp``, and a layer or combinator whose ``grads`` repeats most of ``input_grad``, computes both in B.
 """
 
 from collections.abc import Callable
@@ -21,16 +21,16 @@ from funcnet.places import OpenCast, Places, is_open
 from funcnet.stand_ins import StandIn, stand_in_for
 
 Later = list[Callable[[], Grads] | None]
-"""The function that computes the gradient for each place of a stage, or ``None``."""
+"""Functions that compute the gradient of each place of a stage, or ``None``."""
 
 
 class Deferring(StandIn):
-    """A layer that computes the gradient of its input, and defers the gradient of its params."""
+    """A layer that computes the gradient of its input and defers the gradient of its params."""
 
     log: "Log"
     place: int
     goes_on: bool
-    """Whether the gradient of its input is needed, because an earlier layer is trained."""
+    """Whether the gradient of the input is needed, because an earlier layer is trained."""
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         original = self.original

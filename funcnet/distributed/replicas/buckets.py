@@ -1,6 +1,6 @@
 """Buckets: the gradients of several layers in one flat tensor, summed over all workers while the backward pass goes on.
 
-A collective costs about the same for one number as for ten thousand, so the gradients of a few layers are sent together, in the
+A collective takes about as long for one number as for ten thousand, so the gradients of a few layers are sent together, in the
 order of the backward pass. Only the bucket of the first layers cannot overlap with computation.
 """
 
@@ -20,11 +20,11 @@ from funcnet.losses.parts import Weight
 from funcnet.precision import in_single, rounded
 
 MOST_BUCKETS, LEAVES, BYTES = 8, 12, 1 << 22
-"""The bytes per bucket, and the most buckets; small nets have up to three, with at least so many leaves each."""
+"""The bytes per bucket, and the largest number of buckets; small nets have up to three, with at least this many leaves each."""
 
 
 class Sent(NamedTuple):
-    """A flat tensor being sent: the places and numbers of its leaves, their shapes, and the collective."""
+    """A flat tensor that is being sent: the places and numbers of its leaves, their shapes, and the collective."""
 
     leaves: list[tuple[int, int]]
     shapes: list[Any]
@@ -32,7 +32,7 @@ class Sent(NamedTuple):
 
 
 class AllReduce:
-    """A reducer that gives every worker the sum of the gradients of all."""
+    """A reducer that returns the sum of all workers' gradients to every worker."""
 
     def __init__(self, workers: Workers) -> None:
         self.workers = workers
@@ -72,18 +72,18 @@ class AllReduce:
     def _send(self) -> None:
         """Send the next bucket: one flat tensor for each kind of leaf in it."""
         groups: dict[Any, list[tuple[int, int]]] = {}
-        for place in self._buckets[self._next]:  # type: ignore[index]  # begin has made them
+        for place in self._buckets[self._next]:  # type: ignore[index]  # begin has set them
             for i, leaf in enumerate(self._leaves[place] or ()):
                 if leaf is not None:
                     groups.setdefault(self._kind(place, i, leaf), []).append((place, i))
-        for one in self._sent:  # the previous bucket had the time in which this one was computed
+        for one in self._sent:  # the previous bucket was sent while this one was computed
             one.sums.settle()
         for (dtype, *_), leaves in groups.items():
             self._sent.append(self._started(leaves, dtype))
         self._next += 1
 
     def _kind(self, place: int, i: int, leaf: Tensor) -> tuple[Any, ...]:
-        """Return the properties that leaves of one message share: the dtype of the sum first."""
+        """Return the properties that leaves of the same message share; the first is the dtype of the sum."""
         return in_single(leaf).dtype, leaf.device
 
     def _started(self, leaves: list[tuple[int, int]], dtype: torch.dtype) -> Sent:
@@ -98,7 +98,7 @@ class AllReduce:
 
     def finish(self, total: Weight | None = None) -> list[Any]:
         """Return the sums, divided by the total weight: the given one, or the one in ``numbers``."""
-        while self._next < len(self._missing):  # layers that were not reached have no gradient
+        while self._next < len(self._missing):  # layers that the backward pass did not reach have no gradient
             self._send()
         flats = [one.sums.wait() for one in self._sent]
         if self.numbers is not None:
@@ -135,7 +135,7 @@ def weighed(leaf: Tensor, weight: Weight | None) -> Tensor:
 
 
 def plan(entries: Sequence[Params]) -> list[list[int]]:
-    """Return the places of each bucket, those of the last layers first; places without params are left out."""
+    """Return the places of each bucket, the last layers first; places without params are omitted."""
     sizes = [(place, *_size(entry)) for place, entry in reversed([*enumerate(entries)])]
     sizes = [row for row in sizes if row[1]]
     leaves, total = sum([row[1] for row in sizes]), sum([row[2] for row in sizes])
@@ -149,6 +149,6 @@ def plan(entries: Sequence[Params]) -> list[list[int]]:
 
 
 def _size(entry: Params) -> tuple[int, int]:
-    """Return the number of floating and complex leaves of a layer's params, which may have gradients, and their bytes."""
+    """Return the number of floating and complex leaves of a layer's params, which can have gradients, and their bytes."""
     leaves = [one for one in tree.leaves(entry) if isinstance(one, Tensor) and (one.is_floating_point() or one.is_complex())]
     return len(leaves), sum([leaf.numel() * leaf.element_size() for leaf in leaves])

@@ -1,6 +1,6 @@
 """Shares: the weight of each worker's shard in the value of the whole batch and in its gradient.
 
-For a loss Σ fᵢ ℓᵢ of parts ℓᵢ, on micro-batches j of workers r, with wᵢ = ``weight_of(target)``, and 1 for sums:
+For a loss Σ fᵢ ℓᵢ of parts ℓᵢ, on micro-batches of all workers, with wᵢ = ``weight_of(target)``, or 1 for sums:
 
     sᵢ    = wᵢ / Σ wᵢ                over all micro-batches of all workers; Σ wᵢ is one sum over workers
     value = Σ fᵢ Σ sᵢ ℓᵢ             the inner sum over all micro-batches of all workers
@@ -55,7 +55,7 @@ class Shares:
 
 
 def weights_of(loss: Loss, x: Any, target: Any) -> list[Weight]:
-    """Return the weight of a micro-batch in each part; without a target, its number of rows."""
+    """Return the weight of a micro-batch in each part of the loss; without a target, its number of rows."""
     known = bool(tree.leaves(target))
     return [1.0 if part.reduction == "sum" else part.weight_of(target) if known else rows_of(x) for part in loss.part_list()]
 
@@ -83,8 +83,8 @@ def value_and_gy(loss: Loss, y: Any, target: Any, share: Share, scale: Tensor | 
 def weighed_gy(gy: Any, w: Weight, params: Any) -> tuple[Any, Weight]:
     """Return gy times a weight, and the factor by which the gradients of params must still be multiplied.
 
-    Multiplying gy is cheaper, because params have many more numbers. In half precision the product might be infinite, and a
-    weight of 0 needs exact zeros.
+    Multiplying gy is cheaper than multiplying the gradients of params, which have many more elements. In half precision the
+    product could overflow, and a weight of 0 requires exact zeros.
     """
     if isinstance(w, Tensor) or not w:
         return gy, w
@@ -95,21 +95,21 @@ def weighed_gy(gy: Any, w: Weight, params: Any) -> tuple[Any, Weight]:
 
 
 def _is_nothing(share: Share) -> bool | Tensor:
-    """Return whether a micro-batch has weight 0 in any part; its gy may be NaN."""
+    """Return whether a micro-batch has weight 0 in any part; its gy can be NaN."""
     if all([isinstance(s, Tensor) for s in share]):  # noqa: C419
         return torch.stack([torch.as_tensor(s == 0) for s in share]).all()
     return not any([isinstance(s, Tensor) or s for s in share])  # noqa: C419
 
 
 def _unless(nothing: bool | Tensor, gy: Any) -> Any:
-    """Return a gradient, or zeros in its place."""
+    """Return a gradient, or zeros in its place if ``nothing`` is true."""
     if isinstance(nothing, Tensor):
         return tree.map(lambda g: torch.where(nothing, 0.0, g), gy)
     return tree.map(torch.zeros_like, gy) if nothing else gy
 
 
 def _fitting(share: Weight, y: Any) -> Weight:
-    """Return a share in the precision of the loss of y."""
+    """Return a share in the precision of the loss at y."""
     if not isinstance(share, Tensor):
         return share
     wide = any([leaf.dtype is torch.float64 for leaf in tree.leaves(y)])  # noqa: C419

@@ -1,4 +1,4 @@
-"""Running statistics of several workers: their mean, weighted with the numbers of rows, so that they agree everywhere.
+"""Running statistics of several workers: their mean, weighted by the number of rows, which makes them equal on all workers.
 
 Each worker updates its statistics with its own shard, and the results are averaged in float64. Counters are equal on all workers
 with rows, and stay whole numbers.
@@ -27,11 +27,11 @@ class Averaging:
         self._moving: list[int] | None = None
 
     def learn(self, moving: list[int]) -> None:
-        """Set the leaves of params that change; otherwise the first step finds them."""
+        """Set the leaves of params that change; otherwise the first step determines them."""
         self._moving = moving
 
     def started(self, net: Layer, params: Params, cache: Any, x: Any) -> tuple[Params, Pending | None]:
-        """Return params with statistics updated with this worker's shard, and start their sum, weighted with its rows."""
+        """Return params with statistics updated with this worker's shard, and start their sum, weighted by its number of rows."""
         moved, rows = net.update_stats(params, cache), rows_of(x)
         leaves = self._chosen(moved, params, x)
         if not leaves:

@@ -6,9 +6,9 @@ Worker k has x of mₖ elements per channel, and Σ is over its own elements. Wi
     gβ = Σ gy            gγ = Σ gy x̂                                                     this worker's
     gx = γ r (gy - Σₖ gβ / m - x̂ Σₖ gγ / m)                                              of all workers
 
-The differentiated loss is the sum L = Σₖ Lₖ of the losses whose gradients are the workers' gy; ``data_parallel`` multiplies each
-gy by its worker's share of the batch. y of worker k changes only Lₖ, but x of worker k changes μ and σ² of all workers, so gx
-has the sums over all of them. Each worker has a copy of γ and β: gγ and gβ are the gradients with respect to this copy, and the
+The differentiated loss is L = Σₖ Lₖ, the sum of the losses whose gradients are the workers' gy; ``data_parallel`` multiplies each
+gy by its worker's share of the batch. y of worker k affects only Lₖ, but x of worker k affects μ and σ² on all workers, so gx
+contains sums over all of them. Each worker has a copy of γ and β: gγ and gβ are the gradients with respect to this copy, and the
 step adds up those of all workers, as for every other layer.
 """
 
@@ -63,7 +63,7 @@ class SyncBatchNorm(BatchNorm):
         return None if self.group is None else _group_named(self, self.group)
 
     def workers(self, x: Tensor) -> Workers | None:
-        """Return the workers that share the batch, or ``None`` for one process, or if x has no values.
+        """Return the workers that share the batch, or ``None`` for one process or if x has no values.
 
         Args:
             x: This worker's rows.
@@ -74,7 +74,8 @@ class SyncBatchNorm(BatchNorm):
         if workers.size == 1:
             return None
         if is_transformed_while_tracing():
-            raise value_error(self, "several workers cannot normalize together under vmap or another transform", "one at work")
+            rule = "several workers cannot normalize together under vmap or another transform"
+            raise value_error(self, rule, "an active transform")
         return workers
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Cache]:
@@ -92,7 +93,7 @@ class SyncBatchNorm(BatchNorm):
         mean, var = kernels.channel_moments(x)
         rows = stack_now(workers, torch.cat([mean.new_full((1,), local), mean, var]))
         found = kernels.merged(*torch.split(rows, [1, n, n], 1))
-        # If this worker has two values per channel, the total is at least two. Otherwise all workers check, and all raise.
+        # If this worker has two values per channel, so do all workers together. Otherwise all workers check, and all raise.
         if local < 2 and can_look_at(found[0]) and found[0].item() == 1:
             rule = "the batches of all workers must together have more than one value per channel"
             raise value_error(self, rule, f"x of shape {tuple(x.shape)} here, and one value in all")
@@ -146,11 +147,11 @@ class SyncBatchNorm(BatchNorm):
 
 
 def _is_of_many(cache: Cache) -> bool:
-    """Return whether a cache is that of several workers."""
+    """Return whether a cache is from several workers."""
     return isinstance(cache, tuple) and len(cache) == 4
 
 
-@constant  # Dynamo cannot trace the look-up
+@constant  # Dynamo cannot trace the lookup
 def _group_named(layer: Layer, name: str) -> Any:
     try:
         return process_group_named(name)

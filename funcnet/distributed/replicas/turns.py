@@ -1,7 +1,7 @@
-"""Turns: each layer of a net delivers its gradient as soon as the backward pass has computed it.
+"""Turns: each layer of a net reports its gradient as soon as the backward pass has computed it.
 
-The backward pass runs on the net with a stand-in for each layer with a gradient. The stand-in passes the gradient to a reducer,
-which sends it, and returns a mark instead, which combinators pass on.
+In the backward pass, each layer that has a gradient is replaced with a wrapper. It passes the gradient to a reducer, which sends
+it, and returns a mark instead, which combinators pass on.
 """
 
 from typing import Any, Protocol
@@ -16,20 +16,20 @@ from funcnet.stand_ins import StandIn, stand_in_for
 
 
 class Reducer(Protocol):
-    """Combines the gradients of one worker with those of all."""
+    """Combines the gradients of this worker with those of all others."""
 
     def begin(self, entries: list[Params], weight: Any = None, numbers: Any = None) -> None:
         """Start a backward pass for a net whose layers have these params; see ``AllReduce``."""
 
     def report(self, place: int, gradient: Params) -> None:
-        """Take the finished gradient of the layer at a place, and perhaps send it."""
+        """Accept the finished gradient of the layer at a place, and send it if its bucket is complete."""
 
     def finish(self) -> list[Any]:
         """Wait for all messages; return the gradient of each place, or ``None`` if none was reported."""
 
 
 class Sent:
-    """The mark of a gradient that a reducer has."""
+    """A mark for a gradient that has been passed to a reducer."""
 
     __slots__ = ()
 
@@ -52,7 +52,7 @@ class Reporting(StandIn):
 
 
 class Turns:
-    """The backward pass of a net in which a reducer gets the gradient of each layer in turn."""
+    """The backward pass of a net that passes the gradient of each layer to a reducer in turn."""
 
     def __init__(self, net: Layer) -> None:
         self.net = self._with_turns(net)
@@ -88,7 +88,7 @@ class Turns:
         """
         self._reducer, self._entries = reducer, self.places.entries(params)
         self._earlier = None if earlier is None else self.places.entries(earlier)
-        layers = zip(self._entries, self.places.layers, strict=True)  # a frozen one reports nothing, so nothing waits for it
+        layers = zip(self._entries, self.places.layers, strict=True)  # a frozen layer reports nothing, so nothing waits for it
         reducer.begin([entry if isinstance(layer, Reporting) else () for entry, layer in layers], **more)
         found = self.places.entries(self.net.grads(params, cache, gy))
         summed = reducer.finish()

@@ -1,4 +1,4 @@
-"""The whole batch: the value and the gradient of all workers together, from the shard of each."""
+"""The whole batch: the value and the gradient over all workers' shards."""
 
 from typing import Any
 
@@ -56,9 +56,9 @@ class WholeBatch:
     def _by_weight(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Grads, Cache]:
         """Multiply value and gradient by the weight of the shard, and divide the sums by the sum of weights.
 
-        The gradient of y is multiplied, which is less work; in half precision it is the gradients of params.
+        Usually the gradient of y is multiplied, which is less work; in half precision the gradients of params are.
 
-        Value and weight are sent with the gradients: the step of a small net is one collective.
+        Value and weight are sent with the gradients, so that the step of a small net needs only one collective.
         """
         net, turns = self._of_shard(x)
         y, cache = net.apply(params, x, *self._keys(rng, 1))
@@ -75,9 +75,9 @@ class WholeBatch:
         return value, grads, self._averaged(moved, statistics, cache)
 
     def _by_shares(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Tensor, Grads, Cache]:
-        """Sum the weights first, because each part of a loss and each micro-batch has its own.
+        """Sum the weights first, because they differ between parts of a loss and micro-batches.
 
-        Norms over several workers mix gradients in the backward pass, so these must have their weights before; and clipping
+        Synchronized norms mix the workers' gradients in the backward pass, so gradients must be weighted before. Clipping also
         needs the gradients of the whole batch.
         """
         batches = self._micro_batches(x, target)
@@ -95,19 +95,19 @@ class WholeBatch:
             if len(values) < len(batches):
                 grads = tree.map(in_single, net.grads(params, cache, gy))
                 earlier = grads if earlier is None else tree.add(earlier, grads)
-                cache = gy = None  # only one micro-batch's at a time
+                cache = gy = None  # keep only one micro-batch's in memory
         sums = sum_of_values(values, self.workers)
         moved, statistics = self._started(net, params, cache, x)
         grads = turns.grads(self.reducer, params, cache, gy, earlier=earlier)
         return value_of(self.loss, sums.wait(), value), grads, self._averaged(moved, statistics, cache)
 
     def _micro_batches(self, x: Any, target: Any) -> list[tuple[Any, Any]]:
-        """Cut the shard; if norms need all workers at the same time, into as many micro-batches as the others."""
+        """Cut the shard into micro-batches; if norms need all workers at the same time, into as many as the others."""
         exactly = self._is_synced
         return self.one.micro_batches(x, target, exactly=exactly) if isinstance(self.one, Accumulated) else [(x, target)]
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        """Return params with the statistics of all workers; an optimizer may have changed the rest since ``scaled``."""
+        """Return params with the statistics of all workers; an optimizer can have changed the other leaves since ``scaled``."""
         return params if self._averaging is None else self._averaging.put(params, cache)
 
     def _keys(self, rng: Any, count: int) -> list[Any]:

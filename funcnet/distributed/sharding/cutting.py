@@ -1,7 +1,7 @@
 """Cutting: the rows of each leaf that each worker holds.
 
     "elements"   worker r of n has rows ⌈N / n⌉ r to ⌈N / n⌉ (r + 1) of N, as with ``torch.chunk`` and DTensor's ``Shard(0)``
-    "leaves"     one worker has all rows: from the largest leaf down, each is given to the worker that holds least
+    "leaves"     one worker has all rows: from the largest leaf down, each is assigned to the worker that has least so far
 
 A piece has all axes of its leaf, and a worker without rows of a leaf has ``None``. Leaves that optimizers do not update, such as
 counters, are not cut: every worker has them, and its optimizer gets ``None``.
@@ -54,7 +54,7 @@ class Cut(NamedTuple):
 
 
 def cuts(leaves: Sequence[Any], scopes: Sequence[str], size: int) -> list[Cut | None]:
-    """Return the cut of each leaf, or ``None`` for one that is not cut."""
+    """Return the cut of each leaf, or ``None`` for leaves that are not cut."""
     found: list[Cut | None] = [None] * len(leaves)
     whole: list[int] = []
     for i, (leaf, scope) in enumerate(zip(leaves, scopes, strict=True)):
@@ -71,7 +71,7 @@ def cuts(leaves: Sequence[Any], scopes: Sequence[str], size: int) -> list[Cut | 
 
 
 def row_count(leaf: Tensor) -> int:
-    """Return the number of rows of a leaf; it is 1 without axes, and also for an empty leaf, which belongs to a worker too."""
+    """Return the number of rows of a leaf; 1 for a leaf without axes and for an empty leaf, which also belongs to a worker."""
     return max(1, leaf.shape[0]) if leaf.dim() else 1
 
 

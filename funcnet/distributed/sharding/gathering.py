@@ -1,7 +1,7 @@
-"""Gathering: each layer gets its whole params in turn, in the forward and in the backward pass, and releases them.
+"""Gathering: each layer gets its whole params in turn, in the forward and in the backward pass, and then releases them.
 
-The net is run with a stand-in for each layer with params. The params of a few layers, a group, are gathered in one flat tensor.
-One group is in memory while the next one is being gathered: the order is that of the previous step.
+Each layer with params is replaced with a wrapper. The params of a few layers, a group, are gathered in one flat tensor. One group
+is in memory while the next is being gathered, in the order of the previous step.
 """
 
 from typing import Any
@@ -23,10 +23,10 @@ Leaves = list[Any]
 
 
 class Gathering(Reporting):
-    """A layer that computes with its whole params, whatever pieces it is given."""
+    """A layer that computes with its whole params, whichever pieces it gets."""
 
     dtypes: tuple[torch.dtype, ...]
-    """The dtypes of the casts around the layer, the outermost first."""
+    """The dtypes of the casts around the layer, outermost first."""
     turns: "GatheringTurns"
 
     @property
@@ -35,7 +35,7 @@ class Gathering(Reporting):
 
     @property
     def has_running_stats(self) -> bool:
-        """Always true: batch norm changes nothing for a shard without rows, but whole statistics must be returned even then."""
+        """Always true: for a shard without rows batch norm updates nothing, but must return whole statistics."""
         return True
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
@@ -84,7 +84,7 @@ class Groups:
 
 
 class Order:
-    """The order in which groups are needed: that of the previous step, which is the same on all workers."""
+    """The order in which groups are expected: that of the previous step, which is the same on all workers."""
 
     def __init__(self) -> None:
         self._before: list[int] = []
@@ -96,7 +96,7 @@ class Order:
         self._is_as_before = True
 
     def next_after(self, group: int) -> int | None:
-        """Note that a group is needed now, and return the next expected one."""
+        """Record that a group is needed now, and return the next expected group."""
         i = len(self._now)
         self._now.append(group)
         self._is_as_before = self._is_as_before and i < len(self._before) and self._before[i] == group
@@ -108,7 +108,7 @@ class Order:
 
 
 class Gather:
-    """The whole params of some places while they are gathered: one collective for each dtype and device."""
+    """The whole params of some places while they are being gathered, with one collective per dtype and device."""
 
     def __init__(self, workers: Workers, entries: dict[int, Params], layouts: list[list[Layout | None]]) -> None:
         self._entries = entries
@@ -163,7 +163,7 @@ class GatheringTurns(Turns):
         self._current, self._held, self._pieces, self._ahead, self._statistics = -1, {}, [], None, {}
 
     def whole(self, place: int, params: Params) -> Params:
-        """Return the whole params of a place; the given ones if there is nothing to gather."""
+        """Return the whole params of a place; ``params`` itself if there is nothing to gather."""
         group = self._groups.group_of.get(place)
         if group is None:
             return params
@@ -186,7 +186,7 @@ class GatheringTurns(Turns):
         return Gather(self._workers, entries, self._groups.layouts)
 
     def _cast(self, place: int) -> Params:
-        """Return the pieces of a place in the dtype of its layer's computation, which halves the messages of half precision."""
+        """Return the pieces of a place in the dtype of its layer's computation; half precision halves the messages."""
         entry, layer = self._pieces[place], self.places.layers[place]
         for dtype in layer.dtypes if isinstance(layer, Gathering) else ():
             entry = tree.cast(entry, dtype)

@@ -1,7 +1,7 @@
 """Layouts: the positions of a leaf's rows on the workers, and in the flat tensors that are sent.
 
 Worker r of n has the rows ⌈N / n⌉ r to ⌈N / n⌉ (r + 1) of N, as with ``torch.chunk``. In a message every piece has ⌈N / n⌉ rows,
-padded with zeros. The pieces of many leaves are then side by side, and the stacked rows of all workers are the whole leaf.
+padded with zeros. The pieces of several leaves are concatenated, and stacking the rows of all workers gives the whole leaves.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Layout(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """The rows of the longest piece."""
+        """The number of rows of the longest piece."""
         return ceil(self.shape[self.axis] / self.workers)
 
     @property
@@ -36,12 +36,12 @@ class Layout(NamedTuple):
         return [size for axis, size in enumerate(self.shape) if axis != self.axis]
 
     def flat(self, piece: Tensor) -> list[Tensor]:
-        """Return a piece as flat tensors: its numbers, and the padding."""
+        """Return a piece as flat tensors: its elements, and the padding."""
         own = _rows_first(piece, self.axis).reshape(-1)
         return [own] if own.numel() == self.length else [own, own.new_zeros(self.length - own.numel())]
 
     def whole(self, sent: Tensor) -> Tensor:
-        """Return the whole leaf from the pieces of all workers, a matrix with a row for each."""
+        """Return the whole leaf from the pieces of all workers, a matrix with a row for each worker."""
         rows = sent.reshape(self.workers * self.rows, *self._rest)[: self.shape[self.axis]]
         return (rows.movedim(0, self.axis) if self.axis else rows).contiguous()
 

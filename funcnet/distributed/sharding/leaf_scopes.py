@@ -1,7 +1,7 @@
 """Scopes of leaves: how much of a leaf an optimizer needs, and its choices by path and shape, made once from whole params.
 
-    "elements"    the step of a number depends only on its own gradient and moments: the leaf may be cut anywhere
-    "leaves"      the step depends on the whole leaf: a worker has all of it or nothing
+    "elements"    the step of an element depends only on its own gradient and moments: the leaf can be cut anywhere
+    "leaves"      the step depends on the whole leaf: a worker has all of the leaf or nothing
 
 An optimizer's choices by shape, such as a mask, must not depend on the cuts of leaves.
 """
@@ -23,7 +23,7 @@ ELEMENTS, LEAVES = "elements", "leaves"
 
 
 def leaf_scopes(part: Any, params: Params) -> list[str]:
-    """Return the scope of each leaf of params, ``None`` leaves too, for an optimizer: ``"elements"`` or ``"leaves"``."""
+    """Return the scope, ``"elements"`` or ``"leaves"``, of each leaf of params, including ``None``, for an optimizer."""
     if isinstance(part, ByPath):
         return _of_groups(part, params)
     inner = [*part.transforms, part.optimizer] if isinstance(part, Chain) else [getattr(part, "optimizer", None)]
@@ -51,12 +51,12 @@ def _own_scope(part: Optimizer | GradientTransform) -> str:
     if isinstance(part, Chain) or is_over_all(part) or isinstance(part, AddDecayedWeights):
         return ELEMENTS
     if is_by_place(part):
-        return LEAVES  # noise is drawn for a whole leaf
+        return LEAVES  # noise is sampled for a whole leaf
     return ELEMENTS if hasattr(part, "optimizer") else part.acts_on
 
 
 def on_whole(part: Any, params: Params) -> Any:
-    """Return the optimizer with its choices fixed for the given params: masks and groups become lists of paths."""
+    """Return the optimizer with its choices fixed for the given params: masks and groups are replaced with lists of paths."""
     if isinstance(part, tuple):
         return tuple([on_whole(one, params) for one in part])
     if isinstance(part, ByPath):

@@ -1,8 +1,8 @@
-"""Matrices: leaves in a message, a tensor of one dtype with a row for each worker.
+"""Matrices: leaves in a message, which is a tensor of one dtype with a row for each worker.
 
     row r    worker r's pieces of all leaves, one after the other, and zeros up to the length of the longest row
 
-The sum of a row over all workers is the gradient that its worker needs, and the stacked rows of all workers are whole leaves.
+Summing row r over all workers gives the gradient that worker r needs, and stacking the rows of all workers gives whole leaves.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from funcnet.distributed.sharding.cutting import Cut
 from funcnet.kernels.optim import write_each
 
 WASTE = 2
-"""Most numbers that a matrix should have for each number of its leaves; above it, sums for all workers are cheaper."""
+"""The largest useful ratio of a matrix's elements to those of its leaves; above it, sums for all workers are cheaper."""
 
 
 class Matrix:
@@ -28,7 +28,7 @@ class Matrix:
 
     @property
     def is_wasteful(self) -> bool:
-        """Whether most of it is zeros, because one worker has most of the leaves."""
+        """Whether the matrix is mostly zeros, because one worker has most of the leaves."""
         return self.width * self.size > WASTE * self.numbers
 
     def of_wholes(self, wholes: Sequence[Tensor], numbers: Tensor | None = None) -> Tensor:

@@ -1,9 +1,9 @@
-"""Sharded optimizers: each worker has only the state of its pieces of the params, and updates them.
+"""Sharded optimizers: each worker has only the state for its pieces of the params, and updates these pieces.
 
-    pᵣ, sᵣ ← the step of ``optimizer`` from pᵣ with gᵣ      pᵣ, gᵣ, sᵣ the pieces of worker r
-    p ← the pieces of all workers                           gathered in a few flat tensors
+    pᵣ, sᵣ ← optimizer(pᵣ, gᵣ, sᵣ)      for the pieces pᵣ, gᵣ and sᵣ of worker r
+    p ← all pᵣ                          gathered in a few flat tensors
 
-``shard_plans`` defines the rows of each worker and their messages, ``over_workers`` the quantities of all gradients together.
+``shard_plans`` defines the rows of each worker and their messages, ``over_workers`` computes quantities of all gradients.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,20 +34,20 @@ def _can_be_sharded(value: Any, attribute: Any, got: Any) -> None:
     evaluating = [part for part in parts(got) if isinstance(part, EvaluatingOptimizer)]
     if evaluating:
         rule = (
-            "an optimizer that asks for several gradients must be around it, SAM(shard_optimizer(opt)), and LBFGS has no pieces"
+            "an optimizer that evaluates several gradients must wrap it, as in SAM(shard_optimizer(opt)); LBFGS cannot be sharded"
         )
         raise value_error("shard_optimizer", rule, repr(evaluating[0]))
     if any([getattr(part, "donated", False) for part in parts(got)]):  # noqa: C419
-        raise value_error("shard_optimizer", "the optimizer must not be donated itself; donate the whole", repr(got))
-    over_workers(got, Workers(None, 0, 2))  # refuses parts without a rule for several workers
+        raise value_error("shard_optimizer", "the inner optimizer must not be donated; donate the sharded optimizer", repr(got))
+    over_workers(got, Workers(None, 0, 2))  # raises for parts without a rule for several workers
 
 
 @frozen
 class ShardedOptimizer(Optimizer):
-    """An optimizer whose state is divided among workers; made by ``shard_optimizer``.
+    """An optimizer whose state is divided among workers; created with ``shard_optimizer``.
 
-        pᵣ, sᵣ ← the step of ``optimizer`` from pᵣ with gᵣ      pᵣ, gᵣ, sᵣ the pieces of worker r
-        p ← the pieces of all workers
+        pᵣ, sᵣ ← optimizer(pᵣ, gᵣ, sᵣ)      for the pieces pᵣ, gᵣ and sᵣ of worker r
+        p ← all pᵣ
 
     Args:
         optimizer: The optimizer that steps the pieces.
@@ -112,7 +112,7 @@ class ShardedOptimizer(Optimizer):
         return self._gathered(plan, new, params, has_gradient, writes=self.donated), Pieces(after, state.rows)
 
     def _gradients(self, plan: Plan, grads: Tree, params: Params) -> Tree:
-        """Return this worker's pieces of the gradients, unless a reducer has already made them."""
+        """Return this worker's pieces of the gradients, which a reducer may already have computed."""
         if self.takes_pieces:
             rows = zip(plan.cuts, flatten_together(plan.whole, grads)[1], strict=True)
             own = [g if g is not None and cut is not None and cut.rows[plan.workers.rank][1] else None for cut, g in rows]
@@ -120,7 +120,7 @@ class ShardedOptimizer(Optimizer):
         for i, (cut, p, g) in enumerate(zip(plan.cuts, *flatten_together(params, grads), strict=True)):
             if g is not None and (cut is None or not isinstance(g, Tensor) or g.shape != p.shape):
                 path, _ = [*named_leaves("", params)][i]
-                rule = f"what params has, {describe(p)}" if cut else f"None, where params has {describe(p)}"
+                rule = f"the same as params, {describe(p)}" if cut else f"None, where params has {describe(p)}"
                 raise value_error(self, f"grads must have at {path!r} {rule}", describe(g))
         return plan.pieces(grads)
 
@@ -182,27 +182,27 @@ def _made(optimizer: Optimizer, group: Any, donated: bool, takes_pieces: bool) -
 
 
 def shard_optimizer(opt: Optimizer, group: Any = None) -> ShardedOptimizer:
-    """Divide the state of an optimizer among workers: each has the state of its pieces of the params, and updates them.
+    """Divide the state of an optimizer among workers: each has the state for its pieces of the params, and updates these pieces.
 
-        pᵣ, sᵣ ← the step of ``opt`` from pᵣ with gᵣ      pᵣ, gᵣ, sᵣ the pieces of worker r
-        p ← the pieces of all workers
+        pᵣ, sᵣ ← opt(pᵣ, gᵣ, sᵣ)      for the pieces pᵣ, gᵣ and sᵣ of worker r
+        p ← all pᵣ
 
         opt = distributed.shard_optimizer(fn.AdamW(1e-3))
         step = distributed.data_parallel(fn.train_step(net, loss, opt))
         state = opt.init(params)
 
-    The memory of the state, and the time of the step, are those of one process divided by the number of workers. Params are whole
-    on every worker. Under ``data_parallel`` each worker gets only the sum of its pieces of the gradients, in the same buckets and
-    equally early; the new params are gathered after the step, with a second collective for each dtype. In a custom loop, pass
-    ``update`` whole gradients that agree on all workers.
+    The memory of the state, and the time of the update, are those of one process divided by the number of workers. Params are
+    whole on every worker. Under ``data_parallel`` each worker gets only the sum of its pieces of the gradients, in the same
+    buckets and as early; the new params are gathered after the step, with a second collective for each dtype. In a custom loop,
+    pass ``update`` whole gradients that are equal on all workers.
 
     Leaves are cut along axis 0, as with ``torch.chunk``. If ``opt`` acts on whole leaves, as ``Muon``, ``LAMB`` and ``Adafactor``
     do, each leaf belongs to one worker, and the largest leaves are assigned first. Norms for clipping, the decisions of
     ``SkipNonFinite`` and ``LossScale``, and the sums of ``Prodigy`` cover all workers. Masks and the groups of ``by_path`` are
     chosen from whole leaves. The steps equal those of ``opt`` up to rounding.
 
-    ``opt`` may be any chain, group or wrapper. Other optimizers may wrap the result, as in ``SAM(shard_optimizer(opt))`` and
-    ``Averaged(shard_optimizer(opt), EMA())``: their own trees are whole, and they get whole gradients. Every worker calls
+    ``opt`` can be any chain, group or wrapper. Other optimizers can wrap the result, as in ``SAM(shard_optimizer(opt))`` and
+    ``Averaged(shard_optimizer(opt), EMA())``: their own trees are whole, and they get whole gradients. Every worker must call
     ``eval_params``, which gathers averages.
 
     Args:
@@ -211,15 +211,15 @@ def shard_optimizer(opt: Optimizer, group: Any = None) -> ShardedOptimizer:
 
     State:
         ``Pieces(tree, rows)``: ``tree`` is the state of ``opt`` for this worker's pieces, with ``None`` for leaves without a
-        piece; ``rows`` are the marks of their rows. ``distributed.save`` writes it under the names of a single process.
+            piece; ``rows`` are the marks of their rows. ``distributed.save`` writes it under the same names as a single process.
 
     Returns:
         The sharded optimizer.
 
     Raises:
-        ValueError: If there is no process group; if ``opt`` is no optimizer, is already donated, evaluates several gradients, or
-            has a part that acts on all gradients together without a rule for several workers; from ``update``, as for ``opt``,
-            and if gradients differ from params in form, with the path.
+        ValueError: If there is no process group; if ``opt`` is not an optimizer, is already donated, evaluates several gradients,
+            or has a part that acts on all gradients together and has no rule for several workers; from ``update``, as for
+            ``opt``, and if gradients do not match params, with the path.
 
     References:
         Rajbhandari et al. 2020, "ZeRO: Memory optimizations toward training trillion parameter models", sections 5.1 and 5.2.

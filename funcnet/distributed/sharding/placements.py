@@ -10,7 +10,7 @@ from funcnet.kernels.sharding_rules import register_sharding_rules
 register_sharding_rules()
 
 StridedShard = _StridedShard
-"""torch's placement for an axis that is divided in stretches, each of which has a piece on every worker."""
+"""Torch's placement for an axis that is divided in stretches, each of which has a piece on every worker."""
 
 WHOLE = Replicate()
 

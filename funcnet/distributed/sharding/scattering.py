@@ -1,4 +1,4 @@
-"""Scattering: the gradients of several layers in one flat tensor, of which each worker gets the sum of its own pieces."""
+"""Scattering: the gradients of several layers in one flat tensor; each worker gets the sum of its own pieces."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from funcnet.precision import in_single, rounded
 
 
 class ReduceScatter(AllReduce):
-    """A reducer that gives every worker its pieces of the sum; undivided leaves get the whole sum.
+    """A reducer that returns to every worker its pieces of the sum, and the whole sum for undivided leaves.
 
     Args:
         workers: The workers.
-        buckets: The places whose gradients are sent together, those of the last layers first.
+        buckets: The places whose gradients are sent together, the last layers first.
         layouts: The layouts of the leaves of each place, ``None`` for an undivided leaf.
     """
 

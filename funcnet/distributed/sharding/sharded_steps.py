@@ -1,4 +1,4 @@
-"""Steps on divided params: each worker has its pieces of params, gradients and state, and updates them.
+"""Steps on divided params: each worker has its pieces of params, gradients and state, and updates its pieces.
 
 params (DTensors) → pieces → forward and backward, whole params layer by layer → pieces of gradients → update of pieces → DTensors
 """
@@ -77,7 +77,7 @@ def _layout(path: str, leaf: Any, workers: Workers) -> Layout | None:
 
 
 class ShardedBatch(WholeBatch):
-    """The value and the gradient of the whole batch, for params and gradients of which this worker has pieces."""
+    """The value and the gradient of the whole batch, for params and gradients that are divided in pieces."""
 
     turns: GatheringTurns
 
@@ -148,7 +148,7 @@ def _groups(places: Places, division: Division, moved: list[int]) -> Groups:
 
 
 class ShardedStep:
-    """A step that takes DTensors, and returns DTensors of the new params and state."""
+    """A step from DTensors to DTensors of the new params and state."""
 
     def __init__(self, step: Any, workers: Workers) -> None:
         self.step, self.workers = step, workers
@@ -184,7 +184,7 @@ class ShardedStep:
         return lambda params, x, target, rng=None: whole.scaled(params, x, target, rng, None)
 
     def _counted(self, division: Division) -> Tree:
-        """Return the leaves that this worker counts in a norm; undivided ones are counted by the first worker."""
+        """Return the leaves that this worker counts in a norm; undivided leaves are counted by the first worker."""
         counts = [layout is not None or self.workers.rank == 0 for layout in division.layouts]
         if all(layout is not None for layout, one in zip(division.layouts, division.floating, strict=True) if one):
             return None
@@ -198,9 +198,9 @@ def _like(trees: Tree, pieces: Tree) -> Tree:
 
 
 def _require_elementwise(opt: Optimizer) -> None:
-    """Refuse an optimizer that needs whole leaves, because a worker only has pieces, or divides its state itself."""
+    """Reject an optimizer that needs whole leaves, since a worker has only pieces, or that divides its state itself."""
     if isinstance(opt, ShardedOptimizer):
-        rule = "params divided by shard divide the optimizer's state too; leave shard_optimizer out"
+        rule = "params divided by shard divide the optimizer's state too; remove shard_optimizer"
         raise value_error("data_parallel", rule, repr(opt))
     for part in parts(opt, given=True):
         if isinstance(part, (AddNoise, AddPrivacyNoise)):
@@ -212,7 +212,7 @@ def _require_elementwise(opt: Optimizer) -> None:
 
 
 def require_mesh(params: Params, workers: Workers) -> None:
-    """Refuse DTensors that are not on a one-dimensional mesh of the same workers."""
+    """Reject DTensors that are not on a one-dimensional mesh of the same workers."""
     ranks = dist.get_process_group_ranks(workers.group or dist.group.WORLD)
     for path, leaf in tree.names(params).items():
         if isinstance(leaf, DTensor) and (leaf.device_mesh.ndim != 1 or leaf.device_mesh.mesh.tolist() != ranks):

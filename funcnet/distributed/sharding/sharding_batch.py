@@ -19,7 +19,7 @@ from funcnet.transforms.accumulation import Accumulated
 
 
 class ShardReducer(AllReduce):
-    """A reducer that gives each worker its pieces of the sum; an empty tensor for a leaf without rows here."""
+    """A reducer that returns to each worker its pieces of the sum; an empty tensor for a leaf without rows here."""
 
     plan: Plan
     numbers_of: list[list[int]]
@@ -42,7 +42,7 @@ class ShardReducer(AllReduce):
         return Sent(leaves, [matrix], scatter_sum(self.workers, self._rows(matrix, leaves, dtype)))
 
     def _rows(self, matrix: Matrix, leaves: list[tuple[int, int]], dtype: torch.dtype) -> Tensor:
-        """Return the matrix of some leaves, which are then released; the numbers are sent at the end of each row."""
+        """Return the matrix of some leaves, and release them; the additional numbers are at the end of each row."""
         if len(leaves) == 1 and (self.numbers is None or self._sent) and matrix.cuts[0].is_even:
             return self._of_one(*leaves[0])
         numbers = None if self.numbers is None or self._sent else self.numbers.to(dtype)

@@ -27,8 +27,8 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         p = softmax f(x)        probability of each class, y (N,)
         p = σ(f(x))             probability of each label, y (N, L) of 0 and 1
 
-    float32 arrays are computed in float32 and all others in float64, as in scikit-learn's own estimators. The fields of values
-    are parameters too, such as ``optimizer__lr``, ``loss__label_smoothing`` or ``net__0__out_features``.
+    float32 arrays are computed in float32 and all others in float64, as in scikit-learn's own estimators. The fields of net, loss
+    and optimizer are parameters too, such as ``optimizer__lr``, ``loss__label_smoothing`` or ``net__0__out_features``.
 
     Args:
         net: A net with one output for each class or label, whose sizes may be ``None``; or a function (n_features, n_outputs) →
@@ -37,20 +37,21 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         loss: The loss, by default ``CrossEntropy()``, or ``BCEWithLogits()`` for several labels. ``BCE``, ``BCEWithLogits`` and
             ``Focal`` classify two classes with one output.
         optimizer: The optimizer, by default ``Adam()``.
-        epochs: Number of epochs; ``early_stopping`` and callbacks may stop earlier.
+        epochs: Number of epochs; ``early_stopping`` and callbacks can stop earlier.
         batch_size: Number of rows in a batch.
-        drop_last: Whether to leave out a smaller last batch of an epoch; ``BatchNorm1d`` cannot use one with a single row.
+        drop_last: Whether to drop the last batch of an epoch if it is smaller; ``BatchNorm1d`` cannot use a single row.
         key: A key or an int seed, which determines everything random: equal keys give equal bits.
-        random_state: A seed or ``RandomState`` that replaces ``key``; scikit-learn's ensembles set another one for each member.
+        random_state: A seed or ``RandomState`` that replaces ``key``; scikit-learn's ensembles set a different one for each
+            member.
         early_stopping: Whether to set rows aside, to stop when their loss has not improved for ``patience`` epochs, and to keep
-            the best params; or an ``EarlyStopping``, which may monitor a metric.
+            the best params; or an ``EarlyStopping``, which can monitor a metric.
         patience: Number of epochs without improvement before ``early_stopping=True`` stops.
         validation_fraction: Fraction of the rows set aside with ``early_stopping``; the class proportions are kept.
-        metrics: Metrics for the history, as in ``fit``, measured on the validation rows, or on all rows without any. They ignore
-            weights.
+        metrics: Metrics for the history, as in ``fit``, measured on the validation rows if there are any, else on all rows. They
+            ignore weights.
         callbacks: Callbacks of ``fit``.
         warm_start: Whether ``fit`` continues from the params and the optimizer state of the previous call.
-        dtype: dtype of the computation, or ``None`` for that of X. Integer dtypes serve nets that begin with an ``Embedding``;
+        dtype: dtype of the computation, or ``None`` for that of X. Integer dtypes are for nets that begin with an ``Embedding``;
             params then have torch's default dtype.
         device: Device of params and computation, by default the CPU.
         progress: Progress display, as in ``fit``.
@@ -68,8 +69,9 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         feature_names_in_: Names of the columns of X, for a data frame.
 
     Raises:
-        ValueError: If a parameter has another type, the net has another number of outputs, the output rows of a sequence net
-            depend on each other, scikit-learn's checks refuse the data (as for NaN), or a continued training meets new labels.
+        ValueError: If a parameter has the wrong type, the net has the wrong number of outputs, the output rows of a sequence net
+            depend on each other, scikit-learn's checks reject the data (for example NaN), or a continued training gets new
+            labels.
         TypeError: If X is sparse.
         FloatingPointError: If the loss or the params become non-finite; scaled inputs or a smaller learning rate help.
 
@@ -122,7 +124,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             X: Inputs (N, n_features).
             y: Labels (N,), or (N, L).
             classes: All classes; required in the first call, except for several labels.
-            sample_weight: Weights (N,), which are not rescaled.
+            sample_weight: Weights (N,), which are not normalized.
 
         Raises:
             ValueError: If ``classes`` is missing in the first call, or as in ``fit``.
@@ -131,11 +133,11 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
             rule = "class_weight must be a dict or None, because one call does not see all rows"
             raise value_error("Classifier.partial_fit", rule, repr(self.class_weight))
         if classes is None and not hasattr(self, "_training") and type_of_target(y) != "multilabel-indicator":
-            raise value_error("Classifier.partial_fit", "classes must hold all classes in the first call", "None")
+            raise value_error("Classifier.partial_fit", "classes must contain all classes in the first call", "None")
         return self._partial_fit(X, y, sample_weight, classes=None if classes is None else _distinct(classes))
 
     def decision_function(self, X: Any) -> Any:
-        """Return the logits (N, n_classes); for two classes, the logit of the second against the first, (N,).
+        """Return the logits (N, n_classes); for two classes, the logit of the second relative to the first, (N,).
 
         Args:
             X: Inputs (N, n_features).
@@ -147,7 +149,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         return y[:, 0] if y.shape[1] == 1 else y[:, 1] - y[:, 0]
 
     def predict(self, X: Any) -> Any:
-        """Return the most probable class of each row, (N,); for several labels, 0 or 1 for each, (N, L).
+        """Return the most probable class of each row, (N,); for several labels, 0 or 1 for each label, (N, L).
 
         Args:
             X: Inputs (N, n_features).
@@ -158,7 +160,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         return self.classes_[logits.argmax(1) if logits.ndim == 2 else (logits > 0).astype(np.int64)]
 
     def predict_proba(self, X: Any) -> Any:
-        """Return the probabilities (N, n_classes), whose rows sum to 1; for several labels, those of each label, (N, L).
+        """Return the probabilities (N, n_classes), whose rows sum to 1; for several labels, the probability of each, (N, L).
 
         Args:
             X: Inputs (N, n_features).
@@ -184,12 +186,14 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         check_classification_targets(rows.y)
         several = rows.y.ndim == 2
         if several and type_of_target(rows.y) != "multilabel-indicator":
-            raise value_error("Classifier", "y must hold one label a row, or 0 and 1 for several", f"{type_of_target(rows.y)} y")
+            rule = "y must have one label per row, or 0 and 1 for several labels"
+            raise value_error("Classifier", rule, f"{type_of_target(rows.y)} y")
         known: Any = classes if classes is not None else None if fresh else self.classes_
         rows = rows.times(self._class_weights(rows, known))
         found = np.arange(rows.y.shape[1]) if several else np.unique(rows.y)
         if not fresh and (several != self._multilabel or not np.array_equal(known, self.classes_)):
-            raise value_error("Classifier", f"a training continues with its classes, {_listed(self.classes_)}", _listed(known))
+            rule = f"continued training must use the same classes, {_listed(self.classes_)}"
+            raise value_error("Classifier", rule, _listed(known))
         known = found if known is None or several else known
         if not np.isin(found, known).all():
             rule = f"labels must be among classes, {_listed(known)}"
@@ -224,7 +228,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         if self._multilabel or not is_binary(self._loss()):
             return len(self.classes_)
         if len(self.classes_) > 2:
-            rule = f"loss={self._loss()!r} needs two classes, or several labels a row; CrossEntropy() takes more classes"
+            rule = f"loss={self._loss()!r} needs two classes, or several labels per row; CrossEntropy() supports more classes"
             raise value_error("Classifier", rule, f"{len(self.classes_)} classes")
         return 1
 
@@ -238,12 +242,12 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
 
 
 def _distinct(labels: Any) -> Any:
-    """Return the distinct labels in order."""
+    """Return the distinct labels, sorted."""
     try:
         return np.unique(labels)
     except TypeError:
         kinds = sorted({type(label).__name__ for label in np.ravel(labels)})
-        raise value_error("Classifier", "labels must be of one kind, which has an order", ", ".join(kinds)) from None
+        raise value_error("Classifier", "labels must be of one sortable type", ", ".join(kinds)) from None
 
 
 def _listed(classes: Any) -> str:

@@ -1,6 +1,6 @@
-"""The base class of the estimators: a training with ``fit``, from scikit-learn's arrays to params.
+"""The base class of the estimators, which train a net on scikit-learn's arrays with ``fit``.
 
-Rows of weight 0 are left out, so whole-number weights are equivalent to repeated rows.
+Rows of weight 0 are omitted, so integer weights are equivalent to repeated rows.
 """
 
 import math
@@ -38,7 +38,7 @@ from funcnet.random.keys import Key, as_key
 
 
 class Training(NamedTuple):
-    """The state of a training, with everything needed to continue it; ``given`` is its initial parameter ``net``."""
+    """The state of a training, with everything needed to continue it; ``given`` is the parameter ``net`` at the start."""
 
     given: Any
     loss: Loss
@@ -53,7 +53,7 @@ class Training(NamedTuple):
 
     @property
     def precision(self) -> torch.dtype:
-        """The dtype of params and outputs; it is floating even if x has integers."""
+        """The dtype of params and outputs; floating even if x has integers."""
         return self.dtype if self.dtype.is_floating_point else torch.get_default_dtype()
 
 
@@ -101,11 +101,11 @@ class Estimator(ValueParameters):
 
     @abstractmethod
     def _default_loss(self) -> Loss:
-        """Return the default loss, after the targets are learned."""
+        """Return the default loss; called after ``_learned``."""
 
     @abstractmethod
     def _learned(self, rows: Rows, fresh: bool, classes: Any = None) -> Rows:
-        """Learn the facts about y that predictions need, or compare y with them; return rows with numeric y and all weights."""
+        """Store the properties of y that predictions need, or compare y with them; return rows with numeric y and all weights."""
 
     @abstractmethod
     def _target(self, y: Any, training: Training) -> Tensor:
@@ -128,7 +128,7 @@ class Estimator(ValueParameters):
         return self.history_["loss"]
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train on the rows of X, with new params, or with the current ones if ``warm_start`` is set.
+        """Train on the rows of X, with new params, or with the current params if ``warm_start`` is set.
 
         Args:
             X: Inputs (N, n_features), or (N, ...) for nets that accept them.
@@ -150,7 +150,7 @@ class Estimator(ValueParameters):
 
     @contextmanager
     def _restored_if_it_fails(self) -> Iterator[None]:
-        """Restore all attributes if a training fails, so that params, classes and columns stay consistent."""
+        """Restore all attributes if training fails, so that params, classes and columns stay consistent."""
         before = dict(self.__dict__)
         try:
             yield
@@ -192,7 +192,7 @@ class Estimator(ValueParameters):
         self.n_iter_ = len(training.history["epoch"])
 
     def _started(self, rows: Rows) -> Training:
-        """Return a training before its first step, with the params of ``fit`` for the same key, in the precision of x."""
+        """Return a new training, with the params that ``fit`` initializes from the same key, in the precision of x."""
         dtype: Any = dtype_of(self, rows.x)
         x, key = self._tensor(rows.x[:2], dtype), self._seed()
         net, shape_of_y = sized_net(self.net, x, self._outputs(), type(self).__name__)
@@ -202,7 +202,7 @@ class Estimator(ValueParameters):
         return at._replace(params=params)
 
     def _continued(self) -> Training:
-        """Return the previous training; optimizer and loss may have changed, but nothing that determines the params."""
+        """Return the previous training; optimizer and loss may have changed, but nothing that affects the structure of params."""
         at, who = self._training, type(self).__name__
         if self.net != at.given:
             rule = f"warm_start and partial_fit continue with the first net, {_named(at.given)}"
@@ -215,7 +215,7 @@ class Estimator(ValueParameters):
         return at
 
     def _seed(self) -> Key:
-        """Return the key, or one derived from ``random_state``, which scikit-learn's ensembles set."""
+        """Return the key, or a key derived from ``random_state``, which scikit-learn's ensembles set."""
         if self.random_state is None:
             return as_key(self.key)
         if is_whole(self.random_state):

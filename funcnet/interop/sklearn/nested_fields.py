@@ -1,6 +1,6 @@
 """Fields of values by path, in scikit-learn's notation: ``lr`` of an optimizer, ``0__out_features`` of a net.
 
-A name is a field of a value, or a layer in a combinator. Two underscores separate it from a name inside.
+A name is a field of a value, or a layer in a combinator. Two underscores separate it from an inner name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ def parts(value: Value) -> dict[str, Any]:
 
 
 def nested(value: Value, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield the path, after ``prefix``, and the content of every field, including fields of inner values."""
+    """Yield the path, beginning with ``prefix``, and the content of every field, including the fields of inner values."""
     for name, inner in parts(value).items():
         yield f"{prefix}__{name}", inner
         if isinstance(inner, Value):
@@ -29,7 +29,7 @@ def nested(value: Value, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def with_fields(value: Any, changes: Mapping[str, Any], who: str) -> Any:
-    """Return the value with new contents at some paths; all fields of one value change together.
+    """Return the value with new contents at some paths; all fields of a value are replaced together.
 
     Args:
         value: A value, such as a net or an optimizer.
@@ -37,7 +37,7 @@ def with_fields(value: Any, changes: Mapping[str, Any], who: str) -> Any:
         who: The path of the value itself, for errors.
 
     Raises:
-        ValueError: If a path does not exist, or the value refuses its content.
+        ValueError: If a path does not exist, or a value rejects its new content.
 
     >>> from funcnet.blocks.perceptron import mlp
     >>> with_fields(mlp([2, 25, 1]), {"0__out_features": 9, "2__in_features": 9}, "net")
@@ -57,7 +57,7 @@ def with_fields(value: Any, changes: Mapping[str, Any], who: str) -> Any:
 
 
 def _content(inner: Any, changes: dict[str, Any], who: str) -> Any:
-    """Return the new content of a field, from a whole value under the path ``""``, from inner fields, or both."""
+    """Return the new content of a field, from a whole value under the path ``""``, inner fields, or both."""
     inner = changes.pop("", inner)
     return with_fields(inner, changes, who) if changes else inner
 

@@ -33,7 +33,7 @@ class ValueParameters(BaseEstimator):  # type: ignore[misc]
             params: The new contents by name.
 
         Raises:
-            ValueError: If a parameter or field does not exist, or a value refuses its content.
+            ValueError: If a parameter or field does not exist, or a value rejects its new content.
         """
         whole = {path: content for path, content in params.items() if not self._is_field(path, params)}
         super().set_params(**whole)
@@ -47,7 +47,7 @@ class ValueParameters(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _is_field(self, path: str, params: dict[str, Any]) -> bool:
-        """Return whether a path leads into a parameter other than an estimator; scikit-learn sets those of estimators."""
+        """Return whether a path leads into a parameter that is not an estimator, whose fields scikit-learn would set itself."""
         name, inner, _ = path.partition("__")
         return bool(inner) and hasattr(self, name) and not hasattr(params.get(name, getattr(self, name)), "set_params")
 

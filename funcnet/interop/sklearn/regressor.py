@@ -17,29 +17,30 @@ class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
 
         y = f(x)      f minimizes the mean of loss(f(xᵢ), tᵢ)
 
-    Scale targets that are far from the range 0 to 1, for example with ``TransformedTargetRegressor``: new params give small
-    outputs. float32 arrays are computed in float32 and all others in float64. The fields of values are parameters too, such as
-    ``optimizer__lr``.
+    Scale targets that are far from the range 0 to 1, for example with ``TransformedTargetRegressor``, since an untrained net has
+    small outputs. float32 arrays are computed in float32 and all others in float64. The fields of net, loss and optimizer are
+    parameters too, such as ``optimizer__lr``.
 
     Args:
         net: A net with one output for each target, whose sizes may be ``None``; or a function (n_features, n_outputs) → net; or
             ``None`` for a perceptron with 100 hidden units.
         loss: The loss, by default ``MSE()``.
         optimizer: The optimizer, by default ``Adam()``.
-        epochs: Number of epochs; ``early_stopping`` and callbacks may stop earlier.
+        epochs: Number of epochs; ``early_stopping`` and callbacks can stop earlier.
         batch_size: Number of rows in a batch.
-        drop_last: Whether to leave out a smaller last batch of an epoch; ``BatchNorm1d`` cannot use one with a single row.
+        drop_last: Whether to drop the last batch of an epoch if it is smaller; ``BatchNorm1d`` cannot use a single row.
         key: A key or an int seed, which determines everything random: equal keys give equal bits.
-        random_state: A seed or ``RandomState`` that replaces ``key``; scikit-learn's ensembles set another one for each member.
+        random_state: A seed or ``RandomState`` that replaces ``key``; scikit-learn's ensembles set a different one for each
+            member.
         early_stopping: Whether to set rows aside, to stop when their loss has not improved for ``patience`` epochs, and to keep
-            the best params; or an ``EarlyStopping``, which may monitor a metric.
+            the best params; or an ``EarlyStopping``, which can monitor a metric.
         patience: Number of epochs without improvement before ``early_stopping=True`` stops.
         validation_fraction: Fraction of the rows set aside with ``early_stopping``.
-        metrics: Metrics for the history, as in ``fit``, measured on the validation rows, or on all rows without any. They ignore
-            weights.
+        metrics: Metrics for the history, as in ``fit``, measured on the validation rows if there are any, else on all rows. They
+            ignore weights.
         callbacks: Callbacks of ``fit``.
         warm_start: Whether ``fit`` continues from the params and the optimizer state of the previous call.
-        dtype: dtype of the computation, or ``None`` for that of X. Integer dtypes serve nets that begin with an ``Embedding``;
+        dtype: dtype of the computation, or ``None`` for that of X. Integer dtypes are for nets that begin with an ``Embedding``;
             params then have torch's default dtype.
         device: Device of params and computation, by default the CPU.
         progress: Progress display, as in ``fit``.
@@ -54,8 +55,8 @@ class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
         feature_names_in_: Names of the columns of X, for a data frame.
 
     Raises:
-        ValueError: If a parameter has another type, the net has another number of outputs, the output rows of a sequence net
-            depend on each other, or scikit-learn's checks refuse the data, as for NaN.
+        ValueError: If a parameter has the wrong type, the net has the wrong number of outputs, the output rows of a sequence net
+            depend on each other, or scikit-learn's checks reject the data (for example NaN).
         TypeError: If X is sparse.
         FloatingPointError: If the loss or the params become non-finite; scaled inputs or a smaller learning rate help.
 
@@ -75,7 +76,7 @@ class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
         Args:
             X: Inputs (N, n_features).
             y: Targets (N,), or (N, n_outputs).
-            sample_weight: Weights (N,), which are not rescaled.
+            sample_weight: Weights (N,), which are not normalized.
         """
         return self._partial_fit(X, y, sample_weight)
 

@@ -1,6 +1,6 @@
 """Training on rows: the steps between scikit-learn's arrays and ``fit``.
 
-A net of any shape gets its sizes from the rows, and a loss gets the weights of the rows; metrics ignore the weights.
+The sizes of a net are inferred from the rows, and the loss uses the weights of the rows; metrics ignore the weights.
 """
 
 from typing import Any
@@ -26,13 +26,13 @@ from funcnet.sizes import on_meta
 from funcnet.value import frozen
 
 HIDDEN = 100
-"""Hidden units of the default net, as many as in scikit-learn's MLPs."""
+"""Number of hidden units of the default net, as in scikit-learn's MLPs."""
 
 
 def sized_net(given: Any, x: Tensor, outputs: int, who: str) -> tuple[Layer, tuple[int, ...]]:
-    """Return the net for rows like those of x, with its sizes inferred, and the shape of an output row.
+    """Return the net for rows like those of x, with sizes inferred, and the shape of an output row.
 
-    The net is the given one, the result of the given function, or a perceptron.
+    The net is ``given``, the result of the function ``given``, or a perceptron.
     """
     net = _perceptron(x, outputs) if given is None else given if isinstance(given, Layer) else _made(given, x, outputs, who)
     two = torch.empty((2, *x.shape[1:]), dtype=x.dtype, device="meta")  # some layers need two rows for batch statistics
@@ -45,7 +45,7 @@ def sized_net(given: Any, x: Tensor, outputs: int, who: str) -> tuple[Layer, tup
 
 
 def _made(given: Any, x: Tensor, outputs: int, who: str) -> Layer:
-    """Return the result of a function of n_features (or the shape of a row with several axes) and n_outputs."""
+    """Call a function of n_features (or the shape of a row with several axes) and n_outputs, and return the net."""
     if not callable(given) or hasattr(given, "named_parameters"):  # a module of torch.nn
         raise value_error(who, f"net must be {LAYER}, a function (n_features, n_outputs) -> layer, or None", describe(given))
     try:
@@ -59,7 +59,7 @@ def _made(given: Any, x: Tensor, outputs: int, who: str) -> Layer:
 
 
 def require_rows_apart(net: Layer, params: Params, x: Tensor, who: str) -> None:
-    """Raise ``ValueError`` for a net that treats the rows as the steps of one sequence, as ``LSTM(8, 32)`` does."""
+    """Raise ``ValueError`` for a net that treats the rows as the steps of one sequence, such as ``LSTM(8, 32)``."""
     judged = net.inference()
     if x.dim() < 3 or len(x) < 2 or judged.stochastic:
         return
@@ -75,7 +75,7 @@ def _perceptron(x: Tensor, outputs: int) -> Layer:
 
 
 def is_binary(loss: Loss) -> bool:
-    """Return whether the targets of a loss are numbers 0 and 1 for each output, instead of class labels."""
+    """Return whether the targets of a loss are 0 or 1 for each output, instead of class labels."""
     return isinstance(_first(loss), (BCE, BCEWithLogits, Focal))
 
 
@@ -94,7 +94,7 @@ def with_row_weights(loss: Loss, y: Tensor, target: Tensor, weight: Tensor) -> L
         mean   ℓ = Σ w ℓᵢ / N          instead of Σ w ℓᵢ / Σ w
 
     The weighted sum over a batch is divided by the number of rows N, not by the sum of weights. The gradients of small batches
-    are then right on average, and a batch without the rare, heavy rows has little effect.
+    are then unbiased, and a batch without the rare rows of large weight has little effect.
 
     Args:
         loss: The loss.

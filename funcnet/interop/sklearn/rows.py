@@ -11,7 +11,7 @@ from funcnet.errors import describe, value_error
 
 
 class Rows(NamedTuple):
-    """Arrays with one row for each example; ``weight`` may be ``None``."""
+    """Arrays with one row per example; ``weight`` can be ``None``."""
 
     x: Any
     y: Any
@@ -22,12 +22,12 @@ class Rows(NamedTuple):
         return Rows(self.x[rows], self.y[rows], None if self.weight is None else self.weight[rows])
 
     def times(self, weight: Any) -> "Rows":
-        """Multiply the weights of the rows, and leave out rows whose weight becomes 0."""
+        """Multiply the weights of the rows, and omit rows whose weight becomes 0."""
         if weight is None:
             return self
         weight = weight if self.weight is None else self.weight * weight
         if not (weight >= 0).all() or not weight.any():
-            rule = "the product of both weights of a row must be at least 0, and above 0 for a row"
+            rule = "the product of a row's weights must be at least 0, and above 0 for some row"
             raise value_error("sample_weight and class_weight", rule, f"weights from {weight.min():g} to {weight.max():g}")
         rows = self._replace(weight=weight)
         return rows if weight.all() else rows.take(weight > 0)
@@ -38,12 +38,12 @@ class Rows(NamedTuple):
 
 
 def checked_rows(estimator: Any, x: Any, y: Any, sample_weight: Any, fresh: bool) -> Rows:
-    """Return checked x, y and weights, without the rows of weight 0. With ``fresh`` the estimator learns the columns of x."""
+    """Return checked x, y and weights, without the rows of weight 0. With ``fresh`` the estimator stores the columns of x."""
     how = {"allow_nd": True, "multi_output": True, "y_numeric": is_regressor(estimator), "dtype": _dtypes(estimator)}
     x, y = validate_data(estimator, x, y, reset=fresh, **how)
     _require_whole_numbers(estimator, x)
     if is_regressor(estimator) and y.dtype.kind not in "biuf":
-        raise value_error(type(estimator).__name__, "y must hold numbers", f"an array of dtype {y.dtype}")
+        raise value_error(type(estimator).__name__, "y must contain numbers", f"an array of dtype {y.dtype}")
     y = y.toarray() if hasattr(y, "toarray") else y  # sparse indicators of several labels
     y = column_or_1d(y, warn=True) if is_classifier(estimator) and y.ndim == 2 and y.shape[1] == 1 else y
     if sample_weight is not None:
@@ -52,7 +52,7 @@ def checked_rows(estimator: Any, x: Any, y: Any, sample_weight: Any, fresh: bool
 
 
 def checked_inputs(estimator: Any, x: Any, row_shape: tuple[int, ...]) -> Any:
-    """Check x, which must have the columns and row shape of ``fit``, and return it."""
+    """Check x, which must have the columns and row shape seen in ``fit``, and return it."""
     x = validate_data(estimator, x, reset=False, allow_nd=True, dtype=_dtypes(estimator))
     _require_whole_numbers(estimator, x)
     if x.shape[1:] != row_shape:
@@ -78,12 +78,12 @@ def dtype_of(estimator: Any, x: Any = None) -> torch.dtype | None:
 
 def _real(estimator: Any, dtype: torch.dtype) -> torch.dtype:
     if dtype.is_complex or dtype is torch.bool:
-        raise value_error(type(estimator).__name__, "dtype must be one of real numbers", str(dtype))
+        raise value_error(type(estimator).__name__, "dtype must be real", str(dtype))
     return dtype
 
 
 def _dtypes(estimator: Any) -> Any:
-    """Return the numpy dtypes accepted for the estimator's dtype; others are converted to the first."""
+    """Return the numpy dtypes that are accepted for the estimator's dtype; others are converted to the first."""
     wanted = dtype_of(estimator)
     if wanted is None:
         return np.float64, np.float32
@@ -91,7 +91,8 @@ def _dtypes(estimator: Any) -> Any:
 
 
 def _require_whole_numbers(estimator: Any, x: Any) -> None:
-    """Refuse numbers that an integer ``dtype`` would truncate."""
+    """Reject numbers that an integer ``dtype`` would truncate."""
     wanted = dtype_of(estimator)
     if wanted is not None and not wanted.is_floating_point and x.dtype.kind == "f" and (x != np.trunc(x)).any():
-        raise value_error(type(estimator).__name__, f"X must hold whole numbers for dtype={wanted}", f"{x[x != np.trunc(x)][0]}")
+        rule = f"X must contain whole numbers for dtype={wanted}"
+        raise value_error(type(estimator).__name__, rule, f"{x[x != np.trunc(x)][0]}")

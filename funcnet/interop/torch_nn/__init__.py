@@ -1,4 +1,4 @@
-"""torch.nn: modules as nets, nets as modules, and modules as layers."""
+"""torch.nn: convert modules to nets and nets to modules, and use modules as layers."""
 
 from funcnet.interop.torch_nn.autograd.functions import differentiable as differentiable
 from funcnet.interop.torch_nn.autograd.modules import as_module as as_module

@@ -1,4 +1,4 @@
-"""State dicts of torch, loaded into params by name."""
+"""Torch's state dicts, loaded into params by name."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from funcnet.tree.mapping import same_leaf
 
 _WHO = "load_state_dict"
 _EXTRA = "_extra_state"
-"""The last name of data that modules save besides tensors."""
+"""The last part of the name of data that modules save besides tensors."""
 
 
 def load_state_dict(
@@ -27,9 +27,9 @@ def load_state_dict(
     """Return params with the values of a torch ``state_dict``, copied by name.
 
     Each leaf keeps its dtype, device and strides, and the values are converted, as in ``Module.load_state_dict``. A leaf on the
-    meta device gets the device of its value. The given params are not written to. If a tensor has two names in the state dict but
-    one path in params, the other name is accepted if the values are equal and params have an absent leaf there (as in ``tied``),
-    or if both names have the same memory.
+    meta device gets the device of its value. The given params are not modified. If a tensor has two names in the state dict but
+    one path in params, the other name is accepted if the values are equal and params have ``None`` there (as in ``tied``), or if
+    both names have the same memory.
 
     Args:
         params: The params; their paths are the names.
@@ -38,14 +38,14 @@ def load_state_dict(
         prefix: Beginning of the names to load, such as ``"module."`` or ``"encoder."``, which is removed. Names without it are
             ignored; at least one name must have it.
         rename: New names, applied after ``prefix``, as in ``load``: a dict from patterns to new names, or a function of a name.
-            The new name ``None`` drops the value.
+            The new name ``None`` removes the value.
 
     Returns:
         New params with the structure of ``params``.
 
     Raises:
-        ValueError: If ``state_dict`` is no dict of tensors; if names are missing, unexpected, of another shape, or without
-            values, in one error for all of them.
+        ValueError: If ``state_dict`` is not a dict of tensors; if values are missing, unexpected, of another shape, or lack data,
+            in one error for all of them.
 
     >>> module = nn.Sequential(nn.Linear(3, 2))
     >>> params = load_state_dict(({"weight": torch.empty(2, 3), "bias": torch.empty(2)},), module.state_dict())
@@ -96,7 +96,7 @@ def _without_prefix(found: dict[str, Any], prefix: Any) -> dict[str, Any]:
 
 
 def _tied(found: dict[str, Any], wanted: dict[str, Tensor], params: Tree) -> set[str]:
-    """Return the extra names of tensors that params have under another name."""
+    """Return the extra names of tensors that params contain under another name."""
     absent = {path for path, leaf in named_leaves("", params) if leaf is None}
     kept = [found[name] for name in wanted if isinstance(found.get(name), Tensor)]
     memory = {_memory(value) for value in kept} - {None}

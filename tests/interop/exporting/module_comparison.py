@@ -21,7 +21,7 @@ def in_double(values: Any) -> Any:
 
 
 def run(module: nn.Module, x: Any) -> Any:
-    """Call a module with x or with the entries of a tuple; torch.nn's own modules with torch's arguments."""
+    """Call a module with x or the entries of a tuple, and torch.nn's own modules with torch's arguments."""
     if type(module) in (nn.Identity, *SIZED) or not isinstance(x, tuple) or len(x) == 1:
         return call(module, x)
     return module(*x)
@@ -36,7 +36,7 @@ def assert_same(what: str, got: Any, want: Any, **tolerance: Any) -> None:
 
 
 def assert_module_agrees(layer: fn.Layer, params: Any, x: Any, **tolerance: Any) -> nn.Module:
-    """Check all promises of a module, in float64; a stochastic layer is compared in eval mode.
+    """Check everything that a module must satisfy, in float64; a stochastic layer is compared in eval mode.
 
     Tolerances apply to gradients.
     """
@@ -61,7 +61,7 @@ def assert_module_agrees(layer: fn.Layer, params: Any, x: Any, **tolerance: Any)
 
 
 def _assert_it_draws(layer: fn.Layer, module: nn.Module, params: Any, x: Any) -> None:
-    """Check a layer that draws in evaluation too: each call gives other numbers, and a seed repeats them."""
+    """Check a layer that is random in evaluation too: each call gives different numbers, and a seed repeats them."""
     drawn = []
     for one in (module.train(), module.eval(), *_copies(module)):
         torch.manual_seed(0)

@@ -27,7 +27,7 @@ class Block(nn.Module):
 
 
 class Pictures(nn.Module):
-    """A list of blocks, one used twice, a direct parameter, and a second output in training."""
+    """A list of blocks, one of which is used twice, a direct parameter, and a second output in training."""
 
     def __init__(self):
         super().__init__()
@@ -65,7 +65,7 @@ class Words(nn.Module):
 
 
 class Sequences(nn.Module):
-    """A classifier of the last output of an LSTM."""
+    """A classifier that uses the last output of an LSTM."""
 
     def __init__(self):
         super().__init__()
@@ -87,7 +87,7 @@ MODULES = {
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_comes_back_with_its_keys_and_values(name):
-    """Gradients and running statistics agree in both modes; a tie has its first key."""
+    """Gradients and running statistics agree in both modes; tied parameters have their first key."""
     kind, x = MODULES[name]
     torch.manual_seed(0)
     module, x = kind().double(), in_double(x)
@@ -130,7 +130,7 @@ NETS = {
 
 @pytest.mark.parametrize("name", NETS)
 def test_a_net_comes_back_with_its_keys_and_values(name):
-    """The module may be that of ``to_torch`` or ``as_module``."""
+    """The module is from ``to_torch`` or ``as_module``."""
     net = NETS[name]
     params = in_double(net.init(0))
     x = (X.double(), X.double().flip(0)) if name in ("several inputs", "constants") else X.double()
@@ -146,7 +146,7 @@ def test_a_net_comes_back_with_its_keys_and_values(name):
     ("table", "ids"), [(fn.Embedding(5, 3, padding_idx=1), [[4, 1]]), (fn.EmbeddingBag(5, 3, "sum"), [[4, 1]])]
 )
 def test_embeddings_come_back(table, ids):
-    """One has a nonzero padding row, another has bags."""
+    """These are a table with a nonzero padding row, and one with bags."""
     params = {"weight": table.init(0)["weight"] + 1}
     again, same = from_torch(to_torch(table, params))
     assert torch.equal(again(same, torch.tensor(ids)), table(params, torch.tensor(ids)))

@@ -42,7 +42,7 @@ def trained(module, net, params, x, steps=4):
 
 
 def test_a_serial_becomes_torchs_sequential():
-    """It may have names, and be inside another one."""
+    """It can have names, and be inside another one."""
     net = fn.serial(fn.serial(a=fn.Linear(3, 4), b=fn.ReLU()), fn.Linear(4, 2))
     module = to_torch(net, net.init(0))
     assert type(module) is type(module[0]) is nn.Sequential
@@ -59,7 +59,7 @@ def test_training_the_module_is_training_the_net():
 
 
 def test_params_are_copied():
-    """Training does not change them, and nothing is drawn from torch's generator."""
+    """Training does not change them, and torch's generator is not used."""
     params, before = CONVOLUTIONS.init(0), torch.get_rng_state()
     module, kept = to_torch(CONVOLUTIONS, params), tree.map(torch.clone, params)
     assert torch.equal(torch.get_rng_state(), before)
@@ -77,7 +77,7 @@ def test_params_made_in_inference_mode_can_be_trained():
 
 
 def test_tied_places_are_one_parameter():
-    """It is at each place; ``state_dict`` has the first key, but all of them can be loaded."""
+    """It is at each path; ``state_dict`` has only the first key, but all keys can be loaded."""
     module = to_torch(LANGUAGE, LANGUAGE.init(0))
     assert module[0].weight is module[2].weight
     assert [*dict(module.named_parameters())] == [*module.state_dict()] == ["0.weight"]
@@ -92,7 +92,7 @@ def test_tied_places_are_one_parameter():
 
 
 def test_a_tensor_at_several_places_is_one_parameter():
-    """This holds in a plain net too, where each place has its own key; running statistics stay separate."""
+    """This holds in a plain net too, where each path has its own key; running statistics stay separate."""
     net = fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3), fn.Linear(3, 3), fn.BatchNorm1d(3))
     (linear, norm, *_) = net.init(0)
     module = to_torch(net, (linear, norm, linear, norm))
@@ -110,7 +110,7 @@ def test_ties_reach_into_wrapped_layers():
 
 
 def test_a_tie_of_a_frozen_place_and_a_trained_one_has_the_nets_gradients():
-    """Only the trained place gives a gradient."""
+    """Only the trained leaf has a gradient."""
     net = fn.tied(fn.serial(fn.freeze(fn.Linear(3, 3)), fn.Tanh(), fn.Linear(3, 3)), ("0", "2"))
     params = tree.cast(net.init(0), torch.float64)
     module, x = to_torch(net, params), X.double()
@@ -129,7 +129,7 @@ def test_frozen_layers_require_no_gradient():
 
 
 def test_dropout_is_drawn_from_torchs_generator():
-    """Native and wrapped modules draw it in train mode only."""
+    """Native and wrapped modules apply it in train mode only."""
     net = fn.serial(fn.Dropout(0.5), fn.DropPath(0.5), fn.LSTM(3, 4, 2, dropout=0.5), fn.Select(0))
     module, x = to_torch(net, net.init(0)), X.abs().repeat(4, 8, 1)
 
@@ -151,7 +151,7 @@ def test_dropout2d_takes_images_without_a_batch():
 
 
 def test_recurrent_modules_take_a_state_and_lengths():
-    """They may be separate arguments, or the tuple returned by an earlier layer."""
+    """They can be separate arguments, or the tuple returned by an earlier layer."""
     options = {"batch_first": True, "bidirectional": True}
     for net in (fn.LSTM(3, 4, **options), fn.GRU(3, 4, 2, **options), fn.RNN(3, 4, **options)):
         params, x, lengths = net.init(0), fn.random.normal(0, (2, 5, 3)), torch.tensor([5, 2])
@@ -163,7 +163,7 @@ def test_recurrent_modules_take_a_state_and_lengths():
 
 
 def test_names_of_modules_own_attributes_are_names_of_layers_too():
-    """``nn.Sequential`` would refuse them."""
+    """``nn.Sequential`` would reject them."""
     net = fn.serial(
         forward=fn.Linear(3, 3), train=fn.Tanh(), append=fn.graph("x", half=(fn.Linear(3, 2), "x"), net=(fn.Sin(), "half"))
     )
@@ -261,7 +261,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("message", REFUSED)
 def test_what_is_refused(message):
-    """The error has the caller, the rule, the value, and the place in the net."""
+    """The error has the caller, the rule, the value, and the path in the net."""
     call, notes = REFUSED[message]
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the message is compared)
         call()

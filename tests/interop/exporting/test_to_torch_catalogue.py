@@ -1,4 +1,4 @@
-"""Every layer of the catalogue as a module: which have native modules, and the agreement of each with its layer."""
+"""Every layer of the catalogue as a module: how it is converted, and that it agrees with the layer."""
 
 from collections import defaultdict
 
@@ -39,7 +39,7 @@ APPLIED = """
     Rearrange Reciprocal Reduce Repeat RepeatInterleave Rescale RescaleBySize Reshape Roll Round Rsqrt Select Sign Sin
     SlidingWindow Split Sqrt Square Squeeze Stack Std Sub Sum TopK Transpose TypeAs Unbind Unsqueeze Var View VisibleMask Where
 """
-"""Layers that autograd differentiates themselves."""
+"""Layers that autograd differentiates directly."""
 
 LISTS = {"native": NATIVE, "wired": WIRED, "applied": APPLIED}
 
@@ -60,7 +60,7 @@ def test_the_table_of_converters_has_these_layers():
 
 
 def test_layers_become_the_modules_that_the_lists_say():
-    """The best conversion among a layer's cases counts; a layer in no list is always wrapped."""
+    """The best conversion among a layer's cases counts; layers in no list are always wrapped."""
     found = defaultdict(set)
     for layer, _, params, *_ in CASES.values():
         found[type(layer)].add(kind_of(to_torch(layer, params)))

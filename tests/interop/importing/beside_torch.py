@@ -19,14 +19,14 @@ def flat(value: Any) -> list[Tensor]:
 
 
 def require_near(got: Tensor, want: Tensor, what: str) -> None:
-    """Require two tensors to be equal up to rounding, relative to the largest number."""
+    """Require two tensors to be equal up to rounding, relative to the largest element."""
     error = (got - want).abs().max() / want.abs().max().clamp_min(1) if want.numel() else torch.zeros(())
     assert got.shape == want.shape, f"{what}: {tuple(got.shape)} and {tuple(want.shape)}"
     assert error <= TOLERANCES.get(want.dtype, 0), f"{what} differs by {float(error):.1e}"
 
 
 def moved(module: nn.Module, *xs: Tensor, seed: int = 0) -> tuple[Any, dict[str, Tensor], list[Tensor]]:
-    """Return the output of a module, its gradients for random gy, and those of its inputs."""
+    """Return the output of a module, and the gradients of its parameters and inputs for a random gy."""
     module.zero_grad()
     xs = tuple([x.detach().clone().requires_grad_(x.is_floating_point()) for x in xs])
     want = module(*xs)
@@ -55,7 +55,7 @@ def compare(module: nn.Module, *xs: Tensor, mode: str, inputs: Any = None) -> tu
             require_near(found[path], grad, f"the gradient of {path}")
     for i, (a, b) in enumerate(zip(gx if isinstance(gx, tuple) else (gx,), gxs, strict=True)):
         assert a is not None or b is None, f"input {i} has no gradient"
-        if a is not None and a.is_floating_point():  # where no gradient comes, torch's is absent, and ours 0
+        if a is not None and a.is_floating_point():  # without a gradient, torch's is None and funcnet's is 0
             require_near(a, torch.zeros_like(a) if b is None else b, f"the gradient of input {i}")
     after = dict(fn.tree.names(one.update_stats(params, cache)))
     for path, buffer in module.named_buffers():
@@ -65,7 +65,7 @@ def compare(module: nn.Module, *xs: Tensor, mode: str, inputs: Any = None) -> tu
 
 
 def agree(make: Any, *xs: Tensor, inputs: Any = None, dtypes: Any = (torch.float64, torch.float32)) -> tuple[fn.Layer, Any]:
-    """Require equality in both modes and dtypes, and params with the keys of the state dict; return the last net."""
+    """Require equality in both modes and all dtypes, and params with the keys of the state dict; return the last net."""
     for dtype in dtypes:
         cast = [x.to(dtype) if x.is_floating_point() else x for x in xs]
         ours = None if inputs is None else tuple([x.to(dtype) if x.is_floating_point() else x for x in inputs])

@@ -1,4 +1,4 @@
-"""torch.nn modules with inputs, for the tests of their converters: every class, with each option that matters."""
+"""torch.nn modules and inputs for the tests of converters: every class, with each relevant option."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from twins import draw
 
 
 class Sample(NamedTuple):
-    """A function that makes a module, its input, its call if it takes several inputs, and torch's rounding error."""
+    """A function that returns a module, its input, how to call it if it has several inputs, and torch's rounding error."""
 
     make: Callable[[], nn.Module]
     x: Any
@@ -125,7 +125,7 @@ ACTIVATION = {
     "GELU, tanh": Sample(lambda: nn.GELU("tanh"), ROWS),
     "GLU": Sample(lambda: nn.GLU(1), SEQUENCE),
     "Hardshrink": Sample(lambda: nn.Hardshrink(0.3), ROWS),
-    "Hardsigmoid": Sample(nn.Hardsigmoid, ROWS, rounding=2.0**-24),  # its gradient is by 1/6 in float32, in float64 too
+    "Hardsigmoid": Sample(nn.Hardsigmoid, ROWS, rounding=2.0**-24),  # its gradient multiplies by 1/6 in float32, even in float64
     "Hardswish": Sample(nn.Hardswish, ROWS),
     "Hardtanh": Sample(lambda: nn.Hardtanh(-0.5, 0.7), ROWS),
     "LeakyReLU": Sample(lambda: nn.LeakyReLU(0.3), ROWS),

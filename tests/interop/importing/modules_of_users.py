@@ -41,7 +41,7 @@ class ResNet(nn.Module):
 
 
 class UNet(nn.Module):
-    """Two levels down and up, joined by concatenation."""
+    """Two levels down and up, connected by concatenation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class Everything(nn.Module):
 
 
 class Masked(nn.Module):
-    """Attention with a padding mask, passed through a module."""
+    """Attention with a padding mask that is passed through a module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class Masked(nn.Module):
 
 
 class OwnMask(nn.Module):
-    """Attention with masks made in the code: for padding tokens, and a causal one in a buffer."""
+    """Attention with masks created in the code: one for padding tokens, and a causal one in a buffer."""
 
     def __init__(self) -> None:
         super().__init__()

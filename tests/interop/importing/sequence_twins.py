@@ -1,4 +1,4 @@
-"""Compare sequence modules of torch.nn with their conversions: params, values and gradients, also for calls in code."""
+"""Compare torch.nn's sequence modules with their conversions: params, values and gradients, also for calls in code."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def converted(module: nn.Module, name: str = "") -> tuple[fn.Layer, Any]:
-    """Convert a torch.nn module with the tables, without copies."""
+    """Convert a torch.nn module with the tables of converters, without copies."""
     return converter_of(module)(module, converted)
 
 
@@ -80,8 +80,8 @@ def assert_called(
 ) -> None:
     """Check that a call has torch's value and gradients.
 
-    ``arrange(**x)`` makes the keyword arguments of the inputs x, tensors for the module and names for the net.
-    ``rewrite(node)`` is called on what the table makes of the call. The gradients of ``constants`` are not compared.
+    ``arrange(**x)`` returns keyword arguments from the inputs x, which are tensors for the module and names for the net.
+    ``rewrite`` is applied to the table's result for the call. The gradients of ``constants`` are not compared.
     """
     module = module.double()
     node = rewrite(called(module, **arrange(**{name: Ref(name) for name in x})))

@@ -28,14 +28,14 @@ def _converted(module: nn.Module) -> fn.Layer:
 
 
 def _moments(y: Tensor) -> Tensor:
-    """Return mean and spread of all elements, and the mean spread within a channel, which is 0 if a channel is drawn as one."""
+    """Return mean and spread of all elements, and the mean spread within channels, which is 0 if whole channels are dropped."""
     channels = y.reshape(4000, -1)
     return torch.stack((y.mean(), y.std(), channels.std(1).mean()))
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_what_is_drawn_has_the_modules_distribution(name: str) -> None:
-    """Mean, spread and channel-wise draws agree to three standard errors of 4000 draws; y is equal in evaluation."""
+    """Mean, spread and channel-wise draws agree within three standard errors of 4000 draws; y is equal in evaluation."""
     module, x = DRAWN[name]
     layer = _converted(module)
     with torch.random.fork_rng():
@@ -60,7 +60,7 @@ def test_a_fractional_pooling_draws_its_windows() -> None:
 
 
 class StochasticDepth(nn.Module):
-    """A class known only by its name, with the attributes of torchvision's."""
+    """A class that is identified only by its name, with the attributes of torchvision's class."""
 
     def __init__(self, p: float, mode: str) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ StochasticDepth.__module__ = "torchvision.ops.stochastic_depth"
 
 
 def test_a_class_of_a_package_that_need_not_be_installed_is_known_by_its_name() -> None:
-    """An example is torchvision's dropout of whole rows; that of the whole batch has no counterpart."""
+    """The example is torchvision's dropout of whole rows; dropping the whole batch has no counterpart."""
     assert _converted(StochasticDepth(0.2, "row")) == fn.DropPath(0.2)
     with pytest.raises(UnsupportedError, match="mode='batch' has no counterpart: rows are dropped one by one"):
         _converted(StochasticDepth(0.2, "batch"))

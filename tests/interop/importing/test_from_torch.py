@@ -47,7 +47,7 @@ def test_a_net_equals_its_module(name):
 
 @pytest.mark.parametrize("name", ["residual", "siamese", "tied", "everything", "one module twice", "last states"])
 def test_the_laws_hold(name):
-    """This holds for graphs made by tracing, as for any layer."""
+    """This holds for traced graphs, as for any layer."""
     make, xs = CASES[name]
     net, params = from_torch(make())
     fn.testing.check_laws(net, xs if len(xs) > 1 else xs[0], params, compiled=False)
@@ -114,7 +114,7 @@ def test_a_converted_net_trains_as_its_module():
 
 
 class FrozenNorm(nn.Module):
-    """A net whose batch norm stays in evaluation mode, as in detectors."""
+    """A net whose batch norm stays in evaluation mode, as in object detectors."""
 
     def __init__(self):
         super().__init__()
@@ -133,13 +133,13 @@ class FrozenNorm(nn.Module):
 
 
 def test_what_train_leaves_in_evaluation_stays_there():
-    """A ``train`` that keeps parts in evaluation mode is called on a copy, and the net does the same."""
+    """A ``train`` that keeps parts in evaluation mode is called on a copy, and the net behaves the same."""
     net, _ = agree(FrozenNorm, ROWS)
     assert not net.has_running_stats
 
 
 class Stopped(nn.Module):
-    """A net whose backbone gets no gradients, with a part that detaches its own input."""
+    """A net whose backbone gets no gradients, with a part that detaches its input."""
 
     class Head(nn.Module):
         """A head on a detached input."""
@@ -164,7 +164,7 @@ class Stopped(nn.Module):
 
 
 def test_what_no_gradient_reaches_is_frozen():
-    """Where autograd leaves gradients ``None`` (``no_grad``, before ``detach``), so does the net; statistics still move."""
+    """If autograd leaves gradients ``None`` (``no_grad``, before ``detach``), so does the net; statistics are still updated."""
     net, params = agree(Stopped, ROWS)
     assert net.has_running_stats
     step = fn.train_step(net, fn.MSE(), opt := fn.SGD(lr=0.1, weight_decay=0.1))
@@ -191,7 +191,7 @@ class Unknown(nn.Module):
 
 
 class OnSizes(nn.Module):
-    """A forward that does more for large batches."""
+    """A forward that branches on the batch size."""
 
     def forward(self, x):
         if x.shape[0] > 100:
@@ -226,7 +226,7 @@ def test_a_refusal_says_what_and_where(module, sentence):
 
 
 def test_hooks_are_refused():
-    """They are code that no layer would run."""
+    """Their code would not run in a layer."""
     module = nn.Sequential(nn.Linear(2, 2))
     module[0].register_forward_hook(lambda *_: None)
     with pytest.raises(ValueError, match="Linear at '0' cannot be converted: it has hooks"):

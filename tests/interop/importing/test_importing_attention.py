@@ -35,14 +35,14 @@ def sequences(module, batched):
 
 
 def hidden(shape, seed):
-    """Draw a bool mask of torch.nn that hides about a third, but never the first key."""
+    """Draw a bool mask in torch.nn's convention that hides about a third of the keys, but never the first."""
     return fn.random.bernoulli(seed, shape, 0.33).index_fill(-1, torch.tensor([0]), value=False)
 
 
 @given(attentions(options=("add_bias_kv", "add_zero_attn")), st.sampled_from(["none", "bool", "floating"]))
 @settings(max_examples=60)
 def test_attention_is_converted(case, mask):
-    """Attention to another sequence is converted, with every option and our masks."""
+    """Attention to another sequence is converted, with every option and funcnet's masks."""
     module, xs, batched = case
     x, shape = tuple(xs.values()), (ROWS if batched else 1, 1, QUERIES, KEYS)
     visible = ~hidden(shape, 7) if mask == "bool" else draw(shape, 7)
@@ -60,7 +60,7 @@ def test_attention_is_converted(case, mask):
 @given(attentions())
 @settings(max_examples=15)
 def test_self_attention_is_converted(case):
-    """x may come with a mask."""
+    """x can come with a mask."""
     module, xs, batched = case
     x, lead = xs["query"], (ROWS, 1, 1) if batched else (1,)
     assert_converts(module, x, call=lambda m, x: m(x, x, x, need_weights=False)[0])
@@ -71,7 +71,7 @@ def test_self_attention_is_converted(case):
 
 
 def masks_of_torch(draw_from, heads, batched, lengths=(QUERIES, KEYS)):
-    """Draw masks in all forms of torch.nn, by argument name: bool, floating, with heads, or none."""
+    """Draw masks in all of torch.nn's forms, by argument name: bool, floating, with heads, or none."""
     given = {}
     kind, padding = (draw_from(st.sampled_from(["none", "bool", "floating"])) for _ in range(2))
     lead = ((ROWS if batched else 1) * heads,) * draw_from(st.booleans())
@@ -120,14 +120,14 @@ def test_self_attention_is_called(case, data):
 
 
 def test_options_are_those_of_the_layer():
-    """A module may have no further arguments, or every size."""
+    """The layer's options show no further arguments, or every size."""
     assert converted(nn.MultiheadAttention(4, 2, batch_first=True))[0] == fn.MultiHeadAttention(4, 2)
     sizes = {"kdim": 3, "vdim": 4}
     assert converted(nn.MultiheadAttention(4, 2, **sizes))[0] == fn.MultiHeadAttention(4, 2, kdim=3, batch_first=False)
 
 
 def test_evaluation_on_the_fast_path():
-    """torch's fast kernel for evaluation without gradients gives the same."""
+    """Torch's fast kernel for evaluation without gradients returns the same."""
     module = nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True).double().eval()
     layer, params = converted(module)
     x, padding = draw((2, 5, 4)), hidden((2, 5), 3)
@@ -139,12 +139,12 @@ def test_evaluation_on_the_fast_path():
 
 
 def visible(layer, x):
-    """Return the result of a layer for a mask with our meaning."""
+    """Return the result of a layer for a mask in funcnet's convention."""
     return layer.replace(hidden=False)({}, x)
 
 
 def test_masks_that_are_ours_already():
-    """Padding may be (N, S) or from ``padding_mask``; attention masks (L, S), (heads, L, S), (N heads, L, S) or with 4 axes."""
+    """Padding is (N, S) or from ``padding_mask``; attention masks are (L, S), (heads, L, S), (N heads, L, S) or have 4 axes."""
     padding, attention = fn.padding_mask(torch.tensor([3, 1]), 3), fn.causal_mask(3)
     assert torch.equal(visible(fn.VisibleMask("padding"), padding), padding)
     assert torch.equal(visible(fn.VisibleMask("padding"), padding[:, 0, 0]), padding)
@@ -172,7 +172,7 @@ def test_refusals(sentence):
 
 
 def test_a_causal_hint_needs_its_mask_only():
-    """With ``is_causal`` the mask decides, as in torch.nn if the hint is right."""
+    """With ``is_causal`` the mask decides, as in torch.nn if the hint is correct."""
     x, mask = Ref("x"), Ref("mask")
     node, _ = called(nn.MultiheadAttention(4, 2), x, x, x, None, False, mask, is_causal=True)
     assert isinstance(node, Node)

@@ -36,21 +36,21 @@ def nets(draw_from):
 @given(nets(), st.booleans())
 @settings(max_examples=40)
 def test_a_recurrent_net_is_converted(case, stated):
-    """The flat weights have their names, with every option; the input is a sequence, or a sequence and a state."""
+    """The flat weights keep their names, with every option; the input is a sequence, or a sequence and a state."""
     module, x, state = case
     layer = assert_converts(module, (x, state), call=lambda m, x: m(*x)) if stated else assert_converts(module, x)
     assert type(layer) is KINDS[type(module)]
 
 
 def with_pair(input, h, c):  # noqa: A002 (the name in torch)
-    """Arrange an input and both states in an LSTM's form."""
+    """Arrange an input and both states as an LSTM's arguments."""
     return {"input": input, "hx": (h, c)}
 
 
 @given(nets(), st.booleans())
 @settings(max_examples=25)
 def test_a_recurrent_net_is_called(case, stated):
-    """The state comes from elsewhere; for an LSTM it is a pair of values."""
+    """The state is an input; for an LSTM it is a pair of values."""
     module, x, state = case
     if isinstance(state, tuple) and stated:
         assert_called(module, {"input": x, "h": state[0], "c": state[1]}, with_pair)
@@ -83,7 +83,7 @@ def test_a_cell_is_converted_and_called(case, stated):
 
 
 def test_dropout_and_structures():
-    """Dropout between layers is the module's; the values of calls have torch's structure."""
+    """Dropout between layers is converted, and results of calls have torch's structure."""
     assert converted(nn.GRU(2, 3, 2, dropout=0.25))[0] == fn.GRU(2, 3, 2, dropout=0.25)
     sequence, pair = Ref("x"), (None, None)
     parts = {kind: called(kind(2, 3), sequence).parts for kind in [*KINDS, *CELLS]}
@@ -100,7 +100,7 @@ def test_dropout_and_structures():
 
 
 def test_gradients_of_one_output_alone():
-    """For the last hidden or cell state of an LSTM, the other gradients are absent."""
+    """With only the last hidden or cell state of an LSTM, the other gradients are ``None``."""
     module = nn.LSTM(2, 3, 2, batch_first=True, bidirectional=True).double()
     layer, params = converted(module)
     x = draw((2, 4, 2)).requires_grad_()

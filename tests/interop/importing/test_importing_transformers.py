@@ -1,4 +1,4 @@
-"""torch.nn Transformers, converted and called: every option, masks of each kind, in training and in evaluation."""
+"""torch.nn Transformers, converted and called: every option, and masks of each kind, in training and in evaluation."""
 
 import functools
 
@@ -28,9 +28,9 @@ KINDS = st.sampled_from(["none", "bool", "floating"])
 
 @st.composite
 def arguments(draw_from, activations=ACTIVATIONS):
-    """Draw the arguments of a layer of either kind: sizes and options, dropout 0.
+    """Draw the arguments of an encoder or decoder layer: sizes and options, with dropout 0.
 
-    A norm of two features gives ±1, whatever they are: its gradients are rounding errors, and so no measure.
+    A norm of two features always returns ±1, so its gradients are rounding errors and cannot be compared.
     """
     flags, heads = st.booleans(), draw_from(st.integers(1, 2))
     options = {name: draw_from(flags) for name in ("norm_first", "bias", "batch_first")}
@@ -47,12 +47,12 @@ def sequence(module_options, length, size, seed, *, batched=True):
 
 
 def hidden(shape, seed):
-    """Draw a bool mask of torch.nn that hides about a third, but never the first key."""
+    """Draw a bool mask in torch.nn's convention that hides about a third of the keys, but never the first."""
     return fn.random.bernoulli(seed, shape, 0.33).index_fill(-1, torch.tensor([0]), value=False)
 
 
 def drawn_masks(data, prefixes, heads, shapes, *, batched=True):
-    """Draw masks of torch.nn, by argument: ``prefixes`` such as "src_", shapes (queries, keys)."""
+    """Draw masks in torch.nn's convention, by argument; ``prefixes`` are such as "src_", ``shapes`` are (queries, keys)."""
     found = {}
     for i, (prefix, (queries, keys)) in enumerate(zip(prefixes, shapes, strict=True)):
         lead = (ROWS * heads,) * (batched and data.draw(st.booleans()))
@@ -65,7 +65,7 @@ def drawn_masks(data, prefixes, heads, shapes, *, batched=True):
 
 
 def of_torch(mask):
-    """Return a padding mask in torch's form: (N, keys), True for padding."""
+    """Return a padding mask in torch's convention: (N, keys), True for padding."""
     return ~mask[:, 0, 0]
 
 
@@ -92,7 +92,7 @@ def test_an_encoder_is_converted(case, masked, num_layers, norm, training):
 @given(arguments(OF_COPIES), st.sampled_from([0, 1, 2]), st.sampled_from([None, 1, 2]), st.booleans())
 @settings(max_examples=40)
 def test_a_decoder_is_converted(case, masks, num_layers, training):
-    """It is causal exactly with a causal mask."""
+    """It is causal if and only if there is a causal mask."""
     sizes, options = case
     module = nn.TransformerDecoderLayer(*sizes, **options)
     module = module if num_layers is None else nn.TransformerDecoder(module, num_layers, nn.LayerNorm(sizes[0]))
@@ -107,7 +107,7 @@ def test_a_decoder_is_converted(case, masks, num_layers, training):
 
 
 def transformer(sizes, options):
-    """Make a transformer of two encoder blocks and one decoder block."""
+    """Return a transformer with two encoder blocks and one decoder block."""
     return nn.Transformer(*sizes[:2], 2, 1, sizes[2], **options)
 
 
@@ -115,7 +115,7 @@ def transformer(sizes, options):
 @given(arguments(OF_COPIES), st.integers(0, 3))
 @settings(max_examples=30)
 def test_a_transformer_is_converted(case, masks):
-    """Source and target have masks; the memory may have its own instead of the source's."""
+    """Source and target have masks; the memory can have its own instead of the source's."""
     sizes, options = case
     module = transformer(sizes, options)
     xs = sequence(options, STEPS, sizes[0], 1), sequence(options, LENGTH, sizes[0], 2)
@@ -136,7 +136,7 @@ def test_a_transformer_is_converted(case, masks):
 @given(arguments(), st.booleans(), st.data())
 @settings(max_examples=50)
 def test_an_encoder_is_called(case, batched, data):
-    """Both masks are of every kind, for one block and a stack."""
+    """Both masks are drawn from every kind, for one block and a stack."""
     sizes, options = case
     module, prefix = nn.TransformerEncoderLayer(*sizes, **options), "src_"
     x = {"src": sequence(options, LENGTH, sizes[0], 1, batched=batched)}
@@ -151,7 +151,7 @@ def test_an_encoder_is_called(case, batched, data):
 @given(arguments(OF_COPIES), st.booleans(), st.data())
 @settings(max_examples=50)
 def test_a_decoder_is_called(case, batched, data):
-    """Up to four masks are of every kind, for one block and a stack."""
+    """Up to four masks are drawn from every kind, for one block and a stack."""
     sizes, options = case
     module = nn.TransformerDecoderLayer(*sizes, **options)
     module = nn.TransformerDecoder(module, 2) if data.draw(st.booleans()) else module
@@ -166,7 +166,7 @@ def test_a_decoder_is_called(case, batched, data):
 @given(arguments(OF_COPIES), st.data())
 @settings(max_examples=50)
 def test_a_transformer_is_called(case, data):
-    """Up to six masks are of every kind."""
+    """Up to six masks are drawn from every kind."""
     sizes, options = case
     x = {"src": sequence(options, STEPS, sizes[0], 1), "tgt": sequence(options, LENGTH, sizes[0], 2)}
     shapes = [(STEPS, STEPS), (LENGTH, LENGTH), (LENGTH, STEPS)]
@@ -187,14 +187,14 @@ def test_a_transformer_called_as_its_authors_do():
         paddings = {"src_key_padding_mask": padding, "memory_key_padding_mask": padding}
         return {"src": src, "tgt": tgt, "tgt_mask": causal, "tgt_is_causal": True, **paddings}
 
-    assert_called(module, inputs, arrange, constants=("causal",))  # torch takes another kernel for it, and no gradient
+    assert_called(module, inputs, arrange, constants=("causal",))  # torch uses another kernel for it, and has no gradient
     node = called(module, Ref("src"), Ref("tgt"), None, Ref("causal"))
     assert [type(one.layer) for one in node.inputs[2:]] == [fn.FullMask, fn.VisibleMask]
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_evaluation_with_nested_tensors():
-    """In evaluation torch packs padded rows; visible positions agree, and the others are zeros there."""
+    """In evaluation torch packs padded rows; visible positions agree, and torch's others are zeros."""
     options = {"batch_first": True, "dropout": 0.3}
     module = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 3, **options), 2).double().eval()
     layer, params = converted(module)
@@ -225,7 +225,7 @@ def test_a_copy_of_a_decoder_layer_computes_a_relu():
 
 
 def test_activations_that_are_functions(monkeypatch):
-    """They are those in the table of functions, also with further arguments."""
+    """They are the ones in the table of functions, also with further arguments."""
     made = lambda x, approximate="none": Node(fn.GELU(approximate), (x,))
     monkeypatch.setitem(FUNCTIONS, F.gelu, made)
     partial = functools.partial(F.gelu, approximate="tanh")
@@ -235,19 +235,19 @@ def test_activations_that_are_functions(monkeypatch):
 
 
 def test_a_converted_net_is_a_value():
-    """``eval(repr(net))`` gives an equal net."""
+    """``eval(repr(net))`` equals the net."""
     module = nn.Transformer(4, 2, 1, 1, 3, batch_first=True)
     layer = converted(module)[0]
     assert eval(repr(layer), vars(fn)) == layer == converted(module)[0]
 
 
 def twice(x):
-    """Double x: an unknown function."""
+    """Double x, as an unknown function."""
     return 2 * x
 
 
 def with_activation(function):
-    """Make a layer with an activation."""
+    """Return a layer with an activation."""
     return nn.TransformerEncoderLayer(4, 2, 3, activation=function)
 
 
@@ -270,7 +270,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("sentence", REFUSALS)
 def test_refusals(sentence):
-    """Examples have no counterpart, or are refused by torch.nn too."""
+    """The examples have no counterpart, or torch.nn rejects them too."""
     with pytest.raises(UnsupportedError) as raised:
         REFUSALS[sentence]()
     assert str(raised.value) == sentence

@@ -60,7 +60,7 @@ def _node(module: nn.Module, *args: Any, **kwargs: Any) -> Node:
 
 @pytest.mark.parametrize("name", CALLED)
 def test_a_call_is_that_of_the_module(name: str) -> None:
-    """For tensor inputs, the node gives the module's output in its structure."""
+    """For tensor inputs, the node returns the module's output in the same structure."""
     module, args, kwargs = CALLED[name]
     known: dict[str, Tensor] = {}
 
@@ -100,7 +100,7 @@ OF_A_TENSOR = {
 
 @pytest.mark.parametrize("sizes", OF_A_TENSOR)
 def test_an_output_size_that_a_tensor_has_makes_it_an_input(sizes: str) -> None:
-    """However it is written, the layer then gives y those lengths."""
+    """However the sizes are written, y then has these lengths."""
     size, like = OF_A_TENSOR[sizes], torch.zeros(1, 2, 5, 7)
     node = _node(nn.MaxUnpool2d(2), A, B, output_size=size)
     assert node.inputs == (A, B, C)

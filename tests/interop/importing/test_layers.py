@@ -38,7 +38,7 @@ def _cast(x: Any, dtype: torch.dtype) -> Any:
 
 
 def _made(sample: Sample, dtype: torch.dtype) -> nn.Module:
-    """Make a module with weights and statistics away from their initial values, and a padding row of 0."""
+    """Return a module with weights and statistics other than the initial values, and a padding row of 0."""
     module = varied(sample.make().to(dtype), 7)
     for name, buffer in module.named_buffers():
         if name in ("running_mean", "running_var"):
@@ -50,9 +50,9 @@ def _made(sample: Sample, dtype: torch.dtype) -> nn.Module:
 
 
 def _of_module(sample: Sample, module: nn.Module, x: Any) -> tuple[Any, Any, dict[str, Tensor], Any]:
-    """Return y of a module, gy, and autograd's gradients of the parameters by name, and of x."""
+    """Return y of a module, gy, and autograd's gradients of the parameters, by name, and of x."""
     x = tree.map(lambda leaf: leaf.clone().requires_grad_() if _is_floating(leaf) else leaf, x)
-    inside = tree.map(lambda leaf: leaf * 1 if _is_floating(leaf) else leaf, x)  # what ``inplace`` may write to
+    inside = tree.map(lambda leaf: leaf * 1 if _is_floating(leaf) else leaf, x)  # copies that ``inplace`` can write to
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a softmax without an axis warns
         y = sample.call(module, inside)
@@ -89,7 +89,7 @@ def _compare(sample: Sample, module: nn.Module, layer: fn.Layer, params: Any, x:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_layer_is_its_module(name: str) -> None:
-    """y, all gradients, updated statistics and the names of params agree, in both modes and precisions."""
+    """y, all gradients, updated statistics and the names of params agree, in both modes and both precisions."""
     sample = SAMPLES[name]
     for dtype in (torch.float64, torch.float32):
         module, x = _made(sample, dtype), _cast(sample.x, dtype)
@@ -118,7 +118,7 @@ def _classes_of_torch() -> dict[str, type]:
 
 
 def test_every_module_of_torch_is_accounted_for() -> None:
-    """Each class is converted and in the table above, or refused with a reason, or of another family."""
+    """Each class is converted and in the table above, refused with a reason, or of another family."""
     tried = {type(sample.make()) for sample in SAMPLES.values()}
     answered = {*tried, *refused.LOSSES, *refused.LAZY, nn.CrossMapLRN2d, nn.SyncBatchNorm}
     names = {name for name, one in _classes_of_torch().items() if one not in answered}
@@ -133,7 +133,7 @@ def _loaded(sample: Sample, state: dict[str, Tensor], dtype: torch.dtype) -> nn.
 
 
 REFUSED: dict[str, Any] = {
-    "a loss is no layer: take it out of the module and use fn.MSE as the loss of (y, target)": nn.MSELoss,
+    "a loss is not a layer: remove it from the module and use fn.MSE as the loss of (y, target)": nn.MSELoss,
     "LazyLinear has no sizes yet: call the module once with an input": lambda: nn.LazyLinear(3),
     "torch.nn.CrossMapLRN2d deviates from its formula": lambda: nn.CrossMapLRN2d(3),
     "Unflatten: dim must be a whole number, got 'C'": lambda: nn.Unflatten("C", (2, 2)),
@@ -165,7 +165,7 @@ def _untracked(module: nn.BatchNorm1d) -> nn.BatchNorm1d:
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_has_no_counterpart_is_refused_with_the_reason(reason: str) -> None:
-    """It is one short message, without a path, which the caller knows."""
+    """It is one short message, without the path, which the caller adds."""
     with pytest.raises(UnsupportedError) as caught:
         converted(REFUSED[reason]())
     assert str(caught.value).startswith(reason)
@@ -179,7 +179,7 @@ def test_every_loss_names_one_that_there_is() -> None:
 
 
 def test_the_options_are_written_as_people_write_them() -> None:
-    """Equal numbers are written once, a stride equal to the kernel is left out, and so are defaults."""
+    """Equal numbers are written once; defaults, and a stride equal to the kernel, are omitted."""
     assert repr(converted(nn.Conv2d(3, 8, (3, 3), padding=1))[0]) == repr(fn.Conv2d(3, 8, 3, padding=1))
     assert converted(nn.MaxPool2d(2))[0] == fn.MaxPool2d(2)
     assert converted(nn.AvgPool1d(2))[0] == fn.AvgPool1d(2)
@@ -190,7 +190,7 @@ def test_the_options_are_written_as_people_write_them() -> None:
 
 
 def test_the_params_are_views_of_the_modules_tensors() -> None:
-    """The caller can therefore copy them and find ties; they require no gradient."""
+    """The caller can therefore copy them and find ties; they do not require gradients."""
     module = nn.BatchNorm1d(3)
     convert = converter_of(module)
     assert convert is not None
@@ -207,7 +207,7 @@ def test_an_initialised_lazy_module_is_converted() -> None:
 
 
 def test_a_sync_batch_norm_is_a_batch_norm_of_images() -> None:
-    """It has its statistics; torch.nn's own trains only on a GPU."""
+    """It has the same statistics; torch.nn's layer trains only on a GPU."""
     module = nn.SyncBatchNorm.convert_sync_batchnorm(nn.BatchNorm2d(4, momentum=0.2))
     layer, params = converted(module.eval())
     assert layer == fn.BatchNorm2d(4, momentum=0.2)
@@ -224,7 +224,7 @@ def test_tensors_on_the_meta_device_are_converted() -> None:
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 4), (2, 3, 2, 2)])
 def test_an_implicit_axis_keeps_the_laws(shape: tuple[int, ...]) -> None:
-    """It depends on the number of axes, and all of them are tried."""
+    """The axis depends on the number of axes, all of which are tested."""
     check_laws(ImplicitAxis("Softmin"), draw(shape), batched=False, compiled=False)
 
 

@@ -1,4 +1,4 @@
-"""Every converted layer through ``from_torch``: by itself, and called by a traced module."""
+"""Every converted layer with ``from_torch``: by itself, and called by a traced module."""
 
 from typing import Any
 
@@ -75,7 +75,7 @@ def _derived(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def test_a_class_that_keeps_the_forward_is_converted_like_its_base() -> None:
-    """Every layer is converted the same from a class that only adds a name."""
+    """Every layer is converted in the same way from a class that only adds a name."""
     for name, sample in SAMPLES.items():
         module = sample.make()
         if getattr(module, "padding_idx", None) is not None:
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
 
 
 def test_a_decoder_restores_sizes_that_are_known_when_it_is_called() -> None:
-    """One net handles images of several sizes: outputs and gradients are the module's."""
+    """One net handles images of several sizes: outputs and gradients equal the module's."""
     module = Decoder().double()
     net, params = from_torch(module)
     for size in ((10, 13), (9, 12)):

@@ -21,7 +21,7 @@ Named = namedtuple("Named", "logits hidden")
 
 
 class Buckets(nn.Module):
-    """Attention with a bias by relative positions, in buckets."""
+    """Attention with a bias by buckets of relative positions."""
 
     def __init__(self):
         super().__init__()
@@ -144,7 +144,7 @@ class NamedOutput(nn.Module):
 
 
 class Fielded(nn.Module):
-    """A module that reads the fields of such a tuple."""
+    """A module that reads the fields of a named tuple."""
 
     def __init__(self):
         super().__init__()
@@ -156,7 +156,7 @@ class Fielded(nn.Module):
 
 
 class Called(nn.Module):
-    """A module that is called with only tensors, and also with a number."""
+    """A module that is called once with tensors only, and once with a number."""
 
     class Scaled(nn.Module):
         """A module with a context and a scale."""
@@ -235,7 +235,7 @@ class Loss(nn.Module):
 
 
 def test_outputs_that_are_none_are_left_out():
-    """A net only returns tensors."""
+    """A net returns only tensors."""
     module = Loss()
     net, params = from_torch(module)
     torch.testing.assert_close(net(params, ROWS), module(ROWS)[0].detach())
@@ -313,7 +313,7 @@ class TwoNames(nn.Module):
 
 
 def test_statistics_with_two_names_are_refused():
-    """Each place would update its own; a module that merely has two names converts."""
+    """Each call would update separate ones; a module that merely has two names converts."""
     with pytest.raises(ValueError, match=r"from_torch: a module with running statistics must be called by one name, got .* norm"):
         from_torch(TwoNames())
 
@@ -336,7 +336,7 @@ class Checkpointed(nn.Module):
 
 
 def test_checkpoints_are_plain_calls():
-    """The values are the same; use ``remat`` instead. torch's function is restored afterwards."""
+    """The values are the same; use ``remat`` instead. Torch's function is restored afterwards."""
     agree(Checkpointed, ROWS)
     assert checkpoint is torch.utils.checkpoint.checkpoint
     assert torch.autograd.Function.apply.__func__ is torch.autograd.Function.__dict__["apply"].__func__
@@ -355,14 +355,14 @@ class Doubled(torch.autograd.Function):
 
 
 class Applying(nn.Module):
-    """A forward that applies it."""
+    """A forward that applies the custom function."""
 
     def forward(self, x):
         return Doubled.apply(x)
 
 
 def test_functions_of_autograd_are_refused():
-    """Their backward is code, which a lifted module runs; tracing leaves them usable."""
+    """Their backward is code, which a lifted module would run; tracing leaves them usable."""
     with pytest.raises(ValueError, match=r"Applying cannot be converted: Doubled is a torch\.autograd\.Function, .* use lift"):
         from_torch(Applying())
     assert torch.equal(Doubled.apply(ROWS), 2 * ROWS)

@@ -169,7 +169,7 @@ def _of_one(function: Any) -> Any:
 
 
 def test_activations_are_converted() -> None:
-    """They are functions of torch and torch.nn.functional, and methods."""
+    """These are functions of torch and torch.nn.functional, and methods."""
     for function in ACTIVATIONS:
         check(_of_one(function), A)
     for function in OF_POSITIVE:
@@ -187,19 +187,19 @@ def test_functions_of_one_or_two_tensors_are_converted(table: list[Any]) -> None
 
 
 def test_functions_of_images_are_converted() -> None:
-    """They are pooling, resizing, padding, and norms without weights."""
+    """These are pooling, resizing, padding, and norms without weights."""
     for function in OF_IMAGES:
         check(function, IMAGE)
 
 
 def test_functions_with_weights_among_their_tensors_are_converted() -> None:
-    """They are convolutions, linear maps, norms, embeddings and attention."""
+    """These are convolutions, linear maps, norms, embeddings and attention."""
     for function, *tensors in WEIGHTED:
         check(function, *tensors)
 
 
 def test_dropout_depends_on_training() -> None:
-    """It is a layer in training, and nothing in evaluation."""
+    """It is a layer in training, and removed in evaluation."""
     assert repr(converted(lambda a: F.dropout(a, 0.3, training=True)).layer) == "Dropout(p=0.3)"
     assert converted(lambda a: F.dropout2d(a, 0.3, training=False)) == values.Ref("a")
 
@@ -209,7 +209,7 @@ REFUSED = {
     "squeeze without dim": lambda a: a.squeeze(),
     "a softmax needs dim": lambda a: F.softmax(a),
     "antialias": lambda a: F.interpolate(a, size=3, antialias=True),
-    "would not move": lambda a, b: F.batch_norm(a, b, b, training=True),
+    "would not be updated": lambda a, b: F.batch_norm(a, b, b, training=True),
     "rounding_mode": lambda a: torch.div(a, 2, rounding_mode="floor"),
     "step above 0": lambda a: a[:, ::-1],
     "values of a tensor": lambda a: a * a.mean().item(),

@@ -11,7 +11,7 @@ from funcnet.interop.torch_nn.importing.registry import FUNCTIONS
 
 
 def _swin(second: bool) -> torch.nn.Module:
-    """Make a small Swin Transformer with images that do not divide into windows, the last ones smaller than two."""
+    """Return a small Swin Transformer, for images that do not divide into windows and finally are smaller than two."""
     library.models()
     from torchvision.models import swin_transformer as swin
 
@@ -44,7 +44,7 @@ def test_attention_within_shifted_windows_agrees(second: bool) -> None:
 
 
 def test_stochastic_depth_is_drop_path() -> None:
-    """It is nothing in evaluation and with probability 0; whole batches are refused."""
+    """It has no effect in evaluation and with probability 0; dropping whole batches is refused."""
     convert, x = FUNCTIONS["torchvision.ops.stochastic_depth.stochastic_depth"], values.Ref("x")
     assert convert(x, 0.5, "row").layer == fn.DropPath(0.5)
     assert convert(x, 0.5, "row", training=False) is convert(x, 0.0, "batch") is x

@@ -114,7 +114,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_other_parametrizations_are_refused(reason: str) -> None:
-    """The error has the names of their classes."""
+    """The error has the names of the classes."""
     module = REFUSED[reason]()
     convert = converter_of(module)
     assert convert is not None

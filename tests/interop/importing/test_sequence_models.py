@@ -1,4 +1,4 @@
-"""Sequence models as users write them, converted as a whole: outputs and all gradients, in both modes, with our masks."""
+"""Sequence models as users write them, converted as a whole: outputs and all gradients, in both modes, with funcnet's masks."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ class LastStates(Classifier):
 
 
 class FromZeros(nn.Module):
-    """An LSTM with a state made in the code, which also returns the cell state."""
+    """An LSTM with a state created in the code, which also returns the cell state."""
 
     def __init__(self):
         super().__init__()
@@ -103,14 +103,14 @@ class Encoding(nn.Module):
 
 
 class PaddingOfWords(Encoding):
-    """The same, with padding found from the words: a mask of torch's meaning inside."""
+    """The same, with padding computed from the words: a mask in torch's convention inside."""
 
     def forward(self, words: Tensor) -> Tensor:
         return super().forward(words, words == 0)
 
 
 class Translating(nn.Module):
-    """Source and target words, and an external causal mask."""
+    """Source and target words, and a causal mask as an input."""
 
     def __init__(self):
         super().__init__()
@@ -144,7 +144,7 @@ class Encoder(nn.Module):
 
 
 class OwnMask(Encoder):
-    """An encoder with a causal mask made in the code, for any length."""
+    """An encoder with a causal mask created in the code, for any length."""
 
     def forward(self, x: Tensor) -> Tensor:
         mask = nn.Transformer.generate_square_subsequent_mask(x.size(1), dtype=torch.float64)
@@ -241,7 +241,7 @@ def assert_same(net, params, module, inputs):
 @NESTED
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_is_converted(name):
-    """The same params serve both modes, and their paths are those of the state dict."""
+    """The same params work in both modes, and their paths are those of the state dict."""
     make, inputs = MODELS[name]
     module = make().double()
     net, params = from_torch(module)
@@ -297,7 +297,7 @@ def test_weights_that_nobody_uses_are_not_computed():
 
 
 def test_frozen_attention():
-    """Attention that requires no gradient is frozen, whatever its options are."""
+    """Attention that does not require gradients is frozen, whatever its options are."""
     module = Attending(returned=True).double()
     module.attention.requires_grad_(requires_grad=False)
     net, params = from_torch(module)
@@ -312,6 +312,6 @@ def test_frozen_attention():
 
 @pytest.mark.parametrize(("module", "sentence"), [(UpTo(), "torch.zeros"), (Counted(), "Tensor.numel: numel\\(\\) depends on")])
 def test_numbers_that_depend_on_values(module, sentence):
-    """They are refused: kernels that treated a traced value as a tensor read invalid memory."""
+    """They are refused, since kernels that treat a traced value as a tensor would read invalid memory."""
     with pytest.raises(ValueError, match=f"from_torch: {type(module).__name__} cannot be converted: {sentence}"):
         from_torch(module)

@@ -1,4 +1,4 @@
-"""Writes in traced code: a read after a write sees it, as in the module, or the module is refused."""
+"""Writes in traced code: a read after a write returns the new value, as in the module, or the module is refused."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from funcnet.interop.torch_nn import from_torch
 
 
 class Traced(nn.Module):
-    """A module with a function as its forward, and parts that it may call."""
+    """A module with a function as its forward, and parts that it can call."""
 
     def __init__(self, code: Callable[[nn.Module, Tensor], Tensor]) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ CODE: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 
 
 WITHOUT_AUTOGRAD = {"two writes", "x += y"}
-"""Code whose gradient autograd refuses to compute, because it needs overwritten values."""
+"""Code whose gradient autograd cannot compute, because it needs overwritten values."""
 
 
 @pytest.mark.parametrize("name", CODE)
@@ -145,7 +145,7 @@ REFUSED: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_a_write_that_has_no_form_without_writes_is_refused(reason: str) -> None:
-    """Examples are reads under another name, the module's own tensors, and writes past autograd; nothing is written."""
+    """Examples are reads under another name, the module's own tensors, and writes hidden from autograd; nothing is written."""
     module = Traced(REFUSED[reason])
     with pytest.raises(ValueError, match=f"from_torch: Traced cannot be converted: {reason.partition(', ')[0]}"):
         from_torch(module)

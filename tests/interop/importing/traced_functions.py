@@ -46,7 +46,7 @@ def converted(function: Any) -> Any:
 
 
 def _called(node: fx.Node, args: Any, kwargs: Any) -> Any:
-    """Return the value of a call: shape functions are computed here, others as registered."""
+    """Return the value of a call: functions of shapes are evaluated, others converted."""
     if node.target is getattr and args[1] == "shape":
         return values.Shape(args[0])
     if node.target == "size":

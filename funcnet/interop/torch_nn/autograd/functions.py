@@ -3,7 +3,7 @@
     y, cache = net.apply(p, x)      gp, gx = net.vjp(p, cache, gy)
 
 The leaves of p and x are passed to ``torch.autograd.Function`` in one row. The first derivative needs only the cache. Higher
-ones compute the net again, because the cache depends on p and x:
+derivatives compute the net again, because the cache depends on p and x:
 
     (gy, p, x) ↦ net.vjp(p, cache of net.apply(p, x), gy)      differentiated with ``torch.func``
     ẏ = the derivative of ⟨ṗ, gp⟩ + ⟨ẋ, gx⟩ with respect to gy       forward mode: vjp is linear in gy
@@ -30,7 +30,7 @@ from funcnet.walking import require_layer
 
 
 def _writable(y: Any, inputs: Row) -> Any:
-    """Return y so that autograd permits in-place writes to it, or refuses them if y shares memory with an input."""
+    """Return y such that autograd permits in-place writes to it, or rejects them if y shares memory with an input."""
     if y is None:
         return None
     if y._is_view():
@@ -66,7 +66,7 @@ class Recorded(Function):
 
 
 class Transformed(Function):
-    """A net as one operation within the transforms of ``torch.func``, which need the cache among the results."""
+    """A net as one operation within transforms of ``torch.func``, which require the cache to be among the results."""
 
     generate_vmap_rule = True
 
@@ -88,7 +88,7 @@ class Transformed(Function):
         ctx.mark_non_differentiable(*[leaf for leaf in others if leaf is not None])
         saved = *ys, *row, *others[len(result.places) :]
         ctx.save_for_backward(*saved)
-        ctx.save_for_forward(*saved)  # the same tensors: the vmap rule remembers one list of axes for both
+        ctx.save_for_forward(*saved)  # the same tensors: the vmap rule stores one list of axes for both
 
     @staticmethod
     def backward(ctx: Any, *gys: Any) -> Any:
@@ -161,9 +161,9 @@ def _results(found: Any) -> tuple[Any, dict[int, Tensor]]:
 
 
 def _differentiated_by_torch(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
-    """Compute the net with torch's own derivatives, for nested forward modes.
+    """Compute the net with torch's derivatives, for nested forward modes.
 
-    torch (2.13.0) turns the outer mode off while it calls the ``jvp`` of a function in the inner one; the outer derivative would
+    Torch (2.13.0) disables the outer mode while it calls the ``jvp`` of a function in the inner one; the outer derivative would
     silently be 0.
     """
     if plan.net.surrogate:
@@ -186,7 +186,7 @@ def _computed(plan: Plan, row: Row) -> tuple[Any, dict[int, Tensor]]:
 
 @frozen
 class Differentiable(Value):
-    """A net as a function of tensors that autograd differentiates; made by ``differentiable``."""
+    """A net as a function of tensors that autograd differentiates; created with ``differentiable``."""
 
     label = "differentiable"
 
@@ -210,22 +210,22 @@ class Differentiable(Value):
 
 
 def differentiable(net: Layer) -> Differentiable:
-    """Make the function ``(params, x, rng=None) -> y`` that autograd differentiates with the net's VJP.
+    """Return the function ``(params, x, rng=None) -> y`` that autograd differentiates with the net's VJP.
 
         y = net(params, x, rng)      gradients: gp, gx = net.vjp(params, cache, gy)
 
-    Use it for tensors with gradients but without a module: in a function for ``torch.func.grad`` or ``vmap``, or in a loss that
-    is differentiated with ``torch.autograd.grad``. It is pure: running statistics do not change, unlike with
-    ``net.update_stats`` and ``as_module``. ``torch.autocast`` has the same effect as in ``as_module``.
+    Use it to differentiate without a module: in a function for ``torch.func.grad`` or ``vmap``, or in a loss that is
+    differentiated with ``torch.autograd.grad``. It is pure: unlike the module of ``as_module``, it does not update running
+    statistics; use ``net.update_stats``. ``torch.autocast`` has the same effect as in ``as_module``.
 
     Args:
         net: The net. Use ``differentiable(net.inference())`` for evaluation.
 
     Returns:
-        The function; several inputs are a tree x, as for the net.
+        The function; several inputs are passed as a tree x, as for the net.
 
     Raises:
-        ValueError: If ``net`` is no layer.
+        ValueError: If ``net`` is not a layer.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> layer = Linear(3, 1, bias=False, initializer="ones")

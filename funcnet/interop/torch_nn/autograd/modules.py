@@ -2,7 +2,7 @@
 
     module(x) = net(params, x)      gradients: net.vjp
 
-The module computes the net with the same kernels; ``functions`` has the function that autograd differentiates.
+The module uses the same kernels as the net; ``functions`` defines the function that autograd differentiates.
 """
 
 from typing import Any
@@ -23,11 +23,11 @@ from funcnet.tree.mapping import same_leaf
 from funcnet.walking import require_layer
 
 _LONE = "weight"
-"""The name of the parameter if params are a single tensor, whose path is empty."""
+"""Name of the parameter if params are a single tensor, whose path is empty."""
 
 
 class Holder(nn.Module):
-    """A module that holds parameters and other holders, and computes nothing."""
+    """A module that only stores parameters and other holders."""
 
     def put(self, path: str, leaf: Tensor, *, is_buffer: bool) -> None:
         """Register a parameter or a buffer under a dotted path."""
@@ -50,7 +50,7 @@ class Holder(nn.Module):
         super().__delattr__(name)
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
-        """Add a module, but refuse to replace one that holds parameters of the net."""
+        """Add a module; refuse to replace one with parameters of the net."""
         self._refuse_to_replace(name, module)
         super().add_module(name, module)
 
@@ -67,7 +67,7 @@ class Holder(nn.Module):
 
 
 class NetModule(Holder):
-    """A net as a torch.nn module; made by ``as_module``."""
+    """A net as a torch.nn module; created with ``as_module``."""
 
     def __init__(self, net: Layer, params: Params) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class NetModule(Holder):
         self._prepare()
 
     def _prepare(self) -> None:
-        """Prepare the objects that every call needs; they are not pickled, but made again."""
+        """Prepare the objects that every call needs; they are not pickled but created again."""
         self._places = [self._place(name) for name in self._names]
         self._codec = TreeCodec(self._structure.tree)
         stats = [i for i, name in enumerate(self._names) if self._net.has_running_stats and name in self._roles.buffers]
@@ -94,7 +94,7 @@ class NetModule(Holder):
         self._draws = [net.stochastic for net, _ in nets]
 
     def _place(self, name: str | None) -> tuple[Any, Any, bool]:
-        """Return the holder of a leaf, its name there, and whether it is a buffer."""
+        """Return the holder of a leaf, the leaf's name in it, and whether it is a buffer."""
         if name is None:
             return None, None, False
         path, _, last = name.rpartition(".")
@@ -110,7 +110,7 @@ class NetModule(Holder):
         self._prepare()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Accept the other names of tied parameters, which the ``state_dict`` of a torch.nn module has."""
+        """Accept the other names of tied parameters, which the ``state_dict`` of a torch.nn module contains."""
         kept = [state_dict[prefix + name] for name in self._names if name is not None and prefix + name in state_dict]
         for name in [prefix + path for path in self._absent if prefix + path in state_dict]:
             if any(same_leaf(state_dict[name], one) for one in kept):
@@ -125,7 +125,7 @@ class NetModule(Holder):
             plan = plan.with_x(shape)
         row = [*self._leaves(), *entries]
         for i in plan.stats:
-            row[i] = row[i].clone()  # the buffer is written to, but the backward pass may need its old values
+            row[i] = row[i].clone()  # the buffer is overwritten, but the backward pass can need its old values
         row.append(_drawn_key(row) if self._draws[self.training] else None)
         y, moved = applied(plan, row)
         if moved:
@@ -133,7 +133,7 @@ class NetModule(Holder):
         return y
 
     def params(self) -> Params:
-        """Return copies of the current params and statistics as the net's tree; they require no gradient."""
+        """Return copies of the current params and statistics as a tree for the net; they do not require gradients."""
         made: Params = self._codec.write([None if leaf is None else leaf.detach().clone() for leaf in self._leaves()])
         return made
 
@@ -141,14 +141,14 @@ class NetModule(Holder):
         return str(self._net)
 
     def _leaves(self) -> list[Any]:
-        """List the parameters and buffers that are currently set, as within ``functional_call``."""
+        """List the parameters and buffers that are currently set, for example by ``functional_call``."""
         found = [
             None if name is None else (holder._buffers if is_buffer else holder._parameters).get(name)
             for holder, name, is_buffer in self._places
-        ]  # a look into dicts that torch may replace takes 0.1 µs, ``getattr`` 0.6
+        ]  # looking into dicts, which torch can replace, takes 0.1 µs; ``getattr`` 0.6
         for i, (holder, name, _) in enumerate(self._places):
             if found[i] is None and name is not None:
-                found[i] = getattr(holder, name)  # a parametrization of torch, or a pruned parameter
+                found[i] = getattr(holder, name)  # parametrized or pruned by torch
         return found
 
     def _move(self, moved: dict[int, Tensor]) -> None:
@@ -165,37 +165,37 @@ def _copied(found: Roles, path: str, leaf: Tensor) -> Tensor:
 
 
 def _drawn_key(row: list[Any]) -> Tensor:
-    """Draw a key from torch's generator, on the device of x."""
+    """Sample a key from torch's generator, on the device of x."""
     return torch.randint(-(2**63), 2**63 - 1, (), device=device_of(row))
 
 
 def as_module(net: Layer, params: Params) -> NetModule:
-    """Make a torch.nn module that computes a net; its backward pass is the net's VJP.
+    """Return a torch.nn module that computes a net; its backward pass is the net's VJP.
 
         module(x) = net(params, x)      gradients: gp, gx = net.vjp(params, cache, gy)
 
     In training mode the module applies ``net`` and updates running statistics in place. In evaluation mode it applies
-    ``net.inference()``. A stochastic net draws a key from torch's generator at each call: ``torch.manual_seed`` makes the noise
-    reproducible, and activation checkpoints draw the same noise again. The module takes a tensor or a tree; several arguments are
+    ``net.inference()``. A stochastic net gets a key from torch's generator at each call: ``torch.manual_seed`` makes the noise
+    reproducible, and activation checkpoints repeat the same noise. The module accepts a tensor or a tree; several arguments are
     the entries of a tuple.
 
     All features of autograd work: derivatives of any order, ``torch.func``, forward mode, hooks, ``torch.compile`` as one graph,
-    ``DistributedDataParallel``. Only the required gradients are computed, and no cache is kept without any. Higher derivatives
-    compute the net again. ``torch.autocast`` acts as ``cast(net, dtype)``: the whole net is computed in the dtype of autocast, y
-    has that dtype, and statistics and gradients keep theirs.
+    ``DistributedDataParallel``. Only the required gradients are computed; if none is required, no cache is kept. Higher
+    derivatives compute the net again. ``torch.autocast`` acts as ``cast(net, dtype)``: the whole net is computed in the dtype of
+    autocast, y has that dtype, and statistics and gradients keep theirs.
 
     Args:
         net: The net, with all sizes inferred.
         params: Its params, which are copied. Their dotted paths become the names of parameters in nested modules. Running
-            statistics, integers and other tensors without a gradient become buffers. Parameters within ``freeze`` require no
-            gradient. One tensor at two paths becomes one parameter.
+            statistics, integers and other tensors without a gradient become buffers. Parameters within ``freeze`` do not require
+            gradients. A tensor at two paths becomes one parameter.
 
     Returns:
         The module; its method ``params()`` returns the current params.
 
     Raises:
-        ValueError: If ``net`` is no layer, ``params`` do not have the paths and shapes of the net's, or a name is an attribute of
-            ``torch.nn.Module``.
+        ValueError: If ``net`` is not a layer, ``params`` do not have the paths and shapes of the net's, or a name is an attribute
+            of ``torch.nn.Module``.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.linear.linear import Linear

@@ -1,4 +1,4 @@
-"""Plans: a net between two rows of tensors, forward and backward."""
+"""Plans: a net as a function from one row of tensors to another, forward and backward."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from funcnet.walking import walk
 
 @define(eq=False)
 class Result:
-    """The facts about the results of a net, apart from their tensors.
+    """The structure of a net's results, without their tensors.
 
     Args:
         y: The shape of y.
@@ -48,7 +48,7 @@ def _zeros(kind: Any) -> Tensor | None:
 
 
 def is_inline(net: Layer) -> bool:
-    """Return whether compiled code must differentiate a net with its own rules: ``lift`` fills a module at each call.
+    """Return whether compiled code must trace a net's derivative inline, because ``lift`` fills a module at each call.
 
     Dynamo does not permit these writes within an operation that has a custom derivative.
     """
@@ -64,9 +64,9 @@ class Plan:
         params: The structure of params.
         x: The shape of x.
         count: Number of leaves of params.
-        stats: The places of the leaves that ``update_stats`` may change.
-        caches: The remembered structure of the cache.
-        casts: The net in each dtype of autocast, from ``casts_of``, because compiled code cannot make values.
+        stats: The places of the leaves that ``update_stats`` can change.
+        caches: The stored structure of the cache.
+        casts: The net in each dtype of autocast, from ``casts_of``, because compiled code cannot create values.
         is_inline: Whether compiled code differentiates the net with its own rules; see ``is_inline``.
     """
 

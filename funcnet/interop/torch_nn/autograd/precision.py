@@ -1,8 +1,8 @@
-"""Nets under ``torch.autocast``: the whole net is computed in the dtype of autocast, with autocast off.
+"""Nets under ``torch.autocast``: the whole net is computed in the dtype of autocast, with autocast disabled.
 
     y = cast(net, dtype)(p, x̃)      x̃: x in the dtype; gradients in the dtypes of p and x
 
-Under autocast each kernel casts its operands according to a list of torch's, which a VJP called later would not know.
+Under autocast each kernel casts its operands according to torch's lists, which would not apply in a VJP that is called later.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,12 +19,12 @@ from funcnet.kernels.tracing import is_autocast
 
 
 def casts_of(net: Layer) -> dict[torch.dtype, Layer]:
-    """Return the net in each dtype that autocast may have."""
+    """Return the net in each dtype that autocast can use."""
     return {dtype: cast(net, dtype) for dtype in (torch.bfloat16, torch.float16)}
 
 
 def device_of(row: Sequence[Any]) -> torch.device:
-    """Return the device of the last tensor in a row, which is one of x if x has tensors."""
+    """Return the device of the last tensor in a row, which belongs to x if x has tensors."""
     return next((leaf.device for leaf in reversed(row) if isinstance(leaf, Tensor)), torch.device("cpu"))
 
 

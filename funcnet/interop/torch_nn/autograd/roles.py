@@ -45,7 +45,7 @@ def _is_within(path: str, heads: set[str]) -> bool:
 
 
 def _is_trained_elsewhere(net: Layer, path: str, heads: set[str]) -> bool:
-    """Return whether a leaf is tied to a place outside all heads."""
+    """Return whether a leaf is tied to a path outside all heads."""
     groups = [(at, group) for at, layer in walk(net) if isinstance(layer, Tied) for group in layer.groups]
     for at, (first, *others) in groups:
         start = join(at, first)

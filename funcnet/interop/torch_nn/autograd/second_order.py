@@ -1,9 +1,9 @@
-"""The VJP of a net as an operation of autograd, which differentiates it for higher derivatives.
+"""The VJP of a net as an operation that autograd can differentiate, for higher derivatives.
 
     (gy, p, x) ↦ net.vjp(p, cache of net.apply(p, x), gy)
 
-The gradients themselves are computed from the existing cache. Their derivatives need a new one, which ``torch.func`` traces back
-to p and x.
+The gradients themselves are computed from the existing cache. Their derivatives need a new cache that depends on p and x, which
+``torch.func`` computes.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ jvp_of: Callable[..., Any] = torch.func.jvp
 
 @define(eq=False)
 class Task:
-    """The net, the results and the needed gradients of a VJP."""
+    """The net, results and required gradients of a VJP."""
 
     plan: Plan
     result: Result
@@ -42,7 +42,7 @@ class Task:
         return tuple(self.plan.gradients(self.result, row, kept, gys, self.needs))
 
     def whole(self, tensors: Row, chosen: list[int]) -> Any:
-        """Return the gradients as a function of some of the tensors, with a new cache; the others are constants."""
+        """Return the gradients as a function of the chosen tensors, with a new cache; the other tensors are constants."""
 
         def vjp(*some: Tensor) -> Any:
             gys, row, _ = self.cut(placed(tensors, chosen, some))
@@ -89,7 +89,7 @@ class Gradients(Function):
         saved = ctx.saved_tensors
         chosen = [i for i in range(len(saved)) if tangents[i] is not None]
         given = tuple([saved[i] for i in chosen]), tuple([tangents[i] for i in chosen])
-        nested = is_forward_mode() and not forward_levels()  # in a ``dual_level``; torch cannot nest another one in it
+        nested = is_forward_mode() and not forward_levels()  # in a ``dual_level``, in which torch cannot nest another
         moved = (_jvp_by_vjps if nested else _jvp)(ctx.task.whole(saved, chosen), *given)
         return tuple(placed([None for _ in ctx.task.needs], ctx.given, moved))
 
@@ -106,9 +106,10 @@ def _jvp_by_vjps(function: Callable[..., Any], arguments: Row, tangents: Row) ->
 
 
 def within_a_transform(function: Any, tensors: Row) -> Any:
-    """Return ``function(tensors)``, computed within a transform that does nothing.
+    """Return ``function(tensors)``, computed within a transform that has no effect.
 
-    When ``autograd.grad`` gets a batch of gys, kernels cannot read values, as in ``vmap``, but nothing else tells them.
+    When ``autograd.grad`` gets a batch of gys, kernels cannot read values, as in ``vmap``; the transform makes them aware of
+    this.
     """
     count: int = len(tensors)
     places: list[int] = []

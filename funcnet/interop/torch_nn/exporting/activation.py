@@ -22,7 +22,7 @@ same_names([Softmax, LogSoftmax, Softmin, Softmax2d])
 
 @native(CELU)
 def _celu(layer: CELU, params: Params) -> nn.Module:
-    """Convert CELU, unless alpha is not a float32 number: torch rounds it in the gradient, so the layer itself is wrapped."""
+    """Convert CELU if alpha is a float32 number; otherwise wrap the layer, since torch rounds alpha in the gradient."""
     exact = torch.tensor(layer.alpha, dtype=torch.float32).item() == layer.alpha
     module: nn.Module = namesake(nn.CELU, layer, params)
     return module if exact else Applied(layer)

@@ -1,4 +1,4 @@
-"""``to_torch``: a net and its params as a torch.nn module, with native modules where torch.nn has them."""
+"""``to_torch``: convert a net and its params to a torch.nn module, with native modules where torch.nn has them."""
 
 import torch
 from torch import nn
@@ -31,25 +31,25 @@ def to_torch(net: Layer, params: Params) -> nn.Module:
 
         module(x) = net(params, x, key)      module.eval()(x) = net.inference()(params, x)
 
-    A layer that torch.nn has becomes torch's own module, which autograd differentiates. A ``serial`` becomes an
+    A layer with a counterpart in torch.nn becomes that module, which autograd differentiates. A ``serial`` becomes an
     ``nn.Sequential``; branches, graphs and transformer blocks become modules that call the modules of their layers. Any other
     layer is wrapped with ``as_module``, so its backward pass is the layer's VJP. In train mode, running statistics are updated at
-    each call, and noise is drawn from torch's generator.
+    each call, and noise is sampled from torch's generator.
 
     ``nn.Hardsigmoid`` rounds 1/6 to float32 in its gradient; its float64 gradients therefore differ by a relative 3e-8.
 
     Args:
         net: The net. The result of ``inference()`` becomes a module that evaluates in train mode too.
         params: Its params, which are copied. Floating leaves become parameters, with ``requires_grad=False`` within ``freeze``;
-            running statistics become buffers. A tensor at several places becomes one parameter, as do the places of ``tied``.
+            running statistics become buffers. A tensor at several paths becomes one parameter, as do tied leaves.
 
     Returns:
-        The module. It takes x as the net does, and the entries of a tuple as separate arguments; a single torch.nn module takes
+        The module. It accepts x like the net, or the entries of a tuple as separate arguments; a single torch.nn module has
         torch's arguments. The keys of its ``state_dict`` are the paths of params. A tied parameter has only its first key;
         ``load_state_dict`` also accepts all of its keys. The module can be pickled and copied.
 
     Raises:
-        ValueError: If ``net`` is no layer, or ``params`` belong to another net; the error names the place in the net.
+        ValueError: If ``net`` is not a layer, or ``params`` belong to another net; the error names the path in the net.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.activation.sigmoids import Tanh

@@ -19,7 +19,7 @@ class PaddedEmbedding(nn.Embedding):
 
 
 class Bags(nn.EmbeddingBag):
-    """``nn.EmbeddingBag`` that takes x as funcnet's layer does: offsets only for integers with one axis."""
+    """``nn.EmbeddingBag`` that accepts x like funcnet's layer: offsets only for integers with one axis."""
 
     def forward(self, *xs: Any) -> Tensor:
         """Reduce the rows of each bag."""
@@ -30,7 +30,7 @@ class Bags(nn.EmbeddingBag):
 
 @native(Embedding)
 def _embedding(layer: Embedding, params: Params) -> Any:
-    """Convert a table without ``max_norm``; with it, torch writes to the table."""
+    """Convert a table without ``max_norm``, with which torch writes to the table."""
     if layer.max_norm is not None:
         return None
     sizes = {"num_embeddings": layer.num_embeddings, "embedding_dim": layer.embedding_dim, "padding_idx": layer.padding_idx}

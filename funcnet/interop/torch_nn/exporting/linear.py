@@ -1,4 +1,4 @@
-"""Linear maps, and the distance between two inputs, as torch.nn modules."""
+"""Linear maps and distances between two inputs as torch.nn modules."""
 
 from funcnet.interop.torch_nn.exporting.registry import same_names
 from funcnet.layers.linear.bilinear import Bilinear

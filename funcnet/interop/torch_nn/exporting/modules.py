@@ -1,6 +1,6 @@
-"""Modules for nets: containers, which call the modules of their layers as the net does, and layers that autograd differentiates.
+"""Modules for nets: containers that call the modules of their layers like the net, and layers that autograd differentiates.
 
-Each takes x as its layer does; the entries of a tuple may be separate arguments or one tuple.
+Each module accepts x like its layer; the entries of a tuple can be passed as separate arguments or as one tuple.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ SEVERAL = (
 _UNPOOLING: dict[type, int] = {nn.MaxUnpool1d: 1, nn.MaxUnpool2d: 2, nn.MaxUnpool3d: 3}
 _TRANSPOSED: dict[type, int] = {nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3}
 SIZED = _UNPOOLING | _TRANSPOSED
-"""The number of axes of modules that may be called with the sizes of y; the layer takes a tensor of these sizes instead."""
+"""The number of axes of modules that can be called with the sizes of y; the layer needs a tensor with these sizes instead."""
 
 
 def call(module: nn.Module, x: Any) -> Any:
@@ -42,8 +42,8 @@ def entry(xs: tuple[Any, ...]) -> Any:
     return xs[0] if len(xs) == 1 else xs
 
 
-def takes_one(module: nn.Module) -> bool:
-    """Return whether a module belongs to torch.nn itself and takes one input."""
+def accepts_one_argument(module: nn.Module) -> bool:
+    """Return whether a module is defined by torch.nn and takes one input."""
     return type(module).__module__.startswith("torch.nn.") and not isinstance(module, SEVERAL)
 
 
@@ -73,7 +73,7 @@ def held_at(root: nn.Module, path: str) -> Any:
 
 
 class Chain(nn.Sequential):
-    """``nn.Sequential`` that takes several inputs, and passes the entries of a tuple to modules with several."""
+    """``nn.Sequential`` that takes several inputs, and passes the entries of a tuple to modules with several inputs."""
 
     def forward(self, *xs: Any) -> Any:
         """Return the output of the last module."""
@@ -95,7 +95,7 @@ class ChainWithConstants(Chain):
 
 
 class Container(nn.Module):
-    """A module for each layer of a net, by the net's names; the net defines how they are wired."""
+    """A module for each layer of a net, under the net's names; the net defines how they are wired."""
 
     def __init__(self, net: Any, held: Mapping[str, nn.Module | Tensor]) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class GraphModule(Container):
         return self.evaluated(self.net, entry(xs))
 
     def evaluated(self, graph: Graph, x: Any) -> Any:
-        """Evaluate a graph with the held modules in place of its layers; a layer without one has no params."""
+        """Evaluate a graph with modules in place of its layers; a layer without a module has no params."""
         paths: Any = graph.pack(graph.children())  # in place of params
         return graph.evaluate(paths, x, lambda name, layer, path, value: self.value_of(path, layer, value))
 
@@ -138,7 +138,7 @@ class ModeModule(GraphModule):
         net: The graph for training.
         held: Its modules and parameters.
         evaluation: The graph for evaluation.
-        others: Modules without params for layers that differ in evaluation.
+        others: Modules, without params, for layers that differ in evaluation.
     """
 
     def __init__(self, net: Graph, held: Mapping[str, Any], evaluation: Graph, others: dict[str, nn.Module]) -> None:
@@ -167,7 +167,7 @@ class WiredModule(GraphModule):
         return self.evaluated(self.net.graph_for(x), x)
 
     def extra_repr(self) -> str:
-        """Return the forms of x."""
+        """Return the possible inputs."""
         return "\n".join(f"inputs: {', '.join(names)}" for names in self.net.forms())
 
 
@@ -177,7 +177,7 @@ class BranchModule(Container):
     net: Branching
 
     def forward(self, *xs: Any) -> Any:
-        """Return the outputs of the modules as a tuple, or the output of the last module for them."""
+        """Return the outputs of the modules as a tuple, or pass them to the last module and return its output."""
         x, modules = entry(xs), [*self._modules.values()]
         merge = None if self.net.merge is None else modules.pop()
         inputs = [x] * len(modules) if self.net.one_input else x if isinstance(x, tuple) else xs
@@ -189,7 +189,7 @@ class BranchModule(Container):
 
 
 class Applied(nn.Module):
-    """A layer without params, made from torch functions that autograd differentiates.
+    """A layer without params that consists of torch functions, which autograd differentiates.
 
     Args:
         layer: The layer.

@@ -1,4 +1,4 @@
-"""Dropouts as torch.nn modules, which draw from torch's generator."""
+"""Dropouts as torch.nn modules, which use torch's generator."""
 
 from torch import Tensor, nn
 

@@ -18,7 +18,7 @@ same_names([BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm, RMSNorm
 
 
 class _InEval(nn.Module):
-    """A norm that uses its running statistics in both modes, as a layer after ``inference()`` does."""
+    """A norm that uses its running statistics in both modes, like a layer after ``inference()``."""
 
     def train(self, mode: bool = True) -> Self:
         return super().train(mode=False)
@@ -65,7 +65,7 @@ def _running(layer: Any, params: Params) -> Any:
 
 @native(InstanceNorm1d, InstanceNorm2d, InstanceNorm3d)
 def _instance(layer: Any, params: Params) -> Any:
-    """Convert a norm whose running statistics have a fixed rate: torch's instance norms do not count batches."""
+    """Convert a norm if its running statistics have a fixed rate, since torch's instance norms do not count batches."""
     if layer.track_running_stats and layer.momentum is None:
         return None
     return namesake(getattr(nn, type(layer).__name__), layer, params)

@@ -1,4 +1,4 @@
-"""Layers made from torch functions, such as sums and changes of shape: autograd differentiates the layer itself."""
+"""Layers that consist of torch functions, such as sums and changes of shape: autograd differentiates the layer itself."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ OPERATIONS = (
     *(VisibleMask, JointMask, FullMask),
     *(Sin, Cos, Exp, Erf, Abs, Sign, Square, LogSumExp, Rescale, CosineSimilarity),
 )
-"""The layers whose modules hold and call them."""
+"""The layers that are stored and called by their modules."""
 
 
 @native(*OPERATIONS)

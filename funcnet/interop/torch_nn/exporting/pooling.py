@@ -26,7 +26,7 @@ same_names([AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d, AdaptiveMax
 
 @native(MaxUnpool1d, MaxUnpool2d, MaxUnpool3d)
 def _unpool(layer: Any, params: Params) -> Any:
-    """Convert an unpooling without overlapping windows: if two windows write to one place, torch's gradient counts both."""
+    """Convert an unpooling without overlapping windows: if two windows write to the same index, torch's gradient counts both."""
     sizes, strides = each(layer.kernel_size, layer.axes), each(layer.stride or layer.kernel_size, layer.axes)
     overlap = any(size > stride for size, stride in zip(sizes, strides, strict=True))
     return None if overlap else namesake(getattr(nn, type(layer).__name__), layer, params)

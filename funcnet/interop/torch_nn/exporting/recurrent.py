@@ -1,4 +1,4 @@
-"""Recurrent nets as torch.nn modules that also take lengths."""
+"""Recurrent nets as torch.nn modules that also accept lengths."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ same_names([RNNCell, LSTMCell, GRUCell])
 
 
 class _TakesLengths(nn.RNNBase):
-    """A recurrent module with an optional third input, the lengths of the rows; autograd then differentiates our layer."""
+    """A recurrent module with an optional third input, the lengths of rows; with it, autograd differentiates the layer."""
 
     layer: Any
 
@@ -30,15 +30,15 @@ class _TakesLengths(nn.RNNBase):
 
 
 class RNNModule(_TakesLengths, nn.RNN):
-    """``nn.RNN`` that takes lengths."""
+    """``nn.RNN`` that accepts lengths."""
 
 
 class LSTMModule(_TakesLengths, nn.LSTM):
-    """``nn.LSTM`` that takes lengths."""
+    """``nn.LSTM`` that accepts lengths."""
 
 
 class GRUModule(_TakesLengths, nn.GRU):
-    """``nn.GRU`` that takes lengths."""
+    """``nn.GRU`` that accepts lengths."""
 
 
 _MODULES: dict[type, type] = {RNN: RNNModule, LSTM: LSTMModule, GRU: GRUModule}

@@ -1,4 +1,4 @@
-"""Converters of layers, in a table filled by the files of this package, and their helpers."""
+"""Converters of layers, in a table that the files of this package fill, and their helpers."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ _UNUSED_BY_APPLY = ("initializer", "init")
 
 
 def native(*classes: type) -> Callable[[F], F]:
-    """Register ``(layer, params) -> module``, which may return ``None``."""
+    """Register ``(layer, params) -> module``, which can return ``None``."""
 
     def register(convert: F) -> F:
         MODULES.update(dict.fromkeys(classes, lambda layer, params, _: convert(layer, params)))
@@ -53,7 +53,7 @@ def _by_name(kind: Any) -> Callable[[Layer, Params], nn.Module | None]:
 
 
 def namesake(kind: Any, layer: Any, params: Params, /, **more: Any) -> Any:
-    """Make a module with the layer's fields as arguments, or return ``None`` if the module lacks one of the options.
+    """Return a module with the layer's fields as arguments, or ``None`` if the module lacks an option.
 
     Args:
         kind: The class of the module.
@@ -71,7 +71,7 @@ def namesake(kind: Any, layer: Any, params: Params, /, **more: Any) -> Any:
 
 
 def filled(kind: Any, layer: Layer, params: Params, **arguments: Any) -> Any:
-    """Make a module with copies of the params, without drawing initial weights."""
+    """Return a module with copies of the params, without initializing weights."""
     require_sizes(layer)
     with torch.device("meta"):
         module = kind(**arguments)
@@ -79,7 +79,7 @@ def filled(kind: Any, layer: Layer, params: Params, **arguments: Any) -> Any:
 
 
 def fill(module: Any, layer: Layer, params: Any) -> Any:
-    """Give a module copies of the params by name, as parameters or buffers like its own."""
+    """Set copies of the params on a module by name, as parameters or buffers like its own."""
     require_params(layer, module, params)
     for name, leaf in params.items():
         copied = leaf.detach().clone()

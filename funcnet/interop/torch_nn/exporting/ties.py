@@ -1,4 +1,4 @@
-"""Ties: one parameter of a module at several places."""
+"""Ties: one parameter of a module at several paths."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,29 +14,29 @@ Groups = Iterable[tuple[str, ...]]
 
 
 class _LaterPlaces:
-    """Hooks that keep only the first place of each tied parameter in a ``state_dict``, but also load one with all places.
+    """Hooks that keep only the first path of each tied parameter in a ``state_dict``, but also load one with all paths.
 
     Args:
-        first: The first place for each later place.
+        first: The first path for each later path.
     """
 
     def __init__(self, first: dict[str, str]) -> None:
         self.first = first
 
     def __call__(self, module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-        """Remove the later places."""
+        """Remove the later paths."""
         for path in self.first:
             state.pop(prefix + path, None)
 
     def fill_in(self, module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Add the later places that are missing."""
+        """Add the later paths that are missing."""
         for path, first in self.first.items():
             if prefix + first in state:
                 state.setdefault(prefix + path, state[prefix + first])
 
 
 def with_ties(params: Params, groups: Groups) -> Params:
-    """Return params with the tensor of the first place at all places of each group."""
+    """Return params with the tensor at the first path of each group at all of its paths."""
     for first, *others in groups:
         for path in others:
             params = tree.replace(params, path, tree.at(params, first))
@@ -44,9 +44,9 @@ def with_ties(params: Params, groups: Groups) -> Params:
 
 
 def tied_module(module: nn.Module, params: Params, groups: Groups) -> nn.Module | None:
-    """Tie the parameters of a module; its ``state_dict`` has only the first places as keys.
+    """Tie the parameters of a module; its ``state_dict`` has only the first paths as keys.
 
-    Return ``None`` if tied places are buffers, or if only some of the parameters are frozen.
+    Return ``None`` if tied leaves are buffers, or if only some of the parameters are frozen.
     """
     first = dict(_later_places(params, groups))
     if not all(tie(module, path, one) for path, one in first.items()):
@@ -58,7 +58,7 @@ def tied_module(module: nn.Module, params: Params, groups: Groups) -> nn.Module 
 
 
 def _later_places(params: Params, groups: Groups) -> Iterable[tuple[str, str]]:
-    """Yield each later place of a tensor with its first place."""
+    """Yield each later path of a tensor with its first path."""
     for first, *others in groups:
         for inner in tree.names(tree.at(params, first)):
             yield from ((join(path, inner) if inner else path, join(first, inner) if inner else first) for path in others)
@@ -80,7 +80,7 @@ def _owner(module: nn.Module, path: str) -> tuple[dict[str, nn.Parameter | None]
 
 
 def tie_equal_leaves(module: nn.Module, params: Params) -> None:
-    """Tie the parameters whose leaves are one tensor; buffers stay separate, because each is updated with its layer."""
+    """Tie parameters whose leaves are the same tensor; buffers stay separate, because each is updated with its layer."""
     firsts: dict[int, str] = {}
     for path, leaf in tree.names(params).items():
         first = firsts.setdefault(id(leaf), path)

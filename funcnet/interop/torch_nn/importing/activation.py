@@ -49,7 +49,7 @@ same(nn.Threshold, Threshold, "threshold", "value")
 _SOFTMAXES: dict[type, type[Along]] = {nn.LogSoftmax: LogSoftmax, nn.Softmax: Softmax, nn.Softmin: Softmin}
 
 _ALONG = {kind.__name__: (kind(0), kind(1)) for kind in _SOFTMAXES.values()}
-"""Each softmax along the first axis, and along the second."""
+"""Each softmax, along the first axis and along the second."""
 
 
 @frozen

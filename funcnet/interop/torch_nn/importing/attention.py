@@ -1,9 +1,9 @@
 """``torch.nn.MultiheadAttention`` as ``MultiHeadAttention``, and calls of it in code.
 
-A converted module takes (query, key, value) or (query, key, value, mask), and for self-attention x or (x, mask). Sequences have
-the axes of the module: (N, L, features) with its ``batch_first``, else (L, N, features), or (L, features). The mask is True where
-a query may see a key, or floating, and broadcasts to (N, heads, L, S). y is the output without the attention weights, as with
-``need_weights=False``.
+The inputs of a converted module are (query, key, value) or (query, key, value, mask), for self-attention x or (x, mask).
+Sequences have the axes of the module: (N, L, features) with ``batch_first``, else (L, N, features), or (L, features). The mask is
+floating, or True where a query may see a key, and broadcasts to (N, heads, L, S). y is the output without the attention weights,
+as with ``need_weights=False``.
 """
 
 from typing import Any
@@ -64,5 +64,5 @@ def call_multihead_attention(
 
 
 def with_options(net: Any, **options: bool) -> Layer:
-    """Return an attention with other options, within wrappers such as ``freeze`` too."""
+    """Return an attention with other options, also within wrappers such as ``freeze``."""
     return net.replace(layer=with_options(net.layer, **options)) if isinstance(net, Wrapper) else net.replace(**options)

@@ -17,7 +17,7 @@ Inputs = tuple[str, ...]
 
 
 def without_absent(output: Any) -> Any:
-    """Leave out the ``None`` entries of an output, such as a loss without targets; unwrap a single remaining entry."""
+    """Remove the ``None`` entries of an output, such as a loss without targets; unwrap a single remaining entry."""
     if isinstance(output, dict):
         return {key: one for key, one in output.items() if one is not None}
     if not isinstance(output, (tuple, list)) or None not in [one if one is None else ... for one in output]:
@@ -42,7 +42,7 @@ class Builder:
 
     Args:
         inputs: The names of the graph's inputs.
-        taken: Reserved names, those of the modules and params of the module; a node without a module may not use them.
+        taken: Reserved names, those of inner modules and params; a node without a module must not use them.
     """
 
     inputs: Inputs
@@ -51,7 +51,7 @@ class Builder:
     params: dict[str, Params] = attribute(factory=dict)
     outputs: Any = None
     modules: dict[int, tuple[str, Layer]] = attribute(factory=dict)
-    """For each module called so far, by its id, the name and the layer of its node."""
+    """The name and the layer of each called module's node, by the module's id."""
 
     _found: dict[int, tuple[Node, Ref]] = attribute(factory=dict)
 
@@ -62,7 +62,7 @@ class Builder:
         return name
 
     def add(self, node: Node | Ref, name: str, *, exact: bool = False) -> Ref:
-        """Add a node, after those among its inputs, and return a reference to its value; ``exact`` keeps the name."""
+        """Add a node, after the nodes among its inputs, and return a reference to its value; ``exact`` keeps the name."""
         if isinstance(node, Ref):
             return node
         if id(node) not in self._found:
@@ -74,7 +74,7 @@ class Builder:
         return self._found[id(node)][1]
 
     def bound(self, value: Any, name: str) -> Any:
-        """Add the nodes in a value, and return it with references in their places."""
+        """Add the nodes in a value, and return it with references instead of nodes."""
         if isinstance(value, Node):
             return self.add(value, name)
         if type(value) in (tuple, list):
@@ -82,7 +82,7 @@ class Builder:
         return value
 
     def reuse(self, node: Node, owner: str, name: str) -> Ref:
-        """Add a node with the layer and the params of another one."""
+        """Add a node with the layer and the params of another node."""
         name = self.fresh(name)
         self.taken.add(name)
         self.nodes[name] = (owner, tuple([self.add(one, f"{name}_input").name for one in node.inputs]))
@@ -93,11 +93,11 @@ class Builder:
         self._found[id(node)] = (node, ref)
 
     def hold(self, name: str, layer: Layer, params: Params) -> None:
-        """Keep a layer only for its params; it is not evaluated."""
+        """Add a layer only for its params; it is not evaluated."""
         self.nodes[name], self.params[name] = (layer, ()), params
 
     def output(self, value: Any) -> Any:
-        """Return the value of the output, with references for nodes: a reference, a tuple or a dict of references."""
+        """Return the value of the output with references instead of nodes: a reference, or a tuple or dict of references."""
         if isinstance(value, (Ref, Node)):
             return self.add(value, "output")
         if isinstance(value, dict) and all(isinstance(key, str) for key in value) and value:
@@ -116,7 +116,7 @@ class Builder:
         return value  # type: ignore[no-any-return]
 
     def prune(self) -> None:
-        """Remove the nodes that lead to no output, but keep their params, whose names matter."""
+        """Remove the nodes that do not affect the output, but keep their params, whose names matter."""
         ends = self._output_names()
         wanted = {*ends}
         for name, (_, inputs) in reversed(self.nodes.items()):
@@ -135,12 +135,12 @@ class Builder:
         return {one.name for one in ([outputs] if isinstance(outputs, Ref) else outputs)}
 
     def finish(self) -> Imported:
-        """Return the net: a serial if each node takes the value of the previous one, else a graph."""
+        """Return the net: a serial if the input of each node is the previous node, else a graph."""
         net = self._serial() or self.graph()
         return Imported(net, self.packed(net), self.parts(), self.numbers())
 
     def packed(self, net: Combinator) -> Params:
-        """Return the params of a net made from the nodes."""
+        """Return the params of a net built from the nodes."""
         made: Params = net.pack([self.params[name] for name in net.children()])
         return made
 
@@ -160,7 +160,7 @@ class Builder:
         return tuple([one.parts for one in self.outputs])
 
     def numbers(self) -> Numbers:
-        """Return the kind of numbers in the output; floating ones for several tensors."""
+        """Return the kind of numbers in the output; floating for several tensors."""
         return self.outputs.numbers if isinstance(self.outputs, Ref) else None
 
     def _serial(self) -> Serial | None:

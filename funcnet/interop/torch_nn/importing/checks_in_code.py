@@ -1,7 +1,7 @@
 """Checks in traced code: ``assert condition`` and ``if condition: raise ...`` are assumed to pass.
 
-Sizes are unknown during tracing, so the condition has no value. Python asks for one; the instructions that follow distinguish a
-check from other branches.
+Sizes are unknown during tracing, so the condition has no value when Python asks for its truth. The instructions that follow show
+whether it is a check or another branch.
 """
 
 import dis
@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import CodeType, FrameType
 
 _BEFORE_JUMP = ("UNARY_NOT", "TO_BOOL", "CACHE", "NOP")
-"""Instructions that may precede the conditional jump; before Python 3.13 the jump itself asks for the truth value."""
+"""Instructions that can precede the conditional jump; before Python 3.13 the jump itself evaluates the truth of the condition."""
 
 
 @lru_cache(maxsize=64)
@@ -18,7 +18,7 @@ def _instructions(code: CodeType) -> list[dis.Instruction]:
 
 
 def passing(frame: FrameType) -> bool | None:
-    """Return the truth value with which a check in a frame passes, or ``None`` if the code is no check."""
+    """Return the truth value that makes a check in a frame pass, or ``None`` if the code is not a check."""
     steps = _instructions(frame.f_code)
     at = next((i for i, step in enumerate(steps) if step.offset == frame.f_lasti), None)
     if at is None:
@@ -46,7 +46,7 @@ def counts_beside_star(frame: FrameType) -> tuple[int, int] | None:
 
 
 def _passing(steps: list[dis.Instruction], at: int, *, jumps_if: bool) -> bool | None:
-    """Return the value that avoids the block that raises: the one after the jump, or the one it leads to."""
+    """Return the value that avoids the block that raises, which is after the jump or its target."""
     target = next((i for i, step in enumerate(steps) if step.offset == steps[at].argval), len(steps))
     if _only_raises(steps[at + 1 :]):
         return jumps_if

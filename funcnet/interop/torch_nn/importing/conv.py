@@ -40,7 +40,7 @@ def conv_transpose(module: Any) -> Converted:
 
 
 def _options(module: Any, *more: str) -> dict[str, Any]:
-    """Return the arguments of both kinds, and further ones by name."""
+    """Return the arguments that both kinds share, and further ones by name."""
     return {name: compact(getattr(module, name)) for name in (*_NAMES, *more)} | {"bias": module.bias is not None}
 
 
@@ -52,7 +52,7 @@ def call_conv_transpose(
     input: Ref | Node,  # noqa: A002 (torch's name)
     output_size: Any = None,
 ) -> Node:
-    """Apply the layer; ``output_size`` gives y the lengths of another tensor."""
+    """Apply the layer; with ``output_size``, y has the lengths of another tensor."""
     if output_size is None:
         return Node(layer, (input,), params)
     if whole_numbers_in(output_size, layer.axes) is not None:

@@ -1,6 +1,6 @@
-"""Helpers of the converters of layers: a module's tensors, its options, and the layer made from them.
+"""Helpers of the converters: a module's tensors and options, and the layer built from them.
 
-A converter usually maps attributes of the module to arguments of the layer: ``same(nn.ELU, ELU, "alpha")``.
+Most converters map attributes of the module to arguments of the layer: ``same(nn.ELU, ELU, "alpha")``.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ def compact(option: Any) -> Any:
 
 
 def made(target: type[L], module: nn.Module, **options: Any) -> tuple[L, Params]:
-    """Return ``target(**options)`` with the module's tensors; raise ``UnsupportedError`` if it lacks options or tensors."""
+    """Return ``target(**options)`` and the module's tensors; raise ``UnsupportedError`` if the layer does not support them."""
     try:
         converted = target(**options)
     except ValueError as error:
@@ -62,7 +62,7 @@ def same(source: type[nn.Module], target: type[Layer], *names: str, **renamed: s
         source: The class of the module.
         target: The class of the layer.
         names: Attributes with the names of arguments.
-        renamed: The attributes for other arguments, by argument.
+        renamed: Attributes with other names, by argument.
     """
     arguments = {**dict.fromkeys(names), **renamed}
     pairs = [(ours, theirs or ours) for ours, theirs in arguments.items()]

@@ -1,7 +1,7 @@
 """Embeddings and bags of embeddings.
 
-Rows longer than ``max_norm`` are shortened in the same way. torch.nn then writes them to the table, and computes the gradient at
-the new table; here the table does not change, and the gradient is that of the computed function.
+Rows longer than ``max_norm`` are rescaled as in torch.nn, which writes them to the table and computes the gradient at the new
+table. Here the table does not change, and the gradient is that of the computed function.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""``from_torch``: a torch.nn module as a net and its params."""
+"""``from_torch``: convert a torch.nn module to a net and its params."""
 
 import copy
 import inspect
@@ -31,25 +31,25 @@ def from_torch(module: nn.Module) -> tuple[Layer, Params]:
         net(params, x)             = module(x) in training mode
         net.inference()(params, x) = module(x) in evaluation mode
 
-    torch.nn layers become the funcnet layers of the same name, ``nn.Sequential`` becomes ``serial``, and the forward of any other
-    class is traced with ``torch.fx``: it becomes a named ``serial``, or a ``graph`` with a node for each module and function. A
-    forward that reads ``self.training`` becomes a ``by_mode`` of two graphs. A module that is called twice becomes one layer with
-    one set of params.
+    Layers of torch.nn become the funcnet layers of the same name, and ``nn.Sequential`` becomes ``serial``. The forward of any
+    other class is traced with ``torch.fx``: it becomes a named ``serial``, or a ``graph`` with a node for each module and
+    function. A forward that reads ``self.training`` becomes a ``by_mode`` of two graphs. A module that is called twice becomes
+    one layer with one set of params.
 
-    The forward may compute with sizes, but not branch on the values of tensors or on their number of axes. Its random numbers
-    have the same distributions, drawn from the key, in evaluation too if it draws them there. Activation checkpoints become plain
-    calls; use ``remat`` instead.
+    The forward can compute with sizes, but must not branch on the values of tensors or on their number of axes. Random numbers
+    keep their distributions but come from the key, in evaluation too if the module uses them there. Activation checkpoints become
+    plain calls; use ``remat`` instead.
 
     Args:
-        module: The module, in any mode. It does not change, and its tensors are copied.
+        module: The module, in any mode. It is not modified, and its tensors are copied.
 
     Returns:
         The net and its params. Their paths are the keys of the module's ``state_dict``; a tensor with several keys keeps the
-        first, and the net is ``tied``. Layers whose parameters require no gradient are frozen with ``freeze``.
+        first, and the net is ``tied``. Layers whose parameters do not require gradients are frozen with ``freeze``.
 
-        The net takes the arguments of ``forward`` without a default; several are a tuple. ``None`` outputs, such as a loss
-        without targets, are left out. Masks follow funcnet's convention, ``True`` where attention is allowed, in attention and
-        Transformers and wherever an input is only used as a mask.
+        The net's input consists of the arguments of ``forward`` without a default, as a tuple if there are several. ``None``
+        outputs, such as a loss without targets, are omitted. Masks follow funcnet's convention, ``True`` where attention is
+        allowed, in attention and Transformers and wherever an input is used only as a mask.
 
     Raises:
         ValueError: If a module or a function has no counterpart, or a forward cannot be traced; the error names the class, the
@@ -75,7 +75,7 @@ def from_torch(module: nn.Module) -> tuple[Layer, Params]:
 
 
 def _imported(module: nn.Module) -> Imported:
-    """Convert a module, and convert it again if a use of its inputs shows that they hold whole numbers."""
+    """Convert a module, and convert it again if the use of its inputs shows that they hold whole numbers."""
     floating = (one.dtype for one in module.state_dict().values() if one.is_floating_point())
     token = PRECISION.set(next(floating, None))
     try:
@@ -91,7 +91,7 @@ def _imported(module: nn.Module) -> Imported:
 
 
 def _with_same_tensors(module: nn.Module) -> nn.Module:
-    """Copy a module without its tensors, because tracing may write to its attributes."""
+    """Copy a module but share its tensors, because tracing can write to attributes."""
     held = [*module.parameters(), *module.buffers()]
     held += [one for part in module.modules() for one in vars(part).values() if isinstance(one, Tensor)]
     try:
@@ -109,7 +109,7 @@ def _refusal(error: PlacedError) -> ValueError:
 
 
 def _state(module: nn.Module) -> dict[str, Any]:
-    """Return the tensors of the state dict, including names of its parameters that a hook may have left out."""
+    """Return the tensors of the state dict, including parameters that a hook has removed from it."""
     state = module.state_dict(keep_vars=True)
     known = {id(tensor) for tensor in state.values()}
     others = module.named_parameters(remove_duplicate=False)
@@ -117,7 +117,7 @@ def _state(module: nn.Module) -> dict[str, Any]:
 
 
 def _require_one_place(net: Layer, groups: list[tuple[str, ...]]) -> None:
-    """Refuse running statistics that calls at several places would have to update one after another."""
+    """Refuse running statistics that several calls would have to update one after another."""
     moving = {*_moving(net, "")}
     for group in groups:
         places = [path for path in group if path.rpartition(".")[0] in moving]
@@ -127,7 +127,7 @@ def _require_one_place(net: Layer, groups: list[tuple[str, ...]]) -> None:
 
 
 def _moving(layer: Layer, path: str) -> Iterator[str]:
-    """Yield the paths of the layers that update running statistics, without layers that a graph does not evaluate."""
+    """Yield the paths of layers that update running statistics, except layers that a graph does not evaluate."""
     if not layer.has_running_stats:
         return
     if not isinstance(layer, Combinator):
@@ -144,7 +144,7 @@ def _moving(layer: Layer, path: str) -> Iterator[str]:
 
 
 def _tied(net: Layer, params: Params, state: dict[str, Any]) -> tuple[Layer, Params]:
-    """Tie the leaves that are one tensor in the module, and copy the params."""
+    """Tie the leaves that are the same tensor in the module, and copy the params."""
     names = {*tree.names(params)}
     places: dict[int, list[str]] = {}
     for path, tensor in state.items():

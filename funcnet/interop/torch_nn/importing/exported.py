@@ -1,4 +1,4 @@
-"""Modules made by ``to_torch`` and ``as_module`` that are not torch.nn's, converted back to their layers."""
+"""Modules of ``to_torch`` and ``as_module`` that are not from torch.nn, converted back to their layers."""
 
 from typing import Any
 
@@ -140,7 +140,7 @@ def call_with_inputs(module: nn.Module, converted: Any, params: Any, *xs: Any) -
 
 
 def parts_of(converted: Layer) -> Parts:
-    """Return the structure of a layer's output, as far as its class determines it."""
+    """Return the structure of a layer's output, if its class determines it."""
     if isinstance(converted, Wrapper):
         return parts_of(converted.layer)
     if isinstance(converted, Serial) and converted.layers:

@@ -1,4 +1,4 @@
-"""Modules and params that a forward does not use: they are kept, so that params have all keys of the state dict."""
+"""Modules and params that a forward does not use: they are kept so that params have all keys of the state dict."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def hold_the_rest(module: nn.Module, builder: Builder, convert: Convert) -> None
 
 
 def _hold_child(child: nn.Module, name: str, own: list[str], rest: dict[str, Tensor], builder: Builder, convert: Convert) -> None:
-    """Keep a module as a layer, or tensor by tensor if its code cannot be converted."""
+    """Add a module as a layer, or tensor by tensor if its code cannot be converted."""
     try:
         builder.hold(name, *convert(child, name))
     except UnsupportedError:

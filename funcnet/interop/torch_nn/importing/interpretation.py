@@ -1,4 +1,4 @@
-"""Interpretation: convert a recorded forward, node by node, to the nodes of a graph."""
+"""Interpretation: convert a recorded forward to the nodes of a graph, one by one."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from funcnet.interop.torch_nn.importing.values import Dtype, InlineError, Node, 
 from funcnet.layers.shape.sources import ConstantTensor, Parameter
 
 CallModule = Callable[[nn.Module, str, tuple[Any, ...], dict[str, Any]], Any]
-"""Add a call of a module, given its path, and return the value."""
+"""Function that adds a call of the module at a path, and returns the value."""
 
 _ASSERTIONS = {"_assert", "_assert_is_none"}
 """The names of torch's assertions, which compute nothing."""
@@ -67,7 +67,7 @@ def _computed(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 
 def _without_layer(node: fx.Node, key: Any) -> UnsupportedError:
-    """Return the error for a missing layer; a field of a module's output is known only if the module is traced inline."""
+    """Return the error for a missing layer; for a field of a module's output, request tracing the module inline."""
     error = UnsupportedError(f"there is no layer for {_name_of(node, key)}")
     made = node.args[0] if node.target is getattr else None
     is_field = isinstance(made, fx.Node) and made.op == "call_module" and not hasattr(Tensor, key)
@@ -75,7 +75,7 @@ def _without_layer(node: fx.Node, key: Any) -> UnsupportedError:
 
 
 def _without_dtypes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Leave out the dtypes of tensors: the result is converted to that dtype afterwards."""
+    """Remove the dtypes of tensors from the arguments; the result is converted to that dtype afterwards."""
     named = {name: one for name, one in kwargs.items() if not isinstance(one, Dtype)}
     return tuple([one for one in args if not isinstance(one, Dtype)]), named
 
@@ -109,7 +109,7 @@ _OF_KIND = ("dtype", "device", "layout", "new_zeros", "new_ones", "new_full", "n
 
 
 def _kind_only(module: nn.Module, node: fx.Node) -> Node | None:
-    """Return an empty tensor for a parameter used only for its dtype or device, as in ``weight.new_zeros(n)``."""
+    """Return an empty tensor for a parameter that is used only for its dtype or device, as in ``weight.new_zeros(n)``."""
     asked = [user.args[1] if user.target is getattr else getattr(user.target, "__name__", user.target) for user in node.users]
     if not asked or not all(one in _OF_KIND for one in asked):
         return None
@@ -118,7 +118,7 @@ def _kind_only(module: nn.Module, node: fx.Node) -> Node | None:
 
 
 def _attribute(module: nn.Module, path: str, builder: Builder) -> Ref:
-    """Return the reference to a parameter, a buffer or another tensor; it becomes a node on first use."""
+    """Return a reference to a parameter, a buffer or another tensor, which becomes a node on first use."""
     tensor: Any = module
     for part in path.split("."):
         tensor = getattr(tensor, part)
@@ -132,11 +132,11 @@ def _attribute(module: nn.Module, path: str, builder: Builder) -> Ref:
 
 
 def parameter_node(tensor: Tensor) -> Node:
-    """Return the node of a parameter or a buffer used directly in code."""
+    """Return the node of a parameter or a buffer that code uses directly."""
     numbers = tensor.detach().double()
     spread = float(numbers.std(correction=0)) if tensor.is_floating_point() and tensor.numel() else 0.0
     mean = float(numbers.mean()) if tensor.numel() else 0.0
-    mean, spread = (mean, spread) if math.isfinite(mean) and math.isfinite(spread) else (0.0, 0.0)  # as of a mask of -∞
+    mean, spread = (mean, spread) if math.isfinite(mean) and math.isfinite(spread) else (0.0, 0.0)  # for a mask of -∞
     is_param = isinstance(tensor, nn.Parameter)
     layer = Parameter(tuple(tensor.shape), mean=mean, std=spread, trainable=is_param and tensor.is_floating_point())
     frozen = layer.trainable and not tensor.requires_grad
@@ -145,7 +145,7 @@ def parameter_node(tensor: Tensor) -> Node:
 
 
 def constant_node(tensor: Tensor, path: str, beside: Ref) -> Node:
-    """Return the node of a tensor outside the state, such as a mask; it is moved to the device of another value."""
+    """Return the node of a tensor outside the state dict, such as a mask; it is moved to the device of another value."""
     if tensor.requires_grad:
-        raise UnsupportedError(f"its attribute {path} is a tensor with a gradient that is no nn.Parameter")
+        raise UnsupportedError(f"its attribute {path} is a tensor with a gradient that is not an nn.Parameter")
     return Node(ConstantTensor.of(tensor), (beside,), shape=tuple(tensor.shape), numbers=settled(tensor.dtype))

@@ -1,4 +1,4 @@
-"""The converters of torch.nn's layers: importing this module registers those of every family."""
+"""The converters of torch.nn's layers: importing this module registers the converters of every family."""
 
 from collections.abc import Callable
 from typing import Any
@@ -60,18 +60,18 @@ FAMILIES = (
     ),
     *(shapes, with_weights),
 )
-"""The modules with converters, which fill the tables of ``registry``."""
+"""The modules with converters, which are imported to fill the tables of ``registry``."""
 
 
 def class_of(module: nn.Module) -> type[nn.Module] | None:
-    """Return the class in the tables whose forward a module uses: its own class, or a base class without another forward."""
+    """Return the class in the tables whose forward a module uses: its own class, or a base class whose forward it inherits."""
     kind = parametrized.plain_class(module)
     forward = kind.forward
     return next((one for one in kind.__mro__ if one in LAYERS and getattr(one, "forward", None) is forward), None)
 
 
 def converter_of(module: nn.Module) -> Callable[[Any, Convert], Converted] | None:
-    """Return the converter of a module, which may be parametrized, or ``None`` if its class has none."""
+    """Return the converter of a module, which can be parametrized, or ``None`` if there is none for its class."""
     kind = class_of(module)
     if kind is None:
         return LAYERS_BY_NAME.get(f"{type(module).__module__}.{type(module).__qualname__}")
@@ -79,5 +79,5 @@ def converter_of(module: nn.Module) -> Callable[[Any, Convert], Converted] | Non
 
 
 def call_of(module: nn.Module) -> Callable[..., Any] | None:
-    """Return the function for calls of a module in traced code, or ``None`` if it takes one tensor and returns one."""
+    """Return the function for calls of a module in traced code, or ``None`` if the module maps one tensor to one."""
     return CALLS.get(class_of(module) or nn.Module)

@@ -39,7 +39,7 @@ def adaptive_softmax(module: nn.AdaptiveLogSoftmaxWithLoss) -> Converted:
 
 
 def by_number(params: Params) -> Params:
-    """Return the params with the clusters, and the two maps of each, in dicts with numeric keys, as in the layer."""
+    """Return the params with the clusters, and the two maps of each cluster, in dicts with numeric keys, as in the layer."""
     clusters = [dict(zip("01", maps, strict=True)) for maps in params["tail"]]
     return {"head": params["head"], "tail": {str(i): maps for i, maps in enumerate(clusters)}}
 

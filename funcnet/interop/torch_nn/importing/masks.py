@@ -1,7 +1,7 @@
-"""Masks in code that calls attention: torch's (True where hidden) become ours (True where allowed).
+"""Masks in code that calls attention: torch's convention (True where hidden) becomes funcnet's (True where allowed).
 
-A mask that is an input of the net, passed to attention and not used otherwise, already has our meaning; ``visible`` tells its
-``VisibleMask``.
+A mask that is an input of the net and is only passed to attention already follows funcnet's convention; ``visible`` marks its
+``VisibleMask`` accordingly.
 """
 
 from typing import Any
@@ -13,13 +13,13 @@ from funcnet.layers.attention.mask_layers import FullMask, JointMask, VisibleMas
 from funcnet.layers.shape.casting import Cast
 
 Mask = Node | None
-"""A mask with our meaning, or none."""
+"""A mask in funcnet's convention, or ``None``."""
 
 
 def as_mask(mask: Ref | Node, kind: str, num_heads: int | None = None) -> Node:
-    """Return the node that translates a torch.nn mask of a kind, "padding" or "attention"."""
+    """Return the node that converts a torch.nn mask of a kind, "padding" or "attention", to funcnet's convention."""
     mask = require_value("a mask", mask)
-    if isinstance(mask.numbers, torch.dtype) and mask.numbers.is_floating_point:  # as of torch.full(size, -math.inf)
+    if isinstance(mask.numbers, torch.dtype) and mask.numbers.is_floating_point:  # such as torch.full(size, -math.inf)
         mask = Node(Cast(precision()), (mask,))
     return Node(VisibleMask(kind, num_heads), (mask,))
 
@@ -27,7 +27,7 @@ def as_mask(mask: Ref | Node, kind: str, num_heads: int | None = None) -> Node:
 def joint_mask(attention: Any, padding: Any, is_causal: Any, num_heads: int | None) -> Mask:
     """Combine an attention mask and a padding mask of torch.nn; ``is_causal`` only describes the first.
 
-    ``is_causal=True`` without a mask is refused, as in torch.nn.
+    ``is_causal=True`` without a mask is an error, as in torch.nn.
     """
     if attention is None and is_causal not in (None, False):
         raise UnsupportedError("is_causal must come with the attention mask that it describes, as in torch.nn")
@@ -37,12 +37,12 @@ def joint_mask(attention: Any, padding: Any, is_causal: Any, num_heads: int | No
 
 
 def full_mask(mask: Mask) -> Node:
-    """Return a mask that hides nothing, with the form of another one."""
+    """Return a mask that hides nothing, with the shape and dtype of another."""
     return Node(FullMask(), (require_value("a mask", mask),))
 
 
 def up_to_last(*masks: Mask) -> list[Node]:
-    """Return the masks up to the last given one, with masks that hide nothing in the gaps."""
+    """Return the masks up to the last one that is given, with masks that hide nothing in the gaps."""
     present = [i for i, mask in enumerate(masks) if mask is not None]
     last = present[-1] if present else -1
     return [full_mask(masks[last]) if mask is None else mask for mask in masks[: last + 1]]

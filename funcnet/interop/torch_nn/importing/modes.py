@@ -14,9 +14,9 @@ from funcnet.layers.shape.reshaping import Identity
 
 
 def kept_in_evaluation(module: nn.Module) -> set[int]:
-    """Return the ids of the inner modules that ``train`` leaves in evaluation mode, as for a frozen batch norm.
+    """Return the ids of the inner modules that ``train`` leaves in evaluation mode, such as a frozen batch norm.
 
-    ``train`` is called on a copy of the module and its tensors, because a custom one may write to weights.
+    ``train`` is called on a copy of the module and its tensors, because an override can write to weights.
     """
     if all(type(one).train is nn.Module.train for one in module.modules()):
         return set()
@@ -37,9 +37,9 @@ def _mode(module: nn.Module, *, training: bool, kept: Collection[int]) -> Iterat
 
 
 def in_both_modes(module: nn.Module, build: Callable[[], Builder], kept: Collection[int]) -> Imported:
-    """Return the net of a module; it depends on the mode if the nodes made by ``build`` do.
+    """Return the net of a module, which depends on the mode if the nodes returned by ``build`` do.
 
-    The modules whose ids are in ``kept`` are in evaluation mode in both.
+    The modules whose ids are in ``kept`` are in evaluation mode in both cases.
     """
     with _mode(module, training=True, kept=kept):
         training = build()
@@ -53,7 +53,7 @@ def in_both_modes(module: nn.Module, build: Callable[[], Builder], kept: Collect
 
 
 def _seen(builder: Builder) -> Any:
-    """Return the computation in evaluation, without layers that do nothing then."""
+    """Return the computation in evaluation, without layers that then have no effect."""
     through: dict[str, str] = {}
     nodes: dict[str, Any] = {}
     for name, (layer, given) in builder.nodes.items():
@@ -67,7 +67,7 @@ def _seen(builder: Builder) -> Any:
 
 
 def _complete(training: Builder, evaluation: Builder) -> None:
-    """Give both the nodes of both, in one order, so that both take the same params; added nodes are not evaluated."""
+    """Add the missing nodes to both, in the same order, so that both have the same params; added nodes are not evaluated."""
     names = [*dict.fromkeys([*training.nodes, *evaluation.nodes])]
     for builder, other in ((training, evaluation), (evaluation, training)):
         for name in [name for name in names if name not in builder.nodes and isinstance(other.nodes[name][0], Layer)]:

@@ -1,4 +1,4 @@
-"""Modules as layers: by class if it is torch.nn's, else by tracing the forward."""
+"""Modules as layers: converted by class for torch.nn's classes, else by tracing the forward."""
 
 import inspect
 from typing import Any
@@ -39,7 +39,7 @@ _TENSORS, _SIZES = (Ref, Node), (Size, Shape, Ones, Axes, Arithmetic)
 
 
 class PlacedError(UnsupportedError):
-    """A reason with the class of the module and its path."""
+    """A reason with the module, for its class, and its path."""
 
     def __init__(self, module: nn.Module, path: str, reason: str) -> None:
         super().__init__(reason)
@@ -48,7 +48,7 @@ class PlacedError(UnsupportedError):
 
 @define(eq=False)
 class Importer:
-    """Converts modules, once for each way in which they are called."""
+    """Converts modules, once per way of calling them."""
 
     root: nn.Module
     _known: dict[Any, Imported] = attribute(factory=dict)
@@ -59,7 +59,7 @@ class Importer:
         self._kept = kept_in_evaluation(self.root)
 
     def convert(self, module: nn.Module, path: str, numbers: tuple[Numbers, ...] = ()) -> Imported:
-        """Convert a module with one input, or with those its forward requires; ``numbers`` are the kinds of numbers in them."""
+        """Convert a module with one input, or the inputs that its forward requires; ``numbers`` are their kinds of numbers."""
         if converter_of(module) or _is_sequential(module):
             return self._of(module, path, ("x",), (None,), {}, numbers[:1] or (None,))
         try:
@@ -104,7 +104,7 @@ class Importer:
         return Node(imported.layer, tuple(tensors.values()), imported.params, imported.parts, numbers=imported.numbers)
 
     def _add(self, builder: Builder, module: nn.Module, name: str, value: Any) -> Any:
-        """Add the result of a call: the node with the module's params, under its name; a second call reuses it."""
+        """Add the result of a call: the node with the module's params, under the module's name, or its reuse in a second call."""
         main = _with_params(value) or value
         if isinstance(main, Node):
             self._add_main(builder, module, name, main)
@@ -148,9 +148,9 @@ class Importer:
         return imported.layer, imported.params
 
     def _frozen(self, module: nn.Module, path: str, imported: Imported) -> Imported:
-        """Freeze a layer if none of its params requires a gradient; a torch.nn layer must be frozen as a whole.
+        """Freeze a layer if none of its params requires a gradient; a layer of torch.nn must be frozen as a whole.
 
-        A layer that ``train`` leaves in evaluation mode becomes the layer for evaluation.
+        A layer that ``train`` leaves in evaluation mode is replaced with its inference form.
         """
         if id(module) in self._kept and converter_of(module):
             imported = evolve(imported, layer=imported.layer.inference())
@@ -198,14 +198,14 @@ class Importer:
         builder = Builder(tuple([ref.name for ref in refs.values()]), taken)
         value = interpret(graph, module, refs, builder, lambda *given: self.call(builder, path, *given))
         value = without_absent(value) if module is self.root else value
-        self._follow_writes(module, graph)  # now it is known which called modules write to their inputs
+        self._follow_writes(module, graph)  # by now it is known which called modules write to their inputs
         builder.outputs = builder.output(value)
         builder.prune()
         hold_the_rest(module, builder, lambda child, name: self._pair(child, join(path, name)))
         return builder
 
     def _follow_writes(self, module: nn.Module, graph: fx.Graph) -> None:
-        """Redirect reads after a write to its result; a module that writes to a tensor read later is traced inline."""
+        """Redirect reads after a write to its result; a module that writes to a tensor that is read later is traced inline."""
         try:
             if Writes(module, self._is_writer).follow(graph):
                 self._writers.add(id(module))
@@ -223,7 +223,7 @@ def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _unlike(name: str, taken: set[str]) -> str:
-    """Return a free name for an input: modules and parameters keep theirs."""
+    """Return an unused name for an input; modules and parameters keep theirs."""
     while name in taken:
         name += "_"
     return name
@@ -238,7 +238,7 @@ def _is_sequential(module: nn.Module) -> bool:
 
 
 def _with_params(value: Any) -> Node | None:
-    """Return the node with params among a value, its entries and their inputs."""
+    """Return the node with params among a value, its entries, and their inputs."""
     if isinstance(value, Node) and has_params(value.params):
         return value
     inner = value.inputs if isinstance(value, Node) else value if isinstance(value, tuple) else ()
@@ -258,7 +258,7 @@ def _call_with_one(module: nn.Module, layer: Any, params: Any, *args: Any, **kwa
 
 
 def _require_plain(module: nn.Module) -> None:
-    """Raise ``UnsupportedError`` for hooks, which are code outside the forward, and for unknown sizes."""
+    """Raise ``UnsupportedError`` for hooks, which run code outside the forward, and for unknown sizes."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     found = [name for name in hooks if getattr(module, name, None)]
     if found:

@@ -1,4 +1,4 @@
-"""Dropout: the same distribution, drawn from a key.
+"""Dropout: the same distribution, sampled with a key.
 
 ``Dropout2d`` reads three axes as (channels, height, width); torch.nn reads them as (N, channels, length).
 """

@@ -47,7 +47,7 @@ def instance_norm(module: Any) -> Converted:
 
 
 def _channels(module: Any) -> dict[str, Any]:
-    """Return the options of a normalization; whether it has running statistics depends on its buffers, not its flags."""
+    """Return the options of a normalization; its buffers, not its flags, determine whether it has running statistics."""
     tracked = module.running_mean is not None
     if module.track_running_stats is not tracked:
         rule = f"track_running_stats={module.track_running_stats} must say whether there are running statistics"

@@ -1,6 +1,6 @@
 """The ``output_size`` of a call: whole numbers, or the sizes of a tensor.
 
-``output_size`` may be ``skip.size()``, ``skip.shape[-2:]`` or ``(h, w)``, where h and w are sizes of one tensor.
+``output_size`` can be ``skip.size()``, ``skip.shape[-2:]`` or ``(h, w)``, where h and w are sizes of one tensor.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """Modules with a parametrized tensor: weight norm, spectral norm and orthogonal weights of ``torch.nn.utils.parametrizations``.
 
-Torch gives the module a new subclass of the layer's class, and its tensors have the paths of the params of ``weight_norm``,
-``spectral_norm`` and ``orthogonal``. Our spectral norm iterates after a step instead of before it: y differs by one iteration in
-training, and is the same in evaluation.
+Torch makes the module an instance of a new subclass, and its tensors have the paths of the params of ``weight_norm``,
+``spectral_norm`` and ``orthogonal``. funcnet's spectral norm iterates after a step instead of before it: y differs by one
+iteration in training, and is the same in evaluation.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from funcnet.interop.torch_nn.importing.values import UnsupportedError
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
-    """Return the class of a module without the subclass made by a parametrization."""
+    """Return the class of a module, ignoring the subclass that a parametrization creates."""
     return type(module).__mro__[1] if parametrize.is_parametrized(module) else type(module)
 
 
@@ -45,7 +45,7 @@ def _converted(plain: Any, convert: Convert) -> Converted:
 
 
 def _plain(module: Any, lists: dict[str, Any]) -> Any:
-    """Return the module without parametrizations; originals of the same shape replace the computed tensors."""
+    """Return the module without parametrizations, with originals of the same shape instead of the computed tensors."""
     plain_type = plain_class(module)
     plain = plain_type.__new__(plain_type)
     rest = {name: child for name, child in module._modules.items() if name != "parametrizations"}
@@ -55,7 +55,7 @@ def _plain(module: Any, lists: dict[str, Any]) -> Any:
 
 
 def _shaped_like(maps: Any) -> Any:
-    """Return the original with the shape of the parametrized tensor; for weight norm the second, the direction."""
+    """Return the original with the shape of the parametrized tensor; for weight norm this is the second, the direction."""
     return maps.original if hasattr(maps, "original") else maps.original1
 
 
@@ -71,7 +71,7 @@ def _wrapped(layer: Layer, name: str, maps: Any) -> Layer:
 
 
 def _weight_norm(layer: Layer, name: str, found: Any) -> Layer:
-    """Return a weight norm; torch.nn writes -1 for the norm over all axes."""
+    """Return a weight norm; in torch.nn, -1 is the norm over all axes."""
     return weight_norm(layer, name, None if found.dim == -1 else found.dim)
 
 
@@ -92,4 +92,4 @@ _MAPS: dict[tuple[str, str], Callable[[Layer, str, Any], Layer]] = {
     (_HOME, "_SpectralNorm"): _spectral_norm,
     (_HOME, "_Orthogonal"): _orthogonal,
 }
-"""The combinator for each parametrization of torch, by class name because the classes are private."""
+"""The combinator for each of torch's parametrizations, by class name because the classes are private."""

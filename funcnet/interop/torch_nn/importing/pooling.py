@@ -72,7 +72,7 @@ def pool(module: Any) -> Converted:
 
 @layer(*_FRACTIONAL)
 def fractional_pool(module: Any) -> Converted:
-    """Convert a fractional pooling; ``inference()`` uses fixed windows, but torch.nn draws them in evaluation too."""
+    """Convert a fractional pooling; ``inference()`` uses fixed windows, but torch.nn samples them in evaluation too."""
     if module._random_samples is not None:
         raise UnsupportedError("_random_samples has no counterpart: the windows are drawn from a key")
     names = ("kernel_size", "output_size", "output_ratio", "return_indices")
@@ -94,7 +94,7 @@ def call_unpool(
     indices: Ref | Node,
     output_size: Any = None,
 ) -> Node:
-    """Apply the layer to values and indices; a numeric ``output_size`` becomes the layer's."""
+    """Apply the layer to values and indices; a numeric ``output_size`` becomes a field of the layer."""
     if output_size is None:
         return Node(layer, (input, indices), params)
     lengths = whole_numbers_in(output_size, layer.axes)

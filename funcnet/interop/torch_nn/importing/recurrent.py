@@ -1,8 +1,8 @@
 """Recurrent torch.nn modules as layers, and calls of them in code.
 
-A converted net takes a sequence, (sequence, state) or (sequence, state, lengths), and a cell takes the input or (input, state),
-as the layers ``RNN``, ``LSTM``, ``GRU`` and their cells do. Sequences have the axes of the module: (N, T, features) with its
-``batch_first``, else (T, N, features), or (T, features). y is (outputs, last state), or the next state for a cell.
+The input of a converted net is a sequence, (sequence, state) or (sequence, state, lengths), and that of a cell is an input or
+(input, state), as for the layers ``RNN``, ``LSTM``, ``GRU`` and their cells. Sequences have the axes of the module: (N, T,
+features) with ``batch_first``, else (T, N, features), or (T, features). y is (outputs, last state), or the next state for a cell.
 """
 
 from typing import Any, NoReturn

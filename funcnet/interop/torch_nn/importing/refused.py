@@ -1,4 +1,4 @@
-"""Modules that are not converted: losses, lazy modules, and one with a wrong gradient."""
+"""Modules that are not converted: losses, lazy modules, and a module with a wrong gradient."""
 
 from typing import Any, NoReturn
 
@@ -33,26 +33,26 @@ LOSSES: dict[type, str] = {
     nn.TripletMarginLoss: "TripletMargin",
     nn.TripletMarginWithDistanceLoss: "TripletMarginWithDistance",
 }
-"""The loss of funcnet for each loss of torch.nn."""
+"""The funcnet loss for each torch.nn loss."""
 
 LAZY: tuple[type, ...] = (
     *(nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d, nn.LazyConv1d, nn.LazyConv2d, nn.LazyConv3d),
     *(nn.LazyConvTranspose1d, nn.LazyConvTranspose2d, nn.LazyConvTranspose3d),
     *(nn.LazyInstanceNorm1d, nn.LazyInstanceNorm2d, nn.LazyInstanceNorm3d, nn.LazyLinear),
 )
-"""The modules that infer sizes from their first input, and then become another class."""
+"""The modules that infer sizes from their first input, and then change their class."""
 
 
 @layer(*LOSSES)
 def loss(module: nn.Module) -> NoReturn:
     """Refuse a loss."""
     name = entry_of(module, LOSSES)
-    raise UnsupportedError(f"a loss is no layer: take it out of the module and use fn.{name} as the loss of (y, target)")
+    raise UnsupportedError(f"a loss is not a layer: remove it from the module and use fn.{name} as the loss of (y, target)")
 
 
 @layer(*LAZY)
 def lazy(module: Any) -> NoReturn:
-    """Refuse a lazy module that has seen no input."""
+    """Refuse a lazy module that has not been called yet."""
     raise UnsupportedError(f"{type(module).__name__} has no sizes yet: call the module once with an input")
 
 

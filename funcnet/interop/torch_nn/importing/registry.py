@@ -1,4 +1,4 @@
-"""Converters of modules, functions and methods, in tables filled by the files of this package."""
+"""Converters of modules, functions and methods, in tables that the files of this package fill."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ from funcnet.contract import Layer, Params
 F = TypeVar("F", bound=Callable[..., Any])
 Converted = tuple[Layer, Params]
 Convert = Callable[[nn.Module, str], Converted]
-"""Convert an inner module, given its name, which becomes part of the path in errors."""
+"""Function that converts an inner module; its name becomes part of the path in errors."""
 
 LAYERS: dict[type, Callable[[Any, Convert], Converted]] = {}
 """For each class of modules: ``(module, convert) -> (layer, params)``, with funcnet's conventions for x and y."""
@@ -19,7 +19,7 @@ LAYERS_BY_NAME: dict[str, Callable[[Any, Convert], Converted]] = {}
 """The same for classes of optional packages, by dotted name."""
 
 CALLS: dict[type, Callable[..., Any]] = {}
-"""For modules whose arguments or results differ from the layer's: ``(module, layer, params, *args, **kwargs) -> Node``."""
+"""For modules whose arguments or results differ from those of the layer: ``(module, layer, params, *args, **kwargs) -> Node``."""
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 """For each function, and for each method by name: a function with the same arguments that returns a ``Node`` or a value."""

@@ -1,4 +1,4 @@
-"""Shapes: axes joined and split, padding, resizing and shuffling."""
+"""Shapes: flattening and unflattening axes, padding, resizing and shuffling."""
 
 from typing import Any
 
@@ -50,13 +50,13 @@ same(nn.ZeroPad3d, ZeroPad3d, "padding")
 
 @layer(nn.Unflatten)
 def unflatten(module: nn.Unflatten) -> Converted:
-    """Convert the splitting of an axis; a named axis is refused."""
+    """Convert the splitting of an axis; named axes are not supported."""
     return made(Unflatten, module, dim=module.dim, unflattened_size=tuple(module.unflattened_size))
 
 
 @layer(*_RESIZED)
 def resize(module: Any) -> Converted:
-    """Convert a resizing; a size with several numbers keeps them all, because they determine the number of axes."""
+    """Convert a resizing; a size with several entries keeps them all, because they determine the number of axes."""
     target, names = entry_of(module, _RESIZED)
     options = {name: _as_tuple(getattr(module, name)) for name in ("size", "scale_factor", *names)}
     return made(target, module, **options)

@@ -1,4 +1,4 @@
-"""Shapes: the part of traced code that computes with sizes, whose values are known only at run time."""
+"""Shapes: the part of traced code that computes with sizes, which are known only at run time."""
 
 import builtins
 import math
@@ -19,7 +19,7 @@ from funcnet.interop.torch_nn.importing.values import (
 )
 
 MISSING = object()
-"""What ``evaluate`` returns for code that computes tensors."""
+"""Returned by ``evaluate`` for code that computes tensors."""
 
 _SIZES = (Size, Shape, Ones, Arithmetic)
 _IN_PLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "ifloordiv": "floordiv", "itruediv": "truediv", "imod": "mod"}
@@ -27,7 +27,7 @@ _PLAIN = {operator.__name__, "_operator", math.__name__, builtins.__name__}
 
 
 def evaluate(target: Any, args: tuple[Any, ...]) -> Any:
-    """Return the value of a function or a method that reads shapes or computes with sizes; ``MISSING`` for any other."""
+    """Return the value of a function or a method that reads shapes or computes with sizes; ``MISSING`` for other code."""
     if target is getattr:
         return _attribute(*args)
     if isinstance(target, str):
@@ -113,7 +113,7 @@ def _computed(function: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _of_axes(function: Any, args: tuple[Any, ...]) -> Any:
-    """Return a number of axes minus another number, or that many sizes of 1; anything else is unknown."""
+    """Return a number of axes minus a number, or a tuple of as many sizes of 1; other results are unknown."""
     left, right = (*args, None)[:2]
     if function is operator.sub and isinstance(left, Axes) and isinstance(right, int):
         return Axes(left.of, left.less + right)

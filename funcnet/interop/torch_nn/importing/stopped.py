@@ -1,6 +1,6 @@
-"""Stopped gradients: layers whose outputs reach the output of a net only through ``detach`` are frozen.
+"""Stopped gradients: layers that affect the output of a net only through ``detach`` are frozen.
 
-Autograd leaves the gradients of their parameters ``None``, so an optimizer does not decay them either.
+Autograd leaves the gradients of their parameters ``None``, so torch's optimizers do not decay them either.
 """
 
 from funcnet.combinator import has_params
@@ -16,7 +16,7 @@ Nodes = dict[str, tuple[Layer | str, tuple[str, ...]]]
 
 
 def freeze_unreached(nodes: Nodes, params: dict[str, Params], outputs: set[str]) -> None:
-    """Freeze the layers that no gradient reaches; a layer used several times only if no use is reached."""
+    """Freeze the layers that no gradient reaches; a layer that is used several times only if no use is reached."""
     reached = _reached(nodes, outputs)
     owners = {name: layer if isinstance(layer, str) else name for name, (layer, _) in nodes.items()}
     trained = {owners[name] for name in reached if name in owners}
@@ -27,7 +27,7 @@ def freeze_unreached(nodes: Nodes, params: dict[str, Params], outputs: set[str])
 
 
 def _reached(nodes: Nodes, outputs: set[str]) -> set[str]:
-    """Return the names reached by gradients of the outputs; nodes are in the order of computation."""
+    """Return the names that gradients of the outputs reach; nodes are in the order of computation."""
     reached = set(outputs)
     for name, (layer, inputs) in reversed(nodes.items()):
         owner = nodes[layer][0] if isinstance(layer, str) else layer

@@ -19,7 +19,7 @@ from funcnet.interop.torch_nn.importing.values import InlineError, UnsupportedEr
 from funcnet.interop.torch_nn.importing.writing import AUGMENTED, WITHOUT_GRADIENT, RefusedWrites
 
 _MADE = "_made_while_traced"
-"""The attribute with the names of modules created in a forward: a second tracing reuses the names for its modules."""
+"""The attribute with the names of modules created in a forward, which a second tracing reuses for its modules."""
 
 _MAKERS = (torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.arange, torch.randn, torch.rand)
 
@@ -43,7 +43,7 @@ class _Proxy(fx.Proxy):
     """A proxy that counts as a tensor for ``isinstance``."""
 
     def __len__(self) -> int:
-        raise TypeError("the number of entries is not known while tracing")  # f(*x) ignores a TypeError here
+        raise TypeError("the number of entries is not known while tracing")  # f(*x) ignores this TypeError
 
     def __getattr__(self, k: str) -> Any:
         return _Attribute(self, k)
@@ -54,14 +54,14 @@ class _Attribute(fx.proxy.Attribute, _Proxy):
 
 
 def _is_instance(value: Any, kind: Any) -> bool:
-    """Return whether a value is of a kind, as ``isinstance`` does; a traced value is a tensor unless it is a size or shape."""
+    """Return whether a value is of a kind, like ``isinstance``; a traced value is a tensor unless it is a size or shape."""
     if issubclass(type(value), _Proxy) and not is_of_shapes(value.node):
         return _PLAIN(value, kind) or issubclass(Tensor, kind)
     return _PLAIN(value, kind)
 
 
 def _count(value: Any) -> Any:
-    """Return the number of entries, as ``len`` does; a traced number for a traced value."""
+    """Return the number of entries, like ``len``; for a traced value, a traced number."""
     if issubclass(type(value), _Proxy):
         return value.tracer.create_proxy("call_function", _COUNT, (value,), {}, name="len_")
     return _COUNT(value)
@@ -71,13 +71,13 @@ _PLAIN, _COUNT = builtins.isinstance, builtins.len
 
 
 def _checkpoint(function: Any, *args: Any, use_reentrant: Any = None, context_fn: Any = None, **kwargs: Any) -> Any:
-    """Call a function as ``torch.utils.checkpoint.checkpoint`` does; its options do not change values."""
+    """Call a function, like ``torch.utils.checkpoint.checkpoint``, whose options do not change values."""
     options = ("determinism_check", "debug", "early_stop", "preserve_rng_state")
     return function(*args, **{name: one for name, one in kwargs.items() if name not in options})
 
 
 def _refused_function(kind: Any, *args: Any, **kwargs: Any) -> Any:
-    """Refuse a custom autograd function applied to traced values; apply it to anything else."""
+    """Refuse a custom autograd function that is applied to traced values; apply it to other values."""
     if any(issubclass(type(one), fx.Proxy) for one in (*args, *kwargs.values())):
         raise UnsupportedError(f"{kind.__name__} is a torch.autograd.Function, whose backward is code: use lift(module, example)")
     return _APPLY.__func__(kind, *args, **kwargs)
@@ -88,7 +88,7 @@ _APPLY: Any = torch.autograd.Function.__dict__["apply"]
 
 @contextmanager
 def _without_autograd(module: nn.Module) -> Iterator[None]:
-    """Replace activation checkpoints, under any name, with plain calls, and refuse autograd functions."""
+    """Replace activation checkpoints, under any name, with plain calls, and refuse custom autograd functions."""
     spaces = {id(vars(checkpoint)): vars(checkpoint)}
     for one in module.modules():
         found = getattr(type(one).forward, "__globals__", {})
@@ -110,7 +110,7 @@ _CHECKPOINT = checkpoint.checkpoint
 
 @contextmanager
 def _passing_for_tensors() -> Iterator[None]:
-    """Make Python code treat traced values as tensors; ``fx`` replaces functions of all modules in the same way.
+    """Make Python code treat traced values as tensors, by replacing functions in all modules as ``fx`` does.
 
     If a proxy reported ``Tensor`` as its class, kernels would treat it as one too and read invalid memory:
     ``torch.arange(x.max())`` ended the process.
@@ -137,7 +137,7 @@ for _plain in AUGMENTED:
 
 
 class Tracer(fx.Tracer):
-    """A tracer that stops at every module except those that take or return anything but tensors.
+    """A tracer that records calls of modules, except modules that take or return anything but tensors.
 
     Args:
         opaque: Whether a module is converted by its class, whatever its arguments are.
@@ -153,7 +153,7 @@ class Tracer(fx.Tracer):
         self._opened: set[str] = set()
 
     def with_buffers(self) -> "Tracer":
-        """Return a tracer that treats buffers as traced values like parameters, so that code may slice them to a traced size."""
+        """Return a tracer that treats buffers as traced values like parameters, so that code can slice them to a traced size."""
         tracer = Tracer(self._opaque, self._inlined, flat=self._flat)
         tracer.proxy_buffer_attributes = True
         return tracer
@@ -174,10 +174,10 @@ class Tracer(fx.Tracer):
         return super().create_proxy("call_function", torch.detach, (proxy,), {})
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        """Return the parts made by ``chunk``, whose number is in the code; in ``*shape`` one entry represents the shape."""
+        """Return the parts of ``chunk``, whose number is in the code; in ``*shape`` one entry represents the shape."""
         node = obj.node
         parts: Any = obj
-        frame = sys._getframe(2)  # the frame of the code, beyond Proxy.__iter__
+        frame = sys._getframe(2)  # the frame of the traced code, above Proxy.__iter__
         if is_of_shapes(node) and is_unpacked_with_star(frame):
             return iter([obj])
         if is_of_shapes(node) and (ends := counts_beside_star(frame)):
@@ -191,7 +191,7 @@ class Tracer(fx.Tracer):
         return super().iter(obj)
 
     def path_of_module(self, mod: nn.Module) -> str:
-        """Return the path of a module; a module without params that the code creates becomes a part of the root."""
+        """Return the path of a module; a module without params that the code creates is added to the root."""
         try:
             return self._made.get(mod) or super().path_of_module(mod)
         except NameError:
@@ -209,15 +209,15 @@ class Tracer(fx.Tracer):
         return a.node if issubclass(type(a), fx.Proxy) else super().create_arg(a)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Return the truth value of a proxy in a check: the one with which the check passes."""
-        frame = sys._getframe(2)  # the frame of the code, beyond Proxy.__bool__
+        """Return the truth value of a proxy in a check: the value that makes the check pass."""
+        frame = sys._getframe(2)  # the frame of the traced code, above Proxy.__bool__
         found = passing(frame)
         return super().to_bool(obj) if found is None else found
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             path = self.path_of_module(m)
-        except NameError:  # as for self.layers[:2], whose modules have paths
+        except NameError:  # for example self.layers[:2], whose modules have paths
             return forward(*args, **kwargs)
         given = [*args, *kwargs.values()]
         is_plain = all(issubclass(type(one), fx.Proxy) and not is_of_shapes(one.node) for one in given)
@@ -227,7 +227,7 @@ class Tracer(fx.Tracer):
         return forward(*args, **kwargs)
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
-        """Record a forward; a module is a node in all of its calls, or inlined in all of them."""
+        """Record a forward; a module is a node in all of its calls or inlined in all of its calls."""
         graph = super().trace(root, concrete_args)
         both = sorted(self._opened & {str(node.target) for node in graph.nodes if node.op == "call_module"})
         if both:
@@ -247,7 +247,7 @@ def required_inputs(module: nn.Module) -> tuple[str, ...]:
     """Return the names of the arguments of ``forward`` without a default.
 
     Raises:
-        UnsupportedError: If there are none, or an unknown number, ``*args``.
+        UnsupportedError: If there are none, or ``*args``, an unknown number.
     """
     parameters = inspect.signature(module.forward).parameters.values()
     if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters):

@@ -1,22 +1,22 @@
 """torch.nn Transformers as blocks, and calls of them in code.
 
-Masks are ours: True where a query may see a key, or floating, with a shape that broadcasts to (N, heads, L, S), as returned by
-``padding_mask`` and ``causal_mask``. A converted net takes
+Masks follow funcnet's convention: True where a query may see a key, or floating, with a shape that broadcasts to (N, heads, L,
+S), as returned by ``padding_mask`` and ``causal_mask``. The inputs of a converted net are:
 
     TransformerEncoderLayer, TransformerEncoder    src or (src, mask)
     TransformerDecoderLayer, TransformerDecoder    (tgt, memory), (tgt, memory, memory_mask) or (tgt, memory, memory_mask, mask)
     Transformer                                    (src, tgt), with src_mask, tgt_mask, memory_mask after it, or the first of them
 
-Sequences have the axes of the module: (N, L, features) with its ``batch_first``, else (L, N, features), or (L, features).
+Sequences have the axes of the module: (N, L, features) with ``batch_first``, else (L, N, features), or (L, features).
 
 A torch.nn decoder is causal only through its ``tgt_mask``, and so is a converted one: pass ``causal_mask(length)`` as ``mask``,
-after ``FullMask()({}, mask)`` if nothing of the memory is hidden.
+after ``FullMask()({}, mask)`` as ``memory_mask`` if the whole memory is visible.
 
-The blocks of a torch.nn decoder are copies, which replace an activation module with ``F.relu``. Converted blocks do the same; an
-activation with parameters, which would never be used, is refused.
+The blocks of a torch.nn decoder are copies, which replace an activation module with ``F.relu``, and converted blocks use ReLU
+too. An activation with parameters, which would never be used, is an error.
 
-In evaluation ``torch.nn.TransformerEncoder`` may pack padded rows, and then returns zeros at padded positions
-(``enable_nested_tensor``). A converted encoder returns the same values there as in training; no other position depends on them.
+In evaluation ``torch.nn.TransformerEncoder`` can pack padded rows (``enable_nested_tensor``), and then returns zeros at padded
+positions. A converted encoder returns the same values there as in training; no other position depends on them.
 """
 
 import functools
@@ -49,7 +49,7 @@ _OPTIONAL = ("dropout", "dropout1", "dropout2", "dropout3")
 
 @container(nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 def convert_block(module: Any, convert: Convert) -> Converted:
-    """Convert to ``TransformerBlock``; dropout with p = 0 is left out."""
+    """Convert to ``TransformerBlock``; dropout with p = 0 is omitted."""
     inner = {name: child for name, child in module.named_children() if not _is_idle(name, child)}
     own, shown = inner.pop("activation", None), module.activation
     if own is not shown and own is not None and [*own.parameters()]:
@@ -66,7 +66,7 @@ def _is_idle(name: str, child: nn.Module) -> bool:
 
 
 def _activation(function: Any) -> Converted:
-    """Convert an activation function of torch; further arguments may be bound with ``functools.partial``."""
+    """Convert one of torch's activation functions; further arguments can be bound with ``functools.partial``."""
     if function in _ACTIVATIONS:
         return _ACTIVATIONS[function], {}
     call_of = function if isinstance(function, functools.partial) else functools.partial(function)
@@ -100,7 +100,7 @@ def convert_transformer(module: nn.Transformer, convert: Convert) -> Converted:
 
 
 def _heads(module: Any) -> int | None:
-    """Return the number of heads, needed for an attention mask with 3 axes, or ``None`` for other layers."""
+    """Return the number of heads, which attention masks with 3 axes need, or ``None`` for other layers."""
     block = module.layers[0] if hasattr(module, "layers") else module
     heads: int | None = getattr(getattr(block, "self_attn", None), "num_heads", None)
     return heads

@@ -1,6 +1,6 @@
-"""Unused attention weights: torch.nn returns them by default, and code takes the first entry of (y, weights).
+"""Unused attention weights: torch.nn returns them by default, and most code uses only the first entry of (y, weights).
 
-Without them attention uses a faster kernel, whose memory is not proportional to the product of the lengths.
+Without weights, attention uses a faster kernel, whose memory is not proportional to the product of the lengths.
 """
 
 from itertools import pairwise
@@ -24,7 +24,7 @@ def without_unused_weights(net: Layer) -> Layer:
 
 
 def _lean(layer: Layer) -> Layer:
-    """In a graph or serial, replace attention layers with unused weights, and the layers that take y from their output."""
+    """In a graph or serial, replace attention layers with unused weights, and the layers that select y from their output."""
     if not isinstance(layer, (Graph, Serial)):
         return layer
     children, users = layer.children(), _users(layer)
@@ -36,7 +36,7 @@ def _lean(layer: Layer) -> Layer:
 
 
 def _users(layer: Any) -> dict[str, list[str]]:
-    """Return the users of each layer that is called once; none for a layer whose output is the net's."""
+    """Return the users of each layer that is called once; no users for a layer whose output is the net's."""
     if isinstance(layer, Serial):
         return {one: [other] for one, other in pairwise(layer.children())}
     live = in_order(layer.nodes, layer.outputs)

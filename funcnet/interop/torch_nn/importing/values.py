@@ -10,28 +10,28 @@ from attrs import field as attribute
 from funcnet.contract import Layer
 
 Parts = Any
-"""The structure of a value: ``None`` for a tensor, a tuple of structures, or ``...`` for any number of tensors in a tuple."""
+"""The structure of a value: ``None`` for a tensor, a tuple of structures, or ``...`` for a tuple of any number of tensors."""
 
 
 class UnsupportedError(Exception):
-    """The reason why something has no counterpart in funcnet; the caller adds the path."""
+    """The reason why code has no counterpart in funcnet; the caller adds the path."""
 
 
 @define(eq=False)
 class Undecided:
-    """The kind of numbers in an input of the net: whole if a use shows it, such as an embedding lookup, else floating."""
+    """The kind of numbers in an input of the net: whole if a use, such as an embedding lookup, requires it, else floating."""
 
     are_whole: bool = False
 
 
 Numbers = torch.dtype | Undecided | None
-"""The kind of numbers in a tensor; ``None`` for floating ones in the dtype of the module's params, ``PRECISION``."""
+"""The kind of numbers in a tensor; ``None`` for floating numbers in the dtype of the module's params, ``PRECISION``."""
 
 PRECISION: ContextVar[torch.dtype | None] = ContextVar("PRECISION", default=None)
 
 
 def precision() -> torch.dtype:
-    """Return the dtype of the floating params of the converted module, or torch's default without any."""
+    """Return the dtype of the converted module's floating params, or torch's default if there are none."""
     return PRECISION.get() or torch.get_default_dtype()
 
 
@@ -60,14 +60,14 @@ def dtype_of(numbers: Numbers) -> torch.dtype:
 
 
 def show_whole(*values: Any) -> None:
-    """Note that tensors hold whole numbers, because they are used by something that requires them."""
+    """Record that tensors hold whole numbers, because a use requires it."""
     for one in values:
         if isinstance(one, (Ref, Node)) and isinstance(one.numbers, Undecided):
             one.numbers.are_whole = True
 
 
 class InlineError(UnsupportedError):
-    """A module, given its path, that must be traced inline."""
+    """Raised for a module, given by its path, that must be traced inline."""
 
     def __init__(self, path: str, reason: UnsupportedError) -> None:
         super().__init__(str(reason))
@@ -86,11 +86,11 @@ class Ref:
 
 @define(eq=False)
 class Node:
-    """A layer to be applied to values; its own value is used like a ``Ref``.
+    """A layer that is applied to values; its result is used like a ``Ref``.
 
     Args:
         layer: The layer.
-        inputs: Its inputs, each a ``Ref`` or another ``Node``. A layer takes several as a tuple, and none as ``()``.
+        inputs: Its inputs, each a ``Ref`` or another ``Node``. A layer gets several inputs as a tuple, and no inputs as ``()``.
         params: Its params.
         parts: The structure of its output.
         shape: The shape of its output, if known.
@@ -149,7 +149,7 @@ class Arithmetic:
 
 @define(frozen=True)
 class Unknown:
-    """A value unknown while tracing, with the reason; only assertions may use it."""
+    """A value that is unknown while tracing, with the reason; only assertions can use it."""
 
     reason: str
 
@@ -165,7 +165,7 @@ class Dtype:
 
 
 def require_value(name: str, value: Any) -> "Ref | Node":
-    """Return a value that must be a tensor, or tensors, of the traced code, not a constant."""
+    """Return a value that must be a tensor, or tensors, of the traced code instead of a constant."""
     if not isinstance(value, (Ref, Node)):
         raise UnsupportedError(f"{name} must be a tensor that the code gets or computes, got {type(value).__name__}")
     return value

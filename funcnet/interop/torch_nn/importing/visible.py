@@ -1,6 +1,6 @@
-"""Masks of a whole net: an input that is only used as a mask has funcnet's meaning, True where attention is allowed.
+"""Masks of a whole net: an input that is used only as a mask follows funcnet's convention, True where attention is allowed.
 
-Code inside may still compute with masks of torch's meaning, which a ``VisibleMask`` translates before attention.
+Code inside can still compute with masks in torch's convention, which a ``VisibleMask`` converts before attention.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ from funcnet.layers.attention.mask_layers import VisibleMask
 from funcnet.wrapper import Wrapper
 
 Use = tuple[str, Layer, int]
-"""A node that takes an input: its name, its layer, and the position of the input."""
+"""A node that uses an input: its name, its layer, and the position of the input."""
 
 
 def with_visible_masks(net: Layer) -> Layer:
-    """Return a net whose pure mask inputs have funcnet's meaning."""
+    """Return a net whose pure mask inputs follow funcnet's convention."""
     graph = _graph(net)
     if graph is None:
         return net
@@ -52,7 +52,7 @@ def _uses(graph: Graph, name: str) -> list[Use]:
 
 
 def _agree(graph: Graph, uses: list[Use]) -> bool:
-    """Return whether no rewritten layer is used again with another value as its mask."""
+    """Return whether every rewritten layer is always used with this mask."""
     owners = {node: f if isinstance(f, str) else node for node, f, _ in graph.nodes}
     places = {(owners[node], k) for node, _, k in uses}
     counts = sum(1 for node in owners for owner, k in places if owners[node] == owner)
@@ -60,7 +60,7 @@ def _agree(graph: Graph, uses: list[Use]) -> bool:
 
 
 def _shown(layer: Any, i: int) -> Any:
-    """Return a layer whose input i has our meaning."""
+    """Return a layer whose input i follows funcnet's convention."""
     if isinstance(layer, ByMode):
         return ByMode(_shown(layer.layer, i), _shown(layer.evaluation, i))
     if isinstance(layer, Wrapper):

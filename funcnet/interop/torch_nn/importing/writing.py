@@ -1,10 +1,10 @@
-"""Writes in a recorded forward: a read after a write to a tensor becomes a read of the result of the write.
+"""Writes in a recorded forward: a read after a write to a tensor becomes a read of the write's result.
 
     y = relu_(x)                 y = relu_(x)
     z = x + y          is        z = y + y
 
-funcnet's functions write to nothing, so the graph itself must contain the order of writes and reads. A write to a tensor with an
-alias that is read later cannot be expressed in this way and is refused.
+funcnet's functions do not write to their arguments, so the graph itself must encode the order of writes and reads. A write to a
+tensor with an alias that is read later cannot be expressed this way, and is refused.
 """
 
 import inspect
@@ -34,7 +34,7 @@ _VIEWS = {
     *("chunk", "split", "tensor_split", "unbind", "getitem", "__getitem__", "data", "real", "float", "double", "half"),
     *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
 }
-"""Functions, methods and attributes whose result may be x itself, or share its memory."""
+"""Functions, methods and attributes whose result can be x itself or share its memory."""
 
 _ALIASING = (
     *(nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
@@ -57,7 +57,7 @@ class Writes:
     _tensors: dict[fx.Node, fx.Node] = attribute(factory=dict)
 
     def follow(self, graph: fx.Graph) -> bool:
-        """Redirect reads after a write to its result, and tell whether an input of the graph is written to."""
+        """Redirect reads after a write to its result, and return whether an input of the graph is written to."""
         place = {node: i for i, node in enumerate(graph.nodes)}
         writes_to_input = False
         for node in graph.nodes:
@@ -87,11 +87,11 @@ class Writes:
             user.replace_input_with(one, write)
 
     def _origin(self, node: fx.Node) -> fx.Node:
-        """Return the value whose memory a node may share."""
+        """Return the value whose memory a node can share."""
         return self._origins.get(node, node)
 
     def _tensor(self, node: fx.Node) -> fx.Node:
-        """Return the first value that is the same tensor."""
+        """Return the first node that is the same tensor."""
         return self._tensors.get(node, node)
 
     def _is_write(self, node: fx.Node) -> bool:
@@ -172,7 +172,7 @@ def _argument(node: fx.Node, name: str) -> Any:
 
 
 class RefusedWrites(TorchFunctionMode):
-    """Refuse code that would write to a module's tensors while it is traced.
+    """Mode that refuses code that would write to a module's tensors while it is traced.
 
     Args:
         module: The module, whose parameters, buffers and other tensors are protected.
@@ -196,5 +196,5 @@ _WRITING_METHODS = {"__setitem__", *[f"__{one.__name__}__" for one in AUGMENTED.
 
 
 def _memory(tensor: Tensor) -> int:
-    """Return a number for the memory of a tensor, or for the tensor itself if it has none, as on the meta device."""
+    """Return a number that identifies the memory of a tensor, or the tensor itself if it has no memory, as on the meta device."""
     return tensor.untyped_storage().data_ptr() or id(tensor)

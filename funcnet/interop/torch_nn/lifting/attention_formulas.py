@@ -1,4 +1,4 @@
-"""Attention as a formula, for transforms of ``torch.func`` and for keyed dropout: torch's fused kernels support neither.
+"""Attention as a formula, for transforms of ``torch.func`` and for keyed dropout, which torch's fused kernels do not support.
 
 w = softmax(q kᵀ scale + mask)      y = dropout(w) v
 """
@@ -18,7 +18,7 @@ Dropout = Callable[[Tensor, float], Tensor]
 
 
 class without_fused_attention:  # noqa: N801 (called as a context by ``with``)
-    """Context that keeps ``nn.TransformerEncoder`` and ``nn.MultiheadAttention`` from using kernels without a derivative."""
+    """Context manager in which ``nn.TransformerEncoder`` and ``nn.MultiheadAttention`` use no kernels without a derivative."""
 
     def __enter__(self) -> None:
         self._before = _allow_fused_kernels(False)
@@ -27,7 +27,7 @@ class without_fused_attention:  # noqa: N801 (called as a context by ``with``)
         _allow_fused_kernels(self._before)
 
 
-@constant  # torch's switch works while Dynamo traces, but may not be traced itself
+@constant  # torch's switch works while Dynamo traces, but cannot be traced itself
 def _allow_fused_kernels(allowed: bool) -> bool:
     """Set the switch, and return its old value."""
     before = torch.backends.mha.get_fastpath_enabled()
@@ -114,7 +114,7 @@ def _longer(x: Tensor, more: Tensor | None) -> Tensor:
 
 
 def _masks(attn_mask: Tensor | None, key_padding_mask: Tensor | None, scores: Tensor, is_batched: bool) -> list[Tensor]:
-    """Return both masks as numbers to add to the scores (N, heads, L, S); entries outside a mask are allowed."""
+    """Return both masks as numbers to add to the scores (N, heads, L, S); keys beyond the end of a mask are allowed."""
     masks = []
     if attn_mask is not None:
         by_head = attn_mask.dim() == 3

@@ -1,4 +1,4 @@
-"""Initial parameters of lifted modules, drawn as the modules draw them, or from the statistics of the first ones."""
+"""Initial parameters of lifted modules, sampled with the modules' own resets, or with the statistics of the original ones."""
 
 import torch
 from attrs import field
@@ -11,7 +11,7 @@ from funcnet.saving.tensors import buffer
 from funcnet.value import Value, frozen
 
 Ties = tuple[tuple[str, str], ...]
-"""The other names of tensors, each with the first name."""
+"""The other names of tensors, each with the tensor's first name."""
 
 _RESETS = ("reset_parameters", "_reset_parameters")
 _SCALES = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase, nn.PReLU)
@@ -19,7 +19,7 @@ _SCALES = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBas
 
 @frozen
 class Leaf(Value):
-    """The facts that a lifted layer keeps about a tensor of its module.
+    """The properties of a module's tensor that a lifted layer keeps.
 
     Args:
         name: The dotted name.
@@ -27,7 +27,7 @@ class Leaf(Value):
         dtype: The dtype.
         trains: Whether it has a gradient.
         is_buffer: Whether it is a buffer, or another attribute of a module.
-        is_scale: Whether it is the scale of a norm, which weight decay skips.
+        is_scale: Whether it is the scale of a norm, to which weight decay is not applied.
         mean: The mean of a parameter.
         deviation: The standard deviation of a parameter.
         contents: The bytes of a buffer.
@@ -44,7 +44,7 @@ class Leaf(Value):
     contents: bytes = field(default=b"", repr=False)
 
     def drawn(self, key: Key) -> Tensor:
-        """Return a tensor for a leaf that no module resets: drawn for a parameter, the old values for a buffer."""
+        """Return a tensor for a leaf that no module resets: random for a parameter, the old values for a buffer."""
         if self.is_buffer:
             return (
                 torch.frombuffer(bytearray(self.contents), dtype=self.dtype).reshape(self.shape)
@@ -61,7 +61,7 @@ class Leaf(Value):
 
 
 def leaf_of(module: nn.Module, name: str, kind: str, x: Tensor) -> Leaf:
-    """Describe a tensor of a module."""
+    """Return the ``Leaf`` of a module's tensor."""
     owner = module.get_submodule(name.rpartition(".")[0])
     trains = kind == PARAMETER and x.requires_grad and x.is_floating_point()
     scale = isinstance(owner, _SCALES) and name.endswith("weight")
@@ -79,7 +79,7 @@ def leaf_of(module: nn.Module, name: str, kind: str, x: Tensor) -> Leaf:
 
 
 def _moments(x: Tensor) -> tuple[float, float]:
-    """Return the mean and standard deviation of a tensor; a constant tensor has exactly the deviation 0."""
+    """Return the mean and standard deviation of a tensor; the deviation of a constant tensor is exactly 0."""
     if x.is_meta or x.numel() == 0:
         return 0.0, 0.0
     x = x.double() if not x.is_complex() else x.real.double()
@@ -88,19 +88,19 @@ def _moments(x: Tensor) -> tuple[float, float]:
 
 
 def without_values(skeleton: Skeleton, leaves: tuple[Leaf, ...], ties: Ties) -> tuple[Leaf, ...]:
-    """Return the leaves without statistics and contents if the modules reset them.
+    """Remove the statistics and contents of leaves that the modules reset.
 
-    Layers of equal modules are then equal, however they were trained.
+    Layers of equal modules are then equal, regardless of training.
     """
     try:
         _, reset_ones = _reset(skeleton, leaves, ties, "meta")
-    except Exception:  # a reset that reads values, so they must be known
+    except Exception:  # a reset that reads values, which are then kept
         return leaves
     return tuple([leaf.replace(mean=0.0, deviation=0.0, contents=b"") if leaf.name in reset_ones else leaf for leaf in leaves])
 
 
 def redrawn(skeleton: Skeleton, leaves: tuple[Leaf, ...], ties: Ties, key: Key) -> dict[str, Tensor]:
-    """Return new tensors by name, drawn by the modules from the global generator, which the caller seeds."""
+    """Return new tensors by name, which the modules sample from the global generator, seeded by the caller."""
     after, reset_ones = _reset(skeleton, leaves, ties, "cpu")
     return {
         leaf.name: after[leaf.name].detach() if leaf.name in reset_ones else leaf.drawn(random.fold_in(key, i))
@@ -109,7 +109,7 @@ def redrawn(skeleton: Skeleton, leaves: tuple[Leaf, ...], ties: Ties, key: Key) 
 
 
 def _reset(skeleton: Skeleton, leaves: tuple[Leaf, ...], ties: Ties, device: str) -> tuple[dict[str, Tensor], set[str]]:
-    """Return new tensors by name after the resets of all modules, and the names of those that were reset."""
+    """Return new tensors by name, after resetting all modules, and the names of tensors that were reset."""
     with torch.inference_mode(False), torch.no_grad():
         given = {leaf.name: leaf.zeros(device) for leaf in leaves}
         module = skeleton.filled(given | {name: given[first] for name, first in ties})

@@ -1,4 +1,4 @@
-"""Lifting: any torch.nn module as a layer, from the module and an example input."""
+"""Lifting: use any torch.nn module as a layer, given the module and an example input."""
 
 from typing import Any
 
@@ -14,31 +14,32 @@ from funcnet.interop.torch_nn.lifting.trials import require_one_call, traits_of
 
 
 def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
-    """Turn any torch.nn module into a layer, and return it with the module's parameters and buffers as params.
+    """Return any torch.nn module as a layer, with the module's parameters and buffers as params.
 
         y      = module(x), or module(*x) for a tuple x
-        gp, gx = the vector-Jacobian product of this function at gy
+        gp, gx = gyᵀ ∂y/∂(params, x)
 
     The layer runs the module in its current mode, train or eval; ``inference()`` runs it in eval mode. It needs a key if the
-    module draws random numbers: torch's random functions then draw from that key. Buffers that a call changes, such as running
+    module uses random numbers: torch's random functions then sample from that key. Buffers that a call changes, such as running
     statistics, change only in ``update_stats``. The module itself does not change, and params are copies.
 
-    The layer holds no tensors. It compares by the module's classes and settings, and pickles if the module does. Its ``repr`` is
-    not code. In eager mode its cache has autograd's graph of the call; in compiled code, and within transforms of ``torch.func``,
-    the backward pass computes y again. The layer cannot contain a kernel that torch cannot differentiate or map.
+    The layer contains no tensors. It is compared by the module's classes and settings, and can be pickled if the module can. Its
+    ``repr`` is not code. In eager mode its cache has autograd's graph of the call; in compiled code, and within transforms of
+    ``torch.func``, the backward pass computes y again. The module must not use kernels that torch cannot differentiate or map.
 
     Args:
-        module: The module. Values that its forward stores in attributes are forgotten after each call.
+        module: The module. Values that its forward stores in attributes are discarded after each call.
         example: An input: a tensor or tree of tensors, or a tuple of arguments for a module with several. A trial call with it
-            shows which random numbers are drawn, which tensors are written to, and whether output rows depend on each other, so
-            pass at least two rows.
+            determines which random functions are used, which tensors are written to, and whether output rows depend on each
+            other, so pass at least two rows.
 
     Returns:
         The layer and its params, nested by the names in the ``state_dict``.
 
     Raises:
-        ValueError: If ``module`` is no module, fails on the example, writes to its parameters, holds tensors in lists, returns
-            anything but a tree of tensors, returns another output in a second call, or calls modules again in the backward pass.
+        ValueError: If ``module`` is not a module, fails on the example, writes to its parameters, has tensors in lists, returns
+            anything but a tree of tensors, returns a different output in a second call, or calls modules again in the backward
+            pass.
 
     >>> import torch
     >>> layer, params = lift(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), torch.ones(4, 3))
@@ -63,7 +64,7 @@ def lift(module: nn.Module, example: Any) -> tuple[Layer, Params]:
 
 
 def _named(module: nn.Module) -> tuple[dict[tuple[str, str], Tensor], tuple[tuple[str, str], ...]]:
-    """Return the tensors of a module by their first names, and the other names, each with the first name."""
+    """Return the tensors of a module by their first names, and the other names, each with the tensor's first name."""
     first: dict[int, str] = {}
     named, ties = {}, []
     for (name, kind), leaf in slots_of(module).items():

@@ -1,4 +1,4 @@
-"""Global generators, from which a module may draw outside torch's random functions: in kernels, or with Python and numpy."""
+"""Global generators, which a module can use outside torch's random functions: in kernels, or with Python and numpy."""
 
 import random as python_random
 import sys
@@ -14,13 +14,13 @@ from funcnet.random.keys import Key
 
 
 def _gpus(tensors: Iterable[Any]) -> list[int]:
-    """Return the numbers of the GPUs that hold the tensors."""
+    """Return the indices of the GPUs that the tensors are on."""
     return sorted({x.device.index for x in tensors if isinstance(x, Tensor) and x.is_cuda})
 
 
 @contextmanager
 def all_seeded(key: Key, tensors: Iterable[Any]) -> Iterator[None]:
-    """Seed the global generators and those of the tensors' GPUs with a key, and restore their states afterwards."""
+    """Seed the global generators, and those of the tensors' GPUs, with a key, and restore their states afterwards."""
     gpus = _gpus(tensors)
     with seeded(key), torch.random.fork_rng(gpus, enabled=bool(gpus)):
         for gpu in gpus:

@@ -1,7 +1,7 @@
-"""Keyed draws: while a module runs, torch's random functions draw from a key.
+"""Keyed draws: while a module runs, torch's random functions sample with a key.
 
-Each call takes the next key, ``fold_in(key, n)``, so the draws are the same in eager code, in compiled code and within ``vmap``.
-Draws inside a torch kernel, such as the dropout between the layers of an ``LSTM``, come from torch's generator instead.
+Each call uses the next key, ``fold_in(key, n)``, so the samples are the same in eager code, in compiled code and within ``vmap``.
+Random numbers inside a torch kernel, such as the noise of ``RReLU``, come from torch's generator instead.
 """
 
 import functools
@@ -24,10 +24,10 @@ _ALPHA = -1.7580993408473766
 
 
 class KeyedDraws(TorchFunctionMode):
-    """A mode in which torch's random functions draw from a key.
+    """A mode in which torch's random functions sample with a key.
 
     Args:
-        key: The key; ``None`` for a module that draws nothing.
+        key: The key; ``None`` for a module that uses no random numbers.
         writes_out: Whether to replace fused kernels with formulas, which every transform supports.
 
     Attributes:
@@ -41,11 +41,11 @@ class KeyedDraws(TorchFunctionMode):
         self.key, self.writes_out, self.drawn, self.hidden, self.fused = key, writes_out, 0, False, False
 
     def __torch_function__(self, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a torch function, or its counterpart that draws from the key."""
+        """Call a torch function, or its counterpart that samples with the key."""
         draw, options = DRAWS.get(f), kwargs or {}
         if draw is None:
             return f(*args, **options)
-        return draw(self, *args, **{name: value for name, value in options.items() if name != "generator"})  # the key is it
+        return draw(self, *args, **{name: value for name, value in options.items() if name != "generator"})  # the key replaces it
 
     def next(self) -> Key:
         """Return a key for one draw."""
@@ -58,20 +58,20 @@ class KeyedDraws(TorchFunctionMode):
         return y
 
     def bernoulli(self, shape: tuple[int, ...], p: float, like: Tensor) -> Tensor:
-        """Draw ones with probability p, and zeros."""
+        """Sample ones with probability p, and zeros."""
         return random.bernoulli(self.next(), shape, float(p)).to(like.dtype)
 
     def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Draw numbers between 0 and 1."""
+        """Sample numbers between 0 and 1."""
         return random.uniform(self.next(), shape, dtype=_floating(like.dtype)).to(like)
 
     def normal(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Draw from the standard normal distribution."""
+        """Sample from the standard normal distribution."""
         return random.normal(self.next(), shape, dtype=_floating(like.dtype)).to(like)
 
 
 DRAWS: dict[Any, Callable[..., Any]] = {}
-"""For each torch function, the counterpart that draws from the key; it takes the mode and then the same arguments."""
+"""For each torch function, the counterpart that samples with the key; its arguments are the mode and the same arguments."""
 
 
 def _of(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -96,7 +96,7 @@ def _masked(x: Tensor, keep: Tensor, p: float, inplace: bool) -> Tensor:
 
 
 def _made(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Wrap a function that makes a tensor for draws: ``vmap`` cannot write the draws of several keys to an unbatched tensor."""
+    """Wrap a function that creates a tensor to fill, since ``vmap`` cannot write samples of several keys to an unbatched one."""
 
     def make(draws: KeyedDraws, *args: Any, **options: Any) -> Tensor:
         made = f(*args, **options)
@@ -115,7 +115,7 @@ def _dropout(draws: KeyedDraws, input: Tensor, p: float = 0.5, training: bool = 
 
 
 def _channels(axes: int) -> Callable[..., Tensor]:
-    """Return dropout of whole channels, followed by some axes; the batch axis is optional."""
+    """Return dropout of whole channels that are followed by some axes; the batch axis is optional."""
 
     def dropout(draws: KeyedDraws, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
         lead = input.dim() - axes if axes else min(input.dim(), 2)
@@ -169,7 +169,7 @@ def _multi_head_attention(draws: KeyedDraws, *inputs: Any, **options: Any) -> An
 
 
 def _recurrent(f: Any) -> Callable[..., Any]:
-    """Return the counterpart of a recurrent function; packed sequences, with one argument less after x, stay with torch."""
+    """Return the counterpart of a recurrent function; packed sequences, with one argument less after x, use torch's."""
 
     def run(draws: KeyedDraws, x: Tensor, *rest: Any) -> Any:
         draws.fused = True

@@ -1,7 +1,7 @@
-"""Lifted layers: torch.nn modules as layers, differentiated with autograd and ``torch.func`` instead of a rule by hand.
+"""Lifted layers: torch.nn modules as layers, differentiated with autograd and ``torch.func`` instead of derivatives by hand.
 
-y      = module(x) with params in the places of its parameters and buffers
-gp, gx = the vector-Jacobian product of that at gy
+y      = module(x), with params as its parameters and buffers
+gp, gx = gyᵀ ∂y/∂(params, x)
 
 In eager mode the cache has autograd's graph of the forward pass. A step takes 1.0 to 1.2 times as long as plain autograd, 1.9
 times in a net of 1500 parameters, and up to 1.4 times the memory, because a cache stays usable after the backward pass.
@@ -36,12 +36,12 @@ from funcnet.value import Value, frozen
 
 @frozen
 class Traits(Value):
-    """The behavior of a module in one mode, learned from an example.
+    """The behavior of a module in one mode, determined with an example.
 
     Args:
         draws: Whether it calls torch's random functions.
-        draws_in_kernels: Whether it draws from global generators in another way: in a kernel, as ``RReLU``, or with Python.
-        draws_hidden: Whether it draws with functions that a compiler does not report, such as ``torch.randn_like``.
+        draws_in_kernels: Whether it uses global generators in another way: in a kernel, like ``RReLU``, or with Python.
+        draws_hidden: Whether it uses random functions that a compiler does not report, such as ``torch.randn_like``.
         stores: Names of the attributes that it sets on modules.
         changes: Names of the attributes (lists and dicts) that it writes to.
         fused: Whether it calls attention or recurrence kernels that some transforms do not support.
@@ -65,17 +65,17 @@ class Traits(Value):
 
 @frozen
 class Lifted(Layer):
-    """A torch.nn module as a layer; made by ``lift``.
+    """A torch.nn module as a layer; created with ``lift``.
 
         y      = module(x), or module(*x) for a tuple x
-        gp, gx = the vector-Jacobian product of this function at gy
+        gp, gx = gyᵀ ∂y/∂(params, x)
 
     Shape:
-        Those of the module; x may have any tensors, and floating ones have gradients.
+        Those of the module; x can have any tensors, and floating ones have gradients.
 
     Params:
-        The parameters and buffers of the module, nested by name; tied ones appear once, by their first name. Buffers, and
-        parameters that do not require grad, have the gradient ``None``.
+        The parameters and buffers of the module, nested by name; tied ones appear once, under their first name. The gradient is
+        ``None`` for buffers and for parameters that do not require grad.
 
     Cache:
         x, the key, the buffers after the call if it changes them, and in eager mode autograd's graph of the call.
@@ -104,12 +104,12 @@ class Lifted(Layer):
 
     @property
     def non_trainable(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The names of the leaves without a gradient."""
+        """Names of the leaves without a gradient."""
         return tuple([leaf.name for leaf in self.leaves if not leaf.trains])
 
     @property
     def undecayed(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The names of the scales of norms, and of buffers."""
+        """Names of the scales of norms and of buffers."""
         return tuple(leaf.name for leaf in self.leaves if leaf.is_scale or leaf.is_buffer)
 
     @property
@@ -117,7 +117,7 @@ class Lifted(Layer):
         return any([leaf.trains for leaf in self.leaves])  # noqa: C419 (compiled code has no generators)
 
     def init(self, rng: Key | int) -> Params:
-        """Draw parameters with the modules' ``reset_parameters``; others are drawn with their old mean and deviation.
+        """Initialize parameters with the modules' ``reset_parameters``; others are sampled with their old mean and deviation.
 
         Buffers that no module resets, such as tables, keep their old values.
         """
@@ -177,7 +177,7 @@ class Lifted(Layer):
         return named
 
     def _forward(self, named: dict[str, Tensor], x: Any, key: Key | None, plain: bool) -> tuple[Any, dict[str, Tensor] | None]:
-        """Return y, and the buffers after the call if it changes them; copies of the buffers are written to."""
+        """Return y, and copies of the buffers after the call if it changes them."""
         copied = self.skeleton.is_training or self.traits.moves
         held = {leaf.name: named[leaf.name].clone() if copied and leaf.is_buffer else named[leaf.name] for leaf in self.leaves}
         held |= {name: held[first] for name, first in self.ties}
@@ -209,10 +209,10 @@ class Lifted(Layer):
         x, key, _, graph = cache
         named, xs, gys = self._tensors(params), flatten_together(x)[0], flatten_together(gy)[0]
         if not is_usable(graph, gys) and may_record((*named.values(), *tree.leaves((xs, gys)))):
-            graph = self._recorded(named, x, key)[1][3]  # for a copied cache, with the same kernels
+            graph = self._recorded(named, x, key)[1][3]  # record again, for a copied cache, with the same kernels
         if is_usable(graph, gys):
             return self._packed(params, x, *gradients(graph, self._gys(gy, graph.ys), of_params, of_x), of_x)
-        plain = is_eager()  # else this derivative is differentiated, mapped or traced
+        plain = is_eager()  # otherwise this derivative is itself differentiated, mapped or traced
         trained = {leaf.name: named[leaf.name] for leaf in self.leaves if leaf.trains and of_params}
         floats = [one for one in xs if of_x and one is not None and one.is_floating_point()]
 

@@ -1,7 +1,8 @@
-"""Recorded graphs: in eager mode a cache holds autograd's graph of the forward pass, so that nothing is computed twice.
+"""Recorded graphs: in eager mode a cache contains autograd's graph of the forward pass, so that nothing is computed twice.
 
-A graph consists of tensors: the floating leaves of y, which carry autograd's graph, and the leaves they were computed from. A
-copy of these tensors loses the graph; then y is computed again, as in compiled code and within transforms of ``torch.func``.
+A graph consists of tensors: the floating leaves of y, which refer to autograd's graph, and the leaves that they were computed
+from. Copies of these tensors lose the graph; y is then computed again, as in compiled code and within transforms of
+``torch.func``.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +23,7 @@ class Graph(NamedTuple):
 
 
 class recording:  # noqa: N801 (called as a context by ``with``)
-    """Context in which autograd records, in inference mode too."""
+    """Context manager in which autograd records, in inference mode too."""
 
     def __enter__(self) -> None:
         self._modes = torch.inference_mode(False), torch.enable_grad()
@@ -35,13 +36,13 @@ class recording:  # noqa: N801 (called as a context by ``with``)
 
 
 def may_record(tensors: Iterable[Any]) -> bool:
-    """Return whether the tensors are plain, have values, and are not being differentiated otherwise."""
+    """Return whether the tensors are plain, have values, and are not otherwise differentiated."""
     followed = torch.is_grad_enabled()
     return is_eager() and all(isinstance(x, Tensor) and not x.is_meta and not (followed and x.requires_grad) for x in tensors)
 
 
 def normal(x: Tensor) -> Tensor:
-    """Return a tensor that autograd may save; an inference tensor is copied."""
+    """Return a tensor that autograd can save; an inference tensor is copied."""
     return x.clone() if x.is_inference() else x.detach()
 
 

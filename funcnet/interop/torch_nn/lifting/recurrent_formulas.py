@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812 (its usual name)
 
 States = tuple[Tensor, ...]
 Step = Callable[[Tensor, States, Sequence[Tensor]], States]
-"""A function of w_ih x + b_ih, the states and the weights (w_hh and b_hh, or only w_hh) that returns the next states."""
+"""A function from w_ih x + b_ih, the states and the weights (w_hh and b_hh, or only w_hh) to the next states."""
 
 
 def _hidden(h: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -72,9 +72,9 @@ def recurrent(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Tensor, ...]:
-    """Compute ``torch.lstm`` or a similar function layer by layer, with dropout between the layers.
+    """Compute ``torch.lstm`` or a similar function layer by layer, with keyed dropout between the layers.
 
-    Each layer is one call of the kernel ``f``, or the formula of its steps with ``writes_out``.
+    Each layer is one call of the kernel ``f`` or, with ``writes_out``, the formula of its steps.
     """
     states: States = (hx,) if isinstance(hx, Tensor) else tuple(hx)
     directions, last = 1 + bidirectional, []
@@ -94,7 +94,7 @@ def recurrent(
 
 
 def _both_ways(step: Step, x: Tensor, states: States, weights: Sequence[Tensor], has_bias: bool, directions: int) -> Any:
-    """Run all directions of one layer; return the outputs side by side and the last states."""
+    """Run all directions of one layer; return the concatenated outputs and the last states."""
     half = len(weights) // directions
     ways = [
         _sequence(step, x, tuple([one[d] for one in states]), weights[d * half : (d + 1) * half], has_bias, reverse=d > 0)

@@ -1,4 +1,4 @@
-"""Skeletons: torch.nn modules without tensors; tensors are inserted for one call and removed again."""
+"""Skeletons: torch.nn modules without tensors, which are inserted for each call and removed again."""
 
 import copy
 import hashlib
@@ -20,7 +20,7 @@ from funcnet.value import unpacked
 PARAMETER, BUFFER, ATTRIBUTE = "parameter", "buffer", "attribute"
 _INTERNAL = ("_parameters", "_buffers", "_modules")
 _OF_MODULES = frozenset(vars(nn.RNN(1, 1)))
-"""Attributes of torch itself; no forward pass changes a container in them."""
+"""Attributes of torch itself, whose containers no forward pass changes."""
 
 _CONTAINERS = (list, dict, set, bytearray, deque)
 
@@ -31,7 +31,7 @@ Slot = tuple[str, str]
 
 
 def slots_of(module: nn.Module) -> dict[Slot, Tensor]:
-    """Return the tensors of a module under all their names, including attributes that are tensors, but not derived tensors."""
+    """Return the tensors of a module under all their names, including attributes but not derived tensors."""
     found: dict[Slot, Tensor] = {}
     for path, one in module.named_modules(remove_duplicate=False):
         kinds = {PARAMETER: one._parameters, BUFFER: one._buffers, ATTRIBUTE: vars(one)}
@@ -43,7 +43,7 @@ def slots_of(module: nn.Module) -> dict[Slot, Tensor]:
 
 
 def _require_plain(module: nn.Module) -> None:
-    """Refuse modules with inaccessible tensors: TorchScript modules, and lazy ones before their first call."""
+    """Refuse modules with inaccessible tensors: TorchScript modules, and lazy modules before their first call."""
     who = f"lift({type(module).__name__})"
     for path, one in module.named_modules():
         if isinstance(one, torch.jit.ScriptModule):
@@ -68,7 +68,7 @@ def _require_reachable(module: nn.Module) -> None:
 class Skeleton:
     """A module without its tensors. Skeletons are equal if their modules have the same classes and settings.
 
-    The skeleton of a module that cannot be pickled, such as one of a local class, equals only itself.
+    The skeleton of a module that cannot be pickled, such as an instance of a local class, equals only itself.
     """
 
     __slots__ = ("_code", "_lock", "_modules", "_name", "changed", "module", "places", "stored")
@@ -84,7 +84,7 @@ class Skeleton:
         self.stored, self.changed = (), ()
         owners = dict(module.named_modules(remove_duplicate=False))
         self._modules = [*module.modules()]
-        for one in self._modules:  # derived tensors, as in weight_norm, are computed again in each call
+        for one in self._modules:  # derived tensors, as in weight_norm, are recomputed in each call
             vars(one).update({name: None for name, got in vars(one).items() if isinstance(got, Tensor)})
         self.places = [(name, kind, owners[name.rpartition(".")[0]], name.rpartition(".")[2]) for name, kind in slots]
         self._empty()
@@ -93,7 +93,7 @@ class Skeleton:
 
     @classmethod
     def of(cls, module: nn.Module) -> "Skeleton":
-        """Copy a module without its tensors' values."""
+        """Copy a module without the values of its tensors."""
         _require_plain(module)
         _require_reachable(module)
         slots = slots_of(module)
@@ -144,8 +144,8 @@ class Skeleton:
     ) -> tuple[Any, dict[str, Tensor]]:
         """Call the module with the given tensors; return its output, and its tensors afterwards.
 
-        Other attributes set by the call are forgotten; ``stores`` lists their names for the compiler. ``changes`` names the
-        containers, such as lists and dicts, that the call may write to: it gets copies of them.
+        Other attributes set by the call are discarded; ``stores`` lists their names for the compiler. ``changes`` names
+        containers, such as lists and dicts, that the call may write to; it gets copies of these.
         """
         copied = [self._place(name) for name in changes]
         if is_compiling():
@@ -266,7 +266,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _code_of(module: nn.Module) -> bytes | None:
-    """Return bytes that equal modules share, or ``None`` if pickle fails. Without a memo they do not depend on identities."""
+    """Return equal bytes for equal modules, or ``None`` if pickling fails. Without a memo they do not depend on identities."""
     for fast in (True, False):  # a module with reference cycles needs the memo
         with suppress(Exception), io.BytesIO() as file:
             pickler = _Pickler(file)

@@ -1,4 +1,4 @@
-"""Trials: the behavior of a module on an example, which a layer must know before it runs."""
+"""Trials: determine the behavior of a module with an example, before the layer is used."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -47,7 +47,7 @@ def traits_of(layer: Lifted, params: Params, x: Any) -> Traits:
 
 
 def _key_beside(tensors: Sequence[Tensor]) -> Key:
-    """Return a key on the device of the tensors, so that draws are on it too."""
+    """Return a key on the device of the tensors, so that samples are on it too."""
     return random.key(0).to(tensors[0].device if tensors else "cpu")
 
 
@@ -58,7 +58,7 @@ class _Trial:
         named = {name: leaf.detach().clone() for name, leaf in tree.names(params).items()}
         x = tree.map(lambda leaf: leaf.detach().clone(), x)
         tensors = (*named.values(), *tree.leaves(x))
-        versions = {id(one): one._version for one in tensors}  # copies of inference tensors do not start at 0
+        versions = {id(one): one._version for one in tensors}  # versions of copied inference tensors do not start at 0
 
         def is_written(one: Tensor) -> bool:
             return bool(one._version != versions[id(one)])
@@ -97,16 +97,16 @@ def _check(who: str, outputs: list[Any], written: list[str]) -> None:
 
 
 def _require_repeatable(who: str, trial: _Trial, layer: Lifted, params: Params, x: Any) -> None:
-    """Refuse modules that remember their calls, or draw from a generator that cannot be seeded here."""
+    """Refuse modules that keep state between calls, or use a generator that cannot be seeded here."""
     with all_seeded(random.key(0), tree.leaves((params, x))):
         again = _Trial(who, layer, params, x)
     if len(again.leaves) != len(trial.leaves) or not all(map(_is_close, trial.leaves, again.leaves)):
         rule = "forward must return equal outputs for equal inputs, draw from global generators, and keep state only in buffers"
-        raise value_error(who, rule, "another output in a second call")
+        raise value_error(who, rule, "a different output in a second call")
 
 
 def _is_close(a: Any, b: Any) -> bool:
-    """Return whether two outputs are equal up to rounding: some GPU kernels add in varying order."""
+    """Return whether two outputs are equal up to rounding, since some GPU kernels add in varying order."""
     if a is None or b is None or a.is_meta:
         return a is b or (a is not None and b is not None and a.shape == b.shape)
     return a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
@@ -117,7 +117,7 @@ def _buffers(layer: Lifted) -> list[Leaf]:
 
 
 def _is_batch_dependent(trial: _Trial, layer: Lifted, params: Params, x: Any) -> bool:
-    """Return whether the first row of y changes if all other rows of x are replaced with the first one."""
+    """Return whether the first row of y changes if all other rows of x are replaced with the first."""
     xs = tree.leaves(x)
     rows = {leaf.shape[0] if leaf.dim() else 0 for leaf in xs}
     if len(rows) != 1 or min(rows) < 2 or xs[0].is_meta:
@@ -130,7 +130,7 @@ def _is_batch_dependent(trial: _Trial, layer: Lifted, params: Params, x: Any) ->
 
 
 def require_one_call(layer: Lifted, params: Params, x: Any) -> None:
-    """Refuse modules that are called again in the backward pass, after their parameters were removed."""
+    """Refuse modules that are called again in the backward pass, when their parameters have been removed."""
     calls: list[str] = []
     handle = nn.modules.module.register_module_forward_pre_hook(lambda module, _: calls.append(type(module).__name__))
     first: int | None = None
@@ -142,6 +142,6 @@ def require_one_call(layer: Lifted, params: Params, x: Any) -> None:
     finally:
         handle.remove()
     again = [] if first is None else calls[first:]
-    if again and not any(leaf.is_meta for leaf in tree.leaves((params, x))):  # where nothing is recorded, y is computed again
+    if again and not any(leaf.is_meta for leaf in tree.leaves((params, x))):  # nothing is recorded there, and y is computed again
         rule = "the backward pass must not call modules again; switch activation checkpoints off"
         raise value_error(f"lift({type(layer.skeleton.module).__name__})", rule, f"calls of {', '.join(dict.fromkeys(again))}")

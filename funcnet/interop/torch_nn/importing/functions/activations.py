@@ -57,7 +57,7 @@ _ELEMENTWISE: dict[str, Layer] = {
     "floor": Floor(),
     "ceil": Ceil(),
 }
-"""Functions that correspond to layers without options; ``inplace`` does not matter to a layer."""
+"""Functions that correspond to layers without options; layers ignore ``inplace``."""
 
 
 def _register(name: str, layer: Layer) -> None:

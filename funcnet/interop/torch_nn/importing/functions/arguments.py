@@ -32,12 +32,12 @@ def is_tensor(value: Any) -> bool:
 
 
 def is_size(value: Any) -> bool:
-    """Return whether a value is a number known only from shapes."""
+    """Return whether a value is a number that depends on shapes."""
     return isinstance(value, (Size, Arithmetic))
 
 
 def has_sizes(value: Any) -> bool:
-    """Return whether a value contains sizes that are known only from shapes."""
+    """Return whether a value contains sizes that depend on shapes."""
     if isinstance(value, slice):
         return any(map(has_sizes, (value.start, value.stop, value.step)))
     if isinstance(value, (tuple, list)):
@@ -90,7 +90,7 @@ class Inputs:
         return len(self.found) - 1
 
     def template(self, value: Any) -> Any:
-        """Return an argument as a field of a layer, with expressions of the inputs in place of sizes and tensors."""
+        """Return an argument as a field of a layer, with sizes and tensors replaced by expressions of the inputs."""
         if isinstance(value, Size):
             return InputSize(self.number(value.of), value.axis)
         if isinstance(value, (Shape, Ones)):
@@ -106,7 +106,7 @@ class Inputs:
 
 
 def sized(kind: type[Sized], x: Tensor, *fields: Any, **named_fields: Any) -> Node:
-    """Return the node of a layer whose fields contain sizes; the tensors of the sizes become inputs after x."""
+    """Return the node of a layer whose fields contain sizes; the tensors with these sizes become inputs after x."""
     inputs = Inputs(require_tensor(x))
     values = [inputs.template(one) for one in fields]
     named_values = {name: inputs.template(one) for name, one in named_fields.items()}
@@ -114,7 +114,7 @@ def sized(kind: type[Sized], x: Tensor, *fields: Any, **named_fields: Any) -> No
 
 
 def arithmetic(name: str, left: Any, right: Any) -> Any:
-    """Return the result of an operation on numbers, some of which may be known only from shapes."""
+    """Return the result of an operation on numbers, some of which can depend on shapes."""
     if is_size(left) or is_size(right):
         return Arithmetic(name, left, right)
     return getattr(operator, name)(left, right)
@@ -127,7 +127,7 @@ def refuse_out(out: Any) -> None:
 
 
 def whole(value: Any, name: str) -> int:
-    """Return an argument that must be a whole number, known when the module is traced."""
+    """Return an argument that must be a whole number and known when the module is traced."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise UnsupportedError(f"{name} must be a whole number known when the module is traced, got {value!r}")
     return value

@@ -48,7 +48,7 @@ def _of_whole(x: Tensor, scale: Any, offset: Any) -> Node:
 
 
 def _is_whole_number(value: Any) -> bool:
-    """Return whether a number is whole, or computed from sizes with operations that keep them whole."""
+    """Return whether a number is whole, or computed from sizes with operations that return whole numbers."""
     if isinstance(value, Arithmetic):
         return value.name != "truediv" and all(map(_is_whole_number, (value.left, value.right)))
     return isinstance(value, Size) or (isinstance(value, int) and not isinstance(value, bool))

@@ -36,7 +36,7 @@ from funcnet.layers.shape.without_gradient import NoGradient
 
 
 def without_gradient(name: str, *arguments: Any, **keywords: Any) -> Node:
-    """Return the node of a function without gradient; its arguments may be tensors and sizes."""
+    """Return the node of a function without gradient, whose arguments can be tensors and sizes."""
     inputs = Inputs()
     given = tuple(map(inputs.template, arguments))
     options = tuple((key, inputs.template(one)) for key, one in keywords.items())
@@ -66,12 +66,12 @@ def _numbers(name: str, arguments: Any, keywords: Any, inputs: list[Tensor]) -> 
 
 
 def larger(input: Tensor, other: Any) -> Node:
-    """Return the larger of a tensor and another, or a number."""
+    """Return the elementwise maximum of a tensor and another tensor or a number."""
     return node(Maximum(), input, other) if is_tensor(other) else node(Clamp(min=constant(other, "min")), input)
 
 
 def smaller(input: Tensor, other: Any) -> Node:
-    """Return the smaller of a tensor and another, or a number."""
+    """Return the elementwise minimum of a tensor and another tensor or a number."""
     return node(Minimum(), input, other) if is_tensor(other) else node(Clamp(max=constant(other, "max")), input)
 
 
@@ -93,7 +93,7 @@ def _where(condition: Tensor, input: Any = None, other: Any = None) -> Node:
         raise UnsupportedError("where with only a condition returns an unknown number of indices")
     a, b = [None if is_tensor(one) else constant(one, "a number of where") for one in (input, other)]
     if a is not None and b is not None:
-        raise UnsupportedError("where of two numbers has no gradient; multiply the condition, as floating numbers, with them")
+        raise UnsupportedError("where of two numbers has no gradient; convert the condition to floating numbers and multiply")
     return node(Where(a, b), condition, *[one for one in (input, other) if is_tensor(one)])
 
 

@@ -21,7 +21,7 @@ def _register_new(name: str, *functions: Any) -> None:
 
 
 def _new(name: str, *arguments: Any, dtype: Any = None) -> Node:
-    """Return a new tensor; if nothing depends on sizes, it is a constant that is made once."""
+    """Return a new tensor; if nothing depends on sizes, it is a constant that is created once."""
     options = {} if dtype is None else {"dtype": dtype}
     if not has_sizes(arguments) and not any(map(is_tensor, arguments)):
         return constant_node(getattr(torch, name)(*arguments, **options))
@@ -100,6 +100,6 @@ def _new_full(
 
 
 def _filled_like(input: Tensor, size: Any, value: Any, dtype: Any) -> Node:
-    """Return a constant tensor in the given dtype, or in that of another tensor."""
+    """Return a constant tensor in the given dtype, by default that of ``input``."""
     made = without_gradient("full", entries(size), value, dtype=torch.float32 if dtype is None else dtype)
     return made if dtype is not None else type_as(made, input)

@@ -42,7 +42,7 @@ def _stack(tensors: Any, dim: int = 0, *, out: Any = None) -> Node:
 
 
 def _joined(layer: Concat | Stack, tensors: tuple[Tensor, ...]) -> Node:
-    """Join several tensors, or a single one, which the layer takes without a tuple."""
+    """Join several tensors, or a single one, which the layer does not accept in a tuple."""
     if len(tensors) > 1:
         return node(layer, *tensors)
     if not tensors:
@@ -73,7 +73,7 @@ def _split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> Any:
 
 
 def _sections(tensor: Tensor, sizes: Any, dim: int) -> Any:
-    """Return parts whose sizes depend on shapes, each cut out of the tensor."""
+    """Return parts whose sizes depend on shapes, each sliced from the tensor."""
     found, start = [], 0
     for one in sizes:
         found.append(sized(Narrow, tensor, whole(dim, "dim"), start, one))
@@ -83,7 +83,7 @@ def _sections(tensor: Tensor, sizes: Any, dim: int) -> Any:
 
 @define(frozen=True)
 class _Pieces:
-    """The parts of a split with an unknown number of parts, of a size that depends on shapes: each is cut when it is used."""
+    """The parts of a split into an unknown number, with a size that depends on shapes: each is sliced when it is used."""
 
     tensor: Tensor
     size: Any
@@ -101,10 +101,10 @@ def _unbind(input: Tensor, dim: int = 0) -> Node:
 
 
 def pick(value: Tensor, index: Any) -> Any:
-    """Return an entry of a tuple of tensors, or a tuple of some."""
+    """Return an entry, or a slice, of a tuple of tensors."""
     if isinstance(index, slice):
         if not isinstance(value.parts, tuple):
-            raise UnsupportedError("a slice of a tuple of tensors of unknown length")
+            raise UnsupportedError("a tuple of tensors of unknown length cannot be sliced")
         return tuple([pick(value, i) for i in range(len(value.parts))[index]])
     index = whole(index, "the index of a tuple")
     if isinstance(value.parts, tuple) and not -len(value.parts) <= index < len(value.parts):

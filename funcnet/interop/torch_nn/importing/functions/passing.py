@@ -1,4 +1,4 @@
-"""Functions that pass a tensor on, and checks, which compute nothing."""
+"""Functions that return a tensor unchanged, and checks, which compute nothing."""
 
 from typing import Any
 

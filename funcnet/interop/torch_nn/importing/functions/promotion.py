@@ -1,8 +1,8 @@
-"""Dtypes in traced code: operands of several dtypes, and arithmetic of whole numbers, with torch's rules.
+"""Dtypes in traced code: operands of different dtypes, and arithmetic of whole numbers, by torch's rules.
 
-    whole and floating      the whole numbers are converted to floating ones first
-    whole numbers only      ``NoGradient``, because nothing has a gradient
-    float32 and float64     the narrower dtype is converted to the wider one first
+    whole and floating      whole numbers are first converted to floating ones
+    whole numbers only      ``NoGradient``, since nothing has a gradient
+    float32 and float64     the narrower dtype is first converted to the wider one
 
 Whole numbers are integers and booleans.
 """
@@ -44,11 +44,11 @@ _OPERATIONS: dict[type, str] = {
     Stack: "stack",
     Where: "where",
 }
-"""Functions of several tensors, by the layer for floating ones."""
+"""Functions of several tensors, by the layer for floating tensors."""
 
 
 def numbers_of(layer: Layer, inputs: tuple[Tensor, ...]) -> Numbers:
-    """Return the kind of numbers in the output of a layer; that of its first input if it only moves elements."""
+    """Return the kind of numbers in the output of a layer, which is that of its first input if it only moves elements."""
     if not inputs:
         return None
     kind = type(layer).__module__
@@ -57,7 +57,7 @@ def numbers_of(layer: Layer, inputs: tuple[Tensor, ...]) -> Numbers:
 
 
 def computed(layer: Layer, inputs: tuple[Tensor, ...], parts: Any) -> Node:
-    """Return the node of a layer whose inputs may be whole numbers or floating numbers of several dtypes."""
+    """Return the node of a layer whose inputs can be whole numbers or floating numbers of different dtypes."""
     if all(one.numbers is None for one in inputs):
         return Node(layer, inputs, {}, parts)
     if type(layer) in _OPERATIONS:
@@ -71,7 +71,7 @@ def computed(layer: Layer, inputs: tuple[Tensor, ...], parts: Any) -> Node:
 
 
 def whole(name: str, *arguments: Any, numbers: Numbers = None, **keywords: Any) -> Node:
-    """Return the node of a function of whole numbers; some arguments may be tensors or tuples of tensors."""
+    """Return the node of a function of whole numbers, some of whose arguments can be tensors or tuples of tensors."""
     found: list[Tensor] = []
 
     def template(value: Any) -> Any:
@@ -86,7 +86,7 @@ def whole(name: str, *arguments: Any, numbers: Numbers = None, **keywords: Any) 
 
 
 def floating(x: Tensor) -> Tensor:
-    """Return whole numbers as floating ones of torch's default dtype."""
+    """Return whole numbers converted to torch's default dtype."""
     dtype = torch.get_default_dtype()
     return Node(Cast(dtype), (x,), numbers=settled(dtype)) if is_whole(x.numbers) else x
 

@@ -1,4 +1,4 @@
-"""Random tensors: the same distributions, drawn from a key."""
+"""Random tensors: the same distributions, sampled with a key."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def _drawn(distribution: str, shape: Any, dtype: torch.dtype | None = None, like
     inputs = Inputs(*([] if like is None else [require_tensor(like)]))
     sizes = tuple(map(inputs.template, entries(shape)))
     if not inputs.found:
-        raise UnsupportedError("a random tensor must have a size of an input, such as the batch: x.size(0)")
+        raise UnsupportedError("the size of a random tensor must depend on an input, such as its batch: x.size(0)")
     dtype = dtype or (torch.get_default_dtype() if like is None else None)
     numbers = settled(dtype) if dtype is not None else like.numbers
     return Node(RandomTensor(distribution, sizes, p, dtype), tuple(inputs.found), numbers=numbers)

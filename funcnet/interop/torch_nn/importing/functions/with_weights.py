@@ -1,4 +1,4 @@
-"""Linear maps, convolutions, normalizations, embeddings and attention, with weights among the tensors."""
+"""Linear maps, convolutions, normalizations, embeddings and attention, whose weights are arguments."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ F = nn.functional
 
 
 def _given(layer: Layer, *tensors: Any) -> Node:
-    """Return the node of a layer that takes the tensors other than ``None``."""
+    """Return the node of a layer whose inputs are the tensors other than ``None``."""
     return node(layer, *[one for one in tensors if one is not None])
 
 
@@ -95,7 +95,7 @@ def _rms_norm(input: Tensor, normalized_shape: Any, weight: Any = None, eps: Any
 def _affine(x: Node, weight: Any, bias: Any) -> Node:
     if weight is None:
         if bias is not None:
-            raise UnsupportedError("a bias without a weight")
+            raise UnsupportedError("a bias requires a weight")
         return x
     return _given(ChannelAffine(), x, weight, bias)
 
@@ -119,7 +119,7 @@ def _instance_norm(
     if not use_input_stats:
         return _batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     if running_mean is not None:
-        raise UnsupportedError("running statistics of a function would not move; use a module, nn.InstanceNorm2d")
+        raise UnsupportedError("running statistics of a function would not be updated; use a module, nn.InstanceNorm2d")
     return _affine(node(GroupStandardize(None, eps), input), weight, bias)
 
 
@@ -135,9 +135,9 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Node:
     if training:
-        raise UnsupportedError("running statistics of F.batch_norm would not move; use a module, nn.BatchNorm2d")
+        raise UnsupportedError("running statistics of F.batch_norm would not be updated; use a module, nn.BatchNorm2d")
     if bias is not None and weight is None:
-        raise UnsupportedError("a bias without a weight")
+        raise UnsupportedError("a bias requires a weight")
     return _given(FunctionalBatchNorm(eps), input, running_mean, running_var, weight, bias)
 
 
@@ -181,7 +181,7 @@ def _einsum(equation: str, *operands: Any) -> Node:
     except ValueError as error:
         raise UnsupportedError(f"einsum({equation!r}): {error}") from None
     if len(tensors) == 1:
-        raise UnsupportedError("einsum of one tensor; write permute, or sum")
+        raise UnsupportedError("einsum of one tensor has no layer; use permute or sum")
     return node(layer, *tensors)
 
 
