@@ -145,7 +145,7 @@ def circles(sources: dict[str, str]) -> list[str]:
 
 
 def never_imported(sources: dict[str, str]) -> list[str]:
-    """Return the modules, but no packages, that no other module imports; ``_MODULES`` are imported on first use."""
+    """Return the modules, except packages, that no other module imports; ``_MODULES`` are imported on first use."""
     used = {one for name, source in sources.items() for one in imported(source, set(sources)) - {name}}
     used |= {f"{name}.{one}" for name, source in sources.items() for one in _on_first_use(source)}
     used |= {name.rpartition(".")[0] for name in sources}
@@ -372,7 +372,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def test_every_module_is_imported():
-    """A module that was split must not stay beside its parts."""
+    """A module that was split must not remain next to its parts."""
     assert never_imported(SOURCES) == ["funcnet.__main__"]
 
 
@@ -410,10 +410,10 @@ MAY_USE = {
         "torch._inductor",
         "torch._dynamo.convert_frame",
         "torch._dynamo.exc",
-    ],  # imported late, each in a ``try``
-    "funcnet.compilation.options": ["torch._inductor"],  # its ``list_options``, in a ``try``
-    "funcnet.interop.exporting": ["torch._inductor"],  # its ``aoti_compile_and_package``, which is documented
-    "funcnet.testing": ["torch._dynamo"],  # its ``config``, which is documented
+    ],  # imported on demand, each in a ``try``
+    "funcnet.compilation.options": ["torch._inductor"],  # ``list_options``, in a ``try``
+    "funcnet.interop.exporting": ["torch._inductor"],  # ``aoti_compile_and_package`` is documented
+    "funcnet.testing": ["torch._dynamo"],  # ``config`` is documented
 }
 
 
@@ -615,7 +615,7 @@ def test_steps_down_and_aside_pass():
 
 
 def test_a_module_that_nothing_imports_is_found():
-    """Its own import of itself does not count, and a package may list modules to import on first use."""
+    """An import of itself does not count, and a package can list modules to import on first use."""
     sources = {
         "funcnet.layers": '"""Layers."""\n_MODULES = ("late",)',
         "funcnet.layers.linear": "from funcnet import layers",
